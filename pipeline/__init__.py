@@ -1,0 +1,1 @@
+"""How a catalogue entry becomes a row: build, embed, measure, store."""

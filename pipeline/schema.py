@@ -1,0 +1,78 @@
+"""The columns of a row, declared once.
+
+``store`` writes Parquet by this schema, the report reads it, and ``python -m pipeline.schema`` prints the README's table.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.measures.registry import DIAGNOSTICS, MEASURES
+
+Kind = Literal["text", "integer", "number", "flag", "time"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a row: its name, kind of value, unit ("" where there is none) and meaning."""
+
+    name: str
+    kind: Kind
+    unit: str
+    meaning: str
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("model", "text", "", "The entry's name in its catalogue."),
+    Column("architecture", "text", "", "timm's name of the network."),
+    Column("family", "text", "", "timm's module of the architecture: relatives share one."),
+    Column("img_size", "integer", "pixels", "Side of the square input."),
+    Column("group", "text", "", "Entries that the report also compares among themselves (digits: the training budget)."),
+    Column("status", "text", "", "`ok` or `failed`."),
+    Column("error_type", "text", "", "A failed entry's exception."),
+    Column("error_message", "text", "", "A failed entry's message."),
+    Column("n_samples", "integer", "images", "Rows of the embedding; each repeat of an image counts."),
+    Column("n_classes", "integer", "", "Classes in the subset."),
+    Column("embedding_dim", "integer", "", "Columns of the embedding, d."),
+    *(Column(m.name, "flag" if m.unit == "flag" else "number", "" if m.unit == "flag" else m.unit, m.meaning)
+      for m in (*DIAGNOSTICS, *MEASURES)),
+    Column("own_measures", "text", "", "Names of the columns that `--measure` added, separated by spaces."),
+    Column("sigma", "number", "", "Width of the Gaussian kernel that was used."),
+    Column("t", "number", "", "Diffusion time: the power of the eigenvalues."),
+    Column("repetitions", "integer", "", "Random subsets for each class of a mutual information."),
+    Column("seed", "integer", "", "Seed of the random subsets, the null and the input clusters."),
+    Column("bins", "integer", "", "Bins for each dimension of the classic entropy."),
+    Column("null_permutations", "integer", "", "Permutations of the labels behind `dsmi_z_y_null`."),
+    Column("subset_top1", "number", "%", "Top-1 accuracy of the model's own classifier on the subset."),
+    Column("top1", "number", "%", "Published top-1 accuracy (digits: measured on the held-out test images)."),
+    Column("top5", "number", "%", "Published top-5 accuracy."),
+    Column("params_m", "number", "millions", "Parameters of the model, its classifier included."),
+    Column("device", "text", "", "Device that computed the embedding."),
+    Column("precision", "text", "", "Floating-point format of the forward pass."),
+    Column("seconds_build", "number", "s", "Time to build the model and load its weights."),
+    Column("seconds_embed", "number", "s", "Time of the forward passes."),
+    Column("seconds_measure", "number", "s", "Time of the measures."),
+    Column("embedding_id", "text", "", "Identity of the embedding: weights, architecture, view, normalisation, precision."),
+    Column("embedding_sha256", "text", "", "Hash of the embedding's values, which a kept file is checked against."),
+    Column("row_id", "text", "", "Identity of the row: its embedding's and the measure settings."),
+    Column("subset_hash", "text", "", "Content hash of the images, labels and crop seeds."),
+    Column("versions", "text", "", "Versions of Python and the libraries that computed the row, as JSON."),
+    Column("finished_at", "time", "UTC", "When the row was written."),
+)
+
+COLUMN_NAMES = frozenset(column.name for column in COLUMNS)
+
+
+def is_accuracy(name: str) -> bool:
+    """Whether a column holds a published accuracy in percent, and so is a target of the report."""
+    return name != "subset_top1" and (name in ("top1", "top5") or name.endswith(("_top1", "_top5")))
+
+
+def markdown_table() -> str:
+    """The README's table of columns."""
+    lines = ["| column | unit | meaning |", "| --- | --- | --- |"]
+    lines += [f"| `{c.name}` | {c.unit} | {c.meaning} |" for c in COLUMNS]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown_table())
