@@ -6,7 +6,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from data_catalog.models import is_accuracy
 from pipeline.measures.registry import DIAGNOSTICS, MEASURES
+
+__all__ = ["COLUMNS", "COLUMN_NAMES", "Column", "is_accuracy", "markdown_table"]
+
 
 Kind = Literal["text", "integer", "number", "flag", "time"]
 
@@ -39,7 +43,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("sigma", "number", "", "Width of the Gaussian kernel that was used."),
     Column("t", "number", "", "Diffusion time: the power of the eigenvalues."),
     Column("repetitions", "integer", "", "Random subsets for each class of a mutual information."),
-    Column("seed", "integer", "", "Seed of the random subsets, the null and the input clusters."),
+    Column("seed", "integer", "", "Seed of the random subsets and of the null."),
     Column("bins", "integer", "", "Bins for each dimension of the classic entropy."),
     Column("null_permutations", "integer", "", "Permutations of the labels behind `dsmi_z_y_null`."),
     Column("subset_top1", "number", "%", "Top-1 accuracy of the model's own classifier on the subset."),
@@ -60,11 +64,6 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 COLUMN_NAMES = frozenset(column.name for column in COLUMNS)
-
-
-def is_accuracy(name: str) -> bool:
-    """Whether a column holds a published accuracy in percent, and so is a target of the report."""
-    return name != "subset_top1" and (name in ("top1", "top5") or name.endswith(("_top1", "_top5")))
 
 
 def markdown_table() -> str:

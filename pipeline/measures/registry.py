@@ -1,6 +1,26 @@
 """Every measure and diagnostic of a row by its column's name, and measures of the user's own."""
 
+import hashlib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pipeline.measures.entropy import binned_entropy, spectrum_entropy
+from pipeline.measures.inputs import as_classes, as_count, as_embedding, as_seed, as_sigma, as_time, order_of_appearance
+from pipeline.measures.mutual_information import (
+    binned_entropies,
+    mutual_information,
+    random_subset_entropies,
+    spectral_entropies,
+)
+from pipeline.measures.spectrum import diffusion_eigenvalues, gaussian_kernel, squared_distances
 
 
 @dataclass(frozen=True)
@@ -15,16 +35,213 @@ class Measure:
 
 DIAGNOSTICS: tuple[Measure, ...] = (
     Measure("embedding_rms", "Embedding RMS", "", "Root mean square of the embedding's values: its scale."),
-    Measure("median_distance_over_sigma", "Median distance / sigma", "", "Median distance between two points, in units of sigma; far from 1, DSE says little."),
-    Measure("saturated", "Saturated", "flag", "DSE is within 0.1 bit of 0 or of log2 n: sigma is wrong for this embedding's scale."),
-)
+    Measure(
+        "median_distance_over_sigma", "Median distance / sigma", "",
+        "Median distance between two points, in units of sigma; far from 1, DSE says little.",
+    ),
+    Measure(
+        "saturated", "Saturated", "flag",
+        "DSE is within 0.1 bit of 0 or of log2 n: sigma is wrong for this embedding's scale.",
+    ),
+)  # fmt: skip
 
 MEASURES: tuple[Measure, ...] = (
     Measure("dse_z", "DSE(Z)", "bits", "Diffusion spectral entropy of the embedding."),
     Measure("dsmi_z_y", "DSMI(Z;Y)", "bits", "Diffusion spectral mutual information of embedding and labels."),
-    Measure("dsmi_z_y_null", "DSMI(Z;Y) null", "bits", "Mean DSMI(Z;Y) with the labels permuted over images, repeats moving together."),
-    Measure("dsmi_z_x", "DSMI(Z;X)", "bits", "Diffusion spectral mutual information of embedding and clusters of the inputs."),
+    Measure(
+        "dsmi_z_y_null", "DSMI(Z;Y) null", "bits",
+        "Mean DSMI(Z;Y) with the labels permuted over images, repeats moving together: what no signal gives.",
+    ),
+    Measure(
+        "dsmi_z_x", "DSMI(Z;X)", "bits",
+        "Diffusion spectral mutual information of embedding and clusters of the inputs.",
+    ),
     Measure("cse_z", "CSE(Z)", "bits", "Classic (binned) Shannon entropy of the embedding."),
     Measure("csmi_z_y", "CSMI(Z;Y)", "bits", "Classic Shannon mutual information of embedding and labels."),
     Measure("csmi_z_x", "CSMI(Z;X)", "bits", "Classic Shannon mutual information of embedding and clusters of the inputs."),
-)
+)  # fmt: skip
+
+SATURATION = 0.1
+"""Bits: an entropy this near to 0 or to log2 n says nothing of the embedding."""
+
+
+def measure_all(
+    Z: ArrayLike,
+    labels: ArrayLike,
+    *,
+    input_clusters: ArrayLike | None = None,
+    image_ids: ArrayLike | None = None,
+    sigma: float | None = None,
+    t: float = 1,
+    repetitions: int = 5,
+    seed: int = 0,
+    bins: int = 2,
+    null_permutations: int = 10,
+) -> dict[str, float | bool]:
+    """Every measure and diagnostic of an embedding, by its column's name.
+
+    Distances, kernel and the entropies of random subsets are computed once and shared.
+
+    Parameters
+    ----------
+    Z : real [n, d]
+        The embedding, one row a sample.
+    labels : [n] or [n, 1]
+        The class of each sample.
+    input_clusters : [n] or [n, 1], optional
+        The cluster of each sample's input, from `cluster_inputs`; without it the keys that end in `_z_x` are left out.
+    image_ids : [n], optional
+        The image of each sample: repeats of an image share an id, and the null moves them together. By default every
+        sample is an image of its own.
+    sigma, t, repetitions, seed, bins
+        As for the single measures; seed also seeds the null's permutations.
+    null_permutations : int
+        Permutations of the labels behind `dsmi_z_y_null`.
+
+    Returns
+    -------
+    dict
+        Bits for the measures; `embedding_rms` in the units of Z; `median_distance_over_sigma` over all pairs, a plain
+        ratio; `saturated` a bool.
+
+    Raises
+    ------
+    ValueError
+        As the single measures; also if the repeats of one image bear different labels.
+
+    References
+    ----------
+    Liao et al., arXiv 2312.04823; the null is ours.
+    """
+    Z = as_embedding(Z)
+    n, d = Z.shape
+    classes = as_classes(labels, n)
+    clusters = None if input_clusters is None else as_classes(input_clusters, n, "input_clusters")
+    images = np.arange(n) if image_ids is None else _as_images(image_ids, classes)
+    sigma, t, seed = as_sigma(sigma, d), as_time(t), as_seed(seed)
+    bins, null_permutations = as_count(bins, "bins"), as_count(null_permutations, "null_permutations")
+
+    squares = squared_distances(Z)
+    median_distance = _median_distance(squares)
+    kernel = gaussian_kernel(squares, sigma)
+    del squares  # n^2 numbers
+    dse = spectrum_entropy(diffusion_eigenvalues(kernel), t)
+
+    spectral = spectral_entropies(kernel, t)
+    spectral_random = random_subset_entropies(spectral, n, repetitions, seed)
+    binned = binned_entropies(Z, bins)
+    binned_random = random_subset_entropies(binned, n, repetitions, seed)
+    null = [
+        mutual_information(permuted, spectral, spectral_random)
+        for permuted in _permuted_over_images(classes, images, null_permutations, seed)
+    ]
+    values: dict[str, float | bool] = {
+        "embedding_rms": float(np.sqrt(np.mean(Z**2))),
+        "median_distance_over_sigma": median_distance / sigma,
+        "saturated": bool(dse <= SATURATION or dse >= np.log2(n) - SATURATION),
+        "dse_z": dse,
+        "dsmi_z_y": mutual_information(classes, spectral, spectral_random),
+        "dsmi_z_y_null": float(np.mean(null)),
+        "cse_z": binned_entropy(Z, bins),
+        "csmi_z_y": mutual_information(classes, binned, binned_random),
+    }
+    if clusters is not None:
+        values["dsmi_z_x"] = mutual_information(clusters, spectral, spectral_random)
+        values["csmi_z_x"] = mutual_information(clusters, binned, binned_random)
+    return values
+
+
+def _as_images(image_ids: ArrayLike, classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the images, int64 [n]; the repeats of each must be of one class."""
+    ids = np.asarray(image_ids)
+    if ids.shape != classes.shape:
+        raise ValueError(
+            f"image_ids has shape {list(ids.shape)} but the embedding has {len(classes)} rows; pass one for each row"
+        )
+    images = order_of_appearance(ids)
+    _, first = np.unique(images, return_index=True)
+    differs = classes != classes[first][images]
+    if differs.any():
+        image = ids[differs.argmax()]
+        raise ValueError(f"the repeats of image {image} bear different labels; give each image one label or its own id")
+    return images
+
+
+def _permuted_over_images(
+    classes: NDArray[np.int64], images: NDArray[np.int64], permutations: int, seed: int
+) -> list[NDArray[np.int64]]:
+    """Return the classes, each int64 [n], after each permutation of them over the images."""
+    generator = np.random.default_rng(seed)
+    _, first = np.unique(images, return_index=True)
+    return [generator.permutation(classes[first])[images] for _ in range(permutations)]
+
+
+def _median_distance(squares: NDArray[np.float64]) -> float:
+    """Median distance over the pairs i < j, from the squared distances [n, n] of at least two points."""
+    pairs = np.concatenate([squares[i, i + 1 :] for i in range(len(squares) - 1)])
+    return float(np.median(np.sqrt(pairs, out=pairs), overwrite_input=True))
+
+
+@dataclass(frozen=True)
+class OwnMeasure:
+    """A measure of the user's: its column's name, where it came from, the function, and what identifies its code."""
+
+    name: str
+    spec: str
+    function: Callable[[NDArray[Any], NDArray[Any]], float]
+    identity: str
+
+
+def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
+    """Load a measure of the user's own.
+
+    Parameters
+    ----------
+    spec : str
+        ``package.module:function``, of a function (Z [n, d], labels [n]) -> float. The module is looked for in the
+        current directory first, and then wherever Python looks.
+    taken : collection of str
+        Names of columns that the measure must not have; those of the built-in measures always are taken.
+
+    Returns
+    -------
+    OwnMeasure
+        Its identity is the spec and the SHA-256 of the module's file, so that an edit makes it another measure.
+
+    Raises
+    ------
+    ValueError
+        If the spec is malformed, the module cannot be imported or has no file, there is no such function in it, or its
+        name is taken.
+    """
+    module_name, colon, name = spec.partition(":")
+    if not (colon and name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))):
+        raise ValueError(f"measure {spec!r}: write it as package.module:function")
+    if name in taken or name in {measure.name for measure in (*DIAGNOSTICS, *MEASURES)}:
+        raise ValueError(f"measure {spec!r}: the column {name!r} exists already; rename the function")
+    module = _import(module_name, spec)
+    if not hasattr(module, name):
+        raise ValueError(f"measure {spec!r}: {module_name} has no {name!r}; check the function's name")
+    function = getattr(module, name)
+    if not callable(function):
+        raise ValueError(f"measure {spec!r}: {name!r} is no function; name one that takes (Z, labels)")
+    source = getattr(module, "__file__", None)
+    if source is None:
+        raise ValueError(f"measure {spec!r}: {module_name} has no file; put the function in a module of your own")
+    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    return OwnMeasure(name, spec, function, f"{spec}:{digest}")
+
+
+def _import(module_name: str, spec: str) -> Any:
+    folder = os.getcwd()  # noqa: PTH109
+    if folder not in sys.path and "" not in sys.path:
+        sys.path.insert(0, folder)  # a command's path holds its own folder, not the current one
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"measure {spec!r}: cannot import {module_name} ({type(error).__name__}: {reason}); "
+            "mend it, or run where it can be found"
+        ) from error

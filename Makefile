@@ -1,0 +1,37 @@
+# `make run` and `make test` set everything up by themselves. PYTHON=/path/to/python uses an environment of yours.
+
+ifdef PYTHON
+BIN := $(dir $(PYTHON))
+READY := install-into-yours
+else
+PYTHON := .venv/bin/python
+BIN := .venv/bin/
+READY := .venv/ready
+endif
+
+.PHONY: run test check install-into-yours clean
+
+run: $(READY)
+	$(BIN)dsmi-zoo run $(ARGS)
+
+test: $(READY)
+	$(PYTHON) -m pytest $(ARGS)
+
+check: $(READY)
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+	$(BIN)lint-imports --no-cache
+
+.venv/ready: pyproject.toml constraints.txt
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dsmi-zoo needs Python 3.11 or newer; try make PYTHON=...")'
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+# Nothing is pinned here: the environment's own torch, made for its own driver, stays as it is.
+install-into-yours:
+	@$(PYTHON) -c 'import dse_dsmi, jobs' 2>/dev/null || $(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+
+clean:
+	rm -rf .venv

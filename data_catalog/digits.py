@@ -1,0 +1,81 @@
+"""The digits zoo: 48 tiny timm models, to be trained on scikit-learn's handwritten digits, and its three image sets."""
+
+from functools import cache
+from typing import Literal
+
+import numpy as np
+
+from data_catalog.models import ModelEntry, Preprocessing, TrainingRecipe
+
+IMG_SIZE = 32
+
+# Attention over a fixed grid must be told that the images have 32 x 32 pixels.
+_VIT = {"img_size": IMG_SIZE, "patch_size": 8}
+ARCHITECTURES: dict[str, tuple[str, dict[str, int]]] = {
+    "test_byobnet": ("byobnet", {}),
+    "test_coatnet": ("maxxvit", {"img_size": IMG_SIZE}),
+    "test_convnext": ("convnext", {}),
+    "test_convnext2": ("convnext", {}),
+    "test_convnext3": ("convnext", {}),
+    "test_efficientnet": ("efficientnet", {}),
+    "test_efficientnet_evos": ("efficientnet", {}),
+    "test_efficientnet_gn": ("efficientnet", {}),
+    "test_efficientnet_ln": ("efficientnet", {}),
+    "test_mambaout": ("mambaout", {}),
+    "test_nfnet": ("nfnet", {}),
+    "test_resnet": ("resnet", {}),
+    "test_vit": ("vision_transformer", _VIT),
+    "test_vit2": ("vision_transformer", _VIT),
+    "test_vit3": ("vision_transformer", _VIT),
+    "test_vit4": ("vision_transformer", _VIT),
+}
+
+# (training images, epochs): from hardly trained to well trained, so that accuracies spread.
+BUDGETS = ((100, 3), (900, 1), (900, 5))
+
+PREPROCESSING = Preprocessing(crop_pct=1.0, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+def digits_models() -> list[ModelEntry]:
+    """The 48 entries; their accuracies are unknown until they are trained."""
+    return [
+        ModelEntry(
+            model=f"{architecture}.{images}x{epochs}",
+            architecture=architecture,
+            family=family,
+            img_size=IMG_SIZE,
+            group=f"{images} images x {epochs} epoch{'s' if epochs > 1 else ''}",
+            model_kwargs={"num_classes": 10, **kwargs},
+            recipe=TrainingRecipe(
+                dataset="digits", train_images=images, epochs=epochs, batch_size=50, learning_rate=2e-3,
+                weight_decay=0.01, seed=0,
+            ),
+            preprocessing=PREPROCESSING,
+            extras={"train_images": images, "epochs": epochs},
+        )
+        for images, epochs in BUDGETS
+        for architecture, (family, kwargs) in ARCHITECTURES.items()
+    ]  # fmt: skip
+
+
+@cache
+def digits_split(part: Literal["train", "test", "validation"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One of three disjoint, stratified parts of the 1,797 digits: 900 train, 450 test, 447 validation.
+
+    Returns
+    -------
+    images : uint8 [n, 8, 8]
+    labels : int64 [n]
+    numbers : int64 [n]
+        Each image's number in scikit-learn's data set.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    pixels, labels = load_digits(return_X_y=True)
+    train, rest = train_test_split(np.arange(len(labels)), train_size=900, stratify=labels, random_state=0)
+    test, validation = train_test_split(rest, train_size=450, stratify=labels[rest], random_state=0)
+    numbers = np.sort({"train": train, "test": test, "validation": validation}[part])
+    # 0 to 16 shades of ink become 0 to 255.
+    images = np.rint(pixels[numbers].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    return images, labels[numbers].astype(np.int64), numbers

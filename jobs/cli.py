@@ -1,0 +1,261 @@
+"""The command ``dsmi-zoo``. Heavy imports stand inside the commands, so that ``--help`` is fast."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from data_catalog.errors import InputError
+
+EPILOG_RUN = """
+\b
+Examples:
+  dsmi-zoo run                                       the digits zoo: 48 models, about 2 minutes
+  dsmi-zoo run --models 'test_vit*' 'test_resnet*'   some of them
+  dsmi-zoo run --out runs/narrow --sigma 2 --t 3     other settings go to another OUT
+  dsmi-zoo run --catalog mine.csv --config run.toml  your own models and settings
+"""
+
+PATH = click.Path(path_type=Path)
+
+
+class SigmaType(click.ParamType):
+    """A positive number, or sqrt(d)."""
+
+    name = "number|sqrt(d)"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Pass ``sqrt(d)`` on, and make anything else a number."""
+        return value if value == "sqrt(d)" else click.FLOAT.convert(value, param, ctx)
+
+
+def measure_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how an embedding is measured."""
+    options = (
+        click.option("--sigma", type=SigmaType(), help="Width of the Gaussian kernel.  [default: sqrt(d)]"),
+        click.option("--t", type=float, help="Diffusion time, the power of the eigenvalues.  [default: 1]"),
+        click.option("--repetitions", type=int, help="Random subsets for each class.  [default: 5]"),
+        click.option("--seed", type=int, help="Seed of random subsets and null.  [default: 0]"),
+        click.option("--bins", type=int, help="Bins of the classic entropy.  [default: 2]"),
+        click.option("--null-permutations", type=int, help="Label permutations of the null.  [default: 10]"),
+        click.option(
+            "--measure", "own", multiple=True, metavar="MODULE:FUNCTION",
+            help="A measure of your own, f(Z, labels) -> number; may be repeated.",
+        ),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+MEASURE_NAMES = ("sigma", "t", "repetitions", "seed", "bins", "null_permutations", "own")
+
+
+def out_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The run directory of a command that works on a finished or interrupted run."""
+    return click.option("--out", required=True, type=PATH, help="The run's directory.")(command)
+
+
+def catalog_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which models; further globs after --models arrive as arguments."""
+    options = (
+        click.option("--catalog", help="A built-in catalogue (digits), or a CSV or Parquet file.  [default: digits]"),
+        click.option("--models", multiple=True, metavar="GLOB ...", help="Only models whose name or name@size matches."),
+        click.argument("more_models", nargs=-1, metavar=""),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def all_globs(models: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    """What follows --models, however it was written."""
+    if more and not models:
+        raise click.UsageError(f"unexpected argument {more[0]!r}: models are named after --models")
+    return (*models, *more)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="dsmi-zoo", prog_name="dsmi-zoo")
+def cli() -> None:
+    """Benchmark a model zoo by its representations: diffusion spectral entropy (DSE) and mutual information (DSMI).
+
+    \b
+    First steps:
+      dsmi-zoo run                         measure the digits zoo, write runs/digits/report/index.html
+      dsmi-zoo status --out runs/digits    what is done, failed, missing
+      dsmi-zoo measure Z.npy y.npy         measure an embedding of your own
+    """
+
+
+@cli.command("run", epilog=EPILOG_RUN)
+@catalog_options
+@click.option("--out", type=PATH, help="The run's directory.  [default: runs/<catalog>]")
+@click.option("--config", "file", type=PATH, help="Settings in TOML; the command line overrides them.")
+@click.option("--dataset", help="The labelled images.  [default: digits]")
+@click.option("--images-per-class", type=int, help="So many images of each class.  [default: all]")
+@click.option("--subset-seed", type=int, help="Seed of the choice of images.  [default: 0]")
+@click.option("--protocol", help="How images are prepared: standard.  [default: standard]")
+@measure_options
+@click.option("--cluster", help="Where to run: local.  [default: local]")
+@click.option("--workers", type=int, help="Worker processes.  [default: one a core]")
+@click.option("--batch-size", type=int, help="Images in one forward pass.  [default: 64]")
+@click.option("--cache", type=PATH, help="Trained weights and views.  [default: $DSMI_ZOO_CACHE or ~/.cache/dsmi-zoo]")
+@click.option("--drop-embeddings", is_flag=True, help="Do not keep the embeddings (remeasure needs them).")
+@click.option("--retry-failed", is_flag=True, help="Try entries again that failed before.")
+@click.pass_context
+def run_command(context: click.Context, file: Path | None, retry_failed: bool, **given: Any) -> int:
+    """Measure a zoo: compute every row that OUT lacks, then write the report.
+
+    Finished rows are never computed again; the same command goes on where it was stopped.
+    """
+    from jobs.run import run
+    from pipeline.config import resolve_config
+
+    globs = all_globs(given["models"], given.pop("more_models"))
+    given = {name: value for name, value in given.items() if _was_given(context, name)}
+    settings: dict[str, Any] = {name: given[name] for name in ("catalog", "protocol", "out") if name in given}
+    if globs:
+        settings["models"] = globs
+    renamed = {"dataset": "dataset", "images_per_class": "images_per_class", "subset_seed": "seed"}
+    settings["subset"] = {renamed[name]: given[name] for name in renamed if name in given}
+    settings["measures"] = {name: given[name] for name in MEASURE_NAMES if name in given}
+    compute = {name: given[name] for name in ("cluster", "workers", "batch_size", "cache") if name in given}
+    if given.get("drop_embeddings"):
+        compute["keep_embeddings"] = False
+    return run(resolve_config(settings | {"compute": compute}, file), _console(), retry_failed=retry_failed)
+
+
+@cli.command("rerun")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL[@SIZE] ...")
+@out_option
+def rerun_command(models: tuple[str, ...], out: Path) -> int:
+    """Redo single entries of a run (MODEL alone: all its sizes) and refresh the report.
+
+    \b
+    Example:
+      dsmi-zoo rerun test_resnet.900x5 test_vit.900x5@32 --out runs/digits
+    """
+    from jobs.run import rerun
+
+    return rerun(out, models, _console())
+
+
+@cli.command("remeasure")
+@out_option
+@click.option("--into", type=PATH, help="Where the new rows go.  [default: beside --out, named after the changes]")
+@measure_options
+@click.pass_context
+def remeasure_command(context: click.Context, out: Path, into: Path | None, **given: Any) -> int:
+    """Other settings or new measures from the kept embeddings of a run, into another directory.
+
+    \b
+    Examples:
+      dsmi-zoo remeasure --out runs/digits --sigma 2
+      dsmi-zoo remeasure --out runs/digits --into runs/mine --measure my_measures:effective_rank
+    """
+    from jobs.remeasure import remeasure
+
+    return remeasure(out, into, {name: given[name] for name in given if _was_given(context, name)}, _console())
+
+
+@cli.command("status")
+@out_option
+def status_command(out: Path) -> int:
+    """What of a run is done, failed (and why) and missing."""
+    from jobs.status import status
+
+    return status(out, _console())
+
+
+@cli.command("report")
+@out_option
+def report_command(out: Path) -> int:
+    """Write the report again, from the rows alone."""
+    from jobs.progress import plain
+    from reports.page import write_report
+
+    plain(_console(), f"Report: {write_report(out)}")
+    return 0
+
+
+@cli.command("measure")
+@click.argument("embeddings", type=PATH, metavar="EMBEDDINGS.npy")
+@click.argument("labels", type=PATH, required=False, metavar="[LABELS.npy]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@measure_options
+@click.pass_context
+def measure_command(context: click.Context, embeddings: Path, labels: Path | None, as_json: bool, **given: Any) -> int:
+    """Measure one embedding, an array [n, d]; with labels, an array [n], also their mutual information.
+
+    \b
+    Examples:
+      dsmi-zoo measure Z.npy y.npy
+      dsmi-zoo measure Z.npy y.npy --sigma 2 --measure my_measures:effective_rank
+    """
+    from jobs.measure import measure
+
+    changes = {name: given[name] for name in given if _was_given(context, name)}
+    return measure(embeddings, labels, changes, as_json, _console())
+
+
+@cli.group("catalog")
+def catalog_group() -> None:
+    """Look at model catalogues."""
+
+
+@catalog_group.command("list")
+@catalog_options
+def catalog_list_command(catalog: str | None, models: tuple[str, ...], more_models: tuple[str, ...]) -> int:
+    """List a catalogue's entries.
+
+    \b
+    Example:
+      dsmi-zoo catalog list --models 'test_vit*'
+    """
+    from data_catalog import load_models
+    from jobs.progress import plain
+
+    console = _console()
+    entries = load_models(catalog or "digits", all_globs(models, more_models))
+    for entry in entries:
+        known = "" if entry.top1 is None else f", top-1 {entry.top1:g}%"
+        plain(console, f"{entry.model}  {entry.architecture}, {entry.img_size or 'default'} pixels{known}")
+    plain(console, f"{len(entries)} entries")
+    return 0
+
+
+def _was_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def main() -> None:
+    """Run the command line; what the user got wrong is one line and exit code 2."""
+    try:
+        sys.exit(cli.main(standalone_mode=False))
+    except click.ClickException as error:
+        path = f" {error.ctx.command_path}" if isinstance(error, click.UsageError) and error.ctx else " dsmi-zoo"
+        _fail(f"{' '.join(error.format_message().split())}; see:{path} --help")
+    except (InputError, OSError) as error:
+        _fail(" ".join(str(error).split()))
+    except (KeyboardInterrupt, click.Abort):
+        print("\ndsmi-zoo: stopped; finished rows are kept, and the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(line: str) -> None:
+    print(f"dsmi-zoo: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Workers on this machine: one-thread processes that listen on the loopback address only."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dask
+import psutil
+from distributed import Client, LocalCluster
+
+from pipeline.config import ComputeSettings
+
+WORKER_MEMORY = 1.5 * 2**30  # torch, timm and a small model with room for its embedding
+BLAS_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@contextmanager
+def local_cluster(settings: ComputeSettings) -> Iterator[Client]:
+    """One worker a core (fewer when memory is short), the cores shared out among them for BLAS and torch."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    by_memory = int(psutil.virtual_memory().available / WORKER_MEMORY)
+    workers = settings.workers or max(1, min(cores, by_memory))
+    # Dask sets these to 1 unless told otherwise, and eigenvalues on one of many idle cores crawl.
+    threads = dict.fromkeys(BLAS_THREADS, str(max(1, cores // workers)))
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": threads}),
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
+            dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):  # fmt: skip
+        yield client

@@ -1,0 +1,138 @@
+"""OUT as a whole: open it for a run, refuse what does not belong there, and say how far each entry is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from data_catalog.errors import InputError
+from pipeline.config import RunConfig, differences
+from pipeline.plan import Plan
+from pipeline.provenance import git_commit, library_versions
+from pipeline.store import (
+    NOT_THIS_RUN,
+    UnreadableRow,
+    read_run,
+    row_path,
+    scan_results,
+    sweep_temporary,
+    write_atomically,
+    write_run,
+)
+
+
+@dataclass(frozen=True)
+class EntryState:
+    """How far one entry of a run is; ``reason`` says why it is not done."""
+
+    name: str
+    slug: str
+    state: Literal["ok", "failed", "missing"]
+    reason: str
+    row: dict[str, Any] | None
+
+
+def entry_states(out: Path, entries: Sequence[Mapping[str, Any]]) -> tuple[list[EntryState], list[UnreadableRow]]:
+    """The state of each of ``entries`` (as run.json lists them), and the files in results that are none of theirs."""
+    rows, unreadable = scan_results(out)
+    broken = {problem.path.stem: problem for problem in unreadable if problem.path.suffix == ".parquet"}
+    states = []
+    for entry in entries:
+        slug, row = entry["slug"], rows.get(entry["slug"])
+        if row is None:
+            state, reason = "missing", broken[slug].reason if slug in broken else "not computed yet"
+        elif row["row_id"] != entry["row_id"]:
+            state, reason, row = "missing", NOT_THIS_RUN, None
+        elif row["status"] == "failed":
+            state, reason = "failed", f"{row['error_type']}: {row['error_message']}"
+        else:
+            state, reason = "ok", ""
+        states.append(EntryState(f"{entry['model']}@{entry['img_size']}", slug, state, reason, row))  # type: ignore[arg-type]
+    return states, unreadable
+
+
+def open_out(plan: Plan) -> dict[str, Any]:
+    """Create OUT, or make sure that it belongs to the same configuration, and add the plan's entries to run.json.
+
+    Returns
+    -------
+    dict
+        The content of run.json.
+
+    Raises
+    ------
+    InputError
+        When OUT is a file, cannot be written, or belongs to a run whose numbers would not mix with this one's.
+    """
+    config, out = plan.config, plan.config.folder
+    make_writable(out)
+    stored = read_run(out) if (out / "run.json").exists() else None
+    if stored is None and any((out / "results").glob("*.parquet")):
+        raise InputError(f"{out} holds results but no run.json to say what they are; choose another --out")
+    if stored is not None:
+        refuse_mixture(out, stored, config)
+        if stored["subset"]["hash"] != plan.subset.digest:
+            raise InputError(
+                f"{out} was computed on the images {stored['subset']['hash']}, not {plan.subset.digest}: "
+                "the data set's content has changed; choose another --out"
+            )
+    entries = {entry["slug"]: entry for entry in (stored["entries"] if stored else ())}
+    for job in plan.jobs:
+        entries[job.slug] = {
+            "model": job.entry.model, "img_size": job.entry.img_size, "slug": job.slug, "row_id": job.row_id,
+        }  # fmt: skip
+    subset = {
+        "dataset": plan.subset.dataset, "hash": plan.subset.digest, "n_samples": len(plan.subset.numbers),
+        "n_images": len(set(plan.subset.numbers.tolist())), "n_classes": plan.subset.n_classes,
+        "seed": config.subset.seed,
+    }  # fmt: skip
+    return save_record(out, config, config.catalog, subset, list(entries.values()), stored)
+
+
+def save_record(
+    out: Path,
+    config: RunConfig,
+    catalog: str,
+    subset: Mapping[str, Any],
+    entries: Sequence[Mapping[str, Any]],
+    stored: Mapping[str, Any] | None,
+    embeddings_from: Path | None = None,
+) -> dict[str, Any]:
+    """Write run.json and return its content."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    record = {
+        "config": config.model_dump(mode="json"),
+        "identity": config.identity(),
+        "catalog": {"name": catalog},
+        "subset": dict(subset),
+        "entries": list(entries),
+        "versions": library_versions(),
+        "git_commit": git_commit(),
+        "created_at": stored["created_at"] if stored else now,
+        "updated_at": now,
+        "embeddings_from": None if embeddings_from is None else str(embeddings_from),
+    }
+    write_run(out, record)
+    return read_run(out)
+
+
+def make_writable(out: Path) -> None:
+    """Create OUT and its folders, and try to write there."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file, not a folder; choose another --out")
+    try:
+        for folder in ("results", "embeddings"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+            sweep_temporary(out / folder)
+        write_atomically(out / "results" / ".writable", lambda file: file.write(b""))
+        (out / "results" / ".writable").unlink()
+    except OSError as error:
+        raise InputError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
+
+
+def refuse_mixture(out: Path, stored: Mapping[str, Any], config: RunConfig) -> None:
+    """Raise InputError unless OUT's rows were computed by the same settings."""
+    different = list(differences(stored["identity"], config.identity()))
+    if different:
+        raise InputError(f"{out} belongs to another configuration: {'; '.join(different)}; choose another --out")

@@ -1,0 +1,99 @@
+"""Other settings or new measures from the kept embeddings of a run, into another OUT: no model, no image, no GPU."""
+
+import re
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+
+from data_catalog.errors import InputError
+from jobs.clusters import open_cluster
+from jobs.folder import entry_states, make_writable, refuse_mixture, save_record
+from jobs.progress import follow, plain
+from jobs.run import conclude
+from pipeline.config import MeasureSettings, RunConfig, content_hash, validated
+from pipeline.plan import measures_identity
+from pipeline.store import embedding_path, read_run, read_subset, write_subset
+from pipeline.task import RemeasureJob
+
+
+def remeasure(source: Path, into: Path | None, changes: dict[str, Any], console: Console) -> int:
+    """Measure every kept embedding of ``source`` by its settings with ``changes``.
+
+    Parameters
+    ----------
+    into
+        The new OUT; None names one beside ``source`` after the changes.
+    changes
+        Fields of ``MeasureSettings``.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    record = read_run(source)
+    before = RunConfig.model_validate(record["config"])
+    settings = validated(MeasureSettings, before.measures.model_dump() | changes, "settings")
+    out = (into or source.parent / f"{source.absolute().name}-{_named(before.measures, settings)}").absolute()
+    if out == source.absolute():
+        raise InputError(f"{source} cannot be remeasured into itself; choose another --into")
+    config = before.model_copy(update={"out": out, "measures": settings})
+    measures_id = measures_identity(settings)
+
+    origin = Path(record["embeddings_from"] or source.absolute())
+    states, _ = entry_states(source, record["entries"])
+    jobs = [
+        RemeasureJob(
+            source=state.row, slug=state.slug, row_id=content_hash(state.row["embedding_id"], measures_id),
+            embedding=embedding_path(origin, state.slug),
+        )
+        for state in states
+        if state.row is not None and state.state == "ok"
+    ]  # fmt: skip
+    left_out = len(states) - len(jobs)
+    if not jobs:
+        raise InputError(f"{source} has no finished model to remeasure")
+    if not any(job.embedding.exists() for job in jobs):
+        raise InputError(f"{origin}/embeddings is empty: the run dropped its embeddings; run it without --drop-embeddings")
+
+    make_writable(out)
+    stored = read_run(out) if (out / "run.json").exists() else None
+    if stored is not None:
+        refuse_mixture(out, stored, config)
+        if stored["embeddings_from"] != str(origin):
+            raise InputError(f"{out} was not remeasured from {origin}; choose another --into")
+    write_subset(out, read_subset(source))
+    entries = [
+        {"model": j.source["model"], "img_size": j.source["img_size"], "slug": j.slug, "row_id": j.row_id} for j in jobs
+    ]
+    save_record(out, config, record["catalog"]["name"], record["subset"], entries, stored, embeddings_from=origin)
+    done = {state.slug for state in entry_states(out, entries)[0] if state.state == "ok"}
+    todo = [job for job in jobs if job.slug not in done]
+    if left_out:
+        plain(console, f"{left_out} models of {source} have no finished row and are left out")
+    if done:
+        plain(console, f"{len(done)} of {len(jobs)} models are done already")
+    started = monotonic()
+    if todo:
+        from pipeline.graph import remeasure_entries
+
+        plain(console, f"{len(todo)} embeddings to measure")
+        with open_cluster(config.compute) as client:
+            follow(remeasure_entries(client, config, todo), len(todo), console)
+    return conclude(out, {job.slug for job in jobs}, started, console)
+
+
+def _named(before: MeasureSettings, after: MeasureSettings) -> str:
+    old, new = before.model_dump(), after.model_dump()
+    parts = []
+    for name in new:
+        if new[name] == old[name]:
+            continue
+        value = "+".join(spec.split(":")[-1] for spec in new[name]) if name == "own" else new[name]
+        shown = value if value is not None else "sqrt-d"
+        parts.append(f"{'measure' if name == 'own' else name}-{shown}")
+    if not parts:
+        raise InputError("nothing to remeasure: the settings are those of the run; give --sigma, --t, --measure, ...")
+    return re.sub(r"[^A-Za-z0-9.+_-]", "-", "_".join(parts))

@@ -1,0 +1,112 @@
+"""The main job: plan, compute what is missing, report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+
+from data_catalog.errors import InputError
+from data_catalog.models import find_entries
+from jobs.clusters import open_cluster
+from jobs.folder import entry_states, open_out
+from jobs.progress import duration, follow, plain
+from pipeline.config import RunConfig
+from pipeline.plan import Job, Plan, make_plan
+from pipeline.store import read_run, write_row
+from pipeline.task import with_current_facts
+
+
+def run(config: RunConfig, console: Console, *, retry_failed: bool = False) -> int:
+    """Compute all rows that OUT lacks and write the report.
+
+    Returns
+    -------
+    int
+        The exit code: 0, or 1 when a model failed.
+    """
+    with console.status("Reading catalogue and images"):
+        plan = make_plan(config)
+    record = open_out(plan)
+    if record["embeddings_from"]:
+        raise InputError(
+            f"{config.folder} was remeasured from {record['embeddings_from']}: run there, then remeasure again"
+        )
+    todo = _missing(plan, record, console, retry_failed)
+    return _compute(plan, todo, console)
+
+
+def rerun(out: Path, names: Sequence[str], console: Console) -> int:
+    """Compute single entries of a run anew; an old row stays until its successor is written."""
+    record = read_run(out)
+    if record["embeddings_from"]:
+        raise InputError(f"{out} was remeasured from {record['embeddings_from']}: rerun there, then remeasure again")
+    config = RunConfig.model_validate(record["config"]).model_copy(update={"out": out.absolute(), "models": ()})
+    with console.status("Reading catalogue and images"):
+        plan = make_plan(config)
+    slugs = {entry["slug"] for entry in record["entries"]}
+    jobs = [job for job in plan.jobs if job.slug in slugs]
+    chosen = {entry.slug for entry in find_entries([job.entry for job in jobs], names, str(out))}
+    chosen_plan = Plan(config, plan.subset, tuple(job for job in jobs if job.slug in chosen))
+    open_out(chosen_plan)
+    return _compute(chosen_plan, chosen_plan.jobs, console)
+
+
+def _missing(plan: Plan, record: dict[str, Any], console: Console, retry_failed: bool) -> list[Job]:
+    """The jobs without a row of their identity; rows that stay take over what the catalogue says today."""
+    out = plan.config.folder
+    jobs = {job.slug: job for job in plan.jobs}
+    states, unreadable = entry_states(out, [e for e in record["entries"] if e["slug"] in jobs])
+    for problem in unreadable:
+        mended = "; computing it anew" if problem.path.stem in jobs and problem.path.suffix == ".parquet" else ""
+        plain(console, f"not a row: {problem}{mended}")
+    outdated = sum(state.state == "missing" and (out / "results" / f"{state.slug}.parquet").exists() for state in states)
+    outdated -= sum(p.path.stem in jobs and p.path.suffix == ".parquet" for p in unreadable)
+    if outdated:
+        plain(console, f"{outdated} rows are of other weights or inputs than today's catalogue names; computing them anew")
+    todo = []
+    for state in states:
+        job = jobs[state.slug]
+        if state.state == "missing" or (state.state == "failed" and retry_failed):
+            todo.append(job)
+        elif state.row is not None:
+            row = with_current_facts(state.row, job.entry)
+            if row != state.row:
+                write_row(out, state.slug, row)
+    done = len(jobs) - len(todo)
+    if done:
+        plain(console, f"{done} of {len(jobs)} models are done already")
+    return todo
+
+
+def _compute(plan: Plan, todo: Sequence[Job], console: Console) -> int:
+    out = plan.config.folder
+    started = monotonic()
+    if todo:
+        from pipeline.graph import run_entries
+
+        plain(console, f"{len(todo)} models to measure on {len(plan.subset.numbers)} images of {plan.subset.dataset}")
+        with open_cluster(plan.config.compute) as client:
+            plain(console, f"{sum(client.nthreads().values())} workers; Dask dashboard: {client.dashboard_link}")
+            follow(run_entries(client, plan, todo), len(todo), console)
+    return conclude(out, {job.slug for job in plan.jobs}, started, console)
+
+
+def conclude(out: Path, slugs: set[str], started: float, console: Console) -> int:
+    """Write the report, sum up, and return the exit code for the entries in question."""
+    with console.status("Writing the report"):
+        from reports.page import write_report
+
+        page = write_report(out)
+    states, _ = entry_states(out, [entry for entry in read_run(out)["entries"] if entry["slug"] in slugs])
+    failed = [state for state in states if state.state == "failed"]
+    plain(console, f"{len(states)} models: {len(states) - len(failed)} ok, {len(failed)} failed, "
+                   f"in {duration(monotonic() - started)}")  # fmt: skip
+    for state in failed[:5]:
+        plain(console, f"  {state.name}: {state.reason}")
+    if failed:
+        more = f" (and {len(failed) - 5} more)" if len(failed) > 5 else ""
+        plain(console, f"  see them all{more}: dsmi-zoo status --out {out}; try again: dsmi-zoo run --retry-failed")
+    plain(console, f"Report: {page}")
+    return 1 if failed else 0

@@ -1,0 +1,30 @@
+"""How far a run is."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from jobs.folder import entry_states
+from jobs.progress import plain
+from pipeline.store import read_run
+
+
+def status(out: Path, console: Console) -> int:
+    """Say what is done, failed (and why) and missing; the exit code is 1 when an entry failed."""
+    record = read_run(out)
+    states, unreadable = entry_states(out, record["entries"])
+    of = {kind: [state for state in states if state.state == kind] for kind in ("ok", "failed", "missing")}
+    plain(console, f"{out}: catalogue {record['catalog']['name']}, {len(states)} models: "
+                   f"{len(of['ok'])} ok, {len(of['failed'])} failed, {len(of['missing'])} missing")  # fmt: skip
+    for kind in ("failed", "missing"):
+        for state in of[kind]:
+            plain(console, f"  {kind}: {state.name}: {state.reason}")
+    known = {state.slug for state in states}
+    for problem in unreadable:
+        if problem.path.suffix != ".parquet" or problem.path.stem not in known:
+            plain(console, f"  not a row: {problem}")
+    if of["missing"]:
+        plain(console, "compute what is missing: the same `dsmi-zoo run` again")
+    if of["failed"]:
+        plain(console, f"try failed ones again: dsmi-zoo rerun MODEL --out {out}, or dsmi-zoo run --retry-failed")
+    return 1 if of["failed"] else 0

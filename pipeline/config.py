@@ -1,0 +1,145 @@
+"""Every setting of a run, resolved once: the command line over the file over the defaults."""
+
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from data_catalog.errors import InputError
+from data_catalog.models import validation_line
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Settings = TypeVar("Settings", bound=_Settings)
+
+
+class SubsetSettings(_Settings):
+    """Which images are embedded."""
+
+    dataset: str = "digits"
+    images_per_class: int | None = Field(default=None, ge=2)
+    seed: int = Field(default=0, ge=0)
+
+
+class MeasureSettings(_Settings):
+    """How an embedding is measured; ``sigma`` None means sqrt(d), the paper's choice."""
+
+    sigma: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    t: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    repetitions: int = Field(default=5, ge=1)
+    seed: int = Field(default=0, ge=0)
+    bins: int = Field(default=2, ge=1)
+    null_permutations: int = Field(default=10, ge=1)
+    own: tuple[str, ...] = ()
+
+    @field_validator("sigma", mode="before")
+    @classmethod
+    def _default_sigma(cls, value: Any) -> Any:
+        return None if value == "sqrt(d)" else value
+
+
+class ComputeSettings(_Settings):
+    """Where and how it runs; nothing here changes a number."""
+
+    cluster: Literal["local"] = "local"
+    workers: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    keep_embeddings: bool = True
+    cache: Path = Field(default_factory=lambda: default_cache())
+
+
+class RunConfig(_Settings):
+    """A whole run."""
+
+    catalog: str = "digits"
+    models: tuple[str, ...] = ()
+    protocol: Literal["standard"] = "standard"
+    precision: Literal["fp32"] = "fp32"
+    out: Path | None = None
+    subset: SubsetSettings = SubsetSettings()
+    measures: MeasureSettings = MeasureSettings()
+    compute: ComputeSettings = Field(default_factory=ComputeSettings)
+
+    @property
+    def folder(self) -> Path:
+        """OUT, absolute: as given, or ``runs/<catalog>``."""
+        return (self.out or Path("runs") / Path(self.catalog).stem).absolute()
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that change numbers: all rows of one OUT share them."""
+        return {
+            "catalog": self.catalog if not Path(self.catalog).is_file() else Path(self.catalog).name,
+            "protocol": self.protocol,
+            "precision": self.precision,
+            "subset": self.subset.model_dump(mode="json"),
+            "measures": self.measures.model_dump(mode="json"),
+        }
+
+
+def default_cache() -> Path:
+    """Where trained weights and views are kept between runs."""
+    if "DSMI_ZOO_CACHE" in os.environ:
+        return Path(os.environ["DSMI_ZOO_CACHE"]).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser().absolute() / "dsmi-zoo"
+
+
+def resolve_config(command_line: Mapping[str, Any], file: Path | None = None) -> RunConfig:
+    """The settings of a run: ``command_line`` (nested, only what was given) over the TOML ``file`` over the defaults.
+
+    Raises
+    ------
+    InputError
+        For a file that is no TOML, an unknown name or a wrong value.
+    """
+    settings: dict[str, Any] = {}
+    if file is not None:
+        try:
+            settings = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"{file}: cannot be read as TOML: {error}") from None
+        validated(RunConfig, settings, str(file))
+    return validated(RunConfig, _merged(settings, command_line), "settings")
+
+
+def validated(kind: type[Settings], settings: Mapping[str, Any], where: str) -> Settings:
+    """``settings`` as a model; what is wrong with them becomes an InputError of one line that starts with ``where``."""
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        raise InputError(f"{where}: {validation_line(error)}") from None
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for name, value in over.items():
+        merged[name] = _merged(merged.get(name, {}), value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Each setting that differs, as ``name = stored value, not wanted value``."""
+    for name in sorted({*stored, *wanted}):
+        old, new = stored.get(name), wanted.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield f"{prefix}{name} = {_shown(name, old)}, not {_shown(name, new)}"
+
+
+def _shown(name: str, value: Any) -> str:
+    return "sqrt(d)" if name == "sigma" and value is None else json.dumps(value)
+
+
+def content_hash(*parts: Any) -> str:
+    """16 hexadecimal digits that identify JSON-able values, whatever the order of keys."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,221 @@
+"""The run directory: run.json, one Parquet file an entry, kept embeddings; each file appears whole or not at all."""
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.errors import InputError
+from data_catalog.subset import Subset
+from pipeline.schema import COLUMNS
+
+FORMAT = 1
+NOT_THIS_RUN = "a row of other settings, weights or images than this run's"
+
+_ARROW_TYPES = {
+    "text": pa.string(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "flag": pa.bool_(),
+    "time": pa.timestamp("ms", tz="UTC"),
+}
+
+
+@dataclass(frozen=True)
+class UnreadableRow:
+    """A file among the results that is no row of this run, and why."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file under a temporary name, then rename it: readers see the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def sweep_temporary(folder: Path, older_than_s: float = 3600) -> None:
+    """Remove what a killed process left half-written, unless it is young enough to be in use."""
+    for path in folder.glob(".*.tmp"):
+        if time.time() - path.stat().st_mtime > older_than_s:
+            path.unlink(missing_ok=True)
+
+
+def row_path(out: Path, slug: str) -> Path:
+    """Where an entry's row stands."""
+    return out / "results" / f"{slug}.parquet"
+
+
+def embedding_path(out: Path, slug: str) -> Path:
+    """Where an entry's embedding stands."""
+    return out / "embeddings" / f"{slug}.npy"
+
+
+def write_row(out: Path, slug: str, row: Mapping[str, Any]) -> None:
+    """Store one row as ``OUT/results/<slug>.parquet``; columns beyond the schema are numbers."""
+    types = {column.name: _ARROW_TYPES[column.kind] for column in COLUMNS}
+    fields = [*types, *(name for name in row if name not in types)]
+    schema = pa.schema([pa.field(name, types.get(name, pa.float64())) for name in fields])
+    table = pa.Table.from_pylist([{name: row.get(name) for name in fields}], schema=schema)
+    write_atomically(row_path(out, slug), lambda file: pq.write_table(table, file))
+
+
+def scan_results(out: Path) -> tuple[dict[str, dict[str, Any]], list[UnreadableRow]]:
+    """Every row of ``OUT/results`` by its slug, and the files that hold none."""
+    rows, unreadable = {}, []
+    for path in sorted((out / "results").glob("*")):
+        if path.name.startswith("."):
+            continue
+        try:
+            rows[path.stem] = _read_row(path)
+        except (ValueError, OSError, pa.ArrowException) as error:
+            unreadable.append(UnreadableRow(path, str(error).split("\n")[0]))
+    return rows, unreadable
+
+
+def _read_row(path: Path) -> dict[str, Any]:
+    if path.suffix != ".parquet":
+        raise ValueError("not a Parquet file")
+    with path.open("rb") as file:
+        table = pq.ParquetFile(file).read()
+    lacking = [column.name for column in COLUMNS if column.name not in table.column_names]
+    if lacking or table.num_rows != 1:
+        raise ValueError(f"no row of dsmi-zoo: {table.num_rows} rows, lacks {', '.join(lacking) or 'no column'}")
+    wrong = [c.name for c in COLUMNS if table.schema.field(c.name).type != _ARROW_TYPES[c.kind]]
+    if wrong:
+        raise ValueError(f"no row of dsmi-zoo: wrong type of {', '.join(wrong)}")
+    return table.to_pylist()[0]
+
+
+def read_results(out: str | Path) -> pd.DataFrame:
+    """All rows of a run.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an entry, sorted by model and image size; the columns of ``pipeline.schema`` first, then the
+        catalogue's and the user's own. Files that are no rows of this run are left out with a warning.
+
+    Raises
+    ------
+    InputError
+        When the folder is no run.
+    """
+    out = Path(out)
+    current = {entry["slug"]: entry["row_id"] for entry in read_run(out)["entries"]}
+    rows, unreadable = scan_results(out)
+    foreign = [slug for slug, row in rows.items() if row["row_id"] != current.get(slug)]
+    for problem in (*unreadable, *(UnreadableRow(row_path(out, slug), NOT_THIS_RUN) for slug in foreign)):
+        warnings.warn(f"left out: {problem}", stacklevel=2)
+    return rows_frame([row for slug, row in rows.items() if slug not in foreign])
+
+
+def rows_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as a data frame with the schema's columns and types."""
+    names = [c.name for c in COLUMNS]
+    extra = sorted({name for row in rows for name in row} - set(names))
+    frame = pd.DataFrame(list(rows), columns=[*names, *extra])
+    kinds = {"integer": "Int64", "number": "float64", "flag": "boolean", "text": "object"}
+    frame = frame.astype({c.name: kinds[c.kind] for c in COLUMNS if c.kind in kinds} | dict.fromkeys(extra, "float64"))
+    frame["finished_at"] = pd.to_datetime(frame["finished_at"], utc=True)
+    return frame.sort_values(["model", "img_size"], ignore_index=True)
+
+
+def write_run(out: Path, record: Mapping[str, Any]) -> None:
+    """Store ``OUT/run.json``."""
+    text = json.dumps({"format": FORMAT, **record}, indent=2, ensure_ascii=False, default=str)
+    write_atomically(out / "run.json", lambda file: file.write(text.encode()))
+
+
+def read_run(out: str | Path) -> dict[str, Any]:
+    """The content of ``OUT/run.json``.
+
+    Raises
+    ------
+    InputError
+        When the folder is no run, or one of a format that this version does not know.
+    """
+    path = Path(out) / "run.json"
+    if not path.is_file():
+        raise InputError(f"{out} is no run: it has no run.json; start one with `dsmi-zoo run --out {out}`")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise InputError(f"{path}: not a run record of format {FORMAT}")
+    return record
+
+
+def write_embedding(out: Path, slug: str, embedding: np.ndarray) -> None:
+    """Store ``OUT/embeddings/<slug>.npy``."""
+    write_atomically(
+        embedding_path(out, slug), lambda file: np.lib.format.write_array(file, embedding, allow_pickle=False)
+    )
+
+
+def read_embedding(path: Path, sha256: str) -> np.ndarray:
+    """A kept embedding, checked against the hash in its row.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, unreadable or other than its row says.
+    """
+    try:
+        embedding = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: the kept embedding cannot be read ({error}); rerun this model") from None
+    if array_sha256(embedding) != sha256:
+        raise InputError(f"{path}: the kept embedding is not the one that its row was computed from; rerun this model")
+    return embedding
+
+
+def write_subset(out: Path, subset: pd.DataFrame) -> None:
+    """Store ``OUT/subset.parquet``: one row an image, in the embeddings' order."""
+    write_atomically(out / "subset.parquet", lambda file: subset.to_parquet(file, index=False))
+
+
+def read_subset(out: Path) -> pd.DataFrame:
+    """The subset's images with their ``label``, ``number`` in the data set and ``input_cluster``."""
+    return pd.read_parquet(out / "subset.parquet")
+
+
+def subset_is_stored(out: Path, subset: Subset) -> bool:
+    """Whether ``OUT/subset.parquet`` can be read and holds this subset."""
+    try:
+        return read_subset(out)[["image", "label", "number"]].equals(subset.table())
+    except (OSError, ValueError, KeyError, pa.ArrowException):
+        return False
+
+
+def array_sha256(array: np.ndarray) -> str:
+    """Hash of an array's type, shape and values."""
+    content = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    content.update(np.ascontiguousarray(array).data)
+    return content.hexdigest()

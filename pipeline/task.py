@@ -1,0 +1,221 @@
+"""What one Dask task does: an entry becomes a row, whatever happens to it on the way."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_catalog.datasets import open_dataset
+from data_catalog.models import ModelEntry
+from data_catalog.subset import Subset
+from pipeline.config import MeasureSettings, RunConfig
+from pipeline.measures import cluster_inputs, measure_all
+from pipeline.measures.registry import DIAGNOSTICS, MEASURES, load_measure
+from pipeline.plan import Job, open_subset
+from pipeline.provenance import library_versions
+from pipeline.schema import COLUMNS
+from pipeline.store import (
+    array_sha256,
+    embedding_path,
+    read_embedding,
+    read_subset,
+    subset_is_stored,
+    write_embedding,
+    write_row,
+    write_subset,
+)
+from pipeline.views import input_vectors, make_view, open_view, view_path
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the driver hears of a finished entry; the row itself is on disk."""
+
+    slug: str
+    name: str
+    ok: bool
+    message: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RemeasureJob:
+    """One kept embedding that is measured anew: the source's row, and where its embedding stands."""
+
+    source: dict[str, Any]
+    slug: str
+    row_id: str
+    embedding: Path
+
+    @property
+    def name(self) -> str:
+        """The entry's name."""
+        return f"{self.source['model']}@{self.source['img_size']}"
+
+    @property
+    def cost(self) -> float:
+        """Relative time."""
+        return float(self.source["embedding_dim"])
+
+
+def prepare_subset(out: Path, subset: Subset, seed: int) -> None:
+    """Write ``OUT/subset.parquet``: the images, their labels, and the clusters of the inputs; unless it is there."""
+    if subset_is_stored(out, subset):
+        return
+    images = open_dataset(*subset.dataset.split("/"))
+    clusters = cluster_inputs(input_vectors(images, subset.numbers), subset.n_classes, seed)
+    write_subset(out, subset.table().assign(input_cluster=clusters))
+
+
+def prepare_view(job: Job, subset: Subset) -> Path:
+    """Make the view that the entry needs."""
+    images = open_dataset(*subset.dataset.split("/"))
+    assert job.entry.img_size is not None
+    return make_view(job.view, images, subset.numbers, job.entry.img_size, job.preprocessing)
+
+
+def prepare_weights(job: Job, config: RunConfig) -> Path | None:
+    """Train the entry's weights if it has a recipe and they are not kept yet."""
+    if job.entry.recipe is None or (job.weights is not None and job.weights.exists()):
+        return job.weights
+    from pipeline.train import train_weights
+
+    assert job.weights is not None
+    return train_weights(job.weights, job.entry, _training_part(job, config, "train"), _training_part(job, config, "test"))
+
+
+def _training_part(job: Job, config: RunConfig, part: str) -> tuple[np.ndarray, np.ndarray]:
+    subset = open_subset(config, part)
+    assert job.entry.img_size is not None
+    path = view_path(config.compute.cache, subset.digest, job.entry.img_size, job.preprocessing)
+    images = open_dataset(*subset.dataset.split("/"))
+    make_view(path, images, subset.numbers, job.entry.img_size, job.preprocessing)
+    return open_view(path), subset.labels
+
+
+def compute_row(job: Job, config: RunConfig, subset_digest: str, *_prepared: object) -> Done:
+    """Embed and measure one entry and write its row; ``_prepared`` are the stages that it waits for."""
+
+    def fill(row: dict[str, Any]) -> None:
+        from pipeline.embed import embed
+        from pipeline.train import stored_top1
+        from pipeline.zoo import build_model, choose_device
+
+        started = perf_counter()
+        device = choose_device()
+        model = build_model(job.entry, job.weights)
+        row.update(device=str(device), seconds_build=perf_counter() - started)
+        row["params_m"] = job.entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
+        if job.entry.recipe is not None and job.weights is not None:
+            row["top1"] = stored_top1(job.weights)
+
+        subset = read_subset(config.folder)
+        labels = subset["label"].to_numpy()
+        started = perf_counter()
+        embedding = embed(model, open_view(job.view), job.preprocessing, device, config.compute.batch_size)
+        row["seconds_embed"] = perf_counter() - started
+        if embedding.predictions is not None and model.num_classes == len(np.unique(labels)):
+            row["subset_top1"] = 100 * float(np.mean(embedding.predictions == labels))
+        row["embedding_sha256"] = array_sha256(embedding.values)
+        measure_row(row, embedding.values, subset, config.measures)
+        if config.compute.keep_embeddings:
+            write_embedding(config.folder, job.slug, embedding.values)
+
+    return _finished(config.folder, job.slug, job.name, _begun(job, config, subset_digest), fill)
+
+
+def remeasure_row(job: RemeasureJob, config: RunConfig) -> Done:
+    """Measure a kept embedding by other settings and write its row."""
+
+    def fill(row: dict[str, Any]) -> None:
+        embedding = read_embedding(job.embedding, row["embedding_sha256"])
+        measure_row(row, embedding, read_subset(config.folder), config.measures)
+
+    return _finished(config.folder, job.slug, job.name, _carried(job, config), fill)
+
+
+def failed_row(job: Job | RemeasureJob, config: RunConfig, subset_digest: str, error: BaseException) -> Done:
+    """Write the row of an entry whose task never came to write it: a stage before it failed, or its worker died."""
+
+    def fill(row: dict[str, Any]) -> None:
+        raise error
+
+    row = _carried(job, config) if isinstance(job, RemeasureJob) else _begun(job, config, subset_digest)
+    return _finished(config.folder, job.slug, job.name, row, fill)
+
+
+def measure_row(row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame, settings: MeasureSettings) -> None:
+    """Fill in the measures of an embedding, float [n, d], on the subset that it was taken of."""
+    started = perf_counter()
+    labels = subset["label"].to_numpy()
+    row.update(n_samples=len(labels), n_classes=len(np.unique(labels)), embedding_dim=embedding.shape[1])
+    row["sigma"] = settings.sigma if settings.sigma is not None else float(np.sqrt(embedding.shape[1]))
+    row.update(
+        measure_all(
+            embedding, labels, input_clusters=subset["input_cluster"].to_numpy(), image_ids=subset["number"].to_numpy(),
+            sigma=settings.sigma, t=settings.t, repetitions=settings.repetitions, seed=settings.seed,
+            bins=settings.bins, null_permutations=settings.null_permutations,
+        )
+    )  # fmt: skip
+    measures = [load_measure(spec) for spec in settings.own]
+    row.update({measure.name: float(measure.function(embedding, labels)) for measure in measures})
+    row["own_measures"] = " ".join(measure.name for measure in measures)
+    row["seconds_measure"] = perf_counter() - started
+
+
+def facts(entry: ModelEntry) -> dict[str, Any]:
+    """What the catalogue says of an entry, as it stands in the row."""
+    names = ("model", "architecture", "family", "img_size", "group", "top1", "top5", "params_m")
+    return {**{name: getattr(entry, name) for name in names}, **entry.extras}
+
+
+def with_current_facts(row: dict[str, Any], entry: ModelEntry) -> dict[str, Any]:
+    """A finished row with what the catalogue says today; what only the run could find out stays."""
+    current = facts(entry)
+    for name in ("top1", "params_m"):
+        if current[name] is None and (name == "params_m" or entry.recipe is not None):
+            current[name] = row[name]
+    ours = {column.name for column in COLUMNS} | set(row["own_measures"].split())
+    return {name: value for name, value in row.items() if name in ours} | current
+
+
+def _begun(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]:
+    """What is known of an entry's row before its model is built."""
+    return {
+        **facts(job.entry), **_settings(config.measures), "precision": config.precision,
+        "embedding_id": job.embedding_id, "row_id": job.row_id, "subset_hash": subset_digest,
+    }  # fmt: skip
+
+
+def _carried(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
+    """What of the source's row stays when its embedding is measured anew."""
+    measured = {measure.name for measure in (*MEASURES, *DIAGNOSTICS)} | set(job.source["own_measures"].split())
+    kept = {name: value for name, value in job.source.items() if name not in measured}
+    return {**kept, **_settings(config.measures), "row_id": job.row_id}
+
+
+def _settings(settings: MeasureSettings) -> dict[str, Any]:
+    return settings.model_dump(exclude={"own"}) | {"own_measures": ""}
+
+
+def _finished(out: Path, slug: str, name: str, row: dict[str, Any], fill: Callable[[dict[str, Any]], None]) -> Done:
+    """Fill the row, or note why that failed, and write it."""
+    started = perf_counter()
+    filled, message = dict(row), ""
+    try:
+        fill(filled)
+        row = filled | {"status": "ok", "error_type": None, "error_message": None}
+    except Exception as error:
+        kind, text = type(error).__name__, " ".join(str(error).split())[:500]
+        message = f"{kind}: {text}"
+        row = row | {"status": "failed", "error_type": kind, "error_message": text}
+    row |= {"versions": json.dumps(library_versions()), "finished_at": datetime.now(UTC)}
+    write_row(out, slug, row)
+    return Done(slug, name, not message, message, perf_counter() - started)
+

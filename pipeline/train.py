@@ -1,0 +1,95 @@
+"""Train one small model by its recipe; the weights are kept, so it is trained once on one machine."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from torch.nn.functional import cross_entropy
+
+from data_catalog.models import ModelEntry, TrainingRecipe
+from pipeline.embed import embed, normalised
+from pipeline.store import write_atomically
+
+
+def train_weights(
+    path: Path,
+    entry: ModelEntry,
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+) -> Path:
+    """Train the entry's model, unless ``path`` holds its weights, and store them with their test accuracy.
+
+    Parameters
+    ----------
+    train, test
+        Each a view, uint8 [n, h, w, 3], and its labels, int64 [n].
+
+    Returns
+    -------
+    Path
+        The safetensors file, whose metadata hold ``top1``: the accuracy on ``test`` in percent.
+    """
+    if path.exists():
+        return path
+    assert entry.recipe is not None
+    assert entry.preprocessing is not None
+    with _reproducible(entry.recipe.seed):
+        model = timm.create_model(entry.architecture, pretrained=False, **entry.model_kwargs)
+        _fit(model, entry, entry.recipe, *train)
+        tested = embed(model.eval(), test[0], entry.preprocessing, torch.device("cpu"), batch_size=64)
+    assert tested.predictions is not None
+    top1 = 100 * float(np.mean(tested.predictions == test[1]))
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    content = safetensors.torch.save(state, metadata={"top1": repr(top1), "model": str(entry)})
+    write_atomically(path, lambda file: file.write(content))
+    return path
+
+
+def stored_top1(path: Path) -> float:
+    """The test accuracy, in percent, of weights that ``train_weights`` stored."""
+    with safetensors.safe_open(path, framework="np") as file:
+        return float(file.metadata()["top1"])
+
+
+@contextmanager
+def _reproducible(seed: int) -> Iterator[None]:
+    """One thread on the CPU and a seed of its own: the same weights on every run of one machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit(
+    model: torch.nn.Module, entry: ModelEntry, recipe: TrainingRecipe, view: np.ndarray, labels: np.ndarray
+) -> None:
+    chosen = _stratified(labels, recipe.train_images, recipe.seed)
+    assert entry.preprocessing is not None
+    inputs = normalised(torch.from_numpy(np.array(view[chosen])), entry.preprocessing)
+    targets = torch.from_numpy(labels[chosen])
+    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    model.train()
+    for _ in range(recipe.epochs):
+        for batch in torch.randperm(len(targets)).split(recipe.batch_size):
+            optimiser.zero_grad(set_to_none=True)
+            loss: torch.Tensor = cross_entropy(model(inputs[batch]), targets[batch])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+
+
+def _stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    from sklearn.model_selection import train_test_split
+
+    if count >= len(labels):
+        return np.arange(len(labels))
+    chosen, _ = train_test_split(np.arange(len(labels)), train_size=count, stratify=labels, random_state=seed)
+    return np.sort(chosen)

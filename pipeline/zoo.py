@@ -1,0 +1,78 @@
+"""Build a catalogue entry's model with its weights, and look up what timm knows about it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import get_pretrained_cfg, load_checkpoint
+
+from data_catalog.errors import InputError
+from data_catalog.models import ModelEntry, Preprocessing
+
+CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
+
+
+def with_timm_defaults(entries: Sequence[ModelEntry]) -> list[tuple[ModelEntry, str | None]]:
+    """Fill what the catalogue leaves open (family, image size, preprocessing) from timm.
+
+    Returns
+    -------
+    list of (entry, weights)
+        ``weights`` identifies timm's pretrained weights, None when the entry brings its own.
+
+    Raises
+    ------
+    InputError
+        For an architecture that timm does not have, or one that has no weights where none are given.
+    """
+    return [_with_timm_defaults(entry) for entry in entries]
+
+
+def _with_timm_defaults(entry: ModelEntry) -> tuple[ModelEntry, str | None]:
+    if not timm.is_model(entry.architecture):
+        raise InputError(f"{entry.model}: timm {timm.__version__} has no architecture {entry.architecture!r}")
+    config = get_pretrained_cfg(entry.architecture, allow_unregistered=True)
+    if config is None:
+        raise InputError(f"{entry.model}: timm has no weights of this tag: {entry.architecture!r}")
+    own_weights = entry.checkpoint is not None or entry.recipe is not None
+    if not own_weights and not config.has_weights:
+        raise InputError(f"{entry.model}: timm has no pretrained weights of {entry.architecture!r}; give a checkpoint")
+    preprocessing = Preprocessing(
+        crop_pct=config.crop_pct, crop_mode=config.crop_mode, interpolation=config.interpolation,
+        mean=tuple(config.mean), std=tuple(config.std),
+    )  # fmt: skip
+    filled: dict[str, Any] = {
+        "family": entry.family or timm.models._registry._model_to_module[entry.architecture.split(".")[0]],
+        "img_size": entry.img_size or entry.model_kwargs.get("img_size") or config.input_size[-1],
+        "preprocessing": entry.preprocessing or preprocessing,
+    }
+    weights = None if own_weights else f"timm:{config.hf_hub_id or config.url or config.file}:{config.hf_hub_filename}"
+    return entry.model_copy(update=filled), weights
+
+
+def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
+    """The entry's model in evaluation mode on the CPU, with ``weights`` from a file, or timm's own if None.
+
+    Raises
+    ------
+    InputError
+        For a checkpoint of a kind that cannot be read safely.
+    """
+    if weights is None:
+        return timm.create_model(entry.architecture, pretrained=True, **entry.model_kwargs).eval()
+    if weights.suffix not in CHECKPOINT_SUFFIXES:
+        raise InputError(f"{weights}: a checkpoint must be one of {', '.join(CHECKPOINT_SUFFIXES)}")
+    model = timm.create_model(entry.architecture, pretrained=False, **entry.model_kwargs)
+    load_checkpoint(model, str(weights), device="cpu", weights_only=True)
+    return model.eval()
+
+
+def choose_device() -> torch.device:
+    """The accelerator that is there, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")

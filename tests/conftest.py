@@ -1,0 +1,45 @@
+"""Shared pieces of the tests: a cache and a run that several test files read, made once a session."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of trained weights and views that the whole session shares, away from the user's own."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def dsmi_zoo(cache: Path) -> Command:
+    """Run the real command in a process of its own, as a user would."""
+
+    def run(*arguments: object, cwd: Path | None = None, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        command = Path(sys.executable).with_name("dsmi-zoo")
+        done = subprocess.run(
+            [str(command), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300,
+            env=os.environ | {"DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}, check=False,
+        )  # fmt: skip
+        if code is not None:
+            assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run
+
+
+SMALL_ZOO = ("test_resnet.*", "test_vit.*")
+
+
+@pytest.fixture(scope="session")
+def small_run(dsmi_zoo: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of six real models; tests that change a run copy it."""
+    out = tmp_path_factory.mktemp("runs") / "small"
+    dsmi_zoo("run", "--models", *SMALL_ZOO, "--out", out)
+    return out
