@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from PIL import Image
@@ -14,9 +14,17 @@ from data_catalog.errors import InputError
 class LabelledImages(Protocol):
     """A data set, or one part of it: ``len(names) == len(labels)`` images."""
 
-    name: str
-    names: tuple[str, ...]
-    labels: np.ndarray
+    @property
+    def name(self) -> str:
+        """The data set's name, and its part's."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The images' names."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The images' classes, int64 [n]."""
 
     def image(self, number: int) -> Image.Image:
         """The image as RGB."""
@@ -44,10 +52,11 @@ class Digits:
 
 
 DATASETS = ("digits",)
+Part = Literal["train", "test", "validation"]
 
 
 @cache
-def open_dataset(name: str, part: str = "validation") -> LabelledImages:
+def open_dataset(name: str, part: Part = "validation") -> LabelledImages:
     """A data set by its name; ``part`` is ``validation`` (what embeddings are taken of), ``train`` or ``test``.
 
     Raises
@@ -59,5 +68,5 @@ def open_dataset(name: str, part: str = "validation") -> LabelledImages:
         raise InputError(f"unknown data set {name!r}; there is: {', '.join(DATASETS)}")
     from data_catalog.digits import digits_split
 
-    pixels, labels, numbers = digits_split(part)  # type: ignore[arg-type]
+    pixels, labels, numbers = digits_split(part)
     return Digits(f"{name}/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels)

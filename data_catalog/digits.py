@@ -1,10 +1,10 @@
 """The digits zoo: 48 tiny timm models, to be trained on scikit-learn's handwritten digits, and its three image sets."""
 
 from functools import cache
-from typing import Literal
 
 import numpy as np
 
+from data_catalog.datasets import Part
 from data_catalog.models import ModelEntry, Preprocessing, TrainingRecipe
 
 IMG_SIZE = 32
@@ -47,19 +47,24 @@ def digits_models() -> list[ModelEntry]:
             group=f"{images} images x {epochs} epoch{'s' if epochs > 1 else ''}",
             model_kwargs={"num_classes": 10, **kwargs},
             recipe=TrainingRecipe(
-                dataset="digits", train_images=images, epochs=epochs, batch_size=50, learning_rate=2e-3,
-                weight_decay=0.01, seed=0,
+                dataset="digits",
+                train_images=images,
+                epochs=epochs,
+                batch_size=50,
+                learning_rate=2e-3,
+                weight_decay=0.01,
+                seed=0,
             ),
             preprocessing=PREPROCESSING,
             extras={"train_images": images, "epochs": epochs},
         )
         for images, epochs in BUDGETS
         for architecture, (family, kwargs) in ARCHITECTURES.items()
-    ]  # fmt: skip
+    ]
 
 
 @cache
-def digits_split(part: Literal["train", "test", "validation"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def digits_split(part: Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One of three disjoint, stratified parts of the 1,797 digits: 900 train, 450 test, 447 validation.
 
     Returns

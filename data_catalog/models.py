@@ -155,7 +155,8 @@ def _read_catalog(path: Path) -> list[ModelEntry]:
         raise InputError(f"{path}: no column 'model'; its columns are {', '.join(map(str, table.columns))}")
     if table.empty:
         raise InputError(f"{path}: the catalogue is empty")
-    entries, lines = [], {}
+    entries: list[ModelEntry] = []
+    lines: dict[tuple[str, int | None], int] = {}
     for line, cells in _records(table):
         if not any(cells.values()):
             continue
@@ -164,7 +165,8 @@ def _read_catalog(path: Path) -> list[ModelEntry]:
         key = (entry.model, entry.img_size)
         if key in lines:
             size = "" if entry.img_size is None else f" at img_size {entry.img_size}"
-            raise InputError(f"{where}: {entry.model!r}{size} stands in line {lines[key]} already; the pair (model, img_size) must be unique")
+            first = f"{entry.model!r}{size} stands in line {lines[key]} already"
+            raise InputError(f"{where}: {first}; the pair (model, img_size) must be unique")
         lines[key] = line
         entries.append(entry)
     return entries
@@ -186,7 +188,8 @@ def _entry(cells: dict[str, str], folder: Path, where: str) -> ModelEntry:
     if "checkpoint" in known:
         fields["checkpoint"] = (folder / known["checkpoint"]).resolve()
         if not fields["checkpoint"].is_file():
-            raise InputError(f"{where}: the checkpoint {known['checkpoint']!r} is no file (looked for {fields['checkpoint']})")
+            looked_for = fields["checkpoint"]
+            raise InputError(f"{where}: the checkpoint {known['checkpoint']!r} is no file (looked for {looked_for})")
     if "model_kwargs" in known:
         fields["model_kwargs"] = _json_object(known["model_kwargs"], where)
     if any(cells.get(name) for name in PREPROCESSING_COLUMNS):
@@ -223,7 +226,8 @@ def _number(text: str, column: str, where: str) -> float | None:
     if not math.isfinite(value):
         raise InputError(f"{where}: {column} = {text!r} is not finite; leave the cell empty if it is unknown")
     if is_accuracy(column) and not 0 <= value <= 100:
-        raise InputError(f"{where}: {column} = {text} lies outside 0 to 100 percent; leave the cell empty if it is unknown")
+        hint = "leave the cell empty if it is unknown"
+        raise InputError(f"{where}: {column} = {text} lies outside 0 to 100 percent; {hint}")
     return value
 
 
@@ -233,7 +237,7 @@ def _json_object(text: str, where: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: model_kwargs is no JSON: {error}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{where}: model_kwargs must be a JSON object such as {{\"num_classes\": 10}}, not {text}")
+        raise InputError(f'{where}: model_kwargs must be a JSON object such as {{"num_classes": 10}}, not {text}')
     return value
 
 

@@ -68,10 +68,13 @@ def select_subset(images: LabelledImages, images_per_class: int | None = None, s
                 f"class {poorest} of {images.name} has only {counts.min()} images; ask for at most that many per class"
             )
         keep = [
-            np.sort(np.random.default_rng([seed, int(label)]).choice(
-                np.flatnonzero(images.labels[order] == label), images_per_class, replace=False))
+            np.sort(
+                np.random.default_rng([seed, int(label)]).choice(
+                    np.flatnonzero(images.labels[order] == label), images_per_class, replace=False
+                )
+            )
             for label in classes
-        ]  # fmt: skip
+        ]
         order = order[np.concatenate(keep)]
     names = tuple(images.names[i] for i in order)
     labels = images.labels[order]

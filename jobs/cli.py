@@ -42,10 +42,13 @@ def measure_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--bins", type=int, help="Bins of the classic entropy.  [default: 2]"),
         click.option("--null-permutations", type=int, help="Label permutations of the null.  [default: 10]"),
         click.option(
-            "--measure", "own", multiple=True, metavar="MODULE:FUNCTION",
+            "--measure",
+            "own",
+            multiple=True,
+            metavar="MODULE:FUNCTION",
             help="A measure of your own, f(Z, labels) -> number; may be repeated.",
         ),
-    )  # fmt: skip
+    )
     for option in reversed(options):
         command = option(command)
     return command
@@ -63,7 +66,9 @@ def catalog_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which models; further globs after --models arrive as arguments."""
     options = (
         click.option("--catalog", help="A built-in catalogue (digits), or a CSV or Parquet file.  [default: digits]"),
-        click.option("--models", multiple=True, metavar="GLOB ...", help="Only models whose name or name@size matches."),
+        click.option(
+            "--models", multiple=True, metavar="GLOB ...", help="Only models whose name or name@size matches."
+        ),
         click.argument("more_models", nargs=-1, metavar=""),
     )
     for option in reversed(options):
@@ -123,7 +128,9 @@ def run_command(context: click.Context, file: Path | None, retry_failed: bool, *
     renamed = {"dataset": "dataset", "images_per_class": "images_per_class", "subset_seed": "seed"}
     settings["subset"] = {renamed[name]: given[name] for name in renamed if name in given}
     settings["measures"] = {name: given[name] for name in MEASURE_NAMES if name in given}
-    compute = {name: given[name] for name in ("cluster", "workers", "batch_size", "cache") if name in given}
+    compute: dict[str, Any] = {
+        name: given[name] for name in ("cluster", "workers", "batch_size", "cache") if name in given
+    }
     if given.get("drop_embeddings"):
         compute["keep_embeddings"] = False
     return run(resolve_config(settings | {"compute": compute}, file), _console(), retry_failed=retry_failed)
@@ -175,8 +182,9 @@ def status_command(out: Path) -> int:
 @out_option
 def report_command(out: Path) -> int:
     """Write the report again, from the rows alone."""
-    from jobs.progress import plain
     from reports.page import write_report
+
+    from jobs.progress import plain
 
     plain(_console(), f"Report: {write_report(out)}")
     return 0

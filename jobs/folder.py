@@ -14,7 +14,6 @@ from pipeline.store import (
     NOT_THIS_RUN,
     UnreadableRow,
     read_run,
-    row_path,
     scan_results,
     sweep_temporary,
     write_atomically,
@@ -80,13 +79,19 @@ def open_out(plan: Plan) -> dict[str, Any]:
     entries = {entry["slug"]: entry for entry in (stored["entries"] if stored else ())}
     for job in plan.jobs:
         entries[job.slug] = {
-            "model": job.entry.model, "img_size": job.entry.img_size, "slug": job.slug, "row_id": job.row_id,
-        }  # fmt: skip
+            "model": job.entry.model,
+            "img_size": job.entry.img_size,
+            "slug": job.slug,
+            "row_id": job.row_id,
+        }
     subset = {
-        "dataset": plan.subset.dataset, "hash": plan.subset.digest, "n_samples": len(plan.subset.numbers),
-        "n_images": len(set(plan.subset.numbers.tolist())), "n_classes": plan.subset.n_classes,
+        "dataset": plan.subset.dataset,
+        "hash": plan.subset.digest,
+        "n_samples": len(plan.subset.numbers),
+        "n_images": len(set(plan.subset.numbers.tolist())),
+        "n_classes": plan.subset.n_classes,
         "seed": config.subset.seed,
-    }  # fmt: skip
+    }
     return save_record(out, config, config.catalog, subset, list(entries.values()), stored)
 
 

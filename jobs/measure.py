@@ -23,9 +23,15 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
     try:
         own = [load_measure(spec, COLUMN_NAMES) for spec in settings.own]
         values: dict[str, float | bool] = measure_all(
-            Z, y, sigma=settings.sigma, t=settings.t, repetitions=settings.repetitions, seed=settings.seed,
-            bins=settings.bins, null_permutations=settings.null_permutations,
-        )  # fmt: skip
+            Z,
+            y,
+            sigma=settings.sigma,
+            t=settings.t,
+            repetitions=settings.repetitions,
+            seed=settings.seed,
+            bins=settings.bins,
+            null_permutations=settings.null_permutations,
+        )
     except ValueError as error:
         raise InputError(f"{embeddings}{f' with {labels}' if labels else ''}: {error}") from None
     values |= {measure.name: float(measure.function(Z, y)) for measure in own}

@@ -36,9 +36,15 @@ def follow(finished: Iterable[Done], total: int, console: Console) -> tuple[int,
         return f"{len(failed)} failed, {pace}" + (f", about {duration(left * seconds)} left" if left else "")
 
     with Progress(
-        SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
-        console=console, disable=not console.is_terminal, transient=True,
-    ) as bar:  # fmt: skip
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as bar:
         shown = bar.add_task("0 failed, starting", total=total)
         for done in finished:
             if done.ok:

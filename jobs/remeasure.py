@@ -46,17 +46,21 @@ def remeasure(source: Path, into: Path | None, changes: dict[str, Any], console:
     states, _ = entry_states(source, record["entries"])
     jobs = [
         RemeasureJob(
-            source=state.row, slug=state.slug, row_id=content_hash(state.row["embedding_id"], measures_id),
+            source=state.row,
+            slug=state.slug,
+            row_id=content_hash(state.row["embedding_id"], measures_id),
             embedding=embedding_path(origin, state.slug),
         )
         for state in states
         if state.row is not None and state.state == "ok"
-    ]  # fmt: skip
+    ]
     left_out = len(states) - len(jobs)
     if not jobs:
         raise InputError(f"{source} has no finished model to remeasure")
     if not any(job.embedding.exists() for job in jobs):
-        raise InputError(f"{origin}/embeddings is empty: the run dropped its embeddings; run it without --drop-embeddings")
+        raise InputError(
+            f"{origin}/embeddings is empty: the run dropped its embeddings; run it without --drop-embeddings"
+        )
 
     make_writable(out)
     stored = read_run(out) if (out / "run.json").exists() else None

@@ -61,10 +61,14 @@ def _missing(plan: Plan, record: dict[str, Any], console: Console, retry_failed:
     for problem in unreadable:
         mended = "; computing it anew" if problem.path.stem in jobs and problem.path.suffix == ".parquet" else ""
         plain(console, f"not a row: {problem}{mended}")
-    outdated = sum(state.state == "missing" and (out / "results" / f"{state.slug}.parquet").exists() for state in states)
+    outdated = sum(
+        state.state == "missing" and (out / "results" / f"{state.slug}.parquet").exists() for state in states
+    )
     outdated -= sum(p.path.stem in jobs and p.path.suffix == ".parquet" for p in unreadable)
     if outdated:
-        plain(console, f"{outdated} rows are of other weights or inputs than today's catalogue names; computing them anew")
+        plain(
+            console, f"{outdated} rows are of other weights or inputs than today's catalogue names; computing them anew"
+        )
     todo = []
     for state in states:
         job = jobs[state.slug]
@@ -101,8 +105,11 @@ def conclude(out: Path, slugs: set[str], started: float, console: Console) -> in
         page = write_report(out)
     states, _ = entry_states(out, [entry for entry in read_run(out)["entries"] if entry["slug"] in slugs])
     failed = [state for state in states if state.state == "failed"]
-    plain(console, f"{len(states)} models: {len(states) - len(failed)} ok, {len(failed)} failed, "
-                   f"in {duration(monotonic() - started)}")  # fmt: skip
+    plain(
+        console,
+        f"{len(states)} models: {len(states) - len(failed)} ok, {len(failed)} failed, "
+        f"in {duration(monotonic() - started)}",
+    )
     for state in failed[:5]:
         plain(console, f"  {state.name}: {state.reason}")
     if failed:

@@ -14,8 +14,11 @@ def status(out: Path, console: Console) -> int:
     record = read_run(out)
     states, unreadable = entry_states(out, record["entries"])
     of = {kind: [state for state in states if state.state == kind] for kind in ("ok", "failed", "missing")}
-    plain(console, f"{out}: catalogue {record['catalog']['name']}, {len(states)} models: "
-                   f"{len(of['ok'])} ok, {len(of['failed'])} failed, {len(of['missing'])} missing")  # fmt: skip
+    plain(
+        console,
+        f"{out}: catalogue {record['catalog']['name']}, {len(states)} models: "
+        f"{len(of['ok'])} ok, {len(of['failed'])} failed, {len(of['missing'])} missing",
+    )
     for kind in ("failed", "missing"):
         for state in of[kind]:
             plain(console, f"  {kind}: {state.name}: {state.reason}")

@@ -1,6 +1,7 @@
 """From a model and a view to the penultimate embedding."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,15 +49,15 @@ def embed(
     ValueError
         When the pre-logits of the model are not one vector an image.
     """
-    model = model.to(device)
+    timm_model: Any = model.to(device)  # forward_features, forward_head and num_classes are timm's
     values, predictions = [], []
     for start in range(0, len(view), batch_size):
         pixels = torch.from_numpy(np.array(view[start : start + batch_size])).to(device)
-        features = model.forward_features(normalised(pixels, preprocessing))
-        pre_logits = model.forward_head(features, pre_logits=True)
+        features = timm_model.forward_features(normalised(pixels, preprocessing))
+        pre_logits = timm_model.forward_head(features, pre_logits=True)
         if pre_logits.ndim != 2:
             raise ValueError(f"the pre-logits have shape {tuple(pre_logits.shape)}, not one vector an image")
         values.append(pre_logits.float().cpu().numpy())
-        if model.num_classes > 0:
-            predictions.append(model.forward_head(features).argmax(dim=1).cpu().numpy())
+        if timm_model.num_classes > 0:
+            predictions.append(timm_model.forward_head(features).argmax(dim=1).cpu().numpy())
     return Embedding(np.concatenate(values), np.concatenate(predictions) if predictions else None)

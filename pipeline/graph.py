@@ -58,19 +58,19 @@ def _through_window(
     A worker that dies takes at most its own few tasks along, and the scheduler never holds the whole zoo.
     """
     waiting = iter(sorted(jobs, key=lambda job: -job.cost))
-    running: dict[str, tuple[Future, AnyJob]] = {}
+    running: dict[Future, AnyJob] = {}
     finished = as_completed()
 
     def hand_out() -> None:
         if (job := next(waiting, None)) is not None:
             future = submit(job)
-            running[future.key] = future, job
+            running[future] = job
             finished.add(future)
 
     for _ in range(2 * sum(client.nthreads().values())):
         hand_out()
     for future in finished:
-        _, job = running.pop(future.key)
+        job = running.pop(future)
         if future.status == "finished":
             done = future.result()
         elif future.status == "error":

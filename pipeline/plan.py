@@ -84,9 +84,15 @@ def make_plan(config: RunConfig) -> Plan:
             raise InputError(f"{config.catalog}: {entry} stands there twice; the pair (model, img_size) must be unique")
         weights, weights_id = _weights(entry, timm_weights, cache)
         embedding_id = content_hash(
-            weights_id, entry.architecture, entry.model_kwargs, subset.digest, entry.img_size,
-            entry.preprocessing.model_dump(), config.protocol, config.precision,
-        )  # fmt: skip
+            weights_id,
+            entry.architecture,
+            entry.model_kwargs,
+            subset.digest,
+            entry.img_size,
+            entry.preprocessing.model_dump(),
+            config.protocol,
+            config.precision,
+        )
         jobs[entry.slug] = Job(
             entry=entry,
             preprocessing=entry.preprocessing,
@@ -139,9 +145,13 @@ def _weights(entry: ModelEntry, timm_weights: str | None, cache: Path) -> tuple[
     if entry.recipe is not None:
         assert entry.preprocessing is not None
         identity = "trained:" + content_hash(
-            TRAINING_VERSION, entry.architecture, entry.model_kwargs, entry.img_size,
-            entry.preprocessing.model_dump(), entry.recipe.model_dump(),
-        )  # fmt: skip
+            TRAINING_VERSION,
+            entry.architecture,
+            entry.model_kwargs,
+            entry.img_size,
+            entry.preprocessing.model_dump(),
+            entry.recipe.model_dump(),
+        )
         return cache / "weights" / f"{identity.removeprefix('trained:')}.safetensors", identity
     if entry.checkpoint is not None:
         return entry.checkpoint, f"sha256:{_file_sha256(entry.checkpoint, cache)}"

@@ -1,6 +1,6 @@
 """The columns of a row, declared once.
 
-``store`` writes Parquet by this schema, the report reads it, and ``python -m pipeline.schema`` prints the README's table.
+``store`` writes Parquet by it, the report reads by it, and ``python -m pipeline.schema`` prints the README's table.
 """
 
 from dataclasses import dataclass
@@ -30,15 +30,19 @@ COLUMNS: tuple[Column, ...] = (
     Column("architecture", "text", "", "timm's name of the network."),
     Column("family", "text", "", "timm's module of the architecture: relatives share one."),
     Column("img_size", "integer", "pixels", "Side of the square input."),
-    Column("group", "text", "", "Entries that the report also compares among themselves (digits: the training budget)."),
+    Column(
+        "group", "text", "", "Entries that the report also compares among themselves (digits: the training budget)."
+    ),
     Column("status", "text", "", "`ok` or `failed`."),
     Column("error_type", "text", "", "A failed entry's exception."),
     Column("error_message", "text", "", "A failed entry's message."),
     Column("n_samples", "integer", "images", "Rows of the embedding; each repeat of an image counts."),
     Column("n_classes", "integer", "", "Classes in the subset."),
     Column("embedding_dim", "integer", "", "Columns of the embedding, d."),
-    *(Column(m.name, "flag" if m.unit == "flag" else "number", "" if m.unit == "flag" else m.unit, m.meaning)
-      for m in (*DIAGNOSTICS, *MEASURES)),
+    *(
+        Column(m.name, "flag" if m.unit == "flag" else "number", "" if m.unit == "flag" else m.unit, m.meaning)
+        for m in (*DIAGNOSTICS, *MEASURES)
+    ),
     Column("own_measures", "text", "", "Names of the columns that `--measure` added, separated by spaces."),
     Column("sigma", "number", "", "Width of the Gaussian kernel that was used."),
     Column("t", "number", "", "Diffusion time: the power of the eigenvalues."),
@@ -55,7 +59,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("seconds_build", "number", "s", "Time to build the model and load its weights."),
     Column("seconds_embed", "number", "s", "Time of the forward passes."),
     Column("seconds_measure", "number", "s", "Time of the measures."),
-    Column("embedding_id", "text", "", "Identity of the embedding: weights, architecture, view, normalisation, precision."),
+    Column(
+        "embedding_id", "text", "", "Identity of the embedding: weights, architecture, view, normalisation, precision."
+    ),
     Column("embedding_sha256", "text", "", "Hash of the embedding's values, which a kept file is checked against."),
     Column("row_id", "text", "", "Identity of the row: its embedding's and the measure settings."),
     Column("subset_hash", "text", "", "Content hash of the images, labels and crop seeds."),

@@ -22,7 +22,6 @@ from pipeline.provenance import library_versions
 from pipeline.schema import COLUMNS
 from pipeline.store import (
     array_sha256,
-    embedding_path,
     read_embedding,
     read_subset,
     subset_is_stored,
@@ -87,7 +86,9 @@ def prepare_weights(job: Job, config: RunConfig) -> Path | None:
     from pipeline.train import train_weights
 
     assert job.weights is not None
-    return train_weights(job.weights, job.entry, _training_part(job, config, "train"), _training_part(job, config, "test"))
+    return train_weights(
+        job.weights, job.entry, _training_part(job, config, "train"), _training_part(job, config, "test")
+    )
 
 
 def _training_part(job: Job, config: RunConfig, part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -158,11 +159,18 @@ def measure_row(row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame
     row["sigma"] = settings.sigma if settings.sigma is not None else float(np.sqrt(embedding.shape[1]))
     row.update(
         measure_all(
-            embedding, labels, input_clusters=subset["input_cluster"].to_numpy(), image_ids=subset["number"].to_numpy(),
-            sigma=settings.sigma, t=settings.t, repetitions=settings.repetitions, seed=settings.seed,
-            bins=settings.bins, null_permutations=settings.null_permutations,
+            embedding,
+            labels,
+            input_clusters=subset["input_cluster"].to_numpy(),
+            image_ids=subset["number"].to_numpy(),
+            sigma=settings.sigma,
+            t=settings.t,
+            repetitions=settings.repetitions,
+            seed=settings.seed,
+            bins=settings.bins,
+            null_permutations=settings.null_permutations,
         )
-    )  # fmt: skip
+    )
     measures = [load_measure(spec) for spec in settings.own]
     row.update({measure.name: float(measure.function(embedding, labels)) for measure in measures})
     row["own_measures"] = " ".join(measure.name for measure in measures)
@@ -188,9 +196,13 @@ def with_current_facts(row: dict[str, Any], entry: ModelEntry) -> dict[str, Any]
 def _begun(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]:
     """What is known of an entry's row before its model is built."""
     return {
-        **facts(job.entry), **_settings(config.measures), "precision": config.precision,
-        "embedding_id": job.embedding_id, "row_id": job.row_id, "subset_hash": subset_digest,
-    }  # fmt: skip
+        **facts(job.entry),
+        **_settings(config.measures),
+        "precision": config.precision,
+        "embedding_id": job.embedding_id,
+        "row_id": job.row_id,
+        "subset_hash": subset_digest,
+    }
 
 
 def _carried(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
@@ -218,4 +230,3 @@ def _finished(out: Path, slug: str, name: str, row: dict[str, Any], fill: Callab
     row |= {"versions": json.dumps(library_versions()), "finished_at": datetime.now(UTC)}
     write_row(out, slug, row)
     return Done(slug, name, not message, message, perf_counter() - started)
-

@@ -27,7 +27,7 @@ def train_weights(
     Parameters
     ----------
     train, test
-        Each a view, uint8 [n, h, w, 3], and its labels, int64 [n].
+        A view each, uint8 [n, h, w, 3], and its labels, int64 [n].
 
     Returns
     -------
@@ -82,7 +82,7 @@ def _fit(
         for batch in torch.randperm(len(targets)).split(recipe.batch_size):
             optimiser.zero_grad(set_to_none=True)
             loss: torch.Tensor = cross_entropy(model(inputs[batch]), targets[batch])
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
 
 

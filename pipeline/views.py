@@ -32,9 +32,13 @@ def make_view(
     from timm.data import create_transform
 
     transform = create_transform(
-        input_size=img_size, is_training=False, use_prefetcher=True, interpolation=preprocessing.interpolation,
-        crop_pct=preprocessing.crop_pct, crop_mode=preprocessing.crop_mode,
-    )  # fmt: skip
+        input_size=img_size,
+        is_training=False,
+        use_prefetcher=True,
+        interpolation=preprocessing.interpolation,
+        crop_pct=preprocessing.crop_pct,
+        crop_mode=preprocessing.crop_mode,
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
     try:
@@ -43,7 +47,7 @@ def make_view(
             view[row] = np.asarray(transform(images.image(int(number)))).transpose(1, 2, 0)
         view.flush()
         del view
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return path

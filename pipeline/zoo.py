@@ -33,23 +33,29 @@ def with_timm_defaults(entries: Sequence[ModelEntry]) -> list[tuple[ModelEntry, 
 def _with_timm_defaults(entry: ModelEntry) -> tuple[ModelEntry, str | None]:
     if not timm.is_model(entry.architecture):
         raise InputError(f"{entry.model}: timm {timm.__version__} has no architecture {entry.architecture!r}")
-    config = get_pretrained_cfg(entry.architecture, allow_unregistered=True)
-    if config is None:
-        raise InputError(f"{entry.model}: timm has no weights of this tag: {entry.architecture!r}")
+    try:
+        config = get_pretrained_cfg(entry.architecture, allow_unregistered=False)
+    except RuntimeError as error:
+        raise InputError(f"{entry.model}: timm has no weights of this tag: {error}") from None
+    assert config is not None
     own_weights = entry.checkpoint is not None or entry.recipe is not None
     if not own_weights and not config.has_weights:
         raise InputError(f"{entry.model}: timm has no pretrained weights of {entry.architecture!r}; give a checkpoint")
-    preprocessing = Preprocessing(
-        crop_pct=config.crop_pct, crop_mode=config.crop_mode, interpolation=config.interpolation,
-        mean=tuple(config.mean), std=tuple(config.std),
-    )  # fmt: skip
+    preprocessing = Preprocessing.model_validate(
+        {name: getattr(config, name) for name in ("crop_pct", "crop_mode", "interpolation", "mean", "std")}
+    )
     filled: dict[str, Any] = {
-        "family": entry.family or timm.models._registry._model_to_module[entry.architecture.split(".")[0]],
+        "family": entry.family or _family(entry.architecture),
         "img_size": entry.img_size or entry.model_kwargs.get("img_size") or config.input_size[-1],
         "preprocessing": entry.preprocessing or preprocessing,
     }
     weights = None if own_weights else f"timm:{config.hf_hub_id or config.url or config.file}:{config.hf_hub_filename}"
     return entry.model_copy(update=filled), weights
+
+
+def _family(architecture: str) -> str:
+    """timm's module of an architecture, a name without its pretraining tag."""
+    return timm.model_entrypoint(architecture).__module__.rsplit(".", 1)[-1]
 
 
 def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:

@@ -108,9 +108,7 @@ def measures_of(rows: pd.DataFrame) -> list[str]:
 def targets_of(rows: pd.DataFrame) -> list[str]:
     """Columns of accuracies with at least one value in a measured row, top-1 and top-5 first."""
     rows = succeeded(rows)
-    names = sorted(
-        (str(c) for c in rows.columns if is_accuracy(str(c))), key=lambda c: (c != "top1", c != "top5", c)
-    )
+    names = sorted((str(c) for c in rows.columns if is_accuracy(str(c))), key=lambda c: (c != "top1", c != "top5", c))
     return [name for name in names if np.isfinite(values(rows, name)).any()]
 
 

@@ -24,9 +24,14 @@ def dsmi_zoo(cache: Path) -> Command:
     def run(*arguments: object, cwd: Path | None = None, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         command = Path(sys.executable).with_name("dsmi-zoo")
         done = subprocess.run(
-            [str(command), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300,
-            env=os.environ | {"DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}, check=False,
-        )  # fmt: skip
+            [str(command), *map(str, arguments)],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=os.environ | {"DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
+            check=False,
+        )
         if code is not None:
             assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done

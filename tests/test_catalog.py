@@ -31,7 +31,11 @@ def test_the_digits_zoo_has_16_architectures_at_3_budgets() -> None:
     assert len(entries) == 48
     assert len({entry.slug for entry in entries}) == 48
     assert {entry.architecture for entry in entries} == set(ARCHITECTURES)
-    assert {entry.group for entry in entries} == {"100 images x 3 epochs", "900 images x 1 epoch", "900 images x 5 epochs"}
+    assert {entry.group for entry in entries} == {
+        "100 images x 3 epochs",
+        "900 images x 1 epoch",
+        "900 images x 5 epochs",
+    }
     assert all(entry.top1 is None for entry in entries)
 
 
@@ -48,7 +52,9 @@ def test_patterns_choose_models_by_name_or_by_name_and_size() -> None:
 
 
 def test_a_pattern_that_matches_nothing_is_refused_and_a_near_name_offered() -> None:
-    with pytest.raises(InputError, match=r"no model of digits matches 'test_resnt.900x5'; did you mean test_resnet.900x5\?"):
+    with pytest.raises(
+        InputError, match=r"no model of digits matches 'test_resnt.900x5'; did you mean test_resnet.900x5\?"
+    ):
         load_models("digits", ["test_vit.*", "test_resnt.900x5"])
 
 
@@ -131,7 +137,9 @@ def test_a_binary_file_is_no_catalogue(tmp_path: Path) -> None:
 
 
 def test_exact_names_find_all_sizes_or_one() -> None:
-    entries = [ModelEntry(model=m, architecture="x", img_size=s) for m, s in [("a", 32), ("a", 64), ("a@64", 32), ("b", 32)]]
+    entries = [
+        ModelEntry(model=m, architecture="x", img_size=s) for m, s in [("a", 32), ("a", 64), ("a@64", 32), ("b", 32)]
+    ]
     assert [str(e) for e in find_entries(entries, ["a"], "it")] == ["a@32", "a@64"]
     assert [str(e) for e in find_entries(entries, ["a@32", "b"], "it")] == ["a@32", "b@32"]
     assert [str(e) for e in find_entries(entries, ["a@64"], "it")] == ["a@64@32"]
@@ -139,7 +147,9 @@ def test_exact_names_find_all_sizes_or_one() -> None:
         find_entries(entries, ["c"], "it")
 
 
-@given(st.lists(st.tuples(st.text(min_size=1, max_size=300), st.integers(1, 9999)), min_size=2, max_size=2, unique=True))
+@given(
+    st.lists(st.tuples(st.text(min_size=1, max_size=300), st.integers(1, 9999)), min_size=2, max_size=2, unique=True)
+)
 def test_slugs_are_safe_and_never_clash(pairs: list[tuple[str, int]]) -> None:
     slugs = [ModelEntry(model=name, architecture="x", img_size=size).slug for name, size in pairs]
     assert slugs[0] != slugs[1]

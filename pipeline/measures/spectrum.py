@@ -52,9 +52,7 @@ def gaussian_kernel(squares: NDArray[np.float64], sigma: float) -> NDArray[np.fl
         return np.exp(kernel, out=kernel)
 
 
-def diffusion_eigenvalues(
-    kernel: NDArray[np.float64], indices: NDArray[np.int64] | None = None
-) -> NDArray[np.float64]:
+def diffusion_eigenvalues(kernel: NDArray[np.float64], indices: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
     """Return the eigenvalues of the diffusion matrix of all points or of a subset, ascending.
 
     With q the row sums of the kernel G among these points, they are the eigenvalues of G_ij / sqrt(q_i q_j), a

@@ -1,0 +1,162 @@
+"""Real timm models: their penultimate embedding, their training, their checkpoints."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from data_catalog import InputError, ModelEntry, load_models
+from data_catalog.datasets import open_dataset
+from data_catalog.digits import ARCHITECTURES, PREPROCESSING
+from pipeline.embed import embed, normalised
+from pipeline.train import stored_top1, train_weights
+from pipeline.views import make_view, open_view
+from pipeline.zoo import build_model, choose_device, with_timm_defaults
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def view(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    path = tmp_path_factory.mktemp("view") / "digits.npy"
+    return open_view(make_view(path, open_dataset("digits", "train"), np.arange(900), 32, PREPROCESSING))
+
+
+@pytest.fixture(scope="module")
+def test_part(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray]:
+    images = open_dataset("digits", "test")
+    path = tmp_path_factory.mktemp("view") / "test.npy"
+    return open_view(make_view(path, images, np.arange(450), 32, PREPROCESSING)), images.labels
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_embedding_is_what_the_model_gives_without_its_classifier(architecture: str, view: np.ndarray) -> None:
+    kwargs = {"num_classes": 10, **ARCHITECTURES[architecture][1]}
+    model = timm.create_model(architecture, pretrained=False, **kwargs).eval()
+    embedding = embed(model, view[:9], PREPROCESSING, CPU, batch_size=4)
+    assert embedding.values.dtype == np.float32
+    assert embedding.predictions is not None
+    with torch.inference_mode():
+        inputs = normalised(torch.from_numpy(np.array(view[:9])), PREPROCESSING)
+        logits = model(inputs)
+        model.reset_classifier(0)
+        headless = model(inputs).numpy()
+    np.testing.assert_allclose(embedding.values, headless, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(embedding.predictions, logits.argmax(1).numpy())
+
+
+def test_a_model_without_a_classifier_predicts_nothing(view: np.ndarray) -> None:
+    model = timm.create_model("test_resnet", num_classes=0).eval()
+    assert embed(model, view[:2], PREPROCESSING, CPU, 2).predictions is None
+
+
+def test_normalised_pixels_have_the_stated_mean_and_std() -> None:
+    pixels = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 1, 3)
+    preprocessing = PREPROCESSING.model_copy(update={"mean": (0.5, 0.25, 0.0), "std": (0.5, 0.25, 2.0)})
+    np.testing.assert_allclose(normalised(pixels, preprocessing)[:, :, 0, 0].numpy(), [[-1, -1, 0], [1, 3, 0.5]])
+
+
+def digits_model(model: str = "test_vit.100x3") -> ModelEntry:
+    return load_models("digits", [model])[0]
+
+
+def test_training_is_reproducible_and_leaves_the_global_random_state_alone(
+    tmp_path: Path, view: np.ndarray, test_part: tuple[np.ndarray, np.ndarray]
+) -> None:
+    train = (view, open_dataset("digits", "train").labels)
+    torch.manual_seed(5)
+    before, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    first = train_weights(tmp_path / "a.safetensors", digits_model(), train, test_part)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+    torch.manual_seed(6)
+    second = train_weights(tmp_path / "b.safetensors", digits_model(), train, test_part)
+    one, other = (safetensors.torch.load_file(path) for path in (first, second))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert stored_top1(first) == stored_top1(second)
+
+
+def test_trained_weights_are_kept_with_their_accuracy_and_not_trained_again(
+    tmp_path: Path, view: np.ndarray, test_part: tuple[np.ndarray, np.ndarray]
+) -> None:
+    entry, path = digits_model("test_resnet.900x5"), tmp_path / "w.safetensors"
+    train_weights(path, entry, (view, open_dataset("digits", "train").labels), test_part)
+    model = build_model(entry, path)
+    predictions = embed(model, test_part[0], PREPROCESSING, CPU, 64).predictions
+    assert stored_top1(path) == pytest.approx(100 * np.mean(predictions == test_part[1]))
+    assert stored_top1(path) > 50
+    made = path.stat().st_mtime_ns
+    assert train_weights(path, entry, (view[:0], np.zeros(0)), test_part) == path
+    assert path.stat().st_mtime_ns == made
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_checkpoint_gives_back_its_weights(tmp_path: Path, suffix: str) -> None:
+    entry = ModelEntry(model="mine", architecture="test_resnet", model_kwargs={"num_classes": 7})
+    torch.manual_seed(1)
+    state = timm.create_model("test_resnet", num_classes=7).state_dict()
+    path = tmp_path / f"w{suffix}"
+    safetensors.torch.save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    model = build_model(entry, path)
+    assert not model.training
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+class Payload:
+    """What a malicious pickle would do when it is loaded."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(Path(os.environ["PAYLOAD_FOLDER"]) / "ran"),)
+
+
+def test_a_checkpoint_that_carries_code_is_refused_and_its_code_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAYLOAD_FOLDER", str(tmp_path))
+    torch.save({"state_dict": Payload()}, tmp_path / "w.pth")
+    with pytest.raises(Exception, match="weights_only=True blocked"):
+        build_model(ModelEntry(model="mine", architecture="test_resnet"), tmp_path / "w.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_of_an_unsafe_kind_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"w\.pkl: a checkpoint must be one of"):
+        build_model(ModelEntry(model="mine", architecture="test_resnet"), tmp_path / "w.pkl")
+
+
+def test_timm_fills_in_what_a_catalogue_leaves_open() -> None:
+    ((entry, weights),) = with_timm_defaults([ModelEntry(model="a", architecture="test_vit.r160_in1k")])
+    assert entry.family == "vision_transformer"
+    assert entry.img_size == 160
+    assert entry.preprocessing is not None
+    assert entry.preprocessing.crop_pct == 0.95
+    assert weights == "timm:timm/test_vit.r160_in1k:None"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "line"),
+    [
+        ("no_such_net", "m: timm .* has no architecture 'no_such_net'"),
+        ("test_vit.no_tag", "m: timm has no weights of this tag: .*no_tag"),
+        ("resnet50_mlp.untrained", "m: timm has no pretrained weights of 'resnet50_mlp.untrained'; give a checkpoint"),
+    ],
+)
+def test_an_architecture_without_weights_is_refused_by_name(architecture: str, line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        with_timm_defaults([ModelEntry(model="m", architecture=architecture)])
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"), [(True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_the_device_is_the_one_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_device().type == device

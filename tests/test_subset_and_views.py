@@ -1,0 +1,145 @@
+"""The shared subset and its views: the same images and the same pixels for every model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from timm.data import create_transform
+
+from data_catalog import InputError
+from data_catalog.datasets import Digits, open_dataset
+from data_catalog.models import Preprocessing
+from data_catalog.subset import select_subset
+from pipeline.views import input_vectors, make_view, open_view, view_path
+
+
+def photographs(count: int = 3) -> Digits:
+    """Images with structure at every scale, of odd proportions."""
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (7, 5), dtype=np.uint8))
+    pixels = np.stack(
+        [np.asarray(noise.rotate(90 * k).resize((61, 97), Image.Resampling.BICUBIC)) for k in range(count)]
+    )
+    return Digits("photographs/all", tuple(f"p{k}" for k in range(count)), np.arange(count) % 2, pixels)
+
+
+def test_the_three_parts_of_the_digits_are_disjoint_and_stratified() -> None:
+    parts = [open_dataset("digits", part) for part in ("train", "test", "validation")]
+    assert [len(part.names) for part in parts] == [900, 450, 447]
+    assert len({name for part in parts for name in part.names}) == 1797
+    for part in parts:
+        counts = np.bincount(part.labels)
+        assert counts.max() - counts.min() <= 0.06 * len(part.names)
+
+
+def test_an_unknown_data_set_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match="unknown data set 'mnist'; there is: digits"):
+        open_dataset("mnist")
+
+
+def test_the_whole_part_is_the_default_subset_sorted_by_label() -> None:
+    images = open_dataset("digits")
+    subset = select_subset(images)
+    assert len(subset.numbers) == 447
+    assert subset.n_classes == 10
+    assert (np.diff(subset.labels) >= 0).all()
+    assert [images.names[n] for n in subset.numbers] == list(subset.names)
+    assert (images.labels[subset.numbers] == subset.labels).all()
+
+
+def test_images_per_class_are_equal_and_their_choice_follows_the_seed() -> None:
+    images = open_dataset("digits")
+    first, again, other = (select_subset(images, 7, seed) for seed in (1, 1, 2))
+    assert np.bincount(first.labels).tolist() == [7] * 10
+    assert len(set(first.names)) == 70
+    assert first.names == again.names
+    assert first.digest == again.digest
+    assert first.names != other.names
+    assert first.digest != other.digest
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_the_order_in_which_a_data_set_lists_its_images_does_not_matter(random: object) -> None:
+    images = open_dataset("digits")
+    order = list(range(len(images.names)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    shuffled = Digits(images.name, tuple(images.names[i] for i in order), images.labels[order], images.pixels[order])  # type: ignore[attr-defined]
+    here, there = select_subset(images, 5), select_subset(shuffled, 5)
+    assert here.names == there.names
+    assert here.digest == there.digest
+
+
+def test_one_changed_pixel_changes_the_digest() -> None:
+    images = photographs(4)
+    changed = Digits(images.name, images.names, images.labels, images.pixels.copy())
+    changed.pixels[0, 0, 0] ^= 1
+    assert select_subset(images).digest != select_subset(changed).digest
+
+
+def test_more_images_than_the_poorest_class_has_are_refused() -> None:
+    with pytest.raises(InputError, match=r"class 0 of digits/validation has only 4\d images"):
+        select_subset(open_dataset("digits"), 46)
+
+
+def test_a_single_class_is_refused() -> None:
+    images = photographs(4)
+    with pytest.raises(InputError, match="at least two"):
+        select_subset(Digits(images.name, images.names, images.labels * 0, images.pixels))
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos", "nearest"])
+@pytest.mark.parametrize("crop_pct", [0.875, 1.0])
+def test_a_view_has_the_pixels_of_timms_transform_before_normalisation(
+    tmp_path: Path, crop_mode: str, interpolation: str, crop_pct: float
+) -> None:
+    images = photographs()
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    preprocessing = Preprocessing.model_validate(
+        {"crop_pct": crop_pct, "crop_mode": crop_mode, "interpolation": interpolation, "mean": mean, "std": std}
+    )
+    view = open_view(make_view(tmp_path / "v" / "view.npy", images, np.array([2, 0]), 40, preprocessing))
+    assert view.shape == (2, 40, 40, 3)
+    assert view.dtype == np.uint8
+    transform = create_transform(
+        40, is_training=False, crop_pct=crop_pct, crop_mode=crop_mode, interpolation=interpolation, mean=mean, std=std
+    )
+    for row, number in enumerate((2, 0)):
+        expected = transform(images.image(number)).numpy().transpose(1, 2, 0)
+        np.testing.assert_allclose((view[row] / 255 - np.array(mean)) / np.array(std), expected, atol=1e-6)
+
+
+def test_a_view_is_made_once_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+    images = photographs()
+    preprocessing = Preprocessing(crop_pct=1, mean=(0, 0, 0), std=(1, 1, 1))
+    path = make_view(tmp_path / "view.npy", images, np.array([0]), 16, preprocessing)
+    made = path.stat().st_mtime_ns
+    assert make_view(path, images, np.array([0]), 16, preprocessing) == path
+    assert path.stat().st_mtime_ns == made
+    assert [p.name for p in tmp_path.iterdir()] == ["view.npy"]
+
+
+def test_models_share_a_view_when_only_mean_and_std_differ(tmp_path: Path) -> None:
+    one = Preprocessing(crop_pct=0.9, mean=(0, 0, 0), std=(1, 1, 1))
+    assert view_path(tmp_path, "s", 32, one) == view_path(tmp_path, "s", 32, one.model_copy(update={"mean": (1, 1, 1)}))
+    others = {
+        view_path(tmp_path, "s", 32, one),
+        view_path(tmp_path, "r", 32, one),
+        view_path(tmp_path, "s", 33, one),
+        view_path(tmp_path, "s", 32, one.model_copy(update={"crop_pct": 0.8})),
+        view_path(tmp_path, "s", 32, one.model_copy(update={"crop_mode": "squash"})),
+        view_path(tmp_path, "s", 32, one.model_copy(update={"interpolation": "bilinear"})),
+    }
+    assert len(others) == 6
+
+
+def test_inputs_become_vectors_between_0_and_1() -> None:
+    vectors = input_vectors(photographs(), np.array([0, 1]))
+    assert vectors.shape == (2, 64 * 64 * 3)
+    assert vectors.dtype == np.float32
+    assert vectors.min() >= 0
+    assert 0.5 < vectors.max() <= 1
