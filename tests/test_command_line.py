@@ -1,0 +1,171 @@
+"""The command line itself: its options, its speed, and one line for everything that is wrong."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import click
+import numpy as np
+import pytest
+from conftest import Command
+
+from jobs.cli import cli
+from pipeline.measures import diffusion_spectral_entropy, measure_all
+
+MEASURES = {"--sigma", "--t", "--repetitions", "--seed", "--bins", "--null-permutations", "--measure"}
+OPTIONS = {
+    "run": {
+        "--catalog", "--models", "--out", "--config", "--dataset", "--images-per-class", "--subset-seed", "--protocol",
+        "--cluster", "--workers", "--batch-size", "--cache", "--drop-embeddings", "--retry-failed", *MEASURES,
+    },
+    "rerun": {"--out"},
+    "remeasure": {"--out", "--into", *MEASURES},
+    "status": {"--out"},
+    "report": {"--out"},
+    "measure": {"--json", *MEASURES},
+    "catalog list": {"--catalog", "--models"},
+}  # fmt: skip
+
+
+def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        found |= commands(command, f"{prefix}{name} ") if isinstance(command, click.Group) else {prefix + name: command}
+    return found
+
+
+def test_the_set_of_commands_and_options_is_the_one_that_people_rely_on() -> None:
+    offered = {
+        name: {option for parameter in command.params for option in parameter.opts if option.startswith("-")}
+        for name, command in commands(cli).items()
+    }
+    assert offered == OPTIONS
+
+
+@pytest.mark.parametrize("command", ["", *OPTIONS])
+def test_every_command_explains_itself_with_an_example(dsmi_zoo: Command, command: str) -> None:
+    text = dsmi_zoo(*command.split(), "--help").stdout
+    assert "Usage: dsmi-zoo" in text
+    if command not in ("status", "report"):
+        assert "dsmi-zoo " + (command or "run") in text.split("Usage:", 1)[1].split("\n", 1)[1]
+
+
+def test_help_comes_within_half_a_second(dsmi_zoo: Command) -> None:
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        dsmi_zoo("--help")
+        times.append(time.perf_counter() - started)
+    assert median(times) < 0.5
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 10)
+    np.save(tmp_path / "Z.npy", rng.normal(size=(40, 8)) + labels[:, None])
+    np.save(tmp_path / "y.npy", labels)
+    np.save(tmp_path / "short.npy", labels[:-3])
+    np.save(tmp_path / "one.npy", labels * 0)
+    np.save(tmp_path / "nan.npy", np.full((40, 8), np.nan))
+    np.save(tmp_path / "flat.npy", np.zeros(40))
+    np.save(tmp_path / "objects.npy", np.array([{}] * 40, dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "many.npz", a=labels)
+    (tmp_path / "text.npy").write_text("not an array")
+    (tmp_path / "mine.py").write_text("def half(Z, labels):\n    return 0.5\n\ndef dse_z(Z, labels):\n    return 0\n")
+    (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
+    return tmp_path
+
+
+def test_measure_prints_every_measure_of_two_files(arrays: Path, dsmi_zoo: Command) -> None:
+    Z, y = np.load(arrays / "Z.npy"), np.load(arrays / "y.npy")
+    text = dsmi_zoo("measure", "Z.npy", "y.npy", cwd=arrays).stdout
+    for name, value in measure_all(Z, y).items():
+        shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4f}"
+        assert any(line.split()[:2] == [name, shown] for line in text.splitlines()), name
+    values = json.loads(dsmi_zoo("measure", "Z.npy", "y.npy", "--json", "--sigma", 2, cwd=arrays).stdout)
+    assert values == pytest.approx(measure_all(Z, y, sigma=2))
+
+
+def test_measure_without_labels_gives_the_entropies(arrays: Path, dsmi_zoo: Command) -> None:
+    values = json.loads(dsmi_zoo("measure", "Z.npy", "--json", cwd=arrays).stdout)
+    assert set(values) == {"embedding_rms", "median_distance_over_sigma", "saturated", "dse_z", "cse_z"}
+    assert values["dse_z"] == pytest.approx(diffusion_spectral_entropy(np.load(arrays / "Z.npy")))
+
+
+def test_measure_takes_a_measure_of_ones_own(arrays: Path, dsmi_zoo: Command) -> None:
+    values = json.loads(dsmi_zoo("measure", "Z.npy", "y.npy", "--json", "--measure", "mine:half", cwd=arrays).stdout)
+    assert values["half"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("measure Z.npy short.npy", ["Z.npy with short.npy", "40", "37"]),
+        ("measure Z.npy one.npy", ["one.npy", "two classes"]),
+        ("measure nan.npy y.npy", ["nan.npy", "NaN"]),
+        ("measure flat.npy", ["flat.npy", "[n, d]"]),
+        ("measure gone.npy", ["gone.npy", "No such file"]),
+        ("measure text.npy", ["text.npy", "not a .npy file"]),
+        ("measure objects.npy", ["objects.npy", "not a .npy file of numbers"]),
+        ("measure many.npz", ["many.npz", "archive"]),
+        ("measure Z.npy Z.npy", ["Z.npy"]),
+        ("measure Z.npy y.npy --measure mine", ["mine", "module:function"]),
+        ("measure Z.npy y.npy --measure mine:third", ["mine:third", "third"]),
+        ("measure Z.npy y.npy --measure no_module:f", ["no_module:f"]),
+        ("measure Z.npy y.npy --measure broken:f", ["broken:f", "nowhere_to_be_found"]),
+        ("measure Z.npy y.npy --measure mine:dse_z", ["mine:dse_z", "dse_z"]),
+        ("measure Z.npy y.npy --sigma 0", ["sigma", "greater than 0"]),
+        ("measure Z.npy y.npy --sigma wide", ["--sigma", "wide"]),
+        ("measure Z.npy y.npy --t -1", ["t:", "greater than 0"]),
+        ("measure Z.npy y.npy --repetitions 0", ["repetitions"]),
+        ("run --catalog imagenet-1066", ["unknown catalogue 'imagenet-1066'"]),
+        ("run --models nothing*", ["no model of digits matches 'nothing*'"]),
+        ("run test_vit.900x5", ["unexpected argument 'test_vit.900x5'", "--models"]),
+        ("run --dataset mnist", ["unknown data set 'mnist'", "digits"]),
+        ("run --images-per-class 400", ["class", "has only"]),
+        ("run --images-per-class 1", ["images_per_class", "greater than or equal to 2"]),
+        ("run --workers 0", ["workers", "greater than or equal to 1"]),
+        ("run --cluster cloud", ["compute.cluster", "'local'", "'cloud'"]),
+        ("run --protocol thorough", ["protocol", "'thorough'"]),
+        ("run --out Z.npy", ["Z.npy", "is a file"]),
+        ("run --out Z.npy/below", ["Z.npy/below", "cannot be written"]),
+        ("run --out /proc/run", ["/proc/run", "cannot be written"]),
+        ("run --config gone.toml", ["gone.toml"]),
+        ("run --measure mine:dse_z", ["mine:dse_z"]),
+        ("run --colour", ["--colour", "dsmi-zoo run --help"]),
+        ("rerun --out .", ["MODEL"]),
+        ("rerun test_vit --out .", ["is no run"]),
+        ("remeasure --out . --sigma 2", ["is no run"]),
+        ("status --out .", ["is no run"]),
+        ("status --out gone", ["gone is no run"]),
+        ("report --out .", ["is no run"]),
+        ("catalog list --catalog Z.npy", ["Z.npy"]),
+        ("fly", ["No such command 'fly'", "dsmi-zoo --help"]),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_exit_code_2_and_one_line_that_names_the_culprit(
+    arrays: Path, dsmi_zoo: Command, arguments: str, words: list[str]
+) -> None:
+    done = dsmi_zoo(*arguments.split(), cwd=arrays, code=2)
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("dsmi-zoo: ")
+    for word in words:
+        assert word in done.stderr
+    assert not (arrays / "runs").exists()
+
+
+def test_catalog_list_shows_entries_and_their_number(dsmi_zoo: Command) -> None:
+    lines = dsmi_zoo("catalog", "list", "--models", "test_vit.*", "test_resnet.*").stdout.splitlines()
+    assert len(lines) == 7
+    assert lines[0] == "test_resnet.100x3  test_resnet, 32 pixels"
+    assert lines[-1] == "6 entries"
+
+
+def test_the_measures_need_no_torch_and_no_pandas() -> None:
+    code = "import sys, pipeline.measures; print(sorted({'torch', 'timm', 'pandas', 'sklearn'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,83 @@
+"""Settings: the command line over the file over the defaults, and what makes two runs different."""
+
+from pathlib import Path
+
+import pytest
+
+from data_catalog import InputError
+from pipeline.config import MeasureSettings, RunConfig, content_hash, default_cache, differences, resolve_config
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('models = ["a*"]\n[measures]\nsigma = 2.0\nt = 3.0\n[compute]\nworkers = 4\n')
+    config = resolve_config({"measures": {"sigma": 5.0}, "subset": {}}, file)
+    assert config.measures == MeasureSettings(sigma=5.0, t=3.0)
+    assert config.models == ("a*",)
+    assert config.compute.workers == 4
+    assert config.catalog == "digits"
+
+
+def test_sigma_can_be_set_back_to_the_papers_choice(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[measures]\nsigma = 2.0\n")
+    assert resolve_config({"measures": {"sigma": "sqrt(d)"}}, file).measures.sigma is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[measures]\nsigna = 2\n", ["run.toml", "measures.signa", "not permitted"]),
+        ("[measures]\nsigma = -2\n", ["run.toml", "measures.sigma", "greater than 0", "-2"]),
+        ("[measures]\nt = 0\n", ["measures.t", "greater than 0"]),
+        ('cluster = "local"\n', ["cluster", "not permitted"]),
+        ('[compute]\ncluster = "cloud"\n', ["compute.cluster", "'local'", "'cloud'"]),
+        ("sigma = = 2\n", ["run.toml", "TOML"]),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, words: list[str]) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    with pytest.raises(InputError) as caught:
+        resolve_config({}, file)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.toml"):
+        resolve_config({}, tmp_path / "gone.toml")
+
+
+def test_where_a_run_is_computed_is_no_part_of_its_identity() -> None:
+    here = resolve_config({"compute": {"workers": 1, "batch_size": 2, "cache": "/x"}, "out": "/a", "models": ["b"]})
+    assert here.identity() == RunConfig().identity()
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"measures": {"sigma": 2.0}}, "measures.sigma = sqrt(d), not 2.0"),
+        ({"measures": {"t": 2.0}}, "measures.t = 1.0, not 2.0"),
+        ({"measures": {"own": ["a:b"]}}, 'measures.own = [], not ["a:b"]'),
+        ({"subset": {"images_per_class": 5}}, "subset.images_per_class = null, not 5"),
+        ({"catalog": "other"}, 'catalog = "digits", not "other"'),
+    ],
+)
+def test_what_changes_a_number_is_named_with_both_values(settings: dict[str, object], line: str) -> None:
+    other = resolve_config(settings)
+    assert list(differences(RunConfig().identity(), other.identity())) == [line]
+
+
+def test_content_hashes_ignore_the_order_of_keys_and_notice_every_value() -> None:
+    assert content_hash({"a": 1, "b": [2]}) == content_hash({"b": [2], "a": 1})
+    assert len({content_hash(x) for x in (1, "1", [1], {"a": 1}, {"a": 2}, None, 1.5)}) == 7
+
+
+def test_the_cache_follows_its_variable_then_the_xdg_standard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("DSMI_ZOO_CACHE", raising=False)
+    assert default_cache() == tmp_path / "dsmi-zoo"
+    monkeypatch.setenv("DSMI_ZOO_CACHE", str(tmp_path / "mine"))
+    assert default_cache() == tmp_path / "mine"

@@ -1,0 +1,275 @@
+"""The main job as a user runs it: real processes, real models, real faults."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from conftest import SMALL_ZOO, Command
+
+from pipeline.measures import measure_all
+from pipeline.store import read_results, read_run
+
+
+def snapshot(out: Path) -> dict[str, tuple[int, bytes]]:
+    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted((out / "results").glob("*.parquet"))}
+
+
+def weights_of(cache: Path, model: str) -> Path:
+    """The trained weights of a digits model, which ``small_run`` left in the cache."""
+    for path in (cache / "weights").glob("*.safetensors"):
+        with safetensors.safe_open(path, framework="np") as file:
+            if file.metadata()["model"] == model:
+                return path
+    raise LookupError(model)
+
+
+@pytest.fixture
+def run_copy(small_run: Path, tmp_path: Path) -> Path:
+    """A run that a test may change."""
+    return Path(shutil.copytree(small_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def mine(small_run: Path, cache: Path, tmp_path: Path) -> Path:
+    """A catalogue of one's own with one good model."""
+    shutil.copy(weights_of(cache, "test_resnet.900x5@32"), tmp_path / "good.safetensors")
+    path = tmp_path / "mine.csv"
+    path.write_text(
+        "model,architecture,checkpoint,model_kwargs,img_size,top1\n"
+        'good,test_resnet,good.safetensors,"{""num_classes"": 10}",32,90\n'
+    )
+    return path
+
+
+def test_a_run_leaves_one_row_and_one_embedding_an_entry_and_a_report(small_run: Path) -> None:
+    rows = read_results(small_run)
+    assert sorted(rows["model"]) == sorted(
+        f"{a}.{b}" for a in ("test_resnet", "test_vit") for b in ("100x3", "900x1", "900x5")
+    )
+    assert (rows["status"] == "ok").all()
+    assert rows["top1"].between(5, 100).all()
+    assert (rows["subset_top1"] - rows["top1"]).abs().max() < 10
+    assert (rows["n_samples"] == 447).all()
+    measured = ["dse_z", "dsmi_z_y", "dsmi_z_y_null", "dsmi_z_x", "cse_z", "csmi_z_y", "csmi_z_x", "embedding_rms"]
+    assert rows[[*measured, "sigma", "median_distance_over_sigma"]].notna().all(axis=None)
+    assert rows["embedding_id"].nunique() == rows["row_id"].nunique() == 6
+    assert len(list((small_run / "embeddings").iterdir())) == 6
+    for name in ("index.html", "report.md", "summary.json"):
+        assert (small_run / "report" / name).stat().st_size > 500
+    summary = json.loads((small_run / "report" / "summary.json").read_text())
+    assert summary["models"]["total"] == summary["models"]["ok"] == 6
+    assert summary["correlations"]["dsmi_z_y"]["top1"]["n"] == 6
+    record = read_run(small_run)
+    assert record["subset"]["n_samples"] == 447
+    assert record["versions"]["timm"]
+    assert len(record["entries"]) == 6
+
+
+def test_a_rows_measures_are_those_of_its_kept_embedding(small_run: Path) -> None:
+    subset = pd.read_parquet(small_run / "subset.parquet")
+    for _, row in read_results(small_run).iterrows():
+        path = next((small_run / "embeddings").glob(f"{row['model'].replace('.', '-')}-*.npy"))
+        again = measure_all(np.load(path), subset["label"], input_clusters=subset["input_cluster"])
+        for name, value in again.items():
+            assert row[name] == pytest.approx(value, abs=1e-9), name
+
+
+def test_a_second_run_computes_nothing_and_starts_no_cluster(run_copy: Path, dsmi_zoo: Command) -> None:
+    before = snapshot(run_copy)
+    done = dsmi_zoo("run", "--models", *SMALL_ZOO, "--out", run_copy)
+    assert "6 of 6 models are done already" in done.stdout
+    assert "workers" not in done.stdout
+    assert snapshot(run_copy) == before
+
+
+def test_a_run_says_where_its_dashboard_is_on_the_loopback_address_and_where_the_report(
+    tmp_path: Path, small_run: Path, dsmi_zoo: Command
+) -> None:
+    done = dsmi_zoo("run", "--models", "test_vit.900x5", "--workers", 1, cwd=tmp_path)
+    assert re.search(r"^1 workers?; Dask dashboard: http://127\.0\.0\.1:\d+/status$", done.stdout, re.M)
+    assert re.search(r"^\[1/1\] test_vit\.900x5@32 in ", done.stdout, re.M)
+    assert done.stdout.rstrip().endswith(str(tmp_path / "runs" / "digits" / "report" / "index.html"))
+    assert "\x1b" not in done.stdout
+
+
+def test_more_models_join_an_existing_run(run_copy: Path, dsmi_zoo: Command) -> None:
+    before = snapshot(run_copy)
+    dsmi_zoo("run", "--models", "test_byobnet.100x3", "--out", run_copy)
+    after = snapshot(run_copy)
+    assert len(after) == 7
+    assert {name: after[name] for name in before} == before
+    assert len(read_run(run_copy)["entries"]) == 7
+
+
+def test_a_run_that_was_killed_half_way_goes_on_and_rewrites_no_finished_row(
+    tmp_path: Path, cache: Path, small_run: Path, dsmi_zoo: Command
+) -> None:
+    out = tmp_path / "killed"
+    arguments = ["run", "--models", *SMALL_ZOO, "--out", str(out), "--workers", "1"]
+    environment = os.environ | {"DSMI_ZOO_CACHE": str(cache)}
+    command = [str(Path(sys.executable).with_name("dsmi-zoo")), *arguments]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+        deadline = time.monotonic() + 120
+        while not 2 <= len(list((out / "results").glob("*.parquet"))) < 6 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        workers = psutil.Process(driver.pid).children(recursive=True)
+        driver.send_signal(signal.SIGKILL)
+    finished = snapshot(out)
+    assert 2 <= len(finished) < 6
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive, "workers outlived their driver"
+    finished = snapshot(out)
+
+    dsmi_zoo(*arguments)
+    rows = read_results(out)
+    assert len(rows) == len(rows[["model", "img_size"]].drop_duplicates()) == 6
+    assert (rows["status"] == "ok").all()
+    after = snapshot(out)
+    assert {name: after[name] for name in finished} == finished
+
+
+def test_broken_and_foreign_files_among_the_results_are_reported_and_the_broken_one_recomputed(
+    run_copy: Path, dsmi_zoo: Command
+) -> None:
+    cut, *others = sorted((run_copy / "results").glob("*.parquet"))
+    whole = pd.read_parquet(cut)
+    cut.write_bytes(cut.read_bytes()[:500])
+    (run_copy / "results" / "notes.txt").write_text("mine")
+    kept = {path: path.stat().st_mtime_ns for path in others}
+    status = dsmi_zoo("status", "--out", run_copy)
+    assert "5 ok, 0 failed, 1 missing" in status.stdout
+    assert "notes.txt: not a Parquet file" in status.stdout
+    done = dsmi_zoo("run", "--models", *SMALL_ZOO, "--out", run_copy)
+    assert f"not a row: {cut}" in done.stdout
+    assert "notes.txt" in done.stdout
+    assert "1 models to measure" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in others} == kept
+    assert (run_copy / "results" / "notes.txt").read_text() == "mine"
+    again = pd.read_parquet(cut)
+    assert again["embedding_sha256"].equals(whole["embedding_sha256"])
+    assert again["dsmi_z_y"].equals(whole["dsmi_z_y"])
+
+
+def test_settings_that_change_a_number_are_refused_on_the_same_out(run_copy: Path, dsmi_zoo: Command) -> None:
+    before = snapshot(run_copy)
+    refused = dsmi_zoo("run", "--models", *SMALL_ZOO, "--out", run_copy, "--sigma", 3, code=2)
+    assert "measures.sigma = sqrt(d), not 3.0" in refused.stderr
+    refused = dsmi_zoo("run", "--out", run_copy, "--images-per-class", 5, code=2)
+    assert "subset.images_per_class = null, not 5" in refused.stderr
+    assert snapshot(run_copy) == before
+
+
+def test_failing_models_become_rows_and_the_others_go_on(mine: Path, tmp_path: Path, dsmi_zoo: Command) -> None:
+    state = safetensors.torch.load_file(tmp_path / "good.safetensors")
+    infinite = {name: torch.full_like(t, float("inf")) if "conv1.weight" in name else t for name, t in state.items()}
+    safetensors.torch.save_file(infinite, tmp_path / "inf.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "good.safetensors").read_bytes()[:1000])
+    with mine.open("a") as file:
+        file.write('infinite,test_resnet,inf.safetensors,"{""num_classes"": 10}",32,50\n')
+        file.write('other shape,test_resnet,good.safetensors,"{""num_classes"": 3}",32,50\n')
+        file.write('cut,test_resnet,cut.safetensors,"{""num_classes"": 10}",32,\n')
+        file.write('<b>../../up</b>,test_resnet,good.safetensors,"{""num_classes"": 10, ""no_such"": 1}",32,\n')
+    out = tmp_path / "out"
+    done = dsmi_zoo("run", "--catalog", mine, "--out", out, code=1)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "5 models: 1 ok, 4 failed" in done.stdout
+    rows = read_results(out).set_index("model")
+    assert rows["status"].to_dict() == {
+        "good": "ok", "infinite": "failed", "other shape": "failed", "cut": "failed", "<b>../../up</b>": "failed",
+    }  # fmt: skip
+    assert "infinite" in rows.loc["infinite", "error_message"] or "NaN" in rows.loc["infinite", "error_message"]
+    assert "size mismatch" in rows.loc["other shape", "error_message"]
+    assert rows.loc["<b>../../up</b>", "error_type"] == "TypeError"
+    assert rows.loc["good", "top1"] == 90
+    assert rows["dse_z"].notna().tolist() == (rows["status"] == "ok").tolist()
+    assert "<b>../../up" not in (out / "report" / "index.html").read_text()
+
+    status = dsmi_zoo("status", "--out", out, code=1)
+    assert "1 ok, 4 failed, 0 missing" in status.stdout
+    assert "other shape@32: RuntimeError" in status.stdout
+
+    before = snapshot(out)
+    assert "workers" not in dsmi_zoo("run", "--catalog", mine, "--out", out, code=1).stdout
+    assert snapshot(out) == before
+    shutil.copy(tmp_path / "good.safetensors", tmp_path / "cut.safetensors")
+    assert "1 models to measure" in dsmi_zoo("run", "--catalog", mine, "--out", out, code=1).stdout
+    assert "3 models to measure" in dsmi_zoo("run", "--catalog", mine, "--out", out, "--retry-failed", code=1).stdout
+    assert read_results(out).set_index("model").loc["cut", "status"] == "ok"
+
+
+def test_new_facts_in_a_catalogue_reach_the_rows_without_computing_anything(
+    mine: Path, tmp_path: Path, dsmi_zoo: Command
+) -> None:
+    out = tmp_path / "out"
+    dsmi_zoo("run", "--catalog", mine, "--out", out)
+    first = read_results(out).iloc[0]
+    mine.write_text(mine.read_text().replace("top1\n", "top1,v2_top1\n").replace(",90", ",91,81"))
+    assert "workers" not in dsmi_zoo("run", "--catalog", mine, "--out", out).stdout
+    second = read_results(out).iloc[0]
+    assert (second["top1"], second["v2_top1"]) == (91, 81)
+    assert second["finished_at"] == first["finished_at"]
+    assert second["dsmi_z_y"] == first["dsmi_z_y"]
+    assert "v2_top1" in json.loads((out / "report" / "summary.json").read_text())["correlations"]["dsmi_z_y"]
+
+
+def test_names_that_would_leave_out_or_clash_get_rows_of_their_own_inside_it(
+    mine: Path, tmp_path: Path, dsmi_zoo: Command
+) -> None:
+    names = ["../../escape", "/abs/olute", "..", "a/b", "a-b", "a b", "x" * 300, "x" * 299 + "y"]
+    header, good, *_ = mine.read_text().splitlines()
+    mine.write_text("\n".join([header, *(good.replace("good,", f"{name},", 1) for name in names)]) + "\n")
+    out = tmp_path / "deep" / "er" / "out"
+    before = {path for path in tmp_path.rglob("*") if "deep" not in path.parts}
+    dsmi_zoo("run", "--catalog", mine, "--out", out)
+    assert sorted(read_results(out)["model"]) == sorted(names)
+    assert {path for path in tmp_path.rglob("*") if "deep" not in path.parts} == before
+
+
+def test_the_driver_never_imports_torch_or_timm(tmp_path: Path, cache: Path, small_run: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "jobs.cli", "run", "--models", "test_vit.900x5", "--out", tmp_path],
+        env=os.environ | {"DSMI_ZOO_CACHE": str(cache)}, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert {"distributed", "pipeline.graph", "pipeline.store", "jobs.run"} <= imported
+    assert not imported & {"torch", "timm", "torchvision"}
+
+
+def test_a_model_that_kills_its_worker_becomes_a_failed_row(
+    mine: Path, tmp_path: Path, dsmi_zoo: Command
+) -> None:
+    (tmp_path / "deadly.py").write_text("import os\n\ndef die(Z, labels):\n    os._exit(3)\n")
+    out = tmp_path / "out"
+    dsmi_zoo("run", "--catalog", mine, "--out", out, "--measure", "deadly:die", "--workers", 1, cwd=tmp_path, code=1)
+    row = read_results(out).iloc[0]
+    assert (row["status"], row["error_type"]) == ("failed", "KilledWorker")
+
+
+def test_an_interrupt_ends_the_run_in_one_line_and_leaves_no_process(tmp_path: Path, cache: Path) -> None:
+    command = [str(Path(sys.executable).with_name("dsmi-zoo")), "run", "--out", str(tmp_path / "out"), "--workers", "1"]
+    environment = os.environ | {"DSMI_ZOO_CACHE": str(cache / "of-the-interrupted")}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if line.startswith("[1/48]"):
+                break
+        children = psutil.Process(driver.pid).children(recursive=True)
+        driver.send_signal(signal.SIGINT)
+        _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.strip().endswith("dsmi-zoo: stopped; finished rows are kept, and the same command goes on from here")
+    assert not psutil.wait_procs(children, timeout=30)[1]

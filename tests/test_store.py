@@ -1,0 +1,156 @@
+"""The run directory's files: whole or absent, and never taken for what they are not."""
+
+import json
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_catalog import InputError
+from pipeline.schema import COLUMNS
+from pipeline.store import (
+    array_sha256,
+    read_embedding,
+    read_results,
+    read_run,
+    row_path,
+    scan_results,
+    sweep_temporary,
+    write_atomically,
+    write_embedding,
+    write_row,
+    write_run,
+)
+
+
+def row(model: str, **values: Any) -> dict[str, Any]:
+    filled: dict[str, Any] = {"model": model, "img_size": 32, "status": "ok", "row_id": f"id-{model}", "own_measures": ""}
+    return filled | {"finished_at": datetime(2026, 1, 2, tzinfo=UTC)} | values
+
+
+def run_of(out: Path, *models: str) -> None:
+    entries = [{"model": m, "img_size": 32, "slug": m, "row_id": f"id-{m}"} for m in models]
+    write_run(out, {"entries": entries})
+
+
+def test_a_row_comes_back_with_its_values_and_types(tmp_path: Path) -> None:
+    run_of(tmp_path, "a", "b")
+    write_row(tmp_path, "b", row("b", top1=71.5, saturated=False, n_samples=447, gmacs=1.5))
+    write_row(tmp_path, "a", row("a", status="failed", error_type="ValueError"))
+    frame = read_results(tmp_path)
+    assert frame["model"].tolist() == ["a", "b"]
+    assert list(frame.columns) == [*(c.name for c in COLUMNS), "gmacs"]
+    assert frame["n_samples"].dtype == "Int64"
+    assert frame["saturated"].dtype == "boolean"
+    assert frame["top1"].dtype == "float64"
+    assert pd.isna(frame["saturated"][0])
+    assert frame.loc[1, ["top1", "saturated", "n_samples", "gmacs"]].tolist() == [71.5, False, 447, 1.5]
+    assert frame["finished_at"][0] == datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def test_an_empty_run_has_a_frame_with_all_columns(tmp_path: Path) -> None:
+    run_of(tmp_path)
+    frame = read_results(tmp_path)
+    assert len(frame) == 0
+    assert list(frame.columns) == [c.name for c in COLUMNS]
+
+
+def test_truncated_and_foreign_files_are_named_and_never_half_read(tmp_path: Path) -> None:
+    run_of(tmp_path, "good", "cut")
+    write_row(tmp_path, "good", row("good"))
+    write_row(tmp_path, "cut", row("cut"))
+    whole = row_path(tmp_path, "cut").read_bytes()
+    row_path(tmp_path, "cut").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "results" / "notes.txt").write_text("mine")
+    pd.DataFrame({"x": [1]}).to_parquet(row_path(tmp_path, "other"))
+    pd.concat([pd.read_parquet(row_path(tmp_path, "good"))] * 2).to_parquet(row_path(tmp_path, "twice"))
+    row_path(tmp_path, "empty").touch()
+    row_path(tmp_path, "folder").mkdir()
+    rows, unreadable = scan_results(tmp_path)
+    assert list(rows) == ["good"]
+    assert sorted(p.path.name for p in unreadable) == [
+        "cut.parquet", "empty.parquet", "folder.parquet", "notes.txt", "other.parquet", "twice.parquet",
+    ]  # fmt: skip
+    assert all("\n" not in str(problem) for problem in unreadable)
+    with pytest.warns(UserWarning, match="left out") as caught:
+        assert read_results(tmp_path)["model"].tolist() == ["good"]
+    assert len(caught) == 6
+
+
+def test_a_row_of_another_identity_is_not_mistaken_for_this_runs(tmp_path: Path) -> None:
+    run_of(tmp_path, "a")
+    write_row(tmp_path, "a", row("a", row_id="other"))
+    with pytest.warns(UserWarning, match=r"a\.parquet: a row of other settings"):
+        assert read_results(tmp_path).empty
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": 999}'])
+def test_a_folder_without_a_readable_run_record_is_no_run(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    for read in (read_run, read_results):
+        with pytest.raises(InputError) as caught:
+            read(tmp_path)
+        assert str(tmp_path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, lambda file: file.write(b"old"))
+
+    def fail(file: Any) -> None:
+        file.write(b"half of the new")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_only_old_temporary_files_are_swept_away(tmp_path: Path) -> None:
+    for name in (".old.tmp", ".new.tmp", "kept.parquet"):
+        (tmp_path / name).touch()
+    an_hour_ago = time.time() - 4000
+    os.utime(tmp_path / ".old.tmp", (an_hour_ago, an_hour_ago))
+    os.utime(tmp_path / "kept.parquet", (an_hour_ago, an_hour_ago))
+    sweep_temporary(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".new.tmp", "kept.parquet"]
+
+
+def test_a_kept_embedding_is_checked_against_its_hash(tmp_path: Path) -> None:
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    write_embedding(tmp_path, "a", values)
+    path = tmp_path / "embeddings" / "a.npy"
+    np.testing.assert_array_equal(read_embedding(path, array_sha256(values)), values)
+    with pytest.raises(InputError, match="is not the one"):
+        read_embedding(path, array_sha256(values + 1))
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(InputError, match="cannot be read"):
+        read_embedding(path, array_sha256(values))
+    with pytest.raises(InputError, match=r"gone\.npy"):
+        read_embedding(tmp_path / "gone.npy", "")
+
+
+def test_a_pickled_embedding_is_never_loaded(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_embedding(tmp_path / "a.npy", "")
+
+
+def test_hashes_of_arrays_see_type_shape_and_values() -> None:
+    base = np.zeros((2, 3), np.float32)
+    others = [base.reshape(3, 2), base.astype(np.float64), base + 1, base.astype(np.int32)]
+    assert len({array_sha256(a) for a in (base, *others)}) == 5
+    assert array_sha256(np.asfortranarray(base)) == array_sha256(base)
+
+
+def test_the_run_record_is_plain_json_with_its_format(tmp_path: Path) -> None:
+    write_run(tmp_path, {"entries": [], "folder": tmp_path})
+    assert json.loads((tmp_path / "run.json").read_text()) == {"format": 1, "entries": [], "folder": str(tmp_path)}
