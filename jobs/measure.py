@@ -20,6 +20,8 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
     settings = validated(MeasureSettings, changes, "settings")
     Z = _array(embeddings)
     y = None if labels is None else _array(labels)
+    if y is None and settings.own:
+        raise InputError("--measure calls f(Z, labels): give the labels' file too")
     try:
         own = [load_measure(spec, COLUMN_NAMES) for spec in settings.own]
         values: dict[str, float | bool] = measure_all(
@@ -34,7 +36,8 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         )
     except ValueError as error:
         raise InputError(f"{embeddings}{f' with {labels}' if labels else ''}: {error}") from None
-    values |= {measure.name: float(measure.function(Z, y)) for measure in own}
+    if y is not None:
+        values |= {measure.name: float(measure.function(Z, y)) for measure in own}
     if as_json:
         print(json.dumps(values))
         return 0

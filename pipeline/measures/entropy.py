@@ -37,7 +37,7 @@ def diffusion_spectral_entropy(Z: ArrayLike, *, sigma: float | None = None, t: f
     References
     ----------
     Liao et al., "Assessing Neural Network Representations During Training Using Noise-Resilient Diffusion Spectral
-    Entropy", arXiv 2312.04823, definition 3.1.
+    Entropy", arXiv 2312.04823.
     """
     Z = as_embedding(Z)
     sigma, t = as_sigma(sigma, Z.shape[1]), as_time(t)

@@ -11,6 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 LARGEST = 1e100
 
 
+def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
+    """Return values as an array of whatever shape and dtype."""
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{name} cannot be read as an array ({reason}); pass a NumPy array") from None
+
+
 def as_embedding(Z: ArrayLike, name: str = "Z") -> NDArray[np.float64]:
     """Return Z as float64 [n, d], n and d at least 1, all values finite.
 
@@ -19,7 +28,7 @@ def as_embedding(Z: ArrayLike, name: str = "Z") -> NDArray[np.float64]:
     ValueError
         If Z is not a numeric matrix, is empty, or holds a value that is NaN, infinite or beyond 1e100.
     """
-    array = _as_array(Z, name)
+    array = as_array(Z, name)
     if array.ndim != 2:
         raise ValueError(
             f"{name} has shape {list(array.shape)} where [n, d] is needed: one row a sample; reshape it, "
@@ -61,7 +70,7 @@ def as_classes(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.in
     ValueError
         If there are not n labels, one is missing, they are continuous, or they make fewer than two classes.
     """
-    array = _as_array(labels, name)
+    array = as_array(labels, name)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
@@ -73,7 +82,7 @@ def as_classes(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.in
         raise ValueError(f"{name} has {len(array)} entries but the embedding has {n} rows; pass one for each row")
     if array.dtype.kind == "O" and all(isinstance(value, Real) for value in array):
         array = array.astype(np.float64)
-    missing = np.array([value is None or bool(value != value) for value in array])  # NaN differs from itself
+    missing = np.array([_is_missing(value) for value in array])
     if missing.any():
         row = int(missing.argmax())
         raise ValueError(f"{name} has {int(missing.sum())} missing entries, the first in row {row}; drop such rows")
@@ -88,7 +97,10 @@ def as_classes(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.in
 def order_of_appearance(values: NDArray[Any]) -> NDArray[np.int64]:
     """Number the distinct values, [n], by their first appearance: int64 [n]."""
     numbers: dict[Any, int] = {}
-    return np.array([numbers.setdefault(value, len(numbers)) for value in values.tolist()], dtype=np.int64)
+    try:
+        return np.array([numbers.setdefault(value, len(numbers)) for value in values.tolist()], dtype=np.int64)
+    except TypeError as error:
+        raise ValueError(f"labels and ids must be numbers, strings or the like ({error}); convert them") from None
 
 
 def as_sigma(sigma: float | None, d: int) -> float:
@@ -118,15 +130,14 @@ def as_seed(seed: int) -> int:
     return as_count(seed, "seed", least=0, most=2**32 - 1)
 
 
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)  # NaN and NaT differ from themselves
+    except (TypeError, ValueError):  # pandas' NA will not say
+        return True
+
+
 def _positive(value: float, name: str) -> float:
     if not isinstance(value, Real) or not 1 / LARGEST <= float(value) <= LARGEST:
         raise ValueError(f"{name} is {value!r}; pass a finite number above 0")
     return float(value)
-
-
-def _as_array(values: ArrayLike, name: str) -> NDArray[Any]:
-    try:
-        return np.asarray(values)
-    except (ValueError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{name} cannot be read as an array ({reason}); pass a NumPy array") from None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.measures.entropy import binned_entropy, spectrum_entropy
-from pipeline.measures.inputs import as_classes, as_count, as_embedding, as_seed, as_sigma, as_time
+from pipeline.measures.inputs import as_array, as_classes, as_count, as_embedding, as_seed, as_sigma, as_time
 from pipeline.measures.spectrum import diffusion_eigenvalues, gaussian_kernel, squared_distances
 
 EntropyOf = Callable[[NDArray[np.int64]], float]
@@ -56,7 +56,7 @@ def diffusion_spectral_mutual_information(
 
     References
     ----------
-    Liao et al., arXiv 2312.04823, definition 3.2 and section 3.3.
+    Liao et al., arXiv 2312.04823.
     """
     Z = as_embedding(Z)
     classes = as_classes(labels, len(Z))
@@ -133,12 +133,11 @@ def cluster_inputs(X: ArrayLike, n_clusters: int, seed: int = 0) -> NDArray[np.i
 
     References
     ----------
-    Liao et al., arXiv 2312.04823, section 3.3; Damle et al., "Simple, direct and efficient multi-way spectral
+    Liao et al., arXiv 2312.04823; Damle et al., "Simple, direct and efficient multi-way spectral
     clustering", 2019 (cluster_qr).
     """
-    if np.ndim(X) == 1:  # type: ignore[arg-type]
-        X = np.asarray(X)[:, None]
-    X = as_embedding(X, "X")
+    array = as_array(X, "X")
+    X = as_embedding(array[:, None] if array.ndim == 1 else array, "X")
     n_clusters, seed = as_count(n_clusters, "n_clusters"), as_seed(seed)
     if n_clusters == 1:
         return np.zeros(len(X), dtype=np.int64)

@@ -13,7 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.measures.entropy import binned_entropy, spectrum_entropy
-from pipeline.measures.inputs import as_classes, as_count, as_embedding, as_seed, as_sigma, as_time, order_of_appearance
+from pipeline.measures.inputs import (
+    as_array,
+    as_classes,
+    as_count,
+    as_embedding,
+    as_seed,
+    as_sigma,
+    as_time,
+    order_of_appearance,
+)
 from pipeline.measures.mutual_information import (
     binned_entropies,
     mutual_information,
@@ -58,7 +67,10 @@ MEASURES: tuple[Measure, ...] = (
     ),
     Measure("cse_z", "CSE(Z)", "bits", "Classic (binned) Shannon entropy of the embedding."),
     Measure("csmi_z_y", "CSMI(Z;Y)", "bits", "Classic Shannon mutual information of embedding and labels."),
-    Measure("csmi_z_x", "CSMI(Z;X)", "bits", "Classic Shannon mutual information of embedding and clusters of the inputs."),
+    Measure(
+        "csmi_z_x", "CSMI(Z;X)", "bits",
+        "Classic Shannon mutual information of embedding and clusters of the inputs.",
+    ),
 )  # fmt: skip
 
 SATURATION = 0.1
@@ -67,7 +79,7 @@ SATURATION = 0.1
 
 def measure_all(
     Z: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | None,
     *,
     input_clusters: ArrayLike | None = None,
     image_ids: ArrayLike | None = None,
@@ -86,8 +98,8 @@ def measure_all(
     ----------
     Z : real [n, d]
         The embedding, one row a sample.
-    labels : [n] or [n, 1]
-        The class of each sample.
+    labels : [n] or [n, 1] or None
+        The class of each sample; with None the keys that hold `_z_y` are left out.
     input_clusters : [n] or [n, 1], optional
         The cluster of each sample's input, from `cluster_inputs`; without it the keys that end in `_z_x` are left out.
     image_ids : [n], optional
@@ -115,9 +127,8 @@ def measure_all(
     """
     Z = as_embedding(Z)
     n, d = Z.shape
-    classes = as_classes(labels, n)
+    classes = None if labels is None else as_classes(labels, n)
     clusters = None if input_clusters is None else as_classes(input_clusters, n, "input_clusters")
-    images = np.arange(n) if image_ids is None else _as_images(image_ids, classes)
     sigma, t, seed = as_sigma(sigma, d), as_time(t), as_seed(seed)
     bins, null_permutations = as_count(bins, "bins"), as_count(null_permutations, "null_permutations")
 
@@ -131,20 +142,20 @@ def measure_all(
     spectral_random = random_subset_entropies(spectral, n, repetitions, seed)
     binned = binned_entropies(Z, bins)
     binned_random = random_subset_entropies(binned, n, repetitions, seed)
-    null = [
-        mutual_information(permuted, spectral, spectral_random)
-        for permuted in _permuted_over_images(classes, images, null_permutations, seed)
-    ]
     values: dict[str, float | bool] = {
         "embedding_rms": float(np.sqrt(np.mean(Z**2))),
         "median_distance_over_sigma": median_distance / sigma,
         "saturated": bool(dse <= SATURATION or dse >= np.log2(n) - SATURATION),
         "dse_z": dse,
-        "dsmi_z_y": mutual_information(classes, spectral, spectral_random),
-        "dsmi_z_y_null": float(np.mean(null)),
         "cse_z": binned_entropy(Z, bins),
-        "csmi_z_y": mutual_information(classes, binned, binned_random),
     }
+    if classes is not None:
+        images = np.arange(n) if image_ids is None else _as_images(image_ids, classes)
+        permuted = _permuted_over_images(classes, images, null_permutations, seed)
+        null = [mutual_information(shuffled, spectral, spectral_random) for shuffled in permuted]
+        values["dsmi_z_y"] = mutual_information(classes, spectral, spectral_random)
+        values["dsmi_z_y_null"] = float(np.mean(null))
+        values["csmi_z_y"] = mutual_information(classes, binned, binned_random)
     if clusters is not None:
         values["dsmi_z_x"] = mutual_information(clusters, spectral, spectral_random)
         values["csmi_z_x"] = mutual_information(clusters, binned, binned_random)
@@ -153,7 +164,7 @@ def measure_all(
 
 def _as_images(image_ids: ArrayLike, classes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Number the images, int64 [n]; the repeats of each must be of one class."""
-    ids = np.asarray(image_ids)
+    ids = as_array(image_ids, "image_ids")
     if ids.shape != classes.shape:
         raise ValueError(
             f"image_ids has shape {list(ids.shape)} but the embedding has {len(classes)} rows; pass one for each row"

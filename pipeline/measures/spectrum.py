@@ -1,4 +1,4 @@
-"""The spectrum of an embedding's diffusion matrix (Liao et al., arXiv 2312.04823, section 3).
+"""The spectrum of an embedding's diffusion matrix (Liao et al., arXiv 2312.04823).
 
 An embedding's distances are computed once; the diffusion matrix of any subset then follows from their kernel by index.
 """
@@ -27,13 +27,12 @@ def squared_distances(Z: NDArray[np.float64]) -> NDArray[np.float64]:
     -------
     float64 [n, n], symmetric, its diagonal zero.
     """
-    centred = Z - Z.mean(axis=0)
+    centred = Z - Z[0]  # first, so that equal rows become exactly zero
+    centred -= centred.mean(axis=0)
     squared_norms = np.einsum("ij,ij->i", centred, centred)
-    squares = centred @ centred.T
-    squares *= -2
-    squares += squared_norms[:, None]
-    squares += squared_norms
-    near = squares <= _NEAR * squared_norms[:, None]
+    squares = np.add.outer(squared_norms, squared_norms)
+    squares -= 2 * (centred @ centred.T)
+    near = squares < _NEAR * squared_norms[:, None]
     near |= near.T
     first, second = np.nonzero(np.triu(near, 1))
     step = max(1, _BLOCK // Z.shape[1])
@@ -73,4 +72,4 @@ def diffusion_eigenvalues(kernel: NDArray[np.float64], indices: NDArray[np.int64
     roots = np.sqrt(matrix.sum(axis=1))
     matrix /= roots[:, None]
     matrix /= roots
-    return np.linalg.eigvalsh(matrix)
+    return np.asarray(np.linalg.eigvalsh(matrix), dtype=np.float64)

@@ -1,0 +1,297 @@
+"""`measure_all`, measures of the user's own, and every refusal."""
+
+import hashlib
+import multiprocessing
+import random
+import re
+import subprocess
+import sys
+import uuid
+
+import numpy as np
+import pytest
+
+from pipeline.measures import (
+    cluster_inputs,
+    diffusion_spectral_entropy,
+    diffusion_spectral_mutual_information,
+    measure_all,
+    shannon_entropy,
+    shannon_mutual_information,
+)
+from pipeline.measures.registry import DIAGNOSTICS, MEASURES, load_measure
+
+NAMES = {measure.name for measure in (*DIAGNOSTICS, *MEASURES)}
+WITH_INPUTS = {"dsmi_z_x", "csmi_z_x"}
+
+
+def example(n=60, d=5, classes=4):
+    generator = np.random.default_rng(7)
+    labels = generator.permutation(np.arange(n) % classes)
+    return generator.normal(size=(n, d)) + 0.4 * labels[:, None], labels, np.arange(n) // 20
+
+
+def test_all_measures_are_those_of_the_registry():
+    Z, labels, clusters = example()
+    assert set(measure_all(Z, labels, input_clusters=clusters)) == NAMES
+
+
+def test_without_input_clusters_their_measures_are_left_out_and_the_rest_stays():
+    Z, labels, clusters = example()
+    values = measure_all(Z, labels)
+    assert set(values) == NAMES - WITH_INPUTS
+    both = measure_all(Z, labels, input_clusters=clusters)
+    assert values == {name: value for name, value in both.items() if name not in WITH_INPUTS}
+
+
+@pytest.mark.parametrize("settings", [{}, {"sigma": 0.7, "t": 2, "repetitions": 3, "seed": 5, "bins": 3}])
+def test_every_value_is_that_of_the_single_function(settings):
+    Z, labels, clusters = example()
+    values = measure_all(Z, labels, input_clusters=clusters, **settings)
+    spectral = {name: settings[name] for name in settings if name in ("sigma", "t")}
+    binned = {name: settings[name] for name in settings if name == "bins"}
+    subsets = {name: settings[name] for name in settings if name in ("repetitions", "seed")}
+    expected = {
+        "dse_z": diffusion_spectral_entropy(Z, **spectral),
+        "dsmi_z_y": diffusion_spectral_mutual_information(Z, labels, **spectral, **subsets),
+        "dsmi_z_x": diffusion_spectral_mutual_information(Z, clusters, **spectral, **subsets),
+        "cse_z": shannon_entropy(Z, **binned),
+        "csmi_z_y": shannon_mutual_information(Z, labels, **binned, **subsets),
+        "csmi_z_x": shannon_mutual_information(Z, clusters, **binned, **subsets),
+    }
+    assert {name: values[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_null_is_the_mean_over_permuted_labels():
+    Z, labels, _ = example()
+    generator = np.random.default_rng(3)
+    permuted = [diffusion_spectral_mutual_information(Z, generator.permutation(labels), seed=3) for _ in range(4)]
+    values = measure_all(Z, labels, seed=3, null_permutations=4)
+    assert values["dsmi_z_y_null"] == pytest.approx(np.mean(permuted), abs=1e-12)
+
+
+def test_the_null_moves_repeats_together_whatever_the_images_are_called():
+    Z, _, _ = example(60)
+    images = np.repeat(np.arange(20), 3)
+    labels = images % 4
+    generator = np.random.default_rng(0)
+    by_hand = diffusion_spectral_mutual_information(Z, generator.permutation(np.arange(20) % 4)[images])
+    for ids in (images, 100 - images, np.array([f"{i}.png" for i in images]), images.tolist()):
+        values = measure_all(Z, labels, image_ids=ids, null_permutations=1)
+        assert values["dsmi_z_y_null"] == by_hand
+
+
+def test_diagnostics_describe_the_embedding_as_given():
+    Z, labels, _ = example()
+    Z = Z + 10
+    values = measure_all(Z.astype(np.float32), labels, sigma=2.0)
+    distances = [np.linalg.norm(Z[i] - Z[j]) for i in range(len(Z)) for j in range(i)]
+    assert values["embedding_rms"] == pytest.approx(np.sqrt(np.mean(Z**2)), rel=1e-6)
+    assert values["median_distance_over_sigma"] == pytest.approx(np.median(distances) / 2, rel=1e-5)
+    assert type(values["saturated"]) is bool
+    assert all(type(value) is float for name, value in values.items() if name != "saturated")
+
+
+def test_inputs_and_global_random_states_stay_untouched():
+    Z, labels, clusters = example()
+    before = Z.copy(), labels.copy(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first = measure_all(Z, labels, input_clusters=clusters)
+    cluster_inputs(Z, 3)
+    random.seed(1)
+    assert measure_all(Z, labels, input_clusters=clusters) == first
+    random.setstate(before[2])
+    measure_all(Z, labels, input_clusters=clusters)
+    assert random.getstate() == before[2]
+    assert (np.random.get_state()[1] == before[3]).all()  # noqa: NPY002
+    np.testing.assert_array_equal(Z, before[0])
+    np.testing.assert_array_equal(labels, before[1])
+
+
+def test_importing_the_measures_imports_no_heavy_library():
+    heavy = "{'scipy', 'sklearn', 'torch', 'pandas', 'dask'}"
+    code = f"import sys, pipeline.measures; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# What is refused, and how
+
+Z, LABELS = np.random.default_rng(0).normal(size=(6, 2)), np.array([0, 0, 0, 1, 1, 1])
+NAN = np.array([[0.0, 1], [np.nan, 2], [np.inf, -np.inf]])
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (np.zeros(5), "shape [5] where [n, d] is needed"),
+        (np.zeros((2, 3, 4)), "reshape"),
+        (3.0, "shape []"),
+        (np.zeros((0, 3)), "empty"),
+        (np.zeros((3, 0)), "empty"),
+        (NAN, "3 values that are NaN or infinite, the first in row 1"),
+        ([[1, 2], [3]], "cannot be read as an array"),
+        ([["a", "b"]], "dtype <U1"),
+        (np.array([[1, None]]), "dtype object"),
+        (np.array([[1j]]), "dtype complex128"),
+        (np.array([[1e200, 0]]), "up to 1e+200, too large"),
+    ],
+)
+@pytest.mark.parametrize("measure", [diffusion_spectral_entropy, shannon_entropy, lambda Z: measure_all(Z, LABELS)])
+def test_a_bad_embedding_is_refused_in_one_line(measure, bad, words):
+    refused(words, measure, bad)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ([0, 1], "labels has 2 entries but the embedding has 6 rows"),
+        (np.eye(6), "argmax of one-hot"),
+        (1, "shape []"),
+        ([[0], [1, 2]], "cannot be read as an array"),
+        ([3] * 6, "one class only"),
+        ([0.5, 1.5, 2, 3, 4, 5], "look continuous, they are not whole numbers; cluster them with cluster_inputs"),
+        (np.array([0.5, 1, 2, 3, 4, 5], dtype=object), "look continuous"),
+        ([0, 1, np.nan, 1, 0, np.nan], "2 missing entries, the first in row 2"),
+        (np.array(["a", None, "b", "a", "b", "a"], dtype=object), "1 missing entries, the first in row 1"),
+        (np.array([{}, {}, {}, {}, {}, {}], dtype=object), "numbers, strings or the like"),
+    ],
+)
+@pytest.mark.parametrize(
+    "measure", [diffusion_spectral_mutual_information, shannon_mutual_information, measure_all]
+)
+def test_bad_labels_are_refused_in_one_line(measure, bad, words):
+    refused(words, measure, Z, bad)
+
+
+def test_pandas_missing_labels_are_refused():
+    import pandas as pd
+
+    refused("1 missing entries", measure_all, Z, pd.Series([1, 2, pd.NA, 1, 2, 1], dtype="Int64"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        *(({"sigma": value}, "sigma is ") for value in (0, -1, np.nan, np.inf, "wide", 1e-200)),
+        *(({"t": value}, "t is ") for value in (0, -1, np.nan, np.inf, None)),
+        *(({"repetitions": value}, "repetitions is ") for value in (0, -1, 1.5, None)),
+        *(({"seed": value}, "seed is ") for value in (-1, 2**32, 1.5, None)),
+        *(({"bins": value}, "bins is ") for value in (0, -1, 2.5)),
+        ({"null_permutations": 0}, "null_permutations is 0; pass a whole number at least 1"),
+        ({"input_clusters": [1, 2]}, "input_clusters has 2 entries"),
+        ({"input_clusters": [1] * 6}, "input_clusters make one class only"),
+        ({"image_ids": [1, 2]}, "image_ids has shape [2]"),
+        ({"image_ids": [5, 6, 7, 5, 8, 9]}, "the repeats of image 5 bear different labels"),
+    ],
+)
+def test_a_bad_setting_is_refused_in_one_line(settings, words):
+    refused(words, measure_all, Z, LABELS, **settings)
+
+
+@pytest.mark.parametrize(
+    ("X", "n_clusters", "words"),
+    [
+        (np.ones((5, 3)), 2, "all 5 inputs are the same"),
+        (np.ones(5), 2, "all 5 inputs are the same"),
+        (np.zeros((5, 2, 2)), 2, "reshape"),
+        (Z, 7, "6 different inputs cannot make 7 clusters; set n_clusters to 6 at most"),
+        (Z, 0, "n_clusters is 0"),
+        (Z, 2.5, "n_clusters is 2.5"),
+        (NAN, 2, "NaN or infinite"),
+    ],
+)
+def test_inputs_that_cannot_be_clustered_are_refused_in_one_line(X, n_clusters, words):
+    refused(words, cluster_inputs, X, n_clusters)
+
+
+def test_few_or_repeated_inputs_are_clustered_without_a_warning():
+    assert cluster_inputs(Z, 1).tolist() == [0] * 6
+    assert sorted(cluster_inputs(Z, 6).tolist()) == list(range(6))
+    assert set(cluster_inputs(Z, 2)) == {0, 1}
+    assert set(cluster_inputs(Z, 5)) <= set(range(5))
+    groups = np.repeat([[0, 0], [100, 0], [0, 100], [100, 101]], 15, axis=0) + 0.01 * np.arange(60)[:, None]
+    clusters = cluster_inputs(groups, 4)  # a graph in four pieces
+    assert len({tuple(set(clusters[start : start + 15])) for start in (0, 15, 30, 45)}) == 4
+    same = np.repeat(np.eye(3), 20, axis=0)
+    assert (cluster_inputs(same, 3) == np.repeat(cluster_inputs(np.eye(3), 3), 20)).all()
+    assert len(cluster_inputs(same, 2)) == 60
+    assert len(cluster_inputs(np.arange(4.0), 10)) == 4
+
+
+def refused(words, function, *arguments, **settings):
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        function(*arguments, **settings)
+    assert "\n" not in str(caught.value)
+
+
+# Measures of the user's own
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write a module of a fresh name into the current directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def write(source):
+        name = f"own_{uuid.uuid4().hex}"
+        (tmp_path / f"{name}.py").write_text(source)
+        return name
+
+    return write
+
+
+SPREAD = "def spread(Z, labels):\n    return float(Z.std())\n\nwidth = 3\n"
+
+
+def test_an_own_measure_is_loaded_from_the_current_directory(module, tmp_path):
+    name = module(SPREAD)
+    measure = load_measure(f"{name}:spread", taken={"model"})
+    assert measure.name == "spread"
+    assert measure.spec == f"{name}:spread"
+    assert measure.function(Z, LABELS) == pytest.approx(Z.std())
+    digest = hashlib.sha256((tmp_path / f"{name}.py").read_bytes()).hexdigest()
+    assert measure.identity == f"{name}:spread:{digest}"
+
+
+def test_an_own_measure_is_loaded_in_a_spawned_process(module):
+    name = module(SPREAD)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(name_in_worker, (f"{name}:spread",)) == "spread"
+
+
+def name_in_worker(spec):
+    sys.path[:] = [folder for folder in sys.path if folder]
+    return load_measure(spec).name
+
+
+@pytest.mark.parametrize("spec", ["", "module", "module:", ":function", "a.b.c", "a:b:c", "a b:c", "a..b:c", "x.py:f"])
+def test_a_malformed_spec_is_refused(spec):
+    if spec == "x.py:f":
+        refused(f"measure {spec!r}: cannot import", load_measure, spec)
+    else:
+        refused(f"measure {spec!r}: write it as package.module:function", load_measure, spec)
+
+
+def test_an_own_measure_that_cannot_be_used_is_refused(module):
+    name = module(SPREAD)
+    refused("cannot import no_such_module_here (ModuleNotFoundError", load_measure, "no_such_module_here:f")
+    refused(f"{name} has no 'spred'; check", load_measure, f"{name}:spred")
+    refused("'width' is no function", load_measure, f"{name}:width")
+    refused("the column 'spread' exists already; rename the function", load_measure, f"{name}:spread", {"spread"})
+    refused("the column 'dse_z' exists already", load_measure, f"{name}:dse_z")
+    refused("has no file", load_measure, "sys:getsizeof")
+
+
+@pytest.mark.parametrize("source", ["raise RuntimeError('one\\ntwo')", "import sys; sys.exit(3)", "def f(:"])
+def test_a_module_that_fails_when_imported_is_refused_in_one_line(module, source):
+    refused("cannot import", load_measure, f"{module(source)}:f")
+
+
+def test_without_labels_the_measures_of_the_embedding_alone_are_left() -> None:
+    Z = np.random.default_rng(0).normal(size=(30, 4))
+    values = measure_all(Z, None)
+    assert set(values) == {"embedding_rms", "median_distance_over_sigma", "saturated", "dse_z", "cse_z"}
+    labelled = measure_all(Z, np.arange(30) % 3)
+    assert all(labelled[name] == value for name, value in values.items())
