@@ -76,6 +76,7 @@ def arrays(tmp_path: Path) -> Path:
     np.savez(tmp_path / "many.npz", a=labels)
     (tmp_path / "text.npy").write_text("not an array")
     (tmp_path / "mine.py").write_text("def half(Z, labels):\n    return 0.5\n\ndef dse_z(Z, labels):\n    return 0\n")
+    (tmp_path / "bad.py").write_text("def words(Z, labels):\n    return 'many'\n")
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
     return tmp_path
 
@@ -118,6 +119,8 @@ def test_measure_takes_a_measure_of_ones_own(arrays: Path, dsmi_zoo: Command) ->
         ("measure Z.npy y.npy --measure no_module:f", ["no_module:f"]),
         ("measure Z.npy y.npy --measure broken:f", ["broken:f", "nowhere_to_be_found"]),
         ("measure Z.npy y.npy --measure mine:dse_z", ["mine:dse_z", "dse_z"]),
+        ("measure Z.npy y.npy --measure bad:words", ["bad:words", "ValueError", "many"]),
+        ("measure Z.npy --measure mine:half", ["--measure", "labels"]),
         ("measure Z.npy y.npy --sigma 0", ["sigma", "greater than 0"]),
         ("measure Z.npy y.npy --sigma wide", ["--sigma", "wide"]),
         ("measure Z.npy y.npy --t -1", ["t:", "greater than 0"]),

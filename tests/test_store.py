@@ -29,7 +29,13 @@ from pipeline.store import (
 
 
 def row(model: str, **values: Any) -> dict[str, Any]:
-    filled: dict[str, Any] = {"model": model, "img_size": 32, "status": "ok", "row_id": f"id-{model}", "own_measures": ""}
+    filled: dict[str, Any] = {
+        "model": model,
+        "img_size": 32,
+        "status": "ok",
+        "row_id": f"id-{model}",
+        "own_measures": "",
+    }
     return filled | {"finished_at": datetime(2026, 1, 2, tzinfo=UTC)} | values
 
 
