@@ -70,6 +70,7 @@ def open_out(plan: Plan) -> dict[str, Any]:
     if stored is None and any((out / "results").glob("*.parquet")):
         raise InputError(f"{out} holds results but no run.json to say what they are; choose another --out")
     if stored is not None:
+        refuse_remeasured(out, stored)
         refuse_mixture(out, stored, config)
         if stored["subset"]["hash"] != plan.subset.digest:
             raise InputError(
@@ -134,6 +135,13 @@ def make_writable(out: Path) -> None:
         (out / "results" / ".writable").unlink()
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
+
+
+def refuse_remeasured(out: Path, stored: Mapping[str, Any]) -> None:
+    """Raise InputError if OUT holds measures of another run's embeddings, which only ``remeasure`` can add to."""
+    if stored["embeddings_from"]:
+        origin = stored["embeddings_from"]
+        raise InputError(f"{out} was remeasured from {origin}: run or rerun there, then remeasure again")
 
 
 def refuse_mixture(out: Path, stored: Mapping[str, Any], config: RunConfig) -> None:

@@ -7,10 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from data_catalog.errors import InputError
 from data_catalog.models import find_entries
 from jobs.clusters import open_cluster
-from jobs.folder import entry_states, open_out
+from jobs.folder import entry_states, open_out, refuse_remeasured
 from jobs.progress import duration, follow, plain
 from pipeline.config import RunConfig
 from pipeline.plan import Job, Plan, make_plan
@@ -29,10 +28,6 @@ def run(config: RunConfig, console: Console, *, retry_failed: bool = False) -> i
     with console.status("Reading catalogue and images"):
         plan = make_plan(config)
     record = open_out(plan)
-    if record["embeddings_from"]:
-        raise InputError(
-            f"{config.folder} was remeasured from {record['embeddings_from']}: run there, then remeasure again"
-        )
     todo = _missing(plan, record, console, retry_failed)
     return _compute(plan, todo, console)
 
@@ -40,8 +35,7 @@ def run(config: RunConfig, console: Console, *, retry_failed: bool = False) -> i
 def rerun(out: Path, names: Sequence[str], console: Console) -> int:
     """Compute single entries of a run anew; an old row stays until its successor is written."""
     record = read_run(out)
-    if record["embeddings_from"]:
-        raise InputError(f"{out} was remeasured from {record['embeddings_from']}: rerun there, then remeasure again")
+    refuse_remeasured(out, record)
     config = RunConfig.model_validate(record["config"]).model_copy(update={"out": out.absolute(), "models": ()})
     with console.status("Reading catalogue and images"):
         plan = make_plan(config)

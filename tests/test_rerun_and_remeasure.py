@@ -49,7 +49,8 @@ def test_rerun_comes_to_the_same_numbers(run_copy: Path, small_run: Path, dsmi_z
 
 
 def test_rerun_of_a_model_that_is_not_of_the_run_is_refused(run_copy: Path, dsmi_zoo: Command) -> None:
-    assert "no model 'test_convnext.900x5'" in dsmi_zoo("rerun", "test_convnext.900x5", "--out", run_copy, code=2).stderr
+    refused = dsmi_zoo("rerun", "test_convnext.900x5", "--out", run_copy, code=2)
+    assert "no model 'test_convnext.900x5'" in refused.stderr
     refused = dsmi_zoo("rerun", "test_vit.900x6", "--out", run_copy, code=2)
     assert "no model 'test_vit.900x6'; did you mean test_vit.900x5?" in refused.stderr
 
