@@ -84,7 +84,7 @@ def _untied_pairs(x: Array, counts: Array, unit: Array) -> Array:
 def _weight_by_value(x: Array, weights: Array) -> tuple[Array, Array]:
     """Weights summed over rows of equal x, by increasing x [b, distinct values]; and each row's place there [n]."""
     order = np.argsort(x, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(x[order]) > 0])
+    first = np.r_[True, np.diff(x[order]) > 0]
     value = np.empty(len(x), dtype=int)
-    value[order] = np.cumsum(np.isin(np.arange(len(x)), starts)) - 1
-    return np.add.reduceat(weights[:, order], starts, axis=1), value
+    value[order] = np.cumsum(first) - 1
+    return np.add.reduceat(weights[:, order], np.flatnonzero(first), axis=1), value

@@ -100,8 +100,8 @@ def values(rows: pd.DataFrame, column: str) -> np.ndarray:
 def measures_of(rows: pd.DataFrame) -> list[str]:
     """Columns of measures with at least one value in a measured row: the registry's first, then the user's own."""
     rows = succeeded(rows)
-    lists = rows["own_measures"].dropna() if "own_measures" in rows else []
-    own = sorted({name for text in lists for name in str(text).split()} - COLUMN_NAMES)
+    lists = _texts(rows, "own_measures")
+    own = sorted({name for text in lists if text for name in text.split()} - COLUMN_NAMES)
     return [name for name in (*(m.name for m in MEASURES), *own) if np.isfinite(values(rows, name)).any()]
 
 
@@ -174,10 +174,8 @@ def correlate(
     few = counts[:weighted_kendall_resamples]
 
     def estimate(result: Any, resampled: Callable[..., np.ndarray], counts: np.ndarray) -> Estimate:
-        if units < MIN_UNITS:
-            ci, why = None, f"no interval: {units} independent units, fewer than {MIN_UNITS}"
-        else:
-            ci, why = _interval(resampled(x, y, counts, unit))
+        few_units = f"no interval: {units} independent units, fewer than {MIN_UNITS}"
+        ci, why = _interval(resampled(x, y, counts, unit)) if units >= MIN_UNITS else (None, few_units)
         return Estimate(_finite(result.statistic), _finite(result.pvalue), ci, why)
 
     with warnings.catch_warnings():

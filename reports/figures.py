@@ -1,0 +1,214 @@
+"""Figures of a report: scatter plots with their regression, and the correlations at a glance.
+
+Drawn with matplotlib's objects alone (no pyplot, no global state); the same rows give the same bytes.
+"""
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from reports.statistics import Correlation, Regression, groups_of, succeeded, values
+from reports.wording import fixed, measure_title, measure_unit, target_title, with_unit
+
+# Okabe and Ito's colours without yellow, which is too pale on white; markers tell groups apart without colour.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#333333", "#0072b2", "#d55e00", "#009e73")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<")
+INK, QUIET, GRID = "#222222", "#666666", "#e4e4e4"
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#999999",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.unicode_minus": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "svg.hashsalt": "dsmi-zoo",
+    "svg.fonttype": "path",
+    "text.parse_math": False,
+}
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A figure as files, and what it shows in words for those who cannot see it."""
+
+    png: bytes
+    svg: bytes
+    description: str
+
+
+def scatter(
+    rows: pd.DataFrame, measure: str, target: str, correlation: Correlation, regression: Regression
+) -> Rendered:
+    """A measure against an accuracy: points, least-squares line, and the 95% band of its mean.
+
+    Parameters
+    ----------
+    rows
+        One row an entry; those that failed or lack one of the values are left out.
+    measure, target
+        Columns of ``rows``.
+    correlation, regression
+        Theirs, from ``reports.statistics``; the title and the line show them.
+    """
+    rows = succeeded(rows)
+    x, y = values(rows, measure), values(rows, target)
+    known = np.isfinite(x) & np.isfinite(y)
+    title = f"{measure_title(measure)} and {target_title(target)}"
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _canvas(6.4, 4.6)
+        # Before the points: long legends take room from the axes, not from the data.
+        handles = _points(axes, rows[known], x[known], y[known])
+        line = _line(axes, x[known], regression)
+        axes.set_xlabel(_clean(with_unit(measure_title(measure), measure_unit(measure)), 70))
+        axes.set_ylabel(_clean(with_unit(target_title(target), "%"), 50))
+        _head(axes, _clean(title, 62), _caption(correlation))
+        if not known.any():
+            _nothing(axes, "no model has both values")
+        _legend(figure, [*handles, *line])
+        return _render(figure, f"Scatter plot of {title}; {_caption(correlation)}.")
+
+
+def forest(correlations: Mapping[str, Mapping[str, Correlation]], target: str, order: Sequence[str]) -> Rendered:
+    """Pearson's and Spearman's coefficient of every measure in ``order`` with one target, with their intervals."""
+    shown = [(m, correlations[m][target]) for m in order]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _canvas(6.4, 1.6 + 0.44 * max(len(shown), 1))
+        axes.axvline(0, color=QUIET, linewidth=1)
+        for kind, marker, colour, shift in (("pearson", "o", COLOURS[0], -0.13), ("spearman", "D", COLOURS[1], 0.13)):
+            estimates = [(i + shift, getattr(c, kind)) for i, (_, c) in enumerate(shown)]
+            for place, e in estimates:
+                if e.ci is not None:
+                    axes.plot(e.ci, [place, place], color=colour, linewidth=1.8, solid_capstyle="round")
+            there = [(e.value, place) for place, e in estimates if e.value is not None]
+            axes.plot(*(zip(*there, strict=True) if there else ([], [])), marker, color=colour, markersize=5.5)
+        for i, (_, c) in enumerate(shown):
+            if c.pearson.value is None:
+                axes.text(0.03, i, f"not computed: {c.pearson.reason}", va="center", fontsize=8.5, color=QUIET)
+        axes.set_yticks(range(len(shown)), [_clean(measure_title(m), 30) for m, _ in shown], color=INK)
+        axes.set_xlim(-1.05, 1.05)
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.spines["left"].set_visible(False)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("Correlation coefficient, 95% interval")
+        _head(axes, _clean(f"Every measure and {target_title(target)}", 62), "")
+        _legend(
+            figure,
+            [
+                Line2D([], [], color=COLOURS[0], marker="o", markersize=5.5, label="Pearson"),
+                Line2D([], [], color=COLOURS[1], marker="D", markersize=5.5, label="Spearman"),
+            ],
+        )
+        words = "; ".join(f"{measure_title(m)} {fixed(c.pearson.value)}" for m, c in shown)
+        return _render(figure, f"Correlations with {target_title(target)}. Pearson: {words}.")
+
+
+def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    return figure, figure.add_subplot()
+
+
+def _points(axes: Axes, rows: pd.DataFrame, x: np.ndarray, y: np.ndarray) -> list[Line2D]:
+    """Draw the points; hollow ones are saturated. Returns what the legend needs."""
+    groups = groups_of(rows)
+    groups = groups if len(groups) <= len(COLOURS) else []
+    flags = rows["saturated"].eq(True).fillna(False).to_numpy(bool) if "saturated" in rows else np.zeros(len(x), bool)
+    size, alpha = (6.5, 0.85) if len(x) <= 300 else (3.6, 0.5)
+    handles = []
+    names = rows["group"].fillna("").astype(str).to_numpy() if groups else np.full(len(x), "")
+    for i, group in enumerate([*groups, ""]):
+        colour, marker = (QUIET, ".") if groups and not group else (COLOURS[i], MARKERS[i])
+        for hollow in (False, True):
+            chosen = (names == group) & (flags == hollow)
+            axes.plot(
+                x[chosen], y[chosen], marker, markersize=size, alpha=alpha, color=colour,
+                markerfacecolor="none" if hollow else colour, markeredgecolor=colour if hollow else "white",
+                markeredgewidth=1.2 if hollow else 0.5,
+            )  # fmt: skip
+        if group:
+            handles.append(_handle(_clean(group, 36), color=colour, marker=marker))
+    if flags.any():
+        handles.append(_handle("saturated", color=INK, marker="o", markerfacecolor="none"))
+    return handles
+
+
+def _handle(label: str, **style: Any) -> Line2D:
+    return Line2D([], [], linestyle="none", markersize=6.5, label=label, **style)
+
+
+def _line(axes: Axes, x: np.ndarray, regression: Regression) -> list[Line2D]:
+    grid = np.linspace(x.min(), x.max(), 100) if len(x) else np.empty(0)
+    band = regression.band(grid)
+    if band is None:
+        return []
+    line, low, high = band
+    # An accuracy lies in 0 to 100, and a wide band must not squeeze the points.
+    axes.set_ylim(axes.get_ylim())
+    axes.fill_between(grid, low, high, color=INK, alpha=0.10, linewidth=0)
+    axes.plot(grid, line, color=INK, linewidth=1.4)
+    return [Line2D([], [], color=INK, linewidth=1.4, label="least squares, 95% band of the mean")]
+
+
+def _caption(correlation: Correlation) -> str:
+    r = correlation.pearson
+    if r.value is None:
+        return f"n = {correlation.n:,}; not computed: {r.reason}"
+    ci = f" [{fixed(r.ci[0])}, {fixed(r.ci[1])}]" if r.ci else ""
+    return f"n = {correlation.n:,}, Pearson r = {fixed(r.value)}{ci}"
+
+
+def _head(axes: Axes, title: str, caption: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", pad=24 if caption else 8)
+    axes.text(0, 1.025, _clean(caption, 90), transform=axes.transAxes, fontsize=9.5, color=QUIET, va="bottom")
+
+
+def _nothing(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=QUIET)
+    axes.set(xticks=[], yticks=[])
+
+
+def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """Below the axes, in as many columns as the widest label leaves room for."""
+    if handles:
+        widest = max(len(str(h.get_label())) for h in handles)
+        columns = max(1, min(len(handles), 84 // (widest + 6)))
+        figure.legend(
+            handles=list(handles), loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5,
+            handletextpad=0.5, columnspacing=1.4, labelcolor=INK,
+        )  # fmt: skip
+
+
+def _clean(text: str, longest: int) -> str:
+    """One printable line; a leading underscore would hide a label from the legend."""
+    line = " ".join(re.sub(r"[^\S ]", " ", text).split())
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    line = "\N{WORD JOINER}" + line if line.startswith("_") else line
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def _render(figure: Figure, description: str) -> Rendered:
+    png, svg = BytesIO(), BytesIO()
+    with warnings.catch_warnings():
+        # A character that the font lacks shows as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return Rendered(png.getvalue(), svg.getvalue(), description)

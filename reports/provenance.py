@@ -1,0 +1,126 @@
+"""What the rows were computed from and with, and whether they may be compared with one another."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.statistics import succeeded, values
+from reports.wording import counted, significant
+
+UNKNOWN = "unknown"
+# What all rows of a run should share; column and its name in a warning.
+SHARED = {
+    "subset_hash": "subsets of images",
+    "n_samples": "numbers of samples",
+    "n_classes": "numbers of classes",
+    "device": "devices",
+    "precision": "precisions",
+    "t": "diffusion times t",
+    "repetitions": "numbers of repetitions",
+    "seed": "seeds",
+    "bins": "numbers of bins",
+    "null_permutations": "numbers of permutations",
+}
+
+
+def mixture_warnings(rows: pd.DataFrame) -> list[str]:
+    """One sentence for each setting, device or library version in which measured rows differ."""
+    rows = succeeded(rows)
+    found = {what: distinct(rows, column) for column, what in SHARED.items()}
+    found |= {f"versions of {library}": sorted(seen) for library, seen in _versions(rows).items()}
+    return [
+        f"Rows were computed with different {what} ({', '.join(seen)}): their numbers may differ for that reason."
+        for what, seen in found.items()
+        if len(seen) > 1
+    ]
+
+
+def provenance(rows: pd.DataFrame, run: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of what a reader needs to repeat the run; what is not recorded is "unknown"."""
+    rows = succeeded(rows)
+    subset = _part(run, "subset")
+    catalog = _part(run, "catalog")
+    images, samples = _text(subset.get("n_images")), _shared(rows, "n_samples", subset.get("n_samples"))
+    counts = samples if images in (UNKNOWN, samples) else f"{samples} samples of {images} images"
+    versions = {library: ", ".join(sorted(seen)) for library, seen in _versions(rows).items()}
+    versions = versions or {str(k): str(v) for k, v in _part(run, "versions").items()}
+    return [
+        ("Catalogue", _text(catalog.get("name"))),
+        ("Catalogue SHA-256", _text(catalog.get("sha256"))),
+        ("Data set", _text(subset.get("dataset"))),
+        ("Subset hash", _shared(rows, "subset_hash", subset.get("hash"))),
+        ("Images", counts),
+        ("Classes", _shared(rows, "n_classes", subset.get("n_classes"))),
+        ("Subset seed", _text(subset.get("seed"))),
+        ("Kernel width sigma", _sigma(rows, run)),
+        ("Diffusion time t", _shared(rows, "t")),
+        ("Repetitions", _shared(rows, "repetitions")),
+        ("Seed of the measures", _shared(rows, "seed")),
+        ("Bins a dimension", _shared(rows, "bins")),
+        ("Permutations of the null", _shared(rows, "null_permutations")),
+        ("Device", _shared(rows, "device")),
+        ("Precision", _shared(rows, "precision")),
+        ("Time of all entries", _seconds(rows)),
+        ("Versions", "; ".join(f"{k} {v}" for k, v in versions.items()) or UNKNOWN),
+        ("Git commit", _text(run.get("git_commit"))),
+        ("Started", _text(run.get("created_at"))),
+        ("Last change", _text(run.get("updated_at"))),
+    ]
+
+
+def distinct(rows: pd.DataFrame, column: str) -> list[str]:
+    """The different values of a column as text, sorted; numbers without needless decimals."""
+    if column not in rows:
+        return []
+    present = rows[column].dropna().unique().tolist()
+    return [_text(v) for v in sorted(present, key=lambda v: (isinstance(v, str), v))]
+
+
+def _versions(rows: pd.DataFrame) -> dict[str, set[str]]:
+    seen: dict[str, set[str]] = {}
+    for text in distinct(rows, "versions"):
+        try:
+            libraries = json.loads(text)
+        except ValueError:
+            continue
+        for library, version in libraries.items() if isinstance(libraries, dict) else ():
+            seen.setdefault(str(library), set()).add(str(version))
+    return seen
+
+
+def _part(run: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = run.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "":
+        return UNKNOWN
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _shared(rows: pd.DataFrame, column: str, recorded: Any = None) -> str:
+    return ", ".join(distinct(rows, column)) or _text(recorded)
+
+
+def _sigma(rows: pd.DataFrame, run: Mapping[str, Any]) -> str:
+    measures = _part(_part(run, "config"), "measures")
+    sigmas = values(rows, "sigma")
+    sigmas = sigmas[np.isfinite(sigmas)]
+    rule = "√d" if "sigma" in measures and measures["sigma"] is None else ""
+    if not len(sigmas):
+        return rule or _text(measures.get("sigma"))
+    low, high = (significant(float(s)) for s in (sigmas.min(), sigmas.max()))
+    used = low if low == high else f"{low} to {high}"
+    return f"{rule} ({used})" if rule else used
+
+
+def _seconds(rows: pd.DataFrame) -> str:
+    parts = [np.nansum(values(rows, f"seconds_{stage}")) for stage in ("build", "embed", "measure")]
+    if not any(parts):
+        return UNKNOWN
+    build, embed, measure = (f"{significant(float(s))} s" for s in parts)
+    return f"{build} to build, {embed} to embed, {measure} to measure ({counted(len(rows), 'entry').replace('entrys', 'entries')})"
