@@ -1,6 +1,7 @@
 """The command ``dsmi-zoo``. Heavy imports stand inside the commands, so that ``--help`` is fast."""
 
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,11 +183,10 @@ def status_command(out: Path) -> int:
 @out_option
 def report_command(out: Path) -> int:
     """Write the report again, from the rows alone."""
+    from jobs.progress import plain
     from reports.page import write_report
 
-    from jobs.progress import plain
-
-    plain(_console(), f"Report: {write_report(out)}")
+    plain(_console(), f"Report: {write_report(out.absolute())}")
     return 0
 
 
@@ -248,6 +248,7 @@ def _console() -> Any:
 
 def main() -> None:
     """Run the command line; what the user got wrong is one line and exit code 2."""
+    warnings.showwarning = lambda message, *_where: print(f"dsmi-zoo: {message}", file=sys.stderr)
     try:
         sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as error:

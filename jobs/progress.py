@@ -18,6 +18,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 model``, ``2 models``."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 def follow(finished: Iterable[Done], total: int, console: Console) -> tuple[int, list[Done]]:
     """Show entries as they finish.
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from data_catalog.errors import InputError
 from jobs.clusters import open_cluster
 from jobs.folder import entry_states, make_writable, refuse_mixture, save_record
-from jobs.progress import follow, plain
+from jobs.progress import counted, follow, plain
 from jobs.run import conclude
 from pipeline.config import MeasureSettings, RunConfig, content_hash, validated
 from pipeline.plan import measures_identity
@@ -83,7 +83,7 @@ def remeasure(source: Path, into: Path | None, changes: dict[str, Any], console:
     if todo:
         from pipeline.graph import remeasure_entries
 
-        plain(console, f"{len(todo)} embeddings to measure")
+        plain(console, f"{counted(len(todo), 'embedding')} to measure")
         with open_cluster(config.compute) as client:
             follow(remeasure_entries(client, config, todo), len(todo), console)
     return conclude(out, {job.slug for job in jobs}, started, console)

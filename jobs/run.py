@@ -1,5 +1,6 @@
 """The main job: plan, compute what is missing, report."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
@@ -10,7 +11,7 @@ from rich.console import Console
 from data_catalog.models import find_entries
 from jobs.clusters import open_cluster
 from jobs.folder import entry_states, open_out, refuse_remeasured
-from jobs.progress import duration, follow, plain
+from jobs.progress import counted, duration, follow, plain
 from pipeline.config import RunConfig
 from pipeline.plan import Job, Plan, make_plan
 from pipeline.store import read_run, write_row
@@ -84,9 +85,11 @@ def _compute(plan: Plan, todo: Sequence[Job], console: Console) -> int:
     if todo:
         from pipeline.graph import run_entries
 
-        plain(console, f"{len(todo)} models to measure on {len(plan.subset.numbers)} images of {plan.subset.dataset}")
+        images = f"{len(plan.subset.numbers)} images of {plan.subset.dataset}"
+        plain(console, f"{counted(len(todo), 'model')} to measure on {images}")
         with open_cluster(plan.config.compute) as client:
-            plain(console, f"{sum(client.nthreads().values())} workers; Dask dashboard: {client.dashboard_link}")
+            workers = counted(sum(client.nthreads().values()), "worker")
+            plain(console, f"{workers}; Dask dashboard: {client.dashboard_link}")
             follow(run_entries(client, plan, todo), len(todo), console)
     return conclude(out, {job.slug for job in plan.jobs}, started, console)
 
@@ -101,7 +104,7 @@ def conclude(out: Path, slugs: set[str], started: float, console: Console) -> in
     failed = [state for state in states if state.state == "failed"]
     plain(
         console,
-        f"{len(states)} models: {len(states) - len(failed)} ok, {len(failed)} failed, "
+        f"{counted(len(states), 'model')}: {len(states) - len(failed)} ok, {len(failed)} failed, "
         f"in {duration(monotonic() - started)}",
     )
     for state in failed[:5]:
@@ -109,5 +112,6 @@ def conclude(out: Path, slugs: set[str], started: float, console: Console) -> in
     if failed:
         more = f" (and {len(failed) - 5} more)" if len(failed) > 5 else ""
         plain(console, f"  see them all{more}: dsmi-zoo status --out {out}; try again: dsmi-zoo run --retry-failed")
+    plain(console, json.loads(page.with_name("summary.json").read_text(encoding="utf-8"))["lead"])
     plain(console, f"Report: {page}")
     return 1 if failed else 0

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs.folder import entry_states
-from jobs.progress import plain
+from jobs.progress import counted, plain
 from pipeline.store import read_run
 
 
@@ -16,7 +16,7 @@ def status(out: Path, console: Console) -> int:
     of = {kind: [state for state in states if state.state == kind] for kind in ("ok", "failed", "missing")}
     plain(
         console,
-        f"{out}: catalogue {record['catalog']['name']}, {len(states)} models: "
+        f"{out}: catalogue {record['catalog']['name']}, {counted(len(states), 'model')}: "
         f"{len(of['ok'])} ok, {len(of['failed'])} failed, {len(of['missing'])} missing",
     )
     for kind in ("failed", "missing"):

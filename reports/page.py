@@ -47,7 +47,8 @@ def write_page(rows: pd.DataFrame, run: Mapping[str, Any], folder: Path) -> Path
     summary = summarise(rows, run)
     drawn = draw(rows, summary)
     context = page_context(rows, run, summary, drawn)
-    content = {**summary.as_json(), "warnings": context["warnings"], "provenance": dict(context["provenance"])}
+    said = {"lead": context["lead"][0], "warnings": context["warnings"], "provenance": dict(context["provenance"])}
+    content = {**summary.as_json(), **said}
     files = {f"figures/{name}.{kind}": getattr(f, kind) for name, f in drawn.items() for kind in ("png", "svg")}
     files["report.md"] = _markdown().get_template("report.md.j2").render(context).encode()
     files["summary.json"] = (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -91,7 +91,7 @@ def test_a_second_run_computes_nothing_and_starts_no_cluster(run_copy: Path, dsm
     before = snapshot(run_copy)
     done = dsmi_zoo("run", "--models", *SMALL_ZOO, "--out", run_copy)
     assert "6 of 6 models are done already" in done.stdout
-    assert "workers" not in done.stdout
+    assert "Dask" not in done.stdout
     assert snapshot(run_copy) == before
 
 
@@ -99,7 +99,7 @@ def test_a_run_says_where_its_dashboard_is_on_the_loopback_address_and_where_the
     tmp_path: Path, small_run: Path, dsmi_zoo: Command
 ) -> None:
     done = dsmi_zoo("run", "--models", "test_vit.900x5", "--workers", 1, cwd=tmp_path)
-    assert re.search(r"^1 workers?; Dask dashboard: http://127\.0\.0\.1:\d+/status$", done.stdout, re.M)
+    assert re.search(r"^1 worker; Dask dashboard: http://127\.0\.0\.1:\d+/status$", done.stdout, re.M)
     assert re.search(r"^\[1/1\] test_vit\.900x5@32 in ", done.stdout, re.M)
     assert done.stdout.rstrip().endswith(str(tmp_path / "runs" / "digits" / "report" / "index.html"))
     assert "\x1b" not in done.stdout
@@ -155,7 +155,7 @@ def test_broken_and_foreign_files_among_the_results_are_reported_and_the_broken_
     done = dsmi_zoo("run", "--models", *SMALL_ZOO, "--out", run_copy)
     assert f"not a row: {cut}" in done.stdout
     assert "notes.txt" in done.stdout
-    assert "1 models to measure" in done.stdout
+    assert "1 model to measure" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in others} == kept
     assert (run_copy / "results" / "notes.txt").read_text() == "mine"
     again = pd.read_parquet(cut)
@@ -202,10 +202,10 @@ def test_failing_models_become_rows_and_the_others_go_on(mine: Path, tmp_path: P
     assert "other shape@32: RuntimeError" in status.stdout
 
     before = snapshot(out)
-    assert "workers" not in dsmi_zoo("run", "--catalog", mine, "--out", out, code=1).stdout
+    assert "Dask" not in dsmi_zoo("run", "--catalog", mine, "--out", out, code=1).stdout
     assert snapshot(out) == before
     shutil.copy(tmp_path / "good.safetensors", tmp_path / "cut.safetensors")
-    assert "1 models to measure" in dsmi_zoo("run", "--catalog", mine, "--out", out, code=1).stdout
+    assert "1 model to measure" in dsmi_zoo("run", "--catalog", mine, "--out", out, code=1).stdout
     assert "3 models to measure" in dsmi_zoo("run", "--catalog", mine, "--out", out, "--retry-failed", code=1).stdout
     assert read_results(out).set_index("model").loc["cut", "status"] == "ok"
 
@@ -217,7 +217,7 @@ def test_new_facts_in_a_catalogue_reach_the_rows_without_computing_anything(
     dsmi_zoo("run", "--catalog", mine, "--out", out)
     first = read_results(out).iloc[0]
     mine.write_text(mine.read_text().replace("top1\n", "top1,v2_top1\n").replace(",90", ",91,81"))
-    assert "workers" not in dsmi_zoo("run", "--catalog", mine, "--out", out).stdout
+    assert "Dask" not in dsmi_zoo("run", "--catalog", mine, "--out", out).stdout
     second = read_results(out).iloc[0]
     assert (second["top1"], second["v2_top1"]) == (91, 81)
     assert second["finished_at"] == first["finished_at"]
