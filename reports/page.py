@@ -6,8 +6,9 @@ import html
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,7 @@ def write_page(rows: pd.DataFrame, run: Mapping[str, Any], folder: Path) -> Path
     files["summary.json"] = (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     files["index.html"] = _html().get_template("index.html.j2").render(context).encode()
     for name, data in files.items():
-        write_atomically(folder / name, lambda file, data=data: file.write(data))
+        write_atomically(folder / name, partial(_write, data))
     for path in (folder / "figures").glob("*.*"):
         if path.suffix in (".png", ".svg") and f"figures/{path.name}" not in files:
             path.unlink(missing_ok=True)
@@ -62,6 +63,10 @@ def write_page(rows: pd.DataFrame, run: Mapping[str, Any], folder: Path) -> Path
         if place.is_dir():
             sweep_temporary(place)
     return folder / "index.html"
+
+
+def _write(data: bytes, file: IO[bytes]) -> None:
+    file.write(data)
 
 
 def draw(rows: pd.DataFrame, summary: Summary) -> dict[str, figures.Rendered]:
