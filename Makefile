@@ -24,14 +24,15 @@ check: $(READY)
 	$(BIN)lint-imports --no-cache
 
 .venv/ready: pyproject.toml constraints.txt
-	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dsmi-zoo needs Python 3.11 or newer; try make PYTHON=...")'
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dsmi-zoo needs Python 3.11 or newer; try make PYTHON=...")'
+	@echo 'Setting up .venv with the versions of constraints.txt; torch is a large download.'
 	python3 -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	.venv/bin/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	touch $@
 
 # Nothing is pinned here: the environment's own torch, made for its own driver, stays as it is.
 install-into-yours:
-	@$(PYTHON) -c 'import dse_dsmi, jobs' 2>/dev/null || $(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(PYTHON) -c 'import dse_dsmi, jobs' 2>/dev/null || $(PYTHON) -m pip install --disable-pip-version-check --editable '.[test]'
 
 clean:
 	rm -rf .venv
