@@ -251,9 +251,12 @@ def main() -> None:
     warnings.showwarning = lambda message, *_where: print(f"dsmi-zoo: {message}", file=sys.stderr)
     try:
         sys.exit(cli.main(standalone_mode=False))
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        sys.exit(2)
     except click.ClickException as error:
-        path = f" {error.ctx.command_path}" if isinstance(error, click.UsageError) and error.ctx else " dsmi-zoo"
-        _fail(f"{' '.join(error.format_message().split())}; see:{path} --help")
+        path = f": {error.ctx.command_path}" if isinstance(error, click.UsageError) and error.ctx else ": dsmi-zoo"
+        _fail(f"{' '.join(error.format_message().split()).rstrip('.')}; see{path} --help")
     except (InputError, OSError) as error:
         _fail(" ".join(str(error).split()))
     except (KeyboardInterrupt, click.Abort):

@@ -11,7 +11,7 @@ from data_catalog.errors import InputError
 from jobs.progress import plain
 from pipeline.config import MeasureSettings, validated
 from pipeline.measures import measure_all
-from pipeline.measures.registry import DIAGNOSTICS, MEASURES, OwnMeasure, load_measure
+from pipeline.measures.registry import DIAGNOSTICS, MEASURES, load_measure
 from pipeline.schema import COLUMN_NAMES
 
 
@@ -34,10 +34,10 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
             bins=settings.bins,
             null_permutations=settings.null_permutations,
         )
+        if y is not None:
+            values |= {measure.name: measure.value(Z, y) for measure in own}
     except ValueError as error:
         raise InputError(f"{embeddings}{f' with {labels}' if labels else ''}: {error}") from None
-    if y is not None:
-        values |= {measure.name: _own_value(measure, Z, y) for measure in own}
     if as_json:
         print(json.dumps(values))
         return 0
@@ -49,13 +49,6 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         unit = known.unit if known and known.unit != "flag" else ""
         plain(console, f"  {name:<28} {shown:>10} {unit:<5} {known.meaning if known else ''}".rstrip())
     return 0
-
-
-def _own_value(measure: OwnMeasure, Z: np.ndarray, y: np.ndarray) -> float:
-    try:
-        return float(measure.function(Z, y))
-    except Exception as error:
-        raise InputError(f"{measure.spec}: {type(error).__name__}: {error}") from None
 
 
 def _array(path: Path) -> np.ndarray:

@@ -100,7 +100,8 @@ def conclude(out: Path, slugs: set[str], started: float, console: Console) -> in
         from reports.page import write_report
 
         page = write_report(out)
-    states, _ = entry_states(out, [entry for entry in read_run(out)["entries"] if entry["slug"] in slugs])
+    record = read_run(out)
+    states, _ = entry_states(out, [entry for entry in record["entries"] if entry["slug"] in slugs])
     failed = [state for state in states if state.state == "failed"]
     plain(
         console,
@@ -111,7 +112,8 @@ def conclude(out: Path, slugs: set[str], started: float, console: Console) -> in
         plain(console, f"  {state.name}: {state.reason}")
     if failed:
         more = f" (and {len(failed) - 5} more)" if len(failed) > 5 else ""
-        plain(console, f"  see them all{more}: dsmi-zoo status --out {out}; try again: dsmi-zoo run --retry-failed")
+        again = "the same remeasure" if record["embeddings_from"] else "the same run with --retry-failed"
+        plain(console, f"  see them all{more}: dsmi-zoo status --out {out}; try them again: {again}")
     plain(console, json.loads(page.with_name("summary.json").read_text(encoding="utf-8"))["lead"])
     plain(console, f"Report: {page}")
     return 1 if failed else 0

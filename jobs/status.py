@@ -29,5 +29,6 @@ def status(out: Path, console: Console) -> int:
     if of["missing"]:
         plain(console, "compute what is missing: the same `dsmi-zoo run` again")
     if of["failed"]:
-        plain(console, f"try failed ones again: dsmi-zoo rerun MODEL --out {out}, or dsmi-zoo run --retry-failed")
+        again = "the same remeasure" if record["embeddings_from"] else f"dsmi-zoo rerun MODEL --out {out}"
+        plain(console, f"try failed ones again: {again}")
     return 1 if of["failed"] else 0

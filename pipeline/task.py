@@ -172,7 +172,7 @@ def measure_row(row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame
         )
     )
     measures = [load_measure(spec) for spec in settings.own]
-    row.update({measure.name: float(measure.function(embedding, labels)) for measure in measures})
+    row.update({measure.name: measure.value(embedding, labels) for measure in measures})
     row["own_measures"] = " ".join(measure.name for measure in measures)
     row["seconds_measure"] = perf_counter() - started
 

@@ -21,6 +21,12 @@ from reports.statistics import COEFFICIENTS, Correlation, Summary, groups_of, su
 
 # A vector drawing of many points is larger than its picture.
 LARGEST_SVG = 160_000
+_TEMPLATES: dict[str, Any] = {
+    "loader": PackageLoader("reports"),
+    "undefined": StrictUndefined,
+    "trim_blocks": True,
+    "lstrip_blocks": True,
+}
 
 
 def write_report(out: Path) -> Path:
@@ -125,8 +131,8 @@ def _warnings(rows: pd.DataFrame, summary: Summary) -> list[str]:
     found = mixture_warnings(rows)
     n, ok = len(summary.saturated), summary.models["ok"]
     if n:
-        are = "is" if n == 1 else "are"
-        found.append(f"{n} of {wording.counted(ok, 'row')} {are} saturated: sigma does not fit these embeddings' scale.")
+        of = f"{n} of {wording.counted(ok, 'row')} {'is' if n == 1 else 'are'}"
+        found.append(f"{of} saturated: sigma does not fit the scale of these embeddings.")
     return found
 
 
@@ -136,6 +142,7 @@ def _target_tables(summary: Summary, target: str) -> dict[str, Any]:
     best = next((m for m in order if pooled[m].pearson.value is not None), None)
     rivals = [wording.measure_title(m) for m in wording.rivals(summary, target)]
     groups = summary.within_groups
+    within = {m: [group.get(m, {}).get(target) for group in groups.values()] for m in order}
     return {
         "title": wording.target_title(target),
         "rows": [
@@ -151,8 +158,8 @@ def _target_tables(summary: Summary, target: str) -> dict[str, Any]:
         "rivals": wording.listed(rivals),
         "groups": list(groups),
         "within": [
-            {"measure": wording.measure_title(m), "cells": [_within_cell(g.get(m, {}).get(target)) for g in groups.values()]}
-            for m in order
+            {"measure": wording.measure_title(m), "cells": [_within_cell(c) for c in found]}
+            for m, found in within.items()
         ],
         "regression": [
             {
@@ -236,17 +243,9 @@ def markdown_text(value: Any) -> str:
 
 
 def _html() -> Environment:
-    return Environment(
-        loader=PackageLoader("reports"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True
-    )
+    return Environment(**_TEMPLATES, autoescape=True)
 
 
 def _markdown() -> Environment:
     # Every value passes markdown_text, so that none can be forgotten in the template.
-    return Environment(
-        loader=PackageLoader("reports"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=markdown_text,
-    )
+    return Environment(**_TEMPLATES, finalize=markdown_text)

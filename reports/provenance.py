@@ -123,4 +123,4 @@ def _seconds(rows: pd.DataFrame) -> str:
     if not any(parts):
         return UNKNOWN
     build, embed, measure = (f"{significant(float(s))} s" for s in parts)
-    return f"{build} to build, {embed} to embed, {measure} to measure ({counted(len(rows), 'entry').replace('entrys', 'entries')})"
+    return f"{build} to build, {embed} to embed, {measure} to measure {counted(len(rows), 'model')}"

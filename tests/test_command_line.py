@@ -53,6 +53,10 @@ def test_every_command_explains_itself_with_an_example(dsmi_zoo: Command, comman
         assert "dsmi-zoo " + (command or "run") in text.split("Usage:", 1)[1].split("\n", 1)[1]
 
 
+def test_the_bare_command_shows_its_help(dsmi_zoo: Command) -> None:
+    assert dsmi_zoo(code=2).stdout == dsmi_zoo("--help").stdout
+
+
 def test_help_comes_within_half_a_second(dsmi_zoo: Command) -> None:
     times = []
     for _ in range(5):

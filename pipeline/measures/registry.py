@@ -202,6 +202,19 @@ class OwnMeasure:
     function: Callable[[NDArray[Any], NDArray[Any]], float]
     identity: str
 
+    def value(self, Z: NDArray[Any], labels: NDArray[Any]) -> float:
+        """Call the function.
+
+        Raises
+        ------
+        ValueError
+            Names the measure, when it raises anything or returns no number.
+        """
+        try:
+            return float(self.function(Z, labels))
+        except Exception as error:
+            raise ValueError(f"the measure {self.spec} raised {type(error).__name__}: {error}") from error
+
 
 def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
     """Load a measure of the user's own.
