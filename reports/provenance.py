@@ -113,7 +113,7 @@ def _sigma(rows: pd.DataFrame, run: Mapping[str, Any]) -> str:
     rule = "√d" if "sigma" in measures and measures["sigma"] is None else ""
     if not len(sigmas):
         return rule or _text(measures.get("sigma"))
-    low, high = (significant(float(s)) for s in (sigmas.min(), sigmas.max()))
+    low, high = (f"{s:.4g}" for s in (sigmas.min(), sigmas.max()))
     used = low if low == high else f"{low} to {high}"
     return f"{rule} ({used})" if rule else used
 

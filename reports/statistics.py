@@ -170,6 +170,8 @@ def correlate(
     reason = _why_undefined(x, y)
     if reason:
         return Correlation(n, units, *[Estimate(reason=reason)] * 4)
+    # Squares of huge numbers overflow; a power of two changes no digit, and no coefficient sees it.
+    x, y = (np.ldexp(v, -np.frexp(np.abs(v).max())[1]) for v in (x, y))
     counts = resampling.draw(units, resamples, seed)
     few = counts[:weighted_kendall_resamples]
 
@@ -215,8 +217,12 @@ def ols(x: np.ndarray, y: np.ndarray) -> Regression:
         covariance = np.asarray(fit.cov_params())
         intercept, slope, r2 = float(fit.params[0]), float(fit.params[1]), float(fit.rsquared)
         error, p = float(fit.bse[1]), float(fit.pvalues[1])
-    if not np.isfinite([*covariance.ravel(), low, high, error, p]).all():
-        return Regression(len(x), intercept, slope, r2=_finite(r2), reason="no error: one row alone fixes the slope")
+        leverage = 1 / len(x) + ((x - x.mean()) ** 2).max() / ((x - x.mean()) ** 2).sum()
+    if not np.isfinite([intercept, slope, r2]).all():
+        return Regression(len(x), reason="the numbers are too large or too small")
+    # HC3 divides by one less the leverage: at a leverage of 1 it would show nothing but rounding.
+    if leverage > 1 - MIN_RANGE or not np.isfinite([*covariance.ravel(), low, high, error, p]).all():
+        return Regression(len(x), intercept, slope, r2=r2, reason="no error: one row alone fixes the slope")
     (a, b), (c, d) = covariance.tolist()
     return Regression(len(x), intercept, slope, error, p, (low, high), r2, ((a, b), (c, d)))
 

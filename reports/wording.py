@@ -41,10 +41,13 @@ def fixed(value: float | None, digits: int = 2) -> str:
 
 
 def significant(value: float | None, digits: int = 3) -> str:
-    """A number of any scale, rounded to so many significant digits."""
+    """A number of any scale to so many significant digits; a power of ten only where it is very large or small."""
     if value is None or value != value:
         return MISSING
-    return f"{value:.{digits}g}".replace("-", "−")
+    rounded = float(f"{value:.{digits}g}")
+    if abs(rounded) >= 10**digits and abs(rounded) < 1e7:
+        return f"{rounded:,.0f}".replace("-", "−")
+    return f"{value:#.{digits}g}".removesuffix(".").replace("-", "−")
 
 
 def p_value(p: float | None) -> str:
@@ -114,8 +117,11 @@ def _within(summary: Summary, measure: str, target: str) -> list[str]:
         return []
     low, high = (fixed(f(r.value for r in rs if r.value is not None)) for f in (min, max))
     unclear = sum(_unclear(r) for r in rs)
-    caution = "" if not unclear else f"; {'each' if unclear == len(rs) else f'{unclear} of the'} interval" + (
-        " includes 0 or is undefined" if unclear in (1, len(rs)) else "s include 0 or are undefined"
+    caution = (
+        ""
+        if not unclear
+        else f"; {'each' if unclear == len(rs) else f'{unclear} of the'} interval"
+        + (" includes 0 or is undefined" if unclear in (1, len(rs)) else "s include 0 or are undefined")
     )
     return [f"Within its {counted(len(rs), 'group')} r is {low if low == high else f'{low} to {high}'}{caution}."]
 

@@ -156,9 +156,7 @@ def test_a_bad_embedding_is_refused_in_one_line(measure, bad, words):
         (np.array([{}, {}, {}, {}, {}, {}], dtype=object), "numbers, strings or the like"),
     ],
 )
-@pytest.mark.parametrize(
-    "measure", [diffusion_spectral_mutual_information, shannon_mutual_information, measure_all]
-)
+@pytest.mark.parametrize("measure", [diffusion_spectral_mutual_information, shannon_mutual_information, measure_all])
 def test_bad_labels_are_refused_in_one_line(measure, bad, words):
     refused(words, measure, Z, bad)
 

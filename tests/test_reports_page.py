@@ -1,0 +1,282 @@
+"""The page: whole, self-contained, escaped, and right about what it could not compute."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_catalog import InputError
+from pipeline.store import rows_frame, write_row, write_run
+from reports import wording
+from reports.page import figure_name, markdown_text, write_page, write_report
+from reports.provenance import mixture_warnings, provenance
+from reports.statistics import summarise
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+def entry(i, **columns):
+    """The row of one measured model; measures rise with accuracy."""
+    noise = np.random.default_rng(i).normal(size=3)
+    return {
+        "model": f"net{i}.a", "architecture": f"net{i // 2}", "img_size": 32, "group": ("small", "large")[i % 2],
+        "status": "ok", "n_samples": 447, "n_classes": 10, "embedding_dim": 64, "saturated": i == 3,
+        "dse_z": 4 + noise[0], "dsmi_z_y": 0.1 * i + 0.05 * noise[1], "dsmi_z_y_null": 0.01, "cse_z": 8.8,
+        "sigma": 8.0, "t": 1.0, "repetitions": 5, "seed": 0, "bins": 2, "null_permutations": 10,
+        "top1": 30 + 4.0 * i + noise[2], "device": "cpu", "precision": "fp32", "subset_hash": "0123abcd",
+        "versions": json.dumps({"python": "3.11.2", "torch": "2.9.0"}), "row_id": f"r{i}",
+    } | columns  # fmt: skip
+
+
+RUN = {
+    "config": {"measures": {"sigma": None}},
+    "catalog": {"name": "digits", "sha256": "c" * 64},
+    "subset": {"dataset": "digits", "hash": "0123abcd", "n_samples": 447, "n_images": 149, "n_classes": 10, "seed": 0},
+    "entries": [{"model": f"net{i}.a", "img_size": 32, "slug": f"s{i}", "row_id": f"r{i}"} for i in range(12)],
+    "versions": {"python": "3.11.2", "torch": "2.9.0"},
+    "git_commit": "d" * 40,
+}
+
+
+class Page(HTMLParser):
+    """What a browser would see: text, links, headings, open elements."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.tags, self.open, self.text, self.ids = [], [], [], "", set()
+        self.images, self.headings = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self.links += [attrs[name] for name in ("href", "src", "srcset", "data", "action") if name in attrs]
+        self.ids |= {attrs["id"]} if "id" in attrs else set()
+        if tag == "img":
+            self.images.append(attrs)
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+
+
+def report(folder, entries, run=RUN):
+    """The page, the Markdown and the summary of some rows."""
+    path = write_page(rows_frame(entries), run, folder)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return Page(path.read_text(encoding="utf-8")), (folder / "report.md").read_text(encoding="utf-8"), summary
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    failed = entry(11, status="failed", error_type="OSError", error_message="<i>a | b\nc</i>", dsmi_z_y=None, top1=None)
+    return folder, *report(folder, [*(entry(i) for i in range(10)), failed])
+
+
+def test_the_page_is_well_formed_and_leads_with_the_answer(usual):
+    _, page, markdown, summary = usual
+    assert page.open == []
+    r = wording.fixed(summary["correlations"]["dsmi_z_y"]["top1"]["pearson"]["value"])
+    assert f"Across 10 models, DSMI(Z;Y) and top-1 accuracy correlate with Pearson r = {r} (95%" in plain(page.text)
+    assert f"Pearson r = {r} (95%" in markdown
+    assert summary["lead"].startswith("Across 10 models")
+
+
+def test_the_page_needs_no_network_and_no_script(usual):
+    folder, page, _, _ = usual
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    for link in page.links:
+        assert link.startswith(("#", "data:image/")) or (folder / link).exists(), link[:80]
+    assert not re.search(r"url\(|@import|https?://", (folder / "index.html").read_text(encoding="utf-8"))
+
+
+def test_links_headings_and_figures_are_accessible(usual):
+    _, page, _, _ = usual
+    assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
+    assert page.headings[0] == 1
+    assert page.headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
+    assert len(page.images) == 5
+    assert all(image["alt"] for image in page.images)
+
+
+def test_page_and_markdown_hold_the_same_tables(usual):
+    _, page, markdown, _ = usual
+    for text in (plain(page.text), markdown):
+        for needed in (
+            "CSE(Z)", "the measure is constant", "Weighted Kendall",
+            "Within groups", "small", "large", "net3.a", "saturated",
+            "OSError", "net10.a", "√d (8)", "447 samples of 149 images", "d" * 40, "torch 2.9.0", "0123abcd", "unknown",
+        ):  # fmt: skip
+            assert needed.lower() in text.lower(), needed
+    for name in re.findall(r"\(figures/(.*?)\)", markdown):
+        assert (usual[0] / "figures" / name).is_file()
+
+
+def test_markdown_tables_have_as_many_cells_in_every_row(usual):
+    lines = usual[2].splitlines()
+    tables = "\n".join(line if line.startswith("|") else "" for line in lines).split("\n\n")
+    tables = [t.strip().splitlines() for t in tables if t.strip()]
+    assert len(tables) == 6
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1, table
+        assert re.fullmatch(r"[|: -]+", table[1])
+
+
+def test_the_same_rows_give_the_same_files(usual, tmp_path):
+    folder = usual[0]
+    failed = entry(11, status="failed", error_type="OSError", error_message="<i>a | b\nc</i>", dsmi_z_y=None, top1=None)
+    report(tmp_path, [*(entry(i) for i in range(10)), failed])
+    names = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    assert names == sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
+    assert len(names) == 3 + 2 * 5
+    for name in names:
+        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def test_text_from_catalogues_and_errors_stays_text(tmp_path):
+    evil = "<script>alert(1)</script>"
+    rows = [
+        entry(i, group=("<b>g</b>", "h & i")[i % 2], own_measures="my_<u>", **{"my_<u>": float(i)}) for i in range(6)
+    ]
+    rows[0]["model"], rows[1]["device"] = evil, "<em>gpu</em>"
+    rows.append(entry(7, status="failed", error_type="<s>", error_message=evil))
+    run = {**RUN, "catalog": {"name": evil}, "entries": [{"model": "<h1>gone</h1>", "img_size": 8}]}
+    page, markdown, _ = report(tmp_path, rows, run)
+    assert page.open == []
+    assert not {"script", "b", "u", "s", "i", "em"} & set(page.tags)
+    assert page.headings.count(1) == 1
+    for text in (evil, "<b>g</b>", "h & i", "my_<u>", "<em>gpu</em>", "<h1>gone</h1>"):
+        assert text in page.text
+    assert not re.search(r"<[a-z/]", markdown)
+
+
+@given(st.text(max_size=60))
+def test_markdown_text_is_one_line_without_markup(text):
+    shown = markdown_text(text)
+    assert len(shown.splitlines()) <= 1
+    assert "<" not in shown
+    assert not re.search(r"(?<!\\)(?:\\\\)*[|`*\[\]]", re.sub(r"\\[^\w\s]", "", shown))
+
+
+@given(st.lists(st.tuples(st.text(min_size=1, max_size=120), st.text(min_size=1)), min_size=2, max_size=6, unique=True))
+def test_figure_names_are_safe_and_different(pairs):
+    names = [figure_name("scatter", *pair) for pair in pairs]
+    assert all(re.fullmatch(r"[a-z0-9_-]{1,120}", name) for name in names)
+    assert len(set(names)) == len(names)
+
+
+def test_a_run_without_a_measured_model_says_so(tmp_path):
+    rows = [entry(i, status="failed", error_type="OSError", error_message="no file") for i in range(3)]
+    for name, entries, total in (("failed", rows, 12), ("empty", [], 12)):
+        page, markdown, summary = report(tmp_path / name, entries)
+        for text in (page.text, markdown):
+            assert f"None of the {total} models was measured" in text
+        assert summary["models"] == {"total": total, "ok": 0, "failed": len(entries), "missing": total - len(entries)}
+        assert summary["correlations"] == {}
+        assert not page.images
+
+
+def test_a_run_without_accuracies_still_lists_its_measures(tmp_path):
+    page, markdown, summary = report(tmp_path, [entry(i, top1=None) for i in range(4)])
+    assert "no accuracy is known" in page.text
+    assert "0.01" in markdown
+    assert summary["correlations"]["dsmi_z_y"] == {}
+    assert summary["primary"] is None
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_few_models_give_a_page_without_false_precision(tmp_path, n):
+    page, _, summary = report(tmp_path, [entry(i) for i in range(n)])
+    pearson = summary["correlations"]["dsmi_z_y"]["top1"]["pearson"]
+    assert (pearson["value"] is None) == (n < 3)
+    assert pearson["ci"] is None
+    assert ("is not computed, because" if n < 3 else "how sure that is cannot be said") in page.text
+
+
+def test_a_bare_run_record_is_shown_as_unknown(tmp_path):
+    page, _, _ = report(tmp_path, [entry(i) for i in range(4)], {})
+    assert "unnamed run" in page.text
+    names = dict(provenance(rows_frame([]), {}))
+    assert set(names.values()) == {"unknown"}
+
+
+def test_rows_that_do_not_match_are_warned_of(tmp_path):
+    rows = [entry(0), entry(1, versions=json.dumps({"python": "3.11.2", "torch": "2.8.0"}), device="cuda")]
+    warnings = mixture_warnings(rows_frame(rows))
+    assert len(warnings) == 2
+    assert "devices (cpu, cuda)" in warnings[0]
+    assert "versions of torch (2.8.0, 2.9.0)" in warnings[1]
+    assert mixture_warnings(rows_frame([entry(0), entry(1)])) == []
+    page, _, summary = report(tmp_path, rows)
+    assert warnings[0] in page.text
+    assert summary["warnings"] == warnings
+
+
+def test_figures_of_an_earlier_report_go_and_no_temporary_file_stays(tmp_path):
+    report(tmp_path, [entry(i) for i in range(4)])
+    assert (tmp_path / "figures" / "scatter-dse_z-top1.png").is_file()
+    report(tmp_path, [entry(i, dse_z=None) for i in range(4)])
+    assert not list((tmp_path / "figures").glob("*dse_z*"))
+    assert (tmp_path / "figures" / "scatter-dsmi_z_y-top1.svg").is_file()
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_report_is_built_from_the_run_directory(tmp_path):
+    for i in range(6):
+        write_row(tmp_path, f"s{i}", entry(i))
+    write_run(tmp_path, RUN)
+    path = write_report(tmp_path)
+    assert path == tmp_path / "report" / "index.html"
+    summary = json.loads((path.parent / "summary.json").read_text(encoding="utf-8"))
+    assert summary["models"] == {"total": 12, "ok": 6, "failed": 0, "missing": 6}
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no run\.json"):
+        write_report(tmp_path)
+
+
+def test_a_weak_correlation_is_not_called_one(tmp_path):
+    rng = np.random.default_rng(3)
+    rows = rows_frame([entry(i, dsmi_z_y=rng.normal(), top1=50 + rng.normal(), group=None) for i in range(40)])
+    sentences = wording.lead(summarise(rows, {}))
+    assert "show no clear correlation" in sentences[0]
+    assert "includes 0" in sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0.0, "0.00"),
+        (22.04, "22.0"),
+        (-1670.4, "−1,670"),
+        (143.7, "144"),
+        (1e-7, "1.00e−07"),
+        (4e9, "4.00e+09"),
+    ],
+)
+def test_numbers_keep_three_digits(value, text):
+    assert wording.significant(value) == text
+
+
+def test_a_negative_zero_has_no_sign():
+    assert (wording.fixed(-0.001), wording.fixed(-0.014), wording.fixed(float("nan"))) == ("0.00", "−0.01", "–")
+
+
+def plain(text):
+    return " ".join(text.replace("\N{NO-BREAK SPACE}", " ").split())

@@ -1,0 +1,312 @@
+"""The report's statistics, each number against an independent computation or a known answer."""
+
+import json
+import warnings
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from pipeline.store import rows_frame
+from reports import resampling
+from reports.statistics import (
+    MIN_UNITS,
+    Estimate,
+    correlate,
+    groups_of,
+    measures_of,
+    missing_entries,
+    ols,
+    succeeded,
+    summarise,
+    targets_of,
+    values,
+)
+
+COEFFICIENTS = ("pearson", "spearman", "kendall", "weighted_kendall")
+RESAMPLED = {
+    "pearson": (resampling.pearson, lambda x, y: stats.pearsonr(x, y).statistic),
+    "spearman": (resampling.spearman, lambda x, y: stats.spearmanr(x, y).statistic),
+    "kendall": (resampling.kendall, lambda x, y: stats.kendalltau(x, y).statistic),
+    "weighted_kendall": (resampling.weighted_kendall, lambda x, y: stats.weightedtau(x, y).statistic),
+}
+
+
+def entry(model, **columns):
+    return {"model": model, "architecture": model, "img_size": 32, "status": "ok", **columns}
+
+
+def sample(seed=0, families=12, size=3, ties=False):
+    """Numbers with a family effect: x, y and families, each [families * size]."""
+    rng = np.random.default_rng(seed)
+    family = np.repeat(np.arange(families), size)
+    x = rng.normal(size=families)[family] + rng.normal(size=len(family))
+    y = 0.5 * x + rng.normal(size=families)[family] + rng.normal(size=len(family))
+    return (x.round(), y.round(), family) if ties else (x, y, family)
+
+
+def test_coefficients_and_p_values_are_scipys():
+    x, y, family = sample()
+    found = correlate(x, y, family, resamples=10, weighted_kendall_resamples=10)
+    for name, expected in {
+        "pearson": stats.pearsonr(x, y),
+        "spearman": stats.spearmanr(x, y),
+        "kendall": stats.kendalltau(x, y),
+    }.items():
+        estimate = getattr(found, name)
+        assert (estimate.value, estimate.p) == (pytest.approx(expected.statistic), pytest.approx(expected.pvalue)), name
+    assert found.weighted_kendall.value == pytest.approx(stats.weightedtau(x, y).statistic)
+    assert found.weighted_kendall.p is None
+    assert (found.n, found.units) == (36, 12)
+
+
+def test_pearson_is_numpys():
+    x, y, family = sample(1)
+    assert correlate(x, y, family, resamples=10).pearson.value == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS)
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize(("families", "size"), [(12, 3), (20, 1)])
+def test_weighted_resamples_equal_a_loop_that_copies_rows(name, ties, families, size):
+    x, y, family = sample(2, families, size, ties)
+    counts = resampling.draw(families, 60, seed=3)
+    table = pd.DataFrame({"x": x, "y": y, "family": family})
+    by_family = dict(list(table.groupby("family")))
+    vectorised, plain = RESAMPLED[name]
+    loop = []
+    for drawn in counts:
+        copies = pd.concat([by_family[i] for i in np.repeat(np.arange(families), drawn)])
+        loop.append(plain(copies["x"].to_numpy(), copies["y"].to_numpy()))
+    np.testing.assert_allclose(vectorised(x, y, counts, family), loop, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS)
+def test_intervals_are_the_percentiles_of_those_resamples(name):
+    x, y, family = sample(4)
+    counts = resampling.draw(12, 200, seed=5)
+    expected = np.quantile(RESAMPLED[name][0](x, y, counts, family), [0.025, 0.975])
+    found = correlate(x, y, family, seed=5, resamples=200, weighted_kendall_resamples=200)
+    assert getattr(found, name).ci == pytest.approx(tuple(expected), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS)
+def test_a_resample_in_which_a_column_is_constant_is_undefined(name):
+    x, y = np.array([0.1, 0.1, 0.1, 0.7]), np.array([1.0, 2.0, 4.0, 3.0])
+    counts = np.array([[2, 1, 1, 0], [1, 1, 1, 1]])
+    found = RESAMPLED[name][0](x, y, counts, np.arange(4))
+    assert np.isnan(found[0])
+    assert np.isfinite(found[1])
+
+
+def test_copies_within_a_family_widen_the_interval_over_families_but_not_over_rows():
+    rng = np.random.default_rng(6)
+    x, y = rng.normal(size=(2, 20))
+    x, y, family = np.repeat(x, 8), np.repeat(y, 8), np.repeat(np.arange(20), 8)
+    clustered = correlate(x, y, family, weighted_kendall_resamples=30)
+    by_row = correlate(x, y, np.arange(160), weighted_kendall_resamples=30)
+    for name in COEFFICIENTS[:3]:
+        widths = [float(np.diff(getattr(c, name).ci)[0]) for c in (clustered, by_row)]
+        assert widths[0] > 2 * widths[1], name
+
+
+def test_a_measure_without_relation_is_outside_the_family_interval_in_about_one_of_twenty_simulations():
+    rng = np.random.default_rng(7)
+    clustered, by_row, simulations = 0, 0, 200
+    family = np.repeat(np.arange(40), 5)
+    for seed in range(simulations):
+        x, y = (rng.normal(size=40)[family] + 0.3 * rng.normal(size=200) for _ in range(2))
+        for unit, rows in ((family, False), (np.arange(200), True)):
+            r = resampling.pearson(x, y, resampling.draw(unit.max() + 1, 400, seed), unit)
+            excluded = not np.quantile(r, 0.025) <= 0 <= np.quantile(r, 0.975)
+            clustered, by_row = clustered + (excluded and not rows), by_row + (excluded and rows)
+    assert clustered / simulations < 0.11
+    assert by_row / simulations > 0.25
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
+    x, y, family = sample(8)
+    first, again, other = (correlate(x, y, family, seed=s, resamples=100) for s in (0, 0, 1))
+    assert first == again
+    assert first.pearson.ci != other.pearson.ci
+
+
+def test_pairs_with_a_missing_or_infinite_value_are_left_out():
+    x, y, family = sample(9)
+    expected = correlate(x[2:], y[2:], family[2:], resamples=50)
+    x[0], y[1] = np.nan, np.inf
+    assert correlate(x, y, family, resamples=50) == expected
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "reason"),
+    [
+        ([], [], "0 rows"),
+        ([1.0, 2.0], [1.0, 2.0], "2 rows"),
+        ([np.nan] * 5, [1.0, 2, 3, 4, 5], "0 rows"),
+        ([2.0] * 5, [1.0, 2, 3, 4, 5], "the measure is constant"),
+        ([8.8 + 1e-12 * i for i in range(5)], [1.0, 2, 3, 4, 5], "the measure is constant"),
+        ([1.0, 2, 3, 4, 5], [50.0] * 5, "the accuracy is constant"),
+    ],
+)
+def test_what_is_undefined_is_none_with_its_reason(x, y, reason):
+    found = correlate(np.array(x), np.array(y), np.arange(len(x)))
+    for name in COEFFICIENTS:
+        estimate = getattr(found, name)
+        assert (estimate.value, estimate.p, estimate.ci) == (None, None, None)
+        assert reason in estimate.reason
+    regression = ols(np.array(x), np.array(y))
+    assert regression.slope is None
+    assert reason in regression.reason
+
+
+def test_too_few_families_give_a_coefficient_but_no_interval():
+    x, y = np.array([1.0, 2, 4, 3]), np.array([1.0, 3, 2, 5])
+    found = correlate(x, y, np.arange(4))
+    assert found.pearson.value == pytest.approx(stats.pearsonr(x, y).statistic)
+    assert found.pearson.ci is None
+    assert f"fewer than {MIN_UNITS}" in found.pearson.reason
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats() | st.floats(-10, 10), st.sampled_from([0.0, 10.0, 55.5, 100.0]) | st.floats(0, 100)),
+        max_size=12,
+    ),
+    st.integers(1, 6),
+)
+def test_any_numbers_give_finite_results_or_none_and_no_warning(pairs, families):
+    x, y = np.array(pairs, dtype=float).reshape(-1, 2).T
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = correlate(x, y, np.arange(len(x)) % families, resamples=40, weighted_kendall_resamples=10)
+        regression = ols(x, y)
+    json.dumps([asdict(found), asdict(regression)], allow_nan=False)
+    for name in COEFFICIENTS:
+        estimate: Estimate = getattr(found, name)
+        assert estimate.value is None or -1 - 1e-9 <= estimate.value <= 1 + 1e-9
+        assert (estimate.value is None) <= (estimate.reason is not None)
+        assert estimate.ci is None or estimate.ci[0] <= estimate.ci[1]
+
+
+def test_regression_is_statsmodels_ols_with_hc3():
+    x, y, _ = sample(10)
+    fit = sm.OLS(y, sm.add_constant(x)).fit(cov_type="HC3", use_t=True)
+    found = ols(x, y)
+    assert (found.intercept, found.slope) == pytest.approx(tuple(fit.params))
+    assert (found.standard_error, found.p, found.r2) == pytest.approx((fit.bse[1], fit.pvalues[1], fit.rsquared))
+    assert found.ci == pytest.approx(tuple(fit.conf_int()[1]))
+    grid = np.array([-1.0, 0.0, 2.0])
+    expected = fit.get_prediction(sm.add_constant(grid)).summary_frame(alpha=0.05)
+    np.testing.assert_allclose(found.band(grid), expected[["mean", "mean_ci_lower", "mean_ci_upper"]].T, rtol=1e-9)
+
+
+def test_hc3_is_the_formula_of_mackinnon_and_white():
+    x, y, _ = sample(11)
+    design = np.column_stack([np.ones_like(x), x])
+    bread = np.linalg.inv(design.T @ design)
+    residual = y - design @ bread @ design.T @ y
+    leverage = np.einsum("ni,ij,nj->n", design, bread, design)
+    covariance = bread @ (design.T * (residual / (1 - leverage)) ** 2) @ design @ bread
+    np.testing.assert_allclose(ols(x, y).covariance, covariance, rtol=1e-9)
+
+
+def test_a_slope_that_one_row_fixes_has_no_error():
+    found = ols(np.array([0.0, 0.0, 0.0, 1.0]), np.array([1.0, 2.0, 3.0, 9.0]))
+    assert found.slope == pytest.approx(7)
+    assert (found.standard_error, found.p, found.ci) == (None, None, None)
+    assert "one row alone" in found.reason
+
+
+def simpson():
+    """Three groups: within each the measure falls with accuracy, over all it rises."""
+    rng = np.random.default_rng(12)
+    rows = [
+        entry(
+            f"a{i}.{g}",
+            architecture=f"a{i}",
+            group=f"{10 ** (g + 1)} images",
+            dsmi_z_y=g + shift,
+            top1=30 * g + 20 - 8 * shift,
+        )
+        for g in range(3)
+        for i, shift in enumerate(rng.uniform(-0.5, 0.5, size=10))
+    ]
+    return rows_frame(rows)
+
+
+def test_simpsons_paradox_shows_as_opposite_signs_pooled_and_within_groups():
+    summary = summarise(simpson(), {})
+    assert summary.correlations["dsmi_z_y"]["top1"].pearson.value > 0.9
+    assert list(summary.within_groups) == ["10 images", "100 images", "1000 images"]
+    for group in summary.within_groups.values():
+        assert group["dsmi_z_y"]["top1"].pearson.value == pytest.approx(-1)
+        assert group["dsmi_z_y"]["top1"].n == 10
+    assert summary.correlations["dsmi_z_y"]["top1"].units == 10
+
+
+def test_one_group_or_none_has_no_within_group_part():
+    rows = simpson()
+    assert groups_of(rows.assign(group="all")) == []
+    assert groups_of(rows.assign(group=None)) == []
+    assert groups_of(rows.assign(group="")) == []
+
+
+def test_measures_and_targets_are_the_columns_that_hold_values():
+    rows = rows_frame(
+        [
+            entry("a", dse_z=1.0, own_measures="mine other", mine=2.0, other=None, top5=90.0, real_top1=80.0),
+            entry("b", own_measures="mine top1", subset_top1=40.0),
+            entry("c", status="failed", csmi_z_y=1.0, top1=5.0),
+        ]
+    )
+    assert measures_of(rows) == ["dse_z", "mine"]
+    assert targets_of(rows) == ["top5", "real_top1"]
+    assert succeeded(rows)["model"].tolist() == ["a", "b"]
+
+
+def test_what_is_no_number_is_missing():
+    rows = pd.DataFrame({"x": [1, None, "word", np.inf, True]})
+    np.testing.assert_array_equal(values(rows, "x"), [1, np.nan, np.nan, np.nan, 1])
+    assert np.isnan(values(rows, "absent")).all()
+
+
+def test_missing_entries_are_the_planned_ones_without_a_row():
+    rows = rows_frame([entry("a"), entry("b", status="failed")])
+    planned = [{"model": "a", "img_size": 32}, {"model": "a", "img_size": 64}, {"model": "b", "img_size": 32}]
+    assert missing_entries(rows, {"entries": planned}) == [{"model": "a", "img_size": 64}]
+    summary = summarise(rows, {"entries": planned})
+    assert summary.models == {"total": 3, "ok": 1, "failed": 1, "missing": 1}
+
+
+def test_the_summary_keeps_its_contract():
+    x, y, family = sample(13, families=8)
+    rows = rows_frame(
+        [
+            entry(f"m{i}", architecture=f"f{f}", dsmi_z_y=a, cse_z=3.0, top1=50 + 5 * b, saturated=i == 2)
+            for i, (a, b, f) in enumerate(zip(x, y, family, strict=True))
+        ]
+        + [entry("broken", status="failed", error_type="ValueError", error_message="no")]
+    )
+    content = json.loads(json.dumps(summarise(rows, {"entries": []}).as_json(), allow_nan=False))
+    assert content["models"] == {"total": 25, "ok": 24, "failed": 1, "missing": 0}
+    found = content["correlations"]["dsmi_z_y"]["top1"]
+    assert found["n"] == 24
+    for name in COEFFICIENTS:
+        low, high = found[name]["ci"]
+        assert low < found[name]["value"] < high
+    assert found["pearson"]["p"] > 0
+    undefined = content["correlations"]["cse_z"]["top1"]["pearson"]
+    assert (undefined["value"], undefined["p"], undefined["ci"]) == (None, None, None)
+    assert content["saturated"] == [{"model": "m2", "img_size": 32}]
+    failure = {"model": "broken", "img_size": 32, "error_type": "ValueError", "error_message": "no"}
+    assert content["failures"] == [failure]
+    assert content["primary"] == {"measure": "dsmi_z_y", "target": "top1"}
+    assert content["resampling"]["unit"] == "architecture"
+    assert content["resampling"]["units"] == 8
