@@ -101,6 +101,15 @@ def load_models(catalog: str | Path, patterns: Sequence[str] = ()) -> list[Model
     return select(entries, patterns, str(catalog))
 
 
+def catalog_sha256(catalog: str | Path) -> str:
+    """Hash of a catalogue: of its file, or of a built-in one's entries."""
+    if str(catalog) in BUILT_IN:
+        content = "\n".join(entry.model_dump_json() for entry in load_models(catalog)).encode()
+    else:
+        content = Path(catalog).read_bytes()
+    return hashlib.sha256(content).hexdigest()
+
+
 def select(entries: Iterable[ModelEntry], patterns: Sequence[str], where: str) -> list[ModelEntry]:
     """The entries that match any pattern; each pattern must match something."""
     entries = list(entries)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_catalog.errors import InputError
+from data_catalog.models import catalog_sha256
 from pipeline.config import RunConfig, differences
 from pipeline.plan import Plan
 from pipeline.provenance import git_commit, library_versions
@@ -93,13 +94,14 @@ def open_out(plan: Plan) -> dict[str, Any]:
         "n_classes": plan.subset.n_classes,
         "seed": config.subset.seed,
     }
-    return save_record(out, config, config.catalog, subset, list(entries.values()), stored)
+    catalog = {"name": config.catalog, "sha256": catalog_sha256(config.catalog)}
+    return save_record(out, config, catalog, subset, list(entries.values()), stored)
 
 
 def save_record(
     out: Path,
     config: RunConfig,
-    catalog: str,
+    catalog: Mapping[str, Any],
     subset: Mapping[str, Any],
     entries: Sequence[Mapping[str, Any]],
     stored: Mapping[str, Any] | None,
@@ -110,7 +112,7 @@ def save_record(
     record = {
         "config": config.model_dump(mode="json"),
         "identity": config.identity(),
-        "catalog": {"name": catalog},
+        "catalog": dict(catalog),
         "subset": dict(subset),
         "entries": list(entries),
         "versions": library_versions(),
@@ -121,6 +123,11 @@ def save_record(
     }
     write_run(out, record)
     return read_run(out)
+
+
+def touch_record(out: Path) -> None:
+    """Note in run.json that rows have changed."""
+    write_run(out, read_run(out) | {"updated_at": datetime.now(UTC).isoformat(timespec="seconds")})
 
 
 def make_writable(out: Path) -> None:

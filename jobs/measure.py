@@ -24,16 +24,7 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         raise InputError("--measure calls f(Z, labels): give the labels' file too")
     try:
         own = [load_measure(spec, COLUMN_NAMES) for spec in settings.own]
-        values: dict[str, float | bool] = measure_all(
-            Z,
-            y,
-            sigma=settings.sigma,
-            t=settings.t,
-            repetitions=settings.repetitions,
-            seed=settings.seed,
-            bins=settings.bins,
-            null_permutations=settings.null_permutations,
-        )
+        values: dict[str, float | bool] = measure_all(Z, y, **settings.arguments())
         if y is not None:
             values |= {measure.name: measure.value(Z, y) for measure in own}
     except ValueError as error:

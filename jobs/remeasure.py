@@ -9,7 +9,7 @@ from rich.console import Console
 
 from data_catalog.errors import InputError
 from jobs.clusters import open_cluster
-from jobs.folder import entry_states, make_writable, refuse_mixture, save_record
+from jobs.folder import entry_states, make_writable, refuse_mixture, save_record, touch_record
 from jobs.progress import counted, follow, plain
 from jobs.run import conclude
 from pipeline.config import MeasureSettings, RunConfig, content_hash, validated
@@ -72,7 +72,7 @@ def remeasure(source: Path, into: Path | None, changes: dict[str, Any], console:
     entries = [
         {"model": j.source["model"], "img_size": j.source["img_size"], "slug": j.slug, "row_id": j.row_id} for j in jobs
     ]
-    save_record(out, config, record["catalog"]["name"], record["subset"], entries, stored, embeddings_from=origin)
+    save_record(out, config, record["catalog"], record["subset"], entries, stored, embeddings_from=origin)
     done = {state.slug for state in entry_states(out, entries)[0] if state.state == "ok"}
     todo = [job for job in jobs if job.slug not in done]
     if left_out:
@@ -86,6 +86,7 @@ def remeasure(source: Path, into: Path | None, changes: dict[str, Any], console:
         plain(console, f"{counted(len(todo), 'embedding')} to measure")
         with open_cluster(config.compute) as client:
             follow(remeasure_entries(client, config, todo), len(todo), console)
+        touch_record(out)
     return conclude(out, {job.slug for job in jobs}, started, console)
 
 

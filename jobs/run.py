@@ -10,7 +10,7 @@ from rich.console import Console
 
 from data_catalog.models import find_entries
 from jobs.clusters import open_cluster
-from jobs.folder import entry_states, open_out, refuse_remeasured
+from jobs.folder import entry_states, open_out, refuse_remeasured, touch_record
 from jobs.progress import counted, duration, follow, plain
 from pipeline.config import RunConfig
 from pipeline.plan import Job, Plan, make_plan
@@ -91,6 +91,7 @@ def _compute(plan: Plan, todo: Sequence[Job], console: Console) -> int:
             workers = counted(sum(client.nthreads().values()), "worker")
             plain(console, f"{workers}; Dask dashboard: {client.dashboard_link}")
             follow(run_entries(client, plan, todo), len(todo), console)
+        touch_record(out)
     return conclude(out, {job.slug for job in plan.jobs}, started, console)
 
 

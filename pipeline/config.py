@@ -40,6 +40,10 @@ class MeasureSettings(_Settings):
     null_permutations: int = Field(default=10, ge=1)
     own: tuple[str, ...] = ()
 
+    def arguments(self) -> dict[str, Any]:
+        """The settings as keyword arguments of ``measure_all``."""
+        return self.model_dump(exclude={"own"})
+
     @field_validator("sigma", mode="before")
     @classmethod
     def _default_sigma(cls, value: Any) -> Any:
@@ -107,7 +111,10 @@ def resolve_config(command_line: Mapping[str, Any], file: Path | None = None) ->
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InputError(f"{file}: cannot be read as TOML: {error}") from None
         validated(RunConfig, settings, str(file))
-    return validated(RunConfig, _merged(settings, command_line), "settings")
+    config = validated(RunConfig, _merged(settings, command_line), "settings")
+    if Path(config.catalog).is_file():  # run.json must find it again from any folder
+        config = config.model_copy(update={"catalog": str(Path(config.catalog).absolute())})
+    return config
 
 
 def validated(kind: type[Settings], settings: Mapping[str, Any], where: str) -> Settings:

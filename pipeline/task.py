@@ -157,20 +157,8 @@ def measure_row(row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame
     labels = subset["label"].to_numpy()
     row.update(n_samples=len(labels), n_classes=len(np.unique(labels)), embedding_dim=embedding.shape[1])
     row["sigma"] = settings.sigma if settings.sigma is not None else float(np.sqrt(embedding.shape[1]))
-    row.update(
-        measure_all(
-            embedding,
-            labels,
-            input_clusters=subset["input_cluster"].to_numpy(),
-            image_ids=subset["number"].to_numpy(),
-            sigma=settings.sigma,
-            t=settings.t,
-            repetitions=settings.repetitions,
-            seed=settings.seed,
-            bins=settings.bins,
-            null_permutations=settings.null_permutations,
-        )
-    )
+    clusters, images = subset["input_cluster"].to_numpy(), subset["number"].to_numpy()
+    row.update(measure_all(embedding, labels, input_clusters=clusters, image_ids=images, **settings.arguments()))
     measures = [load_measure(spec) for spec in settings.own]
     row.update({measure.name: measure.value(embedding, labels) for measure in measures})
     row["own_measures"] = " ".join(measure.name for measure in measures)
@@ -213,7 +201,7 @@ def _carried(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
 
 
 def _settings(settings: MeasureSettings) -> dict[str, Any]:
-    return settings.model_dump(exclude={"own"}) | {"own_measures": ""}
+    return settings.arguments() | {"own_measures": ""}
 
 
 def _finished(out: Path, slug: str, name: str, row: dict[str, Any], fill: Callable[[dict[str, Any]], None]) -> Done:

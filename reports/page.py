@@ -193,9 +193,9 @@ def _within_cell(correlation: Correlation | None) -> dict[str, str]:
 def _model_table(ok: pd.DataFrame, summary: Summary, targets: list[str]) -> dict[str, Any]:
     """Every measured model, the most accurate first."""
     numbers = {
-        "d": ("embedding_dim", 0),
-        **{wording.measure_title(m): (m, 3) for m in summary.correlations},
         **{f"{wording.target_title(t)} (%)": (t, 1) for t in targets},
+        **{wording.measure_title(m): (m, 3) for m in summary.correlations},
+        "d": ("embedding_dim", 0),
         "Median distance / sigma": ("median_distance_over_sigma", 2),
     }
     columns = {title: (values(ok, name), digits) for title, (name, digits) in numbers.items()}

@@ -90,7 +90,9 @@ def test_the_page_is_well_formed_and_leads_with_the_answer(usual):
     assert page.open == []
     r = wording.fixed(summary["correlations"]["dsmi_z_y"]["top1"]["pearson"]["value"])
     assert f"Across 10 models, DSMI(Z;Y) and top-1 accuracy correlate with Pearson r = {r} (95%" in plain(page.text)
-    assert f"Pearson r = {r} (95%" in markdown
+    assert re.search(
+        rf"^\*\*Across 10 models, .* r = {re.escape(r)} \(95%.*\*\*\n\nWithin its 2 groups", markdown, re.MULTILINE
+    )
     assert summary["lead"].startswith("Across 10 models")
 
 

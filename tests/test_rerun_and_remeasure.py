@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors
 from conftest import SMALL_ZOO, Command
 
 from pipeline.measures import measure_all
@@ -140,3 +141,21 @@ def test_kept_embeddings_give_the_measures_of_other_settings(run_copy: Path, tmp
     expected = measure_all(np.load(path), subset["label"], input_clusters=subset["input_cluster"], sigma=3)
     row = read_results(tmp_path / "again").set_index("model").loc["test_vit.900x5"]
     assert all(row[name] == pytest.approx(value, abs=1e-9) for name, value in expected.items())
+
+
+def test_rerun_finds_a_catalogue_of_ones_own_from_any_folder(
+    small_run: Path, cache: Path, tmp_path: Path, dsmi_zoo: Command
+) -> None:
+    for path in (cache / "weights").glob("*.safetensors"):
+        with safetensors.safe_open(path, framework="np") as file:
+            if file.metadata()["model"] == "test_resnet.900x5@32":
+                shutil.copy(path, tmp_path / "good.safetensors")
+    (tmp_path / "mine.csv").write_text(
+        "model,architecture,checkpoint,model_kwargs,img_size,top1\n"
+        'good,test_resnet,good.safetensors,"{""num_classes"": 10}",32,90\n'
+    )
+    dsmi_zoo("run", "--catalog", "mine.csv", "--out", "out", cwd=tmp_path)
+    before = finished(tmp_path / "out")
+    dsmi_zoo("rerun", "good", "--out", tmp_path / "out")
+    assert (finished(tmp_path / "out") > before).all()
+    assert len(read_run(tmp_path / "out")["catalog"]["sha256"]) == 64
