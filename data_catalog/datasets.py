@@ -1,18 +1,22 @@
 """Labelled images: every data set looks the same from here on."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from PIL import Image
 
 from data_catalog.errors import InputError
+from data_catalog.image_files import read_image
+
+Part = Literal["train", "test", "validation"]
 
 
 class LabelledImages(Protocol):
-    """A data set, or one part of it: ``len(names) == len(labels)`` images."""
+    """Images with classes, all of a data set or some."""
 
     @property
     def name(self) -> str:
@@ -20,27 +24,44 @@ class LabelledImages(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The images' names."""
+        """The images' names, which differ from each other."""
 
     @property
     def labels(self) -> np.ndarray:
         """The images' classes, int64 [n]."""
 
+    @property
+    def class_names(self) -> dict[int, str]:
+        """The classes' names."""
+
+    @property
+    def classifier_width(self) -> int | None:
+        """How many outputs a classifier must have for its argmax to be a label; None if that cannot be told."""
+
     def image(self, number: int) -> Image.Image:
-        """The image as RGB."""
+        """The image as RGB, upright, 8 bits a channel."""
 
     def fingerprint(self, number: int) -> str:
         """A hash that changes when the image's content does."""
 
+    def take(self, numbers: np.ndarray) -> Self:
+        """Only these images, in this order."""
+
 
 @dataclass(frozen=True)
 class Digits:
-    """One part of scikit-learn's handwritten digits."""
+    """Scikit-learn's handwritten digits, uint8 [n, 8, 8]."""
 
     name: str
     names: tuple[str, ...]
     labels: np.ndarray
     pixels: np.ndarray
+    classifier_width: int | None = 10
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """The digits."""
+        return {digit: str(digit) for digit in range(10)}
 
     def image(self, number: int) -> Image.Image:
         """The digit as white ink on black, RGB, 8 x 8 pixels."""
@@ -50,23 +71,99 @@ class Digits:
         """SHA-256 of the pixels."""
         return hashlib.sha256(self.pixels[number].tobytes()).hexdigest()
 
+    def take(self, numbers: np.ndarray) -> Self:
+        """Only these images, in this order."""
+        names = tuple(self.names[i] for i in numbers)
+        return replace(self, names=names, labels=self.labels[numbers], pixels=self.pixels[numbers])
 
-DATASETS = ("digits",)
-Part = Literal["train", "test", "validation"]
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files below one folder; ``names`` are their paths in it, so they hold on every machine."""
+
+    name: str
+    root: Path
+    names: tuple[str, ...]
+    labels: np.ndarray
+    class_names: dict[int, str]
+    classifier_width: int | None = None
+
+    def path(self, number: int) -> Path:
+        """Where the image stands."""
+        return self.root / self.names[number]
+
+    def image(self, number: int) -> Image.Image:
+        """The image as RGB, upright, 8 bits a channel."""
+        return read_image(self.path(number))
+
+    def fingerprint(self, number: int) -> str:
+        """SHA-256 of the file."""
+        try:
+            with self.path(number).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"{self.path(number)}: cannot be read: {error.strerror}") from None
+
+    def take(self, numbers: np.ndarray) -> Self:
+        """Only these images, in this order."""
+        return replace(self, names=tuple(self.names[i] for i in numbers), labels=self.labels[numbers])
+
+
+DATASETS = {
+    "digits": "scikit-learn's handwritten digits; no --data-root",
+    "imagenet": "ImageNet validation images: a torchvision root, a folder of synset folders, or Kaggle's flat val/",
+    "imagefolder": "a folder with one folder of images a class",
+    "csv": "a folder of images with a labels.csv of the columns image,label",
+}
 
 
 @cache
-def open_dataset(name: str, part: Part = "validation") -> LabelledImages:
-    """A data set by its name; ``part`` is ``validation`` (what embeddings are taken of), ``train`` or ``test``.
+def open_dataset(
+    name: str, root: Path | None = None, part: Part = "validation", allow_train_images: bool = False
+) -> LabelledImages:
+    """A data set by its name.
+
+    Parameters
+    ----------
+    name
+        One of ``DATASETS``, or ``timm:NAME`` for what ``timm.data.create_dataset`` opens.
+    root
+        Where the images are; every data set but ``digits`` needs it.
+    part
+        ``validation`` is what embeddings are taken of; only ``digits`` has the others.
+    allow_train_images
+        Accept files of an ``imagenet`` folder whose names say that they are training images.
 
     Raises
     ------
     InputError
-        For an unknown data set.
+        For an unknown data set, a folder that is not there, or one that does not hold what it should.
     """
-    if name != "digits":
-        raise InputError(f"unknown data set {name!r}; there is: {', '.join(DATASETS)}")
-    from data_catalog.digits import digits_split
+    if name == "digits":
+        from data_catalog.digits import digits_split
 
-    pixels, labels, numbers = digits_split(part)
-    return Digits(f"{name}/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels)
+        pixels, labels, numbers = digits_split(part)
+        return Digits(f"digits/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels)
+    if name not in DATASETS and not name.startswith("timm:"):
+        raise InputError(f"unknown data set {name!r}; there are: {', '.join(DATASETS)}, timm:NAME")
+    if root is None:
+        raise InputError(f"the data set {name} needs --data-root, the folder that its images are in")
+    if not root.is_dir():
+        raise InputError(f"--data-root {root} is no folder")
+    if name == "imagenet":
+        from data_catalog.imagenet import open_imagenet
+
+        return open_imagenet(root, allow_train_images)
+    if name == "imagefolder":
+        from data_catalog.image_files import list_class_folders
+
+        names, labels, class_names = list_class_folders(root)
+        return ImageFiles(name, root, names, labels, dict(enumerate(class_names)))
+    if name == "csv":
+        from data_catalog.image_files import list_labels_file
+
+        names, labels, class_names = list_labels_file(root)
+        return ImageFiles(name, root, names, labels, dict(enumerate(class_names)))
+    from data_catalog.timm_datasets import open_timm_dataset
+
+    return open_timm_dataset(name.removeprefix("timm:"), root)

@@ -1,6 +1,7 @@
 """The shared subset: the same images, in the same order, for every model on every machine."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,73 +13,103 @@ from data_catalog.errors import InputError
 
 @dataclass(frozen=True)
 class Subset:
-    """Which images of a data set are embedded.
+    """The images that are embedded, sorted by class and name.
+
+    An embedding has ``repeats`` rows an image, one after the other; each has a seed for its random crop.
 
     Attributes
     ----------
-    numbers : int64 [n]
-        Each image's number in its data set.
-    labels : int64 [n]
-    names : n names of images
+    images : the n chosen images
+    repeats : int
+    seed : int
     digest : str
-        Hash of names, contents and labels.
+        Hash of names, contents, labels and, where crops are random, of their seeds.
     """
 
-    dataset: str
-    numbers: np.ndarray
-    labels: np.ndarray
-    names: tuple[str, ...]
+    images: LabelledImages
+    repeats: int
+    seed: int
     digest: str
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The images' classes, int64 [n]."""
+        return self.images.labels
 
     @property
     def n_classes(self) -> int:
         """How many classes the subset holds."""
         return len(np.unique(self.labels))
 
+    def crop_seed(self, number: int, repeat: int) -> int:
+        """The seed of one random crop: it follows from the image's name, so other images do not change it."""
+        text = f"{self.seed}\t{self.images.names[number]}\t{repeat}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
     def table(self) -> pd.DataFrame:
-        """One row an image, in the embedding's order."""
-        return pd.DataFrame({"image": self.names, "label": self.labels, "number": self.numbers})
+        """One row for each row of an embedding: ``image`` (name), ``label``, ``number`` (of the image), ``repeat``."""
+        number = np.repeat(np.arange(len(self.labels)), self.repeats)
+        repeat = np.tile(np.arange(self.repeats), len(self.labels))
+        names = np.array(self.images.names, dtype=object)[number]
+        return pd.DataFrame({"image": names, "label": self.labels[number], "number": number, "repeat": repeat})
 
 
-def select_subset(images: LabelledImages, images_per_class: int | None = None, seed: int = 0) -> Subset:
-    """Choose images, sorted by label, then name.
+def select_subset(
+    images: LabelledImages,
+    *,
+    classes: Sequence[int] | None = None,
+    images_per_class: int | None = None,
+    repeats: int = 1,
+    seed: int = 0,
+) -> Subset:
+    """Choose images, sorted by class, then name.
 
     The choice depends on names and seed, not on the order in which the data set lists its images.
 
     Parameters
     ----------
+    classes
+        Only images with these labels; None takes all.
     images_per_class
-        So many of every class, drawn without replacement; None takes all images.
+        So many of every class, drawn without replacement; None takes all.
+    repeats
+        How many random crops of each image there are.
 
     Raises
     ------
     InputError
         When a class has too few images, or there are fewer than two classes.
     """
-    order = np.lexsort((np.array(images.names), images.labels))
-    classes, counts = np.unique(images.labels, return_counts=True)
-    if len(classes) < 2:
-        raise InputError(f"{images.name} has {len(classes)} class; at least two are needed")
+    order = np.lexsort((np.array(images.names, dtype=str), images.labels))
+    if classes is not None:
+        absent = sorted(set(classes) - set(images.labels.tolist()))
+        if absent:
+            raise InputError(f"{images.name} has no image of class {absent[0]} ({len(absent)} of {len(classes)} absent)")
+        order = order[np.isin(images.labels[order], list(classes))]
+    labels = images.labels[order]
+    present, counts = np.unique(labels, return_counts=True)
+    if len(present) < 2:
+        raise InputError(f"{images.name}: {len(present)} class is chosen; at least two are needed")
     if images_per_class is not None:
-        if images_per_class < 2:
-            raise InputError(f"images per class must be at least 2, not {images_per_class}")
         if counts.min() < images_per_class:
-            poorest = classes[counts.argmin()]
+            poorest, has = int(present[counts.argmin()]), int(counts.min())
             raise InputError(
-                f"class {poorest} of {images.name} has only {counts.min()} images; ask for at most that many per class"
+                f"class {images.class_names.get(poorest, poorest)} of {images.name} has only {has} images, "
+                f"not {images_per_class}; ask for at most {has} images per class"
             )
         keep = [
             np.sort(
                 np.random.default_rng([seed, int(label)]).choice(
-                    np.flatnonzero(images.labels[order] == label), images_per_class, replace=False
+                    np.flatnonzero(labels == label), images_per_class, replace=False
                 )
             )
-            for label in classes
+            for label in present
         ]
         order = order[np.concatenate(keep)]
-    names = tuple(images.names[i] for i in order)
-    labels = images.labels[order]
+    chosen = images.take(order)
     content = hashlib.sha256(images.name.encode())
-    for number, name, label in zip(order, names, labels, strict=True):
-        content.update(f"\n{name}\t{label}\t{images.fingerprint(int(number))}".encode())
-    return Subset(images.name, order.astype(np.int64), labels.astype(np.int64), names, content.hexdigest()[:16])
+    for number, (name, label) in enumerate(zip(chosen.names, chosen.labels, strict=True)):
+        content.update(f"\n{name}\t{label}\t{chosen.fingerprint(number)}".encode())
+    if repeats > 1:
+        content.update(f"\nrepeats {repeats}, seed {seed}".encode())
+    return Subset(chosen, repeats, seed, content.hexdigest()[:16])

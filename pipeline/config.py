@@ -25,8 +25,13 @@ class SubsetSettings(_Settings):
     """Which images are embedded."""
 
     dataset: str = "digits"
+    data_root: Path | None = None
+    classes: str | None = None
     images_per_class: int | None = Field(default=None, ge=2)
+    repeats: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0)
+    allow_train_images: bool = False
+    skip_bad_images: bool = False
 
 
 class MeasureSettings(_Settings):

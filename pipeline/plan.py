@@ -8,11 +8,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from data_catalog.datasets import open_dataset
+from data_catalog.datasets import LabelledImages, open_dataset
 from data_catalog.errors import InputError
+from data_catalog.imagenet import PRESETS
 from data_catalog.models import ModelEntry, Preprocessing, load_models
 from data_catalog.subset import Subset, select_subset
-from pipeline.config import MeasureSettings, RunConfig, content_hash
+from pipeline.config import MeasureSettings, RunConfig, SubsetSettings, content_hash
 from pipeline.measures.registry import load_measure
 from pipeline.schema import COLUMN_NAMES
 from pipeline.store import write_atomically
@@ -74,7 +75,7 @@ def make_plan(config: RunConfig) -> Plan:
     taken = sorted({name for entry in entries for name in entry.extras} & COLUMN_NAMES)
     if taken:
         raise InputError(f"{config.catalog}: the column {taken[0]!r} is one that the run fills; rename it")
-    subset = open_subset(config)
+    subset = open_subset(config.subset)
     cache = config.compute.cache
     jobs: dict[str, Job] = {}
     for entry, timm_weights in _resolved(entries):
@@ -104,12 +105,40 @@ def make_plan(config: RunConfig) -> Plan:
     return Plan(config, subset, tuple(jobs.values()))
 
 
-def open_subset(config: RunConfig, part: str = "validation") -> Subset:
-    """The images of one part of the run's data set; only the validation part is thinned out by the settings."""
-    images = open_dataset(config.subset.dataset, part)
-    if part == "validation":
-        return select_subset(images, config.subset.images_per_class, config.subset.seed)
-    return select_subset(images)
+def open_subset(settings: SubsetSettings) -> Subset:
+    """The images that the settings choose.
+
+    Raises
+    ------
+    InputError
+        For an unknown data set or class, a folder that is not what it should be, too few images.
+    """
+    images = open_dataset(settings.dataset, settings.data_root, allow_train_images=settings.allow_train_images)
+    return select_subset(
+        images,
+        classes=_class_numbers(settings.classes, images),
+        images_per_class=settings.images_per_class,
+        repeats=settings.repeats,
+        seed=settings.seed,
+    )
+
+
+def _class_numbers(classes: str | None, images: LabelledImages) -> tuple[int, ...] | None:
+    """A preset, or a list of classes by name or number, as labels."""
+    if classes is None or classes == "all":
+        return None
+    if classes in PRESETS:
+        if images.classifier_width != 1000:
+            raise InputError(f"--classes {classes} names ImageNet classes; {images.name} has others")
+        return PRESETS[classes]
+    number = {name: label for label, name in images.class_names.items()}
+    chosen = []
+    for part in (p.strip() for p in classes.split(",")):
+        if part not in number and not (part.isdecimal() and int(part) in images.class_names):
+            known = ", ".join([*PRESETS, "all", *list(number)[:3]])
+            raise InputError(f"--classes: {images.name} has no class {part!r}; there are {known} ...")
+        chosen.append(number[part] if part in number else int(part))
+    return tuple(chosen)
 
 
 def measures_identity(settings: MeasureSettings) -> dict[str, Any]:

@@ -210,7 +210,7 @@ def read_subset(out: Path) -> pd.DataFrame:
 def subset_is_stored(out: Path, subset: Subset) -> bool:
     """Whether ``OUT/subset.parquet`` can be read and holds this subset."""
     try:
-        return read_subset(out)[["image", "label", "number"]].equals(subset.table())
+        return read_subset(out)[["image", "label", "number", "repeat"]].equals(subset.table())
     except (OSError, ValueError, KeyError, pa.ArrowException):
         return False
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_catalog.datasets import open_dataset
+from data_catalog.datasets import Part, open_dataset
 from data_catalog.models import ModelEntry
-from data_catalog.subset import Subset
+from data_catalog.subset import Subset, select_subset
 from pipeline.config import MeasureSettings, RunConfig
 from pipeline.measures import cluster_inputs, measure_all
 from pipeline.measures.registry import DIAGNOSTICS, MEASURES, load_measure
-from pipeline.plan import Job, open_subset
+from pipeline.plan import Job
 from pipeline.provenance import library_versions
 from pipeline.schema import COLUMNS
 from pipeline.store import (
@@ -67,16 +67,15 @@ def prepare_subset(out: Path, subset: Subset, seed: int) -> None:
     """Write ``OUT/subset.parquet``: the images, their labels, and the clusters of the inputs; unless it is there."""
     if subset_is_stored(out, subset):
         return
-    images = open_dataset(*subset.dataset.split("/"))
-    clusters = cluster_inputs(input_vectors(images, subset.numbers), subset.n_classes, seed)
-    write_subset(out, subset.table().assign(input_cluster=clusters))
+    table = subset.table()
+    clusters = cluster_inputs(input_vectors(subset.images), subset.n_classes, seed)
+    write_subset(out, table.assign(input_cluster=clusters[table["number"]]))
 
 
 def prepare_view(job: Job, subset: Subset) -> Path:
     """Make the view that the entry needs."""
-    images = open_dataset(*subset.dataset.split("/"))
     assert job.entry.img_size is not None
-    return make_view(job.view, images, subset.numbers, job.entry.img_size, job.preprocessing)
+    return make_view(job.view, subset, job.entry.img_size, job.preprocessing)
 
 
 def prepare_weights(job: Job, config: RunConfig) -> Path | None:
@@ -91,12 +90,12 @@ def prepare_weights(job: Job, config: RunConfig) -> Path | None:
     )
 
 
-def _training_part(job: Job, config: RunConfig, part: str) -> tuple[np.ndarray, np.ndarray]:
-    subset = open_subset(config, part)
+def _training_part(job: Job, config: RunConfig, part: Part) -> tuple[np.ndarray, np.ndarray]:
+    assert job.entry.recipe is not None
     assert job.entry.img_size is not None
+    subset = select_subset(open_dataset(job.entry.recipe.dataset, part=part))
     path = view_path(config.compute.cache, subset.digest, job.entry.img_size, job.preprocessing)
-    images = open_dataset(*subset.dataset.split("/"))
-    make_view(path, images, subset.numbers, job.entry.img_size, job.preprocessing)
+    make_view(path, subset, job.entry.img_size, job.preprocessing)
     return open_view(path), subset.labels
 
 

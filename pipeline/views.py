@@ -1,6 +1,9 @@
 """Views: the subset's images, cropped and resized once for each distinct preprocessing, shared by all models."""
 
 import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,12 @@ from PIL import Image
 
 from data_catalog.datasets import LabelledImages
 from data_catalog.models import Preprocessing
+from data_catalog.subset import Subset
 from pipeline.config import content_hash
 
 CLUSTER_SIDE = 64  # the paper's script shrinks the inputs to 64 x 64 before it clusters them
+PAPER_SCALE = (0.6, 1.6)  # of the paper's random crops
+STALE_S = 120.0  # a lock without a heartbeat for so long was left by a process that died
 
 
 def view_path(cache: Path, subset_digest: str, img_size: int, preprocessing: Preprocessing) -> Path:
@@ -20,15 +26,73 @@ def view_path(cache: Path, subset_digest: str, img_size: int, preprocessing: Pre
     return cache / "views" / f"{content_hash(subset_digest, img_size, crop)}.npy"
 
 
-def make_view(
-    path: Path, images: LabelledImages, numbers: np.ndarray, img_size: int, preprocessing: Preprocessing
-) -> Path:
-    """Write the view as uint8 [n, h, w, 3], unless it is there, and return its path.
+def make_view(path: Path, subset: Subset, img_size: int, preprocessing: Preprocessing) -> Path:
+    """Write the view as uint8 [n * repeats, h, w, 3], unless it is there, and return its path.
 
-    Pixels are those of timm's evaluation transform (``timm.data.create_transform``) before normalisation.
+    Pixels are those of timm's evaluation transform (``timm.data.create_transform``) before normalisation; the crop
+    mode ``paper`` is the paper's random crop, seeded by image and repeat. However many processes ask for it at the
+    same moment, one makes it and the others wait.
     """
-    if path.exists():
-        return path
+    with _exclusively(path) as heartbeat:
+        if path.exists():
+            return path
+        crop = _paper_crop(img_size) if preprocessing.crop_mode == "paper" else _timm_crop(img_size, preprocessing)
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+        try:
+            shape = (len(subset.labels) * subset.repeats, img_size, img_size, 3)
+            view = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            for number in range(len(subset.labels)):
+                image = subset.images.image(number)
+                for repeat in range(subset.repeats):
+                    seed = subset.crop_seed(number, repeat)
+                    view[number * subset.repeats + repeat] = crop(image, seed)
+                heartbeat()
+            view.flush()
+            del view
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def open_view(path: Path) -> np.ndarray:
+    """A view, memory-mapped: uint8 [n, h, w, 3]."""
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def drop_oldest_views(cache: Path, limit_gb: float, keep: set[Path]) -> list[Path]:
+    """Remove views that nobody needs, least recently made first, until the others take at most ``limit_gb``."""
+    views = sorted((cache / "views").glob("*.npy"), key=lambda path: path.stat().st_mtime)
+    size = sum(path.stat().st_size for path in views)
+    dropped = []
+    for path in views:
+        if size <= limit_gb * 1e9:
+            break
+        if path not in keep:
+            size -= path.stat().st_size
+            path.unlink()
+            dropped.append(path)
+    return dropped
+
+
+def input_vectors(images: LabelledImages) -> np.ndarray:
+    """The inputs X as vectors to be clustered: float32 [n, 64 * 64 * 3] in 0 to 1, each image squashed."""
+    size = (CLUSTER_SIDE, CLUSTER_SIDE)
+    count = len(images.labels)
+    shrunk = [np.asarray(images.image(n).resize(size, Image.Resampling.BICUBIC)) for n in range(count)]
+    return np.stack(shrunk).reshape(count, -1).astype(np.float32) / 255
+
+
+def view_vectors(view: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """The paper's X: a view's normalised crops shrunk to 64 x 64 (nearest) and flattened, float32 [n, 3 * 64 * 64]."""
+    side = view.shape[1]
+    nearest = np.floor(np.arange(CLUSTER_SIDE) * (side / CLUSTER_SIDE)).astype(int)
+    shrunk = view[:, nearest][:, :, nearest].astype(np.float32) / 255
+    normalised = (shrunk - np.float32(mean)) / np.float32(std)
+    return normalised.transpose(0, 3, 1, 2).reshape(len(view), -1)
+
+
+def _timm_crop(img_size: int, preprocessing: Preprocessing) -> Callable[[Image.Image, int], np.ndarray]:
     from timm.data import create_transform
 
     transform = create_transform(
@@ -39,27 +103,57 @@ def make_view(
         crop_pct=preprocessing.crop_pct,
         crop_mode=preprocessing.crop_mode,
     )
+    return lambda image, seed: np.asarray(transform(image)).transpose(1, 2, 0)
+
+
+def _paper_crop(img_size: int) -> Callable[[Image.Image, int], np.ndarray]:
+    import torch
+    from torchvision import transforms
+
+    bicubic = transforms.InterpolationMode.BICUBIC
+    transform = transforms.Compose(
+        [
+            transforms.Resize(img_size, interpolation=bicubic),
+            transforms.RandomResizedCrop(img_size, scale=PAPER_SCALE, interpolation=bicubic),
+        ]
+    )
+
+    def crop(image: Image.Image, seed: int) -> np.ndarray:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return np.asarray(transform(image))
+
+    return crop
+
+
+@contextmanager
+def _exclusively(path: Path) -> Iterator[Callable[[], None]]:
+    """Hold ``path``'s lock; the heartbeat that it yields must be called at least every ``STALE_S`` seconds.
+
+    Exclusive creation instead of flock, which parallel file systems may grant to everyone.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    lock = path.with_suffix(".lock")
+    while not path.exists():
+        try:
+            lock.touch(exist_ok=False)
+            break
+        except FileExistsError:
+            _remove_if_stale(lock)
+            time.sleep(0.1)
+    else:
+        yield lambda: None
+        return
     try:
-        view = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(numbers), img_size, img_size, 3))
-        for row, number in enumerate(numbers):
-            view[row] = np.asarray(transform(images.image(int(number)))).transpose(1, 2, 0)
-        view.flush()
-        del view
-        temporary.replace(path)
+        yield lock.touch
     finally:
-        temporary.unlink(missing_ok=True)
-    return path
+        lock.unlink(missing_ok=True)
 
 
-def open_view(path: Path) -> np.ndarray:
-    """A view, memory-mapped: uint8 [n, h, w, 3]."""
-    return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-def input_vectors(images: LabelledImages, numbers: np.ndarray) -> np.ndarray:
-    """The inputs X as vectors to be clustered: float32 [n, 64 * 64 * 3] in 0 to 1."""
-    size = (CLUSTER_SIDE, CLUSTER_SIDE)
-    shrunk = [np.asarray(images.image(int(n)).resize(size, Image.Resampling.BICUBIC)) for n in numbers]
-    return np.stack(shrunk).reshape(len(numbers), -1).astype(np.float32) / 255
+def _remove_if_stale(lock: Path) -> None:
+    try:
+        stale = time.time() - lock.stat().st_mtime > STALE_S
+    except FileNotFoundError:
+        return
+    if stale:
+        lock.unlink(missing_ok=True)
