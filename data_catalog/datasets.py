@@ -158,12 +158,12 @@ def open_dataset(
         from data_catalog.image_files import list_class_folders
 
         names, labels, class_names = list_class_folders(root)
-        return ImageFiles(name, root, names, labels, dict(enumerate(class_names)))
+        return ImageFiles(name, root, names, labels, dict(enumerate(class_names)), len(class_names))
     if name == "csv":
         from data_catalog.image_files import list_labels_file
 
         names, labels, class_names = list_labels_file(root)
-        return ImageFiles(name, root, names, labels, dict(enumerate(class_names)))
+        return ImageFiles(name, root, names, labels, dict(enumerate(class_names)), len(class_names))
     from data_catalog.timm_datasets import open_timm_dataset
 
     return open_timm_dataset(name.removeprefix("timm:"), root)

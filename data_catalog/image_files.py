@@ -2,7 +2,8 @@
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,21 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def unreadable(paths: Sequence[Path], threads: int = 4) -> dict[int, str]:
+    """Which of the images cannot be decoded, by their place among ``paths``, and why."""
+
+    def problem(path: Path) -> str | None:
+        try:
+            read_image(path)
+        except InputError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = pool.map(problem, paths)
+    return {number: text for number, text in enumerate(found) if text is not None}
 
 
 def list_class_folders(root: Path) -> Listing:

@@ -25,7 +25,7 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     crop_pct: float = Field(gt=0)
-    crop_mode: Literal["center", "squash", "border"] = "center"
+    crop_mode: Literal["center", "squash", "border", "paper"] = "center"
     interpolation: Literal["bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"] = "bicubic"
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

@@ -55,6 +55,9 @@ def measure_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+SUBSET_NAMES = (
+    "dataset", "data_root", "classes", "images_per_class", "repeats", "allow_train_images", "skip_bad_images",
+)  # fmt: skip
 MEASURE_NAMES = ("sigma", "t", "repetitions", "seed", "bins", "null_permutations", "own")
 
 
@@ -101,10 +104,16 @@ def cli() -> None:
 @catalog_options
 @click.option("--out", type=PATH, help="The run's directory.  [default: runs/<catalog>]")
 @click.option("--config", "file", type=PATH, help="Settings in TOML; the command line overrides them.")
-@click.option("--dataset", help="The labelled images.  [default: digits]")
+@click.option("--dataset", help="digits, imagenet, imagefolder, csv or timm:NAME.  [default: digits]")
+@click.option("--data-root", type=PATH, help="The folder that the images are in.")
+@click.option("--classes", help="all, imagenette+imagewoof, or classes with commas.  [default: all]")
 @click.option("--images-per-class", type=int, help="So many images of each class.  [default: all]")
 @click.option("--subset-seed", type=int, help="Seed of the choice of images.  [default: 0]")
-@click.option("--protocol", help="How images are prepared: standard.  [default: standard]")
+@click.option("--repeats", type=int, help="Random crops of each image, by the paper's protocol.  [default: 3]")
+@click.option("--allow-train-images", is_flag=True, help="Accept ImageNet training images in an imagenet folder.")
+@click.option("--skip-bad-images", is_flag=True, help="Go on without images that cannot be decoded.")
+@click.option("--protocol", help="standard: each model's own transform; paper: 3 random crops.  [default: standard]")
+@click.option("--precision", help="fp32, tf32, bf16 or fp16.  [default: fp32]")
 @measure_options
 @click.option("--cluster", help="Where to run: local.  [default: local]")
 @click.option("--workers", type=int, help="Worker processes.  [default: one a core]")
@@ -123,11 +132,12 @@ def run_command(context: click.Context, file: Path | None, retry_failed: bool, *
 
     globs = all_globs(given["models"], given.pop("more_models"))
     given = {name: value for name, value in given.items() if _was_given(context, name)}
-    settings: dict[str, Any] = {name: given[name] for name in ("catalog", "protocol", "out") if name in given}
+    settings: dict[str, Any] = {name: given[name] for name in ("catalog", "protocol", "precision", "out") if name in given}
     if globs:
         settings["models"] = globs
-    renamed = {"dataset": "dataset", "images_per_class": "images_per_class", "subset_seed": "seed"}
-    settings["subset"] = {renamed[name]: given[name] for name in renamed if name in given}
+    settings["subset"] = {name: given[name] for name in SUBSET_NAMES if name in given}
+    if "subset_seed" in given:
+        settings["subset"]["seed"] = given["subset_seed"]
     settings["measures"] = {name: given[name] for name in MEASURE_NAMES if name in given}
     compute: dict[str, Any] = {
         name: given[name] for name in ("cluster", "workers", "batch_size", "cache") if name in given

@@ -87,10 +87,10 @@ def open_out(plan: Plan) -> dict[str, Any]:
             "row_id": job.row_id,
         }
     subset = {
-        "dataset": plan.subset.dataset,
+        "dataset": plan.subset.images.name,
         "hash": plan.subset.digest,
-        "n_samples": len(plan.subset.numbers),
-        "n_images": len(set(plan.subset.numbers.tolist())),
+        "n_samples": len(plan.subset.labels) * plan.subset.repeats,
+        "n_images": len(plan.subset.labels),
         "n_classes": plan.subset.n_classes,
         "seed": config.subset.seed,
     }

@@ -85,7 +85,7 @@ def _compute(plan: Plan, todo: Sequence[Job], console: Console) -> int:
     if todo:
         from pipeline.graph import run_entries
 
-        images = f"{len(plan.subset.numbers)} images of {plan.subset.dataset}"
+        images = f"{len(plan.subset.labels)} images of {plan.subset.images.name}"
         plain(console, f"{counted(len(todo), 'model')} to measure on {images}")
         with open_cluster(plan.config.compute) as client:
             workers = counted(sum(client.nthreads().values()), "worker")

@@ -6,9 +6,9 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from data_catalog.errors import InputError
 from data_catalog.models import validation_line
@@ -28,7 +28,7 @@ class SubsetSettings(_Settings):
     data_root: Path | None = None
     classes: str | None = None
     images_per_class: int | None = Field(default=None, ge=2)
-    repeats: int = Field(default=1, ge=1)
+    repeats: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
     allow_train_images: bool = False
     skip_bad_images: bool = False
@@ -70,12 +70,23 @@ class RunConfig(_Settings):
 
     catalog: str = "digits"
     models: tuple[str, ...] = ()
-    protocol: Literal["standard"] = "standard"
-    precision: Literal["fp32"] = "fp32"
+    protocol: Literal["standard", "paper"] = "standard"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     out: Path | None = None
     subset: SubsetSettings = SubsetSettings()
     measures: MeasureSettings = MeasureSettings()
     compute: ComputeSettings = Field(default_factory=ComputeSettings)
+
+    @model_validator(mode="after")
+    def _no_repeats_without_random_crops(self) -> Self:
+        if self.protocol == "standard" and self.subset.repeats not in (None, 1):
+            raise ValueError("repeats: the standard protocol has one row an image, for repeats fake signal; use paper's")
+        return self
+
+    @property
+    def repeats(self) -> int:
+        """Rows of an embedding for each image: as set, else the paper's 3 or the standard's 1."""
+        return self.subset.repeats or (3 if self.protocol == "paper" else 1)
 
     @property
     def folder(self) -> Path:
@@ -88,7 +99,7 @@ class RunConfig(_Settings):
             "catalog": self.catalog if not Path(self.catalog).is_file() else Path(self.catalog).name,
             "protocol": self.protocol,
             "precision": self.precision,
-            "subset": self.subset.model_dump(mode="json"),
+            "subset": self.subset.model_dump(mode="json", exclude={"data_root"}) | {"repeats": self.repeats},
             "measures": self.measures.model_dump(mode="json"),
         }
 

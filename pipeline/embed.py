@@ -1,5 +1,7 @@
 """From a model and a view to the penultimate embedding."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +9,8 @@ import numpy as np
 import torch
 
 from data_catalog.models import Preprocessing
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,12 @@ def normalised(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tens
 
 @torch.inference_mode()
 def embed(
-    model: torch.nn.Module, view: np.ndarray, preprocessing: Preprocessing, device: torch.device, batch_size: int
+    model: torch.nn.Module,
+    view: np.ndarray,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    batch_size: int,
+    precision: str = "fp32",
 ) -> Embedding:
     """The penultimate embedding of a view, and the classifier's predictions.
 
@@ -43,21 +52,63 @@ def embed(
     model
         A timm model in evaluation mode; it is moved to ``device``.
     view : uint8 [n, h, w, 3]
+        May be memory-mapped; only one batch is read at a time.
+    batch_size
+        At most so many images in a forward pass; it is halved when the device's memory runs out.
+    precision
+        ``fp32`` (TF32 off), ``tf32``, ``bf16`` or ``fp16`` (autocast).
 
     Raises
     ------
     ValueError
         When the pre-logits of the model are not one vector an image.
+    torch.OutOfMemoryError
+        When even a single image does not fit.
     """
-    timm_model: Any = model.to(device)  # forward_features, forward_head and num_classes are timm's
+    model = model.to(device)
+    if device.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     values, predictions = [], []
-    for start in range(0, len(view), batch_size):
-        pixels = torch.from_numpy(np.array(view[start : start + batch_size])).to(device)
-        features = timm_model.forward_features(normalised(pixels, preprocessing))
-        pre_logits = timm_model.forward_head(features, pre_logits=True)
-        if pre_logits.ndim != 2:
-            raise ValueError(f"the pre-logits have shape {tuple(pre_logits.shape)}, not one vector an image")
-        values.append(pre_logits.float().cpu().numpy())
-        if timm_model.num_classes > 0:
-            predictions.append(timm_model.forward_head(features).argmax(dim=1).cpu().numpy())
+    start = 0
+    with _numerics(device, precision):
+        while start < len(view):
+            try:
+                batch = _forward(model, np.array(view[start : start + batch_size]), preprocessing, device)
+            except torch.OutOfMemoryError:
+                if batch_size == 1:
+                    raise
+                batch_size //= 2
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            values.append(batch.values)
+            if batch.predictions is not None:
+                predictions.append(batch.predictions)
+            start += len(batch.values)
     return Embedding(np.concatenate(values), np.concatenate(predictions) if predictions else None)
+
+
+def _forward(model: Any, pixels: np.ndarray, preprocessing: Preprocessing, device: torch.device) -> Embedding:
+    inputs = normalised(torch.from_numpy(pixels).to(device), preprocessing)
+    if device.type == "cuda":
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    features = model.forward_features(inputs)
+    pre_logits = model.forward_head(features, pre_logits=True)
+    if pre_logits.ndim != 2:
+        raise ValueError(f"the pre-logits have shape {tuple(pre_logits.shape)}, not one vector an image")
+    values = pre_logits.float().cpu().numpy()
+    if model.num_classes <= 0:
+        return Embedding(values, None)
+    return Embedding(values, model.forward_head(features).argmax(dim=1).cpu().numpy())
+
+
+@contextmanager
+def _numerics(device: torch.device, precision: str) -> Iterator[None]:
+    """Matrix products and convolutions of the precision asked for, and of no other."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    try:
+        with torch.autocast(device.type, dtype=AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

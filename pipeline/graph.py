@@ -24,15 +24,16 @@ AnyJob = TypeVar("AnyJob", Job, RemeasureJob)
 def run_entries(client: Client, plan: Plan, jobs: Sequence[Job]) -> Iterator[Done]:
     """Compute the rows of ``jobs``; each is on disk before it is reported here."""
     config, subset = plan.config, plan.subset
+    width = subset.images.classifier_width
     subset_ready = client.submit(prepare_subset, config.folder, subset, config.subset.seed, pure=False)
     views: dict[str, Future] = {}
 
     def submit(job: Job) -> Future:
         view = views.get(str(job.view))
         if view is None:
-            view = views[str(job.view)] = client.submit(prepare_view, job, subset, pure=False)
+            view = views[str(job.view)] = client.submit(prepare_view, job, config, subset, pure=False)
         weights = client.submit(prepare_weights, job, config, pure=False)
-        return client.submit(compute_row, job, config, subset.digest, subset_ready, view, weights, pure=False)
+        return client.submit(compute_row, job, config, subset.digest, width, subset_ready, view, weights, pure=False)
 
     yield from _through_window(client, jobs, submit, config, subset.digest)
 

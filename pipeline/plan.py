@@ -8,8 +8,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from data_catalog.datasets import LabelledImages, open_dataset
+import numpy as np
+
+from data_catalog.datasets import ImageFiles, LabelledImages, open_dataset
 from data_catalog.errors import InputError
+from data_catalog.image_files import unreadable
 from data_catalog.imagenet import PRESETS
 from data_catalog.models import ModelEntry, Preprocessing, load_models
 from data_catalog.subset import Subset, select_subset
@@ -18,6 +21,9 @@ from pipeline.measures.registry import load_measure
 from pipeline.schema import COLUMN_NAMES
 from pipeline.store import write_atomically
 from pipeline.views import view_path
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 TRAINING_VERSION = 1  # raised whenever pipeline/train.py comes to other weights for the same recipe
 
@@ -75,12 +81,12 @@ def make_plan(config: RunConfig) -> Plan:
     taken = sorted({name for entry in entries for name in entry.extras} & COLUMN_NAMES)
     if taken:
         raise InputError(f"{config.catalog}: the column {taken[0]!r} is one that the run fills; rename it")
-    subset = open_subset(config.subset)
     cache = config.compute.cache
+    subset = open_subset(config.subset, config.repeats, cache)
     jobs: dict[str, Job] = {}
     for entry, timm_weights in _resolved(entries):
-        assert entry.preprocessing is not None
         assert entry.img_size is not None
+        preprocessing = protocol_preprocessing(entry, config.protocol)
         if entry.slug in jobs:
             raise InputError(f"{config.catalog}: {entry} stands there twice; the pair (model, img_size) must be unique")
         weights, weights_id = _weights(entry, timm_weights, cache)
@@ -90,37 +96,67 @@ def make_plan(config: RunConfig) -> Plan:
             entry.model_kwargs,
             subset.digest,
             entry.img_size,
-            entry.preprocessing.model_dump(),
+            preprocessing.model_dump(),
             config.protocol,
             config.precision,
         )
         jobs[entry.slug] = Job(
             entry=entry,
-            preprocessing=entry.preprocessing,
+            preprocessing=preprocessing,
             weights=weights,
-            view=view_path(cache, subset.digest, entry.img_size, entry.preprocessing),
+            view=view_path(cache, subset.digest, entry.img_size, preprocessing),
             embedding_id=embedding_id,
             row_id=content_hash(embedding_id, measure_id),
         )
     return Plan(config, subset, tuple(jobs.values()))
 
 
-def open_subset(settings: SubsetSettings) -> Subset:
-    """The images that the settings choose.
+def protocol_preprocessing(entry: ModelEntry, protocol: str) -> Preprocessing:
+    """How the protocol feeds an entry: its own evaluation transform, or the paper's random crops for every model."""
+    if protocol == "paper":
+        return Preprocessing(crop_pct=1, crop_mode="paper", interpolation="bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    assert entry.preprocessing is not None
+    return entry.preprocessing
+
+
+def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
+    """The images that the settings choose; each can be decoded.
 
     Raises
     ------
     InputError
-        For an unknown data set or class, a folder that is not what it should be, too few images.
+        For an unknown data set or class, a folder that is not what it should be, too few images, or an image that
+        cannot be decoded, unless such images are to be skipped.
     """
     images = open_dataset(settings.dataset, settings.data_root, allow_train_images=settings.allow_train_images)
-    return select_subset(
-        images,
-        classes=_class_numbers(settings.classes, images),
-        images_per_class=settings.images_per_class,
-        repeats=settings.repeats,
-        seed=settings.seed,
-    )
+    classes = _class_numbers(settings.classes, images)
+    while True:
+        subset = select_subset(
+            images,
+            classes=classes,
+            images_per_class=settings.images_per_class,
+            repeats=repeats,
+            seed=settings.seed,
+        )
+        bad = _bad_images(subset, cache)
+        if not bad:
+            return subset
+        if not settings.skip_bad_images:
+            more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+            raise InputError(f"{next(iter(bad.values()))}{more}; mend it, or go on without by --skip-bad-images")
+        images = images.take(np.array([i for i, name in enumerate(images.names) if name not in bad]))
+
+
+def _bad_images(subset: Subset, cache: Path) -> dict[str, str]:
+    """The chosen images that cannot be decoded, by name; a subset that was once found good is not read again."""
+    images = subset.images
+    note = cache / "checked" / subset.digest
+    if not isinstance(images, ImageFiles) or note.exists():
+        return {}
+    bad = unreadable([images.path(number) for number in range(len(images.names))])
+    if not bad:
+        write_atomically(note, lambda file: None)
+    return {images.names[number]: problem for number, problem in bad.items()}
 
 
 def _class_numbers(classes: str | None, images: LabelledImages) -> tuple[int, ...] | None:

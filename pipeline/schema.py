@@ -64,6 +64,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("embedding_sha256", "text", "", "Hash of the embedding's values, which a kept file is checked against."),
     Column("row_id", "text", "", "Identity of the row: its embedding's and the measure settings."),
+    Column("dataset", "text", "", "Data set of the subset."),
     Column("subset_hash", "text", "", "Content hash of the images, labels and crop seeds."),
     Column("versions", "text", "", "Versions of Python and the libraries that computed the row, as JSON."),
     Column("finished_at", "time", "UTC", "When the row was written."),

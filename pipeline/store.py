@@ -175,9 +175,12 @@ def read_run(out: str | Path) -> dict[str, Any]:
 
 def write_embedding(out: Path, slug: str, embedding: np.ndarray) -> None:
     """Store ``OUT/embeddings/<slug>.npy``."""
-    write_atomically(
-        embedding_path(out, slug), lambda file: np.lib.format.write_array(file, embedding, allow_pickle=False)
-    )
+    write_array(embedding_path(out, slug), embedding)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Store an array as .npy."""
+    write_atomically(path, lambda file: np.lib.format.write_array(file, array, allow_pickle=False))
 
 
 def read_embedding(path: Path, sha256: str) -> np.ndarray:
@@ -205,6 +208,18 @@ def write_subset(out: Path, subset: pd.DataFrame) -> None:
 def read_subset(out: Path) -> pd.DataFrame:
     """The subset's images with their ``label``, ``number`` in the data set and ``input_cluster``."""
     return pd.read_parquet(out / "subset.parquet")
+
+
+def clusters_path(out: Path, img_size: int) -> Path:
+    """Where the paper's protocol keeps the clusters of its inputs, which differ by image size."""
+    return out / "input_clusters" / f"{img_size}.npy"
+
+
+def subset_with_clusters(out: Path, img_size: int | None) -> pd.DataFrame:
+    """The subset's rows; ``input_cluster`` is that of the entry's own crops where the protocol clusters those."""
+    subset = read_subset(out)
+    own = None if img_size is None else clusters_path(out, img_size)
+    return subset if own is None or not own.exists() else subset.assign(input_cluster=np.load(own, allow_pickle=False))
 
 
 def subset_is_stored(out: Path, subset: Subset) -> bool:

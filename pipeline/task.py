@@ -23,13 +23,15 @@ from pipeline.schema import COLUMNS
 from pipeline.store import (
     array_sha256,
     read_embedding,
-    read_subset,
+    clusters_path,
     subset_is_stored,
+    subset_with_clusters,
+    write_array,
     write_embedding,
     write_row,
     write_subset,
 )
-from pipeline.views import input_vectors, make_view, open_view, view_path
+from pipeline.views import input_vectors, make_view, open_view, view_path, view_vectors
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,16 @@ def prepare_subset(out: Path, subset: Subset, seed: int) -> None:
     write_subset(out, table.assign(input_cluster=clusters[table["number"]]))
 
 
-def prepare_view(job: Job, subset: Subset) -> Path:
-    """Make the view that the entry needs."""
+def prepare_view(job: Job, config: RunConfig, subset: Subset) -> Path:
+    """Make the view that the entry needs; by the paper's protocol its crops are clustered too, as the inputs X."""
     assert job.entry.img_size is not None
-    return make_view(job.view, subset, job.entry.img_size, job.preprocessing)
+    path = make_view(job.view, subset, job.entry.img_size, job.preprocessing)
+    if config.protocol == "paper":
+        clusters = clusters_path(config.folder, job.entry.img_size)
+        if not clusters.exists():
+            vectors = view_vectors(open_view(path), job.preprocessing.mean, job.preprocessing.std)
+            write_array(clusters, cluster_inputs(vectors, subset.n_classes, config.subset.seed))
+    return path
 
 
 def prepare_weights(job: Job, config: RunConfig) -> Path | None:
@@ -91,15 +99,19 @@ def prepare_weights(job: Job, config: RunConfig) -> Path | None:
 
 
 def _training_part(job: Job, config: RunConfig, part: Part) -> tuple[np.ndarray, np.ndarray]:
-    assert job.entry.recipe is not None
-    assert job.entry.img_size is not None
-    subset = select_subset(open_dataset(job.entry.recipe.dataset, part=part))
-    path = view_path(config.compute.cache, subset.digest, job.entry.img_size, job.preprocessing)
-    make_view(path, subset, job.entry.img_size, job.preprocessing)
+    entry = job.entry
+    assert entry.recipe is not None
+    assert entry.img_size is not None
+    assert entry.preprocessing is not None
+    subset = select_subset(open_dataset(entry.recipe.dataset, part=part))
+    path = view_path(config.compute.cache, subset.digest, entry.img_size, entry.preprocessing)
+    make_view(path, subset, entry.img_size, entry.preprocessing)
     return open_view(path), subset.labels
 
 
-def compute_row(job: Job, config: RunConfig, subset_digest: str, *_prepared: object) -> Done:
+def compute_row(
+    job: Job, config: RunConfig, subset_digest: str, classifier_width: int | None, *_prepared: object
+) -> Done:
     """Embed and measure one entry and write its row; ``_prepared`` are the stages that it waits for."""
 
     def fill(row: dict[str, Any]) -> None:
@@ -115,12 +127,13 @@ def compute_row(job: Job, config: RunConfig, subset_digest: str, *_prepared: obj
         if job.entry.recipe is not None and job.weights is not None:
             row["top1"] = stored_top1(job.weights)
 
-        subset = read_subset(config.folder)
+        subset = subset_with_clusters(config.folder, job.entry.img_size)
         labels = subset["label"].to_numpy()
         started = perf_counter()
-        embedding = embed(model, open_view(job.view), job.preprocessing, device, config.compute.batch_size)
+        batch_size = config.compute.batch_size
+        embedding = embed(model, open_view(job.view), job.preprocessing, device, batch_size, config.precision)
         row["seconds_embed"] = perf_counter() - started
-        if embedding.predictions is not None and model.num_classes == len(np.unique(labels)):
+        if embedding.predictions is not None and model.num_classes == classifier_width:
             row["subset_top1"] = 100 * float(np.mean(embedding.predictions == labels))
         row["embedding_sha256"] = array_sha256(embedding.values)
         measure_row(row, embedding.values, subset, config.measures)
@@ -135,7 +148,7 @@ def remeasure_row(job: RemeasureJob, config: RunConfig) -> Done:
 
     def fill(row: dict[str, Any]) -> None:
         embedding = read_embedding(job.embedding, row["embedding_sha256"])
-        measure_row(row, embedding, read_subset(config.folder), config.measures)
+        measure_row(row, embedding, subset_with_clusters(config.folder, row["img_size"]), config.measures)
 
     return _finished(config.folder, job.slug, job.name, _carried(job, config), fill)
 
@@ -185,6 +198,7 @@ def _begun(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]:
     return {
         **facts(job.entry),
         **_settings(config.measures),
+        "dataset": config.subset.dataset,
         "precision": config.precision,
         "embedding_id": job.embedding_id,
         "row_id": job.row_id,

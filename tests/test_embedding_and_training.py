@@ -12,6 +12,7 @@ import torch
 from data_catalog import InputError, ModelEntry, load_models
 from data_catalog.datasets import open_dataset
 from data_catalog.digits import ARCHITECTURES, PREPROCESSING
+from data_catalog.subset import Subset
 from pipeline.embed import embed, normalised
 from pipeline.train import stored_top1, train_weights
 from pipeline.views import make_view, open_view
@@ -23,14 +24,15 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def view(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     path = tmp_path_factory.mktemp("view") / "digits.npy"
-    return open_view(make_view(path, open_dataset("digits", "train"), np.arange(900), 32, PREPROCESSING))
+    subset = Subset(open_dataset("digits", part="train"), 1, 0, "train")
+    return open_view(make_view(path, subset, 32, PREPROCESSING))
 
 
 @pytest.fixture(scope="module")
 def test_part(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray]:
-    images = open_dataset("digits", "test")
+    images = open_dataset("digits", part="test")
     path = tmp_path_factory.mktemp("view") / "test.npy"
-    return open_view(make_view(path, images, np.arange(450), 32, PREPROCESSING)), images.labels
+    return open_view(make_view(path, Subset(images, 1, 0, "test"), 32, PREPROCESSING)), images.labels
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -67,7 +69,7 @@ def digits_model(model: str = "test_vit.100x3") -> ModelEntry:
 def test_training_is_reproducible_and_leaves_the_global_random_state_alone(
     tmp_path: Path, view: np.ndarray, test_part: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    train = (view, open_dataset("digits", "train").labels)
+    train = (view, open_dataset("digits", part="train").labels)
     torch.manual_seed(5)
     before, threads = torch.random.get_rng_state(), torch.get_num_threads()
     first = train_weights(tmp_path / "a.safetensors", digits_model(), train, test_part)
@@ -85,7 +87,7 @@ def test_trained_weights_are_kept_with_their_accuracy_and_not_trained_again(
     tmp_path: Path, view: np.ndarray, test_part: tuple[np.ndarray, np.ndarray]
 ) -> None:
     entry, path = digits_model("test_resnet.900x5"), tmp_path / "w.safetensors"
-    train_weights(path, entry, (view, open_dataset("digits", "train").labels), test_part)
+    train_weights(path, entry, (view, open_dataset("digits", part="train").labels), test_part)
     model = build_model(entry, path)
     predictions = embed(model, test_part[0], PREPROCESSING, CPU, 64).predictions
     assert stored_top1(path) == pytest.approx(100 * np.mean(predictions == test_part[1]))

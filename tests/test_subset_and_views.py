@@ -1,19 +1,25 @@
 """The shared subset and its views: the same images and the same pixels for every model."""
 
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform
+from torchvision import transforms
 
 from data_catalog import InputError
 from data_catalog.datasets import Digits, open_dataset
 from data_catalog.models import Preprocessing
-from data_catalog.subset import select_subset
-from pipeline.views import input_vectors, make_view, open_view, view_path
+from data_catalog.subset import Subset, select_subset
+from pipeline.views import drop_oldest_views, input_vectors, make_view, open_view, view_path, view_vectors
 
 
 def photographs(count: int = 3) -> Digits:
@@ -26,8 +32,12 @@ def photographs(count: int = 3) -> Digits:
     return Digits("photographs/all", tuple(f"p{k}" for k in range(count)), np.arange(count) % 2, pixels)
 
 
+def subset_of(images: Digits, numbers: list[int], repeats: int = 1, seed: int = 0) -> Subset:
+    return Subset(images.take(np.array(numbers)), repeats, seed, "digest")
+
+
 def test_the_three_parts_of_the_digits_are_disjoint_and_stratified() -> None:
-    parts = [open_dataset("digits", part) for part in ("train", "test", "validation")]
+    parts = [open_dataset("digits", part=part) for part in ("train", "test", "validation")]
     assert [len(part.names) for part in parts] == [900, 450, 447]
     assert len({name for part in parts for name in part.names}) == 1797
     for part in parts:
@@ -36,28 +46,28 @@ def test_the_three_parts_of_the_digits_are_disjoint_and_stratified() -> None:
 
 
 def test_an_unknown_data_set_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match="unknown data set 'mnist'; there is: digits"):
+    with pytest.raises(InputError, match="unknown data set 'mnist'; there are: digits, imagenet"):
         open_dataset("mnist")
 
 
 def test_the_whole_part_is_the_default_subset_sorted_by_label() -> None:
     images = open_dataset("digits")
     subset = select_subset(images)
-    assert len(subset.numbers) == 447
+    assert len(subset.labels) == 447
     assert subset.n_classes == 10
     assert (np.diff(subset.labels) >= 0).all()
-    assert [images.names[n] for n in subset.numbers] == list(subset.names)
-    assert (images.labels[subset.numbers] == subset.labels).all()
+    of = dict(zip(images.names, images.labels, strict=True))
+    assert [of[name] for name in subset.images.names] == subset.labels.tolist()
 
 
 def test_images_per_class_are_equal_and_their_choice_follows_the_seed() -> None:
     images = open_dataset("digits")
-    first, again, other = (select_subset(images, 7, seed) for seed in (1, 1, 2))
+    first, again, other = (select_subset(images, images_per_class=7, seed=seed) for seed in (1, 1, 2))
     assert np.bincount(first.labels).tolist() == [7] * 10
-    assert len(set(first.names)) == 70
-    assert first.names == again.names
+    assert len(set(first.images.names)) == 70
+    assert first.images.names == again.images.names
     assert first.digest == again.digest
-    assert first.names != other.names
+    assert first.images.names != other.images.names
     assert first.digest != other.digest
 
 
@@ -68,8 +78,8 @@ def test_the_order_in_which_a_data_set_lists_its_images_does_not_matter(random: 
     order = list(range(len(images.names)))
     random.shuffle(order)  # type: ignore[attr-defined]
     shuffled = Digits(images.name, tuple(images.names[i] for i in order), images.labels[order], images.pixels[order])  # type: ignore[attr-defined]
-    here, there = select_subset(images, 5), select_subset(shuffled, 5)
-    assert here.names == there.names
+    here, there = (select_subset(those, images_per_class=5) for those in (images, shuffled))
+    assert here.images.names == there.images.names
     assert here.digest == there.digest
 
 
@@ -82,7 +92,7 @@ def test_one_changed_pixel_changes_the_digest() -> None:
 
 def test_more_images_than_the_poorest_class_has_are_refused() -> None:
     with pytest.raises(InputError, match=r"class 0 of digits/validation has only 4\d images"):
-        select_subset(open_dataset("digits"), 46)
+        select_subset(open_dataset("digits"), images_per_class=46)
 
 
 def test_a_single_class_is_refused() -> None:
@@ -102,7 +112,8 @@ def test_a_view_has_the_pixels_of_timms_transform_before_normalisation(
     preprocessing = Preprocessing.model_validate(
         {"crop_pct": crop_pct, "crop_mode": crop_mode, "interpolation": interpolation, "mean": mean, "std": std}
     )
-    view = open_view(make_view(tmp_path / "v" / "view.npy", images, np.array([2, 0]), 40, preprocessing))
+    subset = subset_of(images, [2, 0])
+    view = open_view(make_view(tmp_path / "v" / "view.npy", subset, 40, preprocessing))
     assert view.shape == (2, 40, 40, 3)
     assert view.dtype == np.uint8
     transform = create_transform(
@@ -116,9 +127,9 @@ def test_a_view_has_the_pixels_of_timms_transform_before_normalisation(
 def test_a_view_is_made_once_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     images = photographs()
     preprocessing = Preprocessing(crop_pct=1, mean=(0, 0, 0), std=(1, 1, 1))
-    path = make_view(tmp_path / "view.npy", images, np.array([0]), 16, preprocessing)
+    path = make_view(tmp_path / "view.npy", subset_of(images, [0]), 16, preprocessing)
     made = path.stat().st_mtime_ns
-    assert make_view(path, images, np.array([0]), 16, preprocessing) == path
+    assert make_view(path, subset_of(images, [0]), 16, preprocessing) == path
     assert path.stat().st_mtime_ns == made
     assert [p.name for p in tmp_path.iterdir()] == ["view.npy"]
 
@@ -138,8 +149,77 @@ def test_models_share_a_view_when_only_mean_and_std_differ(tmp_path: Path) -> No
 
 
 def test_inputs_become_vectors_between_0_and_1() -> None:
-    vectors = input_vectors(photographs(), np.array([0, 1]))
+    vectors = input_vectors(photographs(2))
     assert vectors.shape == (2, 64 * 64 * 3)
     assert vectors.dtype == np.float32
     assert vectors.min() >= 0
     assert 0.5 < vectors.max() <= 1
+
+
+def paper() -> Preprocessing:
+    return Preprocessing(crop_pct=1, crop_mode="paper", mean=(0, 0, 0), std=(1, 1, 1))
+
+
+def test_random_crops_follow_image_seed_and_repeat_alone(tmp_path: Path) -> None:
+    images = photographs()
+    both = open_view(make_view(tmp_path / "a.npy", subset_of(images, [0, 1], repeats=3), 32, paper()))
+    alone = open_view(make_view(tmp_path / "b.npy", subset_of(images, [1], repeats=3), 32, paper()))
+    other = open_view(make_view(tmp_path / "c.npy", subset_of(images, [1], repeats=3, seed=1), 32, paper()))
+    assert both.shape == (6, 32, 32, 3)
+    np.testing.assert_array_equal(both[3:], alone)
+    assert (alone != other).any()
+    assert (alone[0] != alone[1]).any()
+
+
+def test_random_crops_are_those_of_the_papers_transform(tmp_path: Path) -> None:
+    images = photographs()
+    subset = subset_of(images, [2], repeats=2)
+    view = open_view(make_view(tmp_path / "a.npy", subset, 32, paper()))
+    bicubic = transforms.InterpolationMode.BICUBIC
+    for repeat in range(2):
+        torch.manual_seed(subset.crop_seed(0, repeat))
+        resized = transforms.Resize(32, interpolation=bicubic)(images.image(2))
+        expected = transforms.RandomResizedCrop(32, scale=(0.6, 1.6), interpolation=bicubic)(resized)
+        np.testing.assert_array_equal(view[repeat], np.asarray(expected))
+
+
+def test_the_papers_inputs_are_the_normalised_crops_shrunk_to_the_nearest_pixel() -> None:
+    rng = np.random.default_rng(0)
+    view = rng.integers(0, 256, (4, 100, 100, 3), dtype=np.uint8)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    pixels = torch.from_numpy(view).permute(0, 3, 1, 2).float() / 255
+    normalised = transforms.Normalize(mean, std)(pixels)
+    expected = torch.nn.functional.interpolate(normalised, size=(64, 64), mode="nearest").flatten(1)
+    np.testing.assert_allclose(view_vectors(view, mean, std), expected.numpy(), atol=1e-5)
+
+
+def make_in_a_process(path: Path) -> int:
+    images = photographs()
+    made = make_view(path, subset_of(images, [0, 1, 2] * 40), 224, Preprocessing(crop_pct=1, mean=(0,) * 3, std=(1,) * 3))
+    return made.stat().st_ino
+
+
+def test_processes_that_want_a_view_at_the_same_moment_share_one(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
+        inodes = set(pool.map(make_in_a_process, [tmp_path / "view.npy"] * 3))
+    assert len(inodes) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["view.npy"]
+
+
+def test_a_lock_whose_owner_died_is_taken_over(tmp_path: Path) -> None:
+    lock = tmp_path / "view.lock"
+    lock.touch()
+    long_ago = time.time() - 1000
+    os.utime(lock, (long_ago, long_ago))
+    make_view(tmp_path / "view.npy", subset_of(photographs(), [0]), 16, paper())
+    assert [p.name for p in tmp_path.iterdir()] == ["view.npy"]
+
+
+def test_the_oldest_views_that_nobody_needs_make_room(tmp_path: Path) -> None:
+    (tmp_path / "views").mkdir()
+    paths = [tmp_path / "views" / f"{name}.npy" for name in "abcd"]
+    for age, path in enumerate(paths):
+        path.write_bytes(b"\0" * 1000)
+        os.utime(path, (1000 + age, 1000 + age))
+    assert drop_oldest_views(tmp_path, 2500e-9, {paths[0]}) == [paths[1], paths[2]]
+    assert drop_oldest_views(tmp_path, 2500e-9, set()) == []
