@@ -13,6 +13,8 @@ from data_catalog.errors import InputError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
+HINT = "mend it, or go on without such images by --skip-bad-images"
+
 Listing = tuple[tuple[str, ...], np.ndarray, list[str]]
 """Names below the root, their labels (int64 [n]), and the classes' names in the order of the labels."""
 
@@ -30,9 +32,9 @@ def read_image(path: Path) -> Image.Image:
             opened.load()
             return _as_rgb(ImageOps.exif_transpose(opened))
     except UnidentifiedImageError:
-        raise InputError(f"{path}: no image that can be read ({path.stat().st_size} bytes)") from None
+        raise InputError(f"{path}: no image that can be read ({path.stat().st_size} bytes); {HINT}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: the image cannot be read: {error}") from None
+        raise InputError(f"{path}: the image cannot be read: {error}; {HINT}") from None
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

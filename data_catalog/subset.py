@@ -84,7 +84,9 @@ def select_subset(
     if classes is not None:
         absent = sorted(set(classes) - set(images.labels.tolist()))
         if absent:
-            raise InputError(f"{images.name} has no image of class {absent[0]} ({len(absent)} of {len(classes)} absent)")
+            raise InputError(
+                f"{images.name} has no image of class {absent[0]} ({len(absent)} of {len(classes)} absent)"
+            )
         order = order[np.isin(images.labels[order], list(classes))]
     labels = images.labels[order]
     present, counts = np.unique(labels, return_counts=True)

@@ -132,7 +132,9 @@ def run_command(context: click.Context, file: Path | None, retry_failed: bool, *
 
     globs = all_globs(given["models"], given.pop("more_models"))
     given = {name: value for name, value in given.items() if _was_given(context, name)}
-    settings: dict[str, Any] = {name: given[name] for name in ("catalog", "protocol", "precision", "out") if name in given}
+    settings: dict[str, Any] = {
+        name: given[name] for name in ("catalog", "protocol", "precision", "out") if name in given
+    }
     if globs:
         settings["models"] = globs
     settings["subset"] = {name: given[name] for name in SUBSET_NAMES if name in given}

@@ -80,7 +80,9 @@ class RunConfig(_Settings):
     @model_validator(mode="after")
     def _no_repeats_without_random_crops(self) -> Self:
         if self.protocol == "standard" and self.subset.repeats not in (None, 1):
-            raise ValueError("repeats: the standard protocol has one row an image, for repeats fake signal; use paper's")
+            raise ValueError(
+                "repeats: the standard protocol has one row an image, for repeats fake signal; use paper's"
+            )
         return self
 
     @property

@@ -1,5 +1,6 @@
 """All entries on a Dask client: subset, views, training and rows, with a bounded number of entries handed out ahead."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -25,17 +26,23 @@ def run_entries(client: Client, plan: Plan, jobs: Sequence[Job]) -> Iterator[Don
     """Compute the rows of ``jobs``; each is on disk before it is reported here."""
     config, subset = plan.config, plan.subset
     width = subset.images.classifier_width
-    subset_ready = client.submit(prepare_subset, config.folder, subset, config.subset.seed, pure=False)
+    commonest = Counter(str(job.view) for job in jobs).most_common(1)[0][0]
+    first = next(job for job in jobs if str(job.view) == commonest)
+    subset_ready = client.submit(prepare_subset, first, config, subset, pure=False)
     views: dict[str, Future] = {}
 
     def submit(job: Job) -> Future:
         view = views.get(str(job.view))
         if view is None:
-            view = views[str(job.view)] = client.submit(prepare_view, job, config, subset, pure=False)
+            view = client.submit(prepare_view, job, config, subset, subset_ready, pure=False)
+            views[str(job.view)] = view
         weights = client.submit(prepare_weights, job, config, pure=False)
-        return client.submit(compute_row, job, config, subset.digest, width, subset_ready, view, weights, pure=False)
+        return client.submit(compute_row, job, config, subset.digest, width, view, weights, pure=False)
 
-    yield from _through_window(client, jobs, submit, config, subset.digest)
+    for done in _through_window(client, jobs, submit, config, subset.digest):
+        if subset_ready.status == "error":  # without its images no entry can be computed
+            raise subset_ready.exception()
+        yield done
 
 
 def remeasure_entries(client: Client, config: RunConfig, jobs: Sequence[RemeasureJob]) -> Iterator[Done]:

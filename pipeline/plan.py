@@ -114,19 +114,20 @@ def make_plan(config: RunConfig) -> Plan:
 def protocol_preprocessing(entry: ModelEntry, protocol: str) -> Preprocessing:
     """How the protocol feeds an entry: its own evaluation transform, or the paper's random crops for every model."""
     if protocol == "paper":
-        return Preprocessing(crop_pct=1, crop_mode="paper", interpolation="bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        return Preprocessing(
+            crop_pct=1, crop_mode="paper", interpolation="bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD
+        )
     assert entry.preprocessing is not None
     return entry.preprocessing
 
 
 def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
-    """The images that the settings choose; each can be decoded.
+    """The images that the settings choose; without those that cannot be decoded, if such are to be skipped.
 
     Raises
     ------
     InputError
-        For an unknown data set or class, a folder that is not what it should be, too few images, or an image that
-        cannot be decoded, unless such images are to be skipped.
+        For an unknown data set or class, a folder that is not what it should be, too few images.
     """
     images = open_dataset(settings.dataset, settings.data_root, allow_train_images=settings.allow_train_images)
     classes = _class_numbers(settings.classes, images)
@@ -138,12 +139,9 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
             repeats=repeats,
             seed=settings.seed,
         )
-        bad = _bad_images(subset, cache)
+        bad = _bad_images(subset, cache) if settings.skip_bad_images else {}
         if not bad:
             return subset
-        if not settings.skip_bad_images:
-            more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-            raise InputError(f"{next(iter(bad.values()))}{more}; mend it, or go on without by --skip-bad-images")
         images = images.take(np.array([i for i, name in enumerate(images.names) if name not in bad]))
 
 

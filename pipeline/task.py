@@ -1,6 +1,7 @@
 """What one Dask task does: an entry becomes a row, whatever happens to it on the way."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from data_catalog.datasets import Part, open_dataset
 from data_catalog.models import ModelEntry
@@ -22,8 +24,8 @@ from pipeline.provenance import library_versions
 from pipeline.schema import COLUMNS
 from pipeline.store import (
     array_sha256,
-    read_embedding,
     clusters_path,
+    read_embedding,
     subset_is_stored,
     subset_with_clusters,
     write_array,
@@ -31,7 +33,7 @@ from pipeline.store import (
     write_row,
     write_subset,
 )
-from pipeline.views import input_vectors, make_view, open_view, view_path, view_vectors
+from pipeline.views import input_vector, make_view, open_view, view_path, view_vectors
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,34 @@ class RemeasureJob:
         return float(self.source["embedding_dim"])
 
 
-def prepare_subset(out: Path, subset: Subset, seed: int) -> None:
-    """Write ``OUT/subset.parquet``: the images, their labels, and the clusters of the inputs; unless it is there."""
-    if subset_is_stored(out, subset):
+def prepare_subset(job: Job, config: RunConfig, subset: Subset) -> None:
+    """Write ``OUT/subset.parquet``, unless it is there: the images, their labels, and the clusters of the inputs.
+
+    The view of ``job`` is made in the same pass, so an image is decoded once for both.
+
+    Raises
+    ------
+    InputError
+        Names an image that cannot be decoded.
+    """
+    if subset_is_stored(config.folder, subset):
         return
+    vectors: dict[int, np.ndarray] = {}
+
+    def shrink(number: int, image: Image.Image) -> None:
+        vectors[number] = input_vector(image)
+
+    assert job.entry.img_size is not None
+    make_view(job.view, subset, job.entry.img_size, job.preprocessing, threads=os.cpu_count() or 1, also=shrink)
+    for number in set(range(len(subset.labels))) - set(vectors):  # all of them when the view was there
+        shrink(number, subset.images.image(number))
+    X = np.stack([vectors[number] for number in range(len(subset.labels))])
     table = subset.table()
-    clusters = cluster_inputs(input_vectors(subset.images), subset.n_classes, seed)
-    write_subset(out, table.assign(input_cluster=clusters[table["number"]]))
+    clusters = cluster_inputs(X, subset.n_classes, config.subset.seed)
+    write_subset(config.folder, table.assign(input_cluster=clusters[table["number"]]))
 
 
-def prepare_view(job: Job, config: RunConfig, subset: Subset) -> Path:
+def prepare_view(job: Job, config: RunConfig, subset: Subset, *_prepared: object) -> Path:
     """Make the view that the entry needs; by the paper's protocol its crops are clustered too, as the inputs X."""
     assert job.entry.img_size is not None
     path = make_view(job.view, subset, job.entry.img_size, job.preprocessing)

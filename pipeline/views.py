@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from PIL import Image
 
-from data_catalog.datasets import LabelledImages
 from data_catalog.models import Preprocessing
 from data_catalog.subset import Subset
 from pipeline.config import content_hash
@@ -26,12 +26,32 @@ def view_path(cache: Path, subset_digest: str, img_size: int, preprocessing: Pre
     return cache / "views" / f"{content_hash(subset_digest, img_size, crop)}.npy"
 
 
-def make_view(path: Path, subset: Subset, img_size: int, preprocessing: Preprocessing) -> Path:
+def make_view(
+    path: Path,
+    subset: Subset,
+    img_size: int,
+    preprocessing: Preprocessing,
+    *,
+    threads: int = 1,
+    also: Callable[[int, Image.Image], object] = lambda number, image: None,
+) -> Path:
     """Write the view as uint8 [n * repeats, h, w, 3], unless it is there, and return its path.
 
     Pixels are those of timm's evaluation transform (``timm.data.create_transform``) before normalisation; the crop
     mode ``paper`` is the paper's random crop, seeded by image and repeat. However many processes ask for it at the
     same moment, one makes it and the others wait.
+
+    Parameters
+    ----------
+    threads
+        Decode and crop so many images at once.
+    also
+        Called with each image's number and the decoded image, when the view is made.
+
+    Raises
+    ------
+    InputError
+        Names an image that cannot be decoded.
     """
     with _exclusively(path) as heartbeat:
         if path.exists():
@@ -41,12 +61,17 @@ def make_view(path: Path, subset: Subset, img_size: int, preprocessing: Preproce
         try:
             shape = (len(subset.labels) * subset.repeats, img_size, img_size, 3)
             view = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            for number in range(len(subset.labels)):
+
+            def fill(number: int) -> None:
                 image = subset.images.image(number)
+                also(number, image)
                 for repeat in range(subset.repeats):
-                    seed = subset.crop_seed(number, repeat)
-                    view[number * subset.repeats + repeat] = crop(image, seed)
-                heartbeat()
+                    view[number * subset.repeats + repeat] = crop(image, subset.crop_seed(number, repeat))
+
+            # The paper's crops draw from torch's one generator, which threads would share.
+            with ThreadPoolExecutor(1 if preprocessing.crop_mode == "paper" else threads) as pool:
+                for _ in pool.map(fill, range(len(subset.labels))):
+                    heartbeat()
             view.flush()
             del view
             temporary.replace(path)
@@ -75,12 +100,10 @@ def drop_oldest_views(cache: Path, limit_gb: float, keep: set[Path]) -> list[Pat
     return dropped
 
 
-def input_vectors(images: LabelledImages) -> np.ndarray:
-    """The inputs X as vectors to be clustered: float32 [n, 64 * 64 * 3] in 0 to 1, each image squashed."""
-    size = (CLUSTER_SIDE, CLUSTER_SIDE)
-    count = len(images.labels)
-    shrunk = [np.asarray(images.image(n).resize(size, Image.Resampling.BICUBIC)) for n in range(count)]
-    return np.stack(shrunk).reshape(count, -1).astype(np.float32) / 255
+def input_vector(image: Image.Image) -> np.ndarray:
+    """An input X as a vector to be clustered: float32 [64 * 64 * 3] in 0 to 1, the image squashed."""
+    shrunk = image.resize((CLUSTER_SIDE, CLUSTER_SIDE), Image.Resampling.BICUBIC)
+    return np.asarray(shrunk).ravel().astype(np.float32) / 255
 
 
 def view_vectors(view: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:

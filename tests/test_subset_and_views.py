@@ -19,7 +19,7 @@ from data_catalog import InputError
 from data_catalog.datasets import Digits, open_dataset
 from data_catalog.models import Preprocessing
 from data_catalog.subset import Subset, select_subset
-from pipeline.views import drop_oldest_views, input_vectors, make_view, open_view, view_path, view_vectors
+from pipeline.views import drop_oldest_views, input_vector, make_view, open_view, view_path, view_vectors
 
 
 def photographs(count: int = 3) -> Digits:
@@ -149,8 +149,8 @@ def test_models_share_a_view_when_only_mean_and_std_differ(tmp_path: Path) -> No
 
 
 def test_inputs_become_vectors_between_0_and_1() -> None:
-    vectors = input_vectors(photographs(2))
-    assert vectors.shape == (2, 64 * 64 * 3)
+    vectors = input_vector(photographs().image(0))
+    assert vectors.shape == (64 * 64 * 3,)
     assert vectors.dtype == np.float32
     assert vectors.min() >= 0
     assert 0.5 < vectors.max() <= 1
@@ -195,7 +195,9 @@ def test_the_papers_inputs_are_the_normalised_crops_shrunk_to_the_nearest_pixel(
 
 def make_in_a_process(path: Path) -> int:
     images = photographs()
-    made = make_view(path, subset_of(images, [0, 1, 2] * 40), 224, Preprocessing(crop_pct=1, mean=(0,) * 3, std=(1,) * 3))
+    made = make_view(
+        path, subset_of(images, [0, 1, 2] * 40), 224, Preprocessing(crop_pct=1, mean=(0,) * 3, std=(1,) * 3)
+    )
     return made.stat().st_ino
 
 

@@ -1,0 +1,120 @@
+"""Published ImageNet weights on real photographs: the whole way from files of images to rows."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import Command
+from real_weights import LITE, crops, lite_weights, photograph
+
+from data_catalog import ModelEntry
+from data_catalog.datasets import ImageFiles
+from data_catalog.imagenet import synsets
+from data_catalog.subset import select_subset
+from pipeline.embed import embed
+from pipeline.store import read_results, read_run
+from pipeline.views import make_view, open_view
+from pipeline.zoo import build_model, with_timm_defaults
+
+ESPRESSO, TRIPOD, EGYPTIAN_CAT, MOPED = 967, 872, 285, 665
+CATS = {281, 282, 285}
+PHOTOGRAPHS = {"coffee": ESPRESSO, "camera": TRIPOD, "chelsea": EGYPTIAN_CAT, "motorcycle": MOPED}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    lines = ["model,architecture,checkpoint"]
+    for number in LITE:
+        lines.append(f"lite{number},tf_efficientnet_lite{number},{lite_weights(number, folder).name}")
+    (folder / "lite.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def validation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 crops of four photographs, in synset folders as ImageNet's validation images are."""
+    root = tmp_path_factory.mktemp("imagenet")
+    for name, label in PHOTOGRAPHS.items():
+        crops(name, 12, root / synsets()[label])
+    return root
+
+
+def test_published_weights_see_what_is_in_the_photographs(weights: Path, tmp_path: Path) -> None:
+    names = ("coffee", "camera", "chelsea")
+    for name in names:
+        photograph(name).save(tmp_path / f"{name}.png")
+    images = ImageFiles("photographs", tmp_path, tuple(f"{n}.png" for n in names), np.array([0, 1, 2]), {})
+    ((entry,),) = (with_timm_defaults([ModelEntry(model="m", architecture="tf_efficientnet_lite0", checkpoint=weights)]),)
+    entry = entry[0] if isinstance(entry, tuple) else entry
+    assert entry.img_size == 224
+    assert entry.preprocessing is not None
+    view = make_view(tmp_path / "view.npy", select_subset(images), entry.img_size, entry.preprocessing)
+    model = build_model(entry, weights / "lite0.safetensors")
+    embedding = embed(model, open_view(view), entry.preprocessing, torch.device("cpu"), 2)
+    assert embedding.predictions is not None
+    assert embedding.predictions[:2].tolist() == [ESPRESSO, TRIPOD]
+    assert embedding.predictions[2] in CATS
+    assert embedding.values.shape == (3, 1280)
+
+
+@pytest.fixture(scope="module")
+def standard_run(
+    weights: Path, validation: Path, dsmi_zoo: Command, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("run") / "standard"
+    data = ["--dataset", "imagenet", "--data-root", validation]
+    dsmi_zoo("run", "--catalog", weights / "lite.csv", *data, "--out", out)
+    return out
+
+
+def test_a_run_over_published_weights_gives_good_rows_with_their_own_accuracy(standard_run: Path) -> None:
+    rows = read_results(standard_run).set_index("model")
+    assert (rows["status"] == "ok").all()
+    assert rows.index.tolist() == ["lite0", "lite1", "lite2"]
+    assert (rows["embedding_dim"] == 1280).all()
+    assert (rows["n_samples"] == 48).all()
+    assert (rows["n_classes"] == 4).all()
+    assert rows["img_size"].tolist() == list(LITE.values())
+    assert (rows["subset_top1"] > 50).all()
+    assert (rows["dsmi_z_y"] > rows["dsmi_z_y_null"] + 0.1).all()
+    assert rows["dsmi_z_x"].notna().all()
+    assert read_run(standard_run)["subset"]["n_classes"] == 4
+
+
+def test_the_papers_protocol_embeds_three_crops_of_every_image(
+    weights: Path, validation: Path, dsmi_zoo: Command, tmp_path: Path
+) -> None:
+    data = ["--dataset", "imagenet", "--data-root", validation, "--protocol", "paper"]
+    arguments = ["run", "--catalog", weights / "lite.csv", "--models", "lite0", *data]
+    dsmi_zoo(*arguments, "--out", tmp_path / "a")
+    row = read_results(tmp_path / "a").iloc[0]
+    assert (row["status"], row["n_samples"], row["n_classes"]) == ("ok", 144, 4)
+    subset = pd.read_parquet(tmp_path / "a" / "subset.parquet")
+    assert subset["repeat"].tolist()[:4] == [0, 1, 2, 0]
+    assert np.load(tmp_path / "a" / "input_clusters" / "224.npy").shape == (144,)
+    dsmi_zoo("remeasure", "--out", tmp_path / "a", "--into", tmp_path / "b", "--repetitions", 6)
+    again = read_results(tmp_path / "b").iloc[0]
+    assert again["dsmi_z_x"] == pytest.approx(row["dsmi_z_x"], abs=0.2)
+    refused = dsmi_zoo(*arguments[:-2], "--repeats", 3, "--out", tmp_path / "c", code=2)
+    assert "repeats" in refused.stderr
+
+
+def test_a_labelled_folder_of_ones_own_needs_no_published_accuracy(
+    weights: Path, dsmi_zoo: Command, tmp_path: Path
+) -> None:
+    for name in ("coffee", "camera"):
+        crops(name, 5, tmp_path / "mine" / name)
+    arguments = ["run", "--catalog", weights / "lite.csv", "--models", "lite0", "--dataset", "imagefolder"]
+    dsmi_zoo(*arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "out")
+    row = read_results(tmp_path / "out").iloc[0]
+    assert (row["status"], row["n_samples"], row["dataset"]) == ("ok", 10, "imagefolder")
+    assert np.isnan(row["subset_top1"])
+    (tmp_path / "mine" / "coffee" / "bad.jpg").write_bytes(b"\xff\xd8\xff")
+    refused = dsmi_zoo(*arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "other", code=2)
+    assert "coffee/bad.jpg" in refused.stderr
+    assert "--skip-bad-images" in refused.stderr
+    dsmi_zoo(*arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "skipped", "--skip-bad-images")
+    assert read_results(tmp_path / "skipped").iloc[0]["n_samples"] == 10
