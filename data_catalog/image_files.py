@@ -107,7 +107,9 @@ def list_labels_file(root: Path, file_name: str = "labels.csv") -> Listing:
     table = root / file_name
     if not table.is_file():
         raise InputError(f"{root}: holds no {file_name} with the columns image,label")
-    names, classes, lines = [], [], {}
+    names: list[str] = []
+    classes: list[str] = []
+    lines: dict[str, int] = {}
     with table.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         if not {"image", "label"} <= set(rows.fieldnames or ()):

@@ -67,7 +67,7 @@ def embed(
     """
     model = model.to(device)
     if device.type == "cuda":
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     values, predictions = [], []
     start = 0
     with _numerics(device, precision):

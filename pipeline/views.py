@@ -73,7 +73,6 @@ def make_view(
                 for _ in pool.map(fill, range(len(subset.labels))):
                     heartbeat()
             view.flush()
-            del view
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -111,7 +110,7 @@ def view_vectors(view: np.ndarray, mean: tuple[float, ...], std: tuple[float, ..
     side = view.shape[1]
     nearest = np.floor(np.arange(CLUSTER_SIDE) * (side / CLUSTER_SIDE)).astype(int)
     shrunk = view[:, nearest][:, :, nearest].astype(np.float32) / 255
-    normalised = (shrunk - np.float32(mean)) / np.float32(std)
+    normalised = (shrunk - np.array(mean, dtype=np.float32)) / np.array(std, dtype=np.float32)
     return normalised.transpose(0, 3, 1, 2).reshape(len(view), -1)
 
 

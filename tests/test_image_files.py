@@ -180,7 +180,7 @@ def test_a_bad_image_stops_the_run_before_it_starts_or_is_skipped(folders: Path,
         prepare_first_view(open_subset(settings, 1, tmp_path), tmp_path)
     subset = open_subset(settings.model_copy(update={"skip_bad_images": True}), 1, tmp_path)
     assert np.bincount(subset.labels).tolist() == [3, 2, 4]
-    with pytest.raises(InputError, match="class dog .* has only 2 images, not 3"):
+    with pytest.raises(InputError, match=r"class dog .* has only 2 images, not 3"):
         open_subset(settings.model_copy(update={"skip_bad_images": True, "images_per_class": 3}), 1, tmp_path)
 
 
