@@ -119,6 +119,7 @@ def cli() -> None:
 @click.option("--workers", type=int, help="Worker processes.  [default: one a core]")
 @click.option("--batch-size", type=int, help="Images in one forward pass.  [default: 64]")
 @click.option("--cache", type=PATH, help="Trained weights and views.  [default: $DSMI_ZOO_CACHE or ~/.cache/dsmi-zoo]")
+@click.option("--cache-gb", type=float, help="Views beyond this are dropped once no model needs them.  [default: 50]")
 @click.option("--drop-embeddings", is_flag=True, help="Do not keep the embeddings (remeasure needs them).")
 @click.option("--retry-failed", is_flag=True, help="Try entries again that failed before.")
 @click.pass_context
@@ -142,7 +143,7 @@ def run_command(context: click.Context, file: Path | None, retry_failed: bool, *
         settings["subset"]["seed"] = given["subset_seed"]
     settings["measures"] = {name: given[name] for name in MEASURE_NAMES if name in given}
     compute: dict[str, Any] = {
-        name: given[name] for name in ("cluster", "workers", "batch_size", "cache") if name in given
+        name: given[name] for name in ("cluster", "workers", "batch_size", "cache", "cache_gb") if name in given
     }
     if given.get("drop_embeddings"):
         compute["keep_embeddings"] = False

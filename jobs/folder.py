@@ -68,8 +68,11 @@ def open_out(plan: Plan) -> dict[str, Any]:
     config, out = plan.config, plan.config.folder
     make_writable(out)
     stored = read_run(out) if (out / "run.json").exists() else None
-    if stored is None and any((out / "results").glob("*.parquet")):
+    has_results = any((out / "results").glob("*.parquet"))
+    if stored is None and has_results:
         raise InputError(f"{out} holds results but no run.json to say what they are; choose another --out")
+    if not has_results:
+        stored = None
     if stored is not None:
         refuse_remeasured(out, stored)
         refuse_mixture(out, stored, config)

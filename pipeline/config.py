@@ -63,6 +63,7 @@ class ComputeSettings(_Settings):
     batch_size: int = Field(default=64, ge=1)
     keep_embeddings: bool = True
     cache: Path = Field(default_factory=lambda: default_cache())
+    cache_gb: float = Field(default=50.0, ge=0, allow_inf_nan=False)
 
 
 class RunConfig(_Settings):
@@ -132,6 +133,9 @@ def resolve_config(command_line: Mapping[str, Any], file: Path | None = None) ->
     config = validated(RunConfig, _merged(settings, command_line), "settings")
     if Path(config.catalog).is_file():  # run.json must find it again from any folder
         config = config.model_copy(update={"catalog": str(Path(config.catalog).absolute())})
+    if config.subset.data_root is not None:
+        subset = config.subset.model_copy(update={"data_root": config.subset.data_root.expanduser().absolute()})
+        config = config.model_copy(update={"subset": subset})
     return config
 
 

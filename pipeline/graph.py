@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from distributed import Client, Future, as_completed
@@ -18,30 +19,45 @@ from pipeline.task import (
     prepare_weights,
     remeasure_row,
 )
+from pipeline.views import drop_oldest_views
 
 AnyJob = TypeVar("AnyJob", Job, RemeasureJob)
 
 
 def run_entries(client: Client, plan: Plan, jobs: Sequence[Job]) -> Iterator[Done]:
-    """Compute the rows of ``jobs``; each is on disk before it is reported here."""
+    """Compute the rows of ``jobs``; each is on disk before it is reported here.
+
+    Raises
+    ------
+    InputError
+        Names an image of the subset that cannot be decoded; then no row is written.
+    """
     config, subset = plan.config, plan.subset
     width = subset.images.classifier_width
-    commonest = Counter(str(job.view) for job in jobs).most_common(1)[0][0]
-    first = next(job for job in jobs if str(job.view) == commonest)
+    needed = Counter(job.view for job in jobs)
+    commonest = max(needed, key=needed.__getitem__)
+    first = next(job for job in jobs if job.view == commonest)
     subset_ready = client.submit(prepare_subset, first, config, subset, pure=False)
-    views: dict[str, Future] = {}
+    views: dict[Path, Future] = {}
 
     def submit(job: Job) -> Future:
-        view = views.get(str(job.view))
-        if view is None:
-            view = client.submit(prepare_view, job, config, subset, subset_ready, pure=False)
-            views[str(job.view)] = view
+        if job.view not in views:
+            views[job.view] = client.submit(prepare_view, job, config, subset, subset_ready, pure=False)
         weights = client.submit(prepare_weights, job, config, pure=False)
-        return client.submit(compute_row, job, config, subset.digest, width, view, weights, pure=False)
+        return client.submit(compute_row, job, config, subset.digest, width, views[job.view], weights, pure=False)
 
-    for done in _through_window(client, jobs, submit, config, subset.digest):
+    def fail(job: Job, error: BaseException) -> Done:
         if subset_ready.status == "error":  # without its images no entry can be computed
             raise subset_ready.exception()
+        return failed_row(job, config, subset.digest, error)
+
+    view_of = {job.slug: job.view for job in jobs}
+    for done in _through_window(client, jobs, submit, fail):
+        view = view_of[done.slug]
+        needed[view] -= 1
+        if not needed[view]:
+            views.pop(view).release()
+            drop_oldest_views(config.compute.cache, config.compute.cache_gb, keep={v for v in needed if needed[v]})
         yield done
 
 
@@ -51,21 +67,23 @@ def remeasure_entries(client: Client, config: RunConfig, jobs: Sequence[Remeasur
     def submit(job: RemeasureJob) -> Future:
         return client.submit(remeasure_row, job, config, pure=False)
 
-    yield from _through_window(client, jobs, submit, config, "")
+    def fail(job: RemeasureJob, error: BaseException) -> Done:
+        return failed_row(job, config, "", error)
+
+    yield from _through_window(client, jobs, submit, fail)
 
 
 def _through_window(
     client: Client,
     jobs: Sequence[AnyJob],
     submit: Callable[[AnyJob], Future],
-    config: RunConfig,
-    subset_digest: str,
+    fail: Callable[[AnyJob, BaseException], Done],
 ) -> Iterator[Done]:
     """Submit the longest jobs first, two for each worker thread at a time.
 
     A worker that dies takes at most its own few tasks along, and the scheduler never holds the whole zoo.
     """
-    waiting = iter(sorted(jobs, key=lambda job: -job.cost))
+    waiting = iter(sorted(jobs, key=lambda job: job.order))
     running: dict[Future, AnyJob] = {}
     finished = as_completed()
 
@@ -82,7 +100,7 @@ def _through_window(
         if future.status == "finished":
             done = future.result()
         elif future.status == "error":
-            done = failed_row(job, config, subset_digest, future.exception())
+            done = fail(job, future.exception())
         else:
             raise ConnectionError(f"the Dask scheduler lost the task of {job.name}; the same command goes on from here")
         del future

@@ -53,10 +53,10 @@ class Job:
         return str(self.entry)
 
     @property
-    def cost(self) -> float:
-        """Relative time, so that the longest can start first."""
+    def order(self) -> tuple[float, str]:
+        """Sorts the longest trainings first, and models that share a view next to each other."""
         recipe = self.entry.recipe
-        return recipe.train_images * recipe.epochs if recipe else 0.0
+        return (-recipe.train_images * recipe.epochs if recipe else 0.0, str(self.view))
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,9 @@ class RemeasureJob:
         return f"{self.source['model']}@{self.source['img_size']}"
 
     @property
-    def cost(self) -> float:
-        """Relative time."""
-        return float(self.source["embedding_dim"])
+    def order(self) -> float:
+        """Sorts the widest embeddings first."""
+        return -float(self.source["embedding_dim"])
 
 
 def prepare_subset(job: Job, config: RunConfig, subset: Subset) -> None:

@@ -18,7 +18,9 @@ from pipeline.measures import diffusion_spectral_entropy, measure_all
 MEASURES = {"--sigma", "--t", "--repetitions", "--seed", "--bins", "--null-permutations", "--measure"}
 OPTIONS = {
     "run": {
-        "--catalog", "--models", "--out", "--config", "--dataset", "--images-per-class", "--subset-seed", "--protocol",
+        "--catalog", "--models", "--out", "--config", "--dataset", "--data-root", "--classes", "--images-per-class",
+        "--subset-seed", "--repeats", "--allow-train-images", "--skip-bad-images", "--protocol", "--precision",
+        "--cache-gb",
         "--cluster", "--workers", "--batch-size", "--cache", "--drop-embeddings", "--retry-failed", *MEASURES,
     },
     "rerun": {"--out"},

@@ -47,7 +47,9 @@ def test_published_weights_see_what_is_in_the_photographs(weights: Path, tmp_pat
     for name in names:
         photograph(name).save(tmp_path / f"{name}.png")
     images = ImageFiles("photographs", tmp_path, tuple(f"{n}.png" for n in names), np.array([0, 1, 2]), {})
-    ((entry,),) = (with_timm_defaults([ModelEntry(model="m", architecture="tf_efficientnet_lite0", checkpoint=weights)]),)
+    ((entry,),) = (
+        with_timm_defaults([ModelEntry(model="m", architecture="tf_efficientnet_lite0", checkpoint=weights)]),
+    )
     entry = entry[0] if isinstance(entry, tuple) else entry
     assert entry.img_size == 224
     assert entry.preprocessing is not None
@@ -61,9 +63,7 @@ def test_published_weights_see_what_is_in_the_photographs(weights: Path, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def standard_run(
-    weights: Path, validation: Path, dsmi_zoo: Command, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def standard_run(weights: Path, validation: Path, dsmi_zoo: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "standard"
     data = ["--dataset", "imagenet", "--data-root", validation]
     dsmi_zoo("run", "--catalog", weights / "lite.csv", *data, "--out", out)

@@ -1,0 +1,198 @@
+"""Throughput of this pipeline against the way of the paper's script, in one run on one machine.
+
+    python benchmarks/zoo_against_authors.py [--images 600] [--repeat 3]
+
+Eight of timm's ``test_*`` models with random weights share one preprocessing of 160 pixels over JPEGs of 500 x 400.
+Here: one decoding for all models, Dask workers, ``measure_all``. There: each model decodes and crops for itself with 2
+loader processes, then the reference package computes all six measures, the clusters of the inputs anew for each model.
+The start of processes and the import of libraries are excluded on both sides.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import safetensors.torch
+import skimage.data
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform
+from torch.utils.data import DataLoader, Dataset
+
+from data_catalog.datasets import open_dataset
+from jobs.clusters import open_cluster
+from pipeline.config import resolve_config
+from pipeline.graph import run_entries
+from pipeline.plan import make_plan
+from pipeline.store import read_results
+
+with warnings.catch_warnings():  # importing the package silences all warnings
+    import dse_dsmi
+
+MODELS = (
+    "test_byobnet", "test_convnext", "test_convnext2", "test_convnext3",
+    "test_efficientnet", "test_efficientnet_gn", "test_resnet", "test_vit",
+)  # fmt: skip
+PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel", "horse", "moon", "rocket")
+SIZE = 160
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def make_images(root: Path, count: int) -> None:
+    """Random crops of ten photographs, 500 x 400, ten classes."""
+    rng = np.random.default_rng(0)
+    for name in PHOTOGRAPHS:
+        pixels = getattr(skimage.data, name)()
+        photograph = Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels * 255).astype(np.uint8))
+        photograph = photograph.convert("RGB").resize((900, 700), Image.Resampling.BICUBIC)
+        (root / name).mkdir(parents=True)
+        for number in range(count // len(PHOTOGRAPHS)):
+            left, top = int(rng.integers(401)), int(rng.integers(301))
+            photograph.crop((left, top, left + 500, top + 400)).save(root / name / f"{number:03d}.jpg", quality=90)
+
+
+def make_catalog(folder: Path) -> Path:
+    """A catalogue of the eight models with random weights."""
+    lines = ["model,checkpoint,img_size,crop_pct,interpolation,mean,std"]
+    for name in MODELS:
+        torch.manual_seed(0)
+        model = timm.create_model(name, pretrained=False)
+        safetensors.torch.save_file(model.state_dict(), folder / f"{name}.safetensors")
+        lines.append(f"{name},{name}.safetensors,{SIZE},0.95,bicubic,{' '.join(map(str, MEAN))},{' '.join(map(str, STD))}")
+    path = folder / "models.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def count_decodings(tally: str) -> None:
+    """On a worker: import what a task needs, and let every decoding leave one byte in a file."""
+    import sklearn.cluster  # noqa: F401
+
+    import data_catalog.datasets as datasets
+    import pipeline.train  # noqa: F401
+
+    def counted(path: Path, read=datasets.read_image) -> Image.Image:  # type: ignore[no-untyped-def]
+        with open(tally, "ab") as file:  # noqa: PTH123
+            file.write(b".")
+        return read(path)
+
+    datasets.read_image = counted
+
+
+def ours(catalog: Path, images: Path, folder: Path) -> tuple[float, float, int]:
+    """Seconds in all, seconds of forward passes (wall), and decodings."""
+    config = resolve_config(
+        {
+            "catalog": str(catalog),
+            "out": folder / "out",
+            "subset": {"dataset": "imagefolder", "data_root": images},
+            "compute": {"cache": folder / "cache"},
+        }
+    )
+    tally = folder / "tally"
+    tally.touch()
+    with open_cluster(config.compute) as client:
+        workers = sum(client.nthreads().values())
+        client.run(count_decodings, str(tally))
+        started = time.perf_counter()
+        plan = make_plan(config)
+        (folder / "out").mkdir()
+        done = list(run_entries(client, plan, plan.jobs))
+        seconds = time.perf_counter() - started
+    assert all(entry.ok for entry in done), done
+    from jobs.folder import open_out
+
+    (folder / "out" / "results").rename(folder / "rows")  # run.json is written by the command, which is not timed here
+    open_out(plan)
+    (folder / "out" / "results").rmdir()
+    (folder / "rows").rename(folder / "out" / "results")
+    forward = read_results(folder / "out")["seconds_embed"].sum() / workers
+    return seconds, float(forward), tally.stat().st_size
+
+
+class Images(Dataset):  # type: ignore[type-arg]
+    """What the paper's script reads, decoded and cropped by the loader."""
+
+    def __init__(self, root: Path) -> None:
+        images = open_dataset("imagefolder", root)
+        self.paths = [root / name for name in images.names]
+        self.labels = images.labels
+        self.transform = create_transform(SIZE, is_training=False, crop_pct=0.95, interpolation="bicubic", mean=MEAN, std=STD)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        with Image.open(self.paths[number]) as image:
+            return self.transform(image.convert("RGB")), int(self.labels[number])
+
+
+def theirs(folder: Path, root: Path) -> tuple[float, float, int]:
+    """The same for a loop over models that shares nothing between them."""
+    forward, decoded = 0.0, 0
+    started = time.perf_counter()
+    for name in MODELS:
+        model = timm.create_model(name, pretrained=False, checkpoint_path=str(folder / f"{name}.safetensors")).eval()
+        embeddings, inputs, labels = [], [], []
+        dataset = Images(root)
+        for batch, classes in DataLoader(dataset, batch_size=64, num_workers=2):
+            began = time.perf_counter()
+            with torch.inference_mode():
+                embeddings.append(model.forward_head(model.forward_features(batch), pre_logits=True))
+            forward += time.perf_counter() - began
+            inputs.append(torch.nn.functional.interpolate(batch, size=(64, 64)).flatten(1))
+            labels.append(classes)
+            decoded += len(batch)
+        Z, X = (torch.cat(parts).double().numpy() for parts in (embeddings, inputs))
+        y = torch.cat(labels).numpy()[:, None]
+        six_measures(Z, X, y)
+    return time.perf_counter() - started, forward, decoded
+
+
+def six_measures(Z: np.ndarray, X: np.ndarray, y: np.ndarray) -> None:
+    """All that the reference package computes for a model."""
+    sigma, clusters = float(np.sqrt(Z.shape[1])), len(np.unique(y))
+    dse_dsmi.diffusion_spectral_entropy(Z, gaussian_kernel_sigma=sigma)
+    dse_dsmi.diffusion_spectral_mutual_information(Z, y, gaussian_kernel_sigma=sigma)
+    dse_dsmi.diffusion_spectral_mutual_information(Z, X, n_clusters=clusters, gaussian_kernel_sigma=sigma)
+    dse_dsmi.diffusion_spectral_entropy(Z, classic_shannon_entropy=True)
+    dse_dsmi.diffusion_spectral_mutual_information(Z, y, classic_shannon_entropy=True)
+    dse_dsmi.diffusion_spectral_mutual_information(Z, X, n_clusters=clusters, classic_shannon_entropy=True)
+
+
+def main() -> None:
+    """Print medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--repeat", type=int, default=3)
+    arguments = parser.parse_args()
+    a, b = [], []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_images(folder / "images", arguments.images)
+        catalog = make_catalog(folder)
+        theirs_warm = Images(folder / "images")[0]  # imports and first use stay out of the time
+        assert theirs_warm[0].shape == (3, SIZE, SIZE)
+        for repeat in range(arguments.repeat):
+            (folder / str(repeat)).mkdir()
+            a.append(ours(catalog, folder / "images", folder / str(repeat)))
+            b.append(theirs(folder, folder / "images"))
+    total = [y[0] / x[0] for x, y in zip(a, b, strict=True)]
+    without = [(y[0] - y[1]) / (x[0] - x[1]) for x, y in zip(a, b, strict=True)]
+    print(f"{len(MODELS)} models, {arguments.images} images, {os.cpu_count()} cores, {arguments.repeat} runs, medians")
+    for who, figures in (("this pipeline", a), ("each model for itself", b)):
+        print(
+            f"  {who}: {median(f[0] for f in figures):.1f} s, of which forward passes "
+            f"{median(f[1] for f in figures):.1f} s; {figures[0][2]} images decoded"
+        )
+    print(f"  throughput: {median(total):.1f} times; forward passes excluded: {median(without):.1f} times")
+
+
+if __name__ == "__main__":
+    main()
