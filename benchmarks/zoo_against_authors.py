@@ -64,7 +64,9 @@ def make_catalog(folder: Path) -> Path:
         torch.manual_seed(0)
         model = timm.create_model(name, pretrained=False)
         safetensors.torch.save_file(model.state_dict(), folder / f"{name}.safetensors")
-        lines.append(f"{name},{name}.safetensors,{SIZE},0.95,bicubic,{' '.join(map(str, MEAN))},{' '.join(map(str, STD))}")
+        lines.append(
+            f"{name},{name}.safetensors,{SIZE},0.95,bicubic,{' '.join(map(str, MEAN))},{' '.join(map(str, STD))}"
+        )
     path = folder / "models.csv"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -123,7 +125,9 @@ class Images(Dataset):  # type: ignore[type-arg]
         images = open_dataset("imagefolder", root)
         self.paths = [root / name for name in images.names]
         self.labels = images.labels
-        self.transform = create_transform(SIZE, is_training=False, crop_pct=0.95, interpolation="bicubic", mean=MEAN, std=STD)
+        self.transform = create_transform(
+            SIZE, is_training=False, crop_pct=0.95, interpolation="bicubic", mean=MEAN, std=STD
+        )
 
     def __len__(self) -> int:
         return len(self.paths)

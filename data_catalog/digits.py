@@ -6,6 +6,7 @@ import numpy as np
 
 from data_catalog.datasets import Part
 from data_catalog.models import ModelEntry, Preprocessing, TrainingRecipe
+from data_catalog.traits import kind_of
 
 IMG_SIZE = 32
 
@@ -43,6 +44,7 @@ def digits_models() -> list[ModelEntry]:
             model=f"{architecture}.{images}x{epochs}",
             architecture=architecture,
             family=family,
+            kind=kind_of(family, architecture),
             img_size=IMG_SIZE,
             group=f"{images} images x {epochs} epoch{'s' if epochs > 1 else ''}",
             model_kwargs={"num_classes": 10, **kwargs},

@@ -2,21 +2,22 @@
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_catalog.errors import InputError
+from data_catalog.traits import Kind
 
-if TYPE_CHECKING:
-    import pandas as pd
+TABLES = Path(__file__).with_name("tables")
 
 
 class Preprocessing(BaseModel):
@@ -48,8 +49,10 @@ class TrainingRecipe(BaseModel):
 class ModelEntry(BaseModel):
     """One entry of a catalogue: a set of weights at one image size.
 
-    ``preprocessing``, ``img_size`` and ``family`` may be None here; ``pipeline.zoo.resolve`` then takes timm's.
-    ``extras`` holds the catalogue's other numeric columns, among them further accuracies.
+    ``preprocessing``, ``img_size``, ``family`` and ``weights`` may be None here; ``pipeline.zoo.with_timm_defaults``
+    then takes timm's. ``weights`` is a repository of the Hugging Face hub (``owner/name``, with ``@revision`` if
+    pinned) or a URL. ``extra_data`` says whether the weights saw images beyond ImageNet-1k. ``extras`` holds the
+    catalogue's other numeric columns, among them further accuracies.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,8 +60,14 @@ class ModelEntry(BaseModel):
     model: str = Field(min_length=1)
     architecture: str = Field(min_length=1)
     family: str | None = None
+    kind: Kind | None = None
+    pretraining: str | None = None
+    extra_data: bool | None = None
+    licence: str | None = None
+    published_name: str | None = None
     img_size: int | None = Field(default=None, gt=0)
     group: str | None = None
+    weights: str | None = Field(default=None, pattern=r"^(https?://\S+|[\w.-]+/[\w.-]+(@[\w.-]+)?)$")
     checkpoint: Path | None = None
     recipe: TrainingRecipe | None = None
     model_kwargs: dict[str, Any] = {}
@@ -85,7 +94,7 @@ def load_models(catalog: str | Path, patterns: Sequence[str] = ()) -> list[Model
     Parameters
     ----------
     catalog
-        The name of a built-in catalogue (``digits``), or the path of a CSV or Parquet file.
+        The name of a built-in catalogue (a key of ``BUILT_IN``), or the path of a CSV or Parquet file.
     patterns
         Keep entries whose ``model`` or ``model@size`` matches one of these shell patterns; none keeps all.
 
@@ -97,7 +106,7 @@ def load_models(catalog: str | Path, patterns: Sequence[str] = ()) -> list[Model
     if str(catalog) in BUILT_IN:
         entries = BUILT_IN[str(catalog)]()
     else:
-        entries = _read_catalog(Path(catalog))
+        entries = _from_file(Path(catalog))
     return select(entries, patterns, str(catalog))
 
 
@@ -143,125 +152,6 @@ def is_accuracy(column: str) -> bool:
     return column != "subset_top1" and (column in ("top1", "top5") or column.endswith(("_top1", "_top5")))
 
 
-TEXT_COLUMNS = ("model", "architecture", "family", "group", "checkpoint", "model_kwargs", "crop_mode", "interpolation")
-PREPROCESSING_COLUMNS = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
-
-
-def _read_catalog(path: Path) -> list[ModelEntry]:
-    import pandas as pd
-
-    if not path.is_file():
-        raise InputError(f"unknown catalogue {str(path)!r}: neither a file nor one of {', '.join(BUILT_IN)}")
-    try:
-        if path.suffix.lower() == ".parquet":
-            table = pd.read_parquet(path).astype(object)
-            table = table.where(table.notna(), "").astype(str)
-        else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, skip_blank_lines=False)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as a catalogue: {_first_line(error)}") from None
-    if "model" not in table.columns:
-        raise InputError(f"{path}: no column 'model'; its columns are {', '.join(map(str, table.columns))}")
-    if table.empty:
-        raise InputError(f"{path}: the catalogue is empty")
-    entries: list[ModelEntry] = []
-    lines: dict[tuple[str, int | None], int] = {}
-    for line, cells in _records(table):
-        if not any(cells.values()):
-            continue
-        where = f"{path}, line {line}"
-        entry = _entry(cells, path.parent, where)
-        key = (entry.model, entry.img_size)
-        if key in lines:
-            size = "" if entry.img_size is None else f" at img_size {entry.img_size}"
-            first = f"{entry.model!r}{size} stands in line {lines[key]} already"
-            raise InputError(f"{where}: {first}; the pair (model, img_size) must be unique")
-        lines[key] = line
-        entries.append(entry)
-    return entries
-
-
-def _records(table: "pd.DataFrame") -> Iterator[tuple[int, dict[str, str]]]:
-    """Each row as stripped text, with its line number in a CSV file (the header is line 1)."""
-    columns = [str(c).strip() for c in table.columns]
-    for number, values in enumerate(table.itertuples(index=False, name=None), start=2):
-        yield number, dict(zip(columns, (str(v).strip() for v in values), strict=True))
-
-
-def _entry(cells: dict[str, str], folder: Path, where: str) -> ModelEntry:
-    known = {name: cells[name] for name in TEXT_COLUMNS if cells.get(name)}
-    if "model" not in known:
-        raise InputError(f"{where}: the model's name is missing")
-    fields: dict[str, Any] = {"model": known["model"], "architecture": known.get("architecture", known["model"])}
-    fields.update({name: known[name] for name in ("family", "group") if name in known})
-    if "checkpoint" in known:
-        fields["checkpoint"] = (folder / known["checkpoint"]).resolve()
-        if not fields["checkpoint"].is_file():
-            looked_for = fields["checkpoint"]
-            raise InputError(f"{where}: the checkpoint {known['checkpoint']!r} is no file (looked for {looked_for})")
-    if "model_kwargs" in known:
-        fields["model_kwargs"] = _json_object(known["model_kwargs"], where)
-    if any(cells.get(name) for name in PREPROCESSING_COLUMNS):
-        fields["preprocessing"] = _preprocessing(cells, where)
-    extras: dict[str, float | None] = {}
-    for name, text in cells.items():
-        if name in (*TEXT_COLUMNS, *PREPROCESSING_COLUMNS):
-            continue
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise InputError(f"{where}: the column {name!r} needs a plain name (letters, digits, underscores)")
-        value = _number(text, name, where)
-        if name == "img_size":
-            if value is not None and (value != int(value) or value < 1):
-                raise InputError(f"{where}: img_size must be a whole number of pixels, not {text!r}")
-            fields[name] = None if value is None else int(value)
-        elif name in ("top1", "top5", "params_m"):
-            fields[name] = value
-        else:
-            extras[name] = value
-    try:
-        return ModelEntry(**fields, extras=extras)
-    except ValidationError as error:
-        raise InputError(f"{where}: {validation_line(error)}") from None
-
-
-def _number(text: str, column: str, where: str) -> float | None:
-    if text == "":
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        known = ", ".join(TEXT_COLUMNS)
-        raise InputError(f"{where}: {column} = {text!r} is no number (text may stand only in {known})") from None
-    if not math.isfinite(value):
-        raise InputError(f"{where}: {column} = {text!r} is not finite; leave the cell empty if it is unknown")
-    if is_accuracy(column) and not 0 <= value <= 100:
-        hint = "leave the cell empty if it is unknown"
-        raise InputError(f"{where}: {column} = {text} lies outside 0 to 100 percent; {hint}")
-    return value
-
-
-def _json_object(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: model_kwargs is no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f'{where}: model_kwargs must be a JSON object such as {{"num_classes": 10}}, not {text}')
-    return value
-
-
-def _preprocessing(cells: dict[str, str], where: str) -> Preprocessing:
-    fields: dict[str, Any] = {name: cells[name] for name in PREPROCESSING_COLUMNS if cells.get(name)}
-    for name in ("mean", "std"):
-        if name in fields:
-            fields[name] = fields[name].replace(",", " ").split()
-    try:
-        return Preprocessing(**fields)
-    except ValidationError as error:
-        hint = "give crop_pct, mean and std (three numbers with spaces), or none of the preprocessing columns"
-        raise InputError(f"{where}: {validation_line(error)}; {hint}") from None
-
-
 def validation_line(error: ValidationError) -> str:
     """The first problem that pydantic found, in one line."""
     first = error.errors()[0]
@@ -271,8 +161,12 @@ def validation_line(error: ValidationError) -> str:
     return f"{name}: {message}{shown}" if name else message
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def _from_file(path: Path) -> list[ModelEntry]:
+    from data_catalog.catalog_file import read_catalog
+
+    if not path.is_file():
+        raise InputError(f"unknown catalogue {str(path)!r}: neither a file nor one of {', '.join(BUILT_IN)}")
+    return read_catalog(path)
 
 
 def _digits() -> list[ModelEntry]:
@@ -281,4 +175,21 @@ def _digits() -> list[ModelEntry]:
     return digits_models()
 
 
-BUILT_IN = {"digits": _digits}
+def _timm_pretrained() -> list[ModelEntry]:
+    """timm's registry, asked in a process of its own: the caller's stays free of timm and torch."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_ask_timm).result()
+
+
+def _ask_timm() -> list[ModelEntry]:
+    from data_catalog.from_timm import pretrained_models
+
+    return pretrained_models()
+
+
+BUILT_IN: dict[str, Callable[[], list[ModelEntry]]] = {
+    "digits": _digits,
+    "imagenet-2023": partial(_from_file, TABLES / "imagenet-2023.csv"),
+    "imagenet-2025": partial(_from_file, TABLES / "imagenet-2025.csv"),
+    "timm-pretrained": _timm_pretrained,
+}

@@ -69,11 +69,31 @@ def out_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def catalog_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which models; further globs after --models arrive as arguments."""
     options = (
-        click.option("--catalog", help="A built-in catalogue (digits), or a CSV or Parquet file.  [default: digits]"),
+        click.option(
+            "--catalog",
+            help="digits, imagenet-2023, imagenet-2025, timm-pretrained, or a CSV or Parquet file.  [default: digits]",
+        ),
         click.option(
             "--models", multiple=True, metavar="GLOB ...", help="Only models whose name or name@size matches."
         ),
         click.argument("more_models", nargs=-1, metavar=""),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which of the models that --catalog and --models name; an entry of which the value is unknown is left out."""
+    options = (
+        click.option("--kind", multiple=True, help="convolutional, transformer, hybrid or MLP; may be repeated."),
+        click.option("--max-params", type=float, metavar="MILLIONS", help="At most so many million parameters."),
+        click.option(
+            "--max-gmacs", type=float, metavar="GMACS", help="At most so many billion multiply-adds an image."
+        ),
+        click.option("--img-size", type=int, metavar="PIXELS", help="Only this image size."),
+        click.option("--license", "licence", multiple=True, help="Licence of the weights; may be repeated."),
+        click.option("--limit", type=int, metavar="N", help="The first N of what is left."),
     )
     for option in reversed(options):
         command = option(command)
@@ -230,23 +250,54 @@ def catalog_group() -> None:
 
 @catalog_group.command("list")
 @catalog_options
-def catalog_list_command(catalog: str | None, models: tuple[str, ...], more_models: tuple[str, ...]) -> int:
+@filter_options
+def catalog_list_command(
+    catalog: str | None, models: tuple[str, ...], more_models: tuple[str, ...], **filters: Any
+) -> int:
     """List a catalogue's entries.
 
     \b
-    Example:
+    Examples:
       dsmi-zoo catalog list --models 'test_vit*'
+      dsmi-zoo catalog list --catalog imagenet-2025 --kind transformer --max-gmacs 5 --license mit
     """
-    from data_catalog import load_models
-    from jobs.progress import plain
+    from jobs.catalog import list_entries
 
-    console = _console()
-    entries = load_models(catalog or "digits", all_globs(models, more_models))
-    for entry in entries:
-        known = "" if entry.top1 is None else f", top-1 {entry.top1:g}%"
-        plain(console, f"{entry.model}  {entry.architecture}, {entry.img_size or 'default'} pixels{known}")
-    plain(console, f"{len(entries)} entries")
-    return 0
+    return list_entries(catalog or "digits", all_globs(models, more_models), filters, _console())
+
+
+@catalog_group.command("show")
+@click.argument("model", metavar="MODEL[@SIZE]")
+@click.option("--catalog", help="Where to look.  [default: digits, imagenet-2025 and imagenet-2023, in this order]")
+def catalog_show_command(model: str, catalog: str | None) -> int:
+    """Show all that a catalogue knows of a model (MODEL alone: at all its sizes).
+
+    \b
+    Example:
+      dsmi-zoo catalog show resnet50.a1_in1k --catalog imagenet-2025
+    """
+    from jobs.catalog import show
+
+    return show(model, catalog, _console())
+
+
+@catalog_group.command("check")
+@catalog_options
+@filter_options
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one a core]")
+def catalog_check_command(
+    catalog: str | None, models: tuple[str, ...], more_models: tuple[str, ...], workers: int | None, **filters: Any
+) -> int:
+    """Build each entry without memory or weights, and confirm that it gives an embedding of the declared width.
+
+    \b
+    Examples:
+      dsmi-zoo catalog check --catalog imagenet-2025 --models 'convnext*'
+      dsmi-zoo catalog check --catalog mine.csv
+    """
+    from jobs.catalog import check
+
+    return check(catalog or "digits", all_globs(models, more_models), filters, workers, _console())
 
 
 def _was_given(context: click.Context, name: str) -> bool:

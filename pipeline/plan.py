@@ -32,7 +32,8 @@ TRAINING_VERSION = 1  # raised whenever pipeline/train.py comes to other weights
 class Job:
     """One entry of a run, with all that a worker needs.
 
-    ``weights`` is the file that holds (or, for a model to be trained, will hold) them; None means timm's own.
+    ``weights`` is the file that holds (or, for a model to be trained, will hold) them; None means those that
+    ``entry.weights`` names.
     """
 
     entry: ModelEntry
@@ -84,12 +85,12 @@ def make_plan(config: RunConfig) -> Plan:
     cache = config.compute.cache
     subset = open_subset(config.subset, config.repeats, cache)
     jobs: dict[str, Job] = {}
-    for entry, timm_weights in _resolved(entries):
+    for entry in _resolved(entries):
         assert entry.img_size is not None
         preprocessing = protocol_preprocessing(entry, config.protocol)
         if entry.slug in jobs:
             raise InputError(f"{config.catalog}: {entry} stands there twice; the pair (model, img_size) must be unique")
-        weights, weights_id = _weights(entry, timm_weights, cache)
+        weights, weights_id = _weights(entry, cache)
         embedding_id = content_hash(
             weights_id,
             entry.architecture,
@@ -189,21 +190,29 @@ def measures_identity(settings: MeasureSettings) -> dict[str, Any]:
     return {**settings.model_dump(mode="json"), "own": own}
 
 
-def _resolved(entries: Sequence[ModelEntry]) -> list[tuple[ModelEntry, str | None]]:
+def _resolved(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
     """The entries with timm's knowledge filled in; timm is imported in a process of its own, and only if needed."""
-    if all(e.recipe and e.preprocessing and e.img_size and e.family for e in entries):
-        return [(entry, None) for entry in entries]
+    unclear = [entry for entry in entries if not _is_complete(entry)]
+    if not unclear:
+        return list(entries)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_ask_timm, list(entries)).result()
+        answers = iter(pool.submit(_ask_timm, unclear).result())
+    return [entry if _is_complete(entry) else next(answers) for entry in entries]
 
 
-def _ask_timm(entries: Sequence[ModelEntry]) -> list[tuple[ModelEntry, str | None]]:
+def _is_complete(entry: ModelEntry) -> bool:
+    return bool(
+        (entry.recipe or entry.checkpoint or entry.weights) and entry.preprocessing and entry.img_size and entry.family
+    )
+
+
+def _ask_timm(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
     from pipeline.zoo import with_timm_defaults
 
     return with_timm_defaults(entries)
 
 
-def _weights(entry: ModelEntry, timm_weights: str | None, cache: Path) -> tuple[Path | None, str]:
+def _weights(entry: ModelEntry, cache: Path) -> tuple[Path | None, str]:
     """The file of an entry's weights, if it has one, and their identity."""
     if entry.recipe is not None:
         assert entry.preprocessing is not None
@@ -218,8 +227,8 @@ def _weights(entry: ModelEntry, timm_weights: str | None, cache: Path) -> tuple[
         return cache / "weights" / f"{identity.removeprefix('trained:')}.safetensors", identity
     if entry.checkpoint is not None:
         return entry.checkpoint, f"sha256:{_file_sha256(entry.checkpoint, cache)}"
-    assert timm_weights is not None
-    return None, timm_weights
+    assert entry.weights is not None
+    return None, f"timm:{entry.weights}"
 
 
 def _file_sha256(path: Path, cache: Path) -> str:

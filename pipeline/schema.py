@@ -29,6 +29,15 @@ COLUMNS: tuple[Column, ...] = (
     Column("model", "text", "", "The entry's name in its catalogue."),
     Column("architecture", "text", "", "timm's name of the network."),
     Column("family", "text", "", "timm's module of the architecture: relatives share one."),
+    Column(
+        "kind",
+        "text",
+        "",
+        "What mixes the image's positions: `convolutional`, `transformer`, `hybrid` (both) or `MLP`.",
+    ),
+    Column("pretraining", "text", "", "timm's tag of the weights: how and on what they were trained."),
+    Column("extra_data", "flag", "", "Whether the weights were trained on images beyond ImageNet-1k."),
+    Column("licence", "text", "", "Licence of the weights, where it is known."),
     Column("img_size", "integer", "pixels", "Side of the square input."),
     Column(
         "group", "text", "", "Entries that the report also compares among themselves (digits: the training budget)."

@@ -199,7 +199,10 @@ def measure_row(row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame
 
 def facts(entry: ModelEntry) -> dict[str, Any]:
     """What the catalogue says of an entry, as it stands in the row."""
-    names = ("model", "architecture", "family", "img_size", "group", "top1", "top5", "params_m")
+    names = (
+        *("model", "architecture", "family", "kind", "pretraining", "extra_data", "licence"),
+        *("img_size", "group", "top1", "top5", "params_m"),
+    )
     return {**{name: getattr(entry, name) for name in names}, **entry.extras}
 
 

@@ -6,21 +6,20 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import get_pretrained_cfg, load_checkpoint
+from timm.models import load_checkpoint
 
 from data_catalog.errors import InputError
-from data_catalog.models import ModelEntry, Preprocessing
+from data_catalog.from_timm import family_of, input_of, timm_config, weights_of
+from data_catalog.models import ModelEntry
+from data_catalog.traits import kind_of
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 
-def with_timm_defaults(entries: Sequence[ModelEntry]) -> list[tuple[ModelEntry, str | None]]:
-    """Fill what the catalogue leaves open (family, image size, preprocessing) from timm.
+def with_timm_defaults(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
+    """Fill what the catalogue leaves open (family, image size, preprocessing, weights and their facts) from timm.
 
-    Returns
-    -------
-    list of (entry, weights)
-        ``weights`` identifies timm's pretrained weights, None when the entry brings its own.
+    An entry that brings its own weights, or a recipe to train them, gets none of timm's.
 
     Raises
     ------
@@ -30,49 +29,87 @@ def with_timm_defaults(entries: Sequence[ModelEntry]) -> list[tuple[ModelEntry, 
     return [_with_timm_defaults(entry) for entry in entries]
 
 
-def _with_timm_defaults(entry: ModelEntry) -> tuple[ModelEntry, str | None]:
-    if not timm.is_model(entry.architecture):
-        raise InputError(f"{entry.model}: timm {timm.__version__} has no architecture {entry.architecture!r}")
+def _with_timm_defaults(entry: ModelEntry) -> ModelEntry:
     try:
-        config = get_pretrained_cfg(entry.architecture, allow_unregistered=False)
-    except RuntimeError as error:
-        raise InputError(f"{entry.model}: timm has no weights of this tag: {error}") from None
-    assert config is not None
-    own_weights = entry.checkpoint is not None or entry.recipe is not None
+        config = timm_config(entry.architecture)
+    except InputError as error:
+        raise InputError(f"{entry.model}: {error}") from None
+    own_weights = entry.checkpoint is not None or entry.recipe is not None or entry.weights is not None
     if not own_weights and not config.has_weights:
         raise InputError(f"{entry.model}: timm has no pretrained weights of {entry.architecture!r}; give a checkpoint")
-    preprocessing = Preprocessing.model_validate(
-        {name: getattr(config, name) for name in ("crop_pct", "crop_mode", "interpolation", "mean", "std")}
-    )
-    filled: dict[str, Any] = {
-        "family": entry.family or _family(entry.architecture),
-        "img_size": entry.img_size or entry.model_kwargs.get("img_size") or config.input_size[-1],
-        "preprocessing": entry.preprocessing or preprocessing,
-    }
-    weights = None if own_weights else f"timm:{config.hf_hub_id or config.url or config.file}:{config.hf_hub_filename}"
-    return entry.model_copy(update=filled), weights
-
-
-def _family(architecture: str) -> str:
-    """timm's module of an architecture, a name without its pretraining tag."""
-    return timm.model_entrypoint(architecture).__module__.rsplit(".", 1)[-1]
+    family = entry.family or family_of(entry.architecture)
+    known: dict[str, Any] = {"family": family, "kind": kind_of(family, entry.architecture), **input_of(config)}
+    if "img_size" in entry.model_kwargs:
+        known["img_size"] = entry.model_kwargs["img_size"]
+    if not own_weights:
+        known |= weights_of(config)
+    return entry.model_copy(update={name: value for name, value in known.items() if getattr(entry, name) is None})
 
 
 def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
-    """The entry's model in evaluation mode on the CPU, with ``weights`` from a file, or timm's own if None.
+    """The entry's model in evaluation mode on the CPU, for the entry's image size.
+
+    Parameters
+    ----------
+    weights
+        A file that holds them; None takes those that ``entry.weights`` names, or timm's own.
 
     Raises
     ------
     InputError
-        For a checkpoint of a kind that cannot be read safely.
+        For a checkpoint of a kind that cannot be read safely, or a model that cannot be built for the image size.
     """
     if weights is None:
-        return timm.create_model(entry.architecture, pretrained=True, **entry.model_kwargs).eval()
+        return _create(entry, pretrained=True, pretrained_cfg_overlay=_other_source(entry)).eval()
     if weights.suffix not in CHECKPOINT_SUFFIXES:
         raise InputError(f"{weights}: a checkpoint must be one of {', '.join(CHECKPOINT_SUFFIXES)}")
-    model = timm.create_model(entry.architecture, pretrained=False, **entry.model_kwargs)
+    model = _create(entry, pretrained=False)
     load_checkpoint(model, str(weights), device="cpu", weights_only=True)
     return model.eval()
+
+
+@torch.inference_mode()
+def embedding_shape(entry: ModelEntry) -> tuple[tuple[int, ...], int]:
+    """The shape of one image's embedding, and the width that the model itself declares.
+
+    Nothing is computed or downloaded: the model stands on PyTorch's meta device, which knows shapes only.
+    """
+    if entry.img_size is None:
+        (entry,) = with_timm_defaults([entry])
+    assert entry.img_size is not None
+    with torch.device("meta"):
+        model: Any = _create(entry, pretrained=False).eval()
+        image = torch.zeros(1, 3, entry.img_size, entry.img_size)
+        pre_logits = model.forward_head(model.forward_features(image), pre_logits=True)
+    return tuple(pre_logits.shape), getattr(model, "head_hidden_size", None) or model.num_features
+
+
+def _create(entry: ModelEntry, **arguments: Any) -> torch.nn.Module:
+    """timm's model, told the image size where its network is made for a fixed one and the entry wants another."""
+    arguments |= entry.model_kwargs
+    config = timm_config(entry.architecture)
+    if config.fixed_input_size and entry.img_size not in (None, config.input_size[-1]):
+        arguments.setdefault("img_size", entry.img_size)
+    try:
+        return timm.create_model(entry.architecture, **arguments)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        raise InputError(
+            f"{entry}: timm builds {entry.architecture} for {config.input_size[-1]} pixels only; set img_size to that"
+        ) from None
+
+
+def _other_source(entry: ModelEntry) -> dict[str, Any]:
+    """Where timm shall load weights from, as changes to its configuration; none if these are its own weights.
+
+    timm takes a changed source for a plain state dict, which some of its own are not, so it is told only of others.
+    """
+    if entry.weights in (None, weights_of(timm_config(entry.architecture))["weights"]):
+        return {}
+    if entry.weights.startswith(("http://", "https://")):
+        return {"url": entry.weights, "hf_hub_id": None}
+    return {"hf_hub_id": entry.weights, "url": ""}
 
 
 def choose_device() -> torch.device:

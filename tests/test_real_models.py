@@ -47,10 +47,7 @@ def test_published_weights_see_what_is_in_the_photographs(weights: Path, tmp_pat
     for name in names:
         photograph(name).save(tmp_path / f"{name}.png")
     images = ImageFiles("photographs", tmp_path, tuple(f"{n}.png" for n in names), np.array([0, 1, 2]), {})
-    ((entry,),) = (
-        with_timm_defaults([ModelEntry(model="m", architecture="tf_efficientnet_lite0", checkpoint=weights)]),
-    )
-    entry = entry[0] if isinstance(entry, tuple) else entry
+    (entry,) = with_timm_defaults([ModelEntry(model="m", architecture="tf_efficientnet_lite0", checkpoint=weights)])
     assert entry.img_size == 224
     assert entry.preprocessing is not None
     view = make_view(tmp_path / "view.npy", select_subset(images), entry.img_size, entry.preprocessing)

@@ -1,0 +1,86 @@
+"""Choose entries by what is known about them."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_catalog.errors import InputError
+from data_catalog.models import ModelEntry, validation_line
+from data_catalog.traits import Kind
+
+
+class Filters(BaseModel):
+    """Bounds that an entry must keep. An entry of which the value is unknown does not keep a bound on it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: tuple[Kind, ...] = ()
+    max_params: float | None = Field(default=None, gt=0)
+    max_gmacs: float | None = Field(default=None, gt=0)
+    img_size: int | None = Field(default=None, gt=0)
+    licence: tuple[str, ...] = ()
+    limit: int | None = Field(default=None, gt=0)
+
+    def tests(self) -> Iterator[tuple[str, Callable[[ModelEntry], bool]]]:
+        """The bounds that were given, each by the option that gives it."""
+        if self.kind:
+            yield f"--kind {' '.join(self.kind)}", lambda e: e.kind in self.kind
+        if self.max_params is not None:
+            yield f"--max-params {self.max_params:g}", lambda e: _within(e.params_m, self.max_params)
+        if self.max_gmacs is not None:
+            yield f"--max-gmacs {self.max_gmacs:g}", lambda e: _within(e.extras.get("gmacs"), self.max_gmacs)
+        if self.img_size is not None:
+            yield f"--img-size {self.img_size}", lambda e: e.img_size == self.img_size
+        if self.licence:
+            wanted = {name.lower() for name in self.licence}
+            yield f"--license {' '.join(self.licence)}", lambda e: (e.licence or "").lower() in wanted
+
+
+def make_filters(**given: object) -> Filters:
+    """Filters from the command line's values.
+
+    Raises
+    ------
+    InputError
+        For a wrong value, by the name of its option.
+    """
+    try:
+        return Filters.model_validate(given)
+    except ValidationError as error:
+        option = str(error.errors()[0]["loc"][0]).replace("_", "-").replace("licence", "license")
+        raise InputError(f"--{option}: {validation_line(error).partition(': ')[2]}") from None
+
+
+def apply_filters(entries: Sequence[ModelEntry], filters: Filters, where: str) -> list[ModelEntry]:
+    """The entries that keep every bound, in their order.
+
+    Raises
+    ------
+    InputError
+        When none is left; it names the bound that took the last ones, and what there is to choose from.
+    """
+    left = list(entries)
+    for option, holds in filters.tests():
+        kept = [entry for entry in left if holds(entry)]
+        if not kept:
+            raise InputError(f"no entry of {where} is left by {option}; {_on_offer(left, option)}")
+        left = kept
+    return left[: filters.limit]
+
+
+def _within(value: float | None, bound: float | None) -> bool:
+    return value is not None and bound is not None and value <= bound
+
+
+def _on_offer(entries: Sequence[ModelEntry], option: str) -> str:
+    """What the entries have of the thing that an option bounds."""
+    name = option.split()[0]
+    if name.startswith("--max"):
+        sizes = [e.params_m if name == "--max-params" else e.extras.get("gmacs") for e in entries]
+        known = [size for size in sizes if size is not None]
+        return f"the smallest has {min(known):g}" if known else "it is unknown for all of them"
+    if name == "--img-size":
+        values = [str(size) for size in sorted({e.img_size for e in entries if e.img_size is not None})]
+    else:
+        values = sorted({text for e in entries if (text := e.kind if name == "--kind" else e.licence) is not None})
+    return f"there is: {', '.join(values)}" if values else "it is unknown for all of them"

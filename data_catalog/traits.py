@@ -1,0 +1,66 @@
+"""What a network's family and its weights' tag tell: the kind of network, and whether it saw more than ImageNet-1k."""
+
+import re
+from typing import Literal, get_args
+
+Kind = Literal["convolutional", "transformer", "hybrid", "MLP"]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+# By what mixes the positions of the image: convolutions (pooling and gated convolutions among them), attention, both
+# (whole stages or blocks of each, not merely a convolutional stem), or neither (MLPs over positions; Sequencer's LSTMs
+# over rows and columns are counted here). State-space mixers between convolutions count as hybrid.
+FAMILIES: dict[Kind, str] = {
+    "convolutional": """byobnet convmixer convnext cspnet cspnext densenet dla dpn efficientnet fasternet focalnet
+        ghostnet hardcorenas hgnet hrnet inception_next inception_resnet_v2 inception_v3 inception_v4 lcnetv2 mambaout
+        mobilenetv3 nasnet nfnet pnasnet rdnet regnet repghost repvit res2net resnest resnet resnetv2 rexnet selecsls
+        senet sknet starnet tresnet vgg vovnet xception xception_aligned""",
+    "transformer": """beit cait convit crossvit davit deepseek_vit deit eva gcvit gemma4_vit hiera hieradet_sam2 mvitv2
+        naflexvit nest pit pvt_v2 qwen3_vit swin_transformer swin_transformer_v2 swin_transformer_v2_cr tnt twins
+        vision_transformer vision_transformer_relpos vision_transformer_sam volo xcit""",
+    "hybrid": """byoanet coat cpubone csatv2 edgenext efficientformer efficientformer_v2 efficientvim efficientvit_mit
+        efficientvit_msra fastvit iformer levit lowformer maxxvit mobilenetv5 mobilevit nextvit shvit swiftformer
+        tiny_vit visformer vision_transformer_hybrid vitamin""",
+    "MLP": "mlp_mixer sequencer",
+}
+KIND_OF_FAMILY: dict[str, Kind] = {family: kind for kind, families in FAMILIES.items() for family in families.split()}
+
+# Architectures that are of another kind than most of their module, by the beginning of their names.
+EXCEPTIONS: tuple[tuple[str, str, Kind], ...] = (
+    ("fastvit", "fastvit_t", "convolutional"),  # attention stands only in the last stage of sa, ma and mci
+    ("fastvit", "fastvit_s1", "convolutional"),
+    ("metaformer", "poolformer", "convolutional"),  # pools over 3 x 3 neighbours
+    ("metaformer", "convformer", "convolutional"),
+    ("metaformer", "caformer", "hybrid"),  # convolutions in two stages, attention in two
+    ("mobilenetv3", "mobilenetv4_hybrid", "hybrid"),
+)
+
+# Parts of a tag that name images beyond ImageNet-1k. SSLD distils on 4 million images of ImageNet-22k besides.
+MORE_IMAGES = re.compile(
+    r"in12k|in21kp?|in22k|inw21k|clip|openai|laion\w*|datacomp\w*|metaclip\w*|dfn\w*|mclip2?|webli|jft|ig\d\w*|yfcc\w*"
+    r"|cc12m|seer|swag|m30m|m38m|ssld|lvd\w*|sat493m|sa1b"
+)
+
+
+def kind_of(family: str | None, architecture: str) -> Kind | None:
+    """The kind of a network of a timm module; None for a module that is not known here."""
+    for module, beginning, kind in EXCEPTIONS:
+        if family == module and architecture.startswith(beginning):
+            return kind
+    return KIND_OF_FAMILY.get(family or "")
+
+
+def saw_extra_data(architecture: str) -> bool | None:
+    """Whether weights were trained on images beyond ImageNet-1k, by timm's name ``network.tag``.
+
+    What a teacher saw does not count, only the images that the weights themselves were trained on: a network distilled
+    on ImageNet-1k from a teacher that saw more is False, one distilled on more images is True.
+
+    Returns
+    -------
+    bool or None
+        None when the tag names neither more images nor ImageNet-1k.
+    """
+    network, _, tag = architecture.partition(".")
+    if any(MORE_IMAGES.fullmatch(part) for part in (*tag.split("_"), *network.split("_"))):
+        return True
+    return False if "in1k" in tag.split("_") else None

@@ -1,0 +1,141 @@
+"""Look at catalogues: list entries, show one, and check that every one gives an embedding."""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from time import perf_counter
+from typing import Any
+
+from rich.console import Console
+
+from data_catalog import InputError, ModelEntry, load_models
+from data_catalog.filters import apply_filters, make_filters
+from data_catalog.models import find_entries
+from jobs.progress import follow, plain
+from pipeline.task import Done
+
+SHOWN_BY_DEFAULT = ("digits", "imagenet-2025", "imagenet-2023")
+
+
+def choose(catalog: str, globs: Sequence[str], filters: Mapping[str, Any]) -> list[ModelEntry]:
+    """The entries of a catalogue that match a glob and keep every bound."""
+    bounds = make_filters(**filters)
+    return apply_filters(load_models(catalog, globs), bounds, catalog)
+
+
+def list_entries(catalog: str, globs: Sequence[str], filters: Mapping[str, Any], console: Console) -> int:
+    """Print one line an entry, and their number."""
+    entries = choose(catalog, globs, filters)
+    for entry in entries:
+        plain(console, _line(entry))
+    models = len({entry.model for entry in entries})
+    plain(console, f"{len(entries)} entries" + (f" of {models} models" if models < len(entries) else ""))
+    return 0
+
+
+def _line(entry: ModelEntry) -> str:
+    gmacs = entry.extras.get("gmacs")
+    facts = [
+        entry.architecture if entry.architecture != entry.model else "",
+        f"{entry.img_size or 'default'} pixels",
+        entry.kind or "",
+        f"{entry.params_m:g} M parameters" if entry.params_m is not None else "",
+        f"{gmacs:g} GMACs" if gmacs is not None else "",
+        f"top-1 {entry.top1:g}%" if entry.top1 is not None else "",
+    ]
+    return f"{entry.model}  {', '.join(fact for fact in facts if fact)}"
+
+
+def show(model: str, catalog: str | None, console: Console) -> int:
+    """Print everything that is known of a model, at each of its sizes."""
+    for number, (where, entry) in enumerate(_looked_up(model, catalog)):
+        if number:
+            plain(console, "")
+        for name, value in {"catalogue": where, **_known(entry)}.items():
+            plain(console, f"{name:16}{value}")
+    return 0
+
+
+def _looked_up(model: str, catalog: str | None) -> list[tuple[str, ModelEntry]]:
+    """The entries of that name in the catalogue, or in the first of the built-in ones that has any."""
+    names = (catalog,) if catalog is not None else SHOWN_BY_DEFAULT
+    complaint = ""
+    for name in names:
+        try:
+            return [(name, entry) for entry in find_entries(load_models(name), [model], name)]
+        except InputError as error:
+            if catalog is not None:
+                raise
+            if "did you mean" in str(error) or not complaint:
+                complaint = str(error)
+    raise InputError(f"{complaint}; searched: {', '.join(names)} (--catalog names another)")
+
+
+def _known(entry: ModelEntry) -> dict[str, str]:
+    fields = entry.model_dump(exclude={"preprocessing", "recipe", "extras"})
+    for group in (entry.preprocessing, entry.recipe):
+        fields |= group.model_dump() if group is not None else {}
+    return {name: _said(value) for name, value in (fields | entry.extras).items() if value not in (None, {})}
+
+
+def _said(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}" if abs(value) < 1e5 else f"{value:.0f}"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def check(catalog: str, globs: Sequence[str], filters: Mapping[str, Any], workers: int | None, console: Console) -> int:
+    """Build every chosen entry on PyTorch's meta device and say which ones give no embedding; 1 if any fails."""
+    entries = choose(catalog, globs, filters)
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    good, failed = follow(_checked(entries, workers), len(entries), console)
+    for done in sorted(failed, key=lambda done: done.name):
+        plain(console, f"{done.name}: {done.message}")
+    plain(console, f"{good} of {len(entries)} entries give an embedding of the declared width; {len(failed)} fail")
+    return 1 if failed else 0
+
+
+def _checked(entries: Sequence[ModelEntry], workers: int) -> Iterator[Done]:
+    """What is found about each entry, as it is found; entries with the same network and size are built once."""
+    same: dict[str, list[ModelEntry]] = {}
+    for entry in entries:
+        same.setdefault(f"{entry.architecture} {entry.img_size} {entry.model_kwargs}", []).append(entry)
+    count = min(workers, len(same))
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_quiet_worker)
+    try:
+        futures = {pool.submit(_problem, group[0]): group for group in same.values()}
+        for future in as_completed(futures):
+            try:
+                problem, seconds = future.result()
+            except BrokenProcessPool:
+                problem, seconds = "the process that was to build it died (out of memory?)", 0.0
+            for entry in futures[future]:
+                yield Done(entry.slug, str(entry), not problem, problem, seconds)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _quiet_worker() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # of what timm's own code does on the meta device
+
+
+def _problem(entry: ModelEntry) -> tuple[str, float]:
+    """Why an entry gives no embedding ("" if it does), and the seconds that it took to find out."""
+    from pipeline.zoo import embedding_shape
+
+    started = perf_counter()
+    try:
+        shape, width = embedding_shape(entry)
+        problem = "" if shape == (1, width) else f"the embedding of an image has shape {shape}, not (1, {width})"
+    except Exception as error:
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return problem, perf_counter() - started
