@@ -141,9 +141,10 @@ def cli() -> None:
 @click.option("--cache", type=PATH, help="Trained weights and views.  [default: $DSMI_ZOO_CACHE or ~/.cache/dsmi-zoo]")
 @click.option("--cache-gb", type=float, help="Views beyond this are dropped once no model needs them.  [default: 50]")
 @click.option("--drop-embeddings", is_flag=True, help="Do not keep the embeddings (remeasure needs them).")
+@click.option("--plan", "only_plan", is_flag=True, help="Say what the run would do, read and store, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Try entries again that failed before.")
 @click.pass_context
-def run_command(context: click.Context, file: Path | None, retry_failed: bool, **given: Any) -> int:
+def run_command(context: click.Context, file: Path | None, only_plan: bool, retry_failed: bool, **given: Any) -> int:
     """Measure a zoo: compute every row that OUT lacks, then write the report.
 
     Finished rows are never computed again; the same command goes on where it was stopped.
@@ -167,7 +168,12 @@ def run_command(context: click.Context, file: Path | None, retry_failed: bool, *
     }
     if given.get("drop_embeddings"):
         compute["keep_embeddings"] = False
-    return run(resolve_config(settings | {"compute": compute}, file), _console(), retry_failed=retry_failed)
+    config = resolve_config(settings | {"compute": compute}, file)
+    if only_plan:
+        from jobs.forecast import forecast
+
+        return forecast(config, _console())
+    return run(config, _console(), retry_failed=retry_failed)
 
 
 @cli.command("rerun")

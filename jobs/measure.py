@@ -11,7 +11,8 @@ from data_catalog.errors import InputError
 from jobs.progress import plain
 from pipeline.config import MeasureSettings, validated
 from pipeline.measures import measure_all
-from pipeline.measures.registry import DIAGNOSTICS, MEASURES, load_measure
+from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES, load_measure
+from pipeline.measures.transferability import probe_columns
 from pipeline.schema import COLUMN_NAMES
 
 
@@ -26,6 +27,8 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         own = [load_measure(spec, COLUMN_NAMES) for spec in settings.own]
         values: dict[str, float | bool] = measure_all(Z, y, **settings.arguments())
         if y is not None:
+            probe = probe_columns(Z, y, seed=settings.seed)
+            values |= {name: value for name, value in probe.items() if not isinstance(value, str)}
             values |= {measure.name: measure.value(Z, y) for measure in own}
     except ValueError as error:
         raise InputError(f"{embeddings}{f' with {labels}' if labels else ''}: {error}") from None
@@ -33,7 +36,7 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         print(json.dumps(values))
         return 0
     plain(console, f"{len(Z)} points in {Z.shape[1]} dimensions, sigma = {settings.sigma or np.sqrt(Z.shape[1]):.4g}")
-    units = {m.name: m for m in (*DIAGNOSTICS, *MEASURES)}
+    units = {m.name: m for m in (*DIAGNOSTICS, *MEASURES, *COMPARISONS)}
     for name, value in values.items():
         known = units.get(name)
         shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4f}"

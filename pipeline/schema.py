@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_catalog.models import is_accuracy
-from pipeline.measures.registry import DIAGNOSTICS, MEASURES
+from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
 
 __all__ = ["COLUMNS", "COLUMN_NAMES", "Column", "is_accuracy", "markdown_table"]
 
@@ -50,8 +50,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("embedding_dim", "integer", "", "Columns of the embedding, d."),
     *(
         Column(m.name, "flag" if m.unit == "flag" else "number", "" if m.unit == "flag" else m.unit, m.meaning)
-        for m in (*DIAGNOSTICS, *MEASURES)
+        for m in (*DIAGNOSTICS, *MEASURES, *COMPARISONS)
     ),
+    Column("probe_low", "number", "%", "Lower limit of `probe_accuracy`'s 95% interval (Wilson's, over images)."),
+    Column("probe_high", "number", "%", "Upper limit of it."),
+    Column("probe_hits", "text", "", "Which images the probe got right: their number, then their bits in hexadecimal."),
     Column("own_measures", "text", "", "Names of the columns that `--measure` added, separated by spaces."),
     Column("sigma", "number", "", "Width of the Gaussian kernel that was used."),
     Column("t", "number", "", "Diffusion time: the power of the eigenvalues."),

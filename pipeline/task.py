@@ -18,7 +18,8 @@ from data_catalog.models import ModelEntry
 from data_catalog.subset import Subset, select_subset
 from pipeline.config import MeasureSettings, RunConfig
 from pipeline.measures import cluster_inputs, measure_all
-from pipeline.measures.registry import DIAGNOSTICS, MEASURES, load_measure
+from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES, load_measure
+from pipeline.measures.transferability import probe_columns
 from pipeline.plan import Job
 from pipeline.provenance import library_versions
 from pipeline.schema import COLUMNS
@@ -191,6 +192,7 @@ def measure_row(row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame
     row["sigma"] = settings.sigma if settings.sigma is not None else float(np.sqrt(embedding.shape[1]))
     clusters, images = subset["input_cluster"].to_numpy(), subset["number"].to_numpy()
     row.update(measure_all(embedding, labels, input_clusters=clusters, image_ids=images, **settings.arguments()))
+    row.update(probe_columns(embedding, labels, image_ids=images, seed=settings.seed))
     measures = [load_measure(spec) for spec in settings.own]
     row.update({measure.name: measure.value(embedding, labels) for measure in measures})
     row["own_measures"] = " ".join(measure.name for measure in measures)
@@ -231,9 +233,13 @@ def _begun(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]:
 
 def _carried(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
     """What of the source's row stays when its embedding is measured anew."""
-    measured = {measure.name for measure in (*MEASURES, *DIAGNOSTICS)} | set(job.source["own_measures"].split())
+    ours = {measure.name for measure in (*MEASURES, *DIAGNOSTICS, *COMPARISONS)}
+    measured = ours | PROBE | set(job.source["own_measures"].split())
     kept = {name: value for name, value in job.source.items() if name not in measured}
     return {**kept, **_settings(config.measures), "row_id": job.row_id}
+
+
+PROBE = {"probe_low", "probe_high", "probe_hits"}
 
 
 def _settings(settings: MeasureSettings) -> dict[str, Any]:

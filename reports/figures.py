@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from reports.ranking import COSTS, Ranking
 from reports.statistics import Correlation, Regression, groups_of, succeeded, values
 from reports.wording import fixed, measure_title, measure_unit, target_title, with_unit
 
@@ -84,6 +85,40 @@ def scatter(
             _nothing(axes, "no model has both values")
         _legend(figure, [*handles, *line])
         return _render(figure, f"Scatter plot of {title}; {_caption(correlation)}.")
+
+
+def ranking(ranked: Ranking) -> Rendered:
+    """Probe accuracy against what a model costs, the Pareto front joined and named."""
+    assert ranked.cost is not None
+    name, unit, _ = COSTS[ranked.cost]
+    known = [m for m in ranked.models if m.cost is not None]
+    front = sorted((m for m in known if m.pareto), key=lambda m: m.cost or 0)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _canvas(6.4, 4.6)
+        axes.set_xscale("log")
+        for models, marker, colour in (
+            ([m for m in known if not m.tied_for_first], "o", COLOURS[0]),
+            ([m for m in known if m.tied_for_first], "s", COLOURS[1]),
+        ):
+            axes.plot([m.cost or 0.0 for m in models], [m.accuracy for m in models], marker, color=colour, alpha=0.8)
+        axes.plot([m.cost or 0.0 for m in front], [m.accuracy for m in front], color=INK, linewidth=1)
+        for m in front[:12]:
+            axes.annotate(
+                _clean(m.model, 28), (m.cost or 1, m.accuracy), (4, 4), textcoords="offset points", fontsize=7
+            )
+        axes.set_xlabel(_clean(with_unit(name[:1].upper() + name[1:], unit), 70))
+        axes.set_ylabel("Probe accuracy (%)")
+        _head(axes, f"Probe accuracy and {name}", f"{len(known)} models")
+        _legend(
+            figure,
+            [
+                Line2D([], [], linestyle="", color=COLOURS[1], marker="s", label="tied for first"),
+                Line2D([], [], linestyle="", color=COLOURS[0], marker="o", label="other models"),
+                Line2D([], [], color=INK, linewidth=1, label="Pareto front"),
+            ],
+        )
+        words = ", ".join(m.model for m in front)
+        return _render(figure, f"Probe accuracy against {name} of {len(known)} models; on the Pareto front: {words}.")
 
 
 def forest(correlations: Mapping[str, Mapping[str, Correlation]], target: str, order: Sequence[str]) -> Rendered:

@@ -16,11 +16,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.store import read_results, read_run, sweep_temporary, write_atomically
 from reports import figures, wording
+from reports import ranking as ranks
 from reports.provenance import mixture_warnings, provenance
 from reports.statistics import COEFFICIENTS, Correlation, Summary, groups_of, succeeded, summarise, values
 
 # A vector drawing of many points is larger than its picture.
 LARGEST_SVG = 160_000
+RANKING_FIGURE = "ranking"
 _TEMPLATES: dict[str, Any] = {
     "loader": PackageLoader("reports"),
     "undefined": StrictUndefined,
@@ -51,11 +53,11 @@ def write_page(rows: pd.DataFrame, run: Mapping[str, Any], folder: Path) -> Path
 
     Each file appears whole or not at all, ``index.html`` last.
     """
-    summary = summarise(rows, run)
-    drawn = draw(rows, summary)
-    context = page_context(rows, run, summary, drawn)
+    summary, ranking = summarise(rows, run), ranks.rank(rows)
+    drawn = draw(rows, summary, ranking)
+    context = page_context(rows, run, summary, ranking, drawn)
     said = {"lead": context["lead"][0], "warnings": context["warnings"], "provenance": dict(context["provenance"])}
-    content = {**summary.as_json(), **said}
+    content = {**summary.as_json(), **said, "ranking": ranking.as_json()}
     files = {f"figures/{name}.{kind}": getattr(f, kind) for name, f in drawn.items() for kind in ("png", "svg")}
     files["report.md"] = _markdown().get_template("report.md.j2").render(context).encode()
     files["summary.json"] = (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -75,8 +77,8 @@ def _write(data: bytes, file: IO[bytes]) -> None:
     file.write(data)
 
 
-def draw(rows: pd.DataFrame, summary: Summary) -> dict[str, figures.Rendered]:
-    """Every figure by its file's name: a scatter of each measure and accuracy, then the forest plot."""
+def draw(rows: pd.DataFrame, summary: Summary, ranking: ranks.Ranking) -> dict[str, figures.Rendered]:
+    """Every figure by its file's name: a scatter of each measure and accuracy, the forest plot, accuracy and cost."""
     drawn = {
         figure_name("scatter", m, t): figures.scatter(rows, m, t, correlation, summary.regression[m][t])
         for m, by_target in summary.correlations.items()
@@ -86,6 +88,8 @@ def draw(rows: pd.DataFrame, summary: Summary) -> dict[str, figures.Rendered]:
         target = summary.primary[1]
         order = wording.ranked_measures(summary, target)
         drawn[figure_name("forest", target)] = figures.forest(summary.correlations, target, order)
+    if ranking.cost:
+        drawn[RANKING_FIGURE] = figures.ranking(ranking)
     return drawn
 
 
@@ -97,7 +101,11 @@ def figure_name(*parts: str) -> str:
 
 
 def page_context(
-    rows: pd.DataFrame, run: Mapping[str, Any], summary: Summary, drawn: Mapping[str, figures.Rendered]
+    rows: pd.DataFrame,
+    run: Mapping[str, Any],
+    summary: Summary,
+    ranking: ranks.Ranking,
+    drawn: Mapping[str, figures.Rendered],
 ) -> dict[str, Any]:
     """What both templates show, numbers already in words."""
     ok = succeeded(rows)
@@ -109,7 +117,12 @@ def page_context(
     name = catalog.get("name") if isinstance(catalog, Mapping) else None
     return {
         "name": str(name or "unnamed run"),
-        "lead": wording.lead(summary),
+        "lead": wording.lead(summary) if targets or not ranking.models else [ranks.lead(ranking)],
+        "title": "How well do representation measures predict accuracy?"
+        if targets or not ranking.models
+        else "Which model suits these images?",
+        "ranking": _ranking_table(ranking),
+        "ranking_figure": shown.get(RANKING_FIGURE),
         "models": summary.models,
         "warnings": _warnings(rows, summary),
         "coefficients": list(COEFFICIENTS.values()),
@@ -117,7 +130,7 @@ def page_context(
         "units": summary.units,
         "lead_figure": shown.get(primary or ""),
         "forest": shown.get(forest or ""),
-        "scatters": [f for n, f in shown.items() if n not in (primary, forest)],
+        "scatters": [f for n, f in shown.items() if n not in (primary, forest, RANKING_FIGURE)],
         "tables": [_target_tables(summary, target) for target in targets],
         "model_table": _model_table(ok, summary, targets),
         "failures": summary.failures,
@@ -216,6 +229,28 @@ def _model_table(ok: pd.DataFrame, summary: Summary, targets: list[str]) -> dict
                 "saturated": (names[i][0], names[i][1]) in saturated,
             }
             for i in np.argsort(sort, kind="stable")
+        ],
+    }
+
+
+def _ranking_table(ranking: ranks.Ranking) -> dict[str, Any]:
+    """Every model by its probe accuracy."""
+    title, unit, _ = ranks.COSTS[ranking.cost] if ranking.cost else ("", "", False)
+    return {
+        "cost": wording.with_unit(title[:1].upper() + title[1:], unit) if title else "",
+        "rows": [
+            {
+                "model": m.model,
+                "size": m.img_size,
+                "accuracy": wording.fixed(m.accuracy, 1),
+                "ci": f"{wording.fixed(m.low, 1)} to {wording.fixed(m.high, 1)}",
+                "dsmi": wording.fixed(m.dsmi_z_y),
+                "cost": wording.significant(m.cost),
+                "notes": ", ".join(
+                    [*(["tied for first"] if m.tied_for_first else []), *(["Pareto front"] if m.pareto else [])]
+                ),
+            }
+            for m in ranking.models
         ],
     }
 

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.regression.linear_model import OLS
 
-from pipeline.measures.registry import MEASURES
+from pipeline.measures.registry import COMPARISONS, MEASURES
 from pipeline.schema import COLUMN_NAMES, is_accuracy
 from reports import resampling
 
@@ -102,7 +102,9 @@ def measures_of(rows: pd.DataFrame) -> list[str]:
     rows = succeeded(rows)
     lists = _texts(rows, "own_measures")
     own = sorted({name for text in lists if text for name in text.split()} - COLUMN_NAMES)
-    return [name for name in (*(m.name for m in MEASURES), *own) if np.isfinite(values(rows, name)).any()]
+    return [
+        name for name in (*(m.name for m in (*MEASURES, *COMPARISONS)), *own) if np.isfinite(values(rows, name)).any()
+    ]
 
 
 def targets_of(rows: pd.DataFrame) -> list[str]:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.measures.registry import DIAGNOSTICS, MEASURES
+from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
 from reports.statistics import Correlation, Estimate, Summary
 
-_REGISTERED = {m.name: m for m in (*MEASURES, *DIAGNOSTICS)}
+_REGISTERED = {m.name: m for m in (*MEASURES, *COMPARISONS, *DIAGNOSTICS)}
 # With fewer units a percentile interval is known to be too short.
 ROUGH_UNITS = 20
 MISSING = "–"

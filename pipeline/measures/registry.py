@@ -73,6 +73,13 @@ MEASURES: tuple[Measure, ...] = (
     ),
 )  # fmt: skip
 
+COMPARISONS: tuple[Measure, ...] = (
+    Measure(
+        "probe_accuracy", "Linear probe", "%", "Cross-validated accuracy of a linear probe on the embedding, by image."
+    ),
+)
+"""What one would use instead of the measures; `pipeline.measures.transferability` computes it."""
+
 SATURATION = 0.1
 """Bits: an entropy this near to 0 or to log2 n says nothing of the embedding."""
 

@@ -1,0 +1,85 @@
+"""What a run would do, read and store, before it starts."""
+
+import os
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from jobs.progress import counted, duration, plain
+from pipeline.config import RunConfig
+from pipeline.plan import Job, Plan, make_plan
+from pipeline.store import row_path
+
+# Measured on one core; they say what kind of cost to expect, not how long a given machine takes.
+DECODE_S = 0.009  # a JPEG of ImageNet's size, decoded and cropped
+BUILD_S = 1.3  # a model without its weights
+READ_BYTES_S = 500e6  # weights from a local disk
+MEASURE_S, MEASURE_N = 1.33, 2000  # measure_all at n = 2,000; eigenvalues grow as n cubed
+EMBEDDING_WIDTH = 1100  # a typical width of timm's models
+
+
+def forecast(config: RunConfig, console: Console) -> int:
+    """Print the plan of a run."""
+    with console.status("Reading catalogue and images"):
+        plan = make_plan(config)
+    for line in described(plan):
+        plain(console, line)
+    return 0
+
+
+def described(plan: Plan) -> list[str]:
+    """The plan in words, one line a cost."""
+    jobs, subset, config = plan.jobs, plan.subset, plan.config
+    samples = len(subset.labels) * subset.repeats
+    repeated = f" x {subset.repeats} random crops" if subset.repeats > 1 else ""
+    views = {job.view: job.entry.img_size or 0 for job in jobs}
+    pixels = sum(samples * size * size * 3 for size in views.values())
+    trained = [job for job in jobs if job.entry.recipe is not None]
+    downloaded = [job for job in jobs if job.weights is None]
+    architectures = {job.entry.architecture for job in jobs}
+    done = sum(row_path(config.folder, job.slug).exists() for job in jobs)
+    measures = MEASURE_S * (samples / MEASURE_N) ** 3 * len(jobs)
+    lines = [
+        f"catalogue   {config.catalog}: {counted(len(jobs), 'entry').replace('entrys', 'entries')} of "
+        f"{counted(len(architectures), 'architecture')}; {done} have a row in {config.folder}",
+        f"images      {len(subset.labels)} of {subset.images.name} in {subset.n_classes} classes{repeated}, "
+        f"subset {subset.digest}",
+        f"views       {counted(len(views), 'distinct preprocessing')}, {gigabytes(pixels)} on disk; at most "
+        f"{config.compute.cache_gb:g} GB stay once no model needs them",
+        f"weights     {len(jobs) - len(trained) - len(downloaded)} local, {len(trained)} to be trained, "
+        f"{len(downloaded)} of timm's ({weights_size(downloaded)} in fp32 by their parameters)",
+        f"embeddings  about {gigabytes(len(jobs) * samples * EMBEDDING_WIDTH * 4)}"
+        + ("" if config.compute.keep_embeddings else ", not kept"),
+        "time        estimates for one core unless said otherwise:",
+        f"  build     {duration(len(jobs) * BUILD_S + weights_bytes(jobs) / READ_BYTES_S)}",
+        f"  decoding  {duration(len(views) * len(subset.labels) * subset.repeats * DECODE_S)}",
+        f"  forward   {forward_time(jobs, samples)}",
+        f"  measures  {duration(measures)}",
+        f"this machine has {os.cpu_count()} cores; --cluster and --workers say where it runs",
+    ]
+    return lines
+
+
+def forward_time(jobs: Sequence[Job], samples: int) -> str:
+    """Time of the forward passes by the published throughput of one GPU, where the catalogue has it."""
+    known = [rate for job in jobs if (rate := job.entry.extras.get("throughput"))]
+    if not known:
+        return "unknown: the catalogue has no throughput"
+    seconds = sum(samples / rate for rate in known) * len(jobs) / len(known)
+    return f"{duration(seconds)} on one GPU of timm's published throughput (known for {len(known)} of {len(jobs)})"
+
+
+def weights_bytes(jobs: Sequence[Job]) -> float:
+    """Bytes of fp32 weights, as far as the parameters are known."""
+    return sum(4e6 * (job.entry.params_m or 0) for job in jobs)
+
+
+def weights_size(jobs: Sequence[Job]) -> str:
+    """The same in words."""
+    unknown = sum(job.entry.params_m is None for job in jobs)
+    return gigabytes(weights_bytes(jobs)) + (f" and {unknown} of unknown size" if unknown else "")
+
+
+def gigabytes(size: float) -> str:
+    """Bytes in words."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

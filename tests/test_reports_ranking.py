@@ -1,0 +1,105 @@
+"""The ranking of models for images of one's own: order, ties, front, and the page that leads with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from pipeline.measures.transferability import packed, wilson_interval
+from pipeline.store import rows_frame
+from reports.page import write_page
+from reports.ranking import lead, pareto_front, rank, tied_for_first
+
+
+def row(model: str, hits: np.ndarray, **values: Any) -> dict[str, Any]:
+    low, high = wilson_interval(int(hits.sum()), len(hits))
+    filled = {
+        "model": model, "img_size": 224, "status": "ok", "own_measures": "", "architecture": model,
+        "probe_accuracy": 100 * hits.mean(), "probe_low": low, "probe_high": high, "probe_hits": packed(hits),
+        "dsmi_z_y": 0.5, "dse_z": 2.0, "versions": "{}", "finished_at": pd.Timestamp("2026-01-01", tz="UTC"),
+    }  # fmt: skip
+    return filled | values
+
+
+def models(count: int = 5, n: int = 200) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    difficulty = rng.random(n)
+    shares = np.linspace(0.95, 0.6, count)
+    rows = [row(f"net{i}", difficulty < s, throughput=100.0 * (i + 1)) for i, s in enumerate(shares)]
+    return rows_frame(rows[::-1])
+
+
+def test_models_are_ranked_by_their_probe_and_the_lead_names_the_first() -> None:
+    ranking = rank(models())
+    assert [m.model for m in ranking.models] == [f"net{i}" for i in range(5)]
+    first = ranking.models[0]
+    assert f"net0 at 224 pixels has the highest cross-validated probe accuracy, {first.accuracy:.1f}%" in lead(ranking)
+    assert first.tied_for_first
+    assert all(m.pareto for m in ranking.models)
+    assert ranking.cost == "throughput"
+
+
+def test_ties_are_those_of_mcnemars_test_with_holms_correction() -> None:
+    rng = np.random.default_rng(1)
+    best = rng.random(150) < 0.9
+    others = [np.where(rng.random(150) < flip, ~best, best) for flip in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)]
+    p = []
+    for other in others:
+        table = [[(best & other).sum(), (best & ~other).sum()], [(~best & other).sum(), (~best & ~other).sum()]]
+        p.append(mcnemar(table, exact=True).pvalue if (best != other).any() else 1.0)
+    expected = ~multipletests(p, alpha=0.05, method="holm")[0]
+    assert tied_for_first([best, *others]).tolist() == [True, *expected.tolist()]
+    assert not expected.all()
+
+
+points = arrays.arrays(float, st.integers(1, 12), elements=st.sampled_from([0.0, 1.0, 2.0, 3.0]))
+
+
+@given(points, st.randoms(use_true_random=False))
+def test_no_point_on_the_front_is_beaten_and_every_other_one_is(accuracy: np.ndarray, random: Any) -> None:
+    speed = np.array([random.choice([1.0, 2.0, 3.0, np.nan]) for _ in accuracy])
+    front = pareto_front(accuracy, speed)
+    for i in range(len(accuracy)):
+        beaten = any(
+            accuracy[j] >= accuracy[i] and speed[j] >= speed[i] and (accuracy[j], speed[j]) != (accuracy[i], speed[i])
+            for j in range(len(accuracy))
+        )
+        assert front[i] == (np.isfinite(speed[i]) and not beaten)
+
+
+def test_a_page_without_published_accuracies_leads_with_the_ranking(tmp_path: Path) -> None:
+    rows = models()
+    rows.loc[rows["model"] == "net2", "model"] = "<i>net2</i>"
+    page = write_page(rows, {"entries": []}, tmp_path).read_text()
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert "Which model suits these images?" in page
+    assert summary["lead"].startswith("Of 5 models, net0 at 224 pixels")
+    assert "<i>net2" not in page
+    assert [m["model"] for m in summary["ranking"]] == ["net0", "net1", "<i>net2</i>", "net3", "net4"]
+    assert {"probe_accuracy", "low", "high", "tied_for_first", "pareto"} <= set(summary["ranking"][0])
+    assert (tmp_path / "figures" / "ranking.png").stat().st_size > 5000
+    assert "Ranking by a linear probe" in (tmp_path / "report.md").read_text()
+
+
+def test_rows_without_a_probe_leave_the_ranking_out(tmp_path: Path) -> None:
+    rows = models().assign(probe_accuracy=np.nan)
+    assert rank(rows).models == ()
+    assert "Ranking by a linear probe" not in write_page(rows, {"entries": []}, tmp_path).read_text()
+
+
+def test_the_cheapest_counts_where_no_throughput_is_known() -> None:
+    rows = models().assign(throughput=np.nan, gmacs=[1.0, 2.0, 3.0, 4.0, 0.5])
+    ranking = rank(rows)
+    assert ranking.cost == "gmacs"
+    assert [m.model for m in ranking.models if m.pareto] == [
+        m.model
+        for m in ranking.models
+        if not any(o.accuracy > m.accuracy and (o.cost or 0) <= (m.cost or 0) for o in ranking.models)
+    ]
