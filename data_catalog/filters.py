@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from data_catalog.errors import InputError
 from data_catalog.models import ModelEntry, validation_line
-from data_catalog.traits import Kind
+from data_catalog.traits import KINDS, Kind
 
 
 class Filters(BaseModel):
@@ -20,6 +20,12 @@ class Filters(BaseModel):
     img_size: int | None = Field(default=None, gt=0)
     licence: tuple[str, ...] = ()
     limit: int | None = Field(default=None, gt=0)
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _in_any_case(cls, names: Sequence[str]) -> tuple[str, ...]:
+        spelled = {kind.lower(): kind for kind in KINDS}
+        return tuple(spelled.get(name.lower(), name) for name in names)
 
     def tests(self) -> Iterator[tuple[str, Callable[[ModelEntry], bool]]]:
         """The bounds that were given, each by the option that gives it."""

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from data_catalog.errors import InputError
 from data_catalog.traits import Kind
@@ -67,7 +67,7 @@ class ModelEntry(BaseModel):
     published_name: str | None = None
     img_size: int | None = Field(default=None, gt=0)
     group: str | None = None
-    weights: str | None = Field(default=None, pattern=r"^(https?://\S+|[\w.-]+/[\w.-]+(@[\w.-]+)?)$")
+    weights: str | None = None
     checkpoint: Path | None = None
     recipe: TrainingRecipe | None = None
     model_kwargs: dict[str, Any] = {}
@@ -76,6 +76,15 @@ class ModelEntry(BaseModel):
     top5: float | None = Field(default=None, ge=0, le=100)
     params_m: float | None = Field(default=None, gt=0)
     extras: dict[str, float | None] = {}
+
+    @field_validator("weights")
+    @classmethod
+    def _names_a_place(cls, text: str | None) -> str | None:
+        if text is not None and not re.fullmatch(r"https?://\S+|[\w.-]+/[\w.-]+(@[\w./-]+)?", text):
+            raise ValueError(
+                "must be a repository of the Hugging Face hub (owner/name or owner/name@revision) or a URL"
+            )
+        return text
 
     @cached_property
     def slug(self) -> str:

@@ -57,7 +57,7 @@ def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
     Raises
     ------
     InputError
-        For a checkpoint of a kind that cannot be read safely, or a model that cannot be built for the image size.
+        For a checkpoint of a kind that cannot be read safely.
     """
     if weights is None:
         return _create(entry, pretrained=True, pretrained_cfg_overlay=_other_source(entry)).eval()
@@ -73,6 +73,11 @@ def embedding_shape(entry: ModelEntry) -> tuple[tuple[int, ...], int]:
     """The shape of one image's embedding, and the width that the model itself declares.
 
     Nothing is computed or downloaded: the model stands on PyTorch's meta device, which knows shapes only.
+
+    Raises
+    ------
+    InputError
+        For a network that takes images of one size only, and the entry's is another.
     """
     if entry.img_size is None:
         (entry,) = with_timm_defaults([entry])
@@ -80,7 +85,13 @@ def embedding_shape(entry: ModelEntry) -> tuple[tuple[int, ...], int]:
     with torch.device("meta"):
         model: Any = _create(entry, pretrained=False).eval()
         image = torch.zeros(1, 3, entry.img_size, entry.img_size)
-        pre_logits = model.forward_head(model.forward_features(image), pre_logits=True)
+        try:
+            pre_logits = model.forward_head(model.forward_features(image), pre_logits=True)
+        except (RuntimeError, AssertionError) as error:
+            size = timm_config(entry.architecture).input_size[-1]
+            if entry.img_size == size:
+                raise
+            raise InputError(f"made for {size} pixels, it does not take {entry.img_size}: {error}") from None
     return tuple(pre_logits.shape), getattr(model, "head_hidden_size", None) or model.num_features
 
 
@@ -90,23 +101,21 @@ def _create(entry: ModelEntry, **arguments: Any) -> torch.nn.Module:
     config = timm_config(entry.architecture)
     if config.fixed_input_size and entry.img_size not in (None, config.input_size[-1]):
         arguments.setdefault("img_size", entry.img_size)
-    try:
-        return timm.create_model(entry.architecture, **arguments)
-    except TypeError as error:
-        if "img_size" not in str(error):
-            raise
-        raise InputError(
-            f"{entry}: timm builds {entry.architecture} for {config.input_size[-1]} pixels only; set img_size to that"
-        ) from None
+    return timm.create_model(entry.architecture, **arguments)
 
 
 def _other_source(entry: ModelEntry) -> dict[str, Any]:
     """Where timm shall load weights from, as changes to its configuration; none if these are its own weights.
 
-    timm takes a changed source for a plain state dict, which some of its own are not, so it is told only of others.
+    timm takes a changed source for a plain state dict, which some of its own are not; a revision of its own
+    repository keeps their form.
     """
-    if entry.weights in (None, weights_of(timm_config(entry.architecture))["weights"]):
+    config = timm_config(entry.architecture)
+    own = weights_of(config)["weights"]
+    if entry.weights is None or entry.weights == own:
         return {}
+    if entry.weights.partition("@")[0] == own:
+        return {"hf_hub_id": entry.weights, "custom_load": config.custom_load}
     if entry.weights.startswith(("http://", "https://")):
         return {"url": entry.weights, "hf_hub_id": None}
     return {"hf_hub_id": entry.weights, "url": ""}

@@ -84,6 +84,28 @@ def test_a_file_gives_entries_with_every_field(tmp_path: Path) -> None:
     assert second.checkpoint is None
 
 
+def test_a_file_may_carry_the_facts_that_the_built_in_tables_have(tmp_path: Path) -> None:
+    path = catalog(
+        tmp_path,
+        "model,kind,pretraining,extra_data,licence,weights\n"
+        "a,hybrid,in1k,1,mit,me/a@0123abc\nb,MLP,,no,,https://example.org/b.pth\nc,,,,,\n",
+    )
+    a, b, c = load_models(path)
+    assert (a.kind, a.pretraining, a.extra_data, a.licence, a.weights) == (
+        "hybrid",
+        "in1k",
+        True,
+        "mit",
+        "me/a@0123abc",
+    )
+    assert (b.kind, b.extra_data, b.weights) == ("MLP", False, "https://example.org/b.pth")
+    assert (c.kind, c.pretraining, c.extra_data, c.licence, c.weights) == (None, None, None, None, None)
+    frame = pd.read_csv(path)
+    frame["extra_data"] = [True, False, None]
+    frame.to_parquet(tmp_path / "mine.parquet")
+    assert load_models(tmp_path / "mine.parquet") == [a, b, c]
+
+
 def test_a_parquet_catalogue_equals_its_csv(tmp_path: Path) -> None:
     text = "model,img_size,top1,epochs\na,32,71.5,3\nb,32,,5\n"
     path = catalog(tmp_path, text)
@@ -110,6 +132,10 @@ def test_a_blank_line_is_skipped_and_lines_are_still_counted_right(tmp_path: Pat
         ("model,model_kwargs\na,{bad\n", ["line 2", "model_kwargs", "JSON"]),
         ("model,model_kwargs\na,[1]\n", ["line 2", "model_kwargs", "object"]),
         ("model,colour\na,red\n", ["line 2", "colour", "'red'"]),
+        ("model,extra_data\na,maybe\n", ["line 2", "extra_data", "'maybe'", "1 or 0"]),
+        ("model,kind\na,quantum\n", ["line 2", "kind", "'convolutional'", "'quantum'"]),
+        ("model,weights\na,not a place\n", ["line 2", "weights", "'not a place'", "owner/name"]),
+        ("model,weights,checkpoint\na,o/n,mine.csv\n", ["line 2", "checkpoint", "weights", "leave one empty"]),
         ("model,crop_mode,crop_pct,mean,std\na,oval,1,1 1 1,1 1 1\n", ["line 2", "crop_mode", "oval"]),
         ("model,crop_pct\na,1\n", ["line 2", "mean"]),
         ("model,top1\n,50\n", ["line 2", "name is missing"]),

@@ -16,6 +16,7 @@ from jobs.cli import cli
 from pipeline.measures import diffusion_spectral_entropy, measure_all
 
 MEASURES = {"--sigma", "--t", "--repetitions", "--seed", "--bins", "--null-permutations", "--measure"}
+FILTERS = {"--kind", "--max-params", "--max-gmacs", "--img-size", "--license", "--limit"}
 OPTIONS = {
     "run": {
         "--catalog", "--models", "--out", "--config", "--dataset", "--data-root", "--classes", "--images-per-class",
@@ -28,7 +29,9 @@ OPTIONS = {
     "status": {"--out"},
     "report": {"--out"},
     "measure": {"--json", *MEASURES},
-    "catalog list": {"--catalog", "--models"},
+    "catalog list": {"--catalog", "--models", *FILTERS},
+    "catalog show": {"--catalog"},
+    "catalog check": {"--catalog", "--models", "--workers", *FILTERS},
 }  # fmt: skip
 
 
@@ -153,6 +156,19 @@ def test_measure_takes_a_measure_of_ones_own(arrays: Path, dsmi_zoo: Command) ->
         ("status --out gone", ["gone is no run"]),
         ("report --out .", ["is no run"]),
         ("catalog list --catalog Z.npy", ["Z.npy"]),
+        ("catalog list --kind quantum", ["--kind", "'quantum'", "'convolutional'"]),
+        ("catalog list --max-params 0", ["--max-params", "greater than 0"]),
+        ("catalog list --max-params many", ["--max-params", "many"]),
+        ("catalog list --max-gmacs 1", ["no entry of digits is left by --max-gmacs 1", "unknown for all"]),
+        ("catalog list --catalog imagenet-2023 --max-gmacs 0.001", ["--max-gmacs 0.001", "the smallest has"]),
+        ("catalog list --catalog imagenet-2023 --license gpl", ["--license gpl", "apache-2.0", "mit"]),
+        ("catalog list --img-size 33", ["--img-size 33", "there is: 32"]),
+        ("catalog list --limit 0", ["--limit", "greater than 0"]),
+        ("catalog check --workers 0", ["--workers"]),
+        ("catalog check --models nothing*", ["no model of digits matches 'nothing*'"]),
+        ("catalog show", ["MODEL"]),
+        ("catalog show resnet50.a1_in2k", ["did you mean resnet50.a1_in1k?", "--catalog"]),
+        ("catalog show resnet50.a1_in1k --catalog digits", ["digits has no model 'resnet50.a1_in1k'"]),
         ("fly", ["No such command 'fly'", "dsmi-zoo --help"]),
     ],
 )  # fmt: skip
@@ -170,7 +186,7 @@ def test_bad_input_gets_exit_code_2_and_one_line_that_names_the_culprit(
 def test_catalog_list_shows_entries_and_their_number(dsmi_zoo: Command) -> None:
     lines = dsmi_zoo("catalog", "list", "--models", "test_vit.*", "test_resnet.*").stdout.splitlines()
     assert len(lines) == 7
-    assert lines[0] == "test_resnet.100x3  test_resnet, 32 pixels"
+    assert lines[0] == "test_resnet.100x3  test_resnet, 32 pixels, convolutional"
     assert lines[-1] == "6 entries"
 
 

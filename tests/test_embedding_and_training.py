@@ -132,12 +132,12 @@ def test_a_checkpoint_of_an_unsafe_kind_is_refused_by_name(tmp_path: Path) -> No
 
 
 def test_timm_fills_in_what_a_catalogue_leaves_open() -> None:
-    ((entry, weights),) = with_timm_defaults([ModelEntry(model="a", architecture="test_vit.r160_in1k")])
+    (entry,) = with_timm_defaults([ModelEntry(model="a", architecture="test_vit.r160_in1k")])
     assert entry.family == "vision_transformer"
     assert entry.img_size == 160
     assert entry.preprocessing is not None
     assert entry.preprocessing.crop_pct == 0.95
-    assert weights == "timm:timm/test_vit.r160_in1k:None"
+    assert entry.weights == "timm/test_vit.r160_in1k"
 
 
 @pytest.mark.parametrize(

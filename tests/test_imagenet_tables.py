@@ -1,0 +1,216 @@
+"""The two ImageNet tables: their rows, and what was derived for them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_catalog import ModelEntry, load_models
+from data_catalog.models import TABLES, is_accuracy
+from data_catalog.traits import KINDS, kind_of, saw_extra_data
+
+ROWS = {"imagenet-2023": 1002, "imagenet-2025": 1556}
+SOURCE = os.environ.get("DSMI_ZOO_TABLES_SOURCE")
+
+
+@pytest.fixture(scope="module", params=ROWS)
+def table(request: pytest.FixtureRequest) -> list[ModelEntry]:
+    return load_models(request.param)
+
+
+def entry(catalog: str, name: str) -> ModelEntry:
+    (found,) = load_models(catalog, [name])
+    return found
+
+
+def test_the_tables_have_as_many_rows_and_models_as_were_published() -> None:
+    assert {name: len(load_models(name)) for name in ROWS} == ROWS
+    sizes: dict[str, int] = {}
+    for row in load_models("imagenet-2025"):
+        sizes[row.model] = sizes.get(row.model, 0) + 1
+    assert len(sizes) == 1266
+    assert sum(n == 2 for n in sizes.values()) == 290
+    assert len({e.model for e in load_models("imagenet-2023")}) == 1002
+
+
+def test_rows_are_unique_and_sorted(table: list[ModelEntry]) -> None:
+    keys = [(e.model, e.img_size or 0) for e in table]
+    assert keys == sorted(set(keys))
+    assert len({e.slug for e in table}) == len(table)
+
+
+def test_every_row_has_all_that_a_run_needs_without_asking_timm(table: list[ModelEntry]) -> None:
+    for e in table:
+        assert e.architecture
+        assert e.family
+        assert e.kind in KINDS
+        assert e.weights
+        assert e.img_size
+        assert e.preprocessing
+        assert e.pretraining
+        assert e.extra_data is not None
+        assert e.params_m
+
+
+def test_accuracies_are_percent_and_top_5_is_never_below_top_1(table: list[ModelEntry]) -> None:
+    for e in table:
+        accuracies = {name: value for name, value in e.extras.items() if is_accuracy(name)}
+        accuracies |= {"top1": e.top1, "top5": e.top5}
+        missing = {name for name, value in accuracies.items() if value is None}
+        assert missing == ({"a_top1", "a_top5"} if str(e) == "resnet50.tv_in1k@224" and "a_top1" in e.extras else set())
+        for name, value in accuracies.items():
+            if name.endswith("top1") and value is not None:
+                assert 0 <= value <= accuracies[name.replace("top1", "top5")] <= 100  # type: ignore[operator]
+
+
+def test_2025_has_five_more_test_sets() -> None:
+    assert set(entry("imagenet-2025", "resnet50.a1_in1k@224").extras) == {"gmacs", "throughput"} | {
+        f"{kind}_top{k}" for kind in ("real", "v2", "sketch", "a", "r") for k in (1, 5)
+    }
+    assert set(entry("imagenet-2023", "resnet50.a1_in1k").extras) == {"gmacs", "throughput", "real_top1", "real_top5"}
+
+
+def test_published_figures_stand_in_their_rows() -> None:
+    small, large = load_models("imagenet-2025", ["resnet50.a1_in1k"])
+    assert (small.img_size, small.top1, small.extras["real_top1"], small.params_m) == (224, 80.382, 85.712, 25.56)
+    assert (large.img_size, large.top1, large.extras["v2_top1"]) == (288, 81.24, 69.69)
+    assert (small.extras["gmacs"], small.extras["throughput"]) == (4.11, 12191.9)
+    assert small.preprocessing is not None
+    assert (small.preprocessing.crop_pct, small.preprocessing.mean) == (0.95, (0.485, 0.456, 0.406))
+    assert (small.weights, small.licence, small.family) == ("timm/resnet50.a1_in1k", "apache-2.0", "resnet")
+    giant = entry("imagenet-2023", "eva_giant_patch14_336.clip_ft_in1k")
+    assert (giant.params_m, giant.top1, giant.extra_data) == (1013.01, 89.466, True)
+
+
+def test_weights_that_are_not_on_the_hub_have_a_url(table: list[ModelEntry]) -> None:
+    urls = [e for e in table if e.weights and e.weights.startswith("https://")]
+    assert len(urls) == 15
+    assert {e.family for e in urls} == {"gcvit", "senet", "xception"}
+
+
+def test_renamed_models_go_by_todays_names_and_keep_the_published_one() -> None:
+    renamed = {e.model: e.published_name for e in load_models("imagenet-2023") if e.published_name}
+    assert renamed == {
+        "selecsls42b.in1k": "SelecSls42b.in1k",
+        "selecsls60.in1k": "SelecSls60.in1k",
+        "selecsls60b.in1k": "SelecSls60b.in1k",
+        "tnt_s_legacy_patch16_224.in1k": "tnt_s_patch16_224",
+    }
+    assert entry("imagenet-2023", "tnt_s_legacy_patch16_224.in1k").params_m == 23.76
+    assert not any(e.published_name for e in load_models("imagenet-2025"))
+
+
+def test_about_a_quarter_saw_more_than_imagenet_1k(table: list[ModelEntry]) -> None:
+    assert 0.2 < sum(bool(e.extra_data) for e in table) / len(table) < 0.27
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        ("vit_base_patch16_224.augreg_in21k_ft_in1k", True),
+        ("convnextv2_base.fcmae_ft_in22k_in1k", True),
+        ("tf_efficientnet_b7.ns_jft_in1k", True),
+        ("resnext101_32x8d.fb_wsl_ig1b_ft_in1k", True),
+        ("regnety_1280.swag_ft_in1k", True),
+        ("hrnet_w18_ssld.paddle_in1k", True),
+        ("nextvit_small.bd_ssld_6m_in1k", True),
+        ("tiny_vit_5m_224.dist_in22k_ft_in1k", True),
+        ("vit_small_patch14_dinov2.lvd142m", True),
+        ("hiera_base_224.mae_in1k_ft_in1k", False),
+        ("convnextv2_base.fcmae_ft_in1k", False),
+        ("beitv2_base_patch16_224.in1k_ft_in1k", False),
+        ("deit_base_distilled_patch16_224.fb_in1k", False),
+        ("resnetv2_50x1_bit.goog_distilled_in1k", False),
+        ("mystery.fb", None),
+        ("untagged", None),
+    ],
+)
+def test_the_tag_says_whether_there_was_extra_data(architecture: str, expected: bool | None) -> None:
+    assert saw_extra_data(architecture) is expected
+
+
+@pytest.mark.parametrize(
+    ("family", "architecture", "kind"),
+    [
+        ("resnet", "resnet50.a1_in1k", "convolutional"),
+        ("vision_transformer", "vit_base_patch16_224.augreg_in1k", "transformer"),
+        ("maxxvit", "coatnet_0_rw_224.sw_in1k", "hybrid"),
+        ("mlp_mixer", "gmlp_s16_224.ra3_in1k", "MLP"),
+        ("metaformer", "caformer_s18.sail_in1k", "hybrid"),
+        ("metaformer", "poolformer_s12.sail_in1k", "convolutional"),
+        ("fastvit", "fastvit_t8.apple_in1k", "convolutional"),
+        ("fastvit", "fastvit_sa12.apple_in1k", "hybrid"),
+        ("mobilenetv3", "mobilenetv4_hybrid_medium.e500_r224_in1k", "hybrid"),
+        ("mobilenetv3", "mobilenetv4_conv_small.e500_r224_in1k", "convolutional"),
+        ("module_of_tomorrow", "x", None),
+    ],
+)
+def test_the_kind_goes_by_module_with_exceptions(family: str, architecture: str, kind: str | None) -> None:
+    assert kind_of(family, architecture) == kind
+
+
+def test_loading_both_tables_imports_neither_torch_nor_timm_and_is_fast() -> None:
+    code = (
+        "import sys, time; started = time.perf_counter(); from data_catalog import load_models\n"
+        "load_models('imagenet-2023'); load_models('imagenet-2025')\n"
+        "print(time.perf_counter() - started, sorted({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, imported = done.stdout.split(maxsplit=1)
+    assert imported.strip() == "[]"
+    assert float(seconds) < 3  # two tables at most 1.5 s each, pandas' import included
+
+
+def test_a_plan_of_a_table_never_asks_timm(tmp_path: Path) -> None:
+    (tmp_path / "timm.py").write_text("raise ImportError('timm was asked')\n")
+    code = (
+        "import json; from pathlib import Path; from pipeline.config import resolve_config\n"
+        "from pipeline.plan import make_plan\n"
+        "if __name__ == '__main__':\n"
+        "    given = {'catalog': 'imagenet-2025', 'compute': {'cache': Path('cache')}}\n"
+        "    jobs = make_plan(resolve_config(given, None)).jobs\n"
+        "    print(len(jobs), len({job.embedding_id for job in jobs}), len({job.view for job in jobs}))\n"
+    )
+    (tmp_path / "script.py").write_text(code)
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    jobs, embeddings, views = map(int, done.stdout.split())
+    assert jobs == embeddings == 1556
+    assert views < 200
+
+
+def test_the_tables_are_plain_small_files_without_paths_of_a_machine() -> None:
+    for path in TABLES.iterdir():
+        content = path.read_bytes()
+        assert len(content) < 2**20
+        assert b"\r" not in content
+        assert b"/home/" not in content
+
+
+@pytest.mark.skipif(SOURCE is None, reason="DSMI_ZOO_TABLES_SOURCE names no folder of the published files")
+def test_rebuilding_from_the_published_files_gives_identical_bytes(tmp_path: Path) -> None:
+    from data_catalog.build_tables import write_tables
+
+    assert SOURCE is not None
+    write_tables(Path(SOURCE), tmp_path)
+    for name in ROWS:
+        assert (tmp_path / f"{name}.csv").read_bytes() == (TABLES / f"{name}.csv").read_bytes()
+
+
+def test_a_missing_source_is_named(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "data_catalog.build_tables", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "timm-2023-05-24-imagenet.csv is missing" in done.stderr
