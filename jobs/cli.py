@@ -55,6 +55,7 @@ def measure_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+FILTER_NAMES = ("kind", "max_params", "max_gmacs", "img_size", "licence", "limit")
 SUBSET_NAMES = (
     "dataset", "data_root", "classes", "images_per_class", "repeats", "allow_train_images", "skip_bad_images",
 )  # fmt: skip
@@ -122,6 +123,7 @@ def cli() -> None:
 
 @cli.command("run", epilog=EPILOG_RUN)
 @catalog_options
+@filter_options
 @click.option("--out", type=PATH, help="The run's directory.  [default: runs/<catalog>]")
 @click.option("--config", "file", type=PATH, help="Settings in TOML; the command line overrides them.")
 @click.option("--dataset", help="digits, imagenet, imagefolder, csv or timm:NAME.  [default: digits]")
@@ -159,6 +161,7 @@ def run_command(context: click.Context, file: Path | None, only_plan: bool, retr
     }
     if globs:
         settings["models"] = globs
+    settings["filters"] = {name: given[name] for name in FILTER_NAMES if name in given}
     settings["subset"] = {name: given[name] for name in SUBSET_NAMES if name in given}
     if "subset_seed" in given:
         settings["subset"]["seed"] = given["subset_seed"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from data_catalog.filters import Filters
 from data_catalog.models import find_entries
 from jobs.clusters import open_cluster
 from jobs.folder import entry_states, open_out, refuse_remeasured, touch_record
@@ -37,7 +38,8 @@ def rerun(out: Path, names: Sequence[str], console: Console) -> int:
     """Compute single entries of a run anew; an old row stays until its successor is written."""
     record = read_run(out)
     refuse_remeasured(out, record)
-    config = RunConfig.model_validate(record["config"]).model_copy(update={"out": out.absolute(), "models": ()})
+    stored = RunConfig.model_validate(record["config"])
+    config = stored.model_copy(update={"out": out.absolute(), "models": (), "filters": Filters()})
     with console.status("Reading catalogue and images"):
         plan = make_plan(config)
     slugs = {entry["slug"] for entry in record["entries"]}

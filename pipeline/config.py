@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from data_catalog.errors import InputError
+from data_catalog.filters import Filters
 from data_catalog.models import validation_line
 
 
@@ -71,6 +72,7 @@ class RunConfig(_Settings):
 
     catalog: str = "digits"
     models: tuple[str, ...] = ()
+    filters: Filters = Filters()
     protocol: Literal["standard", "paper"] = "standard"
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     out: Path | None = None

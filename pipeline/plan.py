@@ -12,6 +12,7 @@ import numpy as np
 
 from data_catalog.datasets import ImageFiles, LabelledImages, open_dataset
 from data_catalog.errors import InputError
+from data_catalog.filters import apply_filters
 from data_catalog.image_files import unreadable
 from data_catalog.imagenet import PRESETS
 from data_catalog.models import ModelEntry, Preprocessing, load_models
@@ -78,7 +79,7 @@ def make_plan(config: RunConfig) -> Plan:
         For anything that the user got wrong in them.
     """
     measure_id = measures_identity(config.measures)
-    entries = load_models(config.catalog, config.models)
+    entries = apply_filters(load_models(config.catalog, config.models), config.filters, config.catalog)
     taken = sorted({name for entry in entries for name in entry.extras} & COLUMN_NAMES)
     if taken:
         raise InputError(f"{config.catalog}: the column {taken[0]!r} is one that the run fills; rename it")

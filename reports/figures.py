@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from reports.ranking import COSTS, Ranking
 from reports.statistics import Correlation, Regression, groups_of, succeeded, values
@@ -96,6 +97,9 @@ def ranking(ranked: Ranking) -> Rendered:
     with matplotlib.rc_context(STYLE):
         figure, axes = _canvas(6.4, 4.6)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the default one writes mathematics
+        axes.xaxis.set_minor_formatter(NullFormatter())
         for models, marker, colour in (
             ([m for m in known if not m.tied_for_first], "o", COLOURS[0]),
             ([m for m in known if m.tied_for_first], "s", COLOURS[1]),

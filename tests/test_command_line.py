@@ -21,7 +21,7 @@ OPTIONS = {
     "run": {
         "--catalog", "--models", "--out", "--config", "--dataset", "--data-root", "--classes", "--images-per-class",
         "--subset-seed", "--repeats", "--allow-train-images", "--skip-bad-images", "--protocol", "--precision",
-        "--cache-gb",
+        "--cache-gb", *FILTERS,
         "--cluster", "--workers", "--batch-size", "--cache", "--drop-embeddings", "--plan", "--retry-failed", *MEASURES,
     },
     "rerun": {"--out"},
