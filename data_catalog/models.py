@@ -49,6 +49,7 @@ class ModelEntry(BaseModel):
     """One entry of a catalogue: a set of weights at one image size.
 
     ``preprocessing``, ``img_size`` and ``family`` may be None here; ``pipeline.zoo.resolve`` then takes timm's.
+    ``weights`` is a repository of the Hugging Face hub (``owner/name``, with ``@revision`` if pinned) or a URL.
     ``extras`` holds the catalogue's other numeric columns, among them further accuracies.
     """
 
@@ -59,6 +60,7 @@ class ModelEntry(BaseModel):
     family: str | None = None
     img_size: int | None = Field(default=None, gt=0)
     group: str | None = None
+    weights: str | None = None
     checkpoint: Path | None = None
     recipe: TrainingRecipe | None = None
     model_kwargs: dict[str, Any] = {}

@@ -17,6 +17,7 @@ from pipeline.task import (
     prepare_weights,
     remeasure_row,
 )
+from pipeline.waves import evict
 
 AnyJob = TypeVar("AnyJob", Job, RemeasureJob)
 
@@ -35,6 +36,13 @@ def run_entries(client: Client, plan: Plan, jobs: Sequence[Job]) -> Iterator[Don
         return client.submit(compute_row, job, config, subset.digest, subset_ready, view, weights, pure=False)
 
     yield from _through_window(client, jobs, submit, config, subset.digest)
+
+
+def run_in_waves(client: Client, plan: Plan, waves: Sequence[Sequence[Job]]) -> Iterator[Done]:
+    """Compute the rows of one wave after the other; a wave's weights are evicted once all of its rows are on disk."""
+    for wave in waves:
+        yield from run_entries(client, plan, wave)
+        evict(wave, plan.config.compute.cache)
 
 
 def remeasure_entries(client: Client, config: RunConfig, jobs: Sequence[RemeasureJob]) -> Iterator[Done]:

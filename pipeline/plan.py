@@ -25,7 +25,8 @@ TRAINING_VERSION = 1  # raised whenever pipeline/train.py comes to other weights
 class Job:
     """One entry of a run, with all that a worker needs.
 
-    ``weights`` is the file that holds (or, for a model to be trained, will hold) them; None means timm's own.
+    ``weights`` is the file that holds (or, for a model to be trained, will hold) them; None means those that
+    ``entry.weights`` names.
     """
 
     entry: ModelEntry
@@ -102,6 +103,11 @@ def make_plan(config: RunConfig) -> Plan:
             row_id=content_hash(embedding_id, measure_id),
         )
     return Plan(config, subset, tuple(jobs.values()))
+
+
+def resolve_entries(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
+    """The entries with what the catalogue leaves open filled in from timm, their weights among it."""
+    return [entry for entry, _ in _resolved(entries)]
 
 
 def open_subset(config: RunConfig, part: str = "validation") -> Subset:

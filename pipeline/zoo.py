@@ -10,6 +10,7 @@ from timm.models import get_pretrained_cfg, load_checkpoint
 
 from data_catalog.errors import InputError
 from data_catalog.models import ModelEntry, Preprocessing
+from pipeline.weights import remote_weights
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 
@@ -49,6 +50,8 @@ def _with_timm_defaults(entry: ModelEntry) -> tuple[ModelEntry, str | None]:
         "img_size": entry.img_size or entry.model_kwargs.get("img_size") or config.input_size[-1],
         "preprocessing": entry.preprocessing or preprocessing,
     }
+    if not own_weights:
+        filled["weights"] = entry.weights or config.hf_hub_id or config.url
     weights = None if own_weights else f"timm:{config.hf_hub_id or config.url or config.file}:{config.hf_hub_filename}"
     return entry.model_copy(update=filled), weights
 
@@ -61,6 +64,8 @@ def _family(architecture: str) -> str:
 def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
     """The entry's model in evaluation mode on the CPU, with ``weights`` from a file, or timm's own if None.
 
+    Published weights pass through timm's adaptations to the architecture, as if timm had downloaded them.
+
     Raises
     ------
     InputError
@@ -70,6 +75,10 @@ def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
         return timm.create_model(entry.architecture, pretrained=True, **entry.model_kwargs).eval()
     if weights.suffix not in CHECKPOINT_SUFFIXES:
         raise InputError(f"{weights}: a checkpoint must be one of {', '.join(CHECKPOINT_SUFFIXES)}")
+    if remote_weights(entry) is not None:
+        here = {"file": str(weights)}
+        model = timm.create_model(entry.architecture, True, pretrained_cfg_overlay=here, **entry.model_kwargs)
+        return model.eval()
     model = timm.create_model(entry.architecture, pretrained=False, **entry.model_kwargs)
     load_checkpoint(model, str(weights), device="cpu", weights_only=True)
     return model.eval()

@@ -19,10 +19,12 @@ MEASURES = {"--sigma", "--t", "--repetitions", "--seed", "--bins", "--null-permu
 OPTIONS = {
     "run": {
         "--catalog", "--models", "--out", "--config", "--dataset", "--images-per-class", "--subset-seed", "--protocol",
-        "--cluster", "--workers", "--batch-size", "--cache", "--drop-embeddings", "--retry-failed", *MEASURES,
+        "--cluster", "--workers", "--batch-size", "--cache", "--budget-gb", "--drop-embeddings",
+        "--retry-failed", *MEASURES,
     },
     "rerun": {"--out"},
     "remeasure": {"--out", "--into", *MEASURES},
+    "prefetch": {"--catalog", "--models", "--cache", "--jobs"},
     "status": {"--out"},
     "report": {"--out"},
     "measure": {"--json", *MEASURES},
