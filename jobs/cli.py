@@ -18,6 +18,7 @@ Examples:
   dsmi-zoo run --models 'test_vit*' 'test_resnet*'   some of them
   dsmi-zoo run --out runs/narrow --sigma 2 --t 3     other settings go to another OUT
   dsmi-zoo run --catalog mine.csv --config run.toml  your own models and settings
+  dsmi-zoo run --catalog mine.csv --budget-gb 20     downloaded weights in waves of at most 20 GB
 """
 
 PATH = click.Path(path_type=Path)
@@ -101,6 +102,12 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def cache_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where weights and views are kept."""
+    text = "Weights and views.  [default: $DSMI_ZOO_CACHE or ~/.cache/dsmi-zoo]"
+    return click.option("--cache", type=PATH, help=text)(command)
+
+
 def all_globs(models: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
     """What follows --models, however it was written."""
     if more and not models:
@@ -140,8 +147,9 @@ def cli() -> None:
 @click.option("--cluster", help="Where to run: local.  [default: local]")
 @click.option("--workers", type=int, help="Worker processes.  [default: one a core]")
 @click.option("--batch-size", type=int, help="Images in one forward pass.  [default: 64]")
-@click.option("--cache", type=PATH, help="Trained weights and views.  [default: $DSMI_ZOO_CACHE or ~/.cache/dsmi-zoo]")
+@cache_option
 @click.option("--cache-gb", type=float, help="Views beyond this are dropped once no model needs them.  [default: 50]")
+@click.option("--budget-gb", type=float, help="Download weights in waves of so many GB, each deleted after its rows.")
 @click.option("--drop-embeddings", is_flag=True, help="Do not keep the embeddings (remeasure needs them).")
 @click.option("--plan", "only_plan", is_flag=True, help="Say what the run would do, read and store, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Try entries again that failed before.")
@@ -167,7 +175,9 @@ def run_command(context: click.Context, file: Path | None, only_plan: bool, retr
         settings["subset"]["seed"] = given["subset_seed"]
     settings["measures"] = {name: given[name] for name in MEASURE_NAMES if name in given}
     compute: dict[str, Any] = {
-        name: given[name] for name in ("cluster", "workers", "batch_size", "cache", "cache_gb") if name in given
+        name: given[name]
+        for name in ("cluster", "workers", "batch_size", "cache", "cache_gb", "budget_gb")
+        if name in given
     }
     if given.get("drop_embeddings"):
         compute["keep_embeddings"] = False
@@ -210,6 +220,27 @@ def remeasure_command(context: click.Context, out: Path, into: Path | None, **gi
     from jobs.remeasure import remeasure
 
     return remeasure(out, into, {name: given[name] for name in given if _was_given(context, name)}, _console())
+
+
+@cli.command("prefetch")
+@catalog_options
+@cache_option
+@click.option("--jobs", type=click.IntRange(1, 64), default=4, help="So many transfers at a time.  [default: 4]")
+def prefetch_command(
+    catalog: str | None, models: tuple[str, ...], more_models: tuple[str, ...], cache: Path | None, jobs: int
+) -> int:
+    """Download the weights that a run will need, for nodes without internet; an interrupted transfer goes on.
+
+    \b
+    Examples:
+      dsmi-zoo prefetch --catalog mine.csv
+      dsmi-zoo prefetch --catalog mine.csv --models 'resnet*' --cache shared/cache --jobs 8
+    """
+    from jobs.prefetch import prefetch
+    from pipeline.config import default_cache
+
+    globs = all_globs(models, more_models)
+    return prefetch(catalog or "digits", globs, (cache or default_cache()).absolute(), jobs, _console())
 
 
 @cli.command("status")

@@ -17,6 +17,8 @@ from pipeline.config import RunConfig
 from pipeline.plan import Job, Plan, make_plan
 from pipeline.store import read_run, write_row
 from pipeline.task import with_current_facts
+from pipeline.waves import evict, waves_of_jobs
+from pipeline.weights import remote_weights
 
 
 def run(config: RunConfig, console: Console, *, retry_failed: bool = False) -> int:
@@ -84,17 +86,37 @@ def _missing(plan: Plan, record: dict[str, Any], console: Console, retry_failed:
 def _compute(plan: Plan, todo: Sequence[Job], console: Console) -> int:
     out = plan.config.folder
     started = monotonic()
+    _evict_finished(plan, todo)
     if todo:
-        from pipeline.graph import run_entries
+        from pipeline.graph import run_in_waves
 
         images = f"{len(plan.subset.labels)} images of {plan.subset.images.name}"
         plain(console, f"{counted(len(todo), 'model')} to measure on {images}")
+        waves = _waves(plan, todo, console)
         with open_cluster(plan.config.compute) as client:
             workers = counted(sum(client.nthreads().values()), "worker")
             plain(console, f"{workers}; Dask dashboard: {client.dashboard_link}")
-            follow(run_entries(client, plan, todo), len(todo), console)
+            follow(run_in_waves(client, plan, waves), len(todo), console)
         touch_record(out)
     return conclude(out, {job.slug for job in plan.jobs}, started, console)
+
+
+def _waves(plan: Plan, todo: Sequence[Job], console: Console) -> Sequence[Sequence[Job]]:
+    """All jobs in one wave, or in several whose weights fit the budget."""
+    budget_gb = plan.config.compute.budget_gb
+    if budget_gb is None:
+        return [todo]
+    with console.status("Asking for the sizes of the weights"):
+        waves = waves_of_jobs(todo, plan.config.compute.cache, budget_gb)
+    plain(console, f"{counted(len(waves), 'wave')} of at most {budget_gb:g} GB of weights each")
+    return waves
+
+
+def _evict_finished(plan: Plan, todo: Sequence[Job]) -> None:
+    """Delete what a run on a budget left behind when it was stopped between a row and the eviction."""
+    if plan.config.compute.budget_gb is not None:
+        needed = {remote_weights(job.entry) for job in todo}
+        evict((job for job in plan.jobs if remote_weights(job.entry) not in needed), plan.config.compute.cache)
 
 
 def conclude(out: Path, slugs: set[str], started: float, console: Console) -> int:

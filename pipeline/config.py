@@ -63,6 +63,7 @@ class ComputeSettings(_Settings):
     workers: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=64, ge=1)
     keep_embeddings: bool = True
+    budget_gb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     cache: Path = Field(default_factory=lambda: default_cache())
     cache_gb: float = Field(default=50.0, ge=0, allow_inf_nan=False)
 
@@ -110,7 +111,7 @@ class RunConfig(_Settings):
 
 
 def default_cache() -> Path:
-    """Where trained weights and views are kept between runs."""
+    """Where weights and views are kept between runs."""
     if "DSMI_ZOO_CACHE" in os.environ:
         return Path(os.environ["DSMI_ZOO_CACHE"]).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

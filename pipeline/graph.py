@@ -20,6 +20,7 @@ from pipeline.task import (
     remeasure_row,
 )
 from pipeline.views import drop_oldest_views
+from pipeline.waves import evict
 
 AnyJob = TypeVar("AnyJob", Job, RemeasureJob)
 
@@ -59,6 +60,13 @@ def run_entries(client: Client, plan: Plan, jobs: Sequence[Job]) -> Iterator[Don
             views.pop(view).release()
             drop_oldest_views(config.compute.cache, config.compute.cache_gb, keep={v for v in needed if needed[v]})
         yield done
+
+
+def run_in_waves(client: Client, plan: Plan, waves: Sequence[Sequence[Job]]) -> Iterator[Done]:
+    """Compute the rows of one wave after the other; a wave's weights are evicted once all of its rows are on disk."""
+    for wave in waves:
+        yield from run_entries(client, plan, wave)
+        evict(wave, plan.config.compute.cache)
 
 
 def remeasure_entries(client: Client, config: RunConfig, jobs: Sequence[RemeasureJob]) -> Iterator[Done]:

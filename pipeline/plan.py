@@ -86,7 +86,7 @@ def make_plan(config: RunConfig) -> Plan:
     cache = config.compute.cache
     subset = open_subset(config.subset, config.repeats, cache)
     jobs: dict[str, Job] = {}
-    for entry in _resolved(entries):
+    for entry in resolve_entries(entries):
         assert entry.img_size is not None
         preprocessing = protocol_preprocessing(entry, config.protocol)
         if entry.slug in jobs:
@@ -191,7 +191,7 @@ def measures_identity(settings: MeasureSettings) -> dict[str, Any]:
     return {**settings.model_dump(mode="json"), "own": own}
 
 
-def _resolved(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
+def resolve_entries(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
     """The entries with timm's knowledge filled in; timm is imported in a process of its own, and only if needed."""
     unclear = [entry for entry in entries if not _is_complete(entry)]
     if not unclear:

@@ -35,6 +35,7 @@ from pipeline.store import (
     write_subset,
 )
 from pipeline.views import input_vector, make_view, open_view, view_path, view_vectors
+from pipeline.weights import fetch_weights, remote_weights
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,10 @@ def prepare_view(job: Job, config: RunConfig, subset: Subset, *_prepared: object
 
 
 def prepare_weights(job: Job, config: RunConfig) -> Path | None:
-    """Train the entry's weights if it has a recipe and they are not kept yet."""
+    """The file of the entry's weights, after fetching published ones, or training a recipe's, unless they are here."""
+    published = remote_weights(job.entry)
+    if published is not None:
+        return fetch_weights(published, config.compute.cache, keep=config.compute.budget_gb is None)
     if job.entry.recipe is None or (job.weights is not None and job.weights.exists()):
         return job.weights
     from pipeline.train import train_weights
@@ -140,9 +144,10 @@ def compute_row(
         from pipeline.train import stored_top1
         from pipeline.zoo import build_model, choose_device
 
+        weights = prepare_weights(job, config)  # again, for a worker that does not share the first one's cache
         started = perf_counter()
         device = choose_device()
-        model = build_model(job.entry, job.weights)
+        model = build_model(job.entry, weights)
         row.update(device=str(device), seconds_build=perf_counter() - started)
         row["params_m"] = job.entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
         if job.entry.recipe is not None and job.weights is not None:

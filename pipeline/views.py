@@ -1,10 +1,8 @@
 """Views: the subset's images, cropped and resized once for each distinct preprocessing, shared by all models."""
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +12,10 @@ from PIL import Image
 from data_catalog.models import Preprocessing
 from data_catalog.subset import Subset
 from pipeline.config import content_hash
+from pipeline.exclusive import exclusive
 
 CLUSTER_SIDE = 64  # the paper's script shrinks the inputs to 64 x 64 before it clusters them
 PAPER_SCALE = (0.6, 1.6)  # of the paper's random crops
-STALE_S = 120.0  # a lock without a heartbeat for so long was left by a process that died
 
 
 def view_path(cache: Path, subset_digest: str, img_size: int, preprocessing: Preprocessing) -> Path:
@@ -53,7 +51,9 @@ def make_view(
     InputError
         Names an image that cannot be decoded.
     """
-    with _exclusively(path) as heartbeat:
+    if path.exists():
+        return path
+    with exclusive(path.with_suffix(".lock")):
         if path.exists():
             return path
         crop = _paper_crop(img_size) if preprocessing.crop_mode == "paper" else _timm_crop(img_size, preprocessing)
@@ -71,7 +71,7 @@ def make_view(
             # The paper's crops draw from torch's one generator, which threads would share.
             with ThreadPoolExecutor(1 if preprocessing.crop_mode == "paper" else threads) as pool:
                 for _ in pool.map(fill, range(len(subset.labels))):
-                    heartbeat()
+                    pass
             view.flush()
             temporary.replace(path)
         finally:
@@ -146,36 +146,3 @@ def _paper_crop(img_size: int) -> Callable[[Image.Image, int], np.ndarray]:
             return np.asarray(transform(image))
 
     return crop
-
-
-@contextmanager
-def _exclusively(path: Path) -> Iterator[Callable[[], None]]:
-    """Hold ``path``'s lock; the heartbeat that it yields must be called at least every ``STALE_S`` seconds.
-
-    Exclusive creation instead of flock, which parallel file systems may grant to everyone.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_suffix(".lock")
-    while not path.exists():
-        try:
-            lock.touch(exist_ok=False)
-            break
-        except FileExistsError:
-            _remove_if_stale(lock)
-            time.sleep(0.1)
-    else:
-        yield lambda: None
-        return
-    try:
-        yield lock.touch
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def _remove_if_stale(lock: Path) -> None:
-    try:
-        stale = time.time() - lock.stat().st_mtime > STALE_S
-    except FileNotFoundError:
-        return
-    if stale:
-        lock.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from data_catalog.errors import InputError
 from data_catalog.from_timm import family_of, input_of, timm_config, weights_of
 from data_catalog.models import ModelEntry
 from data_catalog.traits import kind_of
+from pipeline.weights import remote_weights
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 
@@ -49,6 +50,8 @@ def _with_timm_defaults(entry: ModelEntry) -> ModelEntry:
 def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
     """The entry's model in evaluation mode on the CPU, for the entry's image size.
 
+    Published weights pass through timm's adaptations to the architecture, as if timm had downloaded them.
+
     Parameters
     ----------
     weights
@@ -63,6 +66,8 @@ def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
         return _create(entry, pretrained=True, pretrained_cfg_overlay=_other_source(entry)).eval()
     if weights.suffix not in CHECKPOINT_SUFFIXES:
         raise InputError(f"{weights}: a checkpoint must be one of {', '.join(CHECKPOINT_SUFFIXES)}")
+    if remote_weights(entry) is not None:
+        return _create(entry, pretrained=True, pretrained_cfg_overlay=_local_copy(weights)).eval()
     model = _create(entry, pretrained=False)
     load_checkpoint(model, str(weights), device="cpu", weights_only=True)
     return model.eval()
@@ -102,6 +107,11 @@ def _create(entry: ModelEntry, **arguments: Any) -> torch.nn.Module:
     if config.fixed_input_size and entry.img_size not in (None, config.input_size[-1]):
         arguments.setdefault("img_size", entry.img_size)
     return timm.create_model(entry.architecture, **arguments)
+
+
+def _local_copy(weights: Path) -> dict[str, Any]:
+    """The same for a file that was fetched: a state dict, whatever form timm's other sources of it have."""
+    return {"file": str(weights), "custom_load": False}
 
 
 def _other_source(entry: ModelEntry) -> dict[str, Any]:

@@ -3,10 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import timm
+import torch
+from hub_server import HubServer
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -50,3 +54,30 @@ def small_run(dsmi_zoo: Command, tmp_path_factory: pytest.TempPathFactory) -> Pa
     out = tmp_path_factory.mktemp("runs") / "small"
     dsmi_zoo("run", "--models", *SMALL_ZOO, "--out", out, "--workers", 2)
     return out
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    """A hub of one's own on the loopback address, empty."""
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client_settings(hub: HubServer, tmp_path: Path) -> dict[str, str]:
+    """The environment of a process that knows no hub but ``hub``, and no user's cache or token."""
+    ours = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": "mine"}
+    return {**os.environ, **ours, "DSMI_ZOO_CACHE": str(tmp_path / "cache")}
+
+
+@pytest.fixture(scope="session")
+def published() -> dict[str, bytes]:
+    """Weights in the format in which timm publishes them, by architecture."""
+
+    def saved(architecture: str, number: int) -> bytes:
+        torch.manual_seed(number)
+        state = timm.create_model(architecture).state_dict()
+        return safetensors.torch.save(state)
+
+    names = ("test_vit", "test_resnet", "test_efficientnet", "resnet18")
+    return {name: saved(name, number) for number, name in enumerate(names)}

@@ -14,6 +14,7 @@ from conftest import Command
 
 from jobs.cli import cli
 from pipeline.measures import diffusion_spectral_entropy, measure_all
+from pipeline.measures.transferability import probe_columns
 
 MEASURES = {"--sigma", "--t", "--repetitions", "--seed", "--bins", "--null-permutations", "--measure"}
 FILTERS = {"--kind", "--max-params", "--max-gmacs", "--img-size", "--license", "--limit"}
@@ -21,11 +22,12 @@ OPTIONS = {
     "run": {
         "--catalog", "--models", "--out", "--config", "--dataset", "--data-root", "--classes", "--images-per-class",
         "--subset-seed", "--repeats", "--allow-train-images", "--skip-bad-images", "--protocol", "--precision",
-        "--cache-gb", *FILTERS,
-        "--cluster", "--workers", "--batch-size", "--cache", "--drop-embeddings", "--plan", "--retry-failed", *MEASURES,
+        "--cluster", "--workers", "--batch-size", "--cache", "--cache-gb", "--budget-gb", "--drop-embeddings",
+        "--plan", "--retry-failed", *FILTERS, *MEASURES,
     },
     "rerun": {"--out"},
     "remeasure": {"--out", "--into", *MEASURES},
+    "prefetch": {"--catalog", "--models", "--cache", "--jobs"},
     "status": {"--out"},
     "report": {"--out"},
     "measure": {"--json", *MEASURES},
@@ -97,7 +99,8 @@ def test_measure_prints_every_measure_of_two_files(arrays: Path, dsmi_zoo: Comma
         shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4f}"
         assert any(line.split()[:2] == [name, shown] for line in text.splitlines()), name
     values = json.loads(dsmi_zoo("measure", "Z.npy", "y.npy", "--json", "--sigma", 2, cwd=arrays).stdout)
-    assert values == pytest.approx(measure_all(Z, y, sigma=2))
+    probe = {name: value for name, value in probe_columns(Z, y).items() if name != "probe_hits"}
+    assert values == pytest.approx(measure_all(Z, y, sigma=2) | probe)
 
 
 def test_measure_without_labels_gives_the_entropies(arrays: Path, dsmi_zoo: Command) -> None:

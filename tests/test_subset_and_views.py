@@ -1,7 +1,6 @@
 """The shared subset and its views: the same images and the same pixels for every model."""
 
 import os
-import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -205,15 +204,6 @@ def test_processes_that_want_a_view_at_the_same_moment_share_one(tmp_path: Path)
     with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
         inodes = set(pool.map(make_in_a_process, [tmp_path / "view.npy"] * 3))
     assert len(inodes) == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["view.npy"]
-
-
-def test_a_lock_whose_owner_died_is_taken_over(tmp_path: Path) -> None:
-    lock = tmp_path / "view.lock"
-    lock.touch()
-    long_ago = time.time() - 1000
-    os.utime(lock, (long_ago, long_ago))
-    make_view(tmp_path / "view.npy", subset_of(photographs(), [0]), 16, paper())
     assert [p.name for p in tmp_path.iterdir()] == ["view.npy"]
 
 

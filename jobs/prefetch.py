@@ -1,0 +1,173 @@
+"""Download the weights of a selection ahead of a run, for nodes without internet."""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from data_catalog.errors import InputError
+from data_catalog.models import ModelEntry, load_models
+from jobs.progress import counted, duration, plain
+from pipeline.plan import resolve_entries
+from pipeline.waves import ASKED_AT_ONCE
+from pipeline.weights import fetch_weights, local_weights, remote_file, remote_weights
+
+SPARE_BYTES = 100_000_000
+LINE_EVERY_S = 30.0
+
+
+class _Stopped(Exception):
+    """The user pressed Ctrl-C while a transfer was under way."""
+
+
+def prefetch(catalog: str, patterns: Sequence[str], cache: Path, transfers: int, console: Console) -> int:
+    """Fetch every selected model's published weights that the cache lacks, ``transfers`` at a time.
+
+    Returns
+    -------
+    int
+        The exit code: 0, or 1 when something could not be fetched.
+
+    Raises
+    ------
+    InputError
+        For a wrong catalogue or pattern, or a disk without room for all of it.
+    """
+    with console.status("Reading the catalogue"):
+        entries = resolve_entries(load_models(catalog, patterns))
+    _tell_skipped(entries, console)
+    needed = dict.fromkeys(weights for weights in map(remote_weights, entries) if weights is not None)
+    if not needed:
+        plain(console, "nothing to download")
+        return 0
+    cached = {weights: path for weights in needed if (path := local_weights(weights, cache)) is not None}
+    for weights in cached:
+        fetch_weights(weights, cache)  # from now on it stays, even if a run on a budget had fetched it for itself
+    missing = [weights for weights in needed if weights not in cached]
+    with console.status(f"Asking for {counted(len(missing), 'size')}"):
+        sizes, failures = _ask_sizes(missing)
+    total = sum(size or 0 for size in sizes.values())
+    there = sum(path.stat().st_size for path in cached.values())
+    plain(
+        console,
+        f"{counted(len(needed), 'file')}: {len(cached)} in the cache ({_gigabytes(there)}), "
+        f"{len(sizes)} to download ({_gigabytes(total)}{_unknown(sizes)})"
+        + (f", {len(failures)} not to be had" if failures else ""),
+    )
+    _refuse_if_full(cache, total)
+    started = monotonic()
+    failures |= _fetch_all(sizes, cache, transfers, console)
+    fetched = len(missing) - len(failures)
+    if fetched:
+        plain(console, f"fetched and verified {counted(fetched, 'file')} in {duration(monotonic() - started)}")
+    plain(console, f"cache: {cache}")
+    if failures:
+        plain(console, f"{counted(len(failures), 'failure')}; the same command tries again:")
+    for reason in failures.values():
+        plain(console, f"  {reason}")
+    return 1 if failures else 0
+
+
+def _tell_skipped(entries: Sequence[ModelEntry], console: Console) -> None:
+    trained = sum(entry.recipe is not None for entry in entries)
+    local = sum(entry.checkpoint is not None for entry in entries)
+    if trained:
+        plain(console, f"skipped {counted(trained, 'model')} to be trained")
+    if local:
+        plain(console, f"skipped {counted(local, 'model')} with a checkpoint of their own")
+
+
+def _ask_sizes(missing: Sequence[str]) -> tuple[dict[str, int | None], dict[str, str]]:
+    """Bytes of each file (None: unknown), and why others cannot be had."""
+
+    def ask(weights: str) -> int | OSError | None:
+        try:
+            return remote_file(weights).size
+        except OSError as error:
+            return error
+
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        answers = dict(zip(missing, pool.map(ask, missing), strict=True))
+    sizes = {weights: answer for weights, answer in answers.items() if not isinstance(answer, OSError)}
+    return sizes, {weights: str(answer) for weights, answer in answers.items() if isinstance(answer, OSError)}
+
+
+def _refuse_if_full(cache: Path, total: int) -> None:
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if total and total + SPARE_BYTES > free:
+        raise InputError(
+            f"{cache} has {_gigabytes(free)} free, and the download needs {_gigabytes(total)}; "
+            "choose another --cache or fewer --models"
+        )
+
+
+def _fetch_all(sizes: Mapping[str, int | None], cache: Path, transfers: int, console: Console) -> dict[str, str]:
+    """Fetch the files and show how far it is; returns why some could not be fetched."""
+    stop = threading.Event()
+    here = dict.fromkeys(sizes, 0)  # bytes of each file so far
+    failures: dict[str, str] = {}
+
+    def fetch(weights: str) -> None:
+        def progress(count: int) -> None:
+            here[weights] = count
+            if stop.is_set():
+                raise _Stopped
+
+        fetch_weights(weights, cache, progress)
+
+    with (
+        _display(sum(size or 0 for size in sizes.values()), console) as show,
+        ThreadPoolExecutor(transfers) as pool,
+    ):
+        futures = {pool.submit(fetch, weights): weights for weights in sizes}
+        left = set(futures)
+        try:
+            while left:
+                done, left = wait(left, timeout=0.2, return_when=FIRST_COMPLETED)
+                for weights, error in ((futures[future], future.exception()) for future in done):
+                    here[weights] = sizes[weights] or here[weights]  # it will not grow, whatever became of it
+                    if error is not None:
+                        failures[weights] = " ".join(str(error).split()) or type(error).__name__
+                        plain(console, f"failed: {failures[weights]}")
+                    elif not console.is_terminal:
+                        plain(console, f"[{len(futures) - len(left)}/{len(futures)}] {weights}")
+                show(sum(here.values()))
+        except BaseException:
+            stop.set()  # a transfer notices at its next piece; what has arrived stays for the next time
+            pool.shutdown(cancel_futures=True)
+            raise
+    return failures
+
+
+@contextmanager
+def _display(total: int, console: Console) -> Iterator[Callable[[int], None]]:
+    """A bar of bytes on a terminal, now and then a plain line elsewhere."""
+    told = monotonic()
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TextColumn("about"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        shown = bar.add_task("", total=total)
+
+        def show(count: int) -> None:
+            nonlocal told
+            bar.update(shown, completed=count)
+            if not console.is_terminal and monotonic() - told > LINE_EVERY_S:
+                told = monotonic()
+                plain(console, f"{_gigabytes(count)} of {_gigabytes(total)}")
+
+        yield show
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e7 or count == 0 else f"{count / 1e6:.2f} MB"
+
+
+def _unknown(sizes: Mapping[str, int | None]) -> str:
+    unknown = sum(size is None for size in sizes.values())
+    return f" and {unknown} of unknown size" if unknown else ""

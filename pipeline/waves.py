@@ -1,0 +1,90 @@
+"""A run whose weights do not all fit on the disk: in waves that each fit a budget."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from data_catalog.errors import InputError
+from data_catalog.models import ModelEntry
+from pipeline.weights import evict_weights, is_evictable, local_weights, remote_file, remote_weights
+
+ASKED_AT_ONCE = 8
+
+
+class HasEntry(Protocol):
+    """Something that stands for a catalogue entry, such as a job."""
+
+    @property
+    def entry(self) -> ModelEntry:
+        """The entry."""
+        ...
+
+
+AnyJob = TypeVar("AnyJob", bound=HasEntry)
+
+
+def plan_waves(sizes: Mapping[str, int | None], budget: int) -> list[list[str]]:
+    """Share out files among waves of at most ``budget`` bytes, in their order.
+
+    Parameters
+    ----------
+    sizes
+        Bytes of each file; None if unknown: such a file gets a wave of its own.
+
+    Raises
+    ------
+    InputError
+        For a file that is larger than the budget.
+    """
+    waves: list[list[str]] = []
+    room = -1
+    for name, size in sizes.items():
+        if size is not None and size > budget:
+            needed, given = f"{size / 1e9:.3g} GB", f"{budget / 1e9:.3g}"
+            raise InputError(f"{name} needs {needed}, more than --budget-gb {given}; raise it or leave the model out")
+        needs = budget if size is None else size
+        if not waves or needs > room:
+            waves.append([])
+            room = budget
+        waves[-1].append(name)
+        room -= needs
+    return waves
+
+
+def waves_of_jobs(jobs: Sequence[AnyJob], cache: Path, budget_gb: float) -> list[list[AnyJob]]:
+    """The jobs in waves; those that share weights share a wave, those that download nothing go first."""
+    needing: dict[str, list[AnyJob]] = {}
+    free: list[AnyJob] = []
+    for job in jobs:
+        weights = remote_weights(job.entry)
+        if weights is None or _stays(weights, cache):
+            free.append(job)
+        else:
+            needing.setdefault(weights, []).append(job)
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        sizes = dict(zip(needing, pool.map(lambda weights: _size(weights, cache), needing), strict=True))
+    waves = [[job for weights in wave for job in needing[weights]] for wave in plan_waves(sizes, int(budget_gb * 1e9))]
+    return [wave for wave in (free, *waves) if wave]
+
+
+def evict(jobs: Iterable[HasEntry], cache: Path) -> int:
+    """Delete the weights of jobs whose rows are written; returns the bytes that were freed."""
+    published = {remote_weights(job.entry) for job in jobs}
+    return sum(evict_weights(weights, cache) for weights in published if weights is not None)
+
+
+def _stays(weights: str, cache: Path) -> bool:
+    path = local_weights(weights, cache)
+    return path is not None and not is_evictable(path)
+
+
+def _size(weights: str, cache: Path) -> int | None:
+    """Bytes; 0 when it cannot be had: the model's row will say why, and nothing will be downloaded."""
+    path = local_weights(weights, cache)
+    if path is not None:
+        return path.stat().st_size
+    try:
+        return remote_file(weights).size
+    except OSError:
+        return 0

@@ -1,0 +1,183 @@
+"""A small hub on the loopback address: what huggingface_hub's client asks for when it downloads weights."""
+
+import hashlib
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Fault:
+    """Something that goes wrong with the next ``times`` requests whose method and path match."""
+
+    method: str
+    path: str
+    times: int = 1
+    status: int | None = None  # answer with this error
+    retry_after: int | None = None
+    drop_after: int | None = None  # send so many bytes, then close the connection
+
+
+@dataclass
+class Served:
+    """One request and what was sent."""
+
+    method: str
+    path: str
+    range: str | None
+    token: str | None
+    status: int
+    body_bytes: int
+    time: float
+
+
+@dataclass
+class HubServer:
+    """Repositories of files, and plain files below ``/files/``.
+
+    As on the real hub, a repository's file is a redirect to another server, which holds blobs named by SHA-256.
+    """
+
+    repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)  # by owner/name or owner/name@revision
+    files: dict[str, bytes] = field(default_factory=dict)
+    announced: dict[str, str] = field(default_factory=dict)  # other SHA-256 than the true one, by repository
+    faults: list[Fault] = field(default_factory=list)
+    served: list[Served] = field(default_factory=list)
+    pause_s: float = 0  # between pieces of a body
+    piece: int = 1 << 20
+
+    def __enter__(self) -> Self:
+        self._lock = threading.Lock()
+        self._servers = [_Server(("127.0.0.1", 0), _Handler) for _ in range(2)]
+        for server in self._servers:
+            server.hub = self
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        self.endpoint, self.store = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+    def body_bytes(self) -> int:
+        """Bytes of weights that were sent."""
+        with self._lock:
+            return sum(one.body_bytes for one in self.served if one.status < 300)
+
+    def downloads(self) -> list[Served]:
+        """The requests that were answered with weights, or a part of them."""
+        with self._lock:
+            return [one for one in self.served if one.method == "GET" and one.status < 300]
+
+    def asked(self, method: str, path: str) -> list[Served]:
+        """The requests of one kind, whatever was answered."""
+        with self._lock:
+            return [one for one in self.served if one.method == method and path in one.path]
+
+    def weights_requests(self) -> int:
+        """How often anything about weights was asked; the client also has questions of its own."""
+        with self._lock:
+            return sum("/api/" not in one.path for one in self.served)
+
+    def note(self, served: Served) -> None:
+        with self._lock:
+            self.served.append(served)
+
+    def fault(self, method: str, path: str) -> Fault | None:
+        with self._lock:
+            for fault in self.faults:
+                if fault.times > 0 and fault.method == method and fault.path in path:
+                    fault.times -= 1
+                    return fault
+        return None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    hub: HubServer
+
+    def handle_error(self, *_arguments: object) -> None:
+        """Clients that were killed are no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        fault = self.server.hub.fault(self.command, self.path)
+        if fault is not None and fault.status is not None:
+            extra = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+            return self._send(fault.status, extra)
+        drop_after = None if fault is None else fault.drop_after
+        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path):
+            return self._redirect(*match.groups())
+        if match := re.fullmatch(r"/blobs/([^/]+)/([^/]+)/(.+)", self.path):
+            return self._file(self.server.hub.repositories[f"{match[1]}/{match[2]}"][match[3]], drop_after)
+        content = self.server.hub.files.get(self.path.removeprefix("/files/"))
+        return self._send(404) if content is None else self._file(content, drop_after)
+
+    def _redirect(self, name: str, revision: str, file: str) -> None:
+        hub = self.server.hub
+        if not any(known.partition("@")[0] == name for known in hub.repositories):
+            return self._send(404, {"X-Error-Code": "RepoNotFound"})
+        repository = name if revision == "main" else f"{name}@{revision}"
+        if repository not in hub.repositories:
+            return self._send(404, {"X-Error-Code": "RevisionNotFound"})
+        content = hub.repositories[repository].get(file)
+        if content is None:
+            return self._send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+        digest = hub.announced.get(repository) or hashlib.sha256(content).hexdigest()
+        self._send(
+            302,
+            {
+                "Location": f"{hub.store}/blobs/{repository}/{file}",
+                "X-Repo-Commit": COMMIT,
+                "X-Linked-Etag": f'"{digest}"',
+                "X-Linked-Size": str(len(content)),
+            },
+        )
+
+    def _file(self, content: bytes, drop_after: int | None) -> None:
+        start = int(match[1]) if (match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))) else 0
+        headers = {"ETag": f'"{hashlib.md5(content).hexdigest()}"', "Accept-Ranges": "bytes"}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self._send(206 if start else 200, headers, memoryview(content)[start:], drop_after)
+
+    def _send(
+        self, status: int, headers: dict[str, str] | None = None, body: Any = b"", drop: int | None = None
+    ) -> None:
+        hub, started = self.server.hub, time.monotonic()
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        sent = 0
+        try:
+            if self.command == "GET":
+                for piece in range(0, len(body) if drop is None else min(drop, len(body)), hub.piece):
+                    end = min(piece + hub.piece, len(body) if drop is None else drop)
+                    self.wfile.write(body[piece:end])
+                    sent = end
+                    time.sleep(hub.pause_s)
+            if drop is not None:
+                self.close_connection = True
+        finally:
+            range_, token = self.headers.get("Range"), self.headers.get("Authorization")
+            hub.note(Served(self.command, self.path, range_, token, status, sent, started))
+
+    def log_message(self, *_arguments: object) -> None:
+        """Silent."""

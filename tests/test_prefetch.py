@@ -1,0 +1,198 @@
+"""``dsmi-zoo prefetch`` and runs on downloaded weights, as processes, against a small hub on the loopback address."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from hub_server import Fault, HubServer
+
+from data_catalog.models import Preprocessing
+from pipeline.embed import embed
+from pipeline.store import read_results
+from pipeline.views import open_view, view_path
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+DSMI_ZOO = str(Path(sys.executable).with_name("dsmi-zoo"))
+MODELS = ("test_vit", "test_resnet", "test_efficientnet")
+
+
+@pytest.fixture
+def command(client_settings: dict[str, str], tmp_path: Path) -> Command:
+    """The real command, that knows no hub but the test's."""
+
+    def run(*arguments: object, code: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [DSMI_ZOO, *map(str, arguments)],
+            cwd=tmp_path,
+            env=client_settings | settings,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run
+
+
+@pytest.fixture
+def catalogue(hub: HubServer, published: dict[str, bytes], tmp_path: Path) -> Path:
+    """Three models whose weights the hub has, by timm's names."""
+    hub.repositories = {f"timm/{name}.r160_in1k": {"model.safetensors": published[name]} for name in MODELS}
+    path = tmp_path / "mine.csv"
+    path.write_text("model\n" + "".join(f"{name}.r160_in1k\n" for name in MODELS))
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Where the commands of a test keep weights: cold."""
+    return tmp_path / "cache"
+
+
+def weights_in(cache: Path) -> list[str]:
+    return sorted(
+        path.parent.name.removeprefix("timm--").partition(".")[0] for path in cache.rglob("model.safetensors")
+    )
+
+
+def test_prefetch_says_sizes_first_downloads_once_and_verifies(
+    hub: HubServer, command: Command, catalogue: Path, cache: Path, published: dict[str, bytes]
+) -> None:
+    lines = command("prefetch", "--catalog", catalogue, "--models", "test_vit*").stdout.splitlines()
+    assert lines[0].startswith("1 file: 0 in the cache (0.00 GB), 1 to download (")
+    lines = command("prefetch", "--catalog", catalogue).stdout.splitlines()
+    megabytes = sum(len(published[name]) for name in ("test_resnet", "test_efficientnet")) / 1e6
+    assert lines[0].startswith("3 files: 1 in the cache (")
+    assert f"2 to download ({megabytes:.2f} MB)" in lines[0]
+    assert any(line.startswith("fetched and verified 2 files in ") for line in lines)
+    assert lines[-1] == f"cache: {cache}"
+    assert weights_in(cache) == sorted(MODELS)
+    assert len(hub.downloads()) == 3
+
+
+def test_prefetch_lists_failures_with_their_reasons_and_goes_on_with_the_rest(
+    hub: HubServer, command: Command, catalogue: Path, cache: Path
+) -> None:
+    del hub.repositories["timm/test_resnet.r160_in1k"]
+    hub.announced["timm/test_vit.r160_in1k"] = "0" * 64
+    done = command("prefetch", "--catalog", catalogue, code=1)
+    failures = done.stdout.split("2 failures; the same command tries again:\n")[1].splitlines()
+    assert len(failures) == 2
+    assert "timm/test_resnet.r160_in1k" in failures[0]
+    assert "no such repository" in failures[0]
+    assert "timm/test_vit.r160_in1k: model.safetensors arrived damaged and was deleted" in failures[1]
+    assert weights_in(cache) == ["test_efficientnet"]
+    assert "Traceback" not in done.stderr
+
+
+def test_prefetch_skips_what_needs_no_download_with_a_count(
+    command: Command, tmp_path: Path, published: dict[str, bytes]
+) -> None:
+    assert command("prefetch").stdout == "skipped 48 models to be trained\nnothing to download\n"
+    (tmp_path / "w.safetensors").write_bytes(published["test_vit"])
+    (tmp_path / "own.csv").write_text("model,architecture,checkpoint\nmine,test_vit,w.safetensors\n")
+    told = command("prefetch", "--catalog", "own.csv").stdout
+    assert told == "skipped 1 model with a checkpoint of their own\nnothing to download\n"
+
+
+def test_a_prefetch_that_was_killed_goes_on_where_it_was(
+    hub: HubServer, command: Command, client_settings: dict[str, str], tmp_path: Path, published: dict[str, bytes]
+) -> None:
+    content = published["resnet18"]
+    hub.repositories["timm/resnet18.a1_in1k"] = {"model.safetensors": content}
+    hub.pause_s = 0.1
+    (tmp_path / "big.csv").write_text("model\nresnet18.a1_in1k\n")
+    arguments = ("prefetch", "--catalog", "big.csv")
+    process = subprocess.Popen([DSMI_ZOO, *arguments], cwd=tmp_path, env=client_settings, stdout=subprocess.DEVNULL)
+    for _ in range(600):
+        if any(part.stat().st_size > 10_000_000 for part in (tmp_path / "cache").rglob("*.part")):
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+    hub.pause_s = 0
+    command(*arguments)
+    (path,) = (tmp_path / "cache").rglob("model.safetensors")
+    assert path.read_bytes() == content
+    resumed = hub.downloads()[-1]
+    assert resumed.status == 206
+    assert resumed.body_bytes < len(content) - 10_000_000
+    assert hub.body_bytes() < 1.5 * len(content)
+
+
+def test_a_run_embeds_with_the_downloaded_weights_and_a_missing_model_is_a_failed_row(
+    hub: HubServer, command: Command, catalogue: Path, tmp_path: Path, published: dict[str, bytes]
+) -> None:
+    del hub.repositories["timm/test_efficientnet.r160_in1k"]
+    hub.faults.append(Fault("HEAD", "test_resnet", status=429, retry_after=1))
+    run = ("run", "--catalog", catalogue, "--out", "out", "--images-per-class", 5)
+    done = command(*run, code=1)
+    assert "timm/test_efficientnet.r160_in1k" in done.stdout
+    rows = read_results(tmp_path / "out").set_index("model")
+    failed = rows.loc["test_efficientnet.r160_in1k"]
+    assert (failed["status"], failed["error_type"]) == ("failed", "FileNotFoundError")
+    assert "no such repository" in failed["error_message"]
+    assert len(hub.downloads()) == 2
+
+    assert (rows["status"].drop("test_efficientnet.r160_in1k") == "ok").all()
+    timms = timm.models.get_pretrained_cfg("test_resnet.r160_in1k").to_dict()
+    preprocessing = Preprocessing(**{name: timms[name] for name in Preprocessing.model_fields})
+    view = view_path(tmp_path / "cache", rows["subset_hash"].iloc[0], 160, preprocessing)
+    model = timm.create_model("test_resnet")
+    model.load_state_dict(safetensors.torch.load(published["test_resnet"]))
+    wanted = embed(model.eval(), open_view(view), preprocessing, torch.device("cpu"), 64).values
+    (kept,) = (tmp_path / "out" / "embeddings").glob("test_resnet*.npy")
+    np.testing.assert_allclose(np.load(kept), wanted, atol=1e-6)
+
+    served = hub.weights_requests()
+    again = command("rerun", "test_vit.r160_in1k", "--out", "out", HF_HUB_OFFLINE="1")
+    assert "1 model: 1 ok" in again.stdout
+    assert hub.weights_requests() == served
+
+
+def test_a_run_on_a_budget_evicts_what_it_fetched_after_the_rows_exist_and_never_what_was_there(
+    hub: HubServer, client_settings: dict[str, str], command: Command, catalogue: Path, cache: Path, tmp_path: Path
+) -> None:
+    command("prefetch", "--catalog", catalogue, "--models", "test_vit*")
+    run = ("run", "--catalog", catalogue, "--out", "out", "--images-per-class", 5, "--budget-gb", 0.002)
+    process = subprocess.Popen(
+        [DSMI_ZOO, *map(str, run)], cwd=tmp_path, env=client_settings, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    seen: set[str] = set()
+    gone_too_early, most = set(), 0
+    for _ in range(6000):
+        finished = process.poll() is not None
+        here = set(weights_in(cache)) - {"test_vit"}
+        rows = {path.name.partition("-")[0] for path in (tmp_path / "out" / "results").glob("*.parquet")}
+        gone_too_early |= seen - here - rows
+        seen |= here
+        most = max(most, len(here))
+        if finished:
+            break
+        time.sleep(0.02)
+    told = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, told
+    assert "3 waves of at most 0.002 GB of weights each" in told
+    assert seen == {"test_resnet", "test_efficientnet"}
+    assert (gone_too_early, most) == (set(), 1)
+    assert weights_in(cache) == ["test_vit"]
+    assert (read_results(tmp_path / "out")["status"] == "ok").all()
+    assert len(hub.downloads()) == 3
+
+
+def test_a_budget_smaller_than_a_model_is_refused_by_its_name(command: Command, catalogue: Path) -> None:
+    done = command("run", "--catalog", catalogue, "--out", "out", "--budget-gb", 0.0001, code=2)
+    assert done.stderr.startswith("dsmi-zoo: timm/test_vit.r160_in1k needs 0.00")
+    assert done.stderr.count("\n") == 1
