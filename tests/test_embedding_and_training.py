@@ -1,6 +1,7 @@
 """Real timm models: their penultimate embedding, their training, their checkpoints."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +163,58 @@ def test_the_device_is_the_one_that_is_there(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert choose_device().type == device
+
+
+class Fitting(torch.nn.Module):
+    """A real model on a device that holds only so many images at once."""
+
+    def __init__(self, model: torch.nn.Module, most: int) -> None:
+        super().__init__()
+        self.model, self.most, self.num_classes = model, most, model.num_classes
+        self.forward_head = model.forward_head
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.model.forward_features(images)
+
+
+def test_the_batch_is_halved_when_memory_runs_out_and_only_then(view: np.ndarray) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", img_size=32, patch_size=8, num_classes=10).eval()
+    whole = embed(model, view[:21], PREPROCESSING, CPU, 16)
+    halved = embed(Fitting(model, 3), view[:21], PREPROCESSING, CPU, 16)
+    np.testing.assert_allclose(halved.values, whole.values, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(halved.predictions, whole.predictions)
+    with pytest.raises(torch.OutOfMemoryError):
+        embed(Fitting(model, 0), view[:2], PREPROCESSING, CPU, 16)
+    with pytest.raises(RuntimeError, match=r"shape|size|channels"):
+        embed(model, view[:2, :, :, :2], PREPROCESSING.model_copy(update={"mean": (0, 0, 0)}), CPU, 16)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
+def test_lower_precision_comes_near_and_leaves_the_switches_as_they_were(view: np.ndarray, precision: str) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", img_size=32, patch_size=8, num_classes=10).eval()
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    exact = embed(model, view[:8], PREPROCESSING, CPU, 8).values
+    near = embed(model, view[:8], PREPROCESSING, CPU, 8, precision).values
+    assert near.dtype == np.float32
+    np.testing.assert_allclose(near, exact, atol=0.05 * np.abs(exact).max())
+    assert (precision == "tf32") == np.array_equal(near, exact)
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
+def test_memory_while_embedding_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    model = timm.create_model("test_vit", img_size=32, patch_size=8, num_classes=0).eval()
+
+    def peak(count: int) -> int:
+        path = tmp_path / f"{count}.npy"
+        np.lib.format.open_memmap(path, "w+", np.uint8, (count, 32, 32, 3)).flush()
+        tracemalloc.start()
+        values = embed(model, open_view(path), PREPROCESSING, CPU, 64).values
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most - 2 * values.nbytes  # the batches' parts, and the whole that they make
+
+    assert peak(2560) - peak(256) < 200_000  # the view itself grows by 7 MB
