@@ -14,7 +14,7 @@ from rich.console import Console
 from data_catalog import InputError, ModelEntry, load_models
 from data_catalog.filters import apply_filters, make_filters
 from data_catalog.models import find_entries
-from jobs.progress import follow, plain
+from jobs.progress import counted, follow, plain
 from pipeline.task import Done
 
 SHOWN_BY_DEFAULT = ("digits", "imagenet-2025", "imagenet-2023")
@@ -32,8 +32,13 @@ def list_entries(catalog: str, globs: Sequence[str], filters: Mapping[str, Any],
     for entry in entries:
         plain(console, _line(entry))
     models = len({entry.model for entry in entries})
-    plain(console, f"{len(entries)} entries" + (f" of {models} models" if models < len(entries) else ""))
+    of_models = f" of {counted(models, 'model')}" if models < len(entries) else ""
+    plain(console, f"{_counted_entries(len(entries))}{of_models}")
     return 0
+
+
+def _counted_entries(number: int) -> str:
+    return "1 entry" if number == 1 else f"{number} entries"
 
 
 def _line(entry: ModelEntry) -> str:
@@ -97,7 +102,10 @@ def check(catalog: str, globs: Sequence[str], filters: Mapping[str, Any], worker
     good, failed = follow(_checked(entries, workers), len(entries), console)
     for done in sorted(failed, key=lambda done: done.name):
         plain(console, f"{done.name}: {done.message}")
-    plain(console, f"{good} of {len(entries)} entries give an embedding of the declared width; {len(failed)} fail")
+    plain(
+        console,
+        f"{good} of {_counted_entries(len(entries))} with an embedding of the declared width; {len(failed)} failed",
+    )
     return 1 if failed else 0
 
 

@@ -36,7 +36,7 @@ def test_the_smallest_model_of_every_module_passes_the_real_check(dsmi_zoo: Comm
     names = sorted({e.model for e in entries})
     done = dsmi_zoo("catalog", "check", "--catalog", "imagenet-2025", "--models", *names)
     last = done.stdout.splitlines()[-1]
-    assert last == f"{len(entries)} of {len(entries)} entries give an embedding of the declared width; 0 fail"
+    assert last == f"{len(entries)} of {len(entries)} entries with an embedding of the declared width; 0 failed"
 
 
 def test_check_says_which_entries_fail_and_why_and_exits_with_1(tmp_path: Path, dsmi_zoo: Command) -> None:
@@ -49,7 +49,7 @@ def test_check_says_which_entries_fail_and_why_and_exits_with_1(tmp_path: Path, 
     )
     done = dsmi_zoo("catalog", "check", "--catalog", "mine.csv", "--workers", 1, cwd=tmp_path, code=1)
     lines = done.stdout.splitlines()
-    assert lines[-1] == "1 of 4 entries give an embedding of the declared width; 3 fail"
+    assert lines[-1] == "1 of 4 entries with an embedding of the declared width; 3 failed"
     failures = dict(line.split(": ", 1) for line in lines[-4:-1])
     assert list(failures) == ["fixed@256", "nameless@64", "odd@64"]
     assert "made for 224 pixels, it does not take 256" in failures["fixed@256"]
