@@ -16,7 +16,7 @@ from data_catalog.models import ModelEntry, load_models
 from jobs.progress import counted, duration, plain
 from pipeline.plan import resolve_entries
 from pipeline.waves import ASKED_AT_ONCE
-from pipeline.weights import fetch_weights, local_weights, remote_file, remote_weights
+from pipeline.weights import Unreachable, fetch_weights, is_on_hub, local_weights, remote_file, remote_weights
 
 SPARE_BYTES = 100_000_000
 LINE_EVERY_S = 30.0
@@ -38,6 +38,8 @@ def prefetch(catalog: str, patterns: Sequence[str], cache: Path, transfers: int,
     ------
     InputError
         For a wrong catalogue or pattern, or a disk without room for all of it.
+    Unreachable
+        When the hub gives no answer.
     """
     with console.status("Reading the catalogue"):
         entries = resolve_entries(load_models(catalog, patterns))
@@ -90,6 +92,8 @@ def _ask_sizes(missing: Sequence[str]) -> tuple[dict[str, int | None], dict[str,
         try:
             return remote_file(weights).size
         except OSError as error:
+            if isinstance(error, Unreachable) and is_on_hub(weights):
+                raise  # the hub is not there: no need to find that out for each of a thousand models
             return error
 
     with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:

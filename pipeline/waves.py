@@ -7,7 +7,15 @@ from typing import Protocol, TypeVar
 
 from data_catalog.errors import InputError
 from data_catalog.models import ModelEntry
-from pipeline.weights import evict_weights, is_evictable, local_weights, remote_file, remote_weights
+from pipeline.weights import (
+    Unreachable,
+    evict_weights,
+    is_evictable,
+    is_on_hub,
+    local_weights,
+    remote_file,
+    remote_weights,
+)
 
 ASKED_AT_ONCE = 8
 
@@ -80,11 +88,15 @@ def _stays(weights: str, cache: Path) -> bool:
 
 
 def _size(weights: str, cache: Path) -> int | None:
-    """Bytes; 0 when it cannot be had: the model's row will say why, and nothing will be downloaded."""
+    """Bytes; 0 when the file cannot be had: nothing will be downloaded then, and the model's row will say why."""
     path = local_weights(weights, cache)
     if path is not None:
         return path.stat().st_size
     try:
         return remote_file(weights).size
+    except Unreachable:
+        if is_on_hub(weights):
+            raise
+        return 0
     except OSError:
         return 0

@@ -51,6 +51,10 @@ class RemoteFile:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
+class Unreachable(ConnectionError):
+    """A server gave no answer at all, several times: others of its files need not be tried."""
+
+
 def remote_weights(entry: ModelEntry) -> str | None:
     """The published weights that an entry needs: ``owner/name``, ``owner/name@revision`` or a URL; None if its own."""
     return None if entry.checkpoint is not None or entry.recipe is not None else entry.weights
@@ -321,7 +325,8 @@ def _raise_in_one_line(weights: str, error: Exception) -> NoReturn:
         raise ConnectionError(f"{weights}: {where} refuses (HTTP {status}); try again later") from None
     if isinstance(error, (_http_error(), ConnectionError, TimeoutError)) or _is_wrong_size(error):
         told = " ".join(str(error).split()) or type(error).__name__
-        raise ConnectionError(f"{weights}: no connection to {where} ({told[:120]}); the same command goes on") from None
+        hint = "check the network, a proxy and HF_ENDPOINT; the same command goes on from here"
+        raise Unreachable(f"{weights}: no connection to {where} ({told[:120]}); {hint}") from None
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise OSError(f"{weights}: no space left in the cache; make room or choose another --cache") from None
     raise error
@@ -333,6 +338,11 @@ def _refuse_offline(weights: str) -> None:
             f"{weights}: not in the cache, and HF_HUB_OFFLINE forbids to download it; "
             "run `dsmi-zoo prefetch` on a node with internet"
         )
+
+
+def is_on_hub(weights: str) -> bool:
+    """Whether weights are a repository of the hub rather than a URL."""
+    return not _is_url(weights)
 
 
 def _is_url(weights: str) -> bool:

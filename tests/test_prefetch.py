@@ -96,6 +96,15 @@ def test_prefetch_lists_failures_with_their_reasons_and_goes_on_with_the_rest(
     assert "Traceback" not in done.stderr
 
 
+def test_a_hub_that_is_not_there_is_said_once_not_for_every_model(
+    hub: HubServer, command: Command, catalogue: Path
+) -> None:
+    nowhere = hub.endpoint.rpartition(":")[0] + ":9"  # the discard port, on which nothing listens
+    done = command("prefetch", "--catalog", catalogue, code=2, HF_ENDPOINT=nowhere)
+    assert done.stderr.count("\n") == 1
+    assert f"no connection to {nowhere}" in done.stderr
+
+
 def test_prefetch_skips_what_needs_no_download_with_a_count(
     command: Command, tmp_path: Path, published: dict[str, bytes]
 ) -> None:
