@@ -7,15 +7,8 @@ from typing import Protocol, TypeVar
 
 from data_catalog.errors import InputError
 from data_catalog.models import ModelEntry
-from pipeline.weights import (
-    Unreachable,
-    evict_weights,
-    is_evictable,
-    is_on_hub,
-    local_weights,
-    remote_file,
-    remote_weights,
-)
+from pipeline.remote import Unreachable, is_on_hub, remote_file
+from pipeline.weights import evict_weights, is_evictable, local_weights, remote_weights
 
 ASKED_AT_ONCE = 8
 
