@@ -67,7 +67,7 @@ class ModelEntry(BaseModel):
     published_name: str | None = None
     img_size: int | None = Field(default=None, gt=0)
     group: str | None = None
-    weights: str | None = Field(default=None, pattern=r"^(https?://\S+|[\w.-]+/[\w.-]+(@[\w.-]+)?)$")
+    weights: str | None = None
     checkpoint: Path | None = None
     recipe: TrainingRecipe | None = None
     model_kwargs: dict[str, Any] = {}

@@ -229,7 +229,7 @@ from data_catalog.models import ModelEntry
 from pipeline.weights import fetch_weights
 from pipeline.zoo import build_model, with_timm_defaults
 name, kwargs = sys.argv[1], json.loads(sys.argv[2])
-((entry, _),) = with_timm_defaults([ModelEntry(model=name, architecture=name, model_kwargs=kwargs)])
+(entry,) = with_timm_defaults([ModelEntry(model=name, architecture=name, model_kwargs=kwargs)])
 ours = build_model(entry, fetch_weights(entry.weights, Path(sys.argv[3])))
 timms = timm.create_model(name, pretrained=True, **kwargs).eval()
 states = [model.state_dict() for model in (ours, timms)]
