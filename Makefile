@@ -15,7 +15,7 @@ run: $(READY)
 	$(BIN)dsmi-zoo run $(ARGS)
 
 test: $(READY)
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 check: $(READY)
 	$(PYTHON) -m ruff check
