@@ -1,5 +1,6 @@
 """The command ``dsmi-zoo``. Heavy imports stand inside the commands, so that ``--help`` is fast."""
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -354,7 +355,12 @@ def main() -> None:
     """Run the command line; what the user got wrong is one line and exit code 2."""
     warnings.showwarning = lambda message, *_where: print(f"dsmi-zoo: {message}", file=sys.stderr)
     try:
-        sys.exit(cli.main(standalone_mode=False))
+        code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # All is written and closed. Thread pools of native libraries have been seen to abort while Python is torn down,
+        # which would turn a finished run into a failed command.
+        os._exit(code or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
         sys.exit(2)

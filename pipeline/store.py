@@ -103,7 +103,7 @@ def _read_row(path: Path) -> dict[str, Any]:
     if path.suffix != ".parquet":
         raise ValueError("not a Parquet file")
     with path.open("rb") as file:
-        table = pq.ParquetFile(file).read()
+        table = pq.ParquetFile(file).read(use_threads=False)
     lacking = [column.name for column in COLUMNS if column.name not in table.column_names]
     if lacking or table.num_rows != 1:
         raise ValueError(f"no row of dsmi-zoo: {table.num_rows} rows, lacks {', '.join(lacking) or 'no column'}")
@@ -207,7 +207,8 @@ def write_subset(out: Path, subset: pd.DataFrame) -> None:
 
 def read_subset(out: Path) -> pd.DataFrame:
     """The subset's images with their ``label``, ``number`` in the data set and ``input_cluster``."""
-    return pd.read_parquet(out / "subset.parquet")
+    with (out / "subset.parquet").open("rb") as file:
+        return pq.ParquetFile(file).read(use_threads=False).to_pandas()
 
 
 def clusters_path(out: Path, img_size: int) -> Path:

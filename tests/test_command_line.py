@@ -1,9 +1,9 @@
 """The command line itself: its options, its speed, and one line for everything that is wrong."""
 
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import median
 
@@ -67,10 +67,12 @@ def test_the_bare_command_shows_its_help(dsmi_zoo: Command) -> None:
 def test_help_comes_within_half_a_second(dsmi_zoo: Command) -> None:
     times = []
     for _ in range(5):
-        started = time.perf_counter()
+        before = os.times()
         dsmi_zoo("--help")
-        times.append(time.perf_counter() - started)
-    assert median(times) < 0.5
+        after = os.times()
+        # Processor time, for other tests run at the same moment; the clock's is in benchmarks/digits_run.py.
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert 0 < median(times) < 0.5
 
 
 @pytest.fixture
