@@ -5,7 +5,8 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from time import perf_counter
 from typing import Any
 
@@ -115,7 +116,7 @@ def _checked(entries: Sequence[ModelEntry], workers: int) -> Iterator[Done]:
     for entry in entries:
         same.setdefault(f"{entry.architecture} {entry.img_size} {entry.model_kwargs}", []).append(entry)
     count = min(workers, len(same))
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_quiet_worker)
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
         futures = {pool.submit(_problem, group[0]): group for group in same.values()}
         for future in as_completed(futures):
@@ -129,11 +130,20 @@ def _checked(entries: Sequence[ModelEntry], workers: int) -> Iterator[Done]:
         pool.shutdown(cancel_futures=True)
 
 
-def _quiet_worker() -> None:
+def _start_worker() -> None:
     import torch
 
+    Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of what timm's own code does on the meta device
+
+
+def _end_with_parent() -> None:
+    """A pool's workers outlive a parent that was killed, waiting for work that never comes; these do not."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _problem(entry: ModelEntry) -> tuple[str, float]:

@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import psutil
 import pytest
 import timm
 import torch
@@ -55,6 +56,18 @@ def test_check_says_which_entries_fail_and_why_and_exits_with_1(tmp_path: Path, 
     assert "made for 224 pixels, it does not take 256" in failures["fixed@256"]
     assert "no architecture 'no_such_network'" in failures["nameless@64"]
     assert "colour" in failures["odd@64"]
+
+
+def test_the_workers_of_a_check_that_is_killed_end_with_it() -> None:
+    command = [sys.executable, "-m", "jobs.cli", "catalog", "check", "--catalog", "imagenet-2023", "--workers", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as driver:
+        assert driver.stdout is not None
+        driver.stdout.readline()  # the first model is checked: the worker works
+        workers = psutil.Process(driver.pid).children(recursive=True)
+        driver.kill()
+    gone, alive = psutil.wait_procs(workers, timeout=30)
+    assert gone
+    assert not alive
 
 
 def test_an_attention_network_is_built_for_the_size_of_its_entry() -> None:
