@@ -147,7 +147,7 @@ def cli() -> None:
 @measure_options
 @click.option("--cluster", help="Where to run: local.  [default: local]")
 @click.option("--workers", type=int, help="Worker processes.  [default: one a core]")
-@click.option("--batch-size", type=int, help="Images in one forward pass.  [default: 64]")
+@click.option("--batch-size", type=int, help="Images in one forward pass.  [default: 64, on a CPU by their size]")
 @cache_option
 @click.option("--cache-gb", type=float, help="Views beyond this are dropped once no model needs them.  [default: 50]")
 @click.option("--budget-gb", type=float, help="Download weights in waves of so many GB, each deleted after its rows.")

@@ -61,7 +61,7 @@ class ComputeSettings(_Settings):
 
     cluster: Literal["local"] = "local"
     workers: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
     keep_embeddings: bool = True
     budget_gb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     cache: Path = Field(default_factory=lambda: default_cache())

@@ -11,6 +11,8 @@ import torch
 from data_catalog.models import Preprocessing
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+ACCELERATOR_BATCH = 64
+CPU_BATCH_PIXELS = 2**19  # beyond about so many, layers outgrow a core's cache: a quarter slower at 64 x 160 x 160
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,12 @@ def normalised(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tens
     """uint8 [n, h, w, 3] as the float32 [n, 3, h, w] that a model takes."""
     mean = torch.tensor(preprocessing.mean, device=pixels.device).view(1, 3, 1, 1)
     std = torch.tensor(preprocessing.std, device=pixels.device).view(1, 3, 1, 1)
-    return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+
+
+def default_batch(device: torch.device, pixels: int) -> int:
+    """How many images of so many pixels go through a model at once."""
+    return max(8, CPU_BATCH_PIXELS // pixels) if device.type == "cpu" else ACCELERATOR_BATCH
 
 
 @torch.inference_mode()
@@ -42,7 +49,7 @@ def embed(
     view: np.ndarray,
     preprocessing: Preprocessing,
     device: torch.device,
-    batch_size: int,
+    batch_size: int | None = None,
     precision: str = "fp32",
 ) -> Embedding:
     """The penultimate embedding of a view, and the classifier's predictions.
@@ -54,7 +61,8 @@ def embed(
     view : uint8 [n, h, w, 3]
         May be memory-mapped; only one batch is read at a time.
     batch_size
-        At most so many images in a forward pass; it is halved when the device's memory runs out.
+        At most so many images in a forward pass; None chooses by the device. It is halved when the device's memory
+        runs out.
     precision
         ``fp32`` (TF32 off), ``tf32``, ``bf16`` or ``fp16`` (autocast).
 
@@ -68,6 +76,7 @@ def embed(
     model = model.to(device)
     if device.type == "cuda":
         model = model.to(memory_format=torch.channels_last)
+    batch_size = batch_size or default_batch(device, view.shape[1] * view.shape[2])
     values, predictions = [], []
     start = 0
     with _numerics(device, precision):

@@ -41,7 +41,7 @@ def train_weights(
     with _reproducible(entry.recipe.seed):
         model = timm.create_model(entry.architecture, pretrained=False, **entry.model_kwargs)
         _fit(model, entry, entry.recipe, *train)
-        tested = embed(model.eval(), test[0], entry.preprocessing, torch.device("cpu"), batch_size=64)
+        tested = embed(model.eval(), test[0], entry.preprocessing, torch.device("cpu"))
     assert tested.predictions is not None
     top1 = 100 * float(np.mean(tested.predictions == test[1]))
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}

@@ -147,15 +147,21 @@ def cluster_inputs(X: ArrayLike, n_clusters: int, seed: int = 0) -> NDArray[np.i
     if X.shape[1] == 1:
         edges = np.linspace(0, 1, n_clusters + 1)[:-1]
         return np.digitize((X[:, 0] - low) / (high - low), edges).astype(np.int64) - 1
-    different, inverse = np.unique(X, axis=0, return_inverse=True)
-    if len(different) < n_clusters:
+    alike = _equal_rows(X)
+    different = int(alike.max()) + 1
+    if different < n_clusters:
         raise ValueError(
-            f"{len(different)} different inputs cannot make {n_clusters} clusters; "
-            f"set n_clusters to {len(different)} at most"
+            f"{different} different inputs cannot make {n_clusters} clusters; set n_clusters to {different} at most"
         )
-    if len(different) == n_clusters:
-        return inverse.reshape(-1).astype(np.int64)
+    if different == n_clusters:
+        return alike
     return _spectral_clusters(X, n_clusters, seed)
+
+
+def _equal_rows(X: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Number the distinct rows of [n, p] by their first appearance, int64 [n]; hashing beats sorting long rows."""
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault((row + 0.0).tobytes(), len(numbers)) for row in X], dtype=np.int64)  # -0.0 is 0
 
 
 def _spectral_clusters(X: NDArray[np.float64], n_clusters: int, seed: int) -> NDArray[np.int64]:

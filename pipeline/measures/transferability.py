@@ -22,7 +22,8 @@ def probe_hits(
     """Whether a linear probe that has not seen an image classifies it right.
 
     A ridge classifier on standardised features, cross-validated in 5 folds (fewer when a class has fewer images);
-    folds are stratified by class and keep the repeats of an image together. The penalty is chosen inside each fold.
+    folds are stratified by class over images, so the repeats of an image stay together. The penalty is chosen inside
+    each fold.
 
     Parameters
     ----------
@@ -47,11 +48,11 @@ def probe_hits(
 
     References
     ----------
-    scikit-learn's ``RidgeClassifierCV`` and ``StratifiedGroupKFold``.
+    scikit-learn's ``RidgeClassifierCV`` and ``StratifiedKFold``.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import RidgeClassifierCV
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -62,12 +63,17 @@ def probe_hits(
     fewest = int(np.bincount(classes[first]).min())
     if fewest < 2:
         raise SingleImageError("a class has a single image, which no fold can hold out and know; give each two or more")
-    folds = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=as_seed(seed))
+    over_images = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=as_seed(seed)).split(
+        first, classes[first]
+    )
+    folds = [
+        (np.flatnonzero(np.isin(images, train)), np.flatnonzero(np.isin(images, test))) for train, test in over_images
+    ]
     probe = make_pipeline(StandardScaler(), RidgeClassifierCV(ALPHAS))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", message="Singular matrix|Ill-conditioned matrix")
-        predicted = cross_val_predict(probe, Z, classes, groups=images, cv=folds)
+        predicted = cross_val_predict(probe, Z, classes, cv=folds)
     right = np.bincount(images, weights=predicted == classes)
     return right > np.bincount(images) / 2
 
