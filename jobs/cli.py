@@ -20,6 +20,8 @@ Examples:
   dsmi-zoo run --out runs/narrow --sigma 2 --t 3     other settings go to another OUT
   dsmi-zoo run --catalog mine.csv --config run.toml  your own models and settings
   dsmi-zoo run --catalog mine.csv --budget-gb 20     downloaded weights in waves of at most 20 GB
+  dsmi-zoo run --catalog imagenet-2025 --dataset imagefolder --data-root photos --budget 1h --max-download 20GB
+                                                     the best of 1,266 models for your images, as far as an hour goes
 """
 
 PATH = click.Path(path_type=Path)
@@ -151,6 +153,8 @@ def cli() -> None:
 @cache_option
 @click.option("--cache-gb", type=float, help="Views beyond this are dropped once no model needs them.  [default: 50]")
 @click.option("--budget-gb", type=float, help="Download weights in waves of so many GB, each deleted after its rows.")
+@click.option("--budget", metavar="TIME", help="Search for the best models so long: 45m, 1h30m; see the README.")
+@click.option("--max-download", metavar="SIZE", help="Leave models out whose weights exceed this in all: 500MB, 20GB.")
 @click.option("--drop-embeddings", is_flag=True, help="Do not keep the embeddings (remeasure needs them).")
 @click.option("--plan", "only_plan", is_flag=True, help="Say what the run would do, read and store, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Try entries again that failed before.")
@@ -177,12 +181,16 @@ def run_command(context: click.Context, file: Path | None, only_plan: bool, retr
     settings["measures"] = {name: given[name] for name in MEASURE_NAMES if name in given}
     compute: dict[str, Any] = {
         name: given[name]
-        for name in ("cluster", "workers", "batch_size", "cache", "cache_gb", "budget_gb")
+        for name in ("cluster", "workers", "batch_size", "cache", "cache_gb", "budget_gb", "budget", "max_download")
         if name in given
     }
     if given.get("drop_embeddings"):
         compute["keep_embeddings"] = False
     config = resolve_config(settings | {"compute": compute}, file)
+    if config.compute.budget is not None:
+        from jobs.search import search
+
+        return search(config, _console(), only_plan=only_plan, retry_failed=retry_failed)
     if only_plan:
         from jobs.forecast import forecast
 

@@ -123,6 +123,7 @@ def save_record(
         "created_at": stored["created_at"] if stored else now,
         "updated_at": now,
         "embeddings_from": None if embeddings_from is None else str(embeddings_from),
+        "search": stored.get("search") if stored else None,
     }
     write_run(out, record)
     return read_run(out)

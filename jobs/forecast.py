@@ -7,14 +7,10 @@ from rich.console import Console
 
 from jobs.progress import counted, duration, plain
 from pipeline.config import RunConfig
+from pipeline.cost import BUILD_S, BYTES_A_PARAMETER, DECODE_S, MEASURE_N, MEASURE_POWER, MEASURE_S, READ_BYTES_S
 from pipeline.plan import Job, Plan, make_plan
 from pipeline.store import row_path
 
-# Measured on one core; they say what kind of cost to expect, not how long a given machine takes.
-DECODE_S = 0.009  # a JPEG of ImageNet's size, decoded and cropped
-BUILD_S = 1.3  # a model without its weights
-READ_BYTES_S = 500e6  # weights from a local disk
-MEASURE_S, MEASURE_N = 1.33, 2000  # measure_all at n = 2,000; eigenvalues grow as n cubed
 EMBEDDING_WIDTH = 1100  # a typical width of timm's models
 
 
@@ -38,7 +34,7 @@ def described(plan: Plan) -> list[str]:
     downloaded = [job for job in jobs if job.weights is None]
     architectures = {job.entry.architecture for job in jobs}
     done = sum(row_path(config.folder, job.slug).exists() for job in jobs)
-    measures = MEASURE_S * (samples / MEASURE_N) ** 3 * len(jobs)
+    measures = MEASURE_S * (samples / MEASURE_N) ** MEASURE_POWER * len(jobs)
     lines = [
         f"catalogue   {config.catalog}: {counted(len(jobs), 'entry').replace('entrys', 'entries')} of "
         f"{counted(len(architectures), 'architecture')}; {done} have a row in {config.folder}",
@@ -71,7 +67,7 @@ def forward_time(jobs: Sequence[Job], samples: int) -> str:
 
 def weights_bytes(jobs: Sequence[Job]) -> float:
     """Bytes of fp32 weights, as far as the parameters are known."""
-    return sum(4e6 * (job.entry.params_m or 0) for job in jobs)
+    return sum(1e6 * BYTES_A_PARAMETER * (job.entry.params_m or 0) for job in jobs)
 
 
 def weights_size(jobs: Sequence[Job]) -> str:

@@ -1,13 +1,14 @@
 """The main job: plan, compute what is missing, report."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from rich.console import Console
 
+from data_catalog.errors import InputError
 from data_catalog.filters import Filters
 from data_catalog.models import find_entries
 from jobs.clusters import open_cluster
@@ -17,7 +18,7 @@ from pipeline.config import RunConfig
 from pipeline.plan import Job, Plan, make_plan
 from pipeline.store import read_run, write_row
 from pipeline.task import with_current_facts
-from pipeline.waves import evict, waves_of_jobs
+from pipeline.waves import downloads, evict, waves_of_jobs, within_download
 from pipeline.weights import remote_weights
 
 
@@ -31,8 +32,10 @@ def run(config: RunConfig, console: Console, *, retry_failed: bool = False) -> i
     """
     with console.status("Reading catalogue and images"):
         plan = make_plan(config)
+    if config.compute.max_download is not None:
+        plan = within_max_download(plan, sizes_to_download(plan, console), console)
     record = open_out(plan)
-    todo = _missing(plan, record, console, retry_failed)
+    todo = missing(plan, record, console, retry_failed)
     return _compute(plan, todo, console)
 
 
@@ -52,7 +55,34 @@ def rerun(out: Path, names: Sequence[str], console: Console) -> int:
     return _compute(chosen_plan, chosen_plan.jobs, console)
 
 
-def _missing(plan: Plan, record: dict[str, Any], console: Console, retry_failed: bool) -> list[Job]:
+def sizes_to_download(plan: Plan, console: Console) -> dict[str, int | None]:
+    """Bytes of each file of weights that the cache lacks; None if its server does not say."""
+    with console.status("Asking for the sizes of the weights"):
+        return downloads(plan.jobs, plan.config.compute.cache)
+
+
+def within_max_download(plan: Plan, sizes: Mapping[str, int | None], console: Console) -> Plan:
+    """The plan without the models whose weights would exceed ``--max-download``, if that is given.
+
+    Raises
+    ------
+    InputError
+        When no model is left.
+    """
+    most = plan.config.compute.max_download
+    if most is None:
+        return plan
+    jobs = within_download(plan.jobs, sizes, most)
+    if not jobs:
+        raise InputError(f"the weights of no model fit --max-download {most / 1e9:g}GB; raise it or run prefetch first")
+    needed = {remote_weights(job.entry) for job in jobs}
+    total = sum(size or 0 for name, size in sizes.items() if name in needed)
+    left_out = len(plan.jobs) - len(jobs)
+    plain(console, f"{counted(left_out, 'model')} left out by --max-download; {total / 1e9:.2f} GB to download")
+    return Plan(plan.config, plan.subset, tuple(jobs))
+
+
+def missing(plan: Plan, record: dict[str, Any], console: Console, retry_failed: bool) -> list[Job]:
     """The jobs without a row of their identity; rows that stay take over what the catalogue says today."""
     out = plan.config.folder
     jobs = {job.slug: job for job in plan.jobs}

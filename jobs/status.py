@@ -11,6 +11,10 @@ from pipeline.store import read_run
 
 def status(out: Path, console: Console) -> int:
     """Say what is done, failed (and why) and missing; the exit code is 1 when an entry failed."""
+    begun = sorted((out / "stages").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    if begun and not (out / "run.json").exists():
+        plain(console, f"{out}: a search on a budget; its latest stage:")
+        out = begun[-1].parent
     record = read_run(out)
     states, unreadable = entry_states(out, record["entries"])
     of = {kind: [state for state in states if state.state == kind] for kind in ("ok", "failed", "missing")}

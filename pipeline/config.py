@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -64,8 +65,38 @@ class ComputeSettings(_Settings):
     batch_size: int | None = Field(default=None, ge=1)
     keep_embeddings: bool = True
     budget_gb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    budget: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_download: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     cache: Path = Field(default_factory=lambda: default_cache())
     cache_gb: float = Field(default=50.0, ge=0, allow_inf_nan=False)
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _in_seconds(cls, value: Any) -> Any:
+        return _in_units(value, {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}, "a time such as 90s, 45m or 1h30m")
+
+    @field_validator("max_download", mode="before")
+    @classmethod
+    def _in_bytes(cls, value: Any) -> Any:
+        return _in_units(value, {"MB": 1e6, "GB": 1e9, "TB": 1e12}, "a size such as 500MB or 20GB")
+
+    @model_validator(mode="after")
+    def _one_kind_of_budget(self) -> Self:
+        if self.budget is not None and self.budget_gb is not None:
+            raise ValueError("budget needs the weights again for the next stage, budget_gb deletes them; give one")
+        return self
+
+
+def _in_units(value: Any, units: Mapping[str, float], example: str) -> Any:
+    """``1h30m`` or ``20GB`` as a number of the smallest unit; numbers pass as they are."""
+    if not isinstance(value, str):
+        return value
+    text = value.replace(" ", "")
+    part = rf"(\d+(?:\.\d+)?)({'|'.join(sorted(units, key=len, reverse=True))})"
+    if not re.fullmatch(f"(?:{part})+", text, re.IGNORECASE):
+        raise ValueError(f"must be {example}")
+    named = {unit.lower(): size for unit, size in units.items()}
+    return sum(float(number) * named[unit.lower()] for number, unit in re.findall(part, text, re.IGNORECASE))
 
 
 class RunConfig(_Settings):

@@ -1,8 +1,10 @@
 """All entries on a Dask client: subset, views, training and rows, with a bounded number of entries handed out ahead."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import TypeVar
 
 from distributed import Client, Future, as_completed
@@ -25,8 +27,14 @@ from pipeline.waves import evict
 AnyJob = TypeVar("AnyJob", Job, RemeasureJob)
 
 
-def run_entries(client: Client, plan: Plan, jobs: Sequence[Job]) -> Iterator[Done]:
+def run_entries(client: Client, plan: Plan, jobs: Sequence[Job], until: float = math.inf) -> Iterator[Done]:
     """Compute the rows of ``jobs``; each is on disk before it is reported here.
+
+    Parameters
+    ----------
+    until
+        When ``time.monotonic()`` has passed this, no further entry is handed out; they go in the order given then, for
+        somebody has decided which ones may be missed.
 
     Raises
     ------
@@ -53,7 +61,7 @@ def run_entries(client: Client, plan: Plan, jobs: Sequence[Job]) -> Iterator[Don
         return failed_row(job, config, subset.digest, error)
 
     view_of = {job.slug: job.view for job in jobs}
-    for done in _through_window(client, jobs, submit, fail):
+    for done in _through_window(client, jobs, submit, fail, until):
         view = view_of[done.slug]
         needed[view] -= 1
         if not needed[view]:
@@ -86,22 +94,27 @@ def _through_window(
     jobs: Sequence[AnyJob],
     submit: Callable[[AnyJob], Future],
     fail: Callable[[AnyJob, BaseException], Done],
+    until: float = math.inf,
 ) -> Iterator[Done]:
-    """Submit the longest jobs first, two for each worker thread at a time.
+    """Submit the longest jobs first, two for each worker thread at a time; only one if there is a limit of time.
 
     A worker that dies takes at most its own few tasks along, and the scheduler never holds the whole zoo.
     """
-    waiting = iter(sorted(jobs, key=lambda job: job.order))
+    unlimited = until == math.inf
+    waiting = iter(sorted(jobs, key=lambda job: job.order) if unlimited else jobs)
     running: dict[Future, AnyJob] = {}
     finished = as_completed()
+    begun = False  # late or not, one entry has its turn
 
     def hand_out() -> None:
-        if (job := next(waiting, None)) is not None:
+        nonlocal begun
+        late, begun = begun and monotonic() > until, True
+        if not late and (job := next(waiting, None)) is not None:
             future = submit(job)
             running[future] = job
             finished.add(future)
 
-    for _ in range(2 * sum(client.nthreads().values())):
+    for _ in range((2 if unlimited else 1) * sum(client.nthreads().values())):
         hand_out()
     for future in finished:
         job = running.pop(future)

@@ -63,10 +63,40 @@ def waves_of_jobs(jobs: Sequence[AnyJob], cache: Path, budget_gb: float) -> list
             free.append(job)
         else:
             needing.setdefault(weights, []).append(job)
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        sizes = dict(zip(needing, pool.map(lambda weights: _size(weights, cache), needing), strict=True))
+    sizes = weights_sizes(needing, cache)
     waves = [[job for weights in wave for job in needing[weights]] for wave in plan_waves(sizes, int(budget_gb * 1e9))]
     return [wave for wave in (free, *waves) if wave]
+
+
+def weights_sizes(weights: Iterable[str], cache: Path) -> dict[str, int | None]:
+    """Bytes of each file of published weights, in the cache or at its server; None if the server does not say."""
+    weights = list(weights)
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        return dict(zip(weights, pool.map(lambda name: _size(name, cache), weights), strict=True))
+
+
+def downloads(jobs: Iterable[HasEntry], cache: Path) -> dict[str, int | None]:
+    """Bytes of each file that the jobs need and the cache lacks."""
+    needed = {name for job in jobs if (name := remote_weights(job.entry)) is not None}
+    return weights_sizes((name for name in sorted(needed) if local_weights(name, cache) is None), cache)
+
+
+def within_download(jobs: Sequence[AnyJob], sizes: Mapping[str, int | None], most: float) -> list[AnyJob]:
+    """The jobs, in their order, whose weights fit into ``most`` bytes of download, the smallest files first.
+
+    Parameters
+    ----------
+    sizes
+        Bytes of each file that must be downloaded; a file of unknown size never fits.
+    """
+    chosen: set[str] = set()
+    left = most
+    for file, size in sorted(sizes.items(), key=lambda item: (item[1] or 0, item[0])):
+        if size is not None and size <= left:
+            chosen.add(file)
+            left -= size
+    too_much = sizes.keys() - chosen
+    return [job for job in jobs if remote_weights(job.entry) not in too_much]
 
 
 def evict(jobs: Iterable[HasEntry], cache: Path) -> int:

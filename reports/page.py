@@ -117,11 +117,14 @@ def page_context(
     name = catalog.get("name") if isinstance(catalog, Mapping) else None
     return {
         "name": str(name or "unnamed run"),
-        "lead": wording.lead(summary) if targets or not ranking.models else [ranks.lead(ranking)],
+        "lead": wording.lead(summary)
+        if targets or not ranking.models
+        else [ranks.lead(ranking), *ranks.lead_of_search(run.get("search"))],
         "title": "How well do representation measures predict accuracy?"
         if targets or not ranking.models
         else "Which model suits these images?",
         "ranking": _ranking_table(ranking),
+        "search": _search(run.get("search")),
         "ranking_figure": shown.get(RANKING_FIGURE),
         "models": summary.models,
         "warnings": _warnings(rows, summary),
@@ -251,6 +254,31 @@ def _ranking_table(ranking: ranks.Ranking) -> dict[str, Any]:
                 ),
             }
             for m in ranking.models
+        ],
+    }
+
+
+def _search(note: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A search on a budget: its stages in words, and who was dropped on the way, the last ones first."""
+    if not note:
+        return None
+    stages = [
+        f"{wording.counted(stage['models'], 'model')} on {stage['images']} images ({stage['seconds']:.0f} s)"
+        for stage in note["stages"]
+    ]
+    dropped = [(stage["images"], entry) for stage in reversed(note["stages"]) for entry in stage["dropped"]]
+    return {
+        "words": f"With {note['budget_s']:.0f} s to spend: {'; then '.join(stages)}.",
+        "left_out": note["left_out"],
+        "dropped": [
+            {
+                "model": entry["model"],
+                "images": images,
+                "accuracy": wording.fixed(entry["accuracy"], 1),
+                "ci": f"{wording.fixed(entry['low'], 1)} to {wording.fixed(entry['high'], 1)}",
+                "reason": entry["reason"],
+            }
+            for images, entry in dropped
         ],
     }
 

@@ -1,5 +1,6 @@
 """Which model to choose for one's own images: a ranking by the probe, ties, and what each costs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,10 +117,22 @@ def lead(ranking: Ranking) -> str:
     ties = {0: "no other is tied with it", 1: "1 other is tied with it"}.get(
         others, f"{others} others are tied with it"
     )
+    of = f"Of {len(ranking.models)} models, " if len(ranking.models) > 1 else "The one model, "
     return (
-        f"Of {len(ranking.models)} models, {first.model} at {first.img_size} pixels has the highest cross-validated "
+        f"{of}{first.model} at {first.img_size} pixels has the highest cross-validated "
         f"probe accuracy, {first.accuracy:.1f}% ({first.low:.1f} to {first.high:.1f}); {ties}."
     )
+
+
+def lead_of_search(note: Mapping[str, Any] | None) -> list[str]:
+    """What the ranking's sentence must not hide: how many models were dropped or never tried."""
+    if not note:
+        return []
+    dropped = sum(len(stage["dropped"]) for stage in note["stages"])
+    return [
+        f"They are what a search on a budget of time left: {dropped} more were measured on fewer images and dropped, "
+        f"{len(note['left_out'])} were beyond the budget."
+    ]
 
 
 def _known(value: float) -> float | None:

@@ -22,7 +22,8 @@ OPTIONS = {
     "run": {
         "--catalog", "--models", "--out", "--config", "--dataset", "--data-root", "--classes", "--images-per-class",
         "--subset-seed", "--repeats", "--allow-train-images", "--skip-bad-images", "--protocol", "--precision",
-        "--cluster", "--workers", "--batch-size", "--cache", "--cache-gb", "--budget-gb", "--drop-embeddings",
+        "--cluster", "--workers", "--batch-size", "--cache", "--cache-gb", "--budget-gb", "--budget",
+        "--max-download", "--drop-embeddings",
         "--plan", "--retry-failed", *FILTERS, *MEASURES,
     },
     "rerun": {"--out"},

@@ -1,0 +1,251 @@
+"""A search on a budget of time: all models on few images first, the clearly worse dropped, the others on more."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from data_catalog.errors import InputError
+from data_catalog.subset import Subset
+from jobs.clusters import open_cluster
+from jobs.folder import open_out, touch_record
+from jobs.forecast import gigabytes
+from jobs.progress import counted, duration, follow, plain
+from jobs.run import conclude, missing, sizes_to_download, within_max_download
+from pipeline.config import RunConfig
+from pipeline.cost import Cost, affordable, corrected, estimate, resnet18_rate, wall_seconds
+from pipeline.plan import Job, Plan, make_plan
+from pipeline.store import read_results, read_run, write_run
+from pipeline.weights import remote_weights
+from reports.ranking import rank
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+SHRINK = 3
+CAUTION = 1.5  # by so much estimates from another device's published figures may be short
+FEWEST = 5  # images of a class: one for each fold of the probe
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pass over the models that are left; ``images_per_class`` None stands for the run's own choice of images."""
+
+    images_per_class: int | None
+    images: int
+
+
+@dataclass
+class Dropped:
+    """A model that a stage measured and the next one does not; percent, None for a failed one."""
+
+    model: str
+    reason: str
+    accuracy: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass
+class Passed:
+    """What a stage did."""
+
+    images: int
+    models: int
+    seconds: float
+    dropped: list[Dropped] = field(default_factory=list)
+
+
+@dataclass
+class SearchNote:
+    """The search as it stands in run.json; ``left_out`` are the models that the budget has no room for."""
+
+    budget_s: float
+    left_out: list[str] = field(default_factory=list)
+    stages: list[Passed] = field(default_factory=list)
+
+
+def stages_of(subset: Subset) -> list[Stage]:
+    """The stages up to all images of ``subset``; each has a third of the images of the one that follows."""
+    smallest = int(np.unique(subset.labels, return_counts=True)[1].min())
+    found = [Stage(None, len(subset.labels))]
+    while smallest // SHRINK >= FEWEST:
+        smallest //= SHRINK
+        found.insert(0, Stage(smallest, smallest * subset.n_classes))
+    return found
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What each entry costs on the workers at hand, by slug."""
+
+    costs: Mapping[str, Cost]
+    workers: int
+    repeats: int
+
+    def seconds(self, jobs: Sequence[Job], images: int) -> float:
+        """Time until all are done."""
+        return wall_seconds(self._of(jobs), images, images * self.repeats, self.workers)
+
+    def affordable(self, jobs: Sequence[Job], images: int, seconds: float) -> list[Job]:
+        """As many of the first of them as can be done in ``seconds``, but one at least."""
+        found = affordable(self._of(jobs), images, images * self.repeats, self.workers, seconds)
+        return [job for job, _ in found] or list(jobs[:1])
+
+    def download(self, jobs: Sequence[Job]) -> int:
+        """Bytes to download; weights that entries share count once."""
+        return sum({remote_weights(job.entry): self.costs[job.slug].download for job in jobs}.values())
+
+    def corrected(self, rows: pd.DataFrame, jobs: Sequence[Job]) -> "Prices":
+        """The prices as the rows have measured them."""
+        ok = rows[rows["status"] == "ok"].to_dict("records")
+        measured = {(row["model"], row["img_size"]): row for row in ok}
+        known = {job.slug: measured.get((job.entry.model, job.entry.img_size)) for job in jobs}
+        costs = {slug: corrected(self.costs[slug], row) for slug, row in known.items() if row is not None}
+        return replace(self, costs={**self.costs, **costs})
+
+    def _of(self, jobs: Sequence[Job]) -> list[tuple[Job, Cost]]:
+        return [(job, self.costs[job.slug]) for job in jobs]
+
+
+def search(config: RunConfig, console: Console, *, only_plan: bool = False, retry_failed: bool = False) -> int:
+    """Find the best models for the images within ``config.compute.budget`` seconds, and write their report.
+
+    The last stage's rows are OUT's own; those of the stages before stand in ``OUT/stages``.
+
+    Returns
+    -------
+    int
+        The exit code: 0, or 1 when a model of the last stage failed.
+    """
+    assert config.compute.budget is not None
+    started = monotonic()
+    end = started + config.compute.budget
+    with console.status("Reading catalogue and images"):
+        plan = make_plan(config)
+    sizes = sizes_to_download(plan, console)
+    plan = within_max_download(plan, sizes, console)
+    with open_cluster(config.compute) as client:
+        prices = _prices(client, plan, sizes, console)
+        stages, left = _course(plan, prices, end - monotonic())
+        for line in _announced(plan, left, stages, prices, end - monotonic()):
+            plain(console, line)
+        if only_plan:
+            return 0
+        note = SearchNote(config.compute.budget)
+        while stages:
+            part = _part(plan, stages[0], left)
+            began = monotonic()
+            until = began + (end - began) / len(stages)
+            _measure(client, part, until, console, retry_failed)
+            rows = read_results(part.config.folder)
+            if not note.stages:
+                note.left_out = [str(job.entry) for job in left if not _has_row(rows, job)]
+                left = [job for job in left if _has_row(rows, job)]
+            passed = Passed(stages.pop(0).images, len(left), monotonic() - began)
+            note.stages.append(passed)
+            if not stages:
+                break
+            prices = prices.corrected(rows, left)
+            contenders, passed.dropped = _contenders(rows, left)
+            left = prices.affordable(contenders, stages[0].images, (end - monotonic()) / len(stages))
+            if len(left) == 1 or prices.seconds(contenders, stages[-1].images) <= end - monotonic():
+                del stages[:-1]  # nothing is left to drop, or no need to
+                left = prices.affordable(contenders, stages[0].images, end - monotonic())
+            passed.dropped += [_dropped(rows, job, "no time left") for job in contenders if job not in left]
+            expected = duration(prices.seconds(left, stages[0].images))
+            plain(console, f"{counted(len(passed.dropped), 'model')} dropped; {len(left)} left, "
+                  f"now on {stages[0].images} images, about {expected}")  # fmt: skip
+    write_run(config.folder, read_run(config.folder) | {"search": asdict(note)})
+    return conclude(config.folder, {job.slug for job in left}, started, console)
+
+
+def _prices(client: "Client", plan: Plan, sizes: Mapping[str, int | None], console: Console) -> Prices:
+    with console.status("Measuring the speed of this machine"):
+        rates = list(client.run(resnet18_rate).values())
+    rate = sum(rates) / len(rates)
+    costs = {job.slug: estimate(job, rate, sizes.get(remote_weights(job.entry) or "") or 0) for job in plan.jobs}
+    return Prices(costs, sum(client.nthreads().values()), plan.config.repeats)
+
+
+def _course(plan: Plan, prices: Prices, seconds: float) -> tuple[list[Stage], list[Job]]:
+    """The stages to take, and the models, the cheapest first; one stage is enough where all of it fits."""
+    stages = stages_of(plan.subset)
+    jobs = sorted(plan.jobs, key=lambda job: prices.seconds([job], stages[-1].images))
+    begun = (plan.config.folder / "stages").exists()
+    if not begun and CAUTION * prices.seconds(jobs, stages[-1].images) <= seconds:
+        return stages[-1:], jobs
+    return stages, jobs
+
+
+def _announced(
+    plan: Plan, jobs: Sequence[Job], stages: Sequence[Stage], prices: Prices, seconds: float
+) -> Iterator[str]:
+    """What the search will do, before it does anything."""
+    first, *later = stages
+    fit = prices.affordable(jobs, first.images, seconds / len(stages))
+    yield (
+        f"budget {duration(plan.config.compute.budget or 0)}: first {counted(len(jobs), 'model')} on {first.images} "
+        f"images, the cheapest first; about {len(fit)} fit, in about {duration(prices.seconds(fit, first.images))}, "
+        f"with {gigabytes(prices.download(fit))} to download"
+    )
+    if later:
+        numbers = ", then ".join(str(stage.images) for stage in later)
+        yield f"after that, without those that are clearly worse and as time allows, on {numbers} images"
+
+
+def _part(plan: Plan, stage: Stage, jobs: Sequence[Job]) -> Plan:
+    """The plan of one stage: its images, its folder and the models that are left."""
+    chosen = [job.slug for job in jobs]
+    if stage.images_per_class is not None:
+        subset = plan.config.subset.model_copy(update={"images_per_class": stage.images_per_class})
+        folder = _folder(plan.config, stage)
+        plan = make_plan(plan.config.model_copy(update={"subset": subset, "out": folder}))
+    by_slug = {job.slug: job for job in plan.jobs}
+    return Plan(plan.config, plan.subset, tuple(by_slug[slug] for slug in chosen))
+
+
+def _folder(config: RunConfig, stage: Stage) -> Path:
+    return config.folder / "stages" / f"{stage.images_per_class}-a-class"
+
+
+def _measure(client: "Client", part: Plan, end: float, console: Console, retry_failed: bool) -> None:
+    from pipeline.graph import run_entries
+
+    todo = missing(part, open_out(part), console, retry_failed)
+    if todo:
+        follow(run_entries(client, part, todo, until=end), len(todo), console)
+    touch_record(part.config.folder)
+
+
+def _contenders(rows: pd.DataFrame, jobs: Sequence[Job]) -> tuple[list[Job], list[Dropped]]:
+    """The models that the rows cannot tell from the best one, the most accurate first; and the others, and why."""
+    by_name = {(job.entry.model, job.entry.img_size): job for job in jobs}
+    ranked = {(m.model, m.img_size): m for m in rank(rows).models}
+    contenders = [by_name[name] for name, m in ranked.items() if m.tied_for_first and name in by_name]
+    if not contenders:
+        raise InputError("no model could be measured in time; raise --budget, or see why: dsmi-zoo status --out OUT")
+    dropped = [
+        _dropped(rows, job, "clearly worse" if name in ranked else "failed or not measured in time")
+        for name, job in by_name.items()
+        if job not in contenders
+    ]
+    return contenders, dropped
+
+
+def _has_row(rows: pd.DataFrame, job: Job) -> bool:
+    return bool(((rows["model"] == job.entry.model) & (rows["img_size"] == job.entry.img_size)).any())
+
+
+def _dropped(rows: pd.DataFrame, job: Job, reason: str) -> Dropped:
+    found = rows[(rows["model"] == job.entry.model) & (rows["img_size"] == job.entry.img_size)]
+    accuracy, low, high = (
+        None if found.empty or pd.isna(found.iloc[0][name]) else float(found.iloc[0][name])
+        for name in ("probe_accuracy", "probe_low", "probe_high")
+    )
+    return Dropped(str(job.entry), reason, accuracy, low, high)

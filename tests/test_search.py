@@ -1,0 +1,191 @@
+"""The search on a budget: what it costs, which stages it takes, and the real thing on real models."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import Command
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_catalog import InputError, load_models
+from data_catalog.datasets import open_dataset
+from data_catalog.subset import select_subset
+from jobs.search import stages_of
+from pipeline.config import resolve_config
+from pipeline.cost import (
+    MEASURE_N,
+    RESNET18_THROUGHPUT,
+    Cost,
+    affordable,
+    corrected,
+    estimate,
+    resnet18_rate,
+    wall_seconds,
+)
+from pipeline.plan import Job, make_plan
+from pipeline.store import read_results, read_run
+from pipeline.waves import within_download
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """One of the digits zoo's, whose weights and view nobody has made."""
+    cache = tmp_path_factory.mktemp("empty")
+    return make_plan(resolve_config({"models": ["test_vit.100x3"], "compute": {"cache": cache}})).jobs[0]
+
+
+def published(job: Job, name: str, catalog: str = "imagenet-2025") -> Job:
+    return replace(job, entry=load_models(catalog, [name])[0])
+
+
+def test_an_entrys_cost_follows_its_published_throughput_or_its_multiply_adds(job: Job) -> None:
+    resnet = estimate(published(job, "resnet18.a1_in1k@224"), resnet18_rate=100)
+    assert resnet.image == pytest.approx(0.01)
+    fast, slow = (published(job, name) for name in ("resnet50.a1_in1k@224", "resnet152.a1_in1k@224"))
+    assert resnet.image < estimate(fast, 100).image < estimate(slow, 100).image
+    throughput = slow.entry.extras["throughput"]
+    assert throughput is not None
+    assert estimate(slow, 100).image == pytest.approx(RESNET18_THROUGHPUT / throughput / 100)
+    unpublished = replace(slow, entry=slow.entry.model_copy(update={"extras": {"gmacs": slow.entry.extras["gmacs"]}}))
+    assert 0.3 < estimate(unpublished, 100).image / estimate(slow, 100).image < 3
+    bare = replace(slow, entry=slow.entry.model_copy(update={"extras": {}}))
+    assert 0.1 < estimate(bare, 100).image / estimate(slow, 100).image < 3
+    assert estimate(job, 100).build > estimate(published(job, "test_vit.r160_in1k"), 100).build, "training costs"
+
+
+def test_a_row_corrects_the_estimate_so_that_it_repeats_what_was_measured(job: Job) -> None:
+    row = {"n_samples": 300, "seconds_build": 2.0, "seconds_embed": 6.0, "seconds_measure": 0.5}
+    cost = corrected(estimate(job, 100, download=10), row)
+    assert cost.seconds(300) == pytest.approx(8.5)
+    assert cost.download == 0
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 10), st.floats(0, 1), st.integers(0, 10**9)), min_size=1, max_size=20),
+    st.integers(1, 4),
+    st.floats(0, 200),
+)
+def test_what_is_affordable_fits_and_one_more_would_not(
+    costs: list[tuple[float, float, int]], workers: int, seconds: float
+) -> None:
+    jobs = [
+        (SimpleNamespace(view=Path(f"/nowhere/{i % 3}")), Cost(b, s, download=d)) for i, (b, s, d) in enumerate(costs)
+    ]
+    taken = affordable(jobs, 50, 50, workers, seconds)  # type: ignore[arg-type]
+    assert taken == jobs[: len(taken)]
+    if taken:
+        assert wall_seconds(taken, 50, 50, workers) <= seconds
+    if len(taken) < len(jobs):
+        assert wall_seconds(jobs[: len(taken) + 1], 50, 50, workers) > seconds  # type: ignore[arg-type]
+
+
+def test_a_workers_speed_is_measured_with_a_real_network() -> None:
+    assert 1 < resnet18_rate() < 1e6
+    assert Cost(1, 0.1).seconds(MEASURE_N) == pytest.approx(1 + 0.1 * MEASURE_N + Cost(1, 0.1).measures)
+
+
+def test_the_stages_grow_threefold_up_to_all_images() -> None:
+    images = open_dataset("digits")
+    stages = stages_of(select_subset(images))
+    smallest = int(np.bincount(images.labels).min())
+    assert [s.images_per_class for s in stages] == [smallest // 3, None]
+    assert [s.images for s in stages] == [smallest // 3 * 10, len(images.labels)]
+    assert [s.images_per_class for s in stages_of(select_subset(images, images_per_class=9))] == [None]
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 100)), max_size=12), st.integers(0, 300))
+def test_the_downloads_chosen_fit_the_limit_and_no_smaller_one_is_left_out(sizes: list[int | None], most: int) -> None:
+    files = {f"owner/{i}": size for i, size in enumerate(sizes)}
+    jobs = [SimpleNamespace(entry=SimpleNamespace(checkpoint=None, recipe=None, weights=name)) for name in files]
+    cached = SimpleNamespace(entry=SimpleNamespace(checkpoint=None, recipe=None, weights="owner/cached"))
+    chosen = within_download([*jobs, cached], files, most)
+    assert cached in chosen
+    taken = [files[j.entry.weights] for j in chosen if j is not cached]
+    left = [files[j.entry.weights] for j in jobs if j not in chosen]
+    assert None not in taken
+    total = sum(size or 0 for size in taken)
+    assert total <= most
+    assert all(size is None or total + size > most for size in left)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("45m", 2700), ("1h30m", 5400), ("1.5h", 5400), ("2 min", 120), (60, 60)]
+)
+def test_a_budget_is_written_as_people_write_times(text: object, seconds: float) -> None:
+    assert resolve_config({"compute": {"budget": text}}).compute.budget == seconds
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"budget": "soon"}, "a time such as 90s, 45m or 1h30m"),
+        ({"budget": "-1h"}, "a time such as"),
+        ({"budget": "0s"}, "greater than 0"),
+        ({"max_download": "20"}, "a size such as 500MB or 20GB"),
+        ({"budget": "1h", "budget_gb": 3}, "give one"),
+    ],
+)
+def test_wrong_limits_are_refused_in_one_line(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as refusal:
+        resolve_config({"compute": settings})
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path, small_run: Path, cache: Path) -> Path:
+    """Two well-trained models and two hardly trained ones, which claim to need hours."""
+    plan = make_plan(resolve_config({"models": ["test_resnet.*", "test_vit.*"], "compute": {"cache": cache}}))
+    lines = ["model,architecture,checkpoint,model_kwargs,img_size,gmacs"]
+    for job in plan.jobs:
+        if not job.entry.model.endswith("900x1"):
+            arguments = json.dumps(job.entry.model_kwargs).replace('"', '""')
+            name = job.entry.model.replace(".100x3", ".hardly")
+            lines.append(f'{name},{job.entry.architecture},{job.weights},"{arguments}",32,1e6')
+    path = tmp_path / "mine.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_search_drops_the_clearly_worse_on_few_images_and_measures_the_rest_on_all(
+    catalog: Path, tmp_path: Path, dsmi_zoo: Command
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["run", "--catalog", catalog, "--out", out, "--budget", "5m"]
+    planned = dsmi_zoo(*arguments, "--plan")
+    assert "budget 5 min: first 4 models on 140 images" in planned.stdout
+    assert "to download" in planned.stdout
+    assert not out.exists()
+    assert dsmi_zoo("status", "--out", out, code=2).stderr
+    done = dsmi_zoo(*arguments)
+    assert "now on 447 images" in done.stdout
+    rows = read_results(out)
+    assert (rows["n_samples"] == 447).all()
+    note = read_run(out)["search"]
+    assert [stage["images"] for stage in note["stages"]] == [140, 447]
+    dropped = {entry["model"]: entry for entry in note["stages"][0]["dropped"]}
+    assert dropped
+    assert {entry["reason"] for entry in dropped.values()} == {"clearly worse"}
+    assert len(rows) + len(dropped) == 4
+    assert "test_resnet.900x5" in set(rows["model"])
+    assert all(entry["high"] < 99 for entry in dropped.values())
+    page = (out / "report" / "index.html").read_text()
+    assert "How the search went" in page
+    assert all(name in page for name in dropped)
+    again = dsmi_zoo(*arguments)
+    assert "4 of 4 models are done already" in again.stdout
+    assert set(read_results(out)["finished_at"]) == set(rows["finished_at"])
+
+
+def test_a_search_without_time_measures_the_cheapest_model_and_names_the_others(
+    catalog: Path, tmp_path: Path, dsmi_zoo: Command
+) -> None:
+    out = tmp_path / "out"
+    done = dsmi_zoo("run", "--catalog", catalog, "--out", out, "--budget", "1s")
+    assert "1 model: 1 ok" in done.stdout
+    assert len(read_results(out)) == 1
+    assert len(read_run(out)["search"]["left_out"]) == 3
+    assert "3 were beyond the budget" in (out / "report" / "report.md").read_text()
