@@ -3,3 +3,7 @@
 
 class InputError(ValueError):
     """Wrong input, told in one line; the command line prints it and exits with 2."""
+
+
+class DiskFull(OSError):
+    """There is no space left; what was finished is kept."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from distributed import Client, Future, as_completed
 
+from data_catalog.errors import DiskFull
 from pipeline.config import RunConfig
 from pipeline.plan import Job, Plan
 from pipeline.task import (
@@ -40,6 +41,8 @@ def run_entries(client: Client, plan: Plan, jobs: Sequence[Job], until: float = 
     ------
     InputError
         Names an image of the subset that cannot be decoded; then no row is written.
+    DiskFull
+        When a file cannot be written for lack of space; rows that are finished stay.
     """
     config, subset = plan.config, plan.subset
     width = subset.images.classifier_width
@@ -120,6 +123,8 @@ def _through_window(
         job = running.pop(future)
         if future.status == "finished":
             done = future.result()
+        elif future.status == "error" and isinstance(future.exception(), DiskFull):
+            raise future.exception()
         elif future.status == "error":
             done = fail(job, future.exception())
         else:

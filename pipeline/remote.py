@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from data_catalog.errors import DiskFull
+
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the order in which timm looks for them
 ATTEMPTS = 4
 LONGEST_WAIT_S = 300.0
@@ -206,7 +208,7 @@ def _raise_in_one_line(weights: str, error: Exception) -> NoReturn:
         hint = "check the network, a proxy and HF_ENDPOINT; the same command goes on from here"
         raise Unreachable(f"{weights}: no connection to {where} ({told[:120]}); {hint}") from None
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise OSError(f"{weights}: no space left in the cache; make room or choose another --cache") from None
+        raise DiskFull(f"{weights}: no space left in the cache; make room or choose another --cache") from None
     raise error
 
 

@@ -1,6 +1,8 @@
 """The run directory: run.json, one Parquet file an entry, kept embeddings; each file appears whole or not at all."""
 
+import errno
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -16,11 +18,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.errors import InputError
+from data_catalog.errors import DiskFull, InputError
 from data_catalog.subset import Subset
 from pipeline.schema import COLUMNS
 
 FORMAT = 1
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NOT_THIS_RUN = "a row of other settings, weights or images than this run's"
 
 _ARROW_TYPES = {
@@ -46,7 +49,10 @@ class UnreadableRow:
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file under a temporary name, then rename it: readers see the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    except OSError as error:
+        raise disk_full(path) if error.errno in NO_SPACE else error from None
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -55,9 +61,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            raise disk_full(path) from None
         raise
+
+
+def disk_full(path: Path) -> DiskFull:
+    """What to say when ``path`` cannot be written for lack of space."""
+    return DiskFull(f"{path}: no space left; make room, and the same command goes on from here")
 
 
 def sweep_temporary(folder: Path, older_than_s: float = 3600) -> None:
@@ -180,7 +193,9 @@ def write_embedding(out: Path, slug: str, embedding: np.ndarray) -> None:
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Store an array as .npy."""
-    write_atomically(path, lambda file: np.lib.format.write_array(file, array, allow_pickle=False))
+    content = io.BytesIO()  # to a file itself, NumPy writes in C and loses the reason why it cannot
+    np.lib.format.write_array(content, array, allow_pickle=False)
+    write_atomically(path, lambda file: file.write(content.getbuffer()))
 
 
 def read_embedding(path: Path, sha256: str) -> np.ndarray:

@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from data_catalog.datasets import Part, open_dataset
+from data_catalog.errors import DiskFull
 from data_catalog.models import ModelEntry
 from data_catalog.subset import Subset, select_subset
 from pipeline.config import MeasureSettings, RunConfig
@@ -252,12 +253,20 @@ def _settings(settings: MeasureSettings) -> dict[str, Any]:
 
 
 def _finished(out: Path, slug: str, name: str, row: dict[str, Any], fill: Callable[[dict[str, Any]], None]) -> Done:
-    """Fill the row, or note why that failed, and write it."""
+    """Fill the row, or note why that failed, and write it.
+
+    Raises
+    ------
+    DiskFull
+        For that is no fault of the model's.
+    """
     started = perf_counter()
     filled, message = dict(row), ""
     try:
         fill(filled)
         row = filled | {"status": "ok", "error_type": None, "error_message": None}
+    except DiskFull:
+        raise
     except Exception as error:
         kind, text = type(error).__name__, " ".join(str(error).split())[:500]
         message = f"{kind}: {text}"

@@ -1,5 +1,6 @@
 """Views: the subset's images, cropped and resized once for each distinct preprocessing, shared by all models."""
 
+import errno
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from data_catalog.models import Preprocessing
 from data_catalog.subset import Subset
 from pipeline.config import content_hash
 from pipeline.exclusive import exclusive
+from pipeline.store import NO_SPACE, disk_full
 
 CLUSTER_SIDE = 64  # the paper's script shrinks the inputs to 64 x 64 before it clusters them
 PAPER_SCALE = (0.6, 1.6)  # of the paper's random crops
@@ -61,6 +63,7 @@ def make_view(
         try:
             shape = (len(subset.labels) * subset.repeats, img_size, img_size, 3)
             view = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            _reserve(temporary, path)
 
             def fill(number: int) -> None:
                 image = subset.images.image(number)
@@ -77,6 +80,18 @@ def make_view(
         finally:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def _reserve(temporary: Path, path: Path) -> None:
+    """Give the file its blocks now: on a full disk a write to mapped memory would kill the process."""
+    with temporary.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise disk_full(path) from None
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # file systems that cannot reserve
+                raise
 
 
 def open_view(path: Path) -> np.ndarray:
