@@ -17,8 +17,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.store import read_results, read_run, sweep_temporary, write_atomically
 from reports import figures, wording
 from reports import ranking as ranks
+from reports.correlation import COEFFICIENTS, Correlation
 from reports.provenance import mixture_warnings, provenance
-from reports.statistics import COEFFICIENTS, Correlation, Summary, groups_of, succeeded, summarise, values
+from reports.sample import groups_of, succeeded, values
+from reports.statistics import Summary, summarise
 
 # A vector drawing of many points is larger than its picture.
 LARGEST_SVG = 160_000

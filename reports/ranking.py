@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from pipeline.measures.transferability import unpacked
-from reports.statistics import succeeded, values
+from reports.sample import succeeded, values
 
 LEVEL = 0.05
 COSTS = {"throughput": ("published throughput", "images/s", True), "gmacs": ("GMACs", "", False),

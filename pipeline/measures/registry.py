@@ -40,6 +40,7 @@ class Measure:
     title: str
     unit: str
     meaning: str
+    lower_is_better: bool = False
 
 
 DIAGNOSTICS: tuple[Measure, ...] = (
