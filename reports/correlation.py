@@ -115,8 +115,9 @@ def correlate(
 ) -> Correlation:
     """Four correlation coefficients with intervals from a bootstrap over families.
 
-    The interval is symmetric in Fisher's transformation: standard error from the resamples, Student's t with one degree
-    of freedom less than the effective number of families. With few, unequal families percentiles are too short.
+    The interval is symmetric in Fisher's transformation: standard error from the resamples (by the delta method),
+    Student's t with one degree of freedom less than the effective number of families. With few, unequal families
+    percentiles are too short.
 
     Parameters
     ----------
@@ -185,10 +186,13 @@ def correlate(
     return replace(found, **{name: replace(getattr(found, name), ci_rows=ci) for name, ci in rows_ci.items()})
 
 
-def correlations(rows: pd.DataFrame, bootstraps: Bootstraps) -> dict[str, dict[str, Correlation]]:
-    """Every score against every target over the measured rows."""
+def correlations(
+    rows: pd.DataFrame, bootstraps: Bootstraps, families: pd.Series | None = None
+) -> dict[str, dict[str, Correlation]]:
+    """Every score against every target over the measured rows, whose ``families`` are their own if not given."""
     rows = succeeded(rows)
-    families, targets, scores = families_of(rows)[1], targets_of(rows), scores_of(rows)
+    families = families_of(rows)[1] if families is None else families
+    targets, scores = targets_of(rows), scores_of(rows)
     found: dict[str, dict[str, Correlation]] = {score: {} for score in scores}
     for target in targets:  # the outer loop, for the resamples of a target serve all scores
         y = values(rows, target)
@@ -236,7 +240,9 @@ def correlations_within_groups(
 ) -> dict[str, dict[str, dict[str, Correlation]]]:
     """The same among the rows of each group; empty without groups."""
     rows = succeeded(rows)
-    return {g: correlations(rows[rows["group"].eq(g).fillna(False)], bootstraps) for g in groups_of(rows)}
+    families = families_of(rows)[1]
+    parts = {group: rows[rows["group"].eq(group).fillna(False)] for group in groups_of(rows)}
+    return {group: correlations(part, bootstraps, families.loc[part.index]) for group, part in parts.items()}
 
 
 def differences(rows: pd.DataFrame, target: str, reference: str, bootstraps: Bootstraps) -> dict[str, Difference]:
@@ -294,7 +300,8 @@ def interval(
     if abs(value) >= NEARLY_ONE:
         low, high = np.quantile(defined, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
         return (float(min(low, value)), float(max(high, value))), None, None
-    z, error = np.arctanh(value), float(np.std(np.arctanh(np.clip(defined, -NEARLY_ONE, NEARLY_ONE)), ddof=1))
+    # By the delta method: single resamples may reach 1, where the transformation has no bound.
+    z, error = np.arctanh(value), float(np.std(defined, ddof=1)) / (1 - value**2)
     t = stats.t(max(effective - 1, 1))
     half = t.ppf(0.5 + LEVEL / 2) * error
     p = float(2 * t.sf(abs(z) / error)) if error > 0 else None

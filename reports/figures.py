@@ -184,6 +184,8 @@ def residuals(found: Sequence[Influence], score: str, target: str) -> Rendered:
 
 def compared(a: np.ndarray, b: np.ndarray, measure: str, names: tuple[str, str]) -> Rendered:
     """One measure of the same models in two runs, against each other, with the diagonal."""
+    known = np.isfinite(a) & np.isfinite(b)
+    a, b = a[known], b[known]
     with matplotlib.rc_context(STYLE):
         figure, axes = _canvas(5.2, 4.6)
         axes.plot(a, b, "o", color=COLOURS[0], alpha=0.7, markeredgecolor="white", markeredgewidth=0.5)

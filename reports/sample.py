@@ -20,7 +20,7 @@ BASELINES: tuple[Measure, ...] = (
     Measure("log10_gmacs", "log10 GMACs", "", "Multiply-adds of one image: no embedding needed."),
     Measure("img_size", "Image size", "pixels", "Side of the input: no embedding needed."),
     Measure("extra_data", "Extra pretraining data", "", "Pretrained on more than ImageNet-1k: no embedding needed."),
-    Measure("subset_top1", "Own classifier", "%", "The model's own classifier on the subset."),
+    Measure("subset_top1", "Subset top-1", "%", "The model's own classifier on the subset."),
 )
 """What one knows or can have without the measures."""
 

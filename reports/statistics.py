@@ -1,6 +1,6 @@
 """Everything that a report says in numbers, from the rows of a run: pure, and what is undefined has its reason."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -66,6 +66,7 @@ class Summary:
     predictions: dict[str, Prediction]
     regrets: dict[str, dict[str, Regret]]
     robustness: list[Variant]
+    class_subsets: list[float]
     published: dict[str, dict[str, float]]
     saturated: list[dict[str, Any]]
     failures: list[dict[str, Any]]
@@ -87,7 +88,7 @@ class Summary:
         return content
 
 
-def summarise(rows: pd.DataFrame, run: Mapping[str, Any]) -> Summary:
+def summarise(rows: pd.DataFrame, run: Mapping[str, Any], class_subsets: Sequence[float] = ()) -> Summary:
     """All statistics of a run.
 
     Parameters
@@ -96,6 +97,8 @@ def summarise(rows: pd.DataFrame, run: Mapping[str, Any]) -> Summary:
         One row an entry, with the columns of ``pipeline.schema``.
     run
         The content of ``run.json``; ``entries`` and ``catalog`` are read here, and may be missing.
+    class_subsets
+        The primary correlation on random halves of the classes, from `reports.class_subsets`.
     """
     ok = succeeded(rows)
     failed = rows[~rows.index.isin(ok.index)]
@@ -127,6 +130,7 @@ def summarise(rows: pd.DataFrame, run: Mapping[str, Any]) -> Summary:
         predictions=predictions(sample, primary[1]) if primary else {},
         regrets=regrets(sample, primary[1]) if primary else {},
         robustness=variants(rows, primary[1], bootstraps) if primary else [],
+        class_subsets=list(class_subsets),
         published=published(catalog.get("name") if isinstance(catalog, Mapping) else None, target),
         saturated=names(saturated),
         failures=[

@@ -64,7 +64,12 @@ def interval(ci: Sequence[float] | None, digits: int = 2) -> str:
 
 def counted(n: int, noun: str) -> str:
     """A number and its noun: "1 model", "1,556 models"."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+    return f"{n:,} {noun if n == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """``families``, ``architectures``."""
+    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
 
 
 def listed(words: Sequence[str], shown: int = 6) -> str:
@@ -135,9 +140,7 @@ def _distance_from_best(summary: Summary) -> list[str]:
     if found is None or found.value is None or found.ci is None:
         return []
     apart = "sets them apart" if found.ci[0] > 0 else "does not set them apart"
-    return [
-        f"The difference of their correlations, {fixed(found.value)} ({interval(found.ci)} on the same resamples), {apart}."
-    ]
+    return [f"The difference of their rho, {fixed(found.value)} ({interval(found.ci)} on the same resamples), {apart}."]
 
 
 def _within(summary: Summary, measure: str, target: str) -> list[str]:
@@ -147,12 +150,9 @@ def _within(summary: Summary, measure: str, target: str) -> list[str]:
         return []
     low, high = (fixed(f(r.value for r in rhos if r.value is not None)) for f in (min, max))
     unclear = sum(_unclear(r) for r in rhos)
-    caution = (
-        ""
-        if not unclear
-        else f"; {'each' if unclear == len(rhos) else f'{unclear} of the'} interval"
-        + (" includes 0 or is undefined" if unclear in (1, len(rhos)) else "s include 0 or are undefined")
-    )
+    which = "each interval" if unclear == len(rhos) else f"{unclear} of the intervals"
+    caution = f"; {which} {'includes 0 or is' if unclear in (1, len(rhos)) else 'include 0 or are'} undefined"
+    caution = caution if unclear else ""
     span = low if low == high else f"{low} to {high}"
     return [f"Within its {counted(len(rhos), 'group')} rho of {measure_title(measure)} is {span}{caution}."]
 
