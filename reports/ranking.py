@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from pipeline.measures.transferability import unpacked
+from pipeline.measures.probe import unpacked
 from reports.sample import succeeded, values
 
 LEVEL = 0.05

@@ -14,7 +14,7 @@ from conftest import Command
 
 from jobs.cli import cli
 from pipeline.measures import diffusion_spectral_entropy, measure_all
-from pipeline.measures.transferability import probe_columns
+from pipeline.measures.transferability import transferability
 
 MEASURES = {"--sigma", "--t", "--repetitions", "--seed", "--bins", "--null-permutations", "--measure"}
 FILTERS = {"--kind", "--max-params", "--max-gmacs", "--img-size", "--license", "--limit"}
@@ -102,8 +102,8 @@ def test_measure_prints_every_measure_of_two_files(arrays: Path, dsmi_zoo: Comma
         shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4f}"
         assert any(line.split()[:2] == [name, shown] for line in text.splitlines()), name
     values = json.loads(dsmi_zoo("measure", "Z.npy", "y.npy", "--json", "--sigma", 2, cwd=arrays).stdout)
-    probe = {name: value for name, value in probe_columns(Z, y).items() if name != "probe_hits"}
-    assert values == pytest.approx(measure_all(Z, y, sigma=2) | probe)
+    scores = {name: value for name, value in transferability(Z, y).items() if name != "probe_hits"}
+    assert values == pytest.approx(measure_all(Z, y, sigma=2) | scores)
 
 
 def test_measure_without_labels_gives_the_entropies(arrays: Path, dsmi_zoo: Command) -> None:
