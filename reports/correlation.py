@@ -27,7 +27,7 @@ from reports.sample import (
 
 LEVEL = 0.95
 RESAMPLES = 2000
-# Weighted Kendall is computed resample by resample, 6 ms each for a thousand rows: it gets fewer, for one target.
+# Weighted Kendall is computed resample by resample, 6 ms each for a thousand rows.
 WEIGHTED_KENDALL_RESAMPLES = 100
 MIN_ROWS = 3
 # Resampling fewer families mostly repeats the data, and says nothing of others.
@@ -115,9 +115,8 @@ def correlate(
 ) -> Correlation:
     """Four correlation coefficients with intervals from a bootstrap over families.
 
-    The interval is symmetric in Fisher's transformation: standard error from the resamples (by the delta method),
-    Student's t with one degree of freedom less than the effective number of families. With few, unequal families
-    percentiles are too short.
+    The interval is symmetric in Fisher's transformation: standard error from the resamples, Student's t with one degree
+    of freedom less than the effective number of families. With few, unequal families percentiles are too short.
 
     Parameters
     ----------
@@ -126,7 +125,7 @@ def correlate(
     families
         Each row's family [n]: rows of one family are drawn together.
     full
-        Whether to add the interval over rows, and one of weighted Kendall.
+        Whether to add the interval over rows, and those of both Kendalls, which take the most time.
 
     Returns
     -------
@@ -159,7 +158,7 @@ def correlate(
             return Estimate(value, p, reason=f"no interval: {units} independent units, fewer than {MIN_UNITS}")
         if resampled is None:
             return Estimate(value, p, reason="no interval: computed for the first accuracy only")
-        ci, clustered, why = interval(value, resampled(), effective)
+        ci, clustered, why = interval(value, resampled(), effective, n)
         return Estimate(value, p, ci, clustered, reason=why)
 
     with warnings.catch_warnings():
@@ -170,7 +169,7 @@ def correlate(
             effective,
             estimate(stats.pearsonr(x, y), lambda: over_families.pearson(x, y)),
             estimate(stats.spearmanr(x, y), lambda: over_families.spearman(x, y)),
-            estimate(stats.kendalltau(x, y), lambda: resampling.kendall(x, y, counts, unit)),
+            estimate(stats.kendalltau(x, y), (lambda: resampling.kendall(x, y, counts, unit)) if full else None),
             estimate(
                 stats.weightedtau(x, y),
                 (lambda: resampling.weighted_kendall(x, y, few, unit)) if full else None,
@@ -180,8 +179,8 @@ def correlate(
             return found
         over_rows = bootstraps.of(np.arange(n))
         rows_ci = {
-            "pearson": interval(found.pearson.value, over_rows.pearson(x, y), n)[0],
-            "spearman": interval(found.spearman.value, over_rows.spearman(x, y), n)[0],
+            "pearson": interval(found.pearson.value, over_rows.pearson(x, y), n, n)[0],
+            "spearman": interval(found.spearman.value, over_rows.spearman(x, y), n, n)[0],
         }
     return replace(found, **{name: replace(getattr(found, name), ci_rows=ci) for name, ci in rows_ci.items()})
 
@@ -194,12 +193,15 @@ def correlations(
     families = families_of(rows)[1] if families is None else families
     targets, scores = targets_of(rows), scores_of(rows)
     found: dict[str, dict[str, Correlation]] = {score: {} for score in scores}
-    for target in targets:  # the outer loop, for the resamples of a target serve all scores
-        y = values(rows, target)
+    alike: dict[bytes, list[str]] = {}
+    for target in targets:  # those that are known for the same rows share their resamples
+        alike.setdefault(np.isfinite(values(rows, target)).tobytes(), []).append(target)
+    for together in alike.values():
         for score in scores:
-            full = target == targets[0]
-            found[score][target] = correlate(values(rows, score), y, families, bootstraps, full=full)
-    return with_holm(found)
+            for target in together:
+                x, y = values(rows, score), values(rows, target)
+                found[score][target] = correlate(x, y, families, bootstraps, full=target == targets[0])
+    return with_holm({score: {t: by_target[t] for t in targets} for score, by_target in found.items()})
 
 
 def with_holm(found: dict[str, dict[str, Correlation]]) -> dict[str, dict[str, Correlation]]:
@@ -291,17 +293,21 @@ def why_undefined(x: np.ndarray, y: np.ndarray) -> str | None:
 
 
 def interval(
-    value: float | None, resampled: np.ndarray, effective: float
+    value: float | None, resampled: np.ndarray, effective: float, n: int
 ) -> tuple[tuple[float, float] | None, float | None, str | None]:
-    """The interval of a correlation, its p value, and why there is none."""
+    """The interval of a correlation of n rows, its p value, and why there is none."""
     defined = resampled[np.isfinite(resampled)]
     if value is None or len(defined) < max(len(resampled) / 2, 2):
         return None, None, "no interval: undefined in most resamples"
     if abs(value) >= NEARLY_ONE:
         low, high = np.quantile(defined, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
         return (float(min(low, value)), float(max(high, value))), None, None
-    # By the delta method: single resamples may reach 1, where the transformation has no bound.
-    z, error = np.arctanh(value), float(np.std(defined, ddof=1)) / (1 - value**2)
+    # Resamples of few rows may reach 1, where the transformation has no bound: they are held off it, and the error is
+    # half the width of the middle 68%, which the tails cannot move.
+    bound = max(1 - 1 / n**2, abs(value))
+    z, drawn = np.arctanh(value), np.arctanh(np.clip(defined, -bound, bound))
+    low, high = np.quantile(drawn, stats.norm.cdf([-1, 1]))
+    error = float(high - low) / 2
     t = stats.t(max(effective - 1, 1))
     half = t.ppf(0.5 + LEVEL / 2) * error
     p = float(2 * t.sf(abs(z) / error)) if error > 0 else None

@@ -165,14 +165,17 @@ def influences(rows: pd.DataFrame, score: str, target: str) -> list[Influence]:
         influence = OLSInfluence(fit)
         cooks = np.nan_to_num(influence.cooks_distance[0], nan=0.0, posinf=np.finfo(float).max)
         leverage = influence.hat_matrix_diag
+    named = names(rows[known])
     return [
         Influence(
-            found["model"], found["img_size"], float(fit.fittedvalues[i]), float(fit.resid[i]),
-            float(leverage[i]), float(cooks[i]),
+            **named[i],
+            fitted=float(fit.fittedvalues[i]),
+            residual=float(fit.resid[i]),
+            leverage=float(leverage[i]),
+            cooks_distance=float(cooks[i]),
         )
         for i in np.argsort(-cooks, kind="stable")
-        for found in [names(rows[known].iloc[[i]])[0]]
-    ]  # fmt: skip
+    ]
 
 
 def multiple(rows: pd.DataFrame, target: str, predictors: Sequence[str] = MULTIPLE) -> Multiple:

@@ -63,7 +63,7 @@ class Resamples:
         centred = column - (weights * column).sum(axis=1, keepdims=True) / weights.sum(axis=1, keepdims=True)
         centred *= np.sqrt(weights)
         length = np.sqrt(np.einsum("bn,bn->b", centred, centred))
-        length[~_varies(x, weights)] = np.nan
+        length[~_varies(x, self.counts, self.unit)] = np.nan
         return np.asarray(centred / length[:, None])
 
 
@@ -83,7 +83,7 @@ def kendall(x: Array, y: Array, counts: Array, unit: Array) -> Array:
 def weighted_kendall(x: Array, y: Array, counts: Array, unit: Array) -> Array:
     """Weighted Kendall (Vigna 2015; hyperbolic, high values weigh most) in every resample, by a loop: float64 [b]."""
     weights = counts[:, unit]
-    defined = _varies(x, weights) & _varies(y, weights)
+    defined = _varies(x, counts, unit) & _varies(y, counts, unit)
     rows = np.arange(len(x))
     tau = np.full(len(counts), np.nan)
     for i in np.flatnonzero(defined):
@@ -92,9 +92,13 @@ def weighted_kendall(x: Array, y: Array, counts: Array, unit: Array) -> Array:
     return tau
 
 
-def _varies(x: Array, weights: Array) -> Array:
-    present = weights > 0
-    return np.where(present, x, -np.inf).max(axis=1) > np.where(present, x, np.inf).min(axis=1)
+def _varies(x: Array, counts: Array, unit: Array) -> Array:
+    """Whether x takes more than one value in each resample: [b]. Units know their least and greatest values."""
+    low, high = np.full(counts.shape[1], np.inf), np.full(counts.shape[1], -np.inf)
+    np.minimum.at(low, unit, x)
+    np.maximum.at(high, unit, x)
+    present = counts > 0
+    return np.where(present, high, -np.inf).max(axis=1) > np.where(present, low, np.inf).min(axis=1)
 
 
 def _midranks(x: Array, weights: Array) -> Array:
