@@ -23,6 +23,7 @@ from reports.wording import measure_title, target_title
 BOKEH_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "plus", "x", "hex", "star", "asterisk")
 SMALLEST, LARGEST = 6.0, 18.0  # pixels
 TABLE_ROWS = 14
+_WRAP = {"flex-wrap": "wrap"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def explorer(rows: pd.DataFrame, scores: Sequence[str], targets: Sequence[str], 
     source.data["category"] = category
     plot = _plot(source, legend, start)
     score, target = (
-        Select(title=title, value=value, options=_options(offered, words), width=230)
+        Select(name=title.lower(), title=title, value=value, options=_options(offered, words), width=230)
         for title, value, offered, words in (
             ("Score", start[0], scores, measure_title),
             ("Accuracy", start[1], targets, target_title),
@@ -60,10 +61,13 @@ def explorer(rows: pd.DataFrame, scores: Sequence[str], targets: Sequence[str], 
     )
     for select, axis, name in ((score, plot.xaxis[0], "x"), (target, plot.yaxis[0], "y")):
         select.js_on_change("value", CustomJS(args={"source": source, "axis": axis, "name": name}, code=_CHOOSE))
-    text = TextInput(title="Models, families or kinds that contain", placeholder="vit, convnext ...", width=230)
+    text = TextInput(
+        name="filter", title="Models, families or kinds that contain", placeholder="vit, convnext ...", width=230
+    )
     only = CheckboxGroup(labels=["only models selected in the plot"], active=[], width=230)
     chosen = CustomJSFilter(args={"text": text, "only": only}, code=_FILTER)
     table = DataTable(
+        name="models",
         source=source,
         view=CDSView(filter=chosen),
         columns=_columns(scores, targets),
@@ -82,9 +86,9 @@ def explorer(rows: pd.DataFrame, scores: Sequence[str], targets: Sequence[str], 
     save = Button(label="Download as CSV", width=160)
     save.js_on_click(CustomJS(args={"source": source}, code=_DOWNLOAD))
     layout = column(
-        row(score, target, sizing_mode="stretch_width"),
+        row(score, target, sizing_mode="stretch_width", styles=_WRAP),
         plot,
-        row(text, only, save, sizing_mode="stretch_width"),
+        row(text, only, save, sizing_mode="stretch_width", styles=_WRAP),
         table,
         sizing_mode="stretch_width",
     )
@@ -140,6 +144,7 @@ def _categories(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
 
 def _plot(source: ColumnDataSource, legend: Sequence[str], start: tuple[str, str]) -> figure:
     plot = figure(
+        name="plot",
         height=460,
         sizing_mode="stretch_width",
         tools="pan,wheel_zoom,box_zoom,box_select,lasso_select,tap,reset,save",

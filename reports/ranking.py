@@ -58,7 +58,7 @@ def rank(rows: pd.DataFrame) -> Ranking:
     McNemar (1947); Holm (1979).
     """
     rows = succeeded(rows)
-    accuracy = values(rows, "probe_accuracy")
+    accuracy = np.where(rows["probe_hits"].notna(), values(rows, "probe_accuracy"), np.nan)
     rows = rows[np.isfinite(accuracy)]
     accuracy = accuracy[np.isfinite(accuracy)]
     order = np.argsort(-accuracy, kind="stable")
