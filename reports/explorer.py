@@ -70,7 +70,7 @@ def explorer(rows: pd.DataFrame, scores: Sequence[str], targets: Sequence[str], 
         name="models",
         source=source,
         view=CDSView(filter=chosen),
-        columns=_columns(scores, targets),
+        columns=_columns(scores, targets, grouped=bool(groups_of(ok))),
         sizing_mode="stretch_width",
         height=26 * (TABLE_ROWS + 1),
         index_position=None,
@@ -178,7 +178,7 @@ def _plot(source: ColumnDataSource, legend: Sequence[str], start: tuple[str, str
     return plot
 
 
-def _columns(scores: Sequence[str], targets: Sequence[str]) -> list[TableColumn]:
+def _columns(scores: Sequence[str], targets: Sequence[str], grouped: bool) -> list[TableColumn]:
     text, number = StringFormatter(nan_format="–"), NumberFormatter(format="0.000", nan_format="–", text_align="right")
     percent = NumberFormatter(format="0.0", nan_format="–", text_align="right")
     whole = NumberFormatter(format="0", nan_format="–", text_align="right")
@@ -187,9 +187,9 @@ def _columns(scores: Sequence[str], targets: Sequence[str]) -> list[TableColumn]
         TableColumn(field="size", title="Size", formatter=whole, width=50),
         TableColumn(field="family", title="Family", formatter=text, width=120),
         TableColumn(field="kind", title="Kind", formatter=text, width=100),
-        TableColumn(field="group", title="Group", formatter=text, width=120),
-        *(TableColumn(field=t, title=target_title(t), formatter=percent, width=90) for t in targets),
-        *(TableColumn(field=s, title=measure_title(s), formatter=number, width=90) for s in scores),
+        *([TableColumn(field="group", title="Group", formatter=text, width=160)] if grouped else []),
+        *(TableColumn(field=t, title=target_title(t), formatter=percent, width=120) for t in targets),
+        *(TableColumn(field=s, title=measure_title(s), formatter=number, width=110) for s in scores),
         TableColumn(field="params_m", title="Parameters (M)", formatter=percent, width=90),
         TableColumn(field="embedding_dim", title="Dimension", formatter=whole, width=80),
         TableColumn(field="flag", title="Flag", formatter=text, width=80),

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from synthetic_rows import RUN, synthetic_rows
 
 from reports.page import write_page
 
+CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver")
 MIB = 2**20
 DEEP = """
 const deep = (root, selector, found = []) => {
@@ -55,10 +58,11 @@ def started(downloads: Path) -> Iterator[webdriver.Chrome]:
         "--disable-background-networking", "--disable-component-update", "--no-first-run",
     ):  # fmt: skip
         options.add_argument(argument)
-    options.binary_location = "/usr/bin/chromium"
+    assert CHROMIUM
+    options.binary_location = CHROMIUM
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options, Service("/usr/bin/chromedriver"))
+    browser = webdriver.Chrome(options, Service(DRIVER))
     yield browser
     browser.quit()
 
