@@ -36,12 +36,6 @@ MIN_UNITS = 5
 MIN_RANGE = 1e-9
 # This near to 1, Fisher's transformation is infinite up to rounding.
 NEARLY_ONE = 1 - 1e-12
-COEFFICIENTS = {
-    "pearson": "Pearson",
-    "spearman": "Spearman",
-    "kendall": "Kendall",
-    "weighted_kendall": "weighted Kendall",
-}
 
 
 @dataclass(frozen=True)

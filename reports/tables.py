@@ -10,6 +10,7 @@ from reports.comparison import Comparison
 from reports.correlation import Correlation, Difference, Estimate
 from reports.prediction import TAKEN
 from reports.regression import SHOWN, Multiple
+from reports.sample import PRIMARY_MEASURE, PRIMARY_TARGET
 from reports.statistics import Summary
 
 Cell = dict[str, str]
@@ -103,7 +104,7 @@ def correlation_table(summary: Summary, target: str) -> Table:
     for m in wording.ranked_measures(summary, target):
         c = summary.correlations[m][target]
         rho = c.spearman
-        primary = summary.primary == (m, target)
+        primary = (m, target) == (PRIMARY_MEASURE, PRIMARY_TARGET)
         rows.append(
             [
                 plain(wording.measure_title(m)),

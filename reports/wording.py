@@ -1,7 +1,6 @@
 """How names and numbers are put into words: titles of columns, rounded numbers, the page's lead."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
 from reports.correlation import Correlation, Estimate
@@ -70,12 +69,6 @@ def counted(n: int, noun: str) -> str:
 def plural(noun: str) -> str:
     """``families``, ``architectures``."""
     return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-
-
-def listed(words: Sequence[str], shown: int = 6) -> str:
-    """A, B and C; a long list ends in "and 12 more"."""
-    words = [*words[:shown], f"{len(words) - shown} more"] if len(words) > shown + 1 else list(words)
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def lead(summary: Summary) -> list[str]:
@@ -169,8 +162,3 @@ def ranked_measures(summary: Summary, target: str) -> list[str]:
         return value is None, -abs(value or 0)
 
     return sorted((m for m in summary.correlations if target in summary.correlations[m]), key=key)
-
-
-def reason(correlation: Any) -> str | None:
-    """Why a correlation or regression, or its interval, is undefined."""
-    return correlation.spearman.reason if isinstance(correlation, Correlation) else correlation.reason
