@@ -206,7 +206,7 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     share, z2 = hits / n, Z95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return 100 * float(centre - half), 100 * float(centre + half)
+    return max(0.0, 100 * float(centre - half)), min(100.0, 100 * float(centre + half))
 
 
 def packed(hits: NDArray[np.bool_]) -> str:
