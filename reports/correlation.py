@@ -180,9 +180,12 @@ def correlate(
 
 
 def correlations(
-    rows: pd.DataFrame, bootstraps: Bootstraps, families: pd.Series | None = None
+    rows: pd.DataFrame, bootstraps: Bootstraps, families: pd.Series | None = None, *, full: bool = True
 ) -> dict[str, dict[str, Correlation]]:
-    """Every score against every target over the measured rows, whose ``families`` are their own if not given."""
+    """Every score against every target over the measured rows, whose ``families`` are their own if not given.
+
+    ``full`` as for `correlate`, for the first target.
+    """
     rows = succeeded(rows)
     families = families_of(rows)[1] if families is None else families
     targets, scores = targets_of(rows), scores_of(rows)
@@ -194,7 +197,7 @@ def correlations(
         for score in scores:
             for target in together:
                 x, y = values(rows, score), values(rows, target)
-                found[score][target] = correlate(x, y, families, bootstraps, full=target == targets[0])
+                found[score][target] = correlate(x, y, families, bootstraps, full=full and target == targets[0])
     return with_holm({score: {t: by_target[t] for t in targets} for score, by_target in found.items()})
 
 
@@ -238,7 +241,9 @@ def correlations_within_groups(
     rows = succeeded(rows)
     families = families_of(rows)[1]
     parts = {group: rows[rows["group"].eq(group).fillna(False)] for group in groups_of(rows)}
-    return {group: correlations(part, bootstraps, families.loc[part.index]) for group, part in parts.items()}
+    return {
+        group: correlations(part, bootstraps, families.loc[part.index], full=False) for group, part in parts.items()
+    }
 
 
 def differences(rows: pd.DataFrame, target: str, reference: str, bootstraps: Bootstraps) -> dict[str, Difference]:

@@ -28,7 +28,7 @@ from reports.statistics import Summary, summarise
 
 # A vector drawing of many points is larger than its picture.
 LARGEST_SVG = 160_000
-SCATTERS = 6
+SCATTERS = 4
 RANKING_FIGURE, RESIDUAL_FIGURE, COMPARED_FIGURE = "ranking", "residuals", "compared"
 _TEMPLATES: dict[str, Any] = {
     "loader": PackageLoader("reports"),

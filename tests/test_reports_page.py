@@ -115,7 +115,7 @@ def test_links_headings_and_figures_are_accessible(usual):
     assert page.headings[0] == 1
     assert page.headings.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
-    assert len(page.images) == 7
+    assert len(page.images) == 6
     assert all(image["alt"] for image in page.images)
 
 
@@ -148,7 +148,7 @@ def test_the_same_rows_give_the_same_files(usual, tmp_path):
     report(tmp_path, [*(entry(i) for i in range(10)), failed])
     names = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     assert names == sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
-    assert len(names) == 3 + 2 * 7
+    assert len(names) == 3 + 2 * 6
     for name in names:
         # Bokeh numbers its objects anew for each page.
         first, second = (without_scripts((place / name).read_bytes()) for place in (folder, tmp_path))
