@@ -263,13 +263,23 @@ def status_command(out: Path) -> int:
 
 @cli.command("report")
 @out_option
-def report_command(out: Path) -> int:
-    """Write the report again, from the rows alone."""
-    from jobs.progress import plain
-    from reports.page import write_report
+@click.option("--compare", type=PATH, metavar="OUT", help="Set another run beside this one.")
+@click.option(
+    "--class-subsets", type=click.IntRange(1, 1000), metavar="N",
+    help="Repeat the correlation on N random halves of the classes, from the kept embeddings; 50 tell much.",
+)  # fmt: skip
+def report_command(out: Path, compare: Path | None, class_subsets: int | None) -> int:
+    """Write the report again, from the rows alone.
 
-    plain(_console(), f"Report: {write_report(out.absolute())}")
-    return 0
+    \b
+    Examples:
+      dsmi-zoo report --out runs/digits
+      dsmi-zoo report --out runs/digits --compare runs/digits-sigma-2.0
+      dsmi-zoo report --out runs/digits --class-subsets 50
+    """
+    from jobs.report import report
+
+    return report(out, compare, class_subsets or 0, _console())
 
 
 @cli.command("measure")

@@ -12,7 +12,7 @@ from jobs.progress import plain
 from pipeline.config import MeasureSettings, validated
 from pipeline.measures import measure_all
 from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES, load_measure
-from pipeline.measures.transferability import probe_columns
+from pipeline.measures.transferability import transferability
 from pipeline.schema import COLUMN_NAMES
 
 
@@ -27,8 +27,8 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         own = [load_measure(spec, COLUMN_NAMES) for spec in settings.own]
         values: dict[str, float | bool] = measure_all(Z, y, **settings.arguments())
         if y is not None:
-            probe = probe_columns(Z, y, seed=settings.seed)
-            values |= {name: value for name, value in probe.items() if not isinstance(value, str)}
+            scores = transferability(Z, y)
+            values |= {name: value for name, value in scores.items() if not isinstance(value, str)}
             values |= {measure.name: measure.value(Z, y) for measure in own}
     except ValueError as error:
         raise InputError(f"{embeddings}{f' with {labels}' if labels else ''}: {error}") from None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SHRINK = 3
 CAUTION = 1.5  # by so much estimates from another device's published figures may be short
-FEWEST = 5  # images of a class: one for each fold of the probe
+FEWEST = 5  # images of a class: below, every accuracy is mostly noise
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from data_catalog.subset import Subset, select_subset
 from pipeline.config import MeasureSettings, RunConfig
 from pipeline.measures import cluster_inputs, measure_all
 from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES, load_measure
-from pipeline.measures.transferability import probe_columns
+from pipeline.measures.transferability import transferability
 from pipeline.plan import Job
 from pipeline.provenance import library_versions
 from pipeline.schema import COLUMNS
@@ -198,7 +198,7 @@ def measure_row(row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame
     row["sigma"] = settings.sigma if settings.sigma is not None else float(np.sqrt(embedding.shape[1]))
     clusters, images = subset["input_cluster"].to_numpy(), subset["number"].to_numpy()
     row.update(measure_all(embedding, labels, input_clusters=clusters, image_ids=images, **settings.arguments()))
-    row.update(probe_columns(embedding, labels, image_ids=images, seed=settings.seed))
+    row.update(transferability(embedding, labels, image_ids=images))
     measures = [load_measure(spec) for spec in settings.own]
     row.update({measure.name: measure.value(embedding, labels) for measure in measures})
     row["own_measures"] = " ".join(measure.name for measure in measures)

@@ -18,8 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from reports.correlation import Correlation
 from reports.ranking import COSTS, Ranking
-from reports.statistics import Correlation, Regression, groups_of, succeeded, values
+from reports.regression import SHOWN, Influence, Regression
+from reports.sample import PRIMARY_MEASURE, groups_of, succeeded, values
 from reports.wording import fixed, measure_title, measure_unit, target_title, with_unit
 
 # Okabe and Ito's colours without yellow, which is too pale on white; markers tell groups apart without colour.
@@ -126,38 +128,74 @@ def ranking(ranked: Ranking) -> Rendered:
 
 
 def forest(correlations: Mapping[str, Mapping[str, Correlation]], target: str, order: Sequence[str]) -> Rendered:
-    """Pearson's and Spearman's coefficient of every measure in ``order`` with one target, with their intervals."""
-    shown = [(m, correlations[m][target]) for m in order]
+    """Spearman's coefficient of every score in ``order`` with one target: intervals over families and over rows."""
+    shown = [(m, correlations[m][target].spearman) for m in order]
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas(6.4, 1.6 + 0.44 * max(len(shown), 1))
+        figure, axes = _canvas(6.4, 1.6 + 0.34 * max(len(shown), 1))
         axes.axvline(0, color=QUIET, linewidth=1)
-        for kind, marker, colour, shift in (("pearson", "o", COLOURS[0], -0.13), ("spearman", "D", COLOURS[1], 0.13)):
-            estimates = [(i + shift, getattr(c, kind)) for i, (_, c) in enumerate(shown)]
-            for place, e in estimates:
-                if e.ci is not None:
-                    axes.plot(e.ci, [place, place], color=colour, linewidth=1.8, solid_capstyle="round")
-            there = [(e.value, place) for place, e in estimates if e.value is not None]
-            axes.plot(*(zip(*there, strict=True) if there else ([], [])), marker, color=colour, markersize=5.5)
-        for i, (_, c) in enumerate(shown):
-            if c.pearson.value is None:
-                axes.text(0.03, i, f"not computed: {c.pearson.reason}", va="center", fontsize=8.5, color=QUIET)
+        for i, (m, rho) in enumerate(shown):
+            colour = COLOURS[1] if m == PRIMARY_MEASURE else COLOURS[0]
+            for ci, width, shade in ((rho.ci, 1.8, 1.0), (rho.ci_rows, 5.0, 0.25)):
+                if ci is not None:
+                    axes.plot(ci, [i, i], color=colour, linewidth=width, alpha=shade, solid_capstyle="butt")
+            if rho.value is None:
+                axes.text(0.03, i, f"not computed: {rho.reason}", va="center", fontsize=8.5, color=QUIET)
+            else:
+                axes.plot([rho.value], [i], "o", color=colour, markersize=5.5)
         axes.set_yticks(range(len(shown)), [_clean(measure_title(m), 30) for m, _ in shown], color=INK)
         axes.set_xlim(-1.05, 1.05)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.spines["left"].set_visible(False)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("Correlation coefficient, 95% interval")
-        _head(axes, _clean(f"Every measure and {target_title(target)}", 62), "")
+        axes.set_xlabel("Spearman's rho")
+        _head(axes, _clean(f"Every score and {target_title(target)}", 62), "")
         _legend(
             figure,
             [
-                Line2D([], [], color=COLOURS[0], marker="o", markersize=5.5, label="Pearson"),
-                Line2D([], [], color=COLOURS[1], marker="D", markersize=5.5, label="Spearman"),
+                Line2D([], [], color=COLOURS[0], linewidth=1.8, label="95% interval over families"),
+                Line2D([], [], color=COLOURS[0], linewidth=5, alpha=0.25, label="over rows, as if independent"),
+                Line2D([], [], color=COLOURS[1], marker="o", linewidth=1.8, label=measure_title(PRIMARY_MEASURE)),
             ],
         )
-        words = "; ".join(f"{measure_title(m)} {fixed(c.pearson.value)}" for m, c in shown)
-        return _render(figure, f"Correlations with {target_title(target)}. Pearson: {words}.")
+        words = "; ".join(f"{measure_title(m)} {fixed(rho.value)}" for m, rho in shown)
+        return _render(figure, f"Correlations with {target_title(target)}. Spearman: {words}.")
+
+
+def residuals(found: Sequence[Influence], score: str, target: str) -> Rendered:
+    """Residuals of the regression of target on score against the fitted values; the most influential rows are named."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _canvas(6.4, 4.0)
+        axes.axhline(0, color=QUIET, linewidth=1)
+        size, alpha = (6.0, 0.8) if len(found) <= 300 else (3.6, 0.5)
+        axes.plot([f.fitted for f in found], [f.residual for f in found], "o", markersize=size, alpha=alpha,
+                  color=COLOURS[0], markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
+        for f in found[:SHOWN]:
+            axes.annotate(
+                _clean(f.model, 28), (f.fitted, f.residual), (4, 4), textcoords="offset points", fontsize=7, color=INK
+            )
+        axes.set_xlabel(_clean(f"Fitted {target_title(target)} (%)", 70))
+        axes.set_ylabel("Residual (percent points)")
+        _head(axes, _clean(f"Residuals of {target_title(target)} on {measure_title(score)}", 62), "")
+        if not found:
+            _nothing(axes, "no regression")
+        return _render(figure, f"Residuals against fitted values of {len(found)} models.")
+
+
+def compared(a: np.ndarray, b: np.ndarray, measure: str, names: tuple[str, str]) -> Rendered:
+    """One measure of the same models in two runs, against each other, with the diagonal."""
+    known = np.isfinite(a) & np.isfinite(b)
+    a, b = a[known], b[known]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _canvas(5.2, 4.6)
+        axes.plot(a, b, "o", color=COLOURS[0], alpha=0.7, markeredgecolor="white", markeredgewidth=0.5)
+        if len(a):
+            low, high = min(a.min(), b.min()), max(a.max(), b.max())
+            axes.plot([low, high], [low, high], color=QUIET, linewidth=1)
+        axes.set_xlabel(_clean(f"{measure_title(measure)} in {names[0]}", 70))
+        axes.set_ylabel(_clean(f"in {names[1]}", 60))
+        _head(axes, _clean(f"{measure_title(measure)} in both runs", 62), f"{len(a)} models")
+        return _render(figure, f"{measure_title(measure)} of {len(a)} models in two runs.")
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
@@ -207,11 +245,11 @@ def _line(axes: Axes, x: np.ndarray, regression: Regression) -> list[Line2D]:
 
 
 def _caption(correlation: Correlation) -> str:
-    r = correlation.pearson
-    if r.value is None:
-        return f"n = {correlation.n:,}; not computed: {r.reason}"
-    ci = f" [{fixed(r.ci[0])}, {fixed(r.ci[1])}]" if r.ci else ""
-    return f"n = {correlation.n:,}, Pearson r = {fixed(r.value)}{ci}"
+    rho = correlation.spearman
+    if rho.value is None:
+        return f"n = {correlation.n:,}; not computed: {rho.reason}"
+    ci = f" [{fixed(rho.ci[0])}, {fixed(rho.ci[1])}]" if rho.ci else ""
+    return f"n = {correlation.n:,}, Spearman's rho = {fixed(rho.value)}{ci}"
 
 
 def _head(axes: Axes, title: str, caption: str) -> None:

@@ -5,7 +5,8 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -15,14 +16,20 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.store import read_results, read_run, sweep_temporary, write_atomically
-from reports import figures, wording
+from reports import figures, tables, wording
 from reports import ranking as ranks
+from reports.class_subsets import class_subset_correlations
+from reports.comparison import Comparison, compare
+from reports.correlation import Correlation
+from reports.explorer import explorer
 from reports.provenance import mixture_warnings, provenance
-from reports.statistics import COEFFICIENTS, Correlation, Summary, groups_of, succeeded, summarise, values
+from reports.sample import groups_of, one_row_per_weights, succeeded, targets_of, values
+from reports.statistics import Summary, summarise
 
 # A vector drawing of many points is larger than its picture.
 LARGEST_SVG = 160_000
-RANKING_FIGURE = "ranking"
+SCATTERS = 4
+RANKING_FIGURE, RESIDUAL_FIGURE, COMPARED_FIGURE = "ranking", "residuals", "compared"
 _TEMPLATES: dict[str, Any] = {
     "loader": PackageLoader("reports"),
     "undefined": StrictUndefined,
@@ -31,8 +38,22 @@ _TEMPLATES: dict[str, Any] = {
 }
 
 
-def write_report(out: Path) -> Path:
+def write_report(
+    out: Path,
+    compared_with: Path | None = None,
+    class_subsets: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
     """Rebuild ``OUT/report`` from the rows of a run.
+
+    Parameters
+    ----------
+    compared_with
+        Another run, which the report sets beside this one.
+    class_subsets
+        On how many random halves of the classes to repeat the primary correlation, from the kept embeddings.
+    progress
+        Called with the number of embeddings read for that, and of all.
 
     Returns
     -------
@@ -42,22 +63,40 @@ def write_report(out: Path) -> Path:
     Raises
     ------
     InputError
-        When ``out`` is no run.
+        When ``out`` or ``compared_with`` is no run.
     """
     out = Path(out)
-    return write_page(read_results(out), read_run(out), out / "report")
+    rows, run = read_results(out), read_run(out)
+    comparison = None
+    if compared_with is not None:
+        comparison = compare(rows, run, read_results(compared_with), read_run(compared_with), compared_with.name)
+    target = next(iter(targets_of(rows)), None)
+    halves = (
+        class_subset_correlations(out, rows, run, target, class_subsets, progress) if class_subsets and target else []
+    )
+    return write_page(rows, run, out / "report", comparison, halves)
 
 
-def write_page(rows: pd.DataFrame, run: Mapping[str, Any], folder: Path) -> Path:
+def write_page(
+    rows: pd.DataFrame,
+    run: Mapping[str, Any],
+    folder: Path,
+    comparison: Comparison | None = None,
+    class_subsets: Sequence[float] = (),
+) -> Path:
     """Write the report of ``rows`` and the run's record into ``folder``; figures of an earlier report go.
 
     Each file appears whole or not at all, ``index.html`` last.
     """
-    summary, ranking = summarise(rows, run), ranks.rank(rows)
+    summary, ranking = summarise(rows, run, class_subsets), ranks.rank(rows)
     drawn = draw(rows, summary, ranking)
-    context = page_context(rows, run, summary, ranking, drawn)
+    if comparison is not None:
+        drawn[COMPARED_FIGURE] = figures.compared(*comparison.primary, "dsmi_z_y", ("this run", comparison.name))
+    context = page_context(rows, run, summary, ranking, drawn, comparison)
     said = {"lead": context["lead"][0], "warnings": context["warnings"], "provenance": dict(context["provenance"])}
     content = {**summary.as_json(), **said, "ranking": ranking.as_json()}
+    if comparison is not None:
+        content["compared"] = {"with": comparison.name, "scores": [asdict(score) for score in comparison.scores]}
     files = {f"figures/{name}.{kind}": getattr(f, kind) for name, f in drawn.items() for kind in ("png", "svg")}
     files["report.md"] = _markdown().get_template("report.md.j2").render(context).encode()
     files["summary.json"] = (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -78,16 +117,17 @@ def _write(data: bytes, file: IO[bytes]) -> None:
 
 
 def draw(rows: pd.DataFrame, summary: Summary, ranking: ranks.Ranking) -> dict[str, figures.Rendered]:
-    """Every figure by its file's name: a scatter of each measure and accuracy, the forest plot, accuracy and cost."""
-    drawn = {
-        figure_name("scatter", m, t): figures.scatter(rows, m, t, correlation, summary.regression[m][t])
-        for m, by_target in summary.correlations.items()
-        for t, correlation in by_target.items()
-    }
+    """Every figure by its file's name: scatter plots of the best scores, all scores at a glance, accuracy and cost."""
+    drawn: dict[str, figures.Rendered] = {}
     if summary.primary:
-        target = summary.primary[1]
+        measure, target = summary.primary
+        sample = one_row_per_weights(rows)
         order = wording.ranked_measures(summary, target)
+        for m in dict.fromkeys((measure, *order[:SCATTERS])):
+            correlation, regression = summary.correlations[m][target], summary.regression[m][target]
+            drawn[figure_name("scatter", m, target)] = figures.scatter(sample, m, target, correlation, regression)
         drawn[figure_name("forest", target)] = figures.forest(summary.correlations, target, order)
+        drawn[RESIDUAL_FIGURE] = figures.residuals(summary.influences, measure, target)
     if ranking.cost:
         drawn[RANKING_FIGURE] = figures.ranking(ranking)
     return drawn
@@ -106,6 +146,7 @@ def page_context(
     summary: Summary,
     ranking: ranks.Ranking,
     drawn: Mapping[str, figures.Rendered],
+    comparison: Comparison | None = None,
 ) -> dict[str, Any]:
     """What both templates show, numbers already in words."""
     ok = succeeded(rows)
@@ -128,12 +169,20 @@ def page_context(
         "ranking_figure": shown.get(RANKING_FIGURE),
         "models": summary.models,
         "warnings": _warnings(rows, summary),
-        "coefficients": list(COEFFICIENTS.values()),
         "unit": summary.unit,
+        "plural": wording.plural(summary.unit),
         "units": summary.units,
+        "effective": wording.fixed(summary.effective, 1),
+        "sample": summary.sample,
+        "sections": [*tables.sections(summary), *([tables.compared_section(comparison)] if comparison else [])],
+        "compared_figure": shown.get(COMPARED_FIGURE),
+        "explorer": explorer(rows, list(summary.correlations), targets, summary.primary) if summary.primary else None,
+        "residual_figure": shown.get(RESIDUAL_FIGURE),
         "lead_figure": shown.get(primary or ""),
         "forest": shown.get(forest or ""),
-        "scatters": [f for n, f in shown.items() if n not in (primary, forest, RANKING_FIGURE)],
+        "scatters": [
+            f for n, f in shown.items() if n not in (primary, forest, RANKING_FIGURE, RESIDUAL_FIGURE, COMPARED_FIGURE)
+        ],
         "tables": [_target_tables(summary, target) for target in targets],
         "model_table": _model_table(ok, summary, targets),
         "failures": summary.failures,
@@ -154,56 +203,24 @@ def _warnings(rows: pd.DataFrame, summary: Summary) -> list[str]:
 
 def _target_tables(summary: Summary, target: str) -> dict[str, Any]:
     order = wording.ranked_measures(summary, target)
-    pooled = {m: summary.correlations[m][target] for m in order}
-    best = next((m for m in order if pooled[m].pearson.value is not None), None)
-    rivals = [wording.measure_title(m) for m in wording.rivals(summary, target)]
     groups = summary.within_groups
     within = {m: [group.get(m, {}).get(target) for group in groups.values()] for m in order}
     return {
         "title": wording.target_title(target),
-        "rows": [
-            {
-                "measure": wording.measure_title(m),
-                "best": m == best,
-                "n": c.n,
-                "reason": wording.reason(c),
-                "cells": [_cell(c, kind) for kind in COEFFICIENTS],
-            }
-            for m, c in pooled.items()
-        ],
-        "rivals": wording.listed(rivals),
+        "correlations": tables.correlation_table(summary, target),
+        "regression": tables.regression_table(summary, target),
         "groups": list(groups),
         "within": [
             {"measure": wording.measure_title(m), "cells": [_within_cell(c) for c in found]}
             for m, found in within.items()
         ],
-        "regression": [
-            {
-                "measure": wording.with_unit(wording.measure_title(m), wording.measure_unit(m)),
-                "n": fit.n,
-                "intercept": wording.significant(fit.intercept),
-                "slope": wording.significant(fit.slope),
-                "error": wording.significant(fit.standard_error),
-                "ci": " to ".join(map(wording.significant, fit.ci)) if fit.ci else wording.MISSING,
-                "p": wording.p_value(fit.p),
-                "r2": wording.fixed(fit.r2),
-                "reason": fit.reason,
-            }
-            for m in order
-            for fit in [summary.regression[m][target]]
-        ],
-    }  # fmt: skip
-
-
-def _cell(correlation: Correlation, kind: str) -> dict[str, str]:
-    estimate = getattr(correlation, kind)
-    return {"value": wording.fixed(estimate.value), "ci": wording.interval(estimate.ci) if estimate.ci else ""}
+    }
 
 
 def _within_cell(correlation: Correlation | None) -> dict[str, str]:
     if correlation is None:
         return {"value": wording.MISSING, "ci": "", "n": "0"}
-    return {**_cell(correlation, "pearson"), "n": str(correlation.n)}
+    return {**tables.estimate_cell(correlation.spearman), "n": str(correlation.n)}
 
 
 def _model_table(ok: pd.DataFrame, summary: Summary, targets: list[str]) -> dict[str, Any]:

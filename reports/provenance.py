@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.statistics import succeeded, values
+from reports.sample import succeeded, values
 from reports.wording import counted, significant
 
 UNKNOWN = "unknown"

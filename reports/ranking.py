@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from pipeline.measures.transferability import unpacked
-from reports.statistics import succeeded, values
+from pipeline.measures.probe import unpacked
+from reports.sample import succeeded, values
 
 LEVEL = 0.05
 COSTS = {"throughput": ("published throughput", "images/s", True), "gmacs": ("GMACs", "", False),
@@ -58,7 +58,7 @@ def rank(rows: pd.DataFrame) -> Ranking:
     McNemar (1947); Holm (1979).
     """
     rows = succeeded(rows)
-    accuracy = values(rows, "probe_accuracy")
+    accuracy = np.where(rows["probe_hits"].notna(), values(rows, "probe_accuracy"), np.nan)
     rows = rows[np.isfinite(accuracy)]
     accuracy = accuracy[np.isfinite(accuracy)]
     order = np.argsort(-accuracy, kind="stable")

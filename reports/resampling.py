@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import weightedtau
 
 Array = np.ndarray
+KEPT = 24  # columns: as many megabytes each as there are millions of rows times resamples, times 4
 
 
 def draw(units: int, resamples: int, seed: int) -> Array:
@@ -16,17 +17,54 @@ def draw(units: int, resamples: int, seed: int) -> Array:
     return np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=resamples)
 
 
-def pearson(x: Array, y: Array, counts: Array, unit: Array) -> Array:
-    """Pearson's r of x [n] and y [n] in every resample: float64 [b]."""
-    weights = counts[:, unit].astype(float)
-    return np.where(_varies(x, weights) & _varies(y, weights), _weighted_pearson(x, y, weights), np.nan)
+class Resamples:
+    """The same resamples for many columns: what each column contributes is computed once.
 
+    Parameters
+    ----------
+    unit
+        Numbers from 0 of the unit that each row belongs to, [n].
+    resamples, seed
+        How many, and of what seed.
+    """
 
-def spearman(x: Array, y: Array, counts: Array, unit: Array) -> Array:
-    """Spearman's rho in every resample, ranked anew in each (ties get their mean rank): float64 [b]."""
-    weights = counts[:, unit].astype(float)
-    rho = _weighted_pearson(_midranks(x, weights), _midranks(y, weights), weights)
-    return np.where(_varies(x, weights) & _varies(y, weights), rho, np.nan)
+    def __init__(self, unit: Array, resamples: int, seed: int) -> None:
+        self.unit = unit
+        self.counts = draw(int(unit.max(initial=-1)) + 1, resamples, seed)
+        self._weights = self.counts[:, unit].astype(np.float32)
+        self._kept: dict[tuple[bool, bytes], Array] = {}
+
+    def pearson(self, x: Array, y: Array) -> Array:
+        """Pearson's r of x [n] and y [n] in every resample: float64 [b]."""
+        return self._products(self._standardised(x, ranked=False), self._standardised(y, ranked=False))
+
+    def spearman(self, x: Array, y: Array) -> Array:
+        """Spearman's rho in every resample, ranked anew in each (ties get their mean rank): float64 [b]."""
+        return self._products(self._standardised(x, ranked=True), self._standardised(y, ranked=True))
+
+    def _products(self, x: Array, y: Array) -> Array:
+        return np.clip(np.einsum("bn,bn->b", x, y).astype(float), -1, 1)  # rounding must not carry it past 1
+
+    def _standardised(self, x: Array, ranked: bool) -> Array:
+        """x, or its ranks, centred and scaled to length 1 under each resample's weights: float32 [b, n].
+
+        NaN where it is constant. Single precision is exact to about 1e-6, far below the resampling's own noise.
+        """
+        key = (ranked, x.tobytes())
+        if key not in self._kept:
+            while len(self._kept) >= KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[key] = self._standardise(x, ranked)
+        return self._kept[key]
+
+    def _standardise(self, x: Array, ranked: bool) -> Array:
+        weights = self._weights
+        column = _midranks(x, weights).astype(np.float32) if ranked else ((x - x.mean()) / (x.std() or 1)).astype("f4")
+        centred = column - (weights * column).sum(axis=1, keepdims=True) / weights.sum(axis=1, keepdims=True)
+        centred *= np.sqrt(weights)
+        length = np.sqrt(np.einsum("bn,bn->b", centred, centred))
+        length[~_varies(x, self.counts, self.unit)] = np.nan
+        return np.asarray(centred / length[:, None])
 
 
 def kendall(x: Array, y: Array, counts: Array, unit: Array) -> Array:
@@ -45,7 +83,7 @@ def kendall(x: Array, y: Array, counts: Array, unit: Array) -> Array:
 def weighted_kendall(x: Array, y: Array, counts: Array, unit: Array) -> Array:
     """Weighted Kendall (Vigna 2015; hyperbolic, high values weigh most) in every resample, by a loop: float64 [b]."""
     weights = counts[:, unit]
-    defined = _varies(x, weights) & _varies(y, weights)
+    defined = _varies(x, counts, unit) & _varies(y, counts, unit)
     rows = np.arange(len(x))
     tau = np.full(len(counts), np.nan)
     for i in np.flatnonzero(defined):
@@ -54,19 +92,13 @@ def weighted_kendall(x: Array, y: Array, counts: Array, unit: Array) -> Array:
     return tau
 
 
-def _varies(x: Array, weights: Array) -> Array:
-    present = weights > 0
-    return np.where(present, x, -np.inf).max(axis=1) > np.where(present, x, np.inf).min(axis=1)
-
-
-def _weighted_pearson(x: Array, y: Array, weights: Array) -> Array:
-    """Pearson's r of x and y ([n] or [b, n]) under each row of weights [b, n]; rounding cannot carry it past 1."""
-    total = weights.sum(axis=1, keepdims=True)
-    dx = x - (weights * x).sum(axis=1, keepdims=True) / total
-    dy = y - (weights * y).sum(axis=1, keepdims=True) / total
-    spread = np.sqrt((weights * dx**2).sum(axis=1)) * np.sqrt((weights * dy**2).sum(axis=1))
-    products = (weights * dx * dy).sum(axis=1)
-    return np.clip(np.divide(products, spread, out=np.full(len(weights), np.nan), where=spread > 0), -1, 1)
+def _varies(x: Array, counts: Array, unit: Array) -> Array:
+    """Whether x takes more than one value in each resample: [b]. Units know their least and greatest values."""
+    low, high = np.full(counts.shape[1], np.inf), np.full(counts.shape[1], -np.inf)
+    np.minimum.at(low, unit, x)
+    np.maximum.at(high, unit, x)
+    present = counts > 0
+    return np.where(present, high, -np.inf).max(axis=1) > np.where(present, low, np.inf).min(axis=1)
 
 
 def _midranks(x: Array, weights: Array) -> Array:

@@ -1,12 +1,13 @@
 """How names and numbers are put into words: titles of columns, rounded numbers, the page's lead."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
-from reports.statistics import Correlation, Estimate, Summary
+from reports.correlation import Correlation, Estimate
+from reports.sample import BASELINES
+from reports.statistics import Summary
 
-_REGISTERED = {m.name: m for m in (*MEASURES, *COMPARISONS, *DIAGNOSTICS)}
+_REGISTERED = {m.name: m for m in (*MEASURES, *COMPARISONS, *BASELINES, *DIAGNOSTICS)}
 # With fewer units a percentile interval is known to be too short.
 ROUGH_UNITS = 20
 MISSING = "–"
@@ -62,13 +63,12 @@ def interval(ci: Sequence[float] | None, digits: int = 2) -> str:
 
 def counted(n: int, noun: str) -> str:
     """A number and its noun: "1 model", "1,556 models"."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+    return f"{n:,} {noun if n == 1 else plural(noun)}"
 
 
-def listed(words: Sequence[str], shown: int = 6) -> str:
-    """A, B and C; a long list ends in "and 12 more"."""
-    words = [*words[:shown], f"{len(words) - shown} more"] if len(words) > shown + 1 else list(words)
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+def plural(noun: str) -> str:
+    """``families``, ``architectures``."""
+    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
 
 
 def lead(summary: Summary) -> list[str]:
@@ -85,84 +85,80 @@ def lead(summary: Summary) -> list[str]:
         return [f"{measured}, but DSMI(Z;Y) has no value; other measures stand below."]
     measure, target = summary.primary
     pooled = summary.correlations[measure][target]
-    names = f"{measure_title(measure)} and {target_title(target)}"
-    sentences = [_lead_sentence(pooled, names, summary.unit)]
-    if pooled.pearson.value is not None:
-        sentences += _within(summary, measure, target) + _largest(summary, measure, target)
+    sentences = [_lead_sentence(summary, pooled)]
+    if pooled.spearman.value is not None:
+        sentences += _distance_from_best(summary) + _within(summary, measure, target)
     return sentences
 
 
-def _lead_sentence(pooled: Correlation, names: str, unit: str) -> str:
-    r = pooled.pearson
-    if r.value is None:
-        return f"The correlation of {names} is not computed, because {r.reason}."
-    across = f"Across {counted(pooled.n, 'model')}, {names}"
-    value = f"Pearson r = {fixed(r.value)}"
-    if r.ci is None:
-        return f"{across} correlate with {value}; how sure that is cannot be said ({r.reason})."
-    units = counted(pooled.units, unit)
-    if r.ci[0] <= 0 <= r.ci[1]:
-        return (
-            f"{across} show no clear correlation: {value}, and its 95% interval over {units}, "
-            f"{interval(r.ci)}, includes 0."
-        )
-    rough = f"; with so few {unit}s the interval is rough" if pooled.units < ROUGH_UNITS else ""
-    return f"{across} correlate with {value} (95% interval {interval(r.ci)} over {units}{rough})."
+def _lead_sentence(summary: Summary, primary: Correlation) -> str:
+    assert summary.primary is not None
+    measure, target = summary.primary
+    names = f"{measure_title(measure)} and {target_title(target)}"
+    rho = primary.spearman
+    if rho.value is None:
+        return f"The correlation of {names} is not computed, because {rho.reason}."
+    across = f"Across {counted(primary.n, 'model')}, "
+    value = f"Spearman\N{RIGHT SINGLE QUOTATION MARK}s rho = {fixed(rho.value)}"
+    if rho.ci is None:
+        return f"{across}{names} correlate with {value}; how sure that is cannot be said ({rho.reason})."
+    over = f"95% interval {interval(rho.ci)} over {counted(primary.units, summary.unit)}"
+    rough = ", rough with so few" if primary.effective < ROUGH_UNITS else ""
+    if rho.ci[0] <= 0 <= rho.ci[1]:
+        own = f"{names} show no clear correlation ({value}, {over}{rough}, includes 0)"
+    else:
+        own = f"{names} correlate with {value} ({over}{rough})"
+    best = best_score(summary)
+    if best is None or best == measure:
+        return f"{across}{own}; no other of the {len(summary.correlations)} scores does better."
+    other = summary.correlations[best][target].spearman
+    return (
+        f"{across}{own}; of {len(summary.correlations)} scores {measure_title(best)} does best, "
+        f"with rho = {fixed(other.value)}."
+    )
+
+
+def best_score(summary: Summary) -> str | None:
+    """The score of the largest absolute Spearman correlation with the primary target."""
+    if summary.primary is None:
+        return None
+    order = ranked_measures(summary, summary.primary[1])
+    return order[0] if order and summary.correlations[order[0]][summary.primary[1]].spearman.value is not None else None
+
+
+def _distance_from_best(summary: Summary) -> list[str]:
+    best = best_score(summary)
+    assert summary.primary is not None
+    found = summary.differences.get(best or "")
+    if found is None or found.value is None or found.ci is None:
+        return []
+    apart = "sets them apart" if found.ci[0] > 0 else "does not set them apart"
+    return [f"The difference of their rho, {fixed(found.value)} ({interval(found.ci)} on the same resamples), {apart}."]
 
 
 def _within(summary: Summary, measure: str, target: str) -> list[str]:
     found = [group.get(measure, {}).get(target) for group in summary.within_groups.values()]
-    rs = [c.pearson for c in found if c is not None and c.pearson.value is not None]
-    if not rs:
+    rhos = [c.spearman for c in found if c is not None and c.spearman.value is not None]
+    if not rhos:
         return []
-    low, high = (fixed(f(r.value for r in rs if r.value is not None)) for f in (min, max))
-    unclear = sum(_unclear(r) for r in rs)
-    caution = (
-        ""
-        if not unclear
-        else f"; {'each' if unclear == len(rs) else f'{unclear} of the'} interval"
-        + (" includes 0 or is undefined" if unclear in (1, len(rs)) else "s include 0 or are undefined")
-    )
-    return [f"Within its {counted(len(rs), 'group')} r is {low if low == high else f'{low} to {high}'}{caution}."]
+    low, high = (fixed(f(r.value for r in rhos if r.value is not None)) for f in (min, max))
+    unclear = sum(_unclear(r) for r in rhos)
+    which = "each interval" if unclear == len(rhos) else f"{unclear} of the intervals"
+    caution = f"; {which} {'includes 0 or is' if unclear in (1, len(rhos)) else 'include 0 or are'} undefined"
+    caution = caution if unclear else ""
+    span = low if low == high else f"{low} to {high}"
+    return [f"Within its {counted(len(rhos), 'group')} rho of {measure_title(measure)} is {span}{caution}."]
 
 
 def _unclear(r: Estimate) -> bool:
     return r.ci is None or r.ci[0] <= 0 <= r.ci[1]
 
 
-def _largest(summary: Summary, measure: str, target: str) -> list[str]:
-    ranked = ranked_measures(summary, target)
-    best, r = ranked[0], summary.correlations[ranked[0]][target].pearson
-    if best == measure or r.value is None:
-        return [f"Of the {len(ranked)} measures it has the largest |r|."] if len(ranked) > 1 else []
-    return [f"Of the {len(ranked)} measures {measure_title(best)} has the largest |r|: r = {fixed(r.value)}."]
-
-
 def ranked_measures(summary: Summary, target: str) -> list[str]:
-    """Measures by decreasing absolute Pearson correlation with a target; the undefined last."""
+    """Scores by decreasing absolute Spearman correlation with a target; the undefined last."""
 
     def key(name: str) -> tuple[bool, float]:
-        value = summary.correlations[name][target].pearson.value
+        value = summary.correlations[name][target].spearman.value
         return value is None, -abs(value or 0)
 
     return sorted((m for m in summary.correlations if target in summary.correlations[m]), key=key)
-
-
-def rivals(summary: Summary, target: str) -> list[str]:
-    """The measures whose interval of |r| reaches the best one's: the data do not set them apart from it."""
-    best, *rest = ranked_measures(summary, target) or [""]
-    limits = {m: _absolute(summary.correlations[m][target].pearson) for m in (best, *rest) if m}
-    top = limits.get(best)
-    return [m for m in rest if top and (limit := limits[m]) and limit[1] >= top[0]]
-
-
-def _absolute(r: Estimate) -> tuple[float, float] | None:
-    if r.ci is None:
-        return None
-    low, high = sorted(map(abs, r.ci))
-    return (0.0, high) if r.ci[0] <= 0 <= r.ci[1] else (low, high)
-
-
-def reason(correlation: Any) -> str | None:
-    """Why a correlation or regression, or its interval, is undefined."""
-    return correlation.pearson.reason if isinstance(correlation, Correlation) else correlation.reason

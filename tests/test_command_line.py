@@ -14,7 +14,7 @@ from conftest import Command
 
 from jobs.cli import cli
 from pipeline.measures import diffusion_spectral_entropy, measure_all
-from pipeline.measures.transferability import probe_columns
+from pipeline.measures.transferability import transferability
 
 MEASURES = {"--sigma", "--t", "--repetitions", "--seed", "--bins", "--null-permutations", "--measure"}
 FILTERS = {"--kind", "--max-params", "--max-gmacs", "--img-size", "--license", "--limit"}
@@ -30,7 +30,7 @@ OPTIONS = {
     "remeasure": {"--out", "--into", *MEASURES},
     "prefetch": {"--catalog", "--models", "--cache", "--jobs"},
     "status": {"--out"},
-    "report": {"--out"},
+    "report": {"--out", "--compare", "--class-subsets"},
     "measure": {"--json", *MEASURES},
     "catalog list": {"--catalog", "--models", *FILTERS},
     "catalog show": {"--catalog"},
@@ -57,7 +57,7 @@ def test_the_set_of_commands_and_options_is_the_one_that_people_rely_on() -> Non
 def test_every_command_explains_itself_with_an_example(dsmi_zoo: Command, command: str) -> None:
     text = dsmi_zoo(*command.split(), "--help").stdout
     assert "Usage: dsmi-zoo" in text
-    if command not in ("status", "report"):
+    if command != "status":
         assert "dsmi-zoo " + (command or "run") in text.split("Usage:", 1)[1].split("\n", 1)[1]
 
 
@@ -102,8 +102,8 @@ def test_measure_prints_every_measure_of_two_files(arrays: Path, dsmi_zoo: Comma
         shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4f}"
         assert any(line.split()[:2] == [name, shown] for line in text.splitlines()), name
     values = json.loads(dsmi_zoo("measure", "Z.npy", "y.npy", "--json", "--sigma", 2, cwd=arrays).stdout)
-    probe = {name: value for name, value in probe_columns(Z, y).items() if name != "probe_hits"}
-    assert values == pytest.approx(measure_all(Z, y, sigma=2) | probe)
+    scores = {name: value for name, value in transferability(Z, y).items() if name != "probe_hits"}
+    assert values == pytest.approx(measure_all(Z, y, sigma=2) | scores)
 
 
 def test_measure_without_labels_gives_the_entropies(arrays: Path, dsmi_zoo: Command) -> None:

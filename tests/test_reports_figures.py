@@ -10,7 +10,10 @@ import pytest
 
 from pipeline.store import rows_frame
 from reports import figures
-from reports.statistics import correlate, ols, summarise, values
+from reports.correlation import Bootstraps, correlate
+from reports.regression import ols
+from reports.sample import values
+from reports.statistics import summarise
 from reports.wording import ranked_measures
 
 
@@ -30,7 +33,7 @@ def frame(n=12, groups=("few images", "many images"), **columns):
 
 def scatter(rows):
     x, y = values(rows, "dsmi_z_y"), values(rows, "top1")
-    found = correlate(x, y, rows["architecture"], resamples=20, weighted_kendall_resamples=5)
+    found = correlate(x, y, rows["architecture"], Bootstraps(20, 5))
     return figures.scatter(rows, "dsmi_z_y", "top1", found, ols(x, y))
 
 

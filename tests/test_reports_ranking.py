@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from pipeline.measures.transferability import packed, wilson_interval
+from pipeline.measures.probe import packed, wilson_interval
 from pipeline.store import rows_frame
 from reports.page import write_page
 from reports.ranking import lead, pareto_front, rank, tied_for_first

@@ -1,72 +1,422 @@
-"""The probe: held against scikit-learn put together by hand, and against what must be so."""
+"""The scores one would use instead: held against plain computations and scikit-learn, and against what must be so."""
+
+import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from numpy.testing import assert_array_equal
+from scipy.optimize import minimize
+from scipy.stats import binomtest, multivariate_normal, ortho_group
+from sklearn.covariance import LedoitWolf, ledoit_wolf_shrinkage
 from sklearn.datasets import load_digits
-from sklearn.linear_model import RidgeClassifierCV
-from sklearn.model_selection import StratifiedKFold
+from sklearn.linear_model import Ridge, RidgeClassifier
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from pipeline.measures.transferability import packed, probe_columns, probe_hits, unpacked, wilson_interval
+from pipeline.measures.probe import (
+    PENALTIES,
+    centre_accuracy,
+    neighbour_accuracy,
+    packed,
+    probe_hits,
+    unpacked,
+    wilson_interval,
+)
+from pipeline.measures.registry import COMPARISONS
+from pipeline.measures.transferability import (
+    h_score,
+    logme,
+    rankme,
+    transferability,
+    transrate,
+    within_over_between,
+)
+
+SCORES = {measure.name for measure in COMPARISONS}
+ACCURACIES = {"centre_accuracy", "neighbour_accuracy", "probe_accuracy"}
+PROBE = {"probe_low", "probe_high", "probe_hits"}
+SHAPES = [(60, 7), (40, 90)]
+GENTLE = settings(max_examples=25, deadline=None)
 
 
-def test_hits_are_those_of_a_ridge_classifier_fold_by_fold() -> None:
+def example(n=60, d=7, classes=4, signal=1.0, seed=0):
+    """An embedding whose features have unequal variances and an offset, and unbalanced classes."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.concatenate([np.arange(classes), np.arange(classes), rng.integers(classes, size=n)])[:n])
+    spread = np.linspace(2, 0.1, d)
+    return rng.normal(size=(n, d)) * spread + signal * rng.normal(size=(classes, d))[y] + 0.5, y
+
+
+def with_repeats(signal=0.5, seed=0):
+    """An embedding of 24 images with one to three repeats, in random order."""
+    rng = np.random.default_rng(seed)
+    images = rng.permutation(np.concatenate([np.arange(24), np.arange(16), np.arange(8)]))
+    y = (np.arange(24) % 3)[images]
+    of_image = rng.normal(size=(24, 10)) + signal * rng.normal(size=(3, 10))[np.arange(24) % 3]
+    return of_image[images] + 0.3 * rng.normal(size=(48, 10)), y, images
+
+
+def by_image(right, images):
+    """Whether most repeats are right, image by image as they appear."""
+    return np.array([np.mean(right[images == image]) > 0.5 for image in dict.fromkeys(images.tolist())])
+
+
+def left_out(classifier, Z, y, images):
+    """What a classifier predicts that is refitted without each image."""
+    return cross_val_predict(classifier, Z, y, groups=images, cv=LeaveOneGroupOut())
+
+
+@pytest.mark.parametrize(("n", "d"), SHAPES)
+def test_logme_is_the_maximum_of_the_evidence(n, d):
+    Z, y = example(n, d, classes=3)
+
+    def loss(logarithms, target):
+        alpha, beta = np.exp(logarithms)
+        covariance = np.eye(n) / beta + Z @ Z.T / alpha
+        return -multivariate_normal(np.zeros(n), covariance).logpdf(target) / n
+
+    options = {"xatol": 1e-5, "fatol": 1e-9}
+    best = []
+    for c in range(3):
+        target = (y == c).astype(float)
+        fits = [minimize(loss, x, target, method="Nelder-Mead", options=options).fun for x in ([2, 2], [6, 4])]
+        best.append(-min(fits))
+    assert logme(Z, y) == pytest.approx(np.mean(best), abs=1e-6)
+
+
+def test_logme_of_labels_that_the_embedding_does_not_know_is_that_of_noise():
+    Z, y = example(300, 4, classes=2, signal=0)
+    Z -= Z.mean(0)
+    share = np.bincount(y) / 300
+    of_noise = np.mean(-(np.log(2 * np.pi * share) + 1) / 2)
+    assert of_noise - 1e-9 < logme(Z, y) < of_noise + 0.02  # the less it explains, the nearer
+    assert logme(np.zeros((300, 4)), y) == pytest.approx(of_noise)
+
+
+def test_logme_of_labels_that_are_a_linear_function_of_the_embedding_is_great_but_bounded():
+    y = np.arange(30) % 3
+    assert 5 < logme(np.eye(3)[y], y) < 20
+    Z, y = example(30, 60)
+    assert logme(Z, y) < 5  # n <= d: any labels are, so none is distinguished
+
+
+@pytest.mark.parametrize(("n", "d"), [*SHAPES, (50, 1)])
+def test_h_score_is_the_plain_one_with_scikit_learns_covariance(n, d):
+    Z, y = example(n, d)
+    estimate = LedoitWolf().fit(Z)
+    means = np.stack([Z[y == c].mean(0) for c in range(4)])[y]
+    between = np.cov(means, rowvar=False, bias=True).reshape(d, d)
+    expected = np.trace(np.linalg.inv(estimate.covariance_) @ between) * (1 - estimate.shrinkage_)
+    assert h_score(Z, y) == pytest.approx(expected, rel=1e-9)
+    assert d == 1 or ledoit_wolf_shrinkage(Z) > 0.01
+
+
+@pytest.mark.parametrize(("n", "d"), SHAPES)
+def test_transrate_is_the_plain_one(n, d):
+    Z, y = example(n, d)
+    centred = Z - Z.mean(0)
+
+    def rate(rows):
+        return np.linalg.slogdet(np.eye(d) + rows.T @ rows / (len(rows) * 1e-4))[1] / 2
+
+    expected = rate(centred) - sum(np.mean(y == c) * rate(centred[y == c]) for c in range(4))
+    assert transrate(Z, y) == pytest.approx(expected, rel=1e-8)
+    assert expected > 0
+
+
+@pytest.mark.parametrize(("n", "d"), SHAPES)
+def test_rankme_is_the_entropy_of_the_singular_values(n, d):
+    Z, _ = example(n, d)
+    singular = np.linalg.svd(Z, compute_uv=False)
+    shares = singular / singular.sum() + 1e-7
+    assert rankme(Z) == pytest.approx(np.exp(-np.sum(shares * np.log(shares))), rel=1e-9)
+
+
+@pytest.mark.parametrize("k", [1, 5, 40])
+def test_rankme_of_k_equal_singular_values_is_k(k):
+    Z = ortho_group.rvs(60, random_state=0)[:, :k] @ ortho_group.rvs(50, random_state=1)[:k]
+    assert rankme(3 * Z) == pytest.approx(k, rel=2e-4)
+
+
+def test_rankme_of_zeros_is_undefined():
+    assert np.isnan(rankme(np.zeros((5, 3))))
+
+
+@pytest.mark.parametrize(("n", "d"), SHAPES)
+def test_within_over_between_is_that_of_the_sums_of_squares(n, d):
+    Z, y = example(n, d)
+    within = between = 0.0
+    for c in range(4):
+        rows = Z[y == c]
+        within += ((rows - rows.mean(0)) ** 2).sum()
+        between += len(rows) * ((rows.mean(0) - Z.mean(0)) ** 2).sum()
+    assert within_over_between(Z, y) == pytest.approx(within / between)
+    assert within + between == pytest.approx(n * Z.var(0).sum())
+
+
+def test_within_over_between_is_0_when_classes_collapse_and_undefined_when_their_means_coincide():
+    y = np.array([0, 0, 1, 1])
+    assert within_over_between([[1.0], [1], [2], [2]], y) == 0
+    assert np.isnan(within_over_between([[0.1], [0.3], [0.1], [0.3]], y))
+
+
+@pytest.mark.parametrize(("n", "d"), SHAPES)
+def test_centre_and_neighbour_accuracy_are_scikit_learns_without_each_image(n, d):
+    Z, y = example(n, d, classes=2, signal=3 / d)
+    images = np.arange(n)
+    assert centre_accuracy(Z, y) == 100 * np.mean(left_out(NearestCentroid(), Z, y, images) == y)
+    neighbours = left_out(KNeighborsClassifier(7), Z, y, images)
+    assert neighbour_accuracy(Z, y, k=7) == pytest.approx(100 * np.mean(neighbours == y))
+    assert 55 < centre_accuracy(Z, y) < 100
+
+
+def test_centre_and_neighbour_accuracy_leave_out_all_repeats_of_an_image():
+    Z, y, images = with_repeats()
+    right = by_image(left_out(NearestCentroid(), Z, y, images) == y, images)
+    assert centre_accuracy(Z, y, image_ids=images) == 100 * right.mean()
+    right = by_image(left_out(KNeighborsClassifier(1), Z, y, images) == y, images)
+    assert neighbour_accuracy(Z, y, image_ids=images, k=1) == 100 * right.mean()
+    two = y < 2  # an odd vote between two classes has no tie
+    right = by_image(left_out(KNeighborsClassifier(5), Z[two], y[two], images[two]) == y[two], images[two])
+    assert neighbour_accuracy(Z[two], y[two], image_ids=images[two], k=5) == 100 * right.mean()
+
+
+def test_a_tie_of_neighbours_goes_to_the_class_of_the_nearest():
+    Z = np.array([[0.0], [1], [2.5], [4], [6], [6.1], [7]])
+    y = [0, 1, 1, 0, 0, 1, 1]
+    predicted = []
+    for row in range(len(Z)):
+        nearest = sorted(set(range(len(Z))) - {row}, key=lambda other, row=row: abs(Z[other, 0] - Z[row, 0]))[:4]
+        votes = [y[other] for other in nearest]
+        predicted.append(votes[0] if votes.count(0) == 2 else max(votes, key=votes.count))
+    assert neighbour_accuracy(Z, y, k=4) == 100 * np.mean(np.array(predicted) == y)
+
+
+def test_with_few_samples_all_of_other_images_vote():
+    Z = [[0.0], [0.1], [0.2], [5.0], [5.1], [5.2], [5.3]]
+    y = ["a", "a", "a", "b", "b", "b", "b"]
+    # Without itself an a is outvoted; a b ties, and another b is nearer. Without its repeat, a b is outvoted too.
+    assert neighbour_accuracy(Z, y, k=100) == pytest.approx(100 * 4 / 7)
+    images = [0, 0, 1, 2, 2, 3, 3]
+    assert neighbour_accuracy(Z, y, image_ids=images, k=100) == 0
+    assert neighbour_accuracy(Z, y, image_ids=images, k=1) == 100
+
+
+def chosen(Z, y, images):
+    """scikit-learn's ridge without each image, at the penalty with the least squared error: whether each is right."""
+    targets = np.where(y[:, None] == np.unique(y), 1.0, -1.0)
+    scale = ((Z - Z.mean(0)) ** 2).sum() / min(Z.shape)
+    errors = [((left_out(Ridge(p * scale), Z, targets, images) - targets) ** 2).sum() for p in PENALTIES]
+    best = int(np.argmin(errors))
+    return by_image(left_out(RidgeClassifier(PENALTIES[best] * scale), Z, y, images) == y, images), best
+
+
+@pytest.mark.parametrize(("n", "d", "classes", "signal"), [(60, 7, 4, 0.5), (40, 90, 3, 0.15), (40, 6, 2, 0.1)])
+def test_probe_hits_are_those_of_ridge_classifiers_refitted_without_each_image(n, d, classes, signal):
+    Z, y = example(n, d, classes, signal)
+    expected, _ = chosen(Z, y, np.arange(n))
+    assert_array_equal(probe_hits(Z, y), expected)
+    assert 0.4 < expected.mean() < 1
+
+
+def test_probe_hits_are_those_of_ridge_classifiers_refitted_without_each_images_repeats():
+    for seed in range(2):
+        Z, y, images = with_repeats(seed=seed)
+        expected, _ = chosen(Z, y, images)
+        assert_array_equal(probe_hits(Z, y, image_ids=images), expected)
+        assert 0.3 < expected.mean() < 1
+
+
+def test_the_probe_chooses_a_penalty_inside_its_range_and_a_great_one_for_noise():
     pixels, digits = load_digits(return_X_y=True)
-    Z, y = pixels[:300], digits[:300]
-    expected = np.zeros(300, dtype=bool)
-    for train, test in StratifiedKFold(5, shuffle=True, random_state=3).split(Z, y):
-        mean, std = Z[train].mean(0), Z[train].std(0)
-        scaled = (Z - mean) / np.where(std == 0, 1, std)
-        probe = RidgeClassifierCV((1.0, 10.0, 100.0, 1e3, 1e4)).fit(scaled[train], y[train])
-        expected[test] = probe.predict(scaled[test]) == y[test]
-    np.testing.assert_array_equal(probe_hits(Z, y, seed=3), expected)
-    assert expected.mean() > 0.85
+    expected, best = chosen(pixels[:60], digits[:60], np.arange(60))
+    assert 0 < best < len(PENALTIES) - 1
+    assert_array_equal(probe_hits(pixels[:60], digits[:60]), expected)
+    assert probe_hits(pixels, digits).mean() > 0.92
+    Z, y = example(40, 90, signal=0)
+    assert chosen(Z, y, np.arange(40))[1] == len(PENALTIES) - 1
 
 
-def test_separate_classes_are_all_right_and_shuffled_labels_near_chance() -> None:
+def test_separate_classes_are_all_right_and_shuffled_labels_near_chance():
     rng = np.random.default_rng(0)
     y = np.repeat(np.arange(5), 40)
     Z = rng.normal(size=(200, 10)) + 20 * np.eye(5, 10)[y]
-    assert probe_hits(Z, y).all()
-    assert 0.1 < probe_hits(Z, rng.permutation(y)).mean() < 0.3
+    assert {transferability(Z, y)[name] for name in ACCURACIES} == {100}
+    shuffled = transferability(Z, rng.permutation(y))
+    assert all(8 < shuffled[name] < 32 for name in ACCURACIES)
 
 
-def test_repeats_of_an_image_never_help_to_recognise_it() -> None:
-    rng = np.random.default_rng(0)
-    images = np.repeat(np.arange(100), 3)
-    Z = rng.normal(size=(100, 90))[images] + 0.01 * rng.normal(size=(300, 90))
-    y = rng.permutation(np.arange(100) % 4)[images]
+@pytest.mark.parametrize("seed", range(3))
+def test_repeats_of_an_image_never_help_to_recognise_it(seed):
+    rng = np.random.default_rng(seed)
+    images = np.repeat(np.arange(200), 3)
+    Z = rng.normal(size=(200, 90))[images] + 0.01 * rng.normal(size=(600, 90))
+    y = rng.permutation(np.arange(200) % 4)[images]
+    scores = transferability(Z, y, image_ids=images)
+    assert all(10 < scores[name] < 37 for name in ACCURACIES), scores
+    assert len(unpacked(scores["probe_hits"])) == 200
+    # What one would believe who takes repeats for images.
+    assert neighbour_accuracy(Z, y, k=1) == 100
+    assert probe_hits(Z, y).mean() > 0.45
+
+
+def test_a_row_has_every_score_by_its_columns_name_and_each_is_that_of_its_function():
+    Z, y, images = with_repeats()
+    scores = transferability(Z, y, image_ids=images)
+    assert set(scores) == SCORES | PROBE
     hits = probe_hits(Z, y, image_ids=images)
-    assert hits.shape == (100,)
-    assert hits.mean() < 0.45
-    assert probe_hits(Z, y).mean() > 0.6  # what one would believe who takes repeats for images
+    expected = {
+        "logme": logme(Z, y),
+        "h_score": h_score(Z, y),
+        "transrate": transrate(Z, y),
+        "rankme": rankme(Z),
+        "centre_accuracy": centre_accuracy(Z, y, image_ids=images),
+        "neighbour_accuracy": neighbour_accuracy(Z, y, image_ids=images),
+        "probe_accuracy": 100 * hits.mean(),
+        "within_over_between": within_over_between(Z, y),
+    }
+    assert {name: scores[name] for name in SCORES} == pytest.approx(expected, rel=1e-12)
+    assert_array_equal(unpacked(scores["probe_hits"]), hits)
+    interval = binomtest(int(hits.sum()), 24).proportion_ci(method="wilson")
+    assert (scores["probe_low"], scores["probe_high"]) == pytest.approx((100 * interval.low, 100 * interval.high))
 
 
-def test_a_class_with_one_image_leaves_the_columns_empty_and_few_images_lessen_the_folds() -> None:
+def test_only_the_variance_ratio_is_better_when_lower():
+    assert [measure.name for measure in COMPARISONS if measure.lower_is_better] == ["within_over_between"]
+    clear, y = example(signal=2)
+    vague, _ = example(signal=0.2)
+    above, below = transferability(clear, y), transferability(vague, y)
+    better = {name: above[name] > below[name] for name in SCORES - {"rankme"}}  # which knows no labels
+    assert [name for name, higher in better.items() if not higher] == ["within_over_between"]
+
+
+def test_a_class_with_one_image_leaves_out_the_accuracies_and_keeps_the_rest():
     Z = np.random.default_rng(0).normal(size=(9, 3))
-    assert probe_columns(Z, [0, 0, 0, 0, 1, 1, 1, 1, 2]) == {}
-    with pytest.raises(ValueError, match="single image"):
-        probe_hits(Z, [0, 0, 0, 0, 1, 1, 1, 1, 2])
-    assert len(probe_hits(Z, [0, 0, 0, 0, 1, 1, 1, 2, 2])) == 9
+    y = [0, 0, 0, 0, 1, 1, 1, 1, 2]
+    assert set(transferability(Z, y)) == SCORES - ACCURACIES
+    for accuracy in (centre_accuracy, neighbour_accuracy, probe_hits):
+        with pytest.raises(ValueError, match="single image"):
+            accuracy(Z, y)
+    y[3] = 2
+    assert set(transferability(Z, y)) == SCORES | PROBE
+    assert "probe_accuracy" not in transferability(Z, y, image_ids=[0, 1, 2, 3, 4, 5, 6, 7, 3])
 
 
-def test_columns_agree_with_the_hits() -> None:
-    rng = np.random.default_rng(0)
-    y = np.repeat(np.arange(4), 15)
-    Z = rng.normal(size=(60, 6)) + np.eye(4, 6)[y]
-    columns = probe_columns(Z, y, seed=1)
-    hits = probe_hits(Z, y, seed=1)
-    assert columns["probe_accuracy"] == pytest.approx(100 * hits.mean())
-    np.testing.assert_array_equal(unpacked(str(columns["probe_hits"])), hits)
-    expected = binomtest(int(hits.sum()), 60).proportion_ci(method="wilson")
-    assert columns["probe_low"] == pytest.approx(100 * expected.low)
-    assert columns["probe_high"] == pytest.approx(100 * expected.high)
+def test_a_constant_embedding_has_a_row_without_warnings():
+    y = np.array([0] * 6 + [1] * 3 + [2] * 3)
+    scores = transferability(np.full((12, 5), 0.1), y)
+    assert set(scores) == (SCORES | PROBE) - {"within_over_between"}
+    assert scores["h_score"] == scores["transrate"] == 0
+    assert scores["rankme"] == pytest.approx(1, abs=1e-4)
+    assert scores["probe_accuracy"] == 50  # the largest class
+    assert set(transferability(np.zeros((12, 5)), y)) == (SCORES | PROBE) - {"within_over_between", "rankme"}
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e30, 1e99])
+def test_values_of_any_size_are_measured(scale):
+    Z, y = example(30, 5)
+    scores, expected = transferability(scale * Z, y), transferability(Z, y)
+    assert set(scores) == SCORES | PROBE
+    same = SCORES - {"transrate"}
+    assert {name: scores[name] for name in same} == pytest.approx({name: expected[name] for name in same}, rel=1e-6)
+
+
+@pytest.mark.parametrize("d", [1, 3, 40])
+def test_duplicates_strings_and_single_columns_are_measured(d):
+    Z, y = example(20, d)
+    twice = np.concatenate([Z, Z])
+    names = np.array(["ant", "bee", "cat", "dog"])[np.concatenate([y, y])]
+    scores = transferability(twice.astype(np.float32), names, image_ids=[f"{i}.png" for i in [*range(20)] * 2])
+    assert set(scores) == SCORES | PROBE
+    once = transferability(Z.astype(np.float32), y)
+    for name in ("rankme", "within_over_between", "transrate", "centre_accuracy"):
+        assert scores[name] == pytest.approx(once[name], rel=1e-4), name
+
+
+@pytest.mark.parametrize(
+    ("Z", "y", "images", "words"),
+    [
+        (np.zeros(4), [0, 0, 1, 1], None, "reshape"),
+        (np.full((4, 2), np.nan), [0, 0, 1, 1], None, "NaN"),
+        (np.zeros((4, 2)), [0, 1, 1], None, "3 entries"),
+        (np.zeros((4, 2)), [0, 0, 0, 0], None, "one class"),
+        (np.zeros((4, 2)), [0, 0, 1, 1], [0, 1], "image_ids has shape"),
+        (np.zeros((4, 2)), [0, 0, 1, 1], [0, 1, 1, 2], "different labels"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_line(Z, y, images, words):
+    with pytest.raises(ValueError, match=words) as refusal:
+        transferability(Z, y, image_ids=images)
+    assert "\n" not in str(refusal.value)
+    for accuracy in (centre_accuracy, neighbour_accuracy, probe_hits):
+        with pytest.raises(ValueError, match=words):
+            accuracy(Z, y, image_ids=images)
+    if images is None:
+        for score in (logme, h_score, transrate, within_over_between):
+            with pytest.raises(ValueError, match=words):
+                score(Z, y)
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, "many"])
+def test_a_number_of_neighbours_that_is_none_is_refused(k):
+    Z, y = example()
+    with pytest.raises(ValueError, match="whole number"):
+        neighbour_accuracy(Z, y, k=k)
+
+
+shapes = st.tuples(st.integers(12, 40), st.integers(1, 50), st.integers(0, 2**20))
+
+
+@GENTLE
+@given(shapes)
+def test_a_rotation_of_the_embedding_changes_no_score(shape):
+    n, d, seed = shape
+    Z, y = example(n, d, 3, seed=seed)
+    rotation = ortho_group.rvs(d, random_state=seed) if d > 1 else np.array([[-1.0]])
+    assert_agree(transferability(Z @ rotation, y), transferability(Z, y))
+
+
+@GENTLE
+@given(shapes)
+def test_the_order_of_the_rows_changes_no_score(shape):
+    n, d, seed = shape
+    Z, y = example(n, d, 3, seed=seed)
+    order = np.random.default_rng(seed).permutation(n)
+    before, after = transferability(Z, y), transferability(Z[order], y[order])
+    hits = unpacked(before["probe_hits"])[order]
+    assert_array_equal(unpacked(after["probe_hits"]), hits)
+    assert_agree(after, before)
+
+
+@GENTLE
+@given(shapes, st.floats(-20, 20))
+def test_the_scale_of_the_embedding_changes_transrate_alone_and_its_offset_logme_and_rankme(shape, power):
+    n, d, seed = shape
+    Z, y = example(n, d, 3, seed=seed)
+    before = transferability(Z, y)
+    assert_agree(transferability(10.0**power * Z, y), before, ("transrate",))
+    assert_agree(transferability(Z + 3, y), before, ("logme", "rankme"))
+
+
+def assert_agree(scores, expected, but=()):
+    """Equal up to rounding, the texts aside."""
+    numbers = {name: value for name, value in expected.items() if name not in but and not isinstance(value, str)}
+    assert {name: scores[name] for name in numbers} == pytest.approx(numbers, rel=1e-5, abs=1e-5)
+
+
+def test_no_score_warns_on_numbers_that_are_all_alike_but_one():
+    Z = np.zeros((12, 4))
+    Z[3, 2] = 1e90
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = transferability(Z, np.arange(12) % 3)
+    assert np.isfinite([value for value in scores.values() if not isinstance(value, str)]).all()
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_interval_is_wilsons(case: tuple[int, int]) -> None:
+def test_the_interval_is_wilsons(case):
     hits, n = case
     expected = binomtest(hits, n).proportion_ci(method="wilson")
     assert wilson_interval(hits, n) == pytest.approx((100 * expected.low, 100 * expected.high), abs=1e-9)
@@ -74,5 +424,5 @@ def test_the_interval_is_wilsons(case: tuple[int, int]) -> None:
 
 @settings(max_examples=50)
 @given(st.lists(st.booleans(), min_size=1, max_size=100))
-def test_hits_survive_being_packed(hits: list[bool]) -> None:
+def test_hits_survive_being_packed(hits):
     assert unpacked(packed(np.array(hits))).tolist() == hits

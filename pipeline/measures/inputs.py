@@ -94,6 +94,37 @@ def as_classes(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.in
     return classes
 
 
+def as_images(image_ids: ArrayLike | None, classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the images of the samples by their first appearance, int64 [n].
+
+    Parameters
+    ----------
+    image_ids : [n] or None
+        Repeats of an image share an id; with None every sample is an image of its own.
+    classes : int64 [n]
+        The class of each sample.
+
+    Raises
+    ------
+    ValueError
+        If there are not n ids, or the repeats of an image are of different classes.
+    """
+    if image_ids is None:
+        return np.arange(len(classes))
+    ids = as_array(image_ids, "image_ids")
+    if ids.shape != classes.shape:
+        raise ValueError(
+            f"image_ids has shape {list(ids.shape)} but the embedding has {len(classes)} rows; pass one for each row"
+        )
+    images = order_of_appearance(ids)
+    _, first = np.unique(images, return_index=True)
+    differs = classes != classes[first][images]
+    if differs.any():
+        image = ids[differs.argmax()]
+        raise ValueError(f"the repeats of image {image} bear different labels; give each image one label or its own id")
+    return images
+
+
 def order_of_appearance(values: NDArray[Any]) -> NDArray[np.int64]:
     """Number the distinct values, [n], by their first appearance: int64 [n]."""
     numbers: dict[Any, int] = {}

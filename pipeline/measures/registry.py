@@ -14,14 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.measures.entropy import binned_entropy, spectrum_entropy
 from pipeline.measures.inputs import (
-    as_array,
     as_classes,
     as_count,
     as_embedding,
+    as_images,
     as_seed,
     as_sigma,
     as_time,
-    order_of_appearance,
 )
 from pipeline.measures.mutual_information import (
     binned_entropies,
@@ -34,12 +33,16 @@ from pipeline.measures.spectrum import diffusion_eigenvalues, gaussian_kernel, s
 
 @dataclass(frozen=True)
 class Measure:
-    """A column that the measures fill: its name, a title for plots, its unit ("bits", "flag", "") and its meaning."""
+    """A column that the measures fill: its name, a title for plots, its unit, its meaning, and which end is good.
+
+    The unit is "bits", "nats", "%", "flag" or "".
+    """
 
     name: str
     title: str
     unit: str
     meaning: str
+    lower_is_better: bool = False
 
 
 DIAGNOSTICS: tuple[Measure, ...] = (
@@ -74,11 +77,35 @@ MEASURES: tuple[Measure, ...] = (
 )  # fmt: skip
 
 COMPARISONS: tuple[Measure, ...] = (
+    Measure("logme", "LogME", "nats", "Greatest log evidence of a Bayesian linear regression of the labels, a sample."),
     Measure(
-        "probe_accuracy", "Linear probe", "%", "Cross-validated accuracy of a linear probe on the embedding, by image."
+        "h_score", "H-score", "",
+        "Variance of the class means over the embedding's, summed over directions; shrunk as by Ledoit and Wolf.",
     ),
-)
-"""What one would use instead of the measures; `pipeline.measures.transferability` computes it."""
+    Measure(
+        "transrate", "TransRate", "nats",
+        "Coding rate of the embedding less that of its classes, at a distortion of 1e-4; depends on the scale.",
+    ),
+    Measure("rankme", "RankMe", "", "Smooth rank: exp of the entropy of the embedding's singular values; no labels."),
+    Measure(
+        "centre_accuracy", "Nearest centre", "%",
+        "Accuracy of the nearest class centre, each image left out of its own, by image.",
+    ),
+    Measure(
+        "neighbour_accuracy", "10 nearest neighbours", "%",
+        "Accuracy of a vote of the 10 nearest samples of other images, by image.",
+    ),
+    Measure(
+        "probe_accuracy", "Linear probe", "%",
+        "Accuracy of a linear probe (a ridge classifier) on the embedding, each image left out in turn.",
+    ),
+    Measure(
+        "within_over_between", "Within / between", "",
+        "Variance within classes over variance between them (neural collapse's NC1, traces); lower is better.",
+        lower_is_better=True,
+    ),
+)  # fmt: skip
+"""What one would use instead of the measures; `pipeline.measures.transferability` computes them."""
 
 SATURATION = 0.1
 """Bits: an entropy this near to 0 or to log2 n says nothing of the embedding."""
@@ -157,7 +184,7 @@ def measure_all(
         "cse_z": binned_entropy(Z, bins),
     }
     if classes is not None:
-        images = np.arange(n) if image_ids is None else _as_images(image_ids, classes)
+        images = as_images(image_ids, classes)
         permuted = _permuted_over_images(classes, images, null_permutations, seed)
         null = [mutual_information(shuffled, spectral, spectral_random) for shuffled in permuted]
         values["dsmi_z_y"] = mutual_information(classes, spectral, spectral_random)
@@ -167,22 +194,6 @@ def measure_all(
         values["dsmi_z_x"] = mutual_information(clusters, spectral, spectral_random)
         values["csmi_z_x"] = mutual_information(clusters, binned, binned_random)
     return values
-
-
-def _as_images(image_ids: ArrayLike, classes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number the images, int64 [n]; the repeats of each must be of one class."""
-    ids = as_array(image_ids, "image_ids")
-    if ids.shape != classes.shape:
-        raise ValueError(
-            f"image_ids has shape {list(ids.shape)} but the embedding has {len(classes)} rows; pass one for each row"
-        )
-    images = order_of_appearance(ids)
-    _, first = np.unique(images, return_index=True)
-    differs = classes != classes[first][images]
-    if differs.any():
-        image = ids[differs.argmax()]
-        raise ValueError(f"the repeats of image {image} bear different labels; give each image one label or its own id")
-    return images
 
 
 def _permuted_over_images(
@@ -248,7 +259,7 @@ def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
     module_name, colon, name = spec.partition(":")
     if not (colon and name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))):
         raise ValueError(f"measure {spec!r}: write it as package.module:function")
-    if name in taken or name in {measure.name for measure in (*DIAGNOSTICS, *MEASURES)}:
+    if name in taken or name in {measure.name for measure in (*DIAGNOSTICS, *MEASURES, *COMPARISONS)}:
         raise ValueError(f"measure {spec!r}: the column {name!r} exists already; rename the function")
     module = _import(module_name, spec)
     if not hasattr(module, name):

@@ -1,29 +1,37 @@
-"""How well a simple classifier on the embedding does: what one asks before choosing a pretrained model."""
+"""Scores that say without training how well an embedding will serve: what one would use instead of the measures.
 
-import warnings
+All are pure functions of arrays. Repeats of an image count as samples of their own, but in the accuracies, which
+leave them out together.
+"""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.measures.inputs import as_classes, as_embedding, as_seed, order_of_appearance
+from pipeline.measures.decomposition import Decomposition, centred, decomposed, group_sums, scaled
+from pipeline.measures.inputs import as_classes, as_embedding, as_images
+from pipeline.measures.probe import (
+    NEIGHBOURS,
+    SingleImageError,
+    centre_hits,
+    neighbour_hits,
+    packed,
+    percent,
+    require_two_images,
+    ridge_hits,
+    wilson_interval,
+)
+from pipeline.measures.spectrum import squared_distances
 
-FOLDS = 5
-ALPHAS = (1.0, 10.0, 100.0, 1e3, 1e4)
-Z95 = 1.959963984540054  # the normal quantile of a two-sided 95% interval
+TRANSRATE_EPSILON = 1e-4  # the paper's distortion, in squared units of the embedding
+RANKME_EPSILON = 1e-7  # the paper's, added to each share
+ROUNDING = float(np.finfo(np.float64).eps)
+RATIOS = np.logspace(-9, 9, 19)  # LogME's alpha / beta, in units of the mean squared singular value
+ITERATIONS = 1000
+TOLERANCE = 1e-6  # of the logarithm of alpha / beta, at whose optimum the evidence is flat
 
 
-class SingleImageError(ValueError):
-    """A class with one image cannot be cross-validated."""
-
-
-def probe_hits(
-    Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None, seed: int = 0
-) -> NDArray[np.bool_]:
-    """Whether a linear probe that has not seen an image classifies it right.
-
-    A ridge classifier on standardised features, cross-validated in 5 folds (fewer when a class has fewer images);
-    folds are stratified by class over images, so the repeats of an image stay together. The penalty is chosen inside
-    each fold.
+def transferability(Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None) -> dict[str, float | str]:
+    """Every score of an embedding by its column's name; distances and decompositions are computed once and shared.
 
     Parameters
     ----------
@@ -33,81 +41,274 @@ def probe_hits(
         The class of each sample.
     image_ids : [n], optional
         The image of each sample; by default every sample is an image of its own.
-    seed : int
-        Seed of the folds.
 
     Returns
     -------
-    bool [m]
-        One entry an image, in the order in which images first appear: most of its repeats are classified right.
+    dict
+        ``logme`` and ``transrate`` in nats, ``h_score``, ``rankme`` and ``within_over_between`` plain numbers,
+        ``centre_accuracy``, ``neighbour_accuracy`` and ``probe_accuracy`` in percent, the latter with its interval
+        ``probe_low``, ``probe_high`` and with ``probe_hits``. What is undefined for the embedding is left out; so are
+        the accuracies when a class has a single image.
 
     Raises
     ------
     ValueError
-        As the other measures; also if a class has a single image, for then no fold can hold it out and know it.
+        As the other measures.
+    """
+    embedding = as_embedding(Z)
+    classes = as_classes(labels, len(embedding))
+    images = as_images(image_ids, classes)
+    d = embedding.shape[1]
+    uncentred = decomposed(scaled(embedding)[0])
+    values, exponent = centred(embedding)
+    decomposition = decomposed(values)
+    scores: dict[str, float] = {
+        "logme": _logme(uncentred, classes),
+        "h_score": _h_score(decomposition, d, classes),
+        "transrate": _transrate(values, decomposition, classes, exponent),
+        "rankme": _rankme(uncentred, min(embedding.shape)),
+    }
+    hits: dict[str, float | str] = {}
+    try:
+        require_two_images(classes, images)
+    except SingleImageError:
+        pass
+    else:
+        scores["centre_accuracy"] = percent(centre_hits(values, classes, images))
+        scores["neighbour_accuracy"] = percent(neighbour_hits(squared_distances(values), classes, images, NEIGHBOURS))
+        right = ridge_hits(decomposition, d, classes, images)
+        scores["probe_accuracy"] = percent(right)
+        low, high = wilson_interval(int(right.sum()), len(right))
+        hits = {"probe_low": low, "probe_high": high, "probe_hits": packed(right)}
+    scores["within_over_between"] = _within_over_between(values, classes)
+    return {name: score for name, score in scores.items() if np.isfinite(score)} | hits
+
+
+def logme(Z: ArrayLike, labels: ArrayLike) -> float:
+    """LogME: the maximised log evidence of Bayesian linear regression on the embedding, a mean over classes.
+
+    For a class's one-hot column y, weights w ~ N(0, 1 / alpha) and y ~ N(Z w, 1 / beta), so that
+    y ~ N(0, 1 / beta + Z Z^T / alpha); no intercept, features as they are. MacKay's fixed point of alpha and beta
+    (which depends on alpha / beta only) starts from the best of a grid, so that it does not end on a lesser maximum.
+
+    Parameters
+    ----------
+    Z : real [n, d]
+        The embedding, one row a sample.
+    labels : [n] or [n, 1]
+        The class of each sample.
+
+    Returns
+    -------
+    float
+        Nats a sample, for a density: of any sign. An embedding of rank below n that fits a column exactly has no
+        greatest evidence: alpha / beta stays above 1e-9 times the mean squared singular value.
+
+    Raises
+    ------
+    ValueError
+        As the other measures.
 
     References
     ----------
-    scikit-learn's ``RidgeClassifierCV`` and ``StratifiedKFold``.
+    You et al., LogME, ICML 2021 (arXiv 2102.11005); You et al., JMLR 23 (2022), for the convergence.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import RidgeClassifierCV
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    Z = as_embedding(Z)
-    classes = as_classes(labels, len(Z))
-    images = np.arange(len(Z)) if image_ids is None else order_of_appearance(np.asarray(image_ids))
-    _, first = np.unique(images, return_index=True)
-    fewest = int(np.bincount(classes[first]).min())
-    if fewest < 2:
-        raise SingleImageError("a class has a single image, which no fold can hold out and know; give each two or more")
-    over_images = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=as_seed(seed)).split(
-        first, classes[first]
-    )
-    folds = [
-        (np.flatnonzero(np.isin(images, train)), np.flatnonzero(np.isin(images, test))) for train, test in over_images
-    ]
-    probe = make_pipeline(StandardScaler(), RidgeClassifierCV(ALPHAS))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.filterwarnings("ignore", message="Singular matrix|Ill-conditioned matrix")
-        predicted = cross_val_predict(probe, Z, classes, cv=folds)
-    right = np.bincount(images, weights=predicted == classes)
-    return right > np.bincount(images) / 2
+    embedding = as_embedding(Z)
+    return _logme(decomposed(scaled(embedding)[0]), as_classes(labels, len(embedding)))
 
 
-def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """The 95% interval of a share, each limit in percent (Wilson, 1927)."""
-    share, z2 = hits / n, Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return 100 * float(centre - half), 100 * float(centre + half)
+def h_score(Z: ArrayLike, labels: ArrayLike) -> float:
+    """The H-score, regularised: tr(S_a^-1 (1 - a) B), 0 to the number of classes less one.
 
+    B is the covariance of the samples' class means, S_a = (1 - a) S + a tr(S) / d the covariance of the embedding,
+    shrunk by Ledoit and Wolf's coefficient a, without which it has no inverse where n < d. Both divide by n.
 
-def probe_columns(
-    Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None, seed: int = 0
-) -> dict[str, float | str]:
-    """The probe's columns of a row: ``probe_accuracy`` with its interval (percent), and ``probe_hits``.
+    Parameters
+    ----------
+    Z, labels
+        As for ``logme``.
 
-    Empty when a class has a single image.
+    Returns
+    -------
+    float
+        A plain number; 0 for a constant embedding.
+
+    Raises
+    ------
+    ValueError
+        As the other measures.
+
+    References
+    ----------
+    Bao et al., ICIP 2019; Ibrahim et al., arXiv 2110.06893, for the shrinkage; scikit-learn's ``LedoitWolf``.
     """
-    try:
-        hits = probe_hits(Z, labels, image_ids=image_ids, seed=seed)
-    except SingleImageError:
-        return {}
-    low, high = wilson_interval(int(hits.sum()), len(hits))
-    accuracy = 100 * float(hits.mean())
-    return {"probe_accuracy": accuracy, "probe_low": low, "probe_high": high, "probe_hits": packed(hits)}
+    embedding = as_embedding(Z)
+    classes = as_classes(labels, len(embedding))
+    return _h_score(decomposed(centred(embedding)[0]), embedding.shape[1], classes)
 
 
-def packed(hits: NDArray[np.bool_]) -> str:
-    """Hits as text: their number, then their bits as hexadecimal digits."""
-    return f"{len(hits)}:{np.packbits(hits).tobytes().hex()}"
+def transrate(Z: ArrayLike, labels: ArrayLike) -> float:
+    """TransRate: the coding rate of the embedding less the mean one of its classes, R(Z) - sum n_c / n R(Z_c).
+
+    R(Z) = 1/2 log det(1 + Z^T Z / (n 1e-4)), Z centred once over all samples. It is the paper's, which weights
+    classes alike in its listing; here they weigh by their size, so that it is never negative. It depends on the scale
+    of the embedding.
+
+    Parameters
+    ----------
+    Z, labels
+        As for ``logme``.
+
+    Returns
+    -------
+    float
+        Nats.
+
+    Raises
+    ------
+    ValueError
+        As the other measures.
+
+    References
+    ----------
+    Huang et al., Frustratingly easy transferability estimation, ICML 2022 (arXiv 2106.09362).
+    """
+    embedding = as_embedding(Z)
+    values, exponent = centred(embedding)
+    return _transrate(values, decomposed(values), as_classes(labels, len(embedding)), exponent)
 
 
-def unpacked(text: str) -> NDArray[np.bool_]:
-    """The hits that ``packed`` wrote."""
-    count, digits = text.split(":")
-    return np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8), count=int(count)).astype(bool)
+def rankme(Z: ArrayLike) -> float:
+    """RankMe, a smooth rank: exp of the entropy of the singular values' shares, p = s / sum(s) + 1e-7.
+
+    Parameters
+    ----------
+    Z : real [n, d]
+        The embedding, one row a sample, not centred.
+
+    Returns
+    -------
+    float
+        About 1 to min(n, d), a plain number; NaN for an embedding of zeros.
+
+    Raises
+    ------
+    ValueError
+        As the other measures.
+
+    References
+    ----------
+    Garrido et al., RankMe, ICML 2023 (arXiv 2210.02885).
+    """
+    embedding = as_embedding(Z)
+    return _rankme(decomposed(scaled(embedding)[0]), min(embedding.shape))
+
+
+def within_over_between(Z: ArrayLike, labels: ArrayLike) -> float:
+    """Variance within classes over variance between them, tr(S_W) / tr(S_B): lower is better.
+
+    Neural collapse drives it to 0: it is NC1 in its trace form, the paper's being tr(S_W S_B^+) / classes. S_B weights
+    a class by its size, so that tr(S_W) + tr(S_B) is the variance.
+
+    Parameters
+    ----------
+    Z, labels
+        As for ``logme``.
+
+    Returns
+    -------
+    float
+        A plain number; NaN where all class means coincide.
+
+    Raises
+    ------
+    ValueError
+        As the other measures.
+
+    References
+    ----------
+    Papyan, Han and Donoho, PNAS 117 (2020), NC1.
+    """
+    embedding = as_embedding(Z)
+    return _within_over_between(centred(embedding)[0], as_classes(labels, len(embedding)))
+
+
+def _logme(decomposition: Decomposition, classes: NDArray[np.int64]) -> float:
+    U, squares = decomposition.vectors, decomposition.squares
+    n, rank = U.shape
+    sizes = np.bincount(classes).astype(np.float64)  # |y|^2 of the one-hot columns
+    if rank == 0:
+        return float(np.mean(-(np.log(2 * np.pi * sizes / n) + 1) / 2))
+    projected = group_sums(U, classes) ** 2  # [classes, rank]
+    outside = np.maximum(sizes - projected.sum(axis=1), 0)
+
+    # The evidence a sample at the ratio alpha / beta, with the best beta = n / misfit for that ratio.
+    def evidence(ratio: NDArray[np.float64], misfit: NDArray[np.float64]) -> NDArray[np.float64]:
+        volume = np.log1p(squares / ratio[:, None]).sum(axis=1)
+        return -(np.log(2 * np.pi * misfit / n) + 1 + volume / n) / 2
+
+    starts = squares.mean() * RATIOS
+    misfits = outside + (starts[:, None] / (starts[:, None] + squares)) @ projected.T  # [starts, classes]
+    ratios = starts[np.stack([evidence(starts, misfit) for misfit in misfits.T]).argmax(axis=1)]
+    moving = np.arange(len(sizes))
+    for _ in range(ITERATIONS):
+        ratio, within = ratios[moving, None], projected[moving]
+        gamma = (squares / (squares + ratio)).sum(axis=1)
+        free = n - rank + (ratio / (squares + ratio)).sum(axis=1)  # n - gamma, without cancellation
+        weights = (squares * within / (squares + ratio) ** 2).sum(axis=1)  # |w|^2
+        residual = outside[moving] + (within * (ratio / (squares + ratio)) ** 2).sum(axis=1)
+        with np.errstate(divide="ignore"):  # no weight: alpha is infinite
+            new = np.clip(gamma * residual / (weights * free), starts[0], starts[-1])
+        ratios[moving] = new
+        moving = moving[np.abs(np.log(new / ratio[:, 0])) > TOLERANCE]
+        if not len(moving):
+            break
+    misfit = outside + (projected * (ratios[:, None] / (squares + ratios[:, None]))).sum(axis=1)
+    return float(evidence(ratios, misfit).mean())
+
+
+def _h_score(decomposition: Decomposition, d: int, classes: NDArray[np.int64]) -> float:
+    U = decomposition.vectors
+    n = len(U)
+    variances = decomposition.squares / n
+    if not len(variances):
+        return 0.0
+    mean = variances.sum() / d
+    spread = (variances**2).sum() / d - mean**2
+    square_norms = (U * U) @ decomposition.squares
+    noise = ((square_norms**2).sum() / n - (variances**2).sum()) / (n * d)
+    shrinkage = 0.0 if spread <= ROUNDING * mean**2 else float(np.clip(noise / spread, 0, 1))
+    between = (group_sums(U, classes) ** 2 / np.bincount(classes)[:, None]).sum(axis=0)
+    shrunk = (1 - shrinkage) * variances
+    return float((shrunk * between / (shrunk + shrinkage * mean)).sum())
+
+
+def _transrate(
+    values: NDArray[np.float64], decomposition: Decomposition, classes: NDArray[np.int64], exponent: int
+) -> float:
+    def rate(squares: NDArray[np.float64], n: int) -> float:
+        return float(np.log1p(np.ldexp(np.maximum(squares, 0) / (n * TRANSRATE_EPSILON), 2 * exponent)).sum() / 2)
+
+    conditional = 0.0
+    for of_class in range(int(classes.max()) + 1):
+        rows = values[classes == of_class]
+        gram = rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows
+        conditional += len(rows) / len(values) * rate(np.linalg.eigvalsh(gram), len(rows))
+    return rate(decomposition.squares, len(values)) - conditional
+
+
+def _rankme(decomposition: Decomposition, size: int) -> float:
+    singular = np.zeros(size)
+    singular[: len(decomposition.squares)] = np.sqrt(decomposition.squares)
+    if not singular.any():
+        return float("nan")
+    shares = singular / singular.sum() + RANKME_EPSILON
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def _within_over_between(values: NDArray[np.float64], classes: NDArray[np.int64]) -> float:
+    sizes = np.bincount(classes)
+    means = group_sums(values, classes) / sizes[:, None]
+    within = float(((values - means[classes]) ** 2).sum())
+    between = float((sizes * (means**2).sum(axis=1)).sum())
+    return within / between if between > ROUNDING * (within + between) else float("nan")

@@ -1,0 +1,236 @@
+"""How well simple classifiers on the embedding do with an image that they have not seen.
+
+Each leaves one image out, all its repeats together, in closed form: nothing is drawn at random, and no fold is fitted.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pipeline.measures.decomposition import Decomposition, centred, decomposed, group_sums
+from pipeline.measures.inputs import as_classes, as_count, as_embedding, as_images
+from pipeline.measures.spectrum import squared_distances
+
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
+"""The probe's choice of penalties, in units of the mean of the min(n, d) eigenvalues of the features' scatter.
+
+Greater ones leave an embedding without signal the intercept only, which without an image speaks against its class: the
+accuracy of noise would be 0 rather than chance.
+"""
+
+NEIGHBOURS = 10
+Z95 = 1.959963984540054  # the normal quantile of a two-sided 95% interval
+
+
+class SingleImageError(ValueError):
+    """A class with one image cannot be recognised without it."""
+
+
+def centre_accuracy(Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None) -> float:
+    """Share of images that the nearest class centre (Euclidean) recognises.
+
+    A class's centre is the mean of its rows; those of the image in question, all its repeats, do not enter it. An
+    image is recognised if most of its repeats are; of two equally near classes the one that appears first is taken.
+
+    Parameters
+    ----------
+    Z : real [n, d]
+        The embedding, one row a sample.
+    labels : [n] or [n, 1]
+        The class of each sample.
+    image_ids : [n], optional
+        The image of each sample; by default every sample is an image of its own.
+
+    Returns
+    -------
+    float
+        Percent of the images.
+
+    Raises
+    ------
+    ValueError
+        As the other measures; also if a class has a single image, for without it the class is unknown.
+
+    References
+    ----------
+    scikit-learn's ``NearestCentroid``.
+    """
+    embedding, classes, images = _samples(Z, labels, image_ids)
+    return percent(centre_hits(centred(embedding)[0], classes, images))
+
+
+def neighbour_accuracy(
+    Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None, k: int = NEIGHBOURS
+) -> float:
+    """Share of images that the k nearest samples of other images (Euclidean) recognise by a majority vote.
+
+    A tie goes to the class of the nearest sample among the tied. With fewer than k samples of other images, all vote.
+
+    Parameters
+    ----------
+    Z, labels, image_ids
+        As for ``centre_accuracy``.
+    k : int
+        Number of neighbours.
+
+    Returns
+    -------
+    float
+        Percent of the images.
+
+    Raises
+    ------
+    ValueError
+        As ``centre_accuracy``; also if k is no whole number above 0.
+
+    References
+    ----------
+    scikit-learn's ``KNeighborsClassifier``, but for its ties.
+    """
+    embedding, classes, images = _samples(Z, labels, image_ids)
+    k = as_count(k, "k")
+    return percent(neighbour_hits(squared_distances(centred(embedding)[0]), classes, images, k))
+
+
+def probe_hits(Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None) -> NDArray[np.bool_]:
+    """Whether a linear probe that has not seen an image classifies it right.
+
+    A ridge classifier: least squares on targets of 1 for the class and -1 for the others, with an intercept and a
+    penalty on the squared weights. The features are centred and share one scale, none is standardised by itself. The
+    penalty is the one of ``PENALTIES`` with the least squared error over images left out; it is one for all classes
+    and images, so it has seen each image, but it is one number of six.
+
+    Parameters
+    ----------
+    Z, labels, image_ids
+        As for ``centre_accuracy``.
+
+    Returns
+    -------
+    bool [m]
+        One entry an image, in the order in which images first appear: most of its repeats are classified right.
+
+    Raises
+    ------
+    ValueError
+        As ``centre_accuracy``.
+
+    References
+    ----------
+    scikit-learn's ``RidgeClassifier``, refitted without each image; the closed form is Allen's PRESS (1974), for rows
+    that are left out together: y - yhat without them = (1 - H_II)^-1 (y_I - yhat_I), H the hat matrix.
+    """
+    embedding, classes, images = _samples(Z, labels, image_ids)
+    return ridge_hits(decomposed(centred(embedding)[0]), embedding.shape[1], classes, images)
+
+
+def require_two_images(classes: NDArray[np.int64], images: NDArray[np.int64]) -> None:
+    """Refuse a class with a single image.
+
+    Raises
+    ------
+    SingleImageError
+        If there is one.
+    """
+    _, first = np.unique(images, return_index=True)
+    if np.bincount(classes[first]).min() < 2:
+        raise SingleImageError(
+            "a class has a single image, and is unknown when that is left out; give each class two or more"
+        )
+
+
+def centre_hits(
+    values: NDArray[np.float64], classes: NDArray[np.int64], images: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether each image is nearest to its class's centre, bool [m], from the centred embedding [n, d]."""
+    sums, sizes = group_sums(values, classes), np.bincount(classes)
+    centres = sums / sizes[:, None]
+    _, first = np.unique(images, return_index=True)
+    own = classes[first]  # the class of each image
+    without = (sums[own] - group_sums(values, images)) / (sizes[own] - np.bincount(images))[:, None]
+    # Squared distances less |z|^2, which all classes share.
+    distances = np.einsum("cd,cd->c", centres, centres) - 2 * values @ centres.T
+    to_own = np.einsum("md,md->m", without, without)[images] - 2 * np.einsum("nd,nd->n", values, without[images])
+    distances[np.arange(len(values)), classes] = to_own
+    return _most_repeats(distances.argmin(axis=1) == classes, images)
+
+
+def neighbour_hits(
+    squares: NDArray[np.float64], classes: NDArray[np.int64], images: NDArray[np.int64], k: int
+) -> NDArray[np.bool_]:
+    """Whether the neighbours of each image vote for its class, bool [m], from the squared distances [n, n]."""
+    others = np.where(images[:, None] == images, np.inf, squares)
+    k = min(k, len(squares) - 1)
+    nearest = np.sort(np.argpartition(others, k - 1, axis=1)[:, :k], axis=1)
+    distances = np.take_along_axis(others, nearest, axis=1)
+    order = np.argsort(distances, axis=1, kind="stable")
+    votes_for = np.take_along_axis(classes[nearest], order, axis=1)
+    votes = np.isfinite(np.take_along_axis(distances, order, axis=1))  # the image's own repeats have none
+    agreeing = ((votes_for[:, :, None] == votes_for[:, None, :]) & votes[:, None, :]).sum(axis=2)
+    elected = np.where(votes, agreeing, 0).argmax(axis=1)  # the first, so the nearest, of those with most votes
+    predicted = np.take_along_axis(votes_for, elected[:, None], axis=1)[:, 0]
+    return _most_repeats(predicted == classes, images)
+
+
+def ridge_hits(
+    decomposition: Decomposition, d: int, classes: NDArray[np.int64], images: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether the probe classifies each image right, bool [m], from the decomposition of the centred embedding."""
+    U, squares = decomposition.vectors, decomposition.squares
+    n, sizes = len(classes), np.bincount(classes)
+    targets = np.where(classes[:, None] == np.arange(len(sizes)), 1.0, -1.0)
+    projected = 2 * group_sums(U, classes).T  # of the targets; the -1 of every row is orthogonal to U
+    by_image, repeats = np.argsort(images, kind="stable"), np.bincount(images)
+    # Images with equally many repeats are solved together: their rows [m, r] and these rows of U [m, r, rank].
+    blocks = [by_image[(repeats == r)[images[by_image]]].reshape(-1, r) for r in np.unique(repeats)]
+    vectors = [U[rows] for rows in blocks]
+    least, predicted = np.inf, classes
+    for penalty in np.array(PENALTIES) * squares.sum() / min(n, d):
+        shrunk = squares / (squares + penalty)
+        residuals = targets - (2 * sizes / n - 1) - U @ (shrunk[:, None] * projected)
+        for rows, of_rows in zip(blocks, vectors, strict=True):
+            hat = 1 / n + (of_rows * shrunk) @ of_rows.transpose(0, 2, 1)
+            residuals[rows] = np.linalg.solve(np.eye(rows.shape[1]) - hat, residuals[rows])
+        error = float(np.einsum("nc,nc->", residuals, residuals))
+        if error < least:
+            least, predicted = error, (targets - residuals).argmax(axis=1)
+    return _most_repeats(predicted == classes, images)
+
+
+def percent(hits: NDArray[np.bool_]) -> float:
+    """The share of hits, in percent."""
+    return 100 * float(hits.mean())
+
+
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+    """The 95% interval of a share, each limit in percent (Wilson, 1927)."""
+    share, z2 = hits / n, Z95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, 100 * float(centre - half)), min(100.0, 100 * float(centre + half))
+
+
+def packed(hits: NDArray[np.bool_]) -> str:
+    """Hits as text: their number, then their bits as hexadecimal digits."""
+    return f"{len(hits)}:{np.packbits(hits).tobytes().hex()}"
+
+
+def unpacked(text: str) -> NDArray[np.bool_]:
+    """The hits that ``packed`` wrote."""
+    count, digits = text.split(":")
+    return np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8), count=int(count)).astype(bool)
+
+
+def _samples(
+    Z: ArrayLike, labels: ArrayLike, image_ids: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """The validated embedding [n, d], its classes [n] and its images [n], two or more in each class."""
+    embedding = as_embedding(Z)
+    classes = as_classes(labels, len(embedding))
+    images = as_images(image_ids, classes)
+    require_two_images(classes, images)
+    return embedding, classes, images
+
+
+def _most_repeats(right: NDArray[np.bool_], images: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether most of the rows of each image are right, bool [m]."""
+    return np.bincount(images, weights=right) > np.bincount(images) / 2

@@ -1,0 +1,317 @@
+"""Correlations of scores and accuracies, with intervals that know that relatives are not independent."""
+
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from reports import resampling
+from reports.sample import (
+    PRIMARY_MEASURE,
+    PRIMARY_TARGET,
+    SAME_EVIDENCE,
+    effective_number,
+    families_of,
+    groups_of,
+    scores_of,
+    sign_of,
+    succeeded,
+    targets_of,
+    values,
+)
+
+LEVEL = 0.95
+RESAMPLES = 2000
+# Weighted Kendall is computed resample by resample, 6 ms each for a thousand rows.
+WEIGHTED_KENDALL_RESAMPLES = 100
+MIN_ROWS = 3
+# Resampling fewer families mostly repeats the data, and says nothing of others.
+MIN_UNITS = 5
+# A column that moves less than this is constant up to rounding.
+MIN_RANGE = 1e-9
+# This near to 1, Fisher's transformation is infinite up to rounding.
+NEARLY_ONE = 1 - 1e-12
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A coefficient with its uncertainty.
+
+    ``ci`` and ``p_families`` come from resampling families; ``p`` and ``ci_rows`` assume independent rows.
+    ``p_holm`` is ``p_families`` after Holm's correction over all exploratory pairs.
+    """
+
+    value: float | None = None
+    p: float | None = None
+    ci: tuple[float, float] | None = None
+    p_families: float | None = None
+    ci_rows: tuple[float, float] | None = None
+    p_holm: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Four coefficients of one score and one target over n rows of so many families; ``effective`` is Kish's number."""
+
+    n: int
+    units: int
+    effective: float
+    pearson: Estimate
+    spearman: Estimate
+    kendall: Estimate
+    weighted_kendall: Estimate
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better a score's Spearman correlation is than the reference's, on the same rows and resamples."""
+
+    n: int
+    value: float | None = None
+    ci: tuple[float, float] | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    reason: str | None = None
+
+
+@dataclass
+class Bootstraps:
+    """The resamples of each set of rows with the same families, made once."""
+
+    resamples: int = RESAMPLES
+    weighted_kendall_resamples: int = WEIGHTED_KENDALL_RESAMPLES
+    seed: int = 0
+    _made: dict[bytes, resampling.Resamples] = field(default_factory=dict)
+
+    def of(self, unit: np.ndarray) -> resampling.Resamples:
+        """The resamples of rows whose units these numbers are, [n]."""
+        key = unit.tobytes()
+        if key not in self._made:
+            if len(self._made) >= 2:  # families and rows of one sample; each holds hundreds of megabytes
+                self._made.pop(next(iter(self._made)))
+            self._made[key] = resampling.Resamples(unit, self.resamples, self.seed)
+        return self._made[key]
+
+
+def correlate(
+    x: np.ndarray,
+    y: np.ndarray,
+    families: Sequence[Hashable] | np.ndarray | pd.Series,
+    bootstraps: Bootstraps | None = None,
+    *,
+    full: bool = True,
+) -> Correlation:
+    """Four correlation coefficients with intervals from a bootstrap over families.
+
+    The interval is symmetric in Fisher's transformation: standard error from the resamples, Student's t with one degree
+    of freedom less than the effective number of families. With few, unequal families percentiles are too short.
+
+    Parameters
+    ----------
+    x, y
+        Numbers [n]; pairs with a NaN are left out.
+    families
+        Each row's family [n]: rows of one family are drawn together.
+    full
+        Whether to add the interval over rows, and those of both Kendalls, which take the most time.
+
+    Returns
+    -------
+    Correlation
+        Fewer than three pairs, or a constant x or y, give None and a reason.
+
+    References
+    ----------
+    Field and Welsh (2007), Bootstrapping clustered data. Vigna (2015), A weighted correlation index for rankings
+    with ties. Kish (1965), Survey sampling.
+    """
+    bootstraps = bootstraps or Bootstraps()
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    unit = pd.factorize(np.asarray(families, dtype=object)[known])[0]
+    n, units, effective = len(x), int(unit.max(initial=-1)) + 1, effective_number(unit)
+    reason = why_undefined(x, y)
+    if reason:
+        return Correlation(n, units, effective, *[Estimate(reason=reason)] * 4)
+    # Squares of huge numbers overflow; a power of two changes no digit, and no coefficient sees it.
+    x, y = (np.ldexp(v, -np.frexp(np.abs(v).max())[1]) for v in (x, y))
+    over_families = bootstraps.of(unit)
+    counts = over_families.counts
+    few = counts[: bootstraps.weighted_kendall_resamples]
+
+    def estimate(result: Any, resampled: Callable[[], np.ndarray] | None) -> Estimate:
+        value, p = _finite(result.statistic), _finite(result.pvalue)
+        if units < MIN_UNITS:
+            return Estimate(value, p, reason=f"no interval: {units} independent units, fewer than {MIN_UNITS}")
+        if resampled is None:
+            return Estimate(value, p, reason="no interval: computed for the first accuracy only")
+        ci, clustered, why = interval(value, resampled(), effective, n)
+        return Estimate(value, p, ci, clustered, reason=why)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = Correlation(
+            n,
+            units,
+            effective,
+            estimate(stats.pearsonr(x, y), lambda: over_families.pearson(x, y)),
+            estimate(stats.spearmanr(x, y), lambda: over_families.spearman(x, y)),
+            estimate(stats.kendalltau(x, y), (lambda: resampling.kendall(x, y, counts, unit)) if full else None),
+            estimate(
+                stats.weightedtau(x, y),
+                (lambda: resampling.weighted_kendall(x, y, few, unit)) if full else None,
+            ),
+        )
+        if not full or n < MIN_UNITS:
+            return found
+        over_rows = bootstraps.of(np.arange(n))
+        rows_ci = {
+            "pearson": interval(found.pearson.value, over_rows.pearson(x, y), n, n)[0],
+            "spearman": interval(found.spearman.value, over_rows.spearman(x, y), n, n)[0],
+        }
+    return replace(found, **{name: replace(getattr(found, name), ci_rows=ci) for name, ci in rows_ci.items()})
+
+
+def correlations(
+    rows: pd.DataFrame, bootstraps: Bootstraps, families: pd.Series | None = None, *, full: bool = True
+) -> dict[str, dict[str, Correlation]]:
+    """Every score against every target over the measured rows, whose ``families`` are their own if not given.
+
+    ``full`` as for `correlate`, for the first target.
+    """
+    rows = succeeded(rows)
+    families = families_of(rows)[1] if families is None else families
+    targets, scores = targets_of(rows), scores_of(rows)
+    found: dict[str, dict[str, Correlation]] = {score: {} for score in scores}
+    alike: dict[bytes, list[str]] = {}
+    for target in targets:  # those that are known for the same rows share their resamples
+        alike.setdefault(np.isfinite(values(rows, target)).tobytes(), []).append(target)
+    for together in alike.values():
+        for score in scores:
+            for target in together:
+                x, y = values(rows, score), values(rows, target)
+                found[score][target] = correlate(x, y, families, bootstraps, full=full and target == targets[0])
+    return with_holm({score: {t: by_target[t] for t in targets} for score, by_target in found.items()})
+
+
+def with_holm(found: dict[str, dict[str, Correlation]]) -> dict[str, dict[str, Correlation]]:
+    """Add Holm's correction to Spearman's p over all pairs but the primary one.
+
+    Top-1, ReaL and V2 accuracy count as one target: the first of them that is there stands for all.
+
+    References
+    ----------
+    Holm (1979), A simple sequentially rejective multiple test procedure.
+    """
+    pairs: dict[tuple[str, str], float] = {}
+    for score, by_target in found.items():
+        for target, correlation in by_target.items():
+            pair = (score, _evidence(target, by_target))
+            p = correlation.spearman.p_families
+            if p is not None and target == pair[1] and pair != (PRIMARY_MEASURE, PRIMARY_TARGET):
+                pairs[pair] = p
+    if not pairs:
+        return found
+    adjusted = dict(zip(pairs, multipletests(list(pairs.values()), method="holm")[1], strict=True))
+
+    def corrected(score: str, target: str, correlation: Correlation) -> Correlation:
+        p = adjusted.get((score, _evidence(target, found[score])))
+        return (
+            correlation if p is None else replace(correlation, spearman=replace(correlation.spearman, p_holm=float(p)))
+        )
+
+    return {s: {t: corrected(s, t, c) for t, c in by_target.items()} for s, by_target in found.items()}
+
+
+def _evidence(target: str, by_target: Mapping[str, Any]) -> str:
+    return next(t for t in SAME_EVIDENCE if t in by_target) if target in SAME_EVIDENCE else target
+
+
+def correlations_within_groups(
+    rows: pd.DataFrame, bootstraps: Bootstraps
+) -> dict[str, dict[str, dict[str, Correlation]]]:
+    """The same among the rows of each group; empty without groups."""
+    rows = succeeded(rows)
+    families = families_of(rows)[1]
+    parts = {group: rows[rows["group"].eq(group).fillna(False)] for group in groups_of(rows)}
+    return {
+        group: correlations(part, bootstraps, families.loc[part.index], full=False) for group, part in parts.items()
+    }
+
+
+def differences(rows: pd.DataFrame, target: str, reference: str, bootstraps: Bootstraps) -> dict[str, Difference]:
+    """Each other score's Spearman correlation less that of ``reference``, each score turned so that more is better."""
+    rows = succeeded(rows)
+    families = families_of(rows)[1].to_numpy(dtype=object)
+    y, base = values(rows, target), values(rows, reference)
+    found: dict[str, Difference] = {}
+    for score in scores_of(rows):
+        if score == reference:
+            continue
+        x = sign_of(score) * values(rows, score)
+        known = np.isfinite(x) & np.isfinite(y) & np.isfinite(base)
+        unit = pd.factorize(families[known])[0]
+        reason = why_undefined(x[known], y[known]) or why_undefined(base[known], y[known])
+        if reason is None and int(unit.max()) + 1 < MIN_UNITS:
+            reason = f"{int(unit.max()) + 1} independent units, fewer than {MIN_UNITS}"
+        if reason:
+            found[score] = Difference(int(known.sum()), reason=reason)
+            continue
+        resamples = bootstraps.of(unit)
+        value = float(stats.spearmanr(x[known], y[known])[0] - stats.spearmanr(base[known], y[known])[0])
+        drawn = resamples.spearman(x[known], y[known]) - resamples.spearman(base[known], y[known])
+        error = float(np.nanstd(drawn, ddof=1))
+        t = stats.t(max(effective_number(unit) - 1, 1))
+        half = float(t.ppf(0.5 + LEVEL / 2)) * error
+        p = float(2 * t.sf(abs(value) / error)) if error > 0 else None
+        found[score] = Difference(int(known.sum()), value, (value - half, value + half), p)
+    known_p = {score: d.p for score, d in found.items() if d.p is not None}
+    if known_p:
+        adjusted = multipletests(list(known_p.values()), method="holm")[1]
+        for score, p in zip(known_p, adjusted, strict=True):
+            found[score] = replace(found[score], p_holm=float(p))
+    return found
+
+
+def why_undefined(x: np.ndarray, y: np.ndarray) -> str | None:
+    """Why nothing can be computed of x [n] and y [n]; None if something can."""
+    if len(x) < MIN_ROWS:
+        return f"{len(x)} rows have both values, fewer than {MIN_ROWS}"
+    for numbers, what in ((x, "measure"), (y, "accuracy")):
+        # The relative limit is where float64 keeps no digit of the spread.
+        if np.ptp(numbers) <= max(MIN_RANGE, 1e-12 * np.abs(numbers).max()):
+            return f"the {what} is constant"
+    return None
+
+
+def interval(
+    value: float | None, resampled: np.ndarray, effective: float, n: int
+) -> tuple[tuple[float, float] | None, float | None, str | None]:
+    """The interval of a correlation of n rows, its p value, and why there is none."""
+    defined = resampled[np.isfinite(resampled)]
+    if value is None or len(defined) < max(len(resampled) / 2, 2):
+        return None, None, "no interval: undefined in most resamples"
+    if abs(value) >= NEARLY_ONE:
+        low, high = np.quantile(defined, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+        return (float(min(low, value)), float(max(high, value))), None, None
+    # Resamples of few rows may reach 1, where the transformation has no bound: they are held off it, and the error is
+    # half the width of the middle 68%, which the tails cannot move.
+    bound = max(1 - 1 / n**2, abs(value))
+    z, drawn = np.arctanh(value), np.arctanh(np.clip(defined, -bound, bound))
+    low, high = np.quantile(drawn, stats.norm.cdf([-1, 1]))
+    error = float(high - low) / 2
+    t = stats.t(max(effective - 1, 1))
+    half = t.ppf(0.5 + LEVEL / 2) * error
+    p = float(2 * t.sf(abs(z) / error)) if error > 0 else None
+    return (float(np.tanh(z - half)), float(np.tanh(z + half))), p, None
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

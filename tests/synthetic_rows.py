@@ -1,0 +1,42 @@
+"""Rows of every entry of imagenet-2025 with SYNTHETIC measures: for tests and benchmarks of the report only."""
+
+import numpy as np
+import pandas as pd
+
+from data_catalog import load_models
+from pipeline.measures.probe import packed, wilson_interval
+from pipeline.measures.registry import COMPARISONS, MEASURES
+from pipeline.store import rows_frame
+from pipeline.task import facts
+
+RUN = {"catalog": {"name": "imagenet-2025, SYNTHETIC measures"}, "entries": []}
+
+
+def synthetic_rows() -> pd.DataFrame:
+    """1,556 rows: the table's facts, and measures that are noise, families and, some of them, accuracy."""
+    entries = load_models("imagenet-2025")
+    rng = np.random.default_rng(0)
+    accuracy = np.array([entry.top1 or np.nan for entry in entries])
+    quality = (accuracy - np.nanmean(accuracy)) / np.nanstd(accuracy)
+    family = pd.factorize(np.array([entry.family for entry in entries], dtype=object))[0]
+    rows = [
+        {
+            **facts(entry), "status": "ok", "own_measures": "", "versions": "{}", "row_id": f"r{i}",
+            "finished_at": pd.Timestamp("2026-01-01", tz="UTC"), "saturated": bool(i % 20 == 0), "n_samples": 1000,
+            "n_classes": 20, "embedding_dim": int(rng.integers(64, 2048)), "embedding_rms": float(np.exp(rng.normal())),
+        }
+        for i, entry in enumerate(entries)
+    ]  # fmt: skip
+    for number, measure in enumerate((*MEASURES, *COMPARISONS)):
+        shared = rng.normal(size=family.max() + 1)[family]
+        values = 0.1 * number * quality + 0.7 * shared + rng.normal(size=len(rows))
+        values = values if measure.unit != "%" else np.clip(70 + 10 * values, 0, 100)
+        for row, value in zip(rows, values, strict=True):
+            row[measure.name] = float(value)
+    for row in rows:
+        hits = rng.random(1000) < row["probe_accuracy"] / 100
+        low, high = wilson_interval(int(hits.sum()), len(hits))
+        row |= {"probe_accuracy": 100 * hits.mean(), "probe_low": low, "probe_high": high, "probe_hits": packed(hits)}
+    for i in (7, 300):
+        rows[i] |= {"status": "failed", "error_type": "OSError", "error_message": "no such file"}
+    return rows_frame(rows)

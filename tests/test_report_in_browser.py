@@ -1,0 +1,236 @@
+"""The report of a whole zoo in a real browser: it opens offline, and its controls do what they say."""
+
+import csv
+import io
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
+from synthetic_rows import RUN, synthetic_rows
+
+from reports.page import write_page
+
+CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver")
+MIB = 2**20
+DEEP = """
+const deep = (root, selector, found = []) => {
+  root.querySelectorAll("*").forEach((element) => {
+    if (element.matches(selector)) found.push(element);
+    if (element.shadowRoot) deep(element.shadowRoot, selector, found);
+  });
+  return found;
+};
+const page = Bokeh.documents[0];
+const model = (name) => page.get_model_by_name(name);
+const source = () => model("models").source;
+const visible = () => deep(document, ".slick-row").map((row) => row.innerText.split("\\n").map((text) => text.trim()));
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The full-size page, of synthetic rows."""
+    folder = tmp_path_factory.mktemp("report")
+    return write_page(synthetic_rows(), RUN, folder)
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def started(downloads: Path) -> Iterator[webdriver.Chrome]:
+    """Debian's Chromium without a screen."""
+    options = webdriver.ChromeOptions()
+    for argument in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900",
+        "--disable-background-networking", "--disable-component-update", "--no-first-run",
+    ):  # fmt: skip
+        options.add_argument(argument)
+    assert CHROMIUM
+    options.binary_location = CHROMIUM
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options, Service(DRIVER))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def browser(started: webdriver.Chrome, page: Path) -> webdriver.Chrome:
+    """The page, freshly opened and drawn."""
+    started.get(page.as_uri())
+    WebDriverWait(started, 60, 0.05).until(
+        lambda b: b.execute_script("return window.Bokeh?.documents[0]?.is_idle && document.readyState === 'complete'")
+    )
+    return started
+
+
+def ask(browser: webdriver.Chrome, code: str, *arguments: Any) -> Any:
+    return browser.execute_script(DEEP + code, *arguments)
+
+
+def test_the_page_opens_offline_without_a_complaint_and_is_small_enough(browser: webdriver.Chrome, page: Path) -> None:
+    assert page.stat().st_size < 6 * MIB
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+    assert {url for url in asked if not url.startswith(("file:", "data:", "blob:"))} == set()
+    assert ask(browser, "return source().data.model.length") == 1554
+
+
+def test_the_page_asks_nobody_even_when_told_to(browser: webdriver.Chrome) -> None:
+    refused = browser.execute_async_script(
+        "const done = arguments[0]; fetch('http://127.0.0.1:9/').then(() => done('sent'), (e) => done(String(e)));"
+    )
+    assert "TypeError" in refused
+    complaints = " ".join(entry["message"] for entry in browser.get_log("browser"))
+    assert "Content Security Policy" in complaints or "violates" in complaints
+
+
+def choose(browser: webdriver.Chrome, number: int, text: str) -> None:
+    select = ask(browser, "return deep(document, 'select')[arguments[0]]", number)
+    browser.execute_script(
+        "const [box, text] = arguments; box.value = [...box.options].find((o) => o.text === text).value;"
+        "box.dispatchEvent(new Event('change'));",
+        select, text,
+    )  # fmt: skip
+
+
+def test_another_score_and_accuracy_move_the_points_and_name_the_axes(browser: webdriver.Chrome) -> None:
+    choose(browser, 0, "10 nearest neighbours")
+    choose(browser, 1, "real top-1 accuracy")
+    assert ask(
+        browser,
+        "const d = source().data, p = model('plot');"
+        "return [d.x.every((v, i) => v === d.neighbour_accuracy[i]), d.y.every((v, i) => v === d.real_top1[i]),"
+        " p.below[0].axis_label, p.left[0].axis_label];",
+    ) == [True, True, "10 nearest neighbours", "real top-1 accuracy (%)"]
+
+
+def all_hold(word: str, rows: list[list[str]]) -> bool:
+    return bool(rows) and all(word in " ".join(row).lower() for row in rows)
+
+
+def test_typing_filters_the_table_fast_and_sorting_orders_it(browser: webdriver.Chrome) -> None:
+    box = next(b for b in ask(browser, "return deep(document, 'input[type=text]')") if b.is_displayed())
+    started = time.perf_counter()
+    box.send_keys("resnext")
+    WebDriverWait(browser, 10, 0.02).until(lambda b: all_hold("resnext", ask(b, "return visible()")))
+    assert time.perf_counter() - started < 3
+    box.send_keys(Keys.BACKSPACE * len("resnext"), "vit_tiny")
+    WebDriverWait(browser, 10, 0.02).until(lambda b: all_hold("vit_tiny", ask(b, "return visible()")))
+    for _ in range(2):
+        head = ask(browser, "return deep(document, '.slick-header-column').find((h) => h.innerText === 'Size')")
+        head.click()
+    sizes = [int(row[1]) for row in ask(browser, "return visible()")]
+    assert len(set(sizes)) > 1
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_models_selected_in_the_plot_can_be_read_alone_in_the_table(browser: webdriver.Chrome) -> None:
+    ask(browser, "model('plot').scrollIntoView?.()")
+    canvas = ask(browser, "return deep(document, '.bk-CanvasPanel, .bk-Canvas, canvas')[0]")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    box = browser.execute_script("const r = arguments[0].getBoundingClientRect(); return [r.width, r.height]", canvas)
+    actions = ActionChains(browser).move_to_element_with_offset(canvas, int(-box[0] / 6), int(-box[1] / 6))
+    actions.click_and_hold().move_by_offset(int(box[0] / 3), int(box[1] / 4)).release().perform()
+    selected = ask(browser, "return source().selected.indices.map((i) => source().data.model[i])")
+    assert 0 < len(selected) < 1554
+    only = ask(
+        browser, "return deep(document, 'label').find((l) => l.innerText.includes('only models selected'))"
+        "?.querySelector('input') ?? deep(document, 'input[type=checkbox]')[0]"
+    )  # fmt: skip
+    only.click()
+    WebDriverWait(browser, 10, 0.05).until(lambda b: {row[0] for row in ask(b, "return visible()")} <= set(selected))
+    assert ask(browser, "return visible()")
+
+
+def test_a_click_on_a_name_in_the_legend_hides_its_points(browser: webdriver.Chrome) -> None:
+    shown = "return model('plot').renderers.map((r) => r.visible)"
+    assert all(ask(browser, shown))
+    place = ask(
+        browser,
+        "const legend = model('plot').below.find((m) => m.type === 'Legend');"
+        "const view = Bokeh.index.find_one(legend) ?? Bokeh.index.get_one(legend);"
+        "const plot = [...deep(document, '.bk-Figure')][0]; plot.scrollIntoView({block: 'center'});"
+        "const r = plot.getBoundingClientRect(), b = view.bbox;"
+        "return [r.left + b.left, r.top + b.top, b.width, b.height];",
+    )
+    left, top, width, height = place
+    for step in range(2, 40):
+        x, y = int(left + width * step / 40), int(top + height / 2)
+        browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x, "y": y})
+        for kind in ("mousePressed", "mouseReleased"):
+            browser.execute_cdp_cmd(
+                "Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1}
+            )
+        time.sleep(0.05)
+        if not all(ask(browser, shown)):
+            break
+    assert ask(browser, shown).count(False) == 1
+
+
+def test_the_download_is_a_csv_of_all_models_with_their_names_as_they_are(
+    browser: webdriver.Chrome, downloads: Path
+) -> None:
+    button = ask(browser, "return deep(document, 'button').find((b) => b.innerText === 'Download as CSV')")
+    button.click()
+    path = downloads / "models.csv"
+    WebDriverWait(browser, 20, 0.1).until(lambda _: path.exists() and path.stat().st_size > 0)
+    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    assert len(rows) == 1554
+    expected = synthetic_rows().query("status == 'ok'")
+    assert sorted(row["model"] for row in rows) == sorted(expected["model"])
+    one = next(row for row in rows if row["model"] == "resnet50.a1_in1k" and row["size"] == "224")
+    truth = expected[(expected["model"] == "resnet50.a1_in1k") & (expected["img_size"] == 224)].iloc[0]
+    assert float(one["dsmi_z_y"]) == truth["dsmi_z_y"]
+    assert float(one["h_score"]) == truth["h_score"]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1200, "dark")])
+def test_nothing_sticks_out_of_the_page_on_a_phone_or_in_the_dark(
+    browser: webdriver.Chrome, width: int, scheme: str
+) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    )
+    time.sleep(0.5)
+    try:
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert (sum(int(part) for part in paper[4:-1].split(",")) < 200) == (scheme == "dark")
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_the_keyboard_reaches_every_control(browser: webdriver.Chrome) -> None:
+    browser.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
+    reached = set()
+    for _ in range(80):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        reached.add(
+            ask(
+                browser,
+                "let e = document.activeElement; while (e.shadowRoot?.activeElement) e = e.shadowRoot.activeElement;"
+                "return e.tagName + ':' + (e.type ?? '');",
+            )
+        )
+        if {"SELECT:select-one", "INPUT:text", "INPUT:checkbox", "BUTTON:button"} <= reached:
+            return
+    pytest.fail(f"only {sorted(reached)}")

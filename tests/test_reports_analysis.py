@@ -1,0 +1,319 @@
+"""What the report concludes beyond single correlations: each number against an independent computation."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.formula.api as smf
+from conftest import Command
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+
+from pipeline.measures import diffusion_spectral_mutual_information
+from pipeline.store import read_results, read_run, rows_frame
+from reports import robustness
+from reports.class_subsets import class_subset_correlations
+from reports.comparison import compare
+from reports.correlation import Bootstraps, Correlation, Estimate, correlations, differences, with_holm
+from reports.prediction import cost_bands, leave_one_family_out, regret, regrets
+from reports.regression import influences, mixed, multiple, ols, partial_correlations
+from reports.sample import effective_number, families_of, one_row_per_weights, scores_of, sign_of, values
+from reports.statistics import summarise
+
+FEW = Bootstraps(200, 20)
+
+
+def zoo(seed: int = 0, families: int = 12, size: int = 4) -> pd.DataFrame:
+    """Rows with a family effect, of which DSMI(Z;Y) predicts top-1 and the nearest neighbours do so better."""
+    rng = np.random.default_rng(seed)
+    n = families * size
+    family = np.repeat(np.arange(families), size)
+    quality = rng.normal(size=families)[family] + rng.normal(size=n)
+    rows = [
+        {
+            "model": f"m{i}", "architecture": f"a{i}", "family": f"f{family[i]}", "img_size": (224, 288)[i % 2],
+            "status": "ok", "kind": ("convolutional", "transformer")[family[i] % 2], "own_measures": "",
+            "pretraining": ("in1k", "in21k")[i % 2], "extra_data": bool(i % 2), "saturated": i % 7 == 0,
+            "dsmi_z_y": quality[i] + rng.normal(), "dsmi_z_y_null": 0.1 * rng.normal(), "dse_z": rng.normal(),
+            "dsmi_z_x": rng.normal(), "neighbour_accuracy": 50 + 5 * (quality[i] + 0.3 * rng.normal()),
+            "within_over_between": -quality[i], "embedding_rms": np.exp(rng.normal()), "embedding_dim": 64 + i,
+            "params_m": float(np.exp(rng.normal() + 0.5 * quality[i])), "gmacs": float(1 + i),
+            "top1": 60 + 8 * quality[i], "real_top1": 65 + 8 * quality[i], "top5": 80 + 4 * quality[i],
+        }
+        for i in range(n)
+    ]  # fmt: skip
+    return rows_frame(rows)
+
+
+def test_the_effective_number_of_families_is_kishs() -> None:
+    assert effective_number(np.repeat(np.arange(7), 3)) == pytest.approx(7)
+    assert effective_number(np.array(["a"] * 9 + ["b"])) == pytest.approx(100 / 82)
+    assert effective_number(np.array([])) == 0
+
+
+def test_one_row_stands_for_each_set_of_weights_at_its_smallest_size() -> None:
+    rows = zoo(size=2)
+    both = pd.concat([rows.assign(img_size=384), rows.assign(img_size=160)], ignore_index=True)
+    sample = one_row_per_weights(both)
+    assert sorted(sample["model"]) == sorted(rows["model"])
+    assert (sample["img_size"] == 160).all()
+    summary = summarise(both, {})
+    assert (summary.sample, summary.models["ok"]) == (len(rows), 2 * len(rows))
+    assert summary.correlations["dsmi_z_y"]["top1"].n == len(rows)
+    named = [v.name for v in summary.robustness]
+    assert "all image sizes of each model" in named
+
+
+def test_relatives_are_timms_families_and_in_a_grouped_zoo_architectures() -> None:
+    rows = zoo()
+    assert families_of(rows)[0] == "family"
+    grouped = rows.assign(group=["small", "large"] * (len(rows) // 2))
+    assert families_of(grouped)[0] == "architecture"
+    assert families_of(rows.assign(family=None))[0] == "architecture"
+    unknown = families_of(rows.assign(family=[None, *rows["family"][1:]]))[1]
+    assert unknown.iloc[0] == rows["model"].iloc[0]
+
+
+def test_baselines_are_scores_too_and_less_is_better_where_it_is() -> None:
+    rows = zoo()
+    assert {"log10_params", "log10_gmacs", "img_size", "extra_data"} <= set(scores_of(rows))
+    np.testing.assert_allclose(values(rows, "log10_gmacs"), np.log10(rows["gmacs"].astype(float)))
+    assert (sign_of("within_over_between"), sign_of("dsmi_z_y")) == (-1, 1)
+
+
+def test_clustered_errors_are_statsmodels_and_wider_where_relatives_are_alike() -> None:
+    rows = zoo(3)
+    frame = pd.DataFrame({"x": values(rows, "dsmi_z_y"), "y": values(rows, "top1"), "f": rows["family"].astype(str)})
+    fit = smf.ols("y ~ x", frame).fit(cov_type="cluster", cov_kwds={"groups": pd.factorize(frame.f)[0]}, use_t=True)
+    found = ols(frame.x, frame.y, frame.f)
+    assert found.error_families == pytest.approx(fit.bse["x"])
+    assert found.p_families == pytest.approx(fit.pvalues["x"])
+    assert found.ci_families == pytest.approx(tuple(fit.conf_int().loc["x"]))
+    x, y = np.repeat(np.random.default_rng(1).normal(size=(2, 15)), 6, axis=1)
+    copies = ols(x, y, np.repeat(np.arange(15), 6))
+    assert copies.error_families is not None
+    assert copies.standard_error is not None
+    assert copies.error_families > 2 * copies.standard_error
+
+
+def test_leverage_and_cooks_distance_are_their_textbook_formulas() -> None:
+    rows = zoo(4)
+    x, y = values(rows, "dsmi_z_y"), values(rows, "top1")
+    design = np.column_stack([np.ones_like(x), x])
+    hat = design @ np.linalg.inv(design.T @ design) @ design.T
+    residual = y - hat @ y
+    leverage = np.diag(hat)
+    cooks = residual**2 / (2 * (residual @ residual) / (len(x) - 2)) * leverage / (1 - leverage) ** 2
+    found = {i.model: i for i in influences(rows, "dsmi_z_y", "top1")}
+    for i, model in enumerate(rows["model"]):
+        assert found[model].leverage == pytest.approx(leverage[i])
+        assert found[model].residual == pytest.approx(residual[i])
+        assert found[model].cooks_distance == pytest.approx(cooks[i])
+    ordered = [i.cooks_distance for i in influences(rows, "dsmi_z_y", "top1")]
+    assert ordered == sorted(ordered, reverse=True)
+
+
+def test_a_partial_correlation_given_one_control_is_the_textbook_formula() -> None:
+    rows = zoo(5)
+    x, y, z = (values(rows, name) for name in ("dsmi_z_y", "top1", "log10_params"))
+    xy, xz, yz = (stats.pearsonr(a, b).statistic for a, b in ((x, y), (x, z), (y, z)))
+    found = partial_correlations(rows, "top1", FEW)["log parameters"]["dsmi_z_y"]
+    assert isinstance(found, Correlation)
+    assert found.pearson.value == pytest.approx((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
+
+
+def test_a_score_that_follows_the_embeddings_scale_alone_has_nothing_left_once_that_is_given() -> None:
+    rows = zoo(6)
+    rng = np.random.default_rng(0)
+    rms = np.exp(rng.normal(size=len(rows)))
+    rows = rows.assign(
+        embedding_rms=rms, top1=60 + 5 * np.log10(rms) + rng.normal(size=len(rows)), dsmi_z_y=np.log10(rms)
+    )
+    rows["dsmi_z_y"] += 0.1 * rng.normal(size=len(rows))
+    assert stats.spearmanr(rows["dsmi_z_y"], rows["top1"]).statistic > 0.7
+    found = partial_correlations(rows, "top1", FEW)["log embedding scale and dimension"]["dsmi_z_y"]
+    assert isinstance(found, Correlation)
+    assert found.pearson.ci is not None
+    assert found.pearson.ci[0] < 0 < found.pearson.ci[1]
+
+
+def test_the_multiple_regression_is_statsmodels_on_standardised_predictors() -> None:
+    rows = zoo(7)
+    found = multiple(rows, "top1")
+    names = [c.name for c in found.coefficients]
+    assert names == ["dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params", "img_size"]
+    frame = pd.DataFrame(
+        {name: stats.zscore(values(rows, name), ddof=1) for name in names} | {"y": values(rows, "top1")}
+    )
+    groups = pd.factorize(rows["family"])[0]
+    fit = smf.ols("y ~ " + " + ".join(names), frame).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
+    for c in found.coefficients:
+        assert (c.value, c.p) == pytest.approx((fit.params[c.name], fit.pvalues[c.name]))
+    assert found.r2 == pytest.approx(fit.rsquared)
+    assert "img_size" in multiple(rows.assign(img_size=224), "top1").left_out
+    assert multiple(rows.iloc[:6], "top1").reason
+
+
+def test_the_mixed_model_finds_slope_and_share_of_a_simulation_and_says_when_it_cannot() -> None:
+    rng = np.random.default_rng(8)
+    family = np.repeat(np.arange(60), 8)
+    x = rng.normal(size=480)
+    y = 3 * x + 2 * rng.normal(size=60)[family] + rng.normal(size=480)
+    rows = rows_frame(
+        [
+            {"model": f"m{i}", "family": f"f{family[i]}", "status": "ok", "img_size": 1, "dsmi_z_y": x[i], "top1": y[i]}
+            for i in range(480)
+        ]
+    )
+    found = mixed(rows, "dsmi_z_y", "top1")
+    assert found.ci is not None
+    assert found.ci[0] < 3 < found.ci[1]
+    assert found.share == pytest.approx(0.8, abs=0.08)
+    assert "families" in (mixed(rows.assign(family="one"), "dsmi_z_y", "top1").reason or "")
+
+
+def test_leave_one_family_out_is_scikit_learns() -> None:
+    rows = zoo(9, families=8)
+    x, y, family = values(rows, "dsmi_z_y"), values(rows, "top1"), rows["family"]
+    predicted = cross_val_predict(LinearRegression(), x[:, None], y, groups=family, cv=LeaveOneGroupOut())
+    mean = np.array([y[(family != f).to_numpy()].mean() for f in family])
+    found = leave_one_family_out(x, y, family)
+    assert found.mean_absolute_error == pytest.approx(np.abs(y - predicted).mean())
+    assert found.r2 == pytest.approx(1 - ((y - predicted) ** 2).sum() / ((y - mean) ** 2).sum())
+    assert found.families == 8
+    assert leave_one_family_out(x, y, np.arange(len(x)) % 4).reason == "4 families, fewer than 5"
+
+
+@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 100)), min_size=12, max_size=30))
+def test_regret_never_grows_with_more_models_taken_and_is_zero_when_all_are(pairs: list[tuple[int, int]]) -> None:
+    x, y = np.array(pairs, dtype=float).T
+    found = regret(x, y, (1, 5, len(x)))
+    if found.lost is None:
+        assert found.reason
+        return
+    assert found.lost[1] >= found.lost[5] >= found.lost[len(x)] == 0
+    assert found.lost[1] == y.max() - y[int(np.argmax(x))]
+
+
+def test_regrets_turn_scores_of_which_less_is_better_and_split_by_cost() -> None:
+    rows = zoo(10)
+    found = regrets(rows, "top1")
+    assert found["all models"]["within_over_between"].lost == {1: 0, 5: 0, 10: 0}
+    assert len(found) == 4
+    bands = cost_bands(rows)
+    assert sum(map(len, bands.values())) == len(rows)
+    highest = [band["gmacs"].max() for band in bands.values()]
+    assert highest == sorted(highest)
+    assert cost_bands(rows.assign(gmacs=None, params_m=None)) == {}
+
+
+def test_the_difference_of_a_score_and_its_copy_is_zero_and_a_better_one_is_told_apart() -> None:
+    rows = zoo(11, families=20)
+    rows["dsmi_z_x"] = rows["dsmi_z_y"]
+    found = differences(rows, "top1", "dsmi_z_y", FEW)
+    assert found["dsmi_z_x"].value == 0
+    better = found["neighbour_accuracy"]
+    rho = [stats.spearmanr(rows[name], rows["top1"]).statistic for name in ("neighbour_accuracy", "dsmi_z_y")]
+    assert better.value == pytest.approx(rho[0] - rho[1])
+    assert better.ci is not None
+    assert better.ci[0] > 0
+    assert found["within_over_between"].value == pytest.approx(1 - rho[1])
+    assert "dsmi_z_y" not in found
+
+
+def estimated(p: float | None) -> Correlation:
+    blank = Estimate()
+    return Correlation(10, 5, 5.0, blank, Estimate(value=0.1, p_families=p), blank, blank)
+
+
+def test_holms_correction_spares_the_primary_pair_and_counts_top1_real_and_v2_once() -> None:
+    found = with_holm(
+        {
+            "dsmi_z_y": {"top1": estimated(0.04), "real_top1": estimated(0.03), "top5": estimated(0.02)},
+            "dse_z": {"top1": estimated(0.01), "real_top1": estimated(0.5), "top5": estimated(0.001)},
+            "cse_z": {"top1": estimated(None), "real_top1": estimated(None), "top5": estimated(0.9)},
+        }
+    )
+    holm = {(s, t): c.spearman.p_holm for s, by_target in found.items() for t, c in by_target.items()}
+    assert holm["dsmi_z_y", "top1"] is None
+    assert holm["dsmi_z_y", "real_top1"] is None
+    expected = {("dse_z", "top5"): 0.004, ("dse_z", "top1"): 0.03, ("dsmi_z_y", "top5"): 0.04, ("cse_z", "top5"): 0.9}
+    for pair, p in expected.items():
+        assert holm[pair] == pytest.approx(p), pair
+    assert holm["dse_z", "real_top1"] == holm["dse_z", "top1"]
+
+
+def test_robustness_leaves_out_by_inputs_and_each_part_is_the_correlation_of_its_rows() -> None:
+    rows = zoo(12)
+    found = {v.name: v for v in robustness.variants(rows, "top1", FEW)}
+    rho = found["without extra pretraining data"].spearman.value
+    part = rows[~rows["extra_data"].astype(bool)]
+    assert rho == pytest.approx(stats.spearmanr(part["dsmi_z_y"], part["top1"]).statistic)
+    null = found["DSMI(Z;Y) less its permutation null"].spearman.value
+    assert null == pytest.approx(stats.spearmanr(rows["dsmi_z_y"] - rows["dsmi_z_y_null"], rows["top1"]).statistic)
+    for needed in ("without saturated rows", "convolutional only", "transformer only", "up to 224 pixels"):
+        assert found[needed].n < len(rows), needed
+    assert found["without test_* and models under 1 M parameters"].n == (rows["params_m"] >= 1).sum()
+    assert any("least of 2" in name for name in found)
+    assert robustness.published("imagenet-2023", "top1")["dsmi_z_y"] == {"pearson": 0.216, "spearman": 0.144}
+    assert robustness.published("imagenet-2025", "top1") == {}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 7), st.booleans(), st.sampled_from(["dsmi_z_y", "top1", "family", "params_m", "img_size", "group"])
+)
+def test_few_rows_and_empty_columns_give_reasons_and_nulls_but_never_a_crash(n: int, fail: bool, empty: str) -> None:
+    rows = zoo(13).iloc[:n].assign(**{empty: None})
+    if fail:
+        rows = rows.assign(status="failed")
+    content = json.dumps(summarise(rows, {}).as_json(), allow_nan=False)
+    assert "NaN" not in content
+
+
+def test_random_halves_of_the_classes_give_the_measure_of_their_rows(small_run: Path, tmp_path: Path) -> None:
+    rows, run = read_results(small_run), read_run(small_run)
+    found = class_subset_correlations(small_run, rows, run, "top1", subsets=2)
+    labels = pd.read_parquet(small_run / "subset.parquet")["label"].to_numpy()
+    half = np.random.default_rng([0, 1]).choice(np.unique(labels), 5, replace=False)
+    keep = np.isin(labels, half)
+    slugs = {e["model"]: e["slug"] for e in run["entries"]}
+    dsmi = [
+        diffusion_spectral_mutual_information(np.load(small_run / "embeddings" / f"{slugs[m]}.npy")[keep], labels[keep])
+        for m in rows["model"]
+    ]
+    assert found[1] == pytest.approx(stats.spearmanr(dsmi, rows["top1"]).statistic)
+    assert class_subset_correlations(small_run, rows, run | {"embeddings_from": tmp_path}, "top1", 1) == []
+
+
+def test_a_run_compared_with_itself_agrees_and_with_another_tells_the_settings(
+    small_run: Path, tmp_path: Path, dsmi_zoo: Command
+) -> None:
+    rows, run = read_results(small_run), read_run(small_run)
+    same = compare(rows, run, rows.iloc[1:], run, "itself")
+    assert (same.settings, same.only_here, same.only_there) == ((), 1, 0)
+    by_score = {c.score: c for c in same.scores}
+    assert by_score["dsmi_z_y"].agreement == pytest.approx(1)
+    assert by_score["dsmi_z_y"].median_change == 0
+    assert by_score["dsmi_z_y"].here == by_score["dsmi_z_y"].there
+    dsmi_zoo("remeasure", "--out", small_run, "--into", tmp_path / "narrow", "--sigma", 2)
+    dsmi_zoo("report", "--out", tmp_path / "narrow", "--compare", small_run)
+    page = (tmp_path / "narrow" / "report" / "report.md").read_text()
+    assert "Compared with small" in page
+    assert "measures.sigma = 2.0, not sqrt(d)" in page
+    summary = json.loads((tmp_path / "narrow" / "report" / "summary.json").read_text())
+    assert summary["compared"]["with"] == "small"
+
+
+def test_weighted_kendall_has_an_interval_for_the_first_accuracy_and_says_why_not_for_others() -> None:
+    found = correlations(zoo(14), replace(FEW))["dsmi_z_y"]
+    assert found["top1"].weighted_kendall.ci is not None
+    assert found["top5"].weighted_kendall.ci is None
+    assert "first accuracy only" in (found["top5"].weighted_kendall.reason or "")
+    assert found["top1"].spearman.ci_rows is not None
