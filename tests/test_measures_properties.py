@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from pipeline.measures import (
     diffusion_spectral_entropy,
@@ -172,3 +173,11 @@ def test_repeats_fake_a_signal_that_the_null_over_images_takes_away():
     values = measure_all(Z, labels, image_ids=images, null_permutations=3)
     assert values["dsmi_z_y"] > 0.3
     assert abs(values["dsmi_z_y"] - values["dsmi_z_y_null"]) < 0.05
+
+
+def test_small_blocks_leave_the_number_of_threads_as_they_found_it() -> None:
+    rng = np.random.default_rng(0)
+    with threadpool_limits(2, user_api="blas"):
+        before = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        measure_all(rng.normal(size=(60, 4)), np.arange(60) % 3)
+        assert [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"] == before

@@ -3,11 +3,15 @@
 An embedding's distances are computed once; the diffusion matrix of any subset then follows from their kernel by index.
 """
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 # Rounding of |a|^2 + |b|^2 - 2ab relative to the distance: below this share of |a|^2 + |b|^2 it passes about 1e-9.
 _NEAR = 1e-6
+_SMALL = 512  # rows of a matrix up to which threads wait for each other longer than they compute
 _BLOCK = 2**22  # numbers in a block of differences: 32 MiB
 
 
@@ -72,4 +76,11 @@ def diffusion_eigenvalues(kernel: NDArray[np.float64], indices: NDArray[np.int64
     roots = np.sqrt(matrix.sum(axis=1))
     matrix /= roots[:, None]
     matrix /= roots
-    return np.asarray(np.linalg.eigvalsh(matrix), dtype=np.float64)
+    with _blas().limit(limits=1 if len(matrix) <= _SMALL else None, user_api="blas"):
+        return np.asarray(np.linalg.eigvalsh(matrix), dtype=np.float64)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The BLAS libraries of this process; looking for them takes milliseconds."""
+    return ThreadpoolController()
