@@ -165,7 +165,8 @@ def validation_line(error: ValidationError) -> str:
     """The first problem that pydantic found, in one line."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
-    shown = f", not {first['input']!r}" if first["type"] not in ("missing", "extra_forbidden") else ""
+    told = first["type"] in ("missing", "extra_forbidden") or isinstance(first["input"], dict)
+    shown = "" if told else f", not {first['input']!r}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{name}: {message}{shown}" if name else message
 

@@ -67,20 +67,12 @@ def open_out(plan: Plan) -> dict[str, Any]:
     """
     config, out = plan.config, plan.config.folder
     make_writable(out)
-    stored = read_run(out) if (out / "run.json").exists() else None
+    stored = stored_run(plan)
     has_results = any((out / "results").glob("*.parquet"))
     if stored is None and has_results:
         raise InputError(f"{out} holds results but no run.json to say what they are; choose another --out")
     if not has_results:
         stored = None
-    if stored is not None:
-        refuse_remeasured(out, stored)
-        refuse_mixture(out, stored, config)
-        if stored["subset"]["hash"] != plan.subset.digest:
-            raise InputError(
-                f"{out} was computed on the images {stored['subset']['hash']}, not {plan.subset.digest}: "
-                "the data set's content has changed; choose another --out"
-            )
     entries = {entry["slug"]: entry for entry in (stored["entries"] if stored else ())}
     for job in plan.jobs:
         entries[job.slug] = {
@@ -99,6 +91,28 @@ def open_out(plan: Plan) -> dict[str, Any]:
     }
     catalog = {"name": config.catalog, "sha256": catalog_sha256(config.catalog)}
     return save_record(out, config, catalog, subset, list(entries.values()), stored)
+
+
+def stored_run(plan: Plan) -> dict[str, Any] | None:
+    """The content of OUT's run.json, if it has one and rows; nothing is written.
+
+    Raises
+    ------
+    InputError
+        When OUT belongs to a run whose numbers would not mix with the plan's.
+    """
+    out = plan.config.folder
+    if not (out / "run.json").exists() or not any((out / "results").glob("*.parquet")):
+        return None
+    stored = read_run(out)
+    refuse_remeasured(out, stored)
+    refuse_mixture(out, stored, plan.config)
+    if stored["subset"]["hash"] != plan.subset.digest:
+        raise InputError(
+            f"{out} was computed on the images {stored['subset']['hash']}, not {plan.subset.digest}: "
+            "the data set's content has changed; choose another --out"
+        )
+    return stored
 
 
 def save_record(

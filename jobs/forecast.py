@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from jobs.progress import counted, duration, plain
+from jobs.run import sizes_to_download, within_max_download
 from pipeline.config import RunConfig
 from pipeline.cost import BUILD_S, BYTES_A_PARAMETER, DECODE_S, MEASURE_N, MEASURE_POWER, MEASURE_S, READ_BYTES_S
 from pipeline.plan import Job, Plan, make_plan
@@ -18,6 +19,8 @@ def forecast(config: RunConfig, console: Console) -> int:
     """Print the plan of a run."""
     with console.status("Reading catalogue and images"):
         plan = make_plan(config)
+    if config.compute.max_download is not None:
+        plan = within_max_download(plan, sizes_to_download(plan, console), console)
     for line in described(plan):
         plain(console, line)
     return 0

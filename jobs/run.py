@@ -16,10 +16,11 @@ from jobs.folder import entry_states, open_out, refuse_remeasured, touch_record
 from jobs.progress import counted, duration, follow, plain
 from pipeline.config import RunConfig
 from pipeline.plan import Job, Plan, make_plan
+from pipeline.remote import is_offline
 from pipeline.store import read_run, write_row
 from pipeline.task import with_current_facts
 from pipeline.waves import downloads, evict, waves_of_jobs, within_download
-from pipeline.weights import remote_weights
+from pipeline.weights import local_weights, remote_weights
 
 
 def run(config: RunConfig, console: Console, *, retry_failed: bool = False) -> int:
@@ -56,9 +57,17 @@ def rerun(out: Path, names: Sequence[str], console: Console) -> int:
 
 
 def sizes_to_download(plan: Plan, console: Console) -> dict[str, int | None]:
-    """Bytes of each file of weights that the cache lacks; None if its server does not say."""
+    """Bytes of each file of weights that the cache lacks; None if its server does not say, or may not be asked."""
+    cache = plan.config.compute.cache
+    if is_offline():
+        needed = {name for job in plan.jobs if (name := remote_weights(job.entry)) is not None}
+        absent = sorted(name for name in needed if local_weights(name, cache) is None)
+        if absent:
+            files = counted(len(absent), "file")
+            plain(console, f"{files} of weights not in the cache, and HF_HUB_OFFLINE forbids to download: run prefetch")
+        return dict.fromkeys(absent)
     with console.status("Asking for the sizes of the weights"):
-        return downloads(plan.jobs, plan.config.compute.cache)
+        return downloads(plan.jobs, cache)
 
 
 def within_max_download(plan: Plan, sizes: Mapping[str, int | None], console: Console) -> Plan:
@@ -157,10 +166,11 @@ def conclude(out: Path, slugs: set[str], started: float, console: Console) -> in
         page = write_report(out)
     record = read_run(out)
     states, _ = entry_states(out, [entry for entry in record["entries"] if entry["slug"] in slugs])
-    failed = [state for state in states if state.state == "failed"]
+    of = {kind: [state for state in states if state.state == kind] for kind in ("ok", "failed", "missing")}
+    failed, missed = of["failed"], f", {len(of['missing'])} not begun" if of["missing"] else ""
     plain(
         console,
-        f"{counted(len(states), 'model')}: {len(states) - len(failed)} ok, {len(failed)} failed, "
+        f"{counted(len(states), 'model')}: {len(of['ok'])} ok, {len(failed)} failed{missed}, "
         f"in {duration(monotonic() - started)}",
     )
     for state in failed[:5]:

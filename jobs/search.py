@@ -13,7 +13,7 @@ from rich.console import Console
 from data_catalog.errors import InputError
 from data_catalog.subset import Subset
 from jobs.clusters import open_cluster
-from jobs.folder import open_out, touch_record
+from jobs.folder import open_out, stored_run, touch_record
 from jobs.forecast import gigabytes
 from jobs.progress import counted, duration, follow, plain
 from jobs.run import conclude, missing, sizes_to_download, within_max_download
@@ -68,6 +68,14 @@ class SearchNote:
     budget_s: float
     left_out: list[str] = field(default_factory=list)
     stages: list[Passed] = field(default_factory=list)
+
+    def stage(self, images: int) -> Passed:
+        """The stage of so many images: an earlier search's, which goes on, or a new one."""
+        found = next((passed for passed in self.stages if passed.images == images), None)
+        if found is None:
+            found = Passed(images, 0, 0.0)
+            self.stages = sorted([*self.stages, found], key=lambda passed: passed.images)
+        return found
 
 
 def stages_of(subset: Subset) -> list[Stage]:
@@ -128,6 +136,7 @@ def search(config: RunConfig, console: Console, *, only_plan: bool = False, retr
     end = started + config.compute.budget
     with console.status("Reading catalogue and images"):
         plan = make_plan(config)
+    _refuse_what_cannot_be_searched(plan)
     sizes = sizes_to_download(plan, console)
     plan = within_max_download(plan, sizes, console)
     with open_cluster(config.compute) as client:
@@ -137,22 +146,31 @@ def search(config: RunConfig, console: Console, *, only_plan: bool = False, retr
             plain(console, line)
         if only_plan:
             return 0
-        note = SearchNote(config.compute.budget)
+        note = _note_before(config)
+        begun = False
         while stages:
             part = _part(plan, stages[0], left)
             began = monotonic()
             until = began + (end - began) / len(stages)
             _measure(client, part, until, console, retry_failed)
             rows = read_results(part.config.folder)
-            if not note.stages:
+            if not begun:
                 note.left_out = [str(job.entry) for job in left if not _has_row(rows, job)]
                 left = [job for job in left if _has_row(rows, job)]
-            passed = Passed(stages.pop(0).images, len(left), monotonic() - began)
-            note.stages.append(passed)
+            begun = True
+            passed = note.stage(stages.pop(0).images)
+            passed.models = len(rows)
+            passed.seconds += monotonic() - began
             if not stages:
                 break
             prices = prices.corrected(rows, left)
             contenders, passed.dropped = _contenders(rows, left)
+            if not contenders:
+                failed = part.config.folder
+                plain(
+                    console, f"none of {counted(len(rows), 'model')} could be measured: dsmi-zoo status --out {failed}"
+                )
+                return 1
             left = prices.affordable(contenders, stages[0].images, (end - monotonic()) / len(stages))
             if len(left) == 1 or prices.seconds(contenders, stages[-1].images) <= end - monotonic():
                 del stages[:-1]  # nothing is left to drop, or no need to
@@ -162,7 +180,33 @@ def search(config: RunConfig, console: Console, *, only_plan: bool = False, retr
             plain(console, f"{counted(len(passed.dropped), 'model')} dropped; {len(left)} left, "
                   f"now on {stages[0].images} images, about {expected}")  # fmt: skip
     write_run(config.folder, read_run(config.folder) | {"search": asdict(note)})
+    if note.left_out:
+        plain(console, f"{counted(len(note.left_out), 'model')} had no turn; more --budget goes on from here")
     return conclude(config.folder, {job.slug for job in left}, started, console)
+
+
+def _refuse_what_cannot_be_searched(plan: Plan) -> None:
+    """Raise InputError before anything is computed: OUT or a stage of other settings, or a class of one image."""
+    counts = np.unique(plan.subset.labels, return_counts=True)
+    rarest, images = int(counts[0][counts[1].argmin()]), int(counts[1].min())
+    if images < 2:
+        name = plan.subset.images.class_names.get(rarest, rarest)
+        raise InputError(f"class {name} has {images} image; a search ranks by a probe, which needs 2 of every class")
+    stored_run(plan)
+    for stage in stages_of(plan.subset)[:-1]:
+        if (_folder(plan.config, stage) / "run.json").exists():
+            stored_run(_part(plan, stage, ()))
+
+
+def _note_before(config: RunConfig) -> SearchNote:
+    """What an earlier search in this OUT noted, with this one's budget added."""
+    assert config.compute.budget is not None
+    path = config.folder / "run.json"
+    before = read_run(config.folder).get("search") if path.exists() else None
+    if not before:
+        return SearchNote(config.compute.budget)
+    stages = [Passed(stage["images"], stage["models"], stage["seconds"]) for stage in before["stages"]]
+    return SearchNote(before["budget_s"] + config.compute.budget, stages=stages)
 
 
 def _prices(client: "Client", plan: Plan, sizes: Mapping[str, int | None], console: Console) -> Prices:
@@ -192,11 +236,18 @@ def _announced(
     yield (
         f"budget {duration(plan.config.compute.budget or 0)}: first {counted(len(jobs), 'model')} on {first.images} "
         f"images, the cheapest first; about {len(fit)} fit, in about {duration(prices.seconds(fit, first.images))}, "
-        f"with {gigabytes(prices.download(fit))} to download"
+        f"with {gigabytes(prices.download(fit))} to download, after {duration(_gone(plan, seconds))} of starting"
     )
+    if not later and len(fit) < len(jobs):
+        rarest = int(np.unique(plan.subset.labels, return_counts=True)[1].min())
+        yield f"on all images at once: the smallest class has {rarest}; stages need {SHRINK * FEWEST} images a class"
     if later:
         numbers = ", then ".join(str(stage.images) for stage in later)
         yield f"after that, without those that are clearly worse and as time allows, on {numbers} images"
+
+
+def _gone(plan: Plan, left: float) -> float:
+    return max((plan.config.compute.budget or 0) - left, 0)
 
 
 def _part(plan: Plan, stage: Stage, jobs: Sequence[Job]) -> Plan:
@@ -226,10 +277,9 @@ def _measure(client: "Client", part: Plan, end: float, console: Console, retry_f
 def _contenders(rows: pd.DataFrame, jobs: Sequence[Job]) -> tuple[list[Job], list[Dropped]]:
     """The models that the rows cannot tell from the best one, the most accurate first; and the others, and why."""
     by_name = {(job.entry.model, job.entry.img_size): job for job in jobs}
-    ranked = {(m.model, m.img_size): m for m in rank(rows).models}
-    contenders = [by_name[name] for name, m in ranked.items() if m.tied_for_first and name in by_name]
-    if not contenders:
-        raise InputError("no model could be measured in time; raise --budget, or see why: dsmi-zoo status --out OUT")
+    theirs = rows[[key in by_name for key in zip(rows["model"], rows["img_size"], strict=True)]]
+    ranked = {(m.model, m.img_size): m for m in rank(theirs).models}
+    contenders = [by_name[name] for name, m in ranked.items() if m.tied_for_first]
     dropped = [
         _dropped(rows, job, "clearly worse" if name in ranked else "failed or not measured in time")
         for name, job in by_name.items()

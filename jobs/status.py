@@ -13,7 +13,7 @@ def status(out: Path, console: Console) -> int:
     """Say what is done, failed (and why) and missing; the exit code is 1 when an entry failed."""
     begun = sorted((out / "stages").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if begun and not (out / "run.json").exists():
-        plain(console, f"{out}: a search on a budget; its latest stage:")
+        plain(console, f"{out}: an unfinished search on a budget, its latest stage; the same run goes on from there")
         out = begun[-1].parent
     record = read_run(out)
     states, unreadable = entry_states(out, record["entries"])

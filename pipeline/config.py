@@ -89,6 +89,8 @@ class ComputeSettings(_Settings):
 
 def _in_units(value: Any, units: Mapping[str, float], example: str) -> Any:
     """``1h30m`` or ``20GB`` as a number of the smallest unit; numbers pass as they are."""
+    if isinstance(value, bool):
+        raise ValueError(f"must be {example}")
     if not isinstance(value, str):
         return value
     text = value.replace(" ", "")

@@ -12,6 +12,7 @@ DECODE_S = 0.009  # a JPEG of ImageNet's size, decoded and cropped
 BUILD_S = 1.3  # a model without its weights
 READ_BYTES_S = 500e6  # weights from a local disk
 DOWNLOAD_BYTES_S = 30e6
+MEASURE_FIXED_S = 0.2
 MEASURE_S, MEASURE_N = 1.33, 2000  # the measures of 2,000 samples
 MEASURE_POWER = 2.5  # between the distances' n squared and the eigenvalues' n cubed
 BACKWARD = 3  # a training step, in forward passes
@@ -43,7 +44,8 @@ class Cost:
 
     def seconds(self, samples: int) -> float:
         """Seconds on ``samples`` samples, download and view apart."""
-        return self.build + samples * self.image + self.measures * (samples / MEASURE_N) ** MEASURE_POWER
+        measures = MEASURE_FIXED_S + self.measures * (samples / MEASURE_N) ** MEASURE_POWER
+        return self.build + samples * self.image + measures
 
 
 def estimate(job: Job, resnet18_rate: float, download: int = 0) -> Cost:
@@ -74,15 +76,12 @@ def estimate(job: Job, resnet18_rate: float, download: int = 0) -> Cost:
 
 
 def corrected(cost: Cost, row: Mapping[Any, Any]) -> Cost:
-    """The cost as the entry's own row measured it; its weights are here by now."""
-    samples = row["n_samples"]
-    return replace(
-        cost,
-        build=row["seconds_build"],
-        image=row["seconds_embed"] / samples,
-        measures=row["seconds_measure"] / (samples / MEASURE_N) ** MEASURE_POWER,
-        download=0,
-    )
+    """The cost as the entry's own row measured it; its weights are here by now.
+
+    The measures cost every entry alike, and a worker's first ones pay for imports, which many times the samples must
+    not multiply: their estimate stays.
+    """
+    return replace(cost, build=row["seconds_build"], image=row["seconds_embed"] / row["n_samples"], download=0)
 
 
 def wall_seconds(jobs: Iterable[tuple[Job, Cost]], images: int, samples: int, workers: int) -> float:

@@ -175,6 +175,8 @@ def read_run(out: str | Path) -> dict[str, Any]:
         When the folder is no run, or one of a format that this version does not know.
     """
     path = Path(out) / "run.json"
+    if not path.is_file() and (Path(out) / "stages").is_dir():
+        raise InputError(f"{out} holds an unfinished search; the same `dsmi-zoo run --budget ...` goes on from there")
     if not path.is_file():
         raise InputError(f"{out} is no run: it has no run.json; start one with `dsmi-zoo run --out {out}`")
     try:

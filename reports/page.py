@@ -5,7 +5,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from reports.comparison import Comparison, compare
 from reports.correlation import Correlation
 from reports.explorer import explorer
 from reports.provenance import mixture_warnings, provenance
-from reports.sample import groups_of, one_row_per_weights, succeeded, targets_of, values
+from reports.sample import groups_of, names, one_row_per_weights, succeeded, targets_of, values
 from reports.statistics import Summary, summarise
 
 # A vector drawing of many points is larger than its picture.
@@ -156,16 +156,17 @@ def page_context(
     shown = {name: {"name": name, "description": f.description, "uri": _data_uri(f)} for name, f in drawn.items()}
     catalog = run.get("catalog")
     name = catalog.get("name") if isinstance(catalog, Mapping) else None
+    measured = {f"{entry['model']}@{entry['img_size']}" for entry in names(ok)}
     return {
         "name": str(name or "unnamed run"),
         "lead": wording.lead(summary)
         if targets or not ranking.models
-        else [ranks.lead(ranking), *ranks.lead_of_search(run.get("search"))],
+        else [ranks.lead(ranking), *ranks.lead_of_search(run.get("search"), measured)],
         "title": "How well do representation measures predict accuracy?"
         if targets or not ranking.models
         else "Which model suits these images?",
         "ranking": _ranking_table(ranking),
-        "search": _search(run.get("search")),
+        "search": _search(run.get("search"), measured),
         "ranking_figure": shown.get(RANKING_FIGURE),
         "models": summary.models,
         "warnings": _warnings(rows, summary),
@@ -275,18 +276,26 @@ def _ranking_table(ranking: ranks.Ranking) -> dict[str, Any]:
     }
 
 
-def _search(note: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A search on a budget: its stages in words, and who was dropped on the way, the last ones first."""
+def _search(note: Mapping[str, Any] | None, measured: Collection[str]) -> dict[str, Any] | None:
+    """A search on a budget: its stages in words, and who was dropped on the way, the last ones first.
+
+    Models that are ``measured`` on all images by now were not dropped for good.
+    """
     if not note:
         return None
     stages = [
         f"{wording.counted(stage['models'], 'model')} on {stage['images']} images ({stage['seconds']:.0f} s)"
         for stage in note["stages"]
     ]
-    dropped = [(stage["images"], entry) for stage in reversed(note["stages"]) for entry in stage["dropped"]]
+    dropped = [
+        (stage["images"], entry)
+        for stage in reversed(note["stages"])
+        for entry in stage["dropped"]
+        if entry["model"] not in measured
+    ]
     return {
         "words": f"With {note['budget_s']:.0f} s to spend: {'; then '.join(stages)}.",
-        "left_out": note["left_out"],
+        "left_out": [model for model in note["left_out"] if model not in measured],
         "dropped": [
             {
                 "model": entry["model"],

@@ -1,6 +1,6 @@
 """Which model to choose for one's own images: a ranking by the probe, ties, and what each costs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,14 +124,17 @@ def lead(ranking: Ranking) -> str:
     )
 
 
-def lead_of_search(note: Mapping[str, Any] | None) -> list[str]:
-    """What the ranking's sentence must not hide: how many models were dropped or never tried."""
+def lead_of_search(note: Mapping[str, Any] | None, measured: Collection[str]) -> list[str]:
+    """What the ranking's sentence must not hide: how many models were dropped or never tried, and are not measured."""
     if not note:
         return []
-    dropped = sum(len(stage["dropped"]) for stage in note["stages"])
+    dropped = {entry["model"] for stage in note["stages"] for entry in stage["dropped"]} - set(measured)
+    beyond = set(note["left_out"]) - set(measured)
+    if not dropped and not beyond:
+        return []
     return [
-        f"They are what a search on a budget of time left: {dropped} more were measured on fewer images and dropped, "
-        f"{len(note['left_out'])} were beyond the budget."
+        f"They are what a search on a budget of time left: {len(dropped)} more were measured on fewer images and "
+        f"dropped, {len(beyond)} were beyond the budget."
     ]
 
 

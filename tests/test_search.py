@@ -58,9 +58,10 @@ def test_an_entrys_cost_follows_its_published_throughput_or_its_multiply_adds(jo
 
 
 def test_a_row_corrects_the_estimate_so_that_it_repeats_what_was_measured(job: Job) -> None:
-    row = {"n_samples": 300, "seconds_build": 2.0, "seconds_embed": 6.0, "seconds_measure": 0.5}
+    row = {"n_samples": 300, "seconds_build": 2.0, "seconds_embed": 6.0, "seconds_measure": 9.0}
     cost = corrected(estimate(job, 100, download=10), row)
-    assert cost.seconds(300) == pytest.approx(8.5)
+    assert cost.seconds(300) == pytest.approx(8.0, abs=0.3), "9 s of measures are imports, mostly"
+    assert cost.seconds(3000) - cost.seconds(300) == pytest.approx(54, abs=4)
     assert cost.download == 0
 
 
@@ -85,7 +86,7 @@ def test_what_is_affordable_fits_and_one_more_would_not(
 
 def test_a_workers_speed_is_measured_with_a_real_network() -> None:
     assert 1 < resnet18_rate() < 1e6
-    assert Cost(1, 0.1).seconds(MEASURE_N) == pytest.approx(1 + 0.1 * MEASURE_N + Cost(1, 0.1).measures)
+    assert Cost(1, 0.1).seconds(MEASURE_N) == pytest.approx(1 + 0.1 * MEASURE_N + Cost(1, 0.1).measures, abs=0.3)
 
 
 def test_the_stages_grow_threefold_up_to_all_images() -> None:
@@ -189,3 +190,34 @@ def test_a_search_without_time_measures_the_cheapest_model_and_names_the_others(
     assert len(read_results(out)) == 1
     assert len(read_run(out)["search"]["left_out"]) == 3
     assert "3 were beyond the budget" in (out / "report" / "report.md").read_text()
+
+
+def test_a_search_that_cannot_go_into_its_folder_is_refused_before_anything_is_computed(
+    catalog: Path, tmp_path: Path, dsmi_zoo: Command
+) -> None:
+    out = tmp_path / "out"
+    dsmi_zoo("run", "--catalog", catalog, "--out", out, "--budget", "1s")
+    before = {path for path in out.rglob("*") if path.is_file()}
+    for more in (("--plan",), ()):
+        refused = dsmi_zoo("run", "--catalog", catalog, "--out", out, "--budget", "5m", "--sigma", 2, *more, code=2)
+        assert "belongs to another configuration: measures.sigma = sqrt(d), not 2.0" in refused.stderr
+        assert "stage" not in refused.stdout
+    assert {path for path in out.rglob("*") if path.is_file()} == before
+    dsmi_zoo("run", "--catalog", catalog, "--out", out, "--budget", "5m")
+    note = read_run(out)["search"]
+    assert note["budget_s"] == 301
+    assert [stage["models"] for stage in note["stages"]] == [4, len(read_results(out))]
+    page = (out / "report" / "report.md").read_text()
+    for model in read_results(out)["model"]:
+        assert f"| {model}@32 | 140 |" not in page, "measured on all images, so not dropped"
+
+
+def test_a_search_of_which_no_model_can_be_measured_says_so_and_fails(
+    catalog: Path, tmp_path: Path, dsmi_zoo: Command
+) -> None:
+    (tmp_path / "cut.safetensors").write_bytes(b"not weights")
+    mine = tmp_path / "broken.csv"
+    mine.write_text("model,architecture,checkpoint,img_size,gmacs\ncut,test_vit,cut.safetensors,32,1e6\n")
+    done = dsmi_zoo("run", "--catalog", mine, "--out", tmp_path / "out", "--budget", "5m", code=1)
+    assert "none of 1 model could be measured: dsmi-zoo status --out" in done.stdout
+    assert "unfinished search" in dsmi_zoo("report", "--out", tmp_path / "out", code=2).stderr

@@ -2,8 +2,11 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dask
 import psutil
@@ -25,7 +28,8 @@ def local_cluster(settings: ComputeSettings) -> Iterator[Client]:
     threads = dict.fromkeys(BLAS_THREADS, str(max(1, cores // workers)))
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": threads}),
-        LocalCluster(
+        _started_deaf_to_interrupts(
+            LocalCluster,
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
@@ -37,3 +41,14 @@ def local_cluster(settings: ComputeSettings) -> Iterator[Client]:
         Client(cluster) as client,
     ):
         yield client
+
+
+def _started_deaf_to_interrupts(start: Callable[..., LocalCluster], **arguments: Any) -> LocalCluster:
+    """A terminal sends Ctrl-C to the workers too; the driver alone answers it, and stops them in order."""
+    if threading.current_thread() is not threading.main_thread():
+        return start(**arguments)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # processes that start now inherit it
+    try:
+        return start(**arguments)
+    finally:
+        signal.signal(signal.SIGINT, before)
