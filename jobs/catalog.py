@@ -34,12 +34,8 @@ def list_entries(catalog: str, globs: Sequence[str], filters: Mapping[str, Any],
         plain(console, _line(entry))
     models = len({entry.model for entry in entries})
     of_models = f" of {counted(models, 'model')}" if models < len(entries) else ""
-    plain(console, f"{_counted_entries(len(entries))}{of_models}")
+    plain(console, f"{counted(len(entries), 'entry')}{of_models}")
     return 0
-
-
-def _counted_entries(number: int) -> str:
-    return "1 entry" if number == 1 else f"{number} entries"
 
 
 def _line(entry: ModelEntry) -> str:
@@ -105,7 +101,7 @@ def check(catalog: str, globs: Sequence[str], filters: Mapping[str, Any], worker
         plain(console, f"{done.name}: {done.message}")
     plain(
         console,
-        f"{good} of {_counted_entries(len(entries))} with an embedding of the declared width; {len(failed)} failed",
+        f"{good} of {counted(len(entries), 'entry')} with an embedding of the declared width; {len(failed)} failed",
     )
     return 1 if failed else 0
 

@@ -39,7 +39,7 @@ def described(plan: Plan) -> list[str]:
     done = sum(row_path(config.folder, job.slug).exists() for job in jobs)
     measures = MEASURE_S * (samples / MEASURE_N) ** MEASURE_POWER * len(jobs)
     lines = [
-        f"catalogue   {config.catalog}: {counted(len(jobs), 'entry').replace('entrys', 'entries')} of "
+        f"catalogue   {config.catalog}: {counted(len(jobs), 'entry')} of "
         f"{counted(len(architectures), 'architecture')}; {done} have a row in {config.folder}",
         f"images      {len(subset.labels)} of {subset.images.name} in {subset.n_classes} classes{repeated}, "
         f"subset {subset.digest}",

@@ -20,7 +20,8 @@ def duration(seconds: float) -> str:
 
 def counted(count: int, noun: str) -> str:
     """``1 model``, ``2 models``."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count} {noun if count == 1 else plural}"
 
 
 def follow(finished: Iterable[Done], total: int, console: Console) -> tuple[int, list[Done]]:

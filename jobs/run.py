@@ -20,7 +20,7 @@ from pipeline.remote import is_offline
 from pipeline.store import read_run, write_row
 from pipeline.task import with_current_facts
 from pipeline.waves import downloads, evict, waves_of_jobs, within_download
-from pipeline.weights import local_weights, remote_weights
+from pipeline.weights import remote_weights
 
 
 def run(config: RunConfig, console: Console, *, retry_failed: bool = False) -> int:
@@ -58,16 +58,12 @@ def rerun(out: Path, names: Sequence[str], console: Console) -> int:
 
 def sizes_to_download(plan: Plan, console: Console) -> dict[str, int | None]:
     """Bytes of each file of weights that the cache lacks; None if its server does not say, or may not be asked."""
-    cache = plan.config.compute.cache
-    if is_offline():
-        needed = {name for job in plan.jobs if (name := remote_weights(job.entry)) is not None}
-        absent = sorted(name for name in needed if local_weights(name, cache) is None)
-        if absent:
-            files = counted(len(absent), "file")
-            plain(console, f"{files} of weights not in the cache, and HF_HUB_OFFLINE forbids to download: run prefetch")
-        return dict.fromkeys(absent)
     with console.status("Asking for the sizes of the weights"):
-        return downloads(plan.jobs, cache)
+        sizes = downloads(plan.jobs, plan.config.compute.cache)
+    if sizes and is_offline():
+        files = counted(len(sizes), "file")
+        plain(console, f"{files} of weights not in the cache, and HF_HUB_OFFLINE forbids to download: run prefetch")
+    return sizes
 
 
 def within_max_download(plan: Plan, sizes: Mapping[str, int | None], console: Console) -> Plan:

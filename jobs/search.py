@@ -80,12 +80,18 @@ class SearchNote:
 
 def stages_of(subset: Subset) -> list[Stage]:
     """The stages up to all images of ``subset``; each has a third of the images of the one that follows."""
-    smallest = int(np.unique(subset.labels, return_counts=True)[1].min())
+    _, smallest = _rarest(subset)
     found = [Stage(None, len(subset.labels))]
     while smallest // SHRINK >= FEWEST:
         smallest //= SHRINK
         found.insert(0, Stage(smallest, smallest * subset.n_classes))
     return found
+
+
+def _rarest(subset: Subset) -> tuple[int, int]:
+    """The class of the fewest images, and how many those are."""
+    labels, counts = np.unique(subset.labels, return_counts=True)
+    return int(labels[counts.argmin()]), int(counts.min())
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ class Prices:
         """The prices as the rows have measured them."""
         ok = rows[rows["status"] == "ok"].to_dict("records")
         measured = {(row["model"], row["img_size"]): row for row in ok}
-        known = {job.slug: measured.get((job.entry.model, job.entry.img_size)) for job in jobs}
+        known = {job.slug: measured.get(_key(job)) for job in jobs}
         costs = {slug: corrected(self.costs[slug], row) for slug, row in known.items() if row is not None}
         return replace(self, costs={**self.costs, **costs})
 
@@ -155,8 +161,9 @@ def search(config: RunConfig, console: Console, *, only_plan: bool = False, retr
             _measure(client, part, until, console, retry_failed)
             rows = read_results(part.config.folder)
             if not begun:
-                note.left_out = [str(job.entry) for job in left if not _has_row(rows, job)]
-                left = [job for job in left if _has_row(rows, job)]
+                tried = set(zip(rows["model"], rows["img_size"], strict=True))
+                note.left_out = [str(job.entry) for job in left if _key(job) not in tried]
+                left = [job for job in left if _key(job) in tried]
             begun = True
             passed = note.stage(stages.pop(0).images)
             passed.models = len(rows)
@@ -187,8 +194,7 @@ def search(config: RunConfig, console: Console, *, only_plan: bool = False, retr
 
 def _refuse_what_cannot_be_searched(plan: Plan) -> None:
     """Raise InputError before anything is computed: OUT or a stage of other settings, or a class of one image."""
-    counts = np.unique(plan.subset.labels, return_counts=True)
-    rarest, images = int(counts[0][counts[1].argmin()]), int(counts[1].min())
+    rarest, images = _rarest(plan.subset)
     if images < 2:
         name = plan.subset.images.class_names.get(rarest, rarest)
         raise InputError(f"class {name} has {images} image; a search ranks by a probe, which needs 2 of every class")
@@ -239,8 +245,8 @@ def _announced(
         f"with {gigabytes(prices.download(fit))} to download, after {duration(_gone(plan, seconds))} of starting"
     )
     if not later and len(fit) < len(jobs):
-        rarest = int(np.unique(plan.subset.labels, return_counts=True)[1].min())
-        yield f"on all images at once: the smallest class has {rarest}; stages need {SHRINK * FEWEST} images a class"
+        _, smallest = _rarest(plan.subset)
+        yield f"on all images at once: the smallest class has {smallest}; stages need {SHRINK * FEWEST} images a class"
     if later:
         numbers = ", then ".join(str(stage.images) for stage in later)
         yield f"after that, without those that are clearly worse and as time allows, on {numbers} images"
@@ -276,7 +282,7 @@ def _measure(client: "Client", part: Plan, end: float, console: Console, retry_f
 
 def _contenders(rows: pd.DataFrame, jobs: Sequence[Job]) -> tuple[list[Job], list[Dropped]]:
     """The models that the rows cannot tell from the best one, the most accurate first; and the others, and why."""
-    by_name = {(job.entry.model, job.entry.img_size): job for job in jobs}
+    by_name = {_key(job): job for job in jobs}
     theirs = rows[[key in by_name for key in zip(rows["model"], rows["img_size"], strict=True)]]
     ranked = {(m.model, m.img_size): m for m in rank(theirs).models}
     contenders = [by_name[name] for name, m in ranked.items() if m.tied_for_first]
@@ -288,8 +294,9 @@ def _contenders(rows: pd.DataFrame, jobs: Sequence[Job]) -> tuple[list[Job], lis
     return contenders, dropped
 
 
-def _has_row(rows: pd.DataFrame, job: Job) -> bool:
-    return bool(((rows["model"] == job.entry.model) & (rows["img_size"] == job.entry.img_size)).any())
+def _key(job: Job) -> tuple[str, int | None]:
+    """What names the entry's row."""
+    return job.entry.model, job.entry.img_size
 
 
 def _dropped(rows: pd.DataFrame, job: Job, reason: str) -> Dropped:

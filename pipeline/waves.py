@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from data_catalog.errors import InputError
 from data_catalog.models import ModelEntry
-from pipeline.remote import Unreachable, is_on_hub, remote_file
+from pipeline.remote import Unreachable, is_offline, is_on_hub, remote_file
 from pipeline.weights import evict_weights, is_evictable, local_weights, remote_weights
 
 ASKED_AT_ONCE = 8
@@ -76,9 +76,10 @@ def weights_sizes(weights: Iterable[str], cache: Path) -> dict[str, int | None]:
 
 
 def downloads(jobs: Iterable[HasEntry], cache: Path) -> dict[str, int | None]:
-    """Bytes of each file that the jobs need and the cache lacks."""
+    """Bytes of each file that the jobs need and the cache lacks; None if its server does not say, or offline."""
     needed = {name for job in jobs if (name := remote_weights(job.entry)) is not None}
-    return weights_sizes((name for name in sorted(needed) if local_weights(name, cache) is None), cache)
+    absent = [name for name in sorted(needed) if local_weights(name, cache) is None]
+    return dict.fromkeys(absent) if is_offline() else weights_sizes(absent, cache)
 
 
 def within_download(jobs: Sequence[AnyJob], sizes: Mapping[str, int | None], most: float) -> list[AnyJob]:
