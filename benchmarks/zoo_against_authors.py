@@ -24,6 +24,7 @@ import skimage.data
 import timm
 import torch
 from PIL import Image
+from rich.console import Console
 from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 
@@ -112,11 +113,11 @@ def ours(catalog: Path, images: Path, folder: Path, stored: Path | None = None) 
     (folder / "out").mkdir(parents=True)
     tally = folder / "tally"
     tally.touch()
-    with open_cluster(config.compute) as client:
-        client.run(prepare_worker, str(tally), str(stored) if stored else None)
+    with open_cluster(config.compute, config.folder, Console()) as workers:
+        workers.client.run(prepare_worker, str(tally), str(stored) if stored else None)
         started = time.perf_counter()
         plan = make_plan(config)
-        done = list(run_entries(client, plan, plan.jobs))
+        done = list(run_entries(workers, plan, plan.jobs))
         seconds = time.perf_counter() - started
     assert len(done) == len(MODELS)
     assert all(entry.ok for entry in done), done

@@ -15,6 +15,7 @@ from rich.console import Console
 from data_catalog import InputError, ModelEntry, load_models
 from data_catalog.filters import apply_filters, make_filters
 from data_catalog.models import find_entries
+from jobs.clusters.machine import usable_cores
 from jobs.progress import counted, follow, plain
 from pipeline.task import Done
 
@@ -95,7 +96,7 @@ def check(catalog: str, globs: Sequence[str], filters: Mapping[str, Any], worker
     """Build every chosen entry on PyTorch's meta device and say which ones give no embedding; 1 if any fails."""
     entries = choose(catalog, globs, filters)
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = usable_cores()
     good, failed = follow(_checked(entries, workers), len(entries), console)
     for done in sorted(failed, key=lambda done: done.name):
         plain(console, f"{done.name}: {done.message}")

@@ -63,6 +63,10 @@ FILTER_NAMES = ("kind", "max_params", "max_gmacs", "img_size", "licence", "limit
 SUBSET_NAMES = (
     "dataset", "data_root", "classes", "images_per_class", "repeats", "allow_train_images", "skip_bad_images",
 )  # fmt: skip
+COMPUTE_NAMES = (
+    "cluster", "profile", "workers", "worker_memory", "model_timeout", "share",
+    "batch_size", "cache", "cache_gb", "budget_gb", "budget", "max_download",
+)  # fmt: skip
 MEASURE_NAMES = ("sigma", "t", "repetitions", "seed", "bins", "null_permutations", "own")
 
 
@@ -131,6 +135,29 @@ def cli() -> None:
     """
 
 
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where it runs."""
+    options = (
+        click.option(
+            "--cluster",
+            help="local, cuda, slurm, tcp://host:port or tls://host:port; see the README.  [default: local]",
+        ),
+        click.option("--profile", type=PATH, help="Site settings of a cluster, after the examples in jobs/profiles."),
+        click.option(
+            "--workers",
+            type=int,
+            help="Workers, one model each at a time.  [default: one a core, a GPU, or the profile's]",
+        ),
+        click.option(
+            "--worker-memory", metavar="SIZE", help="End a local worker beyond this: 16GB.  [default: no limit]"
+        ),
+        click.option("--model-timeout", metavar="TIME", help="A model that takes longer is ended and fails: 30m, 2h."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @cli.command("run", epilog=EPILOG_RUN)
 @catalog_options
 @filter_options
@@ -147,8 +174,8 @@ def cli() -> None:
 @click.option("--protocol", help="standard: each model's own transform; paper: 3 random crops.  [default: standard]")
 @click.option("--precision", help="fp32, tf32, bf16 or fp16.  [default: fp32]")
 @measure_options
-@click.option("--cluster", help="Where to run: local.  [default: local]")
-@click.option("--workers", type=int, help="Worker processes.  [default: one a core]")
+@cluster_options
+@click.option("--share", metavar="I/K", help="Only the I-th of K balanced shares, without Dask: one batch job each.")
 @click.option("--batch-size", type=int, help="Images in one forward pass.  [default: 64, on a CPU by their size]")
 @cache_option
 @click.option("--cache-gb", type=float, help="Views beyond this are dropped once no model needs them.  [default: 50]")
@@ -179,11 +206,7 @@ def run_command(context: click.Context, file: Path | None, only_plan: bool, retr
     if "subset_seed" in given:
         settings["subset"]["seed"] = given["subset_seed"]
     settings["measures"] = {name: given[name] for name in MEASURE_NAMES if name in given}
-    compute: dict[str, Any] = {
-        name: given[name]
-        for name in ("cluster", "workers", "batch_size", "cache", "cache_gb", "budget_gb", "budget", "max_download")
-        if name in given
-    }
+    compute: dict[str, Any] = {name: given[name] for name in COMPUTE_NAMES if name in given}
     if given.get("drop_embeddings"):
         compute["keep_embeddings"] = False
     config = resolve_config(settings | {"compute": compute}, file)

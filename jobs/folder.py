@@ -126,8 +126,9 @@ def save_record(
 ) -> dict[str, Any]:
     """Write run.json and return its content."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
+    whole = config.model_copy(update={"compute": config.compute.model_copy(update={"share": None})})
     record = {
-        "config": config.model_dump(mode="json"),
+        "config": whole.model_dump(mode="json"),
         "identity": config.identity(),
         "catalog": dict(catalog),
         "subset": dict(subset),

@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 
 from data_catalog.errors import InputError
-from jobs.clusters import open_cluster
+from jobs.clusters import open_workers
+from jobs.driving import driving
 from jobs.folder import entry_states, make_writable, refuse_mixture, save_record, touch_record
 from jobs.progress import counted, follow, plain
 from jobs.run import conclude
@@ -63,31 +64,33 @@ def remeasure(source: Path, into: Path | None, changes: dict[str, Any], console:
         )
 
     make_writable(out)
-    stored = read_run(out) if (out / "run.json").exists() else None
-    if stored is not None:
-        refuse_mixture(out, stored, config)
-        if stored["embeddings_from"] != str(origin):
-            raise InputError(f"{out} was not remeasured from {origin}; choose another --into")
-    write_subset(out, read_subset(source))
-    entries = [
-        {"model": j.source["model"], "img_size": j.source["img_size"], "slug": j.slug, "row_id": j.row_id} for j in jobs
-    ]
-    save_record(out, config, record["catalog"], record["subset"], entries, stored, embeddings_from=origin)
-    done = {state.slug for state in entry_states(out, entries)[0] if state.state == "ok"}
-    todo = [job for job in jobs if job.slug not in done]
-    if left_out:
-        plain(console, f"{left_out} models of {source} have no finished row and are left out")
-    if done:
-        plain(console, f"{len(done)} of {len(jobs)} models are done already")
-    started = monotonic()
-    if todo:
-        from pipeline.graph import remeasure_entries
+    with driving(out) as confirm:
+        stored = read_run(out) if (out / "run.json").exists() else None
+        if stored is not None:
+            refuse_mixture(out, stored, config)
+            if stored["embeddings_from"] != str(origin):
+                raise InputError(f"{out} was not remeasured from {origin}; choose another --into")
+        write_subset(out, read_subset(source))
+        entries = [
+            {"model": j.source["model"], "img_size": j.source["img_size"], "slug": j.slug, "row_id": j.row_id}
+            for j in jobs
+        ]
+        save_record(out, config, record["catalog"], record["subset"], entries, stored, embeddings_from=origin)
+        done = {state.slug for state in entry_states(out, entries)[0] if state.state == "ok"}
+        todo = [job for job in jobs if job.slug not in done]
+        if left_out:
+            plain(console, f"{left_out} models of {source} have no finished row and are left out")
+        if done:
+            plain(console, f"{len(done)} of {len(jobs)} models are done already")
+        started = monotonic()
+        if todo:
+            from pipeline.graph import remeasure_entries
 
-        plain(console, f"{counted(len(todo), 'embedding')} to measure")
-        with open_cluster(config.compute) as client:
-            follow(remeasure_entries(client, config, todo), len(todo), console)
-        touch_record(out)
-    return conclude(out, {job.slug for job in jobs}, started, console)
+            plain(console, f"{counted(len(todo), 'embedding')} to measure")
+            with open_workers(config.compute, out, console) as workers:
+                follow(remeasure_entries(workers, config, todo, confirm), len(todo), console)
+            touch_record(out)
+        return conclude(out, {job.slug for job in jobs}, started, console)
 
 
 def _named(before: MeasureSettings, after: MeasureSettings) -> str:

@@ -1,7 +1,7 @@
 """The main job: plan, compute what is missing, report."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -11,10 +11,12 @@ from rich.console import Console
 from data_catalog.errors import InputError
 from data_catalog.filters import Filters
 from data_catalog.models import find_entries
-from jobs.clusters import open_cluster
-from jobs.folder import entry_states, open_out, refuse_remeasured, touch_record
+from jobs.clusters import open_workers
+from jobs.driving import driving
+from jobs.folder import entry_states, make_writable, open_out, refuse_remeasured, touch_record
 from jobs.progress import counted, duration, follow, plain
 from pipeline.config import RunConfig
+from pipeline.order import balanced
 from pipeline.plan import Job, Plan, make_plan
 from pipeline.remote import is_offline
 from pipeline.store import read_run, write_row
@@ -35,9 +37,21 @@ def run(config: RunConfig, console: Console, *, retry_failed: bool = False) -> i
         plan = make_plan(config)
     if config.compute.max_download is not None:
         plan = within_max_download(plan, sizes_to_download(plan, console), console)
-    record = open_out(plan)
-    todo = missing(plan, record, console, retry_failed)
-    return _compute(plan, todo, console)
+    make_writable(config.folder)
+    with driving(config.folder, config.compute.share) as confirm:
+        record = open_out(plan)
+        todo = missing(_share_of(plan), record, console, retry_failed)
+        return _compute(plan, todo, console, confirm)
+
+
+def _share_of(plan: Plan) -> Plan:
+    """What of the plan this process is to do: all of it, or one of several shares."""
+    share = plan.config.compute.share
+    if share is None:
+        return plan
+    part, _, parts = share.partition("/")
+    shares = balanced(plan.jobs, int(parts), len(plan.subset.labels) * plan.subset.repeats)
+    return Plan(plan.config, plan.subset, tuple(shares[int(part) - 1]))
 
 
 def rerun(out: Path, names: Sequence[str], console: Console) -> int:
@@ -52,8 +66,10 @@ def rerun(out: Path, names: Sequence[str], console: Console) -> int:
     jobs = [job for job in plan.jobs if job.slug in slugs]
     chosen = {entry.slug for entry in find_entries([job.entry for job in jobs], names, str(out))}
     chosen_plan = Plan(config, plan.subset, tuple(job for job in jobs if job.slug in chosen))
-    open_out(chosen_plan)
-    return _compute(chosen_plan, chosen_plan.jobs, console)
+    make_writable(config.folder)
+    with driving(config.folder) as confirm:
+        open_out(chosen_plan)
+        return _compute(chosen_plan, chosen_plan.jobs, console, confirm)
 
 
 def sizes_to_download(plan: Plan, console: Console) -> dict[str, int | None]:
@@ -118,7 +134,7 @@ def missing(plan: Plan, record: dict[str, Any], console: Console, retry_failed: 
     return todo
 
 
-def _compute(plan: Plan, todo: Sequence[Job], console: Console) -> int:
+def _compute(plan: Plan, todo: Sequence[Job], console: Console, confirm: Callable[[], None]) -> int:
     out = plan.config.folder
     started = monotonic()
     _evict_finished(plan, todo)
@@ -128,12 +144,26 @@ def _compute(plan: Plan, todo: Sequence[Job], console: Console) -> int:
         images = f"{len(plan.subset.labels)} images of {plan.subset.images.name}"
         plain(console, f"{counted(len(todo), 'model')} to measure on {images}")
         waves = _waves(plan, todo, console)
-        with open_cluster(plan.config.compute) as client:
-            workers = counted(sum(client.nthreads().values()), "worker")
-            plain(console, f"{workers}; Dask dashboard: {client.dashboard_link}")
-            follow(run_in_waves(client, plan, waves), len(todo), console)
+        with open_workers(plan.config.compute, out, console) as workers:
+            follow(run_in_waves(workers, plan, waves, confirm), len(todo), console)
         touch_record(out)
+    if plan.config.compute.share is not None:
+        return _conclude_share(plan, todo, started, console)
     return conclude(out, {job.slug for job in plan.jobs}, started, console)
+
+
+def _conclude_share(plan: Plan, todo: Sequence[Job], started: float, console: Console) -> int:
+    """Sum up a share; the report is written when all are done."""
+    out = plan.config.folder
+    slugs = {job.slug for job in todo}
+    states, _ = entry_states(out, [entry for entry in read_run(out)["entries"] if entry["slug"] in slugs])
+    failed = sum(state.state == "failed" for state in states)
+    plain(
+        console,
+        f"share {plan.config.compute.share}: {counted(len(todo), 'model')} computed, {failed} failed, in "
+        f"{duration(monotonic() - started)}; when all shares are done: dsmi-zoo report --out {out}",
+    )
+    return 1 if failed else 0
 
 
 def _waves(plan: Plan, todo: Sequence[Job], console: Console) -> Sequence[Sequence[Job]]:

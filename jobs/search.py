@@ -1,6 +1,7 @@
 """A search on a budget of time: all models on few images first, the clearly worse dropped, the others on more."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import monotonic
@@ -13,7 +14,8 @@ from rich.console import Console
 from data_catalog.errors import InputError
 from data_catalog.subset import Subset
 from jobs.clusters import open_cluster
-from jobs.folder import open_out, stored_run, touch_record
+from jobs.driving import driving
+from jobs.folder import make_writable, open_out, stored_run, touch_record
 from jobs.forecast import gigabytes
 from jobs.progress import counted, duration, follow, plain
 from jobs.run import conclude, missing, sizes_to_download, within_max_download
@@ -25,7 +27,7 @@ from pipeline.weights import remote_weights
 from reports.ranking import rank
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from jobs.clusters.dask_workers import DaskWorkers
 
 SHRINK = 3
 CAUTION = 1.5  # by so much estimates from another device's published figures may be short
@@ -145,8 +147,13 @@ def search(config: RunConfig, console: Console, *, only_plan: bool = False, retr
     _refuse_what_cannot_be_searched(plan)
     sizes = sizes_to_download(plan, console)
     plan = within_max_download(plan, sizes, console)
-    with open_cluster(config.compute) as client:
-        prices = _prices(client, plan, sizes, console)
+    with ExitStack() as opened:
+        confirm: Callable[[], None] = lambda: None  # noqa: E731
+        if not only_plan:
+            make_writable(config.folder)
+            confirm = opened.enter_context(driving(config.folder))
+        workers = opened.enter_context(open_cluster(config.compute, config.folder, console))
+        prices = _prices(workers, plan, sizes, console)
         stages, left = _course(plan, prices, end - monotonic())
         for line in _announced(plan, left, stages, prices, end - monotonic()):
             plain(console, line)
@@ -158,7 +165,7 @@ def search(config: RunConfig, console: Console, *, only_plan: bool = False, retr
             part = _part(plan, stages[0], left)
             began = monotonic()
             until = began + (end - began) / len(stages)
-            _measure(client, part, until, console, retry_failed)
+            _measure(workers, part, until, console, retry_failed, confirm)
             rows = read_results(part.config.folder)
             if not begun:
                 tried = set(zip(rows["model"], rows["img_size"], strict=True))
@@ -215,12 +222,12 @@ def _note_before(config: RunConfig) -> SearchNote:
     return SearchNote(before["budget_s"] + config.compute.budget, stages=stages)
 
 
-def _prices(client: "Client", plan: Plan, sizes: Mapping[str, int | None], console: Console) -> Prices:
+def _prices(workers: "DaskWorkers", plan: Plan, sizes: Mapping[str, int | None], console: Console) -> Prices:
     with console.status("Measuring the speed of this machine"):
-        rates = list(client.run(resnet18_rate).values())
+        rates = list(workers.client.run(resnet18_rate).values())
     rate = sum(rates) / len(rates)
     costs = {job.slug: estimate(job, rate, sizes.get(remote_weights(job.entry) or "") or 0) for job in plan.jobs}
-    return Prices(costs, sum(client.nthreads().values()), plan.config.repeats)
+    return Prices(costs, workers.count(), plan.config.repeats)
 
 
 def _course(plan: Plan, prices: Prices, seconds: float) -> tuple[list[Stage], list[Job]]:
@@ -271,12 +278,19 @@ def _folder(config: RunConfig, stage: Stage) -> Path:
     return config.folder / "stages" / f"{stage.images_per_class}-a-class"
 
 
-def _measure(client: "Client", part: Plan, end: float, console: Console, retry_failed: bool) -> None:
+def _measure(
+    workers: "DaskWorkers",
+    part: Plan,
+    end: float,
+    console: Console,
+    retry_failed: bool,
+    confirm: Callable[[], None],
+) -> None:
     from pipeline.graph import run_entries
 
     todo = missing(part, open_out(part), console, retry_failed)
     if todo:
-        follow(run_entries(client, part, todo, until=end), len(todo), console)
+        follow(run_entries(workers, part, todo, until=end, confirm=confirm), len(todo), console)
     touch_record(part.config.folder)
 
 

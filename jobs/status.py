@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from jobs.driving import WHOLE, drivers
 from jobs.folder import entry_states
 from jobs.progress import counted, plain
 from pipeline.store import read_run
@@ -23,6 +24,8 @@ def status(out: Path, console: Console) -> int:
         f"{out}: catalogue {record['catalog']['name']}, {counted(len(states), 'model')}: "
         f"{len(of['ok'])} ok, {len(of['failed'])} failed, {len(of['missing'])} missing",
     )
+    for name, held in drivers(out).items():
+        plain(console, f"  being computed{'' if name == WHOLE else f' ({name})'} by {held}")
     for kind in ("failed", "missing"):
         for state in of[kind]:
             plain(console, f"  {kind}: {state.name}: {state.reason}")

@@ -20,7 +20,7 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Settings = TypeVar("Settings", bound=_Settings)
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class SubsetSettings(_Settings):
@@ -57,11 +57,18 @@ class MeasureSettings(_Settings):
         return None if value == "sqrt(d)" else value
 
 
+CLUSTERS = ("local", "cuda", "slurm")
+
+
 class ComputeSettings(_Settings):
     """Where and how it runs; nothing here changes a number."""
 
-    cluster: Literal["local"] = "local"
+    cluster: str = "local"
+    profile: Path | None = None
     workers: int | None = Field(default=None, ge=1)
+    worker_memory: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    model_timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    share: str | None = None
     batch_size: int | None = Field(default=None, ge=1)
     keep_embeddings: bool = True
     budget_gb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -70,12 +77,30 @@ class ComputeSettings(_Settings):
     cache: Path = Field(default_factory=lambda: default_cache())
     cache_gb: float = Field(default=50.0, ge=0, allow_inf_nan=False)
 
-    @field_validator("budget", mode="before")
+    @field_validator("cluster")
+    @classmethod
+    def _known_cluster(cls, value: str) -> str:
+        if value not in CLUSTERS and not re.fullmatch(r"(tcp|tls)://\S+:\d+", value):
+            raise ValueError(
+                f"must be {', '.join(CLUSTERS)}, or a scheduler's address: tcp://host:port, tls://host:port"
+            )
+        return value
+
+    @field_validator("share")
+    @classmethod
+    def _one_of_several(cls, value: str | None) -> str | None:
+        if value is not None:
+            part, _, parts = value.partition("/")
+            if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+                raise ValueError("must be such as 3/8: the third of eight shares")
+        return value
+
+    @field_validator("budget", "model_timeout", mode="before")
     @classmethod
     def _in_seconds(cls, value: Any) -> Any:
         return _in_units(value, {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}, "a time such as 90s, 45m or 1h30m")
 
-    @field_validator("max_download", mode="before")
+    @field_validator("max_download", "worker_memory", mode="before")
     @classmethod
     def _in_bytes(cls, value: Any) -> Any:
         return _in_units(value, {"MB": 1e6, "GB": 1e9, "TB": 1e12}, "a size such as 500MB or 20GB")
@@ -84,6 +109,10 @@ class ComputeSettings(_Settings):
     def _one_kind_of_budget(self) -> Self:
         if self.budget is not None and self.budget_gb is not None:
             raise ValueError("budget needs the weights again for the next stage, budget_gb deletes them; give one")
+        if self.share is not None and (self.budget is not None or self.budget_gb is not None):
+            raise ValueError("share cannot be combined with a budget: the shares know nothing of each other")
+        if self.share is not None and self.cluster != "local":
+            raise ValueError("share runs on the machine at hand, without Dask; leave --cluster out")
         return self
 
 
@@ -169,6 +198,9 @@ def resolve_config(command_line: Mapping[str, Any], file: Path | None = None) ->
     config = validated(RunConfig, _merged(settings, command_line), "settings")
     if Path(config.catalog).is_file():  # run.json must find it again from any folder
         config = config.model_copy(update={"catalog": str(Path(config.catalog).absolute())})
+    if config.compute.profile is not None:
+        compute = config.compute.model_copy(update={"profile": config.compute.profile.expanduser().absolute()})
+        config = config.model_copy(update={"compute": compute})
     if config.subset.data_root is not None:
         subset = config.subset.model_copy(update={"data_root": config.subset.data_root.expanduser().absolute()})
         config = config.model_copy(update={"subset": subset})

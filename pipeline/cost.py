@@ -48,7 +48,7 @@ class Cost:
         return self.build + samples * self.image + measures
 
 
-def estimate(job: Job, resnet18_rate: float, download: int = 0) -> Cost:
+def estimate(job: Job, resnet18_rate: float, download: int = 0, *, untrained: bool | None = None) -> Cost:
     """The cost of an entry that has never run, from its catalogue's facts.
 
     Its speed is to ResNet-18's on this machine as their published throughputs are; without those, as their
@@ -59,6 +59,8 @@ def estimate(job: Job, resnet18_rate: float, download: int = 0) -> Cost:
     ----------
     resnet18_rate
         Images a second, from `resnet18_rate`.
+    untrained
+        Whether a recipe has yet to be trained; None looks.
     """
     entry, parameters = job.entry, _parameters(job)
     throughput = entry.extras.get("throughput")
@@ -70,7 +72,9 @@ def estimate(job: Job, resnet18_rate: float, download: int = 0) -> Cost:
         slower = gmacs / RESNET18_GMACS / TYPICAL_SHARE
     image = slower / resnet18_rate
     recipe = entry.recipe
-    training = BACKWARD * image * recipe.train_images * recipe.epochs if recipe and not _is_there(job) else 0.0
+    if untrained is None:
+        untrained = not _is_there(job)
+    training = BACKWARD * image * recipe.train_images * recipe.epochs if recipe and untrained else 0.0
     build = BUILD_S + parameters * BYTES_A_PARAMETER / READ_BYTES_S + training
     return Cost(build=build, image=image, download=download)
 

@@ -23,7 +23,7 @@ def exclusive(
     ``stale_after_s`` on the waiting process's own clock (clocks of two machines may differ), is taken over.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    token = f"{_machine()} {os.getpid()} {uuid.uuid4().hex}"
+    token = _new_token()
     seen: tuple[str, int] | None = None
     since = time.monotonic()
     while not _create(lock, token):
@@ -34,6 +34,83 @@ def exclusive(
             _break(lock, now[0])
         else:
             time.sleep(poll_s)
+    with _kept(lock, token, beat_s):
+        yield
+
+
+class Held(Exception):
+    """A lock that another process holds.
+
+    Attributes
+    ----------
+    host, pid
+        Who holds it.
+    beat_s
+        Seconds since its last beat.
+    """
+
+    def __init__(self, token: str, beat_s: float) -> None:
+        machine, _, rest = token.partition(" ")
+        self.host, self.pid, self.beat_s = machine.partition("/")[0], rest.partition(" ")[0], beat_s
+        super().__init__(f"process {self.pid} on {self.host}, heard of {beat_s:.0f} s ago")
+
+
+class Claim:
+    """A lock that this process holds, until another one finds it stale."""
+
+    def __init__(self, lock: Path, token: str) -> None:
+        self._lock, self._token = lock, token
+
+    def is_lost(self) -> bool:
+        """Whether another process has taken the lock over."""
+        held = _look(self._lock)
+        return held is None or held[0] != self._token
+
+
+def holder(lock: Path, stale_after_s: float = STALE_AFTER_S) -> Held | None:
+    """Who holds a lock; None when it is free, its owner on this machine dead, or without a beat for too long.
+
+    The time is told by the file system of the lock, by a file that is written for it: no two machines' clocks agree.
+    """
+    held = _look(lock)
+    if held is None or _owner_is_dead(held[0]):
+        return None
+    probe = lock.with_name(f"{lock.name}.{uuid.uuid4().hex}")
+    probe.touch()
+    age = (probe.stat().st_mtime_ns - held[1]) / 1e9
+    probe.unlink()
+    return Held(held[0], max(age, 0.0)) if age < stale_after_s else None
+
+
+@contextmanager
+def claimed(lock: Path, *, beat_s: float = BEAT_S, stale_after_s: float = STALE_AFTER_S) -> Iterator[Claim]:
+    """Hold the lock file ``lock`` as `exclusive` does, but do not wait for it.
+
+    Raises
+    ------
+    Held
+        When another process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    token = _new_token()
+    while not _create(lock, token):
+        other = holder(lock, stale_after_s)
+        if other is not None:
+            raise other
+        held = _look(lock)
+        if held is not None:
+            _break(lock, held[0])
+    with _kept(lock, token, beat_s):
+        yield Claim(lock, token)
+
+
+def _new_token() -> str:
+    return f"{_machine()} {os.getpid()} {uuid.uuid4().hex}"
+
+
+@contextmanager
+def _kept(lock: Path, token: str, beat_s: float) -> Iterator[None]:
+    """Touch a lock that was made regularly, and remove it at the end."""
     released = threading.Event()
     heart = threading.Thread(target=_beat, args=(lock, token, released, beat_s), daemon=True)
     heart.start()

@@ -1,17 +1,21 @@
-"""All entries on a Dask client: subset, views, training and rows, with a bounded number of entries handed out ahead."""
+"""All entries on the workers at hand: subset, views and rows, one task a worker, and what happens when a worker dies."""
 
+import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TypeVar
-
-from distributed import Client, Future, as_completed
+from typing import Any, Generic, Protocol, TypeVar
 
 from data_catalog.errors import DiskFull
 from pipeline.config import RunConfig
+from pipeline.order import Expectation, longest_first
 from pipeline.plan import Job, Plan
+from pipeline.store import row_mark, timeout_log
 from pipeline.task import (
     Done,
     RemeasureJob,
@@ -19,16 +23,66 @@ from pipeline.task import (
     failed_row,
     prepare_subset,
     prepare_view,
-    prepare_weights,
     remeasure_row,
+    row_written,
 )
 from pipeline.views import drop_oldest_views
 from pipeline.waves import evict
 
+ATTEMPTS = 3
+LOOK_EVERY_S = 1.0
+
 AnyJob = TypeVar("AnyJob", Job, RemeasureJob)
+Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-def run_entries(client: Client, plan: Plan, jobs: Sequence[Job], until: float = math.inf) -> Iterator[Done]:
+class Result(Protocol):
+    """What a submitted task becomes, as in `concurrent.futures`."""
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> object:
+        """Call ``fn`` with this, from any thread, once the task has ended."""
+
+    def exception(self) -> BaseException | None:
+        """What it raised, or None."""
+
+    def result(self) -> Any:
+        """What it returned."""
+
+
+class Workers(Protocol):
+    """Processes that each do one task at a time."""
+
+    def count(self) -> int:
+        """How many there are now.
+
+        Raises
+        ------
+        WorkersLost
+            When none can come any more.
+        """
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Result:
+        """Run a task on a worker that is free."""
+
+    def deaths(self, error: BaseException) -> int:
+        """How many workers died of a task that raised ``error``; 0 for an exception of the task's own."""
+
+
+class WorkersLost(OSError):
+    """The workers are gone for good, for the reason given."""
+
+
+class KilledWorker(Exception):
+    """A model whose worker process died each time."""
+
+
+def run_entries(
+    workers: Workers,
+    plan: Plan,
+    jobs: Sequence[Job],
+    until: float = math.inf,
+    confirm: Callable[[], None] = lambda: None,
+) -> Iterator[Done]:
     """Compute the rows of ``jobs``; each is on disk before it is reported here.
 
     Parameters
@@ -36,6 +90,8 @@ def run_entries(client: Client, plan: Plan, jobs: Sequence[Job], until: float = 
     until
         When ``time.monotonic()`` has passed this, no further entry is handed out; they go in the order given then, for
         somebody has decided which ones may be missed.
+    confirm
+        Called about once a second; what it raises ends the run.
 
     Raises
     ------
@@ -43,92 +99,262 @@ def run_entries(client: Client, plan: Plan, jobs: Sequence[Job], until: float = 
         Names an image of the subset that cannot be decoded; then no row is written.
     DiskFull
         When a file cannot be written for lack of space; rows that are finished stay.
+    WorkersLost
+        When the workers are gone for good.
     """
     config, subset = plan.config, plan.subset
     width = subset.images.classifier_width
     needed = Counter(job.view for job in jobs)
     commonest = max(needed, key=needed.__getitem__)
     first = next(job for job in jobs if job.view == commonest)
-    subset_ready = client.submit(prepare_subset, first, config, subset, pure=False)
-    views: dict[Path, Future] = {}
+    expectation = Expectation(len(subset.labels) * subset.repeats)
+    by_slug = {job.slug: job for job in jobs}
 
-    def submit(job: Job) -> Future:
-        if job.view not in views:
-            views[job.view] = client.submit(prepare_view, job, config, subset, subset_ready, pure=False)
-        weights = client.submit(prepare_weights, job, config, pure=False)
-        return client.submit(compute_row, job, config, subset.digest, width, views[job.view], weights, pure=False)
+    def stages(job: Job) -> Sequence[_Stage]:
+        return (
+            _Stage("subset", (prepare_subset, (first, config, subset)), vital=True),
+            _Stage(job.view, (prepare_view, (job, config, subset))),
+        )
 
-    def fail(job: Job, error: BaseException) -> Done:
-        if subset_ready.status == "error":  # without its images no entry can be computed
-            raise subset_ready.exception()
-        return failed_row(job, config, subset.digest, error)
-
-    view_of = {job.slug: job.view for job in jobs}
-    for done in _through_window(client, jobs, submit, fail, until):
-        view = view_of[done.slug]
-        needed[view] -= 1
-        if not needed[view]:
-            views.pop(view).release()
+    dispatch = _Dispatch(
+        workers,
+        jobs,
+        work=lambda job: (compute_row, (job, config, subset.digest, width)),
+        fail=lambda job, error: failed_row(job, config, subset.digest, error),
+        out=config.folder,
+        stages=stages,
+        order=longest_first(expectation.seconds) if until == math.inf else None,
+        until=until,
+        timeout=config.compute.model_timeout,
+        confirm=confirm,
+    )
+    for done in dispatch.run():
+        job = by_slug[done.slug]
+        expectation.learn(job, done)
+        needed[job.view] -= 1
+        if not needed[job.view]:
             drop_oldest_views(config.compute.cache, config.compute.cache_gb, keep={v for v in needed if needed[v]})
         yield done
 
 
-def run_in_waves(client: Client, plan: Plan, waves: Sequence[Sequence[Job]]) -> Iterator[Done]:
+def run_in_waves(
+    workers: Workers, plan: Plan, waves: Sequence[Sequence[Job]], confirm: Callable[[], None] = lambda: None
+) -> Iterator[Done]:
     """Compute the rows of one wave after the other; a wave's weights are evicted once all of its rows are on disk."""
     for wave in waves:
-        yield from run_entries(client, plan, wave)
+        yield from run_entries(workers, plan, wave, confirm=confirm)
         evict(wave, plan.config.compute.cache)
 
 
-def remeasure_entries(client: Client, config: RunConfig, jobs: Sequence[RemeasureJob]) -> Iterator[Done]:
-    """Measure kept embeddings anew; each row is on disk before it is reported here."""
-
-    def submit(job: RemeasureJob) -> Future:
-        return client.submit(remeasure_row, job, config, pure=False)
-
-    def fail(job: RemeasureJob, error: BaseException) -> Done:
-        return failed_row(job, config, "", error)
-
-    yield from _through_window(client, jobs, submit, fail)
-
-
-def _through_window(
-    client: Client,
-    jobs: Sequence[AnyJob],
-    submit: Callable[[AnyJob], Future],
-    fail: Callable[[AnyJob, BaseException], Done],
-    until: float = math.inf,
+def remeasure_entries(
+    workers: Workers, config: RunConfig, jobs: Sequence[RemeasureJob], confirm: Callable[[], None] = lambda: None
 ) -> Iterator[Done]:
-    """Submit the longest jobs first, two for each worker thread at a time; only one if there is a limit of time.
+    """Measure kept embeddings anew; each row is on disk before it is reported here."""
+    yield from _Dispatch(
+        workers,
+        jobs,
+        work=lambda job: (remeasure_row, (job, config)),
+        fail=lambda job, error: failed_row(job, config, "", error),
+        out=config.folder,
+        order=lambda job: job.order,
+        timeout=config.compute.model_timeout,
+        confirm=confirm,
+    ).run()
 
-    A worker that dies takes at most its own few tasks along, and the scheduler never holds the whole zoo.
+
+@dataclass(frozen=True)
+class _Stage:
+    """What several entries wait for; done once, when the first of them has its turn. Without a vital one none can go on."""
+
+    name: Hashable
+    task: Task = field(compare=False)
+    vital: bool = field(default=False, compare=False)
+
+
+@dataclass(eq=False)
+class _Unit(Generic[AnyJob]):
+    """What a worker does at a time: an entry's row, or a stage for the entries that wait."""
+
+    task: Task
+    job: AnyJob | None = None
+    stage: _Stage | None = None
+    alone: bool = False
+    begun: float = 0.0
+    mark: object = None
+
+
+class _Dispatch(Generic[AnyJob]):
+    """Hands entries to workers, one task a worker, and brings back each entry's outcome once.
+
+    An entry whose worker died goes to the end of the queue; its last attempt is made while nothing else runs, so that
+    no entry fails for what another one did to its worker or its machine.
     """
-    unlimited = until == math.inf
-    waiting = iter(sorted(jobs, key=lambda job: job.order) if unlimited else jobs)
-    running: dict[Future, AnyJob] = {}
-    finished = as_completed()
-    begun = False  # late or not, one entry has its turn
 
-    def hand_out() -> None:
-        nonlocal begun
-        late, begun = begun and monotonic() > until, True
-        if not late and (job := next(waiting, None)) is not None:
-            future = submit(job)
-            running[future] = job
-            finished.add(future)
+    def __init__(
+        self,
+        workers: Workers,
+        jobs: Sequence[AnyJob],
+        *,
+        work: Callable[[AnyJob], Task],
+        fail: Callable[[AnyJob, BaseException], Done],
+        out: Path,
+        stages: Callable[[AnyJob], Sequence[_Stage]] = lambda job: (),
+        order: Callable[[AnyJob], Any] | None = None,
+        until: float = math.inf,
+        timeout: float | None = None,
+        confirm: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._workers, self._work, self._fail, self._out = workers, work, fail, out
+        self._stages, self._order, self._until, self._timeout, self._confirm = stages, order, until, timeout, confirm
+        self._queue = [(order(job) if order else 0, number, job) for number, job in enumerate(jobs)]
+        heapq.heapify(self._queue)
+        self._alone: list[AnyJob] = []
+        self._suspects: list[AnyJob] = []
+        self._deaths: Counter[Hashable] = Counter()
+        self._again: list[_Unit[AnyJob]] = []
+        self._passed: set[Hashable] = set()
+        self._broken: dict[Hashable, BaseException] = {}
+        self._waiting: dict[Hashable, list[tuple[Any, int, AnyJob]]] = {}
+        self._running: dict[_Unit[AnyJob], Result] = {}
+        self._ended: SimpleQueue[_Unit[AnyJob]] = SimpleQueue()
+        self._reported: list[Done] = []
+        self._begun = False  # late or not, one entry has its turn
+        self._finished = 0
 
-    for _ in range((2 if unlimited else 1) * sum(client.nthreads().values())):
-        hand_out()
-    for future in finished:
-        job = running.pop(future)
-        if future.status == "finished":
-            done = future.result()
-        elif future.status == "error" and isinstance(future.exception(), DiskFull):
-            raise future.exception()
-        elif future.status == "error":
-            done = fail(job, future.exception())
+    def run(self) -> Iterator[Done]:
+        """Each entry's outcome, as it comes."""
+        capacity, looked = self._workers.count(), monotonic()
+        while True:
+            while len(self._running) < capacity and (unit := self._next()) is not None:
+                self._start(unit)
+            while self._reported:
+                yield self._reported.pop(0)
+                self._sort_anew()
+            if not self._running and (self._is_late() or not self._is_left()):
+                return
+            try:
+                self._end(self._ended.get(timeout=LOOK_EVERY_S))
+            except Empty:
+                pass
+            if monotonic() - looked > LOOK_EVERY_S:
+                self._confirm()
+                capacity, looked = self._workers.count(), monotonic()
+
+    def _is_late(self) -> bool:
+        return self._begun and monotonic() > self._until
+
+    def _is_left(self) -> bool:
+        return bool(self._queue or self._again or self._suspects or self._alone or self._reported)
+
+    def _start(self, unit: _Unit[AnyJob]) -> None:
+        function, arguments = unit.task
+        unit.begun = monotonic()
+        unit.mark = row_mark(self._out, unit.job.slug) if unit.job is not None else None
+        result = self._workers.submit(function, *arguments)
+        self._running[unit] = result
+        result.add_done_callback(partial(_put, self._ended, unit))
+
+    def _next(self) -> _Unit[AnyJob] | None:
+        """What a free worker does next, or None if that has to wait."""
+        if self._is_late():
+            return None
+        if self._again:
+            return self._again.pop()
+        while self._queue:
+            rank, number, job = heapq.heappop(self._queue)
+            unit = self._unit((rank, number, job))
+            if unit is not None:
+                return unit
+        if self._suspects and not self._waiting:
+            return self._unit((0, 0, self._suspects.pop(0)))
+        if self._alone and not self._running:
+            job = self._alone.pop(0)
+            return _Unit(self._work(job), job=job, alone=True)
+        return None
+
+    def _unit(self, item: tuple[Any, int, AnyJob]) -> _Unit[AnyJob] | None:
+        """The entry's row, or the stage that it has to wait for; None when somebody makes that already."""
+        job = item[-1]
+        for stage in self._stages(job):
+            if stage.name in self._broken:
+                self._reported.append(self._fail(job, self._broken[stage.name]))
+                return None
+            if stage.name in self._waiting:
+                self._waiting[stage.name].append(item)
+                return None
+            if stage.name not in self._passed:
+                self._waiting[stage.name] = [item]
+                return _Unit(stage.task, stage=stage)
+        self._begun = True
+        return _Unit(self._work(job), job=job)
+
+    def _end(self, unit: _Unit[AnyJob]) -> None:
+        error = _outcome(self._running[unit])
+        value = self._running.pop(unit).result() if error is None else None
+        if unit.stage is not None:
+            self._end_stage(unit, unit.stage, error)
+        elif unit.job is not None:
+            done = value if error is None else self._after(unit, unit.job, error)
+            if done is not None:
+                self._reported.append(done)
+
+    def _end_stage(self, unit: _Unit[AnyJob], stage: _Stage, error: BaseException | None) -> None:
+        if error is not None and (died := self._workers.deaths(error)):
+            self._deaths[stage.name] += died
+            if self._deaths[stage.name] < ATTEMPTS:
+                self._again.append(_Unit(unit.task, stage=stage))
+                return
+            error = KilledWorker(f"the worker that made its view died {self._deaths[stage.name]} times")
+        if error is None:
+            self._passed.add(stage.name)
+        elif stage.vital or isinstance(error, DiskFull):
+            raise error
         else:
-            raise ConnectionError(f"the Dask scheduler lost the task of {job.name}; the same command goes on from here")
-        del future
-        hand_out()
-        yield done
+            self._broken[stage.name] = error
+        for item in self._waiting.pop(stage.name):
+            heapq.heappush(self._queue, item)
+
+    def _after(self, unit: _Unit[AnyJob], job: AnyJob, error: BaseException) -> Done | None:
+        """The outcome of an entry whose task wrote no row that we know of; None when it gets another attempt."""
+        died = self._workers.deaths(error)
+        if not died:
+            if isinstance(error, DiskFull):
+                raise error
+            return self._fail(job, error)
+        written = row_written(self._out, job, since=unit.mark)
+        if written is not None:
+            return written
+        took = monotonic() - unit.begun
+        if self._timeout is not None and took >= self._timeout:
+            where = timeout_log(self._out, job.slug)
+            return self._fail(job, TimeoutError(f"took longer than --model-timeout {self._timeout:g} s; see {where}"))
+        self._deaths[job.slug] += died
+        if unit.alone:
+            return self._fail(job, _killed(self._deaths[job.slug]))
+        (self._suspects if self._deaths[job.slug] < ATTEMPTS - 1 else self._alone).append(job)
+        return None
+
+    def _sort_anew(self) -> None:
+        """Sort what waits, whenever the number of finished entries has doubled: by then they tell more of the others."""
+        self._finished += 1
+        if self._order is not None and self._finished.bit_count() == 1:
+            self._queue = [(self._order(job), number, job) for _, number, job in self._queue]
+            heapq.heapify(self._queue)
+
+
+def _put(ended: "SimpleQueue[Any]", unit: object, result: object) -> None:
+    ended.put(unit)
+
+
+def _outcome(result: Result) -> BaseException | None:
+    try:
+        return result.exception()
+    except BaseException as error:  # a cancelled task raises instead
+        return error
+
+
+def _killed(deaths: int) -> KilledWorker:
+    return KilledWorker(
+        f"its worker process died {deaths} times, the last time with nothing else running: out of memory, killed, or "
+        "ended by the model's own code"
+    )

@@ -85,6 +85,28 @@ def row_path(out: Path, slug: str) -> Path:
     return out / "results" / f"{slug}.parquet"
 
 
+def timeout_log(out: Path, slug: str) -> Path:
+    """Where an entry that took too long was when it was ended."""
+    return out / "logs" / f"{slug}.timeout.txt"
+
+
+def row_mark(out: Path, slug: str) -> tuple[int, int] | None:
+    """Something that changes whenever an entry's row is written."""
+    try:
+        stat = row_path(out, slug).stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
+
+
+def read_row(out: Path, slug: str) -> dict[str, Any] | None:
+    """An entry's row; None when there is none that can be read."""
+    try:
+        return _read_row(row_path(out, slug))
+    except (ValueError, OSError, pa.ArrowException):
+        return None
+
+
 def embedding_path(out: Path, slug: str) -> Path:
     """Where an entry's embedding stands."""
     return out / "embeddings" / f"{slug}.npy"

@@ -1,8 +1,10 @@
 """What one Dask task does: an entry becomes a row, whatever happens to it on the way."""
 
+import faulthandler
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,8 +30,11 @@ from pipeline.store import (
     array_sha256,
     clusters_path,
     read_embedding,
+    read_row,
+    row_mark,
     subset_is_stored,
     subset_with_clusters,
+    timeout_log,
     write_array,
     write_embedding,
     write_row,
@@ -41,13 +46,17 @@ from pipeline.weights import fetch_weights, remote_weights
 
 @dataclass(frozen=True)
 class Done:
-    """What the driver hears of a finished entry; the row itself is on disk."""
+    """What the driver hears of a finished entry; the row itself is on disk.
+
+    ``stages`` are the seconds until the model was built, of its forward passes and of its measures.
+    """
 
     slug: str
     name: str
     ok: bool
     message: str
     seconds: float
+    stages: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def prepare_subset(job: Job, config: RunConfig, subset: Subset) -> None:
     write_subset(config.folder, table.assign(input_cluster=clusters[table["number"]]))
 
 
-def prepare_view(job: Job, config: RunConfig, subset: Subset, *_prepared: object) -> Path:
+def prepare_view(job: Job, config: RunConfig, subset: Subset) -> None:
     """Make the view that the entry needs; by the paper's protocol its crops are clustered too, as the inputs X."""
     assert job.entry.img_size is not None
     path = make_view(job.view, subset, job.entry.img_size, job.preprocessing)
@@ -106,7 +115,6 @@ def prepare_view(job: Job, config: RunConfig, subset: Subset, *_prepared: object
         if not clusters.exists():
             vectors = view_vectors(open_view(path), job.preprocessing.mean, job.preprocessing.std)
             write_array(clusters, cluster_inputs(vectors, subset.n_classes, config.subset.seed))
-    return path
 
 
 def prepare_weights(job: Job, config: RunConfig) -> Path | None:
@@ -135,17 +143,15 @@ def _training_part(job: Job, config: RunConfig, part: Part) -> tuple[np.ndarray,
     return open_view(path), subset.labels
 
 
-def compute_row(
-    job: Job, config: RunConfig, subset_digest: str, classifier_width: int | None, *_prepared: object
-) -> Done:
-    """Embed and measure one entry and write its row; ``_prepared`` are the stages that it waits for."""
+def compute_row(job: Job, config: RunConfig, subset_digest: str, classifier_width: int | None) -> Done:
+    """Fetch or train an entry's weights, embed and measure it, and write its row; subset and view are there."""
 
     def fill(row: dict[str, Any]) -> None:
         from pipeline.embed import embed
         from pipeline.train import stored_top1
         from pipeline.zoo import build_model, choose_device
 
-        weights = prepare_weights(job, config)  # again, for a worker that does not share the first one's cache
+        weights = prepare_weights(job, config)
         started = perf_counter()
         device = choose_device()
         model = build_model(job.entry, weights)
@@ -167,7 +173,8 @@ def compute_row(
         if config.compute.keep_embeddings:
             write_embedding(config.folder, job.slug, embedding.values)
 
-    return _finished(config.folder, job.slug, job.name, _begun(job, config, subset_digest), fill)
+    with _ended_after(config.compute.model_timeout, config.folder, job.slug):
+        return _finished(config.folder, job.slug, job.name, _begun(job, config, subset_digest), fill)
 
 
 def remeasure_row(job: RemeasureJob, config: RunConfig) -> Done:
@@ -177,7 +184,37 @@ def remeasure_row(job: RemeasureJob, config: RunConfig) -> Done:
         embedding = read_embedding(job.embedding, row["embedding_sha256"])
         measure_row(row, embedding, subset_with_clusters(config.folder, row["img_size"]), config.measures)
 
-    return _finished(config.folder, job.slug, job.name, _carried(job, config), fill)
+    with _ended_after(config.compute.model_timeout, config.folder, job.slug):
+        return _finished(config.folder, job.slug, job.name, _carried(job, config), fill)
+
+
+@contextmanager
+def _ended_after(seconds: float | None, out: Path, slug: str) -> Iterator[None]:
+    """End this process unless it comes through in time; where each thread was goes to ``OUT/logs``.
+
+    The clock is faulthandler's, which also fires when native code holds Python's lock.
+    """
+    if seconds is None:
+        yield
+        return
+    path = timeout_log(out, slug)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+    path.unlink(missing_ok=True)
+
+
+def row_written(out: Path, job: Job | RemeasureJob, since: object) -> Done | None:
+    """What a worker that died left behind: the entry's outcome, if its row was written after the mark ``since``."""
+    row = read_row(out, job.slug) if row_mark(out, job.slug) != since else None
+    if row is None or row["row_id"] != job.row_id:
+        return None
+    message = "" if row["status"] == "ok" else f"{row['error_type']}: {row['error_message']}"
+    return Done(job.slug, job.name, not message, message, 0.0)
 
 
 def failed_row(job: Job | RemeasureJob, config: RunConfig, subset_digest: str, error: BaseException) -> Done:
@@ -273,4 +310,6 @@ def _finished(out: Path, slug: str, name: str, row: dict[str, Any], fill: Callab
         row = row | {"status": "failed", "error_type": kind, "error_message": text}
     row |= {"versions": json.dumps(library_versions()), "finished_at": datetime.now(UTC)}
     write_row(out, slug, row)
-    return Done(slug, name, not message, message, perf_counter() - started)
+    seconds, embed, measure = perf_counter() - started, row.get("seconds_embed"), row.get("seconds_measure")
+    stages = None if embed is None or measure is None else (seconds - embed - measure, embed, measure)
+    return Done(slug, name, not message, message, seconds, stages)

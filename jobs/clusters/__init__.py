@@ -1,18 +1,63 @@
-"""Kinds of cluster: each module opens a Dask client, and closes what it started."""
+"""Kinds of cluster: each module opens a Dask client and closes what it started; or processes, without Dask."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
+from jobs.clusters.profile import load_profile
+from jobs.progress import plain
 from pipeline.config import ComputeSettings
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from jobs.clusters.dask_workers import DaskWorkers
+    from pipeline.graph import Workers
 
 
-def open_cluster(settings: ComputeSettings) -> "AbstractContextManager[Client]":
-    """A client of the kind of cluster that the settings name."""
-    from jobs.clusters.local import local_cluster
+@contextmanager
+def open_workers(settings: ComputeSettings, out: Path, console: Console) -> "Iterator[Workers]":
+    """The workers that the settings name; with ``share``, processes of this one's own, without Dask."""
+    if settings.share is not None:
+        from jobs.clusters.processes import Processes
 
-    kinds: dict[str, Callable[[ComputeSettings], AbstractContextManager[Client]]] = {"local": local_cluster}
-    return kinds[settings.cluster](settings)
+        with Processes(settings) as processes:
+            plain(console, f"share {settings.share}: {processes.described()}, without Dask")
+            yield processes
+        return
+    with open_cluster(settings, out, console) as workers:
+        yield workers
+
+
+@contextmanager
+def open_cluster(settings: ComputeSettings, out: Path, console: Console) -> "Iterator[DaskWorkers]":
+    """Workers of the kind of cluster that the settings name, once the first one is there."""
+    from jobs.clusters.dask_workers import DaskWorkers
+
+    with _kind(settings.cluster)(settings, out, console) as client:
+        workers = DaskWorkers(client)
+        workers.wait_for_the_first(console)
+        plain(console, workers.described())
+        yield workers
+
+
+def _kind(cluster: str) -> "Callable[..., AbstractContextManager]":  # type: ignore[type-arg]
+    if cluster == "local":
+        from jobs.clusters.local import local_cluster
+
+        return local_cluster
+    if cluster == "cuda":
+        from jobs.clusters.cuda import cuda_cluster
+
+        return cuda_cluster
+    if cluster == "slurm":
+        from jobs.clusters.slurm import slurm_cluster
+
+        return slurm_cluster
+    from jobs.clusters.existing import existing_scheduler
+
+    return existing_scheduler
+
+
+__all__ = ["load_profile", "open_cluster", "open_workers"]

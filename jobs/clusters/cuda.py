@@ -1,0 +1,53 @@
+"""A worker for each GPU of this machine, which sees that one alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dask
+from distributed import Client, Nanny, Scheduler, SpecCluster
+from distributed.security import Security
+from rich.console import Console
+
+from data_catalog.errors import InputError
+from jobs.clusters.local import SCHEDULING
+from jobs.clusters.machine import blas_threads, deaf_to_interrupts, visible_gpus
+from pipeline.config import ComputeSettings
+
+
+@contextmanager
+def cuda_cluster(settings: ComputeSettings, out: Path, console: Console) -> Iterator[Client]:
+    """One one-thread worker a visible GPU, or the first ``workers`` of them.
+
+    Raises
+    ------
+    InputError
+        When there is no GPU, or fewer than ``workers``.
+    """
+    gpus = visible_gpus()
+    if not gpus:
+        raise InputError(
+            "--cluster cuda: no GPU is visible (nvidia-smi -L, CUDA_VISIBLE_DEVICES); --cluster local uses CPUs"
+        )
+    if settings.workers is not None and settings.workers > len(gpus):
+        raise InputError(f"--workers {settings.workers}: only {len(gpus)} GPUs are visible")
+    gpus = gpus[: settings.workers]
+    security = Security.temporary()
+    common = {"protocol": "tls://", "host": "127.0.0.1", "security": security}
+    workers = {
+        f"gpu-{number}": {
+            "cls": Nanny,
+            "options": {
+                **common,
+                "nthreads": 1,
+                "memory_limit": int(settings.worker_memory or 0),
+                "env": {**blas_threads(len(gpus)), "CUDA_VISIBLE_DEVICES": gpu},
+            },
+        }
+        for number, gpu in enumerate(gpus)
+    }
+    scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
+    with dask.config.set(SCHEDULING), deaf_to_interrupts():
+        cluster = SpecCluster(scheduler=scheduler, workers=workers, security=security, silence_logs="critical")
+    with dask.config.set(SCHEDULING), cluster, Client(cluster) as client:
+        yield client

@@ -1,0 +1,59 @@
+"""The workers of a Dask client, one task each at a time."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from distributed import Client, Future, KilledWorker
+from rich.console import Console
+
+from jobs.progress import counted, plain
+from pipeline.graph import WorkersLost
+
+SILENT_FOR_S = 30.0
+
+
+class DaskWorkers:
+    """`pipeline.graph.Workers` on a Dask client."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._address = client.scheduler.address
+        self._heard = time.monotonic()
+
+    def count(self) -> int:
+        """Worker processes, whatever their threads: a model that dies takes its whole process along."""
+        try:
+            if self.client.status == "running":
+                workers = len(self.client.nthreads())
+                self._heard = time.monotonic()
+                return workers
+        except OSError:
+            pass
+        if self.client.status in ("closing", "closed") or time.monotonic() - self._heard > SILENT_FOR_S:
+            raise WorkersLost(
+                f"the Dask scheduler at {self._address} is gone; finished rows are kept, and the same command goes on "
+                "once there is one again"
+            )
+        return 0
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future:
+        """Hand out a task; the scheduler gives it to a worker that is free."""
+        return self.client.submit(function, *arguments, pure=False)
+
+    def deaths(self, error: BaseException) -> int:
+        """A scheduler of ours reports each death; another one tries as often as it was told first."""
+        return 1 + error.allowed_failures if isinstance(error, KilledWorker) else 0
+
+    def wait_for_the_first(self, console: Console) -> None:
+        """Wait until there is a worker, and say so while it takes long."""
+        waited = 0
+        while self.count() == 0:
+            if waited in (2, 60) or (waited and waited % 600 == 0):
+                plain(console, f"waiting for the first worker at {self._address}")
+            waited += 1
+            time.sleep(1)
+
+    def described(self) -> str:
+        """How many there are, and where one can look on."""
+        return f"{counted(self.count(), 'worker')}; Dask dashboard: {self.client.dashboard_link}"

@@ -1,0 +1,67 @@
+"""What the machine at hand has: cores, memory, GPUs; and processes that leave Ctrl-C to their parent."""
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+
+WORKER_MEMORY = 1.5 * 2**30  # torch, timm and a small model with room for its embedding
+BLAS_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers(cores: int) -> int:
+    """One worker a core, fewer when memory is short."""
+    return max(1, min(cores, int(psutil.virtual_memory().available / WORKER_MEMORY)))
+
+
+def blas_threads(workers: int) -> dict[str, str]:
+    """Environment that shares the cores out among workers: Dask says 1 otherwise, and eigenvalues on one core crawl."""
+    return dict.fromkeys(BLAS_THREADS, str(max(1, usable_cores() // workers)))
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The GPUs that a process here may use, as CUDA_VISIBLE_DEVICES names them; those with MIG by their instances.
+
+    torch would tell too, but the driver does not import it.
+    """
+    chosen = environment.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        listed = [gpu.strip() for gpu in chosen.split(",")]
+        return [gpu for gpu in listed if gpu not in ("", "-1", "NoDevFiles")]
+    try:
+        said = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    gpus: list[str] = []
+    for line in said.splitlines():
+        identity = line.rpartition("UUID: ")[2].rstrip(") ")
+        if line.startswith("GPU "):
+            gpus.append(identity)
+        elif identity.startswith("MIG-"):
+            if gpus and gpus[-1].startswith("GPU-"):
+                gpus.pop()  # a GPU in this mode is used by its instances only
+            gpus.append(identity)
+    return gpus
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes that start now ignore Ctrl-C: a terminal sends it to them too, and the driver alone answers it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: Callable[..., Any] | int | None = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,88 @@
+"""Worker processes without Dask, for a share of a run in a batch job of its own."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context, parent_process
+from typing import Any, Self
+
+from jobs.clusters.machine import blas_threads, deaf_to_interrupts, default_workers, usable_cores, visible_gpus
+from jobs.progress import counted
+from pipeline.config import ComputeSettings
+
+
+class Processes:
+    """`pipeline.graph.Workers` on this machine: one a visible GPU, else one a core; a context manager.
+
+    Each is a pool of its own, so that one which dies takes no other along.
+    """
+
+    def __init__(self, settings: ComputeSettings) -> None:
+        self._gpus = visible_gpus()
+        self._size = settings.workers or len(self._gpus) or default_workers(usable_cores())
+        self._pools: dict[int, ProcessPoolExecutor] = {}
+        self._busy: set[int] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in active_children():
+            process.terminate()
+        for pool in self._pools.values():
+            pool.shutdown(cancel_futures=True)
+
+    def count(self) -> int:
+        """As many as were asked for; a dead one has a successor at its next task."""
+        return self._size
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
+        """Run a task in a process that is free."""
+        place = min(set(range(self._size)) - self._busy)
+        self._busy.add(place)
+        with deaf_to_interrupts(), _environment(self._of(place)):
+            if place not in self._pools:
+                self._pools[place] = ProcessPoolExecutor(1, get_context("spawn"), _end_with_parent)
+            future = self._pools[place].submit(function, *arguments)
+        future.add_done_callback(lambda done: self._free(place, done))
+        return future
+
+    def deaths(self, error: BaseException) -> int:
+        """1 for a process that died."""
+        return int(isinstance(error, BrokenProcessPool))
+
+    def described(self) -> str:
+        """How many, and on what."""
+        kind = f"{counted(min(self._size, len(self._gpus)), 'GPU')}" if self._gpus else "CPU"
+        return f"{counted(self._size, 'worker')} on {kind}"
+
+    def _free(self, place: int, done: Future[Any]) -> None:
+        if not done.cancelled() and isinstance(done.exception(), BrokenProcessPool):
+            self._pools.pop(place).shutdown(wait=False)
+        self._busy.discard(place)
+
+    def _of(self, place: int) -> dict[str, str]:
+        gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[place % len(self._gpus)]} if self._gpus else {}
+        return blas_threads(self._size) | gpu
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """What a process that starts meanwhile inherits."""
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _end_with_parent() -> None:
+    """A driver that is killed cannot stop its processes; they look themselves."""
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

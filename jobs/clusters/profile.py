@@ -1,0 +1,106 @@
+"""A site's settings for `--cluster`: what a job asks Slurm for, which network is shared, where credentials lie."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from data_catalog.errors import InputError
+from pipeline.config import validated
+
+EXAMPLES = Path(__file__).parents[1] / "profiles"
+WALLTIME = re.compile(r"(\d+-)?\d+(:\d{1,2}){0,2}")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("walltime", check_fields=False)
+    @classmethod
+    def _as_slurm_writes_it(cls, value: str) -> str:
+        if not WALLTIME.fullmatch(value):
+            raise ValueError("must be as Slurm writes it: minutes, hours:minutes:seconds or days-hours:minutes:seconds")
+        return value
+
+    @field_validator("memory", check_fields=False)
+    @classmethod
+    def _a_size(cls, value: str) -> str:
+        if not re.fullmatch(r"\d+(\.\d+)?\s?[KMGT]i?B", value):
+            raise ValueError('must be a size such as "16GB"')
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _one_line(cls, value: object) -> object:
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str | Path) and "\n" in str(text):
+                raise ValueError("must be one line")
+        return value
+
+
+class DriverJob(_Section):
+    """What ``dsmi-zoo submit slurm`` asks for, for the driver; it computes nothing itself."""
+
+    partition: str | None = None
+    cpus: int = Field(default=1, ge=1)
+    memory: str = "4GB"
+    walltime: str = "1-00:00:00"
+    directives: tuple[str, ...] = ()
+
+
+class Credentials(_Section):
+    """Of a scheduler that is already there, for ``tls://``; PEM files."""
+
+    ca_file: Path
+    cert: Path
+    key: Path
+
+
+class Profile(_Section):
+    """One worker's job, and the site around it.
+
+    ``interface`` is the network interface by which the nodes reach each other; ``prologue`` are shell lines that run
+    before a worker or driver starts (modules, proxies); ``directives`` are further ``#SBATCH`` lines.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    gpus: int = Field(default=1, ge=0)
+    gres: str | None = None
+    cpus: int = Field(default=4, ge=1)
+    memory: str = "16GB"
+    walltime: str = "04:00:00"
+    workers: int = Field(default=4, ge=1)
+    interface: str | None = None
+    prologue: tuple[str, ...] = ()
+    directives: tuple[str, ...] = ()
+    scratch: Path | None = None
+    python: str | None = None
+    driver: DriverJob = DriverJob()
+    tls: Credentials | None = None
+
+    def requests(self) -> list[str]:
+        """The ``#SBATCH`` lines that jobqueue and we would not write without being told."""
+        gres = self.gres or (f"gpu:{self.gpus}" if self.gpus else None)
+        return [*([f"--gres={gres}"] if gres else []), *self.directives]
+
+
+def load_profile(path: Path | None) -> Profile:
+    """Read a profile: a TOML file, or the name of one of the examples.
+
+    Raises
+    ------
+    InputError
+        For a file that is not there or no TOML, an unknown name or a wrong value.
+    """
+    if path is None:
+        return Profile()
+    known = ", ".join(sorted(example.stem for example in EXAMPLES.glob("*.toml")))
+    if not path.is_file():
+        raise InputError(f"{path}: no such profile; write one after the examples in {EXAMPLES} ({known})")
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as TOML: {error}") from None
+    return validated(Profile, settings, str(path))

@@ -1,0 +1,119 @@
+"""Workers as Slurm jobs, by dask-jobqueue; lost ones are replaced, everything is TLS with credentials of the run's own."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dask
+from distributed import Client
+from distributed.security import Security
+from rich.console import Console
+
+from data_catalog.errors import InputError
+from jobs.clusters.local import SCHEDULING
+from jobs.clusters.machine import BLAS_THREADS
+from jobs.clusters.profile import Profile, load_profile
+from jobs.progress import counted, plain
+from pipeline.config import ComputeSettings
+
+REPLACED_AFTER = "10s"
+CREDENTIALS = ".credentials-"
+
+
+@contextmanager
+def slurm_cluster(settings: ComputeSettings, out: Path, console: Console) -> Iterator[Client]:
+    """So many one-thread workers as jobs; the scheduler runs in this process and listens on the profile's interface.
+
+    Raises
+    ------
+    InputError
+        When Slurm or dask-jobqueue is not there, the profile names no interface, or Slurm refuses the request.
+    """
+    SLURMCluster = _jobqueue()
+    profile = load_profile(settings.profile)
+    check_interface(profile, settings.profile)
+    wanted = settings.workers or profile.workers
+    logs = out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    for left in out.glob(f"{CREDENTIALS}*"):  # by a driver that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    options = {**SCHEDULING, "distributed.deploy.lost-worker-timeout": REPLACED_AFTER}
+    with (
+        tempfile.TemporaryDirectory(prefix=CREDENTIALS, dir=out) as shared,
+        dask.config.set(options),
+        SLURMCluster(
+            cores=1,
+            processes=1,
+            job_cpu=profile.cpus,
+            memory=profile.memory.replace(" ", ""),
+            walltime=profile.walltime,
+            queue=profile.partition,
+            account=profile.account,
+            interface=profile.interface,
+            protocol="tls://",
+            security=Security.temporary(),
+            shared_temp_directory=shared,
+            scheduler_options={"dashboard_address": "127.0.0.1:0"},
+            worker_extra_args=["--no-dashboard"],
+            job_name="dsmi-zoo",
+            job_extra_directives=profile.requests(),
+            job_script_prologue=prologue(profile),
+            python=profile.python or sys.executable,
+            log_directory=str(logs),
+            local_directory=str(profile.scratch) if profile.scratch else None,
+            silence_logs="critical",
+        ) as cluster,
+    ):
+        refuse_what_slurm_refuses(cluster.job_script())
+        cluster.adapt(minimum=wanted, maximum=wanted)
+        plain(console, f"{counted(wanted, 'Slurm job')} asked for; their logs: {logs}")
+        with Client(cluster) as client:
+            yield client
+
+
+def _jobqueue() -> type:
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise InputError("--cluster slurm needs dask-jobqueue: pip install 'dsmi-zoo[slurm]'") from None
+    return SLURMCluster  # type: ignore[no-any-return]
+
+
+def check_interface(profile: Profile, path: Path | None) -> None:
+    """Raise InputError unless the profile says which network the nodes share, and this machine has it."""
+    import psutil
+
+    there = sorted(psutil.net_if_addrs())
+    if profile.interface is None:
+        raise InputError(
+            f"{path or '--cluster slurm'}: a --profile must name the network interface that the nodes share "
+            f'(interface = "..."); this machine has {", ".join(there)}'
+        )
+    if profile.interface not in there:
+        raise InputError(f"{path}: this machine has no network interface {profile.interface!r}, but {', '.join(there)}")
+
+
+def prologue(profile: Profile) -> list[str]:
+    """Shell lines before a worker starts: the site's own, and BLAS threads, which Dask would set to 1."""
+    threads = {f"DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__{name}": profile.cpus for name in BLAS_THREADS}
+    return [*profile.prologue, *(f"export {name}={value}" for name, value in threads.items())]
+
+
+def refuse_what_slurm_refuses(script: str) -> None:
+    """Ask Slurm whether it would take a job; raise InputError with its own words if not."""
+    try:
+        asked = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True, timeout=120)
+    except FileNotFoundError:
+        raise InputError("--cluster slurm: this machine has no sbatch; run it on a login node of the cluster") from None
+    if asked.returncode:
+        raise InputError(f"Slurm refuses the workers' job: {slurms_words(asked.stderr)}; mend the --profile")
+
+
+def slurms_words(errors: str) -> str:
+    """What a Slurm command said, in one line."""
+    lines = [line.partition("error: ")[2] or line for line in errors.splitlines() if line.strip()]
+    return "; ".join(dict.fromkeys(line.strip() for line in lines)) or "without a word"

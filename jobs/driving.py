@@ -1,0 +1,64 @@
+"""Who computes rows of an OUT: one driver, or the shares of one run side by side."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_catalog.errors import InputError
+from pipeline.exclusive import Held, claimed, holder
+
+WHOLE = "whole"
+
+
+def drivers_folder(out: Path) -> Path:
+    """Where drivers leave their locks."""
+    return out / "drivers"
+
+
+@contextmanager
+def driving(out: Path, share: str | None = None) -> Iterator[Callable[[], None]]:
+    """Compute rows of ``out`` as its only driver, or as one share such as ``3/8`` beside the others.
+
+    Yields
+    ------
+    Callable
+        To be called from time to time; raises InputError when another driver took this one for dead.
+
+    Raises
+    ------
+    InputError
+        When another driver is at work there; names its host and process.
+    """
+    name = WHOLE if share is None else f"share-{share.replace('/', '-of-')}"
+    try:
+        with claimed(drivers_folder(out) / f"{name}.lock") as claim:
+            for other, held in drivers(out).items():  # seen by both when two start at once
+                if other != name and not (_is_share_of(share, other)):
+                    raise held
+
+            def confirm() -> None:
+                if claim.is_lost():
+                    raise InputError(f"{out}: another driver took this one for dead and goes on; this one stops")
+
+            yield confirm
+    except Held as held:
+        raise InputError(
+            f"{out} is being computed by {held}; wait for it, stop it, or choose another --out (a driver that died is "
+            "noticed after 3 minutes)"
+        ) from None
+
+
+def drivers(out: Path) -> dict[str, Held]:
+    """The drivers that are at work on ``out``, by name."""
+    found = {}
+    for lock in sorted(drivers_folder(out).glob("*.lock")):
+        held = holder(lock)
+        if held is not None:
+            found[lock.stem] = held
+    return found
+
+
+def _is_share_of(share: str | None, other: str) -> bool:
+    """Whether ``other`` is a share of the same division."""
+    return share is not None and re.fullmatch(rf"share-\d+-of-{share.partition('/')[2]}", other) is not None
