@@ -1,9 +1,10 @@
-"""All entries on the workers at hand: subset, views and rows, one task a worker, and what happens when a worker dies."""
+"""All entries on the workers at hand: subset, views and rows, one task a worker, whatever happens to it."""
 
 import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -164,7 +165,7 @@ def remeasure_entries(
 
 @dataclass(frozen=True)
 class _Stage:
-    """What several entries wait for; done once, when the first of them has its turn. Without a vital one none can go on."""
+    """What several entries wait for, done once, when the first has its turn; without a vital one none can go on."""
 
     name: Hashable
     task: Task = field(compare=False)
@@ -204,9 +205,15 @@ class _Dispatch(Generic[AnyJob]):
         timeout: float | None = None,
         confirm: Callable[[], None] = lambda: None,
     ) -> None:
-        self._workers, self._work, self._fail, self._out = workers, work, fail, out
-        self._stages, self._order, self._until, self._timeout, self._confirm = stages, order, until, timeout, confirm
-        self._queue = [(order(job) if order else 0, number, job) for number, job in enumerate(jobs)]
+        self._workers, self._out, self._confirm = workers, out, confirm
+        self._work: Callable[[AnyJob], Task] = work
+        self._fail: Callable[[AnyJob, BaseException], Done] = fail
+        self._stages: Callable[[AnyJob], Sequence[_Stage]] = stages
+        self._order: Callable[[AnyJob], Any] | None = order
+        self._until, self._timeout = until, timeout
+        self._queue: list[tuple[Any, int, AnyJob]] = [
+            (order(job) if order else 0, number, job) for number, job in enumerate(jobs)
+        ]
         heapq.heapify(self._queue)
         self._alone: list[AnyJob] = []
         self._suspects: list[AnyJob] = []
@@ -232,10 +239,8 @@ class _Dispatch(Generic[AnyJob]):
                 self._sort_anew()
             if not self._running and (self._is_late() or not self._is_left()):
                 return
-            try:
+            with suppress(Empty):
                 self._end(self._ended.get(timeout=LOOK_EVERY_S))
-            except Empty:
-                pass
             if monotonic() - looked > LOOK_EVERY_S:
                 self._confirm()
                 capacity, looked = self._workers.count(), monotonic()
@@ -335,7 +340,7 @@ class _Dispatch(Generic[AnyJob]):
         return None
 
     def _sort_anew(self) -> None:
-        """Sort what waits, whenever the number of finished entries has doubled: by then they tell more of the others."""
+        """Sort what waits, whenever the number of finished entries has doubled: by then they tell more."""
         self._finished += 1
         if self._order is not None and self._finished.bit_count() == 1:
             self._queue = [(self._order(job), number, job) for _, number, job in self._queue]

@@ -42,7 +42,7 @@ def open_cluster(settings: ComputeSettings, out: Path, console: Console) -> "Ite
         yield workers
 
 
-def _kind(cluster: str) -> "Callable[..., AbstractContextManager]":  # type: ignore[type-arg]
+def _kind(cluster: str) -> "Callable[..., AbstractContextManager]":
     if cluster == "local":
         from jobs.clusters.local import local_cluster
 

@@ -18,7 +18,7 @@ class DaskWorkers:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self._address = client.scheduler.address
+        self._address = client.scheduler_info()["address"]
         self._heard = time.monotonic()
 
     def count(self) -> int:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from distributed import Client
 from distributed.security import Security
@@ -31,7 +31,7 @@ def existing_scheduler(settings: ComputeSettings, out: Path, console: Console) -
     """
     client = _connected(settings)
     with client:
-        for problem in differing_versions(client.get_versions()):
+        for problem in differing_versions(cast(dict[str, Any], client.get_versions())):
             raise InputError(f"{settings.cluster}: {problem}")
         for note in _differing_libraries(client, settings.cluster):
             plain(console, note)
@@ -101,7 +101,7 @@ def _differing_libraries(client: Client, address: str) -> Iterator[str]:
     for name, here in library_versions().items():
         others = sorted({str(theirs.get(name)) for theirs in workers.values()} - {str(here)})
         if others:
-            yield f"{address}: workers have {name} {', '.join(others)}, this client {here}; rows say which computed them"
+            yield f"{address}: workers have {name} {', '.join(others)}, this client {here}; rows say which it was"
 
 
 def _refuse_other_folders(client: Client, address: str, out: Path) -> None:

@@ -84,5 +84,10 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 def _end_with_parent() -> None:
     """A driver that is killed cannot stop its processes; they look themselves."""
     parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+    def watch() -> None:
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Workers as Slurm jobs, by dask-jobqueue; lost ones are replaced, everything is TLS with credentials of the run's own."""
+"""Workers as Slurm jobs, by dask-jobqueue: lost ones are replaced, and all talk TLS with credentials of the run's own."""
 
 import shutil
 import subprocess
