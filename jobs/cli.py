@@ -192,9 +192,24 @@ def run_command(context: click.Context, file: Path | None, only_plan: bool, retr
     Finished rows are never computed again; the same command goes on where it was stopped.
     """
     from jobs.run import run
+
+    config = _run_config(context, file, given)
+    if config.compute.budget is not None:
+        from jobs.search import search
+
+        return search(config, _console(), only_plan=only_plan, retry_failed=retry_failed)
+    if only_plan:
+        from jobs.forecast import forecast
+
+        return forecast(config, _console())
+    return run(config, _console(), retry_failed=retry_failed)
+
+
+def _run_config(context: click.Context, file: Path | None, given: dict[str, Any]) -> Any:
+    """The settings that the options of ``run`` and its file make."""
     from pipeline.config import resolve_config
 
-    globs = all_globs(given["models"], given.pop("more_models"))
+    globs = all_globs(given["models"], given["more_models"])
     given = {name: value for name, value in given.items() if _was_given(context, name)}
     settings: dict[str, Any] = {
         name: given[name] for name in ("catalog", "protocol", "precision", "out") if name in given
@@ -209,16 +224,46 @@ def run_command(context: click.Context, file: Path | None, only_plan: bool, retr
     compute: dict[str, Any] = {name: given[name] for name in COMPUTE_NAMES if name in given}
     if given.get("drop_embeddings"):
         compute["keep_embeddings"] = False
-    config = resolve_config(settings | {"compute": compute}, file)
-    if config.compute.budget is not None:
-        from jobs.search import search
+    return resolve_config(settings | {"compute": compute}, file)
 
-        return search(config, _console(), only_plan=only_plan, retry_failed=retry_failed)
-    if only_plan:
-        from jobs.forecast import forecast
 
-        return forecast(config, _console())
-    return run(config, _console(), retry_failed=retry_failed)
+@cli.group("submit")
+def submit_group() -> None:
+    """The same run as a batch job, so that nobody has to stay logged in."""
+
+
+@submit_group.command(
+    "slurm",
+    context_settings={"ignore_unknown_options": True},
+    options_metavar="[--profile FILE] [--array K] [--dry-run] [OPTIONS OF RUN]",
+)
+@click.option("--profile", type=PATH, help="Site settings, after the examples in jobs/profiles.")
+@click.option("--array", type=click.IntRange(min=1), metavar="K", help="K array tasks without Dask, no long driver.")
+@click.option("--dry-run", is_flag=True, help="Print the scripts and submit nothing.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")
+def submit_slurm_command(profile: Path | None, array: int | None, dry_run: bool, arguments: tuple[str, ...]) -> int:
+    """Submit to Slurm what `dsmi-zoo run` with these options would do.
+
+    A driver job starts the workers as further jobs, replaces lost ones and writes the report; when its walltime ends it
+    asks for another turn. With --array, K jobs each compute a balanced share instead, and one more writes the report.
+
+    \b
+    Examples:
+      dsmi-zoo submit slurm --profile gpu.toml --catalog imagenet-2025 --dataset imagenet --data-root imagenet --dry-run
+      dsmi-zoo submit slurm --profile gpu.toml --catalog imagenet-2025 --dataset imagenet --data-root imagenet
+      dsmi-zoo submit slurm --profile gpu.toml --array 20 --catalog imagenet-2025 --workers 1
+    """
+    from jobs.submit import submit
+
+    with run_command.make_context("dsmi-zoo submit slurm", list(arguments)) as context:
+        given = dict(context.params)
+        for name in ("cluster", "share", "only_plan"):
+            if given[name]:
+                raise click.UsageError(f"--{name.removeprefix('only_')} means nothing to submit")
+        file = given.pop("file")
+        config = _run_config(context, file, given)
+    compute = config.compute.model_copy(update={"profile": None if profile is None else profile.absolute()})
+    return submit(config.model_copy(update={"compute": compute}), arguments, array, dry_run, _console())
 
 
 @cli.command("rerun")

@@ -211,9 +211,8 @@ class _Dispatch(Generic[AnyJob]):
         self._stages: Callable[[AnyJob], Sequence[_Stage]] = stages
         self._order: Callable[[AnyJob], Any] | None = order
         self._until, self._timeout = until, timeout
-        self._queue: list[tuple[Any, int, AnyJob]] = [
-            (order(job) if order else 0, number, job) for number, job in enumerate(jobs)
-        ]
+        ranked = ((order(job) if order else 0, number, job) for number, job in enumerate(jobs))
+        self._queue: list[tuple[Any, int, AnyJob]] = list(ranked)
         heapq.heapify(self._queue)
         self._alone: list[AnyJob] = []
         self._suspects: list[AnyJob] = []

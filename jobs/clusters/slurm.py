@@ -1,7 +1,6 @@
-"""Workers as Slurm jobs, by dask-jobqueue: lost ones are replaced, and all talk TLS with credentials of the run's own."""
+"""Workers as Slurm jobs, by dask-jobqueue: lost ones are replaced, all talk TLS with credentials of the run's own."""
 
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from distributed.security import Security
 from rich.console import Console
 
 from data_catalog.errors import InputError
+from jobs.clusters.batch import slurm_command
 from jobs.clusters.local import SCHEDULING
 from jobs.clusters.machine import BLAS_THREADS
 from jobs.clusters.profile import Profile, load_profile
@@ -68,7 +68,7 @@ def slurm_cluster(settings: ComputeSettings, out: Path, console: Console) -> Ite
             silence_logs="critical",
         ) as cluster,
     ):
-        refuse_what_slurm_refuses(cluster.job_script())
+        slurm_command(["sbatch", "--test-only"], cluster.job_script())  # refusals would be tried for ever
         cluster.adapt(minimum=wanted, maximum=wanted)
         plain(console, f"{counted(wanted, 'Slurm job')} asked for; their logs: {logs}")
         with Client(cluster) as client:
@@ -80,7 +80,7 @@ def _jobqueue() -> type:
         from dask_jobqueue import SLURMCluster
     except ImportError:
         raise InputError("--cluster slurm needs dask-jobqueue: pip install 'dsmi-zoo[slurm]'") from None
-    return SLURMCluster  # type: ignore[no-any-return]
+    return SLURMCluster
 
 
 def check_interface(profile: Profile, path: Path | None) -> None:
@@ -100,20 +100,9 @@ def check_interface(profile: Profile, path: Path | None) -> None:
 def prologue(profile: Profile) -> list[str]:
     """Shell lines before a worker starts: the site's own, and BLAS threads, which Dask would set to 1."""
     threads = {f"DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__{name}": profile.cpus for name in BLAS_THREADS}
-    return [*profile.prologue, *(f"export {name}={value}" for name, value in threads.items())]
-
-
-def refuse_what_slurm_refuses(script: str) -> None:
-    """Ask Slurm whether it would take a job; raise InputError with its own words if not."""
-    try:
-        asked = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True, timeout=120)
-    except FileNotFoundError:
-        raise InputError("--cluster slurm: this machine has no sbatch; run it on a login node of the cluster") from None
-    if asked.returncode:
-        raise InputError(f"Slurm refuses the workers' job: {slurms_words(asked.stderr)}; mend the --profile")
-
-
-def slurms_words(errors: str) -> str:
-    """What a Slurm command said, in one line."""
-    lines = [line.partition("error: ")[2] or line for line in errors.splitlines() if line.strip()]
-    return "; ".join(dict.fromkeys(line.strip() for line in lines)) or "without a word"
+    # The folder that a job starts in may hold a folder `jobs` of the user's, which is not ours.
+    return [
+        *profile.prologue,
+        "export PYTHONSAFEPATH=1",
+        *(f"export {name}={value}" for name, value in threads.items()),
+    ]

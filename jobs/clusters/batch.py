@@ -1,0 +1,83 @@
+"""Slurm's batch jobs: their scripts, and the words of sbatch."""
+
+import shlex
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from data_catalog.errors import InputError
+from jobs.clusters.profile import Profile
+
+
+def driver_requests(profile: Profile) -> list[str]:
+    """What a job asks for that computes nothing itself."""
+    driver = profile.driver
+    partition = driver.partition or profile.partition
+    return [
+        *([f"--partition={partition}"] if partition else []),
+        *([f"--account={profile.account}"] if profile.account else []),
+        f"--cpus-per-task={driver.cpus}",
+        f"--mem={_megabytes(driver.memory)}M",
+        f"--time={driver.walltime}",
+        *driver.directives,
+    ]
+
+
+def worker_requests(profile: Profile) -> list[str]:
+    """What a job asks for that computes as one of the profile's workers does."""
+    return [
+        *([f"--partition={profile.partition}"] if profile.partition else []),
+        *([f"--account={profile.account}"] if profile.account else []),
+        f"--cpus-per-task={profile.cpus}",
+        f"--mem={_megabytes(profile.memory)}M",
+        f"--time={profile.walltime}",
+        *profile.requests(),
+    ]
+
+
+def batch_script(name: str, requests: Iterable[str], log: Path, lines: Iterable[str]) -> str:
+    """A script for sbatch that runs ``lines`` in the folder where it was made."""
+    directives = [f"--job-name={name}", f"--output={log}", "--open-mode=append", "--ntasks=1", *requests]
+    head = ["#!/usr/bin/env bash", *(f"#SBATCH {directive}" for directive in directives)]
+    return "\n".join([*head, f"cd {shlex.quote(str(Path.cwd()))}", *lines]) + "\n"
+
+
+def sbatch(script: str, *options: str) -> str:
+    """Submit a script; returns the job's number.
+
+    Raises
+    ------
+    InputError
+        With Slurm's own words, when it refuses the job or is not there.
+    """
+    asked = slurm_command(["sbatch", "--parsable", *options], script)
+    return asked.strip().partition(";")[0]
+
+
+def slurm_command(command: Sequence[str], given: str = "") -> str:
+    """What one of Slurm's commands prints.
+
+    Raises
+    ------
+    InputError
+        With Slurm's own words, when it fails or is not there.
+    """
+    try:
+        asked = subprocess.run(command, input=given, capture_output=True, text=True, timeout=120)
+    except FileNotFoundError:
+        raise InputError(f"this machine has no {command[0]}; use a login node of the cluster") from None
+    if asked.returncode:
+        raise InputError(f"Slurm refuses: {slurms_words(asked.stderr)}; mend the --profile")
+    return asked.stdout
+
+
+def slurms_words(errors: str) -> str:
+    """What a Slurm command said, in one line."""
+    lines = [line.partition("error: ")[2] or line for line in errors.splitlines() if line.strip()]
+    return "; ".join(dict.fromkeys(line.strip() for line in lines)) or "without a word"
+
+
+def _megabytes(size: str) -> int:
+    from dask.utils import parse_bytes
+
+    return -(-int(parse_bytes(size)) // 2**20)

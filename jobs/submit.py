@@ -1,0 +1,109 @@
+"""The same run as a batch job of Slurm: a driver that starts its workers, or an array without a driver."""
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from data_catalog.errors import InputError
+from jobs.clusters.batch import batch_script, driver_requests, sbatch, slurm_command, worker_requests
+from jobs.clusters.profile import Profile, load_profile
+from jobs.clusters.slurm import check_interface
+from jobs.driving import driving
+from jobs.folder import make_writable, open_out
+from jobs.progress import counted, plain
+from pipeline.config import RunConfig
+from pipeline.plan import make_plan
+
+WARNING_S = 120  # before its walltime ends, a driver stops its workers and asks for a further turn
+
+
+def submit(config: RunConfig, arguments: Sequence[str], array: int | None, dry_run: bool, console: Console) -> int:
+    """Submit ``dsmi-zoo run ARGUMENTS``, which ``config`` is, to Slurm.
+
+    Parameters
+    ----------
+    array
+        So many array tasks of balanced shares, without Dask, and a job that writes the report after them; None submits
+        a driver that starts its workers.
+    dry_run
+        Print the scripts and submit nothing.
+
+    Raises
+    ------
+    InputError
+        With Slurm's own words when it refuses; when the array is larger than the site allows.
+    """
+    profile = load_profile(config.compute.profile)
+    scripts = _array_scripts if array is not None else _driver_scripts
+    found = scripts(config, profile, list(arguments), array or 0)
+    if dry_run:
+        for name, script in found.items():
+            plain(console, f"# {name}\n{script}")
+        return 0
+    if array is None:
+        check_interface(profile, config.compute.profile)
+    else:
+        _check_array_size(array)
+    with console.status("Reading catalogue and images"):
+        plan = make_plan(config)
+    make_writable(config.folder)
+    with driving(config.folder):  # refuses when somebody is at work there
+        open_out(plan)
+        (config.folder / "logs").mkdir(exist_ok=True)
+    before = None
+    for name, script in found.items():
+        after = (f"--dependency=afterany:{before}",) if before else ()
+        before = sbatch(script, *after)
+        plain(console, f"job {before}: {name}")
+    plain(console, f"{counted(len(plan.jobs), 'model')}; logs in {config.folder / 'logs'}")
+    plain(console, f"how far it is: dsmi-zoo status --out {config.folder}; stop it: scancel {before}")
+    return 0
+
+
+def _driver_scripts(config: RunConfig, profile: Profile, arguments: list[str], _: int) -> dict[str, str]:
+    command = shlex.join([*_dsmi_zoo(profile), "run", *arguments, "--cluster", "slurm", *_profile(config)])
+    lines = [
+        *profile.prologue,
+        f"{command} &",
+        "driver=$!",
+        # At the end of its walltime, and when it is preempted, Slurm warns; what is finished is on disk.
+        "trap 'kill -INT $driver; wait $driver; scontrol requeue $SLURM_JOB_ID' USR1",
+        "trap 'kill -INT $driver' TERM",
+        "wait $driver; code=$?",
+        "while kill -0 $driver 2>/dev/null; do wait $driver; code=$?; done",
+        "exit $code",
+    ]
+    requests = [*driver_requests(profile), f"--signal=B:USR1@{WARNING_S}", "--requeue"]
+    log = config.folder / "logs" / "driver-%j.out"
+    return {"driver": batch_script("dsmi-zoo-driver", requests, log, lines)}
+
+
+def _array_scripts(config: RunConfig, profile: Profile, arguments: list[str], tasks: int) -> dict[str, str]:
+    command = shlex.join([*_dsmi_zoo(profile), "run", *arguments])
+    logs = config.folder / "logs"
+    share = [*profile.prologue, f'exec {command} --share "$SLURM_ARRAY_TASK_ID/{tasks}"']
+    requests = [*worker_requests(profile), f"--array=1-{tasks}"]
+    report = [*profile.prologue, f"exec {shlex.join([*_dsmi_zoo(profile), 'report', '--out', str(config.folder)])}"]
+    return {
+        f"array of {tasks}": batch_script("dsmi-zoo", requests, logs / "share-%A_%a.out", share),
+        "report": batch_script("dsmi-zoo-report", driver_requests(profile), logs / "report-%j.out", report),
+    }
+
+
+def _profile(config: RunConfig) -> list[str]:
+    return [] if config.compute.profile is None else ["--profile", str(config.compute.profile)]
+
+
+def _dsmi_zoo(profile: Profile) -> list[str]:
+    return [str(Path(profile.python or sys.executable).with_name("dsmi-zoo"))]
+
+
+def _check_array_size(tasks: int) -> None:
+    said = re.search(r"MaxArraySize\s*=\s*(\d+)", slurm_command(["scontrol", "show", "config"]))
+    most = int(said.group(1)) - 1 if said else tasks
+    if tasks > most:
+        raise InputError(f"--array {tasks}: this Slurm takes at most {most} tasks of an array (MaxArraySize)")
