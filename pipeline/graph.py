@@ -293,8 +293,9 @@ class _Dispatch(Generic[AnyJob]):
         return _Unit(self._work(job), job=job)
 
     def _end(self, unit: _Unit[AnyJob]) -> None:
-        error = _outcome(self._running[unit])
-        value = self._running.pop(unit).result() if error is None else None
+        result = self._running.pop(unit)
+        error = _outcome(result)
+        value = result.result() if error is None else None
         if unit.stage is not None:
             self._end_stage(unit, unit.stage, error)
         elif unit.job is not None:

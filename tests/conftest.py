@@ -11,6 +11,7 @@ import safetensors.torch
 import timm
 import torch
 from hub_server import HubServer
+from slurm_cluster import running_slurm
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -34,7 +35,7 @@ def dsmi_zoo(cache: Path) -> Command:
             cwd=cwd,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=200,
             env=os.environ | {"DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
             check=False,
         )
@@ -81,3 +82,10 @@ def published() -> dict[str, bytes]:
 
     names = ("test_vit", "test_resnet", "test_efficientnet", "resnet18")
     return {name: saved(name, number) for number, name in enumerate(names)}
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment in which Slurm's commands talk to a Slurm of the tests' own."""
+    with running_slurm(tmp_path_factory.mktemp("slurm")) as environment:
+        yield environment

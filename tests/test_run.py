@@ -99,7 +99,9 @@ def test_a_run_says_where_its_dashboard_is_on_the_loopback_address_and_where_the
     tmp_path: Path, small_run: Path, dsmi_zoo: Command
 ) -> None:
     done = dsmi_zoo("run", "--models", "test_vit.900x5", "--workers", 1, cwd=tmp_path)
-    assert re.search(r"^1 worker; Dask dashboard: http://127\.0\.0\.1:\d+/status$", done.stdout, re.M)
+    assert re.search(
+        r"^1 worker at tls://127\.0\.0\.1:\d+; Dask dashboard: http://127\.0\.0\.1:\d+/status$", done.stdout, re.M
+    )
     assert re.search(r"^\[1/1\] test_vit\.900x5@32 in ", done.stdout, re.M)
     assert done.stdout.rstrip().endswith(str(tmp_path / "runs" / "digits" / "report" / "index.html"))
     assert "\x1b" not in done.stdout

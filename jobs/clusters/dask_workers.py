@@ -56,4 +56,5 @@ class DaskWorkers:
 
     def described(self) -> str:
         """How many there are, and where one can look on."""
-        return f"{counted(self.count(), 'worker')}; Dask dashboard: {self.client.dashboard_link}"
+        workers = counted(self.count(), "worker")
+        return f"{workers} at {self._address}; Dask dashboard: {self.client.dashboard_link}"

@@ -17,7 +17,7 @@ from pipeline.config import ComputeSettings
 from pipeline.provenance import library_versions
 
 DASK = ("python", "dask", "distributed", "cloudpickle", "msgpack")
-ARRIVES_WITHIN = "30s"
+ARRIVES_WITHIN = "20s"
 
 
 @contextmanager

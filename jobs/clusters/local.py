@@ -16,6 +16,7 @@ SCHEDULING = {
     "distributed.scheduler.allowed-failures": 0,  # the driver counts deaths itself
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.scheduler.work-stealing": False,
+    "distributed.admin.low-level-log-length": 1000,  # the driver's memory does not grow with the zoo
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,

@@ -22,6 +22,7 @@ from pipeline.config import ComputeSettings
 
 REPLACED_AFTER = "10s"
 CREDENTIALS = ".credentials-"
+ROLES = ("scheduler", "worker", "client")
 
 
 @contextmanager
@@ -39,12 +40,9 @@ def slurm_cluster(settings: ComputeSettings, out: Path, console: Console) -> Ite
     wanted = settings.workers or profile.workers
     logs = out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    for left in out.glob(f"{CREDENTIALS}*"):  # by a driver that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    options = {**SCHEDULING, "distributed.deploy.lost-worker-timeout": REPLACED_AFTER}
     with (
-        tempfile.TemporaryDirectory(prefix=CREDENTIALS, dir=out) as shared,
-        dask.config.set(options),
+        dask.config.set({**SCHEDULING, "distributed.deploy.lost-worker-timeout": REPLACED_AFTER}),
+        _credentials(out) as security,
         SLURMCluster(
             cores=1,
             processes=1,
@@ -55,8 +53,7 @@ def slurm_cluster(settings: ComputeSettings, out: Path, console: Console) -> Ite
             account=profile.account,
             interface=profile.interface,
             protocol="tls://",
-            security=Security.temporary(),
-            shared_temp_directory=shared,
+            security=security,
             scheduler_options={"dashboard_address": "127.0.0.1:0"},
             worker_extra_args=["--no-dashboard"],
             job_name="dsmi-zoo",
@@ -68,11 +65,28 @@ def slurm_cluster(settings: ComputeSettings, out: Path, console: Console) -> Ite
             silence_logs="critical",
         ) as cluster,
     ):
-        slurm_command(["sbatch", "--test-only"], cluster.job_script())  # refusals would be tried for ever
+        slurm_command(["sbatch", "--test-only"], cluster.job_script())  # the cluster would try refused ones for ever
         cluster.adapt(minimum=wanted, maximum=wanted)
         plain(console, f"{counted(wanted, 'Slurm job')} asked for; their logs: {logs}")
         with Client(cluster) as client:
             yield client
+
+
+@contextmanager
+def _credentials(out: Path) -> Iterator[Security]:
+    """TLS credentials made for this run, in a folder that only the user can read, on the file system of the nodes."""
+    for left in out.glob(f"{CREDENTIALS}*"):  # by a driver that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    made = Security.temporary()
+    with tempfile.TemporaryDirectory(prefix=CREDENTIALS, dir=out) as folder:
+        files = {}
+        for name in ("tls_ca_file", "tls_scheduler_cert", "tls_scheduler_key"):
+            file = Path(folder) / f"{name.removeprefix('tls_')}.pem"
+            file.touch(0o600)
+            file.write_text(getattr(made, name))
+            files[name.removeprefix("tls_").removeprefix("scheduler_")] = str(file)
+        roles = {f"tls_{role}_{kind}": files[kind] for role in ROLES for kind in ("cert", "key")}
+        yield Security(tls_ca_file=files["ca_file"], require_encryption=True, **roles)
 
 
 def _jobqueue() -> type:

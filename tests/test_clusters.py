@@ -1,0 +1,152 @@
+"""Kinds of cluster: who listens where, who is let in, which GPU a worker sees, and what profiles may say."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import Command
+from distributed import Client
+from rich.console import Console
+
+from data_catalog.errors import InputError
+from jobs.clusters import open_cluster
+from jobs.clusters.existing import differing_versions
+from jobs.clusters.machine import visible_gpus
+from jobs.clusters.profile import EXAMPLES, load_profile
+from pipeline.config import ComputeSettings
+
+QUIET = Console(quiet=True)
+
+
+def listening(process: psutil.Process) -> set[str]:
+    """The addresses on which a process and its children listen."""
+    family = [process, *process.children(recursive=True)]
+    return {c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+
+
+def assert_refused(address: str) -> None:
+    code = f"from distributed import Client; Client({address!r}, timeout='3s')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert re.search("OSError|TypeError|TimeoutError", done.stderr)
+
+
+def test_local_workers_listen_on_the_loopback_address_only_and_let_nobody_in_without_credentials(
+    tmp_path: Path,
+) -> None:
+    with open_cluster(ComputeSettings(workers=1), tmp_path, QUIET) as workers:
+        assert listening(psutil.Process()) == {"127.0.0.1"}
+        address = workers.client.scheduler_info()["address"]
+        assert address.startswith("tls://127.0.0.1:")
+        assert_refused(address)
+        assert_refused(address.replace("tls://", "tcp://"))
+        assert workers.submit(os.getpid).result() != os.getpid()
+
+
+def test_each_worker_of_a_cuda_cluster_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aaaa, GPU-bbbb")
+    with open_cluster(ComputeSettings(cluster="cuda"), tmp_path, QUIET) as workers:
+        workers.client.wait_for_workers(2, timeout=60)
+        seen = workers.client.run(os.environ.get, "CUDA_VISIBLE_DEVICES")
+        assert sorted(seen.values()) == ["GPU-aaaa", "GPU-bbbb"]
+        assert set(workers.client.nthreads().values()) == {1}
+        assert listening(psutil.Process()) == {"127.0.0.1"}
+    with (
+        pytest.raises(InputError, match="--workers 3: only 2 GPUs"),
+        open_cluster(ComputeSettings(cluster="cuda", workers=3), tmp_path, QUIET),
+    ):
+        pass
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with (
+        pytest.raises(InputError, match="name no GPU; --cluster local"),
+        open_cluster(ComputeSettings(cluster="cuda"), tmp_path, QUIET),
+    ):
+        pass
+
+
+def test_visible_gpus_are_what_the_driver_lists_and_instances_stand_for_a_partitioned_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        "#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-1)'\necho 'GPU 1: NVIDIA H100 (UUID: GPU-2)'\n"
+        "echo '  MIG 1g.10gb     Device  0: (UUID: MIG-a)'\necho '  MIG 1g.10gb     Device  1: (UUID: MIG-b)'\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert visible_gpus({}) == ["GPU-1", "MIG-a", "MIG-b"]
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "1"}) == ["1"]
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == []
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert visible_gpus({}) == []
+
+
+def test_versions_that_differ_are_told_by_who_has_them() -> None:
+    ours = {"python": "3.11.7.final.0", "dask": "1", "distributed": "1", "cloudpickle": "3", "msgpack": "1"}
+    worker = {"tcp://a:1": {"packages": ours | {"python": "3.12.1.final.0", "distributed": "2"}}}
+    versions = {"client": {"packages": ours}, "scheduler": {"packages": ours}, "workers": worker}
+    assert list(differing_versions(versions)) == [
+        "worker tcp://a:1 has python 3.12.1.final.0, this client 3.11.7.final.0; set both up alike",
+        "worker tcp://a:1 has distributed 2, this client 1; set both up alike",
+    ]
+    patch = {"tcp://a:1": {"packages": ours | {"python": "3.11.9.final.0"}}}
+    assert not list(differing_versions(versions | {"workers": patch}))
+
+
+def test_a_scheduler_that_is_not_there_or_an_address_that_is_none_is_one_line(
+    tmp_path: Path, dsmi_zoo: Command
+) -> None:
+    done = dsmi_zoo("run", "--out", tmp_path / "a", "--cluster", "tcp://127.0.0.1:9", "--models", "test_vit.*", code=2)
+    assert done.stderr.count("\n") == 1
+    assert "--cluster tcp://127.0.0.1:9: no scheduler can be reached there" in done.stderr
+    done = dsmi_zoo("run", "--out", tmp_path / "b", "--cluster", "kubernetes", code=2)
+    assert "compute.cluster: must be local, cuda, slurm, or a scheduler's address" in done.stderr
+
+
+def test_a_tls_scheduler_lets_in_a_client_with_credentials_and_refuses_one_without(
+    tmp_path: Path, dsmi_zoo: Command, small_run: Path
+) -> None:
+    from distributed import LocalCluster
+    from distributed.security import Security
+
+    security = Security.temporary()
+    for name, content in (
+        ("ca", security.tls_ca_file), ("cert", security.tls_client_cert), ("key", security.tls_client_key),
+    ):  # fmt: skip
+        (tmp_path / f"{name}.pem").write_text(content)
+    profile = tmp_path / "there.toml"
+    profile.write_text('[tls]\nca_file = "ca.pem"\ncert = "cert.pem"\nkey = "key.pem"\n')
+    options = {"host": "127.0.0.1", "protocol": "tls://", "dashboard_address": None}
+    with LocalCluster(n_workers=1, threads_per_worker=1, security=security, **options) as cluster:
+        run = ("run", "--models", "test_vit.900x5", "--out", tmp_path / "out", "--cluster", cluster.scheduler_address)
+        refused = dsmi_zoo(*run, code=2).stderr
+        assert "tls:// needs credentials: [tls] in a --profile" in refused
+        assert refused.count("\n") == 1
+        assert "1 ok, 0 failed" in dsmi_zoo(*run, "--profile", profile).stdout
+        with Client(cluster) as client:
+            assert len(client.nthreads()) == 1
+
+
+def test_every_example_profile_can_be_read_and_wrong_ones_are_told_in_one_line(tmp_path: Path) -> None:
+    examples = sorted(EXAMPLES.glob("*.toml"))
+    assert [example.stem for example in examples] == ["cpu", "existing", "gpu"]
+    for example in examples:
+        assert load_profile(example).workers > 0
+    wrong = tmp_path / "wrong.toml"
+    for text, told in {
+        "gpu = 1": "gpu",
+        'walltime = "soon"': "walltime: .*must be as Slurm writes it",
+        'memory = "16"': 'memory: .*such as "16GB"',
+        'partition = "a\\nscancel 1"': "partition: .*must be one line",
+        "cpus = 0": "cpus",
+        "cpus": "cannot be read as TOML",
+    }.items():
+        wrong.write_text(text)
+        with pytest.raises(InputError, match=f"wrong.toml: .*{told}"):
+            load_profile(wrong)
+    with pytest.raises(InputError, match=r"no such profile; write one after the examples in .*\(cpu, existing, gpu\)"):
+        load_profile(tmp_path / "absent.toml")

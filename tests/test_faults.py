@@ -1,0 +1,276 @@
+"""Whatever happens to workers, drivers and schedulers, every entry ends with one right row, and nothing is lost."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from conftest import SMALL_ZOO, Command
+
+from pipeline.store import read_results, read_run
+
+DSMI_ZOO = str(Path(sys.executable).with_name("dsmi-zoo"))
+TRAP = """
+import os, time
+import numpy as np
+
+TARGET = np.load({target!r})
+
+def trap(Z, labels):
+    mine = Z.shape == TARGET.shape and np.allclose(Z, TARGET, atol=1e-4)
+    with open({tally!r}, "a") as file:
+        file.write("target\\n" if mine else f"{{Z[0].tobytes().hex()[:32]}}\\n")
+    if mine:
+        {action}
+    return 0.0
+"""
+TARGET = "test_vit.900x1"
+Trap = Callable[[str], Path]
+
+
+@pytest.fixture
+def trap(small_run: Path, tmp_path: Path) -> Trap:
+    """An own measure that does something to its process when it meets one of the six models; it counts its calls."""
+
+    def write(action: str) -> Path:
+        tally = tmp_path / "tally"
+        tally.touch()
+        target = next((small_run / "embeddings").glob(f"{TARGET.replace('.', '-')}-*.npy"))
+        (tmp_path / "trapped.py").write_text(TRAP.format(target=str(target), tally=str(tally), action=action))
+        return tally
+
+    return write
+
+
+def counts(tally: Path) -> Counter[str]:
+    return Counter(tally.read_text().splitlines())
+
+
+def assert_all_right_but(failed: dict[str, str], out: Path, small_run: Path) -> None:
+    """One row an entry: the good ones hold the numbers of an undisturbed run, the others the given reason."""
+    rows = read_results(out).set_index("model")
+    assert sorted(rows.index) == sorted(read_results(small_run)["model"])
+    bad = rows[rows["status"] == "failed"]
+    assert bad["error_type"].to_dict() == failed
+    right = read_results(small_run).set_index("model").drop(index=list(failed))
+    measured = ["embedding_sha256", "dse_z", "dsmi_z_y", "dsmi_z_x", "top1"]
+    pd.testing.assert_frame_equal(rows.loc[right.index, measured], right[measured])
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def start(cache: Path, tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Start the real command and go on; it is ended with its workers when the test ends."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: object, **environment: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [DSMI_ZOO, *map(str, arguments)], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=os.environ | {"DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"} | environment,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield run
+    for driver in started:
+        workers = psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
+        driver.kill()
+        for worker in workers:
+            worker.kill()
+        driver.communicate(timeout=30)
+
+
+def test_a_model_that_kills_its_process_each_time_fails_after_three_attempts_and_takes_no_other_along(
+    trap: Trap, tmp_path: Path, small_run: Path, dsmi_zoo: Command
+) -> None:
+    tally, out = trap("os._exit(3)"), tmp_path / "out"
+    run = ("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 2)
+    said = dsmi_zoo(*run, cwd=tmp_path, code=1).stdout
+    assert_all_right_but({TARGET: "KilledWorker"}, out, small_run)
+    assert "its worker process died 3 times, the last time with nothing else running" in said
+    calls = counts(tally)
+    assert calls.pop("target") == 3
+    assert set(calls.values()) == {1}
+    assert len(calls) == 5
+
+
+def test_a_worker_killed_in_mid_model_costs_that_model_one_more_attempt_and_nothing_else(
+    trap: Trap, tmp_path: Path, small_run: Path, start: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    first = tmp_path / "first"
+    tally = trap(f"""first = not os.path.exists({str(first)!r})
+        open({str(first)!r}, "a").write(str(os.getpid()))
+        time.sleep(600 * first)""")
+    out = tmp_path / "out"
+    driver = start("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 2)
+    wait_for(lambda: first.exists() and first.read_text())
+    os.kill(int(first.read_text()), signal.SIGKILL)
+    driver.communicate(timeout=120)
+    assert driver.returncode == 0
+    assert_all_right_but({}, out, small_run)
+    calls = counts(tally)
+    assert calls.pop("target") == 2
+    assert set(calls.values()) == {1}
+
+
+def test_a_model_that_hangs_is_ended_and_says_where_it_hung(
+    trap: Trap, tmp_path: Path, small_run: Path, dsmi_zoo: Command
+) -> None:
+    tally, out = trap("time.sleep(600)"), tmp_path / "out"
+    run = ("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--model-timeout", "45s")
+    dsmi_zoo(*run, "--workers", 2, cwd=tmp_path, code=1)
+    assert_all_right_but({TARGET: "TimeoutError"}, out, small_run)
+    message = read_results(out).set_index("model").loc[TARGET, "error_message"]
+    log = Path(re.search(r"--model-timeout 45 s; see (\S+)$", message)[1])  # type: ignore[index]
+    assert "trapped.py" in log.read_text()
+    assert counts(tally)["target"] == 1
+    assert len(list(log.parent.iterdir())) == 1
+
+
+def test_a_model_that_needs_too_much_memory_fails_whether_it_is_refused_or_its_process_ended(
+    trap: Trap, tmp_path: Path, small_run: Path, dsmi_zoo: Command
+) -> None:
+    trap("np.zeros(1 << 44)")
+    run = ("run", "--models", *SMALL_ZOO, "--measure", "trapped:trap")
+    dsmi_zoo(*run, "--out", tmp_path / "refused", cwd=tmp_path, code=1)
+    assert_all_right_but({TARGET: "_ArrayMemoryError"}, tmp_path / "refused", small_run)
+    trap("""hoard = []
+        while True:
+            hoard.append(np.ones(1 << 24))
+            time.sleep(0.05)""")
+    dsmi_zoo(*run, "--out", tmp_path / "ended", "--worker-memory", "2GB", cwd=tmp_path, code=1)
+    assert_all_right_but({TARGET: "KilledWorker"}, tmp_path / "ended", small_run)
+
+
+def test_a_second_driver_is_refused_with_the_firsts_host_and_process_and_a_dead_ones_lock_is_taken(
+    trap: Trap, tmp_path: Path, small_run: Path, dsmi_zoo: Command, start: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    trap("time.sleep(600)")
+    out = tmp_path / "out"
+    run = ("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 1)
+    driver = start(*run)
+    wait_for(lambda: list((out / "results").glob("*.parquet")))
+    named = f"process {driver.pid} on {socket.gethostname()}"
+    for command in (run, ("rerun", TARGET, "--out", out), (*run, "--share", "1/2")):
+        assert f"{out} is being computed by {named}" in dsmi_zoo(*command, cwd=tmp_path, code=2).stderr
+    assert f"being computed by {named}" in dsmi_zoo("status", "--out", out).stdout
+    driver.kill()
+    driver.communicate(timeout=30)
+    assert "being computed" not in dsmi_zoo("status", "--out", out).stdout
+    finished = {path: path.stat().st_mtime_ns for path in (out / "results").glob("*.parquet")}
+    (tmp_path / "trapped.py").write_text((tmp_path / "trapped.py").read_text())
+    dsmi_zoo(*run, "--model-timeout", "45s", cwd=tmp_path, code=1)
+    assert_all_right_but({TARGET: "TimeoutError"}, out, small_run)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def scheduler(cache: Path, tmp_path: Path) -> Iterator[Callable[[int, int], list["subprocess.Popen[bytes]"]]]:
+    """Dask's own scheduler and workers, as somebody else would have started them."""
+    started: list[subprocess.Popen[bytes]] = []
+    environment = os.environ | {"DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+
+    def begin(port: int, workers: int) -> list["subprocess.Popen[bytes]"]:
+        address = f"tcp://127.0.0.1:{port}"
+        commands = [["scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]]
+        commands += [["worker", address, "--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard"]] * workers
+        for command in commands:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", *command], env=environment, cwd=tmp_path,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            started.append(process)
+        return started[-len(commands) :]
+
+    yield begin
+    for process in started:
+        process.terminate()
+    for process in started:
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def test_a_run_on_a_scheduler_that_is_there_leaves_it_running_and_goes_on_after_it_was_gone(
+    trap: Trap,
+    tmp_path: Path,
+    small_run: Path,
+    start: Callable[..., "subprocess.Popen[str]"],
+    scheduler: Callable[[int, int], list["subprocess.Popen[bytes]"]],
+    dsmi_zoo: Command,
+) -> None:
+    out, port, first = tmp_path / "out", free_port(), tmp_path / "first"
+    trap(f"""first = not os.path.exists({str(first)!r})
+        open({str(first)!r}, "a").write(str(os.getpid()))
+        time.sleep(600 * first)""")
+    there = scheduler(port, 1)
+    run = ("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap")
+    run = (*run, "--cluster", f"tcp://127.0.0.1:{port}")
+    driver = start(*run)
+    wait_for(lambda: first.exists() and list((out / "results").glob("*.parquet")))
+    there[0].kill()
+    _, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 2
+    assert f"the Dask scheduler at tcp://127.0.0.1:{port} is gone; finished rows are kept" in errors
+    assert "Traceback" not in errors
+    finished = {path: path.stat().st_mtime_ns for path in (out / "results").glob("*.parquet")}
+    there[1].kill()
+    there = scheduler(port, 2)
+    dsmi_zoo(*run, cwd=tmp_path)
+    assert_all_right_but({}, out, small_run)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert all(process.poll() is None for process in there)
+    assert read_run(out)["config"]["compute"]["cluster"] == f"tcp://127.0.0.1:{port}"
+
+
+def test_shares_run_side_by_side_without_dask_and_survive_a_model_that_kills_its_process(
+    trap: Trap, tmp_path: Path, small_run: Path, start: Callable[..., "subprocess.Popen[str]"], dsmi_zoo: Command
+) -> None:
+    tally, out = trap("os._exit(3)"), tmp_path / "out"
+    run = ("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 1)
+    drivers = [start(*run, "--share", f"{part}/2") for part in (1, 2)]
+    said = [driver.communicate(timeout=180) for driver in drivers]
+    assert sorted(driver.returncode for driver in drivers) == [0, 1], said
+    assert all("without Dask" in out and "dashboard" not in out for out, _ in said)
+    assert_all_right_but({TARGET: "KilledWorker"}, out, small_run)
+    calls = counts(tally)
+    assert calls.pop("target") == 3
+    assert set(calls.values()) == {1}
+    dsmi_zoo("report", "--out", out)
+
+
+def test_shares_of_another_division_and_nonsense_are_refused_in_one_line(tmp_path: Path, dsmi_zoo: Command) -> None:
+    for share in ("0/2", "3/2", "half", "1/0"):
+        said = dsmi_zoo("run", "--out", tmp_path, "--share", share, code=2).stderr
+        assert "compute.share: must be such as 3/8" in said
+    said = dsmi_zoo("run", "--out", tmp_path, "--share", "1/2", "--budget", "1h", code=2).stderr
+    assert "share cannot be combined with a budget" in said
+
+
+def test_an_embedding_of_the_target_is_what_the_trap_compares_with(small_run: Path) -> None:
+    files = list((small_run / "embeddings").glob(f"{TARGET.replace('.', '-')}-*.npy"))
+    assert len(files) == 1
+    assert np.load(files[0]).shape[0] == 447

@@ -1,0 +1,115 @@
+"""The order of entries, their shares, what is learnt from finished ones, and locks that are not waited for."""
+
+import os
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_catalog.models import ModelEntry, Preprocessing, load_models
+from pipeline.exclusive import Held, claimed, holder
+from pipeline.order import Expectation, balanced, longest_first
+from pipeline.plan import Job
+from pipeline.task import Done
+
+SAMPLES = 1000
+
+
+def job(number: int, throughput: float, view: int = 0, params_m: float = 10.0) -> Job:
+    entry = ModelEntry(
+        model=f"m{number}", architecture="resnet18", img_size=224, params_m=params_m, extras={"throughput": throughput}
+    )
+    preprocessing = Preprocessing(
+        crop_pct=1, crop_mode="center", interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1)
+    )
+    return Job(entry, preprocessing, None, Path(f"view-{view}.npy"), f"e{number}", f"r{number}")
+
+
+jobs = st.lists(st.tuples(st.floats(10, 1e5), st.integers(0, 3), st.floats(0.5, 1000)), min_size=1, max_size=40).map(
+    lambda facts: [job(number, *fact) for number, fact in enumerate(facts)]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(jobs, st.integers(1, 8))
+def test_shares_hold_every_entry_once_and_no_share_exceeds_another_by_more_than_its_longest(
+    zoo: list[Job], parts: int
+) -> None:
+    shares = balanced(zoo, parts, SAMPLES)
+    assert len(shares) == parts
+    assert sorted(j.slug for share in shares for j in share) == sorted(j.slug for j in zoo)
+    expectation = Expectation(SAMPLES, look=False)
+    seconds = {j.slug: expectation.seconds(j) for j in zoo}
+    slack = max(seconds.values()) + SAMPLES * 0.009  # of decoding a view, which is shared out too
+    loads = [sum(seconds[j.slug] for j in share) for share in shares]
+    assert max(loads) - min(loads) <= slack * 2
+    assert balanced(zoo[::-1], parts, SAMPLES) == shares
+
+
+@settings(max_examples=60, deadline=None)
+@given(jobs)
+def test_the_longest_go_first_within_a_factor_of_two_and_views_stay_together(zoo: list[Job]) -> None:
+    seconds = Expectation(SAMPLES, look=False).seconds
+    ordered = sorted(zoo, key=longest_first(seconds))
+    for first, second in pairwise(ordered):
+        assert seconds(first) > seconds(second) / 2
+    keys = [longest_first(seconds)(j)[:2] for j in ordered]
+    assert len(set(keys)) == 1 + sum(a != b for a, b in pairwise(keys))
+
+
+def test_rows_that_are_done_correct_what_is_expected_of_the_others() -> None:
+    small, large = job(0, 1000.0), job(1, 100.0)
+    expectation = Expectation(SAMPLES)
+    before = expectation.seconds(large)
+    build, embed, measure = expectation._estimated(small)
+    expectation.learn(small, Done("s", "s", True, "", 0.0, (build, 5 * embed, measure)))
+    extra = expectation.seconds(large) - before
+    assert extra == pytest.approx(4 * expectation._estimated(large)[1])
+    expectation.learn(large, Done("l", "l", False, "failed", 0.0, None))
+    assert expectation.seconds(large) == pytest.approx(before + extra)
+
+
+def test_shares_of_the_digits_zoo_do_not_depend_on_what_is_trained_already(tmp_path: Path) -> None:
+    entries = load_models("digits")
+    facts = Preprocessing(crop_pct=1, crop_mode="center", interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1))
+    zoo = [Job(e, facts, tmp_path / e.slug, tmp_path / "v", e.slug, e.slug) for e in entries]
+    before = balanced(zoo, 5, 447)
+    for job_ in zoo[::2]:
+        assert job_.weights is not None
+        job_.weights.touch()
+    assert balanced(zoo, 5, 447) == before
+
+
+def test_a_claim_refuses_others_at_once_until_it_is_released_or_its_owner_is_dead(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with claimed(lock) as claim:
+        with pytest.raises(Held, match=f"process {os.getpid()} on .*, heard of 0 s ago"), claimed(lock):
+            pass
+        assert not claim.is_lost()
+    assert not lock.exists()
+    code = "import os, sys; from pathlib import Path; from pipeline.exclusive import claimed\n"
+    code += "with claimed(Path(sys.argv[1])): os._exit(0)"
+    subprocess.run([sys.executable, "-c", code, str(lock)], check=True, timeout=30)
+    assert lock.exists()
+    with claimed(lock):
+        assert holder(lock) is not None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_of_another_host_is_taken_over_only_when_its_heart_has_stopped(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    lock.write_text("elsewhere/pid:[1] 77 abc")
+    with pytest.raises(Held, match="process 77 on elsewhere"), claimed(lock):
+        pass
+    past = time.time() - 200
+    os.utime(lock, (past, past))
+    with claimed(lock) as claim:
+        assert lock.read_text() != "elsewhere/pid:[1] 77 abc"
+        lock.write_text("elsewhere/pid:[1] 78 def")
+        assert claim.is_lost()
+    assert lock.read_text() == "elsewhere/pid:[1] 78 def"
