@@ -43,11 +43,8 @@ class Result(Protocol):
     def add_done_callback(self, fn: Callable[[Any], object]) -> object:
         """Call ``fn`` with this, from any thread, once the task has ended."""
 
-    def exception(self) -> BaseException | None:
-        """What it raised, or None."""
-
     def result(self) -> Any:
-        """What it returned."""
+        """What it returned; raises what it raised."""
 
 
 class Workers(Protocol):
@@ -65,8 +62,14 @@ class Workers(Protocol):
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Result:
         """Run a task on a worker that is free."""
 
-    def deaths(self, error: BaseException) -> int:
-        """How many workers died of a task that raised ``error``; 0 for an exception of the task's own."""
+    def deaths(self, error: Exception) -> int:
+        """How many workers died of a task that raised ``error``; 0 for an exception of the task's own.
+
+        Raises
+        ------
+        WorkersLost
+            When ``error`` says so.
+        """
 
 
 class WorkersLost(OSError):
@@ -197,7 +200,7 @@ class _Dispatch(Generic[AnyJob]):
         jobs: Sequence[AnyJob],
         *,
         work: Callable[[AnyJob], Task],
-        fail: Callable[[AnyJob, BaseException], Done],
+        fail: Callable[[AnyJob, Exception], Done],
         out: Path,
         stages: Callable[[AnyJob], Sequence[_Stage]] = lambda job: (),
         order: Callable[[AnyJob], Any] | None = None,
@@ -207,7 +210,7 @@ class _Dispatch(Generic[AnyJob]):
     ) -> None:
         self._workers, self._out, self._confirm = workers, out, confirm
         self._work: Callable[[AnyJob], Task] = work
-        self._fail: Callable[[AnyJob, BaseException], Done] = fail
+        self._fail: Callable[[AnyJob, Exception], Done] = fail
         self._stages: Callable[[AnyJob], Sequence[_Stage]] = stages
         self._order: Callable[[AnyJob], Any] | None = order
         self._until, self._timeout = until, timeout
@@ -219,7 +222,7 @@ class _Dispatch(Generic[AnyJob]):
         self._deaths: Counter[Hashable] = Counter()
         self._again: list[_Unit[AnyJob]] = []
         self._passed: set[Hashable] = set()
-        self._broken: dict[Hashable, BaseException] = {}
+        self._broken: dict[Hashable, Exception] = {}
         self._waiting: dict[Hashable, list[tuple[Any, int, AnyJob]]] = {}
         self._running: dict[_Unit[AnyJob], Result] = {}
         self._ended: SimpleQueue[_Unit[AnyJob]] = SimpleQueue()
@@ -293,9 +296,7 @@ class _Dispatch(Generic[AnyJob]):
         return _Unit(self._work(job), job=job)
 
     def _end(self, unit: _Unit[AnyJob]) -> None:
-        result = self._running.pop(unit)
-        error = _outcome(result)
-        value = result.result() if error is None else None
+        value, error = _outcome(self._running.pop(unit))
         if unit.stage is not None:
             self._end_stage(unit, unit.stage, error)
         elif unit.job is not None:
@@ -303,7 +304,7 @@ class _Dispatch(Generic[AnyJob]):
             if done is not None:
                 self._reported.append(done)
 
-    def _end_stage(self, unit: _Unit[AnyJob], stage: _Stage, error: BaseException | None) -> None:
+    def _end_stage(self, unit: _Unit[AnyJob], stage: _Stage, error: Exception | None) -> None:
         if error is not None and (died := self._workers.deaths(error)):
             self._deaths[stage.name] += died
             if self._deaths[stage.name] < ATTEMPTS:
@@ -319,7 +320,7 @@ class _Dispatch(Generic[AnyJob]):
         for item in self._waiting.pop(stage.name):
             heapq.heappush(self._queue, item)
 
-    def _after(self, unit: _Unit[AnyJob], job: AnyJob, error: BaseException) -> Done | None:
+    def _after(self, unit: _Unit[AnyJob], job: AnyJob, error: Exception) -> Done | None:
         """The outcome of an entry whose task wrote no row that we know of; None when it gets another attempt."""
         died = self._workers.deaths(error)
         if not died:
@@ -351,11 +352,11 @@ def _put(ended: "SimpleQueue[Any]", unit: object, result: object) -> None:
     ended.put(unit)
 
 
-def _outcome(result: Result) -> BaseException | None:
+def _outcome(result: Result) -> tuple[Any, Exception | None]:
     try:
-        return result.exception()
-    except BaseException as error:  # a cancelled task raises instead
-        return error
+        return result.result(), None
+    except Exception as error:
+        return None, error
 
 
 def _killed(deaths: int) -> KilledWorker:

@@ -1,7 +1,9 @@
 """The workers of a Dask client, one task each at a time."""
 
+import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import Any
 
 from distributed import Client, Future, KilledWorker
@@ -18,6 +20,8 @@ class DaskWorkers:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        for name in ("distributed.client", "distributed.core"):  # what they would tell stands in our own message
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._address = client.scheduler_info()["address"]
         self._heard = time.monotonic()
 
@@ -31,18 +35,23 @@ class DaskWorkers:
         except OSError:
             pass
         if self.client.status in ("closing", "closed") or time.monotonic() - self._heard > SILENT_FOR_S:
-            raise WorkersLost(
-                f"the Dask scheduler at {self._address} is gone; finished rows are kept, and the same command goes on "
-                "once there is one again"
-            )
+            raise self._gone()
         return 0
+
+    def _gone(self) -> WorkersLost:
+        return WorkersLost(
+            f"the Dask scheduler at {self._address} is gone; finished rows are kept, and the same command goes on once "
+            "there is one again"
+        )
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future:
         """Hand out a task; the scheduler gives it to a worker that is free."""
         return self.client.submit(function, *arguments, pure=False)
 
-    def deaths(self, error: BaseException) -> int:
+    def deaths(self, error: Exception) -> int:
         """A scheduler of ours reports each death; another one tries as often as it was told first."""
+        if isinstance(error, CancelledError):
+            raise self._gone()
         return 1 + error.allowed_failures if isinstance(error, KilledWorker) else 0
 
     def wait_for_the_first(self, console: Console) -> None:

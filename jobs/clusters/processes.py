@@ -50,7 +50,7 @@ class Processes:
         future.add_done_callback(lambda done: self._free(place, done))
         return future
 
-    def deaths(self, error: BaseException) -> int:
+    def deaths(self, error: Exception) -> int:
         """1 for a process that died."""
         return int(isinstance(error, BrokenProcessPool))
 
