@@ -9,6 +9,8 @@ from jobs.folder import entry_states
 from jobs.progress import counted, plain
 from pipeline.store import read_run
 
+SHOWN = 50  # missing entries; a run of a thousand has just begun
+
 
 def status(out: Path, console: Console) -> int:
     """Say what is done, failed (and why) and missing; the exit code is 1 when an entry failed."""
@@ -27,8 +29,10 @@ def status(out: Path, console: Console) -> int:
     for name, held in drivers(out).items():
         plain(console, f"  being computed{'' if name == WHOLE else f' ({name})'} by {held}")
     for kind in ("failed", "missing"):
-        for state in of[kind]:
+        for state in of[kind] if kind == "failed" else of[kind][:SHOWN]:
             plain(console, f"  {kind}: {state.name}: {state.reason}")
+    if len(of["missing"]) > SHOWN:
+        plain(console, f"  missing: {len(of['missing']) - SHOWN} more")
     known = {state.slug for state in states}
     for problem in unreadable:
         if problem.path.suffix != ".parquet" or problem.path.stem not in known:

@@ -72,7 +72,11 @@ def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
     environment["SLURM_CONF"] = str(conf)
     munge = [f"--{name}={folder}/munge/{file}" for name, file in _MUNGE.items()]
     try:
-        for command in (["munged", *munge], ["slurmctld", "-c", "-f", str(conf)], ["slurmd", "-f", str(conf)]):
+        for command in (
+            ["munged", "--force", *munge],
+            ["slurmctld", "-c", "-f", str(conf)],
+            ["slurmd", "-f", str(conf)],
+        ):
             subprocess.run(command, env=environment, check=True, capture_output=True, timeout=30)
         _wait_until_idle(environment, folder)
         yield environment

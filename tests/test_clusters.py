@@ -32,7 +32,7 @@ def assert_refused(address: str) -> None:
     code = f"from distributed import Client; Client({address!r}, timeout='3s')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
-    assert re.search("OSError|TypeError|TimeoutError", done.stderr)
+    assert re.search("OSError|TypeError|TimeoutError|ConnectionResetError", done.stderr)
 
 
 def test_local_workers_listen_on_the_loopback_address_only_and_let_nobody_in_without_credentials(
@@ -51,7 +51,7 @@ def test_each_worker_of_a_cuda_cluster_sees_a_gpu_of_its_own(monkeypatch: pytest
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aaaa, GPU-bbbb")
     with open_cluster(ComputeSettings(cluster="cuda"), tmp_path, QUIET) as workers:
         workers.client.wait_for_workers(2, timeout=60)
-        seen = workers.client.run(os.environ.get, "CUDA_VISIBLE_DEVICES")
+        seen = workers.client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
         assert sorted(seen.values()) == ["GPU-aaaa", "GPU-bbbb"]
         assert set(workers.client.nthreads().values()) == {1}
         assert listening(psutil.Process()) == {"127.0.0.1"}
@@ -62,7 +62,7 @@ def test_each_worker_of_a_cuda_cluster_sees_a_gpu_of_its_own(monkeypatch: pytest
         pass
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with (
-        pytest.raises(InputError, match="name no GPU; --cluster local"),
+        pytest.raises(InputError, match="no GPU is visible .*; --cluster local"),
         open_cluster(ComputeSettings(cluster="cuda"), tmp_path, QUIET),
     ):
         pass
