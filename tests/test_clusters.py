@@ -62,7 +62,7 @@ def test_each_worker_of_a_cuda_cluster_sees_a_gpu_of_its_own(monkeypatch: pytest
         pass
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with (
-        pytest.raises(InputError, match="no GPU is visible .*; --cluster local"),
+        pytest.raises(InputError, match=r"no GPU is visible .*; --cluster local"),
         open_cluster(ComputeSettings(cluster="cuda"), tmp_path, QUIET),
     ):
         pass
