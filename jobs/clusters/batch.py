@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -33,6 +34,11 @@ def worker_requests(profile: Profile) -> list[str]:
         f"--time={profile.walltime}",
         *profile.requests(),
     ]
+
+
+def dsmi_zoo(profile: Profile) -> list[str]:
+    """This command, as the profile's Python has it."""
+    return [str(Path(profile.python or sys.executable).with_name("dsmi-zoo"))]
 
 
 def batch_script(name: str, requests: Iterable[str], log: Path, lines: Iterable[str]) -> str:
