@@ -22,6 +22,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict
 
 from jobs.clusters.machine import WORKER_MEMORY, usable_cores, visible_gpus
+from jobs.progress import counted
 from pipeline.remote import is_offline
 
 TORCH_ANSWERS_WITHIN_S = 75.0  # from a cold parallel file system; the whole job on a node has two minutes
@@ -30,6 +31,7 @@ WRITTEN_BYTES = 8 * 2**20
 SLOW_BYTES_A_SECOND = 5e6
 LITTLE_SPACE, TOO_LITTLE_SPACE = 20e9, 1e9
 IN_MEMORY = ("tmpfs", "ramfs")
+TRIAL = ".dsmi-zoo-doctor-"
 
 
 class Finding(BaseModel):
@@ -106,10 +108,12 @@ def slurm_finding(wanted: bool) -> Finding:
         *(["no sbatch on PATH"] if not sbatch else []),
         *(["no dask-jobqueue"] if not jobqueue else []),
     ]
-    do = "only --cluster slurm needs them" if not wanted else "use a login node" if not sbatch else ""
-    if not jobqueue:
-        do += f"{'; ' if do else ''}pip install 'dsmi-zoo[slurm]'"
-    return Finding(level="problem" if wanted else "note", what="Slurm", found=", ".join(lacking), do=do)
+    steps = [
+        *(["--cluster slurm needs them here, and `submit slurm` on the nodes too"] if not wanted else []),
+        *(["use a login node"] if wanted and not sbatch else []),
+        *(["pip install 'dsmi-zoo[slurm]'"] if not jobqueue else []),
+    ]
+    return Finding(level="problem" if wanted else "note", what="Slurm", found=", ".join(lacking), do="; ".join(steps))
 
 
 def capacity_findings() -> list[Finding]:
@@ -211,10 +215,12 @@ def _no_gpu(driver: Driver | None, torch: Mapping[str, Any], visible: Sequence[s
         do = "reinstall driver or torch so that they fit"
     elif driver is not None and driver.error:
         found, do = f"nvidia-smi: {driver.error}", "models run on the CPU; if there is a GPU, its driver needs a repair"
+    elif visible:
+        found = f"CUDA_VISIBLE_DEVICES={chosen}, but this machine has no NVIDIA driver"
+        do = "ask those who run this machine, or take another partition; without a GPU, models run on the CPU"
     else:
-        found = "none" if not visible else f"CUDA_VISIBLE_DEVICES={chosen}, but no driver is there"
-        do = "" if not wants_gpu else "ask for a GPU (gpus, partition in the --profile), or use --cluster local"
-        do = do or "models run on the CPU"
+        found, do = "none", "models run on the CPU"
+        do = "ask for a GPU (gpus, partition in the --profile), or use --cluster local" if wants_gpu else do
     return Finding(level=level, what="GPUs", found=found, do=do)
 
 
@@ -223,80 +229,113 @@ def _is_newer(built_for: str, runs: str) -> bool:
     return bool(runs) and int(built_for.partition(".")[0]) > int(runs.partition(".")[0])
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What a folder turned out to be good for; ``links`` says why hard links cannot be made, or nothing."""
+
+    was_there: bool
+    file_system: str
+    free: int
+    bytes_a_second: float
+    locks: bool
+    renames: bool
+    links: str
+
+
+def probe_folder(folder: Path) -> Probe:
+    """Try what a run does in its folders, in one of our own below ``folder``; nothing stays.
+
+    Raises
+    ------
+    OSError
+        When nothing can be written there.
+    """
+    with existing(folder) as was_there, tempfile.TemporaryDirectory(prefix=TRIAL, dir=folder) as trial:
+        file, second = Path(trial) / "file", Path(trial) / "second"
+        seconds = write_and_sync(file)
+        second.write_text("second")
+        second.replace(file)
+        renames = file.read_text() == "second" and not second.exists()
+        try:
+            os.link(file, second)
+            links = ""
+        except OSError as error:
+            links = error.strerror or str(error)
+        return Probe(
+            was_there=was_there,
+            file_system=_file_system(folder),
+            free=shutil.disk_usage(folder).free,
+            bytes_a_second=WRITTEN_BYTES / seconds,
+            locks=refuses_second_creation(file),
+            renames=renames,
+            links=links,
+        )
+
+
 def writable_findings(what: str, folder: Path) -> list[Finding]:
-    """Whether rows can be written to a folder safely: space, speed, exclusive create, rename, hard links."""
-    name = f"{what} {folder}"
-    choose = f"make it writable, or choose another --{what.lower()}"
+    """Whether a run can write to a folder, and whether its locks and rows are safe there."""
     try:
-        with existing(folder) as was_there:
-            seen = "there" if was_there else "is made by the first run"
-            kind, free = _file_system(folder), shutil.disk_usage(folder).free
-            space = Finding(level="ok", what=name, found=f"{seen}; {kind or 'file system unknown'}, {_gb(free)} free")
-            if free < TOO_LITTLE_SPACE:
-                space = space.model_copy(update={"level": "problem", "do": choose.replace("it writable", "room")})
-            elif free < LITTLE_SPACE:
-                do = "embeddings of the 1,002-model zoo take about 13 GB, its weights 295 GB"
-                space = space.model_copy(update={"level": "note", "do": do})
-            elif kind in IN_MEMORY:
-                space = space.model_copy(update={"level": "note", "do": "it lies in memory: gone with the machine"})
-            with tempfile.TemporaryDirectory(prefix=".dsmi-zoo-doctor-", dir=folder) as probe:
-                return [space, *_probe_findings(name, Path(probe))]
+        return folder_findings(what, folder, probe_folder(folder))
     except OSError as error:
-        return [Finding(level="problem", what=name, found=f"cannot be written: {error.strerror or error}", do=choose)]
+        found = f"{folder}: cannot be written: {error.strerror or error}"
+        do = f"make it writable, make room, or choose another --{what.lower()}"
+        return [Finding(level="problem", what=what, found=found, do=do)]
 
 
-def _probe_findings(name: str, probe: Path) -> Iterator[Finding]:
-    seconds = write_and_sync(probe / "file")
-    speed = WRITTEN_BYTES / seconds
-    yield Finding(
-        level="ok" if speed >= SLOW_BYTES_A_SECOND else "note",
-        what=name,
-        found=f"writes {speed / 1e6:.0f} MB/s ({_mb(WRITTEN_BYTES)} and sync)",
-        do="" if speed >= SLOW_BYTES_A_SECOND else "slow: --drop-embeddings writes little, but forbids remeasure",
-    )
-    locks = refuses_second_creation(probe / "file")
-    yield Finding(
-        level="ok" if locks else "problem",
-        what=name,
-        found=f"exclusive create {'works' if locks else 'succeeds on a file that exists'}",
-        do="" if locks else "locks do not hold there: choose a folder on another file system",
-    )
-    (probe / "new").write_text("new")
-    (probe / "new").replace(probe / "file")
-    renames = (probe / "file").read_text() == "new" and not (probe / "new").exists()
-    yield Finding(
-        level="ok" if renames else "problem",
-        what=name,
-        found=f"a rename {'replaces' if renames else 'does not replace'} a file",
-        do="" if renames else "rows would be lost there: choose a folder on another file system",
-    )
-    try:
-        os.link(probe / "file", probe / "link")
-        yield Finding(level="ok", what=name, found="hard links work")
-    except OSError as error:
-        do = "works without: `dsmi-zoo merge` copies embeddings"
-        yield Finding(level="note", what=name, found=f"no hard links ({error.strerror})", do=do)
+def folder_findings(what: str, folder: Path, probe: Probe) -> list[Finding]:
+    """What a probe says, in words."""
+    seen = "there" if probe.was_there else "not there yet, can be made"
+    known = f"{probe.file_system}, " if probe.file_system else ""
+    level: Literal["ok", "note", "problem"] = "ok"
+    do = ""
+    if probe.free < TOO_LITTLE_SPACE:
+        level, do = "problem", f"make room, or choose another --{what.lower()}"
+    elif probe.file_system in IN_MEMORY:
+        level, do = "note", "it lies in memory and goes with the machine"
+    elif probe.free < LITTLE_SPACE:
+        level, do = "note", "embeddings of the 1,002-model zoo take about 13 GB, its weights 295 GB"
+    findings = [
+        Finding(level=level, what=what, found=f"{folder}: {seen}; {known}{_gb(probe.free)} free", do=do),
+        Finding(
+            level="ok" if probe.bytes_a_second >= SLOW_BYTES_A_SECOND else "note",
+            what=what,
+            found=f"writes {probe.bytes_a_second / 1e6:.0f} MB/s ({WRITTEN_BYTES / 1e6:.0f} MB, synced to the disk)",
+            do="" if probe.bytes_a_second >= SLOW_BYTES_A_SECOND else "slow: is it a network drive for small files?",
+        ),
+    ]
+    works = [*(["exclusive create"] if probe.locks else []), *(["rename"] if probe.renames else [])]
+    works += [] if probe.links else ["hard links"]
+    if works:
+        findings.append(Finding(level="ok", what=what, found=f"works: {', '.join(works)}"))
+    elsewhere = f"choose a --{what.lower()} on another file system"
+    if not probe.locks:
+        found, do = "exclusive create succeeds on a file that exists", f"locks do not hold there: {elsewhere}"
+        findings.append(Finding(level="problem", what=what, found=found, do=do))
+    if not probe.renames:
+        found, do = "a rename does not replace a file", f"rows would be lost there: {elsewhere}"
+        findings.append(Finding(level="problem", what=what, found=found, do=do))
+    if probe.links:
+        do = "`dsmi-zoo merge` copies embeddings there"
+        findings.append(Finding(level="note", what=what, found=f"no hard links: {probe.links}", do=do))
+    return findings
 
 
 def data_findings(folder: Path) -> list[Finding]:
-    """Whether the images' folder is there, is not empty, and its files can be read."""
-    name = f"data {folder}"
+    """Whether the images' folder is there and holds a file that can be read."""
+    do = "choose a --data-root that this machine sees, and has mounted"
     try:
-        if folder.is_dir() and not any(os.scandir(folder)):
-            return [
-                Finding(level="problem", what=name, found="is empty", do="is it mounted? choose another --data-root")
-            ]
-        entries = sum(1 for _ in os.scandir(folder))
+        entries = sum(1 for _ in folder.iterdir())
         file = next((Path(base) / files[0] for base, _, files in os.walk(folder) if files), None)
         if file is None:
-            return [Finding(level="problem", what=name, found="holds no file", do="choose another --data-root")]
+            return [Finding(level="problem", what="data", found=f"{folder}: holds no file", do=do)]
         with file.open("rb") as content:
             content.read(2**16)
     except OSError as error:
-        found = f"cannot be read: {error.strerror or error}"
-        return [Finding(level="problem", what=name, found=found, do="choose a --data-root that this machine sees")]
+        found = f"{folder}: cannot be read: {error.strerror or error}"
+        return [Finding(level="problem", what="data", found=found, do=do)]
     kind = _file_system(folder)
-    return [Finding(level="ok", what=name, found=f"{entries} entries, can be read{f'; {kind}' if kind else ''}")]
+    found = f"{folder}: {counted(entries, 'entry')}, can be read{f'; {kind}' if kind else ''}"
+    return [Finding(level="ok", what="data", found=found)]
 
 
 def hub_finding() -> Finding:
@@ -383,7 +422,3 @@ def version_of(name: str) -> str | None:
 
 def _gb(count: float) -> str:
     return f"{count / 1e9:.1f} GB"
-
-
-def _mb(count: float) -> str:
-    return f"{count / 1e6:.0f} MB"

@@ -60,7 +60,7 @@ def show(report: Report, console: Console) -> None:
     """Print findings one below the other, and below each problem or note what to do."""
     job = f", by job {report.job}" if report.job else ""
     console.print(Text(f"\n{report.host}{job}", "bold"), soft_wrap=True)
-    width = max(len(finding.what) for finding in report.findings if len(finding.what) <= 24)
+    width = max(len(finding.what) for finding in report.findings)
     for finding in report.findings:
         for line in lines_of(finding, width):
             console.print(line, soft_wrap=True)

@@ -3,6 +3,7 @@
 Both sides talk through a folder below OUT, or below the cache, which the nodes must share anyway.
 """
 
+import functools
 import os
 import secrets
 import shlex
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 
 from data_catalog.errors import InputError
-from jobs.checks import Finding, Folders, check_machine, existing, refuses_second_creation, version_of
+from jobs.checks import TRIAL, Finding, Folders, check_machine, existing, refuses_second_creation, version_of
 from jobs.clusters.batch import batch_script, dsmi_zoo, sbatch, slurm_command, worker_requests
 from jobs.clusters.machine import visible_gpus
 from jobs.clusters.profile import Profile, load_profile
@@ -239,9 +240,8 @@ def check_from_node(profile_path: Path | None, folders: Folders, wait_s: float, 
 @contextmanager
 def _marked(folder: Path, token: str) -> Iterator[Path]:
     """A file with ``token`` in a folder of its own below ``folder``, for the while."""
-    prefix = ".dsmi-zoo-doctor-"
-    own = tempfile.TemporaryDirectory(prefix=prefix, dir=folder, ignore_cleanup_errors=True)
-    with existing(folder), own as path:
+    own = functools.partial(tempfile.TemporaryDirectory, prefix=TRIAL, dir=folder, ignore_cleanup_errors=True)
+    with existing(folder), own() as path:
         mark = Path(path) / "mark"
         mark.write_text(token, encoding="utf-8")
         yield mark
@@ -256,10 +256,13 @@ def _submitted(
     log = folder / "job.log"
     lines = [*prologue(profile), f"exec {command}"]
     script = batch_script("dsmi-zoo-doctor", worker_requests(profile), log, lines)
+    mend = "; mend the --profile"
     try:
         job = sbatch(script, f"--time={LIMIT_MINUTES}")
     except InputError as error:
-        return _without_report(None, Finding(level="problem", what="job", found=str(error), do="mend the --profile"))
+        return _without_report(
+            None, Finding(level="problem", what="job", found=str(error).removesuffix(mend), do=mend[2:])
+        )
     plain(console, f"job {job} asked for, of at most {LIMIT_MINUTES} minutes, waiting {duration(wait_s)} at most")
     ended = False
     try:
