@@ -10,7 +10,7 @@ from rich.text import Text
 
 from data_catalog.errors import InputError
 from jobs.checks import Finding, Folders, check_machine
-from jobs.node_check import Report, check_from_node, check_node, versions
+from jobs.node_check import Report, check_from_node, check_node, profile_of_nodes, versions
 from jobs.progress import counted
 
 COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
@@ -31,14 +31,15 @@ def doctor(cluster: str, profile: Path | None, folders: Folders, wait_s: float, 
     """
     if profile is not None and cluster != "slurm":
         raise InputError("--profile means nothing without --cluster slurm")
+    nodes = profile_of_nodes(profile) if cluster == "slurm" else None
     quiet = Console(stderr=True) if as_json else console
     with quiet.status("Looking at this machine"):
         findings = check_machine(folders, wants_gpu=cluster == "cuda", wants_slurm=cluster == "slurm")
     reports = [Report(host=socket.gethostname(), versions=versions(), findings=tuple(findings))]
     if not as_json:
         show(reports[0], console)
-    if cluster == "slurm":
-        reports.append(check_from_node(profile, folders, wait_s, quiet))
+    if nodes is not None:
+        reports.append(check_from_node(nodes, folders, wait_s, quiet))
         if not as_json:
             show(reports[1], console)
     problems = sum(report.problems for report in reports)

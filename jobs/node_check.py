@@ -194,18 +194,17 @@ def _assigned_gpus(wanted: int) -> Iterator[Finding]:
         yield Finding(level="problem", what="GPUs of the job", found=f"{found}, asked for {wanted}", do=do)
 
 
-def check_from_node(profile_path: Path | None, folders: Folders, wait_s: float, console: Console) -> Report:
-    """Submit the job, wait for its report, and clean up; without a report, the findings say why there is none.
+def profile_of_nodes(path: Path | None) -> Profile:
+    """Read a profile; raises InputError unless it is one and names a network interface of this machine."""
+    profile = load_profile(path)
+    check_interface(profile, path)
+    return profile
 
-    Raises
-    ------
-    InputError
-        When the profile is none, or names no network interface of this machine.
-    """
+
+def check_from_node(profile: Profile, folders: Folders, wait_s: float, console: Console) -> Report:
+    """Submit the job, wait for its report, and clean up; without a report, the findings say why there is none."""
     from distributed.utils import get_ip_interface
 
-    profile = load_profile(profile_path)
-    check_interface(profile, profile_path)
     assert profile.interface is not None
     host = get_ip_interface(profile.interface)
     token = secrets.token_hex(16)
@@ -233,7 +232,7 @@ def check_from_node(profile_path: Path | None, folders: Folders, wait_s: float, 
             return _submitted(request, folder, profile, folders, wait_s, console)
     except OSError as error:
         do = "both sides talk through OUT or the cache: choose folders that can be written"
-        found = f"cannot be prepared: {error.strerror} ({error.filename})"
+        found = f"is given up: {error}"
         return _without_report(None, Finding(level="problem", what="job", found=found, do=do))
 
 

@@ -30,6 +30,8 @@ OPTIONS = {
     "remeasure": {"--out", "--into", *MEASURES},
     "prefetch": {"--catalog", "--models", "--cache", "--jobs"},
     "status": {"--out"},
+    "merge": {"--out"},
+    "doctor": {"--cluster", "--profile", "--out", "--cache", "--data-root", "--wait", "--json", "--node"},
     "report": {"--out", "--compare", "--class-subsets"},
     "measure": {"--json", *MEASURES},
     "catalog list": {"--catalog", "--models", *FILTERS},

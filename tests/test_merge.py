@@ -11,9 +11,11 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import Command
+from rich.console import Console
 
+from data_catalog import InputError
 from jobs.driving import driving
-from jobs.merge import carry
+from jobs.merge import carry, merge
 from pipeline.config import RunConfig, content_hash
 from pipeline.plan import MEASURES_VERSION, measures_identity
 from pipeline.store import embedding_path, read_results, read_row, read_run, row_path, write_row
@@ -79,6 +81,7 @@ def test_a_finished_row_wins_over_a_failed_one_and_the_newest_over_the_rest(
     failure = {"status": "failed", "error_type": "OSError", "error_message": "no luck", "embedding_sha256": None}
     failed = part("failed", "test_vit.900", failure | {"finished_at": latest + timedelta(hours=3)})
     newest = part("newest", "test_vit.900x5", {"finished_at": latest + timedelta(hours=1)})
+    shutil.rmtree(newest / "embeddings")  # its own are in another run too
     oldest = part("oldest", "test_vit", {"finished_at": latest - timedelta(hours=1)})
     only_failed = part("only-failed", "test_resnet.900x1", failure)
     done = dsmi_zoo("merge", failed, newest, oldest, only_failed, "--out", tmp_path / "c", code=1)
@@ -89,6 +92,9 @@ def test_a_finished_row_wins_over_a_failed_one_and_the_newest_over_the_rest(
     }  # fmt: skip
     assert rows.loc["test_vit.900x1", "finished_at"] == latest - timedelta(hours=1)
     assert rows.loc["test_vit.900x5", "finished_at"] == latest + timedelta(hours=1)
+    entries = read_run(tmp_path / "c")["entries"]
+    kept = {entry["model"] for entry in entries if embedding_path(tmp_path / "c", entry["slug"]).exists()}
+    assert kept == {"test_vit.100x3", "test_vit.900x1", "test_vit.900x5"}
 
 
 def test_further_runs_join_a_merged_one_with_their_own_columns_and_without_their_broken_rows(
@@ -112,16 +118,6 @@ def test_further_runs_join_a_merged_one_with_their_own_columns_and_without_their
     assert pd.isna(rows.loc["test_vit.900x5", "gmacs_of_mine"])
 
 
-def test_an_embedding_is_taken_from_whichever_run_kept_it(part: Part, tmp_path: Path, dsmi_zoo: Command) -> None:
-    later = read_results(part("without", "test_vit.100"))["finished_at"].max() + timedelta(hours=1)
-    newest, kept = part("newest", "test_vit.100", {"finished_at": later}), part("kept", "test_vit.100")
-    shutil.rmtree(newest / "embeddings")
-    dsmi_zoo("merge", newest, kept, "--out", tmp_path / "c")
-    (entry,) = read_run(tmp_path / "c")["entries"]
-    assert (read_row(tmp_path / "c", entry["slug"]) or {})["finished_at"] == later
-    assert embedding_path(tmp_path / "c", entry["slug"]).exists()
-
-
 def test_where_no_hard_link_can_be_made_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError("no links here")
@@ -143,54 +139,52 @@ def test_a_file_that_is_linked_already_stays_one_file(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
-def refused(dsmi_zoo: Command, *arguments: object) -> str:
-    said = dsmi_zoo("merge", *arguments, code=2).stderr
-    assert said.count("\n") == 1, said
-    return said
+def refused(*folders: Path, out: Path) -> str:
+    with pytest.raises(InputError) as refusal:
+        merge(folders, out, Console(quiet=True))
+    return str(refusal.value)
 
 
-def test_other_settings_images_and_origins_are_refused_by_name(part: Part, tmp_path: Path, dsmi_zoo: Command) -> None:
+def test_other_settings_images_and_origins_are_refused_by_name(part: Part, tmp_path: Path) -> None:
     one, c = part("one", "test_vit"), tmp_path / "c"
     record = read_run(one)
     other = part("seeded", "test_resnet", identity=record["identity"] | {"precision": "bf16"})
-    said = refused(dsmi_zoo, one, other, "--out", c)
+    said = refused(one, other, out=c)
     assert f'{one} and {other} belong to different configurations: precision = "fp32", not "bf16"' in said
     other = part("images", "test_resnet", subset=record["subset"] | {"hash": "0123"})
-    assert f"{one} and {other} were computed on different images" in refused(dsmi_zoo, one, other, "--out", c)
+    assert f"{one} and {other} were computed on different images" in refused(one, other, out=c)
     other = part("remeasured", "test_resnet", embeddings_from="elsewhere")
-    assert f"{one} and {other} measure embeddings of different runs" in refused(dsmi_zoo, one, other, "--out", c)
+    assert f"{one} and {other} measure embeddings of different runs" in refused(one, other, out=c)
     assert not c.exists()
-    assert "images" in refused(dsmi_zoo, one, "--out", part("images-too", subset=record["subset"] | {"hash": "0123"}))
+    assert "images" in refused(one, out=part("images-too", subset=record["subset"] | {"hash": "0123"}))
 
 
-def test_other_weights_of_one_entry_are_refused_by_its_name(part: Part, tmp_path: Path, dsmi_zoo: Command) -> None:
+def test_other_weights_of_one_entry_are_refused_by_its_name(part: Part, tmp_path: Path) -> None:
     one = part("one", "test_vit")
     identity = measures_identity(RunConfig.model_validate(read_run(one)["config"]).measures)
     other = part("other", "test_vit.900x5", {"embedding_id": "e", "row_id": content_hash("e", identity)})
-    said = refused(dsmi_zoo, one, other, "--out", tmp_path / "c")
+    said = refused(one, other, out=tmp_path / "c")
     assert "test_vit.900x5@32 has other weights or inputs" in said
     assert str(one) in said
     assert str(other) in said
 
 
-def test_rows_of_another_version_of_the_measures_are_refused(part: Part, tmp_path: Path, dsmi_zoo: Command) -> None:
+def test_rows_of_another_version_of_the_measures_are_refused(part: Part, tmp_path: Path) -> None:
     one = part("one", "test_vit")
     identity = measures_identity(RunConfig.model_validate(read_run(one)["config"]).measures)
     older = content_hash("e", identity | {"version": MEASURES_VERSION - 1})
     other = part("other", "test_resnet.900x1", {"embedding_id": "e", "row_id": older})
-    said = refused(dsmi_zoo, one, other, "--out", tmp_path / "c")
+    said = refused(one, other, out=tmp_path / "c")
     assert "different versions of the measures" in said
     assert not (tmp_path / "c").exists()
 
 
-def test_a_run_that_is_being_computed_is_refused(part: Part, tmp_path: Path, dsmi_zoo: Command) -> None:
+def test_a_run_that_is_being_computed_is_refused(part: Part, tmp_path: Path) -> None:
     one, other = part("one", "test_vit"), part("other", "test_resnet")
     with driving(other, share="1/2"):
-        assert f"{other} is being computed by process {os.getpid()}" in refused(
-            dsmi_zoo, one, other, "--out", tmp_path / "c"
-        )
+        assert f"{other} is being computed by process {os.getpid()}" in refused(one, other, out=tmp_path / "c")
     with driving(one):
-        assert f"{one} is being computed by process {os.getpid()}" in refused(dsmi_zoo, other, "--out", one)
+        assert f"{one} is being computed by process {os.getpid()}" in refused(other, out=one)
 
 
 def test_names_that_make_no_sense_are_refused_in_one_line(part: Part, tmp_path: Path, dsmi_zoo: Command) -> None:
@@ -201,20 +195,22 @@ def test_names_that_make_no_sense_are_refused_in_one_line(part: Part, tmp_path: 
     (tmp_path / "rows" / "results").mkdir(parents=True)
     shutil.copy(next((one / "results").glob("*")), tmp_path / "rows" / "results")
     before = contents(one)
-    for arguments, words in (
-        ((one, tmp_path / "gone", "--out", c), "gone is not there"),
-        ((one, tmp_path / "file", "--out", c), "file is a file"),
-        ((one, tmp_path / "empty", "--out", c), "empty is no run"),
-        ((one, one, "--out", c), "are the same folder"),
-        ((one, tmp_path / "link", "--out", c), "are the same folder"),
-        ((one, "--out", one), "is, or lies in, the run"),
-        ((one, "--out", one / "c"), "is, or lies in, the run"),
-        ((one, "--out", c), "alone is nothing to merge"),
-        ((one, part("other"), "--out", tmp_path / "file"), "is a file"),
-        ((one, tmp_path / "other", "--out", tmp_path / "rows"), "no run.json"),
-        ((one, tmp_path / "other"), "--out"),
-        (("--out", c), "A B ..."),
+    for folders, out, words in (
+        ((one, tmp_path / "gone"), c, "gone is not there"),
+        ((one, tmp_path / "file"), c, "file is a file"),
+        ((one, tmp_path / "empty"), c, "empty is no run"),
+        ((one, one), c, "are the same folder"),
+        ((one, tmp_path / "link"), c, "are the same folder"),
+        ((one,), one, "is, or lies in, the run"),
+        ((one,), one / "c", "is, or lies in, the run"),
+        ((one,), c, "alone is nothing to merge"),
+        ((one, part("other")), tmp_path / "file", "is a file"),
+        ((one, tmp_path / "other"), tmp_path / "rows", "no run.json"),
     ):
-        assert words in refused(dsmi_zoo, *arguments), arguments
+        assert words in refused(*folders, out=out)
+    for arguments, words in (((one, one, "--out", c), "same folder"), ((one,), "--out"), (("--out", c), "A B ...")):
+        said = dsmi_zoo("merge", *arguments, code=2).stderr
+        assert words in said
+        assert said.count("\n") == 1
     assert contents(one) == before
     assert not c.exists()

@@ -72,6 +72,8 @@ def slurm_command(command: Sequence[str], given: str = "") -> str:
         asked = subprocess.run(command, input=given, capture_output=True, text=True, timeout=120)
     except FileNotFoundError:
         raise InputError(f"this machine has no {command[0]}; use a login node of the cluster") from None
+    except subprocess.TimeoutExpired:
+        raise InputError(f"Slurm does not answer {command[0]} within 2 minutes; try again later") from None
     if asked.returncode:
         raise InputError(f"Slurm refuses: {slurms_words(asked.stderr)}; mend the --profile")
     return asked.stdout
