@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 
 from data_catalog.errors import InputError
@@ -202,13 +203,16 @@ def remarks(sources: Sequence[Run], runs: Sequence[Run]) -> Iterable[str]:
 
 
 def _inputs_differ(one: Path, other: Path) -> bool:
-    shared = [name for name in _inputs(other) if (one / name).exists()]
-    return any(
-        not read_subset(one).equals(read_subset(other))
-        if name.name == "subset.parquet"
-        else (one / name).read_bytes() != (other / name).read_bytes()
-        for name in shared
-    )
+    return any(not _same_inputs(one / name, other / name) for name in _inputs(other) if (one / name).exists())
+
+
+def _same_inputs(one: Path, other: Path) -> bool:
+    if one.suffix == ".npy":
+        return one.read_bytes() == other.read_bytes()
+    try:
+        return read_subset(one.parent).equals(read_subset(other.parent))
+    except (ValueError, pa.ArrowException) as error:
+        raise InputError(f"{one} or {other} cannot be read ({error}); the run of its folder writes it anew") from None
 
 
 def best_rows(runs: Sequence[Run]) -> dict[str, Run]:

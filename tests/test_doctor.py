@@ -1,5 +1,6 @@
 """What `dsmi-zoo doctor` finds on a machine: real folders and processes; GPUs and drivers as fakes at the edge."""
 
+import io
 import json
 import os
 import signal
@@ -12,10 +13,12 @@ import pytest
 from conftest import Command
 from hub_server import HubServer
 from huggingface_hub import constants
+from rich.console import Console
 
+from data_catalog import InputError
 from jobs import checks, node_check
-from jobs.checks import Driver, Finding, Probe
-from jobs.doctor import lines_of
+from jobs.checks import Driver, Finding, Folders, Probe
+from jobs.doctor import doctor, lines_of
 from jobs.node_check import Request
 from jobs.route import answering, try_route
 from pipeline.exclusive import claimed
@@ -53,39 +56,49 @@ def test_it_looks_at_everything_a_run_needs_and_leaves_nothing_behind(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_people_read_lines_and_a_problem_makes_exit_code_1(tmp_path: Path, dsmi_zoo: Command) -> None:
+def test_people_read_lines_and_a_problem_makes_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "ask_torch", lambda: TORCH | {"cuda": None})
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     (tmp_path / "empty").mkdir()
-    said = dsmi_zoo("doctor", "--cache", "/proc/cache", "--data-root", tmp_path / "empty", code=1).stdout
-    assert "  problem cache" in said
-    assert "/proc/cache: cannot be written" in said
-    assert "-> make it writable, make room, or choose another --cache" in said
-    assert f"{tmp_path / 'empty'}: holds no file" in said
-    assert "2 problems" in said.splitlines()[-1]
+    said = io.StringIO()
+    folders = Folders(Path("/proc/cache"), data_root=tmp_path / "empty")
+    assert doctor("local", None, folders, 1, False, Console(file=said, width=60)) == 1
+    lines = said.getvalue().splitlines()
+    assert any(line.split()[:3] == ["problem", "cache", "/proc/cache:"] for line in lines)
+    assert "            -> make it writable, make room, or choose another --cache" in lines
+    assert f"{tmp_path / 'empty'}: holds no file" in said.getvalue()
+    assert "problems" in lines[-1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ("--cluster cloud", ["--cluster", "'slurm'"]),
-        ("--profile mine.toml", ["--profile", "--cluster slurm"]),
         ("--wait soon", ["--wait", "'soon' must be a time such as 90s"]),
         ("--cluster slurm --profile mine.toml", ["mine.toml", "interface"]),
-        ("--cluster slurm --profile gone.toml", ["gone.toml", "no such profile"]),
-        ("--cluster slurm --profile wrong.toml", ["wrong.toml", "cpus"]),
         ("--node gone.json", ["gone.json"]),
-        ("--out", ["--out"]),
     ],
 )
 def test_usage_errors_come_before_any_check_in_one_line(
     tmp_path: Path, dsmi_zoo: Command, arguments: str, words: list[str]
 ) -> None:
     (tmp_path / "mine.toml").write_text("cpus = 1\n")
-    (tmp_path / "wrong.toml").write_text("cpus = 0\n")
     done = dsmi_zoo("doctor", *arguments.split(), cwd=tmp_path, code=2)
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     for word in words:
         assert word in done.stderr
+
+
+def test_a_profile_that_nothing_reads_or_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text("cpus = 0\n")
+    for cluster, name, words in (
+        ("local", "wrong.toml", "--profile means nothing without --cluster slurm"),
+        ("slurm", "gone.toml", "no such profile"),
+        ("slurm", "wrong.toml", "cpus"),
+    ):
+        with pytest.raises(InputError, match=words):
+            doctor(cluster, tmp_path / name, Folders(tmp_path), 1, False, Console())
 
 
 @pytest.mark.parametrize(
@@ -235,6 +248,7 @@ def test_a_folder_that_the_node_does_not_share_is_a_problem(tmp_path: Path, monk
     assert "choose an --out on a file system that this node and login share" in findings[0].do
     assert "does not respect a file that login made" in findings[1].found
     request.marks["OUT"].write_text("t")
+    request.lock.unlink()  # which the failed check made
     with claimed(request.lock):
         assert [finding.level for finding in node_check._shared_findings(request)] == ["ok", "ok"]
 
