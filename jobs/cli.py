@@ -493,8 +493,7 @@ def doctor_command(
       dsmi-zoo doctor --cluster cuda --out runs/imagenet --data-root imagenet
       dsmi-zoo doctor --cluster slurm --profile gpu.toml --out runs/imagenet --data-root imagenet --wait 1h
     """
-    from jobs.checks import Folders
-    from jobs.doctor import doctor, doctor_on_node
+    from jobs.doctor.findings import Folders
     from pipeline.config import default_cache
 
     folders = Folders(
@@ -503,7 +502,12 @@ def doctor_command(
         None if data_root is None else data_root.expanduser().absolute(),
     )
     if node is not None:
-        return doctor_on_node(node, folders)
+        from jobs.doctor.node import check_node
+
+        check_node(node, folders)
+        return 0
+    from jobs.doctor.command import doctor
+
     return doctor(cluster, profile, folders, wait, as_json, _console())
 
 

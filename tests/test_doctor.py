@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import signal
 import sys
 from dataclasses import replace
@@ -16,11 +15,13 @@ from huggingface_hub import constants
 from rich.console import Console
 
 from data_catalog import InputError
-from jobs import checks, node_check
-from jobs.checks import Driver, Finding, Folders, Probe
-from jobs.doctor import doctor, lines_of
-from jobs.node_check import Request
-from jobs.route import answering, try_route
+from jobs.doctor import folders, gpus, libraries, machine, node
+from jobs.doctor.command import doctor, lines_of
+from jobs.doctor.findings import Finding, Folders
+from jobs.doctor.folders import Probe
+from jobs.doctor.gpus import Driver
+from jobs.doctor.node import Request
+from jobs.doctor.route import answering, try_route
 from pipeline.exclusive import claimed
 
 DRIVER = Driver(version="535.1", cuda="12.2", gpus=("H100", "H100"))
@@ -29,7 +30,7 @@ TORCH: dict[str, Any] = {
 }  # fmt: skip
 GOOD = {"name": "H100", "memory": 80e9, "error": ""}
 BAD = GOOD | {"error": "no kernel image"}
-TORCH_VERSION = checks.version_of("torch")
+TORCH_VERSION = libraries.version_of("torch")
 PROBE = Probe(was_there=True, file_system="lustre", free=10**12, bytes_a_second=1e8, locks=True, renames=True, links="")
 
 
@@ -57,12 +58,12 @@ def test_it_looks_at_everything_a_run_needs_and_leaves_nothing_behind(tmp_path: 
 
 
 def test_people_read_lines_and_a_problem_makes_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "ask_torch", lambda: TORCH | {"cuda": None})
+    monkeypatch.setattr(machine, "ask_torch", lambda: TORCH | {"cuda": None})
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     (tmp_path / "empty").mkdir()
     said = io.StringIO()
-    folders = Folders(Path("/proc/cache"), data_root=tmp_path / "empty")
-    assert doctor("local", None, folders, 1, False, Console(file=said, width=60)) == 1
+    looked_at = Folders(Path("/proc/cache"), data_root=tmp_path / "empty")
+    assert doctor("local", None, looked_at, 1, False, Console(file=said, width=60)) == 1
     lines = said.getvalue().splitlines()
     assert any(line.split()[:3] == ["problem", "cache", "/proc/cache:"] for line in lines)
     assert "            -> make it writable, make room, or choose another --cache" in lines
@@ -123,15 +124,15 @@ def test_a_gpu_that_cannot_be_used_is_told_with_the_reason(
 ) -> None:  # fmt: skip
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     answer = torch if "error" in torch else TORCH | torch
-    found = worst(checks.gpu_findings(driver, answer, visible, wants_gpu=wants))
+    found = worst(gpus.gpu_findings(driver, answer, visible, wants_gpu=wants))
     assert found[0] == level
     assert words in found[1]
 
 
 def test_gpus_that_are_hidden_on_purpose_are_no_problem_unless_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert worst(checks.gpu_findings(DRIVER, TORCH, [], wants_gpu=False))[0] == "note"
-    level, words = worst(checks.gpu_findings(DRIVER, TORCH, [], wants_gpu=True))
+    assert worst(gpus.gpu_findings(DRIVER, TORCH, [], wants_gpu=False))[0] == "note"
+    level, words = worst(gpus.gpu_findings(DRIVER, TORCH, [], wants_gpu=True))
     assert level == "problem"
     assert "hides all 2" in words
 
@@ -149,10 +150,10 @@ def test_a_torch_that_ends_its_process_is_reported_not_suffered(
     monkeypatch.setattr(
         sys, "executable", str(program(tmp_path / "python", "echo 'CUDA is broken' >&2; kill -ABRT $$"))
     )
-    assert checks.ask_torch() == {"error": f"is ended by {signal.Signals.SIGABRT.name}: CUDA is broken"}
-    monkeypatch.setattr(checks, "TORCH_ANSWERS_WITHIN_S", 0.2)
+    assert gpus.ask_torch() == {"error": f"is ended by {signal.Signals.SIGABRT.name}: CUDA is broken"}
+    monkeypatch.setattr(gpus, "TORCH_ANSWERS_WITHIN_S", 0.2)
     monkeypatch.setattr(sys, "executable", str(program(tmp_path / "slow", "exec sleep 20")))
-    assert "does not answer" in checks.ask_torch()["error"]
+    assert "does not answer" in gpus.ask_torch()["error"]
 
 
 def test_the_drivers_versions_and_gpus_are_read_from_nvidia_smi(
@@ -164,11 +165,11 @@ def test_the_drivers_versions_and_gpus_are_read_from_nvidia_smi(
         f"if [ $# -gt 0 ]; then echo '535.104.05, NVIDIA H100'; echo '535.104.05, NVIDIA H100'; else echo '{head}'; fi",
     )
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert checks.nvidia_driver() == Driver("535.104.05", "12.2", ("NVIDIA H100", "NVIDIA H100"))
+    assert gpus.nvidia_driver() == Driver("535.104.05", "12.2", ("NVIDIA H100", "NVIDIA H100"))
     program(tmp_path / "bin" / "nvidia-smi", "echo NVIDIA-SMI has failed; exit 9")
-    assert checks.nvidia_driver() == Driver(error="NVIDIA-SMI has failed")
+    assert gpus.nvidia_driver() == Driver(error="NVIDIA-SMI has failed")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert checks.nvidia_driver() is None
+    assert gpus.nvidia_driver() is None
 
 
 @pytest.mark.parametrize(
@@ -185,28 +186,28 @@ def test_the_drivers_versions_and_gpus_are_read_from_nvidia_smi(
     ],
 )
 def test_what_a_file_system_cannot_do_is_said(probe: Probe, level: str, words: str) -> None:
-    found = worst(checks.folder_findings("OUT", Path("/scratch/run"), probe))
+    found = worst(folders.folder_findings("OUT", Path("/scratch/run"), probe))
     assert found[0] == level
     assert words in found[1]
 
 
 def test_a_real_folder_locks_renames_and_links(tmp_path: Path) -> None:
-    probe = checks.probe_folder(tmp_path / "a" / "b")
+    probe = folders.probe_folder(tmp_path / "a" / "b")
     assert (probe.was_there, probe.locks, probe.renames, probe.links) == (False, True, True, "")
     assert probe.bytes_a_second > 0
     assert probe.file_system
     assert not (tmp_path / "a").exists()
-    assert checks.probe_folder(tmp_path).was_there
+    assert folders.probe_folder(tmp_path).was_there
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    assert worst(checks.writable_findings("OUT", tmp_path / "file"))[0] == "problem"
+    assert worst(folders.writable_findings("OUT", tmp_path / "file"))[0] == "problem"
 
 
 def test_a_library_that_is_missing_or_too_old_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert worst(checks.library_findings())[0] == "ok"
+    assert worst(libraries.library_findings())[0] == "ok"
     required = ["numpy>=1000", "no-such-library>=2", "click>=8", "ruff>=1000; extra == 'test'"]
     monkeypatch.setattr("importlib.metadata.requires", lambda name: required)
-    level, words = worst(checks.library_findings())
+    level, words = worst(libraries.library_findings())
     assert level == "problem"
     assert "pip install 'numpy>=1000' 'no-such-library>=2'" in words
     assert "click" not in words
@@ -216,13 +217,13 @@ def test_a_library_that_is_missing_or_too_old_is_named_with_the_remedy(monkeypat
 def test_the_hub_is_asked_unless_downloads_are_forbidden(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-    assert checks.hub_finding().level == "ok"
+    assert machine.hub_finding().level == "ok"
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    unreachable = checks.hub_finding()
+    unreachable = machine.hub_finding()
     assert unreachable.level == "note"
     assert "http://127.0.0.1:9 does not answer" in unreachable.found
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert checks.hub_finding().level == "ok"
+    assert machine.hub_finding().level == "ok"
 
 
 def test_a_route_is_tried_both_ways_and_only_for_those_who_know_the_token() -> None:
@@ -240,9 +241,9 @@ def asked(tmp_path: Path, **changed: Any) -> Request:
 
 
 def test_a_folder_that_the_node_does_not_share_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_check, "SEEN_WITHIN_S", 0.3)
+    monkeypatch.setattr(node, "SEEN_WITHIN_S", 0.3)
     request = asked(tmp_path)
-    findings = list(node_check._shared_findings(request))
+    findings = list(node.shared_findings(request))
     assert [finding.level for finding in findings] == ["problem", "problem"]
     assert "does not see what login wrote" in findings[0].found
     assert "choose an --out on a file system that this node and login share" in findings[0].do
@@ -250,15 +251,15 @@ def test_a_folder_that_the_node_does_not_share_is_a_problem(tmp_path: Path, monk
     request.marks["OUT"].write_text("t")
     request.lock.unlink()  # which the failed check made
     with claimed(request.lock):
-        assert [finding.level for finding in node_check._shared_findings(request)] == ["ok", "ok"]
+        assert [finding.level for finding in node.shared_findings(request)] == ["ok", "ok"]
 
 
 def test_a_node_without_the_interface_or_a_way_to_the_scheduler_is_told_so(tmp_path: Path) -> None:
-    finding = node_check.route_finding(asked(tmp_path, interface="ib7"))
+    finding = node.route_finding(asked(tmp_path, interface="ib7"))
     assert finding.level == "problem"
     assert "no interface ib7" in finding.found
     assert "lo" in finding.do
-    finding = node_check.route_finding(asked(tmp_path))
+    finding = node.route_finding(asked(tmp_path))
     assert finding.level == "problem"
     assert "no way from 127.0.0.1 to 127.0.0.1" in finding.found
     assert "submit slurm" in finding.do
@@ -277,7 +278,7 @@ def test_a_node_without_the_interface_or_a_way_to_the_scheduler_is_told_so(tmp_p
 )
 def test_versions_that_must_agree_are_a_problem_and_others_a_note(there: dict[str, str], level: str) -> None:
     here = {"python": "3.11.2", "dask": "2026.8.0", "timm": "1.0.31"}
-    assert worst(node_check.version_findings(there, here, "login"))[0] == level
+    assert worst(libraries.version_findings(there, here, "login"))[0] == level
 
 
 @pytest.mark.parametrize(("chosen", "level"), [("0", "ok"), ("0,1", "problem"), ("", "problem"), (None, "problem")])
@@ -288,9 +289,8 @@ def test_a_job_that_sees_other_gpus_than_it_asked_for_is_a_problem(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if chosen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
-    monkeypatch.setattr(node_check, "visible_gpus", lambda: checks.visible_gpus(os.environ))
-    assert [finding.level for finding in node_check._assigned_gpus(1)] == [level]
-    assert not list(node_check._assigned_gpus(0))
+    assert [finding.level for finding in node.assigned_gpu_findings(1)] == [level]
+    assert not list(node.assigned_gpu_findings(0))
 
 
 def test_what_a_job_logged_stands_below_its_finding() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jobs.checks import Folders
-from jobs.node_check import check_from_node, profile_of_nodes
+from jobs.doctor.batch_job import check_from_node, profile_of_nodes
+from jobs.doctor.findings import Folders
 
 # --- to be deleted at the merge: conftest.py has the fixture `slurm` there -------------------------------------------
 slurm_cluster = pytest.importorskip("slurm_cluster", reason="tests/slurm_cluster.py is not there yet")
@@ -109,8 +109,10 @@ def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(tmp_path: Pa
         assert "PENDING (Resources)" in said
         assert len(queue().splitlines()) == 1
 
-        console = "from rich.console import Console; from pathlib import Path; from jobs.checks import Folders; "
-        code = f"{console}from jobs.node_check import *; check_from_node(profile_of_nodes(Path({str(path)!r})), "
+        console = (
+            "from rich.console import Console; from pathlib import Path; from jobs.doctor.findings import Folders; "
+        )
+        code = f"{console}from jobs.doctor.batch_job import *; check_from_node(profile_of_nodes(Path({str(path)!r})), "
         code += f"Folders(Path({str(tmp_path / 'cache')!r})), 60, Console())"
         waiting = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert waiting.stdout is not None

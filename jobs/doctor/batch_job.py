@@ -1,197 +1,39 @@
-"""`dsmi-zoo doctor` on a compute node: a short job that makes the checks there, and those between it and this machine.
+"""The job that looks at a compute node: submitted, waited for, cancelled, its report brought back.
 
 Both sides talk through a folder below OUT, or below the cache, which the nodes must share anyway.
 """
 
 import functools
-import os
 import secrets
 import shlex
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import psutil
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from rich.console import Console
 
 from data_catalog.errors import InputError
-from jobs.checks import TRIAL, Finding, Folders, check_machine, existing, refuses_second_creation, version_of
 from jobs.clusters.batch import batch_script, dsmi_zoo, sbatch, slurm_command, worker_requests
-from jobs.clusters.machine import visible_gpus
 from jobs.clusters.profile import Profile, load_profile
 from jobs.clusters.slurm import check_interface, prologue
+from jobs.doctor.findings import Finding, Folders, Report
+from jobs.doctor.folders import TRIAL, existing
+from jobs.doctor.libraries import versions
+from jobs.doctor.node import SEEN_WITHIN_S, Request, exclusive_finding
+from jobs.doctor.route import answering
 from jobs.progress import duration, plain
-from jobs.route import answering, try_route
-from pipeline.provenance import library_versions
 from pipeline.store import write_atomically
 
 LIMIT_MINUTES = 2
-SEEN_WITHIN_S = 15.0  # how long a network file system may show an old state
 ALIVE = {
     "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING",
     "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "UNKNOWN",
 }  # fmt: skip
-MUST_AGREE = ("dsmi-zoo", "dask", "distributed")  # what is sent from one to the other is unpickled by name
-
-
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Report(_Message):
-    """What was found on one machine."""
-
-    host: str
-    job: str | None = None
-    versions: dict[str, str]
-    findings: tuple[Finding, ...]
-
-    @property
-    def problems(self) -> int:
-        """How many findings are problems."""
-        return sum(finding.level == "problem" for finding in self.findings)
-
-
-class Request(_Message):
-    """What the submitting side asks of the node; ``marks`` are files that it wrote just now, each holding ``token``."""
-
-    host: str
-    token: str
-    marks: dict[str, Path]
-    lock: Path
-    node_lock: Path
-    result: Path
-    interface: str
-    address: tuple[str, int]
-    gpus: int
-    versions: dict[str, str]
-
-
-def versions() -> dict[str, str]:
-    """Versions that must, or should, be the same on all machines of a run."""
-    return library_versions() | {name: version_of(name) or "not installed" for name in ("dask", "distributed")}
-
-
-def check_node(path: Path, folders: Folders) -> Report:
-    """The node's part: read the request at ``path``, make the checks, leave the report where it says."""
-    request = Request.model_validate_json(path.read_text(encoding="utf-8"))
-    findings = [
-        *_shared_findings(request),
-        route_finding(request),
-        *version_findings(request.versions, versions(), request.host),
-        *_assigned_gpus(request.gpus),
-        *check_machine(folders, wants_gpu=request.gpus > 0),
-    ]
-    report = Report(
-        host=socket.gethostname(), job=os.environ.get("SLURM_JOB_ID"), versions=versions(), findings=tuple(findings)
-    )
-    write_atomically(request.result, lambda file: file.write(report.model_dump_json().encode()))
-    return report
-
-
-def _shared_findings(request: Request) -> Iterator[Finding]:
-    for what, mark in request.marks.items():
-        seconds = _seconds_until_seen(mark, request.token)
-        name = f"{what} shared"
-        if seconds is None:
-            do = f"choose an --{what.lower()} on a file system that this node and {request.host} share"
-            yield Finding(
-                level="problem", what=name, found=f"does not see what {request.host} wrote into {mark.parent}", do=do
-            )
-        else:
-            late = f" after {seconds:.0f} s" if seconds >= 1 else ""
-            yield Finding(level="ok", what=name, found=f"sees what {request.host} wrote just now{late}")
-    yield exclusive_finding(request.lock, request.host)
-    write_atomically(request.node_lock, lambda file: None)
-
-
-def _seconds_until_seen(mark: Path, token: str) -> float | None:
-    started = time.monotonic()
-    while (waited := time.monotonic() - started) < SEEN_WITHIN_S:
-        try:
-            if mark.read_text(encoding="utf-8") == token:
-                return waited
-        except OSError:
-            pass
-        time.sleep(0.2)
-    return None
-
-
-def exclusive_finding(lock: Path, other: str) -> Finding:
-    """Whether a file that another machine made cannot be made here once more, on which every lock of a run rests."""
-    holds = refuses_second_creation(lock)
-    return Finding(
-        level="ok" if holds else "problem",
-        what="exclusive create",
-        found=f"{'respects' if holds else 'does not respect'} a file that {other} made",
-        do="" if holds else "two drivers would not see each other: choose OUT and cache on another file system",
-    )
-
-
-def route_finding(request: Request) -> Finding:
-    """Whether the scheduler's machine is reached by the profile's interface, and the node from there."""
-    from distributed.utils import get_ip_interface
-
-    host, port = request.address
-    what = f"route by {request.interface}"
-    elsewhere = (
-        "; `dsmi-zoo submit slurm` runs the scheduler on a node, so that only the nodes need to reach each other"
-    )
-    try:
-        own = get_ip_interface(request.interface)
-    except ValueError:
-        found = f"this node has no interface {request.interface} with an IPv4 address"
-        do = f"name another interface in the --profile; here are {', '.join(sorted(psutil.net_if_addrs()))}"
-        return Finding(level="problem", what=what, found=found, do=do)
-    there, back = try_route(own, (host, port), request.token)
-    if there:
-        found = f"no way from {own} to {host} on {request.host} ({there})"
-        return Finding(
-            level="problem", what=what, found=found, do=f"name another interface in the --profile{elsewhere}"
-        )
-    if back:
-        found = f"{own} reaches {host} on {request.host}, but no way leads back ({back})"
-        return Finding(level="problem", what=what, found=found, do=f"open ports from {host} to the nodes{elsewhere}")
-    return Finding(level="ok", what=what, found=f"{own} to {host} on {request.host} and back")
-
-
-def version_findings(there: Mapping[str, str], here: Mapping[str, str], host: str) -> list[Finding]:
-    """Where the versions of this machine differ from those of ``host``, which hands out the work."""
-    findings = []
-    for name, version in here.items():
-        other = there.get(name, "not installed")
-        if version == other:
-            continue
-        found = f"{name} {version} here, {other} on {host}"
-        major_differs = name == "python" and version.split(".")[:2] != other.split(".")[:2]
-        if name in MUST_AGREE or major_differs:
-            do = "set up both alike, or name the node's Python in the --profile (python = ...)"
-            findings.append(Finding(level="problem", what="versions", found=found, do=do))
-        else:
-            do = "numbers may differ in their last digits; each row says which version computed it"
-            findings.append(Finding(level="note", what="versions", found=found, do=do))
-    return findings or [Finding(level="ok", what="versions", found=f"as on {host}")]
-
-
-def _assigned_gpus(wanted: int) -> Iterator[Finding]:
-    """What the batch system lets this job see."""
-    if not wanted:
-        return
-    chosen, gpus = os.environ.get("CUDA_VISIBLE_DEVICES"), visible_gpus()
-    found = (
-        f"CUDA_VISIBLE_DEVICES={chosen}" if chosen is not None else f"CUDA_VISIBLE_DEVICES is not set; {len(gpus)} seen"
-    )
-    if len(gpus) == wanted:
-        yield Finding(level="ok", what="GPUs of the job", found=found)
-    else:
-        do = "workers on one node would share GPUs: does the site want gres or directives in another form?"
-        do = do if len(gpus) > wanted else "does the site want gres or directives in another form?"
-        yield Finding(level="problem", what="GPUs of the job", found=f"{found}, asked for {wanted}", do=do)
 
 
 def profile_of_nodes(path: Path | None) -> Profile:

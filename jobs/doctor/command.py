@@ -1,4 +1,4 @@
-"""What this machine, or a compute node of a cluster, has and lacks for a run, and what to do about it."""
+"""`dsmi-zoo doctor`: look, and say what was found."""
 
 import json
 import socket
@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from data_catalog.errors import InputError
-from jobs.checks import Finding, Folders, check_machine
-from jobs.node_check import Report, check_from_node, check_node, profile_of_nodes, versions
+from jobs.doctor.batch_job import check_from_node, profile_of_nodes
+from jobs.doctor.findings import Finding, Folders, Report
+from jobs.doctor.libraries import versions
+from jobs.doctor.machine import check_machine
 from jobs.progress import counted
 
 COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
@@ -49,12 +51,6 @@ def doctor(cluster: str, profile: Path | None, folders: Folders, wait_s: float, 
     else:
         console.print(summary(reports), markup=False, highlight=False)
     return 1 if problems else 0
-
-
-def doctor_on_node(request: Path, folders: Folders) -> int:
-    """The part of `doctor` that its job makes on a compute node; the report goes to where ``request`` says."""
-    check_node(request, folders)
-    return 0
 
 
 def show(report: Report, console: Console) -> None:
