@@ -109,11 +109,11 @@ def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(tmp_path: Pa
         assert "PENDING (Resources)" in said
         assert len(queue().splitlines()) == 1
 
-        console = (
-            "from rich.console import Console; from pathlib import Path; from jobs.doctor.findings import Folders; "
+        code = (
+            "from jobs.doctor.batch_job import *; "
+            f"cache = Path({str(tmp_path / 'cache')!r}); profile = profile_of_nodes(Path({str(path)!r})); "
+            "check_from_node(profile, Folders(cache), 60, Console())"
         )
-        code = f"{console}from jobs.doctor.batch_job import *; check_from_node(profile_of_nodes(Path({str(path)!r})), "
-        code += f"Folders(Path({str(tmp_path / 'cache')!r})), 60, Console())"
         waiting = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert waiting.stdout is not None
         while b"PENDING" not in waiting.stdout.readline():

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from distributed.utils import get_ip_interface
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -40,14 +41,16 @@ def profile_of_nodes(path: Path | None) -> Profile:
     """Read a profile; raises InputError unless it is one and names a network interface of this machine."""
     profile = load_profile(path)
     check_interface(profile, path)
+    try:
+        get_ip_interface(profile.interface)
+    except ValueError:
+        raise InputError(f"{path}: {profile.interface} has no IPv4 address here; name another interface") from None
     return profile
 
 
 def check_from_node(profile: Profile, folders: Folders, wait_s: float, console: Console) -> Report:
     """Submit the job, wait for its report, and clean up; without a report, the findings say why there is none."""
-    from distributed.utils import get_ip_interface
-
-    assert profile.interface is not None
+    assert profile.interface is not None  # see profile_of_nodes
     host = get_ip_interface(profile.interface)
     token = secrets.token_hex(16)
     try:

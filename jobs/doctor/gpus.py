@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from jobs.doctor.findings import Finding, gb
 
-TORCH_ANSWERS_WITHIN_S = 75.0  # from a cold parallel file system; the whole job on a node has two minutes
+TORCH_ANSWERS_WITHIN_S = 60.0  # from a cold parallel file system; the whole job on a node has two minutes
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def gpu_findings(
     """torch's build against the driver, and whether each GPU that a process may use can be used."""
     if "error" in torch:
         found = f"torch {torch['error']}"
-        return [Finding(level="problem", what="torch", found=found, do="install torch anew, for this machine's driver")]
+        do = "is memory short? ask for more" if "SIGKILL" in found else "install torch anew, for this machine's driver"
+        return [Finding(level="problem", what="torch", found=found, do=do)]
     build = f"CUDA {torch['cuda']}" if torch["cuda"] else f"ROCm {torch['hip']}" if torch["hip"] else "CPU"
     findings = [Finding(level="ok", what="torch", found=f"{torch['version']}, {build} build")]
     for name, error in torch["unimportable"].items():

@@ -4,9 +4,11 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from distributed.utils import get_ip_interface
 
 from jobs.clusters.machine import visible_gpus
 from jobs.doctor.findings import Finding, Folders, Message, Report
@@ -52,8 +54,10 @@ def check_node(path: Path, folders: Folders) -> Report:
 
 
 def shared_findings(request: Request) -> Iterator[Finding]:
+    """Whether the node sees what the submitting side wrote, and respects its locks."""
+    started = time.monotonic()
     for what, mark in request.marks.items():
-        seconds = _seconds_until_seen(mark, request.token)
+        seconds = _seconds_until_seen(mark, request.token, started)
         name = f"{what} shared"
         if seconds is None:
             do = f"choose an --{what.lower()} on a file system that this node and {request.host} share"
@@ -67,16 +71,15 @@ def shared_findings(request: Request) -> Iterator[Finding]:
     write_atomically(request.node_lock, lambda file: None)
 
 
-def _seconds_until_seen(mark: Path, token: str) -> float | None:
-    started = time.monotonic()
-    while (waited := time.monotonic() - started) < SEEN_WITHIN_S:
-        try:
+def _seconds_until_seen(mark: Path, token: str, started: float) -> float | None:
+    while True:
+        waited = time.monotonic() - started
+        with suppress(OSError):
             if mark.read_text(encoding="utf-8") == token:
                 return waited
-        except OSError:
-            pass
+        if waited > SEEN_WITHIN_S:
+            return None
         time.sleep(0.2)
-    return None
 
 
 def exclusive_finding(lock: Path, other: str) -> Finding:
@@ -92,8 +95,6 @@ def exclusive_finding(lock: Path, other: str) -> Finding:
 
 def route_finding(request: Request) -> Finding:
     """Whether the scheduler's machine is reached by the profile's interface, and the node from there."""
-    from distributed.utils import get_ip_interface
-
     host, port = request.address
     what = f"route by {request.interface}"
     elsewhere = (

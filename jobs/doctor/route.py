@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-REACHED_WITHIN_S = 10.0
+REACHED_WITHIN_S = 5.0
 REACHED = "reached"
 
 
