@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from jobs.doctor import batch_job
 from jobs.doctor.batch_job import check_from_node, profile_of_nodes
 from jobs.doctor.findings import Folders
 
@@ -90,7 +91,8 @@ def test_a_request_that_slurm_rejects_is_told_in_its_own_words(tmp_path: Path) -
     assert "Slurm refuses: Batch job submission failed: Requested node configuration is not available" in found
 
 
-def test_the_log_of_a_job_that_ends_without_a_report_is_shown(tmp_path: Path) -> None:
+def test_the_log_of_a_job_that_ends_without_a_report_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_job, "SEEN_WITHIN_S", 1.0)
     found, said = ask(tmp_path, profile(tmp_path, prologue='"echo no module python >&2", "exit 3"'))
     assert "FAILED without a report" in found
     assert "no module python" in found

@@ -1,5 +1,6 @@
 """Several runs joined into one, and everything that must not be joined."""
 
+import io
 import json
 import os
 import shutil
@@ -74,8 +75,13 @@ def test_two_halves_make_the_whole_and_stay_as_they_are(
     assert "6 ok, 0 failed, 0 missing" in again
 
 
+def merged(*folders: Path, out: Path) -> tuple[int, str]:
+    said = io.StringIO()
+    return merge(folders, out, Console(file=said)), said.getvalue()
+
+
 def test_a_finished_row_wins_over_a_failed_one_and_the_newest_over_the_rest(
-    part: Part, small_run: Path, tmp_path: Path, dsmi_zoo: Command
+    part: Part, small_run: Path, tmp_path: Path
 ) -> None:
     latest = read_results(small_run)["finished_at"].max()
     failure = {"status": "failed", "error_type": "OSError", "error_message": "no luck", "embedding_sha256": None}
@@ -84,8 +90,9 @@ def test_a_finished_row_wins_over_a_failed_one_and_the_newest_over_the_rest(
     shutil.rmtree(newest / "embeddings")  # its own are in another run too
     oldest = part("oldest", "test_vit", {"finished_at": latest - timedelta(hours=1)})
     only_failed = part("only-failed", "test_resnet.900x1", failure)
-    done = dsmi_zoo("merge", failed, newest, oldest, only_failed, "--out", tmp_path / "c", code=1)
-    assert "test_resnet.900x1@32: OSError: no luck" in done.stdout
+    code, said = merged(failed, newest, oldest, only_failed, out=tmp_path / "c")
+    assert code == 1
+    assert "test_resnet.900x1@32: OSError: no luck" in said
     rows = read_results(tmp_path / "c").set_index("model")
     assert rows["status"].to_dict() == {
         "test_resnet.900x1": "failed", "test_vit.100x3": "ok", "test_vit.900x1": "ok", "test_vit.900x5": "ok"
@@ -98,7 +105,7 @@ def test_a_finished_row_wins_over_a_failed_one_and_the_newest_over_the_rest(
 
 
 def test_further_runs_join_a_merged_one_with_their_own_columns_and_without_their_broken_rows(
-    part: Part, tmp_path: Path, dsmi_zoo: Command
+    part: Part, tmp_path: Path
 ) -> None:
     whole = part("whole", "test_vit.100", {"rank": 7.0, "own_measures": "rank", "gmacs_of_mine": 1.5})
     further = part("further", "test_vit.900", {"rank": 9.0, "own_measures": "rank"})
@@ -106,7 +113,7 @@ def test_further_runs_join_a_merged_one_with_their_own_columns_and_without_their
     broken.write_bytes(b"PAR1 cut off")
     (further / "results" / "stray.parquet").write_bytes((further / "results" / broken.name).read_bytes())
     (further / "stages").mkdir()
-    said = dsmi_zoo("merge", further, "--out", whole).stdout
+    _, said = merged(further, out=whole)
     assert f"left out: {broken}" in said
     assert "stray.parquet" in said
     assert "search on a budget" in said
