@@ -37,6 +37,21 @@ class SigmaType(click.ParamType):
         return value if value == "sqrt(d)" else click.FLOAT.convert(value, param, ctx)
 
 
+class TimeType(click.ParamType):
+    """A time with its unit, in seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read what `run` reads: 90s, 45m, 1h30m."""
+        from pipeline.config import in_seconds
+
+        try:
+            return in_seconds(value)
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+
+
 def measure_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how an embedding is measured."""
     options = (
@@ -299,6 +314,24 @@ def remeasure_command(context: click.Context, out: Path, into: Path | None, **gi
     return remeasure(out, into, {name: given[name] for name in given if _was_given(context, name)}, _console())
 
 
+@cli.command("merge")
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="A B ...")
+@click.option("--out", required=True, type=PATH, help="The joint run's directory; a run that is there counts too.")
+def merge_command(runs: tuple[Path, ...], out: Path) -> int:
+    """Join runs of one configuration on the same images, and write their report; they themselves stay as they are.
+
+    Of two rows of one entry the finished one is kept, else the newest.
+
+    \b
+    Examples:
+      dsmi-zoo merge runs/first-half runs/second-half --out runs/whole
+      dsmi-zoo merge runs/further --out runs/whole
+    """
+    from jobs.merge import merge
+
+    return merge(runs, out, _console())
+
+
 @cli.command("prefetch")
 @catalog_options
 @cache_option
@@ -425,6 +458,57 @@ def catalog_check_command(
     from jobs.catalog import check
 
     return check(catalog or "digits", all_globs(models, more_models), filters, workers, _console())
+
+
+@cli.command("doctor")
+@click.option(
+    "--cluster", type=click.Choice(["local", "cuda", "slurm"]), default="local",
+    help="What is to be used.  [default: local]",
+)  # fmt: skip
+@click.option("--profile", type=PATH, help="Site settings of Slurm, after the examples in jobs/profiles.")
+@click.option("--out", type=PATH, help="The directory that a run is to write to.")
+@cache_option
+@click.option("--data-root", type=PATH, help="The folder that the images are in.")
+@click.option("--wait", type=TimeType(), default="10m", help="Wait so long for the job on a node.  [default: 10m]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--node", type=PATH, hidden=True, help="What the job on a node is to check.")
+def doctor_command(
+    cluster: str,
+    profile: Path | None,
+    out: Path | None,
+    cache: Path | None,
+    data_root: Path | None,
+    wait: float,
+    as_json: bool,
+    node: Path | None,
+) -> int:
+    """Say what this machine has for a run and what is missing, each finding with what to do.
+
+    With --cluster slurm, a job of at most two minutes looks at the same from a compute node, at whether the folders are
+    shared and locks hold there, and at the route between scheduler and node. The exit code is 1 if there are problems.
+
+    \b
+    Examples:
+      dsmi-zoo doctor
+      dsmi-zoo doctor --cluster cuda --out runs/imagenet --data-root imagenet
+      dsmi-zoo doctor --cluster slurm --profile gpu.toml --out runs/imagenet --data-root imagenet --wait 1h
+    """
+    from jobs.doctor.findings import Folders
+    from pipeline.config import default_cache
+
+    folders = Folders(
+        (cache or default_cache()).expanduser().absolute(),
+        None if out is None else out.expanduser().absolute(),
+        None if data_root is None else data_root.expanduser().absolute(),
+    )
+    if node is not None:
+        from jobs.doctor.node import check_node
+
+        check_node(node, folders)
+        return 0
+    from jobs.doctor.command import doctor
+
+    return doctor(cluster, profile, folders, wait, as_json, _console())
 
 
 def _was_given(context: click.Context, name: str) -> bool:

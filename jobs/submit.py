@@ -2,14 +2,12 @@
 
 import re
 import shlex
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
 from data_catalog.errors import InputError
-from jobs.clusters.batch import batch_script, driver_requests, sbatch, slurm_command, worker_requests
+from jobs.clusters.batch import batch_script, driver_requests, dsmi_zoo, sbatch, slurm_command, worker_requests
 from jobs.clusters.profile import Profile, load_profile
 from jobs.clusters.slurm import check_interface
 from jobs.driving import driving
@@ -65,7 +63,7 @@ def submit(config: RunConfig, arguments: Sequence[str], array: int | None, dry_r
 
 
 def _driver_scripts(config: RunConfig, profile: Profile, arguments: list[str], _: int) -> dict[str, str]:
-    command = shlex.join([*_dsmi_zoo(profile), "run", *arguments, "--cluster", "slurm", *_profile(config)])
+    command = shlex.join([*dsmi_zoo(profile), "run", *arguments, "--cluster", "slurm", *_profile(config)])
     lines = [
         *profile.prologue,
         f"{command} &",
@@ -83,11 +81,11 @@ def _driver_scripts(config: RunConfig, profile: Profile, arguments: list[str], _
 
 
 def _array_scripts(config: RunConfig, profile: Profile, arguments: list[str], tasks: int) -> dict[str, str]:
-    command = shlex.join([*_dsmi_zoo(profile), "run", *arguments])
+    command = shlex.join([*dsmi_zoo(profile), "run", *arguments])
     logs = config.folder / "logs"
     share = [*profile.prologue, f'exec {command} --share "$SLURM_ARRAY_TASK_ID/{tasks}"']
     requests = [*worker_requests(profile), f"--array=1-{tasks}"]
-    report = [*profile.prologue, f"exec {shlex.join([*_dsmi_zoo(profile), 'report', '--out', str(config.folder)])}"]
+    report = [*profile.prologue, f"exec {shlex.join([*dsmi_zoo(profile), 'report', '--out', str(config.folder)])}"]
     return {
         f"array of {tasks}": batch_script("dsmi-zoo", requests, logs / "share-%A_%a.out", share),
         "report": batch_script("dsmi-zoo-report", driver_requests(profile), logs / "report-%j.out", report),
@@ -96,10 +94,6 @@ def _array_scripts(config: RunConfig, profile: Profile, arguments: list[str], ta
 
 def _profile(config: RunConfig) -> list[str]:
     return [] if config.compute.profile is None else ["--profile", str(config.compute.profile)]
-
-
-def _dsmi_zoo(profile: Profile) -> list[str]:
-    return [str(Path(profile.python or sys.executable).with_name("dsmi-zoo"))]
 
 
 def _check_array_size(tasks: int) -> None:

@@ -98,7 +98,7 @@ class ComputeSettings(_Settings):
     @field_validator("budget", "model_timeout", mode="before")
     @classmethod
     def _in_seconds(cls, value: Any) -> Any:
-        return _in_units(value, {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}, "a time such as 90s, 45m or 1h30m")
+        return in_seconds(value)
 
     @field_validator("max_download", "worker_memory", mode="before")
     @classmethod
@@ -114,6 +114,11 @@ class ComputeSettings(_Settings):
         if self.share is not None and self.cluster != "local":
             raise ValueError("share runs on the machine at hand, without Dask; leave --cluster out")
         return self
+
+
+def in_seconds(value: Any) -> Any:
+    """A time such as ``1h30m`` as seconds; numbers pass as they are, and anything else raises ValueError."""
+    return _in_units(value, {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}, "a time such as 90s, 45m or 1h30m")
 
 
 def _in_units(value: Any, units: Mapping[str, float], example: str) -> Any:

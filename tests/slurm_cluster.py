@@ -72,6 +72,7 @@ def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
     environment["SLURM_CONF"] = str(conf)
     munge = [f"--{name}={folder}/munge/{file}" for name, file in _MUNGE.items()]
     try:
+        # A test's folder is closed to other users, which munged refuses unless it is forced.
         for command in (
             ["munged", "--force", *munge],
             ["slurmctld", "-c", "-f", str(conf)],

@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -35,9 +36,14 @@ def worker_requests(profile: Profile) -> list[str]:
     ]
 
 
+def dsmi_zoo(profile: Profile) -> list[str]:
+    """This command, as the profile's Python has it."""
+    return [str(Path(profile.python or sys.executable).with_name("dsmi-zoo"))]
+
+
 def batch_script(name: str, requests: Iterable[str], log: Path, lines: Iterable[str]) -> str:
     """A script for sbatch that runs ``lines`` in the folder where it was made."""
-    directives = [f"--job-name={name}", f"--output={log}", "--open-mode=append", "--ntasks=1", *requests]
+    directives = [f"--job-name={name}", f'--output="{log}"', "--open-mode=append", "--ntasks=1", *requests]
     head = ["#!/usr/bin/env bash", *(f"#SBATCH {directive}" for directive in directives)]
     return "\n".join([*head, f"cd {shlex.quote(str(Path.cwd()))}", *lines]) + "\n"
 
@@ -66,6 +72,8 @@ def slurm_command(command: Sequence[str], given: str = "") -> str:
         asked = subprocess.run(command, input=given, capture_output=True, text=True, timeout=120)
     except FileNotFoundError:
         raise InputError(f"this machine has no {command[0]}; use a login node of the cluster") from None
+    except subprocess.TimeoutExpired:
+        raise InputError(f"Slurm does not answer {command[0]} within 2 minutes; try again later") from None
     if asked.returncode:
         raise InputError(f"Slurm refuses: {slurms_words(asked.stderr)}; mend the --profile")
     return asked.stdout

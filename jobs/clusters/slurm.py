@@ -37,6 +37,8 @@ def slurm_cluster(settings: ComputeSettings, out: Path, console: Console) -> Ite
     SLURMCluster = _jobqueue()
     profile = load_profile(settings.profile)
     check_interface(profile, settings.profile)
+    if any(character.isspace() for character in str(out)):
+        raise InputError(f"{out}: dask-jobqueue takes no folder of logs with blanks in its name; choose another --out")
     wanted = settings.workers or profile.workers
     logs = out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
