@@ -2,9 +2,9 @@
 
     python benchmarks/monitor_cost.py --out runs/monitored
 
-Trains one of timm's test networks on scikit-learn's digits on one thread, so it takes about a minute. Prints the seconds
-spent inside the monitor, measured from outside of it, in percent of the training's, and whether the weights are bit for
-bit the same; ``dsmi-zoo report --out runs/monitored`` draws the curves.
+Trains one of timm's test networks on scikit-learn's digits on one thread, so it takes about a minute. Prints the
+seconds spent inside the monitor, measured from outside of it, in percent of the training's, and whether the weights are
+bit for bit the same; ``dsmi-zoo report --out runs/monitored`` draws the curves.
 """
 
 import argparse
