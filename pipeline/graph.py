@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from distributed import Client, Future, as_completed
 
@@ -25,7 +25,20 @@ from pipeline.task import (
 from pipeline.views import drop_oldest_views
 from pipeline.waves import evict
 
-AnyJob = TypeVar("AnyJob", Job, RemeasureJob)
+
+class Named(Protocol):
+    """A piece of work that ends in files of its own; ``order`` sorts the longest ones first."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    @property
+    def order(self) -> Any:
+        """What to sort by."""
+
+
+AnyJob = TypeVar("AnyJob", bound=Named)
 
 
 def run_entries(client: Client, plan: Plan, jobs: Sequence[Job], until: float = math.inf) -> Iterator[Done]:
@@ -88,6 +101,18 @@ def remeasure_entries(client: Client, config: RunConfig, jobs: Sequence[Remeasur
 
     def fail(job: RemeasureJob, error: BaseException) -> Done:
         return failed_row(job, config, "", error)
+
+    yield from _through_window(client, jobs, submit, fail)
+
+
+def compute_each(client: Client, jobs: Sequence[AnyJob], compute: Callable[[AnyJob], Done]) -> Iterator[Done]:
+    """Run ``compute`` on each job; what one of them raises ends it all, and files that are finished stay."""
+
+    def submit(job: AnyJob) -> Future:
+        return client.submit(compute, job, pure=False)
+
+    def fail(job: AnyJob, error: BaseException) -> Done:
+        raise error
 
     yield from _through_window(client, jobs, submit, fail)
 

@@ -19,7 +19,7 @@ def example() -> str:
 def train_one_epoch(model: torch.nn.Module) -> None:
     images, labels = inputs("train")
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for batch in torch.randperm(len(labels)).split(50):
+    for batch in torch.randperm(len(labels)).repeat(3).split(50):
         optimiser.zero_grad()
         torch.nn.functional.cross_entropy(model(images[batch]), labels[batch]).backward()
         optimiser.step()
@@ -35,7 +35,7 @@ def test_the_readmes_example_measures_a_training_epoch_by_epoch(
     rows = read_results(tmp_path / "runs" / "checkpoints").sort_values("epoch")
     assert rows["status"].tolist() == ["ok"] * 3
     assert rows["epoch"].tolist() == [0, 1, 2]
-    assert rows["probe_accuracy"].iloc[2] > rows["probe_accuracy"].iloc[0] + 10
+    assert rows["subset_top1"].iloc[2] > rows["subset_top1"].iloc[0] + 10
     report = tmp_path / "runs" / "checkpoints" / "report"
     page = (report / "index.html").read_text()
     assert 'id="epochs"' in page
