@@ -116,10 +116,9 @@ def _simulated(validation: Validation, console: Console) -> int:
 
 
 def _dynamics(validation: Validation, console: Console) -> int:
-    return max(
-        _measured(validation, name, f"dynamics-{name}", _dynamics_of(validation, name), console)
-        for name in validation.datasets
-    )
+    recipes = {name: _dynamics_of(validation, name) for name in validation.datasets}
+    _train(validation, [recipe for those in recipes.values() for recipe in those], console)
+    return max(_measured(validation, name, f"dynamics-{name}", those, console) for name, those in recipes.items())
 
 
 def _dynamics_of(validation: Validation, dataset: str) -> list[Trajectory]:
@@ -134,22 +133,28 @@ def _initialisation(validation: Validation, console: Console) -> int:
 
     dataset, study = validation.datasets[0], validation.trainings
     states = study.initial_states(dataset)
+    _train(validation, states, console)
     code = _measured(validation, dataset, "initialisation", states, console)
     rows = _rows(validation.out / "initialisation", states)
     trained = study.from_initial_states(dataset, extremes(rows))
+    _train(validation, trained, console)
     return max(code, _measured(validation, dataset, "initialisation", [*states, *trained], console))
 
 
-def _measured(validation: Validation, dataset: str, name: str, recipes: Sequence[Trajectory], console: Console) -> int:
-    """Train what is missing, and measure all checkpoints by an ordinary run in ``OUT/<name>``."""
+def _train(validation: Validation, recipes: Sequence[Trajectory], console: Console) -> None:
     cache = validation.compute.cache
     jobs = [TrainingJob(recipe, cache, validation.root) for recipe in recipes if not recipe.is_done(cache)]
     _each(validation, jobs, len(recipes), "training", compute_training, console)
+
+
+def _measured(validation: Validation, dataset: str, name: str, recipes: Sequence[Trajectory], console: Console) -> int:
+    """Measure all checkpoints of finished trainings by an ordinary run in ``OUT/<name>``."""
     out = validation.out / name
-    write_catalog(out / "checkpoints.csv", _without_repeats(recipes), cache)
+    write_catalog(out / "checkpoints.csv", _without_repeats(recipes), validation.compute.cache)
     subset = SubsetSettings(dataset=dataset, data_root=validation.root, images_per_class=_images_per_class(dataset))
-    config = RunConfig(catalog=str(out / "checkpoints.csv"), out=out, subset=subset, compute=validation.compute)
-    return run(config, console)
+    return run(
+        RunConfig(catalog=str(out / "checkpoints.csv"), out=out, subset=subset, compute=validation.compute), console
+    )
 
 
 def _without_repeats(recipes: Sequence[Trajectory]) -> list[Trajectory]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from pipeline.schema import is_accuracy
 from reports.figures import COLOURS, MARKERS, QUIET, STYLE, Rendered, legend, one_line, render
@@ -116,6 +116,8 @@ def curves(panels: Sequence[Panel], description: str, columns: int = 3) -> Rende
                 axes.xaxis.set_minor_locator(NullLocator())
                 axes.xaxis.set_minor_formatter(NullFormatter())
                 axes.set_xticklabels([f"{tick:g}" for tick in ticks])
+            elif all((line.x == np.round(line.x)).all() for line in panel.lines):
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             if not panel.lines:
                 axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color=QUIET)
             axes.set_title(one_line(panel.title, 44), loc="left", fontsize=10, fontweight="bold")

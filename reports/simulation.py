@@ -36,7 +36,8 @@ def claims_of(rows: pd.DataFrame) -> list[Claim]:
     """The paper's claims about simulated data (its Figures 2 and 3), decided over seeds."""
     tau = orders(rows)
     many = rows[rows["d"] >= MANY]
-    least, most = rows["d"].min(), rows["d"].max()
+    least, most = int(rows["d"].min()), int(rows["d"].max())
+    noises = f"{rows['noise'].min():.0%} to {rows['noise'].max():.0%} noise"
 
     def kept(kind: str, measure: str, d: int = 0) -> np.ndarray:
         chosen = tau[(tau["kind"] == kind) & tau["measure"].str.startswith(measure) & (tau["d"] >= d)]
@@ -55,7 +56,7 @@ def claims_of(rows: pd.DataFrame) -> list[Claim]:
     value = "value with true labels over their entropy, a mean over noises"
     ratio = f"value with true labels in {most:,} dimensions over that in {least}, a mean over noises"
     found = [
-        above(f"DSE keeps the order of {TITLES[kind]}, from {least} to {most:,} dimensions and 1% to 50% noise",
+        above(f"DSE keeps the order of {TITLES[kind]}, from {least} to {most:,} dimensions and {noises}",
               kept(kind, "DSE"), KEPT, order) for kind in ("tree", "blobs")
     ]  # fmt: skip
     found += [
@@ -65,7 +66,10 @@ def claims_of(rows: pd.DataFrame) -> list[Claim]:
     return [
         *found,
         above(
-            "DSMI keeps the order of corrupted labels in all dimensions and noises", kept("labels", "DSMI"), KEPT, order
+            f"DSMI keeps the order of corrupted labels, from {least} to {most:,} dimensions and {noises}",
+            kept("labels", "DSMI"),
+            KEPT,
+            order,
         ),
         above(f"DSMI stays from {least} to {most:,} dimensions", left("DSMI"), HALVED, ratio),
         below(f"Binned mutual information falls to 0 from {MANY} dimensions on", share("binned"), GONE, value),
@@ -122,9 +126,9 @@ def section(rows: pd.DataFrame) -> Section:
         "simulated",
         "Simulated data",
         "Entropy of trees with more and more branches and of blobs with more and more clusters; mutual information of "
-        "ten blobs and their labels, more and more of them permuted. The truth is known, and so is its order. Drift: the "
-        "mean distance from the value at the least noise (the lowest dimension), in units of the range that the measure "
-        "has over the levels there.",
+        "ten blobs and their labels, more and more of them permuted. The truth is known, and so is its order. Drift: "
+        "the mean distance from the value at the least noise (the lowest dimension), in units of the range that the "
+        "measure has over the levels there.",
         [
             ("simulated-entropy", curves(entropy, "Entropy of trees and blobs by estimator."), f"Entropy; {spans}."),
             ("simulated-information", curves(information, "Information by estimator."), f"Information; {spans}."),

@@ -9,6 +9,8 @@ from pipeline.studies.trajectory import Regime, Trajectory, train_trajectory
 from pipeline.task import Done
 
 ARCHITECTURE = "test_resnet"  # of timm: convolutions and batch norm, half a million parameters
+# By default timm's residual branches begin at zero, and their convolutions would not count.
+WHOLE = {"num_classes": 10, "zero_init_last": False}
 STANDARD_DEVIATIONS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1)
 
 
@@ -34,7 +36,7 @@ class TrainingStudy:
     def initial_states(self, dataset: str) -> list[Trajectory]:
         """Networks before training, by the standard deviation of their convolutions' weights."""
         return [
-            self._trajectory(dataset, convolution_std=std, seed=seed, checkpoints=(0,))
+            self._trajectory(dataset, convolution_std=std, seed=seed, checkpoints=(0,), model_kwargs=WHOLE)
             for std in self.standard_deviations
             for seed in range(self.initial_seeds)
         ]
@@ -42,7 +44,9 @@ class TrainingStudy:
     def from_initial_states(self, dataset: str, stds: tuple[float, ...]) -> list[Trajectory]:
         """Trainings from such states."""
         return [
-            self._trajectory(dataset, convolution_std=std, seed=seed, checkpoints=self.initial_checkpoints)
+            self._trajectory(
+                dataset, convolution_std=std, seed=seed, checkpoints=self.initial_checkpoints, model_kwargs=WHOLE
+            )
             for std in stds
             for seed in range(self.seeds)
         ]

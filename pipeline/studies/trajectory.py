@@ -62,6 +62,7 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
     import timm
     import torch
 
+    from data_catalog.from_timm import family_of
     from pipeline.embed import embed, normalised
     from pipeline.train import descend, reproducible, stratified
     from pipeline.views import part_view
@@ -77,7 +78,7 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
         path = recipe.checkpoint(cache, epoch)
         if epoch not in recipe.checkpoints or path.exists():
             return
-        facts = {"epoch": str(epoch)}
+        facts = {"epoch": str(epoch), "family": family_of(recipe.architecture)}
         if recipe.regime != "contrastive":
             for name, (images, truth) in {"train_accuracy": (view, labels), "top1": parts["test"]}.items():
                 predictions = embed(model.eval(), images, PREPROCESSING, torch.device("cpu")).predictions
@@ -131,6 +132,7 @@ def write_catalog(path: Path, recipes: Iterable[Trajectory], cache: Path) -> Non
                 {
                     "model": f"{recipe.name} epoch {epoch}",
                     "architecture": recipe.architecture,
+                    "family": facts.get("family"),
                     "checkpoint": str(checkpoint),
                     "model_kwargs": json.dumps(recipe.model_kwargs),
                     "img_size": IMG_SIZE,
