@@ -152,9 +152,8 @@ def _measured(validation: Validation, dataset: str, name: str, recipes: Sequence
     out = validation.out / name
     write_catalog(out / "checkpoints.csv", _without_repeats(recipes), validation.compute.cache)
     subset = SubsetSettings(dataset=dataset, data_root=validation.root, images_per_class=_images_per_class(dataset))
-    return run(
-        RunConfig(catalog=str(out / "checkpoints.csv"), out=out, subset=subset, compute=validation.compute), console
-    )
+    catalog = str(out / "checkpoints.csv")
+    return run(RunConfig(catalog=catalog, out=out, subset=subset, compute=validation.compute), console)
 
 
 def _without_repeats(recipes: Sequence[Trajectory]) -> list[Trajectory]:

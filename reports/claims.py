@@ -1,7 +1,8 @@
 """Claims and their three-way answer: "holds", "does not hold here" or "cannot tell", by a rule stated beforehand.
 
 Each claim is about one number a seed. Its answer comes from the 95% interval of the mean over seeds (Student's t) and a
-threshold, which stand beside the claim; nothing was adjusted after a look at the results.
+threshold, which stand beside the claim; nothing was adjusted after a look at the results. Where all seeds give the same
+number there is no t, and fewer than 6 of them cannot tell (sign test).
 """
 
 from collections.abc import Callable, Sequence
@@ -75,11 +76,10 @@ def different(claim: str, a: Values, b: Values, margin: float, what: str) -> Cla
         return Claim(claim, "cannot tell", None, None, None, seeds, what, f"{rule}; two seeds are the least")
     difference = float(a.mean() - b.mean())
     if max(np.ptp(a), np.ptp(b)) < ALIKE:
-        ci, p = (difference, difference), 1.0 if abs(difference) < ALIKE else 2.0 ** (1 - seeds)
-    else:
-        result = stats.ttest_ind(a, b, equal_var=False)
-        found = result.confidence_interval(LEVEL)
-        ci, p = (float(found.low), float(found.high)), float(result.pvalue)
+        return Claim(claim, "cannot tell", difference, None, None, seeds, what, f"{rule}; seeds do not vary")
+    result = stats.ttest_ind(a, b, equal_var=False)
+    found = result.confidence_interval(LEVEL)
+    ci, p = (float(found.low), float(found.high)), float(result.pvalue)
     answer: Answer = "cannot tell"
     if -margin < ci[0] and ci[1] < margin:
         answer = "does not hold here"
@@ -106,12 +106,13 @@ def _decided(
     if len(values) < 2:
         return Claim(claim, "cannot tell", None, None, None, len(values), what, f"{rule}; two seeds are the least")
     mean = float(values.mean())
-    if np.ptp(values) < ALIKE:  # t is undefined; by the sign test, of which p halves with every seed
+    if np.ptp(values) < ALIKE:  # t is undefined; the sign test's p halves with every seed, 6 are the least to tell
         ci, p = (mean, mean), (1.0 if abs(mean - null) < ALIKE else 2.0 ** (1 - len(values)))
+        enough = 2.0 ** (1 - len(values)) < 1 - LEVEL
     else:
         result = stats.ttest_1samp(values, null)
         found = result.confidence_interval(LEVEL)
-        ci, p = (float(found.low), float(found.high)), float(result.pvalue)
+        ci, p, enough = (float(found.low), float(found.high)), float(result.pvalue), True
     yes, no = decide(*ci)
-    answer: Answer = "holds" if yes else "does not hold here" if no else "cannot tell"
+    answer: Answer = "cannot tell" if not enough else "holds" if yes else "does not hold here" if no else "cannot tell"
     return Claim(claim, answer, mean, ci, p, len(values), what, rule)

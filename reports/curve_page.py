@@ -89,11 +89,27 @@ def write_curve_page(page: CurvePage, folder: Path) -> Path:
 
 
 def table(
-    title: str | None, heads: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", text: int = 1
+    title: str | None,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str | tuple[str, str]]],
+    *,
+    text: Sequence[int] = (0,),
+    wordy: bool = False,
 ) -> Table:
-    """A table of words, as the templates take it; its first ``text`` columns are no numbers."""
-    cells = [[{"value": value, "ci": ""} for value in row] for row in rows]
-    return {"title": title, "heads": list(heads), "rows": cells, "note": note, "text": list(range(text))}
+    """A table of words, as the templates take it.
+
+    Parameters
+    ----------
+    rows
+        Cells; a pair is a number and its interval.
+    text
+        The columns that are no numbers.
+    wordy
+        Whether the first column, and the last, are sentences.
+    """
+    pairs = [[cell if isinstance(cell, tuple) else (cell, "") for cell in row] for row in rows]
+    cells = [[{"value": value, "ci": ci} for value, ci in row] for row in pairs]
+    return {"title": title, "heads": list(heads), "rows": cells, "note": "", "text": list(text), "wordy": wordy}
 
 
 def _uri(figure: Rendered) -> str:

@@ -133,7 +133,7 @@ def section(rows: pd.DataFrame) -> Section:
             ("simulated-entropy", curves(entropy, "Entropy of trees and blobs by estimator."), f"Entropy; {spans}."),
             ("simulated-information", curves(information, "Information by estimator."), f"Information; {spans}."),
         ],
-        [table("Order, drift and time", heads, words, text=2)],
+        [table("Order, drift and time", heads, words, text=(0, 1))],
     )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def _page(rows: pd.DataFrame, facts: dict[str, Any], name: str) -> CurvePage:
                 "alone in its bin, and they say nothing.",
                 [("classic", curves(classic, "Binned entropy and mutual information over the steps."), "")],
             ),
-            Section("numbers", "Numbers", "Every measurement.", tables=[table(None, heads, numbers, text=0)]),
+            Section("numbers", "Numbers", "Every measurement.", tables=[table(None, heads, numbers, text=())]),
         ],
         content={"measurements": len(rows), "steps": steps, "cost_percent": cost, "monitor": facts},
         provenance=[

@@ -7,7 +7,7 @@ from typing import Any
 from reports import simulation, trainings
 from reports.claims import Claim
 from reports.curve_page import CurvePage, Section, table, write_curve_page
-from reports.wording import counted, fixed, p_value, significant
+from reports.wording import counted, p_value, significant
 
 ANSWERS = ("holds", "does not hold here", "cannot tell")
 
@@ -60,28 +60,27 @@ def write_validation_report(
 
 
 def _claims_section(claims: list[Claim]) -> Section:
-    words = [
+    words: list[list[str | tuple[str, str]]] = [
         [
-            c.claim,
-            c.answer,
-            significant(c.statistic),
-            _interval(c),
-            p_value(c.p),
-            str(c.seeds),
-            f"{c.what}; holds if {c.rule}",
+            claim.claim,
+            claim.answer,
+            (significant(claim.statistic), _interval(claim)),
+            p_value(claim.p),
+            str(claim.seeds),
+            f"{claim.what}; holds if {claim.rule}",
         ]
-        for c in claims
+        for claim in claims
     ]
-    heads = ["Claim", "Answer", "Statistic", "95% interval", "p", "Seeds", "What it is, and the rule"]
+    heads = ["Claim", "Answer", "Statistic, 95% interval", "p", "Seeds", "What the number is, and the rule"]
     return Section(
         "claims",
         "Claims",
         "One number a seed; its mean and 95% interval (Student’s t over seeds) against a threshold. A claim does not "
         "hold where the whole interval lies on the other side; else one cannot tell. With so few seeds only plain "
         "effects can be told, and p is not corrected for the number of claims.",
-        tables=[table(None, heads, words, text=2)],
+        tables=[table(None, heads, words, text=(0, 1, 5), wordy=True)],
     )
 
 
 def _interval(claim: Claim) -> str:
-    return f"{fixed(claim.ci[0])} to {fixed(claim.ci[1])}" if claim.ci else "–"
+    return f"{significant(claim.ci[0])} to {significant(claim.ci[1])}" if claim.ci else ""
