@@ -117,7 +117,7 @@ def curves(panels: Sequence[Panel], description: str, columns: int = 3) -> Rende
                 axes.xaxis.set_minor_formatter(NullFormatter())
                 axes.set_xticklabels([f"{tick:g}" for tick in ticks])
             elif all((line.x == np.round(line.x)).all() for line in panel.lines):
-                axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+                axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             if not panel.lines:
                 axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color=QUIET)
             axes.set_title(one_line(panel.title, 44), loc="left", fontsize=10, fontweight="bold")
