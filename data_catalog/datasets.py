@@ -160,7 +160,7 @@ def open_dataset(
 
         pixels, labels, numbers = photo_patches()
         numbers = split_numbers(labels, part, train=900, test=590)
-        classes = tuple(f"{photo}, strip {strip + 1}" for photo in ("temple", "flower") for strip in range(STRIPS))
+        classes = tuple(f"{photo} {strip + 1}" for photo in ("temple", "flower") for strip in range(STRIPS))
         names = tuple(f"patch-{n:04d}" for n in numbers)
         return ImageArray(f"photos/{part}", names, labels[numbers], pixels[numbers], classes)
     if name not in DATASETS and not name.startswith("timm:"):

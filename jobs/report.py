@@ -16,9 +16,9 @@ def report(out: Path, compared_with: Path | None, class_subsets: int, console: C
     if monitor_path(out).exists() and not (out / "run.json").exists():
         if compared_with is not None or class_subsets:
             raise InputError(f"{out} is a monitored training; --compare and --class-subsets are for runs of a zoo")
-        from reports.training import write_training_report
+        from reports.monitored import write_monitor_report
 
-        plain(console, f"Report: {write_training_report(out.absolute())}")
+        plain(console, f"Report: {write_monitor_report(out.absolute())}")
         return 0
     columns = (TextColumn("Embeddings"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:

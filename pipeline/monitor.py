@@ -81,27 +81,24 @@ class RepresentationMonitor:
         self._least = max(2, FEWEST_PER_CLASS * len(np.unique(labels)))
         if n is not None and not 2 <= _whole(n, "n", 2) <= len(labels):
             raise InputError(f"n={n} images are to be measured, but there are {len(labels)}; give at most so many")
-        order = _interleaved(labels)
-        self._images, self._labels = images[torch.from_numpy(order)], labels[order]
+        self._most = min(len(labels), max(MOST, self._least)) if n is None else n
+        order = _interleaved(labels)[: self._most]
+        self._images, self._labels = images[torch.from_numpy(order)].float(), labels[order]
         self._clusters: np.ndarray | None = None
         self._rows: list[dict[str, Any]] = []
         self._facts: dict[str, Any] = {
             "layer": layer,
             "every": self.every,
-            "images_sha256": array_sha256(self._images.numpy()),
-            "labels_sha256": array_sha256(self._labels),
+            "images_sha256": array_sha256(images.float().numpy()),
+            "labels_sha256": array_sha256(labels),
         }
         self._training = self._own = 0.0  # seconds
         self._continue_or_refuse()
         # What cannot be measured is told before hours of training; n is not known yet, so the embedding waits for it.
-        self._first: np.ndarray | None = None if start else self._embedded(self._n or self._most)
-        self._board = _tensorboard(self.out)
+        self._first: np.ndarray | None = None if start else self._embedded(self._most)
+        self._board = _tensorboard(self.out, start)
         self._since = perf_counter()
         self._own += self._since - began
-
-    @property
-    def _most(self) -> int:
-        return min(len(self._labels), max(MOST, self._least))
 
     def step(self) -> None:
         """Count an optimiser step, and measure if one is due."""
@@ -113,10 +110,7 @@ class RepresentationMonitor:
         """Measure the last state, unless that is done, and write everything."""
         if self.steps > self._measured_at:
             self._measure()
-        if self._rows:
-            self._write()
-        if self._board is not None:
-            self._board.close()
+        self._finish()
 
     def __enter__(self) -> Self:
         return self
@@ -126,8 +120,14 @@ class RepresentationMonitor:
     ) -> None:
         if kind is None:
             self.close()
-        elif self._rows:  # the model may be in no state to be measured
+        else:  # the model may be in no state to be measured
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._rows:
             self._write()
+        if self._board is not None:
+            self._board.close()
 
     def _measure(self) -> None:
         _synchronise(self.model)  # what a GPU still has to do is training, not measuring
@@ -237,7 +237,7 @@ def _whole(value: Any, name: str, least: int) -> int:
 
 
 def _checked(images: Any, labels: Any) -> tuple[torch.Tensor, np.ndarray]:
-    """Images on the CPU, float32 [m, c, h, w], and labels, int64 [m] numbered from 0."""
+    """Images on the CPU, float [m, c, h, w], and labels, int64 [m] numbered from 0."""
     images = torch.as_tensor(images).detach().cpu()
     labels = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
     if images.ndim != 4:
@@ -251,7 +251,7 @@ def _checked(images: Any, labels: Any) -> tuple[torch.Tensor, np.ndarray]:
     classes, numbered = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise InputError(f"the {len(images)} images are of {len(classes)} class; at least two are needed")
-    return images.float(), numbered.astype(np.int64)
+    return images, numbered.astype(np.int64)
 
 
 def _interleaved(labels: np.ndarray) -> np.ndarray:
@@ -280,9 +280,9 @@ def _synchronise(model: torch.nn.Module) -> None:
         torch.cuda.synchronize()
 
 
-def _tensorboard(out: Path) -> Any:
+def _tensorboard(out: Path, start: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(out))
+    return SummaryWriter(str(out), purge_step=start or None)

@@ -1,12 +1,18 @@
 """dsmi-zoo validate, at a reduced size but for real: simulated data, trainings, checkpoints through an ordinary run."""
 
+import hashlib
 import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import Command
+from torchvision import datasets
 
 from data_catalog.datasets import open_dataset
 from data_catalog.digits import PREPROCESSING
@@ -72,6 +78,16 @@ def test_what_is_finished_is_not_computed_again_and_what_is_lost_is(
     after = json.loads((out / "report" / "summary.json").read_text())["claims"]
     assert [claim["answer"] for claim in after] == [claim["answer"] for claim in before]
     assert after[0] == before[0]
+
+
+def test_the_driver_leaves_torch_to_the_workers() -> None:
+    code = (
+        "import sys, jobs.validate, reports.validation, pipeline.graph; from pathlib import Path; "
+        "from pipeline.studies.trainings import TrainingStudy; TrainingStudy().dynamics('digits')[0].is_done(Path('.')); "
+        "print(sorted({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_cell_is_the_same_whoever_computes_it(tmp_path: Path) -> None:
@@ -151,9 +167,54 @@ def test_mnist_is_read_as_torchvision_keeps_it(tmp_path: Path) -> None:
     test, validation = (open_dataset("mnist", tmp_path, part) for part in ("test", "validation"))  # type: ignore[arg-type]
     np.testing.assert_array_equal(train.labels, open_dataset("digits", part="train").labels)
     assert np.asarray(train.image(0)).shape == (28, 28, 3)
-    np.testing.assert_array_equal(
-        np.asarray(train.image(5))[10:18, 10:18, 0], open_dataset("digits", part="train").pixels[5]
-    )  # type: ignore[attr-defined]
+    digit = np.asarray(open_dataset("digits", part="train").image(5))
+    np.testing.assert_array_equal(np.asarray(train.image(5))[10:18, 10:18], digit)
     assert not set(test.names) & set(validation.names)
     assert len(test.names) + len(validation.names) == 450
     assert train.classifier_width == 10
+
+
+def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """CIFAR-10's own files with other images, and torchvision's check of their hashes told so."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+    labels = [i % 10 for i in range(60)]
+    content = {"data": pixels.transpose(0, 3, 1, 2).reshape(60, -1), "labels": labels}
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        (folder / name).write_bytes(pickle.dumps(content))
+    meta = pickle.dumps({"label_names": [f"class {i}" for i in range(10)]})
+    (folder / "batches.meta").write_bytes(meta)
+    monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
+    md5 = hashlib.md5(meta, usedforsecurity=False).hexdigest()
+    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": md5})
+    return pixels
+
+
+def write_stl10(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """The same for STL-10."""
+    folder = root / "stl10_binary"
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 96, 96, 3), dtype=np.uint8)
+    for part in ("train", "test"):
+        (folder / f"{part}_X.bin").write_bytes(pixels.transpose(0, 3, 2, 1).tobytes())
+        (folder / f"{part}_y.bin").write_bytes((np.arange(60) % 10 + 1).astype(np.uint8).tobytes())
+    (folder / "class_names.txt").write_text("".join(f"class {i}\n" for i in range(10)))
+    monkeypatch.setattr(datasets.STL10, "_check_integrity", lambda self: True)
+    return pixels
+
+
+@pytest.mark.parametrize(("name", "write"), [("cifar10", write_cifar10), ("stl10", write_stl10)])
+def test_colour_sets_are_read_as_torchvision_keeps_them(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    write: Callable[[Path, pytest.MonkeyPatch], np.ndarray],
+) -> None:
+    pixels = write(tmp_path, monkeypatch)
+    test = open_dataset(name, tmp_path, "test")
+    number = int(test.names[3].removeprefix(f"{name}-"))
+    np.testing.assert_array_equal(np.asarray(test.image(3)), pixels[number])
+    assert test.labels[3] == number % 10
+    assert test.class_names[number % 10].startswith("class")
+    assert len(test.names) == len(open_dataset(name, tmp_path).names) == 30

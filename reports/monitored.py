@@ -16,7 +16,7 @@ from reports.wording import counted, fixed, measure_title, with_unit
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x")
 
 
-def write_training_report(out: Path) -> Path:
+def write_monitor_report(out: Path) -> Path:
     """Write ``OUT/report`` of a folder with ``monitor.parquet`` and return the path of its page.
 
     Raises
