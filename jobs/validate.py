@@ -69,12 +69,12 @@ def validate(validation: Validation, studies: Sequence[str], console: Console) -
     """
     from reports.validation import write_validation_report
 
-    make_writable(validation.out, ())
     for name in validation.datasets:
         if name not in TRAINABLE:
             raise InputError(f"--dataset {name!r}: networks are trained on {', '.join(TRAINABLE)}")
         if not {"dynamics", "initialisation"}.isdisjoint(studies):
             open_dataset(name, validation.root, part="train")
+    make_writable(validation.out, ())
     started = monotonic()
     code = 0
     do: dict[str, Callable[[Validation, Console], int]] = {
@@ -197,7 +197,7 @@ def _record(validation: Validation) -> dict[str, Any]:
 
 
 def _note(validation: Validation, name: str, seconds: float) -> None:
-    """Note in ``OUT/validate.json`` that a study is complete, by which settings, and how long its turns took."""
+    """Note in ``OUT/validate.json`` that a study is complete, by which settings, and how long that took, in all calls that ended."""
     record = _record(validation)
     settings = {"datasets": list(validation.datasets), "small": validation.small, "seeds": validation.trainings.seeds}
     before = record["studies"].get(name, {})
