@@ -197,7 +197,7 @@ def _record(validation: Validation) -> dict[str, Any]:
 
 
 def _note(validation: Validation, name: str, seconds: float) -> None:
-    """Note in ``OUT/validate.json`` that a study is complete, by which settings, and the seconds of calls that ended."""
+    """Note in ``OUT/validate.json`` that a study is complete, by which settings, and the seconds it took so far."""
     record = _record(validation)
     settings = {"datasets": list(validation.datasets), "small": validation.small, "seeds": validation.trainings.seeds}
     before = record["studies"].get(name, {})
