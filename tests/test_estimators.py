@@ -5,11 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import pdist
 from sklearn.feature_selection import mutual_info_classif
 
 from pipeline.measures import diffusion_spectral_entropy
 from pipeline.studies.estimators import (
     _counts_within,
+    _for_network,
     ksg_label_information,
     ksg_mutual_information,
     mine_mutual_information,
@@ -38,6 +40,15 @@ def test_mine_meets_the_closed_form_of_gaussians_and_leaves_torchs_state_alone(r
     found = mine_mutual_information(x, y, steps=500)
     assert found == pytest.approx(truth, abs=tolerance)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_what_mine_is_fed_of_many_columns_has_the_distances_of_all_of_them() -> None:
+    Z = np.random.default_rng(0).normal(size=(40, 500))
+    standard = (Z - Z.mean(axis=0)) / Z.std(axis=0)
+    fed = _for_network(Z)
+    assert fed.shape == (40, 39)
+    np.testing.assert_allclose(pdist(fed), pdist(standard) * np.sqrt(39 / 500))
+    np.testing.assert_allclose(_for_network(Z[:, :3]), standard[:, :3])
 
 
 def test_ksg_of_labels_is_scikit_learns_in_one_column() -> None:
