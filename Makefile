@@ -32,7 +32,7 @@ check: $(READY)
 
 # Nothing is pinned here: the environment's own torch, made for its own driver, stays as it is.
 install-into-yours:
-	@$(PYTHON) -c 'import dse_dsmi, jobs' 2>/dev/null || $(PYTHON) -m pip install --disable-pip-version-check --editable '.[test]'
+	@$(PYTHON) -c 'import dse_dsmi, jobs, pytorch_metric_learning, tensorboard' 2>/dev/null || $(PYTHON) -m pip install --disable-pip-version-check --editable '.[test]'
 
 clean:
 	rm -rf .venv

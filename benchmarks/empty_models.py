@@ -65,7 +65,6 @@ def main() -> None:
                 jobs,
                 work=lambda job: (empty_row, (job, out)),
                 fail=lambda job, error: Done(job.slug, job.name, False, str(error), 0.0),
-                out=out,
                 order=longest_first(expectation.seconds),
             )
             started = time.perf_counter()

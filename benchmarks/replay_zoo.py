@@ -69,7 +69,6 @@ def replay(jobs: Sequence[Job], workers: int, bound_s: float) -> tuple[float, fl
             jobs,
             work=lambda job: (slept, (job, expected[job.slug] * scale)),
             fail=lambda job, error: Done(job.slug, job.name, False, str(error), 0.0),
-            out=Path("nowhere"),
             stages=stages,
             order=longest_first(lambda job: expected[job.slug]),
         )

@@ -49,22 +49,27 @@ class LabelledImages(Protocol):
 
 
 @dataclass(frozen=True)
-class Digits:
-    """Scikit-learn's handwritten digits, uint8 [n, 8, 8]."""
+class ImageArray:
+    """Images in memory, uint8 [n, h, w] or [n, h, w, 3]."""
 
     name: str
     names: tuple[str, ...]
     labels: np.ndarray
     pixels: np.ndarray
-    classifier_width: int | None = 10
+    classes: tuple[str, ...] = tuple("0123456789")
 
     @property
     def class_names(self) -> dict[int, str]:
-        """The digits."""
-        return {digit: str(digit) for digit in range(10)}
+        """The classes' names by label."""
+        return dict(enumerate(self.classes))
+
+    @property
+    def classifier_width(self) -> int | None:
+        """One output a class."""
+        return len(self.classes)
 
     def image(self, number: int) -> Image.Image:
-        """The digit as white ink on black, RGB, 8 x 8 pixels."""
+        """The image as RGB."""
         return Image.fromarray(self.pixels[number]).convert("RGB")
 
     def fingerprint(self, number: int) -> str:
@@ -109,8 +114,13 @@ class ImageFiles:
         return replace(self, names=tuple(self.names[i] for i in numbers), labels=self.labels[numbers])
 
 
+TRAINABLE = ("digits", "photos", "cifar10", "mnist", "stl10")
 DATASETS = {
     "digits": "scikit-learn's handwritten digits; no --data-root",
+    "photos": "patches of scikit-learn's two sample photographs, by place; no --data-root",
+    "cifar10": "CIFAR-10 as torchvision keeps it; its test images",
+    "mnist": "MNIST as torchvision keeps it; its test images",
+    "stl10": "STL-10 as torchvision keeps it; its test images",
     "imagenet": "ImageNet validation images: a torchvision root, a folder of synset folders, or Kaggle's flat val/",
     "imagefolder": "a folder with one folder of images a class",
     "csv": "a folder of images with a labels.csv of the columns image,label",
@@ -128,9 +138,10 @@ def open_dataset(
     name
         One of ``DATASETS``, or ``timm:NAME`` for what ``timm.data.create_dataset`` opens.
     root
-        Where the images are; every data set but ``digits`` needs it.
+        Where the images are; ``digits`` and ``photos`` need none.
     part
-        ``validation`` is what embeddings are taken of; only ``digits`` has the others.
+        ``validation`` is what embeddings are taken of; ``train`` and ``test``, disjoint from it and each other, are
+        there for the data sets that networks are trained on here: ``TRAINABLE``.
     allow_train_images
         Accept files of an ``imagenet`` folder whose names say that they are training images.
 
@@ -143,13 +154,30 @@ def open_dataset(
         from data_catalog.digits import digits_split
 
         pixels, labels, numbers = digits_split(part)
-        return Digits(f"digits/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels)
+        return ImageArray(f"digits/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels)
+    if name == "photos":
+        from data_catalog.photos import STRIPS, photo_patches
+
+        pixels, labels, numbers = photo_patches()
+        numbers = split_numbers(labels, part, train=900, test=590)
+        classes = tuple(f"{photo} {strip + 1}" for photo in ("temple", "flower") for strip in range(STRIPS))
+        names = tuple(f"patch-{n:04d}" for n in numbers)
+        return ImageArray(f"photos/{part}", names, labels[numbers], pixels[numbers], classes)
     if name not in DATASETS and not name.startswith("timm:"):
         raise InputError(f"unknown data set {name!r}; there are: {', '.join(DATASETS)}, timm:NAME")
     if root is None:
         raise InputError(f"the data set {name} needs --data-root, the folder that its images are in")
     if not root.is_dir():
         raise InputError(f"--data-root {root} is no folder")
+    if name in ("cifar10", "mnist", "stl10"):
+        from data_catalog.torchvision_sets import torchvision_images
+
+        pixels, labels, classes = torchvision_images(name, root, part == "train")
+        numbers = np.arange(len(labels))
+        if part != "train":  # the set's own test images serve twice: half for top-1, half for embeddings
+            numbers = split_numbers(labels, part, train=0, test=len(labels) // 2)
+        names = tuple(f"{name}-{n:05d}" for n in numbers)
+        return ImageArray(f"{name}/{part}", names, labels[numbers], pixels[numbers], classes)
     if name == "imagenet":
         from data_catalog.imagenet import open_imagenet
 
@@ -167,3 +195,15 @@ def open_dataset(
     from data_catalog.timm_datasets import open_timm_dataset
 
     return open_timm_dataset(name.removeprefix("timm:"), root)
+
+
+def split_numbers(labels: np.ndarray, part: Part, *, train: int, test: int) -> np.ndarray:
+    """Numbers of the images of one of three disjoint, stratified parts, sorted; the rest is validation; int64 [n]."""
+    from sklearn.model_selection import train_test_split
+
+    parts: dict[str, np.ndarray] = {"train": np.arange(0)}
+    rest = np.arange(len(labels))
+    if train:
+        parts["train"], rest = train_test_split(rest, train_size=train, stratify=labels, random_state=0)
+    parts["test"], parts["validation"] = train_test_split(rest, train_size=test, stratify=labels[rest], random_state=0)
+    return np.sort(parts[part])

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-from data_catalog.datasets import Part
+from data_catalog.datasets import Part, split_numbers
 from data_catalog.models import ModelEntry, Preprocessing, TrainingRecipe
 from data_catalog.traits import kind_of
 
@@ -77,12 +77,9 @@ def digits_split(part: Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         Each image's number in scikit-learn's data set.
     """
     from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
 
     pixels, labels = load_digits(return_X_y=True)
-    train, rest = train_test_split(np.arange(len(labels)), train_size=900, stratify=labels, random_state=0)
-    test, validation = train_test_split(rest, train_size=450, stratify=labels[rest], random_state=0)
-    numbers = np.sort({"train": train, "test": test, "validation": validation}[part])
+    numbers = split_numbers(labels, part, train=900, test=450)
     # 0 to 16 shades of ink become 0 to 255.
     images = np.rint(pixels[numbers].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     return images, labels[numbers].astype(np.int64), numbers

@@ -383,6 +383,62 @@ def report_command(out: Path, compare: Path | None, class_subsets: int | None) -
     return report(out, compare, class_subsets or 0, _console())
 
 
+@cli.command("validate")
+@click.option("--out", type=PATH, help="Where all of it goes.  [default: runs/validate]")
+@click.option(
+    "--study",
+    "studies",
+    multiple=True,
+    type=click.Choice(["simulated", "dynamics", "initialisation"]),
+    help="Only this study; may be repeated.  [default: all]",
+)
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    help="Train on digits, photos, cifar10, mnist or stl10; more than one to compare.  [default: digits, photos]",
+)
+@click.option("--data-root", type=PATH, help="The folder of a torchvision data set.")
+@click.option("--download", is_flag=True, help="Fetch the data sets into --data-root first.")
+@click.option("--seeds", type=click.IntRange(2, 100), help="Trainings of each kind.  [default: 5]")
+@click.option("--small", is_flag=True, help="A minute's worth, to try the command; it answers nothing.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one a core]")
+@cache_option
+def validate_command(
+    out: Path | None,
+    studies: tuple[str, ...],
+    datasets: tuple[str, ...],
+    data_root: Path | None,
+    download: bool,
+    seeds: int | None,
+    small: bool,
+    workers: int | None,
+    cache: Path | None,
+) -> int:
+    """Check the paper's other claims: simulated data, training dynamics, initialisation.
+
+    Each claim is answered "holds", "does not hold here" or "cannot tell". What is finished is never computed again.
+
+    \b
+    Examples:
+      dsmi-zoo validate                                    all three studies, about 10 minutes on two cores
+      dsmi-zoo validate --study simulated                  estimators on data whose truth is known
+      dsmi-zoo validate --study dynamics --dataset cifar10 --dataset mnist --data-root data --download --out runs/cifar
+    """
+    from jobs.validate import STUDIES, Validation, fetch, validate
+    from pipeline.config import ComputeSettings, default_cache
+
+    compute = ComputeSettings(workers=workers, cache=(cache or default_cache()).absolute())
+    root = data_root.expanduser().absolute() if data_root else None
+    given = {"datasets": datasets} if datasets else {}
+    validation = Validation(
+        (out or Path("runs/validate")).absolute(), compute, root=root, small=small, seeds=seeds, **given
+    )
+    if download:
+        fetch(validation, _console())
+    return validate(validation, studies or STUDIES, _console())
+
+
 @cli.command("measure")
 @click.argument("embeddings", type=PATH, metavar="EMBEDDINGS.npy")
 @click.argument("labels", type=PATH, required=False, metavar="[LABELS.npy]")

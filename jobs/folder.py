@@ -149,16 +149,16 @@ def touch_record(out: Path) -> None:
     write_run(out, read_run(out) | {"updated_at": datetime.now(UTC).isoformat(timespec="seconds")})
 
 
-def make_writable(out: Path) -> None:
+def make_writable(out: Path, folders: Sequence[str] = ("results", "embeddings")) -> None:
     """Create OUT and its folders, and try to write there."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file, not a folder; choose another --out")
     try:
-        for folder in ("results", "embeddings"):
+        for folder in folders:
             (out / folder).mkdir(parents=True, exist_ok=True)
             sweep_temporary(out / folder)
-        write_atomically(out / "results" / ".writable", lambda file: file.write(b""))
-        (out / "results" / ".writable").unlink()
+        write_atomically(out / ".writable", lambda file: file.write(b""))
+        (out / ".writable").unlink()
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
 

@@ -24,7 +24,7 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun if count == 1 else plural}"
 
 
-def follow(finished: Iterable[Done], total: int, console: Console) -> tuple[int, list[Done]]:
+def follow(finished: Iterable[Done], total: int, console: Console, noun: str = "model") -> tuple[int, list[Done]]:
     """Show entries as they finish.
 
     Returns
@@ -37,7 +37,7 @@ def follow(finished: Iterable[Done], total: int, console: Console) -> tuple[int,
 
     def rate() -> str:
         seconds = (monotonic() - started) / (good + len(failed))
-        pace = f"{seconds:.1f} s a model" if seconds > 1 else f"{1 / seconds:.1f} models a second"
+        pace = f"{seconds:.1f} s a {noun}" if seconds > 1 else f"{1 / seconds:.1f} {noun}s a second"
         left = total - good - len(failed)
         return f"{len(failed)} failed, {pace}" + (f", about {duration(left * seconds)} left" if left else "")
 

@@ -5,12 +5,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from data_catalog.errors import InputError
 from jobs.progress import plain
+from pipeline.monitor_file import monitor_path
 from reports.page import write_report
 
 
 def report(out: Path, compared_with: Path | None, class_subsets: int, console: Console) -> int:
-    """Rebuild a run's report and say where it is."""
+    """Rebuild the report of a run, or of a monitored training, and say where it is."""
+    if monitor_path(out).exists() and not (out / "run.json").exists():
+        if compared_with is not None or class_subsets:
+            raise InputError(f"{out} is a monitored training; --compare and --class-subsets are for runs of a zoo")
+        from reports.monitored import write_monitor_report
+
+        plain(console, f"Report: {write_monitor_report(out.absolute())}")
+        return 0
     columns = (TextColumn("Embeddings"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         shown = bar.add_task("", total=None, visible=class_subsets > 0)

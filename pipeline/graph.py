@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
@@ -33,7 +32,20 @@ from pipeline.waves import evict
 ATTEMPTS = 3
 LOOK_EVERY_S = 1.0
 
-AnyJob = TypeVar("AnyJob", Job, RemeasureJob)
+
+class Named(Protocol):
+    """A piece of work that ends in files of its own; ``order`` sorts the longest ones first."""
+
+    @property
+    def name(self) -> str:
+        """For people; no two have the same."""
+
+    @property
+    def order(self) -> Any:
+        """What to sort by."""
+
+
+AnyJob = TypeVar("AnyJob", bound=Named)
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
@@ -125,11 +137,10 @@ def run_entries(
         jobs,
         work=lambda job: (compute_row, (job, config, subset.digest, width)),
         fail=lambda job, error: failed_row(job, config, subset.digest, error),
-        out=config.folder,
+        rows=_Rows(config),
         stages=stages,
         order=longest_first(expectation.seconds) if until == math.inf else None,
         until=until,
-        timeout=config.compute.model_timeout,
         confirm=confirm,
     )
     for done in dispatch.run():
@@ -159,11 +170,40 @@ def remeasure_entries(
         jobs,
         work=lambda job: (remeasure_row, (job, config)),
         fail=lambda job, error: failed_row(job, config, "", error),
-        out=config.folder,
+        rows=_Rows(config),
         order=lambda job: job.order,
-        timeout=config.compute.model_timeout,
         confirm=confirm,
     ).run()
+
+
+def compute_each(workers: Workers, jobs: Sequence[AnyJob], compute: Callable[[AnyJob], Done]) -> Iterator[Done]:
+    """Run ``compute`` on each job; what one of them raises ends it all, and files that are finished stay."""
+
+    def fail(job: AnyJob, error: Exception) -> Done:
+        raise WorkersLost(f"{job.name}: {error}") if isinstance(error, KilledWorker) else error
+
+    yield from _Dispatch(
+        workers, jobs, work=lambda job: (compute, (job,)), fail=fail, order=lambda job: job.order
+    ).run()
+
+
+class _Rows:
+    """What a worker that died may have left behind."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._out, self._timeout = config.folder, config.compute.model_timeout
+
+    def mark(self, job: Any) -> object:
+        """Changes when the entry's row is written."""
+        return row_mark(self._out, job.slug)
+
+    def outcome(self, job: Any, since: object, seconds: float) -> Done | Exception | None:
+        """Its row, if that was written after all; why it failed, if it was ended for taking ``seconds``."""
+        written = row_written(self._out, job, since)
+        if written is None and self._timeout is not None and seconds >= self._timeout:
+            where = timeout_log(self._out, job.slug)
+            return TimeoutError(f"took longer than --model-timeout {self._timeout:g} s; see {where}")
+        return written
 
 
 @dataclass(frozen=True)
@@ -201,19 +241,18 @@ class _Dispatch(Generic[AnyJob]):
         *,
         work: Callable[[AnyJob], Task],
         fail: Callable[[AnyJob, Exception], Done],
-        out: Path,
+        rows: _Rows | None = None,
         stages: Callable[[AnyJob], Sequence[_Stage]] = lambda job: (),
         order: Callable[[AnyJob], Any] | None = None,
         until: float = math.inf,
-        timeout: float | None = None,
         confirm: Callable[[], None] = lambda: None,
     ) -> None:
-        self._workers, self._out, self._confirm = workers, out, confirm
+        self._workers, self._rows, self._confirm = workers, rows, confirm
         self._work: Callable[[AnyJob], Task] = work
         self._fail: Callable[[AnyJob, Exception], Done] = fail
         self._stages: Callable[[AnyJob], Sequence[_Stage]] = stages
         self._order: Callable[[AnyJob], Any] | None = order
-        self._until, self._timeout = until, timeout
+        self._until = until
         ranked = ((order(job) if order else 0, number, job) for number, job in enumerate(jobs))
         self._queue: list[tuple[Any, int, AnyJob]] = list(ranked)
         heapq.heapify(self._queue)
@@ -256,7 +295,7 @@ class _Dispatch(Generic[AnyJob]):
     def _start(self, unit: _Unit[AnyJob]) -> None:
         function, arguments = unit.task
         unit.begun = monotonic()
-        unit.mark = row_mark(self._out, unit.job.slug) if unit.job is not None else None
+        unit.mark = self._rows.mark(unit.job) if self._rows and unit.job is not None else None
         result = self._workers.submit(function, *arguments)
         self._running[unit] = result
         result.add_done_callback(partial(_put, self._ended, unit))
@@ -327,17 +366,13 @@ class _Dispatch(Generic[AnyJob]):
             if isinstance(error, DiskFull):
                 raise error
             return self._fail(job, error)
-        written = row_written(self._out, job, since=unit.mark)
-        if written is not None:
-            return written
-        took = monotonic() - unit.begun
-        if self._timeout is not None and took >= self._timeout:
-            where = timeout_log(self._out, job.slug)
-            return self._fail(job, TimeoutError(f"took longer than --model-timeout {self._timeout:g} s; see {where}"))
-        self._deaths[job.slug] += died
+        left = self._rows.outcome(job, unit.mark, monotonic() - unit.begun) if self._rows else None
+        if left is not None:
+            return self._fail(job, left) if isinstance(left, Exception) else left
+        self._deaths[job.name] += died
         if unit.alone:
-            return self._fail(job, _killed(self._deaths[job.slug]))
-        (self._suspects if self._deaths[job.slug] < ATTEMPTS - 1 else self._alone).append(job)
+            return self._fail(job, _killed(self._deaths[job.name]))
+        (self._suspects if self._deaths[job.name] < ATTEMPTS - 1 else self._alone).append(job)
         return None
 
     def _sort_anew(self) -> None:

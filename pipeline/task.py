@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from data_catalog.datasets import Part, open_dataset
+from data_catalog.datasets import Part
 from data_catalog.errors import DiskFull
 from data_catalog.models import ModelEntry
-from data_catalog.subset import Subset, select_subset
+from data_catalog.subset import Subset
 from pipeline.config import MeasureSettings, RunConfig
 from pipeline.measures import cluster_inputs, measure_all
 from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES, load_measure
@@ -40,7 +40,7 @@ from pipeline.store import (
     write_row,
     write_subset,
 )
-from pipeline.views import input_vector, make_view, open_view, view_path, view_vectors
+from pipeline.views import input_vector, make_view, open_view, part_view, view_vectors
 from pipeline.weights import fetch_weights, remote_weights
 
 
@@ -137,10 +137,7 @@ def _training_part(job: Job, config: RunConfig, part: Part) -> tuple[np.ndarray,
     assert entry.recipe is not None
     assert entry.img_size is not None
     assert entry.preprocessing is not None
-    subset = select_subset(open_dataset(entry.recipe.dataset, part=part))
-    path = view_path(config.compute.cache, subset.digest, entry.img_size, entry.preprocessing)
-    make_view(path, subset, entry.img_size, entry.preprocessing)
-    return open_view(path), subset.labels
+    return part_view(config.compute.cache, entry.recipe.dataset, None, part, entry.img_size, entry.preprocessing)
 
 
 def compute_row(job: Job, config: RunConfig, subset_digest: str, classifier_width: int | None) -> Done:

@@ -1,6 +1,6 @@
 """Train one small model by its recipe; the weights are kept, so it is trained once on one machine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def train_weights(
         return path
     assert entry.recipe is not None
     assert entry.preprocessing is not None
-    with _reproducible(entry.recipe.seed):
+    with reproducible(entry.recipe.seed):
         model = timm.create_model(entry.architecture, pretrained=False, **entry.model_kwargs)
         _fit(model, entry, entry.recipe, *train)
         tested = embed(model.eval(), test[0], entry.preprocessing, torch.device("cpu"))
@@ -57,7 +57,7 @@ def stored_top1(path: Path) -> float:
 
 
 @contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
+def reproducible(seed: int) -> Iterator[None]:
     """One thread on the CPU and a seed of its own: the same weights on every run of one machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -72,21 +72,45 @@ def _reproducible(seed: int) -> Iterator[None]:
 def _fit(
     model: torch.nn.Module, entry: ModelEntry, recipe: TrainingRecipe, view: np.ndarray, labels: np.ndarray
 ) -> None:
-    chosen = _stratified(labels, recipe.train_images, recipe.seed)
+    chosen = stratified(labels, recipe.train_images, recipe.seed)
     assert entry.preprocessing is not None
     inputs = normalised(torch.from_numpy(np.array(view[chosen])), entry.preprocessing)
     targets = torch.from_numpy(labels[chosen])
+    descend(model, recipe, len(targets), lambda batch: cross_entropy(model(inputs[batch]), targets[batch]))
+
+
+def descend(
+    model: torch.nn.Module,
+    recipe: TrainingRecipe,
+    images: int,
+    loss_of: Callable[[torch.Tensor], torch.Tensor],
+    after_epoch: Callable[[int], object] = lambda epoch: None,
+) -> None:
+    """Train by AdamW on random batches.
+
+    Parameters
+    ----------
+    model
+        What is trained.
+    images
+        How many there are.
+    loss_of
+        The loss, a scalar, of the images of these numbers, int64 [batch].
+    after_epoch
+        Called with the number of epochs that are done.
+    """
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    model.train()
-    for _ in range(recipe.epochs):
-        for batch in torch.randperm(len(targets)).split(recipe.batch_size):
+    for epoch in range(recipe.epochs):
+        model.train()
+        for batch in torch.randperm(images).split(recipe.batch_size):
             optimiser.zero_grad(set_to_none=True)
-            loss: torch.Tensor = cross_entropy(model(inputs[batch]), targets[batch])
-            loss.backward()
+            loss_of(batch).backward()
             optimiser.step()
+        after_epoch(epoch + 1)
 
 
-def _stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Numbers of ``count`` of the images, as evenly from their classes as they are, sorted; int64 [count]."""
     from sklearn.model_selection import train_test_split
 
     if count >= len(labels):

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from PIL import Image
 
+from data_catalog.datasets import Part, open_dataset
 from data_catalog.models import Preprocessing
-from data_catalog.subset import Subset
+from data_catalog.subset import Subset, select_subset
 from pipeline.config import content_hash
 from pipeline.exclusive import exclusive
 from pipeline.store import NO_SPACE, disk_full
@@ -97,6 +98,15 @@ def _reserve(temporary: Path, path: Path) -> None:
 def open_view(path: Path) -> np.ndarray:
     """A view, memory-mapped: uint8 [n, h, w, 3]."""
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def part_view(
+    cache: Path, dataset: str, root: Path | None, part: Part, img_size: int, preprocessing: Preprocessing
+) -> tuple[np.ndarray, np.ndarray]:
+    """The view of one part of a data set, uint8 [n, h, w, 3], made unless it is there, and its labels, int64 [n]."""
+    subset = select_subset(open_dataset(dataset, root, part))
+    path = make_view(view_path(cache, subset.digest, img_size, preprocessing), subset, img_size, preprocessing)
+    return open_view(path), subset.labels
 
 
 def drop_oldest_views(cache: Path, limit_gb: float, keep: set[Path]) -> list[Path]:

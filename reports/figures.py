@@ -81,13 +81,13 @@ def scatter(
         # Before the points: long legends take room from the axes, not from the data.
         handles = _points(axes, rows[known], x[known], y[known])
         line = _line(axes, x[known], regression)
-        axes.set_xlabel(_clean(with_unit(measure_title(measure), measure_unit(measure)), 70))
-        axes.set_ylabel(_clean(with_unit(target_title(target), "%"), 50))
-        _head(axes, _clean(title, 62), _caption(correlation))
+        axes.set_xlabel(one_line(with_unit(measure_title(measure), measure_unit(measure)), 70))
+        axes.set_ylabel(one_line(with_unit(target_title(target), "%"), 50))
+        _head(axes, one_line(title, 62), _caption(correlation))
         if not known.any():
             _nothing(axes, "no model has both values")
-        _legend(figure, [*handles, *line])
-        return _render(figure, f"Scatter plot of {title}; {_caption(correlation)}.")
+        legend(figure, [*handles, *line])
+        return render(figure, f"Scatter plot of {title}; {_caption(correlation)}.")
 
 
 def ranking(ranked: Ranking) -> Rendered:
@@ -110,12 +110,12 @@ def ranking(ranked: Ranking) -> Rendered:
         axes.plot([m.cost or 0.0 for m in front], [m.accuracy for m in front], color=INK, linewidth=1)
         for m in front[:12]:
             axes.annotate(
-                _clean(m.model, 28), (m.cost or 1, m.accuracy), (4, 4), textcoords="offset points", fontsize=7
+                one_line(m.model, 28), (m.cost or 1, m.accuracy), (4, 4), textcoords="offset points", fontsize=7
             )
-        axes.set_xlabel(_clean(with_unit(name[:1].upper() + name[1:], unit), 70))
+        axes.set_xlabel(one_line(with_unit(name[:1].upper() + name[1:], unit), 70))
         axes.set_ylabel("Probe accuracy (%)")
         _head(axes, f"Probe accuracy and {name}", f"{len(known)} models")
-        _legend(
+        legend(
             figure,
             [
                 Line2D([], [], linestyle="", color=COLOURS[1], marker="s", label="tied for first"),
@@ -124,7 +124,7 @@ def ranking(ranked: Ranking) -> Rendered:
             ],
         )
         words = ", ".join(m.model for m in front)
-        return _render(figure, f"Probe accuracy against {name} of {len(known)} models; on the Pareto front: {words}.")
+        return render(figure, f"Probe accuracy against {name} of {len(known)} models; on the Pareto front: {words}.")
 
 
 def forest(correlations: Mapping[str, Mapping[str, Correlation]], target: str, order: Sequence[str]) -> Rendered:
@@ -142,15 +142,15 @@ def forest(correlations: Mapping[str, Mapping[str, Correlation]], target: str, o
                 axes.text(0.03, i, f"not computed: {rho.reason}", va="center", fontsize=8.5, color=QUIET)
             else:
                 axes.plot([rho.value], [i], "o", color=colour, markersize=5.5)
-        axes.set_yticks(range(len(shown)), [_clean(measure_title(m), 30) for m, _ in shown], color=INK)
+        axes.set_yticks(range(len(shown)), [one_line(measure_title(m), 30) for m, _ in shown], color=INK)
         axes.set_xlim(-1.05, 1.05)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.spines["left"].set_visible(False)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("Spearman's rho")
-        _head(axes, _clean(f"Every score and {target_title(target)}", 62), "")
-        _legend(
+        _head(axes, one_line(f"Every score and {target_title(target)}", 62), "")
+        legend(
             figure,
             [
                 Line2D([], [], color=COLOURS[0], linewidth=1.8, label="95% interval over families"),
@@ -159,7 +159,7 @@ def forest(correlations: Mapping[str, Mapping[str, Correlation]], target: str, o
             ],
         )
         words = "; ".join(f"{measure_title(m)} {fixed(rho.value)}" for m, rho in shown)
-        return _render(figure, f"Correlations with {target_title(target)}. Spearman: {words}.")
+        return render(figure, f"Correlations with {target_title(target)}. Spearman: {words}.")
 
 
 def residuals(found: Sequence[Influence], score: str, target: str) -> Rendered:
@@ -172,14 +172,14 @@ def residuals(found: Sequence[Influence], score: str, target: str) -> Rendered:
                   color=COLOURS[0], markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
         for f in found[:SHOWN]:
             axes.annotate(
-                _clean(f.model, 28), (f.fitted, f.residual), (4, 4), textcoords="offset points", fontsize=7, color=INK
+                one_line(f.model, 28), (f.fitted, f.residual), (4, 4), textcoords="offset points", fontsize=7, color=INK
             )
-        axes.set_xlabel(_clean(f"Fitted {target_title(target)} (%)", 70))
+        axes.set_xlabel(one_line(f"Fitted {target_title(target)} (%)", 70))
         axes.set_ylabel("Residual (percent points)")
-        _head(axes, _clean(f"Residuals of {target_title(target)} on {measure_title(score)}", 62), "")
+        _head(axes, one_line(f"Residuals of {target_title(target)} on {measure_title(score)}", 62), "")
         if not found:
             _nothing(axes, "no regression")
-        return _render(figure, f"Residuals against fitted values of {len(found)} models.")
+        return render(figure, f"Residuals against fitted values of {len(found)} models.")
 
 
 def compared(a: np.ndarray, b: np.ndarray, measure: str, names: tuple[str, str]) -> Rendered:
@@ -192,10 +192,10 @@ def compared(a: np.ndarray, b: np.ndarray, measure: str, names: tuple[str, str])
         if len(a):
             low, high = min(a.min(), b.min()), max(a.max(), b.max())
             axes.plot([low, high], [low, high], color=QUIET, linewidth=1)
-        axes.set_xlabel(_clean(f"{measure_title(measure)} in {names[0]}", 70))
-        axes.set_ylabel(_clean(f"in {names[1]}", 60))
-        _head(axes, _clean(f"{measure_title(measure)} in both runs", 62), f"{len(a)} models")
-        return _render(figure, f"{measure_title(measure)} of {len(a)} models in two runs.")
+        axes.set_xlabel(one_line(f"{measure_title(measure)} in {names[0]}", 70))
+        axes.set_ylabel(one_line(f"in {names[1]}", 60))
+        _head(axes, one_line(f"{measure_title(measure)} in both runs", 62), f"{len(a)} models")
+        return render(figure, f"{measure_title(measure)} of {len(a)} models in two runs.")
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
@@ -221,7 +221,7 @@ def _points(axes: Axes, rows: pd.DataFrame, x: np.ndarray, y: np.ndarray) -> lis
                 markeredgewidth=1.2 if hollow else 0.5,
             )  # fmt: skip
         if group:
-            handles.append(_handle(_clean(group, 36), color=colour, marker=marker))
+            handles.append(_handle(one_line(group, 36), color=colour, marker=marker))
     if flags.any():
         handles.append(_handle("saturated", color=INK, marker="o", markerfacecolor="none"))
     return handles
@@ -254,7 +254,7 @@ def _caption(correlation: Correlation) -> str:
 
 def _head(axes: Axes, title: str, caption: str) -> None:
     axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", pad=24 if caption else 8)
-    axes.text(0, 1.025, _clean(caption, 90), transform=axes.transAxes, fontsize=9.5, color=QUIET, va="bottom")
+    axes.text(0, 1.025, one_line(caption, 90), transform=axes.transAxes, fontsize=9.5, color=QUIET, va="bottom")
 
 
 def _nothing(axes: Axes, text: str) -> None:
@@ -262,7 +262,7 @@ def _nothing(axes: Axes, text: str) -> None:
     axes.set(xticks=[], yticks=[])
 
 
-def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     """Below the axes, in as many columns as the widest label leaves room for."""
     if handles:
         widest = max(len(str(h.get_label())) for h in handles)
@@ -273,7 +273,7 @@ def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
         )  # fmt: skip
 
 
-def _clean(text: str, longest: int) -> str:
+def one_line(text: str, longest: int) -> str:
     """One printable line; a leading underscore would hide a label from the legend."""
     line = " ".join(re.sub(r"[^\S ]", " ", text).split())
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
@@ -281,7 +281,8 @@ def _clean(text: str, longest: int) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def _render(figure: Figure, description: str) -> Rendered:
+def render(figure: Figure, description: str) -> Rendered:
+    """The figure as PNG and SVG, the same bytes for the same drawing."""
     png, svg = BytesIO(), BytesIO()
     with warnings.catch_warnings():
         # A character that the font lacks shows as a box.

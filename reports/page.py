@@ -21,6 +21,7 @@ from reports import ranking as ranks
 from reports.class_subsets import class_subset_correlations
 from reports.comparison import Comparison, compare
 from reports.correlation import Correlation
+from reports.curves import over_epochs
 from reports.explorer import explorer
 from reports.provenance import mixture_warnings, provenance
 from reports.sample import groups_of, names, one_row_per_weights, succeeded, targets_of, values
@@ -29,7 +30,7 @@ from reports.statistics import Summary, summarise
 # A vector drawing of many points is larger than its picture.
 LARGEST_SVG = 160_000
 SCATTERS = 4
-RANKING_FIGURE, RESIDUAL_FIGURE, COMPARED_FIGURE = "ranking", "residuals", "compared"
+RANKING_FIGURE, RESIDUAL_FIGURE, COMPARED_FIGURE, EPOCH_FIGURE = "ranking", "residuals", "compared", "epochs"
 _TEMPLATES: dict[str, Any] = {
     "loader": PackageLoader("reports"),
     "undefined": StrictUndefined,
@@ -130,6 +131,9 @@ def draw(rows: pd.DataFrame, summary: Summary, ranking: ranks.Ranking) -> dict[s
         drawn[RESIDUAL_FIGURE] = figures.residuals(summary.influences, measure, target)
     if ranking.cost:
         drawn[RANKING_FIGURE] = figures.ranking(ranking)
+    epochs = over_epochs(rows)
+    if epochs is not None:
+        drawn[EPOCH_FIGURE] = epochs
     return drawn
 
 
@@ -179,10 +183,13 @@ def page_context(
         "compared_figure": shown.get(COMPARED_FIGURE),
         "explorer": explorer(rows, list(summary.correlations), targets, summary.primary) if summary.primary else None,
         "residual_figure": shown.get(RESIDUAL_FIGURE),
+        "epoch_figure": shown.get(EPOCH_FIGURE),
         "lead_figure": shown.get(primary or ""),
         "forest": shown.get(forest or ""),
         "scatters": [
-            f for n, f in shown.items() if n not in (primary, forest, RANKING_FIGURE, RESIDUAL_FIGURE, COMPARED_FIGURE)
+            f
+            for n, f in shown.items()
+            if n not in (primary, forest, RANKING_FIGURE, RESIDUAL_FIGURE, COMPARED_FIGURE, EPOCH_FIGURE)
         ],
         "tables": [_target_tables(summary, target) for target in targets],
         "model_table": _model_table(ok, summary, targets),

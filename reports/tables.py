@@ -336,4 +336,6 @@ def _table(
     last = len(heads) - 1
     if last in text_columns and not any(row[last]["value"] for row in rows):  # nothing to explain
         heads, rows = heads[:-1], [row[:-1] for row in rows]
-    return {"title": title, "heads": list(heads), "rows": rows, "note": note, "text": list(text_columns)}
+    return {
+        "title": title, "heads": list(heads), "rows": rows, "note": note, "text": list(text_columns), "wordy": False,
+    }  # fmt: skip

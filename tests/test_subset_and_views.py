@@ -15,23 +15,23 @@ from timm.data import create_transform
 from torchvision import transforms
 
 from data_catalog import InputError
-from data_catalog.datasets import Digits, open_dataset
+from data_catalog.datasets import ImageArray, open_dataset
 from data_catalog.models import Preprocessing
 from data_catalog.subset import Subset, select_subset
 from pipeline.views import drop_oldest_views, input_vector, make_view, open_view, view_path, view_vectors
 
 
-def photographs(count: int = 3) -> Digits:
+def photographs(count: int = 3) -> ImageArray:
     """Images with structure at every scale, of odd proportions."""
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (7, 5), dtype=np.uint8))
     pixels = np.stack(
         [np.asarray(noise.rotate(90 * k).resize((61, 97), Image.Resampling.BICUBIC)) for k in range(count)]
     )
-    return Digits("photographs/all", tuple(f"p{k}" for k in range(count)), np.arange(count) % 2, pixels)
+    return ImageArray("photographs/all", tuple(f"p{k}" for k in range(count)), np.arange(count) % 2, pixels)
 
 
-def subset_of(images: Digits, numbers: list[int], repeats: int = 1, seed: int = 0) -> Subset:
+def subset_of(images: ImageArray, numbers: list[int], repeats: int = 1, seed: int = 0) -> Subset:
     return Subset(images.take(np.array(numbers)), repeats, seed, "digest")
 
 
@@ -45,8 +45,8 @@ def test_the_three_parts_of_the_digits_are_disjoint_and_stratified() -> None:
 
 
 def test_an_unknown_data_set_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match="unknown data set 'mnist'; there are: digits, imagenet"):
-        open_dataset("mnist")
+    with pytest.raises(InputError, match="unknown data set 'svhn'; there are: digits, photos"):
+        open_dataset("svhn")
 
 
 def test_the_whole_part_is_the_default_subset_sorted_by_label() -> None:
@@ -76,7 +76,9 @@ def test_the_order_in_which_a_data_set_lists_its_images_does_not_matter(random: 
     images = open_dataset("digits")
     order = list(range(len(images.names)))
     random.shuffle(order)  # type: ignore[attr-defined]
-    shuffled = Digits(images.name, tuple(images.names[i] for i in order), images.labels[order], images.pixels[order])  # type: ignore[attr-defined]
+    shuffled = ImageArray(
+        images.name, tuple(images.names[i] for i in order), images.labels[order], images.pixels[order]
+    )  # type: ignore[attr-defined]
     here, there = (select_subset(those, images_per_class=5) for those in (images, shuffled))
     assert here.images.names == there.images.names
     assert here.digest == there.digest
@@ -84,7 +86,7 @@ def test_the_order_in_which_a_data_set_lists_its_images_does_not_matter(random: 
 
 def test_one_changed_pixel_changes_the_digest() -> None:
     images = photographs(4)
-    changed = Digits(images.name, images.names, images.labels, images.pixels.copy())
+    changed = ImageArray(images.name, images.names, images.labels, images.pixels.copy())
     changed.pixels[0, 0, 0] ^= 1
     assert select_subset(images).digest != select_subset(changed).digest
 
@@ -97,7 +99,7 @@ def test_more_images_than_the_poorest_class_has_are_refused() -> None:
 def test_a_single_class_is_refused() -> None:
     images = photographs(4)
     with pytest.raises(InputError, match="at least two"):
-        select_subset(Digits(images.name, images.names, images.labels * 0, images.pixels))
+        select_subset(ImageArray(images.name, images.names, images.labels * 0, images.pixels))
 
 
 @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])

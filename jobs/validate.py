@@ -1,0 +1,230 @@
+"""The paper's other claims, checked: simulated data, training dynamics, initialisation."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from data_catalog.datasets import TRAINABLE, open_dataset
+from data_catalog.errors import InputError
+from jobs.clusters import open_cluster
+from jobs.folder import make_writable
+from jobs.progress import counted, duration, follow, plain
+from jobs.run import run
+from pipeline.config import ComputeSettings, RunConfig, SubsetSettings
+from pipeline.provenance import git_commit, library_versions
+from pipeline.store import read_results, write_atomically
+from pipeline.studies.simulation import Simulation, compute_cell, read_cells
+from pipeline.studies.trainings import TrainingJob, TrainingStudy, compute_training
+from pipeline.studies.trajectory import Trajectory, write_catalog
+from pipeline.task import Done
+
+STUDIES = ("simulated", "dynamics", "initialisation")
+SMALL_SIMULATION = Simulation(points=100, dimensions=(20, 200), noises=(0.1, 0.5), seeds=2, mine_steps=20)
+SMALL_TRAININGS = TrainingStudy(
+    seeds=2,
+    train_images=100,
+    checkpoints=(0, 1, 2),
+    standard_deviations=(0.01, 0.1),
+    initial_seeds=2,
+    initial_checkpoints=(0, 1, 2),
+)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What is to be checked, and where."""
+
+    out: Path
+    compute: ComputeSettings
+    datasets: tuple[str, ...] = ("digits", "photos")
+    root: Path | None = None
+    small: bool = False
+    seeds: int | None = None
+
+    @property
+    def simulation(self) -> Simulation:
+        """The size of the study on simulated data."""
+        return SMALL_SIMULATION if self.small else Simulation()
+
+    @property
+    def trainings(self) -> TrainingStudy:
+        """The size of the studies of trainings."""
+        study = SMALL_TRAININGS if self.small else TrainingStudy()
+        return study if self.seeds is None else TrainingStudy(**(asdict(study) | {"seeds": self.seeds}))
+
+
+def validate(validation: Validation, studies: Sequence[str], console: Console) -> int:
+    """Do what is missing of the studies and write the report of all that OUT holds.
+
+    Returns
+    -------
+    int
+        The exit code: 0 whatever the answers are, 1 when a checkpoint could not be measured.
+    """
+    from reports.validation import write_validation_report
+
+    for name in validation.datasets:
+        if name not in TRAINABLE:
+            raise InputError(f"--dataset {name!r}: networks are trained on {', '.join(TRAINABLE)}")
+        if not {"dynamics", "initialisation"}.isdisjoint(studies):
+            open_dataset(name, validation.root, part="train")
+    make_writable(validation.out, ())
+    started = monotonic()
+    code = 0
+    do: dict[str, Callable[[Validation, Console], int]] = {
+        "simulated": _simulated, "dynamics": _dynamics, "initialisation": _initialisation,
+    }  # fmt: skip
+    for name in STUDIES:
+        if name not in studies:
+            continue
+        plain(console, f"Study {STUDIES.index(name) + 1} of {len(STUDIES)}: {name}")
+        began = monotonic()
+        code = max(code, do[name](validation, console))
+        _note(validation, name, monotonic() - began)
+    record = _record(validation)
+    with console.status("Writing the report"):
+        page, claims = write_validation_report(validation.out, record["studies"], _results(validation, record), record)
+    for claim in claims:
+        plain(console, f"  {claim.answer:<18} {claim.claim}")
+    plain(console, f"{counted(len(claims), 'claim')}, in {duration(monotonic() - started)}")
+    plain(console, f"Report: {page}")
+    return code
+
+
+def fetch(validation: Validation, console: Console) -> None:
+    """Download the torchvision data sets that are to be trained on."""
+    from data_catalog.torchvision_sets import NAMES, download
+
+    if validation.root is None:
+        raise InputError("--download needs --data-root, the folder to download to")
+    for name in validation.datasets:
+        if name in NAMES:
+            plain(console, f"Downloading {name} to {validation.root}")
+            download(name, validation.root)
+
+
+def _simulated(validation: Validation, console: Console) -> int:
+    cells = validation.simulation.cells(validation.out / "simulated")
+    _each(validation, [cell for cell in cells if not cell.path.exists()], len(cells), "data set", compute_cell, console)
+    return 0
+
+
+def _dynamics(validation: Validation, console: Console) -> int:
+    recipes = {name: _dynamics_of(validation, name) for name in validation.datasets}
+    _train(validation, [recipe for those in recipes.values() for recipe in those], console)
+    return max(_measured(validation, name, f"dynamics-{name}", those, console) for name, those in recipes.items())
+
+
+def _dynamics_of(validation: Validation, dataset: str) -> list[Trajectory]:
+    """All regimes on the first data set; of the others the supervised one, which tells whether courses differ."""
+    study = validation.trainings
+    first = dataset == validation.datasets[0]
+    return study.dynamics(dataset) if first else study.dynamics(dataset, ("supervised",))
+
+
+def _initialisation(validation: Validation, console: Console) -> int:
+    from reports.trainings import extremes
+
+    dataset, study = validation.datasets[0], validation.trainings
+    states = study.initial_states(dataset)
+    _train(validation, states, console)
+    code = _measured(validation, dataset, "initialisation", states, console)
+    rows = _rows(validation.out / "initialisation", states)
+    trained = study.from_initial_states(dataset, extremes(rows))
+    _train(validation, trained, console)
+    return max(code, _measured(validation, dataset, "initialisation", [*states, *trained], console))
+
+
+def _train(validation: Validation, recipes: Sequence[Trajectory], console: Console) -> None:
+    cache = validation.compute.cache
+    jobs = [TrainingJob(recipe, cache, validation.root) for recipe in recipes if not recipe.is_done(cache)]
+    _each(validation, jobs, len(recipes), "training", compute_training, console)
+
+
+def _measured(validation: Validation, dataset: str, name: str, recipes: Sequence[Trajectory], console: Console) -> int:
+    """Measure all checkpoints of finished trainings by an ordinary run in ``OUT/<name>``."""
+    out = validation.out / name
+    write_catalog(out / "checkpoints.csv", _without_repeats(recipes), validation.compute.cache)
+    subset = SubsetSettings(dataset=dataset, data_root=validation.root, images_per_class=_images_per_class(dataset))
+    catalog = str(out / "checkpoints.csv")
+    return run(RunConfig(catalog=catalog, out=out, subset=subset, compute=validation.compute), console)
+
+
+def _without_repeats(recipes: Sequence[Trajectory]) -> list[Trajectory]:
+    """One recipe a name: a training also holds the state before it."""
+    return list({recipe.name: recipe for recipe in recipes}.values())
+
+
+def _images_per_class(dataset: str) -> int | None:
+    return None if dataset in ("digits", "photos") else 50
+
+
+def _each(
+    validation: Validation,
+    jobs: Sequence[Any],
+    total: int,
+    noun: str,
+    compute: Callable[[Any], Done],
+    console: Console,
+) -> None:
+    if len(jobs) < total:
+        plain(console, f"{total - len(jobs)} of {counted(total, noun)} are done already")
+    if not jobs:
+        return
+    from pipeline.graph import compute_each
+
+    with open_cluster(validation.compute, validation.out, console) as workers:
+        follow(compute_each(workers, jobs, compute), len(jobs), console, noun)
+
+
+def _rows(out: Path, recipes: Sequence[Trajectory]) -> pd.DataFrame:
+    """The measured checkpoints of these trainings, of a run that may hold others."""
+    names = {f"{recipe.name} epoch {epoch}" for recipe in recipes for epoch in recipe.checkpoints}
+    rows = read_results(out)
+    return rows[rows["model"].isin(names) & (rows["status"] == "ok")]
+
+
+def _record(validation: Validation) -> dict[str, Any]:
+    path = validation.out / "validate.json"
+    empty: dict[str, Any] = {"studies": {}}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else empty
+
+
+def _note(validation: Validation, name: str, seconds: float) -> None:
+    """Note in ``OUT/validate.json`` that a study is complete, by which settings, and the seconds it took so far."""
+    record = _record(validation)
+    settings = {"datasets": list(validation.datasets), "small": validation.small, "seeds": validation.trainings.seeds}
+    before = record["studies"].get(name, {})
+    seconds += before.get("seconds", 0) if before | settings == before else 0
+    record["studies"][name] = settings | {"seconds": seconds}
+    record |= {"versions": library_versions(), "git_commit": git_commit()}
+    text = json.dumps(record, indent=2)
+    write_atomically(validation.out / "validate.json", lambda file: file.write(text.encode()))
+
+
+def _results(validation: Validation, record: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of every complete study in OUT, whichever call computed them."""
+    found: dict[str, Any] = {}
+    for name, settings in record["studies"].items():
+        then = Validation(
+            validation.out, validation.compute, tuple(settings["datasets"]), None, settings["small"], settings["seeds"]
+        )
+        if name == "simulated":
+            found[name] = read_cells(then.simulation.cells(then.out / "simulated"))
+        elif name == "dynamics":
+            found[name] = {
+                dataset: _rows(then.out / f"dynamics-{dataset}", _dynamics_of(then, dataset))
+                for dataset in then.datasets
+            }
+        else:
+            dataset, study = then.datasets[0], then.trainings
+            states = study.initial_states(dataset)
+            both = [*states, *study.from_initial_states(dataset, study.standard_deviations)]
+            found[name] = _rows(then.out / name, both)
+    return found

@@ -1,0 +1,288 @@
+"""Measure a network while it trains: DSE and DSMI of one layer on held-out images, every so many steps."""
+
+import contextlib
+import json
+import math
+import warnings
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from data_catalog.errors import InputError
+from pipeline.activations import activations, check_layer, undisturbed, unwrapped
+from pipeline.measures import cluster_inputs, measure_all
+from pipeline.monitor_file import NUMBERS, monitor_path, read_monitor, write_monitor
+from pipeline.store import array_sha256
+from pipeline.views import CLUSTER_SIDE
+
+BUDGET = 0.05  # of the training time
+SHARE = 0.4 * BUDGET  # for the measurements that return; the rest is for what is done once, and for slower moments
+MOST = 500  # images by default: more hardly change a curve, and eigenvalues cost their cube
+FEWEST_PER_CLASS = 3  # images; with one a class, a class has no entropy to lose
+
+
+class RepresentationMonitor:
+    """DSE(Z), DSMI(Z;Y) and DSMI(Z;X) of a layer, every ``every`` optimiser steps, into ``OUT/monitor.parquet``.
+
+    Training goes on as if it were not there: no gradients, and every module's mode and all random states (torch's,
+    the accelerators', NumPy's, Python's) are restored, so the weights are bit for bit the same. The state before the
+    first step is measured too, and the last one on ``close``. ``dsmi-zoo report --out DIR`` draws the curves;
+    TensorBoard gets them as well if it is installed.
+
+    Parameters
+    ----------
+    model
+        Any module, also inside DataParallel, DistributedDataParallel (then on one process only) or torch.compile.
+    images : float tensor or array [m, c, h, w]
+        Held-out images, as the model takes them: normalised.
+    labels : [m]
+        Their classes, at least two.
+    every
+        Optimiser steps from one measurement to the next.
+    out
+        The folder; one for each training.
+    layer
+        A name of ``model.named_modules()``; None is the penultimate layer (see ``pipeline.activations``).
+    n
+        How many of the images to measure, as evenly from the classes as can be. None lets the first measurement choose
+        as many, up to 500 (or three a class), as keep the cost under 5% of the training time (what is done once
+        included, from about five measurements on); then it stays.
+    start
+        The step from which a training continues; measurements after it are dropped, n and all else must be as before.
+
+    Raises
+    ------
+    InputError
+        For images, labels, a layer or a number that do not fit, and for a folder that holds another training.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        images: torch.Tensor | np.ndarray,
+        labels: torch.Tensor | np.ndarray,
+        *,
+        every: int = 100,
+        out: str | Path,
+        layer: str | None = None,
+        n: int | None = None,
+        start: int = 0,
+    ) -> None:
+        began = perf_counter()
+        self.model, self.layer, self.out = model, layer, Path(out)
+        self.every, self._n = _whole(every, "every", 1), n
+        self.steps = self._measured_at = _whole(start, "start", 0)
+        images, labels = _checked(images, labels)
+        check_layer(model, layer)
+        self._least = max(2, FEWEST_PER_CLASS * len(np.unique(labels)))
+        if n is not None and not 2 <= _whole(n, "n", 2) <= len(labels):
+            raise InputError(f"n={n} images are to be measured, but there are {len(labels)}; give at most so many")
+        self._most = min(len(labels), max(MOST, self._least)) if n is None else n
+        order = _interleaved(labels)[: self._most]
+        self._images, self._labels = images[torch.from_numpy(order)].float(), labels[order]
+        self._clusters: np.ndarray | None = None
+        self._rows: list[dict[str, Any]] = []
+        self._facts: dict[str, Any] = {
+            "layer": layer,
+            "every": self.every,
+            "images_sha256": array_sha256(images.float().numpy()),
+            "labels_sha256": array_sha256(labels),
+        }
+        self._training = self._own = 0.0  # seconds
+        self._continue_or_refuse()
+        # What cannot be measured is told before hours of training; n is not known yet, so the embedding waits for it.
+        self._first: np.ndarray | None = None if start else self._embedded(self._most)
+        self._board = _tensorboard(self.out, start)
+        self._since = perf_counter()
+        self._own += self._since - began
+
+    def step(self) -> None:
+        """Count an optimiser step, and measure if one is due."""
+        self.steps += 1
+        if self.steps % self.every == 0:
+            self._measure()
+
+    def close(self) -> None:
+        """Measure the last state, unless that is done, and write everything."""
+        if self.steps > self._measured_at:
+            self._measure()
+        self._finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:  # the model may be in no state to be measured
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._rows:
+            self._write()
+        if self._board is not None:
+            self._board.close()
+
+    def _measure(self) -> None:
+        _synchronise(self.model)  # what a GPU still has to do is training, not measuring
+        began = perf_counter()
+        self._training += began - self._since
+        if self._n is None:
+            self._n = self._choose_n()
+        if self._clusters is None:
+            self._clusters = _clusters(self._images[: self._n], self._labels[: self._n])
+        if self._first is not None:
+            self._add(0, self._first[: self._n], 0.0)
+            self._first = None
+        self._add(self.steps, self._embedded(self._n), began)
+        self._measured_at = self.steps
+        try:
+            self._write()
+        except OSError as error:
+            warnings.warn(f"monitor: not written, training goes on: {error}", stacklevel=3)
+        self._since = perf_counter()
+        self._own += self._since - began
+
+    def _choose_n(self) -> int:
+        """Raise the number of images, at most twofold at a time, while a measurement stays within its share of time."""
+        budget = SHARE * self.every * self._training / max(self.steps - self._measured_at, 1)
+        n = min(self._least, self._most)
+        self._timed(n)  # the first call loads and allocates
+        seconds = self._timed(n)
+        if seconds > budget:
+            need = math.ceil(self.every * seconds / budget)
+            warnings.warn(
+                f"monitor: measuring {n} images takes {100 * SHARE * seconds / budget:.0f}% of the training time; "
+                f"every={need} would keep it under {100 * BUDGET:.0f}%",
+                stacklevel=4,
+            )
+        growth = 2.0  # the power of n with which the time grows: forward passes by 1, eigenvalues by 3
+        while n < self._most:
+            fitting = int(n * (budget / seconds) ** (1 / growth))
+            larger = min(2 * n, fitting, self._most)
+            if larger <= n:
+                break
+            before, seconds = seconds, self._timed(larger)
+            if seconds > budget:
+                break
+            grown = math.log(seconds / before) / math.log(larger / n)
+            n, growth = larger, min(max(grown + 0.5, 1.5), 3.0)
+        return n
+
+    def _timed(self, n: int) -> float:
+        began = perf_counter()
+        labels = self._labels[:n]
+        with contextlib.suppress(ValueError):  # of values that are not finite: told where they are stored
+            measure_all(self._embedded(n), labels, input_clusters=labels)
+        return perf_counter() - began
+
+    def _embedded(self, n: int) -> np.ndarray:
+        with undisturbed(unwrapped(self.model)):
+            return activations(self.model, self._images[:n], self.layer)
+
+    def _add(self, step: int, embedding: np.ndarray, began: float) -> None:
+        row: dict[str, Any] = dict.fromkeys(NUMBERS)
+        row |= {"step": step, "n_samples": len(embedding), "embedding_dim": embedding.shape[1]}
+        try:
+            row |= measure_all(embedding, self._labels[: len(embedding)], input_clusters=self._clusters)
+        except ValueError as error:  # a training that has diverged is the user's to stop
+            warnings.warn(f"monitor: step {step} cannot be measured: {error}", stacklevel=4)
+        spent = perf_counter() - began if began else 0.0
+        row |= {"seconds_training": self._training if step else 0.0, "seconds_monitor": self._own + spent}
+        self._rows.append(row)
+        if self._board is not None:
+            for name in ("dse_z", "dsmi_z_y", "dsmi_z_x"):
+                if row[name] is not None:
+                    self._board.add_scalar(f"dsmi-zoo/{name}", row[name], step)
+
+    def _write(self) -> None:
+        write_monitor(self.out, self._rows, self._facts | {"n": self._n})
+
+    def _continue_or_refuse(self) -> None:
+        path = monitor_path(self.out)
+        if (self.out / "run.json").exists():
+            raise InputError(f"{self.out} holds a run of the zoo; choose another out for the monitor")
+        if not path.exists():
+            if self.steps:
+                raise InputError(f"start={self.steps}, but {path} is not there; start=0 begins a new one")
+            return
+        rows, facts = read_monitor(self.out)
+        if not self.steps:
+            last = int(rows["step"].max())
+            raise InputError(
+                f"{path} holds a training of {last} steps; choose another out, or start=STEP to continue that training"
+            )
+        wanted = self._facts | {"n": self._n if self._n is not None else facts["n"]}
+        for name, value in wanted.items():
+            if facts.get(name) != value:
+                was = json.dumps(facts.get(name))
+                raise InputError(f"{path} was begun with {name}={was}, not {json.dumps(value)}; choose another out")
+        self._n = facts["n"]
+        kept = rows[rows["step"] <= self.steps].astype(object)
+        self._rows = [dict(zip(NUMBERS, row, strict=True)) for row in kept.where(kept.notna(), None).to_numpy()]
+        if self._rows:
+            self._training, self._own = (float(self._rows[-1][f"seconds_{name}"]) for name in ("training", "monitor"))
+
+
+def _whole(value: Any, name: str, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    return int(value)
+
+
+def _checked(images: Any, labels: Any) -> tuple[torch.Tensor, np.ndarray]:
+    """Images on the CPU, float [m, c, h, w], and labels, int64 [m] numbered from 0."""
+    images = torch.as_tensor(images).detach().cpu()
+    labels = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+    if images.ndim != 4:
+        raise InputError(f"images have shape {list(images.shape)} where [m, c, h, w] is needed")
+    if not images.is_floating_point():
+        raise InputError(f"images are {images.dtype}; pass them as the model takes them: normalised floats")
+    if labels.shape != (len(images),):
+        raise InputError(f"labels have shape {list(labels.shape)} where [{len(images)}] is needed: one an image")
+    if labels.dtype.kind == "f" and not np.array_equal(labels, np.round(labels)):
+        raise InputError("labels are continuous; pass classes")
+    classes, numbered = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise InputError(f"the {len(images)} images are of {len(classes)} class; at least two are needed")
+    return images, numbered.astype(np.int64)
+
+
+def _interleaved(labels: np.ndarray) -> np.ndarray:
+    """An order of which every beginning holds the classes as evenly as can be; within a class it is drawn, seeded."""
+    drawn = np.random.default_rng(0).permutation(len(labels))
+    turn = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        of_class = np.flatnonzero(labels[drawn] == label)
+        turn[of_class] = np.arange(len(of_class))
+    return drawn[np.lexsort((labels[drawn], turn))]
+
+
+def _clusters(images: torch.Tensor, labels: np.ndarray) -> np.ndarray | None:
+    """Clusters of the inputs, as many as classes, from images of at most 64 x 64 pixels; None if there are too few."""
+    if max(images.shape[-2:]) > CLUSTER_SIDE:
+        images = torch.nn.functional.adaptive_avg_pool2d(images.float(), CLUSTER_SIDE)
+    try:
+        return cluster_inputs(images.flatten(1).double().numpy(), len(np.unique(labels)))
+    except ValueError as error:
+        warnings.warn(f"monitor: no DSMI(Z;X): {error}", stacklevel=5)
+        return None
+
+
+def _synchronise(model: torch.nn.Module) -> None:
+    if any(parameter.is_cuda for parameter in model.parameters()):
+        torch.cuda.synchronize()
+
+
+def _tensorboard(out: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(out), purge_step=start or None)

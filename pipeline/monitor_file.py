@@ -1,0 +1,53 @@
+"""``OUT/monitor.parquet``: one row a measurement of a training, and what was fixed at its beginning."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.errors import InputError
+from pipeline.measures.registry import DIAGNOSTICS, MEASURES
+from pipeline.store import write_atomically
+
+NUMBERS = (
+    "step", "seconds_training", "seconds_monitor", "n_samples", "embedding_dim",
+    *(measure.name for measure in (*DIAGNOSTICS, *MEASURES)),
+)  # fmt: skip
+"""Columns: optimiser steps; seconds of training and of measuring up to here; images and columns of the embedding; then
+the measures, in bits, null where the embedding could not be measured."""
+
+_KEY = b"dsmi-zoo monitor"
+
+
+def monitor_path(out: Path) -> Path:
+    """Where the measurements of a training stand."""
+    return out / "monitor.parquet"
+
+
+def write_monitor(out: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
+    """Store all measurements anew; readers see the old file or the new one."""
+    schema = pa.schema([pa.field(name, pa.float64()) for name in NUMBERS], metadata={_KEY: json.dumps(facts)})
+    numbers = [{name: None if row[name] is None else float(row[name]) for name in NUMBERS} for row in rows]
+    write_atomically(monitor_path(out), lambda file: pq.write_table(pa.Table.from_pylist(numbers, schema=schema), file))
+
+
+def read_monitor(out: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The measurements, one row each in the order of steps, and what was fixed: n, every, layer, hashes.
+
+    Raises
+    ------
+    InputError
+        When there is no such file, or it is none of a monitor's.
+    """
+    path = monitor_path(out)
+    try:
+        with path.open("rb") as file:
+            table = pq.ParquetFile(file).read(use_threads=False)
+        facts = json.loads((table.schema.metadata or {})[_KEY])
+        return table.select(NUMBERS).to_pandas(), facts
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not the measurements of a monitor ({type(error).__name__}: {error})") from None

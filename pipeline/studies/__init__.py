@@ -1,0 +1,1 @@
+"""Studies of the paper's other claims: simulated data, and trainings whose checkpoints are a catalogue."""

@@ -1,0 +1,167 @@
+"""Estimators of Shannon's mutual information that DSMI is held against: nearest neighbours (KSG) and MINE."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import digamma
+
+from pipeline.measures.inputs import as_classes, as_embedding
+
+NEIGHBOURS = 3
+MINE_WIDTH, MINE_STEPS, MINE_RATE = 64, 200, 2e-3
+_AVERAGED = 0.01  # weight of the newest step in MINE's running mean of the partition function
+
+
+def ksg_mutual_information(X: ArrayLike, Y: ArrayLike, k: int = NEIGHBOURS) -> float:
+    """Mutual information of two continuous variables from distances to neighbours, in bits.
+
+    Kraskov, Stögbauer and Grassberger's first estimator, distances by the greatest coordinate, on scikit-learn's
+    k-d trees.
+
+    Parameters
+    ----------
+    X, Y : real [n, p], [n, q]
+        Paired samples.
+    k
+        Neighbours, fewer than n.
+
+    Returns
+    -------
+    float
+        Bits; may be slightly negative.
+
+    References
+    ----------
+    Kraskov et al., Physical Review E 69 (2004) 066138, equation 8.
+    """
+    from sklearn.neighbors import KDTree
+
+    X, Y = as_embedding(X, "X"), as_embedding(Y, "Y")
+    if len(X) != len(Y):
+        raise ValueError(f"X has {len(X)} rows and Y {len(Y)}; pass pairs")
+    radius = KDTree(np.hstack([X, Y]), metric="chebyshev").query(np.hstack([X, Y]), k + 1)[0][:, -1]
+    inside = np.nextafter(radius, 0)  # strictly nearer than the k-th
+    counts = [KDTree(V, metric="chebyshev").query_radius(V, inside, count_only=True) for V in (X, Y)]
+    nats = digamma(k) + digamma(len(X)) - np.mean([digamma(count) for count in counts], axis=1).sum()
+    return float(nats / np.log(2))
+
+
+def ksg_label_information(Z: ArrayLike, labels: ArrayLike, k: int = NEIGHBOURS) -> float:
+    """Mutual information of a continuous variable and labels from distances to neighbours, in bits.
+
+    Ross's form of the nearest-neighbour estimator: the distance to a point's k-th neighbour in its own class, and how
+    many points of all classes lie within it. Points alone in their class are left out. Distances are Euclidean, on
+    scikit-learn's trees in few dimensions and without them in many, where trees save nothing.
+
+    Parameters
+    ----------
+    Z : real [n, d]
+    labels : [n]
+    k
+        Neighbours; fewer in classes that are smaller.
+
+    Returns
+    -------
+    float
+        Bits.
+
+    References
+    ----------
+    Ross, PLoS ONE 9 (2014) e87357; scikit-learn's ``mutual_info_classif`` is the same for one column at a time.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    Z = as_embedding(Z)
+    classes = as_classes(labels, len(Z))
+    sizes = np.bincount(classes)
+    kept = sizes[classes] > 1
+    Z, classes = Z[kept], classes[kept]
+    radius, neighbours = np.empty(len(Z)), np.empty(len(Z))
+    for of_class in np.flatnonzero(sizes > 1):
+        mine = np.flatnonzero(classes == of_class)
+        near = min(k, len(mine) - 1)
+        radius[mine] = NearestNeighbors(n_neighbors=near).fit(Z[mine]).kneighbors()[0][:, -1]
+        neighbours[mine] = near
+    within = _counts_within(Z, radius)
+    nats = digamma(len(Z)) + np.mean(digamma(neighbours) - digamma(sizes[classes]) - digamma(within))
+    return float(nats / np.log(2))
+
+
+def _counts_within(Z: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[np.int64]:
+    """How many points, itself included, lie strictly nearer than each point's radius, plus one for it: int64 [n]."""
+    from sklearn.neighbors import KDTree
+
+    if Z.shape[1] <= 15:
+        return np.asarray(KDTree(Z).query_radius(Z, np.nextafter(radius, 0), count_only=True), dtype=np.int64)
+    from sklearn.metrics import pairwise_distances
+
+    distances = pairwise_distances(Z)
+    np.fill_diagonal(distances, 0)
+    # Rounding of large products must not push out the k-th neighbour, nor let it in: both sides round alike.
+    return np.maximum((distances < radius[:, None] * (1 - 1e-9)).sum(axis=1), 1)
+
+
+def mine_mutual_information(Z: ArrayLike, Y: ArrayLike, *, steps: int = MINE_STEPS, seed: int = 0) -> float:
+    """Mutual information by a small network trained on the Donsker-Varadhan bound (MINE), in bits.
+
+    T(z, y) has one hidden layer of 64 ReLU units and is trained on all samples at once by Adam, with the running mean
+    of the partition function that corrects the gradient's bias. The value is the bound's mean over the last tenth of
+    the steps, on the samples it was trained on, as its authors do.
+
+    Parameters
+    ----------
+    Z : real [n, d]
+    Y : real [n, q]
+        For labels, their one-hot columns.
+    steps
+        Optimiser steps.
+    seed
+        Of the weights and of the pairings; torch's own state stays as it is.
+
+    Returns
+    -------
+    float
+        Bits.
+
+    References
+    ----------
+    Belghazi et al., Mutual information neural estimation, ICML 2018 (arXiv 1801.04062).
+    """
+    import torch
+
+    z, y = (torch.from_numpy(_for_network(as_embedding(V, name))).float() for V, name in ((Z, "Z"), (Y, "Y")))
+    found = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        of_z = torch.nn.Linear(z.shape[1], MINE_WIDTH)
+        of_y = torch.nn.Linear(y.shape[1], MINE_WIDTH, bias=False)
+        end = torch.nn.Linear(MINE_WIDTH, 1)
+        layers = torch.nn.ModuleList([of_z, of_y, end])
+        optimiser = torch.optim.Adam(layers.parameters(), lr=MINE_RATE)
+        average = None
+        for _ in range(steps):
+            hidden_z, hidden_y = of_z(z), of_y(y)  # shared by true and shuffled pairs
+            joint = end(torch.relu(hidden_z + hidden_y)).mean()
+            shuffled = end(torch.relu(hidden_z + hidden_y[torch.randperm(len(y))])).squeeze(1)
+            partition = shuffled.exp().mean()
+            average = partition.detach() if average is None else torch.lerp(average, partition.detach(), _AVERAGED)
+            found.append(float((joint - partition.log()).detach()))
+            optimiser.zero_grad()
+            (partition / average - joint).backward()
+            optimiser.step()
+    return float(np.mean(found[-max(1, steps // 10) :]) / np.log(2))
+
+
+def _for_network(V: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Columns of mean 0 and variance 1; of more columns than rows, their coordinates in the space that the rows span.
+
+    A linear layer sees the same in both. In 20,000 columns, though, one step of Adam moves each hidden unit by forty
+    times its scale: training diverges and the estimate says nothing of the data.
+    """
+    n, d = V.shape
+    spread = V.std(axis=0)
+    V = (V - V.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    if d < n:
+        return V
+    values, vectors = np.linalg.eigh(V @ V.T)  # V V^T = U S^2 U^T, and U S are the coordinates
+    spanned = vectors[:, 1:] * np.sqrt(np.maximum(values[1:], 0))
+    return np.asarray(spanned * np.sqrt((n - 1) / d))

@@ -1,0 +1,152 @@
+"""One training whose checkpoints are kept: they are models, and a catalogue of them goes through an ordinary run."""
+
+import json
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from data_catalog.digits import PREPROCESSING
+from data_catalog.models import TrainingRecipe
+from pipeline.config import content_hash
+from pipeline.store import write_atomically
+
+IMG_SIZE = 32
+VERSION = 1  # raised whenever a training comes to other weights for the same recipe
+Regime = Literal["supervised", "contrastive", "shuffled labels"]
+
+
+class Trajectory(TrainingRecipe):
+    """All that decides a training and which of its epochs are kept; epoch 0 is the network before training.
+
+    ``convolution_std``, if given, draws the weights of every convolution anew from a normal distribution.
+    """
+
+    architecture: str
+    model_kwargs: dict[str, Any] = Field(default={"num_classes": 10})
+    regime: Regime = "supervised"
+    checkpoints: tuple[int, ...]
+    convolution_std: float | None = None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        std = "" if self.convolution_std is None else f" std {self.convolution_std:g}"
+        return f"{self.dataset} {self.regime}{std} seed {self.seed}"
+
+    @property
+    def order(self) -> float:
+        """Sorts the longest trainings first."""
+        return -self.epochs * self.train_images * (4.0 if self.regime == "contrastive" else 1.0)
+
+    def checkpoint(self, cache: Path, epoch: int) -> Path:
+        """Where the weights after so many epochs are kept."""
+        return cache / "trajectories" / content_hash(VERSION, self.model_dump()) / f"epoch-{epoch:04d}.safetensors"
+
+    def is_done(self, cache: Path) -> bool:
+        """Whether all its checkpoints are there."""
+        return all(self.checkpoint(cache, epoch).exists() for epoch in self.checkpoints)
+
+
+def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None:
+    """Train from the beginning and keep the checkpoints that ``cache`` lacks.
+
+    The metadata of each hold ``top1``, the accuracy in percent on the test part (not for contrastive training, whose
+    classifier learns nothing), and ``train_accuracy``, that on the training images with the labels it was trained on.
+    """
+    import safetensors.torch
+    import timm
+    import torch
+
+    from data_catalog.from_timm import family_of
+    from pipeline.embed import embed, normalised
+    from pipeline.train import descend, reproducible, stratified
+    from pipeline.views import part_view
+
+    parts = {part: part_view(cache, recipe.dataset, root, part, IMG_SIZE, PREPROCESSING) for part in ("train", "test")}
+    view, labels = parts["train"]
+    chosen = stratified(labels, recipe.train_images, recipe.seed)
+    view, labels = np.array(view[chosen]), labels[chosen]
+    if recipe.regime == "shuffled labels":
+        labels = np.random.default_rng(recipe.seed).permutation(labels)
+
+    def keep(epoch: int) -> None:
+        path = recipe.checkpoint(cache, epoch)
+        if epoch not in recipe.checkpoints or path.exists():
+            return
+        facts = {"epoch": str(epoch), "family": family_of(recipe.architecture)}
+        if recipe.regime != "contrastive":
+            for name, (images, truth) in {"train_accuracy": (view, labels), "top1": parts["test"]}.items():
+                predictions = embed(model.eval(), images, PREPROCESSING, torch.device("cpu")).predictions
+                assert predictions is not None
+                facts[name] = repr(100 * float(np.mean(predictions == truth)))
+        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        content = safetensors.torch.save(state, metadata=facts)
+        write_atomically(path, partial(_write, content))
+
+    with reproducible(recipe.seed):
+        model = timm.create_model(recipe.architecture, pretrained=False, **recipe.model_kwargs)
+        if recipe.convolution_std is not None:
+            _draw_convolutions(model, recipe.convolution_std)
+        keep(0)
+        if recipe.regime == "contrastive":
+            from pipeline.studies.contrastive import contrastive
+
+            trained, loss_of = contrastive(model, torch.from_numpy(view), PREPROCESSING)
+        else:
+            inputs, targets = normalised(torch.from_numpy(view), PREPROCESSING), torch.from_numpy(labels)
+            trained, loss_of = (
+                model,
+                lambda batch: torch.nn.functional.cross_entropy(model(inputs[batch]), targets[batch]),
+            )
+        descend(trained, recipe, len(labels), loss_of, keep)
+
+
+def _write(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
+
+
+def _draw_convolutions(model: Any, std: float) -> None:
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.normal_(module.weight, 0, std)
+
+
+def write_catalog(path: Path, recipes: Iterable[Trajectory], cache: Path) -> None:
+    """Write the checkpoints of finished trainings as a catalogue, one row each."""
+    import safetensors
+
+    rows = []
+    for recipe in recipes:
+        for epoch in recipe.checkpoints:
+            checkpoint = recipe.checkpoint(cache, epoch)
+            with safetensors.safe_open(checkpoint, framework="np") as file:
+                facts = file.metadata()
+            rows.append(
+                {
+                    "model": f"{recipe.name} epoch {epoch}",
+                    "architecture": recipe.architecture,
+                    "family": facts.get("family"),
+                    "checkpoint": str(checkpoint),
+                    "model_kwargs": json.dumps(recipe.model_kwargs),
+                    "img_size": IMG_SIZE,
+                    "group": recipe.regime if recipe.convolution_std is None else f"std {recipe.convolution_std:g}",
+                    "top1": facts.get("top1"),
+                    "train_accuracy": facts.get("train_accuracy"),
+                    "epoch": epoch,
+                    "training_seed": recipe.seed,
+                    "convolution_std": recipe.convolution_std,
+                    "crop_pct": PREPROCESSING.crop_pct,
+                    "interpolation": PREPROCESSING.interpolation,
+                    "mean": " ".join(map(str, PREPROCESSING.mean)),
+                    "std": " ".join(map(str, PREPROCESSING.std)),
+                }
+            )
+    text = pd.DataFrame(rows).to_csv(index=False)
+    write_atomically(path, lambda file: file.write(text.encode()))

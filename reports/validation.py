@@ -1,0 +1,86 @@
+"""The page of ``dsmi-zoo validate``: every claim with its answer, and the studies behind it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reports import simulation, trainings
+from reports.claims import Claim
+from reports.curve_page import CurvePage, Section, table, write_curve_page
+from reports.wording import counted, p_value, significant
+
+ANSWERS = ("holds", "does not hold here", "cannot tell")
+
+
+def write_validation_report(
+    out: Path, studies: Mapping[str, Mapping[str, Any]], results: Mapping[str, Any], record: Mapping[str, Any]
+) -> tuple[Path, list[Claim]]:
+    """Write ``OUT/report`` and return its page and the claims.
+
+    Parameters
+    ----------
+    studies
+        The settings of each complete study, by its name.
+    results
+        Of ``simulated`` the cells' rows, of ``dynamics`` the rows of each data set, of ``initialisation`` the rows.
+    record
+        Versions and commit.
+    """
+    claims: list[Claim] = []
+    sections: list[Section] = []
+    if "simulated" in results:
+        claims += simulation.claims_of(results["simulated"])
+        sections.append(simulation.section(results["simulated"]))
+    if "dynamics" in results:
+        claims += trainings.dynamics_claims(results["dynamics"])
+        sections.append(trainings.dynamics_section(results["dynamics"]))
+    if "initialisation" in results:
+        claims += trainings.initialisation_claims(results["initialisation"])
+        sections.append(trainings.initialisation_section(results["initialisation"]))
+    small = [name for name, settings in studies.items() if settings["small"]]
+    counts = {answer: sum(claim.answer == answer for claim in claims) for answer in ANSWERS}
+    page = CurvePage(
+        eyebrow=f"dsmi-zoo validate · {', '.join(studies)}",
+        title="Do the paper’s other claims hold here?",
+        lead=[
+            f"Of {counted(len(claims), 'claim')}, {counts['holds']} hold, {counts['does not hold here']} do not hold "
+            f"here, and of {counts['cannot tell']} one cannot tell.",
+            "Each answer follows from a rule that was written down before the first run.",
+        ],
+        warnings=[f"Of reduced size, to try the command, not to answer: {', '.join(small)}."] if small else [],
+        sections=[_claims_section(claims), *sections],
+        content={"claims": [claim.as_json() for claim in claims], "studies": {k: dict(v) for k, v in studies.items()}},
+        provenance=[
+            *((f"Time of {name}", f"{settings['seconds']:.0f} s") for name, settings in studies.items()),
+            ("Versions", "; ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())),
+            ("Git commit", str(record.get("git_commit") or "unknown")),
+        ],
+    )
+    return write_curve_page(page, out / "report"), claims
+
+
+def _claims_section(claims: list[Claim]) -> Section:
+    words: list[list[str | tuple[str, str]]] = [
+        [
+            claim.claim,
+            claim.answer,
+            (significant(claim.statistic), _interval(claim)),
+            p_value(claim.p),
+            str(claim.seeds),
+            f"{claim.what}; holds if {claim.rule}",
+        ]
+        for claim in claims
+    ]
+    heads = ["Claim", "Answer", "Statistic, 95% interval", "p", "Seeds", "What the number is, and the rule"]
+    return Section(
+        "claims",
+        "Claims",
+        "One number a seed; its mean and 95% interval (Student’s t over seeds) against a threshold. A claim does not "
+        "hold where the whole interval lies on the other side; else one cannot tell. With so few seeds only plain "
+        "effects can be told, and p is not corrected for the number of claims.",
+        tables=[table(None, heads, words, text=(0, 1, 5), wordy=True)],
+    )
+
+
+def _interval(claim: Claim) -> str:
+    return f"{significant(claim.ci[0])} to {significant(claim.ci[1])}" if claim.ci else ""
