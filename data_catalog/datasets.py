@@ -1,6 +1,7 @@
 """Labelled images: every data set looks the same from here on."""
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -126,7 +127,8 @@ def open_dataset(
     Parameters
     ----------
     name
-        One of ``DATASETS``, or ``timm:NAME`` for what ``timm.data.create_dataset`` opens.
+        One of ``DATASETS``, or ``timm:NAME`` for what ``timm.data.create_dataset`` opens, or ``digits:SEED`` for the
+        digits split by another seed, of which only models of that seed's recipes have not seen the validation part.
     root
         Where the images are; every data set but ``digits`` needs it.
     part
@@ -139,11 +141,12 @@ def open_dataset(
     InputError
         For an unknown data set, a folder that is not there, or one that does not hold what it should.
     """
-    if name == "digits":
+    digits = re.fullmatch(r"digits(?::(\d{1,9}))?", name)
+    if digits:
         from data_catalog.digits import digits_split
 
-        pixels, labels, numbers = digits_split(part)
-        return Digits(f"digits/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels)
+        pixels, labels, numbers = digits_split(part, int(digits[1] or 0))
+        return Digits(f"{name}/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels)
     if name not in DATASETS and not name.startswith("timm:"):
         raise InputError(f"unknown data set {name!r}; there are: {', '.join(DATASETS)}, timm:NAME")
     if root is None:
