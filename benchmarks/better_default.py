@@ -28,7 +28,20 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from dsmi_candidates import CANDIDATES, FRACTIONS, KERNELS, PAPER, PREPARATIONS, Array, Candidate, parts, scores
+from dsmi_candidates import (
+    CANDIDATES,
+    DESCRIBED,
+    FRACTIONS,
+    KERNELS,
+    PAPER,
+    PREPARATIONS,
+    TIMES,
+    Array,
+    Candidate,
+    Kernel,
+    parts,
+    scores,
+)
 from rich.console import Console
 from rich.progress import track
 from scipy import stats
@@ -58,10 +71,11 @@ CONTROLS = ("embedding_rms", "embedding_dim", "params_m")
 class Zoo:
     """All seeds' models in one order, [models]: what is compared, [seeds, models, ...]."""
 
-    architectures: Array
-    groups: Array
+    architectures: np.ndarray
+    groups: np.ndarray
     top1: Array
     candidates: Array
+    described: Array
     others: dict[str, Array]
     controls: Array
 
@@ -79,37 +93,41 @@ def make_run(folder: Path, seed: int, console: Console) -> Path:
 def compute_candidates(folder: Path, run_folder: Path, console: Console) -> None:
     """Fill in ``candidates/`` for every embedding of a run."""
     slugs = [entry["slug"] for entry in read_run(run_folder)["entries"]]
-    todo = [(run_folder, slug, stored(folder, run_folder, slug)) for slug in slugs]
-    todo = [job for job in todo if not job[2].exists()]
+    todo = [
+        (run_folder, slug, kernels, path)
+        for slug in slugs
+        for kernels in (KERNELS, DESCRIBED)
+        if not (path := stored(folder, run_folder, slug, kernels)).exists()
+    ]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for _ in track(pool.map(_compute, todo), run_folder.name, len(todo), console=console):
             pass
 
 
-def stored(folder: Path, run_folder: Path, slug: str) -> Path:
+def stored(folder: Path, run_folder: Path, slug: str, kernels: Sequence[Kernel] = KERNELS) -> Path:
     """Where the candidates of an embedding stand; another grid, another place."""
-    grid = sha256("\n".join(map(str, CANDIDATES)).encode()).hexdigest()[:8]
+    grid = sha256("\n".join(map(str, (*kernels, TIMES))).encode()).hexdigest()[:8]
     return folder / "candidates" / grid / run_folder.name / f"{slug}.npy"
 
 
-def _compute(job: tuple[Path, str, Path]) -> None:
-    run_folder, slug, path = job
+def _compute(job: tuple[Path, str, tuple[Kernel, ...], Path]) -> None:
+    run_folder, slug, kernels, path = job
     Z = np.load(embedding_path(run_folder, slug)).astype(float)
     with threadpool_limits(1):
-        found = parts(Z, read_subset(run_folder)["label"].to_numpy())
+        found = parts(Z, read_subset(run_folder)["label"].to_numpy(), kernels)
     write_atomically(path, lambda file: np.save(file, found))
 
 
 def read_zoo(folder: Path, runs: Sequence[Path]) -> Zoo:
     """What the runs and the candidates say, held against each other."""
-    tables, found = [], []
+    tables, found, described = [], [], []
     for run_folder in runs:
         labels = read_subset(run_folder)["label"].to_numpy()
         slugs = {(e["model"], e["img_size"]): e["slug"] for e in read_run(run_folder)["entries"]}
         rows = read_results(run_folder).reset_index(drop=True)
-        names = zip(rows["model"], rows["img_size"], strict=True)
-        candidates = [scores(np.load(stored(folder, run_folder, slugs[name])), labels) for name in names]
-        found.append(np.array(candidates))
+        of = [slugs[name] for name in zip(rows["model"], rows["img_size"], strict=True)]
+        found.append(np.array([scores(np.load(stored(folder, run_folder, slug)), labels) for slug in of]))
+        described.append(np.array([np.load(stored(folder, run_folder, slug, DESCRIBED))[..., 0] for slug in of]))
         tables.append(rows)
         worst = float(np.abs(found[-1][:, PAPER] - rows["dsmi_z_y"]).max())
         if worst > 1e-3:
@@ -126,6 +144,7 @@ def read_zoo(folder: Path, runs: Sequence[Path]) -> Zoo:
         first["group"].to_numpy(dtype=str),
         columns("top1"),
         np.array(found),
+        np.array(described),
         {name: sign[name] * columns(name) for name in ALSO},
         np.log10(np.stack([columns(name) for name in CONTROLS], axis=2)),
     )
@@ -142,14 +161,14 @@ def spearman(x: Array, y: Array) -> Array:
     return np.asarray(np.nan_to_num(rho, nan=0.0).mean(axis=0))
 
 
-def halves(architectures: Array, seed: int) -> tuple[Array, Array]:
+def halves(architectures: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Which models select and which are held out, bool [models] each."""
     names = np.unique(architectures)
     selecting = np.random.default_rng(seed).permutation(names)[: len(names) // 2]
     return np.isin(architectures, selecting), ~np.isin(architectures, selecting)
 
 
-def select(zoo: Zoo, selecting: Array) -> tuple[int, int]:
+def select(zoo: Zoo, selecting: np.ndarray) -> tuple[int, int]:
     """The highest candidate, and the simplest within one standard error of it (jackknife over architectures)."""
     x, y, names = zoo.candidates[:, selecting], zoo.top1[:, selecting], zoo.architectures[selecting]
     rho = spearman(x, y)
@@ -165,7 +184,7 @@ def select(zoo: Zoo, selecting: Array) -> tuple[int, int]:
 class Resampled:
     """Spearman's rho of one score on some models, with the same resamples of architectures for all seeds and scores."""
 
-    def __init__(self, zoo: Zoo, rows: Array) -> None:
+    def __init__(self, zoo: Zoo, rows: np.ndarray) -> None:
         self.zoo, self.rows = zoo, rows
         self.unit = pd.factorize(zoo.architectures[rows])[0]
         self.resamples = Resamples(self.unit, RESAMPLES, seed=0)
@@ -209,7 +228,7 @@ class Resampled:
         return float(np.mean([spearman(x[:, groups == g], y[:, groups == g])[0] for g in np.unique(groups)]))
 
 
-def report(zoo: Zoo, figure: Path, console: Console) -> dict[str, object]:
+def report(zoo: Zoo, folder: Path, figure: Path, console: Console) -> dict[str, object]:
     """Select, measure on the held-out architectures, print; what was found."""
     selecting, held_out = halves(zoo.architectures, 0)
     highest, simplest = select(zoo, selecting)
@@ -247,14 +266,18 @@ def report(zoo: Zoo, figure: Path, console: Console) -> dict[str, object]:
         stability.append({"split": seed, **{r: str(CANDIDATES[i]) for r, i in by_role.items()}, "rho": rho.tolist()})
     draw(zoo, held_out, figure)
     found = {
-        "selecting": sorted(set(zoo.architectures[selecting])),
-        "held_out": sorted(set(zoo.architectures[held_out])),
+        "selecting": sorted(set(zoo.architectures[selecting].tolist())),
+        "held_out": sorted(set(zoo.architectures[held_out].tolist())),
         "seeds": len(zoo.top1),
         "candidates": len(CANDIDATES),
         "table": rows,
         "holm": holm,
         "other_splits": stability,
     }
+    table = pd.DataFrame({"candidate": map(str, CANDIDATES)})
+    for name, of in (("selecting", selecting), ("held_out", held_out), ("all", selecting | held_out)):
+        table[name] = spearman(zoo.candidates[:, of], zoo.top1[:, of])
+    write_atomically(folder / "candidates.csv", lambda file: table.to_csv(file, index=False, float_format="%.4f"))
     _print(found, console)
     return found
 
@@ -292,23 +315,31 @@ def _print(found: dict[str, object], console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def draw(zoo: Zoo, rows: Array, path: Path) -> None:
-    """Spearman's rho against sigma as a fraction of the median distance, by preparation, beside the rivals."""
-    rho = spearman(zoo.candidates[:, rows], zoo.top1[:, rows])
-    others = {name: float(spearman(x[:, rows, None], zoo.top1[:, rows])[0]) for name, x in zoo.others.items()}
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    for preparation in PREPARATIONS:
-        line = [rho[CANDIDATES.index(_plain(preparation, f"{c:g} median distance"))] for c in FRACTIONS]
-        axes.plot(FRACTIONS, line, marker="o", markersize=4, label=f"DSMI, {preparation}")
-    axes.axhline(others["neighbour_accuracy"], color="black", label="10 nearest neighbours")
-    axes.axhline(rho[PAPER], color="black", linestyle="--", label="DSMI, sigma = sqrt(d) (the paper's)")
-    axes.set(
-        xscale="log", xticks=FRACTIONS, xticklabels=[f"{c:g}" for c in FRACTIONS],
-        xlabel="sigma / median distance", ylabel="Spearman's rho with top-1 accuracy, held-out architectures",
-    )  # fmt: skip
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+def draw(zoo: Zoo, rows: np.ndarray, path: Path) -> None:
+    """Spearman's rho against sigma, by its unit and the preparation, for t = 1 and t = 2, beside the rivals."""
+    y = zoo.top1[:, rows]
+    rho, described = (spearman(x[:, rows].reshape(*y.shape, -1), y) for x in (zoo.candidates, zoo.described))
+    described = described.reshape(len(DESCRIBED), len(TIMES))
+    neighbours = float(spearman(zoo.others["neighbour_accuracy"][:, rows, None], y)[0])
+    figure, both = plt.subplots(1, 2, figsize=(10, 4.5), sharey=True, layout="constrained")
+    for axes, t in zip(both, (1, 2), strict=True):
+        by_length = {str(k): described[i, TIMES.index(t)] for i, k in enumerate(DESCRIBED)}
+        by_length |= {str(k): rho[CANDIDATES.index(Candidate(i, t, "DSMI"))] for i, k in enumerate(KERNELS)}
+        line = [by_length[f"sigma = {c:g} rms sqrt(d)"] for c in FRACTIONS]
+        axes.plot(FRACTIONS, line, marker="s", linewidth=2.5, color="tab:red", label="lengths (rms sqrt(d)), as it is")
+        for preparation in PREPARATIONS:
+            line = [rho[CANDIDATES.index(_plain(preparation, f"{c:g} median distance", t))] for c in FRACTIONS]
+            axes.plot(FRACTIONS, line, marker="o", markersize=4, label=f"median distances, {preparation}")
+        axes.axhline(neighbours, color="black", label="10 nearest neighbours")
+        axes.axhline(rho[PAPER], color="black", linestyle="--", label="the paper's sigma = sqrt(d), t = 1")
+        axes.set(
+            title=f"t = {t}", xscale="log", xticks=FRACTIONS, xticklabels=[f"{c:g}" for c in FRACTIONS],
+            xlabel="sigma, in the unit of the legend", ylim=(0, 1),
+        )  # fmt: skip
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    both[0].set_ylabel("Spearman\N{RIGHT SINGLE QUOTATION MARK}s rho of DSMI(Z;Y) and top-1, held out")
+    both[0].legend(fontsize=8, title="sigma in", loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -328,7 +359,7 @@ def main() -> None:
         return
     for run_folder in runs:
         compute_candidates(folder, run_folder, console)
-    found = report(read_zoo(folder, runs), arguments.figure or folder / "better_default.png", console)
+    found = report(read_zoo(folder, runs), folder, arguments.figure or folder / "better_default.png", console)
     text = json.dumps(found, indent=1)
     write_atomically(folder / "better_default.json", lambda file: file.write(text.encode()))
     console.print(f"Written: {folder / 'better_default.json'}")

@@ -5,7 +5,7 @@ holds the paper's choice against the rows of the runs.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -48,9 +48,11 @@ class Kernel:
 
     preparation: str
     width: str
-    fraction: float | None
     of: Callable[[Array, Array, Array], Array]
     """From the squared distances [n, n], the sorted distances [n, n] and the prepared embedding: the width(s)."""
+
+    def __str__(self) -> str:
+        return f"sigma = {self.width}" + ("" if self.preparation == "as it is" else f", {self.preparation}")
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,7 @@ class Candidate:
         return sum(a != b for a, b in zip(chosen, ("as it is", "sqrt(d)", 1, "DSMI"), strict=True))
 
     def __str__(self) -> str:
-        kernel = KERNELS[self.kernel]
-        prepared = "" if kernel.preparation == "as it is" else f", {kernel.preparation}"
-        return f"{self.normalisation}, sigma = {kernel.width}{prepared}" + (f", t = {self.t:g}" if self.t != 1 else "")
+        return f"{self.normalisation}, {KERNELS[self.kernel]}" + (f", t = {self.t:g}" if self.t != 1 else "")
 
 
 def _of_median(squares: Array, near: Array, Z: Array, c: float) -> Array:
@@ -95,20 +95,20 @@ def _fixed(squares: Array, near: Array, Z: Array, sigma: float) -> Array:
 
 
 def _kernels() -> Iterator[Kernel]:
-    yield Kernel("as it is", "sqrt(d)", None, partial(_of_dimension, c=1, rms=False))
+    yield Kernel("as it is", "sqrt(d)", partial(_of_dimension, c=1, rms=False))
     for c in (0.5, 1):
-        yield Kernel("as it is", f"{c:g} rms sqrt(d)", None, partial(_of_dimension, c=c, rms=True))
-        yield Kernel("standardised", f"{c:g} sqrt(d)", None, partial(_of_dimension, c=c, rms=False))
+        yield Kernel("as it is", f"{c:g} rms sqrt(d)", partial(_of_dimension, c=c, rms=True))
+        yield Kernel("standardised", f"{c:g} sqrt(d)", partial(_of_dimension, c=c, rms=False))
     for preparation in ("cosine", "centred cosine"):
         for sigma in (0.25, 0.5, 1):
-            yield Kernel(preparation, f"{sigma:g}", None, partial(_fixed, sigma=sigma))
+            yield Kernel(preparation, f"{sigma:g}", partial(_fixed, sigma=sigma))
     for preparation in PREPARATIONS:
         for c in FRACTIONS:
-            yield Kernel(preparation, f"{c:g} median distance", c, partial(_of_median, c=c))
+            yield Kernel(preparation, f"{c:g} median distance", partial(_of_median, c=c))
         for k in NEIGHBOURS:
-            yield Kernel(preparation, f"median {k}-NN distance", None, partial(_of_neighbours, k=k))
+            yield Kernel(preparation, f"median {k}-NN distance", partial(_of_neighbours, k=k))
         for k in TUNED:
-            yield Kernel(preparation, f"own {k}-NN distance (self-tuning)", None, partial(_tuned, k=k))
+            yield Kernel(preparation, f"own {k}-NN distance (self-tuning)", partial(_tuned, k=k))
 
 
 KERNELS = tuple(_kernels())
@@ -118,10 +118,16 @@ CANDIDATES = tuple(
     for t in TIMES
     for normalisation in NORMALISATIONS
 )
+# How the score moves with sigma; drawn after the selection, for which they are no candidates.
+DESCRIBED = tuple(
+    Kernel("as it is", f"{c:g} rms sqrt(d)", partial(_of_dimension, c=c, rms=True))
+    for c in FRACTIONS
+    if c not in (0.5, 1)
+)
 PAPER = CANDIDATES.index(Candidate(0, 1, "DSMI"))
 
 
-def parts(Z: Array, classes: NDArray[np.int64], seed: int = 0) -> Array:
+def parts(Z: Array, classes: NDArray[np.int64], kernels: Sequence[Kernel] = KERNELS, seed: int = 0) -> Array:
     """DSMI, its null, DSE and the random subsets' mean entropy, in bits, by kernel and time.
 
     Parameters
@@ -130,6 +136,8 @@ def parts(Z: Array, classes: NDArray[np.int64], seed: int = 0) -> Array:
         The embedding, one row an image.
     classes : int64 [n]
         The classes, from 0.
+    kernels
+        Which to compute.
     seed : int
         Of the random subsets and of the null, used as ``pipeline.measures`` does.
 
@@ -147,12 +155,14 @@ def parts(Z: Array, classes: NDArray[np.int64], seed: int = 0) -> Array:
         drawn[k] = [np.array(source.sample(range(n), k)) for _ in range(REPETITIONS)]
     share = sizes / n
 
-    found = np.empty((len(KERNELS), len(TIMES), 4))
+    found = np.empty((len(kernels), len(TIMES), 4))
     for preparation, prepare in PREPARATIONS.items():
+        if all(kernel.preparation != preparation for kernel in kernels):
+            continue
         prepared = prepare(Z)
         squares = squareform(pdist(prepared, "sqeuclidean"))
         near = np.sqrt(np.sort(squares, axis=1))
-        for number, kernel in enumerate(KERNELS):
+        for number, kernel in enumerate(kernels):
             if kernel.preparation != preparation:
                 continue
             widths = np.maximum(np.broadcast_to(kernel.of(squares, near, prepared), n), LEAST)

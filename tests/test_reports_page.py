@@ -273,6 +273,32 @@ def test_a_weak_correlation_is_not_called_one(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("noise_of_dsmi", "noise_of_scale_free", "verdict"),
+    [
+        (3, 0.1, r"Prefer DSMI\(Z;Y\), scale-free to DSMI\(Z;Y\), its rho is higher by 0\.\d\d \(0\.\d\d to"),
+        (0.1, 3, r"Do not use DSMI\(Z;Y\), scale-free here: .* differs by −0\.\d\d \(−"),
+        (1, 1.01, r"scale-free cannot be told from DSMI\(Z;Y\) here: its rho differs by"),
+    ],
+)
+def test_the_recommendation_is_what_the_runs_own_rows_say(noise_of_dsmi, noise_of_scale_free, verdict):
+    rng = np.random.default_rng(1)
+    accuracy = rng.normal(size=60)
+    rows = [
+        entry(
+            i, top1=50 + 10 * accuracy[i], dsmi_z_y=accuracy[i] + noise_of_dsmi * rng.normal(), group=None,
+            dsmi_z_y_scale_free=accuracy[i] + noise_of_scale_free * rng.normal(), neighbour_accuracy=50 + accuracy[i],
+        )
+        for i in range(60)
+    ]  # fmt: skip
+    (said,) = (s for s in wording.lead(summarise(rows_frame(rows), {})) if re.search(verdict, s))
+    assert said.endswith("; 10 nearest neighbours, without any sigma, have 1.00.")
+
+
+def test_without_the_recommended_measure_nothing_is_recommended():
+    assert not any("scale-free" in s for s in wording.lead(summarise(rows_frame([entry(i) for i in range(12)]), {})))
+
+
+@pytest.mark.parametrize(
     ("value", "text"),
     [
         (None, "–"),
