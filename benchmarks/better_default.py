@@ -17,18 +17,19 @@ be stopped at any time; the same command goes on. What was settled before anythi
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from dsmi_candidates import (
+from better_default_candidates import (
     CANDIDATES,
     DESCRIBED,
     FRACTIONS,
@@ -42,9 +43,9 @@ from dsmi_candidates import (
     parts,
     scores,
 )
+from better_default_statistics import Resampled, Zoo, halves, select, spearman
 from rich.console import Console
 from rich.progress import track
-from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from threadpoolctl import threadpool_limits
 
@@ -53,31 +54,15 @@ from data_catalog.models import BUILT_IN
 from jobs.run import run
 from pipeline.config import RunConfig, SubsetSettings
 from pipeline.store import embedding_path, read_results, read_run, read_subset, write_atomically
-from reports.correlation import LEVEL, interval
-from reports.resampling import Resamples
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 SEEDS = (1, 2, 3, 4, 5, 6)
 SPLITS = 20
-RESAMPLES = 4000
 ALSO = ("neighbour_accuracy", "probe_accuracy", "centre_accuracy", "logme", "h_score", "within_over_between")
 FROM_THE_FIRST_LOOK = (("as it is", "0.5 median distance"), ("cosine", "0.5"))
 CONTROLS = ("embedding_rms", "embedding_dim", "params_m")
-
-
-@dataclass(frozen=True)
-class Zoo:
-    """All seeds' models in one order, [models]: what is compared, [seeds, models, ...]."""
-
-    architectures: np.ndarray
-    groups: np.ndarray
-    top1: Array
-    candidates: Array
-    described: Array
-    others: dict[str, Array]
-    controls: Array
 
 
 def make_run(folder: Path, seed: int, console: Console) -> Path:
@@ -150,85 +135,7 @@ def read_zoo(folder: Path, runs: Sequence[Path]) -> Zoo:
     )
 
 
-def spearman(x: Array, y: Array) -> Array:
-    """Spearman's rho of x [seeds, models, scores] with y [seeds, models], a mean over seeds: [scores]."""
-    ranks, targets = (stats.rankdata(v, axis=1) for v in (x, y))
-    ranks, targets = (v - v.mean(axis=1, keepdims=True) for v in (ranks, targets))
-    with np.errstate(invalid="ignore"):  # a constant score has none
-        rho = np.einsum("smc,sm->sc", ranks, targets) / np.sqrt(
-            (ranks**2).sum(axis=1) * (targets**2).sum(axis=1)[:, None]
-        )
-    return np.asarray(np.nan_to_num(rho, nan=0.0).mean(axis=0))
-
-
-def halves(architectures: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which models select and which are held out, bool [models] each."""
-    names = np.unique(architectures)
-    selecting = np.random.default_rng(seed).permutation(names)[: len(names) // 2]
-    return np.isin(architectures, selecting), ~np.isin(architectures, selecting)
-
-
-def select(zoo: Zoo, selecting: np.ndarray) -> tuple[int, int]:
-    """The highest candidate, and the simplest within one standard error of it (jackknife over architectures)."""
-    x, y, names = zoo.candidates[:, selecting], zoo.top1[:, selecting], zoo.architectures[selecting]
-    rho = spearman(x, y)
-    highest = int(rho.argmax())
-    without = np.array([spearman(x[:, names != a], y[:, names != a]) for a in np.unique(names)])
-    behind = without[:, [highest]] - without
-    g = len(behind)
-    error = np.sqrt((g - 1) / g * ((behind - behind.mean(axis=0)) ** 2).sum(axis=0))
-    near = np.flatnonzero(rho[highest] - rho <= error)
-    return highest, int(min(near, key=lambda i: (CANDIDATES[i].departures, -rho[i])))
-
-
-class Resampled:
-    """Spearman's rho of one score on some models, with the same resamples of architectures for all seeds and scores."""
-
-    def __init__(self, zoo: Zoo, rows: np.ndarray) -> None:
-        self.zoo, self.rows = zoo, rows
-        self.unit = pd.factorize(zoo.architectures[rows])[0]
-        self.resamples = Resamples(self.unit, RESAMPLES, seed=0)
-        self.t = stats.t(self.unit.max())
-
-    def values(self, x: Array) -> tuple[float, Array]:
-        """The mean over seeds of the rows, x [seeds, models], and of each resample, [b]."""
-        x, y = x[:, self.rows], self.zoo.top1[:, self.rows]
-        drawn = [self.resamples.spearman(x[s], y[s]) for s in range(len(x))]
-        return float(spearman(x[:, :, None], y)[0]), np.nanmean(drawn, axis=0)
-
-    def interval(self, x: Array) -> tuple[float, tuple[float, float] | None]:
-        """The value and its interval."""
-        value, drawn = self.values(x)
-        return value, interval(value, drawn, self.unit.max() + 1, len(self.unit))[0]
-
-    def difference(self, x: Array, reference: Array) -> tuple[float, tuple[float, float], float]:
-        """How much higher x is than the reference: value, interval, p."""
-        (value, drawn), (base, base_drawn) = self.values(x), self.values(reference)
-        error = float(np.std(drawn - base_drawn, ddof=1))
-        half = float(self.t.ppf(0.5 + LEVEL / 2)) * error
-        gain = value - base
-        return gain, (gain - half, gain + half), float(2 * self.t.sf(abs(gain) / error)) if error else 1.0
-
-    def partial(self, x: Array) -> tuple[float, tuple[float, float] | None]:
-        """Spearman's rho given the ranks of scale, dimension and parameters; the regressions are held fixed."""
-        x, y, given = x[:, self.rows], self.zoo.top1[:, self.rows], self.zoo.controls[:, self.rows]
-        values, drawn = [], []
-        for s in range(len(x)):
-            design = np.column_stack([np.ones(len(self.unit)), stats.rankdata(given[s], axis=0)])
-            left = [r - design @ np.linalg.lstsq(design, r, rcond=None)[0] for r in map(stats.rankdata, (x[s], y[s]))]
-            values.append(np.corrcoef(*left)[0, 1])
-            drawn.append(self.resamples.pearson(*left))
-        value = float(np.mean(values))
-        return value, interval(value, np.nanmean(drawn, axis=0), self.unit.max() + 1, len(self.unit))[0]
-
-    def within_groups(self, x: Array) -> float:
-        """The mean over seeds and groups (training budgets) of rho within the group."""
-        groups = self.zoo.groups[self.rows]
-        x, y = x[:, self.rows, None], self.zoo.top1[:, self.rows]
-        return float(np.mean([spearman(x[:, groups == g], y[:, groups == g])[0] for g in np.unique(groups)]))
-
-
-def report(zoo: Zoo, folder: Path, figure: Path, console: Console) -> dict[str, object]:
+def report(zoo: Zoo, folder: Path, figure: Path, console: Console) -> dict[str, Any]:
     """Select, measure on the held-out architectures, print; what was found."""
     selecting, held_out = halves(zoo.architectures, 0)
     highest, simplest = select(zoo, selecting)
@@ -243,10 +150,10 @@ def report(zoo: Zoo, folder: Path, figure: Path, console: Console) -> dict[str, 
     shown |= {name: zoo.others[name] for name in ALSO[1:]}
     titles = {"paper": str(CANDIDATES[PAPER])} | {r: str(CANDIDATES[i]) for r, i in (selected | first_look).items()}
 
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for role, x in shown.items():
         value, ci = on.interval(x)
-        row: dict[str, object] = {"role": role, "score": titles.get(role, role), "spearman": value, "ci": ci}
+        row: dict[str, Any] = {"role": role, "score": titles.get(role, role), "spearman": value, "ci": ci}
         row["selecting_half"] = float(spearman(x[:, selecting, None], zoo.top1[:, selecting])[0])
         row["partial"], row["partial_ci"] = on.partial(x)
         row["within_budget"] = on.within_groups(x)
@@ -254,16 +161,17 @@ def report(zoo: Zoo, folder: Path, figure: Path, console: Console) -> dict[str, 
         row["over_neighbours"] = None if role == "10 nearest neighbours" else on.difference(x, neighbours)
         rows.append(row)
     claims = [(row, name) for row in rows if row["role"] in selected for name in ("over_paper", "over_neighbours")]
-    adjusted = multipletests([row[name][2] for row, name in claims], method="holm")[1]  # type: ignore[index]
+    adjusted = multipletests([row[name][2] for row, name in claims], method="holm")[1]
     holm = {f"{row['role']} {name}": float(p) for (row, name), p in zip(claims, adjusted, strict=True)}
 
     stability = []
     for seed in range(1, SPLITS + 1):
         chosen, rest = halves(zoo.architectures, seed)
-        by_role = dict(zip(("highest", "selected"), select(zoo, chosen), strict=True))
-        x = zoo.candidates[:, rest][:, :, [*by_role.values(), simplest, PAPER]]
-        rho = spearman(np.concatenate([x, neighbours[:, rest, None]], axis=2), zoo.top1[:, rest])
-        stability.append({"split": seed, **{r: str(CANDIDATES[i]) for r, i in by_role.items()}, "rho": rho.tolist()})
+        by_rule = dict(zip(("highest", "selected"), select(zoo, chosen), strict=True))
+        compared = {rule: zoo.candidates[:, :, i] for rule, i in by_rule.items()}
+        compared |= {"paper": paper, "neighbours": neighbours}
+        rho = {name: float(spearman(x[:, rest, None], zoo.top1[:, rest])[0]) for name, x in compared.items()}
+        stability.append({"split": seed, **{r: str(CANDIDATES[i]) for r, i in by_rule.items()}, "rho": rho})
     draw(zoo, held_out, figure)
     found = {
         "selecting": sorted(set(zoo.architectures[selecting].tolist())),
@@ -272,6 +180,7 @@ def report(zoo: Zoo, folder: Path, figure: Path, console: Console) -> dict[str, 
         "candidates": len(CANDIDATES),
         "table": rows,
         "holm": holm,
+        "selected_over_paper_by_jackknife": on.jackknifed(shown["selected"], paper),
         "other_splits": stability,
     }
     table = pd.DataFrame({"candidate": map(str, CANDIDATES)})
@@ -287,16 +196,16 @@ def _plain(preparation: str, width: str, t: float = 1) -> Candidate:
     return Candidate(number, t, "DSMI")
 
 
-def _print(found: dict[str, object], console: Console) -> None:
-    def shown(value: object, ci: object) -> str:
-        return f"{value:.2f}" + (f" [{ci[0]:.2f}, {ci[1]:.2f}]" if ci else "")  # type: ignore[index]
+def _print(found: dict[str, Any], console: Console) -> None:
+    def shown(value: float, ci: Sequence[float] | None) -> str:
+        return f"{value:.2f}" + (f" [{ci[0]:.2f}, {ci[1]:.2f}]" if ci else "")
 
     heads = (
         "score", "Spearman", "less the paper's", "less 10 neighbours'",
         "given scale, dimension, size", "within a budget", "on the selecting half",
     )  # fmt: skip
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    for row in found["table"]:  # type: ignore[attr-defined]
+    for row in found["table"]:
         over = [row[name] for name in ("over_paper", "over_neighbours")]
         cells = [
             f"{row['role']}: {row['score']}" if row["role"] != row["score"] else row["score"],
@@ -309,10 +218,19 @@ def _print(found: dict[str, object], console: Console) -> None:
         lines.append("| " + " | ".join(cells) + " |")
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
     console.print("Holm:", found["holm"], "selecting:", found["selecting"], "held out:", found["held_out"])
-    for split in found["other_splits"]:  # type: ignore[attr-defined]
-        rho = " ".join(f"{value:.2f}" for value in split["rho"])
-        line = f"split {split['split']}: {rho} | highest {split['highest']} | selected {split['selected']}"
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    console.print("selected over paper by a jackknife:", found["selected_over_paper_by_jackknife"])
+    splits = found["other_splits"]
+    for rule in ("selected", "highest"):
+        for candidate, count in Counter(split[rule] for split in splits).most_common(3):
+            console.print(
+                f"{count} of {len(splits)} other splits, {rule}: {candidate}", highlight=False, soft_wrap=True
+            )
+    for rival in ("paper", "neighbours"):
+        behind = np.array([split["rho"]["selected"] - split["rho"][rival] for split in splits])
+        told = (
+            f"the rule's choice less {rival}: {behind.min():.2f} to {behind.max():.2f}, above 0 in {(behind > 0).sum()}"
+        )
+        console.print(f"held out there, {told} of {len(splits)}", highlight=False, soft_wrap=True)
 
 
 def draw(zoo: Zoo, rows: np.ndarray, path: Path) -> None:
@@ -326,7 +244,9 @@ def draw(zoo: Zoo, rows: np.ndarray, path: Path) -> None:
         by_length = {str(k): described[i, TIMES.index(t)] for i, k in enumerate(DESCRIBED)}
         by_length |= {str(k): rho[CANDIDATES.index(Candidate(i, t, "DSMI"))] for i, k in enumerate(KERNELS)}
         line = [by_length[f"sigma = {c:g} rms sqrt(d)"] for c in FRACTIONS]
-        axes.plot(FRACTIONS, line, marker="s", linewidth=2.5, color="tab:red", label="lengths (rms sqrt(d)), as it is")
+        axes.plot(
+            FRACTIONS, line, marker="s", linewidth=2.5, color="tab:purple", label="lengths (rms sqrt(d)), as it is"
+        )
         for preparation in PREPARATIONS:
             line = [rho[CANDIDATES.index(_plain(preparation, f"{c:g} median distance", t))] for c in FRACTIONS]
             axes.plot(FRACTIONS, line, marker="o", markersize=4, label=f"median distances, {preparation}")
@@ -334,7 +254,7 @@ def draw(zoo: Zoo, rows: np.ndarray, path: Path) -> None:
         axes.axhline(rho[PAPER], color="black", linestyle="--", label="the paper's sigma = sqrt(d), t = 1")
         axes.set(
             title=f"t = {t}", xscale="log", xticks=FRACTIONS, xticklabels=[f"{c:g}" for c in FRACTIONS],
-            xlabel="sigma, in the unit of the legend", ylim=(0, 1),
+            xlabel="sigma, in the unit of the legend",
         )  # fmt: skip
         axes.minorticks_off()
         axes.grid(alpha=0.3)

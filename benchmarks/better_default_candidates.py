@@ -181,7 +181,8 @@ def scores(found: Array, classes: NDArray[np.int64]) -> Array:
     """Every candidate's score, [candidates], from what ``parts`` returned."""
     sizes = np.bincount(classes)
     ceiling = float(sizes / len(classes) @ np.log2(sizes))
-    by_normalisation = [normalise(*np.moveaxis(found, 2, 0), ceiling) for normalise in NORMALISATIONS.values()]
+    dsmi, null, dse, subsets = np.moveaxis(found, 2, 0)
+    by_normalisation = [normalise(dsmi, null, dse, subsets, ceiling) for normalise in NORMALISATIONS.values()]
     return np.stack(by_normalisation, axis=2).ravel()
 
 
