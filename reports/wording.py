@@ -142,18 +142,18 @@ def _recommendation(summary: Summary, target: str) -> list[str]:
     found = summary.differences.get(RECOMMENDED_MEASURE)
     if found is None or found.value is None or found.ci is None or summary.primary is None:
         return []
-    own, other = measure_title(summary.primary[0]), measure_title(RECOMMENDED_MEASURE)
+    title, gain = measure_title(RECOMMENDED_MEASURE), f"by {fixed(abs(found.value))} (difference {interval(found.ci)})"
+    rho = fixed(summary.correlations[RECOMMENDED_MEASURE][target].spearman.value)
+    own, way = measure_title(summary.primary[0]), "higher" if found.value > 0 else "lower"
     if found.ci[0] > 0:
-        verdict = f"Prefer {other} to {own}, its rho is higher by"
+        verdict = f"{title} is to be preferred to {own}: its rho is {rho}, {way} {gain}"
     elif found.ci[1] < 0:
-        verdict = f"Do not use {other} here: its rho, compared with that of {own}, differs by"
+        verdict = f"{title}, recommended elsewhere, does worse than {own} here: its rho is {rho}, {way} {gain}"
     else:
-        verdict = f"{other} cannot be told from {own} here: its rho differs by"
+        verdict = f"{title}, recommended beside {own}, is not told from it here: its rho is {rho}, {way} {gain}"
     neighbours = summary.correlations.get(NEIGHBOURS, {}).get(target)
-    rho = neighbours.spearman.value if neighbours else None
-    beside = "" if rho is None else f"; {measure_title(NEIGHBOURS)}, without any sigma, have {fixed(rho)}"
-    value = summary.correlations[RECOMMENDED_MEASURE][target].spearman.value
-    return [f"{verdict} {fixed(found.value)} ({interval(found.ci)}), to {fixed(value)}{beside}."]
+    beside = fixed(neighbours.spearman.value) if neighbours else MISSING
+    return [verdict + (f"; {measure_title(NEIGHBOURS)} have {beside}." if beside != MISSING else ".")]
 
 
 def _within(summary: Summary, measure: str, target: str) -> list[str]:

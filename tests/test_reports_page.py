@@ -275,9 +275,13 @@ def test_a_weak_correlation_is_not_called_one(tmp_path):
 @pytest.mark.parametrize(
     ("noise_of_dsmi", "noise_of_scale_free", "verdict"),
     [
-        (3, 0.1, r"Prefer DSMI\(Z;Y\), scale-free to DSMI\(Z;Y\), its rho is higher by 0\.\d\d \(0\.\d\d to"),
-        (0.1, 3, r"Do not use DSMI\(Z;Y\), scale-free here: .* differs by −0\.\d\d \(−"),
-        (1, 1.01, r"scale-free cannot be told from DSMI\(Z;Y\) here: its rho differs by"),
+        (3, 0.1, r"^Scale-free DSMI\(Z;Y\) is to be preferred to DSMI\(Z;Y\): .* 0\.99, higher by .* \(difference 0\."),
+        (0.1, 3, r"recommended elsewhere, does worse than DSMI\(Z;Y\) here: .* lower by 0\.\d\d \(difference −"),
+        (
+            1,
+            1.01,
+            r"recommended beside DSMI\(Z;Y\), is not told from it here: .* by 0\.\d\d \(difference −0\.\d\d to 0",
+        ),
     ],
 )
 def test_the_recommendation_is_what_the_runs_own_rows_say(noise_of_dsmi, noise_of_scale_free, verdict):
@@ -291,11 +295,11 @@ def test_the_recommendation_is_what_the_runs_own_rows_say(noise_of_dsmi, noise_o
         for i in range(60)
     ]  # fmt: skip
     (said,) = (s for s in wording.lead(summarise(rows_frame(rows), {})) if re.search(verdict, s))
-    assert said.endswith("; 10 nearest neighbours, without any sigma, have 1.00.")
+    assert said.endswith("; 10 nearest neighbours have 1.00.")
 
 
 def test_without_the_recommended_measure_nothing_is_recommended():
-    assert not any("scale-free" in s for s in wording.lead(summarise(rows_frame([entry(i) for i in range(12)]), {})))
+    assert not any("Scale-free" in s for s in wording.lead(summarise(rows_frame([entry(i) for i in range(12)]), {})))
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ MEASURES: tuple[Measure, ...] = (
         "Mean DSMI(Z;Y) with the labels permuted over images, repeats moving together: what no signal gives.",
     ),
     Measure(
-        "dsmi_z_y_scale_free", "DSMI(Z;Y), scale-free", "bits",
+        "dsmi_z_y_scale_free", "Scale-free DSMI(Z;Y)", "bits",
         "DSMI(Z;Y) at t = 2 and a sigma of half the root mean square length of the embedding's rows, whatever the "
         "settings.",
     ),
