@@ -3,8 +3,8 @@
     python benchmarks/better_default.py [--out runs/better-default] [--figure FILE.png]
 
 It trains and measures the digits zoo once a seed, of initialisation, order, training images and split alike (about a
-minute each on two cores), computes every candidate from the kept embeddings (six minutes), selects, and reports. It can
-be stopped at any time; the same command goes on. What was settled before anything was looked at:
+minute each on two cores), computes every candidate from the kept embeddings (about six minutes), selects, and reports.
+It can be stopped at any time; the same command goes on. What was settled before anything was looked at:
 
 - The score of a candidate is Spearman's correlation with top-1 accuracy over the models of one seed, a mean over seeds.
 - Selection on 8 architectures of 16, drawn with seed 0; all that is claimed is measured on the other 8.

@@ -19,6 +19,8 @@ from data_catalog.datasets import Digits, open_dataset
 from data_catalog.digits import digits_models
 from data_catalog.models import Preprocessing
 from data_catalog.subset import Subset, select_subset
+from pipeline.config import RunConfig, SubsetSettings
+from pipeline.plan import make_plan
 from pipeline.views import drop_oldest_views, input_vector, make_view, open_view, view_path, view_vectors
 
 
@@ -51,6 +53,13 @@ def test_another_seed_of_the_digits_is_another_split_with_recipes_that_train_on_
     assert splits[0] != splits[1] != splits[2]
     assert {(e.recipe.dataset, e.recipe.seed) for e in digits_models(7) if e.recipe} == {("digits:7", 7)}
     assert digits_models(0) == load_models("digits")
+
+
+def test_a_split_of_which_the_models_have_seen_images_is_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"digits:7 is another split of the images that .* is trained on; use .* digits$"
+    ):
+        make_plan(RunConfig(subset=SubsetSettings(dataset="digits:7")))
 
 
 def test_an_unknown_data_set_is_refused_by_name() -> None:
