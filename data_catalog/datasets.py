@@ -1,6 +1,7 @@
 """Labelled images: every data set looks the same from here on."""
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -136,7 +137,8 @@ def open_dataset(
     Parameters
     ----------
     name
-        One of ``DATASETS``, or ``timm:NAME`` for what ``timm.data.create_dataset`` opens.
+        One of ``DATASETS``, or ``timm:NAME`` for what ``timm.data.create_dataset`` opens, or ``digits:SEED`` for the
+        digits split by another seed, of which only models of that seed's recipes have not seen the validation part.
     root
         Where the images are; ``digits`` and ``photos`` need none.
     part
@@ -150,11 +152,12 @@ def open_dataset(
     InputError
         For an unknown data set, a folder that is not there, or one that does not hold what it should.
     """
-    if name == "digits":
+    digits = re.fullmatch(r"digits(?::(\d{1,9}))?", name)
+    if digits:
         from data_catalog.digits import digits_split
 
-        pixels, labels, numbers = digits_split(part)
-        return ImageArray(f"digits/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels)
+        pixels, labels, numbers = digits_split(part, int(digits[1] or 0))
+        return ImageArray(f"{name}/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels)
     if name == "photos":
         from data_catalog.photos import STRIPS, photo_patches
 
@@ -197,13 +200,15 @@ def open_dataset(
     return open_timm_dataset(name.removeprefix("timm:"), root)
 
 
-def split_numbers(labels: np.ndarray, part: Part, *, train: int, test: int) -> np.ndarray:
+def split_numbers(labels: np.ndarray, part: Part, *, train: int, test: int, seed: int = 0) -> np.ndarray:
     """Numbers of the images of one of three disjoint, stratified parts, sorted; the rest is validation; int64 [n]."""
     from sklearn.model_selection import train_test_split
 
     parts: dict[str, np.ndarray] = {"train": np.arange(0)}
     rest = np.arange(len(labels))
     if train:
-        parts["train"], rest = train_test_split(rest, train_size=train, stratify=labels, random_state=0)
-    parts["test"], parts["validation"] = train_test_split(rest, train_size=test, stratify=labels[rest], random_state=0)
+        parts["train"], rest = train_test_split(rest, train_size=train, stratify=labels, random_state=seed)
+    parts["test"], parts["validation"] = train_test_split(
+        rest, train_size=test, stratify=labels[rest], random_state=seed
+    )
     return np.sort(parts[part])

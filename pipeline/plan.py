@@ -27,7 +27,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 TRAINING_VERSION = 1  # raised whenever pipeline/train.py comes to other weights for the same recipe
-MEASURES_VERSION = 3  # raised whenever a measure comes to another number for the same embedding and settings
+MEASURES_VERSION = 4  # raised whenever a measure comes to another number for the same embedding and settings
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ def make_plan(config: RunConfig) -> Plan:
     taken = sorted({name for entry in entries for name in entry.extras} & COLUMN_NAMES)
     if taken:
         raise InputError(f"{config.catalog}: the column {taken[0]!r} is one that the run fills; rename it")
+    for entry in entries:
+        _refuse_seen_images(entry, config.subset.dataset)
     cache = config.compute.cache
     subset = open_subset(config.subset, config.repeats, cache)
     jobs: dict[str, Job] = {}
@@ -112,6 +114,15 @@ def make_plan(config: RunConfig) -> Plan:
             row_id=content_hash(embedding_id, measure_id),
         )
     return Plan(config, subset, tuple(jobs.values()))
+
+
+def _refuse_seen_images(entry: ModelEntry, dataset: str) -> None:
+    """Refuse another split of the images that the entry's recipe trains on: some of them it has seen."""
+    trained_on = entry.recipe.dataset if entry.recipe else dataset
+    if trained_on != dataset and trained_on.split(":")[0] == dataset.split(":")[0]:
+        raise InputError(
+            f"--dataset {dataset} is another split of the images that {entry} is trained on; use --dataset {trained_on}"
+        )
 
 
 def protocol_preprocessing(entry: ModelEntry, protocol: str) -> Preprocessing:

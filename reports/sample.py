@@ -15,6 +15,10 @@ PRIMARY_TARGET = "top1"
 """The one primary hypothesis, stated before any run on ImageNet: Spearman's correlation of DSMI(Z;Y) with top-1
 accuracy under the standard protocol. Everything else is exploratory."""
 
+RECOMMENDED_MEASURE = "dsmi_z_y_scale_free"
+"""What a study on the digits zoo, over seeds and on held-out architectures, found to predict better; each report says
+what its own rows say of it."""
+
 BASELINES: tuple[Measure, ...] = (
     Measure("log10_params", "log10 parameters", "", "Size of the model: no embedding needed."),
     Measure("log10_gmacs", "log10 GMACs", "", "Multiply-adds of one image: no embedding needed."),

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
 from reports.correlation import Correlation, Estimate
-from reports.sample import BASELINES
+from reports.sample import BASELINES, RECOMMENDED_MEASURE
 from reports.statistics import Summary
 
 _REGISTERED = {m.name: m for m in (*MEASURES, *COMPARISONS, *BASELINES, *DIAGNOSTICS)}
 # With fewer units a percentile interval is known to be too short.
 ROUGH_UNITS = 20
 MISSING = "–"
+NEIGHBOURS = "neighbour_accuracy"
 
 
 def measure_title(name: str) -> str:
@@ -87,7 +88,7 @@ def lead(summary: Summary) -> list[str]:
     pooled = summary.correlations[measure][target]
     sentences = [_lead_sentence(summary, pooled)]
     if pooled.spearman.value is not None:
-        sentences += _distance_from_best(summary) + _within(summary, measure, target)
+        sentences += _distance_from_best(summary) + _recommendation(summary, target) + _within(summary, measure, target)
     return sentences
 
 
@@ -134,6 +135,25 @@ def _distance_from_best(summary: Summary) -> list[str]:
         return []
     apart = "sets them apart" if found.ci[0] > 0 else "does not set them apart"
     return [f"The difference of their rho, {fixed(found.value)} ({interval(found.ci)} on the same resamples), {apart}."]
+
+
+def _recommendation(summary: Summary, target: str) -> list[str]:
+    """Whether this run's rows bear out the measure that is recommended beside the paper's, and what neighbours do."""
+    found = summary.differences.get(RECOMMENDED_MEASURE)
+    if found is None or found.value is None or found.ci is None or summary.primary is None:
+        return []
+    title, gain = measure_title(RECOMMENDED_MEASURE), f"by {fixed(abs(found.value))} (difference {interval(found.ci)})"
+    rho = fixed(summary.correlations[RECOMMENDED_MEASURE][target].spearman.value)
+    own, way = measure_title(summary.primary[0]), "higher" if found.value > 0 else "lower"
+    if found.ci[0] > 0:
+        verdict = f"{title} is to be preferred to {own}: its rho is {rho}, {way} {gain}"
+    elif found.ci[1] < 0:
+        verdict = f"{title}, recommended elsewhere, does worse than {own} here: its rho is {rho}, {way} {gain}"
+    else:
+        verdict = f"{title}, recommended beside {own}, is not told from it here: its rho is {rho}, {way} {gain}"
+    neighbours = summary.correlations.get(NEIGHBOURS, {}).get(target)
+    beside = fixed(neighbours.spearman.value) if neighbours else MISSING
+    return [verdict + (f"; {measure_title(NEIGHBOURS)} have {beside}." if beside != MISSING else ".")]
 
 
 def _within(summary: Summary, measure: str, target: str) -> list[str]:

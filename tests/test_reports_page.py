@@ -273,6 +273,36 @@ def test_a_weak_correlation_is_not_called_one(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("noise_of_dsmi", "noise_of_scale_free", "verdict"),
+    [
+        (3, 0.1, r"^Scale-free DSMI\(Z;Y\) is to be preferred to DSMI\(Z;Y\): .* 0\.99, higher by .* \(difference 0\."),
+        (0.1, 3, r"recommended elsewhere, does worse than DSMI\(Z;Y\) here: .* lower by 0\.\d\d \(difference −"),
+        (
+            1,
+            1.01,
+            r"recommended beside DSMI\(Z;Y\), is not told from it here: .* by 0\.\d\d \(difference −0\.\d\d to 0",
+        ),
+    ],
+)
+def test_the_recommendation_is_what_the_runs_own_rows_say(noise_of_dsmi, noise_of_scale_free, verdict):
+    rng = np.random.default_rng(1)
+    accuracy = rng.normal(size=60)
+    rows = [
+        entry(
+            i, top1=50 + 10 * accuracy[i], dsmi_z_y=accuracy[i] + noise_of_dsmi * rng.normal(), group=None,
+            dsmi_z_y_scale_free=accuracy[i] + noise_of_scale_free * rng.normal(), neighbour_accuracy=50 + accuracy[i],
+        )
+        for i in range(60)
+    ]  # fmt: skip
+    (said,) = (s for s in wording.lead(summarise(rows_frame(rows), {})) if re.search(verdict, s))
+    assert said.endswith("; 10 nearest neighbours have 1.00.")
+
+
+def test_without_the_recommended_measure_nothing_is_recommended():
+    assert not any("Scale-free" in s for s in wording.lead(summarise(rows_frame([entry(i) for i in range(12)]), {})))
+
+
+@pytest.mark.parametrize(
     ("value", "text"),
     [
         (None, "–"),

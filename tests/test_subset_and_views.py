@@ -14,10 +14,13 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision import transforms
 
-from data_catalog import InputError
+from data_catalog import InputError, load_models
 from data_catalog.datasets import ImageArray, open_dataset
+from data_catalog.digits import digits_models
 from data_catalog.models import Preprocessing
 from data_catalog.subset import Subset, select_subset
+from pipeline.config import RunConfig, SubsetSettings
+from pipeline.plan import make_plan
 from pipeline.views import drop_oldest_views, input_vector, make_view, open_view, view_path, view_vectors
 
 
@@ -35,13 +38,28 @@ def subset_of(images: ImageArray, numbers: list[int], repeats: int = 1, seed: in
     return Subset(images.take(np.array(numbers)), repeats, seed, "digest")
 
 
-def test_the_three_parts_of_the_digits_are_disjoint_and_stratified() -> None:
-    parts = [open_dataset("digits", part=part) for part in ("train", "test", "validation")]
+@pytest.mark.parametrize("name", ["digits", "digits:7"])
+def test_the_three_parts_of_the_digits_are_disjoint_and_stratified(name: str) -> None:
+    parts = [open_dataset(name, part=part) for part in ("train", "test", "validation")]
     assert [len(part.names) for part in parts] == [900, 450, 447]
     assert len({name for part in parts for name in part.names}) == 1797
     for part in parts:
         counts = np.bincount(part.labels)
         assert counts.max() - counts.min() <= 0.06 * len(part.names)
+
+
+def test_another_seed_of_the_digits_is_another_split_with_recipes_that_train_on_it() -> None:
+    splits = [set(open_dataset(name).names) for name in ("digits", "digits:7", "digits:8")]
+    assert splits[0] != splits[1] != splits[2]
+    assert {(e.recipe.dataset, e.recipe.seed) for e in digits_models(7) if e.recipe} == {("digits:7", 7)}
+    assert digits_models(0) == load_models("digits")
+
+
+def test_a_split_of_which_the_models_have_seen_images_is_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"digits:7 is another split of the images that .* is trained on; use .* digits$"
+    ):
+        make_plan(RunConfig(subset=SubsetSettings(dataset="digits:7")))
 
 
 def test_an_unknown_data_set_is_refused_by_name() -> None:

@@ -28,6 +28,7 @@ from pipeline.measures.mutual_information import (
     random_subset_entropies,
     spectral_entropies,
 )
+from pipeline.measures.scale_free import scale_free_mutual_information
 from pipeline.measures.spectrum import diffusion_eigenvalues, gaussian_kernel, squared_distances
 
 
@@ -63,6 +64,11 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "dsmi_z_y_null", "DSMI(Z;Y) null", "bits",
         "Mean DSMI(Z;Y) with the labels permuted over images, repeats moving together: what no signal gives.",
+    ),
+    Measure(
+        "dsmi_z_y_scale_free", "Scale-free DSMI(Z;Y)", "bits",
+        "DSMI(Z;Y) at t = 2 and a sigma of half the root mean square length of the embedding's rows, whatever the "
+        "settings.",
     ),
     Measure(
         "dsmi_z_x", "DSMI(Z;X)", "bits",
@@ -157,7 +163,7 @@ def measure_all(
 
     References
     ----------
-    Liao et al., arXiv 2312.04823; the null is ours.
+    Liao et al., arXiv 2312.04823; the null is ours; ``pipeline.measures.scale_free``.
     """
     Z = as_embedding(Z)
     n, d = Z.shape
@@ -189,6 +195,7 @@ def measure_all(
         null = [mutual_information(shuffled, spectral, spectral_random) for shuffled in permuted]
         values["dsmi_z_y"] = mutual_information(classes, spectral, spectral_random)
         values["dsmi_z_y_null"] = float(np.mean(null))
+        values["dsmi_z_y_scale_free"] = scale_free_mutual_information(Z, classes, repetitions=repetitions, seed=seed)
         values["csmi_z_y"] = mutual_information(classes, binned, binned_random)
     if clusters is not None:
         values["dsmi_z_x"] = mutual_information(clusters, spectral, spectral_random)
