@@ -225,7 +225,7 @@ def _run_config(context: click.Context, file: Path | None, given: dict[str, Any]
     from pipeline.config import resolve_config
 
     globs = all_globs(given["models"], given["more_models"])
-    given = {name: value for name, value in given.items() if _was_given(context, name)}
+    given = _given(context, given)
     settings: dict[str, Any] = {
         name: given[name] for name in ("catalog", "protocol", "precision", "out") if name in given
     }
@@ -284,8 +284,10 @@ def submit_slurm_command(profile: Path | None, array: int | None, dry_run: bool,
 @cli.command("rerun")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL[@SIZE] ...")
 @out_option
-def rerun_command(models: tuple[str, ...], out: Path) -> int:
-    """Redo single entries of a run (MODEL alone: all its sizes) and refresh the report.
+@cluster_options
+@click.pass_context
+def rerun_command(context: click.Context, models: tuple[str, ...], out: Path, **given: Any) -> int:
+    """Redo single entries of a run (MODEL alone: all its sizes) and refresh the report; where the run was computed.
 
     \b
     Example:
@@ -293,13 +295,14 @@ def rerun_command(models: tuple[str, ...], out: Path) -> int:
     """
     from jobs.run import rerun
 
-    return rerun(out, models, _console())
+    return rerun(out, models, _given(context, given), _console())
 
 
 @cli.command("remeasure")
 @out_option
 @click.option("--into", type=PATH, help="Where the new rows go.  [default: beside --out, named after the changes]")
 @measure_options
+@cluster_options
 @click.pass_context
 def remeasure_command(context: click.Context, out: Path, into: Path | None, **given: Any) -> int:
     """Other settings or new measures from the kept embeddings of a run, into another directory.
@@ -311,7 +314,9 @@ def remeasure_command(context: click.Context, out: Path, into: Path | None, **gi
     """
     from jobs.remeasure import remeasure
 
-    return remeasure(out, into, {name: given[name] for name in given if _was_given(context, name)}, _console())
+    given = _given(context, given)
+    compute = {name: given.pop(name) for name in COMPUTE_NAMES if name in given}
+    return remeasure(out, into, given, compute, _console())
 
 
 @cli.command("merge")
@@ -455,8 +460,7 @@ def measure_command(context: click.Context, embeddings: Path, labels: Path | Non
     """
     from jobs.measure import measure
 
-    changes = {name: given[name] for name in given if _was_given(context, name)}
-    return measure(embeddings, labels, changes, as_json, _console())
+    return measure(embeddings, labels, _given(context, given), as_json, _console())
 
 
 @cli.group("catalog")
@@ -569,6 +573,10 @@ def doctor_command(
 
 def _was_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
+def _given(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if _was_given(context, name)}
 
 
 def _console() -> Any:

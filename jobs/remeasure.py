@@ -1,6 +1,7 @@
 """Other settings or new measures from the kept embeddings of a run, into another OUT: no model, no image, no GPU."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -12,14 +13,16 @@ from jobs.clusters import open_workers
 from jobs.driving import driving
 from jobs.folder import entry_states, make_writable, refuse_mixture, save_record, touch_record
 from jobs.progress import counted, follow, plain
-from jobs.run import conclude
+from jobs.run import conclude, elsewhere
 from pipeline.config import MeasureSettings, RunConfig, content_hash, validated
 from pipeline.plan import measures_identity
 from pipeline.store import embedding_path, read_run, read_subset, write_subset
 from pipeline.task import RemeasureJob
 
 
-def remeasure(source: Path, into: Path | None, changes: dict[str, Any], console: Console) -> int:
+def remeasure(
+    source: Path, into: Path | None, changes: Mapping[str, Any], compute: Mapping[str, Any], console: Console
+) -> int:
     """Measure every kept embedding of ``source`` by its settings with ``changes``.
 
     Parameters
@@ -28,6 +31,8 @@ def remeasure(source: Path, into: Path | None, changes: dict[str, Any], console:
         The new OUT; None names one beside ``source`` after the changes.
     changes
         Fields of ``MeasureSettings``.
+    compute
+        Fields of ``ComputeSettings`` that are not to be as they were for the run.
 
     Returns
     -------
@@ -35,8 +40,8 @@ def remeasure(source: Path, into: Path | None, changes: dict[str, Any], console:
         The exit code.
     """
     record = read_run(source)
-    before = RunConfig.model_validate(record["config"])
-    settings = validated(MeasureSettings, before.measures.model_dump() | changes, "settings")
+    before = elsewhere(RunConfig.model_validate(record["config"]), compute)
+    settings = validated(MeasureSettings, before.measures.model_dump() | dict(changes), "settings")
     out = (into or source.parent / f"{source.absolute().name}-{_named(before.measures, settings)}").absolute()
     if out == source.absolute():
         raise InputError(f"{source} cannot be remeasured into itself; choose another --into")

@@ -15,7 +15,7 @@ from jobs.clusters import open_workers
 from jobs.driving import driving
 from jobs.folder import entry_states, make_writable, open_out, refuse_remeasured, touch_record
 from jobs.progress import counted, duration, follow, plain
-from pipeline.config import RunConfig
+from pipeline.config import ComputeSettings, RunConfig, validated
 from pipeline.order import balanced
 from pipeline.plan import Job, Plan, make_plan
 from pipeline.remote import is_offline
@@ -44,6 +44,12 @@ def run(config: RunConfig, console: Console, *, retry_failed: bool = False) -> i
         return _compute(plan, todo, console, confirm)
 
 
+def elsewhere(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """The same run on other workers."""
+    compute = validated(ComputeSettings, config.compute.model_dump() | dict(changes), "settings")
+    return config.model_copy(update={"compute": compute})
+
+
 def _share_of(plan: Plan) -> Plan:
     """What of the plan this process is to do: all of it, or one of several shares."""
     share = plan.config.compute.share
@@ -54,11 +60,17 @@ def _share_of(plan: Plan) -> Plan:
     return Plan(plan.config, plan.subset, tuple(shares[int(part) - 1]))
 
 
-def rerun(out: Path, names: Sequence[str], console: Console) -> int:
-    """Compute single entries of a run anew; an old row stays until its successor is written."""
+def rerun(out: Path, names: Sequence[str], compute: Mapping[str, Any], console: Console) -> int:
+    """Compute single entries of a run anew; an old row stays until its successor is written.
+
+    Parameters
+    ----------
+    compute
+        Fields of ``ComputeSettings`` that are not to be as they were for the run.
+    """
     record = read_run(out)
     refuse_remeasured(out, record)
-    stored = RunConfig.model_validate(record["config"])
+    stored = elsewhere(RunConfig.model_validate(record["config"]), compute)
     config = stored.model_copy(update={"out": out.absolute(), "models": (), "filters": Filters()})
     with console.status("Reading catalogue and images"):
         plan = make_plan(config)

@@ -86,6 +86,11 @@ class ComputeSettings(_Settings):
             )
         return value
 
+    @field_validator("profile")
+    @classmethod
+    def _found_from_anywhere(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
     @field_validator("share")
     @classmethod
     def _one_of_several(cls, value: str | None) -> str | None:
@@ -203,9 +208,6 @@ def resolve_config(command_line: Mapping[str, Any], file: Path | None = None) ->
     config = validated(RunConfig, _merged(settings, command_line), "settings")
     if Path(config.catalog).is_file():  # run.json must find it again from any folder
         config = config.model_copy(update={"catalog": str(Path(config.catalog).absolute())})
-    if config.compute.profile is not None:
-        compute = config.compute.model_copy(update={"profile": config.compute.profile.expanduser().absolute()})
-        config = config.model_copy(update={"compute": compute})
     if config.subset.data_root is not None:
         subset = config.subset.model_copy(update={"data_root": config.subset.data_root.expanduser().absolute()})
         config = config.model_copy(update={"subset": subset})

@@ -17,19 +17,20 @@ from pipeline.measures import diffusion_spectral_entropy, measure_all
 from pipeline.measures.transferability import transferability
 
 MEASURES = {"--sigma", "--t", "--repetitions", "--seed", "--bins", "--null-permutations", "--measure"}
+CLUSTER = {"--cluster", "--profile", "--workers", "--worker-memory", "--model-timeout"}
 FILTERS = {"--kind", "--max-params", "--max-gmacs", "--img-size", "--license", "--limit"}
 OPTIONS = {
     "run": {
         "--catalog", "--models", "--out", "--config", "--dataset", "--data-root", "--classes", "--images-per-class",
         "--subset-seed", "--repeats", "--allow-train-images", "--skip-bad-images", "--protocol", "--precision",
-        "--cluster", "--profile", "--workers", "--worker-memory", "--model-timeout", "--share",
+        *CLUSTER, "--share",
         "--batch-size", "--cache", "--cache-gb", "--budget-gb", "--budget",
         "--max-download", "--drop-embeddings",
         "--plan", "--retry-failed", *FILTERS, *MEASURES,
     },
     "submit slurm": {"--profile", "--array", "--dry-run"},
-    "rerun": {"--out"},
-    "remeasure": {"--out", "--into", *MEASURES},
+    "rerun": {"--out", *CLUSTER},
+    "remeasure": {"--out", "--into", *CLUSTER, *MEASURES},
     "prefetch": {"--catalog", "--models", "--cache", "--jobs"},
     "status": {"--out"},
     "merge": {"--out"},
