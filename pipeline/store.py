@@ -24,6 +24,9 @@ from pipeline.schema import COLUMNS
 
 FORMAT = 1
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+ALWAYS_THERE = (
+    "model", "img_size", "status", "row_id", "embedding_id", "embedding_sha256", "own_measures", "finished_at",
+)  # fmt: skip
 NOT_THIS_RUN = "a row of other settings, weights or images than this run's"
 
 _ARROW_TYPES = {
@@ -139,13 +142,15 @@ def _read_row(path: Path) -> dict[str, Any]:
         raise ValueError("not a Parquet file")
     with path.open("rb") as file:
         table = pq.ParquetFile(file).read(use_threads=False)
-    lacking = [column.name for column in COLUMNS if column.name not in table.column_names]
+    lacking = [name for name in ALWAYS_THERE if name not in table.column_names]
     if lacking or table.num_rows != 1:
         raise ValueError(f"no row of dsmi-zoo: {table.num_rows} rows, lacks {', '.join(lacking) or 'no column'}")
-    wrong = [c.name for c in COLUMNS if table.schema.field(c.name).type != _ARROW_TYPES[c.kind]]
+    known = [column for column in COLUMNS if column.name in table.column_names]
+    wrong = [c.name for c in known if table.schema.field(c.name).type != _ARROW_TYPES[c.kind]]
     if wrong:
         raise ValueError(f"no row of dsmi-zoo: wrong type of {', '.join(wrong)}")
-    return table.to_pylist()[0]
+    # An older version's row lacks what was added since; its numbers, and its embedding, are as good as ever.
+    return {column.name: None for column in COLUMNS} | table.to_pylist()[0]
 
 
 def read_results(out: str | Path) -> pd.DataFrame:
