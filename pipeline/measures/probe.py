@@ -88,7 +88,7 @@ def neighbour_accuracy(
     """
     embedding, classes, images = _samples(Z, labels, image_ids)
     k = as_count(k, "k")
-    return percent(neighbour_hits(Points(embedding), classes, images, k))
+    return percent(neighbour_hits(Points(centred(embedding)[0]), classes, images, k))
 
 
 def probe_hits(Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None) -> NDArray[np.bool_]:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.measures.entropy import TOLERANCE, binned_entropy
+from pipeline.measures.entropy import binned_entropy
 from pipeline.measures.estimate import (
     EXACT_UP_TO,
+    TOLERANCE,
     Method,
     Precision,
     as_method,

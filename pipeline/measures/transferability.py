@@ -27,6 +27,7 @@ RANKME_EPSILON = 1e-7  # the paper's, added to each share
 ROUNDING = float(np.finfo(np.float64).eps)
 RATIOS = np.logspace(-9, 9, 19)  # LogME's alpha / beta, in units of the mean squared singular value
 ITERATIONS = 1000
+_VANISHING = -400  # binary exponent of values whose squares may underflow unless scaled
 TOLERANCE = 1e-6  # of the logarithm of alpha / beta, at whose optimum the evidence is flat
 
 
@@ -78,7 +79,8 @@ def transferability(
         pass
     else:
         scores["centre_accuracy"] = percent(centre_hits(values, classes, images))
-        scores["neighbour_accuracy"] = percent(neighbour_hits(points, classes, images, NEIGHBOURS))
+        near = points if exponent > _VANISHING else Points(values)
+        scores["neighbour_accuracy"] = percent(neighbour_hits(near, classes, images, NEIGHBOURS))
         right = ridge_hits(decomposition, d, classes, images)
         scores["probe_accuracy"] = percent(right)
         low, high = wilson_interval(int(right.sum()), len(right))
