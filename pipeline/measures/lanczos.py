@@ -24,7 +24,7 @@ DEFLATED = 32  # directions of the top of the spectrum that are taken exactly
 PROBES = 64  # random vectors at a time
 MOST_PROBES = 1024
 STEPS = (6, 8, 10, 12, 15, 19, 24, 30, 38, 48, 60, 76, 96)  # of Lanczos, after which the bounds are looked at
-_QUADRATURE_SHARE = 0.25  # of the tolerance that the quadrature may use up
+_NEGLIGIBLE = 0.05  # of the tolerance
 
 Values = NDArray[np.float64]
 
@@ -81,8 +81,8 @@ def spectral_entropy_by_lanczos(
 ) -> Estimate:
     """Entropy, in bits, of the diffusion spectrum of a validated embedding [n, d], with its standard error.
 
-    Steps are added until the quadrature's bounds are a quarter of the tolerance apart, then random vectors until the
-    standard error is within it; after 96 steps or 1,024 vectors it is returned as it is. Time grows with n^2 d times
+    Steps are added until the quadrature's bounds say less than the spread over the random vectors, then vectors until
+    the standard error, of both together, is within the tolerance; after 96 steps or 1,024 vectors it is returned as it is. Time grows with n^2 d times
     the steps where the kernel is recomputed (it has more than ``held_bytes``), else with n^2 times the vectors.
     Products are in float32; for t below 1, which makes much of small eigenvalues, in float64.
     """
@@ -104,12 +104,12 @@ def spectral_entropy_by_lanczos(
             krylov.step(operator)
         gauss, radau = (_Tally(*krylov.rules(side), inner_size, moments, t) for side in (False, True))
         quadrature = gauss.distance(radau) / 2
-        if quadrature <= _QUADRATURE_SHARE * tolerance:
+        if quadrature <= max(_NEGLIGIBLE * tolerance, min(tolerance, gauss.standard_error()) / 2):
             break
     while True:
         value = (gauss.entropy() + radau.entropy()) / 2
         error = float(np.hypot(gauss.standard_error(), quadrature))
-        if error <= tolerance or gauss.count >= MOST_PROBES:
+        if error <= tolerance or quadrature >= tolerance or gauss.count >= MOST_PROBES:
             return Estimate(value, error, "lanczos")
         more = _Krylov.of(probes())
         while len(more.diagonal) < steps:
