@@ -16,7 +16,6 @@ from pipeline.measures import (
     diffusion_spectral_entropy_estimate,
     diffusion_spectral_mutual_information,
     diffusion_spectral_mutual_information_estimate,
-    lanczos,
     measure_all,
     points,
     spectrum,
@@ -33,7 +32,7 @@ METHODS = ("exact", "lanczos")
 @pytest.fixture
 def _estimated_from_few(monkeypatch):
     """Let the estimation begin at 130 points, where the exact value is cheap."""
-    monkeypatch.setattr(lanczos, "SMALLEST", 129)
+    monkeypatch.setattr(estimate_module, "ESTIMATED_FROM", 129)
 
 
 def embedding(n=600, d=32, scale=1.0, seed=0, rank=None):

@@ -15,10 +15,6 @@ from numpy.typing import NDArray
 
 from pipeline.measures.estimate import Estimate
 from pipeline.measures.operator import HELD_BYTES, DiffusionOperator
-from pipeline.measures.spectrum import diffusion_eigenvalues, gaussian_kernel, squared_distances
-
-SMALLEST = 512
-"""Points up to which all eigenvalues cost no more than the probes."""
 
 DEFLATED = 32  # directions of the top of the spectrum that are taken exactly
 PROBES = 64  # random vectors at a time
@@ -79,16 +75,14 @@ class _Krylov:
 def spectral_entropy_by_lanczos(
     Z: Values, sigma: float, t: float, tolerance: float, seed: int, held_bytes: int = HELD_BYTES
 ) -> Estimate:
-    """Entropy, in bits, of the diffusion spectrum of a validated embedding [n, d], with its standard error.
+    """Entropy, in bits, of the diffusion spectrum of a validated embedding [n, d], n over 512, and its standard error.
 
     Steps are added until the quadrature's bounds say less than the spread over the random vectors, then vectors until
-    the standard error, of both together, is within the tolerance; after 96 steps or 1,024 vectors it is returned as it is. Time grows with n^2 d times
-    the steps where the kernel is recomputed (it has more than ``held_bytes``), else with n^2 times the vectors.
-    Products are in float32; for t below 1, which makes much of small eigenvalues, in float64.
+    the standard error, of both together, is within the tolerance; after 96 steps or 1,024 vectors it is returned as it
+    is. Time grows with n^2 d times the steps where the kernel has more than ``held_bytes`` and is recomputed for each,
+    else with n^2 times the vectors. Products are in float32; for t below 1, which makes much of small eigenvalues, in
+    float64.
     """
-    if len(Z) <= SMALLEST:
-        eigenvalues = diffusion_eigenvalues(gaussian_kernel(squared_distances(Z), sigma))
-        return Estimate(_entropy(*_traces(eigenvalues, np.ones(len(Z)), t)), 0.0, "exact")
     generator = np.random.default_rng(seed)
     operator = DiffusionOperator(Z, sigma, "float32" if t >= 1 else "float64", held_bytes)
     basis = operator.normalise(generator.standard_normal((operator.n, DEFLATED - 1)))
