@@ -132,8 +132,8 @@ def _spectrum(matrix: NDArray[np.float64], precision: Precision) -> NDArray[np.f
     top = roots / np.linalg.norm(roots)
     matrix -= top[:, None] * top
     scale = float(np.linalg.norm(matrix)) or 1.0  # eigenvalues as small as 1e-7 of a float32 keep their digits
-    matrix /= scale
-    values = np.maximum(_eigenvalues(matrix.astype(np.float32)).astype(np.float64), 0) * scale
+    narrow = np.divide(matrix, scale, out=np.empty(matrix.shape, dtype=np.float32), casting="same_kind")
+    values = np.maximum(_eigenvalues(narrow).astype(np.float64), 0) * scale
     values[0] = 1  # the largest, in place of the zero that is left of it
     return np.sort(values)
 
