@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pipeline.measures.estimate import (
     Precision,
     as_method,
     as_precision,
+    precision_for,
 )
 from pipeline.measures.inputs import as_classes, as_count, as_images, as_seed, as_sigma, as_time, as_tolerance
 from pipeline.measures.mutual_information import (
@@ -30,7 +32,7 @@ from pipeline.measures.mutual_information import (
     spectral_entropies,
 )
 from pipeline.measures.points import Points, as_points
-from pipeline.measures.spectrum import squared_distances
+from pipeline.measures.spectrum import ONE_THREAD, squared_distances
 from pipeline.measures.uncertainty import sampling_error
 
 
@@ -187,31 +189,35 @@ def measure_all(
 
     kernels = shared_kernels(points, sigma)
     spectral = spectral_entropies(points, kernels, sigma, t, method, precision, tolerance, seed)
-    dse = spectral([np.arange(n)])[0].value
     spectral_random = random_subset_entropies(spectral, n, repetitions, seed)
     binned = binned_entropies(points.values, bins)
     binned_random = random_subset_entropies(binned, n, repetitions, seed)
-    values: dict[str, float | bool] = {
-        "embedding_rms": float(np.sqrt(np.mean(points.values**2))),
-        "median_distance_over_sigma": _median_distance(points, seed) / sigma,
-        "saturated": bool(dse <= SATURATION or dse >= np.log2(n) - SATURATION),
-        "dse_z": dse,
-        "cse_z": binned_entropy(points.values, bins),
-    }
-    if classes is not None and images is not None:
-        values["dsmi_z_y"] = mutual_information(classes, spectral, spectral_random).value
-        permuted = _permuted_over_images(classes, images, null_permutations, seed)
-        null = [mutual_information(shuffled, spectral, spectral_random).value for shuffled in permuted]
-        values["dsmi_z_y_null"] = float(np.mean(null))
-        if len(null) > 1:
-            values["dsmi_z_y_null_sd"] = float(np.std(null, ddof=1))
-        error = sampling_error(classes, images, spectral, repetitions, seed)
-        if np.isfinite(error):
-            values["dsmi_z_y_se"] = error
-        values["csmi_z_y"] = mutual_information(classes, binned, binned_random).value
-    if clusters is not None:
-        values["dsmi_z_x"] = mutual_information(clusters, spectral, spectral_random).value
-        values["csmi_z_x"] = mutual_information(clusters, binned, binned_random).value
+    with ThreadPoolExecutor(1) as aside:
+        whole = aside.submit(spectral, [np.arange(n)])
+        if not (n <= ONE_THREAD and precision_for(precision, n, t) == "float32"):
+            whole.result()  # it needs all cores
+        values: dict[str, float | bool] = {
+            "embedding_rms": float(np.sqrt(np.mean(points.values**2))),
+            "median_distance_over_sigma": _median_distance(points, seed) / sigma,
+            "cse_z": binned_entropy(points.values, bins),
+        }
+        if classes is not None and images is not None:
+            values["dsmi_z_y"] = mutual_information(classes, spectral, spectral_random).value
+            permuted = _permuted_over_images(classes, images, null_permutations, seed)
+            null = [mutual_information(shuffled, spectral, spectral_random).value for shuffled in permuted]
+            values["dsmi_z_y_null"] = float(np.mean(null))
+            if len(null) > 1:
+                values["dsmi_z_y_null_sd"] = float(np.std(null, ddof=1))
+            error = sampling_error(classes, images, spectral, repetitions, seed)
+            if np.isfinite(error):
+                values["dsmi_z_y_se"] = error
+            values["csmi_z_y"] = mutual_information(classes, binned, binned_random).value
+        if clusters is not None:
+            values["dsmi_z_x"] = mutual_information(clusters, spectral, spectral_random).value
+            values["csmi_z_x"] = mutual_information(clusters, binned, binned_random).value
+        dse = whole.result()[0].value
+    values["dse_z"] = dse
+    values["saturated"] = bool(dse <= SATURATION or dse >= np.log2(n) - SATURATION)
     return values
 
 

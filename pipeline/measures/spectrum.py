@@ -4,9 +4,11 @@ An embedding's distances are computed once; the diffusion matrix of any subset t
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,7 +25,12 @@ KernelOf = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 
 # Rounding of |a|^2 + |b|^2 - 2ab relative to the distance: below this share of |a|^2 + |b|^2 it passes about 1e-9.
 _NEAR = 1e-6
+ONE_THREAD = 4096
+"""Rows of a float32 matrix up to which one thread solves it, beside other work: two gain little, and on a busy machine
+they wait for each other ten times as long as they compute."""
+
 _SMALL = 512  # rows of a matrix up to which threads wait for each other longer than they compute
+_CACHED = 2**17  # numbers in a block that several steps pass over: 1 MiB
 _BLOCK = 2**22  # numbers in a block of differences or a stack of matrices: 32 MiB
 
 
@@ -62,24 +69,35 @@ def distances_between(
     """Return the squared distances, float64 [a, b], from points [a, d] to points [b, d], centred and as they were."""
     squares = rows @ columns.T  # symmetric to the last bit for equal arguments
     of_rows, of_columns = (np.einsum("ij,ij->i", points, points) for points in (rows, columns))
-    squares *= -2
-    squares += np.add.outer(of_rows, of_columns)
-    near = squares < _NEAR * of_rows[:, None]
-    near |= squares < _NEAR * of_columns
-    first, second = np.nonzero(near)
     step = max(1, _BLOCK // rows.shape[1])
-    for start in range(0, len(first), step):
-        i, j = first[start : start + step], second[start : start + step]
-        difference = Z_rows[i] - Z_columns[j]
-        squares[i, j] = np.einsum("ij,ij->i", difference, difference)
+
+    def finish(some: slice) -> None:
+        block = squares[some]
+        block *= -2
+        block += np.add.outer(of_rows[some], of_columns)
+        near = block < _NEAR * of_rows[some, None]
+        near |= block < _NEAR * of_columns
+        first, second = np.nonzero(near)
+        for start in range(0, len(first), step):
+            i, j = first[start : start + step], second[start : start + step]
+            difference = Z_rows[some][i] - Z_columns[j]
+            block[i, j] = np.einsum("ij,ij->i", difference, difference)
+
+    in_threads(finish, _row_blocks(squares))
     return squares
 
 
 def gaussian_kernel(squares: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     """Return G = exp(-D^2 / (2 sigma^2)), float64 [n, n], for the squared distances D^2."""
-    with np.errstate(over="ignore", under="ignore"):  # far apart, in units of sigma: 0, as it should be
-        kernel = squares / (-2 * sigma**2)
-        return np.exp(kernel, out=kernel)
+    kernel = np.empty_like(squares)
+
+    def fill(some: slice) -> None:
+        with np.errstate(over="ignore", under="ignore"):  # far apart, in units of sigma: 0, as it should be
+            np.divide(squares[some], -2 * sigma**2, out=kernel[some])
+            np.exp(kernel[some], out=kernel[some])
+
+    in_threads(fill, _row_blocks(squares))
+    return kernel
 
 
 def subset_kernels(kernel: NDArray[np.float64]) -> KernelOf:
@@ -125,14 +143,25 @@ def diffusion_eigenvalues(
 
 def _spectrum(matrix: NDArray[np.float64], precision: Precision) -> NDArray[np.float64]:
     """Eigenvalues, ascending, of the diffusion matrix of a kernel [k, k], which is used up."""
-    roots = normalise(matrix)
     if precision == "float64":
-        with _blas().limit(limits=1 if len(matrix) <= _SMALL else None, user_api="blas"):
+        normalise(matrix)
+        with _one_blas_thread() if len(matrix) <= _SMALL else nullcontext():
             return _eigenvalues(matrix)
-    top = roots / np.linalg.norm(roots)
-    matrix -= top[:, None] * top
-    scale = float(np.linalg.norm(matrix)) or 1.0  # eigenvalues as small as 1e-7 of a float32 keep their digits
-    narrow = np.divide(matrix, scale, out=np.empty(matrix.shape, dtype=np.float32), casting="same_kind")
+    roots = np.sqrt(matrix.sum(axis=1))
+    top, narrow = roots / np.linalg.norm(roots), np.empty(matrix.shape, dtype=np.float32)
+
+    def deflate(some: slice) -> float:
+        block = matrix[some]
+        block /= roots[some, None]
+        block /= roots
+        block -= top[some, None] * top
+        return float(np.vdot(block, block))
+
+    def divide(some: slice) -> None:
+        np.divide(matrix[some], scale, out=narrow[some], casting="same_kind")
+
+    scale = np.sqrt(sum(in_threads(deflate, _row_blocks(matrix)))) or 1.0  # small eigenvalues keep their digits
+    in_threads(divide, _row_blocks(matrix))
     values = np.maximum(_eigenvalues(narrow).astype(np.float64), 0) * scale
     values[0] = 1  # the largest, in place of the zero that is left of it
     return np.sort(values)
@@ -219,8 +248,20 @@ def eigenvalues_on(device: str, matrix: NDArray[Any]) -> NDArray[Any]:
     """Eigenvalues of symmetric matrices [..., k, k] by torch on a device, ascending, in their own precision."""
     import torch
 
-    values: NDArray[Any] = torch.linalg.eigvalsh(torch.from_numpy(matrix).to(device)).cpu().numpy()
+    threads = torch.get_num_threads()
+    try:
+        if matrix.shape[-1] <= ONE_THREAD:
+            torch.set_num_threads(1)
+        values: NDArray[Any] = torch.linalg.eigvalsh(torch.from_numpy(matrix).to(device)).cpu().numpy()
+    finally:
+        torch.set_num_threads(threads)
     return values
+
+
+def _row_blocks(matrix: NDArray[Any]) -> list[slice]:
+    """Slices of the rows of a matrix that each fit into a core's cache."""
+    step = max(1, _CACHED // matrix.shape[1])
+    return [slice(start, start + step) for start in range(0, len(matrix), step)]
 
 
 def blas_threads() -> int:
@@ -228,11 +269,35 @@ def blas_threads() -> int:
     return max((pool.num_threads for pool in _blas().select(user_api="blas").lib_controllers), default=1)
 
 
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """Map the function over the items in as many threads as BLAS may use, each with one thread of BLAS."""
-    threads = blas_threads()
-    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, items))
+    threads = min(blas_threads(), len(items))
+    with _one_blas_thread():
+        if threads <= 1:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(function, items))
+
+
+_lock, _inside = Lock(), ExitStack()
+_depth = 0
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Keep BLAS to one thread; threads of ours may be inside at the same time, and the last one out restores it."""
+    global _depth
+    with _lock:
+        if _depth == 0:
+            _inside.enter_context(_blas().limit(limits=1, user_api="blas"))
+        _depth += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _depth -= 1
+            if _depth == 0:
+                _inside.close()
 
 
 @cache
