@@ -11,6 +11,7 @@ from data_catalog.errors import InputError
 from jobs.progress import plain
 from pipeline.config import MeasureSettings, validated
 from pipeline.measures import measure_all
+from pipeline.measures.points import as_points
 from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES, load_measure
 from pipeline.measures.transferability import transferability
 from pipeline.schema import COLUMN_NAMES
@@ -25,9 +26,10 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         raise InputError("--measure calls f(Z, labels): give the labels' file too")
     try:
         own = [load_measure(spec, COLUMN_NAMES) for spec in settings.own]
-        values: dict[str, float | bool] = measure_all(Z, y, **settings.arguments())
+        points = as_points(Z)
+        values: dict[str, float | bool] = measure_all(points, y, **settings.arguments())
         if y is not None:
-            scores = transferability(Z, y)
+            scores = transferability(points, y)
             values |= {name: value for name, value in scores.items() if not isinstance(value, str)}
             values |= {measure.name: measure.value(Z, y) for measure in own}
     except ValueError as error:

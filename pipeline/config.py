@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from data_catalog.errors import InputError
 from data_catalog.filters import Filters
 from data_catalog.models import validation_line
+from pipeline.measures.estimate import TOLERANCE, Method, Precision
 
 
 class _Settings(BaseModel):
@@ -37,7 +38,10 @@ class SubsetSettings(_Settings):
 
 
 class MeasureSettings(_Settings):
-    """How an embedding is measured; ``sigma`` None means sqrt(d), the paper's choice."""
+    """How an embedding is measured; ``sigma`` None means sqrt(d), the paper's choice.
+
+    ``method``, ``precision`` and ``tolerance`` (bits) are those of the eigenvalues, not of the forward pass.
+    """
 
     sigma: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     t: float = Field(default=1.0, gt=0, allow_inf_nan=False)
@@ -45,6 +49,9 @@ class MeasureSettings(_Settings):
     seed: int = Field(default=0, ge=0)
     bins: int = Field(default=2, ge=1)
     null_permutations: int = Field(default=10, ge=1)
+    method: Method = "auto"
+    precision: Precision = "float32"
+    tolerance: float = Field(default=TOLERANCE, gt=0, allow_inf_nan=False)
     own: tuple[str, ...] = ()
 
     def arguments(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from data_catalog.errors import DiskFull
 from pipeline.config import RunConfig
+from pipeline.cost import DECODE_S
 from pipeline.order import Expectation, longest_first
 from pipeline.plan import Job, Plan
 from pipeline.store import row_mark, timeout_log
@@ -123,7 +124,8 @@ def run_entries(
     needed = Counter(job.view for job in jobs)
     commonest = max(needed, key=needed.__getitem__)
     first = next(job for job in jobs if job.view == commonest)
-    expectation = Expectation(len(subset.labels) * subset.repeats)
+    samples = len(subset.labels) * subset.repeats
+    expectation, decoding = Expectation(samples), samples * DECODE_S
     by_slug = {job.slug: job for job in jobs}
 
     def stages(job: Job) -> Sequence[_Stage]:
@@ -132,6 +134,9 @@ def run_entries(
             _Stage(job.view, (prepare_view, (job, config, subset))),
         )
 
+    def seconds(job: Job) -> float:
+        return expectation.seconds(job) + (0.0 if job.view.exists() else decoding)
+
     dispatch = _Dispatch(
         workers,
         jobs,
@@ -139,7 +144,7 @@ def run_entries(
         fail=lambda job, error: failed_row(job, config, subset.digest, error),
         rows=_Rows(config),
         stages=stages,
-        order=longest_first(expectation.seconds) if until == math.inf else None,
+        order=longest_first(seconds) if until == math.inf else None,
         until=until,
         confirm=confirm,
     )
@@ -308,7 +313,11 @@ class _Dispatch(Generic[AnyJob]):
             return self._again.pop()
         while self._queue:
             rank, number, job = heapq.heappop(self._queue)
-            unit = self._unit((rank, number, job))
+            now = self._order(job) if self._order else rank
+            if now > rank:  # what it waited for is there
+                heapq.heappush(self._queue, (now, number, job))
+                continue
+            unit = self._unit((now, number, job))
             if unit is not None:
                 return unit
         if self._suspects and not self._waiting:

@@ -62,6 +62,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("seed", "integer", "", "Seed of the random subsets and of the null."),
     Column("bins", "integer", "", "Bins for each dimension of the classic entropy."),
     Column("null_permutations", "integer", "", "Permutations of the labels behind `dsmi_z_y_null`."),
+    Column(
+        "measure_method", "text", "", "How `dse_z` was computed: `exact` (all eigenvalues) or `lanczos` (estimated)."
+    ),
+    Column("measure_precision", "text", "", "Floating-point format of the eigenvalues behind `dse_z`."),
     Column("subset_top1", "number", "%", "Top-1 accuracy of the model's own classifier on the subset."),
     Column("top1", "number", "%", "Published top-1 accuracy (digits: measured on the held-out test images)."),
     Column("top5", "number", "%", "Published top-5 accuracy."),

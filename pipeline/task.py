@@ -21,6 +21,8 @@ from data_catalog.models import ModelEntry
 from data_catalog.subset import Subset
 from pipeline.config import MeasureSettings, RunConfig
 from pipeline.measures import cluster_inputs, measure_all
+from pipeline.measures.estimate import method_for, precision_for
+from pipeline.measures.points import as_points
 from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES, load_measure
 from pipeline.measures.transferability import transferability
 from pipeline.plan import Job
@@ -231,8 +233,11 @@ def measure_row(row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame
     row.update(n_samples=len(labels), n_classes=len(np.unique(labels)), embedding_dim=embedding.shape[1])
     row["sigma"] = settings.sigma if settings.sigma is not None else float(np.sqrt(embedding.shape[1]))
     clusters, images = subset["input_cluster"].to_numpy(), subset["number"].to_numpy()
-    row.update(measure_all(embedding, labels, input_clusters=clusters, image_ids=images, **settings.arguments()))
-    row.update(transferability(embedding, labels, image_ids=images))
+    row["measure_method"] = method_for(settings.method, len(labels))
+    row["measure_precision"] = precision_for(settings.precision, len(labels), settings.t)
+    points = as_points(embedding)
+    row.update(measure_all(points, labels, input_clusters=clusters, image_ids=images, **settings.arguments()))
+    row.update(transferability(points, labels, image_ids=images))
     measures = [load_measure(spec) for spec in settings.own]
     row.update({measure.name: measure.value(embedding, labels) for measure in measures})
     row["own_measures"] = " ".join(measure.name for measure in measures)
@@ -283,7 +288,7 @@ PROBE = {"probe_low", "probe_high", "probe_hits"}
 
 
 def _settings(settings: MeasureSettings) -> dict[str, Any]:
-    return settings.arguments() | {"own_measures": ""}
+    return settings.model_dump(exclude={"own", "method", "precision", "tolerance"}) | {"own_measures": ""}
 
 
 def _finished(out: Path, slug: str, name: str, row: dict[str, Any], fill: Callable[[dict[str, Any]], None]) -> Done:

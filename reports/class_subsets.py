@@ -9,8 +9,8 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from pipeline.measures.inputs import as_sigma
-from pipeline.measures.mutual_information import mutual_information, random_subset_entropies, spectral_entropies
-from pipeline.measures.spectrum import gaussian_kernel, squared_distances
+from pipeline.measures.mutual_information import exact_entropies, mutual_information, random_subset_entropies
+from pipeline.measures.spectrum import gaussian_kernel, squared_distances, subset_kernels
 from pipeline.store import embedding_path, read_embedding, read_subset
 from reports.correlation import why_undefined
 from reports.sample import one_row_per_weights, values
@@ -72,7 +72,7 @@ def _dsmi_on(Z: np.ndarray, labels: np.ndarray, halves: list[np.ndarray], settin
     values = []
     for half in halves:
         rows = np.flatnonzero(np.isin(labels, half))
-        entropy_of = spectral_entropies(kernel[np.ix_(rows, rows)], settings["t"])
-        random_entropy = random_subset_entropies(entropy_of, len(rows), settings["repetitions"], settings["seed"])
-        values.append(mutual_information(np.searchsorted(half, labels[rows]), entropy_of, random_entropy))
+        entropies_of = exact_entropies(subset_kernels(kernel[np.ix_(rows, rows)]), settings["t"])
+        random_entropy = random_subset_entropies(entropies_of, len(rows), settings["repetitions"], settings["seed"])
+        values.append(mutual_information(np.searchsorted(half, labels[rows]), entropies_of, random_entropy).value)
     return values

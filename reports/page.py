@@ -240,6 +240,7 @@ def _model_table(ok: pd.DataFrame, summary: Summary, targets: list[str]) -> dict
         "Median distance / sigma": ("median_distance_over_sigma", 2),
     }
     columns = {title: (values(ok, name), digits) for title, (name, digits) in numbers.items()}
+    has_error, errors = [name == "dsmi_z_y" for name, _ in numbers.values()], values(ok, "dsmi_z_y_se")
     sort = -values(ok, summary.primary[1]) if summary.primary else np.arange(len(ok))
     grouped = bool(groups_of(ok))
     saturated = {(e["model"], e["img_size"]) for e in summary.saturated}
@@ -248,12 +249,16 @@ def _model_table(ok: pd.DataFrame, summary: Summary, targets: list[str]) -> dict
     return {
         "grouped": grouped,
         "heads": list(columns),
+        "errors": bool(np.isfinite(errors).any()),
         "rows": [
             {
                 "model": names[i][0],
                 "size": wording.fixed(names[i][1], 0),
                 "group": wording.MISSING if pd.isna(names[i][2]) else str(names[i][2]),
-                "cells": [wording.fixed(float(column[i]), digits) for column, digits in columns.values()],
+                "cells": [
+                    wording.fixed(float(column[i]), digits) + (wording.give_or_take(errors[i], digits) if m else "")
+                    for (column, digits), m in zip(columns.values(), has_error, strict=True)
+                ],
                 "saturated": (names[i][0], names[i][1]) in saturated,
             }
             for i in np.argsort(sort, kind="stable")

@@ -23,6 +23,8 @@ SHARED = {
     "seed": "seeds",
     "bins": "numbers of bins",
     "null_permutations": "numbers of permutations",
+    "measure_method": "methods for eigenvalues",
+    "measure_precision": "precisions of eigenvalues",
 }
 
 
@@ -61,6 +63,8 @@ def provenance(rows: pd.DataFrame, run: Mapping[str, Any]) -> list[tuple[str, st
         ("Seed of the measures", _shared(rows, "seed")),
         ("Bins a dimension", _shared(rows, "bins")),
         ("Permutations of the null", _shared(rows, "null_permutations")),
+        ("Method for eigenvalues", _shared(rows, "measure_method")),
+        ("Precision of eigenvalues", _shared(rows, "measure_precision")),
         ("Device", _shared(rows, "device")),
         ("Precision", _shared(rows, "precision")),
         ("Time of all entries", _seconds(rows)),

@@ -1,5 +1,6 @@
 """How names and numbers are put into words: titles of columns, rounded numbers, the page's lead."""
 
+import math
 from collections.abc import Sequence
 
 from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
@@ -182,3 +183,8 @@ def ranked_measures(summary: Summary, target: str) -> list[str]:
         return value is None, -abs(value or 0)
 
     return sorted((m for m in summary.correlations if target in summary.correlations[m]), key=key)
+
+
+def give_or_take(error: float, digits: int) -> str:
+    """A standard error behind its value; nothing where there is none."""
+    return f" ± {fixed(error, digits)}" if math.isfinite(error) else ""

@@ -324,3 +324,11 @@ def test_a_negative_zero_has_no_sign():
 
 def plain(text):
     return " ".join(text.replace("\N{NO-BREAK SPACE}", " ").split())
+
+
+def test_the_models_table_shows_the_standard_error_where_a_row_has_one(tmp_path):
+    page, markdown, _ = report(tmp_path, [entry(0, dsmi_z_y=0.5), entry(1, dsmi_z_y=0.25, dsmi_z_y_se=0.0123)])
+    for text in (page.text, markdown):
+        assert text.count("0.250 ± 0.012") == 1
+        assert "0.500 ±" not in text
+        assert "± is the standard error" in text

@@ -1,17 +1,26 @@
 """Measures of an embedding, in bits: pure functions of arrays, from Liao et al., arXiv 2312.04823."""
 
-from pipeline.measures.entropy import diffusion_spectral_entropy, shannon_entropy
+from pipeline.measures.entropy import (
+    diffusion_spectral_entropy,
+    diffusion_spectral_entropy_estimate,
+    shannon_entropy,
+)
+from pipeline.measures.estimate import Estimate
 from pipeline.measures.mutual_information import (
     cluster_inputs,
     diffusion_spectral_mutual_information,
+    diffusion_spectral_mutual_information_estimate,
     shannon_mutual_information,
 )
 from pipeline.measures.registry import measure_all
 
 __all__ = [
+    "Estimate",
     "cluster_inputs",
     "diffusion_spectral_entropy",
+    "diffusion_spectral_entropy_estimate",
     "diffusion_spectral_mutual_information",
+    "diffusion_spectral_mutual_information_estimate",
     "measure_all",
     "shannon_entropy",
     "shannon_mutual_information",

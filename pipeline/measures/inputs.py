@@ -144,6 +144,11 @@ def as_time(t: float) -> float:
     return _positive(t, "t")
 
 
+def as_tolerance(tolerance: float) -> float:
+    """Return the standard error, in bits, that an approximation stops at, any positive number."""
+    return _positive(tolerance, "tolerance")
+
+
 def as_count(value: int, name: str, least: int = 1, most: int | None = None) -> int:
     """Return a whole number that is at least ``least`` and at most ``most``."""
     try:

@@ -3,24 +3,61 @@
 import math
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.measures.entropy import binned_entropy, spectrum_entropy
-from pipeline.measures.inputs import as_array, as_classes, as_count, as_embedding, as_seed, as_sigma, as_time
-from pipeline.measures.spectrum import diffusion_eigenvalues, gaussian_kernel, squared_distances
+from pipeline.measures.estimate import (
+    TOLERANCE,
+    Estimate,
+    Method,
+    Precision,
+    as_method,
+    as_precision,
+    method_for,
+    precision_for,
+)
+from pipeline.measures.inputs import (
+    as_array,
+    as_classes,
+    as_count,
+    as_embedding,
+    as_seed,
+    as_sigma,
+    as_time,
+    as_tolerance,
+)
+from pipeline.measures.lanczos import spectral_entropy_by_lanczos
+from pipeline.measures.points import Points, as_points
+from pipeline.measures.spectrum import (
+    KernelOf,
+    gaussian_kernel,
+    in_threads,
+    separate_kernels,
+    subset_kernels,
+    subset_spectra,
+)
 
-EntropyOf = Callable[[NDArray[np.int64]], float]
-"""The entropy, in bits, of the points with these indices, int64 [k]."""
+EntropiesOf = Callable[[Sequence[NDArray[np.int64]]], list[Estimate]]
+"""The entropy of each subset, given by its points' indices, int64 [k]."""
 
 _NEIGHBOURS = 10  # scikit-learn's default, which the paper's clusters of inputs were made with
 
 
 def diffusion_spectral_mutual_information(
-    Z: ArrayLike, labels: ArrayLike, *, sigma: float | None = None, t: float = 1, repetitions: int = 5, seed: int = 0
+    Z: ArrayLike | Points,
+    labels: ArrayLike,
+    *,
+    sigma: float | None = None,
+    t: float = 1,
+    repetitions: int = 5,
+    seed: int = 0,
+    method: Method = "auto",
+    precision: Precision = "float64",
+    tolerance: float = TOLERANCE,
 ) -> float:
     """Diffusion spectral mutual information (DSMI) of an embedding and labels, in bits.
 
@@ -42,6 +79,8 @@ def diffusion_spectral_mutual_information(
         Random subsets for each class size.
     seed : int
         Seed of the random subsets. Each class starts afresh from it; global random states are neither read nor set.
+    method, precision, tolerance
+        As for `diffusion_spectral_entropy`, for the entropy of each class and each random subset, by its own size.
 
     Returns
     -------
@@ -58,11 +97,43 @@ def diffusion_spectral_mutual_information(
     ----------
     Liao et al., arXiv 2312.04823.
     """
-    Z = as_embedding(Z)
-    classes = as_classes(labels, len(Z))
-    sigma, t = as_sigma(sigma, Z.shape[1]), as_time(t)
-    entropy_of = spectral_entropies(gaussian_kernel(squared_distances(Z), sigma), t)
-    return mutual_information(classes, entropy_of, random_subset_entropies(entropy_of, len(Z), repetitions, seed))
+    return diffusion_spectral_mutual_information_estimate(
+        Z, labels, sigma=sigma, t=t, repetitions=repetitions, seed=seed,
+        method=method, precision=precision, tolerance=tolerance,
+    ).value  # fmt: skip
+
+
+def diffusion_spectral_mutual_information_estimate(
+    Z: ArrayLike | Points,
+    labels: ArrayLike,
+    *,
+    sigma: float | None = None,
+    t: float = 1,
+    repetitions: int = 5,
+    seed: int = 0,
+    method: Method = "auto",
+    precision: Precision = "float64",
+    tolerance: float = TOLERANCE,
+) -> Estimate:
+    """Diffusion spectral mutual information with the standard error of its computation, and the method used.
+
+    Parameters and errors are those of `diffusion_spectral_mutual_information`.
+
+    Returns
+    -------
+    Estimate
+        Value and standard error in bits; method ``lanczos`` if any of its entropies was estimated. The error is that
+        of the computation alone: what other images would give is `dsmi_z_y_se` of `measure_all`.
+    """
+    points = as_points(Z)
+    classes = as_classes(labels, len(points.values))
+    sigma, t = as_sigma(sigma, points.values.shape[1]), as_time(t)
+    method, precision = as_method(method), as_precision(precision)
+    tolerance, seed = as_tolerance(tolerance), as_seed(seed)
+    kernels = shared_kernels(points, sigma)
+    entropies_of = spectral_entropies(points, kernels, sigma, t, method, precision, tolerance, seed)
+    random_entropy = random_subset_entropies(entropies_of, len(points.values), repetitions, seed)
+    return mutual_information(classes, entropies_of, random_entropy)
 
 
 def shannon_mutual_information(
@@ -102,8 +173,9 @@ def shannon_mutual_information(
     """
     Z = as_embedding(Z)
     classes = as_classes(labels, len(Z))
-    entropy_of = binned_entropies(Z, as_count(bins, "bins"))
-    return mutual_information(classes, entropy_of, random_subset_entropies(entropy_of, len(Z), repetitions, seed))
+    entropies_of = binned_entropies(Z, as_count(bins, "bins"))
+    random_entropy = random_subset_entropies(entropies_of, len(Z), repetitions, seed)
+    return mutual_information(classes, entropies_of, random_entropy).value
 
 
 def cluster_inputs(X: ArrayLike, n_clusters: int, seed: int = 0) -> NDArray[np.int64]:
@@ -179,17 +251,61 @@ def _spectral_clusters(X: NDArray[np.float64], n_clusters: int, seed: int) -> ND
         return clustering.fit(X).labels_.astype(np.int64)
 
 
-def spectral_entropies(kernel: NDArray[np.float64], t: float) -> EntropyOf:
-    """Return the function that gives the diffusion spectral entropy of any subset, from the kernel [n, n] of all."""
-    return lambda indices: spectrum_entropy(diffusion_eigenvalues(kernel, indices), t)
+def shared_kernels(points: Points, sigma: float) -> KernelOf:
+    """Return the function that gives subsets' kernels: from that of all points, or if they are many, one by one."""
+    if points.few:
+        return subset_kernels(gaussian_kernel(points.squares, sigma))
+    return separate_kernels(points.values, sigma)
 
 
-def binned_entropies(Z: NDArray[np.float64], bins: int) -> EntropyOf:
-    """Return the function that gives the classic entropy of any subset of the embedding [n, d]."""
-    return lambda indices: binned_entropy(Z[indices], bins)
+def exact_entropies(kernels: KernelOf, t: float, precision: Precision = "float64") -> EntropiesOf:
+    """Return the function that gives the diffusion spectral entropies of subsets, from all eigenvalues of each."""
+
+    def entropies_of(subsets: Sequence[NDArray[np.int64]]) -> list[Estimate]:
+        precisions = [precision_for(precision, len(subset), t) for subset in subsets]
+        values = subset_spectra(kernels, subsets, precisions, lambda eigenvalues: spectrum_entropy(eigenvalues, t))
+        return [Estimate(value, 0.0, "exact") for value in values.tolist()]
+
+    return entropies_of
 
 
-def random_subset_entropies(entropy_of: EntropyOf, n: int, repetitions: int, seed: int) -> Callable[[int], float]:
+def spectral_entropies(
+    points: Points,
+    kernels: KernelOf,
+    sigma: float,
+    t: float,
+    method: Method,
+    precision: Precision,
+    tolerance: float,
+    seed: int,
+) -> EntropiesOf:
+    """Return the function that gives the diffusion spectral entropies of subsets, each by the method for its size."""
+    exact = exact_entropies(kernels, t, precision)
+
+    def entropies_of(subsets: Sequence[NDArray[np.int64]]) -> list[Estimate]:
+        large = [method_for(method, len(subset)) == "lanczos" for subset in subsets]
+        ready = iter(exact([subset for subset, estimated in zip(subsets, large, strict=True) if not estimated]))
+        return [
+            spectral_entropy_by_lanczos(points.values[subset], sigma, t, tolerance, seed) if estimated else next(ready)
+            for subset, estimated in zip(subsets, large, strict=True)
+        ]
+
+    return entropies_of
+
+
+def binned_entropies(Z: NDArray[np.float64], bins: int) -> EntropiesOf:
+    """Return the function that gives the classic entropies of subsets of the embedding [n, d]."""
+
+    def entropies_of(subsets: Sequence[NDArray[np.int64]]) -> list[Estimate]:
+        entropies = in_threads(lambda subset: binned_entropy(Z[subset], bins), subsets)
+        return [Estimate(entropy, 0.0, "exact") for entropy in entropies]
+
+    return entropies_of
+
+
+def random_subset_entropies(
+    entropies_of: EntropiesOf, n: int, repetitions: int, seed: int
+) -> Callable[[int], Estimate]:
     """Return the function that gives the mean entropy, in bits, of random subsets of k of the n points.
 
     Every call draws from a fresh generator, so the subsets depend on k only: classes of one size share theirs, and
@@ -198,32 +314,61 @@ def random_subset_entropies(entropy_of: EntropyOf, n: int, repetitions: int, see
     repetitions, seed = as_count(repetitions, "repetitions"), as_seed(seed)
 
     @cache
-    def mean_entropy(k: int) -> float:
-        generator = random.Random(seed)
-        subsets = [np.array(generator.sample(range(n), k)) for _ in range(repetitions)]
-        return float(np.mean([entropy_of(subset) for subset in subsets]))
+    def mean_entropy(k: int) -> Estimate:
+        entropies = entropies_of(random_subsets(n, k, repetitions, seed))
+        error = math.hypot(*(entropy.standard_error for entropy in entropies)) / repetitions
+        return Estimate(float(np.mean([e.value for e in entropies])), error, used(entropies))
 
     return mean_entropy
 
 
+def random_subsets(n: int, k: int, repetitions: int, seed: int) -> list[NDArray[np.int64]]:
+    """The random subsets of k of the n points, as the reference draws them."""
+    generator = random.Random(seed)
+    return [np.array(generator.sample(range(n), k)) for _ in range(repetitions)]
+
+
+def members_of(classes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The points of each class 0, 1, ..., ascending."""
+    return np.split(np.argsort(classes, kind="stable"), np.cumsum(np.bincount(classes))[:-1])
+
+
 def mutual_information(
-    classes: NDArray[np.int64], entropy_of: EntropyOf, random_entropy: Callable[[int], float]
-) -> float:
+    classes: NDArray[np.int64], entropies_of: EntropiesOf, random_entropy: Callable[[int], Estimate]
+) -> Estimate:
     """Sum over classes of p(c) (entropy of random points, as many as the class has, minus entropy of the class).
 
     Parameters
     ----------
     classes : int64 [n]
         Classes, numbered from 0.
-    entropy_of : callable
-        Entropy of the points with given indices, in bits.
+    entropies_of : callable
+        Entropies of subsets of the points.
     random_entropy : callable
-        Mean entropy of random subsets of a given size, in bits.
+        Mean entropy of random subsets of a given size.
 
     Returns
     -------
-    float
+    Estimate
         Bits. The sum is exact before its last rounding, so that the order of the classes does not matter.
     """
-    members = np.split(np.argsort(classes, kind="stable"), np.cumsum(np.bincount(classes))[:-1])
-    return math.fsum(len(m) / len(classes) * (random_entropy(len(m)) - entropy_of(m)) for m in members)
+    members = members_of(classes)
+    within = entropies_of(members)
+    at_random = {size: random_entropy(size) for size in {len(points) for points in members}}
+    shares = [len(points) / len(classes) for points in members]
+    gains = (
+        share * (at_random[len(points)].value - entropy.value)
+        for share, points, entropy in zip(shares, members, within, strict=True)
+    )
+    share_of_size = {
+        size: sum(share for share, points in zip(shares, members, strict=True) if len(points) == size)
+        for size in at_random
+    }
+    errors = [share * entropy.standard_error for share, entropy in zip(shares, within, strict=True)]
+    errors += [share_of_size[size] * entropy.standard_error for size, entropy in at_random.items()]
+    return Estimate(math.fsum(gains), math.hypot(*errors), used([*within, *at_random.values()]))
+
+
+def used(estimates: Sequence[Estimate]) -> str:
+    """``lanczos`` if any of them is."""
+    return "lanczos" if any(estimate.method == "lanczos" for estimate in estimates) else "exact"

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.measures.decomposition import Decomposition, centred, decomposed, group_sums
 from pipeline.measures.inputs import as_classes, as_count, as_embedding, as_images
-from pipeline.measures.spectrum import squared_distances
+from pipeline.measures.points import Points
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 """The probe's choice of penalties, in units of the mean of the min(n, d) eigenvalues of the features' scatter.
@@ -88,7 +88,7 @@ def neighbour_accuracy(
     """
     embedding, classes, images = _samples(Z, labels, image_ids)
     k = as_count(k, "k")
-    return percent(neighbour_hits(squared_distances(centred(embedding)[0]), classes, images, k))
+    return percent(neighbour_hits(Points(centred(embedding)[0]), classes, images, k))
 
 
 def probe_hits(Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None) -> NDArray[np.bool_]:
@@ -154,12 +154,22 @@ def centre_hits(
     return _most_repeats(distances.argmin(axis=1) == classes, images)
 
 
-def neighbour_hits(
-    squares: NDArray[np.float64], classes: NDArray[np.int64], images: NDArray[np.int64], k: int
-) -> NDArray[np.bool_]:
-    """Whether the neighbours of each image vote for its class, bool [m], from the squared distances [n, n]."""
-    others = np.where(images[:, None] == images, np.inf, squares)
-    k = min(k, len(squares) - 1)
+def neighbour_hits(points: Points, classes: NDArray[np.int64], images: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
+    """Whether the neighbours of each image vote for its class, bool [m]."""
+    predicted, start = np.empty_like(classes), 0
+    for squares in points.rows_of_squares():
+        stop = start + len(squares)
+        predicted[start:stop] = _elected(squares, classes, images, images[start:stop], k)
+        start = stop
+    return _most_repeats(predicted == classes, images)
+
+
+def _elected(
+    squares: NDArray[np.float64], classes: NDArray[np.int64], images: NDArray[np.int64], own: NDArray[np.int64], k: int
+) -> NDArray[np.int64]:
+    """The class that the nearest of the n points of other images vote for, [m], from the squared distances [m, n]."""
+    others = np.where(own[:, None] == images, np.inf, squares)
+    k = min(k, others.shape[1] - 1)
     nearest = np.sort(np.argpartition(others, k - 1, axis=1)[:, :k], axis=1)
     distances = np.take_along_axis(others, nearest, axis=1)
     order = np.argsort(distances, axis=1, kind="stable")
@@ -167,8 +177,8 @@ def neighbour_hits(
     votes = np.isfinite(np.take_along_axis(distances, order, axis=1))  # the image's own repeats have none
     agreeing = ((votes_for[:, :, None] == votes_for[:, None, :]) & votes[:, None, :]).sum(axis=2)
     elected = np.where(votes, agreeing, 0).argmax(axis=1)  # the first, so the nearest, of those with most votes
-    predicted = np.take_along_axis(votes_for, elected[:, None], axis=1)[:, 0]
-    return _most_repeats(predicted == classes, images)
+    predicted: NDArray[np.int64] = np.take_along_axis(votes_for, elected[:, None], axis=1)[:, 0]
+    return predicted
 
 
 def ridge_hits(

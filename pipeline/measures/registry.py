@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,24 +13,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.measures.entropy import binned_entropy, spectrum_entropy
-from pipeline.measures.inputs import (
-    as_classes,
-    as_count,
-    as_embedding,
-    as_images,
-    as_seed,
-    as_sigma,
-    as_time,
+from pipeline.measures.entropy import binned_entropy
+from pipeline.measures.estimate import (
+    EXACT_UP_TO,
+    TOLERANCE,
+    Method,
+    Precision,
+    as_method,
+    as_precision,
+    precision_for,
 )
+from pipeline.measures.inputs import as_classes, as_count, as_images, as_seed, as_sigma, as_time, as_tolerance
 from pipeline.measures.mutual_information import (
     binned_entropies,
     mutual_information,
     random_subset_entropies,
+    shared_kernels,
     spectral_entropies,
 )
+from pipeline.measures.points import Points, as_points
 from pipeline.measures.scale_free import scale_free_mutual_information
-from pipeline.measures.spectrum import diffusion_eigenvalues, gaussian_kernel, squared_distances
+from pipeline.measures.spectrum import ONE_THREAD, squared_distances
+from pipeline.measures.uncertainty import sampling_error
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,14 @@ DIAGNOSTICS: tuple[Measure, ...] = (
     Measure(
         "saturated", "Saturated", "flag",
         "DSE is within 0.1 bit of 0 or of log2 n: sigma is wrong for this embedding's scale.",
+    ),
+    Measure(
+        "dsmi_z_y_se", "DSMI(Z;Y) standard error", "bits",
+        "Standard error of `dsmi_z_y` over images: its spread over other images of the same classes, as many.",
+    ),
+    Measure(
+        "dsmi_z_y_null_sd", "DSMI(Z;Y) null spread", "bits",
+        "Standard deviation of DSMI(Z;Y) over the permutations behind `dsmi_z_y_null`.",
     ),
 )  # fmt: skip
 
@@ -118,7 +131,7 @@ SATURATION = 0.1
 
 
 def measure_all(
-    Z: ArrayLike,
+    Z: ArrayLike | Points,
     labels: ArrayLike | None,
     *,
     input_clusters: ArrayLike | None = None,
@@ -129,6 +142,9 @@ def measure_all(
     seed: int = 0,
     bins: int = 2,
     null_permutations: int = 10,
+    method: Method = "auto",
+    precision: Precision = "float32",
+    tolerance: float = TOLERANCE,
 ) -> dict[str, float | bool]:
     """Every measure and diagnostic of an embedding, by its column's name.
 
@@ -148,13 +164,16 @@ def measure_all(
     sigma, t, repetitions, seed, bins
         As for the single measures; seed also seeds the null's permutations.
     null_permutations : int
-        Permutations of the labels behind `dsmi_z_y_null`.
+        Permutations of the labels behind `dsmi_z_y_null` and its spread.
+    method, precision, tolerance
+        As for `diffusion_spectral_entropy`, but for the default precision, which costs no more than 1e-5 bits.
 
     Returns
     -------
     dict
-        Bits for the measures; `embedding_rms` in the units of Z; `median_distance_over_sigma` over all pairs, a plain
-        ratio; `saturated` a bool.
+        Bits for the measures, but `dsmi_z_y_se` is left out where classes have too few images for it, and
+        `dsmi_z_y_null_sd` for a single permutation; `embedding_rms` in the units of Z; `median_distance_over_sigma`
+        over all pairs (of 8,192 random points if there are more), a plain ratio; `saturated` a bool.
 
     Raises
     ------
@@ -165,41 +184,55 @@ def measure_all(
     ----------
     Liao et al., arXiv 2312.04823; the null is ours; ``pipeline.measures.scale_free``.
     """
-    Z = as_embedding(Z)
-    n, d = Z.shape
+    points = as_points(Z)
+    n, d = points.values.shape
     classes = None if labels is None else as_classes(labels, n)
+    images = None if classes is None else as_images(image_ids, classes)
     clusters = None if input_clusters is None else as_classes(input_clusters, n, "input_clusters")
     sigma, t, seed = as_sigma(sigma, d), as_time(t), as_seed(seed)
     bins, null_permutations = as_count(bins, "bins"), as_count(null_permutations, "null_permutations")
+    method, precision, tolerance = as_method(method), as_precision(precision), as_tolerance(tolerance)
 
-    squares = squared_distances(Z)
-    median_distance = _median_distance(squares)
-    kernel = gaussian_kernel(squares, sigma)
-    del squares  # n^2 numbers
-    dse = spectrum_entropy(diffusion_eigenvalues(kernel), t)
-
-    spectral = spectral_entropies(kernel, t)
+    kernels = shared_kernels(points, sigma)
+    spectral = spectral_entropies(points, kernels, sigma, t, method, precision, tolerance, seed)
     spectral_random = random_subset_entropies(spectral, n, repetitions, seed)
-    binned = binned_entropies(Z, bins)
+    binned = binned_entropies(points.values, bins)
     binned_random = random_subset_entropies(binned, n, repetitions, seed)
-    values: dict[str, float | bool] = {
-        "embedding_rms": float(np.sqrt(np.mean(Z**2))),
-        "median_distance_over_sigma": median_distance / sigma,
-        "saturated": bool(dse <= SATURATION or dse >= np.log2(n) - SATURATION),
-        "dse_z": dse,
-        "cse_z": binned_entropy(Z, bins),
-    }
-    if classes is not None:
-        images = as_images(image_ids, classes)
-        permuted = _permuted_over_images(classes, images, null_permutations, seed)
-        null = [mutual_information(shuffled, spectral, spectral_random) for shuffled in permuted]
-        values["dsmi_z_y"] = mutual_information(classes, spectral, spectral_random)
-        values["dsmi_z_y_null"] = float(np.mean(null))
-        values["dsmi_z_y_scale_free"] = scale_free_mutual_information(Z, classes, repetitions=repetitions, seed=seed)
-        values["csmi_z_y"] = mutual_information(classes, binned, binned_random)
-    if clusters is not None:
-        values["dsmi_z_x"] = mutual_information(clusters, spectral, spectral_random)
-        values["csmi_z_x"] = mutual_information(clusters, binned, binned_random)
+    with ThreadPoolExecutor(1) as aside:
+        whole = aside.submit(spectral, [np.arange(n)])
+        if not (n <= ONE_THREAD and precision_for(precision, n, t) == "float32"):
+            whole.result()  # it needs all cores
+        values: dict[str, float | bool] = {
+            "embedding_rms": float(np.sqrt(np.mean(points.values**2))),
+            "median_distance_over_sigma": _median_distance(points, seed) / sigma,
+            "cse_z": binned_entropy(points.values, bins),
+        }
+        if classes is not None and images is not None:
+            values["dsmi_z_y"] = mutual_information(classes, spectral, spectral_random).value
+            permuted = _permuted_over_images(classes, images, null_permutations, seed)
+            null = [mutual_information(shuffled, spectral, spectral_random).value for shuffled in permuted]
+            values["dsmi_z_y_null"] = float(np.mean(null))
+            if len(null) > 1:
+                values["dsmi_z_y_null_sd"] = float(np.std(null, ddof=1))
+            error = sampling_error(classes, images, spectral, repetitions, seed)
+            if np.isfinite(error):
+                values["dsmi_z_y_se"] = error
+            values["dsmi_z_y_scale_free"] = scale_free_mutual_information(
+                points,
+                classes,
+                repetitions=repetitions,
+                seed=seed,
+                method=method,
+                precision=precision,
+                tolerance=tolerance,
+            )
+            values["csmi_z_y"] = mutual_information(classes, binned, binned_random).value
+        if clusters is not None:
+            values["dsmi_z_x"] = mutual_information(clusters, spectral, spectral_random).value
+            values["csmi_z_x"] = mutual_information(clusters, binned, binned_random).value
+        dse = whole.result()[0].value
+    values["dse_z"] = dse
+    values["saturated"] = bool(dse <= SATURATION or dse >= np.log2(n) - SATURATION)
     return values
 
 
@@ -212,10 +245,16 @@ def _permuted_over_images(
     return [generator.permutation(classes[first])[images] for _ in range(permutations)]
 
 
-def _median_distance(squares: NDArray[np.float64]) -> float:
-    """Median distance over the pairs i < j, from the squared distances [n, n] of at least two points."""
+def _median_distance(points: Points, seed: int) -> float:
+    """Median distance over the pairs i < j of two points or more, of some of the points if they are many."""
+    if points.few:
+        squares = points.squares
+    else:
+        some = np.random.default_rng(seed).choice(len(points.values), EXACT_UP_TO, replace=False)
+        squares = squared_distances(points.values[some])
     pairs = np.concatenate([squares[i, i + 1 :] for i in range(len(squares) - 1)])
-    return float(np.median(np.sqrt(pairs, out=pairs), overwrite_input=True))
+    middle = [(len(pairs) - 1) // 2, len(pairs) // 2]
+    return float(np.mean(np.sqrt(np.partition(pairs, middle)[middle])))
 
 
 @dataclass(frozen=True)

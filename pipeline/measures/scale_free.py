@@ -4,14 +4,25 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pipeline.measures.decomposition import scaled
-from pipeline.measures.inputs import as_embedding
+from pipeline.measures.estimate import TOLERANCE, Method, Precision
 from pipeline.measures.mutual_information import diffusion_spectral_mutual_information
+from pipeline.measures.points import Points, as_points
 
 SHARE = 0.5  # of the root mean square length of a row
 TIME = 2
+SQUARES_FIT = 400  # powers of two: numbers beyond have squares that leave the range of float64
 
 
-def scale_free_mutual_information(Z: ArrayLike, labels: ArrayLike, *, repetitions: int = 5, seed: int = 0) -> float:
+def scale_free_mutual_information(
+    Z: ArrayLike | Points,
+    labels: ArrayLike,
+    *,
+    repetitions: int = 5,
+    seed: int = 0,
+    method: Method = "auto",
+    precision: Precision = "float64",
+    tolerance: float = TOLERANCE,
+) -> float:
     """Diffusion spectral mutual information at sigma = 1/2 sqrt(mean |z|^2) and t = 2, in bits.
 
     With the paper's sigma = sqrt(d), the embedding times a number is another embedding; here it is not, for sigma is
@@ -24,7 +35,7 @@ def scale_free_mutual_information(Z: ArrayLike, labels: ArrayLike, *, repetition
         The embedding, one row a sample.
     labels : [n] or [n, 1]
         The class of each sample.
-    repetitions, seed
+    repetitions, seed, method, precision, tolerance
         As for ``diffusion_spectral_mutual_information``.
 
     Returns
@@ -41,9 +52,19 @@ def scale_free_mutual_information(Z: ArrayLike, labels: ArrayLike, *, repetition
     ----------
     Liao et al., arXiv 2312.04823, for DSMI; the choice of sigma and t is that of ``benchmarks/better_default.py``.
     """
-    values, _ = scaled(as_embedding(Z))
+    points = as_points(Z)
+    values, exponent = scaled(points.values)
+    if abs(exponent) > SQUARES_FIT:
+        points, exponent = Points(values), 0
     length = float(np.sqrt(np.einsum("ij,ij->", values, values) / len(values)))
-    sigma = SHARE * length or 1.0  # of zeros: any
     return diffusion_spectral_mutual_information(
-        values, labels, sigma=sigma, t=TIME, repetitions=repetitions, seed=seed
+        points,
+        labels,
+        sigma=float(np.ldexp(SHARE * length, exponent)) or 1.0,  # of zeros: any
+        t=TIME,
+        repetitions=repetitions,
+        seed=seed,
+        method=method,
+        precision=precision,
+        tolerance=tolerance,
     )

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.measures.decomposition import Decomposition, centred, decomposed, group_sums, scaled
 from pipeline.measures.inputs import as_classes, as_embedding, as_images
+from pipeline.measures.points import Points, as_points
 from pipeline.measures.probe import (
     NEIGHBOURS,
     SingleImageError,
@@ -20,17 +21,19 @@ from pipeline.measures.probe import (
     ridge_hits,
     wilson_interval,
 )
-from pipeline.measures.spectrum import squared_distances
 
 TRANSRATE_EPSILON = 1e-4  # the paper's distortion, in squared units of the embedding
 RANKME_EPSILON = 1e-7  # the paper's, added to each share
 ROUNDING = float(np.finfo(np.float64).eps)
 RATIOS = np.logspace(-9, 9, 19)  # LogME's alpha / beta, in units of the mean squared singular value
 ITERATIONS = 1000
+_VANISHING = -400  # binary exponent of values whose squares may underflow unless scaled
 TOLERANCE = 1e-6  # of the logarithm of alpha / beta, at whose optimum the evidence is flat
 
 
-def transferability(Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None) -> dict[str, float | str]:
+def transferability(
+    Z: ArrayLike | Points, labels: ArrayLike, *, image_ids: ArrayLike | None = None
+) -> dict[str, float | str]:
     """Every score of an embedding by its column's name; distances and decompositions are computed once and shared.
 
     Parameters
@@ -55,7 +58,8 @@ def transferability(Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | N
     ValueError
         As the other measures.
     """
-    embedding = as_embedding(Z)
+    points = as_points(Z)
+    embedding = points.values
     classes = as_classes(labels, len(embedding))
     images = as_images(image_ids, classes)
     d = embedding.shape[1]
@@ -75,7 +79,8 @@ def transferability(Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | N
         pass
     else:
         scores["centre_accuracy"] = percent(centre_hits(values, classes, images))
-        scores["neighbour_accuracy"] = percent(neighbour_hits(squared_distances(values), classes, images, NEIGHBOURS))
+        near = points if exponent > _VANISHING else Points(values)
+        scores["neighbour_accuracy"] = percent(neighbour_hits(near, classes, images, NEIGHBOURS))
         right = ridge_hits(decomposition, d, classes, images)
         scores["probe_accuracy"] = percent(right)
         low, high = wilson_interval(int(right.sum()), len(right))
