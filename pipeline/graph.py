@@ -258,9 +258,8 @@ class _Dispatch(Generic[AnyJob]):
         self._stages: Callable[[AnyJob], Sequence[_Stage]] = stages
         self._order: Callable[[AnyJob], Any] | None = order
         self._until = until
-        ranked = ((order(job) if order else 0, number, job) for number, job in enumerate(jobs))
-        self._queue: list[tuple[Any, int, AnyJob]] = list(ranked)
-        heapq.heapify(self._queue)
+        self._queue: list[tuple[Any, int, AnyJob]] = [(0, number, job) for number, job in enumerate(jobs)]
+        self._sort()
         self._alone: list[AnyJob] = []
         self._suspects: list[AnyJob] = []
         self._deaths: Counter[Hashable] = Counter()
@@ -282,7 +281,9 @@ class _Dispatch(Generic[AnyJob]):
                 self._start(unit)
             while self._reported:
                 yield self._reported.pop(0)
-                self._sort_anew()
+                self._finished += 1
+                if self._finished.bit_count() == 1:  # whenever their number has doubled: they tell more of the others
+                    self._sort()
             if not self._running and (self._is_late() or not self._is_left()):
                 return
             with suppress(Empty):
@@ -313,11 +314,7 @@ class _Dispatch(Generic[AnyJob]):
             return self._again.pop()
         while self._queue:
             rank, number, job = heapq.heappop(self._queue)
-            now = self._order(job) if self._order else rank
-            if now > rank:  # what it waited for is there
-                heapq.heappush(self._queue, (now, number, job))
-                continue
-            unit = self._unit((now, number, job))
+            unit = self._unit((rank, number, job))
             if unit is not None:
                 return unit
         if self._suspects and not self._waiting:
@@ -365,8 +362,8 @@ class _Dispatch(Generic[AnyJob]):
             raise error
         else:
             self._broken[stage.name] = error
-        for item in self._waiting.pop(stage.name):
-            heapq.heappush(self._queue, item)
+        self._queue += self._waiting.pop(stage.name)
+        self._sort()  # what waited for it takes less time now
 
     def _after(self, unit: _Unit[AnyJob], job: AnyJob, error: Exception) -> Done | None:
         """The outcome of an entry whose task wrote no row that we know of; None when it gets another attempt."""
@@ -384,12 +381,10 @@ class _Dispatch(Generic[AnyJob]):
         (self._suspects if self._deaths[job.name] < ATTEMPTS - 1 else self._alone).append(job)
         return None
 
-    def _sort_anew(self) -> None:
-        """Sort what waits, whenever the number of finished entries has doubled: by then they tell more."""
-        self._finished += 1
-        if self._order is not None and self._finished.bit_count() == 1:
+    def _sort(self) -> None:
+        if self._order is not None:
             self._queue = [(self._order(job), number, job) for _, number, job in self._queue]
-            heapq.heapify(self._queue)
+        heapq.heapify(self._queue)
 
 
 def _put(ended: "SimpleQueue[Any]", unit: object, result: object) -> None:
