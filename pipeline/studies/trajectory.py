@@ -55,8 +55,9 @@ class Trajectory(TrainingRecipe):
 def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None:
     """Train from the beginning and keep the checkpoints that ``cache`` lacks.
 
-    The metadata of each hold, as JSON, ``top1``, the accuracy in percent on the test part (not for contrastive training, whose
-    classifier learns nothing), and ``train_accuracy``, that on the training images with the labels it was trained on.
+    The metadata of each hold, as JSON, ``top1``, the accuracy in percent on the test part (not for contrastive
+    training, whose classifier learns nothing), and ``train_accuracy``, that on the training images with the labels
+    that it was trained on.
     """
     import safetensors.torch
     import timm
