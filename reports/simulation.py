@@ -72,6 +72,15 @@ def claims_of(rows: pd.DataFrame) -> list[Claim]:
             order,
         ),
         above(f"DSMI stays from {least} to {most:,} dimensions", left("DSMI"), HALVED, ratio),
+        *(
+            below(
+                f"{words} loses the order of corrupted labels from {MANY} dimensions on",
+                kept("labels", measure, MANY),
+                LOST,
+                order,
+            )
+            for measure, words in {"binned": "Binned mutual information", "KSG": "KSG", "MINE": "MINE"}.items()
+        ),
         below(f"Binned mutual information falls to 0 from {MANY} dimensions on", share("binned"), GONE, value),
         below(f"KSG falls to 0 from {MANY} dimensions on", share("KSG"), GONE, value),
         below("MINE decays with the dimension", left("MINE"), HALVED, ratio),

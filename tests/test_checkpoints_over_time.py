@@ -41,11 +41,6 @@ def test_the_readmes_example_measures_a_training_epoch_by_epoch(
     assert 'id="epochs"' in page
     assert "Over training" in (report / "report.md").read_text()
     assert (report / "figures" / "epochs.png").is_file()
-    # A training that went on: new rows join, finished ones stay.
-    text = (tmp_path / "checkpoints.csv").read_text()
-    (tmp_path / "checkpoints.csv").write_text(text + text.splitlines()[-1].replace("epoch 2", "epoch 3"))
-    done = dsmi_zoo("run", "--catalog", "checkpoints.csv", "--out", "runs/checkpoints", cwd=tmp_path)
-    assert "3 of 4 models are done already" in done.stdout
 
 
 def test_curves_over_epochs_need_two_of_them() -> None:

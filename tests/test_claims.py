@@ -96,11 +96,11 @@ def cells(value: object) -> pd.DataFrame:
 
 def test_the_papers_world_gets_the_papers_answers() -> None:
     def value(measure: str, d: int, level: float, truth: float) -> float:
-        decayed = {"DSE": truth, "DSMI": truth, "MINE": truth * 20 / d, "KSG": 0.0 if d > 50 else truth}
+        decayed = {"DSE": truth, "DSMI": truth, "MINE": 0.1 if d > 50 else truth}
         return decayed.get(measure, 0.0 if d > 50 else truth)
 
     claims = claims_of(cells(value))
-    assert len(claims) == 9
+    assert len(claims) == 12
     assert {claim.answer for claim in claims} == {"holds"}
 
 

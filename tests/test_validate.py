@@ -36,7 +36,7 @@ def validated(dsmi_zoo: Command, tmp_path_factory: pytest.TempPathFactory) -> tu
 def test_every_claim_gets_one_of_three_answers_with_its_statistic_and_seeds(validated: tuple[Path, str]) -> None:
     out, said = validated
     claims = json.loads((out / "report" / "summary.json").read_text())["claims"]
-    assert len(claims) == 19
+    assert len(claims) == 22
     for claim in claims:
         assert {"claim", "answer", "statistic", "p", "seeds"} <= set(claim)
         assert claim["answer"] in ANSWERS

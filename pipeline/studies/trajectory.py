@@ -55,8 +55,9 @@ class Trajectory(TrainingRecipe):
 def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None:
     """Train from the beginning and keep the checkpoints that ``cache`` lacks.
 
-    The metadata of each hold ``top1``, the accuracy in percent on the test part (not for contrastive training, whose
-    classifier learns nothing), and ``train_accuracy``, that on the training images with the labels it was trained on.
+    The metadata of each hold, as JSON, ``top1``, the accuracy in percent on the test part (not for contrastive
+    training, whose classifier learns nothing), and ``train_accuracy``, that on the training images with the labels
+    that it was trained on.
     """
     import safetensors.torch
     import timm
@@ -78,14 +79,15 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
         path = recipe.checkpoint(cache, epoch)
         if epoch not in recipe.checkpoints or path.exists():
             return
-        facts = {"epoch": str(epoch), "family": family_of(recipe.architecture)}
+        facts: dict[str, Any] = {"epoch": epoch, "family": family_of(recipe.architecture)}
         if recipe.regime != "contrastive":
             for name, (images, truth) in {"train_accuracy": (view, labels), "top1": parts["test"]}.items():
                 predictions = embed(model.eval(), images, PREPROCESSING, torch.device("cpu")).predictions
                 assert predictions is not None
-                facts[name] = repr(100 * float(np.mean(predictions == truth)))
+                facts[name] = 100 * float(np.mean(predictions == truth))
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        content = safetensors.torch.save(state, metadata=facts)
+        # One entry: several would stand in a random order, and the file's hash is its rows' identity.
+        content = safetensors.torch.save(state, metadata={"facts": json.dumps(facts)})
         write_atomically(path, partial(_write, content))
 
     with reproducible(recipe.seed):
@@ -127,7 +129,7 @@ def write_catalog(path: Path, recipes: Iterable[Trajectory], cache: Path) -> Non
         for epoch in recipe.checkpoints:
             checkpoint = recipe.checkpoint(cache, epoch)
             with safetensors.safe_open(checkpoint, framework="np") as file:
-                facts = file.metadata()
+                facts = json.loads(file.metadata()["facts"])
             rows.append(
                 {
                     "model": f"{recipe.name} epoch {epoch}",
