@@ -108,7 +108,7 @@ def test_the_operator_multiplies_by_the_diffusion_matrix(monkeypatch, precision,
         basis = operator.normalise(X)
         np.testing.assert_allclose(operator.times(X), matrix @ X, atol=1e-5)
         assert operator.trace == pytest.approx(np.trace(matrix), rel=1e-5)
-        assert operator.squared_norm() == pytest.approx((matrix**2).sum(), rel=1e-5)
+        assert operator.squared_norm == pytest.approx((matrix**2).sum(), rel=1e-5)
         np.testing.assert_allclose(basis.T @ basis, np.eye(8), atol=1e-12)
         assert abs(basis[:, 0] @ roots) == pytest.approx(np.linalg.norm(roots))
 

@@ -47,20 +47,20 @@ class DiffusionOperator:
         self._narrow = precision == "float32" and reach <= _FLOAT32_REACH
         if self._narrow:
             # Below what the kernel's digits show, the points are one; tiny numbers would only cost time.
-            points = np.zeros((self.n, 1)) if reach < _FLOAT32_BLIND else points / (np.sqrt(2) * sigma)
+            points = np.zeros((self.n, 1)) if reach < _FLOAT32_BLIND else points / sigma
             points = points.astype(np.float32)
-            self._norms = np.einsum("ij,ij->i", points, points)
+            self._norms = np.einsum("ij,ij->i", points, points) / 2
         self._points = points
         self._starts = range(0, self.n, _TILE)
         self._held = self._whole() if self._dtype.itemsize * self.n**2 <= held_bytes else None
-        self._roots = np.ones(self.n)
+        self._roots, self._squared_norm = np.ones(self.n), float("nan")
 
     def normalise(self, sketch: Values) -> Values:
         """Fix the row sums; returns the unit eigenvector of eigenvalue 1, and the range seen by the sketch [n, k].
 
         The columns are an orthonormal basis, [n, 1 + k], of the eigenvector and of the matrix times random vectors.
         """
-        product = self._kernel_times(np.column_stack([np.ones(self.n), sketch]))
+        product, _ = self._kernel_times(np.column_stack([np.ones(self.n), sketch]))
         self._roots = np.sqrt(product[:, 0])
         basis, _ = np.linalg.qr(np.column_stack([self._roots, product[:, 1:] / self._roots[:, None]]))
         return basis
@@ -70,36 +70,45 @@ class DiffusionOperator:
         """The sum of the eigenvalues, exactly: the kernel's diagonal is 1."""
         return float(np.sum(1 / self._roots**2))
 
+    @property
     def squared_norm(self) -> float:
-        """The sum of the squared eigenvalues."""
-        weights = 1 / self._roots**2
-        return float(weights @ self._kernel_times(weights[:, None], squared=True)[:, 0])
+        """The sum of the squared eigenvalues; known once there was a product."""
+        return self._squared_norm
 
     def times(self, X: Values) -> Values:
         """The product with a block of vectors, float64 [n, k]."""
-        return self._kernel_times(X / self._roots[:, None]) / self._roots[:, None]
+        first = np.isnan(self._squared_norm)
+        product, squares = self._kernel_times(X / self._roots[:, None], 1 / self._roots**2 if first else None)
+        if first:
+            self._squared_norm = squares
+        return product / self._roots[:, None]
 
-    def _kernel_times(self, X: Values, squared: bool = False) -> Values:
-        X = X.astype(self._dtype)
+    def _kernel_times(self, X: Values, weights: Values | None = None) -> tuple[Values, float]:
+        """The kernel's product with X, and for weights w, float64 [n], the sum of its squares times w_i w_j."""
+        X, w = X.astype(self._dtype), None if weights is None else weights.astype(self._dtype)
         if self._held is not None:
-            if squared:  # block by block, for a second matrix of this size may not fit
-                return np.concatenate([self._held[i : i + _TILE] ** 2 @ X for i in self._starts]).astype(np.float64)
-            return (self._held @ X).astype(np.float64)
+            # Block by block, for a second matrix of this size may not fit.
+            squares = (
+                0.0 if w is None else sum(w[i : i + _TILE] @ self._held[i : i + _TILE] ** 2 @ w for i in self._starts)
+            )
+            return (self._held @ X).astype(np.float64), float(squares)
         threads = blas_threads()
 
-        def share(number: int) -> Values:
-            total = np.zeros(X.shape, dtype=np.float64)
+        def share(number: int) -> tuple[Values, float]:
+            total, squares = np.zeros(X.shape), 0.0
             for i in self._starts[number::threads]:
+                rows = slice(i, i + _TILE)
                 for j in self._starts[i // _TILE :]:
-                    tile = self._tile(i, j)
-                    if squared:
-                        tile *= tile
-                    total[i : i + _TILE] += tile @ X[j : j + _TILE]
+                    columns, tile = slice(j, j + _TILE), self._tile(i, j)
+                    total[rows] += tile @ X[columns]
                     if i != j:
-                        total[j : j + _TILE] += tile.T @ X[i : i + _TILE]
-            return total
+                        total[columns] += tile.T @ X[rows]
+                    if w is not None:
+                        squares += (1 if i == j else 2) * float(w[rows] @ np.square(tile, out=tile) @ w[columns])
+            return total, squares
 
-        return np.sum(in_threads(share, range(threads)), axis=0)
+        totals, squared = zip(*in_threads(share, range(threads)), strict=True)
+        return np.sum(totals, axis=0), sum(squared)
 
     def _whole(self) -> NDArray[Any]:
         kernel = np.empty((self.n, self.n), dtype=self._dtype)
@@ -117,7 +126,6 @@ class DiffusionOperator:
         rows, columns = slice(i, i + _TILE), slice(j, j + _TILE)
         if self._narrow:
             tile = self._points[rows] @ self._points[columns].T
-            tile *= 2
             tile -= self._norms[rows, None]
             tile -= self._norms[columns]
         else:
