@@ -91,12 +91,12 @@ def spectral_entropy_by_lanczos(
         signs = generator.choice([-1.0, 1.0], size=(operator.n, PROBES))
         return signs - basis @ (basis.T @ signs)
 
-    krylov = _Krylov.of(np.column_stack([basis, probes()]))
+    krylov = _Krylov.of(np.column_stack([basis[:, 1:], probes()]))
     for steps in STEPS:
         while len(krylov.diagonal) < steps:
             krylov.step(operator)
-        moments = np.array([operator.n, operator.trace, operator.squared_norm])
-        gauss, radau = (_Tally(*krylov.rules(side), basis.shape[1], moments, t) for side in (False, True))
+        moments = np.array([operator.n - 1, operator.trace, operator.squared_norm])
+        gauss, radau = (_Tally(*krylov.rules(side), basis.shape[1] - 1, moments, t) for side in (False, True))
         quadrature = gauss.distance(radau) / 2
         if quadrature <= max(_NEGLIGIBLE * tolerance, min(tolerance, gauss.standard_error()) / 2):
             break
@@ -144,8 +144,8 @@ class _Tally:
         self._samples = np.array(samples)
 
     def traces(self) -> Values:
-        """S and T, [2]."""
-        return self._inner + self._samples.mean(axis=1)
+        """S and T, [2], with the largest eigenvalue, 1."""
+        return np.array([1, 0]) + self._inner + self._samples.mean(axis=1)
 
     def entropy(self) -> float:
         """Bits."""

@@ -53,49 +53,59 @@ class DiffusionOperator:
         self._points = points
         self._starts = range(0, self.n, _TILE)
         self._held = self._whole() if self._dtype.itemsize * self.n**2 <= held_bytes else None
-        self._roots, self._squared_norm = np.ones(self.n), float("nan")
+        self._roots, self._top, self._squared_norm = np.ones(self.n), np.zeros(self.n), float("nan")
 
     def normalise(self, sketch: Values) -> Values:
-        """Fix the row sums; returns the unit eigenvector of eigenvalue 1, and the range seen by the sketch [n, k].
+        """Fix the row sums; returns an orthonormal basis of ones and of the matrix times a sketch [n, k]: [n, 1 + k].
 
-        The columns are an orthonormal basis, [n, 1 + k], of the eigenvector and of the matrix times random vectors.
+        Its first column is the eigenvector of the eigenvalue 1, which all that follows leaves out: the others may be a
+        millionth of it, and would drown in its rounding.
         """
         product, _ = self._kernel_times(np.column_stack([np.ones(self.n), sketch]))
         self._roots = np.sqrt(product[:, 0])
-        basis, _ = np.linalg.qr(np.column_stack([self._roots, product[:, 1:] / self._roots[:, None]]))
+        self._top = self._roots / np.linalg.norm(self._roots)
+        basis, _ = np.linalg.qr(np.column_stack([self._top, product[:, 1:] / self._roots[:, None]]))
         return basis
 
     @property
     def trace(self) -> float:
-        """The sum of the eigenvalues, exactly: the kernel's diagonal is 1."""
-        return float(np.sum(1 / self._roots**2))
+        """The sum of the eigenvalues but the largest: the kernel's diagonal is 1."""
+        return float(np.sum(1 / self._roots**2)) - 1
 
     @property
     def squared_norm(self) -> float:
-        """The sum of the squared eigenvalues; known once there was a product."""
+        """The sum of the squared eigenvalues but the largest; known once there was a product."""
         return self._squared_norm
 
     def times(self, X: Values) -> Values:
-        """The product with a block of vectors, float64 [n, k]."""
+        """The product with a block of vectors, float64 [n, k], of the matrix without its largest eigenvalue."""
         first = np.isnan(self._squared_norm)
-        product, squares = self._kernel_times(X / self._roots[:, None], 1 / self._roots**2 if first else None)
+        product, squares = self._kernel_times(X / self._roots[:, None], first)
         if first:
             self._squared_norm = squares
-        return product / self._roots[:, None]
+        product /= self._roots[:, None]
+        product -= self._top[:, None] * (self._top @ product)
+        return product
 
-    def _kernel_times(self, X: Values, weights: Values | None = None) -> tuple[Values, float]:
-        """The kernel's product with X, and for weights w, float64 [n], the sum of its squares times w_i w_j."""
-        X, w = X.astype(self._dtype), None if weights is None else weights.astype(self._dtype)
+    def _kernel_times(self, X: Values, squares: bool = False) -> tuple[Values, float]:
+        """The kernel's product with X, and if wanted the squared norm of the matrix without its largest eigenvalue."""
+        X, inverse = X.astype(self._dtype), (1 / self._roots).astype(self._dtype)
+
+        def squared(kernel: NDArray[Any], rows: slice, columns: slice) -> float:
+            block = kernel * inverse[rows, None]
+            block *= inverse[columns]
+            block -= top[rows, None] * top[columns]
+            return float(np.vdot(block, block))
+
+        top = self._top.astype(self._dtype)
         if self._held is not None:
-            # Block by block, for a second matrix of this size may not fit.
-            squares = (
-                0.0 if w is None else sum(w[i : i + _TILE] @ self._held[i : i + _TILE] ** 2 @ w for i in self._starts)
-            )
-            return (self._held @ X).astype(np.float64), float(squares)
+            every, blocks = slice(None), [slice(i, i + _TILE) for i in self._starts]
+            found = [squared(self._held[rows], rows, every) for rows in blocks] if squares else []
+            return (self._held @ X).astype(np.float64), sum(found)
         threads = blas_threads()
 
         def share(number: int) -> tuple[Values, float]:
-            total, squares = np.zeros(X.shape), 0.0
+            total, norm = np.zeros(X.shape), 0.0
             for i in self._starts[number::threads]:
                 rows = slice(i, i + _TILE)
                 for j in self._starts[i // _TILE :]:
@@ -103,12 +113,12 @@ class DiffusionOperator:
                     total[rows] += tile @ X[columns]
                     if i != j:
                         total[columns] += tile.T @ X[rows]
-                    if w is not None:
-                        squares += (1 if i == j else 2) * float(w[rows] @ np.square(tile, out=tile) @ w[columns])
-            return total, squares
+                    if squares:
+                        norm += (1 if i == j else 2) * squared(tile, rows, columns)
+            return total, norm
 
-        totals, squared = zip(*in_threads(share, range(threads)), strict=True)
-        return np.sum(totals, axis=0), sum(squared)
+        totals, norms = zip(*in_threads(share, range(threads)), strict=True)
+        return np.sum(totals, axis=0), sum(norms)
 
     def _whole(self) -> NDArray[Any]:
         kernel = np.empty((self.n, self.n), dtype=self._dtype)
