@@ -43,8 +43,8 @@ def write_validation_report(
         eyebrow=f"dsmi-zoo validate · {', '.join(studies)}",
         title="Do the paper’s other claims hold here?",
         lead=[
-            f"Of {counted(len(claims), 'claim')}, {counts['holds']} hold and {counts['does not hold here']} do not hold "
-            "here" + (f"; of {counts['cannot tell']} one cannot tell." if counts["cannot tell"] else "."),
+            f"Of {counted(len(claims), 'claim')}, {counts['holds']} hold and {counts['does not hold here']} do not "
+            "hold here" + (f"; of {counts['cannot tell']} one cannot tell." if counts["cannot tell"] else "."),
             "Each answer follows from a rule that was written down before the first run.",
         ],
         warnings=[f"Of reduced size, to try the command, not to answer: {', '.join(small)}."] if small else [],
