@@ -426,7 +426,7 @@ def validate_command(
 
     \b
     Examples:
-      dsmi-zoo validate                                    all three studies, about 10 minutes on two cores
+      dsmi-zoo validate                                    all three studies, about a quarter of an hour on two cores
       dsmi-zoo validate --study simulated                  estimators on data whose truth is known
       dsmi-zoo validate --study dynamics --dataset cifar10 --dataset mnist --data-root data --download --out runs/cifar
     """

@@ -123,14 +123,11 @@ def curves(panels: Sequence[Panel], description: str, columns: int = 3) -> Rende
             axes.set_title(one_line(panel.title, 44), loc="left", fontsize=10, fontweight="bold")
             axes.set_xlabel(one_line(panel.x_label, 40))
             axes.set_ylabel(one_line(panel.y_label, 40))
-        if len(labels) > 1:
-            legend(
-                figure,
-                [
-                    Line2D([], [], color=colour, marker=marker, label=one_line(label, 36))
-                    for label, (colour, marker) in style.items()
-                ],
-            )
+        named = {label: drawn for label, drawn in style.items() if label}
+        legend(
+            figure,
+            [Line2D([], [], color=c, marker=m, label=one_line(label, 36)) for label, (c, m) in named.items()],
+        )
         return render(figure, description)
 
 

@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -73,7 +74,16 @@ def seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def without_complaints_of_the_cost() -> Any:
+def one_thread() -> Iterator[None]:
+    """Two threads on such small networks wait for each other, and on a busy machine for others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def without_complaints_of_the_cost() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="monitor: measuring .* of the training time")
         yield

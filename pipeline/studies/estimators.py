@@ -128,10 +128,11 @@ def mine_mutual_information(Z: ArrayLike, Y: ArrayLike, *, steps: int = MINE_STE
     """
     import torch
 
+    from pipeline.train import reproducible
+
     z, y = (torch.from_numpy(_for_network(as_embedding(V, name))).float() for V, name in ((Z, "Z"), (Y, "Y")))
     found = []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with reproducible(seed):
         of_z = torch.nn.Linear(z.shape[1], MINE_WIDTH)
         of_y = torch.nn.Linear(y.shape[1], MINE_WIDTH, bias=False)
         end = torch.nn.Linear(MINE_WIDTH, 1)

@@ -20,7 +20,7 @@ class TrainingStudy:
 
     seeds: int = 5
     train_images: int = 900
-    checkpoints: tuple[int, ...] = (0, 1, 2, 3, 5, 8, 12, 20, 30)
+    checkpoints: tuple[int, ...] = (0, 1, 2, 3, 5, 8, 12, 20)
     standard_deviations: tuple[float, ...] = STANDARD_DEVIATIONS
     initial_seeds: int = 3
     initial_checkpoints: tuple[int, ...] = (0, 1, 2, 3, 5, 8, 12)
