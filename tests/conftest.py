@@ -35,7 +35,7 @@ def dsmi_zoo(cache: Path) -> Command:
             cwd=cwd,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=600,
             env=os.environ | {"DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
             check=False,
         )
