@@ -1,6 +1,7 @@
 """The command ``dsmi-zoo``. Heavy imports stand inside the commands, so that ``--help`` is fast."""
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -587,6 +588,7 @@ def _console() -> Any:
 
 def main() -> None:
     """Run the command line; what the user got wrong is one line and exit code 2."""
+    signal.signal(signal.SIGTERM, _stop_in_order)
     warnings.showwarning = lambda message, *_where: print(f"dsmi-zoo: {message}", file=sys.stderr)
     try:
         code = cli.main(standalone_mode=False)
@@ -606,6 +608,12 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         print("\ndsmi-zoo: stopped; finished rows are kept, and the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+def _stop_in_order(*_: object) -> None:
+    """Batch systems end a job by SIGTERM: stop as for Ctrl-C, once, for they may send it to shell and command alike."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _fail(line: str) -> None:

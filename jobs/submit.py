@@ -52,13 +52,12 @@ def submit(config: RunConfig, arguments: Sequence[str], array: int | None, dry_r
     with driving(config.folder):  # refuses when somebody is at work there
         open_out(plan)
         (config.folder / "logs").mkdir(exist_ok=True)
-    before = None
+    jobs: list[str] = []
     for name, script in found.items():
-        after = (f"--dependency=afterany:{before}",) if before else ()
-        before = sbatch(script, *after)
-        plain(console, f"job {before}: {name}")
+        jobs.append(sbatch(script, *(f"--dependency=afterany:{before}" for before in jobs[-1:])))
+        plain(console, f"job {jobs[-1]}: {name}")
     plain(console, f"{counted(len(plan.jobs), 'model')}; logs in {config.folder / 'logs'}")
-    plain(console, f"how far it is: dsmi-zoo status --out {config.folder}; stop it: scancel {before}")
+    plain(console, f"how far it is: dsmi-zoo status --out {config.folder}; stop it: scancel {' '.join(jobs)}")
     return 0
 
 
@@ -68,9 +67,10 @@ def _driver_scripts(config: RunConfig, profile: Profile, arguments: list[str], _
         *profile.prologue,
         f"{command} &",
         "driver=$!",
-        # At the end of its walltime, and when it is preempted, Slurm warns; what is finished is on disk.
-        "trap 'kill -INT $driver; wait $driver; scontrol requeue $SLURM_JOB_ID' USR1",
-        "trap 'kill -INT $driver' TERM",
+        # At the end of its walltime, and when it is preempted, Slurm warns the shell; what is finished is on disk.
+        # Not by SIGINT: a shell lets its background commands ignore that.
+        "trap 'kill -TERM $driver; wait $driver; scontrol requeue $SLURM_JOB_ID' USR1",
+        "trap 'kill -TERM $driver' TERM",
         "wait $driver; code=$?",
         "while kill -0 $driver 2>/dev/null; do wait $driver; code=$?; done",
         "exit $code",

@@ -35,18 +35,23 @@ LOOK_EVERY_S = 1.0
 
 
 class Named(Protocol):
-    """A piece of work that ends in files of its own; ``order`` sorts the longest ones first."""
+    """A piece of work that ends in files of its own."""
 
     @property
     def name(self) -> str:
         """For people; no two have the same."""
 
+
+class Ordered(Named, Protocol):
+    """Work that knows how long it takes beside its like."""
+
     @property
     def order(self) -> Any:
-        """What to sort by."""
+        """Sorts the longest first."""
 
 
 AnyJob = TypeVar("AnyJob", bound=Named)
+OrderedJob = TypeVar("OrderedJob", bound=Ordered)
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
@@ -181,10 +186,10 @@ def remeasure_entries(
     ).run()
 
 
-def compute_each(workers: Workers, jobs: Sequence[AnyJob], compute: Callable[[AnyJob], Done]) -> Iterator[Done]:
+def compute_each(workers: Workers, jobs: Sequence[OrderedJob], compute: Callable[[OrderedJob], Done]) -> Iterator[Done]:
     """Run ``compute`` on each job; what one of them raises ends it all, and files that are finished stay."""
 
-    def fail(job: AnyJob, error: Exception) -> Done:
+    def fail(job: OrderedJob, error: Exception) -> Done:
         raise WorkersLost(f"{job.name}: {error}") if isinstance(error, KilledWorker) else error
 
     yield from _Dispatch(

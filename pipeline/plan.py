@@ -55,12 +55,6 @@ class Job:
         """The entry's name for people."""
         return str(self.entry)
 
-    @property
-    def order(self) -> tuple[float, str]:
-        """Sorts the longest trainings first, and models that share a view next to each other."""
-        recipe = self.entry.recipe
-        return (-recipe.train_images * recipe.epochs if recipe else 0.0, str(self.view))
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -262,9 +262,12 @@ def test_a_model_that_kills_its_worker_becomes_a_failed_row(mine: Path, tmp_path
     assert (row["status"], row["error_type"]) == ("failed", "KilledWorker")
 
 
-def test_an_interrupt_ends_the_run_in_one_line_and_leaves_no_process(tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "the end of a batch job"])
+def test_an_interrupt_ends_the_run_in_one_line_and_leaves_no_process(
+    tmp_path: Path, cache: Path, asked: signal.Signals
+) -> None:
     command = [str(Path(sys.executable).with_name("dsmi-zoo")), "run", "--out", str(tmp_path / "out"), "--workers", "1"]
-    environment = os.environ | {"DSMI_ZOO_CACHE": str(cache / "of-the-interrupted")}
+    environment = os.environ | {"DSMI_ZOO_CACHE": str(cache / f"of-{asked.name}")}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=environment, text=True, **pipes) as driver:
         assert driver.stdout is not None
@@ -272,7 +275,7 @@ def test_an_interrupt_ends_the_run_in_one_line_and_leaves_no_process(tmp_path: P
             if line.startswith("[1/48]"):
                 break
         children = psutil.Process(driver.pid).children(recursive=True)
-        driver.send_signal(signal.SIGINT)
+        driver.send_signal(asked)
         _, errors = driver.communicate(timeout=60)
     assert driver.returncode == 130
     assert "Traceback" not in errors

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from conftest import SMALL_ZOO
 
@@ -94,14 +96,22 @@ def site(slurm: dict[str, str], cache: Path, tmp_path: Path) -> Site:
 RUN = ("--models", *SMALL_ZOO, "--measure", "own:own_gpu")
 
 
-def test_a_submitted_run_survives_a_cancelled_worker_and_each_worker_sees_a_gpu_of_its_own(
-    site: Site, small_run: Path
-) -> None:
+def submitted_until_one_hangs(site: Site) -> tuple[Path, str, int]:
+    """Submit; once a model hangs: the file with its worker's job, the driver's job, and the driver's process."""
     first = site.own_measure(trapped=True)
     said = site("dsmi-zoo", "submit", "slurm", "--profile", site.profile(), *RUN, "--out", site.out)
     driver = re.search(r"^job (\d+): driver$", said, re.M)[1]  # type: ignore[index]
+    assert said.rstrip().endswith(f"scancel {driver}")
     site.wait(lambda: first.exists() and first.read_text())
-    assert re.search(r"being computed by process \d+", site("dsmi-zoo", "status", "--out", site.out))
+    process = re.search(r"being computed by process (\d+)", site("dsmi-zoo", "status", "--out", site.out))
+    assert process is not None
+    return first, driver, int(process[1])
+
+
+def test_a_submitted_run_survives_a_cancelled_worker_and_each_worker_sees_a_gpu_of_its_own(
+    site: Site, small_run: Path
+) -> None:
+    first, driver, _ = submitted_until_one_hangs(site)
     log = site.out / "logs" / f"driver-{driver}.out"
     address = re.search(r"workers? at (tls://127\.0\.0\.1:\d+);", log.read_text())[1]  # type: ignore[index]
     for stranger in (address, address.replace("tls", "tcp")):
@@ -124,12 +134,9 @@ def test_a_submitted_run_survives_a_cancelled_worker_and_each_worker_sees_a_gpu_
 def test_a_driver_that_is_warned_of_its_walltimes_end_stops_its_workers_and_goes_on_in_another_turn(
     site: Site, small_run: Path
 ) -> None:
-    first = site.own_measure(trapped=True)
-    said = site("dsmi-zoo", "submit", "slurm", "--profile", site.profile(), *RUN, "--out", site.out)
-    driver = re.search(r"^job (\d+): driver$", said, re.M)[1]  # type: ignore[index]
-    site.wait(lambda: first.exists() and first.read_text())
+    _, driver, process = submitted_until_one_hangs(site)
     finished = {path: path.stat().st_mtime_ns for path in (site.out / "results").glob("*.parquet")}
-    site("scancel", "--batch", "--signal=USR1", driver)
+    os.kill(psutil.Process(process).ppid(), signal.SIGUSR1)  # as Slurm does: the batch shell alone is warned
     site.wait(lambda: site.queue() == [driver] and "PENDING" in site("squeue", "-h", "-o", "%T"))
     site("scontrol", "update", f"JobId={driver}", "StartTime=now")  # Slurm lets a job that comes back wait 2 minutes
     site.wait(lambda: not site.queue())
@@ -150,7 +157,10 @@ def test_an_array_computes_every_model_once_without_dask_and_writes_the_report(s
     site.own_measure(trapped=False)
     submit = ("dsmi-zoo", "submit", "slurm", "--profile", site.profile(), "--array")
     assert "at most 8 tasks of an array (MaxArraySize)" in site(*submit, 9, *RUN, "--out", site.out, code=2)
-    site(*submit, 2, *RUN, "--out", site.out)
+    said = site(*submit, 2, *RUN, "--out", site.out)
+    jobs = re.findall(r"^job (\d+): ", said, re.M)
+    assert len(jobs) == 2
+    assert said.rstrip().endswith(f"scancel {' '.join(jobs)}")
     site.wait(lambda: not site.queue())
     site.assert_same_numbers(small_run)
     logs = sorted((site.out / "logs").glob("share-*.out"))

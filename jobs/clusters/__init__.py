@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from jobs.clusters.profile import load_profile
 from jobs.progress import plain
 from pipeline.config import ComputeSettings
 
@@ -58,6 +57,3 @@ def _kind(cluster: str) -> "Callable[..., AbstractContextManager]":
     from jobs.clusters.existing import existing_scheduler
 
     return existing_scheduler
-
-
-__all__ = ["load_profile", "open_cluster", "open_workers"]

@@ -7,32 +7,27 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from data_catalog.errors import InputError
-from jobs.clusters.profile import Profile
+from jobs.clusters.profile import DriverJob, Profile
 
 
 def driver_requests(profile: Profile) -> list[str]:
     """What a job asks for that computes nothing itself."""
-    driver = profile.driver
-    partition = driver.partition or profile.partition
-    return [
-        *([f"--partition={partition}"] if partition else []),
-        *([f"--account={profile.account}"] if profile.account else []),
-        f"--cpus-per-task={driver.cpus}",
-        f"--mem={_megabytes(driver.memory)}M",
-        f"--time={driver.walltime}",
-        *driver.directives,
-    ]
+    return [*_common(profile, profile.driver), *profile.driver.directives]
 
 
 def worker_requests(profile: Profile) -> list[str]:
     """What a job asks for that computes as one of the profile's workers does."""
+    return [*_common(profile, profile), *profile.requests()]
+
+
+def _common(profile: Profile, job: Profile | DriverJob) -> list[str]:
+    partition = job.partition or profile.partition
     return [
-        *([f"--partition={profile.partition}"] if profile.partition else []),
+        *([f"--partition={partition}"] if partition else []),
         *([f"--account={profile.account}"] if profile.account else []),
-        f"--cpus-per-task={profile.cpus}",
-        f"--mem={_megabytes(profile.memory)}M",
-        f"--time={profile.walltime}",
-        *profile.requests(),
+        f"--cpus-per-task={job.cpus}",
+        f"--mem={_megabytes(job.memory)}M",
+        f"--time={job.walltime}",
     ]
 
 

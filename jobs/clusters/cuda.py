@@ -10,8 +10,8 @@ from distributed.security import Security
 from rich.console import Console
 
 from data_catalog.errors import InputError
-from jobs.clusters.local import SCHEDULING
-from jobs.clusters.machine import blas_threads, deaf_to_interrupts, visible_gpus
+from jobs.clusters.local import on_this_machine
+from jobs.clusters.machine import deaf_to_interrupts, visible_gpus
 from pipeline.config import ComputeSettings
 
 
@@ -41,13 +41,14 @@ def cuda_cluster(settings: ComputeSettings, out: Path, console: Console) -> Iter
                 **common,
                 "nthreads": 1,
                 "memory_limit": int(settings.worker_memory or 0),
-                "env": {**blas_threads(len(gpus)), "CUDA_VISIBLE_DEVICES": gpu},
+                "env": {"CUDA_VISIBLE_DEVICES": gpu},
             },
         }
         for number, gpu in enumerate(gpus)
     }
     scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
-    with dask.config.set(SCHEDULING), deaf_to_interrupts():
-        cluster = SpecCluster(scheduler=scheduler, workers=workers, security=security, silence_logs="critical")
-    with dask.config.set(SCHEDULING), cluster, Client(cluster) as client:
-        yield client
+    with dask.config.set(on_this_machine(len(gpus))):
+        with deaf_to_interrupts():
+            cluster = SpecCluster(scheduler=scheduler, workers=workers, security=security, silence_logs="critical")
+        with cluster, Client(cluster) as client:
+            yield client

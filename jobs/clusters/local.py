@@ -28,13 +28,17 @@ SCHEDULING = {
 def local_cluster(settings: ComputeSettings, out: Path, console: Console) -> Iterator[Client]:
     """One worker a core (fewer when memory is short), the cores shared out among them for BLAS and torch."""
     workers = settings.workers or default_workers(usable_cores())
-    options = {"distributed.nanny.pre-spawn-environ": blas_threads(workers), **SCHEDULING}
     with (
-        dask.config.set(options),
+        dask.config.set(on_this_machine(workers)),
         _started(settings, n_workers=workers) as cluster,
         Client(cluster) as client,
     ):
         yield client
+
+
+def on_this_machine(workers: int) -> dict[str, object]:
+    """Dask's settings for so many workers here: `SCHEDULING`, and threads for BLAS before a process loads it."""
+    return {"distributed.nanny.pre-spawn-environ": blas_threads(workers), **SCHEDULING}
 
 
 def _started(settings: ComputeSettings, **workers: object) -> LocalCluster:

@@ -87,7 +87,7 @@ class Profile(_Section):
 
 
 def load_profile(path: Path | None) -> Profile:
-    """Read a profile: a TOML file, or the name of one of the examples.
+    """Read a profile, a TOML file; None stands for one that says nothing.
 
     Raises
     ------
