@@ -17,11 +17,15 @@ run: $(READY)
 test: $(READY)
 	$(PYTHON) -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
+# mypy and import-linter go by folders, so they look at the package as it is installed: the wheel, unpacked.
 check: $(READY)
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
-	$(PYTHON) -m mypy
-	$(BIN)lint-imports --no-cache
+	rm -rf build
+	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m zipfile --extract build/wheel/*.whl build/checked
+	cd build/checked && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml
+	cd build/checked && $(abspath $(BIN))/lint-imports --no-cache --config $(CURDIR)/pyproject.toml
 
 .venv/ready: pyproject.toml constraints.txt
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dsmi-zoo needs Python 3.11 or newer; try make PYTHON=...")'
@@ -32,7 +36,7 @@ check: $(READY)
 
 # Nothing is pinned here: the environment's own torch, made for its own driver, stays as it is.
 install-into-yours:
-	@$(PYTHON) -c 'import dse_dsmi, jobs, pytorch_metric_learning, tensorboard' 2>/dev/null || $(PYTHON) -m pip install --disable-pip-version-check --editable '.[test]'
+	@$(PYTHON) -c 'import dse_dsmi, dsmi_zoo.jobs, pytorch_metric_learning, tensorboard' 2>/dev/null || $(PYTHON) -m pip install --disable-pip-version-check --editable '.[test]'
 
 clean:
 	rm -rf .venv

@@ -49,11 +49,11 @@ from rich.progress import track
 from statsmodels.stats.multitest import multipletests
 from threadpoolctl import threadpool_limits
 
-from data_catalog.digits import digits_models
-from data_catalog.models import BUILT_IN
-from jobs.run import run
-from pipeline.config import RunConfig, SubsetSettings
-from pipeline.store import embedding_path, read_results, read_run, read_subset, write_atomically
+from dsmi_zoo.data_catalog.digits import digits_models
+from dsmi_zoo.data_catalog.models import BUILT_IN
+from dsmi_zoo.jobs.run import run
+from dsmi_zoo.pipeline.config import RunConfig, SubsetSettings
+from dsmi_zoo.pipeline.store import embedding_path, read_results, read_run, read_subset, write_atomically
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

@@ -1,7 +1,7 @@
 """DSMI of one embedding for every candidate of a default: preparation, sigma, t and normalisation.
 
-Written apart from ``pipeline.measures``, so that the study does not rest on what it is about; ``better_default.py``
-holds the paper's choice against the rows of the runs.
+Written apart from ``dsmi_zoo.pipeline.measures``, so that the study does not rest on what it is about;
+``better_default.py`` holds the paper's choice against the rows of the runs.
 """
 
 import random
@@ -139,7 +139,7 @@ def parts(Z: Array, classes: NDArray[np.int64], kernels: Sequence[Kernel] = KERN
     kernels
         Which to compute.
     seed : int
-        Of the random subsets and of the null, used as ``pipeline.measures`` does.
+        Of the random subsets and of the null, used as ``dsmi_zoo.pipeline.measures`` does.
 
     Returns
     -------

@@ -7,8 +7,8 @@ import pandas as pd
 from better_default_candidates import CANDIDATES, Array
 from scipy import stats
 
-from reports.correlation import LEVEL, interval
-from reports.resampling import Resamples
+from dsmi_zoo.reports.correlation import LEVEL, interval
+from dsmi_zoo.reports.resampling import Resamples
 
 RESAMPLES = 4000
 

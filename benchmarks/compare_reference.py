@@ -27,16 +27,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.measures import (
+from dsmi_zoo.pipeline.measures import (
     diffusion_spectral_entropy,
     diffusion_spectral_entropy_estimate,
     diffusion_spectral_mutual_information,
     diffusion_spectral_mutual_information_estimate,
     measure_all,
 )
-from pipeline.measures.lanczos import spectral_entropy_by_lanczos
-from pipeline.measures.points import as_points
-from pipeline.measures.transferability import transferability
+from dsmi_zoo.pipeline.measures.lanczos import spectral_entropy_by_lanczos
+from dsmi_zoo.pipeline.measures.points import as_points
+from dsmi_zoo.pipeline.measures.transferability import transferability
 
 with warnings.catch_warnings():  # importing it silences all warnings for good
     from dse_dsmi import diffusion_spectral_entropy as reference_entropy
@@ -300,13 +300,13 @@ def spread() -> None:
 
 def extras(points: Any, labels: Classes) -> None:
     """What the null and the standard error cost beyond DSMI."""
-    from pipeline.measures.mutual_information import (
+    from dsmi_zoo.pipeline.measures.mutual_information import (
         exact_entropies,
         mutual_information,
         random_subset_entropies,
         shared_kernels,
     )
-    from pipeline.measures.uncertainty import sampling_error
+    from dsmi_zoo.pipeline.measures.uncertainty import sampling_error
 
     entropies_of = exact_entropies(shared_kernels(points, np.sqrt(points.values.shape[1])), 1)
     random_entropy = random_subset_entropies(entropies_of, len(labels), 5, 0)

@@ -17,14 +17,14 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from data_catalog.models import ModelEntry, Preprocessing
-from jobs.clusters import open_cluster
-from pipeline.config import ComputeSettings
-from pipeline.graph import _Dispatch
-from pipeline.order import Expectation, longest_first
-from pipeline.plan import Job
-from pipeline.store import write_row
-from pipeline.task import Done, facts
+from dsmi_zoo.data_catalog.models import ModelEntry, Preprocessing
+from dsmi_zoo.jobs.clusters import open_cluster
+from dsmi_zoo.pipeline.config import ComputeSettings
+from dsmi_zoo.pipeline.graph import _Dispatch
+from dsmi_zoo.pipeline.order import Expectation, longest_first
+from dsmi_zoo.pipeline.plan import Job
+from dsmi_zoo.pipeline.store import write_row
+from dsmi_zoo.pipeline.task import Done, facts
 
 MEBIBYTE = 2**20
 

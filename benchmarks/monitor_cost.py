@@ -15,9 +15,9 @@ from time import perf_counter
 import timm
 import torch
 
-from data_catalog.digits import digits_split
-from pipeline.monitor import RepresentationMonitor
-from pipeline.monitor_file import read_monitor
+from dsmi_zoo.data_catalog.digits import digits_split
+from dsmi_zoo.pipeline.monitor import RepresentationMonitor
+from dsmi_zoo.pipeline.monitor_file import read_monitor
 
 
 def inputs(pixels: object) -> torch.Tensor:

@@ -16,14 +16,14 @@ from tempfile import TemporaryDirectory
 
 from distributed import Client, LocalCluster
 
-from data_catalog.models import load_models
-from jobs.clusters.dask_workers import DaskWorkers
-from pipeline.cost import DECODE_S, RESNET18_THROUGHPUT, estimate
-from pipeline.graph import _Dispatch, _Stage
-from pipeline.order import longest_first
-from pipeline.plan import Job, protocol_preprocessing, resolve_entries
-from pipeline.task import Done
-from pipeline.views import view_path
+from dsmi_zoo.data_catalog.models import load_models
+from dsmi_zoo.jobs.clusters.dask_workers import DaskWorkers
+from dsmi_zoo.pipeline.cost import DECODE_S, RESNET18_THROUGHPUT, estimate
+from dsmi_zoo.pipeline.graph import _Dispatch, _Stage
+from dsmi_zoo.pipeline.order import longest_first
+from dsmi_zoo.pipeline.plan import Job, protocol_preprocessing, resolve_entries
+from dsmi_zoo.pipeline.task import Done
+from dsmi_zoo.pipeline.views import view_path
 
 IMAGES = 1000
 SHORTEST_MEAN_S = 0.3  # of a task, after scaling: a hand-out takes some milliseconds, which do not shrink

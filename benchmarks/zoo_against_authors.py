@@ -28,11 +28,11 @@ from rich.console import Console
 from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 
-from data_catalog.datasets import open_dataset
-from jobs.clusters import open_cluster
-from pipeline.config import resolve_config
-from pipeline.graph import run_entries
-from pipeline.plan import make_plan
+from dsmi_zoo.data_catalog.datasets import open_dataset
+from dsmi_zoo.jobs.clusters import open_cluster
+from dsmi_zoo.pipeline.config import resolve_config
+from dsmi_zoo.pipeline.graph import run_entries
+from dsmi_zoo.pipeline.plan import make_plan
 
 with warnings.catch_warnings():  # importing the package silences all warnings
     import dse_dsmi
@@ -80,10 +80,10 @@ def prepare_worker(tally: str, stored: str | None) -> None:
     import sklearn.linear_model
     import sklearn.model_selection  # noqa: F401
 
-    import data_catalog.datasets as datasets
-    import pipeline.embed
-    import pipeline.train
-    import pipeline.zoo
+    import dsmi_zoo.pipeline.train
+    import dsmi_zoo.pipeline.zoo  # noqa: F401
+    from dsmi_zoo.data_catalog import datasets
+    from dsmi_zoo.pipeline import embed
 
     def counted(path: Path, read=datasets.read_image) -> Image.Image:  # type: ignore[no-untyped-def]
         with open(tally, "ab") as file:  # noqa: PTH123
@@ -93,11 +93,11 @@ def prepare_worker(tally: str, stored: str | None) -> None:
     datasets.read_image = counted
     if stored is not None:
 
-        def looked_up(model, *_unused) -> pipeline.embed.Embedding:  # type: ignore[no-untyped-def]
+        def looked_up(model, *_unused) -> embed.Embedding:  # type: ignore[no-untyped-def]
             name = model.pretrained_cfg["architecture"]
-            return pipeline.embed.Embedding(np.load(next(Path(stored).glob(f"{name}-{SIZE}-*.npy"))), None)
+            return embed.Embedding(np.load(next(Path(stored).glob(f"{name}-{SIZE}-*.npy"))), None)
 
-        pipeline.embed.embed = looked_up
+        embed.embed = looked_up
 
 
 def ours(catalog: Path, images: Path, folder: Path, stored: Path | None = None) -> tuple[float, int]:

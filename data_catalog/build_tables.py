@@ -1,4 +1,6 @@
-"""Derive ``data_catalog/tables/*.csv`` from timm's published results: ``python -m data_catalog.build_tables FOLDER``.
+"""Derive ``data_catalog/tables/*.csv`` from timm's published results.
+
+Run as ``python -m dsmi_zoo.data_catalog.build_tables FOLDER``.
 
 FOLDER holds the published files under the names that ``tables/README.md`` lists. The same files and the same version
 of timm give the same bytes. The catalogues need neither this script nor FOLDER.
@@ -10,10 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_catalog.errors import InputError
-from data_catalog.from_timm import family_of, input_of, timm_config, weights_of
-from data_catalog.models import TABLES
-from data_catalog.traits import kind_of
+from .errors import InputError
+from .from_timm import family_of, input_of, timm_config, weights_of
+from .models import TABLES
+from .traits import kind_of
 
 # Published names that are others today. timm 1.0 spells module and names of SelecSLS in lower case. The TNT-S weights
 # of 2023 were replaced; they live on under a name of their own, which the number of parameters tells: 23.76 million,
@@ -139,7 +141,7 @@ def write_tables(source: Path, target: Path = TABLES) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m data_catalog.build_tables SOURCE_FOLDER")
+        sys.exit("usage: python -m dsmi_zoo.data_catalog.build_tables SOURCE_FOLDER")
     try:
         write_tables(Path(sys.argv[1]))
     except InputError as error:

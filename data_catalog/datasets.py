@@ -10,8 +10,8 @@ from typing import Literal, Protocol, Self
 import numpy as np
 from PIL import Image
 
-from data_catalog.errors import InputError
-from data_catalog.image_files import read_image
+from .errors import InputError
+from .image_files import read_image
 
 Part = Literal["train", "test", "validation"]
 
@@ -154,12 +154,12 @@ def open_dataset(
     """
     digits = re.fullmatch(r"digits(?::(\d{1,9}))?", name)
     if digits:
-        from data_catalog.digits import digits_split
+        from .digits import digits_split
 
         pixels, labels, numbers = digits_split(part, int(digits[1] or 0))
         return ImageArray(f"{name}/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels)
     if name == "photos":
-        from data_catalog.photos import STRIPS, photo_patches
+        from .photos import STRIPS, photo_patches
 
         pixels, labels, numbers = photo_patches()
         numbers = split_numbers(labels, part, train=900, test=590)
@@ -173,7 +173,7 @@ def open_dataset(
     if not root.is_dir():
         raise InputError(f"--data-root {root} is no folder")
     if name in ("cifar10", "mnist", "stl10"):
-        from data_catalog.torchvision_sets import torchvision_images
+        from .torchvision_sets import torchvision_images
 
         pixels, labels, classes = torchvision_images(name, root, part == "train")
         numbers = np.arange(len(labels))
@@ -182,20 +182,20 @@ def open_dataset(
         names = tuple(f"{name}-{n:05d}" for n in numbers)
         return ImageArray(f"{name}/{part}", names, labels[numbers], pixels[numbers], classes)
     if name == "imagenet":
-        from data_catalog.imagenet import open_imagenet
+        from .imagenet import open_imagenet
 
         return open_imagenet(root, allow_train_images)
     if name == "imagefolder":
-        from data_catalog.image_files import list_class_folders
+        from .image_files import list_class_folders
 
         names, labels, class_names = list_class_folders(root)
         return ImageFiles(name, root, names, labels, dict(enumerate(class_names)), len(class_names))
     if name == "csv":
-        from data_catalog.image_files import list_labels_file
+        from .image_files import list_labels_file
 
         names, labels, class_names = list_labels_file(root)
         return ImageFiles(name, root, names, labels, dict(enumerate(class_names)), len(class_names))
-    from data_catalog.timm_datasets import open_timm_dataset
+    from .timm_datasets import open_timm_dataset
 
     return open_timm_dataset(name.removeprefix("timm:"), root)
 

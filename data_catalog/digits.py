@@ -4,9 +4,9 @@ from functools import cache
 
 import numpy as np
 
-from data_catalog.datasets import Part, split_numbers
-from data_catalog.models import ModelEntry, Preprocessing, TrainingRecipe
-from data_catalog.traits import kind_of
+from .datasets import Part, split_numbers
+from .models import ModelEntry, Preprocessing, TrainingRecipe
+from .traits import kind_of
 
 IMG_SIZE = 32
 

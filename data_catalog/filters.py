@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from data_catalog.errors import InputError
-from data_catalog.models import ModelEntry, validation_line
-from data_catalog.traits import KINDS, Kind
+from .errors import InputError
+from .models import ModelEntry, validation_line
+from .traits import KINDS, Kind
 
 
 class Filters(BaseModel):

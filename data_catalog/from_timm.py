@@ -5,9 +5,9 @@ from typing import Any
 import timm
 from timm.models import PretrainedCfg, get_pretrained_cfg
 
-from data_catalog.errors import InputError
-from data_catalog.models import ModelEntry, Preprocessing
-from data_catalog.traits import kind_of, saw_extra_data
+from .errors import InputError
+from .models import ModelEntry, Preprocessing
+from .traits import kind_of, saw_extra_data
 
 
 def family_of(architecture: str) -> str:

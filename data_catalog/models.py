@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from data_catalog.errors import InputError
-from data_catalog.traits import Kind
+from .errors import InputError
+from .traits import Kind
 
 TABLES = Path(__file__).with_name("tables")
 
@@ -49,10 +49,10 @@ class TrainingRecipe(BaseModel):
 class ModelEntry(BaseModel):
     """One entry of a catalogue: a set of weights at one image size.
 
-    ``preprocessing``, ``img_size``, ``family`` and ``weights`` may be None here; ``pipeline.zoo.with_timm_defaults``
-    then takes timm's. ``weights`` is a repository of the Hugging Face hub (``owner/name``, with ``@revision`` if
-    pinned) or a URL. ``extra_data`` says whether the weights saw images beyond ImageNet-1k. ``extras`` holds the
-    catalogue's other numeric columns, among them further accuracies.
+    ``preprocessing``, ``img_size``, ``family`` and ``weights`` may be None here;
+    ``dsmi_zoo.pipeline.zoo.with_timm_defaults`` then takes timm's. ``weights`` is a repository of the Hugging Face hub
+    (``owner/name``, with ``@revision`` if pinned) or a URL. ``extra_data`` says whether the weights saw images beyond
+    ImageNet-1k. ``extras`` holds the catalogue's other numeric columns, among them further accuracies.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -172,7 +172,7 @@ def validation_line(error: ValidationError) -> str:
 
 
 def _from_file(path: Path) -> list[ModelEntry]:
-    from data_catalog.catalog_file import read_catalog
+    from .catalog_file import read_catalog
 
     if not path.is_file():
         raise InputError(f"unknown catalogue {str(path)!r}: neither a file nor one of {', '.join(BUILT_IN)}")
@@ -180,7 +180,7 @@ def _from_file(path: Path) -> list[ModelEntry]:
 
 
 def _digits() -> list[ModelEntry]:
-    from data_catalog.digits import digits_models
+    from .digits import digits_models
 
     return digits_models()
 
@@ -192,7 +192,7 @@ def _timm_pretrained() -> list[ModelEntry]:
 
 
 def _ask_timm() -> list[ModelEntry]:
-    from data_catalog.from_timm import pretrained_models
+    from .from_timm import pretrained_models
 
     return pretrained_models()
 

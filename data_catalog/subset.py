@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data_catalog.datasets import LabelledImages
-from data_catalog.errors import InputError
+from .datasets import LabelledImages
+from .errors import InputError
 
 
 @dataclass(frozen=True)

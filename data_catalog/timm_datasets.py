@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from data_catalog.errors import InputError
+from .errors import InputError
 
 
 @dataclass(frozen=True)

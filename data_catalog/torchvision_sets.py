@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from data_catalog.errors import InputError
+from .errors import InputError
 
 NAMES = {"cifar10": "CIFAR10", "mnist": "MNIST", "stl10": "STL10"}
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from rich.console import Console
 
-from data_catalog import InputError, ModelEntry, load_models
-from data_catalog.filters import apply_filters, make_filters
-from data_catalog.models import find_entries
-from jobs.clusters.machine import usable_cores
-from jobs.progress import counted, follow, plain
-from pipeline.task import Done
+from ..data_catalog import InputError, ModelEntry, load_models
+from ..data_catalog.filters import apply_filters, make_filters
+from ..data_catalog.models import find_entries
+from ..pipeline.task import Done
+from .clusters.machine import usable_cores
+from .progress import counted, follow, plain
 
 SHOWN_BY_DEFAULT = ("digits", "imagenet-2025", "imagenet-2023")
 
@@ -145,7 +145,7 @@ def _end_with_parent() -> None:
 
 def _problem(entry: ModelEntry) -> tuple[str, float]:
     """Why an entry gives no embedding ("" if it does), and the seconds that it took to find out."""
-    from pipeline.zoo import embedding_shape
+    from ..pipeline.zoo import embedding_shape
 
     started = perf_counter()
     try:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from data_catalog.errors import InputError
+from ..data_catalog.errors import InputError
 
 EPILOG_RUN = """
 \b
@@ -45,7 +45,7 @@ class TimeType(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read what `run` reads: 90s, 45m, 1h30m."""
-        from pipeline.config import in_seconds
+        from ..pipeline.config import in_seconds
 
         try:
             return in_seconds(value)
@@ -207,15 +207,15 @@ def run_command(context: click.Context, file: Path | None, only_plan: bool, retr
 
     Finished rows are never computed again; the same command goes on where it was stopped.
     """
-    from jobs.run import run
+    from .run import run
 
     config = _run_config(context, file, given)
     if config.compute.budget is not None:
-        from jobs.search import search
+        from .search import search
 
         return search(config, _console(), only_plan=only_plan, retry_failed=retry_failed)
     if only_plan:
-        from jobs.forecast import forecast
+        from .forecast import forecast
 
         return forecast(config, _console())
     return run(config, _console(), retry_failed=retry_failed)
@@ -223,7 +223,7 @@ def run_command(context: click.Context, file: Path | None, only_plan: bool, retr
 
 def _run_config(context: click.Context, file: Path | None, given: dict[str, Any]) -> Any:
     """The settings that the options of ``run`` and its file make."""
-    from pipeline.config import resolve_config
+    from ..pipeline.config import resolve_config
 
     globs = all_globs(given["models"], given["more_models"])
     given = _given(context, given)
@@ -269,7 +269,7 @@ def submit_slurm_command(profile: Path | None, array: int | None, dry_run: bool,
       dsmi-zoo submit slurm --profile gpu.toml --catalog imagenet-2025 --dataset imagenet --data-root imagenet
       dsmi-zoo submit slurm --profile gpu.toml --array 20 --catalog imagenet-2025 --workers 1
     """
-    from jobs.submit import submit
+    from .submit import submit
 
     with run_command.make_context("dsmi-zoo submit slurm", list(arguments)) as context:
         given = dict(context.params)
@@ -294,7 +294,7 @@ def rerun_command(context: click.Context, models: tuple[str, ...], out: Path, **
     Example:
       dsmi-zoo rerun test_resnet.900x5 test_vit.900x5@32 --out runs/digits
     """
-    from jobs.run import rerun
+    from .run import rerun
 
     return rerun(out, models, _given(context, given), _console())
 
@@ -313,7 +313,7 @@ def remeasure_command(context: click.Context, out: Path, into: Path | None, **gi
       dsmi-zoo remeasure --out runs/digits --sigma 2
       dsmi-zoo remeasure --out runs/digits --into runs/mine --measure my_measures:effective_rank
     """
-    from jobs.remeasure import remeasure
+    from .remeasure import remeasure
 
     given = _given(context, given)
     compute = {name: given.pop(name) for name in COMPUTE_NAMES if name in given}
@@ -333,7 +333,7 @@ def merge_command(runs: tuple[Path, ...], out: Path) -> int:
       dsmi-zoo merge runs/first-half runs/second-half --out runs/whole
       dsmi-zoo merge runs/further --out runs/whole
     """
-    from jobs.merge import merge
+    from .merge import merge
 
     return merge(runs, out, _console())
 
@@ -352,8 +352,8 @@ def prefetch_command(
       dsmi-zoo prefetch --catalog mine.csv
       dsmi-zoo prefetch --catalog mine.csv --models 'resnet*' --cache shared/cache --jobs 8
     """
-    from jobs.prefetch import prefetch
-    from pipeline.config import default_cache
+    from ..pipeline.config import default_cache
+    from .prefetch import prefetch
 
     globs = all_globs(models, more_models)
     return prefetch(catalog or "digits", globs, (cache or default_cache()).absolute(), jobs, _console())
@@ -363,7 +363,7 @@ def prefetch_command(
 @out_option
 def status_command(out: Path) -> int:
     """What of a run is done, failed (and why) and missing."""
-    from jobs.status import status
+    from .status import status
 
     return status(out, _console())
 
@@ -384,7 +384,7 @@ def report_command(out: Path, compare: Path | None, class_subsets: int | None) -
       dsmi-zoo report --out runs/digits --compare runs/digits-sigma-2.0
       dsmi-zoo report --out runs/digits --class-subsets 50
     """
-    from jobs.report import report
+    from .report import report
 
     return report(out, compare, class_subsets or 0, _console())
 
@@ -431,8 +431,8 @@ def validate_command(
       dsmi-zoo validate --study simulated                  estimators on data whose truth is known
       dsmi-zoo validate --study dynamics --dataset cifar10 --dataset mnist --data-root data --download --out runs/cifar
     """
-    from jobs.validate import STUDIES, Validation, fetch, validate
-    from pipeline.config import ComputeSettings, default_cache
+    from ..pipeline.config import ComputeSettings, default_cache
+    from .validate import STUDIES, Validation, fetch, validate
 
     compute = ComputeSettings(workers=workers, cache=(cache or default_cache()).absolute())
     root = data_root.expanduser().absolute() if data_root else None
@@ -459,7 +459,7 @@ def measure_command(context: click.Context, embeddings: Path, labels: Path | Non
       dsmi-zoo measure Z.npy y.npy
       dsmi-zoo measure Z.npy y.npy --sigma 2 --measure my_measures:effective_rank
     """
-    from jobs.measure import measure
+    from .measure import measure
 
     return measure(embeddings, labels, _given(context, given), as_json, _console())
 
@@ -482,7 +482,7 @@ def catalog_list_command(
       dsmi-zoo catalog list --models 'test_vit*'
       dsmi-zoo catalog list --catalog imagenet-2025 --kind transformer --max-gmacs 5 --license mit
     """
-    from jobs.catalog import list_entries
+    from .catalog import list_entries
 
     return list_entries(catalog or "digits", all_globs(models, more_models), filters, _console())
 
@@ -497,7 +497,7 @@ def catalog_show_command(model: str, catalog: str | None) -> int:
     Example:
       dsmi-zoo catalog show resnet50.a1_in1k --catalog imagenet-2025
     """
-    from jobs.catalog import show
+    from .catalog import show
 
     return show(model, catalog, _console())
 
@@ -516,7 +516,7 @@ def catalog_check_command(
       dsmi-zoo catalog check --catalog imagenet-2025 --models 'convnext*'
       dsmi-zoo catalog check --catalog mine.csv
     """
-    from jobs.catalog import check
+    from .catalog import check
 
     return check(catalog or "digits", all_globs(models, more_models), filters, workers, _console())
 
@@ -554,8 +554,8 @@ def doctor_command(
       dsmi-zoo doctor --cluster cuda --out runs/imagenet --data-root imagenet
       dsmi-zoo doctor --cluster slurm --profile gpu.toml --out runs/imagenet --data-root imagenet --wait 1h
     """
-    from jobs.doctor.findings import Folders
-    from pipeline.config import default_cache
+    from ..pipeline.config import default_cache
+    from .doctor.findings import Folders
 
     folders = Folders(
         (cache or default_cache()).expanduser().absolute(),
@@ -563,11 +563,11 @@ def doctor_command(
         None if data_root is None else data_root.expanduser().absolute(),
     )
     if node is not None:
-        from jobs.doctor.node import check_node
+        from .doctor.node import check_node
 
         check_node(node, folders)
         return 0
-    from jobs.doctor.command import doctor
+    from .doctor.command import doctor
 
     return doctor(cluster, profile, folders, wait, as_json, _console())
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_catalog.errors import InputError
-from pipeline.exclusive import Held, claimed, holder
+from ..data_catalog.errors import InputError
+from ..pipeline.exclusive import Held, claimed, holder
 
 WHOLE = "whole"
 

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from data_catalog.errors import InputError
-from data_catalog.models import catalog_sha256
-from pipeline.config import RunConfig, differences
-from pipeline.plan import Plan
-from pipeline.provenance import git_commit, library_versions
-from pipeline.store import (
+from ..data_catalog.errors import InputError
+from ..data_catalog.models import catalog_sha256
+from ..pipeline.config import RunConfig, differences
+from ..pipeline.plan import Plan
+from ..pipeline.provenance import git_commit, library_versions
+from ..pipeline.store import (
     NOT_THIS_RUN,
     UnreadableRow,
     read_run,

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from jobs.progress import counted, duration, plain
-from jobs.run import sizes_to_download, within_max_download
-from pipeline.config import RunConfig
-from pipeline.cost import BUILD_S, BYTES_A_PARAMETER, DECODE_S, MEASURE_N, MEASURE_POWER, MEASURE_S, READ_BYTES_S
-from pipeline.plan import Job, Plan, make_plan
-from pipeline.store import row_path
+from ..pipeline.config import RunConfig
+from ..pipeline.cost import BUILD_S, BYTES_A_PARAMETER, DECODE_S, MEASURE_N, MEASURE_POWER, MEASURE_S, READ_BYTES_S
+from ..pipeline.plan import Job, Plan, make_plan
+from ..pipeline.store import row_path
+from .progress import counted, duration, plain
+from .run import sizes_to_download, within_max_download
 
 EMBEDDING_WIDTH = 1100  # a typical width of timm's models
 

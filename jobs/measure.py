@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from data_catalog.errors import InputError
-from jobs.progress import plain
-from pipeline.config import MeasureSettings, validated
-from pipeline.measures import measure_all
-from pipeline.measures.points import as_points
-from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES, load_measure
-from pipeline.measures.transferability import transferability
-from pipeline.schema import COLUMN_NAMES
+from ..data_catalog.errors import InputError
+from ..pipeline.config import MeasureSettings, validated
+from ..pipeline.measures import measure_all
+from ..pipeline.measures.points import as_points
+from ..pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES, load_measure
+from ..pipeline.measures.transferability import transferability
+from ..pipeline.schema import COLUMN_NAMES
+from .progress import plain
 
 
 def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_json: bool, console: Console) -> int:

@@ -13,15 +13,15 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from data_catalog.errors import InputError
-from data_catalog.filters import Filters
-from jobs.driving import drivers, driving
-from jobs.folder import EntryState, entry_states, make_writable, save_record
-from jobs.progress import counted, plain
-from jobs.run import conclude
-from pipeline.config import MeasureSettings, RunConfig, content_hash, differences, validated
-from pipeline.plan import measures_identity
-from pipeline.store import NOT_THIS_RUN, embedding_path, read_run, read_subset, write_atomically, write_row
+from ..data_catalog.errors import InputError
+from ..data_catalog.filters import Filters
+from ..pipeline.config import MeasureSettings, RunConfig, content_hash, differences, validated
+from ..pipeline.plan import measures_identity
+from ..pipeline.store import NOT_THIS_RUN, embedding_path, read_run, read_subset, write_atomically, write_row
+from .driving import drivers, driving
+from .folder import EntryState, entry_states, make_writable, save_record
+from .progress import counted, plain
+from .run import conclude
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 

@@ -11,13 +11,13 @@ from time import monotonic
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from data_catalog.errors import InputError
-from data_catalog.models import ModelEntry, load_models
-from jobs.progress import counted, duration, plain
-from pipeline.plan import resolve_entries
-from pipeline.remote import Unreachable, is_on_hub, remote_file
-from pipeline.waves import ASKED_AT_ONCE
-from pipeline.weights import fetch_weights, local_weights, remote_weights
+from ..data_catalog.errors import InputError
+from ..data_catalog.models import ModelEntry, load_models
+from ..pipeline.plan import resolve_entries
+from ..pipeline.remote import Unreachable, is_on_hub, remote_file
+from ..pipeline.waves import ASKED_AT_ONCE
+from ..pipeline.weights import fetch_weights, local_weights, remote_weights
+from .progress import counted, duration, plain
 
 SPARE_BYTES = 100_000_000
 LINE_EVERY_S = 30.0

@@ -6,7 +6,7 @@ from time import monotonic
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from pipeline.task import Done
+from ..pipeline.task import Done
 
 
 def duration(seconds: float) -> str:

@@ -8,16 +8,16 @@ from typing import Any
 
 from rich.console import Console
 
-from data_catalog.errors import InputError
-from jobs.clusters import open_workers
-from jobs.driving import driving
-from jobs.folder import entry_states, make_writable, refuse_mixture, save_record, touch_record
-from jobs.progress import counted, follow, plain
-from jobs.run import conclude, elsewhere
-from pipeline.config import MeasureSettings, RunConfig, content_hash, validated
-from pipeline.plan import measures_identity
-from pipeline.store import embedding_path, read_run, read_subset, write_subset
-from pipeline.task import RemeasureJob
+from ..data_catalog.errors import InputError
+from ..pipeline.config import MeasureSettings, RunConfig, content_hash, validated
+from ..pipeline.plan import measures_identity
+from ..pipeline.store import embedding_path, read_run, read_subset, write_subset
+from ..pipeline.task import RemeasureJob
+from .clusters import open_workers
+from .driving import driving
+from .folder import entry_states, make_writable, refuse_mixture, save_record, touch_record
+from .progress import counted, follow, plain
+from .run import conclude, elsewhere
 
 
 def remeasure(
@@ -89,7 +89,7 @@ def remeasure(
             plain(console, f"{len(done)} of {len(jobs)} models are done already")
         started = monotonic()
         if todo:
-            from pipeline.graph import remeasure_entries
+            from ..pipeline.graph import remeasure_entries
 
             plain(console, f"{counted(len(todo), 'embedding')} to measure")
             with open_workers(config.compute, out, console) as workers:

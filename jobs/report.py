@@ -5,10 +5,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from data_catalog.errors import InputError
-from jobs.progress import plain
-from pipeline.monitor_file import monitor_path
-from reports.page import write_report
+from ..data_catalog.errors import InputError
+from ..pipeline.monitor_file import monitor_path
+from ..reports.page import write_report
+from .progress import plain
 
 
 def report(out: Path, compared_with: Path | None, class_subsets: int, console: Console) -> int:
@@ -16,7 +16,7 @@ def report(out: Path, compared_with: Path | None, class_subsets: int, console: C
     if monitor_path(out).exists() and not (out / "run.json").exists():
         if compared_with is not None or class_subsets:
             raise InputError(f"{out} is a monitored training; --compare and --class-subsets are for runs of a zoo")
-        from reports.monitored import write_monitor_report
+        from ..reports.monitored import write_monitor_report
 
         plain(console, f"Report: {write_monitor_report(out.absolute())}")
         return 0

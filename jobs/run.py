@@ -8,21 +8,21 @@ from typing import Any
 
 from rich.console import Console
 
-from data_catalog.errors import InputError
-from data_catalog.filters import Filters
-from data_catalog.models import find_entries
-from jobs.clusters import open_workers
-from jobs.driving import driving
-from jobs.folder import entry_states, make_writable, open_out, refuse_remeasured, touch_record
-from jobs.progress import counted, duration, follow, plain
-from pipeline.config import ComputeSettings, RunConfig, validated
-from pipeline.order import balanced
-from pipeline.plan import Job, Plan, make_plan
-from pipeline.remote import is_offline
-from pipeline.store import read_run, write_row
-from pipeline.task import with_current_facts
-from pipeline.waves import downloads, evict, waves_of_jobs, within_download
-from pipeline.weights import remote_weights
+from ..data_catalog.errors import InputError
+from ..data_catalog.filters import Filters
+from ..data_catalog.models import find_entries
+from ..pipeline.config import ComputeSettings, RunConfig, validated
+from ..pipeline.order import balanced
+from ..pipeline.plan import Job, Plan, make_plan
+from ..pipeline.remote import is_offline
+from ..pipeline.store import read_run, write_row
+from ..pipeline.task import with_current_facts
+from ..pipeline.waves import downloads, evict, waves_of_jobs, within_download
+from ..pipeline.weights import remote_weights
+from .clusters import open_workers
+from .driving import driving
+from .folder import entry_states, make_writable, open_out, refuse_remeasured, touch_record
+from .progress import counted, duration, follow, plain
 
 
 def run(config: RunConfig, console: Console, *, retry_failed: bool = False) -> int:
@@ -151,7 +151,7 @@ def _compute(plan: Plan, todo: Sequence[Job], console: Console, confirm: Callabl
     started = monotonic()
     _evict_finished(plan, todo)
     if todo:
-        from pipeline.graph import run_in_waves
+        from ..pipeline.graph import run_in_waves
 
         images = f"{len(plan.subset.labels)} images of {plan.subset.images.name}"
         plain(console, f"{counted(len(todo), 'model')} to measure on {images}")
@@ -199,7 +199,7 @@ def _evict_finished(plan: Plan, todo: Sequence[Job]) -> None:
 def conclude(out: Path, slugs: set[str], started: float, console: Console) -> int:
     """Write the report, sum up, and return the exit code for the entries in question."""
     with console.status("Writing the report"):
-        from reports.page import write_report
+        from ..reports.page import write_report
 
         page = write_report(out)
     record = read_run(out)

@@ -11,23 +11,23 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from data_catalog.errors import InputError
-from data_catalog.subset import Subset
-from jobs.clusters import open_cluster
-from jobs.driving import driving
-from jobs.folder import make_writable, open_out, stored_run, touch_record
-from jobs.forecast import gigabytes
-from jobs.progress import counted, duration, follow, plain
-from jobs.run import conclude, missing, sizes_to_download, within_max_download
-from pipeline.config import RunConfig
-from pipeline.cost import Cost, affordable, corrected, estimate, resnet18_rate, wall_seconds
-from pipeline.plan import Job, Plan, make_plan
-from pipeline.store import read_results, read_run, write_run
-from pipeline.weights import remote_weights
-from reports.ranking import rank
+from ..data_catalog.errors import InputError
+from ..data_catalog.subset import Subset
+from ..pipeline.config import RunConfig
+from ..pipeline.cost import Cost, affordable, corrected, estimate, resnet18_rate, wall_seconds
+from ..pipeline.plan import Job, Plan, make_plan
+from ..pipeline.store import read_results, read_run, write_run
+from ..pipeline.weights import remote_weights
+from ..reports.ranking import rank
+from .clusters import open_cluster
+from .driving import driving
+from .folder import make_writable, open_out, stored_run, touch_record
+from .forecast import gigabytes
+from .progress import counted, duration, follow, plain
+from .run import conclude, missing, sizes_to_download, within_max_download
 
 if TYPE_CHECKING:
-    from jobs.clusters.dask_workers import DaskWorkers
+    from .clusters.dask_workers import DaskWorkers
 
 SHRINK = 3
 CAUTION = 1.5  # by so much estimates from another device's published figures may be short
@@ -286,7 +286,7 @@ def _measure(
     retry_failed: bool,
     confirm: Callable[[], None],
 ) -> None:
-    from pipeline.graph import run_entries
+    from ..pipeline.graph import run_entries
 
     todo = missing(part, open_out(part), console, retry_failed)
     if todo:

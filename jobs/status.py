@@ -4,10 +4,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jobs.driving import WHOLE, drivers
-from jobs.folder import entry_states
-from jobs.progress import counted, plain
-from pipeline.store import read_run
+from ..pipeline.store import read_run
+from .driving import WHOLE, drivers
+from .folder import entry_states
+from .progress import counted, plain
 
 SHOWN = 50  # missing entries; a run of a thousand has just begun
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from data_catalog.errors import InputError
-from jobs.clusters.batch import batch_script, driver_requests, dsmi_zoo, sbatch, slurm_command, worker_requests
-from jobs.clusters.profile import Profile, load_profile
-from jobs.clusters.slurm import check_interface
-from jobs.driving import driving
-from jobs.folder import make_writable, open_out
-from jobs.progress import counted, plain
-from pipeline.config import RunConfig
-from pipeline.plan import make_plan
+from ..data_catalog.errors import InputError
+from ..pipeline.config import RunConfig
+from ..pipeline.plan import make_plan
+from .clusters.batch import batch_script, driver_requests, dsmi_zoo, sbatch, slurm_command, worker_requests
+from .clusters.profile import Profile, load_profile
+from .clusters.slurm import check_interface
+from .driving import driving
+from .folder import make_writable, open_out
+from .progress import counted, plain
 
 WARNING_S = 120  # before its walltime ends, a driver stops its workers and asks for a further turn
 

@@ -10,19 +10,19 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from data_catalog.datasets import TRAINABLE, open_dataset
-from data_catalog.errors import InputError
-from jobs.clusters import open_cluster
-from jobs.folder import make_writable
-from jobs.progress import counted, duration, follow, plain
-from jobs.run import run
-from pipeline.config import ComputeSettings, RunConfig, SubsetSettings
-from pipeline.provenance import git_commit, library_versions
-from pipeline.store import read_results, write_atomically
-from pipeline.studies.simulation import Simulation, compute_cell, read_cells
-from pipeline.studies.trainings import TrainingJob, TrainingStudy, compute_training
-from pipeline.studies.trajectory import Trajectory, write_catalog
-from pipeline.task import Done
+from ..data_catalog.datasets import TRAINABLE, open_dataset
+from ..data_catalog.errors import InputError
+from ..pipeline.config import ComputeSettings, RunConfig, SubsetSettings
+from ..pipeline.provenance import git_commit, library_versions
+from ..pipeline.store import read_results, write_atomically
+from ..pipeline.studies.simulation import Simulation, compute_cell, read_cells
+from ..pipeline.studies.trainings import TrainingJob, TrainingStudy, compute_training
+from ..pipeline.studies.trajectory import Trajectory, write_catalog
+from ..pipeline.task import Done
+from .clusters import open_cluster
+from .folder import make_writable
+from .progress import counted, duration, follow, plain
+from .run import run
 
 STUDIES = ("simulated", "dynamics", "initialisation")
 SMALL_SIMULATION = Simulation(points=100, dimensions=(20, 200), noises=(0.1, 0.5), seeds=2, mine_steps=20)
@@ -67,7 +67,7 @@ def validate(validation: Validation, studies: Sequence[str], console: Console) -
     int
         The exit code: 0 whatever the answers are, 1 when a checkpoint could not be measured.
     """
-    from reports.validation import write_validation_report
+    from ..reports.validation import write_validation_report
 
     for name in validation.datasets:
         if name not in TRAINABLE:
@@ -99,7 +99,7 @@ def validate(validation: Validation, studies: Sequence[str], console: Console) -
 
 def fetch(validation: Validation, console: Console) -> None:
     """Download the torchvision data sets that are to be trained on."""
-    from data_catalog.torchvision_sets import NAMES, download
+    from ..data_catalog.torchvision_sets import NAMES, download
 
     if validation.root is None:
         raise InputError("--download needs --data-root, the folder to download to")
@@ -129,7 +129,7 @@ def _dynamics_of(validation: Validation, dataset: str) -> list[Trajectory]:
 
 
 def _initialisation(validation: Validation, console: Console) -> int:
-    from reports.trainings import extremes
+    from ..reports.trainings import extremes
 
     dataset, study = validation.datasets[0], validation.trainings
     states = study.initial_states(dataset)
@@ -177,7 +177,7 @@ def _each(
         plain(console, f"{total - len(jobs)} of {counted(total, noun)} are done already")
     if not jobs:
         return
-    from pipeline.graph import compute_each
+    from ..pipeline.graph import compute_each
 
     with open_cluster(validation.compute, validation.out, console) as workers:
         follow(compute_each(workers, jobs, compute), len(jobs), console, noun)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_catalog.errors import InputError
-from pipeline.embed import default_batch
+from ..data_catalog.errors import InputError
+from .embed import default_batch
 
 
 def unwrapped(model: torch.nn.Module) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
-from pipeline.plan import Job
+from .plan import Job
 
 # Measured on one core; they say what kind of cost to expect, not how long a given machine takes.
 DECODE_S = 0.009  # a JPEG of ImageNet's size, decoded and cropped
@@ -116,8 +116,8 @@ def resnet18_rate() -> float:
     import timm
     import torch
 
-    from pipeline.embed import default_batch
-    from pipeline.zoo import choose_device
+    from .embed import default_batch
+    from .zoo import choose_device
 
     device = choose_device()
     model = timm.create_model("resnet18", pretrained=False).eval().to(device)

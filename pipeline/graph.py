@@ -11,13 +11,13 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
-from data_catalog.errors import DiskFull
-from pipeline.config import RunConfig
-from pipeline.cost import DECODE_S
-from pipeline.order import Expectation, longest_first
-from pipeline.plan import Job, Plan
-from pipeline.store import row_mark, timeout_log
-from pipeline.task import (
+from ..data_catalog.errors import DiskFull
+from .config import RunConfig
+from .cost import DECODE_S
+from .order import Expectation, longest_first
+from .plan import Job, Plan
+from .store import row_mark, timeout_log
+from .task import (
     Done,
     RemeasureJob,
     compute_row,
@@ -27,8 +27,8 @@ from pipeline.task import (
     remeasure_row,
     row_written,
 )
-from pipeline.views import drop_oldest_views
-from pipeline.waves import evict
+from .views import drop_oldest_views
+from .waves import evict
 
 ATTEMPTS = 3
 LOOK_EVERY_S = 1.0

@@ -12,12 +12,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from data_catalog.errors import InputError
-from pipeline.activations import activations, check_layer, undisturbed, unwrapped
-from pipeline.measures import cluster_inputs, measure_all
-from pipeline.monitor_file import NUMBERS, monitor_path, read_monitor, write_monitor
-from pipeline.store import array_sha256
-from pipeline.views import CLUSTER_SIDE
+from ..data_catalog.errors import InputError
+from .activations import activations, check_layer, undisturbed, unwrapped
+from .measures import cluster_inputs, measure_all
+from .monitor_file import NUMBERS, monitor_path, read_monitor, write_monitor
+from .store import array_sha256
+from .views import CLUSTER_SIDE
 
 BUDGET = 0.05  # of the training time
 SHARE = 0.4 * BUDGET  # for the measurements that return; the rest is for what is done once, and for slower moments
@@ -46,7 +46,7 @@ class RepresentationMonitor:
     out
         The folder; one for each training.
     layer
-        A name of ``model.named_modules()``; None is the penultimate layer (see ``pipeline.activations``).
+        A name of ``model.named_modules()``; None is the penultimate layer (see ``dsmi_zoo.pipeline.activations``).
     n
         How many of the images to measure, as evenly from the classes as can be. None lets the first measurement choose
         as many, up to 500 (or three a class), as keep the cost under 5% of the training time (what is done once

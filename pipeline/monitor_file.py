@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.errors import InputError
-from pipeline.measures.registry import DIAGNOSTICS, MEASURES
-from pipeline.store import write_atomically
+from ..data_catalog.errors import InputError
+from .measures.registry import DIAGNOSTICS, MEASURES
+from .store import write_atomically
 
 NUMBERS = (
     "step", "seconds_training", "seconds_monitor", "n_samples", "embedding_dim",

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from pipeline.cost import BYTES_A_PARAMETER, DECODE_S, DOWNLOAD_BYTES_S, Cost, estimate
-from pipeline.plan import Job
-from pipeline.task import Done
+from .cost import BYTES_A_PARAMETER, DECODE_S, DOWNLOAD_BYTES_S, Cost, estimate
+from .plan import Job
+from .task import Done
 
 NOMINAL_RATE = 100.0  # ResNet-18 images a second, until the run's own rows tell; the order needs ratios only
 SHORTEST = 2.0**-20

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from data_catalog.datasets import ImageFiles, LabelledImages, open_dataset
-from data_catalog.errors import InputError
-from data_catalog.filters import apply_filters
-from data_catalog.image_files import unreadable
-from data_catalog.imagenet import PRESETS
-from data_catalog.models import ModelEntry, Preprocessing, load_models
-from data_catalog.subset import Subset, select_subset
-from pipeline.config import MeasureSettings, RunConfig, SubsetSettings, content_hash
-from pipeline.measures.registry import load_measure
-from pipeline.schema import COLUMN_NAMES
-from pipeline.store import write_atomically
-from pipeline.views import view_path
+from ..data_catalog.datasets import ImageFiles, LabelledImages, open_dataset
+from ..data_catalog.errors import InputError
+from ..data_catalog.filters import apply_filters
+from ..data_catalog.image_files import unreadable
+from ..data_catalog.imagenet import PRESETS
+from ..data_catalog.models import ModelEntry, Preprocessing, load_models
+from ..data_catalog.subset import Subset, select_subset
+from .config import MeasureSettings, RunConfig, SubsetSettings, content_hash
+from .measures.registry import load_measure
+from .schema import COLUMN_NAMES
+from .store import write_atomically
+from .views import view_path
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -214,7 +214,7 @@ def _is_complete(entry: ModelEntry) -> bool:
 
 
 def _ask_timm(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
-    from pipeline.zoo import with_timm_defaults
+    from .zoo import with_timm_defaults
 
     return with_timm_defaults(entries)
 

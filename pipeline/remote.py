@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from data_catalog.errors import DiskFull
+from ..data_catalog.errors import DiskFull
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the order in which timm looks for them
 ATTEMPTS = 4

@@ -1,13 +1,14 @@
 """The columns of a row, declared once.
 
-``store`` writes Parquet by it, the report reads by it, and ``python -m pipeline.schema`` prints the README's table.
+``store`` writes Parquet by it, the report reads by it, and ``python -m dsmi_zoo.pipeline.schema`` prints the README's
+table.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from data_catalog.models import is_accuracy
-from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
+from ..data_catalog.models import is_accuracy
+from .measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
 
 __all__ = ["COLUMNS", "COLUMN_NAMES", "Column", "is_accuracy", "markdown_table"]
 

@@ -18,9 +18,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.errors import DiskFull, InputError
-from data_catalog.subset import Subset
-from pipeline.schema import COLUMNS
+from ..data_catalog.errors import DiskFull, InputError
+from ..data_catalog.subset import Subset
+from .schema import COLUMNS
 
 FORMAT = 1
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -159,7 +159,7 @@ def read_results(out: str | Path) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row an entry, sorted by model and image size; the columns of ``pipeline.schema`` first, then the
+        One row an entry, sorted by model and image size; the columns of ``dsmi_zoo.pipeline.schema`` first, then the
         catalogue's and the user's own. Files that are no rows of this run are left out with a warning.
 
     Raises

@@ -15,20 +15,20 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from data_catalog.datasets import Part
-from data_catalog.errors import DiskFull
-from data_catalog.models import ModelEntry
-from data_catalog.subset import Subset
-from pipeline.config import MeasureSettings, RunConfig
-from pipeline.measures import cluster_inputs, measure_all
-from pipeline.measures.estimate import method_for, precision_for
-from pipeline.measures.points import as_points
-from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES, load_measure
-from pipeline.measures.transferability import transferability
-from pipeline.plan import Job
-from pipeline.provenance import library_versions
-from pipeline.schema import COLUMNS
-from pipeline.store import (
+from ..data_catalog.datasets import Part
+from ..data_catalog.errors import DiskFull
+from ..data_catalog.models import ModelEntry
+from ..data_catalog.subset import Subset
+from .config import MeasureSettings, RunConfig
+from .measures import cluster_inputs, measure_all
+from .measures.estimate import method_for, precision_for
+from .measures.points import as_points
+from .measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES, load_measure
+from .measures.transferability import transferability
+from .plan import Job
+from .provenance import library_versions
+from .schema import COLUMNS
+from .store import (
     array_sha256,
     clusters_path,
     read_embedding,
@@ -42,8 +42,8 @@ from pipeline.store import (
     write_row,
     write_subset,
 )
-from pipeline.views import input_vector, make_view, open_view, part_view, view_vectors
-from pipeline.weights import fetch_weights, remote_weights
+from .views import input_vector, make_view, open_view, part_view, view_vectors
+from .weights import fetch_weights, remote_weights
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def prepare_weights(job: Job, config: RunConfig) -> Path | None:
         return fetch_weights(published, config.compute.cache, keep=config.compute.budget_gb is None)
     if job.entry.recipe is None or (job.weights is not None and job.weights.exists()):
         return job.weights
-    from pipeline.train import train_weights
+    from .train import train_weights
 
     assert job.weights is not None
     return train_weights(
@@ -146,9 +146,9 @@ def compute_row(job: Job, config: RunConfig, subset_digest: str, classifier_widt
     """Fetch or train an entry's weights, embed and measure it, and write its row; subset and view are there."""
 
     def fill(row: dict[str, Any]) -> None:
-        from pipeline.embed import embed
-        from pipeline.train import stored_top1
-        from pipeline.zoo import build_model, choose_device
+        from .embed import embed
+        from .train import stored_top1
+        from .zoo import build_model, choose_device
 
         weights = prepare_weights(job, config)
         started = perf_counter()

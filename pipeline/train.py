@@ -11,9 +11,9 @@ import timm
 import torch
 from torch.nn.functional import cross_entropy
 
-from data_catalog.models import ModelEntry, TrainingRecipe
-from pipeline.embed import embed, normalised
-from pipeline.store import write_atomically
+from ..data_catalog.models import ModelEntry, TrainingRecipe
+from .embed import embed, normalised
+from .store import write_atomically
 
 
 def train_weights(

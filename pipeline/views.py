@@ -10,12 +10,12 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from PIL import Image
 
-from data_catalog.datasets import Part, open_dataset
-from data_catalog.models import Preprocessing
-from data_catalog.subset import Subset, select_subset
-from pipeline.config import content_hash
-from pipeline.exclusive import exclusive
-from pipeline.store import NO_SPACE, disk_full
+from ..data_catalog.datasets import Part, open_dataset
+from ..data_catalog.models import Preprocessing
+from ..data_catalog.subset import Subset, select_subset
+from .config import content_hash
+from .exclusive import exclusive
+from .store import NO_SPACE, disk_full
 
 CLUSTER_SIDE = 64  # the paper's script shrinks the inputs to 64 x 64 before it clusters them
 PAPER_SCALE = (0.6, 1.6)  # of the paper's random crops

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from data_catalog.errors import InputError
-from data_catalog.models import ModelEntry
-from pipeline.remote import Unreachable, is_offline, is_on_hub, remote_file
-from pipeline.weights import evict_weights, is_evictable, local_weights, remote_weights
+from ..data_catalog.errors import InputError
+from ..data_catalog.models import ModelEntry
+from .remote import Unreachable, is_offline, is_on_hub, remote_file
+from .weights import evict_weights, is_evictable, local_weights, remote_weights
 
 ASKED_AT_ONCE = 8
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_catalog.models import ModelEntry
-from pipeline.config import content_hash, default_cache
-from pipeline.exclusive import exclusive
-from pipeline.remote import (
+from ..data_catalog.models import ModelEntry
+from .config import content_hash, default_cache
+from .exclusive import exclusive
+from .remote import (
     RemoteFile,
     describe,
     file_names,
@@ -20,7 +20,7 @@ from pipeline.remote import (
     refuse_offline,
     repository,
 )
-from pipeline.store import write_atomically
+from .store import write_atomically
 
 Progress = Callable[[int], None]
 

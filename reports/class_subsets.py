@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from pipeline.measures.inputs import as_sigma
-from pipeline.measures.mutual_information import exact_entropies, mutual_information, random_subset_entropies
-from pipeline.measures.spectrum import gaussian_kernel, squared_distances, subset_kernels
-from pipeline.store import embedding_path, read_embedding, read_subset
-from reports.correlation import why_undefined
-from reports.sample import one_row_per_weights, values
+from ..pipeline.measures.inputs import as_sigma
+from ..pipeline.measures.mutual_information import exact_entropies, mutual_information, random_subset_entropies
+from ..pipeline.measures.spectrum import gaussian_kernel, squared_distances, subset_kernels
+from ..pipeline.store import embedding_path, read_embedding, read_subset
+from .correlation import why_undefined
+from .sample import one_row_per_weights, values
 
 SUBSETS = 50
 

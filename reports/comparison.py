@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from pipeline.config import differences
-from reports.correlation import why_undefined
-from reports.sample import one_row_per_weights, scores_of, targets_of, values
+from ..pipeline.config import differences
+from .correlation import why_undefined
+from .sample import one_row_per_weights, scores_of, targets_of, values
 
 KEY = ["model", "img_size"]
 

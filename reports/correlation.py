@@ -10,8 +10,8 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from reports import resampling
-from reports.sample import (
+from . import resampling
+from .sample import (
     PRIMARY_MEASURE,
     PRIMARY_TARGET,
     SAME_EVIDENCE,

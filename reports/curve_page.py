@@ -9,10 +9,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.store import sweep_temporary, write_atomically
-from reports.figures import Rendered
-from reports.page import markdown_text
-from reports.tables import Table
+from ..pipeline.store import sweep_temporary, write_atomically
+from .figures import Rendered
+from .page import markdown_text
+from .tables import Table
 
 LARGEST_SVG = 160_000  # beyond this the picture is smaller than the drawing
 
@@ -65,7 +65,7 @@ def write_curve_page(page: CurvePage, folder: Path) -> Path:
         "provenance": list(page.provenance),
     }
     settings: dict[str, Any] = {
-        "loader": PackageLoader("reports"),
+        "loader": PackageLoader("dsmi_zoo.reports"),
         "undefined": StrictUndefined,
         "trim_blocks": True,
         "lstrip_blocks": True,

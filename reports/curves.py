@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
-from pipeline.schema import is_accuracy
-from reports.figures import COLOURS, MARKERS, QUIET, STYLE, Rendered, legend, one_line, render
-from reports.sample import groups_of, succeeded, targets_of, values
-from reports.wording import measure_title, measure_unit, target_title
+from ..pipeline.schema import is_accuracy
+from .figures import COLOURS, MARKERS, QUIET, STYLE, Rendered, legend, one_line, render
+from .sample import groups_of, succeeded, targets_of, values
+from .wording import measure_title, measure_unit, target_title
 
 EPOCH_MEASURES = ("dse_z", "dsmi_z_y", "dsmi_z_x", "probe_accuracy")
 WIDTH, HEIGHT = 3.5, 3.1  # inches, of a panel

@@ -16,9 +16,9 @@ from bokeh.models.widgets.tables import DataTable, NumberFormatter, StringFormat
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
-from reports.figures import COLOURS
-from reports.sample import groups_of, names, succeeded, texts, values
-from reports.wording import measure_title, target_title
+from .figures import COLOURS
+from .sample import groups_of, names, succeeded, texts, values
+from .wording import measure_title, target_title
 
 BOKEH_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "plus", "x", "hex", "star", "asterisk")
 SMALLEST, LARGEST = 6.0, 18.0  # pixels

@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from reports.correlation import Correlation
-from reports.ranking import COSTS, Ranking
-from reports.regression import SHOWN, Influence, Regression
-from reports.sample import PRIMARY_MEASURE, groups_of, succeeded, values
-from reports.wording import fixed, measure_title, measure_unit, target_title, with_unit
+from .correlation import Correlation
+from .ranking import COSTS, Ranking
+from .regression import SHOWN, Influence, Regression
+from .sample import PRIMARY_MEASURE, groups_of, succeeded, values
+from .wording import fixed, measure_title, measure_unit, target_title, with_unit
 
 # Okabe and Ito's colours without yellow, which is too pale on white; markers tell groups apart without colour.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#333333", "#0072b2", "#d55e00", "#009e73")
@@ -70,7 +70,7 @@ def scatter(
     measure, target
         Columns of ``rows``.
     correlation, regression
-        Theirs, from ``reports.statistics``; the title and the line show them.
+        Theirs, from ``dsmi_zoo.reports.statistics``; the title and the line show them.
     """
     rows = succeeded(rows)
     x, y = values(rows, measure), values(rows, target)

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.measures.registry import MEASURES
-from pipeline.monitor_file import read_monitor
-from reports.curve_page import CurvePage, Section, table, write_curve_page
-from reports.curves import Panel, curves, lines_of
-from reports.sample import values
-from reports.wording import counted, fixed, measure_title, with_unit
+from ..pipeline.measures.registry import MEASURES
+from ..pipeline.monitor_file import read_monitor
+from .curve_page import CurvePage, Section, table, write_curve_page
+from .curves import Panel, curves, lines_of
+from .sample import values
+from .wording import counted, fixed, measure_title, with_unit
 
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x")
 

@@ -15,24 +15,24 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.store import read_results, read_run, sweep_temporary, write_atomically
-from reports import figures, tables, wording
-from reports import ranking as ranks
-from reports.class_subsets import class_subset_correlations
-from reports.comparison import Comparison, compare
-from reports.correlation import Correlation
-from reports.curves import over_epochs
-from reports.explorer import explorer
-from reports.provenance import mixture_warnings, provenance
-from reports.sample import groups_of, names, one_row_per_weights, succeeded, targets_of, values
-from reports.statistics import Summary, summarise
+from ..pipeline.store import read_results, read_run, sweep_temporary, write_atomically
+from . import figures, tables, wording
+from . import ranking as ranks
+from .class_subsets import class_subset_correlations
+from .comparison import Comparison, compare
+from .correlation import Correlation
+from .curves import over_epochs
+from .explorer import explorer
+from .provenance import mixture_warnings, provenance
+from .sample import groups_of, names, one_row_per_weights, succeeded, targets_of, values
+from .statistics import Summary, summarise
 
 # A vector drawing of many points is larger than its picture.
 LARGEST_SVG = 160_000
 SCATTERS = 4
 RANKING_FIGURE, RESIDUAL_FIGURE, COMPARED_FIGURE, EPOCH_FIGURE = "ranking", "residuals", "compared", "epochs"
 _TEMPLATES: dict[str, Any] = {
-    "loader": PackageLoader("reports"),
+    "loader": PackageLoader("dsmi_zoo.reports"),
     "undefined": StrictUndefined,
     "trim_blocks": True,
     "lstrip_blocks": True,

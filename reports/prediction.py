@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from reports.correlation import MIN_ROWS, MIN_UNITS, why_undefined
-from reports.sample import families_of, scores_of, sign_of, succeeded, values
+from .correlation import MIN_ROWS, MIN_UNITS, why_undefined
+from .sample import families_of, scores_of, sign_of, succeeded, values
 
 TAKEN = (1, 5, 10)
 BANDS = 3

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.sample import succeeded, values
-from reports.wording import counted, significant
+from .sample import succeeded, values
+from .wording import counted, significant
 
 UNKNOWN = "unknown"
 # What all rows of a run should share; column and its name in a warning.

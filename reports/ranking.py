@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from pipeline.measures.probe import unpacked
-from reports.sample import succeeded, values
+from ..pipeline.measures.probe import unpacked
+from .sample import succeeded, values
 
 LEVEL = 0.05
 COSTS = {"throughput": ("published throughput", "images/s", True), "gmacs": ("GMACs", "", False),

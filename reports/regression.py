@@ -12,8 +12,8 @@ from statsmodels.regression.linear_model import OLS
 from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.stats.outliers_influence import OLSInfluence
 
-from reports.correlation import LEVEL, MIN_RANGE, MIN_UNITS, Bootstraps, Correlation, correlate, why_undefined
-from reports.sample import families_of, names, scores_of, succeeded, targets_of, values
+from .correlation import LEVEL, MIN_RANGE, MIN_UNITS, Bootstraps, Correlation, correlate, why_undefined
+from .sample import families_of, names, scores_of, succeeded, targets_of, values
 
 MULTIPLE = ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params", "img_size")
 SHOWN = 5  # rows of the greatest influence

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from reports.correlation import Bootstraps, Estimate, correlate, why_undefined
-from reports.sample import (
+from .correlation import Bootstraps, Estimate, correlate, why_undefined
+from .sample import (
     PRIMARY_MEASURE,
     PRIMARY_TARGET,
     effective_number,

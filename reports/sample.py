@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.measures.registry import COMPARISONS, MEASURES, Measure
-from pipeline.schema import COLUMN_NAMES, is_accuracy
+from ..pipeline.measures.registry import COMPARISONS, MEASURES, Measure
+from ..pipeline.schema import COLUMN_NAMES, is_accuracy
 
 PRIMARY_MEASURE = "dsmi_z_y"
 PRIMARY_TARGET = "top1"

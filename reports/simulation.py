@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from reports.claims import Claim, above, below
-from reports.curve_page import Section, table
-from reports.curves import Panel, curves, lines_of
-from reports.wording import fixed, significant
+from .claims import Claim, above, below
+from .curve_page import Section, table
+from .curves import Panel, curves, lines_of
+from .wording import fixed, significant
 
 KEPT, LOST = 0.9, 0.5  # Kendall's tau with the known order: kept above, lost below
 GONE, HALVED = 0.1, 0.5  # a value as a share of what it should be, or was in few dimensions

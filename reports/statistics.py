@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.correlation import (
+from .correlation import (
     LEVEL,
     RESAMPLES,
     WEIGHTED_KENDALL_RESAMPLES,
@@ -17,8 +17,8 @@ from reports.correlation import (
     correlations_within_groups,
     differences,
 )
-from reports.prediction import Prediction, Regret, predictions, regrets
-from reports.regression import (
+from .prediction import Prediction, Regret, predictions, regrets
+from .regression import (
     SHOWN,
     Influence,
     Mixed,
@@ -30,8 +30,8 @@ from reports.regression import (
     partial_correlations,
     regressions,
 )
-from reports.robustness import Variant, published, variants
-from reports.sample import (
+from .robustness import Variant, published, variants
+from .sample import (
     PRIMARY_MEASURE,
     PRIMARY_TARGET,
     effective_number,
@@ -94,11 +94,11 @@ def summarise(rows: pd.DataFrame, run: Mapping[str, Any], class_subsets: Sequenc
     Parameters
     ----------
     rows
-        One row an entry, with the columns of ``pipeline.schema``.
+        One row an entry, with the columns of ``dsmi_zoo.pipeline.schema``.
     run
         The content of ``run.json``; ``entries`` and ``catalog`` are read here, and may be missing.
     class_subsets
-        The primary correlation on random halves of the classes, from `reports.class_subsets`.
+        The primary correlation on random halves of the classes, from `dsmi_zoo.reports.class_subsets`.
     """
     ok = succeeded(rows)
     failed = rows[~rows.index.isin(ok.index)]

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from reports import wording
-from reports.comparison import Comparison
-from reports.correlation import Correlation, Difference, Estimate
-from reports.prediction import TAKEN
-from reports.regression import SHOWN, Multiple
-from reports.sample import PRIMARY_MEASURE, PRIMARY_TARGET
-from reports.statistics import Summary
+from . import wording
+from .comparison import Comparison
+from .correlation import Correlation, Difference, Estimate
+from .prediction import TAKEN
+from .regression import SHOWN, Multiple
+from .sample import PRIMARY_MEASURE, PRIMARY_TARGET
+from .statistics import Summary
 
 Cell = dict[str, str]
 Table = dict[str, Any]

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from reports.claims import Claim, above, different, flat, undecided
-from reports.curve_page import Section, table
-from reports.curves import Panel, curves, lines_of
-from reports.sample import values
-from reports.wording import counted, fixed, measure_title, measure_unit
+from .claims import Claim, above, different, flat, undecided
+from .curve_page import Section, table
+from .curves import Panel, curves, lines_of
+from .sample import values
+from .wording import counted, fixed, measure_title, measure_unit
 
 RISE = 0.1  # bits: less than this over a training is no rise
 BETTER = 1.0  # percent points of test accuracy: less than this is no advantage

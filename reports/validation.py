@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reports import simulation, trainings
-from reports.claims import Claim
-from reports.curve_page import CurvePage, Section, table, write_curve_page
-from reports.wording import counted, p_value, significant
+from . import simulation, trainings
+from .claims import Claim
+from .curve_page import CurvePage, Section, table, write_curve_page
+from .wording import counted, p_value, significant
 
 ANSWERS = ("holds", "does not hold here", "cannot tell")
 

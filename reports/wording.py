@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
-from reports.correlation import Correlation, Estimate
-from reports.sample import BASELINES, RECOMMENDED_MEASURE
-from reports.statistics import Summary
+from ..pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
+from .correlation import Correlation, Estimate
+from .sample import BASELINES, RECOMMENDED_MEASURE
+from .statistics import Summary
 
 _REGISTERED = {m.name: m for m in (*MEASURES, *COMPARISONS, *BASELINES, *DIAGNOSTICS)}
 # With fewer units a percentile interval is known to be too short.

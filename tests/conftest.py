@@ -23,7 +23,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def dsmi_zoo(cache: Path) -> Command:
+def cli(cache: Path) -> Command:
     """Run the real command in a process of its own, as a user would."""
 
     def run(*arguments: object, cwd: Path | None = None, code: int | None = 0) -> subprocess.CompletedProcess[str]:
@@ -50,10 +50,10 @@ SMALL_ZOO = ("test_resnet.*", "test_vit.*")
 
 
 @pytest.fixture(scope="session")
-def small_run(dsmi_zoo: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_run(cli: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of six real models; tests that change a run copy it."""
     out = tmp_path_factory.mktemp("runs") / "small"
-    dsmi_zoo("run", "--models", *SMALL_ZOO, "--out", out, "--workers", 2)
+    cli("run", "--models", *SMALL_ZOO, "--out", out, "--workers", 2)
     return out
 
 

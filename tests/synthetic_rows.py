@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from data_catalog import load_models
-from pipeline.measures.probe import packed, wilson_interval
-from pipeline.measures.registry import COMPARISONS, MEASURES
-from pipeline.store import rows_frame
-from pipeline.task import facts
+from dsmi_zoo.data_catalog import load_models
+from dsmi_zoo.pipeline.measures.probe import packed, wilson_interval
+from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
+from dsmi_zoo.pipeline.store import rows_frame
+from dsmi_zoo.pipeline.task import facts
 
 RUN = {"catalog": {"name": "imagenet-2025, SYNTHETIC measures"}, "entries": []}
 

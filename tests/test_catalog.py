@@ -8,9 +8,9 @@ import timm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_catalog import InputError, ModelEntry, load_models
-from data_catalog.digits import ARCHITECTURES
-from data_catalog.models import find_entries
+from dsmi_zoo.data_catalog import InputError, ModelEntry, load_models
+from dsmi_zoo.data_catalog.digits import ARCHITECTURES
+from dsmi_zoo.data_catalog.models import find_entries
 
 
 def catalog(folder: Path, text: str) -> Path:

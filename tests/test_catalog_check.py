@@ -15,9 +15,9 @@ import timm
 import torch
 from conftest import Command
 
-from data_catalog import InputError, ModelEntry, load_models
-from data_catalog.from_timm import pretrained_models, timm_config
-from pipeline.zoo import embedding_shape, with_timm_defaults
+from dsmi_zoo.data_catalog import InputError, ModelEntry, load_models
+from dsmi_zoo.data_catalog.from_timm import pretrained_models, timm_config
+from dsmi_zoo.pipeline.zoo import embedding_shape, with_timm_defaults
 
 
 def smallest_of_every_module() -> list[ModelEntry]:
@@ -31,16 +31,16 @@ def smallest_of_every_module() -> list[ModelEntry]:
     return list({str(e): e for e in entries if e.model in names}.values())
 
 
-def test_the_smallest_model_of_every_module_passes_the_real_check(dsmi_zoo: Command) -> None:
+def test_the_smallest_model_of_every_module_passes_the_real_check(cli: Command) -> None:
     entries = smallest_of_every_module()
     assert len({e.family for e in entries}) == 84
     names = sorted({e.model for e in entries})
-    done = dsmi_zoo("catalog", "check", "--catalog", "imagenet-2025", "--models", *names)
+    done = cli("catalog", "check", "--catalog", "imagenet-2025", "--models", *names)
     last = done.stdout.splitlines()[-1]
     assert last == f"{len(entries)} of {len(entries)} entries with an embedding of the declared width; 0 failed"
 
 
-def test_check_says_which_entries_fail_and_why_and_exits_with_1(tmp_path: Path, dsmi_zoo: Command) -> None:
+def test_check_says_which_entries_fail_and_why_and_exits_with_1(tmp_path: Path, cli: Command) -> None:
     (tmp_path / "mine.csv").write_text(
         "model,architecture,img_size,model_kwargs\n"
         "good,test_resnet.r160_in1k,64,\n"
@@ -48,7 +48,7 @@ def test_check_says_which_entries_fail_and_why_and_exits_with_1(tmp_path: Path, 
         'odd,test_resnet.r160_in1k,64,"{""colour"": 1}"\n'
         "fixed,efficientformer_l1.snap_dist_in1k,256,\n"
     )
-    done = dsmi_zoo("catalog", "check", "--catalog", "mine.csv", "--workers", 1, cwd=tmp_path, code=1)
+    done = cli("catalog", "check", "--catalog", "mine.csv", "--workers", 1, cwd=tmp_path, code=1)
     lines = done.stdout.splitlines()
     assert lines[-1] == "1 of 4 entries with an embedding of the declared width; 3 failed"
     failures = dict(line.split(": ", 1) for line in lines[-4:-1])
@@ -59,7 +59,17 @@ def test_check_says_which_entries_fail_and_why_and_exits_with_1(tmp_path: Path, 
 
 
 def test_the_workers_of_a_check_that_is_killed_end_with_it() -> None:
-    command = [sys.executable, "-m", "jobs.cli", "catalog", "check", "--catalog", "imagenet-2023", "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "dsmi_zoo.jobs.cli",
+        "catalog",
+        "check",
+        "--catalog",
+        "imagenet-2023",
+        "--workers",
+        "1",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as driver:
         assert driver.stdout is not None
         driver.stdout.readline()  # the first model is checked: the worker works
@@ -89,7 +99,8 @@ def test_a_network_of_one_size_only_is_refused_at_another() -> None:
 
 def test_a_model_of_four_gigabytes_is_checked_without_its_memory() -> None:
     code = (
-        "import resource; from data_catalog import load_models; from pipeline.zoo import embedding_shape\n"
+        "import resource; from dsmi_zoo.data_catalog import load_models\n"
+        "from dsmi_zoo.pipeline.zoo import embedding_shape\n"
         "print(embedding_shape(load_models('imagenet-2023', ['eva_giant_patch14_336.clip_ft_in1k'])[0]))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
@@ -130,8 +141,8 @@ def test_timms_registry_is_a_catalogue_with_backbones_that_have_no_classifier() 
     assert not any(name.split(".")[0].endswith("_enc") for name in entries)
 
 
-def test_timms_registry_can_be_listed_by_the_command(dsmi_zoo: Command) -> None:
-    lines = dsmi_zoo("catalog", "list", "--catalog", "timm-pretrained", "--models", "*dinov2*", "--limit", 3).stdout
+def test_timms_registry_can_be_listed_by_the_command(cli: Command) -> None:
+    lines = cli("catalog", "list", "--catalog", "timm-pretrained", "--models", "*dinov2*", "--limit", 3).stdout
     assert lines.splitlines()[-1] == "3 entries"
 
 
@@ -150,7 +161,8 @@ def test_weights_that_an_entry_names_are_loaded_instead_of_timms(tmp_path: Path)
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/weights-of-ours.pth"
         code = (
-            "import sys, torch; from data_catalog import ModelEntry; from pipeline.zoo import build_model\n"
+            "import sys, torch; from dsmi_zoo.data_catalog import ModelEntry\n"
+            "from dsmi_zoo.pipeline.zoo import build_model\n"
             f"entry = ModelEntry(model='a', architecture='test_resnet.r160_in1k', weights={url!r})\n"
             "torch.save(build_model(entry, None).state_dict(), 'loaded.pth')"
         )
@@ -175,23 +187,23 @@ def test_weights_that_an_entry_names_are_loaded_instead_of_timms(tmp_path: Path)
     ],
 )
 def test_filters_choose_entries_by_what_is_known_of_them(
-    dsmi_zoo: Command, options: str, holds: Callable[[ModelEntry], bool]
+    cli: Command, options: str, holds: Callable[[ModelEntry], bool]
 ) -> None:
-    lines = dsmi_zoo("catalog", "list", "--catalog", "imagenet-2023", *options.split()).stdout.splitlines()
+    lines = cli("catalog", "list", "--catalog", "imagenet-2023", *options.split()).stdout.splitlines()
     expected = [e.model for e in load_models("imagenet-2023") if holds(e)]
     assert expected
     assert [line.split()[0] for line in lines[:-1]] == expected
     assert lines[-1] == f"{len(expected)} entries"
 
 
-def test_show_prints_all_that_is_known_at_every_size(dsmi_zoo: Command) -> None:
-    text = dsmi_zoo("catalog", "show", "resnet50.a1_in1k").stdout
+def test_show_prints_all_that_is_known_at_every_size(cli: Command) -> None:
+    text = cli("catalog", "show", "resnet50.a1_in1k").stdout
     blocks = [dict(line.split(maxsplit=1) for line in block.splitlines()) for block in text.split("\n\n")]
     assert [block["img_size"] for block in blocks] == ["224", "288"]
     assert blocks[0]["catalogue"] == "imagenet-2025"
     assert blocks[1]["v2_top1"] == "69.69"
     assert blocks[1]["weights"] == "timm/resnet50.a1_in1k"
     assert blocks[0]["extra_data"] == "no"
-    one = dsmi_zoo("catalog", "show", "resnet50.a1_in1k@288", "--catalog", "imagenet-2025").stdout
+    one = cli("catalog", "show", "resnet50.a1_in1k@288", "--catalog", "imagenet-2025").stdout
     assert one.strip() == text.split("\n\n")[1].strip()
-    assert "learning_rate" in dsmi_zoo("catalog", "show", "test_vit.900x5").stdout
+    assert "learning_rate" in cli("catalog", "show", "test_vit.900x5").stdout

@@ -8,8 +8,8 @@ from conftest import Command
 from test_monitor import inputs
 from test_readme import README
 
-from pipeline.store import read_results, rows_frame
-from reports.curves import over_epochs
+from dsmi_zoo.pipeline.store import read_results, rows_frame
+from dsmi_zoo.reports.curves import over_epochs
 
 
 def example() -> str:
@@ -26,12 +26,12 @@ def train_one_epoch(model: torch.nn.Module) -> None:
 
 
 def test_the_readmes_example_measures_a_training_epoch_by_epoch(
-    tmp_path: Path, dsmi_zoo: Command, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     exec(example(), {"train_one_epoch": train_one_epoch})
-    dsmi_zoo("run", "--catalog", "checkpoints.csv", "--out", "runs/checkpoints", cwd=tmp_path)
+    cli("run", "--catalog", "checkpoints.csv", "--out", "runs/checkpoints", cwd=tmp_path)
     rows = read_results(tmp_path / "runs" / "checkpoints").sort_values("epoch")
     assert rows["status"].tolist() == ["ok"] * 3
     assert rows["epoch"].tolist() == [0, 1, 2]

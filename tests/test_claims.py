@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from reports.claims import above, below, different, flat, undecided
-from reports.simulation import claims_of, drift, orders
-from reports.trainings import rises
+from dsmi_zoo.reports.claims import above, below, different, flat, undecided
+from dsmi_zoo.reports.simulation import claims_of, drift, orders
+from dsmi_zoo.reports.trainings import rises
 
 NUMBERS = st.lists(st.floats(-5, 5), min_size=2, max_size=8)
 

@@ -12,12 +12,12 @@ from conftest import Command
 from distributed import Client
 from rich.console import Console
 
-from data_catalog.errors import InputError
-from jobs.clusters import open_cluster
-from jobs.clusters.existing import differing_versions
-from jobs.clusters.machine import visible_gpus
-from jobs.clusters.profile import EXAMPLES, load_profile
-from pipeline.config import ComputeSettings
+from dsmi_zoo.data_catalog.errors import InputError
+from dsmi_zoo.jobs.clusters import open_cluster
+from dsmi_zoo.jobs.clusters.existing import differing_versions
+from dsmi_zoo.jobs.clusters.machine import visible_gpus
+from dsmi_zoo.jobs.clusters.profile import EXAMPLES, load_profile
+from dsmi_zoo.pipeline.config import ComputeSettings
 
 QUIET = Console(quiet=True)
 
@@ -97,18 +97,16 @@ def test_versions_that_differ_are_told_by_who_has_them() -> None:
     assert not list(differing_versions(versions | {"workers": patch}))
 
 
-def test_a_scheduler_that_is_not_there_or_an_address_that_is_none_is_one_line(
-    tmp_path: Path, dsmi_zoo: Command
-) -> None:
-    done = dsmi_zoo("run", "--out", tmp_path / "a", "--cluster", "tcp://127.0.0.1:9", "--models", "test_vit.*", code=2)
+def test_a_scheduler_that_is_not_there_or_an_address_that_is_none_is_one_line(tmp_path: Path, cli: Command) -> None:
+    done = cli("run", "--out", tmp_path / "a", "--cluster", "tcp://127.0.0.1:9", "--models", "test_vit.*", code=2)
     assert done.stderr.count("\n") == 1
     assert "--cluster tcp://127.0.0.1:9: no scheduler can be reached there" in done.stderr
-    done = dsmi_zoo("run", "--out", tmp_path / "b", "--cluster", "kubernetes", code=2)
+    done = cli("run", "--out", tmp_path / "b", "--cluster", "kubernetes", code=2)
     assert "compute.cluster: must be local, cuda, slurm, or a scheduler's address" in done.stderr
 
 
 def test_a_tls_scheduler_lets_in_a_client_with_credentials_and_refuses_one_without(
-    tmp_path: Path, dsmi_zoo: Command, small_run: Path
+    tmp_path: Path, cli: Command, small_run: Path
 ) -> None:
     from distributed import LocalCluster
     from distributed.security import Security
@@ -123,10 +121,10 @@ def test_a_tls_scheduler_lets_in_a_client_with_credentials_and_refuses_one_witho
     options = {"host": "127.0.0.1", "protocol": "tls://", "dashboard_address": None}
     with LocalCluster(n_workers=1, threads_per_worker=1, security=security, **options) as cluster:
         run = ("run", "--models", "test_vit.900x5", "--out", tmp_path / "out", "--cluster", cluster.scheduler_address)
-        refused = dsmi_zoo(*run, code=2).stderr
+        refused = cli(*run, code=2).stderr
         assert "tls:// needs credentials: [tls] in a --profile" in refused
         assert refused.count("\n") == 1
-        assert "1 ok, 0 failed" in dsmi_zoo(*run, "--profile", profile).stdout
+        assert "1 ok, 0 failed" in cli(*run, "--profile", profile).stdout
         with Client(cluster) as client:
             assert len(client.nthreads()) == 1
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from conftest import Command
 
-from jobs.cli import cli
-from pipeline.measures import diffusion_spectral_entropy, measure_all
-from pipeline.measures.transferability import transferability
+from dsmi_zoo.jobs.cli import cli as group
+from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy, measure_all
+from dsmi_zoo.pipeline.measures.transferability import transferability
 
 MEASURES = {"--sigma", "--t", "--repetitions", "--seed", "--bins", "--null-permutations", "--measure"}
 CLUSTER = {"--cluster", "--profile", "--workers", "--worker-memory", "--model-timeout"}
@@ -56,28 +56,28 @@ def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
 def test_the_set_of_commands_and_options_is_the_one_that_people_rely_on() -> None:
     offered = {
         name: {option for parameter in command.params for option in parameter.opts if option.startswith("-")}
-        for name, command in commands(cli).items()
+        for name, command in commands(group).items()
     }
     assert offered == OPTIONS
 
 
 @pytest.mark.parametrize("command", ["", *OPTIONS])
-def test_every_command_explains_itself_with_an_example(dsmi_zoo: Command, command: str) -> None:
-    text = dsmi_zoo(*command.split(), "--help").stdout
+def test_every_command_explains_itself_with_an_example(cli: Command, command: str) -> None:
+    text = cli(*command.split(), "--help").stdout
     assert "Usage: dsmi-zoo" in text
     if command != "status":
         assert "dsmi-zoo " + (command or "run") in text.split("Usage:", 1)[1].split("\n", 1)[1]
 
 
-def test_the_bare_command_shows_its_help(dsmi_zoo: Command) -> None:
-    assert dsmi_zoo(code=2).stdout == dsmi_zoo("--help").stdout
+def test_the_bare_command_shows_its_help(cli: Command) -> None:
+    assert cli(code=2).stdout == cli("--help").stdout
 
 
-def test_help_comes_within_half_a_second(dsmi_zoo: Command) -> None:
+def test_help_comes_within_half_a_second(cli: Command) -> None:
     times = []
     for _ in range(5):
         before = os.times()
-        dsmi_zoo("--help")
+        cli("--help")
         after = os.times()
         # Processor time, for other tests run at the same moment; the clock's is in benchmarks/digits_run.py.
         times.append(after.children_user + after.children_system - before.children_user - before.children_system)
@@ -103,25 +103,25 @@ def arrays(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_measure_prints_every_measure_of_two_files(arrays: Path, dsmi_zoo: Command) -> None:
+def test_measure_prints_every_measure_of_two_files(arrays: Path, cli: Command) -> None:
     Z, y = np.load(arrays / "Z.npy"), np.load(arrays / "y.npy")
-    text = dsmi_zoo("measure", "Z.npy", "y.npy", cwd=arrays).stdout
+    text = cli("measure", "Z.npy", "y.npy", cwd=arrays).stdout
     for name, value in measure_all(Z, y).items():
         shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4f}"
         assert any(line.split()[:2] == [name, shown] for line in text.splitlines()), name
-    values = json.loads(dsmi_zoo("measure", "Z.npy", "y.npy", "--json", "--sigma", 2, cwd=arrays).stdout)
+    values = json.loads(cli("measure", "Z.npy", "y.npy", "--json", "--sigma", 2, cwd=arrays).stdout)
     scores = {name: value for name, value in transferability(Z, y).items() if name != "probe_hits"}
     assert values == pytest.approx(measure_all(Z, y, sigma=2) | scores)
 
 
-def test_measure_without_labels_gives_the_entropies(arrays: Path, dsmi_zoo: Command) -> None:
-    values = json.loads(dsmi_zoo("measure", "Z.npy", "--json", cwd=arrays).stdout)
+def test_measure_without_labels_gives_the_entropies(arrays: Path, cli: Command) -> None:
+    values = json.loads(cli("measure", "Z.npy", "--json", cwd=arrays).stdout)
     assert set(values) == {"embedding_rms", "median_distance_over_sigma", "saturated", "dse_z", "cse_z"}
     assert values["dse_z"] == pytest.approx(diffusion_spectral_entropy(np.load(arrays / "Z.npy")))
 
 
-def test_measure_takes_a_measure_of_ones_own(arrays: Path, dsmi_zoo: Command) -> None:
-    values = json.loads(dsmi_zoo("measure", "Z.npy", "y.npy", "--json", "--measure", "mine:half", cwd=arrays).stdout)
+def test_measure_takes_a_measure_of_ones_own(arrays: Path, cli: Command) -> None:
+    values = json.loads(cli("measure", "Z.npy", "y.npy", "--json", "--measure", "mine:half", cwd=arrays).stdout)
     assert values["half"] == 0.5
 
 
@@ -194,9 +194,9 @@ def test_measure_takes_a_measure_of_ones_own(arrays: Path, dsmi_zoo: Command) ->
     ],
 )  # fmt: skip
 def test_bad_input_gets_exit_code_2_and_one_line_that_names_the_culprit(
-    arrays: Path, dsmi_zoo: Command, arguments: str, words: list[str]
+    arrays: Path, cli: Command, arguments: str, words: list[str]
 ) -> None:
-    done = dsmi_zoo(*arguments.split(), cwd=arrays, code=2)
+    done = cli(*arguments.split(), cwd=arrays, code=2)
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("dsmi-zoo: ")
     for word in words:
@@ -204,14 +204,14 @@ def test_bad_input_gets_exit_code_2_and_one_line_that_names_the_culprit(
     assert not (arrays / "runs").exists()
 
 
-def test_catalog_list_shows_entries_and_their_number(dsmi_zoo: Command) -> None:
-    lines = dsmi_zoo("catalog", "list", "--models", "test_vit.*", "test_resnet.*").stdout.splitlines()
+def test_catalog_list_shows_entries_and_their_number(cli: Command) -> None:
+    lines = cli("catalog", "list", "--models", "test_vit.*", "test_resnet.*").stdout.splitlines()
     assert len(lines) == 7
     assert lines[0] == "test_resnet.100x3  test_resnet, 32 pixels, convolutional"
     assert lines[-1] == "6 entries"
 
 
 def test_the_measures_need_no_torch_and_no_pandas() -> None:
-    code = "import sys, pipeline.measures; print(sorted({'torch', 'timm', 'pandas', 'sklearn'} & set(sys.modules)))"
+    code = "import sys, dsmi_zoo.pipeline.measures as m; print({'torch', 'timm', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "set()"

@@ -4,8 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from data_catalog import InputError
-from pipeline.config import MeasureSettings, RunConfig, content_hash, default_cache, differences, resolve_config
+from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo.pipeline.config import (
+    MeasureSettings,
+    RunConfig,
+    content_hash,
+    default_cache,
+    differences,
+    resolve_config,
+)
 
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:

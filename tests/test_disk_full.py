@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALL_ZOO, Command
 
-from pipeline.store import read_results
+from dsmi_zoo.pipeline.store import read_results
 
 Mount = Callable[[str], Path]
 
@@ -31,10 +31,10 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
 
 
 def test_a_full_disk_under_out_stops_the_run_and_keeps_what_is_finished(
-    mount: Mount, small_run: Path, tmp_path: Path, dsmi_zoo: Command
+    mount: Mount, small_run: Path, tmp_path: Path, cli: Command
 ) -> None:
     out = mount("600k") / "out"
-    stopped = dsmi_zoo("run", "--models", *SMALL_ZOO, "--out", out, code=2)
+    stopped = cli("run", "--models", *SMALL_ZOO, "--out", out, code=2)
     lines = stopped.stderr.strip().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"dsmi-zoo: {out}")
@@ -43,18 +43,18 @@ def test_a_full_disk_under_out_stops_the_run_and_keeps_what_is_finished(
     assert 1 <= len(rows) < 6
     assert (rows["status"] == "ok").all()
     moved = Path(shutil.copytree(out, tmp_path / "roomy"))
-    assert f"{len(rows)} of 6 models are done already" in dsmi_zoo("run", "--models", *SMALL_ZOO, "--out", moved).stdout
+    assert f"{len(rows)} of 6 models are done already" in cli("run", "--models", *SMALL_ZOO, "--out", moved).stdout
     again = read_results(moved).set_index("model")
     assert (again["status"] == "ok").all()
     assert again.loc[rows["model"], "finished_at"].tolist() == rows["finished_at"].tolist()
 
 
 def test_a_full_disk_under_the_cache_is_named_before_any_row_is_computed(
-    mount: Mount, tmp_path: Path, dsmi_zoo: Command
+    mount: Mount, tmp_path: Path, cli: Command
 ) -> None:
     cache = mount("200k")
     out = tmp_path / "out"
-    stopped = dsmi_zoo("run", "--models", "test_vit.100x3", "--out", out, "--cache", cache, code=2)
+    stopped = cli("run", "--models", "test_vit.100x3", "--out", out, "--cache", cache, code=2)
     assert stopped.stderr.startswith(f"dsmi-zoo: {cache}/views/")
     assert "no space left" in stopped.stderr
     assert not list((out / "results").glob("*.parquet"))

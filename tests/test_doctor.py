@@ -14,15 +14,15 @@ from hub_server import HubServer
 from huggingface_hub import constants
 from rich.console import Console
 
-from data_catalog import InputError
-from jobs.doctor import folders, gpus, libraries, machine, node
-from jobs.doctor.command import doctor, lines_of
-from jobs.doctor.findings import Finding, Folders
-from jobs.doctor.folders import Probe
-from jobs.doctor.gpus import Driver
-from jobs.doctor.node import Request
-from jobs.doctor.route import answering, try_route
-from pipeline.exclusive import claimed
+from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo.jobs.doctor import folders, gpus, libraries, machine, node
+from dsmi_zoo.jobs.doctor.command import doctor, lines_of
+from dsmi_zoo.jobs.doctor.findings import Finding, Folders
+from dsmi_zoo.jobs.doctor.folders import Probe
+from dsmi_zoo.jobs.doctor.gpus import Driver
+from dsmi_zoo.jobs.doctor.node import Request
+from dsmi_zoo.jobs.doctor.route import answering, try_route
+from dsmi_zoo.pipeline.exclusive import claimed
 
 DRIVER = Driver(version="535.1", cuda="12.2", gpus=("H100", "H100"))
 TORCH: dict[str, Any] = {
@@ -41,11 +41,11 @@ def worst(findings: list[Finding]) -> tuple[str, str]:
     return found.level, f"{found.what}: {found.found} -> {found.do}"
 
 
-def test_it_looks_at_everything_a_run_needs_and_leaves_nothing_behind(tmp_path: Path, dsmi_zoo: Command) -> None:
+def test_it_looks_at_everything_a_run_needs_and_leaves_nothing_behind(tmp_path: Path, cli: Command) -> None:
     out, data = tmp_path / "runs" / "new", tmp_path / "data"
     data.mkdir()
     (data / "image.png").write_bytes(b"png")
-    done = dsmi_zoo("doctor", "--json", "--out", out, "--data-root", data, "--cache", tmp_path / "cache", code=None)
+    done = cli("doctor", "--json", "--out", out, "--data-root", data, "--cache", tmp_path / "cache", code=None)
     answer = json.loads(done.stdout)
     (machine,) = answer["machines"]
     whats = {finding["what"] for finding in machine["findings"]}
@@ -81,10 +81,10 @@ def test_people_read_lines_and_a_problem_makes_exit_code_1(tmp_path: Path, monke
     ],
 )
 def test_usage_errors_come_before_any_check_in_one_line(
-    tmp_path: Path, dsmi_zoo: Command, arguments: str, words: list[str]
+    tmp_path: Path, cli: Command, arguments: str, words: list[str]
 ) -> None:
     (tmp_path / "mine.toml").write_text("cpus = 1\n")
-    done = dsmi_zoo("doctor", *arguments.split(), cwd=tmp_path, code=2)
+    done = cli("doctor", *arguments.split(), cwd=tmp_path, code=2)
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     for word in words:

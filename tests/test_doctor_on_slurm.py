@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jobs.doctor import batch_job
-from jobs.doctor.batch_job import check_from_node, profile_of_nodes
-from jobs.doctor.findings import Folders
+from dsmi_zoo.jobs.doctor import batch_job
+from dsmi_zoo.jobs.doctor.batch_job import check_from_node, profile_of_nodes
+from dsmi_zoo.jobs.doctor.findings import Folders
 
 PROFILE = 'gpus = {gpus}\ncpus = 1\nmemory = "{memory}"\ninterface = "lo"\nprologue = [{prologue}]\n'
 
@@ -100,7 +100,7 @@ def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(tmp_path: Pa
         assert len(queue().splitlines()) == 1
 
         code = (
-            "from jobs.doctor.batch_job import *; "
+            "from dsmi_zoo.jobs.doctor.batch_job import *; "
             f"cache = Path({str(tmp_path / 'cache')!r}); profile = profile_of_nodes(Path({str(path)!r})); "
             "check_from_node(profile, Folders(cache), 60, Console())"
         )

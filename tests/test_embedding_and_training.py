@@ -10,14 +10,14 @@ import safetensors.torch
 import timm
 import torch
 
-from data_catalog import InputError, ModelEntry, load_models
-from data_catalog.datasets import open_dataset
-from data_catalog.digits import ARCHITECTURES, PREPROCESSING
-from data_catalog.subset import Subset
-from pipeline.embed import embed, normalised
-from pipeline.train import stored_top1, train_weights
-from pipeline.views import make_view, open_view
-from pipeline.zoo import build_model, choose_device, with_timm_defaults
+from dsmi_zoo.data_catalog import InputError, ModelEntry, load_models
+from dsmi_zoo.data_catalog.datasets import open_dataset
+from dsmi_zoo.data_catalog.digits import ARCHITECTURES, PREPROCESSING
+from dsmi_zoo.data_catalog.subset import Subset
+from dsmi_zoo.pipeline.embed import embed, normalised
+from dsmi_zoo.pipeline.train import stored_top1, train_weights
+from dsmi_zoo.pipeline.views import make_view, open_view
+from dsmi_zoo.pipeline.zoo import build_model, choose_device, with_timm_defaults
 
 CPU = torch.device("cpu")
 

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from sklearn.feature_selection import mutual_info_classif
 
-from pipeline.measures import diffusion_spectral_entropy
-from pipeline.studies.estimators import (
+from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy
+from dsmi_zoo.pipeline.studies.estimators import (
     _counts_within,
     _for_network,
     ksg_label_information,
     ksg_mutual_information,
     mine_mutual_information,
 )
-from pipeline.studies.simulated_data import blobs, branching_tree, corrupted_labels, label_information
+from dsmi_zoo.pipeline.studies.simulated_data import blobs, branching_tree, corrupted_labels, label_information
 
 
 def gaussian_pair(rho: float, n: int = 1000, d: int = 2) -> tuple[np.ndarray, np.ndarray, float]:

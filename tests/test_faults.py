@@ -17,7 +17,7 @@ import psutil
 import pytest
 from conftest import SMALL_ZOO, Command
 
-from pipeline.store import read_results, read_run
+from dsmi_zoo.pipeline.store import read_results, read_run
 
 DSMI_ZOO = str(Path(sys.executable).with_name("dsmi-zoo"))
 TRAP = """
@@ -97,11 +97,11 @@ def start(cache: Path, tmp_path: Path) -> Iterator[Callable[..., "subprocess.Pop
 
 
 def test_a_model_that_kills_its_process_each_time_fails_after_three_attempts_and_takes_no_other_along(
-    trap: Trap, tmp_path: Path, small_run: Path, dsmi_zoo: Command
+    trap: Trap, tmp_path: Path, small_run: Path, cli: Command
 ) -> None:
     tally, out = trap("os._exit(3)"), tmp_path / "out"
     run = ("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 2)
-    said = dsmi_zoo(*run, cwd=tmp_path, code=1).stdout
+    said = cli(*run, cwd=tmp_path, code=1).stdout
     assert_all_right_but({TARGET: "KilledWorker"}, out, small_run)
     assert "its worker process died 3 times, the last time with nothing else running" in said
     calls = counts(tally)
@@ -130,11 +130,11 @@ def test_a_worker_killed_in_mid_model_costs_that_model_one_more_attempt_and_noth
 
 
 def test_a_model_that_hangs_is_ended_and_says_where_it_hung(
-    trap: Trap, tmp_path: Path, small_run: Path, dsmi_zoo: Command
+    trap: Trap, tmp_path: Path, small_run: Path, cli: Command
 ) -> None:
     tally, out = trap("time.sleep(600)"), tmp_path / "out"
     run = ("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--model-timeout", "45s")
-    dsmi_zoo(*run, "--workers", 2, cwd=tmp_path, code=1)
+    cli(*run, "--workers", 2, cwd=tmp_path, code=1)
     assert_all_right_but({TARGET: "TimeoutError"}, out, small_run)
     message = read_results(out).set_index("model").loc[TARGET, "error_message"]
     log = Path(re.search(r"--model-timeout 45 s; see (\S+)$", message)[1])  # type: ignore[index]
@@ -144,11 +144,11 @@ def test_a_model_that_hangs_is_ended_and_says_where_it_hung(
 
 
 def test_a_model_that_needs_too_much_memory_fails_whether_it_is_refused_or_its_process_ended(
-    trap: Trap, tmp_path: Path, small_run: Path, dsmi_zoo: Command
+    trap: Trap, tmp_path: Path, small_run: Path, cli: Command
 ) -> None:
     trap("np.zeros(1 << 44)")
     run = ("run", "--models", *SMALL_ZOO, "--measure", "trapped:trap")
-    dsmi_zoo(*run, "--out", tmp_path / "refused", cwd=tmp_path, code=1)
+    cli(*run, "--out", tmp_path / "refused", cwd=tmp_path, code=1)
     assert_all_right_but({TARGET: "ValueError"}, tmp_path / "refused", small_run)
     message = read_results(tmp_path / "refused").set_index("model").loc[TARGET, "error_message"]
     assert "Unable to allocate 128. TiB" in message
@@ -156,12 +156,12 @@ def test_a_model_that_needs_too_much_memory_fails_whether_it_is_refused_or_its_p
         while True:
             hoard.append(np.ones(1 << 24))
             time.sleep(0.05)""")
-    dsmi_zoo(*run, "--out", tmp_path / "ended", "--worker-memory", "2GB", cwd=tmp_path, code=1)
+    cli(*run, "--out", tmp_path / "ended", "--worker-memory", "2GB", cwd=tmp_path, code=1)
     assert_all_right_but({TARGET: "KilledWorker"}, tmp_path / "ended", small_run)
 
 
 def test_a_second_driver_is_refused_with_the_firsts_host_and_process_and_a_dead_ones_lock_is_taken(
-    trap: Trap, tmp_path: Path, small_run: Path, dsmi_zoo: Command, start: Callable[..., "subprocess.Popen[str]"]
+    trap: Trap, tmp_path: Path, small_run: Path, cli: Command, start: Callable[..., "subprocess.Popen[str]"]
 ) -> None:
     trap("time.sleep(600)")
     out = tmp_path / "out"
@@ -170,14 +170,14 @@ def test_a_second_driver_is_refused_with_the_firsts_host_and_process_and_a_dead_
     wait_for(lambda: list((out / "results").glob("*.parquet")))
     named = f"process {driver.pid} on {socket.gethostname()}"
     for command in (run, ("rerun", TARGET, "--out", out), (*run, "--share", "1/2")):
-        assert f"{out} is being computed by {named}" in dsmi_zoo(*command, cwd=tmp_path, code=2).stderr
-    assert f"being computed by {named}" in dsmi_zoo("status", "--out", out).stdout
+        assert f"{out} is being computed by {named}" in cli(*command, cwd=tmp_path, code=2).stderr
+    assert f"being computed by {named}" in cli("status", "--out", out).stdout
     driver.kill()
     driver.communicate(timeout=30)
-    assert "being computed" not in dsmi_zoo("status", "--out", out).stdout
+    assert "being computed" not in cli("status", "--out", out).stdout
     finished = {path: path.stat().st_mtime_ns for path in (out / "results").glob("*.parquet")}
     (tmp_path / "trapped.py").write_text((tmp_path / "trapped.py").read_text())
-    dsmi_zoo(*run, "--model-timeout", "45s", cwd=tmp_path, code=1)
+    cli(*run, "--model-timeout", "45s", cwd=tmp_path, code=1)
     assert_all_right_but({TARGET: "TimeoutError"}, out, small_run)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
@@ -222,7 +222,7 @@ def test_a_run_on_a_scheduler_that_is_there_leaves_it_running_and_goes_on_after_
     small_run: Path,
     start: Callable[..., "subprocess.Popen[str]"],
     scheduler: Callable[[int, int], list["subprocess.Popen[bytes]"]],
-    dsmi_zoo: Command,
+    cli: Command,
 ) -> None:
     out, port, first = tmp_path / "out", free_port(), tmp_path / "first"
     trap(f"""first = not os.path.exists({str(first)!r})
@@ -241,7 +241,7 @@ def test_a_run_on_a_scheduler_that_is_there_leaves_it_running_and_goes_on_after_
     finished = {path: path.stat().st_mtime_ns for path in (out / "results").glob("*.parquet")}
     there[1].kill()
     there = scheduler(port, 2)
-    dsmi_zoo(*run, cwd=tmp_path)
+    cli(*run, cwd=tmp_path)
     assert_all_right_but({}, out, small_run)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert all(process.poll() is None for process in there)
@@ -249,7 +249,7 @@ def test_a_run_on_a_scheduler_that_is_there_leaves_it_running_and_goes_on_after_
 
 
 def test_shares_run_side_by_side_without_dask_and_survive_a_model_that_kills_its_process(
-    trap: Trap, tmp_path: Path, small_run: Path, start: Callable[..., "subprocess.Popen[str]"], dsmi_zoo: Command
+    trap: Trap, tmp_path: Path, small_run: Path, start: Callable[..., "subprocess.Popen[str]"], cli: Command
 ) -> None:
     tally, out = trap("os._exit(3)"), tmp_path / "out"
     run = ("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 1)
@@ -261,14 +261,14 @@ def test_shares_run_side_by_side_without_dask_and_survive_a_model_that_kills_its
     calls = counts(tally)
     assert calls.pop("target") == 3
     assert set(calls.values()) == {1}
-    dsmi_zoo("report", "--out", out)
+    cli("report", "--out", out)
 
 
-def test_shares_of_another_division_and_nonsense_are_refused_in_one_line(tmp_path: Path, dsmi_zoo: Command) -> None:
+def test_shares_of_another_division_and_nonsense_are_refused_in_one_line(tmp_path: Path, cli: Command) -> None:
     for share in ("0/2", "3/2", "half", "1/0"):
-        said = dsmi_zoo("run", "--out", tmp_path, "--share", share, code=2).stderr
+        said = cli("run", "--out", tmp_path, "--share", share, code=2).stderr
         assert "compute.share: must be such as 3/8" in said
-    said = dsmi_zoo("run", "--out", tmp_path, "--share", "1/2", "--budget", "1h", code=2).stderr
+    said = cli("run", "--out", tmp_path, "--share", "1/2", "--budget", "1h", code=2).stderr
     assert "share cannot be combined with a budget" in said
 
 

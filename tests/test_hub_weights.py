@@ -13,18 +13,18 @@ import pytest
 import torch
 from hub_server import Fault, HubServer
 
-from data_catalog.errors import InputError
-from data_catalog.models import ModelEntry
-from pipeline.exclusive import exclusive
-from pipeline.waves import plan_waves
-from pipeline.weights import remote_weights
+from dsmi_zoo.data_catalog.errors import InputError
+from dsmi_zoo.data_catalog.models import ModelEntry
+from dsmi_zoo.pipeline.exclusive import exclusive
+from dsmi_zoo.pipeline.waves import plan_waves
+from dsmi_zoo.pipeline.weights import remote_weights
 
 Script = Callable[..., str]
 VIT = "timm/test_vit.r160_in1k"
 FETCH = """
 import sys
 from pathlib import Path
-from pipeline.weights import fetch_weights
+from dsmi_zoo.pipeline.weights import fetch_weights
 try:
     print(fetch_weights(sys.argv[1], Path(sys.argv[2])))
 except (OSError, ValueError) as error:
@@ -225,9 +225,9 @@ BUILD_BOTH_WAYS = """
 import json, sys
 from pathlib import Path
 import timm, torch
-from data_catalog.models import ModelEntry
-from pipeline.weights import fetch_weights
-from pipeline.zoo import build_model, with_timm_defaults
+from dsmi_zoo.data_catalog.models import ModelEntry
+from dsmi_zoo.pipeline.weights import fetch_weights
+from dsmi_zoo.pipeline.zoo import build_model, with_timm_defaults
 name, kwargs = sys.argv[1], json.loads(sys.argv[2])
 (entry,) = with_timm_defaults([ModelEntry(model=name, architecture=name, model_kwargs=kwargs)])
 ours = build_model(entry, fetch_weights(entry.weights, Path(sys.argv[3])))
@@ -275,7 +275,7 @@ def test_an_entry_with_weights_of_its_own_downloads_nothing(tmp_path: Path) -> N
 EVICT = """
 import sys
 from pathlib import Path
-from pipeline.weights import evict_weights, fetch_weights
+from dsmi_zoo.pipeline.weights import evict_weights, fetch_weights
 cache, kept, borrowed = Path(sys.argv[1]), "me/kept", "me/borrowed"
 if sys.argv[2:] == ["fetch"]:
     fetch_weights(kept, cache, keep=False)
@@ -320,7 +320,7 @@ def test_waves_hold_every_file_once_in_order_and_fit_the_budget() -> None:
 
 def test_a_lock_whose_owner_died_or_stopped_beating_is_taken_over(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    code = "import os, sys; from pathlib import Path; from pipeline.exclusive import exclusive\n"
+    code = "import os, sys; from pathlib import Path; from dsmi_zoo.pipeline.exclusive import exclusive\n"
     code += "with exclusive(Path(sys.argv[1])): os._exit(0)"
     subprocess.run([sys.executable, "-c", code, lock], check=True, timeout=60)
     assert lock.exists()
@@ -336,7 +336,7 @@ def test_a_lock_whose_owner_died_or_stopped_beating_is_taken_over(tmp_path: Path
 
 def test_a_lock_that_beats_is_waited_for(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    code = "import sys, time; from pathlib import Path; from pipeline.exclusive import exclusive\n"
+    code = "import sys, time; from pathlib import Path; from dsmi_zoo.pipeline.exclusive import exclusive\n"
     code += "with exclusive(Path(sys.argv[1]), beat_s=0.1): print('held', flush=True); time.sleep(1.5)"
     holder = subprocess.Popen([sys.executable, "-c", code, lock], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None

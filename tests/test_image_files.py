@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_catalog import InputError
-from data_catalog.datasets import ImageFiles, open_dataset
-from data_catalog.image_files import read_image, unreadable
-from data_catalog.imagenet import IMAGENETTE, IMAGEWOOF, PRESETS, synsets
-from data_catalog.models import Preprocessing
-from data_catalog.subset import Subset, select_subset
-from pipeline.config import SubsetSettings
-from pipeline.plan import open_subset
-from pipeline.views import make_view
+from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo.data_catalog.datasets import ImageFiles, open_dataset
+from dsmi_zoo.data_catalog.image_files import read_image, unreadable
+from dsmi_zoo.data_catalog.imagenet import IMAGENETTE, IMAGEWOOF, PRESETS, synsets
+from dsmi_zoo.data_catalog.models import Preprocessing
+from dsmi_zoo.data_catalog.subset import Subset, select_subset
+from dsmi_zoo.pipeline.config import SubsetSettings
+from dsmi_zoo.pipeline.plan import open_subset
+from dsmi_zoo.pipeline.views import make_view
 
 
 def picture(path: Path, seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (20, 30)) -> Path:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data_catalog import ModelEntry, load_models
-from data_catalog.models import TABLES, is_accuracy
-from data_catalog.traits import KINDS, kind_of, saw_extra_data
+from dsmi_zoo.data_catalog import ModelEntry, load_models
+from dsmi_zoo.data_catalog.models import TABLES, is_accuracy
+from dsmi_zoo.data_catalog.traits import KINDS, kind_of, saw_extra_data
 
 ROWS = {"imagenet-2023": 1002, "imagenet-2025": 1556}
 SOURCE = os.environ.get("DSMI_ZOO_TABLES_SOURCE")
@@ -153,7 +153,7 @@ def test_the_kind_goes_by_module_with_exceptions(family: str, architecture: str,
 
 def test_loading_both_tables_imports_neither_torch_nor_timm_and_is_fast() -> None:
     code = (
-        "import sys, time; started = time.perf_counter(); from data_catalog import load_models\n"
+        "import sys, time; started = time.perf_counter(); from dsmi_zoo.data_catalog import load_models\n"
         "load_models('imagenet-2023'); load_models('imagenet-2025')\n"
         "print(time.perf_counter() - started, sorted({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
     )
@@ -166,8 +166,8 @@ def test_loading_both_tables_imports_neither_torch_nor_timm_and_is_fast() -> Non
 def test_a_plan_of_a_table_never_asks_timm(tmp_path: Path) -> None:
     (tmp_path / "timm.py").write_text("raise ImportError('timm was asked')\n")
     code = (
-        "import json; from pathlib import Path; from pipeline.config import resolve_config\n"
-        "from pipeline.plan import make_plan\n"
+        "import json; from pathlib import Path; from dsmi_zoo.pipeline.config import resolve_config\n"
+        "from dsmi_zoo.pipeline.plan import make_plan\n"
         "if __name__ == '__main__':\n"
         "    given = {'catalog': 'imagenet-2025', 'compute': {'cache': Path('cache')}}\n"
         "    jobs = make_plan(resolve_config(given, None)).jobs\n"
@@ -199,7 +199,7 @@ def test_the_tables_are_plain_small_files_without_paths_of_a_machine() -> None:
 
 @pytest.mark.skipif(SOURCE is None, reason="DSMI_ZOO_TABLES_SOURCE names no folder of the published files")
 def test_rebuilding_from_the_published_files_gives_identical_bytes(tmp_path: Path) -> None:
-    from data_catalog.build_tables import write_tables
+    from dsmi_zoo.data_catalog.build_tables import write_tables
 
     assert SOURCE is not None
     write_tables(Path(SOURCE), tmp_path)
@@ -209,7 +209,10 @@ def test_rebuilding_from_the_published_files_gives_identical_bytes(tmp_path: Pat
 
 def test_a_missing_source_is_named(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "data_catalog.build_tables", str(tmp_path)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dsmi_zoo.data_catalog.build_tables", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1

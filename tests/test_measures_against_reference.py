@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from pipeline.measures import (
+from dsmi_zoo.pipeline.measures import (
     cluster_inputs,
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
@@ -15,7 +15,7 @@ from pipeline.measures import (
     shannon_entropy,
     shannon_mutual_information,
 )
-from pipeline.measures.spectrum import diffusion_eigenvalues, gaussian_kernel, squared_distances
+from dsmi_zoo.pipeline.measures.spectrum import diffusion_eigenvalues, gaussian_kernel, squared_distances
 
 with warnings.catch_warnings():  # importing it silences all warnings for good
     from dse_dsmi.diffusion import compute_diffusion_matrix

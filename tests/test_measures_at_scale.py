@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.measures import (
+from dsmi_zoo.pipeline.measures import (
     Estimate,
     diffusion_spectral_entropy,
     diffusion_spectral_entropy_estimate,
@@ -20,11 +20,11 @@ from pipeline.measures import (
     points,
     spectrum,
 )
-from pipeline.measures import estimate as estimate_module
-from pipeline.measures.lanczos import spectral_entropy_by_lanczos
-from pipeline.measures.operator import DiffusionOperator
-from pipeline.measures.probe import neighbour_accuracy
-from pipeline.measures.spectrum import diffusion_eigenvalues, gaussian_kernel, squared_distances
+from dsmi_zoo.pipeline.measures import estimate as estimate_module
+from dsmi_zoo.pipeline.measures.lanczos import spectral_entropy_by_lanczos
+from dsmi_zoo.pipeline.measures.operator import DiffusionOperator
+from dsmi_zoo.pipeline.measures.probe import neighbour_accuracy
+from dsmi_zoo.pipeline.measures.spectrum import diffusion_eigenvalues, gaussian_kernel, squared_distances
 
 METHODS = ("exact", "lanczos")
 
@@ -88,7 +88,7 @@ def test_a_smaller_tolerance_is_met_and_costs_more_probes():
 
 @pytest.mark.parametrize("t", [0.5, 1])
 def test_a_kernel_that_is_computed_anew_for_every_product_gives_the_same(monkeypatch, t):
-    monkeypatch.setattr("pipeline.measures.operator._TILE", 200)
+    monkeypatch.setattr("dsmi_zoo.pipeline.measures.operator._TILE", 200)
     Z = embedding(700, 20)
     held, anew = (spectral_entropy_by_lanczos(Z, 4.0, t, 0.005, 0, held_bytes=size) for size in (2**30, 0))
     assert anew.value == pytest.approx(held.value, abs=1e-4)
@@ -98,7 +98,7 @@ def test_a_kernel_that_is_computed_anew_for_every_product_gives_the_same(monkeyp
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("scale", [1.0, 50.0])
 def test_the_operator_multiplies_by_the_diffusion_matrix_without_its_largest_eigenvalue(monkeypatch, precision, scale):
-    monkeypatch.setattr("pipeline.measures.operator._TILE", 64)
+    monkeypatch.setattr("dsmi_zoo.pipeline.measures.operator._TILE", 64)
     Z = embedding(150, 10, scale)
     Z[20:30] = Z[3] + 1e-3
     kernel = gaussian_kernel(squared_distances(Z), 3.0)
@@ -153,7 +153,7 @@ def test_measures_of_more_points_than_a_matrix_holds_are_those_of_the_matrix(mon
     labels = np.repeat(np.arange(4), 150)
     Z = embedding(600, 20) + 0.7 * generator.normal(size=(4, 20))[labels]
     whole, neighbours = measure_all(Z, labels), neighbour_accuracy(Z, labels)
-    for module in (estimate_module, points, sys.modules["pipeline.measures.registry"]):
+    for module in (estimate_module, points, sys.modules["dsmi_zoo.pipeline.measures.registry"]):
         monkeypatch.setattr(module, "EXACT_UP_TO", 550)
     monkeypatch.setattr(points, "_BLOCK", 100)
     parts = measure_all(Z, labels)
@@ -307,7 +307,7 @@ def test_torch_finds_the_same_eigenvalues(monkeypatch):
 
 def test_float64_loads_no_torch():
     code = (
-        "import sys, numpy as np; from pipeline.measures import diffusion_spectral_entropy as entropy;"
+        "import sys, numpy as np; from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy as entropy;"
         "entropy(np.eye(600)); entropy(np.eye(600), method='lanczos'); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

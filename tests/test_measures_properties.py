@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from pipeline.measures import (
+from dsmi_zoo.pipeline.measures import (
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
     measure_all,

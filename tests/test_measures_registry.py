@@ -11,7 +11,7 @@ import uuid
 import numpy as np
 import pytest
 
-from pipeline.measures import (
+from dsmi_zoo.pipeline.measures import (
     cluster_inputs,
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
@@ -19,7 +19,7 @@ from pipeline.measures import (
     shannon_entropy,
     shannon_mutual_information,
 )
-from pipeline.measures.registry import DIAGNOSTICS, MEASURES, load_measure
+from dsmi_zoo.pipeline.measures.registry import DIAGNOSTICS, MEASURES, load_measure
 
 NAMES = {measure.name for measure in (*DIAGNOSTICS, *MEASURES)}
 WITH_INPUTS = {"dsmi_z_x", "csmi_z_x"}
@@ -109,7 +109,7 @@ def test_inputs_and_global_random_states_stay_untouched():
 
 def test_importing_the_measures_imports_no_heavy_library():
     heavy = "{'scipy', 'sklearn', 'torch', 'pandas', 'dask'}"
-    code = f"import sys, pipeline.measures; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, dsmi_zoo.pipeline.measures; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from pipeline.measures import diffusion_spectral_mutual_information, measure_all
-from pipeline.measures.mutual_information import exact_entropies, shared_kernels
-from pipeline.measures.points import as_points
-from pipeline.measures.uncertainty import sampling_error
+from dsmi_zoo.pipeline.measures import diffusion_spectral_mutual_information, measure_all
+from dsmi_zoo.pipeline.measures.mutual_information import exact_entropies, shared_kernels
+from dsmi_zoo.pipeline.measures.points import as_points
+from dsmi_zoo.pipeline.measures.uncertainty import sampling_error
 
 
 def sample(seed, size=30, classes=6, d=20, separation=0.5, scale=1.0):

@@ -14,12 +14,12 @@ import pytest
 from conftest import Command
 from rich.console import Console
 
-from data_catalog import InputError
-from jobs.driving import driving
-from jobs.merge import carry, merge
-from pipeline.config import RunConfig, content_hash
-from pipeline.plan import MEASURES_VERSION, measures_identity
-from pipeline.store import embedding_path, read_results, read_row, read_run, row_path, write_row
+from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo.jobs.driving import driving
+from dsmi_zoo.jobs.merge import carry, merge
+from dsmi_zoo.pipeline.config import RunConfig, content_hash
+from dsmi_zoo.pipeline.plan import MEASURES_VERSION, measures_identity
+from dsmi_zoo.pipeline.store import embedding_path, read_results, read_row, read_run, row_path, write_row
 
 Part = Callable[..., Path]
 
@@ -53,11 +53,11 @@ def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
 
 
 def test_two_halves_make_the_whole_and_stay_as_they_are(
-    part: Part, small_run: Path, tmp_path: Path, dsmi_zoo: Command
+    part: Part, small_run: Path, tmp_path: Path, cli: Command
 ) -> None:
     one, other = part("one", "test_vit"), part("other", "test_resnet")
     before = contents(one) | contents(other)
-    said = dsmi_zoo("merge", one, other, "--out", tmp_path / "whole").stdout
+    said = cli("merge", one, other, "--out", tmp_path / "whole").stdout
     assert "6 models: 6 ok, 0 failed" in said
     assert contents(one) | contents(other) == before
     pd.testing.assert_frame_equal(read_results(tmp_path / "whole"), read_results(small_run))
@@ -71,7 +71,7 @@ def test_two_halves_make_the_whole_and_stay_as_they_are(
     assert (tmp_path / "whole" / "report" / "index.html").exists()
     assert not list((tmp_path / "whole").rglob(".*.tmp"))
 
-    again = dsmi_zoo("status", "--out", tmp_path / "whole").stdout
+    again = cli("status", "--out", tmp_path / "whole").stdout
     assert "6 ok, 0 failed, 0 missing" in again
 
 
@@ -194,7 +194,7 @@ def test_a_run_that_is_being_computed_is_refused(part: Part, tmp_path: Path) -> 
         assert f"{one} is being computed by process {os.getpid()}" in refused(other, out=one)
 
 
-def test_names_that_make_no_sense_are_refused_in_one_line(part: Part, tmp_path: Path, dsmi_zoo: Command) -> None:
+def test_names_that_make_no_sense_are_refused_in_one_line(part: Part, tmp_path: Path, cli: Command) -> None:
     one, c = part("one", "test_vit"), tmp_path / "c"
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(one)
@@ -216,7 +216,7 @@ def test_names_that_make_no_sense_are_refused_in_one_line(part: Part, tmp_path: 
     ):
         assert words in refused(*folders, out=out)
     for arguments, words in (((one, one, "--out", c), "same folder"), ((one,), "--out"), (("--out", c), "A B ...")):
-        said = dsmi_zoo("merge", *arguments, code=2).stderr
+        said = cli("merge", *arguments, code=2).stderr
         assert words in said
         assert said.count("\n") == 1
     assert contents(one) == before

@@ -13,11 +13,11 @@ import timm
 import torch
 from conftest import Command
 
-from data_catalog import InputError
-from data_catalog.digits import digits_split
-from pipeline.measures import cluster_inputs, measure_all
-from pipeline.monitor import RepresentationMonitor
-from pipeline.monitor_file import monitor_path, read_monitor
+from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo.data_catalog.digits import digits_split
+from dsmi_zoo.pipeline.measures import cluster_inputs, measure_all
+from dsmi_zoo.pipeline.monitor import RepresentationMonitor
+from dsmi_zoo.pipeline.monitor_file import monitor_path, read_monitor
 
 
 def inputs(part: str, side: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -225,7 +225,7 @@ def test_a_measurement_that_costs_too_much_says_which_every_would_do(
 
 
 def test_a_diverged_training_goes_on_and_its_rows_are_empty(
-    tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor], dsmi_zoo: Command
+    tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor], cli: Command
 ) -> None:
     model = Small()
     with RepresentationMonitor(model, *held_out, every=1, out=tmp_path / "m", n=40) as monitor:
@@ -234,24 +234,24 @@ def test_a_diverged_training_goes_on_and_its_rows_are_empty(
         with pytest.warns(UserWarning, match="step 2 cannot be measured"):
             monitor.step()
     assert read_monitor(tmp_path / "m")[0]["dse_z"].notna().tolist() == [True, True, False]
-    dsmi_zoo("report", "--out", tmp_path / "m")
+    cli("report", "--out", tmp_path / "m")
     assert "1 measurement failed" in (tmp_path / "m" / "report" / "index.html").read_text()
 
 
 def test_the_report_of_a_monitored_training_draws_its_curves(
-    tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor], dsmi_zoo: Command
+    tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor], cli: Command
 ) -> None:
     model = Small()
     with RepresentationMonitor(model, *held_out, every=2, out=tmp_path / "m", n=60) as monitor:
         train(model, 6, monitor)
-    done = dsmi_zoo("report", "--out", tmp_path / "m")
+    done = cli("report", "--out", tmp_path / "m")
     report = tmp_path / "m" / "report"
     assert str(report / "index.html") in done.stdout
     page = (report / "index.html").read_text()
     assert "DSMI(Z;Y) went from" in page
     assert "<img" in page
     assert (report / "figures" / "curves.png").stat().st_size > 10_000
-    assert "--compare" in dsmi_zoo("report", "--out", tmp_path / "m", "--compare", tmp_path, code=2).stderr
+    assert "--compare" in cli("report", "--out", tmp_path / "m", "--compare", tmp_path, code=2).stderr
 
 
 def test_tensorboard_gets_the_curves_if_it_is_installed(

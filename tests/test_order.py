@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_catalog.models import ModelEntry, Preprocessing, load_models
-from pipeline.exclusive import Held, claimed, holder
-from pipeline.order import Expectation, balanced, longest_first
-from pipeline.plan import Job
-from pipeline.task import Done
+from dsmi_zoo.data_catalog.models import ModelEntry, Preprocessing, load_models
+from dsmi_zoo.pipeline.exclusive import Held, claimed, holder
+from dsmi_zoo.pipeline.order import Expectation, balanced, longest_first
+from dsmi_zoo.pipeline.plan import Job
+from dsmi_zoo.pipeline.task import Done
 
 SAMPLES = 1000
 
@@ -92,7 +92,7 @@ def test_a_claim_refuses_others_at_once_until_it_is_released_or_its_owner_is_dea
             pass
         assert not claim.is_lost()
     assert not lock.exists()
-    code = "import os, sys; from pathlib import Path; from pipeline.exclusive import claimed\n"
+    code = "import os, sys; from pathlib import Path; from dsmi_zoo.pipeline.exclusive import claimed\n"
     code += "with claimed(Path(sys.argv[1])): os._exit(0)"
     subprocess.run([sys.executable, "-c", code, str(lock)], check=True, timeout=30)
     assert lock.exists()

@@ -15,10 +15,10 @@ import timm
 import torch
 from hub_server import Fault, HubServer
 
-from data_catalog.models import Preprocessing
-from pipeline.embed import embed
-from pipeline.store import read_results
-from pipeline.views import open_view, view_path
+from dsmi_zoo.data_catalog.models import Preprocessing
+from dsmi_zoo.pipeline.embed import embed
+from dsmi_zoo.pipeline.store import read_results
+from dsmi_zoo.pipeline.views import open_view, view_path
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 DSMI_ZOO = str(Path(sys.executable).with_name("dsmi-zoo"))

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pipeline.schema import markdown_table
+from dsmi_zoo.pipeline.schema import markdown_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -11,7 +11,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_table_of_columns_is_the_schemas() -> None:
     table = README.split("<!-- columns -->\n")[1].split("\n<!-- /columns -->")[0]
-    assert table == markdown_table(), "paste the output of `python -m pipeline.schema` into the README"
+    assert table == markdown_table(), "paste the output of `python -m dsmi_zoo.pipeline.schema` into the README"
 
 
 def test_files_that_it_links_to_are_there() -> None:

@@ -9,14 +9,14 @@ import torch
 from conftest import Command
 from real_weights import LITE, crops, lite_weights, photograph
 
-from data_catalog import ModelEntry
-from data_catalog.datasets import ImageFiles
-from data_catalog.imagenet import synsets
-from data_catalog.subset import select_subset
-from pipeline.embed import embed
-from pipeline.store import read_results, read_run
-from pipeline.views import make_view, open_view
-from pipeline.zoo import build_model, with_timm_defaults
+from dsmi_zoo.data_catalog import ModelEntry
+from dsmi_zoo.data_catalog.datasets import ImageFiles
+from dsmi_zoo.data_catalog.imagenet import synsets
+from dsmi_zoo.data_catalog.subset import select_subset
+from dsmi_zoo.pipeline.embed import embed
+from dsmi_zoo.pipeline.store import read_results, read_run
+from dsmi_zoo.pipeline.views import make_view, open_view
+from dsmi_zoo.pipeline.zoo import build_model, with_timm_defaults
 
 ESPRESSO, TRIPOD, EGYPTIAN_CAT, MOPED = 967, 872, 285, 665
 CATS = {281, 282, 285}
@@ -60,10 +60,10 @@ def test_published_weights_see_what_is_in_the_photographs(weights: Path, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def standard_run(weights: Path, validation: Path, dsmi_zoo: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def standard_run(weights: Path, validation: Path, cli: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "standard"
     data = ["--dataset", "imagenet", "--data-root", validation]
-    dsmi_zoo("run", "--catalog", weights / "lite.csv", *data, "--out", out)
+    cli("run", "--catalog", weights / "lite.csv", *data, "--out", out)
     return out
 
 
@@ -82,36 +82,34 @@ def test_a_run_over_published_weights_gives_good_rows_with_their_own_accuracy(st
 
 
 def test_the_papers_protocol_embeds_three_crops_of_every_image(
-    weights: Path, validation: Path, dsmi_zoo: Command, tmp_path: Path
+    weights: Path, validation: Path, cli: Command, tmp_path: Path
 ) -> None:
     data = ["--dataset", "imagenet", "--data-root", validation, "--protocol", "paper"]
     arguments = ["run", "--catalog", weights / "lite.csv", "--models", "lite0", *data]
-    dsmi_zoo(*arguments, "--out", tmp_path / "a")
+    cli(*arguments, "--out", tmp_path / "a")
     row = read_results(tmp_path / "a").iloc[0]
     assert (row["status"], row["n_samples"], row["n_classes"]) == ("ok", 144, 4)
     subset = pd.read_parquet(tmp_path / "a" / "subset.parquet")
     assert subset["repeat"].tolist()[:4] == [0, 1, 2, 0]
     assert np.load(tmp_path / "a" / "input_clusters" / "224.npy").shape == (144,)
-    dsmi_zoo("remeasure", "--out", tmp_path / "a", "--into", tmp_path / "b", "--repetitions", 6)
+    cli("remeasure", "--out", tmp_path / "a", "--into", tmp_path / "b", "--repetitions", 6)
     again = read_results(tmp_path / "b").iloc[0]
     assert again["dsmi_z_x"] == pytest.approx(row["dsmi_z_x"], abs=0.2)
-    refused = dsmi_zoo(*arguments[:-2], "--repeats", 3, "--out", tmp_path / "c", code=2)
+    refused = cli(*arguments[:-2], "--repeats", 3, "--out", tmp_path / "c", code=2)
     assert "repeats" in refused.stderr
 
 
-def test_a_labelled_folder_of_ones_own_needs_no_published_accuracy(
-    weights: Path, dsmi_zoo: Command, tmp_path: Path
-) -> None:
+def test_a_labelled_folder_of_ones_own_needs_no_published_accuracy(weights: Path, cli: Command, tmp_path: Path) -> None:
     for name in ("coffee", "camera"):
         crops(name, 5, tmp_path / "mine" / name)
     arguments = ["run", "--catalog", weights / "lite.csv", "--models", "lite0", "--dataset", "imagefolder"]
-    dsmi_zoo(*arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "out")
+    cli(*arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "out")
     row = read_results(tmp_path / "out").iloc[0]
     assert (row["status"], row["n_samples"], row["dataset"]) == ("ok", 10, "imagefolder")
     assert np.isnan(row["subset_top1"])
     (tmp_path / "mine" / "coffee" / "bad.jpg").write_bytes(b"\xff\xd8\xff")
-    refused = dsmi_zoo(*arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "other", code=2)
+    refused = cli(*arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "other", code=2)
     assert "coffee/bad.jpg" in refused.stderr
     assert "--skip-bad-images" in refused.stderr
-    dsmi_zoo(*arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "skipped", "--skip-bad-images")
+    cli(*arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "skipped", "--skip-bad-images")
     assert read_results(tmp_path / "skipped").iloc[0]["n_samples"] == 10

@@ -15,16 +15,16 @@ from scipy import stats
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
-from pipeline.measures import diffusion_spectral_mutual_information
-from pipeline.store import read_results, read_run, rows_frame
-from reports import robustness
-from reports.class_subsets import class_subset_correlations
-from reports.comparison import compare
-from reports.correlation import Bootstraps, Correlation, Estimate, correlations, differences, with_holm
-from reports.prediction import cost_bands, leave_one_family_out, regret, regrets
-from reports.regression import influences, mixed, multiple, ols, partial_correlations
-from reports.sample import effective_number, families_of, one_row_per_weights, scores_of, sign_of, values
-from reports.statistics import summarise
+from dsmi_zoo.pipeline.measures import diffusion_spectral_mutual_information
+from dsmi_zoo.pipeline.store import read_results, read_run, rows_frame
+from dsmi_zoo.reports import robustness
+from dsmi_zoo.reports.class_subsets import class_subset_correlations
+from dsmi_zoo.reports.comparison import compare
+from dsmi_zoo.reports.correlation import Bootstraps, Correlation, Estimate, correlations, differences, with_holm
+from dsmi_zoo.reports.prediction import cost_bands, leave_one_family_out, regret, regrets
+from dsmi_zoo.reports.regression import influences, mixed, multiple, ols, partial_correlations
+from dsmi_zoo.reports.sample import effective_number, families_of, one_row_per_weights, scores_of, sign_of, values
+from dsmi_zoo.reports.statistics import summarise
 
 FEW = Bootstraps(200, 20)
 
@@ -293,7 +293,7 @@ def test_random_halves_of_the_classes_give_the_measure_of_their_rows(small_run: 
 
 
 def test_a_run_compared_with_itself_agrees_and_with_another_tells_the_settings(
-    small_run: Path, tmp_path: Path, dsmi_zoo: Command
+    small_run: Path, tmp_path: Path, cli: Command
 ) -> None:
     rows, run = read_results(small_run), read_run(small_run)
     same = compare(rows, run, rows.iloc[1:], run, "itself")
@@ -302,8 +302,8 @@ def test_a_run_compared_with_itself_agrees_and_with_another_tells_the_settings(
     assert by_score["dsmi_z_y"].agreement == pytest.approx(1)
     assert by_score["dsmi_z_y"].median_change == 0
     assert by_score["dsmi_z_y"].here == by_score["dsmi_z_y"].there
-    dsmi_zoo("remeasure", "--out", small_run, "--into", tmp_path / "narrow", "--sigma", 2)
-    dsmi_zoo("report", "--out", tmp_path / "narrow", "--compare", small_run)
+    cli("remeasure", "--out", small_run, "--into", tmp_path / "narrow", "--sigma", 2)
+    cli("report", "--out", tmp_path / "narrow", "--compare", small_run)
     page = (tmp_path / "narrow" / "report" / "report.md").read_text()
     assert "Compared with small" in page
     assert "measures.sigma = 2.0, not sqrt(d)" in page

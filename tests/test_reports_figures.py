@@ -8,13 +8,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from pipeline.store import rows_frame
-from reports import figures
-from reports.correlation import Bootstraps, correlate
-from reports.regression import ols
-from reports.sample import values
-from reports.statistics import summarise
-from reports.wording import ranked_measures
+from dsmi_zoo.pipeline.store import rows_frame
+from dsmi_zoo.reports import figures
+from dsmi_zoo.reports.correlation import Bootstraps, correlate
+from dsmi_zoo.reports.regression import ols
+from dsmi_zoo.reports.sample import values
+from dsmi_zoo.reports.statistics import summarise
+from dsmi_zoo.reports.wording import ranked_measures
 
 
 def frame(n=12, groups=("few images", "many images"), **columns):

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_catalog import InputError
-from pipeline.store import rows_frame, write_row, write_run
-from reports import wording
-from reports.page import figure_name, markdown_text, write_page, write_report
-from reports.provenance import mixture_warnings, provenance
-from reports.statistics import summarise
+from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo.pipeline.store import rows_frame, write_row, write_run
+from dsmi_zoo.reports import wording
+from dsmi_zoo.reports.page import figure_name, markdown_text, write_page, write_report
+from dsmi_zoo.reports.provenance import mixture_warnings, provenance
+from dsmi_zoo.reports.statistics import summarise
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 

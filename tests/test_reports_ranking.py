@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as arrays
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from pipeline.measures.probe import packed, wilson_interval
-from pipeline.store import rows_frame
-from reports.page import write_page
-from reports.ranking import lead, pareto_front, rank, tied_for_first
+from dsmi_zoo.pipeline.measures.probe import packed, wilson_interval
+from dsmi_zoo.pipeline.store import rows_frame
+from dsmi_zoo.reports.page import write_page
+from dsmi_zoo.reports.ranking import lead, pareto_front, rank, tied_for_first
 
 
 def row(model: str, hits: np.ndarray, **values: Any) -> dict[str, Any]:

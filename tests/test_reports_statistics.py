@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipeline.store import rows_frame
-from reports import resampling
-from reports.correlation import (
+from dsmi_zoo.pipeline.store import rows_frame
+from dsmi_zoo.reports import resampling
+from dsmi_zoo.reports.correlation import (
     MIN_UNITS,
     Bootstraps,
     Estimate,
     correlate,
     interval,
 )
-from reports.regression import ols
-from reports.sample import (
+from dsmi_zoo.reports.regression import ols
+from dsmi_zoo.reports.sample import (
     effective_number,
     groups_of,
     missing_entries,
@@ -31,7 +31,7 @@ from reports.sample import (
     targets_of,
     values,
 )
-from reports.statistics import summarise
+from dsmi_zoo.reports.statistics import summarise
 
 COEFFICIENTS = ("pearson", "spearman", "kendall", "weighted_kendall")
 

@@ -19,8 +19,8 @@ import safetensors.torch
 import torch
 from conftest import SMALL_ZOO, Command
 
-from pipeline.measures import measure_all
-from pipeline.store import read_results, read_run
+from dsmi_zoo.pipeline.measures import measure_all
+from dsmi_zoo.pipeline.store import read_results, read_run
 
 
 def snapshot(out: Path) -> dict[str, tuple[int, bytes]]:
@@ -87,18 +87,18 @@ def test_a_rows_measures_are_those_of_its_kept_embedding(small_run: Path) -> Non
             assert row[name] == pytest.approx(value, abs=1e-9), name
 
 
-def test_a_second_run_computes_nothing_and_starts_no_cluster(run_copy: Path, dsmi_zoo: Command) -> None:
+def test_a_second_run_computes_nothing_and_starts_no_cluster(run_copy: Path, cli: Command) -> None:
     before = snapshot(run_copy)
-    done = dsmi_zoo("run", "--models", *SMALL_ZOO, "--out", run_copy)
+    done = cli("run", "--models", *SMALL_ZOO, "--out", run_copy)
     assert "6 of 6 models are done already" in done.stdout
     assert "Dask" not in done.stdout
     assert snapshot(run_copy) == before
 
 
 def test_a_run_says_where_its_dashboard_is_on_the_loopback_address_and_where_the_report(
-    tmp_path: Path, small_run: Path, dsmi_zoo: Command
+    tmp_path: Path, small_run: Path, cli: Command
 ) -> None:
-    done = dsmi_zoo("run", "--models", "test_vit.900x5", "--workers", 1, cwd=tmp_path)
+    done = cli("run", "--models", "test_vit.900x5", "--workers", 1, cwd=tmp_path)
     assert re.search(
         r"^1 worker at tls://127\.0\.0\.1:\d+; Dask dashboard: http://127\.0\.0\.1:\d+/status$", done.stdout, re.M
     )
@@ -107,9 +107,9 @@ def test_a_run_says_where_its_dashboard_is_on_the_loopback_address_and_where_the
     assert "\x1b" not in done.stdout
 
 
-def test_more_models_join_an_existing_run(run_copy: Path, dsmi_zoo: Command) -> None:
+def test_more_models_join_an_existing_run(run_copy: Path, cli: Command) -> None:
     before = snapshot(run_copy)
-    dsmi_zoo("run", "--models", "test_byobnet.100x3", "--out", run_copy)
+    cli("run", "--models", "test_byobnet.100x3", "--out", run_copy)
     after = snapshot(run_copy)
     assert len(after) == 7
     assert {name: after[name] for name in before} == before
@@ -117,7 +117,7 @@ def test_more_models_join_an_existing_run(run_copy: Path, dsmi_zoo: Command) -> 
 
 
 def test_a_run_that_was_killed_half_way_goes_on_and_rewrites_no_finished_row(
-    tmp_path: Path, cache: Path, small_run: Path, dsmi_zoo: Command
+    tmp_path: Path, cache: Path, small_run: Path, cli: Command
 ) -> None:
     out = tmp_path / "killed"
     arguments = ["run", "--models", *SMALL_ZOO, "--out", str(out), "--workers", "1"]
@@ -135,7 +135,7 @@ def test_a_run_that_was_killed_half_way_goes_on_and_rewrites_no_finished_row(
     assert not alive, "workers outlived their driver"
     finished = snapshot(out)
 
-    dsmi_zoo(*arguments)
+    cli(*arguments)
     rows = read_results(out)
     assert len(rows) == len(rows[["model", "img_size"]].drop_duplicates()) == 6
     assert (rows["status"] == "ok").all()
@@ -144,17 +144,17 @@ def test_a_run_that_was_killed_half_way_goes_on_and_rewrites_no_finished_row(
 
 
 def test_broken_and_foreign_files_among_the_results_are_reported_and_the_broken_one_recomputed(
-    run_copy: Path, dsmi_zoo: Command
+    run_copy: Path, cli: Command
 ) -> None:
     cut, *others = sorted((run_copy / "results").glob("*.parquet"))
     whole = pd.read_parquet(cut)
     cut.write_bytes(cut.read_bytes()[:500])
     (run_copy / "results" / "notes.txt").write_text("mine")
     kept = {path: path.stat().st_mtime_ns for path in others}
-    status = dsmi_zoo("status", "--out", run_copy)
+    status = cli("status", "--out", run_copy)
     assert "5 ok, 0 failed, 1 missing" in status.stdout
     assert "notes.txt: not a Parquet file" in status.stdout
-    done = dsmi_zoo("run", "--models", *SMALL_ZOO, "--out", run_copy)
+    done = cli("run", "--models", *SMALL_ZOO, "--out", run_copy)
     assert f"not a row: {cut}" in done.stdout
     assert "notes.txt" in done.stdout
     assert "1 model to measure" in done.stdout
@@ -165,16 +165,16 @@ def test_broken_and_foreign_files_among_the_results_are_reported_and_the_broken_
     assert again["dsmi_z_y"].equals(whole["dsmi_z_y"])
 
 
-def test_settings_that_change_a_number_are_refused_on_the_same_out(run_copy: Path, dsmi_zoo: Command) -> None:
+def test_settings_that_change_a_number_are_refused_on_the_same_out(run_copy: Path, cli: Command) -> None:
     before = snapshot(run_copy)
-    refused = dsmi_zoo("run", "--models", *SMALL_ZOO, "--out", run_copy, "--sigma", 3, code=2)
+    refused = cli("run", "--models", *SMALL_ZOO, "--out", run_copy, "--sigma", 3, code=2)
     assert "measures.sigma = sqrt(d), not 3.0" in refused.stderr
-    refused = dsmi_zoo("run", "--out", run_copy, "--images-per-class", 5, code=2)
+    refused = cli("run", "--out", run_copy, "--images-per-class", 5, code=2)
     assert "subset.images_per_class = null, not 5" in refused.stderr
     assert snapshot(run_copy) == before
 
 
-def test_failing_models_become_rows_and_the_others_go_on(mine: Path, tmp_path: Path, dsmi_zoo: Command) -> None:
+def test_failing_models_become_rows_and_the_others_go_on(mine: Path, tmp_path: Path, cli: Command) -> None:
     state = safetensors.torch.load_file(tmp_path / "good.safetensors")
     infinite = {name: torch.full_like(t, float("inf")) if "conv1.weight" in name else t for name, t in state.items()}
     safetensors.torch.save_file(infinite, tmp_path / "inf.safetensors")
@@ -185,7 +185,7 @@ def test_failing_models_become_rows_and_the_others_go_on(mine: Path, tmp_path: P
         file.write('cut,test_resnet,cut.safetensors,"{""num_classes"": 10}",32,\n')
         file.write('<b>../../up</b>,test_resnet,good.safetensors,"{""num_classes"": 10, ""no_such"": 1}",32,\n')
     out = tmp_path / "out"
-    done = dsmi_zoo("run", "--catalog", mine, "--out", out, code=1)
+    done = cli("run", "--catalog", mine, "--out", out, code=1)
     assert "Traceback" not in done.stdout + done.stderr
     assert "5 models: 1 ok, 4 failed" in done.stdout
     rows = read_results(out).set_index("model")
@@ -199,27 +199,27 @@ def test_failing_models_become_rows_and_the_others_go_on(mine: Path, tmp_path: P
     assert rows["dse_z"].notna().tolist() == (rows["status"] == "ok").tolist()
     assert "<b>../../up" not in (out / "report" / "index.html").read_text()
 
-    status = dsmi_zoo("status", "--out", out, code=1)
+    status = cli("status", "--out", out, code=1)
     assert "1 ok, 4 failed, 0 missing" in status.stdout
     assert "other shape@32: RuntimeError" in status.stdout
 
     before = snapshot(out)
-    assert "Dask" not in dsmi_zoo("run", "--catalog", mine, "--out", out, code=1).stdout
+    assert "Dask" not in cli("run", "--catalog", mine, "--out", out, code=1).stdout
     assert snapshot(out) == before
     shutil.copy(tmp_path / "good.safetensors", tmp_path / "cut.safetensors")
-    assert "1 model to measure" in dsmi_zoo("run", "--catalog", mine, "--out", out, code=1).stdout
-    assert "3 models to measure" in dsmi_zoo("run", "--catalog", mine, "--out", out, "--retry-failed", code=1).stdout
+    assert "1 model to measure" in cli("run", "--catalog", mine, "--out", out, code=1).stdout
+    assert "3 models to measure" in cli("run", "--catalog", mine, "--out", out, "--retry-failed", code=1).stdout
     assert read_results(out).set_index("model").loc["cut", "status"] == "ok"
 
 
 def test_new_facts_in_a_catalogue_reach_the_rows_without_computing_anything(
-    mine: Path, tmp_path: Path, dsmi_zoo: Command
+    mine: Path, tmp_path: Path, cli: Command
 ) -> None:
     out = tmp_path / "out"
-    dsmi_zoo("run", "--catalog", mine, "--out", out)
+    cli("run", "--catalog", mine, "--out", out)
     first = read_results(out).iloc[0]
     mine.write_text(mine.read_text().replace("top1\n", "top1,v2_top1\n").replace(",90", ",91,81"))
-    assert "Dask" not in dsmi_zoo("run", "--catalog", mine, "--out", out).stdout
+    assert "Dask" not in cli("run", "--catalog", mine, "--out", out).stdout
     second = read_results(out).iloc[0]
     assert (second["top1"], second["v2_top1"]) == (91, 81)
     assert second["finished_at"] == first["finished_at"]
@@ -228,14 +228,14 @@ def test_new_facts_in_a_catalogue_reach_the_rows_without_computing_anything(
 
 
 def test_names_that_would_leave_out_or_clash_get_rows_of_their_own_inside_it(
-    mine: Path, tmp_path: Path, dsmi_zoo: Command
+    mine: Path, tmp_path: Path, cli: Command
 ) -> None:
     names = ["../../escape", "/abs/olute", "..", "a/b", "a-b", "a b", "x" * 300, "x" * 299 + "y"]
     header, good, *_ = mine.read_text().splitlines()
     mine.write_text("\n".join([header, *(good.replace("good,", f"{name},", 1) for name in names)]) + "\n")
     out = tmp_path / "deep" / "er" / "out"
     before = {path for path in tmp_path.rglob("*") if "deep" not in path.parts}
-    dsmi_zoo("run", "--catalog", mine, "--out", out)
+    cli("run", "--catalog", mine, "--out", out)
     assert sorted(read_results(out)["model"]) == sorted(names)
     assert {path for path in tmp_path.rglob("*") if "deep" not in path.parts} == before
 
@@ -243,21 +243,21 @@ def test_names_that_would_leave_out_or_clash_get_rows_of_their_own_inside_it(
 def test_the_driver_never_imports_torch_or_timm(tmp_path: Path, cache: Path, small_run: Path) -> None:
     code = (
         "import sys\n"
-        "from jobs.cli import cli\n"
+        "from dsmi_zoo.jobs.cli import cli\n"
         f"cli.main(['run', '--models', 'test_vit.900x5', '--out', {str(tmp_path)!r}], standalone_mode=False)\n"
-        "print(sorted({'torch', 'timm', 'torchvision', 'distributed', 'pipeline.graph'} & set(sys.modules)))"
+        "print(sorted({'torch', 'timm', 'torchvision', 'distributed', 'dsmi_zoo.pipeline.graph'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | {"DSMI_ZOO_CACHE": str(cache)},
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
-    assert done.stdout.splitlines()[-1] == "['distributed', 'pipeline.graph']"
+    assert done.stdout.splitlines()[-1] == "['distributed', 'dsmi_zoo.pipeline.graph']"
 
 
-def test_a_model_that_kills_its_worker_becomes_a_failed_row(mine: Path, tmp_path: Path, dsmi_zoo: Command) -> None:
+def test_a_model_that_kills_its_worker_becomes_a_failed_row(mine: Path, tmp_path: Path, cli: Command) -> None:
     (tmp_path / "deadly.py").write_text("import os\n\ndef die(Z, labels):\n    os._exit(3)\n")
     out = tmp_path / "out"
-    dsmi_zoo("run", "--catalog", mine, "--out", out, "--measure", "deadly:die", "--workers", 1, cwd=tmp_path, code=1)
+    cli("run", "--catalog", mine, "--out", out, "--measure", "deadly:die", "--workers", 1, cwd=tmp_path, code=1)
     row = read_results(out).iloc[0]
     assert (row["status"], row["error_type"]) == ("failed", "KilledWorker")
 

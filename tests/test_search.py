@@ -11,12 +11,12 @@ from conftest import Command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_catalog import InputError, load_models
-from data_catalog.datasets import open_dataset
-from data_catalog.subset import select_subset
-from jobs.search import stages_of
-from pipeline.config import resolve_config
-from pipeline.cost import (
+from dsmi_zoo.data_catalog import InputError, load_models
+from dsmi_zoo.data_catalog.datasets import open_dataset
+from dsmi_zoo.data_catalog.subset import select_subset
+from dsmi_zoo.jobs.search import stages_of
+from dsmi_zoo.pipeline.config import resolve_config
+from dsmi_zoo.pipeline.cost import (
     MEASURE_N,
     RESNET18_THROUGHPUT,
     Cost,
@@ -26,9 +26,9 @@ from pipeline.cost import (
     resnet18_rate,
     wall_seconds,
 )
-from pipeline.plan import Job, make_plan
-from pipeline.store import read_results, read_run
-from pipeline.waves import within_download
+from dsmi_zoo.pipeline.plan import Job, make_plan
+from dsmi_zoo.pipeline.store import read_results, read_run
+from dsmi_zoo.pipeline.waves import within_download
 
 
 @pytest.fixture(scope="module")
@@ -152,16 +152,16 @@ def catalog(tmp_path: Path, small_run: Path, cache: Path) -> Path:
 
 
 def test_a_search_drops_the_clearly_worse_on_few_images_and_measures_the_rest_on_all(
-    catalog: Path, tmp_path: Path, dsmi_zoo: Command
+    catalog: Path, tmp_path: Path, cli: Command
 ) -> None:
     out = tmp_path / "out"
     arguments = ["run", "--catalog", catalog, "--out", out, "--budget", "5m"]
-    planned = dsmi_zoo(*arguments, "--plan")
+    planned = cli(*arguments, "--plan")
     assert "budget 5 min: first 4 models on 140 images" in planned.stdout
     assert "to download" in planned.stdout
     assert not out.exists()
-    assert dsmi_zoo("status", "--out", out, code=2).stderr
-    done = dsmi_zoo(*arguments)
+    assert cli("status", "--out", out, code=2).stderr
+    done = cli(*arguments)
     assert "now on 447 images" in done.stdout
     rows = read_results(out)
     assert (rows["n_samples"] == 447).all()
@@ -176,16 +176,16 @@ def test_a_search_drops_the_clearly_worse_on_few_images_and_measures_the_rest_on
     page = (out / "report" / "index.html").read_text()
     assert "How the search went" in page
     assert all(name in page for name in dropped)
-    again = dsmi_zoo(*arguments)
+    again = cli(*arguments)
     assert "4 of 4 models are done already" in again.stdout
     assert set(read_results(out)["finished_at"]) == set(rows["finished_at"])
 
 
 def test_a_search_without_time_measures_the_cheapest_model_and_names_the_others(
-    catalog: Path, tmp_path: Path, dsmi_zoo: Command
+    catalog: Path, tmp_path: Path, cli: Command
 ) -> None:
     out = tmp_path / "out"
-    done = dsmi_zoo("run", "--catalog", catalog, "--out", out, "--budget", "1s")
+    done = cli("run", "--catalog", catalog, "--out", out, "--budget", "1s")
     assert "1 model: 1 ok" in done.stdout
     assert len(read_results(out)) == 1
     assert len(read_run(out)["search"]["left_out"]) == 3
@@ -193,17 +193,17 @@ def test_a_search_without_time_measures_the_cheapest_model_and_names_the_others(
 
 
 def test_a_search_that_cannot_go_into_its_folder_is_refused_before_anything_is_computed(
-    catalog: Path, tmp_path: Path, dsmi_zoo: Command
+    catalog: Path, tmp_path: Path, cli: Command
 ) -> None:
     out = tmp_path / "out"
-    dsmi_zoo("run", "--catalog", catalog, "--out", out, "--budget", "1s")
+    cli("run", "--catalog", catalog, "--out", out, "--budget", "1s")
     before = {path for path in out.rglob("*") if path.is_file()}
     for more in (("--plan",), ()):
-        refused = dsmi_zoo("run", "--catalog", catalog, "--out", out, "--budget", "5m", "--sigma", 2, *more, code=2)
+        refused = cli("run", "--catalog", catalog, "--out", out, "--budget", "5m", "--sigma", 2, *more, code=2)
         assert "belongs to another configuration: measures.sigma = sqrt(d), not 2.0" in refused.stderr
         assert "stage" not in refused.stdout
     assert {path for path in out.rglob("*") if path.is_file()} == before
-    dsmi_zoo("run", "--catalog", catalog, "--out", out, "--budget", "5m")
+    cli("run", "--catalog", catalog, "--out", out, "--budget", "5m")
     note = read_run(out)["search"]
     assert note["budget_s"] == 301
     assert [stage["models"] for stage in note["stages"]] == [4, len(read_results(out))]
@@ -213,11 +213,11 @@ def test_a_search_that_cannot_go_into_its_folder_is_refused_before_anything_is_c
 
 
 def test_a_search_of_which_no_model_can_be_measured_says_so_and_fails(
-    catalog: Path, tmp_path: Path, dsmi_zoo: Command
+    catalog: Path, tmp_path: Path, cli: Command
 ) -> None:
     (tmp_path / "cut.safetensors").write_bytes(b"not weights")
     mine = tmp_path / "broken.csv"
     mine.write_text("model,architecture,checkpoint,img_size,gmacs\ncut,test_vit,cut.safetensors,32,1e6\n")
-    done = dsmi_zoo("run", "--catalog", mine, "--out", tmp_path / "out", "--budget", "5m", code=1)
+    done = cli("run", "--catalog", mine, "--out", tmp_path / "out", "--budget", "5m", code=1)
     assert "none of 1 model could be measured: dsmi-zoo status --out" in done.stdout
-    assert "unfinished search" in dsmi_zoo("report", "--out", tmp_path / "out", code=2).stderr
+    assert "unfinished search" in cli("report", "--out", tmp_path / "out", code=2).stderr

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from conftest import SMALL_ZOO
 
-from pipeline.store import read_results
+from dsmi_zoo.pipeline.store import read_results
 
 PROFILE = """
 gpus = 1
@@ -214,7 +214,18 @@ def test_without_slurm_it_is_said_in_one_line(tmp_path: Path, cache: Path) -> No
     profile = tmp_path / "profile.toml"
     profile.write_text('interface = "lo"\n')
     environment = os.environ | {"DSMI_ZOO_CACHE": str(cache), "PATH": str(tmp_path)}
-    command = [sys.executable, "-m", "jobs.cli", "run", "--cluster", "slurm", "--profile", profile, "--out", "out"]
+    command = [
+        sys.executable,
+        "-m",
+        "dsmi_zoo.jobs.cli",
+        "run",
+        "--cluster",
+        "slurm",
+        "--profile",
+        profile,
+        "--out",
+        "out",
+    ]
     done = subprocess.run(
         [str(part) for part in command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )

@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from data_catalog import InputError
-from pipeline.schema import COLUMNS
-from pipeline.store import (
+from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo.pipeline.schema import COLUMNS
+from dsmi_zoo.pipeline.store import (
     array_sha256,
     read_embedding,
     read_results,

@@ -14,14 +14,14 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision import transforms
 
-from data_catalog import InputError, load_models
-from data_catalog.datasets import ImageArray, open_dataset
-from data_catalog.digits import digits_models
-from data_catalog.models import Preprocessing
-from data_catalog.subset import Subset, select_subset
-from pipeline.config import RunConfig, SubsetSettings
-from pipeline.plan import make_plan
-from pipeline.views import drop_oldest_views, input_vector, make_view, open_view, view_path, view_vectors
+from dsmi_zoo.data_catalog import InputError, load_models
+from dsmi_zoo.data_catalog.datasets import ImageArray, open_dataset
+from dsmi_zoo.data_catalog.digits import digits_models
+from dsmi_zoo.data_catalog.models import Preprocessing
+from dsmi_zoo.data_catalog.subset import Subset, select_subset
+from dsmi_zoo.pipeline.config import RunConfig, SubsetSettings
+from dsmi_zoo.pipeline.plan import make_plan
+from dsmi_zoo.pipeline.views import drop_oldest_views, input_vector, make_view, open_view, view_path, view_vectors
 
 
 def photographs(count: int = 3) -> ImageArray:

@@ -15,7 +15,7 @@ from sklearn.linear_model import Ridge, RidgeClassifier
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from pipeline.measures.probe import (
+from dsmi_zoo.pipeline.measures.probe import (
     PENALTIES,
     centre_accuracy,
     neighbour_accuracy,
@@ -24,8 +24,8 @@ from pipeline.measures.probe import (
     unpacked,
     wilson_interval,
 )
-from pipeline.measures.registry import COMPARISONS
-from pipeline.measures.transferability import (
+from dsmi_zoo.pipeline.measures.registry import COMPARISONS
+from dsmi_zoo.pipeline.measures.transferability import (
     h_score,
     logme,
     rankme,

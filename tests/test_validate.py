@@ -14,22 +14,22 @@ import torch
 from conftest import Command
 from torchvision import datasets
 
-from data_catalog.datasets import open_dataset
-from data_catalog.digits import PREPROCESSING
-from pipeline.store import read_results
-from pipeline.studies.contrastive import contrastive
-from pipeline.studies.simulation import Cell, compute_cell, read_cells
-from pipeline.studies.trajectory import Trajectory, train_trajectory
-from pipeline.train import descend
-from pipeline.views import part_view
+from dsmi_zoo.data_catalog.datasets import open_dataset
+from dsmi_zoo.data_catalog.digits import PREPROCESSING
+from dsmi_zoo.pipeline.store import read_results
+from dsmi_zoo.pipeline.studies.contrastive import contrastive
+from dsmi_zoo.pipeline.studies.simulation import Cell, compute_cell, read_cells
+from dsmi_zoo.pipeline.studies.trajectory import Trajectory, train_trajectory
+from dsmi_zoo.pipeline.train import descend
+from dsmi_zoo.pipeline.views import part_view
 
 ANSWERS = {"holds", "does not hold here", "cannot tell"}
 
 
 @pytest.fixture(scope="module")
-def validated(dsmi_zoo: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def validated(cli: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("runs") / "validate"
-    done = dsmi_zoo("validate", "--small", "--out", out, "--workers", 1)
+    done = cli("validate", "--small", "--out", out, "--workers", 1)
     return out, done.stdout
 
 
@@ -63,15 +63,13 @@ def test_checkpoints_are_rows_of_ordinary_runs(validated: tuple[Path, str]) -> N
     assert set(states["convolution_std"]) == {0.01, 0.1}
 
 
-def test_what_is_finished_is_not_computed_again_and_what_is_lost_is(
-    validated: tuple[Path, str], dsmi_zoo: Command
-) -> None:
+def test_what_is_finished_is_not_computed_again_and_what_is_lost_is(validated: tuple[Path, str], cli: Command) -> None:
     out, _ = validated
     kept, lost = sorted((out / "simulated" / "cells").glob("*.parquet"))[:2]
     made = kept.stat().st_mtime_ns
     lost.unlink()
     before = json.loads((out / "report" / "summary.json").read_text())["claims"]
-    done = dsmi_zoo("validate", "--small", "--out", out, "--study", "simulated", "--workers", 1)
+    done = cli("validate", "--small", "--out", out, "--study", "simulated", "--workers", 1)
     assert "23 of 24 data sets are done already" in done.stdout
     assert kept.stat().st_mtime_ns == made
     assert lost.exists()
@@ -82,8 +80,8 @@ def test_what_is_finished_is_not_computed_again_and_what_is_lost_is(
 
 def test_the_driver_leaves_torch_to_the_workers() -> None:
     code = (
-        "import sys, jobs.validate, reports.validation, pipeline.graph; "
-        "from pipeline.studies.trainings import TrainingStudy; TrainingStudy().dynamics('digits'); "
+        "import sys, dsmi_zoo.jobs.validate, dsmi_zoo.reports.validation, dsmi_zoo.pipeline.graph; "
+        "from dsmi_zoo.pipeline.studies.trainings import TrainingStudy; TrainingStudy().dynamics('digits'); "
         "print(sorted({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

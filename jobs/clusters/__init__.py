@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from jobs.progress import plain
-from pipeline.config import ComputeSettings
+from ...pipeline.config import ComputeSettings
+from ..progress import plain
 
 if TYPE_CHECKING:
-    from jobs.clusters.dask_workers import DaskWorkers
-    from pipeline.graph import Workers
+    from ...pipeline.graph import Workers
+    from .dask_workers import DaskWorkers
 
 
 @contextmanager
 def open_workers(settings: ComputeSettings, out: Path, console: Console) -> "Iterator[Workers]":
     """The workers that the settings name; with ``share``, processes of this one's own, without Dask."""
     if settings.share is not None:
-        from jobs.clusters.processes import Processes
+        from .processes import Processes
 
         with Processes(settings) as processes:
             plain(console, f"share {settings.share}: {processes.described()}, without Dask")
@@ -32,7 +32,7 @@ def open_workers(settings: ComputeSettings, out: Path, console: Console) -> "Ite
 @contextmanager
 def open_cluster(settings: ComputeSettings, out: Path, console: Console) -> "Iterator[DaskWorkers]":
     """Workers of the kind of cluster that the settings name, once the first one is there."""
-    from jobs.clusters.dask_workers import DaskWorkers
+    from .dask_workers import DaskWorkers
 
     with _kind(settings.cluster)(settings, out, console) as client:
         workers = DaskWorkers(client)
@@ -43,17 +43,17 @@ def open_cluster(settings: ComputeSettings, out: Path, console: Console) -> "Ite
 
 def _kind(cluster: str) -> "Callable[..., AbstractContextManager]":
     if cluster == "local":
-        from jobs.clusters.local import local_cluster
+        from .local import local_cluster
 
         return local_cluster
     if cluster == "cuda":
-        from jobs.clusters.cuda import cuda_cluster
+        from .cuda import cuda_cluster
 
         return cuda_cluster
     if cluster == "slurm":
-        from jobs.clusters.slurm import slurm_cluster
+        from .slurm import slurm_cluster
 
         return slurm_cluster
-    from jobs.clusters.existing import existing_scheduler
+    from .existing import existing_scheduler
 
     return existing_scheduler

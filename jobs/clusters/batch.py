@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data_catalog.errors import InputError
-from jobs.clusters.profile import DriverJob, Profile
+from ...data_catalog.errors import InputError
+from .profile import DriverJob, Profile
 
 
 def driver_requests(profile: Profile) -> list[str]:

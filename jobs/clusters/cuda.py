@@ -9,10 +9,10 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 from rich.console import Console
 
-from data_catalog.errors import InputError
-from jobs.clusters.local import on_this_machine
-from jobs.clusters.machine import deaf_to_interrupts, visible_gpus
-from pipeline.config import ComputeSettings
+from ...data_catalog.errors import InputError
+from ...pipeline.config import ComputeSettings
+from .local import on_this_machine
+from .machine import deaf_to_interrupts, visible_gpus
 
 
 @contextmanager

@@ -9,14 +9,14 @@ from typing import Any
 from distributed import Client, Future, KilledWorker
 from rich.console import Console
 
-from jobs.progress import counted, plain
-from pipeline.graph import WorkersLost
+from ...pipeline.graph import WorkersLost
+from ..progress import counted, plain
 
 SILENT_FOR_S = 30.0
 
 
 class DaskWorkers:
-    """`pipeline.graph.Workers` on a Dask client."""
+    """`dsmi_zoo.pipeline.graph.Workers` on a Dask client."""
 
     def __init__(self, client: Client) -> None:
         self.client = client

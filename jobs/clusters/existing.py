@@ -10,11 +10,11 @@ from distributed import Client
 from distributed.security import Security
 from rich.console import Console
 
-from data_catalog.errors import InputError
-from jobs.clusters.profile import load_profile
-from jobs.progress import plain
-from pipeline.config import ComputeSettings
-from pipeline.provenance import library_versions
+from ...data_catalog.errors import InputError
+from ...pipeline.config import ComputeSettings
+from ...pipeline.provenance import library_versions
+from ..progress import plain
+from .profile import load_profile
 
 DASK = ("python", "dask", "distributed", "cloudpickle", "msgpack")
 ARRIVES_WITHIN = "20s"

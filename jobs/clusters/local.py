@@ -9,8 +9,8 @@ import dask
 from distributed import Client, LocalCluster
 from rich.console import Console
 
-from jobs.clusters.machine import blas_threads, deaf_to_interrupts, default_workers, usable_cores
-from pipeline.config import ComputeSettings
+from ...pipeline.config import ComputeSettings
+from .machine import blas_threads, deaf_to_interrupts, default_workers, usable_cores
 
 SCHEDULING = {
     "distributed.scheduler.allowed-failures": 0,  # the driver counts deaths itself

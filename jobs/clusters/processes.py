@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any, Self
 
-from jobs.clusters.machine import blas_threads, deaf_to_interrupts, default_workers, usable_cores, visible_gpus
-from jobs.progress import counted
-from pipeline.config import ComputeSettings
+from ...pipeline.config import ComputeSettings
+from ..progress import counted
+from .machine import blas_threads, deaf_to_interrupts, default_workers, usable_cores, visible_gpus
 
 
 class Processes:
-    """`pipeline.graph.Workers` on this machine: one a visible GPU, else one a core; a context manager.
+    """`dsmi_zoo.pipeline.graph.Workers` on this machine: one a visible GPU, else one a core; a context manager.
 
     Each is a pool of its own, so that one which dies takes no other along.
     """

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from data_catalog.errors import InputError
-from pipeline.config import validated
+from ...data_catalog.errors import InputError
+from ...pipeline.config import validated
 
 EXAMPLES = Path(__file__).parents[1] / "profiles"
 WALLTIME = re.compile(r"(\d+-)?\d+(:\d{1,2}){0,2}")

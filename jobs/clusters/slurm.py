@@ -12,13 +12,13 @@ from distributed import Client
 from distributed.security import Security
 from rich.console import Console
 
-from data_catalog.errors import InputError
-from jobs.clusters.batch import slurm_command
-from jobs.clusters.local import SCHEDULING
-from jobs.clusters.machine import BLAS_THREADS
-from jobs.clusters.profile import Profile, load_profile
-from jobs.progress import counted, plain
-from pipeline.config import ComputeSettings
+from ...data_catalog.errors import InputError
+from ...pipeline.config import ComputeSettings
+from ..progress import counted, plain
+from .batch import slurm_command
+from .local import SCHEDULING
+from .machine import BLAS_THREADS
+from .profile import Profile, load_profile
 
 REPLACED_AFTER = "10s"
 CREDENTIALS = ".credentials-"

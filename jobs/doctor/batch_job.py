@@ -18,17 +18,17 @@ from distributed.utils import get_ip_interface
 from pydantic import ValidationError
 from rich.console import Console
 
-from data_catalog.errors import InputError
-from jobs.clusters.batch import batch_script, dsmi_zoo, sbatch, slurm_command, worker_requests
-from jobs.clusters.profile import Profile, load_profile
-from jobs.clusters.slurm import check_interface, prologue
-from jobs.doctor.findings import Finding, Folders, Report
-from jobs.doctor.folders import TRIAL, existing
-from jobs.doctor.libraries import versions
-from jobs.doctor.node import SEEN_WITHIN_S, Request, exclusive_finding
-from jobs.doctor.route import answering
-from jobs.progress import duration, plain
-from pipeline.store import write_atomically
+from ...data_catalog.errors import InputError
+from ...pipeline.store import write_atomically
+from ..clusters.batch import batch_script, dsmi_zoo, sbatch, slurm_command, worker_requests
+from ..clusters.profile import Profile, load_profile
+from ..clusters.slurm import check_interface, prologue
+from ..progress import duration, plain
+from .findings import Finding, Folders, Report
+from .folders import TRIAL, existing
+from .libraries import versions
+from .node import SEEN_WITHIN_S, Request, exclusive_finding
+from .route import answering
 
 LIMIT_MINUTES = 2
 ALIVE = {

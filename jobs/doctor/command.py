@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from data_catalog.errors import InputError
-from jobs.doctor.batch_job import check_from_node, profile_of_nodes
-from jobs.doctor.findings import Finding, Folders, Report
-from jobs.doctor.libraries import versions
-from jobs.doctor.machine import check_machine
-from jobs.progress import counted
+from ...data_catalog.errors import InputError
+from ..progress import counted
+from .batch_job import check_from_node, profile_of_nodes
+from .findings import Finding, Folders, Report
+from .libraries import versions
+from .machine import check_machine
 
 COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 

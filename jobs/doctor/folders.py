@@ -12,8 +12,8 @@ from typing import Literal
 
 import psutil
 
-from jobs.doctor.findings import Finding, gb
-from jobs.progress import counted
+from ..progress import counted
+from .findings import Finding, gb
 
 WRITTEN_BYTES = 8 * 2**20
 SLOW_BYTES_A_SECOND = 5e6

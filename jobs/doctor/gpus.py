@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jobs.doctor.findings import Finding, gb
+from .findings import Finding, gb
 
 TORCH_ANSWERS_WITHIN_S = 60.0  # from a cold parallel file system; the whole job on a node has two minutes
 
@@ -44,8 +44,8 @@ def nvidia_driver() -> Driver | None:
 
 
 def ask_torch() -> dict[str, Any]:
-    """The answer of `jobs.doctor.torch_probe`, or ``{"error": ...}``; the process at hand never imports torch."""
-    command = [sys.executable, "-P", "-m", "jobs.doctor.torch_probe"]
+    """The answer of `torch_probe`, or ``{"error": ...}``; the process at hand never imports torch."""
+    command = [sys.executable, "-P", "-m", "dsmi_zoo.jobs.doctor.torch_probe"]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=TORCH_ANSWERS_WITHIN_S)
     except subprocess.TimeoutExpired:

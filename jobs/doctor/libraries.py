@@ -6,8 +6,8 @@ import shutil
 import sys
 from collections.abc import Mapping
 
-from jobs.doctor.findings import Finding
-from pipeline.provenance import library_versions
+from ...pipeline.provenance import library_versions
+from .findings import Finding
 
 MUST_AGREE = ("dsmi-zoo", "dask", "distributed")  # what is sent from one to the other is unpickled by name
 

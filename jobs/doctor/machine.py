@@ -5,12 +5,12 @@ import threading
 
 import psutil
 
-from jobs.clusters.machine import WORKER_MEMORY, usable_cores, visible_gpus
-from jobs.doctor.findings import Finding, Folders, gb
-from jobs.doctor.folders import data_findings, writable_findings
-from jobs.doctor.gpus import ask_torch, gpu_findings, nvidia_driver
-from jobs.doctor.libraries import library_findings, slurm_finding
-from pipeline.remote import is_offline
+from ...pipeline.remote import is_offline
+from ..clusters.machine import WORKER_MEMORY, usable_cores, visible_gpus
+from .findings import Finding, Folders, gb
+from .folders import data_findings, writable_findings
+from .gpus import ask_torch, gpu_findings, nvidia_driver
+from .libraries import library_findings, slurm_finding
 
 HUB_ANSWERS_WITHIN_S = 5.0
 

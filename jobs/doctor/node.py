@@ -10,13 +10,13 @@ from pathlib import Path
 import psutil
 from distributed.utils import get_ip_interface
 
-from jobs.clusters.machine import visible_gpus
-from jobs.doctor.findings import Finding, Folders, Message, Report
-from jobs.doctor.folders import refuses_second_creation
-from jobs.doctor.libraries import version_findings, versions
-from jobs.doctor.machine import check_machine
-from jobs.doctor.route import try_route
-from pipeline.store import write_atomically
+from ...pipeline.store import write_atomically
+from ..clusters.machine import visible_gpus
+from .findings import Finding, Folders, Message, Report
+from .folders import refuses_second_creation
+from .libraries import version_findings, versions
+from .machine import check_machine
+from .route import try_route
 
 SEEN_WITHIN_S = 15.0  # how long a network file system may show an old state
 

@@ -1,18 +1,18 @@
 """Measures of an embedding, in bits: pure functions of arrays, from Liao et al., arXiv 2312.04823."""
 
-from pipeline.measures.entropy import (
+from .entropy import (
     diffusion_spectral_entropy,
     diffusion_spectral_entropy_estimate,
     shannon_entropy,
 )
-from pipeline.measures.estimate import Estimate
-from pipeline.measures.mutual_information import (
+from .estimate import Estimate
+from .mutual_information import (
     cluster_inputs,
     diffusion_spectral_mutual_information,
     diffusion_spectral_mutual_information_estimate,
     shannon_mutual_information,
 )
-from pipeline.measures.registry import measure_all
+from .registry import measure_all
 
 __all__ = [
     "Estimate",

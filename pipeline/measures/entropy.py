@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.measures.estimate import (
+from .estimate import (
     TOLERANCE,
     Estimate,
     Method,
@@ -15,9 +15,9 @@ from pipeline.measures.estimate import (
     method_for,
     precision_for,
 )
-from pipeline.measures.inputs import as_count, as_embedding, as_seed, as_sigma, as_time, as_tolerance
-from pipeline.measures.lanczos import spectral_entropy_by_lanczos
-from pipeline.measures.spectrum import diffusion_eigenvalues, gaussian_kernel, squared_distances
+from .inputs import as_count, as_embedding, as_seed, as_sigma, as_time, as_tolerance
+from .lanczos import spectral_entropy_by_lanczos
+from .spectrum import diffusion_eigenvalues, gaussian_kernel, squared_distances
 
 _FEW_BINS = 8
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.measures.estimate import Estimate
-from pipeline.measures.operator import HELD_BYTES, DiffusionOperator
+from .estimate import Estimate
+from .operator import HELD_BYTES, DiffusionOperator
 
 DEFLATED = 32  # directions of the top of the spectrum that are taken exactly
 PROBES = 64  # random vectors at a time

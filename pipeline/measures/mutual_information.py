@@ -9,8 +9,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.measures.entropy import binned_entropy, spectrum_entropy
-from pipeline.measures.estimate import (
+from .entropy import binned_entropy, spectrum_entropy
+from .estimate import (
     TOLERANCE,
     Estimate,
     Method,
@@ -20,7 +20,7 @@ from pipeline.measures.estimate import (
     method_for,
     precision_for,
 )
-from pipeline.measures.inputs import (
+from .inputs import (
     as_array,
     as_classes,
     as_count,
@@ -30,9 +30,9 @@ from pipeline.measures.inputs import (
     as_time,
     as_tolerance,
 )
-from pipeline.measures.lanczos import spectral_entropy_by_lanczos
-from pipeline.measures.points import Points, as_points
-from pipeline.measures.spectrum import (
+from .lanczos import spectral_entropy_by_lanczos
+from .points import Points, as_points
+from .spectrum import (
     KernelOf,
     gaussian_kernel,
     in_threads,

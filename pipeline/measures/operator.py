@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.measures.estimate import Precision
-from pipeline.measures.spectrum import blas_threads, centred_rows, distances_between, in_threads
+from .estimate import Precision
+from .spectrum import blas_threads, centred_rows, distances_between, in_threads
 
 Values = NDArray[np.float64]
 

@@ -7,9 +7,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.measures.estimate import EXACT_UP_TO
-from pipeline.measures.inputs import as_embedding
-from pipeline.measures.spectrum import centred_rows, distances_between, squared_distances
+from .estimate import EXACT_UP_TO
+from .inputs import as_embedding
+from .spectrum import centred_rows, distances_between, squared_distances
 
 _BLOCK = 2048  # rows of distances at a time where there are too many points for all of them
 

@@ -6,9 +6,9 @@ Each leaves one image out, all its repeats together, in closed form: nothing is 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.measures.decomposition import Decomposition, centred, decomposed, group_sums
-from pipeline.measures.inputs import as_classes, as_count, as_embedding, as_images
-from pipeline.measures.points import Points
+from .decomposition import Decomposition, centred, decomposed, group_sums
+from .inputs import as_classes, as_count, as_embedding, as_images
+from .points import Points
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 """The probe's choice of penalties, in units of the mean of the min(n, d) eigenvalues of the features' scatter.

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.measures.entropy import binned_entropy
-from pipeline.measures.estimate import (
+from .entropy import binned_entropy
+from .estimate import (
     EXACT_UP_TO,
     TOLERANCE,
     Method,
@@ -23,18 +23,18 @@ from pipeline.measures.estimate import (
     as_precision,
     precision_for,
 )
-from pipeline.measures.inputs import as_classes, as_count, as_images, as_seed, as_sigma, as_time, as_tolerance
-from pipeline.measures.mutual_information import (
+from .inputs import as_classes, as_count, as_images, as_seed, as_sigma, as_time, as_tolerance
+from .mutual_information import (
     binned_entropies,
     mutual_information,
     random_subset_entropies,
     shared_kernels,
     spectral_entropies,
 )
-from pipeline.measures.points import Points, as_points
-from pipeline.measures.scale_free import scale_free_mutual_information
-from pipeline.measures.spectrum import ONE_THREAD, squared_distances
-from pipeline.measures.uncertainty import sampling_error
+from .points import Points, as_points
+from .scale_free import scale_free_mutual_information
+from .spectrum import ONE_THREAD, squared_distances
+from .uncertainty import sampling_error
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ COMPARISONS: tuple[Measure, ...] = (
         lower_is_better=True,
     ),
 )  # fmt: skip
-"""What one would use instead of the measures; `pipeline.measures.transferability` computes them."""
+"""What one would use instead of the measures; `dsmi_zoo.pipeline.measures.transferability` computes them."""
 
 SATURATION = 0.1
 """Bits: an entropy this near to 0 or to log2 n says nothing of the embedding."""
@@ -182,7 +182,7 @@ def measure_all(
 
     References
     ----------
-    Liao et al., arXiv 2312.04823; the null is ours; ``pipeline.measures.scale_free``.
+    Liao et al., arXiv 2312.04823; the null is ours; ``dsmi_zoo.pipeline.measures.scale_free``.
     """
     points = as_points(Z)
     n, d = points.values.shape

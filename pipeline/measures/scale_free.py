@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pipeline.measures.decomposition import scaled
-from pipeline.measures.estimate import TOLERANCE, Method, Precision
-from pipeline.measures.mutual_information import diffusion_spectral_mutual_information
-from pipeline.measures.points import Points, as_points
+from .decomposition import scaled
+from .estimate import TOLERANCE, Method, Precision
+from .mutual_information import diffusion_spectral_mutual_information
+from .points import Points, as_points
 
 SHARE = 0.5  # of the root mean square length of a row
 TIME = 2

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from pipeline.measures.estimate import Precision
+from .estimate import Precision
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -7,10 +7,10 @@ leave them out together.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.measures.decomposition import Decomposition, centred, decomposed, group_sums, scaled
-from pipeline.measures.inputs import as_classes, as_embedding, as_images
-from pipeline.measures.points import Points, as_points
-from pipeline.measures.probe import (
+from .decomposition import Decomposition, centred, decomposed, group_sums, scaled
+from .inputs import as_classes, as_embedding, as_images
+from .points import Points, as_points
+from .probe import (
     NEIGHBOURS,
     SingleImageError,
     centre_hits,

@@ -10,7 +10,7 @@ power of the size that leads from the one to the other leads on to all images.
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.measures.mutual_information import EntropiesOf
+from .mutual_information import EntropiesOf
 
 HALVINGS = 8
 QUARTERINGS = 6

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from data_catalog.models import Preprocessing
-from pipeline.embed import normalised
+from ...data_catalog.models import Preprocessing
+from ..embed import normalised
 
 TEMPERATURE = 0.5
 PROJECTED = 64

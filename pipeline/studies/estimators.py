@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma
 
-from pipeline.measures.inputs import as_classes, as_embedding
+from ..measures.inputs import as_classes, as_embedding
 
 NEIGHBOURS = 3
 MINE_WIDTH, MINE_STEPS, MINE_RATE = 64, 200, 2e-3
@@ -128,7 +128,7 @@ def mine_mutual_information(Z: ArrayLike, Y: ArrayLike, *, steps: int = MINE_STE
     """
     import torch
 
-    from pipeline.train import reproducible
+    from ..train import reproducible
 
     z, y = (torch.from_numpy(_for_network(as_embedding(V, name))).float() for V, name in ((Z, "Z"), (Y, "Y")))
     found = []

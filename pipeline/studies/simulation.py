@@ -10,17 +10,17 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from pipeline.config import content_hash
-from pipeline.measures import (
+from ..config import content_hash
+from ..measures import (
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
     shannon_entropy,
     shannon_mutual_information,
 )
-from pipeline.store import write_atomically
-from pipeline.studies.estimators import MINE_STEPS, ksg_label_information, mine_mutual_information
-from pipeline.studies.simulated_data import blobs, branching_tree, corrupted_labels, label_information
-from pipeline.task import Done
+from ..store import write_atomically
+from ..task import Done
+from .estimators import MINE_STEPS, ksg_label_information, mine_mutual_information
+from .simulated_data import blobs, branching_tree, corrupted_labels, label_information
 
 VERSION = 2  # raised whenever a cell comes to other numbers for the same settings
 BINS = (5, 10, 100)

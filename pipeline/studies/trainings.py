@@ -5,8 +5,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import get_args
 
-from pipeline.studies.trajectory import Regime, Trajectory, train_trajectory
-from pipeline.task import Done
+from ..task import Done
+from .trajectory import Regime, Trajectory, train_trajectory
 
 ARCHITECTURE = "test_resnet"  # of timm: convolutions and batch norm, half a million parameters
 # By default timm's residual branches begin at zero, and their convolutions would not count.

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from data_catalog.digits import PREPROCESSING
-from data_catalog.models import TrainingRecipe
-from pipeline.config import content_hash
-from pipeline.store import write_atomically
+from ...data_catalog.digits import PREPROCESSING
+from ...data_catalog.models import TrainingRecipe
+from ..config import content_hash
+from ..store import write_atomically
 
 IMG_SIZE = 32
 VERSION = 1  # raised whenever a training comes to other weights for the same recipe
@@ -63,10 +63,10 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
     import timm
     import torch
 
-    from data_catalog.from_timm import family_of
-    from pipeline.embed import embed, normalised
-    from pipeline.train import descend, reproducible, stratified
-    from pipeline.views import part_view
+    from ...data_catalog.from_timm import family_of
+    from ..embed import embed, normalised
+    from ..train import descend, reproducible, stratified
+    from ..views import part_view
 
     parts = {part: part_view(cache, recipe.dataset, root, part, IMG_SIZE, PREPROCESSING) for part in ("train", "test")}
     view, labels = parts["train"]
@@ -96,7 +96,7 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
             _draw_convolutions(model, recipe.convolution_std)
         keep(0)
         if recipe.regime == "contrastive":
-            from pipeline.studies.contrastive import contrastive
+            from .contrastive import contrastive
 
             trained, loss_of = contrastive(model, torch.from_numpy(view), PREPROCESSING)
         else:

@@ -1,0 +1,1 @@
+"""Benchmark a model zoo by its representations: diffusion spectral entropy and mutual information against accuracy."""
