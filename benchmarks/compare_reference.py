@@ -5,7 +5,7 @@
 
 values    largest deviation over a grid of small embeddings, and at n = 3,000 over kinds of data and scales
 six       time of all six measures at n = 3,000, d = 1,024, called as the paper's script does: each for itself, X
-          clustered for each measure that needs it. Our time includes the null and the standard errors.
+          clustered for each measure that needs it.
 entropy   time and error of DSE at n = 10,000, and how often its standard error covers the truth
 coverage  the same coverage at n = 2,000 over more data and seeds
 exponent  time against n with the kernel recomputed in tiles
@@ -32,11 +32,11 @@ from dsmi_zoo.pipeline.measures import (
     diffusion_spectral_entropy_estimate,
     diffusion_spectral_mutual_information,
     diffusion_spectral_mutual_information_estimate,
-    measure_all,
+    measure,
 )
 from dsmi_zoo.pipeline.measures.lanczos import spectral_entropy_by_lanczos
 from dsmi_zoo.pipeline.measures.points import as_points
-from dsmi_zoo.pipeline.measures.transferability import transferability
+from dsmi_zoo.pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
 
 with warnings.catch_warnings():  # importing it silences all warnings for good
     from dse_dsmi import diffusion_spectral_entropy as reference_entropy
@@ -52,6 +52,9 @@ TIMES = (1, 2, 3)
 BINS = (2, 5, 10)
 N, D, CLASSES = 3000, 1024, 20
 ROUNDS = 5
+THE_SIX = ("dse_z", "dsmi_z_y", "dsmi_z_x", "cse_z", "csmi_z_y", "csmi_z_x")
+OURS = tuple(one.name for one in (*DIAGNOSTICS, *MEASURES))
+THEIRS = tuple(one.name for one in COMPARISONS)
 BAR_SCALES = (0.02, 0.1, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -107,7 +110,7 @@ def deviations() -> Iterator[dict[str, float]]:
     settings = itertools.product(SHAPES, SCALES, SIGMAS, zip(TIMES, BINS, strict=True))
     for (n, d), scale, sigma, (t, bins) in settings:
         Z, labels, clusters = example(n, d, scale)
-        ours = measure_all(Z, labels, input_clusters=clusters, sigma=sigma, t=t, bins=bins, null_permutations=1)
+        ours = measure(Z, labels, input_clusters=clusters, sigma=sigma, t=t, bins=bins, scores=THE_SIX)
         expected = reference(Z, labels, clusters, sigma, t, bins)
         yield {name: abs(ours[name] - value) for name, value in expected.items()}
 
@@ -126,7 +129,7 @@ def values() -> None:
             expected = reference(scale * Z, labels, clusters, None, 1, 2)
             worst = []
             for precision in ("float32", "float64"):
-                ours = measure_all(scale * Z, labels, input_clusters=clusters, precision=precision, null_permutations=1)
+                ours = measure(scale * Z, labels, input_clusters=clusters, precision=precision, scores=THE_SIX)
                 worst.append(max(abs(ours[name] - value) for name, value in expected.items()))
             print(f"  {kind:9} {scale:5} {worst[0]:.1e} {worst[1]:.1e}", flush=True)
 
@@ -137,12 +140,12 @@ def six() -> None:
     generator = np.random.default_rng(2)
     X = generator.normal(size=(N, 64 * 64 * 3)) + generator.normal(size=(CLASSES, 64 * 64 * 3))[labels]
     clusters = generator.integers(0, CLASSES, N)
-    measure_all(Z[:1200], labels[:1200])  # what is imported on first use
+    measure(Z[:1200], labels[:1200])  # what is imported on first use
     runs = []
     for _ in range(ROUNDS):
         theirs, _ = timed(reference, Z, labels[:, None], X, None, 1, 2)
         ours = [
-            timed(measure_all, Z, labels, input_clusters=clusters, precision=precision)[0]
+            timed(measure, Z, labels, input_clusters=clusters, precision=precision, scores=THE_SIX)[0]
             for precision in ("float32", "float64")
         ]
         runs.append((theirs, *ours))
@@ -253,11 +256,15 @@ def forward() -> None:
         with torch.inference_mode():
             passes.append(timed(list, map(model, images.split(64)))[0])
         points = as_points(Z)
-        measures.append(timed(measure_all, points, labels, input_clusters=clusters)[0])
-        scores.append(timed(transferability, points, labels)[0])
+        measures.append(
+            timed(
+                measure, points, labels, input_clusters=clusters, scores=[one.name for one in (*DIAGNOSTICS, *MEASURES)]
+            )[0]
+        )
+        scores.append(timed(measure, points, labels, scores=THEIRS)[0])
     print(
         f"n = 1000, median of 3: forward pass of tf_efficientnet_lite0 {median(passes):.2f} s, measures "
-        f"{median(measures):.2f} s, transferability scores {median(scores):.2f} s"
+        f"{median(measures):.2f} s, comparison scores {median(scores):.2f} s"
     )
 
 
@@ -278,7 +285,7 @@ def spread() -> None:
         for sample in range(100):
             generator = np.random.default_rng(100 + sample)
             Z = scale * (generator.normal(size=(len(labels), d)) * widths + centres[labels])
-            row = measure_all(Z, labels, null_permutations=1)
+            row = measure(Z, labels, scores=("dsmi_z_y", "dsmi_z_y_se"))
             found.append((row["dsmi_z_y"], row["dsmi_z_y_se"]))
         dsmi, stated = np.array(found).T
         actual, error = dsmi.std(ddof=1), np.sqrt(np.mean(stated**2))

@@ -3,7 +3,7 @@
     python benchmarks/zoo_against_authors.py [--images 600] [--repeat 3]
 
 Eight of timm's ``test_*`` models with random weights share one preprocessing of 160 pixels over JPEGs of 500 x 400.
-Here: one decoding for all models, Dask workers, ``measure_all``. There: each model decodes and crops for itself with 2
+Here: one decoding for all models, Dask workers, ``measure``. There: each model decodes and crops for itself with 2
 loader processes, then the reference package computes all six measures, the clusters of the inputs anew for each model.
 The start of processes and the import of libraries are excluded on both sides. Each side then runs once more without
 its forward passes: their outputs are those of the first time. (Subtracting the time of the forward passes instead would

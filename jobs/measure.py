@@ -9,10 +9,9 @@ from rich.console import Console
 
 from ..data_catalog.errors import InputError
 from ..pipeline.config import MeasureSettings, validated
-from ..pipeline.measures import measure_all
-from ..pipeline.measures.points import as_points
-from ..pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES, load_measure
-from ..pipeline.measures.transferability import transferability
+from ..pipeline.measures import measure as measure_embedding
+from ..pipeline.measures.own import load_measure
+from ..pipeline.measures.registry import BY_NAME
 from ..pipeline.schema import COLUMN_NAMES
 from .progress import plain
 
@@ -26,21 +25,16 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         raise InputError("--measure calls f(Z, labels): give the labels' file too")
     try:
         own = [load_measure(spec, COLUMN_NAMES) for spec in settings.own]
-        points = as_points(Z)
-        values: dict[str, float | bool] = measure_all(points, y, **settings.arguments())
-        if y is not None:
-            scores = transferability(points, y)
-            values |= {name: value for name, value in scores.items() if not isinstance(value, str)}
-            values |= {measure.name: measure.value(Z, y) for measure in own}
+        values = measure_embedding(Z, y, **settings.model_dump(exclude={"own"}))
+        values |= {one.name: one.value(Z, y) for one in own}
     except ValueError as error:
         raise InputError(f"{embeddings}{f' with {labels}' if labels else ''}: {error}") from None
     if as_json:
         print(json.dumps(values))
         return 0
     plain(console, f"{len(Z)} points in {Z.shape[1]} dimensions, sigma = {settings.sigma or np.sqrt(Z.shape[1]):.4g}")
-    units = {m.name: m for m in (*DIAGNOSTICS, *MEASURES, *COMPARISONS)}
     for name, value in values.items():
-        known = units.get(name)
+        known = BY_NAME.get(name)
         shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4f}"
         unit = known.unit if known and known.unit != "flag" else ""
         plain(console, f"  {name:<28} {shown:>10} {unit:<5} {known.meaning if known else ''}".rstrip())

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
 from ..data_catalog.models import validation_line
-from .measures.estimate import TOLERANCE, Method, Precision
+from .measures.settings import MeasureSettings
 
 
 class _Settings(BaseModel):
@@ -35,33 +35,6 @@ class SubsetSettings(_Settings):
     seed: int = Field(default=0, ge=0)
     allow_train_images: bool = False
     skip_bad_images: bool = False
-
-
-class MeasureSettings(_Settings):
-    """How an embedding is measured; ``sigma`` None means sqrt(d), the paper's choice.
-
-    ``method``, ``precision`` and ``tolerance`` (bits) are those of the eigenvalues, not of the forward pass.
-    """
-
-    sigma: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    t: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    repetitions: int = Field(default=5, ge=1)
-    seed: int = Field(default=0, ge=0)
-    bins: int = Field(default=2, ge=1)
-    null_permutations: int = Field(default=10, ge=1)
-    method: Method = "auto"
-    precision: Precision = "float32"
-    tolerance: float = Field(default=TOLERANCE, gt=0, allow_inf_nan=False)
-    own: tuple[str, ...] = ()
-
-    def arguments(self) -> dict[str, Any]:
-        """The settings as keyword arguments of ``measure_all``."""
-        return self.model_dump(exclude={"own"})
-
-    @field_validator("sigma", mode="before")
-    @classmethod
-    def _default_sigma(cls, value: Any) -> Any:
-        return None if value == "sqrt(d)" else value
 
 
 CLUSTERS = ("local", "cuda", "slurm")

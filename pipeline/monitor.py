@@ -14,7 +14,11 @@ import torch
 
 from ..data_catalog.errors import InputError
 from .activations import activations, check_layer, undisturbed, unwrapped
-from .measures import cluster_inputs, measure_all
+from .measures import cluster_inputs
+from .measures.context import MeasureContext
+from .measures.definition import Value
+from .measures.registry import DIAGNOSTICS, MEASURES, values_of
+from .measures.settings import MeasureSettings
 from .monitor_file import NUMBERS, monitor_path, read_monitor, write_monitor
 from .store import array_sha256
 from .views import CLUSTER_SIDE
@@ -179,7 +183,7 @@ class RepresentationMonitor:
         began = perf_counter()
         labels = self._labels[:n]
         with contextlib.suppress(ValueError):  # of values that are not finite: told where they are stored
-            measure_all(self._embedded(n), labels, input_clusters=labels)
+            _measured(self._embedded(n), labels, labels)
         return perf_counter() - began
 
     def _embedded(self, n: int) -> np.ndarray:
@@ -190,7 +194,7 @@ class RepresentationMonitor:
         row: dict[str, Any] = dict.fromkeys(NUMBERS)
         row |= {"step": step, "n_samples": len(embedding), "embedding_dim": embedding.shape[1]}
         try:
-            row |= measure_all(embedding, self._labels[: len(embedding)], input_clusters=self._clusters)
+            row |= _measured(embedding, self._labels[: len(embedding)], self._clusters)
         except ValueError as error:  # a training that has diverged is the user's to stop
             warnings.warn(f"monitor: step {step} cannot be measured: {error}", stacklevel=4)
         spent = perf_counter() - began if began else 0.0
@@ -228,6 +232,12 @@ class RepresentationMonitor:
         self._rows = [dict(zip(NUMBERS, row, strict=True)) for row in kept.where(kept.notna(), None).to_numpy()]
         if self._rows:
             self._training, self._own = (float(self._rows[-1][f"seconds_{name}"]) for name in ("training", "monitor"))
+
+
+def _measured(embedding: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None) -> dict[str, Value]:
+    """The measures and diagnostics of an embedding, by the paper's settings."""
+    context = MeasureContext(embedding, labels, None, clusters, MeasureSettings())
+    return values_of((*DIAGNOSTICS, *MEASURES), context)
 
 
 def _whole(value: Any, name: str, least: int) -> int:

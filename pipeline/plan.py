@@ -18,7 +18,7 @@ from ..data_catalog.imagenet import PRESETS
 from ..data_catalog.models import ModelEntry, Preprocessing, load_models
 from ..data_catalog.subset import Subset, select_subset
 from .config import MeasureSettings, RunConfig, SubsetSettings, content_hash
-from .measures.registry import load_measure
+from .measures.own import load_measure
 from .schema import COLUMN_NAMES
 from .store import write_atomically
 from .views import view_path

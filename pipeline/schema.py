@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..data_catalog.models import is_accuracy
-from .measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
+from .measures.definition import Measure
+from .measures.registry import OF_A_ROW
 
 __all__ = ["COLUMNS", "COLUMN_NAMES", "Column", "is_accuracy", "markdown_table"]
 
@@ -24,6 +25,15 @@ class Column:
     kind: Kind
     unit: str
     meaning: str
+
+
+def _column_of(measure: Measure) -> Column:
+    """The column that a measure fills."""
+    if measure.unit == "flag":
+        return Column(measure.name, "flag", "", measure.meaning)
+    if measure.unit == "text":
+        return Column(measure.name, "text", "", measure.meaning)
+    return Column(measure.name, "number", measure.unit, measure.meaning)
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -49,13 +59,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("n_samples", "integer", "images", "Rows of the embedding; each repeat of an image counts."),
     Column("n_classes", "integer", "", "Classes in the subset."),
     Column("embedding_dim", "integer", "", "Columns of the embedding, d."),
-    *(
-        Column(m.name, "flag" if m.unit == "flag" else "number", "" if m.unit == "flag" else m.unit, m.meaning)
-        for m in (*DIAGNOSTICS, *MEASURES, *COMPARISONS)
-    ),
-    Column("probe_low", "number", "%", "Lower limit of `probe_accuracy`'s 95% interval (Wilson's, over images)."),
-    Column("probe_high", "number", "%", "Upper limit of it."),
-    Column("probe_hits", "text", "", "Which images the probe got right: their number, then their bits in hexadecimal."),
+    *map(_column_of, OF_A_ROW),
     Column("own_measures", "text", "", "Names of the columns that `--measure` added, separated by spaces."),
     Column("sigma", "number", "", "Width of the Gaussian kernel that was used."),
     Column("t", "number", "", "Diffusion time: the power of the eigenvalues."),

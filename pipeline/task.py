@@ -20,11 +20,11 @@ from ..data_catalog.errors import DiskFull
 from ..data_catalog.models import ModelEntry
 from ..data_catalog.subset import Subset
 from .config import MeasureSettings, RunConfig
-from .measures import cluster_inputs, measure_all
+from .measures import cluster_inputs
+from .measures.context import MeasureContext
 from .measures.estimate import method_for, precision_for
-from .measures.points import as_points
-from .measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES, load_measure
-from .measures.transferability import transferability
+from .measures.own import load_measure
+from .measures.registry import BY_NAME, OF_A_ROW, values_of
 from .plan import Job
 from .provenance import library_versions
 from .schema import COLUMNS
@@ -235,9 +235,7 @@ def measure_row(row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame
     clusters, images = subset["input_cluster"].to_numpy(), subset["number"].to_numpy()
     row["measure_method"] = method_for(settings.method, len(labels))
     row["measure_precision"] = precision_for(settings.precision, len(labels), settings.t)
-    points = as_points(embedding)
-    row.update(measure_all(points, labels, input_clusters=clusters, image_ids=images, **settings.arguments()))
-    row.update(transferability(points, labels, image_ids=images))
+    row.update(values_of(OF_A_ROW, MeasureContext(embedding, labels, images, clusters, settings)))
     measures = [load_measure(spec) for spec in settings.own]
     row.update({measure.name: measure.value(embedding, labels) for measure in measures})
     row["own_measures"] = " ".join(measure.name for measure in measures)
@@ -278,13 +276,9 @@ def _begun(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]:
 
 def _carried(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
     """What of the source's row stays when its embedding is measured anew."""
-    ours = {measure.name for measure in (*MEASURES, *DIAGNOSTICS, *COMPARISONS)}
-    measured = ours | PROBE | set(job.source["own_measures"].split())
+    measured = set(BY_NAME) | set(job.source["own_measures"].split())
     kept = {name: value for name, value in job.source.items() if name not in measured}
     return {**kept, **_settings(config.measures), "row_id": job.row_id}
-
-
-PROBE = {"probe_low", "probe_high", "probe_hits"}
 
 
 def _settings(settings: MeasureSettings) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..pipeline.measures.registry import COMPARISONS, MEASURES, Measure
+from ..pipeline.measures.definition import Score
+from ..pipeline.measures.registry import COMPARISONS, MEASURES
 from ..pipeline.schema import COLUMN_NAMES, is_accuracy
 
 PRIMARY_MEASURE = "dsmi_z_y"
@@ -19,12 +20,12 @@ RECOMMENDED_MEASURE = "dsmi_z_y_scale_free"
 """What a study on the digits zoo, over seeds and on held-out architectures, found to predict better; each report says
 what its own rows say of it."""
 
-BASELINES: tuple[Measure, ...] = (
-    Measure("log10_params", "log10 parameters", "", "Size of the model: no embedding needed."),
-    Measure("log10_gmacs", "log10 GMACs", "", "Multiply-adds of one image: no embedding needed."),
-    Measure("img_size", "Image size", "pixels", "Side of the input: no embedding needed."),
-    Measure("extra_data", "Extra pretraining data", "", "Pretrained on more than ImageNet-1k: no embedding needed."),
-    Measure("subset_top1", "Subset top-1", "%", "The model's own classifier on the subset."),
+BASELINES: tuple[Score, ...] = (
+    Score("log10_params", "log10 parameters", "", "Size of the model: no embedding needed."),
+    Score("log10_gmacs", "log10 GMACs", "", "Multiply-adds of one image: no embedding needed."),
+    Score("img_size", "Image size", "pixels", "Side of the input: no embedding needed."),
+    Score("extra_data", "Extra pretraining data", "", "Pretrained on more than ImageNet-1k: no embedding needed."),
+    Score("subset_top1", "Subset top-1", "%", "The model's own classifier on the subset."),
 )
 """What one knows or can have without the measures."""
 

@@ -13,8 +13,7 @@ import pytest
 from conftest import Command
 
 from dsmi_zoo.jobs.cli import cli as group
-from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy, measure_all
-from dsmi_zoo.pipeline.measures.transferability import transferability
+from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy, measure
 
 MEASURES = {"--sigma", "--t", "--repetitions", "--seed", "--bins", "--null-permutations", "--measure"}
 CLUSTER = {"--cluster", "--profile", "--workers", "--worker-memory", "--model-timeout"}
@@ -106,17 +105,16 @@ def arrays(tmp_path: Path) -> Path:
 def test_measure_prints_every_measure_of_two_files(arrays: Path, cli: Command) -> None:
     Z, y = np.load(arrays / "Z.npy"), np.load(arrays / "y.npy")
     text = cli("measure", "Z.npy", "y.npy", cwd=arrays).stdout
-    for name, value in measure_all(Z, y).items():
+    for name, value in measure(Z, y).items():
         shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4f}"
         assert any(line.split()[:2] == [name, shown] for line in text.splitlines()), name
     values = json.loads(cli("measure", "Z.npy", "y.npy", "--json", "--sigma", 2, cwd=arrays).stdout)
-    scores = {name: value for name, value in transferability(Z, y).items() if name != "probe_hits"}
-    assert values == pytest.approx(measure_all(Z, y, sigma=2) | scores)
+    assert values == pytest.approx(measure(Z, y, sigma=2))
 
 
 def test_measure_without_labels_gives_the_entropies(arrays: Path, cli: Command) -> None:
     values = json.loads(cli("measure", "Z.npy", "--json", cwd=arrays).stdout)
-    assert set(values) == {"embedding_rms", "median_distance_over_sigma", "saturated", "dse_z", "cse_z"}
+    assert set(values) == {"embedding_rms", "median_distance_over_sigma", "saturated", "dse_z", "cse_z", "rankme"}
     assert values["dse_z"] == pytest.approx(diffusion_spectral_entropy(np.load(arrays / "Z.npy")))
 
 

@@ -11,7 +11,7 @@ from dsmi_zoo.pipeline.measures import (
     cluster_inputs,
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
-    measure_all,
+    measure,
     shannon_entropy,
     shannon_mutual_information,
 )
@@ -208,7 +208,7 @@ def test_every_measure_of_real_digits_equals_the_reference(scale):
     digits = load_digits()
     Z, labels = digits.data[:400] * scale, digits.target[:400]
     clusters = cluster_inputs(Z, 10)
-    values = measure_all(Z, labels, input_clusters=clusters)
+    values = measure(Z, labels, input_clusters=clusters)
     classic = {"classic_shannon_entropy": True}
     expected = {
         "dse_z": reference_dse(Z, None),

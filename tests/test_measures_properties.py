@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from dsmi_zoo.pipeline.measures import (
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
-    measure_all,
+    measure,
     shannon_entropy,
     shannon_mutual_information,
 )
@@ -121,9 +121,9 @@ def test_information_is_the_same_to_the_last_bit_when_classes_are_renamed(n, see
     labels[:2] = 0, 1
     names = [np.array(["pear", "fig", "apple", "quince"])[labels], 3 - labels, labels * 10.0, labels.tolist()]
     names.append(np.array(["b", 7, "a", ("t",)], dtype=object)[labels])
-    for measure in (diffusion_spectral_mutual_information, shannon_mutual_information):
-        expected = measure(Z, labels)
-        assert [measure(Z, renamed) for renamed in names] == [expected] * len(names)
+    for information in (diffusion_spectral_mutual_information, shannon_mutual_information):
+        expected = information(Z, labels)
+        assert [information(Z, renamed) for renamed in names] == [expected] * len(names)
 
 
 def test_information_of_separate_classes_is_high_and_of_shuffled_labels_near_zero():
@@ -136,7 +136,7 @@ def test_information_of_separate_classes_is_high_and_of_shuffled_labels_near_zer
 
 @pytest.mark.parametrize(("scale", "saturated"), [(1e-3, True), (0.7, False), (1e3, True)])
 def test_a_scale_far_from_sigma_saturates_the_entropy(scale, saturated):
-    values = measure_all(embedding(100, 20, scale, 0), np.arange(100) % 4)
+    values = measure(embedding(100, 20, scale, 0), np.arange(100) % 4)
     assert values["saturated"] is saturated
 
 
@@ -160,7 +160,7 @@ def test_classic_information_of_a_bit_with_itself_is_one_bit():
 
 
 def test_the_null_of_unrelated_labels_is_near_zero():
-    values = measure_all(embedding(500, 50, 1.0, 0), np.arange(500) % 10)
+    values = measure(embedding(500, 50, 1.0, 0), np.arange(500) % 10)
     assert abs(values["dsmi_z_y_null"]) < 0.05
     assert abs(values["dsmi_z_y"]) < 0.05
 
@@ -170,7 +170,7 @@ def test_repeats_fake_a_signal_that_the_null_over_images_takes_away():
     images = np.repeat(np.arange(1000), 3)
     labels = images % 20
     Z = generator.normal(size=(1000, 64))[images] + 0.1 * generator.normal(size=(3000, 64))
-    values = measure_all(Z, labels, image_ids=images, null_permutations=3)
+    values = measure(Z, labels, image_ids=images, null_permutations=3)
     assert values["dsmi_z_y"] > 0.3
     assert abs(values["dsmi_z_y"] - values["dsmi_z_y_null"]) < 0.05
 
@@ -179,5 +179,5 @@ def test_small_blocks_leave_the_number_of_threads_as_they_found_it() -> None:
     rng = np.random.default_rng(0)
     with threadpool_limits(2, user_api="blas"):
         before = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-        measure_all(rng.normal(size=(60, 4)), np.arange(60) % 3)
+        measure(rng.normal(size=(60, 4)), np.arange(60) % 3)
         assert [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"] == before

@@ -1,4 +1,4 @@
-"""`measure_all`, measures of the user's own, and every refusal."""
+"""`measure`, measures of the user's own, and every refusal."""
 
 import hashlib
 import multiprocessing
@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import uuid
+from functools import cached_property
 
 import numpy as np
 import pytest
@@ -15,13 +16,16 @@ from dsmi_zoo.pipeline.measures import (
     cluster_inputs,
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
-    measure_all,
+    measure,
     shannon_entropy,
     shannon_mutual_information,
 )
-from dsmi_zoo.pipeline.measures.registry import DIAGNOSTICS, MEASURES, load_measure
+from dsmi_zoo.pipeline.measures.context import MeasureContext
+from dsmi_zoo.pipeline.measures.own import load_measure
+from dsmi_zoo.pipeline.measures.registry import BY_NAME, OF_A_ROW, values_of
+from dsmi_zoo.pipeline.measures.settings import MeasureSettings
 
-NAMES = {measure.name for measure in (*DIAGNOSTICS, *MEASURES)}
+NAMES = {one.name for one in OF_A_ROW if one.unit != "text"}
 WITH_INPUTS = {"dsmi_z_x", "csmi_z_x"}
 
 
@@ -33,21 +37,21 @@ def example(n=60, d=5, classes=4):
 
 def test_all_measures_are_those_of_the_registry():
     Z, labels, clusters = example()
-    assert set(measure_all(Z, labels, input_clusters=clusters)) == NAMES
+    assert set(measure(Z, labels, input_clusters=clusters)) == NAMES
 
 
 def test_without_input_clusters_their_measures_are_left_out_and_the_rest_stays():
     Z, labels, clusters = example()
-    values = measure_all(Z, labels)
+    values = measure(Z, labels)
     assert set(values) == NAMES - WITH_INPUTS
-    both = measure_all(Z, labels, input_clusters=clusters)
+    both = measure(Z, labels, input_clusters=clusters)
     assert values == {name: value for name, value in both.items() if name not in WITH_INPUTS}
 
 
 @pytest.mark.parametrize("settings", [{}, {"sigma": 0.7, "t": 2, "repetitions": 3, "seed": 5, "bins": 3}])
 def test_every_value_is_that_of_the_single_function(settings):
     Z, labels, clusters = example()
-    values = measure_all(Z, labels, input_clusters=clusters, **settings)
+    values = measure(Z, labels, input_clusters=clusters, **settings)
     spectral = {name: settings[name] for name in settings if name in ("sigma", "t")}
     binned = {name: settings[name] for name in settings if name == "bins"}
     subsets = {name: settings[name] for name in settings if name in ("repetitions", "seed")}
@@ -66,7 +70,7 @@ def test_the_null_is_the_mean_over_permuted_labels():
     Z, labels, _ = example()
     generator = np.random.default_rng(3)
     permuted = [diffusion_spectral_mutual_information(Z, generator.permutation(labels), seed=3) for _ in range(4)]
-    values = measure_all(Z, labels, seed=3, null_permutations=4)
+    values = measure(Z, labels, seed=3, null_permutations=4)
     assert values["dsmi_z_y_null"] == pytest.approx(np.mean(permuted), abs=1e-12)
 
 
@@ -77,14 +81,14 @@ def test_the_null_moves_repeats_together_whatever_the_images_are_called():
     generator = np.random.default_rng(0)
     by_hand = diffusion_spectral_mutual_information(Z, generator.permutation(np.arange(20) % 4)[images])
     for ids in (images, 100 - images, np.array([f"{i}.png" for i in images]), images.tolist()):
-        values = measure_all(Z, labels, image_ids=ids, null_permutations=1)
+        values = measure(Z, labels, image_ids=ids, null_permutations=1)
         assert values["dsmi_z_y_null"] == by_hand
 
 
 def test_diagnostics_describe_the_embedding_as_given():
     Z, labels, _ = example()
     Z = Z + 10
-    values = measure_all(Z.astype(np.float32), labels, sigma=2.0)
+    values = measure(Z.astype(np.float32), labels, sigma=2.0)
     distances = [np.linalg.norm(Z[i] - Z[j]) for i in range(len(Z)) for j in range(i)]
     assert values["embedding_rms"] == pytest.approx(np.sqrt(np.mean(Z**2)), rel=1e-6)
     assert values["median_distance_over_sigma"] == pytest.approx(np.median(distances) / 2, rel=1e-5)
@@ -95,12 +99,12 @@ def test_diagnostics_describe_the_embedding_as_given():
 def test_inputs_and_global_random_states_stay_untouched():
     Z, labels, clusters = example()
     before = Z.copy(), labels.copy(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
-    first = measure_all(Z, labels, input_clusters=clusters)
+    first = measure(Z, labels, input_clusters=clusters)
     cluster_inputs(Z, 3)
     random.seed(1)
-    assert measure_all(Z, labels, input_clusters=clusters) == first
+    assert measure(Z, labels, input_clusters=clusters) == first
     random.setstate(before[2])
-    measure_all(Z, labels, input_clusters=clusters)
+    measure(Z, labels, input_clusters=clusters)
     assert random.getstate() == before[2]
     assert (np.random.get_state()[1] == before[3]).all()  # noqa: NPY002
     np.testing.assert_array_equal(Z, before[0])
@@ -136,7 +140,7 @@ NAN = np.array([[0.0, 1], [np.nan, 2], [np.inf, -np.inf]])
         (np.array([[1e200, 0]]), "up to 1e+200, too large"),
     ],
 )
-@pytest.mark.parametrize("measure", [diffusion_spectral_entropy, shannon_entropy, lambda Z: measure_all(Z, LABELS)])
+@pytest.mark.parametrize("measure", [diffusion_spectral_entropy, shannon_entropy, lambda Z: measure(Z, LABELS)])
 def test_a_bad_embedding_is_refused_in_one_line(measure, bad, words):
     refused(words, measure, bad)
 
@@ -156,7 +160,7 @@ def test_a_bad_embedding_is_refused_in_one_line(measure, bad, words):
         (np.array([{}, {}, {}, {}, {}, {}], dtype=object), "numbers, strings or the like"),
     ],
 )
-@pytest.mark.parametrize("measure", [diffusion_spectral_mutual_information, shannon_mutual_information, measure_all])
+@pytest.mark.parametrize("measure", [diffusion_spectral_mutual_information, shannon_mutual_information, measure])
 def test_bad_labels_are_refused_in_one_line(measure, bad, words):
     refused(words, measure, Z, bad)
 
@@ -164,7 +168,7 @@ def test_bad_labels_are_refused_in_one_line(measure, bad, words):
 def test_pandas_missing_labels_are_refused():
     import pandas as pd
 
-    refused("1 missing entries", measure_all, Z, pd.Series([1, 2, pd.NA, 1, 2, 1], dtype="Int64"))
+    refused("1 missing entries", measure, Z, pd.Series([1, 2, pd.NA, 1, 2, 1], dtype="Int64"))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +179,7 @@ def test_pandas_missing_labels_are_refused():
         *(({"repetitions": value}, "repetitions is ") for value in (0, -1, 1.5, None)),
         *(({"seed": value}, "seed is ") for value in (-1, 2**32, 1.5, None)),
         *(({"bins": value}, "bins is ") for value in (0, -1, 2.5)),
-        ({"null_permutations": 0}, "null_permutations is 0; pass a whole number at least 1"),
+        ({"null_permutations": 0}, "null_permutations is 0; input should be greater than or equal to 1"),
         ({"input_clusters": [1, 2]}, "input_clusters has 2 entries"),
         ({"input_clusters": [1] * 6}, "input_clusters make one class only"),
         ({"image_ids": [1, 2]}, "image_ids has shape [2]"),
@@ -183,7 +187,7 @@ def test_pandas_missing_labels_are_refused():
     ],
 )
 def test_a_bad_setting_is_refused_in_one_line(settings, words):
-    refused(words, measure_all, Z, LABELS, **settings)
+    refused(words, measure, Z, LABELS, **settings)
 
 
 @pytest.mark.parametrize(
@@ -245,12 +249,12 @@ SPREAD = "def spread(Z, labels):\n    return float(Z.std())\n\nwidth = 3\n"
 
 def test_an_own_measure_is_loaded_from_the_current_directory(module, tmp_path):
     name = module(SPREAD)
-    measure = load_measure(f"{name}:spread", taken={"model"})
-    assert measure.name == "spread"
-    assert measure.spec == f"{name}:spread"
-    assert measure.function(Z, LABELS) == pytest.approx(Z.std())
+    own = load_measure(f"{name}:spread", taken={"model"})
+    assert own.name == "spread"
+    assert own.spec == f"{name}:spread"
+    assert own.function(Z, LABELS) == pytest.approx(Z.std())
     digest = hashlib.sha256((tmp_path / f"{name}.py").read_bytes()).hexdigest()
-    assert measure.identity == f"{name}:spread:{digest}"
+    assert own.identity == f"{name}:spread:{digest}"
 
 
 def test_an_own_measure_is_loaded_in_a_spawned_process(module):
@@ -289,7 +293,63 @@ def test_a_module_that_fails_when_imported_is_refused_in_one_line(module, source
 
 def test_without_labels_the_measures_of_the_embedding_alone_are_left() -> None:
     Z = np.random.default_rng(0).normal(size=(30, 4))
-    values = measure_all(Z, None)
-    assert set(values) == {"embedding_rms", "median_distance_over_sigma", "saturated", "dse_z", "cse_z"}
-    labelled = measure_all(Z, np.arange(30) % 3)
+    values = measure(Z, None)
+    assert set(values) == {"embedding_rms", "median_distance_over_sigma", "saturated", "dse_z", "cse_z", "rankme"}
+    labelled = measure(Z, np.arange(30) % 3)
     assert all(labelled[name] == value for name, value in values.items())
+
+
+def test_each_score_alone_is_what_it_is_among_all() -> None:
+    Z, labels, clusters = example()
+    everything = measure(Z, labels, input_clusters=clusters)
+    for name, value in everything.items():
+        assert measure(Z, labels, input_clusters=clusters, scores=[name]) == {name: value}
+
+
+@pytest.mark.parametrize(
+    ("scores", "untouched"),
+    [
+        (("dse_z", "dsmi_z_y"), {"decomposition", "uncentred_decomposition", "binned_entropies", "neighbour_hits"}),
+        (("neighbour_accuracy",), {"kernels", "decomposition", "probe_hits", "information_without_signal"}),
+        (("rankme",), {"kernels", "decomposition", "_centred", "median_distance"}),
+        (("cse_z",), {"kernels", "uncentred_decomposition", "_centred"}),
+    ],
+)
+def test_nothing_is_computed_that_the_scores_do_not_need(scores: tuple[str, ...], untouched: set[str]) -> None:
+    Z, labels, clusters = example()
+    context = MeasureContext(Z, labels, None, clusters, MeasureSettings())
+    values_of([BY_NAME[name] for name in scores], context)
+    assert untouched <= {
+        name for name in dir(MeasureContext) if isinstance(vars(MeasureContext).get(name), cached_property)
+    }
+    assert not untouched & set(vars(context))
+
+
+def test_an_unknown_score_is_refused_with_near_names() -> None:
+    refused("no score is called 'dsez'; did you mean dse_z", measure, Z, LABELS, scores=["dsez"])
+
+
+def test_a_score_that_needs_what_is_not_given_is_refused() -> None:
+    refused("the score dsmi_z_y needs labels; pass them too", measure, Z, scores=["dsmi_z_y"])
+    refused("the score csmi_z_x needs input_clusters", measure, Z, LABELS, scores=["csmi_z_x"])
+
+
+def test_an_accuracy_without_two_images_of_each_class_is_left_out() -> None:
+    assert measure(Z, [0, 0, 0, 1, 1, 2], scores=["probe_accuracy", "dse_z"]).keys() == {"dse_z"}
+
+
+def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
+    refused("measure has no setting 'sgima'; there are sigma, t,", measure, Z, LABELS, sgima=2)
+    refused("own measures are for runs", measure, Z, LABELS, own=("mine:f",))
+
+
+def test_a_single_point_has_an_entropy_and_no_distance() -> None:
+    values = measure([[1.0, 2.0]])
+    assert values["dse_z"] == pytest.approx(0, abs=1e-12)
+    assert "median_distance_over_sigma" not in values
+
+
+def test_a_users_file_never_takes_the_place_of_a_library(tmp_path, monkeypatch):
+    (tmp_path / "colorsys.py").write_text("def f(Z, labels):\n    return 1.0\n")
+    monkeypatch.chdir(tmp_path)
+    refused("colorsys.py is hidden by another module called colorsys; rename your file", load_measure, "colorsys:f")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsmi_zoo.pipeline.measures import diffusion_spectral_mutual_information, measure_all
+from dsmi_zoo.pipeline.measures import diffusion_spectral_mutual_information, measure
 from dsmi_zoo.pipeline.measures.mutual_information import exact_entropies, shared_kernels
 from dsmi_zoo.pipeline.measures.points import as_points
 from dsmi_zoo.pipeline.measures.uncertainty import sampling_error
@@ -48,24 +48,24 @@ def test_no_spread_is_no_error():
 
 def test_the_error_is_in_the_row_with_the_spread_of_the_null():
     Z, labels = sample(0)
-    values = measure_all(Z, labels, seed=3)
+    values = measure(Z, labels, seed=3)
     assert values["dsmi_z_y_se"] == stated_error(Z, labels, seed=3)
     generator = np.random.default_rng(3)
     permuted = [diffusion_spectral_mutual_information(Z, generator.permutation(labels), seed=3) for _ in range(10)]
     assert values["dsmi_z_y_null_sd"] == pytest.approx(np.std(permuted, ddof=1), abs=1e-12)
-    assert "dsmi_z_y_null_sd" not in measure_all(Z, labels, null_permutations=1)
+    assert "dsmi_z_y_null_sd" not in measure(Z, labels, null_permutations=1)
 
 
 @pytest.mark.parametrize(("sizes", "known"), [((30, 30, 3), True), ((30, 3, 3, 3), False), ((3, 3), False)])
 def test_classes_too_small_for_quarters_leave_the_error_out_if_they_are_many(sizes, known):
     labels = np.repeat(np.arange(len(sizes)), sizes)
     Z = np.random.default_rng(0).normal(size=(len(labels), 4))
-    assert ("dsmi_z_y_se" in measure_all(Z, labels)) is known
+    assert ("dsmi_z_y_se" in measure(Z, labels)) is known
 
 
 def test_the_names_of_classes_and_images_do_not_matter():
     Z, labels = sample(0)
     images = np.arange(len(labels)) // 2
-    first = measure_all(Z, labels, image_ids=images)
-    second = measure_all(Z, [f"class {label}" for label in labels], image_ids=[f"{image}.png" for image in images])
+    first = measure(Z, labels, image_ids=images)
+    second = measure(Z, [f"class {label}" for label in labels], image_ids=[f"{image}.png" for image in images])
     assert first == second

@@ -15,7 +15,7 @@ from conftest import Command
 
 from dsmi_zoo.data_catalog import InputError
 from dsmi_zoo.data_catalog.digits import digits_split
-from dsmi_zoo.pipeline.measures import cluster_inputs, measure_all
+from dsmi_zoo.pipeline.measures import cluster_inputs, measure
 from dsmi_zoo.pipeline.monitor import RepresentationMonitor
 from dsmi_zoo.pipeline.monitor_file import monitor_path, read_monitor
 
@@ -146,7 +146,7 @@ def test_a_timm_models_pre_logits_are_measured_as_the_pipeline_measures_them(
         model.eval()
         embedding = model.forward_head(model.forward_features(images), pre_logits=True).numpy()
     clusters = cluster_inputs(images.flatten(1).double().numpy(), 10)
-    expected = measure_all(embedding, labels.numpy(), input_clusters=clusters)
+    expected = measure(embedding, labels.numpy(), input_clusters=clusters)
     assert facts["n"] == 120
     assert not monitor_path(tmp_path / "m").exists(), "a training without steps leaves nothing"
     # The images are in another order, on which the measures' random subsets depend, and the clusters' names.
@@ -170,7 +170,7 @@ def test_the_penultimate_layer_of_any_module_is_the_input_of_its_last_linear_one
         assert rows["embedding_dim"].tolist() == [16, 16]
     with torch.no_grad():
         embedding = model.frozen(model.body(images).mean((2, 3))).numpy()
-    assert taken[None] == taken["frozen"] == pytest.approx(float(measure_all(embedding, None)["dse_z"]), abs=1e-6)
+    assert taken[None] == taken["frozen"] == pytest.approx(float(measure(embedding, None)["dse_z"]), abs=1e-6)
     assert taken["body.4"] != taken["body"]
 
 

@@ -9,7 +9,7 @@ import pytest
 import safetensors
 from conftest import SMALL_ZOO, Command
 
-from dsmi_zoo.pipeline.measures import measure_all
+from dsmi_zoo.pipeline.measures import measure
 from dsmi_zoo.pipeline.store import read_results, read_run
 
 
@@ -134,7 +134,7 @@ def test_kept_embeddings_give_the_measures_of_other_settings(run_copy: Path, tmp
     cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 3)
     subset = pd.read_parquet(run_copy / "subset.parquet")
     path = next((run_copy / "embeddings").glob("test_vit-900x5-*"))
-    expected = measure_all(np.load(path), subset["label"], input_clusters=subset["input_cluster"], sigma=3)
+    expected = measure(np.load(path), subset["label"], input_clusters=subset["input_cluster"], sigma=3)
     row = read_results(tmp_path / "again").set_index("model").loc["test_vit.900x5"]
     assert all(row[name] == pytest.approx(value, abs=1e-9) for name, value in expected.items())
 

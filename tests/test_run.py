@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from conftest import SMALL_ZOO, Command
 
-from dsmi_zoo.pipeline.measures import measure_all
+from dsmi_zoo.pipeline.measures import measure
 from dsmi_zoo.pipeline.store import read_results, read_run
 
 
@@ -82,7 +82,7 @@ def test_a_rows_measures_are_those_of_its_kept_embedding(small_run: Path) -> Non
     subset = pd.read_parquet(small_run / "subset.parquet")
     for _, row in read_results(small_run).iterrows():
         path = next((small_run / "embeddings").glob(f"{row['model'].replace('.', '-')}-*.npy"))
-        again = measure_all(np.load(path), subset["label"], input_clusters=subset["input_cluster"])
+        again = measure(np.load(path), subset["label"], input_clusters=subset["input_cluster"])
         for name, value in again.items():
             assert row[name] == pytest.approx(value, abs=1e-9), name
 

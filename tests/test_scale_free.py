@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsmi_zoo.pipeline.measures import measure_all
+from dsmi_zoo.pipeline.measures import measure
 from dsmi_zoo.pipeline.measures.scale_free import scale_free_mutual_information
 
 with warnings.catch_warnings():  # importing it silences all warnings for good
@@ -92,11 +92,11 @@ def test_half_precision_is_computed_in_double():
 def test_a_row_has_it_whatever_sigma_and_t_are_set_and_not_without_labels():
     Z, labels = example()
     values = [
-        measure_all(Z, labels, sigma=sigma, t=t, repetitions=3, seed=9)["dsmi_z_y_scale_free"]
+        measure(Z, labels, sigma=sigma, t=t, repetitions=3, seed=9)["dsmi_z_y_scale_free"]
         for sigma, t in ((None, 1), (0.1, 3))
     ]
     assert values == [scale_free_mutual_information(Z, labels, repetitions=3, seed=9)] * 2
-    assert "dsmi_z_y_scale_free" not in measure_all(Z, None)
+    assert "dsmi_z_y_scale_free" not in measure(Z, None)
 
 
 @pytest.mark.parametrize(

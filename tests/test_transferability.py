@@ -15,6 +15,7 @@ from sklearn.linear_model import Ridge, RidgeClassifier
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
+from dsmi_zoo.pipeline.measures import measure
 from dsmi_zoo.pipeline.measures.probe import (
     PENALTIES,
     centre_accuracy,
@@ -29,16 +30,20 @@ from dsmi_zoo.pipeline.measures.transferability import (
     h_score,
     logme,
     rankme,
-    transferability,
     transrate,
     within_over_between,
 )
 
-SCORES = {measure.name for measure in COMPARISONS}
+SCORES = {score.name for score in COMPARISONS}
 ACCURACIES = {"centre_accuracy", "neighbour_accuracy", "probe_accuracy"}
 PROBE = {"probe_low", "probe_high", "probe_hits"}
 SHAPES = [(60, 7), (40, 90)]
 GENTLE = settings(max_examples=25, deadline=None)
+
+
+def transferability(Z, labels, image_ids=None):
+    """Every score of a row that is not the paper's, with the probe's details."""
+    return measure(Z, labels, image_ids=image_ids, scores=(*SCORES, *PROBE))
 
 
 def example(n=60, d=7, classes=4, signal=1.0, seed=0):
@@ -284,7 +289,7 @@ def test_a_row_has_every_score_by_its_columns_name_and_each_is_that_of_its_funct
 
 
 def test_only_the_variance_ratio_is_better_when_lower():
-    assert [measure.name for measure in COMPARISONS if measure.lower_is_better] == ["within_over_between"]
+    assert [score.name for score in COMPARISONS if score.lower_is_better] == ["within_over_between"]
     clear, y = example(signal=2)
     vague, _ = example(signal=0.2)
     above, below = transferability(clear, y), transferability(vague, y)

@@ -12,7 +12,7 @@ from .mutual_information import (
     diffusion_spectral_mutual_information_estimate,
     shannon_mutual_information,
 )
-from .registry import measure_all
+from .registry import measure
 
 __all__ = [
     "Estimate",
@@ -21,7 +21,7 @@ __all__ = [
     "diffusion_spectral_entropy_estimate",
     "diffusion_spectral_mutual_information",
     "diffusion_spectral_mutual_information_estimate",
-    "measure_all",
+    "measure",
     "shannon_entropy",
     "shannon_mutual_information",
 ]

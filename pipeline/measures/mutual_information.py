@@ -44,6 +44,9 @@ from .spectrum import (
 EntropiesOf = Callable[[Sequence[NDArray[np.int64]]], list[Estimate]]
 """The entropy of each subset, given by its points' indices, int64 [k]."""
 
+RandomEntropy = Callable[[int], Estimate]
+"""The mean entropy of random subsets of so many points."""
+
 _NEIGHBOURS = 10  # scikit-learn's default, which the paper's clusters of inputs were made with
 
 
@@ -123,7 +126,7 @@ def diffusion_spectral_mutual_information_estimate(
     -------
     Estimate
         Value and standard error in bits; method ``lanczos`` if any of its entropies was estimated. The error is that
-        of the computation alone: what other images would give is `dsmi_z_y_se` of `measure_all`.
+        of the computation alone: what other images would give is `dsmi_z_y_se` of `measure`.
     """
     points = as_points(Z)
     classes = as_classes(labels, len(points.values))
@@ -303,9 +306,7 @@ def binned_entropies(Z: NDArray[np.float64], bins: int) -> EntropiesOf:
     return entropies_of
 
 
-def random_subset_entropies(
-    entropies_of: EntropiesOf, n: int, repetitions: int, seed: int
-) -> Callable[[int], Estimate]:
+def random_subset_entropies(entropies_of: EntropiesOf, n: int, repetitions: int, seed: int) -> RandomEntropy:
     """Return the function that gives the mean entropy, in bits, of random subsets of k of the n points.
 
     Every call draws from a fresh generator, so the subsets depend on k only: classes of one size share theirs, and
@@ -334,7 +335,7 @@ def members_of(classes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def mutual_information(
-    classes: NDArray[np.int64], entropies_of: EntropiesOf, random_entropy: Callable[[int], Estimate]
+    classes: NDArray[np.int64], entropies_of: EntropiesOf, random_entropy: RandomEntropy
 ) -> Estimate:
     """Sum over classes of p(c) (entropy of random points, as many as the class has, minus entropy of the class).
 

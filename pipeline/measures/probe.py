@@ -123,6 +123,12 @@ def probe_hits(Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None =
     return ridge_hits(decomposed(centred(embedding)[0]), embedding.shape[1], classes, images)
 
 
+def each_class_has_two_images(classes: NDArray[np.int64], images: NDArray[np.int64]) -> bool:
+    """Whether an image of any class can be left out without losing the class."""
+    _, first = np.unique(images, return_index=True)
+    return bool(np.bincount(classes[first]).min() >= 2)
+
+
 def require_two_images(classes: NDArray[np.int64], images: NDArray[np.int64]) -> None:
     """Refuse a class with a single image.
 
@@ -131,8 +137,7 @@ def require_two_images(classes: NDArray[np.int64], images: NDArray[np.int64]) ->
     SingleImageError
         If there is one.
     """
-    _, first = np.unique(images, return_index=True)
-    if np.bincount(classes[first]).min() < 2:
+    if not each_class_has_two_images(classes, images):
         raise SingleImageError(
             "a class has a single image, and is unknown when that is left out; give each class two or more"
         )

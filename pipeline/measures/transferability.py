@@ -1,92 +1,21 @@
 """Scores that say without training how well an embedding will serve: what one would use instead of the measures.
 
-All are pure functions of arrays. Repeats of an image count as samples of their own, but in the accuracies, which
-leave them out together.
+All are pure functions of arrays; repeats of an image count as samples of their own. The functions that end in
+``_of_decomposition`` or ``_of_centred`` take what several scores share.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .decomposition import Decomposition, centred, decomposed, group_sums, scaled
-from .inputs import as_classes, as_embedding, as_images
-from .points import Points, as_points
-from .probe import (
-    NEIGHBOURS,
-    SingleImageError,
-    centre_hits,
-    neighbour_hits,
-    packed,
-    percent,
-    require_two_images,
-    ridge_hits,
-    wilson_interval,
-)
+from .inputs import as_classes, as_embedding
 
 TRANSRATE_EPSILON = 1e-4  # the paper's distortion, in squared units of the embedding
 RANKME_EPSILON = 1e-7  # the paper's, added to each share
 ROUNDING = float(np.finfo(np.float64).eps)
 RATIOS = np.logspace(-9, 9, 19)  # LogME's alpha / beta, in units of the mean squared singular value
 ITERATIONS = 1000
-_VANISHING = -400  # binary exponent of values whose squares may underflow unless scaled
 TOLERANCE = 1e-6  # of the logarithm of alpha / beta, at whose optimum the evidence is flat
-
-
-def transferability(
-    Z: ArrayLike | Points, labels: ArrayLike, *, image_ids: ArrayLike | None = None
-) -> dict[str, float | str]:
-    """Every score of an embedding by its column's name; distances and decompositions are computed once and shared.
-
-    Parameters
-    ----------
-    Z : real [n, d]
-        The embedding, one row a sample.
-    labels : [n] or [n, 1]
-        The class of each sample.
-    image_ids : [n], optional
-        The image of each sample; by default every sample is an image of its own.
-
-    Returns
-    -------
-    dict
-        ``logme`` and ``transrate`` in nats, ``h_score``, ``rankme`` and ``within_over_between`` plain numbers,
-        ``centre_accuracy``, ``neighbour_accuracy`` and ``probe_accuracy`` in percent, the latter with its interval
-        ``probe_low``, ``probe_high`` and with ``probe_hits``. What is undefined for the embedding is left out; so are
-        the accuracies when a class has a single image.
-
-    Raises
-    ------
-    ValueError
-        As the other measures.
-    """
-    points = as_points(Z)
-    embedding = points.values
-    classes = as_classes(labels, len(embedding))
-    images = as_images(image_ids, classes)
-    d = embedding.shape[1]
-    uncentred = decomposed(scaled(embedding)[0])
-    values, exponent = centred(embedding)
-    decomposition = decomposed(values)
-    scores: dict[str, float] = {
-        "logme": _logme(uncentred, classes),
-        "h_score": _h_score(decomposition, d, classes),
-        "transrate": _transrate(values, decomposition, classes, exponent),
-        "rankme": _rankme(uncentred, min(embedding.shape)),
-    }
-    hits: dict[str, float | str] = {}
-    try:
-        require_two_images(classes, images)
-    except SingleImageError:
-        pass
-    else:
-        scores["centre_accuracy"] = percent(centre_hits(values, classes, images))
-        near = points if exponent > _VANISHING else Points(values)
-        scores["neighbour_accuracy"] = percent(neighbour_hits(near, classes, images, NEIGHBOURS))
-        right = ridge_hits(decomposition, d, classes, images)
-        scores["probe_accuracy"] = percent(right)
-        low, high = wilson_interval(int(right.sum()), len(right))
-        hits = {"probe_low": low, "probe_high": high, "probe_hits": packed(right)}
-    scores["within_over_between"] = _within_over_between(values, classes)
-    return {name: score for name, score in scores.items() if np.isfinite(score)} | hits
 
 
 def logme(Z: ArrayLike, labels: ArrayLike) -> float:
@@ -119,7 +48,7 @@ def logme(Z: ArrayLike, labels: ArrayLike) -> float:
     You et al., LogME, ICML 2021 (arXiv 2102.11005); You et al., JMLR 23 (2022), for the convergence.
     """
     embedding = as_embedding(Z)
-    return _logme(decomposed(scaled(embedding)[0]), as_classes(labels, len(embedding)))
+    return logme_of_decomposition(decomposed(scaled(embedding)[0]), as_classes(labels, len(embedding)))
 
 
 def h_score(Z: ArrayLike, labels: ArrayLike) -> float:
@@ -149,7 +78,7 @@ def h_score(Z: ArrayLike, labels: ArrayLike) -> float:
     """
     embedding = as_embedding(Z)
     classes = as_classes(labels, len(embedding))
-    return _h_score(decomposed(centred(embedding)[0]), embedding.shape[1], classes)
+    return h_score_of_decomposition(decomposed(centred(embedding)[0]), embedding.shape[1], classes)
 
 
 def transrate(Z: ArrayLike, labels: ArrayLike) -> float:
@@ -180,7 +109,7 @@ def transrate(Z: ArrayLike, labels: ArrayLike) -> float:
     """
     embedding = as_embedding(Z)
     values, exponent = centred(embedding)
-    return _transrate(values, decomposed(values), as_classes(labels, len(embedding)), exponent)
+    return transrate_of_decomposition(values, decomposed(values), as_classes(labels, len(embedding)), exponent)
 
 
 def rankme(Z: ArrayLike) -> float:
@@ -206,7 +135,7 @@ def rankme(Z: ArrayLike) -> float:
     Garrido et al., RankMe, ICML 2023 (arXiv 2210.02885).
     """
     embedding = as_embedding(Z)
-    return _rankme(decomposed(scaled(embedding)[0]), min(embedding.shape))
+    return rankme_of_decomposition(decomposed(scaled(embedding)[0]), min(embedding.shape))
 
 
 def within_over_between(Z: ArrayLike, labels: ArrayLike) -> float:
@@ -235,10 +164,10 @@ def within_over_between(Z: ArrayLike, labels: ArrayLike) -> float:
     Papyan, Han and Donoho, PNAS 117 (2020), NC1.
     """
     embedding = as_embedding(Z)
-    return _within_over_between(centred(embedding)[0], as_classes(labels, len(embedding)))
+    return within_over_between_of_centred(centred(embedding)[0], as_classes(labels, len(embedding)))
 
 
-def _logme(decomposition: Decomposition, classes: NDArray[np.int64]) -> float:
+def logme_of_decomposition(decomposition: Decomposition, classes: NDArray[np.int64]) -> float:
     U, squares = decomposition.vectors, decomposition.squares
     n, rank = U.shape
     sizes = np.bincount(classes).astype(np.float64)  # |y|^2 of the one-hot columns
@@ -272,7 +201,7 @@ def _logme(decomposition: Decomposition, classes: NDArray[np.int64]) -> float:
     return float(evidence(ratios, misfit).mean())
 
 
-def _h_score(decomposition: Decomposition, d: int, classes: NDArray[np.int64]) -> float:
+def h_score_of_decomposition(decomposition: Decomposition, d: int, classes: NDArray[np.int64]) -> float:
     U = decomposition.vectors
     n = len(U)
     variances = decomposition.squares / n
@@ -288,7 +217,7 @@ def _h_score(decomposition: Decomposition, d: int, classes: NDArray[np.int64]) -
     return float((shrunk * between / (shrunk + shrinkage * mean)).sum())
 
 
-def _transrate(
+def transrate_of_decomposition(
     values: NDArray[np.float64], decomposition: Decomposition, classes: NDArray[np.int64], exponent: int
 ) -> float:
     def rate(squares: NDArray[np.float64], n: int) -> float:
@@ -302,7 +231,7 @@ def _transrate(
     return rate(decomposition.squares, len(values)) - conditional
 
 
-def _rankme(decomposition: Decomposition, size: int) -> float:
+def rankme_of_decomposition(decomposition: Decomposition, size: int) -> float:
     singular = np.zeros(size)
     singular[: len(decomposition.squares)] = np.sqrt(decomposition.squares)
     if not singular.any():
@@ -311,7 +240,7 @@ def _rankme(decomposition: Decomposition, size: int) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def _within_over_between(values: NDArray[np.float64], classes: NDArray[np.int64]) -> float:
+def within_over_between_of_centred(values: NDArray[np.float64], classes: NDArray[np.int64]) -> float:
     sizes = np.bincount(classes)
     means = group_sums(values, classes) / sizes[:, None]
     within = float(((values - means[classes]) ** 2).sum())

@@ -1,0 +1,237 @@
+"""What the measures of one embedding share: each thing is computed when a measure first asks for it, and kept."""
+
+from concurrent.futures import Executor, Future
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .decomposition import Decomposition, centred, decomposed, scaled
+from .estimate import EXACT_UP_TO, Estimate, precision_for
+from .inputs import as_classes, as_images, as_sigma
+from .mutual_information import (
+    EntropiesOf,
+    RandomEntropy,
+    binned_entropies,
+    mutual_information,
+    random_subset_entropies,
+    shared_kernels,
+    spectral_entropies,
+)
+from .points import Points, as_points
+from .probe import NEIGHBOURS, centre_hits, each_class_has_two_images, neighbour_hits, ridge_hits
+from .settings import MeasureSettings
+from .spectrum import ONE_THREAD, KernelOf, squared_distances
+
+_VANISHING = -400  # binary exponent of an embedding's values whose squares may underflow
+
+
+class MeasureContext:
+    """An embedding with its labels and settings, validated, and what follows from them.
+
+    Parameters
+    ----------
+    Z : real [n, d]
+        The embedding, one row a sample.
+    labels : [n] or [n, 1] or None
+        The class of each sample.
+    image_ids : [n] or None
+        The image of each sample; with None every sample is an image of its own.
+    input_clusters : [n] or [n, 1] or None
+        The cluster of each sample's input.
+    settings : MeasureSettings
+        How to measure.
+
+    Raises
+    ------
+    ValueError
+        If the embedding is no finite matrix of numbers, labels or clusters do not fit it, or the repeats of one image
+        bear different labels.
+    """
+
+    def __init__(
+        self,
+        Z: ArrayLike | Points,
+        labels: ArrayLike | None,
+        image_ids: ArrayLike | None,
+        input_clusters: ArrayLike | None,
+        settings: MeasureSettings,
+    ) -> None:
+        self.points = as_points(Z)
+        self.settings = settings
+        self.n, self.d = self.points.values.shape
+        self._classes = None if labels is None else as_classes(labels, self.n)
+        self._images = None if self._classes is None else as_images(image_ids, self._classes)
+        self._clusters = None if input_clusters is None else as_classes(input_clusters, self.n, "input_clusters")
+        self._entropy_elsewhere: Future[list[Estimate]] | None = None
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there are labels."""
+        return self._classes is not None
+
+    @property
+    def has_clusters(self) -> bool:
+        """Whether there are clusters of the inputs."""
+        return self._clusters is not None
+
+    @cached_property
+    def has_image_pairs(self) -> bool:
+        """Whether each class has two images or more, so that one of them can be left out."""
+        return self.has_labels and each_class_has_two_images(self.classes, self.images)
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """The class of each sample, numbered from 0, int64 [n]."""
+        assert self._classes is not None
+        return self._classes
+
+    @property
+    def images(self) -> NDArray[np.int64]:
+        """The image of each sample, numbered from 0, int64 [n]."""
+        assert self._images is not None
+        return self._images
+
+    @property
+    def clusters(self) -> NDArray[np.int64]:
+        """The cluster of each sample's input, numbered from 0, int64 [n]."""
+        assert self._clusters is not None
+        return self._clusters
+
+    # Distances, kernels and entropies
+
+    @cached_property
+    def sigma(self) -> float:
+        """The width of the Gaussian kernel."""
+        return as_sigma(self.settings.sigma, self.d)
+
+    @cached_property
+    def median_distance(self) -> float:
+        """Median distance over the pairs of points, of some of the points if they are many; 0 for a single point."""
+        if self.points.few:
+            squares = self.points.squares
+        else:
+            generator = np.random.default_rng(self.settings.seed)
+            some = generator.choice(self.n, EXACT_UP_TO, replace=False)
+            squares = squared_distances(self.points.values[some])
+        return _median_off_diagonal(squares)
+
+    @cached_property
+    def kernels(self) -> KernelOf:
+        """The kernels of subsets of the points."""
+        return shared_kernels(self.points, self.sigma)
+
+    @cached_property
+    def spectral_entropies(self) -> EntropiesOf:
+        """The diffusion spectral entropies of subsets of the points."""
+        settings = self.settings
+        return spectral_entropies(
+            self.points,
+            self.kernels,
+            self.sigma,
+            settings.t,
+            settings.method,
+            settings.precision,
+            settings.tolerance,
+            settings.seed,
+        )
+
+    @cached_property
+    def random_spectral_entropy(self) -> RandomEntropy:
+        """The mean diffusion spectral entropy of random subsets, by their size."""
+        return self._of_random_subsets(self.spectral_entropies)
+
+    @cached_property
+    def binned_entropies(self) -> EntropiesOf:
+        """The classic entropies of subsets of the points."""
+        return binned_entropies(self.points.values, self.settings.bins)
+
+    @cached_property
+    def random_binned_entropy(self) -> RandomEntropy:
+        """The mean classic entropy of random subsets, by their size."""
+        return self._of_random_subsets(self.binned_entropies)
+
+    def _of_random_subsets(self, entropies_of: EntropiesOf) -> RandomEntropy:
+        return random_subset_entropies(entropies_of, self.n, self.settings.repetitions, self.settings.seed)
+
+    def begin_entropy(self, executor: Executor) -> None:
+        """Compute the entropy of all points beside the other measures, if it leaves them a core.
+
+        A float32 eigenproblem of this size takes one thread; every other way takes all cores, and waits for its turn.
+        """
+        precision = precision_for(self.settings.precision, self.n, self.settings.t)
+        if self.n <= ONE_THREAD and precision == "float32":
+            self._entropy_elsewhere = executor.submit(self.spectral_entropies, [np.arange(self.n)])
+
+    @cached_property
+    def entropy(self) -> float:
+        """The diffusion spectral entropy of all points, in bits."""
+        if self._entropy_elsewhere is not None:
+            return self._entropy_elsewhere.result()[0].value
+        return self.spectral_entropies([np.arange(self.n)])[0].value
+
+    def spectral_information(self, groups: NDArray[np.int64]) -> float:
+        """The diffusion spectral mutual information of the embedding and groups, int64 [n], in bits."""
+        return mutual_information(groups, self.spectral_entropies, self.random_spectral_entropy).value
+
+    def binned_information(self, groups: NDArray[np.int64]) -> float:
+        """The classic mutual information of the embedding and groups, int64 [n], in bits."""
+        return mutual_information(groups, self.binned_entropies, self.random_binned_entropy).value
+
+    @cached_property
+    def information_without_signal(self) -> list[float]:
+        """DSMI with the labels permuted over images, repeats moving together: one value a permutation, in bits."""
+        generator = np.random.default_rng(self.settings.seed)
+        _, first = np.unique(self.images, return_index=True)
+        of_images = self.classes[first]
+        permuted = [generator.permutation(of_images)[self.images] for _ in range(self.settings.null_permutations)]
+        return [self.spectral_information(groups) for groups in permuted]
+
+    # Singular values, centres, neighbours
+
+    @cached_property
+    def uncentred_decomposition(self) -> Decomposition:
+        """The decomposition of the embedding, scaled by a power of two."""
+        return decomposed(scaled(self.points.values)[0])
+
+    @cached_property
+    def _centred(self) -> tuple[NDArray[np.float64], int]:
+        return centred(self.points.values)
+
+    @property
+    def centred_values(self) -> NDArray[np.float64]:
+        """The embedding less its mean, divided by 2 to the power of ``exponent``, float64 [n, d]."""
+        return self._centred[0]
+
+    @property
+    def exponent(self) -> int:
+        """The power of two that ``centred_values`` are divided by."""
+        return self._centred[1]
+
+    @cached_property
+    def decomposition(self) -> Decomposition:
+        """The decomposition of ``centred_values``."""
+        return decomposed(self.centred_values)
+
+    @cached_property
+    def centre_hits(self) -> NDArray[np.bool_]:
+        """Whether each image is nearest to its own class's centre, bool [images]."""
+        return centre_hits(self.centred_values, self.classes, self.images)
+
+    @cached_property
+    def neighbour_hits(self) -> NDArray[np.bool_]:
+        """Whether the nearest neighbours of each image vote for its class, bool [images]."""
+        points = self.points if self.exponent > _VANISHING else Points(self.centred_values)
+        return neighbour_hits(points, self.classes, self.images, NEIGHBOURS)
+
+    @cached_property
+    def probe_hits(self) -> NDArray[np.bool_]:
+        """Whether a linear probe that has not seen an image classifies it right, bool [images]."""
+        return ridge_hits(self.decomposition, self.d, self.classes, self.images)
+
+
+def _median_off_diagonal(squares: NDArray[np.float64]) -> float:
+    """Median of the roots of the entries above the diagonal of a matrix [n, n], n at least 2."""
+    pairs = np.concatenate([squares[i, i + 1 :] for i in range(len(squares) - 1)])
+    middle = [(len(pairs) - 1) // 2, len(pairs) // 2]
+    return float(np.mean(np.sqrt(np.partition(pairs, middle)[middle])))

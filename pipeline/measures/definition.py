@@ -1,0 +1,48 @@
+"""What a measure is: a column of a row, and how it is computed from an embedding."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .context import MeasureContext
+
+Value = float | bool | str
+Needs = Literal["embedding", "labels", "input_clusters", "image_pairs"]
+"""What a measure is computed from; ``image_pairs`` are labels that give each class two images or more."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A column that models can be compared by: its name, a title for plots, its unit and its meaning.
+
+    The unit is "bits", "nats", "%", "pixels", "flag" (true or false), "text" or ""; ``lower_is_better`` says which end
+    is the good one.
+    """
+
+    name: str
+    title: str
+    unit: str
+    meaning: str
+    lower_is_better: bool = field(default=False, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Measure(Score):
+    """A score that is computed from an embedding.
+
+    ``compute`` takes what the measures of one embedding share, and returns None where the score is undefined for it;
+    ``needs`` says what must be there beside the embedding.
+    """
+
+    compute: Callable[[MeasureContext], Value | None]
+    needs: Needs = field(default="labels", kw_only=True)
+
+    def can_be_computed(self, context: MeasureContext) -> bool:
+        """Whether the context has what the measure needs."""
+        if self.needs == "embedding":
+            return True
+        if self.needs == "input_clusters":
+            return context.has_clusters
+        if self.needs == "image_pairs":
+            return context.has_image_pairs
+        return context.has_labels

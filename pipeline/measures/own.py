@@ -1,0 +1,103 @@
+"""Measures of the user's own: functions of a module of theirs."""
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .registry import BY_NAME
+
+
+@dataclass(frozen=True)
+class OwnMeasure:
+    """A measure of the user's: its column's name, where it came from, the function, and what identifies its code."""
+
+    name: str
+    spec: str
+    function: Callable[[NDArray[Any], NDArray[Any]], float]
+    identity: str
+
+    def value(self, Z: NDArray[Any], labels: NDArray[Any]) -> float:
+        """Call the function.
+
+        Raises
+        ------
+        ValueError
+            Names the measure, when it raises anything or returns no number.
+        """
+        try:
+            return float(self.function(Z, labels))
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"the measure {self.spec} raised {type(error).__name__}: {error}") from error
+
+
+def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
+    """Load a measure of the user's own.
+
+    Parameters
+    ----------
+    spec : str
+        ``package.module:function``, of a function (Z [n, d], labels [n]) -> float. The module is looked for wherever
+        Python looks, and in the current directory last, so that no file there can take the place of a library.
+    taken : collection of str
+        Names of columns that the measure must not have; those of the built-in measures always are taken.
+
+    Returns
+    -------
+    OwnMeasure
+        Its identity is the spec and the SHA-256 of the module's file, so that an edit makes it another measure.
+
+    Raises
+    ------
+    ValueError
+        If the spec is malformed, the module cannot be imported or has no file, there is no such function in it, or its
+        name is taken.
+    """
+    module_name, colon, name = spec.partition(":")
+    if not (colon and name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))):
+        raise ValueError(f"measure {spec!r}: write it as package.module:function")
+    if name in taken or name in BY_NAME:
+        raise ValueError(f"measure {spec!r}: the column {name!r} exists already; rename the function")
+    module = _import(module_name, spec)
+    if not hasattr(module, name):
+        raise ValueError(f"measure {spec!r}: {module_name} has no {name!r}; check the function's name")
+    function = getattr(module, name)
+    if not callable(function):
+        raise ValueError(f"measure {spec!r}: {name!r} is no function; name one that takes (Z, labels)")
+    source = getattr(module, "__file__", None)
+    if source is None:
+        raise ValueError(f"measure {spec!r}: {module_name} has no file; put the function in a module of your own")
+    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    return OwnMeasure(name, spec, function, f"{spec}:{digest}")
+
+
+def _import(module_name: str, spec: str) -> ModuleType:
+    here = Path.cwd()
+    if str(here) not in sys.path and "" not in sys.path:
+        sys.path.append(str(here))  # a command's path holds its own folder, not the current one
+    importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"measure {spec!r}: cannot import {module_name} ({type(error).__name__}: {reason}); "
+            "mend it, or run where it can be found"
+        ) from error
+    _refuse_hidden_file(module, here, spec)
+    return module
+
+
+def _refuse_hidden_file(module: ModuleType, here: Path, spec: str) -> None:
+    """Refuse a module that stands in the way of the one that the user has in the current directory and surely meant."""
+    top = module.__name__.partition(".")[0]
+    meant = here / f"{top}.py"
+    origin = getattr(sys.modules[top], "__file__", None)
+    if meant.is_file() and (origin is None or not Path(origin).resolve().is_relative_to(here.resolve())):
+        raise ValueError(f"measure {spec!r}: {meant} is hidden by another module called {top}; rename your file")
