@@ -272,11 +272,13 @@ def measure(
     checked = _checked(settings)
     if checked.own:
         raise InputError("own measures are for runs and the command line; here, call your function itself")
+    asked = tuple(scores) if scores is not None else ()
+    check_scores(asked)
     context = MeasureContext(Z, labels, image_ids, input_clusters, checked)
     if scores is None:
         wanted = [one for one in OF_A_ROW if one.unit != "text" and one.can_be_computed(context)]
     else:
-        wanted = [_askable(name, context) for name in scores]
+        wanted = [_askable(name, context) for name in asked]
     return values_of(wanted, context)
 
 
@@ -307,12 +309,18 @@ def values_of(wanted: Sequence[Measure], context: MeasureContext) -> dict[str, V
     return {one.name: value for one in wanted if (value := values[one.name]) is not None}
 
 
-def _askable(name: str, context: MeasureContext) -> Measure:
-    """The measure of this name, if the context has what it needs."""
-    if name not in BY_NAME:
+def check_scores(names: Iterable[str]) -> None:
+    """Raise InputError, with near names, unless all are columns of the registry."""
+    for name in names:
+        if name in BY_NAME:
+            continue
         near = get_close_matches(name, BY_NAME, n=3)
         hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(BY_NAME)}"
         raise InputError(f"no score is called {name!r}; {hint}")
+
+
+def _askable(name: str, context: MeasureContext) -> Measure:
+    """The measure of this name, if the context has what it needs."""
     found = BY_NAME[name]
     if found.can_be_computed(context) or (found.needs == "image_pairs" and context.has_labels):
         return found

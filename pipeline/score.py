@@ -1,0 +1,137 @@
+"""Measure any network on labelled images: its embedding, and every score of it, in one call."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from ..data_catalog.errors import InputError
+from .activations import activations, check_layer, undisturbed, unwrapped
+from .embed import default_batch
+from .measures import measure
+from .measures.definition import Value
+from .measures.registry import check_scores
+
+Images = torch.Tensor | np.ndarray | Dataset | Iterable[Any]
+Batch = tuple[torch.Tensor, Any]
+"""Images, float [b, c, h, w], and their labels, or None."""
+
+
+def score(
+    model: torch.nn.Module,
+    images: Images,
+    labels: ArrayLike | None = None,
+    *,
+    scores: Iterable[str] | None = None,
+    layer: str | None = None,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    **settings: Any,
+) -> dict[str, Value]:
+    """Embed images with a network and measure the embedding.
+
+    The network is left as it was: its mode, its device and all random states.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A timm model, or any module that takes a batch of images.
+    images : tensor or array [n, c, h, w], Dataset, DataLoader, or iterable of batches
+        Images as the model takes them: normalised floats. A Dataset or loader may give pairs (images, labels).
+    labels : [n], optional
+        The class of each image; by default those that the Dataset or loader gives. Without any, only what needs none is
+        measured.
+    scores : iterable of str, optional
+        The columns to compute; by default all.
+    layer : str, optional
+        A name of ``model.named_modules()``, whose output is the embedding; by default the penultimate layer: a timm
+        model's pre-logits, of any other model the input of the ``nn.Linear`` that runs last.
+    batch_size : int, optional
+        Images in a forward pass; chosen by the device by default, and a loader's are its own.
+    device : str or torch.device, optional
+        Where to compute; by default where the model is.
+    **settings
+        Those of `measure`, such as ``sigma``, ``t`` and ``image_ids``.
+
+    Returns
+    -------
+    dict
+        As `measure` returns them.
+
+    Raises
+    ------
+    ValueError
+        As `measure`; also for images that are no floats [n, c, h, w], a layer that the model lacks, or a loader that
+        shuffles beside labels that do not.
+    """
+    wanted = None if scores is None else tuple(scores)
+    check_scores(wanted or ())
+    check_layer(model, layer)
+    embeddings, given = [], []
+    with _on_device(model, device):
+        for pixels, of_batch in _batches(images, labels is not None, batch_size, _device_of(model)):
+            with undisturbed(unwrapped(model)):
+                embeddings.append(activations(model, pixels, layer))
+            given.append(of_batch)
+    if not embeddings:
+        raise InputError("there are no images; pass at least one batch")
+    if labels is None and all(of_batch is not None for of_batch in given):
+        labels = np.concatenate([_as_array(of_batch) for of_batch in given])
+    return measure(np.concatenate(embeddings), labels, scores=wanted, **settings)
+
+
+def _batches(images: Images, labels_are_given: bool, size: int | None, device: torch.device) -> Iterator[Batch]:
+    """The images batch by batch, with the labels that came along."""
+    if isinstance(images, torch.Tensor | np.ndarray):
+        pixels = _checked(torch.as_tensor(images))
+        step = size or default_batch(device, pixels.shape[-2] * pixels.shape[-1])
+        yield from ((pixels[start : start + step], None) for start in range(0, len(pixels), step))
+        return
+    loader: Iterable[Any] = images
+    if hasattr(images, "__getitem__") and not isinstance(images, DataLoader | list | tuple):
+        loader = DataLoader(images, batch_size=size or 64)  # type: ignore[arg-type]
+    if labels_are_given and isinstance(getattr(loader, "sampler", None), RandomSampler):
+        raise InputError("the loader shuffles, so the labels would not fit; let it give them, or pass shuffle=False")
+    for batch in loader:
+        if isinstance(batch, tuple | list):
+            yield _checked(batch[0]), batch[1] if len(batch) > 1 else None
+        else:
+            yield _checked(batch), None
+
+
+def _checked(images: Any) -> torch.Tensor:
+    """A batch of images as a model takes them."""
+    if not isinstance(images, torch.Tensor):
+        raise InputError(f"images come as {type(images).__name__}; give the data set a transform that makes tensors")
+    if images.ndim != 4:
+        raise InputError(f"images have shape {list(images.shape)} where [n, c, h, w] is needed")
+    if not images.is_floating_point():
+        raise InputError(f"images are {images.dtype}; pass them as the model takes them: normalised floats")
+    return images
+
+
+def _as_array(labels: Any) -> np.ndarray:
+    return labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+
+
+def _device_of(model: torch.nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+@contextmanager
+def _on_device(model: torch.nn.Module, device: str | torch.device | None) -> Iterator[None]:
+    """Have the model on a device, and put it back where it was."""
+    before = _device_of(model)
+    if device is None or torch.device(device) == before:
+        yield
+        return
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(before)

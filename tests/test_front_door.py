@@ -1,0 +1,149 @@
+"""What `import dsmi_zoo` offers, and what it costs."""
+
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import dsmi_zoo
+from dsmi_zoo.data_catalog import InputError
+
+torch.manual_seed(0)
+IMAGES = torch.randn(24, 3, 32, 32)
+LABELS = np.arange(24) % 3
+FEW = ("dse_z", "dsmi_z_y", "neighbour_accuracy")
+
+
+class Own(torch.nn.Module):
+    """A network of one's own: its penultimate layer is the input of its last linear one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ReLU())
+        self.head = torch.nn.Linear(8, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [n, 3]."""
+        return self.head(self.body(images).mean(dim=(2, 3)))
+
+
+@pytest.fixture(scope="module")
+def own() -> Own:
+    torch.manual_seed(1)
+    return Own()
+
+
+def test_the_front_door_opens_without_any_library() -> None:
+    code = (
+        "import sys, time; started = time.process_time(); import dsmi_zoo\n"
+        "print(time.process_time() - started, {'numpy', 'torch', 'pandas', 'dask', 'pydantic'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, imported = done.stdout.split(maxsplit=1)
+    assert imported.strip() == "set()"
+    assert float(seconds) < 0.3
+
+
+def test_everything_that_is_promised_is_there_and_explains_itself() -> None:
+    for name in dsmi_zoo.__all__:
+        offered = getattr(dsmi_zoo, name)
+        assert inspect.getdoc(offered), name
+        assert name in dir(dsmi_zoo)
+    with pytest.raises(AttributeError, match="has no attribute 'mesure'"):
+        dsmi_zoo.mesure  # noqa: B018
+
+
+def test_measure_gives_every_value_of_a_row(small_run) -> None:
+    row = dsmi_zoo.read_results(small_run).iloc[0]
+    import pandas as pd
+
+    subset = pd.read_parquet(small_run / "subset.parquet")
+    embedding = np.load(next((small_run / "embeddings").glob(f"{row['model'].replace('.', '-')}-*.npy")))
+    values = dsmi_zoo.measure(
+        embedding, subset["label"], image_ids=subset["number"], input_clusters=subset["input_cluster"]
+    )
+    assert {name: row[name] for name in values} == values
+    assert len(values) == 23
+
+
+def test_score_is_measure_of_the_penultimate_embedding(own: Own) -> None:
+    with torch.no_grad():
+        embedding = own.body(IMAGES).mean(dim=(2, 3)).numpy()
+    scores = dsmi_zoo.score(own, IMAGES, LABELS)
+    assert scores == pytest.approx(dsmi_zoo.measure(embedding, LABELS), rel=1e-4, abs=1e-5)
+
+
+def test_score_takes_a_timm_model_by_its_pre_logits() -> None:
+    model = timm.create_model("test_vit", img_size=32, patch_size=8).eval()
+    with torch.no_grad():
+        embedding = model.forward_head(model.forward_features(IMAGES), pre_logits=True).numpy()
+    expected = dsmi_zoo.measure(embedding, LABELS, scores=FEW)
+    assert dsmi_zoo.score(model, IMAGES, LABELS, scores=FEW) == pytest.approx(expected, rel=1e-4)
+
+
+def test_score_gives_the_same_for_every_form_of_the_images(own: Own) -> None:
+    expected = dsmi_zoo.score(own, IMAGES, LABELS, scores=FEW)
+    labelled = TensorDataset(IMAGES, torch.from_numpy(LABELS))
+    forms = {
+        "array": (IMAGES.numpy(), LABELS),
+        "labelled data set": (labelled, None),
+        "data set beside labels": (labelled, LABELS),
+        "loader": (DataLoader(labelled, batch_size=5), None),
+        "batches without labels": ([IMAGES[:10], IMAGES[10:]], LABELS),
+        "names of classes": (IMAGES, [f"class {label}" for label in LABELS]),
+    }
+    for name, (images, labels) in forms.items():
+        assert dsmi_zoo.score(own, images, labels, scores=FEW) == pytest.approx(expected, rel=1e-5), name
+    in_small_batches = dsmi_zoo.score(own, IMAGES, LABELS, scores=FEW, batch_size=7)
+    assert in_small_batches == pytest.approx(expected, rel=1e-5)
+
+
+def test_score_of_a_shuffling_loader_takes_its_labels_and_refuses_others(own: Own) -> None:
+    loader = DataLoader(TensorDataset(IMAGES, torch.from_numpy(LABELS)), batch_size=5, shuffle=True)
+    shuffled = dsmi_zoo.score(own, loader, scores=("dse_z",))
+    assert shuffled == pytest.approx(dsmi_zoo.score(own, IMAGES, scores=("dse_z",)), rel=1e-5)
+    with pytest.raises(InputError, match="the loader shuffles, so the labels would not fit"):
+        dsmi_zoo.score(own, loader, LABELS)
+
+
+def test_score_without_labels_measures_what_needs_none(own: Own) -> None:
+    assert {"dse_z", "rankme"} <= dsmi_zoo.score(own, IMAGES).keys()
+    assert "dsmi_z_y" not in dsmi_zoo.score(own, IMAGES)
+
+
+def test_score_leaves_the_network_as_it_was(own: Own) -> None:
+    own.train()
+    before = {name: value.clone() for name, value in own.state_dict().items()}
+    state = torch.random.get_rng_state()
+    dsmi_zoo.score(own, IMAGES, LABELS, scores=FEW)
+    assert own.training
+    assert all(torch.equal(before[name], value) for name, value in own.state_dict().items())
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("images", "arguments", "words"),
+    [
+        (IMAGES[0], {}, r"images have shape \[3, 32, 32\] where \[n, c, h, w\] is needed"),
+        ((255 * IMAGES).to(torch.uint8), {}, "images are torch.uint8; pass them as the model takes them"),
+        (IMAGES, {"layer": "boddy"}, "the model has no layer 'boddy'; did you mean body"),
+        (IMAGES, {"scores": ("dsez",)}, "no score is called 'dsez'"),
+        (IMAGES, {"labels": [1, 2]}, "labels has 2 entries but the embedding has 24 rows"),
+        ([], {}, "there are no images"),
+        ([["photo.jpg"]], {}, "images come as str; give the data set a transform that makes tensors"),
+    ],
+)
+def test_score_refuses_what_it_cannot_embed_in_one_line(own: Own, images, arguments, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        dsmi_zoo.score(own, images, **arguments)
+
+
+def test_a_layer_of_ones_choice_is_embedded(own: Own) -> None:
+    scores = dsmi_zoo.score(own, IMAGES, LABELS, layer="head", scores=FEW)
+    with torch.no_grad():
+        assert scores == pytest.approx(dsmi_zoo.measure(own(IMAGES), LABELS, scores=FEW), rel=1e-4)
