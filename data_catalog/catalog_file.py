@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from .entries import ModelEntry, Preprocessing, is_accuracy, validation_line
 from .errors import InputError
-from .models import ModelEntry, Preprocessing, is_accuracy, validation_line
 
 if TYPE_CHECKING:
     import pandas as pd

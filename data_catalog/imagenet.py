@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .datasets import ImageFiles
 from .errors import InputError
-from .image_files import SUFFIXES, image_names
+from .image_files import SUFFIXES, ImageFiles, image_names
 
 # Classes of fastai's easier and harder ten, of which the paper takes 50 validation images each.
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)

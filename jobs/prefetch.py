@@ -11,8 +11,9 @@ from time import monotonic
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
-from ..data_catalog.models import ModelEntry, load_models
+from ..data_catalog.models import load_models
 from ..pipeline.plan import resolve_entries
 from ..pipeline.remote import Unreachable, is_on_hub, remote_file
 from ..pipeline.waves import ASKED_AT_ONCE

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data_catalog.models import Preprocessing
+from ..data_catalog.entries import Preprocessing
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 ACCELERATOR_BATCH = 64

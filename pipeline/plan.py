@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ..data_catalog.datasets import ImageFiles, LabelledImages, open_dataset
+from ..data_catalog.datasets import open_dataset
+from ..data_catalog.entries import ModelEntry, Preprocessing
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import apply_filters
-from ..data_catalog.image_files import unreadable
+from ..data_catalog.image_files import ImageFiles, unreadable
 from ..data_catalog.imagenet import PRESETS
-from ..data_catalog.models import ModelEntry, Preprocessing, load_models
+from ..data_catalog.images import LabelledImages
+from ..data_catalog.models import load_models
 from ..data_catalog.subset import Subset, select_subset
 from .config import MeasureSettings, RunConfig, SubsetSettings, content_hash
 from .measures.registry import load_measure

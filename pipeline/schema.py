@@ -7,7 +7,7 @@ table.
 from dataclasses import dataclass
 from typing import Literal
 
-from ..data_catalog.models import is_accuracy
+from ..data_catalog.entries import is_accuracy
 from .measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
 
 __all__ = ["COLUMNS", "COLUMN_NAMES", "Column", "is_accuracy", "markdown_table"]

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..data_catalog.datasets import Part
+from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import DiskFull
-from ..data_catalog.models import ModelEntry
+from ..data_catalog.images import Part
 from ..data_catalog.subset import Subset
 from .config import MeasureSettings, RunConfig
 from .measures import cluster_inputs, measure_all

@@ -8,9 +8,9 @@ import timm
 import torch
 from timm.models import load_checkpoint
 
+from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
 from ..data_catalog.from_timm import family_of, input_of, timm_config, weights_of
-from ..data_catalog.models import ModelEntry
 from ..data_catalog.traits import kind_of
 from .weights import remote_weights
 
