@@ -93,11 +93,11 @@ def prepare_worker(tally: str, stored: str | None) -> None:
     image_files.read_image = counted
     if stored is not None:
 
-        def looked_up(model, *_unused) -> embed.Embedding:  # type: ignore[no-untyped-def]
+        def looked_up(model, *_unused, **_settings) -> embed.Embedding:  # type: ignore[no-untyped-def]
             name = model.pretrained_cfg["architecture"]
             return embed.Embedding(np.load(next(Path(stored).glob(f"{name}-{SIZE}-*.npy"))), None)
 
-        embed.embed = looked_up
+        embed.embed_inputs = looked_up
 
 
 def ours(catalog: Path, images: Path, folder: Path, stored: Path | None = None) -> tuple[float, int]:

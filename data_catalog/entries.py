@@ -42,9 +42,11 @@ class ModelEntry(BaseModel):
     """One entry of a catalogue: a set of weights at one image size.
 
     ``preprocessing``, ``img_size``, ``family`` and ``weights`` may be None here;
-    ``dsmi_zoo.pipeline.zoo.with_timm_defaults`` then takes timm's. ``weights`` is a repository of the Hugging Face hub
-    (``owner/name``, with ``@revision`` if pinned) or a URL. ``extra_data`` says whether the weights saw images beyond
-    ImageNet-1k. ``extras`` holds the catalogue's other numeric columns, among them further accuracies.
+    ``dsmi_zoo.pipeline.plan.resolve_entries`` then fills them. ``weights`` is a repository of the Hugging Face hub
+    (``owner/name``, with ``@revision`` if pinned) or a URL. ``builder`` (``module:function``) names code that makes the
+    network in place of timm, and ``layer`` (a name of ``named_modules()``) the layer whose output is the embedding in
+    place of the penultimate one's. ``extra_data`` says whether the weights saw images beyond ImageNet-1k. ``extras``
+    holds the catalogue's other numeric columns, among them further accuracies.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +61,8 @@ class ModelEntry(BaseModel):
     published_name: str | None = None
     img_size: int | None = Field(default=None, gt=0)
     group: str | None = None
+    builder: str | None = None
+    layer: str | None = Field(default=None, min_length=1)
     weights: str | None = None
     checkpoint: Path | None = None
     recipe: TrainingRecipe | None = None
@@ -76,6 +80,15 @@ class ModelEntry(BaseModel):
             raise ValueError(
                 "must be a repository of the Hugging Face hub (owner/name or owner/name@revision) or a URL"
             )
+        return text
+
+    @field_validator("builder")
+    @classmethod
+    def _names_a_function(cls, text: str | None) -> str | None:
+        if text is not None:
+            module, _, function = text.partition(":")
+            if not function.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+                raise ValueError("must be module:function, such as torchvision.models.resnet:resnet18")
         return text
 
     @cached_property

@@ -81,10 +81,14 @@ def prefetch(catalog: str, patterns: Sequence[str], cache: Path, transfers: int,
 def _tell_skipped(entries: Sequence[ModelEntry], console: Console) -> None:
     trained = sum(entry.recipe is not None for entry in entries)
     local = sum(entry.checkpoint is not None for entry in entries)
+    without = [entry for entry in entries if entry.checkpoint is None and entry.weights is None]
+    as_built = sum(entry.builder is not None for entry in without)
     if trained:
         plain(console, f"skipped {counted(trained, 'model')} to be trained")
     if local:
         plain(console, f"skipped {counted(local, 'model')} with a checkpoint of their own")
+    if as_built:
+        plain(console, f"skipped {counted(as_built, 'model')} with the weights that their builder makes")
 
 
 def _ask_sizes(missing: Sequence[str]) -> tuple[dict[str, int | None], dict[str, str]]:

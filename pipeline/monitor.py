@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from ..data_catalog.errors import InputError
-from .activations import activations, check_layer, undisturbed, unwrapped
+from .activations import activations, undisturbed
+from .layers import check_layer, unwrapped
 from .measures import cluster_inputs, measure_all
 from .monitor_file import NUMBERS, monitor_path, read_monitor, write_monitor
 from .store import array_sha256
