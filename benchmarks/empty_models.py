@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from dsmi_zoo.data_catalog.models import ModelEntry, Preprocessing
+from dsmi_zoo.data_catalog.entries import ModelEntry, Preprocessing
 from dsmi_zoo.jobs.clusters import open_cluster
 from dsmi_zoo.pipeline.config import ComputeSettings
 from dsmi_zoo.pipeline.graph import _Dispatch

@@ -82,22 +82,22 @@ def prepare_worker(tally: str, stored: str | None) -> None:
 
     import dsmi_zoo.pipeline.train
     import dsmi_zoo.pipeline.zoo  # noqa: F401
-    from dsmi_zoo.data_catalog import datasets
+    from dsmi_zoo.data_catalog import image_files
     from dsmi_zoo.pipeline import embed
 
-    def counted(path: Path, read=datasets.read_image) -> Image.Image:  # type: ignore[no-untyped-def]
+    def counted(path: Path, read=image_files.read_image) -> Image.Image:  # type: ignore[no-untyped-def]
         with open(tally, "ab") as file:  # noqa: PTH123
             file.write(b".")
         return read(path)
 
-    datasets.read_image = counted
+    image_files.read_image = counted
     if stored is not None:
 
-        def looked_up(model, *_unused) -> embed.Embedding:  # type: ignore[no-untyped-def]
+        def looked_up(model, *_unused, **_settings) -> embed.Embedding:  # type: ignore[no-untyped-def]
             name = model.pretrained_cfg["architecture"]
             return embed.Embedding(np.load(next(Path(stored).glob(f"{name}-{SIZE}-*.npy"))), None)
 
-        embed.embed = looked_up
+        embed.embed_inputs = looked_up
 
 
 def ours(catalog: Path, images: Path, folder: Path, stored: Path | None = None) -> tuple[float, int]:

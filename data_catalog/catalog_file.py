@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from .entries import ModelEntry, Preprocessing, is_accuracy, validation_line
 from .errors import InputError
-from .models import ModelEntry, Preprocessing, is_accuracy, validation_line
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # Cells that become fields of the entry as they stand.
-PLAIN_COLUMNS = ("family", "kind", "pretraining", "licence", "group", "published_name", "weights")
+PLAIN_COLUMNS = (
+    *("family", "kind", "pretraining", "licence", "group", "published_name"),
+    *("builder", "layer", "weights"),
+)
 TEXT_COLUMNS = ("model", "architecture", *PLAIN_COLUMNS, "checkpoint", "model_kwargs", "crop_mode", "interpolation")
 PREPROCESSING_COLUMNS = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
 FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}

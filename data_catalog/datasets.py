@@ -1,119 +1,19 @@
-"""Labelled images: every data set looks the same from here on."""
+"""Data sets by their names."""
 
-import hashlib
 import re
-from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol, Self
 
 import numpy as np
-from PIL import Image
 
+from .digits import digits_split
 from .errors import InputError
-from .image_files import read_image
-
-Part = Literal["train", "test", "validation"]
-
-
-class LabelledImages(Protocol):
-    """Images with classes, all of a data set or some."""
-
-    @property
-    def name(self) -> str:
-        """The data set's name, and its part's."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The images' names, which differ from each other."""
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The images' classes, int64 [n]."""
-
-    @property
-    def class_names(self) -> dict[int, str]:
-        """The classes' names."""
-
-    @property
-    def classifier_width(self) -> int | None:
-        """How many outputs a classifier must have for its argmax to be a label; None if that cannot be told."""
-
-    def image(self, number: int) -> Image.Image:
-        """The image as RGB, upright, 8 bits a channel."""
-
-    def fingerprint(self, number: int) -> str:
-        """A hash that changes when the image's content does."""
-
-    def take(self, numbers: np.ndarray) -> Self:
-        """Only these images, in this order."""
-
-
-@dataclass(frozen=True)
-class ImageArray:
-    """Images in memory, uint8 [n, h, w] or [n, h, w, 3]."""
-
-    name: str
-    names: tuple[str, ...]
-    labels: np.ndarray
-    pixels: np.ndarray
-    classes: tuple[str, ...] = tuple("0123456789")
-
-    @property
-    def class_names(self) -> dict[int, str]:
-        """The classes' names by label."""
-        return dict(enumerate(self.classes))
-
-    @property
-    def classifier_width(self) -> int | None:
-        """One output a class."""
-        return len(self.classes)
-
-    def image(self, number: int) -> Image.Image:
-        """The image as RGB."""
-        return Image.fromarray(self.pixels[number]).convert("RGB")
-
-    def fingerprint(self, number: int) -> str:
-        """SHA-256 of the pixels."""
-        return hashlib.sha256(self.pixels[number].tobytes()).hexdigest()
-
-    def take(self, numbers: np.ndarray) -> Self:
-        """Only these images, in this order."""
-        names = tuple(self.names[i] for i in numbers)
-        return replace(self, names=names, labels=self.labels[numbers], pixels=self.pixels[numbers])
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """Image files below one folder; ``names`` are their paths in it, so they hold on every machine."""
-
-    name: str
-    root: Path
-    names: tuple[str, ...]
-    labels: np.ndarray
-    class_names: dict[int, str]
-    classifier_width: int | None = None
-
-    def path(self, number: int) -> Path:
-        """Where the image stands."""
-        return self.root / self.names[number]
-
-    def image(self, number: int) -> Image.Image:
-        """The image as RGB, upright, 8 bits a channel."""
-        return read_image(self.path(number))
-
-    def fingerprint(self, number: int) -> str:
-        """SHA-256 of the file."""
-        try:
-            with self.path(number).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(f"{self.path(number)}: cannot be read: {error.strerror}") from None
-
-    def take(self, numbers: np.ndarray) -> Self:
-        """Only these images, in this order."""
-        return replace(self, names=tuple(self.names[i] for i in numbers), labels=self.labels[numbers])
-
+from .image_files import ImageFiles, list_class_folders, list_labels_file
+from .imagenet import open_imagenet
+from .images import ImageArray, LabelledImages, Part, split_numbers
+from .photos import STRIPS, photo_patches
+from .timm_datasets import open_timm_dataset
+from .torchvision_sets import torchvision_images
 
 TRAINABLE = ("digits", "photos", "cifar10", "mnist", "stl10")
 DATASETS = {
@@ -154,13 +54,9 @@ def open_dataset(
     """
     digits = re.fullmatch(r"digits(?::(\d{1,9}))?", name)
     if digits:
-        from .digits import digits_split
-
         pixels, labels, numbers = digits_split(part, int(digits[1] or 0))
         return ImageArray(f"{name}/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels)
     if name == "photos":
-        from .photos import STRIPS, photo_patches
-
         pixels, labels, numbers = photo_patches()
         numbers = split_numbers(labels, part, train=900, test=590)
         classes = tuple(f"{photo} {strip + 1}" for photo in ("temple", "flower") for strip in range(STRIPS))
@@ -173,8 +69,6 @@ def open_dataset(
     if not root.is_dir():
         raise InputError(f"--data-root {root} is no folder")
     if name in ("cifar10", "mnist", "stl10"):
-        from .torchvision_sets import torchvision_images
-
         pixels, labels, classes = torchvision_images(name, root, part == "train")
         numbers = np.arange(len(labels))
         if part != "train":  # the set's own test images serve twice: half for top-1, half for embeddings
@@ -182,33 +76,11 @@ def open_dataset(
         names = tuple(f"{name}-{n:05d}" for n in numbers)
         return ImageArray(f"{name}/{part}", names, labels[numbers], pixels[numbers], classes)
     if name == "imagenet":
-        from .imagenet import open_imagenet
-
         return open_imagenet(root, allow_train_images)
     if name == "imagefolder":
-        from .image_files import list_class_folders
-
         names, labels, class_names = list_class_folders(root)
         return ImageFiles(name, root, names, labels, dict(enumerate(class_names)), len(class_names))
     if name == "csv":
-        from .image_files import list_labels_file
-
         names, labels, class_names = list_labels_file(root)
         return ImageFiles(name, root, names, labels, dict(enumerate(class_names)), len(class_names))
-    from .timm_datasets import open_timm_dataset
-
     return open_timm_dataset(name.removeprefix("timm:"), root)
-
-
-def split_numbers(labels: np.ndarray, part: Part, *, train: int, test: int, seed: int = 0) -> np.ndarray:
-    """Numbers of the images of one of three disjoint, stratified parts, sorted; the rest is validation; int64 [n]."""
-    from sklearn.model_selection import train_test_split
-
-    parts: dict[str, np.ndarray] = {"train": np.arange(0)}
-    rest = np.arange(len(labels))
-    if train:
-        parts["train"], rest = train_test_split(rest, train_size=train, stratify=labels, random_state=seed)
-    parts["test"], parts["validation"] = train_test_split(
-        rest, train_size=test, stratify=labels[rest], random_state=seed
-    )
-    return np.sort(parts[part])

@@ -4,8 +4,8 @@ from functools import cache
 
 import numpy as np
 
-from .datasets import Part, split_numbers
-from .models import ModelEntry, Preprocessing, TrainingRecipe
+from .entries import ModelEntry, Preprocessing, TrainingRecipe
+from .images import Part, split_numbers
 from .traits import kind_of
 
 IMG_SIZE = 32

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from .entries import ModelEntry, validation_line
 from .errors import InputError
-from .models import ModelEntry, validation_line
 from .traits import KINDS, Kind
 
 

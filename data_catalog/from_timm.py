@@ -5,8 +5,8 @@ from typing import Any
 import timm
 from timm.models import PretrainedCfg, get_pretrained_cfg
 
+from .entries import ModelEntry, Preprocessing
 from .errors import InputError
-from .models import ModelEntry, Preprocessing
 from .traits import kind_of, saw_extra_data
 
 

@@ -1,10 +1,13 @@
 """Files of images: find them with their classes, and read them right."""
 
 import csv
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -17,6 +20,38 @@ HINT = "mend it, or go on without such images by --skip-bad-images"
 
 Listing = tuple[tuple[str, ...], np.ndarray, list[str]]
 """Names below the root, their labels (int64 [n]), and the classes' names in the order of the labels."""
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files below one folder; ``names`` are their paths in it, so they hold on every machine."""
+
+    name: str
+    root: Path
+    names: tuple[str, ...]
+    labels: np.ndarray
+    class_names: dict[int, str]
+    classifier_width: int | None = None
+
+    def path(self, number: int) -> Path:
+        """Where the image stands."""
+        return self.root / self.names[number]
+
+    def image(self, number: int) -> Image.Image:
+        """The image as RGB, upright, 8 bits a channel."""
+        return read_image(self.path(number))
+
+    def fingerprint(self, number: int) -> str:
+        """SHA-256 of the file."""
+        try:
+            with self.path(number).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"{self.path(number)}: cannot be read: {error.strerror}") from None
+
+    def take(self, numbers: np.ndarray) -> Self:
+        """Only these images, in this order."""
+        return replace(self, names=tuple(self.names[i] for i in numbers), labels=self.labels[numbers])
 
 
 def read_image(path: Path) -> Image.Image:

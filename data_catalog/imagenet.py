@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from .datasets import ImageFiles
 from .errors import InputError
-from .image_files import SUFFIXES, image_names
+from .image_files import SUFFIXES, ImageFiles, image_names
 
 # Classes of fastai's easier and harder ten, of which the paper takes 50 validation images each.
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
 IMAGEWOOF = (193, 182, 258, 162, 155, 167, 159, 273, 207, 229)
 PRESETS = {"imagenette": IMAGENETTE, "imagewoof": IMAGEWOOF, "imagenette+imagewoof": (*IMAGENETTE, *IMAGEWOOF)}
+
+# Of its training images, by channel in 0 to 1: what most networks are fed by.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 TRAINING_IMAGE = re.compile(r"n\d{8}_")
 KAGGLE_TABLE = "LOC_val_solution.csv"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .datasets import LabelledImages
 from .errors import InputError
+from .images import LabelledImages
 
 
 @dataclass(frozen=True)

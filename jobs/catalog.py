@@ -15,6 +15,7 @@ from rich.console import Console
 from ..data_catalog import InputError, ModelEntry, load_models
 from ..data_catalog.filters import apply_filters, make_filters
 from ..data_catalog.models import find_entries
+from ..pipeline.plan import builder_hashes
 from ..pipeline.task import Done
 from .clusters.machine import usable_cores
 from .progress import counted, follow, plain
@@ -43,6 +44,7 @@ def _line(entry: ModelEntry) -> str:
     gmacs = entry.extras.get("gmacs")
     facts = [
         entry.architecture if entry.architecture != entry.model else "",
+        f"built by {entry.builder}" if entry.builder is not None else "",
         f"{entry.img_size or 'default'} pixels",
         entry.kind or "",
         f"{entry.params_m:g} M parameters" if entry.params_m is not None else "",
@@ -93,8 +95,17 @@ def _said(value: object) -> str:
 
 
 def check(catalog: str, globs: Sequence[str], filters: Mapping[str, Any], workers: int | None, console: Console) -> int:
-    """Build every chosen entry on PyTorch's meta device and say which ones give no embedding; 1 if any fails."""
-    entries = choose(catalog, globs, filters)
+    """Build every chosen entry on PyTorch's meta device and say which ones give no embedding; 1 if any fails.
+
+    Of an entry with a builder only its module is looked for: its code might download, or do anything else.
+    """
+    chosen = choose(catalog, globs, filters)
+    builders = builder_hashes(chosen)
+    if builders:
+        _tell_unchecked(chosen, console)
+    entries = [entry for entry in chosen if entry.builder is None]
+    if not entries:
+        return 0
     if workers is None:
         workers = usable_cores()
     good, failed = follow(_checked(entries, workers), len(entries), console)
@@ -107,11 +118,18 @@ def check(catalog: str, globs: Sequence[str], filters: Mapping[str, Any], worker
     return 1 if failed else 0
 
 
+def _tell_unchecked(entries: Sequence[ModelEntry], console: Console) -> None:
+    for entry in entries:
+        if entry.builder is not None:
+            plain(console, f"{entry}: built by {entry.builder}, which is there; not checked")
+
+
 def _checked(entries: Sequence[ModelEntry], workers: int) -> Iterator[Done]:
     """What is found about each entry, as it is found; entries with the same network and size are built once."""
     same: dict[str, list[ModelEntry]] = {}
     for entry in entries:
-        same.setdefault(f"{entry.architecture} {entry.img_size} {entry.model_kwargs}", []).append(entry)
+        network = f"{entry.architecture} {entry.img_size} {entry.model_kwargs} {entry.layer}"
+        same.setdefault(network, []).append(entry)
     count = min(workers, len(same))
     pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
@@ -150,7 +168,8 @@ def _problem(entry: ModelEntry) -> tuple[str, float]:
     started = perf_counter()
     try:
         shape, width = embedding_shape(entry)
-        problem = "" if shape == (1, width) else f"the embedding of an image has shape {shape}, not (1, {width})"
+        is_right = shape == (1, width) or width is None
+        problem = "" if is_right else f"the embedding of an image has shape {shape}, not (1, {width})"
     except Exception as error:
         problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return problem, perf_counter() - started

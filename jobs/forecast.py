@@ -9,6 +9,7 @@ from ..pipeline.config import RunConfig
 from ..pipeline.cost import BUILD_S, BYTES_A_PARAMETER, DECODE_S, MEASURE_N, MEASURE_POWER, MEASURE_S, READ_BYTES_S
 from ..pipeline.plan import Job, Plan, make_plan
 from ..pipeline.store import row_path
+from ..pipeline.weights import remote_weights
 from .progress import counted, duration, plain
 from .run import sizes_to_download, within_max_download
 
@@ -34,7 +35,8 @@ def described(plan: Plan) -> list[str]:
     views = {job.view: job.entry.img_size or 0 for job in jobs}
     pixels = sum(samples * size * size * 3 for size in views.values())
     trained = [job for job in jobs if job.entry.recipe is not None]
-    downloaded = [job for job in jobs if job.weights is None]
+    downloaded = [job for job in jobs if remote_weights(job.entry) is not None]
+    as_built = sum(job.weights is None for job in jobs) - len(downloaded)
     architectures = {job.entry.architecture for job in jobs}
     done = sum(row_path(config.folder, job.slug).exists() for job in jobs)
     measures = MEASURE_S * (samples / MEASURE_N) ** MEASURE_POWER * len(jobs)
@@ -45,8 +47,9 @@ def described(plan: Plan) -> list[str]:
         f"subset {subset.digest}",
         f"views       {counted(len(views), 'distinct preprocessing')}, {gigabytes(pixels)} on disk; at most "
         f"{config.compute.cache_gb:g} GB stay once no model needs them",
-        f"weights     {len(jobs) - len(trained) - len(downloaded)} local, {len(trained)} to be trained, "
-        f"{len(downloaded)} of timm's ({weights_size(downloaded)} in fp32 by their parameters)",
+        f"weights     {len(jobs) - len(trained) - len(downloaded) - as_built} local, {len(trained)} to be trained, "
+        f"{len(downloaded)} of timm's ({weights_size(downloaded)} in fp32 by their parameters)"
+        + (f", {as_built} as their builder makes them" if as_built else ""),
         f"embeddings  about {gigabytes(len(jobs) * samples * EMBEDDING_WIDTH * 4)}"
         + ("" if config.compute.keep_embeddings else ", not kept"),
         "time        estimates for one core unless said otherwise:",

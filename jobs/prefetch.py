@@ -11,8 +11,9 @@ from time import monotonic
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
-from ..data_catalog.models import ModelEntry, load_models
+from ..data_catalog.models import load_models
 from ..pipeline.plan import resolve_entries
 from ..pipeline.remote import Unreachable, is_on_hub, remote_file
 from ..pipeline.waves import ASKED_AT_ONCE
@@ -80,10 +81,14 @@ def prefetch(catalog: str, patterns: Sequence[str], cache: Path, transfers: int,
 def _tell_skipped(entries: Sequence[ModelEntry], console: Console) -> None:
     trained = sum(entry.recipe is not None for entry in entries)
     local = sum(entry.checkpoint is not None for entry in entries)
+    without = [entry for entry in entries if entry.checkpoint is None and entry.weights is None]
+    as_built = sum(entry.builder is not None for entry in without)
     if trained:
         plain(console, f"skipped {counted(trained, 'model')} to be trained")
     if local:
         plain(console, f"skipped {counted(local, 'model')} with a checkpoint of their own")
+    if as_built:
+        plain(console, f"skipped {counted(as_built, 'model')} with the weights that their builder makes")
 
 
 def _ask_sizes(missing: Sequence[str]) -> tuple[dict[str, int | None], dict[str, str]]:

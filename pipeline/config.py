@@ -11,9 +11,9 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ..data_catalog.entries import validation_line
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
-from ..data_catalog.models import validation_line
 from .measures.settings import MeasureSettings
 
 

@@ -1,14 +1,15 @@
-"""From a model and a view to the penultimate embedding."""
+"""From a model and images to an embedding."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from ..data_catalog.models import Preprocessing
+from ..data_catalog.entries import Preprocessing
+from .layers import as_vectors, check_layer, forward, has_pre_logits, place_of, unwrapped
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 ACCELERATOR_BATCH = 64
@@ -22,13 +23,16 @@ class Embedding:
     Attributes
     ----------
     values : float32 [n, d]
-        The penultimate activations.
+        One layer's activations, by default the penultimate one's.
     predictions : int64 [n] or None
         The classifier's choices; None when the model has no classifier.
+    n_logits : int or None
+        How many outputs the classifier chooses from.
     """
 
     values: np.ndarray
     predictions: np.ndarray | None
+    n_logits: int | None = None
 
 
 def normalised(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
@@ -43,7 +47,41 @@ def default_batch(device: torch.device, pixels: int) -> int:
     return max(8, CPU_BATCH_PIXELS // pixels) if device.type == "cpu" else ACCELERATOR_BATCH
 
 
-@torch.inference_mode()
+class Inputs(Protocol):
+    """Images as a model takes them, made a batch at a time."""
+
+    @property
+    def pixels(self) -> int:
+        """Of one image."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    def batch(self, start: int, stop: int, device: torch.device) -> torch.Tensor:
+        """The images from ``start`` up to ``stop`` (or the last), float [n, c, h, w], on the device."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A view, uint8 [n, h, w, 3], that is normalised on the device; it may be memory-mapped."""
+
+    values: np.ndarray
+    preprocessing: Preprocessing
+
+    @property
+    def pixels(self) -> int:
+        """Height times width."""
+        return int(self.values.shape[1] * self.values.shape[2])
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def batch(self, start: int, stop: int, device: torch.device) -> torch.Tensor:
+        """Read only these images."""
+        pixels = torch.from_numpy(np.array(self.values[start:stop]))
+        return normalised(pixels.to(device), self.preprocessing)
+
+
 def embed(
     model: torch.nn.Module,
     view: np.ndarray,
@@ -52,14 +90,30 @@ def embed(
     batch_size: int | None = None,
     precision: str = "fp32",
 ) -> Embedding:
-    """The penultimate embedding of a view, and the classifier's predictions.
+    """The penultimate embedding of a view, uint8 [n, h, w, 3]; all else is as in ``embed_inputs``."""
+    return embed_inputs(model, View(view, preprocessing), device, batch_size=batch_size, precision=precision)
+
+
+@torch.inference_mode()
+def embed_inputs(
+    model: torch.nn.Module,
+    inputs: Inputs,
+    device: torch.device,
+    *,
+    layer: str | None = None,
+    batch_size: int | None = None,
+    precision: str = "fp32",
+) -> Embedding:
+    """The embedding of images by one layer of a model, and the classifier's predictions.
 
     Parameters
     ----------
     model
-        A timm model in evaluation mode; it is moved to ``device``.
-    view : uint8 [n, h, w, 3]
-        May be memory-mapped; only one batch is read at a time.
+        Any module in evaluation mode; it is moved to ``device``.
+    inputs
+        Only one batch of them is in memory at a time.
+    layer
+        A name of ``named_modules()``; None is the penultimate layer (see ``dsmi_zoo.pipeline.layers.forward``).
     batch_size
         At most so many images in a forward pass; None chooses by the device. It is halved when the device's memory
         runs out.
@@ -69,20 +123,23 @@ def embed(
     Raises
     ------
     ValueError
-        When the pre-logits of the model are not one vector an image.
+        When the pre-logits of a timm model are not one vector an image.
+    InputError
+        When there is no such layer, or it does not give one output an image.
     torch.OutOfMemoryError
         When even a single image does not fit.
     """
-    model = model.to(device)
-    if device.type == "cuda":
+    model = unwrapped(model.to(device))
+    check_layer(model, layer)
+    if device.type == "cuda" and has_pre_logits(model):  # code of one's own may call ``view``, which needs contiguity
         model = model.to(memory_format=torch.channels_last)
-    batch_size = batch_size or default_batch(device, view.shape[1] * view.shape[2])
-    values, predictions = [], []
+    batch_size = batch_size or default_batch(device, inputs.pixels)
+    parts: list[Embedding] = []
     start = 0
     with _numerics(device, precision):
-        while start < len(view):
+        while start < len(inputs):
             try:
-                batch = _forward(model, np.array(view[start : start + batch_size]), preprocessing, device)
+                part = _forward(model, inputs.batch(start, start + batch_size, device), layer)
             except torch.OutOfMemoryError:
                 if batch_size == 1:
                     raise
@@ -90,25 +147,29 @@ def embed(
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            values.append(batch.values)
-            if batch.predictions is not None:
-                predictions.append(batch.predictions)
-            start += len(batch.values)
-    return Embedding(np.concatenate(values), np.concatenate(predictions) if predictions else None)
+            parts.append(part)
+            start += len(part.values)
+    return _joined(parts)
 
 
-def _forward(model: Any, pixels: np.ndarray, preprocessing: Preprocessing, device: torch.device) -> Embedding:
-    inputs = normalised(torch.from_numpy(pixels).to(device), preprocessing)
-    if device.type == "cuda":
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-    features = model.forward_features(inputs)
-    pre_logits = model.forward_head(features, pre_logits=True)
-    if pre_logits.ndim != 2:
-        raise ValueError(f"the pre-logits have shape {tuple(pre_logits.shape)}, not one vector an image")
-    values = pre_logits.float().cpu().numpy()
-    if model.num_classes <= 0:
+def _forward(model: torch.nn.Module, images: torch.Tensor, layer: str | None) -> Embedding:
+    by_timm = has_pre_logits(model)
+    if images.device.type == "cuda" and by_timm:
+        images = images.contiguous(memory_format=torch.channels_last)
+    _, dtype = place_of(model)
+    output, logits = forward(model, images.to(dtype), layer, logits=True)
+    if layer is None and by_timm and output.ndim != 2:
+        raise ValueError(f"the pre-logits have shape {tuple(output.shape)}, not one vector an image")
+    values = as_vectors(output, len(images), layer).float().cpu().numpy()
+    if logits is None:
         return Embedding(values, None)
-    return Embedding(values, model.forward_head(features).argmax(dim=1).cpu().numpy())
+    return Embedding(values, logits.argmax(dim=1).cpu().numpy(), logits.shape[1])
+
+
+def _joined(parts: Sequence[Embedding]) -> Embedding:
+    values = np.concatenate([part.values for part in parts])
+    predictions = [part.predictions for part in parts if part.predictions is not None]
+    return Embedding(values, np.concatenate(predictions) if predictions else None, parts[0].n_logits)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..data_catalog.errors import DiskFull
+from ..data_catalog.images import LabelledImages
 from .config import RunConfig
 from .cost import DECODE_S
 from .order import Expectation, longest_first
@@ -145,7 +146,7 @@ def run_entries(
     dispatch = _Dispatch(
         workers,
         jobs,
-        work=lambda job: (compute_row, (job, config, subset.digest, width)),
+        work=lambda job: (compute_row, (job, config, subset.digest, width, _own_images(job, plan))),
         fail=lambda job, error: failed_row(job, config, subset.digest, error),
         rows=_Rows(config),
         stages=stages,
@@ -160,6 +161,12 @@ def run_entries(
         if not needed[job.view]:
             drop_oldest_views(config.compute.cache, config.compute.cache_gb, keep={v for v in needed if needed[v]})
         yield done
+
+
+def _own_images(job: Job, plan: Plan) -> LabelledImages | None:
+    """The subset's images, if the entry's network may have a transform of its own that is to be used."""
+    own_transform = job.entry.builder is not None and plan.config.protocol != "paper"
+    return plan.subset.images if own_transform else None
 
 
 def run_in_waves(

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from ..data_catalog.errors import InputError
-from .activations import activations, check_layer, undisturbed, unwrapped
+from .activations import activations, undisturbed
+from .layers import check_layer, unwrapped
 from .measures import cluster_inputs
 from .measures.context import MeasureContext
 from .measures.definition import Value

@@ -9,6 +9,7 @@ from statistics import median
 from .cost import BYTES_A_PARAMETER, DECODE_S, DOWNLOAD_BYTES_S, Cost, estimate
 from .plan import Job
 from .task import Done
+from .weights import remote_weights
 
 NOMINAL_RATE = 100.0  # ResNet-18 images a second, until the run's own rows tell; the order needs ratios only
 SHORTEST = 2.0**-20
@@ -60,7 +61,7 @@ class Expectation:
 
 def _download(job: Job) -> int:
     """Bytes of published weights by the parameters, as if the cache were empty: the order needs no more."""
-    return int(1e6 * BYTES_A_PARAMETER * (job.entry.params_m or 0)) if job.weights is None else 0
+    return int(1e6 * BYTES_A_PARAMETER * (job.entry.params_m or 0)) if remote_weights(job.entry) else 0
 
 
 def longest_first(seconds: Callable[[Job], float]) -> Callable[[Job], tuple[float, str, float]]:

@@ -1,7 +1,8 @@
 """What a run has to do, known before anything is built, downloaded or trained: its entries and their identities."""
 
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -10,21 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from ..data_catalog.datasets import ImageFiles, LabelledImages, open_dataset
+from ..data_catalog.datasets import open_dataset
+from ..data_catalog.entries import ModelEntry, Preprocessing
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import apply_filters
-from ..data_catalog.image_files import unreadable
-from ..data_catalog.imagenet import PRESETS
-from ..data_catalog.models import ModelEntry, Preprocessing, load_models
+from ..data_catalog.image_files import ImageFiles, unreadable
+from ..data_catalog.imagenet import MEAN, PRESETS, STD
+from ..data_catalog.images import LabelledImages
+from ..data_catalog.models import load_models
 from ..data_catalog.subset import Subset, select_subset
+from .builder_file import builder_file, file_sha256, hidden_file, with_builder_defaults
 from .config import MeasureSettings, RunConfig, SubsetSettings, content_hash
 from .measures.own import load_measure
 from .schema import COLUMN_NAMES
 from .store import write_atomically
 from .views import view_path
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+logger = logging.getLogger(__name__)
 
 TRAINING_VERSION = 1  # raised whenever pipeline/train.py comes to other weights for the same recipe
 MEASURES_VERSION = 4  # raised whenever a measure comes to another number for the same embedding and settings
@@ -35,7 +38,8 @@ class Job:
     """One entry of a run, with all that a worker needs.
 
     ``weights`` is the file that holds (or, for a model to be trained, will hold) them; None means those that
-    ``entry.weights`` names.
+    ``entry.weights`` names, or else those with which the entry's builder makes its network. ``builder_sha256`` is the
+    hash of the file of the builder's module.
     """
 
     entry: ModelEntry
@@ -44,6 +48,7 @@ class Job:
     view: Path
     embedding_id: str
     row_id: str
+    builder_sha256: str | None = None
 
     @property
     def slug(self) -> str:
@@ -82,6 +87,7 @@ def make_plan(config: RunConfig) -> Plan:
         _refuse_seen_images(entry, config.subset.dataset)
     cache = config.compute.cache
     subset = open_subset(config.subset, config.repeats, cache)
+    builders = builder_hashes(entries)
     jobs: dict[str, Job] = {}
     for entry in resolve_entries(entries):
         assert entry.img_size is not None
@@ -89,6 +95,8 @@ def make_plan(config: RunConfig) -> Plan:
         if entry.slug in jobs:
             raise InputError(f"{config.catalog}: {entry} stands there twice; the pair (model, img_size) must be unique")
         weights, weights_id = _weights(entry, cache)
+        builder_sha256 = builders[entry.builder] if entry.builder is not None else None
+        own_code = _own_code(entry, builder_sha256)
         embedding_id = content_hash(
             weights_id,
             entry.architecture,
@@ -98,6 +106,7 @@ def make_plan(config: RunConfig) -> Plan:
             preprocessing.model_dump(),
             config.protocol,
             config.precision,
+            *([own_code] if own_code else []),
         )
         jobs[entry.slug] = Job(
             entry=entry,
@@ -106,6 +115,7 @@ def make_plan(config: RunConfig) -> Plan:
             view=view_path(cache, subset.digest, entry.img_size, preprocessing),
             embedding_id=embedding_id,
             row_id=content_hash(embedding_id, measure_id),
+            builder_sha256=builder_sha256,
         )
     return Plan(config, subset, tuple(jobs.values()))
 
@@ -122,9 +132,7 @@ def _refuse_seen_images(entry: ModelEntry, dataset: str) -> None:
 def protocol_preprocessing(entry: ModelEntry, protocol: str) -> Preprocessing:
     """How the protocol feeds an entry: its own evaluation transform, or the paper's random crops for every model."""
     if protocol == "paper":
-        return Preprocessing(
-            crop_pct=1, crop_mode="paper", interpolation="bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD
-        )
+        return Preprocessing(crop_pct=1, crop_mode="paper", interpolation="bicubic", mean=MEAN, std=STD)
     assert entry.preprocessing is not None
     return entry.preprocessing
 
@@ -198,19 +206,22 @@ def measures_identity(settings: MeasureSettings) -> dict[str, Any]:
 
 
 def resolve_entries(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
-    """The entries with timm's knowledge filled in; timm is imported in a process of its own, and only if needed."""
+    """The entries with what their catalogue leaves open: by habit for those with a builder, by timm for the others.
+
+    timm is imported in a process of its own, and only if needed.
+    """
+    entries = [with_builder_defaults(entry) if entry.builder else entry for entry in entries]
     unclear = [entry for entry in entries if not _is_complete(entry)]
     if not unclear:
-        return list(entries)
+        return entries
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         answers = iter(pool.submit(_ask_timm, unclear).result())
     return [entry if _is_complete(entry) else next(answers) for entry in entries]
 
 
 def _is_complete(entry: ModelEntry) -> bool:
-    return bool(
-        (entry.recipe or entry.checkpoint or entry.weights) and entry.preprocessing and entry.img_size and entry.family
-    )
+    has_weights = entry.builder or entry.recipe or entry.checkpoint or entry.weights
+    return bool(has_weights and entry.preprocessing and entry.img_size and entry.family)
 
 
 def _ask_timm(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
@@ -234,8 +245,39 @@ def _weights(entry: ModelEntry, cache: Path) -> tuple[Path | None, str]:
         return cache / "weights" / f"{identity.removeprefix('trained:')}.safetensors", identity
     if entry.checkpoint is not None:
         return entry.checkpoint, f"sha256:{_file_sha256(entry.checkpoint, cache)}"
-    assert entry.weights is not None
+    if entry.weights is None:
+        assert entry.builder is not None
+        return None, "built"
     return None, f"timm:{entry.weights}"
+
+
+def builder_hashes(entries: Iterable[ModelEntry]) -> dict[str, str]:
+    """SHA-256 of the file of each builder's module, by builder.
+
+    Raises
+    ------
+    InputError
+        Names an entry whose builder's module is not found.
+    """
+    hashes: dict[str, str] = {}
+    for entry in entries:
+        if entry.builder is None or entry.builder in hashes:
+            continue
+        try:
+            file = builder_file(entry.builder)
+        except InputError as error:
+            raise InputError(f"{entry.model}: {error}") from None
+        own = hidden_file(entry.builder, file)
+        if own is not None:
+            logger.warning("builder %s: it is %s that is taken, not %s; rename yours", entry.builder, file, own)
+        hashes[entry.builder] = file_sha256(file)
+    return hashes
+
+
+def _own_code(entry: ModelEntry, builder_sha256: str | None) -> dict[str, str]:
+    """What of an entry's builder and layer its embedding's identity holds; nothing without them."""
+    given = {"builder": entry.builder, "builder_sha256": builder_sha256, "layer": entry.layer}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _file_sha256(path: Path, cache: Path) -> str:

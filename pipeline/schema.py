@@ -7,7 +7,7 @@ table.
 from dataclasses import dataclass
 from typing import Literal
 
-from ..data_catalog.models import is_accuracy
+from ..data_catalog.entries import is_accuracy
 from .measures.definition import Measure
 from .measures.registry import OF_A_ROW
 

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from ..data_catalog.errors import InputError
-from .activations import activations, check_layer, undisturbed, unwrapped
+from .activations import activations, undisturbed
 from .embed import default_batch
+from .layers import check_layer, place_of, unwrapped
 from .measures import measure
 from .measures.definition import Value
 from .measures.registry import check_scores
@@ -73,7 +74,7 @@ def score(
     check_layer(model, layer)
     embeddings, given = [], []
     with _on_device(model, device):
-        for pixels, of_batch in _batches(images, labels is not None, batch_size, _device_of(model)):
+        for pixels, of_batch in _batches(images, labels is not None, batch_size, place_of(model)[0]):
             with undisturbed(unwrapped(model)):
                 embeddings.append(activations(model, pixels, layer))
             given.append(of_batch)
@@ -118,15 +119,10 @@ def _as_array(labels: Any) -> np.ndarray:
     return labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
 
 
-def _device_of(model: torch.nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
-
-
 @contextmanager
 def _on_device(model: torch.nn.Module, device: str | torch.device | None) -> Iterator[None]:
     """Have the model on a device, and put it back where it was."""
-    before = _device_of(model)
+    before, _ = place_of(model)
     if device is None or torch.device(device) == before:
         yield
         return

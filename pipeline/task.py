@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..data_catalog.datasets import Part
+from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import DiskFull
-from ..data_catalog.models import ModelEntry
+from ..data_catalog.images import LabelledImages, Part
 from ..data_catalog.subset import Subset
 from .config import MeasureSettings, RunConfig
 from .measures import cluster_inputs
@@ -44,6 +44,11 @@ from .store import (
 )
 from .views import input_vector, make_view, open_view, part_view, view_vectors
 from .weights import fetch_weights, remote_weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from .embed import Inputs
 
 
 @dataclass(frozen=True)
@@ -142,18 +147,30 @@ def _training_part(job: Job, config: RunConfig, part: Part) -> tuple[np.ndarray,
     return part_view(config.compute.cache, entry.recipe.dataset, None, part, entry.img_size, entry.preprocessing)
 
 
-def compute_row(job: Job, config: RunConfig, subset_digest: str, classifier_width: int | None) -> Done:
-    """Fetch or train an entry's weights, embed and measure it, and write its row; subset and view are there."""
+def compute_row(
+    job: Job,
+    config: RunConfig,
+    subset_digest: str,
+    classifier_width: int | None,
+    images: LabelledImages | None = None,
+) -> Done:
+    """Fetch or train an entry's weights, embed and measure it, and write its row; subset and view are there.
+
+    Parameters
+    ----------
+    images
+        The subset's, for a network whose builder brings its own transform; other entries need the view only.
+    """
 
     def fill(row: dict[str, Any]) -> None:
-        from .embed import embed
+        from .embed import embed_inputs
         from .train import stored_top1
-        from .zoo import build_model, choose_device
+        from .zoo import choose_device
 
         weights = prepare_weights(job, config)
         started = perf_counter()
         device = choose_device()
-        model = build_model(job.entry, weights)
+        model, inputs = _model_and_inputs(job, weights, images)
         row.update(device=str(device), seconds_build=perf_counter() - started)
         row["params_m"] = job.entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
         if job.entry.recipe is not None and job.weights is not None:
@@ -162,10 +179,16 @@ def compute_row(job: Job, config: RunConfig, subset_digest: str, classifier_widt
         subset = subset_with_clusters(config.folder, job.entry.img_size)
         labels = subset["label"].to_numpy()
         started = perf_counter()
-        batch_size = config.compute.batch_size
-        embedding = embed(model, open_view(job.view), job.preprocessing, device, batch_size, config.precision)
+        embedding = embed_inputs(
+            model,
+            inputs,
+            device,
+            layer=job.entry.layer,
+            batch_size=config.compute.batch_size,
+            precision=config.precision,
+        )
         row["seconds_embed"] = perf_counter() - started
-        if embedding.predictions is not None and model.num_classes == classifier_width:
+        if embedding.predictions is not None and embedding.n_logits == classifier_width:
             row["subset_top1"] = 100 * float(np.mean(embedding.predictions == labels))
         row["embedding_sha256"] = array_sha256(embedding.values)
         measure_row(row, embedding.values, subset, config.measures)
@@ -174,6 +197,26 @@ def compute_row(job: Job, config: RunConfig, subset_digest: str, classifier_widt
 
     with _ended_after(config.compute.model_timeout, config.folder, job.slug):
         return _finished(config.folder, job.slug, job.name, _begun(job, config, subset_digest), fill)
+
+
+def _model_and_inputs(
+    job: Job, weights: Path | None, images: LabelledImages | None
+) -> "tuple[torch.nn.Module, Inputs]":
+    """The entry's model, and its images as it takes them: by the view, or by its builder's own transform."""
+    from .embed import View
+
+    view = View(open_view(job.view), job.preprocessing)
+    if job.entry.builder is None:
+        from .zoo import build_model
+
+        return build_model(job.entry, weights), view
+
+    from .builder import Transformed, build
+
+    built = build(job.entry, job.builder_sha256, weights)
+    if built.transform is None or images is None:
+        return built.model, view
+    return built.model, Transformed(job.entry.builder, images, built.transform)
 
 
 def remeasure_row(job: RemeasureJob, config: RunConfig) -> Done:
@@ -222,8 +265,10 @@ def failed_row(job: Job | RemeasureJob, config: RunConfig, subset_digest: str, e
     def fill(row: dict[str, Any]) -> None:
         raise error
 
-    row = _carried(job, config) if isinstance(job, RemeasureJob) else _begun(job, config, subset_digest)
-    return _finished(config.folder, job.slug, job.name, row, fill)
+    if isinstance(job, RemeasureJob):
+        return _finished(config.folder, job.slug, job.name, _carried(job, config), fill)
+    code = f" (the network is of builder {job.entry.builder})" if job.entry.builder is not None else ""
+    return _finished(config.folder, job.slug, job.name, _begun(job, config, subset_digest), fill, code)
 
 
 def measure_row(row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame, settings: MeasureSettings) -> None:
@@ -285,8 +330,15 @@ def _settings(settings: MeasureSettings) -> dict[str, Any]:
     return settings.model_dump(exclude={"own", "method", "precision", "tolerance"}) | {"own_measures": ""}
 
 
-def _finished(out: Path, slug: str, name: str, row: dict[str, Any], fill: Callable[[dict[str, Any]], None]) -> Done:
-    """Fill the row, or note why that failed, and write it.
+def _finished(
+    out: Path,
+    slug: str,
+    name: str,
+    row: dict[str, Any],
+    fill: Callable[[dict[str, Any]], None],
+    code: str = "",
+) -> Done:
+    """Fill the row, or note why that failed, and in whose ``code``, and write it.
 
     Raises
     ------
@@ -300,8 +352,8 @@ def _finished(out: Path, slug: str, name: str, row: dict[str, Any], fill: Callab
         row = filled | {"status": "ok", "error_type": None, "error_message": None}
     except DiskFull:
         raise
-    except Exception as error:
-        kind, text = type(error).__name__, " ".join(str(error).split())[:500]
+    except (Exception, SystemExit) as error:  # a network's own code may end its process, or try to
+        kind, text = type(error).__name__, " ".join(f"{error}{code}".split())[:500]
         message = f"{kind}: {text}"
         row = row | {"status": "failed", "error_type": kind, "error_message": text}
     row |= {"versions": json.dumps(library_versions()), "finished_at": datetime.now(UTC)}

@@ -11,7 +11,7 @@ import timm
 import torch
 from torch.nn.functional import cross_entropy
 
-from ..data_catalog.models import ModelEntry, TrainingRecipe
+from ..data_catalog.entries import ModelEntry, TrainingRecipe
 from .embed import embed, normalised
 from .store import write_atomically
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from PIL import Image
 
-from ..data_catalog.datasets import Part, open_dataset
-from ..data_catalog.models import Preprocessing
+from ..data_catalog.datasets import open_dataset
+from ..data_catalog.entries import Preprocessing
+from ..data_catalog.images import Part
 from ..data_catalog.subset import Subset, select_subset
 from .config import content_hash
 from .exclusive import exclusive

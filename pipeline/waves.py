@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
-from ..data_catalog.models import ModelEntry
 from .remote import Unreachable, is_offline, is_on_hub, remote_file
 from .weights import evict_weights, is_evictable, local_weights, remote_weights
 

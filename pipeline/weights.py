@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..data_catalog.models import ModelEntry
+from ..data_catalog.entries import ModelEntry
 from .config import content_hash, default_cache
 from .exclusive import exclusive
 from .remote import (

@@ -8,10 +8,11 @@ import timm
 import torch
 from timm.models import load_checkpoint
 
+from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
 from ..data_catalog.from_timm import family_of, input_of, timm_config, weights_of
-from ..data_catalog.models import ModelEntry
 from ..data_catalog.traits import kind_of
+from .layers import as_vectors, check_layer, forward
 from .weights import remote_weights
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
@@ -64,8 +65,7 @@ def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
     """
     if weights is None:
         return _create(entry, pretrained=True, pretrained_cfg_overlay=_other_source(entry)).eval()
-    if weights.suffix not in CHECKPOINT_SUFFIXES:
-        raise InputError(f"{weights}: a checkpoint must be one of {', '.join(CHECKPOINT_SUFFIXES)}")
+    refuse_unsafe(weights)
     if remote_weights(entry) is not None:
         return _create(entry, pretrained=True, pretrained_cfg_overlay=_local_copy(weights)).eval()
     model = _create(entry, pretrained=False)
@@ -73,31 +73,40 @@ def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
     return model.eval()
 
 
+def refuse_unsafe(checkpoint: Path) -> None:
+    """Raise InputError for a checkpoint of a kind that cannot be read without running what is in it."""
+    if checkpoint.suffix not in CHECKPOINT_SUFFIXES:
+        raise InputError(f"{checkpoint}: a checkpoint must be one of {', '.join(CHECKPOINT_SUFFIXES)}")
+
+
 @torch.inference_mode()
-def embedding_shape(entry: ModelEntry) -> tuple[tuple[int, ...], int]:
-    """The shape of one image's embedding, and the width that the model itself declares.
+def embedding_shape(entry: ModelEntry) -> tuple[tuple[int, ...], int | None]:
+    """The shape of one image's embedding, and the width that the model declares for it (None if it is of ``layer``).
 
     Nothing is computed or downloaded: the model stands on PyTorch's meta device, which knows shapes only.
 
     Raises
     ------
     InputError
-        For a network that takes images of one size only, and the entry's is another.
+        For a network that takes images of one size only, and the entry's is another; for a layer that it has not.
     """
     if entry.img_size is None:
         (entry,) = with_timm_defaults([entry])
     assert entry.img_size is not None
     with torch.device("meta"):
         model: Any = _create(entry, pretrained=False).eval()
+        check_layer(model, entry.layer)
         image = torch.zeros(1, 3, entry.img_size, entry.img_size)
         try:
-            pre_logits = model.forward_head(model.forward_features(image), pre_logits=True)
+            output, _ = forward(model, image, entry.layer, logits=False)
         except (RuntimeError, AssertionError) as error:
             size = timm_config(entry.architecture).input_size[-1]
             if entry.img_size == size:
                 raise
             raise InputError(f"made for {size} pixels, it does not take {entry.img_size}: {error}") from None
-    return tuple(pre_logits.shape), getattr(model, "head_hidden_size", None) or model.num_features
+    if entry.layer is not None:
+        return tuple(as_vectors(output, 1, entry.layer).shape), None
+    return tuple(output.shape), getattr(model, "head_hidden_size", None) or model.num_features
 
 
 def _create(entry: ModelEntry, **arguments: Any) -> torch.nn.Module:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from hub_server import Fault, HubServer
 
+from dsmi_zoo.data_catalog.entries import ModelEntry
 from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.data_catalog.models import ModelEntry
 from dsmi_zoo.pipeline.exclusive import exclusive
 from dsmi_zoo.pipeline.waves import plan_waves
 from dsmi_zoo.pipeline.weights import remote_weights
@@ -225,7 +225,7 @@ BUILD_BOTH_WAYS = """
 import json, sys
 from pathlib import Path
 import timm, torch
-from dsmi_zoo.data_catalog.models import ModelEntry
+from dsmi_zoo.data_catalog.entries import ModelEntry
 from dsmi_zoo.pipeline.weights import fetch_weights
 from dsmi_zoo.pipeline.zoo import build_model, with_timm_defaults
 name, kwargs = sys.argv[1], json.loads(sys.argv[2])

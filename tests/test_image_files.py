@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.data_catalog.datasets import ImageFiles, open_dataset
-from dsmi_zoo.data_catalog.image_files import read_image, unreadable
+from dsmi_zoo.data_catalog.datasets import open_dataset
+from dsmi_zoo.data_catalog.entries import Preprocessing
+from dsmi_zoo.data_catalog.image_files import ImageFiles, read_image, unreadable
 from dsmi_zoo.data_catalog.imagenet import IMAGENETTE, IMAGEWOOF, PRESETS, synsets
-from dsmi_zoo.data_catalog.models import Preprocessing
 from dsmi_zoo.data_catalog.subset import Subset, select_subset
 from dsmi_zoo.pipeline.config import SubsetSettings
 from dsmi_zoo.pipeline.plan import open_subset

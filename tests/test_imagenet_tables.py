@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dsmi_zoo.data_catalog import ModelEntry, load_models
-from dsmi_zoo.data_catalog.models import TABLES, is_accuracy
+from dsmi_zoo.data_catalog.entries import is_accuracy
+from dsmi_zoo.data_catalog.models import TABLES
 from dsmi_zoo.data_catalog.traits import KINDS, kind_of, saw_extra_data
 
 ROWS = {"imagenet-2023": 1002, "imagenet-2025": 1556}

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsmi_zoo.data_catalog.models import ModelEntry, Preprocessing, load_models
+from dsmi_zoo.data_catalog.entries import ModelEntry, Preprocessing
+from dsmi_zoo.data_catalog.models import load_models
 from dsmi_zoo.pipeline.exclusive import Held, claimed, holder
 from dsmi_zoo.pipeline.order import Expectation, balanced, longest_first
 from dsmi_zoo.pipeline.plan import Job

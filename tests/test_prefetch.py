@@ -15,7 +15,7 @@ import timm
 import torch
 from hub_server import Fault, HubServer
 
-from dsmi_zoo.data_catalog.models import Preprocessing
+from dsmi_zoo.data_catalog.entries import Preprocessing
 from dsmi_zoo.pipeline.embed import embed
 from dsmi_zoo.pipeline.store import read_results
 from dsmi_zoo.pipeline.views import open_view, view_path

@@ -10,7 +10,7 @@ from conftest import Command
 from real_weights import LITE, crops, lite_weights, photograph
 
 from dsmi_zoo.data_catalog import ModelEntry
-from dsmi_zoo.data_catalog.datasets import ImageFiles
+from dsmi_zoo.data_catalog.image_files import ImageFiles
 from dsmi_zoo.data_catalog.imagenet import synsets
 from dsmi_zoo.data_catalog.subset import select_subset
 from dsmi_zoo.pipeline.embed import embed

@@ -15,9 +15,10 @@ from timm.data import create_transform
 from torchvision import transforms
 
 from dsmi_zoo.data_catalog import InputError, load_models
-from dsmi_zoo.data_catalog.datasets import ImageArray, open_dataset
+from dsmi_zoo.data_catalog.datasets import open_dataset
 from dsmi_zoo.data_catalog.digits import digits_models
-from dsmi_zoo.data_catalog.models import Preprocessing
+from dsmi_zoo.data_catalog.entries import Preprocessing
+from dsmi_zoo.data_catalog.images import ImageArray
 from dsmi_zoo.data_catalog.subset import Subset, select_subset
 from dsmi_zoo.pipeline.config import RunConfig, SubsetSettings
 from dsmi_zoo.pipeline.plan import make_plan

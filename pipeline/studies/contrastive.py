@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ...data_catalog.models import Preprocessing
+from ...data_catalog.entries import Preprocessing
 from ..embed import normalised
 
 TEMPERATURE = 0.5

@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import Field
 
 from ...data_catalog.digits import PREPROCESSING
-from ...data_catalog.models import TrainingRecipe
+from ...data_catalog.entries import TrainingRecipe
 from ..config import content_hash
 from ..store import write_atomically
 

@@ -1,0 +1,117 @@
+"""An entry of a catalogue: which network, how it is built and fed, and what is published about it."""
+
+import hashlib
+import json
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .traits import Kind
+
+
+class Preprocessing(BaseModel):
+    """How an image becomes a model's input: timm's evaluation transform, then mean and std."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    crop_pct: float = Field(gt=0)
+    crop_mode: Literal["center", "squash", "border", "paper"] = "center"
+    interpolation: Literal["bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"] = "bicubic"
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class TrainingRecipe(BaseModel):
+    """All that decides the weights of a model which the pipeline trains itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    train_images: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    seed: int
+
+
+class ModelEntry(BaseModel):
+    """One entry of a catalogue: a set of weights at one image size.
+
+    ``preprocessing``, ``img_size``, ``family`` and ``weights`` may be None here;
+    ``dsmi_zoo.pipeline.plan.resolve_entries`` then fills them. ``weights`` is a repository of the Hugging Face hub
+    (``owner/name``, with ``@revision`` if pinned) or a URL. ``builder`` (``module:function``) names code that makes the
+    network in place of timm, and ``layer`` (a name of ``named_modules()``) the layer whose output is the embedding in
+    place of the penultimate one's. ``extra_data`` says whether the weights saw images beyond ImageNet-1k. ``extras``
+    holds the catalogue's other numeric columns, among them further accuracies.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(min_length=1)
+    architecture: str = Field(min_length=1)
+    family: str | None = None
+    kind: Kind | None = None
+    pretraining: str | None = None
+    extra_data: bool | None = None
+    licence: str | None = None
+    published_name: str | None = None
+    img_size: int | None = Field(default=None, gt=0)
+    group: str | None = None
+    builder: str | None = None
+    layer: str | None = Field(default=None, min_length=1)
+    weights: str | None = None
+    checkpoint: Path | None = None
+    recipe: TrainingRecipe | None = None
+    model_kwargs: dict[str, Any] = {}
+    preprocessing: Preprocessing | None = None
+    top1: float | None = Field(default=None, ge=0, le=100)
+    top5: float | None = Field(default=None, ge=0, le=100)
+    params_m: float | None = Field(default=None, gt=0)
+    extras: dict[str, float | None] = {}
+
+    @field_validator("weights")
+    @classmethod
+    def _names_a_place(cls, text: str | None) -> str | None:
+        if text is not None and not re.fullmatch(r"https?://\S+|[\w.-]+/[\w.-]+(@[\w./-]+)?", text):
+            raise ValueError(
+                "must be a repository of the Hugging Face hub (owner/name or owner/name@revision) or a URL"
+            )
+        return text
+
+    @field_validator("builder")
+    @classmethod
+    def _names_a_function(cls, text: str | None) -> str | None:
+        if text is not None:
+            module, _, function = text.partition(":")
+            if not function.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+                raise ValueError("must be module:function, such as torchvision.models.resnet:resnet18")
+        return text
+
+    @cached_property
+    def slug(self) -> str:
+        """A file name for this entry: readable, safe, and different for every (model, img_size)."""
+        readable = re.sub(r"[^A-Za-z0-9_-]+", "-", self.model)[:80].strip("-")
+        digest = hashlib.sha256(json.dumps([self.model, self.img_size]).encode()).hexdigest()[:12]
+        return f"{readable}-{self.img_size}-{digest}"
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.img_size}"
+
+
+def is_accuracy(column: str) -> bool:
+    """Whether a column holds a published accuracy in percent, and so is a target of the report."""
+    return column != "subset_top1" and (column in ("top1", "top5") or column.endswith(("_top1", "_top5")))
+
+
+def validation_line(error: ValidationError) -> str:
+    """The first problem that pydantic found, in one line."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    told = first["type"] in ("missing", "extra_forbidden") or isinstance(first["input"], dict)
+    shown = "" if told else f", not {first['input']!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{name}: {message}{shown}" if name else message
