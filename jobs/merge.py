@@ -138,9 +138,9 @@ def refuse_what_does_not_mix(runs: Sequence[Run], console: Console) -> None:
             raise InputError(f"{pair} were computed on different images ({here} and {there})")
         origins = first.record.embeddings_from, other.record.embeddings_from
         if origins[0] != origins[1]:
-            one, another = (origin or run.folder for origin, run in zip(origins, (first, other), strict=True))
             raise InputError(
-                f"{pair} measure embeddings of different runs ({one} and {another}); "
+                f"{pair} measure embeddings of different runs "
+                f"({origins[0] or first.folder} and {origins[1] or other.folder}); "
                 "merge the runs that computed the embeddings, then remeasure the result"
             )
     _refuse_other_measures(runs, console)

@@ -1,4 +1,4 @@
-"""The record of a run: what is written is read again, by later versions too, and what is damaged is told in one line."""
+"""The record of a run: what is written is read again, also by later versions, and damage is told in one line."""
 
 import json
 import os
@@ -170,6 +170,13 @@ JSON = st.recursive(
 )
 
 
+def read_or_refused(content: bytes) -> tuple[RunRecord | None, str]:
+    try:
+        return parse_record(content, Path("run.json")), ""
+    except InputError as error:
+        return None, str(error)
+
+
 def places(value: Any, keys: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [keys, *(place for key, part in parts for place in places(part, (*keys, key)))]
@@ -180,15 +187,13 @@ def places(value: Any, keys: tuple[str | int, ...] = ()) -> list[tuple[str | int
 def test_a_record_with_any_other_value_anywhere_is_read_or_refused(
     tmp_path: Path, keys: tuple[str | int, ...], value: Any
 ) -> None:
-    content = changed(*keys, value=value)
-    try:
-        record = parse_record(content, tmp_path / "run.json")
-    except InputError as error:
-        assert str(error).startswith(f"{tmp_path / 'run.json'}: ")
-        assert len(str(error).splitlines()) == 1
+    record, refused = read_or_refused(changed(*keys, value=value))
+    if record is None:
+        assert refused.startswith("run.json: ")
+        assert len(refused.splitlines()) == 1
     else:
         write_run(tmp_path, record)
-        assert RunRecord.model_dump_json(read_run(tmp_path)) == record.model_dump_json()
+        assert read_run(tmp_path).model_dump_json() == record.model_dump_json()
 
 
 @settings(max_examples=200, deadline=None)
