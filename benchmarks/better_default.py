@@ -77,7 +77,7 @@ def make_run(folder: Path, seed: int, console: Console) -> Path:
 
 def compute_candidates(folder: Path, run_folder: Path, console: Console) -> None:
     """Fill in ``candidates/`` for every embedding of a run."""
-    slugs = [entry["slug"] for entry in read_run(run_folder)["entries"]]
+    slugs = [entry.slug for entry in read_run(run_folder).entries]
     todo = [
         (run_folder, slug, kernels, path)
         for slug in slugs
@@ -108,7 +108,7 @@ def read_zoo(folder: Path, runs: Sequence[Path]) -> Zoo:
     tables, found, described = [], [], []
     for run_folder in runs:
         labels = read_subset(run_folder)["label"].to_numpy()
-        slugs = {(e["model"], e["img_size"]): e["slug"] for e in read_run(run_folder)["entries"]}
+        slugs = {(entry.model, entry.img_size): entry.slug for entry in read_run(run_folder).entries}
         rows = read_results(run_folder).reset_index(drop=True)
         of = [slugs[name] for name in zip(rows["model"], rows["img_size"], strict=True)]
         found.append(np.array([scores(np.load(stored(folder, run_folder, slug)), labels) for slug in of]))

@@ -1,6 +1,7 @@
 """Choose entries by what is known about them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -23,9 +24,11 @@ class Filters(BaseModel):
 
     @field_validator("kind", mode="before")
     @classmethod
-    def _in_any_case(cls, names: Sequence[str]) -> tuple[str, ...]:
+    def _in_any_case(cls, names: Any) -> Any:
+        if not isinstance(names, (list, tuple)):
+            return names
         spelled = {kind.lower(): kind for kind in KINDS}
-        return tuple(spelled.get(name.lower(), name) for name in names)
+        return tuple(spelled.get(str(name).lower(), name) for name in names)
 
     def tests(self) -> Iterator[tuple[str, Callable[[ModelEntry], bool]]]:
         """The bounds that were given, each by the option that gives it."""

@@ -1,6 +1,6 @@
 """OUT as a whole: open it for a run, refuse what does not belong there, and say how far each entry is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from ..data_catalog.models import catalog_sha256
 from ..pipeline.config import RunConfig, differences
 from ..pipeline.plan import Plan
 from ..pipeline.provenance import git_commit, library_versions
+from ..pipeline.record import FORMAT, CatalogRecord, EntryRecord, RunRecord, SubsetRecord
 from ..pipeline.store import (
     NOT_THIS_RUN,
     UnreadableRow,
@@ -33,31 +34,31 @@ class EntryState:
     row: dict[str, Any] | None
 
 
-def entry_states(out: Path, entries: Sequence[Mapping[str, Any]]) -> tuple[list[EntryState], list[UnreadableRow]]:
+def entry_states(out: Path, entries: Sequence[EntryRecord]) -> tuple[list[EntryState], list[UnreadableRow]]:
     """The state of each of ``entries`` (as run.json lists them), and the files in results that are none of theirs."""
     rows, unreadable = scan_results(out)
     broken = {problem.path.stem: problem for problem in unreadable if problem.path.suffix == ".parquet"}
     states = []
     for entry in entries:
-        slug, row = entry["slug"], rows.get(entry["slug"])
+        slug, row = entry.slug, rows.get(entry.slug)
         if row is None:
             state, reason = "missing", broken[slug].reason if slug in broken else "not computed yet"
-        elif row["row_id"] != entry["row_id"]:
+        elif row["row_id"] != entry.row_id:
             state, reason, row = "missing", NOT_THIS_RUN, None
         elif row["status"] == "failed":
             state, reason = "failed", f"{row['error_type']}: {row['error_message']}"
         else:
             state, reason = "ok", ""
-        states.append(EntryState(f"{entry['model']}@{entry['img_size']}", slug, state, reason, row))  # type: ignore[arg-type]
+        states.append(EntryState(str(entry), slug, state, reason, row))  # type: ignore[arg-type]
     return states, unreadable
 
 
-def open_out(plan: Plan) -> dict[str, Any]:
+def open_out(plan: Plan) -> RunRecord:
     """Create OUT, or make sure that it belongs to the same configuration, and add the plan's entries to run.json.
 
     Returns
     -------
-    dict
+    RunRecord
         The content of run.json.
 
     Raises
@@ -73,27 +74,24 @@ def open_out(plan: Plan) -> dict[str, Any]:
         raise InputError(f"{out} holds results but no run.json to say what they are; choose another --out")
     if not has_results:
         stored = None
-    entries = {entry["slug"]: entry for entry in (stored["entries"] if stored else ())}
+    entries = {entry.slug: entry for entry in (stored.entries if stored else ())}
     for job in plan.jobs:
-        entries[job.slug] = {
-            "model": job.entry.model,
-            "img_size": job.entry.img_size,
-            "slug": job.slug,
-            "row_id": job.row_id,
-        }
-    subset = {
-        "dataset": plan.subset.images.name,
-        "hash": plan.subset.digest,
-        "n_samples": len(plan.subset.labels) * plan.subset.repeats,
-        "n_images": len(plan.subset.labels),
-        "n_classes": plan.subset.n_classes,
-        "seed": config.subset.seed,
-    }
-    catalog = {"name": config.catalog, "sha256": catalog_sha256(config.catalog)}
+        entries[job.slug] = EntryRecord(
+            model=job.entry.model, img_size=job.entry.img_size, slug=job.slug, row_id=job.row_id
+        )
+    subset = SubsetRecord(
+        dataset=plan.subset.images.name,
+        hash=plan.subset.digest,
+        n_samples=len(plan.subset.labels) * plan.subset.repeats,
+        n_images=len(plan.subset.labels),
+        n_classes=plan.subset.n_classes,
+        seed=config.subset.seed,
+    )
+    catalog = CatalogRecord(name=config.catalog, sha256=catalog_sha256(config.catalog))
     return save_record(out, config, catalog, subset, list(entries.values()), stored)
 
 
-def stored_run(plan: Plan) -> dict[str, Any] | None:
+def stored_run(plan: Plan) -> RunRecord | None:
     """The content of OUT's run.json, if it has one and rows; nothing is written.
 
     Raises
@@ -107,9 +105,9 @@ def stored_run(plan: Plan) -> dict[str, Any] | None:
     stored = read_run(out)
     refuse_remeasured(out, stored)
     refuse_mixture(out, stored, plan.config)
-    if stored["subset"]["hash"] != plan.subset.digest:
+    if stored.subset.hash != plan.subset.digest:
         raise InputError(
-            f"{out} was computed on the images {stored['subset']['hash']}, not {plan.subset.digest}: "
+            f"{out} was computed on the images {stored.subset.hash}, not {plan.subset.digest}: "
             "the data set's content has changed; choose another --out"
         )
     return stored
@@ -118,35 +116,38 @@ def stored_run(plan: Plan) -> dict[str, Any] | None:
 def save_record(
     out: Path,
     config: RunConfig,
-    catalog: Mapping[str, Any],
-    subset: Mapping[str, Any],
-    entries: Sequence[Mapping[str, Any]],
-    stored: Mapping[str, Any] | None,
+    catalog: CatalogRecord,
+    subset: SubsetRecord,
+    entries: Sequence[EntryRecord],
+    stored: RunRecord | None,
     embeddings_from: Path | None = None,
-) -> dict[str, Any]:
-    """Write run.json and return its content."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+) -> RunRecord:
+    """Write run.json and return its content; what else ``stored`` notes stays."""
+    now = datetime.now(UTC)
     whole = config.model_copy(update={"compute": config.compute.model_copy(update={"share": None})})
-    record = {
-        "config": whole.model_dump(mode="json"),
-        "identity": config.identity(),
-        "catalog": dict(catalog),
-        "subset": dict(subset),
-        "entries": list(entries),
-        "versions": library_versions(),
-        "git_commit": git_commit(),
-        "created_at": stored["created_at"] if stored else now,
-        "updated_at": now,
-        "embeddings_from": None if embeddings_from is None else str(embeddings_from),
-        "search": stored.get("search") if stored else None,
-    }
+    unknown = (stored.model_extra if stored else None) or {}
+    record = RunRecord(
+        format=FORMAT,
+        config=whole,
+        identity=config.identity(),
+        catalog=catalog,
+        subset=subset,
+        entries=tuple(entries),
+        versions=library_versions(),
+        git_commit=git_commit(),
+        created_at=stored.created_at if stored else now,
+        updated_at=now,
+        embeddings_from=embeddings_from,
+        search=stored.search if stored else None,
+        **unknown,
+    )
     write_run(out, record)
-    return read_run(out)
+    return record
 
 
 def touch_record(out: Path) -> None:
     """Note in run.json that rows have changed."""
-    write_run(out, read_run(out) | {"updated_at": datetime.now(UTC).isoformat(timespec="seconds")})
+    write_run(out, read_run(out).model_copy(update={"updated_at": datetime.now(UTC)}))
 
 
 def make_writable(out: Path, folders: Sequence[str] = ("results", "embeddings")) -> None:
@@ -163,15 +164,16 @@ def make_writable(out: Path, folders: Sequence[str] = ("results", "embeddings"))
         raise InputError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
 
 
-def refuse_remeasured(out: Path, stored: Mapping[str, Any]) -> None:
+def refuse_remeasured(out: Path, stored: RunRecord) -> None:
     """Raise InputError if OUT holds measures of another run's embeddings, which only ``remeasure`` can add to."""
-    if stored["embeddings_from"]:
-        origin = stored["embeddings_from"]
-        raise InputError(f"{out} was remeasured from {origin}: run or rerun there, then remeasure again")
+    if stored.embeddings_from is not None:
+        raise InputError(
+            f"{out} was remeasured from {stored.embeddings_from}: run or rerun there, then remeasure again"
+        )
 
 
-def refuse_mixture(out: Path, stored: Mapping[str, Any], config: RunConfig) -> None:
+def refuse_mixture(out: Path, stored: RunRecord, config: RunConfig) -> None:
     """Raise InputError unless OUT's rows were computed by the same settings."""
-    different = list(differences(stored["identity"], config.identity()))
+    different = list(differences(stored.identity, config.identity()))
     if different:
         raise InputError(f"{out} belongs to another configuration: {'; '.join(different)}; choose another --out")

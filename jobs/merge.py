@@ -15,8 +15,9 @@ from rich.console import Console
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
-from ..pipeline.config import MeasureSettings, RunConfig, content_hash, differences, validated
+from ..pipeline.config import MeasureSettings, RunConfig, content_hash, differences
 from ..pipeline.plan import measures_identity
+from ..pipeline.record import EntryRecord, RunRecord
 from ..pipeline.store import NOT_THIS_RUN, embedding_path, read_run, read_subset, write_atomically, write_row
 from .driving import drivers, driving
 from .folder import EntryState, entry_states, make_writable, save_record
@@ -31,7 +32,7 @@ class Run:
     """A run as its folder holds it; ``left_out`` are the files among its results that are no rows of it, and why."""
 
     folder: Path
-    record: Mapping[str, Any]
+    record: RunRecord
     states: tuple[EntryState, ...]
     left_out: tuple[str, ...]
 
@@ -72,11 +73,10 @@ def merge(folders: Sequence[Path], out: Path, console: Console) -> int:
             plain(console, line)
         chosen = best_rows(runs)
         base = runs[0].record
-        config = joint_config([_config(run) for run in runs], out)
-        origin = base["embeddings_from"]
+        config = joint_config([run.record.config for run in runs], out)
         save_record(
-            out, config, base["catalog"], base["subset"], joint_entries(runs, chosen),
-            base if earlier else None, embeddings_from=None if origin is None else Path(origin),
+            out, config, base.catalog, base.subset, joint_entries(runs, chosen),
+            base if earlier else None, embeddings_from=base.embeddings_from,
         )  # fmt: skip
         _carry_inputs(sources, out)
         with console.status("") as shown:
@@ -86,7 +86,7 @@ def merge(folders: Sequence[Path], out: Path, console: Console) -> int:
         for run in runs:
             taken = sum(other is run for other in chosen.values())
             plain(console, f"{run.folder}: {counted(len(run.rows), 'row')}, {taken} of them kept")
-        return conclude(out, {entry["slug"] for entry in read_run(out)["entries"]}, started, console)
+        return conclude(out, {entry.slug for entry in read_run(out).entries}, started, console)
 
 
 def refuse_unfit(folders: Sequence[Path], out: Path) -> None:
@@ -112,7 +112,7 @@ def refuse_unfit(folders: Sequence[Path], out: Path) -> None:
 def read(folder: Path) -> Run:
     """A run with its rows; raises InputError when it is none."""
     record = read_run(folder)
-    states, unreadable = entry_states(folder, record["entries"])
+    states, unreadable = entry_states(folder, record.entries)
     known = {state.slug for state in states}
     foreign = [
         f"{path}: {NOT_THIS_RUN}"
@@ -130,16 +130,17 @@ def refuse_what_does_not_mix(runs: Sequence[Run], console: Console) -> None:
     first = runs[0]
     for other in runs[1:]:
         pair = f"{first.folder} and {other.folder}"
-        different = list(differences(first.record["identity"], other.record["identity"]))
+        different = list(differences(first.record.identity, other.record.identity))
         if different:
             raise InputError(f"{pair} belong to different configurations: {'; '.join(different)}")
-        here, there = first.record["subset"]["hash"], other.record["subset"]["hash"]
+        here, there = first.record.subset.hash, other.record.subset.hash
         if here != there:
             raise InputError(f"{pair} were computed on different images ({here} and {there})")
-        here, there = first.record["embeddings_from"], other.record["embeddings_from"]
-        if here != there:
+        origins = first.record.embeddings_from, other.record.embeddings_from
+        if origins[0] != origins[1]:
             raise InputError(
-                f"{pair} measure embeddings of different runs ({here or first.folder} and {there or other.folder}); "
+                f"{pair} measure embeddings of different runs "
+                f"({origins[0] or first.folder} and {origins[1] or other.folder}); "
                 "merge the runs that computed the embeddings, then remeasure the result"
             )
     _refuse_other_measures(runs, console)
@@ -158,7 +159,7 @@ def refuse_what_does_not_mix(runs: Sequence[Run], console: Console) -> None:
 
 def _refuse_other_measures(runs: Sequence[Run], console: Console) -> None:
     """Settings name a measure, row_id holds its version or source: rows of two versions look alike but do not mix."""
-    settings = _config(runs[0]).measures
+    settings = runs[0].record.config.measures
     try:
         measured_by = _versions(settings)
     except InputError as error:
@@ -192,11 +193,11 @@ def remarks(sources: Sequence[Run], runs: Sequence[Run]) -> Iterable[str]:
     """What is left out, and what the runs do not agree on although it changes no identity."""
     for run in sources:
         yield from (f"left out: {problem}" for problem in run.left_out)
-        if (run.folder / "stages").exists() or run.record.get("search"):
+        if (run.folder / "stages").exists() or run.record.search:
             yield f"{run.folder}: how its search on a budget went is not carried, only the rows on all images"
     first = runs[0]
     for run in runs[1:]:
-        if run.record["catalog"]["sha256"] != first.record["catalog"]["sha256"]:
+        if run.record.catalog.sha256 != first.record.catalog.sha256:
             yield f"{run.folder} and {first.folder} read catalogues of different content; run.json names the latter's"
         if _inputs_differ(first.folder, run.folder):
             yield f"{run.folder} and {first.folder} clustered the inputs differently: compare no dsmi_z_x across them"
@@ -226,13 +227,13 @@ def best_rows(runs: Sequence[Run]) -> dict[str, Run]:
     return {slug: max(those, key=lambda run: rank(run, slug)) for slug, those in holders.items() if those}
 
 
-def joint_entries(runs: Sequence[Run], chosen: Mapping[str, Run]) -> list[dict[str, Any]]:
+def joint_entries(runs: Sequence[Run], chosen: Mapping[str, Run]) -> list[EntryRecord]:
     """The entries of all runs; each as the run lists it whose row is kept, or the first one."""
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[str, EntryRecord] = {}
     for run in runs:
-        for entry in run.record["entries"]:
-            if entry["slug"] not in entries or chosen.get(entry["slug"]) is run:
-                entries[entry["slug"]] = entry
+        for entry in run.record.entries:
+            if entry.slug not in entries or chosen.get(entry.slug) is run:
+                entries[entry.slug] = entry
     return list(entries.values())
 
 
@@ -243,10 +244,6 @@ def joint_config(configs: Sequence[RunConfig], out: Path) -> RunConfig:
     models = () if whole else tuple(dict.fromkeys(glob for config in configs for glob in config.models))
     filters = first.filters if all(config.filters == first.filters for config in configs) else Filters()
     return first.model_copy(update={"out": out, "models": models, "filters": filters})
-
-
-def _config(run: Run) -> RunConfig:
-    return validated(RunConfig, run.record["config"], str(run.folder / "run.json"))
 
 
 def _slugs(runs: Iterable[Run]) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from ..data_catalog.errors import InputError
-from ..pipeline.config import MeasureSettings, RunConfig, content_hash, validated
+from ..pipeline.config import MeasureSettings, content_hash, validated
 from ..pipeline.plan import measures_identity
+from ..pipeline.record import EntryRecord
 from ..pipeline.store import embedding_path, read_run, read_subset, write_subset
 from ..pipeline.task import RemeasureJob
 from .clusters import open_workers
@@ -40,7 +41,7 @@ def remeasure(
         The exit code.
     """
     record = read_run(source)
-    before = elsewhere(RunConfig.model_validate(record["config"]), compute)
+    before = elsewhere(record.config, compute)
     settings = validated(MeasureSettings, before.measures.model_dump() | dict(changes), "settings")
     out = (into or source.parent / f"{source.absolute().name}-{_named(before.measures, settings)}").absolute()
     if out == source.absolute():
@@ -48,8 +49,8 @@ def remeasure(
     config = before.model_copy(update={"out": out, "measures": settings})
     measures_id = measures_identity(settings)
 
-    origin = Path(record["embeddings_from"] or source.absolute())
-    states, _ = entry_states(source, record["entries"])
+    origin = record.embeddings_from or source.absolute()
+    states, _ = entry_states(source, record.entries)
     jobs = [
         RemeasureJob(
             source=state.row,
@@ -73,14 +74,14 @@ def remeasure(
         stored = read_run(out) if (out / "run.json").exists() else None
         if stored is not None:
             refuse_mixture(out, stored, config)
-            if stored["embeddings_from"] != str(origin):
+            if stored.embeddings_from != origin:
                 raise InputError(f"{out} was not remeasured from {origin}; choose another --into")
         write_subset(out, read_subset(source))
         entries = [
-            {"model": j.source["model"], "img_size": j.source["img_size"], "slug": j.slug, "row_id": j.row_id}
-            for j in jobs
+            EntryRecord(model=job.source["model"], img_size=job.source["img_size"], slug=job.slug, row_id=job.row_id)
+            for job in jobs
         ]
-        save_record(out, config, record["catalog"], record["subset"], entries, stored, embeddings_from=origin)
+        save_record(out, config, record.catalog, record.subset, entries, stored, embeddings_from=origin)
         done = {state.slug for state in entry_states(out, entries)[0] if state.state == "ok"}
         todo = [job for job in jobs if job.slug not in done]
         if left_out:

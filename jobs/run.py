@@ -14,6 +14,7 @@ from ..data_catalog.models import find_entries
 from ..pipeline.config import ComputeSettings, RunConfig, validated
 from ..pipeline.order import balanced
 from ..pipeline.plan import Job, Plan, make_plan
+from ..pipeline.record import RunRecord
 from ..pipeline.remote import is_offline
 from ..pipeline.store import read_run, write_row
 from ..pipeline.task import with_current_facts
@@ -70,11 +71,11 @@ def rerun(out: Path, names: Sequence[str], compute: Mapping[str, Any], console: 
     """
     record = read_run(out)
     refuse_remeasured(out, record)
-    stored = elsewhere(RunConfig.model_validate(record["config"]), compute)
+    stored = elsewhere(record.config, compute)
     config = stored.model_copy(update={"out": out.absolute(), "models": (), "filters": Filters()})
     with console.status("Reading catalogue and images"):
         plan = make_plan(config)
-    slugs = {entry["slug"] for entry in record["entries"]}
+    slugs = {entry.slug for entry in record.entries}
     jobs = [job for job in plan.jobs if job.slug in slugs]
     chosen = {entry.slug for entry in find_entries([job.entry for job in jobs], names, str(out))}
     chosen_plan = Plan(config, plan.subset, tuple(job for job in jobs if job.slug in chosen))
@@ -115,11 +116,11 @@ def within_max_download(plan: Plan, sizes: Mapping[str, int | None], console: Co
     return Plan(plan.config, plan.subset, tuple(jobs))
 
 
-def missing(plan: Plan, record: dict[str, Any], console: Console, retry_failed: bool) -> list[Job]:
+def missing(plan: Plan, record: RunRecord, console: Console, retry_failed: bool) -> list[Job]:
     """The jobs without a row of their identity; rows that stay take over what the catalogue says today."""
     out = plan.config.folder
     jobs = {job.slug: job for job in plan.jobs}
-    states, unreadable = entry_states(out, [e for e in record["entries"] if e["slug"] in jobs])
+    states, unreadable = entry_states(out, [entry for entry in record.entries if entry.slug in jobs])
     for problem in unreadable:
         mended = "; computing it anew" if problem.path.stem in jobs and problem.path.suffix == ".parquet" else ""
         plain(console, f"not a row: {problem}{mended}")
@@ -168,7 +169,7 @@ def _conclude_share(plan: Plan, todo: Sequence[Job], started: float, console: Co
     """Sum up a share; the report is written when all are done."""
     out = plan.config.folder
     slugs = {job.slug for job in todo}
-    states, _ = entry_states(out, [entry for entry in read_run(out)["entries"] if entry["slug"] in slugs])
+    states, _ = entry_states(out, [entry for entry in read_run(out).entries if entry.slug in slugs])
     failed = sum(state.state == "failed" for state in states)
     plain(
         console,
@@ -203,7 +204,7 @@ def conclude(out: Path, slugs: set[str], started: float, console: Console) -> in
 
         page = write_report(out)
     record = read_run(out)
-    states, _ = entry_states(out, [entry for entry in record["entries"] if entry["slug"] in slugs])
+    states, _ = entry_states(out, [entry for entry in record.entries if entry.slug in slugs])
     of = {kind: [state for state in states if state.state == kind] for kind in ("ok", "failed", "missing")}
     failed, missed = of["failed"], f", {len(of['missing'])} not begun" if of["missing"] else ""
     plain(
@@ -215,7 +216,7 @@ def conclude(out: Path, slugs: set[str], started: float, console: Console) -> in
         plain(console, f"  {state.name}: {state.reason}")
     if failed:
         more = f" (and {len(failed) - 5} more)" if len(failed) > 5 else ""
-        again = "the same remeasure" if record["embeddings_from"] else "the same run with --retry-failed"
+        again = "the same remeasure" if record.embeddings_from else "the same run with --retry-failed"
         plain(console, f"  see them all{more}: dsmi-zoo status --out {out}; try them again: {again}")
     plain(console, json.loads(page.with_name("summary.json").read_text(encoding="utf-8"))["lead"])
     plain(console, f"Report: {page}")

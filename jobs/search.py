@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from ..data_catalog.subset import Subset
 from ..pipeline.config import RunConfig
 from ..pipeline.cost import Cost, affordable, corrected, estimate, resnet18_rate, wall_seconds
 from ..pipeline.plan import Job, Plan, make_plan
+from ..pipeline.record import Dropped, Passed, SearchNote
 from ..pipeline.store import read_results, read_run, write_run
 from ..pipeline.weights import remote_weights
 from ..reports.ranking import rank
@@ -40,44 +41,6 @@ class Stage:
 
     images_per_class: int | None
     images: int
-
-
-@dataclass
-class Dropped:
-    """A model that a stage measured and the next one does not; percent, None for a failed one."""
-
-    model: str
-    reason: str
-    accuracy: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass
-class Passed:
-    """What a stage did."""
-
-    images: int
-    models: int
-    seconds: float
-    dropped: list[Dropped] = field(default_factory=list)
-
-
-@dataclass
-class SearchNote:
-    """The search as it stands in run.json; ``left_out`` are the models that the budget has no room for."""
-
-    budget_s: float
-    left_out: list[str] = field(default_factory=list)
-    stages: list[Passed] = field(default_factory=list)
-
-    def stage(self, images: int) -> Passed:
-        """The stage of so many images: an earlier search's, which goes on, or a new one."""
-        found = next((passed for passed in self.stages if passed.images == images), None)
-        if found is None:
-            found = Passed(images, 0, 0.0)
-            self.stages = sorted([*self.stages, found], key=lambda passed: passed.images)
-        return found
 
 
 def stages_of(subset: Subset) -> list[Stage]:
@@ -193,7 +156,7 @@ def search(config: RunConfig, console: Console, *, only_plan: bool = False, retr
             expected = duration(prices.seconds(left, stages[0].images))
             plain(console, f"{counted(len(passed.dropped), 'model')} dropped; {len(left)} left, "
                   f"now on {stages[0].images} images, about {expected}")  # fmt: skip
-    write_run(config.folder, read_run(config.folder) | {"search": asdict(note)})
+    write_run(config.folder, read_run(config.folder).model_copy(update={"search": note}))
     if note.left_out:
         plain(console, f"{counted(len(note.left_out), 'model')} had no turn; more --budget goes on from here")
     return conclude(config.folder, {job.slug for job in left}, started, console)
@@ -215,11 +178,11 @@ def _note_before(config: RunConfig) -> SearchNote:
     """What an earlier search in this OUT noted, with this one's budget added."""
     assert config.compute.budget is not None
     path = config.folder / "run.json"
-    before = read_run(config.folder).get("search") if path.exists() else None
-    if not before:
-        return SearchNote(config.compute.budget)
-    stages = [Passed(stage["images"], stage["models"], stage["seconds"]) for stage in before["stages"]]
-    return SearchNote(before["budget_s"] + config.compute.budget, stages=stages)
+    before = read_run(config.folder).search if path.exists() else None
+    if before is None:
+        return SearchNote(budget_s=config.compute.budget)
+    stages = [Passed(images=stage.images, models=stage.models, seconds=stage.seconds) for stage in before.stages]
+    return SearchNote(budget_s=before.budget_s + config.compute.budget, stages=stages)
 
 
 def _prices(workers: "DaskWorkers", plan: Plan, sizes: Mapping[str, int | None], console: Console) -> Prices:
@@ -319,4 +282,4 @@ def _dropped(rows: pd.DataFrame, job: Job, reason: str) -> Dropped:
         None if found.empty or pd.isna(found.iloc[0][name]) else float(found.iloc[0][name])
         for name in ("probe_accuracy", "probe_low", "probe_high")
     )
-    return Dropped(str(job.entry), reason, accuracy, low, high)
+    return Dropped(model=str(job.entry), reason=reason, accuracy=accuracy, low=low, high=high)

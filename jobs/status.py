@@ -19,11 +19,11 @@ def status(out: Path, console: Console) -> int:
         plain(console, f"{out}: an unfinished search on a budget, its latest stage; the same run goes on from there")
         out = begun[-1].parent
     record = read_run(out)
-    states, unreadable = entry_states(out, record["entries"])
+    states, unreadable = entry_states(out, record.entries)
     of = {kind: [state for state in states if state.state == kind] for kind in ("ok", "failed", "missing")}
     plain(
         console,
-        f"{out}: catalogue {record['catalog']['name']}, {counted(len(states), 'model')}: "
+        f"{out}: catalogue {record.catalog.name}, {counted(len(states), 'model')}: "
         f"{len(of['ok'])} ok, {len(of['failed'])} failed, {len(of['missing'])} missing",
     )
     for name, held in drivers(out).items():
@@ -40,6 +40,6 @@ def status(out: Path, console: Console) -> int:
     if of["missing"]:
         plain(console, "compute what is missing: the same `dsmi-zoo run` again")
     if of["failed"]:
-        again = "the same remeasure" if record["embeddings_from"] else f"dsmi-zoo rerun MODEL --out {out}"
+        again = "the same remeasure" if record.embeddings_from else f"dsmi-zoo rerun MODEL --out {out}"
         plain(console, f"try failed ones again: {again}")
     return 1 if of["failed"] else 0

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from ..data_catalog.errors import DiskFull, InputError
 from ..data_catalog.subset import Subset
+from .record import RunRecord, parse_record
 from .schema import COLUMNS
 
-FORMAT = 1
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 ALWAYS_THERE = (
     "model", "img_size", "status", "row_id", "embedding_id", "embedding_sha256", "own_measures", "finished_at",
@@ -168,7 +168,7 @@ def read_results(out: str | Path) -> pd.DataFrame:
         When the folder is no run.
     """
     out = Path(out)
-    current = {entry["slug"]: entry["row_id"] for entry in read_run(out)["entries"]}
+    current = {entry.slug: entry.row_id for entry in read_run(out).entries}
     rows, unreadable = scan_results(out)
     foreign = [slug for slug, row in rows.items() if row["row_id"] != current.get(slug)]
     for problem in (*unreadable, *(UnreadableRow(row_path(out, slug), NOT_THIS_RUN) for slug in foreign)):
@@ -187,19 +187,19 @@ def rows_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return frame.sort_values(["model", "img_size"], ignore_index=True)
 
 
-def write_run(out: Path, record: Mapping[str, Any]) -> None:
+def write_run(out: Path, record: RunRecord) -> None:
     """Store ``OUT/run.json``."""
-    text = json.dumps({"format": FORMAT, **record}, indent=2, ensure_ascii=False, default=str)
+    text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False)
     write_atomically(out / "run.json", lambda file: file.write(text.encode()))
 
 
-def read_run(out: str | Path) -> dict[str, Any]:
+def read_run(out: str | Path) -> RunRecord:
     """The content of ``OUT/run.json``.
 
     Raises
     ------
     InputError
-        When the folder is no run, or one of a format that this version does not know.
+        When the folder is no run, or its record is damaged or of a format that this version does not know.
     """
     path = Path(out) / "run.json"
     if not path.is_file() and (Path(out) / "stages").is_dir():
@@ -207,12 +207,10 @@ def read_run(out: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{out} is no run: it has no run.json; start one with `dsmi-zoo run --out {out}`")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise InputError(f"{path}: not a run record of format {FORMAT}")
-    return record
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    return parse_record(content, path)
 
 
 def write_embedding(out: Path, slug: str, embedding: np.ndarray) -> None:

@@ -1,16 +1,17 @@
 """How far the primary correlation depends on the choice of classes: DSMI(Z;Y) anew on random halves of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from ..pipeline.config import MeasureSettings
 from ..pipeline.measures.inputs import as_sigma
 from ..pipeline.measures.mutual_information import exact_entropies, mutual_information, random_subset_entropies
 from ..pipeline.measures.spectrum import gaussian_kernel, squared_distances, subset_kernels
+from ..pipeline.record import RunRecord
 from ..pipeline.store import embedding_path, read_embedding, read_subset
 from .correlation import why_undefined
 from .sample import one_row_per_weights, values
@@ -21,7 +22,7 @@ SUBSETS = 50
 def class_subset_correlations(
     out: Path,
     rows: pd.DataFrame,
-    run: Mapping[str, Any],
+    run: RunRecord,
     target: str,
     subsets: int = SUBSETS,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -46,9 +47,9 @@ def class_subset_correlations(
         np.sort(np.random.default_rng([0, i]).choice(classes, max(2, len(classes) // 2), replace=False))
         for i in range(subsets)
     ]
-    settings = run["config"]["measures"]
-    origin = Path(run.get("embeddings_from") or out)
-    slugs = {(e["model"], e["img_size"]): e["slug"] for e in run["entries"]}
+    settings = run.config.measures
+    origin = run.embeddings_from or out
+    slugs = {(entry.model, entry.img_size): entry.slug for entry in run.entries}
     sample = one_row_per_weights(rows)
     paths = [embedding_path(origin, slugs[key]) for key in zip(sample["model"], sample["img_size"], strict=True)]
     found = np.full((len(sample), subsets), np.nan)
@@ -65,14 +66,14 @@ def class_subset_correlations(
     ]
 
 
-def _dsmi_on(Z: np.ndarray, labels: np.ndarray, halves: list[np.ndarray], settings: Mapping[str, Any]) -> list[float]:
+def _dsmi_on(Z: np.ndarray, labels: np.ndarray, halves: list[np.ndarray], settings: MeasureSettings) -> list[float]:
     """DSMI(Z;Y) on each choice of classes; the kernel is that of all points, once."""
     Z = Z.astype(np.float64)
-    kernel = gaussian_kernel(squared_distances(Z), as_sigma(settings["sigma"], Z.shape[1]))
+    kernel = gaussian_kernel(squared_distances(Z), as_sigma(settings.sigma, Z.shape[1]))
     values = []
     for half in halves:
         rows = np.flatnonzero(np.isin(labels, half))
-        entropies_of = exact_entropies(subset_kernels(kernel[np.ix_(rows, rows)]), settings["t"])
-        random_entropy = random_subset_entropies(entropies_of, len(rows), settings["repetitions"], settings["seed"])
+        entropies_of = exact_entropies(subset_kernels(kernel[np.ix_(rows, rows)]), settings.t)
+        random_entropy = random_subset_entropies(entropies_of, len(rows), settings.repetitions, settings.seed)
         values.append(mutual_information(np.searchsorted(half, labels[rows]), entropies_of, random_entropy).value)
     return values

@@ -1,14 +1,13 @@
 """Two runs of the same models beside each other: another protocol, sigma or subset."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
 from ..pipeline.config import differences
+from ..pipeline.record import RunRecord
 from .correlation import why_undefined
 from .sample import one_row_per_weights, scores_of, targets_of, values
 
@@ -44,9 +43,7 @@ class Comparison:
     primary: tuple[np.ndarray, np.ndarray]
 
 
-def compare(
-    rows: pd.DataFrame, run: Mapping[str, Any], others: pd.DataFrame, other_run: Mapping[str, Any], name: str
-) -> Comparison:
+def compare(rows: pd.DataFrame, run: RunRecord, others: pd.DataFrame, other_run: RunRecord, name: str) -> Comparison:
     """Compare the rows of two runs, model by model.
 
     Parameters
@@ -64,7 +61,7 @@ def compare(
     shared = [score for score in scores_of(here) if score in scores_of(there)]
     return Comparison(
         name,
-        tuple(differences(run.get("identity") or {}, other_run.get("identity") or {})),
+        tuple(differences(run.identity, other_run.identity)),
         len(here) - len(both),
         len(there) - len(both),
         target,

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..pipeline.record import RunRecord, SearchNote
 from ..pipeline.store import read_results, read_run, sweep_temporary, write_atomically
 from . import figures, tables, wording
 from . import ranking as ranks
@@ -80,7 +81,7 @@ def write_report(
 
 def write_page(
     rows: pd.DataFrame,
-    run: Mapping[str, Any],
+    run: RunRecord,
     folder: Path,
     comparison: Comparison | None = None,
     class_subsets: Sequence[float] = (),
@@ -146,7 +147,7 @@ def figure_name(*parts: str) -> str:
 
 def page_context(
     rows: pd.DataFrame,
-    run: Mapping[str, Any],
+    run: RunRecord,
     summary: Summary,
     ranking: ranks.Ranking,
     drawn: Mapping[str, figures.Rendered],
@@ -158,19 +159,17 @@ def page_context(
     forest = figure_name("forest", summary.primary[1]) if summary.primary else None
     targets = list(dict.fromkeys(t for by_target in summary.correlations.values() for t in by_target))
     shown = {name: {"name": name, "description": f.description, "uri": _data_uri(f)} for name, f in drawn.items()}
-    catalog = run.get("catalog")
-    name = catalog.get("name") if isinstance(catalog, Mapping) else None
     measured = {f"{entry['model']}@{entry['img_size']}" for entry in names(ok)}
     return {
-        "name": str(name or "unnamed run"),
+        "name": run.catalog.name,
         "lead": wording.lead(summary)
         if targets or not ranking.models
-        else [ranks.lead(ranking), *ranks.lead_of_search(run.get("search"), measured)],
+        else [ranks.lead(ranking), *ranks.lead_of_search(run.search, measured)],
         "title": "How well do representation measures predict accuracy?"
         if targets or not ranking.models
         else "Which model suits these images?",
         "ranking": _ranking_table(ranking),
-        "search": _search(run.get("search"), measured),
+        "search": _search(run.search, measured),
         "ranking_figure": shown.get(RANKING_FIGURE),
         "models": summary.models,
         "warnings": _warnings(rows, summary),
@@ -288,7 +287,7 @@ def _ranking_table(ranking: ranks.Ranking) -> dict[str, Any]:
     }
 
 
-def _search(note: Mapping[str, Any] | None, measured: Collection[str]) -> dict[str, Any] | None:
+def _search(note: SearchNote | None, measured: Collection[str]) -> dict[str, Any] | None:
     """A search on a budget: its stages in words, and who was dropped on the way, the last ones first.
 
     Models that are ``measured`` on all images by now were not dropped for good.
@@ -296,25 +295,25 @@ def _search(note: Mapping[str, Any] | None, measured: Collection[str]) -> dict[s
     if not note:
         return None
     stages = [
-        f"{wording.counted(stage['models'], 'model')} on {stage['images']} images ({stage['seconds']:.0f} s)"
-        for stage in note["stages"]
+        f"{wording.counted(stage.models, 'model')} on {stage.images} images ({stage.seconds:.0f} s)"
+        for stage in note.stages
     ]
     dropped = [
-        (stage["images"], entry)
-        for stage in reversed(note["stages"])
-        for entry in stage["dropped"]
-        if entry["model"] not in measured
+        (stage.images, entry)
+        for stage in reversed(note.stages)
+        for entry in stage.dropped
+        if entry.model not in measured
     ]
     return {
-        "words": f"With {note['budget_s']:.0f} s to spend: {'; then '.join(stages)}.",
-        "left_out": [model for model in note["left_out"] if model not in measured],
+        "words": f"With {note.budget_s:.0f} s to spend: {'; then '.join(stages)}.",
+        "left_out": [model for model in note.left_out if model not in measured],
         "dropped": [
             {
-                "model": entry["model"],
+                "model": entry.model,
                 "images": images,
-                "accuracy": wording.fixed(entry["accuracy"], 1),
-                "ci": f"{wording.fixed(entry['low'], 1)} to {wording.fixed(entry['high'], 1)}",
-                "reason": entry["reason"],
+                "accuracy": wording.fixed(entry.accuracy, 1),
+                "ci": f"{wording.fixed(entry.low, 1)} to {wording.fixed(entry.high, 1)}",
+                "reason": entry.reason,
             }
             for images, entry in dropped
         ],

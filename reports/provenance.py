@@ -1,12 +1,12 @@
 """What the rows were computed from and with, and whether they may be compared with one another."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..pipeline.record import RunRecord
 from .sample import succeeded, values
 from .wording import counted, significant
 
@@ -40,23 +40,22 @@ def mixture_warnings(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def provenance(rows: pd.DataFrame, run: Mapping[str, Any]) -> list[tuple[str, str]]:
+def provenance(rows: pd.DataFrame, run: RunRecord) -> list[tuple[str, str]]:
     """Name and value of what a reader needs to repeat the run; what is not recorded is "unknown"."""
     rows = succeeded(rows)
-    subset = _part(run, "subset")
-    catalog = _part(run, "catalog")
-    images, samples = _text(subset.get("n_images")), _shared(rows, "n_samples", subset.get("n_samples"))
-    counts = samples if images in (UNKNOWN, samples) else f"{samples} samples of {images} images"
+    subset = run.subset
+    images, samples = _text(subset.n_images), _shared(rows, "n_samples", subset.n_samples)
+    counts = samples if images == samples else f"{samples} samples of {images} images"
     versions = {library: ", ".join(sorted(seen)) for library, seen in _versions(rows).items()}
-    versions = versions or {str(k): str(v) for k, v in _part(run, "versions").items()}
+    versions = versions or run.versions
     return [
-        ("Catalogue", _text(catalog.get("name"))),
-        ("Catalogue SHA-256", _text(catalog.get("sha256"))),
-        ("Data set", _text(subset.get("dataset"))),
-        ("Subset hash", _shared(rows, "subset_hash", subset.get("hash"))),
+        ("Catalogue", _text(run.catalog.name)),
+        ("Catalogue SHA-256", _text(run.catalog.sha256)),
+        ("Data set", _text(subset.dataset)),
+        ("Subset hash", _shared(rows, "subset_hash", subset.hash)),
         ("Images", counts),
-        ("Classes", _shared(rows, "n_classes", subset.get("n_classes"))),
-        ("Subset seed", _text(subset.get("seed"))),
+        ("Classes", _shared(rows, "n_classes", subset.n_classes)),
+        ("Subset seed", _text(subset.seed)),
         ("Kernel width sigma", _sigma(rows, run)),
         ("Diffusion time t", _shared(rows, "t")),
         ("Repetitions", _shared(rows, "repetitions")),
@@ -69,9 +68,9 @@ def provenance(rows: pd.DataFrame, run: Mapping[str, Any]) -> list[tuple[str, st
         ("Precision", _shared(rows, "precision")),
         ("Time of all entries", _seconds(rows)),
         ("Versions", "; ".join(f"{k} {v}" for k, v in versions.items()) or UNKNOWN),
-        ("Git commit", _text(run.get("git_commit"))),
-        ("Started", _text(run.get("created_at"))),
-        ("Last change", _text(run.get("updated_at"))),
+        ("Git commit", _text(run.git_commit)),
+        ("Started", run.created_at.isoformat(timespec="seconds")),
+        ("Last change", run.updated_at.isoformat(timespec="seconds")),
     ]
 
 
@@ -95,11 +94,6 @@ def _versions(rows: pd.DataFrame) -> dict[str, set[str]]:
     return seen
 
 
-def _part(run: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = run.get(name)
-    return part if isinstance(part, Mapping) else {}
-
-
 def _text(value: Any) -> str:
     if value is None or value == "":
         return UNKNOWN
@@ -110,13 +104,13 @@ def _shared(rows: pd.DataFrame, column: str, recorded: Any = None) -> str:
     return ", ".join(distinct(rows, column)) or _text(recorded)
 
 
-def _sigma(rows: pd.DataFrame, run: Mapping[str, Any]) -> str:
-    measures = _part(_part(run, "config"), "measures")
+def _sigma(rows: pd.DataFrame, run: RunRecord) -> str:
+    recorded = run.config.measures.sigma
     sigmas = values(rows, "sigma")
     sigmas = sigmas[np.isfinite(sigmas)]
-    rule = "√d" if "sigma" in measures and measures["sigma"] is None else ""
+    rule = "√d" if recorded is None else ""
     if not len(sigmas):
-        return rule or _text(measures.get("sigma"))
+        return rule or _text(recorded)
     low, high = (f"{s:.4g}" for s in (sigmas.min(), sigmas.max()))
     used = low if low == high else f"{low} to {high}"
     return f"{rule} ({used})" if rule else used

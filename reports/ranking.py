@@ -1,6 +1,6 @@
 """Which model to choose for one's own images: a ranking by the probe, ties, and what each costs."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from ..pipeline.measures.probe import unpacked
+from ..pipeline.record import SearchNote
 from .sample import succeeded, values
 
 LEVEL = 0.05
@@ -124,12 +125,12 @@ def lead(ranking: Ranking) -> str:
     )
 
 
-def lead_of_search(note: Mapping[str, Any] | None, measured: Collection[str]) -> list[str]:
+def lead_of_search(note: SearchNote | None, measured: Collection[str]) -> list[str]:
     """What the ranking's sentence must not hide: how many models were dropped or never tried, and are not measured."""
     if not note:
         return []
-    dropped = {entry["model"] for stage in note["stages"] for entry in stage["dropped"]} - set(measured)
-    beyond = set(note["left_out"]) - set(measured)
+    dropped = {entry.model for stage in note.stages for entry in stage.dropped} - set(measured)
+    beyond = set(note.left_out) - set(measured)
     if not dropped and not beyond:
         return []
     return [

@@ -1,7 +1,7 @@
 """Which rows and columns the statistics are about: the sample, its families, its scores and its targets."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..pipeline.measures.definition import Score
 from ..pipeline.measures.registry import COMPARISONS, MEASURES
+from ..pipeline.record import EntryRecord
 from ..pipeline.schema import COLUMN_NAMES, is_accuracy
 
 PRIMARY_MEASURE = "dsmi_z_y"
@@ -119,8 +120,8 @@ def groups_of(rows: pd.DataFrame) -> list[str]:
     return sorted(found, key=key.__getitem__) if len(found) > 1 else []
 
 
-def missing_entries(rows: pd.DataFrame, run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The run's entries without a row, each {"model", "img_size"}."""
+def missing_entries(rows: pd.DataFrame, planned: Iterable[EntryRecord]) -> list[dict[str, Any]]:
+    """The entries without a row, each {"model", "img_size"}."""
     there = {(e["model"], e["img_size"]) for e in names(rows)}
-    planned = [{"model": str(e.get("model")), "img_size": e.get("img_size")} for e in run.get("entries") or []]
-    return [e for e in planned if (e["model"], e["img_size"]) not in there]
+    missing = [entry for entry in planned if (entry.model, entry.img_size) not in there]
+    return [{"model": entry.model, "img_size": entry.img_size} for entry in missing]

@@ -1,11 +1,12 @@
 """Everything that a report says in numbers, from the rows of a run: pure, and what is undefined has its reason."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
+from ..pipeline.record import RunRecord
 from .correlation import (
     LEVEL,
     RESAMPLES,
@@ -88,7 +89,7 @@ class Summary:
         return content
 
 
-def summarise(rows: pd.DataFrame, run: Mapping[str, Any], class_subsets: Sequence[float] = ()) -> Summary:
+def summarise(rows: pd.DataFrame, run: RunRecord | None = None, class_subsets: Sequence[float] = ()) -> Summary:
     """All statistics of a run.
 
     Parameters
@@ -96,13 +97,13 @@ def summarise(rows: pd.DataFrame, run: Mapping[str, Any], class_subsets: Sequenc
     rows
         One row an entry, with the columns of ``dsmi_zoo.pipeline.schema``.
     run
-        The content of ``run.json``; ``entries`` and ``catalog`` are read here, and may be missing.
+        The content of ``run.json``, for the entries without a row and the name of the catalogue.
     class_subsets
         The primary correlation on random halves of the classes, from `dsmi_zoo.reports.class_subsets`.
     """
     ok = succeeded(rows)
     failed = rows[~rows.index.isin(ok.index)]
-    missing = missing_entries(rows, run)
+    missing = missing_entries(rows, run.entries if run else ())
     sample = one_row_per_weights(rows)
     bootstraps = Bootstraps()
     pooled = correlations(sample, bootstraps)
@@ -111,7 +112,6 @@ def summarise(rows: pd.DataFrame, run: Mapping[str, Any], class_subsets: Sequenc
     primary = (PRIMARY_MEASURE, target) if target and PRIMARY_MEASURE in pooled else None
     unit, families = families_of(sample)
     saturated = ok[ok["saturated"].eq(True).fillna(False).astype(bool)] if "saturated" in ok else ok.iloc[:0]
-    catalog = run.get("catalog")
     return Summary(
         models={"total": len(rows) + len(missing), "ok": len(ok), "failed": len(failed), "missing": len(missing)},
         primary=primary,
@@ -131,7 +131,7 @@ def summarise(rows: pd.DataFrame, run: Mapping[str, Any], class_subsets: Sequenc
         regrets=regrets(sample, primary[1]) if primary else {},
         robustness=variants(rows, primary[1], bootstraps) if primary else [],
         class_subsets=list(class_subsets),
-        published=published(catalog.get("name") if isinstance(catalog, Mapping) else None, target),
+        published=published(run.catalog.name if run else None, target),
         saturated=names(saturated),
         failures=[
             {**name, "error_type": kind, "error_message": message}

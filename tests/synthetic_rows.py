@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from run_records import record_of
 
 from dsmi_zoo.data_catalog import load_models
 from dsmi_zoo.pipeline.measures.probe import packed, wilson_interval
@@ -9,7 +10,7 @@ from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
 from dsmi_zoo.pipeline.store import rows_frame
 from dsmi_zoo.pipeline.task import facts
 
-RUN = {"catalog": {"name": "imagenet-2025, SYNTHETIC measures"}, "entries": []}
+RUN = record_of(catalog="imagenet-2025, SYNTHETIC measures")
 
 
 def synthetic_rows() -> pd.DataFrame:

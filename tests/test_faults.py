@@ -245,7 +245,7 @@ def test_a_run_on_a_scheduler_that_is_there_leaves_it_running_and_goes_on_after_
     assert_all_right_but({}, out, small_run)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert all(process.poll() is None for process in there)
-    assert read_run(out)["config"]["compute"]["cluster"] == f"tcp://127.0.0.1:{port}"
+    assert read_run(out).config.compute.cluster == f"tcp://127.0.0.1:{port}"
 
 
 def test_shares_run_side_by_side_without_dask_and_survive_a_model_that_kills_its_process(

@@ -17,7 +17,7 @@ from rich.console import Console
 from dsmi_zoo.data_catalog import InputError
 from dsmi_zoo.jobs.driving import driving
 from dsmi_zoo.jobs.merge import carry, merge
-from dsmi_zoo.pipeline.config import RunConfig, content_hash
+from dsmi_zoo.pipeline.config import content_hash
 from dsmi_zoo.pipeline.plan import MEASURES_VERSION, measures_identity
 from dsmi_zoo.pipeline.store import embedding_path, read_results, read_row, read_run, row_path, write_row
 
@@ -31,7 +31,7 @@ def part(small_run: Path, tmp_path: Path) -> Part:
     def make(name: str, models: str = "", row: dict[str, Any] | None = None, **record: Any) -> Path:
         out = tmp_path / name
         shutil.copytree(small_run, out, ignore=shutil.ignore_patterns("report", "drivers"))
-        stored = read_run(out)
+        stored = json.loads((out / "run.json").read_text())
         entries = [entry for entry in stored["entries"] if entry["model"].startswith(models)]
         for entry in stored["entries"]:
             slug = entry["slug"]
@@ -62,10 +62,10 @@ def test_two_halves_make_the_whole_and_stay_as_they_are(
     assert contents(one) | contents(other) == before
     pd.testing.assert_frame_equal(read_results(tmp_path / "whole"), read_results(small_run))
     record = read_run(tmp_path / "whole")
-    assert record["identity"] == read_run(small_run)["identity"]
-    for entry in record["entries"]:
-        kept = embedding_path(tmp_path / "whole", entry["slug"])
-        assert kept.read_bytes() == embedding_path(small_run, entry["slug"]).read_bytes()
+    assert record.identity == read_run(small_run).identity
+    for entry in record.entries:
+        kept = embedding_path(tmp_path / "whole", entry.slug)
+        assert kept.read_bytes() == embedding_path(small_run, entry.slug).read_bytes()
         assert kept.stat().st_nlink == 2
     assert (tmp_path / "whole" / "subset.parquet").exists()
     assert (tmp_path / "whole" / "report" / "index.html").exists()
@@ -99,8 +99,8 @@ def test_a_finished_row_wins_over_a_failed_one_and_the_newest_over_the_rest(
     }  # fmt: skip
     assert rows.loc["test_vit.900x1", "finished_at"] == latest - timedelta(hours=1)
     assert rows.loc["test_vit.900x5", "finished_at"] == latest + timedelta(hours=1)
-    entries = read_run(tmp_path / "c")["entries"]
-    kept = {entry["model"] for entry in entries if embedding_path(tmp_path / "c", entry["slug"]).exists()}
+    entries = read_run(tmp_path / "c").entries
+    kept = {entry.model for entry in entries if embedding_path(tmp_path / "c", entry.slug).exists()}
     assert kept == {"test_vit.100x3", "test_vit.900x1", "test_vit.900x5"}
 
 
@@ -155,20 +155,20 @@ def refused(*folders: Path, out: Path) -> str:
 def test_other_settings_images_and_origins_are_refused_by_name(part: Part, tmp_path: Path) -> None:
     one, c = part("one", "test_vit"), tmp_path / "c"
     record = read_run(one)
-    other = part("seeded", "test_resnet", identity=record["identity"] | {"precision": "bf16"})
+    other = part("seeded", "test_resnet", identity=record.identity | {"precision": "bf16"})
     said = refused(one, other, out=c)
     assert f'{one} and {other} belong to different configurations: precision = "fp32", not "bf16"' in said
-    other = part("images", "test_resnet", subset=record["subset"] | {"hash": "0123"})
+    other = part("images", "test_resnet", subset=record.subset.model_dump() | {"hash": "0123"})
     assert f"{one} and {other} were computed on different images" in refused(one, other, out=c)
     other = part("remeasured", "test_resnet", embeddings_from="elsewhere")
     assert f"{one} and {other} measure embeddings of different runs" in refused(one, other, out=c)
     assert not c.exists()
-    assert "images" in refused(one, out=part("images-too", subset=record["subset"] | {"hash": "0123"}))
+    assert "images" in refused(one, out=part("images-too", subset=record.subset.model_dump() | {"hash": "0123"}))
 
 
 def test_other_weights_of_one_entry_are_refused_by_its_name(part: Part, tmp_path: Path) -> None:
     one = part("one", "test_vit")
-    identity = measures_identity(RunConfig.model_validate(read_run(one)["config"]).measures)
+    identity = measures_identity(read_run(one).config.measures)
     other = part("other", "test_vit.900x5", {"embedding_id": "e", "row_id": content_hash("e", identity)})
     said = refused(one, other, out=tmp_path / "c")
     assert "test_vit.900x5@32 has other weights or inputs" in said
@@ -178,7 +178,7 @@ def test_other_weights_of_one_entry_are_refused_by_its_name(part: Part, tmp_path
 
 def test_rows_of_another_version_of_the_measures_are_refused(part: Part, tmp_path: Path) -> None:
     one = part("one", "test_vit")
-    identity = measures_identity(RunConfig.model_validate(read_run(one)["config"]).measures)
+    identity = measures_identity(read_run(one).config.measures)
     older = content_hash("e", identity | {"version": MEASURES_VERSION - 1})
     other = part("other", "test_resnet.900x1", {"embedding_id": "e", "row_id": older})
     said = refused(one, other, out=tmp_path / "c")

@@ -78,7 +78,7 @@ def test_a_run_over_published_weights_gives_good_rows_with_their_own_accuracy(st
     assert (rows["subset_top1"] > 50).all()
     assert (rows["dsmi_z_y"] > rows["dsmi_z_y_null"] + 0.1).all()
     assert rows["dsmi_z_x"].notna().all()
-    assert read_run(standard_run)["subset"]["n_classes"] == 4
+    assert read_run(standard_run).subset.n_classes == 4
 
 
 def test_the_papers_protocol_embeds_three_crops_of_every_image(

@@ -63,7 +63,7 @@ def test_one_row_stands_for_each_set_of_weights_at_its_smallest_size() -> None:
     sample = one_row_per_weights(both)
     assert sorted(sample["model"]) == sorted(rows["model"])
     assert (sample["img_size"] == 160).all()
-    summary = summarise(both, {})
+    summary = summarise(both)
     assert (summary.sample, summary.models["ok"]) == (len(rows), 2 * len(rows))
     assert summary.correlations["dsmi_z_y"]["top1"].n == len(rows)
     named = [v.name for v in summary.robustness]
@@ -273,7 +273,7 @@ def test_few_rows_and_empty_columns_give_reasons_and_nulls_but_never_a_crash(n: 
     rows = zoo(13).iloc[:n].assign(**{empty: None})
     if fail:
         rows = rows.assign(status="failed")
-    content = json.dumps(summarise(rows, {}).as_json(), allow_nan=False)
+    content = json.dumps(summarise(rows).as_json(), allow_nan=False)
     assert "NaN" not in content
 
 
@@ -283,13 +283,14 @@ def test_random_halves_of_the_classes_give_the_measure_of_their_rows(small_run: 
     labels = pd.read_parquet(small_run / "subset.parquet")["label"].to_numpy()
     half = np.random.default_rng([0, 1]).choice(np.unique(labels), 5, replace=False)
     keep = np.isin(labels, half)
-    slugs = {e["model"]: e["slug"] for e in run["entries"]}
+    slugs = {entry.model: entry.slug for entry in run.entries}
     dsmi = [
         diffusion_spectral_mutual_information(np.load(small_run / "embeddings" / f"{slugs[m]}.npy")[keep], labels[keep])
         for m in rows["model"]
     ]
     assert found[1] == pytest.approx(stats.spearmanr(dsmi, rows["top1"]).statistic)
-    assert class_subset_correlations(small_run, rows, run | {"embeddings_from": tmp_path}, "top1", 1) == []
+    elsewhere = run.model_copy(update={"embeddings_from": tmp_path})
+    assert class_subset_correlations(small_run, rows, elsewhere, "top1", 1) == []
 
 
 def test_a_run_compared_with_itself_agrees_and_with_another_tells_the_settings(

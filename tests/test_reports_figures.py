@@ -120,7 +120,7 @@ def legend_labels(rows):
 
 
 def test_the_forest_shows_every_measure_the_undefined_too():
-    summary = summarise(frame(cse_z=8.8, own_measures="my_$own", **{"my_$own": 1.0}), {})
+    summary = summarise(frame(cse_z=8.8, own_measures="my_$own", **{"my_$own": 1.0}))
     order = ranked_measures(summary, "top1")
     rendered = figures.forest(summary.correlations, "top1", order)
     check(rendered)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from run_records import record_of
 
 from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo.pipeline.record import EntryRecord
 from dsmi_zoo.pipeline.store import rows_frame, write_row, write_run
 from dsmi_zoo.reports import wording
 from dsmi_zoo.reports.page import figure_name, markdown_text, write_page, write_report
@@ -32,14 +34,7 @@ def entry(i, **columns):
     } | columns  # fmt: skip
 
 
-RUN = {
-    "config": {"measures": {"sigma": None}},
-    "catalog": {"name": "digits", "sha256": "c" * 64},
-    "subset": {"dataset": "digits", "hash": "0123abcd", "n_samples": 447, "n_images": 149, "n_classes": 10, "seed": 0},
-    "entries": [{"model": f"net{i}.a", "img_size": 32, "slug": f"s{i}", "row_id": f"r{i}"} for i in range(12)],
-    "versions": {"python": "3.11.2", "torch": "2.9.0"},
-    "git_commit": "d" * 40,
-}
+RUN = record_of(*(EntryRecord(model=f"net{i}.a", img_size=32, slug=f"s{i}", row_id=f"r{i}") for i in range(12)))
 
 
 class Page(HTMLParser):
@@ -166,7 +161,7 @@ def test_text_from_catalogues_and_errors_stays_text(tmp_path, usual):
     ]
     rows[0]["model"], rows[1]["device"] = evil, "<em>gpu</em>"
     rows.append(entry(7, status="failed", error_type="<s>", error_message=evil))
-    run = {**RUN, "catalog": {"name": evil}, "entries": [{"model": "<h1>gone</h1>", "img_size": 8}]}
+    run = record_of(EntryRecord(model="<h1>gone</h1>", img_size=8, slug="s", row_id="r"), catalog=evil)
     page, markdown, _ = report(tmp_path, rows, run)
     assert page.open == []
     assert not {"b", "u", "s", "i", "em"} & set(page.tags)
@@ -221,11 +216,13 @@ def test_few_models_give_a_page_without_false_precision(tmp_path, n):
     assert ("is not computed, because" if n < 3 else "how sure that is cannot be said") in page.text
 
 
-def test_a_bare_run_record_is_shown_as_unknown(tmp_path):
-    page, _, _ = report(tmp_path, [entry(i) for i in range(4)], {})
-    assert "unnamed run" in page.text
-    names = dict(provenance(rows_frame([]), {}))
-    assert set(names.values()) == {"unknown"}
+def test_what_neither_rows_nor_record_tell_is_shown_as_unknown():
+    catalog = RUN.catalog.model_copy(update={"sha256": None})
+    said = dict(provenance(rows_frame([]), RUN.model_copy(update={"catalog": catalog, "git_commit": None})))
+    assert {said[name] for name in ("Catalogue SHA-256", "Git commit", "Device", "Repetitions")} == {"unknown"}
+    assert (said["Catalogue"], said["Kernel width sigma"]) == ("digits", "√d")
+    assert (said["Images"], said["Versions"]) == ("447 samples of 149 images", "python 3.11.2; torch 2.9.0")
+    assert said["Started"] == "2026-01-02T03:04:05+00:00"
 
 
 def test_rows_that_do_not_match_are_warned_of(tmp_path):
@@ -267,7 +264,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_a_weak_correlation_is_not_called_one(tmp_path):
     rng = np.random.default_rng(3)
     rows = rows_frame([entry(i, dsmi_z_y=rng.normal(), top1=50 + rng.normal(), group=None) for i in range(40)])
-    sentences = wording.lead(summarise(rows, {}))
+    sentences = wording.lead(summarise(rows))
     assert "show no clear correlation" in sentences[0]
     assert "includes 0" in sentences[0]
 
@@ -294,12 +291,12 @@ def test_the_recommendation_is_what_the_runs_own_rows_say(noise_of_dsmi, noise_o
         )
         for i in range(60)
     ]  # fmt: skip
-    (said,) = (s for s in wording.lead(summarise(rows_frame(rows), {})) if re.search(verdict, s))
+    (said,) = (s for s in wording.lead(summarise(rows_frame(rows))) if re.search(verdict, s))
     assert said.endswith("; 10 nearest neighbours have 1.00.")
 
 
 def test_without_the_recommended_measure_nothing_is_recommended():
-    assert not any("Scale-free" in s for s in wording.lead(summarise(rows_frame([entry(i) for i in range(12)]), {})))
+    assert not any("Scale-free" in s for s in wording.lead(summarise(rows_frame([entry(i) for i in range(12)]))))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from run_records import record_of
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -77,7 +78,7 @@ def test_no_point_on_the_front_is_beaten_and_every_other_one_is(accuracy: np.nda
 def test_a_page_without_published_accuracies_leads_with_the_ranking(tmp_path: Path) -> None:
     rows = models()
     rows.loc[rows["model"] == "net2", "model"] = "<i>net2</i>"
-    page = write_page(rows, {"entries": []}, tmp_path).read_text()
+    page = write_page(rows, record_of(), tmp_path).read_text()
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert "Which model suits these images?" in page
     assert summary["lead"].startswith("Of 5 models, net0 at 224 pixels")
@@ -91,7 +92,7 @@ def test_a_page_without_published_accuracies_leads_with_the_ranking(tmp_path: Pa
 def test_rows_without_a_probe_leave_the_ranking_out(tmp_path: Path) -> None:
     rows = models().assign(probe_accuracy=np.nan)
     assert rank(rows).models == ()
-    assert "Ranking by a linear probe" not in write_page(rows, {"entries": []}, tmp_path).read_text()
+    assert "Ranking by a linear probe" not in write_page(rows, record_of(), tmp_path).read_text()
 
 
 def test_the_cheapest_counts_where_no_throughput_is_known() -> None:

@@ -10,8 +10,10 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_records import record_of
 from scipy import stats
 
+from dsmi_zoo.pipeline.record import EntryRecord
 from dsmi_zoo.pipeline.store import rows_frame
 from dsmi_zoo.reports import resampling
 from dsmi_zoo.reports.correlation import (
@@ -281,7 +283,7 @@ def simpson():
 
 
 def test_simpsons_paradox_shows_as_opposite_signs_pooled_and_within_groups():
-    summary = summarise(simpson(), {})
+    summary = summarise(simpson())
     assert summary.correlations["dsmi_z_y"]["top1"].pearson.value > 0.9
     assert list(summary.within_groups) == ["10 images", "100 images", "1000 images"]
     for group in summary.within_groups.values():
@@ -318,9 +320,12 @@ def test_what_is_no_number_is_missing():
 
 def test_missing_entries_are_the_planned_ones_without_a_row():
     rows = rows_frame([entry("a"), entry("b", status="failed")])
-    planned = [{"model": "a", "img_size": 32}, {"model": "a", "img_size": 64}, {"model": "b", "img_size": 32}]
-    assert missing_entries(rows, {"entries": planned}) == [{"model": "a", "img_size": 64}]
-    summary = summarise(rows, {"entries": planned})
+    planned = [
+        EntryRecord(model=model, img_size=size, slug=f"{model}-{size}", row_id="r")
+        for model, size in (("a", 32), ("a", 64), ("b", 32))
+    ]
+    assert missing_entries(rows, planned) == [{"model": "a", "img_size": 64}]
+    summary = summarise(rows, record_of(*planned))
     assert summary.models == {"total": 3, "ok": 1, "failed": 1, "missing": 1}
 
 
@@ -333,7 +338,7 @@ def test_the_summary_keeps_its_contract():
         ]
         + [entry("broken", status="failed", error_type="ValueError", error_message="no")]
     )
-    content = json.loads(json.dumps(summarise(rows, {"entries": []}).as_json(), allow_nan=False))
+    content = json.loads(json.dumps(summarise(rows).as_json(), allow_nan=False))
     assert content["models"] == {"total": 25, "ok": 24, "failed": 1, "missing": 0}
     found = content["correlations"]["dsmi_z_y"]["top1"]
     assert found["n"] == 24

@@ -80,7 +80,7 @@ def test_remeasure_names_its_folder_after_what_changes(run_copy: Path, cli: Comm
     assert "6 of 6 models are done already" in again.stdout
     chained = cli("remeasure", "--out", beside, "--bins", 7)
     assert str(run_copy.with_name("run-sigma-0.5-bins-7")) in chained.stdout
-    assert read_run(run_copy.with_name("run-sigma-0.5-bins-7"))["embeddings_from"] == str(run_copy)
+    assert read_run(run_copy.with_name("run-sigma-0.5-bins-7")).embeddings_from == run_copy
 
 
 def test_measures_of_ones_own_become_columns_of_rows_and_report(run_copy: Path, tmp_path: Path, cli: Command) -> None:
@@ -154,4 +154,4 @@ def test_rerun_finds_a_catalogue_of_ones_own_from_any_folder(
     before = finished(tmp_path / "out")
     cli("rerun", "good", "--out", tmp_path / "out")
     assert (finished(tmp_path / "out") > before).all()
-    assert len(read_run(tmp_path / "out")["catalog"]["sha256"]) == 64
+    assert len(read_run(tmp_path / "out").catalog.sha256 or "") == 64

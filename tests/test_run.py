@@ -73,9 +73,9 @@ def test_a_run_leaves_one_row_and_one_embedding_an_entry_and_a_report(small_run:
     assert summary["models"]["total"] == summary["models"]["ok"] == 6
     assert summary["correlations"]["dsmi_z_y"]["top1"]["n"] == 6
     record = read_run(small_run)
-    assert record["subset"]["n_samples"] == 447
-    assert record["versions"]["timm"]
-    assert len(record["entries"]) == 6
+    assert record.subset.n_samples == 447
+    assert record.versions["timm"]
+    assert len(record.entries) == 6
 
 
 def test_a_rows_measures_are_those_of_its_kept_embedding(small_run: Path) -> None:
@@ -113,7 +113,7 @@ def test_more_models_join_an_existing_run(run_copy: Path, cli: Command) -> None:
     after = snapshot(run_copy)
     assert len(after) == 7
     assert {name: after[name] for name in before} == before
-    assert len(read_run(run_copy)["entries"]) == 7
+    assert len(read_run(run_copy).entries) == 7
 
 
 def test_a_run_that_was_killed_half_way_goes_on_and_rewrites_no_finished_row(

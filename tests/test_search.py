@@ -27,6 +27,7 @@ from dsmi_zoo.pipeline.cost import (
     wall_seconds,
 )
 from dsmi_zoo.pipeline.plan import Job, make_plan
+from dsmi_zoo.pipeline.record import SearchNote
 from dsmi_zoo.pipeline.store import read_results, read_run
 from dsmi_zoo.pipeline.waves import within_download
 
@@ -151,6 +152,12 @@ def catalog(tmp_path: Path, small_run: Path, cache: Path) -> Path:
     return path
 
 
+def _note(out: Path) -> SearchNote:
+    note = read_run(out).search
+    assert note is not None
+    return note
+
+
 def test_a_search_drops_the_clearly_worse_on_few_images_and_measures_the_rest_on_all(
     catalog: Path, tmp_path: Path, cli: Command
 ) -> None:
@@ -165,14 +172,14 @@ def test_a_search_drops_the_clearly_worse_on_few_images_and_measures_the_rest_on
     assert "now on 447 images" in done.stdout
     rows = read_results(out)
     assert (rows["n_samples"] == 447).all()
-    note = read_run(out)["search"]
-    assert [stage["images"] for stage in note["stages"]] == [140, 447]
-    dropped = {entry["model"]: entry for entry in note["stages"][0]["dropped"]}
+    note = _note(out)
+    assert [stage.images for stage in note.stages] == [140, 447]
+    dropped = {entry.model: entry for entry in note.stages[0].dropped}
     assert dropped
-    assert {entry["reason"] for entry in dropped.values()} == {"clearly worse"}
+    assert {entry.reason for entry in dropped.values()} == {"clearly worse"}
     assert len(rows) + len(dropped) == 4
     assert "test_resnet.900x5" in set(rows["model"])
-    assert all(entry["high"] < 99 for entry in dropped.values())
+    assert all(entry.high is not None and entry.high < 99 for entry in dropped.values())
     page = (out / "report" / "index.html").read_text()
     assert "How the search went" in page
     assert all(name in page for name in dropped)
@@ -188,7 +195,7 @@ def test_a_search_without_time_measures_the_cheapest_model_and_names_the_others(
     done = cli("run", "--catalog", catalog, "--out", out, "--budget", "1s")
     assert "1 model: 1 ok" in done.stdout
     assert len(read_results(out)) == 1
-    assert len(read_run(out)["search"]["left_out"]) == 3
+    assert len(_note(out).left_out) == 3
     assert "3 were beyond the budget" in (out / "report" / "report.md").read_text()
 
 
@@ -204,9 +211,9 @@ def test_a_search_that_cannot_go_into_its_folder_is_refused_before_anything_is_c
         assert "stage" not in refused.stdout
     assert {path for path in out.rglob("*") if path.is_file()} == before
     cli("run", "--catalog", catalog, "--out", out, "--budget", "5m")
-    note = read_run(out)["search"]
-    assert note["budget_s"] == 301
-    assert [stage["models"] for stage in note["stages"]] == [4, len(read_results(out))]
+    note = _note(out)
+    assert note.budget_s == 301
+    assert [stage.models for stage in note.stages] == [4, len(read_results(out))]
     page = (out / "report" / "report.md").read_text()
     for model in read_results(out)["model"]:
         assert f"| {model}@32 | 140 |" not in page, "measured on all images, so not dropped"

@@ -1,6 +1,5 @@
 """The run directory's files: whole or absent, and never taken for what they are not."""
 
-import json
 import os
 import time
 from datetime import UTC, datetime
@@ -11,14 +10,15 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from run_records import record_of
 
 from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo.pipeline.record import EntryRecord
 from dsmi_zoo.pipeline.schema import COLUMNS
 from dsmi_zoo.pipeline.store import (
     array_sha256,
     read_embedding,
     read_results,
-    read_run,
     row_path,
     scan_results,
     sweep_temporary,
@@ -41,8 +41,8 @@ def row(model: str, **values: Any) -> dict[str, Any]:
 
 
 def run_of(out: Path, *models: str) -> None:
-    entries = [{"model": m, "img_size": 32, "slug": m, "row_id": f"id-{m}"} for m in models]
-    write_run(out, {"entries": entries})
+    entries = [EntryRecord(model=m, img_size=32, slug=m, row_id=f"id-{m}") for m in models]
+    write_run(out, record_of(*entries))
 
 
 def test_a_row_comes_back_with_its_values_and_types(tmp_path: Path) -> None:
@@ -107,17 +107,6 @@ def test_a_row_of_another_identity_is_not_mistaken_for_this_runs(tmp_path: Path)
         assert read_results(tmp_path).empty
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": 999}'])
-def test_a_folder_without_a_readable_run_record_is_no_run(tmp_path: Path, content: str | None) -> None:
-    if content is not None:
-        (tmp_path / "run.json").write_text(content)
-    for read in (read_run, read_results):
-        with pytest.raises(InputError) as caught:
-            read(tmp_path)
-        assert str(tmp_path) in str(caught.value)
-        assert "\n" not in str(caught.value)
-
-
 def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomically(path, lambda file: file.write(b"old"))
@@ -167,8 +156,3 @@ def test_hashes_of_arrays_see_type_shape_and_values() -> None:
     others = [base.reshape(3, 2), base.astype(np.float64), base + 1, base.astype(np.int32)]
     assert len({array_sha256(a) for a in (base, *others)}) == 5
     assert array_sha256(np.asfortranarray(base)) == array_sha256(base)
-
-
-def test_the_run_record_is_plain_json_with_its_format(tmp_path: Path) -> None:
-    write_run(tmp_path, {"entries": [], "folder": tmp_path})
-    assert json.loads((tmp_path / "run.json").read_text()) == {"format": 1, "entries": [], "folder": str(tmp_path)}

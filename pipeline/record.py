@@ -1,0 +1,165 @@
+"""What ``OUT/run.json`` holds: the settings, the images and the entries of a run, and how a search for the best went.
+
+Keys that this version does not know are kept as they are, in the model and when it is written again: what a newer
+version of the same format has noted must not be lost because an older one added a model. Only ``config`` takes none,
+for a setting that this version cannot obey may change numbers.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+
+from ..data_catalog.errors import InputError
+from .config import RunConfig
+
+FORMAT: Literal[1] = 1
+MEND = "the file is damaged or was changed by hand: bring a copy of it back, or choose another --out"
+NEWER = "a newer version wrote the file: update dsmi-zoo, or choose another --out"
+
+Moment = Annotated[AwareDatetime, PlainSerializer(lambda time: time.isoformat(timespec="seconds"), return_type=str)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+
+
+class _Record(BaseModel):
+    """Strict: JSON has types of its own, and ``"447"`` is no number of images."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Frozen(_Record):
+    model_config = ConfigDict(frozen=True)
+
+
+class CatalogRecord(_Frozen):
+    """The catalogue that a run chose from; the first versions noted no hash."""
+
+    name: str
+    sha256: str | None = None
+
+
+class SubsetRecord(_Frozen):
+    """The images that every entry of a run was measured on; ``n_samples`` counts each repeat of an image."""
+
+    dataset: str
+    hash: str
+    n_samples: Count
+    n_images: Count
+    n_classes: Count
+    seed: Annotated[int, Field(ge=0)]
+
+
+class EntryRecord(_Frozen):
+    """An entry of a run, the name of its files and the identity of its row."""
+
+    model: str
+    img_size: Count | None
+    slug: FileName
+    row_id: str
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.img_size}"
+
+
+class Dropped(_Record):
+    """A model that a stage of a search measured and the next one does not; percent, None for a failed one."""
+
+    model: str
+    reason: str
+    accuracy: Number | None = None
+    low: Number | None = None
+    high: Number | None = None
+
+
+class Passed(_Record):
+    """What a stage of a search did."""
+
+    images: Count
+    models: Count
+    seconds: Number
+    dropped: list[Dropped] = []
+
+
+class SearchNote(_Record):
+    """How a search on a budget of time went; ``left_out`` are the models that the budget has no room for."""
+
+    budget_s: Number
+    left_out: list[str] = []
+    stages: list[Passed] = []
+
+    def stage(self, images: int) -> Passed:
+        """The stage of so many images: an earlier search's, which goes on, or a new one."""
+        found = next((passed for passed in self.stages if passed.images == images), None)
+        if found is None:
+            found = Passed(images=images, models=0, seconds=0.0)
+            self.stages = sorted([*self.stages, found], key=lambda passed: passed.images)
+        return found
+
+
+class RunRecord(_Frozen):
+    """The content of ``OUT/run.json``.
+
+    ``identity`` holds the settings that change numbers, as `RunConfig.identity` gave them then; ``embeddings_from`` is
+    the run whose embeddings a remeasured one was computed from.
+    """
+
+    format: Literal[1]
+    config: RunConfig
+    identity: dict[str, Any]
+    catalog: CatalogRecord
+    subset: SubsetRecord
+    entries: tuple[EntryRecord, ...]
+    versions: dict[str, str]
+    git_commit: str | None = None
+    created_at: Moment
+    updated_at: Moment
+    embeddings_from: Path | None = None
+    search: SearchNote | None = None
+
+
+def parse_record(content: bytes, path: Path) -> RunRecord:
+    """The record that the file ``path`` holds.
+
+    Raises
+    ------
+    InputError
+        When it is no JSON or no record of a run; names the file, the key and what to do.
+    """
+    try:
+        record = RunRecord.model_validate_json(content)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_problem(error)}") from None
+    for key, text in _texts(record.model_dump(mode="json")):
+        if "\0" in text:  # no name of a file may hold it
+            raise InputError(f"{path}: {key}: holds a NUL character; {MEND}")
+    return record
+
+
+def _problem(error: ValidationError) -> str:
+    """The first thing that is wrong with a record, in one line, and what to do about it."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "json_invalid":
+        return f"cannot be read: {first['msg']}; {MEND}"
+    if first["loc"] in ((), ("format",)):
+        return f"not a run record of format {FORMAT}; {NEWER}"
+    if first["type"] == "extra_forbidden":
+        return f"{key}: a setting that this version of dsmi-zoo does not know; {NEWER}"
+    if first["type"] == "missing":
+        return f"{key} is missing; {MEND}"
+    return f"{key}: {' '.join(first['msg'].split())}; {MEND}"
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a tree of JSON, by its key; the parser has bounded the depth."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield from _texts(part, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from _texts(part, f"{key}.{number}".lstrip("."))
