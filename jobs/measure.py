@@ -8,8 +8,10 @@ import numpy as np
 from rich.console import Console
 
 from ..data_catalog.errors import InputError
+from ..pipeline.array_files import read_array, read_labels
 from ..pipeline.config import MeasureSettings, validated
 from ..pipeline.measures import measure_all
+from ..pipeline.measures.inputs import as_classes
 from ..pipeline.measures.points import as_points
 from ..pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES, load_measure
 from ..pipeline.measures.transferability import transferability
@@ -20,8 +22,8 @@ from .progress import plain
 def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_json: bool, console: Console) -> int:
     """Print every measure of the embedding."""
     settings = validated(MeasureSettings, changes, "settings")
-    Z = _array(embeddings)
-    y = None if labels is None else _array(labels)
+    Z = read_array(embeddings)
+    y = None if labels is None else read_labels(labels, len(Z) if Z.ndim else 0)
     if y is None and settings.own:
         raise InputError("--measure calls f(Z, labels): give the labels' file too")
     try:
@@ -31,7 +33,8 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         if y is not None:
             scores = transferability(points, y)
             values |= {name: value for name, value in scores.items() if not isinstance(value, str)}
-            values |= {measure.name: measure.value(Z, y) for measure in own}
+            numbers = y if y.dtype.kind in "biu" else as_classes(y, len(Z))  # as in a run, never text
+            values |= {measure.name: measure.value(Z, numbers) for measure in own}
     except ValueError as error:
         raise InputError(f"{embeddings}{f' with {labels}' if labels else ''}: {error}") from None
     if as_json:
@@ -45,14 +48,3 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         unit = known.unit if known and known.unit != "flag" else ""
         plain(console, f"  {name:<28} {shown:>10} {unit:<5} {known.meaning if known else ''}".rstrip())
     return 0
-
-
-def _array(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = "not a .npy file of numbers" if isinstance(error, (ValueError, EOFError)) else error.strerror
-        raise InputError(f"{path}: cannot be read: {reason}") from None
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}: an archive of arrays; save the one array with numpy.save")
-    return array
