@@ -150,7 +150,8 @@ def _array(values: Any, file: Path, name: Any = None) -> NDArray[Any]:
 
 
 def _npy(file: Path, name: str | None) -> Any:
-    array = np.load(file, allow_pickle=False)
+    with file.open("rb") as opened:  # NumPy leaves a damaged file open
+        array = np.load(opened, allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise InputError(f"{file}: is an archive of arrays; rename it to {file.stem}.npz")
     _refuse_name(file, name)
@@ -158,10 +159,10 @@ def _npy(file: Path, name: str | None) -> Any:
 
 
 def _npz(file: Path, name: str | None) -> Any:
-    archive = np.load(file, allow_pickle=False)
-    if isinstance(archive, np.ndarray):
-        raise InputError(f"{file}: is a single array; rename it to {file.stem}.npy")
-    with archive:
+    with file.open("rb") as opened:
+        archive = np.load(opened, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise InputError(f"{file}: is a single array; rename it to {file.stem}.npy")
         if {"data", "shape", "format"} <= set(archive.files):  # as SciPy saves it
             raise InputError(f"{file}: is a sparse matrix; make it dense, by toarray(), and save that")
         return archive[_chosen(file, name, archive.files)]
@@ -184,7 +185,9 @@ def _pt(file: Path, name: str | None) -> Any:
     import torch
 
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sparse tensors, which are refused with words of ours
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
             f"{file}: not a {file.suffix} file of tensors alone, or cut off; other objects are never read, for that "
@@ -210,7 +213,7 @@ def _csv_of_numbers(file: Path) -> "pd.DataFrame":
     """Read a CSV file of which the first line may be a header."""
     import pandas as pd
 
-    options = {"index_col": False, "skipinitialspace": True, "float_precision": "round_trip", "low_memory": False}
+    options: dict[str, Any] = {"index_col": False, "skipinitialspace": True, "low_memory": False}
     first_line = pd.read_csv(file, header=None, dtype=str, nrows=1, keep_default_na=False).iloc[0]
     first = [str(cell).strip() for cell in first_line]
     with warnings.catch_warnings():
