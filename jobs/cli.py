@@ -446,17 +446,21 @@ def validate_command(
 
 
 @cli.command("measure")
-@click.argument("embeddings", type=PATH, metavar="EMBEDDINGS.npy")
-@click.argument("labels", type=PATH, required=False, metavar="[LABELS.npy]")
+@click.argument("embeddings", type=PATH, metavar="EMBEDDINGS")
+@click.argument("labels", type=PATH, required=False, metavar="[LABELS]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @measure_options
 @click.pass_context
 def measure_command(context: click.Context, embeddings: Path, labels: Path | None, as_json: bool, **given: Any) -> int:
     """Measure one embedding, an array [n, d]; with labels, an array [n], also their mutual information.
 
+    Both are read from .npy, .npz, .csv, .parquet, .safetensors, .pt or .pth files; where a file holds several arrays,
+    or labels among other columns, FILE:NAME says which.
+
     \b
     Examples:
       dsmi-zoo measure Z.npy y.npy
+      dsmi-zoo measure features.pt:penultimate labels.csv:class
       dsmi-zoo measure Z.npy y.npy --sigma 2 --measure my_measures:effective_rank
     """
     from .measure import measure

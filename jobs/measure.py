@@ -8,8 +8,10 @@ import numpy as np
 from rich.console import Console
 
 from ..data_catalog.errors import InputError
+from ..pipeline.array_files import read_array, read_labels
 from ..pipeline.config import MeasureSettings, validated
 from ..pipeline.measures import measure as measure_embedding
+from ..pipeline.measures.inputs import as_classes
 from ..pipeline.measures.own import load_measure
 from ..pipeline.measures.registry import BY_NAME
 from ..pipeline.schema import COLUMN_NAMES
@@ -19,14 +21,16 @@ from .progress import plain
 def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_json: bool, console: Console) -> int:
     """Print every measure of the embedding."""
     settings = validated(MeasureSettings, changes, "settings")
-    Z = _array(embeddings)
-    y = None if labels is None else _array(labels)
+    Z = read_array(embeddings)
+    y = None if labels is None else read_labels(labels, len(Z) if Z.ndim else 0)
     if y is None and settings.own:
         raise InputError("--measure calls f(Z, labels): give the labels' file too")
     try:
         own = [load_measure(spec, COLUMN_NAMES) for spec in settings.own]
         values = measure_embedding(Z, y, **settings.model_dump(exclude={"own"}))
-        values |= {one.name: one.value(Z, y) for one in own}
+        if y is not None:
+            numbers = y if y.dtype.kind in "biu" else as_classes(y, len(Z))  # as in a run, never text
+            values |= {one.name: one.value(Z, numbers) for one in own}
     except ValueError as error:
         raise InputError(f"{embeddings}{f' with {labels}' if labels else ''}: {error}") from None
     if as_json:
@@ -39,14 +43,3 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         unit = known.unit if known and known.unit != "flag" else ""
         plain(console, f"  {name:<28} {shown:>10} {unit:<5} {known.meaning if known else ''}".rstrip())
     return 0
-
-
-def _array(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = "not a .npy file of numbers" if isinstance(error, (ValueError, EOFError)) else error.strerror
-        raise InputError(f"{path}: cannot be read: {reason}") from None
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}: an archive of arrays; save the one array with numpy.save")
-    return array

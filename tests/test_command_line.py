@@ -94,7 +94,7 @@ def arrays(tmp_path: Path) -> Path:
     np.save(tmp_path / "nan.npy", np.full((40, 8), np.nan))
     np.save(tmp_path / "flat.npy", np.zeros(40))
     np.save(tmp_path / "objects.npy", np.array([{}] * 40, dtype=object), allow_pickle=True)
-    np.savez(tmp_path / "many.npz", a=labels)
+    np.savez(tmp_path / "many.npz", a=labels, b=labels)
     (tmp_path / "text.npy").write_text("not an array")
     (tmp_path / "mine.py").write_text("def half(Z, labels):\n    return 0.5\n\ndef dse_z(Z, labels):\n    return 0\n")
     (tmp_path / "bad.py").write_text("def words(Z, labels):\n    return 'many'\n")
@@ -133,7 +133,9 @@ def test_measure_takes_a_measure_of_ones_own(arrays: Path, cli: Command) -> None
         ("measure gone.npy", ["gone.npy", "No such file"]),
         ("measure text.npy", ["text.npy", "not a .npy file"]),
         ("measure objects.npy", ["objects.npy", "not a .npy file of numbers"]),
-        ("measure many.npz", ["many.npz", "archive"]),
+        ("measure many.npz", ["many.npz: holds several arrays", "many.npz:NAME with one of a, b"]),
+        ("measure Z.npy many.npz:c", ["many.npz: has no array 'c'"]),
+        ("measure mine.py", ["mine.py: its format is unknown", ".npy"]),
         ("measure Z.npy Z.npy", ["Z.npy"]),
         ("measure Z.npy y.npy --measure mine", ["mine", "module:function"]),
         ("measure Z.npy y.npy --measure mine:third", ["mine:third", "third"]),

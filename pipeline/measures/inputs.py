@@ -1,23 +1,18 @@
 """What the measures accept: every wrong input is one line that says what is wrong and what to do."""
 
 import operator
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ...data_catalog.errors import InputError
+from .conversion import NUMBERS, as_array, check_columns, is_a, shortened
+
 # Far beyond any network's values; below it no square, sum or quotient of squares leaves float64 unnoticed.
 LARGEST = 1e100
-
-
-def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
-    """Return values as an array of whatever shape and dtype."""
-    try:
-        return np.asarray(values)
-    except (ValueError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{name} cannot be read as an array ({reason}); pass a NumPy array") from None
+LARGEST_WHOLE = 2.0**53  # beyond it, float64 does not hold every whole number
 
 
 def as_embedding(Z: ArrayLike, name: str = "Z") -> NDArray[np.float64]:
@@ -25,31 +20,34 @@ def as_embedding(Z: ArrayLike, name: str = "Z") -> NDArray[np.float64]:
 
     Raises
     ------
-    ValueError
+    InputError
         If Z is not a numeric matrix, is empty, or holds a value that is NaN, infinite or beyond 1e100.
     """
+    check_columns(Z, name)
     array = as_array(Z, name)
     if array.ndim != 2:
-        raise ValueError(
+        raise InputError(
             f"{name} has shape {list(array.shape)} where [n, d] is needed: one row a sample; reshape it, "
             f"for instance by {name}.reshape(len({name}), -1)"
         )
     if array.size == 0:
-        raise ValueError(f"{name} is empty, its shape is {list(array.shape)}; pass at least one row and one column")
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name} has dtype {array.dtype}, not real numbers; convert it, for instance to float64")
+        raise InputError(f"{name} is empty, its shape is {list(array.shape)}; pass at least one row and one column")
+    if array.dtype.kind not in NUMBERS:
+        raise InputError(
+            f"{name} has dtype {array.dtype}, not real numbers{_culprit(array)}; convert it, for instance to float64"
+        )
     with np.errstate(over="ignore"):  # a wider float may not fit; it is then infinite, and told as such
         array = array.astype(np.float64)
     finite = np.isfinite(array)
     if not finite.all():
         row = int(np.flatnonzero(~finite.all(axis=1))[0])
-        raise ValueError(
+        raise InputError(
             f"{name} holds {int((~finite).sum())} values that are NaN or infinite, the first in row {row}; "
             "drop such rows or mend what made them"
         )
     largest = float(np.abs(array).max())
     if largest > LARGEST:
-        raise ValueError(f"{name} holds values up to {largest:.3g}, too large to square; scale it to below {LARGEST:g}")
+        raise InputError(f"{name} holds values up to {largest:.3g}, too large to square; scale it to below {LARGEST:g}")
     return array
 
 
@@ -67,30 +65,25 @@ def as_classes(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.in
 
     Raises
     ------
-    ValueError
+    InputError
         If there are not n labels, one is missing, they are continuous, or they make fewer than two classes.
     """
-    array = as_array(labels, name)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
+    array = _column(labels, name)
     if array.ndim != 1:
-        raise ValueError(
+        raise InputError(
             f"{name} have shape {list(array.shape)} where [n] or [n, 1] is needed: one label a sample; "
             "take the argmax of one-hot labels"
         )
     if len(array) != n:
-        raise ValueError(f"{name} has {len(array)} entries but the embedding has {n} rows; pass one for each row")
-    if array.dtype.kind == "O" and all(isinstance(value, Real) for value in array):
-        array = array.astype(np.float64)
-    missing = np.array([_is_missing(value) for value in array])
-    if missing.any():
-        row = int(missing.argmax())
-        raise ValueError(f"{name} has {int(missing.sum())} missing entries, the first in row {row}; drop such rows")
-    if array.dtype.kind in "fc" and (array != np.round(array)).any():
-        raise ValueError(f"{name} look continuous, they are not whole numbers; cluster them with cluster_inputs first")
+        raise InputError(f"{name} has {len(array)} entries but the embedding has {n} rows; pass one for each row")
+    if n == 0:
+        raise InputError(f"{name} is empty; pass the label of at least two samples")
+    _refuse_missing(array, name)
+    if not all(_is_whole(value) for value in array.tolist()):
+        raise InputError(f"{name} look continuous, they are not whole numbers; cluster them with cluster_inputs first")
     classes = order_of_appearance(array)
     if classes.max() == 0:
-        raise ValueError(f"{name} make one class only, a mutual information needs at least two; pass more classes")
+        raise InputError(f"{name} make one class only, a mutual information needs at least two; pass more classes")
     return classes
 
 
@@ -106,32 +99,38 @@ def as_images(image_ids: ArrayLike | None, classes: NDArray[np.int64]) -> NDArra
 
     Raises
     ------
-    ValueError
+    InputError
         If there are not n ids, or the repeats of an image are of different classes.
     """
     if image_ids is None:
         return np.arange(len(classes))
-    ids = as_array(image_ids, "image_ids")
+    ids = _column(image_ids, "image_ids")
     if ids.shape != classes.shape:
-        raise ValueError(
+        raise InputError(
             f"image_ids has shape {list(ids.shape)} but the embedding has {len(classes)} rows; pass one for each row"
         )
+    _refuse_missing(ids, "image_ids")
     images = order_of_appearance(ids)
     _, first = np.unique(images, return_index=True)
     differs = classes != classes[first][images]
     if differs.any():
-        image = ids[differs.argmax()]
-        raise ValueError(f"the repeats of image {image} bear different labels; give each image one label or its own id")
+        image = shortened(ids[differs.argmax()])
+        raise InputError(f"the repeats of image {image} bear different labels; give each image one label or its own id")
     return images
 
 
 def order_of_appearance(values: NDArray[Any]) -> NDArray[np.int64]:
     """Number the distinct values, [n], by their first appearance: int64 [n]."""
     numbers: dict[Any, int] = {}
+    plain = values.tolist()
+    if values.dtype.kind == "O" and any(is_a(value, "torch", "Tensor") for value in plain):
+        raise InputError("labels and ids mix tensors with other values; pass one tensor or plain numbers")
     try:
-        return np.array([numbers.setdefault(value, len(numbers)) for value in values.tolist()], dtype=np.int64)
+        return np.array([numbers.setdefault(value, len(numbers)) for value in plain], dtype=np.int64)
     except TypeError as error:
-        raise ValueError(f"labels and ids must be numbers, strings or the like ({error}); convert them") from None
+        raise InputError(
+            f"labels and ids must be numbers, strings or the like ({shortened(error)}); convert them"
+        ) from None
 
 
 def as_sigma(sigma: float | None, d: int) -> float:
@@ -154,10 +153,10 @@ def as_count(value: int, name: str, least: int = 1, most: int | None = None) -> 
     try:
         count = operator.index(value)
     except TypeError:
-        raise ValueError(f"{name} is {value!r}; pass a whole number, at least {least}") from None
+        raise InputError(f"{name} is {value!r}; pass a whole number, at least {least}") from None
     if count < least or (most is not None and count > most):
         bounds = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name} is {count}; pass a whole number {bounds}")
+        raise InputError(f"{name} is {count}; pass a whole number {bounds}")
     return count
 
 
@@ -166,14 +165,46 @@ def as_seed(seed: int) -> int:
     return as_count(seed, "seed", least=0, most=2**32 - 1)
 
 
+def _column(values: ArrayLike, name: str) -> NDArray[Any]:
+    """Return [n] or [n, 1] as [n], and anything else as it is."""
+    array = as_array(values, name)
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def _refuse_missing(array: NDArray[Any], name: str) -> None:
+    """Refuse missing entries, and floating-point numbers that have lost what told them apart."""
+    missing = np.array([_is_missing(value) for value in array], dtype=bool)
+    if missing.any():
+        row = int(missing.argmax())
+        raise InputError(f"{name} has {int(missing.sum())} missing entries, the first in row {row}; drop such rows")
+    if array.dtype.kind == "f" and len(array) and float(np.abs(array).max()) >= LARGEST_WHOLE:
+        raise InputError(f"{name} holds numbers beyond 2^53 as {array.dtype}, which are rounded; pass integers or text")
+
+
 def _is_missing(value: Any) -> bool:
     try:
         return value is None or bool(value != value)  # NaN and NaT differ from themselves
-    except (TypeError, ValueError):  # pandas' NA will not say
+    except (TypeError, ValueError, ArithmeticError):  # pandas' NA will not say, nor will a signalling NaN
         return True
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a whole number, or none at all."""
+    return not isinstance(value, Real) or isinstance(value, Integral) or bool(value % 1 == 0)
+
+
+def _culprit(array: NDArray[Any]) -> str:
+    """Name the first column [n, d] of objects that holds something else than numbers, and say what."""
+    if array.dtype.kind != "O":
+        return ""
+    for column, values in enumerate(array.T):
+        for row, value in enumerate(values):
+            if not isinstance(value, Real):
+                return f": column {column} holds {shortened(repr(value))} in row {row}"
+    return ""
 
 
 def _positive(value: float, name: str) -> float:
     if not isinstance(value, Real) or not 1 / LARGEST <= float(value) <= LARGEST:
-        raise ValueError(f"{name} is {value!r}; pass a finite number above 0")
+        raise InputError(f"{name} is {value!r}; pass a finite number above 0")
     return float(value)

@@ -1,0 +1,308 @@
+"""Read an embedding or labels from a file in one of the formats that people keep them in.
+
+Nothing in a file is ever executed: no pickled objects are read.
+"""
+
+import csv
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data_catalog.errors import InputError
+from .measures.conversion import as_array, check_columns, shortened
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN_NAMES = 10
+TABLES = (".csv", ".parquet")
+
+
+def read_array(path: str | Path) -> NDArray[Any]:
+    """Read the array of a file, for instance an embedding.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``.npy``, ``.npz``, ``.csv``, ``.parquet``, ``.safetensors``, ``.pt`` or ``.pth`` file. If it holds several
+        arrays, ``FILE:NAME`` names the one to read; in a table, NAME is a column.
+
+    Returns
+    -------
+    ndarray
+        The array as it is, but bfloat16 as float32. Of a table [n, d], all columns, which must hold numbers; a column
+        of lists, if it is named or the only one, is the table [n, d] of their entries. A CSV file may have a header.
+        One that pandas wrote is known by its names, 0, 1, 2, ...; a first column without a name is its index, and is
+        left out.
+
+    Raises
+    ------
+    InputError
+        In one line that names the file: if it is missing, damaged, of another format, holds objects that only pickle
+        could read, or several arrays (the names are then listed), or if a column of a table holds no numbers.
+    """
+    file, name = _file_and_name(path)
+    if file.suffix.lower() not in TABLES:
+        return _read(file, name)
+    table = _read_table(file, name, _csv_of_numbers)
+    if table.shape[1] == 1:
+        column = _array(table.iloc[:, 0], file, table.columns[0])
+        if column.ndim == 2:  # of lists
+            return column
+    try:
+        check_columns(table, "the table")
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    return _array(table, file)
+
+
+def read_labels(path: str | Path, n: int) -> NDArray[Any]:
+    """Read the labels of n samples from a file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file as for ``read_array``; in a table, one column of anything that can be told apart.
+    n : int
+        Number of samples; it tells whether the first line of a CSV file is a header.
+
+    Returns
+    -------
+    ndarray
+        The labels, not yet checked: [n] if the file is what it should be.
+
+    Raises
+    ------
+    InputError
+        As ``read_array``; for a table of several columns, their names are listed.
+    """
+    file, name = _file_and_name(path)
+    if file.suffix.lower() not in TABLES:
+        return _read(file, name)
+    table = _read_table(file, name, lambda csv: _csv_of_text(csv, n))
+    if table.shape[1] != 1:
+        raise InputError(f"{file}: labels are one column; {_which_of(file, table.columns)}")
+    return _array(table.iloc[:, 0], file, table.columns[0])
+
+
+def _file_and_name(path: str | Path) -> tuple[Path, str | None]:
+    """Split FILE:NAME, and make sure that the file is there and of a format that can be read."""
+    formats = "|".join(suffix.removeprefix(".") for suffix in (*READERS, *TABLES))
+    named = re.fullmatch(rf"(.+?\.(?:{formats})):(.+)", str(path), re.IGNORECASE | re.DOTALL)
+    file, name = (Path(named[1]), named[2]) if named and not Path(path).exists() else (Path(path), None)
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder; name a file in it")
+    try:
+        file.open("rb").close()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{shortened(file, 200)}: cannot be read: {reason}") from None
+    if file.suffix.lower() not in (*READERS, *TABLES):
+        known = " ".join((*READERS, *TABLES))
+        raise InputError(f"{file}: its format is unknown; save it as one of {known}")
+    return file, name
+
+
+def _read(file: Path, name: str | None) -> NDArray[Any]:
+    try:
+        array = READERS[file.suffix.lower()](file, name)
+    except InputError:
+        raise
+    except Exception as error:  # what the libraries raise for damaged files is no part of what they promise
+        raise InputError(_unreadable(file, error)) from None
+    return _array(array, file, name)
+
+
+def _read_table(file: Path, name: str | None, read_csv: "Callable[[Path], pd.DataFrame]") -> "pd.DataFrame":
+    import pandas as pd
+
+    try:
+        table = read_csv(file) if file.suffix.lower() == ".csv" else pd.read_parquet(file)
+    except Exception as error:
+        raise InputError(_unreadable(file, error)) from None
+    if name is None:
+        return table
+    matching = [column for column, known in enumerate(table.columns) if str(known) == name]
+    if len(matching) != 1:
+        many = "no column" if not matching else f"{len(matching)} columns"
+        raise InputError(f"{file}: has {many} {name!r}; {_which_of(file, table.columns)}")
+    return table.iloc[:, matching]
+
+
+def _unreadable(file: Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{file}: cannot be read: {error.strerror}"
+    reason = shortened(error, 200) or type(error).__name__
+    return f"{file}: not a {file.suffix.lower()} file of numbers or text, or cut off: {reason}"
+
+
+def _array(values: Any, file: Path, name: Any = None) -> NDArray[Any]:
+    what = "the array" if name is None else f"{str(name)!r}"
+    try:
+        return as_array(values, what)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def _npy(file: Path, name: str | None) -> Any:
+    with file.open("rb") as opened:  # NumPy leaves a damaged file open
+        array = np.load(opened, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{file}: is an archive of arrays; rename it to {file.stem}.npz")
+    _refuse_name(file, name)
+    return array
+
+
+def _npz(file: Path, name: str | None) -> Any:
+    with file.open("rb") as opened:
+        archive = np.load(opened, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise InputError(f"{file}: is a single array; rename it to {file.stem}.npy")
+        if {"data", "shape", "format"} <= set(archive.files):  # as SciPy saves it
+            raise InputError(f"{file}: is a sparse matrix; make it dense, by toarray(), and save that")
+        return archive[_chosen(file, name, archive.files)]
+
+
+def _safetensors(file: Path, name: str | None) -> Any:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="np") as tensors:
+        chosen = _chosen(file, name, tensors.keys())
+        if not tensors.get_slice(chosen).get_dtype().startswith(("BF", "F8")):
+            return tensors.get_tensor(chosen)
+    with safe_open(file, framework="pt") as tensors:  # NumPy has no such numbers
+        return tensors.get_tensor(chosen)
+
+
+def _pt(file: Path, name: str | None) -> Any:
+    import pickle
+
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sparse tensors, which are refused with words of ours
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{file}: not a {file.suffix} file of tensors alone, or cut off; other objects are never read, for that "
+            "could run code: save the tensor itself"
+        ) from None
+    if isinstance(content, Mapping):
+        by_name = {str(key): value for key, value in content.items()}
+        return by_name[_chosen(file, name, by_name)]
+    _refuse_name(file, name)
+    return content
+
+
+READERS: dict[str, Callable[[Path, str | None], Any]] = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".safetensors": _safetensors,
+    ".pt": _pt,
+    ".pth": _pt,
+}
+
+
+def _csv_of_numbers(file: Path) -> "pd.DataFrame":
+    """Read a CSV file of which the first line may be a header."""
+    import pandas as pd
+
+    options: dict[str, Any] = {"index_col": False, "skipinitialspace": True, "low_memory": False}
+    first_line = pd.read_csv(file, header=None, dtype=str, nrows=1, keep_default_na=False).iloc[0]
+    first = [str(cell).strip() for cell in first_line]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows that are longer than the header
+        table = pd.read_csv(file, header=0, **options)
+        # Without a header, the first line must be numbers, or empty where a value is missing.
+        if _is_numbered(first) and (len(first) > 2 or any(dtype.kind == "f" for dtype in table.dtypes)):
+            return _without_index(table, first)
+        if all(_is_number(cell) for cell in first if cell):
+            return pd.read_csv(file, header=None, **options)
+    return _without_index(table, first)
+
+
+def _is_numbered(first: list[str]) -> bool:
+    """Whether a line is the header 0,1,2,... that pandas writes for columns without names, with an index or not."""
+    names = first[1:] if first[0] == "" else first
+    return names == [str(number) for number in range(len(names))]
+
+
+def _csv_of_text(file: Path, n: int) -> "pd.DataFrame":
+    """Read a CSV file of n labels, in which "NA" may be a class: numbers where all of a column are, else text."""
+    import pandas as pd
+
+    with file.open(newline="", encoding="utf-8-sig") as text:
+        lines = [[cell.strip() for cell in line] for line in csv.reader(text, skipinitialspace=True)]
+    while lines and not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise ValueError("it is empty")
+    width = len(lines[0])
+    for number, line in enumerate(lines, start=1):
+        if len(line) != width and line:
+            raise ValueError(f"row {number} has {len(line)} columns where the first has {width}")
+    cells = pd.DataFrame([line or [""] * width for line in lines], dtype=object)
+    first, rest = lines[0], cells.iloc[1:]
+    has_header = len(lines) == n + 1
+    for position, cell in enumerate(first):
+        has_header |= not _is_number(cell) and _all_numbers(rest[position])
+    if has_header:
+        cells = _without_index(rest.set_axis(first, axis=1), first)
+    columns = [_as_numbers(cells.iloc[:, position]) for position in range(cells.shape[1])]
+    return pd.concat(columns, axis=1)
+
+
+def _without_index(table: "pd.DataFrame", header: Iterable[str]) -> "pd.DataFrame":
+    """Leave out the index that pandas writes as a first column without a name."""
+    return table.iloc[:, 1:] if table.shape[1] > 1 and next(iter(header)) == "" else table
+
+
+def _as_numbers(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Make a column of text one of numbers, if all of it is; an empty cell is a missing label."""
+    import pandas as pd
+
+    filled = column.where(column != "", None)
+    return pd.to_numeric(filled) if _all_numbers(column) else filled
+
+
+def _all_numbers(column: "pd.Series[Any]") -> bool:
+    filled = [cell for cell in column if cell]
+    return bool(filled) and all(_is_number(cell) for cell in filled)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell  # Python reads 1_000 as a number, and people do not
+
+
+def _chosen(file: Path, name: str | None, names: Iterable[str]) -> str:
+    known = list(names)
+    if name is not None and name in known:
+        return name
+    if name is None and len(known) == 1:
+        return known[0]
+    problem = "holds several arrays" if name is None else f"has no array {name!r}"
+    raise InputError(f"{file}: {problem}; {_which_of(file, known)}")
+
+
+def _which_of(file: Path, names: Iterable[Any]) -> str:
+    known = [shortened(name) for name in names]
+    if not known:
+        return "it is empty"
+    shown = ", ".join(known[:SHOWN_NAMES])
+    more = f" and {len(known) - SHOWN_NAMES} more" if len(known) > SHOWN_NAMES else ""
+    return f"write {file}:NAME with one of {shown}{more}"
+
+
+def _refuse_name(file: Path, name: str | None) -> None:
+    if name is not None:
+        raise InputError(f"{file}: holds a single array, which has no name; leave out ':{name}'")
