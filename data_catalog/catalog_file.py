@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from .errors import InputError
-from .models import ModelEntry, Preprocessing, is_accuracy, validation_line
+from .models import ModelEntry, Preprocessing, is_accuracy
+from .settings import validation_line
 
 if TYPE_CHECKING:
     import pandas as pd

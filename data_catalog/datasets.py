@@ -10,6 +10,7 @@ from typing import Literal, Protocol, Self
 import numpy as np
 from PIL import Image
 
+from .dataset_names import DATASETS
 from .errors import InputError
 from .image_files import read_image
 
@@ -113,19 +114,6 @@ class ImageFiles:
     def take(self, numbers: np.ndarray) -> Self:
         """Only these images, in this order."""
         return replace(self, names=tuple(self.names[i] for i in numbers), labels=self.labels[numbers])
-
-
-TRAINABLE = ("digits", "photos", "cifar10", "mnist", "stl10")
-DATASETS = {
-    "digits": "scikit-learn's handwritten digits; no --data-root",
-    "photos": "patches of scikit-learn's two sample photographs, by place; no --data-root",
-    "cifar10": "CIFAR-10 as torchvision keeps it; its test images",
-    "mnist": "MNIST as torchvision keeps it; its test images",
-    "stl10": "STL-10 as torchvision keeps it; its test images",
-    "imagenet": "ImageNet validation images: a torchvision root, a folder of synset folders, or Kaggle's flat val/",
-    "imagefolder": "a folder with one folder of images a class",
-    "csv": "a folder of images with a labels.csv of the columns image,label",
-}
 
 
 @cache

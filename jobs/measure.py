@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from ..data_catalog.errors import InputError
-from ..pipeline.config import MeasureSettings, validated
+from ..pipeline.config import MeasureSettings, from_command_line
 from ..pipeline.measures import measure_all
 from ..pipeline.measures.points import as_points
 from ..pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES, load_measure
@@ -19,7 +19,7 @@ from .progress import plain
 
 def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_json: bool, console: Console) -> int:
     """Print every measure of the embedding."""
-    settings = validated(MeasureSettings, changes, "settings")
+    settings = from_command_line(MeasureSettings, changes)
     Z = _array(embeddings)
     y = None if labels is None else _array(labels)
     if y is None and settings.own:
