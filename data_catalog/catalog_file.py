@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from .entries import ModelEntry, Preprocessing, is_accuracy, validation_line
+from .entries import ModelEntry, Preprocessing, is_accuracy
 from .errors import InputError
+from .settings import validation_line
 
 if TYPE_CHECKING:
     import pandas as pd

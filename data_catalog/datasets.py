@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .dataset_names import DATASETS
 from .digits import digits_split
 from .errors import InputError
 from .image_files import ImageFiles, list_class_folders, list_labels_file
@@ -14,18 +15,6 @@ from .images import ImageArray, LabelledImages, Part, split_numbers
 from .photos import STRIPS, photo_patches
 from .timm_datasets import open_timm_dataset
 from .torchvision_sets import torchvision_images
-
-TRAINABLE = ("digits", "photos", "cifar10", "mnist", "stl10")
-DATASETS = {
-    "digits": "scikit-learn's handwritten digits; no --data-root",
-    "photos": "patches of scikit-learn's two sample photographs, by place; no --data-root",
-    "cifar10": "CIFAR-10 as torchvision keeps it; its test images",
-    "mnist": "MNIST as torchvision keeps it; its test images",
-    "stl10": "STL-10 as torchvision keeps it; its test images",
-    "imagenet": "ImageNet validation images: a torchvision root, a folder of synset folders, or Kaggle's flat val/",
-    "imagefolder": "a folder with one folder of images a class",
-    "csv": "a folder of images with a labels.csv of the columns image,label",
-}
 
 
 @cache

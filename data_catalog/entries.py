@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from .traits import Kind
 
@@ -105,13 +105,3 @@ class ModelEntry(BaseModel):
 def is_accuracy(column: str) -> bool:
     """Whether a column holds a published accuracy in percent, and so is a target of the report."""
     return column != "subset_top1" and (column in ("top1", "top5") or column.endswith(("_top1", "_top5")))
-
-
-def validation_line(error: ValidationError) -> str:
-    """The first problem that pydantic found, in one line."""
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    told = first["type"] in ("missing", "extra_forbidden") or isinstance(first["input"], dict)
-    shown = "" if told else f", not {first['input']!r}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{name}: {message}{shown}" if name else message

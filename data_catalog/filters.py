@@ -1,34 +1,42 @@
 """Choose entries by what is known about them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field
 
-from .entries import ModelEntry, validation_line
+from .entries import ModelEntry
 from .errors import InputError
+from .settings import OnCommandLine, Settings
 from .traits import KINDS, Kind
 
 
-class Filters(BaseModel):
+def _in_any_case(name: Any) -> Any:
+    spelled = {kind.lower(): kind for kind in KINDS}
+    return spelled.get(str(name).lower(), name)
+
+
+class Filters(Settings):
     """Bounds that an entry must keep. An entry of which the value is unknown does not keep a bound on it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: tuple[Kind, ...] = ()
-    max_params: float | None = Field(default=None, gt=0)
-    max_gmacs: float | None = Field(default=None, gt=0)
-    img_size: int | None = Field(default=None, gt=0)
-    licence: tuple[str, ...] = ()
-    limit: int | None = Field(default=None, gt=0)
-
-    @field_validator("kind", mode="before")
-    @classmethod
-    def _in_any_case(cls, names: Any) -> Any:
-        if not isinstance(names, (list, tuple)):
-            return names
-        spelled = {kind.lower(): kind for kind in KINDS}
-        return tuple(spelled.get(str(name).lower(), name) for name in names)
+    kind: tuple[Annotated[Kind, BeforeValidator(_in_any_case)], ...] = Field(
+        default=(), description="Only networks of this kind."
+    )
+    max_params: Annotated[float | None, OnCommandLine(metavar="MILLIONS")] = Field(
+        default=None, gt=0, description="At most so many million parameters."
+    )
+    max_gmacs: Annotated[float | None, OnCommandLine(metavar="GMACS")] = Field(
+        default=None, gt=0, description="At most so many billion multiply-adds an image."
+    )
+    img_size: Annotated[int | None, OnCommandLine(metavar="PIXELS")] = Field(
+        default=None, gt=0, description="Only this image size."
+    )
+    licence: Annotated[tuple[str, ...], OnCommandLine("license", "LICENSE")] = Field(
+        default=(), description="Only weights of this licence."
+    )
+    limit: Annotated[int | None, OnCommandLine(metavar="N")] = Field(
+        default=None, gt=0, description="The first N of what is left."
+    )
 
     def tests(self) -> Iterator[tuple[str, Callable[[ModelEntry], bool]]]:
         """The bounds that were given, each by the option that gives it."""
@@ -43,21 +51,6 @@ class Filters(BaseModel):
         if self.licence:
             wanted = {name.lower() for name in self.licence}
             yield f"--license {' '.join(self.licence)}", lambda e: (e.licence or "").lower() in wanted
-
-
-def make_filters(**given: object) -> Filters:
-    """Filters from the command line's values.
-
-    Raises
-    ------
-    InputError
-        For a wrong value, by the name of its option.
-    """
-    try:
-        return Filters.model_validate(given)
-    except ValidationError as error:
-        option = str(error.errors()[0]["loc"][0]).replace("_", "-").replace("licence", "license")
-        raise InputError(f"--{option}: {validation_line(error).partition(': ')[2]}") from None
 
 
 def apply_filters(entries: Sequence[ModelEntry], filters: Filters, where: str) -> list[ModelEntry]:

@@ -2,18 +2,17 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from threading import Thread
 from time import perf_counter
-from typing import Any
 
 from rich.console import Console
 
 from ..data_catalog import InputError, ModelEntry, load_models
-from ..data_catalog.filters import apply_filters, make_filters
+from ..data_catalog.filters import Filters, apply_filters
 from ..data_catalog.models import find_entries
 from ..pipeline.plan import builder_hashes
 from ..pipeline.task import Done
@@ -23,13 +22,12 @@ from .progress import counted, follow, plain
 SHOWN_BY_DEFAULT = ("digits", "imagenet-2025", "imagenet-2023")
 
 
-def choose(catalog: str, globs: Sequence[str], filters: Mapping[str, Any]) -> list[ModelEntry]:
+def choose(catalog: str, globs: Sequence[str], filters: Filters) -> list[ModelEntry]:
     """The entries of a catalogue that match a glob and keep every bound."""
-    bounds = make_filters(**filters)
-    return apply_filters(load_models(catalog, globs), bounds, catalog)
+    return apply_filters(load_models(catalog, globs), filters, catalog)
 
 
-def list_entries(catalog: str, globs: Sequence[str], filters: Mapping[str, Any], console: Console) -> int:
+def list_entries(catalog: str, globs: Sequence[str], filters: Filters, console: Console) -> int:
     """Print one line an entry, and their number."""
     entries = choose(catalog, globs, filters)
     for entry in entries:
@@ -94,7 +92,7 @@ def _said(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def check(catalog: str, globs: Sequence[str], filters: Mapping[str, Any], workers: int | None, console: Console) -> int:
+def check(catalog: str, globs: Sequence[str], filters: Filters, workers: int | None, console: Console) -> int:
     """Build every chosen entry on PyTorch's meta device and say which ones give no embedding; 1 if any fails.
 
     Of an entry with a builder only its module is looked for: its code might download, or do anything else.

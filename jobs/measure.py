@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ..data_catalog.errors import InputError
 from ..pipeline.array_files import read_array, read_labels
-from ..pipeline.config import MeasureSettings, validated
+from ..pipeline.config import MeasureSettings, from_command_line
 from ..pipeline.measures import measure as measure_embedding
 from ..pipeline.measures.inputs import as_classes
 from ..pipeline.measures.own import load_measure
@@ -20,7 +20,7 @@ from .progress import plain
 
 def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_json: bool, console: Console) -> int:
     """Print every measure of the embedding."""
-    settings = validated(MeasureSettings, changes, "settings")
+    settings = from_command_line(MeasureSettings, changes)
     Z = read_array(embeddings)
     y = None if labels is None else read_labels(labels, len(Z) if Z.ndim else 0)
     if y is None and settings.own:

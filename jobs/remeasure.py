@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from ..data_catalog.errors import InputError
-from ..pipeline.config import MeasureSettings, content_hash, validated
+from ..pipeline.config import MeasureSettings, content_hash, from_command_line
 from ..pipeline.plan import measures_identity
 from ..pipeline.record import EntryRecord
 from ..pipeline.store import embedding_path, read_run, read_subset, write_subset
@@ -42,7 +42,7 @@ def remeasure(
     """
     record = read_run(source)
     before = elsewhere(record.config, compute)
-    settings = validated(MeasureSettings, before.measures.model_dump() | dict(changes), "settings")
+    settings = from_command_line(MeasureSettings, before.measures.model_dump() | dict(changes))
     out = (into or source.parent / f"{source.absolute().name}-{_named(before.measures, settings)}").absolute()
     if out == source.absolute():
         raise InputError(f"{source} cannot be remeasured into itself; choose another --into")

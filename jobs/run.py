@@ -11,7 +11,7 @@ from rich.console import Console
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
 from ..data_catalog.models import find_entries
-from ..pipeline.config import ComputeSettings, RunConfig, validated
+from ..pipeline.config import ComputeSettings, RunConfig, from_command_line
 from ..pipeline.order import balanced
 from ..pipeline.plan import Job, Plan, make_plan
 from ..pipeline.record import RunRecord
@@ -47,7 +47,7 @@ def run(config: RunConfig, console: Console, *, retry_failed: bool = False) -> i
 
 def elsewhere(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     """The same run on other workers."""
-    compute = validated(ComputeSettings, config.compute.model_dump() | dict(changes), "settings")
+    compute = from_command_line(ComputeSettings, config.compute.model_dump() | dict(changes))
     return config.model_copy(update={"compute": compute})
 
 

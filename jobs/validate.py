@@ -10,11 +10,13 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from ..data_catalog.datasets import TRAINABLE, open_dataset
+from ..data_catalog.dataset_names import TRAINABLE
+from ..data_catalog.datasets import open_dataset
 from ..data_catalog.errors import InputError
 from ..pipeline.config import ComputeSettings, RunConfig, SubsetSettings
 from ..pipeline.provenance import git_commit, library_versions
 from ..pipeline.store import read_results, write_atomically
+from ..pipeline.studies import STUDIES
 from ..pipeline.studies.simulation import Simulation, compute_cell, read_cells
 from ..pipeline.studies.trainings import TrainingJob, TrainingStudy, compute_training
 from ..pipeline.studies.trajectory import Trajectory, write_catalog
@@ -24,7 +26,6 @@ from .folder import make_writable
 from .progress import counted, duration, follow, plain
 from .run import run
 
-STUDIES = ("simulated", "dynamics", "initialisation")
 SMALL_SIMULATION = Simulation(points=100, dimensions=(20, 200), noises=(0.1, 0.5), seeds=2, mine_steps=20)
 SMALL_TRAININGS = TrainingStudy(
     seeds=2,

@@ -7,60 +7,19 @@ import sys
 from pathlib import Path
 from statistics import median
 
-import click
 import numpy as np
 import pytest
 from conftest import Command
 
-from dsmi_zoo.jobs.cli import cli as group
 from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy, measure
 
-MEASURES = {"--sigma", "--t", "--repetitions", "--seed", "--bins", "--null-permutations", "--measure"}
-CLUSTER = {"--cluster", "--profile", "--workers", "--worker-memory", "--model-timeout"}
-FILTERS = {"--kind", "--max-params", "--max-gmacs", "--img-size", "--license", "--limit"}
-OPTIONS = {
-    "run": {
-        "--catalog", "--models", "--out", "--config", "--dataset", "--data-root", "--classes", "--images-per-class",
-        "--subset-seed", "--repeats", "--allow-train-images", "--skip-bad-images", "--protocol", "--precision",
-        *CLUSTER, "--share",
-        "--batch-size", "--cache", "--cache-gb", "--budget-gb", "--budget",
-        "--max-download", "--drop-embeddings",
-        "--plan", "--retry-failed", *FILTERS, *MEASURES,
-    },
-    "submit slurm": {"--profile", "--array", "--dry-run"},
-    "rerun": {"--out", *CLUSTER},
-    "remeasure": {"--out", "--into", *CLUSTER, *MEASURES},
-    "prefetch": {"--catalog", "--models", "--cache", "--jobs"},
-    "status": {"--out"},
-    "merge": {"--out"},
-    "doctor": {"--cluster", "--profile", "--out", "--cache", "--data-root", "--wait", "--json", "--node"},
-    "report": {"--out", "--compare", "--class-subsets"},
-    "validate": {
-        "--out", "--study", "--dataset", "--data-root", "--download", "--seeds", "--small", "--workers", "--cache",
-    },
-    "measure": {"--json", *MEASURES},
-    "catalog list": {"--catalog", "--models", *FILTERS},
-    "catalog show": {"--catalog"},
-    "catalog check": {"--catalog", "--models", "--workers", *FILTERS},
-}  # fmt: skip
+COMMANDS = (
+    "run", "submit slurm", "rerun", "remeasure", "prefetch", "status", "merge", "doctor", "report", "validate",
+    "measure", "catalog list", "catalog show", "catalog check",
+)  # fmt: skip
 
 
-def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
-    found: dict[str, click.Command] = {}
-    for name, command in group.commands.items():
-        found |= commands(command, f"{prefix}{name} ") if isinstance(command, click.Group) else {prefix + name: command}
-    return found
-
-
-def test_the_set_of_commands_and_options_is_the_one_that_people_rely_on() -> None:
-    offered = {
-        name: {option for parameter in command.params for option in parameter.opts if option.startswith("-")}
-        for name, command in commands(group).items()
-    }
-    assert offered == OPTIONS
-
-
-@pytest.mark.parametrize("command", ["", *OPTIONS])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_every_command_explains_itself_with_an_example(cli: Command, command: str) -> None:
     text = cli(*command.split(), "--help").stdout
     assert "Usage: dsmi-zoo" in text
@@ -144,19 +103,28 @@ def test_measure_takes_a_measure_of_ones_own(arrays: Path, cli: Command) -> None
         ("measure Z.npy y.npy --measure mine:dse_z", ["mine:dse_z", "dse_z"]),
         ("measure Z.npy y.npy --measure bad:words", ["bad:words", "ValueError", "many"]),
         ("measure Z.npy --measure mine:half", ["--measure", "labels"]),
-        ("measure Z.npy y.npy --sigma 0", ["sigma", "greater than 0"]),
-        ("measure Z.npy y.npy --sigma wide", ["--sigma", "wide"]),
-        ("measure Z.npy y.npy --t -1", ["t:", "greater than 0"]),
-        ("measure Z.npy y.npy --repetitions 0", ["repetitions"]),
+        ("measure Z.npy y.npy --sigma 0", ["--sigma: ", "greater than 0"]),
+        ("measure Z.npy y.npy --sigma wide", ["--sigma: ", "wide"]),
+        ("measure Z.npy y.npy --sigma", ["--sigma", "requires an argument"]),
+        ("measure Z.npy y.npy --t 1e101", ["--t: ", "between 1e-100 and 1e+100"]),
+        ("measure Z.npy y.npy --seed 4294967296", ["--seed: ", "4294967295"]),
+        ("measure Z.npy y.npy --t -1", ["--t: ", "greater than 0"]),
+        ("measure Z.npy y.npy --repetitions 0", ["--repetitions: "]),
         ("run --catalog imagenet-1066", ["unknown catalogue 'imagenet-1066'"]),
         ("run --models nothing*", ["no model of digits matches 'nothing*'"]),
         ("run test_vit.900x5", ["unexpected argument 'test_vit.900x5'", "--models"]),
         ("run --dataset svhn", ["unknown data set 'svhn'", "digits"]),
         ("run --images-per-class 400", ["class", "has only"]),
-        ("run --images-per-class 1", ["images_per_class", "greater than or equal to 2"]),
-        ("run --workers 0", ["workers", "greater than or equal to 1"]),
-        ("run --cluster cloud", ["compute.cluster", "local, cuda, slurm", "tcp://host:port"]),
-        ("run --protocol thorough", ["protocol", "'thorough'"]),
+        ("run --images-per-class 1", ["--images-per-class: ", "greater than or equal to 2"]),
+        ("run --workers 0", ["--workers: ", "greater than or equal to 1"]),
+        ("run --cluster cloud", ["--cluster: ", "local, cuda, slurm", "tcp://host:port"]),
+        ("run --subset-seed -1", ["--subset-seed: ", "greater than or equal to 0"]),
+        ("run --max-download 20", ["--max-download: ", "500MB"]),
+        ("run --share 3/2", ["--share: ", "3/8"]),
+        ("run --share 1/2 --cluster cuda", ["--share with --cluster: "]),
+        ("run --budget 1h --budget-gb 3", ["--budget with --budget-gb: "]),
+        ("run --repeats 3", ["--repeats: ", "standard protocol"]),
+        ("run --protocol thorough", ["--protocol: ", "'standard'", "'thorough'"]),
         ("run --out Z.npy", ["Z.npy", "is a file"]),
         ("run --out Z.npy/below", ["Z.npy/below", "cannot be written"]),
         ("run --out /proc/run", ["/proc/run", "cannot be written"]),
@@ -170,15 +138,16 @@ def test_measure_takes_a_measure_of_ones_own(arrays: Path, cli: Command) -> None
         ("status --out gone", ["gone is no run"]),
         ("report --out .", ["is no run"]),
         ("catalog list --catalog Z.npy", ["Z.npy"]),
-        ("catalog list --kind quantum", ["--kind", "'quantum'", "'convolutional'"]),
+        ("catalog list --kind quantum", ["--kind: ", "'quantum'", "'convolutional'"]),
         ("catalog list --max-params 0", ["--max-params", "greater than 0"]),
         ("catalog list --max-params many", ["--max-params", "many"]),
         ("catalog list --max-gmacs 1", ["no entry of digits is left by --max-gmacs 1", "unknown for all"]),
         ("catalog list --catalog imagenet-2023 --max-gmacs 0.001", ["--max-gmacs 0.001", "the smallest has"]),
         ("catalog list --catalog imagenet-2023 --license gpl", ["--license gpl", "apache-2.0", "mit"]),
         ("catalog list --img-size 33", ["--img-size 33", "there is: 32"]),
-        ("catalog list --limit 0", ["--limit", "greater than 0"]),
-        ("catalog check --workers 0", ["--workers"]),
+        ("catalog list --limit 0", ["--limit: ", "greater than 0"]),
+        ("catalog check --workers 0", ["--workers: "]),
+        ("doctor --wait 5", ["--wait: ", "45m", "'5'"]),
         ("catalog check --models nothing*", ["no model of digits matches 'nothing*'"]),
         ("catalog show", ["MODEL"]),
         ("catalog show resnet50.a1_in2k", ["did you mean resnet50.a1_in1k?", "--catalog"]),
@@ -188,7 +157,7 @@ def test_measure_takes_a_measure_of_ones_own(arrays: Path, cli: Command) -> None
         ("validate --dataset mnist", ["mnist needs --data-root"]),
         ("validate --dataset mnist --data-root .", ["--dataset mnist", "torchvision cannot open it"]),
         ("validate --download --dataset mnist", ["--download needs --data-root"]),
-        ("validate --seeds 1", ["--seeds"]),
+        ("validate --seeds 1", ["--seeds: "]),
         ("validate --out Z.npy", ["Z.npy", "is a file"]),
         ("fly", ["No such command 'fly'", "dsmi-zoo --help"]),
     ],

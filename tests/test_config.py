@@ -1,6 +1,8 @@
 """Settings: the command line over the file over the defaults, and what makes two runs different."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +39,10 @@ def test_sigma_can_be_set_back_to_the_papers_choice(tmp_path: Path) -> None:
         ("[measures]\nsigna = 2\n", ["run.toml", "measures.signa", "not permitted"]),
         ("[measures]\nsigma = -2\n", ["run.toml", "measures.sigma", "greater than 0", "-2"]),
         ("[measures]\nt = 0\n", ["measures.t", "greater than 0"]),
+        ('[measures]\nt = "2"\n', ["run.toml", "measures.t", "must be a number"]),
+        ('[filters]\nkind = ["quantum"]\n', ["run.toml", "filters.kind", "'quantum'"]),
+        ("[subset]\nrepeats = 3\n", ["run.toml", "subset.repeats", "standard protocol"]),
+        ('[compute]\nshare = "1/2"\nbudget = "1h"\n', ["run.toml", "compute.share with compute.budget"]),
         ('cluster = "local"\n', ["cluster", "not permitted"]),
         ('[compute]\ncluster = "cloud"\n', ["compute.cluster", "local, cuda, slurm", "tcp://host:port"]),
         ("sigma = = 2\n", ["run.toml", "TOML"]),
@@ -52,9 +58,72 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, words: l
         assert word in str(caught.value)
 
 
+def test_what_clashes_with_the_file_is_told_by_its_option(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('[compute]\nbudget = "1h"\n')
+    with pytest.raises(InputError, match=r"^--budget with --budget-gb: "):
+        resolve_config({"compute": {"budget_gb": 3.0}}, file)
+
+
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.toml"):
         resolve_config({}, tmp_path / "gone.toml")
+
+
+EVERYTHING: dict[str, Any] = {
+    "catalog": "imagenet-2025",
+    "models": ["a*", "b"],
+    "filters": {
+        "kind": ["mlp", "hybrid"], "max_params": 5, "max_gmacs": 2.5, "img_size": 224, "licence": ["mit"], "limit": 3,
+    },
+    "protocol": "paper",
+    "precision": "bf16",
+    "out": "/x/out",
+    "subset": {
+        "dataset": "imagenet", "data_root": "/x/d", "classes": "all", "images_per_class": 5, "repeats": 4, "seed": 7,
+        "allow_train_images": True, "skip_bad_images": True,
+    },
+    "measures": {
+        "sigma": 2, "t": 3, "repetitions": 4, "seed": 5, "bins": 6, "null_permutations": 7, "method": "lanczos",
+        "precision": "float64", "tolerance": 0.25, "own": ["a:b", "c.d:e"],
+    },
+    "compute": {
+        "cluster": "tcp://h:1", "profile": "/x/p.toml", "workers": 2, "worker_memory": "16GB", "model_timeout": "2h",
+        "batch_size": 8, "keep_embeddings": False, "budget": "1h30m", "max_download": "20GB", "cache": "/x/c",
+        "cache_gb": 5,
+    },
+}  # fmt: skip
+FROZEN = (
+    '{"catalog": "digits", "protocol": "standard", "precision": "fp32", "subset": {"dataset": "digits", '
+    '"classes": null, "images_per_class": null, "repeats": 1, "seed": 0, '
+    '"allow_train_images": false, "skip_bad_images": false}, '
+    '"measures": {"sigma": null, "t": 1.0, "repetitions": 5, "seed": 0, "bins": 2, "null_permutations": 10, '
+    '"method": "auto", "precision": "float32", "tolerance": 0.005, "own": []}}'
+)
+FROZEN_EVERYTHING = (
+    '{"catalog": "imagenet-2025", "protocol": "paper", "precision": "bf16", "subset": {"dataset": "imagenet", '
+    '"classes": "all", "images_per_class": 5, "repeats": 4, "seed": 7, "allow_train_images": true, '
+    '"skip_bad_images": true}, "measures": {"sigma": 2.0, "t": 3.0, "repetitions": 4, "seed": 5, "bins": 6, '
+    '"null_permutations": 7, "method": "lanczos", "precision": "float64", "tolerance": 0.25, "own": ["a:b", "c.d:e"]}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "identity", "hashed"),
+    [({}, FROZEN, "c3453ce5ba820566"), (EVERYTHING, FROZEN_EVERYTHING, "9da69157f3596369")],
+    ids=["defaults", "everything set"],
+)
+def test_the_identity_of_a_run_stays_what_it_was_for_rows_already_computed(
+    settings: dict[str, Any], identity: str, hashed: str
+) -> None:
+    found = resolve_config(settings).identity()
+    assert json.dumps(found) == identity
+    assert content_hash(found) == hashed
+
+
+def test_a_run_is_read_back_from_its_own_record() -> None:
+    config = resolve_config(EVERYTHING)
+    assert RunConfig.model_validate(json.loads(config.model_dump_json())) == config
 
 
 def test_where_a_run_is_computed_is_no_part_of_its_identity() -> None:

@@ -1,33 +1,77 @@
-"""How an embedding is measured."""
+"""How an embedding is measured, as settings: what is a number here is one that the measures take."""
 
-from typing import Any
+from numbers import Integral, Real
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
+from ...data_catalog.settings import ONLY_IN_FILE, OnCommandLine, Settings
 from .estimate import TOLERANCE, Method, Precision
-from .inputs import LARGEST
+
+SMALLEST, LARGEST = 1e-100, 1e100  # their squares and quotients stay within float64
+LARGEST_SEED = 2**32 - 1  # what Python's, NumPy's and scikit-learn's generators all take
 
 
-class MeasureSettings(BaseModel):
+def _as_number(value: Any, info: ValidationInfo) -> Any:
+    """A number of NumPy's as Python's; text is for the command line alone."""
+    if isinstance(value, str) and info.mode == "python":
+        raise ValueError("must be a number")
+    return float(value) if isinstance(value, Real) and not isinstance(value, int) else value
+
+
+def _as_whole_number(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, str) and info.mode == "python":
+        raise ValueError("must be a whole number")
+    return int(value) if isinstance(value, Integral) else value
+
+
+def _within_reach(value: float) -> float:
+    if not SMALLEST <= value <= LARGEST:
+        raise ValueError(f"must be between {SMALLEST:g} and {LARGEST:g}")
+    return value
+
+
+def _paper_sigma(value: Any) -> Any:
+    return None if isinstance(value, str) and value == "sqrt(d)" else value
+
+
+PositiveNumber = Annotated[
+    float, Field(gt=0, allow_inf_nan=False), AfterValidator(_within_reach), BeforeValidator(_as_number)
+]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_as_whole_number)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED), BeforeValidator(_as_whole_number)]
+
+
+class MeasureSettings(Settings):
     """How an embedding is measured; ``sigma`` None means sqrt(d), the paper's choice.
 
     ``method``, ``precision`` and ``tolerance`` (bits) are those of the eigenvalues, not of the forward pass.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    sigma: Annotated[
+        PositiveNumber | None,
+        BeforeValidator(_paper_sigma),
+        OnCommandLine(metavar="NUMBER|sqrt(d)", default="sqrt(d)", text=True),
+    ] = Field(default=None, description="Width of the Gaussian kernel.")
+    t: PositiveNumber = Field(default=1.0, description="Diffusion time, the power of the eigenvalues.")
+    repetitions: Count = Field(default=5, description="Random subsets for each class.")
+    seed: Seed = Field(default=0, description="Seed of random subsets and null.")
+    bins: Count = Field(default=2, description="Bins of the classic entropy.")
+    null_permutations: Count = Field(default=10, description="Label permutations of the null.")
+    method: Annotated[Method, ONLY_IN_FILE] = Field(
+        default="auto",
+        description="Eigenvalues: exact, or lanczos, an estimate; auto estimates for more than 8,192 points.",
+    )
+    precision: Annotated[Precision, ONLY_IN_FILE] = Field(
+        default="float32", description="Arithmetic of the eigenvalues: float32 or float64."
+    )
+    tolerance: Annotated[PositiveNumber, ONLY_IN_FILE] = Field(
+        default=TOLERANCE, description="Standard error, in bits, at which an estimate stops."
+    )
+    own: Annotated[tuple[str, ...], OnCommandLine("measure", "MODULE:FUNCTION")] = Field(
+        default=(), description="A measure of your own, f(Z, labels) -> number."
+    )
 
-    sigma: float | None = Field(default=None, ge=1 / LARGEST, le=LARGEST, allow_inf_nan=False)
-    t: float = Field(default=1.0, ge=1 / LARGEST, le=LARGEST, allow_inf_nan=False)
-    repetitions: int = Field(default=5, ge=1)
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    bins: int = Field(default=2, ge=1)
-    null_permutations: int = Field(default=10, ge=1)
-    method: Method = "auto"
-    precision: Precision = "float32"
-    tolerance: float = Field(default=TOLERANCE, gt=0, allow_inf_nan=False)
-    own: tuple[str, ...] = ()
-
-    @field_validator("sigma", mode="before")
-    @classmethod
-    def _default_sigma(cls, value: Any) -> Any:
-        return None if value == "sqrt(d)" else value
+    def arguments(self) -> dict[str, Any]:
+        """The settings as keyword arguments of ``measure_all``."""
+        return self.model_dump(exclude={"own"})

@@ -1,0 +1,13 @@
+"""Which data sets there are, without opening one: the command line's help names them all."""
+
+TRAINABLE = ("digits", "photos", "cifar10", "mnist", "stl10")
+DATASETS = {
+    "digits": "scikit-learn's handwritten digits; no --data-root",
+    "photos": "patches of scikit-learn's two sample photographs, by place; no --data-root",
+    "cifar10": "CIFAR-10 as torchvision keeps it; its test images",
+    "mnist": "MNIST as torchvision keeps it; its test images",
+    "stl10": "STL-10 as torchvision keeps it; its test images",
+    "imagenet": "ImageNet validation images: a torchvision root, a folder of synset folders, or Kaggle's flat val/",
+    "imagefolder": "a folder with one folder of images a class",
+    "csv": "a folder of images with a labels.csv of the columns image,label",
+}

@@ -1,0 +1,233 @@
+"""What a setting is: a field of a pydantic model that says what file, command line and Python must know of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+KeyPath = tuple[str, ...]
+
+
+class Settings(BaseModel):
+    """A group of settings; an unknown name is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class OnCommandLine:
+    """What a field's option is, beyond the field's own name, type, default and description.
+
+    Parameters
+    ----------
+    flag
+        The option without its dashes, if it is not the field's name.
+    metavar
+        What the help calls the value.
+    default
+        What the help says where the default is computed.
+    text
+        A number that may also be written with its unit, or as a word.
+    turns_off
+        The option makes a field that is True by default False.
+    absent
+        There is no option: the setting is made in the file alone.
+    """
+
+    flag: str = ""
+    metavar: str = ""
+    default: str = ""
+    text: bool = False
+    turns_off: bool = False
+    absent: bool = False
+
+
+ONLY_IN_FILE = OnCommandLine(absent=True)
+METAVARS: dict[Any, str] = {int: "INTEGER", float: "NUMBER"}
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A field and the way to it: ``("subset", "seed")``."""
+
+    path: KeyPath
+    field: FieldInfo
+    option: OnCommandLine
+
+    @property
+    def key(self) -> str:
+        """The name in a TOML file: ``subset.seed``."""
+        return ".".join(self.path)
+
+    @property
+    def flag(self) -> str:
+        """The option: ``--subset-seed``."""
+        return f"--{self.option.flag or self.path[-1].replace('_', '-')}"
+
+    @property
+    def keyword(self) -> str:
+        """The argument of a Python function: ``subset_seed``."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
+    @property
+    def help(self) -> str:
+        """The field's description."""
+        return self.field.description or ""
+
+    @property
+    def repeated(self) -> bool:
+        """Whether there may be several values."""
+        return get_origin(self.field.annotation) is tuple
+
+    @property
+    def kind(self) -> Any:
+        """The type of a single value, bare: ``float`` for a bounded number or None."""
+        return _bare(self._single)
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the option takes no value."""
+        return self.kind is bool
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values there are to choose from, if they are few."""
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+    @property
+    def metavar(self) -> str:
+        """What the help calls a value."""
+        if self.choices:
+            return f"[{'|'.join(self.choices)}]"
+        return self.option.metavar or METAVARS.get(self.kind) or getattr(self.kind, "__name__", "").upper()
+
+    @property
+    def default(self) -> Any:
+        """The field's default; None where it is computed."""
+        return self.field.default if self.field.default_factory is None else None
+
+    @property
+    def default_shown(self) -> str:
+        """The default as people read it; nothing where there is none to speak of."""
+        if self.option.default:
+            return self.option.default
+        if self.default is None or self.default == () or self.is_switch:
+            return ""
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
+
+    def read(self, text: str) -> Any:
+        """The value that a word of the command line stands for.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            If the field does not take it.
+        """
+        return self._reader.validate_strings(text)
+
+    def stored(self, value: Any) -> Any:
+        """What the field holds for a value of the option."""
+        return not value if self.option.turns_off else value
+
+    @property
+    def _single(self) -> Any:
+        if self.repeated:
+            return get_args(self.field.annotation)[0]
+        return (
+            Annotated[(self.field.annotation, *self.field.metadata)] if self.field.metadata else self.field.annotation
+        )
+
+    @cached_property
+    def _reader(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self._single)
+
+
+def _bare(annotation: Any) -> Any:
+    """The type itself, without bounds and None."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return _bare(next(part for part in get_args(annotation) if part is not NoneType))
+    return annotation
+
+
+@cache
+def settings_of(model: type[BaseModel], under: KeyPath = ()) -> tuple[Setting, ...]:
+    """All settings of a model and of the groups in it, in their order."""
+    found: list[Setting] = []
+    for name, field in model.model_fields.items():
+        path = (*under, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += settings_of(field.annotation, path)
+        else:
+            said = [mark for mark in field.metadata if isinstance(mark, OnCommandLine)]
+            found.append(Setting(path, field, said[0] if said else OnCommandLine()))
+    return tuple(found)
+
+
+@cache
+def options_of(model: type[BaseModel]) -> tuple[Setting, ...]:
+    """The settings of a model that the command line can make."""
+    return tuple(setting for setting in settings_of(model) if not setting.option.absent)
+
+
+@cache
+def flags_of(model: type[BaseModel]) -> Mapping[KeyPath, str]:
+    """What the command line calls the settings of a model."""
+    return {setting.path: setting.flag for setting in options_of(model)}
+
+
+@cache
+def keywords_of(model: type[BaseModel]) -> Mapping[KeyPath, str]:
+    """What a Python function calls the settings of a model."""
+    return {setting.path: setting.keyword for setting in options_of(model)}
+
+
+class Clash(ValueError):
+    """Values that do not go together.
+
+    Parameters
+    ----------
+    reason
+        Why, and what to do.
+    keys
+        The settings that clash, from the model that raises it on: ``subset.repeats``.
+    """
+
+    def __init__(self, reason: str, *keys: str) -> None:
+        super().__init__(reason)
+        self.keys = keys
+
+
+def validation_line(error: ValidationError, names: Mapping[KeyPath, str] | None = None) -> str:
+    """The first problem that pydantic found, in one line.
+
+    Parameters
+    ----------
+    error
+        What pydantic raised.
+    names
+        What the reader calls the settings; by default it is their keys.
+    """
+    first = error.errors()[0]
+    where = tuple(str(part) for part in first["loc"])
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, Clash):
+        clashing = [_spelled((*where, *key.split(".")), names) for key in cause.keys]
+        return f"{' with '.join(clashing)}: {cause}"
+    told = first["type"] in ("missing", "extra_forbidden") or isinstance(first["input"], dict)
+    shown = "" if told else f", not {first['input']!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{_spelled(where, names)}: {message}{shown}" if where else f"{message}{shown}"
+
+
+def _spelled(where: KeyPath, names: Mapping[KeyPath, str] | None) -> str:
+    """The name of a setting, also for one of its several values."""
+    for end in range(len(where), 0, -1):
+        if names and where[:end] in names:
+            return names[where[:end]]
+    return ".".join(where)

@@ -1,0 +1,26 @@
+"""``dsmi-zoo prefetch``."""
+
+from typing import Any
+
+import click
+
+from ..options import catalog_options, chosen_settings, console, options
+
+
+@click.command("prefetch")
+@catalog_options
+@options("compute.cache")
+@click.option("--jobs", type=click.IntRange(1, 64), default=4, help="So many transfers at a time.  [default: 4]")
+@click.pass_context
+def prefetch_command(context: click.Context, jobs: int, **_: Any) -> int:
+    """Download the weights that a run will need, for nodes without internet; an interrupted transfer goes on.
+
+    \b
+    Examples:
+      dsmi-zoo prefetch --catalog mine.csv
+      dsmi-zoo prefetch --catalog mine.csv --models 'resnet*' --cache shared/cache --jobs 8
+    """
+    from ..prefetch import prefetch
+
+    chosen = chosen_settings(context)
+    return prefetch(chosen.catalog, chosen.models, chosen.compute.cache.absolute(), jobs, console())

@@ -1,0 +1,16 @@
+"""``dsmi-zoo status``."""
+
+from pathlib import Path
+
+import click
+
+from ..options import console, out_option
+
+
+@click.command("status")
+@out_option
+def status_command(out: Path) -> int:
+    """What of a run is done, failed (and why) and missing."""
+    from ..status import status
+
+    return status(out, console())

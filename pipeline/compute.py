@@ -1,0 +1,105 @@
+"""Where and how a run is computed, as settings: nothing here changes a number."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from ..data_catalog.settings import Clash, OnCommandLine, Settings
+from .units import in_bytes, in_seconds
+
+CLUSTERS = ("local", "cuda", "slurm")
+
+
+def _known_cluster(name: str) -> str:
+    if name not in CLUSTERS and not re.fullmatch(r"(tcp|tls)://\S+:\d+", name):
+        raise ValueError(f"must be {', '.join(CLUSTERS)}, or a scheduler's address: tcp://host:port, tls://host:port")
+    return name
+
+
+def found_from_anywhere(path: Path) -> Path:
+    """The path, whatever the current folder will be."""
+    return path.expanduser().absolute()
+
+
+def _one_of_several(share: str) -> str:
+    part, _, parts = share.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise ValueError("must be such as 3/8: the third of eight shares")
+    return share
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(in_seconds)]
+Memory = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(in_bytes)]
+Download = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(in_bytes)]
+
+
+def default_cache() -> Path:
+    """Where weights and views are kept between runs."""
+    if "DSMI_ZOO_CACHE" in os.environ:
+        return Path(os.environ["DSMI_ZOO_CACHE"]).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser().absolute() / "dsmi-zoo"
+
+
+class ComputeSettings(Settings):
+    """Where and how it runs; nothing here changes a number."""
+
+    cluster: Annotated[str, AfterValidator(_known_cluster), OnCommandLine(metavar="NAME|ADDRESS")] = Field(
+        default="local", description=f"{', '.join(CLUSTERS)}, tcp://host:port or tls://host:port; see the README."
+    )
+    profile: Annotated[Path, AfterValidator(found_from_anywhere)] | None = Field(
+        default=None, description="Site settings of a cluster, after the examples in jobs/profiles."
+    )
+    workers: Annotated[int | None, OnCommandLine(default="one a core, a GPU, or the profile's")] = Field(
+        default=None, ge=1, description="Workers, one model each at a time."
+    )
+    worker_memory: Annotated[Memory | None, OnCommandLine(metavar="SIZE", default="no limit", text=True)] = Field(
+        default=None, description="End a local worker beyond this: 16GB."
+    )
+    model_timeout: Annotated[Seconds | None, OnCommandLine(metavar="TIME", text=True)] = Field(
+        default=None, description="A model that takes longer is ended and fails: 30m, 2h."
+    )
+    share: Annotated[Annotated[str, AfterValidator(_one_of_several)] | None, OnCommandLine(metavar="I/K")] = Field(
+        default=None, description="Only the I-th of K balanced shares, without Dask: one batch job each."
+    )
+    batch_size: Annotated[int | None, OnCommandLine(default="64, on a CPU by their size")] = Field(
+        default=None, ge=1, description="Images in one forward pass."
+    )
+    keep_embeddings: Annotated[bool, OnCommandLine("drop-embeddings", turns_off=True)] = Field(
+        default=True, description="Do not keep the embeddings (remeasure needs them)."
+    )
+    budget_gb: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Download weights in waves of so many GB, each deleted after its rows.",
+    )
+    budget: Annotated[Seconds | None, OnCommandLine(metavar="TIME", text=True)] = Field(
+        default=None, description="Search for the best models so long: 45m, 1h30m; see the README."
+    )
+    max_download: Annotated[Download | None, OnCommandLine(metavar="SIZE", text=True)] = Field(
+        default=None, description="Leave models out whose weights exceed this in all: 500MB, 20GB."
+    )
+    cache: Annotated[Path, OnCommandLine(default="$DSMI_ZOO_CACHE or ~/.cache/dsmi-zoo")] = Field(
+        default_factory=default_cache, description="Weights and views."
+    )
+    cache_gb: float = Field(
+        default=50.0, ge=0, allow_inf_nan=False, description="Views beyond this are dropped once no model needs them."
+    )
+
+    @model_validator(mode="after")
+    def _one_kind_of_budget(self) -> Self:
+        if self.budget is not None and self.budget_gb is not None:
+            reason = "a search needs the weights again for its next stage, and waves delete them; give one"
+            raise Clash(reason, "budget", "budget_gb")
+        budgets = [name for name in ("budget", "budget_gb") if getattr(self, name) is not None]
+        if self.share is not None and budgets:
+            raise Clash(
+                "a share cannot be combined with a budget: the shares know nothing of each other", "share", *budgets
+            )
+        if self.share is not None and self.cluster != "local":
+            raise Clash("a share runs on the machine at hand, without Dask; leave the cluster out", "share", "cluster")
+        return self

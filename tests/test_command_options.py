@@ -1,0 +1,98 @@
+"""Each setting is said once, as a field, and every command offers the same options until someone means to change them.
+
+``python tests/test_command_options.py`` writes ``tests/command_options.txt`` anew; look at what differs then.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from dsmi_zoo.data_catalog.dataset_names import DATASETS
+from dsmi_zoo.data_catalog.settings import settings_of
+from dsmi_zoo.jobs.cli import cli
+from dsmi_zoo.pipeline.config import RunConfig
+
+FROZEN = Path(__file__).with_name("command_options.txt")
+ONLY_IN_A_FILE = {"measures.method", "measures.precision", "measures.tolerance"}
+LONGEST_FILE = 250
+
+
+def commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command by what is typed for it."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
+
+
+def described(option: click.Option) -> str:
+    """The option with its value, and what its help says of the default."""
+    value = "" if option.is_flag else f" {option.metavar or option.make_metavar(click.Context(cli))}"
+    repeated = ", repeated" if option.multiple else ""
+    _, told, default = (option.help or "").partition("[default: ")
+    return f"  {option.opts[0]}{value}{repeated}{', default ' + default.removesuffix(']') if told else ''}"
+
+
+def all_options() -> str:
+    """What people can write on the command line, as text."""
+    lines: list[str] = []
+    for name, command in sorted(commands(cli)):
+        lines.append(name)
+        options = [option for option in command.params if isinstance(option, click.Option)]
+        lines += sorted(described(option) for option in options)
+    return "\n".join(lines) + "\n"
+
+
+def test_the_commands_and_options_are_those_that_people_rely_on() -> None:
+    frozen = FROZEN.read_text(encoding="utf-8")
+    assert all_options() == frozen, "if it is meant so: python tests/test_command_options.py"
+
+
+def test_every_setting_of_a_run_has_an_option_or_is_known_to_be_only_in_a_file() -> None:
+    run = dict(commands(cli))["run"]
+    offered = {option for parameter in run.params for option in parameter.opts}
+    reached = {setting.key for setting in settings_of(RunConfig) if setting.flag in offered}
+    absent = {setting.key for setting in settings_of(RunConfig) if setting.option.absent}
+    everything = {setting.key for setting in settings_of(RunConfig)}
+    assert absent == ONLY_IN_A_FILE
+    assert everything - reached <= absent
+    assert len(offered - {"more_models"}) == len(everything - absent) + len({"--config", "--plan", "--retry-failed"})
+
+
+def test_every_setting_says_what_it_means() -> None:
+    for setting in settings_of(RunConfig):
+        assert setting.help.endswith("."), setting.key
+
+
+def test_the_help_names_every_data_set() -> None:
+    dataset = next(setting for setting in settings_of(RunConfig) if setting.key == "subset.dataset")
+    for name in (*DATASETS, "timm:NAME"):
+        assert name in dataset.help
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from dsmi_zoo.jobs.cli import cli\n"
+        f"cli.main({arguments}, standalone_mode=False)\n"
+        "heavy = {'numpy', 'pandas', 'torch', 'timm', 'dask', 'distributed', 'sklearn', 'PIL', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_no_file_of_the_command_line_is_long() -> None:
+    jobs = Path(__file__).parent.parent / "jobs"
+    for file in (jobs / "cli.py", jobs / "options.py", *(jobs / "commands").glob("*.py")):
+        assert len(file.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE, file.name
+
+
+if __name__ == "__main__":
+    FROZEN.write_text(all_options(), encoding="utf-8")
