@@ -88,8 +88,8 @@ def _found(module: str) -> ModuleSpec | None:
     """The module's spec; ``find_spec`` of a name with dots would import the packages around it."""
     first, *others = module.split(".")
     try:
-        spec = importlib.util.find_spec(first)
-    except ValueError:  # of a module that was made by hand, such as __main__
+        spec = importlib.util.find_spec(first) if first != "__main__" else None  # a worker's is another one
+    except ValueError:  # of a module that was made by hand
         return None
     for name in others:
         if spec is None or spec.submodule_search_locations is None:

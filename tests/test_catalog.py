@@ -67,14 +67,17 @@ def test_a_file_gives_entries_with_every_field(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").touch()
     path = catalog(
         tmp_path,
-        "model,architecture,checkpoint,model_kwargs,img_size,top1,v2_top1,gmacs,group,crop_pct,mean,std\n"
-        'a,test_vit,w.safetensors,"{""num_classes"": 10}",32,71.5,,1.25,small,0.9,0.5 0.5 0.5,0.5 0.5 0.5\n'
-        "a,,,,64,,,,,,,\n",
+        "model,architecture,builder,layer,checkpoint,model_kwargs,img_size,top1,v2_top1,gmacs,group,crop_pct,mean,std\n"
+        'a,test_vit,my.nets:vit,norm,w.safetensors,"{""num_classes"": 10}",'
+        "32,71.5,,1.25,small,0.9,0.5 0.5 0.5,0.5 0.5 0.5\n"
+        "a,,,,,,64,,,,,,,\n",
     )
     first, second = load_models(str(path))
     assert first.architecture == "test_vit"
     assert first.checkpoint == tmp_path / "w.safetensors"
     assert first.model_kwargs == {"num_classes": 10}
+    assert (first.builder, first.layer) == ("my.nets:vit", "norm")
+    assert (second.builder, second.layer) == (None, None)
     assert (first.img_size, first.top1, first.group) == (32, 71.5, "small")
     assert first.extras == {"v2_top1": None, "gmacs": 1.25}
     assert first.preprocessing is not None
@@ -135,6 +138,8 @@ def test_a_blank_line_is_skipped_and_lines_are_still_counted_right(tmp_path: Pat
         ("model,extra_data\na,maybe\n", ["line 2", "extra_data", "'maybe'", "1 or 0"]),
         ("model,kind\na,quantum\n", ["line 2", "kind", "'convolutional'", "'quantum'"]),
         ("model,weights\na,not a place\n", ["line 2", "weights", "'not a place'", "owner/name"]),
+        ("model,builder\na,resnet18\n", ["line 2", "builder", "'resnet18'", "module:function"]),
+        ("model,builder\na,my-nets:net\n", ["line 2", "builder", "'my-nets:net'", "module:function"]),
         ("model,weights,checkpoint\na,o/n,mine.csv\n", ["line 2", "checkpoint", "weights", "leave one empty"]),
         ("model,crop_mode,crop_pct,mean,std\na,oval,1,1 1 1,1 1 1\n", ["line 2", "crop_mode", "oval"]),
         ("model,crop_pct\na,1\n", ["line 2", "mean"]),
