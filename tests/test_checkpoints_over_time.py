@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.torch
+import timm
 import torch
 from conftest import Command
 from test_monitor import inputs
 from test_readme import README
 
+from dsmi_zoo.data_catalog.datasets import open_dataset
+from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy
 from dsmi_zoo.pipeline.store import read_results, rows_frame
 from dsmi_zoo.reports.curves import over_epochs
 
@@ -19,10 +24,23 @@ def example() -> str:
 def train_one_epoch(model: torch.nn.Module) -> None:
     images, labels = inputs("train")
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for batch in torch.randperm(len(labels)).repeat(3).split(50):
+    for batch in torch.randperm(len(labels)).split(50):
         optimiser.zero_grad()
         torch.nn.functional.cross_entropy(model(images[batch]), labels[batch]).backward()
         optimiser.step()
+
+
+def computed_by_timm(weights: Path) -> tuple[np.ndarray, float]:
+    """The penultimate embedding [n, d] of a checkpoint and its accuracy in percent, by timm's own loading of images."""
+    digits = open_dataset("digits")
+    model = timm.create_model("test_resnet", num_classes=10).eval()
+    model.load_state_dict(safetensors.torch.load_file(weights))
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({"input_size": (3, 32, 32)}, model=model))
+    images = torch.stack([transform(digits.image(i)) for i in range(len(digits.labels))])
+    with torch.no_grad():
+        embedding = model.forward_head(model.forward_features(images), pre_logits=True)
+        hits = model(images).argmax(dim=1).numpy() == digits.labels
+    return embedding.numpy(), 100 * float(hits.mean())
 
 
 def test_the_readmes_example_measures_a_training_epoch_by_epoch(
@@ -35,7 +53,11 @@ def test_the_readmes_example_measures_a_training_epoch_by_epoch(
     rows = read_results(tmp_path / "runs" / "checkpoints").sort_values("epoch")
     assert rows["status"].tolist() == ["ok"] * 3
     assert rows["epoch"].tolist() == [0, 1, 2]
-    assert rows["subset_top1"].iloc[2] > rows["subset_top1"].iloc[0] + 10
+    for _, row in rows.iterrows():
+        embedding, accuracy = computed_by_timm(tmp_path / f"epoch{row['epoch']:.0f}.safetensors")
+        assert row["subset_top1"] == pytest.approx(accuracy, abs=0.5), "one image in a tie"
+        assert row["dse_z"] == pytest.approx(diffusion_spectral_entropy(embedding), abs=1e-3)
+    assert rows["dse_z"].nunique() == 3, "each checkpoint was measured with its own weights"
     report = tmp_path / "runs" / "checkpoints" / "report"
     page = (report / "index.html").read_text()
     assert 'id="epochs"' in page
