@@ -17,7 +17,8 @@ from timm.models import load_checkpoint
 from ..data_catalog.entries import ModelEntry
 from ..data_catalog.images import LabelledImages
 from .activations import random_states_kept
-from .builder_file import builder_file, current_folder_last, file_sha256
+from .builder_file import builder_file, file_sha256
+from .users_modules import current_folder_last
 from .zoo import refuse_unsafe
 
 Transform = Callable[[Image.Image], torch.Tensor]

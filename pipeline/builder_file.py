@@ -1,11 +1,7 @@
 """Where a catalogue's builder stands, and what an entry with one is taken for; found without running it."""
 
 import hashlib
-import importlib
 import importlib.util
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
@@ -13,6 +9,7 @@ from ..data_catalog import imagenet
 from ..data_catalog.entries import ModelEntry, Preprocessing
 from ..data_catalog.errors import InputError
 from ..data_catalog.traits import kind_of
+from .users_modules import current_folder_last
 
 IMG_SIZE = 224
 PREPROCESSING = Preprocessing(crop_pct=0.875, interpolation="bicubic", mean=imagenet.MEAN, std=imagenet.STD)
@@ -57,31 +54,9 @@ def builder_file(builder: str) -> Path:
     return Path(spec.origin)
 
 
-def hidden_file(builder: str, file: Path) -> Path | None:
-    """The file in the current directory that has the module's name and is not found, for ``file`` is found first."""
-    here = Path.cwd().joinpath(*builder.partition(":")[0].split("."))
-    for own in (here.with_suffix(".py"), here / "__init__.py"):
-        if own.is_file() and not own.samefile(file):
-            return own
-    return None
-
-
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@contextmanager
-def current_folder_last() -> Iterator[None]:
-    """Python looks into the current directory after all else; afterwards it still does, unless it did so before."""
-    folder, before = str(Path.cwd()), list(sys.path)
-    sys.path[:] = [place for place in before if place not in ("", folder)] + [folder]
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        is_there = "" in before or folder in before
-        sys.path[:] = before if is_there else [*before, folder]
 
 
 def _found(module: str) -> ModuleSpec | None:

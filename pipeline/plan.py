@@ -20,11 +20,12 @@ from ..data_catalog.imagenet import MEAN, PRESETS, STD
 from ..data_catalog.images import LabelledImages
 from ..data_catalog.models import load_models
 from ..data_catalog.subset import Subset, select_subset
-from .builder_file import builder_file, file_sha256, hidden_file, with_builder_defaults
+from .builder_file import builder_file, file_sha256, with_builder_defaults
 from .config import MeasureSettings, RunConfig, SubsetSettings, content_hash
 from .measures.own import load_measure
 from .schema import COLUMN_NAMES
 from .store import write_atomically
+from .users_modules import hidden_file
 from .views import view_path
 
 logger = logging.getLogger(__name__)
@@ -267,7 +268,7 @@ def builder_hashes(entries: Iterable[ModelEntry]) -> dict[str, str]:
             file = builder_file(entry.builder)
         except InputError as error:
             raise InputError(f"{entry.model}: {error}") from None
-        own = hidden_file(entry.builder, file)
+        own = hidden_file(entry.builder.partition(":")[0], file)
         if own is not None:
             logger.warning("builder %s: it is %s that is taken, not %s; rename yours", entry.builder, file, own)
         hashes[entry.builder] = file_sha256(file)

@@ -92,9 +92,9 @@ def _batches(images: Images, labels_are_given: bool, size: int | None, device: t
         step = size or default_batch(device, pixels.shape[-2] * pixels.shape[-1])
         yield from ((pixels[start : start + step], None) for start in range(0, len(pixels), step))
         return
-    loader: Iterable[Any] = images
+    loader: Any = images
     if hasattr(images, "__getitem__") and not isinstance(images, DataLoader | list | tuple):
-        loader = DataLoader(images, batch_size=size or 64)  # type: ignore[arg-type]
+        loader = DataLoader(images, batch_size=size or 64)
     if labels_are_given and isinstance(getattr(loader, "sampler", None), RandomSampler):
         raise InputError("the loader shuffles, so the labels would not fit; let it give them, or pass shuffle=False")
     for batch in loader:

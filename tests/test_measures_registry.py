@@ -352,4 +352,4 @@ def test_a_single_point_has_an_entropy_and_no_distance() -> None:
 def test_a_users_file_never_takes_the_place_of_a_library(tmp_path, monkeypatch):
     (tmp_path / "colorsys.py").write_text("def f(Z, labels):\n    return 1.0\n")
     monkeypatch.chdir(tmp_path)
-    refused("colorsys.py is hidden by another module called colorsys; rename your file", load_measure, "colorsys:f")
+    refused("colorsys.py is hidden by another module called colorsys; rename it", load_measure, "colorsys:f")

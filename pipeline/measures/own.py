@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib
-import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..users_modules import current_folder_last, hidden_file
 from .registry import BY_NAME
 
 
@@ -78,26 +78,17 @@ def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
 
 
 def _import(module_name: str, spec: str) -> ModuleType:
-    here = Path.cwd()
-    if str(here) not in sys.path and "" not in sys.path:
-        sys.path.append(str(here))  # a command's path holds its own folder, not the current one
-    importlib.invalidate_caches()
     try:
-        module = importlib.import_module(module_name)
+        with current_folder_last():
+            module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         reason = " ".join(str(error).split())
         raise ValueError(
             f"measure {spec!r}: cannot import {module_name} ({type(error).__name__}: {reason}); "
             "mend it, or run where it can be found"
         ) from error
-    _refuse_hidden_file(module, here, spec)
+    source = getattr(module, "__file__", None)
+    hidden = hidden_file(module_name, None if source is None else Path(source))
+    if hidden is not None:
+        raise ValueError(f"measure {spec!r}: {hidden} is hidden by another module called {module_name}; rename it")
     return module
-
-
-def _refuse_hidden_file(module: ModuleType, here: Path, spec: str) -> None:
-    """Refuse a module that stands in the way of the one that the user has in the current directory and surely meant."""
-    top = module.__name__.partition(".")[0]
-    meant = here / f"{top}.py"
-    origin = getattr(sys.modules[top], "__file__", None)
-    if meant.is_file() and (origin is None or not Path(origin).resolve().is_relative_to(here.resolve())):
-        raise ValueError(f"measure {spec!r}: {meant} is hidden by another module called {top}; rename your file")
