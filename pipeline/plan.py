@@ -258,7 +258,7 @@ def builder_hashes(entries: Iterable[ModelEntry]) -> dict[str, str]:
     Raises
     ------
     InputError
-        Names an entry whose builder's module is not found.
+        Names an entry whose builder's module is not found, or is another one than the file in the current directory.
     """
     hashes: dict[str, str] = {}
     for entry in entries:
@@ -270,7 +270,7 @@ def builder_hashes(entries: Iterable[ModelEntry]) -> dict[str, str]:
             raise InputError(f"{entry.model}: {error}") from None
         own = hidden_file(entry.builder.partition(":")[0], file)
         if own is not None:
-            logger.warning("builder %s: it is %s that is taken, not %s; rename yours", entry.builder, file, own)
+            raise InputError(f"{entry.model}: builder {entry.builder}: {own} is hidden by {file}; rename it")
         hashes[entry.builder] = file_sha256(file)
     return hashes
 

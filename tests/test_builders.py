@@ -1,7 +1,6 @@
 """Networks that a catalogue's own code makes, and layers other than the penultimate one."""
 
 import json
-import logging
 import random
 import re
 import subprocess
@@ -322,17 +321,13 @@ def test_a_builder_that_cannot_be_found_is_refused_by_the_entrys_name(
     assert "\n" not in str(caught.value)
 
 
-def test_a_module_of_ones_own_that_another_one_hides_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_builder_that_a_library_hides_is_refused_and_not_mistaken(folder: Path) -> None:
     (folder / "colorsys.py").write_text(NETS)
-    entries = [ModelEntry(model=name, architecture=name, builder="colorsys:own") for name in "ab"]
-    with caplog.at_level(logging.WARNING):
-        hashes = builder_hashes([*entries, own_entry(folder)])
-    assert hashes["colorsys:own"] != hashes[f"{module_name(folder)}:own"]
-    assert len(caplog.messages) == 1
-    assert re.fullmatch(
-        rf"builder colorsys:own: it is \S+colorsys.py that is taken, not {folder}/colorsys.py; rename yours",
-        caplog.messages[0],
-    )
+    entry = ModelEntry(model="mine", architecture="mine", builder="colorsys:own")
+    with pytest.raises(
+        InputError, match=rf"^mine: builder colorsys:own: {folder}/colorsys.py is hidden by \S+; rename"
+    ):
+        builder_hashes([own_entry(folder), entry])
 
 
 def test_a_builders_entry_is_filled_by_habit_and_keeps_what_it_says() -> None:
