@@ -27,7 +27,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 TRAINING_VERSION = 1  # raised whenever pipeline/train.py comes to other weights for the same recipe
-MEASURES_VERSION = 4  # raised whenever a measure comes to another number for the same embedding and settings
+MEASURES_VERSION = 5  # raised whenever a measure comes to another number for the same embedding and settings
 
 
 @dataclass(frozen=True)
