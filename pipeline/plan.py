@@ -31,7 +31,7 @@ from .views import view_path
 logger = logging.getLogger(__name__)
 
 TRAINING_VERSION = 1  # raised whenever pipeline/train.py comes to other weights for the same recipe
-MEASURES_VERSION = 4  # raised whenever a measure comes to another number for the same embedding and settings
+MEASURES_VERSION = 5  # raised whenever a measure comes to another number for the same embedding and settings
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ FLOAT32_FROM = 1024
 class Estimate:
     """A measure in bits.
 
-    ``standard_error``, in bits, is that of the computation: 0 for ``exact``, and for ``lanczos`` what its random probes
-    and the quadrature leave open. It says nothing of other images: that is `dsmi_z_y_se`.
+    ``standard_error``, in bits, is that of the computation: 0 for ``exact``, and for ``lanczos`` what its random
+    probes, the quadrature and rounding leave open. It says nothing of other images: that is `dsmi_z_y_se`.
     """
 
     value: float

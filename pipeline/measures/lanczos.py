@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .estimate import Estimate
+from .estimate import Estimate, Precision
 from .operator import HELD_BYTES, DiffusionOperator
 
 DEFLATED = 32  # directions of the top of the spectrum that are taken exactly
@@ -21,6 +21,7 @@ PROBES = 64  # random vectors at a time
 MOST_PROBES = 1024
 STEPS = (6, 8, 10, 12, 15, 19, 24, 30, 38, 48, 60, 76, 96)  # of Lanczos, after which the bounds are looked at
 _NEGLIGIBLE = 0.1  # of the tolerance
+_ROUNDING = 2  # times the noise, which is estimated from some rows: a vector that is no longer is taken for rounding
 
 Values = NDArray[np.float64]
 
@@ -30,6 +31,7 @@ class _Krylov:
     """Lanczos recurrences of a block of start vectors, side by side: their coefficients, and the last two vectors."""
 
     squared_norms: Values  # [k] of the start vectors
+    noise: Values  # [k], how far products with unit vectors are off; known after the first step
     last: Values  # [n, k]
     current: Values  # [n, k], unit columns
     diagonal: list[Values]  # each [k]
@@ -38,17 +40,23 @@ class _Krylov:
     @classmethod
     def of(cls, starts: Values) -> "_Krylov":
         norms = np.linalg.norm(starts, axis=0)
-        return cls(norms**2, np.zeros_like(starts), starts / norms, [], [])
+        return cls(norms**2, np.zeros_like(norms), np.zeros_like(starts), starts / norms, [], [])
 
     def step(self, operator: DiffusionOperator) -> None:
         """One more step. Lost orthogonality repeats nodes and shares out their weights, which sums do not notice."""
         new = operator.times(self.current)
         if self.off_diagonal:
             new -= self.off_diagonal[-1] * self.last
+        else:
+            self.noise = operator.noise(self.current, new)
         alpha = np.einsum("nk,nk->k", self.current, new)
         new -= alpha * self.current
         beta = np.linalg.norm(new, axis=0)
-        self.last, self.current = self.current, new / np.where(beta > 0, beta, 1)
+        # What is no longer than a product's rounding is nothing but rounding: the vectors so far span all that the
+        # start vector can reach, and its recurrence ends. Zeros from here on add nodes without weight.
+        goes_on = beta > _ROUNDING * self.noise
+        beta = np.where(goes_on, beta, 0)
+        self.last, self.current = self.current, np.where(goes_on, new, 0) / np.where(goes_on, beta, 1)
         self.diagonal.append(alpha)
         self.off_diagonal.append(beta)
 
@@ -56,11 +64,7 @@ class _Krylov:
         """Nodes, at least 0, and weights, each [k, m], of Gauss's rule, or of Radau's with a further node at 0."""
         diagonal, off = np.array(self.diagonal).T, np.array(self.off_diagonal).T  # [k, m]
         if radau:
-            pivots = diagonal[:, 0].copy()
-            for step in range(1, diagonal.shape[1]):
-                pivots = diagonal[:, step] - off[:, step - 1] ** 2 / np.maximum(pivots, np.finfo(np.float32).tiny)
-            last = off[:, -1] ** 2 / np.maximum(pivots, np.finfo(np.float32).tiny)
-            diagonal = np.column_stack([diagonal, np.clip(last, 0, 1)])
+            diagonal = np.column_stack([diagonal, self._radau(diagonal, off)])
         else:
             off = off[:, :-1]
         k, m = diagonal.shape
@@ -71,20 +75,43 @@ class _Krylov:
         nodes, vectors = np.linalg.eigh(matrices)
         return np.clip(nodes, 0, 1), vectors[:, 0, :] ** 2 * self.squared_norms[:, None]
 
+    def _radau(self, diagonal: Values, off: Values) -> Values:
+        """The last diagonal entries [k] that make 0 a node.
+
+        Rounding makes eigenvalues as small as minus the noise. Where one shows, that is where the node must be.
+        """
+        lasts, least_pivots = [], []
+        floor = self.noise**2  # of a pivot, which only rounding can make smaller
+        for node in (np.zeros_like(self.noise), -self.noise):
+            pivots = least = diagonal[:, 0] - node
+            for step in range(1, diagonal.shape[1]):
+                pivots = diagonal[:, step] - node - off[:, step - 1] ** 2 / np.maximum(pivots, floor)
+                least = np.minimum(least, pivots)
+            lasts.append(np.clip(node + off[:, -1] ** 2 / np.maximum(pivots, floor), node, 1))
+            least_pivots.append(least)
+        return np.where(least_pivots[0] > self.noise, *lasts)
+
 
 def spectral_entropy_by_lanczos(
-    Z: Values, sigma: float, t: float, tolerance: float, seed: int, held_bytes: int = HELD_BYTES
+    Z: Values,
+    sigma: float,
+    t: float,
+    tolerance: float,
+    seed: int,
+    held_bytes: int = HELD_BYTES,
+    precision: Precision | None = None,
 ) -> Estimate:
     """Entropy, in bits, of the diffusion spectrum of a validated embedding [n, d], n over 512, and its standard error.
 
     Steps are added until the quadrature's bounds say less than the spread over the random vectors, then vectors until
-    the standard error, of both together, is within the tolerance; after 96 steps or 1,024 vectors it is returned as it
-    is. Time grows with n^2 d times the steps where the kernel has more than ``held_bytes`` and is recomputed for each,
-    else with n^2 times the vectors. Products are in float32; for t below 1, which makes much of small eigenvalues, in
-    float64.
+    the standard error, of both and of rounding, is within the tolerance; after 96 steps or 1,024 vectors it is returned
+    as it is. Time grows with n^2 d times the steps where the kernel has more than ``held_bytes`` and is recomputed for
+    each, else with n^2 times the vectors. Products are in float32, unless their rounding makes up half the tolerance or
+    more; then, and for t below 1, which makes much of small eigenvalues, in float64. ``precision`` insists on one.
     """
+    chosen: Precision = precision or ("float32" if t >= 1 else "float64")
     generator = np.random.default_rng(seed)
-    operator = DiffusionOperator(Z, sigma, "float32" if t >= 1 else "float64", held_bytes)
+    operator = DiffusionOperator(Z, sigma, chosen, held_bytes)
     basis = operator.normalise(generator.standard_normal((operator.n, DEFLATED - 1)))
 
     def probes() -> Values:
@@ -95,32 +122,42 @@ def spectral_entropy_by_lanczos(
     for steps in STEPS:
         while len(krylov.diagonal) < steps:
             krylov.step(operator)
-        moments = np.array([operator.n - 1, operator.trace, operator.squared_norm])
-        gauss, radau = (_Tally(*krylov.rules(side), basis.shape[1] - 1, moments, t) for side in (False, True))
+        gauss, radau = (_Tally(krylov, side, operator, t) for side in (False, True))
         quadrature = gauss.distance(radau) / 2
         if quadrature <= max(_NEGLIGIBLE * tolerance, min(tolerance, gauss.standard_error()) / 2):
             break
     while True:
+        rounding = gauss.rounding()
+        if rounding >= tolerance / 2 and chosen == "float32" and precision is None:
+            return spectral_entropy_by_lanczos(Z, sigma, t, tolerance, seed, held_bytes, "float64")
         value = (gauss.entropy() + radau.entropy()) / 2
-        error = float(np.hypot(gauss.standard_error(), quadrature))
-        if error <= tolerance or quadrature >= tolerance or gauss.count >= MOST_PROBES:
+        fixed = float(np.hypot(quadrature, rounding))  # whatever the number of probes
+        error = float(np.hypot(gauss.standard_error(), fixed))
+        if error <= tolerance or fixed >= tolerance or gauss.count >= MOST_PROBES:
             return Estimate(value, error, "lanczos")
         more = _Krylov.of(probes())
         while len(more.diagonal) < steps:
             more.step(operator)
-        gauss.add(*more.rules(radau=False))
-        radau.add(*more.rules(radau=True))
+        gauss.add(more)
+        radau.add(more)
 
 
 class _Tally:
     """What the rules of deflated directions and of probes add up to."""
 
-    def __init__(self, nodes: Values, weights: Values, inner: int, moments: Values, t: float) -> None:
-        self.t = t
+    def __init__(self, krylov: _Krylov, radau: bool, operator: DiffusionOperator, t: float) -> None:
+        self.t, self._radau = t, radau
+        nodes, weights = krylov.rules(radau)
+        inner = DEFLATED - 1
+        self._inner_rules = nodes[:inner], weights[:inner], krylov.noise[:inner]
+        self._nodes, self._weights, self._noise = nodes[inner:], weights[inner:], krylov.noise[inner:]
         self._inner = _traces(nodes[:inner], weights[:inner], t)  # [2]
+        moments = np.array([operator.n - 1, operator.trace, operator.squared_norm])
         known = np.array([np.sum(weights[:inner] * nodes[:inner] ** power) for power in range(3)])
         self._moments = moments - known  # of the spectrum outside of the deflated directions
-        self._nodes, self._weights = nodes[inner:], weights[inner:]
+        trace_error = np.hypot(operator.trace_error, np.linalg.norm(krylov.noise[:inner]))
+        squared_norm_error = operator.squared_norm_error(np.sqrt(np.mean(self._noise**2)))
+        self._moment_errors = np.array([0, trace_error, squared_norm_error])
         self._sample()
 
     @property
@@ -128,20 +165,34 @@ class _Tally:
         """Probes so far."""
         return len(self._nodes)
 
-    def add(self, nodes: Values, weights: Values) -> None:
+    def add(self, krylov: _Krylov) -> None:
         """Further probes."""
+        nodes, weights = krylov.rules(self._radau)
         self._nodes, self._weights = np.vstack([self._nodes, nodes]), np.vstack([self._weights, weights])
+        self._noise = np.concatenate([self._noise, krylov.noise])
         self._sample()
 
     def _sample(self) -> None:
-        """Find S and T as each probe has them, [2, probes]."""
-        powers = self._nodes[..., None] ** np.arange(3)  # [probes, m, 3]
+        """Find S and T as each probe has them, [2, probes].
+
+        The parabola minimises the variance of the mean: with g the rest of f after the parabola, a probe's variance is
+        2 |g(A)|^2, and the sum over all nodes of weight times g^2 is |g(A)|^2 times the number of probes. To that comes
+        what the parabola makes of the moments' own errors. Where all nodes are rounding, these are what counts.
+        """
+        scale = max(self._nodes.max(), self._noise.max())  # of numbers whose squares would underflow
+        units = scale ** np.arange(3)
+        powers = (self._nodes[..., None] / scale) ** np.arange(3)  # [probes, m, 3]
         root = np.sqrt(self._weights)
-        design, samples = (root[..., None] * powers).reshape(-1, 3), []
+        penalty = np.diag(self.count / np.sqrt(2) * self._moment_errors / units)
+        design = np.vstack([(root[..., None] * powers).reshape(-1, 3), penalty])
+        samples, parabolas = [], []
         for f in _functions(self._nodes, self.t):
-            parabola, *_ = np.linalg.lstsq(design, (root * f).ravel(), rcond=None)
-            samples.append(((f - powers @ parabola) * self._weights).sum(axis=1) + parabola @ self._moments)
-        self._samples = np.array(samples)
+            wanted = np.concatenate([(root * f).ravel(), np.zeros(3)])
+            parabola, *_ = np.linalg.lstsq(design, wanted, rcond=None)
+            rest = ((f - powers @ parabola) * self._weights).sum(axis=1)
+            samples.append(rest + parabola @ (self._moments / units))
+            parabolas.append(parabola / units)
+        self._samples, self._parabolas = np.array(samples), np.array(parabolas)
 
     def traces(self) -> Values:
         """S and T, [2], with the largest eigenvalue, 1."""
@@ -160,6 +211,44 @@ class _Tally:
         """Of the entropy, from the spread over probes."""
         spread = (self._slopes() @ self._samples).std(ddof=3)
         return float(spread / np.sqrt(self.count))
+
+    def rounding(self) -> float:
+        """How far rounding may move the entropy, in bits.
+
+        The part of the parabola does not move with the products, for its moments are known from elsewhere; it adds
+        their errors.
+        """
+        parabola = self._slopes() @ self._parabolas
+        of_moments = np.linalg.norm(parabola * self._moment_errors)
+        of_probes = self._moved(self._nodes, self._weights, self._noise, parabola) / self.count
+        of_deflated = self._moved(*self._inner_rules, np.zeros(3))
+        return float(of_moments + of_probes + of_deflated)
+
+    def _moved(self, nodes: Values, weights: Values, noise: Values, parabola: Values) -> float:
+        """How far the products' noise may move the sum of a rule, less a parabola.
+
+        A product that is off by the noise couples a direction of eigenvalue x with another by as much. Of the matrix
+        [[x, noise], [noise, 0]] that direction sees two eigenvalues: raised = x / 2 + sqrt(x^2 / 4 + noise^2) with a
+        weight of raised^2 / (raised^2 + noise^2), and one below 0, which counts as 0, with the rest. So a direction far
+        above the noise hardly moves, and of one at 0 half becomes the noise. A node was raised already: it stands for
+        x from node - noise^2 / node on.
+        """
+
+        def height(x: Values) -> Values:
+            S, T = _functions(x, self.t)
+            slope_S, slope_T = self._slopes()
+            return slope_S * S + slope_T * T - np.polynomial.polynomial.polyval(x, parabola)
+
+        def move(x: Values) -> Values:
+            raised = x / 2 + np.sqrt(x**2 / 4 + noise**2)
+            share = raised**2 / (raised**2 + noise**2)
+            return np.abs(share * height(raised) + (1 - share) * at_zero - height(x))
+
+        noise = noise[:, None]
+        at_zero = height(np.zeros(1))
+        lowest = np.maximum(nodes - noise**2 / np.maximum(nodes, noise), 0)
+        moves = [move(x) for x in (lowest, (lowest + nodes) / 2, nodes)]
+        return float(np.sum(weights * np.max(moves, axis=0)))
 
     def distance(self, other: "_Tally") -> float:
         """How far apart the entropies of two rules are, in bits, both traces at their worst."""

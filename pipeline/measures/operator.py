@@ -1,14 +1,18 @@
 """Products with an embedding's diffusion matrix, which need not fit into memory."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .estimate import Precision
-from .spectrum import blas_threads, centred_rows, distances_between, in_threads
+from .spectrum import blas_threads, centred_rows, distances_between, gaussian_kernel, in_threads
 
 Values = NDArray[np.float64]
+
+Summed = Callable[[NDArray[Any], slice, slice], NDArray[Any]]
+"""What is summed of a part of the kernel, given that part, its rows and its columns."""
 
 HELD_BYTES = 2**31
 """Bytes up to which the kernel is held in memory; beyond, every product computes it anew, tile by tile."""
@@ -16,6 +20,11 @@ HELD_BYTES = 2**31
 _TILE = 2048  # points a side: 16 MiB of float32
 _FLOAT32_BLIND = 1e-10
 _FLOAT32_REACH = 16.0  # squared distance from the centre, in units of 2 sigma^2, up to which float32 is good to 1e-6
+# A float64 product may agree with its check to the last bit, yet both are rounded: up to some ten units where like
+# terms are added, as of many equal points.
+_FLOAT64_NOISE = 16 * np.finfo(np.float64).eps
+_ROWS = 128  # of a held kernel that are summed at a time
+_CHECKED = 64  # rows that are computed once more in float64, to see how far the products are off
 
 
 class DiffusionOperator:
@@ -54,6 +63,8 @@ class DiffusionOperator:
         self._starts = range(0, self.n, _TILE)
         self._held = self._whole() if self._dtype.itemsize * self.n**2 <= held_bytes else None
         self._roots, self._top, self._squared_norm = np.ones(self.n), np.zeros(self.n), float("nan")
+        self._checked = np.linspace(0, self.n - 1, min(self.n, _CHECKED)).astype(np.int64)
+        self._exact, self._trace_error = np.zeros((len(self._checked), self.n)), float("nan")
 
     def normalise(self, sketch: Values) -> Values:
         """Fix the row sums; returns an orthonormal basis of ones and of the matrix times a sketch [n, k]: [n, 1 + k].
@@ -61,10 +72,12 @@ class DiffusionOperator:
         Its first column is the eigenvector of the eigenvalue 1, which all that follows leaves out: the others may be a
         millionth of it, and would drown in its rounding.
         """
-        product, _ = self._kernel_times(np.column_stack([np.ones(self.n), sketch]))
-        self._roots = np.sqrt(product[:, 0])
+        # The sums are float64: in float32, 0.999999 added to 1,000 is 1 each time, an error in one direction.
+        product, sums = self._kernel_times(sketch, lambda kernel, rows, columns: kernel)
+        self._roots = np.sqrt(sums)
         self._top = self._roots / np.linalg.norm(self._roots)
-        basis, _ = np.linalg.qr(np.column_stack([self._top, product[:, 1:] / self._roots[:, None]]))
+        self._check()
+        basis, _ = np.linalg.qr(np.column_stack([self._top, product / self._roots[:, None]]))
         return basis
 
     @property
@@ -77,35 +90,74 @@ class DiffusionOperator:
         """The sum of the squared eigenvalues but the largest; known once there was a product."""
         return self._squared_norm
 
+    @property
+    def trace_error(self) -> float:
+        """How far the trace may be off."""
+        return self._trace_error
+
+    def squared_norm_error(self, noise: float) -> float:
+        """How far the squared norm may be off, given the noise of vectors of random directions.
+
+        A matrix that is off by E turns a unit vector of random direction into one that is off by |E| / sqrt n, so |E|
+        is at most sqrt n times the noise. In addition each entry is rounded when the largest eigenvalue is taken out.
+        """
+        norm = np.sqrt(self._squared_norm)
+        off = np.sqrt(self.n) * noise + np.finfo(self._dtype).eps * (1 + norm)
+        return float(2 * norm * off + off**2)
+
     def times(self, X: Values) -> Values:
         """The product with a block of vectors, float64 [n, k], of the matrix without its largest eigenvalue."""
         first = np.isnan(self._squared_norm)
-        product, squares = self._kernel_times(X / self._roots[:, None], first)
-        if first:
-            self._squared_norm = squares
+        product, squares = self._kernel_times(X / self._roots[:, None], self._squares() if first else None)
         product /= self._roots[:, None]
         product -= self._top[:, None] * (self._top @ product)
+        if first:
+            self._squared_norm = float(squares.sum())
         return product
 
-    def _kernel_times(self, X: Values, squares: bool = False) -> tuple[Values, float]:
-        """The kernel's product with X, and if wanted the squared norm of the matrix without its largest eigenvalue."""
-        X, inverse = X.astype(self._dtype), (1 / self._roots).astype(self._dtype)
+    def _squares(self) -> Summed:
+        """The squared entries of the matrix without its largest eigenvalue."""
+        inverse, top = (1 / self._roots).astype(self._dtype), self._top.astype(self._dtype)
 
-        def squared(kernel: NDArray[Any], rows: slice, columns: slice) -> float:
+        def squared(kernel: NDArray[Any], rows: slice, columns: slice) -> NDArray[Any]:
             block = kernel * inverse[rows, None]
             block *= inverse[columns]
             block -= top[rows, None] * top[columns]
-            return float(np.vdot(block, block))
+            with np.errstate(under="ignore"):
+                block *= block
+            return block
 
-        top = self._top.astype(self._dtype)
+        return squared
+
+    def noise(self, X: Values, product: Values) -> Values:
+        """How far a product is off for each of its vectors [n, k], as a share of the vector's length: [k].
+
+        Some rows, in float64, tell whatever rounding there is: of distances, the kernel, the vectors, and their
+        products. Vectors on which the matrix does much come off worst, above all where many points are one, for like
+        terms round alike.
+        """
+        deviations = product[self._checked] - self._exact @ X
+        shares_of_square = np.mean(deviations**2, axis=0) / np.mean(X**2, axis=0)
+        return np.maximum(np.sqrt(shares_of_square), _FLOAT64_NOISE)
+
+    def _check(self) -> None:
+        """Find some rows of the matrix in float64, and how far the trace is off, going by their sums."""
+        some, centred = self._checked, centred_rows(self._Z)
+        kernel = gaussian_kernel(distances_between(centred[some], centred, self._Z[some], self._Z), self._sigma)
+        deviations = 1 / kernel.sum(axis=1) - 1 / self._roots[some] ** 2
+        # As if all were in one direction, for rounding of like terms may be.
+        self._trace_error = float(self.n * np.sqrt(np.mean(deviations**2)))
+        self._exact = kernel / self._roots[some, None] / self._roots
+
+    def _kernel_times(self, X: Values, summed: Summed | None = None) -> tuple[Values, Values]:
+        """The kernel's product with X, and if wanted the row sums, in float64, of a symmetric function of the kernel."""
+        X = X.astype(self._dtype)
         if self._held is not None:
-            every, blocks = slice(None), [slice(i, i + _TILE) for i in self._starts]
-            found = [squared(self._held[rows], rows, every) for rows in blocks] if squares else []
-            return (self._held @ X).astype(np.float64), sum(found)
+            return (self._held @ X).astype(np.float64), self._held_sums(self._held, summed)
         threads = blas_threads()
 
-        def share(number: int) -> tuple[Values, float]:
-            total, norm = np.zeros(X.shape), 0.0
+        def share(number: int) -> tuple[Values, Values]:
+            total, sums = np.zeros(X.shape), np.zeros(self.n)
             for i in self._starts[number::threads]:
                 rows = slice(i, i + _TILE)
                 for j in self._starts[i // _TILE :]:
@@ -113,12 +165,29 @@ class DiffusionOperator:
                     total[rows] += tile @ X[columns]
                     if i != j:
                         total[columns] += tile.T @ X[rows]
-                    if squares:
-                        norm += (1 if i == j else 2) * squared(tile, rows, columns)
-            return total, norm
+                    if summed is None:
+                        continue
+                    part = summed(tile, rows, columns)
+                    sums[rows] += part.sum(axis=1, dtype=np.float64)
+                    if i != j:
+                        sums[columns] += part.sum(axis=0, dtype=np.float64)
+            return total, sums
 
-        totals, norms = zip(*in_threads(share, range(threads)), strict=True)
-        return np.sum(totals, axis=0), sum(norms)
+        totals, sums = zip(*in_threads(share, range(threads)), strict=True)
+        return np.sum(totals, axis=0), np.sum(sums, axis=0)
+
+    def _held_sums(self, kernel: NDArray[Any], summed: Summed | None) -> Values:
+        sums = np.zeros(self.n)
+
+        if summed is None:
+            return sums
+
+        def add(i: int) -> None:
+            rows = slice(i, i + _ROWS)
+            sums[rows] = summed(kernel[rows], rows, slice(None)).sum(axis=1, dtype=np.float64)
+
+        in_threads(add, range(0, self.n, _ROWS))
+        return sums
 
     def _whole(self) -> NDArray[Any]:
         kernel = np.empty((self.n, self.n), dtype=self._dtype)
