@@ -1,7 +1,6 @@
 """What a run has to do, known before anything is built, downloaded or trained: its entries and their identities."""
 
 import hashlib
-import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -27,8 +26,6 @@ from .schema import COLUMN_NAMES
 from .store import write_atomically
 from .users_modules import hidden_file
 from .views import view_path
-
-logger = logging.getLogger(__name__)
 
 TRAINING_VERSION = 1  # raised whenever pipeline/train.py comes to other weights for the same recipe
 MEASURES_VERSION = 5  # raised whenever a measure comes to another number for the same embedding and settings
