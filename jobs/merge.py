@@ -159,9 +159,9 @@ def refuse_what_does_not_mix(runs: Sequence[Run], console: Console) -> None:
 
 def _refuse_other_measures(runs: Sequence[Run], console: Console) -> None:
     """Settings name a measure, row_id holds its version or source: rows of two versions look alike but do not mix."""
-    settings = runs[0].record.config.measures
+    first = runs[0].record
     try:
-        measured_by = _versions(settings)
+        measured_by = _versions(first.config.measures, first.subset.n_samples)
     except InputError as error:
         plain(console, f"whether all runs mean the same by it cannot be checked: {error}")
         return
@@ -177,9 +177,9 @@ def _refuse_other_measures(runs: Sequence[Run], console: Console) -> None:
         )
 
 
-def _versions(settings: MeasureSettings) -> Any:
+def _versions(settings: MeasureSettings, n_samples: int) -> Any:
     """A function that says which version of the measures computed a row; None stands for one that is not known."""
-    today = measures_identity(settings)
+    today = measures_identity(settings, n_samples)
     versions = range(today["version"], 0, -1)
 
     def measured_by(row: Mapping[str, Any]) -> int | None:

@@ -47,7 +47,7 @@ def remeasure(
     if out == source.absolute():
         raise InputError(f"{source} cannot be remeasured into itself; choose another --into")
     config = before.model_copy(update={"out": out, "measures": settings})
-    measures_id = measures_identity(settings)
+    measures_id = measures_identity(settings, record.subset.n_samples)
 
     origin = record.embeddings_from or source.absolute()
     states, _ = entry_states(source, record.entries)

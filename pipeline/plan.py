@@ -21,6 +21,7 @@ from ..data_catalog.models import load_models
 from ..data_catalog.subset import Subset, select_subset
 from .builder_file import builder_file, file_sha256, with_builder_defaults
 from .config import MeasureSettings, RunConfig, SubsetSettings, content_hash
+from .measures.estimate import method_for
 from .measures.own import load_measure
 from .schema import COLUMN_NAMES
 from .store import write_atomically
@@ -28,7 +29,8 @@ from .users_modules import hidden_file
 from .views import view_path
 
 TRAINING_VERSION = 1  # raised whenever pipeline/train.py comes to other weights for the same recipe
-MEASURES_VERSION = 5  # raised whenever a measure comes to another number for the same embedding and settings
+MEASURES_VERSION = 4  # raised whenever a measure comes to another number for the same embedding and settings
+ESTIMATES_VERSION = 5  # the same, where eigenvalues are estimated; never below the other
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def make_plan(config: RunConfig) -> Plan:
     InputError
         For anything that the user got wrong in them.
     """
-    measure_id = measures_identity(config.measures)
+    own_identities(config.measures)  # what is wrong with a measure is told before images are read
     entries = apply_filters(load_models(config.catalog, config.models), config.filters, config.catalog)
     taken = sorted({name for entry in entries for name in entry.extras} & COLUMN_NAMES)
     if taken:
@@ -85,6 +87,7 @@ def make_plan(config: RunConfig) -> Plan:
         _refuse_seen_images(entry, config.subset.dataset)
     cache = config.compute.cache
     subset = open_subset(config.subset, config.repeats, cache)
+    measure_id = measures_identity(config.measures, len(subset.labels) * subset.repeats)
     builders = builder_hashes(entries)
     jobs: dict[str, Job] = {}
     for entry in resolve_entries(entries):
@@ -189,18 +192,34 @@ def _class_numbers(classes: str | None, images: LabelledImages) -> tuple[int, ..
     return tuple(chosen)
 
 
-def measures_identity(settings: MeasureSettings) -> dict[str, Any]:
-    """What of the measure settings a row's identity holds: own measures enter by their source."""
+def own_identities(settings: MeasureSettings) -> list[str]:
+    """What identifies each measure of the user's own: its name and its module's content.
+
+    Raises
+    ------
+    InputError
+        For one that cannot be loaded.
+    """
     taken = set(COLUMN_NAMES)
-    own = []
+    identities = []
     for spec in settings.own:
         try:
             measure = load_measure(spec, taken)
         except ValueError as error:
             raise InputError(str(error)) from None
         taken.add(measure.name)
-        own.append(measure.identity)
-    return {**settings.model_dump(mode="json"), "own": own, "version": MEASURES_VERSION}
+        identities.append(measure.identity)
+    return identities
+
+
+def measures_identity(settings: MeasureSettings, n_samples: int) -> dict[str, Any]:
+    """What of the measure settings the identity of a row of so many samples holds; own measures enter by their source.
+
+    A better estimate of eigenvalues leaves rows as they are whose eigenvalues were all computed.
+    """
+    is_estimated = method_for(settings.method, n_samples) == "lanczos"
+    version = ESTIMATES_VERSION if is_estimated else MEASURES_VERSION
+    return {**settings.model_dump(mode="json"), "own": own_identities(settings), "version": version}
 
 
 def resolve_entries(entries: Sequence[ModelEntry]) -> list[ModelEntry]:

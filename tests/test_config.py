@@ -15,6 +15,8 @@ from dsmi_zoo.pipeline.config import (
     differences,
     resolve_config,
 )
+from dsmi_zoo.pipeline.measures.settings import MeasureSettings
+from dsmi_zoo.pipeline.plan import ESTIMATES_VERSION, MEASURES_VERSION, measures_identity
 
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
@@ -157,3 +159,11 @@ def test_the_cache_follows_its_variable_then_the_xdg_standard(monkeypatch: pytes
     assert default_cache() == tmp_path / "dsmi-zoo"
     monkeypatch.setenv("DSMI_ZOO_CACHE", str(tmp_path / "mine"))
     assert default_cache() == tmp_path / "mine"
+
+
+def test_only_rows_of_estimated_eigenvalues_know_the_version_of_the_estimates() -> None:
+    exact, estimated = MeasureSettings(), MeasureSettings(method="lanczos")
+    assert measures_identity(exact, 8192)["version"] == MEASURES_VERSION
+    assert measures_identity(estimated, 512)["version"] == MEASURES_VERSION
+    assert measures_identity(exact, 8193)["version"] == ESTIMATES_VERSION
+    assert measures_identity(estimated, 513)["version"] == ESTIMATES_VERSION

@@ -168,7 +168,7 @@ def test_other_settings_images_and_origins_are_refused_by_name(part: Part, tmp_p
 
 def test_other_weights_of_one_entry_are_refused_by_its_name(part: Part, tmp_path: Path) -> None:
     one = part("one", "test_vit")
-    identity = measures_identity(read_run(one).config.measures)
+    identity = measures_identity(read_run(one).config.measures, 447)
     other = part("other", "test_vit.900x5", {"embedding_id": "e", "row_id": content_hash("e", identity)})
     said = refused(one, other, out=tmp_path / "c")
     assert "test_vit.900x5@32 has other weights or inputs" in said
@@ -178,7 +178,7 @@ def test_other_weights_of_one_entry_are_refused_by_its_name(part: Part, tmp_path
 
 def test_rows_of_another_version_of_the_measures_are_refused(part: Part, tmp_path: Path) -> None:
     one = part("one", "test_vit")
-    identity = measures_identity(read_run(one).config.measures)
+    identity = measures_identity(read_run(one).config.measures, 447)
     older = content_hash("e", identity | {"version": MEASURES_VERSION - 1})
     other = part("other", "test_resnet.900x1", {"embedding_id": "e", "row_id": older})
     said = refused(one, other, out=tmp_path / "c")
