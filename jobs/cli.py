@@ -1,5 +1,7 @@
 """The command ``dsmi-zoo``. Heavy imports stand inside the commands, so that ``--help`` is fast."""
 
+import functools
+import logging
 import os
 import signal
 import sys
@@ -26,6 +28,7 @@ Examples:
 """
 
 PATH = click.Path(path_type=Path)
+PACKAGE = "dsmi_zoo"
 
 
 class SigmaType(click.ParamType):
@@ -140,7 +143,8 @@ def all_globs(models: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="dsmi-zoo", prog_name="dsmi-zoo")
-def cli() -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Also tell what is done within each step, on the workers too.")
+def cli(verbose: bool) -> None:
     """Benchmark a model zoo by its representations: diffusion spectral entropy (DSE) and mutual information (DSMI).
 
     \b
@@ -149,6 +153,8 @@ def cli() -> None:
       dsmi-zoo status --out runs/digits    what is done, failed, missing
       dsmi-zoo measure Z.npy y.npy         measure an embedding of your own
     """
+    if verbose:
+        logging.getLogger(PACKAGE).setLevel(logging.DEBUG)
 
 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -365,7 +371,7 @@ def status_command(out: Path) -> int:
     """What of a run is done, failed (and why) and missing."""
     from .status import status
 
-    return status(out, _console())
+    return status(out)
 
 
 @cli.command("report")
@@ -441,7 +447,7 @@ def validate_command(
         (out or Path("runs/validate")).absolute(), compute, root=root, small=small, seeds=seeds, **given
     )
     if download:
-        fetch(validation, _console())
+        fetch(validation)
     return validate(validation, studies or STUDIES, _console())
 
 
@@ -461,7 +467,7 @@ def measure_command(context: click.Context, embeddings: Path, labels: Path | Non
     """
     from .measure import measure
 
-    return measure(embeddings, labels, _given(context, given), as_json, _console())
+    return measure(embeddings, labels, _given(context, given), as_json)
 
 
 @cli.group("catalog")
@@ -484,7 +490,7 @@ def catalog_list_command(
     """
     from .catalog import list_entries
 
-    return list_entries(catalog or "digits", all_globs(models, more_models), filters, _console())
+    return list_entries(catalog or "digits", all_globs(models, more_models), filters)
 
 
 @catalog_group.command("show")
@@ -499,7 +505,7 @@ def catalog_show_command(model: str, catalog: str | None) -> int:
     """
     from .catalog import show
 
-    return show(model, catalog, _console())
+    return show(model, catalog)
 
 
 @catalog_group.command("check")
@@ -569,7 +575,7 @@ def doctor_command(
         return 0
     from .doctor.command import doctor
 
-    return doctor(cluster, profile, folders, wait, as_json, _console())
+    return doctor(cluster, profile, folders, wait, as_json, _console(stderr=as_json))
 
 
 def _was_given(context: click.Context, name: str) -> bool:
@@ -580,15 +586,36 @@ def _given(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if _was_given(context, name)}
 
 
-def _console() -> Any:
+@functools.cache
+def _terminal() -> Any:
     from rich.console import Console
 
-    return Console()
+    from .progress import Terminal
+
+    return Terminal(Console())
+
+
+def _console(stderr: bool = False) -> Any:
+    """What the log's lines and the bars share, so that a line does not break a bar; stdout, unless that holds JSON."""
+    terminal = _terminal()
+    terminal.console.stderr = stderr
+    return terminal
+
+
+class _Lines(logging.Handler):
+    """Prints what the package logs as plain lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message as it is; what goes wrong meanwhile goes wrong for the command."""
+        _terminal().line(record.getMessage())
 
 
 def main() -> None:
     """Run the command line; what the user got wrong is one line and exit code 2."""
     signal.signal(signal.SIGTERM, _stop_in_order)
+    log = logging.getLogger(PACKAGE)
+    log.setLevel(logging.INFO)
+    log.addHandler(_Lines())
     warnings.showwarning = lambda message, *_where: print(f"dsmi-zoo: {message}", file=sys.stderr)
     try:
         code = cli.main(standalone_mode=False)
