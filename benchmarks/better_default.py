@@ -65,12 +65,12 @@ FROM_THE_FIRST_LOOK = (("as it is", "0.5 median distance"), ("cosine", "0.5"))
 CONTROLS = ("embedding_rms", "embedding_dim", "params_m")
 
 
-def make_run(folder: Path, seed: int, console: Console) -> Path:
+def make_run(folder: Path, seed: int) -> Path:
     """The digits zoo of a seed by the real pipeline, its embeddings kept."""
     name = f"digits-{seed}"
     BUILT_IN[name] = partial(digits_models, seed)
     config = RunConfig(catalog=name, out=folder / name, subset=SubsetSettings(dataset=f"digits:{seed}"))
-    if run(config, console):
+    if run(config):
         raise SystemExit(f"{config.folder}: a model failed")
     return config.folder
 
@@ -274,7 +274,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="where to draw (OUT/better_default.png)")
     arguments = parser.parse_args()
     console, folder = Console(), arguments.out.absolute()
-    runs = [make_run(folder, seed, console) for seed in arguments.seeds]
+    runs = [make_run(folder, seed) for seed in arguments.seeds]
     if arguments.only_runs:
         return
     for run_folder in runs:

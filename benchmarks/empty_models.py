@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from rich.console import Console
 
 from dsmi_zoo.data_catalog.entries import ModelEntry, Preprocessing
 from dsmi_zoo.jobs.clusters import open_cluster
@@ -57,7 +56,7 @@ def main() -> None:
     expectation, by_slug = Expectation(1000), {}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        with open_cluster(ComputeSettings(workers=options.workers), out, Console(stderr=True)) as workers:
+        with open_cluster(ComputeSettings(workers=options.workers), out) as workers:
             workers.client.wait_for_workers(options.workers)
             by_slug.update({job.slug: job for job in jobs})
             dispatch = _Dispatch(

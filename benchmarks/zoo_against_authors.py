@@ -24,7 +24,6 @@ import skimage.data
 import timm
 import torch
 from PIL import Image
-from rich.console import Console
 from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 
@@ -113,7 +112,7 @@ def ours(catalog: Path, images: Path, folder: Path, stored: Path | None = None) 
     (folder / "out").mkdir(parents=True)
     tally = folder / "tally"
     tally.touch()
-    with open_cluster(config.compute, config.folder, Console()) as workers:
+    with open_cluster(config.compute, config.folder) as workers:
         workers.client.run(prepare_worker, str(tally), str(stored) if stored else None)
         started = time.perf_counter()
         plan = make_plan(config)

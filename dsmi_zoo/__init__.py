@@ -1,5 +1,6 @@
 """Benchmark a model zoo by its representations: diffusion spectral entropy and mutual information against accuracy."""
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from .pipeline.monitor import RepresentationMonitor
     from .pipeline.score import score
     from .pipeline.store import read_results
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever wants to hear says so
 
 __all__ = [
     "RepresentationMonitor",

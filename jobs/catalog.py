@@ -9,15 +9,13 @@ from multiprocessing import get_context, parent_process
 from threading import Thread
 from time import perf_counter
 
-from rich.console import Console
-
 from ..data_catalog import InputError, ModelEntry, load_models
 from ..data_catalog.filters import Filters, apply_filters
 from ..data_catalog.models import find_entries
 from ..pipeline.plan import builder_hashes
 from ..pipeline.task import Done
 from .clusters.machine import usable_cores
-from .progress import counted, follow, plain
+from .progress import Display, counted, follow
 
 SHOWN_BY_DEFAULT = ("digits", "imagenet-2025", "imagenet-2023")
 
@@ -27,14 +25,14 @@ def choose(catalog: str, globs: Sequence[str], filters: Filters) -> list[ModelEn
     return apply_filters(load_models(catalog, globs), filters, catalog)
 
 
-def list_entries(catalog: str, globs: Sequence[str], filters: Filters, console: Console) -> int:
+def list_entries(catalog: str, globs: Sequence[str], filters: Filters) -> int:
     """Print one line an entry, and their number."""
     entries = choose(catalog, globs, filters)
     for entry in entries:
-        plain(console, _line(entry))
+        print(_line(entry))
     models = len({entry.model for entry in entries})
     of_models = f" of {counted(models, 'model')}" if models < len(entries) else ""
-    plain(console, f"{counted(len(entries), 'entry')}{of_models}")
+    print(f"{counted(len(entries), 'entry')}{of_models}")
     return 0
 
 
@@ -52,13 +50,13 @@ def _line(entry: ModelEntry) -> str:
     return f"{entry.model}  {', '.join(fact for fact in facts if fact)}"
 
 
-def show(model: str, catalog: str | None, console: Console) -> int:
+def show(model: str, catalog: str | None) -> int:
     """Print everything that is known of a model, at each of its sizes."""
     for number, (where, entry) in enumerate(_looked_up(model, catalog)):
         if number:
-            plain(console, "")
+            print("")
         for name, value in {"catalogue": where, **_known(entry)}.items():
-            plain(console, f"{name:16}{value}")
+            print(f"{name:16}{value}")
     return 0
 
 
@@ -92,7 +90,7 @@ def _said(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def check(catalog: str, globs: Sequence[str], filters: Filters, workers: int | None, console: Console) -> int:
+def check(catalog: str, globs: Sequence[str], filters: Filters, workers: int | None, display: Display) -> int:
     """Build every chosen entry on PyTorch's meta device and say which ones give no embedding; 1 if any fails.
 
     Of an entry with a builder only its module is looked for: its code might download, or do anything else.
@@ -100,26 +98,25 @@ def check(catalog: str, globs: Sequence[str], filters: Filters, workers: int | N
     chosen = choose(catalog, globs, filters)
     builders = builder_hashes(chosen)
     if builders:
-        _tell_unchecked(chosen, console)
+        _tell_unchecked(chosen)
     entries = [entry for entry in chosen if entry.builder is None]
     if not entries:
         return 0
     if workers is None:
         workers = usable_cores()
-    good, failed = follow(_checked(entries, workers), len(entries), console)
+    good, failed = follow(_checked(entries, workers), len(entries), display)
     for done in sorted(failed, key=lambda done: done.name):
-        plain(console, f"{done.name}: {done.message}")
-    plain(
-        console,
+        print(f"{done.name}: {done.message}")
+    print(
         f"{good} of {counted(len(entries), 'entry')} with an embedding of the declared width; {len(failed)} failed",
     )
     return 1 if failed else 0
 
 
-def _tell_unchecked(entries: Sequence[ModelEntry], console: Console) -> None:
+def _tell_unchecked(entries: Sequence[ModelEntry]) -> None:
     for entry in entries:
         if entry.builder is not None:
-            plain(console, f"{entry}: built by {entry.builder}, which is there; not checked")
+            print(f"{entry}: built by {entry.builder}, which is there; not checked")
 
 
 def _checked(entries: Sequence[ModelEntry], workers: int) -> Iterator[Done]:

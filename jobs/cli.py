@@ -20,11 +20,13 @@ from .commands.run import run_command
 from .commands.status import status_command
 from .commands.submit import submit_group
 from .commands.validate import validate_command
+from .terminal import show_details, show_log
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="dsmi-zoo", prog_name="dsmi-zoo")
-def cli() -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Also tell what is done within each step, on the workers too.")
+def cli(verbose: bool) -> None:
     """Benchmark a model zoo by its representations: diffusion spectral entropy (DSE) and mutual information (DSMI).
 
     \b
@@ -33,6 +35,8 @@ def cli() -> None:
       dsmi-zoo status --out runs/digits    what is done, failed, missing
       dsmi-zoo measure Z.npy y.npy         measure an embedding of your own
     """
+    if verbose:
+        show_details()
 
 
 for command in (
@@ -55,6 +59,7 @@ for command in (
 def main() -> None:
     """Run the command line; what the user got wrong is one line and exit code 2."""
     signal.signal(signal.SIGTERM, _stop_in_order)
+    show_log()
     warnings.showwarning = lambda message, *_where: print(f"dsmi-zoo: {message}", file=sys.stderr)
     try:
         code = cli.main(standalone_mode=False)

@@ -3,27 +3,25 @@
 import os
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from ..pipeline.config import RunConfig
 from ..pipeline.cost import BUILD_S, BYTES_A_PARAMETER, DECODE_S, MEASURE_N, MEASURE_POWER, MEASURE_S, READ_BYTES_S
 from ..pipeline.plan import Job, Plan, make_plan
 from ..pipeline.store import row_path
 from ..pipeline.weights import remote_weights
-from .progress import counted, duration, plain
+from .progress import Display, counted, duration
 from .run import sizes_to_download, within_max_download
 
 EMBEDDING_WIDTH = 1100  # a typical width of timm's models
 
 
-def forecast(config: RunConfig, console: Console) -> int:
+def forecast(config: RunConfig, display: Display) -> int:
     """Print the plan of a run."""
-    with console.status("Reading catalogue and images"):
+    with display.status("Reading catalogue and images"):
         plan = make_plan(config)
     if config.compute.max_download is not None:
-        plan = within_max_download(plan, sizes_to_download(plan, console), console)
+        plan = within_max_download(plan, sizes_to_download(plan, display))
     for line in described(plan):
-        plain(console, line)
+        print(line)
     return 0
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from ..data_catalog.errors import InputError
 from ..pipeline.array_files import read_array, read_labels
@@ -15,10 +14,9 @@ from ..pipeline.measures.inputs import as_classes
 from ..pipeline.measures.own import load_measure
 from ..pipeline.measures.registry import BY_NAME
 from ..pipeline.schema import COLUMN_NAMES
-from .progress import plain
 
 
-def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_json: bool, console: Console) -> int:
+def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_json: bool) -> int:
     """Print every measure of the embedding."""
     settings = from_command_line(MeasureSettings, changes)
     Z = read_array(embeddings)
@@ -36,10 +34,10 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
     if as_json:
         print(json.dumps(values))
         return 0
-    plain(console, f"{len(Z)} points in {Z.shape[1]} dimensions, sigma = {settings.sigma or np.sqrt(Z.shape[1]):.4g}")
+    print(f"{len(Z)} points in {Z.shape[1]} dimensions, sigma = {settings.sigma or np.sqrt(Z.shape[1]):.4g}")
     for name, value in values.items():
         known = BY_NAME.get(name)
         shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4f}"
         unit = known.unit if known and known.unit != "flag" else ""
-        plain(console, f"  {name:<28} {shown:>10} {unit:<5} {known.meaning if known else ''}".rstrip())
+        print(f"  {name:<28} {shown:>10} {unit:<5} {known.meaning if known else ''}".rstrip())
     return 0

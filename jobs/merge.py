@@ -1,5 +1,6 @@
 """Several runs of one configuration as one: their rows and embeddings in another OUT; they themselves stay as is."""
 
+import logging
 import os
 import shutil
 import uuid
@@ -11,7 +12,6 @@ from time import monotonic
 from typing import Any
 
 import pyarrow as pa
-from rich.console import Console
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
@@ -21,8 +21,10 @@ from ..pipeline.record import EntryRecord, RunRecord
 from ..pipeline.store import NOT_THIS_RUN, embedding_path, read_run, read_subset, write_atomically, write_row
 from .driving import drivers, driving
 from .folder import EntryState, entry_states, make_writable, save_record
-from .progress import counted, plain
+from .progress import SILENT, Display, counted
 from .run import conclude
+
+log = logging.getLogger(__name__)
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -42,7 +44,7 @@ class Run:
         return {state.slug: state.row for state in self.states if state.row is not None}
 
 
-def merge(folders: Sequence[Path], out: Path, console: Console) -> int:
+def merge(folders: Sequence[Path], out: Path, display: Display = SILENT) -> int:
     """Join runs into ``out``, which counts as one of them if it holds a run already.
 
     Returns
@@ -58,9 +60,9 @@ def merge(folders: Sequence[Path], out: Path, console: Console) -> int:
     started = monotonic()
     out = out.absolute()
     refuse_unfit(folders, out)
-    with console.status("Reading the runs"):
+    with display.status("Reading the runs"):
         sources = [read(folder) for folder in folders]
-        refuse_what_does_not_mix(sources, console)
+        refuse_what_does_not_mix(sources)
     make_writable(out)
     with driving(out):
         if not (out / "run.json").exists() and any((out / "results").glob("*.parquet")):
@@ -68,9 +70,9 @@ def merge(folders: Sequence[Path], out: Path, console: Console) -> int:
         earlier = [read(out)] if (out / "run.json").exists() else []
         runs = [*earlier, *sources]
         if earlier:
-            refuse_what_does_not_mix(runs, console)
+            refuse_what_does_not_mix(runs)
         for line in remarks(sources, runs):
-            plain(console, line)
+            log.warning(line)
         chosen = best_rows(runs)
         base = runs[0].record
         config = joint_config([run.record.config for run in runs], out)
@@ -79,14 +81,14 @@ def merge(folders: Sequence[Path], out: Path, console: Console) -> int:
             base if earlier else None, embeddings_from=base.embeddings_from,
         )  # fmt: skip
         _carry_inputs(sources, out)
-        with console.status("") as shown:
+        with display.status("") as show:
             for number, (slug, run) in enumerate(chosen.items()):
-                shown.update(f"Joining rows and embeddings: {number} of {len(chosen)}")
+                show(f"Joining rows and embeddings: {number} of {len(chosen)}")
                 _carry_entry(slug, run, runs, out)
         for run in runs:
             taken = sum(other is run for other in chosen.values())
-            plain(console, f"{run.folder}: {counted(len(run.rows), 'row')}, {taken} of them kept")
-        return conclude(out, {entry.slug for entry in read_run(out).entries}, started, console)
+            log.info(f"{run.folder}: {counted(len(run.rows), 'row')}, {taken} of them kept")
+        return conclude(out, {entry.slug for entry in read_run(out).entries}, started, display)
 
 
 def refuse_unfit(folders: Sequence[Path], out: Path) -> None:
@@ -125,7 +127,7 @@ def read(folder: Path) -> Run:
     return Run(folder, record, tuple(states), (*map(str, unreadable), *foreign))
 
 
-def refuse_what_does_not_mix(runs: Sequence[Run], console: Console) -> None:
+def refuse_what_does_not_mix(runs: Sequence[Run]) -> None:
     """Raise InputError unless all rows come from one configuration, on the same images, by the same measures."""
     first = runs[0]
     for other in runs[1:]:
@@ -143,7 +145,7 @@ def refuse_what_does_not_mix(runs: Sequence[Run], console: Console) -> None:
                 f"({origins[0] or first.folder} and {origins[1] or other.folder}); "
                 "merge the runs that computed the embeddings, then remeasure the result"
             )
-    _refuse_other_measures(runs, console)
+    _refuse_other_measures(runs)
     differ = {}
     for slug in _slugs(runs):
         ids = {run.rows[slug]["row_id"]: run for run in runs if slug in run.rows}
@@ -157,13 +159,13 @@ def refuse_what_does_not_mix(runs: Sequence[Run], console: Console) -> None:
         raise InputError(f"{name} has other weights or inputs in {folders}{more}; merge only runs of the same ones")
 
 
-def _refuse_other_measures(runs: Sequence[Run], console: Console) -> None:
+def _refuse_other_measures(runs: Sequence[Run]) -> None:
     """Settings name a measure, row_id holds its version or source: rows of two versions look alike but do not mix."""
     first = runs[0].record
     try:
         measured_by = _versions(first.config.measures, first.subset.n_samples)
     except InputError as error:
-        plain(console, f"whether all runs mean the same by it cannot be checked: {error}")
+        log.warning(f"whether all runs mean the same by it cannot be checked: {error}")
         return
     holders: dict[str | None, Path] = {}
     for run in runs:

@@ -163,10 +163,3 @@ def chosen_settings(context: click.Context) -> RunConfig:
 def run_settings(context: click.Context, file: Path | None) -> RunConfig:
     """The settings of a run: what the command was given over the TOML file over the defaults."""
     return resolve_config(given_settings(context), file)
-
-
-def console() -> Any:
-    """Where a command tells how it goes."""
-    from rich.console import Console
-
-    return Console()

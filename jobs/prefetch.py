@@ -1,5 +1,6 @@
 """Download the weights of a selection ahead of a run, for nodes without internet."""
 
+import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
@@ -18,7 +18,9 @@ from ..pipeline.plan import resolve_entries
 from ..pipeline.remote import Unreachable, is_on_hub, remote_file
 from ..pipeline.waves import ASKED_AT_ONCE
 from ..pipeline.weights import fetch_weights, local_weights, remote_weights
-from .progress import counted, duration, plain
+from .progress import Display, counted, duration
+
+log = logging.getLogger(__name__)
 
 SPARE_BYTES = 100_000_000
 LINE_EVERY_S = 30.0
@@ -28,7 +30,7 @@ class _Stopped(Exception):
     """The user pressed Ctrl-C while a transfer was under way."""
 
 
-def prefetch(catalog: str, patterns: Sequence[str], cache: Path, transfers: int, console: Console) -> int:
+def prefetch(catalog: str, patterns: Sequence[str], cache: Path, transfers: int, display: Display) -> int:
     """Fetch every selected model's published weights that the cache lacks, ``transfers`` at a time.
 
     Returns
@@ -43,52 +45,51 @@ def prefetch(catalog: str, patterns: Sequence[str], cache: Path, transfers: int,
     Unreachable
         When the hub gives no answer.
     """
-    with console.status("Reading the catalogue"):
+    with display.status("Reading the catalogue"):
         entries = resolve_entries(load_models(catalog, patterns))
-    _tell_skipped(entries, console)
+    _tell_skipped(entries)
     needed = dict.fromkeys(weights for weights in map(remote_weights, entries) if weights is not None)
     if not needed:
-        plain(console, "nothing to download")
+        log.info("nothing to download")
         return 0
     cached = {weights: path for weights in needed if (path := local_weights(weights, cache)) is not None}
     for weights in cached:
         fetch_weights(weights, cache)  # from now on it stays, even if a run on a budget had fetched it for itself
     missing = [weights for weights in needed if weights not in cached]
-    with console.status(f"Asking for {counted(len(missing), 'size')}"):
+    with display.status(f"Asking for {counted(len(missing), 'size')}"):
         sizes, failures = _ask_sizes(missing)
     total = sum(size or 0 for size in sizes.values())
     there = sum(path.stat().st_size for path in cached.values())
-    plain(
-        console,
+    log.info(
         f"{counted(len(needed), 'file')}: {len(cached)} in the cache ({_gigabytes(there)}), "
         f"{len(sizes)} to download ({_gigabytes(total)}{_unknown(sizes)})"
         + (f", {len(failures)} not to be had" if failures else ""),
     )
     _refuse_if_full(cache, total)
     started = monotonic()
-    failures |= _fetch_all(sizes, cache, transfers, console)
+    failures |= _fetch_all(sizes, cache, transfers, display)
     fetched = len(missing) - len(failures)
     if fetched:
-        plain(console, f"fetched and verified {counted(fetched, 'file')} in {duration(monotonic() - started)}")
-    plain(console, f"cache: {cache}")
+        log.info(f"fetched and verified {counted(fetched, 'file')} in {duration(monotonic() - started)}")
+    log.info(f"cache: {cache}")
     if failures:
-        plain(console, f"{counted(len(failures), 'failure')}; the same command tries again:")
+        log.warning(f"{counted(len(failures), 'failure')}; the same command tries again:")
     for reason in failures.values():
-        plain(console, f"  {reason}")
+        log.warning(f"  {reason}")
     return 1 if failures else 0
 
 
-def _tell_skipped(entries: Sequence[ModelEntry], console: Console) -> None:
+def _tell_skipped(entries: Sequence[ModelEntry]) -> None:
     trained = sum(entry.recipe is not None for entry in entries)
     local = sum(entry.checkpoint is not None for entry in entries)
     without = [entry for entry in entries if entry.checkpoint is None and entry.weights is None]
     as_built = sum(entry.builder is not None for entry in without)
     if trained:
-        plain(console, f"skipped {counted(trained, 'model')} to be trained")
+        log.info(f"skipped {counted(trained, 'model')} to be trained")
     if local:
-        plain(console, f"skipped {counted(local, 'model')} with a checkpoint of their own")
+        log.info(f"skipped {counted(local, 'model')} with a checkpoint of their own")
     if as_built:
-        plain(console, f"skipped {counted(as_built, 'model')} with the weights that their builder makes")
+        log.info(f"skipped {counted(as_built, 'model')} with the weights that their builder makes")
 
 
 def _ask_sizes(missing: Sequence[str]) -> tuple[dict[str, int | None], dict[str, str]]:
@@ -118,7 +119,7 @@ def _refuse_if_full(cache: Path, total: int) -> None:
         )
 
 
-def _fetch_all(sizes: Mapping[str, int | None], cache: Path, transfers: int, console: Console) -> dict[str, str]:
+def _fetch_all(sizes: Mapping[str, int | None], cache: Path, transfers: int, display: Display) -> dict[str, str]:
     """Fetch the files and show how far it is; returns why some could not be fetched."""
     stop = threading.Event()
     here = dict.fromkeys(sizes, 0)  # bytes of each file so far
@@ -133,7 +134,7 @@ def _fetch_all(sizes: Mapping[str, int | None], cache: Path, transfers: int, con
         fetch_weights(weights, cache, progress)
 
     with (
-        _display(sum(size or 0 for size in sizes.values()), console) as show,
+        _bar_of_bytes(sum(size or 0 for size in sizes.values()), display) as show,
         ThreadPoolExecutor(transfers) as pool,
     ):
         futures = {pool.submit(fetch, weights): weights for weights in sizes}
@@ -145,9 +146,9 @@ def _fetch_all(sizes: Mapping[str, int | None], cache: Path, transfers: int, con
                     here[weights] = sizes[weights] or here[weights]  # it will not grow, whatever became of it
                     if error is not None:
                         failures[weights] = " ".join(str(error).split()) or type(error).__name__
-                        plain(console, f"failed: {failures[weights]}")
-                    elif not console.is_terminal:
-                        plain(console, f"[{len(futures) - len(left)}/{len(futures)}] {weights}")
+                        log.warning(f"failed: {failures[weights]}")
+                    else:
+                        log.log(display.step_level, f"[{len(futures) - len(left)}/{len(futures)}] {weights}")
                 show(sum(here.values()))
         except BaseException:
             stop.set()  # a transfer notices at its next piece; what has arrived stays for the next time
@@ -157,19 +158,18 @@ def _fetch_all(sizes: Mapping[str, int | None], cache: Path, transfers: int, con
 
 
 @contextmanager
-def _display(total: int, console: Console) -> Iterator[Callable[[int], None]]:
+def _bar_of_bytes(total: int, display: Display) -> Iterator[Callable[[int], None]]:
     """A bar of bytes on a terminal, now and then a plain line elsewhere."""
     told = monotonic()
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TextColumn("about"), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        shown = bar.add_task("", total=total)
+    with display.bar(*columns, total=total) as update:
 
         def show(count: int) -> None:
             nonlocal told
-            bar.update(shown, completed=count)
-            if not console.is_terminal and monotonic() - told > LINE_EVERY_S:
+            update(completed=count)
+            if monotonic() - told > LINE_EVERY_S:
                 told = monotonic()
-                plain(console, f"{_gigabytes(count)} of {_gigabytes(total)}")
+                log.log(display.step_level, f"{_gigabytes(count)} of {_gigabytes(total)}")
 
         yield show
 

@@ -1,12 +1,25 @@
-"""What one sees while entries finish: a bar on a terminal, plain lines elsewhere."""
+"""What one sees while entries finish: lines of the log, and where a terminal is, a bar or a spinner below them."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from time import monotonic
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from ..pipeline.task import Done
+
+log = logging.getLogger(__name__)
 
 
 def duration(seconds: float) -> str:
@@ -24,7 +37,73 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun if count == 1 else plural}"
 
 
-def follow(finished: Iterable[Done], total: int, console: Console, noun: str = "model") -> tuple[int, list[Done]]:
+class Display:
+    """Where it is shown how far something is: nowhere, for calls from Python have the log."""
+
+    @property
+    def has_bars(self) -> bool:
+        """Whether somebody sees the bars."""
+        return False
+
+    @property
+    def step_level(self) -> int:
+        """The level at which the log tells of single steps: they are details where a bar counts them."""
+        return logging.DEBUG if self.has_bars else logging.INFO
+
+    def status(self, text: str) -> AbstractContextManager[Callable[[str], None]]:
+        """Say what is being done, until it is done; what it yields changes the text."""
+        return nullcontext(_show_nothing)
+
+    def bar(
+        self, *columns: ProgressColumn, total: float | None = None, description: str = "", visible: bool = True
+    ) -> AbstractContextManager[Callable[..., None]]:
+        """Show a bar of these columns; what it yields takes the arguments of rich's ``Progress.update``."""
+        return nullcontext(_show_nothing)
+
+
+def _show_nothing(*_: object, **__: object) -> None:
+    pass
+
+
+SILENT = Display()
+
+
+class Terminal(Display):
+    """The command line's: bars and spinners if the console is a terminal, lines of the log above them."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @property
+    def has_bars(self) -> bool:
+        """Whether somebody sees the bars."""
+        return self.console.is_terminal
+
+    @contextmanager
+    def status(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Say what is being done, until it is done; what it yields changes the text."""
+        if not self.has_bars:
+            yield _show_nothing
+            return
+        with self.console.status(text) as status:
+            yield status.update
+
+    @contextmanager
+    def bar(
+        self, *columns: ProgressColumn, total: float | None = None, description: str = "", visible: bool = True
+    ) -> Iterator[Callable[..., None]]:
+        """Show a bar of these columns; what it yields takes the arguments of rich's ``Progress.update``."""
+        with Progress(*columns, console=self.console, disable=not self.has_bars, transient=True) as bar:
+            yield partial(bar.update, bar.add_task(description, total=total, visible=visible))
+
+    def line(self, text: str) -> None:
+        """Print one line, as it is: no markup, no colours, no line breaks of ours."""
+        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def follow(
+    finished: Iterable[Done], total: int, display: Display = SILENT, noun: str = "model"
+) -> tuple[int, list[Done]]:
     """Show entries as they finish.
 
     Returns
@@ -41,30 +120,19 @@ def follow(finished: Iterable[Done], total: int, console: Console, noun: str = "
         left = total - good - len(failed)
         return f"{len(failed)} failed, {pace}" + (f", about {duration(left * seconds)} left" if left else "")
 
-    with Progress(
-        SpinnerColumn(),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    ) as bar:
-        shown = bar.add_task("0 failed, starting", total=total)
+    columns = (
+        SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
+    )  # fmt: skip
+    with display.bar(*columns, total=total, description="0 failed, starting") as update:
         for done in finished:
             if done.ok:
                 good += 1
             else:
                 failed.append(done)
-            bar.update(shown, advance=1, description=rate())
-            if not done.ok:
-                plain(console, f"{done.name} failed: {done.message}")
-            elif not console.is_terminal:
-                plain(console, f"[{good + len(failed)}/{total}] {done.name} in {done.seconds:.1f} s; {rate()}")
+            update(advance=1, description=rate())
+            if done.ok:
+                step = f"[{good + len(failed)}/{total}] {done.name} in {done.seconds:.1f} s; {rate()}"
+                log.log(display.step_level, step)
+            else:
+                log.warning(f"{done.name} failed: {done.message}")
     return good, failed
-
-
-def plain(console: Console, text: str) -> None:
-    """One line, as it is: no markup, no colours, no line breaks of ours."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,12 +1,11 @@
 """Other settings or new measures from the kept embeddings of a run, into another OUT: no model, no image, no GPU."""
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
-
-from rich.console import Console
 
 from ..data_catalog.errors import InputError
 from ..pipeline.config import MeasureSettings, content_hash, from_command_line
@@ -17,12 +16,14 @@ from ..pipeline.task import RemeasureJob
 from .clusters import open_workers
 from .driving import driving
 from .folder import entry_states, make_writable, refuse_mixture, save_record, touch_record
-from .progress import counted, follow, plain
+from .progress import Display, counted, follow
 from .run import conclude, elsewhere
+
+log = logging.getLogger(__name__)
 
 
 def remeasure(
-    source: Path, into: Path | None, changes: Mapping[str, Any], compute: Mapping[str, Any], console: Console
+    source: Path, into: Path | None, changes: Mapping[str, Any], compute: Mapping[str, Any], display: Display
 ) -> int:
     """Measure every kept embedding of ``source`` by its settings with ``changes``.
 
@@ -85,18 +86,18 @@ def remeasure(
         done = {state.slug for state in entry_states(out, entries)[0] if state.state == "ok"}
         todo = [job for job in jobs if job.slug not in done]
         if left_out:
-            plain(console, f"{left_out} models of {source} have no finished row and are left out")
+            log.info(f"{left_out} models of {source} have no finished row and are left out")
         if done:
-            plain(console, f"{len(done)} of {len(jobs)} models are done already")
+            log.info(f"{len(done)} of {len(jobs)} models are done already")
         started = monotonic()
         if todo:
             from ..pipeline.graph import remeasure_entries
 
-            plain(console, f"{counted(len(todo), 'embedding')} to measure")
-            with open_workers(config.compute, out, console) as workers:
-                follow(remeasure_entries(workers, config, todo, confirm), len(todo), console)
+            log.info(f"{counted(len(todo), 'embedding')} to measure")
+            with open_workers(config.compute, out) as workers:
+                follow(remeasure_entries(workers, config, todo, confirm), len(todo), display)
             touch_record(out)
-        return conclude(out, {job.slug for job in jobs}, started, console)
+        return conclude(out, {job.slug for job in jobs}, started, display)
 
 
 def _named(before: MeasureSettings, after: MeasureSettings) -> str:

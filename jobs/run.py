@@ -1,12 +1,11 @@
 """The main job: plan, compute what is missing, report."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
-
-from rich.console import Console
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
@@ -23,26 +22,33 @@ from ..pipeline.weights import remote_weights
 from .clusters import open_workers
 from .driving import driving
 from .folder import entry_states, make_writable, open_out, refuse_remeasured, touch_record
-from .progress import counted, duration, follow, plain
+from .progress import SILENT, Display, counted, duration, follow
+
+log = logging.getLogger(__name__)
 
 
-def run(config: RunConfig, console: Console, *, retry_failed: bool = False) -> int:
+def run(config: RunConfig, display: Display = SILENT, *, retry_failed: bool = False) -> int:
     """Compute all rows that OUT lacks and write the report.
+
+    Parameters
+    ----------
+    display
+        Where bars are shown; nowhere by default, and what happens is told to the loggers below ``dsmi_zoo``.
 
     Returns
     -------
     int
         The exit code: 0, or 1 when a model failed.
     """
-    with console.status("Reading catalogue and images"):
+    with display.status("Reading catalogue and images"):
         plan = make_plan(config)
     if config.compute.max_download is not None:
-        plan = within_max_download(plan, sizes_to_download(plan, console), console)
+        plan = within_max_download(plan, sizes_to_download(plan, display))
     make_writable(config.folder)
     with driving(config.folder, config.compute.share) as confirm:
         record = open_out(plan)
-        todo = missing(_share_of(plan), record, console, retry_failed)
-        return _compute(plan, todo, console, confirm)
+        todo = missing(_share_of(plan), record, retry_failed)
+        return _compute(plan, todo, display, confirm)
 
 
 def elsewhere(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
@@ -61,7 +67,7 @@ def _share_of(plan: Plan) -> Plan:
     return Plan(plan.config, plan.subset, tuple(shares[int(part) - 1]))
 
 
-def rerun(out: Path, names: Sequence[str], compute: Mapping[str, Any], console: Console) -> int:
+def rerun(out: Path, names: Sequence[str], compute: Mapping[str, Any], display: Display) -> int:
     """Compute single entries of a run anew; an old row stays until its successor is written.
 
     Parameters
@@ -73,7 +79,7 @@ def rerun(out: Path, names: Sequence[str], compute: Mapping[str, Any], console: 
     refuse_remeasured(out, record)
     stored = elsewhere(record.config, compute)
     config = stored.model_copy(update={"out": out.absolute(), "models": (), "filters": Filters()})
-    with console.status("Reading catalogue and images"):
+    with display.status("Reading catalogue and images"):
         plan = make_plan(config)
     slugs = {entry.slug for entry in record.entries}
     jobs = [job for job in plan.jobs if job.slug in slugs]
@@ -82,20 +88,20 @@ def rerun(out: Path, names: Sequence[str], compute: Mapping[str, Any], console: 
     make_writable(config.folder)
     with driving(config.folder) as confirm:
         open_out(chosen_plan)
-        return _compute(chosen_plan, chosen_plan.jobs, console, confirm)
+        return _compute(chosen_plan, chosen_plan.jobs, display, confirm)
 
 
-def sizes_to_download(plan: Plan, console: Console) -> dict[str, int | None]:
+def sizes_to_download(plan: Plan, display: Display) -> dict[str, int | None]:
     """Bytes of each file of weights that the cache lacks; None if its server does not say, or may not be asked."""
-    with console.status("Asking for the sizes of the weights"):
+    with display.status("Asking for the sizes of the weights"):
         sizes = downloads(plan.jobs, plan.config.compute.cache)
     if sizes and is_offline():
         files = counted(len(sizes), "file")
-        plain(console, f"{files} of weights not in the cache, and HF_HUB_OFFLINE forbids to download: run prefetch")
+        log.warning(f"{files} of weights not in the cache, and HF_HUB_OFFLINE forbids to download: run prefetch")
     return sizes
 
 
-def within_max_download(plan: Plan, sizes: Mapping[str, int | None], console: Console) -> Plan:
+def within_max_download(plan: Plan, sizes: Mapping[str, int | None]) -> Plan:
     """The plan without the models whose weights would exceed ``--max-download``, if that is given.
 
     Raises
@@ -112,26 +118,24 @@ def within_max_download(plan: Plan, sizes: Mapping[str, int | None], console: Co
     needed = {remote_weights(job.entry) for job in jobs}
     total = sum(size or 0 for name, size in sizes.items() if name in needed)
     left_out = len(plan.jobs) - len(jobs)
-    plain(console, f"{counted(left_out, 'model')} left out by --max-download; {total / 1e9:.2f} GB to download")
+    log.info(f"{counted(left_out, 'model')} left out by --max-download; {total / 1e9:.2f} GB to download")
     return Plan(plan.config, plan.subset, tuple(jobs))
 
 
-def missing(plan: Plan, record: RunRecord, console: Console, retry_failed: bool) -> list[Job]:
+def missing(plan: Plan, record: RunRecord, retry_failed: bool) -> list[Job]:
     """The jobs without a row of their identity; rows that stay take over what the catalogue says today."""
     out = plan.config.folder
     jobs = {job.slug: job for job in plan.jobs}
     states, unreadable = entry_states(out, [entry for entry in record.entries if entry.slug in jobs])
     for problem in unreadable:
         mended = "; computing it anew" if problem.path.stem in jobs and problem.path.suffix == ".parquet" else ""
-        plain(console, f"not a row: {problem}{mended}")
+        log.warning(f"not a row: {problem}{mended}")
     outdated = sum(
         state.state == "missing" and (out / "results" / f"{state.slug}.parquet").exists() for state in states
     )
     outdated -= sum(p.path.stem in jobs and p.path.suffix == ".parquet" for p in unreadable)
     if outdated:
-        plain(
-            console, f"{outdated} rows are of other weights or inputs than today's catalogue names; computing them anew"
-        )
+        log.info(f"{outdated} rows are of other weights or inputs than today's catalogue names; computing them anew")
     todo = []
     for state in states:
         job = jobs[state.slug]
@@ -143,11 +147,11 @@ def missing(plan: Plan, record: RunRecord, console: Console, retry_failed: bool)
                 write_row(out, state.slug, row)
     done = len(jobs) - len(todo)
     if done:
-        plain(console, f"{done} of {len(jobs)} models are done already")
+        log.info(f"{done} of {len(jobs)} models are done already")
     return todo
 
 
-def _compute(plan: Plan, todo: Sequence[Job], console: Console, confirm: Callable[[], None]) -> int:
+def _compute(plan: Plan, todo: Sequence[Job], display: Display, confirm: Callable[[], None]) -> int:
     out = plan.config.folder
     started = monotonic()
     _evict_finished(plan, todo)
@@ -155,38 +159,37 @@ def _compute(plan: Plan, todo: Sequence[Job], console: Console, confirm: Callabl
         from ..pipeline.graph import run_in_waves
 
         images = f"{len(plan.subset.labels)} images of {plan.subset.images.name}"
-        plain(console, f"{counted(len(todo), 'model')} to measure on {images}")
-        waves = _waves(plan, todo, console)
-        with open_workers(plan.config.compute, out, console) as workers:
-            follow(run_in_waves(workers, plan, waves, confirm), len(todo), console)
+        log.info(f"{counted(len(todo), 'model')} to measure on {images}")
+        waves = _waves(plan, todo, display)
+        with open_workers(plan.config.compute, out) as workers:
+            follow(run_in_waves(workers, plan, waves, confirm), len(todo), display)
         touch_record(out)
     if plan.config.compute.share is not None:
-        return _conclude_share(plan, todo, started, console)
-    return conclude(out, {job.slug for job in plan.jobs}, started, console)
+        return _conclude_share(plan, todo, started)
+    return conclude(out, {job.slug for job in plan.jobs}, started, display)
 
 
-def _conclude_share(plan: Plan, todo: Sequence[Job], started: float, console: Console) -> int:
+def _conclude_share(plan: Plan, todo: Sequence[Job], started: float) -> int:
     """Sum up a share; the report is written when all are done."""
     out = plan.config.folder
     slugs = {job.slug for job in todo}
     states, _ = entry_states(out, [entry for entry in read_run(out).entries if entry.slug in slugs])
     failed = sum(state.state == "failed" for state in states)
-    plain(
-        console,
+    log.info(
         f"share {plan.config.compute.share}: {counted(len(todo), 'model')} computed, {failed} failed, in "
         f"{duration(monotonic() - started)}; when all shares are done: dsmi-zoo report --out {out}",
     )
     return 1 if failed else 0
 
 
-def _waves(plan: Plan, todo: Sequence[Job], console: Console) -> Sequence[Sequence[Job]]:
+def _waves(plan: Plan, todo: Sequence[Job], display: Display) -> Sequence[Sequence[Job]]:
     """All jobs in one wave, or in several whose weights fit the budget."""
     budget_gb = plan.config.compute.budget_gb
     if budget_gb is None:
         return [todo]
-    with console.status("Asking for the sizes of the weights"):
+    with display.status("Asking for the sizes of the weights"):
         waves = waves_of_jobs(todo, plan.config.compute.cache, budget_gb)
-    plain(console, f"{counted(len(waves), 'wave')} of at most {budget_gb:g} GB of weights each")
+    log.info(f"{counted(len(waves), 'wave')} of at most {budget_gb:g} GB of weights each")
     return waves
 
 
@@ -197,9 +200,9 @@ def _evict_finished(plan: Plan, todo: Sequence[Job]) -> None:
         evict((job for job in plan.jobs if remote_weights(job.entry) not in needed), plan.config.compute.cache)
 
 
-def conclude(out: Path, slugs: set[str], started: float, console: Console) -> int:
+def conclude(out: Path, slugs: set[str], started: float, display: Display) -> int:
     """Write the report, sum up, and return the exit code for the entries in question."""
-    with console.status("Writing the report"):
+    with display.status("Writing the report"):
         from ..reports.page import write_report
 
         page = write_report(out)
@@ -207,17 +210,16 @@ def conclude(out: Path, slugs: set[str], started: float, console: Console) -> in
     states, _ = entry_states(out, [entry for entry in record.entries if entry.slug in slugs])
     of = {kind: [state for state in states if state.state == kind] for kind in ("ok", "failed", "missing")}
     failed, missed = of["failed"], f", {len(of['missing'])} not begun" if of["missing"] else ""
-    plain(
-        console,
+    log.info(
         f"{counted(len(states), 'model')}: {len(of['ok'])} ok, {len(failed)} failed{missed}, "
         f"in {duration(monotonic() - started)}",
     )
     for state in failed[:5]:
-        plain(console, f"  {state.name}: {state.reason}")
+        log.info(f"  {state.name}: {state.reason}")
     if failed:
         more = f" (and {len(failed) - 5} more)" if len(failed) > 5 else ""
         again = "the same remeasure" if record.embeddings_from else "the same run with --retry-failed"
-        plain(console, f"  see them all{more}: dsmi-zoo status --out {out}; try them again: {again}")
-    plain(console, json.loads(page.with_name("summary.json").read_text(encoding="utf-8"))["lead"])
-    plain(console, f"Report: {page}")
+        log.info(f"  see them all{more}: dsmi-zoo status --out {out}; try them again: {again}")
+    log.info(json.loads(page.with_name("summary.json").read_text(encoding="utf-8"))["lead"])
+    log.info(f"Report: {page}")
     return 1 if failed else 0

@@ -1,5 +1,6 @@
 """A search on a budget of time: all models on few images first, the clearly worse dropped, the others on more."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.subset import Subset
@@ -24,8 +24,10 @@ from .clusters import open_cluster
 from .driving import driving
 from .folder import make_writable, open_out, stored_run, touch_record
 from .forecast import gigabytes
-from .progress import counted, duration, follow, plain
+from .progress import Display, counted, duration, follow
 from .run import conclude, missing, sizes_to_download, within_max_download
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from .clusters.dask_workers import DaskWorkers
@@ -92,7 +94,7 @@ class Prices:
         return [(job, self.costs[job.slug]) for job in jobs]
 
 
-def search(config: RunConfig, console: Console, *, only_plan: bool = False, retry_failed: bool = False) -> int:
+def search(config: RunConfig, display: Display, *, only_plan: bool = False, retry_failed: bool = False) -> int:
     """Find the best models for the images within ``config.compute.budget`` seconds, and write their report.
 
     The last stage's rows are OUT's own; those of the stages before stand in ``OUT/stages``.
@@ -105,21 +107,21 @@ def search(config: RunConfig, console: Console, *, only_plan: bool = False, retr
     assert config.compute.budget is not None
     started = monotonic()
     end = started + config.compute.budget
-    with console.status("Reading catalogue and images"):
+    with display.status("Reading catalogue and images"):
         plan = make_plan(config)
     _refuse_what_cannot_be_searched(plan)
-    sizes = sizes_to_download(plan, console)
-    plan = within_max_download(plan, sizes, console)
+    sizes = sizes_to_download(plan, display)
+    plan = within_max_download(plan, sizes)
     with ExitStack() as opened:
         confirm: Callable[[], None] = lambda: None  # noqa: E731
         if not only_plan:
             make_writable(config.folder)
             confirm = opened.enter_context(driving(config.folder))
-        workers = opened.enter_context(open_cluster(config.compute, config.folder, console))
-        prices = _prices(workers, plan, sizes, console)
+        workers = opened.enter_context(open_cluster(config.compute, config.folder))
+        prices = _prices(workers, plan, sizes, display)
         stages, left = _course(plan, prices, end - monotonic())
         for line in _announced(plan, left, stages, prices, end - monotonic()):
-            plain(console, line)
+            log.info(line)
         if only_plan:
             return 0
         note = _note_before(config)
@@ -128,7 +130,7 @@ def search(config: RunConfig, console: Console, *, only_plan: bool = False, retr
             part = _part(plan, stages[0], left)
             began = monotonic()
             until = began + (end - began) / len(stages)
-            _measure(workers, part, until, console, retry_failed, confirm)
+            _measure(workers, part, until, display, retry_failed, confirm)
             rows = read_results(part.config.folder)
             if not begun:
                 tried = set(zip(rows["model"], rows["img_size"], strict=True))
@@ -144,9 +146,7 @@ def search(config: RunConfig, console: Console, *, only_plan: bool = False, retr
             contenders, passed.dropped = _contenders(rows, left)
             if not contenders:
                 failed = part.config.folder
-                plain(
-                    console, f"none of {counted(len(rows), 'model')} could be measured: dsmi-zoo status --out {failed}"
-                )
+                log.warning(f"none of {counted(len(rows), 'model')} could be measured: dsmi-zoo status --out {failed}")
                 return 1
             left = prices.affordable(contenders, stages[0].images, (end - monotonic()) / len(stages))
             if len(left) == 1 or prices.seconds(contenders, stages[-1].images) <= end - monotonic():
@@ -154,12 +154,12 @@ def search(config: RunConfig, console: Console, *, only_plan: bool = False, retr
                 left = prices.affordable(contenders, stages[0].images, end - monotonic())
             passed.dropped += [_dropped(rows, job, "no time left") for job in contenders if job not in left]
             expected = duration(prices.seconds(left, stages[0].images))
-            plain(console, f"{counted(len(passed.dropped), 'model')} dropped; {len(left)} left, "
+            log.info(f"{counted(len(passed.dropped), 'model')} dropped; {len(left)} left, "
                   f"now on {stages[0].images} images, about {expected}")  # fmt: skip
     write_run(config.folder, read_run(config.folder).model_copy(update={"search": note}))
     if note.left_out:
-        plain(console, f"{counted(len(note.left_out), 'model')} had no turn; more --budget goes on from here")
-    return conclude(config.folder, {job.slug for job in left}, started, console)
+        log.info(f"{counted(len(note.left_out), 'model')} had no turn; more --budget goes on from here")
+    return conclude(config.folder, {job.slug for job in left}, started, display)
 
 
 def _refuse_what_cannot_be_searched(plan: Plan) -> None:
@@ -185,8 +185,8 @@ def _note_before(config: RunConfig) -> SearchNote:
     return SearchNote(budget_s=before.budget_s + config.compute.budget, stages=stages)
 
 
-def _prices(workers: "DaskWorkers", plan: Plan, sizes: Mapping[str, int | None], console: Console) -> Prices:
-    with console.status("Measuring the speed of this machine"):
+def _prices(workers: "DaskWorkers", plan: Plan, sizes: Mapping[str, int | None], display: Display) -> Prices:
+    with display.status("Measuring the speed of this machine"):
         rates = list(workers.client.run(resnet18_rate).values())
     rate = sum(rates) / len(rates)
     costs = {job.slug: estimate(job, rate, sizes.get(remote_weights(job.entry) or "") or 0) for job in plan.jobs}
@@ -245,15 +245,15 @@ def _measure(
     workers: "DaskWorkers",
     part: Plan,
     end: float,
-    console: Console,
+    display: Display,
     retry_failed: bool,
     confirm: Callable[[], None],
 ) -> None:
     from ..pipeline.graph import run_entries
 
-    todo = missing(part, open_out(part), console, retry_failed)
+    todo = missing(part, open_out(part), retry_failed)
     if todo:
-        follow(run_entries(workers, part, todo, until=end, confirm=confirm), len(todo), console)
+        follow(run_entries(workers, part, todo, until=end, confirm=confirm), len(todo), display)
     touch_record(part.config.folder)
 
 

@@ -2,44 +2,41 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from ..pipeline.store import read_run
 from .driving import WHOLE, drivers
 from .folder import entry_states
-from .progress import counted, plain
+from .progress import counted
 
 SHOWN = 50  # missing entries; a run of a thousand has just begun
 
 
-def status(out: Path, console: Console) -> int:
+def status(out: Path) -> int:
     """Say what is done, failed (and why) and missing; the exit code is 1 when an entry failed."""
     begun = sorted((out / "stages").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if begun and not (out / "run.json").exists():
-        plain(console, f"{out}: an unfinished search on a budget, its latest stage; the same run goes on from there")
+        print(f"{out}: an unfinished search on a budget, its latest stage; the same run goes on from there")
         out = begun[-1].parent
     record = read_run(out)
     states, unreadable = entry_states(out, record.entries)
     of = {kind: [state for state in states if state.state == kind] for kind in ("ok", "failed", "missing")}
-    plain(
-        console,
+    print(
         f"{out}: catalogue {record.catalog.name}, {counted(len(states), 'model')}: "
         f"{len(of['ok'])} ok, {len(of['failed'])} failed, {len(of['missing'])} missing",
     )
     for name, held in drivers(out).items():
-        plain(console, f"  being computed{'' if name == WHOLE else f' ({name})'} by {held}")
+        print(f"  being computed{'' if name == WHOLE else f' ({name})'} by {held}")
     for kind in ("failed", "missing"):
         for state in of[kind] if kind == "failed" else of[kind][:SHOWN]:
-            plain(console, f"  {kind}: {state.name}: {state.reason}")
+            print(f"  {kind}: {state.name}: {state.reason}")
     if len(of["missing"]) > SHOWN:
-        plain(console, f"  missing: {len(of['missing']) - SHOWN} more")
+        print(f"  missing: {len(of['missing']) - SHOWN} more")
     known = {state.slug for state in states}
     for problem in unreadable:
         if problem.path.suffix != ".parquet" or problem.path.stem not in known:
-            plain(console, f"  not a row: {problem}")
+            print(f"  not a row: {problem}")
     if of["missing"]:
-        plain(console, "compute what is missing: the same `dsmi-zoo run` again")
+        print("compute what is missing: the same `dsmi-zoo run` again")
     if of["failed"]:
         again = "the same remeasure" if record.embeddings_from else f"dsmi-zoo rerun MODEL --out {out}"
-        plain(console, f"try failed ones again: {again}")
+        print(f"try failed ones again: {again}")
     return 1 if of["failed"] else 0

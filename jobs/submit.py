@@ -1,10 +1,9 @@
 """The same run as a batch job of Slurm: a driver that starts its workers, or an array without a driver."""
 
+import logging
 import re
 import shlex
 from collections.abc import Sequence
-
-from rich.console import Console
 
 from ..data_catalog.errors import InputError
 from ..pipeline.config import RunConfig
@@ -14,12 +13,14 @@ from .clusters.profile import Profile, load_profile
 from .clusters.slurm import check_interface
 from .driving import driving
 from .folder import make_writable, open_out
-from .progress import counted, plain
+from .progress import Display, counted
+
+log = logging.getLogger(__name__)
 
 WARNING_S = 120  # before its walltime ends, a driver stops its workers and asks for a further turn
 
 
-def submit(config: RunConfig, arguments: Sequence[str], array: int | None, dry_run: bool, console: Console) -> int:
+def submit(config: RunConfig, arguments: Sequence[str], array: int | None, dry_run: bool, display: Display) -> int:
     """Submit ``dsmi-zoo run ARGUMENTS``, which ``config`` is, to Slurm.
 
     Parameters
@@ -40,13 +41,13 @@ def submit(config: RunConfig, arguments: Sequence[str], array: int | None, dry_r
     found = scripts(config, profile, list(arguments), array or 0)
     if dry_run:
         for name, script in found.items():
-            plain(console, f"# {name}\n{script}")
+            print(f"# {name}\n{script}")
         return 0
     if array is None:
         check_interface(profile, config.compute.profile)
     else:
         _check_array_size(array)
-    with console.status("Reading catalogue and images"):
+    with display.status("Reading catalogue and images"):
         plan = make_plan(config)
     make_writable(config.folder)
     with driving(config.folder):  # refuses when somebody is at work there
@@ -55,9 +56,9 @@ def submit(config: RunConfig, arguments: Sequence[str], array: int | None, dry_r
     jobs: list[str] = []
     for name, script in found.items():
         jobs.append(sbatch(script, *(f"--dependency=afterany:{before}" for before in jobs[-1:])))
-        plain(console, f"job {jobs[-1]}: {name}")
-    plain(console, f"{counted(len(plan.jobs), 'model')}; logs in {config.folder / 'logs'}")
-    plain(console, f"how far it is: dsmi-zoo status --out {config.folder}; stop it: scancel {' '.join(jobs)}")
+        log.info(f"job {jobs[-1]}: {name}")
+    log.info(f"{counted(len(plan.jobs), 'model')}; logs in {config.folder / 'logs'}")
+    log.info(f"how far it is: dsmi-zoo status --out {config.folder}; stop it: scancel {' '.join(jobs)}")
     return 0
 
 

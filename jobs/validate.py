@@ -1,6 +1,7 @@
 """The paper's other claims, checked: simulated data, training dynamics, initialisation."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +9,6 @@ from time import monotonic
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
 from ..data_catalog.dataset_names import TRAINABLE
 from ..data_catalog.datasets import open_dataset
@@ -23,8 +23,10 @@ from ..pipeline.studies.trajectory import Trajectory, write_catalog
 from ..pipeline.task import Done
 from .clusters import open_cluster
 from .folder import make_writable
-from .progress import counted, duration, follow, plain
+from .progress import Display, counted, duration, follow
 from .run import run
+
+log = logging.getLogger(__name__)
 
 SMALL_SIMULATION = Simulation(points=100, dimensions=(20, 200), noises=(0.1, 0.5), seeds=2, mine_steps=20)
 SMALL_TRAININGS = TrainingStudy(
@@ -60,7 +62,7 @@ class Validation:
         return study if self.seeds is None else TrainingStudy(**(asdict(study) | {"seeds": self.seeds}))
 
 
-def validate(validation: Validation, studies: Sequence[str], console: Console) -> int:
+def validate(validation: Validation, studies: Sequence[str], display: Display) -> int:
     """Do what is missing of the studies and write the report of all that OUT holds.
 
     Returns
@@ -78,27 +80,27 @@ def validate(validation: Validation, studies: Sequence[str], console: Console) -
     make_writable(validation.out, ())
     started = monotonic()
     code = 0
-    do: dict[str, Callable[[Validation, Console], int]] = {
+    do: dict[str, Callable[[Validation, Display], int]] = {
         "simulated": _simulated, "dynamics": _dynamics, "initialisation": _initialisation,
     }  # fmt: skip
     for name in STUDIES:
         if name not in studies:
             continue
-        plain(console, f"Study {STUDIES.index(name) + 1} of {len(STUDIES)}: {name}")
+        log.info(f"Study {STUDIES.index(name) + 1} of {len(STUDIES)}: {name}")
         began = monotonic()
-        code = max(code, do[name](validation, console))
+        code = max(code, do[name](validation, display))
         _note(validation, name, monotonic() - began)
     record = _record(validation)
-    with console.status("Writing the report"):
+    with display.status("Writing the report"):
         page, claims = write_validation_report(validation.out, record["studies"], _results(validation, record), record)
     for claim in claims:
-        plain(console, f"  {claim.answer:<18} {claim.claim}")
-    plain(console, f"{counted(len(claims), 'claim')}, in {duration(monotonic() - started)}")
-    plain(console, f"Report: {page}")
+        log.info(f"  {claim.answer:<18} {claim.claim}")
+    log.info(f"{counted(len(claims), 'claim')}, in {duration(monotonic() - started)}")
+    log.info(f"Report: {page}")
     return code
 
 
-def fetch(validation: Validation, console: Console) -> None:
+def fetch(validation: Validation) -> None:
     """Download the torchvision data sets that are to be trained on."""
     from ..data_catalog.torchvision_sets import NAMES, download
 
@@ -106,20 +108,20 @@ def fetch(validation: Validation, console: Console) -> None:
         raise InputError("--download needs --data-root, the folder to download to")
     for name in validation.datasets:
         if name in NAMES:
-            plain(console, f"Downloading {name} to {validation.root}")
+            log.info(f"Downloading {name} to {validation.root}")
             download(name, validation.root)
 
 
-def _simulated(validation: Validation, console: Console) -> int:
+def _simulated(validation: Validation, display: Display) -> int:
     cells = validation.simulation.cells(validation.out / "simulated")
-    _each(validation, [cell for cell in cells if not cell.path.exists()], len(cells), "data set", compute_cell, console)
+    _each(validation, [cell for cell in cells if not cell.path.exists()], len(cells), "data set", compute_cell, display)
     return 0
 
 
-def _dynamics(validation: Validation, console: Console) -> int:
+def _dynamics(validation: Validation, display: Display) -> int:
     recipes = {name: _dynamics_of(validation, name) for name in validation.datasets}
-    _train(validation, [recipe for those in recipes.values() for recipe in those], console)
-    return max(_measured(validation, name, f"dynamics-{name}", those, console) for name, those in recipes.items())
+    _train(validation, [recipe for those in recipes.values() for recipe in those], display)
+    return max(_measured(validation, name, f"dynamics-{name}", those, display) for name, those in recipes.items())
 
 
 def _dynamics_of(validation: Validation, dataset: str) -> list[Trajectory]:
@@ -129,32 +131,32 @@ def _dynamics_of(validation: Validation, dataset: str) -> list[Trajectory]:
     return study.dynamics(dataset) if first else study.dynamics(dataset, ("supervised",))
 
 
-def _initialisation(validation: Validation, console: Console) -> int:
+def _initialisation(validation: Validation, display: Display) -> int:
     from ..reports.trainings import extremes
 
     dataset, study = validation.datasets[0], validation.trainings
     states = study.initial_states(dataset)
-    _train(validation, states, console)
-    code = _measured(validation, dataset, "initialisation", states, console)
+    _train(validation, states, display)
+    code = _measured(validation, dataset, "initialisation", states, display)
     rows = _rows(validation.out / "initialisation", states)
     trained = study.from_initial_states(dataset, extremes(rows))
-    _train(validation, trained, console)
-    return max(code, _measured(validation, dataset, "initialisation", [*states, *trained], console))
+    _train(validation, trained, display)
+    return max(code, _measured(validation, dataset, "initialisation", [*states, *trained], display))
 
 
-def _train(validation: Validation, recipes: Sequence[Trajectory], console: Console) -> None:
+def _train(validation: Validation, recipes: Sequence[Trajectory], display: Display) -> None:
     cache = validation.compute.cache
     jobs = [TrainingJob(recipe, cache, validation.root) for recipe in recipes if not recipe.is_done(cache)]
-    _each(validation, jobs, len(recipes), "training", compute_training, console)
+    _each(validation, jobs, len(recipes), "training", compute_training, display)
 
 
-def _measured(validation: Validation, dataset: str, name: str, recipes: Sequence[Trajectory], console: Console) -> int:
+def _measured(validation: Validation, dataset: str, name: str, recipes: Sequence[Trajectory], display: Display) -> int:
     """Measure all checkpoints of finished trainings by an ordinary run in ``OUT/<name>``."""
     out = validation.out / name
     write_catalog(out / "checkpoints.csv", _without_repeats(recipes), validation.compute.cache)
     subset = SubsetSettings(dataset=dataset, data_root=validation.root, images_per_class=_images_per_class(dataset))
     catalog = str(out / "checkpoints.csv")
-    return run(RunConfig(catalog=catalog, out=out, subset=subset, compute=validation.compute), console)
+    return run(RunConfig(catalog=catalog, out=out, subset=subset, compute=validation.compute), display)
 
 
 def _without_repeats(recipes: Sequence[Trajectory]) -> list[Trajectory]:
@@ -172,16 +174,16 @@ def _each(
     total: int,
     noun: str,
     compute: Callable[[Any], Done],
-    console: Console,
+    display: Display,
 ) -> None:
     if len(jobs) < total:
-        plain(console, f"{total - len(jobs)} of {counted(total, noun)} are done already")
+        log.info(f"{total - len(jobs)} of {counted(total, noun)} are done already")
     if not jobs:
         return
     from ..pipeline.graph import compute_each
 
-    with open_cluster(validation.compute, validation.out, console) as workers:
-        follow(compute_each(workers, jobs, compute), len(jobs), console, noun)
+    with open_cluster(validation.compute, validation.out) as workers:
+        follow(compute_each(workers, jobs, compute), len(jobs), display, noun)
 
 
 def _rows(out: Path, recipes: Sequence[Trajectory]) -> pd.DataFrame:

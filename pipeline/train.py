@@ -1,5 +1,6 @@
 """Train one small model by its recipe; the weights are kept, so it is trained once on one machine."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch.nn.functional import cross_entropy
 from ..data_catalog.entries import ModelEntry, TrainingRecipe
 from .embed import embed, normalised
 from .store import write_atomically
+
+log = logging.getLogger(__name__)
 
 
 def train_weights(
@@ -38,6 +41,7 @@ def train_weights(
         return path
     assert entry.recipe is not None
     assert entry.preprocessing is not None
+    log.debug("training %s on %s images", entry, len(train[1]))
     with reproducible(entry.recipe.seed):
         model = timm.create_model(entry.architecture, pretrained=False, **entry.model_kwargs)
         _fit(model, entry, entry.recipe, *train)

@@ -1,6 +1,7 @@
 """Views: the subset's images, cropped and resized once for each distinct preprocessing, shared by all models."""
 
 import errno
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from ..data_catalog.subset import Subset, select_subset
 from .config import content_hash
 from .exclusive import exclusive
 from .store import NO_SPACE, disk_full
+
+log = logging.getLogger(__name__)
 
 CLUSTER_SIDE = 64  # the paper's script shrinks the inputs to 64 x 64 before it clusters them
 PAPER_SCALE = (0.6, 1.6)  # of the paper's random crops
@@ -61,6 +64,7 @@ def make_view(
         if path.exists():
             return path
         crop = _paper_crop(img_size) if preprocessing.crop_mode == "paper" else _timm_crop(img_size, preprocessing)
+        log.debug("making the view %s: %s images at %s pixels", path, len(subset.labels), img_size)
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
         try:
             shape = (len(subset.labels) * subset.repeats, img_size, img_size, 3)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from .remote import (
     repository,
 )
 from .store import write_atomically
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int], None]
 
@@ -123,6 +126,7 @@ def _download(weights: str, folder: Path, progress: Progress | None, keep: bool)
         _transfer(remote, part, progress)
         return remote, part
 
+    log.debug("downloading %s to %s", weights, folder)
     remote, part = patiently(weights, attempt)
     problem = checksum_problem(part, remote.checksum)
     if problem:

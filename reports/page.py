@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import logging
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -27,6 +28,8 @@ from .explorer import explorer
 from .provenance import mixture_warnings, provenance
 from .sample import groups_of, names, one_row_per_weights, succeeded, targets_of, values
 from .statistics import Summary, summarise
+
+log = logging.getLogger(__name__)
 
 # A vector drawing of many points is larger than its picture.
 LARGEST_SVG = 160_000
@@ -90,6 +93,7 @@ def write_page(
 
     Each file appears whole or not at all, ``index.html`` last.
     """
+    log.debug("writing the report of %s rows to %s", len(rows), folder)
     summary, ranking = summarise(rows, run, class_subsets), ranks.rank(rows)
     drawn = draw(rows, summary, ranking)
     if comparison is not None:

@@ -1,5 +1,6 @@
 """Shared pieces of the tests: a cache and a run that several test files read, made once a session."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -69,6 +70,13 @@ def client_settings(hub: HubServer, tmp_path: Path) -> dict[str, str]:
     """The environment of a process that knows no hub but ``hub``, and no user's cache or token."""
     ours = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": "mine"}
     return {**os.environ, **ours, "DSMI_ZOO_CACHE": str(tmp_path / "cache")}
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the log says from INFO on."""
+    caplog.set_level(logging.INFO, "dsmi_zoo")
+    return caplog
 
 
 @pytest.fixture(scope="session")

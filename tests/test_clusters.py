@@ -10,7 +10,6 @@ import psutil
 import pytest
 from conftest import Command
 from distributed import Client
-from rich.console import Console
 
 from dsmi_zoo.data_catalog.errors import InputError
 from dsmi_zoo.jobs.clusters import open_cluster
@@ -18,8 +17,6 @@ from dsmi_zoo.jobs.clusters.existing import differing_versions
 from dsmi_zoo.jobs.clusters.machine import visible_gpus
 from dsmi_zoo.jobs.clusters.profile import EXAMPLES, load_profile
 from dsmi_zoo.pipeline.config import ComputeSettings
-
-QUIET = Console(quiet=True)
 
 
 def listening(process: psutil.Process) -> set[str]:
@@ -38,7 +35,7 @@ def assert_refused(address: str) -> None:
 def test_local_workers_listen_on_the_loopback_address_only_and_let_nobody_in_without_credentials(
     tmp_path: Path,
 ) -> None:
-    with open_cluster(ComputeSettings(workers=1), tmp_path, QUIET) as workers:
+    with open_cluster(ComputeSettings(workers=1), tmp_path) as workers:
         assert listening(psutil.Process()) == {"127.0.0.1"}
         address = workers.client.scheduler_info()["address"]
         assert address.startswith("tls://127.0.0.1:")
@@ -49,7 +46,7 @@ def test_local_workers_listen_on_the_loopback_address_only_and_let_nobody_in_wit
 
 def test_each_worker_of_a_cuda_cluster_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aaaa, GPU-bbbb")
-    with open_cluster(ComputeSettings(cluster="cuda"), tmp_path, QUIET) as workers:
+    with open_cluster(ComputeSettings(cluster="cuda"), tmp_path) as workers:
         workers.client.wait_for_workers(2, timeout=60)
         seen = workers.client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
         assert sorted(seen.values()) == ["GPU-aaaa", "GPU-bbbb"]
@@ -57,13 +54,13 @@ def test_each_worker_of_a_cuda_cluster_sees_a_gpu_of_its_own(monkeypatch: pytest
         assert listening(psutil.Process()) == {"127.0.0.1"}
     with (
         pytest.raises(InputError, match="--workers 3: only 2 GPUs"),
-        open_cluster(ComputeSettings(cluster="cuda", workers=3), tmp_path, QUIET),
+        open_cluster(ComputeSettings(cluster="cuda", workers=3), tmp_path),
     ):
         pass
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with (
         pytest.raises(InputError, match=r"no GPU is visible .*; --cluster local"),
-        open_cluster(ComputeSettings(cluster="cuda"), tmp_path, QUIET),
+        open_cluster(ComputeSettings(cluster="cuda"), tmp_path),
     ):
         pass
 

@@ -15,7 +15,6 @@ from dsmi_zoo.pipeline.config import (
     differences,
     resolve_config,
 )
-from dsmi_zoo.pipeline.measures.settings import MeasureSettings
 from dsmi_zoo.pipeline.plan import ESTIMATES_VERSION, MEASURES_VERSION, measures_identity
 
 

@@ -1,6 +1,5 @@
 """What `dsmi-zoo doctor` finds on a machine: real folders and processes; GPUs and drivers as fakes at the edge."""
 
-import io
 import json
 import signal
 import sys
@@ -12,7 +11,6 @@ import pytest
 from conftest import Command
 from hub_server import HubServer
 from huggingface_hub import constants
-from rich.console import Console
 
 from dsmi_zoo.data_catalog import InputError
 from dsmi_zoo.jobs.doctor import folders, gpus, libraries, machine, node
@@ -22,6 +20,7 @@ from dsmi_zoo.jobs.doctor.folders import Probe
 from dsmi_zoo.jobs.doctor.gpus import Driver
 from dsmi_zoo.jobs.doctor.node import Request
 from dsmi_zoo.jobs.doctor.route import answering, try_route
+from dsmi_zoo.jobs.progress import SILENT
 from dsmi_zoo.pipeline.exclusive import claimed
 
 DRIVER = Driver(version="535.1", cuda="12.2", gpus=("H100", "H100"))
@@ -57,17 +56,20 @@ def test_it_looks_at_everything_a_run_needs_and_leaves_nothing_behind(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_people_read_lines_and_a_problem_makes_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_people_read_lines_and_a_problem_makes_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(machine, "ask_torch", lambda: TORCH | {"cuda": None})
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     (tmp_path / "empty").mkdir()
-    said = io.StringIO()
+    monkeypatch.setenv("COLUMNS", "60")
     looked_at = Folders(Path("/proc/cache"), data_root=tmp_path / "empty")
-    assert doctor("local", None, looked_at, 1, False, Console(file=said, width=60)) == 1
-    lines = said.getvalue().splitlines()
+    assert doctor("local", None, looked_at, 1, False, SILENT) == 1
+    said = capsys.readouterr().out
+    lines = said.splitlines()
     assert any(line.split()[:3] == ["problem", "cache", "/proc/cache:"] for line in lines)
     assert "            -> make it writable, make room, or choose another --cache" in lines
-    assert f"{tmp_path / 'empty'}: holds no file" in said.getvalue()
+    assert f"{tmp_path / 'empty'}: holds no file" in said
     assert "problems" in lines[-1]
 
 
@@ -99,7 +101,7 @@ def test_a_profile_that_nothing_reads_or_that_is_none_is_refused(tmp_path: Path)
         ("slurm", "wrong.toml", "cpus"),
     ):
         with pytest.raises(InputError, match=words):
-            doctor(cluster, tmp_path / name, Folders(tmp_path), 1, False, Console())
+            doctor(cluster, tmp_path / name, Folders(tmp_path), 1, False, SILENT)
 
 
 @pytest.mark.parametrize(

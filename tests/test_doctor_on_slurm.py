@@ -1,6 +1,5 @@
 """`dsmi-zoo doctor --cluster slurm` on a real Slurm of one node."""
 
-import io
 import json
 import os
 import signal
@@ -10,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from dsmi_zoo.jobs.doctor import batch_job
 from dsmi_zoo.jobs.doctor.batch_job import check_from_node, profile_of_nodes
@@ -38,16 +36,15 @@ def queue() -> str:
     return subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def ask(tmp_path: Path, path: Path, wait_s: float = 60) -> tuple[str, str]:
-    """What is found instead of a report, and what was said meanwhile."""
-    said = io.StringIO()
+def ask(tmp_path: Path, path: Path, wait_s: float = 60) -> str:
+    """What is found instead of a report."""
     folders = Folders(tmp_path / "cache", tmp_path / "out")
-    report = check_from_node(profile_of_nodes(path), folders, wait_s, Console(file=said, width=200))
+    report = check_from_node(profile_of_nodes(path), folders, wait_s)
     assert report.problems == 1
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "cache").exists()
     (finding,) = report.findings
-    return f"{finding.what} {finding.found} -> {finding.do}", said.getvalue()
+    return f"{finding.what} {finding.found} -> {finding.do}"
 
 
 def test_a_job_looks_at_the_node_the_folders_and_the_way_back(tmp_path: Path) -> None:
@@ -75,34 +72,39 @@ def test_a_job_looks_at_the_node_the_folders_and_the_way_back(tmp_path: Path) ->
 
 
 def test_a_request_that_slurm_rejects_is_told_in_its_own_words(tmp_path: Path) -> None:
-    found, _ = ask(tmp_path, profile(tmp_path, gpus=5))
+    found = ask(tmp_path, profile(tmp_path, gpus=5))
     assert "Slurm refuses: Batch job submission failed: Requested node configuration is not available" in found
 
 
-def test_the_log_of_a_job_that_ends_without_a_report_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_of_a_job_that_ends_without_a_report_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(batch_job, "SEEN_WITHIN_S", 1.0)
-    found, said = ask(tmp_path, profile(tmp_path, prologue='"echo no module python >&2", "exit 3"'))
+    found = ask(tmp_path, profile(tmp_path, prologue='"echo no module python >&2", "exit 3"'))
     assert "FAILED without a report" in found
     assert "no module python" in found
     assert "prologue" in found
-    assert "FAILED" in said
+    assert "FAILED" in told.text
 
 
-def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(tmp_path: Path) -> None:
+def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(
+    tmp_path: Path, told: pytest.LogCaptureFixture
+) -> None:
     blocker = ["sbatch", "--parsable", "--mem=15000", "--output=/dev/null", "--wrap", "sleep 100"]
     job = subprocess.run(blocker, capture_output=True, text=True, check=True).stdout.strip()
     try:
         path = profile(tmp_path, memory="7GB")
-        found, said = ask(tmp_path, path, wait_s=3)
+        found = ask(tmp_path, path, wait_s=3)
         assert "still PENDING after 3 s (Resources); cancelled" in found
         assert "--wait" in found
-        assert "PENDING (Resources)" in said
+        assert "PENDING (Resources)" in told.text
         assert len(queue().splitlines()) == 1
 
         code = (
+            "import logging, sys; logging.basicConfig(level='INFO', stream=sys.stdout); "
             "from dsmi_zoo.jobs.doctor.batch_job import *; "
             f"cache = Path({str(tmp_path / 'cache')!r}); profile = profile_of_nodes(Path({str(path)!r})); "
-            "check_from_node(profile, Folders(cache), 60, Console())"
+            "check_from_node(profile, Folders(cache), 60)"
         )
         waiting = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert waiting.stdout is not None

@@ -1,43 +1,45 @@
 """Kinds of cluster: each module opens a Dask client and closes what it started; or processes, without Dask."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from ...pipeline.config import ComputeSettings
-from ..progress import plain
 
+log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from ...pipeline.graph import Workers
     from .dask_workers import DaskWorkers
 
 
 @contextmanager
-def open_workers(settings: ComputeSettings, out: Path, console: Console) -> "Iterator[Workers]":
+def open_workers(settings: ComputeSettings, out: Path) -> "Iterator[Workers]":
     """The workers that the settings name; with ``share``, processes of this one's own, without Dask."""
     if settings.share is not None:
         from .processes import Processes
 
         with Processes(settings) as processes:
-            plain(console, f"share {settings.share}: {processes.described()}, without Dask")
+            log.info(f"share {settings.share}: {processes.described()}, without Dask")
             yield processes
         return
-    with open_cluster(settings, out, console) as workers:
+    with open_cluster(settings, out) as workers:
         yield workers
 
 
 @contextmanager
-def open_cluster(settings: ComputeSettings, out: Path, console: Console) -> "Iterator[DaskWorkers]":
+def open_cluster(settings: ComputeSettings, out: Path) -> "Iterator[DaskWorkers]":
     """Workers of the kind of cluster that the settings name, once the first one is there."""
-    from .dask_workers import DaskWorkers
+    from .dask_workers import DaskWorkers, without_dasks_own_words
 
-    with _kind(settings.cluster)(settings, out, console) as client:
+    open_client = _kind(settings.cluster)
+    with without_dasks_own_words(), open_client(settings, out) as client:
+        if log.isEnabledFor(logging.DEBUG):
+            client.forward_logging("dsmi_zoo", level=logging.DEBUG)
         workers = DaskWorkers(client)
-        workers.wait_for_the_first(console)
-        plain(console, workers.described())
+        workers.wait_for_the_first()
+        log.info(workers.described())
         yield workers
 
 

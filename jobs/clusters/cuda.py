@@ -7,7 +7,6 @@ from pathlib import Path
 import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
-from rich.console import Console
 
 from ...data_catalog.errors import InputError
 from ...pipeline.config import ComputeSettings
@@ -16,7 +15,7 @@ from .machine import deaf_to_interrupts, visible_gpus
 
 
 @contextmanager
-def cuda_cluster(settings: ComputeSettings, out: Path, console: Console) -> Iterator[Client]:
+def cuda_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
     """One one-thread worker a visible GPU, or the first ``workers`` of them.
 
     Raises

@@ -2,17 +2,33 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from typing import Any
 
 from distributed import Client, Future, KilledWorker
-from rich.console import Console
 
 from ...pipeline.graph import WorkersLost
-from ..progress import counted, plain
+from ..progress import counted
+
+log = logging.getLogger(__name__)
 
 SILENT_FOR_S = 30.0
+
+
+@contextmanager
+def without_dasks_own_words() -> Iterator[None]:
+    """For the while, what Dask's client would log of lost connections is not said: our own messages tell it."""
+    loggers = [logging.getLogger(name) for name in ("distributed.client", "distributed.core")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 class DaskWorkers:
@@ -20,8 +36,6 @@ class DaskWorkers:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        for name in ("distributed.client", "distributed.core"):  # what they would tell stands in our own message
-            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._address = client.scheduler_info()["address"]
         self._heard = time.monotonic()
 
@@ -54,12 +68,12 @@ class DaskWorkers:
             raise self._gone()
         return 1 + error.allowed_failures if isinstance(error, KilledWorker) else 0
 
-    def wait_for_the_first(self, console: Console) -> None:
+    def wait_for_the_first(self) -> None:
         """Wait until there is a worker, and say so while it takes long."""
         waited = 0
         while self.count() == 0:
             if waited in (2, 60) or (waited and waited % 600 == 0):
-                plain(console, f"waiting for the first worker at {self._address}")
+                log.info(f"waiting for the first worker at {self._address}")
             waited += 1
             time.sleep(1)
 

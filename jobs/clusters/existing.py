@@ -1,5 +1,6 @@
 """A Dask scheduler that is already there."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,20 +9,20 @@ from typing import Any, cast
 
 from distributed import Client
 from distributed.security import Security
-from rich.console import Console
 
 from ...data_catalog.errors import InputError
 from ...pipeline.config import ComputeSettings
 from ...pipeline.provenance import library_versions
-from ..progress import plain
 from .profile import load_profile
+
+log = logging.getLogger(__name__)
 
 DASK = ("python", "dask", "distributed", "cloudpickle", "msgpack")
 ARRIVES_WITHIN = "20s"
 
 
 @contextmanager
-def existing_scheduler(settings: ComputeSettings, out: Path, console: Console) -> Iterator[Client]:
+def existing_scheduler(settings: ComputeSettings, out: Path) -> Iterator[Client]:
     """A client of the scheduler at ``settings.cluster``, which stays when the run ends.
 
     Raises
@@ -34,7 +35,7 @@ def existing_scheduler(settings: ComputeSettings, out: Path, console: Console) -
         for problem in differing_versions(cast(dict[str, Any], client.get_versions())):
             raise InputError(f"{settings.cluster}: {problem}")
         for note in _differing_libraries(client, settings.cluster):
-            plain(console, note)
+            log.warning(note)
         _refuse_other_folders(client, settings.cluster, out)
         yield client
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import dask
 from distributed import Client, LocalCluster
-from rich.console import Console
 
 from ...pipeline.config import ComputeSettings
 from .machine import blas_threads, deaf_to_interrupts, default_workers, usable_cores
@@ -25,7 +24,7 @@ SCHEDULING = {
 
 
 @contextmanager
-def local_cluster(settings: ComputeSettings, out: Path, console: Console) -> Iterator[Client]:
+def local_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
     """One worker a core (fewer when memory is short), the cores shared out among them for BLAS and torch."""
     workers = settings.workers or default_workers(usable_cores())
     with (

@@ -1,5 +1,6 @@
 """Workers as Slurm jobs, by dask-jobqueue: lost ones are replaced, all talk TLS with credentials of the run's own."""
 
+import logging
 import shutil
 import sys
 import tempfile
@@ -10,15 +11,16 @@ from pathlib import Path
 import dask
 from distributed import Client
 from distributed.security import Security
-from rich.console import Console
 
 from ...data_catalog.errors import InputError
 from ...pipeline.config import ComputeSettings
-from ..progress import counted, plain
+from ..progress import counted
 from .batch import slurm_command
 from .local import SCHEDULING
 from .machine import BLAS_THREADS
 from .profile import Profile, load_profile
+
+log = logging.getLogger(__name__)
 
 REPLACED_AFTER = "10s"
 CREDENTIALS = ".credentials-"
@@ -26,7 +28,7 @@ ROLES = ("scheduler", "worker", "client")
 
 
 @contextmanager
-def slurm_cluster(settings: ComputeSettings, out: Path, console: Console) -> Iterator[Client]:
+def slurm_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
     """So many one-thread workers as jobs; the scheduler runs in this process and listens on the profile's interface.
 
     Raises
@@ -69,7 +71,7 @@ def slurm_cluster(settings: ComputeSettings, out: Path, console: Console) -> Ite
     ):
         slurm_command(["sbatch", "--test-only"], cluster.job_script())  # the cluster would try refused ones for ever
         cluster.adapt(minimum=wanted, maximum=wanted)
-        plain(console, f"{counted(wanted, 'Slurm job')} asked for; their logs: {logs}")
+        log.info(f"{counted(wanted, 'Slurm job')} asked for; their logs: {logs}")
         with Client(cluster) as client:
             yield client
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from ..options import catalog_options, chosen_settings, console, options
+from ..options import catalog_options, chosen_settings, options
+from ..terminal import display
 
 
 @click.group("catalog")
@@ -27,7 +28,7 @@ def catalog_list_command(context: click.Context, **_: Any) -> int:
     from ..catalog import list_entries
 
     chosen = chosen_settings(context)
-    return list_entries(chosen.catalog, chosen.models, chosen.filters, console())
+    return list_entries(chosen.catalog, chosen.models, chosen.filters)
 
 
 @catalog_group.command("show")
@@ -42,7 +43,7 @@ def catalog_show_command(model: str, catalog: str | None) -> int:
     """
     from ..catalog import show
 
-    return show(model, catalog, console())
+    return show(model, catalog)
 
 
 @catalog_group.command("check")
@@ -61,4 +62,4 @@ def catalog_check_command(context: click.Context, **_: Any) -> int:
     from ..catalog import check
 
     chosen = chosen_settings(context)
-    return check(chosen.catalog, chosen.models, chosen.filters, chosen.compute.workers, console())
+    return check(chosen.catalog, chosen.models, chosen.filters, chosen.compute.workers, display())

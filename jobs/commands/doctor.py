@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from ...pipeline.config import CLUSTERS
-from ..options import PATH, TimeType, chosen_settings, console, options
+from ..options import PATH, TimeType, chosen_settings, options
+from ..terminal import display
 
 
 @click.command("doctor")
@@ -54,4 +55,4 @@ def doctor_command(
         return 0
     from ..doctor.command import doctor
 
-    return doctor(cluster, chosen.compute.profile, folders, wait, as_json, console())
+    return doctor(cluster, chosen.compute.profile, folders, wait, as_json, display(stderr=as_json))

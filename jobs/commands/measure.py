@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ..options import PATH, console, given_settings, options
+from ..options import PATH, given_settings, options
 
 
 @click.command("measure")
@@ -24,4 +24,4 @@ def measure_command(context: click.Context, embeddings: Path, labels: Path | Non
     """
     from ..measure import measure
 
-    return measure(embeddings, labels, given_settings(context).get("measures", {}), as_json, console())
+    return measure(embeddings, labels, given_settings(context).get("measures", {}), as_json)

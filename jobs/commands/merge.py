@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from ..options import PATH, console
+from ..options import PATH
+from ..terminal import display
 
 
 @click.command("merge")
@@ -22,4 +23,4 @@ def merge_command(runs: tuple[Path, ...], out: Path) -> int:
     """
     from ..merge import merge
 
-    return merge(runs, out, console())
+    return merge(runs, out, display())

@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from ..options import catalog_options, chosen_settings, console, options
+from ..options import catalog_options, chosen_settings, options
+from ..terminal import display
 
 
 @click.command("prefetch")
@@ -23,4 +24,4 @@ def prefetch_command(context: click.Context, jobs: int, **_: Any) -> int:
     from ..prefetch import prefetch
 
     chosen = chosen_settings(context)
-    return prefetch(chosen.catalog, chosen.models, chosen.compute.cache.absolute(), jobs, console())
+    return prefetch(chosen.catalog, chosen.models, chosen.compute.cache.absolute(), jobs, display())

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from ..options import CLUSTER, PATH, console, given_settings, options, out_option
+from ..options import CLUSTER, PATH, given_settings, options, out_option
+from ..terminal import display
 
 
 @click.command("remeasure")
@@ -24,4 +25,4 @@ def remeasure_command(context: click.Context, out: Path, into: Path | None, **_:
     from ..remeasure import remeasure
 
     given = given_settings(context)
-    return remeasure(out, into, given.get("measures", {}), given.get("compute", {}), console())
+    return remeasure(out, into, given.get("measures", {}), given.get("compute", {}), display())

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from ..options import PATH, console, out_option
+from ..options import PATH, out_option
+from ..terminal import display
 
 
 @click.command("report")
@@ -25,4 +26,4 @@ def report_command(out: Path, compare: Path | None, class_subsets: int | None) -
     """
     from ..report import report
 
-    return report(out, compare, class_subsets or 0, console())
+    return report(out, compare, class_subsets or 0, display())

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from ..options import CLUSTER, console, given_settings, options, out_option
+from ..options import CLUSTER, given_settings, options, out_option
+from ..terminal import display
 
 
 @click.command("rerun")
@@ -22,4 +23,4 @@ def rerun_command(context: click.Context, models: tuple[str, ...], out: Path, **
     """
     from ..run import rerun
 
-    return rerun(out, models, given_settings(context).get("compute", {}), console())
+    return rerun(out, models, given_settings(context).get("compute", {}), display())

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from ..options import CLUSTER, PATH, catalog_options, console, options, run_settings
+from ..options import CLUSTER, PATH, catalog_options, options, run_settings
+from ..terminal import display
 
 EPILOG = """
 \b
@@ -41,9 +42,9 @@ def run_command(context: click.Context, file: Path | None, only_plan: bool, retr
     if config.compute.budget is not None:
         from ..search import search
 
-        return search(config, console(), only_plan=only_plan, retry_failed=retry_failed)
+        return search(config, display(), only_plan=only_plan, retry_failed=retry_failed)
     if only_plan:
         from ..forecast import forecast
 
-        return forecast(config, console())
-    return run(config, console(), retry_failed=retry_failed)
+        return forecast(config, display())
+    return run(config, display(), retry_failed=retry_failed)

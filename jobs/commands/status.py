@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ..options import console, out_option
+from ..options import out_option
 
 
 @click.command("status")
@@ -13,4 +13,4 @@ def status_command(out: Path) -> int:
     """What of a run is done, failed (and why) and missing."""
     from ..status import status
 
-    return status(out, console())
+    return status(out)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from ..options import console, options, run_settings
+from ..options import options, run_settings
+from ..terminal import display
 from .run import run_command
 
 
@@ -42,4 +43,4 @@ def submit_slurm_command(profile: Path | None, array: int | None, dry_run: bool,
                 raise click.UsageError(f"--{name.removeprefix('only_')} means nothing to submit")
         config = run_settings(context, context.params["file"])
     compute = config.compute.model_copy(update={"profile": profile})
-    return submit(config.model_copy(update={"compute": compute}), arguments, array, dry_run, console())
+    return submit(config.model_copy(update={"compute": compute}), arguments, array, dry_run, display())

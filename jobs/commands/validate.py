@@ -7,7 +7,8 @@ import click
 
 from ...data_catalog.dataset_names import TRAINABLE
 from ...pipeline.studies import STUDIES
-from ..options import PATH, chosen_settings, console, options
+from ..options import PATH, chosen_settings, options
+from ..terminal import display
 
 
 @click.command("validate")
@@ -63,5 +64,5 @@ def validate_command(
         (out or Path("runs/validate")).absolute(), compute, root=root, small=small, seeds=seeds, **given
     )
     if download:
-        fetch(validation, console())
-    return validate(validation, studies or STUDIES, console())
+        fetch(validation)
+    return validate(validation, studies or STUDIES, display())

@@ -4,6 +4,7 @@ Both sides talk through a folder below OUT, or below the cache, which the nodes 
 """
 
 import functools
+import logging
 import secrets
 import shlex
 import socket
@@ -16,19 +17,20 @@ from pathlib import Path
 
 from distributed.utils import get_ip_interface
 from pydantic import ValidationError
-from rich.console import Console
 
 from ...data_catalog.errors import InputError
 from ...pipeline.store import write_atomically
 from ..clusters.batch import batch_script, dsmi_zoo, sbatch, slurm_command, worker_requests
 from ..clusters.profile import Profile, load_profile
 from ..clusters.slurm import check_interface, prologue
-from ..progress import duration, plain
+from ..progress import SILENT, Display, duration
 from .findings import Finding, Folders, Report
 from .folders import TRIAL, existing
 from .libraries import versions
 from .node import SEEN_WITHIN_S, Request, exclusive_finding
 from .route import answering
+
+log = logging.getLogger(__name__)
 
 LIMIT_MINUTES = 2
 ALIVE = {
@@ -48,7 +50,7 @@ def profile_of_nodes(path: Path | None) -> Profile:
     return profile
 
 
-def check_from_node(profile: Profile, folders: Folders, wait_s: float, console: Console) -> Report:
+def check_from_node(profile: Profile, folders: Folders, wait_s: float, display: Display = SILENT) -> Report:
     """Submit the job, wait for its report, and clean up; without a report, the findings say why there is none."""
     assert profile.interface is not None  # see profile_of_nodes
     host = get_ip_interface(profile.interface)
@@ -74,7 +76,7 @@ def check_from_node(profile: Profile, folders: Folders, wait_s: float, console: 
             )
             request.lock.touch()
             write_atomically(folder / "request.json", lambda file: file.write(request.model_dump_json().encode()))
-            return _submitted(request, folder, profile, folders, wait_s, console)
+            return _submitted(request, folder, profile, folders, wait_s, display)
     except OSError as error:
         do = "both sides talk through OUT or the cache: choose folders that can be written"
         found = f"is given up: {error}"
@@ -92,14 +94,14 @@ def _marked(folder: Path, token: str) -> Iterator[Path]:
 
 
 def _submitted(
-    request: Request, folder: Path, profile: Profile, folders: Folders, wait_s: float, console: Console
+    request: Request, folder: Path, profile: Profile, folders: Folders, wait_s: float, display: Display
 ) -> Report:
     options = {"--out": folders.out, "--cache": folders.cache, "--data-root": folders.data_root}
     given = [str(part) for name, path in options.items() if path is not None for part in (name, path)]
     command = shlex.join([*dsmi_zoo(profile), "doctor", *given, "--json", "--node", str(folder / "request.json")])
-    log = folder / "job.log"
+    job_log = folder / "job.log"
     lines = [*prologue(profile), f"exec {command}"]
-    script = batch_script("dsmi-zoo-doctor", worker_requests(profile), log, lines)
+    script = batch_script("dsmi-zoo-doctor", worker_requests(profile), job_log, lines)
     mend = "; mend the --profile"
     try:
         job = sbatch(script, f"--time={LIMIT_MINUTES}")
@@ -107,10 +109,10 @@ def _submitted(
         return _without_report(
             None, Finding(level="problem", what="job", found=str(error).removesuffix(mend), do=mend[2:])
         )
-    plain(console, f"job {job} asked for, of at most {LIMIT_MINUTES} minutes, waiting {duration(wait_s)} at most")
+    log.info(f"job {job} asked for, of at most {LIMIT_MINUTES} minutes, waiting {duration(wait_s)} at most")
     ended = False
     try:
-        problem = _wait(job, request.result, log, wait_s, console)
+        problem = _wait(job, request.result, job_log, wait_s, display)
         ended = True
     finally:
         if not ended or problem is not None:
@@ -135,11 +137,11 @@ def _without_report(job: str | None, problem: Finding) -> Report:
     return Report(host="compute node", job=job, versions={}, findings=(problem,))
 
 
-def _wait(job: str, result: Path, log: Path, wait_s: float, console: Console) -> Finding | None:
+def _wait(job: str, result: Path, job_log: Path, wait_s: float, display: Display) -> Finding | None:
     """Wait for a job's report, and say how the job is meanwhile; the problem if none comes."""
     started, asked, shown, gone_since = time.monotonic(), 0.0, "", None
     state, reason = "PENDING", ""
-    with console.status(f"job {job}") as status:
+    with display.status(f"job {job}") as show:
         while not result.exists():
             now = time.monotonic()
             if now - started > wait_s:
@@ -147,15 +149,15 @@ def _wait(job: str, result: Path, log: Path, wait_s: float, console: Console) ->
                 do = "wait longer (--wait), or ask for less in the --profile; `squeue --start` and `sinfo` tell more"
                 return Finding(level="problem", what=f"job {job}", found=found, do=do)
             if gone_since is not None and now - gone_since > SEEN_WITHIN_S / 3:
-                return _ended_without_report(job, state, log)
+                return _ended_without_report(job, state, job_log)
             if now >= asked:
                 state, reason = job_state(job)
                 asked = now + min(10.0, max(1.0, (now - started) / 10))  # the controller has others to serve
                 gone_since = None if state in ALIVE else gone_since or now
                 line = f"job {job}: {state}{f' ({reason})' if reason else ''}"
-                status.update(line)
-                if line != shown and not console.is_terminal:
-                    plain(console, line)
+                show(line)
+                if line != shown:
+                    log.log(display.step_level, line)
                 shown = line
             list(result.parent.iterdir())  # makes network file systems look again
             time.sleep(0.2)
@@ -172,14 +174,15 @@ def job_state(job: str) -> tuple[str, str]:
     return state, "" if reason == "None" else reason
 
 
-def _ended_without_report(job: str, state: str, log: Path) -> Finding:
+def _ended_without_report(job: str, state: str, job_log: Path) -> Finding:
     try:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
+        lines = job_log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
     except OSError:
         lines = []
     if not lines:
         found = f"{state} without a report and without a log"
-        do = f"most likely its node does not see {log.parent.parent}: choose folders on a file system that all share"
+        folder = job_log.parent.parent
+        do = f"most likely its node does not see {folder}: choose folders on a file system that all share"
         return Finding(level="problem", what=f"job {job}", found=found, do=do)
     found = "\n".join([f"{state} without a report; the last lines of its log:", *lines])
     return Finding(level="problem", what=f"job {job}", found=found, do="mend prologue or python in the --profile")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ...data_catalog.errors import InputError
-from ..progress import counted
+from ..progress import Display, counted
 from .batch_job import check_from_node, profile_of_nodes
 from .findings import Finding, Folders, Report
 from .libraries import versions
@@ -18,7 +18,7 @@ from .machine import check_machine
 COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
-def doctor(cluster: str, profile: Path | None, folders: Folders, wait_s: float, as_json: bool, console: Console) -> int:
+def doctor(cluster: str, profile: Path | None, folders: Folders, wait_s: float, as_json: bool, display: Display) -> int:
     """Check this machine and, for ``cluster`` slurm, a compute node that a short job runs on.
 
     Returns
@@ -34,14 +34,14 @@ def doctor(cluster: str, profile: Path | None, folders: Folders, wait_s: float, 
     if profile is not None and cluster != "slurm":
         raise InputError("--profile means nothing without --cluster slurm")
     nodes = profile_of_nodes(profile) if cluster == "slurm" else None
-    quiet = Console(stderr=True) if as_json else console
-    with quiet.status("Looking at this machine"):
+    console = Console()
+    with display.status("Looking at this machine"):
         findings = check_machine(folders, wants_gpu=cluster == "cuda", wants_slurm=cluster == "slurm")
     reports = [Report(host=socket.gethostname(), versions=versions(), findings=tuple(findings))]
     if not as_json:
         show(reports[0], console)
     if nodes is not None:
-        reports.append(check_from_node(nodes, folders, wait_s, quiet))
+        reports.append(check_from_node(nodes, folders, wait_s, display))
         if not as_json:
             show(reports[1], console)
     problems = sum(report.problems for report in reports)

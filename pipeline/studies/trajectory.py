@@ -1,6 +1,7 @@
 """One training whose checkpoints are kept: they are models, and a catalogue of them goes through an ordinary run."""
 
 import json
+import logging
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,8 @@ from ...data_catalog.digits import PREPROCESSING
 from ...data_catalog.entries import TrainingRecipe
 from ..config import content_hash
 from ..store import write_atomically
+
+log = logging.getLogger(__name__)
 
 IMG_SIZE = 32
 VERSION = 1  # raised whenever a training comes to other weights for the same recipe
@@ -90,6 +93,7 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
         content = safetensors.torch.save(state, metadata={"facts": json.dumps(facts)})
         write_atomically(path, partial(_write, content))
 
+    log.debug("training %s on %s images of %s", recipe.name, len(labels), recipe.dataset)
     with reproducible(recipe.seed):
         model = timm.create_model(recipe.architecture, pretrained=False, **recipe.model_kwargs)
         if recipe.convolution_std is not None:

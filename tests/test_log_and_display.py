@@ -1,0 +1,138 @@
+"""What a call from Python prints, which is nothing, and what the command makes of the same log."""
+
+import io
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Command
+from rich.console import Console
+
+from dsmi_zoo.jobs.progress import SILENT, Display, Terminal, follow
+from dsmi_zoo.pipeline.task import Done
+
+CALL = """
+import logging, sys
+from pathlib import Path
+import distributed
+if "told" in sys.argv:
+    logging.basicConfig(level=logging.INFO)
+def levels():
+    return {name: logger.level for name, logger in logging.root.manager.loggerDict.items()
+            if isinstance(logger, logging.Logger) and name.startswith("distributed")}
+before = levels()
+from dsmi_zoo.jobs.run import run
+from dsmi_zoo.pipeline.config import ComputeSettings, RunConfig
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+    code = run(RunConfig(models=("test_vit.100x3",), out=out, compute=ComputeSettings(workers=1)))
+    after = {name: level for name, level in levels().items() if name in before}
+    Path(sys.argv[2]).write_text(f"{code} {after == before} {len(logging.getLogger().handlers)}")
+"""
+BROKEN = Done("b", "b@32", False, "OSError: [red]no :smile: luck[/red]", 1.0)
+FINISHED = (Done("a", "a@32", True, "", 1.0), BROKEN)
+
+
+def call(tmp_path: Path, cache: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], str]:
+    script, noted = tmp_path / "call.py", tmp_path / "noted"
+    script.write_text(CALL)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "out"), str(noted), *arguments],
+        env=os.environ | {"DSMI_ZOO_CACHE": str(cache)}, capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    return done, noted.read_text()
+
+
+def test_a_run_called_from_python_prints_nothing_and_leaves_other_loggers_alone(tmp_path: Path, cache: Path) -> None:
+    done, noted = call(tmp_path, cache)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert noted == "0 True 0"
+    assert (tmp_path / "out" / "report" / "index.html").exists()
+
+
+def test_a_run_called_from_python_tells_its_steps_to_the_log_by_module(tmp_path: Path, cache: Path) -> None:
+    done, noted = call(tmp_path, cache, "told")
+    assert done.stdout == ""
+    ours = [line for line in done.stderr.splitlines() if line.startswith("INFO:dsmi_zoo.")]
+    assert [line.split(":")[1] for line in ours] == [
+        "dsmi_zoo.jobs.run", "dsmi_zoo.jobs.clusters", "dsmi_zoo.jobs.progress", *["dsmi_zoo.jobs.run"] * 3
+    ]  # fmt: skip
+    assert "INFO:dsmi_zoo.jobs.run:1 model to measure on 447 images of digits/validation" in ours
+    assert noted == "0 True 1"
+
+
+def test_the_command_prints_the_log_as_plain_lines_and_more_when_verbose(tmp_path: Path, cli: Command) -> None:
+    options = ("run", "--models", "test_vit.100x3", "--out", tmp_path / "out", "--cache", tmp_path, "--workers", 1)
+    said = cli("-v", *options)
+    lines = said.stdout.splitlines()
+    assert said.stderr == ""
+    assert lines[0] == "1 model to measure on 447 images of digits/validation"
+    assert lines[1].startswith("1 worker at tls://127.0.0.1:")
+    assert lines[-1] == f"Report: {tmp_path / 'out' / 'report' / 'index.html'}"
+    details = [line for line in lines if re.match("making the view|training|writing the report", line)]
+    assert len(details) == 5
+    assert "training test_vit.100x3@32 on 100 images" in details
+    quiet = cli(*options).stdout.splitlines()
+    assert quiet[0] == "1 of 1 models are done already"
+    assert not [line for line in quiet if line.startswith("writing")]
+
+
+def test_without_a_terminal_each_entry_is_a_line_of_the_log(told: pytest.LogCaptureFixture) -> None:
+    assert follow(FINISHED, 2) == (1, [BROKEN])
+    first, second = told.records
+    assert (first.name, first.levelname) == ("dsmi_zoo.jobs.progress", "INFO")
+    assert first.getMessage().startswith("[1/2] a@32 in 1.0 s; 0 failed, ")
+    assert (second.levelname, second.getMessage()) == ("WARNING", "b@32 failed: OSError: [red]no :smile: luck[/red]")
+
+
+def test_on_a_terminal_a_bar_counts_what_is_done_and_lines_stand_above_it() -> None:
+    screen = io.StringIO()
+    terminal = Terminal(Console(file=screen, force_terminal=True, width=80, color_system=None))
+    log, lines = logging.getLogger("dsmi_zoo.jobs.progress"), _PrintedBy(terminal)
+    log.addHandler(lines)
+    try:
+        follow(FINISHED, 2, terminal)
+        with terminal.status("Reading the runs") as show:
+            show("Joining")
+    finally:
+        log.removeHandler(lines)
+    said = screen.getvalue()
+    assert "b@32 failed: OSError: [red]no :smile: luck[/red]\n" in said
+    assert "2/2" in said
+    assert "[1/2]" not in said
+    assert "Joining" in said
+
+
+class _PrintedBy(logging.Handler):
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(logging.INFO)
+        self.terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.terminal.line(record.getMessage())
+
+
+def test_a_line_is_printed_as_it_is() -> None:
+    printed = io.StringIO()
+    line = "[bold]/data/:smile:/" + "long" * 40
+    Terminal(Console(file=printed, width=20)).line(line)
+    assert printed.getvalue() == f"{line}\n"
+
+
+@pytest.mark.parametrize("display", [SILENT, Terminal(Console(file=io.StringIO()))])
+def test_where_no_terminal_is_neither_bars_nor_spinners_are_shown(
+    display: Display, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with display.status("Reading") as show, display.bar(total=2) as update:
+        show("Writing")
+        update(advance=1)
+        print("a line of the user's")
+    assert not display.has_bars
+    assert capsys.readouterr() == ("a line of the user's\n", "")
+    if isinstance(display, Terminal):
+        assert isinstance(display.console.file, io.StringIO)
+        assert display.console.file.getvalue() == ""
