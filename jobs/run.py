@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
@@ -24,10 +24,15 @@ from .driving import driving
 from .folder import entry_states, make_writable, open_out, refuse_remeasured, touch_record
 from .progress import SILENT, Display, counted, duration, follow
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 log = logging.getLogger(__name__)
 
 
-def run(config: RunConfig, display: Display = SILENT, *, retry_failed: bool = False) -> int:
+def run(
+    config: RunConfig, display: Display = SILENT, *, retry_failed: bool = False, client: "Client | None" = None
+) -> int:
     """Compute all rows that OUT lacks and write the report.
 
     Parameters
@@ -48,7 +53,7 @@ def run(config: RunConfig, display: Display = SILENT, *, retry_failed: bool = Fa
     with driving(config.folder, config.compute.share) as confirm:
         record = open_out(plan)
         todo = missing(_share_of(plan), record, retry_failed)
-        return _compute(plan, todo, display, confirm)
+        return _compute(plan, todo, display, confirm, client)
 
 
 def elsewhere(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
@@ -151,7 +156,13 @@ def missing(plan: Plan, record: RunRecord, retry_failed: bool) -> list[Job]:
     return todo
 
 
-def _compute(plan: Plan, todo: Sequence[Job], display: Display, confirm: Callable[[], None]) -> int:
+def _compute(
+    plan: Plan,
+    todo: Sequence[Job],
+    display: Display,
+    confirm: Callable[[], None],
+    client: "Client | None" = None,
+) -> int:
     out = plan.config.folder
     started = monotonic()
     _evict_finished(plan, todo)
@@ -161,7 +172,7 @@ def _compute(plan: Plan, todo: Sequence[Job], display: Display, confirm: Callabl
         images = f"{len(plan.subset.labels)} images of {plan.subset.images.name}"
         log.info(f"{counted(len(todo), 'model')} to measure on {images}")
         waves = _waves(plan, todo, display)
-        with open_workers(plan.config.compute, out) as workers:
+        with open_workers(plan.config.compute, out, client) as workers:
             follow(run_in_waves(workers, plan, waves, confirm), len(todo), display)
         touch_record(out)
     if plan.config.compute.share is not None:

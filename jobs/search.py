@@ -24,12 +24,14 @@ from .clusters import open_cluster
 from .driving import driving
 from .folder import make_writable, open_out, stored_run, touch_record
 from .forecast import gigabytes
-from .progress import Display, counted, duration, follow
+from .progress import SILENT, Display, counted, duration, follow
 from .run import conclude, missing, sizes_to_download, within_max_download
 
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from .clusters.dask_workers import DaskWorkers
 
 SHRINK = 3
@@ -94,7 +96,14 @@ class Prices:
         return [(job, self.costs[job.slug]) for job in jobs]
 
 
-def search(config: RunConfig, display: Display, *, only_plan: bool = False, retry_failed: bool = False) -> int:
+def search(
+    config: RunConfig,
+    display: Display = SILENT,
+    *,
+    only_plan: bool = False,
+    retry_failed: bool = False,
+    client: "Client | None" = None,
+) -> int:
     """Find the best models for the images within ``config.compute.budget`` seconds, and write their report.
 
     The last stage's rows are OUT's own; those of the stages before stand in ``OUT/stages``.
@@ -117,7 +126,7 @@ def search(config: RunConfig, display: Display, *, only_plan: bool = False, retr
         if not only_plan:
             make_writable(config.folder)
             confirm = opened.enter_context(driving(config.folder))
-        workers = opened.enter_context(open_cluster(config.compute, config.folder))
+        workers = opened.enter_context(open_cluster(config.compute, config.folder, client))
         prices = _prices(workers, plan, sizes, display)
         stages, left = _course(plan, prices, end - monotonic())
         for line in _announced(plan, left, stages, prices, end - monotonic()):

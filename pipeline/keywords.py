@@ -64,6 +64,7 @@ def run_signature() -> Signature:
         Parameter("catalog", Parameter.POSITIONAL_OR_KEYWORD, default="digits", annotation=str | Path),
         Parameter("out", Parameter.KEYWORD_ONLY, default=None, annotation=str | Path | None),
         Parameter("client", Parameter.KEYWORD_ONLY, default=None),
+        Parameter("retry_failed", Parameter.KEYWORD_ONLY, default=False, annotation=bool),
     ]
     taken = {parameter.name for parameter in leading}
     others = [_parameter(setting) for setting in SETTINGS.values() if setting.keyword not in taken]

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING
 
 from ...pipeline.config import ComputeSettings
 
-log = logging.getLogger(__name__)
 if TYPE_CHECKING:
+    from distributed import Client
+
     from ...pipeline.graph import Workers
     from .dask_workers import DaskWorkers
 
+log = logging.getLogger(__name__)
+
 
 @contextmanager
-def open_workers(settings: ComputeSettings, out: Path) -> "Iterator[Workers]":
-    """The workers that the settings name; with ``share``, processes of this one's own, without Dask."""
+def open_workers(settings: ComputeSettings, out: Path, client: "Client | None" = None) -> "Iterator[Workers]":
+    """Those of a given client, or that the settings name; with ``share``, processes of this one's own, without Dask."""
     if settings.share is not None:
         from .processes import Processes
 
@@ -24,15 +27,21 @@ def open_workers(settings: ComputeSettings, out: Path) -> "Iterator[Workers]":
             log.info(f"share {settings.share}: {processes.described()}, without Dask")
             yield processes
         return
-    with open_cluster(settings, out) as workers:
+    with open_cluster(settings, out, client) as workers:
         yield workers
 
 
 @contextmanager
-def open_cluster(settings: ComputeSettings, out: Path) -> "Iterator[DaskWorkers]":
-    """Workers of the kind of cluster that the settings name, once the first one is there."""
+def open_cluster(settings: ComputeSettings, out: Path, given: "Client | None" = None) -> "Iterator[DaskWorkers]":
+    """Workers of a given client, or of the kind of cluster that the settings name, once the first one is there."""
     from .dask_workers import DaskWorkers, without_dasks_own_words
 
+    if given is not None:
+        from .existing import refuse_unfit
+
+        refuse_unfit(given, "client", out)
+        yield DaskWorkers(given)
+        return
     open_client = _kind(settings.cluster)
     with without_dasks_own_words(), open_client(settings, out) as client:
         if log.isEnabledFor(logging.DEBUG):

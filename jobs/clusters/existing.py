@@ -32,12 +32,25 @@ def existing_scheduler(settings: ComputeSettings, out: Path) -> Iterator[Client]
     """
     client = _connected(settings)
     with client:
-        for problem in differing_versions(cast(dict[str, Any], client.get_versions())):
-            raise InputError(f"{settings.cluster}: {problem}")
-        for note in _differing_libraries(client, settings.cluster):
-            log.warning(note)
-        _refuse_other_folders(client, settings.cluster, out)
+        refuse_unfit(client, settings.cluster, out)
         yield client
+
+
+def refuse_unfit(client: Client, name: str, out: Path) -> None:
+    """Refuse a client whose workers cannot compute rows of ``out``; log what differs there and does no harm.
+
+    Raises
+    ------
+    InputError
+        When it is an asynchronous client, Python or Dask differ, a worker lacks dsmi-zoo or does not see ``out``.
+    """
+    if client.asynchronous:
+        raise InputError(f"{name}: the client is asynchronous; pass one that was made without asynchronous=True")
+    for problem in differing_versions(cast(dict[str, Any], client.get_versions())):
+        raise InputError(f"{name}: {problem}")
+    for note in _differing_libraries(client, name):
+        log.warning(note)
+    _refuse_other_folders(client, name, out)
 
 
 def _connected(settings: ComputeSettings) -> Client:

@@ -1,0 +1,71 @@
+"""A run from Python: the command's settings as keywords, its rows as a data frame."""
+
+from multiprocessing import current_process
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ..data_catalog.errors import InputError
+from ..pipeline.keywords import run_signature, settings_from_keywords
+from ..pipeline.store import read_results
+from .run import run as compute
+from .search import search
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def run(
+    catalog: str | Path = "digits",
+    *,
+    out: str | Path | None = None,
+    client: "Client | None" = None,
+    retry_failed: bool = False,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Measure a zoo: compute every row that ``out`` lacks, write the report there, and return the rows.
+
+    Finished rows are never computed again. Nothing is printed; the loggers below ``dsmi_zoo`` tell how far it is. In a
+    script it must stand under ``if __name__ == "__main__":``, for its workers are processes that import the script.
+
+    Parameters
+    ----------
+    catalog : str or Path
+        digits, imagenet-2023, imagenet-2025, timm-pretrained, or a CSV or Parquet file.
+    out : str or Path, optional
+        The run's directory; by default ``runs/<catalog>``.
+    client : distributed.Client, optional
+        A client of a cluster whose workers see ``out``; it stays open, and takes the place of ``cluster=``. By default
+        workers are started on this machine.
+    retry_failed : bool
+        Try entries again that failed before.
+    **settings
+        The other options of ``dsmi-zoo run``, with ``_`` for ``-``: ``data_root="photos"``, ``max_params=30``,
+        ``measure="mine:f"``, ``workers=2``, ``budget="1h"``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an entry, as `read_results` gives them; a failed entry has its status and reason there.
+
+    Raises
+    ------
+    InputError
+        A ValueError, for what is wrong with the settings, the catalogue or the images, in one line.
+    OSError
+        When the disk is full or the workers are lost; finished rows stay, and the same call goes on from there.
+    """
+    if getattr(current_process(), "_inheriting", False):
+        raise InputError('call dsmi_zoo.run under `if __name__ == "__main__":`; its workers import this script')
+    config = settings_from_keywords(catalog, out, **settings)
+    if config.compute.share is not None:
+        raise InputError("share is for batch jobs of the command; leave it out")
+    if config.compute.budget is not None:
+        search(config, retry_failed=retry_failed, client=client)
+    else:
+        compute(config, retry_failed=retry_failed, client=client)
+    return read_results(config.folder)
+
+
+run.__signature__ = run_signature()  # type: ignore[attr-defined]
