@@ -9,11 +9,13 @@ import pandas as pd
 from ..data_catalog.errors import InputError
 from ..pipeline.keywords import run_signature, settings_from_keywords
 from ..pipeline.store import read_results
-from .run import run as compute
+from .run import run as run_all
 from .search import search
 
 if TYPE_CHECKING:
     from distributed import Client
+
+GUARD = 'call dsmi_zoo.run under `if __name__ == "__main__":`, for its workers import the script'
 
 
 def run(
@@ -57,14 +59,17 @@ def run(
         When the disk is full or the workers are lost; finished rows stay, and the same call goes on from there.
     """
     if getattr(current_process(), "_inheriting", False):
-        raise InputError('call dsmi_zoo.run under `if __name__ == "__main__":`; its workers import this script')
+        raise InputError(GUARD)
     config = settings_from_keywords(catalog, out, **settings)
     if config.compute.share is not None:
         raise InputError("share is for batch jobs of the command; leave it out")
-    if config.compute.budget is not None:
-        search(config, retry_failed=retry_failed, client=client)
-    else:
+    compute = search if config.compute.budget is not None else run_all
+    try:
         compute(config, retry_failed=retry_failed, client=client)
+    except RuntimeError as error:
+        if "failed to start" not in str(error):
+            raise
+        raise InputError(f"{error} In a script, {GUARD}.") from None
     return read_results(config.folder)
 
 
