@@ -99,7 +99,7 @@ def test_a_scheduler_that_is_not_there_or_an_address_that_is_none_is_one_line(tm
     assert done.stderr.count("\n") == 1
     assert "--cluster tcp://127.0.0.1:9: no scheduler can be reached there" in done.stderr
     done = cli("run", "--out", tmp_path / "b", "--cluster", "kubernetes", code=2)
-    assert "compute.cluster: must be local, cuda, slurm, or a scheduler's address" in done.stderr
+    assert "--cluster: must be local, cuda, slurm, or a scheduler's address" in done.stderr
 
 
 def test_a_tls_scheduler_lets_in_a_client_with_credentials_and_refuses_one_without(

@@ -77,7 +77,7 @@ def test_people_read_lines_and_a_problem_makes_exit_code_1(
     ("arguments", "words"),
     [
         ("--cluster cloud", ["--cluster", "'slurm'"]),
-        ("--wait soon", ["--wait", "'soon' must be a time such as 90s"]),
+        ("--wait soon", ["--wait: must be a time such as 90s", "'soon'"]),
         ("--cluster slurm --profile mine.toml", ["mine.toml", "interface"]),
         ("--node gone.json", ["gone.json"]),
     ],

@@ -267,7 +267,7 @@ def test_shares_run_side_by_side_without_dask_and_survive_a_model_that_kills_its
 def test_shares_of_another_division_and_nonsense_are_refused_in_one_line(tmp_path: Path, cli: Command) -> None:
     for share in ("0/2", "3/2", "half", "1/0"):
         said = cli("run", "--out", tmp_path, "--share", share, code=2).stderr
-        assert "compute.share: must be such as 3/8" in said
+        assert "--share: must be such as 3/8" in said
     said = cli("run", "--out", tmp_path, "--share", "1/2", "--budget", "1h", code=2).stderr
     assert "share cannot be combined with a budget" in said
 
