@@ -68,7 +68,7 @@ def two_clusters(n: int) -> Array:
     return Z
 
 
-def ReLU(n: int) -> Array:  # noqa: N802
+def ReLU(n: int) -> Array:
     """Gaussian points cut off at 0."""
     return np.maximum(normal(n), 0)
 
