@@ -150,7 +150,7 @@ class DiffusionOperator:
         self._exact = kernel / self._roots[some, None] / self._roots
 
     def _kernel_times(self, X: Values, summed: Summed | None = None) -> tuple[Values, Values]:
-        """The kernel's product with X, and if wanted the row sums (float64) of a symmetric function of it."""
+        """The kernel's product with X, and if wanted the float64 row sums of a symmetric function of the kernel."""
         X = X.astype(self._dtype)
         if self._held is not None:
             return (self._held @ X).astype(np.float64), self._held_sums(self._held, summed)
