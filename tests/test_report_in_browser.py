@@ -123,12 +123,19 @@ def all_hold(word: str, rows: list[list[str]]) -> bool:
     return bool(rows) and all(word in " ".join(row).lower() for row in rows)
 
 
+def processor_seconds(browser: webdriver.Chrome) -> float:
+    """What the page has taken of a processor, whatever else the machine does meanwhile."""
+    metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+    return float(next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration"))
+
+
 def test_typing_filters_the_table_fast_and_sorting_orders_it(browser: webdriver.Chrome) -> None:
     box = next(b for b in ask(browser, "return deep(document, 'input[type=text]')") if b.is_displayed())
-    started = time.perf_counter()
+    browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+    before = processor_seconds(browser)
     box.send_keys("resnext")
     WebDriverWait(browser, 10, 0.02).until(lambda b: all_hold("resnext", ask(b, "return visible()")))
-    assert time.perf_counter() - started < 3
+    assert 0 < processor_seconds(browser) - before < 3
     box.send_keys(Keys.BACKSPACE * len("resnext"), "vit_tiny")
     WebDriverWait(browser, 10, 0.02).until(lambda b: all_hold("vit_tiny", ask(b, "return visible()")))
     for _ in range(2):
@@ -209,9 +216,9 @@ def test_nothing_sticks_out_of_the_page_on_a_phone_or_in_the_dark(
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     )
-    time.sleep(0.5)
     try:
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        fits = "return innerWidth === arguments[0] && document.documentElement.scrollWidth <= arguments[0]"
+        WebDriverWait(browser, 20, 0.05).until(lambda b: b.execute_script(fits, width))
         paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert (sum(int(part) for part in paper[4:-1].split(",")) < 200) == (scheme == "dark")
     finally:

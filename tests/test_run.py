@@ -61,7 +61,8 @@ def test_a_run_leaves_one_row_and_one_embedding_an_entry_and_a_report(small_run:
     )
     assert (rows["status"] == "ok").all()
     assert rows["top1"].between(5, 100).all()
-    assert (rows["subset_top1"] - rows["top1"]).abs().max() < 10
+    five_errors = 5 * np.sqrt(2 * 50 * 50 / 447)  # of the difference of two samples' shares, in percent
+    assert (rows["subset_top1"] - rows["top1"]).abs().max() < five_errors
     assert (rows["n_samples"] == 447).all()
     measured = ["dse_z", "dsmi_z_y", "dsmi_z_y_null", "dsmi_z_x", "cse_z", "csmi_z_y", "csmi_z_x", "embedding_rms"]
     assert rows[[*measured, "sigma", "median_distance_over_sigma"]].notna().all(axis=None)
