@@ -24,7 +24,7 @@ from .clusters import open_cluster
 from .driving import driving
 from .folder import make_writable, open_out, stored_run, touch_record
 from .forecast import gigabytes
-from .progress import Display, counted, duration, follow
+from .progress import SILENT, Display, counted, duration, follow
 from .run import conclude, missing, sizes_to_download, within_max_download
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Prices:
         return [(job, self.costs[job.slug]) for job in jobs]
 
 
-def search(config: RunConfig, display: Display, *, only_plan: bool = False, retry_failed: bool = False) -> int:
+def search(config: RunConfig, display: Display = SILENT, *, only_plan: bool = False, retry_failed: bool = False) -> int:
     """Find the best models for the images within ``config.compute.budget`` seconds, and write their report.
 
     The last stage's rows are OUT's own; those of the stages before stand in ``OUT/stages``.
