@@ -15,7 +15,7 @@ from ..data_catalog.models import find_entries
 from ..pipeline.plan import builder_hashes
 from ..pipeline.task import Done
 from .clusters.machine import usable_cores
-from .progress import Display, counted, follow
+from .progress import SILENT, Display, counted, follow
 
 SHOWN_BY_DEFAULT = ("digits", "imagenet-2025", "imagenet-2023")
 
@@ -90,7 +90,7 @@ def _said(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def check(catalog: str, globs: Sequence[str], filters: Filters, workers: int | None, display: Display) -> int:
+def check(catalog: str, globs: Sequence[str], filters: Filters, workers: int | None, display: Display = SILENT) -> int:
     """Build every chosen entry on PyTorch's meta device and say which ones give no embedding; 1 if any fails.
 
     Of an entry with a builder only its module is looked for: its code might download, or do anything else.

@@ -8,13 +8,13 @@ from ..pipeline.cost import BUILD_S, BYTES_A_PARAMETER, DECODE_S, MEASURE_N, MEA
 from ..pipeline.plan import Job, Plan, make_plan
 from ..pipeline.store import row_path
 from ..pipeline.weights import remote_weights
-from .progress import Display, counted, duration
+from .progress import SILENT, Display, counted, duration
 from .run import sizes_to_download, within_max_download
 
 EMBEDDING_WIDTH = 1100  # a typical width of timm's models
 
 
-def forecast(config: RunConfig, display: Display) -> int:
+def forecast(config: RunConfig, display: Display = SILENT) -> int:
     """Print the plan of a run."""
     with display.status("Reading catalogue and images"):
         plan = make_plan(config)

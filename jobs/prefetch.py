@@ -18,7 +18,7 @@ from ..pipeline.plan import resolve_entries
 from ..pipeline.remote import Unreachable, is_on_hub, remote_file
 from ..pipeline.waves import ASKED_AT_ONCE
 from ..pipeline.weights import fetch_weights, local_weights, remote_weights
-from .progress import Display, counted, duration
+from .progress import SILENT, Display, counted, duration
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class _Stopped(Exception):
     """The user pressed Ctrl-C while a transfer was under way."""
 
 
-def prefetch(catalog: str, patterns: Sequence[str], cache: Path, transfers: int, display: Display) -> int:
+def prefetch(catalog: str, patterns: Sequence[str], cache: Path, transfers: int, display: Display = SILENT) -> int:
     """Fetch every selected model's published weights that the cache lacks, ``transfers`` at a time.
 
     Returns

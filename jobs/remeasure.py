@@ -16,14 +16,14 @@ from ..pipeline.task import RemeasureJob
 from .clusters import open_workers
 from .driving import driving
 from .folder import entry_states, make_writable, refuse_mixture, save_record, touch_record
-from .progress import Display, counted, follow
+from .progress import SILENT, Display, counted, follow
 from .run import conclude, elsewhere
 
 log = logging.getLogger(__name__)
 
 
 def remeasure(
-    source: Path, into: Path | None, changes: Mapping[str, Any], compute: Mapping[str, Any], display: Display
+    source: Path, into: Path | None, changes: Mapping[str, Any], compute: Mapping[str, Any], display: Display = SILENT
 ) -> int:
     """Measure every kept embedding of ``source`` by its settings with ``changes``.
 

@@ -8,12 +8,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from ..data_catalog.errors import InputError
 from ..pipeline.monitor_file import monitor_path
 from ..reports.page import write_report
-from .progress import Display
+from .progress import SILENT, Display
 
 log = logging.getLogger(__name__)
 
 
-def report(out: Path, compared_with: Path | None, class_subsets: int, display: Display) -> int:
+def report(out: Path, compared_with: Path | None, class_subsets: int, display: Display = SILENT) -> int:
     """Rebuild the report of a run, or of a monitored training, and say where it is."""
     if monitor_path(out).exists() and not (out / "run.json").exists():
         if compared_with is not None or class_subsets:

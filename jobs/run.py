@@ -72,7 +72,7 @@ def _share_of(plan: Plan) -> Plan:
     return Plan(plan.config, plan.subset, tuple(shares[int(part) - 1]))
 
 
-def rerun(out: Path, names: Sequence[str], compute: Mapping[str, Any], display: Display) -> int:
+def rerun(out: Path, names: Sequence[str], compute: Mapping[str, Any], display: Display = SILENT) -> int:
     """Compute single entries of a run anew; an old row stays until its successor is written.
 
     Parameters

@@ -13,14 +13,16 @@ from .clusters.profile import Profile, load_profile
 from .clusters.slurm import check_interface
 from .driving import driving
 from .folder import make_writable, open_out
-from .progress import Display, counted
+from .progress import SILENT, Display, counted
 
 log = logging.getLogger(__name__)
 
 WARNING_S = 120  # before its walltime ends, a driver stops its workers and asks for a further turn
 
 
-def submit(config: RunConfig, arguments: Sequence[str], array: int | None, dry_run: bool, display: Display) -> int:
+def submit(
+    config: RunConfig, arguments: Sequence[str], array: int | None, dry_run: bool, display: Display = SILENT
+) -> int:
     """Submit ``dsmi-zoo run ARGUMENTS``, which ``config`` is, to Slurm.
 
     Parameters

@@ -23,7 +23,7 @@ from ..pipeline.studies.trajectory import Trajectory, write_catalog
 from ..pipeline.task import Done
 from .clusters import open_cluster
 from .folder import make_writable
-from .progress import Display, counted, duration, follow
+from .progress import SILENT, Display, counted, duration, follow
 from .run import run
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Validation:
         return study if self.seeds is None else TrainingStudy(**(asdict(study) | {"seeds": self.seeds}))
 
 
-def validate(validation: Validation, studies: Sequence[str], display: Display) -> int:
+def validate(validation: Validation, studies: Sequence[str], display: Display = SILENT) -> int:
     """Do what is missing of the studies and write the report of all that OUT holds.
 
     Returns

@@ -75,7 +75,7 @@ def test_the_command_prints_the_log_as_plain_lines_and_more_when_verbose(tmp_pat
     assert lines[-1] == f"Report: {tmp_path / 'out' / 'report' / 'index.html'}"
     details = [line for line in lines if re.match("making the view|training|writing the report", line)]
     assert len(details) == 5
-    assert "training test_vit.100x3@32 on 100 images" in details
+    assert "training test_vit.100x3@32 on 900 images" in details
     quiet = cli(*options).stdout.splitlines()
     assert quiet[0] == "1 of 1 models are done already"
     assert not [line for line in quiet if line.startswith("writing")]

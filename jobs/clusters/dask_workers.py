@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 
-from distributed import Client, Future, KilledWorker
+from distributed import Client, Future, KilledWorker, WorkerPlugin
 
 from ...pipeline.graph import WorkersLost
 from ..progress import counted
@@ -29,6 +29,20 @@ def without_dasks_own_words() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+class _Details(WorkerPlugin):
+    """Lets a worker, also one that comes later, log what is below INFO."""
+
+    def setup(self, worker: Any) -> None:
+        """Called by Dask when a worker starts."""
+        logging.getLogger("dsmi_zoo").setLevel(logging.DEBUG)
+
+
+def tell_details(client: Client) -> None:
+    """Have the workers' log, details too, handled by the loggers of this process."""
+    client.register_plugin(_Details(), name="dsmi-zoo-details")
+    client.forward_logging("dsmi_zoo", level=logging.DEBUG)
 
 
 class DaskWorkers:
