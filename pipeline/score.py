@@ -93,8 +93,9 @@ def _batches(images: Images, labels_are_given: bool, size: int | None, device: t
         yield from ((pixels[start : start + step], None) for start in range(0, len(pixels), step))
         return
     loader: Any = images
-    if hasattr(images, "__getitem__") and not isinstance(images, DataLoader | list | tuple):
-        loader = DataLoader(images, batch_size=size or 64)
+    is_dataset = hasattr(images, "__getitem__") and not isinstance(images, DataLoader | list | tuple)
+    if is_dataset:
+        loader = DataLoader(loader, batch_size=size or 64)
     if labels_are_given and isinstance(getattr(loader, "sampler", None), RandomSampler):
         raise InputError("the loader shuffles, so the labels would not fit; let it give them, or pass shuffle=False")
     for batch in loader:
