@@ -1,8 +1,10 @@
 """Shared pieces of the tests: a cache and a run that several test files read, made once a session."""
 
 import os
+import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,13 +15,23 @@ import torch
 from hub_server import HubServer
 from slurm_cluster import running_slurm
 
+from dsmi_zoo.jobs.cli import main
+from dsmi_zoo.pipeline.exclusive import exclusive
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the session's processes share: what one of them has made there, the others need not."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def cache(shared: Path) -> Path:
     """A cache of trained weights and views that the whole session shares, away from the user's own."""
-    return tmp_path_factory.mktemp("cache")
+    return shared / "cache"
 
 
 @pytest.fixture(scope="session")
@@ -46,14 +58,49 @@ def cli(cache: Path) -> Command:
     return run
 
 
+@pytest.fixture
+def refused(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str, Path], str]:
+    """Run a command that is to be refused, in this process, and return what it says on standard error.
+
+    A process of its own would spend a second on imports, for each of many refusals.
+    """
+    monkeypatch.setenv("DSMI_ZOO_CACHE", str(cache))
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command replaces it
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    imported = set(sys.modules)
+    at_the_end_of_a_job = signal.getsignal(signal.SIGTERM)
+
+    def run(arguments: str, folder: Path) -> str:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["dsmi-zoo", *arguments.split()])
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            signal.signal(signal.SIGTERM, at_the_end_of_a_job)
+            for name in set(sys.modules) - imported:
+                if getattr(sys.modules[name], "__file__", None) == str(folder / f"{name}.py"):
+                    del sys.modules[name]  # measures of the test's own
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    return run
+
+
 SMALL_ZOO = ("test_resnet.*", "test_vit.*")
 
 
 @pytest.fixture(scope="session")
-def small_run(cli: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_run(cli: Command, shared: Path) -> Path:
     """A finished run of six real models; tests that change a run copy it."""
-    out = tmp_path_factory.mktemp("runs") / "small"
-    cli("run", "--models", *SMALL_ZOO, "--out", out, "--workers", 2)
+    out, made = shared / "runs" / "small", shared / "small-run-made"
+    with exclusive(shared / "small-run-lock"):
+        if not made.exists():
+            cli("run", "--models", *SMALL_ZOO, "--out", out, "--workers", 2)
+            made.touch()
     return out
 
 
