@@ -18,6 +18,21 @@ from slurm_cluster import running_slurm
 from dsmi_zoo.jobs.cli import main
 from dsmi_zoo.pipeline.exclusive import exclusive
 
+# The files that take longest go first, so that no process is left with one of them when the others have finished.
+LONG = (
+    "test_faults.py", "test_validate.py", "test_rerun_and_remeasure.py", "test_run.py", "test_slurm.py",
+    "test_search.py", "test_merge.py", "test_report_in_browser.py", "test_real_models.py", "test_clusters.py",
+    "test_doctor_on_slurm.py", "test_checkpoints_over_time.py", "test_prefetch.py", "test_disk_full.py",
+    "test_reports_page.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first, in an order that every process of the session comes to."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
