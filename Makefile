@@ -15,7 +15,7 @@ run: $(READY)
 	$(BIN)dsmi-zoo run $(ARGS)
 
 test: $(READY)
-	$(PYTHON) -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(PYTHON) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # mypy and import-linter go by folders, so they look at the package as it is installed: the wheel, unpacked.
 check: $(READY)

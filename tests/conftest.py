@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,13 +16,38 @@ import torch
 from hub_server import HubServer
 from slurm_cluster import running_slurm
 
+from dsmi_zoo.jobs.cli import main
+from dsmi_zoo.pipeline.exclusive import exclusive
+
+# The files that take longest go first, so that no process is left with one of them when the others have finished.
+LONG = (
+    "test_faults.py", "test_validate.py", "test_rerun_and_remeasure.py", "test_run.py", "test_slurm.py",
+    "test_search.py", "test_merge.py", "test_report_in_browser.py", "test_real_models.py", "test_clusters.py",
+    "test_doctor_on_slurm.py", "test_checkpoints_over_time.py", "test_prefetch.py", "test_disk_full.py",
+    "test_reports_page.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first, in an order that every process of the session comes to."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the session's processes share: what one of them has made there, the others need not."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def cache(shared: Path) -> Path:
     """A cache of trained weights and views that the whole session shares, away from the user's own."""
-    return tmp_path_factory.mktemp("cache")
+    return shared / "cache"
 
 
 @pytest.fixture(scope="session")
@@ -47,14 +74,49 @@ def cli(cache: Path) -> Command:
     return run
 
 
+@pytest.fixture
+def refused(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str, Path], str]:
+    """Run a command that is to be refused, in this process, and return what it says on standard error.
+
+    A process of its own would spend a second on imports, for each of many refusals.
+    """
+    monkeypatch.setenv("DSMI_ZOO_CACHE", str(cache))
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command replaces it
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    imported = set(sys.modules)
+    at_the_end_of_a_job = signal.getsignal(signal.SIGTERM)
+
+    def run(arguments: str, folder: Path) -> str:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["dsmi-zoo", *arguments.split()])
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            signal.signal(signal.SIGTERM, at_the_end_of_a_job)
+            for name in set(sys.modules) - imported:
+                if getattr(sys.modules[name], "__file__", None) == str(folder / f"{name}.py"):
+                    del sys.modules[name]  # measures of the test's own
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    return run
+
+
 SMALL_ZOO = ("test_resnet.*", "test_vit.*")
 
 
 @pytest.fixture(scope="session")
-def small_run(cli: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_run(cli: Command, shared: Path) -> Path:
     """A finished run of six real models; tests that change a run copy it."""
-    out = tmp_path_factory.mktemp("runs") / "small"
-    cli("run", "--models", *SMALL_ZOO, "--out", out, "--workers", 2)
+    out, made = shared / "runs" / "small", shared / "small-run-made"
+    with exclusive(shared / "small-run-lock"):
+        if not made.exists():
+            cli("run", "--models", *SMALL_ZOO, "--out", out, "--workers", 2)
+            made.touch()
     return out
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -163,14 +164,22 @@ def test_measure_takes_a_measure_of_ones_own(arrays: Path, cli: Command) -> None
     ],
 )  # fmt: skip
 def test_bad_input_gets_exit_code_2_and_one_line_that_names_the_culprit(
-    arrays: Path, cli: Command, arguments: str, words: list[str]
+    arrays: Path, refused: Callable[[str, Path], str], arguments: str, words: list[str]
 ) -> None:
-    done = cli(*arguments.split(), cwd=arrays, code=2)
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("dsmi-zoo: ")
+    told = refused(arguments, arrays)
+    assert told.count("\n") == 1, told
+    assert told.startswith("dsmi-zoo: ")
     for word in words:
-        assert word in done.stderr
+        assert word in told
     assert not (arrays / "runs").exists()
+
+
+def test_a_refusal_by_the_installed_command_is_the_same(arrays: Path, cli: Command) -> None:
+    for arguments in ("measure Z.npy short.npy", "run --images-per-class 400"):
+        done = cli(*arguments.split(), cwd=arrays, code=2)
+        assert done.stdout == ""
+        assert done.stderr.startswith("dsmi-zoo: ")
+        assert done.stderr.count("\n") == 1
 
 
 def test_catalog_list_shows_entries_and_their_number(cli: Command) -> None:
