@@ -88,6 +88,8 @@ def refused(
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     imported = set(sys.modules)
     at_the_end_of_a_job = signal.getsignal(signal.SIGTERM)
+    log = logging.getLogger("dsmi_zoo")
+    handlers, level = log.handlers.copy(), log.level
 
     def run(arguments: str, folder: Path) -> str:
         monkeypatch.chdir(folder)
@@ -97,6 +99,8 @@ def refused(
                 main()
         finally:
             signal.signal(signal.SIGTERM, at_the_end_of_a_job)
+            log.handlers[:] = handlers
+            log.setLevel(level)
             for name in set(sys.modules) - imported:
                 if getattr(sys.modules[name], "__file__", None) == str(folder / f"{name}.py"):
                     del sys.modules[name]  # measures of the test's own
