@@ -219,7 +219,9 @@ def validation_line(error: ValidationError, names: Mapping[KeyPath, str] | None 
     if isinstance(cause, Clash):
         clashing = [_spelled((*where, *key.split(".")), names) for key in cause.keys]
         return f"{' with '.join(clashing)}: {cause}"
-    told = first["type"] in ("missing", "extra_forbidden") or isinstance(first["input"], dict)
+    if first["type"] == "extra_forbidden":
+        return f"{_spelled(where, names)}: there is no such setting"
+    told = first["type"] == "missing" or isinstance(first["input"], dict)
     shown = "" if told else f", not {first['input']!r}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{_spelled(where, names)}: {message}{shown}" if where else f"{message}{shown}"

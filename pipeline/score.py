@@ -15,7 +15,7 @@ from .embed import default_batch
 from .layers import check_layer, place_of, unwrapped
 from .measures import measure
 from .measures.definition import Value
-from .measures.registry import check_scores
+from .measures.registry import names_of
 
 Images = torch.Tensor | np.ndarray | Dataset | Iterable[Any]
 Batch = tuple[torch.Tensor, Any]
@@ -27,7 +27,7 @@ def score(
     images: Images,
     labels: ArrayLike | None = None,
     *,
-    scores: Iterable[str] | None = None,
+    scores: str | Iterable[str] | None = None,
     layer: str | None = None,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
@@ -46,7 +46,7 @@ def score(
     labels : [n], optional
         The class of each image; by default those that the Dataset or loader gives. Without any, only what needs none is
         measured.
-    scores : iterable of str, optional
+    scores : str or iterable of str, optional
         The columns to compute; by default all.
     layer : str, optional
         A name of ``model.named_modules()``, whose output is the embedding; by default the penultimate layer: a timm
@@ -69,8 +69,7 @@ def score(
         As `measure`; also for images that are no floats [n, c, h, w], a layer that the model lacks, or a loader that
         shuffles beside labels that do not.
     """
-    wanted = None if scores is None else tuple(scores)
-    check_scores(wanted or ())
+    wanted = None if scores is None else names_of(scores)
     check_layer(model, layer)
     embeddings, given = [], []
     with _on_device(model, device):

@@ -304,6 +304,7 @@ def test_each_score_alone_is_what_it_is_among_all() -> None:
     everything = measure(Z, labels, input_clusters=clusters)
     for name, value in everything.items():
         assert measure(Z, labels, input_clusters=clusters, scores=[name]) == {name: value}
+    assert measure(Z, scores="dse_z") == {"dse_z": everything["dse_z"]}
 
 
 @pytest.mark.parametrize(

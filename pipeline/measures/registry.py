@@ -222,7 +222,7 @@ def measure(
     Z: ArrayLike | Points,
     labels: ArrayLike | None = None,
     *,
-    scores: Iterable[str] | None = None,
+    scores: str | Iterable[str] | None = None,
     image_ids: ArrayLike | None = None,
     input_clusters: ArrayLike | None = None,
     **settings: Any,
@@ -237,7 +237,7 @@ def measure(
         The embedding, one row a sample: an array, a tensor on any device, a data frame.
     labels : [n] or [n, 1], optional
         The class of each sample, of any type; without them what needs labels is left out.
-    scores : iterable of str, optional
+    scores : str or iterable of str, optional
         The columns to compute, such as ``("dse_z", "neighbour_accuracy")``; all but the probe's single hits by default.
     image_ids : [n], optional
         The image of each sample: repeats of an image share an id, and are permuted and left out together. By default
@@ -272,8 +272,7 @@ def measure(
     checked = _checked(settings)
     if checked.own:
         raise InputError("own measures are for runs and the command line; here, call your function itself")
-    asked = tuple(scores) if scores is not None else ()
-    check_scores(asked)
+    asked = () if scores is None else names_of(scores)
     context = MeasureContext(Z, labels, image_ids, input_clusters, checked)
     if scores is None:
         wanted = [one for one in OF_A_ROW if one.unit != "text" and one.can_be_computed(context)]
@@ -309,14 +308,22 @@ def values_of(wanted: Sequence[Measure], context: MeasureContext) -> dict[str, V
     return {one.name: value for one in wanted if (value := values[one.name]) is not None}
 
 
-def check_scores(names: Iterable[str]) -> None:
-    """Raise InputError, with near names, unless all are columns of the registry."""
+def names_of(scores: str | Iterable[str]) -> tuple[str, ...]:
+    """The names of scores that are asked for; a string is one of them.
+
+    Raises
+    ------
+    InputError
+        For a name that the registry does not have; with near names.
+    """
+    names = (scores,) if isinstance(scores, str) else tuple(scores)
     for name in names:
         if name in BY_NAME:
             continue
         near = get_close_matches(name, BY_NAME, n=3)
         hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(BY_NAME)}"
         raise InputError(f"no score is called {name!r}; {hint}")
+    return names
 
 
 def _askable(name: str, context: MeasureContext) -> Measure:
