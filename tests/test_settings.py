@@ -118,11 +118,12 @@ def test_a_wrong_keyword_or_value_is_refused_in_one_line_by_its_name(keywords: d
 def test_the_signature_lists_every_option_with_a_default_that_changes_nothing() -> None:
     signature = run_signature()
     names = list(signature.parameters)
-    assert names[:3] == ["catalog", "out", "client"]
-    assert set(names) == {"client", *(setting.keyword for setting in options_of(RunConfig))}
+    of_the_call = {"client", "retry_failed"}
+    assert names[:4] == ["catalog", "out", "client", "retry_failed"]
+    assert set(names) == of_the_call | {*(setting.keyword for setting in options_of(RunConfig))}
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     assert kinds == {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
-    defaults = {name: parameter.default for name, parameter in signature.parameters.items() if name != "client"}
+    defaults = {name: parameter.default for name, parameter in signature.parameters.items() if name not in of_the_call}
     assert settings_from_keywords(**defaults) == settings_from_keywords()
 
 
