@@ -15,7 +15,7 @@ from time import perf_counter
 import timm
 import torch
 
-from dsmi_zoo.data_catalog.digits import digits_split
+from dsmi_zoo.data_catalog.digit_images import digits_split
 from dsmi_zoo.pipeline.monitor import RepresentationMonitor
 from dsmi_zoo.pipeline.monitor_file import read_monitor
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .dataset_names import DATASETS
-from .digits import digits_split
+from .digit_images import digits_split
 from .errors import InputError
 from .image_files import ImageFiles, list_class_folders, list_labels_file
 from .imagenet import open_imagenet

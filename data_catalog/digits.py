@@ -1,11 +1,6 @@
-"""The digits zoo: 48 tiny timm models, to be trained on scikit-learn's handwritten digits, and its three image sets."""
-
-from functools import cache
-
-import numpy as np
+"""The digits zoo: 48 tiny timm models, to be trained on scikit-learn's handwritten digits."""
 
 from .entries import ModelEntry, Preprocessing, TrainingRecipe
-from .images import Part, split_numbers
 from .traits import kind_of
 
 IMG_SIZE = 32
@@ -63,23 +58,3 @@ def digits_models(seed: int = 0) -> list[ModelEntry]:
         for images, epochs in BUDGETS
         for architecture, (family, kwargs) in ARCHITECTURES.items()
     ]
-
-
-@cache
-def digits_split(part: Part, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One of three disjoint, stratified parts of the 1,797 digits: 900 train, 450 test, 447 validation.
-
-    Returns
-    -------
-    images : uint8 [n, 8, 8]
-    labels : int64 [n]
-    numbers : int64 [n]
-        Each image's number in scikit-learn's data set.
-    """
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    numbers = split_numbers(labels, part, train=900, test=450, seed=seed)
-    # 0 to 16 shades of ink become 0 to 255.
-    images = np.rint(pixels[numbers].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    return images, labels[numbers].astype(np.int64), numbers

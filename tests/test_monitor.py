@@ -14,7 +14,7 @@ import torch
 from conftest import Command
 
 from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.data_catalog.digits import digits_split
+from dsmi_zoo.data_catalog.digit_images import digits_split
 from dsmi_zoo.pipeline.measures import cluster_inputs, measure
 from dsmi_zoo.pipeline.monitor import RepresentationMonitor
 from dsmi_zoo.pipeline.monitor_file import monitor_path, read_monitor
