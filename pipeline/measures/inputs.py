@@ -9,9 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...data_catalog.errors import InputError
 from .conversion import NUMBERS, as_array, check_columns, is_a, shortened
+from .settings import LARGEST
 
-# Far beyond any network's values; below it no square, sum or quotient of squares leaves float64 unnoticed.
-LARGEST = 1e100
 LARGEST_WHOLE = 2.0**53  # beyond it, float64 does not hold every whole number
 
 

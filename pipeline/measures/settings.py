@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from ...data_catalog.settings import ONLY_IN_FILE, OnCommandLine, Settings
 from .estimate import TOLERANCE, Method, Precision
 
-SMALLEST, LARGEST = 1e-100, 1e100  # their squares and quotients stay within float64
+# Far beyond any network's values; between them no square, sum or quotient of squares leaves float64 unnoticed.
+SMALLEST, LARGEST = 1e-100, 1e100
 LARGEST_SEED = 2**32 - 1  # what Python's, NumPy's and scikit-learn's generators all take
 
 
