@@ -17,7 +17,7 @@ from .errors import InputError
 TABLES = Path(__file__).with_name("tables")
 
 
-def load_models(catalog: str | Path, patterns: Sequence[str] = ()) -> list[ModelEntry]:
+def load_models(catalog: str | Path, patterns: str | Sequence[str] = ()) -> list[ModelEntry]:
     """The entries of a catalogue, in its order.
 
     Parameters
@@ -25,7 +25,8 @@ def load_models(catalog: str | Path, patterns: Sequence[str] = ()) -> list[Model
     catalog
         The name of a built-in catalogue (a key of ``BUILT_IN``), or the path of a CSV or Parquet file.
     patterns
-        Keep entries whose ``model`` or ``model@size`` matches one of these shell patterns; none keeps all.
+        Keep entries whose ``model`` or ``model@size`` matches one of these shell patterns (a string is one); none
+        keeps all.
 
     Raises
     ------
@@ -36,7 +37,7 @@ def load_models(catalog: str | Path, patterns: Sequence[str] = ()) -> list[Model
         entries = BUILT_IN[str(catalog)]()
     else:
         entries = _from_file(Path(catalog))
-    return select(entries, patterns, str(catalog))
+    return select(entries, (patterns,) if isinstance(patterns, str) else patterns, str(catalog))
 
 
 def catalog_sha256(catalog: str | Path) -> str:

@@ -1,5 +1,6 @@
 """A run from Python: the command's settings as keywords, its rows as a data frame."""
 
+from collections.abc import Mapping
 from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 GUARD = 'call dsmi_zoo.run under `if __name__ == "__main__":`, for its workers import the script'
+OF_OWN_WORKERS = ("cluster", "profile", "workers", "worker_memory")
 
 
 def run(
@@ -49,7 +51,7 @@ def run(
     Returns
     -------
     pandas.DataFrame
-        One row an entry, as `read_results` gives them; a failed entry has its status and reason there.
+        One row an entry of all that ``out`` holds, as `read_results` gives them; a failed one says why.
 
     Raises
     ------
@@ -60,6 +62,8 @@ def run(
     """
     if getattr(current_process(), "_inheriting", False):
         raise InputError(GUARD)
+    if client is not None:
+        _refuse_beside_client(client, settings)
     config = settings_from_keywords(catalog, out, **settings)
     if config.compute.share is not None:
         raise InputError("share is for batch jobs of the command; leave it out")
@@ -69,8 +73,21 @@ def run(
     except RuntimeError as error:
         if "failed to start" not in str(error):
             raise
-        raise InputError(f"{error} In a script, {GUARD}.") from None
+        raise InputError(f"{error} Workers import the script that calls: it must be a file, and {GUARD}.") from None
     return read_results(config.folder)
+
+
+def _refuse_beside_client(client: object, settings: Mapping[str, Any]) -> None:
+    """Refuse what is no client, and settings of workers that would not be started."""
+    from distributed import Client
+
+    if not isinstance(client, Client):
+        raise InputError(f"client is a {type(client).__name__}; pass a distributed.Client")
+    if client.status != "running":
+        raise InputError(f"the client is {client.status}; pass one that is connected")
+    for name in OF_OWN_WORKERS:
+        if settings.get(name) is not None:
+            raise InputError(f"{name} is for workers that the run starts itself; with a client, leave it out")
 
 
 run.__signature__ = run_signature()  # type: ignore[attr-defined]

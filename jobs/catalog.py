@@ -116,7 +116,7 @@ def check(catalog: str, globs: Sequence[str], filters: Filters, workers: int | N
 def _tell_unchecked(entries: Sequence[ModelEntry]) -> None:
     for entry in entries:
         if entry.builder is not None:
-            print(f"{entry}: built by {entry.builder}, which is there; not checked")
+            print(f"{entry.model}: built by {entry.builder}, whose module is there; not checked")
 
 
 def _checked(entries: Sequence[ModelEntry], workers: int) -> Iterator[Done]:

@@ -90,6 +90,13 @@ def rerun(out: Path, names: Sequence[str], compute: Mapping[str, Any], display: 
     jobs = [job for job in plan.jobs if job.slug in slugs]
     chosen = {entry.slug for entry in find_entries([job.entry for job in jobs], names, str(out))}
     chosen_plan = Plan(config, plan.subset, tuple(job for job in jobs if job.slug in chosen))
+    recorded = {entry.slug: entry.row_id for entry in record.entries}
+    outdated = sum(job.row_id != recorded[job.slug] for job in jobs if job.slug not in chosen)
+    if outdated:
+        log.warning(
+            f"{counted(outdated, 'other model')} of {out} would be computed from other weights, code or inputs today; "
+            "the same `dsmi-zoo run` computes them anew"
+        )
     make_writable(config.folder)
     with driving(config.folder) as confirm:
         open_out(chosen_plan)

@@ -125,7 +125,8 @@ def resolve_config(
         try:
             settings = tomllib.loads(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputError(f"{file}: cannot be read as TOML: {error}") from None
+            reason = error.strerror if isinstance(error, OSError) else f"not TOML: {error}"
+            raise InputError(f"{file}: cannot be read: {reason}") from None
         validated(RunConfig, settings, str(file))
     config = as_named(RunConfig, _merged(settings, given), names or flags_of(RunConfig))
     if Path(config.catalog).is_file():  # run.json must find it again from any folder

@@ -1,6 +1,6 @@
 """The settings of a run as arguments of a Python function and as a table; they are those of the command line."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from difflib import get_close_matches
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -47,9 +47,18 @@ def settings_from_keywords(catalog: str | Path = "digits", out: str | Path | Non
     for keyword, value in keywords.items():
         if keyword not in SETTINGS:
             raise InputError(_unknown(keyword))
-        given[keyword] = (value,) if SETTINGS[keyword].repeated and isinstance(value, str) else value
+        given[keyword] = _several(keyword, value) if SETTINGS[keyword].repeated else value
     chosen = {keyword: value for keyword, value in given.items() if value is not None}
     return resolve_config(nested(chosen), names=keywords_of(RunConfig))
+
+
+def _several(keyword: str, value: Any) -> Any:
+    """A string as the one value that it is; no value at all is no choice."""
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, Sized) and not len(value):
+        raise InputError(f"{keyword} is empty; name one, or leave it out")
+    return value
 
 
 def _unknown(keyword: str) -> str:
@@ -72,13 +81,13 @@ def run_signature() -> Signature:
 
 
 def _parameter(setting: Setting) -> Parameter:
-    default = setting.stored(setting.default)
+    default = None if setting.repeated else setting.stored(setting.default)
     annotation = str if setting.choices else setting.kind
     if setting.option.text or setting.kind is Path:
         annotation |= str
     if setting.repeated:
         annotation |= Sequence[str]
-    if default is None:
+    if default is None or setting.repeated:
         annotation |= None
     return Parameter(setting.keyword, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 

@@ -87,7 +87,7 @@ def forward(model: Any, images: torch.Tensor, layer: str | None, *, logits: bool
         answer = model(images)
     if not seen:
         what = "no nn.Linear ran, so the penultimate layer is unknown" if layer is None else f"{layer!r} did not run"
-        raise InputError(f"{what} in the model's forward pass; name another layer=...")
+        raise InputError(f"in the model's forward pass {what}; name another layer")
     if has_pre_logits(model) and model.num_classes <= 0:
         return seen[0], None
     return seen[0], _logits(answer, len(images))

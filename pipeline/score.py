@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from ..data_catalog.errors import InputError
 from .activations import activations, undisturbed
@@ -15,9 +15,11 @@ from .embed import default_batch
 from .layers import check_layer, place_of, unwrapped
 from .measures import measure
 from .measures.definition import Value
-from .measures.registry import names_of
+from .measures.inputs import as_count
+from .measures.registry import checked_settings, names_of
 
 Images = torch.Tensor | np.ndarray | Dataset | Iterable[Any]
+OF_THE_SAMPLES = ("image_ids", "input_clusters")
 Batch = tuple[torch.Tensor, Any]
 """Images, float [b, c, h, w], and their labels, or None."""
 
@@ -70,7 +72,12 @@ def score(
         shuffles beside labels that do not.
     """
     wanted = None if scores is None else names_of(scores)
+    checked_settings({name: value for name, value in settings.items() if name not in OF_THE_SAMPLES})
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"the model is a {type(model).__name__}, not a torch.nn.Module; pass one, such as timm's")
     check_layer(model, layer)
+    if batch_size is not None:
+        batch_size = as_count(batch_size, "batch_size")
     embeddings, given = [], []
     with _on_device(model, device):
         for pixels, of_batch in _batches(images, labels is not None, batch_size, place_of(model)[0]):
@@ -92,16 +99,31 @@ def _batches(images: Images, labels_are_given: bool, size: int | None, device: t
         yield from ((pixels[start : start + step], None) for start in range(0, len(pixels), step))
         return
     loader: Any = images
+    if not isinstance(images, Iterable | Dataset) or isinstance(images, str | bytes):
+        raise InputError(f"images are a {type(images).__name__}; pass a tensor [n, c, h, w], a Dataset or a loader")
     is_dataset = hasattr(images, "__getitem__") and not isinstance(images, DataLoader | list | tuple)
     if is_dataset:
+        _check_one(loader[0])
         loader = DataLoader(loader, batch_size=size or 64)
-    if labels_are_given and isinstance(getattr(loader, "sampler", None), RandomSampler):
+    if labels_are_given and not _keeps_the_order(loader):
         raise InputError("the loader shuffles, so the labels would not fit; let it give them, or pass shuffle=False")
     for batch in loader:
         if isinstance(batch, tuple | list):
             yield _checked(batch[0]), batch[1] if len(batch) > 1 else None
         else:
             yield _checked(batch), None
+
+
+def _check_one(item: Any) -> None:
+    """Refuse a data set whose images are no tensors before its loader fails to join them."""
+    image = item[0] if isinstance(item, tuple | list) else item
+    _checked(image[None] if isinstance(image, torch.Tensor) else image)
+
+
+def _keeps_the_order(loader: Any) -> bool:
+    """Whether batches come in the order of the data; other iterables than PyTorch's loaders are taken at their word."""
+    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    return sampler is None or isinstance(sampler, SequentialSampler)
 
 
 def _checked(images: Any) -> torch.Tensor:
@@ -126,8 +148,10 @@ def _on_device(model: torch.nn.Module, device: str | torch.device | None) -> Ite
     if device is None or torch.device(device) == before:
         yield
         return
-    model.to(device)
+    if torch.device(device).type == "meta":
+        raise InputError("device='meta' computes nothing; pass cpu, cuda or leave it out")
     try:
+        model.to(device)
         yield
     finally:
         model.to(before)

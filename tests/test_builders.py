@@ -230,7 +230,7 @@ def test_check_and_prefetch_cope_with_entries_that_have_a_builder(tmp_path: Path
         "wrong,test_resnet.r160_in1k,,layer9,64",
     )
     checked = cli("catalog", "check", "--catalog", "mine.csv", "--workers", 1, cwd=tmp_path, code=1).stdout
-    assert "own@32: built by nets:own, which is there; not checked" in checked
+    assert "own: built by nets:own, whose module is there; not checked" in checked
     assert re.search(r"wrong@64: InputError: the model has no layer 'layer9'; did you mean .*layer", checked)
     assert checked.splitlines()[-1] == "1 of 2 entries with an embedding of the declared width; 1 failed"
     fetched = cli("prefetch", "--catalog", "mine.csv", "--models", "own", cwd=tmp_path).stdout

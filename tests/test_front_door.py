@@ -3,12 +3,21 @@
 import inspect
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from PIL import Image
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import dsmi_zoo
 from dsmi_zoo.data_catalog import InputError
@@ -111,6 +120,37 @@ def test_score_of_a_shuffling_loader_takes_its_labels_and_refuses_others(own: Ow
         dsmi_zoo.score(own, loader, LABELS)
 
 
+@pytest.mark.parametrize(
+    "order",
+    [
+        {"sampler": SubsetRandomSampler(range(24))},
+        {"sampler": WeightedRandomSampler(np.ones(24), 24)},
+        {"batch_sampler": BatchSampler(RandomSampler(range(24)), 8, drop_last=False)},
+    ],
+    ids=lambda order: str(next(iter(order.values()))).split()[0].rpartition(".")[2],
+)
+def test_no_order_but_the_datas_own_is_taken_beside_labels(own: Own, order: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="the loader shuffles"):
+        dsmi_zoo.score(own, DataLoader(TensorDataset(IMAGES), **order), LABELS)
+
+
+def test_an_impossible_device_leaves_the_network_where_it_was(own: Own) -> None:
+    with pytest.raises(InputError, match="device='meta' computes nothing"):
+        dsmi_zoo.score(own, IMAGES, LABELS, device="meta")
+    assert own.head.weight.device.type == "cpu"
+
+
+class Photographs(torch.utils.data.Dataset):
+    """A data set that lacks its transform."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, number: int) -> tuple[Image.Image, int]:
+        """A photograph and its class."""
+        return Image.new("RGB", (8, 8)), number
+
+
 def test_score_without_labels_measures_what_needs_none(own: Own) -> None:
     assert {"dse_z", "rankme"} <= dsmi_zoo.score(own, IMAGES).keys()
     assert "dsmi_z_y" not in dsmi_zoo.score(own, IMAGES)
@@ -133,6 +173,11 @@ def test_score_leaves_the_network_as_it_was(own: Own) -> None:
         ((255 * IMAGES).to(torch.uint8), {}, "images are torch.uint8; pass them as the model takes them"),
         (IMAGES, {"layer": "boddy"}, "the model has no layer 'boddy'; did you mean body"),
         (IMAGES, {"scores": ("dsez",)}, "no score is called 'dsez'"),
+        (IMAGES, {"sigma": -1}, "sigma is -1"),
+        (IMAGES, {"batch_size": 0}, "batch_size is 0; pass a whole number"),
+        (None, {}, "images are a NoneType; pass a tensor"),
+        ("photos", {}, "images are a str; pass a tensor"),
+        (Photographs(), {}, "images come as Image; give the data set a transform that makes tensors"),
         (IMAGES, {"labels": [1, 2]}, "labels has 2 entries but the embedding has 24 rows"),
         ([], {}, "there are no images"),
         ([["photo.jpg"]], {}, "images come as str; give the data set a transform that makes tensors"),
@@ -141,6 +186,16 @@ def test_score_leaves_the_network_as_it_was(own: Own) -> None:
 def test_score_refuses_what_it_cannot_embed_in_one_line(own: Own, images, arguments, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         dsmi_zoo.score(own, images, **arguments)
+
+
+def test_what_is_no_network_is_told(own: Own) -> None:
+    for other in ("resnet18", Own, lambda images: images):
+        with pytest.raises(InputError, match=r"the model is a \w+, not a torch\.nn\.Module"):
+            dsmi_zoo.score(other, IMAGES, LABELS)
+
+
+def test_a_pattern_may_stand_alone() -> None:
+    assert dsmi_zoo.load_models("digits", "test_vit.*") == dsmi_zoo.load_models("digits", ["test_vit.*"])
 
 
 def test_a_layer_of_ones_choice_is_embedded(own: Own) -> None:

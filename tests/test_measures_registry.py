@@ -335,8 +335,12 @@ def test_a_score_that_needs_what_is_not_given_is_refused() -> None:
     refused("the score csmi_z_x needs input_clusters", measure, Z, LABELS, scores=["csmi_z_x"])
 
 
-def test_an_accuracy_without_two_images_of_each_class_is_left_out() -> None:
-    assert measure(Z, [0, 0, 0, 1, 1, 2], scores=["probe_accuracy", "dse_z"]).keys() == {"dse_z"}
+def test_an_accuracy_without_two_images_of_each_class_is_left_out_or_refused() -> None:
+    single = [0, 0, 0, 1, 1, 2]
+    assert "probe_accuracy" not in measure(Z, single)
+    refused("the score probe_accuracy needs two images of each class", measure, Z, single, scores="probe_accuracy")
+    refused("scores is empty; name one", measure, Z, LABELS, scores=())
+    refused("sigma is True; must be a number", measure, Z, LABELS, sigma=True)
 
 
 def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:

@@ -298,7 +298,7 @@ def test_a_folder_that_holds_a_training_is_refused_and_a_continued_one_goes_on(
         ({"n": 21}, "n=21 .* there are 20"),
         ({"n": 1}, "n must be"),
         ({"start": 5}, "start=5, but .*monitor.parquet is not there"),
-        ({"model": torch.nn.Flatten()}, "no nn.Linear ran.*layer="),
+        ({"model": torch.nn.Flatten()}, "no nn.Linear ran.*name another layer"),
     ],
 )
 def test_what_cannot_be_measured_is_told_in_one_line_before_training(

@@ -88,6 +88,8 @@ def test_the_signature_has_a_keyword_for_every_option_of_the_command() -> None:
         ({"models": "no_such"}, "no model of digits matches 'no_such'"),
         ({"share": "1/2"}, "share is for batch jobs of the command"),
         ({"kind": "conv"}, "kind: "),
+        ({"models": []}, "models is empty; name one, or leave it out"),
+        ({"client": 5}, "client is a int; pass a distributed.Client"),
     ],
 )
 def test_a_wrong_setting_is_an_input_error_in_one_line(settings, words: str, tmp_path: Path) -> None:

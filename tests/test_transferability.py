@@ -15,7 +15,7 @@ from sklearn.linear_model import Ridge, RidgeClassifier
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from dsmi_zoo.pipeline.measures import measure
+from dsmi_zoo.pipeline.measures.context import MeasureContext
 from dsmi_zoo.pipeline.measures.probe import (
     PENALTIES,
     centre_accuracy,
@@ -25,7 +25,8 @@ from dsmi_zoo.pipeline.measures.probe import (
     unpacked,
     wilson_interval,
 )
-from dsmi_zoo.pipeline.measures.registry import COMPARISONS
+from dsmi_zoo.pipeline.measures.registry import COMPARISONS, DETAILS, values_of
+from dsmi_zoo.pipeline.measures.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.transferability import (
     h_score,
     logme,
@@ -43,7 +44,7 @@ GENTLE = settings(max_examples=25, deadline=None)
 
 def transferability(Z, labels, image_ids=None):
     """Every score of a row that is not the paper's, with the probe's details."""
-    return measure(Z, labels, image_ids=image_ids, scores=(*SCORES, *PROBE))
+    return values_of((*COMPARISONS, *DETAILS), MeasureContext(Z, labels, image_ids, None, MeasureSettings()))
 
 
 def example(n=60, d=7, classes=4, signal=1.0, seed=0):

@@ -107,7 +107,7 @@ class MeasureContext:
 
     @cached_property
     def median_distance(self) -> float:
-        """Median distance over the pairs of points, of some of the points if they are many; 0 for a single point."""
+        """Median distance over the pairs of points, of some of the points if they are many, of two at least."""
         if self.points.few:
             squares = self.points.squares
         else:

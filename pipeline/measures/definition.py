@@ -31,11 +31,13 @@ class Measure(Score):
     """A score that is computed from an embedding.
 
     ``compute`` takes what the measures of one embedding share, and returns None where the score is undefined for it;
-    ``needs`` says what must be there beside the embedding.
+    ``needs`` says what must be there beside the embedding, ``takes_entropy`` whether it takes the entropy of all
+    points, which may be computed beside the other measures.
     """
 
     compute: Callable[[MeasureContext], Value | None]
     needs: Needs = field(default="labels", kw_only=True)
+    takes_entropy: bool = field(default=False, kw_only=True)
 
     def can_be_computed(self, context: MeasureContext) -> bool:
         """Whether the context has what the measure needs."""

@@ -96,7 +96,7 @@ DIAGNOSTICS: tuple[Measure, ...] = (
     Measure(
         "saturated", "Saturated", "flag",
         "DSE is within 0.1 bit of 0 or of log2 n: sigma is wrong for this embedding's scale.",
-        _is_saturated, needs="embedding",
+        _is_saturated, needs="embedding", takes_entropy=True,
     ),
     Measure(
         "dsmi_z_y_se", "DSMI(Z;Y) standard error", "bits",
@@ -113,7 +113,7 @@ DIAGNOSTICS: tuple[Measure, ...] = (
 MEASURES: tuple[Measure, ...] = (
     Measure(
         "dse_z", "DSE(Z)", "bits", "Diffusion spectral entropy of the embedding.",
-        lambda context: context.entropy, needs="embedding",
+        lambda context: context.entropy, needs="embedding", takes_entropy=True,
     ),
     Measure(
         "dsmi_z_y", "DSMI(Z;Y)", "bits", "Diffusion spectral mutual information of embedding and labels.",
@@ -255,9 +255,10 @@ def measure(
     Returns
     -------
     dict
-        In the order of a row's columns; the unit of each stands in the registry (entropies and information in bits,
-        accuracies in percent). What is undefined for this embedding is left out: `dsmi_z_y_se` where classes have too
-        few images, accuracies where a class has a single image, `within_over_between` where all class means coincide.
+        In the order of a row's columns, or of ``scores``. The unit of each stands in the registry: entropies and
+        information in bits, accuracies in percent. What is undefined for this embedding is left out: `dsmi_z_y_se`
+        where classes have too few images, `within_over_between` where all class means coincide, and, unless asked for
+        by name, accuracies where a class has a single image.
 
     Raises
     ------
@@ -269,7 +270,7 @@ def measure(
     ----------
     Liao et al., arXiv 2312.04823, for DSE and DSMI; the others are those of the single functions.
     """
-    checked = _checked(settings)
+    checked = checked_settings(settings)
     if checked.own:
         raise InputError("own measures are for runs and the command line; here, call your function itself")
     asked = () if scores is None else names_of(scores)
@@ -281,8 +282,8 @@ def measure(
     return values_of(wanted, context)
 
 
-def _checked(settings: dict[str, Any]) -> MeasureSettings:
-    """The settings of a call; what is wrong with one of them becomes one line."""
+def checked_settings(settings: dict[str, Any]) -> MeasureSettings:
+    """The settings of a call; what is wrong with one of them becomes an InputError of one line."""
     try:
         return MeasureSettings.model_validate(settings)
     except ValidationError as error:
@@ -297,13 +298,12 @@ def _checked(settings: dict[str, Any]) -> MeasureSettings:
 
 def values_of(wanted: Sequence[Measure], context: MeasureContext) -> dict[str, Value]:
     """The values of measures that can be computed, by name, in their order; those that are undefined are left out."""
-    # The entropy of all points may go on in a thread of its own meanwhile, so what needs it comes last.
-    late = {"dse_z", "saturated"}
     values: dict[str, Value | None] = {}
     with ThreadPoolExecutor(1) as aside:
-        if any(one.name in late for one in wanted):
+        if any(one.takes_entropy for one in wanted):
             context.begin_entropy(aside)
-        for one in sorted(wanted, key=lambda one: one.name in late):
+        # It goes on in a thread of its own meanwhile, so what takes it comes last.
+        for one in sorted(wanted, key=lambda one: one.takes_entropy):
             values[one.name] = one.compute(context) if one.can_be_computed(context) else None
     return {one.name: value for one in wanted if (value := values[one.name]) is not None}
 
@@ -317,6 +317,8 @@ def names_of(scores: str | Iterable[str]) -> tuple[str, ...]:
         For a name that the registry does not have; with near names.
     """
     names = (scores,) if isinstance(scores, str) else tuple(scores)
+    if not names:
+        raise InputError("scores is empty; name one, or leave it out for all of them")
     for name in names:
         if name in BY_NAME:
             continue
@@ -329,7 +331,9 @@ def names_of(scores: str | Iterable[str]) -> tuple[str, ...]:
 def _askable(name: str, context: MeasureContext) -> Measure:
     """The measure of this name, if the context has what it needs."""
     found = BY_NAME[name]
-    if found.can_be_computed(context) or (found.needs == "image_pairs" and context.has_labels):
+    if found.can_be_computed(context):
         return found
+    if found.needs == "image_pairs" and context.has_labels:
+        raise InputError(f"the score {name} needs two images of each class, one to be left out; give each class two")
     lacking = "input_clusters" if found.needs == "input_clusters" else "labels"
     raise InputError(f"the score {name} needs {lacking}; pass them too")

@@ -15,7 +15,7 @@ LARGEST_SEED = 2**32 - 1  # what Python's, NumPy's and scikit-learn's generators
 
 def _as_number(value: Any, info: ValidationInfo) -> Any:
     """A number of NumPy's as Python's; text is for the command line alone."""
-    if isinstance(value, str) and info.mode == "python":
+    if isinstance(value, bool) or (isinstance(value, str) and info.mode == "python"):
         raise ValueError("must be a number")
     return float(value) if isinstance(value, Real) and not isinstance(value, int) else value
 
