@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from run_records import record_of
 from scipy import stats
@@ -222,6 +222,9 @@ def test_too_few_families_give_a_coefficient_but_no_interval():
     ),
     st.integers(1, 6),
 )
+@example([(0.0, 0.0), (2e297, 0.0), (-1.797e308, 0.0)], 1)
+@example([(0.0, 0.0), (2e297, 10.0), (-1.797e308, 0.0)], 1)
+@example([(1.7e308, 0.0), (2e297, 10.0), (-1.797e308, 0.0), (5.0, 60.0)], 2)
 def test_any_numbers_give_finite_results_or_none_and_no_warning(pairs, families):
     x, y = np.array(pairs, dtype=float).reshape(-1, 2).T
     with warnings.catch_warnings():
