@@ -14,6 +14,7 @@ from .activations import activations, undisturbed
 from .embed import default_batch
 from .layers import check_layer, place_of, unwrapped
 from .measures import measure
+from .measures.conversion import as_array
 from .measures.definition import Value
 from .measures.inputs import as_count
 from .measures.registry import checked_settings, names_of
@@ -87,7 +88,7 @@ def score(
     if not embeddings:
         raise InputError("there are no images; pass at least one batch")
     if labels is None and all(of_batch is not None for of_batch in given):
-        labels = np.concatenate([_as_array(of_batch) for of_batch in given])
+        labels = np.concatenate([as_array(of_batch, "labels") for of_batch in given])
     return measure(np.concatenate(embeddings), labels, scores=wanted, **settings)
 
 
@@ -135,10 +136,6 @@ def _checked(images: Any) -> torch.Tensor:
     if not images.is_floating_point():
         raise InputError(f"images are {images.dtype}; pass them as the model takes them: normalised floats")
     return images
-
-
-def _as_array(labels: Any) -> np.ndarray:
-    return labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
 
 
 @contextmanager
