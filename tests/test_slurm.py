@@ -34,7 +34,7 @@ def own_gpu(Z, labels):
     if {trapped} and len(list(Path({out!r}, "results").glob("*.parquet"))) >= 2:
         try:
             with first.open("x") as file:
-                file.write(os.environ["SLURM_JOB_ID"])
+                file.write(os.environ["SLURM_JOB_ID"] + " " + os.environ["CUDA_VISIBLE_DEVICES"])
             time.sleep(600)
         except FileExistsError:
             pass
@@ -55,7 +55,7 @@ class Site:
         return path
 
     def own_measure(self, *, trapped: bool) -> Path:
-        """A measure that says which GPU it sees; if trapped, one model hangs once, and the path has its job."""
+        """A measure that says which GPU it sees; if trapped, one model hangs once: the path has its job and GPU."""
         first = self.folder / "first"
         (self.folder / "own.py").write_text(OWN.format(first=str(first), out=str(self.out), trapped=trapped))
         return first
@@ -97,7 +97,7 @@ RUN = ("--models", *SMALL_ZOO, "--measure", "own:own_gpu")
 
 
 def submitted_until_one_hangs(site: Site) -> tuple[Path, str, int]:
-    """Submit; once a model hangs: the file with its worker's job, the driver's job, and the driver's process."""
+    """Submit; once a model hangs: the file with its worker's job and GPU, the driver's job, the driver's process."""
     first = site.own_measure(trapped=True)
     said = site("dsmi-zoo", "submit", "slurm", "--profile", site.profile(), *RUN, "--out", site.out)
     driver = re.search(r"^job (\d+): driver$", said, re.M)[1]  # type: ignore[index]
@@ -119,13 +119,14 @@ def test_a_submitted_run_survives_a_cancelled_worker_and_each_worker_sees_a_gpu_
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode
     credentials = next(site.out.glob(".credentials-*"))
     assert {oct(path.stat().st_mode & 0o77) for path in (credentials, *credentials.iterdir())} == {"0o0"}
+    site.wait(lambda: len(list((site.out / "results").glob("*.parquet"))) == 5)  # by the other worker, in part
     finished = {path: path.stat().st_mtime_ns for path in (site.out / "results").glob("*.parquet")}
-    assert len(finished) >= 2
-    site("scancel", first.read_text())
+    hanging_job, hanging_gpu = first.read_text().split()
+    site("scancel", hanging_job)
     site.wait(lambda: not site.queue())
     rows = site.assert_same_numbers(small_run)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
-    assert set(rows["own_gpu"]) == {0.0, 1.0}
+    assert {float(hanging_gpu), *rows["own_gpu"]} == {0.0, 1.0}
     assert (site.out / "report" / "index.html").exists()
     assert not list(site.out.glob(".credentials-*"))
     assert "6 models: 6 ok, 0 failed" in log.read_text()
