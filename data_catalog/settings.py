@@ -1,6 +1,6 @@
 """What a setting is: a field of a pydantic model that says what file, command line and Python must know of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from types import NoneType, UnionType
@@ -232,4 +232,10 @@ def _spelled(where: KeyPath, names: Mapping[KeyPath, str] | None) -> str:
     for end in range(len(where), 0, -1):
         if names and where[:end] in names:
             return names[where[:end]]
-    return ".".join(where)
+    return dotted(where)
+
+
+def dotted(where: Iterable[str | int]) -> str:
+    """The way to a value as one line: ``entries.3.model``; a name with a line break or the like is quoted."""
+    names = [str(part) for part in where]
+    return ".".join(name if name.isprintable() else repr(name) for name in names)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from ..data_catalog.errors import InputError
+from ..data_catalog.settings import dotted
 from .config import RunConfig
 
 FORMAT: Literal[1] = 1
@@ -132,16 +133,16 @@ def parse_record(content: bytes, path: Path) -> RunRecord:
         record = RunRecord.model_validate_json(content)
     except ValidationError as error:
         raise InputError(f"{path}: {_problem(error)}") from None
-    for key, text in _texts(record.model_dump(mode="json")):
+    for where, text in _texts(record.model_dump(mode="json")):
         if "\0" in text:  # no name of a file may hold it
-            raise InputError(f"{path}: {key}: holds a NUL character; {MEND}")
+            raise InputError(f"{path}: {dotted(where)}: holds a NUL character; {MEND}")
     return record
 
 
 def _problem(error: ValidationError) -> str:
     """The first thing that is wrong with a record, in one line, and what to do about it."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(map(str, first["loc"]))
+    key = dotted(first["loc"])
     if first["type"] == "json_invalid":
         return f"cannot be read: {first['msg']}; {MEND}"
     if first["loc"] in ((), ("format",)):
@@ -153,13 +154,13 @@ def _problem(error: ValidationError) -> str:
     return f"{key}: {' '.join(first['msg'].split())}; {MEND}"
 
 
-def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a tree of JSON, by its key; the parser has bounded the depth."""
+def _texts(value: Any, where: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Every text in a tree of JSON and the way to it; the parser has bounded the depth."""
     if isinstance(value, str):
-        yield key, value
+        yield where, value
     elif isinstance(value, dict):
         for name, part in value.items():
-            yield from _texts(part, f"{key}.{name}".lstrip("."))
+            yield from _texts(part, (*where, name))
     elif isinstance(value, list):
         for number, part in enumerate(value):
-            yield from _texts(part, f"{key}.{number}".lstrip("."))
+            yield from _texts(part, (*where, number))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import Command
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from run_records import record_of
 
@@ -183,6 +183,8 @@ def places(value: Any, keys: tuple[str | int, ...] = ()) -> list[tuple[str | int
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(("config",), {"\r": 1})
+@example(("versions",), {"\n": "\0"})
 @given(st.sampled_from(places(WHOLE.model_dump(mode="json"))[1:]), JSON)
 def test_a_record_with_any_other_value_anywhere_is_read_or_refused(
     tmp_path: Path, keys: tuple[str | int, ...], value: Any
