@@ -97,7 +97,7 @@ def remeasure(
             with open_workers(config.compute, out) as workers:
                 follow(remeasure_entries(workers, config, todo, confirm), len(todo), display)
             touch_record(out)
-        return conclude(out, {job.slug for job in jobs}, started, display)
+        return conclude(out, {job.slug for job in jobs}, started, display, report=config.compute.write_report)
 
 
 def _named(before: MeasureSettings, after: MeasureSettings) -> str:

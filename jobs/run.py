@@ -57,8 +57,9 @@ def run(
 
 
 def elsewhere(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
-    """The same run on other workers."""
-    compute = from_command_line(ComputeSettings, config.compute.model_dump() | dict(changes))
+    """The same run on other workers; it writes a report unless the changes say no."""
+    stored = config.compute.model_dump() | {"write_report": True}
+    compute = from_command_line(ComputeSettings, stored | dict(changes))
     return config.model_copy(update={"compute": compute})
 
 
@@ -184,7 +185,7 @@ def _compute(
         touch_record(out)
     if plan.config.compute.share is not None:
         return _conclude_share(plan, todo, started)
-    return conclude(out, {job.slug for job in plan.jobs}, started, display)
+    return conclude(out, {job.slug for job in plan.jobs}, started, display, report=plan.config.compute.write_report)
 
 
 def _conclude_share(plan: Plan, todo: Sequence[Job], started: float) -> int:
@@ -218,12 +219,9 @@ def _evict_finished(plan: Plan, todo: Sequence[Job]) -> None:
         evict((job for job in plan.jobs if remote_weights(job.entry) not in needed), plan.config.compute.cache)
 
 
-def conclude(out: Path, slugs: set[str], started: float, display: Display) -> int:
-    """Write the report, sum up, and return the exit code for the entries in question."""
-    with display.status("Writing the report"):
-        from ..reports.page import write_report
-
-        page = write_report(out)
+def conclude(out: Path, slugs: set[str], started: float, display: Display, *, report: bool = True) -> int:
+    """Write the report if it is wanted, sum up, and return the exit code for the entries in question."""
+    page = _written_report(out, display) if report else None
     record = read_run(out)
     states, _ = entry_states(out, [entry for entry in record.entries if entry.slug in slugs])
     of = {kind: [state for state in states if state.state == kind] for kind in ("ok", "failed", "missing")}
@@ -238,6 +236,16 @@ def conclude(out: Path, slugs: set[str], started: float, display: Display) -> in
         more = f" (and {len(failed) - 5} more)" if len(failed) > 5 else ""
         again = "the same remeasure" if record.embeddings_from else "the same run with --retry-failed"
         log.info(f"  see them all{more}: dsmi-zoo status --out {out}; try them again: {again}")
-    log.info(json.loads(page.with_name("summary.json").read_text(encoding="utf-8"))["lead"])
-    log.info(f"Report: {page}")
+    if page is None:
+        log.info(f"No report was asked for; it is written by: dsmi-zoo report --out {out}")
+    else:
+        log.info(json.loads(page.with_name("summary.json").read_text(encoding="utf-8"))["lead"])
+        log.info(f"Report: {page}")
     return 1 if failed else 0
+
+
+def _written_report(out: Path, display: Display) -> Path:
+    with display.status("Writing the report"):
+        from ..reports.page import write_report
+
+        return write_report(out)

@@ -168,7 +168,8 @@ def search(
     write_run(config.folder, read_run(config.folder).model_copy(update={"search": note}))
     if note.left_out:
         log.info(f"{counted(len(note.left_out), 'model')} had no turn; more --budget goes on from here")
-    return conclude(config.folder, {job.slug for job in left}, started, display)
+    slugs = {job.slug for job in left}
+    return conclude(config.folder, slugs, started, display, report=config.compute.write_report)
 
 
 def _refuse_what_cannot_be_searched(plan: Plan) -> None:

@@ -71,6 +71,9 @@ class ComputeSettings(Settings):
     keep_embeddings: Annotated[bool, OnCommandLine("drop-embeddings", turns_off=True)] = Field(
         default=True, description="Do not keep the embeddings (remeasure needs them)."
     )
+    write_report: Annotated[bool, OnCommandLine("no-report", turns_off=True)] = Field(
+        default=True, description="Leave the report to `dsmi-zoo report`."
+    )
     budget_gb: float | None = Field(
         default=None,
         gt=0,
@@ -83,9 +86,9 @@ class ComputeSettings(Settings):
     max_download: Annotated[Download | None, OnCommandLine(metavar="SIZE", text=True)] = Field(
         default=None, description="Leave models out whose weights exceed this in all: 500MB, 20GB."
     )
-    cache: Annotated[Path, OnCommandLine(default="$DSMI_ZOO_CACHE or ~/.cache/dsmi-zoo")] = Field(
-        default_factory=default_cache, description="Weights and views."
-    )
+    cache: Annotated[
+        Path, AfterValidator(found_from_anywhere), OnCommandLine(default="$DSMI_ZOO_CACHE or ~/.cache/dsmi-zoo")
+    ] = Field(default_factory=default_cache, description="Weights and views.")
     cache_gb: float = Field(
         default=50.0, ge=0, allow_inf_nan=False, description="Views beyond this are dropped once no model needs them."
     )

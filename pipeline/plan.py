@@ -78,6 +78,7 @@ def make_plan(config: RunConfig) -> Plan:
     InputError
         For anything that the user got wrong in them.
     """
+    config = config.model_copy(update={"out": config.folder})  # the current folder of workers may be another one
     own_identities(config.measures)  # what is wrong with a measure is told before images are read
     entries = apply_filters(load_models(config.catalog, config.models), config.filters, config.catalog)
     taken = sorted({name for entry in entries for name in entry.extras} & COLUMN_NAMES)

@@ -126,6 +126,16 @@ def test_a_tls_scheduler_lets_in_a_client_with_credentials_and_refuses_one_witho
             assert len(client.nthreads()) == 1
 
 
+def test_relative_folders_are_the_drivers_also_for_workers_that_were_started_elsewhere(
+    tmp_path: Path, warm_cli: Command
+) -> None:
+    folders = ("--out", "out", "--cache", "cache")
+    warm_cli("run", "--models", "test_vit.100x3", "--images-per-class", 5, *folders, cwd=tmp_path)
+    assert len(list((tmp_path / "out" / "results").glob("*.parquet"))) == 1
+    assert len(list((tmp_path / "out" / "embeddings").glob("*.npy"))) == 1
+    assert len(list((tmp_path / "cache" / "weights").glob("*.safetensors"))) == 1
+
+
 def test_every_example_profile_can_be_read_and_wrong_ones_are_told_in_one_line(tmp_path: Path) -> None:
     examples = sorted(EXAMPLES.glob("*.toml"))
     assert [example.stem for example in examples] == ["cpu", "existing", "gpu"]

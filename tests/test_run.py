@@ -88,11 +88,11 @@ def test_a_rows_measures_are_those_of_its_kept_embedding(small_run: Path) -> Non
             assert row[name] == pytest.approx(value, abs=1e-9), name
 
 
-def test_a_second_run_computes_nothing_and_starts_no_cluster(run_copy: Path, cli: Command) -> None:
+def test_a_second_run_computes_nothing_and_starts_no_cluster(run_copy: Path, warm_cli: Command) -> None:
     before = snapshot(run_copy)
-    done = cli("run", "--models", *SMALL_ZOO, "--out", run_copy)
+    done = warm_cli("run", "--models", *SMALL_ZOO, "--out", run_copy)
     assert "6 of 6 models are done already" in done.stdout
-    assert "Dask" not in done.stdout
+    assert "worker" not in done.stdout
     assert snapshot(run_copy) == before
 
 
@@ -108,9 +108,19 @@ def test_a_run_says_where_its_dashboard_is_on_the_loopback_address_and_where_the
     assert "\x1b" not in done.stdout
 
 
-def test_more_models_join_an_existing_run(run_copy: Path, cli: Command) -> None:
+def test_a_run_without_a_report_says_what_writes_it(run_copy: Path, cli: Command) -> None:
+    page = run_copy / "report" / "index.html"
+    shutil.rmtree(page.parent)
+    done = cli("run", "--models", *SMALL_ZOO, "--out", run_copy, "--no-report")
+    assert not page.parent.exists()
+    assert done.stdout.rstrip().endswith(f"dsmi-zoo report --out {run_copy}")
+    cli("report", "--out", run_copy)
+    assert page.is_file()
+
+
+def test_more_models_join_an_existing_run(run_copy: Path, warm_cli: Command) -> None:
     before = snapshot(run_copy)
-    cli("run", "--models", "test_byobnet.100x3", "--out", run_copy)
+    warm_cli("run", "--models", "test_byobnet.100x3", "--out", run_copy)
     after = snapshot(run_copy)
     assert len(after) == 7
     assert {name: after[name] for name in before} == before
@@ -145,17 +155,17 @@ def test_a_run_that_was_killed_half_way_goes_on_and_rewrites_no_finished_row(
 
 
 def test_broken_and_foreign_files_among_the_results_are_reported_and_the_broken_one_recomputed(
-    run_copy: Path, cli: Command
+    run_copy: Path, warm_cli: Command
 ) -> None:
     cut, *others = sorted((run_copy / "results").glob("*.parquet"))
     whole = pd.read_parquet(cut)
     cut.write_bytes(cut.read_bytes()[:500])
     (run_copy / "results" / "notes.txt").write_text("mine")
     kept = {path: path.stat().st_mtime_ns for path in others}
-    status = cli("status", "--out", run_copy)
+    status = warm_cli("status", "--out", run_copy)
     assert "5 ok, 0 failed, 1 missing" in status.stdout
     assert "notes.txt: not a Parquet file" in status.stdout
-    done = cli("run", "--models", *SMALL_ZOO, "--out", run_copy)
+    done = warm_cli("run", "--models", *SMALL_ZOO, "--out", run_copy)
     assert f"not a row: {cut}" in done.stdout
     assert "notes.txt" in done.stdout
     assert "1 model to measure" in done.stdout
@@ -175,7 +185,7 @@ def test_settings_that_change_a_number_are_refused_on_the_same_out(run_copy: Pat
     assert snapshot(run_copy) == before
 
 
-def test_failing_models_become_rows_and_the_others_go_on(mine: Path, tmp_path: Path, cli: Command) -> None:
+def test_failing_models_become_rows_and_the_others_go_on(mine: Path, tmp_path: Path, warm_cli: Command) -> None:
     state = safetensors.torch.load_file(tmp_path / "good.safetensors")
     infinite = {name: torch.full_like(t, float("inf")) if "conv1.weight" in name else t for name, t in state.items()}
     safetensors.torch.save_file(infinite, tmp_path / "inf.safetensors")
@@ -186,7 +196,7 @@ def test_failing_models_become_rows_and_the_others_go_on(mine: Path, tmp_path: P
         file.write('cut,test_resnet,cut.safetensors,"{""num_classes"": 10}",32,\n')
         file.write('<b>../../up</b>,test_resnet,good.safetensors,"{""num_classes"": 10, ""no_such"": 1}",32,\n')
     out = tmp_path / "out"
-    done = cli("run", "--catalog", mine, "--out", out, code=1)
+    done = warm_cli("run", "--catalog", mine, "--out", out, code=1, report=True)
     assert "Traceback" not in done.stdout + done.stderr
     assert "5 models: 1 ok, 4 failed" in done.stdout
     rows = read_results(out).set_index("model")
@@ -200,27 +210,28 @@ def test_failing_models_become_rows_and_the_others_go_on(mine: Path, tmp_path: P
     assert rows["dse_z"].notna().tolist() == (rows["status"] == "ok").tolist()
     assert "<b>../../up" not in (out / "report" / "index.html").read_text()
 
-    status = cli("status", "--out", out, code=1)
+    status = warm_cli("status", "--out", out, code=1)
     assert "1 ok, 4 failed, 0 missing" in status.stdout
     assert "other shape@32: RuntimeError" in status.stdout
 
     before = snapshot(out)
-    assert "Dask" not in cli("run", "--catalog", mine, "--out", out, code=1).stdout
+    assert "worker" not in warm_cli("run", "--catalog", mine, "--out", out, code=1).stdout
     assert snapshot(out) == before
     shutil.copy(tmp_path / "good.safetensors", tmp_path / "cut.safetensors")
-    assert "1 model to measure" in cli("run", "--catalog", mine, "--out", out, code=1).stdout
-    assert "3 models to measure" in cli("run", "--catalog", mine, "--out", out, "--retry-failed", code=1).stdout
+    assert "1 model to measure" in warm_cli("run", "--catalog", mine, "--out", out, code=1).stdout
+    assert "3 models to measure" in warm_cli("run", "--catalog", mine, "--out", out, "--retry-failed", code=1).stdout
     assert read_results(out).set_index("model").loc["cut", "status"] == "ok"
 
 
 def test_new_facts_in_a_catalogue_reach_the_rows_without_computing_anything(
-    mine: Path, tmp_path: Path, cli: Command
+    mine: Path, tmp_path: Path, warm_cli: Command
 ) -> None:
     out = tmp_path / "out"
-    cli("run", "--catalog", mine, "--out", out)
+    warm_cli("run", "--catalog", mine, "--out", out)
     first = read_results(out).iloc[0]
     mine.write_text(mine.read_text().replace("top1\n", "top1,v2_top1\n").replace(",90", ",91,81"))
-    assert "Dask" not in cli("run", "--catalog", mine, "--out", out).stdout
+    again = warm_cli("run", "--catalog", mine, "--out", out, report=True)
+    assert "worker" not in again.stdout
     second = read_results(out).iloc[0]
     assert (second["top1"], second["v2_top1"]) == (91, 81)
     assert second["finished_at"] == first["finished_at"]
@@ -229,14 +240,14 @@ def test_new_facts_in_a_catalogue_reach_the_rows_without_computing_anything(
 
 
 def test_names_that_would_leave_out_or_clash_get_rows_of_their_own_inside_it(
-    mine: Path, tmp_path: Path, cli: Command
+    mine: Path, tmp_path: Path, warm_cli: Command
 ) -> None:
     names = ["../../escape", "/abs/olute", "..", "a/b", "a-b", "a b", "x" * 300, "x" * 299 + "y"]
     header, good, *_ = mine.read_text().splitlines()
     mine.write_text("\n".join([header, *(good.replace("good,", f"{name},", 1) for name in names)]) + "\n")
     out = tmp_path / "deep" / "er" / "out"
     before = {path for path in tmp_path.rglob("*") if "deep" not in path.parts}
-    cli("run", "--catalog", mine, "--out", out)
+    warm_cli("run", "--catalog", mine, "--out", out)
     assert sorted(read_results(out)["model"]) == sorted(names)
     assert {path for path in tmp_path.rglob("*") if "deep" not in path.parts} == before
 

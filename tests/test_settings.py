@@ -51,6 +51,7 @@ ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "model_timeout": (["--model-timeout", "2h"], 7200),
     "batch_size": (["--batch-size", "8"], 8),
     "drop_embeddings": (["--drop-embeddings"], True),
+    "no_report": (["--no-report"], True),
     "budget": (["--budget", "1h30m"], "1h30m"),
     "max_download": (["--max-download", "20GB"], 20e9),
     "cache": (["--cache", "/x/c"], "/x/c"),

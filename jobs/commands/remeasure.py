@@ -13,6 +13,7 @@ from ..terminal import display
 @out_option
 @click.option("--into", type=PATH, help="Where the new rows go.  [default: beside --out, named after the changes]")
 @options("measures", *CLUSTER, default_shown="the run's")
+@options("compute.write_report")
 @click.pass_context
 def remeasure_command(context: click.Context, out: Path, into: Path | None, **_: Any) -> int:
     """Other settings or new measures from the kept embeddings of a run, into another directory.

@@ -13,6 +13,7 @@ from ..terminal import display
 @click.argument("models", nargs=-1, required=True, metavar="MODEL[@SIZE] ...")
 @out_option
 @options(*CLUSTER, default_shown="the run's")
+@options("compute.write_report")
 @click.pass_context
 def rerun_command(context: click.Context, models: tuple[str, ...], out: Path, **_: Any) -> int:
     """Redo single entries of a run (MODEL alone: all its sizes) and refresh the report; where the run was computed.

@@ -28,6 +28,7 @@ Examples:
 @options("subset", "protocol", "precision", "measures")
 @options(*CLUSTER, "compute.share", "compute.batch_size", "compute.cache", "compute.cache_gb")
 @options("compute.budget_gb", "compute.budget", "compute.max_download", "compute.keep_embeddings")
+@options("compute.write_report")
 @click.option("--plan", "only_plan", is_flag=True, help="Say what the run would do, read and store, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Try entries again that failed before.")
 @click.pass_context
