@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import warnings
@@ -14,6 +13,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from dask_processes import free_port, start_dask, stop
 from hub_server import HubServer
 from slurm_cluster import running_slurm
 
@@ -78,27 +78,10 @@ def cli(cache: Path) -> Command:
 @pytest.fixture(scope="session")
 def warm_worker(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Dask scheduler with one worker, as somebody else would have started them."""
-    folder = tmp_path_factory.mktemp("dask")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    scheduler = ["scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2], "--no-dashboard"]
-    worker = ["worker", address, "--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard"]
-    environment = os.environ | {"DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "dask", *command],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for command in (scheduler, worker)
-    ]
-    yield address
-    for process in reversed(started):
-        process.terminate()
-        process.wait(timeout=60)
+    port = free_port()
+    started = start_dask(port, 1, cache, tmp_path_factory.mktemp("dask"))
+    yield f"tcp://127.0.0.1:{port}"
+    stop(started)
 
 
 @pytest.fixture(scope="session")

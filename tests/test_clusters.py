@@ -115,7 +115,7 @@ def test_a_tls_scheduler_lets_in_a_client_with_credentials_and_refuses_one_witho
         (tmp_path / f"{name}.pem").write_text(content)
     profile = tmp_path / "there.toml"
     profile.write_text('[tls]\nca_file = "ca.pem"\ncert = "cert.pem"\nkey = "key.pem"\n')
-    options = {"host": "127.0.0.1", "protocol": "tls://", "dashboard_address": None}
+    options = {"host": "127.0.0.1", "protocol": "tls://", "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(n_workers=1, threads_per_worker=1, security=security, **options) as cluster:
         run = ("run", "--models", "test_vit.900x5", "--out", tmp_path / "out", "--cluster", cluster.scheduler_address)
         refused = cli(*run, code=2).stderr
@@ -134,6 +134,12 @@ def test_relative_folders_are_the_drivers_also_for_workers_that_were_started_els
     assert len(list((tmp_path / "out" / "results").glob("*.parquet"))) == 1
     assert len(list((tmp_path / "out" / "embeddings").glob("*.npy"))) == 1
     assert len(list((tmp_path / "cache" / "weights").glob("*.safetensors"))) == 1
+
+
+def test_a_plan_on_a_scheduler_that_is_there_needs_no_out_and_makes_none(tmp_path: Path, warm_cli: Command) -> None:
+    run = ("run", "--models", "test_vit.*", "--images-per-class", 5, "--out", tmp_path / "new" / "out")
+    assert "first 3 models on 50 images" in warm_cli(*run, "--budget", "5m", "--plan").stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_example_profile_can_be_read_and_wrong_ones_are_told_in_one_line(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pandas as pd
 import psutil
 import pytest
 from conftest import SMALL_ZOO, Command
+from dask_processes import free_port, start_dask, stop
 
 from dsmi_zoo.pipeline.store import read_results, read_run
 
@@ -182,38 +183,18 @@ def test_a_second_driver_is_refused_with_the_firsts_host_and_process_and_a_dead_
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def scheduler(cache: Path, tmp_path: Path) -> Iterator[Callable[[int, int], list["subprocess.Popen[bytes]"]]]:
-    """Dask's own scheduler and workers, as somebody else would have started them."""
+    """Dask's own scheduler and workers at a port; they are ended with the test."""
     started: list[subprocess.Popen[bytes]] = []
-    environment = os.environ | {"DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
 
     def begin(port: int, workers: int) -> list["subprocess.Popen[bytes]"]:
-        address = f"tcp://127.0.0.1:{port}"
-        commands = [["scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]]
-        commands += [["worker", address, "--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard"]] * workers
-        for command in commands:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dask", *command], env=environment, cwd=tmp_path,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-            started.append(process)
-        return started[-len(commands) :]
+        processes = start_dask(port, workers, cache, tmp_path)
+        started.extend(processes)
+        return processes
 
     yield begin
-    for process in started:
-        process.terminate()
-    for process in started:
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    stop(started)
 
 
 def test_a_run_on_a_scheduler_that_is_there_leaves_it_running_and_goes_on_after_it_was_gone(

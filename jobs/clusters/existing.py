@@ -119,7 +119,8 @@ def _differing_libraries(client: Client, address: str) -> Iterator[str]:
 
 
 def _refuse_other_folders(client: Client, address: str, out: Path) -> None:
-    seen = client.run(os.path.isdir, str(out))
+    there_already = next(folder for folder in (out, *out.parents) if folder.is_dir())  # a plan makes no OUT
+    seen = client.run(os.path.isdir, str(there_already))
     blind = [worker for worker, there in seen.items() if not there]
     if blind:
         raise InputError(

@@ -74,5 +74,5 @@ class MeasureSettings(Settings):
     )
 
     def arguments(self) -> dict[str, Any]:
-        """The settings as keyword arguments of ``measure_all``."""
+        """The settings as keyword arguments of `measure`."""
         return self.model_dump(exclude={"own"})
