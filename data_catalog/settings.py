@@ -1,15 +1,18 @@
 """What a setting is: a field of a pydantic model that says what file, command line and Python must know of it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from inspect import Parameter, signature
+from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 KeyPath = tuple[str, ...]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Settings(BaseModel):
@@ -134,6 +137,19 @@ class Setting:
         return not value if self.option.turns_off else value
 
     @property
+    def parameter(self) -> Parameter:
+        """The argument of a Python function, with its default and its type."""
+        default = None if self.repeated else self.stored(self.default)
+        annotation = str if self.choices else self.kind
+        if self.option.text or self.kind is Path:
+            annotation |= str
+        if self.repeated:
+            annotation |= Sequence[str]
+        if default is None or self.repeated:
+            annotation |= None
+        return Parameter(self.keyword, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+    @property
     def _single(self) -> Any:
         if self.repeated:
             return get_args(self.field.annotation)[0]
@@ -185,6 +201,23 @@ def flags_of(model: type[BaseModel]) -> Mapping[KeyPath, str]:
 def keywords_of(model: type[BaseModel]) -> Mapping[KeyPath, str]:
     """What a Python function calls the settings of a model."""
     return {setting.path: setting.keyword for setting in options_of(model)}
+
+
+def spells_out(settings: Iterable[Setting]) -> Callable[[Function], Function]:
+    """A decorator for a function that takes ``**settings``: help and completion show a keyword for each of them.
+
+    Those that the function names itself stay as they are.
+    """
+
+    def decorate(function: Function) -> Function:
+        declared = signature(function)
+        named = [one for one in declared.parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
+        taken = {one.name for one in named}
+        others = [setting.parameter for setting in settings if setting.keyword not in taken]
+        function.__signature__ = declared.replace(parameters=[*named, *others])  # type: ignore[attr-defined]
+        return function
+
+    return decorate
 
 
 class Clash(ValueError):

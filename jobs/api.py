@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..data_catalog.errors import InputError
-from ..pipeline.keywords import run_signature, settings_from_keywords
+from ..data_catalog.settings import spells_out
+from ..pipeline.keywords import SETTINGS, settings_from_keywords
 from ..pipeline.store import read_results
 from .run import run as run_all
 from .search import search
@@ -20,6 +21,7 @@ GUARD = 'call dsmi_zoo.run under `if __name__ == "__main__":`, for its workers i
 OF_OWN_WORKERS = ("cluster", "profile", "workers", "worker_memory")
 
 
+@spells_out(SETTINGS.values())
 def run(
     catalog: str | Path = "digits",
     *,
@@ -88,6 +90,3 @@ def _refuse_beside_client(client: object, settings: Mapping[str, Any]) -> None:
     for name in OF_OWN_WORKERS:
         if settings.get(name) is not None:
             raise InputError(f"{name} is for workers that the run starts itself; with a client, leave it out")
-
-
-run.__signature__ = run_signature()  # type: ignore[attr-defined]

@@ -1,8 +1,7 @@
 """The settings of a run as arguments of a Python function and as a table; they are those of the command line."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sized
 from difflib import get_close_matches
-from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
 
@@ -65,31 +64,6 @@ def _unknown(keyword: str) -> str:
     near = get_close_matches(keyword, SETTINGS)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(SETTINGS)}"
     return f"{keyword} is no setting of a run; {hint}"
-
-
-def run_signature() -> Signature:
-    """The signature of ``dsmi_zoo.run``: catalogue, ``out``, ``client``, and a keyword for each option."""
-    leading = [
-        Parameter("catalog", Parameter.POSITIONAL_OR_KEYWORD, default="digits", annotation=str | Path),
-        Parameter("out", Parameter.KEYWORD_ONLY, default=None, annotation=str | Path | None),
-        Parameter("client", Parameter.KEYWORD_ONLY, default=None),
-        Parameter("retry_failed", Parameter.KEYWORD_ONLY, default=False, annotation=bool),
-    ]
-    taken = {parameter.name for parameter in leading}
-    others = [_parameter(setting) for setting in SETTINGS.values() if setting.keyword not in taken]
-    return Signature([*leading, *others])
-
-
-def _parameter(setting: Setting) -> Parameter:
-    default = None if setting.repeated else setting.stored(setting.default)
-    annotation = str if setting.choices else setting.kind
-    if setting.option.text or setting.kind is Path:
-        annotation |= str
-    if setting.repeated:
-        annotation |= Sequence[str]
-    if default is None or setting.repeated:
-        annotation |= None
-    return Parameter(setting.keyword, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def settings_table() -> str:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from ..data_catalog.errors import InputError
+from ..data_catalog.settings import spells_out
 from .activations import activations, undisturbed
 from .embed import default_batch
 from .layers import check_layer, place_of, unwrapped
@@ -17,14 +18,14 @@ from .measures import measure
 from .measures.conversion import as_array
 from .measures.definition import Value
 from .measures.inputs import as_count
-from .measures.registry import checked_settings, names_of
+from .measures.registry import SETTINGS, checked_settings, names_of
 
 Images = torch.Tensor | np.ndarray | Dataset | Iterable[Any]
-OF_THE_SAMPLES = ("image_ids", "input_clusters")
 Batch = tuple[torch.Tensor, Any]
 """Images, float [b, c, h, w], and their labels, or None."""
 
 
+@spells_out(SETTINGS)
 def score(
     model: torch.nn.Module,
     images: Images,
@@ -34,6 +35,8 @@ def score(
     layer: str | None = None,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
+    image_ids: ArrayLike | None = None,
+    input_clusters: ArrayLike | None = None,
     **settings: Any,
 ) -> dict[str, Value]:
     """Embed images with a network and measure the embedding.
@@ -58,8 +61,10 @@ def score(
         Images in a forward pass; chosen by the device by default, and a loader's are its own.
     device : str or torch.device, optional
         Where to compute; by default where the model is.
+    image_ids, input_clusters : [n], optional
+        As those of `measure`.
     **settings
-        Those of `measure`, such as ``sigma``, ``t`` and ``image_ids``.
+        Those of `measure`, such as ``sigma`` and ``t``.
 
     Returns
     -------
@@ -73,7 +78,7 @@ def score(
         shuffles beside labels that do not.
     """
     wanted = None if scores is None else names_of(scores)
-    checked_settings({name: value for name, value in settings.items() if name not in OF_THE_SAMPLES})
+    checked_settings(settings)
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"the model is a {type(model).__name__}, not a torch.nn.Module; pass one, such as timm's")
     check_layer(model, layer)
@@ -89,7 +94,8 @@ def score(
         raise InputError("there are no images; pass at least one batch")
     if labels is None and all(of_batch is not None for of_batch in given):
         labels = np.concatenate([as_array(of_batch, "labels") for of_batch in given])
-    return measure(np.concatenate(embeddings), labels, scores=wanted, **settings)
+    Z = np.concatenate(embeddings)
+    return measure(Z, labels, scores=wanted, image_ids=image_ids, input_clusters=input_clusters, **settings)
 
 
 def _batches(images: Images, labels_are_given: bool, size: int | None, device: torch.device) -> Iterator[Batch]:

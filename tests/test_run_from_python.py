@@ -1,6 +1,5 @@
 """`dsmi_zoo.run`: the same run as the command's, called from a program, on workers of its own or of a client."""
 
-import inspect
 import logging
 import subprocess
 import sys
@@ -12,8 +11,6 @@ from distributed import Client, LocalCluster
 
 import dsmi_zoo
 from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.pipeline.config import RunConfig
-from dsmi_zoo.pipeline.keywords import SETTINGS
 
 TINY = ("test_vit.100x3", "test_resnet.100x3")
 NEW_EACH_TIME = ["finished_at", "seconds_build", "seconds_embed", "seconds_measure", "versions"]
@@ -70,13 +67,6 @@ def test_a_failed_model_is_a_row_of_what_is_returned(tmp_path: Path, monkeypatch
     rows = dsmi_zoo.run(models=TINY[0], measure="fails:f", out="out", workers=1)
     assert rows.loc[0, "status"] == "failed"
     assert "not today" in rows.loc[0, "error_message"]
-
-
-def test_the_signature_has_a_keyword_for_every_option_of_the_command() -> None:
-    parameters = inspect.signature(dsmi_zoo.run).parameters
-    assert list(parameters)[:4] == ["catalog", "out", "client", "retry_failed"]
-    assert set(SETTINGS) <= set(parameters)
-    assert parameters["sigma"].default is RunConfig().measures.sigma
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The settings as arguments of a Python function, as a table, and as what the measures take."""
 
 import inspect
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+import dsmi_zoo
 from dsmi_zoo.data_catalog import InputError
 from dsmi_zoo.data_catalog.settings import Setting, options_of, settings_of
 from dsmi_zoo.jobs.commands.run import run_command
 from dsmi_zoo.jobs.options import run_settings
 from dsmi_zoo.pipeline.config import RunConfig, differences
-from dsmi_zoo.pipeline.keywords import run_signature, settings_from_keywords, settings_table
+from dsmi_zoo.pipeline.keywords import settings_from_keywords, settings_table
 from dsmi_zoo.pipeline.measures.settings import MeasureSettings
 
 ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
@@ -117,7 +119,7 @@ def test_a_wrong_keyword_or_value_is_refused_in_one_line_by_its_name(keywords: d
 
 
 def test_the_signature_lists_every_option_with_a_default_that_changes_nothing() -> None:
-    signature = run_signature()
+    signature = inspect.signature(dsmi_zoo.run)
     names = list(signature.parameters)
     of_the_call = {"client", "retry_failed"}
     assert names[:4] == ["catalog", "out", "client", "retry_failed"]
@@ -126,6 +128,15 @@ def test_the_signature_lists_every_option_with_a_default_that_changes_nothing() 
     assert kinds == {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
     defaults = {name: parameter.default for name, parameter in signature.parameters.items() if name not in of_the_call}
     assert settings_from_keywords(**defaults) == settings_from_keywords()
+
+
+@pytest.mark.parametrize("function", [dsmi_zoo.measure, dsmi_zoo.score], ids=["measure", "score"])
+def test_the_signature_lists_what_a_measure_can_be_told_with_its_default(function: Callable[..., Any]) -> None:
+    parameters = inspect.signature(function).parameters
+    defaults = MeasureSettings().model_dump(exclude={"own"})
+    assert {name: parameters[name].default for name in defaults} == defaults
+    assert {"scores", "image_ids", "input_clusters"} <= set(parameters)
+    assert inspect.Parameter.VAR_KEYWORD not in {parameter.kind for parameter in parameters.values()}
 
 
 def test_the_table_of_settings_has_a_row_for_each_with_as_many_cells() -> None:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from pydantic import ValidationError
 
 from ...data_catalog.errors import InputError
+from ...data_catalog.settings import settings_of, spells_out
 from .context import MeasureContext
 from .definition import Measure, Value
 from .entropy import binned_entropy
@@ -217,7 +218,11 @@ OF_A_ROW: tuple[Measure, ...] = (*DIAGNOSTICS, *MEASURES, *COMPARISONS, *DETAILS
 
 BY_NAME = {measure.name: measure for measure in OF_A_ROW}
 
+SETTINGS = tuple(setting for setting in settings_of(MeasureSettings) if setting.key != "own")
+"""Those that `measure` takes; a measure of one's own is a function that one calls oneself."""
 
+
+@spells_out(SETTINGS)
 def measure(
     Z: ArrayLike | Points,
     labels: ArrayLike | None = None,
@@ -290,7 +295,7 @@ def checked_settings(settings: dict[str, Any]) -> MeasureSettings:
         problem = error.errors()[0]
     name = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
-        known = ", ".join(name for name in MeasureSettings.model_fields if name != "own")
+        known = ", ".join(setting.key for setting in SETTINGS)
         raise InputError(f"measure has no setting {name!r}; there are {known}")
     rule = problem["msg"].removeprefix("Value error, ")
     raise InputError(f"{name} is {problem['input']!r}; {rule[0].lower()}{rule[1:]}")
