@@ -14,9 +14,8 @@ endif
 run: $(READY)
 	$(BIN)dsmi-zoo run $(ARGS)
 
-# One process a core: threads of BLAS in each would wait for each other longer than they compute.
 test: $(READY)
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTHON) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # mypy and import-linter go by folders, so they look at the package as it is installed: the wheel, unpacked.
 check: $(READY)

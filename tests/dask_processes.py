@@ -17,9 +17,10 @@ def free_port() -> int:
 def start_dask(port: int, workers: int, cache: Path, folder: Path) -> list["subprocess.Popen[bytes]"]:
     """Start a scheduler at ``tcp://127.0.0.1:port`` and its workers, in ``folder``; the scheduler comes first."""
     address = f"tcp://127.0.0.1:{port}"
-    # Port 0: without a dashboard, too, a scheduler listens for HTTP, by default all of them on 8787.
-    scheduler = ["scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0"]
-    worker = ["worker", address, "--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard"]
+    # Without a dashboard, too, they listen for HTTP: by default all schedulers on 8787, workers on every address.
+    here = ["--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+    scheduler = ["scheduler", "--port", str(port), *here]
+    worker = ["worker", address, "--nthreads", "1", *here]
     environment = os.environ | {"DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
     return [
         subprocess.Popen(
@@ -34,10 +35,9 @@ def start_dask(port: int, workers: int, cache: Path, folder: Path) -> list["subp
 
 
 def stop(processes: list["subprocess.Popen[bytes]"]) -> None:
-    """End processes, those that do not hear of it too."""
-    for process in processes:
+    """End workers, then their scheduler: a worker whose scheduler is gone waits for it."""
+    for process in reversed(processes):
         process.terminate()
-    for process in processes:
         try:
             process.wait(timeout=20)
         except subprocess.TimeoutExpired:

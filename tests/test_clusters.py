@@ -12,9 +12,9 @@ from conftest import Command
 from distributed import Client
 
 from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.jobs.clusters import open_cluster
+from dsmi_zoo.jobs.clusters import open_cluster, open_workers
 from dsmi_zoo.jobs.clusters.existing import differing_versions
-from dsmi_zoo.jobs.clusters.machine import visible_gpus
+from dsmi_zoo.jobs.clusters.machine import usable_cores, visible_gpus
 from dsmi_zoo.jobs.clusters.profile import EXAMPLES, load_profile
 from dsmi_zoo.pipeline.config import ComputeSettings
 
@@ -42,6 +42,17 @@ def test_local_workers_listen_on_the_loopback_address_only_and_let_nobody_in_wit
         assert_refused(address)
         assert_refused(address.replace("tls://", "tcp://"))
         assert workers.submit(os.getpid).result() != os.getpid()
+
+
+@pytest.mark.parametrize("share", [None, "1/1"], ids=["Dask", "a share"])
+def test_the_users_own_number_of_threads_comes_before_an_even_share_of_the_cores(
+    share: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with open_workers(ComputeSettings(workers=1, share=share), tmp_path) as workers:
+        assert workers.submit(os.getenv, "OMP_NUM_THREADS").result() == "7"
+        assert workers.submit(os.getenv, "MKL_NUM_THREADS").result() == str(usable_cores())
 
 
 def test_each_worker_of_a_cuda_cluster_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

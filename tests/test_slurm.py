@@ -81,6 +81,20 @@ class Site:
             )
             time.sleep(0.2)
 
+    def listening(self, job: str) -> set[str]:
+        """The addresses on which the processes of a job listen."""
+        addresses = set()
+        of_the_job = {("SLURM_CONF", self.environment["SLURM_CONF"]), ("SLURM_JOB_ID", job)}
+        for process in psutil.process_iter():
+            try:
+                environment = process.environ()
+                connections = process.net_connections("inet")
+            except psutil.Error:  # it has just ended, or is the kernel's
+                continue
+            if of_the_job <= environment.items():
+                addresses |= {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
+        return addresses
+
     def assert_same_numbers(self, small_run: Path) -> pd.DataFrame:
         rows, expected = (read_results(out).set_index("model") for out in (self.out, small_run))
         assert (rows["status"] == "ok").all(), rows["error_message"].to_dict()
@@ -122,6 +136,7 @@ def test_a_submitted_run_survives_a_cancelled_worker_and_each_worker_sees_a_gpu_
     site.wait(lambda: len(list((site.out / "results").glob("*.parquet"))) == 5)  # by the other worker, in part
     finished = {path: path.stat().st_mtime_ns for path in (site.out / "results").glob("*.parquet")}
     hanging_job, hanging_gpu = first.read_text().split()
+    assert site.listening(hanging_job) == {"127.0.0.1"}
     site("scancel", hanging_job)
     site.wait(lambda: not site.queue())
     rows = site.assert_same_numbers(small_run)

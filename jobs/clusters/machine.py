@@ -25,7 +25,10 @@ def default_workers(cores: int) -> int:
 
 
 def blas_threads(workers: int) -> dict[str, str]:
-    """Environment that shares the cores out among workers: Dask says 1 otherwise, and eigenvalues on one core crawl."""
+    """Environment that shares the cores out among workers: Dask says 1 otherwise, and eigenvalues on one core crawl.
+
+    What the user's environment says of threads comes before it, as Dask has it.
+    """
     return dict.fromkeys(BLAS_THREADS, str(max(1, usable_cores() // workers)))
 
 

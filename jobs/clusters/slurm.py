@@ -59,7 +59,8 @@ def slurm_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
             protocol="tls://",
             security=security,
             scheduler_options={"dashboard_address": "127.0.0.1:0"},
-            worker_extra_args=["--no-dashboard"],
+            # Without a dashboard, too, a worker listens for HTTP: by default on every address.
+            worker_extra_args=["--no-dashboard", "--dashboard-address", "127.0.0.1:0"],
             job_name="dsmi-zoo",
             job_extra_directives=profile.requests(),
             job_script_prologue=prologue(profile),
