@@ -53,7 +53,6 @@ BINS = (2, 5, 10)
 N, D, CLASSES = 3000, 1024, 20
 ROUNDS = 5
 THE_SIX = ("dse_z", "dsmi_z_y", "dsmi_z_x", "cse_z", "csmi_z_y", "csmi_z_x")
-OURS = tuple(one.name for one in (*DIAGNOSTICS, *MEASURES))
 THEIRS = tuple(one.name for one in COMPARISONS)
 BAR_SCALES = (0.02, 0.1, 0.5, 1.0, 2.0, 5.0)
 

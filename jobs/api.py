@@ -1,6 +1,7 @@
 """A run from Python: the command's settings as keywords, its rows as a data frame."""
 
 from collections.abc import Mapping
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ def run(
     Parameters
     ----------
     catalog : str or Path
-        digits, imagenet-2023, imagenet-2025, timm-pretrained, or a CSV or Parquet file.
+        A built-in catalogue's name, as `dsmi-zoo run --help` lists them, or a CSV or Parquet file.
     out : str or Path, optional
         The run's directory; by default ``runs/<catalog>``.
     client : distributed.Client, optional
@@ -72,8 +73,10 @@ def run(
     compute = search if config.compute.budget is not None else run_all
     try:
         compute(config, retry_failed=retry_failed, client=client)
+    except BrokenProcessPool:
+        raise InputError(f"the process that asks timm ended at once: {GUARD}") from None
     except RuntimeError as error:
-        if "failed to start" not in str(error):
+        if "failed to start" not in str(error):  # Dask's words; the class is any error's
             raise
         raise InputError(f"{error} Workers import the script that calls: it must be a file, and {GUARD}.") from None
     return read_results(config.folder)

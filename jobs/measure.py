@@ -25,7 +25,7 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         raise InputError("--measure calls f(Z, labels): give the labels' file too")
     try:
         own = [load_measure(spec, COLUMN_NAMES) for spec in settings.own]
-        values = measure_embedding(Z, y, **settings.model_dump(exclude={"own"}))
+        values = measure_embedding(Z, y, **settings.arguments())
         if y is not None:
             numbers = y if y.dtype.kind in "biu" else as_classes(y, len(Z))  # as in a run, never text
             values |= {one.name: one.value(Z, numbers) for one in own}

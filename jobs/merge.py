@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
-from ..pipeline.config import MeasureSettings, RunConfig, content_hash, differences
-from ..pipeline.plan import measures_identity
+from ..pipeline.config import MeasureSettings, RunConfig, differences
+from ..pipeline.plan import measures_identity, row_identity
 from ..pipeline.record import EntryRecord, RunRecord
 from ..pipeline.store import NOT_THIS_RUN, embedding_path, read_run, read_subset, write_atomically, write_row
 from .driving import drivers, driving
@@ -185,7 +185,7 @@ def _versions(settings: MeasureSettings, n_samples: int) -> Any:
     versions = range(today["version"], 0, -1)
 
     def measured_by(row: Mapping[str, Any]) -> int | None:
-        ids = (content_hash(row["embedding_id"], today | {"version": version}) for version in versions)
+        ids = (row_identity(row["embedding_id"], today | {"version": version}) for version in versions)
         return next((v for v, row_id in zip(versions, ids, strict=True) if row_id == row["row_id"]), None)
 
     return measured_by

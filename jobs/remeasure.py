@@ -8,8 +8,8 @@ from time import monotonic
 from typing import Any
 
 from ..data_catalog.errors import InputError
-from ..pipeline.config import MeasureSettings, content_hash, from_command_line
-from ..pipeline.plan import measures_identity
+from ..pipeline.config import MeasureSettings, from_command_line
+from ..pipeline.plan import measures_identity, row_identity
 from ..pipeline.record import EntryRecord
 from ..pipeline.store import embedding_path, read_run, read_subset, write_subset
 from ..pipeline.task import RemeasureJob
@@ -56,7 +56,7 @@ def remeasure(
         RemeasureJob(
             source=state.row,
             slug=state.slug,
-            row_id=content_hash(state.row["embedding_id"], measures_id),
+            row_id=row_identity(state.row["embedding_id"], measures_id),
             embedding=embedding_path(origin, state.slug),
         )
         for state in states

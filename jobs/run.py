@@ -15,7 +15,7 @@ from ..pipeline.order import balanced
 from ..pipeline.plan import Job, Plan, make_plan
 from ..pipeline.record import RunRecord
 from ..pipeline.remote import is_offline
-from ..pipeline.store import read_run, write_row
+from ..pipeline.store import read_run, row_path, write_row
 from ..pipeline.task import with_current_facts
 from ..pipeline.waves import downloads, evict, waves_of_jobs, within_download
 from ..pipeline.weights import remote_weights
@@ -143,12 +143,10 @@ def missing(plan: Plan, record: RunRecord, retry_failed: bool) -> list[Job]:
     for problem in unreadable:
         mended = "; computing it anew" if problem.path.stem in jobs and problem.path.suffix == ".parquet" else ""
         log.warning(f"not a row: {problem}{mended}")
-    outdated = sum(
-        state.state == "missing" and (out / "results" / f"{state.slug}.parquet").exists() for state in states
-    )
+    outdated = sum(state.state == "missing" and row_path(out, state.slug).exists() for state in states)
     outdated -= sum(p.path.stem in jobs and p.path.suffix == ".parquet" for p in unreadable)
     if outdated:
-        log.info(f"{outdated} rows are of other weights or inputs than today's catalogue names; computing them anew")
+        log.info(f"{outdated} rows are of other weights, code or inputs than today's; computing them anew")
     todo = []
     for state in states:
         job = jobs[state.slug]

@@ -4,6 +4,7 @@ Nothing in a file is ever executed: no pickled objects are read.
 """
 
 import csv
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,8 @@ from .measures.conversion import as_array, check_columns, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 SHOWN_NAMES = 10
 TABLES = (".csv", ".parquet")
@@ -221,6 +224,9 @@ def _csv_of_numbers(file: Path) -> "pd.DataFrame":
         table = pd.read_csv(file, header=0, **options)
         # Without a header, the first line must be numbers, or empty where a value is missing.
         if _is_numbered(first) and (len(first) > 2 or any(dtype.kind == "f" for dtype in table.dtypes)):
+            if first[0] != "":
+                log.warning(f"{file}: its first line, {shortened(','.join(first))}, is taken for names of columns, as "
+                            "pandas writes them; if it is data, put a line of names above it")  # fmt: skip
             return _without_index(table, first)
         if all(_is_number(cell) for cell in first if cell):
             return pd.read_csv(file, header=None, **options)

@@ -1,8 +1,6 @@
 """Networks that a catalogue's own code makes: call a builder, load its weights, and feed it by its own transform."""
 
-import importlib
 import random
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +13,10 @@ from PIL import Image
 from timm.models import load_checkpoint
 
 from ..data_catalog.entries import ModelEntry
+from ..data_catalog.errors import InputError
 from ..data_catalog.images import LabelledImages
 from .activations import random_states_kept
-from .builder_file import builder_file, file_sha256
-from .users_modules import current_folder_last
+from .users_modules import NOT_AS_PLANNED, find_module
 from .zoo import refuse_unsafe
 
 Transform = Callable[[Image.Image], torch.Tensor]
@@ -114,25 +112,18 @@ def build(entry: ModelEntry, builder_sha256: str | None, weights: Path | None) -
 
 def _function(builder: str, sha256: str | None) -> Callable[..., Any]:
     module_name, _, name = builder.partition(":")
-    file = builder_file(builder)
-    found = file_sha256(file)
-    if found != sha256:
-        raise BuilderError(f"builder {builder}: {file} is not as it was when the run was planned; start the run again")
-    with _blamed(f"builder {builder}: its module"), current_folder_last():
-        is_outdated = module_name in sys.modules and _IMPORTED.get(module_name, found) != found
-        if is_outdated:  # this worker has outlived a run, and the file has changed since
-            module = importlib.reload(sys.modules[module_name])
-        else:
-            module = importlib.import_module(module_name)
-    _IMPORTED[module_name] = found
+    try:
+        found = find_module(module_name)
+    except InputError as error:
+        raise InputError(f"builder {builder}: {error}") from None
+    if found.sha256 != sha256:
+        raise BuilderError(f"builder {builder}: {found.path} {NOT_AS_PLANNED}")
+    with _blamed(f"builder {builder}: its module"):
+        module = found.imported()
     function = getattr(module, name, None)
     if not callable(function):
-        raise BuilderError(f"builder {builder}: {file} has no function {name!r}")
+        raise BuilderError(f"builder {builder}: {found.path} has no function {name!r}")
     return function
-
-
-_IMPORTED: dict[str, str] = {}
-"""The hash that the file of each builder's module had when it was imported."""
 
 
 def _checked(builder: str, returned: Any) -> Built:

@@ -51,7 +51,7 @@ class ComputeSettings(Settings):
         default="local", description=f"{', '.join(CLUSTERS)}, tcp://host:port or tls://host:port; see the README."
     )
     profile: Annotated[Path, AfterValidator(found_from_anywhere)] | None = Field(
-        default=None, description="Site settings of a cluster, after the examples in jobs/profiles."
+        default=None, description="Site settings of a cluster, in TOML; see the README."
     )
     workers: Annotated[int | None, OnCommandLine(default="one a core, a GPU, or the profile's")] = Field(
         default=None, ge=1, description="Workers, one model each at a time."

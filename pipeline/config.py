@@ -23,6 +23,7 @@ __all__ = [
 ]  # fmt: skip
 
 Kind = TypeVar("Kind", bound=BaseModel)
+PAPER_REPEATS = 3  # of each image, as in the script of the paper's authors
 
 
 class SubsetSettings(Settings):
@@ -38,7 +39,7 @@ class SubsetSettings(Settings):
     images_per_class: Annotated[int | None, OnCommandLine(default="all")] = Field(
         default=None, ge=2, description="So many images of each class."
     )
-    repeats: Annotated[int | None, OnCommandLine(default="3")] = Field(
+    repeats: Annotated[int | None, OnCommandLine(default=str(PAPER_REPEATS))] = Field(
         default=None, ge=1, description="Random crops of each image, by the paper's protocol."
     )
     seed: Annotated[int, OnCommandLine("subset-seed")] = Field(
@@ -61,7 +62,7 @@ class RunConfig(Settings):
     )
     filters: Filters = Filters()
     protocol: Literal["standard", "paper"] = Field(
-        default="standard", description="standard: each model's own transform; paper: 3 random crops."
+        default="standard", description="standard: each model's own transform; paper: random crops."
     )
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         default="fp32", description="Arithmetic of the forward pass."
@@ -83,12 +84,12 @@ class RunConfig(Settings):
     @property
     def repeats(self) -> int:
         """Rows of an embedding for each image: as set, else the paper's 3 or the standard's 1."""
-        return self.subset.repeats or (3 if self.protocol == "paper" else 1)
+        return self.subset.repeats or (PAPER_REPEATS if self.protocol == "paper" else 1)
 
     @property
     def folder(self) -> Path:
         """OUT, absolute: as given, or ``runs/<catalog>``."""
-        return (self.out or Path("runs") / Path(self.catalog).stem).absolute()
+        return found_from_anywhere(self.out or Path("runs") / Path(self.catalog).stem)
 
     def identity(self) -> dict[str, Any]:
         """The settings that change numbers: all rows of one OUT share them."""

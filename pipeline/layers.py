@@ -78,17 +78,18 @@ def forward(model: Any, images: torch.Tensor, layer: str | None, *, logits: bool
     InputError
         When the layer does not run or, for None, no ``nn.Linear`` runs.
     """
+    has_classifier = not has_pre_logits(model) or getattr(model, "num_classes", 1) > 0  # 0 says that timm took it away
     if layer is None and has_pre_logits(model):
         features = model.forward_features(images)
         pre_logits = model.forward_head(features, pre_logits=True)
-        answer = model.forward_head(features) if logits and model.num_classes > 0 else None
+        answer = model.forward_head(features) if logits and has_classifier else None
         return pre_logits, answer
     with _watched(model, layer) as seen:
         answer = model(images)
     if not seen:
         what = "no nn.Linear ran, so the penultimate layer is unknown" if layer is None else f"{layer!r} did not run"
         raise InputError(f"in the model's forward pass {what}; name another layer")
-    if has_pre_logits(model) and model.num_classes <= 0:
+    if not has_classifier:
         return seen[0], None
     return seen[0], _logits(answer, len(images))
 

@@ -1,7 +1,7 @@
 """What a run has to do, known before anything is built, downloaded or trained: its entries and their identities."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -19,13 +19,13 @@ from ..data_catalog.imagenet import MEAN, PRESETS, STD
 from ..data_catalog.images import LabelledImages
 from ..data_catalog.models import load_models
 from ..data_catalog.subset import Subset, select_subset
-from .builder_file import builder_file, file_sha256, with_builder_defaults
+from .builder_defaults import with_builder_defaults
 from .config import MeasureSettings, RunConfig, SubsetSettings, content_hash
 from .measures.estimate import method_for
 from .measures.own import load_measure
 from .schema import COLUMN_NAMES
 from .store import write_atomically
-from .users_modules import hidden_file
+from .users_modules import find_module
 from .views import view_path
 
 TRAINING_VERSION = 1  # raised whenever pipeline/train.py comes to other weights for the same recipe
@@ -116,7 +116,7 @@ def make_plan(config: RunConfig) -> Plan:
             weights=weights,
             view=view_path(cache, subset.digest, entry.img_size, preprocessing),
             embedding_id=embedding_id,
-            row_id=content_hash(embedding_id, measure_id),
+            row_id=row_identity(embedding_id, measure_id),
             builder_sha256=builder_sha256,
         )
     return Plan(config, subset, tuple(jobs.values()))
@@ -204,10 +204,7 @@ def own_identities(settings: MeasureSettings) -> list[str]:
     taken = set(COLUMN_NAMES)
     identities = []
     for spec in settings.own:
-        try:
-            measure = load_measure(spec, taken)
-        except ValueError as error:
-            raise InputError(str(error)) from None
+        measure = load_measure(spec, taken)
         taken.add(measure.name)
         identities.append(measure.identity)
     return identities
@@ -221,6 +218,11 @@ def measures_identity(settings: MeasureSettings, n_samples: int) -> dict[str, An
     is_estimated = method_for(settings.method, n_samples) == "lanczos"
     version = ESTIMATES_VERSION if is_estimated else MEASURES_VERSION
     return {**settings.model_dump(mode="json"), "own": own_identities(settings), "version": version}
+
+
+def row_identity(embedding_id: str, measures: Mapping[str, Any]) -> str:
+    """The identity of a row: its embedding's, and that of the measures."""
+    return content_hash(embedding_id, measures)
 
 
 def resolve_entries(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
@@ -282,13 +284,9 @@ def builder_hashes(entries: Iterable[ModelEntry]) -> dict[str, str]:
         if entry.builder is None or entry.builder in hashes:
             continue
         try:
-            file = builder_file(entry.builder)
+            hashes[entry.builder] = find_module(entry.builder.partition(":")[0]).sha256
         except InputError as error:
-            raise InputError(f"{entry.model}: {error}") from None
-        own = hidden_file(entry.builder.partition(":")[0], file)
-        if own is not None:
-            raise InputError(f"{entry.model}: builder {entry.builder}: {own} is hidden by {file}; rename it")
-        hashes[entry.builder] = file_sha256(file)
+            raise InputError(f"{entry.model}: builder {entry.builder}: {error}") from None
     return hashes
 
 

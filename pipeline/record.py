@@ -1,8 +1,8 @@
 """What ``OUT/run.json`` holds: the settings, the images and the entries of a run, and how a search for the best went.
 
-Keys that this version does not know are kept as they are, in the model and when it is written again: what a newer
-version of the same format has noted must not be lost because an older one added a model. Only ``config`` takes none,
-for a setting that this version cannot obey may change numbers.
+Keys of the record that this version does not know are kept when it is written again: what a newer version of the same
+format has noted must not be lost because an older one added a model. Those of entries, subset and catalogue are read
+past, for these are noted anew. Only ``config`` takes none: a setting that this version cannot obey may change numbers.
 """
 
 from collections.abc import Iterator

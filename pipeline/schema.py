@@ -38,7 +38,9 @@ def _column_of(measure: Measure) -> Column:
 
 COLUMNS: tuple[Column, ...] = (
     Column("model", "text", "", "The entry's name in its catalogue."),
-    Column("architecture", "text", "", "timm's name of the network."),
+    Column("architecture", "text", "", "timm's name of the network; with a builder, as the catalogue calls it."),
+    Column("builder", "text", "", "The catalogue's own code that made the network, `module:function`."),
+    Column("layer", "text", "", "The layer whose output is the embedding, if not the penultimate one's."),
     Column("family", "text", "", "timm's module of the architecture: relatives share one."),
     Column(
         "kind",

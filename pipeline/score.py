@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch.utils.data import DataLoader, Dataset, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.settings import spells_out
-from .activations import activations, undisturbed
+from .activations import activations, random_states_kept, undisturbed
 from .embed import default_batch
 from .layers import check_layer, place_of, unwrapped
 from .measures import measure
@@ -85,7 +85,7 @@ def score(
     if batch_size is not None:
         batch_size = as_count(batch_size, "batch_size")
     embeddings, given = [], []
-    with _on_device(model, device):
+    with random_states_kept(), _on_device(model, device):  # a loader draws too
         for pixels, of_batch in _batches(images, labels is not None, batch_size, place_of(model)[0]):
             with undisturbed(unwrapped(model)):
                 embeddings.append(activations(model, pixels, layer))
@@ -108,9 +108,11 @@ def _batches(images: Images, labels_are_given: bool, size: int | None, device: t
     loader: Any = images
     if not isinstance(images, Iterable | Dataset) or isinstance(images, str | bytes):
         raise InputError(f"images are a {type(images).__name__}; pass a tensor [n, c, h, w], a Dataset or a loader")
-    is_dataset = hasattr(images, "__getitem__") and not isinstance(images, DataLoader | list | tuple)
-    if is_dataset:
+    # PyTorch's IterableDataset has a __getitem__, which only raises.
+    has_numbers = hasattr(images, "__getitem__") and not isinstance(images, IterableDataset | DataLoader | list | tuple)
+    if has_numbers:
         _check_one(loader[0])
+    if has_numbers or isinstance(images, IterableDataset):
         loader = DataLoader(loader, batch_size=size or 64)
     if labels_are_given and not _keeps_the_order(loader):
         raise InputError("the loader shuffles, so the labels would not fit; let it give them, or pass shuffle=False")
@@ -129,8 +131,11 @@ def _check_one(item: Any) -> None:
 
 def _keeps_the_order(loader: Any) -> bool:
     """Whether batches come in the order of the data; other iterables than PyTorch's loaders are taken at their word."""
-    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
-    return sampler is None or isinstance(sampler, SequentialSampler)
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return True
+    # Without a batch sampler the sampler gives whole batches; one's own batch sampler need not have a sampler.
+    sampler = loader.sampler if loader.batch_sampler is None else getattr(loader.batch_sampler, "sampler", None)
+    return isinstance(sampler, SequentialSampler)
 
 
 def _checked(images: Any) -> torch.Tensor:

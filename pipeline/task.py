@@ -16,7 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from ..data_catalog.entries import ModelEntry
-from ..data_catalog.errors import DiskFull
+from ..data_catalog.errors import DiskFull, InputError
 from ..data_catalog.images import LabelledImages, Part
 from ..data_catalog.subset import Subset
 from .config import MeasureSettings, RunConfig
@@ -25,7 +25,7 @@ from .measures.context import MeasureContext
 from .measures.estimate import method_for, precision_for
 from .measures.own import load_measure
 from .measures.registry import BY_NAME, OF_A_ROW, values_of
-from .plan import Job
+from .plan import Job, measures_identity, row_identity
 from .provenance import library_versions
 from .schema import COLUMNS
 from .store import (
@@ -42,6 +42,7 @@ from .store import (
     write_row,
     write_subset,
 )
+from .users_modules import NOT_AS_PLANNED
 from .views import input_vector, make_view, open_view, part_view, view_vectors
 from .weights import fetch_weights, remote_weights
 
@@ -275,6 +276,8 @@ def measure_row(row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame
     """Fill in the measures of an embedding, float [n, d], on the subset that it was taken of."""
     started = perf_counter()
     labels = subset["label"].to_numpy()
+    if settings.own and row["row_id"] != row_identity(row["embedding_id"], measures_identity(settings, len(labels))):
+        raise InputError(f"the module of {' or of '.join(settings.own)} {NOT_AS_PLANNED}")
     row.update(n_samples=len(labels), n_classes=len(np.unique(labels)), embedding_dim=embedding.shape[1])
     row["sigma"] = settings.sigma if settings.sigma is not None else float(np.sqrt(embedding.shape[1]))
     clusters, images = subset["input_cluster"].to_numpy(), subset["number"].to_numpy()
@@ -291,7 +294,7 @@ def facts(entry: ModelEntry) -> dict[str, Any]:
     """What the catalogue says of an entry, as it stands in the row."""
     names = (
         *("model", "architecture", "family", "kind", "pretraining", "extra_data", "licence"),
-        *("img_size", "group", "top1", "top5", "params_m"),
+        *("builder", "layer", "img_size", "group", "top1", "top5", "params_m"),
     )
     return {**{name: getattr(entry, name) for name in names}, **entry.extras}
 

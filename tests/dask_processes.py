@@ -19,8 +19,9 @@ def start_dask(port: int, workers: int, cache: Path, folder: Path) -> list["subp
     address = f"tcp://127.0.0.1:{port}"
     # Without a dashboard, too, they listen for HTTP: by default all schedulers on 8787, workers on every address.
     here = ["--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
-    scheduler = ["scheduler", "--port", str(port), *here]
-    worker = ["worker", address, "--nthreads", "1", *here]
+    # Those of a test session that was killed end by themselves.
+    scheduler = ["scheduler", "--port", str(port), "--idle-timeout", "1h", *here]
+    worker = ["worker", address, "--nthreads", "1", "--death-timeout", "60", *here]
     environment = os.environ | {"DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
     return [
         subprocess.Popen(

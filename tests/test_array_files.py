@@ -100,6 +100,18 @@ def test_whole_numbers_that_begin_like_a_header_of_two_columns_stay_data(tmp_pat
     np.testing.assert_array_equal(read_array(tmp_path / "gap.csv"), [[0.5, np.nan, 1], [2, 3, 4]])
 
 
+def test_a_first_line_that_might_be_data_is_said_to_be_taken_for_names(tmp_path: Path, told) -> None:
+    (tmp_path / "Z.csv").write_text("0,1\n0.5,0.25\n")
+    np.testing.assert_array_equal(read_array(tmp_path / "Z.csv"), [[0.5, 0.25]])
+    assert [record.getMessage() for record in told.records] == [
+        f"{tmp_path / 'Z.csv'}: its first line, 0,1, is taken for names of columns, as pandas writes them; if it is "
+        "data, put a line of names above it"
+    ]
+    (tmp_path / "Z.csv").write_text("a,b\n0,1\n0.5,0.25\n")
+    np.testing.assert_array_equal(read_array(tmp_path / "Z.csv"), [[0, 1], [0.5, 0.25]])
+    assert len(told.records) == 1
+
+
 WRITERS_OF_LABELS: dict[str, Callable[[Path], Any]] = {
     "y.npy": lambda path: np.save(path, NAMES),
     "y.npz:y": lambda path: np.savez(path, y=NAMES, Z=EMBEDDING),

@@ -26,12 +26,13 @@ from dsmi_zoo.data_catalog.models import catalog_sha256
 from dsmi_zoo.jobs.forecast import described
 from dsmi_zoo.pipeline.activations import activations, undisturbed
 from dsmi_zoo.pipeline.builder import BuilderError, Built, Transformed, build
-from dsmi_zoo.pipeline.builder_file import builder_file, file_sha256, with_builder_defaults
+from dsmi_zoo.pipeline.builder_defaults import with_builder_defaults
 from dsmi_zoo.pipeline.config import RunConfig, resolve_config
 from dsmi_zoo.pipeline.embed import Embedding, View, embed_inputs
 from dsmi_zoo.pipeline.graph import run_entries
 from dsmi_zoo.pipeline.plan import Job, Plan, builder_hashes, make_plan
 from dsmi_zoo.pipeline.store import embedding_path, read_results, read_row
+from dsmi_zoo.pipeline.users_modules import find_module
 from dsmi_zoo.pipeline.zoo import embedding_shape
 
 CPU = torch.device("cpu")
@@ -105,7 +106,7 @@ def own_entry(folder: Path, function: str = "own", **fields: Any) -> ModelEntry:
 
 def built(entry: ModelEntry, weights: Path | None = None) -> Built:
     assert entry.builder is not None
-    return build(entry, file_sha256(builder_file(entry.builder)), weights)
+    return build(entry, find_module(entry.builder.partition(":")[0]).sha256, weights)
 
 
 def torchvision_network(name: str, **kwargs: Any) -> torch.nn.Module:
@@ -393,12 +394,20 @@ def test_a_checkpoint_is_loaded_strictly_into_what_was_built(folder: Path, suffi
 
 def test_a_module_edited_since_the_plan_is_refused_and_after_a_new_plan_read_anew(folder: Path) -> None:
     entry, file = own_entry(folder), folder / f"{module_name(folder)}.py"
-    planned_with = file_sha256(file)
+    planned_with = find_module(file.stem).sha256
     assert build(entry, planned_with, None).model.get_parameter("head.weight").shape[1] == 16
     file.write_text(NETS.replace("width=16", "width=12"))
     with pytest.raises(BuilderError, match=r"is not as it was when the run was planned; start the run again"):
         build(entry, planned_with, None)
     assert built(entry).model.get_parameter("head.weight").shape[1] == 12
+
+
+def test_a_function_that_its_file_no_longer_holds_is_no_builder(folder: Path) -> None:
+    entry, file = own_entry(folder), folder / f"{module_name(folder)}.py"
+    built(entry)
+    file.write_text(NETS.replace("def own(", "def other("))
+    with pytest.raises(BuilderError, match=r"has no function 'own'"):
+        built(entry)
 
 
 # What is embedded.

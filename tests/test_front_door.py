@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from PIL import Image
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    IterableDataset,
     RandomSampler,
+    Sampler,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -26,6 +29,14 @@ torch.manual_seed(0)
 IMAGES = torch.randn(24, 3, 32, 32)
 LABELS = np.arange(24) % 3
 FEW = ("dse_z", "dsmi_z_y", "neighbour_accuracy")
+
+
+class Backwards(Sampler[list[int]]):
+    """Batches in an order of its own, from no other sampler."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """All images in one batch, the last first."""
+        return iter([list(range(23, -1, -1))])
 
 
 class Own(torch.nn.Module):
@@ -126,6 +137,7 @@ def test_score_of_a_shuffling_loader_takes_its_labels_and_refuses_others(own: Ow
         {"sampler": SubsetRandomSampler(range(24))},
         {"sampler": WeightedRandomSampler(np.ones(24), 24)},
         {"batch_sampler": BatchSampler(RandomSampler(range(24)), 8, drop_last=False)},
+        {"batch_sampler": Backwards()},
     ],
     ids=lambda order: str(next(iter(order.values()))).split()[0].rpartition(".")[2],
 )
@@ -151,16 +163,67 @@ class Photographs(torch.utils.data.Dataset):
         return Image.new("RGB", (8, 8)), number
 
 
+class Stream(IterableDataset):
+    """Images without numbers, in their order."""
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
+        """Image and class, one by one."""
+        return zip(IMAGES, LABELS.tolist(), strict=True)
+
+
+def test_a_stream_of_images_is_scored_by_itself_or_in_a_loader_with_its_labels_or_others(own: Own) -> None:
+    expected = pytest.approx(dsmi_zoo.score(own, IMAGES, LABELS, scores=FEW), rel=1e-5)
+    for stream in (Stream(), DataLoader(Stream(), batch_size=7)):
+        assert dsmi_zoo.score(own, stream, scores=FEW) == expected
+        assert dsmi_zoo.score(own, stream, LABELS, scores=FEW) == expected
+
+
+class LikeTimm(torch.nn.Module):
+    """Pre-logits by timm's methods, and no number of classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Conv2d(3, 8, 4, stride=4)
+        self.head = torch.nn.Linear(8, 3)
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        """A map [n, 8, h, w]."""
+        return self.body(images)
+
+    def forward_head(self, features: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """Pre-logits [n, 8] or logits [n, 3]."""
+        pooled = features.mean(dim=(2, 3))
+        return pooled if pre_logits else self.head(pooled)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [n, 3]."""
+        return self.forward_head(self.forward_features(images))
+
+
+def test_a_network_with_timms_methods_alone_is_embedded_by_pre_logits_or_a_layer() -> None:
+    network = LikeTimm()
+    of_body = pytest.approx(dsmi_zoo.score(network, IMAGES, LABELS, scores=FEW), rel=1e-5)
+    assert dsmi_zoo.score(network, IMAGES, LABELS, layer="body", scores=FEW) == of_body
+
+
 def test_score_without_labels_measures_what_needs_none(own: Own) -> None:
     assert {"dse_z", "rankme"} <= dsmi_zoo.score(own, IMAGES).keys()
     assert "dsmi_z_y" not in dsmi_zoo.score(own, IMAGES)
 
 
-def test_score_leaves_the_network_as_it_was(own: Own) -> None:
+@pytest.mark.parametrize("form", ["tensor", "data set", "loader that shuffles", "stream"])
+def test_score_leaves_the_network_and_the_random_states_as_they_were(own: Own, form: str) -> None:
+    labelled = TensorDataset(IMAGES, torch.from_numpy(LABELS))
+    forms = {
+        "tensor": IMAGES,
+        "data set": labelled,
+        "loader that shuffles": DataLoader(labelled, batch_size=5, shuffle=True),
+        "stream": Stream(),
+    }
     own.train()
     before = {name: value.clone() for name, value in own.state_dict().items()}
     state = torch.random.get_rng_state()
-    dsmi_zoo.score(own, IMAGES, LABELS, scores=FEW)
+    dsmi_zoo.score(own, forms[form], LABELS if form == "tensor" else None, scores=FEW)
     assert own.training
     assert all(torch.equal(before[name], value) for name, value in own.state_dict().items())
     assert torch.equal(state, torch.random.get_rng_state())

@@ -61,6 +61,31 @@ def test_a_clients_workers_compute_the_rows_and_stay(small_run: Path, tmp_path: 
     pd.testing.assert_frame_equal(without_times(rows), without_times(expected))
 
 
+def test_workers_that_outlive_a_run_compute_the_next_one_by_the_code_of_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = "def number(Z, labels):\n    return {}\n"
+    settings = {"models": TINY[0], "measure": "edited:number", "out": "out", "no_report": True}
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as cluster,
+        Client(cluster) as client,
+    ):
+        for number in (1, 2):
+            (tmp_path / "edited.py").write_text(code.format(number))
+            rows = dsmi_zoo.run(**settings, client=client)
+            assert list(rows["number"]) == [number]
+
+
+def test_workers_that_are_threads_of_the_callers_own_process_are_refused(tmp_path: Path) -> None:
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", silence_logs=50) as cluster,
+        Client(cluster) as client,
+        pytest.raises(InputError, match="its workers are threads of this process; make the cluster with processes"),
+    ):
+        dsmi_zoo.run(models=TINY[0], out=tmp_path, client=client, model_timeout=1)
+
+
 def test_a_failed_model_is_a_row_of_what_is_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "fails.py").write_text("def f(Z, labels):\n    raise ValueError('not today')\n")
@@ -89,9 +114,11 @@ def test_a_wrong_setting_is_an_input_error_in_one_line(settings, words: str, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_a_script_without_its_guard_is_told_what_is_missing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("catalog", ["digits", "asked_of_timm.csv"])
+def test_a_script_without_its_guard_is_told_what_is_missing(catalog: str, tmp_path: Path) -> None:
+    (tmp_path / "asked_of_timm.csv").write_text("model\nresnet10t.c3_in1k\n")
     script = tmp_path / "script.py"
-    script.write_text(f"import dsmi_zoo\ndsmi_zoo.run(models={TINY[0]!r}, out='out', workers=1)\n")
+    script.write_text(f"import dsmi_zoo\ndsmi_zoo.run({catalog!r}, limit=1, out='out', workers=1)\n")
     done = subprocess.run(
         [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )

@@ -168,8 +168,8 @@ def test_measure_settings_take_whole_numbers_of_any_kind(number: Any) -> None:
     ("name", "bad"),
     [
         *((name, value) for name in ("sigma", "t") for value in (0, -1, np.nan, np.inf, 1e-101, 1e101, "2", 10**400)),
-        *(("seed", value) for value in (-1, 2**32, 1.5, "1", None)),
-        *((name, value) for name in ("repetitions", "bins", "null_permutations") for value in (0, 1.5, "3")),
+        *(("seed", value) for value in (-1, 2**32, 1.5, "1", None, True)),
+        *((name, value) for name in ("repetitions", "bins", "null_permutations") for value in (0, 1.5, "3", True)),
         ("t", None),
     ],
 )
@@ -181,3 +181,12 @@ def test_measure_settings_refuse_what_no_measure_takes(name: str, bad: Any) -> N
 def test_measure_settings_take_the_ends_of_their_ranges() -> None:
     MeasureSettings(sigma=1e-100, t=1e100, seed=2**32 - 1)
     MeasureSettings(sigma=1e100, t=1e-100, seed=0)
+
+
+def test_a_folder_in_the_users_home_may_be_written_with_a_tilde(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = settings_from_keywords(out="~/out", cache="~/cache", data_root="~/images")
+    assert (config.folder, config.compute.cache) == (tmp_path / "out", tmp_path / "cache")
+    assert config.subset.data_root == tmp_path / "images"

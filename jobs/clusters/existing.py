@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,15 +43,23 @@ def refuse_unfit(client: Client, name: str, out: Path) -> None:
     Raises
     ------
     InputError
-        When it is an asynchronous client, Python or Dask differ, a worker lacks dsmi-zoo or does not see ``out``.
+        When it is an asynchronous client, its workers are threads of this process, Python or Dask differ, a worker
+        lacks dsmi-zoo or does not see ``out``.
     """
     if client.asynchronous:
         raise InputError(f"{name}: the client is asynchronous; pass one that was made without asynchronous=True")
+    processes = cast(dict[str, tuple[str, int]], client.run(_process))
+    if _process() in processes.values():  # what ends a model that hangs or kills its process would end this program
+        raise InputError(f"{name}: its workers are threads of this process; make the cluster with processes=True")
     for problem in differing_versions(cast(dict[str, Any], client.get_versions())):
         raise InputError(f"{name}: {problem}")
     for note in _differing_libraries(client, name):
         log.warning(note)
     _refuse_other_folders(client, name, out)
+
+
+def _process() -> tuple[str, int]:
+    return socket.gethostname(), os.getpid()
 
 
 def _connected(settings: ComputeSettings) -> Client:

@@ -119,7 +119,7 @@ def check_interface(profile: Profile, path: Path | None) -> None:
 def prologue(profile: Profile) -> list[str]:
     """Shell lines before a worker starts: the site's own, and BLAS threads, which Dask would set to 1."""
     threads = {f"DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__{name}": profile.cpus for name in BLAS_THREADS}
-    # The folder that a job starts in may hold a folder `jobs` of the user's, which is not ours.
+    # Modules in the folder that a job starts in come after all libraries, not first.
     return [
         *profile.prologue,
         "export PYTHONSAFEPATH=1",

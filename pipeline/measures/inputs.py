@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...data_catalog.errors import InputError
 from .conversion import NUMBERS, as_array, check_columns, is_a, shortened
-from .settings import LARGEST
+from .settings import LARGEST, LARGEST_SEED, SMALLEST
 
 LARGEST_WHOLE = 2.0**53  # beyond it, float64 does not hold every whole number
 
@@ -150,7 +150,7 @@ def as_tolerance(tolerance: float) -> float:
 def as_count(value: int, name: str, least: int = 1, most: int | None = None) -> int:
     """Return a whole number that is at least ``least`` and at most ``most``."""
     try:
-        count = operator.index(value)
+        count = operator.index(value if not isinstance(value, bool) else None)  # type: ignore[arg-type]
     except TypeError:
         raise InputError(f"{name} is {value!r}; pass a whole number, at least {least}") from None
     if count < least or (most is not None and count > most):
@@ -161,7 +161,7 @@ def as_count(value: int, name: str, least: int = 1, most: int | None = None) -> 
 
 def as_seed(seed: int) -> int:
     """Return a seed that Python's, NumPy's and scikit-learn's generators all take."""
-    return as_count(seed, "seed", least=0, most=2**32 - 1)
+    return as_count(seed, "seed", least=0, most=LARGEST_SEED)
 
 
 def _column(values: ArrayLike, name: str) -> NDArray[Any]:
@@ -204,6 +204,7 @@ def _culprit(array: NDArray[Any]) -> str:
 
 
 def _positive(value: float, name: str) -> float:
-    if not isinstance(value, Real) or not 1 / LARGEST <= float(value) <= LARGEST:
-        raise InputError(f"{name} is {value!r}; pass a finite number above 0")
+    # Compared before it is made a float: a whole number may be too large for one.
+    if not isinstance(value, Real) or isinstance(value, bool) or not SMALLEST <= value <= LARGEST:
+        raise InputError(f"{name} is {shortened(repr(value))}; pass a number from {SMALLEST:g} to {LARGEST:g}")
     return float(value)

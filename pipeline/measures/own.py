@@ -1,16 +1,14 @@
 """Measures of the user's own: functions of a module of theirs."""
 
-import hashlib
-import importlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from numpy.typing import NDArray
 
-from ..users_modules import current_folder_last, hidden_file
+from ...data_catalog.errors import InputError
+from ..users_modules import UsersModule, find_module
 from .registry import BY_NAME
 
 
@@ -55,40 +53,34 @@ def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
 
     Raises
     ------
-    ValueError
-        If the spec is malformed, the module cannot be imported or has no file, there is no such function in it, or its
-        name is taken.
+    InputError
+        If the spec is malformed, the module is not found, cannot be imported or has no file, there is no such function
+        in it, or its name is taken.
     """
     module_name, colon, name = spec.partition(":")
-    if not (colon and name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))):
-        raise ValueError(f"measure {spec!r}: write it as package.module:function")
+    is_a_name = all(part.isidentifier() for part in module_name.split(".")) and not module_name.endswith(".py")
+    if not (colon and name.isidentifier() and is_a_name):
+        raise InputError(f"measure {spec!r}: write it as package.module:function")
     if name in taken or name in BY_NAME:
-        raise ValueError(f"measure {spec!r}: the column {name!r} exists already; rename the function")
-    module = _import(module_name, spec)
+        raise InputError(f"measure {spec!r}: the column {name!r} exists already; rename the function")
+    found, module = _imported(module_name, spec)
     if not hasattr(module, name):
-        raise ValueError(f"measure {spec!r}: {module_name} has no {name!r}; check the function's name")
+        raise InputError(f"measure {spec!r}: {module_name} has no {name!r}; check the function's name")
     function = getattr(module, name)
     if not callable(function):
-        raise ValueError(f"measure {spec!r}: {name!r} is no function; name one that takes (Z, labels)")
-    source = getattr(module, "__file__", None)
-    if source is None:
-        raise ValueError(f"measure {spec!r}: {module_name} has no file; put the function in a module of your own")
-    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
-    return OwnMeasure(name, spec, function, f"{spec}:{digest}")
+        raise InputError(f"measure {spec!r}: {name!r} is no function; name one that takes (Z, labels)")
+    return OwnMeasure(name, spec, function, f"{spec}:{found.sha256}")
 
 
-def _import(module_name: str, spec: str) -> ModuleType:
+def _imported(module_name: str, spec: str) -> tuple[UsersModule, ModuleType]:
     try:
-        with current_folder_last():
-            module = importlib.import_module(module_name)
+        found = find_module(module_name)
+    except InputError as error:
+        raise InputError(f"measure {spec!r}: {error}") from None
+    try:
+        return found, found.imported()
     except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         reason = " ".join(str(error).split())
-        raise ValueError(
-            f"measure {spec!r}: cannot import {module_name} ({type(error).__name__}: {reason}); "
-            "mend it, or run where it can be found"
+        raise InputError(
+            f"measure {spec!r}: cannot import {module_name} ({type(error).__name__}: {reason}); mend {found.path}"
         ) from error
-    source = getattr(module, "__file__", None)
-    hidden = hidden_file(module_name, None if source is None else Path(source))
-    if hidden is not None:
-        raise ValueError(f"measure {spec!r}: {hidden} is hidden by another module called {module_name}; rename it")
-    return module

@@ -21,7 +21,7 @@ def _as_number(value: Any, info: ValidationInfo) -> Any:
 
 
 def _as_whole_number(value: Any, info: ValidationInfo) -> Any:
-    if isinstance(value, str) and info.mode == "python":
+    if isinstance(value, bool) or (isinstance(value, str) and info.mode == "python"):
         raise ValueError("must be a whole number")
     return int(value) if isinstance(value, Integral) else value
 
