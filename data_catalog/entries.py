@@ -87,7 +87,8 @@ class ModelEntry(BaseModel):
     def _names_a_function(cls, text: str | None) -> str | None:
         if text is not None:
             module, _, function = text.partition(":")
-            if not function.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+            is_a_name = all(part.isidentifier() for part in module.split(".")) and not module.endswith(".py")
+            if not (function.isidentifier() and is_a_name):
                 raise ValueError("must be module:function, such as torchvision.models.resnet:resnet18")
         return text
 

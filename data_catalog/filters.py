@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from .entries import ModelEntry
 from .errors import InputError
-from .settings import OnCommandLine, Settings
+from .settings import SEVERAL, OnCommandLine, Settings
 from .traits import KINDS, Kind
 
 
@@ -19,7 +19,7 @@ def _in_any_case(name: Any) -> Any:
 class Filters(Settings):
     """Bounds that an entry must keep. An entry of which the value is unknown does not keep a bound on it."""
 
-    kind: tuple[Annotated[Kind, BeforeValidator(_in_any_case)], ...] = Field(
+    kind: Annotated[tuple[Annotated[Kind, BeforeValidator(_in_any_case)], ...], SEVERAL] = Field(
         default=(), description="Only networks of this kind."
     )
     max_params: Annotated[float | None, OnCommandLine(metavar="MILLIONS")] = Field(
@@ -31,7 +31,7 @@ class Filters(Settings):
     img_size: Annotated[int | None, OnCommandLine(metavar="PIXELS")] = Field(
         default=None, gt=0, description="Only this image size."
     )
-    licence: Annotated[tuple[str, ...], OnCommandLine("license", "LICENSE")] = Field(
+    licence: Annotated[tuple[str, ...], SEVERAL, OnCommandLine("license", "LICENSE")] = Field(
         default=(), description="Only weights of this licence."
     )
     limit: Annotated[int | None, OnCommandLine(metavar="N")] = Field(

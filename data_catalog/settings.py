@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache, cached_property
 from inspect import Parameter, signature
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 KeyPath = tuple[str, ...]
@@ -19,6 +20,18 @@ class Settings(BaseModel):
     """A group of settings; an unknown name is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _as_several(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list | tuple):
+        raise ValueError("must be text, or a list of texts")
+    return value
+
+
+SEVERAL = BeforeValidator(_as_several)
+"""Of a field that holds a tuple: text stands for a single value."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +249,9 @@ class Clash(ValueError):
         self.keys = keys
 
 
-def validation_line(error: ValidationError, names: Mapping[KeyPath, str] | None = None) -> str:
+def validation_line(
+    error: ValidationError, names: Mapping[KeyPath, str] | None = None, known: Iterable[KeyPath] = ()
+) -> str:
     """The first problem that pydantic found, in one line.
 
     Parameters
@@ -245,6 +260,8 @@ def validation_line(error: ValidationError, names: Mapping[KeyPath, str] | None 
         What pydantic raised.
     names
         What the reader calls the settings; by default it is their keys.
+    known
+        The settings there are, of which one may be meant by a name that there is not.
     """
     first = error.errors()[0]
     where = tuple(str(part) for part in first["loc"])
@@ -253,11 +270,18 @@ def validation_line(error: ValidationError, names: Mapping[KeyPath, str] | None 
         clashing = [_spelled((*where, *key.split(".")), names) for key in cause.keys]
         return f"{' with '.join(clashing)}: {cause}"
     if first["type"] == "extra_forbidden":
-        return f"{_spelled(where, names)}: there is no such setting"
+        return f"{_spelled(where, names)}: there is no such setting{_meant(where, known)}"
     told = first["type"] == "missing" or isinstance(first["input"], dict)
     shown = "" if told else f", not {first['input']!r}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{_spelled(where, names)}: {message}{shown}" if where else f"{message}{shown}"
+
+
+def _meant(where: KeyPath, known: Iterable[KeyPath]) -> str:
+    """What else may be meant: a setting, or a group of them, whose own name is the same or nearly so."""
+    places = {path[:end][-1]: path[:end] for path in known for end in range(1, len(path) + 1)}
+    near = get_close_matches(where[-1], places, n=1)
+    return f"; did you mean {dotted(places[near[0]])}?" if near else ""
 
 
 def _spelled(where: KeyPath, names: Mapping[KeyPath, str] | None) -> str:

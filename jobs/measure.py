@@ -19,7 +19,7 @@ from ..pipeline.schema import COLUMN_NAMES
 def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_json: bool) -> int:
     """Print every measure of the embedding."""
     settings = from_command_line(MeasureSettings, changes)
-    Z = read_array(embeddings)
+    Z = read_array(embeddings, labels)
     y = None if labels is None else read_labels(labels, len(Z) if Z.ndim else 0)
     if y is None and settings.own:
         raise InputError("--measure calls f(Z, labels): give the labels' file too")

@@ -45,6 +45,20 @@ def random_states_kept() -> Iterator[None]:
             random.setstate(python_state)
 
 
+@contextmanager
+def defaults_kept() -> Iterator[None]:
+    """Afterwards torch's default type, device and precision of products are as before, whatever a model's code did."""
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    precision = torch.get_float32_matmul_precision()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:  # None takes a default away, for any slows torch's functions
+            torch.set_default_device(None if device.type == "cpu" else device)
+        torch.set_float32_matmul_precision(precision)
+
+
 def activations(model: torch.nn.Module, images: torch.Tensor, layer: str | None) -> np.ndarray:
     """One layer's output for each image, float32 [n, d]; to be called inside ``undisturbed``.
 
@@ -55,14 +69,13 @@ def activations(model: torch.nn.Module, images: torch.Tensor, layer: str | None)
     images : float [n, c, h, w]
         As the model takes them; they are moved to its device and type.
     layer
-        A name of ``named_modules()``, whose output is taken. None is the penultimate layer: a timm model's pre-logits,
-        of any other model the input of the ``nn.Linear`` that runs last. Maps [n, c, h, w] are averaged over their
-        positions, tokens [n, t, d] over the tokens, all else is flattened.
+        As in `dsmi_zoo.pipeline.layers.forward`. Maps [n, c, h, w] are averaged over their positions, tokens [n, t, d]
+        over the tokens, all else is flattened.
 
     Raises
     ------
     InputError
-        When that layer does not run, gives no tensor, or, for None, no ``nn.Linear`` runs.
+        When that layer does not run, gives no tensor, or, for None, no ``nn.Linear`` ends the network.
     """
     model = unwrapped(model)
     device, dtype = place_of(model)

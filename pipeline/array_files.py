@@ -26,7 +26,7 @@ SHOWN_NAMES = 10
 TABLES = (".csv", ".parquet")
 
 
-def read_array(path: str | Path) -> NDArray[Any]:
+def read_array(path: str | Path, labels: str | Path | None = None) -> NDArray[Any]:
     """Read the array of a file, for instance an embedding.
 
     Parameters
@@ -34,6 +34,8 @@ def read_array(path: str | Path) -> NDArray[Any]:
     path : str or Path
         A ``.npy``, ``.npz``, ``.csv``, ``.parquet``, ``.safetensors``, ``.pt`` or ``.pth`` file. If it holds several
         arrays, ``FILE:NAME`` names the one to read; in a table, NAME is a column.
+    labels : str or Path, optional
+        Where the labels are: a column of the same table is left out.
 
     Returns
     -------
@@ -53,6 +55,10 @@ def read_array(path: str | Path) -> NDArray[Any]:
     if file.suffix.lower() not in TABLES:
         return _read(file, name)
     table = _read_table(file, name, _csv_of_numbers)
+    if labels is not None and name is None:
+        of_labels, column = _file_and_name(labels)
+        if column is not None and of_labels.samefile(file):
+            table = table.loc[:, [str(known) != column for known in table.columns]]
     if table.shape[1] == 1:
         column = _array(table.iloc[:, 0], file, table.columns[0])
         if column.ndim == 2:  # of lists
@@ -128,6 +134,10 @@ def _read_table(file: Path, name: str | None, read_csv: "Callable[[Path], pd.Dat
         table = read_csv(file) if file.suffix.lower() == ".csv" else pd.read_parquet(file)
     except Exception as error:
         raise InputError(_unreadable(file, error)) from None
+    first = str(table.columns[0])
+    other = next((mark for mark in ";\t|" if mark in first), None)
+    if table.shape[1] == 1 and other is not None:
+        raise InputError(f"{file}: its columns are separated by {other!r}; separate them by commas")
     if name is None:
         return table
     matching = [column for column, known in enumerate(table.columns) if str(known) == name]
@@ -140,6 +150,8 @@ def _read_table(file: Path, name: str | None, read_csv: "Callable[[Path], pd.Dat
 def _unreadable(file: Path, error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{file}: cannot be read: {error.strerror}"
+    if "allow_pickle" in str(error):  # NumPy's advice, which is not to be had here
+        return f"{file}: not a {file.suffix.lower()} file of numbers or text: such objects are never read, nor is junk"
     reason = shortened(error, 200) or type(error).__name__
     return f"{file}: not a {file.suffix.lower()} file of numbers or text, or cut off: {reason}"
 
@@ -279,7 +291,8 @@ def _as_numbers(column: "pd.Series[Any]") -> "pd.Series[Any]":
 
 def _all_numbers(column: "pd.Series[Any]") -> bool:
     filled = [cell for cell in column if cell]
-    return bool(filled) and all(_is_number(cell) for cell in filled)
+    # 001 is a code, and as a number it would be the same as 1.
+    return bool(filled) and all(_is_number(cell) and not re.match(r"[+-]?0\d", cell) for cell in filled)
 
 
 def _is_number(cell: str) -> bool:

@@ -7,13 +7,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from ..data_catalog.dataset_names import DATASETS
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
 from ..data_catalog.models import BUILT_IN
-from ..data_catalog.settings import Clash, KeyPath, OnCommandLine, Settings, flags_of, validation_line
+from ..data_catalog.settings import (
+    SEVERAL,
+    Clash,
+    KeyPath,
+    OnCommandLine,
+    Settings,
+    flags_of,
+    settings_of,
+    validation_line,
+)
 from .compute import CLUSTERS, ComputeSettings, default_cache, found_from_anywhere
 from .measures.settings import MeasureSettings
 
@@ -24,6 +33,12 @@ __all__ = [
 
 Kind = TypeVar("Kind", bound=BaseModel)
 PAPER_REPEATS = 3  # of each image, as in the script of the paper's authors
+
+
+def _no_empty_name(folder: Any) -> Any:
+    if folder == "":
+        raise ValueError("must name a folder")
+    return folder
 
 
 class SubsetSettings(Settings):
@@ -57,7 +72,7 @@ class RunConfig(Settings):
     catalog: Annotated[str, OnCommandLine(metavar="NAME|FILE")] = Field(
         default="digits", description=f"{', '.join(BUILT_IN)}, or a CSV or Parquet file."
     )
-    models: Annotated[tuple[str, ...], OnCommandLine(metavar="GLOB ...")] = Field(
+    models: Annotated[tuple[str, ...], SEVERAL, OnCommandLine(metavar="GLOB ...")] = Field(
         default=(), description="Only models whose name or name@size matches."
     )
     filters: Filters = Filters()
@@ -67,7 +82,7 @@ class RunConfig(Settings):
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         default="fp32", description="Arithmetic of the forward pass."
     )
-    out: Annotated[Path | None, OnCommandLine(default="runs/<catalog>")] = Field(
+    out: Annotated[Path | None, BeforeValidator(_no_empty_name), OnCommandLine(default="runs/<catalog>")] = Field(
         default=None, description="The run's directory."
     )
     subset: SubsetSettings = SubsetSettings()
@@ -143,7 +158,8 @@ def validated(kind: type[Kind], settings: Mapping[str, Any], where: str) -> Kind
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
-        raise InputError(f"{where}: {validation_line(error)}") from None
+        known = [setting.path for setting in settings_of(kind)]
+        raise InputError(f"{where}: {validation_line(error, known=known)}") from None
 
 
 def as_named(kind: type[Kind], settings: Mapping[str, Any], names: Mapping[KeyPath, str]) -> Kind:

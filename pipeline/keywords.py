@@ -1,6 +1,5 @@
 """The settings of a run as arguments of a Python function and as a table; they are those of the command line."""
 
-from collections.abc import Sized
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -46,18 +45,11 @@ def settings_from_keywords(catalog: str | Path = "digits", out: str | Path | Non
     for keyword, value in keywords.items():
         if keyword not in SETTINGS:
             raise InputError(_unknown(keyword))
-        given[keyword] = _several(keyword, value) if SETTINGS[keyword].repeated else value
+        if SETTINGS[keyword].repeated and isinstance(value, list | tuple) and not value:
+            raise InputError(f"{keyword} is empty; name one, or leave it out")
+        given[keyword] = value
     chosen = {keyword: value for keyword, value in given.items() if value is not None}
     return resolve_config(nested(chosen), names=keywords_of(RunConfig))
-
-
-def _several(keyword: str, value: Any) -> Any:
-    """A string as the one value that it is; no value at all is no choice."""
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, Sized) and not len(value):
-        raise InputError(f"{keyword} is empty; name one, or leave it out")
-    return value
 
 
 def _unknown(keyword: str) -> str:

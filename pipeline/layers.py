@@ -1,14 +1,17 @@
 """One forward pass of any network: what one of its layers gives, and the logits."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from ..data_catalog.errors import InputError
+
+WHOLE = "."
+"""What stands for the network itself where a layer is named."""
 
 
 def unwrapped(model: torch.nn.Module) -> Any:
@@ -30,8 +33,10 @@ def unwrapped(model: torch.nn.Module) -> Any:
 def check_layer(model: torch.nn.Module, layer: str | None) -> None:
     """Raise InputError, with near names, unless ``layer`` is None or names a module of the model."""
     names = [name for name, _ in unwrapped(model).named_modules() if name]
-    if layer is None or layer in names:
+    if layer is None or layer == WHOLE or layer in names:
         return
+    if not isinstance(layer, str):
+        raise InputError(f"layer is a {type(layer).__name__}; pass its name in model.named_modules()")
     near = get_close_matches(layer, names, n=3, cutoff=0.4)
     shown = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names[:5])} ..."
     raise InputError(f"the model has no layer {layer!r}; {shown} (names as in model.named_modules())")
@@ -61,8 +66,8 @@ def forward(model: Any, images: torch.Tensor, layer: str | None, *, logits: bool
         Any module that takes a batch of images, in evaluation mode.
     images : float [n, c, h, w]
     layer
-        A name of ``named_modules()``, whose output is taken. None is the penultimate layer: a timm model's pre-logits,
-        of any other model the input of the ``nn.Linear`` that runs last.
+        A name of ``named_modules()``, whose output is taken, or ``.`` for that of the network itself. None is the
+        penultimate layer: a timm model's pre-logits, of any other model the input of the ``nn.Linear`` that ends it.
     logits
         Whether they are wanted; without, a timm model's classifier does not run.
 
@@ -76,7 +81,7 @@ def forward(model: Any, images: torch.Tensor, layer: str | None, *, logits: bool
     Raises
     ------
     InputError
-        When the layer does not run or, for None, no ``nn.Linear`` runs.
+        When the layer does not run or, for None, no ``nn.Linear`` ends the network.
     """
     has_classifier = not has_pre_logits(model) or getattr(model, "num_classes", 1) > 0  # 0 says that timm took it away
     if layer is None and has_pre_logits(model):
@@ -84,14 +89,17 @@ def forward(model: Any, images: torch.Tensor, layer: str | None, *, logits: bool
         pre_logits = model.forward_head(features, pre_logits=True)
         answer = model.forward_head(features) if logits and has_classifier else None
         return pre_logits, answer
-    with _watched(model, layer) as seen:
-        answer = model(images)
-    if not seen:
-        what = "no nn.Linear ran, so the penultimate layer is unknown" if layer is None else f"{layer!r} did not run"
-        raise InputError(f"in the model's forward pass {what}; name another layer")
-    if not has_classifier:
-        return seen[0], None
-    return seen[0], _logits(answer, len(images))
+    if layer is None:
+        with _last_linear(model) as passes:
+            answer = model(images)
+        output = _penultimate(passes, _logits(answer, len(images)), len(images))
+    else:
+        with _output_of(model, layer) as outputs:
+            answer = model(images)
+        if not outputs:
+            raise InputError(f"in the model's forward pass {layer!r} did not run; name another layer")
+        output = outputs[0]
+    return output, _logits(answer, len(images)) if has_classifier else None
 
 
 def as_vectors(output: Any, n: int, layer: str | None) -> torch.Tensor:
@@ -117,27 +125,57 @@ def as_vectors(output: Any, n: int, layer: str | None) -> torch.Tensor:
     return output.mean(dim=1) if output.ndim == 3 else output.flatten(1)
 
 
+class _LinearPass(NamedTuple):
+    """What an ``nn.Linear`` was given in a forward pass, and the shape of what it made of it."""
+
+    name: str
+    taken: torch.Tensor
+    shape: torch.Size
+
+
 @contextmanager
-def _watched(model: torch.nn.Module, layer: str | None) -> Iterator[list[Any]]:
-    """A list that holds, after a forward pass, the named layer's output or the last ``nn.Linear``'s input."""
-    seen: list[Any] = []
+def _last_linear(model: torch.nn.Module) -> Iterator[list[_LinearPass]]:
+    """A list that holds, after a forward pass, that of the ``nn.Linear`` which ran last, if one did."""
+    passes: list[_LinearPass] = []
+    names = {module: name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
 
-    def keep_input(module: torch.nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        seen[:] = [inputs[0] if inputs else named["input"]]  # of the last one only: a large model has hundreds
+    def keep(module: torch.nn.Linear, given: tuple[Any, ...], named: dict[str, Any], output: torch.Tensor) -> None:
+        taken = given[0] if given else named["input"]
+        passes[:] = [_LinearPass(names[module], taken, output.shape)]  # no more: a large model has hundreds
 
-    def keep_output(module: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        seen[:] = [_copied(output)]
-
-    if layer is None:
-        lines = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
-        hooks = [line.register_forward_pre_hook(keep_input, with_kwargs=True) for line in lines]
-    else:
-        hooks = [model.get_submodule(layer).register_forward_hook(keep_output)]
+    hooks = [module.register_forward_hook(keep, with_kwargs=True) for module in names]
     try:
-        yield seen
+        yield passes
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _penultimate(passes: Sequence[_LinearPass], logits: torch.Tensor | None, n: int) -> torch.Tensor:
+    """What the last ``nn.Linear`` was given, if that is the classifier: as wide as the logits, one vector an image."""
+    advice = f"name a layer, or {WHOLE!r} for the network's own output"
+    if not passes:
+        raise InputError(f"no nn.Linear ran, so the penultimate layer is unknown; {advice}")
+    (last,) = passes
+    wanted = (n, last.shape[-1]) if logits is None else logits.shape
+    if last.shape != wanted:  # a backbone's, whose classifier was taken away
+        raise InputError(f"the nn.Linear that runs last, {last.name!r}, lies within the network; {advice}")
+    return last.taken
+
+
+@contextmanager
+def _output_of(model: torch.nn.Module, layer: str) -> Iterator[list[Any]]:
+    """A list that holds, after a forward pass, the layer's output, if it ran."""
+    outputs: list[Any] = []
+
+    def keep(module: torch.nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        outputs[:] = [_copied(output)]
+
+    hook = model.get_submodule("" if layer == WHOLE else layer).register_forward_hook(keep)
+    try:
+        yield outputs
+    finally:
+        hook.remove()
 
 
 def _copied(output: Any) -> Any:

@@ -51,7 +51,7 @@ class RepresentationMonitor:
     out
         The folder; one for each training.
     layer
-        A name of ``model.named_modules()``; None is the penultimate layer (see ``dsmi_zoo.pipeline.activations``).
+        A name of ``model.named_modules()``; None is the penultimate layer (see `dsmi_zoo.pipeline.layers.forward`).
     n
         How many of the images to measure, as evenly from the classes as can be. None lets the first measurement choose
         as many, up to 500 (or three a class), as keep the cost under 5% of the training time (what is done once
@@ -79,6 +79,10 @@ class RepresentationMonitor:
     ) -> None:
         began = perf_counter()
         self.model, self.layer, self.out = model, layer, Path(out)
+        if not isinstance(model, torch.nn.Module):
+            raise InputError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
+        if self.out.is_file():
+            raise InputError(f"out: {self.out} is a file; name a folder")
         self.every, self._n = _whole(every, "every", 1), n
         self.steps = self._measured_at = _whole(start, "start", 0)
         images, labels = _checked(images, labels)
@@ -249,12 +253,16 @@ def _whole(value: Any, name: str, least: int) -> int:
 
 def _checked(images: Any, labels: Any) -> tuple[torch.Tensor, np.ndarray]:
     """Images on the CPU, float [m, c, h, w], and labels, int64 [m] numbered from 0."""
+    if not isinstance(images, torch.Tensor | np.ndarray):
+        raise InputError(f"images come as {type(images).__name__}; pass one tensor or array [m, c, h, w]")
     images = torch.as_tensor(images).detach().cpu()
     labels = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
     if images.ndim != 4:
         raise InputError(f"images have shape {list(images.shape)} where [m, c, h, w] is needed")
     if not images.is_floating_point():
         raise InputError(f"images are {images.dtype}; pass them as the model takes them: normalised floats")
+    if not torch.isfinite(images).all():
+        raise InputError("images hold values that are NaN or infinite; pass others")
     if labels.shape != (len(images),):
         raise InputError(f"labels have shape {list(labels.shape)} where [{len(images)}] is needed: one an image")
     if labels.dtype.kind == "f" and not np.array_equal(labels, np.round(labels)):

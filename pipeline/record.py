@@ -145,13 +145,15 @@ def _problem(error: ValidationError) -> str:
     key = dotted(first["loc"])
     if first["type"] == "json_invalid":
         return f"cannot be read: {first['msg']}; {MEND}"
-    if first["loc"] in ((), ("format",)):
+    if first["loc"] == ("format",) and first["type"] != "missing":
         return f"not a run record of format {FORMAT}; {NEWER}"
+    if not first["loc"]:
+        return f"no run record; {MEND}"
     if first["type"] == "extra_forbidden":
         return f"{key}: a setting that this version of dsmi-zoo does not know; {NEWER}"
     if first["type"] == "missing":
         return f"{key} is missing; {MEND}"
-    return f"{key}: {' '.join(first['msg'].split())}; {MEND}"
+    return f"{key}: {' '.join(first['msg'].removeprefix('Value error, ').split())}; {MEND}"
 
 
 def _texts(value: Any, where: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -1,5 +1,7 @@
 """Measure any network on labelled images: its embedding, and every score of it, in one call."""
 
+from __future__ import annotations  # so that help() shows ArrayLike by its name
+
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -55,8 +57,8 @@ def score(
     scores : str or iterable of str, optional
         The columns to compute; by default all.
     layer : str, optional
-        A name of ``model.named_modules()``, whose output is the embedding; by default the penultimate layer: a timm
-        model's pre-logits, of any other model the input of the ``nn.Linear`` that runs last.
+        A name of ``model.named_modules()``, whose output is the embedding, or ``.`` for the model's own; by default the
+        penultimate layer: a timm model's pre-logits, of any other model the input of the ``nn.Linear`` that ends it.
     batch_size : int, optional
         Images in a forward pass; chosen by the device by default, and a loader's are its own.
     device : str or torch.device, optional
@@ -74,19 +76,20 @@ def score(
     Raises
     ------
     ValueError
-        As `measure`; also for images that are no floats [n, c, h, w], a layer that the model lacks, or a loader that
-        shuffles beside labels that do not.
+        As `measure`; also for images that are no floats [n, c, h, w], a layer that the model lacks, or a loader of
+        another order than the data's beside labels, ids or clusters.
     """
     wanted = None if scores is None else names_of(scores)
-    checked_settings(settings)
+    checked_settings(settings, "score")
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"the model is a {type(model).__name__}, not a torch.nn.Module; pass one, such as timm's")
     check_layer(model, layer)
     if batch_size is not None:
         batch_size = as_count(batch_size, "batch_size")
+    in_order = any(one is not None for one in (labels, image_ids, input_clusters))
     embeddings, given = [], []
     with random_states_kept(), _on_device(model, device):  # a loader draws too
-        for pixels, of_batch in _batches(images, labels is not None, batch_size, place_of(model)[0]):
+        for pixels, of_batch in _batches(images, in_order, batch_size, place_of(model)[0]):
             with undisturbed(unwrapped(model)):
                 embeddings.append(activations(model, pixels, layer))
             given.append(of_batch)
@@ -95,10 +98,16 @@ def score(
     if labels is None and all(of_batch is not None for of_batch in given):
         labels = np.concatenate([as_array(of_batch, "labels") for of_batch in given])
     Z = np.concatenate(embeddings)
+    broken = ~np.isfinite(Z).all(axis=1)
+    if broken.any():
+        raise InputError(
+            f"the model gives NaN or infinite values for {broken.sum()} of {len(Z)} images, the first of them number "
+            f"{broken.argmax()}; look at its weights and at the images"
+        )
     return measure(Z, labels, scores=wanted, image_ids=image_ids, input_clusters=input_clusters, **settings)
 
 
-def _batches(images: Images, labels_are_given: bool, size: int | None, device: torch.device) -> Iterator[Batch]:
+def _batches(images: Images, in_order: bool, size: int | None, device: torch.device) -> Iterator[Batch]:
     """The images batch by batch, with the labels that came along."""
     if isinstance(images, torch.Tensor | np.ndarray):
         pixels = _checked(torch.as_tensor(images))
@@ -110,12 +119,15 @@ def _batches(images: Images, labels_are_given: bool, size: int | None, device: t
         raise InputError(f"images are a {type(images).__name__}; pass a tensor [n, c, h, w], a Dataset or a loader")
     # PyTorch's IterableDataset has a __getitem__, which only raises.
     has_numbers = hasattr(images, "__getitem__") and not isinstance(images, IterableDataset | DataLoader | list | tuple)
-    if has_numbers:
+    if has_numbers and len(loader):
         _check_one(loader[0])
     if has_numbers or isinstance(images, IterableDataset):
         loader = DataLoader(loader, batch_size=size or 64)
-    if labels_are_given and not _keeps_the_order(loader):
-        raise InputError("the loader shuffles, so the labels would not fit; let it give them, or pass shuffle=False")
+    if in_order and not _keeps_the_order(loader):
+        raise InputError(
+            "the loader has an order of its own, as with shuffle=True, so labels, ids and clusters would not fit; "
+            "let it give the labels, or pass shuffle=False"
+        )
     for batch in loader:
         if isinstance(batch, tuple | list):
             yield _checked(batch[0]), batch[1] if len(batch) > 1 else None
@@ -153,13 +165,21 @@ def _checked(images: Any) -> torch.Tensor:
 def _on_device(model: torch.nn.Module, device: str | torch.device | None) -> Iterator[None]:
     """Have the model on a device, and put it back where it was."""
     before, _ = place_of(model)
-    if device is None or torch.device(device) == before:
+    if before.type == "meta":
+        raise InputError("the model is on the meta device, where it has no weights; load them first")
+    try:
+        wanted = before if device is None else torch.device(device)
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:  # the latter is a torch without CUDA
+        reason = str(error).split("\n")[0]
+        raise InputError(f"device={device!r} cannot be used here ({reason}); pass cpu, or leave it out") from None
+    if wanted == before:
         yield
         return
-    if torch.device(device).type == "meta":
+    if wanted.type == "meta":
         raise InputError("device='meta' computes nothing; pass cpu, cuda or leave it out")
     try:
-        model.to(device)
+        model.to(wanted)
         yield
     finally:
         model.to(before)

@@ -49,7 +49,7 @@ from .weights import fetch_weights, remote_weights
 if TYPE_CHECKING:
     import torch
 
-    from .embed import Inputs
+    from .embed import Embedding, Inputs
 
 
 @dataclass(frozen=True)
@@ -164,33 +164,17 @@ def compute_row(
     """
 
     def fill(row: dict[str, Any]) -> None:
-        from .embed import embed_inputs
+        from .activations import defaults_kept
         from .train import stored_top1
-        from .zoo import choose_device
 
         weights = prepare_weights(job, config)
-        started = perf_counter()
-        device = choose_device()
-        model, inputs = _model_and_inputs(job, weights, images)
-        row.update(device=str(device), seconds_build=perf_counter() - started)
-        row["params_m"] = job.entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
+        with defaults_kept():  # a network's own code may change them, and the next model would suffer
+            embedding = _embedded(row, job, config, weights, images)
         if job.entry.recipe is not None and job.weights is not None:
             row["top1"] = stored_top1(job.weights)
-
         subset = subset_with_clusters(config.folder, job.entry.img_size)
-        labels = subset["label"].to_numpy()
-        started = perf_counter()
-        embedding = embed_inputs(
-            model,
-            inputs,
-            device,
-            layer=job.entry.layer,
-            batch_size=config.compute.batch_size,
-            precision=config.precision,
-        )
-        row["seconds_embed"] = perf_counter() - started
         if embedding.predictions is not None and embedding.n_logits == classifier_width:
-            row["subset_top1"] = 100 * float(np.mean(embedding.predictions == labels))
+            row["subset_top1"] = 100 * float(np.mean(embedding.predictions == subset["label"].to_numpy()))
         row["embedding_sha256"] = array_sha256(embedding.values)
         measure_row(row, embedding.values, subset, config.measures)
         if config.compute.keep_embeddings:
@@ -198,6 +182,31 @@ def compute_row(
 
     with _ended_after(config.compute.model_timeout, config.folder, job.slug):
         return _finished(config.folder, job.slug, job.name, _begun(job, config, subset_digest), fill)
+
+
+def _embedded(
+    row: dict[str, Any], job: Job, config: RunConfig, weights: Path | None, images: LabelledImages | None
+) -> "Embedding":
+    """The entry's embedding; the row says of what model, where and in what time."""
+    from .embed import embed_inputs
+    from .zoo import choose_device
+
+    started = perf_counter()
+    device = choose_device()
+    model, inputs = _model_and_inputs(job, weights, images)
+    row.update(device=str(device), seconds_build=perf_counter() - started)
+    row["params_m"] = job.entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
+    started = perf_counter()
+    embedding = embed_inputs(
+        model,
+        inputs,
+        device,
+        layer=job.entry.layer,
+        batch_size=config.compute.batch_size,
+        precision=config.precision,
+    )
+    row["seconds_embed"] = perf_counter() - started
+    return embedding
 
 
 def _model_and_inputs(

@@ -100,6 +100,36 @@ def test_whole_numbers_that_begin_like_a_header_of_two_columns_stay_data(tmp_pat
     np.testing.assert_array_equal(read_array(tmp_path / "gap.csv"), [[0.5, np.nan, 1], [2, 3, 4]])
 
 
+def test_the_labels_may_be_a_column_of_the_embeddings_own_table(tmp_path: Path) -> None:
+    for name in ("all.csv", "all.parquet"):
+        table = TABLE.assign(species=NAMES)
+        table.to_csv(tmp_path / name, index=False) if name.endswith("csv") else table.to_parquet(tmp_path / name)
+        labels = f"{tmp_path / name}:species"
+        np.testing.assert_allclose(read_array(tmp_path / name, labels), EMBEDDING)
+        assert read_labels(labels, len(NAMES)).tolist() == list(NAMES)
+        with pytest.raises(InputError, match=r"column 'species' of dtype \w+, not real numbers: '\w+' in row 0; drop"):
+            read_array(tmp_path / name)
+
+
+def test_codes_with_leading_zeros_stay_apart(tmp_path: Path) -> None:
+    (tmp_path / "y.csv").write_text("code\n001\n01\n1\n2\n")
+    assert read_labels(tmp_path / "y.csv", 4).tolist() == ["001", "01", "1", "2"]
+
+
+def test_another_separator_is_told(tmp_path: Path) -> None:
+    (tmp_path / "Z.csv").write_text("a;b\n1;2\n")
+    with pytest.raises(InputError, match=r"Z\.csv: its columns are separated by ';'; separate them by commas"):
+        read_array(tmp_path / "Z.csv")
+
+
+def test_nothing_advises_to_read_pickles(tmp_path: Path) -> None:
+    np.save(tmp_path / "Z.npy", np.array([{}, []], dtype=object), allow_pickle=True)
+    (tmp_path / "junk.npy").write_bytes(b"junk" * 9)
+    for name in ("Z.npy", "junk.npy"):
+        with pytest.raises(InputError, match="such objects are never read, nor is junk"):
+            read_array(tmp_path / name)
+
+
 def test_a_first_line_that_might_be_data_is_said_to_be_taken_for_names(tmp_path: Path, told) -> None:
     (tmp_path / "Z.csv").write_text("0,1\n0.5,0.25\n")
     np.testing.assert_array_equal(read_array(tmp_path / "Z.csv"), [[0.5, 0.25]])

@@ -24,7 +24,7 @@ from dsmi_zoo.data_catalog.digits import PREPROCESSING
 from dsmi_zoo.data_catalog.images import ImageArray
 from dsmi_zoo.data_catalog.models import catalog_sha256
 from dsmi_zoo.jobs.forecast import described
-from dsmi_zoo.pipeline.activations import activations, undisturbed
+from dsmi_zoo.pipeline.activations import activations, defaults_kept, undisturbed
 from dsmi_zoo.pipeline.builder import BuilderError, Built, Transformed, build
 from dsmi_zoo.pipeline.builder_defaults import with_builder_defaults
 from dsmi_zoo.pipeline.config import RunConfig, resolve_config
@@ -410,6 +410,36 @@ def test_a_function_that_its_file_no_longer_holds_is_no_builder(folder: Path) ->
         built(entry)
 
 
+def test_what_a_network_changes_of_torchs_defaults_is_gone_for_the_next_one(folder: Path) -> None:
+    changing = (
+        NETS
+        + """
+def changing():
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_float32_matmul_precision("medium")
+    raise KeyError("too late")
+"""
+    )
+    (folder / f"{module_name(folder)}.py").write_text(changing)
+    state = torch.get_default_dtype(), torch.get_default_device(), torch.get_float32_matmul_precision()
+    with pytest.raises(BuilderError, match="too late"), defaults_kept():
+        built(own_entry(folder, "changing"))
+    assert (torch.get_default_dtype(), torch.get_default_device(), torch.get_float32_matmul_precision()) == state
+    assert torch.empty(0).device.type == "cpu"
+
+
+def test_a_network_that_leaves_other_defaults_behind_changes_no_row_but_its_own(folder: Path, cache: Path) -> None:
+    module = module_name(folder)
+    changing = "def changing():\n    torch.set_default_dtype(torch.float64)\n    return Net(16)\n"
+    (folder / f"{module}.py").write_text(f"{NETS}\n{changing}")
+    lines = [f"{name},{module}:{function},32" for name, function in (("a", "own"), ("b", "changing"), ("c", "own"))]
+    catalog = write_catalog(folder, "model,builder,img_size", *lines)
+    embeddings = embeddings_of(planned(catalog, cache, out=folder / "out", subset={"images_per_class": 3}))
+    np.testing.assert_array_equal(embeddings["a"], embeddings["c"])
+    assert torch.get_default_dtype() == torch.float32
+
+
 # What is embedded.
 
 
@@ -525,6 +555,20 @@ def test_a_network_in_half_precision_gets_its_images_so(view: View) -> None:
 def test_a_network_without_a_linear_layer_or_the_one_named_is_told(view: View, layer: str | None, words: str) -> None:
     with pytest.raises(InputError, match=words):
         embed_inputs(torchvision_network("squeezenet1_1"), view, CPU, layer=layer)
+
+
+def test_a_backbone_without_its_classifier_must_say_which_layer_is_meant(view: View) -> None:
+    backbone = torchvision.models.vit_b_16(image_size=32)
+    backbone.heads = torch.nn.Identity()
+    with pytest.raises(InputError, match=r"'encoder\.layers\.encoder_layer_11\.mlp\.3', lies within the network; name"):
+        embed_inputs(backbone.eval(), view, CPU)
+    assert embed_inputs(backbone, view, CPU, layer=".").values.shape == (len(view), 768)
+    without = torchvision_network("resnet18")
+    without.fc = torch.nn.Identity()
+    with pytest.raises(InputError, match=r"no nn\.Linear ran"):
+        embed_inputs(without, view, CPU)
+    whole = embed_inputs(without, view, CPU, layer=".").values
+    np.testing.assert_array_equal(whole, embed_inputs(without, view, CPU, layer="avgpool").values)
 
 
 # Transforms.

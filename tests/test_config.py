@@ -37,14 +37,21 @@ def test_sigma_can_be_set_back_to_the_papers_choice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[measures]\nsigna = 2\n", ["run.toml", "measures.signa: there is no such setting"]),
+        (
+            "[measures]\nsigna = 2\n",
+            ["run.toml", "there is no such setting; did you mean measures.sigma?"],
+        ),
         ("[measures]\nsigma = -2\n", ["run.toml", "measures.sigma", "greater than 0", "-2"]),
         ("[measures]\nt = 0\n", ["measures.t", "greater than 0"]),
         ('[measures]\nt = "2"\n', ["run.toml", "measures.t", "must be a number"]),
         ('[filters]\nkind = ["quantum"]\n', ["run.toml", "filters.kind", "'quantum'"]),
         ("[subset]\nrepeats = 3\n", ["run.toml", "subset.repeats", "standard protocol"]),
         ('[compute]\nshare = "1/2"\nbudget = "1h"\n', ["run.toml", "compute.share with compute.budget"]),
-        ('cluster = "local"\n', ["cluster: there is no such setting"]),
+        ('cluster = "local"\n', ["cluster: there is no such setting; did you mean compute.cluster?"]),
+        ("[measure]\nsigma = 2\n", ["measure: there is no such setting; did you mean measures?"]),
+        ('[filters]\nlicense = "mit"\n', ["filters.license: there is no such setting; did you mean filters.licence?"]),
+        ("models = 3\n", ["models: must be text, or a list of texts, not 3"]),
+        ('out = ""\n', ["out: must name a folder"]),
         ('[compute]\ncluster = "cloud"\n', ["compute.cluster", "local, cuda, slurm", "tcp://host:port"]),
         ("sigma = = 2\n", ["run.toml", "TOML"]),
     ],

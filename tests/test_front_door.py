@@ -3,7 +3,7 @@
 import inspect
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,7 @@ def test_score_of_a_shuffling_loader_takes_its_labels_and_refuses_others(own: Ow
     loader = DataLoader(TensorDataset(IMAGES, torch.from_numpy(LABELS)), batch_size=5, shuffle=True)
     shuffled = dsmi_zoo.score(own, loader, scores=("dse_z",))
     assert shuffled == pytest.approx(dsmi_zoo.score(own, IMAGES, scores=("dse_z",)), rel=1e-5)
-    with pytest.raises(InputError, match="the loader shuffles, so the labels would not fit"):
+    with pytest.raises(InputError, match="the loader has an order of its own, as with shuffle=True"):
         dsmi_zoo.score(own, loader, LABELS)
 
 
@@ -142,7 +142,7 @@ def test_score_of_a_shuffling_loader_takes_its_labels_and_refuses_others(own: Ow
     ids=lambda order: str(next(iter(order.values()))).split()[0].rpartition(".")[2],
 )
 def test_no_order_but_the_datas_own_is_taken_beside_labels(own: Own, order: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="the loader shuffles"):
+    with pytest.raises(InputError, match="the loader has an order of its own"):
         dsmi_zoo.score(own, DataLoader(TensorDataset(IMAGES), **order), LABELS)
 
 
@@ -243,12 +243,30 @@ def test_score_leaves_the_network_and_the_random_states_as_they_were(own: Own, f
         (Photographs(), {}, "images come as Image; give the data set a transform that makes tensors"),
         (IMAGES, {"labels": [1, 2]}, "labels has 2 entries but the embedding has 24 rows"),
         ([], {}, "there are no images"),
+        (TensorDataset(IMAGES[:0]), {}, "there are no images"),
+        (IMAGES, {"scores": 3}, "scores is 3; pass names of columns"),
+        (IMAGES, {"scores": [3]}, "no score is called 3"),
+        (IMAGES, {"layer": 3}, "layer is a int; pass its name"),
+        (IMAGES, {"device": "gpu"}, "device='gpu' cannot be used here"),
+        (IMAGES, {"batchsize": 3}, "score has no setting 'batchsize'; beside its own arguments there are sigma"),
+        (
+            torch.full_like(IMAGES, torch.nan),
+            {},
+            "the model gives NaN or infinite values for 24 of 24 images",
+        ),
         ([["photo.jpg"]], {}, "images come as str; give the data set a transform that makes tensors"),
     ],
 )
 def test_score_refuses_what_it_cannot_embed_in_one_line(own: Own, images, arguments, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         dsmi_zoo.score(own, images, **arguments)
+
+
+def test_clusters_and_ids_beside_a_loader_of_another_order_are_refused_as_labels_are(own: Own) -> None:
+    loader = DataLoader(TensorDataset(IMAGES, torch.from_numpy(LABELS)), batch_size=5, shuffle=True)
+    for beside in ({"input_clusters": LABELS}, {"image_ids": np.arange(24)}):
+        with pytest.raises(InputError, match="the loader has an order of its own"):
+            dsmi_zoo.score(own, loader, **beside)
 
 
 def test_what_is_no_network_is_told(own: Own) -> None:
@@ -265,3 +283,17 @@ def test_a_layer_of_ones_choice_is_embedded(own: Own) -> None:
     scores = dsmi_zoo.score(own, IMAGES, LABELS, layer="head", scores=FEW)
     with torch.no_grad():
         assert scores == pytest.approx(dsmi_zoo.measure(own(IMAGES), LABELS, scores=FEW), rel=1e-4)
+
+
+@pytest.mark.parametrize("function", [dsmi_zoo.measure, dsmi_zoo.score, dsmi_zoo.diffusion_spectral_entropy])
+def test_help_shows_types_by_their_names(function: Callable[..., Any]) -> None:
+    signature = str(inspect.signature(function))
+    assert "_NestedSequence" not in signature
+    assert len(signature) < 900
+
+
+def test_a_network_on_the_meta_device_is_told() -> None:
+    with torch.device("meta"):
+        network = Own()
+    with pytest.raises(InputError, match="the model is on the meta device"):
+        dsmi_zoo.score(network, IMAGES, LABELS)

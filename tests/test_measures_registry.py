@@ -385,7 +385,7 @@ def test_an_accuracy_without_two_images_of_each_class_is_left_out_or_refused() -
 
 
 def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
-    refused("measure has no setting 'sgima'; there are sigma, t,", measure, Z, LABELS, sgima=2)
+    refused("measure has no setting 'sgima'; beside its own arguments there are sigma, t,", measure, Z, LABELS, sgima=2)
     refused("own measures are for runs", measure, Z, LABELS, own=("mine:f",))
 
 

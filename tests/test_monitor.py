@@ -298,13 +298,17 @@ def test_a_folder_that_holds_a_training_is_refused_and_a_continued_one_goes_on(
         ({"n": 21}, "n=21 .* there are 20"),
         ({"n": 1}, "n must be"),
         ({"start": 5}, "start=5, but .*monitor.parquet is not there"),
-        ({"model": torch.nn.Flatten()}, "no nn.Linear ran.*name another layer"),
+        ({"model": torch.nn.Flatten()}, "no nn.Linear ran.*name a layer"),
+        ({"model": len}, "the model is a builtin_function_or_method, not a torch.nn.Module"),
+        ({"images": [torch.zeros(3, 4, 4)] * 20}, "images come as list; pass one tensor or array"),
+        ({"images": torch.full((20, 3, 4, 4), torch.nan)}, "images hold values that are NaN"),
+        ({"out": Path(__file__)}, "test_monitor.py is a file; name a folder"),
     ],
 )
 def test_what_cannot_be_measured_is_told_in_one_line_before_training(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
-    given = {"model": Noisy(), "images": torch.zeros(20, 3, 4, 4), "labels": np.arange(20) % 2} | change
+    given = {"model": Noisy(), "images": torch.zeros(20, 3, 4, 4), "labels": np.arange(20) % 2}
     with pytest.raises(InputError, match=words) as caught:
-        RepresentationMonitor(out=tmp_path / "m", **given)
+        RepresentationMonitor(**(given | {"out": tmp_path / "m"} | change))
     assert "\n" not in str(caught.value)

@@ -15,7 +15,7 @@ from dsmi_zoo.data_catalog import InputError
 from dsmi_zoo.data_catalog.settings import Setting, options_of, settings_of
 from dsmi_zoo.jobs.commands.run import run_command
 from dsmi_zoo.jobs.options import run_settings
-from dsmi_zoo.pipeline.config import RunConfig, differences
+from dsmi_zoo.pipeline.config import RunConfig, differences, resolve_config
 from dsmi_zoo.pipeline.keywords import settings_from_keywords, settings_table
 from dsmi_zoo.pipeline.measures.settings import MeasureSettings
 
@@ -108,7 +108,7 @@ def test_none_means_the_default_and_sigma_may_be_the_papers() -> None:
         ({"kind": "quantum"}, "kind: Input should be 'convolutional', "),
         ({"budget": "1h", "budget_gb": 3}, "budget with budget_gb: "),
         ({"share": "1/2", "cluster": "cuda"}, "share with cluster: "),
-        ({"models": 3}, "models: Input should be a valid tuple, not 3"),
+        ({"models": 3}, "models: must be text, or a list of texts, not 3"),
     ],
 )
 def test_a_wrong_keyword_or_value_is_refused_in_one_line_by_its_name(keywords: dict[str, Any], line: str) -> None:
@@ -190,3 +190,9 @@ def test_a_folder_in_the_users_home_may_be_written_with_a_tilde(
     config = settings_from_keywords(out="~/out", cache="~/cache", data_root="~/images")
     assert (config.folder, config.compute.cache) == (tmp_path / "out", tmp_path / "cache")
     assert config.subset.data_root == tmp_path / "images"
+
+
+def test_a_single_name_needs_no_list_in_a_file_either(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text('models = "test_vit*"\n[measures]\nown = "mine:f"\n[filters]\nlicence = "mit"\n')
+    config = resolve_config({}, tmp_path / "run.toml")
+    assert (config.models, config.measures.own, config.filters.licence) == (("test_vit*",), ("mine:f",), ("mit",))

@@ -23,6 +23,7 @@ def measure_command(context: click.Context, embeddings: Path, labels: Path | Non
     Examples:
       dsmi-zoo measure Z.npy y.csv
       dsmi-zoo measure embeddings.npz:Z table.csv:species
+      dsmi-zoo measure table.csv table.csv:species          that column is left out of the embedding
       dsmi-zoo measure Z.npy y.npy --sigma 2 --measure my_measures:effective_rank
     """
     from ..measure import measure

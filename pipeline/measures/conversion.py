@@ -55,9 +55,21 @@ def check_columns(values: Any, name: str) -> None:
     for column, dtype in zip(values.columns, values.dtypes, strict=True):
         if _kind(dtype) not in NUMBERS:
             raise InputError(
-                f"{name} has a column {shortened(column)!r} of dtype {shortened(dtype)}, not real numbers; "
-                "drop it, or convert it, for instance to float64"
+                f"{name} has a column {shortened(column)!r} of dtype {shortened(dtype)}, not real numbers"
+                f"{_first_word(values[column])}; drop it, or convert it, for instance to float64"
             )
+
+
+def _first_word(column: Any) -> str:
+    """The first entry of a column that is text and no number, and its row."""
+    for row, value in enumerate(column):
+        if not isinstance(value, str):
+            continue
+        try:
+            float(value)
+        except ValueError:
+            return f": {shortened(repr(value))} in row {row}"
+    return ""
 
 
 def is_a(values: Any, module: str, *names: str) -> bool:

@@ -1,5 +1,7 @@
 """Entropies of an embedding, in bits: of its diffusion spectrum, and of its values in bins."""
 
+from __future__ import annotations  # so that help() shows ArrayLike by its name
+
 from collections import Counter
 
 import numpy as np

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from ...data_catalog.errors import InputError
+
 Method = Literal["auto", "exact", "lanczos"]
 Precision = Literal["float32", "float64"]
 
@@ -35,7 +37,7 @@ class Estimate:
 def as_method(method: Any) -> Method:
     """Return the method if it is one."""
     if method not in get_args(Method):
-        raise ValueError(f"method is {method!r}; pass auto, exact or lanczos")
+        raise InputError(f"method is {method!r}; pass auto, exact or lanczos")
     chosen: Method = method
     return chosen
 
@@ -43,7 +45,7 @@ def as_method(method: Any) -> Method:
 def as_precision(precision: Any) -> Precision:
     """Return the precision if it is one."""
     if precision not in get_args(Precision):
-        raise ValueError(f"precision is {precision!r}; pass float32 or float64")
+        raise InputError(f"precision is {precision!r}; pass float32 or float64")
     chosen: Precision = precision
     return chosen
 

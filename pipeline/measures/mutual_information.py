@@ -1,5 +1,7 @@
 """Mutual information of an embedding and classes, in bits, from the entropies of its subsets."""
 
+from __future__ import annotations  # so that help() shows ArrayLike by its name
+
 import math
 import random
 import warnings

@@ -1,5 +1,7 @@
 """Every measure of a row, declared once: its column, its words and its computation; and `measure`, which takes them."""
 
+from __future__ import annotations  # so that help() shows ArrayLike by its name
+
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
@@ -287,8 +289,8 @@ def measure(
     return values_of(wanted, context)
 
 
-def checked_settings(settings: dict[str, Any]) -> MeasureSettings:
-    """The settings of a call; what is wrong with one of them becomes an InputError of one line."""
+def checked_settings(settings: dict[str, Any], function: str = "measure") -> MeasureSettings:
+    """The settings of a call of a function; what is wrong with one of them becomes an InputError of one line."""
     try:
         return MeasureSettings.model_validate(settings)
     except ValidationError as error:
@@ -296,7 +298,7 @@ def checked_settings(settings: dict[str, Any]) -> MeasureSettings:
     name = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
         known = ", ".join(setting.key for setting in SETTINGS)
-        raise InputError(f"measure has no setting {name!r}; there are {known}")
+        raise InputError(f"{function} has no setting {name!r}; beside its own arguments there are {known}")
     rule = problem["msg"].removeprefix("Value error, ")
     raise InputError(f"{name} is {problem['input']!r}; {rule[0].lower()}{rule[1:]}")
 
@@ -321,13 +323,15 @@ def names_of(scores: str | Iterable[str]) -> tuple[str, ...]:
     InputError
         For a name that the registry does not have; with near names.
     """
+    if not isinstance(scores, Iterable):
+        raise InputError(f"scores is {scores!r}; pass names of columns, such as 'dse_z'")
     names = (scores,) if isinstance(scores, str) else tuple(scores)
     if not names:
         raise InputError("scores is empty; name one, or leave it out for all of them")
     for name in names:
         if name in BY_NAME:
             continue
-        near = get_close_matches(name, BY_NAME, n=3)
+        near = get_close_matches(str(name), BY_NAME, n=3)
         hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(BY_NAME)}"
         raise InputError(f"no score is called {name!r}; {hint}")
     return names

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
-from ...data_catalog.settings import ONLY_IN_FILE, OnCommandLine, Settings
+from ...data_catalog.settings import ONLY_IN_FILE, SEVERAL, OnCommandLine, Settings
 from .estimate import TOLERANCE, Method, Precision
 
 # Far beyond any network's values; between them no square, sum or quotient of squares leaves float64 unnoticed.
@@ -69,7 +69,7 @@ class MeasureSettings(Settings):
     tolerance: Annotated[PositiveNumber, ONLY_IN_FILE] = Field(
         default=TOLERANCE, description="Standard error, in bits, at which an estimate stops."
     )
-    own: Annotated[tuple[str, ...], OnCommandLine("measure", "MODULE:FUNCTION")] = Field(
+    own: Annotated[tuple[str, ...], SEVERAL, OnCommandLine("measure", "MODULE:FUNCTION")] = Field(
         default=(), description="A measure of your own, f(Z, labels) -> number."
     )
 
