@@ -56,9 +56,9 @@ def read_array(path: str | Path, labels: str | Path | None = None) -> NDArray[An
         return _read(file, name)
     table = _read_table(file, name, _csv_of_numbers)
     if labels is not None and name is None:
-        of_labels, column = _file_and_name(labels)
-        if column is not None and of_labels.samefile(file):
-            table = table.loc[:, [str(known) != column for known in table.columns]]
+        of_labels, class_column = _file_and_name(labels)
+        if class_column is not None and of_labels.samefile(file):
+            table = table.loc[:, [str(known) != class_column for known in table.columns]]
     if table.shape[1] == 1:
         column = _array(table.iloc[:, 0], file, table.columns[0])
         if column.ndim == 2:  # of lists
