@@ -279,7 +279,10 @@ def validation_line(
 
 def _meant(where: KeyPath, known: Iterable[KeyPath]) -> str:
     """What else may be meant: a setting, or a group of them, whose own name is the same or nearly so."""
-    places = {path[:end][-1]: path[:end] for path in known for end in range(1, len(path) + 1)}
+    places: dict[str, KeyPath] = {}
+    for path in known:
+        for depth, name in enumerate(path, start=1):
+            places[name] = path[:depth]
     near = get_close_matches(where[-1], places, n=1)
     return f"; did you mean {dotted(places[near[0]])}?" if near else ""
 
