@@ -139,6 +139,7 @@ def test_two_truth_values_are_two_classes(labels: Any) -> None:
         ([torch.ones(3, 2, requires_grad=True), torch.ones(2, 2)], "row 1 has 2 entries where row 0 has 3"),
         (pd.DataFrame({"a": [1.0, 2.0], "name": ["x", "y"]}), "dtype str, not real numbers: 'x' in row 0; drop it"),
         (pd.DataFrame({"name": ["x", "y"]}), "column 'name' of dtype str"),
+        (pd.DataFrame([[1, "2"], [3, "x"]], columns=["a", "a"]), "'x' in row 1; drop it"),
         (pd.DataFrame({"a": [1, 2], "o": np.array([1, 2], dtype=object)}), "column 'o' of dtype object"),
         (pd.DataFrame({"a": [1, 2], "c": pd.Categorical(["x", "y"])}), "column 'c' of dtype category"),
         (pd.DataFrame({"a": [1, 2], ("t", 0): pd.to_datetime([1, 2])}), "column \"('t', 0)\" of dtype datetime64"),

@@ -52,11 +52,11 @@ def check_columns(values: Any, name: str) -> None:
     """Raise InputError if they are a data frame in which a column, which it names, holds no numbers."""
     if not is_a(values, "pandas", "DataFrame"):
         return
-    for column, dtype in zip(values.columns, values.dtypes, strict=True):
+    for position, (column, dtype) in enumerate(zip(values.columns, values.dtypes, strict=True)):
         if _kind(dtype) not in NUMBERS:
             raise InputError(
                 f"{name} has a column {shortened(column)!r} of dtype {shortened(dtype)}, not real numbers"
-                f"{_first_word(values[column])}; drop it, or convert it, for instance to float64"
+                f"{_first_word(values.iloc[:, position])}; drop it, or convert it, for instance to float64"
             )
 
 
