@@ -14,7 +14,7 @@ from distributed import Client
 from dsmi_zoo.data_catalog.errors import InputError
 from dsmi_zoo.jobs.clusters import open_cluster, open_workers
 from dsmi_zoo.jobs.clusters.existing import differing_versions
-from dsmi_zoo.jobs.clusters.machine import usable_cores, visible_gpus
+from dsmi_zoo.jobs.clusters.machine import BLAS_THREADS, usable_cores, visible_gpus
 from dsmi_zoo.jobs.clusters.profile import EXAMPLES, load_profile
 from dsmi_zoo.pipeline.config import ComputeSettings
 
@@ -48,11 +48,19 @@ def test_local_workers_listen_on_the_loopback_address_only_and_let_nobody_in_wit
 def test_the_users_own_number_of_threads_comes_before_an_even_share_of_the_cores(
     share: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    for name in BLAS_THREADS:
+        monkeypatch.delenv(name, raising=False)
+
+    def threads() -> list[str | None]:
+        with open_workers(ComputeSettings(workers=1, share=share), tmp_path) as workers:
+            return [workers.submit(os.getenv, name).result() for name in BLAS_THREADS]
+
+    assert BLAS_THREADS == ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    assert threads() == [str(usable_cores())] * 3
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    with open_workers(ComputeSettings(workers=1, share=share), tmp_path) as workers:
-        assert workers.submit(os.getenv, "OMP_NUM_THREADS").result() == "7"
-        assert workers.submit(os.getenv, "MKL_NUM_THREADS").result() == str(usable_cores())
+    assert threads() == ["7", "7", "7"]
+    monkeypatch.setenv("MKL_NUM_THREADS", "5")
+    assert threads() == ["7", "5", "7"]
 
 
 def test_each_worker_of_a_cuda_cluster_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -27,9 +27,10 @@ def default_workers(cores: int) -> int:
 def blas_threads(workers: int) -> dict[str, str]:
     """Environment that shares the cores out among workers: Dask says 1 otherwise, and eigenvalues on one core crawl.
 
-    What the user's environment says of threads comes before it, as Dask has it.
+    What the user's environment says comes before it; OMP_NUM_THREADS serves for the others, as it does in MKL.
     """
-    return dict.fromkeys(BLAS_THREADS, str(max(1, usable_cores() // workers)))
+    share = os.environ.get("OMP_NUM_THREADS") or str(max(1, usable_cores() // workers))
+    return {name: os.environ.get(name) or share for name in BLAS_THREADS}
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:

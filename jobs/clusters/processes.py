@@ -65,9 +65,8 @@ class Processes:
         self._busy.discard(place)
 
     def _of(self, place: int) -> dict[str, str]:
-        threads = {name: os.environ.get(name, value) for name, value in blas_threads(self._size).items()}
         gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[place % len(self._gpus)]} if self._gpus else {}
-        return threads | gpu
+        return blas_threads(self._size) | gpu
 
 
 @contextmanager
