@@ -61,6 +61,7 @@ def test_the_users_own_number_of_threads_comes_before_an_even_share_of_the_cores
     assert threads() == ["7", "7", "7"]
     monkeypatch.setenv("MKL_NUM_THREADS", "5")
     assert threads() == ["7", "5", "7"]
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
 
 
 def test_each_worker_of_a_cuda_cluster_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 
@@ -46,7 +45,7 @@ def cuda_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
         for number, gpu in enumerate(gpus)
     }
     scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
-    with dask.config.set(on_this_machine(len(gpus))):
+    with on_this_machine(len(gpus)):
         with deaf_to_interrupts():
             cluster = SpecCluster(scheduler=scheduler, workers=workers, security=security, silence_logs="critical")
         with cluster, Client(cluster) as client:

@@ -1,6 +1,7 @@
 """Workers on this machine: one-thread processes behind TLS on the loopback address, which other users share."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ import dask
 from distributed import Client, LocalCluster
 
 from ...pipeline.config import ComputeSettings
-from .machine import blas_threads, deaf_to_interrupts, default_workers, usable_cores
+from .machine import BLAS_THREADS, blas_threads, deaf_to_interrupts, default_workers, usable_cores
 
 SCHEDULING = {
     "distributed.scheduler.allowed-failures": 0,  # the driver counts deaths itself
@@ -30,16 +31,29 @@ def local_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
     """One worker a core (fewer when memory is short), the cores shared out among them for BLAS and torch."""
     workers = settings.workers or default_workers(usable_cores())
     with (
-        dask.config.set(on_this_machine(workers)),
+        on_this_machine(workers),
         _started(settings, n_workers=workers) as cluster,
         Client(cluster) as client,
     ):
         yield client
 
 
-def on_this_machine(workers: int) -> dict[str, object]:
-    """Dask's settings for so many workers here: `SCHEDULING`, and threads for BLAS before a process loads it."""
-    return {"distributed.nanny.pre-spawn-environ": blas_threads(workers), **SCHEDULING}
+@contextmanager
+def on_this_machine(workers: int) -> Iterator[None]:
+    """Dask's settings for so many workers here: `SCHEDULING`, and threads for BLAS before a process loads it.
+
+    Dask puts these threads into the environment of this process, where the next cluster would find them.
+    """
+    settings = {"distributed.nanny.pre-spawn-environ": blas_threads(workers), **SCHEDULING}
+    before = {name: os.environ.get(name) for name in BLAS_THREADS}
+    try:
+        with dask.config.set(settings):
+            yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _started(settings: ComputeSettings, **workers: object) -> LocalCluster:
