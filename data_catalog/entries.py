@@ -12,6 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from .traits import Kind
 
 
+def module_and_function(text: str) -> tuple[str, str] | None:
+    """The parts of ``package.module:function``; None for what is not written so, such as the name of a file."""
+    module, _, function = text.partition(":")
+    if module.endswith(".py") or not function.isidentifier():
+        return None
+    is_a_module = all(part.isidentifier() for part in module.split("."))
+    return (module, function) if is_a_module else None
+
+
 class Preprocessing(BaseModel):
     """How an image becomes a model's input: timm's evaluation transform, then mean and std."""
 
@@ -85,11 +94,8 @@ class ModelEntry(BaseModel):
     @field_validator("builder")
     @classmethod
     def _names_a_function(cls, text: str | None) -> str | None:
-        if text is not None:
-            module, _, function = text.partition(":")
-            is_a_name = all(part.isidentifier() for part in module.split(".")) and not module.endswith(".py")
-            if not (function.isidentifier() and is_a_name):
-                raise ValueError("must be module:function, such as torchvision.models.resnet:resnet18")
+        if text is not None and module_and_function(text) is None:
+            raise ValueError("must be module:function, such as torchvision.models.resnet:resnet18")
         return text
 
     @cached_property

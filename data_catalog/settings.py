@@ -273,8 +273,14 @@ def validation_line(
         return f"{_spelled(where, names)}: there is no such setting{_meant(where, known)}"
     told = first["type"] == "missing" or isinstance(first["input"], dict)
     shown = "" if told else f", not {first['input']!r}"
-    message = first["msg"].removeprefix("Value error, ")
+    message = rule_of(first)
     return f"{_spelled(where, names)}: {message}{shown}" if where else f"{message}{shown}"
+
+
+def rule_of(problem: Mapping[str, Any]) -> str:
+    """What pydantic says is wrong, without the word that it puts before what a validator of ours says."""
+    rule: str = problem["msg"]
+    return rule.removeprefix("Value error, ")
 
 
 def _meant(where: KeyPath, known: Iterable[KeyPath]) -> str:

@@ -237,8 +237,11 @@ def _csv_of_numbers(file: Path) -> "pd.DataFrame":
         # Without a header, the first line must be numbers, or empty where a value is missing.
         if _is_numbered(first) and (len(first) > 2 or any(dtype.kind == "f" for dtype in table.dtypes)):
             if first[0] != "":
-                log.warning(f"{file}: its first line, {shortened(','.join(first))}, is taken for names of columns, as "
-                            "pandas writes them; if it is data, put a line of names above it")  # fmt: skip
+                line = shortened(",".join(first))
+                log.warning(
+                    f"{file}: its first line, {line}, is taken for names of columns, as pandas writes them; "
+                    "if it is data, put a line of names above it"
+                )
             return _without_index(table, first)
         if all(_is_number(cell) for cell in first if cell):
             return pd.read_csv(file, header=None, **options)
@@ -291,8 +294,12 @@ def _as_numbers(column: "pd.Series[Any]") -> "pd.Series[Any]":
 
 def _all_numbers(column: "pd.Series[Any]") -> bool:
     filled = [cell for cell in column if cell]
-    # 001 is a code, and as a number it would be the same as 1.
-    return bool(filled) and all(_is_number(cell) and not re.match(r"[+-]?0\d", cell) for cell in filled)
+    return bool(filled) and all(_is_number(cell) and not _is_code(cell) for cell in filled)
+
+
+def _is_code(cell: str) -> bool:
+    """Whether it begins with a zero that a number would lose: 001 is another label than 1."""
+    return re.match(r"[+-]?0\d", cell) is not None
 
 
 def _is_number(cell: str) -> bool:

@@ -13,7 +13,6 @@ from PIL import Image
 from timm.models import load_checkpoint
 
 from ..data_catalog.entries import ModelEntry
-from ..data_catalog.errors import InputError
 from ..data_catalog.images import LabelledImages
 from .activations import random_states_kept
 from .users_modules import NOT_AS_PLANNED, find_module
@@ -112,10 +111,7 @@ def build(entry: ModelEntry, builder_sha256: str | None, weights: Path | None) -
 
 def _function(builder: str, sha256: str | None) -> Callable[..., Any]:
     module_name, _, name = builder.partition(":")
-    try:
-        found = find_module(module_name)
-    except InputError as error:
-        raise InputError(f"builder {builder}: {error}") from None
+    found = find_module(module_name, f"builder {builder}")
     if found.sha256 != sha256:
         raise BuilderError(f"builder {builder}: {found.path} {NOT_AS_PLANNED}")
     with _blamed(f"builder {builder}: its module"):

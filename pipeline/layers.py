@@ -31,7 +31,9 @@ def unwrapped(model: torch.nn.Module) -> Any:
 
 
 def check_layer(model: torch.nn.Module, layer: str | None) -> None:
-    """Raise InputError, with near names, unless ``layer`` is None or names a module of the model."""
+    """Raise InputError, with near names, unless ``layer`` is None or names a module of the model, which must be one."""
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"the model is a {type(model).__name__}, not a torch.nn.Module; pass one, such as timm's")
     names = [name for name, _ in unwrapped(model).named_modules() if name]
     if layer is None or layer == WHOLE or layer in names:
         return

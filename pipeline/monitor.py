@@ -79,8 +79,6 @@ class RepresentationMonitor:
     ) -> None:
         began = perf_counter()
         self.model, self.layer, self.out = model, layer, Path(out)
-        if not isinstance(model, torch.nn.Module):
-            raise InputError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
         if self.out.is_file():
             raise InputError(f"out: {self.out} is a file; name a folder")
         self.every, self._n = _whole(every, "every", 1), n

@@ -283,10 +283,8 @@ def builder_hashes(entries: Iterable[ModelEntry]) -> dict[str, str]:
     for entry in entries:
         if entry.builder is None or entry.builder in hashes:
             continue
-        try:
-            hashes[entry.builder] = find_module(entry.builder.partition(":")[0]).sha256
-        except InputError as error:
-            raise InputError(f"{entry.model}: builder {entry.builder}: {error}") from None
+        module = entry.builder.partition(":")[0]
+        hashes[entry.builder] = find_module(module, f"{entry.model}: builder {entry.builder}").sha256
     return hashes
 
 

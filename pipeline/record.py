@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from ..data_catalog.errors import InputError
-from ..data_catalog.settings import dotted
+from ..data_catalog.settings import dotted, rule_of
 from .config import RunConfig
 
 FORMAT: Literal[1] = 1
@@ -153,7 +153,8 @@ def _problem(error: ValidationError) -> str:
         return f"{key}: a setting that this version of dsmi-zoo does not know; {NEWER}"
     if first["type"] == "missing":
         return f"{key} is missing; {MEND}"
-    return f"{key}: {' '.join(first['msg'].removeprefix('Value error, ').split())}; {MEND}"
+    rule = " ".join(rule_of(first).split())
+    return f"{key}: {rule}; {MEND}"
 
 
 def _texts(value: Any, where: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:

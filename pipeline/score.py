@@ -81,8 +81,6 @@ def score(
     """
     wanted = None if scores is None else names_of(scores)
     checked_settings(settings, "score")
-    if not isinstance(model, torch.nn.Module):
-        raise InputError(f"the model is a {type(model).__name__}, not a torch.nn.Module; pass one, such as timm's")
     check_layer(model, layer)
     if batch_size is not None:
         batch_size = as_count(batch_size, "batch_size")

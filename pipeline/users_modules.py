@@ -50,10 +50,10 @@ _IMPORTED: dict[str, str] = {}
 """What each module's file held when it was imported from here."""
 
 
-def find_module(name: str) -> UsersModule:
+def find_module(name: str, wanted_by: str) -> UsersModule:
     """Find a module as a worker would; neither it nor a package around it is run.
 
-    The current directory counts as the last of Python's paths.
+    The current directory counts as the last of Python's paths. Errors begin with ``wanted_by``.
 
     Raises
     ------
@@ -63,13 +63,13 @@ def find_module(name: str) -> UsersModule:
     with current_folder_last():
         spec = _spec_of(name)
     if spec is None:
-        raise InputError(f"no module {name!r} is installed, or found in {Path.cwd()}")
+        raise InputError(f"{wanted_by}: no module {name!r} is installed, or found in {Path.cwd()}")
     path = Path(spec.origin) if spec.origin is not None and Path(spec.origin).is_file() else None
     hidden = _hidden_file(name, path)
     if hidden is not None:
-        raise InputError(f"{hidden} is hidden by {path or 'a module of Python'}; rename it")
+        raise InputError(f"{wanted_by}: {hidden} is hidden by {path or 'a module of Python'}; rename it")
     if path is None:
-        raise InputError(f"{name} has no file; put the function in a module of your own")
+        raise InputError(f"{wanted_by}: {name} has no file; put the function in a module of your own")
     return UsersModule(name, path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 

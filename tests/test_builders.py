@@ -106,7 +106,7 @@ def own_entry(folder: Path, function: str = "own", **fields: Any) -> ModelEntry:
 
 def built(entry: ModelEntry, weights: Path | None = None) -> Built:
     assert entry.builder is not None
-    return build(entry, find_module(entry.builder.partition(":")[0]).sha256, weights)
+    return build(entry, find_module(entry.builder.partition(":")[0], "a test").sha256, weights)
 
 
 def torchvision_network(name: str, **kwargs: Any) -> torch.nn.Module:
@@ -394,7 +394,7 @@ def test_a_checkpoint_is_loaded_strictly_into_what_was_built(folder: Path, suffi
 
 def test_a_module_edited_since_the_plan_is_refused_and_after_a_new_plan_read_anew(folder: Path) -> None:
     entry, file = own_entry(folder), folder / f"{module_name(folder)}.py"
-    planned_with = find_module(file.stem).sha256
+    planned_with = find_module(file.stem, "a test").sha256
     assert build(entry, planned_with, None).model.get_parameter("head.weight").shape[1] == 16
     file.write_text(NETS.replace("width=16", "width=12"))
     with pytest.raises(BuilderError, match=r"is not as it was when the run was planned; start the run again"):

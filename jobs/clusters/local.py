@@ -1,7 +1,6 @@
 """Workers on this machine: one-thread processes behind TLS on the loopback address, which other users share."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ import dask
 from distributed import Client, LocalCluster
 
 from ...pipeline.config import ComputeSettings
-from .machine import BLAS_THREADS, blas_threads, deaf_to_interrupts, default_workers, usable_cores
+from .machine import blas_threads, deaf_to_interrupts, default_workers, environment_with, usable_cores
 
 SCHEDULING = {
     "distributed.scheduler.allowed-failures": 0,  # the driver counts deaths itself
@@ -42,18 +41,13 @@ def local_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
 def on_this_machine(workers: int) -> Iterator[None]:
     """Dask's settings for so many workers here: `SCHEDULING`, and threads for BLAS before a process loads it.
 
-    Dask puts these threads into the environment of this process, where the next cluster would find them.
+    Dask puts these threads into the environment of this process and leaves them there, where the next cluster would
+    find them.
     """
-    settings = {"distributed.nanny.pre-spawn-environ": blas_threads(workers), **SCHEDULING}
-    before = {name: os.environ.get(name) for name in BLAS_THREADS}
-    try:
-        with dask.config.set(settings):
-            yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+    threads = blas_threads(workers)
+    settings = {"distributed.nanny.pre-spawn-environ": threads, **SCHEDULING}
+    with environment_with(threads), dask.config.set(settings):
+        yield
 
 
 def _started(settings: ComputeSettings, **workers: object) -> LocalCluster:

@@ -59,6 +59,21 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 @contextmanager
+def environment_with(changes: Mapping[str, str]) -> Iterator[None]:
+    """What a process that starts meanwhile inherits; afterwards these variables are as they were."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
     """Processes that start now ignore Ctrl-C: a terminal sends it to them too, and the driver alone answers it."""
     if threading.current_thread() is not threading.main_thread():

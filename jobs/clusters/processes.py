@@ -2,16 +2,15 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any, Self
 
 from ...pipeline.config import ComputeSettings
 from ..progress import counted
-from .machine import blas_threads, deaf_to_interrupts, default_workers, usable_cores, visible_gpus
+from .machine import blas_threads, deaf_to_interrupts, default_workers, environment_with, usable_cores, visible_gpus
 
 
 class Processes:
@@ -43,7 +42,7 @@ class Processes:
         """Run a task in a process that is free."""
         place = min(set(range(self._size)) - self._busy)
         self._busy.add(place)
-        with deaf_to_interrupts(), _environment(self._of(place)):
+        with deaf_to_interrupts(), environment_with(self._of(place)):
             if place not in self._pools:
                 self._pools[place] = ProcessPoolExecutor(1, get_context("spawn"), _end_with_parent)
             future = self._pools[place].submit(function, *arguments)
@@ -67,18 +66,6 @@ class Processes:
     def _of(self, place: int) -> dict[str, str]:
         gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[place % len(self._gpus)]} if self._gpus else {}
         return blas_threads(self._size) | gpu
-
-
-@contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """What a process that starts meanwhile inherits."""
-    before = dict(os.environ)
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _end_with_parent() -> None:

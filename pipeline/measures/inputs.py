@@ -150,9 +150,11 @@ def as_tolerance(tolerance: float) -> float:
 def as_count(value: int, name: str, least: int = 1, most: int | None = None) -> int:
     """Return a whole number that is at least ``least`` and at most ``most``."""
     try:
-        count = operator.index(value if not isinstance(value, bool) else None)  # type: ignore[arg-type]
+        count = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        raise InputError(f"{name} is {value!r}; pass a whole number, at least {least}") from None
+        count = None
+    if count is None:
+        raise InputError(f"{name} is {value!r}; pass a whole number, at least {least}")
     if count < least or (most is not None and count > most):
         bounds = f"at least {least}" if most is None else f"from {least} to {most}"
         raise InputError(f"{name} is {count}; pass a whole number {bounds}")

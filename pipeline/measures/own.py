@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ...data_catalog.entries import module_and_function
 from ...data_catalog.errors import InputError
 from ..users_modules import UsersModule, find_module
 from .registry import BY_NAME
@@ -57,10 +58,10 @@ def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
         If the spec is malformed, the module is not found, cannot be imported or has no file, there is no such function
         in it, or its name is taken.
     """
-    module_name, colon, name = spec.partition(":")
-    is_a_name = all(part.isidentifier() for part in module_name.split(".")) and not module_name.endswith(".py")
-    if not (colon and name.isidentifier() and is_a_name):
+    parts = module_and_function(spec)
+    if parts is None:
         raise InputError(f"measure {spec!r}: write it as package.module:function")
+    module_name, name = parts
     if name in taken or name in BY_NAME:
         raise InputError(f"measure {spec!r}: the column {name!r} exists already; rename the function")
     found, module = _imported(module_name, spec)
@@ -73,10 +74,7 @@ def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
 
 
 def _imported(module_name: str, spec: str) -> tuple[UsersModule, ModuleType]:
-    try:
-        found = find_module(module_name)
-    except InputError as error:
-        raise InputError(f"measure {spec!r}: {error}") from None
+    found = find_module(module_name, f"measure {spec!r}")
     try:
         return found, found.imported()
     except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from pydantic import ValidationError
 
 from ...data_catalog.errors import InputError
-from ...data_catalog.settings import settings_of, spells_out
+from ...data_catalog.settings import rule_of, settings_of, spells_out
 from .context import MeasureContext
 from .definition import Measure, Value
 from .entropy import binned_entropy
@@ -299,7 +299,7 @@ def checked_settings(settings: dict[str, Any], function: str = "measure") -> Mea
     if problem["type"] == "extra_forbidden":
         known = ", ".join(setting.key for setting in SETTINGS)
         raise InputError(f"{function} has no setting {name!r}; beside its own arguments there are {known}")
-    rule = problem["msg"].removeprefix("Value error, ")
+    rule = rule_of(problem)
     raise InputError(f"{name} is {problem['input']!r}; {rule[0].lower()}{rule[1:]}")
 
 
