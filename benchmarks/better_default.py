@@ -52,8 +52,10 @@ from threadpoolctl import threadpool_limits
 from dsmi_zoo.data_catalog.digits import digits_models
 from dsmi_zoo.data_catalog.models import BUILT_IN
 from dsmi_zoo.jobs.run import run
+from dsmi_zoo.pipeline.atomic_files import write_atomically
 from dsmi_zoo.pipeline.config import RunConfig, SubsetSettings
-from dsmi_zoo.pipeline.store import embedding_path, read_results, read_run, read_subset, write_atomically
+from dsmi_zoo.pipeline.store import embedding_path, read_results, read_run
+from dsmi_zoo.pipeline.stored_subset import read_subset
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

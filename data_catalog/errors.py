@@ -1,5 +1,7 @@
 """The one error that means: what the user gave is wrong, and this line says what and what to do."""
 
+from pathlib import Path
+
 
 class InputError(ValueError):
     """Wrong input, told in one line; the command line prints it and exits with 2."""
@@ -7,3 +9,22 @@ class InputError(ValueError):
 
 class DiskFull(OSError):
     """There is no space left; what was finished is kept."""
+
+
+class DamagedFile(InputError):
+    """A file that the project wrote is not as it was written; what made it can make it again.
+
+    Parameters
+    ----------
+    path
+        The file.
+    reason
+        How it differs.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}; the command that made it makes it again"

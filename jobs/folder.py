@@ -1,6 +1,8 @@
 """OUT as a whole: open it for a run, refuse what does not belong there, and say how far each entry is."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,19 +10,20 @@ from typing import Any, Literal
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.models import catalog_sha256
+from ..pipeline.atomic_files import sweep_temporary, write_atomically
 from ..pipeline.config import RunConfig, differences
 from ..pipeline.plan import Plan
 from ..pipeline.provenance import git_commit, library_versions
-from ..pipeline.record import FORMAT, CatalogRecord, EntryRecord, RunRecord, SubsetRecord
+from ..pipeline.record import FORMAT, CatalogRecord, EntryRecord, LostRecord, RunRecord, SubsetRecord
 from ..pipeline.store import (
     NOT_THIS_RUN,
     UnreadableRow,
     read_run,
     scan_results,
-    sweep_temporary,
-    write_atomically,
     write_run,
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,6 @@ def open_out(plan: Plan) -> RunRecord:
     config, out = plan.config, plan.config.folder
     make_writable(out)
     stored = stored_run(plan)
-    has_results = any((out / "results").glob("*.parquet"))
-    if stored is None and has_results:
-        raise InputError(f"{out} holds results but no run.json to say what they are; choose another --out")
-    if not has_results:
-        stored = None
     entries = {entry.slug: entry for entry in (stored.entries if stored else ())}
     for job in plan.jobs:
         entries[job.slug] = EntryRecord(
@@ -92,7 +90,7 @@ def open_out(plan: Plan) -> RunRecord:
 
 
 def stored_run(plan: Plan) -> RunRecord | None:
-    """The content of OUT's run.json, if it has one and rows; nothing is written.
+    """The content of OUT's run.json; None if OUT has no rows, or has them and lost its record. Nothing is written.
 
     Raises
     ------
@@ -100,9 +98,9 @@ def stored_run(plan: Plan) -> RunRecord | None:
         When OUT belongs to a run whose numbers would not mix with the plan's.
     """
     out = plan.config.folder
-    if not (out / "run.json").exists() or not any((out / "results").glob("*.parquet")):
+    stored = record_unless_lost(out, {job.slug: job.row_id for job in plan.jobs})
+    if stored is None:
         return None
-    stored = read_run(out)
     refuse_remeasured(out, stored)
     refuse_mixture(out, stored, plan.config)
     if stored.subset.hash != plan.subset.digest:
@@ -111,6 +109,32 @@ def stored_run(plan: Plan) -> RunRecord | None:
             "the data set's content has changed; choose another --out"
         )
     return stored
+
+
+def record_unless_lost(out: Path, row_ids: Mapping[str, str]) -> RunRecord | None:
+    """The content of OUT's run.json; None if OUT has no rows, or rows of these identities but a record no more.
+
+    A row holds its identity, so one that is among ``row_ids`` (by slug) belongs here whatever became of the record.
+
+    Raises
+    ------
+    InputError
+        When the record is lost or damaged, and no row is one of these.
+    """
+    if not any((out / "results").glob("*.parquet")):
+        return None
+    try:
+        return read_run(out)
+    except LostRecord as problem:
+        rows, _ = scan_results(out)
+        ours = sum(row["row_id"] == row_ids.get(slug) for slug, row in rows.items())
+        if not ours:
+            raise InputError(f"{problem}; its rows are of other settings than these, so choose another --out") from None
+        kept = (
+            "1 row says by itself that it belongs" if ours == 1 else f"{ours} rows say by themselves that they belong"
+        )
+        log.warning(f"{problem}; {kept} to this run, and run.json is written anew")
+        return None
 
 
 def save_record(
@@ -141,8 +165,18 @@ def save_record(
         search=stored.search if stored else None,
         **unknown,
     )
+    _keep_damaged(out)
     write_run(out, record)
     return record
+
+
+def _keep_damaged(out: Path) -> None:
+    """Put a run.json that cannot be read aside: somebody may want to see what is left of it."""
+    try:
+        read_run(out)
+    except LostRecord:
+        with suppress(FileNotFoundError):
+            (out / "run.json").replace(out / "run.json.damaged")
 
 
 def touch_record(out: Path) -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import pyarrow as pa
-
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
+from ..pipeline.atomic_files import write_atomically
 from ..pipeline.config import MeasureSettings, RunConfig, differences
 from ..pipeline.plan import measures_identity, row_identity
 from ..pipeline.record import EntryRecord, RunRecord
-from ..pipeline.store import NOT_THIS_RUN, embedding_path, read_run, read_subset, write_atomically, write_row
+from ..pipeline.store import NOT_THIS_RUN, embedding_path, read_run, write_row
+from ..pipeline.stored_subset import read_subset
 from .driving import drivers, driving
 from .folder import EntryState, entry_states, make_writable, save_record
 from .progress import SILENT, Display, counted
@@ -88,7 +88,8 @@ def merge(folders: Sequence[Path], out: Path, display: Display = SILENT) -> int:
         for run in runs:
             taken = sum(other is run for other in chosen.values())
             log.info(f"{run.folder}: {counted(len(run.rows), 'row')}, {taken} of them kept")
-        return conclude(out, {entry.slug for entry in read_run(out).entries}, started, display)
+        entries = {entry.slug for entry in read_run(out).entries}
+        return conclude(out, entries, started, display, may_be_partial=True)
 
 
 def refuse_unfit(folders: Sequence[Path], out: Path) -> None:
@@ -210,12 +211,9 @@ def _inputs_differ(one: Path, other: Path) -> bool:
 
 
 def _same_inputs(one: Path, other: Path) -> bool:
-    if one.suffix == ".npy":
+    if one.suffix in (".npy", ".json"):
         return one.read_bytes() == other.read_bytes()
-    try:
-        return read_subset(one.parent).equals(read_subset(other.parent))
-    except (ValueError, pa.ArrowException) as error:
-        raise InputError(f"{one} or {other} cannot be read ({error}); the run of its folder writes it anew") from None
+    return read_subset(one.parent).equals(read_subset(other.parent))
 
 
 def best_rows(runs: Sequence[Run]) -> dict[str, Run]:
@@ -254,7 +252,9 @@ def _slugs(runs: Iterable[Run]) -> list[str]:
 
 def _inputs(folder: Path) -> list[Path]:
     """Which files a run has about its images, relative to its folder."""
-    found = [folder / "subset.parquet", *(folder / "input_clusters").glob("*.npy")]
+    # Reversed, so that a note comes before its file.
+    clusters = sorted((folder / "input_clusters").glob("*.npy*"), reverse=True)
+    found = [folder / "subset.parquet", *clusters]
     return [path.relative_to(folder) for path in found if path.exists()]
 
 

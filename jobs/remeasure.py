@@ -9,13 +9,14 @@ from typing import Any
 
 from ..data_catalog.errors import InputError
 from ..pipeline.config import MeasureSettings, from_command_line
-from ..pipeline.plan import measures_identity, row_identity
+from ..pipeline.plan import check_own_measures, measures_identity, row_identity
 from ..pipeline.record import EntryRecord
-from ..pipeline.store import embedding_path, read_run, read_subset, write_subset
+from ..pipeline.store import embedding_path, read_run
+from ..pipeline.stored_subset import read_subset, write_subset
 from ..pipeline.task import RemeasureJob
 from .clusters import open_workers
 from .driving import driving
-from .folder import entry_states, make_writable, refuse_mixture, save_record, touch_record
+from .folder import entry_states, make_writable, record_unless_lost, refuse_mixture, save_record, touch_record
 from .progress import SILENT, Display, counted, follow
 from .run import conclude, elsewhere
 
@@ -48,6 +49,7 @@ def remeasure(
     if out == source.absolute():
         raise InputError(f"{source} cannot be remeasured into itself; choose another --into")
     config = before.model_copy(update={"out": out, "measures": settings})
+    check_own_measures(config)
     measures_id = measures_identity(settings, record.subset.n_samples)
 
     origin = record.embeddings_from or source.absolute()
@@ -72,7 +74,7 @@ def remeasure(
 
     make_writable(out)
     with driving(out) as confirm:
-        stored = read_run(out) if (out / "run.json").exists() else None
+        stored = record_unless_lost(out, {job.slug: job.row_id for job in jobs})
         if stored is not None:
             refuse_mixture(out, stored, config)
             if stored.embeddings_from != origin:

@@ -21,7 +21,7 @@ from ..pipeline.waves import downloads, evict, waves_of_jobs, within_download
 from ..pipeline.weights import remote_weights
 from .clusters import open_workers
 from .driving import driving
-from .folder import entry_states, make_writable, open_out, refuse_remeasured, touch_record
+from .folder import EntryState, entry_states, make_writable, open_out, refuse_remeasured, touch_record
 from .progress import SILENT, Display, counted, duration, follow
 
 if TYPE_CHECKING:
@@ -192,11 +192,21 @@ def _conclude_share(plan: Plan, todo: Sequence[Job], started: float) -> int:
     slugs = {job.slug for job in todo}
     states, _ = entry_states(out, [entry for entry in read_run(out).entries if entry.slug in slugs])
     failed = sum(state.state == "failed" for state in states)
+    lost = [state for state in states if state.state == "missing"]
     log.info(
-        f"share {plan.config.compute.share}: {counted(len(todo), 'model')} computed, {failed} failed, in "
+        f"share {plan.config.compute.share}: {counted(len(todo) - len(lost), 'model')} computed, {failed} failed, in "
         f"{duration(monotonic() - started)}; when all shares are done: dsmi-zoo report --out {out}",
     )
-    return 1 if failed else 0
+    _tell_lost(lost)
+    return 1 if failed or lost else 0
+
+
+def _tell_lost(states: Sequence[EntryState]) -> None:
+    """Name entries whose rows were written and are not there, or not whole."""
+    for state in states[:5]:
+        log.warning(f"  {state.name} has no row: {state.reason}")
+    if states:
+        log.warning(f"  {counted(len(states), 'row')} missing at the end; the same command computes them")
 
 
 def _waves(plan: Plan, todo: Sequence[Job], display: Display) -> Sequence[Sequence[Job]]:
@@ -217,13 +227,22 @@ def _evict_finished(plan: Plan, todo: Sequence[Job]) -> None:
         evict((job for job in plan.jobs if remote_weights(job.entry) not in needed), plan.config.compute.cache)
 
 
-def conclude(out: Path, slugs: set[str], started: float, display: Display, *, report: bool = True) -> int:
-    """Write the report if it is wanted, sum up, and return the exit code for the entries in question."""
+def conclude(
+    out: Path, slugs: set[str], started: float, display: Display, *, report: bool = True, may_be_partial: bool = False
+) -> int:
+    """Write the report if it is wanted, sum up, and return the exit code for the entries in question.
+
+    Parameters
+    ----------
+    may_be_partial
+        Entries without a row are no fault: time was short, or nobody has begun with them yet.
+    """
     page = _written_report(out, display) if report else None
     record = read_run(out)
     states, _ = entry_states(out, [entry for entry in record.entries if entry.slug in slugs])
     of = {kind: [state for state in states if state.state == kind] for kind in ("ok", "failed", "missing")}
-    failed, missed = of["failed"], f", {len(of['missing'])} not begun" if of["missing"] else ""
+    failed, lost = of["failed"], of["missing"]
+    missed = f", {len(lost)} {'not begun' if may_be_partial else 'missing'}" if lost else ""
     log.info(
         f"{counted(len(states), 'model')}: {len(of['ok'])} ok, {len(failed)} failed{missed}, "
         f"in {duration(monotonic() - started)}",
@@ -239,6 +258,9 @@ def conclude(out: Path, slugs: set[str], started: float, display: Display, *, re
     else:
         log.info(json.loads(page.with_name("summary.json").read_text(encoding="utf-8"))["lead"])
         log.info(f"Report: {page}")
+    if lost and not may_be_partial:
+        _tell_lost(lost)
+        return 1
     return 1 if failed else 0
 
 

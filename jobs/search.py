@@ -16,7 +16,7 @@ from ..data_catalog.subset import Subset
 from ..pipeline.config import RunConfig
 from ..pipeline.cost import Cost, affordable, corrected, estimate, resnet18_rate, wall_seconds
 from ..pipeline.plan import Job, Plan, make_plan
-from ..pipeline.record import Dropped, Passed, SearchNote
+from ..pipeline.record import Dropped, LostRecord, Passed, SearchNote
 from ..pipeline.store import read_results, read_run, write_run
 from ..pipeline.weights import remote_weights
 from ..reports.ranking import rank
@@ -169,7 +169,8 @@ def search(
     if note.left_out:
         log.info(f"{counted(len(note.left_out), 'model')} had no turn; more --budget goes on from here")
     slugs = {job.slug for job in left}
-    return conclude(config.folder, slugs, started, display, report=config.compute.write_report)
+    report = config.compute.write_report
+    return conclude(config.folder, slugs, started, display, report=report, may_be_partial=True)
 
 
 def _refuse_what_cannot_be_searched(plan: Plan) -> None:
@@ -187,8 +188,10 @@ def _refuse_what_cannot_be_searched(plan: Plan) -> None:
 def _note_before(config: RunConfig) -> SearchNote:
     """What an earlier search in this OUT noted, with this one's budget added."""
     assert config.compute.budget is not None
-    path = config.folder / "run.json"
-    before = read_run(config.folder).search if path.exists() else None
+    try:
+        before = read_run(config.folder).search
+    except LostRecord:
+        before = None
     if before is None:
         return SearchNote(budget_s=config.compute.budget)
     stages = [Passed(images=stage.images, models=stage.models, seconds=stage.seconds) for stage in before.stages]

@@ -13,9 +13,10 @@ import pandas as pd
 from ..data_catalog.dataset_names import TRAINABLE
 from ..data_catalog.datasets import open_dataset
 from ..data_catalog.errors import InputError
+from ..pipeline.atomic_files import write_atomically
 from ..pipeline.config import ComputeSettings, RunConfig, SubsetSettings
 from ..pipeline.provenance import git_commit, library_versions
-from ..pipeline.store import read_results, write_atomically
+from ..pipeline.store import read_results
 from ..pipeline.studies import STUDIES
 from ..pipeline.studies.simulation import Simulation, compute_cell, read_cells
 from ..pipeline.studies.trainings import TrainingJob, TrainingStudy, compute_training

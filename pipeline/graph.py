@@ -11,13 +11,12 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..data_catalog.errors import DiskFull
+from ..data_catalog.errors import DamagedFile, DiskFull
 from ..data_catalog.images import LabelledImages
 from .config import RunConfig
 from .cost import DECODE_S
 from .order import Expectation, longest_first
 from .plan import Job, Plan
-from .store import row_mark, timeout_log
 from .task import (
     Done,
     RemeasureJob,
@@ -26,13 +25,14 @@ from .task import (
     prepare_subset,
     prepare_view,
     remeasure_row,
-    row_written,
 )
+from .traces import Trace, Traces
 from .views import drop_oldest_views
 from .waves import evict
 
 ATTEMPTS = 3
 LOOK_EVERY_S = 1.0
+ENDS_WITHIN_S = 60.0  # what does not end when it is killed, ends by no means that a driver has
 
 
 class Named(Protocol):
@@ -89,6 +89,9 @@ class Workers(Protocol):
         WorkersLost
             When ``error`` says so.
         """
+
+    def end(self, result: Result) -> None:
+        """Kill the process that does a task, for it does not answer; returns at once."""
 
 
 class WorkersLost(OSError):
@@ -148,7 +151,7 @@ def run_entries(
         jobs,
         work=lambda job: (compute_row, (job, config, subset.digest, width, _own_images(job, plan))),
         fail=lambda job, error: failed_row(job, config, subset.digest, error),
-        rows=_Rows(config),
+        traces=Traces(config),
         stages=stages,
         order=longest_first(seconds) if until == math.inf else None,
         until=until,
@@ -187,7 +190,7 @@ def remeasure_entries(
         jobs,
         work=lambda job: (remeasure_row, (job, config)),
         fail=lambda job, error: failed_row(job, config, "", error),
-        rows=_Rows(config),
+        traces=Traces(config),
         order=lambda job: job.order,
         confirm=confirm,
     ).run()
@@ -202,25 +205,6 @@ def compute_each(workers: Workers, jobs: Sequence[OrderedJob], compute: Callable
     yield from _Dispatch(
         workers, jobs, work=lambda job: (compute, (job,)), fail=fail, order=lambda job: job.order
     ).run()
-
-
-class _Rows:
-    """What a worker that died may have left behind."""
-
-    def __init__(self, config: RunConfig) -> None:
-        self._out, self._timeout = config.folder, config.compute.model_timeout
-
-    def mark(self, job: Any) -> object:
-        """Changes when the entry's row is written."""
-        return row_mark(self._out, job.slug)
-
-    def outcome(self, job: Any, since: object, seconds: float) -> Done | Exception | None:
-        """Its row, if that was written after all; why it failed, if it was ended for taking ``seconds``."""
-        written = row_written(self._out, job, since)
-        if written is None and self._timeout is not None and seconds >= self._timeout:
-            where = timeout_log(self._out, job.slug)
-            return TimeoutError(f"took longer than --model-timeout {self._timeout:g} s; see {where}")
-        return written
 
 
 @dataclass(frozen=True)
@@ -240,8 +224,7 @@ class _Unit(Generic[AnyJob]):
     job: AnyJob | None = None
     stage: _Stage | None = None
     alone: bool = False
-    begun: float = 0.0
-    mark: object = None
+    trace: Trace | None = None
 
 
 class _Dispatch(Generic[AnyJob]):
@@ -258,13 +241,13 @@ class _Dispatch(Generic[AnyJob]):
         *,
         work: Callable[[AnyJob], Task],
         fail: Callable[[AnyJob, Exception], Done],
-        rows: _Rows | None = None,
+        traces: Traces | None = None,
         stages: Callable[[AnyJob], Sequence[_Stage]] = lambda job: (),
         order: Callable[[AnyJob], Any] | None = None,
         until: float = math.inf,
         confirm: Callable[[], None] = lambda: None,
     ) -> None:
-        self._workers, self._rows, self._confirm = workers, rows, confirm
+        self._workers, self._traces, self._confirm = workers, traces, confirm
         self._work: Callable[[AnyJob], Task] = work
         self._fail: Callable[[AnyJob, Exception], Done] = fail
         self._stages: Callable[[AnyJob], Sequence[_Stage]] = stages
@@ -279,7 +262,9 @@ class _Dispatch(Generic[AnyJob]):
         self._passed: set[Hashable] = set()
         self._broken: dict[Hashable, Exception] = {}
         self._waiting: dict[Hashable, list[tuple[Any, int, AnyJob]]] = {}
+        self._damaged: Counter[Hashable] = Counter()
         self._running: dict[_Unit[AnyJob], Result] = {}
+        self._given_up: dict[_Unit[AnyJob], Result] = {}  # their workers are as good as gone
         self._ended: SimpleQueue[_Unit[AnyJob]] = SimpleQueue()
         self._reported: list[Done] = []
         self._begun = False  # late or not, one entry has its turn
@@ -289,7 +274,7 @@ class _Dispatch(Generic[AnyJob]):
         """Each entry's outcome, as it comes."""
         capacity, looked = self._workers.count(), monotonic()
         while True:
-            while len(self._running) < capacity and (unit := self._next()) is not None:
+            while len(self._running) < capacity - len(self._given_up) and (unit := self._next()) is not None:
                 self._start(unit)
             while self._reported:
                 yield self._reported.pop(0)
@@ -302,6 +287,7 @@ class _Dispatch(Generic[AnyJob]):
                 self._end(self._ended.get(timeout=LOOK_EVERY_S))
             if monotonic() - looked > LOOK_EVERY_S:
                 self._confirm()
+                self._end_overdue()
                 capacity, looked = self._workers.count(), monotonic()
 
     def _is_late(self) -> bool:
@@ -312,8 +298,8 @@ class _Dispatch(Generic[AnyJob]):
 
     def _start(self, unit: _Unit[AnyJob]) -> None:
         function, arguments = unit.task
-        unit.begun = monotonic()
-        unit.mark = self._rows.mark(unit.job) if self._rows and unit.job is not None else None
+        if self._traces is not None and unit.job is not None:
+            unit.trace = self._traces.begin(unit.job)
         result = self._workers.submit(function, *arguments)
         self._running[unit] = result
         result.add_done_callback(partial(_put, self._ended, unit))
@@ -352,7 +338,24 @@ class _Dispatch(Generic[AnyJob]):
         self._begun = True
         return _Unit(self._work(job), job=job)
 
+    def _end_overdue(self) -> None:
+        """Kill the workers of models that had their time: a suspended process cannot end itself."""
+        if self._traces is None:
+            return
+        for unit, result in list(self._running.items()):
+            job, trace = unit.job, unit.trace
+            if job is None or trace is None or not self._traces.is_overdue(job, trace):
+                continue
+            if not trace.ended:
+                trace.ended = monotonic()
+                self._workers.end(result)
+            elif monotonic() - trace.ended > ENDS_WITHIN_S:
+                self._given_up[unit] = self._running.pop(unit)
+                self._reported.append(self._fail(job, self._traces.too_long(job, trace)))
+
     def _end(self, unit: _Unit[AnyJob]) -> None:
+        if self._given_up.pop(unit, None) is not None:
+            return
         value, error = _outcome(self._running.pop(unit))
         if unit.stage is not None:
             self._end_stage(unit, unit.stage, error)
@@ -383,8 +386,8 @@ class _Dispatch(Generic[AnyJob]):
         if not died:
             if isinstance(error, DiskFull):
                 raise error
-            return self._fail(job, error)
-        left = self._rows.outcome(job, unit.mark, monotonic() - unit.begun) if self._rows else None
+            return None if self._is_made_again(job, error) else self._fail(job, error)
+        left = self._traces.outcome(job, unit.trace) if self._traces and unit.trace else None
         if left is not None:
             return self._fail(job, left) if isinstance(left, Exception) else left
         self._deaths[job.name] += died
@@ -392,6 +395,17 @@ class _Dispatch(Generic[AnyJob]):
             return self._fail(job, _killed(self._deaths[job.name]))
         (self._suspects if self._deaths[job.name] < ATTEMPTS - 1 else self._alone).append(job)
         return None
+
+    def _is_made_again(self, job: AnyJob, error: Exception) -> bool:
+        """Whether an entry goes back into the queue, and to its stages, because something of theirs is damaged."""
+        stages = self._stages(job)
+        self._damaged[job.name] += 1
+        if not isinstance(error, DamagedFile) or not stages or self._damaged[job.name] > ATTEMPTS:
+            return False
+        self._passed -= {stage.name for stage in stages}
+        self._queue.append((0, -self._damaged.total(), job))  # no two numbers are the same
+        self._sort()
+        return True
 
     def _sort(self) -> None:
         if self._order is not None:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data_catalog.errors import InputError
+from .atomic_files import write_atomically
 from .measures.registry import DIAGNOSTICS, MEASURES
-from .store import write_atomically
 
 NUMBERS = (
     "step", "seconds_training", "seconds_monitor", "n_samples", "embedding_dim",

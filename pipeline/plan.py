@@ -1,6 +1,6 @@
 """What a run has to do, known before anything is built, downloaded or trained: its entries and their identities."""
 
-import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -19,12 +19,13 @@ from ..data_catalog.imagenet import MEAN, PRESETS, STD
 from ..data_catalog.images import LabelledImages
 from ..data_catalog.models import load_models
 from ..data_catalog.subset import Subset, select_subset
+from .atomic_files import write_atomically
 from .builder_defaults import with_builder_defaults
 from .config import MeasureSettings, RunConfig, SubsetSettings, content_hash
+from .file_hashes import file_sha256
 from .measures.estimate import method_for
-from .measures.own import load_measure
+from .measures.own import find_measure, measure_identity, try_measures
 from .schema import COLUMN_NAMES
-from .store import write_atomically
 from .users_modules import find_module
 from .views import view_path
 
@@ -79,7 +80,7 @@ def make_plan(config: RunConfig) -> Plan:
         For anything that the user got wrong in them.
     """
     config = config.model_copy(update={"out": config.folder})  # the current folder of workers may be another one
-    own_identities(config.measures)  # what is wrong with a measure is told before images are read
+    check_own_measures(config)
     entries = apply_filters(load_models(config.catalog, config.models), config.filters, config.catalog)
     taken = sorted({name for entry in entries for name in entry.extras} & COLUMN_NAMES)
     if taken:
@@ -199,15 +200,27 @@ def own_identities(settings: MeasureSettings) -> list[str]:
     Raises
     ------
     InputError
-        For one that cannot be loaded.
+        For one that is not found, or whose name is taken.
     """
     taken = set(COLUMN_NAMES)
     identities = []
     for spec in settings.own:
-        measure = load_measure(spec, taken)
-        taken.add(measure.name)
-        identities.append(measure.identity)
+        module, name = find_measure(spec, taken)
+        taken.add(name)
+        identities.append(measure_identity(spec, module))
     return identities
+
+
+def check_own_measures(config: RunConfig) -> None:
+    """Tell what is wrong with measures of the user's own before anything is computed; their code runs elsewhere.
+
+    Raises
+    ------
+    InputError
+        For one that is not found, cannot be imported, or ends or holds up the process that imports it.
+    """
+    own_identities(config.measures)
+    try_measures(config.measures.own, config.compute.model_timeout)
 
 
 def measures_identity(settings: MeasureSettings, n_samples: int) -> dict[str, Any]:
@@ -298,9 +311,8 @@ def _file_sha256(path: Path, cache: Path) -> str:
     """The file's hash, remembered until its size or time of change differs."""
     stat = path.stat()
     note = cache / "hashes" / content_hash(str(path), stat.st_size, stat.st_mtime_ns)
-    if note.is_file():
-        return note.read_text()
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if note.is_file() and re.fullmatch("[0-9a-f]{64}", noted := note.read_text(errors="replace")):
+        return noted
+    digest = file_sha256(path)
     write_atomically(note, lambda target: target.write(digest.encode()))
     return digest

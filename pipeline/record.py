@@ -16,8 +16,16 @@ from ..data_catalog.settings import dotted, rule_of
 from .config import RunConfig
 
 FORMAT: Literal[1] = 1
-MEND = "the file is damaged or was changed by hand: bring a copy of it back, or choose another --out"
+MEND = (
+    "the file is damaged or was changed by hand: the same `dsmi-zoo run` as before writes it anew from its rows, or "
+    "bring a copy of it back"
+)
 NEWER = "a newer version wrote the file: update dsmi-zoo, or choose another --out"
+
+
+class LostRecord(InputError):
+    """A run.json that is missing or damaged; the run's rows still hold their identities."""
+
 
 Moment = Annotated[AwareDatetime, PlainSerializer(lambda time: time.isoformat(timespec="seconds"), return_type=str)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -132,10 +140,12 @@ def parse_record(content: bytes, path: Path) -> RunRecord:
     try:
         record = RunRecord.model_validate_json(content)
     except ValidationError as error:
-        raise InputError(f"{path}: {_problem(error)}") from None
+        problem = _problem(error)
+        kind = InputError if problem.endswith(NEWER) else LostRecord
+        raise kind(f"{path}: {problem}") from None
     for where, text in _texts(record.model_dump(mode="json")):
         if "\0" in text:  # no name of a file may hold it
-            raise InputError(f"{path}: {dotted(where)}: holds a NUL character; {MEND}")
+            raise LostRecord(f"{path}: {dotted(where)}: holds a NUL character; {MEND}")
     return record
 
 

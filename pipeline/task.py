@@ -4,9 +4,10 @@ import faulthandler
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from ..data_catalog.entries import ModelEntry
-from ..data_catalog.errors import DiskFull, InputError
+from ..data_catalog.errors import DamagedFile, DiskFull, InputError
 from ..data_catalog.images import LabelledImages, Part
 from ..data_catalog.subset import Subset
 from .config import MeasureSettings, RunConfig
@@ -28,22 +29,25 @@ from .measures.registry import BY_NAME, OF_A_ROW, values_of
 from .plan import Job, measures_identity, row_identity
 from .provenance import library_versions
 from .schema import COLUMNS
+from .sealed import damage
 from .store import (
     array_sha256,
-    clusters_path,
     read_embedding,
     read_row,
     row_mark,
-    subset_is_stored,
-    subset_with_clusters,
     timeout_log,
-    write_array,
     write_embedding,
     write_row,
+)
+from .stored_subset import (
+    clusters_path,
+    subset_is_stored,
+    subset_with_clusters,
+    write_clusters,
     write_subset,
 )
 from .users_modules import NOT_AS_PLANNED
-from .views import input_vector, make_view, open_view, part_view, view_vectors
+from .views import ViewTooLarge, input_vector, make_view, open_view, part_view, view_vectors
 from .weights import fetch_weights, remote_weights
 
 if TYPE_CHECKING:
@@ -105,7 +109,8 @@ def prepare_subset(job: Job, config: RunConfig, subset: Subset) -> None:
         vectors[number] = input_vector(image)
 
     assert job.entry.img_size is not None
-    make_view(job.view, subset, job.entry.img_size, job.preprocessing, threads=os.cpu_count() or 1, also=shrink)
+    with suppress(ViewTooLarge):  # which the rows of its entries will say; there may be others
+        make_view(job.view, subset, job.entry.img_size, job.preprocessing, threads=os.cpu_count() or 1, also=shrink)
     for number in set(range(len(subset.labels))) - set(vectors):  # all of them when the view was there
         shrink(number, subset.images.image(number))
     X = np.stack([vectors[number] for number in range(len(subset.labels))])
@@ -120,21 +125,31 @@ def prepare_view(job: Job, config: RunConfig, subset: Subset) -> None:
     path = make_view(job.view, subset, job.entry.img_size, job.preprocessing)
     if config.protocol == "paper":
         clusters = clusters_path(config.folder, job.entry.img_size)
-        if not clusters.exists():
+        if damage(clusters):
             vectors = view_vectors(open_view(path), job.preprocessing.mean, job.preprocessing.std)
-            write_array(clusters, cluster_inputs(vectors, subset.n_classes, config.subset.seed))
+            write_clusters(clusters, cluster_inputs(vectors, subset.n_classes, config.subset.seed))
 
 
-def prepare_weights(job: Job, config: RunConfig) -> Path | None:
-    """The file of the entry's weights, after fetching published ones, or training a recipe's, unless they are here."""
+def fetched_weights(job: Job, config: RunConfig) -> Path | None:
+    """The file of the entry's published weights, downloaded unless the cache has it; None if it has none."""
     published = remote_weights(job.entry)
-    if published is not None:
-        return fetch_weights(published, config.compute.cache, keep=config.compute.budget_gb is None)
-    if job.entry.recipe is None or (job.weights is not None and job.weights.exists()):
+    if published is None:
+        return None
+    return fetch_weights(published, config.compute.cache, keep=config.compute.budget_gb is None)
+
+
+def own_weights(job: Job, config: RunConfig) -> Path | None:
+    """The file of weights that are not published: a checkpoint, or what a recipe was trained to; None if there is none.
+
+    A recipe is trained unless the cache has its weights.
+    """
+    if job.entry.recipe is None:
+        return job.weights
+    assert job.weights is not None
+    if not damage(job.weights):
         return job.weights
     from .train import train_weights
 
-    assert job.weights is not None
     return train_weights(
         job.weights, job.entry, _training_part(job, config, "train"), _training_part(job, config, "test")
     )
@@ -164,24 +179,41 @@ def compute_row(
     """
 
     def fill(row: dict[str, Any]) -> None:
-        from .activations import defaults_kept
-        from .train import stored_top1
+        published = fetched_weights(job, config)
+        import_module(".zoo", __package__)  # torch and timm, before the model's own time begins
+        with _ended_after(config.compute.model_timeout, config.folder, job.slug):
+            weights = published or own_weights(job, config)
+            _embed_and_measure(row, job, config, classifier_width, weights, images)
 
-        weights = prepare_weights(job, config)
-        with defaults_kept():  # a network's own code may change them, and the next model would suffer
-            embedding = _embedded(row, job, config, weights, images)
-        if job.entry.recipe is not None and job.weights is not None:
-            row["top1"] = stored_top1(job.weights)
-        subset = subset_with_clusters(config.folder, job.entry.img_size)
-        if embedding.predictions is not None and embedding.n_logits == classifier_width:
-            row["subset_top1"] = 100 * float(np.mean(embedding.predictions == subset["label"].to_numpy()))
-        row["embedding_sha256"] = array_sha256(embedding.values)
-        measure_row(row, embedding.values, subset, config.measures)
-        if config.compute.keep_embeddings:
-            write_embedding(config.folder, job.slug, embedding.values)
+    return _finished(config.folder, job.slug, job.name, _begun(job, config, subset_digest), fill)
 
-    with _ended_after(config.compute.model_timeout, config.folder, job.slug):
-        return _finished(config.folder, job.slug, job.name, _begun(job, config, subset_digest), fill)
+
+def _embed_and_measure(
+    row: dict[str, Any],
+    job: Job,
+    config: RunConfig,
+    classifier_width: int | None,
+    weights: Path | None,
+    images: LabelledImages | None,
+) -> None:
+    """Fill the entry's row, and keep its embedding if that is wanted."""
+    from .activations import defaults_kept
+    from .train import stored_top1
+
+    with defaults_kept():  # a network's own code may change them, and the next model would suffer
+        embedding = _embedded(row, job, config, weights, images)
+    if job.entry.recipe is not None and job.weights is not None:
+        row["top1"] = stored_top1(job.weights)
+    subset = subset_with_clusters(config.folder, job.entry.img_size)
+    if embedding.predictions is not None and embedding.n_logits == classifier_width:
+        row["subset_top1"] = 100 * float(np.mean(embedding.predictions == subset["label"].to_numpy()))
+    sha256 = array_sha256(embedding.values)
+    measure_row(row, embedding.values, subset, config.measures)
+    if array_sha256(embedding.values) != sha256:
+        raise ValueError(f"one of the measures {' '.join(config.measures.own)} changed the embedding; copy it first")
+    row["embedding_sha256"] = sha256
+    if config.compute.keep_embeddings:
+        write_embedding(config.folder, job.slug, embedding.values)
 
 
 def _embedded(
@@ -234,17 +266,19 @@ def remeasure_row(job: RemeasureJob, config: RunConfig) -> Done:
 
     def fill(row: dict[str, Any]) -> None:
         embedding = read_embedding(job.embedding, row["embedding_sha256"])
-        measure_row(row, embedding, subset_with_clusters(config.folder, row["img_size"]), config.measures)
+        subset = subset_with_clusters(config.folder, row["img_size"])
+        with _ended_after(config.compute.model_timeout, config.folder, job.slug):
+            measure_row(row, embedding, subset, config.measures)
 
-    with _ended_after(config.compute.model_timeout, config.folder, job.slug):
-        return _finished(config.folder, job.slug, job.name, _carried(job, config), fill)
+    return _finished(config.folder, job.slug, job.name, _carried(job, config), fill)
 
 
 @contextmanager
 def _ended_after(seconds: float | None, out: Path, slug: str) -> Iterator[None]:
     """End this process unless it comes through in time; where each thread was goes to ``OUT/logs``.
 
-    The clock is faulthandler's, which also fires when native code holds Python's lock.
+    The clock is faulthandler's, which also fires when native code holds Python's lock. That the file is there tells the
+    driver that it runs.
     """
     if seconds is None:
         yield
@@ -354,18 +388,19 @@ def _finished(
 
     Raises
     ------
-    DiskFull
-        For that is no fault of the model's.
+    DiskFull, DamagedFile
+        For these are no fault of the model's.
     """
     started = perf_counter()
     filled, message = dict(row), ""
     try:
         fill(filled)
         row = filled | {"status": "ok", "error_type": None, "error_message": None}
-    except DiskFull:
+    except (DiskFull, DamagedFile):
         raise
-    except (Exception, SystemExit) as error:  # a network's own code may end its process, or try to
-        kind, text = type(error).__name__, " ".join(f"{error}{code}".split())[:500]
+    # A user's own code may raise what else would end a process. No Ctrl-C gets here: the driver alone answers that.
+    except BaseException as error:
+        kind, text = type(error).__name__, _in_one_line(error, code)
         message = f"{kind}: {text}"
         row = row | {"status": "failed", "error_type": kind, "error_message": text}
     row |= {"versions": json.dumps(library_versions()), "finished_at": datetime.now(UTC)}
@@ -373,3 +408,13 @@ def _finished(
     seconds, embed, measure = perf_counter() - started, row.get("seconds_embed"), row.get("seconds_measure")
     stages = None if embed is None or measure is None else (seconds - embed - measure, embed, measure)
     return Done(slug, name, not message, message, seconds, stages)
+
+
+def _in_one_line(error: BaseException, code: str) -> str:
+    """What an error says, as Parquet can hold it, whatever a user's own class of errors does."""
+    try:
+        said = str(error)
+    except Exception:
+        said = "an error that cannot be told"
+    storable = f"{said}{code}".encode(errors="backslashreplace").decode()
+    return " ".join(storable.split())[:500]

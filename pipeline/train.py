@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from ..data_catalog.entries import ModelEntry, TrainingRecipe
 from .embed import embed, normalised
-from .store import write_atomically
+from .exclusive import exclusive
+from .sealed import damage, write_sealed
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,21 @@ def train_weights(
     Path
         The safetensors file, whose metadata hold ``top1``: the accuracy on ``test`` in percent.
     """
-    if path.exists():
+    if not damage(path):
         return path
+    with exclusive(path.with_suffix(".lock")):
+        problem = damage(path)
+        if not problem:
+            return path
+        if path.exists():
+            log.warning(f"the weights {path}: {problem}; training {entry} again")
+        content = _trained(entry, train, test)
+        write_sealed(path, lambda file: file.write(content))
+    return path
+
+
+def _trained(entry: ModelEntry, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> bytes:
+    """The content of the safetensors file of a model that was trained by its recipe."""
     assert entry.recipe is not None
     assert entry.preprocessing is not None
     log.debug("training %s on %s images", entry, len(train[1]))
@@ -49,9 +63,7 @@ def train_weights(
     assert tested.predictions is not None
     top1 = 100 * float(np.mean(tested.predictions == test[1]))
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    content = safetensors.torch.save(state, metadata={"top1": repr(top1), "model": str(entry)})
-    write_atomically(path, lambda file: file.write(content))
-    return path
+    return safetensors.torch.save(state, metadata={"top1": repr(top1), "model": str(entry)})
 
 
 def stored_top1(path: Path) -> float:

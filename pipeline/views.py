@@ -2,7 +2,9 @@
 
 import errno
 import logging
+import math
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,16 +15,23 @@ from PIL import Image
 
 from ..data_catalog.datasets import open_dataset
 from ..data_catalog.entries import Preprocessing
+from ..data_catalog.errors import DamagedFile, InputError
 from ..data_catalog.images import Part
 from ..data_catalog.subset import Subset, select_subset
+from .atomic_files import NO_SPACE, disk_full
 from .config import content_hash
 from .exclusive import exclusive
-from .store import NO_SPACE, disk_full
+from .sealed import damage, remove_sealed, seal
 
 log = logging.getLogger(__name__)
 
 CLUSTER_SIDE = 64  # the paper's script shrinks the inputs to 64 x 64 before it clusters them
 PAPER_SCALE = (0.6, 1.6)  # of the paper's random crops
+LARGE_VIEW = 20 * 10**9  # bytes; a view beyond this that does not fit is its entry's fault, not the disk's
+
+
+class ViewTooLarge(InputError):
+    """A view that the disk has no room for, because its images are very large or very many."""
 
 
 def view_path(cache: Path, subset_digest: str, img_size: int, preprocessing: Preprocessing) -> Path:
@@ -57,35 +66,68 @@ def make_view(
     ------
     InputError
         Names an image that cannot be decoded.
+    ViewTooLarge
+        When the disk has no room for so large a view.
+    DiskFull
+        When it has no room for one of an ordinary size.
     """
-    if path.exists():
+    if not damage(path):
         return path
     with exclusive(path.with_suffix(".lock")):
-        if path.exists():
+        problem = damage(path)
+        if not problem:
             return path
-        crop = _paper_crop(img_size) if preprocessing.crop_mode == "paper" else _timm_crop(img_size, preprocessing)
+        if path.exists():
+            log.warning(f"the view {path}: {problem}; making it again")
+        for left in path.parent.glob(f".{path.stem}.*.tmp"):  # by a process that was killed; this one has the lock
+            left.unlink(missing_ok=True)
         log.debug("making the view %s: %s images at %s pixels", path, len(subset.labels), img_size)
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
         try:
-            shape = (len(subset.labels) * subset.repeats, img_size, img_size, 3)
-            view = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            _reserve(temporary, path)
-
-            def fill(number: int) -> None:
-                image = subset.images.image(number)
-                also(number, image)
-                for repeat in range(subset.repeats):
-                    view[number * subset.repeats + repeat] = crop(image, subset.crop_seed(number, repeat))
-
-            # The paper's crops draw from torch's one generator, which threads would share.
-            with ThreadPoolExecutor(1 if preprocessing.crop_mode == "paper" else threads) as pool:
-                for _ in pool.map(fill, range(len(subset.labels))):
-                    pass
-            view.flush()
-            temporary.replace(path)
+            _fill(_reserved(temporary, path, subset, img_size), subset, img_size, preprocessing, threads, also)
+            seal(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def _fill(
+    view: np.memmap,
+    subset: Subset,
+    img_size: int,
+    preprocessing: Preprocessing,
+    threads: int,
+    also: Callable[[int, Image.Image], object],
+) -> None:
+    """Decode and crop every image into its rows."""
+    is_random = preprocessing.crop_mode == "paper"
+    crop = _paper_crop(img_size) if is_random else _timm_crop(img_size, preprocessing)
+
+    def fill(number: int) -> None:
+        image = subset.images.image(number)
+        also(number, image)
+        for repeat in range(subset.repeats):
+            view[number * subset.repeats + repeat] = crop(image, subset.crop_seed(number, repeat))
+
+    # The paper's crops draw from torch's one generator, which threads would share.
+    with ThreadPoolExecutor(1 if is_random else threads) as pool:
+        for _ in pool.map(fill, range(len(subset.labels))):
+            pass
+    view.flush()
+
+
+def _reserved(temporary: Path, path: Path, subset: Subset, img_size: int) -> np.memmap:
+    """An empty view in a file that has its blocks."""
+    shape = (len(subset.labels) * subset.repeats, img_size, img_size, 3)
+    needed, free = math.prod(shape), shutil.disk_usage(path.parent).free
+    if needed > max(free, LARGE_VIEW):
+        raise ViewTooLarge(
+            f"its view of {shape[0]} images at {img_size} x {img_size} pixels takes {needed / 1e9:.0f} GB, and "
+            f"{path.parent} has {free / 1e9:.0f} GB free; take fewer images, a smaller img_size or another --cache"
+        )
+    view: np.memmap = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+    _reserve(temporary, path)
+    return view
 
 
 def _reserve(temporary: Path, path: Path) -> None:
@@ -101,7 +143,16 @@ def _reserve(temporary: Path, path: Path) -> None:
 
 
 def open_view(path: Path) -> np.ndarray:
-    """A view, memory-mapped: uint8 [n, h, w, 3]."""
+    """A view, memory-mapped: uint8 [n, h, w, 3].
+
+    Raises
+    ------
+    DamagedFile
+        When it is not as it was made; making it again mends it.
+    """
+    problem = damage(path)
+    if problem:
+        raise DamagedFile(path, problem)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
@@ -124,7 +175,7 @@ def drop_oldest_views(cache: Path, limit_gb: float, keep: set[Path]) -> list[Pat
             break
         if path not in keep:
             size -= path.stat().st_size
-            path.unlink()
+            remove_sealed(path)
             dropped.append(path)
     return dropped
 

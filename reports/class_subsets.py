@@ -12,7 +12,8 @@ from ..pipeline.measures.inputs import as_sigma
 from ..pipeline.measures.mutual_information import exact_entropies, mutual_information, random_subset_entropies
 from ..pipeline.measures.spectrum import gaussian_kernel, squared_distances, subset_kernels
 from ..pipeline.record import RunRecord
-from ..pipeline.store import embedding_path, read_embedding, read_subset
+from ..pipeline.store import embedding_path, read_embedding
+from ..pipeline.stored_subset import read_subset
 from .correlation import why_undefined
 from .sample import one_row_per_weights, values
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..pipeline.store import sweep_temporary, write_atomically
+from ..pipeline.atomic_files import sweep_temporary, write_atomically
 from .figures import Rendered
 from .page import markdown_text
 from .tables import Table

@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..pipeline.atomic_files import sweep_temporary, write_atomically
 from ..pipeline.record import RunRecord, SearchNote
-from ..pipeline.store import read_results, read_run, sweep_temporary, write_atomically
+from ..pipeline.store import read_results, read_run
 from . import figures, tables, wording
 from . import ranking as ranks
 from .class_subsets import class_subset_correlations

@@ -15,6 +15,7 @@ from dsmi_zoo.data_catalog.datasets import open_dataset
 from dsmi_zoo.data_catalog.digits import ARCHITECTURES, PREPROCESSING
 from dsmi_zoo.data_catalog.subset import Subset
 from dsmi_zoo.pipeline.embed import embed, normalised
+from dsmi_zoo.pipeline.sealed import damage, seal
 from dsmi_zoo.pipeline.train import stored_top1, train_weights
 from dsmi_zoo.pipeline.views import make_view, open_view
 from dsmi_zoo.pipeline.zoo import build_model, choose_device, with_timm_defaults
@@ -209,8 +210,10 @@ def test_memory_while_embedding_does_not_grow_with_the_images(tmp_path: Path) ->
     model = timm.create_model("test_vit", img_size=32, patch_size=8, num_classes=0).eval()
 
     def peak(count: int) -> int:
-        path = tmp_path / f"{count}.npy"
-        np.lib.format.open_memmap(path, "w+", np.uint8, (count, 32, 32, 3)).flush()
+        path, made = tmp_path / f"{count}.npy", tmp_path / "made"
+        np.lib.format.open_memmap(made, "w+", np.uint8, (count, 32, 32, 3)).flush()
+        seal(made, path)
+        assert not damage(path)
         tracemalloc.start()
         values = embed(model, open_view(path), PREPROCESSING, CPU, 64).values
         most = tracemalloc.get_traced_memory()[1]

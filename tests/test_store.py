@@ -13,6 +13,7 @@ import pytest
 from run_records import record_of
 
 from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo.pipeline.atomic_files import sweep_temporary, write_atomically
 from dsmi_zoo.pipeline.record import EntryRecord
 from dsmi_zoo.pipeline.schema import COLUMNS
 from dsmi_zoo.pipeline.store import (
@@ -21,8 +22,6 @@ from dsmi_zoo.pipeline.store import (
     read_results,
     row_path,
     scan_results,
-    sweep_temporary,
-    write_atomically,
     write_embedding,
     write_row,
     write_run,
@@ -71,7 +70,8 @@ def test_a_row_of_a_version_with_fewer_columns_is_read_and_the_others_are_null(t
     run_of(tmp_path, "old")
     write_row(tmp_path, "old", row("old", dse_z=2.5, embedding_sha256="abc"))
     table = pq.read_table(row_path(tmp_path, "old"), partitioning=None)
-    pq.write_table(table.drop_columns(["logme", "dsmi_z_y_scale_free", "probe_hits"]), row_path(tmp_path, "old"))
+    of_old = table.drop_columns(["logme", "dsmi_z_y_scale_free", "probe_hits"]).replace_schema_metadata(None)
+    pq.write_table(of_old, row_path(tmp_path, "old"))
     frame = read_results(tmp_path)
     assert list(frame.columns) == [c.name for c in COLUMNS]
     assert frame.loc[0, ["dse_z", "embedding_sha256"]].tolist() == [2.5, "abc"]

@@ -1,10 +1,13 @@
 """The workers of a Dask client, one task each at a time."""
 
 import logging
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from distributed import Client, Future, KilledWorker, WorkerPlugin
@@ -15,6 +18,8 @@ from ..progress import counted
 log = logging.getLogger(__name__)
 
 SILENT_FOR_S = 30.0
+NO_HEARTBEAT_S = 240.0  # Dask itself drops a worker after 300 s, and leaves the process as it is: suspended, for ever
+LOOK_AFTER_HEARTBEATS_S = 10.0
 
 
 @contextmanager
@@ -45,6 +50,12 @@ def tell_details(client: Client) -> None:
     client.forward_logging("dsmi_zoo", level=logging.DEBUG)
 
 
+def _kill_worker(dask_worker: Any) -> None:
+    """Called in the nanny of a worker, by Dask, with that nanny."""
+    if dask_worker.pid is not None:
+        os.kill(dask_worker.pid, signal.SIGKILL)
+
+
 class DaskWorkers:
     """`dsmi_zoo.pipeline.graph.Workers` on a Dask client."""
 
@@ -52,6 +63,8 @@ class DaskWorkers:
         self.client = client
         self._address = client.scheduler_info()["address"]
         self._heard = time.monotonic()
+        self._heartbeats: dict[str, tuple[float, float]] = {}  # of each worker: its last one, and when that was seen
+        self._looked = time.monotonic()
 
     def count(self) -> int:
         """Worker processes, whatever their threads: a model that dies takes its whole process along."""
@@ -59,6 +72,8 @@ class DaskWorkers:
             if self.client.status == "running":
                 workers = len(self.client.nthreads())
                 self._heard = time.monotonic()
+                if self._heard - self._looked > LOOK_AFTER_HEARTBEATS_S:
+                    self._end_suspended()
                 return workers
         except OSError:
             pass
@@ -81,6 +96,35 @@ class DaskWorkers:
         if isinstance(error, CancelledError):
             raise self._gone()
         return 1 + error.allowed_failures if isinstance(error, KilledWorker) else 0
+
+    def end(self, result: Future) -> None:
+        """Kill the process that does a task; its nanny starts another."""
+        for address, keys in self.client.processing().items():
+            if result.key in keys:
+                self._kill(address)
+
+    def _end_suspended(self) -> None:
+        """Kill workers whose heart has stopped: they and the tasks that they hold would be lost for good."""
+        now = self._looked = time.monotonic()
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        before, self._heartbeats = self._heartbeats, {}
+        for address, known in workers.items():
+            beat, seen = before.get(address, (None, now))
+            self._heartbeats[address] = (known["last_seen"], now if known["last_seen"] != beat else seen)
+            if now - self._heartbeats[address][1] > NO_HEARTBEAT_S:
+                log.warning(
+                    f"the worker at {address} has not been heard of for {NO_HEARTBEAT_S:.0f} s; starting another"
+                )
+                self._kill(address)
+
+    def _kill(self, address: str) -> None:
+        """Have a worker's nanny kill it, without waiting: the nanny may be suspended too, or there may be none."""
+
+        def ask() -> None:
+            with suppress(OSError, ValueError):
+                self.client.run(_kill_worker, workers=[address], nanny=True, on_error="ignore")
+
+        threading.Thread(target=ask, daemon=True).start()
 
     def wait_for_the_first(self) -> None:
         """Wait until there is a worker, and say so while it takes long."""

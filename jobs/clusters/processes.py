@@ -23,7 +23,7 @@ class Processes:
         self._gpus = visible_gpus()
         self._size = settings.workers or len(self._gpus) or default_workers(usable_cores())
         self._pools: dict[int, ProcessPoolExecutor] = {}
-        self._busy: set[int] = set()
+        self._futures: dict[int, Future[Any]] = {}  # by the place of the process that is busy with it
 
     def __enter__(self) -> Self:
         return self
@@ -40,18 +40,25 @@ class Processes:
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
         """Run a task in a process that is free."""
-        place = min(set(range(self._size)) - self._busy)
-        self._busy.add(place)
+        place = min(set(range(self._size)) - set(self._futures))
         with deaf_to_interrupts(), environment_with(self._of(place)):
             if place not in self._pools:
                 self._pools[place] = ProcessPoolExecutor(1, get_context("spawn"), _end_with_parent)
             future = self._pools[place].submit(function, *arguments)
+        self._futures[place] = future
         future.add_done_callback(lambda done: self._free(place, done))
         return future
 
     def deaths(self, error: Exception) -> int:
         """1 for a process that died."""
         return int(isinstance(error, BrokenProcessPool))
+
+    def end(self, result: Future[Any]) -> None:
+        """Kill the process that does a task."""
+        for place, future in self._futures.items():
+            if future is result:
+                for process in self._pools[place]._processes.values():
+                    process.kill()
 
     def described(self) -> str:
         """How many, and on what."""
@@ -61,7 +68,7 @@ class Processes:
     def _free(self, place: int, done: Future[Any]) -> None:
         if not done.cancelled() and isinstance(done.exception(), BrokenProcessPool):
             self._pools.pop(place).shutdown(wait=False)
-        self._busy.discard(place)
+        self._futures.pop(place, None)
 
     def _of(self, place: int) -> dict[str, str]:
         gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[place % len(self._gpus)]} if self._gpus else {}

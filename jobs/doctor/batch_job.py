@@ -19,7 +19,7 @@ from distributed.utils import get_ip_interface
 from pydantic import ValidationError
 
 from ...data_catalog.errors import InputError
-from ...pipeline.store import write_atomically
+from ...pipeline.atomic_files import write_atomically
 from ..clusters.batch import batch_script, dsmi_zoo, sbatch, slurm_command, worker_requests
 from ..clusters.profile import Profile, load_profile
 from ..clusters.slurm import check_interface, prologue

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from distributed.utils import get_ip_interface
 
-from ...pipeline.store import write_atomically
+from ...pipeline.atomic_files import write_atomically
 from ..clusters.machine import visible_gpus
 from .findings import Finding, Folders, Message, Report
 from .folders import refuses_second_creation

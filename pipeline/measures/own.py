@@ -1,9 +1,10 @@
 """Measures of the user's own: functions of a module of theirs."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from multiprocessing import get_context
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -11,6 +12,9 @@ from ...data_catalog.entries import module_and_function
 from ...data_catalog.errors import InputError
 from ..users_modules import UsersModule, find_module
 from .registry import BY_NAME
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class OwnMeasure:
     identity: str
 
     def value(self, Z: NDArray[Any], labels: NDArray[Any]) -> float:
-        """Call the function.
+        """Call the function on what it cannot change: other measures see the same.
 
         Raises
         ------
@@ -31,13 +35,13 @@ class OwnMeasure:
             Names the measure, when it raises anything or returns no number.
         """
         try:
-            return float(self.function(Z, labels))
+            return float(self.function(_read_only(Z), _read_only(labels)))
         except (Exception, SystemExit) as error:
             raise ValueError(f"the measure {self.spec} raised {type(error).__name__}: {error}") from error
 
 
 def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
-    """Load a measure of the user's own.
+    """Load a measure of the user's own, which runs its module.
 
     Parameters
     ----------
@@ -58,27 +62,89 @@ def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
         If the spec is malformed, the module is not found, cannot be imported or has no file, there is no such function
         in it, or its name is taken.
     """
+    found, name = find_measure(spec, taken)
+    module = _imported(found, spec)
+    if not hasattr(module, name):
+        raise InputError(f"measure {spec!r}: {found.name} has no {name!r}; check the function's name")
+    function = getattr(module, name)
+    if not callable(function):
+        raise InputError(f"measure {spec!r}: {name!r} is no function; name one that takes (Z, labels)")
+    return OwnMeasure(name, spec, function, measure_identity(spec, found))
+
+
+def find_measure(spec: str, taken: Collection[str] = ()) -> tuple[UsersModule, str]:
+    """The module and the name of a measure of the user's own, as for ``load_measure``; nothing of theirs is run."""
     parts = module_and_function(spec)
     if parts is None:
         raise InputError(f"measure {spec!r}: write it as package.module:function")
     module_name, name = parts
     if name in taken or name in BY_NAME:
         raise InputError(f"measure {spec!r}: the column {name!r} exists already; rename the function")
-    found, module = _imported(module_name, spec)
-    if not hasattr(module, name):
-        raise InputError(f"measure {spec!r}: {module_name} has no {name!r}; check the function's name")
-    function = getattr(module, name)
-    if not callable(function):
-        raise InputError(f"measure {spec!r}: {name!r} is no function; name one that takes (Z, labels)")
-    return OwnMeasure(name, spec, function, f"{spec}:{found.sha256}")
+    return find_module(module_name, f"measure {spec!r}"), name
 
 
-def _imported(module_name: str, spec: str) -> tuple[UsersModule, ModuleType]:
-    found = find_module(module_name, f"measure {spec!r}")
+def measure_identity(spec: str, found: UsersModule) -> str:
+    """What identifies a measure's code: its name, and what is in its module's file."""
+    return f"{spec}:{found.sha256}"
+
+
+def _imported(found: UsersModule, spec: str) -> ModuleType:
     try:
-        return found, found.imported()
+        return found.imported()
     except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         reason = " ".join(str(error).split())
         raise InputError(
-            f"measure {spec!r}: cannot import {module_name} ({type(error).__name__}: {reason}); mend {found.path}"
+            f"measure {spec!r}: cannot import {found.name} ({type(error).__name__}: {reason}); mend {found.path}"
         ) from error
+
+
+def try_measures(specs: Sequence[str], timeout_s: float | None = None) -> None:
+    """Load measures in a process of its own, so that one that ends its process, or hangs, does not take this one along.
+
+    Raises
+    ------
+    InputError
+        As ``load_measure``; also for a module that ends its process, or takes longer than ``timeout_s``.
+    """
+    if not specs:
+        return
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_tell_problem, args=(tuple(specs), sender), daemon=True)
+    process.start()
+    sender.close()  # ours: what is left is the other process's, whose end is the end of the pipe
+    try:
+        if not receiver.poll(timeout_s):
+            raise InputError(f"{_measures(specs)}: the import takes longer than --model-timeout {timeout_s:g} s")
+        problem = receiver.recv()
+    except EOFError:
+        process.join()
+        code = process.exitcode
+        raise InputError(
+            f"{_measures(specs)}: the import ends its process (exit code {code}); mend the module"
+        ) from None
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+    if problem:
+        raise InputError(problem)
+
+
+def _tell_problem(specs: Sequence[str], sender: "Connection") -> None:
+    try:
+        for spec in specs:
+            load_measure(spec)
+        sender.send("")
+    except BaseException as error:
+        sender.send(str(error) if isinstance(error, InputError) else f"{_measures(specs)}: {type(error).__name__}")
+
+
+def _measures(specs: Sequence[str]) -> str:
+    return f"measure{'s' if len(specs) > 1 else ''} {', '.join(map(repr, specs))}"
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from ..atomic_files import write_atomically
 from ..config import content_hash
 from ..measures import (
     diffusion_spectral_entropy,
@@ -17,7 +18,6 @@ from ..measures import (
     shannon_entropy,
     shannon_mutual_information,
 )
-from ..store import write_atomically
 from ..task import Done
 from .estimators import MINE_STEPS, ksg_label_information, mine_mutual_information
 from .simulated_data import blobs, branching_tree, corrupted_labels, label_information

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from ...data_catalog.digits import PREPROCESSING
 from ...data_catalog.entries import TrainingRecipe
+from ..atomic_files import write_atomically
 from ..config import content_hash
-from ..store import write_atomically
+from ..sealed import damage, write_sealed
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Trajectory(TrainingRecipe):
 
     def is_done(self, cache: Path) -> bool:
         """Whether all its checkpoints are there."""
-        return all(self.checkpoint(cache, epoch).exists() for epoch in self.checkpoints)
+        return not any(damage(self.checkpoint(cache, epoch)) for epoch in self.checkpoints)
 
 
 def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None:
@@ -80,7 +81,7 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
 
     def keep(epoch: int) -> None:
         path = recipe.checkpoint(cache, epoch)
-        if epoch not in recipe.checkpoints or path.exists():
+        if epoch not in recipe.checkpoints or not damage(path):
             return
         facts: dict[str, Any] = {"epoch": epoch, "family": family_of(recipe.architecture)}
         if recipe.regime != "contrastive":
@@ -91,7 +92,7 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         # One entry: several would stand in a random order, and the file's hash is its rows' identity.
         content = safetensors.torch.save(state, metadata={"facts": json.dumps(facts)})
-        write_atomically(path, partial(_write, content))
+        write_sealed(path, partial(_write, content))
 
     log.debug("training %s on %s images of %s", recipe.name, len(labels), recipe.dataset)
     with reproducible(recipe.seed):
