@@ -17,8 +17,8 @@ from .config import RunConfig
 
 FORMAT: Literal[1] = 1
 MEND = (
-    "the file is damaged or was changed by hand: the same `dsmi-zoo run` as before writes it anew from its rows, or "
-    "bring a copy of it back"
+    "the file is damaged or was changed by hand: the same `dsmi-zoo run` writes it anew from its rows, or choose "
+    "another --out"
 )
 NEWER = "a newer version wrote the file: update dsmi-zoo, or choose another --out"
 

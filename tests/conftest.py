@@ -195,3 +195,23 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment in which Slurm's commands talk to a Slurm of the tests' own."""
     with running_slurm(tmp_path_factory.mktemp("slurm")) as environment:
         yield environment
+
+
+Mount = Callable[[str], Path]
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    """Mount a small file system in memory; needs root."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+
+    def of_size(size: str) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"cannot mount a file system here: {done.stderr.strip()}")
+        return folder
+
+    yield of_size
+    subprocess.run(["umount", str(folder)], capture_output=True, check=False)

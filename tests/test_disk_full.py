@@ -1,33 +1,11 @@
 """A full disk, a real one: the run stops in one line, what was finished stays, and it goes on when there is room."""
 
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-from conftest import SMALL_ZOO, Command
+from conftest import SMALL_ZOO, Command, Mount
 
 from dsmi_zoo.pipeline.store import read_results
-
-Mount = Callable[[str], Path]
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Mount a small file system in memory; needs root."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-
-    def of_size(size: str) -> Path:
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"cannot mount a file system here: {done.stderr.strip()}")
-        return folder
-
-    yield of_size
-    subprocess.run(["umount", str(folder)], capture_output=True, check=False)
 
 
 def test_a_full_disk_under_out_stops_the_run_and_keeps_what_is_finished(

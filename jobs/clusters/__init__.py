@@ -34,7 +34,7 @@ def open_workers(settings: ComputeSettings, out: Path, client: "Client | None" =
 @contextmanager
 def open_cluster(settings: ComputeSettings, out: Path, given: "Client | None" = None) -> "Iterator[DaskWorkers]":
     """Workers of a given client, or of the kind of cluster that the settings name, once the first one is there."""
-    from .dask_workers import DaskWorkers, tell_details, without_dasks_own_words
+    from .dask_workers import DaskWorkers, forward_log, without_dasks_own_words
 
     if given is not None:
         from .existing import refuse_unfit
@@ -44,8 +44,7 @@ def open_cluster(settings: ComputeSettings, out: Path, given: "Client | None" = 
         return
     open_client = _kind(settings.cluster)
     with without_dasks_own_words(), open_client(settings, out) as client:
-        if log.isEnabledFor(logging.DEBUG):
-            tell_details(client)
+        forward_log(client)
         workers = DaskWorkers(client)
         workers.wait_for_the_first()
         log.info(workers.described())

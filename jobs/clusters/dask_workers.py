@@ -44,9 +44,10 @@ class _Details(WorkerPlugin):
         logging.getLogger("dsmi_zoo").setLevel(logging.DEBUG)
 
 
-def tell_details(client: Client) -> None:
-    """Have the workers' log, details too, handled by the loggers of this process."""
-    client.register_plugin(_Details(), name="dsmi-zoo-details")
+def forward_log(client: Client) -> None:
+    """Have the workers' log handled by the loggers of this process: warnings, and details if they are wanted."""
+    if log.isEnabledFor(logging.DEBUG):
+        client.register_plugin(_Details(), name="dsmi-zoo-details")
     client.forward_logging("dsmi_zoo", level=logging.DEBUG)
 
 

@@ -1,0 +1,216 @@
+"""Files that the project keeps: one flipped bit, a lost tail or another file in their place is noticed and mended."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Command, Mount
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+from dsmi_zoo.data_catalog.datasets import open_dataset
+from dsmi_zoo.data_catalog.digits import PREPROCESSING, digits_models
+from dsmi_zoo.data_catalog.errors import DamagedFile
+from dsmi_zoo.data_catalog.subset import Subset
+from dsmi_zoo.pipeline import sealed
+from dsmi_zoo.pipeline.store import read_results
+from dsmi_zoo.pipeline.stored_subset import clusters_path, read_subset, subset_with_clusters, write_clusters
+from dsmi_zoo.pipeline.train import stored_top1, train_weights
+from dsmi_zoo.pipeline.views import ViewTooLarge, make_view, open_view
+
+Harm = Callable[[bytes], bytes]
+HARMS: dict[str, Harm] = {
+    "one flipped bit": lambda content: flipped(content, len(content) * 8 // 2),
+    "a zeroed tail": lambda content: content[:-1000] + bytes(1000),
+    "a lost tail": lambda content: content[:-1000],
+    "more at the end": lambda content: content + b"more",
+    "an empty file": lambda content: b"",
+    "another file": lambda content: b"<html>not found</html>",
+    "another shape": lambda content: content.replace(b"(8, 32, 32, 3)", b"(4, 64, 32, 3)"),
+}
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def eight_digits() -> Subset:
+    return Subset(open_dataset("digits").take(np.arange(8)), 1, 0, "test")
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_view_is_refused_by_who_opens_it_and_made_again_by_who_makes_it(
+    tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = make_view(tmp_path / "view.npy", eight_digits(), 32, PREPROCESSING)
+    content = path.read_bytes()
+    path.write_bytes(HARMS[harm](content))
+    with pytest.raises(DamagedFile, match=r"view\.npy: .*; the command that made it makes it again"):
+        open_view(path)
+    with caplog.at_level(logging.WARNING, "dsmi_zoo"):
+        make_view(path, eight_digits(), 32, PREPROCESSING)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(f"the view {path}: ")
+    assert path.read_bytes() == content
+    assert open_view(path).shape == (8, 32, 32, 3)
+
+
+@pytest.mark.parametrize("note", [None, "", "[]", "{", "{}", '{"size": "1", "sha256": 1}', "[" * 100_000])
+def test_a_view_without_a_good_note_is_made_again(tmp_path: Path, note: str | None) -> None:
+    path = make_view(tmp_path / "view.npy", eight_digits(), 32, PREPROCESSING)
+    if note is None:
+        sealed.note_path(path).unlink()
+    else:
+        sealed.note_path(path).write_text(note)
+    assert sealed.damage(path) == sealed.NO_NOTE
+    make_view(path, eight_digits(), 32, PREPROCESSING)
+    assert not sealed.damage(path)
+
+
+def test_a_process_that_was_killed_between_note_and_file_leaves_nothing_that_is_believed(tmp_path: Path) -> None:
+    path = make_view(tmp_path / "view.npy", eight_digits(), 32, PREPROCESSING)
+    old = path.read_bytes()
+    sealed.seal(Path(shutil.copy(path, tmp_path / "new")), path)
+    note = json.loads(sealed.note_path(path).read_text())
+    path.write_bytes(flipped(old, 5000))
+    sealed.note_path(path).write_text(json.dumps(note))
+    assert "SHA-256" in sealed.damage(path)
+
+
+@given(content=st.binary(min_size=1, max_size=200), place=st.integers(0, 1599))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(content=b"\0", place=7)
+def test_every_flipped_bit_of_a_sealed_file_is_noticed(tmp_path: Path, content: bytes, place: int) -> None:
+    path = tmp_path / "file"
+    sealed.write_sealed(path, lambda file: file.write(content))
+    assert not sealed.damage(path)
+    path.unlink()
+    path.write_bytes(flipped(content, place % (8 * len(content))))
+    assert sealed.damage(path)
+
+
+@pytest.mark.parametrize("harm", ["one flipped bit", "a lost tail", "another file", "an empty file"])
+def test_damaged_trained_weights_are_trained_again(tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture) -> None:
+    entry = next(entry for entry in digits_models() if entry.model == "test_vit.100x3")
+    images = open_dataset("digits", part="train").take(np.arange(100))
+    view = np.stack([np.asarray(images.image(number).resize((32, 32))) for number in range(100)])
+    data = view, images.labels
+    path = train_weights(tmp_path / "weights.safetensors", entry, data, data)
+    content, right, top1 = path.read_bytes(), load_file(path), stored_top1(path)
+    path.write_bytes(HARMS[harm](content))
+    with caplog.at_level(logging.WARNING, "dsmi_zoo"):
+        assert train_weights(path, entry, data, data) == path
+    assert f"the weights {path}: " in caplog.text
+    again = load_file(path)
+    assert again.keys() == right.keys()
+    assert all(np.array_equal(again[name], right[name]) for name in right)
+    assert stored_top1(path) == top1
+
+
+def test_a_run_mends_its_cache_says_so_and_comes_to_the_same_numbers(
+    small_run: Path, cache: Path, tmp_path: Path, cli: Command
+) -> None:
+    models = ["test_resnet.100x3", "test_vit.100x3"]
+    own_cache = Path(shutil.copytree(cache, tmp_path / "cache"))
+    harmed = [*(own_cache / "views").glob("*.npy"), *(own_cache / "weights").glob("*.safetensors")]
+    for path in harmed:
+        path.write_bytes(HARMS["one flipped bit"](path.read_bytes()))
+    said = cli("run", "--models", *models, "--out", tmp_path / "out", "--cache", own_cache)
+    lines = (said.stdout + said.stderr).splitlines()
+    assert sum(line.startswith("the view ") and line.endswith("; making it again") for line in lines) >= 1
+    assert sum(line.startswith("the weights ") and " again" in line for line in lines) == 2
+    measured = ["embedding_sha256", "dse_z", "dsmi_z_y", "dsmi_z_x", "top1"]
+    rows, right = (read_results(out).set_index("model").loc[models, measured] for out in (tmp_path / "out", small_run))
+    pd.testing.assert_frame_equal(rows, right)
+
+
+def test_a_view_that_is_damaged_while_the_run_goes_on_is_made_again_in_mid_run(
+    small_run: Path, cache: Path, tmp_path: Path, cli: Command
+) -> None:
+    (tmp_path / "vandal.py").write_text(
+        "import os\nfrom pathlib import Path\n\n"
+        "def harm(Z, labels):\n"
+        "    if not Path('harmed').exists():\n"
+        "        Path('harmed').touch()\n"
+        "        for view in Path('cache/views').glob('*.npy'):\n"
+        "            with view.open('r+b') as file:\n"
+        "                file.seek(-5, os.SEEK_END)\n"
+        "                file.write(b'\\x07')\n"
+        "    return 0.0\n"
+    )
+    shutil.copytree(cache, tmp_path / "cache")
+    models = ["test_resnet.100x3", "test_vit.100x3", "test_vit.900x1"]
+    run = ("run", "--models", *models, "--out", "out", "--cache", "cache", "--measure", "vandal:harm")
+    said = cli(*run, cwd=tmp_path)
+    assert "; making it again" in said.stdout + said.stderr
+    measured = ["embedding_sha256", "dse_z", "dsmi_z_y"]
+    rows, right = (read_results(o).set_index("model").loc[models, measured] for o in (tmp_path / "out", small_run))
+    pd.testing.assert_frame_equal(rows, right)
+
+
+def test_a_view_that_the_disk_has_no_room_for_is_refused_before_a_byte_is_written(tmp_path: Path) -> None:
+    images = open_dataset("digits")
+    many = Subset(images.take(np.zeros(200_000, dtype=np.int64)), 100, 0, "test")
+    with pytest.raises(ViewTooLarge, match=r"takes 1006633 GB, and .* GB free; take fewer images"):
+        make_view(tmp_path / "view.npy", many, 4096, PREPROCESSING)
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_an_entry_whose_view_cannot_be_had_is_a_failed_row_and_stops_no_other(
+    mount: Mount, tmp_path: Path, cli: Command
+) -> None:
+    (tmp_path / "flat.py").write_text(
+        "from torch import nn\n\n"
+        "def net():\n    return nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.Flatten(), nn.Linear(128, 4))\n"
+    )
+    table = pd.DataFrame({"model": ["absurd", "small"], "builder": "flat:net", "img_size": [4096, 32]})
+    table.to_csv(tmp_path / "zoo.csv", index=False)
+    out, cache = tmp_path / "out", mount("40m")
+    said = cli("run", "--catalog", "zoo.csv", "--out", out, "--cache", cache, cwd=tmp_path, code=1)
+    assert "absurd@4096 failed: ViewTooLarge: its view of 447 images at 4096 x 4096 pixels takes 22 GB" in said.stdout
+    rows = read_results(out).set_index("model")
+    assert rows["status"].to_dict() == {"absurd": "failed", "small": "ok"}
+
+
+@pytest.mark.parametrize("harm", ["one flipped bit", "a lost tail", "an empty file", "another file"])
+def test_a_damaged_subset_stops_remeasure_in_one_line_and_is_written_anew_by_the_run(
+    small_run: Path, tmp_path: Path, harm: str, refused: Callable[[str, Path], str]
+) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    path = run / "subset.parquet"
+    path.write_bytes(HARMS[harm](path.read_bytes()))
+    said = refused(f"remeasure --out {run} --sigma 3 --into {tmp_path / 'out'}", tmp_path)
+    assert said.startswith(f"dsmi-zoo: {path}: ")
+    assert said.endswith("; the command that made it makes it again\n")
+    assert len(said.splitlines()) == 1
+
+
+def test_a_subset_that_is_missing_or_no_subset_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DamagedFile, match="cannot be read"):
+        read_subset(tmp_path)
+    pd.DataFrame({"image": ["a"], "label": [0]}).to_parquet(tmp_path / "subset.parquet")
+    with pytest.raises(DamagedFile, match="lacks input_cluster, number, repeat"):
+        read_subset(tmp_path)
+
+
+def test_damaged_clusters_of_the_papers_inputs_are_refused(small_run: Path, tmp_path: Path) -> None:
+    shutil.copy(small_run / "subset.parquet", tmp_path)
+    path = clusters_path(tmp_path, 32)
+    write_clusters(path, np.arange(447))
+    assert subset_with_clusters(tmp_path, 32)["input_cluster"].tolist() == list(range(447))
+    path.write_bytes(HARMS["one flipped bit"](path.read_bytes()))
+    with pytest.raises(DamagedFile, match=r"32\.npy: its SHA-256"):
+        subset_with_clusters(tmp_path, 32)
+    sealed.note_path(path).unlink()  # as the first versions left it
+    assert len(subset_with_clusters(tmp_path, 32)) == 447
+    write_clusters(path, np.arange(3))
+    with pytest.raises(DamagedFile, match="cannot be read"):
+        subset_with_clusters(tmp_path, 32)
