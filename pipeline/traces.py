@@ -1,6 +1,6 @@
 """What the files of OUT tell of a model: while a worker computes it, and after that worker died."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -19,7 +19,7 @@ class Trace:
     row: object
     clock_before: object
     clock: object
-    since: float = field(default_factory=monotonic)
+    since: float
     ended: float = 0.0  # when the driver killed its worker
 
 
@@ -32,7 +32,7 @@ class Traces:
     def begin(self, job: Any) -> Trace:
         """Note how the files of an entry are before an attempt."""
         clock = self._clock(job)
-        return Trace(row_mark(self._out, job.slug), clock, clock)
+        return Trace(row_mark(self._out, job.slug), clock, clock, monotonic())
 
     def is_overdue(self, job: Any, trace: Trace) -> bool:
         """Whether a worker has had its time, and the grace, and has not ended: it may be suspended."""
