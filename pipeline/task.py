@@ -202,6 +202,7 @@ def _embed_and_measure(
 
     with defaults_kept():  # a network's own code may change them, and the next model would suffer
         embedding = _embedded(row, job, config, weights, images)
+    _refuse_changed(job)
     if job.entry.recipe is not None and job.weights is not None:
         row["top1"] = stored_top1(job.weights)
     subset = subset_with_clusters(config.folder, job.entry.img_size)
@@ -214,6 +215,15 @@ def _embed_and_measure(
     row["embedding_sha256"] = sha256
     if config.compute.keep_embeddings:
         write_embedding(config.folder, job.slug, embedding.values)
+
+
+def _refuse_changed(job: Job) -> None:
+    """Raise DamagedFile if what the embedding was computed from was damaged after it had been looked at."""
+    trained = [job.weights] if job.entry.recipe is not None and job.weights is not None else []
+    for path in (job.view, *trained):
+        problem = damage(path)
+        if problem:
+            raise DamagedFile(path, problem)
 
 
 def _embedded(
