@@ -1,0 +1,94 @@
+"""What it costs to look at cached files before they are believed, beside the forward passes that need them.
+
+A view is read once in each process that uses it; a file of weights before it is loaded. Run it on the machine at hand::
+
+    python benchmarks/cost_of_checks.py                              # a CPU: 200 images
+    python benchmarks/cost_of_checks.py --images 3000                # a GPU
+
+Weights are random; medians of ``--rounds``. Every model is embedded once before it is timed.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from numpy.lib.format import open_memmap
+
+from dsmi_zoo.data_catalog.entries import Preprocessing
+from dsmi_zoo.data_catalog.imagenet import MEAN, STD
+from dsmi_zoo.pipeline.embed import View, embed_inputs
+from dsmi_zoo.pipeline.file_hashes import file_sha256
+from dsmi_zoo.pipeline.sealed import damage, seal
+from dsmi_zoo.pipeline.views import open_view
+from dsmi_zoo.pipeline.zoo import choose_device
+
+MODELS = ("resnet18", "tf_efficientnet_lite0", "resnet50", "vit_base_patch16_224")
+PREPROCESSING = Preprocessing(crop_pct=0.875, mean=MEAN, std=STD)
+SIDE = 224
+
+
+def seconds(work: Callable[[], object], rounds: int) -> float:
+    """The median time of some rounds."""
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def random_view(folder: Path, images: int) -> Path:
+    """A view of random pixels, as a run would keep it."""
+    made, path = folder / "made", folder / "view.npy"
+    view = open_memmap(made, "w+", np.uint8, (images, SIDE, SIDE, 3))
+    generator = np.random.default_rng(0)
+    for number in range(images):
+        view[number] = generator.integers(0, 256, view.shape[1:], dtype=np.uint8)
+    view.flush()
+    seal(made, path)
+    return path
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    device = choose_device()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    with tempfile.TemporaryDirectory() as folder:
+        path = random_view(Path(folder), given.images)
+        read = seconds(lambda: file_sha256(path), given.rounds)
+        damage(path)
+        again = seconds(lambda: damage(path), 100)
+        size = path.stat().st_size
+        print(f"{name}; {given.images} images of {SIDE} x {SIDE}: {size / 1e6:.0f} MB")
+        print(f"hash of the view, once a process: {read:.2f} s, {size / read / 1e9:.2f} GB/s")
+        print(f"each further look at it: {1e6 * again:.0f} microseconds")
+        for model in MODELS:
+            network = timm.create_model(model, num_classes=1000).eval()
+            saved = Path(folder) / "weights"
+            torch.save(network.state_dict(), saved)
+            of_weights = seconds(lambda saved=saved: file_sha256(saved), given.rounds)
+
+            def embedded(network: torch.nn.Module = network) -> None:
+                embed_inputs(network, View(open_view(path), PREPROCESSING), device)
+
+            embedded()
+            forward = seconds(embedded, given.rounds)
+            rate, share = given.images / forward, (again + of_weights) / forward
+            print(
+                f"{model:24} forward passes {forward:7.2f} s, {rate:7.0f} images/s; hash of its weights "
+                f"({saved.stat().st_size / 1e6:.0f} MB) {of_weights:.2f} s, {100 * share:.1f}% of that"
+            )
+
+
+if __name__ == "__main__":
+    main()
