@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import socket
+import stat
 import tempfile
 import threading
 import time
@@ -234,14 +235,15 @@ def _is_free(lock: Path) -> bool:
 def _look(lock: Path) -> _Seen | None:
     """The lock as it is now; None when there is none."""
     try:
-        file = next(lock.iterdir(), None) if lock.is_dir() and not lock.is_symlink() else lock
-        touched_ns = 0 if file is None else file.lstat().st_mtime_ns
+        is_folder = stat.S_ISDIR(lock.lstat().st_mode)
+        file = next(lock.iterdir(), None) if is_folder else lock
+        if file is None:
+            return None
+        touched_ns = file.lstat().st_mtime_ns
     except GONE:
         return None
-    if file is None:
-        return None
     named = FILE_NAME.fullmatch(file.name)
-    if named is None and file != lock:
+    if named is None and is_folder:
         raise InputError(f"{lock} is no lock, as it holds {file.name}; move it away")
     owner = Owner(named["machine"], named["host"], named["pid"], named["start"]) if named else None
     return _Seen(file, touched_ns, owner)
@@ -300,10 +302,10 @@ def _is_dead(owner: Owner | None) -> bool:
 def _state_and_start(pid: int) -> tuple[str, str] | None:
     """A process's state and when it started, in clock ticks since boot; None where the system does not say."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        line = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    fields = stat.rpartition(")")[2].split()
+    fields = line.rpartition(")")[2].split()
     return fields[0], fields[19]
 
 
