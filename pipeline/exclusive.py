@@ -49,7 +49,8 @@ class Held(Exception):
     """
 
     def __init__(self, owner: "Owner | None", beat_s: float) -> None:
-        self.host, self.pid = (owner.host, owner.pid) if owner else (None, None)
+        self.host: str | None = owner.host if owner else None
+        self.pid: str | None = owner.pid if owner else None
         self.beat_s = beat_s
         who = f"process {self.pid} on {self.host}" if owner else "an unknown process"
         super().__init__(f"{who}, heard of {beat_s:.0f} s ago")
@@ -311,9 +312,9 @@ def _state_and_start(pid: int) -> tuple[str, str] | None:
 
 def _machine() -> str:
     """This host, its boot (two hosts may have one name) and its numbering of processes (containers have their own)."""
-    try:
+    boot = space = ""
+    with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with suppress(OSError):
         space = str(Path("/proc/self/ns/pid").stat().st_ino)
-    except OSError:
-        boot = space = ""
     return f"host={quote(socket.gethostname(), safe='')[:100]},boot={boot},space={space}"
