@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ..data_catalog.errors import InputError
-from ..pipeline.exclusive import Held, claimed, holder
+from ..pipeline.exclusive import Claim, Held, claimed, exclusive, holder
 
 WHOLE = "whole"
+ENTRANCE = "entrance"
 
 
 def drivers_folder(out: Path) -> Path:
@@ -28,25 +29,26 @@ def driving(out: Path, share: str | None = None) -> Iterator[Callable[[], None]]
     Raises
     ------
     InputError
-        When another driver is at work there; names its host and process.
+        When another driver is at work there (names its host and process), or locks cannot be written there.
     """
-    name = WHOLE if share is None else f"share-{share.replace('/', '-of-')}"
-    try:
-        with claimed(drivers_folder(out) / f"{name}.lock") as claim:
-            for other, held in drivers(out).items():  # seen by both when two start at once
-                if other != name and not (_is_share_of(share, other)):
-                    raise held
+    with ExitStack() as opened:
+        try:
+            claim = _enter(out, share, opened)
+        except Held as held:
+            raise InputError(
+                f"{out} is being computed by {held}; wait for it, stop it, or choose another --out (a driver that died "
+                "is noticed after 3 minutes)"
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{drivers_folder(out)} cannot be written ({error.strerror}); choose another --out"
+            ) from None
 
-            def confirm() -> None:
-                if claim.is_lost():
-                    raise InputError(f"{out}: another driver took this one for dead and goes on; this one stops")
+        def confirm() -> None:
+            if claim.is_lost():
+                raise InputError(f"{out}: another driver took this one for dead and goes on; this one stops")
 
-            yield confirm
-    except Held as held:
-        raise InputError(
-            f"{out} is being computed by {held}; wait for it, stop it, or choose another --out (a driver that died is "
-            "noticed after 3 minutes)"
-        ) from None
+        yield confirm
 
 
 def drivers(out: Path) -> dict[str, Held]:
@@ -57,6 +59,22 @@ def drivers(out: Path) -> dict[str, Held]:
         if held is not None:
             found[lock.stem] = held
     return found
+
+
+def _enter(out: Path, share: str | None, opened: ExitStack) -> Claim:
+    """Take the lock of a driver, which ``opened`` releases, unless another driver is at work.
+
+    One process at a time looks and takes: of two that begin at the same instant, one finds nobody.
+    """
+    name = WHOLE if share is None else f"share-{share.replace('/', '-of-')}"
+    with exclusive(drivers_folder(out) / ENTRANCE, poll_s=0.02) as entrance:
+        for other, held in drivers(out).items():
+            if not _is_share_of(share, other):
+                raise held
+        claim = opened.enter_context(claimed(drivers_folder(out) / f"{name}.lock"))
+        if entrance.is_lost():
+            raise InputError(f"{out}: this process was stopped while it began, and another one began meanwhile; again")
+        return claim
 
 
 def _is_share_of(share: str | None, other: str) -> bool:

@@ -104,13 +104,15 @@ def test_a_claim_refuses_others_at_once_until_it_is_released_or_its_owner_is_dea
 
 def test_a_lock_of_another_host_is_taken_over_only_when_its_heart_has_stopped(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    lock.write_text("elsewhere/pid:[1] 77 abc")
+    theirs = lock / f"host=elsewhere,boot=b,space=1,pid=77,start=5,claim={'0' * 32}"
+    lock.mkdir()
+    theirs.touch()
     with pytest.raises(Held, match="process 77 on elsewhere"), claimed(lock):
         pass
     past = time.time() - 200
-    os.utime(lock, (past, past))
+    os.utime(theirs, (past, past))
     with claimed(lock) as claim:
-        assert lock.read_text() != "elsewhere/pid:[1] 77 abc"
-        lock.write_text("elsewhere/pid:[1] 78 def")
+        assert not theirs.exists()
+        next(lock.iterdir()).rename(theirs)
         assert claim.is_lost()
-    assert lock.read_text() == "elsewhere/pid:[1] 78 def"
+    assert theirs.exists()
