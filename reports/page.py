@@ -164,6 +164,7 @@ def page_context(
     targets = list(dict.fromkeys(t for by_target in summary.correlations.values() for t in by_target))
     shown = {name: {"name": name, "description": f.description, "uri": _data_uri(f)} for name, f in drawn.items()}
     measured = {f"{entry['model']}@{entry['img_size']}" for entry in names(ok)}
+    explored = explorer(rows, list(summary.correlations), targets, summary.primary) if summary.primary else None
     return {
         "name": run.catalog.name,
         "lead": wording.lead(summary)
@@ -184,7 +185,8 @@ def page_context(
         "sample": summary.sample,
         "sections": [*tables.sections(summary), *([tables.compared_section(comparison)] if comparison else [])],
         "compared_figure": shown.get(COMPARED_FIGURE),
-        "explorer": explorer(rows, list(summary.correlations), targets, summary.primary) if summary.primary else None,
+        "explorer": explored,
+        "script_hashes": [_hash(script) for script in explored.scripts] if explored else [],
         "residual_figure": shown.get(RESIDUAL_FIGURE),
         "epoch_figure": shown.get(EPOCH_FIGURE),
         "lead_figure": shown.get(primary or ""),
@@ -334,6 +336,11 @@ def _facts(ok: pd.DataFrame, summary: Summary) -> dict[str, str | None]:
     return {"dsmi": median("dsmi_z_y"), "null": median("dsmi_z_y_null"), "saturated": str(len(summary.saturated))}
 
 
+def _hash(script: str) -> str:
+    """How a Content-Security-Policy names an inline script."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
 def _data_uri(figure: figures.Rendered) -> str:
     kind, data = ("svg+xml", figure.svg) if len(figure.svg) <= LARGEST_SVG else ("png", figure.png)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
@@ -347,7 +354,9 @@ def markdown_text(value: Any) -> str:
 
 
 def _html() -> Environment:
-    return Environment(**_TEMPLATES, autoescape=True)
+    environment = Environment(**_TEMPLATES, autoescape=True)
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    return environment
 
 
 def _markdown() -> Environment:

@@ -115,7 +115,7 @@ def test_another_score_and_accuracy_move_the_points_and_name_the_axes(browser: w
         browser,
         "const d = source().data, p = model('plot');"
         "return [d.x.every((v, i) => v === d.neighbour_accuracy[i]), d.y.every((v, i) => v === d.real_top1[i]),"
-        " p.below[0].axis_label, p.left[0].axis_label];",
+        " p.below[0].axis_label.text, p.left[0].axis_label.text];",
     ) == [True, True, "10 nearest neighbours", "real top-1 accuracy (%)"]
 
 
