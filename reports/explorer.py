@@ -23,7 +23,7 @@ from bokeh.resources import Resources
 
 from ..pipeline.measures.registry import COMPARISONS, MEASURES
 from ..pipeline.schema import is_accuracy
-from .figures import COLOURS
+from .figures import COLOURS, one_line
 from .sample import BASELINES, groups_of, names, succeeded, texts, values
 from .wording import measure_title, target_title
 
@@ -169,8 +169,8 @@ def _plot(source: ColumnDataSource, legend: Sequence[str], start: tuple[str, str
     for name, colour, marker in zip(legend, COLOURS, BOKEH_MARKERS, strict=False):
         plot.scatter(
             "x", "y", source=source, view=CDSView(filter=GroupFilter(column_name="category", group=name)),
-            size="pixels", fill_alpha="alpha", line_alpha=0.9, color=colour, marker=marker, legend_label=name,
-            nonselection_fill_alpha=0.08, nonselection_line_alpha=0.25,
+            size="pixels", fill_alpha="alpha", line_alpha=0.9, color=colour, marker=marker,
+            legend_label=one_line(name, 36), nonselection_fill_alpha=0.08, nonselection_line_alpha=0.25,
         )  # fmt: skip
     plot.add_layout(plot.legend[0], "below")
     plot.legend.orientation = "horizontal"

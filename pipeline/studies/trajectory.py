@@ -14,6 +14,7 @@ from pydantic import Field
 from ...data_catalog.digits import PREPROCESSING
 from ...data_catalog.entries import TrainingRecipe
 from ..config import content_hash
+from ..csv_text import csv_text
 from ..store import write_atomically
 
 log = logging.getLogger(__name__)
@@ -154,5 +155,5 @@ def write_catalog(path: Path, recipes: Iterable[Trajectory], cache: Path) -> Non
                     "std": " ".join(map(str, PREPROCESSING.std)),
                 }
             )
-    text = pd.DataFrame(rows).to_csv(index=False)
+    text = csv_text(pd.DataFrame(rows))
     write_atomically(path, lambda file: file.write(text.encode()))
