@@ -93,3 +93,9 @@ UNICODE = (
     "x" * 5000,
 )
 NAMES = (*MARKUP, *CODE, *FORMULAS, *MARKDOWN, *MATHEMATICS, *UNICODE)
+FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def in_a_spreadsheet(text: str) -> str:
+    """The text as a CSV for people has to hold it: an apostrophe before what a spreadsheet would calculate."""
+    return f"'{text}" if text.startswith(FORMULA_BEGINS) else text
