@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..pipeline.atomic_files import sweep_temporary, write_atomically
 from .figures import Rendered
-from .page import markdown_text
+from .page import encoded, figure_name, markdown_text
 from .tables import Table
 
 LARGEST_SVG = 160_000  # beyond this the picture is smaller than the drawing
@@ -43,7 +43,7 @@ class CurvePage:
 
 def write_curve_page(page: CurvePage, folder: Path) -> Path:
     """Write the page into ``folder``, each file whole or not at all; returns the path of ``index.html``, the last."""
-    drawn = {name: figure for section in page.sections for name, figure, _ in section.figures}
+    figures = {figure_name(name): drawn for section in page.sections for name, drawn, _ in section.figures}
     context = {
         "eyebrow": page.eyebrow,
         "title": page.title,
@@ -56,8 +56,13 @@ def write_curve_page(page: CurvePage, folder: Path) -> Path:
                 "text": section.text,
                 "tables": list(section.tables),
                 "figures": [
-                    {"name": name, "uri": _uri(figure), "description": figure.description, "caption": caption}
-                    for name, figure, caption in section.figures
+                    {
+                        "name": figure_name(name),
+                        "uri": _uri(drawn),
+                        "description": drawn.description,
+                        "caption": caption,
+                    }
+                    for name, drawn, caption in section.figures
                 ],
             }
             for section in page.sections
@@ -73,12 +78,12 @@ def write_curve_page(page: CurvePage, folder: Path) -> Path:
     html = Environment(**settings, autoescape=True).get_template("curves.html.j2").render(context)
     markdown = Environment(**settings, finalize=markdown_text).get_template("curves.md.j2").render(context)
     files = {
-        f"figures/{name}.{kind}": getattr(figure, kind) for name, figure in drawn.items() for kind in ("png", "svg")
+        f"figures/{name}.{kind}": getattr(drawn, kind) for name, drawn in figures.items() for kind in ("png", "svg")
     }
-    files["report.md"] = markdown.encode()
+    files["report.md"] = encoded(markdown)
     summary = {**page.content, "lead": page.lead[0], "warnings": list(page.warnings)}
-    files["summary.json"] = (json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    files["index.html"] = html.encode()
+    files["summary.json"] = encoded(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    files["index.html"] = encoded(html)
     for name, data in files.items():
         write_atomically(folder / name, lambda file, data=data: file.write(data))  # type: ignore[misc]
     for path in (folder / "figures").glob("*.*"):

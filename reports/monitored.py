@@ -1,5 +1,6 @@
 """The report of a monitored training: its curves, and what measuring cost."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,9 @@ def _page(rows: pd.DataFrame, facts: dict[str, Any], name: str) -> CurvePage:
 
 
 def monitor_cost(rows: pd.DataFrame) -> float | None:
-    """Seconds of measuring in percent of those of training; None before there is any."""
-    last = rows.iloc[-1]
-    return 100 * float(last["seconds_monitor"] / last["seconds_training"]) if last["seconds_training"] > 0 else None
+    """Seconds of measuring in percent of those of training; None before there is any, or if one is unknown."""
+    measuring, training = (float(values(rows, f"seconds_{what}")[-1]) for what in ("monitor", "training"))
+    return 100 * measuring / training if training > 0 and math.isfinite(measuring) else None
 
 
 def _panel(rows: pd.DataFrame, measure: str) -> Panel:

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 LARGEST_SVG = 160_000
 SCATTERS = 4
 RANKING_FIGURE, RESIDUAL_FIGURE, COMPARED_FIGURE, EPOCH_FIGURE = "ranking", "residuals", "compared", "epochs"
+# Of Markdown: an item of a list, a rule, an underlined heading.
+STARTS_A_BLOCK = re.compile(r"[-+=]|\d+[.)]( |$)")
 _TEMPLATES: dict[str, Any] = {
     "loader": PackageLoader("dsmi_zoo.reports"),
     "undefined": StrictUndefined,
@@ -105,9 +107,9 @@ def write_page(
     if comparison is not None:
         content["compared"] = {"with": comparison.name, "scores": [asdict(score) for score in comparison.scores]}
     files = {f"figures/{name}.{kind}": getattr(f, kind) for name, f in drawn.items() for kind in ("png", "svg")}
-    files["report.md"] = _markdown().get_template("report.md.j2").render(context).encode()
-    files["summary.json"] = (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    files["index.html"] = _html().get_template("index.html.j2").render(context).encode()
+    files["report.md"] = encoded(_markdown().get_template("report.md.j2").render(context))
+    files["summary.json"] = encoded(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    files["index.html"] = encoded(_html().get_template("index.html.j2").render(context))
     for name, data in files.items():
         write_atomically(folder / name, partial(_write, data))
     for path in (folder / "figures").glob("*.*"):
@@ -117,6 +119,11 @@ def write_page(
         if place.is_dir():
             sweep_temporary(place)
     return folder / "index.html"
+
+
+def encoded(text: str) -> bytes:
+    """Text as UTF-8; what cannot be encoded, such as a byte of a folder's name that is no text, is a question mark."""
+    return text.encode(errors="replace")
 
 
 def _write(data: bytes, file: IO[bytes]) -> None:
@@ -165,6 +172,7 @@ def page_context(
     targets = list(dict.fromkeys(t for by_target in summary.correlations.values() for t in by_target))
     shown = {name: {"name": name, "description": f.description, "uri": _data_uri(f)} for name, f in drawn.items()}
     measured = {f"{entry['model']}@{entry['img_size']}" for entry in names(ok)}
+    explored = explorer(rows, list(summary.correlations), targets, summary.primary) if summary.primary else None
     return {
         "name": run.catalog.name,
         "lead": wording.lead(summary)
@@ -185,7 +193,8 @@ def page_context(
         "sample": summary.sample,
         "sections": [*tables.sections(summary), *([tables.compared_section(comparison)] if comparison else [])],
         "compared_figure": shown.get(COMPARED_FIGURE),
-        "explorer": explorer(rows, list(summary.correlations), targets, summary.primary) if summary.primary else None,
+        "explorer": explored,
+        "script_hashes": [_hash(script) for script in explored.scripts] if explored else [],
         "residual_figure": shown.get(RESIDUAL_FIGURE),
         "epoch_figure": shown.get(EPOCH_FIGURE),
         "lead_figure": shown.get(primary or ""),
@@ -278,7 +287,7 @@ def _ranking_table(ranking: ranks.Ranking) -> dict[str, Any]:
         "rows": [
             {
                 "model": m.model,
-                "size": m.img_size,
+                "size": wording.fixed(m.img_size, 0),
                 "accuracy": wording.fixed(m.accuracy, 1),
                 "ci": f"{wording.fixed(m.low, 1)} to {wording.fixed(m.high, 1)}",
                 "dsmi": wording.fixed(m.dsmi_z_y),
@@ -335,6 +344,11 @@ def _facts(ok: pd.DataFrame, summary: Summary) -> dict[str, str | None]:
     return {"dsmi": median("dsmi_z_y"), "null": median("dsmi_z_y_null"), "saturated": str(len(summary.saturated))}
 
 
+def _hash(script: str) -> str:
+    """How a Content-Security-Policy names an inline script."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
 def _data_uri(figure: figures.Rendered) -> str:
     kind, data = ("svg+xml", figure.svg) if len(figure.svg) <= LARGEST_SVG else ("png", figure.png)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
@@ -344,11 +358,14 @@ def markdown_text(value: Any) -> str:
     """Text as one line of Markdown that shows it literally, also inside a table."""
     line = html.escape(" ".join(str(value).split()), quote=False)
     line = re.sub(r"([\\`*\[\]|~#$])", r"\\\1", line)
+    line = re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line) if STARTS_A_BLOCK.match(line) else line
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", line)
 
 
 def _html() -> Environment:
-    return Environment(**_TEMPLATES, autoescape=True)
+    environment = Environment(**_TEMPLATES, autoescape=True)
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    return environment
 
 
 def _markdown() -> Environment:

@@ -10,7 +10,8 @@ from scipy.stats import binomtest
 
 from ..pipeline.measures.probe import unpacked
 from ..pipeline.record import SearchNote
-from .sample import succeeded, values
+from .sample import names, succeeded, values
+from .wording import fixed
 
 LEVEL = 0.05
 COSTS = {"throughput": ("published throughput", "images/s", True), "gmacs": ("GMACs", "", False),
@@ -19,13 +20,16 @@ COSTS = {"throughput": ("published throughput", "images/s", True), "gmacs": ("GM
 
 @dataclass(frozen=True)
 class Ranked:
-    """One model's place: percent and its 95% interval; whether it is tied with the first, and on the Pareto front."""
+    """One model's place: percent and its 95% interval; whether it is tied with the first, and on the Pareto front.
+
+    None is what the row does not say.
+    """
 
     model: str
-    img_size: int
+    img_size: int | None
     accuracy: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     dsmi_z_y: float | None
     cost: float | None
     tied_for_first: bool
@@ -64,21 +68,27 @@ def rank(rows: pd.DataFrame) -> Ranking:
     accuracy = accuracy[np.isfinite(accuracy)]
     order = np.argsort(-accuracy, kind="stable")
     rows, accuracy = rows.iloc[order], accuracy[order]
-    cost = next((name for name in COSTS if np.isfinite(values(rows, name)).any()), None) if len(rows) else None
-    price = values(rows, cost) if cost else np.full(len(rows), np.nan)
+    cost = next((name for name in COSTS if np.isfinite(_prices(rows, name)).any()), None)
+    price = _prices(rows, cost) if cost else np.full(len(rows), np.nan)
     front = pareto_front(accuracy, price if cost and COSTS[cost][2] else -price)
     tied = tied_for_first([unpacked(text) for text in rows["probe_hits"]]) if len(rows) else np.zeros(0, dtype=bool)
     low, high, dsmi = (values(rows, name) for name in ("probe_low", "probe_high", "dsmi_z_y"))
     return Ranking(
         tuple(
             Ranked(
-                str(model), int(size), float(accuracy[i]), float(low[i]), float(high[i]),
+                named["model"], named["img_size"], float(accuracy[i]), _known(low[i]), _known(high[i]),
                 _known(dsmi[i]), _known(price[i]), bool(tied[i]), bool(front[i]),
             )
-            for i, (model, size) in enumerate(zip(rows["model"], rows["img_size"], strict=True))
+            for i, named in enumerate(names(rows))
         ),
         cost,
     )  # fmt: skip
+
+
+def _prices(rows: pd.DataFrame, column: str) -> np.ndarray:
+    """A column of costs, [n]; nothing is free, so 0 and less are NaN."""
+    numbers = values(rows, column)
+    return np.where(numbers > 0, numbers, np.nan)
 
 
 def tied_for_first(hits: list[np.ndarray]) -> np.ndarray:
@@ -119,9 +129,10 @@ def lead(ranking: Ranking) -> str:
         others, f"{others} others are tied with it"
     )
     of = f"Of {len(ranking.models)} models, " if len(ranking.models) > 1 else "The one model, "
+    at = "" if first.img_size is None else f" at {first.img_size} pixels"
     return (
-        f"{of}{first.model} at {first.img_size} pixels has the highest cross-validated "
-        f"probe accuracy, {first.accuracy:.1f}% ({first.low:.1f} to {first.high:.1f}); {ties}."
+        f"{of}{first.model}{at} has the highest cross-validated "
+        f"probe accuracy, {fixed(first.accuracy, 1)}% ({fixed(first.low, 1)} to {fixed(first.high, 1)}); {ties}."
     )
 
 

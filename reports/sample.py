@@ -30,6 +30,9 @@ BASELINES: tuple[Score, ...] = (
 )
 """What one knows or can have without the measures."""
 
+GREATEST = 1e100
+"""No measure comes near; of larger numbers variances and products overflow."""
+
 SAME_EVIDENCE = ("top1", "real_top1", "v2_top1")
 """Targets that count as one: other labels, or another sample, of what top-1 accuracy measures."""
 
@@ -40,14 +43,14 @@ def succeeded(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def values(rows: pd.DataFrame, column: str) -> np.ndarray:
-    """A column as float64 [n]; what is missing, infinite or no number is NaN."""
+    """A column as float64 [n]; what is missing, infinite, beyond ``GREATEST`` or no number is NaN."""
     if column in ("log10_params", "log10_gmacs") and column not in rows:
         numbers = values(rows, {"log10_params": "params_m", "log10_gmacs": "gmacs"}[column])
         return np.log10(numbers, out=np.full(len(rows), np.nan), where=numbers > 0)
     if column not in rows:
         return np.full(len(rows), np.nan)
     numbers = pd.to_numeric(rows[column], errors="coerce").astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-    return np.where(np.isfinite(numbers), numbers, np.nan)
+    return np.where(np.abs(numbers) <= GREATEST, numbers, np.nan)
 
 
 def texts(rows: pd.DataFrame, column: str) -> list[str | None]:

@@ -2,16 +2,13 @@
 
 import csv
 import io
-import json
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from browser import ask, asked_of_others, chromium, complaints, needs_browser, open_page
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
@@ -19,22 +16,8 @@ from synthetic_rows import RUN, synthetic_rows
 
 from dsmi_zoo.reports.page import write_page
 
-CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver")
+pytestmark = needs_browser
 MIB = 2**20
-DEEP = """
-const deep = (root, selector, found = []) => {
-  root.querySelectorAll("*").forEach((element) => {
-    if (element.matches(selector)) found.push(element);
-    if (element.shadowRoot) deep(element.shadowRoot, selector, found);
-  });
-  return found;
-};
-const page = Bokeh.documents[0];
-const model = (name) => page.get_model_by_name(name);
-const source = () => model("models").source;
-const visible = () => deep(document, ".slick-row").map((row) => row.innerText.split("\\n").map((text) => text.trim()));
-"""
 
 
 @pytest.fixture(scope="module")
@@ -51,42 +34,21 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def started(downloads: Path) -> Iterator[webdriver.Chrome]:
-    """Debian's Chromium without a screen."""
-    options = webdriver.ChromeOptions()
-    for argument in (
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900",
-        "--disable-background-networking", "--disable-component-update", "--no-first-run",
-    ):  # fmt: skip
-        options.add_argument(argument)
-    assert CHROMIUM
-    options.binary_location = CHROMIUM
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options, Service(DRIVER))
-    yield browser
-    browser.quit()
+    with chromium(downloads) as browser:
+        yield browser
 
 
 @pytest.fixture
 def browser(started: webdriver.Chrome, page: Path) -> webdriver.Chrome:
     """The page, freshly opened and drawn."""
-    started.get(page.as_uri())
-    WebDriverWait(started, 60, 0.05).until(
-        lambda b: b.execute_script("return window.Bokeh?.documents[0]?.is_idle && document.readyState === 'complete'")
-    )
+    open_page(started, page)
     return started
-
-
-def ask(browser: webdriver.Chrome, code: str, *arguments: Any) -> Any:
-    return browser.execute_script(DEEP + code, *arguments)
 
 
 def test_the_page_opens_offline_without_a_complaint_and_is_small_enough(browser: webdriver.Chrome, page: Path) -> None:
     assert page.stat().st_size < 6 * MIB
-    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
-    assert {url for url in asked if not url.startswith(("file:", "data:", "blob:"))} == set()
+    assert complaints(browser) == []
+    assert asked_of_others(browser) == set()
     assert ask(browser, "return source().data.model.length") == 1554
 
 
@@ -95,8 +57,8 @@ def test_the_page_asks_nobody_even_when_told_to(browser: webdriver.Chrome) -> No
         "const done = arguments[0]; fetch('http://127.0.0.1:9/').then(() => done('sent'), (e) => done(String(e)));"
     )
     assert "TypeError" in refused
-    complaints = " ".join(entry["message"] for entry in browser.get_log("browser"))
-    assert "Content Security Policy" in complaints or "violates" in complaints
+    said = " ".join(complaints(browser))
+    assert "Content Security Policy" in said or "violates" in said
 
 
 def choose(browser: webdriver.Chrome, number: int, text: str) -> None:
@@ -115,7 +77,7 @@ def test_another_score_and_accuracy_move_the_points_and_name_the_axes(browser: w
         browser,
         "const d = source().data, p = model('plot');"
         "return [d.x.every((v, i) => v === d.neighbour_accuracy[i]), d.y.every((v, i) => v === d.real_top1[i]),"
-        " p.below[0].axis_label, p.left[0].axis_label];",
+        " p.below[0].axis_label.text, p.left[0].axis_label.text];",
     ) == [True, True, "10 nearest neighbours", "real top-1 accuracy (%)"]
 
 

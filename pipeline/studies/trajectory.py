@@ -15,6 +15,7 @@ from ...data_catalog.digits import PREPROCESSING
 from ...data_catalog.entries import TrainingRecipe
 from ..atomic_files import write_atomically
 from ..config import content_hash
+from ..csv_text import csv_text
 from ..sealed import damage, write_sealed
 
 log = logging.getLogger(__name__)
@@ -155,5 +156,5 @@ def write_catalog(path: Path, recipes: Iterable[Trajectory], cache: Path) -> Non
                     "std": " ".join(map(str, PREPROCESSING.std)),
                 }
             )
-    text = pd.DataFrame(rows).to_csv(index=False)
+    text = csv_text(pd.DataFrame(rows))
     write_atomically(path, lambda file: file.write(text.encode()))

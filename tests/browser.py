@@ -1,0 +1,75 @@
+"""Debian's Chromium without a screen, for tests that look at a page as a reader would."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
+
+CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver")
+DEEP = """
+const deep = (root, selector, found = []) => {
+  root.querySelectorAll("*").forEach((element) => {
+    if (element.matches(selector)) found.push(element);
+    if (element.shadowRoot) deep(element.shadowRoot, selector, found);
+  });
+  return found;
+};
+const page = window.Bokeh?.documents[0];
+const model = (name) => page.get_model_by_name(name);
+const source = () => model("models").source;
+const visible = () => deep(document, ".slick-row").map((row) => row.innerText.split("\\n").map((text) => text.trim()));
+"""
+
+
+@contextmanager
+def chromium(downloads: Path) -> Iterator[webdriver.Chrome]:
+    """A browser that saves into ``downloads`` and notes what pages log and ask for."""
+    options = webdriver.ChromeOptions()
+    for argument in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900",
+        "--disable-background-networking", "--disable-component-update", "--no-first-run",
+    ):  # fmt: skip
+        options.add_argument(argument)
+    assert CHROMIUM
+    options.binary_location = CHROMIUM
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options, Service(DRIVER))
+    try:
+        yield browser
+    finally:
+        browser.quit()
+
+
+def open_page(browser: webdriver.Chrome, page: Path, *, explorer: bool = True) -> None:
+    """Open the file and wait until it is drawn; ``explorer`` says whether it has one."""
+    drawn = "window.Bokeh?.documents[0]?.is_idle" if explorer else "true"
+    browser.get(page.as_uri())
+    WebDriverWait(browser, 60, 0.05).until(
+        lambda b: b.execute_script(f"return {drawn} && document.readyState === 'complete'")
+    )
+
+
+def ask(browser: webdriver.Chrome, code: str, *arguments: Any) -> Any:
+    """Run ``code`` in the page, where ``DEEP`` is known."""
+    return browser.execute_script(DEEP + code, *arguments)
+
+
+def complaints(browser: webdriver.Chrome) -> list[str]:
+    """What the console holds of errors and warnings since it was last asked."""
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+
+
+def asked_of_others(browser: webdriver.Chrome) -> set[str]:
+    """The addresses outside the page's own folder that were asked for since this was last called."""
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+    return {url for url in asked if not url.startswith(("file:", "data:", "blob:"))}

@@ -1,0 +1,387 @@
+"""What names that strangers chose cannot do to a page: run, hide, or break it."""
+
+import csv
+import html
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from browser import ask, asked_of_others, chromium, complaints, needs_browser, open_page
+from hostile_names import FORMULA_BEGINS, MATHEMATICS, NAMES, in_a_spreadsheet
+from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
+from run_records import record_of
+from selenium import webdriver
+from selenium.webdriver.support.wait import WebDriverWait
+
+from dsmi_zoo.pipeline.monitor_file import NUMBERS, write_monitor
+from dsmi_zoo.pipeline.record import EntryRecord
+from dsmi_zoo.pipeline.store import rows_frame
+from dsmi_zoo.reports import figures, statistics
+from dsmi_zoo.reports.correlation import Bootstraps
+from dsmi_zoo.reports.curve_page import CurvePage, Section, table, write_curve_page
+from dsmi_zoo.reports.curves import Line, Panel, curves
+from dsmi_zoo.reports.monitored import write_monitor_report
+from dsmi_zoo.reports.page import markdown_text, write_page
+from dsmi_zoo.reports.trainings import REGIMES
+from dsmi_zoo.reports.validation import write_validation_report
+
+# Names of measures: a row separates them by spaces.
+OWN = ("__proto__", "constructor", "size", "$$y$$", "@SUM(1+1)", "<b>&lt;")
+# Any column of a catalogue that ends so is an accuracy.
+ACCURACIES = ("<img src=x onerror=window.struck=1>_top1", "$$q$$_top1")
+SVG = "{http://www.w3.org/2000/svg}"
+SHAPES = ("svg", "metadata", "defs", "style", "g", "path", "use", "clipPath", "rect")
+# What markup of a stranger would leave behind, in the page and in every shadow tree.
+FOREIGN = """
+const all = deep(document, "*");
+const handlers = all.filter((e) => [...e.attributes].some((a) => a.name.startsWith("on")));
+const links = all.filter((e) => /^\\s*(javascript|data|http):/i.test(e.getAttribute("href") ?? ""));
+const foreign = all.filter((e) => e.matches("base, iframe, object, embed, form, img:not([alt]), svg[onload], h1 + h1"));
+return [handlers, links, foreign].map((found) => found.map((e) => e.outerHTML.slice(0, 200)));
+"""
+
+
+def another(i: int, by: int) -> str:
+    return NAMES[(i + by) % len(NAMES)]
+
+
+def hostile_row(i: int, **columns: Any) -> dict[str, Any]:
+    """A row whose every text is a hostile name."""
+    noise = np.random.default_rng(i)
+    return {
+        "model": NAMES[i], "architecture": another(i, 1), "family": another(i, 2), "kind": another(i, 3),
+        "licence": another(i, 4), "group": another(i, 5), "device": another(i, 6), "subset_hash": another(i, 7),
+        "precision": another(i, 8), "dataset": another(i, 9), "pretraining": another(i, 10), "layer": another(i, 11),
+        "versions": json.dumps({another(i, 12): another(i, 13)}), "status": "ok", "row_id": f"r{i}", "img_size": 32,
+        "embedding_dim": 64, "saturated": i % 9 == 0, "params_m": float(i + 1), "own_measures": "",
+        "dsmi_z_y": noise.normal(), "top1": 50 + noise.normal(),
+    } | columns  # fmt: skip
+
+
+def failed_row(i: int) -> dict[str, Any]:
+    return hostile_row(i, status="failed", img_size=64, error_type=another(i, 1), error_message=another(i, 2))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples() -> Iterator[None]:
+    """Intervals are not what these tests are about, and take the most time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "Bootstraps", partial(Bootstraps, 100, 10))
+        yield
+
+
+@pytest.fixture(scope="module")
+def all_names(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of rows in which every name is a model, a family, a kind, a group, an error ..."""
+    folder = tmp_path_factory.mktemp("all-names")
+    rows = [*(hostile_row(i) for i in range(len(NAMES))), *(failed_row(i) for i in range(len(NAMES)))]
+    missing = [EntryRecord(model=name, img_size=8, slug="s", row_id="m") for name in NAMES]
+    return write_page(rows_frame(rows), record_of(*missing, catalog=NAMES[0]), folder)
+
+
+@pytest.fixture(scope="module")
+def own_measures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of measures and accuracies with hostile names, and of few enough groups to colour."""
+    folder, noise = tmp_path_factory.mktemp("own-measures"), np.random.default_rng(0)
+    groups = [*NAMES[:4], *MATHEMATICS[:4], "two\nlines", "x" * 5000]
+    rows = [
+        hostile_row(i, group=groups[i % 10], own_measures=" ".join(OWN), **dict.fromkeys(ACCURACIES, 50.0 + i))
+        | {name: noise.normal() for name in OWN}
+        for i in range(20)
+    ]
+    return write_page(rows_frame(rows), record_of(catalog=NAMES[0]), folder)
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(downloads: Path) -> Iterator[webdriver.Chrome]:
+    with chromium(downloads) as started:
+        yield started
+
+
+def check_that_nothing_struck(browser: webdriver.Chrome) -> None:
+    assert browser.execute_script("return window.struck ?? null") is None
+    assert complaints(browser) == []
+    assert asked_of_others(browser) == set()
+    assert ask(browser, FOREIGN) == [[], [], []]
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def check_that_the_policy_holds(browser: webdriver.Chrome) -> None:
+    """A script that gets into the page all the same is refused, and so is code made of text."""
+    browser.execute_script(
+        "const script = document.createElement('script'); script.textContent = 'window.struck = 1';"
+        "document.body.append(script);"
+        "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.struck = 2\">');"
+    )
+    # In a timer, for what the test itself runs is exempt.
+    evaluated = browser.execute_async_script(
+        "const [done] = arguments;"
+        "setTimeout(() => { try { done(eval('1 + 1')) } catch (error) { done(error.name) } }, 100);"
+    )
+    assert evaluated == "EvalError"
+    assert browser.execute_script("return window.struck ?? null") is None
+    assert sum("Executing inline" in said for said in complaints(browser)) == 2
+
+
+def as_parsed(name: str) -> str:
+    """What a parser of HTML makes of a text: a carriage return is a line's end."""
+    return name.replace("\r", "\n")
+
+
+def cells(browser: webdriver.Chrome, section: str, column: int) -> list[str]:
+    """The texts of one column of a section's table."""
+    selector = f"[aria-labelledby={section}] tbody tr > :nth-child({column})"
+    return list(
+        browser.execute_script(
+            "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector
+        )
+    )
+
+
+@needs_browser
+def test_a_page_full_of_hostile_names_shows_each_of_them_and_runs_none(
+    browser: webdriver.Chrome, all_names: Path
+) -> None:
+    open_page(browser, all_names)
+    check_that_nothing_struck(browser)
+    expected = sorted(map(as_parsed, NAMES))
+    for section, columns in {"models": (1, 3), "failures": (1, 3, 4)}.items():
+        for column in columns:
+            assert sorted(cells(browser, section, column)) == expected
+    ask(browser, f"model('models').height = 26 * {len(NAMES) + 2}")
+    WebDriverWait(browser, 20, 0.05).until(lambda b: len(ask(b, "return deep(document, '.slick-row')")) == len(NAMES))
+    rows = ask(browser, "return deep(document, '.slick-row').map((r) => [...r.children].map((e) => e.textContent))")
+    for column in (1, 3, 4, 5):
+        assert sorted(row[column] for row in rows) == expected
+    shown = browser.execute_script("return document.body.textContent")
+    assert [name for name in NAMES if as_parsed(name) not in shown] == []
+    check_that_nothing_struck(browser)
+    check_that_the_policy_holds(browser)
+
+
+@needs_browser
+def test_hostile_measures_accuracies_and_groups_can_be_chosen_and_pointed_at(
+    browser: webdriver.Chrome, own_measures: Path
+) -> None:
+    open_page(browser, own_measures)
+    heads = ask(browser, "return deep(document, '.slick-column-name').map((e) => e.textContent)")
+    offered = ask(browser, "return deep(document, 'option').map((e) => e.textContent)")
+    for name in OWN:
+        assert name in heads
+        assert name in offered
+    for name in OWN:
+        ask(browser, "model('score').value = 'own ' + arguments[0]", name)
+        assert ask(browser, "return model('x axis').axis_label.text") == name
+        assert ask(
+            browser, "const d = source().data; return d.x.every((v, i) => v === d['own ' + arguments[0]][i])", name
+        )
+    for name in ACCURACIES:
+        title = name.replace("_top1", " top-1 accuracy")
+        assert title in heads
+        ask(browser, "model('accuracy').value = arguments[0]", name)
+        assert ask(browser, "return model('y axis').axis_label.text") == f"{title} (%)"
+    place = ask(
+        browser,
+        "const plot = deep(document, '.bk-Figure')[0]; plot.scrollIntoView({block: 'center'});"
+        "const {left, top} = plot.getBoundingClientRect(), d = source().data, i = d.model.indexOf(arguments[0]);"
+        "const {x_scale, y_scale} = Bokeh.index.find_one(model('plot')).frame;"
+        "return [left + x_scale.compute(d.x[i]), top + y_scale.compute(d.y[i])];",
+        NAMES[1],
+    )
+    for step in (0, 1):
+        where = {"x": place[0] + step, "y": place[1]}
+        browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", **where})
+    tooltips = "return deep(document, '.bk-Tooltip').map((e) => e.shadowRoot.textContent).join()"
+    WebDriverWait(browser, 10, 0.05).until(lambda b: NAMES[1] in ask(b, tooltips))
+    check_that_nothing_struck(browser)
+
+
+@needs_browser
+def test_the_download_computes_nothing_in_a_spreadsheet(
+    browser: webdriver.Chrome, own_measures: Path, all_names: Path, downloads: Path
+) -> None:
+    for page, models in ((all_names, NAMES), (own_measures, NAMES[:20])):
+        open_page(browser, page)
+        ask(browser, "deep(document, 'button').find((b) => b.innerText === 'Download as CSV').click()")
+        path = downloads / "models.csv"
+        WebDriverWait(browser, 20, 0.1).until(lambda _, path=path: path.exists() and path.stat().st_size > 0)
+        lines = list(csv.reader(io.StringIO(path.read_bytes().decode(), newline="")))
+        path.unlink()
+        assert len({len(line) for line in lines}) == 1
+        assert sorted(line[0] for line in lines[1:]) == sorted(map(in_a_spreadsheet, models))
+        facts = 6  # of text, but for the size
+        for line in lines:
+            assert not [cell for cell in line[:facts] if cell.startswith(FORMULA_BEGINS)]
+        for head in lines[0]:
+            assert not head.startswith(FORMULA_BEGINS)
+        number = lines[0].index("dsmi_z_y")
+        expected = [np.random.default_rng(i).normal() for i in range(len(models))]
+        assert sorted(float(line[number]) for line in lines[1:]) == sorted(expected)
+    assert lines[0].count("size") == 2
+    assert "'@SUM(1+1)" in lines[0]
+
+
+def shown_by_markdown(text: str) -> tuple[list[str], set[str]]:
+    """The texts of all inline parts of a Markdown document, and the kinds of markup in them."""
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+    inline = [token for token in tokens if token.type == "inline"]
+    parts = [part for token in inline for part in token.children or ()]
+    texts = ["".join(part.content for part in token.children or ()) for token in inline]
+    return texts, {part.type for part in parts} | {token.type for token in tokens if token.type.startswith("html")}
+
+
+def test_markdown_and_summary_hold_hostile_names_as_they_are(all_names: Path, own_measures: Path) -> None:
+    for page, names in ((all_names, NAMES), (own_measures, (*NAMES[:20], *OWN))):
+        texts, markup = shown_by_markdown((page.parent / "report.md").read_text(encoding="utf-8"))
+        assert [name for name in names if " ".join(name.split()) not in texts] == []
+        assert markup <= {"text", "text_special", "image", "strong_open", "strong_close", "softbreak"}
+        summary = json.loads((page.parent / "summary.json").read_text(encoding="utf-8"))
+        assert summary["lead"].startswith("Across ")
+    failures = json.loads((all_names.parent / "summary.json").read_text(encoding="utf-8"))["failures"]
+    assert sorted(f["model"] for f in failures) == sorted(f["error_message"] for f in failures) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", ["- x", "+ x", "1. x", "12) x", "---", "===", "-", "1."])
+def test_a_name_that_begins_a_line_of_markdown_is_no_list_rule_or_heading(name: str) -> None:
+    tokens = MarkdownIt("commonmark").parse(f"before\n\n{markdown_text(name)}\n\n- {markdown_text(name)}\n")
+    assert [token.type for token in tokens if token.type.endswith("_open")] == [
+        "paragraph_open", "paragraph_open", "bullet_list_open", "list_item_open", "paragraph_open",
+    ]  # fmt: skip
+    assert markdown_text("0.5 of 1") == "0.5 of 1"
+
+
+def check_figures(folder: Path) -> None:
+    """Pictures that open, and drawings of shapes alone."""
+    drawings = sorted(folder.glob("*.svg"))
+    assert drawings
+    for path in drawings:
+        root = ElementTree.parse(path).getroot()
+        shapes = {element.tag for element in root.iter() if element.tag.startswith(SVG)}
+        assert shapes <= {
+            SVG + tag for tag in ("svg", "metadata", "defs", "style", "g", "path", "use", "clipPath", "rect")
+        }
+        attributes = [name for element in root.iter() for name in element.attrib]
+        assert not [name for name in attributes if name.startswith("on")]
+        with Image.open(path.with_suffix(".png")) as picture:
+            picture.verify()
+
+
+def test_figures_of_hostile_names_are_shapes_alone(all_names: Path, own_measures: Path) -> None:
+    for page in (all_names, own_measures):
+        check_figures(page.parent / "figures")
+
+
+def curve(label: str) -> Line:
+    numbers = np.arange(3.0)
+    return Line(label, numbers, numbers, numbers, numbers)
+
+
+def drawn_legend(names: Sequence[str]) -> bytes:
+    """A drawing of nothing but a legend of these names, as the figures' own are made."""
+    with matplotlib.rc_context(figures.STYLE):
+        figure = Figure(figsize=(8, 20), layout="constrained")
+        figures.legend(figure, [Line2D([], [], label=figures.one_line(name, 36)) for name in names])
+        return figures.render(figure, "").svg
+
+
+def test_a_legend_shows_every_hostile_name_as_it_is_and_no_mathematics() -> None:
+    drawn = drawn_legend(NAMES)
+    assert ElementTree.fromstring(drawn).tag == SVG + "svg"
+    said = [html.unescape(text) for text in re.findall("<!-- (.*?) -->\n", drawn.decode())]
+    # Matplotlib notes each text in a comment, which may hold no two hyphens in a row.
+    assert [name for name in NAMES if re.sub("-(?=-)", "- ", figures.one_line(name, 36)) not in said] == []
+    fraction = r"$\frac{1}$"
+    assert drawn_legend([fraction]).count(b"<use ") == len(fraction)
+
+
+def test_no_script_of_a_page_holds_a_name_and_its_data_hold_no_markup(own_measures: Path) -> None:
+    content = own_measures.read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="explorer-models">(.*?)</script>', content, re.DOTALL)
+    assert found
+    assert not re.search("[<>&]", found[1])
+    assert "own __proto__" in found[1]
+    json.loads(found[1])
+    scripts = re.findall(r"<script>(.*?)</script>", content, re.DOTALL)
+    assert not [script for script in scripts if "$$y$$" in script or "SUM(1+1)" in script]
+
+
+def monitored(folder: Path) -> Path:
+    """The report of a training in a folder, and of a layer, with hostile names."""
+    out = folder / os.fsdecode(b"<img src=x onerror=window.struck=1> '\" $x$ \xff")
+    rows = [{name: float(step + 1) for name in NUMBERS} | {"step": float(step)} for step in range(3)]
+    write_monitor(out, rows, {"n": 5, "every": 1, "layer": NAMES[0], "images_sha256": NAMES[1]})
+    return write_monitor_report(out)
+
+
+def validated(folder: Path) -> Path:
+    """A validation whose studies, data sets, versions and commit have hostile names."""
+    noise = np.random.default_rng(0)
+    measures = ("dse_z", "dsmi_z_y", "dsmi_z_y_null", "dsmi_z_x", "probe_accuracy", "top1", "train_accuracy")
+    rows = pd.DataFrame(
+        [
+            {"group": regime, "epoch": epoch, "training_seed": seed, **{name: noise.normal() for name in measures}}
+            for regime in REGIMES for epoch in range(3) for seed in range(3)
+        ]
+    )  # fmt: skip
+    studies = {name: {"small": True, "seconds": 1.0} for name in NAMES}
+    record = {"versions": {name: another(i, 1) for i, name in enumerate(NAMES)}, "git_commit": NAMES[0]}
+    results = {"dynamics": {f"../../{NAMES[1]}": rows}}
+    return write_validation_report(folder, studies, results, record)[0]
+
+
+def all_hostile(folder: Path) -> Path:
+    """A page of curves whose every text is hostile."""
+    drawn = curves([Panel(NAMES[0], NAMES[1], NAMES[2], [curve(name) for name in NAMES[:9]])], NAMES[3])
+    words = table(NAMES[4], NAMES[:3], [[name, (name, name), name] for name in NAMES], text=(0, 1, 2), wordy=True)
+    sections = [
+        Section(f"s{i}", name, name, [(name, drawn, name)] if i < 3 else (), [words] if i == 0 else ())
+        for i, name in enumerate(NAMES)
+    ]
+    pairs = [(name, name) for name in NAMES]
+    return write_curve_page(CurvePage(NAMES[0], NAMES[1], NAMES, sections, dict(pairs), NAMES, pairs), folder)
+
+
+@pytest.fixture(scope="module")
+def curve_pages(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
+    return [make(tmp_path_factory.mktemp("curves")) for make in (monitored, validated, all_hostile)]
+
+
+def test_pages_of_curves_hold_hostile_names_as_they_are_and_stay_in_their_folder(curve_pages: Sequence[Path]) -> None:
+    for page in curve_pages:
+        check_figures(page.parent / "figures")
+        json.loads((page.parent / "summary.json").read_text(encoding="utf-8"))
+        _, markup = shown_by_markdown((page.parent / "report.md").read_text(encoding="utf-8"))
+        assert markup <= {"text", "text_special", "image", "softbreak"}
+    assert {path.name for path in curve_pages[1].parent.parent.iterdir()} == {"report"}
+    texts, _ = shown_by_markdown((curve_pages[2].parent / "report.md").read_text(encoding="utf-8"))
+    assert [name for name in NAMES if " ".join(name.split()) not in texts] == []
+
+
+@needs_browser
+def test_pages_of_curves_show_hostile_names_and_run_none(
+    browser: webdriver.Chrome, curve_pages: Sequence[Path]
+) -> None:
+    for page in curve_pages:
+        open_page(browser, page, explorer=False)
+        check_that_nothing_struck(browser)
+        check_that_the_policy_holds(browser)
+    assert cells(browser, "s0", 1) == [as_parsed(name) for name in NAMES]
+    assert cells(browser, "s0", 3) == [as_parsed(name) for name in NAMES]
