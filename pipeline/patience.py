@@ -13,6 +13,7 @@ from ..data_catalog.errors import DiskFull
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
+FIRST_PAUSE_S = 1.0  # twice as long before each further attempt
 PATIENCE_S = 60.0  # for attempts that bring nothing, and the pauses between them
 MOST_ASKED_S = 120.0  # of the pauses that a server asks for, all together
 WORTH_BYTES = 1_000_000  # an attempt that brought so many was none in vain
@@ -81,7 +82,7 @@ class _Patience:
         return self._failed >= ATTEMPTS or time.monotonic() - self._since >= PATIENCE_S
 
     def next_pause(self) -> float:
-        return float(2 ** (self._failed - 1))
+        return FIRST_PAUSE_S * 2.0 ** (self._failed - 1)
 
     def asked(self, pause_s: float) -> bool:
         """Take a pause that the server asks for into account; whether it may have it."""
