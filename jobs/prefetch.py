@@ -14,10 +14,11 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
 from ..data_catalog.models import load_models
+from ..pipeline.patience import Unreachable
 from ..pipeline.plan import resolve_entries
-from ..pipeline.remote import Unreachable, is_on_hub, remote_file
+from ..pipeline.remote import is_on_hub, remote_file
 from ..pipeline.waves import ASKED_AT_ONCE
-from ..pipeline.weights import fetch_weights, local_weights, remote_weights
+from ..pipeline.weights import fetch_weights, local_weights, remote_weights, sound_weights
 from .progress import SILENT, Display, counted, duration
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ LINE_EVERY_S = 30.0
 
 
 class _Stopped(Exception):
-    """The user pressed Ctrl-C while a transfer was under way."""
+    """The user pressed Ctrl-C while a transfer was under way, or the pause before one."""
 
 
 def prefetch(catalog: str, patterns: Sequence[str], cache: Path, transfers: int, display: Display = SILENT) -> int:
@@ -52,7 +53,7 @@ def prefetch(catalog: str, patterns: Sequence[str], cache: Path, transfers: int,
     if not needed:
         log.info("nothing to download")
         return 0
-    cached = {weights: path for weights in needed if (path := local_weights(weights, cache)) is not None}
+    cached = _verified(list(needed), cache, transfers, display)
     for weights in cached:
         fetch_weights(weights, cache)  # from now on it stays, even if a run on a budget had fetched it for itself
     missing = [weights for weights in needed if weights not in cached]
@@ -92,19 +93,32 @@ def _tell_skipped(entries: Sequence[ModelEntry]) -> None:
         log.info(f"skipped {counted(as_built, 'model')} with the weights that their builder makes")
 
 
+def _verified(needed: Sequence[str], cache: Path, at_once: int, display: Display) -> dict[str, Path]:
+    """The files in the cache that are what was fetched; each is read."""
+    here = [weights for weights in needed if local_weights(weights, cache) is not None]
+    with display.status(f"Verifying {counted(len(here), 'file')}"), ThreadPoolExecutor(at_once) as pool:
+        found = zip(here, pool.map(lambda weights: sound_weights(weights, cache), here), strict=True)
+        return {weights: path for weights, path in found if path is not None}
+
+
 def _ask_sizes(missing: Sequence[str]) -> tuple[dict[str, int | None], dict[str, str]]:
     """Bytes of each file (None: unknown), and why others cannot be had."""
+    stop = threading.Event()
 
     def ask(weights: str) -> int | OSError | None:
         try:
-            return remote_file(weights).size
+            return remote_file(weights, while_waiting=lambda: _raise_if(stop)).size
         except OSError as error:
             if isinstance(error, Unreachable) and is_on_hub(weights):
                 raise  # the hub is not there: no need to find that out for each of a thousand models
             return error
 
     with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        answers = dict(zip(missing, pool.map(ask, missing), strict=True))
+        try:
+            answers = dict(zip(missing, pool.map(ask, missing), strict=True))
+        except BaseException:
+            stop.set()  # a pause that a busy hub asked for ends
+            raise
     sizes = {weights: answer for weights, answer in answers.items() if not isinstance(answer, OSError)}
     return sizes, {weights: str(answer) for weights, answer in answers.items() if isinstance(answer, OSError)}
 
@@ -128,8 +142,7 @@ def _fetch_all(sizes: Mapping[str, int | None], cache: Path, transfers: int, dis
     def fetch(weights: str) -> None:
         def progress(count: int) -> None:
             here[weights] = count
-            if stop.is_set():
-                raise _Stopped
+            _raise_if(stop)
 
         fetch_weights(weights, cache, progress)
 
@@ -155,6 +168,11 @@ def _fetch_all(sizes: Mapping[str, int | None], cache: Path, transfers: int, dis
             pool.shutdown(cancel_futures=True)
             raise
     return failures
+
+
+def _raise_if(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise _Stopped
 
 
 @contextmanager

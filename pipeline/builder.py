@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from timm.models import load_checkpoint
 
 from ..data_catalog.entries import ModelEntry
 from ..data_catalog.images import LabelledImages
 from .activations import random_states_kept
 from .users_modules import NOT_AS_PLANNED, find_module
-from .zoo import refuse_unsafe
+from .zoo import load_file, refuse_unsafe
 
 Transform = Callable[[Image.Image], torch.Tensor]
 
@@ -90,6 +89,8 @@ def build(entry: ModelEntry, builder_sha256: str | None, weights: Path | None) -
         When the module's file is another one, or the module or its function raises, exits or returns something else.
     InputError
         When the module is not found here, or for a checkpoint of a kind that cannot be read safely.
+    WeightsError
+        When the file cannot be loaded into what was built. One that was damaged in the cache is deleted.
     """
     builder = entry.builder
     assert builder is not None
@@ -104,7 +105,7 @@ def build(entry: ModelEntry, builder_sha256: str | None, weights: Path | None) -
             returned = function(**entry.model_kwargs)
     built = _checked(builder, returned)
     if weights is not None:
-        load_checkpoint(built.model, str(weights), device="cpu", strict=True, weights_only=True)
+        load_file(built.model, weights)
     built.model.eval()
     return built
 

@@ -1,22 +1,21 @@
-"""What the Hugging Face hub, or a URL's server, says of a file of weights, and in one line why it cannot be had."""
+"""What the Hugging Face hub, or a URL's server, says of a file of weights, and where the file stands in the cache."""
 
-import errno
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..data_catalog.errors import DiskFull
+from ..data_catalog.errors import InputError
+from ..data_catalog.paths import repository_problem, safe_component, within
+from .config import content_hash
+from .patience import is_url, patiently
 
+FOLDER = "pretrained"  # in the cache
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the order in which timm looks for them
-ATTEMPTS = 4
-LONGEST_WAIT_S = 300.0
 HEAD_TIMEOUT_S = 10.0
-
-Answer = TypeVar("Answer")
+LONGEST_REVISION = 64  # characters in a folder's name
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,6 @@ class RemoteFile:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-class Unreachable(ConnectionError):
-    """A server gave no answer at all, several times: others of its files need not be tried."""
-
-
 def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE forbids every download."""
     from huggingface_hub import constants
@@ -57,12 +52,58 @@ def is_offline() -> bool:
 
 def is_on_hub(weights: str) -> bool:
     """Whether weights are a repository of the hub rather than a URL."""
-    return not _is_url(weights)
+    return not is_url(weights)
 
 
-def file_names(weights: str) -> tuple[str, ...]:
-    """The files that may hold the weights, the best first."""
-    return (unquote(Path(urlsplit(weights).path).name) or "weights",) if _is_url(weights) else HUB_FILES
+def paths_in_cache(weights: str, cache: Path) -> list[Path]:
+    """The files that may hold the weights, the best first, in a folder of their own.
+
+    Raises
+    ------
+    InputError
+        For a URL or a repository's name that is none.
+    """
+    folder = folder_in_cache(weights, cache)
+    return [within(folder, name) for name in _file_names(weights)]
+
+
+def folder_in_cache(weights: str, cache: Path) -> Path:
+    """The folder of nothing but these weights.
+
+    Raises
+    ------
+    InputError
+        For a repository's name that is none.
+    """
+    name = _folder_on_hub(weights) if is_on_hub(weights) else content_hash(weights)
+    return within(cache / FOLDER, name)
+
+
+def _folder_on_hub(weights: str) -> str:
+    name, revision = repository(weights)
+    problem = repository_problem(name)
+    if problem:
+        raise InputError(f"{weights}: {problem}")
+    folder = name.replace("/", "--")
+    return folder if revision is None else f"{folder}@{_component_of_revision(revision)}"
+
+
+def _component_of_revision(revision: str) -> str:
+    """A readable part of a file's name, and a hash where another revision might have the same one."""
+    shown = revision.replace("/", "--")
+    readable = safe_component(shown, "revision")[:LONGEST_REVISION]
+    return readable if readable == shown and "--" not in revision else f"{readable}@{content_hash(revision)}"
+
+
+def _file_names(weights: str) -> tuple[str, ...]:
+    return HUB_FILES if is_on_hub(weights) else (safe_component(_last_of_path(weights), "weights"),)
+
+
+def _last_of_path(url: str) -> str:
+    try:
+        return unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
+    except ValueError as error:
+        raise InputError(f"{url}: no URL: {error}") from None
 
 
 def repository(weights: str) -> tuple[str, str | None]:
@@ -71,36 +112,28 @@ def repository(weights: str) -> tuple[str, str | None]:
     return name, revision or None
 
 
-def remote_file(weights: str) -> RemoteFile:
+def remote_file(weights: str, while_waiting: Callable[[], object] = lambda: None) -> RemoteFile:
     """Ask the server what it would send: name, size and checksum, by HEAD requests.
 
     The hub counts these requests far more generously than those of its API, which a zoo would exhaust.
+
+    Parameters
+    ----------
+    while_waiting
+        Called several times a second in a pause between two attempts; what it raises ends them.
 
     Raises
     ------
     FileNotFoundError, PermissionError, ConnectionError
         With one line that names the weights and what to do.
     """
-    return patiently(weights, lambda: describe(weights))
+    return patiently(weights, lambda: describe(weights), while_waiting=while_waiting)
 
 
 def describe(weights: str) -> RemoteFile:
     """Like ``remote_file``, without patience: errors are the client's own."""
     refuse_offline(weights)
-    return _describe_url(weights) if _is_url(weights) else _describe_hub(weights)
-
-
-def patiently(weights: str, call: Callable[[], Answer]) -> Answer:
-    """Call, and call again after a pause when the server is busy or the connection broke, a bounded number of times."""
-    for attempt in range(ATTEMPTS):
-        try:
-            return call()
-        except Exception as error:
-            pause = _pause(error, attempt)
-            if pause is None or attempt == ATTEMPTS - 1:
-                _raise_in_one_line(weights, error)
-            time.sleep(pause)
-    raise AssertionError("unreachable")
+    return _describe_hub(weights) if is_on_hub(weights) else _describe_url(weights)
 
 
 def refuse_offline(weights: str) -> None:
@@ -140,77 +173,30 @@ def _hub_checksum(etag: str) -> str:
 
 
 def _describe_url(url: str) -> RemoteFile:
-    from huggingface_hub.utils import get_session, hf_raise_for_status
+    from huggingface_hub.utils import hf_raise_for_status
 
-    response = get_session().head(
-        url, headers={"Accept-Encoding": "identity"}, follow_redirects=True, timeout=HEAD_TIMEOUT_S
-    )
+    response = _head(url)
     size, version = None, ""
     if response.status_code not in (403, 405, 501):  # some stores allow GET only
         hf_raise_for_status(response)
         size = int(response.headers["Content-Length"]) if "Content-Length" in response.headers else None
         version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-    (name,) = file_names(url)
-    return RemoteFile(url, name, url, size, _checksum_in_name(name), version)
+    (name,) = _file_names(url)
+    return RemoteFile(url, name, url, size, _checksum_in_name(_last_of_path(url)), version)
+
+
+def _head(url: str) -> Any:
+    from huggingface_hub.utils import get_session
+
+    session = get_session()
+    try:
+        request = session.build_request("HEAD", url, headers={"Accept-Encoding": "identity"}, timeout=HEAD_TIMEOUT_S)
+    except Exception as error:  # the HTTP library's own, which is neither a ValueError nor an OSError
+        raise InputError(f"{url}: no URL: {error}") from None
+    return session.send(request, follow_redirects=True)
 
 
 def _checksum_in_name(name: str) -> str:
     """PyTorch's convention, ``name-0123abcd.pth``; shorter ones are no hashes (``vit.h.14-300e.pth.tar``)."""
-    match = re.search(r"-([0-9a-f]{8,64})\.[a-z.]+$", name)
+    match = re.search(r"-([0-9a-f]{8,64})\.[a-z.]+\Z", name)
     return f"sha256:{match[1]}" if match else ""
-
-
-def _pause(error: Exception, attempt: int) -> float | None:
-    """Seconds to wait before another attempt; None when another would not help."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    if isinstance(error, HfHubHTTPError):
-        if error.response.status_code not in (408, 429) and error.response.status_code < 500:
-            return None
-        asked = error.response.headers.get("Retry-After", "")
-        return min(float(asked), LONGEST_WAIT_S) if asked.isdigit() else float(2**attempt)
-    broken = isinstance(error, (_http_error(), ConnectionError, TimeoutError)) or _is_wrong_size(error)
-    return float(2**attempt) if broken and not isinstance(error, OfflineModeIsEnabled) else None
-
-
-def _http_error() -> type[Exception]:
-    """The base class of the HTTP library's errors, whichever library the client's version uses."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return HfHubHTTPError.__bases__[0]
-
-
-def _is_wrong_size(error: Exception) -> bool:
-    """The client's plain OSError when fewer bytes came than announced; errors of the disk have a number."""
-    return type(error) is OSError and error.errno is None
-
-
-def _raise_in_one_line(weights: str, error: Exception) -> NoReturn:
-    from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
-    where = urlsplit(weights).netloc if _is_url(weights) else constants.ENDPOINT
-    if isinstance(error, GatedRepoError):
-        raise PermissionError(f"{weights}: accept its terms on {where}, then log in (hf auth login)") from None
-    if isinstance(error, RepositoryNotFoundError):
-        raise FileNotFoundError(
-            f"{weights}: {where} has no such repository, or it is private (hf auth login)"
-        ) from None
-    if isinstance(error, RevisionNotFoundError):
-        raise FileNotFoundError(f"{weights}: the repository has no such revision") from None
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        if status in (404, 410):
-            raise FileNotFoundError(f"{weights}: {where} has no such file (HTTP {status})") from None
-        raise ConnectionError(f"{weights}: {where} refuses (HTTP {status}); try again later") from None
-    if isinstance(error, (_http_error(), ConnectionError, TimeoutError)) or _is_wrong_size(error):
-        told = " ".join(str(error).split()) or type(error).__name__
-        hint = "check the network, a proxy and HF_ENDPOINT; the same command goes on from here"
-        raise Unreachable(f"{weights}: no connection to {where} ({told[:120]}); {hint}") from None
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise DiskFull(f"{weights}: no space left in the cache; make room or choose another --cache") from None
-    raise error
-
-
-def _is_url(weights: str) -> bool:
-    return weights.startswith(("http://", "https://"))

@@ -7,7 +7,8 @@ from typing import Protocol, TypeVar
 
 from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
-from .remote import Unreachable, is_offline, is_on_hub, remote_file
+from .patience import Unreachable
+from .remote import is_offline, is_on_hub, remote_file
 from .weights import evict_weights, is_evictable, local_weights, remote_weights
 
 ASKED_AT_ONCE = 8

@@ -1,31 +1,37 @@
 """Published weights: find them in the cache, fetch them once from the Hugging Face hub or a URL, verify, evict."""
 
 import hashlib
-import io
 import json
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ..data_catalog.entries import ModelEntry
+from ..data_catalog.errors import InputError
+from ..data_catalog.paths import within
 from .config import content_hash, default_cache
 from .exclusive import exclusive
+from .file_hashes import file_sha256, hash_problem
+from .patience import patiently
 from .remote import (
+    FOLDER,
+    HUB_FILES,
     RemoteFile,
     describe,
-    file_names,
+    folder_in_cache,
     is_offline,
     is_on_hub,
-    patiently,
+    paths_in_cache,
     refuse_offline,
     repository,
 )
 from .store import write_atomically
+from .transfer import Progress, transfer
+from .weights_content import content_problem
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[int], None]
 
 
 def remote_weights(entry: ModelEntry) -> str | None:
@@ -34,15 +40,22 @@ def remote_weights(entry: ModelEntry) -> str | None:
 
 
 def local_weights(weights: str, cache: Path | None = None) -> Path | None:
-    """The file of published weights in the cache, or in the cache of the Hugging Face client; None if in neither."""
-    folder = _folder(weights, cache or default_cache())
-    for name in file_names(weights):
-        if (folder / name).is_file() and _is_whole(folder / name):
-            return folder / name
-    return _in_the_clients_cache(weights)
+    """The file of published weights in the cache, or in the cache of the Hugging Face client; None if in neither.
+
+    Only its size is looked at, so that asking for a thousand models is cheap.
+    """
+    return _find(weights, cache or default_cache(), _size_problem)
 
 
-def fetch_weights(weights: str, cache: Path, progress: Progress | None = None, *, keep: bool = True) -> Path:
+def sound_weights(weights: str, cache: Path) -> Path | None:
+    """Like ``local_weights``, for a file whose content is the one that was fetched.
+
+    It is read, once a process.
+    """
+    return _find(weights, cache, _problem)
+
+
+def fetch_weights(weights: str, cache: Path, progress: Progress = lambda _bytes: None, *, keep: bool = True) -> Path:
     """The file of published weights, downloaded and verified unless the cache has it.
 
     An interrupted transfer goes on where it stopped. Of several processes that want the same file, one downloads it
@@ -62,16 +75,19 @@ def fetch_weights(weights: str, cache: Path, progress: Progress | None = None, *
     FileNotFoundError, PermissionError, ConnectionError
         When it cannot be had: no such repository, no access, no network, offline.
     ValueError
-        When its checksum is not the published one; the file is deleted.
+        When what came is no file of weights, or its checksum is not the published one; the file is deleted.
+    InputError
+        For a URL or a repository's name that is none.
     """
-    cached = local_weights(weights, cache)
+    cached = sound_weights(weights, cache)
     if cached is None:
-        refuse_offline(weights)
-        folder = _folder(weights, cache)
-        with exclusive(folder.with_name(f".{folder.name}.lock")):
-            cached = local_weights(weights, cache)  # another process may have fetched it meanwhile
+        if is_offline():
+            _refuse_damaged(weights, cache)
+            refuse_offline(weights)
+        with _alone(folder_in_cache(weights, cache)):
+            cached = sound_weights(weights, cache)  # another process may have fetched it meanwhile
             if cached is None:
-                return _download(weights, folder, progress, keep)
+                return _download(weights, cache, progress, keep)
     if keep:
         _mark_kept(cached)
     return cached
@@ -86,8 +102,7 @@ def evict_weights(weights: str, cache: Path) -> int:
         The bytes that were freed: 0 for files that somebody put there to stay, and for any file when offline.
     """
     freed = 0
-    for name in file_names(weights):
-        path = _folder(weights, cache) / name
+    for path in paths_in_cache(weights, cache):
         if path.is_file() and is_evictable(path) and not is_offline():
             freed += path.stat().st_size
             path.unlink(missing_ok=True)
@@ -100,78 +115,135 @@ def is_evictable(path: Path) -> bool:
     return _note(path).get("keep") is False
 
 
-def checksum_problem(path: Path, checksum: str) -> str:
-    """How a file's content differs from its published checksum; empty when it does not."""
-    kind, _, wanted = checksum.partition(":")
-    if not wanted:
+def delete_if_damaged(path: Path) -> str:
+    """Look again at a file that could not be loaded, and delete it if it is not what was fetched.
+
+    Returns
+    -------
+    str
+        What to tell of it; empty when the file is what was fetched, or was not fetched.
+    """
+    if not _was_fetched(path):
         return ""
-    with path.open("rb") as file:
-        if kind == "git":
-            start = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-            found = hashlib.file_digest(file, lambda: start).hexdigest()
-        else:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    return "" if found.startswith(wanted) else f"the checksum is {found[:12]}..., not {wanted[:12]}... as published"
+    try:
+        with _alone(path.parent):  # nobody may be fetching it anew
+            if not path.is_file() or file_sha256(path) == _note(path).get("sha256"):
+                return ""
+            path.unlink()
+            _note_path(path).unlink(missing_ok=True)
+    except OSError as error:
+        return f"it is damaged in the cache and could not be deleted ({error.strerror}): delete it"
+    return "it was damaged in the cache and has been deleted; the next attempt with internet fetches it anew"
 
 
-def _download(weights: str, folder: Path, progress: Progress | None, keep: bool) -> Path:
+def _was_fetched(path: Path) -> bool:
+    """Whether a file with a note of its hash stands where the cache keeps the weights that the note names."""
+    note = _note(path)
+    weights, folder = note.get("weights"), path.parent
+    if "sha256" not in note or not isinstance(weights, str) or folder.parent.name != FOLDER:
+        return False
+    try:
+        return path in paths_in_cache(weights, folder.parent.parent)
+    except InputError:
+        return False
+
+
+def _find(weights: str, cache: Path, problem_of: Callable[[Path], str]) -> Path | None:
+    for path in paths_in_cache(weights, cache):
+        if path.is_file() and not problem_of(path):
+            return path
+    return _in_the_clients_cache(weights)
+
+
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """Nobody else fetches or deletes what is in this folder."""
+    return exclusive(folder.with_name(f".{folder.name}.lock"))
+
+
+def _problem(path: Path) -> str:
+    """How a fetched file differs from what its note says; empty when it does not, or has no note."""
+    wanted = _note(path).get("sha256")
+    return _size_problem(path) or ("" if wanted is None else hash_problem(path, str(wanted)))
+
+
+def _size_problem(path: Path) -> str:
+    size, wanted = path.stat().st_size, _note(path).get("size")
+    return "" if wanted in (None, size) else f"it has {size} bytes, not {wanted} as noted"
+
+
+def _damaged(weights: str, cache: Path) -> list[str]:
+    """The files of these weights that are not what was fetched, each with the reason."""
+    here = [path for path in paths_in_cache(weights, cache) if path.is_file()]
+    return [f"{path} is damaged: {problem}" for path in here if (problem := _problem(path))]
+
+
+def _refuse_damaged(weights: str, cache: Path) -> None:
+    for damage in _damaged(weights, cache):
+        raise FileNotFoundError(
+            f"{damage}; HF_HUB_OFFLINE forbids to fetch it again: "
+            "run `dsmi-zoo prefetch` on a node with internet, or delete the file"
+        )
+
+
+def _download(weights: str, cache: Path, progress: Progress, keep: bool) -> Path:
     """Download into a hidden file, verify, then rename; the caller holds the lock."""
+    folder = folder_in_cache(weights, cache)
+    for damage in _damaged(weights, cache):
+        log.warning(f"{damage}; it is fetched again")
 
     def attempt() -> tuple[RemoteFile, Path]:
         remote = describe(weights)  # anew each time: the address that the hub names is valid for an hour only
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{remote.name}.{content_hash(remote.version, remote.size)}.part"
-        for other in set(folder.glob(".*.part")) - {part}:
+        part = within(folder, f".{remote.name}.{content_hash(remote.version, remote.size)}.part")
+        for other in set(_parts(folder)) - {part}:
             other.unlink(missing_ok=True)
-        _transfer(remote, part, progress)
+        transfer(remote, part, progress)
         return remote, part
 
+    def arrived() -> int:
+        return sum(part.stat().st_size for part in _parts(folder))
+
     log.debug("downloading %s to %s", weights, folder)
-    remote, part = patiently(weights, attempt)
-    problem = checksum_problem(part, remote.checksum)
-    if problem:
-        part.unlink()
-        raise ValueError(f"{weights}: {remote.name} arrived damaged and was deleted: {problem}; fetch it again")
-    path = folder / remote.name
+    remote, part = patiently(weights, attempt, arrived, while_waiting=lambda: progress(arrived()))
+    sha256 = file_sha256(part)
+    _refuse_wrong(part, remote, sha256)
+    path = within(folder, remote.name)
     path.unlink(missing_ok=True)  # there only if it is damaged
-    _write_note(path, weights, remote.checksum, part.stat().st_size, keep)
+    keep = keep or _note(path).get("keep") is True
+    note = {"weights": weights, "checksum": remote.checksum, "size": part.stat().st_size, "sha256": sha256}
+    _write_note(path, note | {"keep": keep})
     part.replace(path)
     return path
 
 
-def _transfer(remote: RemoteFile, part: Path, progress: Progress | None) -> None:
-    # hf_hub_download would start over whenever its process was interrupted; its own transport can go on.
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
-
-    if not are_progress_bars_disabled():
-        disable_progress_bars()
-    here = part.stat().st_size if part.exists() else 0
-    if remote.size is None or here > remote.size:
-        part.unlink(missing_ok=True)  # without a size nobody can tell whether it is complete
-        here = 0
-    with _CountingFile(part, progress) as file:
-        http_get(remote.url, file, resume_size=here, headers=dict(remote.headers), expected_size=remote.size)
+def _parts(folder: Path) -> list[Path]:
+    return list(folder.glob(".*.part"))
 
 
-class _CountingFile(io.BufferedWriter):
-    """A file to append to, that reports its length after each write."""
+def _refuse_wrong(part: Path, remote: RemoteFile, sha256: str) -> None:
+    """Delete what came, and say why, unless it is a file of weights with the published checksum."""
+    came = content_problem(part)
+    checksum = _checksum_problem(part, remote.checksum, sha256)
+    if came or checksum:
+        part.unlink()
+    if came:
+        raise ValueError(f"{remote.weights}: {came} came, which is no file of weights, and was deleted")
+    if checksum:
+        what = f"{remote.weights}: {remote.name} arrived damaged and was deleted"
+        raise ValueError(f"{what}: {checksum}; fetch it again")
 
-    def __init__(self, path: Path, progress: Progress | None) -> None:
-        super().__init__(io.FileIO(path, "ab"))
-        self._report = progress or (lambda _bytes: None)
-        self._report(self.tell())
 
-    def write(self, data: Any) -> int:
-        written = super().write(data)
-        self._report(self.tell())
-        return written
+def _checksum_problem(path: Path, checksum: str, sha256: str) -> str:
+    """How a file's content, whose SHA-256 is known, differs from its published checksum; empty when it does not."""
+    kind, _, wanted = checksum.partition(":")
+    found = _git_hash(path) if kind == "git" else sha256
+    return "" if found.startswith(wanted) else f"the checksum is {found[:12]}..., not {wanted[:12]}... as published"
 
 
-def _folder(weights: str, cache: Path) -> Path:
-    if not is_on_hub(weights):
-        return cache / "pretrained" / content_hash(weights)
-    return cache / "pretrained" / weights.replace("/", "--")
+def _git_hash(path: Path) -> str:
+    start = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: start).hexdigest()
 
 
 def _in_the_clients_cache(weights: str) -> Path | None:
@@ -180,7 +252,7 @@ def _in_the_clients_cache(weights: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     owner_and_name, revision = repository(weights)
-    for name in file_names(weights):
+    for name in HUB_FILES:
         found = try_to_load_from_cache(owner_and_name, name, revision=revision)
         if isinstance(found, str):
             return Path(found)
@@ -188,7 +260,7 @@ def _in_the_clients_cache(weights: str) -> Path | None:
 
 
 def _note_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
+    return within(path.parent, f"{path.name}.json")
 
 
 def _note(path: Path) -> dict[str, Any]:
@@ -200,16 +272,10 @@ def _note(path: Path) -> dict[str, Any]:
     return note if isinstance(note, dict) else {}
 
 
-def _is_whole(path: Path) -> bool:
-    return _note(path).get("size") in (None, path.stat().st_size)
-
-
-def _write_note(path: Path, weights: str, checksum: str, size: int, keep: bool) -> None:
-    note = {"weights": weights, "checksum": checksum, "size": size, "keep": keep}
+def _write_note(path: Path, note: dict[str, Any]) -> None:
     write_atomically(_note_path(path), lambda file: file.write(json.dumps(note).encode()))
 
 
 def _mark_kept(path: Path) -> None:
     if is_evictable(path):
-        note = _note(path) | {"keep": True}
-        write_atomically(_note_path(path), lambda file: file.write(json.dumps(note).encode()))
+        _write_note(path, _note(path) | {"keep": True})

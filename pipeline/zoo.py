@@ -11,11 +11,19 @@ from timm.models import load_checkpoint
 from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
 from ..data_catalog.from_timm import family_of, input_of, timm_config, weights_of
+from ..data_catalog.model_arguments import refuse_sources
 from ..data_catalog.traits import kind_of
+from .config import default_cache
 from .layers import as_vectors, check_layer, forward
-from .weights import remote_weights
+from .remote import is_offline, is_on_hub
+from .weights import delete_if_damaged, fetch_weights, remote_weights
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
+LONGEST_REASON = 300  # characters of what a loader says, which can be the names of all parameters
+
+
+class WeightsError(RuntimeError):
+    """A file of weights cannot be loaded into the network; the message names the file and the reason in one line."""
 
 
 def with_timm_defaults(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
@@ -61,16 +69,60 @@ def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
     Raises
     ------
     InputError
-        For a checkpoint of a kind that cannot be read safely.
+        For a checkpoint of a kind that cannot be read safely, or arguments by which timm would load other weights.
+    WeightsError
+        When the file cannot be loaded. One that was damaged in the cache is deleted.
+    FileNotFoundError
+        When the weights are not here, and HF_HUB_OFFLINE forbids to download them.
     """
     if weights is None:
-        return _create(entry, pretrained=True, pretrained_cfg_overlay=_other_source(entry)).eval()
+        return _from_its_source(entry).eval()
     refuse_unsafe(weights)
     if remote_weights(entry) is not None:
-        return _create(entry, pretrained=True, pretrained_cfg_overlay=_local_copy(weights)).eval()
+        return _with_published(entry, weights).eval()
     model = _create(entry, pretrained=False)
-    load_checkpoint(model, str(weights), device="cpu", weights_only=True)
+    load_file(model, weights)
     return model.eval()
+
+
+def _from_its_source(entry: ModelEntry) -> torch.nn.Module:
+    """As timm downloads it; offline timm would ask for a URL all the same, the hub's client asks nobody."""
+    source = entry.weights or weights_of(timm_config(entry.architecture))["weights"]
+    if is_offline() and source is not None and not is_on_hub(source):
+        return _with_published(entry, fetch_weights(source, default_cache(), keep=False))
+    return _create(entry, pretrained=True, pretrained_cfg_overlay=_other_source(entry))
+
+
+def _with_published(entry: ModelEntry, weights: Path) -> torch.nn.Module:
+    try:
+        return _create(entry, pretrained=True, pretrained_cfg_overlay=_local_copy(weights))
+    except MemoryError:
+        raise
+    except Exception as error:
+        _create(entry, pretrained=False)  # raises what is no fault of the file's
+        raise _unloadable(weights, error) from error
+
+
+def load_file(model: torch.nn.Module, weights: Path) -> None:
+    """Load a file of weights into a network, strictly.
+
+    Raises
+    ------
+    WeightsError
+        When that cannot be done. A file that was damaged in the cache is deleted.
+    """
+    try:
+        load_checkpoint(model, str(weights), device="cpu", strict=True, weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _unloadable(weights, error) from error
+
+
+def _unloadable(weights: Path, error: Exception) -> WeightsError:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST_REASON]}"
+    damage = delete_if_damaged(weights)
+    return WeightsError(f"{weights} cannot be loaded: {f'{damage} ({reason})' if damage else reason}")
 
 
 def refuse_unsafe(checkpoint: Path) -> None:
@@ -111,6 +163,9 @@ def embedding_shape(entry: ModelEntry) -> tuple[tuple[int, ...], int | None]:
 
 def _create(entry: ModelEntry, **arguments: Any) -> torch.nn.Module:
     """timm's model, told the image size where its network is made for a fixed one and the entry wants another."""
+    problem = refuse_sources(entry.model_kwargs)
+    if problem:
+        raise InputError(f"{entry.model}: {problem}")
     arguments |= entry.model_kwargs
     config = timm_config(entry.architecture)
     if config.fixed_input_size and entry.img_size not in (None, config.input_size[-1]):

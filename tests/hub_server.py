@@ -19,8 +19,16 @@ class Fault:
     path: str
     times: int = 1
     status: int | None = None  # answer with this error
-    retry_after: int | None = None
+    retry_after: int | str | None = None
     drop_after: int | None = None  # send so many bytes, then close the connection
+    hang: bool = False  # accept the request and never answer it
+    drip_s: float = 0  # between single bytes of the body
+    ignore_range: bool = False  # send the file from its start, whatever part is asked for
+
+
+def small_weights(text: bytes) -> bytes:
+    """A few bytes that begin as PyTorch's files of weights do."""
+    return b"PK\x03\x04" + text
 
 
 @dataclass
@@ -52,7 +60,7 @@ class HubServer:
     piece: int = 1 << 20
 
     def __enter__(self) -> Self:
-        self._lock = threading.Lock()
+        self._lock, self._ended = threading.Lock(), threading.Event()
         self._servers = [_Server(("127.0.0.1", 0), _Handler) for _ in range(2)]
         for server in self._servers:
             server.hub = self
@@ -61,6 +69,7 @@ class HubServer:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self._ended.set()
         for server in self._servers:
             server.shutdown()
             server.server_close()
@@ -84,6 +93,10 @@ class HubServer:
         """How often anything about weights was asked; the client also has questions of its own."""
         with self._lock:
             return sum("/api/" not in one.path for one in self.served)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; whether the server ended meanwhile."""
+        return self._ended.wait(seconds)
 
     def note(self, served: Served) -> None:
         with self._lock:
@@ -118,16 +131,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         fault = self.server.hub.fault(self.command, self.path)
+        if fault is not None and fault.hang:
+            return self._hang()
+        if fault is not None and fault.ignore_range:
+            del self.headers["Range"]
         if fault is not None and fault.status is not None:
             extra = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
             return self._send(fault.status, extra)
-        drop_after = None if fault is None else fault.drop_after
+        drop_after, drip_s = (None, 0.0) if fault is None else (fault.drop_after, fault.drip_s)
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path):
             return self._redirect(*match.groups())
         if match := re.fullmatch(r"/blobs/([^/]+)/([^/]+)/(.+)", self.path):
-            return self._file(self.server.hub.repositories[f"{match[1]}/{match[2]}"][match[3]], drop_after)
+            return self._file(self.server.hub.repositories[f"{match[1]}/{match[2]}"][match[3]], drop_after, drip_s)
         content = self.server.hub.files.get(self.path.removeprefix("/files/"))
-        return self._send(404) if content is None else self._file(content, drop_after)
+        return self._send(404) if content is None else self._file(content, drop_after, drip_s)
+
+    def _hang(self) -> None:
+        started = time.monotonic()
+        self.close_connection = True
+        self.server.hub.note(Served(self.command, self.path, self.headers.get("Range"), None, 0, 0, started))
+        self.server.hub.wait(120)
 
     def _redirect(self, name: str, revision: str, file: str) -> None:
         hub = self.server.hub
@@ -150,15 +173,20 @@ class _Handler(BaseHTTPRequestHandler):
             },
         )
 
-    def _file(self, content: bytes, drop_after: int | None) -> None:
+    def _file(self, content: bytes, drop_after: int | None, drip_s: float) -> None:
         start = int(match[1]) if (match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))) else 0
         headers = {"ETag": f'"{hashlib.md5(content).hexdigest()}"', "Accept-Ranges": "bytes"}
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self._send(206 if start else 200, headers, memoryview(content)[start:], drop_after)
+        self._send(206 if start else 200, headers, memoryview(content)[start:], drop_after, drip_s)
 
     def _send(
-        self, status: int, headers: dict[str, str] | None = None, body: Any = b"", drop: int | None = None
+        self,
+        status: int,
+        headers: dict[str, str] | None = None,
+        body: Any = b"",
+        drop: int | None = None,
+        drip_s: float = 0,
     ) -> None:
         hub, started = self.server.hub, time.monotonic()
         self.send_response(status)
@@ -166,13 +194,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         sent = 0
+        end_of_body = len(body) if drop is None else min(drop, len(body))
+        length = 1 if drip_s else hub.piece
         try:
             if self.command == "GET":
-                for piece in range(0, len(body) if drop is None else min(drop, len(body)), hub.piece):
-                    end = min(piece + hub.piece, len(body) if drop is None else drop)
+                for piece in range(0, end_of_body, length):
+                    end = min(piece + length, end_of_body)
                     self.wfile.write(body[piece:end])
                     sent = end
-                    time.sleep(hub.pause_s)
+                    if hub.wait(drip_s or hub.pause_s):
+                        break
             if drop is not None:
                 self.close_connection = True
         finally:

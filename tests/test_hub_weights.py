@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hub_server import Fault, HubServer
+from hub_server import Fault, HubServer, small_weights
 
 from dsmi_zoo.data_catalog.entries import ModelEntry
 from dsmi_zoo.data_catalog.errors import InputError
@@ -78,9 +78,10 @@ def test_weights_arrive_whole_and_once_and_the_token_stays_with_the_hub(
 
 
 def test_a_pinned_revision_and_an_older_format_are_fetched_too(hub: HubServer, script: Script, cache: Path) -> None:
-    hub.repositories = {"me/net": {"pytorch_model.bin": b"new"}, "me/net@v1": {"pytorch_model.bin": b"old"}}
-    assert Path(script(FETCH, "me/net@v1", cache)).read_bytes() == b"old"
-    assert Path(script(FETCH, "me/net", cache)).read_bytes() == b"new"
+    new, old = small_weights(b"new"), small_weights(b"old")
+    hub.repositories = {"me/net": {"pytorch_model.bin": new}, "me/net@v1": {"pytorch_model.bin": old}}
+    assert Path(script(FETCH, "me/net@v1", cache)).read_bytes() == old
+    assert Path(script(FETCH, "me/net", cache)).read_bytes() == new
     assert script(FETCH, "me/net@v2", cache) == "FileNotFoundError: me/net@v2: the repository has no such revision"
 
 
@@ -124,10 +125,11 @@ def test_damaged_weights_are_deleted_and_named(
 def test_a_small_file_that_the_hub_keeps_in_git_is_checked_by_its_hash_in_git(
     hub: HubServer, script: Script, cache: Path
 ) -> None:
-    hub.repositories["me/net"] = {"pytorch_model.bin": b"tiny"}
-    hub.announced["me/net"] = hashlib.sha1(b"blob 4\0tiny").hexdigest()
-    assert Path(script(FETCH, "me/net", cache)).read_bytes() == b"tiny"
-    hub.repositories["me/net@v1"] = {"pytorch_model.bin": b"tinY"}
+    tiny = small_weights(b"tiny")
+    hub.repositories["me/net"] = {"pytorch_model.bin": tiny}
+    hub.announced["me/net"] = hashlib.sha1(b"blob 8\0" + tiny).hexdigest()
+    assert Path(script(FETCH, "me/net", cache)).read_bytes() == tiny
+    hub.repositories["me/net@v1"] = {"pytorch_model.bin": small_weights(b"tinY")}
     hub.announced["me/net@v1"] = hub.announced["me/net"]
     assert "damaged" in script(FETCH, "me/net@v1", cache)
 
@@ -199,26 +201,24 @@ def test_processes_that_want_the_same_file_at_once_download_it_once(
 def test_a_url_is_fetched_resumed_and_checked_against_the_hash_in_its_name(
     hub: HubServer, script: Script, cache: Path, published: dict[str, bytes]
 ) -> None:
-    content = published["resnet18"]
+    content, without_hash = published["resnet18"], small_weights(b"no hash in this name")
     good, bad = f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth", "net-0123abcd.pth"
-    hub.files = {good: content, bad: b"other", "ijepa-300e.pth.tar": b"no hash in this name"}
+    hub.files = {good: content, bad: small_weights(b"other"), "ijepa-300e.pth.tar": without_hash}
     hub.faults.append(Fault("GET", good, drop_after=len(content) // 2))
     path = Path(script(FETCH, f"{hub.endpoint}/files/{good}", cache))
     assert path.read_bytes() == content
     assert path.name == good
     assert hub.body_bytes() < 1.3 * len(content)
     assert "net-0123abcd.pth arrived damaged" in script(FETCH, f"{hub.endpoint}/files/{bad}", cache)
-    assert (
-        Path(script(FETCH, f"{hub.endpoint}/files/ijepa-300e.pth.tar", cache)).read_bytes() == b"no hash in this name"
-    )
+    assert Path(script(FETCH, f"{hub.endpoint}/files/ijepa-300e.pth.tar", cache)).read_bytes() == without_hash
 
 
 def test_a_url_whose_server_allows_no_head_request_is_fetched_all_the_same(
     hub: HubServer, script: Script, cache: Path
 ) -> None:
-    hub.files["net.pth"] = b"weights"
+    hub.files["net.pth"] = small_weights(b"some")
     hub.faults.append(Fault("HEAD", "net.pth", status=405))
-    assert Path(script(FETCH, f"{hub.endpoint}/files/net.pth", cache)).read_bytes() == b"weights"
+    assert Path(script(FETCH, f"{hub.endpoint}/files/net.pth", cache)).read_bytes() == hub.files["net.pth"]
 
 
 BUILD_BOTH_WAYS = """
@@ -289,24 +289,26 @@ print(evict_weights(kept, cache), evict_weights(borrowed, cache), evict_weights(
 def test_only_what_a_run_fetched_for_itself_is_evicted_and_only_where_it_can_be_fetched_again(
     hub: HubServer, script: Script, cache: Path
 ) -> None:
-    hub.repositories = {name: {"model.safetensors": b"12345"} for name in ("me/kept", "me/borrowed", "me/users")}
+    file = small_weights(b"12345")
+    hub.repositories = {name: {"model.safetensors": file} for name in ("me/kept", "me/borrowed", "me/users")}
     users = cache / "pretrained" / "me--users" / "model.safetensors"
     users.parent.mkdir(parents=True)
     users.write_bytes(b"put there by hand")
     fetch = EVICT.replace("print(evict", "None and print(evict")
     script(fetch, cache, "fetch")
     assert script(EVICT, cache, HF_HUB_OFFLINE="1") == "0 0 0"
-    assert script(EVICT, cache) == "0 5 0"
+    assert script(EVICT, cache) == f"0 {len(file)} 0"
     left = sorted(path.parent.name for path in cache.rglob("model.safetensors"))
     assert left == ["me--kept", "me--users"]
 
 
 def test_a_cached_file_of_the_wrong_size_is_fetched_anew(hub: HubServer, script: Script, cache: Path) -> None:
-    hub.repositories["me/net"] = {"model.safetensors": b"12345"}
+    content = small_weights(b"12345")
+    hub.repositories["me/net"] = {"model.safetensors": content}
     path = Path(script(FETCH, "me/net", cache))
     path.write_bytes(b"123")
     assert script(FETCH, "me/net", cache) == str(path)
-    assert path.read_bytes() == b"12345"
+    assert path.read_bytes() == content
 
 
 def test_waves_hold_every_file_once_in_order_and_fit_the_budget() -> None:

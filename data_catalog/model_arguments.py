@@ -1,0 +1,19 @@
+"""Which arguments of a network a catalogue may give: those that shape it, none that fetch its weights."""
+
+from collections.abc import Iterable
+
+SOURCES = (
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "checkpoint_path", "cache_dir",
+)  # fmt: skip
+
+
+def refuse_sources(model_kwargs: Iterable[str]) -> str:
+    """What is wrong with arguments for timm by which it would load other weights than the entry's; empty if nothing.
+
+    timm downloads what they name by itself, also where downloads are forbidden. A builder may give such names a meaning
+    of its own: do not ask for an entry with one.
+    """
+    found = [f"{name!r}" for name in SOURCES if name in model_kwargs]
+    if not found:
+        return ""
+    return f"model_kwargs may not hold {', '.join(found)}: name a model's weights in the column weights or checkpoint"

@@ -1,0 +1,331 @@
+"""Fetched weights are weights, stay what they were, and are named when they cannot be loaded."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from hub_server import HubServer, small_weights
+
+from dsmi_zoo.data_catalog.entries import ModelEntry
+from dsmi_zoo.data_catalog.errors import InputError
+from dsmi_zoo.data_catalog.model_arguments import SOURCES, refuse_sources
+from dsmi_zoo.pipeline.builder import build
+from dsmi_zoo.pipeline.file_hashes import file_sha256, hash_problem
+from dsmi_zoo.pipeline.users_modules import find_module
+from dsmi_zoo.pipeline.weights import evict_weights, fetch_weights, local_weights
+from dsmi_zoo.pipeline.weights_content import content_problem
+from dsmi_zoo.pipeline.zoo import WeightsError, build_model
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A cold cache."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture(autouse=True)
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Downloads are allowed, whatever the environment says; the tests ask nobody but the loopback address."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Forbid downloads from now on."""
+    return lambda: monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+def damage(path: Path, at: int = -1, *, unseen: bool = False) -> None:
+    """Change one byte, which leaves the size as it was, and if unseen the time of the change too."""
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(content)
+    time_ns = before.st_mtime_ns + (0 if unseen else 1_000_000_000)
+    os.utime(path, ns=(before.st_atime_ns, time_ns))
+
+
+def saved(state: object, **options: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(state, file, **options)
+    return file.getvalue()
+
+
+def archived() -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("storages"))
+    return file.getvalue()
+
+
+def as_npz() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, weight=np.zeros(3))
+    return file.getvalue()
+
+
+STATE = {"weight": torch.zeros(3)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        safetensors.torch.save(STATE),
+        saved(STATE),
+        saved(STATE, _use_new_zipfile_serialization=False),
+        as_npz(),
+        archived(),
+    ],
+    ids=["safetensors", "torch", "old torch", "npz", "tar"],
+)
+def test_every_format_that_is_loaded_passes_for_weights(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    assert content_problem(tmp_path / "file") == ""
+
+
+NO_WEIGHTS = {
+    b"": "an empty file",
+    b"\n <!DOCTYPE html><html><body>Log in</body></html>": "an HTML page",
+    b"\xef\xbb\xbf<HTML>": "an HTML page",
+    b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>": "an XML document",
+    b'{"error": "no such file"}': "JSON",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:00": "a pointer of Git LFS",
+    b"Not Found": "text ('Not Found')",
+    b"\x80\x00abc": "a file that begins with the bytes 80 00 61 62 63",
+    b"\x80": "a file that begins with the bytes 80",
+    (1000).to_bytes(8, "little") + b'{"a": 1}': "a file that begins with the bytes e8 03 00 00 00 00 00 00",
+}
+
+
+@pytest.mark.parametrize(("content", "kind"), NO_WEIGHTS.items(), ids=range(len(NO_WEIGHTS)))
+def test_what_is_no_file_of_weights_is_refused_by_its_url_and_deleted(
+    content: bytes, kind: str, hub: HubServer, cache: Path
+) -> None:
+    hub.files["net.pth"] = content
+    url = f"{hub.endpoint}/files/net.pth"
+    with pytest.raises(ValueError, match="came, which is no file of weights, and was deleted") as caught:
+        fetch_weights(url, cache)
+    assert str(caught.value).startswith(f"{url}: {kind} came")
+    assert len(str(caught.value).splitlines()) == 1
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+
+def fetched(hub: HubServer, cache: Path, content: bytes, name: str = "net.pth") -> tuple[str, Path]:
+    hub.files[name] = content
+    url = f"{hub.endpoint}/files/{name}"
+    return url, fetch_weights(url, cache)
+
+
+def note_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def test_the_note_beside_a_file_holds_its_size_and_hash_also_where_none_is_published(
+    hub: HubServer, cache: Path
+) -> None:
+    _, path = fetched(hub, cache, small_weights(b"any"))
+    note = json.loads(note_of(path).read_text())
+    assert (note["checksum"], note["size"], note["sha256"]) == ("", 7, file_sha256(path))
+
+
+def test_a_file_that_was_damaged_in_the_cache_is_fetched_again_with_one_warning(
+    hub: HubServer, cache: Path, told: pytest.LogCaptureFixture
+) -> None:
+    content = small_weights(b"any")
+    url, path = fetched(hub, cache, content)
+    damage(path)
+    assert local_weights(url, cache) == path  # of the right size, and a driver asks for no more
+    assert fetch_weights(url, cache) == path
+    assert path.read_bytes() == content
+    (record,) = told.records
+    assert record.levelname == "WARNING"
+    assert record.message.startswith(f"{path} is damaged: its SHA-256 is ")
+    assert record.message.endswith("; it is fetched again")
+    told.clear()
+    path.write_bytes(content[:3])
+    assert local_weights(url, cache) is None
+    assert fetch_weights(url, cache).read_bytes() == content
+    assert told.messages == [f"{path} is damaged: it has 3 bytes, not 7 as noted; it is fetched again"]
+
+
+def test_offline_a_damaged_file_is_named_with_what_to_do(
+    hub: HubServer, cache: Path, offline: Callable[[], None]
+) -> None:
+    url, path = fetched(hub, cache, small_weights(b"any"))
+    damage(path)
+    offline()
+    with pytest.raises(FileNotFoundError, match="or delete the file") as caught:
+        fetch_weights(url, cache)
+    assert str(caught.value).startswith(f"{path} is damaged: its SHA-256 is ")
+    assert "run `dsmi-zoo prefetch` on a node with internet" in str(caught.value)
+
+
+def test_a_file_that_must_stay_stays_so_when_it_is_fetched_again(hub: HubServer, cache: Path) -> None:
+    url, path = fetched(hub, cache, small_weights(b"any"))
+    damage(path)
+    fetch_weights(url, cache, keep=False)
+    assert evict_weights(url, cache) == 0
+
+
+@pytest.mark.parametrize("note", [{"checksum": "", "size": 7, "keep": True}, None], ids=["old note", "no note"])
+def test_files_with_an_old_note_or_none_are_believed(
+    hub: HubServer, cache: Path, note: dict[str, object] | None
+) -> None:
+    url, path = fetched(hub, cache, small_weights(b"any"))
+    damage(path)
+    note_of(path).unlink()
+    if note is not None:
+        note_of(path).write_text(json.dumps(note))
+    before = path.read_bytes()
+    assert fetch_weights(url, cache).read_bytes() == before
+
+
+@pytest.mark.parametrize("note", ['{"sha256": 5}', '{"size": "7"}', '{"sha256": [], "size": null}'])
+def test_a_note_that_says_nonsense_costs_a_download_and_no_more(hub: HubServer, cache: Path, note: str) -> None:
+    content = small_weights(b"any")
+    url, path = fetched(hub, cache, content)
+    note_of(path).write_text(note)
+    assert fetch_weights(url, cache).read_bytes() == content
+    assert json.loads(note_of(path).read_text())["sha256"] == file_sha256(path)
+
+
+def test_a_file_is_read_once_a_process_and_again_when_it_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    wanted = file_sha256(path)
+    assert hash_problem(path, wanted) == ""
+    damage(path, unseen=True)
+    assert hash_problem(path, wanted) == ""
+    damage(path)
+    assert hash_problem(path, wanted) == ""  # read anew: two changes of one byte undo each other
+    damage(path)
+    assert hash_problem(path, wanted).startswith(f"its SHA-256 is {file_sha256(path)[:12]}..., not {wanted[:12]}")
+
+
+def entry_of(url: str | None = None, **fields: object) -> ModelEntry:
+    return ModelEntry.model_validate({"model": "mine", "architecture": "test_vit", "weights": url} | fields)
+
+
+def test_a_file_that_was_damaged_unseen_is_deleted_when_it_cannot_be_loaded(
+    hub: HubServer, cache: Path, published: dict[str, bytes]
+) -> None:
+    url, path = fetched(hub, cache, published["test_vit"], "net.safetensors")
+    build_model(entry_of(url), fetch_weights(url, cache))  # read, and found to be what was fetched
+    damage(path, at=9, unseen=True)
+    assert fetch_weights(url, cache) == path
+    with pytest.raises(WeightsError, match="it was damaged in the cache and has been deleted; the next") as caught:
+        build_model(entry_of(url), path)
+    assert str(caught.value).startswith(f"{path} cannot be loaded: ")
+    assert len(str(caught.value).splitlines()) == 1
+    assert not path.exists()
+    build_model(entry_of(url), fetch_weights(url, cache))
+
+
+def test_a_file_that_arrived_wrong_is_named_and_stays(hub: HubServer, cache: Path) -> None:
+    url, path = fetched(hub, cache, saved({"other": torch.zeros(3)}))
+    with pytest.raises(WeightsError, match=r"cannot be loaded: RuntimeError: .*Missing key") as caught:
+        build_model(entry_of(url), path)
+    assert str(caught.value).startswith(str(path))
+    assert len(str(caught.value)) < len(str(path)) + 400
+    assert path.exists()
+
+
+def test_a_wrong_argument_of_the_network_is_no_fault_of_the_file(
+    hub: HubServer, cache: Path, published: dict[str, bytes]
+) -> None:
+    url, path = fetched(hub, cache, published["test_vit"], "net.safetensors")
+    with pytest.raises(TypeError, match="no_such"):
+        build_model(entry_of(url, model_kwargs={"no_such": 1}), path)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_checkpoint_of_ones_own_is_named_and_never_deleted(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "pretrained" / "mine" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(small_weights(b"any"))
+    note_of(path).write_text('{"sha256": "of something else", "weights": "me/net"}')
+    with pytest.raises(WeightsError) as caught:
+        build_model(entry_of(checkpoint=path), path)
+    assert str(caught.value).startswith(f"{path} cannot be loaded: ")
+    assert path.exists()
+
+
+def test_a_file_that_does_not_fit_what_a_builder_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nets_of_a_test.py").write_text("import torch\ndef net():\n    return torch.nn.Linear(2, 2)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    path = tmp_path / "w.pth"
+    torch.save({"bias": torch.zeros(2)}, path)
+    entry = entry_of(builder="nets_of_a_test:net")
+    with pytest.raises(WeightsError, match=r"cannot be loaded: RuntimeError: .*Missing key") as caught:
+        build(entry, find_module("nets_of_a_test", "it").sha256, path)
+    assert str(caught.value).startswith(str(path))
+    del sys.modules["nets_of_a_test"]
+
+
+@pytest.mark.parametrize(
+    "model_kwargs",
+    [
+        {"pretrained": True},
+        {"pretrained_cfg": {"url": "http://127.0.0.1:9/net.pth"}},
+        {"pretrained_cfg_overlay": {"hf_hub_id": "me/net"}},
+        {"num_classes": 3, "checkpoint_path": "/etc/passwd", "cache_dir": "/tmp"},
+    ],
+    ids=lambda kwargs: " ".join(kwargs),
+)
+def test_arguments_that_would_make_timm_load_other_weights_are_refused(model_kwargs: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=r"^mine: model_kwargs may not hold .*column weights or checkpoint$") as caught:
+        build_model(entry_of(model_kwargs=model_kwargs), None)
+    assert all(f"'{name}'" in str(caught.value) for name in model_kwargs if name in SOURCES)
+
+
+def test_arguments_that_shape_a_network_are_not_refused() -> None:
+    assert refuse_sources({"num_classes": 10, "img_size": 64, "global_pool": "avg"}) == ""
+
+
+OFFLINE = """
+import sys
+asked = []
+sys.addaudithook(lambda event, arguments: asked.append(event) if event.startswith("socket.") else None)
+from dsmi_zoo.data_catalog.entries import ModelEntry
+from dsmi_zoo.pipeline.zoo import build_model
+asked.clear()
+for architecture, weights in (
+    ("test_vit.r160_in1k", None), ("test_vit", "me/net"), ("test_vit", "http://127.0.0.1:9/net.pth"),
+    ("legacy_seresnet18.in1k", None),  # which is not on the hub
+):
+    try:
+        build_model(ModelEntry(model="mine", architecture=architecture, weights=weights), None)
+    except OSError as error:
+        print(type(error).__name__)
+    except Exception as error:
+        print(type(error), error)
+print(asked)
+"""
+
+
+def test_offline_no_model_opens_a_socket_whatever_its_source(client_settings: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", OFFLINE],
+        cwd=tmp_path,
+        env=client_settings | {"HF_HUB_OFFLINE": "1", "TORCH_HOME": str(tmp_path / "torch")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *kinds, asked = done.stdout.splitlines()
+    assert asked == "[]"
+    assert kinds == ["LocalEntryNotFoundError", "LocalEntryNotFoundError", "FileNotFoundError", "FileNotFoundError"]

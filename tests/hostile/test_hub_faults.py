@@ -1,0 +1,232 @@
+"""Servers that hang, drip, are busy or answer nonsense cost a bounded time, are told of, and can be resumed."""
+
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+from hub_server import Fault, HubServer, small_weights
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from dsmi_zoo.pipeline import patience, remote, transfer
+from dsmi_zoo.pipeline.patience import Unreachable
+from dsmi_zoo.pipeline.remote import remote_file
+from dsmi_zoo.pipeline.weights import fetch_weights
+
+DSMI_ZOO = str(Path(sys.executable).with_name("dsmi-zoo"))
+TIMEOUT_S = 0.3
+LARGE = small_weights(bytes(20_000_000))
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A cold cache."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Downloads are allowed, and what is waited for takes tenths of a second."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(remote, "HEAD_TIMEOUT_S", TIMEOUT_S)
+    monkeypatch.setattr(transfer, "TIMEOUT_S", TIMEOUT_S)
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.05)
+
+
+@pytest.fixture
+def url(hub: HubServer) -> str:
+    """Small weights at a URL."""
+    hub.files["net.pth"] = small_weights(b"any")
+    return f"{hub.endpoint}/files/net.pth"
+
+
+def test_the_times_of_a_hanging_server_add_up_to_less_than_a_minute() -> None:
+    pauses = [1.0 * 2**attempt for attempt in range(patience.ATTEMPTS - 1)]
+    assert patience.ATTEMPTS * 10.0 + sum(pauses) < patience.PATIENCE_S == 60
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_server_that_accepts_and_never_answers_is_given_up_after_a_few_timeouts(
+    method: str, hub: HubServer, url: str, cache: Path
+) -> None:
+    hub.faults.append(Fault(method, "net.pth", times=100, hang=True))
+    started = time.monotonic()
+    with pytest.raises(Unreachable, match=r"no connection to .*; the same command goes on from here$"):
+        fetch_weights(url, cache)
+    assert time.monotonic() - started < patience.ATTEMPTS * TIMEOUT_S + 0.35 + 2
+    assert len(hub.asked(method, "net.pth")) == patience.ATTEMPTS
+    hub.faults.clear()
+    assert fetch_weights(url, cache).read_bytes() == hub.files["net.pth"]
+
+
+def test_no_further_attempt_is_made_when_those_before_have_taken_too_long(
+    hub: HubServer, url: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_S", TIMEOUT_S)
+    hub.faults.append(Fault("HEAD", "net.pth", times=100, hang=True))
+    with pytest.raises(Unreachable):
+        fetch_weights(url, cache)
+    assert len(hub.asked("HEAD", "net.pth")) == 1
+
+
+def test_a_server_that_drips_is_given_up_and_what_came_is_kept(
+    hub: HubServer, url: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "WATCHED_S", 0.5)
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.5)
+    hub.files["net.pth"] = small_weights(bytes(1000))
+    hub.faults.append(Fault("GET", "net.pth", drip_s=0.02))
+    started = time.monotonic()
+    with pytest.raises(Unreachable, match=r"\(only \d+ bytes came in [01] s\)"):
+        fetch_weights(url, cache)
+    assert time.monotonic() - started < 5
+    assert fetch_weights(url, cache).read_bytes() == hub.files["net.pth"]
+    assert hub.asked("GET", "net.pth")[0].range is not None  # noted first, for the dripping answer goes on meanwhile
+
+
+def test_a_transfer_that_goes_on_is_left_to_go_on_however_often_it_breaks(
+    hub: HubServer, url: str, cache: Path
+) -> None:
+    hub.files["net.pth"] = LARGE
+    hub.faults.append(Fault("GET", "net.pth", times=2 * patience.ATTEMPTS, drop_after=2_000_000))
+    assert fetch_weights(url, cache).read_bytes() == LARGE
+    assert len(hub.downloads()) == 2 * patience.ATTEMPTS + 1
+    assert hub.body_bytes() < 1.3 * len(LARGE)
+
+
+def test_a_transfer_that_always_breaks_at_its_start_is_given_up(hub: HubServer, url: str, cache: Path) -> None:
+    hub.files["net.pth"] = LARGE
+    hub.faults.append(Fault("GET", "net.pth", times=100, drop_after=1000))
+    with pytest.raises(Unreachable):
+        fetch_weights(url, cache)
+    assert len(hub.downloads()) == patience.ATTEMPTS
+
+
+def test_a_server_that_ignores_the_range_or_refuses_it_sends_the_file_from_its_start(
+    hub: HubServer, url: str, cache: Path
+) -> None:
+    hub.files["net.pth"] = LARGE
+    hub.faults.append(Fault("GET", "net.pth", drop_after=2_000_000))
+    hub.faults.append(Fault("GET", "net.pth", ignore_range=True, drop_after=3_000_000))
+    hub.faults.append(Fault("GET", "net.pth", status=416))
+    assert fetch_weights(url, cache).read_bytes() == LARGE
+    assert [one.status for one in hub.asked("GET", "net.pth")] == [200, 200, 416, 200]
+
+
+def test_a_file_that_changes_between_two_requests_is_never_joined_from_two(
+    hub: HubServer, url: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.faults.append(Fault("GET", "net.pth", drop_after=4))
+    other = small_weights(b"another one")
+
+    def change(*_: object) -> None:
+        hub.files["net.pth"] = other
+
+    monkeypatch.setattr(patience, "_sleep", change)
+    assert fetch_weights(url, cache).read_bytes() == other
+
+
+def test_a_wait_that_a_busy_server_asks_for_is_said(
+    hub: HubServer, url: str, cache: Path, told: pytest.LogCaptureFixture
+) -> None:
+    hub.faults.append(Fault("GET", "net.pth", status=429, retry_after=1))
+    fetch_weights(url, cache)
+    where = hub.endpoint.removeprefix("http://")
+    assert told.messages == [f"{url}: {where} is busy (HTTP 429) and asks to wait 1 s"]
+
+
+@pytest.mark.parametrize("asked", [900, "9" * 400, format_datetime(datetime(2999, 1, 1, tzinfo=UTC), usegmt=True)])
+def test_a_wait_that_is_too_long_fails_at_once_and_says_when_to_try_again(
+    asked: int | str, hub: HubServer, url: str, cache: Path
+) -> None:
+    hub.faults.append(Fault("HEAD", "net.pth", times=9, status=503, retry_after=asked))
+    started = time.monotonic()
+    with pytest.raises(ConnectionError, match=r"is busy \(HTTP 503\) and asks to wait \w+ s; after") as caught:
+        fetch_weights(url, cache)
+    assert "asks to wait 900 s; " in str(caught.value) or asked != 900
+    assert str(caught.value).endswith("; after that time the same command goes on from here")
+    assert time.monotonic() - started < 3
+    assert len(hub.asked("HEAD", "net.pth")) == 1
+
+
+def test_the_waits_of_one_file_are_bounded_all_together(
+    hub: HubServer, url: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(patience, "_sleep", lambda pause_s, _: slept.append(pause_s))
+    hub.faults.append(Fault("HEAD", "net.pth", times=9, status=503, retry_after=50))
+    with pytest.raises(ConnectionError, match="asks to wait 50 s"):
+        fetch_weights(url, cache)
+    assert slept == [50, 50]
+
+
+def test_a_date_to_wait_for_is_understood_by_the_servers_own_clock(
+    hub: HubServer, url: str, cache: Path, told: pytest.LogCaptureFixture
+) -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+    hub.faults.append(Fault("HEAD", "net.pth", status=503, retry_after=soon))
+    fetch_weights(url, cache)
+    assert told.messages[0].endswith(("asks to wait 1 s", "asks to wait 2 s"))
+    told.clear()
+    past = format_datetime(datetime(2001, 1, 1, tzinfo=UTC), usegmt=True)
+    hub.faults.append(Fault("HEAD", "net.pth", status=503, retry_after=past))
+    remote_file(url)
+    assert told.messages == []
+
+
+class Answer:
+    """What a server says, as far as a pause hangs on it."""
+
+    status_code = 503
+
+    def __init__(self, asked: str) -> None:
+        self.headers = {"Retry-After": asked}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=40) | st.from_regex(r"\w{3}, \d{1,4} \w{3} \d{1,6} \d\d:\d\d:\d\d( \S+)?", fullmatch=True))
+@example("²")
+@example("-5")
+@example("Wed, 99 Foo 99999999999 99:99:99 GMT")
+@example("Mon, 01 Jan 0000 00:00:00 +9999999")
+def test_a_wait_that_is_nonsense_counts_as_none(asked: str) -> None:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    error = HfHubHTTPError.__new__(HfHubHTTPError)
+    error.response = Answer(asked)
+    wait_s = patience._asked_to_wait(error)
+    assert wait_s is None or wait_s >= 0
+
+
+def test_ctrl_c_ends_a_wait_that_a_busy_hub_asked_for(
+    hub: HubServer, client_settings: dict[str, str], tmp_path: Path, published: dict[str, bytes]
+) -> None:
+    hub.repositories["timm/test_vit.r160_in1k"] = {"model.safetensors": published["test_vit"]}
+    hub.faults.append(Fault("HEAD", "/resolve/", times=9, status=429, retry_after=100))
+    (tmp_path / "mine.csv").write_text("model\ntest_vit.r160_in1k\n")
+    process = subprocess.Popen(
+        [DSMI_ZOO, "prefetch", "--catalog", "mine.csv"],
+        cwd=tmp_path,
+        env=client_settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for _ in range(600):
+        if hub.asked("HEAD", "/resolve/"):
+            break
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    told = process.communicate(timeout=60)[0]
+    assert time.monotonic() - started < 10
+    assert process.returncode != 0
+    assert "is busy (HTTP 429) and asks to wait 100 s" in told
+    assert "Traceback" not in told
