@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from .text import shortened, shown
+
 KeyPath = tuple[str, ...]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -272,9 +274,9 @@ def validation_line(
     if first["type"] == "extra_forbidden":
         return f"{_spelled(where, names)}: there is no such setting{_meant(where, known)}"
     told = first["type"] == "missing" or isinstance(first["input"], dict)
-    shown = "" if told else f", not {first['input']!r}"
+    instead = "" if told else f", not {shown(first['input'])}"
     message = rule_of(first)
-    return f"{_spelled(where, names)}: {message}{shown}" if where else f"{message}{shown}"
+    return f"{_spelled(where, names)}: {message}{instead}" if where else f"{message}{instead}"
 
 
 def rule_of(problem: Mapping[str, Any]) -> str:
@@ -303,5 +305,5 @@ def _spelled(where: KeyPath, names: Mapping[KeyPath, str] | None) -> str:
 
 def dotted(where: Iterable[str | int]) -> str:
     """The way to a value as one line: ``entries.3.model``; a name with a line break or the like is quoted."""
-    names = [str(part) for part in where]
-    return ".".join(name if name.isprintable() else repr(name) for name in names)
+    names = [shortened(str(part), 60) if str(part).isprintable() else shown(str(part), 60) for part in where]
+    return shortened(".".join(names), 200)
