@@ -112,7 +112,7 @@ class SearchNote(_Record):
 
 
 def _whole_identity(identity: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what no version can have written: with settings missing, rows of other settings would be taken for equal."""
+    """Refuse what no version can have written: by what is missing, rows of other settings would pass for equal."""
     for name, settings in IDENTITY.items():
         if name not in identity:
             raise ValueError(f"{name} is missing")
