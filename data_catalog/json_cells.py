@@ -48,7 +48,7 @@ def _integer(digits: str) -> int:
 
 
 def _check(value: Any, depth: int) -> None:
-    if depth > DEEPEST:
+    if isinstance(value, dict | list) and depth > DEEPEST:
         raise ValueError(_too_deep())
     if isinstance(value, dict):
         for name, part in value.items():
