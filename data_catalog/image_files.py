@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Self
 
 import numpy as np
@@ -130,16 +130,17 @@ def list_labels_file(root: Path, file_name: str = "labels.csv") -> Listing:
     whole_root = root.resolve()
     names: list[str] = []
     classes: list[str] = []
-    lines: dict[str, int] = {}
+    lines: dict[PurePath, int] = {}
     for line, cells in rows:
         where = f"{table}, line {line}"
         name, label = cells["image"], cells["label"]
         if not name or not label:
             raise InputError(f"{where}: an image or its label is missing")
         _check_place(name, whole_root, where)
-        if name in lines:
-            raise InputError(f"{where}: {shown(name)} stands in line {lines[name]} already")
-        lines[name] = line
+        same = PurePath(name)  # as ./name
+        if same in lines:
+            raise InputError(f"{where}: {shown(name)} stands in line {lines[same]} already")
+        lines[same] = line
         names.append(name)
         classes.append(label)
     class_names = sorted(set(classes), key=_as_people_sort)
@@ -150,11 +151,11 @@ def list_labels_file(root: Path, file_name: str = "labels.csv") -> Listing:
 def _check_place(name: str, root: Path, where: str) -> None:
     """Raise InputError unless the image is a file in the folder ``root``, which is resolved."""
     try:
-        path = (root / name).resolve()
-        is_there = path.is_file()
+        is_inside = (root / name).resolve().is_relative_to(root)
+        is_there = (root / name).is_file()
     except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
         raise InputError(f"{where}: {shown(name)} cannot be looked for: {shown(error)}") from None
-    if not path.is_relative_to(root):
+    if not is_inside:
         raise InputError(f"{where}: {shown(name)} lies outside the folder")
     if not is_there:
         raise InputError(f"{where}: {shown(name)} is no file")

@@ -1,6 +1,7 @@
 """What a file of arrays claims to hold, before that is believed: a header of a few bytes may ask for terabytes."""
 
 import math
+import os
 import zipfile
 from pathlib import Path
 from typing import IO
@@ -8,7 +9,12 @@ from typing import IO
 import numpy as np
 
 MOST_SHRUNK = 1100  # deflate makes nothing smaller than to 1/1032
+LONGEST_HEADER = 10_000  # bytes, as NumPy has it, which reads it first
 HELD_BY_ANY = 2**30  # bytes that no claim needs a reason for
+
+
+class _Claims(ValueError):
+    """More than there is."""
 
 
 def check_npy(file: IO[bytes], size: int) -> None:
@@ -18,8 +24,15 @@ def check_npy(file: IO[bytes], size: int) -> None:
     """
     try:
         version = np.lib.format.read_magic(file)
+        width = 2 if version == (1, 0) else 4
+        length = int.from_bytes(file.read(width), "little")
+        if length > LONGEST_HEADER:
+            raise _Claims(f"its header claims to have {length:,} bytes")
+        file.seek(-width, os.SEEK_CUR)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(file)
+    except _Claims:
+        raise
     except ValueError:
         return
     claimed = math.prod(shape) * max(dtype.itemsize, 1)
