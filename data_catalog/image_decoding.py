@@ -16,6 +16,7 @@ from .errors import InputError
 from .text import shortened
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+MOST_PIXELS = 90_000_000  # as many as Pillow takes without a warning; decoded, they fill 360 MB
 MOST_ELONGATED = 200  # the short side becomes the model's input size: the long one would fill the memory
 
 HINT = "mend it, or go on without such images by --skip-bad-images"
@@ -34,6 +35,8 @@ def read_image(path: Path) -> Image.Image:
     """
     try:
         with _quiet, Image.open(path, formats=FORMATS) as opened:
+            if opened.width * opened.height > MOST_PIXELS:
+                raise ValueError(f"{opened.width} x {opened.height} pixels are too many to decode")
             opened.load()
             image = _as_rgb(ImageOps.exif_transpose(opened))
     except UnidentifiedImageError:
@@ -57,9 +60,9 @@ def _size(path: Path) -> str:
 
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):  # Pillow's own conversion would clip, not scale
-        values = np.asarray(image, dtype=np.float32)
-        scaled = values * np.float32(255 / scale_of(values, is_float=image.mode.startswith("F")))
-        return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+        values = np.array(image, dtype=np.float32)
+        values *= 255 / scale_of(values, is_float=image.mode.startswith("F"))
+        return Image.fromarray(np.rint(values, out=values).astype(np.uint8)).convert("RGB")
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

@@ -45,6 +45,8 @@ class SettingType(click.ParamType):
         """Make the word a value of the setting."""
         if not isinstance(value, str):
             return value
+        if not is_printable(value):
+            self.fail(f"{NOT_PRINTABLE}, not {shown(value)}", param, ctx)
         try:
             return self.setting.read(value)
         except ValidationError as error:

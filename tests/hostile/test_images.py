@@ -129,6 +129,7 @@ BROKEN: dict[str, bytes] = {
     "a word": b"GIF89a",
     "gigapixels claimed": png(2**31 - 1, 2**31 - 1),
     "a hundred megapixels claimed": png(10_000, 10_000),
+    "eighty megapixels claimed": png(8_000, 10_000),
     "no width": png(0, 10),
     "a ribbon": png(40_000, 1, b"\0" + b"\0" * 120_000),
     "a bomb of text": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))
