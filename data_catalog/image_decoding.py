@@ -35,20 +35,22 @@ def read_image(path: Path) -> Image.Image:
     """
     try:
         with _quiet, Image.open(path, formats=FORMATS) as opened:
-            if opened.width * opened.height > MOST_PIXELS:
-                raise ValueError(f"{opened.width} x {opened.height} pixels are too many to decode")
+            _check_size(*opened.size)
             opened.load()
-            image = _as_rgb(ImageOps.exif_transpose(opened))
+            ImageOps.exif_transpose(opened, in_place=True)
+            return _as_rgb(opened)
     except UnidentifiedImageError:
         raise InputError(f"{path}: no image that can be read ({_size(path)}); {HINT}") from None
     except Exception as error:  # what decoders raise for damaged files is no part of what they promise
         reason = shortened(str(error), 200) or type(error).__name__
         raise InputError(f"{path}: the image cannot be read: {reason}; {HINT}") from None
-    short, long = sorted(image.size)
-    if long > short * MOST_ELONGATED:
-        rule = f"one side is more than {MOST_ELONGATED} times the other"
-        raise InputError(f"{path}: has {image.width} x {image.height} pixels, {rule}; {HINT}")
-    return image
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are too many to decode")
+    if max(width, height) > min(width, height) * MOST_ELONGATED:
+        raise ValueError(f"of {width} x {height} pixels, one side is more than {MOST_ELONGATED} times the other")
 
 
 def _size(path: Path) -> str:
