@@ -1,20 +1,19 @@
 """Read a catalogue from a CSV or Parquet file; whatever is wrong in it is told with its line."""
 
-import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
-from .entries import ModelEntry, Preprocessing, is_accuracy
+from .entries import LARGEST_IMG_SIZE, ModelEntry, Preprocessing, is_accuracy
 from .errors import InputError
+from .json_cells import json_object
 from .settings import validation_line
-
-if TYPE_CHECKING:
-    import pandas as pd
+from .text import shortened, shown
+from .text_tables import read_table
 
 # Cells that become fields of the entry as they stand.
 PLAIN_COLUMNS = (
@@ -23,6 +22,8 @@ PLAIN_COLUMNS = (
 )
 TEXT_COLUMNS = ("model", "architecture", *PLAIN_COLUMNS, "checkpoint", "model_kwargs", "crop_mode", "interpolation")
 PREPROCESSING_COLUMNS = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
+COSTS = ("gmacs", "throughput")
+LARGEST_NUMBER = 1e30  # squares of it and their sums are still numbers
 FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -34,42 +35,33 @@ def read_catalog(path: Path) -> list[ModelEntry]:
     InputError
         For a file that is no table, a wrong value (with its line), or a pair (model, img_size) that stands there twice.
     """
-    import pandas as pd
-
-    try:
-        if path.suffix.lower() == ".parquet":
-            table = pd.read_parquet(path).astype(object)
-            table = table.where(table.notna(), "").astype(str)
-        else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, skip_blank_lines=False)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as a catalogue: {_first_line(error)}") from None
-    if "model" not in table.columns:
-        raise InputError(f"{path}: no column 'model'; its columns are {', '.join(map(str, table.columns))}")
-    if table.empty:
-        raise InputError(f"{path}: the catalogue is empty")
+    columns, rows = read_table(path, "a catalogue")
+    if "model" not in columns:
+        raise InputError(f"{path}: no column 'model'; its columns are {shortened(', '.join(columns), 300)}")
+    _check_names(columns, path)
     entries: list[ModelEntry] = []
     lines: dict[tuple[str, int | None], int] = {}
-    for line, cells in _records(table):
-        if not any(cells.values()):
-            continue
+    for line, cells in rows:
         where = f"{path}, line {line}"
         entry = _entry(cells, path.parent, where)
         key = (entry.model, entry.img_size)
         if key in lines:
             size = "" if entry.img_size is None else f" at img_size {entry.img_size}"
-            first = f"{entry.model!r}{size} stands in line {lines[key]} already"
+            first = f"{shown(entry.model)}{size} stands in line {lines[key]} already"
             raise InputError(f"{where}: {first}; the pair (model, img_size) must be unique")
         lines[key] = line
         entries.append(entry)
+    if not entries:
+        raise InputError(f"{path}: the catalogue is empty")
     return entries
 
 
-def _records(table: "pd.DataFrame") -> Iterator[tuple[int, dict[str, str]]]:
-    """Each row as stripped text, with its line number in a CSV file (the header is line 1)."""
-    columns = [str(c).strip() for c in table.columns]
-    for number, values in enumerate(table.itertuples(index=False, name=None), start=2):
-        yield number, dict(zip(columns, (str(v).strip() for v in values), strict=True))
+def _check_names(columns: Sequence[str], path: Path) -> None:
+    for name in columns:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):
+            raise InputError(
+                f"{path}, line 1: the column {shown(name)} needs a plain name (letters, digits, underscores)"
+            )
 
 
 def _entry(cells: dict[str, str], folder: Path, where: str) -> ModelEntry:
@@ -81,26 +73,25 @@ def _entry(cells: dict[str, str], folder: Path, where: str) -> ModelEntry:
     if cells.get("extra_data"):
         fields["extra_data"] = _flag(cells["extra_data"], "extra_data", where)
     if "checkpoint" in known:
-        fields["checkpoint"] = (folder / known["checkpoint"]).resolve()
-        if not fields["checkpoint"].is_file():
-            looked_for = fields["checkpoint"]
-            raise InputError(f"{where}: the checkpoint {known['checkpoint']!r} is no file (looked for {looked_for})")
+        fields["checkpoint"] = _file(known["checkpoint"], folder, where)
         if "weights" in known:
             raise InputError(f"{where}: checkpoint and weights both say where the weights are; leave one empty")
     if "model_kwargs" in known:
-        fields["model_kwargs"] = _json_object(known["model_kwargs"], where)
+        try:
+            fields["model_kwargs"] = json_object(known["model_kwargs"])
+        except ValueError as error:
+            raise InputError(f"{where}: model_kwargs {error}") from None
     if any(cells.get(name) for name in PREPROCESSING_COLUMNS):
         fields["preprocessing"] = _preprocessing(cells, where)
     extras: dict[str, float | None] = {}
     for name, text in cells.items():
         if name in (*TEXT_COLUMNS, *PREPROCESSING_COLUMNS, "extra_data"):
             continue
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise InputError(f"{where}: the column {name!r} needs a plain name (letters, digits, underscores)")
         value = _number(text, name, where)
         if name == "img_size":
-            if value is not None and (value != int(value) or value < 1):
-                raise InputError(f"{where}: img_size must be a whole number of pixels, not {text!r}")
+            if value is not None and not (value.is_integer() and 1 <= value <= LARGEST_IMG_SIZE):
+                rule = f"must be a whole number of pixels, 1 to {LARGEST_IMG_SIZE}"
+                raise InputError(f"{where}: img_size {rule}, not {shown(text)}")
             fields[name] = None if value is None else int(value)
         elif name in ("top1", "top5", "params_m"):
             fields[name] = value
@@ -112,6 +103,17 @@ def _entry(cells: dict[str, str], folder: Path, where: str) -> ModelEntry:
         raise InputError(f"{where}: {validation_line(error)}") from None
 
 
+def _file(name: str, folder: Path, where: str) -> Path:
+    try:
+        path = (folder / name).resolve()
+        is_there = path.is_file()
+    except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
+        raise InputError(f"{where}: the checkpoint {shown(name)} cannot be looked for: {shown(error)}") from None
+    if not is_there:
+        raise InputError(f"{where}: the checkpoint {shown(name)} is no file (looked for {shortened(str(path), 300)})")
+    return path
+
+
 def _number(text: str, column: str, where: str) -> float | None:
     if text == "":
         return None
@@ -119,29 +121,23 @@ def _number(text: str, column: str, where: str) -> float | None:
         value = float(text)
     except ValueError:
         known = ", ".join(TEXT_COLUMNS)
-        raise InputError(f"{where}: {column} = {text!r} is no number (text may stand only in {known})") from None
+        raise InputError(f"{where}: {column} = {shown(text)} is no number (text may stand only in {known})") from None
     if not math.isfinite(value):
-        raise InputError(f"{where}: {column} = {text!r} is not finite; leave the cell empty if it is unknown")
+        raise InputError(f"{where}: {column} = {shown(text)} is not finite; leave the cell empty if it is unknown")
+    if abs(value) > LARGEST_NUMBER:
+        raise InputError(f"{where}: {column} = {shown(text)} is beyond {LARGEST_NUMBER:g}")
+    if column in COSTS and value < 0:
+        raise InputError(f"{where}: {column} = {shown(text)} is negative; leave the cell empty if it is unknown")
     if is_accuracy(column) and not 0 <= value <= 100:
         hint = "leave the cell empty if it is unknown"
-        raise InputError(f"{where}: {column} = {text} lies outside 0 to 100 percent; {hint}")
+        raise InputError(f"{where}: {column} = {shortened(text)} lies outside 0 to 100 percent; {hint}")
     return value
 
 
 def _flag(text: str, column: str, where: str) -> bool:
     if text.removesuffix(".0").lower() not in FLAGS:
-        raise InputError(f"{where}: {column} must be 1 or 0, or empty if it is unknown, not {text!r}")
+        raise InputError(f"{where}: {column} must be 1 or 0, or empty if it is unknown, not {shown(text)}")
     return FLAGS[text.removesuffix(".0").lower()]
-
-
-def _json_object(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: model_kwargs is no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f'{where}: model_kwargs must be a JSON object such as {{"num_classes": 10}}, not {text}')
-    return value
 
 
 def _preprocessing(cells: dict[str, str], where: str) -> Preprocessing:
@@ -154,7 +150,3 @@ def _preprocessing(cells: dict[str, str], where: str) -> Preprocessing:
     except ValidationError as error:
         hint = "give crop_pct, mean and std (three numbers with spaces), or none of the preprocessing columns"
         raise InputError(f"{where}: {validation_line(error)}; {hint}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

@@ -13,6 +13,7 @@ from .image_files import ImageFiles, list_class_folders, list_labels_file
 from .imagenet import open_imagenet
 from .images import ImageArray, LabelledImages, Part, split_numbers
 from .photos import STRIPS, photo_patches
+from .text import shown
 from .timm_datasets import open_timm_dataset
 from .torchvision_sets import torchvision_images
 
@@ -52,7 +53,7 @@ def open_dataset(
         names = tuple(f"patch-{n:04d}" for n in numbers)
         return ImageArray(f"photos/{part}", names, labels[numbers], pixels[numbers], classes)
     if name not in DATASETS and not name.startswith("timm:"):
-        raise InputError(f"unknown data set {name!r}; there are: {', '.join(DATASETS)}, timm:NAME")
+        raise InputError(f"unknown data set {shown(name)}; there are: {', '.join(DATASETS)}, timm:NAME")
     if root is None:
         raise InputError(f"the data set {name} needs --data-root, the folder that its images are in")
     if not root.is_dir():

@@ -5,11 +5,18 @@ import json
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from .text import shown
 from .traits import Kind
+
+LARGEST_IMG_SIZE = 4096  # pixels; at 20,000 a view of the 447 digits would take 536 GB
+IN_USE = 1e6  # nothing that is added to a pixel, or that it is divided by, is larger, and no divisor below its inverse
+
+Mean = Annotated[float, Field(ge=-IN_USE, le=IN_USE)]
+Std = Annotated[float, Field(ge=1 / IN_USE, le=IN_USE)]
 
 
 def module_and_function(text: str) -> tuple[str, str] | None:
@@ -26,11 +33,11 @@ class Preprocessing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    crop_pct: float = Field(gt=0)
+    crop_pct: float = Field(ge=0.1, le=10)
     crop_mode: Literal["center", "squash", "border", "paper"] = "center"
     interpolation: Literal["bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"] = "bicubic"
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[Mean, Mean, Mean]
+    std: tuple[Std, Std, Std]
 
 
 class TrainingRecipe(BaseModel):
@@ -68,7 +75,7 @@ class ModelEntry(BaseModel):
     extra_data: bool | None = None
     licence: str | None = None
     published_name: str | None = None
-    img_size: int | None = Field(default=None, gt=0)
+    img_size: int | None = Field(default=None, ge=1, le=LARGEST_IMG_SIZE)
     group: str | None = None
     builder: str | None = None
     layer: str | None = Field(default=None, min_length=1)
@@ -79,7 +86,7 @@ class ModelEntry(BaseModel):
     preprocessing: Preprocessing | None = None
     top1: float | None = Field(default=None, ge=0, le=100)
     top5: float | None = Field(default=None, ge=0, le=100)
-    params_m: float | None = Field(default=None, gt=0)
+    params_m: float | None = Field(default=None, gt=0, le=1e9)
     extras: dict[str, float | None] = {}
 
     @field_validator("weights")
@@ -97,6 +104,15 @@ class ModelEntry(BaseModel):
         if text is not None and module_and_function(text) is None:
             raise ValueError("must be module:function, such as torchvision.models.resnet:resnet18")
         return text
+
+    @field_validator("model_kwargs")
+    @classmethod
+    def _one_img_size(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        size = arguments.get("img_size", 1)
+        if type(size) is not int or not 1 <= size <= LARGEST_IMG_SIZE:
+            rule = f"img_size must be one whole number, 1 to {LARGEST_IMG_SIZE}, for images are square"
+            raise ValueError(f"{rule}, not {shown(size)}")
+        return arguments
 
     @cached_property
     def slug(self) -> str:

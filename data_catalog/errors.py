@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+from .text import one_line
+
 
 class InputError(ValueError):
     """Wrong input, told in one line; the command line prints it and exits with 2."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class DiskFull(OSError):
@@ -27,4 +32,4 @@ class DamagedFile(InputError):
         self.path, self.reason = path, reason
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}; the command that made it makes it again"
+        return one_line(f"{self.path}: {self.reason}; the command that made it makes it again")

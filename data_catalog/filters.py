@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from .entries import ModelEntry
+from .entries import LARGEST_IMG_SIZE, ModelEntry
 from .errors import InputError
 from .settings import SEVERAL, OnCommandLine, Settings
 from .traits import KINDS, Kind
@@ -23,19 +23,19 @@ class Filters(Settings):
         default=(), description="Only networks of this kind."
     )
     max_params: Annotated[float | None, OnCommandLine(metavar="MILLIONS")] = Field(
-        default=None, gt=0, description="At most so many million parameters."
+        default=None, gt=0, allow_inf_nan=False, description="At most so many million parameters."
     )
     max_gmacs: Annotated[float | None, OnCommandLine(metavar="GMACS")] = Field(
-        default=None, gt=0, description="At most so many billion multiply-adds an image."
+        default=None, gt=0, allow_inf_nan=False, description="At most so many billion multiply-adds an image."
     )
     img_size: Annotated[int | None, OnCommandLine(metavar="PIXELS")] = Field(
-        default=None, gt=0, description="Only this image size."
+        default=None, gt=0, le=LARGEST_IMG_SIZE, description="Only this image size."
     )
     licence: Annotated[tuple[str, ...], SEVERAL, OnCommandLine("license", "LICENSE")] = Field(
         default=(), description="Only weights of this licence."
     )
     limit: Annotated[int | None, OnCommandLine(metavar="N")] = Field(
-        default=None, gt=0, description="The first N of what is left."
+        default=None, gt=0, lt=2**63, description="The first N of what is left."
     )
 
     def tests(self) -> Iterator[tuple[str, Callable[[ModelEntry], bool]]]:

@@ -1,22 +1,23 @@
 """Files of images: find them with their classes, and read them right."""
 
-import csv
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Self
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from .errors import InputError
+from .image_decoding import read_image
+from .text import is_printable, shortened, shown
+from .text_tables import read_table
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-
-HINT = "mend it, or go on without such images by --skip-bad-images"
 
 Listing = tuple[tuple[str, ...], np.ndarray, list[str]]
 """Names below the root, their labels (int64 [n]), and the classes' names in the order of the labels."""
@@ -54,35 +55,6 @@ class ImageFiles:
         return replace(self, names=tuple(self.names[i] for i in numbers), labels=self.labels[numbers])
 
 
-def read_image(path: Path) -> Image.Image:
-    """An image as RGB, upright (by its EXIF orientation), 8 bits a channel, transparency on white.
-
-    Raises
-    ------
-    InputError
-        Names a file that is missing, empty, truncated or no image.
-    """
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            return _as_rgb(ImageOps.exif_transpose(opened))
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: no image that can be read ({path.stat().st_size} bytes); {HINT}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: the image cannot be read: {error}; {HINT}") from None
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # 16 bits: Pillow's own conversion would clip, not scale
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535 if image.mode.startswith("I") and values.max(initial=0) > 255 else 255
-        return Image.fromarray(np.rint(np.clip(values * (255 / top), 0, 255)).astype(np.uint8)).convert("RGB")
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
-
-
 def unreadable(paths: Sequence[Path], threads: int = 4) -> dict[int, str]:
     """Which of the images cannot be decoded, by their place among ``paths``, and why."""
 
@@ -107,6 +79,8 @@ def list_class_folders(root: Path) -> Listing:
         Without class folders, or when one of them is empty.
     """
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    for folder in folders:
+        refuse_odd_name(folder.name, root)
     if not folders:
         raise InputError(f"{root}: holds no class folders; it needs one folder of images for each class")
     names: list[str] = []
@@ -125,10 +99,18 @@ def list_class_folders(root: Path) -> Listing:
 
 
 def image_names(folder: Path, root: Path) -> Iterator[str]:
-    """Image files at any depth of ``folder``, sorted, as paths below ``root``."""
+    """Image files at any depth of ``folder``, sorted, as paths below ``root``; InputError for an odd name."""
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
-            yield path.relative_to(root).as_posix()
+            name = path.relative_to(root).as_posix()
+            refuse_odd_name(name, root)
+            yield name
+
+
+def refuse_odd_name(name: str, root: Path) -> None:
+    """Raise InputError for a name that is not UTF-8, or holds control characters: no table or page can hold it."""
+    if not is_printable(name):
+        raise InputError(f"{root}: the name {shown(name, 200)} is not UTF-8, or holds a control character; rename it")
 
 
 def list_labels_file(root: Path, file_name: str = "labels.csv") -> Listing:
@@ -142,32 +124,50 @@ def list_labels_file(root: Path, file_name: str = "labels.csv") -> Listing:
     table = root / file_name
     if not table.is_file():
         raise InputError(f"{root}: holds no {file_name} with the columns image,label")
+    columns, rows = read_table(table, "labels of images")
+    if not {"image", "label"} <= set(columns):
+        raise InputError(f"{table}: needs the columns image,label; it has {shortened(','.join(columns), 300)}")
+    whole_root = root.resolve()
     names: list[str] = []
     classes: list[str] = []
-    lines: dict[str, int] = {}
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if not {"image", "label"} <= set(rows.fieldnames or ()):
-            raise InputError(f"{table}: needs the columns image,label; it has {','.join(rows.fieldnames or ())}")
-        for row in rows:
-            where = f"{table}, line {rows.line_num}"
-            name, label = (row["image"] or "").strip(), (row["label"] or "").strip()
-            if not name or not label:
-                raise InputError(f"{where}: an image or its label is missing")
-            path = root / name
-            if not path.resolve().is_relative_to(root.resolve()):
-                raise InputError(f"{where}: {name!r} lies outside the folder")
-            if not path.is_file():
-                raise InputError(f"{where}: {name!r} is no file")
-            if name in lines:
-                raise InputError(f"{where}: {name!r} stands in line {lines[name]} already")
-            lines[name] = rows.line_num
-            names.append(name)
-            classes.append(label)
+    lines: dict[PurePath, int] = {}
+    for line, cells in rows:
+        where = f"{table}, line {line}"
+        name, label = cells["image"], cells["label"]
+        if not name or not label:
+            raise InputError(f"{where}: an image or its label is missing")
+        _check_place(name, whole_root, where)
+        same = PurePath(name)  # as ./name
+        if same in lines:
+            raise InputError(f"{where}: {shown(name)} stands in line {lines[same]} already")
+        lines[same] = line
+        names.append(name)
+        classes.append(label)
     class_names = sorted(set(classes), key=_as_people_sort)
     number = {name: label for label, name in enumerate(class_names)}
     return tuple(names), np.array([number[c] for c in classes], dtype=np.int64), class_names
 
 
-def _as_people_sort(text: str) -> list[tuple[int, int, str]]:
-    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", text)]
+def _check_place(name: str, root: Path, where: str) -> None:
+    """Raise InputError unless the image is a file in the folder ``root``, which is resolved."""
+    try:
+        is_inside = (root / name).resolve().is_relative_to(root)
+        is_there = (root / name).is_file()
+    except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
+        raise InputError(f"{where}: {shown(name)} cannot be looked for: {shown(error)}") from None
+    if not is_inside:
+        raise InputError(f"{where}: {shown(name)} lies outside the folder")
+    if not is_there:
+        raise InputError(f"{where}: {shown(name)} is no file")
+
+
+def _as_people_sort(text: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Numbers in the text come by their value: "9" before "10"; the text itself decides between "1" and "01"."""
+    return [_number_or_word(part) for part in re.split(r"(\d+)", text)], text
+
+
+def _number_or_word(part: str) -> tuple[int, int, str]:
+    if not part.isdecimal():
+        return 1, 0, part
+    digits = "".join(str(unicodedata.decimal(digit)) for digit in part).lstrip("0")
+    return 0, len(digits), digits

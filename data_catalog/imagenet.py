@@ -1,6 +1,5 @@
 """ImageNet's validation images in the three forms that people have them in."""
 
-import csv
 import importlib.util
 import re
 from functools import cache
@@ -9,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
-from .image_files import SUFFIXES, ImageFiles, image_names
+from .image_files import SUFFIXES, ImageFiles, image_names, refuse_odd_name
+from .text import shown
+from .text_tables import read_table
 
 # Classes of fastai's easier and harder ten, of which the paper takes 50 validation images each.
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
@@ -70,7 +71,7 @@ def _synset_folders(root: Path) -> tuple[tuple[str, ...], np.ndarray]:
     classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     strange = [p.name for p in classes if p.name not in index]
     if not classes or strange:
-        what = f"{strange[0]!r} is no ImageNet synset" if strange else "it holds no folders"
+        what = f"{shown(strange[0])} is no ImageNet synset" if strange else "it holds no folders"
         raise InputError(
             f"{folder}: {what}; the data set imagenet needs folders such as {synsets()[0]} "
             f"(or Kaggle's {KAGGLE_TABLE}); use --dataset imagefolder for classes of your own"
@@ -91,17 +92,21 @@ def _kaggle(root: Path) -> tuple[tuple[str, ...], np.ndarray]:
     folders = (root / "ILSVRC" / "Data" / "CLS-LOC" / "val", root / "val", root)
     folder = next(f for f in folders if f.is_dir())
     files = {p.stem: p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES}
-    names, labels = [], []
-    with (root / KAGGLE_TABLE).open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        for row in rows:
-            where = f"{root / KAGGLE_TABLE}, line {rows.line_num}"
-            image, synset = row.get("ImageId", ""), (row.get("PredictionString") or "").split(" ")[0]
-            if synset not in index:
-                raise InputError(f"{where}: {synset!r} is no ImageNet synset")
-            if image in files:
-                names.append(files[image].relative_to(root).as_posix())
-                labels.append(index[synset])
+    names: list[str] = []
+    labels: list[int] = []
+    columns, rows = read_table(root / KAGGLE_TABLE, "Kaggle's table of labels")
+    if not {"ImageId", "PredictionString"} <= set(columns):
+        raise InputError(f"{root / KAGGLE_TABLE}: needs the columns ImageId,PredictionString")
+    for line, cells in rows:
+        image, synset = cells["ImageId"], cells["PredictionString"].split(" ")[0]
+        if synset not in index:
+            raise InputError(f"{root / KAGGLE_TABLE}, line {line}: {shown(synset)} is no ImageNet synset")
+        if image in files:
+            file = files.pop(image)  # each image counts once
+            names.append(file.relative_to(root).as_posix())
+            labels.append(index[synset])
+    for name in names:
+        refuse_odd_name(name, root)
     if not names:
         raise InputError(f"{folder}: holds none of the images that {KAGGLE_TABLE} names")
     return tuple(names), np.array(labels, dtype=np.int64)

@@ -13,6 +13,7 @@ from .catalog_file import read_catalog
 from .digits import digits_models
 from .entries import ModelEntry
 from .errors import InputError
+from .text import shown
 
 TABLES = Path(__file__).with_name("tables")
 
@@ -61,7 +62,7 @@ def select(entries: Iterable[ModelEntry], patterns: Sequence[str], where: str) -
         if not hits:
             near = get_close_matches(pattern, [e.model for e in entries], n=1)
             hint = f"did you mean {near[0]}?" if near else f"for example: {entries[0].model}"
-            raise InputError(f"no model of {where} matches {pattern!r}; {hint}")
+            raise InputError(f"no model of {where} matches {shown(pattern)}; {hint}")
         chosen.update(dict.fromkeys(map(str, hits), True))
     return [e for e in entries if str(e) in chosen]
 
@@ -73,14 +74,22 @@ def find_entries(entries: Sequence[ModelEntry], names: Iterable[str], where: str
         hits = [e for e in entries if e.model == name] or [e for e in entries if str(e) == name]
         if not hits:
             near = get_close_matches(name, [e.model for e in entries], n=1)
-            raise InputError(f"{where} has no model {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+            raise InputError(f"{where} has no model {shown(name)}" + (f"; did you mean {near[0]}?" if near else ""))
         found.update({str(e): e for e in hits})
     return list(found.values())
 
 
+def is_file(catalog: str | Path) -> bool:
+    """Whether a catalogue is a file; a name that no file can have is none."""
+    try:
+        return Path(catalog).is_file()
+    except OSError:
+        return False
+
+
 def _from_file(path: Path) -> list[ModelEntry]:
-    if not path.is_file():
-        raise InputError(f"unknown catalogue {str(path)!r}: neither a file nor one of {', '.join(BUILT_IN)}")
+    if not is_file(path):
+        raise InputError(f"unknown catalogue {shown(str(path), 300)}: neither a file nor one of {', '.join(BUILT_IN)}")
     return read_catalog(path)
 
 

@@ -9,17 +9,28 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from .text import is_printable, shortened, shown
+
 KeyPath = tuple[str, ...]
+NOT_PRINTABLE = "must be one line of UTF-8 without control characters"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Settings(BaseModel):
-    """A group of settings; an unknown name is refused."""
+    """A group of settings; an unknown name is refused, and text that a terminal would obey or no file can hold."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*")
+    @classmethod
+    def _printable(cls, value: Any) -> Any:
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str | Path) and not is_printable(str(text)):
+                raise ValueError(NOT_PRINTABLE)
+        return value
 
 
 def _as_several(value: Any) -> Any:
@@ -272,9 +283,10 @@ def validation_line(
     if first["type"] == "extra_forbidden":
         return f"{_spelled(where, names)}: there is no such setting{_meant(where, known)}"
     told = first["type"] == "missing" or isinstance(first["input"], dict)
-    shown = "" if told else f", not {first['input']!r}"
+    given = str(first["input"]) if isinstance(first["input"], Path) else first["input"]
+    instead = "" if told else f", not {shown(given)}"
     message = rule_of(first)
-    return f"{_spelled(where, names)}: {message}{shown}" if where else f"{message}{shown}"
+    return f"{_spelled(where, names)}: {message}{instead}" if where else f"{message}{instead}"
 
 
 def rule_of(problem: Mapping[str, Any]) -> str:
@@ -303,5 +315,5 @@ def _spelled(where: KeyPath, names: Mapping[KeyPath, str] | None) -> str:
 
 def dotted(where: Iterable[str | int]) -> str:
     """The way to a value as one line: ``entries.3.model``; a name with a line break or the like is quoted."""
-    names = [str(part) for part in where]
-    return ".".join(name if name.isprintable() else repr(name) for name in names)
+    names = [shortened(str(part), 60) if str(part).isprintable() else shown(str(part), 60) for part in where]
+    return shortened(".".join(names), 200)

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import InputError
+from .text import shortened
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,13 @@ class TimmImages:
 
     def image(self, number: int) -> Image.Image:
         """The image as RGB."""
-        return _opened(self.source, self.root)[int(self.places[number])][0].convert("RGB")
+        place = int(self.places[number])
+        try:
+            image: Image.Image = _opened(self.source, self.root)[place][0].convert("RGB")
+        except Exception as error:  # as below
+            reason = shortened(str(error), 300) or type(error).__name__
+            raise InputError(f"{self.name}: image {place} in {self.root} cannot be read: {reason}; mend it") from None
+        return image
 
     def fingerprint(self, number: int) -> str:
         """SHA-256 of the decoded pixels."""
@@ -60,16 +67,19 @@ def open_timm_dataset(source: str, root: Path) -> TimmImages:
         opened = _opened(source, root)
         count = len(opened)
         labels = np.array([int(opened[i][1]) for i in range(count)], dtype=np.int64)
-    except (ValueError, TypeError, RuntimeError, OSError, AssertionError, ImportError, KeyError) as error:
-        raise InputError(f"--dataset timm:{source}: timm cannot open it in {root}: {error}") from None
+    except Exception as error:  # what timm and its readers raise is no part of what they promise
+        reason = shortened(str(error), 300) or type(error).__name__
+        raise InputError(f"--dataset timm:{source}: timm cannot open it in {root}: {reason}") from None
     return TimmImages(f"timm:{source}", source, root, np.arange(count), labels)
 
 
 def _opened(source: str, root: Path) -> Any:
     key = (source, root)
     if key not in _OPEN:
+        from PIL import EpsImagePlugin
         from timm.data import create_dataset
 
+        EpsImagePlugin.gs_binary = False  # timm asks Pillow for any format, and Pillow would start Ghostscript for one
         _OPEN[key] = create_dataset(source, root=str(root), split="validation", is_training=False, download=False)
     return _OPEN[key]
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
+from .text import shortened
 
 NAMES = {"cifar10": "CIFAR10", "mnist": "MNIST", "stl10": "STL10"}
 
@@ -47,5 +48,6 @@ def _opened(name: str, root: Path, train: bool, download: bool) -> Any:
     part: dict[str, Any] = {"split": "train" if train else "test"} if name == "stl10" else {"train": train}
     try:
         return kind(str(root), **part, download=download)
-    except (RuntimeError, OSError) as error:
-        raise InputError(f"--dataset {name}: torchvision cannot open it in {root}: {error}") from None
+    except Exception as error:  # what torchvision raises for damaged files is no part of what it promises
+        reason = shortened(str(error), 300) or type(error).__name__
+        raise InputError(f"--dataset {name}: torchvision cannot open it in {root}: {reason}") from None

@@ -16,6 +16,7 @@ from ..pipeline.plan import builder_hashes
 from ..pipeline.task import Done
 from .clusters.machine import usable_cores
 from .progress import SILENT, Display, counted, follow
+from .terminal import tell
 
 SHOWN_BY_DEFAULT = ("digits", "imagenet-2025", "imagenet-2023")
 
@@ -29,10 +30,10 @@ def list_entries(catalog: str, globs: Sequence[str], filters: Filters) -> int:
     """Print one line an entry, and their number."""
     entries = choose(catalog, globs, filters)
     for entry in entries:
-        print(_line(entry))
+        tell(_line(entry))
     models = len({entry.model for entry in entries})
     of_models = f" of {counted(models, 'model')}" if models < len(entries) else ""
-    print(f"{counted(len(entries), 'entry')}{of_models}")
+    tell(f"{counted(len(entries), 'entry')}{of_models}")
     return 0
 
 
@@ -54,9 +55,9 @@ def show(model: str, catalog: str | None) -> int:
     """Print everything that is known of a model, at each of its sizes."""
     for number, (where, entry) in enumerate(_looked_up(model, catalog)):
         if number:
-            print("")
+            tell()
         for name, value in {"catalogue": where, **_known(entry)}.items():
-            print(f"{name:16}{value}")
+            tell(f"{name:16}{value}")
     return 0
 
 
@@ -106,8 +107,8 @@ def check(catalog: str, globs: Sequence[str], filters: Filters, workers: int | N
         workers = usable_cores()
     good, failed = follow(_checked(entries, workers), len(entries), display)
     for done in sorted(failed, key=lambda done: done.name):
-        print(f"{done.name}: {done.message}")
-    print(
+        tell(f"{done.name}: {done.message}")
+    tell(
         f"{good} of {counted(len(entries), 'entry')} with an embedding of the declared width; {len(failed)} failed",
     )
     return 1 if failed else 0
@@ -116,7 +117,7 @@ def check(catalog: str, globs: Sequence[str], filters: Filters, workers: int | N
 def _tell_unchecked(entries: Sequence[ModelEntry]) -> None:
     for entry in entries:
         if entry.builder is not None:
-            print(f"{entry.model}: built by {entry.builder}, whose module is there; not checked")
+            tell(f"{entry.model}: built by {entry.builder}, whose module is there; not checked")
 
 
 def _checked(entries: Sequence[ModelEntry], workers: int) -> Iterator[Done]:

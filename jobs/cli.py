@@ -8,6 +8,7 @@ import warnings
 import click
 
 from ..data_catalog.errors import InputError
+from ..data_catalog.text import one_line
 from .commands.catalog import catalog_group
 from .commands.doctor import doctor_command
 from .commands.measure import measure_command
@@ -20,7 +21,7 @@ from .commands.run import run_command
 from .commands.status import status_command
 from .commands.submit import submit_group
 from .commands.validate import validate_command
-from .terminal import show_details, show_log
+from .terminal import accept_any_text, show_details, show_log, tell_error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -60,7 +61,8 @@ def main() -> None:
     """Run the command line; what the user got wrong is one line and exit code 2."""
     signal.signal(signal.SIGTERM, _stop_in_order)
     show_log()
-    warnings.showwarning = lambda message, *_where: print(f"dsmi-zoo: {message}", file=sys.stderr)
+    accept_any_text()
+    warnings.showwarning = lambda message, *_where: tell_error(str(message))
     try:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
@@ -73,9 +75,9 @@ def main() -> None:
         sys.exit(2)
     except click.ClickException as error:
         path = f": {error.ctx.command_path}" if isinstance(error, click.UsageError) and error.ctx else ": dsmi-zoo"
-        _fail(f"{' '.join(_message(error).split()).rstrip('.')}; see{path} --help")
+        _fail(f"{one_line(_message(error)).rstrip('.')}; see{path} --help")
     except (InputError, OSError) as error:
-        _fail(" ".join(str(error).split()))
+        _fail(one_line(str(error)))
     except (KeyboardInterrupt, click.Abort):
         print("\ndsmi-zoo: stopped; finished rows are kept, and the same command goes on from here", file=sys.stderr)
         sys.exit(130)
@@ -96,7 +98,7 @@ def _message(error: click.ClickException) -> str:
 
 
 def _fail(line: str) -> None:
-    print(f"dsmi-zoo: {line}", file=sys.stderr)
+    tell_error(line)
     sys.exit(2)
 
 

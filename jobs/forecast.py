@@ -10,6 +10,7 @@ from ..pipeline.store import row_path
 from ..pipeline.weights import remote_weights
 from .progress import SILENT, Display, counted, duration
 from .run import sizes_to_download, within_max_download
+from .terminal import tell
 
 EMBEDDING_WIDTH = 1100  # a typical width of timm's models
 
@@ -21,7 +22,7 @@ def forecast(config: RunConfig, display: Display = SILENT) -> int:
     if config.compute.max_download is not None:
         plan = within_max_download(plan, sizes_to_download(plan, display))
     for line in described(plan):
-        print(line)
+        tell(line)
     return 0
 
 

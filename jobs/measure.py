@@ -14,6 +14,7 @@ from ..pipeline.measures.inputs import as_classes
 from ..pipeline.measures.own import load_measure
 from ..pipeline.measures.registry import BY_NAME
 from ..pipeline.schema import COLUMN_NAMES
+from .terminal import tell
 
 
 def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_json: bool) -> int:
@@ -34,10 +35,10 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
     if as_json:
         print(json.dumps(values))
         return 0
-    print(f"{len(Z)} points in {Z.shape[1]} dimensions, sigma = {settings.sigma or np.sqrt(Z.shape[1]):.4g}")
+    tell(f"{len(Z)} points in {Z.shape[1]} dimensions, sigma = {settings.sigma or np.sqrt(Z.shape[1]):.4g}")
     for name, value in values.items():
         known = BY_NAME.get(name)
         shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4f}"
         unit = known.unit if known and known.unit != "flag" else ""
-        print(f"  {name:<28} {shown:>10} {unit:<5} {known.meaning if known else ''}".rstrip())
+        tell(f"  {name:<28} {shown:>10} {unit:<5} {known.meaning if known else ''}".rstrip())
     return 0

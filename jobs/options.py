@@ -1,5 +1,6 @@
 """The command line's options, made from the fields of the settings."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,26 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 from pydantic import ValidationError
 
-from ..data_catalog.settings import Setting, flags_of, options_of, validation_line
+from ..data_catalog.settings import NOT_PRINTABLE, Setting, flags_of, options_of, validation_line
+from ..data_catalog.text import is_printable, shown
 from ..pipeline.config import RunConfig, as_named, resolve_config
 from ..pipeline.keywords import nested
 from ..pipeline.units import in_seconds
 
 Command = Callable[..., Any]
-PATH = click.Path(path_type=Path)
+
+
+class PathType(click.Path):
+    """A path that is one printable line; tables, pages and batch scripts can hold no other."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Make the word a path."""
+        if not is_printable(os.fsdecode(value)):
+            self.fail(f"{NOT_PRINTABLE}, not {shown(os.fsdecode(value))}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = PathType(path_type=Path)
 CLUSTER = tuple(f"compute.{name}" for name in ("cluster", "profile", "workers", "worker_memory", "model_timeout"))
 """The settings that say where it runs."""
 
@@ -31,6 +45,8 @@ class SettingType(click.ParamType):
         """Make the word a value of the setting."""
         if not isinstance(value, str):
             return value
+        if not is_printable(value):
+            self.fail(f"{NOT_PRINTABLE}, not {shown(value)}", param, ctx)
         try:
             return self.setting.read(value)
         except ValidationError as error:
@@ -53,7 +69,7 @@ class TimeType(click.ParamType):
         try:
             return in_seconds(value)
         except ValueError as error:
-            self.fail(f"{error}, not {value!r}", param, ctx)
+            self.fail(f"{error}, not {shown(value)}", param, ctx)
 
 
 class SettingOption(click.Option):

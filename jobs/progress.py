@@ -16,7 +16,9 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.text import Text
 
+from ..data_catalog.text import printable
 from ..pipeline.task import Done
 
 log = logging.getLogger(__name__)
@@ -85,8 +87,8 @@ class Terminal(Display):
         if not self.has_bars:
             yield _show_nothing
             return
-        with self.console.status(text) as status:
-            yield status.update
+        with self.console.status(_as_it_is(text)) as status:
+            yield lambda text: status.update(_as_it_is(text))
 
     @contextmanager
     def bar(
@@ -97,8 +99,13 @@ class Terminal(Display):
             yield partial(bar.update, bar.add_task(description, total=total, visible=visible))
 
     def line(self, text: str) -> None:
-        """Print one line, as it is: no markup, no colours, no line breaks of ours."""
-        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        """Print one line, as it is: no markup, no colours, no line breaks of ours; control characters as escapes."""
+        self.console.print(printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def _as_it_is(text: str) -> Text:
+    """The text in one line, in which brackets are no markup."""
+    return Text(printable(text))
 
 
 def follow(

@@ -6,6 +6,7 @@ from ..pipeline.store import read_run
 from .driving import WHOLE, drivers
 from .folder import entry_states
 from .progress import counted
+from .terminal import tell
 
 SHOWN = 50  # missing entries; a run of a thousand has just begun
 
@@ -14,29 +15,29 @@ def status(out: Path) -> int:
     """Say what is done, failed (and why) and missing; the exit code is 1 when an entry failed."""
     begun = sorted((out / "stages").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if begun and not (out / "run.json").exists():
-        print(f"{out}: an unfinished search on a budget, its latest stage; the same run goes on from there")
+        tell(f"{out}: an unfinished search on a budget, its latest stage; the same run goes on from there")
         out = begun[-1].parent
     record = read_run(out)
     states, unreadable = entry_states(out, record.entries)
     of = {kind: [state for state in states if state.state == kind] for kind in ("ok", "failed", "missing")}
-    print(
+    tell(
         f"{out}: catalogue {record.catalog.name}, {counted(len(states), 'model')}: "
         f"{len(of['ok'])} ok, {len(of['failed'])} failed, {len(of['missing'])} missing",
     )
     for name, held in drivers(out).items():
-        print(f"  being computed{'' if name == WHOLE else f' ({name})'} by {held}")
+        tell(f"  being computed{'' if name == WHOLE else f' ({name})'} by {held}")
     for kind in ("failed", "missing"):
         for state in of[kind] if kind == "failed" else of[kind][:SHOWN]:
-            print(f"  {kind}: {state.name}: {state.reason}")
+            tell(f"  {kind}: {state.name}: {state.reason}")
     if len(of["missing"]) > SHOWN:
-        print(f"  missing: {len(of['missing']) - SHOWN} more")
+        tell(f"  missing: {len(of['missing']) - SHOWN} more")
     known = {state.slug for state in states}
     for problem in unreadable:
         if problem.path.suffix != ".parquet" or problem.path.stem not in known:
-            print(f"  not a row: {problem}")
+            tell(f"  not a row: {problem}")
     if of["missing"]:
-        print("compute what is missing: the same `dsmi-zoo run` again")
+        tell("compute what is missing: the same `dsmi-zoo run` again")
     if of["failed"]:
         again = "the same remeasure" if record.embeddings_from else f"dsmi-zoo rerun MODEL --out {out}"
-        print(f"try failed ones again: {again}")
+        tell(f"try failed ones again: {again}")
     return 1 if of["failed"] else 0

@@ -1,8 +1,12 @@
 """What the command line prints to: the log's lines and the bars share one console, so that neither breaks the other."""
 
 import functools
+import io
 import logging
+import sys
 from typing import TYPE_CHECKING
+
+from ..data_catalog.text import printable
 
 if TYPE_CHECKING:
     from .progress import Terminal
@@ -24,6 +28,23 @@ def display(stderr: bool = False) -> "Terminal":
     terminal = _terminal()
     terminal.console.stderr = stderr
     return terminal
+
+
+def tell(line: str = "") -> None:
+    """Print a line on stdout; of text that may be somebody else's, what a terminal would obey is shown as an escape."""
+    print(printable(line))
+
+
+def tell_error(line: str) -> None:
+    """The same on stderr, after the command's name."""
+    print(f"dsmi-zoo: {printable(line)}", file=sys.stderr)
+
+
+def accept_any_text() -> None:
+    """Let stdout and stderr show what their encoding lacks as an escape; an error there would hide what is told."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class LogLines(logging.Handler):

@@ -7,6 +7,7 @@ import csv
 import logging
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data_catalog.errors import InputError
+from .claimed_sizes import check_npy, check_npz, check_parquet, check_tensor, check_zip
 from .measures.conversion import as_array, check_columns, shortened
 
 if TYPE_CHECKING:
@@ -131,7 +133,11 @@ def _read_table(file: Path, name: str | None, read_csv: "Callable[[Path], pd.Dat
     import pandas as pd
 
     try:
-        table = read_csv(file) if file.suffix.lower() == ".csv" else pd.read_parquet(file)
+        if file.suffix.lower() == ".csv":
+            table = read_csv(file)
+        else:
+            check_parquet(file)
+            table = pd.read_parquet(file)
     except Exception as error:
         raise InputError(_unreadable(file, error)) from None
     first = str(table.columns[0])
@@ -166,6 +172,10 @@ def _array(values: Any, file: Path, name: Any = None) -> NDArray[Any]:
 
 def _npy(file: Path, name: str | None) -> Any:
     with file.open("rb") as opened:  # NumPy leaves a damaged file open
+        if not zipfile.is_zipfile(opened):
+            opened.seek(0)
+            check_npy(opened, file.stat().st_size)
+        opened.seek(0)
         array = np.load(opened, allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise InputError(f"{file}: is an archive of arrays; rename it to {file.stem}.npz")
@@ -180,7 +190,9 @@ def _npz(file: Path, name: str | None) -> Any:
             raise InputError(f"{file}: is a single array; rename it to {file.stem}.npy")
         if {"data", "shape", "format"} <= set(archive.files):  # as SciPy saves it
             raise InputError(f"{file}: is a sparse matrix; make it dense, by toarray(), and save that")
-        return archive[_chosen(file, name, archive.files)]
+        chosen = _chosen(file, name, archive.files)
+        check_npz(file, chosen)
+        return archive[chosen]
 
 
 def _safetensors(file: Path, name: str | None) -> Any:
@@ -199,6 +211,8 @@ def _pt(file: Path, name: str | None) -> Any:
 
     import torch
 
+    if zipfile.is_zipfile(file):
+        check_zip(file, largest_ratio=1)  # PyTorch compresses nothing
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sparse tensors, which are refused with words of ours
@@ -210,8 +224,11 @@ def _pt(file: Path, name: str | None) -> Any:
         ) from None
     if isinstance(content, Mapping):
         by_name = {str(key): value for key, value in content.items()}
-        return by_name[_chosen(file, name, by_name)]
-    _refuse_name(file, name)
+        content = by_name[_chosen(file, name, by_name)]
+    else:
+        _refuse_name(file, name)
+    if isinstance(content, torch.Tensor) and content.layout == torch.strided and not content.is_meta:
+        check_tensor(content.shape, content.element_size(), content.untyped_storage().nbytes())
     return content
 
 

@@ -14,7 +14,7 @@ CLUSTERS = ("local", "cuda", "slurm")
 
 
 def _known_cluster(name: str) -> str:
-    if name not in CLUSTERS and not re.fullmatch(r"(tcp|tls)://\S+:\d+", name):
+    if name not in CLUSTERS and not re.fullmatch(r"(tcp|tls)://\S+:[0-9]{1,5}", name):
         raise ValueError(f"must be {', '.join(CLUSTERS)}, or a scheduler's address: tcp://host:port, tls://host:port")
     return name
 
@@ -26,7 +26,8 @@ def found_from_anywhere(path: Path) -> Path:
 
 def _one_of_several(share: str) -> str:
     part, _, parts = share.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+    is_of_numbers = re.fullmatch(r"[0-9]{1,5}/[0-9]{1,5}", share) is not None
+    if not (is_of_numbers and 1 <= int(part) <= int(parts)):
         raise ValueError("must be such as 3/8: the third of eight shares")
     return share
 
@@ -54,7 +55,7 @@ class ComputeSettings(Settings):
         default=None, description="Site settings of a cluster, in TOML; see the README."
     )
     workers: Annotated[int | None, OnCommandLine(default="one a core, a GPU, or the profile's")] = Field(
-        default=None, ge=1, description="Workers, one model each at a time."
+        default=None, ge=1, le=10_000, description="Workers, one model each at a time."
     )
     worker_memory: Annotated[Memory | None, OnCommandLine(metavar="SIZE", default="no limit", text=True)] = Field(
         default=None, description="End a local worker beyond this: 16GB."
@@ -66,7 +67,7 @@ class ComputeSettings(Settings):
         default=None, description="Only the I-th of K balanced shares, without Dask: one batch job each."
     )
     batch_size: Annotated[int | None, OnCommandLine(default="64, on a CPU by their size")] = Field(
-        default=None, ge=1, description="Images in one forward pass."
+        default=None, ge=1, le=1_000_000, description="Images in one forward pass."
     )
     keep_embeddings: Annotated[bool, OnCommandLine("drop-embeddings", turns_off=True)] = Field(
         default=True, description="Do not keep the embeddings (remeasure needs them)."
@@ -88,7 +89,7 @@ class ComputeSettings(Settings):
     )
     cache: Annotated[
         Path, AfterValidator(found_from_anywhere), OnCommandLine(default="$DSMI_ZOO_CACHE or ~/.cache/dsmi-zoo")
-    ] = Field(default_factory=default_cache, description="Weights and views.")
+    ] = Field(default_factory=default_cache, validate_default=True, description="Weights and views.")
     cache_gb: float = Field(
         default=50.0, ge=0, allow_inf_nan=False, description="Views beyond this are dropped once no model needs them."
     )

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -12,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from ..data_catalog.dataset_names import DATASETS
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
-from ..data_catalog.models import BUILT_IN
+from ..data_catalog.models import BUILT_IN, is_file
 from ..data_catalog.settings import (
     SEVERAL,
     Clash,
@@ -25,6 +24,7 @@ from ..data_catalog.settings import (
 )
 from .compute import CLUSTERS, ComputeSettings, default_cache, found_from_anywhere
 from .measures.settings import MeasureSettings
+from .toml_files import read_toml
 
 __all__ = [
     "CLUSTERS", "ComputeSettings", "MeasureSettings", "RunConfig", "SubsetSettings",
@@ -52,13 +52,13 @@ class SubsetSettings(Settings):
         default=None, description="all, imagenette+imagewoof, or classes with commas."
     )
     images_per_class: Annotated[int | None, OnCommandLine(default="all")] = Field(
-        default=None, ge=2, description="So many images of each class."
+        default=None, ge=2, lt=2**31, description="So many images of each class."
     )
     repeats: Annotated[int | None, OnCommandLine(default=str(PAPER_REPEATS))] = Field(
-        default=None, ge=1, description="Random crops of each image, by the paper's protocol."
+        default=None, ge=1, le=10_000, description="Random crops of each image, by the paper's protocol."
     )
     seed: Annotated[int, OnCommandLine("subset-seed")] = Field(
-        default=0, ge=0, description="Seed of the choice of images."
+        default=0, ge=0, lt=2**63, description="Seed of the choice of images."
     )
     allow_train_images: bool = Field(
         default=False, description="Accept ImageNet training images in an imagenet folder."
@@ -109,7 +109,7 @@ class RunConfig(Settings):
     def identity(self) -> dict[str, Any]:
         """The settings that change numbers: all rows of one OUT share them."""
         return {
-            "catalog": self.catalog if not Path(self.catalog).is_file() else Path(self.catalog).name,
+            "catalog": self.catalog if not is_file(self.catalog) else Path(self.catalog).name,
             "protocol": self.protocol,
             "precision": self.precision,
             "subset": self.subset.model_dump(mode="json", exclude={"data_root"}) | {"repeats": self.repeats},
@@ -138,14 +138,10 @@ def resolve_config(
     """
     settings: dict[str, Any] = {}
     if file is not None:
-        try:
-            settings = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else f"not TOML: {error}"
-            raise InputError(f"{file}: cannot be read: {reason}") from None
+        settings = read_toml(file)
         validated(RunConfig, settings, str(file))
     config = as_named(RunConfig, _merged(settings, given), names or flags_of(RunConfig))
-    if Path(config.catalog).is_file():  # run.json must find it again from any folder
+    if is_file(config.catalog):  # run.json must find it again from any folder
         config = config.model_copy(update={"catalog": str(Path(config.catalog).absolute())})
     if config.subset.data_root is not None:
         subset = config.subset.model_copy(update={"data_root": found_from_anywhere(config.subset.data_root)})

@@ -5,14 +5,16 @@ format has noted must not be lost because an older one added a model. Those of e
 past, for these are noted anew. Only ``config`` takes none: a setting that this version cannot obey may change numbers.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.settings import dotted, rule_of
+from ..data_catalog.text import shortened, shown
 from .config import RunConfig
 
 FORMAT: Literal[1] = 1
@@ -21,6 +23,15 @@ MEND = (
     "another --out"
 )
 NEWER = "a newer version wrote the file: update dsmi-zoo, or choose another --out"
+
+# What the identity of a run of the first version has already: settings, and those of two groups.
+IDENTITY: dict[str, tuple[str, ...]] = {
+    "catalog": (),
+    "protocol": (),
+    "precision": (),
+    "subset": ("dataset", "images_per_class", "seed"),
+    "measures": ("sigma", "t", "repetitions", "seed", "bins", "null_permutations", "own"),
+}
 
 
 class LostRecord(InputError):
@@ -108,6 +119,19 @@ class SearchNote(_Record):
         return found
 
 
+def _whole_identity(identity: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what no version can have written: by what is missing, rows of other settings would pass for equal."""
+    for name, settings in IDENTITY.items():
+        if name not in identity:
+            raise ValueError(f"{name} is missing")
+        if settings and not isinstance(identity[name], dict):
+            raise ValueError(f"{name} holds no settings")
+        for setting in settings:
+            if setting not in identity[name]:
+                raise ValueError(f"{name}.{setting} is missing")
+    return identity
+
+
 class RunRecord(_Frozen):
     """The content of ``OUT/run.json``.
 
@@ -117,7 +141,7 @@ class RunRecord(_Frozen):
 
     format: Literal[1]
     config: RunConfig
-    identity: dict[str, Any]
+    identity: Annotated[dict[str, Any], AfterValidator(_whole_identity)]
     catalog: CatalogRecord
     subset: SubsetRecord
     entries: tuple[EntryRecord, ...]
@@ -139,14 +163,24 @@ def parse_record(content: bytes, path: Path) -> RunRecord:
     """
     try:
         record = RunRecord.model_validate_json(content)
+        json.loads(content, object_pairs_hook=_without_doubles)
     except ValidationError as error:
         problem = _problem(error)
         kind = InputError if problem.endswith(NEWER) else LostRecord
         raise kind(f"{path}: {problem}") from None
+    except (ValueError, RecursionError) as error:  # of Python's reader of JSON, which takes less than pydantic's
+        raise LostRecord(f"{path}: cannot be read: {shortened(str(error))}; {MEND}") from None
     for where, text in _texts(record.model_dump(mode="json")):
         if "\0" in text:  # no name of a file may hold it
             raise LostRecord(f"{path}: {dotted(where)}: holds a NUL character; {MEND}")
     return record
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {shown(twice)} stands there twice")
 
 
 def _problem(error: ValidationError) -> str:
@@ -163,7 +197,7 @@ def _problem(error: ValidationError) -> str:
         return f"{key}: a setting that this version of dsmi-zoo does not know; {NEWER}"
     if first["type"] == "missing":
         return f"{key} is missing; {MEND}"
-    rule = " ".join(rule_of(first).split())
+    rule = shortened(rule_of(first), 200)
     return f"{key}: {rule}; {MEND}"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
 from ..data_catalog.paths import within
+from .atomic_files import write_atomically
 from .config import content_hash, default_cache
 from .exclusive import exclusive
 from .file_hashes import file_sha256, hash_problem
@@ -27,7 +28,6 @@ from .remote import (
     refuse_offline,
     repository,
 )
-from .store import write_atomically
 from .transfer import Progress, transfer
 from .weights_content import content_problem
 

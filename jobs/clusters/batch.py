@@ -1,5 +1,6 @@
 """Slurm's batch jobs: their scripts, and the words of sbatch."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...data_catalog.errors import InputError
+from ...data_catalog.text import is_printable, shown
 from .profile import DriverJob, Profile
 
 
@@ -37,10 +39,43 @@ def dsmi_zoo(profile: Profile) -> list[str]:
 
 
 def batch_script(name: str, requests: Iterable[str], log: Path, lines: Iterable[str]) -> str:
-    """A script for sbatch that runs ``lines`` in the folder where it was made."""
-    directives = [f"--job-name={name}", f'--output="{log}"', "--open-mode=append", "--ntasks=1", *requests]
-    head = ["#!/usr/bin/env bash", *(f"#SBATCH {directive}" for directive in directives)]
-    return "\n".join([*head, f"cd {shlex.quote(str(Path.cwd()))}", *lines]) + "\n"
+    """A script for sbatch that runs ``lines`` in the folder where it was made.
+
+    Parameters
+    ----------
+    log
+        Where it writes; in the file's name, not in its folder's, ``%j`` and the like are Slurm's.
+
+    Raises
+    ------
+    InputError
+        When something would not stay in its line, or the folder of the log not in its quotes.
+    """
+    directives = [f"--job-name={name}", f'--output="{_folder(log)}/{log.name}"', "--open-mode=append", "--ntasks=1"]
+    head = ["#!/usr/bin/env bash", *(f"#SBATCH {directive}" for directive in [*directives, *requests])]
+    script = [*head, f"cd {shlex.quote(str(Path.cwd()))}", *lines]
+    for line in script:
+        if not is_printable(line.replace("\t", " ")):
+            told = "holds a control character or is not UTF-8; give paths, arguments and a --profile without such"
+            raise InputError(f"a line of the batch script, {shown(line, 200)}, {told}")
+    return "\n".join(script) + "\n"
+
+
+def _folder(log: Path) -> str:
+    """The folder of a log as Slurm reads it between quotes, where ``%`` begins one of its own names."""
+    folder = str(log.parent)
+    if '"' in folder or "\\" in folder:
+        raise InputError(f"--out: Slurm takes no quotes and no backslashes in the folder of logs {shown(folder)}")
+    return folder.replace("%", "%%")
+
+
+def check_bare(out: Path) -> None:
+    """Raise InputError unless Slurm and a shell take the folder as it is, without quotes around it."""
+    if not re.fullmatch(r"[\w@+=:,./-]+", str(out)):
+        raise InputError(
+            f"--out: dask-jobqueue takes no blanks, quotes or signs that a shell reads in the folder of logs "
+            f"{shown(str(out))}; choose another"
+        )
 
 
 def sbatch(script: str, *options: str) -> str:

@@ -1,5 +1,6 @@
 """A worker for each GPU of this machine, which sees that one alone."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,7 @@ def cuda_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
             "options": {
                 **common,
                 "nthreads": 1,
+                "silence_logs": logging.CRITICAL,
                 "memory_limit": int(settings.worker_memory or 0),
                 "env": {"CUDA_VISIBLE_DEVICES": gpu},
             },

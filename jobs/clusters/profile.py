@@ -1,16 +1,20 @@
 """A site's settings for `--cluster`: what a job asks Slurm for, which network is shared, where credentials lie."""
 
 import re
-import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ...data_catalog.errors import InputError
+from ...data_catalog.models import is_file
+from ...data_catalog.text import is_printable
 from ...pipeline.config import validated
+from ...pipeline.toml_files import read_toml
 
 EXAMPLES = Path(__file__).parents[1] / "profiles"
-WALLTIME = re.compile(r"(\d+-)?\d+(:\d{1,2}){0,2}")
+WALLTIME = re.compile(r"([0-9]{1,3}-)?[0-9]{1,6}(:[0-9]{1,2}){0,2}")
+MOST = 10_000  # cores, GPUs, workers
+LARGEST_MEMORY = 2**50  # bytes: a pebibyte
 
 
 class _Section(BaseModel):
@@ -26,16 +30,27 @@ class _Section(BaseModel):
     @field_validator("memory", check_fields=False)
     @classmethod
     def _a_size(cls, value: str) -> str:
-        if not re.fullmatch(r"\d+(\.\d+)?\s?[KMGT]i?B", value):
+        from dask.utils import parse_bytes
+
+        if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,12})? ?[KMGT]i?B", value):
             raise ValueError('must be a size such as "16GB"')
+        if not 2**20 <= parse_bytes(value) <= LARGEST_MEMORY:
+            raise ValueError('must be a size such as "16GB", from a mebibyte to a pebibyte')
         return value
 
     @field_validator("*")
     @classmethod
     def _one_line(cls, value: object) -> object:
         for text in value if isinstance(value, tuple) else (value,):
-            if isinstance(text, str | Path) and "\n" in str(text):
-                raise ValueError("must be one line")
+            if isinstance(text, str | Path) and not is_printable(str(text).replace("\t", " ")):
+                raise ValueError("must be one line, without control characters")
+        return value
+
+    @field_validator("partition", "account", "gres", "interface", check_fields=False)
+    @classmethod
+    def _a_word(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[^\s\"'\\#]+", value):
+            raise ValueError("must be a word without blanks, quotes, backslashes and #")
         return value
 
 
@@ -43,7 +58,7 @@ class DriverJob(_Section):
     """What ``dsmi-zoo submit slurm`` asks for, for the driver; it computes nothing itself."""
 
     partition: str | None = None
-    cpus: int = Field(default=1, ge=1)
+    cpus: int = Field(default=1, ge=1, le=MOST)
     memory: str = "4GB"
     walltime: str = "1-00:00:00"
     directives: tuple[str, ...] = ()
@@ -66,12 +81,12 @@ class Profile(_Section):
 
     partition: str | None = None
     account: str | None = None
-    gpus: int = Field(default=1, ge=0)
+    gpus: int = Field(default=1, ge=0, le=MOST)
     gres: str | None = None
-    cpus: int = Field(default=4, ge=1)
+    cpus: int = Field(default=4, ge=1, le=MOST)
     memory: str = "16GB"
     walltime: str = "04:00:00"
-    workers: int = Field(default=4, ge=1)
+    workers: int = Field(default=4, ge=1, le=MOST)
     interface: str | None = None
     prologue: tuple[str, ...] = ()
     directives: tuple[str, ...] = ()
@@ -97,10 +112,6 @@ def load_profile(path: Path | None) -> Profile:
     if path is None:
         return Profile()
     known = ", ".join(sorted(example.stem for example in EXAMPLES.glob("*.toml")))
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: no such profile; write one after the examples in {EXAMPLES} ({known})")
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as TOML: {error}") from None
-    return validated(Profile, settings, str(path))
+    return validated(Profile, read_toml(path), str(path))

@@ -15,7 +15,7 @@ from distributed.security import Security
 from ...data_catalog.errors import InputError
 from ...pipeline.config import ComputeSettings
 from ..progress import counted
-from .batch import slurm_command
+from .batch import check_bare, slurm_command
 from .local import SCHEDULING
 from .machine import BLAS_THREADS
 from .profile import Profile, load_profile
@@ -39,8 +39,7 @@ def slurm_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
     SLURMCluster = _jobqueue()
     profile = load_profile(settings.profile)
     check_interface(profile, settings.profile)
-    if any(character.isspace() for character in str(out)):
-        raise InputError(f"{out}: dask-jobqueue takes no folder of logs with blanks in its name; choose another --out")
+    check_bare(out)
     wanted = settings.workers or profile.workers
     logs = out / "logs"
     logs.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ...data_catalog.errors import InputError
+from ...data_catalog.text import printable
 from ..progress import Display, counted
 from .batch_job import check_from_node, profile_of_nodes
 from .findings import Finding, Folders, Report
@@ -56,7 +57,7 @@ def doctor(cluster: str, profile: Path | None, folders: Folders, wait_s: float, 
 def show(report: Report, console: Console) -> None:
     """Print findings one below the other, and below each problem or note what to do."""
     job = f", by job {report.job}" if report.job else ""
-    console.print(Text(f"\n{report.host}{job}", "bold"), soft_wrap=True)
+    console.print(Text(f"\n{printable(report.host)}{job}", "bold"), soft_wrap=True)
     width = max(len(finding.what) for finding in report.findings)
     for finding in report.findings:
         for line in lines_of(finding, width):
@@ -65,10 +66,10 @@ def show(report: Report, console: Console) -> None:
 
 def lines_of(finding: Finding, width: int) -> list[Text]:
     """A finding as lines: its level, what was looked at in ``width`` columns, how it is, and what to do."""
-    first, *more = finding.found.splitlines() or [""]
+    first, *more = [printable(line) for line in finding.found.splitlines()] or [""]
     head = Text.assemble("  ", (f"{finding.level:<8}", COLOURS[finding.level]), f"{finding.what:<{width}}  {first}")
     indented = [Text(f"{'':12}{line}", "dim") for line in more]
-    return [head, *indented, *([Text(f"{'':12}-> {finding.do}")] if finding.do else [])]
+    return [head, *indented, *([Text(f"{'':12}-> {printable(finding.do)}")] if finding.do else [])]
 
 
 def summary(reports: Sequence[Report]) -> str:

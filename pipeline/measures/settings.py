@@ -10,6 +10,7 @@ from .estimate import TOLERANCE, Method, Precision
 
 # Far beyond any network's values; between them no square, sum or quotient of squares leaves float64 unnoticed.
 SMALLEST, LARGEST = 1e-100, 1e100
+MOST = 1_000_000  # repetitions, bins, permutations: hours of them, but not years
 LARGEST_SEED = 2**32 - 1  # what Python's, NumPy's and scikit-learn's generators all take
 
 
@@ -39,7 +40,7 @@ def _paper_sigma(value: Any) -> Any:
 PositiveNumber = Annotated[
     float, Field(gt=0, allow_inf_nan=False), AfterValidator(_within_reach), BeforeValidator(_as_number)
 ]
-Count = Annotated[int, Field(ge=1), BeforeValidator(_as_whole_number)]
+Count = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(_as_whole_number)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED), BeforeValidator(_as_whole_number)]
 
 

@@ -1,0 +1,286 @@
+"""Catalogues of anybody's making: read right, or refused in one line with the line number; nothing else."""
+
+import csv
+import datetime
+import io
+import json
+import math
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hostile_input import ODD_TEXT, answer_or_refusal, bounded, refusal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsmi_zoo.data_catalog import ModelEntry, load_models
+from dsmi_zoo.data_catalog.catalog_file import PREPROCESSING_COLUMNS, TEXT_COLUMNS
+from dsmi_zoo.data_catalog.entries import LARGEST_IMG_SIZE
+from dsmi_zoo.data_catalog.text import is_printable
+from dsmi_zoo.pipeline.config import content_hash
+
+COLUMNS = (*TEXT_COLUMNS, *PREPROCESSING_COLUMNS, "img_size", "top1", "params_m", "gmacs", "extra_data", "mine", "a b")
+
+
+def refused(folder: Path, content: str | bytes, name: str = "mine.csv") -> str:
+    path = folder / name
+    path.write_bytes(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
+    return refusal(lambda: load_models(path), path)
+
+
+def refused_cell(folder: Path, column: str, text: str) -> str:
+    written = io.StringIO()
+    csv.writer(written).writerows([["model", column], ["good", ""], ["bad", text]])
+    return refused(folder, written.getvalue())
+
+
+def assert_in_bounds(entry: ModelEntry) -> None:
+    """What no later part of a run is prepared for must not be in an entry."""
+    assert entry.img_size is None or 1 <= entry.img_size <= LARGEST_IMG_SIZE
+    for text in (entry.model, entry.architecture, entry.family, entry.layer, entry.licence, entry.group):
+        assert text is None or is_printable(text)
+    for number in (entry.top1, entry.params_m, *entry.extras.values()):
+        assert number is None or math.isfinite(number)
+    if entry.preprocessing is not None:
+        assert all(math.isfinite(value) for value in (*entry.preprocessing.mean, *entry.preprocessing.std))
+        assert min(entry.preprocessing.std) > 0
+        assert 0.1 <= entry.preprocessing.crop_pct <= 10
+    assert len(content_hash(entry.model_kwargs)) == 16
+    json.dumps(entry.model_dump(mode="json"), allow_nan=False).encode()
+    assert len(entry.slug.encode()) < 120
+
+
+@pytest.mark.parametrize("size", ["1e30", "1e300", "20000", "4097", "0", "-1", "0.5", "nan", "9" * 6000])
+def test_an_image_size_that_no_network_has_is_refused_by_its_line(tmp_path: Path, size: str) -> None:
+    assert "line 3: img_size" in refused_cell(tmp_path, "img_size", size)
+
+
+@pytest.mark.parametrize("size", ['"abc"', "1e30", "20000", "0", "224.5", "224.0", "null", "true", "[224, 224]", "{}"])
+def test_an_image_size_among_the_arguments_is_one_whole_number_in_bounds(tmp_path: Path, size: str) -> None:
+    line = refused_cell(tmp_path, "model_kwargs", f'{{"img_size": {size}}}')
+    assert "line 3: model_kwargs: img_size must be one whole number, 1 to 4096" in line
+
+
+def test_image_sizes_in_bounds_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text('model,img_size,model_kwargs\na,1,\nb,4096,"{""img_size"": 4096}"\nc,224.0,\n')
+    assert [entry.img_size for entry in load_models(tmp_path / "mine.csv")] == [1, 4096, 224]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a": %s}' % ("9" * 6000), "holds the whole number"),
+        ('{"a": -%s}' % ("9" * 4000), "holds the whole number"),
+        ('{"a": 1e999}', "holds inf, which is not finite"),
+        ('{"a": NaN}', "holds nan, which is not finite"),
+        ("[" * 5000, "is nested more than 20 deep"),
+        ('{"a":' * 21 + "1" + "}" * 21, "is nested more than 20 deep"),
+        ('{"a": "\\u0000"}', "holds a control character"),
+        ('{"\\ud800": 1}', "holds a control character"),
+        ('{"a": 1, "a": 2}', "has 'a' twice"),
+        ("[1]", "must be a JSON object"),
+        ("{'a': 1}", "is no JSON"),
+    ],
+    ids=lambda value: value[:20],
+)  # fmt: skip
+def test_arguments_that_are_no_plain_values_are_refused_by_their_line(tmp_path: Path, text: str, told: str) -> None:
+    assert f"line 3: model_kwargs {told}" in refused_cell(tmp_path, "model_kwargs", text)
+
+
+def test_arguments_of_a_reasonable_depth_are_taken(tmp_path: Path) -> None:
+    nested: Any = 1
+    for _ in range(19):
+        nested = [nested]
+    with (tmp_path / "mine.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["model", "model_kwargs"], ["a", json.dumps({"a": nested})]])
+    assert load_models(tmp_path / "mine.csv")[0].model_kwargs == {"a": nested}
+
+
+@pytest.mark.parametrize("column", ["model", "architecture", "group", "licence", "checkpoint", "layer"])
+@pytest.mark.parametrize("odd", ["a\0b", "a\x1b[31mb", "a\nb", "a\x85b", "a\u202eb", "a\u2028b"], ids=ascii)
+def test_control_characters_in_text_are_refused_by_their_line_and_shown_escaped(
+    tmp_path: Path, column: str, odd: str
+) -> None:
+    lines = ["model,architecture,group,licence,checkpoint,layer", "good,,,,,"]
+    cells = dict.fromkeys(lines[0].split(","), "") | {"model": "bad", column: odd}
+    written = io.StringIO()
+    csv.writer(written).writerow(cells.values())
+    line = refused(tmp_path, "\n".join([*lines, written.getvalue()]))
+    assert f"line {4 if odd == 'a' + chr(10) + 'b' else 3}: '{column}' = {odd!a} holds a control" in line
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "told"),
+    [
+        ("checkpoint", "x" * 5000, "cannot be looked for: .*File name too long"),
+        ("checkpoint", "loop", "cannot be looked for|is no file"),
+        ("model", "x" * 10_001, "'model' has 10,001 characters; at most 10,000 are read"),
+        ("model", "x" * 200_000, "after line 2: .*field larger than field limit"),
+        ("top1", "9" * 6000, "top1 = '9{50,}.* is not finite"),
+        ("gmacs", "1e300", "gmacs = '1e300' is beyond 1e\\+30"),
+        ("gmacs", "-1", "gmacs = '-1' is negative"),
+        ("params_m", "inf", "params_m = 'inf' is not finite"),
+    ],
+)  # fmt: skip
+def test_cells_that_are_too_long_or_too_large_are_refused_by_their_line(
+    tmp_path: Path, column: str, text: str, told: str
+) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    written = io.StringIO()
+    csv.writer(written).writerows(
+        [["model", "x"], ["good", ""]] if column == "model" else [["model", column], ["g", ""]]
+    )
+    csv.writer(written).writerow([text, ""] if column == "model" else ["bad", text])
+    line = refused(tmp_path, written.getvalue())
+    assert re.search(told, line), line
+    assert "line 3: " in line or "after line 2: " in line
+
+
+@pytest.mark.parametrize(
+    ("crop_pct", "mean", "std"),
+    [
+        ("0", "0 0 0", "1 1 1"), ("0.05", "0 0 0", "1 1 1"), ("11", "0 0 0", "1 1 1"), ("nan", "0 0 0", "1 1 1"),
+        ("1", "0 0 nan", "1 1 1"), ("1", "0 0 inf", "1 1 1"), ("1", "0 0 1e308", "1 1 1"), ("1", "0 0", "1 1 1"),
+        ("1", "0 0 0", "1 1 0"), ("1", "0 0 0", "1 1 -1"), ("1", "0 0 0", "1 1 nan"), ("1", "0 0 0", "1 1 1e-320"),
+    ],
+)  # fmt: skip
+def test_preprocessing_that_makes_no_numbers_is_refused(tmp_path: Path, crop_pct: str, mean: str, std: str) -> None:
+    line = refused(tmp_path, f"model,crop_pct,mean,std\na,{crop_pct},{mean},{std}\n")
+    assert "line 2: " in line
+    assert "mean" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("model,top1\na,50,3\nb,60,4\n", "line 2: has 3 cells, and the header 2"),
+        ("model,top1,top1\na,1,2\n", "line 1: 2 columns are named 'top1'"),
+        ("model,top1,\na,1,\n", "line 1: the column '' needs a plain name"),
+        ("model,a\x1bb\na,1\n", "line 1: the column 'a\\x1bb' needs a plain name"),
+        ('model,top1\n"a,1\n', "unexpected end of data"),
+        (b"model\nM\xfcller\n", "cannot be read as a catalogue, a table in UTF-8"),
+        ("model,top1\na,1\n".encode("utf-16"), "cannot be read as a catalogue, a table in UTF-8"),
+        ("model\n\ud800\n", "cannot be read as a catalogue, a table in UTF-8"),
+        (b"\0" * 4000, "the column"),
+        ("model," * 2000, "has 2,001 columns; at most 1,000 are read"),
+        ("model;top1\na;1\n", "no column 'model'; its columns are model;top1"),
+    ],
+    ids=range(11),
+)  # fmt: skip
+def test_what_is_no_table_in_utf_8_is_refused(tmp_path: Path, content: str | bytes, told: str) -> None:
+    assert told in refused(tmp_path, content)
+
+
+def test_a_byte_order_mark_and_lines_of_other_systems_are_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_bytes(b"\xef\xbb\xbfmodel,top1\r\na,1\r\n\r\nb,2")
+    assert [(entry.model, entry.top1) for entry in load_models(tmp_path / "mine.csv")] == [("a", 1), ("b", 2)]
+
+
+def test_a_name_that_no_file_has_is_an_unknown_catalogue(tmp_path: Path) -> None:
+    for name in ("x" * 5000, "a\0b", "\x1b[2J", str(tmp_path)):
+        assert "unknown catalogue" in refusal(lambda name=name: load_models(name), "")
+
+
+def parquet(path: Path, **columns: Any) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"model": ["a"], "x": [[1, 2]]}, "the column 'x' holds list<"),
+        ({"model": ["a"], "x": [{"y": 1}]}, "the column 'x' holds struct<"),
+        ({"model": [b"a"]}, "the column 'model' holds binary"),
+        ({"model": ["a"], "top1": [datetime.date(2026, 1, 1)]}, "the column 'top1' holds date32"),
+        ({"model": ["a"], "top1": [datetime.datetime(2026, 1, 1)]}, "the column 'top1' holds timestamp"),
+        ({"model": ["a"], "top1": [math.inf]}, "line 2: top1 = 'inf' is not finite"),
+        ({"model": ["a"], "img_size": [2**63 - 1]}, "line 2: img_size must be"),
+        ({"model": ["a", "b"], "gmacs": [None, Decimal("1e35")]}, "line 3: gmacs = '1000000"),
+        ({"model": [None, None]}, "the catalogue is empty"),
+        ({"model": pa.array([], pa.string())}, "the catalogue is empty"),
+        ({"model": ["a", "b\0c"]}, "line 3: 'model' = 'b\\x00c' holds a control character"),
+        ({"model": ["a", "x" * 200_000]}, "line 3: 'model' has 200,000 characters"),
+        ({"top1": [1.0]}, "no column 'model'"),
+    ],
+    ids=range(13),
+)  # fmt: skip
+def test_a_parquet_catalogue_of_other_things_than_text_and_numbers_is_refused(
+    tmp_path: Path, columns: dict[str, Any], told: str
+) -> None:
+    path = parquet(tmp_path / "mine.parquet", **columns)
+    assert told in refusal(lambda: load_models(path), path)
+
+
+def test_a_parquet_catalogue_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.parquet"
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["model", "model"]), path)
+    assert "2 columns are named 'model'" in refusal(lambda: load_models(path), path)
+
+
+def test_a_parquet_catalogue_may_lack_values_and_keep_categories(tmp_path: Path) -> None:
+    categories = pa.array(["MLP", None]).dictionary_encode()
+    path = parquet(tmp_path / "mine.parquet", model=["a", "b"], top1=[math.nan, 2], mine=[None, None], kind=categories)
+    first, second = load_models(path)
+    assert (first.top1, second.top1, first.extras, first.kind, second.kind) == (None, 2, {"mine": None}, "MLP", None)
+
+
+def test_a_small_parquet_file_of_billions_of_characters_is_refused_without_them(tmp_path: Path) -> None:
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, pa.int32()), ["x" * 1_000_000])
+    path = parquet(tmp_path / "mine.parquet", model=long)
+    assert path.stat().st_size < 3_000_000
+    assert "'model' has 1,000,000 characters" in refusal(lambda: load_models(path), path)
+
+
+CELLS = ODD_TEXT | st.text(max_size=12) | st.floats().map(str) | st.integers().map(str)
+TABLES = st.lists(st.sampled_from(COLUMNS), min_size=1, max_size=5).flatmap(
+    lambda names: st.lists(st.lists(CELLS, min_size=len(names), max_size=len(names) + 1), max_size=4).map(
+        lambda rows: [["model", *names], *(["m", *row] for row in rows)]
+    )
+)
+
+
+@bounded(250)
+@given(TABLES)
+def test_any_table_is_a_catalogue_in_bounds_or_refused_in_one_line(tmp_path: Path, rows: list[list[str]]) -> None:
+    path = tmp_path / "any.csv"
+    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
+        csv.writer(file).writerows(rows)
+    entries, _ = answer_or_refusal(lambda: load_models(path), path)
+    for entry in entries or ():
+        assert_in_bounds(entry)
+
+
+@bounded(150)
+@given(st.binary(max_size=300) | st.text(alphabet='model,\n\r"\0 1aé', max_size=60).map(str.encode))
+def test_any_bytes_are_a_catalogue_in_bounds_or_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    for name in ("any.csv", "any.parquet"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        entries, _ = answer_or_refusal(lambda path=path: load_models(path), path)
+        for entry in entries or ():
+            assert_in_bounds(entry)
+
+
+WHOLE = pa.table({"model": ["a", "b"], "top1": [1.0, None], "img_size": [224, 32], "group": ["x", "y"]})
+
+
+@bounded(150)
+@given(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=4), st.integers(0, 2000))
+def test_a_damaged_parquet_file_is_a_catalogue_in_bounds_or_refused_in_one_line(
+    tmp_path: Path, changes: list[tuple[int, int]], cut: int
+) -> None:
+    written = io.BytesIO()
+    pq.write_table(WHOLE, written)
+    content = bytearray(written.getvalue())
+    for place, byte in changes:
+        content[place % len(content)] = byte
+    path = tmp_path / "any.parquet"
+    path.write_bytes(content if cut % 3 else content[: cut % len(content)])
+    entries, _ = answer_or_refusal(lambda: load_models(path), path)
+    for entry in entries or ():
+        assert_in_bounds(entry)
