@@ -5,10 +5,12 @@ import json
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from .model_arguments import refuse_sources
+from .paths import repository_problem
 from .text import shown
 from .traits import Kind
 
@@ -92,10 +94,15 @@ class ModelEntry(BaseModel):
     @field_validator("weights")
     @classmethod
     def _names_a_place(cls, text: str | None) -> str | None:
-        if text is not None and not re.fullmatch(r"https?://\S+|[\w.-]+/[\w.-]+(@[\w./-]+)?", text):
-            raise ValueError(
-                "must be a repository of the Hugging Face hub (owner/name or owner/name@revision) or a URL"
-            )
+        if text is None or re.fullmatch(r"https?://\S+", text):
+            return text
+        rule = "must be a repository of the Hugging Face hub (owner/name or owner/name@revision) or a URL"
+        repository = re.fullmatch(r"([^\s@]+/[^\s@]+)(@[A-Za-z0-9_./-]+)?", text)
+        if repository is None:
+            raise ValueError(rule)
+        problem = repository_problem(repository[1])
+        if problem:
+            raise ValueError(f"{rule}: {problem}")
         return text
 
     @field_validator("builder")
@@ -113,6 +120,13 @@ class ModelEntry(BaseModel):
             rule = f"img_size must be one whole number, 1 to {LARGEST_IMG_SIZE}, for images are square"
             raise ValueError(f"{rule}, not {shown(size)}")
         return arguments
+
+    @model_validator(mode="after")
+    def _no_weights_by_arguments(self) -> Self:
+        problem = refuse_sources(self.model_kwargs) if self.builder is None else ""
+        if problem:
+            raise ValueError(problem)
+        return self
 
     @cached_property
     def slug(self) -> str:

@@ -13,7 +13,7 @@ from ..data_catalog.errors import InputError
 from ..data_catalog.paths import within
 from .atomic_files import write_atomically
 from .config import content_hash, default_cache
-from .exclusive import exclusive
+from .exclusive import Claim, exclusive
 from .file_hashes import file_sha256, hash_problem
 from .patience import patiently
 from .remote import (
@@ -155,7 +155,7 @@ def _find(weights: str, cache: Path, problem_of: Callable[[Path], str]) -> Path 
     return _in_the_clients_cache(weights)
 
 
-def _alone(folder: Path) -> AbstractContextManager[None]:
+def _alone(folder: Path) -> AbstractContextManager[Claim]:
     """Nobody else fetches or deletes what is in this folder."""
     return exclusive(folder.with_name(f".{folder.name}.lock"))
 

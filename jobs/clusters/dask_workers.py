@@ -98,7 +98,7 @@ class DaskWorkers:
             raise self._gone()
         return 1 + error.allowed_failures if isinstance(error, KilledWorker) else 0
 
-    def end(self, result: Future) -> None:
+    def end(self, result: Any) -> None:
         """Kill the process that does a task; its nanny starts another."""
         for address, keys in self.client.processing().items():
             if result.key in keys:

@@ -53,7 +53,7 @@ class Processes:
         """1 for a process that died."""
         return int(isinstance(error, BrokenProcessPool))
 
-    def end(self, result: Future[Any]) -> None:
+    def end(self, result: Any) -> None:
         """Kill the process that does a task."""
         for place, future in self._futures.items():
             if future is result:
