@@ -19,6 +19,7 @@ from ..data_catalog.imagenet import MEAN, PRESETS, STD
 from ..data_catalog.images import LabelledImages
 from ..data_catalog.models import load_models
 from ..data_catalog.subset import Subset, select_subset
+from ..data_catalog.text import shown
 from .atomic_files import write_atomically
 from .builder_defaults import with_builder_defaults
 from .config import MeasureSettings, RunConfig, SubsetSettings, content_hash
@@ -187,11 +188,17 @@ def _class_numbers(classes: str | None, images: LabelledImages) -> tuple[int, ..
     number = {name: label for label, name in images.class_names.items()}
     chosen = []
     for part in (p.strip() for p in classes.split(",")):
-        if part not in number and not (part.isdecimal() and int(part) in images.class_names):
+        label = number.get(part, _as_label(part))
+        if label not in images.class_names:
             known = ", ".join([*PRESETS, "all", *list(number)[:3]])
-            raise InputError(f"--classes: {images.name} has no class {part!r}; there are {known} ...")
-        chosen.append(number[part] if part in number else int(part))
+            raise InputError(f"--classes: {images.name} has no class {shown(part)}; there are {known} ...")
+        chosen.append(label)
     return tuple(chosen)
+
+
+def _as_label(text: str) -> int:
+    """A class's number, -1 for what is none; Python refuses to read numbers of thousands of digits."""
+    return int(text) if text.isdecimal() and len(text) < 10 else -1
 
 
 def own_identities(settings: MeasureSettings) -> list[str]:

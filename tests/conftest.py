@@ -29,7 +29,7 @@ LONG = (
     "test_faults.py", "test_validate.py", "test_rerun_and_remeasure.py", "test_run.py", "test_slurm.py",
     "test_search.py", "test_merge.py", "test_report_in_browser.py", "test_real_models.py", "test_clusters.py",
     "test_doctor_on_slurm.py", "test_checkpoints_over_time.py", "test_prefetch.py", "test_disk_full.py",
-    "test_reports_page.py",
+    "test_reports_page.py", "test_user_code.py", "test_caches.py", "test_rows.py", "test_pages.py", "test_locks.py",
 )  # fmt: skip
 
 
