@@ -35,6 +35,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
+def flush(path: Path) -> None:
+    """Have a file's content on the disk before it is renamed: otherwise the name may survive a crash without it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def disk_full(path: Path) -> DiskFull:
     """What to say when ``path`` cannot be written for lack of space."""
     return DiskFull(f"{path}: no space left; make room, and the same command goes on from here")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from .atomic_files import write_atomically
+from .atomic_files import flush, write_atomically
 from .file_hashes import file_sha256, hash_problem
 
 NO_NOTE = "nothing says what it should hold"
@@ -28,8 +28,7 @@ def seal(temporary: Path, path: Path) -> None:
     The note comes first: a process that is killed between the two leaves a file that its note contradicts, which is
     made again, never one without.
     """
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+    flush(temporary)
     note = {"size": temporary.stat().st_size, "sha256": file_sha256(temporary)}
     write_atomically(note_path(path), lambda file: file.write(json.dumps(note).encode()))
     temporary.replace(path)

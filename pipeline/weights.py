@@ -11,7 +11,7 @@ from typing import Any
 from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
 from ..data_catalog.paths import within
-from .atomic_files import write_atomically
+from .atomic_files import flush, write_atomically
 from .config import content_hash, default_cache
 from .exclusive import Claim, exclusive
 from .file_hashes import file_sha256, hash_problem
@@ -207,6 +207,7 @@ def _download(weights: str, cache: Path, progress: Progress, keep: bool) -> Path
     remote, part = patiently(weights, attempt, arrived, while_waiting=lambda: progress(arrived()))
     sha256 = file_sha256(part)
     _refuse_wrong(part, remote, sha256)
+    flush(part)
     path = within(folder, remote.name)
     path.unlink(missing_ok=True)  # there only if it is damaged
     keep = keep or _note(path).get("keep") is True
