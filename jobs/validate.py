@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel, Field
 
 from ..data_catalog.dataset_names import TRAINABLE
 from ..data_catalog.datasets import open_dataset
@@ -18,7 +19,7 @@ from ..pipeline.config import ComputeSettings, RunConfig, SubsetSettings
 from ..pipeline.provenance import git_commit, library_versions
 from ..pipeline.store import read_results
 from ..pipeline.studies import STUDIES
-from ..pipeline.studies.simulation import Simulation, compute_cell, read_cells
+from ..pipeline.studies.simulation import Simulation, compute_cell, is_measured, read_cells
 from ..pipeline.studies.trainings import TrainingJob, TrainingStudy, compute_training
 from ..pipeline.studies.trajectory import Trajectory, write_catalog
 from ..pipeline.task import Done
@@ -38,6 +39,19 @@ SMALL_TRAININGS = TrainingStudy(
     initial_seeds=2,
     initial_checkpoints=(0, 1, 2),
 )
+
+
+class _Study(BaseModel):
+    """What ``validate.json`` notes of a complete study."""
+
+    datasets: tuple[str, ...] = Field(min_length=1)
+    small: bool
+    seeds: int
+    seconds: float
+
+
+class _Record(BaseModel):
+    studies: dict[str, _Study]
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,7 @@ def validate(validation: Validation, studies: Sequence[str], display: Display = 
         if not {"dynamics", "initialisation"}.isdisjoint(studies):
             open_dataset(name, validation.root, part="train")
     make_writable(validation.out, ())
+    _record(validation)  # a damaged one is told now, not after hours
     started = monotonic()
     code = 0
     do: dict[str, Callable[[Validation, Display], int]] = {
@@ -115,7 +130,7 @@ def fetch(validation: Validation) -> None:
 
 def _simulated(validation: Validation, display: Display) -> int:
     cells = validation.simulation.cells(validation.out / "simulated")
-    _each(validation, [cell for cell in cells if not cell.path.exists()], len(cells), "data set", compute_cell, display)
+    _each(validation, [cell for cell in cells if not is_measured(cell)], len(cells), "data set", compute_cell, display)
     return 0
 
 
@@ -196,8 +211,17 @@ def _rows(out: Path, recipes: Sequence[Trajectory]) -> pd.DataFrame:
 
 def _record(validation: Validation) -> dict[str, Any]:
     path = validation.out / "validate.json"
-    empty: dict[str, Any] = {"studies": {}}
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else empty
+    if not path.exists():
+        return {"studies": {}}
+    try:
+        content = path.read_bytes()
+        _Record.model_validate_json(content)
+        record: dict[str, Any] = json.loads(content)
+    except (OSError, ValueError, RecursionError):
+        raise InputError(
+            f"{path}: is damaged; delete it, and the same validate goes on from what is finished"
+        ) from None
+    return record
 
 
 def _note(validation: Validation, name: str, seconds: float) -> None:

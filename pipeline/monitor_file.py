@@ -32,7 +32,8 @@ def write_monitor(out: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[s
     """Store all measurements anew; readers see the old file or the new one."""
     schema = pa.schema([pa.field(name, pa.float64()) for name in NUMBERS], metadata={_KEY: json.dumps(facts)})
     numbers = [{name: None if row[name] is None else float(row[name]) for name in NUMBERS} for row in rows]
-    write_atomically(monitor_path(out), lambda file: pq.write_table(pa.Table.from_pylist(numbers, schema=schema), file))
+    table = pa.Table.from_pylist(numbers, schema=schema)
+    write_atomically(monitor_path(out), lambda file: pq.write_table(table, file, write_page_checksum=True))
 
 
 def read_monitor(out: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -46,8 +47,8 @@ def read_monitor(out: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     path = monitor_path(out)
     try:
         with path.open("rb") as file:
-            table = pq.ParquetFile(file).read(use_threads=False)
+            table = pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)
         facts = json.loads((table.schema.metadata or {})[_KEY])
         return table.select(NUMBERS).to_pandas(), facts
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+    except (OSError, KeyError, ValueError, RecursionError, pa.ArrowException) as error:
         raise InputError(f"{path}: not the measurements of a monitor ({type(error).__name__}: {error})") from None

@@ -87,7 +87,7 @@ def _versions(rows: pd.DataFrame) -> dict[str, set[str]]:
     for text in distinct(rows, "versions"):
         try:
             libraries = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         for library, version in libraries.items() if isinstance(libraries, dict) else ():
             seen.setdefault(str(library), set()).add(str(version))

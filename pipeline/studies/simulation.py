@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from ..atomic_files import write_atomically
+from ...data_catalog.errors import DamagedFile
 from ..config import content_hash
 from ..measures import (
     diffusion_spectral_entropy,
@@ -18,6 +19,7 @@ from ..measures import (
     shannon_entropy,
     shannon_mutual_information,
 )
+from ..sealed import NO_NOTE, damage, write_sealed
 from ..task import Done
 from .estimators import MINE_STEPS, ksg_label_information, mine_mutual_information
 from .simulated_data import blobs, branching_tree, corrupted_labels, label_information
@@ -88,14 +90,40 @@ def compute_cell(cell: Cell) -> Done:
     """Measure a cell and write its file."""
     started = perf_counter()
     rows = pd.DataFrame(list(measured(cell)))
-    write_atomically(cell.path, partial(rows.to_parquet, index=False))
+    write_sealed(cell.path, partial(rows.to_parquet, index=False))
     return Done(cell.path.stem, cell.name, True, "", perf_counter() - started)
 
 
+def is_measured(cell: Cell) -> bool:
+    """Whether a cell's file is there, and as it was written; the first versions noted nothing to tell it by."""
+    return damage(cell.path) in ("", NO_NOTE)
+
+
 def read_cells(cells: list[Cell]) -> pd.DataFrame:
-    """The results of finished cells: columns kind, d, noise, seed, level, truth (bits or, for entropy, log2 of the
-    level), measure, value (bits), seconds."""
-    return pd.concat([pd.read_parquet(cell.path) for cell in cells], ignore_index=True)
+    """The results of finished cells.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns kind, d, noise, seed, level, truth (bits or, for entropy, log2 of the level), measure, value (bits),
+        seconds.
+
+    Raises
+    ------
+    DamagedFile
+        When a cell's file is missing or not as it was written.
+    """
+    return pd.concat([_read_cell(cell.path) for cell in cells], ignore_index=True)
+
+
+def _read_cell(path: Path) -> pd.DataFrame:
+    problem = damage(path)
+    if problem not in ("", NO_NOTE):
+        raise DamagedFile(path, problem)
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DamagedFile(path, f"cannot be read ({error})") from None
 
 
 def measured(cell: Cell) -> Iterator[dict[str, Any]]:
