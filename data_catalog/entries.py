@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from .model_arguments import refuse_sources
+from .model_arguments import sources_problem
 from .paths import repository_problem
 from .text import shown
 from .traits import Kind
@@ -123,7 +123,7 @@ class ModelEntry(BaseModel):
 
     @model_validator(mode="after")
     def _no_weights_by_arguments(self) -> Self:
-        problem = refuse_sources(self.model_kwargs) if self.builder is None else ""
+        problem = sources_problem(self.model_kwargs) if self.builder is None else ""
         if problem:
             raise ValueError(problem)
         return self

@@ -1,4 +1,4 @@
-"""The one error that means: what the user gave is wrong, and this line says what and what to do."""
+"""Errors that are told in one line, which says what is wrong and what to do."""
 
 from pathlib import Path
 

@@ -93,8 +93,8 @@ def list_class_folders(root: Path) -> Listing:
         names += found
         labels += [label] * len(found)
     if empty:
-        shown = ", ".join(empty[:5]) + (" ..." if len(empty) > 5 else "")
-        raise InputError(f"{root}: {len(empty)} of {len(folders)} class folders hold no image: {shown}")
+        some = ", ".join(empty[:5]) + (" ..." if len(empty) > 5 else "")
+        raise InputError(f"{root}: {len(empty)} of {len(folders)} class folders hold no image: {some}")
     return tuple(names), np.array(labels, dtype=np.int64), [folder.name for folder in folders]
 
 

@@ -42,7 +42,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _integer(digits: str) -> int:
     """A whole number of 64 bits; Python itself refuses to read thousands of digits."""
-    if len(digits) > len(str(LARGEST_INTEGER)) or abs(int(digits)) >= LARGEST_INTEGER:
+    if len(digits.lstrip("-")) > len(str(LARGEST_INTEGER)) or abs(int(digits)) >= LARGEST_INTEGER:
         raise ValueError(f"holds the whole number {shown(digits)}, beyond 64 bits")
     return int(digits)
 

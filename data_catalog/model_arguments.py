@@ -7,11 +7,11 @@ SOURCES = (
 )  # fmt: skip
 
 
-def refuse_sources(model_kwargs: Iterable[str]) -> str:
+def sources_problem(model_kwargs: Iterable[str]) -> str:
     """What is wrong with arguments for timm by which it would load other weights than the entry's; empty if nothing.
 
-    timm downloads what they name by itself, also where downloads are forbidden. A builder may give such names a meaning
-    of its own: do not ask for an entry with one.
+    timm downloads what they name by itself, also where downloads are forbidden. For entries without a builder only: a
+    builder may give such names a meaning of its own.
     """
     found = [f"{name!r}" for name in SOURCES if name in model_kwargs]
     if not found:

@@ -13,6 +13,7 @@ from .catalog_file import read_catalog
 from .digits import digits_models
 from .entries import ModelEntry
 from .errors import InputError
+from .paths import is_file
 from .text import shown
 
 TABLES = Path(__file__).with_name("tables")
@@ -77,14 +78,6 @@ def find_entries(entries: Sequence[ModelEntry], names: Iterable[str], where: str
             raise InputError(f"{where} has no model {shown(name)}" + (f"; did you mean {near[0]}?" if near else ""))
         found.update({str(e): e for e in hits})
     return list(found.values())
-
-
-def is_file(catalog: str | Path) -> bool:
-    """Whether a catalogue is a file; a name that no file can have is none."""
-    try:
-        return Path(catalog).is_file()
-    except OSError:
-        return False
 
 
 def _from_file(path: Path) -> list[ModelEntry]:

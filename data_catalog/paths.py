@@ -47,9 +47,24 @@ def within(folder: Path, name: str) -> Path:
     if not _is_one_component(name):
         raise InputError(f"{name[:LONGEST_NAME]!a} is no name of a file in {folder}")
     path = folder / name
-    if path.is_symlink() and folder.resolve() not in path.resolve().parents:
+    if path.is_symlink() and not _leads_inside(path, folder):
         raise InputError(f"{path} leads out of its folder by a symbolic link; put a file or folder in its place")
     return path
+
+
+def _leads_inside(link: Path, folder: Path) -> bool:
+    try:
+        return folder.resolve() in link.resolve().parents
+    except (OSError, RuntimeError):  # in a circle
+        return False
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
 
 
 def repository_problem(name: str) -> str:

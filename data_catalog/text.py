@@ -25,7 +25,8 @@ def _escaped(found: re.Match[str]) -> str:
 
 def one_line(text: str) -> str:
     """The text as a single printable line: a line break, with the blanks around it, becomes one blank."""
-    return printable(re.sub(r"\s*[\r\n]\s*", " ", text.strip()))
+    lines = (line.strip() for line in re.split(r"[\r\n]+", text))
+    return printable(" ".join(line for line in lines if line))
 
 
 def shown(value: object, most: int = LONGEST_SHOWN) -> str:
@@ -39,5 +40,5 @@ def shown(value: object, most: int = LONGEST_SHOWN) -> str:
 
 def shortened(text: str, most: int = LONGEST_SHOWN) -> str:
     """The text as one line of so many characters at most."""
-    line = one_line(text)
+    line = one_line(text[: 10 * most])  # to clean a text of megabytes takes long
     return line if len(line) <= most else f"{line[: most - 3]}..."

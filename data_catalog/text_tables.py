@@ -37,7 +37,7 @@ def read_table(path: Path, what: str) -> tuple[list[str], Iterator[Row]]:
     """
     _refuse_huge(path)
     lines = _parquet_lines(path, what) if path.suffix.lower() == ".parquet" else _csv_lines(path, what)
-    _, header = next(lines, (1, []))
+    header = next((cells for _, cells in lines if any(cells)), [])
     _check_header(header, path)
     return header, _rows(header, lines, path)
 
@@ -105,6 +105,8 @@ def _check_header(names: Sequence[str], path: Path) -> None:
     if len(names) > MOST_COLUMNS:
         raise InputError(f"{path}: has {len(names):,} columns; at most {MOST_COLUMNS:,} are read")
     for name in names:
+        if len(name) > LONGEST_CELL:
+            raise InputError(f"{path}, line 1: a column's name has {len(name):,} characters; shorten it")
         if not is_printable(name):
             raise InputError(f"{path}, line 1: the column {shown(name)} needs a plain name: take odd characters out")
         if names.count(name) > 1:
@@ -114,6 +116,8 @@ def _check_header(names: Sequence[str], path: Path) -> None:
 def _rows(header: Sequence[str], lines: Iterator[Line], path: Path) -> Iterator[Row]:
     for number, cells in lines:
         where = f"{path}, line {number}"
+        while len(cells) > len(header) and not cells[-1]:  # as after a comma at the line's end
+            cells.pop()
         if len(cells) > len(header):
             told = "put quotes around text with a comma in it"
             raise InputError(f"{where}: has {len(cells)} cells, and the header {len(header)}; {told}")

@@ -73,7 +73,9 @@ def _enter(out: Path, share: str | None, opened: ExitStack) -> Claim:
                 raise held
         claim = opened.enter_context(claimed(drivers_folder(out) / f"{name}.lock"))
         if entrance.is_lost():
-            raise InputError(f"{out}: this process was stopped while it began, and another one began meanwhile; again")
+            raise InputError(
+                f"{out}: this process was stopped while it began, and another one began meanwhile; start it again"
+            )
         return claim
 
 

@@ -18,6 +18,7 @@ from ..pipeline.record import FORMAT, CatalogRecord, EntryRecord, LostRecord, Ru
 from ..pipeline.store import (
     NOT_THIS_RUN,
     UnreadableRow,
+    embedding_path,
     read_run,
     scan_results,
     write_run,
@@ -100,6 +101,8 @@ def stored_run(plan: Plan) -> RunRecord | None:
     out = plan.config.folder
     stored = record_unless_lost(out, {job.slug: job.row_id for job in plan.jobs})
     if stored is None:
+        if plan.config.compute.keep_embeddings:
+            _refuse_without_embeddings(out)
         return None
     refuse_remeasured(out, stored)
     refuse_mixture(out, stored, plan.config)
@@ -129,12 +132,22 @@ def record_unless_lost(out: Path, row_ids: Mapping[str, str]) -> RunRecord | Non
         rows, _ = scan_results(out)
         ours = sum(row["row_id"] == row_ids.get(slug) for slug, row in rows.items())
         if not ours:
-            raise InputError(f"{problem}; its rows are of other settings than these, so choose another --out") from None
-        kept = (
-            "1 row says by itself that it belongs" if ours == 1 else f"{ours} rows say by themselves that they belong"
-        )
-        log.warning(f"{problem}; {kept} to this run, and run.json is written anew")
+            what = "its rows are of other settings than these, so choose another --out"
+            raise InputError(f"{problem.problem}; {what}") from None
+        kept = "1 row says that it belongs" if ours == 1 else f"{ours} rows say that they belong"
+        log.warning(f"{problem.problem}; {kept} to this very configuration: run.json will be written anew")
         return None
+
+
+def _refuse_without_embeddings(out: Path) -> None:
+    """Raise InputError for an OUT without a record whose rows were measured from the embeddings of another run."""
+    rows, _ = scan_results(out)
+    measured = [slug for slug, row in rows.items() if row["status"] == "ok"]
+    if measured and not any(embedding_path(out, slug).exists() for slug in measured):
+        raise InputError(
+            f"{out} has rows but neither run.json nor embeddings: repeat the `dsmi-zoo remeasure` that made it, or say "
+            "--drop-embeddings if they were dropped"
+        )
 
 
 def save_record(

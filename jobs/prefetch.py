@@ -14,10 +14,10 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
 from ..data_catalog.models import load_models
-from ..pipeline.patience import Unreachable
+from ..pipeline.patience import Stopped, Unreachable
 from ..pipeline.plan import resolve_entries
 from ..pipeline.remote import is_on_hub, remote_file
-from ..pipeline.waves import ASKED_AT_ONCE
+from ..pipeline.waves import asked_at_once
 from ..pipeline.weights import fetch_weights, local_weights, remote_weights, sound_weights
 from .progress import SILENT, Display, counted, duration
 
@@ -25,10 +25,6 @@ log = logging.getLogger(__name__)
 
 SPARE_BYTES = 100_000_000
 LINE_EVERY_S = 30.0
-
-
-class _Stopped(Exception):
-    """The user pressed Ctrl-C while a transfer was under way, or the pause before one."""
 
 
 def prefetch(catalog: str, patterns: Sequence[str], cache: Path, transfers: int, display: Display = SILENT) -> int:
@@ -103,22 +99,16 @@ def _verified(needed: Sequence[str], cache: Path, at_once: int, display: Display
 
 def _ask_sizes(missing: Sequence[str]) -> tuple[dict[str, int | None], dict[str, str]]:
     """Bytes of each file (None: unknown), and why others cannot be had."""
-    stop = threading.Event()
 
-    def ask(weights: str) -> int | OSError | None:
+    def ask(weights: str, while_waiting: Callable[[], None]) -> int | OSError | None:
         try:
-            return remote_file(weights, while_waiting=lambda: _raise_if(stop)).size
+            return remote_file(weights, while_waiting).size
         except OSError as error:
             if isinstance(error, Unreachable) and is_on_hub(weights):
                 raise  # the hub is not there: no need to find that out for each of a thousand models
             return error
 
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        try:
-            answers = dict(zip(missing, pool.map(ask, missing), strict=True))
-        except BaseException:
-            stop.set()  # a pause that a busy hub asked for ends
-            raise
+    answers = dict(zip(missing, asked_at_once(missing, ask), strict=True))
     sizes = {weights: answer for weights, answer in answers.items() if not isinstance(answer, OSError)}
     return sizes, {weights: str(answer) for weights, answer in answers.items() if isinstance(answer, OSError)}
 
@@ -142,7 +132,8 @@ def _fetch_all(sizes: Mapping[str, int | None], cache: Path, transfers: int, dis
     def fetch(weights: str) -> None:
         def progress(count: int) -> None:
             here[weights] = count
-            _raise_if(stop)
+            if stop.is_set():
+                raise Stopped
 
         fetch_weights(weights, cache, progress)
 
@@ -168,11 +159,6 @@ def _fetch_all(sizes: Mapping[str, int | None], cache: Path, transfers: int, dis
             pool.shutdown(cancel_futures=True)
             raise
     return failures
-
-
-def _raise_if(stop: threading.Event) -> None:
-    if stop.is_set():
-        raise _Stopped
 
 
 @contextmanager

@@ -15,7 +15,9 @@ from ..pipeline.order import balanced
 from ..pipeline.plan import Job, Plan, make_plan
 from ..pipeline.record import RunRecord
 from ..pipeline.remote import is_offline
+from ..pipeline.sealed import NO_NOTE, damage
 from ..pipeline.store import read_run, row_path, write_row
+from ..pipeline.stored_subset import clusters_path, subset_is_stored
 from ..pipeline.task import with_current_facts
 from ..pipeline.waves import downloads, evict, waves_of_jobs, within_download
 from ..pipeline.weights import remote_weights
@@ -110,7 +112,7 @@ def sizes_to_download(plan: Plan, display: Display) -> dict[str, int | None]:
         sizes = downloads(plan.jobs, plan.config.compute.cache)
     if sizes and is_offline():
         files = counted(len(sizes), "file")
-        log.warning(f"{files} of weights not in the cache, and HF_HUB_OFFLINE forbids to download: run prefetch")
+        log.warning(f"{files} of weights not in the cache, and HF_HUB_OFFLINE forbids downloading: run prefetch")
     return sizes
 
 
@@ -181,9 +183,23 @@ def _compute(
         with open_workers(plan.config.compute, out, client) as workers:
             follow(run_in_waves(workers, plan, waves, confirm), len(todo), display)
         touch_record(out)
+    elif not _inputs_are_whole(plan):
+        from ..pipeline.graph import mend_inputs
+
+        log.warning(f"{out}: what it holds of the images is damaged; writing it anew")
+        with open_workers(plan.config.compute, out, client) as workers, display.status("Reading the images"):
+            mend_inputs(workers, plan)
     if plan.config.compute.share is not None:
         return _conclude_share(plan, todo, started)
     return conclude(out, {job.slug for job in plan.jobs}, started, display, report=plan.config.compute.write_report)
+
+
+def _inputs_are_whole(plan: Plan) -> bool:
+    """Whether OUT's images and their clusters are as they were written; measures may be computed from them again."""
+    out = plan.config.folder
+    clusters = {clusters_path(out, job.entry.img_size) for job in plan.jobs if job.entry.img_size is not None}
+    is_good = all(damage(path) in ("", NO_NOTE) for path in clusters) or plan.config.protocol != "paper"
+    return subset_is_stored(out, plan.subset) and is_good
 
 
 def _conclude_share(plan: Plan, todo: Sequence[Job], started: float) -> int:

@@ -89,7 +89,7 @@ def build(entry: ModelEntry, builder_sha256: str | None, weights: Path | None) -
         When the module's file is another one, or the module or its function raises, exits or returns something else.
     InputError
         When the module is not found here, or for a checkpoint of a kind that cannot be read safely.
-    WeightsError
+    RuntimeError
         When the file cannot be loaded into what was built. One that was damaged in the cache is deleted.
     """
     builder = entry.builder

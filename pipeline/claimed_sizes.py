@@ -9,7 +9,7 @@ from typing import IO
 import numpy as np
 
 MOST_SHRUNK = 1100  # deflate makes nothing smaller than to 1/1032
-LONGEST_HEADER = 10_000  # bytes, as NumPy has it, which reads it first
+LONGEST_HEADER = 10_000  # bytes; NumPy has the same limit, and reads the header before it applies it
 HELD_BY_ANY = 2**30  # bytes that no claim needs a reason for
 
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from ..data_catalog.dataset_names import DATASETS
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
-from ..data_catalog.models import BUILT_IN, is_file
+from ..data_catalog.models import BUILT_IN
+from ..data_catalog.paths import is_file
 from ..data_catalog.settings import (
     SEVERAL,
     Clash,

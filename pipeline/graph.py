@@ -181,6 +181,14 @@ def run_in_waves(
         evict(wave, plan.config.compute.cache)
 
 
+def mend_inputs(workers: Workers, plan: Plan) -> None:
+    """Write anew what OUT holds of the images, where that is not as it was written; every row may be there."""
+    workers.submit(prepare_subset, plan.jobs[0], plan.config, plan.subset).result()
+    if plan.config.protocol == "paper":
+        for job in {job.view: job for job in plan.jobs}.values():
+            workers.submit(prepare_view, job, plan.config, plan.subset).result()
+
+
 def remeasure_entries(
     workers: Workers, config: RunConfig, jobs: Sequence[RemeasureJob], confirm: Callable[[], None] = lambda: None
 ) -> Iterator[Done]:
@@ -283,6 +291,11 @@ class _Dispatch(Generic[AnyJob]):
                     self._sort()
             if not self._running and (self._is_late() or not self._is_left()):
                 return
+            if not self._running and 0 < capacity <= len(self._given_up):
+                raise WorkersLost(
+                    "no worker answers any more, and none can be killed; finished rows are kept, and the same command "
+                    "goes on from here"
+                )
             with suppress(Empty):
                 self._end(self._ended.get(timeout=LOOK_EVERY_S))
             if monotonic() - looked > LOOK_EVERY_S:

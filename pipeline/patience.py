@@ -26,6 +26,10 @@ class Unreachable(ConnectionError):
     """A server gave no answer at all, several times: others of its files need not be tried."""
 
 
+class Stopped(Exception):
+    """Nobody wants the file any more: the user pressed Ctrl-C."""
+
+
 def patiently(
     weights: str,
     call: Callable[[], Answer],
@@ -54,7 +58,7 @@ def patiently(
         try:
             return call()
         except Exception as error:
-            patience.lose(arrived())
+            patience.lose(arrived(), has_dripped=isinstance(error, TimeoutError))
             if not _may_pass(error) or patience.is_lost():
                 _raise_in_one_line(weights, error)
             asked_s = _asked_to_wait(error)
@@ -72,10 +76,14 @@ class _Patience:
     def __init__(self, here: int) -> None:
         self._failed, self._since, self._asked_s, self._most = 0, time.monotonic(), 0.0, here
 
-    def lose(self, here: int) -> None:
-        """Count an attempt after which so many bytes are here."""
-        if here - self._most >= WORTH_BYTES:
+    def lose(self, here: int, has_dripped: bool) -> None:
+        """Count an attempt after which so many bytes are here; one that dripped was in vain whatever it brought."""
+        brought, took_s = here - self._most, time.monotonic() - self._since
+        is_slow_but_goes_on = brought > 0 and took_s >= PATIENCE_S and not has_dripped
+        if brought >= WORTH_BYTES or is_slow_but_goes_on:
             self._failed, self._since, self._most = 0, time.monotonic(), here
+        elif brought < 0:  # what was wrong has been deleted
+            self._most = here
         self._failed += 1
 
     def is_lost(self) -> bool:
@@ -182,8 +190,11 @@ def _raise_in_one_line(weights: str, error: Exception) -> NoReturn:
         raise FileNotFoundError(f"{weights}: the repository has no such revision") from None
     if status in (404, 410):
         raise FileNotFoundError(f"{weights}: {where} has no such file (HTTP {status})") from None
+    if status in (401, 403):
+        raise PermissionError(f"{weights}: {where} gives no access (HTTP {status}); check the address") from None
     if status is not None:
-        raise ConnectionError(f"{weights}: {where} refuses (HTTP {status}); try again later") from None
+        later = "; try again later" if _may_pass(error) else ""
+        raise ConnectionError(f"{weights}: {where} refuses (HTTP {status}){later}") from None
     if _is_broken_connection(error):
         told = " ".join(str(error).split()) or type(error).__name__
         hint = "check the network, a proxy and HF_ENDPOINT; the same command goes on from here"

@@ -18,10 +18,8 @@ from ..data_catalog.text import shortened, shown
 from .config import RunConfig
 
 FORMAT: Literal[1] = 1
-MEND = (
-    "the file is damaged or was changed by hand: the same `dsmi-zoo run` writes it anew from its rows, or choose "
-    "another --out"
-)
+MEND = "the same command as before writes it anew from its rows, or choose another --out"
+DAMAGED = f"the file is damaged or was changed by hand: {MEND}"
 NEWER = "a newer version wrote the file: update dsmi-zoo, or choose another --out"
 
 # What the identity of a run of the first version has already: settings, and those of two groups.
@@ -35,7 +33,19 @@ IDENTITY: dict[str, tuple[str, ...]] = {
 
 
 class LostRecord(InputError):
-    """A run.json that is missing or damaged; the run's rows still hold their identities."""
+    """A run.json that is missing or damaged; the run's rows still hold their identities.
+
+    Parameters
+    ----------
+    problem
+        What is wrong with which file.
+    remedy
+        What to do about it.
+    """
+
+    def __init__(self, problem: str, remedy: str = DAMAGED) -> None:
+        super().__init__(f"{problem}; {remedy}")
+        self.problem = problem
 
 
 Moment = Annotated[AwareDatetime, PlainSerializer(lambda time: time.isoformat(timespec="seconds"), return_type=str)]
@@ -158,21 +168,22 @@ def parse_record(content: bytes, path: Path) -> RunRecord:
 
     Raises
     ------
-    InputError
+    LostRecord
         When it is no JSON or no record of a run; names the file, the key and what to do.
+    InputError
+        When a newer version wrote it.
     """
     try:
         record = RunRecord.model_validate_json(content)
         json.loads(content, object_pairs_hook=_without_doubles)
     except ValidationError as error:
-        problem = _problem(error)
-        kind = InputError if problem.endswith(NEWER) else LostRecord
-        raise kind(f"{path}: {problem}") from None
+        problem, is_newer = _problem(error)
+        raise InputError(f"{path}: {problem}; {NEWER}") if is_newer else LostRecord(f"{path}: {problem}") from None
     except (ValueError, RecursionError) as error:  # of Python's reader of JSON, which takes less than pydantic's
-        raise LostRecord(f"{path}: cannot be read: {shortened(str(error))}; {MEND}") from None
+        raise LostRecord(f"{path}: cannot be read: {shortened(str(error))}") from None
     for where, text in _texts(record.model_dump(mode="json")):
         if "\0" in text:  # no name of a file may hold it
-            raise LostRecord(f"{path}: {dotted(where)}: holds a NUL character; {MEND}")
+            raise LostRecord(f"{path}: {dotted(where)}: holds a NUL character")
     return record
 
 
@@ -183,22 +194,22 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> None:
         raise ValueError(f"the key {shown(twice)} stands there twice")
 
 
-def _problem(error: ValidationError) -> str:
-    """The first thing that is wrong with a record, in one line, and what to do about it."""
+def _problem(error: ValidationError) -> tuple[str, bool]:
+    """The first thing that is wrong with a record, in one line, and whether a newer version may have written it."""
     first = error.errors(include_url=False)[0]
     key = dotted(first["loc"])
     if first["type"] == "json_invalid":
-        return f"cannot be read: {first['msg']}; {MEND}"
+        return f"cannot be read: {first['msg']}", False
     if first["loc"] == ("format",) and first["type"] != "missing":
-        return f"not a run record of format {FORMAT}; {NEWER}"
+        return f"not a run record of format {FORMAT}", True
     if not first["loc"]:
-        return f"no run record; {MEND}"
+        return "no run record", False
     if first["type"] == "extra_forbidden":
-        return f"{key}: a setting that this version of dsmi-zoo does not know; {NEWER}"
+        return f"{key}: a setting that this version of dsmi-zoo does not know", True
     if first["type"] == "missing":
-        return f"{key} is missing; {MEND}"
+        return f"{key} is missing", False
     rule = shortened(rule_of(first), 200)
-    return f"{key}: {rule}; {MEND}"
+    return f"{key}: {rule}", False
 
 
 def _texts(value: Any, where: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -140,7 +140,7 @@ def refuse_offline(weights: str) -> None:
     """Raise FileNotFoundError, with what to do, when downloads are forbidden."""
     if is_offline():
         raise FileNotFoundError(
-            f"{weights}: not in the cache, and HF_HUB_OFFLINE forbids to download it; "
+            f"{weights}: not in the cache, and HF_HUB_OFFLINE forbids downloading it; "
             "run `dsmi-zoo prefetch` on a node with internet"
         )
 

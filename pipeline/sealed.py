@@ -1,7 +1,7 @@
 """Files of a cache that are looked at before they are believed: a note beside each says how long it is and its hash."""
 
 import json
-import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +14,7 @@ NO_NOTE = "nothing says what it should hold"
 
 def write_sealed(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file whole or not at all, with its note."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         write_atomically(temporary, write)
         seal(temporary, path)
@@ -39,15 +39,16 @@ def damage(path: Path) -> str:
 
     Its size is looked at every time, its content once a process for each time of change.
     """
-    if not path.exists():
-        return "is missing"
     note = _note(path)
-    if note is None:
-        return NO_NOTE
-    size = path.stat().st_size
-    if size != note["size"]:
-        return f"holds {size} bytes, not {note['size']} as written"
-    return hash_problem(path, note["sha256"])
+    try:
+        size = path.stat().st_size
+        if note is None:
+            return NO_NOTE
+        if size != note["size"]:
+            return f"holds {size} bytes, not {note['size']} as written"
+        return hash_problem(path, note["sha256"])
+    except FileNotFoundError:  # perhaps only now, for lack of room
+        return "is missing"
 
 
 def remove_sealed(path: Path) -> None:

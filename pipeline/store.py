@@ -134,17 +134,23 @@ def read_run(out: str | Path) -> RunRecord:
         When it is of a format that this version does not know.
     """
     path = Path(out) / "run.json"
-    if not path.is_file() and (Path(out) / "stages").is_dir():
-        raise InputError(f"{out} holds an unfinished search; the same `dsmi-zoo run --budget ...` goes on from there")
     if not path.is_file():
-        if any((Path(out) / "results").glob("*.parquet")):
-            raise LostRecord(f"{out} has rows but no run.json to say what they are; {MEND}")
-        raise LostRecord(f"{out} is no run: it has no run.json; start one with `dsmi-zoo run --out {out}`")
+        raise _no_record(Path(out))
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     return parse_record(content, path)
+
+
+def _no_record(out: Path) -> LostRecord:
+    if any((out / "results").glob("*.parquet")):
+        return LostRecord(f"{out} has rows but no run.json to say what they are", MEND)
+    if (out / "stages").is_dir():
+        return LostRecord(
+            f"{out} holds an unfinished search", "the same `dsmi-zoo run --budget ...` goes on from there"
+        )
+    return LostRecord(f"{out} is no run: it has no run.json", f"start one with `dsmi-zoo run --out {out}`")
 
 
 def write_embedding(out: Path, slug: str, embedding: np.ndarray) -> None:

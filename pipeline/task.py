@@ -317,7 +317,8 @@ def failed_row(job: Job | RemeasureJob, config: RunConfig, subset_digest: str, e
     """Write the row of an entry whose task never came to write it: a stage before it failed, or its worker died."""
 
     def fill(row: dict[str, Any]) -> None:
-        raise error
+        # What is damaged was made again, in vain.
+        raise InputError(str(error)) if isinstance(error, DamagedFile) else error
 
     if isinstance(job, RemeasureJob):
         return _finished(config.folder, job.slug, job.name, _carried(job, config), fill)
@@ -424,7 +425,7 @@ def _in_one_line(error: BaseException, code: str) -> str:
     """What an error says, as Parquet can hold it, whatever a user's own class of errors does."""
     try:
         said = str(error)
-    except Exception:
+    except BaseException:
         said = "an error that cannot be told"
     storable = f"{said}{code}".encode(errors="backslashreplace").decode()
     return " ".join(storable.split())[:500]

@@ -8,7 +8,10 @@ from typing import Any
 from ..data_catalog.errors import InputError
 from ..data_catalog.text import shortened
 
-STRING_OR_COMMENT = re.compile(r'"(?:[^"\\\n]|\\.)*(?:"|$)|\'[^\'\n]*(?:\'|$)|#.*', re.MULTILINE)
+# Text of several lines comes first, for it may hold what looks like the others.
+_LONG_TEXT = r'"""(?:[^\\]|\\.)*?"""' + "|" + r"'''.*?'''"
+_TEXT = r'"(?:[^"\\\n]|\\.)*(?:"|$)' + "|" + r"'[^'\n]*(?:'|$)"
+STRING_OR_COMMENT = re.compile(f"{_LONG_TEXT}|{_TEXT}|#[^\\n]*", re.MULTILINE | re.DOTALL)
 MOST_DOTS = 100  # in a line, outside text
 MOST_BYTES = 100_000  # of settings, which a person writes
 

@@ -9,7 +9,6 @@ from .store import row_mark, timeout_log
 from .task import Done, row_written
 
 GRACE_S = 15.0  # a worker ends a model that takes too long by itself; so much later the driver does
-STARTS_WITHIN_S = 600.0  # its clock starts when torch is imported and published weights are here
 
 
 @dataclass
@@ -35,7 +34,10 @@ class Traces:
         return Trace(row_mark(self._out, job.slug), clock, clock, monotonic())
 
     def is_overdue(self, job: Any, trace: Trace) -> bool:
-        """Whether a worker has had its time, and the grace, and has not ended: it may be suspended."""
+        """Whether a worker has had its time, and the grace, and has not ended: it may be suspended.
+
+        Its time begins when torch is imported and published weights are here, however long that takes.
+        """
         if self._timeout is None:
             return False
         if trace.ended:
@@ -44,8 +46,7 @@ class Traces:
         if clock != trace.clock:  # it began, or came to its end, since the last look
             trace.clock, trace.since = clock, monotonic()
         has_begun = clock not in (None, trace.clock_before)
-        patience = GRACE_S if has_begun else STARTS_WITHIN_S
-        return monotonic() - trace.since > self._timeout + patience
+        return has_begun and monotonic() - trace.since > self._timeout + GRACE_S
 
     def outcome(self, job: Any, trace: Trace) -> Done | Exception | None:
         """The row of a model whose worker died, if it was written after all; why it failed, if it took too long."""

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -167,14 +168,17 @@ def part_view(
 
 def drop_oldest_views(cache: Path, limit_gb: float, keep: set[Path]) -> list[Path]:
     """Remove views that nobody needs, least recently made first, until the others take at most ``limit_gb``."""
-    views = sorted((cache / "views").glob("*.npy"), key=lambda path: path.stat().st_mtime)
-    size = sum(path.stat().st_size for path in views)
+    stats = {}
+    for path in (cache / "views").glob("*.npy"):
+        with suppress(FileNotFoundError):  # another run dropped it
+            stats[path] = path.stat()
+    size = sum(stat.st_size for stat in stats.values())
     dropped = []
-    for path in views:
+    for path, stat in sorted(stats.items(), key=lambda item: item[1].st_mtime):
         if size <= limit_gb * 1e9:
             break
         if path not in keep:
-            size -= path.stat().st_size
+            size -= stat.st_size
             remove_sealed(path)
             dropped.append(path)
     return dropped

@@ -1,13 +1,14 @@
 """A run whose weights do not all fit on the disk: in waves that each fit a budget."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Protocol, TypeVar
 
 from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
-from .patience import Unreachable
+from .patience import Stopped, Unreachable
 from .remote import is_offline, is_on_hub, remote_file
 from .weights import evict_weights, is_evictable, local_weights, remote_weights
 
@@ -23,6 +24,7 @@ class HasEntry(Protocol):
         ...
 
 
+Answer = TypeVar("Answer")
 AnyJob = TypeVar("AnyJob", bound=HasEntry)
 
 
@@ -72,8 +74,30 @@ def waves_of_jobs(jobs: Sequence[AnyJob], cache: Path, budget_gb: float) -> list
 def weights_sizes(weights: Iterable[str], cache: Path) -> dict[str, int | None]:
     """Bytes of each file of published weights, in the cache or at its server; None if the server does not say."""
     weights = list(weights)
+    answers = asked_at_once(weights, lambda name, while_waiting: _size(name, cache, while_waiting))
+    return dict(zip(weights, answers, strict=True))
+
+
+def asked_at_once(weights: Sequence[str], ask: Callable[[str, Callable[[], None]], Answer]) -> list[Answer]:
+    """What servers say of each file, several asked at once; an interrupt ends the pauses that they asked for.
+
+    Parameters
+    ----------
+    ask
+        Takes a file and what is to be called while it waits.
+    """
+    stop = Event()
+
+    def while_waiting() -> None:
+        if stop.is_set():
+            raise Stopped
+
     with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        return dict(zip(weights, pool.map(lambda name: _size(name, cache), weights), strict=True))
+        try:
+            return list(pool.map(lambda name: ask(name, while_waiting), weights))
+        except BaseException:
+            stop.set()
+            raise
 
 
 def downloads(jobs: Iterable[HasEntry], cache: Path) -> dict[str, int | None]:
@@ -112,13 +136,13 @@ def _stays(weights: str, cache: Path) -> bool:
     return path is not None and not is_evictable(path)
 
 
-def _size(weights: str, cache: Path) -> int | None:
+def _size(weights: str, cache: Path, while_waiting: Callable[[], None]) -> int | None:
     """Bytes; 0 when the file cannot be had: nothing will be downloaded then, and the model's row will say why."""
     path = local_weights(weights, cache)
     if path is not None:
         return path.stat().st_size
     try:
-        return remote_file(weights).size
+        return remote_file(weights, while_waiting).size
     except Unreachable:
         if is_on_hub(weights):
             raise

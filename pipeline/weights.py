@@ -157,7 +157,7 @@ def _find(weights: str, cache: Path, problem_of: Callable[[Path], str]) -> Path 
 
 def _alone(folder: Path) -> AbstractContextManager[Claim]:
     """Nobody else fetches or deletes what is in this folder."""
-    return exclusive(folder.with_name(f".{folder.name}.lock"))
+    return exclusive(folder.with_name(f".{content_hash(folder.name)}.lock"))
 
 
 def _problem(path: Path) -> str:
@@ -180,7 +180,7 @@ def _damaged(weights: str, cache: Path) -> list[str]:
 def _refuse_damaged(weights: str, cache: Path) -> None:
     for damage in _damaged(weights, cache):
         raise FileNotFoundError(
-            f"{damage}; HF_HUB_OFFLINE forbids to fetch it again: "
+            f"{damage}; HF_HUB_OFFLINE forbids fetching it again: "
             "run `dsmi-zoo prefetch` on a node with internet, or delete the file"
         )
 
@@ -228,7 +228,7 @@ def _refuse_wrong(part: Path, remote: RemoteFile, sha256: str) -> None:
     if came or checksum:
         part.unlink()
     if came:
-        raise ValueError(f"{remote.weights}: {came} came, which is no file of weights, and was deleted")
+        raise ValueError(f"{remote.weights}: the server sent {came} instead of weights; check the address")
     if checksum:
         what = f"{remote.weights}: {remote.name} arrived damaged and was deleted"
         raise ValueError(f"{what}: {checksum}; fetch it again")
@@ -268,7 +268,7 @@ def _note(path: Path) -> dict[str, Any]:
     """What was noted when the file was fetched; empty for a file that somebody put there."""
     try:
         note = json.loads(_note_path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return note if isinstance(note, dict) else {}
 

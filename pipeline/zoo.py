@@ -11,7 +11,7 @@ from timm.models import load_checkpoint
 from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
 from ..data_catalog.from_timm import family_of, input_of, timm_config, weights_of
-from ..data_catalog.model_arguments import refuse_sources
+from ..data_catalog.model_arguments import sources_problem
 from ..data_catalog.traits import kind_of
 from .config import default_cache
 from .layers import as_vectors, check_layer, forward
@@ -20,10 +20,6 @@ from .weights import delete_if_damaged, fetch_weights, remote_weights
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 LONGEST_REASON = 300  # characters of what a loader says, which can be the names of all parameters
-
-
-class WeightsError(RuntimeError):
-    """A file of weights cannot be loaded into the network; the message names the file and the reason in one line."""
 
 
 def with_timm_defaults(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
@@ -70,7 +66,7 @@ def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
     ------
     InputError
         For a checkpoint of a kind that cannot be read safely, or arguments by which timm would load other weights.
-    WeightsError
+    RuntimeError
         When the file cannot be loaded. One that was damaged in the cache is deleted.
     FileNotFoundError
         When the weights are not here, and HF_HUB_OFFLINE forbids to download them.
@@ -108,7 +104,7 @@ def load_file(model: torch.nn.Module, weights: Path) -> None:
 
     Raises
     ------
-    WeightsError
+    RuntimeError
         When that cannot be done. A file that was damaged in the cache is deleted.
     """
     try:
@@ -119,10 +115,10 @@ def load_file(model: torch.nn.Module, weights: Path) -> None:
         raise _unloadable(weights, error) from error
 
 
-def _unloadable(weights: Path, error: Exception) -> WeightsError:
+def _unloadable(weights: Path, error: Exception) -> RuntimeError:
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST_REASON]}"
     damage = delete_if_damaged(weights)
-    return WeightsError(f"{weights} cannot be loaded: {f'{damage} ({reason})' if damage else reason}")
+    return RuntimeError(f"{weights} cannot be loaded: {f'{damage} ({reason})' if damage else reason}")
 
 
 def refuse_unsafe(checkpoint: Path) -> None:
@@ -163,7 +159,7 @@ def embedding_shape(entry: ModelEntry) -> tuple[tuple[int, ...], int | None]:
 
 def _create(entry: ModelEntry, **arguments: Any) -> torch.nn.Module:
     """timm's model, told the image size where its network is made for a fixed one and the entry wants another."""
-    problem = refuse_sources(entry.model_kwargs)
+    problem = sources_problem(entry.model_kwargs)
     if problem:
         raise InputError(f"{entry.model}: {problem}")
     arguments |= entry.model_kwargs

@@ -64,7 +64,7 @@ class DaskWorkers:
         self.client = client
         self._address = client.scheduler_info()["address"]
         self._heard = time.monotonic()
-        self._heartbeats: dict[str, tuple[float, float]] = {}  # of each worker: its last one, and when that was seen
+        self._silence: dict[str, tuple[float, float]] = {}  # of each worker: its last heartbeat, and seconds since
         self._looked = time.monotonic()
 
     def count(self) -> int:
@@ -100,22 +100,24 @@ class DaskWorkers:
 
     def end(self, result: Any) -> None:
         """Kill the process that does a task; its nanny starts another."""
-        for address, keys in self.client.processing().items():
-            if result.key in keys:
-                self._kill(address)
+        with suppress(OSError):  # of a scheduler that is away: `count` says so when it stays away
+            for address, keys in self.client.processing().items():
+                if result.key in keys:
+                    self._kill(address)
 
     def _end_suspended(self) -> None:
         """Kill workers whose heart has stopped: they and the tasks that they hold would be lost for good."""
-        now = self._looked = time.monotonic()
+        now = time.monotonic()
+        gap = min(now - self._looked, 2 * LOOK_AFTER_HEARTBEATS_S)  # after a longer one, this process was suspended
+        self._looked = now
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
-        before, self._heartbeats = self._heartbeats, {}
+        before, self._silence = self._silence, {}
         for address, known in workers.items():
-            beat, seen = before.get(address, (None, now))
-            self._heartbeats[address] = (known["last_seen"], now if known["last_seen"] != beat else seen)
-            if now - self._heartbeats[address][1] > NO_HEARTBEAT_S:
-                log.warning(
-                    f"the worker at {address} has not been heard of for {NO_HEARTBEAT_S:.0f} s; starting another"
-                )
+            beat, silent_s = before.get(address, (None, 0.0))
+            is_silent = known["last_seen"] == beat
+            self._silence[address] = (known["last_seen"], silent_s + gap if is_silent else 0.0)
+            if silent_s <= NO_HEARTBEAT_S < self._silence[address][1]:
+                log.warning(f"the worker at {address} has not been heard of for {NO_HEARTBEAT_S:.0f} s and is killed")
                 self._kill(address)
 
     def _kill(self, address: str) -> None:

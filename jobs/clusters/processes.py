@@ -1,16 +1,25 @@
 """Worker processes without Dask, for a share of a run in a batch job of its own."""
 
+import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any, Self
+
+import psutil
 
 from ...pipeline.config import ComputeSettings
 from ..progress import counted
 from .machine import blas_threads, deaf_to_interrupts, default_workers, environment_with, usable_cores, visible_gpus
+
+log = logging.getLogger(__name__)
+
+SUSPENDED_FOR_S = 240.0
 
 
 class Processes:
@@ -23,6 +32,7 @@ class Processes:
         self._gpus = visible_gpus()
         self._size = settings.workers or len(self._gpus) or default_workers(usable_cores())
         self._pools: dict[int, ProcessPoolExecutor] = {}
+        self._suspended: dict[int, float] = {}  # since when, by process
         self._futures: dict[int, Future[Any]] = {}  # by the place of the process that is busy with it
 
     def __enter__(self) -> Self:
@@ -36,6 +46,7 @@ class Processes:
 
     def count(self) -> int:
         """As many as were asked for; a dead one has a successor at its next task."""
+        self._end_suspended()
         return self._size
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
@@ -55,10 +66,25 @@ class Processes:
 
     def end(self, result: Any) -> None:
         """Kill the process that does a task."""
-        for place, future in self._futures.items():
+        for place, future in list(self._futures.items()):
             if future is result:
-                for process in self._pools[place]._processes.values():
-                    process.kill()
+                self._kill(place)
+
+    def _kill(self, place: int) -> None:
+        pool = self._pools.get(place)  # one that has just died is gone already
+        for process in list((pool._processes or {}).values()) if pool is not None else ():
+            process.kill()
+
+    def _end_suspended(self) -> None:
+        """Kill processes that have been suspended for long; nobody else would notice."""
+        now = time.monotonic()
+        suspended = {child.pid for child in psutil.Process().children() if _is_suspended(child)}
+        self._suspended = {pid: self._suspended.get(pid, now) for pid in suspended}
+        for pid, since in self._suspended.items():
+            if now - since > SUSPENDED_FOR_S:
+                log.warning(f"process {pid} has been suspended for {SUSPENDED_FOR_S:.0f} s; starting another")
+                with suppress(psutil.Error):
+                    psutil.Process(pid).kill()
 
     def described(self) -> str:
         """How many, and on what."""
@@ -73,6 +99,13 @@ class Processes:
     def _of(self, place: int) -> dict[str, str]:
         gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[place % len(self._gpus)]} if self._gpus else {}
         return blas_threads(self._size) | gpu
+
+
+def _is_suspended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_STOPPED)
+    except psutil.Error:
+        return False
 
 
 def _end_with_parent() -> None:

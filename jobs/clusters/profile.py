@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ...data_catalog.errors import InputError
-from ...data_catalog.models import is_file
+from ...data_catalog.paths import is_file
 from ...data_catalog.text import is_printable
 from ...pipeline.config import validated
 from ...pipeline.toml_files import read_toml

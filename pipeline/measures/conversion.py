@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data_catalog.errors import InputError
+from ...data_catalog.text import shortened
 
 NUMBERS = "biuf"  # NumPy's kinds of real numbers
 FLOATS_OF_NUMPY = ("torch.float64", "torch.float32", "torch.float16")
@@ -37,7 +38,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
     except (InputError, MemoryError):
         raise
     except Exception as error:  # foreign code, which may raise anything
-        reason = shortened(error, most=150) or type(error).__name__
+        reason = named(error, most=150) or type(error).__name__
         raise InputError(f"{name} cannot be read as an array ({reason}); pass a NumPy array") from None
     if array.dtype.kind == "c":
         raise InputError(f"{name} has dtype {array.dtype}, not real numbers; take its absolute value or its real part")
@@ -55,7 +56,7 @@ def check_columns(values: Any, name: str) -> None:
     for position, (column, dtype) in enumerate(zip(values.columns, values.dtypes, strict=True)):
         if _kind(dtype) not in NUMBERS:
             raise InputError(
-                f"{name} has a column {shortened(column)!r} of dtype {shortened(dtype)}, not real numbers"
+                f"{name} has a column {named(column)!r} of dtype {named(dtype)}, not real numbers"
                 f"{_first_word(values.iloc[:, position])}; drop it, or convert it, for instance to float64"
             )
 
@@ -68,7 +69,7 @@ def _first_word(column: Any) -> str:
         try:
             float(value)
         except ValueError:
-            return f": {shortened(repr(value))} in row {row}"
+            return f": {named(repr(value))} in row {row}"
     return ""
 
 
@@ -78,10 +79,9 @@ def is_a(values: Any, module: str, *names: str) -> bool:
     return any(isinstance(values, getattr(imported, name, ())) for name in names)
 
 
-def shortened(value: Any, most: int = 40) -> str:
-    """Return what an error shows of a value: one line of so many characters at most."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+def named(value: Any, most: int = 40) -> str:
+    """Return what an error shows of a name, which need not be text: one line of so many characters at most."""
+    return shortened(str(value), most)
 
 
 def _refuse_other_things(values: Any, name: str) -> None:
@@ -89,7 +89,7 @@ def _refuse_other_things(values: Any, name: str) -> None:
         shown = "None" if values is None else "text"
         raise InputError(f"{name} is {shown}, not an array; pass a NumPy array")
     if isinstance(values, Mapping):
-        keys = ", ".join(shortened(key) for key in list(values)[:5])
+        keys = ", ".join(named(key) for key in list(values)[:5])
         raise InputError(f"{name} is a dict, not an array; pass one of its values ({keys or 'it is empty'})")
     if hasattr(values, "nnz") and hasattr(values, "toarray"):  # SciPy's and CuPy's sparse arrays
         raise InputError(f"{name} is sparse; make it dense, by {name}.toarray()")

@@ -1,10 +1,12 @@
 """Measures of the user's own: functions of a module of theirs."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -12,9 +14,6 @@ from ...data_catalog.entries import module_and_function
 from ...data_catalog.errors import InputError
 from ..users_modules import UsersModule, find_module
 from .registry import BY_NAME
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
 
 
 @dataclass(frozen=True)
@@ -108,36 +107,39 @@ def try_measures(specs: Sequence[str], timeout_s: float | None = None) -> None:
     """
     if not specs:
         return
-    context = get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_tell_problem, args=(tuple(specs), sender), daemon=True)
-    process.start()
-    sender.close()  # ours: what is left is the other process's, whose end is the end of the pipe
+    command = [sys.executable, "-c", _TRY, json.dumps([sys.path, list(specs)])]
     try:
-        if not receiver.poll(timeout_s):
-            raise InputError(f"{_measures(specs)}: the import takes longer than --model-timeout {timeout_s:g} s")
-        problem = receiver.recv()
-    except EOFError:
-        process.join()
-        code = process.exitcode
-        raise InputError(
-            f"{_measures(specs)}: the import ends its process (exit code {code}); mend the module"
-        ) from None
-    finally:
-        process.kill()
-        process.join()
-        receiver.close()
-    if problem:
-        raise InputError(problem)
+        tried = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        raise InputError(f"{_measures(specs)}: the import takes longer than --model-timeout {timeout_s:g} s") from None
+    _, came_back, problem = tried.stdout.rpartition(_TOLD)
+    if not came_back:
+        code = tried.returncode
+        raise InputError(f"{_measures(specs)}: the import ends its process (exit code {code}); mend the module")
+    if problem.strip():
+        raise InputError(problem.strip())
 
 
-def _tell_problem(specs: Sequence[str], sender: "Connection") -> None:
+_TOLD = "dsmi-zoo: tried to load measures: "
+_TRY = """
+import json, sys
+sys.path[:], specs = json.loads(sys.argv[1])
+from dsmi_zoo.pipeline.measures.own import tell_problem
+tell_problem(specs)
+"""
+
+
+def tell_problem(specs: Sequence[str]) -> None:
+    """Print what is wrong with measures, after whatever their modules print."""
+    problem = ""
     try:
         for spec in specs:
             load_measure(spec)
-        sender.send("")
-    except BaseException as error:
-        sender.send(str(error) if isinstance(error, InputError) else f"{_measures(specs)}: {type(error).__name__}")
+    except InputError as error:
+        problem = str(error)
+    except BaseException as error:  # KeyboardInterrupt, for one
+        problem = f"{_measures(specs)}: {type(error).__name__}"
+    print(f"{_TOLD}{problem}")
 
 
 def _measures(specs: Sequence[str]) -> str:

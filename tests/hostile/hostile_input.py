@@ -31,6 +31,13 @@ def bounded(examples: int) -> settings:
     return settings(max_examples=examples * MANY, deadline=None, derandomize=True, suppress_health_check=slow)
 
 
+def flipped(content: bytes, bit: int) -> bytes:
+    """The content with one bit the other way round."""
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
 @contextmanager
 def little_memory() -> Iterator[None]:
     """Let the process have a gibibyte more than it has; beyond that there is none."""

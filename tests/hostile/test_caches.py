@@ -1,6 +1,5 @@
 """Files that the project keeps: one flipped bit, a lost tail or another file in their place is noticed and mended."""
 
-import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -9,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Command, Mount
-from hypothesis import HealthCheck, example, given, settings
+from conftest import SMALL_ZOO, Command, Mount
+from hostile_input import bounded, flipped
+from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
@@ -34,12 +34,6 @@ HARMS: dict[str, Harm] = {
     "another file": lambda content: b"<html>not found</html>",
     "another shape": lambda content: content.replace(b"(8, 32, 32, 3)", b"(4, 64, 32, 3)"),
 }
-
-
-def flipped(content: bytes, bit: int) -> bytes:
-    changed = bytearray(content)
-    changed[bit // 8] ^= 1 << bit % 8
-    return bytes(changed)
 
 
 def eight_digits() -> Subset:
@@ -75,18 +69,30 @@ def test_a_view_without_a_good_note_is_made_again(tmp_path: Path, note: str | No
     assert not sealed.damage(path)
 
 
-def test_a_process_that_was_killed_between_note_and_file_leaves_nothing_that_is_believed(tmp_path: Path) -> None:
-    path = make_view(tmp_path / "view.npy", eight_digits(), 32, PREPROCESSING)
-    old = path.read_bytes()
-    sealed.seal(Path(shutil.copy(path, tmp_path / "new")), path)
-    note = json.loads(sealed.note_path(path).read_text())
-    path.write_bytes(flipped(old, 5000))
-    sealed.note_path(path).write_text(json.dumps(note))
-    assert "SHA-256" in sealed.damage(path)
+def test_a_process_that_is_killed_between_note_and_file_leaves_nothing_that_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, new = tmp_path / "file", tmp_path / "new"
+    sealed.write_sealed(path, lambda file: file.write(b"of an older version"))
+    new.write_bytes(b"of a newer one")
+    replace = Path.replace
+
+    def killed_before_the_file(self: Path, target: Path) -> Path:
+        if target == path:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed_before_the_file)
+    with pytest.raises(KeyboardInterrupt):
+        sealed.seal(new, path)
+    assert path.read_bytes() == b"of an older version"
+    assert sealed.damage(path)
+    path.unlink()
+    assert sealed.damage(path) == "is missing"
 
 
 @given(content=st.binary(min_size=1, max_size=200), place=st.integers(0, 1599))
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@bounded(60)
 @example(content=b"\0", place=7)
 def test_every_flipped_bit_of_a_sealed_file_is_noticed(tmp_path: Path, content: bytes, place: int) -> None:
     path = tmp_path / "file"
@@ -181,7 +187,7 @@ def test_an_entry_whose_view_cannot_be_had_is_a_failed_row_and_stops_no_other(
 
 
 @pytest.mark.parametrize("harm", ["one flipped bit", "a lost tail", "an empty file", "another file"])
-def test_a_damaged_subset_stops_remeasure_in_one_line_and_is_written_anew_by_the_run(
+def test_a_damaged_subset_stops_remeasure_in_one_line(
     small_run: Path, tmp_path: Path, harm: str, refused: Callable[[str, Path], str]
 ) -> None:
     run = Path(shutil.copytree(small_run, tmp_path / "run"))
@@ -191,6 +197,18 @@ def test_a_damaged_subset_stops_remeasure_in_one_line_and_is_written_anew_by_the
     assert said.startswith(f"dsmi-zoo: {path}: ")
     assert said.endswith("; the command that made it makes it again\n")
     assert len(said.splitlines()) == 1
+
+
+def test_a_damaged_subset_is_written_anew_by_the_run_that_made_it_though_no_row_is_missing(
+    small_run: Path, tmp_path: Path, warm_cli: Command
+) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    right = read_subset(run)
+    (run / "subset.parquet").write_bytes(b"PAR1")
+    said = warm_cli("run", "--models", *SMALL_ZOO, "--out", run)
+    assert "what it holds of the images is damaged; writing it anew" in said.stdout
+    pd.testing.assert_frame_equal(read_subset(run), right)
+    assert "writing it anew" not in warm_cli("run", "--models", *SMALL_ZOO, "--out", run).stdout
 
 
 def test_a_subset_that_is_missing_or_no_subset_is_told_in_one_line(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from hostile_input import bounded
 from hub_server import HubServer, small_weights
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dsmi_zoo.data_catalog.errors import InputError
@@ -24,7 +25,7 @@ NASTY = st.lists(
 NAMES = ANY_TEXT | NASTY
 
 
-@settings(max_examples=300, deadline=None)
+@bounded(300)
 @given(NAMES)
 @example("/../../../site-packages/evil.pth")
 @example("a" * 500 + ".safetensors")
@@ -37,7 +38,7 @@ def test_any_text_becomes_a_plain_name_that_stays_as_it_is(text: str) -> None:
     assert within(Path("folder"), name) == Path("folder", name)
 
 
-@settings(max_examples=100, deadline=None)
+@bounded(100)
 @given(NAMES, st.sampled_from([".pth", ".safetensors", ".bin", ".tar"]))
 def test_the_suffix_of_a_name_is_kept_whatever_stands_before_it(stem: str, suffix: str) -> None:
     assert safe_component(stem + suffix, "weights").endswith(suffix)
@@ -53,7 +54,7 @@ def test_two_long_names_stay_two_names() -> None:
     assert first != second
 
 
-@settings(max_examples=300, deadline=None)
+@bounded(300)
 @given(NAMES)
 def test_a_path_within_a_folder_is_its_child_or_refused_in_one_line(name: str) -> None:
     folder = Path("/somewhere/folder")
@@ -89,7 +90,7 @@ def test_a_symbolic_link_out_of_the_folder_is_refused_and_one_that_stays_is_not(
 REPOSITORY = st.text("ab-._", min_size=1, max_size=8)
 
 
-@settings(max_examples=300, deadline=None)
+@bounded(300)
 @given(st.lists(st.tuples(REPOSITORY, REPOSITORY), min_size=2, max_size=2, unique=True))
 @example([("a", "b--c"), ("a--b", "c")])
 @example([("a", "-b"), ("a-", "b")])
@@ -103,7 +104,7 @@ def test_two_repositories_never_share_a_folder(pair: list[tuple[str, str]]) -> N
 REVISION = st.text("ab-./_", min_size=1, max_size=80)
 
 
-@settings(max_examples=300, deadline=None)
+@bounded(300)
 @given(st.lists(REVISION, min_size=2, max_size=2, unique=True))
 @example(["a/b", "a--b"])
 @example(["../../../x", "x"])
@@ -138,7 +139,7 @@ def test_a_url_that_is_none_is_refused_by_name(url: str, tmp_path: Path) -> None
         local_weights(url, tmp_path)
 
 
-@settings(max_examples=100, deadline=None)
+@bounded(100)
 @given(NAMES)
 def test_the_file_of_a_url_lies_in_a_folder_of_its_own_in_the_cache(name: str) -> None:
     url = "http://host/x/" + quote(name, safe="", errors="surrogatepass")

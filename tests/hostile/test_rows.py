@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import SMALL_ZOO, Command
-from hypothesis import HealthCheck, given, settings
+from hostile_input import bounded, flipped
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dsmi_zoo.data_catalog.errors import DamagedFile
@@ -31,14 +32,7 @@ ROW = {column.name: VALUES.get(column.kind) for column in COLUMNS} | {
     "finished_at": datetime(2026, 1, 2, tzinfo=UTC),
     "mine": 0.5,
 }
-SEEDED = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 UNREADABLE = (ValueError, OSError, pa.ArrowException)
-
-
-def flipped(content: bytes, bit: int) -> bytes:
-    changed = bytearray(content)
-    changed[bit // 8] ^= 1 << bit % 8
-    return bytes(changed)
 
 
 def read_or_none(path: Path) -> dict[str, Any] | None:
@@ -63,9 +57,7 @@ def test_no_flipped_bit_of_a_row_reads_back_as_another_value(tmp_path: Path) -> 
 
 
 @given(st.binary(max_size=300), st.integers(0, 20_000))
-@settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@bounded(200)
 def test_bytes_of_others_in_a_row_are_refused_or_make_no_difference(tmp_path: Path, other: bytes, at: int) -> None:
     path = tmp_path / "row.parquet"
     write_row_file(path, ROW)
@@ -156,9 +148,9 @@ def test_a_lost_or_damaged_record_is_written_anew_from_the_rows_that_say_what_th
         record.write_bytes(harmed[harm] or b"")
     said = cli("status", "--out", run_copy, code=2).stderr
     assert len(said.splitlines()) == 1
-    assert "the same `dsmi-zoo run` writes it anew from its rows" in said
+    assert "the same command as before writes it anew from its rows" in said
     again = warm_cli("run", "--models", *SMALL_ZOO, "--out", run_copy).stdout
-    assert "6 rows say by themselves that they belong to this run, and run.json is written anew" in again
+    assert "6 rows say that they belong to this very configuration: run.json will be written anew" in again
     assert "6 of 6 models are done already" in again
     assert read_run(run_copy).entries == before.entries
     assert {path: path.stat().st_mtime_ns for path in (run_copy / "results").iterdir()} == finished
@@ -184,8 +176,17 @@ def test_remeasured_rows_survive_the_loss_of_their_record_too(
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()}
     (tmp_path / "out" / "run.json").write_text("{")
     again = warm_cli(*remeasure).stdout
-    assert "6 rows say by themselves that they belong" in again
+    assert "6 rows say that they belong" in again
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()} == finished
+
+
+def test_a_run_does_not_take_over_rows_that_were_remeasured_and_lost_their_record(
+    small_run: Path, tmp_path: Path, warm_cli: Command, refused: Callable[[str, Path], str]
+) -> None:
+    warm_cli("remeasure", "--out", small_run, "--sigma", 3, "--into", tmp_path / "out")
+    (tmp_path / "out" / "run.json").unlink()
+    said = refused(f"run --models {' '.join(SMALL_ZOO)} --sigma 3 --out {tmp_path / 'out'}", tmp_path)
+    assert "has rows but neither run.json nor embeddings: repeat the `dsmi-zoo remeasure` that made it" in said
 
 
 def test_a_record_of_a_newer_version_is_neither_lost_nor_replaced(
