@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..data_catalog.errors import InputError
 from .claimed_sizes import check_npy, check_npz, check_parquet, check_tensor, check_zip
-from .measures.conversion import as_array, check_columns, named
+from .measures.conversion import as_array, check_columns, shown_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +112,7 @@ def _file_and_name(path: str | Path) -> tuple[Path, str | None]:
         file.open("rb").close()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{named(file, 200)}: cannot be read: {reason}") from None
+        raise InputError(f"{shown_name(file, 200)}: cannot be read: {reason}") from None
     if file.suffix.lower() not in (*READERS, *TABLES):
         known = " ".join((*READERS, *TABLES))
         raise InputError(f"{file}: its format is unknown; save it as one of {known}")
@@ -158,7 +158,7 @@ def _unreadable(file: Path, error: Exception) -> str:
         return f"{file}: cannot be read: {error.strerror}"
     if "allow_pickle" in str(error):  # NumPy's advice, which is not to be had here
         return f"{file}: not a {file.suffix.lower()} file of numbers or text: such objects are never read, nor is junk"
-    reason = named(error, 200) or type(error).__name__
+    reason = shown_name(error, 200) or type(error).__name__
     return f"{file}: not a {file.suffix.lower()} file of numbers or text, or cut off: {reason}"
 
 
@@ -254,7 +254,7 @@ def _csv_of_numbers(file: Path) -> "pd.DataFrame":
         # Without a header, the first line must be numbers, or empty where a value is missing.
         if _is_numbered(first) and (len(first) > 2 or any(dtype.kind == "f" for dtype in table.dtypes)):
             if first[0] != "":
-                line = named(",".join(first))
+                line = shown_name(",".join(first))
                 log.warning(
                     f"{file}: its first line, {line}, is taken for names of columns, as pandas writes them; "
                     "if it is data, put a line of names above it"
@@ -338,7 +338,7 @@ def _chosen(file: Path, name: str | None, names: Iterable[str]) -> str:
 
 
 def _which_of(file: Path, names: Iterable[Any]) -> str:
-    known = [named(name) for name in names]
+    known = [shown_name(name) for name in names]
     if not known:
         return "it is empty"
     shown = ", ".join(known[:SHOWN_NAMES])

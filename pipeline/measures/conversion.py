@@ -38,7 +38,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
     except (InputError, MemoryError):
         raise
     except Exception as error:  # foreign code, which may raise anything
-        reason = named(error, most=150) or type(error).__name__
+        reason = shown_name(error, most=150) or type(error).__name__
         raise InputError(f"{name} cannot be read as an array ({reason}); pass a NumPy array") from None
     if array.dtype.kind == "c":
         raise InputError(f"{name} has dtype {array.dtype}, not real numbers; take its absolute value or its real part")
@@ -56,7 +56,7 @@ def check_columns(values: Any, name: str) -> None:
     for position, (column, dtype) in enumerate(zip(values.columns, values.dtypes, strict=True)):
         if _kind(dtype) not in NUMBERS:
             raise InputError(
-                f"{name} has a column {named(column)!r} of dtype {named(dtype)}, not real numbers"
+                f"{name} has a column {shown_name(column)!r} of dtype {shown_name(dtype)}, not real numbers"
                 f"{_first_word(values.iloc[:, position])}; drop it, or convert it, for instance to float64"
             )
 
@@ -69,7 +69,7 @@ def _first_word(column: Any) -> str:
         try:
             float(value)
         except ValueError:
-            return f": {named(repr(value))} in row {row}"
+            return f": {shown_name(repr(value))} in row {row}"
     return ""
 
 
@@ -79,7 +79,7 @@ def is_a(values: Any, module: str, *names: str) -> bool:
     return any(isinstance(values, getattr(imported, name, ())) for name in names)
 
 
-def named(value: Any, most: int = 40) -> str:
+def shown_name(value: Any, most: int = 40) -> str:
     """Return what an error shows of a name, which need not be text: one line of so many characters at most."""
     return shortened(str(value), most)
 
@@ -89,7 +89,7 @@ def _refuse_other_things(values: Any, name: str) -> None:
         shown = "None" if values is None else "text"
         raise InputError(f"{name} is {shown}, not an array; pass a NumPy array")
     if isinstance(values, Mapping):
-        keys = ", ".join(named(key) for key in list(values)[:5])
+        keys = ", ".join(shown_name(key) for key in list(values)[:5])
         raise InputError(f"{name} is a dict, not an array; pass one of its values ({keys or 'it is empty'})")
     if hasattr(values, "nnz") and hasattr(values, "toarray"):  # SciPy's and CuPy's sparse arrays
         raise InputError(f"{name} is sparse; make it dense, by {name}.toarray()")

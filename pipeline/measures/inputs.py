@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...data_catalog.errors import InputError
-from .conversion import NUMBERS, as_array, check_columns, is_a, named
+from .conversion import NUMBERS, as_array, check_columns, is_a, shown_name
 from .settings import LARGEST, LARGEST_SEED, SMALLEST
 
 LARGEST_WHOLE = 2.0**53  # beyond it, float64 does not hold every whole number
@@ -113,7 +113,7 @@ def as_images(image_ids: ArrayLike | None, classes: NDArray[np.int64]) -> NDArra
     _, first = np.unique(images, return_index=True)
     differs = classes != classes[first][images]
     if differs.any():
-        image = named(ids[differs.argmax()])
+        image = shown_name(ids[differs.argmax()])
         raise InputError(f"the repeats of image {image} bear different labels; give each image one label or its own id")
     return images
 
@@ -128,7 +128,7 @@ def order_of_appearance(values: NDArray[Any]) -> NDArray[np.int64]:
         return np.array([numbers.setdefault(value, len(numbers)) for value in plain], dtype=np.int64)
     except TypeError as error:
         raise InputError(
-            f"labels and ids must be numbers, strings or the like ({named(error)}); convert them"
+            f"labels and ids must be numbers, strings or the like ({shown_name(error)}); convert them"
         ) from None
 
 
@@ -201,12 +201,12 @@ def _culprit(array: NDArray[Any]) -> str:
     for column, values in enumerate(array.T):
         for row, value in enumerate(values):
             if not isinstance(value, Real):
-                return f": column {column} holds {named(repr(value))} in row {row}"
+                return f": column {column} holds {shown_name(repr(value))} in row {row}"
     return ""
 
 
 def _positive(value: float, name: str) -> float:
     # Compared before it is made a float: a whole number may be too large for one.
     if not isinstance(value, Real) or isinstance(value, bool) or not SMALLEST <= value <= LARGEST:
-        raise InputError(f"{name} is {named(repr(value))}; pass a number from {SMALLEST:g} to {LARGEST:g}")
+        raise InputError(f"{name} is {shown_name(repr(value))}; pass a number from {SMALLEST:g} to {LARGEST:g}")
     return float(value)
