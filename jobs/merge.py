@@ -1,9 +1,6 @@
 """Several runs of one configuration as one: their rows and embeddings in another OUT; they themselves stay as is."""
 
 import logging
-import os
-import shutil
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,12 +10,12 @@ from typing import Any
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
-from ..pipeline.atomic_files import write_atomically
 from ..pipeline.config import MeasureSettings, RunConfig, differences
 from ..pipeline.plan import measures_identity, row_identity
 from ..pipeline.record import EntryRecord, RunRecord
 from ..pipeline.store import NOT_THIS_RUN, embedding_path, read_run, write_row
 from ..pipeline.stored_subset import read_subset
+from .carrying import carry, inputs_of
 from .driving import drivers, driving
 from .folder import EntryState, entry_states, make_writable, save_record
 from .progress import SILENT, Display, counted
@@ -207,7 +204,7 @@ def remarks(sources: Sequence[Run], runs: Sequence[Run]) -> Iterable[str]:
 
 
 def _inputs_differ(one: Path, other: Path) -> bool:
-    return any(not _same_inputs(one / name, other / name) for name in _inputs(other) if (one / name).exists())
+    return any(not _same_inputs(one / name, other / name) for name in inputs_of(other) if (one / name).exists())
 
 
 def _same_inputs(one: Path, other: Path) -> bool:
@@ -250,17 +247,9 @@ def _slugs(runs: Iterable[Run]) -> list[str]:
     return list(dict.fromkeys(state.slug for run in runs for state in run.states))
 
 
-def _inputs(folder: Path) -> list[Path]:
-    """Which files a run has about its images, relative to its folder."""
-    # Reversed, so that a note comes before its file.
-    clusters = sorted((folder / "input_clusters").glob("*.npy*"), reverse=True)
-    found = [folder / "subset.parquet", *clusters]
-    return [path.relative_to(folder) for path in found if path.exists()]
-
-
 def _carry_inputs(sources: Sequence[Run], out: Path) -> None:
     for run in sources:
-        for name in _inputs(run.folder):
+        for name in inputs_of(run.folder):
             if not (out / name).exists():
                 carry(run.folder / name, out / name)
 
@@ -275,20 +264,3 @@ def _carry_entry(slug: str, run: Run, runs: Sequence[Run], out: Path) -> None:
             carry(kept[0], embedding_path(out, slug))
     if run.folder != out:
         write_row(out, slug, row)
-
-
-def carry(source: Path, target: Path) -> None:
-    """Let a file appear as ``target``, whole: as a hard link where the file system allows it, else as a copy.
-
-    Files of a run are replaced, never written to, so whatever happens to one of them leaves the other as it is.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        os.link(source.resolve(), temporary)
-        temporary.replace(target)
-    except OSError:
-        with source.open("rb") as content:
-            write_atomically(target, lambda file: shutil.copyfileobj(content, file))
-    finally:
-        temporary.unlink(missing_ok=True)  # a rename onto a link to the same file leaves both names

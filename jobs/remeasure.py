@@ -14,6 +14,7 @@ from ..pipeline.record import EntryRecord
 from ..pipeline.store import embedding_path, read_run
 from ..pipeline.stored_subset import read_subset, write_subset
 from ..pipeline.task import RemeasureJob
+from .carrying import carry, inputs_of
 from .clusters import open_workers
 from .driving import driving
 from .folder import entry_states, make_writable, record_unless_lost, refuse_mixture, save_record, touch_record
@@ -80,12 +81,16 @@ def remeasure(
             if stored.embeddings_from != origin:
                 raise InputError(f"{out} was not remeasured from {origin}; choose another --into")
         write_subset(out, read_subset(source))
+        clusters = [name for name in inputs_of(origin) if name.parent.name == "input_clusters"]
+        is_outdated = any(not (out / name).exists() for name in clusters)  # the first versions did without them
+        for name in clusters:
+            carry(origin / name, out / name)
         entries = [
             EntryRecord(model=job.source["model"], img_size=job.source["img_size"], slug=job.slug, row_id=job.row_id)
             for job in jobs
         ]
         save_record(out, config, record.catalog, record.subset, entries, stored, embeddings_from=origin)
-        done = {state.slug for state in entry_states(out, entries)[0] if state.state == "ok"}
+        done = {state.slug for state in entry_states(out, entries)[0] if state.state == "ok" and not is_outdated}
         todo = [job for job in jobs if job.slug not in done]
         if left_out:
             log.info(f"{left_out} models of {source} have no finished row and are left out")

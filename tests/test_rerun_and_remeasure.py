@@ -157,3 +157,16 @@ def test_rerun_finds_a_catalogue_of_ones_own_from_any_folder(
     warm_cli("rerun", "good", "--out", tmp_path / "out")
     assert (finished(tmp_path / "out") > before).all()
     assert len(read_run(tmp_path / "out").catalog.sha256 or "") == 64
+
+
+def test_remeasure_by_the_papers_protocol_keeps_the_clusters_of_each_size(tmp_path: Path, warm_cli: Command) -> None:
+    run = ("run", "--models", "test_vit.100x3", "--protocol", "paper", "--repeats", 2, "--images-per-class", 20)
+    warm_cli(*run, "--out", tmp_path / "run")
+    warm_cli(*run, "--out", tmp_path / "at-once", "--sigma", 3)
+    warm_cli("remeasure", "--out", tmp_path / "run", "--into", tmp_path / "again", "--sigma", 3)
+    measured = ["dsmi_z_x", "csmi_z_x", "dsmi_z_y", "dse_z", "row_id"]
+    again, at_once = (read_results(tmp_path / name)[measured] for name in ("again", "at-once"))
+    pd.testing.assert_frame_equal(again, at_once)
+    shutil.rmtree(tmp_path / "again" / "input_clusters")  # as earlier versions left it, with other numbers
+    said = warm_cli("remeasure", "--out", tmp_path / "run", "--into", tmp_path / "again", "--sigma", 3)
+    assert "1 embedding to measure" in said.stdout
