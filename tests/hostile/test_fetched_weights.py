@@ -15,6 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 from hub_server import HubServer, small_weights
+from pydantic import ValidationError
 
 from dsmi_zoo.data_catalog.entries import ModelEntry
 from dsmi_zoo.data_catalog.errors import InputError
@@ -113,9 +114,9 @@ def test_what_is_no_file_of_weights_is_refused_by_its_url_and_deleted(
 ) -> None:
     hub.files["net.pth"] = content
     url = f"{hub.endpoint}/files/net.pth"
-    with pytest.raises(ValueError, match="came, which is no file of weights, and was deleted") as caught:
+    with pytest.raises(ValueError, match="instead of weights; check the address") as caught:
         fetch_weights(url, cache)
-    assert str(caught.value).startswith(f"{url}: {kind} came")
+    assert str(caught.value).startswith(f"{url}: the server sent {kind} instead")
     assert len(str(caught.value).splitlines()) == 1
     assert [path for path in cache.rglob("*") if path.is_file()] == []
 
@@ -285,8 +286,11 @@ def test_a_file_that_does_not_fit_what_a_builder_made_is_named(tmp_path: Path, m
     ids=lambda kwargs: " ".join(kwargs),
 )
 def test_arguments_that_would_make_timm_load_other_weights_are_refused(model_kwargs: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=r"model_kwargs may not hold .*column weights or checkpoint"):
+        entry_of(model_kwargs=model_kwargs)
+    entry = entry_of().model_copy(update={"model_kwargs": model_kwargs})  # which validates nothing
     with pytest.raises(InputError, match=r"^mine: model_kwargs may not hold .*column weights or checkpoint$") as caught:
-        build_model(entry_of(model_kwargs=model_kwargs), None)
+        build_model(entry, None)
     assert all(f"'{name}'" in str(caught.value) for name in model_kwargs if name in SOURCES)
 
 

@@ -86,6 +86,7 @@ def test_the_log_and_the_progress_of_a_hostile_network_are_escaped(
 ) -> None:
     monkeypatch.setattr("dsmi_zoo.jobs.terminal._terminal", lambda: Terminal(Console()))
     log, lines = logging.getLogger("dsmi_zoo"), LogLines()
+    monkeypatch.setattr(log, "propagate", False)  # pytest would keep the text as it is, and cannot hand it on
     log.addHandler(lines)
     level = log.level
     log.setLevel(logging.DEBUG)
