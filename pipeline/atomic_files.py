@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from ..data_catalog.errors import DiskFull
+from ..data_catalog.errors import DiskFull, InputError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -32,6 +32,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise disk_full(path) from None
+        if isinstance(error, IsADirectoryError):
+            raise InputError(f"{path} is a folder where a file belongs; move it away") from None
         raise
 
 

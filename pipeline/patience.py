@@ -195,6 +195,8 @@ def _raise_in_one_line(weights: str, error: Exception) -> NoReturn:
     if status is not None:
         later = "; try again later" if _may_pass(error) else ""
         raise ConnectionError(f"{weights}: {where} refuses (HTTP {status}){later}") from None
+    if isinstance(error, UnicodeError):  # of a host's name that no server can have
+        raise ConnectionError(f"{weights}: no server can have the name of this address, or of where it leads") from None
     if _is_broken_connection(error):
         told = " ".join(str(error).split()) or type(error).__name__
         hint = "check the network, a proxy and HF_ENDPOINT; the same command goes on from here"

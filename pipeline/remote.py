@@ -13,6 +13,7 @@ from .config import content_hash
 from .patience import is_url, patiently
 
 FOLDER = "pretrained"  # in the cache
+MOST_BYTES = 10**12  # of a file of weights
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the order in which timm looks for them
 HEAD_TIMEOUT_S = 10.0
 LONGEST_REVISION = 64  # characters in a folder's name
@@ -133,7 +134,12 @@ def remote_file(weights: str, while_waiting: Callable[[], object] = lambda: None
 def describe(weights: str) -> RemoteFile:
     """Like ``remote_file``, without patience: errors are the client's own."""
     refuse_offline(weights)
-    return _describe_hub(weights) if is_on_hub(weights) else _describe_url(weights)
+    described = _describe_hub(weights) if is_on_hub(weights) else _describe_url(weights)
+    if described.size is not None and described.size > MOST_BYTES:
+        raise FileNotFoundError(
+            f"{weights}: the server tells of {described.size} bytes; no file of weights has so many"
+        )
+    return described
 
 
 def refuse_offline(weights: str) -> None:

@@ -47,6 +47,8 @@ def read_row_file(path: Path) -> dict[str, Any]:
     """
     if path.suffix != ".parquet":
         raise ValueError("not a Parquet file")
+    if not path.is_file():
+        raise ValueError("not a file")  # to open a pipe would take for ever
     with path.open("rb") as file:
         table = pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)
     _refuse_other_tables(table)

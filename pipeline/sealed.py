@@ -63,6 +63,8 @@ def note_path(path: Path) -> Path:
 
 
 def _note(path: Path) -> dict[str, Any] | None:
+    if not note_path(path).is_file():
+        return None
     try:
         note = json.loads(note_path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

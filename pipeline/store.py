@@ -179,7 +179,11 @@ def read_embedding(path: Path, sha256: str) -> np.ndarray:
         When the file is missing, unreadable or other than its row says.
     """
     try:
+        if not path.is_file():
+            raise OSError("there is no such file")
         embedding = np.load(path, allow_pickle=False)
+        if not isinstance(embedding, np.ndarray):
+            raise ValueError("an archive of arrays")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: the kept embedding cannot be read ({error}); rerun this model") from None
     if array_sha256(embedding) != sha256:

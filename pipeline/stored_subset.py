@@ -35,6 +35,8 @@ def read_subset(out: Path) -> pd.DataFrame:
         When it is missing, or not as it was written.
     """
     path = subset_path(out)
+    if not path.is_file():
+        raise DamagedFile(path, "cannot be read (there is no such file)")
     try:
         with path.open("rb") as file:
             table = pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)

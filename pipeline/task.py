@@ -3,8 +3,9 @@
 import faulthandler
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -208,11 +209,8 @@ def _embed_and_measure(
     subset = subset_with_clusters(config.folder, job.entry.img_size)
     if embedding.predictions is not None and embedding.n_logits == classifier_width:
         row["subset_top1"] = 100 * float(np.mean(embedding.predictions == subset["label"].to_numpy()))
-    sha256 = array_sha256(embedding.values)
+    row["embedding_sha256"] = array_sha256(embedding.values)
     measure_row(row, embedding.values, subset, config.measures)
-    if array_sha256(embedding.values) != sha256:
-        raise ValueError(f"one of the measures {' '.join(config.measures.own)} changed the embedding; copy it first")
-    row["embedding_sha256"] = sha256
     if config.compute.keep_embeddings:
         write_embedding(config.folder, job.slug, embedding.values)
 
@@ -339,9 +337,19 @@ def measure_row(row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame
     row["measure_precision"] = precision_for(settings.precision, len(labels), settings.t)
     row.update(values_of(OF_A_ROW, MeasureContext(embedding, labels, images, clusters, settings)))
     measures = [load_measure(spec) for spec in settings.own]
-    row.update({measure.name: measure.value(embedding, labels) for measure in measures})
+    with _torchs_defaults_kept():
+        row.update({measure.name: measure.value(embedding, labels) for measure in measures})
     row["own_measures"] = " ".join(measure.name for measure in measures)
     row["seconds_measure"] = perf_counter() - started
+
+
+def _torchs_defaults_kept() -> AbstractContextManager[object]:
+    """What a measure changes of torch's defaults does not reach the next model; nothing, where torch is not loaded."""
+    if "torch" not in sys.modules:
+        return nullcontext()
+    from .activations import defaults_kept
+
+    return defaults_kept()
 
 
 def facts(entry: ModelEntry) -> dict[str, Any]:
@@ -402,7 +410,7 @@ def _finished(
     DiskFull, DamagedFile
         For these are no fault of the model's.
     """
-    started = perf_counter()
+    started, process = perf_counter(), os.getpid()
     filled, message = dict(row), ""
     try:
         fill(filled)
@@ -414,6 +422,8 @@ def _finished(
         kind, text = type(error).__name__, _in_one_line(error, code)
         message = f"{kind}: {text}"
         row = row | {"status": "failed", "error_type": kind, "error_message": text}
+    if os.getpid() != process:  # a process that a user's code has forked came back, too
+        os._exit(1)
     row |= {"versions": json.dumps(library_versions()), "finished_at": datetime.now(UTC)}
     write_row(out, slug, row)
     seconds, embed, measure = perf_counter() - started, row.get("seconds_embed"), row.get("seconds_measure")

@@ -197,7 +197,12 @@ def _download(weights: str, cache: Path, progress: Progress, keep: bool) -> Path
         part = within(folder, f".{remote.name}.{content_hash(remote.version, remote.size)}.part")
         for other in set(_parts(folder)) - {part}:
             other.unlink(missing_ok=True)
-        transfer(remote, part, progress)
+        try:
+            transfer(remote, part, progress)
+        except BaseException:
+            if remote.size is None:  # nobody could go on from it
+                part.unlink(missing_ok=True)
+            raise
         return remote, part
 
     def arrived() -> int:

@@ -26,7 +26,7 @@ class OwnMeasure:
     identity: str
 
     def value(self, Z: NDArray[Any], labels: NDArray[Any]) -> float:
-        """Call the function on what it cannot change: other measures see the same.
+        """Call the function on copies, so that others see what it saw, whatever it does to them.
 
         Raises
         ------
@@ -34,7 +34,7 @@ class OwnMeasure:
             Names the measure, when it raises anything or returns no number.
         """
         try:
-            return float(self.function(_read_only(Z), _read_only(labels)))
+            return float(self.function(_read_only_copy(Z), _read_only_copy(labels)))
         except (Exception, SystemExit) as error:
             raise ValueError(f"the measure {self.spec} raised {type(error).__name__}: {error}") from error
 
@@ -146,7 +146,8 @@ def _measures(specs: Sequence[str]) -> str:
     return f"measure{'s' if len(specs) > 1 else ''} {', '.join(map(repr, specs))}"
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    view = array.view()
-    view.flags.writeable = False
-    return view
+def _read_only_copy(array: NDArray[Any]) -> NDArray[Any]:
+    """What NumPy refuses to write into; torch writes all the same, so it is a copy."""
+    copy = array.copy()
+    copy.flags.writeable = False
+    return copy

@@ -236,3 +236,8 @@ def test_ctrl_c_ends_a_wait_that_a_busy_hub_asked_for(
     assert process.returncode != 0
     assert "is busy (HTTP 429) and asks to wait 100 s" in told
     assert "Traceback" not in told
+
+
+def test_a_name_that_no_server_can_have_is_told_in_one_line(cache: Path) -> None:
+    with pytest.raises(ConnectionError, match="no server can have the name of this address"):
+        fetch_weights(f"http://{'a' * 64}.example/net.pth", cache)

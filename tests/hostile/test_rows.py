@@ -1,6 +1,7 @@
 """Rows and the record of a run: damage is named, counted as missing and computed again; nothing wrong is read."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,7 @@ from hostile_input import bounded, flipped
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsmi_zoo.data_catalog.errors import DamagedFile
+from dsmi_zoo.data_catalog.errors import DamagedFile, InputError
 from dsmi_zoo.pipeline.record import LostRecord
 from dsmi_zoo.pipeline.row_file import DIGEST, read_row_file, write_row_file
 from dsmi_zoo.pipeline.schema import COLUMNS
@@ -203,3 +204,17 @@ def test_a_record_of_a_newer_version_is_neither_lost_nor_replaced(
 def test_a_folder_without_rows_and_record_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(LostRecord, match=r"is no run: it has no run\.json; start one"):
         read_run(tmp_path)
+
+
+def test_a_pipe_or_a_folder_in_place_of_a_row_or_a_subset_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    os.mkfifo(tmp_path / "results" / "pipe.parquet")
+    (tmp_path / "results" / "folder.parquet").mkdir()
+    os.mkfifo(tmp_path / "subset.parquet")
+    rows, unreadable = scan_results(tmp_path)
+    assert rows == {}
+    assert [problem.reason for problem in unreadable] == ["not a file", "not a file"]
+    with pytest.raises(DamagedFile, match="there is no such file"):
+        read_subset(tmp_path)
+    with pytest.raises(InputError, match=r"folder\.parquet is a folder where a file belongs; move it away"):
+        write_row_file(tmp_path / "results" / "folder.parquet", ROW)

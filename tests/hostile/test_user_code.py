@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from conftest import SMALL_ZOO, Command
 
@@ -139,18 +140,51 @@ def test_a_measure_cannot_change_the_embedding_that_others_see_and_that_is_kept(
     assert Z.flags.writeable
 
 
-def test_an_embedding_that_a_measure_has_changed_all_the_same_is_not_kept(
+IN_SPITE_OF_NUMPY = """
+import os, torch
+
+def centred(Z, labels):
+    t = torch.from_numpy(Z)
+    t -= t.mean(0)
+    torch.from_numpy(labels).clamp_(0, 1)
+    Z.flags.writeable = True
+    Z[0] = 0
+    torch.set_default_dtype(torch.float64)
+    return 0.0
+
+def forked(Z, labels):
+    os.fork()
+    return 1.0
+
+def first_coordinate(Z, labels):
+    return float(Z[:, 0].mean())
+
+def classes(Z, labels):
+    return len(set(labels.tolist()))
+
+def default_is_float32(Z, labels):
+    return torch.get_default_dtype() == torch.float32
+"""
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+def test_other_measures_and_models_see_nothing_of_what_a_measure_does_by_torch_or_by_force(
     small_run: Path, tmp_path: Path, cli: Command
 ) -> None:
-    (tmp_path / "forced.py").write_text(
-        "def forced(Z, labels):\n    Z.flags.writeable = True\n    Z[0] = 0\n    return 0.0\n"
-    )
+    (tmp_path / "forced.py").write_text(IN_SPITE_OF_NUMPY)
+    names = ("centred", "forked", "first_coordinate", "classes")
+    measures = [part for name in names for part in ("--measure", f"forced:{name}")]
     out = tmp_path / "out"
-    cli("run", "--models", "test_vit.100x3", "--out", out, "--measure", "forced:forced", cwd=tmp_path, code=1)
-    row = read_results(out).iloc[0]
-    assert row["status"] == "failed"
-    assert "forced:forced changed the embedding" in row["error_message"]
-    assert not list((out / "embeddings").glob("*.npy"))
+    cli("remeasure", "--out", small_run, "--into", out, *measures, "--workers", 1, cwd=tmp_path)
+    rows = read_results(out).set_index("model")
+    assert (rows["status"] == "ok").all()
+    assert (rows["classes"] == 10).all()
+    for entry in read_run(small_run).entries:
+        Z = np.load(embedding_path(small_run, entry.slug))
+        assert rows.loc[entry.model, "first_coordinate"] == pytest.approx(float(Z[:, 0].mean()))
+    right = read_results(small_run).set_index("model")
+    assert rows["dse_z"].to_dict() == right["dse_z"].to_dict()
+    assert not [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(tmp_path)]
 
 
 @pytest.mark.parametrize(
