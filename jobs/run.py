@@ -15,7 +15,7 @@ from ..pipeline.order import balanced
 from ..pipeline.plan import Job, Plan, make_plan
 from ..pipeline.record import RunRecord
 from ..pipeline.remote import is_offline
-from ..pipeline.sealed import NO_NOTE, damage
+from ..pipeline.sealed import noted_damage
 from ..pipeline.store import read_run, row_path, write_row
 from ..pipeline.stored_subset import clusters_path, subset_is_stored
 from ..pipeline.task import with_current_facts
@@ -198,7 +198,7 @@ def _inputs_are_whole(plan: Plan) -> bool:
     """Whether OUT's images and their clusters are as they were written; measures may be computed from them again."""
     out = plan.config.folder
     clusters = {clusters_path(out, job.entry.img_size) for job in plan.jobs if job.entry.img_size is not None}
-    is_good = all(damage(path) in ("", NO_NOTE) for path in clusters) or plan.config.protocol != "paper"
+    is_good = not any(map(noted_damage, clusters)) or plan.config.protocol != "paper"
     return subset_is_stored(out, plan.subset) and is_good
 
 

@@ -1,13 +1,17 @@
 """Files of a cache that are looked at before they are believed: a note beside each says how long it is and its hash."""
 
 import json
+import logging
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from .atomic_files import flush, write_atomically
+from .exclusive import exclusive
 from .file_hashes import file_sha256, hash_problem
+
+log = logging.getLogger(__name__)
 
 NO_NOTE = "nothing says what it should hold"
 
@@ -49,6 +53,33 @@ def damage(path: Path) -> str:
         return hash_problem(path, note["sha256"])
     except FileNotFoundError:  # perhaps only now, for lack of room
         return "is missing"
+
+
+def noted_damage(path: Path) -> str:
+    """The same of a file that the first versions wrote, too: they noted nothing, and what they wrote is believed."""
+    problem = damage(path)
+    return "" if problem == NO_NOTE else problem
+
+
+def make_unless_whole(path: Path, what: str, remedy: str, make: Callable[[], None]) -> None:
+    """Have a file made if it is missing or damaged; of several processes one makes it, and the others wait.
+
+    Parameters
+    ----------
+    what, remedy
+        How the one line begins and ends that is said of a damaged file.
+    make
+        Writes and seals it.
+    """
+    if not damage(path):
+        return
+    with exclusive(path.with_suffix(".lock")):
+        problem = damage(path)
+        if not problem:
+            return
+        if path.exists():
+            log.warning(f"{what} {path}: {problem}; {remedy}")
+        make()
 
 
 def remove_sealed(path: Path) -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from ..data_catalog.errors import DamagedFile
 from ..data_catalog.subset import Subset
 from .atomic_files import write_atomically
-from .sealed import NO_NOTE, damage, write_sealed
+from .sealed import noted_damage, write_sealed
 from .store import array_bytes
 
 OF_THE_SUBSET = ["image", "label", "number", "repeat"]
@@ -79,8 +79,8 @@ def subset_with_clusters(out: Path, img_size: int | None) -> pd.DataFrame:
     path = None if img_size is None else clusters_path(out, img_size)
     if path is None or not path.exists():
         return subset
-    problem = damage(path)
-    if problem and problem != NO_NOTE:  # the first versions wrote none
+    problem = noted_damage(path)
+    if problem:
         raise DamagedFile(path, problem)
     try:
         return subset.assign(input_cluster=np.load(path, allow_pickle=False))

@@ -14,8 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from ..data_catalog.entries import ModelEntry, TrainingRecipe
 from .embed import embed, normalised
-from .exclusive import exclusive
-from .sealed import damage, write_sealed
+from .sealed import make_unless_whole, write_sealed
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +37,12 @@ def train_weights(
     Path
         The safetensors file, whose metadata hold ``top1``: the accuracy on ``test`` in percent.
     """
-    if not damage(path):
-        return path
-    with exclusive(path.with_suffix(".lock")):
-        problem = damage(path)
-        if not problem:
-            return path
-        if path.exists():
-            log.warning(f"the weights {path}: {problem}; training {entry} again")
+
+    def make() -> None:
         content = _trained(entry, train, test)
         write_sealed(path, lambda file: file.write(content))
+
+    make_unless_whole(path, "the weights", f"training {entry} again", make)
     return path
 
 

@@ -21,8 +21,7 @@ from ..data_catalog.images import Part
 from ..data_catalog.subset import Subset, select_subset
 from .atomic_files import NO_SPACE, disk_full
 from .config import content_hash
-from .exclusive import exclusive
-from .sealed import damage, remove_sealed, seal
+from .sealed import damage, make_unless_whole, remove_sealed, seal
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +71,8 @@ def make_view(
     DiskFull
         When it has no room for one of an ordinary size.
     """
-    if not damage(path):
-        return path
-    with exclusive(path.with_suffix(".lock")):
-        problem = damage(path)
-        if not problem:
-            return path
-        if path.exists():
-            log.warning(f"the view {path}: {problem}; making it again")
+
+    def make() -> None:
         for left in path.parent.glob(f".{path.stem}.*.tmp"):  # by a process that was killed; this one has the lock
             left.unlink(missing_ok=True)
         log.debug("making the view %s: %s images at %s pixels", path, len(subset.labels), img_size)
@@ -89,6 +82,8 @@ def make_view(
             seal(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+    make_unless_whole(path, "the view", "making it again", make)
     return path
 
 

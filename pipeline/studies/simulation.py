@@ -19,7 +19,7 @@ from ..measures import (
     shannon_entropy,
     shannon_mutual_information,
 )
-from ..sealed import NO_NOTE, damage, write_sealed
+from ..sealed import noted_damage, write_sealed
 from ..task import Done
 from .estimators import MINE_STEPS, ksg_label_information, mine_mutual_information
 from .simulated_data import blobs, branching_tree, corrupted_labels, label_information
@@ -96,7 +96,7 @@ def compute_cell(cell: Cell) -> Done:
 
 def is_measured(cell: Cell) -> bool:
     """Whether a cell's file is there, and as it was written; the first versions noted nothing to tell it by."""
-    return damage(cell.path) in ("", NO_NOTE)
+    return not noted_damage(cell.path)
 
 
 def read_cells(cells: list[Cell]) -> pd.DataFrame:
@@ -117,8 +117,8 @@ def read_cells(cells: list[Cell]) -> pd.DataFrame:
 
 
 def _read_cell(path: Path) -> pd.DataFrame:
-    problem = damage(path)
-    if problem not in ("", NO_NOTE):
+    problem = noted_damage(path)
+    if problem:
         raise DamagedFile(path, problem)
     try:
         return pd.read_parquet(path)
