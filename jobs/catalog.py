@@ -12,8 +12,8 @@ from time import perf_counter
 from ..data_catalog import InputError, ModelEntry, load_models
 from ..data_catalog.filters import Filters, apply_filters
 from ..data_catalog.models import find_entries
+from ..pipeline.done import Done
 from ..pipeline.plan import builder_hashes
-from ..pipeline.task import Done
 from .clusters.machine import usable_cores
 from .progress import SILENT, Display, counted, follow
 from .terminal import tell

@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 from ..data_catalog.text import printable
-from ..pipeline.task import Done
+from ..pipeline.done import Done
 
 log = logging.getLogger(__name__)
 

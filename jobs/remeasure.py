@@ -11,9 +11,9 @@ from ..data_catalog.errors import InputError
 from ..pipeline.config import MeasureSettings, from_command_line
 from ..pipeline.plan import check_own_measures, measures_identity, row_identity
 from ..pipeline.record import EntryRecord
+from ..pipeline.row_content import RemeasureJob
 from ..pipeline.store import embedding_path, read_run
 from ..pipeline.stored_subset import read_subset, write_subset
-from ..pipeline.task import RemeasureJob
 from .carrying import carry, inputs_of
 from .clusters import open_workers
 from .driving import driving

@@ -15,10 +15,10 @@ from ..pipeline.order import balanced
 from ..pipeline.plan import Job, Plan, make_plan
 from ..pipeline.record import RunRecord
 from ..pipeline.remote import is_offline
+from ..pipeline.row_content import with_current_facts
 from ..pipeline.sealed import noted_damage
 from ..pipeline.store import read_run, row_path, write_row
 from ..pipeline.stored_subset import clusters_path, subset_is_stored
-from ..pipeline.task import with_current_facts
 from ..pipeline.waves import downloads, evict, waves_of_jobs, within_download
 from ..pipeline.weights import remote_weights
 from .clusters import open_workers

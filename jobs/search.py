@@ -20,7 +20,7 @@ from ..pipeline.record import Dropped, LostRecord, Passed, SearchNote
 from ..pipeline.store import read_results, read_run, write_run
 from ..pipeline.weights import remote_weights
 from ..reports.ranking import rank
-from .clusters import open_cluster
+from .clusters import open_workers
 from .driving import driving
 from .folder import make_writable, open_out, stored_run, touch_record
 from .forecast import gigabytes
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from distributed import Client
 
-    from .clusters.dask_workers import DaskWorkers
+    from ..pipeline.workers import Workers
 
 SHRINK = 3
 CAUTION = 1.5  # by so much estimates from another device's published figures may be short
@@ -126,7 +126,7 @@ def search(
         if not only_plan:
             make_writable(config.folder)
             confirm = opened.enter_context(driving(config.folder))
-        workers = opened.enter_context(open_cluster(config.compute, config.folder, client))
+        workers = opened.enter_context(open_workers(config.compute, config.folder, client))
         prices = _prices(workers, plan, sizes, display)
         stages, left = _course(plan, prices, end - monotonic())
         for line in _announced(plan, left, stages, prices, end - monotonic()):
@@ -198,8 +198,9 @@ def _note_before(config: RunConfig) -> SearchNote:
     return SearchNote(budget_s=before.budget_s + config.compute.budget, stages=stages)
 
 
-def _prices(workers: "DaskWorkers", plan: Plan, sizes: Mapping[str, int | None], display: Display) -> Prices:
+def _prices(workers: "Workers", plan: Plan, sizes: Mapping[str, int | None], display: Display) -> Prices:
     with display.status("Measuring the speed of this machine"):
+        workers.ask(resnet18_rate)  # a cluster may start its workers only when there is something to do
         rates = list(workers.client.run(resnet18_rate).values())
     rate = sum(rates) / len(rates)
     costs = {job.slug: estimate(job, rate, sizes.get(remote_weights(job.entry) or "") or 0) for job in plan.jobs}
@@ -255,7 +256,7 @@ def _folder(config: RunConfig, stage: Stage) -> Path:
 
 
 def _measure(
-    workers: "DaskWorkers",
+    workers: "Workers",
     part: Plan,
     end: float,
     display: Display,

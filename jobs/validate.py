@@ -16,14 +16,14 @@ from ..data_catalog.datasets import open_dataset
 from ..data_catalog.errors import InputError
 from ..pipeline.atomic_files import write_atomically
 from ..pipeline.config import ComputeSettings, RunConfig, SubsetSettings
+from ..pipeline.done import Done
 from ..pipeline.provenance import git_commit, library_versions
 from ..pipeline.store import read_results
 from ..pipeline.studies import STUDIES
 from ..pipeline.studies.simulation import Simulation, compute_cell, is_measured, read_cells
 from ..pipeline.studies.trainings import TrainingJob, TrainingStudy, compute_training
 from ..pipeline.studies.trajectory import Trajectory, write_catalog
-from ..pipeline.task import Done
-from .clusters import open_cluster
+from .clusters import open_workers
 from .folder import make_writable
 from .progress import SILENT, Display, counted, duration, follow
 from .run import run
@@ -198,8 +198,8 @@ def _each(
         return
     from ..pipeline.graph import compute_each
 
-    with open_cluster(validation.compute, validation.out) as workers:
-        follow(compute_each(workers, jobs, compute), len(jobs), display, noun)
+    with open_workers(validation.compute, validation.out) as workers:
+        follow(compute_each(workers, validation.out, jobs, compute), len(jobs), display, noun)
 
 
 def _rows(out: Path, recipes: Sequence[Trajectory]) -> pd.DataFrame:

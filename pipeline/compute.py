@@ -63,6 +63,9 @@ class ComputeSettings(Settings):
     model_timeout: Annotated[Seconds | None, OnCommandLine(metavar="TIME", text=True)] = Field(
         default=None, description="A model that takes longer is ended and fails: 30m, 2h."
     )
+    workers_within: Annotated[Seconds | None, OnCommandLine(metavar="TIME", text=True)] = Field(
+        default=None, description="Give up when there has been no worker for so long."
+    )
     share: Annotated[Annotated[str, AfterValidator(_one_of_several)] | None, OnCommandLine(metavar="I/K")] = Field(
         default=None, description="Only the I-th of K balanced shares, without Dask: one batch job each."
     )

@@ -1,38 +1,33 @@
-"""All entries on the workers at hand: subset, views and rows, one task a worker, whatever happens to it."""
+"""The zoo as tasks that Dask holds: subset, views and weights, and of each entry a row that depends on them."""
 
-import heapq
 import math
+import uuid
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
-from queue import Empty, SimpleQueue
-from time import monotonic
+from itertools import count
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..data_catalog.errors import DamagedFile, DiskFull
+import distributed
+from distributed import Client, Future
+
+from ..data_catalog.errors import DamagedFile, DiskFull, InputError
 from ..data_catalog.images import LabelledImages
-from .config import RunConfig
-from .cost import DECODE_S
-from .order import Expectation, longest_first
+from .attempts import ATTEMPTS, LOST_AT_MOST, Attempts, KilledWorker
+from .config import RunConfig, content_hash
+from .done import Done
+from .inputs import prepare_subset, prepare_view, prepare_weights
+from .order import longest_first
 from .plan import Job, Plan
-from .task import (
-    Done,
-    RemeasureJob,
-    compute_row,
-    failed_row,
-    prepare_subset,
-    prepare_view,
-    remeasure_row,
-)
-from .traces import Trace, Traces
+from .row_content import RemeasureJob
+from .store import row_mark
+from .task import compute_row, failed_row, remeasure_row
 from .views import drop_oldest_views
 from .waves import evict
-
-ATTEMPTS = 3
-LOOK_EVERY_S = 1.0
-ENDS_WITHIN_S = 60.0  # what does not end when it is killed, ends by no means that a driver has
+from .window import Window
+from .workers import Workers, WorkersLost
 
 
 class Named(Protocol):
@@ -51,55 +46,8 @@ class Ordered(Named, Protocol):
         """Sorts the longest first."""
 
 
-AnyJob = TypeVar("AnyJob", bound=Named)
 OrderedJob = TypeVar("OrderedJob", bound=Ordered)
-Task = tuple[Callable[..., Any], tuple[Any, ...]]
-
-
-class Result(Protocol):
-    """What a submitted task becomes, as in `concurrent.futures`."""
-
-    def add_done_callback(self, fn: Callable[[Any], object]) -> object:
-        """Call ``fn`` with this, from any thread, once the task has ended."""
-
-    def result(self) -> Any:
-        """What it returned; raises what it raised."""
-
-
-class Workers(Protocol):
-    """Processes that each do one task at a time."""
-
-    def count(self) -> int:
-        """How many there are now.
-
-        Raises
-        ------
-        WorkersLost
-            When none can come any more.
-        """
-
-    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Result:
-        """Run a task on a worker that is free."""
-
-    def deaths(self, error: Exception) -> int:
-        """How many workers died of a task that raised ``error``; 0 for an exception of the task's own.
-
-        Raises
-        ------
-        WorkersLost
-            When ``error`` says so.
-        """
-
-    def end(self, result: Result) -> None:
-        """Kill the process that does a task, for it does not answer; returns at once."""
-
-
-class WorkersLost(OSError):
-    """The workers are gone for good, for the reason given."""
-
-
-class KilledWorker(Exception):
-    """A model whose worker process died each time."""
+NamedJob = TypeVar("NamedJob", bound=Named)
 
 
 def run_entries(
@@ -114,7 +62,7 @@ def run_entries(
     Parameters
     ----------
     until
-        When ``time.monotonic()`` has passed this, no further entry is handed out; they go in the order given then, for
+        When ``time.monotonic()`` has passed this, no further entry is begun; they go in the order given then, for
         somebody has decided which ones may be missed.
     confirm
         Called about once a second; what it raises ends the run.
@@ -128,48 +76,21 @@ def run_entries(
     WorkersLost
         When the workers are gone for good.
     """
-    config, subset = plan.config, plan.subset
-    width = subset.images.classifier_width
+    config, samples = plan.config, len(plan.subset.labels) * plan.subset.repeats
     needed = Counter(job.view for job in jobs)
-    commonest = max(needed, key=needed.__getitem__)
-    first = next(job for job in jobs if job.view == commonest)
-    samples = len(subset.labels) * subset.repeats
-    expectation, decoding = Expectation(samples), samples * DECODE_S
-    by_slug = {job.slug: job for job in jobs}
-
-    def stages(job: Job) -> Sequence[_Stage]:
-        return (
-            _Stage("subset", (prepare_subset, (first, config, subset)), vital=True),
-            _Stage(job.view, (prepare_view, (job, config, subset))),
-        )
-
-    def seconds(job: Job) -> float:
-        return expectation.seconds(job) + (0.0 if job.view.exists() else decoding)
-
-    dispatch = _Dispatch(
-        workers,
-        jobs,
-        work=lambda job: (compute_row, (job, config, subset.digest, width, _own_images(job, plan))),
-        fail=lambda job, error: failed_row(job, config, subset.digest, error),
-        traces=Traces(config),
-        stages=stages,
-        order=longest_first(seconds) if until == math.inf else None,
-        until=until,
-        confirm=confirm,
-    )
-    for done in dispatch.run():
-        job = by_slug[done.slug]
-        expectation.learn(job, done)
-        needed[job.view] -= 1
-        if not needed[job.view]:
-            drop_oldest_views(config.compute.cache, config.compute.cache_gb, keep={v for v in needed if needed[v]})
-        yield done
-
-
-def _own_images(job: Job, plan: Plan) -> LabelledImages | None:
-    """The subset's images, if the entry's network may have a transform of its own that is to be used."""
-    own_transform = job.entry.builder is not None and plan.config.protocol != "paper"
-    return plan.subset.images if own_transform else None
+    in_order = longest_first(jobs, samples) if until == math.inf else jobs
+    graph = ZooGraph(workers.client, plan, jobs)
+    try:
+        for job, done in Window(workers, graph, in_order, until, confirm).outcomes():
+            needed[job.view] -= 1
+            if not needed[job.view]:
+                graph.forget_view(job.view)
+                still_needed = {view for view, entries in needed.items() if entries}
+                drop_oldest_views(config.compute.cache, config.compute.cache_gb, keep=still_needed)
+            yield done
+    finally:
+        graph.close()
+    _remove_if_empty(config.folder / "attempts")
 
 
 def run_in_waves(
@@ -183,262 +104,216 @@ def run_in_waves(
 
 def mend_inputs(workers: Workers, plan: Plan) -> None:
     """Write anew what OUT holds of the images, where that is not as it was written; every row may be there."""
-    workers.submit(prepare_subset, plan.jobs[0], plan.config, plan.subset).result()
+    graph = ZooGraph(workers.client, plan, plan.jobs)
+    graph.subset.result()
     if plan.config.protocol == "paper":
         for job in {job.view: job for job in plan.jobs}.values():
-            workers.submit(prepare_view, job, plan.config, plan.subset).result()
+            graph.view(job, priority=0).result()
+    graph.close()
 
 
 def remeasure_entries(
     workers: Workers, config: RunConfig, jobs: Sequence[RemeasureJob], confirm: Callable[[], None] = lambda: None
 ) -> Iterator[Done]:
     """Measure kept embeddings anew; each row is on disk before it is reported here."""
-    yield from _Dispatch(
-        workers,
-        jobs,
-        work=lambda job: (remeasure_row, (job, config)),
-        fail=lambda job, error: failed_row(job, config, "", error),
-        traces=Traces(config),
-        order=lambda job: job.order,
-        confirm=confirm,
-    ).run()
+    graph = RemeasureGraph(workers.client, config)
+    in_order = sorted(jobs, key=lambda job: job.order)
+    for _, done in Window(workers, graph, in_order, confirm=confirm).outcomes():
+        yield done
+    _remove_if_empty(config.folder / "attempts")
 
 
-def compute_each(workers: Workers, jobs: Sequence[OrderedJob], compute: Callable[[OrderedJob], Done]) -> Iterator[Done]:
+def compute_each(
+    workers: Workers, out: Path, jobs: Sequence[OrderedJob], compute: Callable[[OrderedJob], Done]
+) -> Iterator[Done]:
     """Run ``compute`` on each job; what one of them raises ends it all, and files that are finished stay."""
-
-    def fail(job: OrderedJob, error: Exception) -> Done:
-        raise WorkersLost(f"{job.name}: {error}") if isinstance(error, KilledWorker) else error
-
-    yield from _Dispatch(
-        workers, jobs, work=lambda job: (compute, (job,)), fail=fail, order=lambda job: job.order
-    ).run()
+    graph = PlainGraph(workers.client, out, compute)
+    in_order = sorted(jobs, key=lambda job: job.order)
+    for _, done in Window(workers, graph, in_order).outcomes():
+        yield done
+    _remove_if_empty(out / "attempts")
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """What several entries wait for, done once, when the first has its turn; without a vital one none can go on."""
+class _Tasks(Generic[NamedJob]):
+    """What the graphs have in common: named tasks, futures that are held while somebody waits, and second tries.
 
-    name: Hashable
-    task: Task = field(compare=False)
-    vital: bool = field(default=False, compare=False)
-
-
-@dataclass(eq=False)
-class _Unit(Generic[AnyJob]):
-    """What a worker does at a time: an entry's row, or a stage for the entries that wait."""
-
-    task: Task
-    job: AnyJob | None = None
-    stage: _Stage | None = None
-    alone: bool = False
-    trace: Trace | None = None
-
-
-class _Dispatch(Generic[AnyJob]):
-    """Hands entries to workers, one task a worker, and brings back each entry's outcome once.
-
-    An entry whose worker died goes to the end of the queue; its last attempt is made while nothing else runs, so that
-    no entry fails for what another one did to its worker or its machine.
+    No two submissions have the same key, so none is answered with what an earlier one came to, in this run or in
+    another one on the same scheduler.
     """
 
-    def __init__(
-        self,
-        workers: Workers,
-        jobs: Sequence[AnyJob],
-        *,
-        work: Callable[[AnyJob], Task],
-        fail: Callable[[AnyJob, Exception], Done],
-        traces: Traces | None = None,
-        stages: Callable[[AnyJob], Sequence[_Stage]] = lambda job: (),
-        order: Callable[[AnyJob], Any] | None = None,
-        until: float = math.inf,
-        confirm: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._workers, self._traces, self._confirm = workers, traces, confirm
-        self._work: Callable[[AnyJob], Task] = work
-        self._fail: Callable[[AnyJob, Exception], Done] = fail
-        self._stages: Callable[[AnyJob], Sequence[_Stage]] = stages
-        self._order: Callable[[AnyJob], Any] | None = order
-        self._until = until
-        self._queue: list[tuple[Any, int, AnyJob]] = [(0, number, job) for number, job in enumerate(jobs)]
-        self._sort()
-        self._alone: list[AnyJob] = []
-        self._suspects: list[AnyJob] = []
-        self._deaths: Counter[Hashable] = Counter()
-        self._again: list[_Unit[AnyJob]] = []
-        self._passed: set[Hashable] = set()
-        self._broken: dict[Hashable, Exception] = {}
-        self._waiting: dict[Hashable, list[tuple[Any, int, AnyJob]]] = {}
-        self._damaged: Counter[Hashable] = Counter()
-        self._running: dict[_Unit[AnyJob], Result] = {}
-        self._given_up: dict[_Unit[AnyJob], Result] = {}  # their workers are as good as gone
-        self._ended: SimpleQueue[_Unit[AnyJob]] = SimpleQueue()
-        self._reported: list[Done] = []
-        self._begun = False  # late or not, one entry has its turn
-        self._finished = 0
+    def __init__(self, client: Client, out: Path) -> None:
+        self._client, self._out = client, out
+        self._run = uuid.uuid4().hex[:8]
+        self._number = count(1)
+        self._held: dict[str, list[Future]] = {}
+        self._again: Counter[str] = Counter()
 
-    def run(self) -> Iterator[Done]:
-        """Each entry's outcome, as it comes."""
-        capacity, looked = self._workers.count(), monotonic()
-        while True:
-            while len(self._running) < capacity - len(self._given_up) and (unit := self._next()) is not None:
-                self._start(unit)
-            while self._reported:
-                yield self._reported.pop(0)
-                self._finished += 1
-                if self._finished.bit_count() == 1:  # whenever their number has doubled: they tell more of the others
-                    self._sort()
-            if not self._running and (self._is_late() or not self._is_left()):
-                return
-            if not self._running and 0 < capacity <= len(self._given_up):
-                raise WorkersLost(
-                    "no worker answers any more, and none can be killed; finished rows are kept, and the same command "
-                    "goes on from here"
-                )
-            with suppress(Empty):
-                self._end(self._ended.get(timeout=LOOK_EVERY_S))
-            if monotonic() - looked > LOOK_EVERY_S:
-                self._confirm()
-                self._end_overdue()
-                capacity, looked = self._workers.count(), monotonic()
+    def let_go(self, job: NamedJob) -> None:
+        """Nobody waits for the tasks of an entry any more; what has not begun will not."""
+        for future in self._held.pop(job.name, []):
+            future.release()
 
-    def _is_late(self) -> bool:
-        return self._begun and monotonic() > self._until
+    def task(
+        self, kind: str, name: str, identity: str, priority: int, function: Callable[..., Any], *arguments: Any
+    ) -> Future:
+        """Submit ``function(*arguments)`` as the task ``(kind, name, id)``; futures among them are its dependencies."""
+        of_this_run = content_hash(str(self._out), identity, self._run, next(self._number))
+        return self._client.submit(function, *arguments, key=(kind, name, of_this_run), priority=priority)
 
-    def _is_left(self) -> bool:
-        return bool(self._queue or self._again or self._suspects or self._alone or self._reported)
+    def hold(self, job: NamedJob, *futures: Future) -> Future:
+        """Hold futures for an entry; the last one, its outcome's."""
+        self._held[job.name] = list(futures)
+        return futures[-1]
 
-    def _start(self, unit: _Unit[AnyJob]) -> None:
-        function, arguments = unit.task
-        if self._traces is not None and unit.job is not None:
-            unit.trace = self._traces.begin(unit.job)
-        result = self._workers.submit(function, *arguments)
-        self._running[unit] = result
-        result.add_done_callback(partial(_put, self._ended, unit))
+    def may_try_again(self, job: NamedJob, error: BaseException) -> bool:
+        """Whether an error is no last word: a scheduler of others that blames a task, or a file that can be mended."""
+        most = {distributed.KilledWorker: LOST_AT_MOST, DamagedFile: ATTEMPTS}.get(type(error), 0)
+        self._again[job.name] += 1
+        return self._again[job.name] <= most
 
-    def _next(self) -> _Unit[AnyJob] | None:
-        """What a free worker does next, or None if that has to wait."""
-        if self._is_late():
-            return None
-        if self._again:
-            return self._again.pop()
-        while self._queue:
-            rank, number, job = heapq.heappop(self._queue)
-            unit = self._unit((rank, number, job))
-            if unit is not None:
-                return unit
-        if self._suspects and not self._waiting:
-            return self._unit((0, 0, self._suspects.pop(0)))
-        if self._alone and not self._running:
-            job = self._alone.pop(0)
-            return _Unit(self._work(job), job=job, alone=True)
-        return None
 
-    def _unit(self, item: tuple[Any, int, AnyJob]) -> _Unit[AnyJob] | None:
-        """The entry's row, or the stage that it has to wait for; None when somebody makes that already."""
-        job = item[-1]
-        for stage in self._stages(job):
-            if stage.name in self._broken:
-                self._reported.append(self._fail(job, self._broken[stage.name]))
-                return None
-            if stage.name in self._waiting:
-                self._waiting[stage.name].append(item)
-                return None
-            if stage.name not in self._passed:
-                self._waiting[stage.name] = [item]
-                return _Unit(stage.task, stage=stage)
-        self._begun = True
-        return _Unit(self._work(job), job=job)
+class ZooGraph(_Tasks[Job]):
+    """Rows of a catalogue's entries: ``weights`` and ``row`` of each, ``view`` for those that share it, one ``subset``.
 
-    def _end_overdue(self) -> None:
-        """Kill the workers of models that had their time: a suspended process cannot end itself."""
-        if self._traces is None:
-            return
-        for unit, result in list(self._running.items()):
-            job, trace = unit.job, unit.trace
-            if job is None or trace is None or not self._traces.is_overdue(job, trace):
-                continue
-            if not trace.ended:
-                trace.ended = monotonic()
-                self._workers.end(result)
-            elif monotonic() - trace.ended > ENDS_WITHIN_S:
-                self._given_up[unit] = self._running.pop(unit)
-                self._reported.append(self._fail(job, self._traces.too_long(job, trace)))
+    Parameters
+    ----------
+    jobs
+        The entries that will be submitted.
+    """
 
-    def _end(self, unit: _Unit[AnyJob]) -> None:
-        if self._given_up.pop(unit, None) is not None:
-            return
-        value, error = _outcome(self._running.pop(unit))
-        if unit.stage is not None:
-            self._end_stage(unit, unit.stage, error)
-        elif unit.job is not None:
-            done = value if error is None else self._after(unit, unit.job, error)
-            if done is not None:
-                self._reported.append(done)
+    def __init__(self, client: Client, plan: Plan, jobs: Sequence[Job]) -> None:
+        super().__init__(client, plan.config.folder)
+        self._config, self._images = plan.config, plan.subset
+        self._views: dict[Path, Future] = {}
+        views = Counter(job.view for job in jobs)
+        commonest = max(views, key=views.__getitem__)
+        self._first = next(job for job in jobs if job.view == commonest)
+        self.subset = self._subset()
 
-    def _end_stage(self, unit: _Unit[AnyJob], stage: _Stage, error: Exception | None) -> None:
-        if error is not None and (died := self._workers.deaths(error)):
-            self._deaths[stage.name] += died
-            if self._deaths[stage.name] < ATTEMPTS:
-                self._again.append(_Unit(unit.task, stage=stage))
-                return
-            error = KilledWorker(f"the worker that made its view died {self._deaths[stage.name]} times")
-        if error is None:
-            self._passed.add(stage.name)
-        elif stage.vital or isinstance(error, DiskFull):
+    def submit(self, job: Job, priority: int) -> Future:
+        """Submit an entry's weights and row, and its view unless others needed it before."""
+        attempts = Attempts(self._out, "weights", job.slug)
+        prepare = partial(attempts.run, prepare_weights, job, self._config)
+        weights = self.task("weights", job.name, job.embedding_id, priority, prepare)
+        compute = partial(
+            compute_row, job, self._config, self._images.digest, self._images.images.classifier_width,
+            row_mark(self._out, job.slug), self._own_images(job),
+        )  # fmt: skip
+        row = self.task("row", job.name, job.row_id, priority, compute, weights, self.view(job, priority))
+        return self.hold(job, weights, row)
+
+    def _subset(self) -> Future:
+        """The images of the run and their clusters; the commonest view is made in the same pass."""
+        attempts = Attempts(self._out, "subset", self._images.digest)
+        prepare = partial(attempts.run, prepare_subset, self._first, self._config, self._images)
+        return self.task("subset", self._images.images.name, self._images.digest, 0, prepare)
+
+    def view(self, job: Job, priority: int) -> Future:
+        """The view that an entry needs; a future of it."""
+        known = self._views.get(job.view)
+        if known is None or known.status in ("error", "cancelled"):
+            attempts = Attempts(self._out, "view", job.view.stem)
+            prepare = partial(attempts.run, prepare_view, job, self._config, self._images)
+            name = f"{job.entry.img_size} pixels, {job.view.stem}"
+            self._views[job.view] = self.task("view", name, job.view.stem, priority, _after, prepare, self.subset)
+        return self._views[job.view]
+
+    def forget_view(self, view: Path) -> None:
+        """No entry needs it any more."""
+        self._views.pop(view).release()
+
+    def failed(self, job: Job, error: BaseException) -> Done | None:
+        """The entry's failed row; what stops all entries is raised."""
+        may_try_again = self.may_try_again(job, error)
+        if self.subset.status == "error":
+            if not may_try_again:
+                raise _of_the_subset(error)
+            self.subset = self._subset()
+        if isinstance(error, DiskFull):
             raise error
-        else:
-            self._broken[stage.name] = error
-        self._queue += self._waiting.pop(stage.name)
-        self._sort()  # what waited for it takes less time now
-
-    def _after(self, unit: _Unit[AnyJob], job: AnyJob, error: Exception) -> Done | None:
-        """The outcome of an entry whose task wrote no row that we know of; None when it gets another attempt."""
-        died = self._workers.deaths(error)
-        if not died:
-            if isinstance(error, DiskFull):
-                raise error
-            return None if self._is_made_again(job, error) else self._fail(job, error)
-        left = self._traces.outcome(job, unit.trace) if self._traces and unit.trace else None
-        if left is not None:
-            return self._fail(job, left) if isinstance(left, Exception) else left
-        self._deaths[job.name] += died
-        if unit.alone:
-            return self._fail(job, _killed(self._deaths[job.name]))
-        (self._suspects if self._deaths[job.name] < ATTEMPTS - 1 else self._alone).append(job)
+        if not may_try_again:
+            return failed_row(job, self._config, self._images.digest, error)
+        if isinstance(error, DamagedFile):
+            self._views.pop(job.view, None)  # it is looked at, and made, again
         return None
 
-    def _is_made_again(self, job: AnyJob, error: Exception) -> bool:
-        """Whether an entry goes back into the queue, and to its stages, because something of theirs is damaged."""
-        stages = self._stages(job)
-        self._damaged[job.name] += 1
-        if not isinstance(error, DamagedFile) or not stages or self._damaged[job.name] > ATTEMPTS:
-            return False
-        self._passed -= {stage.name for stage in stages}
-        self._queue.append((0, -self._damaged.total(), job))  # no two numbers are the same
-        self._sort()
-        return True
+    def close(self) -> None:
+        """Nobody waits for what entries share any more."""
+        for future in (self.subset, *self._views.values()):
+            future.release()
 
-    def _sort(self) -> None:
-        if self._order is not None:
-            self._queue = [(self._order(job), number, job) for _, number, job in self._queue]
-        heapq.heapify(self._queue)
+    def take_back(self, job: Job) -> None:
+        """Count no attempt that the user stopped."""
+        for kind in ("weights", "row"):
+            Attempts(self._out, kind, job.slug).forget()
 
-
-def _put(ended: "SimpleQueue[Any]", unit: object, result: object) -> None:
-    ended.put(unit)
+    def _own_images(self, job: Job) -> LabelledImages | None:
+        """The images themselves, if the entry's network may have a transform of its own that is to be used."""
+        own_transform = job.entry.builder is not None and self._config.protocol != "paper"
+        return self._images.images if own_transform else None
 
 
-def _outcome(result: Result) -> tuple[Any, Exception | None]:
-    try:
-        return result.result(), None
-    except Exception as error:
-        return None, error
+class RemeasureGraph(_Tasks[RemeasureJob]):
+    """Rows of kept embeddings."""
+
+    def __init__(self, client: Client, config: RunConfig) -> None:
+        super().__init__(client, config.folder)
+        self._config = config
+
+    def submit(self, job: RemeasureJob, priority: int) -> Future:
+        """Submit an entry's row."""
+        compute = partial(remeasure_row, job, self._config, row_mark(self._out, job.slug))
+        return self.hold(job, self.task("row", job.name, job.row_id, priority, compute))
+
+    def failed(self, job: RemeasureJob, error: BaseException) -> Done | None:
+        """The entry's failed row."""
+        if isinstance(error, DiskFull):
+            raise error
+        return None if self.may_try_again(job, error) else failed_row(job, self._config, "", error)
+
+    def take_back(self, job: RemeasureJob) -> None:
+        """Count no attempt that the user stopped."""
+        Attempts(self._out, "row", job.slug).forget()
 
 
-def _killed(deaths: int) -> KilledWorker:
-    return KilledWorker(
-        f"its worker process died {deaths} times, the last time with nothing else running: out of memory, killed, or "
-        "ended by the model's own code"
-    )
+class PlainGraph(_Tasks[OrderedJob]):
+    """One task a job, and no rows."""
+
+    def __init__(self, client: Client, out: Path, compute: Callable[[OrderedJob], Done]) -> None:
+        super().__init__(client, out)
+        self._compute = compute
+
+    def submit(self, job: OrderedJob, priority: int) -> Future:
+        """Submit a job."""
+        attempt = partial(self._attempts(job).run, self._compute, job)
+        return self.hold(job, self.task("study", job.name, job.name, priority, attempt))
+
+    def failed(self, job: OrderedJob, error: BaseException) -> Done | None:
+        """No job may fail."""
+        if self.may_try_again(job, error):
+            return None
+        raise WorkersLost(f"{job.name}: {error}") if isinstance(error, KilledWorker) else error
+
+    def take_back(self, job: OrderedJob) -> None:
+        """Count no attempt that the user stopped."""
+        self._attempts(job).forget()
+
+    def _attempts(self, job: OrderedJob) -> Attempts:
+        return Attempts(self._out, "study", content_hash(job.name))
+
+
+def _after(function: Callable[[], Any], *_: object) -> Any:
+    """What a task does that waits for others and needs nothing of what they return."""
+    return function()
+
+
+def _of_the_subset(error: BaseException) -> BaseException:
+    """What is said when the images cannot be prepared: all entries need them."""
+    if isinstance(error, (InputError, DiskFull)):
+        return error
+    return InputError(f"the images cannot be prepared ({type(error).__name__}: {error}); no model was measured")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()

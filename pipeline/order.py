@@ -3,22 +3,18 @@
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from statistics import median
+from collections.abc import Sequence
 
-from .cost import BYTES_A_PARAMETER, DECODE_S, DOWNLOAD_BYTES_S, Cost, estimate
+from .cost import BYTES_A_PARAMETER, DECODE_S, DOWNLOAD_BYTES_S, estimate
 from .plan import Job
-from .task import Done
 from .weights import remote_weights
 
-NOMINAL_RATE = 100.0  # ResNet-18 images a second, until the run's own rows tell; the order needs ratios only
+NOMINAL_RATE = 100.0  # ResNet-18 images a second; the order needs ratios only
 SHORTEST = 2.0**-20
 
 
 class Expectation:
-    """What entries are expected to cost, in seconds: estimates, corrected by the rows that are done.
-
-    Each of building, forward pass and measures is scaled by the median of its measured over its estimated times.
+    """What entries are expected to cost, in seconds on one worker.
 
     Parameters
     ----------
@@ -30,33 +26,11 @@ class Expectation:
 
     def __init__(self, samples: int, *, look: bool = True) -> None:
         self._samples, self._untrained = samples, None if look else True
-        self._costs: dict[str, Cost] = {}
-        self._ratios: tuple[list[float], list[float], list[float]] = ([], [], [])
-        self._factors = (1.0, 1.0, 1.0)
-
-    def learn(self, job: Job, done: Done) -> None:
-        """Take in what a finished entry took."""
-        if done.stages is None:
-            return
-        for ratios, measured, expected in zip(self._ratios, done.stages, self._estimated(job), strict=True):
-            ratios.append(measured / max(expected, SHORTEST))
-        self._factors = tuple(median(ratios) for ratios in self._ratios)  # type: ignore[assignment]
 
     def seconds(self, job: Job) -> float:
         """Seconds on one worker, the download included; a view that is missing is a task of its own."""
-        cost = self._cost(job)
-        parts = zip(self._factors, self._estimated(job), strict=True)
-        return sum(factor * part for factor, part in parts) + cost.download / DOWNLOAD_BYTES_S
-
-    def _estimated(self, job: Job) -> tuple[float, float, float]:
-        cost = self._cost(job)
-        forward = self._samples * cost.image
-        return cost.build, forward, cost.seconds(self._samples) - cost.build - forward
-
-    def _cost(self, job: Job) -> Cost:
-        if job.slug not in self._costs:
-            self._costs[job.slug] = estimate(job, NOMINAL_RATE, _download(job), untrained=self._untrained)
-        return self._costs[job.slug]
+        cost = estimate(job, NOMINAL_RATE, _download(job), untrained=self._untrained)
+        return cost.seconds(self._samples) + cost.download / DOWNLOAD_BYTES_S
 
 
 def _download(job: Job) -> int:
@@ -64,18 +38,20 @@ def _download(job: Job) -> int:
     return int(1e6 * BYTES_A_PARAMETER * (job.entry.params_m or 0)) if remote_weights(job.entry) else 0
 
 
-def longest_first(seconds: Callable[[Job], float]) -> Callable[[Job], tuple[float, str, float]]:
-    """A key for sorting: the longest first in steps of a factor of two, within a step those that share a view together.
+def longest_first(jobs: Sequence[Job], samples: int) -> list[Job]:
+    """Sort the longest first in steps of a factor of two, within a step those that share a view together.
 
     Only the last entries decide how evenly the workers finish, so a coarse order costs nothing, and a view stays in the
     memory of its disk while it is read.
     """
+    expectation = Expectation(samples)
 
     def key(job: Job) -> tuple[float, str, float]:
-        expected = max(seconds(job), SHORTEST)
+        decoding = 0.0 if job.view.exists() else samples * DECODE_S
+        expected = max(expectation.seconds(job) + decoding, SHORTEST)
         return (-math.floor(math.log2(expected)), str(job.view), -expected)
 
-    return key
+    return sorted(jobs, key=key)
 
 
 def balanced(jobs: Sequence[Job], parts: int, samples: int) -> list[list[Job]]:

@@ -1,12 +1,8 @@
 """What one Dask task does: an entry becomes a row, whatever happens to it on the way."""
 
-import faulthandler
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -15,41 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import DamagedFile, DiskFull, InputError
-from ..data_catalog.images import LabelledImages, Part
-from ..data_catalog.subset import Subset
-from .config import MeasureSettings, RunConfig
-from .measures import cluster_inputs
-from .measures.context import MeasureContext
-from .measures.estimate import method_for, precision_for
-from .measures.own import load_measure
-from .measures.registry import BY_NAME, OF_A_ROW, values_of
-from .plan import Job, measures_identity, row_identity
+from ..data_catalog.images import LabelledImages
+from .attempts import Attempts, KilledWorker
+from .config import RunConfig
+from .done import Done
+from .model_clock import ModelClock
+from .plan import Job
 from .provenance import library_versions
-from .schema import COLUMNS
+from .row_content import RemeasureJob, begun_row, carried_row, measure_row
 from .sealed import damage
-from .store import (
-    array_sha256,
-    read_embedding,
-    read_row,
-    row_mark,
-    timeout_log,
-    write_embedding,
-    write_row,
-)
-from .stored_subset import (
-    clusters_path,
-    subset_is_stored,
-    subset_with_clusters,
-    write_clusters,
-    write_subset,
-)
-from .users_modules import NOT_AS_PLANNED
-from .views import ViewTooLarge, input_vector, make_view, open_view, part_view, view_vectors
-from .weights import fetch_weights, remote_weights
+from .staged import StagedEmbedding
+from .store import read_embedding, read_row, row_mark, timeout_log, write_row
+from .stored_subset import subset_with_clusters
+from .views import open_view
 
 if TYPE_CHECKING:
     import torch
@@ -57,136 +33,102 @@ if TYPE_CHECKING:
     from .embed import Embedding, Inputs
 
 
-@dataclass(frozen=True)
-class Done:
-    """What the driver hears of a finished entry; the row itself is on disk.
-
-    ``stages`` are the seconds until the model was built, of its forward passes and of its measures.
-    """
-
-    slug: str
-    name: str
-    ok: bool
-    message: str
-    seconds: float
-    stages: tuple[float, float, float] | None = None
-
-
-@dataclass(frozen=True)
-class RemeasureJob:
-    """One kept embedding that is measured anew: the source's row, and where its embedding stands."""
-
-    source: dict[str, Any]
-    slug: str
-    row_id: str
-    embedding: Path
-
-    @property
-    def name(self) -> str:
-        """The entry's name."""
-        return f"{self.source['model']}@{self.source['img_size']}"
-
-    @property
-    def order(self) -> float:
-        """Sorts the widest embeddings first."""
-        return -float(self.source["embedding_dim"])
-
-
-def prepare_subset(job: Job, config: RunConfig, subset: Subset) -> None:
-    """Write ``OUT/subset.parquet``, unless it is there: the images, their labels, and the clusters of the inputs.
-
-    The view of ``job`` is made in the same pass, so an image is decoded once for both.
-
-    Raises
-    ------
-    InputError
-        Names an image that cannot be decoded.
-    """
-    if subset_is_stored(config.folder, subset):
-        return
-    vectors: dict[int, np.ndarray] = {}
-
-    def shrink(number: int, image: Image.Image) -> None:
-        vectors[number] = input_vector(image)
-
-    assert job.entry.img_size is not None
-    with suppress(ViewTooLarge):  # which the rows of its entries will say; there may be others
-        make_view(job.view, subset, job.entry.img_size, job.preprocessing, threads=os.cpu_count() or 1, also=shrink)
-    for number in set(range(len(subset.labels))) - set(vectors):  # all of them when the view was there
-        shrink(number, subset.images.image(number))
-    X = np.stack([vectors[number] for number in range(len(subset.labels))])
-    table = subset.table()
-    clusters = cluster_inputs(X, subset.n_classes, config.subset.seed)
-    write_subset(config.folder, table.assign(input_cluster=clusters[table["number"]]))
-
-
-def prepare_view(job: Job, config: RunConfig, subset: Subset) -> None:
-    """Make the view that the entry needs; by the paper's protocol its crops are clustered too, as the inputs X."""
-    assert job.entry.img_size is not None
-    path = make_view(job.view, subset, job.entry.img_size, job.preprocessing)
-    if config.protocol == "paper":
-        clusters = clusters_path(config.folder, job.entry.img_size)
-        if damage(clusters):
-            vectors = view_vectors(open_view(path), job.preprocessing.mean, job.preprocessing.std)
-            write_clusters(clusters, cluster_inputs(vectors, subset.n_classes, config.subset.seed))
-
-
-def fetched_weights(job: Job, config: RunConfig) -> Path | None:
-    """The file of the entry's published weights, downloaded unless the cache has it; None if it has none."""
-    published = remote_weights(job.entry)
-    if published is None:
-        return None
-    return fetch_weights(published, config.compute.cache, keep=config.compute.budget_gb is None)
-
-
-def own_weights(job: Job, config: RunConfig) -> Path | None:
-    """The file of weights that are not published: a checkpoint, or what a recipe was trained to; None if there is none.
-
-    A recipe is trained unless the cache has its weights.
-    """
-    if job.entry.recipe is None:
-        return job.weights
-    assert job.weights is not None
-    if not damage(job.weights):
-        return job.weights
-    from .train import train_weights
-
-    return train_weights(
-        job.weights, job.entry, _training_part(job, config, "train"), _training_part(job, config, "test")
-    )
-
-
-def _training_part(job: Job, config: RunConfig, part: Part) -> tuple[np.ndarray, np.ndarray]:
-    entry = job.entry
-    assert entry.recipe is not None
-    assert entry.img_size is not None
-    assert entry.preprocessing is not None
-    return part_view(config.compute.cache, entry.recipe.dataset, None, part, entry.img_size, entry.preprocessing)
-
-
 def compute_row(
     job: Job,
     config: RunConfig,
     subset_digest: str,
     classifier_width: int | None,
-    images: LabelledImages | None = None,
+    since: object,
+    images: LabelledImages | None,
+    weights: Path | None,
+    _view: object,
 ) -> Done:
-    """Fetch or train an entry's weights, embed and measure it, and write its row; subset and view are there.
+    """Embed and measure an entry, and write its row; subset, view and weights are there.
 
     Parameters
     ----------
+    since
+        The mark of the row as it was when the task was submitted; one that was written later is not computed again.
     images
         The subset's, for a network whose builder brings its own transform; other entries need the view only.
+    weights
+        A file; None stands for those that the entry's builder gives its network.
     """
+    staged = StagedEmbedding(config.folder, job.slug, job.embedding_id)
+    arguments = (job, config, subset_digest, classifier_width, images, weights)
+    try:
+        return _attempted(job, config, subset_digest, since, _computed_row, *arguments)
+    finally:
+        staged.discard()  # unless its process dies
 
+
+def remeasure_row(job: RemeasureJob, config: RunConfig, since: object) -> Done:
+    """Measure a kept embedding by other settings and write its row; ``since`` is as for `compute_row`."""
+    return _attempted(job, config, "", since, _remeasured_row, job, config)
+
+
+def _attempted(
+    job: Job | RemeasureJob,
+    config: RunConfig,
+    subset_digest: str,
+    since: object,
+    compute: Callable[..., Done],
+    *arguments: Any,
+) -> Done:
+    """One attempt at a row, unless an earlier one came to an end; the last one to die, or to take too long, fails."""
+    written = row_written(config.folder, job, since)
+    if written is not None:
+        return written
+    attempts, log = Attempts(config.folder, "row", job.slug), timeout_log(config.folder, job.slug)
+    if not attempts.unfinished():
+        log.unlink(missing_ok=True)  # an earlier run's
+    elif _took_too_long(log):
+        attempts.forget()
+        return failed_row(job, config, subset_digest, _too_long(config, log))
+    try:
+        return attempts.run(compute, *arguments)
+    except KilledWorker as error:
+        reason = _too_long(config, log) if _took_too_long(log) else error
+        return failed_row(job, config, subset_digest, reason)
+
+
+def _took_too_long(log: Path) -> bool:
+    """Whether the model's clock has ended its process: then it has written where that was."""
+    try:
+        return log.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _too_long(config: RunConfig, log: Path) -> TimeoutError:
+    return TimeoutError(f"took longer than --model-timeout {config.compute.model_timeout:g} s; see {log}")
+
+
+def _computed_row(
+    job: Job,
+    config: RunConfig,
+    subset_digest: str,
+    classifier_width: int | None,
+    images: LabelledImages | None,
+    weights: Path | None,
+) -> Done:
     def fill(row: dict[str, Any]) -> None:
-        published = fetched_weights(job, config)
         import_module(".zoo", __package__)  # torch and timm, before the model's own time begins
-        with _ended_after(config.compute.model_timeout, config.folder, job.slug):
-            weights = published or own_weights(job, config)
-            _embed_and_measure(row, job, config, classifier_width, weights, images)
+        clock = ModelClock(config.compute.model_timeout, timeout_log(config.folder, job.slug))
+        with clock.running():
+            _embed_and_measure(row, job, config, classifier_width, images, weights, clock)
 
-    return _finished(config.folder, job.slug, job.name, _begun(job, config, subset_digest), fill)
+    return _finished(config.folder, job.slug, job.name, begun_row(job, config, subset_digest), fill)
+
+
+def _remeasured_row(job: RemeasureJob, config: RunConfig) -> Done:
+    def fill(row: dict[str, Any]) -> None:
+        embedding = read_embedding(job.embedding, row["embedding_sha256"])
+        subset = subset_with_clusters(config.folder, row["img_size"])
+        with ModelClock(config.compute.model_timeout, timeout_log(config.folder, job.slug)).running():
+            measure_row(row, embedding, subset, config.measures)
+
+    return _finished(config.folder, job.slug, job.name, carried_row(job, config), fill)
 
 
 def _embed_and_measure(
@@ -194,48 +136,63 @@ def _embed_and_measure(
     job: Job,
     config: RunConfig,
     classifier_width: int | None,
-    weights: Path | None,
     images: LabelledImages | None,
+    weights: Path | None,
+    clock: ModelClock,
 ) -> None:
-    """Fill the entry's row, and keep its embedding if that is wanted."""
+    """Fill the entry's row, and keep its embedding if that is wanted.
+
+    Its embedding is put aside before the measures begin, and taken from there if they ended an earlier process.
+    """
+    subset = subset_with_clusters(config.folder, job.entry.img_size)
+    staged = StagedEmbedding(config.folder, job.slug, job.embedding_id)
+    if staged.read() is None:
+        staged.write(*_embedded(job, config, classifier_width, subset, images, weights, clock))
+    found = staged.read()
+    if found is None:
+        raise InputError("its embedding was changed between two steps; is OUT shared with another run?")
+    embedding, fields = found
+    row.update(fields)
+    measure_row(row, embedding, subset, config.measures)
+    if config.compute.keep_embeddings:
+        staged.keep()
+
+
+def _embedded(
+    job: Job,
+    config: RunConfig,
+    classifier_width: int | None,
+    subset: pd.DataFrame,
+    images: LabelledImages | None,
+    weights: Path | None,
+    clock: ModelClock,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The entry's embedding, float32 [n, d], and the fields of its row that tell how it was computed."""
     from .activations import defaults_kept
     from .train import stored_top1
 
     with defaults_kept():  # a network's own code may change them, and the next model would suffer
-        embedding = _embedded(row, job, config, weights, images)
+        embedding, fields = _by_its_model(job, config, images, weights, clock)
     _refuse_changed(job)
     if job.entry.recipe is not None and job.weights is not None:
-        row["top1"] = stored_top1(job.weights)
-    subset = subset_with_clusters(config.folder, job.entry.img_size)
+        fields["top1"] = stored_top1(job.weights)
     if embedding.predictions is not None and embedding.n_logits == classifier_width:
-        row["subset_top1"] = 100 * float(np.mean(embedding.predictions == subset["label"].to_numpy()))
-    row["embedding_sha256"] = array_sha256(embedding.values)
-    measure_row(row, embedding.values, subset, config.measures)
-    if config.compute.keep_embeddings:
-        write_embedding(config.folder, job.slug, embedding.values)
+        fields["subset_top1"] = 100 * float(np.mean(embedding.predictions == subset["label"].to_numpy()))
+    return embedding.values, fields
 
 
-def _refuse_changed(job: Job) -> None:
-    """Raise DamagedFile if what the embedding was computed from was damaged after it had been looked at."""
-    trained = [job.weights] if job.entry.recipe is not None and job.weights is not None else []
-    for path in (job.view, *trained):
-        problem = damage(path)
-        if problem:
-            raise DamagedFile(path, problem)
-
-
-def _embedded(
-    row: dict[str, Any], job: Job, config: RunConfig, weights: Path | None, images: LabelledImages | None
-) -> "Embedding":
-    """The entry's embedding; the row says of what model, where and in what time."""
+def _by_its_model(
+    job: Job, config: RunConfig, images: LabelledImages | None, weights: Path | None, clock: ModelClock
+) -> "tuple[Embedding, dict[str, Any]]":
+    """Build the entry's model, and pass the images through it."""
     from .embed import embed_inputs
     from .zoo import choose_device
 
     started = perf_counter()
     device = choose_device()
     model, inputs = _model_and_inputs(job, weights, images)
-    row.update(device=str(device), seconds_build=perf_counter() - started)
-    row["params_m"] = job.entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
+    fields = {"device": str(device), "seconds_build": perf_counter() - started}
+    fields["params_m"] = job.entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
     started = perf_counter()
     embedding = embed_inputs(
         model,
@@ -245,8 +202,8 @@ def _embedded(
         batch_size=config.compute.batch_size,
         precision=config.precision,
     )
-    row["seconds_embed"] = perf_counter() - started
-    return embedding
+    fields["seconds_embed"] = perf_counter() - started
+    return embedding, fields
 
 
 def _model_and_inputs(
@@ -269,37 +226,13 @@ def _model_and_inputs(
     return built.model, Transformed(job.entry.builder, images, built.transform)
 
 
-def remeasure_row(job: RemeasureJob, config: RunConfig) -> Done:
-    """Measure a kept embedding by other settings and write its row."""
-
-    def fill(row: dict[str, Any]) -> None:
-        embedding = read_embedding(job.embedding, row["embedding_sha256"])
-        subset = subset_with_clusters(config.folder, row["img_size"])
-        with _ended_after(config.compute.model_timeout, config.folder, job.slug):
-            measure_row(row, embedding, subset, config.measures)
-
-    return _finished(config.folder, job.slug, job.name, _carried(job, config), fill)
-
-
-@contextmanager
-def _ended_after(seconds: float | None, out: Path, slug: str) -> Iterator[None]:
-    """End this process unless it comes through in time; where each thread was goes to ``OUT/logs``.
-
-    The clock is faulthandler's, which also fires when native code holds Python's lock. That the file is there tells the
-    driver that it runs.
-    """
-    if seconds is None:
-        yield
-        return
-    path = timeout_log(out, slug)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        faulthandler.dump_traceback_later(seconds, exit=True, file=file)
-        try:
-            yield
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-    path.unlink(missing_ok=True)
+def _refuse_changed(job: Job) -> None:
+    """Raise DamagedFile if what the embedding was computed from was damaged after it had been looked at."""
+    trained = [job.weights] if job.entry.recipe is not None and job.weights is not None else []
+    for path in (job.view, *trained):
+        problem = damage(path)
+        if problem:
+            raise DamagedFile(path, problem)
 
 
 def row_written(out: Path, job: Job | RemeasureJob, since: object) -> Done | None:
@@ -319,80 +252,9 @@ def failed_row(job: Job | RemeasureJob, config: RunConfig, subset_digest: str, e
         raise InputError(str(error)) if isinstance(error, DamagedFile) else error
 
     if isinstance(job, RemeasureJob):
-        return _finished(config.folder, job.slug, job.name, _carried(job, config), fill)
+        return _finished(config.folder, job.slug, job.name, carried_row(job, config), fill)
     code = f" (the network is of builder {job.entry.builder})" if job.entry.builder is not None else ""
-    return _finished(config.folder, job.slug, job.name, _begun(job, config, subset_digest), fill, code)
-
-
-def measure_row(row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame, settings: MeasureSettings) -> None:
-    """Fill in the measures of an embedding, float [n, d], on the subset that it was taken of."""
-    started = perf_counter()
-    labels = subset["label"].to_numpy()
-    if settings.own and row["row_id"] != row_identity(row["embedding_id"], measures_identity(settings, len(labels))):
-        raise InputError(f"the module of {' or of '.join(settings.own)} {NOT_AS_PLANNED}")
-    row.update(n_samples=len(labels), n_classes=len(np.unique(labels)), embedding_dim=embedding.shape[1])
-    row["sigma"] = settings.sigma if settings.sigma is not None else float(np.sqrt(embedding.shape[1]))
-    clusters, images = subset["input_cluster"].to_numpy(), subset["number"].to_numpy()
-    row["measure_method"] = method_for(settings.method, len(labels))
-    row["measure_precision"] = precision_for(settings.precision, len(labels), settings.t)
-    row.update(values_of(OF_A_ROW, MeasureContext(embedding, labels, images, clusters, settings)))
-    measures = [load_measure(spec) for spec in settings.own]
-    with _torchs_defaults_kept():
-        row.update({measure.name: measure.value(embedding, labels) for measure in measures})
-    row["own_measures"] = " ".join(measure.name for measure in measures)
-    row["seconds_measure"] = perf_counter() - started
-
-
-def _torchs_defaults_kept() -> AbstractContextManager[object]:
-    """What a measure changes of torch's defaults does not reach the next model; nothing, where torch is not loaded."""
-    if "torch" not in sys.modules:
-        return nullcontext()
-    from .activations import defaults_kept
-
-    return defaults_kept()
-
-
-def facts(entry: ModelEntry) -> dict[str, Any]:
-    """What the catalogue says of an entry, as it stands in the row."""
-    names = (
-        *("model", "architecture", "family", "kind", "pretraining", "extra_data", "licence"),
-        *("builder", "layer", "img_size", "group", "top1", "top5", "params_m"),
-    )
-    return {**{name: getattr(entry, name) for name in names}, **entry.extras}
-
-
-def with_current_facts(row: dict[str, Any], entry: ModelEntry) -> dict[str, Any]:
-    """A finished row with what the catalogue says today; what only the run could find out stays."""
-    current = facts(entry)
-    for name in ("top1", "params_m"):
-        if current[name] is None and (name == "params_m" or entry.recipe is not None):
-            current[name] = row[name]
-    ours = {column.name for column in COLUMNS} | set(row["own_measures"].split())
-    return {name: value for name, value in row.items() if name in ours} | current
-
-
-def _begun(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]:
-    """What is known of an entry's row before its model is built."""
-    return {
-        **facts(job.entry),
-        **_settings(config.measures),
-        "dataset": config.subset.dataset,
-        "precision": config.precision,
-        "embedding_id": job.embedding_id,
-        "row_id": job.row_id,
-        "subset_hash": subset_digest,
-    }
-
-
-def _carried(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
-    """What of the source's row stays when its embedding is measured anew."""
-    measured = set(BY_NAME) | set(job.source["own_measures"].split())
-    kept = {name: value for name, value in job.source.items() if name not in measured}
-    return {**kept, **_settings(config.measures), "row_id": job.row_id}
-
-
-def _settings(settings: MeasureSettings) -> dict[str, Any]:
-    return settings.model_dump(exclude={"own", "method", "precision", "tolerance"}) | {"own_measures": ""}
+    return _finished(config.folder, job.slug, job.name, begun_row(job, config, subset_digest), fill, code)
 
 
 def _finished(
@@ -426,9 +288,7 @@ def _finished(
         os._exit(1)
     row |= {"versions": json.dumps(library_versions()), "finished_at": datetime.now(UTC)}
     write_row(out, slug, row)
-    seconds, embed, measure = perf_counter() - started, row.get("seconds_embed"), row.get("seconds_measure")
-    stages = None if embed is None or measure is None else (seconds - embed - measure, embed, measure)
-    return Done(slug, name, not message, message, seconds, stages)
+    return Done(slug, name, not message, message, perf_counter() - started)
 
 
 def _in_one_line(error: BaseException, code: str) -> str:

@@ -13,7 +13,7 @@ from conftest import Command
 from rich.console import Console
 
 from dsmi_zoo.jobs.progress import SILENT, Display, Terminal, follow
-from dsmi_zoo.pipeline.task import Done
+from dsmi_zoo.pipeline.done import Done
 
 CALL = """
 import logging, sys

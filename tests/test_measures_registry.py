@@ -26,7 +26,7 @@ from dsmi_zoo.pipeline.measures.own import load_measure
 from dsmi_zoo.pipeline.measures.registry import BY_NAME, OF_A_ROW, values_of
 from dsmi_zoo.pipeline.measures.settings import MeasureSettings
 from dsmi_zoo.pipeline.plan import measures_identity, row_identity
-from dsmi_zoo.pipeline.task import measure_row
+from dsmi_zoo.pipeline.row_content import measure_row
 
 NAMES = {one.name for one in OF_A_ROW if one.unit != "text"}
 WITH_INPUTS = {"dsmi_z_x", "csmi_z_x"}

@@ -16,7 +16,7 @@ from dsmi_zoo.data_catalog.models import load_models
 from dsmi_zoo.pipeline.exclusive import Held, claimed, holder
 from dsmi_zoo.pipeline.order import Expectation, balanced, longest_first
 from dsmi_zoo.pipeline.plan import Job
-from dsmi_zoo.pipeline.task import Done
+from dsmi_zoo.pipeline.done import Done
 
 SAMPLES = 1000
 

@@ -1,54 +1,50 @@
-"""Kinds of cluster: each module opens a Dask client and closes what it started; or processes, without Dask."""
+"""Kinds of cluster: each module opens a Dask client and closes what it started."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...pipeline.config import ComputeSettings
+from ..progress import counted
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from ...pipeline.graph import Workers
-    from .dask_workers import DaskWorkers
+    from ...pipeline.workers import Workers
 
 log = logging.getLogger(__name__)
 
-
-@contextmanager
-def open_workers(settings: ComputeSettings, out: Path, client: "Client | None" = None) -> "Iterator[Workers]":
-    """Those of a given client, or that the settings name; with ``share``, processes of this one's own, without Dask."""
-    if settings.share is not None:
-        from .processes import Processes
-
-        with Processes(settings) as processes:
-            log.info(f"share {settings.share}: {processes.described()}, without Dask")
-            yield processes
-        return
-    with open_cluster(settings, out, client) as workers:
-        yield workers
+OF_THIS_MACHINE = ("auto", "local", "cuda")
+EMPTY_FOR_S = 600.0  # a cluster of this machine without workers has more than a queue to wait for
 
 
 @contextmanager
-def open_cluster(settings: ComputeSettings, out: Path, given: "Client | None" = None) -> "Iterator[DaskWorkers]":
-    """Workers of a given client, or of the kind of cluster that the settings name, once the first one is there."""
-    from .dask_workers import DaskWorkers, forward_log, without_dasks_own_words
+def open_workers(settings: ComputeSettings, out: Path, given: "Client | None" = None) -> "Iterator[Workers]":
+    """Workers of a given client, which stays as it is, or of the kind of cluster that the settings name."""
+    from ...pipeline.workers import Workers
+    from .dask_log import forwarded_log, without_dasks_own_words
 
     if given is not None:
         from .existing import refuse_unfit
 
         refuse_unfit(given, "client", out)
-        yield DaskWorkers(given)
+        with forwarded_log(given):
+            yield _told(Workers(given, settings.workers_within or math.inf))
         return
+    of_this_machine = settings.cluster in OF_THIS_MACHINE
+    empty_for_s = settings.workers_within or (EMPTY_FOR_S if of_this_machine else math.inf)
     open_client = _kind(settings.cluster)
-    with without_dasks_own_words(), open_client(settings, out) as client:
-        forward_log(client)
-        workers = DaskWorkers(client)
-        workers.wait_for_the_first()
-        log.info(workers.described())
-        yield workers
+    with without_dasks_own_words(), open_client(settings, out) as client, forwarded_log(client):
+        yield _told(Workers(client, empty_for_s))
+
+
+def _told(workers: "Workers") -> "Workers":
+    there = workers.count()
+    log.info(f"{counted(there, 'worker') if there else 'workers, of which none is there yet,'} {workers.where()}")
+    return workers
 
 
 def _kind(cluster: str) -> "Callable[..., AbstractContextManager]":
