@@ -191,7 +191,7 @@ def test_what_slurm_refuses_reaches_the_user_in_its_own_words(site: Site) -> Non
     profile = site.profile()
     profile.write_text(profile.read_text().replace("gpus = 1", "gpus = 5"))
     said = site("dsmi-zoo", "run", "--cluster", "slurm", "--profile", profile, "--out", site.out, code=2)
-    assert "Requested node configuration is not available; mend the --profile" in said
+    assert "Requested node configuration is not available; say in a --profile what this site has" in said
     assert said.count("\n") == 1
     assert not site.queue()
     said = site("dsmi-zoo", "submit", "slurm", "--array", 2, "--profile", profile, "--out", site.out, code=2)
