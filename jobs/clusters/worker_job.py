@@ -51,7 +51,7 @@ def worker_arguments(profile: Profile) -> list[str]:
         # neighbours wait. What all of them take together is for Slurm to judge.
         *("--memory-limit", profile.memory.replace(" ", "")),
         *("--preload", f"{__package__}.retiring"),
-        *(("--preload-nanny", f"{__package__}.one_gpu_each") if profile.gpus else ()),
+        *("--preload-nanny", f"{__package__}.nannies"),
     ]
 
 
