@@ -91,7 +91,7 @@ def test_the_log_of_a_job_that_ends_without_a_report_is_shown(
 def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(
     tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
-    blocker = ["sbatch", "--parsable", "--mem=15000", "--output=/dev/null", "--wrap", "sleep 100"]
+    blocker = ["sbatch", "--parsable", "--mem=63000", "--output=/dev/null", "--wrap", "sleep 100"]
     job = subprocess.run(blocker, capture_output=True, text=True, check=True).stdout.strip()
     try:
         path = profile(tmp_path, memory="7GB")
