@@ -78,14 +78,14 @@ def test_people_read_lines_and_a_problem_makes_exit_code_1(
     [
         ("--cluster cloud", ["--cluster", "'slurm'"]),
         ("--wait soon", ["--wait: must be a time such as 90s", "'soon'"]),
-        ("--cluster slurm --profile mine.toml", ["mine.toml", "interface"]),
+        ("--cluster slurm --profile mine.toml", ["--profile: this machine has no network interface 'nowhere0', but"]),
         ("--node gone.json", ["gone.json"]),
     ],
 )
 def test_usage_errors_come_before_any_check_in_one_line(
     tmp_path: Path, cli: Command, arguments: str, words: list[str]
 ) -> None:
-    (tmp_path / "mine.toml").write_text("cpus = 1\n")
+    (tmp_path / "mine.toml").write_text('interface = "nowhere0"\n')
     done = cli("doctor", *arguments.split(), cwd=tmp_path, code=2)
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1

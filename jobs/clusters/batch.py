@@ -107,7 +107,8 @@ def slurm_command(command: Sequence[str], given: str = "") -> str:
     except subprocess.TimeoutExpired:
         raise InputError(f"Slurm does not answer {command[0]} within 2 minutes; try again later") from None
     if asked.returncode:
-        raise InputError(f"Slurm refuses: {slurms_words(asked.stderr)}; {MEND}")
+        mend = f"; {MEND}" if command[0] == "sbatch" else ""
+        raise InputError(f"Slurm refuses: {slurms_words(asked.stderr)}{mend}")
     return asked.stdout
 
 

@@ -40,14 +40,11 @@ ALIVE = {
 
 
 def check_from_node(profile: Profile, folders: Folders, wait_s: float, display: Display = SILENT) -> Report:
-    """Submit the job, wait for its report, and clean up; without a report, the findings say why there is none.
-
-    Raises
-    ------
-    InputError
-        When this machine has no such interface as the profile names, or no network that leads to the nodes.
-    """
-    host = driver_address(profile)
+    """Submit the job, wait for its report, and clean up; without a report, the findings say why there is none."""
+    try:
+        host = driver_address(profile)
+    except InputError as error:
+        return _without_report(None, Finding(level="problem", what="network", found=str(error)))
     token = secrets.token_hex(16)
     try:
         with ExitStack() as stack:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ...data_catalog.errors import InputError
 from ...data_catalog.text import printable
+from ..clusters.driver_address import interface_address
 from ..clusters.profile import load_profile
 from ..progress import Display, counted
 from .batch_job import check_from_node
@@ -31,11 +32,13 @@ def doctor(cluster: str, profile: Path | None, folders: Folders, wait_s: float, 
     Raises
     ------
     InputError
-        For a profile that is none, or that says nothing to the kind of cluster.
+        For a profile that is none, names no interface of this machine, or says nothing to the kind of cluster.
     """
     if profile is not None and cluster != "slurm":
         raise InputError("--profile means nothing without --cluster slurm")
     nodes = load_profile(profile) if cluster == "slurm" else None
+    if nodes is not None and nodes.interface is not None:
+        interface_address(nodes.interface)
     console = Console()
     with display.status("Looking at this machine"):
         findings = check_machine(folders, wants_gpu=cluster == "cuda", wants_slurm=cluster == "slurm")
