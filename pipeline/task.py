@@ -79,7 +79,8 @@ def _attempted(
     written = row_written(config.folder, job, since)
     if written is not None:
         return written
-    attempts, log = Attempts(config.folder, "row", job.slug), timeout_log(config.folder, job.slug)
+    log = timeout_log(config.folder, job.slug)
+    attempts = Attempts(config.folder, "row", job.slug, config.compute.model_timeout)
     if not attempts.unfinished():
         log.unlink(missing_ok=True)  # an earlier run's
     elif _took_too_long(log):
