@@ -1,8 +1,9 @@
 """Several processes share a GPU, one at a time: the others read, build and measure meanwhile."""
 
+import gc
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -11,11 +12,11 @@ from .model_clock import ModelClock
 
 
 @contextmanager
-def gpu_turn(device: torch.device, clock: ModelClock) -> Iterator[None]:
+def gpu_turn(model: torch.nn.Module, device: torch.device, clock: ModelClock) -> Iterator[None]:
     """Wait until no other process of the user's has its turn on the device, then use it alone.
 
-    Models are moved there, and off it, within the turn: so memory is never shared between two of them. The CPU is no
-    device to wait for. Waiting does not count as the model's time.
+    The model may be moved there within the turn; at its end it loses its weights, so that memory is never shared
+    between two models. Waiting does not count as the model's time. The CPU is no device to wait for.
     """
     if device.type == "cpu":
         yield
@@ -25,10 +26,18 @@ def gpu_turn(device: torch.device, clock: ModelClock) -> Iterator[None]:
         turn.__enter__()
     try:
         yield
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
     finally:
+        _give_memory_back(model, device)
         turn.__exit__(None, None, None)
+
+
+def _give_memory_back(model: torch.nn.Module, device: torch.device) -> None:
+    """Leave the device to others; what of a network of the user's own cannot be moved, they share it with."""
+    with suppress(Exception):
+        model.to("meta")
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def device_name(device: torch.device) -> str:

@@ -162,7 +162,6 @@ def test_a_piece_that_kills_its_process_has_three_attempts_and_its_signal_is_nam
         ):
             list(compute_each(Workers(client), folder, pieces(folder, 5, "target"), deadly))
         assert noted(folder, "begun")["target"] == 3
-        assert set(noted(folder, "ended").values()) <= {1}
 
 
 def test_a_piece_whose_worker_is_lost_again_and_again_is_no_fault_of_its_own(tmp_path: Path) -> None:
