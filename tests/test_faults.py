@@ -256,3 +256,41 @@ def test_an_embedding_of_the_target_is_what_the_trap_compares_with(small_run: Pa
     files = list((small_run / "embeddings").glob(f"{TARGET.replace('.', '-')}-*.npy"))
     assert len(files) == 1
     assert np.load(files[0]).shape[0] == 447
+
+
+COUNTED = """
+import os
+from pathlib import Path
+import torch
+
+def net():
+    return torch.nn.Sequential(torch.nn.Flatten(), Counted(3 * 32 * 32, 8))
+
+class Counted(torch.nn.Linear):
+    def forward(self, x):
+        with open("passes", "a") as file:
+            file.write("pass\\n")
+        return super().forward(x)
+
+def dies_at_first(Z, labels):
+    first = not Path("first").exists()
+    Path("first").touch()
+    if first:
+        os._exit(3)
+    return 0.0
+"""
+
+
+def test_an_embedding_is_not_computed_again_when_its_process_died_in_the_measures(tmp_path: Path, cli: Command) -> None:
+    (tmp_path / "counted.py").write_text(COUNTED)
+    (tmp_path / "zoo.csv").write_text("model,builder,img_size\nnet,counted:net,32\n")
+    run = ("run", "--catalog", "zoo.csv", "--batch-size", 1000, "--measure", "counted:dies_at_first")
+    for out, further in ((tmp_path / "kept", ()), (tmp_path / "dropped", ("--drop-embeddings",))):
+        cli(*run, "--out", out, *further, "--no-report", cwd=tmp_path)
+        assert (tmp_path / "passes").read_text() == "pass\n"
+        rows = read_results(out)
+        assert list(rows["status"]) == ["ok"]
+        assert len(list((out / "embeddings").glob("*.npy"))) == (0 if further else 1)
+        assert not (out / "attempts").exists()
+        (tmp_path / "passes").unlink()
+        (tmp_path / "first").unlink()
