@@ -206,7 +206,7 @@ def make_writable(out: Path, folders: Sequence[str] = ("results", "embeddings"))
             (out / folder).mkdir(parents=True, exist_ok=True)
             sweep_temporary(out / folder)
         write_atomically(out / ".writable", lambda file: file.write(b""))
-        (out / ".writable").unlink()
+        (out / ".writable").unlink(missing_ok=True)  # another share of the run may try at the same instant
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
 

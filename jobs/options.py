@@ -30,7 +30,9 @@ class PathType(click.Path):
 
 
 PATH = PathType(path_type=Path)
-CLUSTER = tuple(f"compute.{name}" for name in ("cluster", "profile", "workers", "worker_memory", "model_timeout"))
+CLUSTER = tuple(
+    f"compute.{name}" for name in ("cluster", "profile", "workers", "per_gpu", "worker_memory", "model_timeout")
+)
 """The settings that say where it runs."""
 
 

@@ -1,4 +1,4 @@
-"""The same run as a batch job of Slurm: a driver that starts its workers, or an array without a driver."""
+"""The same run as a batch job of Slurm: a driver that starts its workers, or an array of shares without a driver."""
 
 import logging
 import re
@@ -9,8 +9,8 @@ from ..data_catalog.errors import InputError
 from ..pipeline.config import RunConfig
 from ..pipeline.plan import make_plan
 from .clusters.batch import batch_script, driver_requests, dsmi_zoo, sbatch, slurm_command, worker_requests
+from .clusters.driver_address import interface_address
 from .clusters.profile import Profile, load_profile
-from .clusters.slurm import check_interface
 from .driving import driving
 from .folder import make_writable, open_out
 from .progress import SILENT, Display, counted
@@ -28,8 +28,8 @@ def submit(
     Parameters
     ----------
     array
-        So many array tasks of balanced shares, without Dask, and a job that writes the report after them; None submits
-        a driver that starts its workers.
+        So many array tasks of balanced shares, each on its own job's GPUs, and a job that writes the report after them;
+        None submits a driver that starts its workers.
     dry_run
         Print the scripts and submit nothing.
 
@@ -45,9 +45,9 @@ def submit(
         for name, script in found.items():
             print(f"# {name}\n{script}")
         return 0
-    if array is None:
-        check_interface(profile, config.compute.profile)
-    else:
+    if array is None and profile.interface is not None:
+        interface_address(profile.interface)  # the node of the driver has it, if this machine has
+    if array is not None:
         _check_array_size(array)
     with display.status("Reading catalogue and images"):
         plan = make_plan(config)
@@ -84,10 +84,12 @@ def _driver_scripts(config: RunConfig, profile: Profile, arguments: list[str], _
 
 
 def _array_scripts(config: RunConfig, profile: Profile, arguments: list[str], tasks: int) -> dict[str, str]:
-    command = shlex.join([*dsmi_zoo(profile), "run", *arguments])
+    of_the_profile = config.compute.per_gpu is None and profile.per_gpu is not None
+    per_gpu = ["--per-gpu", str(profile.per_gpu)] if of_the_profile else []
+    command = shlex.join([*dsmi_zoo(profile), "run", *arguments, *per_gpu])
     logs = config.folder / "logs"
     share = [*profile.prologue, f'exec {command} --share "$SLURM_ARRAY_TASK_ID/{tasks}"']
-    requests = [*worker_requests(profile), f"--array=1-{tasks}"]
+    requests = [*worker_requests(profile), f"--array=1-{tasks}", "--requeue"]
     report = [*profile.prologue, f"exec {shlex.join([*dsmi_zoo(profile), 'report', '--out', str(config.folder)])}"]
     return {
         f"array of {tasks}": batch_script("dsmi-zoo", requests, logs / "share-%A_%a.out", share),

@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -51,5 +52,6 @@ def disk_full(path: Path) -> DiskFull:
 def sweep_temporary(folder: Path, older_than_s: float = 3600) -> None:
     """Remove what a killed process left half-written, unless it is young enough to be in use."""
     for path in folder.glob(".*.tmp"):
-        if time.time() - path.stat().st_mtime > older_than_s:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process has just finished it
+            if time.time() - path.stat().st_mtime > older_than_s:
+                path.unlink()

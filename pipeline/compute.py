@@ -57,6 +57,9 @@ class ComputeSettings(Settings):
     workers: Annotated[int | None, OnCommandLine(default="one a core, a GPU, or the profile's")] = Field(
         default=None, ge=1, le=10_000, description="Workers, one model each at a time."
     )
+    per_gpu: Annotated[int | None, OnCommandLine(default="the cores for each GPU, at most 4")] = Field(
+        default=None, ge=1, le=64, description="Worker processes for each GPU, which take turns on it."
+    )
     worker_memory: Annotated[Memory | None, OnCommandLine(metavar="SIZE", default="no limit", text=True)] = Field(
         default=None, description="End a local worker beyond this: 16GB."
     )

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from dsmi_zoo.jobs.clusters.profile import load_profile
 from dsmi_zoo.jobs.doctor import batch_job
-from dsmi_zoo.jobs.doctor.batch_job import check_from_node, profile_of_nodes
+from dsmi_zoo.jobs.doctor.batch_job import check_from_node
 from dsmi_zoo.jobs.doctor.findings import Folders
 
 PROFILE = 'gpus = {gpus}\ncpus = 1\nmemory = "{memory}"\ninterface = "lo"\nprologue = [{prologue}]\n'
@@ -39,7 +40,7 @@ def queue() -> str:
 def ask(tmp_path: Path, path: Path, wait_s: float = 60) -> str:
     """What is found instead of a report."""
     folders = Folders(tmp_path / "cache", tmp_path / "out")
-    report = check_from_node(profile_of_nodes(path), folders, wait_s)
+    report = check_from_node(load_profile(path), folders, wait_s)
     assert report.problems == 1
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "cache").exists()
@@ -90,7 +91,7 @@ def test_the_log_of_a_job_that_ends_without_a_report_is_shown(
 def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(
     tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
-    blocker = ["sbatch", "--parsable", "--mem=15000", "--output=/dev/null", "--wrap", "sleep 100"]
+    blocker = ["sbatch", "--parsable", "--mem=63000", "--output=/dev/null", "--wrap", "sleep 100"]
     job = subprocess.run(blocker, capture_output=True, text=True, check=True).stdout.strip()
     try:
         path = profile(tmp_path, memory="7GB")
@@ -102,8 +103,8 @@ def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(
 
         code = (
             "import logging, sys; logging.basicConfig(level='INFO', stream=sys.stdout); "
-            "from dsmi_zoo.jobs.doctor.batch_job import *; "
-            f"cache = Path({str(tmp_path / 'cache')!r}); profile = profile_of_nodes(Path({str(path)!r})); "
+            "from dsmi_zoo.jobs.doctor.batch_job import *; from dsmi_zoo.jobs.clusters.profile import load_profile; "
+            f"cache = Path({str(tmp_path / 'cache')!r}); profile = load_profile(Path({str(path)!r})); "
             "check_from_node(profile, Folders(cache), 60)"
         )
         waiting = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

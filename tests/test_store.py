@@ -2,6 +2,7 @@
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from run_records import record_of
 
 from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo.jobs.folder import make_writable
 from dsmi_zoo.pipeline.atomic_files import sweep_temporary, write_atomically
 from dsmi_zoo.pipeline.record import EntryRecord
 from dsmi_zoo.pipeline.schema import COLUMNS
@@ -129,6 +131,19 @@ def test_only_old_temporary_files_are_swept_away(tmp_path: Path) -> None:
     os.utime(tmp_path / "kept.parquet", (an_hour_ago, an_hour_ago))
     sweep_temporary(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".new.tmp", "kept.parquet"]
+
+
+def test_shares_that_begin_at_one_instant_do_not_take_each_others_trials_for_a_folder_that_cannot_be_written(
+    tmp_path: Path,
+) -> None:
+    def begin(_: int) -> None:
+        for _ in range(300):
+            make_writable(tmp_path)
+            write_atomically(tmp_path / "results" / "row.parquet", lambda file: file.write(b"row"))
+
+    with ThreadPoolExecutor(4) as shares:
+        list(shares.map(begin, range(4)))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["row.parquet"]
 
 
 def test_a_kept_embedding_is_checked_against_its_hash(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from ...data_catalog.errors import InputError
 from ...data_catalog.text import is_printable, shown
 from .profile import DriverJob, Profile
 
+MEND = "say in a --profile what this site has"
+
 
 def driver_requests(profile: Profile) -> list[str]:
     """What a job asks for that computes nothing itself."""
@@ -105,7 +107,7 @@ def slurm_command(command: Sequence[str], given: str = "") -> str:
     except subprocess.TimeoutExpired:
         raise InputError(f"Slurm does not answer {command[0]} within 2 minutes; try again later") from None
     if asked.returncode:
-        raise InputError(f"Slurm refuses: {slurms_words(asked.stderr)}; mend the --profile")
+        raise InputError(f"Slurm refuses: {slurms_words(asked.stderr)}; {MEND}")
     return asked.stdout
 
 

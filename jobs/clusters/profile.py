@@ -2,8 +2,9 @@
 
 import re
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ...data_catalog.errors import InputError
 from ...data_catalog.paths import is_file
@@ -14,6 +15,7 @@ from ...pipeline.toml_files import read_toml
 EXAMPLES = Path(__file__).parents[1] / "profiles"
 WALLTIME = re.compile(r"([0-9]{1,3}-)?[0-9]{1,6}(:[0-9]{1,2}){0,2}")
 MOST = 10_000  # cores, GPUs, workers
+MOST_PER_GPU = 4  # processes, unless somebody asks for more: each holds torch and a model
 LARGEST_MEMORY = 2**50  # bytes: a pebibyte
 
 
@@ -73,16 +75,19 @@ class Credentials(_Section):
 
 
 class Profile(_Section):
-    """One worker's job, and the site around it.
+    """One job of workers, and the site around it.
 
-    ``interface`` is the network interface by which the nodes reach each other; ``prologue`` are shell lines that run
-    before a worker or driver starts (modules, proxies); ``directives`` are further ``#SBATCH`` lines.
+    ``per_gpu`` processes use each of its ``gpus``; ``workers`` is the number of such jobs. ``interface`` is the network
+    interface by which the nodes reach each other, by default the one that leads from the driver to them; ``prologue``
+    are shell lines that run before a worker or driver starts (modules, proxies); ``directives`` are further ``#SBATCH``
+    lines.
     """
 
     partition: str | None = None
     account: str | None = None
     gpus: int = Field(default=1, ge=0, le=MOST)
     gres: str | None = None
+    per_gpu: int | None = Field(default=None, ge=1, le=MOST)
     cpus: int = Field(default=4, ge=1, le=MOST)
     memory: str = "16GB"
     walltime: str = "04:00:00"
@@ -99,6 +104,33 @@ class Profile(_Section):
         """The ``#SBATCH`` lines that jobqueue and we would not write without being told."""
         gres = self.gres or (f"gpu:{self.gpus}" if self.gpus else None)
         return [*([f"--gres={gres}"] if gres else []), *self.directives]
+
+    def processes(self, per_gpu: int | None = None) -> int:
+        """Worker processes of a job, ``per_gpu`` or else the profile's number for each GPU; one without GPUs."""
+        if not self.gpus:
+            return 1
+        cpus_of_a_gpu = max(1, self.cpus // self.gpus)
+        return self.gpus * (per_gpu or self.per_gpu or min(cpus_of_a_gpu, MOST_PER_GPU))
+
+    @model_validator(mode="after")
+    def _gres_and_gpus_agree(self) -> Self:
+        named = re.fullmatch(r"gpu(:[^:,()]*[^:,()0-9][^:,()]*)?(:(?P<count>[0-9]{1,6}))?", self.gres or "")
+        if named is not None and int(named["count"] or 1) != self.gpus:
+            raise ValueError(f"gres = {self.gres!r} asks for {named['count'] or 1} GPUs, and gpus says {self.gpus}")
+        return self
+
+
+def walltime_seconds(walltime: str) -> int:
+    """Seconds of a walltime as Slurm writes it: ``90``, ``1:30:00``, ``1-12``; 0 stands for no limit."""
+    days, is_with_days, rest = walltime.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if is_with_days:
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+    elif len(parts) == 3:
+        hours, minutes, seconds = parts
+    else:
+        hours, (minutes, seconds) = 0, (*parts, 0)[:2]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def load_profile(path: Path | None) -> Profile:

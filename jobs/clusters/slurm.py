@@ -1,5 +1,6 @@
-"""Workers as Slurm jobs, by dask-jobqueue: lost ones are replaced, all talk TLS with credentials of the run's own."""
+"""Workers as Slurm jobs; all talk TLS with credentials of the run's own."""
 
+import importlib.util
 import logging
 import shutil
 import sys
@@ -7,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dask
 from distributed import Client
@@ -16,39 +18,43 @@ from ...data_catalog.errors import InputError
 from ...pipeline.config import ComputeSettings
 from ..progress import counted
 from .batch import check_bare, slurm_command
+from .driver_address import driver_address
 from .local import SCHEDULING
-from .machine import BLAS_THREADS
-from .profile import Profile, load_profile
+from .profile import load_profile
+from .worker_job import prologue, worker_arguments
+
+if TYPE_CHECKING:
+    from .slurm_jobs import SlurmJobs
 
 log = logging.getLogger(__name__)
 
-REPLACED_AFTER = "10s"
 CREDENTIALS = ".credentials-"
 ROLES = ("scheduler", "worker", "client")
 
 
 @contextmanager
 def slurm_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
-    """So many one-thread workers as jobs; the scheduler runs in this process and listens on the profile's interface.
+    """So many jobs of one-thread workers; the scheduler runs in this process and listens where the nodes reach it.
 
     Raises
     ------
     InputError
-        When Slurm or dask-jobqueue is not there, the profile names no interface, or Slurm refuses the request.
+        When Slurm or dask-jobqueue is not there, no network leads to the nodes, or Slurm refuses the request.
     """
-    SLURMCluster = _jobqueue()
+    SlurmJobs = _jobqueue()
     profile = load_profile(settings.profile)
-    check_interface(profile, settings.profile)
     check_bare(out)
-    wanted = settings.workers or profile.workers
+    host = driver_address(profile)
+    jobs = settings.workers or profile.workers
+    processes = profile.processes(settings.per_gpu)
     logs = out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with (
-        dask.config.set({**SCHEDULING, "distributed.deploy.lost-worker-timeout": REPLACED_AFTER}),
+        dask.config.set(SCHEDULING),
         _credentials(out) as security,
-        SLURMCluster(
-            cores=1,
-            processes=1,
+        SlurmJobs(
+            cores=processes,
+            processes=processes,
             job_cpu=profile.cpus,
             memory=profile.memory.replace(" ", ""),
             walltime=profile.walltime,
@@ -57,12 +63,11 @@ def slurm_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
             interface=profile.interface,
             protocol="tls://",
             security=security,
-            scheduler_options={"dashboard_address": "127.0.0.1:0"},
-            # Without a dashboard, too, a worker listens for HTTP: by default on every address.
-            worker_extra_args=["--no-dashboard", "--dashboard-address", "127.0.0.1:0"],
+            scheduler_options={"host": host, "dashboard_address": "127.0.0.1:0"},
+            worker_extra_args=worker_arguments(profile),
             job_name="dsmi-zoo",
             job_extra_directives=profile.requests(),
-            job_script_prologue=prologue(profile),
+            job_script_prologue=prologue(profile, processes),
             python=profile.python or sys.executable,
             log_directory=str(logs),
             local_directory=str(profile.scratch) if profile.scratch else None,
@@ -70,8 +75,9 @@ def slurm_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
         ) as cluster,
     ):
         slurm_command(["sbatch", "--test-only"], cluster.job_script())  # the cluster would try refused ones for ever
-        cluster.adapt(minimum=wanted, maximum=wanted)
-        log.info(f"{counted(wanted, 'Slurm job')} asked for; their logs: {logs}")
+        cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
+        log.info(f"{counted(jobs, 'Slurm job')} of {counted(processes, 'worker')} asked for; their logs: {logs}")
+        log.info(f"the workers reach this driver at {host}")
         with Client(cluster) as client:
             yield client
 
@@ -93,34 +99,9 @@ def _credentials(out: Path) -> Iterator[Security]:
         yield Security(tls_ca_file=files["ca_file"], require_encryption=True, **roles)
 
 
-def _jobqueue() -> type:
-    try:
-        from dask_jobqueue import SLURMCluster
-    except ImportError:
-        raise InputError("--cluster slurm needs dask-jobqueue: pip install 'dsmi-zoo[slurm]'") from None
-    return SLURMCluster
+def _jobqueue() -> "type[SlurmJobs]":
+    if importlib.util.find_spec("dask_jobqueue") is None:
+        raise InputError("--cluster slurm needs dask-jobqueue: pip install 'dsmi-zoo[slurm]'")
+    from .slurm_jobs import SlurmJobs
 
-
-def check_interface(profile: Profile, path: Path | None) -> None:
-    """Raise InputError unless the profile says which network the nodes share, and this machine has it."""
-    import psutil
-
-    there = sorted(psutil.net_if_addrs())
-    if profile.interface is None:
-        raise InputError(
-            f"{path or '--cluster slurm'}: a --profile must name the network interface that the nodes share "
-            f'(interface = "..."); this machine has {", ".join(there)}'
-        )
-    if profile.interface not in there:
-        raise InputError(f"{path}: this machine has no network interface {profile.interface!r}, but {', '.join(there)}")
-
-
-def prologue(profile: Profile) -> list[str]:
-    """Shell lines before a worker starts: the site's own, and BLAS threads, which Dask would set to 1."""
-    threads = {f"DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__{name}": profile.cpus for name in BLAS_THREADS}
-    # Modules in the folder that a job starts in come after all libraries, not first.
-    return [
-        *profile.prologue,
-        "export PYTHONSAFEPATH=1",
-        *(f"export {name}={value}" for name, value in threads.items()),
-    ]
+    return SlurmJobs

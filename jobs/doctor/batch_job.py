@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from distributed.utils import get_ip_interface
 from pydantic import ValidationError
 
 from ...data_catalog.errors import InputError
 from ...pipeline.atomic_files import write_atomically
-from ..clusters.batch import batch_script, dsmi_zoo, sbatch, slurm_command, worker_requests
-from ..clusters.profile import Profile, load_profile
-from ..clusters.slurm import check_interface, prologue
+from ..clusters.batch import MEND, batch_script, dsmi_zoo, sbatch, slurm_command, worker_requests
+from ..clusters.driver_address import driver_address
+from ..clusters.profile import Profile
+from ..clusters.worker_job import prologue
 from ..progress import SILENT, Display, duration
 from .findings import Finding, Folders, Report
 from .folders import TRIAL, existing
@@ -39,21 +39,15 @@ ALIVE = {
 }  # fmt: skip
 
 
-def profile_of_nodes(path: Path | None) -> Profile:
-    """Read a profile; raises InputError unless it is one and names a network interface of this machine."""
-    profile = load_profile(path)
-    check_interface(profile, path)
-    try:
-        get_ip_interface(profile.interface)
-    except ValueError:
-        raise InputError(f"{path}: {profile.interface} has no IPv4 address here; name another interface") from None
-    return profile
-
-
 def check_from_node(profile: Profile, folders: Folders, wait_s: float, display: Display = SILENT) -> Report:
-    """Submit the job, wait for its report, and clean up; without a report, the findings say why there is none."""
-    assert profile.interface is not None  # see profile_of_nodes
-    host = get_ip_interface(profile.interface)
+    """Submit the job, wait for its report, and clean up; without a report, the findings say why there is none.
+
+    Raises
+    ------
+    InputError
+        When this machine has no such interface as the profile names, or no network that leads to the nodes.
+    """
+    host = driver_address(profile)
     token = secrets.token_hex(16)
     try:
         with ExitStack() as stack:
@@ -100,15 +94,13 @@ def _submitted(
     given = [str(part) for name, path in options.items() if path is not None for part in (name, path)]
     command = shlex.join([*dsmi_zoo(profile), "doctor", *given, "--json", "--node", str(folder / "request.json")])
     job_log = folder / "job.log"
-    lines = [*prologue(profile), f"exec {command}"]
+    lines = [*prologue(profile, profile.processes()), f"exec {command}"]
     script = batch_script("dsmi-zoo-doctor", worker_requests(profile), job_log, lines)
-    mend = "; mend the --profile"
     try:
         job = sbatch(script, f"--time={LIMIT_MINUTES}")
     except InputError as error:
-        return _without_report(
-            None, Finding(level="problem", what="job", found=str(error).removesuffix(mend), do=mend[2:])
-        )
+        found = str(error).removesuffix(f"; {MEND}")
+        return _without_report(None, Finding(level="problem", what="job", found=found, do=MEND))
     log.info(f"job {job} asked for, of at most {LIMIT_MINUTES} minutes, waiting {duration(wait_s)} at most")
     ended = False
     try:

@@ -10,8 +10,9 @@ from rich.text import Text
 
 from ...data_catalog.errors import InputError
 from ...data_catalog.text import printable
+from ..clusters.profile import load_profile
 from ..progress import Display, counted
-from .batch_job import check_from_node, profile_of_nodes
+from .batch_job import check_from_node
 from .findings import Finding, Folders, Report
 from .libraries import versions
 from .machine import check_machine
@@ -34,7 +35,7 @@ def doctor(cluster: str, profile: Path | None, folders: Folders, wait_s: float, 
     """
     if profile is not None and cluster != "slurm":
         raise InputError("--profile means nothing without --cluster slurm")
-    nodes = profile_of_nodes(profile) if cluster == "slurm" else None
+    nodes = load_profile(profile) if cluster == "slurm" else None
     console = Console()
     with display.status("Looking at this machine"):
         findings = check_machine(folders, wants_gpu=cluster == "cuda", wants_slurm=cluster == "slurm")

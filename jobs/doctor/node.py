@@ -11,6 +11,7 @@ import psutil
 from distributed.utils import get_ip_interface
 
 from ...pipeline.atomic_files import write_atomically
+from ..clusters.driver_address import own_address
 from ..clusters.machine import visible_gpus
 from .findings import Finding, Folders, Message, Report
 from .folders import refuses_second_creation
@@ -30,7 +31,7 @@ class Request(Message):
     lock: Path
     node_lock: Path
     result: Path
-    interface: str
+    interface: str | None
     address: tuple[str, int]
     gpus: int
     versions: dict[str, str]
@@ -94,24 +95,23 @@ def exclusive_finding(lock: Path, other: str) -> Finding:
 
 
 def route_finding(request: Request) -> Finding:
-    """Whether the scheduler's machine is reached by the profile's interface, and the node from there."""
+    """Whether this node reaches the scheduler's machine, by the profile's interface if it names one, and is reached."""
     host, port = request.address
-    what = f"route by {request.interface}"
+    what = f"route by {request.interface}" if request.interface else "route"
+    other = f"name {'another' if request.interface else 'the'} interface in the --profile"
     elsewhere = (
         "; `dsmi-zoo submit slurm` runs the scheduler on a node, so that only the nodes need to reach each other"
     )
     try:
-        own = get_ip_interface(request.interface)
+        own = get_ip_interface(request.interface) if request.interface else own_address(host)
     except ValueError:
         found = f"this node has no interface {request.interface} with an IPv4 address"
-        do = f"name another interface in the --profile; here are {', '.join(sorted(psutil.net_if_addrs()))}"
+        do = f"{other}; here are {', '.join(sorted(psutil.net_if_addrs()))}"
         return Finding(level="problem", what=what, found=found, do=do)
-    there, back = try_route(own, (host, port), request.token)
+    there, back = try_route(own, (host, port), request.token) if own else ("no network leads there", "")
     if there:
-        found = f"no way from {own} to {host} on {request.host} ({there})"
-        return Finding(
-            level="problem", what=what, found=found, do=f"name another interface in the --profile{elsewhere}"
-        )
+        found = f"no way from {own or 'here'} to {host} on {request.host} ({there})"
+        return Finding(level="problem", what=what, found=found, do=f"{other}{elsewhere}")
     if back:
         found = f"{own} reaches {host} on {request.host}, but no way leads back ({back})"
         return Finding(level="problem", what=what, found=found, do=f"open ports from {host} to the nodes{elsewhere}")
