@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 GUARD = 'call dsmi_zoo.run under `if __name__ == "__main__":`, for its workers import the script'
-OF_OWN_WORKERS = ("cluster", "profile", "workers", "worker_memory")
+OF_OWN_WORKERS = ("cluster", "profile", "workers", "worker_memory", "per_gpu")
 
 
 @spells_out(SETTINGS.values())

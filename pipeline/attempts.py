@@ -36,6 +36,7 @@ class Attempts:
     out: Path
     kind: str
     slug: str
+    timeout: float | None = None  # seconds that the work may take, if somebody said so
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """``function(*arguments)``, in this process or, for the last time, in one of its own.
@@ -73,7 +74,7 @@ class Attempts:
                 return function(*arguments)
         with _alone(self.out):
             try:
-                return in_a_child(function, *arguments, memory=_memory_limit())
+                return in_a_child(function, *arguments, memory=_memory_limit(), timeout=self.timeout)
             except Died as died:
                 raise KilledWorker(
                     f"its worker process died {number} times, the last time {died}, with nothing else running: out of "

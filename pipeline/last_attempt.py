@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -27,7 +28,9 @@ class Died(Exception):
     """The process ended before the call came back, in the way that this says."""
 
 
-def in_a_child(function: Callable[..., Any], *arguments: Any, memory: float | None = None) -> Any:
+def in_a_child(
+    function: Callable[..., Any], *arguments: Any, memory: float | None = None, timeout: float | None = None
+) -> Any:
     """Call ``function`` with ``arguments`` in a new process, which ends with this one.
 
     Parameters
@@ -36,6 +39,9 @@ def in_a_child(function: Callable[..., Any], *arguments: Any, memory: float | No
         What can be pickled; so must be what comes back, in less than 60 kB.
     memory
         Bytes; a process that takes 95 % of them is killed.
+    timeout
+        Seconds that the call may take by its own clock, which stands still while its process is suspended: after so
+        long, or 4 minutes, a suspended process is killed.
 
     Raises
     ------
@@ -55,7 +61,7 @@ def in_a_child(function: Callable[..., Any], *arguments: Any, memory: float | No
         with child:
             assert child.stdin is not None
             _send(child.stdin, function, arguments)
-            ended = _watched(child, memory)
+            ended = _watched(child, memory, min(timeout or math.inf, SUSPENDED_FOR_S))
         os.set_blocking(reading, False)  # a process that the call left behind may hold the other end
         content = answer.read()
     if not content:
@@ -76,7 +82,7 @@ def _send(channel: IO[bytes], function: Callable[..., Any], arguments: tuple[Any
         return  # it has ended already; how, is seen next
 
 
-def _watched(child: "subprocess.Popen[bytes]", memory: float | None) -> str:
+def _watched(child: "subprocess.Popen[bytes]", memory: float | None, suspended_for_s: float) -> str:
     """Wait for the end of a process, and say how it came; a suspended or an insatiable one is killed."""
     process, suspended_since, why = psutil.Process(child.pid), None, ""
     while child.poll() is None:
@@ -87,8 +93,8 @@ def _watched(child: "subprocess.Popen[bytes]", memory: float | None) -> str:
         except psutil.Error:  # it has just ended
             continue
         suspended_since = (suspended_since or time.monotonic()) if is_suspended else None
-        if suspended_since is not None and time.monotonic() - suspended_since > SUSPENDED_FOR_S:
-            why = f", for it was suspended for {SUSPENDED_FOR_S:.0f} s"
+        if suspended_since is not None and time.monotonic() - suspended_since > suspended_for_s:
+            why = f", for it was suspended for {suspended_for_s:.0f} s"
             child.kill()
         elif memory and taken > MEMORY_SHARE * memory:
             why = f", for it took more than {MEMORY_SHARE:.0%} of its {memory / 1e9:.3g} GB of memory"

@@ -79,7 +79,8 @@ def _attempted(
     written = row_written(config.folder, job, since)
     if written is not None:
         return written
-    attempts, log = Attempts(config.folder, "row", job.slug), timeout_log(config.folder, job.slug)
+    log = timeout_log(config.folder, job.slug)
+    attempts = Attempts(config.folder, "row", job.slug, config.compute.model_timeout)
     if not attempts.unfinished():
         log.unlink(missing_ok=True)  # an earlier run's
     elif _took_too_long(log):
@@ -186,6 +187,7 @@ def _by_its_model(
 ) -> "tuple[Embedding, dict[str, Any]]":
     """Build the entry's model, and pass the images through it."""
     from .embed import embed_inputs
+    from .gpu_turn import gpu_turn
     from .zoo import choose_device
 
     started = perf_counter()
@@ -193,16 +195,17 @@ def _by_its_model(
     model, inputs = _model_and_inputs(job, weights, images)
     fields = {"device": str(device), "seconds_build": perf_counter() - started}
     fields["params_m"] = job.entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
-    started = perf_counter()
-    embedding = embed_inputs(
-        model,
-        inputs,
-        device,
-        layer=job.entry.layer,
-        batch_size=config.compute.batch_size,
-        precision=config.precision,
-    )
-    fields["seconds_embed"] = perf_counter() - started
+    with gpu_turn(model, device, clock):
+        started = perf_counter()
+        embedding = embed_inputs(
+            model,
+            inputs,
+            device,
+            layer=job.entry.layer,
+            batch_size=config.compute.batch_size,
+            precision=config.precision,
+        )
+        fields["seconds_embed"] = perf_counter() - started
     return embedding, fields
 
 

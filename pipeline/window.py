@@ -139,7 +139,7 @@ class Window(Generic[AnyJob]):
 
     def _outcome(self, future: Future, job: AnyJob) -> Done | None:
         if future.status == "cancelled":
-            raise self._workers.gone("is gone, or somebody has cancelled the run's tasks")
+            raise self._workers.gone()
         if future.status == "error":
             return self._graph.failed(job, future.exception())
         if future.status != "finished":

@@ -14,7 +14,7 @@ from distributed import Client
 
 log = logging.getLogger(__name__)
 
-SILENT_FOR_S = 30.0
+GONE_AFTER_S = 30.0
 ASK_EVERY_S = 0.2
 NO_HEARTBEAT_S = 240.0  # Dask itself drops a worker after 300 s, and leaves the process as it is: suspended, for ever
 LOOK_AFTER_HEARTBEATS_S = 10.0
@@ -34,10 +34,12 @@ class Workers:
         Of their scheduler.
     empty_for_s
         Seconds after which a cluster without workers counts as lost.
+    silent_for_s
+        Seconds without a heartbeat after which a worker is killed; another one takes over what it did.
     """
 
-    def __init__(self, client: Client, empty_for_s: float = math.inf) -> None:
-        self.client = client
+    def __init__(self, client: Client, empty_for_s: float = math.inf, silent_for_s: float = NO_HEARTBEAT_S) -> None:
+        self.client, self._silent_for_s = client, silent_for_s
         self._address = client.scheduler_info()["address"]
         self._heard = time.monotonic()
         self._silence: dict[str, tuple[float, float]] = {}  # of each worker: its last heartbeat, and seconds since
@@ -56,7 +58,7 @@ class Workers:
         if workers is not None:
             self._heard = time.monotonic()
             self._empty.look(workers)
-        elif self.client.status in ("closing", "closed") or time.monotonic() - self._heard > SILENT_FOR_S:
+        elif self.client.status in ("closing", "closed") or time.monotonic() - self._heard > GONE_AFTER_S:
             raise self.gone()
         return workers or 0
 
@@ -72,11 +74,11 @@ class Workers:
             time.sleep(ASK_EVERY_S)
         return answer.result()
 
-    def gone(self, how: str = "is gone") -> WorkersLost:
+    def gone(self) -> WorkersLost:
         """What is said of a scheduler that cannot be reached any more, or has let go of the run's tasks."""
         return WorkersLost(
-            f"the Dask scheduler at {self._address} {how}; finished rows are kept, and the same command goes on once "
-            "there is one again"
+            f"the Dask scheduler at {self._address} is gone; finished rows are kept, and the same command goes on once "
+            "there is one again (or it was restarted, or somebody has cancelled the tasks)"
         )
 
     def _counted(self) -> int | None:
@@ -102,8 +104,11 @@ class Workers:
             beat, silent_s = before.get(address, (None, 0.0))
             is_silent = known["last_seen"] == beat
             self._silence[address] = (known["last_seen"], silent_s + gap if is_silent else 0.0)
-            if silent_s <= NO_HEARTBEAT_S < self._silence[address][1]:
-                log.warning(f"the worker at {address} has not been heard of for {NO_HEARTBEAT_S:.0f} s and is killed")
+            silent_now_s = self._silence[address][1]
+            if silent_s <= self._silent_for_s < silent_now_s:
+                log.warning(
+                    f"the worker at {address} has not been heard of for {self._silent_for_s:.0f} s and is killed"
+                )
                 self._kill(address)
 
     def _kill(self, address: str) -> None:

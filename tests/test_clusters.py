@@ -12,7 +12,7 @@ from conftest import Command
 from distributed import Client
 
 from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.jobs.clusters import open_cluster, open_workers
+from dsmi_zoo.jobs.clusters import open_workers
 from dsmi_zoo.jobs.clusters.existing import differing_versions
 from dsmi_zoo.jobs.clusters.machine import BLAS_THREADS, usable_cores, visible_gpus
 from dsmi_zoo.jobs.clusters.profile import EXAMPLES, load_profile
@@ -35,25 +35,24 @@ def assert_refused(address: str) -> None:
 def test_local_workers_listen_on_the_loopback_address_only_and_let_nobody_in_without_credentials(
     tmp_path: Path,
 ) -> None:
-    with open_cluster(ComputeSettings(workers=1), tmp_path) as workers:
+    with open_workers(ComputeSettings(workers=1), tmp_path) as workers:
         assert listening(psutil.Process()) == {"127.0.0.1"}
         address = workers.client.scheduler_info()["address"]
         assert address.startswith("tls://127.0.0.1:")
         assert_refused(address)
         assert_refused(address.replace("tls://", "tcp://"))
-        assert workers.submit(os.getpid).result() != os.getpid()
+        assert workers.ask(os.getpid) != os.getpid()
 
 
-@pytest.mark.parametrize("share", [None, "1/1"], ids=["Dask", "a share"])
 def test_the_users_own_number_of_threads_comes_before_an_even_share_of_the_cores(
-    share: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in BLAS_THREADS:
         monkeypatch.delenv(name, raising=False)
 
     def threads() -> list[str | None]:
-        with open_workers(ComputeSettings(workers=1, share=share), tmp_path) as workers:
-            return [workers.submit(os.getenv, name).result() for name in BLAS_THREADS]
+        with open_workers(ComputeSettings(workers=1), tmp_path) as workers:
+            return [workers.ask(os.getenv, name) for name in BLAS_THREADS]
 
     assert BLAS_THREADS == ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     assert threads() == [str(usable_cores())] * 3
@@ -66,7 +65,7 @@ def test_the_users_own_number_of_threads_comes_before_an_even_share_of_the_cores
 
 def test_each_worker_of_a_cuda_cluster_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aaaa, GPU-bbbb")
-    with open_cluster(ComputeSettings(cluster="cuda"), tmp_path) as workers:
+    with open_workers(ComputeSettings(cluster="cuda"), tmp_path) as workers:
         workers.client.wait_for_workers(2, timeout=60)
         seen = workers.client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
         assert sorted(seen.values()) == ["GPU-aaaa", "GPU-bbbb"]
@@ -74,13 +73,13 @@ def test_each_worker_of_a_cuda_cluster_sees_a_gpu_of_its_own(monkeypatch: pytest
         assert listening(psutil.Process()) == {"127.0.0.1"}
     with (
         pytest.raises(InputError, match="--workers 3: only 2 GPUs"),
-        open_cluster(ComputeSettings(cluster="cuda", workers=3), tmp_path),
+        open_workers(ComputeSettings(cluster="cuda", workers=3), tmp_path),
     ):
         pass
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with (
         pytest.raises(InputError, match=r"no GPU is visible .*; --cluster local"),
-        open_cluster(ComputeSettings(cluster="cuda"), tmp_path),
+        open_workers(ComputeSettings(cluster="cuda"), tmp_path),
     ):
         pass
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OF_THIS_MACHINE = ("auto", "local", "cuda")
+GRACE_S = 15.0  # a worker ends a model that takes too long by itself
 EMPTY_FOR_S = 600.0  # a cluster of this machine without workers has more than a queue to wait for
 
 
@@ -32,13 +33,20 @@ def open_workers(settings: ComputeSettings, out: Path, given: "Client | None" = 
 
         refuse_unfit(given, "client", out)
         with forwarded_log(given):
-            yield _told(Workers(given, settings.workers_within or math.inf))
+            yield _told(Workers(given, settings.workers_within or math.inf, _silent_for_s(settings)))
         return
     of_this_machine = settings.cluster in OF_THIS_MACHINE
     empty_for_s = settings.workers_within or (EMPTY_FOR_S if of_this_machine else math.inf)
     open_client = _kind(settings.cluster)
     with without_dasks_own_words(), open_client(settings, out) as client, forwarded_log(client):
-        yield _told(Workers(client, empty_for_s))
+        yield _told(Workers(client, empty_for_s, _silent_for_s(settings)))
+
+
+def _silent_for_s(settings: ComputeSettings) -> float:
+    """How long a worker may be silent: a model's clock stands still in a suspended process."""
+    from ...pipeline.workers import NO_HEARTBEAT_S
+
+    return min(NO_HEARTBEAT_S, (settings.model_timeout or math.inf) + GRACE_S)
 
 
 def _told(workers: "Workers") -> "Workers":

@@ -38,7 +38,7 @@ def existing_scheduler(settings: ComputeSettings, out: Path) -> Iterator[Client]
 
 
 def refuse_unfit(client: Client, name: str, out: Path) -> None:
-    """Refuse a client whose workers cannot compute rows of ``out``; log what differs there and does no harm.
+    """Refuse a client whose workers cannot compute rows of ``out``; log what is odd there and does no harm.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def refuse_unfit(client: Client, name: str, out: Path) -> None:
         raise InputError(f"{name}: its workers are threads of this process; make the cluster with processes=True")
     for problem in differing_versions(cast(dict[str, Any], client.get_versions())):
         raise InputError(f"{name}: {problem}")
-    for note in _differing_libraries(client, name):
+    for note in (*_differing_libraries(client, name), *_idle_threads(client, name)):
         log.warning(note)
     _refuse_other_folders(client, name, out)
 
@@ -125,6 +125,13 @@ def _differing_libraries(client: Client, address: str) -> Iterator[str]:
         others = sorted({str(theirs.get(name)) for theirs in workers.values()} - {str(here)})
         if others:
             yield f"{address}: workers have {name} {', '.join(others)}, this client {here}; rows say which it was"
+
+
+def _idle_threads(client: Client, address: str) -> Iterator[str]:
+    """One line if workers have several threads: a model has its process to itself."""
+    most = max(client.nthreads().values(), default=1)
+    if most > 1:
+        yield f"{address}: workers have up to {most} threads, of which a run uses one each; more workers of 1 are faster"
 
 
 def _refuse_other_folders(client: Client, address: str, out: Path) -> None:

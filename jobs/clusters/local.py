@@ -12,7 +12,7 @@ from ...pipeline.config import ComputeSettings
 from .machine import blas_threads, deaf_to_interrupts, default_workers, environment_with, usable_cores
 
 SCHEDULING = {
-    "distributed.scheduler.allowed-failures": 0,  # the driver counts deaths itself
+    "distributed.scheduler.allowed-failures": 10_000,  # OUT counts the attempts
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.scheduler.work-stealing": False,
     "distributed.admin.low-level-log-length": 1000,  # the driver's memory does not grow with the zoo

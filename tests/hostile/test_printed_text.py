@@ -23,9 +23,9 @@ from dsmi_zoo.jobs.doctor.findings import Finding
 from dsmi_zoo.jobs.progress import Terminal, follow
 from dsmi_zoo.jobs.status import status
 from dsmi_zoo.jobs.terminal import LogLines, tell, tell_error
+from dsmi_zoo.pipeline.done import Done
 from dsmi_zoo.pipeline.record import EntryRecord
 from dsmi_zoo.pipeline.store import write_run
-from dsmi_zoo.pipeline.done import Done
 
 HOSTILE = "\x1b]0;owned\x07 \x1b[2J \r \x08 \x85 \x9b31m \u202eab\u202c \u2066 \u2028 \ud800 \0"
 ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=30) | st.sampled_from([HOSTILE, "\ud83d", "\udcff"])
