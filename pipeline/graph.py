@@ -204,7 +204,7 @@ class ZooGraph(_Tasks[Job]):
 
     def _subset(self) -> Future:
         """The images of the run and their clusters; the commonest view is made in the same pass."""
-        attempts = Attempts(self._out, "subset", self._images.digest)
+        attempts = shared_attempts(self._config, "subset", self._images.digest)
         prepare = partial(attempts.run, prepare_subset, self._first, self._config, self._images)
         return self.task("subset", self._images.images.name, self._images.digest, 0, prepare)
 
@@ -212,7 +212,7 @@ class ZooGraph(_Tasks[Job]):
         """The view that an entry needs; a future of it."""
         known = self._views.get(job.view)
         if known is None or known.status in ("error", "cancelled"):
-            attempts = Attempts(self._out, "view", job.view.stem)
+            attempts = shared_attempts(self._config, "view", job.view.stem)
             prepare = partial(attempts.run, prepare_view, job, self._config, self._images)
             name = f"{job.entry.img_size} pixels, {job.view.stem}"
             self._views[job.view] = self.task("view", name, job.view.stem, priority, _after, prepare, self.subset)
@@ -251,6 +251,12 @@ class ZooGraph(_Tasks[Job]):
         """The images themselves, if the entry's network may have a transform of its own that is to be used."""
         own_transform = job.entry.builder is not None and self._config.protocol != "paper"
         return self._images.images if own_transform else None
+
+
+def shared_attempts(config: RunConfig, kind: str, name: str) -> Attempts:
+    """The attempts at what many entries need; those of other shares, which may be at it now, are none of ours."""
+    share = config.compute.share
+    return Attempts(config.folder, kind, name if share is None else f"{name}-{share.replace('/', '-of-')}")
 
 
 class RemeasureGraph(_Tasks[RemeasureJob]):

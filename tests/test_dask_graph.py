@@ -17,8 +17,9 @@ import pytest
 from distributed import Client, LocalCluster
 
 from dsmi_zoo.pipeline.attempts import LOST_AT_MOST, Attempts, KilledWorker
+from dsmi_zoo.pipeline.config import RunConfig
 from dsmi_zoo.pipeline.done import Done
-from dsmi_zoo.pipeline.graph import compute_each
+from dsmi_zoo.pipeline.graph import compute_each, shared_attempts
 from dsmi_zoo.pipeline.workers import Workers, WorkersLost
 
 # A nanny starts the successor of a dead worker as soon as it can; a LocalCluster must not drop it meanwhile.
@@ -190,6 +191,16 @@ def test_work_that_is_lost_too_often_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(KilledWorker, match="its worker was lost 9 times, and nobody saw why"):
         attempts.run(len, "abc")
     assert attempts.unfinished() == 0
+
+
+def test_shares_that_begin_with_the_same_images_at_one_instant_are_not_taken_for_attempts_that_died(
+    tmp_path: Path,
+) -> None:
+    shares = LOST_AT_MOST + 2
+    configs = [RunConfig(out=tmp_path, compute={"share": f"{part}/{shares}"}) for part in range(1, shares + 1)]
+    for config in configs:
+        assert shared_attempts(config, "view", "64")._begin() == 1
+    assert shared_attempts(RunConfig(out=tmp_path), "view", "64").unfinished() == 0
 
 
 def test_a_retired_worker_hands_its_work_on(tmp_path: Path) -> None:
