@@ -1,13 +1,20 @@
 """Who computes rows of an OUT: one driver, or the shares of one run side by side."""
 
+import logging
+import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ..data_catalog.errors import InputError
-from ..pipeline.exclusive import Claim, Held, claimed, exclusive, holder
+from ..pipeline.exclusive import STALE_AFTER_S, Claim, Held, claimed, exclusive, holder
 
+log = logging.getLogger(__name__)
+
+LEFT_BEHIND_FOR_S = STALE_AFTER_S + 20
+LOOK_EVERY_S = 10.0
 WHOLE = "whole"
 ENTRANCE = "entrance"
 
@@ -33,7 +40,7 @@ def driving(out: Path, share: str | None = None) -> Iterator[Callable[[], None]]
     """
     with ExitStack() as opened:
         try:
-            claim = _enter(out, share, opened)
+            claim = _enter_after_predecessor(out, share, opened)
         except Held as held:
             raise InputError(
                 f"{out} is being computed by {held}; wait for it, stop it, or choose another --out (a driver that died "
@@ -59,6 +66,20 @@ def drivers(out: Path) -> dict[str, Held]:
         if held is not None:
             found[lock.stem] = held
     return found
+
+
+def _enter_after_predecessor(out: Path, share: str | None, opened: ExitStack) -> Claim:
+    """Enter; a job that Slurm has begun again waits for the lock that it left behind on another node, killed there."""
+    was_requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    until = time.monotonic() + (LEFT_BEHIND_FOR_S if was_requeued else 0)
+    while True:
+        try:
+            return _enter(out, share, opened)
+        except Held as held:
+            if time.monotonic() > until:
+                raise
+            log.info(f"{out} is being computed by {held}; if that was this job, it is noticed within 3 minutes")
+        time.sleep(LOOK_EVERY_S)
 
 
 def _enter(out: Path, share: str | None, opened: ExitStack) -> Claim:

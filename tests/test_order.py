@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsmi_zoo.data_catalog.entries import ModelEntry, Preprocessing
+from dsmi_zoo.data_catalog.errors import InputError
 from dsmi_zoo.data_catalog.models import load_models
+from dsmi_zoo.jobs.driving import drivers_folder, driving
 from dsmi_zoo.pipeline.cost import DECODE_S
-from dsmi_zoo.pipeline.exclusive import Held, claimed, holder
+from dsmi_zoo.pipeline.exclusive import STALE_AFTER_S, Held, claimed, holder
 from dsmi_zoo.pipeline.order import Expectation, balanced, longest_first
 from dsmi_zoo.pipeline.plan import Job
 
@@ -108,3 +110,21 @@ def test_a_lock_of_another_host_is_taken_over_only_when_its_heart_has_stopped(tm
         next(lock.iterdir()).rename(theirs)
         assert claim.is_lost()
     assert theirs.exists()
+
+
+def test_a_requeued_job_waits_for_the_lock_that_it_left_behind_on_another_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = drivers_folder(tmp_path) / "share-1-of-2.lock"
+    theirs = lock / f"host=elsewhere,boot=b,space=1,pid=77,start=5,claim={'0' * 32}"
+    lock.mkdir(parents=True)
+    theirs.touch()
+    killed = time.time() - STALE_AFTER_S + 2
+    os.utime(theirs, (killed, killed))
+    monkeypatch.setattr("dsmi_zoo.jobs.driving.LOOK_EVERY_S", 0.5)
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    with pytest.raises(InputError, match="process 77 on elsewhere"), driving(tmp_path, "1/2"):
+        pass
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with driving(tmp_path, "1/2"):
+        assert not theirs.exists()
