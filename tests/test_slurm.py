@@ -180,7 +180,9 @@ def test_a_worker_whose_walltime_ends_in_mid_model_is_replaced_and_meanwhile_oth
     assert "DUE TO TIME LIMIT" in "".join(path.read_text() for path in (site.out / "logs").glob("*.err"))
 
 
-def test_an_array_computes_every_model_once_and_writes_the_report(site: Site, small_run: Path) -> None:
+def test_an_array_computes_every_model_once_also_when_a_share_is_requeued_and_writes_the_report(
+    site: Site, small_run: Path
+) -> None:
     site.own_measure(trapped=False)
     submit = ("dsmi-zoo", "submit", "slurm", "--profile", site.profile(), "--array")
     assert "at most 8 tasks of an array (MaxArraySize)" in site(*submit, 9, *RUN, "--out", site.out, code=2)
@@ -188,12 +190,17 @@ def test_an_array_computes_every_model_once_and_writes_the_report(site: Site, sm
     jobs = re.findall(r"^job (\d+): ", said, re.M)
     assert len(jobs) == 2
     assert said.rstrip().endswith(f"scancel {' '.join(jobs)}")
+    site.wait(lambda: list((site.out / "results").glob("*.parquet")))
+    share = f"{jobs[0]}_2"
+    site("scontrol", "requeue", share)
+    site.wait(lambda: "PENDING" in site("squeue", "-h", "-j", share, "-o", "%T"))
+    finished = {path: path.stat().st_mtime_ns for path in (site.out / "results").glob("*.parquet")}
+    site("scontrol", "update", f"JobId={share}", "StartTime=now")  # see above
     site.wait(lambda: not site.queue())
     site.assert_same_numbers(small_run)
-    logs = sorted((site.out / "logs").glob("share-*.out"))
-    said = [log.read_text() for log in logs]
-    assert len(said) == 2
-    assert sum(int(re.search(r"(\d+) models? computed", text)[1]) for text in said) == 6  # type: ignore[index]
+    ended = [log.read_text() for log in sorted((site.out / "logs").glob("share-*.out"))]
+    assert [len(re.findall(r"share ./2: \d models? computed, 0 failed", text)) >= 1 for text in ended] == [True, True]
+    assert {path for path, time_ns in finished.items() if path.stat().st_mtime_ns != time_ns} == set()
     assert (site.out / "report" / "index.html").exists()
 
 
