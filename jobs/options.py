@@ -31,7 +31,8 @@ class PathType(click.Path):
 
 PATH = PathType(path_type=Path)
 CLUSTER = tuple(
-    f"compute.{name}" for name in ("cluster", "profile", "workers", "per_gpu", "worker_memory", "model_timeout")
+    f"compute.{name}"
+    for name in ("cluster", "profile", "workers", "per_gpu", "worker_memory", "model_timeout", "workers_within")
 )
 """The settings that say where it runs."""
 

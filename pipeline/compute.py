@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from ..data_catalog.settings import Clash, OnCommandLine, Settings
 from .units import in_bytes, in_seconds
 
-CLUSTERS = ("local", "cuda", "slurm")
+CLUSTERS = ("auto", "local", "cuda", "slurm")
+OF_THIS_MACHINE = ("auto", "local", "cuda")
 
 
 def _known_cluster(name: str) -> str:
@@ -49,13 +50,13 @@ class ComputeSettings(Settings):
     """Where and how it runs; nothing here changes a number."""
 
     cluster: Annotated[str, AfterValidator(_known_cluster), OnCommandLine(metavar="NAME|ADDRESS")] = Field(
-        default="local", description=f"{', '.join(CLUSTERS)}, tcp://host:port or tls://host:port; see the README."
+        default="auto", description=f"{', '.join(CLUSTERS)}, tcp://host:port or tls://host:port; see the README."
     )
     profile: Annotated[Path, AfterValidator(found_from_anywhere)] | None = Field(
         default=None, description="Site settings of a cluster, in TOML; see the README."
     )
-    workers: Annotated[int | None, OnCommandLine(default="one a core, a GPU, or the profile's")] = Field(
-        default=None, ge=1, le=10_000, description="Workers, one model each at a time."
+    workers: Annotated[int | None, OnCommandLine(default="one a core, all GPUs, or the profile's")] = Field(
+        default=None, ge=1, le=10_000, description="Processes on CPUs, GPUs with cuda, jobs with slurm."
     )
     per_gpu: Annotated[int | None, OnCommandLine(default="the cores for each GPU, at most 4")] = Field(
         default=None, ge=1, le=64, description="Worker processes for each GPU, which take turns on it."
@@ -66,11 +67,11 @@ class ComputeSettings(Settings):
     model_timeout: Annotated[Seconds | None, OnCommandLine(metavar="TIME", text=True)] = Field(
         default=None, description="A model that takes longer is ended and fails: 30m, 2h."
     )
-    workers_within: Annotated[Seconds | None, OnCommandLine(metavar="TIME", text=True)] = Field(
-        default=None, description="Give up when there has been no worker for so long."
-    )
+    workers_within: Annotated[
+        Seconds | None, OnCommandLine(metavar="TIME", default="10m on this machine", text=True)
+    ] = Field(default=None, description="Give up when there has been no worker for so long.")
     share: Annotated[Annotated[str, AfterValidator(_one_of_several)] | None, OnCommandLine(metavar="I/K")] = Field(
-        default=None, description="Only the I-th of K balanced shares, without Dask: one batch job each."
+        default=None, description="Only the I-th of K balanced shares: one batch job each."
     )
     batch_size: Annotated[int | None, OnCommandLine(default="64, on a CPU by their size")] = Field(
         default=None, ge=1, le=1_000_000, description="Images in one forward pass."
@@ -110,6 +111,6 @@ class ComputeSettings(Settings):
             raise Clash(
                 "a share cannot be combined with a budget: the shares know nothing of each other", "share", *budgets
             )
-        if self.share is not None and self.cluster != "local":
-            raise Clash("a share runs on the machine at hand, without Dask; leave the cluster out", "share", "cluster")
+        if self.share is not None and self.cluster not in OF_THIS_MACHINE:
+            raise Clash(f"a share runs on the machine at hand: {', '.join(OF_THIS_MACHINE)}", "share", "cluster")
         return self

@@ -13,6 +13,7 @@ from distributed import Client
 
 from dsmi_zoo.data_catalog.errors import InputError
 from dsmi_zoo.jobs.clusters import open_workers
+from dsmi_zoo.jobs.clusters.cuda import default_per_gpu
 from dsmi_zoo.jobs.clusters.existing import differing_versions
 from dsmi_zoo.jobs.clusters.machine import BLAS_THREADS, usable_cores, visible_gpus
 from dsmi_zoo.jobs.clusters.profile import EXAMPLES, load_profile
@@ -63,12 +64,36 @@ def test_the_users_own_number_of_threads_comes_before_an_even_share_of_the_cores
     assert "OPENBLAS_NUM_THREADS" not in os.environ
 
 
-def test_each_worker_of_a_cuda_cluster_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aaaa, GPU-bbbb")
-    with open_workers(ComputeSettings(cluster="cuda"), tmp_path) as workers:
-        workers.client.wait_for_workers(2, timeout=60)
+GPUS = ("GPU-aaaa", "GPU-bbbb")
+
+
+def test_local_workers_see_no_gpu_and_the_user_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, told: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ", ".join(GPUS))
+    with open_workers(ComputeSettings(cluster="local", workers=1), tmp_path) as workers:
+        assert workers.ask(os.getenv, "CUDA_VISIBLE_DEVICES") == ""
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ", ".join(GPUS)
+    assert "GPUs are not used: --cluster auto or cuda would" in told.messages
+
+
+def test_a_gpu_has_as_many_processes_as_cores_and_memory_allow_but_not_more_than_four() -> None:
+    gigabyte = 2**30
+    assert default_per_gpu(16, 1, 100 * gigabyte) == 4
+    assert default_per_gpu(16, 8, 1000 * gigabyte) == 2
+    assert default_per_gpu(4, 8, 1000 * gigabyte) == 1
+    assert default_per_gpu(64, 2, 24 * gigabyte) == 3
+
+
+def test_the_workers_of_a_cuda_cluster_share_gpus_of_which_each_sees_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ", ".join(GPUS))
+    with open_workers(ComputeSettings(per_gpu=2), tmp_path) as workers:  # auto is cuda where GPUs are visible
+        workers.client.wait_for_workers(4, timeout=60)
         seen = workers.client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
-        assert sorted(seen.values()) == ["GPU-aaaa", "GPU-bbbb"]
+        names = {known["name"]: seen[address] for address, known in workers.client.scheduler_info()["workers"].items()}
+        assert names == {f"gpu-{gpu}-{process}": uuid for gpu, uuid in enumerate(GPUS) for process in range(2)}
         assert set(workers.client.nthreads().values()) == {1}
         assert listening(psutil.Process()) == {"127.0.0.1"}
     with (
@@ -118,7 +143,7 @@ def test_a_scheduler_that_is_not_there_or_an_address_that_is_none_is_one_line(tm
     assert done.stderr.count("\n") == 1
     assert "--cluster tcp://127.0.0.1:9: no scheduler can be reached there" in done.stderr
     done = cli("run", "--out", tmp_path / "b", "--cluster", "kubernetes", code=2)
-    assert "--cluster: must be local, cuda, slurm, or a scheduler's address" in done.stderr
+    assert "--cluster: must be auto, local, cuda, slurm, or a scheduler's address" in done.stderr
 
 
 def test_a_tls_scheduler_lets_in_a_client_with_credentials_and_refuses_one_without(

@@ -122,7 +122,7 @@ def test_measure_takes_a_measure_of_ones_own(arrays: Path, cli: Command) -> None
         ("run --subset-seed -1", ["--subset-seed: ", "greater than or equal to 0"]),
         ("run --max-download 20", ["--max-download: ", "500MB"]),
         ("run --share 3/2", ["--share: ", "3/8"]),
-        ("run --share 1/2 --cluster cuda", ["--share with --cluster: "]),
+        ("run --share 1/2 --cluster slurm", ["--share with --cluster: "]),
         ("run --budget 1h --budget-gb 3", ["--budget with --budget-gb: "]),
         ("run --repeats 3", ["--repeats: ", "standard protocol"]),
         ("run --protocol thorough", ["--protocol: ", "'standard'", "'thorough'"]),

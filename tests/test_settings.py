@@ -49,6 +49,8 @@ ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "cluster": (["--cluster", "cuda"], "cuda"),
     "profile": (["--profile", "p.toml"], "p.toml"),
     "workers": (["--workers", "2"], 2),
+    "per_gpu": (["--per-gpu", "3"], 3),
+    "workers_within": (["--workers-within", "10m"], 600),
     "worker_memory": (["--worker-memory", "16GB"], "16GB"),
     "model_timeout": (["--model-timeout", "2h"], 7200),
     "batch_size": (["--batch-size", "8"], 8),
@@ -107,7 +109,7 @@ def test_none_means_the_default_and_sigma_may_be_the_papers() -> None:
         ({"subset_seed": -1}, "subset_seed: Input should be greater than or equal to 0, not -1"),
         ({"kind": "quantum"}, "kind: Input should be 'convolutional', "),
         ({"budget": "1h", "budget_gb": 3}, "budget with budget_gb: "),
-        ({"share": "1/2", "cluster": "cuda"}, "share with cluster: "),
+        ({"share": "1/2", "cluster": "slurm"}, "share with cluster: "),
         ({"models": 3}, "models: must be text, or a list of texts, not 3"),
     ],
 )

@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...pipeline.config import ComputeSettings
+from ...pipeline.compute import OF_THIS_MACHINE, ComputeSettings
 from ..progress import counted
+from .machine import visible_gpus
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OF_THIS_MACHINE = ("auto", "local", "cuda")
 GRACE_S = 15.0  # a worker ends a model that takes too long by itself
 EMPTY_FOR_S = 600.0  # a cluster of this machine without workers has more than a queue to wait for
 
@@ -56,6 +56,8 @@ def _told(workers: "Workers") -> "Workers":
 
 
 def _kind(cluster: str) -> "Callable[..., AbstractContextManager]":
+    if cluster == "auto":
+        cluster = "cuda" if visible_gpus() else "local"
     if cluster == "local":
         from .local import local_cluster
 

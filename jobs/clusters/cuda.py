@@ -1,54 +1,65 @@
-"""A worker for each GPU of this machine, which sees that one alone."""
+"""Workers for the GPUs of this machine, several processes for each, which take turns on it."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 
 from ...data_catalog.errors import InputError
 from ...pipeline.config import ComputeSettings
 from .local import on_this_machine
-from .machine import deaf_to_interrupts, visible_gpus
+from .machine import MOST_PER_GPU, deaf_to_interrupts, usable_cores, visible_gpus
+
+PROCESS_MEMORY = 4 * 2**30  # torch with CUDA, and a model of ordinary size
 
 
 @contextmanager
 def cuda_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
-    """One one-thread worker a visible GPU, or the first ``workers`` of them.
+    """``per_gpu`` one-thread workers for each visible GPU, or for the first ``workers`` of them; each sees one GPU.
 
     Raises
     ------
     InputError
         When there is no GPU, or fewer than ``workers``.
     """
+    gpus = _chosen_gpus(settings.workers)
+    per_gpu = settings.per_gpu or default_per_gpu(usable_cores(), len(gpus), psutil.virtual_memory().available)
+    security = Security.temporary()
+    common = {"protocol": "tls://", "host": "127.0.0.1", "security": security}
+    options = {
+        **common,
+        "nthreads": 1,
+        "silence_logs": logging.CRITICAL,
+        "memory_limit": int(settings.worker_memory or 0),
+    }
+    workers = {
+        f"gpu-{number}-{process}": {"cls": Nanny, "options": {**options, "env": {"CUDA_VISIBLE_DEVICES": gpu}}}
+        for process in range(per_gpu)
+        for number, gpu in enumerate(gpus)
+    }
+    scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
+    with on_this_machine(len(workers)):
+        with deaf_to_interrupts():
+            cluster = SpecCluster(scheduler=scheduler, workers=workers, security=security, silence_logs="critical")
+        with cluster, Client(cluster) as client:
+            yield client
+
+
+def _chosen_gpus(workers: int | None) -> list[str]:
     gpus = visible_gpus()
     if not gpus:
         raise InputError(
             "--cluster cuda: no GPU is visible (nvidia-smi -L, CUDA_VISIBLE_DEVICES); --cluster local uses CPUs"
         )
-    if settings.workers is not None and settings.workers > len(gpus):
-        raise InputError(f"--workers {settings.workers}: only {len(gpus)} GPUs are visible")
-    gpus = gpus[: settings.workers]
-    security = Security.temporary()
-    common = {"protocol": "tls://", "host": "127.0.0.1", "security": security}
-    workers = {
-        f"gpu-{number}": {
-            "cls": Nanny,
-            "options": {
-                **common,
-                "nthreads": 1,
-                "silence_logs": logging.CRITICAL,
-                "memory_limit": int(settings.worker_memory or 0),
-                "env": {"CUDA_VISIBLE_DEVICES": gpu},
-            },
-        }
-        for number, gpu in enumerate(gpus)
-    }
-    scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
-    with on_this_machine(len(gpus)):
-        with deaf_to_interrupts():
-            cluster = SpecCluster(scheduler=scheduler, workers=workers, security=security, silence_logs="critical")
-        with cluster, Client(cluster) as client:
-            yield client
+    if workers is not None and workers > len(gpus):
+        raise InputError(f"--workers {workers}: only {len(gpus)} GPUs are visible (--per-gpu: how many share one)")
+    return gpus[:workers]
+
+
+def default_per_gpu(cores: int, gpus: int, memory: float) -> int:
+    """Processes for each GPU: one uses it while the others read, build and measure, on a core and with memory each."""
+    return max(1, min(cores // gpus, MOST_PER_GPU, int(memory / PROCESS_MEMORY / gpus)))

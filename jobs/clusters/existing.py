@@ -131,7 +131,7 @@ def _idle_threads(client: Client, address: str) -> Iterator[str]:
     """One line if workers have several threads: a model has its process to itself."""
     most = max(client.nthreads().values(), default=1)
     if most > 1:
-        yield f"{address}: workers have up to {most} threads, of which a run uses one each; more workers of 1 are faster"
+        yield f"{address}: workers have up to {most} threads, and a run uses one of each; start them with one"
 
 
 def _refuse_other_folders(client: Client, address: str, out: Path) -> None:

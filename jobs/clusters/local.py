@@ -9,12 +9,16 @@ import dask
 from distributed import Client, LocalCluster
 
 from ...pipeline.config import ComputeSettings
-from .machine import blas_threads, deaf_to_interrupts, default_workers, environment_with, usable_cores
+from .machine import blas_threads, deaf_to_interrupts, default_workers, environment_with, usable_cores, visible_gpus
+
+log = logging.getLogger(__name__)
 
 SCHEDULING = {
     "distributed.scheduler.allowed-failures": 10_000,  # OUT counts the attempts
+    "distributed.deploy.lost-worker-timeout": "1h",  # a nanny starts a successor; Dask would drop both for good
     "distributed.scheduler.worker-saturation": 1.0,
-    "distributed.scheduler.work-stealing": False,
+    # A row goes to a worker that holds its weights' path; stealing takes it to one that has nothing to do.
+    "distributed.scheduler.work-stealing": True,
     "distributed.admin.low-level-log-length": 1000,  # the driver's memory does not grow with the zoo
     # The dashboard's profiler: a hundred samples a second of deep stacks took a fifth of a small model's time.
     "distributed.worker.profile.interval": "200ms",
@@ -27,9 +31,15 @@ SCHEDULING = {
 
 @contextmanager
 def local_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
-    """One worker a core (fewer when memory is short), the cores shared out among them for BLAS and torch."""
+    """One worker a core (fewer when memory is short), the cores shared out among them for BLAS and torch.
+
+    They see no GPU: several processes would use one at the same time.
+    """
     workers = settings.workers or default_workers(usable_cores())
+    if visible_gpus():
+        log.info("GPUs are not used: --cluster auto or cuda would")
     with (
+        environment_with({"CUDA_VISIBLE_DEVICES": ""}),
         on_this_machine(workers),
         _started(settings, n_workers=workers) as cluster,
         Client(cluster) as client,

@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import psutil
 
+MOST_PER_GPU = 4  # processes, unless somebody asks for more: each holds torch and a model
 WORKER_MEMORY = 1.5 * 2**30  # torch, timm and a small model with room for its embedding
 BLAS_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -75,12 +75,21 @@ def environment_with(changes: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """Processes that start now ignore Ctrl-C: a terminal sends it to them too, and the driver alone answers it."""
+    """Processes and threads that start now never hear Ctrl-C; what stops this process waits until they have started.
+
+    A terminal sends Ctrl-C to all processes, and the driver alone answers it: it is blocked meanwhile, which children
+    inherit, and those that a thread of this while starts later. A SIGTERM, by which children are ended, is put off.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: Callable[..., Any] | int | None = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    put_off: list[int] = []
+    terminating = signal.signal(signal.SIGTERM, lambda number, frame: put_off.append(number))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, terminating)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for number in put_off:
+            signal.raise_signal(number)

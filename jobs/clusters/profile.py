@@ -11,11 +11,11 @@ from ...data_catalog.paths import is_file
 from ...data_catalog.text import is_printable
 from ...pipeline.config import validated
 from ...pipeline.toml_files import read_toml
+from .machine import MOST_PER_GPU
 
 EXAMPLES = Path(__file__).parents[1] / "profiles"
 WALLTIME = re.compile(r"([0-9]{1,3}-)?[0-9]{1,6}(:[0-9]{1,2}){0,2}")
 MOST = 10_000  # cores, GPUs, workers
-MOST_PER_GPU = 4  # processes, unless somebody asks for more: each holds torch and a model
 LARGEST_MEMORY = 2**50  # bytes: a pebibyte
 
 
