@@ -20,7 +20,7 @@ def submit_group() -> None:
     options_metavar="[--profile FILE] [--array K] [--dry-run] [OPTIONS OF RUN]",
 )
 @options("compute.profile", help="Site settings, in TOML; see the README.")
-@click.option("--array", type=click.IntRange(min=1), metavar="K", help="K array tasks without Dask, no long driver.")
+@click.option("--array", type=click.IntRange(min=1), metavar="K", help="K array tasks, each a share; no long driver.")
 @click.option("--dry-run", is_flag=True, help="Print the scripts and submit nothing.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")
 def submit_slurm_command(profile: Path | None, array: int | None, dry_run: bool, arguments: tuple[str, ...]) -> int:
