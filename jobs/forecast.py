@@ -39,6 +39,11 @@ def described(plan: Plan) -> list[str]:
     architectures = {job.entry.architecture for job in jobs}
     done = sum(row_path(config.folder, job.slug).exists() for job in jobs)
     measures = MEASURE_S * (samples / MEASURE_N) ** MEASURE_POWER * len(jobs)
+    weights = (
+        f"{len(jobs) - len(trained) - len(downloaded) - as_built} local, {len(trained)} to be trained, "
+        f"{len(downloaded)} of timm's ({weights_size(downloaded)} in fp32 by their parameters)"
+        + (f", {as_built} as their builder makes them" if as_built else "")
+    )
     lines = [
         f"catalogue   {config.catalog}: {counted(len(jobs), 'entry')} of "
         f"{counted(len(architectures), 'architecture')}; {done} have a row in {config.folder}",
@@ -46,9 +51,7 @@ def described(plan: Plan) -> list[str]:
         f"subset {subset.digest}",
         f"views       {counted(len(views), 'distinct preprocessing')}, {gigabytes(pixels)} on disk; at most "
         f"{config.compute.cache_gb:g} GB stay once no model needs them",
-        f"weights     {len(jobs) - len(trained) - len(downloaded) - as_built} local, {len(trained)} to be trained, "
-        f"{len(downloaded)} of timm's ({weights_size(downloaded)} in fp32 by their parameters)"
-        + (f", {as_built} as their builder makes them" if as_built else ""),
+        f"weights     {'random' if config.random_weights else weights}",
         f"embeddings  about {gigabytes(len(jobs) * samples * EMBEDDING_WIDTH * 4)}"
         + ("" if config.compute.keep_embeddings else ", not kept"),
         "time        estimates for one core unless said otherwise:",

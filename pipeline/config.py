@@ -83,6 +83,9 @@ class RunConfig(Settings):
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         default="fp32", description="Arithmetic of the forward pass."
     )
+    random_weights: bool = Field(
+        default=False, description="Try a zoo out without its weights: networks as timm initialises them."
+    )
     out: Annotated[Path | None, BeforeValidator(_no_empty_name), OnCommandLine(default="runs/<catalog>")] = Field(
         default=None, description="The run's directory."
     )
@@ -97,6 +100,14 @@ class RunConfig(Settings):
             raise Clash(reason, "subset.repeats")
         return self
 
+    @model_validator(mode="after")
+    def _no_budget_without_weights(self) -> Self:
+        limits = [name for name in ("budget", "budget_gb", "max_download") if getattr(self.compute, name) is not None]
+        if self.random_weights and limits:
+            reason = "without weights there is nothing to download and nothing to choose; leave one out"
+            raise Clash(reason, "random_weights", *(f"compute.{name}" for name in limits))
+        return self
+
     @property
     def repeats(self) -> int:
         """Rows of an embedding for each image: as set, else the paper's 3 or the standard's 1."""
@@ -109,7 +120,9 @@ class RunConfig(Settings):
 
     def identity(self) -> dict[str, Any]:
         """The settings that change numbers: all rows of one OUT share them."""
+        without_weights = {"random_weights": True} if self.random_weights else {}
         return {
+            **without_weights,
             "catalog": self.catalog if not is_file(self.catalog) else Path(self.catalog).name,
             "protocol": self.protocol,
             "precision": self.precision,

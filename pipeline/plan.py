@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data_catalog.datasets import open_dataset
-from ..data_catalog.entries import ModelEntry, Preprocessing
+from ..data_catalog.entries import ModelEntry, Preprocessing, is_accuracy
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import apply_filters
 from ..data_catalog.image_files import ImageFiles, unreadable
@@ -30,6 +30,7 @@ from .schema import COLUMN_NAMES
 from .users_modules import find_module
 from .views import view_path
 
+RANDOM_WEIGHTS = "random:0"  # the seed
 TRAINING_VERSION = 1  # raised whenever pipeline/train.py comes to other weights for the same recipe
 MEASURES_VERSION = 4  # raised whenever a measure comes to another number for the same embedding and settings
 ESTIMATES_VERSION = 5  # the same, where eigenvalues are estimated; never below the other
@@ -40,8 +41,9 @@ class Job:
     """One entry of a run, with all that a worker needs.
 
     ``weights`` is the file that holds (or, for a model to be trained, will hold) them; None means those that
-    ``entry.weights`` names, or else those with which the entry's builder makes its network. ``builder_sha256`` is the
-    hash of the file of the builder's module.
+    ``entry.weights`` names, or else those with which the entry's builder makes its network; or, with
+    ``random_weights``, those with which timm initialises it. ``builder_sha256`` is the hash of the file of the
+    builder's module.
     """
 
     entry: ModelEntry
@@ -51,6 +53,7 @@ class Job:
     embedding_id: str
     row_id: str
     builder_sha256: str | None = None
+    random_weights: bool = False
 
     @property
     def slug(self) -> str:
@@ -94,11 +97,13 @@ def make_plan(config: RunConfig) -> Plan:
     builders = builder_hashes(entries)
     jobs: dict[str, Job] = {}
     for entry in resolve_entries(entries):
+        if config.random_weights:
+            entry = without_weights(entry)
         assert entry.img_size is not None
         preprocessing = protocol_preprocessing(entry, config.protocol)
         if entry.slug in jobs:
             raise InputError(f"{config.catalog}: {entry} stands there twice; the pair (model, img_size) must be unique")
-        weights, weights_id = _weights(entry, cache)
+        weights, weights_id = (None, RANDOM_WEIGHTS) if config.random_weights else _weights(entry, cache)
         builder_sha256 = builders[entry.builder] if entry.builder is not None else None
         own_code = _own_code(entry, builder_sha256)
         embedding_id = content_hash(
@@ -120,6 +125,7 @@ def make_plan(config: RunConfig) -> Plan:
             embedding_id=embedding_id,
             row_id=row_identity(embedding_id, measure_id),
             builder_sha256=builder_sha256,
+            random_weights=config.random_weights,
         )
     return Plan(config, subset, tuple(jobs.values()))
 
@@ -131,6 +137,22 @@ def _refuse_seen_images(entry: ModelEntry, dataset: str) -> None:
         raise InputError(
             f"--dataset {dataset} is another split of the images that {entry} is trained on; use --dataset {trained_on}"
         )
+
+
+def without_weights(entry: ModelEntry) -> ModelEntry:
+    """The entry without its weights, and without what is known of them, their accuracies above all.
+
+    Raises
+    ------
+    InputError
+        For one whose network is made by code of its own.
+    """
+    if entry.builder is not None:
+        raise InputError(f"--random-weights is for networks of timm; {entry} is made by {entry.builder}: leave it out")
+    sources = ("weights", "checkpoint", "recipe")
+    known_of_them = ("pretraining", "extra_data", "licence", "group", "top1", "top5")
+    extras = {name: value for name, value in entry.extras.items() if not is_accuracy(name)}
+    return entry.model_copy(update={**dict.fromkeys((*sources, *known_of_them)), "extras": extras})
 
 
 def protocol_preprocessing(entry: ModelEntry, protocol: str) -> Preprocessing:

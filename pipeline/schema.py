@@ -51,6 +51,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("pretraining", "text", "", "timm's tag of the weights: how and on what they were trained."),
     Column("extra_data", "flag", "", "Whether the weights were trained on images beyond ImageNet-1k."),
     Column("licence", "text", "", "Licence of the weights, where it is known."),
+    Column("random_weights", "flag", "", "Whether the network was tried out with random weights, not with its own."),
     Column("img_size", "integer", "pixels", "Side of the square input."),
     Column(
         "group", "text", "", "Entries that the report also compares among themselves (digits: the training budget)."

@@ -217,9 +217,9 @@ def _model_and_inputs(
 
     view = View(open_view(job.view), job.preprocessing)
     if job.entry.builder is None:
-        from .zoo import build_model
+        from .zoo import build_model, build_untrained
 
-        return build_model(job.entry, weights), view
+        return build_untrained(job.entry) if job.random_weights else build_model(job.entry, weights), view
 
     from .builder import Transformed, build
 

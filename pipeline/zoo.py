@@ -13,6 +13,7 @@ from ..data_catalog.errors import InputError
 from ..data_catalog.from_timm import family_of, input_of, timm_config, weights_of
 from ..data_catalog.model_arguments import sources_problem
 from ..data_catalog.traits import kind_of
+from .activations import random_states_kept
 from .config import default_cache
 from .layers import as_vectors, check_layer, forward
 from .remote import is_offline, is_on_hub
@@ -79,6 +80,13 @@ def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
     model = _create(entry, pretrained=False)
     load_file(model, weights)
     return model.eval()
+
+
+def build_untrained(entry: ModelEntry) -> torch.nn.Module:
+    """The entry's model with the weights that timm initialises it with, drawn by the seed 0; as ``build_model``."""
+    with random_states_kept():
+        torch.manual_seed(0)
+        return _create(entry, pretrained=False).eval()
 
 
 def _from_its_source(entry: ModelEntry) -> torch.nn.Module:

@@ -175,9 +175,7 @@ def page_context(
     explored = explorer(rows, list(summary.correlations), targets, summary.primary) if summary.primary else None
     return {
         "name": run.catalog.name,
-        "lead": wording.lead(summary)
-        if targets or not ranking.models
-        else [ranks.lead(ranking), *ranks.lead_of_search(run.search, measured)],
+        "lead": _lead(run, summary, ranking, measured),
         "title": "How well do representation measures predict accuracy?"
         if targets or not ranking.models
         else "Which model suits these images?",
@@ -211,6 +209,18 @@ def page_context(
         "provenance": provenance(rows, run),
         "facts": _facts(ok, summary),
     }
+
+
+def _lead(run: RunRecord, summary: Summary, ranking: ranks.Ranking, measured: Collection[str]) -> list[str]:
+    """What the page says first."""
+    if run.config.random_weights:
+        return [
+            "These networks have random weights, to try the zoo out: no number here says anything of published models.",
+            f"{wording.counted(summary.models['ok'], 'model')} of {summary.models['total']:,} came through.",
+        ]
+    if any(summary.correlations.values()) or not ranking.models:
+        return wording.lead(summary)
+    return [ranks.lead(ranking), *ranks.lead_of_search(run.search, measured)]
 
 
 def _warnings(rows: pd.DataFrame, summary: Summary) -> list[str]:

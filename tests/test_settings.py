@@ -31,6 +31,7 @@ ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "limit": (["--limit", "3"], 3),
     "protocol": (["--protocol", "paper"], "paper"),
     "precision": (["--precision", "bf16"], "bf16"),
+    "random_weights": (["--random-weights"], True),
     "dataset": (["--dataset", "imagenet"], "imagenet"),
     "data_root": (["--data-root", "images"], Path("images")),
     "classes": (["--classes", "all"], "all"),
@@ -63,7 +64,7 @@ ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "share": (["--share", "1/2"], "1/2"),
     "budget_gb": (["--budget-gb", "3"], 3),
 }
-AT_ODDS_WITH_OTHERS = {"share", "budget_gb"}
+AT_ODDS_WITH_OTHERS = {"share", "budget_gb", "random_weights"}
 
 
 def from_command_line(*arguments: str) -> RunConfig:

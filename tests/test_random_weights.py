@@ -1,0 +1,93 @@
+"""A zoo tried out with random weights: the true path, nothing fetched, and numbers that never mix with others."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import Command
+
+from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo.pipeline.config import RunConfig
+from dsmi_zoo.pipeline.plan import make_plan
+from dsmi_zoo.pipeline.store import read_results, read_run
+
+ZOO = """model,img_size,top1,imagenet_r_top1,weights
+test_vit.r160_in1k,160,40,20,timm/test_vit.r160_in1k
+test_resnet.r160_in1k,160,30,10,timm/test_resnet.r160_in1k
+"""
+
+
+@pytest.fixture
+def tried(tmp_path: Path, warm_cli: Command) -> Path:
+    """A run of two published models without their weights."""
+    (tmp_path / "zoo.csv").write_text(ZOO)
+    (tmp_path / "cache").mkdir()
+    run = ("run", "--catalog", "zoo.csv", "--random-weights", "--images-per-class", 3, "--cache", tmp_path / "cache")
+    warm_cli(*run, "--out", tmp_path / "out", cwd=tmp_path, report=True)
+    return tmp_path / "out"
+
+
+def test_models_are_measured_without_weights_and_without_any_accuracy(
+    tried: Path, tmp_path: Path, cli: Command
+) -> None:
+    rows = read_results(tried)
+    assert list(rows["status"]) == ["ok", "ok"], list(rows["error_message"])
+    assert rows["random_weights"].all()
+    assert rows[["top1", "top5", "pretraining"]].isna().all(axis=None)
+    assert "imagenet_r_top1" not in rows
+    assert not (tmp_path / "cache" / "weights").exists()
+    summary = json.loads((tried / "report" / "summary.json").read_text())
+    assert summary["lead"].startswith("These networks have random weights")
+    assert not any(summary["correlations"].values())
+    page = (tried / "report" / "index.html").read_text()
+    assert page.index("These networks have random weights") < page.index("2 models of 2 came through")
+    cli("rerun", "test_vit.r160_in1k", "--out", tried, "--workers", 1, "--no-report", cwd=tmp_path)
+    again = read_results(tried)
+    pd.testing.assert_series_equal(again["embedding_sha256"], rows["embedding_sha256"])
+    assert again["random_weights"].all()
+    assert again["finished_at"].ne(rows["finished_at"]).sum() == 1
+
+
+def test_they_never_mix_with_others(tried: Path, tmp_path: Path, cli: Command) -> None:
+    run = ("run", "--catalog", "zoo.csv", "--images-per-class", 3, "--cache", tmp_path / "cache")
+    said = cli(*run, "--out", tried, cwd=tmp_path, code=2).stderr
+    assert "belongs to another configuration: random_weights = true, not null; choose another --out" in said
+    other = tmp_path / "other"
+    shutil.copytree(tried, other)
+    record = read_run(other)
+    (other / "run.json").write_text((other / "run.json").read_text().replace('"random_weights": true,', ""))
+    assert read_run(other).identity != record.identity
+    said = cli("merge", tried, other, "--out", tmp_path / "merged", cwd=tmp_path, code=2).stderr
+    assert "random_weights" in said
+
+
+def test_identities_of_ordinary_runs_are_what_they_were_and_those_without_weights_are_others(
+    small_run: Path, cache: Path
+) -> None:
+    record = read_run(small_run)
+    assert "random_weights" not in record.identity
+    compute = record.config.compute.model_copy(update={"cache": cache})
+    same, other = (
+        make_plan(record.config.model_copy(update={"compute": compute, "random_weights": random}))
+        for random in (False, True)
+    )
+    assert {job.slug: job.row_id for job in same.jobs} == {entry.slug: entry.row_id for entry in record.entries}
+    assert not {job.embedding_id for job in same.jobs} & {job.embedding_id for job in other.jobs}
+    assert all(job.weights is None and job.entry.recipe is None for job in other.jobs)
+
+
+def test_what_makes_no_sense_without_weights_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing to download and nothing to choose"):
+        RunConfig.model_validate({"random_weights": True, "compute": {"budget": "1h"}})
+    (tmp_path / "own.py").write_text("def net(): ...\n")
+    (tmp_path / "zoo.csv").write_text("model,builder,img_size\nmine,own:net,32\n")
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        with pytest.raises(InputError, match=r"--random-weights is for networks of timm; mine@32 is made by own:net"):
+            make_plan(RunConfig(catalog="zoo.csv", random_weights=True))
+    finally:
+        os.chdir(before)
