@@ -10,6 +10,7 @@ import torch
 
 from ..data_catalog.entries import Preprocessing
 from .layers import as_vectors, check_layer, forward, has_pre_logits, place_of, unwrapped
+from .stored_view import StoredView
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 ACCELERATOR_BATCH = 64
@@ -63,9 +64,9 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True)
 class View:
-    """A view, uint8 [n, h, w, 3], that is normalised on the device; it may be memory-mapped."""
+    """A view, uint8 [n, h, w, 3], in memory or on disk, that is normalised on the device."""
 
-    values: np.ndarray
+    values: np.ndarray | StoredView
     preprocessing: Preprocessing
 
     @property
@@ -78,13 +79,13 @@ class View:
 
     def batch(self, start: int, stop: int, device: torch.device) -> torch.Tensor:
         """Read only these images."""
-        pixels = torch.from_numpy(np.array(self.values[start:stop]))
+        pixels = torch.from_numpy(np.ascontiguousarray(self.values[start:stop]))
         return normalised(pixels.to(device), self.preprocessing)
 
 
 def embed(
     model: torch.nn.Module,
-    view: np.ndarray,
+    view: np.ndarray | StoredView,
     preprocessing: Preprocessing,
     device: torch.device,
     batch_size: int | None = None,

@@ -1,6 +1,5 @@
 """Views: the subset's images, cropped and resized once for each distinct preprocessing, shared by all models."""
 
-import errno
 import logging
 import math
 import os
@@ -11,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from PIL import Image
 
 from ..data_catalog.datasets import open_dataset
@@ -22,11 +20,13 @@ from ..data_catalog.subset import Subset, select_subset
 from .atomic_files import NO_SPACE, disk_full
 from .config import content_hash
 from .sealed import damage, make_unless_whole, remove_sealed, seal
+from .stored_view import StoredView, ViewWriter, open_stored
 
 log = logging.getLogger(__name__)
 
 CLUSTER_SIDE = 64  # the paper's script shrinks the inputs to 64 x 64 before it clusters them
 PAPER_SCALE = (0.6, 1.6)  # of the paper's random crops
+ROWS_AT_ONCE = 64  # of a view in memory
 LARGE_VIEW = 20 * 10**9  # bytes; a view beyond this that does not fit is its entry's fault, not the disk's
 
 
@@ -78,8 +78,11 @@ def make_view(
         log.debug("making the view %s: %s images at %s pixels", path, len(subset.labels), img_size)
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
         try:
-            _fill(_reserved(temporary, path, subset, img_size), subset, img_size, preprocessing, threads, also)
+            with _room(temporary, path, subset, img_size) as view:
+                _fill(view, subset, img_size, preprocessing, threads, also)
             seal(temporary, path)
+        except OSError as error:
+            raise disk_full(path) if error.errno in NO_SPACE else error from None
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -88,7 +91,7 @@ def make_view(
 
 
 def _fill(
-    view: np.memmap,
+    view: ViewWriter,
     subset: Subset,
     img_size: int,
     preprocessing: Preprocessing,
@@ -103,16 +106,15 @@ def _fill(
         image = subset.images.image(number)
         also(number, image)
         for repeat in range(subset.repeats):
-            view[number * subset.repeats + repeat] = crop(image, subset.crop_seed(number, repeat))
+            view.write(number * subset.repeats + repeat, crop(image, subset.crop_seed(number, repeat)))
 
     # The paper's crops draw from torch's one generator, which threads would share.
     with ThreadPoolExecutor(1 if is_random else threads) as pool:
         for _ in pool.map(fill, range(len(subset.labels))):
             pass
-    view.flush()
 
 
-def _reserved(temporary: Path, path: Path, subset: Subset, img_size: int) -> np.memmap:
+def _room(temporary: Path, path: Path, subset: Subset, img_size: int) -> ViewWriter:
     """An empty view in a file that has its blocks."""
     shape = (len(subset.labels) * subset.repeats, img_size, img_size, 3)
     needed, free = math.prod(shape), shutil.disk_usage(path.parent).free
@@ -121,25 +123,11 @@ def _reserved(temporary: Path, path: Path, subset: Subset, img_size: int) -> np.
             f"its view of {shape[0]} images at {img_size} x {img_size} pixels takes {needed / 1e9:.0f} GB, and "
             f"{path.parent} has {free / 1e9:.0f} GB free; take fewer images, a smaller img_size or another --cache"
         )
-    view: np.memmap = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-    _reserve(temporary, path)
-    return view
+    return ViewWriter(temporary, shape)
 
 
-def _reserve(temporary: Path, path: Path) -> None:
-    """Give the file its blocks now: on a full disk a write to mapped memory would kill the process."""
-    with temporary.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
-        except OSError as error:
-            if error.errno in NO_SPACE:
-                raise disk_full(path) from None
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # file systems that cannot reserve
-                raise
-
-
-def open_view(path: Path) -> np.ndarray:
-    """A view, memory-mapped: uint8 [n, h, w, 3].
+def open_view(path: Path) -> StoredView:
+    """A view, uint8 [n, h, w, 3], whose rows are read when they are asked for.
 
     Raises
     ------
@@ -149,7 +137,7 @@ def open_view(path: Path) -> np.ndarray:
     problem = damage(path)
     if problem:
         raise DamagedFile(path, problem)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return open_stored(path)
 
 
 def part_view(
@@ -158,7 +146,7 @@ def part_view(
     """The view of one part of a data set, uint8 [n, h, w, 3], made unless it is there, and its labels, int64 [n]."""
     subset = select_subset(open_dataset(dataset, root, part))
     path = make_view(view_path(cache, subset.digest, img_size, preprocessing), subset, img_size, preprocessing)
-    return open_view(path), subset.labels
+    return open_view(path)[:], subset.labels
 
 
 def drop_oldest_views(cache: Path, limit_gb: float, keep: set[Path]) -> list[Path]:
@@ -185,13 +173,16 @@ def input_vector(image: Image.Image) -> np.ndarray:
     return np.asarray(shrunk).ravel().astype(np.float32) / 255
 
 
-def view_vectors(view: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+def view_vectors(view: StoredView | np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     """The paper's X: a view's normalised crops shrunk to 64 x 64 (nearest) and flattened, float32 [n, 3 * 64 * 64]."""
-    side = view.shape[1]
-    nearest = np.floor(np.arange(CLUSTER_SIDE) * (side / CLUSTER_SIDE)).astype(int)
-    shrunk = view[:, nearest][:, :, nearest].astype(np.float32) / 255
-    normalised = (shrunk - np.array(mean, dtype=np.float32)) / np.array(std, dtype=np.float32)
-    return normalised.transpose(0, 3, 1, 2).reshape(len(view), -1)
+    nearest = np.floor(np.arange(CLUSTER_SIDE) * (view.shape[1] / CLUSTER_SIDE)).astype(int)
+    vectors = np.empty((len(view), 3 * CLUSTER_SIDE * CLUSTER_SIDE), dtype=np.float32)
+    for start in range(0, len(view), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        shrunk = view[rows][:, nearest][:, :, nearest].astype(np.float32) / 255
+        normalised = (shrunk - np.array(mean, dtype=np.float32)) / np.array(std, dtype=np.float32)
+        vectors[rows] = normalised.transpose(0, 3, 1, 2).reshape(len(shrunk), -1)
+    return vectors
 
 
 def _timm_crop(img_size: int, preprocessing: Preprocessing) -> Callable[[Image.Image, int], np.ndarray]:

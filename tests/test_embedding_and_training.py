@@ -27,14 +27,14 @@ CPU = torch.device("cpu")
 def view(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     path = tmp_path_factory.mktemp("view") / "digits.npy"
     subset = Subset(open_dataset("digits", part="train"), 1, 0, "train")
-    return open_view(make_view(path, subset, 32, PREPROCESSING))
+    return open_view(make_view(path, subset, 32, PREPROCESSING))[:]
 
 
 @pytest.fixture(scope="module")
 def test_part(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray]:
     images = open_dataset("digits", part="test")
     path = tmp_path_factory.mktemp("view") / "test.npy"
-    return open_view(make_view(path, Subset(images, 1, 0, "test"), 32, PREPROCESSING)), images.labels
+    return open_view(make_view(path, Subset(images, 1, 0, "test"), 32, PREPROCESSING))[:], images.labels
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -161,6 +161,22 @@ def test_a_model_that_needs_too_much_memory_fails_whether_it_is_refused_or_its_p
     assert_all_right_but({TARGET: "KilledWorker"}, tmp_path / "ended", small_run)
 
 
+def test_a_view_larger_than_a_workers_memory_is_made_and_read_within_it(tmp_path: Path, cli: Command) -> None:
+    (tmp_path / "small.py").write_text(
+        "import torch\n"
+        "def net():\n"
+        "    return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 10))\n"
+    )
+    (tmp_path / "zoo.csv").write_text("model,builder,img_size\nmine,small:net,1248\n")
+    own_cache = ("--cache", tmp_path / "cache")
+    run = ("run", "--catalog", "zoo.csv", "--dataset", "digits", *own_cache, "--workers", 1, "--batch-size", 1)
+    cli(*run, "--worker-memory", "1.8GB", "--out", tmp_path / "out", cwd=tmp_path)
+    assert list(read_results(tmp_path / "out")["status"]) == ["ok"]
+    (view,) = (tmp_path / "cache" / "views").glob("*.npy")
+    assert view.stat().st_size > 2.0e9
+    view.unlink()
+
+
 def test_a_second_driver_is_refused_with_the_firsts_host_and_process_and_a_dead_ones_lock_is_taken(
     trap: Trap, tmp_path: Path, small_run: Path, cli: Command, start: Callable[..., "subprocess.Popen[str]"]
 ) -> None:

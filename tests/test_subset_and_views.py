@@ -22,6 +22,7 @@ from dsmi_zoo.data_catalog.images import ImageArray
 from dsmi_zoo.data_catalog.subset import Subset, select_subset
 from dsmi_zoo.pipeline.config import RunConfig, SubsetSettings
 from dsmi_zoo.pipeline.plan import make_plan
+from dsmi_zoo.pipeline.stored_view import ViewWriter, open_stored
 from dsmi_zoo.pipeline.views import drop_oldest_views, input_vector, make_view, open_view, view_path, view_vectors
 
 
@@ -133,7 +134,7 @@ def test_a_view_has_the_pixels_of_timms_transform_before_normalisation(
         {"crop_pct": crop_pct, "crop_mode": crop_mode, "interpolation": interpolation, "mean": mean, "std": std}
     )
     subset = subset_of(images, [2, 0])
-    view = open_view(make_view(tmp_path / "v" / "view.npy", subset, 40, preprocessing))
+    view = open_view(make_view(tmp_path / "v" / "view.npy", subset, 40, preprocessing))[:]
     assert view.shape == (2, 40, 40, 3)
     assert view.dtype == np.uint8
     transform = create_transform(
@@ -182,9 +183,9 @@ def paper() -> Preprocessing:
 
 def test_random_crops_follow_image_seed_and_repeat_alone(tmp_path: Path) -> None:
     images = photographs()
-    both = open_view(make_view(tmp_path / "a.npy", subset_of(images, [0, 1], repeats=3), 32, paper()))
-    alone = open_view(make_view(tmp_path / "b.npy", subset_of(images, [1], repeats=3), 32, paper()))
-    other = open_view(make_view(tmp_path / "c.npy", subset_of(images, [1], repeats=3, seed=1), 32, paper()))
+    both = open_view(make_view(tmp_path / "a.npy", subset_of(images, [0, 1], repeats=3), 32, paper()))[:]
+    alone = open_view(make_view(tmp_path / "b.npy", subset_of(images, [1], repeats=3), 32, paper()))[:]
+    other = open_view(make_view(tmp_path / "c.npy", subset_of(images, [1], repeats=3, seed=1), 32, paper()))[:]
     assert both.shape == (6, 32, 32, 3)
     np.testing.assert_array_equal(both[3:], alone)
     assert (alone != other).any()
@@ -194,7 +195,7 @@ def test_random_crops_follow_image_seed_and_repeat_alone(tmp_path: Path) -> None
 def test_random_crops_are_those_of_the_papers_transform(tmp_path: Path) -> None:
     images = photographs()
     subset = subset_of(images, [2], repeats=2)
-    view = open_view(make_view(tmp_path / "a.npy", subset, 32, paper()))
+    view = open_view(make_view(tmp_path / "a.npy", subset, 32, paper()))[:]
     bicubic = transforms.InterpolationMode.BICUBIC
     for repeat in range(2):
         torch.manual_seed(subset.crop_seed(0, repeat))
@@ -236,3 +237,15 @@ def test_the_oldest_views_that_nobody_needs_make_room(tmp_path: Path) -> None:
         os.utime(path, (1000 + age, 1000 + age))
     assert drop_oldest_views(tmp_path, 2500e-9, {paths[0]}) == [paths[1], paths[2]]
     assert drop_oldest_views(tmp_path, 2500e-9, set()) == []
+
+
+def test_rows_of_a_view_on_disk_are_read_as_an_array_gives_them(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 5, 3), dtype=np.uint8)
+    with ViewWriter(tmp_path / "view.npy", pixels.shape) as writer:
+        for row in (3, 0, 6, 1, 5, 2, 4):
+            writer.write(row, pixels[row])
+    np.testing.assert_array_equal(np.load(tmp_path / "view.npy"), pixels)
+    view = open_stored(tmp_path / "view.npy")
+    assert (len(view), view.shape) == (7, (7, 5, 5, 3))
+    for rows in (slice(None), slice(2, 5), slice(5, 100), slice(7, 9), slice(-2, None), slice(0, 7, 3)):
+        np.testing.assert_array_equal(view[rows], pixels[rows])
