@@ -1,0 +1,133 @@
+"""Does a whole catalogue come through, each of its networks really built, run and measured?
+
+Takes all entries of ``imagenet-2023`` with random weights through the true path on 20 photographs (crops of four that
+scikit-image ships), and prints what came of it::
+
+    python benchmarks/whole_zoo.py --out runs/whole-zoo [--minutes 120] [--workers 2] [OPTIONS OF run]
+
+The same command goes on where it was stopped, by ``--minutes`` or otherwise. What it prints is written to
+``OUT/whole-zoo.md`` too: rows, failures with their reasons, seconds by family, and the most memory that the command
+with all its processes, and one of these, held (sampled twice a second, over all runs into the same OUT).
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import skimage.data
+from digits_run import memory
+from PIL import Image
+
+from dsmi_zoo.pipeline.store import read_results
+
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+CROPS, SIDE = 5, 288
+SECONDS = ["seconds_build", "seconds_embed", "seconds_measure"]
+STOPS_WITHIN_S = 120
+
+
+def write_images(root: Path) -> None:
+    """Five crops of each photograph, a folder for each class, drawn by the seed 0."""
+    rng = np.random.default_rng(0)
+    for name in PHOTOGRAPHS:
+        photograph = Image.fromarray(getattr(skimage.data, name)())
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(CROPS):
+            left, top = (int(rng.integers(0, size - SIDE + 1)) for size in photograph.size)
+            photograph.crop((left, top, left + SIDE, top + SIDE)).save(root / name / f"{number}.png")
+
+
+def run(command: Sequence[str], minutes: float) -> tuple[int, dict[str, float]]:
+    """Exit code of the command, which is asked to stop after so many minutes, and the most memory held, in GiB."""
+    until = time.monotonic() + 60 * minutes
+    most = {"all": 0.0, "one": 0.0}
+    with subprocess.Popen(command) as process:
+        while process.poll() is None:
+            if time.monotonic() > until:
+                process.send_signal(signal.SIGINT)
+                process.wait(STOPS_WITHIN_S)
+                break
+            for kind, held in held_by(process.pid).items():
+                most[kind] = max(most[kind], held / 2**30)
+            time.sleep(0.5)
+    return process.returncode, most
+
+
+def held_by(driver: int) -> dict[str, float]:
+    """Bytes that the driver and its processes hold together, and that the largest of them does."""
+    try:
+        process = psutil.Process(driver)
+        return {"all": memory(process), "one": max(map(resident, process.children(recursive=True)), default=0)}
+    except psutil.NoSuchProcess:
+        return {"all": 0, "one": 0}
+
+
+def resident(process: psutil.Process) -> int:
+    """Bytes that one process holds."""
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def report(rows: pd.DataFrame, wanted: int, memory_gib: dict[str, float]) -> str:
+    """What came of it, in Markdown."""
+    ok, failed = rows[rows["status"] == "ok"], rows[rows["status"] == "failed"]
+    total = ok[SECONDS].sum(axis=1)
+    by_family = ok.assign(total=total, device=ok["device"]).groupby("family")
+    table = by_family[[*SECONDS, "total"]].agg("median")
+    table.insert(0, "rows", by_family.size())
+    lines = [
+        f"{len(rows)} rows of {wanted} entries: {len(ok)} ok, {len(failed)} failed; devices: "
+        f"{', '.join(sorted(ok['device'].unique()))}; {total.sum() / 3600:.1f} hours of processes in all "
+        f"(median {total.median():.1f} s a row, largest {total.max():.0f} s, {ok.loc[total.idxmax(), 'model']}); at most "
+        f"{memory_gib['all']:.1f} GiB in all processes, {memory_gib['one']:.1f} GiB in one.",
+        "",
+        *(
+            f"- failed: {row.model}@{row.img_size}: {row.error_type}: {row.error_message}"
+            for row in failed.itertuples()
+        ),
+        "",
+        "| family | rows | build | embed | measure | in all, s |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for family, row in table.sort_values("total", ascending=False).iterrows():
+        seconds = " | ".join(f"{row[name]:.2f}" for name in (*SECONDS, "total"))
+        lines.append(f"| {family} | {row['rows']:.0f} | {seconds} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Run, then report; options that this script does not know are those of ``dsmi-zoo run``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=1e6)
+    parser.add_argument("--catalog", default="imagenet-2023")
+    arguments, more = parser.parse_known_args()
+    images = arguments.out.with_name(f"{arguments.out.name}-images")
+    write_images(images)
+    command = [sys.executable, "-m", "dsmi_zoo.jobs.cli", "run", "--catalog", arguments.catalog, "--random-weights"]
+    command += ["--dataset", "imagefolder", "--data-root", str(images), "--images-per-class", str(CROPS)]
+    command += ["--out", str(arguments.out), "--cache", str(images / "cache"), "--no-report", *more]
+    code, memory_gib = run(command, arguments.minutes)
+    noted = arguments.out / "whole-zoo.json"
+    before = json.loads(noted.read_text()) if noted.exists() else {}
+    memory_gib = {kind: max(held, before.get(kind, 0.0)) for kind, held in memory_gib.items()}
+    noted.write_text(json.dumps(memory_gib))
+    entries = len(json.loads((arguments.out / "run.json").read_text())["entries"])
+    said = report(read_results(arguments.out), entries, memory_gib)
+    (arguments.out / "whole-zoo.md").write_text(said)
+    print(said)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
