@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections import OrderedDict
-from concurrent.futures import Future
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import timm
 import torch
 import torchvision
 from conftest import Command
+from distributed import Client, LocalCluster
 
 from dsmi_zoo.data_catalog import InputError, ModelEntry
 from dsmi_zoo.data_catalog.digits import PREPROCESSING
@@ -30,9 +31,10 @@ from dsmi_zoo.pipeline.builder_defaults import with_builder_defaults
 from dsmi_zoo.pipeline.config import RunConfig, resolve_config
 from dsmi_zoo.pipeline.embed import Embedding, View, embed_inputs
 from dsmi_zoo.pipeline.graph import run_entries
-from dsmi_zoo.pipeline.plan import Job, Plan, builder_hashes, make_plan
+from dsmi_zoo.pipeline.plan import Plan, builder_hashes, make_plan
 from dsmi_zoo.pipeline.store import embedding_path, read_results, read_row
 from dsmi_zoo.pipeline.users_modules import find_module
+from dsmi_zoo.pipeline.workers import Workers
 from dsmi_zoo.pipeline.zoo import embedding_shape
 
 CPU = torch.device("cpu")
@@ -125,22 +127,16 @@ def inputs_of(view: View) -> torch.Tensor:
     return view.batch(0, len(view), CPU)
 
 
-class Here:
-    """One worker: this process (`dsmi_zoo.pipeline.graph.Workers`)."""
-
-    def count(self) -> int:
-        return 1
-
-    def submit(self, function: Any, /, *arguments: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(function(*arguments))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-    def deaths(self, error: Exception) -> int:
-        return 0
+@pytest.fixture(scope="module")
+def here() -> Iterator[Workers]:
+    """A Dask worker that is a thread of this process, and sees what it patches."""
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield Workers(client)
 
 
 def planned(catalog: Path, cache: Path, **settings: Any) -> Plan:
@@ -154,11 +150,11 @@ def write_catalog(folder: Path, *lines: str) -> Path:
     return path
 
 
-def embeddings_of(plan: Plan) -> dict[str, np.ndarray]:
+def embeddings_of(plan: Plan, here: Workers) -> dict[str, np.ndarray]:
     """Run the plan here and read what each of its entries was embedded as."""
     for name in ("results", "embeddings"):
         (plan.config.folder / name).mkdir(parents=True, exist_ok=True)
-    done = list(run_entries(Here(), plan, plan.jobs))
+    done = list(run_entries(here, plan, plan.jobs))
     assert all(entry.ok for entry in done), done
     return {job.entry.model: np.load(embedding_path(plan.config.folder, job.slug)) for job in plan.jobs}
 
@@ -429,13 +425,15 @@ def changing():
     assert torch.empty(0).device.type == "cpu"
 
 
-def test_a_network_that_leaves_other_defaults_behind_changes_no_row_but_its_own(folder: Path, cache: Path) -> None:
+def test_a_network_that_leaves_other_defaults_behind_changes_no_row_but_its_own(
+    folder: Path, cache: Path, here: Workers
+) -> None:
     module = module_name(folder)
     changing = "def changing():\n    torch.set_default_dtype(torch.float64)\n    return Net(16)\n"
     (folder / f"{module}.py").write_text(f"{NETS}\n{changing}")
     lines = [f"{name},{module}:{function},32" for name, function in (("a", "own"), ("b", "changing"), ("c", "own"))]
     catalog = write_catalog(folder, "model,builder,img_size", *lines)
-    embeddings = embeddings_of(planned(catalog, cache, out=folder / "out", subset={"images_per_class": 3}))
+    embeddings = embeddings_of(planned(catalog, cache, out=folder / "out", subset={"images_per_class": 3}), here)
     np.testing.assert_array_equal(embeddings["a"], embeddings["c"])
     assert torch.get_default_dtype() == torch.float32
 
@@ -614,28 +612,30 @@ def test_a_wrong_transform_is_told_with_its_builder(transform: Any, words: str) 
         Transformed("nets:t", images(), transform).batch(0, 6, CPU)
 
 
-def test_the_papers_protocol_keeps_its_crops_whatever_the_transform(folder: Path, cache: Path) -> None:
+def test_the_papers_protocol_keeps_its_crops_whatever_the_transform(folder: Path, cache: Path, here: Workers) -> None:
     name = module_name(folder)
     catalog = write_catalog(folder, "model,builder,img_size", f"a,{name}:own,32", f"b,{name}:with_transform,32")
     few: dict[str, Any] = {"subset": {"images_per_class": 3, "classes": "0,1"}}
-    by_standard = embeddings_of(planned(catalog, cache, out=folder / "standard", **few))
+    by_standard = embeddings_of(planned(catalog, cache, out=folder / "standard", **few), here)
     assert by_standard["a"].shape == by_standard["b"].shape == (6, 16)
     assert not np.allclose(by_standard["a"], by_standard["b"])
-    by_paper = embeddings_of(planned(catalog, cache, out=folder / "paper", protocol="paper", **few))
+    by_paper = embeddings_of(planned(catalog, cache, out=folder / "paper", protocol="paper", **few), here)
     assert by_paper["a"].shape == (18, 16)
     np.testing.assert_array_equal(by_paper["a"], by_paper["b"])
 
 
-def test_only_entries_with_a_builder_are_sent_the_images(folder: Path, cache: Path) -> None:
+def test_only_entries_with_a_builder_are_sent_the_images(
+    folder: Path, cache: Path, here: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent: dict[str, Any] = {}
+    submit = here.client.submit
 
-    class Recording(Here):
-        def submit(self, function: Any, /, *arguments: Any) -> Future[Any]:
-            if function.__name__ == "compute_row":
-                job: Job = arguments[0]
-                sent[job.entry.model] = arguments[4]
-            return super().submit(function, *arguments)
+    def recording(function: Any, *arguments: Any, key: tuple[str, str, str], **options: Any) -> Any:
+        if key[0] == "row":
+            sent[key[1]] = function.args[-1]
+        return submit(function, *arguments, key=key, **options)
 
+    monkeypatch.setattr(here.client, "submit", recording)
     torch.manual_seed(0)
     safetensors.torch.save_file(timm.create_model("test_vit", num_classes=2).state_dict(), folder / "w.safetensors")
     catalog = write_catalog(
@@ -647,19 +647,19 @@ def test_only_entries_with_a_builder_are_sent_the_images(folder: Path, cache: Pa
     plan = planned(catalog, cache, out=folder / "out", subset={"images_per_class": 3, "classes": "0,1"})
     for part in ("results", "embeddings"):
         (folder / "out" / part).mkdir(parents=True)
-    assert all(done.ok for done in run_entries(Recording(), plan, plan.jobs))
-    assert sent["timms"] is None
-    assert sent["own"].names == plan.subset.images.names
+    assert all(done.ok for done in run_entries(here, plan, plan.jobs))
+    assert sent["timms@160"] is None
+    assert sent["own@32"].names == plan.subset.images.names
 
 
-def test_a_network_that_exits_in_its_forward_pass_is_a_failed_row(folder: Path, cache: Path) -> None:
+def test_a_network_that_exits_in_its_forward_pass_is_a_failed_row(folder: Path, cache: Path, here: Workers) -> None:
     file = folder / f"{module_name(folder)}.py"
     file.write_text(NETS.replace("return self.head(", "sys.exit('enough')\n        return self.head("))
     catalog = write_catalog(folder, "model,builder,img_size", f"a,{module_name(folder)}:own,32")
     plan = planned(catalog, cache, out=folder / "out", subset={"images_per_class": 3, "classes": "0,1"})
     for part in ("results", "embeddings"):
         (folder / "out" / part).mkdir(parents=True)
-    (done,) = run_entries(Here(), plan, plan.jobs)
+    (done,) = run_entries(here, plan, plan.jobs)
     row = read_row(folder / "out", plan.jobs[0].slug)
     assert row is not None
     assert (done.ok, row["error_type"], row["error_message"]) == (False, "SystemExit", "enough")
