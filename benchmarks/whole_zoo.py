@@ -85,16 +85,14 @@ def report(rows: pd.DataFrame, wanted: int, memory_gib: dict[str, float]) -> str
     by_family = ok.assign(total=total, device=ok["device"]).groupby("family")
     table = by_family[[*SECONDS, "total"]].agg("median")
     table.insert(0, "rows", by_family.size())
+    slowest = ok.loc[total.idxmax(), "model"]
     lines = [
-        f"{len(rows)} rows of {wanted} entries: {len(ok)} ok, {len(failed)} failed; devices: "
-        f"{', '.join(sorted(ok['device'].unique()))}; {total.sum() / 3600:.1f} hours of processes in all "
-        f"(median {total.median():.1f} s a row, largest {total.max():.0f} s, {ok.loc[total.idxmax(), 'model']}); at most "
-        f"{memory_gib['all']:.1f} GiB in all processes, {memory_gib['one']:.1f} GiB in one.",
+        f"{len(rows)} rows of {wanted} entries: {len(ok)} ok, {len(failed)} failed, on "
+        f"{', '.join(ok['device'].unique())}. A row took {total.median():.1f} s (median), {total.max():.0f} s at most ({slowest}), all of them "
+        f"{total.sum() / 3600:.1f} hours of processes. All processes held {memory_gib['all']:.1f} GiB at most, one of "
+        f"them {memory_gib['one']:.1f} GiB.",
         "",
-        *(
-            f"- failed: {row.model}@{row.img_size}: {row.error_type}: {row.error_message}"
-            for row in failed.itertuples()
-        ),
+        *(f"- {row.model}@{row.img_size} failed: {row.error_type}: {row.error_message}" for row in failed.itertuples()),
         "",
         "| family | rows | build | embed | measure | in all, s |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -1,8 +1,12 @@
 """SHA-256 of files, and whether a file is still the one whose hash was noted."""
 
 import hashlib
-from functools import cache
+import time
 from pathlib import Path
+
+YOUNG_S = 2.0  # a file system notes the time of a change to a hundredth of a second, or only to two seconds
+
+_hashes: dict[tuple[Path, int, int, int], str] = {}
 
 
 def file_sha256(path: Path) -> str:
@@ -14,14 +18,15 @@ def file_sha256(path: Path) -> str:
 def hash_problem(path: Path, wanted: str) -> str:
     """How a file differs from the SHA-256 that was noted for it; empty when it does not.
 
-    A file is read once a process, and again when its inode, size or time of change is another: damage on the disk that
-    leaves all three as they were is found by the next process.
+    A file is read once a process, and again when its inode, size or time of change is another, or was so young that a
+    second change would have left it the same. Damage on the disk that leaves all three as they were is found by the
+    next process.
     """
     state = path.stat()
-    found = _sha256_of_state(path, state.st_ino, state.st_size, state.st_mtime_ns)
+    key = path, state.st_ino, state.st_size, state.st_mtime_ns
+    found = _hashes.get(key)
+    if found is None:
+        found = file_sha256(path)
+        if time.time() - state.st_mtime > YOUNG_S:
+            _hashes[key] = found
     return "" if found == wanted else f"its SHA-256 is {found[:12]}..., not {wanted[:12]}... as noted"
-
-
-@cache
-def _sha256_of_state(path: Path, _inode: int, _size: int, _changed_ns: int) -> str:
-    return file_sha256(path)

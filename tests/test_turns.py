@@ -33,6 +33,18 @@ with clock.running():
     print("waited", flush=True)
     time.sleep(30)
 """
+TURN = """
+import sys
+from pathlib import Path
+import torch
+from dsmi_zoo.pipeline.gpu_turn import gpu_turn
+from dsmi_zoo.pipeline.model_clock import ModelClock
+model, clock = torch.nn.Linear(3, 2), ModelClock(4.0, Path(sys.argv[1], "log"))
+device = torch.device("meta")  # there is everywhere, and is not the CPU
+with clock.running(), gpu_turn(model, device, clock):
+    print(model.weight.device, end=", then ")
+print(model.weight.device)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -96,12 +108,10 @@ def test_a_models_clock_stands_still_while_it_waits_and_ends_its_process_when_it
 
 
 def test_a_turn_on_a_device_waits_for_others_outside_the_models_time_and_gives_its_memory_back(tmp_path: Path) -> None:
-    model, clock = torch.nn.Linear(3, 2), ModelClock(0.5, tmp_path / "log")
-    device = torch.device("meta")  # there is everywhere, and is not the CPU
-    with holder("device meta", "alone", 1.5), clock.running(), gpu_turn(model, device, clock):
-        assert model.weight.device.type == "cpu"
-    assert model.weight.device == device
-    with holder("device cpu", "alone", 1.5):
-        started = time.monotonic()
-        with gpu_turn(model, torch.device("cpu"), clock):
-            assert time.monotonic() - started < 0.5
+    with holder("device meta", "alone", 9.0):
+        took = subprocess.run([sys.executable, "-c", TURN, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (took.returncode, took.stdout, took.stderr) == (0, "cpu, then meta\n", "")
+    model, clock = torch.nn.Linear(3, 2), ModelClock(None, tmp_path / "log")
+    with holder("device cpu", "alone", 600) as process, gpu_turn(model, torch.device("cpu"), clock):
+        process.kill()  # which nobody waited for
+    assert model.weight.device.type == "cpu"

@@ -1,6 +1,7 @@
 """Files that the project keeps: one flipped bit, a lost tail or another file in their place is noticed and mended."""
 
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,16 @@ def test_every_flipped_bit_of_a_sealed_file_is_noticed(tmp_path: Path, content: 
     assert not sealed.damage(path)
     path.unlink()
     path.write_bytes(flipped(content, place % (8 * len(content))))
+    assert sealed.damage(path)
+
+
+def test_a_change_within_one_tick_of_the_file_systems_clock_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    sealed.write_sealed(path, lambda file: file.write(b"right"))
+    assert not sealed.damage(path)
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    path.write_bytes(b"wrong")
+    os.utime(path, ns=times)
     assert sealed.damage(path)
 
 
