@@ -87,8 +87,8 @@ def report(rows: pd.DataFrame, wanted: int, memory_gib: dict[str, float]) -> str
     table.insert(0, "rows", by_family.size())
     slowest = ok.loc[total.idxmax(), "model"]
     lines = [
-        f"{len(rows)} rows of {wanted} entries: {len(ok)} ok, {len(failed)} failed, on "
-        f"{', '.join(ok['device'].unique())}. A row took {total.median():.1f} s (median), {total.max():.0f} s at most ({slowest}), all of them "
+        f"{len(rows)} rows of {wanted} entries: {len(ok)} ok, {len(failed)} failed, on {', '.join(set(ok['device']))}. A "
+        f"row took {total.median():.1f} s (median), {total.max():.0f} s at most ({slowest}), all of them "
         f"{total.sum() / 3600:.1f} hours of processes. All processes held {memory_gib['all']:.1f} GiB at most, one of "
         f"them {memory_gib['one']:.1f} GiB.",
         "",

@@ -30,9 +30,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
 # The files that take longest go first, so that no process is left with one of them when the others have finished.
 LONG = (
     "test_faults.py", "test_dask_graph.py", "test_slurm_workers.py", "test_validate.py",
-    "test_rerun_and_remeasure.py", "test_run.py", "test_slurm.py", "test_search.py", "test_merge.py", "test_report_in_browser.py", "test_real_models.py", "test_clusters.py",
-    "test_doctor_on_slurm.py", "test_checkpoints_over_time.py", "test_prefetch.py", "test_disk_full.py",
-    "test_reports_page.py", "test_user_code.py", "test_caches.py", "test_rows.py", "test_pages.py", "test_locks.py",
+    "test_rerun_and_remeasure.py", "test_run.py", "test_slurm.py", "test_search.py", "test_merge.py",
+    "test_report_in_browser.py", "test_real_models.py", "test_clusters.py", "test_doctor_on_slurm.py",
+    "test_checkpoints_over_time.py", "test_prefetch.py", "test_disk_full.py", "test_reports_page.py",
+    "test_user_code.py", "test_caches.py", "test_rows.py", "test_pages.py", "test_locks.py",
 )  # fmt: skip
 
 
