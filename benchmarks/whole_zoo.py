@@ -86,10 +86,11 @@ def report(rows: pd.DataFrame, wanted: int, memory_gib: dict[str, float]) -> str
     table = by_family[[*SECONDS, "total"]].agg("median")
     table.insert(0, "rows", by_family.size())
     slowest, devices = ok.loc[total.idxmax(), "model"], ", ".join(set(ok["device"]))
+    hours = total.sum() / 3600
     lines = [
         f"{len(rows)} rows of {wanted} entries: {len(ok)} ok, {len(failed)} failed, on {devices}. A row took "
-        f"{total.median():.1f} s (median), {total.max():.0f} s at most ({slowest}), all of them {total.sum() / 3600:.1f} hours of processes. All "
-        f"processes held {memory_gib['all']:.1f} GiB at most, one of them {memory_gib['one']:.1f} GiB.",
+        f"{total.median():.1f} s (median), {total.max():.0f} s at most ({slowest}), all of them {hours:.1f} hours "
+        f"of processes. All processes held {memory_gib['all']:.1f} GiB at most, one of them {memory_gib['one']:.1f} GiB.",
         "",
         *(f"- {row.model}@{row.img_size} failed: {row.error_type}: {row.error_message}" for row in failed.itertuples()),
         "",
