@@ -90,7 +90,7 @@ def report(rows: pd.DataFrame, wanted: int, memory_gib: dict[str, float]) -> str
     lines = [
         f"{len(rows)} rows of {wanted} entries: {len(ok)} ok, {len(failed)} failed, on {devices}. A row took "
         f"{total.median():.1f} s (median), {total.max():.0f} s at most ({slowest}), all of them {hours:.1f} hours "
-        f"of processes. They held {memory_gib['all']:.1f} GiB together at most, one of them {memory_gib['one']:.1f} GiB.",
+        f"of processes. They held {memory_gib['all']:.1f} GiB together at most, one {memory_gib['one']:.1f} GiB.",
         "",
         *(f"- {row.model}@{row.img_size} failed: {row.error_type}: {row.error_message}" for row in failed.itertuples()),
         "",
