@@ -1,0 +1,105 @@
+"""How busy does a GPU get with several processes that take turns on it, and do the numbers stay the same?
+
+Runs the same models with random weights (one of each of ``--models-of`` families, all of one preprocessing) with 1,
+2, 3, ... processes a GPU, and prints for each how long the rows took together and how much of that the GPU was at
+work, by the rows' own times::
+
+    python benchmarks/gpu_sharing.py --folder FOLDER [--per-gpu 1 2 3 4 6] [--images 2000] [--models-of 24]
+
+The images are noise: their content costs nothing. The first run, of one model, makes their view and is not counted.
+Without a GPU one can try the script with ``--cluster local``, where all processes compute at the same time.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from dsmi_zoo.data_catalog.models import load_models
+from dsmi_zoo.pipeline.store import read_results
+
+CLASSES, SIDE = 20, 256
+MOST_PARAMETERS_M = 100.0
+SECONDS = ["seconds_build", "seconds_embed", "seconds_measure"]
+
+
+def write_images(root: Path, images: int) -> None:
+    """Noise in as many folders as there are classes, drawn by the seed 0."""
+    rng = np.random.default_rng(0)
+    for number in range(images):
+        folder = root / f"{number % CLASSES:02d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        coarse.resize((SIDE, SIDE)).save(folder / f"{number}.jpg")
+
+
+def chosen(families: int) -> list[str]:
+    """The median model of each of so many families, by multiply-adds, among those of the commonest preprocessing."""
+    entries = load_models("imagenet-2023")
+    view = Counter((entry.img_size, str(entry.preprocessing)) for entry in entries).most_common(1)[0][0]
+    table = pd.DataFrame(
+        [
+            {"model": entry.model, "family": entry.family, "gmacs": entry.extras["gmacs"]}
+            for entry in entries
+            if (entry.img_size, str(entry.preprocessing)) == view and (entry.params_m or 0) <= MOST_PARAMETERS_M
+        ]
+    ).sort_values(["family", "gmacs"])
+    median = table.groupby("family").apply(lambda family: family.iloc[len(family) // 2]["model"])
+    return list(median.iloc[np.linspace(0, len(median) - 1, families).astype(int)])
+
+
+def run(folder: Path, name: str, models: Sequence[str], more: Sequence[str]) -> pd.DataFrame:
+    """The rows of these models, computed anew."""
+    command = [sys.executable, "-m", "dsmi_zoo.jobs.cli", "run", "--catalog", "imagenet-2023", "--random-weights"]
+    command += ["--models", *models, "--dataset", "imagefolder", "--data-root", str(folder / "images")]
+    command += ["--cache", str(folder / "cache"), "--out", str(folder / name)]
+    subprocess.run([*command, "--no-report", "--drop-embeddings", *more], check=True)
+    return read_results(folder / name)
+
+
+def main() -> None:
+    """Run and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--per-gpu", type=int, nargs="+", default=[1, 2, 3, 4, 6])
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--models-of", type=int, default=24)
+    parser.add_argument("--cluster", choices=("cuda", "local"), default="cuda")
+    options = parser.parse_args()
+    write_images(options.folder / "images", options.images)
+    models = chosen(options.models_of)
+    run(options.folder, "first", models[:1], ["--cluster", options.cluster, "--workers", "1"])
+    how = "--per-gpu" if options.cluster == "cuda" else "--workers"
+    lines = ["| processes a GPU | rows ok | seconds | GPU busy | a row: build, embed, measure, s | same embeddings |"]
+    lines.append("| ---: | ---: | ---: | ---: | --- | ---: |")
+    first = None
+    for processes in options.per_gpu:
+        rows = run(options.folder, str(processes), models, ["--cluster", options.cluster, how, str(processes)])
+        first = rows if first is None else first
+        lines.append(line(processes, rows, first))
+        print(lines[-1], flush=True)
+    print("\n".join(lines))
+
+
+def line(processes: int, rows: pd.DataFrame, first: pd.DataFrame) -> str:
+    """A line of the table: ``rows`` beside those of the first run."""
+    own_s = pd.to_timedelta(rows[SECONDS].sum(axis=1), unit="s")
+    ended = pd.to_datetime(rows["finished_at"])
+    seconds = (ended.max() - (ended - own_s).min()).total_seconds()
+    wanted = first.set_index("model")["embedding_sha256"]
+    same = rows.set_index("model")["embedding_sha256"].eq(wanted).sum()
+    typical = ", ".join(f"{rows[name].median():.2f}" for name in SECONDS)
+    return (
+        f"| {processes} | {rows['status'].eq('ok').sum()} of {len(rows)} | {seconds:.1f} | "
+        f"{rows['seconds_embed'].sum() / seconds:.0%} | {typical} | {same} of {len(rows)} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
