@@ -1,6 +1,6 @@
 """From a model and images to an embedding."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -135,7 +135,7 @@ def embed_inputs(
     if device.type == "cuda" and has_pre_logits(model):  # code of one's own may call ``view``, which needs contiguity
         model = model.to(memory_format=torch.channels_last)
     batch_size = batch_size or default_batch(device, inputs.pixels)
-    parts: list[Embedding] = []
+    whole: Embedding | None = None
     start = 0
     with _numerics(device, precision):
         while start < len(inputs):
@@ -148,9 +148,12 @@ def embed_inputs(
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            parts.append(part)
+            whole = whole or _room_like(part, len(inputs))
+            _put(part, whole, start)
             start += len(part.values)
-    return _joined(parts)
+    if whole is None:
+        raise ValueError("there are no images to embed")
+    return whole
 
 
 def _forward(model: torch.nn.Module, images: torch.Tensor, layer: str | None) -> Embedding:
@@ -167,10 +170,22 @@ def _forward(model: torch.nn.Module, images: torch.Tensor, layer: str | None) ->
     return Embedding(values, logits.argmax(dim=1).cpu().numpy(), logits.shape[1])
 
 
-def _joined(parts: Sequence[Embedding]) -> Embedding:
-    values = np.concatenate([part.values for part in parts])
-    predictions = [part.predictions for part in parts if part.predictions is not None]
-    return Embedding(values, np.concatenate(predictions) if predictions else None, parts[0].n_logits)
+def _room_like(part: Embedding, images: int) -> Embedding:
+    """Room for so many images, of which ``part`` holds some.
+
+    It is made at once, not joined from parts: small arrays that stay between the large ones of each batch keep the C
+    library from using freed memory again (glibc before 2.38: some gigabytes for a thousand large images).
+    """
+    values = np.empty((images, *part.values.shape[1:]), part.values.dtype)
+    predictions = None if part.predictions is None else np.empty(images, part.predictions.dtype)
+    return Embedding(values, predictions, part.n_logits)
+
+
+def _put(part: Embedding, whole: Embedding, start: int) -> None:
+    rows = slice(start, start + len(part.values))
+    whole.values[rows] = part.values
+    if whole.predictions is not None:
+        whole.predictions[rows] = part.predictions
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Real timm models: their penultimate embedding, their training, their checkpoints."""
 
 import os
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -204,6 +206,32 @@ def test_lower_precision_comes_near_and_leaves_the_switches_as_they_were(view: n
     np.testing.assert_allclose(near, exact, atol=0.05 * np.abs(exact).max())
     assert (precision == "tf32") == np.array_equal(near, exact)
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
+GROWTH = """
+import numpy as np, psutil, torch
+from dsmi_zoo.pipeline.embed import embed_inputs
+
+class Large:
+    pixels = 1024 * 1024
+    def __len__(self):
+        return 200
+    def batch(self, start, stop, device):
+        return torch.zeros(stop - start, 3, 1024, 1024)
+
+for _ in range(3):
+    np.ones(30 * 2**20, np.uint8)  # from now on the C library keeps what is freed, up to so many bytes
+model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 10))
+process = psutil.Process()
+before = process.memory_info().rss
+embed_inputs(model.eval(), Large(), torch.device("cpu"), batch_size=1)
+print(round((process.memory_info().rss - before) / 2**20))
+"""
+
+
+def test_memory_of_the_process_does_not_grow_with_the_batches() -> None:
+    said = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)
+    assert int(said.stdout) < 200, "MiB; a batch has 12"
 
 
 def test_memory_while_embedding_does_not_grow_with_the_images(tmp_path: Path) -> None:
