@@ -110,11 +110,18 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1e6)
     parser.add_argument("--catalog", default="imagenet-2023")
     arguments, more = parser.parse_known_args()
-    images = arguments.out.with_name(f"{arguments.out.name}-images")
+    images, cache = (arguments.out.with_name(f"{arguments.out.name}-{what}") for what in ("images", "cache"))
     write_images(images)
     command = [sys.executable, "-m", "dsmi_zoo.jobs.cli", "run", "--catalog", arguments.catalog, "--random-weights"]
     command += ["--dataset", "imagefolder", "--data-root", str(images), "--images-per-class", str(CROPS)]
-    command += ["--out", str(arguments.out), "--cache", str(images / "cache"), "--no-report", *more]
+    command += [
+        "--out",
+        str(arguments.out),
+        "--cache",
+        str(cache),
+        "--no-report",
+        *more,
+    ]
     code, memory_gib = run(command, arguments.minutes)
     noted = arguments.out / "whole-zoo.json"
     before = json.loads(noted.read_text()) if noted.exists() else {}

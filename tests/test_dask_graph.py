@@ -61,10 +61,11 @@ def noted(folder: Path, event: str) -> Counter[str]:
     return Counter(line.split()[0] for line in tally.read_text().splitlines()) if tally.exists() else Counter()
 
 
-def processes(folder: Path, event: str) -> list[int]:
-    """The processes that noted an event, in order."""
+def processes(folder: Path, event: str, piece: str | None = None) -> list[int]:
+    """The processes that noted an event, of one piece of work or of any, in order."""
     tally = folder / event
-    return [int(line.split()[1]) for line in tally.read_text().splitlines()] if tally.exists() else []
+    lines = [line.split() for line in tally.read_text().splitlines()] if tally.exists() else []
+    return [int(process) for name, process in lines if piece in (None, name)]
 
 
 def sleeping(seconds: float, piece: Piece) -> Done:
@@ -208,8 +209,8 @@ def test_a_retired_worker_hands_its_work_on(tmp_path: Path) -> None:
 
         def retire() -> None:
             wait_for(lambda: noted(tmp_path, "begun")["target"])
-            first = processes(tmp_path, "begun")[0]
-            address = next(where for where, process in client.run(os.getpid).items() if process == first)
+            (target,) = processes(tmp_path, "begun", "target")
+            address = next(where for where, process in client.run(os.getpid).items() if process == target)
             client.retire_workers([address])
 
         with beside(retire):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -200,9 +201,16 @@ def test_a_note_that_says_nonsense_costs_a_download_and_no_more(hub: HubServer, 
     assert json.loads(note_of(path).read_text())["sha256"] == file_sha256(path)
 
 
+def an_hour_old(path: Path) -> None:
+    """A young file is read every time."""
+    hour_ago = time.time() - 3600
+    os.utime(path, (hour_ago, hour_ago))
+
+
 def test_a_file_is_read_once_a_process_and_again_when_it_has_changed(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"content")
+    an_hour_old(path)
     wanted = file_sha256(path)
     assert hash_problem(path, wanted) == ""
     damage(path, unseen=True)
@@ -221,6 +229,7 @@ def test_a_file_that_was_damaged_unseen_is_deleted_when_it_cannot_be_loaded(
     hub: HubServer, cache: Path, published: dict[str, bytes]
 ) -> None:
     url, path = fetched(hub, cache, published["test_vit"], "net.safetensors")
+    an_hour_old(path)
     build_model(entry_of(url), fetch_weights(url, cache))  # read, and found to be what was fetched
     damage(path, at=9, unseen=True)
     assert fetch_weights(url, cache) == path
