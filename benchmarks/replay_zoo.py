@@ -1,106 +1,133 @@
-"""How well the zoo's models fill the workers: a replay of imagenet-2023 with expected costs as sleeping times.
+"""How busy are the GPUs? A replay of imagenet-2023 on a clock that jumps from one event to the next.
 
-    python benchmarks/replay_zoo.py                   1, 4, 16 and 64 workers, about 6 minutes
+    python benchmarks/replay_zoo.py                                      every cell, about 10 minutes
+    python benchmarks/replay_zoo.py --gpus 1 8 --rates 8000 --processes 1 3 6 --variants
 
-The real plan (1,002 models, their views), the real order, hand-out and Dask scheduler; each task sleeps for its
-expected time, scaled so that the lower bound max(total / workers, longest model) takes a stated number of seconds.
-Views are tasks of their own, which their models wait for, as in a run. Costs are those of 1,000 images on a GPU of
-timm's published throughput. Printed: makespan over lower bound.
+Real are the catalogue's 1,002 models with their views, the order, the graph (keys, dependencies, priorities), the
+rolling window, and Dask's scheduler, workers and client. What a task does is to sleep for its expected time
+(``pipeline/cost.py``): a row builds its model, waits for its turn on the GPU, keeps it for the forward passes, and
+measures; a view is decoded; weights are there. There are 3,000 images; the measures take 3.9 s a row on the CPU; a GPU
+has the stated number of ResNet-18 images a second, and other models are to it as their published throughputs are.
+
+Printed: the time of all over max(seconds of all forward passes / GPUs, longest entry), which no schedule can beat, and
+the share of the time in which the GPUs compute. One process a GPU is a whole model at a time, as before several shared
+it. Not replayed: reading from a disk, or several processes that slow each other down.
 """
 
+import virtual_clock  # before all that imports distributed  # isort: skip
+
 import argparse
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from distributed import Client, LocalCluster
+from distributed import Client, Future
+from replayed_tasks import Times, begin, rest, row, worked_s
 
-from dsmi_zoo.data_catalog.models import load_models
-from dsmi_zoo.jobs.clusters.dask_workers import DaskWorkers
-from dsmi_zoo.pipeline.cost import DECODE_S, RESNET18_THROUGHPUT, estimate
-from dsmi_zoo.pipeline.graph import _Dispatch, _Stage
+from dsmi_zoo.pipeline import window
+from dsmi_zoo.pipeline.config import RunConfig
+from dsmi_zoo.pipeline.cost import DECODE_S, estimate
+from dsmi_zoo.pipeline.graph import ZooGraph
 from dsmi_zoo.pipeline.order import longest_first
-from dsmi_zoo.pipeline.plan import Job, protocol_preprocessing, resolve_entries
-from dsmi_zoo.pipeline.task import Done
-from dsmi_zoo.pipeline.views import view_path
+from dsmi_zoo.pipeline.plan import Job, Plan, make_plan
+from dsmi_zoo.pipeline.window import Window
 
-IMAGES = 1000
-SHORTEST_MEAN_S = 0.3  # of a task, after scaling: a hand-out takes some milliseconds, which do not shrink
-
-
-def slept(job: Job, seconds: float) -> Done:
-    """What stands for a model's work."""
-    time.sleep(seconds)
-    return Done(job.slug, job.name, True, "", seconds)
+IMAGES = 3000
+VARIANTS: dict[str, dict[str, Any]] = {
+    "no work stealing": {"distributed.scheduler.work-stealing": False},
+    "all that is submitted goes to the workers at once": {"distributed.scheduler.worker-saturation": "inf"},
+}
 
 
-def made(view: Path, seconds: float) -> None:
-    """What stands for making a view."""
-    time.sleep(seconds)
-    view.touch()
+class ReplayedGraph(ZooGraph):
+    """The zoo's graph, of tasks that sleep."""
+
+    def __init__(self, client: Client, plan: Plan, times: dict[str, Times], processes: int) -> None:
+        self._times, self._processes = times, processes
+        super().__init__(client, plan, plan.jobs)
+
+    def task(self, kind: str, name: str, identity: str, priority: int, function: Any, *arguments: Any) -> Future:
+        """Submit the task of that key, with its dependencies."""
+        needed = [argument for argument in arguments if isinstance(argument, Future)]
+        if kind == "row":
+            return super().task(kind, name, identity, priority, row, name, self._times[name], self._processes, *needed)
+        decoding = IMAGES * DECODE_S if kind == "view" else 0.0
+        return super().task(kind, name, identity, priority, rest, decoding, *needed)
 
 
-def zoo(folder: Path) -> list[Job]:
-    """The 1,002 models with their views."""
-    jobs = []
-    for entry in resolve_entries(load_models("imagenet-2023")):
-        assert entry.img_size is not None
-        preprocessing = protocol_preprocessing(entry, "standard")
-        view = view_path(folder, "replay", entry.img_size, preprocessing)
-        jobs.append(Job(entry, preprocessing, None, view, "", ""))
-    return jobs
+class Steady:
+    """A cluster of so many workers, of which none is lost."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+
+    def count(self) -> int:
+        """How many there are."""
+        return self._workers
 
 
-def replay(jobs: Sequence[Job], workers: int, bound_s: float) -> tuple[float, float]:
-    """The makespan over the lower bound, and the lower bound in seconds before scaling."""
-    expected = {job.slug: estimate(job, RESNET18_THROUGHPUT).seconds(IMAGES) for job in jobs}
-    views = {job.view for job in jobs}
-    decoding = IMAGES * DECODE_S
-    total = sum(expected.values()) + decoding * len(views)
-    bound = max(total / workers, max(expected.values()))
-    scale = bound_s / bound
+def times_of(jobs: Sequence[Job], rate: float) -> dict[str, Times]:
+    """What each entry takes on a GPU of so many ResNet-18 images a second."""
+    times = {}
+    for job in jobs:
+        cost = estimate(job, rate, untrained=False)
+        forward = IMAGES * cost.image
+        times[job.name] = Times(cost.build, forward, cost.seconds(IMAGES) - cost.build - forward)
+    return times
 
-    def stages(job: Job) -> Sequence[_Stage]:
-        return (_Stage(job.view, (made, (job.view, decoding * scale))),)
 
-    with (
-        LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None,
-            memory_limit=0, silence_logs="critical",
-        ) as cluster,
-        Client(cluster) as client,
-    ):  # fmt: skip
-        client.wait_for_workers(workers)
-        dispatch = _Dispatch(
-            DaskWorkers(client),
-            jobs,
-            work=lambda job: (slept, (job, expected[job.slug] * scale)),
-            fail=lambda job, error: Done(job.slug, job.name, False, str(error), 0.0),
-            stages=stages,
-            order=longest_first(lambda job: expected[job.slug] + (0 if job.view.exists() else decoding)),
-        )
-        started = time.perf_counter()
-        done = list(dispatch.run())
-        seconds = time.perf_counter() - started
-    assert len(done) == len(jobs)
-    assert all(entry.ok for entry in done)
-    return seconds / bound_s, bound
+def replay(plan: Plan, gpus: int, rate: float, processes: int, **settings: Any) -> tuple[float, float]:
+    """The time of all over the bound, and the share of it in which the GPUs compute."""
+    times = times_of(plan.jobs, rate)
+    begin()
+
+    def drive(client: Client, queue: virtual_clock.WaitedFor) -> float:
+        graph = ReplayedGraph(client, plan, times, processes)
+        graph.subset.result()
+        begun = time.time()
+        rolling = Window(Steady(gpus * processes), graph, longest_first(plan.jobs, IMAGES))  # type: ignore[arg-type]
+        rolling._ended = queue
+        assert all(done.ok for _, done in rolling.outcomes())
+        ended = time.time()
+        graph.close()
+        return ended - begun
+
+    seconds = virtual_clock.with_cluster(gpus * processes, drive, **settings)
+    forward = sum(entry.forward for entry in times.values())
+    assert abs(worked_s() - forward) < 1
+    bound = max(forward / gpus, max(entry.alone for entry in times.values()))
+    return seconds / bound, forward / gpus / seconds
 
 
 def main() -> None:
     """Replay and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--seconds", type=float, default=90, help="of the lower bound, after scaling")
+    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 4, 8, 64])
+    parser.add_argument("--rates", type=float, nargs="+", default=[8000, 36000])
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 3, 4, 6])
+    parser.add_argument("--variants", action="store_true", help="8 GPUs with 3 processes each, by other settings too")
     options = parser.parse_args()
-    print("| workers | lower bound | makespan over lower bound |\n| ---: | ---: | ---: |")
-    for workers in options.workers:
-        with TemporaryDirectory() as folder:
-            (Path(folder) / "views").mkdir()
-            jobs = zoo(Path(folder))
-            ratio, bound = replay(jobs, workers, max(options.seconds, SHORTEST_MEAN_S * len(jobs) / workers))
-        print(f"| {workers} | {bound:,.0f} s | {ratio:.3f} |", flush=True)
+    logging.disable(logging.WARNING)
+    with TemporaryDirectory() as folder:
+        config = {"catalog": "imagenet-2023", "random_weights": True, "out": f"{folder}/out"}
+        plan = make_plan(RunConfig.model_validate(config | {"compute": {"cache": Path(folder)}}))
+        print("| images/s | GPUs | " + " | ".join(f"{processes} a GPU" for processes in options.processes) + " |")
+        print("| ---: | ---: |" + " ---: |" * len(options.processes))
+        for rate in options.rates:
+            for gpus in options.gpus:
+                cells = [replay(plan, gpus, rate, processes) for processes in options.processes]
+                said = " | ".join(f"{ratio:.2f} ({busy:.0%})" for ratio, busy in cells)
+                print(f"| {rate:,.0f} | {gpus} | {said} |", flush=True)
+        for name, settings in VARIANTS.items() if options.variants else ():
+            ratio, busy = replay(plan, 8, 8000, 3, **settings)
+            print(f"8 GPUs, 3 processes each, {name}: {ratio:.3f} ({busy:.1%})", flush=True)
+        for ahead in (1, window.AHEAD, 4) if options.variants else ():
+            window.AHEAD = ahead
+            ratio, busy = replay(plan, 8, 8000, 3)
+            print(f"8 GPUs, 3 processes each, window of {ahead} a worker: {ratio:.3f} ({busy:.1%})", flush=True)
 
 
 if __name__ == "__main__":

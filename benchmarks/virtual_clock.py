@@ -1,0 +1,135 @@
+"""Dask's scheduler, workers and client in one process, on a clock that jumps from one event to the next.
+
+Import this module before ``distributed``: it replaces the functions of ``time``, which Dask looks up at its import.
+Tasks are coroutines that sleep; an hour of theirs passes in the time that Dask takes to decide.
+"""
+
+import asyncio
+import os
+import selectors
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future as Outcome
+from queue import SimpleQueue
+from tempfile import TemporaryDirectory
+from typing import Any
+
+_now_s = 1e6
+_real_sleep = time.sleep
+
+
+def now() -> float:
+    """Seconds on the virtual clock."""
+    return _now_s
+
+
+time.time = time.monotonic = time.perf_counter = now  # type: ignore[assignment]
+
+import dask  # noqa: E402
+from distributed import Client, Scheduler, Worker  # noqa: E402
+from distributed.client import Future  # noqa: E402
+from tornado.ioloop import IOLoop  # noqa: E402
+
+QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.limit": "1000 days",
+    "distributed.scheduler.worker-ttl": None,
+    "distributed.scheduler.idle-timeout": None,
+    "distributed.comm.timeouts.connect": "1000 days",
+    "distributed.scheduler.dashboard.status.task-stream-length": 10,
+}
+ROUNDING_S = 1e-8  # passes with every look, or what is due in less than a clock's resolution never would be
+SETTLED_AFTER = 20  # looks, of a millisecond each, at a loop in which nothing happens: it waits for a short timer
+SHORT_S = 0.01
+
+
+class WaitedFor(SimpleQueue):  # type: ignore[type-arg]
+    """A queue that knows whether its one reader waits; it waits for ever, whatever the timeout."""
+
+    def __init__(self) -> None:
+        self.is_waited_for = threading.Event()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """The next item."""
+        self.is_waited_for.set()
+        item = super().get()
+        self.is_waited_for.clear()
+        return item
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Add an item, and count its reader as busy from now on."""
+        self.is_waited_for.clear()
+        super().put(item)
+
+
+class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+    """Where a loop would wait for its next timer, the clock is set to it, once the reader of the queue waits too."""
+
+    def __init__(self, queue: WaitedFor) -> None:
+        super().__init__()
+        self._queue, self._looks = queue, 0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """Events; without any, and without anything else to do, the clock jumps."""
+        global _now_s
+        _now_s += ROUNDING_S
+        nobody_works = self._queue.is_waited_for.is_set()
+        events = super().select(0)
+        if events or timeout == 0:
+            self._looks = 0
+            return events
+        self._looks += 1
+        if timeout is not None and nobody_works:
+            _now_s += max(timeout, 1e-6)
+            return []
+        if timeout is not None and self._looks > SETTLED_AFTER:
+            _now_s += min(timeout, SHORT_S)
+            return []
+        _real_sleep(0.001 if self._looks > 2 else 0)
+        return super().select(0)
+
+
+class _AtOnce:
+    """An executor that calls at once."""
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Outcome[Any]:
+        """Call."""
+        outcome: Outcome[Any] = Outcome()
+        outcome.set_result(function(*arguments))
+        return outcome
+
+
+def with_cluster(workers: int, drive: Callable[[Client, WaitedFor], Any], **settings: Any) -> Any:
+    """What ``drive`` returns, called in a thread of its own with a client of so many workers of one thread each.
+
+    Workers are named 0, 1, ...; ``drive`` is to wait for nothing but the queue.
+    """
+    queue = WaitedFor()
+    loop = asyncio.SelectorEventLoop(_JumpingSelector(queue))
+    Future._cb_executor, Future._cb_executor_pid = _AtOnce(), os.getpid()
+    asyncio.set_event_loop(loop)
+    with TemporaryDirectory() as own, dask.config.set({"temporary-directory": own} | QUIET | settings):
+        return loop.run_until_complete(_with_cluster(workers, drive, queue))
+
+
+async def _with_cluster(workers: int, drive: Callable[[Client, WaitedFor], Any], queue: WaitedFor) -> Any:
+    scheduler = await Scheduler(protocol="inproc", dashboard=False, dashboard_address=None)
+    there = [
+        Worker(scheduler.address, nthreads=1, name=number, memory_limit=0, dashboard=False) for number in range(workers)
+    ]
+    await asyncio.gather(*there)
+    for server in (scheduler, *there):
+        for name, callback in server.periodic_callbacks.items():
+            if name != "stealing":
+                callback.stop()  # heartbeats of hundreds of workers: millions of events
+    io_loop = IOLoop.current()
+
+    def in_its_thread() -> Any:
+        with Client(scheduler.address, loop=io_loop, set_as_default=False) as client:
+            return drive(client, queue)
+
+    answer = await asyncio.get_running_loop().run_in_executor(None, in_its_thread)
+    await asyncio.gather(*(worker.close(nanny=False) for worker in there))
+    await scheduler.close()
+    return answer
