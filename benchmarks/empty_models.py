@@ -2,8 +2,9 @@
 
     python benchmarks/empty_models.py                 10,000 models on 2 workers
 
-Each model's task writes its row and does nothing else. Printed: milliseconds a model, and the driver's proportional set
-size (its own memory, and its share of what others use too) at every tenth of the way.
+Each model's three tasks go through the graph and the window as ever, but only write a row, noting the attempt. Printed:
+milliseconds a model, and the driver's proportional set size (its own memory, and its share of what others use too) at
+every tenth of the way.
 """
 
 import argparse
@@ -11,19 +12,25 @@ import json
 import tempfile
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
+from distributed import Client, Future
 
 from dsmi_zoo.data_catalog.entries import ModelEntry, Preprocessing
-from dsmi_zoo.jobs.clusters import open_cluster
-from dsmi_zoo.pipeline.config import ComputeSettings
-from dsmi_zoo.pipeline.graph import _Dispatch
-from dsmi_zoo.pipeline.order import Expectation, longest_first
-from dsmi_zoo.pipeline.plan import Job
+from dsmi_zoo.jobs.clusters import open_workers
+from dsmi_zoo.pipeline.attempts import Attempts
+from dsmi_zoo.pipeline.compute import ComputeSettings
+from dsmi_zoo.pipeline.config import RunConfig, SubsetSettings
+from dsmi_zoo.pipeline.done import Done
+from dsmi_zoo.pipeline.graph import ZooGraph
+from dsmi_zoo.pipeline.order import longest_first
+from dsmi_zoo.pipeline.plan import Job, Plan, open_subset
+from dsmi_zoo.pipeline.row_content import facts
 from dsmi_zoo.pipeline.store import write_row
-from dsmi_zoo.pipeline.task import Done, facts
+from dsmi_zoo.pipeline.window import Window
 
 MEBIBYTE = 2**20
 
@@ -32,7 +39,34 @@ def empty_row(job: Job, out: Path) -> Done:
     """The row of a model that nothing is computed for."""
     row: dict[str, Any] = {**facts(job.entry), "status": "ok", "row_id": job.row_id, "embedding_id": job.embedding_id}
     write_row(out, job.slug, row | {"finished_at": datetime.now(UTC)})
-    return Done(job.slug, job.name, True, "", 0.0, (0.001, 0.001, 0.001))
+    return Done(job.slug, job.name, True, "", 0.0)
+
+
+def nothing(*_: object) -> None:
+    """What other tasks do."""
+
+
+class EmptyGraph(ZooGraph):
+    """The zoo's graph, of tasks that do nothing but write a row."""
+
+    def __init__(self, client: Client, plan: Plan) -> None:
+        self._jobs = {job.name: job for job in plan.jobs}
+        super().__init__(client, plan, plan.jobs)
+
+    def task(self, kind: str, name: str, identity: str, priority: int, function: Any, *arguments: Any) -> Future:
+        """Submit the task of that key, with its dependencies."""
+        needed = [argument for argument in arguments if isinstance(argument, Future)]
+        if kind != "row":
+            return super().task(kind, name, identity, priority, nothing, *needed)
+        job, out = self._jobs[name], self._config.folder
+        work = partial(Attempts(out, "row", job.slug).run, empty_row, job, out)
+        return super().task(kind, name, identity, priority, after, work, *needed)
+
+
+def after(work: partial[Done], *_: object) -> Done:
+    """The row, once what it needs is there."""
+    done: Done = work()
+    return done
 
 
 def entries(count: int) -> list[Job]:
@@ -52,24 +86,19 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    jobs, driver, memory = entries(options.models), psutil.Process(), []
-    expectation, by_slug = Expectation(1000), {}
+    driver, memory = psutil.Process(), []
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        with open_cluster(ComputeSettings(workers=options.workers), out) as workers:
+        config = RunConfig(out=out)
+        subset = open_subset(SubsetSettings(), 1, out)
+        jobs = entries(options.models)
+        plan = Plan(config, subset, tuple(jobs))
+        with open_workers(ComputeSettings(workers=options.workers), out) as workers:
             workers.client.wait_for_workers(options.workers)
-            by_slug.update({job.slug: job for job in jobs})
-            dispatch = _Dispatch(
-                workers,
-                jobs,
-                work=lambda job: (empty_row, (job, out)),
-                fail=lambda job, error: Done(job.slug, job.name, False, str(error), 0.0),
-                order=longest_first(expectation.seconds),
-            )
+            window = Window(workers, EmptyGraph(workers.client, plan), longest_first(jobs, len(subset.labels)))
             started = time.perf_counter()
-            for number, done in enumerate(dispatch.run(), 1):
+            for number, (_, done) in enumerate(window.outcomes(), 1):
                 assert done.ok, done.message
-                expectation.learn(by_slug[done.slug], done)
                 if number % (len(jobs) // 10) == 0:
                     memory.append(driver.memory_full_info().pss / MEBIBYTE)
             seconds = time.perf_counter() - started

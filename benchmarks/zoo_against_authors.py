@@ -28,7 +28,7 @@ from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 
 from dsmi_zoo.data_catalog.datasets import open_dataset
-from dsmi_zoo.jobs.clusters import open_cluster
+from dsmi_zoo.jobs.clusters import open_workers
 from dsmi_zoo.pipeline.config import resolve_config
 from dsmi_zoo.pipeline.graph import run_entries
 from dsmi_zoo.pipeline.plan import make_plan
@@ -112,7 +112,7 @@ def ours(catalog: Path, images: Path, folder: Path, stored: Path | None = None) 
     (folder / "out").mkdir(parents=True)
     tally = folder / "tally"
     tally.touch()
-    with open_cluster(config.compute, config.folder) as workers:
+    with open_workers(config.compute, config.folder) as workers:
         workers.client.run(prepare_worker, str(tally), str(stored) if stored else None)
         started = time.perf_counter()
         plan = make_plan(config)
