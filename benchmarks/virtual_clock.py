@@ -7,7 +7,6 @@ Tasks are coroutines that sleep; an hour of theirs passes in the time that Dask 
 import asyncio
 import os
 import selectors
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future as Outcome
@@ -41,26 +40,28 @@ QUIET = {
 }
 ROUNDING_S = 1e-8  # passes with every look, or what is due in less than a clock's resolution never would be
 SETTLED_AFTER = 20  # looks, of a millisecond each, at a loop in which nothing happens: it waits for a short timer
-SHORT_S = 0.01
+SHORT_S = 0.002
 
 
 class WaitedFor(SimpleQueue):  # type: ignore[type-arg]
     """A queue that knows whether its one reader waits; it waits for ever, whatever the timeout."""
 
     def __init__(self) -> None:
-        self.is_waited_for = threading.Event()
+        self._put, self._dealt_with = 0, -1
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """The next item."""
-        self.is_waited_for.set()
-        item = super().get()
-        self.is_waited_for.clear()
-        return item
+        """The next item; who asks has dealt with the one before."""
+        self._dealt_with += 1
+        return super().get()
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Add an item, and count its reader as busy from now on."""
-        self.is_waited_for.clear()
+        """Add an item."""
+        self._put += 1
         super().put(item)
+
+    def is_waited_for(self) -> bool:
+        """Whether the reader has dealt with all that was put, and waits for more."""
+        return self._put == self._dealt_with
 
 
 class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
@@ -74,7 +75,7 @@ class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-t
         """Events; without any, and without anything else to do, the clock jumps."""
         global _now_s
         _now_s += ROUNDING_S
-        nobody_works = self._queue.is_waited_for.is_set()
+        nobody_works = self._queue.is_waited_for()
         events = super().select(0)
         if events or timeout == 0:
             self._looks = 0
@@ -85,6 +86,7 @@ class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-t
             return []
         if timeout is not None and self._looks > SETTLED_AFTER:
             _now_s += min(timeout, SHORT_S)
+            self._looks = 0
             return []
         _real_sleep(0.001 if self._looks > 2 else 0)
         return super().select(0)

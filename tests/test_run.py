@@ -293,3 +293,28 @@ def test_an_interrupt_ends_the_run_in_one_line_and_leaves_no_process(
     assert "Traceback" not in errors
     assert errors.strip().endswith("dsmi-zoo: stopped; finished rows are kept, and the same command goes on from here")
     assert not psutil.wait_procs(children, timeout=30)[1]
+
+
+def test_an_interrupt_in_the_first_seconds_ends_it_in_one_line_and_leaves_no_process(
+    tmp_path: Path, cache: Path
+) -> None:
+    program = str(Path(sys.executable).with_name("dsmi-zoo"))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    for number, after_s in enumerate((0.3, 0.9, 1.5, 2.1, 3.0, 4.0)):
+        mark = {"DSMI_ZOO_TEST": f"{tmp_path}-{number}", "DSMI_ZOO_CACHE": str(cache)}
+        command = [program, "run", "--out", str(tmp_path / f"{number}"), "--workers", "1"]
+        with subprocess.Popen(command, env=os.environ | mark, text=True, **pipes) as driver:
+            time.sleep(after_s)
+            driver.send_signal((signal.SIGINT, signal.SIGTERM)[number % 2])
+            _, errors = driver.communicate(timeout=60)
+        assert driver.returncode in (130, -signal.SIGINT, -signal.SIGTERM), (after_s, driver.returncode, errors)
+        assert len(errors.strip().splitlines()) <= 1, (after_s, errors)
+        left = [process for process in psutil.process_iter() if _has(process, mark["DSMI_ZOO_TEST"])]
+        assert not psutil.wait_procs(left, timeout=15)[1], after_s
+
+
+def _has(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get("DSMI_ZOO_TEST") == mark
+    except psutil.Error:
+        return False
