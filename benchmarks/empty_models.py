@@ -16,18 +16,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from distributed import Client, Future
 
 from dsmi_zoo.data_catalog.entries import ModelEntry, Preprocessing
+from dsmi_zoo.data_catalog.images import ImageArray
+from dsmi_zoo.data_catalog.subset import Subset
 from dsmi_zoo.jobs.clusters import open_workers
 from dsmi_zoo.pipeline.attempts import Attempts
 from dsmi_zoo.pipeline.compute import ComputeSettings
-from dsmi_zoo.pipeline.config import RunConfig, SubsetSettings
+from dsmi_zoo.pipeline.config import RunConfig
 from dsmi_zoo.pipeline.done import Done
 from dsmi_zoo.pipeline.graph import ZooGraph
 from dsmi_zoo.pipeline.order import longest_first
-from dsmi_zoo.pipeline.plan import Job, Plan, open_subset
+from dsmi_zoo.pipeline.plan import Job, Plan
 from dsmi_zoo.pipeline.row_content import facts
 from dsmi_zoo.pipeline.store import write_row
 from dsmi_zoo.pipeline.window import Window
@@ -90,7 +93,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         config = RunConfig(out=out)
-        subset = open_subset(SubsetSettings(), 1, out)
+        subset = Subset(ImageArray("two", ("a", "b"), np.arange(2), np.zeros((2, 4, 4), np.uint8)), 1, 0, "two")
         jobs = entries(options.models)
         plan = Plan(config, subset, tuple(jobs))
         with open_workers(ComputeSettings(workers=options.workers), out) as workers:
