@@ -113,6 +113,7 @@ def _answer(writing: int) -> None:
     function, arguments = loads(channel.read(size))
     threading.Thread(target=_end_with, args=(channel,), daemon=True).start()
     process = os.getpid()
+    outcome: tuple[Any, Exception | None]
     try:
         outcome = function(*arguments), None
     except Exception as error:

@@ -57,5 +57,6 @@ class ModelClock:
 
     def _start(self) -> None:
         assert self._left is not None
+        assert self._file is not None
         self._since = monotonic()
         faulthandler.dump_traceback_later(max(self._left, 0.001), exit=True, file=self._file)

@@ -77,7 +77,7 @@ class ViewWriter:
         """Write one image, uint8 [h, w, 3]; threads may do so at the same time."""
         assert pixels.dtype == np.uint8
         assert pixels.shape == self._view.shape[1:]
-        rest = memoryview(np.ascontiguousarray(pixels).reshape(-1))
+        rest = np.ascontiguousarray(pixels).reshape(-1).data
         place = self._view.begins_at + row * self._view.bytes_of_a_row
         while rest:
             written = os.pwrite(self._file, rest, place)

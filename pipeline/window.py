@@ -17,24 +17,25 @@ READ_WITHIN_S = 10.0  # a result of a few bytes; its worker may have died meanwh
 AHEAD = 2  # entries for each worker: the next one's weights and view are there when its turn comes
 
 AnyJob = TypeVar("AnyJob")
+TakenJob = TypeVar("TakenJob", contravariant=True)
 
 
-class Graph(Protocol[AnyJob]):
+class Graph(Protocol[TakenJob]):
     """How entries become tasks of Dask."""
 
-    def submit(self, job: AnyJob, priority: int) -> Future:
+    def submit(self, job: TakenJob, priority: int) -> Future:
         """Submit an entry's tasks, and return the future of its outcome, a ``Done``."""
 
-    def failed(self, job: AnyJob, error: BaseException) -> Done | None:
+    def failed(self, job: TakenJob, error: BaseException) -> Done | None:
         """What became of an entry whose task raised an error: its outcome; None when it is to be submitted again.
 
         What this raises ends the run.
         """
 
-    def let_go(self, job: AnyJob) -> None:
+    def let_go(self, job: TakenJob) -> None:
         """Nobody waits for the tasks of an entry any more."""
 
-    def take_back(self, job: AnyJob) -> None:
+    def take_back(self, job: TakenJob) -> None:
         """The user stops an entry in the middle of its work; the attempt does not count."""
 
 
