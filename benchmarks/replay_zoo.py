@@ -19,7 +19,7 @@ import virtual_clock  # before all that imports distributed  # isort: skip
 import argparse
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +27,7 @@ from typing import Any
 from distributed import Client, Future
 from replayed_tasks import Times, begin, rest, row, worked_s
 
+from dsmi_zoo.jobs.clusters.local import SCHEDULING
 from dsmi_zoo.pipeline import window
 from dsmi_zoo.pipeline.config import RunConfig
 from dsmi_zoo.pipeline.cost import DECODE_S, estimate
@@ -36,6 +37,7 @@ from dsmi_zoo.pipeline.plan import Job, Plan, make_plan
 from dsmi_zoo.pipeline.window import Window
 
 IMAGES = 3000
+NONE: Mapping[str, Any] = {}
 VARIANTS: dict[str, dict[str, Any]] = {
     "no work stealing": {"distributed.scheduler.work-stealing": False},
     "all that is submitted goes to the workers at once": {"distributed.scheduler.worker-saturation": "inf"},
@@ -79,7 +81,9 @@ def times_of(jobs: Sequence[Job], rate: float) -> dict[str, Times]:
     return times
 
 
-def replay(plan: Plan, gpus: int, rate: float, processes: int, **settings: Any) -> tuple[float, float]:
+def replay(
+    plan: Plan, gpus: int, rate: float, processes: int, settings: Mapping[str, Any] = NONE
+) -> tuple[float, float]:
     """The time of all over the bound, and the share of it in which the GPUs compute."""
     times = times_of(plan.jobs, rate)
     begin()
@@ -95,7 +99,7 @@ def replay(plan: Plan, gpus: int, rate: float, processes: int, **settings: Any) 
         graph.close()
         return ended - begun
 
-    seconds = virtual_clock.with_cluster(gpus * processes, drive, **settings)
+    seconds = virtual_clock.with_cluster(gpus * processes, drive, SCHEDULING | dict(settings))
     forward = sum(entry.forward for entry in times.values())
     assert abs(worked_s() - forward) < 1
     bound = max(forward / gpus, max(entry.alone for entry in times.values()))
@@ -122,7 +126,7 @@ def main() -> None:
                 said = " | ".join(f"{ratio:.2f} ({busy:.0%})" for ratio, busy in cells)
                 print(f"| {rate:,.0f} | {gpus} | {said} |", flush=True)
         for name, settings in VARIANTS.items() if options.variants else ():
-            ratio, busy = replay(plan, 8, 8000, 3, **settings)
+            ratio, busy = replay(plan, 8, 8000, 3, settings)
             print(f"8 GPUs, 3 processes each, {name}: {ratio:.3f} ({busy:.1%})", flush=True)
         for ahead in (1, window.AHEAD, 4) if options.variants else ():
             window.AHEAD = ahead

@@ -9,7 +9,7 @@ import os
 import selectors
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future as Outcome
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
@@ -113,8 +113,9 @@ for _module in [module for name, module in sys.modules.items() if name.startswit
         _module.offload = _in_the_loop  # type: ignore[attr-defined]
 
 
-def with_cluster(workers: int, drive: Callable[[Client, WaitedFor], Any], **settings: Any) -> Any:
-    """What ``drive`` returns, called in a thread of its own with a client of so many workers of one thread each.
+def with_cluster(workers: int, drive: Callable[[Client, WaitedFor], Any], settings: Mapping[str, Any]) -> Any:
+    """What ``drive`` returns, called in a thread of its own with a client of so many workers of one thread each,
+    by these settings of Dask's.
 
     Workers are named 0, 1, ...; ``drive`` is to wait for nothing but the queue.
     """
@@ -122,7 +123,7 @@ def with_cluster(workers: int, drive: Callable[[Client, WaitedFor], Any], **sett
     loop = asyncio.SelectorEventLoop(_JumpingSelector(queue))
     Future._cb_executor, Future._cb_executor_pid = _AtOnce(), os.getpid()
     asyncio.set_event_loop(loop)
-    with TemporaryDirectory() as own, dask.config.set({"temporary-directory": own} | QUIET | settings):
+    with TemporaryDirectory() as own, dask.config.set({"temporary-directory": own} | QUIET | dict(settings)):
         return loop.run_until_complete(_with_cluster(workers, drive, queue))
 
 
