@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -162,6 +163,8 @@ def test_a_model_that_needs_too_much_memory_fails_whether_it_is_refused_or_its_p
 
 
 def test_a_view_larger_than_a_workers_memory_is_made_and_read_within_it(tmp_path: Path, cli: Command) -> None:
+    if shutil.disk_usage(tmp_path).free < 8e9:
+        pytest.skip("the view takes 2 GB of disk")
     (tmp_path / "small.py").write_text(
         "import torch\n"
         "def net():\n"
