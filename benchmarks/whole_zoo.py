@@ -12,7 +12,6 @@ with all its processes, and one of these, held (sampled twice a second, over all
 
 import argparse
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -52,7 +51,7 @@ def run(command: Sequence[str], minutes: float) -> tuple[int, dict[str, float]]:
     with subprocess.Popen(command) as process:
         while process.poll() is None:
             if time.monotonic() > until:
-                process.send_signal(signal.SIGINT)
+                process.terminate()  # a shell lets its background commands ignore Ctrl-C
                 process.wait(STOPS_WITHIN_S)
                 break
             for kind, held in held_by(process.pid).items():
