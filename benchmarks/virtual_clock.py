@@ -128,7 +128,7 @@ def with_cluster(workers: int, drive: Callable[[Client, WaitedFor], Any], settin
 
 
 async def _with_cluster(workers: int, drive: Callable[[Client, WaitedFor], Any], queue: WaitedFor) -> Any:
-    scheduler = await Scheduler(protocol="inproc", dashboard=False, dashboard_address=None)
+    scheduler = await Scheduler(protocol="inproc", dashboard=False, dashboard_address="127.0.0.1:0")
     there = [
         Worker(scheduler.address, nthreads=1, name=number, memory_limit=0, dashboard=False) for number in range(workers)
     ]

@@ -132,7 +132,7 @@ def here() -> Iterator[Workers]:
     """A Dask worker that is a thread of this process, and sees what it patches."""
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, silence_logs=50
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", silence_logs=50
         ) as cluster,
         Client(cluster) as client,
     ):
