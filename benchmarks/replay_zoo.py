@@ -1,6 +1,6 @@
 """How busy are the GPUs? A replay of imagenet-2023 on a clock that jumps from one event to the next.
 
-    python benchmarks/replay_zoo.py                                      every cell, about 10 minutes
+    python benchmarks/replay_zoo.py                                      every cell, 5 to 10 minutes
     python benchmarks/replay_zoo.py --gpus 1 8 --rates 8000 --processes 1 3 6 --variants
 
 Real are the catalogue's 1,002 models with their views, the order, the graph (keys, dependencies, priorities), the
