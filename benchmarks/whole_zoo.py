@@ -25,7 +25,7 @@ import skimage.data
 from digits_run import memory
 from PIL import Image
 
-from dsmi_zoo.pipeline.store import read_results
+from dsmi_zoo.pipeline.store import read_results, read_run
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 CROPS, SIDE = 5, 288
@@ -81,7 +81,7 @@ def report(rows: pd.DataFrame, wanted: int, memory_gib: dict[str, float]) -> str
     """What came of it, in Markdown."""
     ok, failed = rows[rows["status"] == "ok"], rows[rows["status"] == "failed"]
     total = ok[SECONDS].sum(axis=1)
-    by_family = ok.assign(total=total, device=ok["device"]).groupby("family")
+    by_family = ok.assign(total=total).groupby("family")
     table = by_family[[*SECONDS, "total"]].agg("median")
     table.insert(0, "rows", by_family.size())
     slowest, devices = ok.loc[total.idxmax(), "model"], ", ".join(set(ok["device"]))
@@ -113,21 +113,13 @@ def main() -> int:
     write_images(images)
     command = [sys.executable, "-m", "dsmi_zoo.jobs.cli", "run", "--catalog", arguments.catalog, "--random-weights"]
     command += ["--dataset", "imagefolder", "--data-root", str(images), "--images-per-class", str(CROPS)]
-    command += [
-        "--out",
-        str(arguments.out),
-        "--cache",
-        str(cache),
-        "--no-report",
-        *more,
-    ]
+    command += ["--out", str(arguments.out), "--cache", str(cache), "--no-report", *more]
     code, memory_gib = run(command, arguments.minutes)
     noted = arguments.out / "whole-zoo.json"
     before = json.loads(noted.read_text()) if noted.exists() else {}
     memory_gib = {kind: max(held, before.get(kind, 0.0)) for kind, held in memory_gib.items()}
     noted.write_text(json.dumps(memory_gib))
-    entries = len(json.loads((arguments.out / "run.json").read_text())["entries"])
-    said = report(read_results(arguments.out), entries, memory_gib)
+    said = report(read_results(arguments.out), len(read_run(arguments.out).entries), memory_gib)
     (arguments.out / "whole-zoo.md").write_text(said)
     print(said)
     return code

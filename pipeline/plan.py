@@ -41,8 +41,8 @@ class Job:
     """One entry of a run, with all that a worker needs.
 
     ``weights`` is the file that holds (or, for a model to be trained, will hold) them; None means those that
-    ``entry.weights`` names, or else those with which the entry's builder makes its network; or, with
-    ``random_weights``, those with which timm initialises it. ``builder_sha256`` is the hash of the file of the
+    ``entry.weights`` names, or else those with which the entry's builder makes its network; or, in a
+    run with ``random_weights``, those with which timm initialises it. ``builder_sha256`` is the hash of the file of the
     builder's module.
     """
 
@@ -53,7 +53,6 @@ class Job:
     embedding_id: str
     row_id: str
     builder_sha256: str | None = None
-    random_weights: bool = False
 
     @property
     def slug(self) -> str:
@@ -125,7 +124,6 @@ def make_plan(config: RunConfig) -> Plan:
             embedding_id=embedding_id,
             row_id=row_identity(embedding_id, measure_id),
             builder_sha256=builder_sha256,
-            random_weights=config.random_weights,
         )
     return Plan(config, subset, tuple(jobs.values()))
 

@@ -93,7 +93,7 @@ def begun_row(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]
     """What is known of an entry's row before its model is built."""
     return {
         **facts(job.entry),
-        "random_weights": job.random_weights,
+        "random_weights": config.random_weights,
         **_settings(config.measures),
         "dataset": config.subset.dataset,
         "precision": config.precision,

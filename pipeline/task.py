@@ -192,7 +192,7 @@ def _by_its_model(
 
     started = perf_counter()
     device = choose_device()
-    model, inputs = _model_and_inputs(job, weights, images)
+    model, inputs = _model_and_inputs(job, config, weights, images)
     fields = {"device": str(device), "seconds_build": perf_counter() - started}
     fields["params_m"] = job.entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
     with gpu_turn(model, device, clock):
@@ -210,7 +210,7 @@ def _by_its_model(
 
 
 def _model_and_inputs(
-    job: Job, weights: Path | None, images: LabelledImages | None
+    job: Job, config: RunConfig, weights: Path | None, images: LabelledImages | None
 ) -> "tuple[torch.nn.Module, Inputs]":
     """The entry's model, and its images as it takes them: by the view, or by its builder's own transform."""
     from .embed import View
@@ -219,7 +219,8 @@ def _model_and_inputs(
     if job.entry.builder is None:
         from .zoo import build_model, build_untrained
 
-        return build_untrained(job.entry) if job.random_weights else build_model(job.entry, weights), view
+        network = build_untrained(job.entry) if config.random_weights else build_model(job.entry, weights)
+        return network, view
 
     from .builder import Transformed, build
 

@@ -175,7 +175,7 @@ def page_context(
     explored = explorer(rows, list(summary.correlations), targets, summary.primary) if summary.primary else None
     return {
         "name": run.catalog.name,
-        "lead": _lead(run, summary, ranking, measured),
+        "lead": _lead(run, summary, targets, ranking, measured),
         "title": "How well do representation measures predict accuracy?"
         if targets or not ranking.models
         else "Which model suits these images?",
@@ -211,14 +211,16 @@ def page_context(
     }
 
 
-def _lead(run: RunRecord, summary: Summary, ranking: ranks.Ranking, measured: Collection[str]) -> list[str]:
+def _lead(
+    run: RunRecord, summary: Summary, targets: list[str], ranking: ranks.Ranking, measured: Collection[str]
+) -> list[str]:
     """What the page says first."""
     if run.config.random_weights:
         return [
             "These networks have random weights, to try the zoo out: no number here says anything of published models.",
             f"{wording.counted(summary.models['ok'], 'model')} of {summary.models['total']:,} came through.",
         ]
-    if any(summary.correlations.values()) or not ranking.models:
+    if targets or not ranking.models:
         return wording.lead(summary)
     return [ranks.lead(ranking), *ranks.lead_of_search(run.search, measured)]
 
