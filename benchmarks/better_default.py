@@ -49,8 +49,8 @@ from rich.progress import track
 from statsmodels.stats.multitest import multipletests
 from threadpoolctl import threadpool_limits
 
-from dsmi_zoo.data_catalog.digits import digits_models
 from dsmi_zoo.data_catalog.models import BUILT_IN
+from dsmi_zoo.data_catalog.trained_zoos import digits_models
 from dsmi_zoo.jobs.run import run
 from dsmi_zoo.pipeline.atomic_files import write_atomically
 from dsmi_zoo.pipeline.config import RunConfig, SubsetSettings

@@ -1,8 +1,9 @@
 """Which data sets there are, without opening one: the command line's help names them all."""
 
-TRAINABLE = ("digits", "photos", "cifar10", "mnist", "stl10")
+TRAINABLE = ("digits", "fashion", "photos", "cifar10", "mnist", "stl10")
 DATASETS = {
     "digits": "scikit-learn's handwritten digits; no --data-root",
+    "fashion": "Fashion-MNIST; no --data-root with Debian's package dataset-fashion-mnist, else torchvision's folder",
     "photos": "patches of scikit-learn's two sample photographs, by place; no --data-root",
     "cifar10": "CIFAR-10 as torchvision keeps it; its test images",
     "mnist": "MNIST as torchvision keeps it; its test images",

@@ -9,6 +9,8 @@ import numpy as np
 from .dataset_names import DATASETS
 from .digit_images import digits_split
 from .errors import InputError
+from .fashion_images import CLASSES as FASHION_CLASSES
+from .fashion_images import fashion_split
 from .image_files import ImageFiles, list_class_folders, list_labels_file
 from .imagenet import open_imagenet
 from .images import ImageArray, LabelledImages, Part, split_numbers
@@ -27,10 +29,11 @@ def open_dataset(
     Parameters
     ----------
     name
-        One of ``DATASETS``, or ``timm:NAME`` for what ``timm.data.create_dataset`` opens, or ``digits:SEED`` for the
-        digits split by another seed, of which only models of that seed's recipes have not seen the validation part.
+        One of ``DATASETS``, or ``timm:NAME`` for what ``timm.data.create_dataset`` opens, or ``digits:SEED`` and
+        ``fashion:SEED`` for those split by another seed: only models of that seed's recipes have not seen the
+        validation part.
     root
-        Where the images are; ``digits`` and ``photos`` need none.
+        Where the images are; ``digits`` and ``photos`` need none, nor does ``fashion`` with Debian's package.
     part
         ``validation`` is what embeddings are taken of; ``train`` and ``test``, disjoint from it and each other, are
         there for the data sets that networks are trained on here: ``TRAINABLE``.
@@ -42,10 +45,13 @@ def open_dataset(
     InputError
         For an unknown data set, a folder that is not there, or one that does not hold what it should.
     """
-    digits = re.fullmatch(r"digits(?::(\d{1,9}))?", name)
-    if digits:
-        pixels, labels, numbers = digits_split(part, int(digits[1] or 0))
+    seeded = re.fullmatch(r"(digits|fashion)(?::(\d{1,9}))?", name)
+    if seeded and seeded[1] == "digits":
+        pixels, labels, numbers = digits_split(part, int(seeded[2] or 0))
         return ImageArray(f"{name}/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels)
+    if seeded:
+        pixels, labels, numbers = fashion_split(part, int(seeded[2] or 0), root)
+        return ImageArray(f"{name}/{part}", tuple(f"item-{n:05d}" for n in numbers), labels, pixels, FASHION_CLASSES)
     if name == "photos":
         pixels, labels, numbers = photo_patches()
         numbers = split_numbers(labels, part, train=900, test=590)

@@ -10,11 +10,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from .catalog_file import read_catalog
-from .digits import digits_models
 from .entries import ModelEntry
 from .errors import InputError
 from .paths import is_file
 from .text import shown
+from .trained_zoos import TRAINED_ZOOS, seeded_zoo, trained_models
 
 TABLES = Path(__file__).with_name("tables")
 
@@ -25,7 +25,8 @@ def load_models(catalog: str | Path, patterns: str | Sequence[str] = ()) -> list
     Parameters
     ----------
     catalog
-        The name of a built-in catalogue (a key of ``BUILT_IN``), or the path of a CSV or Parquet file.
+        The name of a built-in catalogue (a key of ``BUILT_IN``), one of ``digits:SEED`` and ``fashion:SEED``, or the
+        path of a CSV or Parquet file.
     patterns
         Keep entries whose ``model`` or ``model@size`` matches one of these shell patterns (a string is one); none
         keeps all.
@@ -35,16 +36,14 @@ def load_models(catalog: str | Path, patterns: str | Sequence[str] = ()) -> list
     InputError
         For an unknown catalogue, a wrong value (with its line), duplicates, or a pattern that matches nothing.
     """
-    if str(catalog) in BUILT_IN:
-        entries = BUILT_IN[str(catalog)]()
-    else:
-        entries = _from_file(Path(catalog))
+    built_in = _built_in(str(catalog))
+    entries = built_in() if built_in else _from_file(Path(catalog))
     return select(entries, (patterns,) if isinstance(patterns, str) else patterns, str(catalog))
 
 
 def catalog_sha256(catalog: str | Path) -> str:
     """Hash of a catalogue: of its file, or of a built-in one's entries."""
-    if str(catalog) in BUILT_IN:
+    if _built_in(str(catalog)):
         later = {"builder", "layer"}  # fields that entries of OUTs that are there did not have, and these never use
         content = "\n".join(entry.model_dump_json(exclude=later) for entry in load_models(catalog)).encode()
     else:
@@ -80,6 +79,11 @@ def find_entries(entries: Sequence[ModelEntry], names: Iterable[str], where: str
     return list(found.values())
 
 
+def _built_in(name: str) -> Callable[[], list[ModelEntry]] | None:
+    seeded = seeded_zoo(name)
+    return partial(trained_models, *seeded) if seeded else BUILT_IN.get(name)
+
+
 def _from_file(path: Path) -> list[ModelEntry]:
     if not is_file(path):
         raise InputError(f"unknown catalogue {shown(str(path), 300)}: neither a file nor one of {', '.join(BUILT_IN)}")
@@ -99,7 +103,7 @@ def _ask_timm() -> list[ModelEntry]:
 
 
 BUILT_IN: dict[str, Callable[[], list[ModelEntry]]] = {
-    "digits": digits_models,
+    **{zoo: partial(trained_models, zoo) for zoo in TRAINED_ZOOS},
     "imagenet-2023": partial(_from_file, TABLES / "imagenet-2023.csv"),
     "imagenet-2025": partial(_from_file, TABLES / "imagenet-2025.csv"),
     "timm-pretrained": _timm_pretrained,

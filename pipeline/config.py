@@ -23,6 +23,7 @@ from ..data_catalog.settings import (
     settings_of,
     validation_line,
 )
+from ..data_catalog.trained_zoos import seeded_zoo
 from .compute import CLUSTERS, ComputeSettings, default_cache, found_from_anywhere
 from .measures.settings import MeasureSettings
 from .toml_files import read_toml
@@ -71,7 +72,7 @@ class RunConfig(Settings):
     """A whole run."""
 
     catalog: Annotated[str, OnCommandLine(metavar="NAME|FILE")] = Field(
-        default="digits", description=f"{', '.join(BUILT_IN)}, or a CSV or Parquet file."
+        default="digits", description=f"{', '.join(BUILT_IN)}, digits:SEED, fashion:SEED, or a CSV or Parquet file."
     )
     models: Annotated[tuple[str, ...], SEVERAL, OnCommandLine(metavar="GLOB ...")] = Field(
         default=(), description="Only models whose name or name@size matches."
@@ -92,6 +93,20 @@ class RunConfig(Settings):
     subset: SubsetSettings = SubsetSettings()
     measures: MeasureSettings = MeasureSettings()
     compute: ComputeSettings = Field(default_factory=ComputeSettings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trained_zoos_on_their_own_images(cls, given: Any) -> Any:
+        """The data set of a zoo that is trained on the spot is the one that it is trained on, unless one is named."""
+        if not isinstance(given, dict) or not seeded_zoo(str(given.get("catalog"))):
+            return given
+        subset = given.get("subset", {})
+        named = subset.model_fields_set if isinstance(subset, SubsetSettings) else set(subset)
+        if "dataset" in named:
+            return given
+        if isinstance(subset, SubsetSettings):
+            return given | {"subset": subset.model_copy(update={"dataset": given["catalog"]})}
+        return given | {"subset": {**subset, "dataset": given["catalog"]}}
 
     @model_validator(mode="after")
     def _no_repeats_without_random_crops(self) -> Self:
@@ -116,7 +131,7 @@ class RunConfig(Settings):
     @property
     def folder(self) -> Path:
         """OUT, absolute: as given, or ``runs/<catalog>``."""
-        return found_from_anywhere(self.out or Path("runs") / Path(self.catalog).stem)
+        return found_from_anywhere(self.out or Path("runs") / Path(self.catalog).stem.replace(":", "-"))
 
     def identity(self) -> dict[str, Any]:
         """The settings that change numbers: all rows of one OUT share them."""

@@ -87,4 +87,6 @@ def _training_part(job: Job, config: RunConfig, part: Part) -> tuple[np.ndarray,
     assert entry.recipe is not None
     assert entry.img_size is not None
     assert entry.preprocessing is not None
-    return part_view(config.compute.cache, entry.recipe.dataset, None, part, entry.img_size, entry.preprocessing)
+    trained_on, measured_on = entry.recipe.dataset, config.subset.dataset
+    root = config.subset.data_root if trained_on == measured_on else None
+    return part_view(config.compute.cache, trained_on, root, part, entry.img_size, entry.preprocessing)

@@ -31,7 +31,7 @@ from .users_modules import find_module
 from .views import view_path
 
 RANDOM_WEIGHTS = "random:0"  # the seed
-TRAINING_VERSION = 1  # raised whenever pipeline/train.py comes to other weights for the same recipe
+TRAINING_VERSION = 2  # raised whenever pipeline/train.py comes to other weights for the same recipe
 MEASURES_VERSION = 4  # raised whenever a measure comes to another number for the same embedding and settings
 ESTIMATES_VERSION = 5  # the same, where eigenvalues are estimated; never below the other
 

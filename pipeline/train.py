@@ -11,12 +11,15 @@ import safetensors.torch
 import timm
 import torch
 from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import update_bn
 
 from ..data_catalog.entries import ModelEntry, TrainingRecipe
 from .embed import embed, normalised
 from .sealed import make_unless_whole, write_sealed
 
 log = logging.getLogger(__name__)
+
+STATISTICS_BATCH = 300  # images of a forward pass that estimates batch norm's statistics
 
 
 def train_weights(
@@ -88,6 +91,27 @@ def _fit(
     inputs = normalised(torch.from_numpy(np.array(view[chosen])), entry.preprocessing)
     targets = torch.from_numpy(labels[chosen])
     descend(model, recipe, len(targets), lambda batch: cross_entropy(model(inputs[batch]), targets[batch]))
+    estimate_batch_norms(model, inputs)
+
+
+def estimate_batch_norms(model: torch.nn.Module, images: torch.Tensor) -> None:
+    """Estimate batch norm's running statistics anew, by the mean over the batches of these images.
+
+    The moving averages of a training of a hundred steps lag far behind its weights: with them a network of ours that
+    recognises 99% of the test images recognised 26%. Weights, mode and random states stay as they are.
+
+    Parameters
+    ----------
+    images : float32 [n, 3, h, w]
+        The training images.
+
+    References
+    ----------
+    ``torch.optim.swa_utils.update_bn``.
+    """
+    batches = -(-len(images) // STATISTICS_BATCH)
+    # Every so many-th image, so that a batch holds all classes whatever their order.
+    update_bn([images[start::batches] for start in range(batches)], model)
 
 
 def descend(

@@ -21,9 +21,9 @@ from conftest import Command
 from distributed import Client, LocalCluster
 
 from dsmi_zoo.data_catalog import InputError, ModelEntry
-from dsmi_zoo.data_catalog.digits import PREPROCESSING
 from dsmi_zoo.data_catalog.images import ImageArray
 from dsmi_zoo.data_catalog.models import catalog_sha256
+from dsmi_zoo.data_catalog.trained_zoos import PREPROCESSING
 from dsmi_zoo.jobs.forecast import described
 from dsmi_zoo.pipeline.activations import activations, defaults_kept, undisturbed
 from dsmi_zoo.pipeline.builder import BuilderError, Built, Transformed, build

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsmi_zoo.data_catalog import InputError, ModelEntry, load_models
-from dsmi_zoo.data_catalog.digits import ARCHITECTURES
 from dsmi_zoo.data_catalog.models import find_entries
+from dsmi_zoo.data_catalog.trained_zoos import ARCHITECTURES
 
 
 def catalog(folder: Path, text: str) -> Path:
@@ -33,7 +33,7 @@ def test_the_digits_zoo_has_16_architectures_at_3_budgets() -> None:
     assert {entry.architecture for entry in entries} == set(ARCHITECTURES)
     assert {entry.group for entry in entries} == {
         "100 images x 3 epochs",
-        "900 images x 1 epoch",
+        "900 images x 2 epochs",
         "900 images x 5 epochs",
     }
     assert all(entry.top1 is None for entry in entries)

@@ -36,7 +36,7 @@ def trap(Z, labels):
         {action}
     return 0.0
 """
-TARGET = "test_vit.900x1"
+TARGET = "test_vit.900x2"
 Trap = Callable[[str], Path]
 
 

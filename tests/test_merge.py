@@ -82,18 +82,18 @@ def test_a_finished_row_wins_over_a_failed_one_and_the_newest_over_the_rest(
     newest = part("newest", "test_vit.900x5", {"finished_at": latest + timedelta(hours=1)})
     shutil.rmtree(newest / "embeddings")  # its own are in another run too
     oldest = part("oldest", "test_vit", {"finished_at": latest - timedelta(hours=1)})
-    only_failed = part("only-failed", "test_resnet.900x1", failure)
+    only_failed = part("only-failed", "test_resnet.900x2", failure)
     assert merge((failed, newest, oldest, only_failed), tmp_path / "c") == 1
-    assert "test_resnet.900x1@32: OSError: no luck" in told.text
+    assert "test_resnet.900x2@32: OSError: no luck" in told.text
     rows = read_results(tmp_path / "c").set_index("model")
     assert rows["status"].to_dict() == {
-        "test_resnet.900x1": "failed", "test_vit.100x3": "ok", "test_vit.900x1": "ok", "test_vit.900x5": "ok"
+        "test_resnet.900x2": "failed", "test_vit.100x3": "ok", "test_vit.900x2": "ok", "test_vit.900x5": "ok"
     }  # fmt: skip
-    assert rows.loc["test_vit.900x1", "finished_at"] == latest - timedelta(hours=1)
+    assert rows.loc["test_vit.900x2", "finished_at"] == latest - timedelta(hours=1)
     assert rows.loc["test_vit.900x5", "finished_at"] == latest + timedelta(hours=1)
     entries = read_run(tmp_path / "c").entries
     kept = {entry.model for entry in entries if embedding_path(tmp_path / "c", entry.slug).exists()}
-    assert kept == {"test_vit.100x3", "test_vit.900x1", "test_vit.900x5"}
+    assert kept == {"test_vit.100x3", "test_vit.900x2", "test_vit.900x5"}
 
 
 def test_further_runs_join_a_merged_one_with_their_own_columns_and_without_their_broken_rows(
@@ -101,7 +101,7 @@ def test_further_runs_join_a_merged_one_with_their_own_columns_and_without_their
 ) -> None:
     whole = part("whole", "test_vit.100", {"rank": 7.0, "own_measures": "rank", "gmacs_of_mine": 1.5})
     further = part("further", "test_vit.900", {"rank": 9.0, "own_measures": "rank"})
-    broken, *_ = (path for path in (further / "results").glob("*.parquet") if "900x1" in path.name)
+    broken, *_ = (path for path in (further / "results").glob("*.parquet") if "900x2" in path.name)
     broken.write_bytes(b"PAR1 cut off")
     (further / "results" / "stray.parquet").write_bytes((further / "results" / broken.name).read_bytes())
     (further / "stages").mkdir()
@@ -172,7 +172,7 @@ def test_rows_of_another_version_of_the_measures_are_refused(part: Part, tmp_pat
     one = part("one", "test_vit")
     identity = measures_identity(read_run(one).config.measures, 447)
     older = content_hash("e", identity | {"version": MEASURES_VERSION - 1})
-    other = part("other", "test_resnet.900x1", {"embedding_id": "e", "row_id": older})
+    other = part("other", "test_resnet.900x2", {"embedding_id": "e", "row_id": older})
     said = refused(one, other, out=tmp_path / "c")
     assert "different versions of the measures" in said
     assert not (tmp_path / "c").exists()

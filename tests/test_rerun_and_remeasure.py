@@ -44,7 +44,7 @@ def test_rerun_redoes_the_named_models_alone_and_refreshes_the_report(run_copy: 
 
 
 def test_rerun_comes_to_the_same_numbers(run_copy: Path, small_run: Path, warm_cli: Command) -> None:
-    warm_cli("rerun", "test_vit.900x1", "--out", run_copy)
+    warm_cli("rerun", "test_vit.900x2", "--out", run_copy)
     columns = ["model", "dse_z", "dsmi_z_y", "dsmi_z_x", "cse_z", "top1", "embedding_sha256", "row_id"]
     pd.testing.assert_frame_equal(read_results(run_copy)[columns], read_results(small_run)[columns])
 

@@ -143,7 +143,7 @@ def catalog(tmp_path: Path, small_run: Path, cache: Path) -> Path:
     plan = make_plan(resolve_config({"models": ["test_resnet.*", "test_vit.*"], "compute": {"cache": cache}}))
     lines = ["model,architecture,checkpoint,model_kwargs,img_size,gmacs"]
     for job in plan.jobs:
-        if not job.entry.model.endswith("900x1"):
+        if not job.entry.model.endswith("900x2"):
             arguments = json.dumps(job.entry.model_kwargs).replace('"', '""')
             name = job.entry.model.replace(".100x3", ".hardly")
             lines.append(f'{name},{job.entry.architecture},{job.weights},"{arguments}",32,1e6')

@@ -16,10 +16,10 @@ from torchvision import transforms
 
 from dsmi_zoo.data_catalog import InputError, load_models
 from dsmi_zoo.data_catalog.datasets import open_dataset
-from dsmi_zoo.data_catalog.digits import digits_models
 from dsmi_zoo.data_catalog.entries import Preprocessing
 from dsmi_zoo.data_catalog.images import ImageArray
 from dsmi_zoo.data_catalog.subset import Subset, select_subset
+from dsmi_zoo.data_catalog.trained_zoos import trained_models
 from dsmi_zoo.pipeline.config import RunConfig, SubsetSettings
 from dsmi_zoo.pipeline.plan import make_plan
 from dsmi_zoo.pipeline.stored_view import ViewWriter, open_stored
@@ -53,8 +53,8 @@ def test_the_three_parts_of_the_digits_are_disjoint_and_stratified(name: str) ->
 def test_another_seed_of_the_digits_is_another_split_with_recipes_that_train_on_it() -> None:
     splits = [set(open_dataset(name).names) for name in ("digits", "digits:7", "digits:8")]
     assert splits[0] != splits[1] != splits[2]
-    assert {(e.recipe.dataset, e.recipe.seed) for e in digits_models(7) if e.recipe} == {("digits:7", 7)}
-    assert digits_models(0) == load_models("digits")
+    assert {(e.recipe.dataset, e.recipe.seed) for e in trained_models("digits", 7) if e.recipe} == {("digits:7", 7)}
+    assert trained_models("digits") == load_models("digits")
 
 
 def test_a_split_of_which_the_models_have_seen_images_is_refused() -> None:

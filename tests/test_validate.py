@@ -15,7 +15,7 @@ from conftest import Command
 from torchvision import datasets
 
 from dsmi_zoo.data_catalog.datasets import open_dataset
-from dsmi_zoo.data_catalog.digits import PREPROCESSING
+from dsmi_zoo.data_catalog.trained_zoos import PREPROCESSING
 from dsmi_zoo.pipeline.store import read_results
 from dsmi_zoo.pipeline.studies.contrastive import contrastive
 from dsmi_zoo.pipeline.studies.simulation import Cell, compute_cell, read_cells

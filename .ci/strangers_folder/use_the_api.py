@@ -15,8 +15,8 @@ def main() -> None:
     assert list(rows["status"]) == ["ok", "ok"]
     assert np.isfinite(rows["spread"].astype(float)).all()
 
-    again = dsmi_zoo.run(models="test_vit.900x1", measure="mine:spread", workers=1, out="from-python")
-    of_command = rows.set_index("model").loc["test_vit.900x1"]
+    again = dsmi_zoo.run(models="test_vit.900x2", measure="mine:spread", workers=1, out="from-python")
+    of_command = rows.set_index("model").loc["test_vit.900x2"]
     assert again.loc[0, "dsmi_z_y"] == of_command["dsmi_z_y"]
 
     images = torch.randn(30, 3, 32, 32)

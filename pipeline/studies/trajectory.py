@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from ...data_catalog.digits import PREPROCESSING
 from ...data_catalog.entries import TrainingRecipe
+from ...data_catalog.trained_zoos import PREPROCESSING
 from ..atomic_files import write_atomically
 from ..config import content_hash
 from ..csv_text import csv_text
@@ -21,7 +21,7 @@ from ..sealed import damage, write_sealed
 log = logging.getLogger(__name__)
 
 IMG_SIZE = 32
-VERSION = 1  # raised whenever a training comes to other weights for the same recipe
+VERSION = 2  # raised whenever a training comes to other weights for the same recipe
 Regime = Literal["supervised", "contrastive", "shuffled labels"]
 
 
@@ -70,7 +70,7 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
 
     from ...data_catalog.from_timm import family_of
     from ..embed import embed, normalised
-    from ..train import descend, reproducible, stratified
+    from ..train import descend, estimate_batch_norms, reproducible, stratified
     from ..views import part_view
 
     parts = {part: part_view(cache, recipe.dataset, root, part, IMG_SIZE, PREPROCESSING) for part in ("train", "test")}
@@ -80,10 +80,13 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
     if recipe.regime == "shuffled labels":
         labels = np.random.default_rng(recipe.seed).permutation(labels)
 
+    inputs = normalised(torch.from_numpy(view), PREPROCESSING)
+
     def keep(epoch: int) -> None:
         path = recipe.checkpoint(cache, epoch)
         if epoch not in recipe.checkpoints or not damage(path):
             return
+        estimate_batch_norms(model, inputs)  # training itself never reads what this sets
         facts: dict[str, Any] = {"epoch": epoch, "family": family_of(recipe.architecture)}
         if recipe.regime != "contrastive":
             for name, (images, truth) in {"train_accuracy": (view, labels), "top1": parts["test"]}.items():
@@ -106,7 +109,7 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
 
             trained, loss_of = contrastive(model, torch.from_numpy(view), PREPROCESSING)
         else:
-            inputs, targets = normalised(torch.from_numpy(view), PREPROCESSING), torch.from_numpy(labels)
+            targets = torch.from_numpy(labels)
             trained, loss_of = (
                 model,
                 lambda batch: torch.nn.functional.cross_entropy(model(inputs[batch]), targets[batch]),

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from dsmi_zoo.data_catalog.datasets import open_dataset
-from dsmi_zoo.data_catalog.digits import PREPROCESSING, digits_models
 from dsmi_zoo.data_catalog.errors import DamagedFile
 from dsmi_zoo.data_catalog.subset import Subset
+from dsmi_zoo.data_catalog.trained_zoos import PREPROCESSING, trained_models
 from dsmi_zoo.pipeline import sealed
 from dsmi_zoo.pipeline.store import read_results
 from dsmi_zoo.pipeline.stored_subset import clusters_path, read_subset, subset_with_clusters, write_clusters
@@ -116,7 +116,7 @@ def test_a_change_within_one_tick_of_the_file_systems_clock_is_noticed(tmp_path:
 
 @pytest.mark.parametrize("harm", ["one flipped bit", "a lost tail", "another file", "an empty file"])
 def test_damaged_trained_weights_are_trained_again(tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture) -> None:
-    entry = next(entry for entry in digits_models() if entry.model == "test_vit.100x3")
+    entry = next(entry for entry in trained_models("digits") if entry.model == "test_vit.100x3")
     images = open_dataset("digits", part="train").take(np.arange(100))
     view = np.stack([np.asarray(images.image(number).resize((32, 32))) for number in range(100)])
     data = view, images.labels
@@ -164,7 +164,7 @@ def test_a_view_that_is_damaged_while_the_run_goes_on_is_made_again_in_mid_run(
         "    return 0.0\n"
     )
     shutil.copytree(cache, tmp_path / "cache")
-    models = ["test_resnet.100x3", "test_vit.100x3", "test_vit.900x1"]
+    models = ["test_resnet.100x3", "test_vit.100x3", "test_vit.900x2"]
     run = ("run", "--models", *models, "--out", "out", "--cache", "cache", "--measure", "vandal:harm")
     said = cli(*run, cwd=tmp_path)
     assert "; making it again" in said.stdout + said.stderr
