@@ -1,5 +1,6 @@
 """The shared subset and its views: the same images and the same pixels for every model."""
 
+import gzip
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform
 from torchvision import transforms
+from torchvision.datasets import FashionMNIST
 
 from dsmi_zoo.data_catalog import InputError, load_models
 from dsmi_zoo.data_catalog.datasets import open_dataset
 from dsmi_zoo.data_catalog.entries import Preprocessing
+from dsmi_zoo.data_catalog.fashion_images import DEBIAN, fashion_split
 from dsmi_zoo.data_catalog.images import ImageArray
 from dsmi_zoo.data_catalog.subset import Subset, select_subset
 from dsmi_zoo.data_catalog.trained_zoos import trained_models
@@ -64,8 +67,47 @@ def test_a_split_of_which_the_models_have_seen_images_is_refused() -> None:
         make_plan(RunConfig(subset=SubsetSettings(dataset="digits:7")))
 
 
+needs_fashion = pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+
+
+@needs_fashion
+def test_fashion_is_split_into_three_parts_of_the_images_that_torchvision_reads(tmp_path: Path) -> None:
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for packed in DEBIAN.glob("*.gz"):
+        (raw / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
+    for part, size in {"train": 900, "test": 2000, "validation": 500}.items():
+        ours, from_root = fashion_split(part, 3), fashion_split(part, 3, tmp_path)
+        theirs = FashionMNIST(str(tmp_path), train=part == "train")
+        assert len(ours[1]) == size
+        assert np.ptp(np.bincount(ours[1])) <= 0.02 * size
+        np.testing.assert_array_equal(ours[0], theirs.data.numpy()[ours[2]])
+        np.testing.assert_array_equal(ours[1], theirs.targets.numpy()[ours[2]])
+        assert all((mine == other).all() for mine, other in zip(ours, from_root, strict=True))
+        assert tuple(theirs.classes) == open_dataset("fashion", part=part).classes
+    of_test, of_validation = (set(open_dataset("fashion", part=part).names) for part in ("test", "validation"))
+    assert of_test.isdisjoint(of_validation)
+
+
+def test_fashion_that_is_not_there_or_damaged_is_told_with_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"fashion is not there in --data-root .*; install Debian's package"):
+        open_dataset("fashion", tmp_path)
+    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        (tmp_path / name).write_bytes(b"short")
+    with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte: is not Fashion-MNIST's file .* by its size"):
+        open_dataset("fashion", tmp_path)
+
+
+def test_a_zoo_that_is_trained_here_is_measured_on_the_images_of_its_recipes_unless_others_are_named() -> None:
+    assert RunConfig(catalog="fashion:3").subset.dataset == "fashion:3"
+    assert RunConfig(catalog="fashion", subset=SubsetSettings(images_per_class=9)).subset.dataset == "fashion"
+    assert RunConfig.model_validate({"catalog": "fashion", "subset": {"seed": 1}}).subset.dataset == "fashion"
+    assert RunConfig(catalog="fashion", subset=SubsetSettings(dataset="digits")).subset.dataset == "digits"
+    assert RunConfig(catalog="digits:3").folder.name == "digits-3"
+
+
 def test_an_unknown_data_set_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match="unknown data set 'svhn'; there are: digits, photos"):
+    with pytest.raises(InputError, match="unknown data set 'svhn'; there are: digits, fashion"):
         open_dataset("svhn")
 
 
