@@ -54,7 +54,7 @@ def centre_accuracy(Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | N
     ----------
     scikit-learn's ``NearestCentroid``.
     """
-    embedding, classes, images = _samples(Z, labels, image_ids)
+    embedding, classes, images = samples(Z, labels, image_ids)
     return percent(centre_hits(centred(embedding)[0], classes, images))
 
 
@@ -86,7 +86,7 @@ def neighbour_accuracy(
     ----------
     scikit-learn's ``KNeighborsClassifier``, but for its ties.
     """
-    embedding, classes, images = _samples(Z, labels, image_ids)
+    embedding, classes, images = samples(Z, labels, image_ids)
     k = as_count(k, "k")
     return percent(neighbour_hits(Points(centred(embedding)[0]), classes, images, k))
 
@@ -119,7 +119,7 @@ def probe_hits(Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None =
     scikit-learn's ``RidgeClassifier``, refitted without each image; the closed form is Allen's PRESS (1974), for rows
     that are left out together: y - yhat without them = (1 - H_II)^-1 (y_I - yhat_I), H the hat matrix.
     """
-    embedding, classes, images = _samples(Z, labels, image_ids)
+    embedding, classes, images = samples(Z, labels, image_ids)
     return ridge_hits(decomposed(centred(embedding)[0]), embedding.shape[1], classes, images)
 
 
@@ -156,7 +156,7 @@ def centre_hits(
     distances = np.einsum("cd,cd->c", centres, centres) - 2 * values @ centres.T
     to_own = np.einsum("md,md->m", without, without)[images] - 2 * np.einsum("nd,nd->n", values, without[images])
     distances[np.arange(len(values)), classes] = to_own
-    return _most_repeats(distances.argmin(axis=1) == classes, images)
+    return most_repeats(distances.argmin(axis=1) == classes, images)
 
 
 def neighbour_hits(points: Points, classes: NDArray[np.int64], images: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
@@ -166,7 +166,7 @@ def neighbour_hits(points: Points, classes: NDArray[np.int64], images: NDArray[n
         stop = start + len(squares)
         predicted[start:stop] = _elected(squares, classes, images, images[start:stop], k)
         start = stop
-    return _most_repeats(predicted == classes, images)
+    return most_repeats(predicted == classes, images)
 
 
 def _elected(
@@ -208,7 +208,7 @@ def ridge_hits(
         error = float(np.einsum("nc,nc->", residuals, residuals))
         if error < least:
             least, predicted = error, (targets - residuals).argmax(axis=1)
-    return _most_repeats(predicted == classes, images)
+    return most_repeats(predicted == classes, images)
 
 
 def percent(hits: NDArray[np.bool_]) -> float:
@@ -235,7 +235,7 @@ def unpacked(text: str) -> NDArray[np.bool_]:
     return np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8), count=int(count)).astype(bool)
 
 
-def _samples(
+def samples(
     Z: ArrayLike, labels: ArrayLike, image_ids: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """The validated embedding [n, d], its classes [n] and its images [n], two or more in each class."""
@@ -246,6 +246,6 @@ def _samples(
     return embedding, classes, images
 
 
-def _most_repeats(right: NDArray[np.bool_], images: NDArray[np.int64]) -> NDArray[np.bool_]:
+def most_repeats(right: NDArray[np.bool_], images: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether most of the rows of each image are right, bool [m]."""
     return np.bincount(images, weights=right) > np.bincount(images) / 2
