@@ -9,7 +9,7 @@ from typing import Literal
 
 from ..data_catalog.entries import is_accuracy
 from .measures.definition import Measure
-from .measures.registry import OF_A_ROW
+from .measures.registry import OF_A_ROW, UNDEFINED
 
 __all__ = ["COLUMNS", "COLUMN_NAMES", "Column", "is_accuracy", "markdown_table"]
 
@@ -63,6 +63,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("n_classes", "integer", "", "Classes in the subset."),
     Column("embedding_dim", "integer", "", "Columns of the embedding, d."),
     *map(_column_of, OF_A_ROW),
+    Column(UNDEFINED, "text", "", "Scores that have no value for this embedding, each with the reason."),
     Column("own_measures", "text", "", "Names of the columns that `--measure` added, separated by spaces."),
     Column("sigma", "number", "", "Width of the Gaussian kernel that was used."),
     Column("t", "number", "", "Diffusion time: the power of the eigenvalues."),

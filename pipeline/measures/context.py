@@ -2,12 +2,15 @@
 
 from concurrent.futures import Executor, Future
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .angular import median_distance
+from .cosine import cosine_centre_hits, directions
 from .decomposition import Decomposition, centred, decomposed, scaled
-from .estimate import EXACT_UP_TO, Estimate, precision_for
+from .estimate import Estimate, precision_for
 from .inputs import as_classes, as_images, as_sigma
 from .mutual_information import (
     EntropiesOf,
@@ -22,6 +25,10 @@ from .points import Points, as_points
 from .probe import NEIGHBOURS, centre_hits, each_class_has_two_images, neighbour_hits, ridge_hits
 from .settings import MeasureSettings
 from .spectrum import ONE_THREAD, KernelOf, squared_distances
+from .uncertainty import disjoint_parts
+
+MOST_IMAGES = 4096
+"""Of which intrinsic dimensions are taken: distances of all pairs of more are a burden."""
 
 _VANISHING = -400  # binary exponent of an embedding's values whose squares may underflow
 
@@ -108,13 +115,7 @@ class MeasureContext:
     @cached_property
     def median_distance(self) -> float:
         """Median distance over the pairs of points, of some of the points if they are many, of two at least."""
-        if self.points.few:
-            squares = self.points.squares
-        else:
-            generator = np.random.default_rng(self.settings.seed)
-            some = generator.choice(self.n, EXACT_UP_TO, replace=False)
-            squares = squared_distances(self.points.values[some])
-        return _median_off_diagonal(squares)
+        return median_distance(self.points, self.settings.seed)
 
     @cached_property
     def kernels(self) -> KernelOf:
@@ -229,9 +230,55 @@ class MeasureContext:
         """Whether a linear probe that has not seen an image classifies it right, bool [images]."""
         return ridge_hits(self.decomposition, self.d, self.classes, self.images)
 
+    # Directions
 
-def _median_off_diagonal(squares: NDArray[np.float64]) -> float:
-    """Median of the roots of the entries above the diagonal of a matrix [n, n], n at least 2."""
-    pairs = np.concatenate([squares[i, i + 1 :] for i in range(len(squares) - 1)])
-    middle = [(len(pairs) - 1) // 2, len(pairs) // 2]
-    return float(np.mean(np.sqrt(np.partition(pairs, middle)[middle])))
+    @cached_property
+    def cosine_neighbour_hits(self) -> NDArray[np.bool_]:
+        """Whether the neighbours of each image by the cosine vote for its class, bool [images]."""
+        unit = directions(scaled(self.points.values)[0])
+        return neighbour_hits(Points(unit), self.classes, self.images, NEIGHBOURS)
+
+    @cached_property
+    def cosine_centre_hits(self) -> NDArray[np.bool_]:
+        """Whether each image has the greatest cosine with its own class's centre, all centred, bool [images]."""
+        return cosine_centre_hits(directions(self.centred_values), self.classes, self.images)
+
+    # Images, where crops of one image would be each other's neighbours
+
+    @cached_property
+    def image_values(self) -> NDArray[np.float64]:
+        """The first row of each image, of some of the images if they are many, float64 [m, d]."""
+        _, first = np.unique(self._images_or_rows, return_index=True)
+        if len(first) > MOST_IMAGES:
+            first = np.sort(np.random.default_rng(self.settings.seed).choice(first, MOST_IMAGES, replace=False))
+        return self.points.values[first]
+
+    @cached_property
+    def image_squares(self) -> NDArray[np.float64]:
+        """Squared distances of all pairs of ``image_values``, float64 [m, m]."""
+        return squared_distances(scaled(self.image_values)[0])
+
+    # Parts, for standard errors
+
+    @cached_property
+    def parts(self) -> list[list[Self]]:
+        """Disjoint parts of the images, by classes alike, for each of several splits; none where classes are too small.
+
+        Without labels all images are of one class.
+        """
+        classes = self.classes if self.has_labels else np.zeros(self.n, dtype=np.int64)
+        splits = disjoint_parts(classes, self._images_or_rows, self.settings.seed)
+        return [[self._part(rows) for rows in split] for split in splits]
+
+    def _part(self, rows: NDArray[np.int64]) -> Self:
+        def of_rows(column: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+            """A column of the part, None where all its rows are the same."""
+            return None if column is None or np.ptp(column[rows]) == 0 else column[rows]
+
+        classes = of_rows(self._classes)
+        images = None if classes is None else self.images[rows]
+        return type(self)(Points(self.points.values[rows]), classes, images, of_rows(self._clusters), self.settings)
+
+    @property
+    def _images_or_rows(self) -> NDArray[np.int64]:
+        return np.arange(self.n) if self._images is None else self._images

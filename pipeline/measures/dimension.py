@@ -18,8 +18,8 @@ TWO_NN_DISCARDED = 0.1  # share of the points, those of the greatest ratios
 FEWEST_POINTS = 10
 ALIKE = 1e-12  # squared distances below, in units of their mean, are rounding
 
-MST_SHARES = np.linspace(0.25, 1, 7)
-MST_SUBSETS = 5  # of each size
+MST_SHARES = np.linspace(0.25, 1, 5)
+MST_SUBSETS = 3  # of each size
 
 
 def alpha_req(Z: ArrayLike) -> float:
@@ -114,7 +114,7 @@ def mst_dimension(Z: ArrayLike, *, seed: int = 0) -> float:
     """The intrinsic dimension by how the minimal spanning tree grows with the number of points.
 
     The tree of n points of a d-dimensional set has a length of about n^((d - 1) / d). The exponent m is the slope of
-    ln length on ln n over random subsets of a quarter to all of the points, five of each of seven sizes;
+    ln length on ln n over random subsets of a quarter to all of the points, three of each of five sizes;
     d = 1 / (1 - m).
 
     Parameters

@@ -2,22 +2,31 @@
 
 from __future__ import annotations  # so that help() shows ArrayLike by its name
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
 from ...data_catalog.errors import InputError
 from ...data_catalog.settings import rule_of, settings_of, spells_out
+from .angular import angular_mutual_information
 from .context import MeasureContext
+from .cosine import offset_share_of_scaled
+from .decomposition import scaled
 from .definition import Measure, Value
+from .dimension import (
+    alpha_req_of_squares,
+    mst_dimension_of_squares,
+    participation_ratio_of_squares,
+    two_nn_dimension_of_squares,
+)
 from .entropy import binned_entropy
 from .points import Points
-from .probe import packed, percent, wilson_interval
+from .probe import Z95, packed, percent, wilson_interval
 from .scale_free import scale_free_mutual_information
 from .settings import MeasureSettings
 from .transferability import (
@@ -27,7 +36,11 @@ from .transferability import (
     transrate_of_decomposition,
     within_over_between_of_centred,
 )
-from .uncertainty import sampling_error
+from .uncertainty import error_over_parts, sampling_error
+from .undefined import UndefinedScore
+
+UNDEFINED = "undefined_scores"
+"""The column that says why scores have no value."""
 
 SATURATION = 0.1
 """Bits: an entropy this near to 0 or to log2 n says nothing of the embedding."""
@@ -72,6 +85,19 @@ def _scale_free_information(context: MeasureContext) -> float:
     )
 
 
+def _angular_information(context: MeasureContext) -> float:
+    settings = context.settings
+    return angular_mutual_information(
+        context.points,
+        context.classes,
+        repetitions=settings.repetitions,
+        seed=settings.seed,
+        method=settings.method,
+        precision=settings.precision,
+        tolerance=settings.tolerance,
+    )
+
+
 def _transrate(context: MeasureContext) -> float | None:
     rate = transrate_of_decomposition(context.centred_values, context.decomposition, context.classes, context.exponent)
     return _finite(rate)
@@ -80,6 +106,43 @@ def _transrate(context: MeasureContext) -> float | None:
 def _probe_interval(context: MeasureContext) -> tuple[float, float]:
     hits = context.probe_hits
     return wilson_interval(int(hits.sum()), len(hits))
+
+
+def _error_of_share(hits: Callable[[MeasureContext], NDArray[np.bool_]]) -> Callable[[MeasureContext], float]:
+    """The standard error of a share of hits, in percentage points: above 0 also where all are hits, or none."""
+
+    def error(context: MeasureContext) -> float:
+        low, high = wilson_interval(int(hits(context).sum()), len(hits(context)))
+        return (high - low) / (2 * Z95)
+
+    return error
+
+
+def _error_of_two_nn(context: MeasureContext) -> float:
+    """That of the maximum-likelihood estimate of an exponent from so many points."""
+    return two_nn_dimension_of_squares(context.image_squares) / float(np.sqrt(len(context.image_squares)))
+
+
+def _over_parts(measure: Measure) -> Callable[[MeasureContext], float | None]:
+    """The standard error of a score by its values on disjoint parts of the images; None if one of them has none."""
+
+    def error(context: MeasureContext) -> float | None:
+        values = []
+        for split in context.parts:
+            of_parts = [measure.compute(part) if measure.can_be_computed(part) else None for part in split]
+            if None in of_parts:
+                return None
+            values.append([float(value) for value in of_parts if value is not None])
+        return error_over_parts(values, context.parts[0][0].n / context.n) if values else None
+
+    return error
+
+
+def _error_measure(score: Measure) -> Measure:
+    """The column of a score's standard error."""
+    meaning = f"Standard error of `{score.name}` over images."
+    title = f"{score.title} standard error"
+    return Measure(f"{score.name}_se", title, score.unit, meaning, score.error or _over_parts(score), needs=score.needs)
 
 
 def _finite(value: float) -> float | None:
@@ -134,6 +197,12 @@ MEASURES: tuple[Measure, ...] = (
         _scale_free_information,
     ),
     Measure(
+        "dsmi_z_y_angular", "Angular DSMI(Z;Y)", "bits",
+        "DSMI(Z;Y) of the rows' directions from their mean, at t = 2 and a sigma of half the median distance, whatever "
+        "the settings.",
+        _angular_information,
+    ),
+    Measure(
         "dsmi_z_x", "DSMI(Z;X)", "bits",
         "Diffusion spectral mutual information of embedding and clusters of the inputs.",
         lambda context: context.spectral_information(context.clusters), needs="input_clusters",
@@ -177,22 +246,63 @@ COMPARISONS: tuple[Measure, ...] = (
         "centre_accuracy", "Nearest centre", "%",
         "Accuracy of the nearest class centre, each image left out of its own, by image.",
         lambda context: percent(context.centre_hits), needs="image_pairs",
+        error=_error_of_share(lambda context: context.centre_hits),
     ),
     Measure(
         "neighbour_accuracy", "10 nearest neighbours", "%",
         "Accuracy of a vote of the 10 nearest samples of other images, by image.",
         lambda context: percent(context.neighbour_hits), needs="image_pairs",
+        error=_error_of_share(lambda context: context.neighbour_hits),
     ),
     Measure(
         "probe_accuracy", "Linear probe", "%",
         "Accuracy of a linear probe (a ridge classifier) on the embedding, each image left out in turn.",
         lambda context: percent(context.probe_hits), needs="image_pairs",
+        error=_error_of_share(lambda context: context.probe_hits),
     ),
     Measure(
         "within_over_between", "Within / between", "",
         "Variance within classes over variance between them (neural collapse's NC1, traces); lower is better.",
         lambda context: _finite(within_over_between_of_centred(context.centred_values, context.classes)),
         lower_is_better=True,
+    ),
+    Measure(
+        "cosine_neighbour_accuracy", "10 nearest neighbours by cosine", "%",
+        "Accuracy of a vote of the 10 samples of other images with the greatest cosine, by image.",
+        lambda context: percent(context.cosine_neighbour_hits), needs="image_pairs",
+        error=_error_of_share(lambda context: context.cosine_neighbour_hits),
+    ),
+    Measure(
+        "cosine_centre_accuracy", "Nearest centre by centred cosine", "%",
+        "Accuracy of the class centre of the greatest cosine, all less the mean, each image left out, by image.",
+        lambda context: percent(context.cosine_centre_hits), needs="image_pairs",
+        error=_error_of_share(lambda context: context.cosine_centre_hits),
+    ),
+    Measure(
+        "alpha_req", "alpha-ReQ", "",
+        "Exponent of the power law of the covariance's eigenvalues; no labels.",
+        lambda context: alpha_req_of_squares(context.decomposition.squares), needs="embedding",
+    ),
+    Measure(
+        "participation_ratio", "Participation ratio", "",
+        "Squared sum of the covariance's eigenvalues over the sum of their squares; no labels.",
+        lambda context: participation_ratio_of_squares(context.decomposition.squares), needs="embedding",
+    ),
+    Measure(
+        "two_nn_dimension", "TwoNN dimension", "",
+        "Intrinsic dimension by the distances to the two nearest images; no labels.",
+        lambda context: two_nn_dimension_of_squares(context.image_squares), needs="embedding",
+        error=_error_of_two_nn,
+    ),
+    Measure(
+        "mst_dimension", "MST dimension", "",
+        "Intrinsic dimension by the growth of the images' minimal spanning tree; no labels.",
+        lambda context: mst_dimension_of_squares(context.image_squares, context.settings.seed), needs="embedding",
+    ),
+    Measure(
+        "offset_share", "Offset share", "",
+        "The mean's share of the embedding's mean squared length: a diagnostic; no labels.",
+        lambda context: offset_share_of_scaled(scaled(context.points.values)[0]), needs="embedding",
     ),
 )  # fmt: skip
 """What one would use instead of the measures."""
@@ -215,7 +325,14 @@ DETAILS: tuple[Measure, ...] = (
 )  # fmt: skip
 """What stands in a row beside the scores, for rankings with ties."""
 
-OF_A_ROW: tuple[Measure, ...] = (*DIAGNOSTICS, *MEASURES, *COMPARISONS, *DETAILS)
+ERRORS: tuple[Measure, ...] = tuple(
+    _error_measure(score)
+    for score in (*MEASURES, *COMPARISONS)
+    if score.name not in ("dsmi_z_y", "dsmi_z_y_null")  # which have columns of their own: DIAGNOSTICS
+)
+"""The standard error of each score over images."""
+
+OF_A_ROW: tuple[Measure, ...] = (*DIAGNOSTICS, *MEASURES, *COMPARISONS, *DETAILS, *ERRORS)
 """All of them, in the order of a row's columns."""
 
 BY_NAME = {measure.name: measure for measure in OF_A_ROW}
@@ -263,9 +380,9 @@ def measure(
     -------
     dict
         In the order of a row's columns, or of ``scores``. The unit of each stands in the registry: entropies and
-        information in bits, accuracies in percent. What is undefined for this embedding is left out: `dsmi_z_y_se`
+        information in bits, accuracies in percent. What is undefined for this embedding is left out: standard errors
         where classes have too few images, `within_over_between` where all class means coincide, and, unless asked for
-        by name, accuracies where a class has a single image.
+        by name, accuracies where a class has a single image. Where others have no value, `undefined_scores` says why.
 
     Raises
     ------
@@ -304,15 +421,29 @@ def checked_settings(settings: dict[str, Any], function: str = "measure") -> Mea
 
 
 def values_of(wanted: Sequence[Measure], context: MeasureContext) -> dict[str, Value]:
-    """The values of measures that can be computed, by name, in their order; those that are undefined are left out."""
-    values: dict[str, Value | None] = {}
+    """The values of measures that can be computed, by name, in their order; those that are undefined are left out.
+
+    Why a score is undefined for the embedding stands in ``UNDEFINED``, one after the other, if any is.
+    """
+    values: dict[str, Value] = {}
+    reasons: dict[str, str] = {}
     with ThreadPoolExecutor(1) as aside:
         if any(one.takes_entropy for one in wanted):
             context.begin_entropy(aside)
         # It goes on in a thread of its own meanwhile, so what takes it comes last.
         for one in sorted(wanted, key=lambda one: one.takes_entropy):
-            values[one.name] = one.compute(context) if one.can_be_computed(context) else None
-    return {one.name: value for one in wanted if (value := values[one.name]) is not None}
+            try:
+                value = one.compute(context) if one.can_be_computed(context) else None
+            except UndefinedScore as undefined:
+                if one.name.removesuffix("_se") not in reasons:  # which says it for its error too
+                    reasons[one.name] = str(undefined)
+                continue
+            if value is not None:
+                values[one.name] = value
+    ordered = {one.name: values[one.name] for one in wanted if one.name in values}
+    if reasons:
+        ordered[UNDEFINED] = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    return ordered
 
 
 def names_of(scores: str | Iterable[str]) -> tuple[str, ...]:

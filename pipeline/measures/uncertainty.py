@@ -7,11 +7,16 @@ variance between halves and between quarters is that at a half and a quarter of 
 power of the size that leads from the one to the other leads on to all images.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from .mutual_information import EntropiesOf
 
+SPLITS = 3
+PARTS = 4
+LARGEST_PART = 1000  # rows; more would cost much, and classes are cut no smaller than into pairs of images
 HALVINGS = 8
 QUARTERINGS = 6
 _POWERS = -2.0, 1.0  # of the size; an estimate beyond them is noise
@@ -39,12 +44,9 @@ def sampling_error(
     float
         NaN if more than a tenth of the rows belong to classes of fewer than four images.
     """
-    rows = np.split(np.argsort(images, kind="stable"), np.cumsum(np.bincount(images))[:-1])
-    class_of_image = classes[[of_image[0] for of_image in rows]]
-    members = [np.flatnonzero(class_of_image == of_class) for of_class in range(int(classes.max()) + 1)]
-    members = [of_class for of_class in members if len(of_class) >= 4]
-    kept = sum(len(rows[image]) for of_class in members for image in of_class)
-    if kept < (1 - _MOST_LEFT_OUT) * len(classes):
+    rows = _rows_of_images(images)
+    members = _large_classes(classes, rows)
+    if not members:
         return float("nan")
     generator = np.random.default_rng([seed, 6])
 
@@ -81,6 +83,73 @@ def sampling_error(
     power = np.clip(np.log(half / quarter) / np.log(sizes[1] / sizes[2]), *_POWERS)
     common = (joint_half + joint_quarter) / (half + quarter)
     return float(np.sqrt(half * (sizes[0] / sizes[1]) ** power * common))
+
+
+def disjoint_parts(classes: NDArray[np.int64], images: NDArray[np.int64], seed: int) -> list[list[NDArray[np.int64]]]:
+    """Disjoint parts of the images, equally many of each class in each part.
+
+    They are what any score is measured on for its standard error: see ``error_over_parts``.
+
+    Parameters
+    ----------
+    classes, images : int64 [n]
+        Class and image of each row, each numbered from 0; all rows of an image stay together.
+    seed : int
+        Seed of the splits.
+
+    Returns
+    -------
+    list of list of int64 [m]
+        The rows of four parts, for each of three splits: quarters, or parts of about 1,000 rows where there are more.
+        Empty if more than a tenth of the rows belong to classes of fewer than four images.
+    """
+    rows = _rows_of_images(images)
+    members = _large_classes(classes, rows)
+    if not members:
+        return []
+    wanted = max(PARTS, -(-len(classes) // LARGEST_PART))
+    possible = max(PARTS, min(map(len, members)) // 2)
+    generator = np.random.default_rng([seed, 7])
+    splits = []
+    for _ in range(SPLITS):
+        dealt = _dealt(members, rows, min(wanted, possible), generator)
+        splits.append([np.concatenate(part) for part in dealt[:PARTS]])
+    return splits
+
+
+def error_over_parts(values: Sequence[Sequence[float]], share: float) -> float:
+    """Standard error of a score over images, from its values on disjoint parts of them.
+
+    Parts are independent samples of the same classes; their variance, a mean over splits, is that of the score at a
+    part's size, and falls as one over the number of images.
+
+    Parameters
+    ----------
+    values : float [splits, parts]
+    share : float
+        The part's share of the rows.
+
+    Returns
+    -------
+    float
+        In units of the score.
+    """
+    variance = np.var(values, axis=1, ddof=1).mean()
+    return float(np.sqrt(variance * share))
+
+
+def _rows_of_images(images: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The rows of each image 0, 1, ..."""
+    return np.split(np.argsort(images, kind="stable"), np.cumsum(np.bincount(images))[:-1])
+
+
+def _large_classes(classes: NDArray[np.int64], rows: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """The images of each class of four or more; none if more than a tenth of all rows are of smaller classes."""
+    class_of_image = classes[[of_image[0] for of_image in rows]]
+    members = [np.flatnonzero(class_of_image == of_class) for of_class in range(int(classes.max()) + 1)]
+    members = [of_class for of_class in members if len(of_class) >= 4]
+    kept = sum(len(rows[image]) for of_class in members for image in of_class)
+    return members if kept >= (1 - _MOST_LEFT_OUT) * len(classes) else []
 
 
 def _dealt(
