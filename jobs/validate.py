@@ -1,4 +1,4 @@
-"""The paper's other claims, checked: simulated data, training dynamics, initialisation."""
+"""The paper's other claims, checked, and the study of scores."""
 
 import json
 import logging
@@ -23,10 +23,12 @@ from ..pipeline.studies import STUDIES
 from ..pipeline.studies.simulation import Simulation, compute_cell, is_measured, read_cells
 from ..pipeline.studies.trainings import TrainingJob, TrainingStudy, compute_training
 from ..pipeline.studies.trajectory import Trajectory, write_catalog
+from ..pipeline.studies.transfer import compute_transfer, transfer_accuracies
 from .clusters import open_workers
 from .folder import make_writable
 from .progress import SILENT, Display, counted, duration, follow
 from .run import run
+from .score_study import ZooRun, rows_of_settings, zoo_runs
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,11 @@ class Validation:
         study = SMALL_TRAININGS if self.small else TrainingStudy()
         return study if self.seeds is None else TrainingStudy(**(asdict(study) | {"seeds": self.seeds}))
 
+    @property
+    def zoo_runs(self) -> list[ZooRun]:
+        """The runs of the study of scores."""
+        return zoo_runs(self.out / "scores", self.trainings.seeds, self.small, self.root, self.compute)
+
 
 def validate(validation: Validation, studies: Sequence[str], display: Display = SILENT) -> int:
     """Do what is missing of the studies and write the report of all that OUT holds.
@@ -92,12 +99,15 @@ def validate(validation: Validation, studies: Sequence[str], display: Display = 
             raise InputError(f"--dataset {name!r}: networks are trained on {', '.join(TRAINABLE)}")
         if not {"dynamics", "initialisation"}.isdisjoint(studies):
             open_dataset(name, validation.root, part="train")
+    if "scores" in studies:
+        open_dataset("fashion", validation.root, part="train")
     make_writable(validation.out, ())
     _record(validation)  # a damaged one is told now, not after hours
     started = monotonic()
     code = 0
     do: dict[str, Callable[[Validation, Display], int]] = {
         "simulated": _simulated, "dynamics": _dynamics, "initialisation": _initialisation,
+        "scores": _scores,
     }  # fmt: skip
     for name in STUDIES:
         if name not in studies:
@@ -160,6 +170,15 @@ def _initialisation(validation: Validation, display: Display) -> int:
     return max(code, _measured(validation, dataset, "initialisation", [*states, *trained], display))
 
 
+def _scores(validation: Validation, display: Display) -> int:
+    runs = validation.zoo_runs
+    code = max(run(zoo.config, display) for zoo in runs)
+    jobs = [job for zoo in runs if zoo.is_transfer for job in zoo.transfer_jobs().values()]
+    missing = [job for job in jobs if transfer_accuracies(job) is None]
+    _each(validation, missing, len(jobs), "transfer", compute_transfer, display)
+    return code
+
+
 def _train(validation: Validation, recipes: Sequence[Trajectory], display: Display) -> None:
     cache = validation.compute.cache
     jobs = [TrainingJob(recipe, cache, validation.root) for recipe in recipes if not recipe.is_done(cache)]
@@ -181,7 +200,7 @@ def _without_repeats(recipes: Sequence[Trajectory]) -> list[Trajectory]:
 
 
 def _images_per_class(dataset: str) -> int | None:
-    return None if dataset in ("digits", "photos") else 50
+    return None if dataset in ("digits", "fashion", "photos") else 50
 
 
 def _each(
@@ -241,7 +260,12 @@ def _results(validation: Validation, record: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, settings in record["studies"].items():
         then = Validation(
-            validation.out, validation.compute, tuple(settings["datasets"]), None, settings["small"], settings["seeds"]
+            validation.out,
+            validation.compute,
+            tuple(settings["datasets"]),
+            validation.root,
+            settings["small"],
+            settings["seeds"],
         )
         if name == "simulated":
             found[name] = read_cells(then.simulation.cells(then.out / "simulated"))
@@ -250,6 +274,8 @@ def _results(validation: Validation, record: dict[str, Any]) -> dict[str, Any]:
                 dataset: _rows(then.out / f"dynamics-{dataset}", _dynamics_of(then, dataset))
                 for dataset in then.datasets
             }
+        elif name == "scores":
+            found[name] = rows_of_settings(then.zoo_runs)
         else:
             dataset, study = then.datasets[0], then.trainings
             states = study.initial_states(dataset)

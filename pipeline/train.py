@@ -56,7 +56,7 @@ def _trained(entry: ModelEntry, train: tuple[np.ndarray, np.ndarray], test: tupl
     log.debug("training %s on %s images", entry, len(train[1]))
     with reproducible(entry.recipe.seed):
         model = timm.create_model(entry.architecture, pretrained=False, **entry.model_kwargs)
-        _fit(model, entry, entry.recipe, *train)
+        fit(model, entry, entry.recipe, *train)
         tested = embed(model.eval(), test[0], entry.preprocessing, torch.device("cpu"))
     assert tested.predictions is not None
     top1 = 100 * float(np.mean(tested.predictions == test[1]))
@@ -83,9 +83,18 @@ def reproducible(seed: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _fit(
+def fit(
     model: torch.nn.Module, entry: ModelEntry, recipe: TrainingRecipe, view: np.ndarray, labels: np.ndarray
 ) -> None:
+    """Train a network by a recipe on images of it, with batch norm's statistics estimated anew at the end.
+
+    Parameters
+    ----------
+    entry
+        Whose preprocessing the images get.
+    view, labels
+        uint8 [n, h, w, 3] and int64 [n]; as many as the recipe says are taken.
+    """
     chosen = stratified(labels, recipe.train_images, recipe.seed)
     assert entry.preprocessing is not None
     inputs = normalised(torch.from_numpy(np.array(view[chosen])), entry.preprocessing)

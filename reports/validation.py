@@ -1,12 +1,15 @@
 """The page of ``dsmi-zoo validate``: every claim with its answer, and the studies behind it."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from . import simulation, trainings
 from .claims import Claim
 from .curve_page import CurvePage, Section, table, write_curve_page
+from .score_study import study_scores
+from .score_study_section import answer, score_study_section
 from .wording import counted, p_value, significant
 
 ANSWERS = ("holds", "does not hold here", "cannot tell")
@@ -22,7 +25,8 @@ def write_validation_report(
     studies
         The settings of each complete study, by its name.
     results
-        Of ``simulated`` the cells' rows, of ``dynamics`` the rows of each data set, of ``initialisation`` the rows.
+        Of ``simulated`` the cells' rows, of ``dynamics`` the rows of each data set, of ``initialisation`` the rows, of
+        ``scores`` the rows of each setting.
     record
         Versions and commit.
     """
@@ -37,19 +41,27 @@ def write_validation_report(
     if "initialisation" in results:
         claims += trainings.initialisation_claims(results["initialisation"])
         sections.append(trainings.initialisation_section(results["initialisation"]))
+    study = study_scores(results["scores"]) if "scores" in results else None
+    if study is not None:
+        sections.append(score_study_section(study))
     small = [name for name, settings in studies.items() if settings["small"]]
-    counts = {answer: sum(claim.answer == answer for claim in claims) for answer in ANSWERS}
+    content: dict[str, Any] = {
+        "claims": [claim.as_json() for claim in claims],
+        "studies": {name: dict(settings) for name, settings in studies.items()},
+    }
+    if study is not None:
+        content["scores"] = asdict(study) | {"recommended": study.recommended()}
     page = CurvePage(
         eyebrow=f"dsmi-zoo validate · {', '.join(studies)}",
-        title="Do the paper’s other claims hold here?",
+        title="Do the paper’s other claims hold here?" if claims else "Which score predicts best?",
         lead=[
-            f"Of {counted(len(claims), 'claim')}, {counts['holds']} hold and {counts['does not hold here']} do not "
-            "hold here" + (f"; of {counts['cannot tell']} one cannot tell." if counts["cannot tell"] else "."),
+            *(_lead_of_claims(claims) if claims else []),
+            *(answer(study) if study is not None else []),
             "Each answer follows from a rule that was written down before the first run.",
         ],
         warnings=[f"Of reduced size, to try the command, not to answer: {', '.join(small)}."] if small else [],
-        sections=[_claims_section(claims), *sections],
-        content={"claims": [claim.as_json() for claim in claims], "studies": {k: dict(v) for k, v in studies.items()}},
+        sections=[*([_claims_section(claims)] if claims else []), *sections],
+        content=content,
         provenance=[
             *((f"Time of {name}", f"{settings['seconds']:.0f} s") for name, settings in studies.items()),
             ("Versions", "; ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())),
@@ -57,6 +69,13 @@ def write_validation_report(
         ],
     )
     return write_curve_page(page, out / "report"), claims
+
+
+def _lead_of_claims(claims: list[Claim]) -> list[str]:
+    counts = {answer: sum(claim.answer == answer for claim in claims) for answer in ANSWERS}
+    untold = f"; of {counts['cannot tell']} one cannot tell" if counts["cannot tell"] else ""
+    of = counted(len(claims), "claim")
+    return [f"Of {of}, {counts['holds']} hold and {counts['does not hold here']} do not hold here{untold}."]
 
 
 def _claims_section(claims: list[Claim]) -> Section:

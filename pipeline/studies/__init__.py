@@ -1,3 +1,6 @@
-"""Studies of the paper's other claims: simulated data, and trainings whose checkpoints are a catalogue."""
+"""Studies: the paper's other claims on simulated data and on trainings, and which score predicts best."""
 
-STUDIES = ("simulated", "dynamics", "initialisation")
+CLAIMS = ("simulated", "dynamics", "initialisation")
+"""Those of the paper's claims, which ``validate`` does by default."""
+
+STUDIES = (*CLAIMS, "scores")

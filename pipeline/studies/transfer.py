@@ -1,0 +1,126 @@
+"""What a trained network is worth on another data set: by a linear probe, and by a short fine-tuning."""
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ...data_catalog.entries import ModelEntry, TrainingRecipe
+from ..atomic_files import write_atomically
+from ..config import content_hash
+from ..done import Done
+
+VERSION = 1  # raised whenever the same network comes to other accuracies
+PROBE_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class TransferJob:
+    """A trained network and the data set that it is tried on; its two accuracies are kept in the cache.
+
+    ``weights`` is the file that a run has trained.
+    """
+
+    entry: ModelEntry
+    weights: Path
+    dataset: str
+    cache: Path
+    root: Path | None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        assert self.entry.recipe is not None
+        return f"{self.entry.model} of {self.entry.recipe.dataset} on {self.dataset}"
+
+    @property
+    def order(self) -> float:
+        """All take about as long."""
+        return 0.0
+
+    @property
+    def path(self) -> Path:
+        """Where the accuracies are kept: the name of the weights' file is the hash of their recipe."""
+        return self.cache / "transfer" / f"{content_hash(VERSION, self.weights.name, self.dataset)}.json"
+
+    @property
+    def tuning(self) -> TrainingRecipe:
+        """How the network is fine-tuned: one epoch on the 900 training images of the new data set."""
+        assert self.entry.recipe is not None
+        changed = {"dataset": self.dataset, "train_images": 900, "epochs": 1, "learning_rate": 1e-3}
+        return self.entry.recipe.model_copy(update=changed)
+
+
+def transfer_accuracies(job: TransferJob) -> dict[str, float] | None:
+    """``probe`` and ``fine_tuned``, in percent of the data set's test images; None if they are not computed yet."""
+    try:
+        found: dict[str, float] = json.loads(job.path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if set(found) == {"probe", "fine_tuned"} else None
+
+
+def compute_transfer(job: TransferJob) -> Done:
+    """Probe and fine-tune a network, and keep both accuracies."""
+    from ..train import reproducible
+    from ..views import part_view
+    from ..zoo import build_model
+
+    began = perf_counter()
+    entry, tuning = job.entry, job.tuning
+    assert entry.img_size is not None
+    assert entry.preprocessing is not None
+    train, test = (
+        part_view(job.cache, job.dataset, job.root, part, entry.img_size, entry.preprocessing)
+        for part in ("train", "test")
+    )
+    with reproducible(tuning.seed):
+        model = build_model(entry, job.weights)
+        accuracies = {"probe": _probed(model, job, train, test)}
+        accuracies["fine_tuned"] = _fine_tuned(model, job, train, test)
+    text = json.dumps(accuracies)
+    write_atomically(job.path, lambda file: file.write(text.encode()))
+    return Done(job.path.stem, job.name, True, "", perf_counter() - began)
+
+
+def _probed(
+    model: Any, job: TransferJob, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
+) -> float:
+    """Accuracy, in percent, of a logistic regression on the standardised penultimate embedding."""
+    import torch
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from ..embed import embed
+
+    assert job.entry.preprocessing is not None
+    cpu = torch.device("cpu")
+    seen, unseen = (embed(model, view, job.entry.preprocessing, cpu).values for view, _ in (train, test))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=PROBE_STEPS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        probe.fit(seen, train[1])
+    return 100 * float(probe.score(unseen, test[1]))
+
+
+def _fine_tuned(
+    model: Any, job: TransferJob, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
+) -> float:
+    """Accuracy, in percent, of the whole network with a new classifier after the short training."""
+    import torch
+
+    from ..embed import embed
+    from ..train import fit
+
+    model.reset_classifier(len(np.unique(train[1])))
+    fit(model, job.entry, job.tuning, *train)
+    assert job.entry.preprocessing is not None
+    predictions = embed(model.eval(), test[0], job.entry.preprocessing, torch.device("cpu")).predictions
+    assert predictions is not None
+    return 100 * float(np.mean(predictions == test[1]))
