@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -259,13 +259,8 @@ def _results(validation: Validation, record: dict[str, Any]) -> dict[str, Any]:
     """The numbers of every complete study in OUT, whichever call computed them."""
     found: dict[str, Any] = {}
     for name, settings in record["studies"].items():
-        then = Validation(
-            validation.out,
-            validation.compute,
-            tuple(settings["datasets"]),
-            validation.root,
-            settings["small"],
-            settings["seeds"],
+        then = replace(
+            validation, datasets=tuple(settings["datasets"]), small=settings["small"], seeds=settings["seeds"]
         )
         if name == "simulated":
             found[name] = read_cells(then.simulation.cells(then.out / "simulated"))
