@@ -12,6 +12,7 @@ from statsmodels.regression.linear_model import OLS
 from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.stats.outliers_influence import OLSInfluence
 
+from .clustered import clustered_errors
 from .correlation import LEVEL, MIN_RANGE, MIN_UNITS, Bootstraps, Correlation, correlate, why_undefined
 from .sample import families_of, names, scores_of, succeeded, targets_of, values
 
@@ -28,7 +29,7 @@ class Regression:
     """Least squares of y on x.
 
     Standard error, p, interval and covariance of (intercept, slope) are HC3, which assumes independent rows; those
-    that end in ``_families`` allow any dependence within a family.
+    that end in ``_families`` allow any dependence within a family (CR3, Satterthwaite's degrees of freedom).
     """
 
     n: int
@@ -113,8 +114,8 @@ def ols(x: np.ndarray, y: np.ndarray, families: Sequence[Any] | np.ndarray | pd.
 
     References
     ----------
-    MacKinnon and White (1985), estimator HC3; Liang and Zeger (1986), clustered errors;
-    ``statsmodels.regression.linear_model.OLS``.
+    MacKinnon and White (1985), estimator HC3; clustered errors,
+    see `dsmi_zoo.reports.clustered`; ``statsmodels.regression.linear_model.OLS``.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     known = np.isfinite(x) & np.isfinite(y)
@@ -201,12 +202,14 @@ def multiple(rows: pd.DataFrame, target: str, predictors: Sequence[str] = MULTIP
         return Multiple(n, left_out=left_out, reason="the predictors depend on each other")
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fit = OLS(y[known], design).fit(cov_type="cluster", cov_kwds={"groups": group}, use_t=True)
-        limits = fit.conf_int(alpha=1 - LEVEL)
+        fit = OLS(y[known], design).fit()
+        errors = clustered_errors(design, y[known], group)
+    if not np.isfinite([errors.low, errors.high, errors.p]).all():
+        return Multiple(n, left_out=left_out, reason="one family alone fixes a coefficient")
     return Multiple(
         n,
         tuple(
-            Coefficient(name, float(fit.params[i]), (float(limits[i][0]), float(limits[i][1])), float(fit.pvalues[i]))
+            Coefficient(name, float(fit.params[i]), (float(errors.low[i]), float(errors.high[i])), float(errors.p[i]))
             for i, name in enumerate(varying, start=1)
         ),
         float(fit.rsquared),
@@ -287,15 +290,17 @@ def mixed(rows: pd.DataFrame, score: str, target: str) -> Mixed:
 
 
 def _clustered(x: np.ndarray, y: np.ndarray, families: np.ndarray) -> dict[str, Any]:
+    """The slope's errors clustered by family, as fields of `Regression`; nothing where they cannot be estimated."""
     group = pd.factorize(families)[0]
     if int(group.max()) + 1 < MIN_UNITS:
         return {}
-    design = np.column_stack([np.ones_like(x), x])
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fit = OLS(y, design).fit(cov_type="cluster", cov_kwds={"groups": group}, use_t=True)
-        low, high = (float(limit) for limit in fit.conf_int(alpha=1 - LEVEL)[1])
-        error, p = float(fit.bse[1]), float(fit.pvalues[1])
+    with np.errstate(all="ignore"):
+        unit = x.std()
+        standardised = (x - x.mean()) / unit
+        if not np.isfinite(standardised).all():
+            return {}
+        found = clustered_errors(np.column_stack([np.ones_like(x), standardised]), y, group)
+        error, low, high, p = (float(v[1]) for v in (found.error / unit, found.low / unit, found.high / unit, found.p))
     if not np.isfinite([low, high, error, p]).all():
         return {}
     return {"error_families": error, "p_families": p, "ci_families": (low, high)}

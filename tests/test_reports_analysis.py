@@ -19,6 +19,7 @@ from dsmi_zoo.pipeline.measures import diffusion_spectral_mutual_information
 from dsmi_zoo.pipeline.store import read_results, read_run, rows_frame
 from dsmi_zoo.reports import robustness
 from dsmi_zoo.reports.class_subsets import class_subset_correlations
+from dsmi_zoo.reports.clustered import clustered_errors
 from dsmi_zoo.reports.comparison import compare
 from dsmi_zoo.reports.correlation import Bootstraps, Correlation, Estimate, correlations, differences, with_holm
 from dsmi_zoo.reports.prediction import cost_bands, leave_one_family_out, regret, regrets
@@ -87,21 +88,6 @@ def test_baselines_are_scores_too_and_less_is_better_where_it_is() -> None:
     assert (sign_of("within_over_between"), sign_of("dsmi_z_y")) == (-1, 1)
 
 
-def test_clustered_errors_are_statsmodels_and_wider_where_relatives_are_alike() -> None:
-    rows = zoo(3)
-    frame = pd.DataFrame({"x": values(rows, "dsmi_z_y"), "y": values(rows, "top1"), "f": rows["family"].astype(str)})
-    fit = smf.ols("y ~ x", frame).fit(cov_type="cluster", cov_kwds={"groups": pd.factorize(frame.f)[0]}, use_t=True)
-    found = ols(frame.x, frame.y, frame.f)
-    assert found.error_families == pytest.approx(fit.bse["x"])
-    assert found.p_families == pytest.approx(fit.pvalues["x"])
-    assert found.ci_families == pytest.approx(tuple(fit.conf_int().loc["x"]))
-    x, y = np.repeat(np.random.default_rng(1).normal(size=(2, 15)), 6, axis=1)
-    copies = ols(x, y, np.repeat(np.arange(15), 6))
-    assert copies.error_families is not None
-    assert copies.standard_error is not None
-    assert copies.error_families > 2 * copies.standard_error
-
-
 def test_leverage_and_cooks_distance_are_their_textbook_formulas() -> None:
     rows = zoo(4)
     x, y = values(rows, "dsmi_z_y"), values(rows, "top1")
@@ -151,10 +137,11 @@ def test_the_multiple_regression_is_statsmodels_on_standardised_predictors() -> 
     frame = pd.DataFrame(
         {name: stats.zscore(values(rows, name), ddof=1) for name in names} | {"y": values(rows, "top1")}
     )
-    groups = pd.factorize(rows["family"])[0]
-    fit = smf.ols("y ~ " + " + ".join(names), frame).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
-    for c in found.coefficients:
-        assert (c.value, c.p) == pytest.approx((fit.params[c.name], fit.pvalues[c.name]))
+    fit = smf.ols("y ~ " + " + ".join(names), frame).fit()
+    for i, c in enumerate(found.coefficients, start=1):
+        errors = clustered_errors(fit.model.exog, fit.model.endog, pd.factorize(rows["family"])[0])
+        assert (c.value, c.p) == pytest.approx((fit.params[c.name], errors.p[i]))
+        assert c.ci == pytest.approx((errors.low[i], errors.high[i]))
     assert found.r2 == pytest.approx(fit.rsquared)
     assert "img_size" in multiple(rows.assign(img_size=224), "top1").left_out
     assert multiple(rows.iloc[:6], "top1").reason
