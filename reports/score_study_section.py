@@ -40,8 +40,8 @@ def answer(result: ScoreStudyResult) -> list[str]:
         said = [f"{titles}: as good as 10 nearest neighbours and nearest centre wherever it was not chosen."]
     else:
         said = [
-            "No DSMI is as good as 10 nearest neighbours and nearest centre in every setting that it was not chosen on: "
-            "with labels, use those or a linear probe."
+            "No DSMI is as good as 10 nearest neighbours and nearest centre in every setting that it was not chosen "
+            "on: with labels, use those or a linear probe."
         ]
     best = [f"{_title(score.score)} in {name} ({fixed(score.rho)})" for name, score in result.best().items()]
     said.append(f"Best: {'; '.join(best)}.")
