@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .angular import median_distance
+from .class_gaussians import leep_log_likelihoods
 from .cosine import cosine_centre_hits, directions
 from .decomposition import Decomposition, centred, decomposed, scaled
 from .estimate import Estimate, precision_for
@@ -226,6 +227,11 @@ class MeasureContext:
         return neighbour_hits(points, self.classes, self.images, NEIGHBOURS)
 
     @cached_property
+    def leep_log_likelihoods(self) -> NDArray[np.float64]:
+        """The log probability of each sample's label by N-LEEP's mixture, in nats, float64 [n]."""
+        return leep_log_likelihoods(self.decomposition, self.classes, self.settings.seed)
+
+    @cached_property
     def probe_hits(self) -> NDArray[np.bool_]:
         """Whether a linear probe that has not seen an image classifies it right, bool [images]."""
         return ridge_hits(self.decomposition, self.d, self.classes, self.images)
@@ -247,16 +253,16 @@ class MeasureContext:
 
     @cached_property
     def image_values(self) -> NDArray[np.float64]:
-        """The first row of each image, of some of the images if they are many, float64 [m, d]."""
+        """The first row of each image, of some of the images if they are many, divided by a power of 2; [m, d]."""
         _, first = np.unique(self._images_or_rows, return_index=True)
         if len(first) > MOST_IMAGES:
             first = np.sort(np.random.default_rng(self.settings.seed).choice(first, MOST_IMAGES, replace=False))
-        return self.points.values[first]
+        return scaled(self.points.values[first])[0]
 
     @cached_property
     def image_squares(self) -> NDArray[np.float64]:
         """Squared distances of all pairs of ``image_values``, float64 [m, m]."""
-        return squared_distances(scaled(self.image_values)[0])
+        return squared_distances(self.image_values)
 
     # Parts, for standard errors
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from ...data_catalog.errors import InputError
 from ...data_catalog.settings import rule_of, settings_of, spells_out
 from .angular import angular_mutual_information
+from .class_gaussians import gbc_of_decomposition
 from .context import MeasureContext
 from .cosine import offset_share_of_scaled
 from .decomposition import scaled
@@ -25,6 +26,8 @@ from .dimension import (
     two_nn_dimension_of_squares,
 )
 from .entropy import binned_entropy
+from .fisher import sfda_of_values
+from .learnability import clid_of_images
 from .points import Points
 from .probe import Z95, packed, percent, wilson_interval
 from .scale_free import scale_free_mutual_information
@@ -121,6 +124,12 @@ def _error_of_share(hits: Callable[[MeasureContext], NDArray[np.bool_]]) -> Call
 def _error_of_two_nn(context: MeasureContext) -> float:
     """That of the maximum-likelihood estimate of an exponent from so many points."""
     return two_nn_dimension_of_squares(context.image_squares) / float(np.sqrt(len(context.image_squares)))
+
+
+def _error_of_n_leep(context: MeasureContext) -> float:
+    """That of a mean over images, whose rows belong together, with the mixture as it is."""
+    of_images = np.bincount(context.images, context.leep_log_likelihoods) / np.bincount(context.images)
+    return float(np.std(of_images, ddof=1) / np.sqrt(len(of_images)))
 
 
 def _over_parts(measure: Measure) -> Callable[[MeasureContext], float | None]:
@@ -265,6 +274,27 @@ COMPARISONS: tuple[Measure, ...] = (
         "Variance within classes over variance between them (neural collapse's NC1, traces); lower is better.",
         lambda context: _finite(within_over_between_of_centred(context.centred_values, context.classes)),
         lower_is_better=True,
+    ),
+    Measure(
+        "n_leep", "N-LEEP", "nats",
+        "Mean log probability of the labels by a Gaussian mixture of the embedding, fitted without them.",
+        lambda context: float(context.leep_log_likelihoods.mean()), error=_error_of_n_leep,
+    ),
+    Measure(
+        "gbc", "GBC", "",
+        "Minus the overlap of the classes as spherical Gaussians (Bhattacharyya), in 64 principal components.",
+        lambda context: gbc_of_decomposition(context.decomposition, context.classes),
+    ),
+    Measure(
+        "sfda", "SFDA", "",
+        "Mean probability of the true class by Fisher's discriminant, of samples made hard to tell.",
+        lambda context: sfda_of_values(context.points.values, context.classes),
+    ),
+    Measure(
+        "clid", "CLID", "",
+        "Learnability of the embedding's own clusters times its TwoNN dimension; no labels.",
+        lambda context: clid_of_images(context.image_values, context.image_squares, context.settings.seed),
+        needs="embedding",
     ),
     Measure(
         "cosine_neighbour_accuracy", "10 nearest neighbours by cosine", "%",
