@@ -114,7 +114,7 @@ def gbc_of_decomposition(decomposition: Decomposition, classes: NDArray[np.int64
     mean_variances = (variances[a] + variances[b]) / 2
     apart = ((means[a] - means[b]) ** 2).sum(axis=1) / (8 * mean_variances)
     unequal = k / 2 * np.log(mean_variances / np.sqrt(variances[a] * variances[b]))
-    return -2 * float(np.exp(-apart - unequal).sum())
+    return 0.0 - 2 * float(np.exp(-apart - unequal).sum())
 
 
 def leep_log_likelihoods(decomposition: Decomposition, classes: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
@@ -127,7 +127,8 @@ def leep_log_likelihoods(decomposition: Decomposition, classes: NDArray[np.int64
     of_component = together.sum(axis=0)
     # A component that no point belongs to, for its shares are below the least number, says nothing.
     label_shares = np.divide(together, of_component, out=np.zeros_like(together), where=of_component > 0)
-    return np.log(np.einsum("nz,nz->n", shares, label_shares[classes]))
+    likelihoods = np.einsum("nz,nz->n", shares, label_shares[classes])
+    return np.log(np.minimum(likelihoods, 1))  # rounding may exceed 1
 
 
 def _component_shares(decomposition: Decomposition, components: int, seed: int) -> NDArray[np.float64]:
