@@ -12,6 +12,7 @@ from .class_gaussians import leep_log_likelihoods
 from .cosine import cosine_centre_hits, directions
 from .decomposition import Decomposition, centred, decomposed, scaled
 from .estimate import Estimate, precision_for
+from .fisher import sfda_probabilities
 from .inputs import as_classes, as_images, as_sigma
 from .mutual_information import (
     EntropiesOf,
@@ -230,6 +231,11 @@ class MeasureContext:
     def leep_log_likelihoods(self) -> NDArray[np.float64]:
         """The log probability of each sample's label by N-LEEP's mixture, in nats, float64 [n]."""
         return leep_log_likelihoods(self.decomposition, self.classes, self.settings.seed)
+
+    @cached_property
+    def sfda_probabilities(self) -> NDArray[np.float64]:
+        """The probability of each sample's class by SFDA's second discriminant, float64 [n]."""
+        return sfda_probabilities(self.decomposition, self.d, self.classes, self.exponent)
 
     @cached_property
     def probe_hits(self) -> NDArray[np.bool_]:

@@ -1,78 +1,78 @@
-"""Cluster learnability and intrinsic dimension (CLID): how well an embedding's own clusters can be learnt."""
-
-import warnings
+"""CLID: whether the clusters of an embedding are easy to learn, and how many dimensions it fills."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.cluster import KMeans
 
+from .cosine import directions
 from .decomposition import scaled
-from .dimension import two_nn_dimension_of_squares
+from .dimension import FEWEST_POINTS, two_nn_dimension_of_squares
 from .inputs import as_embedding, as_seed
 from .spectrum import squared_distances
 from .undefined import UndefinedScore
 
-FEWEST_IMAGES = 16
+DIGITS = 9  # to which equal directions agree
 
 
 def clid(Z: ArrayLike, *, seed: int = 0) -> float:
-    """CLID: cluster learnability times intrinsic dimension; no labels.
+    """CLID: cluster learnability times intrinsic dimension.
 
-    K-means cuts the n images into about sqrt(n) clusters. The images then come one after the other, in random order,
-    and each cluster is predicted by the nearest image before: the share of right predictions is the learnability. The
-    dimension is ``two_nn_dimension``. The paper adds the two after standardising each over the models compared; one
-    row knows no other model, and a product needs no units.
+    Learnability is the share of right guesses when the points come one after the other, in random order, and each is
+    taken to be of the cluster of the nearest before it. The clusters are those of k-means, the square root of the
+    number of points many; distances are those of the points' directions, that is by the cosine. The dimension is
+    ``two_nn_dimension``. The authors add the two after each has been standardised over the models that are compared,
+    which one model by itself does not have: the product needs no such units, for a ranking by it is one by
+    ln learnability + ln dimension, whichever models are there.
 
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row an image.
+        The embedding, one row an image: crops of one image are neighbours, and would be learnt from each other.
     seed : int
-        Seed of the clusters' start and of the order.
+        Seed of k-means and of the order.
 
     Returns
     -------
     float
-        A plain number; neither scale nor offset matters.
+        A plain number above 0. Of equal rows one is kept.
 
     Raises
     ------
     UndefinedScore
-        For fewer than 16 images, or as ``two_nn_dimension``.
+        For fewer than 10 different points, a row of zeros, or fewer different directions than clusters.
     ValueError
         As the other measures.
 
     References
     ----------
     Lu et al., Using representation expressiveness and learnability to evaluate self-supervised learning methods, TMLR
-    2023 (arXiv 2206.01251); scikit-learn's ``KMeans``.
+    2023 (arXiv 2206.01251); Facco et al., Scientific Reports 7 (2017).
     """
     values = scaled(as_embedding(Z))[0]
     return clid_of_images(values, squared_distances(values), as_seed(seed))
 
 
 def clid_of_images(values: NDArray[np.float64], squares: NDArray[np.float64], seed: int) -> float:
-    """``clid`` from images [n, d] and the squared distances of all pairs [n, n]."""
+    """``clid`` from the rows of the images [m, d], scaled so that no square overflows, and their distances [m, m]."""
     dimension = two_nn_dimension_of_squares(squares)
-    return learnability(values, squares, seed) * dimension
+    return float(learnt_points(values, seed).mean()) * dimension
 
 
-def learnability(values: NDArray[np.float64], squares: NDArray[np.float64], seed: int) -> float:
-    """The share of images whose cluster is that of the nearest image before them in a random order, 0 to 1."""
-    n = len(values)
-    if n < FEWEST_IMAGES:
-        raise UndefinedScore(f"{n} images, fewer than {FEWEST_IMAGES}")
-    order = np.random.default_rng(seed).permutation(n)
-    clusters = _clusters(values, round(np.sqrt(n)), seed)[order]
-    earlier = np.tri(n, k=-1, dtype=bool)
-    nearest = np.where(earlier, squares[np.ix_(order, order)], np.inf).argmin(axis=1)
-    return float((clusters[nearest[1:]] == clusters[1:]).mean())
-
-
-def _clusters(values: NDArray[np.float64], count: int, seed: int) -> NDArray[np.int64]:
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different images than clusters
-        found: NDArray[np.int64] = KMeans(count, n_init=1, random_state=seed).fit_predict(values).astype(np.int64)
-    return found
+def learnt_points(values: NDArray[np.float64], seed: int) -> NDArray[np.bool_]:
+    """Whether the cluster of each different point but the first was guessed right, bool [m - 1], in random order."""
+    _, first = np.unique(values, axis=0, return_index=True)
+    if len(first) < FEWEST_POINTS:
+        raise UndefinedScore(f"{len(first)} different points, fewer than {FEWEST_POINTS}")
+    unit = directions(values[np.sort(first)])
+    clusters = int(np.sqrt(len(unit)))
+    different = len(np.unique(unit.round(DIGITS), axis=0))
+    if different < clusters:
+        raise UndefinedScore(f"{different} different directions, fewer than {clusters} clusters")
+    found = KMeans(clusters, n_init=1, random_state=seed).fit_predict(unit)
+    order = np.random.default_rng(seed).permutation(len(unit))
+    found, unit = found[order], unit[order]
+    squares = squared_distances(unit)
+    squares[np.triu_indices(len(unit))] = np.inf  # what comes later is not known yet
+    nearest = squares[1:].argmin(axis=1)
+    guessed: NDArray[np.bool_] = found[nearest] == found[1:]
+    return guessed

@@ -26,7 +26,6 @@ from .dimension import (
     two_nn_dimension_of_squares,
 )
 from .entropy import binned_entropy
-from .fisher import sfda_of_values
 from .learnability import clid_of_images
 from .points import Points
 from .probe import Z95, packed, percent, wilson_interval
@@ -126,10 +125,14 @@ def _error_of_two_nn(context: MeasureContext) -> float:
     return two_nn_dimension_of_squares(context.image_squares) / float(np.sqrt(len(context.image_squares)))
 
 
-def _error_of_n_leep(context: MeasureContext) -> float:
-    """That of a mean over images, whose rows belong together, with the mixture as it is."""
-    of_images = np.bincount(context.images, context.leep_log_likelihoods) / np.bincount(context.images)
-    return float(np.std(of_images, ddof=1) / np.sqrt(len(of_images)))
+def _error_of_mean(of_rows: Callable[[MeasureContext], NDArray[np.float64]]) -> Callable[[MeasureContext], float]:
+    """The standard error of a mean over images, whose rows belong together, with the fitted model as it is."""
+
+    def error(context: MeasureContext) -> float:
+        of_images = np.bincount(context.images, of_rows(context)) / np.bincount(context.images)
+        return float(np.std(of_images, ddof=1) / np.sqrt(len(of_images)))
+
+    return error
 
 
 def _over_parts(measure: Measure) -> Callable[[MeasureContext], float | None]:
@@ -278,7 +281,8 @@ COMPARISONS: tuple[Measure, ...] = (
     Measure(
         "n_leep", "N-LEEP", "nats",
         "Mean log probability of the labels by a Gaussian mixture of the embedding, fitted without them.",
-        lambda context: float(context.leep_log_likelihoods.mean()), error=_error_of_n_leep,
+        lambda context: float(context.leep_log_likelihoods.mean()),
+        error=_error_of_mean(lambda context: context.leep_log_likelihoods),
     ),
     Measure(
         "gbc", "GBC", "",
@@ -288,7 +292,8 @@ COMPARISONS: tuple[Measure, ...] = (
     Measure(
         "sfda", "SFDA", "",
         "Mean probability of the true class by Fisher's discriminant, of samples made hard to tell.",
-        lambda context: sfda_of_values(context.points.values, context.classes),
+        lambda context: float(context.sfda_probabilities.mean()),
+        error=_error_of_mean(lambda context: context.sfda_probabilities),
     ),
     Measure(
         "clid", "CLID", "",
