@@ -12,11 +12,11 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from .correlation import LEVEL
+from .intervals import LEVEL
 
 Array = np.ndarray
 Kind = Literal["CR2", "CR3"]
-# Without a cluster that holds all but this share of a direction of the design, its coefficients have no estimate.
+# A cluster that holds a direction of the design but for this share fixes it alone: its residuals know nothing of it.
 ALONE = 1e-8
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from ..pipeline.measures.registry import COMPARISONS, MEASURES
-from .correlation import LEVEL
+from .intervals import LEVEL
 from .resampling import Resamples
 from .sample import sign_of, values
 
