@@ -10,7 +10,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from scipy.special import logit
+from scipy.stats import linregress
 
 from .errors import InputError
 from .from_timm import family_of, input_of, timm_config, weights_of
@@ -40,6 +43,13 @@ TABLE_FILES: dict[str, dict[str, str]] = {
         "sketch_": "timm-2025-10-30-sketch.csv",
         "a_": "timm-2025-10-30-imagenet-a.csv",
         "r_": "timm-2025-10-30-imagenet-r.csv",
+    },
+}
+# Accuracies on clean images of the classes of a shifted test set, by the prefix of that set's columns.
+CLEAN_FILES: dict[str, dict[str, str]] = {
+    "imagenet-2025": {
+        "a_": "timm-2025-10-30-imagenet-a-clean.csv",
+        "r_": "timm-2025-10-30-imagenet-r-clean.csv",
     },
 }
 BENCHMARK = "timm-2025-10-30-benchmark-infer.csv"
@@ -91,6 +101,50 @@ def speed(speeds: Speeds, model: str, img_size: int) -> dict[str, str]:
     return {"gmacs": f"{float(gmacs) * ratio:.4g}", "throughput": f"{float(throughput) / ratio:.4g}"}
 
 
+def add_effective_robustness(table: pd.DataFrame, prefix: str, clean: Rows) -> str:
+    """Add a shifted test set's clean accuracies and its effective robustness to a table; return the fit in words.
+
+    Effective robustness is the residual, in logits, of the least-squares line of logit(shifted top-1) on
+    logit(clean top-1). The line is that of all models, each at its smallest image size, at which it was trained; the
+    residual of every row is its distance from it. An accuracy of 0 or 100%, or none, has no logit: its row takes no
+    part in the fit, and its residual is empty.
+
+    Parameters
+    ----------
+    table
+        As of ``build_table``; the columns ``{prefix}clean_top1`` and ``{prefix}effective_robustness`` are added.
+    prefix
+        Of the columns of the shifted test set.
+    clean
+        Accuracies on clean images of the same classes.
+
+    References
+    ----------
+    Taori et al. (2020), Measuring Robustness to Natural Distribution Shifts in Image Classification,
+    arXiv:2007.00644. Their line is that of models trained on ImageNet alone; here it is that of the whole table, so
+    that the residual is uncorrelated with the clean accuracy.
+    """
+    sizes = table["img_size"].astype(int)
+    keys = zip(table["model"], sizes, strict=True)
+    table[f"{prefix}clean_top1"] = [clean[key]["top1"] if key in clean else "" for key in keys]
+    x = _logits(table[f"{prefix}clean_top1"])
+    y = _logits(table[f"{prefix}top1"])
+    smallest = sizes == sizes.groupby(table["model"]).transform("min")
+    in_fit = smallest & np.isfinite(x) & np.isfinite(y)
+    line = linregress(x[in_fit], y[in_fit])
+    residuals = y - (line.intercept + line.slope * x)
+    cells = ["" if np.isnan(value) else f"{value:.4f}" for value in residuals]
+    table[f"{prefix}effective_robustness"] = cells
+    equation = f"logit({prefix}top1) = {line.intercept:.4f} + {line.slope:.4f} logit({prefix}clean_top1)"
+    return f"{equation}, n = {in_fit.sum()}, R2 = {line.rvalue**2:.4f}"
+
+
+def _logits(percent: pd.Series) -> pd.Series:
+    """Cells of percents as logits; NaN for 0, 100 and empty cells."""
+    share = pd.to_numeric(percent) / 100
+    return logit(share.where((share > 0) & (share < 1)))
+
+
 def _row(key: tuple[str, int], results: Mapping[str, Rows], speeds: Speeds) -> dict[str, str]:
     model, img_size = key
     published = results[""][key]
@@ -135,6 +189,8 @@ def write_tables(source: Path, target: Path = TABLES) -> None:
     """Write every table of ``TABLE_FILES``."""
     for name, files in TABLE_FILES.items():
         table = build_table(source, files)
+        for prefix, file in CLEAN_FILES.get(name, {}).items():
+            print(add_effective_robustness(table, prefix, read_results(source / file)))
         table.to_csv(target / f"{name}.csv", index=False, lineterminator="\n")
         print(f"{name}: {len(table)} rows")
 

@@ -139,6 +139,13 @@ class ModelEntry(BaseModel):
         return f"{self.model}@{self.img_size}"
 
 
+def target_unit(column: str) -> str | None:
+    """The unit of a column that is a target of the report: "%" or "logits"; None for a column that is none."""
+    if is_accuracy(column):
+        return "%"
+    return "logits" if column.endswith("_effective_robustness") else None
+
+
 def is_accuracy(column: str) -> bool:
-    """Whether a column holds a published accuracy in percent, and so is a target of the report."""
+    """Whether a column holds a published accuracy in percent."""
     return column != "subset_top1" and (column in ("top1", "top5") or column.endswith(("_top1", "_top5")))

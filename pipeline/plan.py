@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data_catalog.datasets import open_dataset
-from ..data_catalog.entries import ModelEntry, Preprocessing, is_accuracy
+from ..data_catalog.entries import ModelEntry, Preprocessing, target_unit
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import apply_filters
 from ..data_catalog.image_files import ImageFiles, unreadable
@@ -149,7 +149,7 @@ def without_weights(entry: ModelEntry) -> ModelEntry:
         raise InputError(f"--random-weights is for networks of timm; {entry} is made by {entry.builder}: leave it out")
     sources = ("weights", "checkpoint", "recipe")
     known_of_them = ("pretraining", "extra_data", "licence", "group", "top1", "top5")
-    extras = {name: value for name, value in entry.extras.items() if not is_accuracy(name)}
+    extras = {name: value for name, value in entry.extras.items() if target_unit(name) is None}
     return entry.model_copy(update={**dict.fromkeys((*sources, *known_of_them)), "extras": extras})
 
 

@@ -7,11 +7,11 @@ table.
 from dataclasses import dataclass
 from typing import Literal
 
-from ..data_catalog.entries import is_accuracy
+from ..data_catalog.entries import is_accuracy, target_unit
 from .measures.definition import Measure
 from .measures.registry import OF_A_ROW, UNDEFINED
 
-__all__ = ["COLUMNS", "COLUMN_NAMES", "Column", "is_accuracy", "markdown_table"]
+__all__ = ["COLUMNS", "COLUMN_NAMES", "Column", "is_accuracy", "markdown_table", "target_unit"]
 
 
 Kind = Literal["text", "integer", "number", "flag", "time"]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
-from ..pipeline.schema import is_accuracy
+from ..pipeline.schema import target_unit
 from .figures import COLOURS, MARKERS, QUIET, STYLE, Rendered, legend, one_line, render
 from .sample import groups_of, succeeded, targets_of, values
 from .wording import measure_title, measure_unit, target_title
@@ -73,11 +73,11 @@ def over_epochs(rows: pd.DataFrame) -> Rendered | None:
 
 
 def _titled(name: str) -> str:
-    return target_title(name) if is_accuracy(name) else measure_title(name)
+    return measure_title(name) if target_unit(name) is None else target_title(name)
 
 
 def _unit(name: str) -> str:
-    return "%" if is_accuracy(name) else measure_unit(name)
+    return target_unit(name) or measure_unit(name)
 
 
 def _named(label: Any) -> str:

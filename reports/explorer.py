@@ -22,10 +22,10 @@ from bokeh.plotting import figure
 from bokeh.resources import Resources
 
 from ..pipeline.measures.registry import COMPARISONS, MEASURES
-from ..pipeline.schema import is_accuracy
+from ..pipeline.schema import is_accuracy, target_unit
 from .figures import COLOURS, one_line
 from .sample import BASELINES, groups_of, names, succeeded, texts, values
-from .wording import measure_title, target_title
+from .wording import measure_title, target_title, with_unit
 
 CONTROLS = Path(__file__).with_name("templates") / "explorer.js"
 OURS = {"params_m", "embedding_dim", *(score.name for score in (*MEASURES, *COMPARISONS, *BASELINES))}
@@ -67,7 +67,7 @@ def explorer(rows: pd.DataFrame, scores: Sequence[str], targets: Sequence[str], 
         Select(name=title.lower(), title=title, value=_key(value), options=_options(offered, words), width=230)
         for title, value, offered, words in (
             ("Score", start[0], scores, measure_title),
-            ("Accuracy", start[1], targets, target_title),
+            ("Accuracy", start[1], targets, _with_target_unit),
         )
     )
     text = TextInput(
@@ -101,7 +101,11 @@ def explorer(rows: pd.DataFrame, scores: Sequence[str], targets: Sequence[str], 
 
 def _key(column: str) -> str:
     """What the browser calls a column: the user's own measures may have any name, also one that is taken."""
-    return column if column in OURS or is_accuracy(column) else f"own {column}"
+    return column if column in OURS or target_unit(column) is not None else f"own {column}"
+
+
+def _with_target_unit(target: str) -> str:
+    return with_unit(target_title(target), target_unit(target) or "")
 
 
 def _options(offered: Sequence[str], words: Callable[[str], str]) -> list[str | tuple[Any, str]]:
@@ -160,7 +164,7 @@ def _plot(source: ColumnDataSource, legend: Sequence[str], start: tuple[str, str
         active_drag="box_select",
         # Bokeh would read a bare string for mathematics.
         x_axis_label=PlainText(text=measure_title(start[0])),
-        y_axis_label=PlainText(text=f"{target_title(start[1])} (%)"),
+        y_axis_label=PlainText(text=_with_target_unit(start[1])),
         background_fill_color=None,
         border_fill_color=None,
     )
@@ -181,7 +185,7 @@ def _plot(source: ColumnDataSource, legend: Sequence[str], start: tuple[str, str
         HoverTool(
             tooltips=[
                 ("model", "@model"), ("size", "@size"), ("family", "@family"), ("kind", "@kind"),
-                ("score", "@x{0.000}"), ("accuracy", "@y{0.00} %"), ("parameters", "@params_m{0.0} M"),
+                ("score", "@x{0.000}"), ("accuracy", "@y{0.00}"), ("parameters", "@params_m{0.0} M"),
                 ("dimension", "@embedding_dim"), ("", "@flag"),
             ]
         )
@@ -199,7 +203,15 @@ def _columns(scores: Sequence[str], targets: Sequence[str], grouped: bool) -> li
         TableColumn(field="family", title="Family", formatter=text, width=120),
         TableColumn(field="kind", title="Kind", formatter=text, width=100),
         *([TableColumn(field="group", title="Group", formatter=text, width=160)] if grouped else []),
-        *(TableColumn(field=_key(t), title=_head(target_title(t)), formatter=percent, width=120) for t in targets),
+        *(
+            TableColumn(
+                field=_key(t),
+                title=_head(target_title(t)),
+                formatter=percent if is_accuracy(t) else number,
+                width=120,
+            )
+            for t in targets
+        ),
         *(TableColumn(field=_key(s), title=_head(measure_title(s)), formatter=number, width=110) for s in scores),
         TableColumn(field="params_m", title="Parameters (M)", formatter=percent, width=90),
         TableColumn(field="embedding_dim", title="Dimension", formatter=whole, width=80),

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from ..pipeline.schema import target_unit
 from .correlation import Correlation
 from .ranking import COSTS, Ranking
 from .regression import SHOWN, Influence, Regression
@@ -82,7 +83,7 @@ def scatter(
         handles = _points(axes, rows[known], x[known], y[known])
         line = _line(axes, x[known], regression)
         axes.set_xlabel(one_line(with_unit(measure_title(measure), measure_unit(measure)), 70))
-        axes.set_ylabel(one_line(with_unit(target_title(target), "%"), 50))
+        axes.set_ylabel(one_line(with_unit(target_title(target), target_unit(target) or ""), 50))
         _head(axes, one_line(title, 62), _caption(correlation))
         if not known.any():
             _nothing(axes, "no model has both values")
@@ -164,6 +165,7 @@ def forest(correlations: Mapping[str, Mapping[str, Correlation]], target: str, o
 
 def residuals(found: Sequence[Influence], score: str, target: str) -> Rendered:
     """Residuals of the regression of target on score against the fitted values; the most influential rows are named."""
+    unit = target_unit(target) or ""
     with matplotlib.rc_context(STYLE):
         figure, axes = _canvas(6.4, 4.0)
         axes.axhline(0, color=QUIET, linewidth=1)
@@ -174,8 +176,8 @@ def residuals(found: Sequence[Influence], score: str, target: str) -> Rendered:
             axes.annotate(
                 one_line(f.model, 28), (f.fitted, f.residual), (4, 4), textcoords="offset points", fontsize=7, color=INK
             )
-        axes.set_xlabel(one_line(f"Fitted {target_title(target)} (%)", 70))
-        axes.set_ylabel("Residual (percent points)")
+        axes.set_xlabel(one_line(f"Fitted {with_unit(target_title(target), unit)}", 70))
+        axes.set_ylabel(f"Residual ({'percent points' if unit == '%' else unit})")
         _head(axes, one_line(f"Residuals of {target_title(target)} on {measure_title(score)}", 62), "")
         if not found:
             _nothing(axes, "no regression")

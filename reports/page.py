@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..pipeline.atomic_files import sweep_temporary, write_atomically
 from ..pipeline.record import RunRecord, SearchNote
+from ..pipeline.schema import is_accuracy, target_unit
 from ..pipeline.store import read_results, read_run
 from . import figures, tables, wording
 from . import ranking as ranks
@@ -256,10 +257,14 @@ def _within_cell(correlation: Correlation | None) -> dict[str, str]:
     return {**tables.estimate_cell(correlation.spearman), "n": str(correlation.n)}
 
 
+def _target_head(target: str) -> str:
+    return wording.with_unit(wording.target_title(target), target_unit(target) or "")
+
+
 def _model_table(ok: pd.DataFrame, summary: Summary, targets: list[str]) -> dict[str, Any]:
     """Every measured model, the most accurate first."""
     numbers = {
-        **{f"{wording.target_title(t)} (%)": (t, 1) for t in targets},
+        **{_target_head(t): (t, 1 if is_accuracy(t) else 2) for t in targets},
         **{wording.measure_title(m): (m, 3) for m in summary.correlations},
         "d": ("embedding_dim", 0),
         "Median distance / sigma": ("median_distance_over_sigma", 2),

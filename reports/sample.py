@@ -10,7 +10,7 @@ import pandas as pd
 from ..pipeline.measures.definition import Score
 from ..pipeline.measures.registry import COMPARISONS, MEASURES
 from ..pipeline.record import EntryRecord
-from ..pipeline.schema import COLUMN_NAMES, is_accuracy
+from ..pipeline.schema import COLUMN_NAMES, is_accuracy, target_unit
 
 PRIMARY_MEASURE = "dsmi_z_y"
 PRIMARY_TARGET = "top1"
@@ -33,8 +33,8 @@ BASELINES: tuple[Score, ...] = (
 GREATEST = 1e100
 """No measure comes near; of larger numbers variances and products overflow."""
 
-SAME_EVIDENCE = ("top1", "real_top1", "v2_top1")
-"""Targets that count as one: other labels, or another sample, of what top-1 accuracy measures."""
+SAME_EVIDENCE = ("top1", "real_top1", "v2_top1", "a_clean_top1", "r_clean_top1")
+"""Targets that count as one: other labels, another sample, or 200 classes, of what top-1 accuracy measures."""
 
 
 def succeeded(rows: pd.DataFrame) -> pd.DataFrame:
@@ -82,9 +82,10 @@ def sign_of(score: str) -> int:
 
 
 def targets_of(rows: pd.DataFrame) -> list[str]:
-    """Columns of accuracies with at least one value in a measured row, top-1 and top-5 first."""
+    """Columns of targets with a value in a measured row: top-1, top-5, other accuracies, then effective robustness."""
     rows = succeeded(rows)
-    columns = sorted((str(c) for c in rows.columns if is_accuracy(str(c))), key=lambda c: (c != "top1", c != "top5", c))
+    targets = [str(c) for c in rows.columns if target_unit(str(c)) is not None]
+    columns = sorted(targets, key=lambda c: (c != "top1", c != "top5", not is_accuracy(c), c))
     return [name for name in columns if np.isfinite(values(rows, name)).any()]
 
 

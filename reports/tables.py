@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..pipeline.schema import target_unit
 from . import wording
 from .comparison import Comparison
 from .correlation import Correlation, Difference, Estimate
@@ -145,8 +146,8 @@ def regression_table(summary: Summary, target: str) -> Table:
         "Score", "n", "Intercept", "Slope", f"95% interval, clustered by {summary.unit}", "p, clustered",
         "95% interval, HC3 (independent rows)", "p, HC3", "R²", "Note",
     ]  # fmt: skip
-    title = wording.target_title(target)
-    return _table(f"{title[0].upper()}{title[1:]} (%)", heads, rows, text_columns=(0, 9))
+    title = wording.with_unit(wording.target_title(target), target_unit(target) or "")
+    return _table(f"{title[0].upper()}{title[1:]}", heads, rows, text_columns=(0, 9))
 
 
 def cell(value: float | None, ci: Sequence[float] | None = None, digits: int = 2) -> Cell:

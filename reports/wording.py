@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from ..pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
+from ..pipeline.schema import is_accuracy
 from .correlation import Correlation, Estimate
 from .sample import BASELINES, RECOMMENDED_MEASURE
 from .statistics import Summary
@@ -26,7 +27,9 @@ def measure_unit(name: str) -> str:
 
 
 def target_title(name: str) -> str:
-    """An accuracy's title: ``top1`` is "top-1 accuracy", ``real_top1`` is "real top-1 accuracy"."""
+    """A target's title: ``real_top1`` is "real top-1 accuracy", ``r_effective_robustness`` "r effective robustness"."""
+    if not is_accuracy(name):
+        return name.replace("_", " ")
     return name.replace("top1", "top-1").replace("top5", "top-5").replace("_", " ") + " accuracy"
 
 

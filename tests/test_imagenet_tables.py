@@ -5,12 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import statsmodels.api as sm
 
 from dsmi_zoo.data_catalog import ModelEntry, load_models
-from dsmi_zoo.data_catalog.entries import is_accuracy
+from dsmi_zoo.data_catalog.build_tables import add_effective_robustness
+from dsmi_zoo.data_catalog.entries import is_accuracy, target_unit
 from dsmi_zoo.data_catalog.models import TABLES
 from dsmi_zoo.data_catalog.traits import KINDS, kind_of, saw_extra_data
+from dsmi_zoo.reports.sample import targets_of
+from dsmi_zoo.reports.wording import target_title
 
 ROWS = {"imagenet-2023": 1002, "imagenet-2025": 1556}
 SOURCE = os.environ.get("DSMI_ZOO_TABLES_SOURCE")
@@ -62,15 +68,64 @@ def test_accuracies_are_percent_and_top_5_is_never_below_top_1(table: list[Model
         missing = {name for name, value in accuracies.items() if value is None}
         assert missing == ({"a_top1", "a_top5"} if str(e) == "resnet50.tv_in1k@224" and "a_top1" in e.extras else set())
         for name, value in accuracies.items():
+            top5 = accuracies.get(name.replace("top1", "top5"), 100)
             if name.endswith("top1") and value is not None:
-                assert 0 <= value <= accuracies[name.replace("top1", "top5")] <= 100  # type: ignore[operator]
+                assert 0 <= value <= top5 <= 100  # type: ignore[operator]
 
 
 def test_2025_has_five_more_test_sets() -> None:
-    assert set(entry("imagenet-2025", "resnet50.a1_in1k@224").extras) == {"gmacs", "throughput"} | {
-        f"{kind}_top{k}" for kind in ("real", "v2", "sketch", "a", "r") for k in (1, 5)
-    }
+    robustness = {f"{shift}_{name}" for shift in "ar" for name in ("clean_top1", "effective_robustness")}
+    accuracies = {f"{kind}_top{k}" for kind in ("real", "v2", "sketch", "a", "r") for k in (1, 5)}
+    assert set(entry("imagenet-2025", "resnet50.a1_in1k@224").extras) == {
+        *("gmacs", "throughput"), *robustness, *accuracies
+    }  # fmt: skip
     assert set(entry("imagenet-2023", "resnet50.a1_in1k").extras) == {"gmacs", "throughput", "real_top1", "real_top5"}
+
+
+@pytest.mark.parametrize(
+    ("shift", "intercept", "slope", "n", "r2"),
+    [("a", -7.8436, 2.1718, 1265, 0.9097), ("r", -2.9529, 0.9799, 1266, 0.7597)],
+)
+def test_effective_robustness_is_the_residual_of_the_stated_fit_by_statsmodels(
+    shift: str, intercept: float, slope: float, n: int, r2: float
+) -> None:
+    table = pd.read_csv(TABLES / "imagenet-2025.csv")
+    share = table[[f"{shift}_clean_top1", f"{shift}_top1"]] / 100
+    logits = np.log(share / (1 - share))
+    smallest = table.sort_values(["model", "img_size"]).drop_duplicates("model").index
+    design = sm.add_constant(logits[f"{shift}_clean_top1"])
+    fit = sm.OLS(logits.loc[smallest, f"{shift}_top1"], design.loc[smallest], missing="drop").fit()
+    assert fit.nobs == n
+    np.testing.assert_allclose([*fit.params, fit.rsquared], [intercept, slope, r2], atol=5e-5)
+    expected = logits[f"{shift}_top1"] - fit.predict(design)
+    np.testing.assert_allclose(table[f"{shift}_effective_robustness"], expected, atol=6e-5)
+    stated = f"{intercept} + {slope} logit(`{shift}_clean_top1`), n = {n}, R2 = {r2}"
+    assert stated in (TABLES / "README.md").read_text()
+
+
+def test_accuracies_say_the_same_again_and_size_does_not_explain_effective_robustness() -> None:
+    table = pd.read_csv(TABLES / "imagenet-2025.csv").sort_values(["model", "img_size"]).drop_duplicates("model")
+    ranks = table.select_dtypes("number").rank()
+    with_top1 = ranks[["v2_top1", "real_top1", "a_top1", "sketch_top1", "r_top1"]].corrwith(ranks["top1"])
+    assert with_top1.between(0.95, 0.996).all()
+    assert ranks["r_effective_robustness"].corr(ranks["gmacs"]) == pytest.approx(-0.175, abs=0.005)
+
+
+def test_an_accuracy_of_0_or_100_takes_no_part_in_the_fit_and_has_no_effective_robustness() -> None:
+    top1 = {"a": "20", "b": "0", "c": "60", "d": "100", "e": "", "f": "70"}
+    table = pd.DataFrame({"model": list(top1), "img_size": "224", "a_top1": list(top1.values())})
+    clean = {
+        (model, 224): {"top1": cell} for model, cell in zip(top1, ["50", "60", "80", "90", "40", "100"], strict=True)
+    }
+    assert "n = 2" in add_effective_robustness(table, "a_", clean)
+    assert list(table["a_effective_robustness"].str.lstrip("-")) == ["0.0000", "", "0.0000", "", "", ""]
+
+
+def test_effective_robustness_is_a_target_in_logits_and_stands_behind_the_accuracies() -> None:
+    columns = {"r_effective_robustness": [0.1], "real_top1": [70.0], "top1": [60.0], "gmacs": [4.0]}
+    assert targets_of(pd.DataFrame({"status": ["ok"], **columns})) == ["top1", "real_top1", "r_effective_robustness"]
+    assert [target_unit(name) for name in columns] == ["logits", "%", "%", None]
+    assert target_title("r_effective_robustness") == "r effective robustness"
 
 
 def test_published_figures_stand_in_their_rows() -> None:

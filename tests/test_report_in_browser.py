@@ -72,7 +72,7 @@ def choose(browser: webdriver.Chrome, number: int, text: str) -> None:
 
 def test_another_score_and_accuracy_move_the_points_and_name_the_axes(browser: webdriver.Chrome) -> None:
     choose(browser, 0, "10 nearest neighbours")
-    choose(browser, 1, "real top-1 accuracy")
+    choose(browser, 1, "real top-1 accuracy (%)")
     assert ask(
         browser,
         "const d = source().data, p = model('plot');"

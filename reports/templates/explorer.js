@@ -37,10 +37,10 @@ function attach(model) {
   const source = table.source;
   const [text, only] = [model("filter"), model("only")];
 
-  const choose = (select, axis, name, unit) => {
+  const choose = (select, axis, name) => {
     const [_, title] = select.options.find(([key, _]) => key === select.value);
     source.data[name] = source.data[select.value].slice();
-    axis.axis_label = new Bokeh.Models.PlainText({text: title + unit});
+    axis.axis_label = new Bokeh.Models.PlainText({text: title});
     source.change.emit();
   };
   const filter = () => {
@@ -60,8 +60,8 @@ function attach(model) {
   };
 
   const [score, accuracy] = [model("score"), model("accuracy")];
-  score.connect(score.properties.value.change, () => choose(score, model("x axis"), "x", ""));
-  accuracy.connect(accuracy.properties.value.change, () => choose(accuracy, model("y axis"), "y", " (%)"));
+  score.connect(score.properties.value.change, () => choose(score, model("x axis"), "x"));
+  accuracy.connect(accuracy.properties.value.change, () => choose(accuracy, model("y axis"), "y"));
   text.connect(text.properties.value_input.change, filter);
   only.connect(only.properties.active.change, filter);
   source.selected.connect(source.selected.properties.indices.change, filter_selected);
