@@ -350,7 +350,7 @@ def test_without_labels_the_measures_of_the_embedding_alone_are_left() -> None:
     values = measure(Z, None)
     diagnostics = {"embedding_rms", "median_distance_over_sigma", "saturated"}
     scores = {"dse_z", "cse_z", "rankme", "alpha_req", "participation_ratio", "two_nn_dimension", "mst_dimension"}
-    scores |= {"offset_share"}
+    scores |= {"offset_share", "clid"}
     assert set(values) == diagnostics | scores | {f"{score}_se" for score in scores}
     labelled = measure(Z, np.arange(240) % 3)
     split_by_class = {name for name in values if name.endswith("_se")}
