@@ -1,7 +1,5 @@
 """The study of scores in words: its answer, its picture and its tables."""
 
-from collections.abc import Sequence
-
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -18,6 +16,10 @@ TITLES = {
     "log10_budget": "Training budget (no image)",
     "source_top1": "Top-1 on the training data (no image)",
 }
+
+
+Cells = list[str | tuple[str, str]]
+"""A row of a table; a pair is a number and its interval."""
 
 
 def score_study_section(result: ScoreStudyResult) -> Section:
@@ -80,10 +82,10 @@ def _by_mean(result: ScoreStudyResult) -> list[str]:
 
 
 def _verdicts(result: ScoreStudyResult) -> Table:
-    rows: list[Sequence[str | tuple[str, str]]] = []
+    rows: list[Cells] = []
     for candidate in CANDIDATES:
         for setting in result.best():
-            cells: list[str | tuple[str, str]] = [measure_title(candidate), setting]
+            cells: Cells = [measure_title(candidate), setting]
             for rival in RIVALS:
                 (found,) = (
                     c for c in result.comparisons if (c.candidate, c.setting, c.rival) == (candidate, setting, rival)
@@ -113,7 +115,7 @@ def _cell(score: ScoreInSetting | None) -> str | tuple[str, str]:
 
 
 def _own_parts(result: ScoreStudyResult) -> Table:
-    rows = [
+    rows: list[Cells] = [
         [measure_title(part.score), part.setting, (fixed(part.rho), interval(part.ci)), p_value(part.p_holm)]
         for part in result.own_parts
     ]
