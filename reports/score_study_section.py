@@ -61,7 +61,7 @@ def picture(result: ScoreStudyResult) -> Rendered:
         handles = []
         for number, setting in enumerate(settings):
             scores = [score for score in result.scores if score.setting == setting]
-            style = {"color": COLOURS[number], "marker": MARKERS[number]}
+            style: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number]}
             axes.plot([s.rho for s in scores], [place[s.score] for s in scores], linestyle="", markersize=5, **style)
             handles.append(Line2D([], [], linestyle="none", markersize=6, label=setting, **style))
         axes.axvline(0, color="#999999", linewidth=0.8)
