@@ -1,5 +1,7 @@
 """The study of scores in words: its answer, its picture and its tables."""
 
+from typing import Any
+
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
