@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.cluster import KMeans
 
 from .cosine import directions
 from .decomposition import scaled
@@ -60,6 +59,8 @@ def clid_of_images(values: NDArray[np.float64], squares: NDArray[np.float64], se
 
 def learnt_points(values: NDArray[np.float64], seed: int) -> NDArray[np.bool_]:
     """Whether the cluster of each different point but the first was guessed right, bool [m - 1], in random order."""
+    from sklearn.cluster import KMeans  # imported here: it takes a second
+
     _, first = np.unique(values, axis=0, return_index=True)
     if len(first) < FEWEST_POINTS:
         raise UndefinedScore(f"{len(first)} different points, fewer than {FEWEST_POINTS}")
