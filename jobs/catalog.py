@@ -57,7 +57,7 @@ def show(model: str, catalog: str | None) -> int:
         if number:
             tell()
         for name, value in {"catalogue": where, **_known(entry)}.items():
-            tell(f"{name:16}{value}")
+            tell(f"{name:24}{value}")
     return 0
 
 

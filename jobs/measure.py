@@ -12,7 +12,7 @@ from ..pipeline.config import MeasureSettings, from_command_line
 from ..pipeline.measures import measure as measure_embedding
 from ..pipeline.measures.inputs import as_classes
 from ..pipeline.measures.own import load_measure
-from ..pipeline.measures.registry import BY_NAME
+from ..pipeline.measures.registry import BY_NAME, UNDEFINED
 from ..pipeline.schema import COLUMN_NAMES
 from .terminal import tell
 
@@ -37,6 +37,9 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         return 0
     tell(f"{len(Z)} points in {Z.shape[1]} dimensions, sigma = {settings.sigma or np.sqrt(Z.shape[1]):.4g}")
     for name, value in values.items():
+        if name == UNDEFINED:
+            tell(f"  {name}: {value}")
+            continue
         known = BY_NAME.get(name)
         shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4f}"
         unit = known.unit if known and known.unit != "flag" else ""

@@ -1,4 +1,7 @@
-"""What the studies of trainings say: curves over epochs by regime or initialisation, and the claims about them."""
+"""What the studies of trainings say: curves over epochs by regime or initialisation, and the claims about them.
+
+All trainings are of one network, so every claim names it.
+"""
 
 from collections.abc import Mapping
 
@@ -114,8 +117,13 @@ def initialisation_claims(rows: pd.DataFrame) -> list[Claim]:
 
 
 def extremes(rows: pd.DataFrame) -> tuple[float, float]:
-    """The standard deviations of the lowest and of the highest mean DSE before training."""
-    start = rows[rows["epoch"] == 0].groupby("convolution_std")["dse_z"].mean()
+    """The standard deviations of the lowest and of the highest mean DSE before training, among those trained if any.
+
+    Those trained were chosen by the untrained networks of fewer seeds; with all seeds two others may be the extremes.
+    """
+    trained = rows.loc[rows["epoch"] > 0, "convolution_std"].unique()
+    chosen = rows[rows["convolution_std"].isin(trained)] if len(trained) else rows
+    start = chosen[chosen["epoch"] == 0].groupby("convolution_std")["dse_z"].mean()
     stds = start.index.to_numpy(dtype=float)
     return float(stds[start.argmin()]), float(stds[start.argmax()])
 

@@ -65,16 +65,25 @@ def arrays(tmp_path: Path) -> Path:
 def test_measure_prints_every_measure_of_two_files(arrays: Path, cli: Command) -> None:
     Z, y = np.load(arrays / "Z.npy"), np.load(arrays / "y.npy")
     text = cli("measure", "Z.npy", "y.npy", cwd=arrays).stdout
-    for name, value in measure(Z, y).items():
+    values = measure(Z, y)
+    assert f"undefined_scores: {values.pop('undefined_scores')}" in text
+    for name, value in values.items():
         shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4f}"
         assert any(line.split()[:2] == [name, shown] for line in text.splitlines()), name
     values = json.loads(cli("measure", "Z.npy", "y.npy", "--json", "--sigma", 2, cwd=arrays).stdout)
-    assert values == pytest.approx(measure(Z, y, sigma=2))
+    expected = measure(Z, y, sigma=2)
+    assert values.pop("undefined_scores") == expected.pop("undefined_scores")
+    assert values == pytest.approx(expected)
 
 
 def test_measure_without_labels_gives_the_entropies(arrays: Path, cli: Command) -> None:
     values = json.loads(cli("measure", "Z.npy", "--json", cwd=arrays).stdout)
-    assert set(values) == {"embedding_rms", "median_distance_over_sigma", "saturated", "dse_z", "cse_z", "rankme"}
+    without_labels = {"dse_z", "cse_z", "rankme", "clid", "participation_ratio", "offset_share", "two_nn_dimension"}
+    assert set(values) == {
+        *("embedding_rms", "median_distance_over_sigma", "saturated", "mst_dimension", "undefined_scores"),
+        *(without_labels | {f"{name}_se" for name in without_labels}),
+    }
+    assert "alpha_req" in values["undefined_scores"]
     assert values["dse_z"] == pytest.approx(diffusion_spectral_entropy(np.load(arrays / "Z.npy")))
 
 
@@ -154,7 +163,7 @@ def test_measure_takes_a_measure_of_ones_own(arrays: Path, cli: Command) -> None
         ("catalog show resnet50.a1_in2k", ["did you mean resnet50.a1_in1k?", "--catalog"]),
         ("catalog show resnet50.a1_in1k --catalog digits", ["digits has no model 'resnet50.a1_in1k'"]),
         ("validate --study dreams", ["--study", "'dreams'", "simulated"]),
-        ("validate --dataset svhn", ["--dataset 'svhn'", "digits, photos, cifar10"]),
+        ("validate --dataset svhn", ["--dataset 'svhn'", "digits, fashion, photos, cifar10"]),
         ("validate --dataset mnist", ["mnist needs --data-root"]),
         ("validate --dataset mnist --data-root .", ["--dataset mnist", "torchvision cannot open it"]),
         ("validate --download --dataset mnist", ["--download needs --data-root"]),
