@@ -22,7 +22,7 @@ from ..pipeline.schema import target_unit
 from .correlation import Correlation
 from .ranking import COSTS, Ranking
 from .regression import SHOWN, Influence, Regression
-from .sample import PRIMARY_MEASURE, groups_of, succeeded, values
+from .sample import CEILING, PRIMARY_MEASURE, groups_of, succeeded, values
 from .wording import fixed, measure_title, measure_unit, target_title, with_unit
 
 # Okabe and Ito's colours without yellow, which is too pale on white; markers tell groups apart without colour.
@@ -129,11 +129,19 @@ def ranking(ranked: Ranking) -> Rendered:
 
 
 def forest(correlations: Mapping[str, Mapping[str, Correlation]], target: str, order: Sequence[str]) -> Rendered:
-    """Spearman's coefficient of every score in ``order`` with one target: intervals over families and over rows."""
-    shown = [(m, correlations[m][target].spearman) for m in order]
+    """Spearman's coefficient of every score in ``order`` with one target: intervals over families and over rows.
+
+    The ceiling is a line, not a row.
+    """
+    shown = [(m, correlations[m][target].spearman) for m in order if m != CEILING]
+    ceiling = correlations[CEILING][target].spearman.value if CEILING in order else None
     with matplotlib.rc_context(STYLE):
         figure, axes = _canvas(6.4, 1.6 + 0.34 * max(len(shown), 1))
         axes.axvline(0, color=QUIET, linewidth=1)
+        of_ceiling = []
+        if ceiling is not None:
+            axes.axvline(ceiling, color=INK, linewidth=1.2, linestyle="--")
+            of_ceiling = [Line2D([], [], color=INK, linewidth=1.2, linestyle="--", label=measure_title(CEILING))]
         for i, (m, rho) in enumerate(shown):
             colour = COLOURS[1] if m == PRIMARY_MEASURE else COLOURS[0]
             for ci, width, shade in ((rho.ci, 1.8, 1.0), (rho.ci_rows, 5.0, 0.25)):
@@ -157,9 +165,11 @@ def forest(correlations: Mapping[str, Mapping[str, Correlation]], target: str, o
                 Line2D([], [], color=COLOURS[0], linewidth=1.8, label="95% interval over families"),
                 Line2D([], [], color=COLOURS[0], linewidth=5, alpha=0.25, label="over rows, as if independent"),
                 Line2D([], [], color=COLOURS[1], marker="o", linewidth=1.8, label=measure_title(PRIMARY_MEASURE)),
+                *of_ceiling,
             ],
         )
-        words = "; ".join(f"{measure_title(m)} {fixed(rho.value)}" for m, rho in shown)
+        named = [*shown, *([(CEILING, correlations[CEILING][target].spearman)] if of_ceiling else [])]
+        words = "; ".join(f"{measure_title(m)} {fixed(rho.value)}" for m, rho in named)
         return render(figure, f"Correlations with {target_title(target)}. Spearman: {words}.")
 
 

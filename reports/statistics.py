@@ -12,10 +12,8 @@ from .correlation import (
     WEIGHTED_KENDALL_RESAMPLES,
     Bootstraps,
     Correlation,
-    Difference,
     correlations,
     correlations_within_groups,
-    differences,
 )
 from .intervals import LEVEL
 from .prediction import Prediction, Regret, predictions, regrets
@@ -44,6 +42,7 @@ from .sample import (
     targets_of,
     texts,
 )
+from .standing import Difference, Standings, differences, standings
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,7 @@ class Summary:
     sample: int
     correlations: dict[str, dict[str, Correlation]]
     differences: dict[str, Difference]
+    standings: dict[str, Standings]
     within_groups: dict[str, dict[str, dict[str, Correlation]]]
     regression: dict[str, dict[str, Regression]]
     influences: list[Influence]
@@ -121,6 +121,7 @@ def summarise(rows: pd.DataFrame, run: RunRecord | None = None, class_subsets: S
         sample=len(sample),
         correlations=pooled,
         differences=differences(sample, primary[1], primary[0], bootstraps) if primary else {},
+        standings=standings(sample, bootstraps),
         within_groups=correlations_within_groups(sample, bootstraps),
         regression=regressions(sample),
         influences=influences(sample, *primary) if primary else [],

@@ -8,10 +8,11 @@ import numpy as np
 from ..pipeline.schema import target_unit
 from . import wording
 from .comparison import Comparison
-from .correlation import Correlation, Difference, Estimate
+from .correlation import Correlation, Estimate
 from .prediction import TAKEN
 from .regression import SHOWN, Multiple
-from .sample import PRIMARY_MEASURE, PRIMARY_TARGET
+from .sample import CEILING, PRIMARY_MEASURE, PRIMARY_TARGET
+from .standing import Difference, Standing
 from .statistics import Summary
 
 Cell = dict[str, str]
@@ -42,8 +43,8 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
             "id": "comparison",
             "title": f"Against {measure}",
             "text": (
-                f"Spearman's rho of each score less that of {measure}, both with {target}, on the same rows and "
-                f"the same resamples of whole {units}; scores of which less is better are turned. p after Holm's "
+                f"|Spearman's rho| of each score less that of {measure}, both with {target}, on the same rows and "
+                f"the same resamples of whole {units}. p is that of the difference of Fisher's z, after Holm's "
                 "correction over the scores."
             ),
             "tables": [_difference_table(summary.differences)],
@@ -100,7 +101,9 @@ def compared_section(found: Comparison) -> dict[str, Any]:
 
 
 def correlation_table(summary: Summary, target: str) -> Table:
-    """Every score with one target: four coefficients, what independence would say, and p values."""
+    """Every score with one target: four coefficients, rank, what independence would say, and p values."""
+    standings = summary.standings[target]
+    standing_of = standings.scores or {}
     rows = []
     for m in wording.ranked_measures(summary, target):
         c = summary.correlations[m][target]
@@ -110,17 +113,34 @@ def correlation_table(summary: Summary, target: str) -> Table:
             [
                 plain(wording.measure_title(m)),
                 plain(c.n),
-                *(estimate_cell(e) for e in (c.spearman, c.pearson, c.kendall, c.weighted_kendall)),
+                estimate_cell(c.spearman),
+                _rank_cell(standing_of.get(m)),
+                *(estimate_cell(e) for e in (c.pearson, c.kendall, c.weighted_kendall)),
                 plain(wording.interval(rho.ci_rows) if rho.ci_rows else wording.MISSING),
                 plain(f"{wording.p_value(rho.p_families)} (primary)" if primary else wording.p_value(rho.p_holm)),
-                plain(rho.reason or ""),
+                plain(rho.reason or _standing_note(m, standing_of.get(m), standings.static)),
             ]
         )
     heads = [
-        "Score", "n", "Spearman", "Pearson", "Kendall", "Weighted Kendall", "Spearman, rows as independent",
+        "Score", "n", "Spearman", "Rank", "Pearson", "Kendall", "Weighted Kendall", "Spearman, rows as independent",
         "p (Holm)", "Note",
     ]  # fmt: skip
-    return _table(f"Scores and {wording.target_title(target)}", heads, rows, text_columns=(0, 8))
+    return _table(f"Scores and {wording.target_title(target)}", heads, rows, text_columns=(0, 9))
+
+
+def _rank_cell(standing: Standing | None) -> Cell:
+    if standing is None:
+        return plain(wording.MISSING)
+    low, high = standing.ranks
+    return {"value": str(standing.rank), "ci": f"{low} to {high}"}
+
+
+def _standing_note(score: str, standing: Standing | None, static: str | None) -> str:
+    if score == CEILING:
+        return "accuracy itself on the subset: no rival"
+    if standing is None or static is None or standing.beyond_static_ci is None or standing.beyond_static_ci[0] > 0:
+        return ""
+    return f"not shown to beat {wording.measure_title(static)}"
 
 
 def regression_table(summary: Summary, target: str) -> Table:
@@ -212,7 +232,7 @@ def _difference_table(differences: Mapping[str, Difference]) -> Table:
         for score in order
         for d in [differences[score]]
     ]
-    return _table(None, ["Score", "n", "Difference of rho", "p (Holm)", "Not computed"], rows, text_columns=(0, 4))
+    return _table(None, ["Score", "n", "Difference of |rho|", "p (Holm)", "Not computed"], rows, text_columns=(0, 4))
 
 
 def _partial_table(summary: Summary) -> Table:
