@@ -47,6 +47,13 @@ def test_all_measures_are_those_of_the_registry():
     assert set(measure(Z, labels, input_clusters=clusters)) == NAMES
 
 
+def test_the_registry_is_imported_without_the_libraries_that_take_a_second():
+    slow = "'sklearn.cluster', 'sklearn.mixture', 'scipy.cluster', 'torch'"
+    program = f"import sys, dsmi_zoo.pipeline.measures.registry; print([m for m in ({slow}) if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_score_without_a_value_is_left_out_and_the_reason_is_told_once():
     Z, labels, _ = example(d=5)
     values = measure(Z, labels)

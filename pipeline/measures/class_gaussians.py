@@ -4,8 +4,6 @@ import warnings
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from .decomposition import Decomposition, centred, decomposed, group_sums
 from .inputs import as_classes, as_embedding, as_seed
@@ -133,6 +131,9 @@ def leep_log_likelihoods(decomposition: Decomposition, classes: NDArray[np.int64
 
 def _component_shares(decomposition: Decomposition, components: int, seed: int) -> NDArray[np.float64]:
     """The shares p(z | x) of each sample in the mixture's components, float64 [n, components]."""
+    from sklearn.exceptions import ConvergenceWarning  # imported here: scikit-learn takes a second
+    from sklearn.mixture import GaussianMixture
+
     points = _principal_components(decomposition)
     variances = decomposition.squares[::-1]
     kept = np.searchsorted(np.cumsum(variances), LEEP_ENERGY * variances.sum()) + 1

@@ -7,10 +7,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .angular import median_distance
 from .class_gaussians import leep_log_likelihoods
 from .cosine import cosine_centre_hits, directions
 from .decomposition import Decomposition, centred, decomposed, scaled
+from .dimension import two_nn_dimension_of_squares
 from .estimate import Estimate, precision_for
 from .fisher import sfda_probabilities
 from .inputs import as_classes, as_images, as_sigma
@@ -117,7 +117,7 @@ class MeasureContext:
     @cached_property
     def median_distance(self) -> float:
         """Median distance over the pairs of points, of some of the points if they are many, of two at least."""
-        return median_distance(self.points, self.settings.seed)
+        return self.points.median_distance(self.settings.seed)
 
     @cached_property
     def kernels(self) -> KernelOf:
@@ -269,6 +269,11 @@ class MeasureContext:
     def image_squares(self) -> NDArray[np.float64]:
         """Squared distances of all pairs of ``image_values``, float64 [m, m]."""
         return squared_distances(self.image_values)
+
+    @cached_property
+    def two_nn_dimension(self) -> float:
+        """The intrinsic dimension of ``image_values`` by the two nearest neighbours of each."""
+        return two_nn_dimension_of_squares(self.image_squares)
 
     # Parts, for standard errors
 

@@ -2,8 +2,6 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.cluster.hierarchy import linkage
-from scipy.spatial.distance import squareform
 
 from .decomposition import centred, decomposed, scaled
 from .inputs import as_embedding, as_seed
@@ -198,6 +196,9 @@ def mst_dimension_of_squares(squares: NDArray[np.float64], seed: int) -> float:
 
 def _tree_length(distances: NDArray[np.float64]) -> float:
     """Length of the minimal spanning tree: single linkage joins clusters along its edges."""
+    from scipy.cluster.hierarchy import linkage  # imported here: it takes half a second
+    from scipy.spatial.distance import squareform
+
     return float(linkage(squareform(distances, checks=False), "single")[:, 2].sum())
 
 

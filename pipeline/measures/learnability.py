@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.cluster import KMeans
 
 from .cosine import directions
 from .decomposition import scaled
@@ -49,17 +48,18 @@ def clid(Z: ArrayLike, *, seed: int = 0) -> float:
     2023 (arXiv 2206.01251); Facco et al., Scientific Reports 7 (2017).
     """
     values = scaled(as_embedding(Z))[0]
-    return clid_of_images(values, squared_distances(values), as_seed(seed))
+    return clid_of_images(values, two_nn_dimension_of_squares(squared_distances(values)), as_seed(seed))
 
 
-def clid_of_images(values: NDArray[np.float64], squares: NDArray[np.float64], seed: int) -> float:
-    """``clid`` from the rows of the images [m, d], scaled so that no square overflows, and their distances [m, m]."""
-    dimension = two_nn_dimension_of_squares(squares)
+def clid_of_images(values: NDArray[np.float64], dimension: float, seed: int) -> float:
+    """``clid`` from the rows of the images [m, d], scaled so that no square overflows, and their TwoNN dimension."""
     return float(learnt_points(values, seed).mean()) * dimension
 
 
 def learnt_points(values: NDArray[np.float64], seed: int) -> NDArray[np.bool_]:
     """Whether the cluster of each different point but the first was guessed right, bool [m - 1], in random order."""
+    from sklearn.cluster import KMeans  # imported here: it takes a second
+
     _, first = np.unique(values, axis=0, return_index=True)
     if len(first) < FEWEST_POINTS:
         raise UndefinedScore(f"{len(first)} different points, fewer than {FEWEST_POINTS}")

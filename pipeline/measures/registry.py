@@ -23,7 +23,6 @@ from .dimension import (
     alpha_req_of_squares,
     mst_dimension_of_squares,
     participation_ratio_of_squares,
-    two_nn_dimension_of_squares,
 )
 from .entropy import binned_entropy
 from .learnability import clid_of_images
@@ -74,30 +73,24 @@ def _sampling_error(context: MeasureContext) -> float | None:
     return _finite(error)
 
 
-def _scale_free_information(context: MeasureContext) -> float:
-    settings = context.settings
-    return scale_free_mutual_information(
-        context.points,
-        context.classes,
-        repetitions=settings.repetitions,
-        seed=settings.seed,
-        method=settings.method,
-        precision=settings.precision,
-        tolerance=settings.tolerance,
-    )
+def _whatever_the_settings(
+    information: Callable[..., float],
+) -> Callable[[MeasureContext], float]:
+    """A DSMI that chooses sigma and t itself; only the subsets and the arithmetic are those of the settings."""
 
+    def compute(context: MeasureContext) -> float:
+        settings = context.settings
+        return information(
+            context.points,
+            context.classes,
+            repetitions=settings.repetitions,
+            seed=settings.seed,
+            method=settings.method,
+            precision=settings.precision,
+            tolerance=settings.tolerance,
+        )
 
-def _angular_information(context: MeasureContext) -> float:
-    settings = context.settings
-    return angular_mutual_information(
-        context.points,
-        context.classes,
-        repetitions=settings.repetitions,
-        seed=settings.seed,
-        method=settings.method,
-        precision=settings.precision,
-        tolerance=settings.tolerance,
-    )
+    return compute
 
 
 def _transrate(context: MeasureContext) -> float | None:
@@ -122,7 +115,7 @@ def _error_of_share(hits: Callable[[MeasureContext], NDArray[np.bool_]]) -> Call
 
 def _error_of_two_nn(context: MeasureContext) -> float:
     """That of the maximum-likelihood estimate of an exponent from so many points."""
-    return two_nn_dimension_of_squares(context.image_squares) / float(np.sqrt(len(context.image_squares)))
+    return context.two_nn_dimension / float(np.sqrt(len(context.image_squares)))
 
 
 def _error_of_mean(of_rows: Callable[[MeasureContext], NDArray[np.float64]]) -> Callable[[MeasureContext], float]:
@@ -206,13 +199,13 @@ MEASURES: tuple[Measure, ...] = (
         "dsmi_z_y_scale_free", "Scale-free DSMI(Z;Y)", "bits",
         "DSMI(Z;Y) at t = 2 and a sigma of half the root mean square length of the embedding's rows, whatever the "
         "settings.",
-        _scale_free_information,
+        _whatever_the_settings(scale_free_mutual_information),
     ),
     Measure(
         "dsmi_z_y_angular", "Angular DSMI(Z;Y)", "bits",
         "DSMI(Z;Y) of the rows' directions from their mean, at t = 2 and a sigma of half the median distance, whatever "
         "the settings.",
-        _angular_information,
+        _whatever_the_settings(angular_mutual_information),
     ),
     Measure(
         "dsmi_z_x", "DSMI(Z;X)", "bits",
@@ -298,7 +291,7 @@ COMPARISONS: tuple[Measure, ...] = (
     Measure(
         "clid", "CLID", "",
         "Learnability of the embedding's own clusters times its TwoNN dimension; no labels.",
-        lambda context: clid_of_images(context.image_values, context.image_squares, context.settings.seed),
+        lambda context: clid_of_images(context.image_values, context.two_nn_dimension, context.settings.seed),
         needs="embedding",
     ),
     Measure(
@@ -326,7 +319,7 @@ COMPARISONS: tuple[Measure, ...] = (
     Measure(
         "two_nn_dimension", "TwoNN dimension", "",
         "Intrinsic dimension by the distances to the two nearest images; no labels.",
-        lambda context: two_nn_dimension_of_squares(context.image_squares), needs="embedding",
+        lambda context: context.two_nn_dimension, needs="embedding",
         error=_error_of_two_nn,
     ),
     Measure(
