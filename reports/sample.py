@@ -22,9 +22,7 @@ BASELINES: tuple[Score, ...] = (
     Score("log10_gmacs", "log10 GMACs", "", "Multiply-adds of one image: no embedding needed."),
     Score("img_size", "Image size", "pixels", "Side of the input: no embedding needed."),
     Score("extra_data", "Extra pretraining data", "", "Pretrained on more than ImageNet-1k: no embedding needed."),
-    Score(
-        "log10_pretraining_images", "log10 pretraining images", "", "Images of pretraining: no embedding needed."
-    ),
+    Score("log10_pretraining_images", "log10 pretraining images", "", "Images of pretraining: no embedding needed."),
     Score("subset_top1", "Subset top-1", "%", "The model's own classifier on the subset."),
 )
 """What one knows or can have without the measures."""

@@ -6,6 +6,7 @@ are taken of its Fisher transform, whose error hardly depends on its value.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -221,17 +222,17 @@ def simultaneous_reach(found: Sequence[Strength], unit: Array) -> Array:
     unit
         Each row's family, numbers from 0, [n].
     """
-    first, second = np.triu_indices(len(found), 1)
+    pairs = list(combinations(range(len(found)), 2))
     greatest = np.zeros(len(found[0].drawn))
-    errors = np.zeros(len(first))
-    for pair, (i, j) in enumerate(zip(first, second, strict=True)):  # all pairs at once would be gigabytes
+    errors = np.zeros(len(pairs))
+    for pair, (i, j) in enumerate(pairs):  # all of them at once would be gigabytes
         deviation = found[i].drawn - found[j].drawn - (found[i].z - found[j].z)
         errors[pair] = middle_error(deviation)
         if errors[pair] > 0:
             greatest = np.fmax(greatest, np.abs(deviation) / errors[pair])
     tail = stats.norm.sf(np.quantile(greatest, LEVEL))
     reach = np.zeros((len(found), len(found)))
-    for error, i, j in zip(errors, first, second, strict=True):
+    for error, (i, j) in zip(errors, pairs, strict=True):
         precise = precision(unit, found[i].influence - found[j].influence)
         # The tail that a normal quantile leaves, at Student's t: the error itself comes from few families.
         reach[i, j] = reach[j, i] = stats.t.isf(tail, precise.degrees) * precise.scale * error

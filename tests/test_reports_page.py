@@ -86,7 +86,9 @@ def test_the_page_is_well_formed_and_leads_with_the_answer(usual):
     rho = wording.fixed(summary["correlations"]["dsmi_z_y"]["top1"]["spearman"]["value"])
     lead = f"Across 10 models, DSMI(Z;Y) and top-1 accuracy correlate with Spearman’s rho = {rho} (95%"
     assert lead in plain(page.text)
-    assert re.search(rf"^\*\*{re.escape(lead)}.*\*\*\n\nOf 2 scores none does better. Within its 2 groups", markdown, re.MULTILINE)
+    assert re.search(
+        rf"^\*\*{re.escape(lead)}.*\*\*\n\nOf 2 scores none does better. Within its 2 groups", markdown, re.MULTILINE
+    )
     assert summary["lead"].startswith("Across 10 models")
 
 
