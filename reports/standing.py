@@ -120,7 +120,11 @@ def _difference(x: Array, base: Array, y: Array, families: Array, bootstraps: Bo
         reason = f"{units} independent units, fewer than {MIN_UNITS}"
     if reason:
         return Difference(len(x), reason=reason)
-    resamples = bootstraps.of(unit)
+    return difference(x, base, y, unit, bootstraps.of(unit))
+
+
+def difference(x: Array, base: Array, y: Array, unit: Array, resamples: Resamples) -> Difference:
+    """How much more strongly x [n] goes with y [n] than base [n] does; each row's unit is its family, from 0."""
     one, other = strength(x, y, resamples), strength(base, y, resamples)
     drawn = one.drawn - other.drawn
     if np.isnan(drawn).mean() > UNDEFINED:
