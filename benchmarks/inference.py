@@ -1,6 +1,6 @@
 """How often the report's tests err, and its intervals hold: simulations of zoos whose truth is known.
 
-    python benchmarks/inference.py clustered|coverage|differences
+    python benchmarks/inference.py clustered|coverage|differences|partial
 
 Prints a Markdown table: before (the way of earlier versions, written out here) and after. Two zoos: 16 families of 3
 rows, and families of the sizes that timm's have, one row for each set of weights. Behind ± is the simulation's own
@@ -17,7 +17,9 @@ from statsmodels.regression.linear_model import OLS
 
 from dsmi_zoo.data_catalog import load_models
 from dsmi_zoo.reports.clustered import clustered_errors
+from dsmi_zoo.reports.correlation import Bootstraps
 from dsmi_zoo.reports.intervals import Precision, influence_on_spearman, interval, precision
+from dsmi_zoo.reports.partial import partial_correlation, resampled_partial
 from dsmi_zoo.reports.resampling import Resamples
 from dsmi_zoo.reports.sample import effective_number
 from dsmi_zoo.reports.standing import difference, simultaneous_reach, strength
@@ -181,10 +183,40 @@ def together() -> None:
     table([*heads, "all pairs (%)", "all ranks (%)"], rows)
 
 
+def partial() -> None:
+    """How often a correlation given controls is found, at 5%, where there is none."""
+    rows = []
+    for name, family in zoos():
+        drawn_by, bootstraps = Resamples(family, RESAMPLES, 0), Bootstraps(RESAMPLES)
+        for controls in (1, 2):
+            for kind, between, within in (("mostly between families", 1.0, 0.3), ("mostly within", 0.3, 1.0)):
+                rng = np.random.default_rng(0)
+                before: list[bool] = []
+                refitted: list[bool] = []
+                after: list[bool] = []
+                for _ in range(1500 if len(family) < 200 else 400):
+                    given = np.column_stack([noise(rng, family, between, within) for _ in range(controls)])
+                    x, y = (given.sum(axis=1) + noise(rng, family, between, within) for _ in range(2))
+                    design = np.column_stack([np.ones_like(x), given])
+                    left_x, left_y = (v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y))
+                    value = float(stats.pearsonr(left_x, left_y)[0])
+                    precise = precision(family, influence_on_spearman(left_x, left_y))
+                    anew = resampled_partial(x, y, given, drawn_by.counts, family)
+                    for drawn, hits in ((drawn_by.pearson(left_x, left_y), before), (anew, refitted)):
+                        p = interval(value, drawn, precise, len(x))[1]
+                        hits.append(p is not None and p < LEVEL)
+                    p = partial_correlation(x, y, given, family, bootstraps).pearson.p_families
+                    after.append(p is not None and p < LEVEL)
+                rows.append([name, str(controls), kind, share(before), share(refitted), share(after)])
+    heads = ["zoo", "controls", "all vary", "before: controls held fixed (%)", "refitted (%)"]
+    table([*heads, "after: refitted, degrees counted (%)"], rows)
+
+
 SIMULATIONS: dict[str, Callable[[], None]] = {
     "clustered": clustered,
     "coverage": coverage,
     "differences": differences,
+    "partial": partial,
 }
 
 

@@ -13,16 +13,12 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.stats.outliers_influence import OLSInfluence
 
 from .clustered import clustered_errors
-from .correlation import MIN_RANGE, MIN_UNITS, Bootstraps, Correlation, correlate, why_undefined
+from .correlation import MIN_RANGE, MIN_UNITS, why_undefined
 from .intervals import LEVEL
 from .sample import families_of, names, scores_of, succeeded, targets_of, values
 
 MULTIPLE = ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params", "img_size")
 SHOWN = 5  # rows of the greatest influence
-CONTROLS = {
-    "log parameters": ("log10_params",),
-    "log embedding scale and dimension": ("log10_rms", "log10_dim"),
-}
 
 
 @dataclass(frozen=True)
@@ -218,42 +214,6 @@ def multiple(rows: pd.DataFrame, target: str, predictors: Sequence[str] = MULTIP
     )
 
 
-def partial_correlations(
-    rows: pd.DataFrame, target: str, bootstraps: Bootstraps
-) -> dict[str, dict[str, Correlation | str]]:
-    """Correlations of what is left of each score and the target after linear regression on controls.
-
-    Returns
-    -------
-    dict
-        By the controls' name, by score; a text says why there is none. The families' interval holds the regressions
-        on the controls fixed.
-    """
-    rows = succeeded(rows)
-    families = families_of(rows)[1].to_numpy(dtype=object)
-    y = values(rows, target)
-    found: dict[str, dict[str, Correlation | str]] = {}
-    for title, controls in CONTROLS.items():
-        given = np.column_stack([_control(rows, name) for name in controls])
-        found[title] = {}
-        for score in scores_of(rows):
-            if score in controls:
-                continue
-            x = values(rows, score)
-            known = np.isfinite(x) & np.isfinite(y) & np.isfinite(given).all(axis=1)
-            if known.sum() < given.shape[1] + MIN_UNITS:
-                found[title][score] = f"{known.sum()} rows have all values"
-                continue
-            reason = why_undefined(x[known], y[known])
-            if reason:
-                found[title][score] = reason
-                continue
-            design = np.column_stack([np.ones(known.sum()), given[known]])
-            left_x, left_y = (v[known] - design @ np.linalg.lstsq(design, v[known], rcond=None)[0] for v in (x, y))
-            found[title][score] = correlate(left_x, left_y, families[known], bootstraps, full=False)
-    return found
-
-
 def mixed(rows: pd.DataFrame, score: str, target: str) -> Mixed:
     """Accuracy on a score with a random intercept for each family, by restricted maximum likelihood.
 
@@ -305,11 +265,3 @@ def _clustered(x: np.ndarray, y: np.ndarray, families: np.ndarray) -> dict[str, 
     if not np.isfinite([low, high, error, p]).all():
         return {}
     return {"error_families": error, "p_families": p, "ci_families": (low, high)}
-
-
-def _control(rows: pd.DataFrame, name: str) -> np.ndarray:
-    column = {"log10_rms": "embedding_rms", "log10_dim": "embedding_dim"}.get(name)
-    if column is None:
-        return values(rows, name)
-    numbers = values(rows, column)
-    return np.log10(numbers, out=np.full(len(rows), np.nan), where=numbers > 0)

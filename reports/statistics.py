@@ -16,6 +16,7 @@ from .correlation import (
     correlations_within_groups,
 )
 from .intervals import LEVEL
+from .partial import partial_correlations
 from .prediction import Prediction, Regret, predictions, regrets
 from .regression import (
     SHOWN,
@@ -26,7 +27,6 @@ from .regression import (
     influences,
     mixed,
     multiple,
-    partial_correlations,
     regressions,
 )
 from .robustness import Variant, published, variants

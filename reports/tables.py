@@ -55,7 +55,7 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
             "text": (
                 "Larger models are more accurate and have other embeddings, and with sigma = sqrt(d) both scale and "
                 "dimension of an embedding move DSE and DSMI by themselves. Partial correlations (Pearson, of what "
-                "linear regression on the controls leaves), a multiple regression and a mixed model say what remains."
+                "linear regression on the controls leaves, fitted anew in each resample), a multiple regression and a mixed model say what remains."
             ),
             "tables": [_partial_table(summary), _multiple_table(summary.multiple), *_mixed_table(summary)],
         },

@@ -22,8 +22,10 @@ from dsmi_zoo.reports.class_subsets import class_subset_correlations
 from dsmi_zoo.reports.clustered import clustered_errors
 from dsmi_zoo.reports.comparison import compare
 from dsmi_zoo.reports.correlation import Bootstraps, Correlation, Estimate, correlations, with_holm
+from dsmi_zoo.reports.partial import partial_correlation, partial_correlations, resampled_partial
 from dsmi_zoo.reports.prediction import cost_bands, leave_one_family_out, regret, regrets
-from dsmi_zoo.reports.regression import influences, mixed, multiple, partial_correlations
+from dsmi_zoo.reports.regression import influences, mixed, multiple
+from dsmi_zoo.reports.resampling import draw
 from dsmi_zoo.reports.sample import effective_number, families_of, one_row_per_weights, scores_of, sign_of, values
 from dsmi_zoo.reports.standing import differences
 from dsmi_zoo.reports.statistics import summarise
@@ -128,6 +130,33 @@ def test_a_score_that_follows_the_embeddings_scale_alone_has_nothing_left_once_t
     assert isinstance(found, Correlation)
     assert found.pearson.ci is not None
     assert found.pearson.ci[0] < 0 < found.pearson.ci[1]
+
+
+def test_partial_correlations_are_refitted_in_each_resample_as_a_loop_that_copies_rows_does() -> None:
+    rng = np.random.default_rng(15)
+    unit = np.repeat(np.arange(8), [5, 1, 3, 4, 2, 6, 3, 4])
+    given = rng.normal(size=(28, 2))
+    x, y = given @ [1, 2] + rng.normal(size=28), given @ [2, -1] + rng.normal(size=28)
+    counts = draw(8, 30, seed=0)
+    loop = []
+    for drawn in counts:
+        copies = np.repeat(np.arange(28), drawn[unit])
+        model = LinearRegression()
+        left = [v[copies] - model.fit(given[copies], v[copies]).predict(given[copies]) for v in (x, y)]
+        loop.append(stats.pearsonr(*left).statistic)
+    np.testing.assert_allclose(resampled_partial(x, y, given, counts, unit), loop, atol=1e-9)
+
+
+def test_no_partial_correlation_is_found_where_there_is_none_in_about_nineteen_of_twenty_zoos() -> None:
+    unit = np.repeat(np.arange(16), 3)
+    rng = np.random.default_rng(16)
+    wrong = 0
+    for _ in range(200):
+        given = rng.normal(size=(16, 2))[unit] + 0.3 * rng.normal(size=(48, 2))
+        x, y = (given.sum(axis=1) + rng.normal(size=16)[unit] + 0.3 * rng.normal(size=48) for _ in range(2))
+        p = partial_correlation(x, y, given, unit, Bootstraps(300)).pearson.p_families
+        wrong += p is not None and p < 0.05
+    assert wrong / 200 < 0.09
 
 
 def test_the_multiple_regression_is_statsmodels_on_standardised_predictors() -> None:
