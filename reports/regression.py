@@ -1,8 +1,8 @@
 """Regressions of accuracy on scores, with errors for unequal variances and for families, and their diagnostics."""
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.regression.mixed_linear_model import MixedLM
-from statsmodels.stats.outliers_influence import OLSInfluence
+from statsmodels.stats.outliers_influence import OLSInfluence, variance_inflation_factor
 
 from .clustered import clustered_errors
 from .correlation import MIN_RANGE, MIN_UNITS, why_undefined
@@ -18,6 +18,7 @@ from .intervals import LEVEL
 from .sample import families_of, names, scores_of, succeeded, targets_of, values
 
 MULTIPLE = ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params", "img_size")
+GREATEST_INFLATION = 10.0
 SHOWN = 5  # rows of the greatest influence
 
 
@@ -67,23 +68,29 @@ class Influence:
 
 @dataclass(frozen=True)
 class Coefficient:
-    """A predictor of a multiple regression: percent points of accuracy for one standard deviation of it."""
+    """A predictor of a multiple regression: percent points of accuracy for one standard deviation of it.
+
+    ``inflation`` is how many times the variance of its coefficient exceeds that of a predictor without relation to the
+    others.
+    """
 
     name: str
     value: float
     ci: tuple[float, float]
     p: float
+    inflation: float
 
 
 @dataclass(frozen=True)
 class Multiple:
-    """A multiple regression with errors clustered by family; predictors that are constant are left out by name."""
+    """A multiple regression with errors clustered by family; ``why`` has the reason of each predictor left out."""
 
     n: int
     coefficients: tuple[Coefficient, ...] = ()
     r2: float | None = None
     left_out: tuple[str, ...] = ()
     reason: str | None = None
+    why: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,11 @@ def influences(rows: pd.DataFrame, score: str, target: str) -> list[Influence]:
 
 
 def multiple(rows: pd.DataFrame, target: str, predictors: Sequence[str] = MULTIPLE) -> Multiple:
-    """Accuracy on several scores at once, each in its standard deviations, with errors clustered by family."""
+    """Accuracy on several scores at once, each in its standard deviations, with errors clustered by family.
+
+    While the variance inflation factor of any predictor exceeds ``GREATEST_INFLATION``, the last named of those that
+    exceed it is left out, and the factors are computed anew.
+    """
     rows = succeeded(rows)
     columns = {name: values(rows, name) for name in predictors}
     columns = {name: x for name, x in columns.items() if np.isfinite(x).any()}
@@ -185,33 +196,71 @@ def multiple(rows: pd.DataFrame, target: str, predictors: Sequence[str] = MULTIP
     known = np.isfinite(y) & np.all([np.isfinite(x) for x in columns.values()], axis=0) if columns else y != y
     columns = {name: x[known] for name, x in columns.items()}
     varying = {n: x for n, x in columns.items() if len(x) and np.ptp(x) > max(MIN_RANGE, 1e-12 * np.abs(x).max())}
-    left_out = tuple(name for name in predictors if name not in varying)
+    why = {name: "constant" if name in columns else "unknown" for name in predictors if name not in varying}
     n, families = int(known.sum()), families_of(rows)[1].to_numpy(dtype=object)[known]
     group = pd.factorize(families)[0]
+    undefined = Multiple(n, left_out=tuple(why), why=why)
     if n < len(varying) + 2 + MIN_UNITS:
-        return Multiple(n, left_out=left_out, reason=f"{n} rows have all values, too few for {len(varying)} predictors")
+        return replace(undefined, reason=f"{n} rows have all values, too few for {len(varying)} predictors")
     if not varying:
-        return Multiple(n, left_out=left_out, reason="no predictor varies")
+        return replace(undefined, reason="no predictor varies")
     if group.max() + 1 < MIN_UNITS:
-        return Multiple(n, left_out=left_out, reason=f"{group.max() + 1} families, fewer than {MIN_UNITS}")
-    design = np.column_stack([np.ones(n), *((x - x.mean()) / x.std(ddof=1) for x in varying.values())])
-    if np.linalg.matrix_rank(design) < design.shape[1]:
-        return Multiple(n, left_out=left_out, reason="the predictors depend on each other")
+        return replace(undefined, reason=f"{group.max() + 1} families, fewer than {MIN_UNITS}")
+    kept, inflation, collinear = _without_collinear(varying)
+    why |= collinear
+    left_out = tuple(name for name in predictors if name in why)
+    design = np.column_stack([np.ones(n), *((x - x.mean()) / x.std(ddof=1) for x in kept.values())])
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fit = OLS(y[known], design).fit()
         errors = clustered_errors(design, y[known], group)
     if not np.isfinite([errors.low, errors.high, errors.p]).all():
-        return Multiple(n, left_out=left_out, reason="one family alone fixes a coefficient")
-    return Multiple(
-        n,
-        tuple(
-            Coefficient(name, float(fit.params[i]), (float(errors.low[i]), float(errors.high[i])), float(errors.p[i]))
-            for i, name in enumerate(varying, start=1)
-        ),
-        float(fit.rsquared),
-        left_out,
-    )
+        return Multiple(n, left_out=left_out, reason="one family alone fixes a coefficient", why=why)
+    coefficients = [
+        Coefficient(
+            name,
+            float(fit.params[i]),
+            (float(errors.low[i]), float(errors.high[i])),
+            float(errors.p[i]),
+            inflation[name],
+        )
+        for i, name in enumerate(kept, start=1)
+    ]
+    return Multiple(n, tuple(coefficients), float(fit.rsquared), left_out, why=why)
+
+
+def _without_collinear(
+    columns: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, str]]:
+    """The predictors that stay, their variance inflation factors, and why each of the others goes."""
+    kept = dict(columns)
+    why: dict[str, str] = {}
+    while True:
+        inflation = variance_inflation(kept)
+        above = [name for name, factor in inflation.items() if factor > GREATEST_INFLATION]
+        if not above:
+            return kept, inflation, why
+        factor = inflation[above[-1]]
+        size = f"{factor:,.0f}" if factor < 1e6 else "beyond a million"
+        why[above[-1]] = f"variance inflation {size}"
+        del kept[above[-1]]
+
+
+def variance_inflation(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """How many times each predictor's relation to the others multiplies the variance of its coefficient: 1 / (1 - R2).
+
+    References
+    ----------
+    Marquardt (1970), Generalized inverses, ridge regression, biased linear estimation, and nonlinear estimation.
+    """
+    if len(columns) < 2:
+        return dict.fromkeys(columns, 1.0)
+    standardised = [(x - x.mean()) / x.std() for x in columns.values()]
+    design = np.column_stack([np.ones(len(standardised[0])), *standardised])
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        factors = [float(variance_inflation_factor(design, i)) for i in range(1, design.shape[1])]
+    return dict(zip(columns, factors, strict=True))
 
 
 def mixed(rows: pd.DataFrame, score: str, target: str) -> Mixed:

@@ -10,7 +10,7 @@ from . import wording
 from .comparison import Comparison
 from .correlation import Correlation, Estimate
 from .prediction import TAKEN
-from .regression import SHOWN, Multiple
+from .regression import GREATEST_INFLATION, SHOWN, Multiple
 from .sample import CEILING, PRIMARY_MEASURE, PRIMARY_TARGET
 from .standing import Difference, Standing
 from .statistics import Summary
@@ -250,17 +250,27 @@ def _partial_cell(found: Correlation | str | None) -> Cell:
 
 
 def _multiple_table(found: Multiple | None) -> Table:
+    heads = ["Predictor", "Percent points a standard deviation", "p", "Variance inflation"]
     if found is None or found.reason:
         note = f"Not computed: {found.reason if found else 'there is no accuracy'}."
-        return _table("Multiple regression", ["Predictor", "Percent points a standard deviation", "p"], [], note=note)
+        return _table("Multiple regression", heads, [], note=note)
     rows = [
-        [plain(wording.measure_title(c.name)), cell(c.value, c.ci), plain(wording.p_value(c.p))]
+        [
+            plain(wording.measure_title(c.name)),
+            cell(c.value, c.ci),
+            plain(wording.p_value(c.p)),
+            cell(c.inflation, digits=1),
+        ]
         for c in found.coefficients
     ]
-    left = ", ".join(map(wording.measure_title, found.left_out))
+    left = ", ".join(f"{wording.measure_title(name)} ({why})" for name, why in found.why.items())
     note = f"n = {found.n}, R² = {wording.fixed(found.r2)}; errors clustered by family."
-    note += f" Left out, for they are constant or unknown: {left}." if left else ""
-    return _table("Multiple regression", ["Predictor", "Percent points a standard deviation", "p"], rows, note=note)
+    note += f" Left out: {left}." if left else ""
+    note += (
+        f" While a variance inflation factor exceeds {GREATEST_INFLATION:.0f}, the last named of the predictors that "
+        "exceed it is left out."
+    )
+    return _table("Multiple regression", heads, rows, note=note)
 
 
 def _mixed_table(summary: Summary) -> list[Table]:

@@ -177,6 +177,23 @@ def test_the_multiple_regression_is_statsmodels_on_standardised_predictors() -> 
     assert multiple(rows.iloc[:6], "top1").reason
 
 
+def test_of_collinear_predictors_the_later_named_is_left_out_with_its_reason() -> None:
+    rows = zoo(7)
+    rng = np.random.default_rng(1)
+    rows["dsmi_z_x"] = rows["dsmi_z_y"] + 0.1 * rng.normal(size=len(rows))
+    rows["log10_gmacs"] = 2 * values(rows, "log10_params")
+    found = multiple(rows, "top1", ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params", "log10_gmacs", "absent"))
+    assert [c.name for c in found.coefficients] == ["dsmi_z_y", "dse_z", "log10_params"]
+    assert found.left_out == ("dsmi_z_x", "log10_gmacs", "absent")
+    assert found.why["absent"] == "unknown"
+    assert found.why["log10_gmacs"] == "variance inflation beyond a million"
+    columns = np.column_stack([values(rows, name) for name in ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params")])
+    closed_form = np.diag(np.linalg.inv(np.corrcoef(columns.T)))[1]  # the inverse correlation matrix has the factors
+    assert found.why["dsmi_z_x"] == f"variance inflation {closed_form:,.0f}"
+    assert all(1 <= c.inflation <= 10 for c in found.coefficients)
+    json.dumps(summarise(rows).as_json(), allow_nan=False)
+
+
 def test_the_mixed_model_finds_slope_and_share_of_a_simulation_and_says_when_it_cannot() -> None:
     rng = np.random.default_rng(8)
     family = np.repeat(np.arange(60), 8)
