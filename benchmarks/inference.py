@@ -1,6 +1,6 @@
 """How often the report's tests err, and its intervals hold: simulations of zoos whose truth is known.
 
-    python benchmarks/inference.py clustered|coverage|differences|partial
+    python benchmarks/inference.py clustered|coverage|differences|partial|choice
 
 Prints a Markdown table: before (the way of earlier versions, written out here) and after. Two zoos: 16 families of 3
 rows, and families of the sizes that timm's have, one row for each set of weights. Behind ± is the simulation's own
@@ -20,6 +20,7 @@ from dsmi_zoo.reports.clustered import clustered_errors
 from dsmi_zoo.reports.correlation import Bootstraps
 from dsmi_zoo.reports.intervals import Precision, influence_on_spearman, interval, precision
 from dsmi_zoo.reports.partial import partial_correlation, resampled_partial
+from dsmi_zoo.reports.prediction import TAKEN, leave_one_family_out, regret
 from dsmi_zoo.reports.resampling import Resamples
 from dsmi_zoo.reports.sample import effective_number
 from dsmi_zoo.reports.standing import difference, simultaneous_reach, strength
@@ -123,7 +124,7 @@ def rivals(rng: np.random.Generator, family: Array, rhos: Sequence[float], alike
 
 
 def earlier_difference(x: Array, base: Array, y: Array, family: Array, resamples: Resamples) -> bool:
-    """Whether the earlier test told two scores apart: rho less rho, the resamples' standard deviation, Kish's number."""
+    """Whether the earlier test told two scores apart: of rho itself, with the standard deviation of its resamples."""
     value = stats.spearmanr(x, y)[0] - stats.spearmanr(base, y)[0]
     error = np.std(resamples.spearman(x, y) - resamples.spearman(base, y), ddof=1)
     return bool(2 * stats.t.sf(abs(value) / error, effective_number(family) - 1) < LEVEL)
@@ -212,11 +213,37 @@ def partial() -> None:
     table([*heads, "after: refitted, degrees counted (%)"], rows)
 
 
+def choice() -> None:
+    """How often the intervals of regret and of R2 left out hold their mean over zoos of the same families."""
+    rows = []
+    for name, family in zoos():
+        bootstraps = Bootstraps(RESAMPLES)
+        for rho in (0.5, 0.8, 0.95):
+            rng = np.random.default_rng(0)
+            drawn = [correlated(rng, family, rho, 0.6)[:2] for _ in range(400 if len(family) < 200 else 100)]
+            lines = [leave_one_family_out(x, y, family, bootstraps) for x, y in drawn]
+            lost = [regret(x, y, families=family, bootstraps=bootstraps) for x, y in drawn]
+            cells = [held([one.r2 for one in lines], [one.r2_ci for one in lines])]
+            for k in TAKEN:
+                values = [one.lost[k] for one in lost if one.lost]
+                cells.append(held(values, [one.lost_ci[k] for one in lost if one.lost_ci]))
+            rows.append([name, f"{rho:g}", *cells])
+    heads = ["zoo", "rho", "R2 left out (%)", *(f"regret of {k} (%)" for k in TAKEN)]
+    table(heads, rows)
+
+
+def held(found: Sequence[float | None], intervals: Sequence[tuple[float, float] | None]) -> str:
+    """The share of intervals that hold the mean of what was found."""
+    truth = float(np.mean([value for value in found if value is not None]))
+    return share([ci is not None and ci[0] <= truth <= ci[1] for ci in intervals])
+
+
 SIMULATIONS: dict[str, Callable[[], None]] = {
     "clustered": clustered,
     "coverage": coverage,
     "differences": differences,
     "partial": partial,
+    "choice": choice,
 }
 
 

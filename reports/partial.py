@@ -101,8 +101,8 @@ def resampled_partial(x: Array, y: Array, given: Array, counts: Array, unit: Arr
     inverse = np.linalg.pinv(controls, rcond=1e-10, hermitian=True)
     left = both - across @ inverse @ across.transpose(0, 2, 1)
     variance = left[:, [0, 1], [0, 1]]
-    defined = (variance > NOTHING_LEFT * both[:, [0, 1], [0, 1]]).all(axis=1)
-    length = np.sqrt(np.where(defined[:, None], variance, np.nan)).prod(axis=1)
+    all_of_it = both[:, [0, 1], [0, 1]]
+    length = np.sqrt(np.where(variance > NOTHING_LEFT * all_of_it, variance, np.nan)).prod(axis=1)
     return np.asarray(np.clip(left[:, 0, 1] / length, -1, 1))
 
 

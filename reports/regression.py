@@ -13,8 +13,8 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.stats.outliers_influence import OLSInfluence, variance_inflation_factor
 
 from .clustered import clustered_errors
-from .correlation import MIN_RANGE, MIN_UNITS, why_undefined
-from .intervals import LEVEL
+from .correlation import MIN_RANGE, MIN_UNITS, Bootstraps, why_undefined
+from .intervals import LEVEL, middle_error, precision
 from .sample import families_of, names, scores_of, succeeded, targets_of, values
 
 MULTIPLE = ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params", "img_size")
@@ -42,16 +42,6 @@ class Regression:
     p_families: float | None = None
     ci_families: tuple[float, float] | None = None
     reason: str | None = None
-
-    def band(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """The line at x [m] and the lower and upper limits of its mean at level 0.95; None when it is undefined."""
-        if self.intercept is None or self.slope is None or self.covariance is None:
-            return None
-        design = np.column_stack([np.ones_like(x), x])
-        line = design @ [self.intercept, self.slope]
-        error = np.sqrt(np.clip(np.einsum("mi,ij,mj->m", design, np.array(self.covariance), design), 0, None))
-        half = stats.t.ppf(0.5 + LEVEL / 2, self.n - 2) * error
-        return line, line - half, line + half
 
 
 @dataclass(frozen=True)
@@ -143,6 +133,45 @@ def ols(x: np.ndarray, y: np.ndarray, families: Sequence[Any] | np.ndarray | pd.
         return Regression(len(x), intercept, slope, r2=r2, reason="no error: one row alone fixes the slope")
     (a, b), (c, d) = covariance.tolist()
     return Regression(len(x), intercept, slope, error, p, (low, high), r2, ((a, b), (c, d)), **clustered)
+
+
+def family_band(
+    x: np.ndarray, y: np.ndarray, families: Sequence[Any] | np.ndarray | pd.Series, at: np.ndarray, drawn_by: Bootstraps
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The limits at 0.95 of the least-squares line's height ``at`` [m], from resamples of families.
+
+    At each place the error is half the width of the middle 68% of the resamples' lines, corrected as those of
+    correlations are (`dsmi_zoo.reports.intervals.precision`). None with too few families, or where x hardly varies.
+
+    Parameters
+    ----------
+    x, y
+        Numbers [n]; pairs with a NaN are left out.
+    families
+        Each row's family [n].
+    """
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    unit = pd.factorize(np.asarray(families, dtype=object)[known])[0]
+    if why_undefined(x, y) or int(unit.max()) + 1 < MIN_UNITS:
+        return None
+    centre, scale, height = x.mean(), x.std(), y.mean()
+    x, y, at = (x - centre) / scale, y - height, (at - centre) / scale
+    sums = np.column_stack([np.bincount(unit, column) for column in (np.ones_like(x), x, y, x * x, x * y)])
+    n, sx, sy, sxx, sxy = (drawn_by.of(unit).counts @ sums).T
+    spread = sxx - sx * sx / n
+    spread = np.where(spread > MIN_RANGE * n, spread, np.nan)
+    if np.isnan(spread).mean() > 0.5:
+        return None
+    slope = (sxy - sx * sy / n) / spread
+    lines = (sy / n - slope * sx / n)[:, None] + slope[:, None] * at
+    own_slope = float(x @ y) / len(x)
+    residual = y - own_slope * x
+    half = [
+        precision(unit, residual * (1 + x * place)).half_width(middle_error(lines[:, i])) for i, place in enumerate(at)
+    ]
+    line = height + own_slope * at
+    return line - half, line + half
 
 
 def regressions(rows: pd.DataFrame) -> dict[str, dict[str, Regression]]:

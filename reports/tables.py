@@ -9,7 +9,7 @@ from ..pipeline.schema import target_unit
 from . import wording
 from .comparison import Comparison
 from .correlation import Correlation, Estimate
-from .prediction import TAKEN
+from .prediction import ALL, TAKEN, Regret
 from .regression import GREATEST_INFLATION, SHOWN, Multiple
 from .sample import CEILING, PRIMARY_MEASURE, PRIMARY_TARGET
 from .standing import Difference, Standing
@@ -35,7 +35,9 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
                 f"A score is useful if it predicts the {target} of models of an unseen {unit}, or if those it puts "
                 f"first are good. Leave one out: each {unit} is predicted by the straight line through the others; R² "
                 "compares with predicting their mean, and is negative when that is better. Regret: the percent points "
-                "lost by taking the best of a score's first 1, 5 or 10 models instead of the best of all."
+                "lost by taking the best of a score's first 1, 5 or 10 models instead of the best of all; among equal "
+                f"scores chance decides, and its expectation is shown. Intervals (95%) are from resamples of whole "
+                f"{units}; those of regret are rough, and too narrow where most resamples lose nothing."
             ),
             "tables": [_prediction_table(summary), *_band_tables(summary)],
         },
@@ -55,7 +57,8 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
             "text": (
                 "Larger models are more accurate and have other embeddings, and with sigma = sqrt(d) both scale and "
                 "dimension of an embedding move DSE and DSMI by themselves. Partial correlations (Pearson, of what "
-                "linear regression on the controls leaves, fitted anew in each resample), a multiple regression and a mixed model say what remains."
+                "linear regression on the controls leaves, fitted anew in each resample), a "
+                "multiple regression and a mixed model say what remains."
             ),
             "tables": [_partial_table(summary), _multiple_table(summary.multiple), *_mixed_table(summary)],
         },
@@ -191,21 +194,32 @@ def _ordered(summary: Summary) -> list[str]:
 
 
 def _prediction_table(summary: Summary) -> Table:
-    overall = summary.regrets.get("all models", {})
+    overall = summary.regrets.get(ALL, {})
     rows = []
     for score in _ordered(summary):
         p, r = summary.predictions[score], overall.get(score)
-        lost = [cell(r.lost.get(k), digits=1) if r and r.lost else plain(wording.MISSING) for k in TAKEN]
         why = p.reason or (r.reason if r else None) or ""
         rows.append(
-            [plain(wording.measure_title(score)), cell(p.r2), cell(p.mean_absolute_error, digits=1), *lost, plain(why)]
+            [
+                plain(wording.measure_title(score)),
+                cell(p.r2, p.r2_ci),
+                cell(p.mean_absolute_error, digits=1),
+                *(_regret_cell(r, k) for k in TAKEN),
+                plain(why),
+            ]
         )
     heads = ["Score", "R² (leave one out)", "Mean absolute error", *(f"Regret of {k}" for k in TAKEN), "Not computed"]
     return _table(None, heads, rows, text_columns=(0, len(heads) - 1))
 
 
+def _regret_cell(found: Regret | None, k: int) -> Cell:
+    if found is None or not found.lost:
+        return plain(wording.MISSING)
+    return cell(found.lost.get(k), (found.lost_ci or {}).get(k), digits=1)
+
+
 def _band_tables(summary: Summary) -> list[Table]:
-    bands = {name: by_score for name, by_score in summary.regrets.items() if name != "all models"}
+    bands = {name: by_score for name, by_score in summary.regrets.items() if name != ALL}
     if not bands:
         return []
     rows = []

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from dsmi_zoo.reports.class_subsets import class_subset_correlations
 from dsmi_zoo.reports.clustered import clustered_errors
 from dsmi_zoo.reports.comparison import compare
 from dsmi_zoo.reports.correlation import Bootstraps, Correlation, Estimate, correlations, with_holm
+from dsmi_zoo.reports.intervals import middle_error, precision
 from dsmi_zoo.reports.partial import partial_correlation, partial_correlations, resampled_partial
-from dsmi_zoo.reports.prediction import cost_bands, leave_one_family_out, regret, regrets
+from dsmi_zoo.reports.prediction import cost_bands, expected_best, leave_one_family_out, regret, regrets
 from dsmi_zoo.reports.regression import influences, mixed, multiple
 from dsmi_zoo.reports.resampling import draw
 from dsmi_zoo.reports.sample import effective_number, families_of, one_row_per_weights, scores_of, sign_of, values
@@ -232,7 +234,46 @@ def test_regret_never_grows_with_more_models_taken_and_is_zero_when_all_are(pair
         assert found.reason
         return
     assert found.lost[1] >= found.lost[5] >= found.lost[len(x)] == 0
-    assert found.lost[1] == y.max() - y[int(np.argmax(x))]
+    assert found.lost[1] == pytest.approx(y.max() - y[x == x.max()].mean())
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(0, 2)), min_size=4, max_size=7))
+def test_the_expected_best_is_the_mean_over_all_orders_of_equal_scores(triples: list[tuple[int, int, int]]) -> None:
+    x, y, copies = np.array(triples).T
+    there = np.repeat(np.arange(len(x)), copies)[:8]
+    copies = np.bincount(there, minlength=len(x))
+    found = expected_best(x.astype(float), y.astype(float), copies[None], (1, 3))[:, 0]
+    for value, k in zip(found, (1, 3), strict=True):
+        if len(there) < k:
+            assert np.isnan(value)
+            continue
+        last = np.sort(x[there])[-k]
+        sure, tied = (y[there][x[there] > last], y[there][x[there] == last])
+        best = [max([*sure, *some]) for some in combinations(tied, k - len(sure))]
+        assert value == pytest.approx(np.mean(best))
+
+
+def test_regret_and_r2_left_out_have_the_intervals_of_a_loop_that_copies_rows() -> None:
+    rows = zoo(16)
+    x, y, family = values(rows, "dsmi_z_y"), values(rows, "top1"), pd.factorize(rows["family"])[0]
+    lost, ratios = [], []
+    for drawn in FEW.of(family).counts:
+        copies = np.repeat(np.arange(len(x)), drawn[family])
+        lost.append(y[copies].max() - y[copies][np.argmax(x[copies])])
+        of = leave_one_family_out(x[copies], y[copies], family[copies]).r2
+        ratios.append(np.nan if of is None else 1 - of)
+    found = regret(x, y, families=family, bootstraps=FEW)
+    assert found.lost is not None
+    assert found.lost_ci is not None
+    low, high = np.quantile(lost, [0.025, 0.975])
+    assert found.lost_ci[1] == pytest.approx((min(low, found.lost[1]), max(high, found.lost[1])))
+    line = leave_one_family_out(x, y, family, FEW)
+    assert line.r2 is not None
+    predicted = cross_val_predict(LinearRegression(), x[:, None], y, groups=family, cv=LeaveOneGroupOut())
+    mean = np.array([y[family != f].mean() for f in family])
+    precise = precision(family, (y - predicted) ** 2 - (1 - line.r2) * (y - mean) ** 2)
+    half = precise.half_width(middle_error(np.log(ratios)))
+    assert line.r2_ci == pytest.approx((1 - (1 - line.r2) * np.exp(half), 1 - (1 - line.r2) * np.exp(-half)))
 
 
 def test_regrets_turn_scores_of_which_less_is_better_and_split_by_cost() -> None:
