@@ -1,6 +1,6 @@
 """How often the report's tests err, and its intervals hold: simulations of zoos whose truth is known.
 
-    python benchmarks/inference.py clustered|coverage|differences|partial
+    python benchmarks/inference.py clustered|coverage|differences|partial|choice
 
 Prints a Markdown table: before (the way of earlier versions, written out here) and after. Two zoos: 16 families of 3
 rows, and families of the sizes that timm's have, one row for each set of weights. Behind ± is the simulation's own
@@ -8,7 +8,7 @@ standard error. The same seed (0) gives the same table.
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,13 @@ from statsmodels.regression.linear_model import OLS
 
 from dsmi_zoo.data_catalog import load_models
 from dsmi_zoo.reports.clustered import clustered_errors
+from dsmi_zoo.reports.correlation import Bootstraps
 from dsmi_zoo.reports.intervals import Precision, influence_on_spearman, interval, precision
+from dsmi_zoo.reports.partial import partial_correlation, resampled_partial
+from dsmi_zoo.reports.prediction import TAKEN, leave_one_family_out, regret
 from dsmi_zoo.reports.resampling import Resamples
 from dsmi_zoo.reports.sample import effective_number
+from dsmi_zoo.reports.standing import difference, simultaneous_reach, strength
 
 Array = np.ndarray
 LEVEL = 0.05
@@ -94,7 +98,8 @@ def coverage() -> None:
         for shared in (0.0, 0.4, 0.8):
             for rho in (0.0, 0.5, 0.8):
                 rng = np.random.default_rng(0)
-                before, after = [], []
+                before: list[bool] = []
+                after: list[bool] = []
                 for _ in range(1000 if len(family) < 200 else 600):
                     x, y, truth = correlated(rng, family, rho, shared)
                     value, drawn = stats.spearmanr(x, y)[0], drawn_by.spearman(x, y)
@@ -105,7 +110,141 @@ def coverage() -> None:
     table(["zoo", "variance between families", "rho", "before (%)", "after (%)"], rows)
 
 
-SIMULATIONS: dict[str, Callable[[], None]] = {"clustered": clustered, "coverage": coverage}
+def rivals(rng: np.random.Generator, family: Array, rhos: Sequence[float], alike: float, shared: float) -> Array:
+    """A target and scores that correlate with it at ``rhos``, [1 + scores, n]; ``alike`` is that of their errors."""
+
+    def normal(columns: int) -> Array:
+        families, rows = rng.normal(size=(columns, family.max() + 1)), rng.normal(size=(columns, len(family)))
+        return np.asarray(np.sqrt(shared) * families[:, family] + np.sqrt(1 - shared) * rows)
+
+    target, in_common, own = normal(1), normal(1), normal(len(rhos))
+    error = np.sqrt(alike) * in_common + np.sqrt(1 - alike) * own
+    rho = np.array(rhos)[:, None]
+    return np.vstack([target, rho * target + np.sqrt(1 - rho**2) * error])
+
+
+def earlier_difference(x: Array, base: Array, y: Array, family: Array, resamples: Resamples) -> bool:
+    """Whether the earlier test told two scores apart: of rho itself, with the standard deviation of its resamples."""
+    value = stats.spearmanr(x, y)[0] - stats.spearmanr(base, y)[0]
+    error = np.std(resamples.spearman(x, y) - resamples.spearman(base, y), ddof=1)
+    return bool(2 * stats.t.sf(abs(value) / error, effective_number(family) - 1) < LEVEL)
+
+
+def differences() -> None:
+    """How often two scores are told apart at 5%, that are equally good or are not; then how often all ranks hold."""
+    rows = []
+    for name, family in zoos():
+        drawn_by = Resamples(family, RESAMPLES, 0)
+        for alike in (0.0, 0.7):
+            for rhos in ((0.5, 0.5), (0.8, 0.8), (0.95, 0.95), (0.8, 0.9)):
+                rng = np.random.default_rng(0)
+                before, after = [], []
+                for _ in range(1500 if len(family) < 200 else 300):
+                    y, x, base = rivals(rng, family, rhos, alike, shared=0.6)
+                    before.append(earlier_difference(x, base, y, family, drawn_by))
+                    p = difference(x, base, y, family, drawn_by).p
+                    after.append(p is not None and p < LEVEL)
+                kind = "equal" if rhos[0] == rhos[1] else "power"
+                rows.append([name, kind, f"{rhos[0]:g}, {rhos[1]:g}", f"{alike:g}", share(before), share(after)])
+    heads = ["zoo", "truth", "rho of both", "correlation of errors", "before: told apart (%)"]
+    table([*heads, "after: told apart (%)"], rows)
+    print()
+    together()
+
+
+def together() -> None:
+    """How often the simultaneous intervals hold: of all pairs, of the best found against the others, and all ranks."""
+    rows = []
+    zoo = {"8 equal": [0.7] * 8, "8 from 0 to 0.9": np.linspace(0, 0.9, 8).tolist(), "19 equal": [0.7] * 19}
+    for name, family in zoos():
+        drawn_by = Resamples(family, RESAMPLES, 0)
+        for kind, rhos in zoo.items():
+            if len(rhos) > 8 and len(family) > 200:  # minutes
+                continue
+            rng = np.random.default_rng(0)
+            truth = np.arctanh(6 / np.pi * np.arcsin(np.array(rhos) / 2))
+            alone, pairs, best, ranks = [], [], [], []
+            for _ in range(400 if len(family) < 200 else 150):
+                y, *scores = rivals(rng, family, rhos, 0.3, shared=0.6)
+                found = [strength(x, y, drawn_by) for x in scores]
+                z = np.array([one.z for one in found])
+                reach = simultaneous_reach(found, family)
+                # Turned by the sign of its own rho, a score of no correlation has none below 0: |rho| is the truth.
+                miss = np.abs(z[:, None] - z - (truth[:, None] - truth)) > reach
+                first = int(np.argmax(z))
+                pairs.append(not miss.any())
+                best.append(not miss[first].any())
+                second = difference(scores[first], scores[0 if first else 1], y, family, drawn_by)
+                alone.append(second.p is not None and second.p >= LEVEL)
+                surely = (z[:, None] - z > reach) & (truth[:, None] <= truth)
+                ranks.append(not surely.any())
+            one_by_one = share(alone) if len(set(rhos)) == 1 else ""
+            rows.append([name, kind, one_by_one, share(best), share(pairs), share(ranks)])
+    heads = ["zoo", "scores", "before: the best against one other, alone (%)", "after: the best against all (%)"]
+    table([*heads, "all pairs (%)", "all ranks (%)"], rows)
+
+
+def partial() -> None:
+    """How often a correlation given controls is found, at 5%, where there is none."""
+    rows = []
+    for name, family in zoos():
+        drawn_by, bootstraps = Resamples(family, RESAMPLES, 0), Bootstraps(RESAMPLES)
+        for controls in (1, 2):
+            for kind, between, within in (("mostly between families", 1.0, 0.3), ("mostly within", 0.3, 1.0)):
+                rng = np.random.default_rng(0)
+                before: list[bool] = []
+                refitted: list[bool] = []
+                after: list[bool] = []
+                for _ in range(1500 if len(family) < 200 else 400):
+                    given = np.column_stack([noise(rng, family, between, within) for _ in range(controls)])
+                    x, y = (given.sum(axis=1) + noise(rng, family, between, within) for _ in range(2))
+                    design = np.column_stack([np.ones_like(x), given])
+                    left_x, left_y = (v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y))
+                    value = float(stats.pearsonr(left_x, left_y)[0])
+                    precise = precision(family, influence_on_spearman(left_x, left_y))
+                    anew = resampled_partial(x, y, given, drawn_by.counts, family)
+                    for drawn, hits in ((drawn_by.pearson(left_x, left_y), before), (anew, refitted)):
+                        p = interval(value, drawn, precise, len(x))[1]
+                        hits.append(p is not None and p < LEVEL)
+                    p = partial_correlation(x, y, given, family, bootstraps).pearson.p_families
+                    after.append(p is not None and p < LEVEL)
+                rows.append([name, str(controls), kind, share(before), share(refitted), share(after)])
+    heads = ["zoo", "controls", "all vary", "before: controls held fixed (%)", "refitted (%)"]
+    table([*heads, "after: refitted, degrees counted (%)"], rows)
+
+
+def choice() -> None:
+    """How often the intervals of regret and of R2 left out hold their mean over zoos of the same families."""
+    rows = []
+    for name, family in zoos():
+        bootstraps = Bootstraps(RESAMPLES)
+        for rho in (0.5, 0.8, 0.95):
+            rng = np.random.default_rng(0)
+            drawn = [correlated(rng, family, rho, 0.6)[:2] for _ in range(400 if len(family) < 200 else 100)]
+            lines = [leave_one_family_out(x, y, family, bootstraps) for x, y in drawn]
+            lost = [regret(x, y, families=family, bootstraps=bootstraps) for x, y in drawn]
+            cells = [held([one.r2 for one in lines], [one.r2_ci for one in lines])]
+            for k in TAKEN:
+                values = [one.lost[k] for one in lost if one.lost]
+                cells.append(held(values, [one.lost_ci[k] for one in lost if one.lost_ci]))
+            rows.append([name, f"{rho:g}", *cells])
+    heads = ["zoo", "rho", "R2 left out (%)", *(f"regret of {k} (%)" for k in TAKEN)]
+    table(heads, rows)
+
+
+def held(found: Sequence[float | None], intervals: Sequence[tuple[float, float] | None]) -> str:
+    """The share of intervals that hold the mean of what was found."""
+    truth = float(np.mean([value for value in found if value is not None]))
+    return share([ci is not None and ci[0] <= truth <= ci[1] for ci in intervals])
+
+
+SIMULATIONS: dict[str, Callable[[], None]] = {
+    "clustered": clustered,
+    "coverage": coverage,
+    "differences": differences,
+    "partial": partial,
+    "choice": choice,
+}
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from . import resampling
-from .intervals import LEVEL, Precision, influence_on_spearman, interval, precision
+from .intervals import Precision, influence_on_spearman, interval, precision
 from .sample import (
+    CEILING,
     PRIMARY_MEASURE,
     PRIMARY_TARGET,
     SAME_EVIDENCE,
@@ -20,7 +21,6 @@ from .sample import (
     families_of,
     groups_of,
     scores_of,
-    sign_of,
     succeeded,
     targets_of,
     values,
@@ -64,18 +64,6 @@ class Correlation:
     spearman: Estimate
     kendall: Estimate
     weighted_kendall: Estimate
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much better a score's Spearman correlation is than the reference's, on the same rows and resamples."""
-
-    n: int
-    value: float | None = None
-    ci: tuple[float, float] | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    reason: str | None = None
 
 
 @dataclass
@@ -202,7 +190,7 @@ def correlations(
 
 
 def with_holm(found: dict[str, dict[str, Correlation]]) -> dict[str, dict[str, Correlation]]:
-    """Add Holm's correction to Spearman's p over all pairs but the primary one.
+    """Add Holm's correction to Spearman's p over all pairs but the primary one and those of the ceiling.
 
     Top-1, ReaL and V2 accuracy count as one target: the first of them that is there stands for all.
 
@@ -212,6 +200,8 @@ def with_holm(found: dict[str, dict[str, Correlation]]) -> dict[str, dict[str, C
     """
     pairs: dict[tuple[str, str], float] = {}
     for score, by_target in found.items():
+        if score == CEILING:
+            continue
         for target, correlation in by_target.items():
             pair = (score, _evidence(target, by_target))
             p = correlation.spearman.p_families
@@ -244,40 +234,6 @@ def correlations_within_groups(
     return {
         group: correlations(part, bootstraps, families.loc[part.index], full=False) for group, part in parts.items()
     }
-
-
-def differences(rows: pd.DataFrame, target: str, reference: str, bootstraps: Bootstraps) -> dict[str, Difference]:
-    """Each other score's Spearman correlation less that of ``reference``, each score turned so that more is better."""
-    rows = succeeded(rows)
-    families = families_of(rows)[1].to_numpy(dtype=object)
-    y, base = values(rows, target), values(rows, reference)
-    found: dict[str, Difference] = {}
-    for score in scores_of(rows):
-        if score == reference:
-            continue
-        x = sign_of(score) * values(rows, score)
-        known = np.isfinite(x) & np.isfinite(y) & np.isfinite(base)
-        unit = pd.factorize(families[known])[0]
-        reason = why_undefined(x[known], y[known]) or why_undefined(base[known], y[known])
-        if reason is None and int(unit.max()) + 1 < MIN_UNITS:
-            reason = f"{int(unit.max()) + 1} independent units, fewer than {MIN_UNITS}"
-        if reason:
-            found[score] = Difference(int(known.sum()), reason=reason)
-            continue
-        resamples = bootstraps.of(unit)
-        value = float(stats.spearmanr(x[known], y[known])[0] - stats.spearmanr(base[known], y[known])[0])
-        drawn = resamples.spearman(x[known], y[known]) - resamples.spearman(base[known], y[known])
-        error = float(np.nanstd(drawn, ddof=1))
-        t = stats.t(max(effective_number(unit) - 1, 1))
-        half = float(t.ppf(0.5 + LEVEL / 2)) * error
-        p = float(2 * t.sf(abs(value) / error)) if error > 0 else None
-        found[score] = Difference(int(known.sum()), value, (value - half, value + half), p)
-    known_p = {score: d.p for score, d in found.items() if d.p is not None}
-    if known_p:
-        adjusted = multipletests(list(known_p.values()), method="holm")[1]
-        for score, p in zip(known_p, adjusted, strict=True):
-            found[score] = replace(found[score], p_holm=float(p))
-    return found
 
 
 def why_undefined(x: np.ndarray, y: np.ndarray) -> str | None:

@@ -19,10 +19,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from ..pipeline.schema import target_unit
-from .correlation import Correlation
+from .correlation import Bootstraps, Correlation
 from .ranking import COSTS, Ranking
-from .regression import SHOWN, Influence, Regression
-from .sample import PRIMARY_MEASURE, groups_of, succeeded, values
+from .regression import SHOWN, Influence, Regression, family_band
+from .sample import CEILING, PRIMARY_MEASURE, families_of, groups_of, succeeded, values
 from .wording import fixed, measure_title, measure_unit, target_title, with_unit
 
 # Okabe and Ito's colours without yellow, which is too pale on white; markers tell groups apart without colour.
@@ -62,7 +62,7 @@ class Rendered:
 def scatter(
     rows: pd.DataFrame, measure: str, target: str, correlation: Correlation, regression: Regression
 ) -> Rendered:
-    """A measure against an accuracy: points, least-squares line, and the 95% band of its mean.
+    """A measure against an accuracy: points, least-squares line, and its 95% band from resamples of families.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def scatter(
         figure, axes = _canvas(6.4, 4.6)
         # Before the points: long legends take room from the axes, not from the data.
         handles = _points(axes, rows[known], x[known], y[known])
-        line = _line(axes, x[known], regression)
+        line = _line(axes, x[known], y[known], families_of(rows)[1][known], regression)
         axes.set_xlabel(one_line(with_unit(measure_title(measure), measure_unit(measure)), 70))
         axes.set_ylabel(one_line(with_unit(target_title(target), target_unit(target) or ""), 50))
         _head(axes, one_line(title, 62), _caption(correlation))
@@ -129,11 +129,19 @@ def ranking(ranked: Ranking) -> Rendered:
 
 
 def forest(correlations: Mapping[str, Mapping[str, Correlation]], target: str, order: Sequence[str]) -> Rendered:
-    """Spearman's coefficient of every score in ``order`` with one target: intervals over families and over rows."""
-    shown = [(m, correlations[m][target].spearman) for m in order]
+    """Spearman's coefficient of every score in ``order`` with one target: intervals over families and over rows.
+
+    The ceiling is a line, not a row.
+    """
+    shown = [(m, correlations[m][target].spearman) for m in order if m != CEILING]
+    ceiling = correlations[CEILING][target].spearman.value if CEILING in order else None
     with matplotlib.rc_context(STYLE):
         figure, axes = _canvas(6.4, 1.6 + 0.34 * max(len(shown), 1))
         axes.axvline(0, color=QUIET, linewidth=1)
+        of_ceiling = []
+        if ceiling is not None:
+            axes.axvline(ceiling, color=INK, linewidth=1.2, linestyle="--")
+            of_ceiling = [Line2D([], [], color=INK, linewidth=1.2, linestyle="--", label=measure_title(CEILING))]
         for i, (m, rho) in enumerate(shown):
             colour = COLOURS[1] if m == PRIMARY_MEASURE else COLOURS[0]
             for ci, width, shade in ((rho.ci, 1.8, 1.0), (rho.ci_rows, 5.0, 0.25)):
@@ -157,9 +165,11 @@ def forest(correlations: Mapping[str, Mapping[str, Correlation]], target: str, o
                 Line2D([], [], color=COLOURS[0], linewidth=1.8, label="95% interval over families"),
                 Line2D([], [], color=COLOURS[0], linewidth=5, alpha=0.25, label="over rows, as if independent"),
                 Line2D([], [], color=COLOURS[1], marker="o", linewidth=1.8, label=measure_title(PRIMARY_MEASURE)),
+                *of_ceiling,
             ],
         )
-        words = "; ".join(f"{measure_title(m)} {fixed(rho.value)}" for m, rho in shown)
+        named = [*shown, *([(CEILING, correlations[CEILING][target].spearman)] if of_ceiling else [])]
+        words = "; ".join(f"{measure_title(m)} {fixed(rho.value)}" for m, rho in named)
         return render(figure, f"Correlations with {target_title(target)}. Spearman: {words}.")
 
 
@@ -233,17 +243,18 @@ def _handle(label: str, **style: Any) -> Line2D:
     return Line2D([], [], linestyle="none", markersize=6.5, label=label, **style)
 
 
-def _line(axes: Axes, x: np.ndarray, regression: Regression) -> list[Line2D]:
-    grid = np.linspace(x.min(), x.max(), 100) if len(x) else np.empty(0)
-    band = regression.band(grid)
-    if band is None:
+def _line(axes: Axes, x: np.ndarray, y: np.ndarray, families: pd.Series, regression: Regression) -> list[Line2D]:
+    """Draw the least-squares line and, from the report's own resamples of families, its band."""
+    if regression.slope is None or regression.intercept is None or not len(x):
         return []
-    line, low, high = band
-    # An accuracy lies in 0 to 100, and a wide band must not squeeze the points.
-    axes.set_ylim(axes.get_ylim())
-    axes.fill_between(grid, low, high, color=INK, alpha=0.10, linewidth=0)
-    axes.plot(grid, line, color=INK, linewidth=1.4)
-    return [Line2D([], [], color=INK, linewidth=1.4, label="least squares, 95% band of the mean")]
+    grid = np.linspace(x.min(), x.max(), 100)
+    axes.set_ylim(axes.get_ylim())  # a wide band must not squeeze the points
+    axes.plot(grid, regression.intercept + regression.slope * grid, color=INK, linewidth=1.4)
+    band = family_band(x, y, families, grid, Bootstraps())
+    if band is not None:
+        axes.fill_between(grid, *band, color=INK, alpha=0.10, linewidth=0)
+    label = "least squares" if band is None else "least squares, 95% band over families"
+    return [Line2D([], [], color=INK, linewidth=1.4, label=label)]
 
 
 def _caption(correlation: Correlation) -> str:

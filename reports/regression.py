@@ -1,8 +1,8 @@
 """Regressions of accuracy on scores, with errors for unequal variances and for families, and their diagnostics."""
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,19 +10,16 @@ import pandas as pd
 from scipy import stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.regression.mixed_linear_model import MixedLM
-from statsmodels.stats.outliers_influence import OLSInfluence
+from statsmodels.stats.outliers_influence import OLSInfluence, variance_inflation_factor
 
 from .clustered import clustered_errors
-from .correlation import MIN_RANGE, MIN_UNITS, Bootstraps, Correlation, correlate, why_undefined
-from .intervals import LEVEL
+from .correlation import MIN_RANGE, MIN_UNITS, Bootstraps, why_undefined
+from .intervals import LEVEL, middle_error, precision
 from .sample import families_of, names, scores_of, succeeded, targets_of, values
 
 MULTIPLE = ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params", "img_size")
+GREATEST_INFLATION = 10.0
 SHOWN = 5  # rows of the greatest influence
-CONTROLS = {
-    "log parameters": ("log10_params",),
-    "log embedding scale and dimension": ("log10_rms", "log10_dim"),
-}
 
 
 @dataclass(frozen=True)
@@ -46,16 +43,6 @@ class Regression:
     ci_families: tuple[float, float] | None = None
     reason: str | None = None
 
-    def band(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """The line at x [m] and the lower and upper limits of its mean at level 0.95; None when it is undefined."""
-        if self.intercept is None or self.slope is None or self.covariance is None:
-            return None
-        design = np.column_stack([np.ones_like(x), x])
-        line = design @ [self.intercept, self.slope]
-        error = np.sqrt(np.clip(np.einsum("mi,ij,mj->m", design, np.array(self.covariance), design), 0, None))
-        half = stats.t.ppf(0.5 + LEVEL / 2, self.n - 2) * error
-        return line, line - half, line + half
-
 
 @dataclass(frozen=True)
 class Influence:
@@ -71,23 +58,29 @@ class Influence:
 
 @dataclass(frozen=True)
 class Coefficient:
-    """A predictor of a multiple regression: percent points of accuracy for one standard deviation of it."""
+    """A predictor of a multiple regression: percent points of accuracy for one standard deviation of it.
+
+    ``inflation`` is how many times the variance of its coefficient exceeds that of a predictor without relation to the
+    others.
+    """
 
     name: str
     value: float
     ci: tuple[float, float]
     p: float
+    inflation: float
 
 
 @dataclass(frozen=True)
 class Multiple:
-    """A multiple regression with errors clustered by family; predictors that are constant are left out by name."""
+    """A multiple regression with errors clustered by family; ``why`` has the reason of each predictor left out."""
 
     n: int
     coefficients: tuple[Coefficient, ...] = ()
     r2: float | None = None
     left_out: tuple[str, ...] = ()
     reason: str | None = None
+    why: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,6 +135,45 @@ def ols(x: np.ndarray, y: np.ndarray, families: Sequence[Any] | np.ndarray | pd.
     return Regression(len(x), intercept, slope, error, p, (low, high), r2, ((a, b), (c, d)), **clustered)
 
 
+def family_band(
+    x: np.ndarray, y: np.ndarray, families: Sequence[Any] | np.ndarray | pd.Series, at: np.ndarray, drawn_by: Bootstraps
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The limits at 0.95 of the least-squares line's height ``at`` [m], from resamples of families.
+
+    At each place the error is half the width of the middle 68% of the resamples' lines, corrected as those of
+    correlations are (`dsmi_zoo.reports.intervals.precision`). None with too few families, or where x hardly varies.
+
+    Parameters
+    ----------
+    x, y
+        Numbers [n]; pairs with a NaN are left out.
+    families
+        Each row's family [n].
+    """
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    unit = pd.factorize(np.asarray(families, dtype=object)[known])[0]
+    if why_undefined(x, y) or int(unit.max()) + 1 < MIN_UNITS:
+        return None
+    centre, scale, height = x.mean(), x.std(), y.mean()
+    x, y, at = (x - centre) / scale, y - height, (at - centre) / scale
+    sums = np.column_stack([np.bincount(unit, column) for column in (np.ones_like(x), x, y, x * x, x * y)])
+    n, sx, sy, sxx, sxy = (drawn_by.of(unit).counts @ sums).T
+    spread = sxx - sx * sx / n
+    spread = np.where(spread > MIN_RANGE * n, spread, np.nan)
+    if np.isnan(spread).mean() > 0.5:
+        return None
+    slope = (sxy - sx * sy / n) / spread
+    lines = (sy / n - slope * sx / n)[:, None] + slope[:, None] * at
+    own_slope = float(x @ y) / len(x)
+    residual = y - own_slope * x
+    half = [
+        precision(unit, residual * (1 + x * place)).half_width(middle_error(lines[:, i])) for i, place in enumerate(at)
+    ]
+    line = height + own_slope * at
+    return line - half, line + half
+
+
 def regressions(rows: pd.DataFrame) -> dict[str, dict[str, Regression]]:
     """The regression of every target on every score over the measured rows."""
     rows = succeeded(rows)
@@ -181,7 +213,11 @@ def influences(rows: pd.DataFrame, score: str, target: str) -> list[Influence]:
 
 
 def multiple(rows: pd.DataFrame, target: str, predictors: Sequence[str] = MULTIPLE) -> Multiple:
-    """Accuracy on several scores at once, each in its standard deviations, with errors clustered by family."""
+    """Accuracy on several scores at once, each in its standard deviations, with errors clustered by family.
+
+    While the variance inflation factor of any predictor exceeds ``GREATEST_INFLATION``, the last named of those that
+    exceed it is left out, and the factors are computed anew.
+    """
     rows = succeeded(rows)
     columns = {name: values(rows, name) for name in predictors}
     columns = {name: x for name, x in columns.items() if np.isfinite(x).any()}
@@ -189,69 +225,71 @@ def multiple(rows: pd.DataFrame, target: str, predictors: Sequence[str] = MULTIP
     known = np.isfinite(y) & np.all([np.isfinite(x) for x in columns.values()], axis=0) if columns else y != y
     columns = {name: x[known] for name, x in columns.items()}
     varying = {n: x for n, x in columns.items() if len(x) and np.ptp(x) > max(MIN_RANGE, 1e-12 * np.abs(x).max())}
-    left_out = tuple(name for name in predictors if name not in varying)
+    why = {name: "constant" if name in columns else "unknown" for name in predictors if name not in varying}
     n, families = int(known.sum()), families_of(rows)[1].to_numpy(dtype=object)[known]
     group = pd.factorize(families)[0]
+    undefined = Multiple(n, left_out=tuple(why), why=why)
     if n < len(varying) + 2 + MIN_UNITS:
-        return Multiple(n, left_out=left_out, reason=f"{n} rows have all values, too few for {len(varying)} predictors")
+        return replace(undefined, reason=f"{n} rows have all values, too few for {len(varying)} predictors")
     if not varying:
-        return Multiple(n, left_out=left_out, reason="no predictor varies")
+        return replace(undefined, reason="no predictor varies")
     if group.max() + 1 < MIN_UNITS:
-        return Multiple(n, left_out=left_out, reason=f"{group.max() + 1} families, fewer than {MIN_UNITS}")
-    design = np.column_stack([np.ones(n), *((x - x.mean()) / x.std(ddof=1) for x in varying.values())])
-    if np.linalg.matrix_rank(design) < design.shape[1]:
-        return Multiple(n, left_out=left_out, reason="the predictors depend on each other")
+        return replace(undefined, reason=f"{group.max() + 1} families, fewer than {MIN_UNITS}")
+    kept, inflation, collinear = _without_collinear(varying)
+    why |= collinear
+    left_out = tuple(name for name in predictors if name in why)
+    design = np.column_stack([np.ones(n), *((x - x.mean()) / x.std(ddof=1) for x in kept.values())])
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fit = OLS(y[known], design).fit()
         errors = clustered_errors(design, y[known], group)
     if not np.isfinite([errors.low, errors.high, errors.p]).all():
-        return Multiple(n, left_out=left_out, reason="one family alone fixes a coefficient")
-    return Multiple(
-        n,
-        tuple(
-            Coefficient(name, float(fit.params[i]), (float(errors.low[i]), float(errors.high[i])), float(errors.p[i]))
-            for i, name in enumerate(varying, start=1)
-        ),
-        float(fit.rsquared),
-        left_out,
-    )
+        return Multiple(n, left_out=left_out, reason="one family alone fixes a coefficient", why=why)
+    coefficients = [
+        Coefficient(
+            name,
+            float(fit.params[i]),
+            (float(errors.low[i]), float(errors.high[i])),
+            float(errors.p[i]),
+            inflation[name],
+        )
+        for i, name in enumerate(kept, start=1)
+    ]
+    return Multiple(n, tuple(coefficients), float(fit.rsquared), left_out, why=why)
 
 
-def partial_correlations(
-    rows: pd.DataFrame, target: str, bootstraps: Bootstraps
-) -> dict[str, dict[str, Correlation | str]]:
-    """Correlations of what is left of each score and the target after linear regression on controls.
+def _without_collinear(
+    columns: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, str]]:
+    """The predictors that stay, their variance inflation factors, and why each of the others goes."""
+    kept = dict(columns)
+    why: dict[str, str] = {}
+    while True:
+        inflation = variance_inflation(kept)
+        above = [name for name, factor in inflation.items() if factor > GREATEST_INFLATION]
+        if not above:
+            return kept, inflation, why
+        factor = inflation[above[-1]]
+        size = f"{factor:,.0f}" if factor < 1e6 else "beyond a million"
+        why[above[-1]] = f"variance inflation {size}"
+        del kept[above[-1]]
 
-    Returns
-    -------
-    dict
-        By the controls' name, by score; a text says why there is none. The families' interval holds the regressions
-        on the controls fixed.
+
+def variance_inflation(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """How many times each predictor's relation to the others multiplies the variance of its coefficient: 1 / (1 - R2).
+
+    References
+    ----------
+    Marquardt (1970), Generalized inverses, ridge regression, biased linear estimation, and nonlinear estimation.
     """
-    rows = succeeded(rows)
-    families = families_of(rows)[1].to_numpy(dtype=object)
-    y = values(rows, target)
-    found: dict[str, dict[str, Correlation | str]] = {}
-    for title, controls in CONTROLS.items():
-        given = np.column_stack([_control(rows, name) for name in controls])
-        found[title] = {}
-        for score in scores_of(rows):
-            if score in controls:
-                continue
-            x = values(rows, score)
-            known = np.isfinite(x) & np.isfinite(y) & np.isfinite(given).all(axis=1)
-            if known.sum() < given.shape[1] + MIN_UNITS:
-                found[title][score] = f"{known.sum()} rows have all values"
-                continue
-            reason = why_undefined(x[known], y[known])
-            if reason:
-                found[title][score] = reason
-                continue
-            design = np.column_stack([np.ones(known.sum()), given[known]])
-            left_x, left_y = (v[known] - design @ np.linalg.lstsq(design, v[known], rcond=None)[0] for v in (x, y))
-            found[title][score] = correlate(left_x, left_y, families[known], bootstraps, full=False)
-    return found
+    if len(columns) < 2:
+        return dict.fromkeys(columns, 1.0)
+    standardised = [(x - x.mean()) / x.std() for x in columns.values()]
+    design = np.column_stack([np.ones(len(standardised[0])), *standardised])
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        factors = [float(variance_inflation_factor(design, i)) for i in range(1, design.shape[1])]
+    return dict(zip(columns, factors, strict=True))
 
 
 def mixed(rows: pd.DataFrame, score: str, target: str) -> Mixed:
@@ -305,11 +343,3 @@ def _clustered(x: np.ndarray, y: np.ndarray, families: np.ndarray) -> dict[str, 
     if not np.isfinite([low, high, error, p]).all():
         return {}
     return {"error_families": error, "p_families": p, "ci_families": (low, high)}
-
-
-def _control(rows: pd.DataFrame, name: str) -> np.ndarray:
-    column = {"log10_rms": "embedding_rms", "log10_dim": "embedding_dim"}.get(name)
-    if column is None:
-        return values(rows, name)
-    numbers = values(rows, column)
-    return np.log10(numbers, out=np.full(len(rows), np.nan), where=numbers > 0)

@@ -6,7 +6,7 @@ A coefficient that a resample leaves undefined (x or y is constant in it) is NaN
 """
 
 import numpy as np
-from scipy.stats import weightedtau
+from scipy.stats import rankdata, weightedtau
 
 Array = np.ndarray
 KEPT = 24  # columns: as many megabytes each as there are millions of rows times resamples, times 4
@@ -33,6 +33,7 @@ class Resamples:
         self.counts = draw(int(unit.max(initial=-1)) + 1, resamples, seed)
         self._weights = self.counts[:, unit].astype(np.float32)
         self._kept: dict[tuple[bool, bytes], Array] = {}
+        self._spearman: dict[tuple[bytes, bytes], Array] = {}
 
     def pearson(self, x: Array, y: Array) -> Array:
         """Pearson's r of x [n] and y [n] in every resample: float64 [b]."""
@@ -40,7 +41,13 @@ class Resamples:
 
     def spearman(self, x: Array, y: Array) -> Array:
         """Spearman's rho in every resample, ranked anew in each (ties get their mean rank): float64 [b]."""
-        return self._products(self._standardised(x, ranked=True), self._standardised(y, ranked=True))
+        # Ranks hold all that matters, so a rescaled column is found again.
+        x, y = rankdata(x), rankdata(y)
+        key = (x.tobytes(), y.tobytes())
+        if key not in self._spearman:
+            found = self._products(self._standardised(x, ranked=True), self._standardised(y, ranked=True))
+            self._spearman[key] = found
+        return self._spearman[key]
 
     def _products(self, x: Array, y: Array) -> Array:
         return np.clip(np.einsum("bn,bn->b", x, y).astype(float), -1, 1)  # rounding must not carry it past 1

@@ -17,24 +17,37 @@ PRIMARY_TARGET = "top1"
 """The one primary hypothesis, stated before any run on ImageNet: Spearman's correlation of DSMI(Z;Y) with top-1
 accuracy under the standard protocol. Everything else is exploratory."""
 
-RECOMMENDED_MEASURE = "dsmi_z_y_scale_free"
-"""What a study on the digits zoo, over seeds and on held-out architectures, found to predict better; each report says
-what its own rows say of it."""
-
 BASELINES: tuple[Score, ...] = (
     Score("log10_params", "log10 parameters", "", "Size of the model: no embedding needed."),
     Score("log10_gmacs", "log10 GMACs", "", "Multiply-adds of one image: no embedding needed."),
     Score("img_size", "Image size", "pixels", "Side of the input: no embedding needed."),
     Score("extra_data", "Extra pretraining data", "", "Pretrained on more than ImageNet-1k: no embedding needed."),
+    Score("log10_pretraining_images", "log10 pretraining images", "", "Images of pretraining: no embedding needed."),
     Score("subset_top1", "Subset top-1", "%", "The model's own classifier on the subset."),
 )
 """What one knows or can have without the measures."""
+
+CEILING = "subset_top1"
+"""Accuracy itself, measured on a sample: how closely any score can follow it, and no rival of the scores."""
+
+LOGARITHMS = {
+    "log10_params": "params_m",
+    "log10_gmacs": "gmacs",
+    "log10_pretraining_images": "pretraining_images",
+}
+"""Scores that are the logarithm of a row's column."""
 
 GREATEST = 1e100
 """No measure comes near; of larger numbers variances and products overflow."""
 
 SAME_EVIDENCE = ("top1", "real_top1", "v2_top1", "a_clean_top1", "r_clean_top1")
 """Targets that count as one: other labels, another sample, or 200 classes, of what top-1 accuracy measures."""
+
+
+def static_rankers(target: str) -> tuple[str, ...]:
+    """Scores that look at no image; published top-1 is one where the target is not that accuracy, or much like it."""
+    static = tuple(score.name for score in BASELINES if score.name != CEILING)
+    return static if target in (*SAME_EVIDENCE, "top5") else (*static, "top1")
 
 
 def succeeded(rows: pd.DataFrame) -> pd.DataFrame:
@@ -44,8 +57,8 @@ def succeeded(rows: pd.DataFrame) -> pd.DataFrame:
 
 def values(rows: pd.DataFrame, column: str) -> np.ndarray:
     """A column as float64 [n]; what is missing, infinite, beyond ``GREATEST`` or no number is NaN."""
-    if column in ("log10_params", "log10_gmacs") and column not in rows:
-        numbers = values(rows, {"log10_params": "params_m", "log10_gmacs": "gmacs"}[column])
+    if column in LOGARITHMS and column not in rows:
+        numbers = values(rows, LOGARITHMS[column])
         return np.log10(numbers, out=np.full(len(rows), np.nan), where=numbers > 0)
     if column not in rows:
         return np.full(len(rows), np.nan)

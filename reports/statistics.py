@@ -12,12 +12,11 @@ from .correlation import (
     WEIGHTED_KENDALL_RESAMPLES,
     Bootstraps,
     Correlation,
-    Difference,
     correlations,
     correlations_within_groups,
-    differences,
 )
 from .intervals import LEVEL
+from .partial import partial_correlations
 from .prediction import Prediction, Regret, predictions, regrets
 from .regression import (
     SHOWN,
@@ -28,7 +27,6 @@ from .regression import (
     influences,
     mixed,
     multiple,
-    partial_correlations,
     regressions,
 )
 from .robustness import Variant, published, variants
@@ -44,6 +42,7 @@ from .sample import (
     targets_of,
     texts,
 )
+from .standing import Difference, Standings, differences, standings
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,7 @@ class Summary:
     sample: int
     correlations: dict[str, dict[str, Correlation]]
     differences: dict[str, Difference]
+    standings: dict[str, Standings]
     within_groups: dict[str, dict[str, dict[str, Correlation]]]
     regression: dict[str, dict[str, Regression]]
     influences: list[Influence]
@@ -121,14 +121,15 @@ def summarise(rows: pd.DataFrame, run: RunRecord | None = None, class_subsets: S
         sample=len(sample),
         correlations=pooled,
         differences=differences(sample, primary[1], primary[0], bootstraps) if primary else {},
+        standings=standings(sample, bootstraps),
         within_groups=correlations_within_groups(sample, bootstraps),
         regression=regressions(sample),
         influences=influences(sample, *primary) if primary else [],
         multiple=multiple(sample, primary[1]) if primary else None,
         partial=partial_correlations(sample, primary[1], bootstraps) if primary else {},
         mixed=mixed(sample, *primary) if primary else None,
-        predictions=predictions(sample, primary[1]) if primary else {},
-        regrets=regrets(sample, primary[1]) if primary else {},
+        predictions=predictions(sample, primary[1], bootstraps) if primary else {},
+        regrets=regrets(sample, primary[1], bootstraps) if primary else {},
         robustness=variants(rows, primary[1], bootstraps) if primary else [],
         class_subsets=list(class_subsets),
         published=published(run.catalog.name if run else None, target),

@@ -8,10 +8,11 @@ import numpy as np
 from ..pipeline.schema import target_unit
 from . import wording
 from .comparison import Comparison
-from .correlation import Correlation, Difference, Estimate
-from .prediction import TAKEN
-from .regression import SHOWN, Multiple
-from .sample import PRIMARY_MEASURE, PRIMARY_TARGET
+from .correlation import Correlation, Estimate
+from .prediction import ALL, TAKEN, Regret
+from .regression import GREATEST_INFLATION, SHOWN, Multiple
+from .sample import CEILING, PRIMARY_MEASURE, PRIMARY_TARGET
+from .standing import Difference, Standing
 from .statistics import Summary
 
 Cell = dict[str, str]
@@ -34,7 +35,9 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
                 f"A score is useful if it predicts the {target} of models of an unseen {unit}, or if those it puts "
                 f"first are good. Leave one out: each {unit} is predicted by the straight line through the others; R² "
                 "compares with predicting their mean, and is negative when that is better. Regret: the percent points "
-                "lost by taking the best of a score's first 1, 5 or 10 models instead of the best of all."
+                "lost by taking the best of a score's first 1, 5 or 10 models instead of the best of all; among equal "
+                f"scores chance decides, and its expectation is shown. Intervals (95%) are from resamples of whole "
+                f"{units}; those of regret are rough, and too narrow where most resamples lose nothing."
             ),
             "tables": [_prediction_table(summary), *_band_tables(summary)],
         },
@@ -42,8 +45,8 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
             "id": "comparison",
             "title": f"Against {measure}",
             "text": (
-                f"Spearman's rho of each score less that of {measure}, both with {target}, on the same rows and "
-                f"the same resamples of whole {units}; scores of which less is better are turned. p after Holm's "
+                f"|Spearman's rho| of each score less that of {measure}, both with {target}, on the same rows and "
+                f"the same resamples of whole {units}. p is that of the difference of Fisher's z, after Holm's "
                 "correction over the scores."
             ),
             "tables": [_difference_table(summary.differences)],
@@ -54,7 +57,8 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
             "text": (
                 "Larger models are more accurate and have other embeddings, and with sigma = sqrt(d) both scale and "
                 "dimension of an embedding move DSE and DSMI by themselves. Partial correlations (Pearson, of what "
-                "linear regression on the controls leaves), a multiple regression and a mixed model say what remains."
+                "linear regression on the controls leaves, fitted anew in each resample), a "
+                "multiple regression and a mixed model say what remains."
             ),
             "tables": [_partial_table(summary), _multiple_table(summary.multiple), *_mixed_table(summary)],
         },
@@ -100,7 +104,9 @@ def compared_section(found: Comparison) -> dict[str, Any]:
 
 
 def correlation_table(summary: Summary, target: str) -> Table:
-    """Every score with one target: four coefficients, what independence would say, and p values."""
+    """Every score with one target: four coefficients, rank, what independence would say, and p values."""
+    standings = summary.standings[target]
+    standing_of = standings.scores or {}
     rows = []
     for m in wording.ranked_measures(summary, target):
         c = summary.correlations[m][target]
@@ -110,17 +116,34 @@ def correlation_table(summary: Summary, target: str) -> Table:
             [
                 plain(wording.measure_title(m)),
                 plain(c.n),
-                *(estimate_cell(e) for e in (c.spearman, c.pearson, c.kendall, c.weighted_kendall)),
+                estimate_cell(c.spearman),
+                _rank_cell(standing_of.get(m)),
+                *(estimate_cell(e) for e in (c.pearson, c.kendall, c.weighted_kendall)),
                 plain(wording.interval(rho.ci_rows) if rho.ci_rows else wording.MISSING),
                 plain(f"{wording.p_value(rho.p_families)} (primary)" if primary else wording.p_value(rho.p_holm)),
-                plain(rho.reason or ""),
+                plain(rho.reason or _standing_note(m, standing_of.get(m), standings.static)),
             ]
         )
     heads = [
-        "Score", "n", "Spearman", "Pearson", "Kendall", "Weighted Kendall", "Spearman, rows as independent",
+        "Score", "n", "Spearman", "Rank", "Pearson", "Kendall", "Weighted Kendall", "Spearman, rows as independent",
         "p (Holm)", "Note",
     ]  # fmt: skip
-    return _table(f"Scores and {wording.target_title(target)}", heads, rows, text_columns=(0, 8))
+    return _table(f"Scores and {wording.target_title(target)}", heads, rows, text_columns=(0, 9))
+
+
+def _rank_cell(standing: Standing | None) -> Cell:
+    if standing is None:
+        return plain(wording.MISSING)
+    low, high = standing.ranks
+    return {"value": str(standing.rank), "ci": f"{low} to {high}"}
+
+
+def _standing_note(score: str, standing: Standing | None, static: str | None) -> str:
+    if score == CEILING:
+        return "accuracy itself on the subset: no rival"
+    if standing is None or static is None or standing.beyond_static_ci is None or standing.beyond_static_ci[0] > 0:
+        return ""
+    return f"not shown to beat {wording.measure_title(static)}"
 
 
 def regression_table(summary: Summary, target: str) -> Table:
@@ -171,21 +194,32 @@ def _ordered(summary: Summary) -> list[str]:
 
 
 def _prediction_table(summary: Summary) -> Table:
-    overall = summary.regrets.get("all models", {})
+    overall = summary.regrets.get(ALL, {})
     rows = []
     for score in _ordered(summary):
         p, r = summary.predictions[score], overall.get(score)
-        lost = [cell(r.lost.get(k), digits=1) if r and r.lost else plain(wording.MISSING) for k in TAKEN]
         why = p.reason or (r.reason if r else None) or ""
         rows.append(
-            [plain(wording.measure_title(score)), cell(p.r2), cell(p.mean_absolute_error, digits=1), *lost, plain(why)]
+            [
+                plain(wording.measure_title(score)),
+                cell(p.r2, p.r2_ci),
+                cell(p.mean_absolute_error, digits=1),
+                *(_regret_cell(r, k) for k in TAKEN),
+                plain(why),
+            ]
         )
     heads = ["Score", "R² (leave one out)", "Mean absolute error", *(f"Regret of {k}" for k in TAKEN), "Not computed"]
     return _table(None, heads, rows, text_columns=(0, len(heads) - 1))
 
 
+def _regret_cell(found: Regret | None, k: int) -> Cell:
+    if found is None or not found.lost:
+        return plain(wording.MISSING)
+    return cell(found.lost.get(k), (found.lost_ci or {}).get(k), digits=1)
+
+
 def _band_tables(summary: Summary) -> list[Table]:
-    bands = {name: by_score for name, by_score in summary.regrets.items() if name != "all models"}
+    bands = {name: by_score for name, by_score in summary.regrets.items() if name != ALL}
     if not bands:
         return []
     rows = []
@@ -212,7 +246,7 @@ def _difference_table(differences: Mapping[str, Difference]) -> Table:
         for score in order
         for d in [differences[score]]
     ]
-    return _table(None, ["Score", "n", "Difference of rho", "p (Holm)", "Not computed"], rows, text_columns=(0, 4))
+    return _table(None, ["Score", "n", "Difference of |rho|", "p (Holm)", "Not computed"], rows, text_columns=(0, 4))
 
 
 def _partial_table(summary: Summary) -> Table:
@@ -230,17 +264,27 @@ def _partial_cell(found: Correlation | str | None) -> Cell:
 
 
 def _multiple_table(found: Multiple | None) -> Table:
+    heads = ["Predictor", "Percent points a standard deviation", "p", "Variance inflation"]
     if found is None or found.reason:
         note = f"Not computed: {found.reason if found else 'there is no accuracy'}."
-        return _table("Multiple regression", ["Predictor", "Percent points a standard deviation", "p"], [], note=note)
+        return _table("Multiple regression", heads, [], note=note)
     rows = [
-        [plain(wording.measure_title(c.name)), cell(c.value, c.ci), plain(wording.p_value(c.p))]
+        [
+            plain(wording.measure_title(c.name)),
+            cell(c.value, c.ci),
+            plain(wording.p_value(c.p)),
+            cell(c.inflation, digits=1),
+        ]
         for c in found.coefficients
     ]
-    left = ", ".join(map(wording.measure_title, found.left_out))
+    left = ", ".join(f"{wording.measure_title(name)} ({why})" for name, why in found.why.items())
     note = f"n = {found.n}, R² = {wording.fixed(found.r2)}; errors clustered by family."
-    note += f" Left out, for they are constant or unknown: {left}." if left else ""
-    return _table("Multiple regression", ["Predictor", "Percent points a standard deviation", "p"], rows, note=note)
+    note += f" Left out: {left}." if left else ""
+    note += (
+        f" While a variance inflation factor exceeds {GREATEST_INFLATION:.0f}, the last named of the predictors that "
+        "exceed it is left out."
+    )
+    return _table("Multiple regression", heads, rows, note=note)
 
 
 def _mixed_table(summary: Summary) -> list[Table]:

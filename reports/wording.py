@@ -6,18 +6,22 @@ from collections.abc import Sequence
 from ..pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
 from ..pipeline.schema import is_accuracy
 from .correlation import Correlation, Estimate
-from .sample import BASELINES, RECOMMENDED_MEASURE
+from .sample import BASELINES, CEILING
 from .statistics import Summary
 
 _REGISTERED = {m.name: m for m in (*MEASURES, *COMPARISONS, *BASELINES, *DIAGNOSTICS)}
 # With fewer units a percentile interval is known to be too short.
 ROUGH_UNITS = 20
 MISSING = "–"
-NEIGHBOURS = "neighbour_accuracy"
+SIMPLE = ("centre_accuracy", "neighbour_accuracy")  # what needs no theory: nearest centre and neighbours
 
 
 def measure_title(name: str) -> str:
     """A measure's title; the user's own go by their column's name."""
+    if name == CEILING:
+        return "Subset top-1 (ceiling)"
+    if name == "top1":  # the score that published accuracy is for another target
+        return "Published top-1"
     return _REGISTERED[name].title if name in _REGISTERED else name
 
 
@@ -92,7 +96,7 @@ def lead(summary: Summary) -> list[str]:
     pooled = summary.correlations[measure][target]
     sentences = [_lead_sentence(summary, pooled)]
     if pooled.spearman.value is not None:
-        sentences += _distance_from_best(summary) + _recommendation(summary, target) + _within(summary, measure, target)
+        sentences += _best(summary, target) + _simple_scores(summary, target) + _within(summary, measure, target)
     return sentences
 
 
@@ -113,51 +117,37 @@ def _lead_sentence(summary: Summary, primary: Correlation) -> str:
         own = f"{names} show no clear correlation ({value}, {over}{rough}, includes 0)"
     else:
         own = f"{names} correlate with {value} ({over}{rough})"
-    best = best_score(summary)
-    if best is None or best == measure:
-        return f"{across}{own}; no other of the {len(summary.correlations)} scores does better."
-    other = summary.correlations[best][target].spearman
-    return (
-        f"{across}{own}; of {len(summary.correlations)} scores {measure_title(best)} does best, "
-        f"with rho = {fixed(other.value)}."
-    )
+    return f"{across}{own}."
 
 
-def best_score(summary: Summary) -> str | None:
-    """The score of the largest absolute Spearman correlation with the primary target."""
-    if summary.primary is None:
-        return None
-    order = ranked_measures(summary, summary.primary[1])
-    return order[0] if order and summary.correlations[order[0]][summary.primary[1]].spearman.value is not None else None
-
-
-def _distance_from_best(summary: Summary) -> list[str]:
-    best = best_score(summary)
+def _best(summary: Summary, target: str) -> list[str]:
+    """Which score predicts best, and whether that is more than the luck of the best of many."""
     assert summary.primary is not None
-    found = summary.differences.get(best or "")
-    if found is None or found.value is None or found.ci is None:
+    measure = summary.primary[0]
+    found = summary.standings.get(target)
+    if found is None or found.best is None or found.scores is None:
         return []
-    apart = "sets them apart" if found.ci[0] > 0 else "does not set them apart"
-    return [f"The difference of their rho, {fixed(found.value)} ({interval(found.ci)} on the same resamples), {apart}."]
+    among = f"Of {counted(len(found.scores), 'score')}"
+    if found.best == measure:
+        return [f"{among} none does better."]
+    rho = fixed(summary.correlations[found.best][target].spearman.value)
+    sentence = f"{among}, {measure_title(found.best)} does best with rho = {rho}"
+    own = found.scores.get(measure)
+    if own is None:
+        return [f"{sentence}."]
+    apart = "sets it apart from" if own.behind_best_ci[0] > 0 else "does not set it apart from"
+    difference = f"{fixed(own.behind_best)} ({interval(own.behind_best_ci)}, simultaneous over all pairs of scores)"
+    return [f"{sentence}; the difference of |rho|, {difference}, {apart} {measure_title(measure)}."]
 
 
-def _recommendation(summary: Summary, target: str) -> list[str]:
-    """Whether this run's rows bear out the measure that is recommended beside the paper's, and what neighbours do."""
-    found = summary.differences.get(RECOMMENDED_MEASURE)
-    if found is None or found.value is None or found.ci is None or summary.primary is None:
-        return []
-    title, gain = measure_title(RECOMMENDED_MEASURE), f"by {fixed(abs(found.value))} (difference {interval(found.ci)})"
-    rho = fixed(summary.correlations[RECOMMENDED_MEASURE][target].spearman.value)
-    own, way = measure_title(summary.primary[0]), "higher" if found.value > 0 else "lower"
-    if found.ci[0] > 0:
-        verdict = f"{title} is to be preferred to {own}: its rho is {rho}, {way} {gain}"
-    elif found.ci[1] < 0:
-        verdict = f"{title}, recommended elsewhere, does worse than {own} here: its rho is {rho}, {way} {gain}"
-    else:
-        verdict = f"{title}, recommended beside {own}, is not told from it here: its rho is {rho}, {way} {gain}"
-    neighbours = summary.correlations.get(NEIGHBOURS, {}).get(target)
-    beside = fixed(neighbours.spearman.value) if neighbours else MISSING
-    return [verdict + (f"; {measure_title(NEIGHBOURS)} have {beside}." if beside != MISSING else ".")]
+def _simple_scores(summary: Summary, target: str) -> list[str]:
+    """How nearest centre and nearest neighbours do."""
+    known = []
+    for score in SIMPLE:
+        correlation = summary.correlations.get(score, {}).get(target)
+        if correlation is not None and correlation.spearman.value is not None:
+            known.append(f"{measure_title(score)}: rho = {fixed(correlation.spearman.value)}")
+    return [f"{'; '.join(known)}."] if known else []
 
 
 def _within(summary: Summary, measure: str, target: str) -> list[str]:
@@ -179,11 +169,11 @@ def _unclear(r: Estimate) -> bool:
 
 
 def ranked_measures(summary: Summary, target: str) -> list[str]:
-    """Scores by decreasing absolute Spearman correlation with a target; the undefined last."""
+    """Scores by decreasing absolute Spearman correlation with a target; then the undefined, and the ceiling."""
 
-    def key(name: str) -> tuple[bool, float]:
+    def key(name: str) -> tuple[bool, bool, float]:
         value = summary.correlations[name][target].spearman.value
-        return value is None, -abs(value or 0)
+        return name == CEILING, value is None, -abs(value or 0)
 
     return sorted((m for m in summary.correlations if target in summary.correlations[m]), key=key)
 

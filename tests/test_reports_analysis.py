@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,14 @@ from dsmi_zoo.reports import robustness
 from dsmi_zoo.reports.class_subsets import class_subset_correlations
 from dsmi_zoo.reports.clustered import clustered_errors
 from dsmi_zoo.reports.comparison import compare
-from dsmi_zoo.reports.correlation import Bootstraps, Correlation, Estimate, correlations, differences, with_holm
-from dsmi_zoo.reports.prediction import cost_bands, leave_one_family_out, regret, regrets
-from dsmi_zoo.reports.regression import influences, mixed, multiple, partial_correlations
+from dsmi_zoo.reports.correlation import Bootstraps, Correlation, Estimate, correlations, with_holm
+from dsmi_zoo.reports.intervals import middle_error, precision
+from dsmi_zoo.reports.partial import partial_correlation, partial_correlations, resampled_partial
+from dsmi_zoo.reports.prediction import cost_bands, expected_best, leave_one_family_out, regret, regrets
+from dsmi_zoo.reports.regression import influences, mixed, multiple
+from dsmi_zoo.reports.resampling import draw
 from dsmi_zoo.reports.sample import effective_number, families_of, one_row_per_weights, scores_of, sign_of, values
+from dsmi_zoo.reports.standing import differences
 from dsmi_zoo.reports.statistics import summarise
 
 FEW = Bootstraps(200, 20)
@@ -129,6 +134,33 @@ def test_a_score_that_follows_the_embeddings_scale_alone_has_nothing_left_once_t
     assert found.pearson.ci[0] < 0 < found.pearson.ci[1]
 
 
+def test_partial_correlations_are_refitted_in_each_resample_as_a_loop_that_copies_rows_does() -> None:
+    rng = np.random.default_rng(15)
+    unit = np.repeat(np.arange(8), [5, 1, 3, 4, 2, 6, 3, 4])
+    given = rng.normal(size=(28, 2))
+    x, y = given @ [1, 2] + rng.normal(size=28), given @ [2, -1] + rng.normal(size=28)
+    counts = draw(8, 30, seed=0)
+    loop = []
+    for drawn in counts:
+        copies = np.repeat(np.arange(28), drawn[unit])
+        model = LinearRegression()
+        left = [v[copies] - model.fit(given[copies], v[copies]).predict(given[copies]) for v in (x, y)]
+        loop.append(stats.pearsonr(*left).statistic)
+    np.testing.assert_allclose(resampled_partial(x, y, given, counts, unit), loop, atol=1e-9)
+
+
+def test_no_partial_correlation_is_found_where_there_is_none_in_about_nineteen_of_twenty_zoos() -> None:
+    unit = np.repeat(np.arange(16), 3)
+    rng = np.random.default_rng(16)
+    wrong = 0
+    for _ in range(200):
+        given = rng.normal(size=(16, 2))[unit] + 0.3 * rng.normal(size=(48, 2))
+        x, y = (given.sum(axis=1) + rng.normal(size=16)[unit] + 0.3 * rng.normal(size=48) for _ in range(2))
+        p = partial_correlation(x, y, given, unit, Bootstraps(300)).pearson.p_families
+        wrong += p is not None and p < 0.05
+    assert wrong / 200 < 0.09
+
+
 def test_the_multiple_regression_is_statsmodels_on_standardised_predictors() -> None:
     rows = zoo(7)
     found = multiple(rows, "top1")
@@ -145,6 +177,23 @@ def test_the_multiple_regression_is_statsmodels_on_standardised_predictors() -> 
     assert found.r2 == pytest.approx(fit.rsquared)
     assert "img_size" in multiple(rows.assign(img_size=224), "top1").left_out
     assert multiple(rows.iloc[:6], "top1").reason
+
+
+def test_of_collinear_predictors_the_later_named_is_left_out_with_its_reason() -> None:
+    rows = zoo(7)
+    rng = np.random.default_rng(1)
+    rows["dsmi_z_x"] = rows["dsmi_z_y"] + 0.1 * rng.normal(size=len(rows))
+    rows["log10_gmacs"] = 2 * values(rows, "log10_params")
+    found = multiple(rows, "top1", ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params", "log10_gmacs", "absent"))
+    assert [c.name for c in found.coefficients] == ["dsmi_z_y", "dse_z", "log10_params"]
+    assert found.left_out == ("dsmi_z_x", "log10_gmacs", "absent")
+    assert found.why["absent"] == "unknown"
+    assert found.why["log10_gmacs"] == "variance inflation beyond a million"
+    columns = np.column_stack([values(rows, name) for name in ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params")])
+    closed_form = np.diag(np.linalg.inv(np.corrcoef(columns.T)))[1]  # the inverse correlation matrix has the factors
+    assert found.why["dsmi_z_x"] == f"variance inflation {closed_form:,.0f}"
+    assert all(1 <= c.inflation <= 10 for c in found.coefficients)
+    json.dumps(summarise(rows).as_json(), allow_nan=False)
 
 
 def test_the_mixed_model_finds_slope_and_share_of_a_simulation_and_says_when_it_cannot() -> None:
@@ -185,7 +234,46 @@ def test_regret_never_grows_with_more_models_taken_and_is_zero_when_all_are(pair
         assert found.reason
         return
     assert found.lost[1] >= found.lost[5] >= found.lost[len(x)] == 0
-    assert found.lost[1] == y.max() - y[int(np.argmax(x))]
+    assert found.lost[1] == pytest.approx(y.max() - y[x == x.max()].mean())
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(0, 2)), min_size=4, max_size=7))
+def test_the_expected_best_is_the_mean_over_all_orders_of_equal_scores(triples: list[tuple[int, int, int]]) -> None:
+    x, y, copies = np.array(triples).T
+    there = np.repeat(np.arange(len(x)), copies)[:8]
+    copies = np.bincount(there, minlength=len(x))
+    found = expected_best(x.astype(float), y.astype(float), copies[None], (1, 3))[:, 0]
+    for value, k in zip(found, (1, 3), strict=True):
+        if len(there) < k:
+            assert np.isnan(value)
+            continue
+        last = np.sort(x[there])[-k]
+        sure, tied = (y[there][x[there] > last], y[there][x[there] == last])
+        best = [max([*sure, *some]) for some in combinations(tied, k - len(sure))]
+        assert value == pytest.approx(np.mean(best))
+
+
+def test_regret_and_r2_left_out_have_the_intervals_of_a_loop_that_copies_rows() -> None:
+    rows = zoo(16)
+    x, y, family = values(rows, "dsmi_z_y"), values(rows, "top1"), pd.factorize(rows["family"])[0]
+    lost, ratios = [], []
+    for drawn in FEW.of(family).counts:
+        copies = np.repeat(np.arange(len(x)), drawn[family])
+        lost.append(y[copies].max() - y[copies][np.argmax(x[copies])])
+        of = leave_one_family_out(x[copies], y[copies], family[copies]).r2
+        ratios.append(np.nan if of is None else 1 - of)
+    found = regret(x, y, families=family, bootstraps=FEW)
+    assert found.lost is not None
+    assert found.lost_ci is not None
+    low, high = np.quantile(lost, [0.025, 0.975])
+    assert found.lost_ci[1] == pytest.approx((min(low, found.lost[1]), max(high, found.lost[1])))
+    line = leave_one_family_out(x, y, family, FEW)
+    assert line.r2 is not None
+    predicted = cross_val_predict(LinearRegression(), x[:, None], y, groups=family, cv=LeaveOneGroupOut())
+    mean = np.array([y[family != f].mean() for f in family])
+    precise = precision(family, (y - predicted) ** 2 - (1 - line.r2) * (y - mean) ** 2)
+    half = precise.half_width(middle_error(np.log(ratios)))
+    assert line.r2_ci == pytest.approx((1 - (1 - line.r2) * np.exp(half), 1 - (1 - line.r2) * np.exp(-half)))
 
 
 def test_regrets_turn_scores_of_which_less_is_better_and_split_by_cost() -> None:

@@ -7,11 +7,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from dsmi_zoo.pipeline.store import rows_frame
 from dsmi_zoo.reports import figures
 from dsmi_zoo.reports.correlation import Bootstraps, correlate
-from dsmi_zoo.reports.regression import ols
+from dsmi_zoo.reports.intervals import precision
+from dsmi_zoo.reports.regression import family_band, ols
 from dsmi_zoo.reports.sample import values
 from dsmi_zoo.reports.statistics import summarise
 from dsmi_zoo.reports.wording import ranked_measures
@@ -98,13 +100,36 @@ def test_the_same_rows_give_the_same_bytes():
 
 
 def test_a_scatter_shows_saturation_groups_and_the_band():
-    shown = legend_labels(frame(6))
-    assert shown == ["few images", "many images", "saturated", "least squares, 95% band of the mean"]
+    shown = legend_labels(frame(12))
+    assert shown == ["few images", "many images", "saturated", "least squares, 95% band over families"]
+    assert legend_labels(frame(6))[-1] == "least squares"
+
+
+def test_the_band_is_from_the_lines_of_the_resamples_corrected_for_few_families():
+    rng = np.random.default_rng(10)
+    family = np.repeat(np.arange(12), 3)
+    x = rng.normal(size=12)[family] + rng.normal(size=36)
+    y = 0.5 * x + rng.normal(size=12)[family] + rng.normal(size=36)
+    bootstraps, at = Bootstraps(200), np.array([-1.0, 0.0, 2.0])
+    lines = []
+    for drawn in bootstraps.of(family).counts:
+        copies = np.repeat(np.arange(len(x)), drawn[family])
+        slope, intercept = np.polyfit(x[copies], y[copies], 1)
+        lines.append(intercept + slope * at)
+    slope, intercept = np.polyfit(x, y, 1)
+    residual = y - intercept - slope * x
+    low, high = family_band(x, y, family, at, bootstraps)
+    for i, place in enumerate(at):
+        weight = 1 + (place - x.mean()) * (x - x.mean()) / x.var()
+        ends = np.quantile(np.array(lines)[:, i], stats.norm.cdf([-1, 1]))
+        half = precision(family, weight * residual).half_width(np.diff(ends)[0] / 2)
+        assert (low[i], high[i]) == pytest.approx((intercept + slope * place - half, intercept + slope * place + half))
+    assert family_band(x, y, family % 4, at, bootstraps) is None
 
 
 def test_more_than_ten_groups_are_not_coloured():
     rows = frame(30, groups=[f"group {i}" for i in range(11)], saturated=False)
-    assert legend_labels(rows) == ["least squares, 95% band of the mean"]
+    assert legend_labels(rows) == ["least squares, 95% band over families"]
 
 
 def test_long_and_underscored_group_names_stay_in_the_legend():

@@ -86,7 +86,9 @@ def test_the_page_is_well_formed_and_leads_with_the_answer(usual):
     rho = wording.fixed(summary["correlations"]["dsmi_z_y"]["top1"]["spearman"]["value"])
     lead = f"Across 10 models, DSMI(Z;Y) and top-1 accuracy correlate with Spearman’s rho = {rho} (95%"
     assert lead in plain(page.text)
-    assert re.search(rf"^\*\*{re.escape(lead)}.*\*\*\n\nWithin its 2 groups", markdown, re.MULTILINE)
+    assert re.search(
+        rf"^\*\*{re.escape(lead)}.*\*\*\n\nOf 2 scores none does better. Within its 2 groups", markdown, re.MULTILINE
+    )
     assert summary["lead"].startswith("Across 10 models")
 
 
@@ -269,34 +271,47 @@ def test_a_weak_correlation_is_not_called_one(tmp_path):
     assert "includes 0" in sentences[0]
 
 
-@pytest.mark.parametrize(
-    ("noise_of_dsmi", "noise_of_scale_free", "verdict"),
-    [
-        (3, 0.1, r"^Scale-free DSMI\(Z;Y\) is to be preferred to DSMI\(Z;Y\): .* 0\.99, higher by .* \(difference 0\."),
-        (0.1, 3, r"recommended elsewhere, does worse than DSMI\(Z;Y\) here: .* lower by 0\.\d\d \(difference −"),
-        (
-            1,
-            1.01,
-            r"recommended beside DSMI\(Z;Y\), is not told from it here: .* by 0\.\d\d \(difference −0\.\d\d to 0",
-        ),
-    ],
-)
-def test_the_recommendation_is_what_the_runs_own_rows_say(noise_of_dsmi, noise_of_scale_free, verdict):
+def lead_of(**columns):
+    """The lead's sentences on 40 models of as many families; each column is a function of accuracy's order."""
     rng = np.random.default_rng(1)
-    accuracy = rng.normal(size=60)
-    rows = [
-        entry(
-            i, top1=50 + 10 * accuracy[i], dsmi_z_y=accuracy[i] + noise_of_dsmi * rng.normal(), group=None,
-            dsmi_z_y_scale_free=accuracy[i] + noise_of_scale_free * rng.normal(), neighbour_accuracy=50 + accuracy[i],
-        )
-        for i in range(60)
-    ]  # fmt: skip
-    (said,) = (s for s in wording.lead(summarise(rows_frame(rows))) if re.search(verdict, s))
-    assert said.endswith("; 10 nearest neighbours have 1.00.")
+    accuracy = rng.normal(size=40)
+    rows = [entry(i, top1=50 + 10 * accuracy[i], group=None, architecture=f"net{i}", dse_z=None) for i in range(40)]
+    for name, (slope, noise) in columns.items():
+        for row, value in zip(rows, slope * accuracy + noise * rng.normal(size=40), strict=True):
+            row[name] = value
+    return wording.lead(summarise(rows_frame(rows)))
 
 
-def test_without_the_recommended_measure_nothing_is_recommended():
-    assert not any("Scale-free" in s for s in wording.lead(summarise(rows_frame([entry(i) for i in range(12)]))))
+def test_the_lead_compares_strengths_whichever_the_sign():
+    (said,) = (s for s in lead_of(dsmi_z_y=(1, 1), params_m=(0, 0), rankme=(-1, 0.01)) if "does best" in s)
+    assert "RankMe does best with rho = −1.00" in said
+    assert re.search(r"the difference of \|rho\|, 0\.\d\d \(0\.\d\d to 0\.\d\d, .*\), sets it apart from DSMI", said)
+
+
+def test_the_lead_does_not_set_the_luckiest_of_many_apart():
+    noise = dict.fromkeys(("logme", "h_score", "transrate", "rankme", "dsmi_z_x", "csmi_z_y", "csmi_z_x"), (1, 1.2))
+    (said,) = (s for s in lead_of(dsmi_z_y=(1, 1.3), **noise) if "does best" in s)
+    assert "does not set it apart from DSMI(Z;Y)" in said
+
+
+def test_the_lead_recommends_nothing_and_tells_how_the_simple_scores_do():
+    sentences = lead_of(
+        dsmi_z_y=(1, 1), dsmi_z_y_scale_free=(1, 0.01), neighbour_accuracy=(1, 0.1), centre_accuracy=(1, 0.1)
+    )
+    assert any(
+        re.search(r"^Nearest centre: rho = 0\.\d\d; 10 nearest neighbours: rho = 0\.\d\d\.$", s) for s in sentences
+    )
+    assert not any("recommended" in s or "preferred" in s for s in sentences)
+
+
+def test_the_subsets_accuracy_is_a_ceiling_and_no_rival(tmp_path):
+    entries = [entry(i, group=None, architecture=f"net{i}", subset_top1=30 + 4 * i) for i in range(12)]
+    _, markdown, summary = report(tmp_path, entries)
+    assert summary["correlations"]["subset_top1"]["top1"]["spearman"]["p_holm"] is None
+    assert "subset_top1" not in summary["standings"]["top1"]["scores"]
+    assert "subset_top1" not in summary["differences"]
+    table = markdown.split("### Scores and top-1 accuracy")[1].split("\n\n")[1].splitlines()
+    assert table[-1].startswith("| Subset top-1 (ceiling) |")
 
 
 @pytest.mark.parametrize(
