@@ -20,7 +20,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
@@ -49,11 +48,9 @@ from rich.progress import track
 from statsmodels.stats.multitest import multipletests
 from threadpoolctl import threadpool_limits
 
-from dsmi_zoo.data_catalog.models import BUILT_IN
-from dsmi_zoo.data_catalog.trained_zoos import digits_models
 from dsmi_zoo.jobs.run import run
 from dsmi_zoo.pipeline.atomic_files import write_atomically
-from dsmi_zoo.pipeline.config import RunConfig, SubsetSettings
+from dsmi_zoo.pipeline.config import RunConfig
 from dsmi_zoo.pipeline.store import embedding_path, read_results, read_run
 from dsmi_zoo.pipeline.stored_subset import read_subset
 
@@ -69,9 +66,7 @@ CONTROLS = ("embedding_rms", "embedding_dim", "params_m")
 
 def make_run(folder: Path, seed: int) -> Path:
     """The digits zoo of a seed by the real pipeline, its embeddings kept."""
-    name = f"digits-{seed}"
-    BUILT_IN[name] = partial(digits_models, seed)
-    config = RunConfig(catalog=name, out=folder / name, subset=SubsetSettings(dataset=f"digits:{seed}"))
+    config = RunConfig(catalog=f"digits:{seed}", out=folder / f"digits-{seed}")
     if run(config):
         raise SystemExit(f"{config.folder}: a model failed")
     return config.folder

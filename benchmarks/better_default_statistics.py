@@ -7,7 +7,7 @@ import pandas as pd
 from better_default_candidates import CANDIDATES, Array
 from scipy import stats
 
-from dsmi_zoo.reports.correlation import LEVEL, interval
+from dsmi_zoo.reports.intervals import LEVEL, interval, precision
 from dsmi_zoo.reports.resampling import Resamples
 
 RESAMPLES = 4000
@@ -78,7 +78,7 @@ class Resampled:
     def interval(self, x: Array) -> tuple[float, tuple[float, float] | None]:
         """The value and its interval."""
         value, drawn = self.values(x)
-        return value, interval(value, drawn, self.unit.max() + 1, len(self.unit))[0]
+        return value, interval(value, drawn, precision(self.unit), len(self.unit))[0]
 
     def difference(self, x: Array, reference: Array) -> tuple[float, tuple[float, float], float]:
         """How much higher x is than the reference: value, interval, p."""
@@ -107,7 +107,7 @@ class Resampled:
             values.append(np.corrcoef(*left)[0, 1])
             drawn.append(self.resamples.pearson(*left))
         value = float(np.mean(values))
-        return value, interval(value, np.nanmean(drawn, axis=0), self.unit.max() + 1, len(self.unit))[0]
+        return value, interval(value, np.nanmean(drawn, axis=0), precision(self.unit), len(self.unit))[0]
 
     def within_groups(self, x: Array) -> float:
         """The mean over seeds and groups (training budgets) of rho within the group."""

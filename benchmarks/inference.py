@@ -17,9 +17,13 @@ from statsmodels.regression.linear_model import OLS
 
 from dsmi_zoo.data_catalog import load_models
 from dsmi_zoo.reports.clustered import clustered_errors
+from dsmi_zoo.reports.intervals import Precision, influence_on_spearman, interval, precision
+from dsmi_zoo.reports.resampling import Resamples
+from dsmi_zoo.reports.sample import effective_number
 
 Array = np.ndarray
 LEVEL = 0.05
+RESAMPLES = 400
 
 
 def zoos() -> Iterator[tuple[str, Array]]:
@@ -71,7 +75,37 @@ def clustered() -> None:
     table([*heads, "after: CR3, Satterthwaite (%)"], rows)
 
 
-SIMULATIONS: dict[str, Callable[[], None]] = {"clustered": clustered}
+def correlated(rng: np.random.Generator, family: Array, rho: float, shared: float) -> tuple[Array, Array, float]:
+    """Two columns [n] of which families share a part of the variance, and Spearman's correlation of all such rows."""
+    mix = np.linalg.cholesky([[1, rho], [rho, 1]])
+    families, rows = rng.normal(size=(2, family.max() + 1)), rng.normal(size=(2, len(family)))
+    x, y = mix @ (np.sqrt(shared) * families[:, family] + np.sqrt(1 - shared) * rows)
+    return x, y, 6 / np.pi * float(np.arcsin(rho / 2))
+
+
+def coverage() -> None:
+    """How often the families' interval at 95% holds Spearman's correlation."""
+    rows = []
+    falling = np.repeat(np.arange(40), np.maximum(1, (40 / np.arange(1, 41)).astype(int)))
+    mixed = np.repeat(np.arange(40), [10] * 10 + [1] * 30)
+    for name, family in (*zoos(), ("10 families of 10, 30 of 1", mixed), ("40 families, the k-th of 40 / k", falling)):
+        drawn_by = Resamples(family, RESAMPLES, 0)
+        earlier = Precision(1.0, max(effective_number(family) - 1, 1))
+        for shared in (0.0, 0.4, 0.8):
+            for rho in (0.0, 0.5, 0.8):
+                rng = np.random.default_rng(0)
+                before, after = [], []
+                for _ in range(1000 if len(family) < 200 else 600):
+                    x, y, truth = correlated(rng, family, rho, shared)
+                    value, drawn = stats.spearmanr(x, y)[0], drawn_by.spearman(x, y)
+                    for precise, held in ((earlier, before), (precision(family, influence_on_spearman(x, y)), after)):
+                        ci = interval(value, drawn, precise, len(x))[0]
+                        held.append(ci is not None and ci[0] <= truth <= ci[1])
+                rows.append([name, f"{shared:g}", f"{rho:g}", share(before), share(after)])
+    table(["zoo", "variance between families", "rho", "before (%)", "after (%)"], rows)
+
+
+SIMULATIONS: dict[str, Callable[[], None]] = {"clustered": clustered, "coverage": coverage}
 
 
 if __name__ == "__main__":

@@ -101,11 +101,10 @@ class RunConfig(Settings):
         if not isinstance(given, dict) or not seeded_zoo(str(given.get("catalog"))):
             return given
         subset = given.get("subset", {})
-        named = subset.model_fields_set if isinstance(subset, SubsetSettings) else set(subset)
-        if "dataset" in named:
-            return given
         if isinstance(subset, SubsetSettings):
-            return given | {"subset": subset.model_copy(update={"dataset": given["catalog"]})}
+            subset = subset.model_dump(exclude_unset=True)
+        if not isinstance(subset, dict) or "dataset" in subset:  # what else is wrong with it is told by its fields
+            return given
         return given | {"subset": {**subset, "dataset": given["catalog"]}}
 
     @model_validator(mode="after")

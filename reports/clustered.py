@@ -1,8 +1,8 @@
 """Standard errors of least squares for rows that depend on each other within clusters, and their degrees of freedom.
 
-Pure functions of arrays. With few or unequal clusters the usual clustered errors (CR1, G - 1 degrees of freedom) are too
-small. CR3 is the jackknife: how much the coefficients move when each cluster is left out. CR2 is milder: unbiased if
-rows were independent, and still too small where large clusters hold rows that are much alike. Satterthwaite's
+Pure functions of arrays. With few or unequal clusters the usual clustered errors (CR1, G - 1 degrees of freedom) are
+too small. CR3 is the jackknife: how much the coefficients move when each cluster is left out. CR2 is milder: unbiased
+if rows were independent, and still too small where large clusters hold rows that are much alike. Satterthwaite's
 approximation says on how many independent pieces of information the error rests.
 """
 
@@ -12,11 +12,11 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from .correlation import LEVEL
+from .intervals import LEVEL
 
 Array = np.ndarray
 Kind = Literal["CR2", "CR3"]
-# Without a cluster that holds all but this share of a direction of the design, its coefficients have no estimate.
+# A cluster that holds a direction of the design but for this share fixes it alone: its residuals know nothing of it.
 ALONE = 1e-8
 
 

@@ -11,6 +11,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from . import resampling
+from .intervals import LEVEL, Precision, influence_on_spearman, interval, precision
 from .sample import (
     PRIMARY_MEASURE,
     PRIMARY_TARGET,
@@ -25,7 +26,6 @@ from .sample import (
     values,
 )
 
-LEVEL = 0.95
 RESAMPLES = 2000
 # Weighted Kendall is computed resample by resample, 6 ms each for a thousand rows.
 WEIGHTED_KENDALL_RESAMPLES = 100
@@ -34,8 +34,6 @@ MIN_ROWS = 3
 MIN_UNITS = 5
 # A column that moves less than this is constant up to rounding.
 MIN_RANGE = 1e-9
-# This near to 1, Fisher's transformation is infinite up to rounding.
-NEARLY_ONE = 1 - 1e-12
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,9 @@ def correlate(
 ) -> Correlation:
     """Four correlation coefficients with intervals from a bootstrap over families.
 
-    The interval is symmetric in Fisher's transformation: standard error from the resamples, Student's t with one degree
-    of freedom less than the effective number of families. With few, unequal families percentiles are too short.
+    The interval is symmetric in Fisher's transformation: standard error from the resamples, corrected for few, unequal
+    families, Student's t with Satterthwaite's degrees of freedom (`dsmi_zoo.reports.intervals.precision`). Percentiles
+    are too short.
 
     Parameters
     ----------
@@ -144,6 +143,7 @@ def correlate(
     x, y = (np.ldexp(v, -np.frexp(np.abs(v).max())[1]) for v in (x, y))
     over_families = bootstraps.of(unit)
     counts = over_families.counts
+    precise = precision(unit, influence_on_spearman(x, y))
     few = counts[: bootstraps.weighted_kendall_resamples]
 
     def estimate(result: Any, resampled: Callable[[], np.ndarray] | None) -> Estimate:
@@ -152,7 +152,7 @@ def correlate(
             return Estimate(value, p, reason=f"no interval: {units} independent units, fewer than {MIN_UNITS}")
         if resampled is None:
             return Estimate(value, p, reason="no interval: computed for the first accuracy only")
-        ci, clustered, why = interval(value, resampled(), effective, n)
+        ci, clustered, why = interval(value, resampled(), precise, n)
         return Estimate(value, p, ci, clustered, reason=why)
 
     with warnings.catch_warnings():
@@ -171,10 +171,10 @@ def correlate(
         )
         if not full or n < MIN_UNITS:
             return found
-        over_rows = bootstraps.of(np.arange(n))
+        over_rows, as_if_independent = bootstraps.of(np.arange(n)), Precision(1.0, n - 1)
         rows_ci = {
-            "pearson": interval(found.pearson.value, over_rows.pearson(x, y), n, n)[0],
-            "spearman": interval(found.spearman.value, over_rows.spearman(x, y), n, n)[0],
+            "pearson": interval(found.pearson.value, over_rows.pearson(x, y), as_if_independent, n)[0],
+            "spearman": interval(found.spearman.value, over_rows.spearman(x, y), as_if_independent, n)[0],
         }
     return replace(found, **{name: replace(getattr(found, name), ci_rows=ci) for name, ci in rows_ci.items()})
 
@@ -291,28 +291,6 @@ def why_undefined(x: np.ndarray, y: np.ndarray) -> str | None:
         if half_range <= max(MIN_RANGE, 1e-12 * np.abs(numbers).max()) / 2:
             return f"the {what} is constant"
     return None
-
-
-def interval(
-    value: float | None, resampled: np.ndarray, effective: float, n: int
-) -> tuple[tuple[float, float] | None, float | None, str | None]:
-    """The interval of a correlation of n rows, its p value, and why there is none."""
-    defined = resampled[np.isfinite(resampled)]
-    if value is None or len(defined) < max(len(resampled) / 2, 2):
-        return None, None, "no interval: undefined in most resamples"
-    if abs(value) >= NEARLY_ONE:
-        low, high = np.quantile(defined, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-        return (float(min(low, value)), float(max(high, value))), None, None
-    # Resamples of few rows may reach 1, where the transformation has no bound: they are held off it, and the error is
-    # half the width of the middle 68%, which the tails cannot move.
-    bound = max(1 - 1 / n**2, abs(value))
-    z, drawn = np.arctanh(value), np.arctanh(np.clip(defined, -bound, bound))
-    low, high = np.quantile(drawn, stats.norm.cdf([-1, 1]))
-    error = float(high - low) / 2
-    t = stats.t(max(effective - 1, 1))
-    half = t.ppf(0.5 + LEVEL / 2) * error
-    p = float(2 * t.sf(abs(z) / error)) if error > 0 else None
-    return (float(np.tanh(z - half)), float(np.tanh(z + half))), p, None
 
 
 def _finite(value: float) -> float | None:

@@ -13,7 +13,8 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.stats.outliers_influence import OLSInfluence
 
 from .clustered import clustered_errors
-from .correlation import LEVEL, MIN_RANGE, MIN_UNITS, Bootstraps, Correlation, correlate, why_undefined
+from .correlation import MIN_RANGE, MIN_UNITS, Bootstraps, Correlation, correlate, why_undefined
+from .intervals import LEVEL
 from .sample import families_of, names, scores_of, succeeded, targets_of, values
 
 MULTIPLE = ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params", "img_size")

@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from ..pipeline.measures.registry import COMPARISONS, MEASURES
-from .correlation import LEVEL
+from .intervals import LEVEL, middle_error
 from .resampling import Resamples
 from .sample import sign_of, values
 
@@ -142,17 +142,16 @@ class Setting:
     def partial(self, score: str) -> tuple[float, Array]:
         """The same given the ranks of both rivals, which are regressed out of the ranks of score and target."""
         found, drawn = [], []
-        for number, (x, y) in enumerate(zip(self.columns(score), self.targets, strict=True)):
-            given = [stats.rankdata(self.columns(rival)[number]) for rival in RIVALS]
-            design = np.column_stack([np.ones(len(x)), *given])
+        rivals_of_seeds = zip(*(self.columns(rival) for rival in RIVALS), strict=True)
+        for x, y, rivals in zip(self.columns(score), self.targets, rivals_of_seeds, strict=True):
+            design = np.column_stack([np.ones(len(x)), *map(stats.rankdata, rivals)])
             left_x, left_y = (_left(stats.rankdata(column), design) for column in (x, y))
             found.append(np.corrcoef(left_x, left_y)[0, 1])
-            drawn.append(self._partial_in_resamples(x, y, number))
+            drawn.append(self._partial_in_resamples([x, y, *rivals]))
         return float(np.mean(found)), np.nanmean(drawn, axis=0)
 
-    def _partial_in_resamples(self, x: Array, y: Array, number: int) -> Array:
-        """From the correlations of ranks of all four columns, so the rivals are regressed out in each resample anew."""
-        columns = [x, y, *(self.columns(rival)[number] for rival in RIVALS)]
+    def _partial_in_resamples(self, columns: Sequence[Array]) -> Array:
+        """That of the first two columns given the others, which are regressed out in each resample anew."""
         size = len(columns)
         matrices = np.tile(np.eye(size), (len(self.resamples.counts), 1, 1))
         for i in range(size):
@@ -199,7 +198,7 @@ def study_scores(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -
                 deviations.append((setting.name, candidate, rival, difference, drawn, float(z[rival][0])))
     quantile = _simultaneous_quantile([drawn - difference for *_, difference, drawn, _ in deviations])
     for name, candidate, rival, difference, drawn, of_rival in deviations:
-        half = quantile * _error(drawn)
+        half = quantile * middle_error(drawn)
         ci = difference - half, difference + half
         comparisons.append(Comparison(candidate, rival, name, difference, ci, _verdict(ci, of_rival)))
     return ScoreStudyResult(
@@ -219,8 +218,8 @@ def _in_setting(setting: Setting, z: Mapping[str, Sequence[Any]]) -> list[ScoreI
     t = stats.t(setting.architectures - 1).ppf(0.5 + LEVEL / 2)
     found = []
     for name, (value, drawn) in z.items():
-        half, (lag, of_lag) = float(t) * _error(drawn), behind[name]
-        reach = quantile * _error(of_lag)
+        half, (lag, of_lag) = float(t) * middle_error(drawn), behind[name]
+        reach = quantile * middle_error(of_lag)
         ci = float(np.tanh(value - half)), float(np.tanh(value + half))
         found.append(ScoreInSetting(name, setting.name, float(np.tanh(value)), ci, (lag - reach, lag + reach)))
     return found
@@ -232,7 +231,7 @@ def _own_parts(settings: Sequence[Setting]) -> list[OwnPart]:
         t = stats.t(setting.architectures - 1)
         for score in OF_THEIR_OWN:
             value, drawn = map(_fisher, setting.partial(score))
-            error = _error(drawn)
+            error = middle_error(drawn)
             half = float(t.ppf(0.5 + LEVEL / 2)) * error
             p = float(2 * t.sf(abs(value) / error)) if error > 0 else 1.0
             ci = float(np.tanh(value - half)), float(np.tanh(value + half))
@@ -253,15 +252,9 @@ def _verdict(ci: tuple[float, float], z_of_rival: float) -> Verdict:
 
 def _simultaneous_quantile(deviations: Sequence[Array]) -> float:
     """The quantile of the greatest absolute deviation of a resample, each in its standard errors."""
-    errors = [_error(drawn) for drawn in deviations]
+    errors = [middle_error(drawn) for drawn in deviations]
     in_errors = [np.abs(drawn) / error for drawn, error in zip(deviations, errors, strict=True) if error > 0]
     return float(np.nanquantile(np.nanmax(in_errors, axis=0), LEVEL)) if in_errors else 0.0
-
-
-def _error(drawn: Array) -> float:
-    """Half the width of the middle 68%, which the tails cannot move."""
-    low, high = np.nanquantile(drawn, stats.norm.cdf([-1, 1]))
-    return float(high - low) / 2
 
 
 def _fisher(rho: Any) -> Any:

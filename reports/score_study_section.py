@@ -1,6 +1,6 @@
 """The study of scores in words: its answer, its picture and its tables."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,6 +18,10 @@ TITLES = {
     "log10_budget": "Training budget (no image)",
     "source_top1": "Top-1 on the training data (no image)",
 }
+
+
+Cells = list[str | tuple[str, str]]
+"""A row of a table; a pair is a number and its interval."""
 
 
 def score_study_section(result: ScoreStudyResult) -> Section:
@@ -40,8 +44,8 @@ def answer(result: ScoreStudyResult) -> list[str]:
         said = [f"{titles}: as good as 10 nearest neighbours and nearest centre wherever it was not chosen."]
     else:
         said = [
-            "No DSMI is as good as 10 nearest neighbours and nearest centre in every setting that it was not chosen on: "
-            "with labels, use those or a linear probe."
+            "No DSMI is as good as 10 nearest neighbours and nearest centre in every setting that it was not chosen "
+            "on: with labels, use those or a linear probe."
         ]
     best = [f"{_title(score.score)} in {name} ({fixed(score.rho)})" for name, score in result.best().items()]
     said.append(f"Best: {'; '.join(best)}.")
@@ -59,7 +63,7 @@ def picture(result: ScoreStudyResult) -> Rendered:
         handles = []
         for number, setting in enumerate(settings):
             scores = [score for score in result.scores if score.setting == setting]
-            style = {"color": COLOURS[number], "marker": MARKERS[number]}
+            style: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number]}
             axes.plot([s.rho for s in scores], [place[s.score] for s in scores], linestyle="", markersize=5, **style)
             handles.append(Line2D([], [], linestyle="none", markersize=6, label=setting, **style))
         axes.axvline(0, color="#999999", linewidth=0.8)
@@ -80,10 +84,10 @@ def _by_mean(result: ScoreStudyResult) -> list[str]:
 
 
 def _verdicts(result: ScoreStudyResult) -> Table:
-    rows: list[Sequence[str | tuple[str, str]]] = []
+    rows: list[Cells] = []
     for candidate in CANDIDATES:
         for setting in result.best():
-            cells: list[str | tuple[str, str]] = [measure_title(candidate), setting]
+            cells: Cells = [measure_title(candidate), setting]
             for rival in RIVALS:
                 (found,) = (
                     c for c in result.comparisons if (c.candidate, c.setting, c.rival) == (candidate, setting, rival)
@@ -113,7 +117,7 @@ def _cell(score: ScoreInSetting | None) -> str | tuple[str, str]:
 
 
 def _own_parts(result: ScoreStudyResult) -> Table:
-    rows = [
+    rows: list[Cells] = [
         [measure_title(part.score), part.setting, (fixed(part.rho), interval(part.ci)), p_value(part.p_holm)]
         for part in result.own_parts
     ]

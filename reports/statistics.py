@@ -8,7 +8,6 @@ import pandas as pd
 
 from ..pipeline.record import RunRecord
 from .correlation import (
-    LEVEL,
     RESAMPLES,
     WEIGHTED_KENDALL_RESAMPLES,
     Bootstraps,
@@ -18,6 +17,7 @@ from .correlation import (
     correlations_within_groups,
     differences,
 )
+from .intervals import LEVEL
 from .prediction import Prediction, Regret, predictions, regrets
 from .regression import (
     SHOWN,

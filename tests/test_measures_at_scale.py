@@ -153,14 +153,15 @@ def test_measures_of_more_points_than_a_matrix_holds_are_those_of_the_matrix(mon
     labels = np.repeat(np.arange(4), 150)
     Z = embedding(600, 20) + 0.7 * generator.normal(size=(4, 20))[labels]
     whole, neighbours = measure(Z, labels), neighbour_accuracy(Z, labels)
-    for module in (estimate_module, points, sys.modules["dsmi_zoo.pipeline.measures.context"]):
+    for module in (estimate_module, points):
         monkeypatch.setattr(module, "EXACT_UP_TO", 550)
     monkeypatch.setattr(points, "_BLOCK", 100)
     parts = measure(Z, labels)
     assert parts["dse_z"] == pytest.approx(whole["dse_z"], abs=0.02)
     assert parts["dse_z"] != whole["dse_z"]
     assert parts["median_distance_over_sigma"] == pytest.approx(whole["median_distance_over_sigma"], rel=0.01)
-    shared = {"dse_z", "median_distance_over_sigma"}
+    assert parts["dsmi_z_y_angular"] == pytest.approx(whole["dsmi_z_y_angular"], rel=0.01)
+    shared = {"dse_z", "median_distance_over_sigma", "dsmi_z_y_angular"}
     assert {k: parts[k] for k in parts if k not in shared} == pytest.approx(
         {k: whole[k] for k in whole if k not in shared}, abs=1e-9
     )

@@ -29,18 +29,38 @@ from dsmi_zoo.pipeline.plan import measures_identity, row_identity
 from dsmi_zoo.pipeline.row_content import measure_row
 
 NAMES = {one.name for one in OF_A_ROW if one.unit != "text"}
-WITH_INPUTS = {"dsmi_z_x", "csmi_z_x"}
+WITH_INPUTS = {"dsmi_z_x", "csmi_z_x", "dsmi_z_x_se", "csmi_z_x_se"}
 
 
-def example(n=60, d=5, classes=4):
+def example(n=200, d=40, classes=4):
     generator = np.random.default_rng(7)
     labels = generator.permutation(np.arange(n) % classes)
-    return generator.normal(size=(n, d)) + 0.4 * labels[:, None], labels, np.arange(n) // 20
+    return (
+        generator.normal(size=(n, d)) * np.linspace(1, 0.05, d) + 0.4 * labels[:, None],
+        labels,
+        np.arange(n) * 3 // n,
+    )
 
 
 def test_all_measures_are_those_of_the_registry():
     Z, labels, clusters = example()
     assert set(measure(Z, labels, input_clusters=clusters)) == NAMES
+
+
+def test_the_registry_is_imported_without_the_libraries_that_take_a_second():
+    slow = "'sklearn.cluster', 'sklearn.mixture', 'scipy.cluster', 'torch'"
+    program = f"import sys, dsmi_zoo.pipeline.measures.registry; print([m for m in ({slow}) if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_score_without_a_value_is_left_out_and_the_reason_is_told_once():
+    Z, labels, _ = example(d=5)
+    values = measure(Z, labels)
+    assert not {"alpha_req", "alpha_req_se"} & set(values)
+    reason = "alpha_req: the covariance has 5 eigenvalues above rounding, fewer than 30"
+    assert values["undefined_scores"] == reason
+    assert measure(Z, labels, scores=["alpha_req", "dse_z"]) == {"dse_z": values["dse_z"], "undefined_scores": reason}
 
 
 def test_without_input_clusters_their_measures_are_left_out_and_the_rest_stays():
@@ -333,11 +353,15 @@ def test_a_row_is_not_measured_by_code_that_was_edited_since_its_plan(module, tm
 
 
 def test_without_labels_the_measures_of_the_embedding_alone_are_left() -> None:
-    Z = np.random.default_rng(0).normal(size=(30, 4))
+    Z = np.random.default_rng(0).normal(size=(240, 40)) * np.geomspace(1, 0.01, 40)
     values = measure(Z, None)
-    assert set(values) == {"embedding_rms", "median_distance_over_sigma", "saturated", "dse_z", "cse_z", "rankme"}
-    labelled = measure(Z, np.arange(30) % 3)
-    assert all(labelled[name] == value for name, value in values.items())
+    diagnostics = {"embedding_rms", "median_distance_over_sigma", "saturated"}
+    scores = {"dse_z", "cse_z", "rankme", "alpha_req", "participation_ratio", "two_nn_dimension", "mst_dimension"}
+    scores |= {"offset_share", "clid"}
+    assert set(values) == diagnostics | scores | {f"{score}_se" for score in scores}
+    labelled = measure(Z, np.arange(240) % 3)
+    split_by_class = {name for name in values if name.endswith("_se")}
+    assert all(labelled[name] == value for name, value in values.items() if name not in split_by_class)
 
 
 def test_each_score_alone_is_what_it_is_among_all() -> None:

@@ -23,7 +23,7 @@ from dsmi_zoo.reports.clustered import clustered_errors
 from dsmi_zoo.reports.comparison import compare
 from dsmi_zoo.reports.correlation import Bootstraps, Correlation, Estimate, correlations, differences, with_holm
 from dsmi_zoo.reports.prediction import cost_bands, leave_one_family_out, regret, regrets
-from dsmi_zoo.reports.regression import influences, mixed, multiple, ols, partial_correlations
+from dsmi_zoo.reports.regression import influences, mixed, multiple, partial_correlations
 from dsmi_zoo.reports.sample import effective_number, families_of, one_row_per_weights, scores_of, sign_of, values
 from dsmi_zoo.reports.statistics import summarise
 

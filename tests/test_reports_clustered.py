@@ -103,9 +103,7 @@ def test_rows_that_are_their_own_clusters_have_the_error_hc2() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.lists(st.integers(1, 6), min_size=5, max_size=9), st.floats(0.01, 100))
-def test_neither_the_order_of_rows_nor_the_unit_of_a_predictor_matters(
-    seed: int, sizes: list[int], unit: float
-) -> None:
+def test_neither_the_order_of_rows_nor_a_predictors_unit_matters(seed: int, sizes: list[int], unit: float) -> None:
     design, y, cluster = drawn(seed, sizes, predictors=1)
     order = np.random.default_rng(seed).permutation(len(y))
     found = clustered_errors(design, y, cluster)

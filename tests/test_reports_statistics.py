@@ -21,11 +21,10 @@ from dsmi_zoo.reports.correlation import (
     Bootstraps,
     Estimate,
     correlate,
-    interval,
 )
+from dsmi_zoo.reports.intervals import Precision, influence_on_spearman, interval, precision, shared_part
 from dsmi_zoo.reports.regression import ols
 from dsmi_zoo.reports.sample import (
-    effective_number,
     groups_of,
     missing_entries,
     scores_of,
@@ -111,26 +110,64 @@ def test_weighted_resamples_equal_a_loop_that_copies_rows(name, ties, families, 
 
 
 @pytest.mark.parametrize("name", COEFFICIENTS)
-def test_intervals_are_fishers_with_the_resamples_error_and_as_many_degrees_as_effective_families(name):
+def test_intervals_are_fishers_with_the_resamples_error_corrected_for_few_unequal_families(name):
     x, y, family = sample(4)
     x, y, family = x[:-2], y[:-2], family[:-2]
     counts = resampling.draw(12, 200, seed=5)
     drawn = RESAMPLED[name][0](x, y, counts, family)
     found = getattr(correlate(x, y, family, Bootstraps(200, 200, seed=5)), name)
-    sizes = np.bincount(family)
-    effective = sizes.sum() ** 2 / (sizes**2).sum()
+    precise = precision(family, influence_on_spearman(x, y))
     low, high = np.quantile(np.arctanh(np.clip(drawn, -1 + 34**-2, 1 - 34**-2)), stats.norm.cdf([-1, 1]))
-    error = (high - low) / 2
+    error = precise.scale * (high - low) / 2
     t = np.arctanh(found.value) / error
-    half = stats.t.ppf(0.975, effective - 1) * error
+    half = stats.t.ppf(0.975, precise.degrees) * error
     assert found.ci == pytest.approx(tuple(np.tanh(np.arctanh(found.value) + np.array([-half, half]))), abs=1e-6)
-    assert found.p_families == pytest.approx(2 * stats.t.sf(abs(t), effective - 1), abs=1e-6)
+    assert found.p_families == pytest.approx(2 * stats.t.sf(abs(t), precise.degrees), abs=1e-6)
+
+
+def test_the_error_of_equal_families_is_scaled_by_g_over_g_less_one_and_has_g_less_one_degrees():
+    found = precision(np.repeat(np.arange(16), 3))
+    assert (found.scale, found.degrees) == pytest.approx((np.sqrt(16 / 15), 15))
+    assert precision(np.zeros(4, dtype=int)) == Precision(1.0, 1.0)
+
+
+def test_scale_and_degrees_of_unequal_families_are_mean_and_spread_of_the_estimated_variance():
+    """Of copies within families, by simulation: E and 2 E^2 / Var of what a bootstrap of families estimates."""
+    rng = np.random.default_rng(0)
+    sizes = np.array([30.0, 20, 10, 5, 5, 2, 1, 1, 1])
+    u = rng.normal(size=(200_000, len(sizes)))
+    mean = u @ sizes / sizes.sum()
+    estimated = ((sizes * (u - mean[:, None])) ** 2).sum(axis=1) / sizes.sum() ** 2
+    found = precision(np.repeat(np.arange(len(sizes)), sizes.astype(int)))
+    assert found.scale**2 * estimated.mean() == pytest.approx(mean.var(), rel=0.02)
+    assert found.degrees == pytest.approx(2 * estimated.mean() ** 2 / estimated.var(), rel=0.03)
+
+
+def test_scale_and_degrees_are_those_of_the_quadratic_forms_matrix():
+    sizes = np.array([7, 4, 4, 2, 1, 1])
+    unit = np.repeat(np.arange(6), sizes)
+    numbers = np.random.default_rng(1).normal(size=6)[unit] + np.random.default_rng(2).normal(size=19)
+    r = shared_part(unit, numbers)
+    centring = np.eye(6) - np.outer(sizes / 19, np.ones(6))
+    covariance = np.diag(sizes * (1 + (sizes - 1) * r))
+    form = centring @ covariance @ centring.T
+    found = precision(unit, numbers)
+    assert found.scale**2 == pytest.approx(np.trace(covariance) / np.trace(form))
+    assert found.degrees == pytest.approx(np.trace(form) ** 2 / np.trace(form @ form))
+
+
+def test_the_shared_part_is_the_intraclass_correlation_of_a_simulation():
+    rng = np.random.default_rng(3)
+    unit = np.repeat(np.arange(900), rng.integers(1, 6, size=900))
+    numbers = np.sqrt(0.3) * rng.normal(size=900)[unit] + np.sqrt(0.7) * rng.normal(size=len(unit))
+    assert shared_part(unit, numbers) == pytest.approx(0.3, abs=0.05)
+    assert shared_part(unit, rng.normal(size=900)[unit]) == pytest.approx(1)
 
 
 def test_an_interval_that_excludes_zero_has_a_p_below_five_percent_and_one_that_does_not_has_not():
     rng = np.random.default_rng(0)
     for shift in np.linspace(-0.9, 0.9, 13):
-        ci, p, _ = interval(shift, np.clip(shift + 0.2 * rng.normal(size=500), -1, 1), 15, 40)
+        ci, p, _ = interval(shift, np.clip(shift + 0.2 * rng.normal(size=500), -1, 1), Precision(1.03, 14), 40)
         assert (p < 0.05) == (ci[0] > 0 or ci[1] < 0)
 
 
@@ -163,7 +200,7 @@ def test_a_measure_without_relation_is_outside_the_leading_interval_in_about_one
         x, y = (rng.normal(size=len(sizes))[family] + 0.5 * rng.normal(size=len(family)) for _ in range(2))
         drawn = resampling.Resamples(family, 200, seed).spearman(x, y)
         rho = stats.spearmanr(x, y)
-        ci, _, _ = interval(rho.statistic, drawn, effective_number(family), len(family))
+        ci, _, _ = interval(rho.statistic, drawn, precision(family, influence_on_spearman(x, y)), len(family))
         leading += not ci[0] <= 0 <= ci[1]
         independent += rho.pvalue < 0.05
     assert 0.01 < leading / simulations < 0.11

@@ -35,7 +35,10 @@ from dsmi_zoo.pipeline.measures.transferability import (
     within_over_between,
 )
 
-SCORES = {score.name for score in COMPARISONS}
+SCORES = {
+    "logme", "h_score", "transrate", "rankme", "centre_accuracy", "neighbour_accuracy", "probe_accuracy",
+    "within_over_between",
+}  # fmt: skip
 ACCURACIES = {"centre_accuracy", "neighbour_accuracy", "probe_accuracy"}
 PROBE = {"probe_low", "probe_high", "probe_hits"}
 SHAPES = [(60, 7), (40, 90)]
@@ -43,8 +46,9 @@ GENTLE = settings(max_examples=25, deadline=None)
 
 
 def transferability(Z, labels, image_ids=None):
-    """Every score of a row that is not the paper's, with the probe's details."""
-    return values_of((*COMPARISONS, *DETAILS), MeasureContext(Z, labels, image_ids, None, MeasureSettings()))
+    """The scores of this file by their columns' names, with the probe's details."""
+    measures = [measure for measure in (*COMPARISONS, *DETAILS) if measure.name in SCORES | PROBE]
+    return values_of(measures, MeasureContext(Z, labels, image_ids, None, MeasureSettings()))
 
 
 def example(n=60, d=7, classes=4, signal=1.0, seed=0):

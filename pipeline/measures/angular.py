@@ -1,15 +1,13 @@
 """DSMI of the directions in which an embedding's rows lie from their mean."""
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from .cosine import directions
 from .decomposition import centred
-from .estimate import EXACT_UP_TO, TOLERANCE, Method, Precision
+from .estimate import TOLERANCE, Method, Precision
 from .inputs import as_embedding
 from .mutual_information import diffusion_spectral_mutual_information
 from .points import Points
-from .spectrum import squared_distances
 
 SHARE = 0.5  # of the median distance
 TIME = 2
@@ -61,7 +59,7 @@ def angular_mutual_information(
     return diffusion_spectral_mutual_information(
         unit,
         labels,
-        sigma=SHARE * median_distance(unit, seed),
+        sigma=SHARE * unit.median_distance(seed),
         t=TIME,
         repetitions=repetitions,
         seed=seed,
@@ -69,16 +67,3 @@ def angular_mutual_information(
         precision=precision,
         tolerance=tolerance,
     )
-
-
-def median_distance(points: Points, seed: int) -> float:
-    """Median distance over the pairs of points, of some of the points (by the seed) if they are many."""
-    if points.few:
-        squares = points.squares
-    else:
-        generator = np.random.default_rng(seed)
-        some = generator.choice(len(points.values), EXACT_UP_TO, replace=False)
-        squares = squared_distances(points.values[some])
-    pairs = np.concatenate([squares[i, i + 1 :] for i in range(len(squares) - 1)])
-    middle = [(len(pairs) - 1) // 2, len(pairs) // 2]
-    return float(np.mean(np.sqrt(np.partition(pairs, middle)[middle])))

@@ -7,10 +7,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .angular import median_distance
+from .class_gaussians import leep_log_likelihoods
 from .cosine import cosine_centre_hits, directions
 from .decomposition import Decomposition, centred, decomposed, scaled
+from .dimension import two_nn_dimension_of_squares
 from .estimate import Estimate, precision_for
+from .fisher import sfda_probabilities
 from .inputs import as_classes, as_images, as_sigma
 from .mutual_information import (
     EntropiesOf,
@@ -115,7 +117,7 @@ class MeasureContext:
     @cached_property
     def median_distance(self) -> float:
         """Median distance over the pairs of points, of some of the points if they are many, of two at least."""
-        return median_distance(self.points, self.settings.seed)
+        return self.points.median_distance(self.settings.seed)
 
     @cached_property
     def kernels(self) -> KernelOf:
@@ -226,6 +228,16 @@ class MeasureContext:
         return neighbour_hits(points, self.classes, self.images, NEIGHBOURS)
 
     @cached_property
+    def leep_log_likelihoods(self) -> NDArray[np.float64]:
+        """The log probability of each sample's label by N-LEEP's mixture, in nats, float64 [n]."""
+        return leep_log_likelihoods(self.decomposition, self.classes, self.settings.seed)
+
+    @cached_property
+    def sfda_probabilities(self) -> NDArray[np.float64]:
+        """The probability of each sample's class by SFDA's second discriminant, float64 [n]."""
+        return sfda_probabilities(self.decomposition, self.d, self.classes, self.exponent)
+
+    @cached_property
     def probe_hits(self) -> NDArray[np.bool_]:
         """Whether a linear probe that has not seen an image classifies it right, bool [images]."""
         return ridge_hits(self.decomposition, self.d, self.classes, self.images)
@@ -247,16 +259,21 @@ class MeasureContext:
 
     @cached_property
     def image_values(self) -> NDArray[np.float64]:
-        """The first row of each image, of some of the images if they are many, float64 [m, d]."""
+        """The first row of each image, of some of the images if they are many, divided by a power of 2; [m, d]."""
         _, first = np.unique(self._images_or_rows, return_index=True)
         if len(first) > MOST_IMAGES:
             first = np.sort(np.random.default_rng(self.settings.seed).choice(first, MOST_IMAGES, replace=False))
-        return self.points.values[first]
+        return scaled(self.points.values[first])[0]
 
     @cached_property
     def image_squares(self) -> NDArray[np.float64]:
         """Squared distances of all pairs of ``image_values``, float64 [m, m]."""
-        return squared_distances(scaled(self.image_values)[0])
+        return squared_distances(self.image_values)
+
+    @cached_property
+    def two_nn_dimension(self) -> float:
+        """The intrinsic dimension of ``image_values`` by the two nearest neighbours of each."""
+        return two_nn_dimension_of_squares(self.image_squares)
 
     # Parts, for standard errors
 

@@ -9,6 +9,8 @@ from .points import Points
 from .probe import NEIGHBOURS, most_repeats, neighbour_hits, percent, samples
 from .undefined import UndefinedScore
 
+SAME = 4 * float(np.finfo(np.float64).eps)  # differences of directions below are rounding
+
 
 def cosine_neighbour_accuracy(
     Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None, k: int = NEIGHBOURS
@@ -30,7 +32,7 @@ def cosine_neighbour_accuracy(
     Raises
     ------
     UndefinedScore
-        If a row is zero, and so has no direction.
+        If a row is zero, and so has no direction, or all rows have the same.
     ValueError
         As ``neighbour_accuracy``.
 
@@ -101,7 +103,10 @@ def directions(values: NDArray[np.float64]) -> NDArray[np.float64]:
     without = int((lengths <= np.finfo(np.float64).eps * lengths.max()).sum())
     if without:
         raise UndefinedScore(f"{without} of {len(values)} rows have no direction")
-    return values / lengths[:, None]
+    unit: NDArray[np.float64] = values / lengths[:, None]
+    if np.ptp(unit, axis=0).max() <= SAME:
+        raise UndefinedScore("all rows have the same direction")
+    return unit
 
 
 def cosine_centre_hits(

@@ -2,10 +2,8 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.cluster.hierarchy import linkage
-from scipy.spatial.distance import squareform
 
-from .decomposition import centred, decomposed
+from .decomposition import centred, decomposed, scaled
 from .inputs import as_embedding, as_seed
 from .spectrum import squared_distances
 from .undefined import UndefinedScore
@@ -107,7 +105,7 @@ def two_nn_dimension(Z: ArrayLike) -> float:
     Facco et al., Estimating the intrinsic dimension of datasets by a minimal neighborhood information, Scientific
     Reports 7 (2017).
     """
-    return two_nn_dimension_of_squares(squared_distances(as_embedding(Z)))
+    return two_nn_dimension_of_squares(squared_distances(scaled(as_embedding(Z))[0]))
 
 
 def mst_dimension(Z: ArrayLike, *, seed: int = 0) -> float:
@@ -141,7 +139,7 @@ def mst_dimension(Z: ArrayLike, *, seed: int = 0) -> float:
     Steele, Annals of Probability 16 (1988), for the growth; Costa and Hero, IEEE Transactions on Signal Processing 52
     (2004), for the estimate; Birdal et al., NeurIPS 2021, who write it as a persistent-homology dimension.
     """
-    return mst_dimension_of_squares(squared_distances(as_embedding(Z)), as_seed(seed))
+    return mst_dimension_of_squares(squared_distances(scaled(as_embedding(Z))[0]), as_seed(seed))
 
 
 def alpha_req_of_squares(squares: NDArray[np.float64]) -> float:
@@ -198,6 +196,9 @@ def mst_dimension_of_squares(squares: NDArray[np.float64], seed: int) -> float:
 
 def _tree_length(distances: NDArray[np.float64]) -> float:
     """Length of the minimal spanning tree: single linkage joins clusters along its edges."""
+    from scipy.cluster.hierarchy import linkage  # imported here: it takes half a second
+    from scipy.spatial.distance import squareform
+
     return float(linkage(squareform(distances, checks=False), "single")[:, 2].sum())
 
 

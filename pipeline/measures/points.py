@@ -30,6 +30,18 @@ class Points:
         """Squared distances of all pairs, float64 [n, n]; kept."""
         return squared_distances(self.values)
 
+    def median_distance(self, seed: int) -> float:
+        """Median distance over the pairs of points, of some of the points (by the seed) if they are many."""
+        if self.few:
+            squares = self.squares
+        else:
+            generator = np.random.default_rng(seed)
+            some = generator.choice(len(self.values), EXACT_UP_TO, replace=False)
+            squares = squared_distances(self.values[some])
+        pairs = np.concatenate([squares[i, i + 1 :] for i in range(len(squares) - 1)])
+        middle = [(len(pairs) - 1) // 2, len(pairs) // 2]
+        return float(np.mean(np.sqrt(np.partition(pairs, middle)[middle])))
+
     def rows_of_squares(self) -> Iterator[NDArray[np.float64]]:
         """The squared distances [m, n] from some points to all, block by block."""
         if self.few:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from ...data_catalog.errors import InputError
 from ...data_catalog.settings import rule_of, settings_of, spells_out
 from .angular import angular_mutual_information
+from .class_gaussians import gbc_of_decomposition
 from .context import MeasureContext
 from .cosine import offset_share_of_scaled
 from .decomposition import scaled
@@ -22,9 +23,9 @@ from .dimension import (
     alpha_req_of_squares,
     mst_dimension_of_squares,
     participation_ratio_of_squares,
-    two_nn_dimension_of_squares,
 )
 from .entropy import binned_entropy
+from .learnability import clid_of_images
 from .points import Points
 from .probe import Z95, packed, percent, wilson_interval
 from .scale_free import scale_free_mutual_information
@@ -72,30 +73,24 @@ def _sampling_error(context: MeasureContext) -> float | None:
     return _finite(error)
 
 
-def _scale_free_information(context: MeasureContext) -> float:
-    settings = context.settings
-    return scale_free_mutual_information(
-        context.points,
-        context.classes,
-        repetitions=settings.repetitions,
-        seed=settings.seed,
-        method=settings.method,
-        precision=settings.precision,
-        tolerance=settings.tolerance,
-    )
+def _whatever_the_settings(
+    information: Callable[..., float],
+) -> Callable[[MeasureContext], float]:
+    """A DSMI that chooses sigma and t itself; only the subsets and the arithmetic are those of the settings."""
 
+    def compute(context: MeasureContext) -> float:
+        settings = context.settings
+        return information(
+            context.points,
+            context.classes,
+            repetitions=settings.repetitions,
+            seed=settings.seed,
+            method=settings.method,
+            precision=settings.precision,
+            tolerance=settings.tolerance,
+        )
 
-def _angular_information(context: MeasureContext) -> float:
-    settings = context.settings
-    return angular_mutual_information(
-        context.points,
-        context.classes,
-        repetitions=settings.repetitions,
-        seed=settings.seed,
-        method=settings.method,
-        precision=settings.precision,
-        tolerance=settings.tolerance,
-    )
+    return compute
 
 
 def _transrate(context: MeasureContext) -> float | None:
@@ -120,7 +115,17 @@ def _error_of_share(hits: Callable[[MeasureContext], NDArray[np.bool_]]) -> Call
 
 def _error_of_two_nn(context: MeasureContext) -> float:
     """That of the maximum-likelihood estimate of an exponent from so many points."""
-    return two_nn_dimension_of_squares(context.image_squares) / float(np.sqrt(len(context.image_squares)))
+    return context.two_nn_dimension / float(np.sqrt(len(context.image_squares)))
+
+
+def _error_of_mean(of_rows: Callable[[MeasureContext], NDArray[np.float64]]) -> Callable[[MeasureContext], float]:
+    """The standard error of a mean over images, whose rows belong together, with the fitted model as it is."""
+
+    def error(context: MeasureContext) -> float:
+        of_images = np.bincount(context.images, of_rows(context)) / np.bincount(context.images)
+        return float(np.std(of_images, ddof=1) / np.sqrt(len(of_images)))
+
+    return error
 
 
 def _over_parts(measure: Measure) -> Callable[[MeasureContext], float | None]:
@@ -194,13 +199,13 @@ MEASURES: tuple[Measure, ...] = (
         "dsmi_z_y_scale_free", "Scale-free DSMI(Z;Y)", "bits",
         "DSMI(Z;Y) at t = 2 and a sigma of half the root mean square length of the embedding's rows, whatever the "
         "settings.",
-        _scale_free_information,
+        _whatever_the_settings(scale_free_mutual_information),
     ),
     Measure(
         "dsmi_z_y_angular", "Angular DSMI(Z;Y)", "bits",
         "DSMI(Z;Y) of the rows' directions from their mean, at t = 2 and a sigma of half the median distance, whatever "
         "the settings.",
-        _angular_information,
+        _whatever_the_settings(angular_mutual_information),
     ),
     Measure(
         "dsmi_z_x", "DSMI(Z;X)", "bits",
@@ -267,6 +272,29 @@ COMPARISONS: tuple[Measure, ...] = (
         lower_is_better=True,
     ),
     Measure(
+        "n_leep", "N-LEEP", "nats",
+        "Mean log probability of the labels by a Gaussian mixture of the embedding, fitted without them.",
+        lambda context: float(context.leep_log_likelihoods.mean()),
+        error=_error_of_mean(lambda context: context.leep_log_likelihoods),
+    ),
+    Measure(
+        "gbc", "GBC", "",
+        "Minus the overlap of the classes as spherical Gaussians (Bhattacharyya), in 64 principal components.",
+        lambda context: gbc_of_decomposition(context.decomposition, context.classes),
+    ),
+    Measure(
+        "sfda", "SFDA", "",
+        "Mean probability of the true class by Fisher's discriminant, of samples made hard to tell.",
+        lambda context: float(context.sfda_probabilities.mean()),
+        error=_error_of_mean(lambda context: context.sfda_probabilities),
+    ),
+    Measure(
+        "clid", "CLID", "",
+        "Learnability of the embedding's own clusters times its TwoNN dimension; no labels.",
+        lambda context: clid_of_images(context.image_values, context.two_nn_dimension, context.settings.seed),
+        needs="embedding",
+    ),
+    Measure(
         "cosine_neighbour_accuracy", "10 nearest neighbours by cosine", "%",
         "Accuracy of a vote of the 10 samples of other images with the greatest cosine, by image.",
         lambda context: percent(context.cosine_neighbour_hits), needs="image_pairs",
@@ -291,7 +319,7 @@ COMPARISONS: tuple[Measure, ...] = (
     Measure(
         "two_nn_dimension", "TwoNN dimension", "",
         "Intrinsic dimension by the distances to the two nearest images; no labels.",
-        lambda context: two_nn_dimension_of_squares(context.image_squares), needs="embedding",
+        lambda context: context.two_nn_dimension, needs="embedding",
         error=_error_of_two_nn,
     ),
     Measure(

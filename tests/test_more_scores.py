@@ -1,0 +1,399 @@
+"""Scores of dimension, direction, Gaussians and clusters: held against published algorithms and closed forms."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from scipy import linalg
+from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.spatial.distance import cdist, pdist
+from scipy.stats import ortho_group
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KNeighborsClassifier
+
+from dsmi_zoo.pipeline.measures.angular import angular_mutual_information
+from dsmi_zoo.pipeline.measures.class_gaussians import gbc, leep_log_likelihoods, n_leep
+from dsmi_zoo.pipeline.measures.cosine import cosine_centre_accuracy, cosine_neighbour_accuracy, offset_share
+from dsmi_zoo.pipeline.measures.decomposition import centred, decomposed
+from dsmi_zoo.pipeline.measures.dimension import (
+    MST_SHARES,
+    MST_SUBSETS,
+    alpha_req,
+    mst_dimension,
+    participation_ratio,
+    two_nn_dimension,
+)
+from dsmi_zoo.pipeline.measures.fisher import sfda
+from dsmi_zoo.pipeline.measures.learnability import clid
+from dsmi_zoo.pipeline.measures.mutual_information import diffusion_spectral_mutual_information
+from dsmi_zoo.pipeline.measures.undefined import UndefinedScore
+
+GENTLE = settings(max_examples=15, deadline=None)
+SEEDS = st.integers(0, 2**16)
+
+UNLABELLED = [alpha_req, participation_ratio, two_nn_dimension, mst_dimension, clid, offset_share]
+LABELLED = [gbc, n_leep, sfda, cosine_neighbour_accuracy, cosine_centre_accuracy, angular_mutual_information]
+
+
+def labelled(score):
+    """The score as a function of embedding and labels, whether or not it takes labels."""
+    return score if score in LABELLED else lambda Z, _: score(Z)
+
+
+EVERY_SCORE = [pytest.param(labelled(score), id=score.__name__) for score in UNLABELLED + LABELLED]
+
+
+def example(n=120, d=40, classes=3, signal=1.0, seed=0):
+    """An embedding with unequal variances and an offset, and classes of unequal size."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.concatenate([np.repeat(np.arange(classes), 4), rng.integers(classes, size=n)])[:n])
+    spread = np.linspace(2, 0.5, d)
+    return rng.normal(size=(n, d)) * spread + signal * rng.normal(size=(classes, d))[y] + 0.5, y
+
+
+# GBC
+
+
+def bhattacharyya_distance(mean_a, mean_b, covariance_a, covariance_b):
+    """The distance of two Gaussians with any covariances."""
+    middle = (covariance_a + covariance_b) / 2
+    apart = (mean_a - mean_b) @ np.linalg.solve(middle, mean_a - mean_b) / 8
+    log_determinants = [np.linalg.slogdet(one)[1] for one in (middle, covariance_a, covariance_b)]
+    return apart + (log_determinants[0] - (log_determinants[1] + log_determinants[2]) / 2) / 2
+
+
+@pytest.mark.parametrize("d", [20, 90])
+def test_gbc_is_the_overlap_of_spherical_gaussians_in_64_principal_components(d):
+    Z, y = example(d=d, signal=0.3)
+    components = PCA(min(64, d)).fit_transform(Z)
+    k = components.shape[1]
+    gaussians = []
+    for of_class in range(3):
+        rows = components[y == of_class]
+        gaussians.append((rows.mean(axis=0), rows.var(axis=0).mean() * np.eye(k)))
+    overlap = 0.0
+    for a, (mean_a, covariance_a) in enumerate(gaussians):
+        for b, (mean_b, covariance_b) in enumerate(gaussians):
+            if a != b:
+                overlap += np.exp(-bhattacharyya_distance(mean_a, mean_b, covariance_a, covariance_b))
+    assert gbc(Z, y) == pytest.approx(-overlap)
+
+
+def test_gbc_of_classes_that_coincide_is_minus_the_number_of_ordered_pairs():
+    rows = np.random.default_rng(0).normal(size=(10, 4))
+    assert gbc(np.tile(rows, (3, 1)), np.repeat([0, 1, 2], 10)) == pytest.approx(-6)
+
+
+# N-LEEP
+
+
+def test_n_leep_is_the_log_expected_empirical_prediction_of_a_mixture():
+    Z, y = example(n=200, d=8)
+    components = PCA(0.8).fit_transform(Z)
+    components /= np.sqrt((components**2).mean())
+    mixture = GaussianMixture(15, covariance_type="diag", random_state=3).fit(components)
+    shares = mixture.predict_proba(components)
+    joint = np.zeros((3, 15))
+    for share, label in zip(shares, y, strict=True):
+        joint[label] += share / len(y)
+    conditional = joint / joint.sum(axis=0)
+    expected = [np.log(conditional[label] @ share) for share, label in zip(shares, y, strict=True)]
+    found = leep_log_likelihoods(decomposed(centred(Z)[0]), y, 3)
+    assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert n_leep(Z, y, seed=3) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_n_leep_of_far_clusters_is_0_for_their_own_labels_and_near_the_entropy_for_others():
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(2), 300)
+    Z = rng.normal(size=(600, 5)) + 100 * y[:, None]
+    assert -1e-6 < n_leep(Z, y) <= 0
+    assert n_leep(Z, rng.permutation(y)) == pytest.approx(-np.log(2), abs=0.03)
+
+
+def test_n_leep_needs_two_points_a_component():
+    Z, y = example(n=29)
+    with pytest.raises(UndefinedScore, match="29 different points, fewer than 30 for 15 Gaussians"):
+        n_leep(Z, y)
+
+
+# SFDA
+
+
+def discriminant_probabilities(X, y, shrinkage):
+    """Regularised Fisher discriminant analysis as the paper has it, by its generalised eigenproblem."""
+    n, d = X.shape
+    means = np.stack([X[y == c].mean(axis=0) for c in range(y.max() + 1)])
+    priors = np.bincount(y) / n
+    within = sum(prior * np.cov(X[y == c].T, bias=True) for c, prior in enumerate(priors))
+    if shrinkage is None:
+        shrinkage = max(np.exp(-5 * np.linalg.eigvalsh(within)[-1]), 1e-10)
+    shrunk = (1 - shrinkage) * within + shrinkage * np.trace(within) / d * np.eye(d)
+    total = np.cov(X.T, bias=True)
+    shrunk_total = (1 - shrinkage) * total + shrinkage * np.trace(total) / d * np.eye(d)
+    _, axes = linalg.eigh(shrunk_total - shrunk, shrunk)
+    coefficients = means @ axes @ axes.T
+    scores = X @ coefficients.T - np.diag(means @ coefficients.T) / 2 + np.log(priors)
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return scores / scores.sum(axis=1, keepdims=True), shrinkage
+
+
+def sfda_written_out(Z, y):
+    """The authors' two passes, with the exact eigenvalue in place of their power iteration."""
+    first, shrinkage = discriminant_probabilities(Z, y, None)
+    softened = np.exp(first) / np.exp(first).sum(axis=1, keepdims=True)
+    means = np.stack([Z[y == c].mean(axis=0) for c in range(y.max() + 1)])
+    mixed = np.empty_like(Z)
+    for i, label in enumerate(y):
+        others = np.delete(means, label, axis=0).mean(axis=0)
+        mixed[i] = softened[i, label] * Z[i] + (1 - softened[i, label]) * others
+    second, _ = discriminant_probabilities(mixed, y, shrinkage)
+    return second[np.arange(len(y)), y].mean()
+
+
+@pytest.mark.parametrize(("n", "d", "scale"), [(120, 10, 0.1), (120, 10, 1.0), (30, 50, 0.1), (30, 50, 0.2)])
+def test_sfda_is_the_authors_algorithm_written_out(n, d, scale):
+    Z, y = example(n=n, d=d, signal=0.3)
+    assert sfda(scale * Z, y) == pytest.approx(sfda_written_out(scale * Z, y), rel=1e-6)
+
+
+def test_the_discriminant_within_sfda_is_that_of_scikit_learn():
+    Z, y = example(d=10, signal=0.3)
+    ours, _ = discriminant_probabilities(Z, y, 0.0)
+    theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(Z, y).predict_proba(Z)
+    assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_sfda_depends_on_the_scale_of_the_embedding():
+    Z, y = example(d=10, signal=0.3)
+    assert abs(sfda(Z, y) - sfda(0.1 * Z, y)) > 0.01
+
+
+# Intrinsic dimension
+
+
+def test_alpha_req_and_participation_ratio_of_an_exact_power_law():
+    rng = np.random.default_rng(0)
+    n, d, alpha = 300, 150, 1.3
+    raw = rng.normal(size=(n, d))
+    orthonormal = np.linalg.qr(raw - raw.mean(axis=0))[0]
+    eigenvalues = np.arange(1, d + 1) ** -alpha
+    Z = orthonormal * np.sqrt(eigenvalues) @ ortho_group.rvs(d, random_state=0)
+    assert alpha_req(Z) == pytest.approx(alpha)
+    assert participation_ratio(Z) == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
+
+
+def test_two_nn_is_the_published_fit_written_out():
+    Z, _ = example()
+    ratios = []
+    for row in cdist(Z, Z):
+        nearest = np.sort(row)[1:3]
+        ratios.append(nearest[1] / nearest[0])
+    kept = np.sort(ratios)[: int(0.9 * len(Z))]
+    x = np.log(kept)
+    y = [-np.log(1 - i / len(Z)) for i in range(1, len(kept) + 1)]
+    assert two_nn_dimension(Z) == pytest.approx(np.linalg.lstsq(x[:, None], y, rcond=None)[0][0])
+
+
+def test_mst_dimension_is_the_slope_of_trees_by_scipy():
+    Z, _ = example()
+    distances = cdist(Z, Z)
+    rng = np.random.default_rng(5)
+    sizes, lengths = [], []
+    for size in np.rint(MST_SHARES * len(Z)).astype(int):
+        for _ in range(MST_SUBSETS if size < len(Z) else 1):
+            rows = rng.permutation(len(Z))[:size]
+            sizes.append(size)
+            lengths.append(minimum_spanning_tree(distances[np.ix_(rows, rows)]).sum())
+    slope = np.polyfit(np.log(sizes), np.log(lengths), 1)[0]
+    assert mst_dimension(Z, seed=5) == pytest.approx(1 / (1 - slope))
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3, 5])
+def test_intrinsic_dimensions_of_a_cube_are_its_own_in_any_space(dimension):
+    rng = np.random.default_rng(0)
+    cube = rng.uniform(size=(1200, dimension))
+    Z = cube @ ortho_group.rvs(20, random_state=0)[:dimension]
+    assert two_nn_dimension(Z) == pytest.approx(dimension, rel=0.15)
+    assert mst_dimension(Z) == pytest.approx(dimension, rel=0.15)
+
+
+@pytest.mark.parametrize("score", [two_nn_dimension, clid])
+def test_rows_that_are_there_twice_count_once(score):
+    Z, _ = example()
+    assert score(np.concatenate([Z, Z])) == pytest.approx(score(Z))
+
+
+# CLID
+
+
+def test_clid_is_online_nearest_neighbours_of_k_means_clusters_times_two_nn():
+    Z, _ = example(n=90, d=6)
+    unit = Z / np.linalg.norm(Z, axis=1, keepdims=True)
+    clusters = KMeans(9, n_init=1, random_state=2).fit_predict(unit)
+    order = np.random.default_rng(2).permutation(90)
+    right = []
+    for place in range(1, 90):
+        seen, asked = order[:place], order[place]
+        nearest = KNeighborsClassifier(1, metric="cosine").fit(Z[seen], clusters[seen])
+        right.append(nearest.predict(Z[[asked]])[0] == clusters[asked])
+    assert clid(Z, seed=2) == pytest.approx(np.mean(right) * two_nn_dimension(Z))
+
+
+# Directions
+
+
+def test_cosine_neighbours_are_those_of_scikit_learn():
+    Z, y = example(n=60, signal=0.8)
+    right = []
+    for i in range(len(Z)):
+        others = np.arange(len(Z)) != i
+        votes = y[others][KNeighborsClassifier(10, metric="cosine").fit(Z[others], y[others]).kneighbors(Z[[i]])[1][0]]
+        counts = np.bincount(votes, minlength=3)
+        tied = counts[votes] == counts.max()
+        right.append(votes[tied][0] == y[i])
+    assert cosine_neighbour_accuracy(Z, y) == pytest.approx(100 * np.mean(right))
+
+
+def test_cosine_centres_are_means_of_directions_without_the_image():
+    Z, y = example(n=60, signal=0.5)
+    images = np.arange(60) // 2
+    y = y[::2][images]
+    unit = Z - Z.mean(axis=0)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    right = np.zeros(30)
+    for i, image in enumerate(images):
+        centres = np.stack([unit[(y == c) & (images != image)].mean(axis=0) for c in range(3)])
+        # Other classes lose no row, for the image has none in them.
+        centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+        right[image] += (centres @ unit[i]).argmax() == y[i]
+    assert cosine_centre_accuracy(Z, y, image_ids=images) == pytest.approx(100 * np.mean(right > 1))
+
+
+def test_offset_share_is_the_squared_mean_over_the_mean_square():
+    Z, _ = example()
+    assert offset_share(Z) == pytest.approx((Z.mean(axis=0) ** 2).sum() / (Z**2).sum(axis=1).mean())
+    assert offset_share(Z - Z.mean(axis=0)) == pytest.approx(0, abs=1e-12)
+    assert offset_share(np.ones((5, 3))) == pytest.approx(1)
+
+
+def test_angular_information_is_that_of_directions_from_the_mean_at_half_their_median_distance():
+    Z, y = example()
+    unit = Z - Z.mean(axis=0)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    expected = diffusion_spectral_mutual_information(unit, y, sigma=np.median(pdist(unit)) / 2, t=2)
+    assert angular_mutual_information(Z, y) == pytest.approx(expected)
+
+
+# What must not matter
+
+ROTATED = [gbc, n_leep, sfda, alpha_req, participation_ratio, two_nn_dimension, mst_dimension, clid, offset_share]
+ROTATED += [cosine_neighbour_accuracy, cosine_centre_accuracy, angular_mutual_information]
+SCALED = [score for score in ROTATED if score is not sfda]
+UNSEEDED = [score for score in ROTATED if score not in (n_leep, mst_dimension, clid, angular_mutual_information)]
+
+
+@GENTLE
+@given(SEEDS)
+def test_a_rotation_of_the_embedding_changes_no_score(seed):
+    Z, y = example(seed=seed)
+    rotated = Z @ ortho_group.rvs(Z.shape[1], random_state=seed)
+    for score in map(labelled, ROTATED):
+        assert score(rotated, y) == pytest.approx(score(Z, y), rel=1e-6, abs=1e-9)
+
+
+@GENTLE
+@given(SEEDS, st.floats(-200, 90))
+def test_a_scale_of_the_embedding_changes_no_score_but_sfda(seed, power):
+    Z, y = example(seed=seed)
+    for score in map(labelled, SCALED):
+        assert score(10**power * Z, y) == pytest.approx(score(Z, y), rel=1e-6, abs=1e-9)
+
+
+@GENTLE
+@given(SEEDS)
+def test_the_order_of_rows_changes_no_score_that_draws_nothing(seed):
+    Z, y = example(seed=seed)
+    order = np.random.default_rng(seed).permutation(len(Z))
+    for score in map(labelled, UNSEEDED):
+        assert score(Z[order], y[order]) == pytest.approx(score(Z, y), rel=1e-6, abs=1e-9)
+
+
+@GENTLE
+@given(SEEDS, st.permutations(["cat", "dog", "owl"]))
+def test_the_names_of_classes_change_no_score(seed, names):
+    Z, y = example(seed=seed)
+    for score in LABELLED:
+        assert score(Z, np.array(names)[y]) == pytest.approx(score(Z, y), rel=1e-9)
+
+
+@pytest.mark.parametrize("score", [n_leep, mst_dimension, clid, angular_mutual_information])
+def test_a_seed_gives_the_same_number_again(score):
+    Z, y = example()
+    assert labelled(score)(Z, y) == labelled(score)(Z, y)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("score", [score for score in EVERY_SCORE if score.id != "offset_share"])
+def test_a_constant_embedding_has_no_score_but_a_reason(score):
+    with pytest.raises(UndefinedScore) as undefined:
+        score(np.full((60, 5), 0.1), np.arange(60) % 2)
+    reason = str(undefined.value)
+    assert reason
+    assert "\n" not in reason
+    assert not reason.endswith(".")
+
+
+@pytest.mark.parametrize("score", EVERY_SCORE)
+def test_more_dimensions_than_points_give_every_score_a_finite_number(score):
+    Z, y = example(n=60, d=200)
+    assert np.isfinite(score(Z, y))
+
+
+@pytest.mark.parametrize("score", [gbc, sfda])
+def test_a_class_of_one_sample_is_refused(score):
+    Z, y = example()
+    y[0] = 7
+    with pytest.raises(UndefinedScore, match="a class of one sample"):
+        score(Z, y)
+
+
+@pytest.mark.parametrize("score", [gbc, sfda, n_leep])
+def test_classes_of_equal_rows_leave_nothing_to_measure(score):
+    y = np.repeat(np.arange(3), 20)
+    with pytest.raises(UndefinedScore):
+        score(np.random.default_rng(0).normal(size=(3, 8))[y], y)
+
+
+@pytest.mark.parametrize("score", [alpha_req, two_nn_dimension, mst_dimension, clid])
+def test_few_points_are_too_few_for_a_dimension(score):
+    with pytest.raises(UndefinedScore, match="fewer than"):
+        score(np.random.default_rng(0).normal(size=(9, 20)))
+
+
+@pytest.mark.parametrize("score", [two_nn_dimension, mst_dimension, clid])
+def test_duplicates_of_few_points_are_few_points(score):
+    rows = np.random.default_rng(0).normal(size=(9, 4))
+    with pytest.raises(UndefinedScore, match="9 different points"):
+        score(np.tile(rows, (20, 1)))
+
+
+def test_points_on_one_ray_have_no_clusters_of_directions():
+    ray = np.arange(1, 31)[:, None] ** 1.5 * np.ones(4)
+    with pytest.raises(UndefinedScore, match="all rows have the same direction"):
+        clid(ray)
+    with pytest.raises(UndefinedScore, match="2 different directions, fewer than 5 clusters"):
+        clid(np.concatenate([ray[:15], -ray[15:]]))
+
+
+@pytest.mark.parametrize("score", LABELLED)
+def test_one_class_is_refused(score):
+    Z, _ = example()
+    with pytest.raises(ValueError, match="one class only"):
+        score(Z, np.zeros(len(Z)))
