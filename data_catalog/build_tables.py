@@ -53,6 +53,7 @@ CLEAN_FILES: dict[str, dict[str, str]] = {
     },
 }
 BENCHMARK = "timm-2025-10-30-benchmark-infer.csv"
+CPU_BENCHMARKS = {"imagenet-2025": "timm-benchmark-infer-cpu-i7_12700h.csv"}
 
 Rows = dict[tuple[str, int], Mapping[str, str]]
 Speeds = dict[str, dict[int, Mapping[str, str]]]
@@ -99,6 +100,13 @@ def speed(speeds: Speeds, model: str, img_size: int) -> dict[str, str]:
         return {"gmacs": gmacs, "throughput": throughput}
     ratio = (img_size / nearest) ** 2
     return {"gmacs": f"{float(gmacs) * ratio:.4g}", "throughput": f"{float(throughput) / ratio:.4g}"}
+
+
+def add_cpu_throughput(table: pd.DataFrame, speeds: Speeds) -> None:
+    """Add a column of images per second on a CPU to a table, as ``speed`` finds them, beside those on a GPU."""
+    keys = zip(table["model"], table["img_size"].astype(int), strict=True)
+    cells = [speed(speeds, model, img_size)["throughput"] for model, img_size in keys]
+    table.insert(table.columns.get_loc("throughput") + 1, "cpu_throughput", cells)
 
 
 def add_effective_robustness(table: pd.DataFrame, prefix: str, clean: Rows) -> str:
@@ -189,6 +197,8 @@ def write_tables(source: Path, target: Path = TABLES) -> None:
     """Write every table of ``TABLE_FILES``."""
     for name, files in TABLE_FILES.items():
         table = build_table(source, files)
+        if name in CPU_BENCHMARKS:
+            add_cpu_throughput(table, read_speeds(source / CPU_BENCHMARKS[name]))
         for prefix, file in CLEAN_FILES.get(name, {}).items():
             print(add_effective_robustness(table, prefix, read_results(source / file)))
         table.to_csv(target / f"{name}.csv", index=False, lineterminator="\n")

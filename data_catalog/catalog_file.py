@@ -22,7 +22,7 @@ PLAIN_COLUMNS = (
 )
 TEXT_COLUMNS = ("model", "architecture", *PLAIN_COLUMNS, "checkpoint", "model_kwargs", "crop_mode", "interpolation")
 PREPROCESSING_COLUMNS = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
-COSTS = ("gmacs", "throughput")
+COSTS = ("gmacs", "throughput", "cpu_throughput")
 LARGEST_NUMBER = 1e30  # squares of it and their sums are still numbers
 FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 

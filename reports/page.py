@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 LARGEST_SVG = 160_000
 SCATTERS = 4
 RANKING_FIGURE, RESIDUAL_FIGURE, COMPARED_FIGURE, EPOCH_FIGURE = "ranking", "residuals", "compared", "epochs"
+CPU_FIGURE = "ranking_cpu"
 # Of Markdown: an item of a list, a rule, an underlined heading.
 STARTS_A_BLOCK = re.compile(r"[-+=]|\d+[.)]( |$)")
 _TEMPLATES: dict[str, Any] = {
@@ -145,6 +146,8 @@ def draw(rows: pd.DataFrame, summary: Summary, ranking: ranks.Ranking) -> dict[s
         drawn[RESIDUAL_FIGURE] = figures.residuals(summary.influences, measure, target)
     if ranking.cost:
         drawn[RANKING_FIGURE] = figures.ranking(ranking)
+    if ranking.second is not None:
+        drawn[CPU_FIGURE] = figures.ranking(ranking.second)
     epochs = over_epochs(rows)
     if epochs is not None:
         drawn[EPOCH_FIGURE] = epochs
@@ -180,9 +183,10 @@ def page_context(
         "title": "How well do representation measures predict accuracy?"
         if targets or not ranking.models
         else "Which model suits these images?",
-        "ranking": _ranking_table(ranking),
+        "ranking": ranks.ranking_table(ranking),
         "search": _search(run.search, measured),
         "ranking_figure": shown.get(RANKING_FIGURE),
+        "cpu_figure": shown.get(CPU_FIGURE),
         "models": summary.models,
         "warnings": _warnings(rows, summary),
         "unit": summary.unit,
@@ -292,28 +296,6 @@ def _model_table(ok: pd.DataFrame, summary: Summary, targets: list[str]) -> dict
                 "saturated": (names[i][0], names[i][1]) in saturated,
             }
             for i in np.argsort(sort, kind="stable")
-        ],
-    }
-
-
-def _ranking_table(ranking: ranks.Ranking) -> dict[str, Any]:
-    """Every model by its probe accuracy."""
-    title, unit, _ = ranks.COSTS[ranking.cost] if ranking.cost else ("", "", False)
-    return {
-        "cost": wording.with_unit(title[:1].upper() + title[1:], unit) if title else "",
-        "rows": [
-            {
-                "model": m.model,
-                "size": wording.fixed(m.img_size, 0),
-                "accuracy": wording.fixed(m.accuracy, 1),
-                "ci": f"{wording.fixed(m.low, 1)} to {wording.fixed(m.high, 1)}",
-                "dsmi": wording.fixed(m.dsmi_z_y),
-                "cost": wording.significant(m.cost),
-                "notes": ", ".join(
-                    [*(["tied for first"] if m.tied_for_first else []), *(["Pareto front"] if m.pareto else [])]
-                ),
-            }
-            for m in ranking.models
         ],
     }
 

@@ -1,7 +1,8 @@
 """Which model to choose for one's own images: a ranking by the probe, ties, and what each costs."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from scipy.stats import binomtest
 from ..pipeline.measures.probe import unpacked
 from ..pipeline.record import SearchNote
 from .sample import names, succeeded, values
-from .wording import fixed
+from .wording import fixed, significant, with_unit
 
 LEVEL = 0.05
 COSTS = {"throughput": ("published throughput", "images/s", True), "gmacs": ("GMACs", "", False),
-         "params_m": ("parameters", "M", False)}  # fmt: skip
+         "params_m": ("parameters", "M", False),
+         "cpu_throughput": ("published CPU throughput", "images/s", True)}  # fmt: skip
+SECOND_COST = "cpu_throughput"
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,24 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Ranking:
-    """All models, the best first; ``cost`` is the column that the Pareto front weighs accuracy against."""
+    """All models, the best first; ``cost`` is the column that the Pareto front weighs accuracy against.
+
+    ``second`` is the same ranking with the throughput on a CPU as the cost, where it is known and not the cost already.
+    """
 
     models: tuple[Ranked, ...]
     cost: str | None
+    second: "Ranking | None" = None
 
     def as_json(self) -> list[dict[str, Any]]:
         """The content of ``summary.json``'s ``ranking``."""
+        entries = self._as_json()
+        if self.second is not None:
+            for entry, model in zip(entries, self.second.models, strict=True):
+                entry["pareto_cpu"] = model.pareto
+        return entries
+
+    def _as_json(self) -> list[dict[str, Any]]:
         return [
             {"model": m.model, "img_size": m.img_size, "probe_accuracy": m.accuracy, "low": m.low, "high": m.high,
              "tied_for_first": m.tied_for_first, "pareto": m.pareto}
@@ -69,9 +83,17 @@ def rank(rows: pd.DataFrame) -> Ranking:
     order = np.argsort(-accuracy, kind="stable")
     rows, accuracy = rows.iloc[order], accuracy[order]
     cost = next((name for name in COSTS if np.isfinite(_prices(rows, name)).any()), None)
+    tied = tied_for_first([unpacked(text) for text in rows["probe_hits"]]) if len(rows) else np.zeros(0, dtype=bool)
+    main = _ranking(rows, accuracy, tied, cost)
+    if cost == SECOND_COST or not np.isfinite(_prices(rows, SECOND_COST)).any():
+        return main
+    return replace(main, second=_ranking(rows, accuracy, tied, SECOND_COST))
+
+
+def _ranking(rows: pd.DataFrame, accuracy: np.ndarray, tied: np.ndarray, cost: str | None) -> Ranking:
+    """The ranking of ``rows``, which are in its order, by ``accuracy`` [n], with the front for one cost."""
     price = _prices(rows, cost) if cost else np.full(len(rows), np.nan)
     front = pareto_front(accuracy, price if cost and COSTS[cost][2] else -price)
-    tied = tied_for_first([unpacked(text) for text in rows["probe_hits"]]) if len(rows) else np.zeros(0, dtype=bool)
     low, high, dsmi = (values(rows, name) for name in ("probe_low", "probe_high", "dsmi_z_y"))
     return Ranking(
         tuple(
@@ -118,6 +140,44 @@ def pareto_front(accuracy: np.ndarray, speed: np.ndarray) -> np.ndarray:
         better = no_worse & ((accuracy > accuracy[i]) | (speed > speed[i]))
         front[i] = not better.any()
     return front
+
+
+def ranking_table(ranking: Ranking) -> dict[str, Any]:
+    """Every model by its probe accuracy, in words: the heads of the costs, and ``rows``."""
+    second = ranking.second.models if ranking.second is not None else ()
+    return {
+        "cost": _cost_head(ranking.cost),
+        "second_cost": _cost_head(ranking.second.cost) if ranking.second is not None else "",
+        "rows": [
+            {
+                "model": m.model,
+                "size": fixed(m.img_size, 0),
+                "accuracy": fixed(m.accuracy, 1),
+                "ci": f"{fixed(m.low, 1)} to {fixed(m.high, 1)}",
+                "dsmi": fixed(m.dsmi_z_y),
+                "cost": significant(m.cost),
+                "second_cost": significant(other.cost) if other is not None else "",
+                "notes": ", ".join(_notes(m, other)),
+            }
+            for m, other in zip_longest(ranking.models, second)
+        ],
+    }
+
+
+def _cost_head(cost: str | None) -> str:
+    if cost is None:
+        return ""
+    title, unit, _ = COSTS[cost]
+    return with_unit(title[:1].upper() + title[1:], unit)
+
+
+def _notes(model: Ranked, by_second_cost: Ranked | None) -> Iterator[str]:
+    if model.tied_for_first:
+        yield "tied for first"
+    if model.pareto:
+        yield "Pareto front"
+    if by_second_cost is not None and by_second_cost.pareto:
+        yield "Pareto front on a CPU"
 
 
 def lead(ranking: Ranking) -> str:

@@ -77,7 +77,7 @@ def test_2025_has_five_more_test_sets() -> None:
     robustness = {f"{shift}_{name}" for shift in "ar" for name in ("clean_top1", "effective_robustness")}
     accuracies = {f"{kind}_top{k}" for kind in ("real", "v2", "sketch", "a", "r") for k in (1, 5)}
     assert set(entry("imagenet-2025", "resnet50.a1_in1k@224").extras) == {
-        *("gmacs", "throughput"), *robustness, *accuracies
+        *("gmacs", "throughput", "cpu_throughput"), *robustness, *accuracies
     }  # fmt: skip
     assert set(entry("imagenet-2023", "resnet50.a1_in1k").extras) == {"gmacs", "throughput", "real_top1", "real_top5"}
 
@@ -133,6 +133,7 @@ def test_published_figures_stand_in_their_rows() -> None:
     assert (small.img_size, small.top1, small.extras["real_top1"], small.params_m) == (224, 80.382, 85.712, 25.56)
     assert (large.img_size, large.top1, large.extras["v2_top1"]) == (288, 81.24, 69.69)
     assert (small.extras["gmacs"], small.extras["throughput"]) == (4.11, 12191.9)
+    assert (small.extras["cpu_throughput"], large.extras["cpu_throughput"]) == (30.48, 20.27)
     assert small.preprocessing is not None
     assert (small.preprocessing.crop_pct, small.preprocessing.mean) == (0.95, (0.485, 0.456, 0.406))
     assert (small.weights, small.licence, small.family) == ("timm/resnet50.a1_in1k", "apache-2.0", "resnet")

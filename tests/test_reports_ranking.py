@@ -104,3 +104,24 @@ def test_the_cheapest_counts_where_no_throughput_is_known() -> None:
         for m in ranking.models
         if not any(o.accuracy > m.accuracy and (o.cost or 0) <= (m.cost or 0) for o in ranking.models)
     ]
+
+
+def test_throughput_on_a_cpu_is_a_second_cost_with_a_front_of_its_own(tmp_path: Path) -> None:
+    rows = models().assign(cpu_throughput=[1.0, 5.0, 2.0, np.nan, 3.0])  # net4 to net0
+    ranking = rank(rows)
+    assert ranking.cost == "throughput"
+    assert all(m.pareto for m in ranking.models)
+    assert ranking.second is not None
+    assert [m.model for m in ranking.second.models if m.pareto] == ["net0", "net3"]
+    page = write_page(rows, record_of(), tmp_path).read_text()
+    assert "Published CPU throughput (images/s)" in page
+    assert "Pareto front on a CPU" in page
+    assert (tmp_path / "figures" / "ranking_cpu.png").stat().st_size > 5000
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [m["pareto_cpu"] for m in summary["ranking"]] == [True, False, False, True, False]
+
+
+def test_throughput_on_a_cpu_is_the_one_cost_where_no_other_is_known() -> None:
+    ranking = rank(models().assign(throughput=np.nan, cpu_throughput=1.0))
+    assert ranking.cost == "cpu_throughput"
+    assert ranking.second is None
