@@ -106,7 +106,7 @@ def add_cpu_throughput(table: pd.DataFrame, speeds: Speeds) -> None:
     """Add a column of images per second on a CPU to a table, as ``speed`` finds them, beside those on a GPU."""
     keys = zip(table["model"], table["img_size"].astype(int), strict=True)
     cells = [speed(speeds, model, img_size)["throughput"] for model, img_size in keys]
-    table.insert(table.columns.get_loc("throughput") + 1, "cpu_throughput", cells)
+    table.insert(list(table.columns).index("throughput") + 1, "cpu_throughput", cells)
 
 
 def add_effective_robustness(table: pd.DataFrame, prefix: str, clean: Rows) -> str:

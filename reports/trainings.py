@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from ..pipeline.studies.trainings import ARCHITECTURE
 from .claims import Claim, above, different, flat, undecided
 from .curve_page import Section, table
 from .curves import Panel, curves, lines_of
@@ -38,9 +39,10 @@ def dynamics_claims(runs: Mapping[str, pd.DataFrame]) -> list[Claim]:
     name, rows = next(iter(runs.items()))
     by = {regime: rows[rows["group"] == regime] for regime in REGIMES}
     what = "rise of a straight line over the checkpoints, in bits"
+    where = f"{ARCHITECTURE} on {name}"
 
     def rising(measure: str, regime: str, words: str) -> Claim:
-        return above(f"{measure_title(measure)} rises {words} ({name})", rises(by[regime], measure), RISE, what)
+        return above(f"{measure_title(measure)} rises {words} ({where})", rises(by[regime], measure), RISE, what)
 
     found = [
         rising("dse_z", "supervised", "during supervised training"),
@@ -48,7 +50,7 @@ def dynamics_claims(runs: Mapping[str, pd.DataFrame]) -> list[Claim]:
         rising("dse_z", "shuffled labels", "during training on shuffled labels"),
         rising("dsmi_z_y", "supervised", "when supervised learning generalises"),
         rising("dsmi_z_y", "contrastive", "when contrastive learning generalises"),
-        flat(f"DSMI(Z;Y), Y the true classes, stays flat when shuffled labels are learnt by heart ({name})",
+        flat(f"DSMI(Z;Y), Y the true classes, stays flat when shuffled labels are learnt by heart ({where})",
              rises(by["shuffled labels"], "dsmi_z_y"), RISE, what),
     ]  # fmt: skip
     others = list(runs)[1:]
@@ -56,7 +58,7 @@ def dynamics_claims(runs: Mapping[str, pd.DataFrame]) -> list[Claim]:
         theirs = runs[other]
         theirs = theirs[theirs["group"] == "supervised"]
         found.append(
-            different(f"The course of DSMI(Z;X) differs by data set ({name} and {other}, supervised)",
+            different(f"The course of DSMI(Z;X) differs by data set ({where} and {other}, supervised)",
                       rises(by["supervised"], "dsmi_z_x"), rises(theirs, "dsmi_z_x"), RISE, f"difference of the {what}")
         )  # fmt: skip
     if not others:
@@ -98,7 +100,7 @@ def initialisation_claims(rows: pd.DataFrame) -> list[Claim]:
     """Claims about trainings that begin with a low and with a high DSE, seed by seed."""
     low, high = extremes(rows)
     by = {std: rows[(rows["convolution_std"] == std) & (rows["epoch"] > 0)] for std in (low, high)}
-    names = f"std {low:g} against {high:g}"
+    names = f"{ARCHITECTURE}, std {low:g} against {high:g}"
 
     def advantage(of: str) -> np.ndarray:
         chosen = {std: part if of == "mean" else part[part["epoch"] == part["epoch"].max()] for std, part in by.items()}
