@@ -133,7 +133,7 @@ def extremes(rows: pd.DataFrame) -> tuple[float, float]:
 def initialisation_section(rows: pd.DataFrame) -> Section:
     """DSE before training over the standard deviation, and the trainings from both ends."""
     low, high = extremes(rows)
-    begun = rows[rows["epoch"] == 0]
+    begun = _of_common_seeds(rows[rows["epoch"] == 0])
     trained = rows[rows["convolution_std"].isin([low, high])]
     order = (f"std {low:g}", f"std {high:g}")
     panels = [
@@ -155,6 +155,12 @@ def initialisation_section(rows: pd.DataFrame) -> Section:
             )
         ],
     )
+
+
+def _of_common_seeds(begun: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the seeds that every standard deviation has: trainings have more of them."""
+    stds = begun.groupby("training_seed")["convolution_std"].nunique()
+    return begun[begun["training_seed"].isin(stds.index[stds == stds.max()])]
 
 
 def _panel(rows: pd.DataFrame, measure: str, order: tuple[str, ...]) -> Panel:

@@ -12,6 +12,12 @@ from dsmi_zoo.reports.score_study_section import answer, score_study_section
 from dsmi_zoo.reports.validation import write_validation_report
 
 SEEDS, ARCHITECTURES, BUDGETS = 3, 12, 3
+RIVALS = ("neighbour_accuracy", "centre_accuracy")
+
+
+def noise(candidates: float, rivals: float) -> dict[str, float]:
+    """How far each score that the study asks for is from the target."""
+    return {**dict.fromkeys(CANDIDATES, candidates), **dict.fromkeys(RIVALS, rivals), "dse_z": 3.0}
 
 
 def rows_where(follows: dict[str, float], seed: int = 0) -> pd.DataFrame:
@@ -21,30 +27,25 @@ def rows_where(follows: dict[str, float], seed: int = 0) -> pd.DataFrame:
     for of in range(1, SEEDS + 1):
         n = ARCHITECTURES * BUDGETS
         target = np.repeat(random.normal(size=ARCHITECTURES), BUDGETS) + random.normal(size=n)
-        columns = {name: target + noise * random.normal(size=n) for name, noise in follows.items()}
+        columns = {name: target + error * random.normal(size=n) for name, error in follows.items()}
         names = [f"net{i // BUDGETS}.{i % BUDGETS}" for i in range(n)]
         facts = {"seed": of, "model": names, "architecture": [name.split(".")[0] for name in names]}
         parts.append(pd.DataFrame({**facts, "target": target, **columns}))
     return pd.concat(parts, ignore_index=True)
 
 
-def study(candidate: float, rival: float) -> ScoreStudyResult:
-    noise = {
-        **dict.fromkeys(CANDIDATES, candidate),
-        "neighbour_accuracy": rival,
-        "centre_accuracy": rival,
-        "dse_z": 3.0,
-    }
-    return study_scores({name: rows_where(noise, i) for i, name in enumerate(("digits", "fashion"))}, resamples=300)
+def study(candidates: float, rivals: float) -> ScoreStudyResult:
+    follows = noise(candidates, rivals)
+    return study_scores({name: rows_where(follows, i) for i, name in enumerate(("digits", "fashion"))}, resamples=300)
 
 
 @pytest.fixture(scope="module")
 def worse() -> ScoreStudyResult:
-    return study(candidate=2.0, rival=0.1)
+    return study(candidates=2.0, rivals=0.1)
 
 
 def test_rho_is_the_mean_over_seeds_of_scipys() -> None:
-    rows = rows_where({**dict.fromkeys(CANDIDATES, 1.0), "neighbour_accuracy": 0.5, "centre_accuracy": 0.5, "dse_z": 1})
+    rows = rows_where(noise(1.0, 0.5))
     found = study_scores({"digits": rows}, resamples=200)
     (of,) = (score for score in found.scores if score.score == "dsmi_z_y")
     expected = np.mean([stats.spearmanr(part["dsmi_z_y"], part["target"])[0] for _, part in rows.groupby("seed")])
@@ -60,7 +61,7 @@ def test_candidates_that_follow_the_target_less_are_worse_and_none_is_recommende
 
 
 def test_candidates_that_follow_it_more_are_better_and_recommended() -> None:
-    found = study(candidate=0.05, rival=2.0)
+    found = study(candidates=0.05, rivals=2.0)
     assert {comparison.verdict for comparison in found.comparisons} == {"better"}
     assert found.recommended() == list(CANDIDATES)
     assert "wherever it was not chosen" in answer(found)[0]
@@ -91,10 +92,9 @@ def test_a_score_without_a_value_for_a_network_is_left_out_and_named() -> None:
 def test_the_page_shows_verdicts_correlations_and_the_picture(worse: ScoreStudyResult, tmp_path: Path) -> None:
     section = score_study_section(worse)
     assert len(section.tables) == 3
-    noise = {**dict.fromkeys(CANDIDATES, 2.0), "neighbour_accuracy": 0.1, "centre_accuracy": 0.1, "dse_z": 3.0}
     settings = {"datasets": ["digits"], "small": False, "seeds": SEEDS, "seconds": 1.0}
     page, claims = write_validation_report(
-        tmp_path, {"scores": settings}, {"scores": {"digits": rows_where(noise)}}, {}
+        tmp_path, {"scores": settings}, {"scores": {"digits": rows_where(noise(2.0, 0.1))}}, {}
     )
     assert claims == []
     text = page.read_text()
