@@ -141,9 +141,12 @@ def _best(summary: Summary, target: str) -> list[str]:
 
 
 def _simple_scores(summary: Summary, target: str) -> list[str]:
-    """How nearest centre and nearest neighbours do."""
+    """How nearest centre and nearest neighbours do, where the best of all is not told already."""
     known = []
+    best = summary.standings[target].best if target in summary.standings else None
     for score in SIMPLE:
+        if score == best:
+            continue
         correlation = summary.correlations.get(score, {}).get(target)
         if correlation is not None and correlation.spearman.value is not None:
             known.append(f"{measure_title(score)}: rho = {fixed(correlation.spearman.value)}")
