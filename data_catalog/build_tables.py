@@ -18,7 +18,7 @@ from scipy.stats import linregress
 from .errors import InputError
 from .from_timm import family_of, input_of, timm_config, weights_of
 from .models import TABLES
-from .traits import kind_of
+from .traits import kind_of, pretraining_images
 
 # Published names that are others today. timm 1.0 spells module and names of SelecSLS in lower case. The TNT-S weights
 # of 2023 were replaced; they live on under a name of their own, which the number of parameters tells: 23.76 million,
@@ -169,6 +169,7 @@ def _row(key: tuple[str, int], results: Mapping[str, Rows], speeds: Speeds) -> d
         "kind": kind_of(family, model) or "",
         "pretraining": weights["pretraining"] or "",
         "extra_data": {True: "1", False: "0", None: ""}[weights["extra_data"]],
+        "pretraining_images": str(pretraining_images(model) or ""),
         "licence": weights["licence"] or "",
         "weights": weights["weights"] or "",
         "params_m": published["param_count"].replace(",", ""),

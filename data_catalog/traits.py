@@ -40,6 +40,25 @@ MORE_IMAGES = re.compile(
     r"|cc12m|seer|swag|m30m|m38m|ssld|lvd\w*|sat493m|sa1b"
 )
 
+# Images of the sets that a part of a tag names, as far as a source tells.
+IMAGES_OF = {
+    "in1k": 1_281_167,  # Russakovsky et al. 2015
+    "in21k": 14_197_122,  # all of ImageNet, 21,841 classes: image-net.org, 2011; also called 22k
+    "in22k": 14_197_122,
+    "in21kp": 11_797_632,  # ImageNet-21K-P: Ridnik et al. 2021, arXiv 2104.10972
+    "openai": 400_000_000,  # Radford et al. 2021, arXiv 2103.00020
+    "laion2b": 2_320_000_000,  # the English part of LAION-5B: Schuhmann et al. 2022, arXiv 2210.08402
+    "ig1b": 940_000_000,  # Mahajan et al. 2018, arXiv 1805.00932
+    "swag": 3_600_000_000,  # Singh et al. 2022, arXiv 2201.08371
+    "seer": 1_000_000_000,  # Goyal et al. 2021, arXiv 2103.01988
+    "jft": 300_000_000,  # Xie et al. 2020, arXiv 1911.04252
+    "webli": 10_000_000_000,  # Chen et al. 2022, arXiv 2209.06794
+    "m30m": 29_600_000,  # Fang et al. 2022, arXiv 2211.07636
+    "m38m": 38_000_000,  # Fang et al. 2023, arXiv 2303.11331
+}
+# Of these no size is needed beside a larger set: a way to train, and a part of in22k whose size no source tells.
+NO_SIZE_NEEDED = ("clip", "in12k")
+
 
 def kind_of(family: str | None, architecture: str) -> Kind | None:
     """The kind of a network of a timm module; None for a module that is not known here."""
@@ -64,3 +83,22 @@ def saw_extra_data(architecture: str) -> bool | None:
     if any(MORE_IMAGES.fullmatch(part) for part in (*tag.split("_"), *network.split("_"))):
         return True
     return False if "in1k" in tag.split("_") else None
+
+
+def pretraining_images(architecture: str) -> int | None:
+    """How many images the largest of the sets has that weights were trained on, by timm's name ``network.tag``.
+
+    Returns
+    -------
+    int or None
+        None when the tag names no set, or one whose size no source tells.
+    """
+    parts = architecture.partition(".")[2].split("_")
+    if "miil" in parts:  # their 21k is the processed one
+        parts = ["in21kp" if part == "in21k" else part for part in parts]
+    known = [IMAGES_OF[part] for part in parts if part in IMAGES_OF]
+    unknown = [part for part in parts if MORE_IMAGES.fullmatch(part) and part not in (*IMAGES_OF, *NO_SIZE_NEEDED)]
+    if unknown or not known:
+        return None
+    more_than_known = max(known) == IMAGES_OF["in1k"] and saw_extra_data(architecture)
+    return None if more_than_known else max(known)

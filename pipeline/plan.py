@@ -149,7 +149,11 @@ def without_weights(entry: ModelEntry) -> ModelEntry:
         raise InputError(f"--random-weights is for networks of timm; {entry} is made by {entry.builder}: leave it out")
     sources = ("weights", "checkpoint", "recipe")
     known_of_them = ("pretraining", "extra_data", "licence", "group", "top1", "top5")
-    extras = {name: value for name, value in entry.extras.items() if target_unit(name) is None}
+    extras = {
+        name: value
+        for name, value in entry.extras.items()
+        if target_unit(name) is None and name != "pretraining_images"
+    }
     return entry.model_copy(update={**dict.fromkeys((*sources, *known_of_them)), "extras": extras})
 
 

@@ -14,7 +14,7 @@ from dsmi_zoo.data_catalog import ModelEntry, load_models
 from dsmi_zoo.data_catalog.build_tables import add_effective_robustness
 from dsmi_zoo.data_catalog.entries import is_accuracy, target_unit
 from dsmi_zoo.data_catalog.models import TABLES
-from dsmi_zoo.data_catalog.traits import KINDS, kind_of, saw_extra_data
+from dsmi_zoo.data_catalog.traits import KINDS, kind_of, pretraining_images, saw_extra_data
 from dsmi_zoo.reports.sample import targets_of
 from dsmi_zoo.reports.wording import target_title
 
@@ -77,9 +77,11 @@ def test_2025_has_five_more_test_sets() -> None:
     robustness = {f"{shift}_{name}" for shift in "ar" for name in ("clean_top1", "effective_robustness")}
     accuracies = {f"{kind}_top{k}" for kind in ("real", "v2", "sketch", "a", "r") for k in (1, 5)}
     assert set(entry("imagenet-2025", "resnet50.a1_in1k@224").extras) == {
-        *("gmacs", "throughput", "cpu_throughput"), *robustness, *accuracies
+        *("gmacs", "throughput", "cpu_throughput", "pretraining_images"), *robustness, *accuracies
     }  # fmt: skip
-    assert set(entry("imagenet-2023", "resnet50.a1_in1k").extras) == {"gmacs", "throughput", "real_top1", "real_top5"}
+    assert set(entry("imagenet-2023", "resnet50.a1_in1k").extras) == {
+        *("gmacs", "throughput", "pretraining_images", "real_top1", "real_top5")
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -186,6 +188,35 @@ def test_about_a_quarter_saw_more_than_imagenet_1k(table: list[ModelEntry]) -> N
 )
 def test_the_tag_says_whether_there_was_extra_data(architecture: str, expected: bool | None) -> None:
     assert saw_extra_data(architecture) is expected
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        ("resnet50.a1_in1k", 1_281_167),
+        ("vit_base_patch16_224.augreg_in21k_ft_in1k", 14_197_122),
+        ("convnext_base.fb_in22k_ft_in1k", 14_197_122),
+        ("mixer_b16_224.miil_in21k_ft_in1k", 11_797_632),
+        ("vit_base_patch16_clip_224.openai_ft_in12k_in1k", 400_000_000),
+        ("vit_base_patch16_clip_224.laion2b_ft_in12k_in1k", 2_320_000_000),
+        ("tf_efficientnet_b7.ns_jft_in1k", 300_000_000),
+        ("convnext_nano.in12k_ft_in1k", None),  # no source tells how many
+        ("hrnet_w18_ssld.paddle_in1k", None),  # only the network's name tells that there were more
+        ("nextvit_small.bd_ssld_6m_in1k", None),
+        ("vit_small_patch14_dinov2.lvd142m", None),
+        ("mystery.fb", None),
+        ("untagged", None),
+    ],
+)
+def test_the_tag_says_how_many_images_the_largest_set_has(architecture: str, expected: int | None) -> None:
+    assert pretraining_images(architecture) == expected
+
+
+def test_a_known_number_of_images_agrees_with_the_flag_of_extra_data(table: list[ModelEntry]) -> None:
+    known = [e for e in table if e.extras["pretraining_images"]]
+    assert len(known) > 0.9 * len(table)
+    for e in known:
+        assert (e.extras["pretraining_images"] > 1_281_167) == e.extra_data  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from dsmi_zoo.pipeline.config import RunConfig
 from dsmi_zoo.pipeline.plan import make_plan
 from dsmi_zoo.pipeline.store import read_results, read_run
 
-ZOO = """model,img_size,top1,imagenet_r_top1,weights
-test_vit.r160_in1k,160,40,20,timm/test_vit.r160_in1k
-test_resnet.r160_in1k,160,30,10,timm/test_resnet.r160_in1k
+ZOO = """model,img_size,top1,imagenet_r_top1,pretraining_images,gmacs,weights
+test_vit.r160_in1k,160,40,20,1281167,0.1,timm/test_vit.r160_in1k
+test_resnet.r160_in1k,160,30,10,1281167,0.1,timm/test_resnet.r160_in1k
 """
 
 
@@ -37,7 +37,8 @@ def test_models_are_measured_without_weights_and_without_any_accuracy(
     assert list(rows["status"]) == ["ok", "ok"], list(rows["error_message"])
     assert rows["random_weights"].all()
     assert rows[["top1", "top5", "pretraining"]].isna().all(axis=None)
-    assert "imagenet_r_top1" not in rows
+    assert not {"imagenet_r_top1", "pretraining_images"} & set(rows)
+    assert list(rows["gmacs"]) == [0.1, 0.1]
     assert not (tmp_path / "cache" / "weights").exists()
     summary = json.loads((tried / "report" / "summary.json").read_text())
     assert summary["lead"].startswith("These networks have random weights")
