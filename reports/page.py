@@ -28,7 +28,7 @@ from .correlation import Correlation
 from .curves import over_epochs
 from .explorer import explorer
 from .provenance import mixture_warnings, provenance
-from .sample import groups_of, names, one_row_per_weights, succeeded, targets_of, values
+from .sample import BASELINES, CEILING, groups_of, names, one_row_per_weights, succeeded, targets_of, values
 from .statistics import Summary, summarise
 
 log = logging.getLogger(__name__)
@@ -202,11 +202,7 @@ def page_context(
         "epoch_figure": shown.get(EPOCH_FIGURE),
         "lead_figure": shown.get(primary or ""),
         "forest": shown.get(forest or ""),
-        "scatters": [
-            f
-            for n, f in shown.items()
-            if n not in (primary, forest, RANKING_FIGURE, RESIDUAL_FIGURE, COMPARED_FIGURE, EPOCH_FIGURE)
-        ],
+        "scatters": [f for name, f in shown.items() if name.startswith("scatter-") and name != primary],
         "tables": [_target_tables(summary, target) for target in targets],
         "model_table": _model_table(ok, summary, targets),
         "failures": summary.failures,
@@ -266,10 +262,13 @@ def _target_head(target: str) -> str:
 
 
 def _model_table(ok: pd.DataFrame, summary: Summary, targets: list[str]) -> dict[str, Any]:
-    """Every measured model, the most accurate first."""
+    """Every measured model, the most accurate first; top-5 accuracies and what the catalogue says are the explorer's."""
+    shown = [t for t in targets if not t.endswith("top5") or t == (summary.primary or ("", ""))[1]]
+    said_by_the_catalogue = {score.name for score in BASELINES} - {CEILING}
+    measured = [m for m in summary.correlations if m not in said_by_the_catalogue]
     numbers = {
-        **{_target_head(t): (t, 1 if is_accuracy(t) else 2) for t in targets},
-        **{wording.measure_title(m): (m, 3) for m in summary.correlations},
+        **{_target_head(t): (t, 1 if is_accuracy(t) else 2) for t in shown},
+        **{wording.measure_title(m): (m, 3) for m in measured},
         "d": ("embedding_dim", 0),
         "Median distance / sigma": ("median_distance_over_sigma", 2),
     }

@@ -1,6 +1,7 @@
 """The ranking of models for images of one's own: order, ties, front, and the page that leads with it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,8 @@ def test_the_cheapest_counts_where_no_throughput_is_known() -> None:
 
 
 def test_throughput_on_a_cpu_is_a_second_cost_with_a_front_of_its_own(tmp_path: Path) -> None:
-    rows = models().assign(cpu_throughput=[1.0, 5.0, 2.0, np.nan, 3.0])  # net4 to net0
+    rows = models()
+    rows["cpu_throughput"] = rows["model"].map({"net0": 3.0, "net1": np.nan, "net2": 2.0, "net3": 5.0, "net4": 1.0})
     ranking = rank(rows)
     assert ranking.cost == "throughput"
     assert all(m.pareto for m in ranking.models)
@@ -119,6 +121,14 @@ def test_throughput_on_a_cpu_is_a_second_cost_with_a_front_of_its_own(tmp_path: 
     assert (tmp_path / "figures" / "ranking_cpu.png").stat().st_size > 5000
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [m["pareto_cpu"] for m in summary["ranking"]] == [True, False, False, True, False]
+
+
+def test_no_picture_stands_in_a_page_twice(tmp_path: Path) -> None:
+    accuracies = np.linspace(70, 80, 5)
+    rows = models().assign(cpu_throughput=[1.0, 5.0, 2.0, 4.0, 3.0], top1=accuracies, dsmi_z_y=accuracies / 100)
+    page = write_page(rows, record_of(), tmp_path).read_text()
+    pictures = re.findall(r'src="(data:image/[^"]+)"', page)
+    assert len(pictures) == len(set(pictures)) > 3
 
 
 def test_throughput_on_a_cpu_is_the_one_cost_where_no_other_is_known() -> None:
