@@ -84,6 +84,10 @@ class RunConfig(Settings):
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         default="fp32", description="Arithmetic of the forward pass."
     )
+    pool: Literal["avg", "max", "avgmax", "token", "map"] | None = Field(
+        default=None,
+        description="Pooling of timm's backbones without a classifier, instead of timm's default for each.",
+    )
     random_weights: bool = Field(
         default=False, description="Try a zoo out without its weights: networks as timm initialises them."
     )
@@ -135,8 +139,10 @@ class RunConfig(Settings):
     def identity(self) -> dict[str, Any]:
         """The settings that change numbers: all rows of one OUT share them."""
         without_weights = {"random_weights": True} if self.random_weights else {}
+        other_pooling = {"pool": self.pool} if self.pool else {}
         return {
             **without_weights,
+            **other_pooling,
             "catalog": self.catalog if not is_file(self.catalog) else Path(self.catalog).name,
             "protocol": self.protocol,
             "precision": self.precision,

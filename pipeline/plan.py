@@ -115,6 +115,7 @@ def make_plan(config: RunConfig) -> Plan:
             config.protocol,
             config.precision,
             *([own_code] if own_code else []),
+            *([f"pool={config.pool}"] if config.pool else []),
         )
         jobs[entry.slug] = Job(
             entry=entry,

@@ -41,6 +41,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("architecture", "text", "", "timm's name of the network; with a builder, as the catalogue calls it."),
     Column("builder", "text", "", "The catalogue's own code that made the network, `module:function`."),
     Column("layer", "text", "", "The layer whose output is the embedding, if not the penultimate one's."),
+    Column("pooling", "text", "", "How positions or tokens became one vector: timm's `global_pool` of the network."),
     Column("family", "text", "", "timm's module of the architecture: relatives share one."),
     Column(
         "kind",

@@ -188,12 +188,14 @@ def _by_its_model(
     """Build the entry's model, and pass the images through it."""
     from .embed import embed_inputs
     from .gpu_turn import gpu_turn
-    from .zoo import choose_device
+    from .zoo import choose_device, pooling_of
 
     started = perf_counter()
     device = choose_device()
     model, inputs = _model_and_inputs(job, config, weights, images)
     fields = {"device": str(device), "seconds_build": perf_counter() - started}
+    if job.entry.builder is None and job.entry.layer is None:
+        fields["pooling"] = pooling_of(model)
     fields["params_m"] = job.entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
     with gpu_turn(model, device, clock):
         started = perf_counter()
@@ -217,9 +219,11 @@ def _model_and_inputs(
 
     view = View(open_view(job.view), job.preprocessing)
     if job.entry.builder is None:
-        from .zoo import build_model, build_untrained
+        from .zoo import build_model, build_untrained, repool
 
         network = build_untrained(job.entry) if config.random_weights else build_model(job.entry, weights)
+        if config.pool is not None:
+            repool(network, config.pool)
         return network, view
 
     from .builder import Transformed, build

@@ -89,6 +89,35 @@ def build_untrained(entry: ModelEntry) -> torch.nn.Module:
         return _create(entry, pretrained=False).eval()
 
 
+def pooling_of(model: Any) -> str | None:
+    """timm's name of how a network makes one vector of its positions or tokens; None where it does not say."""
+    for place in (model, getattr(model, "head", None)):
+        pool = getattr(place, "global_pool", None)
+        name = pool if isinstance(pool, str) else getattr(pool, "pool_type", None)
+        if isinstance(name, str) and name:
+            return name
+    return None
+
+
+def repool(model: Any, pool: str) -> None:
+    """Give a backbone without a classifier another pooling; a network with one keeps what its classifier learnt from.
+
+    The norm before or after the pooling stays where the weights were trained with it.
+
+    Raises
+    ------
+    InputError
+        When the network has no such pooling, as a class token or a trained attention pool.
+    """
+    if model.num_classes != 0:
+        return
+    try:
+        model.reset_classifier(0, pool)
+    except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise InputError(f"this network cannot pool by {pool}: {reason}; leave it out, or --pool") from None
+
+
 def _from_its_source(entry: ModelEntry) -> torch.nn.Module:
     """As timm downloads it; offline timm would ask for a URL all the same, the hub's client asks nobody."""
     source = entry.weights or weights_of(timm_config(entry.architecture))["weights"]

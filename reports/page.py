@@ -262,7 +262,7 @@ def _target_head(target: str) -> str:
 
 
 def _model_table(ok: pd.DataFrame, summary: Summary, targets: list[str]) -> dict[str, Any]:
-    """Every measured model, the most accurate first; top-5 accuracies and what the catalogue says are the explorer's."""
+    """Every measured model, the most accurate first; top-5 accuracies and the catalogue's facts are the explorer's."""
     shown = [t for t in targets if not t.endswith("top5") or t == (summary.primary or ("", ""))[1]]
     said_by_the_catalogue = {score.name for score in BASELINES} - {CEILING}
     measured = [m for m in summary.correlations if m not in said_by_the_catalogue]

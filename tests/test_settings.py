@@ -31,6 +31,7 @@ ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "limit": (["--limit", "3"], 3),
     "protocol": (["--protocol", "paper"], "paper"),
     "precision": (["--precision", "bf16"], "bf16"),
+    "pool": (["--pool", "token"], "token"),
     "random_weights": (["--random-weights"], True),
     "dataset": (["--dataset", "imagenet"], "imagenet"),
     "data_root": (["--data-root", "images"], Path("images")),

@@ -25,7 +25,7 @@ Examples:
 @catalog_options
 @options("filters", "out")
 @click.option("--config", "file", type=PATH, help="Settings in TOML; the command line overrides them.")
-@options("subset", "protocol", "precision", "random_weights", "measures")
+@options("subset", "protocol", "precision", "pool", "random_weights", "measures")
 @options(*CLUSTER, "compute.share", "compute.batch_size", "compute.cache", "compute.cache_gb")
 @options("compute.budget_gb", "compute.budget", "compute.max_download", "compute.keep_embeddings")
 @options("compute.write_report")
