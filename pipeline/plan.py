@@ -32,8 +32,8 @@ from .views import view_path
 
 RANDOM_WEIGHTS = "random:0"  # the seed
 TRAINING_VERSION = 2  # raised whenever pipeline/train.py comes to other weights for the same recipe
-MEASURES_VERSION = 5  # raised whenever a measure comes to another number for the same embedding and settings
-ESTIMATES_VERSION = 6  # the same, where eigenvalues are estimated; never below the other
+MEASURES_VERSION = 6  # raised whenever a measure comes to another number for the same embedding and settings
+ESTIMATES_VERSION = 7  # the same, where eigenvalues are estimated; never below the other
 
 
 @dataclass(frozen=True)

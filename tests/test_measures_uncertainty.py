@@ -1,12 +1,13 @@
 """The standard error of DSMI over images, and the spread of its null."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dsmi_zoo.pipeline.measures import diffusion_spectral_mutual_information, measure
 from dsmi_zoo.pipeline.measures.mutual_information import exact_entropies, shared_kernels
 from dsmi_zoo.pipeline.measures.points import as_points
-from dsmi_zoo.pipeline.measures.uncertainty import sampling_error
+from dsmi_zoo.pipeline.measures.uncertainty import error_over_halves, random_halves, sampling_error
 
 
 def sample(seed, size=30, classes=6, d=20, separation=0.5, scale=1.0):
@@ -69,3 +70,43 @@ def test_the_names_of_classes_and_images_do_not_matter():
     first = measure(Z, labels, image_ids=images)
     second = measure(Z, [f"class {label}" for label in labels], image_ids=[f"{image}.png" for image in images])
     assert first == second
+
+
+@pytest.mark.parametrize(("separation", "scale"), [(0.5, 1.0), (1.5, 0.4)])
+def test_the_error_of_no_score_is_far_from_its_spread_over_fresh_samples(separation, scale):
+    """Quarters of the images stated a fifth of some. Trees of half the points say too little: not the MST dimension."""
+    samples = [sample(seed, size=24, separation=separation, scale=scale) for seed in range(40)]
+    rows = pd.DataFrame([measure(Z, labels, null_permutations=1, repetitions=2) for Z, labels in samples])
+    scores = [score for score in rows if f"{score}_se" in rows and score != "mst_dimension"]
+    spread = rows[scores].std()
+    stated = np.sqrt((rows[[f"{score}_se" for score in scores]] ** 2).mean()).set_axis(scores)
+    ratios = (stated / spread)[spread > 1e-6]
+    assert len(ratios) > 18
+    assert ratios[(ratios < 0.5) | (ratios > 1.8)].to_dict() == {}
+
+
+def test_halves_hold_half_of_each_class_and_whole_images():
+    classes = np.repeat([0, 1, 2, 3], [40, 20, 8, 3])  # the last is too small
+    images = np.arange(len(classes)) // 2
+    classes = classes[np.argsort(images, kind="stable")]
+    halves = random_halves(classes[images * 2], images, seed=0)
+    assert len(halves) == 8
+    for rows in halves:
+        assert np.bincount(classes[rows]).tolist() == [20, 10, 4]
+        assert (np.bincount(images[rows]) % 2 == 0).all()
+    assert len({tuple(sorted(rows)) for rows in halves}) == 8
+    assert random_halves(np.arange(30) // 3, np.arange(30), seed=0) == []
+
+
+def test_a_half_of_very_many_images_has_about_a_thousand_rows():
+    classes = np.arange(8000) % 10
+    assert {len(rows) for rows in random_halves(classes, np.arange(8000), seed=0)} == {1000}
+
+
+def test_the_error_of_a_mean_is_that_of_the_textbook():
+    values = np.random.default_rng(0).normal(size=2000)
+    halves = [random_halves(np.zeros(2000, dtype=int), np.arange(2000), seed) for seed in range(40)]
+    stated = [error_over_halves([values[rows].mean() for rows in some], 1000, 2000) for some in halves]
+    assert np.sqrt(np.mean(np.square(stated))) == pytest.approx(values.std() / np.sqrt(2000), rel=0.1)
+    smaller = error_over_halves([values[rows[:400]].mean() for some in halves for rows in some], 400, 2000)
+    assert smaller == pytest.approx(values.std() / np.sqrt(2000), rel=0.1)

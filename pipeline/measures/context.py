@@ -27,7 +27,7 @@ from .points import Points, as_points
 from .probe import NEIGHBOURS, centre_hits, each_class_has_two_images, neighbour_hits, ridge_hits
 from .settings import MeasureSettings
 from .spectrum import ONE_THREAD, KernelOf, squared_distances
-from .uncertainty import disjoint_parts
+from .uncertainty import random_halves
 
 MOST_IMAGES = 4096
 """Of which intrinsic dimensions are taken: distances of all pairs of more are a burden."""
@@ -275,17 +275,16 @@ class MeasureContext:
         """The intrinsic dimension of ``image_values`` by the two nearest neighbours of each."""
         return two_nn_dimension_of_squares(self.image_squares)
 
-    # Parts, for standard errors
+    # Halves, for standard errors
 
     @cached_property
-    def parts(self) -> list[list[Self]]:
-        """Disjoint parts of the images, by classes alike, for each of several splits; none where classes are too small.
+    def halves(self) -> list[Self]:
+        """Random halves of the images, by classes alike; none where classes are too small.
 
         Without labels all images are of one class.
         """
         classes = self.classes if self.has_labels else np.zeros(self.n, dtype=np.int64)
-        splits = disjoint_parts(classes, self._images_or_rows, self.settings.seed)
-        return [[self._part(rows) for rows in split] for split in splits]
+        return [self._part(rows) for rows in random_halves(classes, self._images_or_rows, self.settings.seed)]
 
     def _part(self, rows: NDArray[np.int64]) -> Self:
         def of_rows(column: NDArray[np.int64] | None) -> NDArray[np.int64] | None:

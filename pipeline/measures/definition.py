@@ -33,11 +33,13 @@ class Measure(Score):
     ``compute`` takes what the measures of one embedding share, and returns None where the score is undefined for it;
     ``needs`` says what must be there beside the embedding, ``takes_entropy`` whether it takes the entropy of all
     points, which may be computed beside the other measures. ``error`` is a closed form of the score's standard error
-    over images; without one it is taken over disjoint parts of them.
+    over images; without one it is taken over random halves of them. A score that ``grows_with_images`` is larger for
+    more images of the same classes, and its spread with it, so that halves tell its relative error.
     """
 
     compute: Callable[[MeasureContext], Value | None]
     error: Callable[[MeasureContext], float | None] | None = field(default=None, kw_only=True)
+    grows_with_images: bool = field(default=False, kw_only=True)
     needs: Needs = field(default="labels", kw_only=True)
     takes_entropy: bool = field(default=False, kw_only=True)
 

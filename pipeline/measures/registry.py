@@ -37,7 +37,7 @@ from .transferability import (
     transrate_of_decomposition,
     within_over_between_of_centred,
 )
-from .uncertainty import error_over_parts, sampling_error
+from .uncertainty import error_over_halves, sampling_error
 from .undefined import UndefinedScore
 
 UNDEFINED = "undefined_scores"
@@ -128,17 +128,20 @@ def _error_of_mean(of_rows: Callable[[MeasureContext], NDArray[np.float64]]) -> 
     return error
 
 
-def _over_parts(measure: Measure) -> Callable[[MeasureContext], float | None]:
-    """The standard error of a score by its values on disjoint parts of the images; None if one of them has none."""
+def _over_halves(score: Measure) -> Callable[[MeasureContext], float | None]:
+    """The standard error of a score by its values on random halves of the images; None if one of them has none."""
 
     def error(context: MeasureContext) -> float | None:
-        values = []
-        for split in context.parts:
-            of_parts = [measure.compute(part) if measure.can_be_computed(part) else None for part in split]
-            if None in of_parts:
-                return None
-            values.append([float(value) for value in of_parts if value is not None])
-        return error_over_parts(values, context.parts[0][0].n / context.n) if values else None
+        halves = context.halves
+        found = [score.compute(half) if score.can_be_computed(half) else None for half in halves]
+        values = np.array([float(value) for value in found if value is not None])
+        if len(values) < len(halves) or not halves:
+            return None
+        if not score.grows_with_images or (values == 0).any():
+            return error_over_halves(values, halves[0].n, context.n)
+        of_all = score.compute(context)
+        relative = error_over_halves(np.log(np.abs(values)), halves[0].n, context.n)
+        return None if of_all is None else abs(float(of_all)) * relative
 
     return error
 
@@ -147,7 +150,7 @@ def _error_measure(score: Measure) -> Measure:
     """The column of a score's standard error."""
     meaning = f"Standard error of `{score.name}` over images."
     title = f"{score.title} standard error"
-    return Measure(f"{score.name}_se", title, score.unit, meaning, score.error or _over_parts(score), needs=score.needs)
+    return Measure(f"{score.name}_se", title, score.unit, meaning, score.error or _over_halves(score), needs=score.needs)
 
 
 def _finite(value: float) -> float | None:
@@ -269,18 +272,18 @@ COMPARISONS: tuple[Measure, ...] = (
         "within_over_between", "Within / between", "",
         "Variance within classes over variance between them (neural collapse's NC1, traces); lower is better.",
         lambda context: _finite(within_over_between_of_centred(context.centred_values, context.classes)),
-        lower_is_better=True,
+        lower_is_better=True, grows_with_images=True,
     ),
     Measure(
         "n_leep", "N-LEEP", "nats",
         "Mean log probability of the labels by a Gaussian mixture of the embedding, fitted without them.",
         lambda context: float(context.leep_log_likelihoods.mean()),
-        error=_error_of_mean(lambda context: context.leep_log_likelihoods),
     ),
     Measure(
         "gbc", "GBC", "",
         "Minus the overlap of the classes as spherical Gaussians (Bhattacharyya), in 64 principal components.",
         lambda context: gbc_of_decomposition(context.decomposition, context.classes),
+        grows_with_images=True,
     ),
     Measure(
         "sfda", "SFDA", "",

@@ -1,6 +1,7 @@
-"""How far a mutual information would move with other images of the same classes.
+"""How far a score would move with other images of the same classes.
 
-Neither jackknife nor bootstrap will do: a diffusion spectral entropy depends on the number of points, and far from
+Most scores are measured on random halves of the images (``error_over_halves``). For DSMI(Z;Y), a difference of
+entropies, neither jackknife nor bootstrap will do: a diffusion spectral entropy depends on the number of points, and far from
 linearly on each of them (a delete-a-group jackknife states up to 25 times the spread, the infinitesimal one a third of
 it). So the measure is taken on disjoint parts of the images, which are independent samples of the same classes: its
 variance between halves and between quarters is that at a half and a quarter of the images, whatever the statistic. The
@@ -14,9 +15,8 @@ from numpy.typing import NDArray
 
 from .mutual_information import EntropiesOf
 
-SPLITS = 3
-PARTS = 4
-LARGEST_PART = 1000  # rows; more would cost much, and classes are cut no smaller than into pairs of images
+HALVES = 8
+LARGEST_HALF = 1000  # rows; more would cost much, and of each class a pair of images stays
 HALVINGS = 8
 QUARTERINGS = 6
 _POWERS = -2.0, 1.0  # of the size; an estimate beyond them is noise
@@ -85,57 +85,65 @@ def sampling_error(
     return float(np.sqrt(half * (sizes[0] / sizes[1]) ** power * common))
 
 
-def disjoint_parts(classes: NDArray[np.int64], images: NDArray[np.int64], seed: int) -> list[list[NDArray[np.int64]]]:
-    """Disjoint parts of the images, equally many of each class in each part.
+def random_halves(classes: NDArray[np.int64], images: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
+    """Random halves of the images, half of each class; about 1,000 rows where a half would be more.
 
-    They are what any score is measured on for its standard error: see ``error_over_parts``.
+    They are what any score is measured on for its standard error: see ``error_over_halves``.
 
     Parameters
     ----------
     classes, images : int64 [n]
         Class and image of each row, each numbered from 0; all rows of an image stay together.
     seed : int
-        Seed of the splits.
+        Seed of the halves.
 
     Returns
     -------
-    list of list of int64 [m]
-        The rows of four parts, for each of three splits: quarters, or parts of about 1,000 rows where there are more.
-        Empty if more than a tenth of the rows belong to classes of fewer than four images.
+    list of int64 [m]
+        The rows of each of eight halves. Empty if more than a tenth of the rows belong to classes of fewer than four
+        images.
     """
     rows = _rows_of_images(images)
     members = _large_classes(classes, rows)
     if not members:
         return []
-    wanted = max(PARTS, -(-len(classes) // LARGEST_PART))
-    possible = max(PARTS, min(map(len, members)) // 2)
     generator = np.random.default_rng([seed, 7])
-    splits = []
-    for _ in range(SPLITS):
-        dealt = _dealt(members, rows, min(wanted, possible), generator)
-        splits.append([np.concatenate(part) for part in dealt[:PARTS]])
-    return splits
+    share = min(1 / 2, LARGEST_HALF / len(classes))
+    sizes = [max(2, int(share * len(of_class))) for of_class in members]
+    return [
+        np.concatenate(
+            [
+                rows[image]
+                for of_class, size in zip(members, sizes, strict=True)
+                for image in generator.permutation(of_class)[:size]
+            ]
+        )
+        for _ in range(HALVES)
+    ]
 
 
-def error_over_parts(values: Sequence[Sequence[float]], share: float) -> float:
-    """Standard error of a score over images, from its values on disjoint parts of them.
+def error_over_halves(values: Sequence[float], rows_of_half: int, rows: int) -> float:
+    """Standard error of a score over images, from its values on random halves of them: the delete-d jackknife.
 
-    Parts are independent samples of the same classes; their variance, a mean over splits, is that of the score at a
-    part's size, and falls as one over the number of images.
+    A half has as many images as it leaves out, so the spread over halves is that over samples of all images; smaller
+    parts overlap less, and their spread is brought to the size of all.
 
     Parameters
     ----------
-    values : float [splits, parts]
-    share : float
-        The part's share of the rows.
+    values : float [halves]
+    rows_of_half, rows : int
+        How many rows a half has, and all images.
 
     Returns
     -------
     float
         In units of the score.
+
+    References
+    ----------
+    Shao and Wu, A general theory for jackknife variance estimation, Annals of Statistics 17 (1989).
     """
-    variance = np.var(values, axis=1, ddof=1).mean()
-    return float(np.sqrt(variance * share))
+    return float(np.std(values, ddof=1) * np.sqrt(rows_of_half / (rows - rows_of_half)))
 
 
 def _rows_of_images(images: NDArray[np.int64]) -> list[NDArray[np.int64]]:

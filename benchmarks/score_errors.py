@@ -1,0 +1,99 @@
+"""Hold every score's standard error over images against how far the score spreads over fresh images.
+
+    python benchmarks/score_errors.py                        five distributions, 40 draws of each: some ten minutes
+    python benchmarks/score_errors.py overlapping --draws 100
+
+A draw is 300 new points of 10 classes. For each score the table has the median over draws of its standard error,
+divided by the standard deviation of the score itself over the draws. 1 is right; with 40 draws the denominator alone
+is uncertain by 11%. A score that is the same in every draw (an accuracy of 100%) has no ratio.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+import dsmi_zoo
+
+Array = NDArray[np.float64]
+Draw = tuple[Array, NDArray[np.int64]]
+
+CLASSES, PER_CLASS, WIDTH = 10, 30, 64
+CENTRES = np.random.default_rng(0).normal(size=(CLASSES, WIDTH))
+
+
+def mixture(rng: np.random.Generator, spread: float) -> Draw:
+    """Gaussian classes around the same centres."""
+    labels = np.repeat(np.arange(CLASSES), PER_CLASS)
+    return CENTRES[labels] + spread * rng.normal(size=(len(labels), WIDTH)), labels
+
+
+def separate(rng: np.random.Generator) -> Draw:
+    """Classes of which hardly two touch."""
+    return mixture(rng, 1.5)
+
+
+def overlapping(rng: np.random.Generator) -> Draw:
+    """Classes that overlap much."""
+    return mixture(rng, 4)
+
+
+def rectified(rng: np.random.Generator) -> Draw:
+    """Overlapping classes after a ReLU, as convolutional networks give them."""
+    points, labels = mixture(rng, 3)
+    return np.maximum(points, 0), labels
+
+
+def heavy_tailed(rng: np.random.Generator) -> Draw:
+    """Overlapping classes with lengths as of Student's t of 4 degrees of freedom."""
+    labels = np.repeat(np.arange(CLASSES), PER_CLASS)
+    lengths = np.sqrt(4 / rng.chisquare(4, size=(len(labels), 1)))
+    return CENTRES[labels] + 2 * lengths * rng.normal(size=(len(labels), WIDTH)), labels
+
+
+def low_dimensional(rng: np.random.Generator) -> Draw:
+    """Classes that spread along 5 directions alone, and a little along all."""
+    labels = np.repeat(np.arange(CLASSES), PER_CLASS)
+    directions = np.random.default_rng(1).normal(size=(5, WIDTH))
+    along = 1.5 * rng.normal(size=(len(labels), 5)) @ directions
+    return CENTRES[labels] + along + 0.3 * rng.normal(size=(len(labels), WIDTH)), labels
+
+
+CASES: dict[str, Callable[[np.random.Generator], Draw]] = {
+    case.__name__: case for case in (separate, overlapping, rectified, heavy_tailed, low_dimensional)
+}
+
+
+def ratios(case: Callable[[np.random.Generator], Draw], draws: int) -> pd.Series:
+    """The median standard error over the true one, by score; NaN for a score that does not vary."""
+    found = []
+    for seed in range(draws):
+        points, labels = case(np.random.default_rng([2, seed]))
+        found.append(dsmi_zoo.measure(points.astype(np.float32), labels))
+        print(f"{case.__name__}: {seed + 1} of {draws}", end="\r", file=sys.stderr, flush=True)
+    measured = pd.DataFrame(found).apply(pd.to_numeric, errors="coerce")
+    errors = [name for name in measured if name.endswith("_se")]
+    spread = measured[[name.removesuffix("_se") for name in errors]].std().to_numpy()
+    stated = measured[errors].median().to_numpy()
+    known = np.where(spread > 1e-9, spread, np.nan)
+    return pd.Series(stated / known, [name.removesuffix("_se") for name in errors], name=case.__name__)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", help=", ".join(CASES))
+    parser.add_argument("--draws", type=int, default=40)
+    arguments = parser.parse_args()
+    unknown = set(arguments.cases) - set(CASES)
+    if unknown:
+        parser.error(f"no case is called {sorted(unknown)[0]}; there are {', '.join(CASES)}")
+    table = pd.concat([ratios(CASES[name], arguments.draws) for name in arguments.cases or CASES], axis=1)
+    print(table.dropna(how="all").round(2).to_string(na_rep=""))
+
+
+if __name__ == "__main__":
+    main()
