@@ -150,7 +150,8 @@ def _error_measure(score: Measure) -> Measure:
     """The column of a score's standard error."""
     meaning = f"Standard error of `{score.name}` over images."
     title = f"{score.title} standard error"
-    return Measure(f"{score.name}_se", title, score.unit, meaning, score.error or _over_halves(score), needs=score.needs)
+    error = score.error or _over_halves(score)
+    return Measure(f"{score.name}_se", title, score.unit, meaning, error, needs=score.needs)
 
 
 def _finite(value: float) -> float | None:

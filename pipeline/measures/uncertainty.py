@@ -1,9 +1,9 @@
 """How far a score would move with other images of the same classes.
 
-Most scores are measured on random halves of the images (``error_over_halves``). For DSMI(Z;Y), a difference of
-entropies, neither jackknife nor bootstrap will do: a diffusion spectral entropy depends on the number of points, and far from
+Most scores are measured on random halves of the images (``error_over_halves``). DSMI(Z;Y) is a difference of entropies,
+and neither jackknife nor bootstrap will do: a diffusion spectral entropy depends on the number of points, and far from
 linearly on each of them (a delete-a-group jackknife states up to 25 times the spread, the infinitesimal one a third of
-it). So the measure is taken on disjoint parts of the images, which are independent samples of the same classes: its
+it). So DSMI is measured on disjoint parts of the images, which are independent samples of the same classes: its
 variance between halves and between quarters is that at a half and a quarter of the images, whatever the statistic. The
 power of the size that leads from the one to the other leads on to all images.
 """
