@@ -122,7 +122,7 @@ def random_halves(classes: NDArray[np.int64], images: NDArray[np.int64], seed: i
     ]
 
 
-def error_over_halves(values: Sequence[float], rows_of_half: int, rows: int) -> float:
+def error_over_halves(values: Sequence[float] | NDArray[np.float64], rows_of_half: int, rows: int) -> float:
     """Standard error of a score over images, from its values on random halves of them: the delete-d jackknife.
 
     A half has as many images as it leaves out, so the spread over halves is that over samples of all images; smaller
