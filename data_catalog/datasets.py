@@ -1,6 +1,5 @@
 """Data sets by their names."""
 
-import re
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from .photos import STRIPS, photo_patches
 from .text import shown
 from .timm_datasets import open_timm_dataset
 from .torchvision_sets import torchvision_images
+from .trained_zoos import seeded_zoo
 
 
 @cache
@@ -45,12 +45,12 @@ def open_dataset(
     InputError
         For an unknown data set, a folder that is not there, or one that does not hold what it should.
     """
-    seeded = re.fullmatch(r"(digits|fashion)(?::(\d{1,9}))?", name)
-    if seeded and seeded[1] == "digits":
-        pixels, labels, numbers = digits_split(part, int(seeded[2] or 0))
+    zoo, seed = seeded_zoo(name) or (None, 0)
+    if zoo == "digits":
+        pixels, labels, numbers = digits_split(part, seed)
         return ImageArray(f"{name}/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels)
-    if seeded:
-        pixels, labels, numbers = fashion_split(part, int(seeded[2] or 0), root)
+    if zoo == "fashion":
+        pixels, labels, numbers = fashion_split(part, seed, root)
         return ImageArray(f"{name}/{part}", tuple(f"item-{n:05d}" for n in numbers), labels, pixels, FASHION_CLASSES)
     if name == "photos":
         pixels, labels, numbers = photo_patches()

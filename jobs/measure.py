@@ -41,7 +41,7 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
             tell(f"  {name}: {value}")
             continue
         known = BY_NAME.get(name)
-        shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4f}"
+        shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:z.4f}"
         unit = known.unit if known and known.unit != "flag" else ""
         tell(f"  {name:<28} {shown:>10} {unit:<5} {known.meaning if known else ''}".rstrip())
     return 0

@@ -68,12 +68,18 @@ def test_measure_prints_every_measure_of_two_files(arrays: Path, cli: Command) -
     values = measure(Z, y)
     assert f"undefined_scores: {values.pop('undefined_scores')}" in text
     for name, value in values.items():
-        shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4f}"
+        shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:z.4f}"
         assert any(line.split()[:2] == [name, shown] for line in text.splitlines()), name
     values = json.loads(cli("measure", "Z.npy", "y.npy", "--json", "--sigma", 2, cwd=arrays).stdout)
     expected = measure(Z, y, sigma=2)
     assert values.pop("undefined_scores") == expected.pop("undefined_scores")
     assert values == pytest.approx(expected)
+
+
+def test_measure_prints_no_zero_with_a_sign(tmp_path: Path, cli: Command) -> None:
+    np.save(tmp_path / "Z.npy", np.ones((30, 4)))
+    np.save(tmp_path / "y.npy", np.arange(30) % 3)
+    assert "-0.0000" not in cli("measure", "Z.npy", "y.npy", cwd=tmp_path).stdout
 
 
 def test_measure_without_labels_gives_the_entropies(arrays: Path, cli: Command) -> None:

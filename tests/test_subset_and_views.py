@@ -111,6 +111,13 @@ def test_an_unknown_data_set_is_refused_by_name() -> None:
         open_dataset("svhn")
 
 
+@pytest.mark.parametrize("name", ["digits:0", "digits:01", "fashion:0", "digits:"])
+def test_a_split_has_one_name_alone(name: str) -> None:
+    """The seed 0 is ``digits``: under two names the same images would pass for another split."""
+    with pytest.raises(InputError, match=f"unknown data set '{name}'"):
+        open_dataset(name)
+
+
 def test_the_whole_part_is_the_default_subset_sorted_by_label() -> None:
     images = open_dataset("digits")
     subset = select_subset(images)
