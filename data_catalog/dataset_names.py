@@ -1,6 +1,9 @@
 """Which data sets there are, without opening one: the command line's help names them all."""
 
 TRAINABLE = ("digits", "fashion", "photos", "cifar10", "mnist", "stl10")
+NEEDS_NO_ROOT = ("digits", "photos")
+"""They come with scikit-learn."""
+
 DATASETS = {
     "digits": "scikit-learn's handwritten digits; no --data-root",
     "fashion": "Fashion-MNIST; no --data-root with Debian's package dataset-fashion-mnist, else torchvision's folder",

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from ..data_catalog.dataset_names import DATASETS
+from ..data_catalog.dataset_forms import dataset_in
+from ..data_catalog.dataset_names import DATASETS, NEEDS_NO_ROOT
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
 from ..data_catalog.models import BUILT_IN
@@ -32,6 +34,8 @@ __all__ = [
     "CLUSTERS", "ComputeSettings", "MeasureSettings", "RunConfig", "SubsetSettings",
     "as_named", "content_hash", "default_cache", "differences", "from_command_line", "resolve_config", "validated",
 ]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 Kind = TypeVar("Kind", bound=BaseModel)
 PAPER_REPEATS = 3  # of each image, as in the script of the paper's authors
@@ -102,12 +106,15 @@ class RunConfig(Settings):
     @classmethod
     def _trained_zoos_on_their_own_images(cls, given: Any) -> Any:
         """The data set of a zoo that is trained on the spot is the one that it is trained on, unless one is named."""
-        if not isinstance(given, dict) or not seeded_zoo(str(given.get("catalog"))):
+        zoo = seeded_zoo(str(given.get("catalog"))) if isinstance(given, dict) else None
+        if zoo is None:
             return given
         subset = given.get("subset", {})
         if isinstance(subset, SubsetSettings):
             subset = subset.model_dump(exclude_unset=True)
         if not isinstance(subset, dict) or "dataset" in subset:  # what else is wrong with it is told by its fields
+            return given
+        if subset.get("data_root") is not None and zoo[0] in NEEDS_NO_ROOT:
             return given
         return given | {"subset": {**subset, "dataset": given["catalog"]}}
 
@@ -178,9 +185,20 @@ def resolve_config(
     if is_file(config.catalog):  # run.json must find it again from any folder
         config = config.model_copy(update={"catalog": str(Path(config.catalog).absolute())})
     if config.subset.data_root is not None:
-        subset = config.subset.model_copy(update={"data_root": found_from_anywhere(config.subset.data_root)})
-        config = config.model_copy(update={"subset": subset})
+        config = config.model_copy(update={"subset": _with_its_images(config.subset, config.subset.data_root)})
     return config
+
+
+def _with_its_images(subset: SubsetSettings, data_root: Path) -> SubsetSettings:
+    """The settings with an absolute folder of images and, if none is named, the data set that the folder holds."""
+    root = found_from_anywhere(data_root)
+    dataset = subset.dataset
+    if "dataset" not in subset.model_fields_set:
+        dataset = dataset_in(root)
+        log.info(f"{root} holds the data set {dataset}, by its form; --dataset takes it for another")
+    elif dataset.partition(":")[0] in NEEDS_NO_ROOT:
+        raise InputError(f"--data-root is not for the data set {dataset}, which is installed; leave one of them out")
+    return subset.model_copy(update={"data_root": root, "dataset": dataset})
 
 
 def validated(kind: type[Kind], settings: Mapping[str, Any], where: str) -> Kind:

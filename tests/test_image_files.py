@@ -8,12 +8,13 @@ import pytest
 from PIL import Image
 
 from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo.data_catalog.dataset_forms import dataset_in
 from dsmi_zoo.data_catalog.datasets import open_dataset
 from dsmi_zoo.data_catalog.entries import Preprocessing
 from dsmi_zoo.data_catalog.image_files import ImageFiles, read_image, unreadable
 from dsmi_zoo.data_catalog.imagenet import IMAGENETTE, IMAGEWOOF, PRESETS, synsets
 from dsmi_zoo.data_catalog.subset import Subset, select_subset
-from dsmi_zoo.pipeline.config import SubsetSettings
+from dsmi_zoo.pipeline.config import SubsetSettings, resolve_config
 from dsmi_zoo.pipeline.plan import open_subset
 from dsmi_zoo.pipeline.views import make_view
 
@@ -39,6 +40,44 @@ def synset_folder(root: Path, classes: tuple[int, ...] = (217, 0), training: boo
             name = f"{synsets()[label]}_{number}.png" if training else f"ILSVRC2012_val_{label}{number}.png"
             picture(root / synsets()[label] / name, 2 * label + number)
     return root
+
+
+def test_a_folder_tells_which_data_set_it_holds(folders: Path, tmp_path: Path) -> None:
+    assert dataset_in(folders) == "imagefolder"
+    (folders / "labels.csv").write_text("image,label\ncat/0.png,1\n")
+    assert dataset_in(folders) == "csv"
+    assert dataset_in(synset_folder(tmp_path / "some")) == "imagenet"
+    assert dataset_in(synset_folder(tmp_path / "whole" / "val").parent) == "imagenet"
+    (tmp_path / "kaggle").mkdir()
+    (tmp_path / "kaggle" / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n")
+    assert dataset_in(tmp_path / "kaggle") == "imagenet"
+    (tmp_path / "published" / "MNIST" / "raw").mkdir(parents=True)
+    assert dataset_in(tmp_path / "published") == "mnist"
+
+
+def test_a_folder_of_no_known_form_is_refused_with_what_would_be_one(folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no folder"):
+        dataset_in(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"neither a folder of images for each class nor a labels.csv .*--dataset"):
+        dataset_in(folders / "cat")
+    for split in ("train", "val"):
+        (tmp_path / "splits" / split / "cat").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"train, val are splits, not classes; pass one, as .*splits/val"):
+        dataset_in(tmp_path / "splits")
+
+
+def test_images_of_ones_own_are_never_passed_over_for_the_digits(
+    folders: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "dsmi_zoo")
+    assert resolve_config({"subset": {"data_root": str(folders)}}).subset.dataset == "imagefolder"
+    assert f"{folders} holds the data set imagefolder, by its form" in caplog.text
+    given = {"catalog": "digits", "subset": {"data_root": str(folders)}}
+    assert resolve_config(given).subset.dataset == "imagefolder"
+    with pytest.raises(InputError, match="--data-root is not for the data set digits"):
+        resolve_config({"subset": {"data_root": str(folders), "dataset": "digits"}})
+    fashion = resolve_config({"catalog": "fashion", "subset": {"data_root": str(folders)}})
+    assert fashion.subset.dataset == "fashion"
 
 
 def test_class_folders_are_classes_in_the_order_of_their_names(folders: Path) -> None:

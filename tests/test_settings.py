@@ -65,6 +65,7 @@ ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "share": (["--share", "1/2"], "1/2"),
     "budget_gb": (["--budget-gb", "3"], 3),
 }
+NEEDED_BESIDE = {"repeats": {"protocol": "paper"}, "data_root": {"dataset": "csv"}}
 AT_ODDS_WITH_OTHERS = {"share", "budget_gb", "random_weights"}
 
 
@@ -85,10 +86,10 @@ def test_options_and_keywords_of_the_same_names_make_the_same_settings() -> None
 @pytest.mark.parametrize("setting", options_of(RunConfig), ids=lambda setting: setting.key)
 def test_an_option_changes_its_own_setting_and_no_other(setting: Setting) -> None:
     words, value = ON_COMMAND_LINE[setting.keyword]
-    others: dict[str, Any] = {"protocol": "paper"} if setting.keyword == "repeats" else {}
+    others = NEEDED_BESIDE.get(setting.keyword, {})
     before = settings_from_keywords(**others)
     after = settings_from_keywords(**{setting.keyword: value, **others})
-    assert from_command_line(*words, *(["--protocol", "paper"] if others else [])) == after
+    assert from_command_line(*words, *(word for name, said in others.items() for word in (f"--{name}", said))) == after
     changed = list(differences(before.model_dump(mode="json"), after.model_dump(mode="json")))
     assert [line.partition(" = ")[0] for line in changed] == [setting.key]
 
@@ -191,7 +192,7 @@ def test_a_folder_in_the_users_home_may_be_written_with_a_tilde(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    config = settings_from_keywords(out="~/out", cache="~/cache", data_root="~/images")
+    config = settings_from_keywords(out="~/out", cache="~/cache", data_root="~/images", dataset="csv")
     assert (config.folder, config.compute.cache) == (tmp_path / "out", tmp_path / "cache")
     assert config.subset.data_root == tmp_path / "images"
 
