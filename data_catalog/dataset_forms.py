@@ -38,7 +38,9 @@ def dataset_in(root: Path) -> str:
     if classes and classes <= set(synsets()):
         return "imagenet"
     if folders and folders <= SPLITS:
-        raise InputError(f"{root}: {', '.join(sorted(folders))} are splits, not classes; pass one, as {root / max(folders)}")
+        raise InputError(
+            f"{root}: {', '.join(sorted(folders))} are splits, not classes; pass one, as {root / max(folders)}"
+        )
     if folders:
         return "imagefolder"
     raise InputError(

@@ -195,7 +195,7 @@ def _with_its_images(subset: SubsetSettings, data_root: Path) -> SubsetSettings:
     dataset = subset.dataset
     if "dataset" not in subset.model_fields_set:
         dataset = dataset_in(root)
-        log.info(f"{root} holds the data set {dataset}, by its form; --dataset takes it for another")
+        log.info(f"{root} is read as the data set {dataset}, by its form; --dataset names another")
     elif dataset.partition(":")[0] in NEEDS_NO_ROOT:
         raise InputError(f"--data-root is not for the data set {dataset}, which is installed; leave one of them out")
     return subset.model_copy(update={"data_root": root, "dataset": dataset})

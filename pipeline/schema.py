@@ -42,6 +42,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("builder", "text", "", "The catalogue's own code that made the network, `module:function`."),
     Column("layer", "text", "", "The layer whose output is the embedding, if not the penultimate one's."),
     Column("pooling", "text", "", "How positions or tokens became one vector: timm's `global_pool` of the network."),
+    Column("loading_code", "text", "", "Python that loads the network by timm, and makes the transform of its images."),
     Column("family", "text", "", "timm's module of the architecture: relatives share one."),
     Column(
         "kind",

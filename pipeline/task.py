@@ -188,6 +188,7 @@ def _by_its_model(
     """Build the entry's model, and pass the images through it."""
     from .embed import embed_inputs
     from .gpu_turn import gpu_turn
+    from .loading_code import loading_code
     from .zoo import choose_device, pooling_of
 
     started = perf_counter()
@@ -196,6 +197,8 @@ def _by_its_model(
     fields = {"device": str(device), "seconds_build": perf_counter() - started}
     if job.entry.builder is None and job.entry.layer is None:
         fields["pooling"] = pooling_of(model)
+    if not config.random_weights:
+        fields["loading_code"] = loading_code(job.entry)
     fields["params_m"] = job.entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
     with gpu_turn(model, device, clock):
         started = perf_counter()

@@ -20,7 +20,7 @@ from ..pipeline.atomic_files import sweep_temporary, write_atomically
 from ..pipeline.record import RunRecord, SearchNote
 from ..pipeline.schema import is_accuracy, target_unit
 from ..pipeline.store import read_results, read_run
-from . import figures, tables, wording
+from . import choice, figures, tables, wording
 from . import ranking as ranks
 from .class_subsets import class_subset_correlations
 from .comparison import Comparison, compare
@@ -176,13 +176,17 @@ def page_context(
     targets = list(dict.fromkeys(t for by_target in summary.correlations.values() for t in by_target))
     shown = {name: {"name": name, "description": f.description, "uri": _data_uri(f)} for name, f in drawn.items()}
     measured = {f"{entry['model']}@{entry['img_size']}" for entry in names(ok)}
+    choosing = choice.is_choice(run, ranking, targets)
+    dropped, untried = choice.left_by_search(run.search, measured)
     explored = explorer(rows, list(summary.correlations), targets, summary.primary) if summary.primary else None
     return {
         "name": run.catalog.name,
-        "lead": _lead(run, summary, targets, ranking, measured),
-        "title": "How well do representation measures predict accuracy?"
-        if targets or not ranking.models
-        else "Which model suits these images?",
+        "lead": _lead(rows, run, summary, targets, ranking, measured),
+        "title": _title(run, choosing),
+        "choosing": choosing,
+        "winners": choice.winners(rows, ranking) if choosing else None,
+        "dropped": dropped,
+        "untried": untried,
         "ranking": ranks.ranking_table(ranking),
         "search": _search(run.search, measured),
         "ranking_figure": shown.get(RANKING_FIGURE),
@@ -200,9 +204,9 @@ def page_context(
         "script_hashes": [_hash(script) for script in explored.scripts] if explored else [],
         "residual_figure": shown.get(RESIDUAL_FIGURE),
         "epoch_figure": shown.get(EPOCH_FIGURE),
-        "lead_figure": shown.get(primary or ""),
+        "lead_figure": None if choosing else shown.get(primary or ""),
         "forest": shown.get(forest or ""),
-        "scatters": [f for name, f in shown.items() if name.startswith("scatter-") and name != primary],
+        "scatters": [f for name, f in shown.items() if name.startswith("scatter-") and (choosing or name != primary)],
         "tables": [_target_tables(summary, target) for target in targets],
         "model_table": _model_table(ok, summary, targets),
         "failures": summary.failures,
@@ -212,8 +216,19 @@ def page_context(
     }
 
 
+def _title(run: RunRecord, choosing: bool) -> str:
+    if run.config.random_weights:
+        return "Does this zoo run? A trial with random weights"
+    return "Which model suits these images?" if choosing else "How well do representation measures predict accuracy?"
+
+
 def _lead(
-    run: RunRecord, summary: Summary, targets: list[str], ranking: ranks.Ranking, measured: Collection[str]
+    rows: pd.DataFrame,
+    run: RunRecord,
+    summary: Summary,
+    targets: list[str],
+    ranking: ranks.Ranking,
+    measured: Collection[str],
 ) -> list[str]:
     """What the page says first."""
     if run.config.random_weights:
@@ -221,9 +236,9 @@ def _lead(
             "These networks have random weights, to try the zoo out: no number here says anything of published models.",
             f"{wording.counted(summary.models['ok'], 'model')} of {summary.models['total']:,} came through.",
         ]
-    if targets or not ranking.models:
-        return wording.lead(summary)
-    return [ranks.lead(ranking), *ranks.lead_of_search(run.search, measured)]
+    if choice.is_choice(run, ranking, targets):
+        return choice.lead_of_choice(rows, ranking, run.search, measured)
+    return wording.lead(summary)
 
 
 def _warnings(rows: pd.DataFrame, summary: Summary) -> list[str]:

@@ -1,6 +1,6 @@
 """Which model to choose for one's own images: a ranking by the probe, ties, and what each costs."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
@@ -10,7 +10,6 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from ..pipeline.measures.probe import unpacked
-from ..pipeline.record import SearchNote
 from .sample import names, succeeded, values
 from .wording import fixed, significant, with_unit
 
@@ -19,6 +18,7 @@ COSTS = {"throughput": ("published throughput", "images/s", True), "gmacs": ("GM
          "params_m": ("parameters", "M", False),
          "cpu_throughput": ("published CPU throughput", "images/s", True)}  # fmt: skip
 SECOND_COST = "cpu_throughput"
+NAMED_TIES = 3
 
 
 @dataclass(frozen=True)
@@ -184,30 +184,24 @@ def lead(ranking: Ranking) -> str:
     """The ranking in one sentence."""
     if not ranking.models:
         return "No model has a probe accuracy."
-    first, others = ranking.models[0], sum(m.tied_for_first for m in ranking.models) - 1
-    ties = {0: "no other is tied with it", 1: "1 other is tied with it"}.get(
-        others, f"{others} others are tied with it"
-    )
+    first, *tied = [m for m in ranking.models if m.tied_for_first]
     of = f"Of {len(ranking.models)} models, " if len(ranking.models) > 1 else "The one model, "
     at = "" if first.img_size is None else f" at {first.img_size} pixels"
     return (
         f"{of}{first.model}{at} has the highest cross-validated "
-        f"probe accuracy, {fixed(first.accuracy, 1)}% ({fixed(first.low, 1)} to {fixed(first.high, 1)}); {ties}."
+        f"probe accuracy, {fixed(first.accuracy, 1)}% ({fixed(first.low, 1)} to {fixed(first.high, 1)}); {_ties(tied)}."
     )
 
 
-def lead_of_search(note: SearchNote | None, measured: Collection[str]) -> list[str]:
-    """What the ranking's sentence must not hide: how many models were dropped or never tried, and are not measured."""
-    if not note:
-        return []
-    dropped = {entry.model for stage in note.stages for entry in stage.dropped} - set(measured)
-    beyond = set(note.left_out) - set(measured)
-    if not dropped and not beyond:
-        return []
-    return [
-        f"They are what a search on a budget of time left: {len(dropped)} more were measured on fewer images and "
-        f"dropped, {len(beyond)} were beyond the budget."
-    ]
+def _ties(tied: list[Ranked]) -> str:
+    """Who is tied with the first, the best of them by name."""
+    if not tied:
+        return "no other is tied with it"
+    named = ", ".join(model.model for model in tied[:NAMED_TIES])
+    more = len(tied) - NAMED_TIES
+    if len(tied) == 1:
+        return f"{named} is tied with it"
+    return f"{named} and {more} more are tied with it" if more > 0 else f"{named} are tied with it"
 
 
 def _known(value: float) -> float | None:

@@ -71,7 +71,7 @@ def test_images_of_ones_own_are_never_passed_over_for_the_digits(
 ) -> None:
     caplog.set_level("INFO", "dsmi_zoo")
     assert resolve_config({"subset": {"data_root": str(folders)}}).subset.dataset == "imagefolder"
-    assert f"{folders} holds the data set imagefolder, by its form" in caplog.text
+    assert f"{folders} is read as the data set imagefolder, by its form" in caplog.text
     given = {"catalog": "digits", "subset": {"data_root": str(folders)}}
     assert resolve_config(given).subset.dataset == "imagefolder"
     with pytest.raises(InputError, match="--data-root is not for the data set digits"):

@@ -1,0 +1,127 @@
+"""The page that answers which model suits one's own images: what it says first, and how to load the winners."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..pipeline.record import RunRecord, SearchNote
+from .ranking import Ranked, Ranking, lead
+from .sample import names, succeeded, texts, values
+from .wording import counted, fixed, significant, with_unit
+
+WINNERS = 5
+OWN_IMAGES = ("imagefolder", "csv")
+"""Data sets of the user's; those of ``timm:NAME`` are too."""
+STATIC_RANKERS = {"top1": "published top-1 accuracy", "gmacs": "GMACs", "params_m": "number of parameters"}
+COSTS = {
+    "params_m": ("Parameters", "M"),
+    "gmacs": ("GMACs", ""),
+    "throughput": ("Throughput on a GPU", "images/s"),
+    "cpu_throughput": ("Throughput on a CPU", "images/s"),
+}
+
+
+@dataclass(frozen=True)
+class StaticChoice:
+    """The model that one would take without a look at the images: the greatest by a column of the catalogue."""
+
+    ranker: str
+    model: str
+    accuracy: float
+
+
+def is_choice(run: RunRecord, ranking: Ranking, targets: Collection[str]) -> bool:
+    """Whether the page is for choosing a model by its ranking: on images of the user's own, or without ``targets``."""
+    if run.config.random_weights or not ranking.models:
+        return False
+    dataset = run.config.subset.dataset
+    return not targets or dataset in OWN_IMAGES or dataset.startswith("timm:")
+
+
+def lead_of_choice(
+    rows: pd.DataFrame, ranking: Ranking, search: SearchNote | None, measured: Collection[str]
+) -> list[str]:
+    """What the page says first, sentence by sentence; that a budget was too short to say stands before all else."""
+    dropped, untried = left_by_search(search, measured)
+    everything = len(ranking.models) + dropped + untried
+    said = [_on_short_budget(untried, everything)] if untried else []
+    said.append(lead(ranking))
+    static = static_choice(rows, ranking)
+    if static is not None:
+        said.append(_on_static_choice(static, ranking.models[0]))
+    if dropped:
+        were = "was" if dropped == 1 else "were"
+        said.append(f"{counted(dropped, 'more model')} {were} measured on fewer images and dropped.")
+    return said
+
+
+def left_by_search(search: SearchNote | None, measured: Collection[str]) -> tuple[int, int]:
+    """How many models a search dropped on the way, and how many never had a turn."""
+    if search is None:
+        return 0, 0
+    dropped = {entry.model for stage in search.stages for entry in stage.dropped} - set(measured)
+    return len(dropped), len(set(search.left_out) - set(measured))
+
+
+def _on_short_budget(untried: int, everything: int) -> str:
+    return (
+        f"The budget was too short to say which model suits best: {untried} of {everything} never had a turn. "
+        "The same command with a longer --budget goes on from here."
+    )
+
+
+def _on_static_choice(static: StaticChoice, first: Ranked) -> str:
+    by = f"By {static.ranker} alone, without a look at these images, one would take "
+    if static.model == first.model:
+        return f"{by}the same model."
+    return f"{by}{static.model}, which has {fixed(static.accuracy, 1)}% here."
+
+
+def static_choice(rows: pd.DataFrame, ranking: Ranking) -> StaticChoice | None:
+    """The choice by the best column there is that looks at no image; None if the rows have none."""
+    rows = succeeded(rows)
+    accuracies = {(m.model, m.img_size): m.accuracy for m in ranking.models}
+    keys = [(name["model"], name["img_size"]) for name in names(rows)]
+    is_ranked = np.array([key in accuracies for key in keys])
+    for column, ranker in STATIC_RANKERS.items():
+        known = np.where(is_ranked, values(rows, column), np.nan)
+        if np.isfinite(known).sum() > 1:
+            taken = keys[int(np.nanargmax(known))]
+            return StaticChoice(ranker, taken[0], accuracies[taken])
+    return None
+
+
+def winners(rows: pd.DataFrame, ranking: Ranking) -> dict[str, Any]:
+    """The best model and those tied with it, at most five: their costs, and how Python loads each.
+
+    Returns
+    -------
+    dict
+        ``heads`` of the costs that are known of any, ``rows`` with cells in their order, and ``more``, how many tied
+        models are beyond the five.
+    """
+    rows = succeeded(rows)
+    tied = [model for model in ranking.models if model.tied_for_first]
+    place = {(name["model"], name["img_size"]): i for i, name in enumerate(names(rows))}
+    shown = [(model, place[model.model, model.img_size]) for model in tied[:WINNERS]]
+    code = texts(rows, "loading_code")
+    costs = {name: values(rows, name) for name in COSTS}
+    known = [name for name, column in costs.items() if any(np.isfinite(column[i]) for _, i in shown)]
+    return {
+        "heads": [with_unit(*COSTS[name]) for name in known],
+        "rows": [
+            {
+                "model": model.model,
+                "size": fixed(model.img_size, 0),
+                "accuracy": fixed(model.accuracy, 1),
+                "ci": f"{fixed(model.low, 1)} to {fixed(model.high, 1)}",
+                "costs": [significant(float(costs[name][i])) for name in known],
+                "code": code[i] or "",
+            }
+            for model, i in shown
+        ],
+        "more": len(tied) - len(shown),
+    }
