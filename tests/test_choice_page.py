@@ -121,7 +121,8 @@ def test_the_code_of_a_row_gives_the_embedding_of_the_row(tmp_path: Path, warm_c
     network = timm.create_model("test_vit", num_classes=4, img_size=128)
     safetensors.torch.save_file(network.state_dict(), tmp_path / "mine.safetensors")
     (tmp_path / "zoo.csv").write_text(
-        'model,architecture,checkpoint,model_kwargs,img_size\nmine,test_vit,mine.safetensors,"{""num_classes"": 4}",128\n'
+        "model,architecture,checkpoint,model_kwargs,img_size\n"
+        'mine,test_vit,mine.safetensors,"{""num_classes"": 4}",128\n'
     )
     generator = np.random.default_rng(0)
     for name in ("cat", "dog"):
