@@ -15,6 +15,7 @@ from ..data_catalog.errors import InputError
 from ..data_catalog.subset import Subset
 from ..pipeline.config import RunConfig
 from ..pipeline.cost import Cost, affordable, corrected, estimate, resnet18_rate, wall_seconds
+from ..pipeline.order import by_promise
 from ..pipeline.plan import Job, Plan, make_plan
 from ..pipeline.record import Dropped, LostRecord, Passed, SearchNote
 from ..pipeline.store import read_results, read_run, write_run
@@ -208,9 +209,11 @@ def _prices(workers: "Workers", plan: Plan, sizes: Mapping[str, int | None], dis
 
 
 def _course(plan: Plan, prices: Prices, seconds: float) -> tuple[list[Stage], list[Job]]:
-    """The stages to take, and the models, the cheapest first; one stage is enough where all of it fits."""
+    """The stages to take, and the models, the most promising first; one stage is enough where all of it fits."""
     stages = stages_of(plan.subset)
-    jobs = sorted(plan.jobs, key=lambda job: prices.seconds([job], stages[-1].images))
+    costs = [prices.seconds([job], stages[-1].images) for job in plan.jobs]
+    order = by_promise(costs, [job.entry.top1 for job in plan.jobs])
+    jobs = [plan.jobs[i] for i in order]
     begun = (plan.config.folder / "stages").exists()
     if not begun and CAUTION * prices.seconds(jobs, stages[-1].images) <= seconds:
         return stages[-1:], jobs
@@ -223,9 +226,11 @@ def _announced(
     """What the search will do, before it does anything."""
     first, *later = stages
     fit = prices.affordable(jobs, first.images, seconds / len(stages))
+    by_accuracy = any(job.entry.top1 is not None for job in jobs)
+    first_ones = "those that no cheaper one beats in published top-1" if by_accuracy else "the cheapest"
     yield (
         f"budget {duration(plan.config.compute.budget or 0)}: first {counted(len(jobs), 'model')} on {first.images} "
-        f"images, the cheapest first; about {len(fit)} fit, in about {duration(prices.seconds(fit, first.images))}, "
+        f"images, {first_ones} first; about {len(fit)} fit, in about {duration(prices.seconds(fit, first.images))}, "
         f"with {gigabytes(prices.download(fit))} to download, after {duration(_gone(plan, seconds))} of starting"
     )
     if not later and len(fit) < len(jobs):

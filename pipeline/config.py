@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from ..data_catalog.dataset_forms import dataset_in
 from ..data_catalog.dataset_names import DATASETS, NEEDS_NO_ROOT
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
@@ -194,6 +193,8 @@ def _with_its_images(subset: SubsetSettings, data_root: Path) -> SubsetSettings:
     root = found_from_anywhere(data_root)
     dataset = subset.dataset
     if "dataset" not in subset.model_fields_set:
+        from ..data_catalog.dataset_forms import dataset_in  # imported here: it takes what reads images
+
         dataset = dataset_in(root)
         log.info(f"{root} is read as the data set {dataset}, by its form; --dataset names another")
     elif dataset.partition(":")[0] in NEEDS_NO_ROOT:

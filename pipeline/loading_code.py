@@ -6,9 +6,11 @@ from typing import Any
 from ..data_catalog.entries import ModelEntry, Preprocessing
 from ..data_catalog.from_timm import timm_config
 
+LONGEST_CALL = 70  # characters that a page shows without scrolling
+
 
 def loading_code(entry: ModelEntry) -> str | None:
-    """Three lines: the import, the network with its weights, the transform of an image to what the network takes.
+    """Three statements: the import, the network with its weights, the transform of an image to what the network takes.
 
     Returns
     -------
@@ -60,4 +62,7 @@ def _call(function: str, *positional: Any, **named: Any) -> str:
     written += [f"{name}={value!r}" for name, value in named.items() if name.isidentifier()]
     others = {name: value for name, value in named.items() if not name.isidentifier()}
     written += [f"**{others!r}"] if others else []
-    return f"{function}({', '.join(written)})"
+    on_one_line = f"{function}({', '.join(written)})"
+    if len(on_one_line) <= LONGEST_CALL:
+        return on_one_line
+    return f"{function}(\n" + "".join(f"    {argument},\n" for argument in written) + ")"

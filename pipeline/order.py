@@ -5,6 +5,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from .cost import BYTES_A_PARAMETER, DECODE_S, DOWNLOAD_BYTES_S, estimate
 from .plan import Job
 from .weights import remote_weights
@@ -71,3 +73,26 @@ def balanced(jobs: Sequence[Job], parts: int, samples: int) -> list[list[Job]]:
         shares[part].append(job)
         heapq.heappush(loads, (load + seconds(job), part))
     return shares
+
+
+def by_promise(seconds: Sequence[float], accuracies: Sequence[float | None]) -> list[int]:
+    """The order in which a short time finds good models: first those that no cheaper one is said to beat.
+
+    Parameters
+    ----------
+    seconds
+        What each costs.
+    accuracies
+        What is published of each; an unknown one counts as the median of the known.
+
+    Returns
+    -------
+    list of int
+        Places in the order of how many models are as cheap and of higher accuracy; among equals, the cheapest first.
+    """
+    costs = np.array(seconds, dtype=float)
+    said = np.array([np.nan if value is None else value for value in accuracies], dtype=float)
+    known = np.isfinite(said)
+    said[~known] = np.median(said[known]) if known.any() else 0.0
+    beaten_by = [int(((costs <= cost) & (said > accuracy)).sum()) for cost, accuracy in zip(costs, said, strict=True)]
+    return sorted(range(len(costs)), key=lambda i: (beaten_by[i], costs[i]))

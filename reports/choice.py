@@ -19,8 +19,8 @@ STATIC_RANKERS = {"top1": "published top-1 accuracy", "gmacs": "GMACs", "params_
 COSTS = {
     "params_m": ("Parameters", "M"),
     "gmacs": ("GMACs", ""),
-    "throughput": ("Throughput on a GPU", "images/s"),
-    "cpu_throughput": ("Throughput on a CPU", "images/s"),
+    "throughput": ("GPU throughput", "images/s"),
+    "cpu_throughput": ("CPU throughput", "images/s"),
 }
 
 

@@ -197,11 +197,12 @@ def _ties(tied: list[Ranked]) -> str:
     """Who is tied with the first, the best of them by name."""
     if not tied:
         return "no other is tied with it"
-    named = ", ".join(model.model for model in tied[:NAMED_TIES])
-    more = len(tied) - NAMED_TIES
-    if len(tied) == 1:
-        return f"{named} is tied with it"
-    return f"{named} and {more} more are tied with it" if more > 0 else f"{named} are tied with it"
+    parts = [model.model for model in tied[:NAMED_TIES]]
+    if len(tied) > NAMED_TIES:
+        parts.append(f"{len(tied) - NAMED_TIES} more")
+    if len(parts) == 1:
+        return f"{parts[0]} is tied with it"
+    return f"{', '.join(parts[:-1])} and {parts[-1]} are tied with it"
 
 
 def _known(value: float) -> float | None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ from dsmi_zoo.pipeline.cost import (
     resnet18_rate,
     wall_seconds,
 )
+from dsmi_zoo.pipeline.order import by_promise
 from dsmi_zoo.pipeline.plan import Job, make_plan
 from dsmi_zoo.pipeline.record import SearchNote
 from dsmi_zoo.pipeline.store import read_results, read_run
@@ -202,7 +204,23 @@ def test_a_search_without_time_measures_the_cheapest_model_and_names_the_others(
     assert "1 model: 1 ok" in done.stdout
     assert len(read_results(out)) == 1
     assert len(_note(out).left_out) == 3
-    assert "3 were beyond the budget" in (out / "report" / "report.md").read_text()
+    page = (out / "report" / "report.md").read_text()
+    assert "The budget was too short to say which model suits best: 3 of 4 never had a turn." in page
+
+
+def test_a_short_budget_goes_to_models_that_no_cheaper_one_beats() -> None:
+    seconds, accuracies = [1.0, 2.0, 3.0, 4.0, 5.0], [60.0, 50.0, 80.0, None, 90.0]
+    assert by_promise(seconds, accuracies) == [0, 2, 4, 1, 3]
+    assert by_promise([3.0, 1.0, 2.0], [None, None, None]) == [1, 2, 0], "the cheapest first, where nothing is known"
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 100), st.floats(1, 99)), min_size=1, max_size=20))
+def test_no_model_comes_before_one_that_is_cheaper_and_better(models: list[tuple[float, float]]) -> None:
+    order = by_promise([cost for cost, _ in models], [accuracy for _, accuracy in models])
+    assert sorted(order) == list(range(len(models)))
+    for earlier, later in combinations(order, 2):
+        (cost, accuracy), (later_cost, later_accuracy) = models[earlier], models[later]
+        assert not (later_cost < cost and later_accuracy > accuracy)
 
 
 def test_a_search_that_cannot_go_into_its_folder_is_refused_before_anything_is_computed(
