@@ -146,7 +146,7 @@ def regret(
         return Regret(len(x), reason=reason)
     within = tuple(k for k in taken if k <= len(x))
     best = float(y.max())
-    lost = best - expected_best(x, y, np.ones((1, len(x)), dtype=int), within)[:, 0]
+    lost = np.maximum(best - expected_best(x, y, np.ones((1, len(x)), dtype=int), within)[:, 0], 0)  # not by rounding
     found = Regret(len(x), best, dict(zip(within, lost.tolist(), strict=True)))
     if families is None or bootstraps is None:
         return found
