@@ -128,20 +128,29 @@ def ranking(ranked: Ranking) -> Rendered:
         return render(figure, f"Probe accuracy against {name} of {len(known)} models; on the Pareto front: {words}.")
 
 
-def forest(correlations: Mapping[str, Mapping[str, Correlation]], target: str, order: Sequence[str]) -> Rendered:
+def forest(
+    correlations: Mapping[str, Mapping[str, Correlation]], target: str, order: Sequence[str], static: str | None = None
+) -> Rendered:
     """Spearman's coefficient of every score in ``order`` with one target: intervals over families and over rows.
 
-    The ceiling is a line, not a row.
+    The ceiling is a line, not a row; of ``static``, the best ranker that looks at no image, there are lines too, at its
+    coefficient and at minus it.
     """
     shown = [(m, correlations[m][target].spearman) for m in order if m != CEILING]
     ceiling = correlations[CEILING][target].spearman.value if CEILING in order else None
     with matplotlib.rc_context(STYLE):
         figure, axes = _canvas(6.4, 1.6 + 0.34 * max(len(shown), 1))
         axes.axvline(0, color=QUIET, linewidth=1)
-        of_ceiling = []
+        lines = []
         if ceiling is not None:
             axes.axvline(ceiling, color=INK, linewidth=1.2, linestyle="--")
-            of_ceiling = [Line2D([], [], color=INK, linewidth=1.2, linestyle="--", label=measure_title(CEILING))]
+            lines = [Line2D([], [], color=INK, linewidth=1.2, linestyle="--", label=measure_title(CEILING))]
+        best_static = correlations[static][target].spearman.value if static is not None else None
+        if static is not None and best_static is not None:
+            for place in (best_static, -best_static):
+                axes.axvline(place, color=QUIET, linewidth=1.2, linestyle=":")
+            label = f"{measure_title(static)}: best of those that look at no image"
+            lines.append(Line2D([], [], color=QUIET, linewidth=1.2, linestyle=":", label=label))
         for i, (m, rho) in enumerate(shown):
             colour = COLOURS[1] if m == PRIMARY_MEASURE else COLOURS[0]
             for ci, width, shade in ((rho.ci, 1.8, 1.0), (rho.ci_rows, 5.0, 0.25)):
@@ -165,10 +174,10 @@ def forest(correlations: Mapping[str, Mapping[str, Correlation]], target: str, o
                 Line2D([], [], color=COLOURS[0], linewidth=1.8, label="95% interval over families"),
                 Line2D([], [], color=COLOURS[0], linewidth=5, alpha=0.25, label="over rows, as if independent"),
                 Line2D([], [], color=COLOURS[1], marker="o", linewidth=1.8, label=measure_title(PRIMARY_MEASURE)),
-                *of_ceiling,
+                *lines,
             ],
         )
-        named = [*shown, *([(CEILING, correlations[CEILING][target].spearman)] if of_ceiling else [])]
+        named = [*shown, *([(CEILING, correlations[CEILING][target].spearman)] if ceiling is not None else [])]
         words = "; ".join(f"{measure_title(m)} {fixed(rho.value)}" for m, rho in named)
         return render(figure, f"Correlations with {target_title(target)}. Spearman: {words}.")
 

@@ -142,7 +142,12 @@ def draw(rows: pd.DataFrame, summary: Summary, ranking: ranks.Ranking) -> dict[s
         for m in dict.fromkeys((measure, *order[:SCATTERS])):
             correlation, regression = summary.correlations[m][target], summary.regression[m][target]
             drawn[figure_name("scatter", m, target)] = figures.scatter(sample, m, target, correlation, regression)
-        drawn[figure_name("forest", target)] = figures.forest(summary.correlations, target, order)
+        drawn[figure_name("forest", target)] = figures.forest(
+            summary.correlations,
+            target,
+            order,
+            summary.standings[target].static if target in summary.standings else None,
+        )
         drawn[RESIDUAL_FIGURE] = figures.residuals(summary.influences, measure, target)
     if ranking.cost:
         drawn[RANKING_FIGURE] = figures.ranking(ranking)
@@ -171,7 +176,6 @@ def page_context(
 ) -> dict[str, Any]:
     """What both templates show, numbers already in words."""
     ok = succeeded(rows)
-    primary = figure_name("scatter", *summary.primary) if summary.primary else None
     forest = figure_name("forest", summary.primary[1]) if summary.primary else None
     targets = list(dict.fromkeys(t for by_target in summary.correlations.values() for t in by_target))
     shown = {name: {"name": name, "description": f.description, "uri": _data_uri(f)} for name, f in drawn.items()}
@@ -196,7 +200,6 @@ def page_context(
         "unit": summary.unit,
         "plural": wording.plural(summary.unit),
         "units": summary.units,
-        "effective": wording.fixed(summary.effective, 1),
         "sample": summary.sample,
         "sections": [*tables.sections(summary), *([tables.compared_section(comparison)] if comparison else [])],
         "compared_figure": shown.get(COMPARED_FIGURE),
@@ -204,9 +207,9 @@ def page_context(
         "script_hashes": [_hash(script) for script in explored.scripts] if explored else [],
         "residual_figure": shown.get(RESIDUAL_FIGURE),
         "epoch_figure": shown.get(EPOCH_FIGURE),
-        "lead_figure": None if choosing else shown.get(primary or ""),
+        "answer": None if choosing or run.config.random_weights else wording.answer(summary),
         "forest": shown.get(forest or ""),
-        "scatters": [f for name, f in shown.items() if name.startswith("scatter-") and (choosing or name != primary)],
+        "scatters": [f for name, f in shown.items() if name.startswith("scatter-")],
         "tables": [_target_tables(summary, target) for target in targets],
         "model_table": _model_table(ok, summary, targets),
         "failures": summary.failures,

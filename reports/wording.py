@@ -96,7 +96,7 @@ def lead(summary: Summary) -> list[str]:
     pooled = summary.correlations[measure][target]
     sentences = [_lead_sentence(summary, pooled)]
     if pooled.spearman.value is not None:
-        sentences += _best(summary, target) + _simple_scores(summary, target) + _within(summary, measure, target)
+        sentences += _simple_scores(summary, target) + _within(summary, measure, target)
     return sentences
 
 
@@ -120,24 +120,29 @@ def _lead_sentence(summary: Summary, primary: Correlation) -> str:
     return f"{across}{own}."
 
 
-def _best(summary: Summary, target: str) -> list[str]:
-    """Which score predicts best, and whether that is more than the luck of the best of many."""
-    assert summary.primary is not None
-    measure = summary.primary[0]
+def answer(summary: Summary) -> str | None:
+    """Which score to use here, and how far DSMI(Z;Y) is behind it; None where no score stands out of the others."""
+    if summary.primary is None:
+        return None
+    measure, target = summary.primary
     found = summary.standings.get(target)
     if found is None or found.best is None or found.scores is None:
-        return []
-    among = f"Of {counted(len(found.scores), 'score')}"
+        return None
     if found.best == measure:
-        return [f"{among} none does better."]
-    rho = fixed(summary.correlations[found.best][target].spearman.value)
-    sentence = f"{among}, {measure_title(found.best)} does best with rho = {rho}"
+        return (
+            f"Of {counted(len(found.scores), 'score')} none orders these models better than {measure_title(measure)}."
+        )
+    rho = summary.correlations[found.best][target].spearman
+    best = (
+        f"Of {counted(len(found.scores), 'score')}, {measure_title(found.best)} orders these models best: its "
+        f"Spearman's rho with {target_title(target)} is {fixed(rho.value)} (95% interval {interval(rho.ci)})"
+    )
     own = found.scores.get(measure)
     if own is None:
-        return [f"{sentence}."]
-    apart = "sets it apart from" if own.behind_best_ci[0] > 0 else "does not set it apart from"
-    difference = f"{fixed(own.behind_best)} ({interval(own.behind_best_ci)}, simultaneous over all pairs of scores)"
-    return [f"{sentence}; the difference of |rho|, {difference}, {apart} {measure_title(measure)}."]
+        return f"{best}."
+    told = "and is told from it" if own.behind_best_ci[0] > 0 else "and is not told from it here"
+    behind = f"{fixed(own.behind_best)} ({interval(own.behind_best_ci)}, simultaneous over all pairs of scores)"
+    return f"{best}. {measure_title(measure)} is {behind} behind in |rho|, {told}."
 
 
 def _simple_scores(summary: Summary, target: str) -> list[str]:

@@ -86,9 +86,8 @@ def test_the_page_is_well_formed_and_leads_with_the_answer(usual):
     rho = wording.fixed(summary["correlations"]["dsmi_z_y"]["top1"]["spearman"]["value"])
     lead = f"Across 10 models, DSMI(Z;Y) and top-1 accuracy correlate with Spearman’s rho = {rho} (95%"
     assert lead in plain(page.text)
-    assert re.search(
-        rf"^\*\*{re.escape(lead)}.*\*\*\n\nOf 2 scores none does better. Within its 2 groups", markdown, re.MULTILINE
-    )
+    assert "Of 2 scores none orders these models better than DSMI(Z;Y)." in plain(page.text)
+    assert re.search(rf"^\*\*{re.escape(lead)}.*\*\*\n\nWithin its 2 groups", markdown, re.MULTILINE)
     assert summary["lead"].startswith("Across 10 models")
 
 
@@ -271,32 +270,49 @@ def test_a_weak_correlation_is_not_called_one(tmp_path):
     assert "includes 0" in sentences[0]
 
 
-def lead_of(**columns):
-    """The lead's sentences on 40 models of as many families; each column is a function of accuracy's order."""
+def summary_of(**columns):
+    """Of 40 models of as many families; each column is a function of accuracy's order."""
     rng = np.random.default_rng(1)
     accuracy = rng.normal(size=40)
     rows = [entry(i, top1=50 + 10 * accuracy[i], group=None, architecture=f"net{i}", dse_z=None) for i in range(40)]
     for name, (slope, noise) in columns.items():
         for row, value in zip(rows, slope * accuracy + noise * rng.normal(size=40), strict=True):
             row[name] = value
-    return wording.lead(summarise(rows_frame(rows)))
+    return summarise(rows_frame(rows))
 
 
-def test_the_lead_compares_strengths_whichever_the_sign():
-    (said,) = (s for s in lead_of(dsmi_z_y=(1, 1), params_m=(0, 0), rankme=(-1, 0.01)) if "does best" in s)
-    assert "RankMe does best with rho = −1.00" in said
-    assert re.search(r"the difference of \|rho\|, 0\.\d\d \(0\.\d\d to 0\.\d\d, .*\), sets it apart from DSMI", said)
+def test_the_answer_compares_strengths_whichever_the_sign():
+    said = wording.answer(summary_of(dsmi_z_y=(1, 1), params_m=(0, 0), rankme=(-1, 0.01)))
+    assert "RankMe orders these models best: its Spearman's rho with top-1 accuracy is −1.00 (95% interval" in said
+    assert re.search(
+        r"DSMI\(Z;Y\) is 0\.\d\d \(0\.\d\d to 0\.\d\d, .*\) behind in \|rho\|, and is told from it\.$", said
+    )
 
 
-def test_the_lead_does_not_set_the_luckiest_of_many_apart():
+def test_the_answer_does_not_set_the_luckiest_of_many_apart():
     noise = dict.fromkeys(("logme", "h_score", "transrate", "rankme", "dsmi_z_x", "csmi_z_y", "csmi_z_x"), (1, 1.2))
-    (said,) = (s for s in lead_of(dsmi_z_y=(1, 1.3), **noise) if "does best" in s)
-    assert "does not set it apart from DSMI(Z;Y)" in said
+    assert wording.answer(summary_of(dsmi_z_y=(1, 1.3), **noise)).endswith("and is not told from it here.")
+
+
+def test_a_page_opens_with_the_answer_the_forest_and_the_explorer_and_folds_the_rest(usual):
+    folder = usual[0]
+    content = (folder / "index.html").read_text(encoding="utf-8")
+    assert content.index("Of 2 scores none orders these models better than DSMI(Z;Y).") < content.index(
+        "Across 10 models"
+    )
+    folded = [
+        content.index(f'<summary><h2 id="{name}">') for name in ("correlations", "regression", "models", "reading")
+    ]
+    assert content.index('alt="Correlations with top-1') < content.index('id="explore"') < min(folded)
+    opened = re.sub(r"<details.*?</details>|<script.*?</script>|<style.*?</style>", "", content, flags=re.DOTALL)
+    assert len(re.sub(r"<[^>]*>", " ", opened).split()) < 700
 
 
 def test_the_lead_recommends_nothing_and_tells_how_the_simple_scores_do():
-    sentences = lead_of(
-        dsmi_z_y=(1, 1), dsmi_z_y_scale_free=(1, 0.01), neighbour_accuracy=(1, 0.1), centre_accuracy=(1, 0.1)
+    sentences = wording.lead(
+        summary_of(
+            dsmi_z_y=(1, 1), dsmi_z_y_scale_free=(1, 0.01), neighbour_accuracy=(1, 0.1), centre_accuracy=(1, 0.1)
+        )
     )
     assert any(
         re.search(r"^Nearest centre: rho = 0\.\d\d; 10 nearest neighbours: rho = 0\.\d\d\.$", s) for s in sentences
