@@ -183,6 +183,8 @@ def test_nothing_sticks_out_of_the_page_on_a_phone_or_in_the_dark(
         WebDriverWait(browser, 20, 0.05).until(lambda b: b.execute_script(fits, width))
         paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert (sum(int(part) for part in paper[4:-1].split(",")) < 200) == (scheme == "dark")
+        filters = browser.execute_script("return getComputedStyle(document.querySelector('figure img')).filter")
+        assert ("invert" in filters) == (scheme == "dark"), "figures follow"
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
