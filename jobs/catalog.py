@@ -1,5 +1,6 @@
 """Look at catalogues: list entries, show one, and check that every one gives an embedding."""
 
+import json
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from threading import Thread
 from time import perf_counter
+from typing import Any
 
 from ..data_catalog import InputError, ModelEntry, load_models
 from ..data_catalog.filters import Filters, apply_filters
@@ -15,6 +17,7 @@ from ..data_catalog.models import find_entries
 from ..pipeline.done import Done
 from ..pipeline.plan import builder_hashes
 from .clusters.machine import usable_cores
+from .listing import in_order, said, table
 from .progress import SILENT, Display, counted, follow
 from .terminal import tell
 
@@ -26,29 +29,31 @@ def choose(catalog: str, globs: Sequence[str], filters: Filters) -> list[ModelEn
     return apply_filters(load_models(catalog, globs), filters, catalog)
 
 
-def list_entries(catalog: str, globs: Sequence[str], filters: Filters) -> int:
-    """Print one line an entry, and their number."""
-    entries = choose(catalog, globs, filters)
-    for entry in entries:
-        tell(_line(entry))
+def list_entries(
+    catalog: str, globs: Sequence[str], filters: Filters, sort: str | None = None, as_json: bool = False
+) -> int:
+    """Print a table of entries and their number, or JSON of all that is known of each.
+
+    Parameters
+    ----------
+    sort
+        A key of ``ORDERS``; ``filters.limit`` then takes the first of that order.
+    """
+    if sort is None:
+        entries = choose(catalog, globs, filters)
+    else:
+        every = choose(catalog, globs, filters.model_copy(update={"limit": None}))
+        entries = in_order(every, sort)[: filters.limit]
+    if as_json:
+        for line in json.dumps([_all_known(entry) for entry in entries], indent=2).splitlines():
+            tell(line)
+        return 0
+    for line in table(entries):
+        tell(line)
     models = len({entry.model for entry in entries})
     of_models = f" of {counted(models, 'model')}" if models < len(entries) else ""
     tell(f"{counted(len(entries), 'entry')}{of_models}")
     return 0
-
-
-def _line(entry: ModelEntry) -> str:
-    gmacs = entry.extras.get("gmacs")
-    facts = [
-        entry.architecture if entry.architecture != entry.model else "",
-        f"built by {entry.builder}" if entry.builder is not None else "",
-        f"{entry.img_size or 'default'} pixels",
-        entry.kind or "",
-        f"{entry.params_m:g} M parameters" if entry.params_m is not None else "",
-        f"{gmacs:g} GMACs" if gmacs is not None else "",
-        f"top-1 {entry.top1:g}%" if entry.top1 is not None else "",
-    ]
-    return f"{entry.model}  {', '.join(fact for fact in facts if fact)}"
 
 
 def show(model: str, catalog: str | None) -> int:
@@ -77,18 +82,14 @@ def _looked_up(model: str, catalog: str | None) -> list[tuple[str, ModelEntry]]:
 
 
 def _known(entry: ModelEntry) -> dict[str, str]:
-    fields = entry.model_dump(exclude={"preprocessing", "recipe", "extras"})
+    return {name: said(value) for name, value in _all_known(entry).items()}
+
+
+def _all_known(entry: ModelEntry) -> dict[str, Any]:
+    fields = entry.model_dump(mode="json", exclude={"preprocessing", "recipe", "extras"})
     for group in (entry.preprocessing, entry.recipe):
-        fields |= group.model_dump() if group is not None else {}
-    return {name: _said(value) for name, value in (fields | entry.extras).items() if value not in (None, {})}
-
-
-def _said(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}" if abs(value) < 1e5 else f"{value:.0f}"
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        fields |= group.model_dump(mode="json") if group is not None else {}
+    return {name: value for name, value in (fields | entry.extras).items() if value not in (None, {})}
 
 
 def check(catalog: str, globs: Sequence[str], filters: Filters, workers: int | None, display: Display = SILENT) -> int:

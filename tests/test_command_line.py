@@ -199,9 +199,24 @@ def test_a_refusal_by_the_installed_command_is_the_same(arrays: Path, cli: Comma
 
 def test_catalog_list_shows_entries_and_their_number(cli: Command) -> None:
     lines = cli("catalog", "list", "--models", "test_vit.*", "test_resnet.*").stdout.splitlines()
-    assert len(lines) == 7
-    assert lines[0] == "test_resnet.100x3  test_resnet, 32 pixels, convolutional"
+    assert len(lines) == 8
+    assert lines[0].split() == ["model", "pixels", "kind", "network"]
+    assert lines[1].split() == ["test_resnet.100x3", "32", "convolutional", "test_resnet"]
+    assert lines[0].index("kind") == lines[1].index("convolutional")
     assert lines[-1] == "6 entries"
+
+
+def test_catalog_list_can_be_sorted_and_printed_as_json(cli: Command) -> None:
+    options = ("catalog", "list", "--catalog", "imagenet-2025", "--models", "resnet*", "--max-gmacs", 2)
+    entries = json.loads(cli(*options, "--sort", "top1", "--json").stdout)
+    accuracies = [entry["top1"] for entry in entries]
+    assert len(accuracies) > 10
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert {"model", "gmacs", "weights", "sketch_top1", "licence"} <= set(entries[0])
+    lines = cli(*options, "--sort", "gmacs").stdout.splitlines()
+    gmacs = [float(line[: lines[0].index("GMACs") + 5].split()[-1]) for line in lines[1:-1]]
+    assert gmacs == sorted(gmacs)
+    assert "--sort" in cli(*options, "--sort", "beauty", code=2).stderr
 
 
 def test_the_measures_need_no_torch_and_no_pandas() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from ..listing import ORDERS
 from ..options import catalog_options, chosen_settings, options
 from ..terminal import display
 
@@ -16,19 +17,24 @@ def catalog_group() -> None:
 @catalog_group.command("list")
 @catalog_options
 @options("filters")
+@click.option(
+    "--sort", type=click.Choice(list(ORDERS)), help="Order by a column; top1 and throughput: the greatest first."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with all that is known of each entry.")
 @click.pass_context
-def catalog_list_command(context: click.Context, **_: Any) -> int:
-    """List a catalogue's entries.
+def catalog_list_command(context: click.Context, sort: str | None, as_json: bool, **_: Any) -> int:
+    """List a catalogue's entries: parameters in millions, GMACs of one image, published images a second and top-1.
 
     \b
     Examples:
       dsmi-zoo catalog list --models 'test_vit*'
+      dsmi-zoo catalog list --catalog imagenet-2025 --max-gmacs 2 --sort top1 --limit 10
       dsmi-zoo catalog list --catalog imagenet-2025 --kind transformer --max-gmacs 5 --license mit
     """
     from ..catalog import list_entries
 
     chosen = chosen_settings(context)
-    return list_entries(chosen.catalog, chosen.models, chosen.filters)
+    return list_entries(chosen.catalog, chosen.models, chosen.filters, sort, as_json)
 
 
 @catalog_group.command("show")
