@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..pipeline.monitor_file import monitor_path, read_monitor
 from ..pipeline.store import read_run
 from .driving import WHOLE, drivers
 from .folder import entry_states
@@ -13,6 +14,8 @@ SHOWN = 50  # missing entries; a run of a thousand has just begun
 
 def status(out: Path) -> int:
     """Say what is done, failed (and why) and missing; the exit code is 1 when an entry failed."""
+    if monitor_path(out).exists() and not (out / "run.json").exists():
+        return _of_monitor(out)
     begun = sorted((out / "stages").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if begun and not (out / "run.json").exists():
         tell(f"{out}: an unfinished search on a budget, its latest stage; the same run goes on from there")
@@ -41,3 +44,14 @@ def status(out: Path) -> int:
         again = "the same remeasure" if record.embeddings_from else f"dsmi-zoo rerun MODEL --out {out}"
         tell(f"try failed ones again: {again}")
     return 1 if of["failed"] else 0
+
+
+def _of_monitor(out: Path) -> int:
+    rows, facts = read_monitor(out)
+    last = rows.iloc[-1]
+    tell(
+        f"{out}: a monitored training, {counted(len(rows), 'measurement')} of {int(last['n_samples'])} images up to "
+        f"step {int(last['step'])}, every {facts['every']} steps"
+    )
+    tell(f"draw its curves: dsmi-zoo report --out {out}")
+    return 0

@@ -1,33 +1,40 @@
 """Measure a network while it trains: DSE and DSMI of one layer on held-out images, every so many steps."""
 
 import contextlib
+import html
 import json
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from ..data_catalog.errors import InputError
 from .activations import activations, undisturbed
+from .held_out import drawn_from
 from .layers import check_layer, unwrapped
 from .measures import cluster_inputs
 from .measures.context import MeasureContext
 from .measures.definition import Value
 from .measures.registry import DIAGNOSTICS, MEASURES, values_of
 from .measures.settings import MeasureSettings
-from .monitor_file import NUMBERS, monitor_path, read_monitor, write_monitor
+from .measures.uncertainty import MOST_LEFT_OUT
+from .monitor_file import NUMBERS, SIMPLE_SCORES, monitor_path, read_monitor, write_monitor
 from .store import array_sha256
 from .views import CLUSTER_SIDE
 
 BUDGET = 0.05  # of the training time
 SHARE = 0.4 * BUDGET  # for the measurements that return; the rest is for what is done once, and for slower moments
 MOST = 500  # images by default: more hardly change a curve, and eigenvalues cost their cube
-FEWEST_PER_CLASS = 3  # images; with one a class, a class has no entropy to lose
+FEWEST_PER_CLASS = 4  # images; a standard error over images takes as many
+SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x", *(one.name for one in SIMPLE_SCORES))
 
 
 class RepresentationMonitor:
@@ -44,8 +51,9 @@ class RepresentationMonitor:
         Any module, also inside DataParallel, DistributedDataParallel (then on one process only) or torch.compile.
     images : float tensor or array [m, c, h, w]
         Held-out images, as the model takes them: normalised.
-    labels : [m]
-        Their classes, at least two.
+        Or a data set of pairs (image, label), or the loader of one, from which up to 500 are drawn, seeded.
+    labels : [m] or None
+        Their classes, at least two; none beside a data set.
     every
         Optimiser steps from one measurement to the next.
     out
@@ -56,6 +64,9 @@ class RepresentationMonitor:
         How many of the images to measure, as evenly from the classes as can be. None lets the first measurement choose
         as many, up to 500 (or three a class), as keep the cost under 5% of the training time (what is done once
         included, from about five measurements on); then it stays.
+    log
+        Called after each measurement as ``log(numbers, step)`` with a dict of what is known: ``wandb.log`` and
+        ``mlflow.log_metrics`` fit as they are. What it raises is told once and ends no training.
     start
         The step from which a training continues; measurements after it are dropped, n and all else must be as before.
 
@@ -68,13 +79,14 @@ class RepresentationMonitor:
     def __init__(
         self,
         model: torch.nn.Module,
-        images: torch.Tensor | np.ndarray,
-        labels: torch.Tensor | np.ndarray,
+        images: "torch.Tensor | np.ndarray | Dataset[Any] | DataLoader[Any]",
+        labels: torch.Tensor | np.ndarray | None = None,
         *,
         every: int = 100,
         out: str | Path,
         layer: str | None = None,
         n: int | None = None,
+        log: Callable[[dict[str, float], int], Any] | None = None,
         start: int = 0,
     ) -> None:
         began = perf_counter()
@@ -83,7 +95,12 @@ class RepresentationMonitor:
             raise InputError(f"out: {self.out} is a file; name a folder")
         self.every, self._n = _whole(every, "every", 1), n
         self.steps = self._measured_at = _whole(start, "start", 0)
+        if isinstance(images, Dataset | DataLoader):
+            if labels is not None:
+                raise InputError("labels come with the data set; pass it alone")
+            images, labels = drawn_from(images, MOST, FEWEST_PER_CLASS)
         images, labels = _checked(images, labels)
+        _tell_of_small_classes(labels)
         check_layer(model, layer)
         self._least = max(2, FEWEST_PER_CLASS * len(np.unique(labels)))
         if n is not None and not 2 <= _whole(n, "n", 2) <= len(labels):
@@ -99,6 +116,9 @@ class RepresentationMonitor:
             "images_sha256": array_sha256(images.float().numpy()),
             "labels_sha256": array_sha256(labels),
         }
+        self._log = log
+        self._told = False  # that the log failed
+        self._given: dict[str, list[Any]] = {}  # the caller's numbers since the last measurement
         self._training = self._own = 0.0  # seconds
         self._continue_or_refuse()
         # What cannot be measured is told before hours of training; n is not known yet, so the embedding waits for it.
@@ -107,8 +127,36 @@ class RepresentationMonitor:
         self._since = perf_counter()
         self._own += self._since - began
 
-    def step(self) -> None:
-        """Count an optimiser step, and measure if one is due."""
+    @property
+    def results(self) -> pd.DataFrame:
+        """What has been measured so far, one row a measurement, as in ``monitor.parquet``."""
+        return pd.DataFrame(self._rows)
+
+    def _repr_html_(self) -> str:
+        """The last measurements, for notebooks."""
+        shown = [name for name in ("step", *SHOWN, *self._own_names()) if name in self.results]
+        table = self.results[shown].tail(5).astype(float).round(3).to_html(index=False) if self._rows else ""
+        return f"<p>RepresentationMonitor at step {self.steps}: {html.escape(str(self.out))}</p>{table}"
+
+    def step(self, **numbers: float | torch.Tensor) -> None:
+        """Count an optimiser step, and measure if one is due.
+
+        Parameters
+        ----------
+        **numbers
+            Numbers of the caller's, such as ``loss``. A measurement holds the mean of each since the last one. Tensors
+            are read only then, so that a GPU is not waited for at every step.
+
+        Raises
+        ------
+        InputError
+            For a name that a column of the monitor's has.
+        """
+        for name, value in numbers.items():
+            if name in NUMBERS:
+                raise InputError(f"{name} is a column of the monitor's own; give yours another name")
+            kept = value.detach() if isinstance(value, torch.Tensor) else float(value)
+            self._given.setdefault(name, []).append(kept)
         self.steps += 1
         if self.steps % self.every == 0:
             self._measure()
@@ -118,6 +166,8 @@ class RepresentationMonitor:
         if self.steps > self._measured_at:
             self._measure()
         self._finish()
+        if self._rows:
+            print(f"monitor: {len(self._rows)} measurements; their curves: dsmi-zoo report --out {self.out}")
 
     def __enter__(self) -> Self:
         return self
@@ -165,8 +215,9 @@ class RepresentationMonitor:
         if seconds > budget:
             need = math.ceil(self.every * seconds / budget)
             warnings.warn(
-                f"monitor: measuring {n} images takes {100 * SHARE * seconds / budget:.0f}% of the training time; "
-                f"every={need} would keep it under {100 * BUDGET:.0f}%",
+                f"monitor: measuring {n} images every {self.every} steps takes "
+                f"{100 * SHARE * seconds / budget:.1f}% of the training time; every={need} would take "
+                f"{100 * SHARE:.0f}%, and with what is done once less than {100 * BUDGET:.0f}%",
                 stacklevel=4,
             )
         growth = 2.0  # the power of n with which the time grows: forward passes by 1, eigenvalues by 3
@@ -202,11 +253,30 @@ class RepresentationMonitor:
             warnings.warn(f"monitor: step {step} cannot be measured: {error}", stacklevel=4)
         spent = perf_counter() - began if began else 0.0
         row |= {"seconds_training": self._training if step else 0.0, "seconds_monitor": self._own + spent}
+        if step:
+            row |= {name: float(np.mean([float(value) for value in given])) for name, given in self._given.items()}
+            self._given = {}
         self._rows.append(row)
+        self._pass_on(row, step)
         if self._board is not None:
-            for name in ("dse_z", "dsmi_z_y", "dsmi_z_x"):
-                if row[name] is not None:
+            for name in (*SHOWN, *self._own_names()):
+                if row.get(name) is not None:
                     self._board.add_scalar(f"dsmi-zoo/{name}", row[name], step)
+
+    def _pass_on(self, row: dict[str, Any], step: int) -> None:
+        if self._log is None:
+            return
+        known = {name: float(value) for name, value in row.items() if name != "step" and value is not None}
+        try:
+            self._log(known, step)
+        except Exception as error:  # a logger is no reason to lose a training
+            if not self._told:
+                reason = f"{type(error).__name__}: {error}"
+                warnings.warn(f"monitor: log failed at step {step}, training goes on: {reason}", stacklevel=5)
+            self._told = True
+
+    def _own_names(self) -> list[str]:
+        return list(dict.fromkeys(name for row in self._rows for name in row if name not in NUMBERS))
 
     def _write(self) -> None:
         write_monitor(self.out, self._rows, self._facts | {"n": self._n})
@@ -232,15 +302,15 @@ class RepresentationMonitor:
                 raise InputError(f"{path} was begun with {name}={was}, not {json.dumps(value)}; choose another out")
         self._n = facts["n"]
         kept = rows[rows["step"] <= self.steps].astype(object)
-        self._rows = [dict(zip(NUMBERS, row, strict=True)) for row in kept.where(kept.notna(), None).to_numpy()]
+        self._rows = [dict(zip(map(str, kept), row, strict=True)) for row in kept.where(kept.notna(), None).to_numpy()]
         if self._rows:
             self._training, self._own = (float(self._rows[-1][f"seconds_{name}"]) for name in ("training", "monitor"))
 
 
 def _measured(embedding: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None) -> dict[str, Value]:
-    """The measures and diagnostics of an embedding, by the paper's settings."""
+    """The measures, diagnostics and simple scores of an embedding, by the paper's settings."""
     context = MeasureContext(embedding, labels, None, clusters, MeasureSettings())
-    return values_of((*DIAGNOSTICS, *MEASURES), context)
+    return values_of((*DIAGNOSTICS, *MEASURES, *SIMPLE_SCORES), context)
 
 
 def _whole(value: Any, name: str, least: int) -> int:
@@ -269,6 +339,17 @@ def _checked(images: Any, labels: Any) -> tuple[torch.Tensor, np.ndarray]:
     if len(classes) < 2:
         raise InputError(f"the {len(images)} images are of {len(classes)} class; at least two are needed")
     return images, numbered.astype(np.int64)
+
+
+def _tell_of_small_classes(labels: np.ndarray) -> None:
+    sizes = np.bincount(labels)
+    small = sizes[sizes < FEWEST_PER_CLASS]
+    if small.sum() > MOST_LEFT_OUT * len(labels):
+        warnings.warn(
+            f"monitor: {len(small)} of {len(sizes)} classes have fewer than {FEWEST_PER_CLASS} images, so there is no "
+            "standard error over images; pass more of them",
+            stacklevel=3,
+        )
 
 
 def _interleaved(labels: np.ndarray) -> np.ndarray:

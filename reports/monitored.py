@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from ..pipeline.measures.registry import MEASURES
-from ..pipeline.monitor_file import read_monitor
+from ..pipeline.monitor_file import NUMBERS, SIMPLE_SCORES, read_monitor
 from .curve_page import CurvePage, Section, table, write_curve_page
 from .curves import Panel, curves, lines_of
 from .sample import values
-from .wording import counted, fixed, measure_title, with_unit
+from .wording import counted, fixed, measure_title, measure_unit, with_unit
 
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x")
 
@@ -33,6 +33,8 @@ def _page(rows: pd.DataFrame, facts: dict[str, Any], name: str) -> CurvePage:
     steps = int(rows["step"].max())
     cost = monitor_cost(rows)
     panels = [_panel(rows, measure) for measure in SHOWN]
+    simple = [_panel(rows, measure.name) for measure in SIMPLE_SCORES]
+    own = [_panel(rows, name) for name in rows.columns if name not in NUMBERS]
     classic = [_panel(rows, measure) for measure in ("cse_z", "csmi_z_y", "csmi_z_x")]
     null = rows["dsmi_z_y_null"].dropna()
     saturated = int((rows["saturated"] == 1).sum())
@@ -66,6 +68,19 @@ def _page(rows: pd.DataFrame, facts: dict[str, Any], name: str) -> CurvePage:
                 [("curves", curves(panels, _described(rows)), "DSE and DSMI of the layer, in bits.")],
             ),
             Section(
+                "simple",
+                "What is simple, beside it",
+                "Accuracy of the nearest class centre and of a vote of the 10 nearest images, on the same embeddings, "
+                "each image left out in turn; then the numbers that the training gave, as means since the last one.",
+                [
+                    (
+                        "simple",
+                        curves([*simple, *own], "Simple scores and the training's own numbers over the steps."),
+                        "",
+                    )
+                ],
+            ),
+            Section(
                 "classic",
                 "The classic measures",
                 "Binned entropy and mutual information of the same embeddings: with many dimensions each image is "
@@ -93,7 +108,10 @@ def monitor_cost(rows: pd.DataFrame) -> float | None:
 def _panel(rows: pd.DataFrame, measure: str) -> Panel:
     title = measure_title(measure)
     return Panel(
-        title, "optimiser step", "bits", [line for line in lines_of(rows, "step", measure, None) if len(line.x)]
+        title,
+        "optimiser step",
+        measure_unit(measure),
+        [line for line in lines_of(rows, "step", measure, None) if len(line.x)],
     )
 
 

@@ -8,6 +8,8 @@ from time import process_time
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
@@ -15,6 +17,7 @@ from conftest import Command
 
 from dsmi_zoo.data_catalog import InputError
 from dsmi_zoo.data_catalog.digit_images import digits_split
+from dsmi_zoo.pipeline.held_out import drawn_from
 from dsmi_zoo.pipeline.measures import cluster_inputs, measure
 from dsmi_zoo.pipeline.monitor import RepresentationMonitor
 from dsmi_zoo.pipeline.monitor_file import monitor_path, read_monitor
@@ -154,10 +157,10 @@ def test_the_penultimate_layer_of_any_module_is_the_input_of_its_last_linear_one
 ) -> None:
     torch.manual_seed(0)
     model = Small().eval()
-    images, labels = held_out[0][:40], held_out[1][:40]
+    images, labels = held_out[0][:80], held_out[1][:80]
     taken: dict[str | None, float] = {}
     for layer in (None, "frozen", "body", "body.4"):
-        with RepresentationMonitor(model, images, labels, every=1, out=tmp_path / str(layer), n=40, layer=layer) as m:
+        with RepresentationMonitor(model, images, labels, every=1, out=tmp_path / str(layer), n=80, layer=layer) as m:
             m.step()
         rows, _ = read_monitor(tmp_path / str(layer))
         taken[layer] = rows["dse_z"].iloc[0]
@@ -214,7 +217,7 @@ def test_a_measurement_that_costs_too_much_says_which_every_would_do(
 ) -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
     with (
-        pytest.warns(UserWarning, match=r"% of the training time; every=\d+ would"),
+        pytest.warns(UserWarning, match=r"% of the training time; every=\d+ would take 2%"),
         RepresentationMonitor(model, *held_out, every=1, out=tmp_path / "m") as monitor,
     ):
         monitor.step()
@@ -312,3 +315,96 @@ def test_what_cannot_be_measured_is_told_in_one_line_before_training(
     with pytest.raises(InputError, match=words) as caught:
         RepresentationMonitor(**(given | {"out": tmp_path / "m"} | change))
     assert "\n" not in str(caught.value)
+
+
+def test_the_scores_to_beat_and_the_callers_numbers_are_measured_and_drawn_too(
+    tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor], cli: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m"
+    with RepresentationMonitor(Small(), *held_out, every=2, out=out, n=60) as monitor:
+        for step in range(4):
+            monitor.step(loss=torch.tensor(4.0 - step, requires_grad=True), rate=0.1)
+        assert "loss" in monitor._repr_html_()
+    assert f"monitor: 3 measurements; their curves: dsmi-zoo report --out {out}" in capsys.readouterr().out
+    rows = read_monitor(out)[0]
+    assert rows["loss"].fillna(-1).tolist() == [-1, 3.5, 1.5], "means since the last measurement"
+    assert rows["rate"].fillna(-1).tolist() == [-1, pytest.approx(0.1), pytest.approx(0.1)]
+    assert rows.loc[1, "neighbour_accuracy"] > 0
+    pd.testing.assert_frame_equal(rows, monitor.results[list(rows)].astype(float), check_dtype=False)
+    images, labels = held_out
+    chosen = drawn_from(torch.utils.data.TensorDataset(images, labels), 10**6, 4)
+    assert len(chosen[1]) == len(labels)
+    told = cli("status", "--out", out).stdout
+    assert "a monitored training, 3 measurements of 60 images up to step 4, every 2 steps" in told
+    cli("report", "--out", out)
+    assert (out / "report" / "figures" / "simple.png").stat().st_size > 10_000
+    with pytest.raises(InputError, match="dse_z is a column of the monitor's own"):
+        monitor.step(dse_z=1.0)
+
+
+def test_a_log_gets_every_measurement_and_its_failure_ends_no_training(
+    tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    got: list[tuple[int, dict[str, float]]] = []
+
+    def log(numbers: dict[str, float], step: int) -> None:
+        got.append((step, numbers))
+        if step == 2:
+            raise ConnectionError("the server is away")
+
+    with RepresentationMonitor(Small(), *held_out, every=1, out=tmp_path / "m", n=60, log=log) as monitor:
+        monitor.step(loss=1.0)
+        with pytest.warns(UserWarning, match="log failed at step 2, training goes on: ConnectionError: the server"):
+            monitor.step(loss=0.5)
+        monitor.step(loss=0.25)
+    assert [step for step, _ in got] == [0, 1, 2, 3]
+    assert got[3][1]["loss"] == 0.25
+    assert {"dse_z", "dsmi_z_y", "neighbour_accuracy", "centre_accuracy"} <= set(got[0][1])
+
+
+class Labelled(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Rare and frequent classes, as a data set of torchvision tells them."""
+
+    def __init__(self) -> None:
+        self.targets = [0] * 90 + [1] * 6
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.full((1, 2, 2), float(index)), self.targets[index]
+
+
+def test_images_are_drawn_from_a_data_set_evenly_and_the_same_each_time(tmp_path: Path) -> None:
+    images, labels = drawn_from(Labelled(), 12, 4)
+    assert np.bincount(labels).tolist() == [6, 6]
+    again, _ = drawn_from(torch.utils.data.DataLoader(Labelled(), batch_size=3), 12, 4)
+    assert torch.equal(images, again)
+    assert len(drawn_from(Labelled(), 2, 4)[1]) == 8, "four of each class, though that is more"
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    with RepresentationMonitor(model, Labelled(), every=1, out=tmp_path / "m", n=12) as monitor:
+        monitor.step()
+    assert len(monitor.results) == 2
+    with pytest.raises(InputError, match="labels come with the data set"):
+        RepresentationMonitor(model, Labelled(), torch.tensor([0]), out=tmp_path / "other")
+    with pytest.raises(InputError, match="no pairs"):
+        drawn_from(torch.utils.data.TensorDataset(images), 5, 4)
+
+
+def test_classes_too_small_for_a_standard_error_are_told(
+    tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    with pytest.warns(UserWarning, match=r"\d+ of 10 classes have fewer than 4 images, so there is no standard error"):
+        RepresentationMonitor(Small(), held_out[0][:20], held_out[1][:20], out=tmp_path / "m")
+
+
+def test_measurements_of_an_earlier_version_can_still_be_read(
+    tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    with RepresentationMonitor(Small(), *held_out, every=1, out=tmp_path, n=60) as monitor:
+        monitor.step()
+    table = pq.read_table(monitor_path(tmp_path))
+    pq.write_table(table.drop_columns(["neighbour_accuracy", "centre_accuracy"]), monitor_path(tmp_path))
+    rows, _ = read_monitor(tmp_path)
+    assert rows["neighbour_accuracy"].isna().all()
+    assert rows["dse_z"].notna().all()

@@ -20,7 +20,7 @@ LARGEST_HALF = 1000  # rows; more would cost much, and of each class a pair of i
 HALVINGS = 8
 QUARTERINGS = 6
 _POWERS = -2.0, 1.0  # of the size; an estimate beyond them is noise
-_MOST_LEFT_OUT = 0.1  # of the rows, in classes of too few images for quarters
+MOST_LEFT_OUT = 0.1  # of the rows, in classes of too few images for quarters
 
 
 def sampling_error(
@@ -157,7 +157,7 @@ def _large_classes(classes: NDArray[np.int64], rows: list[NDArray[np.int64]]) ->
     members = [np.flatnonzero(class_of_image == of_class) for of_class in range(int(classes.max()) + 1)]
     members = [of_class for of_class in members if len(of_class) >= 4]
     kept = sum(len(rows[image]) for of_class in members for image in of_class)
-    return members if kept >= (1 - _MOST_LEFT_OUT) * len(classes) else []
+    return members if kept >= (1 - MOST_LEFT_OUT) * len(classes) else []
 
 
 def _dealt(
