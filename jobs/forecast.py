@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from ..pipeline.config import RunConfig
-from ..pipeline.cost import BUILD_S, BYTES_A_PARAMETER, DECODE_S, MEASURE_N, MEASURE_POWER, MEASURE_S, READ_BYTES_S
+from ..pipeline.cost import BUILD_S, BYTES_A_PARAMETER, DECODE_S, READ_BYTES_S, Cost
 from ..pipeline.plan import Job, Plan, make_plan
 from ..pipeline.store import row_path
 from ..pipeline.weights import remote_weights
@@ -38,7 +38,7 @@ def described(plan: Plan) -> list[str]:
     as_built = sum(job.weights is None for job in jobs) - len(downloaded)
     architectures = {job.entry.architecture for job in jobs}
     done = sum(row_path(config.folder, job.slug).exists() for job in jobs)
-    measures = MEASURE_S * (samples / MEASURE_N) ** MEASURE_POWER * len(jobs)
+    measures = Cost(build=0, image=0).seconds(samples) * len(jobs)
     weights = (
         f"{len(jobs) - len(trained) - len(downloaded) - as_built} local, {len(trained)} to be trained, "
         f"{len(downloaded)} of timm's ({weights_size(downloaded)} in fp32 by their parameters)"
