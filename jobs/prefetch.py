@@ -13,6 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 
 from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
+from ..data_catalog.filters import Filters, apply_filters
 from ..data_catalog.models import load_models
 from ..pipeline.patience import Stopped, Unreachable
 from ..pipeline.plan import resolve_entries
@@ -27,8 +28,12 @@ SPARE_BYTES = 100_000_000
 LINE_EVERY_S = 30.0
 
 
-def prefetch(catalog: str, patterns: Sequence[str], cache: Path, transfers: int, display: Display = SILENT) -> int:
-    """Fetch every selected model's published weights that the cache lacks, ``transfers`` at a time.
+def prefetch(
+    catalog: str, patterns: Sequence[str], filters: Filters, cache: Path, transfers: int, display: Display = SILENT
+) -> int:
+    """Fetch the published weights that the cache lacks of the models that a run of the same options would take.
+
+    ``transfers`` files are fetched at a time.
 
     Returns
     -------
@@ -43,7 +48,7 @@ def prefetch(catalog: str, patterns: Sequence[str], cache: Path, transfers: int,
         When the hub gives no answer.
     """
     with display.status("Reading the catalogue"):
-        entries = resolve_entries(load_models(catalog, patterns))
+        entries = resolve_entries(apply_filters(load_models(catalog, patterns), filters, catalog))
     _tell_skipped(entries)
     needed = dict.fromkeys(weights for weights in map(remote_weights, entries) if weights is not None)
     if not needed:

@@ -81,6 +81,17 @@ def test_prefetch_says_sizes_first_downloads_once_and_verifies(
     assert len(hub.downloads()) == 3
 
 
+def test_prefetch_takes_the_filters_of_a_run(command: Command, catalogue: Path, cache: Path) -> None:
+    lines = catalogue.read_text().splitlines()
+    rows = (
+        f"{line},{kind}"
+        for line, kind in zip(lines[1:], ("transformer", "convolutional", "convolutional"), strict=True)
+    )
+    catalogue.write_text("\n".join(["model,kind", *rows]) + "\n")
+    command("prefetch", "--catalog", catalogue, "--kind", "convolutional", "--limit", 1, "--cache", cache)
+    assert weights_in(cache) == ["test_resnet"]
+
+
 def test_prefetch_lists_failures_with_their_reasons_and_goes_on_with_the_rest(
     hub: HubServer, command: Command, catalogue: Path, cache: Path
 ) -> None:

@@ -10,6 +10,7 @@ from ..terminal import display
 
 @click.command("prefetch")
 @catalog_options
+@options("filters")
 @options("compute.cache")
 @click.option("--jobs", type=click.IntRange(1, 64), default=4, help="So many transfers at a time.  [default: 4]")
 @click.pass_context
@@ -19,9 +20,10 @@ def prefetch_command(context: click.Context, jobs: int, **_: Any) -> int:
     \b
     Examples:
       dsmi-zoo prefetch --catalog mine.csv
+      dsmi-zoo prefetch --catalog imagenet-2025 --max-gmacs 2 --license apache-2.0
       dsmi-zoo prefetch --catalog mine.csv --models 'resnet*' --cache shared/cache --jobs 8
     """
     from ..prefetch import prefetch
 
     chosen = chosen_settings(context)
-    return prefetch(chosen.catalog, chosen.models, chosen.compute.cache.absolute(), jobs, display())
+    return prefetch(chosen.catalog, chosen.models, chosen.filters, chosen.compute.cache.absolute(), jobs, display())
