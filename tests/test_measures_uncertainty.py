@@ -98,15 +98,15 @@ def test_halves_hold_half_of_each_class_and_whole_images():
     assert random_halves(np.arange(30) // 3, np.arange(30), seed=0) == []
 
 
-def test_a_half_of_very_many_images_has_about_a_thousand_rows():
+def test_a_half_of_very_many_images_has_about_five_hundred_rows():
     classes = np.arange(8000) % 10
-    assert {len(rows) for rows in random_halves(classes, np.arange(8000), seed=0)} == {1000}
+    assert {len(rows) for rows in random_halves(classes, np.arange(8000), seed=0)} == {500}
 
 
 def test_the_error_of_a_mean_is_that_of_the_textbook():
     values = np.random.default_rng(0).normal(size=2000)
     halves = [random_halves(np.zeros(2000, dtype=int), np.arange(2000), seed) for seed in range(40)]
-    stated = [error_over_halves([values[rows].mean() for rows in some], 1000, 2000) for some in halves]
+    stated = [error_over_halves([values[rows].mean() for rows in some], 500, 2000) for some in halves]
     assert np.sqrt(np.mean(np.square(stated))) == pytest.approx(values.std() / np.sqrt(2000), rel=0.1)
     smaller = error_over_halves([values[rows[:400]].mean() for some in halves for rows in some], 400, 2000)
     assert smaller == pytest.approx(values.std() / np.sqrt(2000), rel=0.1)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .mutual_information import EntropiesOf
 
 HALVES = 8
-LARGEST_HALF = 1000  # rows; more would cost much, and of each class a pair of images stays
+LARGEST_HALF = 500  # rows; more would cost much, and of each class a pair of images stays
 HALVINGS = 8
 QUARTERINGS = 6
 _POWERS = -2.0, 1.0  # of the size; an estimate beyond them is noise
@@ -86,7 +86,7 @@ def sampling_error(
 
 
 def random_halves(classes: NDArray[np.int64], images: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
-    """Random halves of the images, half of each class; about 1,000 rows where a half would be more.
+    """Random halves of the images, half of each class; about 500 rows where a half would be more.
 
     They are what any score is measured on for its standard error: see ``error_over_halves``.
 
