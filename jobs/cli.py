@@ -14,6 +14,7 @@ from .commands.doctor import doctor_command
 from .commands.measure import measure_command
 from .commands.merge import merge_command
 from .commands.prefetch import prefetch_command
+from .commands.publish import publish_command
 from .commands.remeasure import remeasure_command
 from .commands.report import report_command
 from .commands.rerun import rerun_command
@@ -21,6 +22,7 @@ from .commands.run import run_command
 from .commands.status import status_command
 from .commands.submit import submit_group
 from .commands.validate import validate_command
+from .commands.verify import verify_command
 from .terminal import accept_any_text, show_details, show_log, tell_error
 
 
@@ -49,6 +51,8 @@ for command in (
     prefetch_command,
     status_command,
     report_command,
+    publish_command,
+    verify_command,
     validate_command,
     measure_command,
     catalog_group,

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
-from ..pipeline.config import MeasureSettings, RunConfig, differences
-from ..pipeline.plan import measures_identity, row_identity
+from ..pipeline.config import RunConfig, differences
+from ..pipeline.plan import versions_of_measures
 from ..pipeline.record import EntryRecord, RunRecord
 from ..pipeline.store import NOT_THIS_RUN, embedding_path, read_run, write_row
 from ..pipeline.stored_subset import read_subset
@@ -161,11 +161,11 @@ def _refuse_other_measures(runs: Sequence[Run]) -> None:
     """Settings name a measure, row_id holds its version or source: rows of two versions look alike but do not mix."""
     first = runs[0].record
     try:
-        measured_by = _versions(first.config.measures, first.subset.n_samples)
+        measured_by = versions_of_measures(first.config.measures, first.subset.n_samples)
     except InputError as error:
         log.warning(f"whether all runs mean the same by it cannot be checked: {error}")
         return
-    holders: dict[str | None, Path] = {}
+    holders: dict[int | None, Path] = {}
     for run in runs:
         for row in run.rows.values():
             holders.setdefault(measured_by(row), run.folder)
@@ -175,18 +175,6 @@ def _refuse_other_measures(runs: Sequence[Run]) -> None:
             f"rows of {one} and of {other} were computed by different versions of the measures; "
             "the `dsmi-zoo run` of the older one computes its rows anew"
         )
-
-
-def _versions(settings: MeasureSettings, n_samples: int) -> Any:
-    """A function that says which version of the measures computed a row; None stands for one that is not known."""
-    today = measures_identity(settings, n_samples)
-    versions = range(today["version"], 0, -1)
-
-    def measured_by(row: Mapping[str, Any]) -> int | None:
-        ids = (row_identity(row["embedding_id"], today | {"version": version}) for version in versions)
-        return next((v for v, row_id in zip(versions, ids, strict=True) if row_id == row["row_id"]), None)
-
-    return measured_by
 
 
 def remarks(sources: Sequence[Run], runs: Sequence[Run]) -> Iterable[str]:

@@ -38,6 +38,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, whole or not at all."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 def flush(path: Path) -> None:
     """Have a file's content on the disk before it is renamed: otherwise the name may survive a crash without it."""
     with path.open("rb") as file:

@@ -1,7 +1,7 @@
 """What a run has to do, known before anything is built, downloaded or trained: its entries and their identities."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -268,6 +268,20 @@ def measures_identity(settings: MeasureSettings, n_samples: int) -> dict[str, An
 def row_identity(embedding_id: str, measures: Mapping[str, Any]) -> str:
     """The identity of a row: its embedding's, and that of the measures."""
     return content_hash(embedding_id, measures)
+
+
+def versions_of_measures(settings: MeasureSettings, n_samples: int) -> Callable[[Mapping[str, Any]], int | None]:
+    """A function that says which version of the measures computed a row; None stands for one that is not known."""
+    today = measures_identity(settings, n_samples)
+    versions = range(today["version"], 0, -1)
+
+    def measured_by(row: Mapping[str, Any]) -> int | None:
+        for version in versions:
+            if row["row_id"] == row_identity(row["embedding_id"], today | {"version": version}):
+                return version
+        return None
+
+    return measured_by
 
 
 def resolve_entries(entries: Sequence[ModelEntry]) -> list[ModelEntry]:

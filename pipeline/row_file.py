@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,17 @@ _ARROW_TYPES = {
 
 def write_row_file(path: Path, row: Mapping[str, Any]) -> None:
     """Store one row; columns beyond the schema are numbers."""
-    types = {column.name: _ARROW_TYPES[column.kind] for column in COLUMNS}
-    fields = [*types, *(name for name in row if name not in types)]
-    schema = pa.schema([pa.field(name, types.get(name, pa.float64())) for name in fields])
-    table = pa.Table.from_pylist([{name: row.get(name) for name in fields}], schema=schema)
+    schema = arrow_schema(row)
+    table = pa.Table.from_pylist([{name: row.get(name) for name in schema.names}], schema=schema)
     table = table.replace_schema_metadata({DIGEST: _digest(table)})
     write_atomically(path, lambda file: pq.write_table(table, file, write_page_checksum=True))
+
+
+def arrow_schema(names: Iterable[str]) -> pa.Schema:
+    """The columns of rows, those of the schema first; ``names`` beyond it are numbers."""
+    fields = [pa.field(column.name, _ARROW_TYPES[column.kind]) for column in COLUMNS]
+    further = sorted(set(names) - {field.name for field in fields})
+    return pa.schema([*fields, *(pa.field(name, pa.float64()) for name in further)])
 
 
 def read_row_file(path: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ OURS = {"params_m", "embedding_dim", *(score.name for score in (*MEASURES, *COMP
 BOKEH_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "plus", "x", "hex", "star", "asterisk")
 SMALLEST, LARGEST = 6.0, 18.0  # pixels
 TABLE_ROWS = 14
+IDS = ("id", "root_id")  # under which Bokeh's JSON names a model
 _WRAP = {"flex-wrap": "wrap"}
 
 
@@ -96,7 +97,22 @@ def explorer(rows: pd.DataFrame, scores: Sequence[str], targets: Sequence[str], 
         sizing_mode="stretch_width",
     )
     library = Resources(mode="inline", components=["bokeh", "bokeh-widgets", "bokeh-tables"])
-    return Explorer(json_item(layout), [*library.js_raw, CONTROLS.read_text(encoding="utf-8")])
+    return Explorer(_renumbered(json_item(layout)), [*library.js_raw, CONTROLS.read_text(encoding="utf-8")])
+
+
+def _renumbered(tree: Any) -> Any:
+    """Bokeh's JSON with models numbered from 1: Bokeh counts on from page to page, and equal rows give equal bytes."""
+    numbers: dict[str, str] = {}
+
+    def walk(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {
+                name: numbers.setdefault(value, f"p{len(numbers) + 1}") if name in IDS else walk(value)
+                for name, value in part.items()
+            }
+        return [walk(item) for item in part] if isinstance(part, list) else part
+
+    return walk(tree)
 
 
 def _key(column: str) -> str:

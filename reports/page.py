@@ -15,13 +15,17 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from ..data_catalog.errors import InputError
 from ..pipeline.atomic_files import sweep_temporary, write_atomically
 from ..pipeline.record import RunRecord, SearchNote
+from ..pipeline.release import Release, is_release, rows_and_record
 from ..pipeline.schema import is_accuracy, target_unit
 from ..pipeline.store import read_results, read_run
 from . import choice, figures, tables, wording
 from . import ranking as ranks
+from .card import card_context, front_matter
 from .class_subsets import class_subset_correlations
 from .comparison import Comparison, compare
 from .correlation import Correlation
@@ -59,7 +63,7 @@ def write_report(
     Parameters
     ----------
     compared_with
-        Another run, which the report sets beside this one.
+        Another run, or a published folder, which the report sets beside this one.
     class_subsets
         On how many random halves of the classes to repeat the primary correlation, from the kept embeddings.
     progress
@@ -76,10 +80,12 @@ def write_report(
         When ``out`` or ``compared_with`` is no run.
     """
     out = Path(out)
+    if is_release(out):
+        raise InputError(f"{out} is a published folder, which holds its report: {out / 'index.html'}")
     rows, run = read_results(out), read_run(out)
     comparison = None
     if compared_with is not None:
-        comparison = compare(rows, run, read_results(compared_with), read_run(compared_with), compared_with.name)
+        comparison = compare(rows, run, *rows_and_record(compared_with), compared_with.name)
     target = next(iter(targets_of(rows)), None)
     halves = (
         class_subset_correlations(out, rows, run, target, class_subsets, progress) if class_subsets and target else []
@@ -93,17 +99,19 @@ def write_page(
     folder: Path,
     comparison: Comparison | None = None,
     class_subsets: Sequence[float] = (),
+    release: Release | None = None,
 ) -> Path:
     """Write the report of ``rows`` and the run's record into ``folder``; figures of an earlier report go.
 
-    Each file appears whole or not at all, ``index.html`` last.
+    Each file appears whole or not at all, ``index.html`` last. The report of a ``release`` names it, and has a data set
+    card, ``README.md``.
     """
     log.debug("writing the report of %s rows to %s", len(rows), folder)
     summary, ranking = summarise(rows, run, class_subsets), ranks.rank(rows)
     drawn = draw(rows, summary, ranking)
     if comparison is not None:
         drawn[COMPARED_FIGURE] = figures.compared(*comparison.primary, "dsmi_z_y", ("this run", comparison.name))
-    context = page_context(rows, run, summary, ranking, drawn, comparison)
+    context = page_context(rows, run, summary, ranking, drawn, comparison) | {"release": release}
     said = {"lead": context["lead"][0], "warnings": context["warnings"], "provenance": dict(context["provenance"])}
     content = {**summary.as_json(), **said, "ranking": ranking.as_json()}
     if comparison is not None:
@@ -111,6 +119,9 @@ def write_page(
     files = {f"figures/{name}.{kind}": getattr(f, kind) for name, f in drawn.items() for kind in ("png", "svg")}
     files["report.md"] = encoded(_markdown().get_template("report.md.j2").render(context))
     files["summary.json"] = encoded(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    if release is not None:
+        card = _markdown().get_template("card.md.j2").render(context | card_context(rows))
+        files["README.md"] = encoded(front_matter(release, run) + card)
     files["index.html"] = encoded(_html().get_template("index.html.j2").render(context))
     for name, data in files.items():
         write_atomically(folder / name, partial(_write, data))
@@ -386,4 +397,9 @@ def _html() -> Environment:
 
 def _markdown() -> Environment:
     # Every value passes markdown_text, so that none can be forgotten in the template.
-    return Environment(**_TEMPLATES, finalize=markdown_text)
+    return Environment(**_TEMPLATES, finalize=_as_markdown)
+
+
+def _as_markdown(value: Any) -> str:
+    """What the template marks ``safe``, which is our own text, stays as it is."""
+    return str(value) if isinstance(value, Markup) else markdown_text(value)
