@@ -66,7 +66,7 @@ class Resampled:
     def __init__(self, zoo: Zoo, rows: np.ndarray) -> None:
         self.zoo, self.rows = zoo, rows
         self.unit = pd.factorize(zoo.architectures[rows])[0]
-        self.resamples = Resamples(self.unit, RESAMPLES, seed=0)
+        self.resamples = Resamples.drawn(self.unit, RESAMPLES, seed=0)
         self.t = stats.t(self.unit.max())
 
     def values(self, x: Array) -> tuple[float, Array]:

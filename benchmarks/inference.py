@@ -93,7 +93,7 @@ def coverage() -> None:
     falling = np.repeat(np.arange(40), np.maximum(1, (40 / np.arange(1, 41)).astype(int)))
     mixed = np.repeat(np.arange(40), [10] * 10 + [1] * 30)
     for name, family in (*zoos(), ("10 families of 10, 30 of 1", mixed), ("40 families, the k-th of 40 / k", falling)):
-        drawn_by = Resamples(family, RESAMPLES, 0)
+        drawn_by = Resamples.drawn(family, RESAMPLES, 0)
         earlier = Precision(1.0, max(effective_number(family) - 1, 1))
         for shared in (0.0, 0.4, 0.8):
             for rho in (0.0, 0.5, 0.8):
@@ -134,7 +134,7 @@ def differences() -> None:
     """How often two scores are told apart at 5%, that are equally good or are not; then how often all ranks hold."""
     rows = []
     for name, family in zoos():
-        drawn_by = Resamples(family, RESAMPLES, 0)
+        drawn_by = Resamples.drawn(family, RESAMPLES, 0)
         for alike in (0.0, 0.7):
             for rhos in ((0.5, 0.5), (0.8, 0.8), (0.95, 0.95), (0.8, 0.9)):
                 rng = np.random.default_rng(0)
@@ -157,7 +157,7 @@ def together() -> None:
     rows = []
     zoo = {"8 equal": [0.7] * 8, "8 from 0 to 0.9": np.linspace(0, 0.9, 8).tolist(), "19 equal": [0.7] * 19}
     for name, family in zoos():
-        drawn_by = Resamples(family, RESAMPLES, 0)
+        drawn_by = Resamples.drawn(family, RESAMPLES, 0)
         for kind, rhos in zoo.items():
             if len(rhos) > 8 and len(family) > 200:  # minutes
                 continue
@@ -188,7 +188,7 @@ def partial() -> None:
     """How often a correlation given controls is found, at 5%, where there is none."""
     rows = []
     for name, family in zoos():
-        drawn_by, bootstraps = Resamples(family, RESAMPLES, 0), Bootstraps(RESAMPLES)
+        drawn_by, bootstraps = Resamples.drawn(family, RESAMPLES, 0), Bootstraps(RESAMPLES)
         for controls in (1, 2):
             for kind, between, within in (("mostly between families", 1.0, 0.3), ("mostly within", 0.3, 1.0)):
                 rng = np.random.default_rng(0)

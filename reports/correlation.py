@@ -81,7 +81,7 @@ class Bootstraps:
         if key not in self._made:
             if len(self._made) >= 2:  # families and rows of one sample; each holds hundreds of megabytes
                 self._made.pop(next(iter(self._made)))
-            self._made[key] = resampling.Resamples(unit, self.resamples, self.seed)
+            self._made[key] = resampling.Resamples.drawn(unit, self.resamples, self.seed)
         return self._made[key]
 
 
@@ -130,9 +130,8 @@ def correlate(
     # Squares of huge numbers overflow; a power of two changes no digit, and no coefficient sees it.
     x, y = (np.ldexp(v, -np.frexp(np.abs(v).max())[1]) for v in (x, y))
     over_families = bootstraps.of(unit)
-    counts = over_families.counts
     precise = precision(unit, influence_on_spearman(x, y))
-    few = counts[: bootstraps.weighted_kendall_resamples]
+    few = resampling.Resamples(unit, over_families.counts[: bootstraps.weighted_kendall_resamples])
 
     def estimate(result: Any, resampled: Callable[[], np.ndarray] | None) -> Estimate:
         value, p = _finite(result.statistic), _finite(result.pvalue)
@@ -151,11 +150,8 @@ def correlate(
             effective,
             estimate(stats.pearsonr(x, y), lambda: over_families.pearson(x, y)),
             estimate(stats.spearmanr(x, y), lambda: over_families.spearman(x, y)),
-            estimate(stats.kendalltau(x, y), (lambda: resampling.kendall(x, y, counts, unit)) if full else None),
-            estimate(
-                stats.weightedtau(x, y),
-                (lambda: resampling.weighted_kendall(x, y, few, unit)) if full else None,
-            ),
+            estimate(stats.kendalltau(x, y), (lambda: over_families.kendall(x, y)) if full else None),
+            estimate(stats.weightedtau(x, y), (lambda: few.weighted_kendall(x, y)) if full else None),
         )
         if not full or n < MIN_UNITS:
             return found

@@ -146,7 +146,7 @@ def regret(
         return Regret(len(x), reason=reason)
     within = tuple(k for k in taken if k <= len(x))
     best = float(y.max())
-    lost = np.maximum(best - expected_best(x, y, np.ones((1, len(x)), dtype=int), within)[:, 0], 0)  # not by rounding
+    lost = np.maximum(best - expected_best(x, y, *_all_once(len(x)), within)[:, 0], 0)  # not by rounding
     found = Regret(len(x), best, dict(zip(within, lost.tolist(), strict=True)))
     if families is None or bootstraps is None:
         return found
@@ -157,24 +157,31 @@ def regret(
     of_family = np.full(counts.shape[1], -np.inf)
     np.maximum.at(of_family, unit, y)
     best_there = np.where(counts > 0, of_family, -np.inf).max(axis=1)
-    drawn = best_there - expected_best(x, y, counts[:, unit], within)
+    drawn = best_there - expected_best(x, y, counts, unit, within)
     low, high = np.nanquantile(drawn, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], axis=1)
     limits = zip(np.minimum(low, lost).tolist(), np.maximum(high, lost).tolist(), strict=True)
     return replace(found, lost_ci=dict(zip(within, limits, strict=True)))
 
 
-def expected_best(x: Array, y: Array, copies: Array, taken: Sequence[int]) -> Array:
+def _all_once(n: int) -> tuple[Array, Array]:
+    """Counts and units of a single sample that holds every row once."""
+    return np.ones((1, 1), dtype=int), np.zeros(n, dtype=int)
+
+
+def expected_best(x: Array, y: Array, counts: Array, unit: Array, taken: Sequence[int]) -> Array:
     """The expected greatest y among the k rows of greatest x, chance deciding among equal x: [len(taken), b].
 
     Parameters
     ----------
     x, y
         Numbers [n].
-    copies
-        How often each row is there, in each of b samples: [b, n]. A sample of fewer than k rows gives NaN.
+    counts, unit
+        How often each family is there in each of b samples, [b, g], and the family of each row, [n]. A sample of fewer
+        than k rows gives NaN.
     """
     order = np.lexsort((-y, -x))
-    x, y, copies = x[order], y[order], copies[:, order]
+    order = order[: _rows_that_suffice(x[order], counts, unit[order], max(taken))]
+    x, y, copies = x[order], y[order], counts[:, unit[order]]
     first = np.flatnonzero(np.r_[True, np.diff(x) != 0])
     end = np.r_[first[1:], len(x)]
     of_group = np.add.reduceat(copies, first, axis=1)
@@ -191,6 +198,14 @@ def expected_best(x: Array, y: Array, copies: Array, taken: Sequence[int]) -> Ar
             wanted = k - (reached[there, group] - of_group[there, group])
             found[i, there] = _expected_greatest(y[rows], copies[there, rows], wanted, better)
     return found
+
+
+def _rows_that_suffice(x: Array, counts: Array, unit: Array, most: int) -> int:
+    """How many rows of the order hold the first ``most`` of every sample, and all that are equal to the last."""
+    n, rows = len(x), 8 * most
+    while rows < n and (counts[:, unit[:rows]].sum(axis=1) < most).any():
+        rows *= 2
+    return n if rows >= n else rows + int((x[rows:] == x[rows - 1]).sum())
 
 
 def _expected_greatest(y: Array, copies: Array, wanted: Array, better: Array) -> Array:

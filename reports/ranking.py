@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.stats import binom
 
 from ..pipeline.measures.probe import unpacked
 from .sample import names, succeeded, values
@@ -115,8 +115,7 @@ def _prices(rows: pd.DataFrame, column: str) -> np.ndarray:
 
 def tied_for_first(hits: list[np.ndarray]) -> np.ndarray:
     """Which models, each with its hits on the same images (bool [m]), the data cannot tell from the first."""
-    best = hits[0]
-    p = np.array([_mcnemar(best, other) for other in hits])
+    p = mcnemar(hits[0], np.array(hits))
     rivals = np.argsort(p[1:], kind="stable") + 1
     tied = np.ones(len(hits), dtype=bool)
     for place, rival in enumerate(rivals):
@@ -126,9 +125,11 @@ def tied_for_first(hits: list[np.ndarray]) -> np.ndarray:
     return tied
 
 
-def _mcnemar(one: np.ndarray, other: np.ndarray) -> float:
-    better, worse = int((one & ~other).sum()), int((other & ~one).sum())
-    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+def mcnemar(one: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The p value [k] of McNemar's exact test of the hits of one model, bool [m], and each of others, bool [k, m]."""
+    better, worse = (one & ~others).sum(axis=1), (others & ~one).sum(axis=1)
+    tail = binom.cdf(np.minimum(better, worse), better + worse, 0.5)
+    return np.asarray(np.minimum(2 * tail, 1))
 
 
 def pareto_front(accuracy: np.ndarray, speed: np.ndarray) -> np.ndarray:

@@ -62,7 +62,10 @@ def values(rows: pd.DataFrame, column: str) -> np.ndarray:
         return np.log10(numbers, out=np.full(len(rows), np.nan), where=numbers > 0)
     if column not in rows:
         return np.full(len(rows), np.nan)
-    numbers = pd.to_numeric(rows[column], errors="coerce").astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+    if rows[column].dtype == float:
+        numbers = rows[column].to_numpy()
+    else:
+        numbers = pd.to_numeric(rows[column], errors="coerce").astype("Float64").to_numpy(dtype=float, na_value=np.nan)
     return np.where(np.abs(numbers) <= GREATEST, numbers, np.nan)
 
 

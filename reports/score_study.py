@@ -121,7 +121,7 @@ class Setting:
         self.of_seeds = [part.sort_values("model") for _, part in rows.groupby("seed")]
         architectures = pd.factorize(self.of_seeds[0]["architecture"])[0]
         self.architectures = int(architectures.max()) + 1
-        self.resamples = Resamples(architectures, resamples, seed=0)
+        self.resamples = Resamples.drawn(architectures, resamples, seed=0)
         self.targets = [values(part, "target") for part in self.of_seeds]
 
     def columns(self, score: str) -> list[Array]:

@@ -6,7 +6,6 @@ are taken of its Fisher transform, whose error hardly depends on its value.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from .correlation import MIN_UNITS, Bootstraps, why_undefined
-from .intervals import LEVEL, NEARLY_ONE, fisher, influence_on_spearman, middle_error, precision
+from .intervals import LEVEL, NEARLY_ONE, fisher, influence_on_spearman, middle_error, precision, standard_ranks
 from .resampling import Resamples
 from .sample import CEILING, families_of, scores_of, static_rankers, succeeded, targets_of, values
 
@@ -81,7 +80,7 @@ class Strength:
 
 def strength(x: Array, y: Array, resamples: Resamples) -> Strength:
     """How strongly x [n] and y [n] go together, whichever the direction."""
-    rho = float(stats.spearmanr(x, y).statistic)
+    rho = float(standard_ranks(x) @ standard_ranks(y)) / len(x)
     turn = -1 if rho < 0 else 1
     size = min(abs(rho), NEARLY_ONE)
     drawn = fisher(np.clip(turn * resamples.spearman(x, y), -NEARLY_ONE, NEARLY_ONE), size, len(x))
@@ -226,21 +225,24 @@ def simultaneous_reach(found: Sequence[Strength], unit: Array) -> Array:
     unit
         Each row's family, numbers from 0, [n].
     """
-    pairs = list(combinations(range(len(found)), 2))
-    greatest = np.zeros(len(found[0].drawn))
-    errors = np.zeros(len(pairs))
-    for pair, (i, j) in enumerate(pairs):  # all of them at once would be gigabytes
-        deviation = found[i].drawn - found[j].drawn - (found[i].z - found[j].z)
-        errors[pair] = middle_error(deviation)
-        if errors[pair] > 0:
-            greatest = np.fmax(greatest, np.abs(deviation) / errors[pair])
+    k = len(found)
+    # How far each score is from its own value in every resample, [k, b].
+    away = np.array([one.drawn - one.z for one in found])
+    greatest = np.zeros(away.shape[1])
+    errors, scales, degrees = np.zeros((k, k)), np.zeros((k, k)), np.ones((k, k))
+    for i in range(k - 1):  # all pairs at once would be gigabytes
+        deviations = away[i] - away[i + 1 :]
+        errors[i, i + 1 :] = middle_error(deviations)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares = np.abs(deviations) / errors[i, i + 1 :, None]
+        greatest = np.fmax(greatest, np.fmax.reduce(np.where(np.isfinite(shares), shares, np.nan)))
+        for j in range(i + 1, k):
+            precise = precision(unit, found[i].influence - found[j].influence)
+            scales[i, j], degrees[i, j] = precise.scale, precise.degrees
     tail = stats.norm.sf(np.quantile(greatest, LEVEL))
-    reach = np.zeros((len(found), len(found)))
-    for error, (i, j) in zip(errors, pairs, strict=True):
-        precise = precision(unit, found[i].influence - found[j].influence)
-        # The tail that a normal quantile leaves, at Student's t: the error itself comes from few families.
-        reach[i, j] = reach[j, i] = stats.t.isf(tail, precise.degrees) * precise.scale * error
-    return reach
+    # The tail that a normal quantile leaves, at Student's t: the error itself comes from few families.
+    reach = np.triu(stats.t.isf(tail, degrees) * scales * errors, 1)
+    return np.asarray(reach + reach.T)
 
 
 def _as_rho(z_one: float, z_other: float, half: float) -> tuple[float, float, float]:

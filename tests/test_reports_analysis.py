@@ -252,7 +252,7 @@ def test_the_expected_best_is_the_mean_over_all_orders_of_equal_scores(triples: 
     x, y, copies = np.array(triples).T
     there = np.repeat(np.arange(len(x)), copies)[:8]
     copies = np.bincount(there, minlength=len(x))
-    found = expected_best(x.astype(float), y.astype(float), copies[None], (1, 3))[:, 0]
+    found = expected_best(x.astype(float), y.astype(float), copies[None], np.arange(len(x)), (1, 3))[:, 0]
     for value, k in zip(found, (1, 3), strict=True):
         if len(there) < k:
             assert np.isnan(value)

@@ -31,7 +31,7 @@ def zoo(noise: dict[str, float], families: int = 20, size: int = 3, seed: int = 
 def test_a_difference_is_tested_on_fishers_scale_with_the_middle_of_the_resamples() -> None:
     rows = zoo({"dsmi_z_y": 1.0, "logme": 0.7})
     family = pd.factorize(rows["family"])[0]
-    resamples = Resamples(family, 400, seed=0)
+    resamples = Resamples.drawn(family, 400, seed=0)
     top1, pair = rows["top1"].to_numpy(), ("logme", "dsmi_z_y")
     a, b = (np.arctanh(resamples.spearman(rows[name].to_numpy(), top1)) for name in pair)
     za, zb = (np.arctanh(stats.spearmanr(rows[name], top1).statistic) for name in pair)
@@ -110,7 +110,7 @@ def test_no_difference_of_equally_good_scores_is_found_in_about_nineteen_of_twen
     for seed in range(zoos):
         rng = np.random.default_rng(seed)
         y = rng.normal(size=24)[family] + rng.normal(size=72)
-        resamples = Resamples(family, 300, seed)
+        resamples = Resamples.drawn(family, 300, seed)
         found = []
         for _ in range(6):
             x = y + rng.normal(size=24)[family] + rng.normal(size=72)
