@@ -1,9 +1,8 @@
-"""The interactive part of the page: a scatter plot of any score and accuracy, and the table of all models.
+"""The interactive part of the page: a plot, a table and the statistics of whatever models are chosen.
 
-What its controls do stands in ``templates/explorer.js``.
+What its controls do stands in ``templates/explorer.js``, the statistics they need in ``templates/statistics.js``.
 """
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,17 @@ import numpy as np
 import pandas as pd
 from bokeh.embed import json_item
 from bokeh.layouts import column, row
-from bokeh.models import CDSView, ColumnDataSource, GroupFilter, HoverTool, IndexFilter, PlainText
+from bokeh.models import (
+    CDSView,
+    ColumnDataSource,
+    GroupFilter,
+    HoverTool,
+    IndexFilter,
+    IntersectionFilter,
+    NumericInput,
+    PlainText,
+    Spacer,
+)
 from bokeh.models.widgets.buttons import Button
 from bokeh.models.widgets.groups import CheckboxGroup
 from bokeh.models.widgets.inputs import Select, TextInput
@@ -21,83 +30,100 @@ from bokeh.models.widgets.tables import DataTable, NumberFormatter, StringFormat
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
-from ..pipeline.measures.registry import COMPARISONS, MEASURES
-from ..pipeline.schema import is_accuracy, target_unit
+from ..pipeline.schema import is_accuracy
+from .explorer_data import CHOSEN, FACTS, ExplorerData, explorer_data, key_of, with_target_unit
 from .figures import COLOURS, one_line
-from .sample import BASELINES, groups_of, names, succeeded, texts, values
-from .wording import measure_title, target_title, with_unit
+from .ranking import COSTS
+from .sample import groups_of, succeeded, texts
+from .wording import measure_title, with_unit
 
-CONTROLS = Path(__file__).with_name("templates") / "explorer.js"
-OURS = {"params_m", "embedding_dim", *(score.name for score in (*MEASURES, *COMPARISONS, *BASELINES))}
+TEMPLATES = Path(__file__).with_name("templates")
+SCRIPTS = ("statistics.js", "explorer.js")
 BOKEH_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "plus", "x", "hex", "star", "asterisk")
-SMALLEST, LARGEST = 6.0, 18.0  # pixels
 TABLE_ROWS = 14
 IDS = ("id", "root_id")  # under which Bokeh's JSON names a model
+ALL = ""  # the value of a filter that lets everything pass
 _WRAP = {"flex-wrap": "wrap"}
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What can be chosen for the two axes, and what is shown first; models are ranked by the ``ranked`` one."""
+
+    across: Sequence[str]
+    up: Sequence[str]
+    start: tuple[str, str]
+    heads: tuple[str, str] = ("Score", "Accuracy")
+    ranked: str = "x"
+    is_log: bool = False
 
 
 @dataclass(frozen=True)
 class Explorer:
     """The explorer's parts; the scripts hold nothing of a run.
 
-    ``models`` are Bokeh's, for JSON; ``scripts`` are Bokeh itself, for the page needs no network, and the controls'.
+    ``models`` are Bokeh's, for JSON, ``settings`` what the controls must know of the columns; ``scripts`` are Bokeh
+    itself, for the page needs no network, and ours.
     """
 
     models: Mapping[str, Any]
+    settings: Mapping[str, Any]
     scripts: Sequence[str]
 
 
-def explorer(rows: pd.DataFrame, scores: Sequence[str], targets: Sequence[str], start: tuple[str, str]) -> Explorer:
-    """The explorer of the measured rows.
+def of_study(scores: Sequence[str], targets: Sequence[str], start: tuple[str, str]) -> Axes:
+    """Any score against any accuracy."""
+    return Axes(scores, targets, start)
 
-    Parameters
-    ----------
-    rows
-        One row an entry.
-    scores, targets
-        Columns to choose from.
-    start
-        The score and the target that are shown first.
-    """
+
+def of_choice(scores: Sequence[str], targets: Sequence[str], costs: Sequence[str]) -> Axes:
+    """Any score or accuracy against any cost, the probe's accuracy and the ranking's cost first."""
+    up = ["probe_accuracy", *(name for name in (*scores, *targets) if name != "probe_accuracy")]
+    return Axes(costs, up, (costs[0], up[0]), ("Cost", "Score"), "y", True)
+
+
+def explorer(rows: pd.DataFrame, axes: Axes) -> Explorer:
+    """The explorer of the measured rows, one an entry."""
     ok = succeeded(rows)
-    source = _source(ok, scores, targets, start)
-    legend, category = _categories(ok)
-    source.data["category"] = category
-    plot = _plot(source, legend, start)
-    score, target = (
-        Select(name=title.lower(), title=title, value=_key(value), options=_options(offered, words), width=230)
-        for title, value, offered, words in (
-            ("Score", start[0], scores, measure_title),
-            ("Accuracy", start[1], targets, _with_target_unit),
+    data = explorer_data(ok, axes.across, axes.up)
+    source = ColumnDataSource({**data.columns, **_chosen(data, axes)}, tags=data.download)
+    legend, source.data["category"] = _categories(ok)
+    kept = IndexFilter(name="kept", indices=list(range(len(ok))))
+    pickers = [
+        Select(name=name, title=title, value=key_of(value), options=_options(offered), width=230)
+        for name, title, value, offered in zip(
+            ("across", "up"), axes.heads, axes.start, (axes.across, axes.up), strict=True
         )
-    )
-    text = TextInput(
-        name="filter", title="Models, families or kinds that contain", placeholder="vit, convnext ...", width=230
-    )
-    only = CheckboxGroup(name="only", labels=["only models selected in the plot"], active=[], width=230)
-    table = DataTable(
-        name="models",
-        source=source,
-        view=CDSView(filter=IndexFilter()),
-        columns=_columns(scores, targets, grouped=bool(groups_of(ok))),
-        sizing_mode="stretch_width",
-        height=26 * (TABLE_ROWS + 1),
-        index_position=None,
-        selectable="checkbox",
-        sortable=True,
-        reorderable=False,
-        autosize_mode="none",
-    )
-    save = Button(name="save", label="Download as CSV", width=160)
+    ]
+    save = Button(name="save", label="Download as CSV", width=150)
+    clear = Button(name="clear", label="Show all again", width=150)
+    only = CheckboxGroup(name="only", labels=["only models selected in plot or table"], active=[], width=300)
     layout = column(
-        row(score, target, sizing_mode="stretch_width", styles=_WRAP),
-        plot,
-        row(text, only, save, sizing_mode="stretch_width", styles=_WRAP),
-        table,
+        row(*pickers, sizing_mode="stretch_width", styles=_WRAP),
+        row(*_filters(data), sizing_mode="stretch_width", styles=_WRAP),
+        _plot(source, kept, legend, axes),
+        row(only, clear, save, sizing_mode="stretch_width", styles=_WRAP),
+        _table(source, kept, axes, grouped=bool(groups_of(ok))),
+        Spacer(height=4),
         sizing_mode="stretch_width",
     )
     library = Resources(mode="inline", components=["bokeh", "bokeh-widgets", "bokeh-tables"])
-    return Explorer(_renumbered(json_item(layout)), [*library.js_raw, CONTROLS.read_text(encoding="utf-8")])
+    ours = [(TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    titles = {key_of(name): title_of(name) for name in (*axes.across, *axes.up, *COSTS)}
+    settings = {
+        **data.settings,
+        "titles": titles,
+        "ranked": axes.ranked,
+        "start": [key_of(name) for name in axes.start],
+    }
+    return Explorer(_renumbered(json_item(layout)), settings, [*library.js_raw, *ours])
+
+
+def _chosen(data: ExplorerData, axes: Axes) -> dict[str, Any]:
+    """The columns that follow what is chosen; the controls fill the rest in."""
+    n = len(data.columns["model"])
+    across, up = (data.columns[key_of(name)] for name in axes.start)
+    return {**{name: np.full(n, np.nan) for name in CHOSEN}, "x": across, "y": up, "ranks": [""] * n}
 
 
 def _renumbered(tree: Any) -> Any:
@@ -115,49 +141,28 @@ def _renumbered(tree: Any) -> Any:
     return walk(tree)
 
 
-def _key(column: str) -> str:
-    """What the browser calls a column: the user's own measures may have any name, also one that is taken."""
-    return column if column in OURS or target_unit(column) is not None else f"own {column}"
+def title_of(name: str) -> str:
+    """What an axis calls a column."""
+    if name in COSTS:
+        title, unit, _ = COSTS[name]
+        return with_unit(title[:1].upper() + title[1:], unit)
+    titles: dict[bool, Callable[[str], str]] = {True: with_target_unit, False: measure_title}
+    return titles[is_accuracy(name) or name.endswith("effective_robustness")](name)
 
 
-def _with_target_unit(target: str) -> str:
-    return with_unit(target_title(target), target_unit(target) or "")
+def _options(offered: Sequence[str]) -> list[str | tuple[Any, str]]:
+    return [(key_of(name), title_of(name)) for name in offered]
 
 
-def _options(offered: Sequence[str], words: Callable[[str], str]) -> list[str | tuple[Any, str]]:
-    return [(_key(name), words(name)) for name in offered]
-
-
-def _source(
-    rows: pd.DataFrame, scores: Sequence[str], targets: Sequence[str], start: tuple[str, str]
-) -> ColumnDataSource:
-    size = values(rows, "params_m")
-    scaled = np.log10(np.where(np.isfinite(size) & (size > 0), size, np.nan))
-    span = np.nanmax(scaled) - np.nanmin(scaled) if np.isfinite(scaled).any() else 0.0
-    share = (scaled - np.nanmin(scaled)) / span if span > 0 else np.full(len(rows), 0.4)
-    saturated = values(rows, "saturated") == 1
-    facts = {
-        "model": [entry["model"] for entry in names(rows)],
-        "size": values(rows, "img_size"),
-        "family": _shown(rows, "family"),
-        "kind": _shown(rows, "kind"),
-        "group": _shown(rows, "group"),
-        "flag": np.where(saturated, "saturated", "").tolist(),
-    }
-    numbers = list(dict.fromkeys((*scores, *targets, "params_m", "embedding_dim")))
-    drawn = {
-        "pixels": np.nan_to_num(SMALLEST + (LARGEST - SMALLEST) * share, nan=SMALLEST),
-        "alpha": np.where(saturated, 0.15, 0.7),
-        "x": values(rows, start[0]),
-        "y": values(rows, start[1]),
-    }
-    # The download's columns, each with its head.
-    tags = [(name, name) for name in facts] + [(_key(name), name) for name in numbers]
-    return ColumnDataSource({**facts, **{_key(name): values(rows, name) for name in numbers}, **drawn}, tags=tags)
-
-
-def _shown(rows: pd.DataFrame, column: str) -> list[str]:
-    return [text or "" for text in texts(rows, column)]
+def _filters(data: ExplorerData) -> list[Any]:
+    """A text, one choice for each fact of which there are several values, and the greatest number of parameters."""
+    text = TextInput(name="text", title="Name, family or kind contains", placeholder="vit, convnext ...", width=230)
+    choices = [
+        Select(name=name, title=FACTS[name], value=ALL, options=[(ALL, "all"), *((v, v) for v in values)], width=150)
+        for name, values in data.choices.items()
+    ]
+    most = NumericInput(name="most", title="Parameters (M), at most", value=None, mode="float", low=0, width=150)
+    return [text, *choices, most]
 
 
 def _categories(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
@@ -171,70 +176,80 @@ def _categories(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
     return distinct, found
 
 
-def _plot(source: ColumnDataSource, legend: Sequence[str], start: tuple[str, str]) -> figure:
+def _plot(source: ColumnDataSource, kept: IndexFilter, legend: Sequence[str], axes: Axes) -> figure:
     plot = figure(
         name="plot",
-        height=460,
+        height=430,
         sizing_mode="stretch_width",
+        x_axis_type="log" if axes.is_log else "linear",
         tools="pan,wheel_zoom,box_zoom,box_select,lasso_select,tap,reset,save",
         active_drag="box_select",
         # Bokeh would read a bare string for mathematics.
-        x_axis_label=PlainText(text=measure_title(start[0])),
-        y_axis_label=PlainText(text=_with_target_unit(start[1])),
+        x_axis_label=PlainText(text=title_of(axes.start[0])),
+        y_axis_label=PlainText(text=title_of(axes.start[1])),
         background_fill_color=None,
         border_fill_color=None,
     )
     plot.toolbar.logo = None
     plot.xaxis.name, plot.yaxis.name = "x axis", "y axis"
     for name, colour, marker in zip(legend, COLOURS, BOKEH_MARKERS, strict=False):
+        shown = IntersectionFilter(operands=[GroupFilter(column_name="category", group=name), kept])
         plot.scatter(
-            "x", "y", source=source, view=CDSView(filter=GroupFilter(column_name="category", group=name)),
+            "x", "y", source=source, view=CDSView(filter=shown),
             size="pixels", fill_alpha="alpha", line_alpha=0.9, color=colour, marker=marker,
             legend_label=one_line(name, 36), nonselection_fill_alpha=0.08, nonselection_line_alpha=0.25,
         )  # fmt: skip
     plot.add_layout(plot.legend[0], "below")
     plot.legend.orientation = "horizontal"
-    plot.legend.ncols = "auto"
+    plot.legend.ncols = 2  # all that fits on a phone
+    plot.legend.label_text_font_size, plot.legend.glyph_width = "11px", 14
+    plot.legend.padding = plot.legend.margin = 2
     plot.legend.click_policy = "hide"
     plot.legend.background_fill_alpha = 0
     plot.add_tools(
         HoverTool(
             tooltips=[
                 ("model", "@model"), ("size", "@size"), ("family", "@family"), ("kind", "@kind"),
-                ("score", "@x{0.000}"), ("accuracy", "@y{0.00}"), ("parameters", "@params_m{0.0} M"),
-                ("dimension", "@embedding_dim"), ("", "@flag"),
+                (axes.heads[0].lower(), "@x{0.000}"), (axes.heads[1].lower(), "@y{0.00}"), ("rank", "@rank{0}, @ranks"),
+                ("parameters", "@params_m{0.0} M"), ("dimension", "@embedding_dim"), ("", "@flag"),
             ]
         )
     )  # fmt: skip
     return plot
 
 
-def _columns(scores: Sequence[str], targets: Sequence[str], grouped: bool) -> list[TableColumn]:
+def _table(source: ColumnDataSource, kept: IndexFilter, axes: Axes, grouped: bool) -> DataTable:
     text, number = StringFormatter(nan_format="–"), NumberFormatter(format="0.000", nan_format="–", text_align="right")
-    percent = NumberFormatter(format="0.0", nan_format="–", text_align="right")
+    brief = NumberFormatter(format="0.0", nan_format="–", text_align="right")
     whole = NumberFormatter(format="0", nan_format="–", text_align="right")
-    return [
-        TableColumn(field="model", title="Model", formatter=text, width=260),
-        TableColumn(field="size", title="Size", formatter=whole, width=50),
-        TableColumn(field="family", title="Family", formatter=text, width=120),
-        TableColumn(field="kind", title="Kind", formatter=text, width=100),
-        *([TableColumn(field="group", title="Group", formatter=text, width=160)] if grouped else []),
-        *(
-            TableColumn(
-                field=_key(t),
-                title=_head(target_title(t)),
-                formatter=percent if is_accuracy(t) else number,
-                width=120,
-            )
-            for t in targets
-        ),
-        *(TableColumn(field=_key(s), title=_head(measure_title(s)), formatter=number, width=110) for s in scores),
-        TableColumn(field="params_m", title="Parameters (M)", formatter=percent, width=90),
-        TableColumn(field="embedding_dim", title="Dimension", formatter=whole, width=80),
-        TableColumn(field="flag", title="Flag", formatter=text, width=80),
+    x, y = (
+        TableColumn(field=name, title=head, formatter=number, width=105)
+        for name, head in zip("xy", axes.heads, strict=True)
+    )
+    error = TableColumn(field="error", title="± se", formatter=number, width=60)
+    picked = [x, error, y] if axes.ranked == "x" else [y, error, x]
+    columns = [
+        TableColumn(field="rank", title="Rank", formatter=whole, width=45),
+        TableColumn(field="ranks", title="Could be", formatter=text, width=75, sortable=False),
+        TableColumn(field="model", title="Model", formatter=text, width=220),
+        TableColumn(field="size", title="Size", formatter=whole, width=40),
+        *([TableColumn(field="group", title="Group", formatter=text, width=125)] if grouped else []),
+        *picked,
+        TableColumn(field="params_m", title="Parameters (M)", formatter=brief, width=100),
+        TableColumn(field="family", title="Family", formatter=text, width=110),
+        TableColumn(field="kind", title="Kind", formatter=text, width=95),
+        TableColumn(field="flag", title="Flag", formatter=text, width=70),
     ]
-
-
-def _head(title: str) -> str:
-    """The title as HTML, which the table's head is."""
-    return html.escape(title)
+    return DataTable(
+        name="models",
+        source=source,
+        view=CDSView(filter=kept),
+        columns=columns,
+        sizing_mode="stretch_width",
+        height=26 * (TABLE_ROWS + 1),
+        index_position=None,
+        selectable=True,
+        sortable=True,
+        reorderable=False,
+        autosize_mode="none",
+    )

@@ -23,7 +23,7 @@ from .correlation import Bootstraps, Correlation
 from .ranking import COSTS, Ranking
 from .regression import SHOWN, Influence, Regression, family_band
 from .sample import CEILING, PRIMARY_MEASURE, families_of, groups_of, succeeded, values
-from .wording import fixed, measure_title, measure_unit, target_title, with_unit
+from .wording import fixed, measure_title, measure_unit, plural, target_title, with_unit
 
 # Okabe and Ito's colours without yellow, which is too pale on white; markers tell groups apart without colour.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#333333", "#0072b2", "#d55e00", "#009e73")
@@ -81,7 +81,8 @@ def scatter(
         figure, axes = _canvas(6.4, 4.6)
         # Before the points: long legends take room from the axes, not from the data.
         handles = _points(axes, rows[known], x[known], y[known])
-        line = _line(axes, x[known], y[known], families_of(rows)[1][known], regression)
+        column, families = families_of(rows)
+        line = _line(axes, x[known], y[known], families[known], plural(column), regression)
         axes.set_xlabel(one_line(with_unit(measure_title(measure), measure_unit(measure)), 70))
         axes.set_ylabel(one_line(with_unit(target_title(target), target_unit(target) or ""), 50))
         _head(axes, one_line(title, 62), _caption(correlation))
@@ -129,9 +130,13 @@ def ranking(ranked: Ranking) -> Rendered:
 
 
 def forest(
-    correlations: Mapping[str, Mapping[str, Correlation]], target: str, order: Sequence[str], static: str | None = None
+    correlations: Mapping[str, Mapping[str, Correlation]],
+    target: str,
+    order: Sequence[str],
+    static: str | None = None,
+    units: str = "families",
 ) -> Rendered:
-    """Spearman's coefficient of every score in ``order`` with one target: intervals over families and over rows.
+    """Spearman's coefficient of every score in ``order`` with one target: intervals over ``units`` and over rows.
 
     The ceiling is a line, not a row; of ``static``, the best ranker that looks at no image, there are lines too, at its
     coefficient and at minus it.
@@ -157,7 +162,7 @@ def forest(
                 if ci is not None:
                     axes.plot(ci, [i, i], color=colour, linewidth=width, alpha=shade, solid_capstyle="butt")
             if rho.value is None:
-                axes.text(0.03, i, f"not computed: {rho.reason}", va="center", fontsize=8.5, color=QUIET)
+                axes.text(-1.02, i, f"not computed: {rho.reason}", va="center", fontsize=8.5, color=QUIET)
             else:
                 axes.plot([rho.value], [i], "o", color=colour, markersize=5.5)
         axes.set_yticks(range(len(shown)), [one_line(measure_title(m), 30) for m, _ in shown], color=INK)
@@ -171,7 +176,7 @@ def forest(
         legend(
             figure,
             [
-                Line2D([], [], color=COLOURS[0], linewidth=1.8, label="95% interval over families"),
+                Line2D([], [], color=COLOURS[0], linewidth=1.8, label=f"95% interval over {units}"),
                 Line2D([], [], color=COLOURS[0], linewidth=5, alpha=0.25, label="over rows, as if independent"),
                 Line2D([], [], color=COLOURS[1], marker="o", linewidth=1.8, label=measure_title(PRIMARY_MEASURE)),
                 *lines,
@@ -252,7 +257,9 @@ def _handle(label: str, **style: Any) -> Line2D:
     return Line2D([], [], linestyle="none", markersize=6.5, label=label, **style)
 
 
-def _line(axes: Axes, x: np.ndarray, y: np.ndarray, families: pd.Series, regression: Regression) -> list[Line2D]:
+def _line(
+    axes: Axes, x: np.ndarray, y: np.ndarray, families: pd.Series, units: str, regression: Regression
+) -> list[Line2D]:
     """Draw the least-squares line and, from the report's own resamples of families, its band."""
     if regression.slope is None or regression.intercept is None or not len(x):
         return []
@@ -262,7 +269,7 @@ def _line(axes: Axes, x: np.ndarray, y: np.ndarray, families: pd.Series, regress
     band = family_band(x, y, families, grid, Bootstraps())
     if band is not None:
         axes.fill_between(grid, *band, color=INK, alpha=0.10, linewidth=0)
-    label = "least squares" if band is None else "least squares, 95% band over families"
+    label = "least squares" if band is None else f"least squares, 95% band over {units}"
     return [Line2D([], [], color=INK, linewidth=1.4, label=label)]
 
 

@@ -30,9 +30,9 @@ from .class_subsets import class_subset_correlations
 from .comparison import Comparison, compare
 from .correlation import Correlation
 from .curves import over_epochs
-from .explorer import explorer
+from .explorer import explorer, of_choice, of_study
 from .provenance import mixture_warnings, provenance
-from .sample import BASELINES, CEILING, groups_of, names, one_row_per_weights, succeeded, targets_of, values
+from .sample import BASELINES, CEILING, groups_of, names, one_row_per_weights, scores_of, succeeded, targets_of, values
 from .statistics import Summary, summarise
 
 log = logging.getLogger(__name__)
@@ -158,6 +158,7 @@ def draw(rows: pd.DataFrame, summary: Summary, ranking: ranks.Ranking) -> dict[s
             target,
             order,
             summary.standings[target].static if target in summary.standings else None,
+            wording.plural(summary.unit),
         )
         drawn[RESIDUAL_FIGURE] = figures.residuals(summary.influences, measure, target)
     if ranking.cost:
@@ -193,7 +194,13 @@ def page_context(
     measured = {f"{entry['model']}@{entry['img_size']}" for entry in names(ok)}
     choosing = choice.is_choice(run, ranking, targets)
     dropped, untried = choice.left_by_search(run.search, measured)
-    explored = explorer(rows, list(summary.correlations), targets, summary.primary) if summary.primary else None
+    explored = None
+    if choosing:
+        costs = [ranking.cost, *(name for name in ranks.COSTS if name != ranking.cost)]
+        costs = [name for name in costs if name is not None and np.isfinite(values(ok, name)).any()]
+        explored = explorer(rows, of_choice(scores_of(rows), targets, costs)) if costs else None
+    elif summary.primary:
+        explored = explorer(rows, of_study(list(summary.correlations), targets, summary.primary))
     return {
         "name": run.catalog.name,
         "lead": _lead(rows, run, summary, targets, ranking, measured),

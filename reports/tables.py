@@ -60,7 +60,11 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
                 "linear regression on the controls leaves, fitted anew in each resample), a "
                 "multiple regression and a mixed model say what remains."
             ),
-            "tables": [_partial_table(summary), _multiple_table(summary.multiple), *_mixed_table(summary)],
+            "tables": [
+                _partial_table(summary),
+                _multiple_table(summary.multiple, summary.unit),
+                *_mixed_table(summary),
+            ],
         },
         {
             "id": "robustness",
@@ -263,7 +267,7 @@ def _partial_cell(found: Correlation | str | None) -> Cell:
     return {"value": wording.MISSING, "ci": found or ""}
 
 
-def _multiple_table(found: Multiple | None) -> Table:
+def _multiple_table(found: Multiple | None, unit: str) -> Table:
     heads = ["Predictor", "Percent points a standard deviation", "p", "Variance inflation"]
     if found is None or found.reason:
         note = f"Not computed: {found.reason if found else 'there is no accuracy'}."
@@ -278,7 +282,7 @@ def _multiple_table(found: Multiple | None) -> Table:
         for c in found.coefficients
     ]
     left = ", ".join(f"{wording.measure_title(name)} ({why})" for name, why in found.why.items())
-    note = f"n = {found.n}, R² = {wording.fixed(found.r2)}; errors clustered by family."
+    note = f"n = {found.n}, R² = {wording.fixed(found.r2)}; errors clustered by {unit}."
     note += f" Left out: {left}." if left else ""
     note += (
         f" While a variance inflation factor exceeds {GREATEST_INFLATION:.0f}, the last named of the predictors that "

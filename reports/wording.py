@@ -140,7 +140,7 @@ def answer(summary: Summary) -> str | None:
     own = found.scores.get(measure)
     if own is None:
         return f"{best}."
-    told = "and is told from it" if own.behind_best_ci[0] > 0 else "and is not told from it here"
+    told = "more than chance would explain" if own.behind_best_ci[0] > 0 else "which may be chance"
     behind = f"{fixed(own.behind_best)} ({interval(own.behind_best_ci)}, simultaneous over all pairs of scores)"
     return f"{best}. {measure_title(measure)} is {behind} behind in |rho|, {told}."
 

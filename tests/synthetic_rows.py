@@ -13,6 +13,18 @@ from dsmi_zoo.pipeline.store import rows_frame
 RUN = record_of(catalog="imagenet-2025, SYNTHETIC measures")
 
 
+LOADING_CODE = """import timm
+model = timm.create_model({0!r}, pretrained=True).eval()
+transform = timm.data.create_transform(
+    input_size=(3, {1}, {1}),
+    crop_pct=0.95,
+    crop_mode='center',
+    interpolation='bicubic',
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)"""
+
+
 def synthetic_rows() -> pd.DataFrame:
     """1,556 rows: the table's facts, and measures that are noise, families and, some of them, accuracy."""
     entries = load_models("imagenet-2025")
@@ -23,6 +35,7 @@ def synthetic_rows() -> pd.DataFrame:
     rows = [
         {
             **facts(entry), "status": "ok", "own_measures": "", "versions": "{}", "row_id": f"r{i}",
+            "loading_code": LOADING_CODE.format(entry.architecture, entry.img_size),
             "finished_at": pd.Timestamp("2026-01-01", tz="UTC"), "saturated": bool(i % 20 == 0), "n_samples": 1000,
             "n_classes": 20, "embedding_dim": int(rng.integers(64, 2048)), "embedding_rms": float(np.exp(rng.normal())),
         }
@@ -34,6 +47,7 @@ def synthetic_rows() -> pd.DataFrame:
         values = values if measure.unit != "%" else np.clip(70 + 10 * values, 0, 100)
         for row, value in zip(rows, values, strict=True):
             row[measure.name] = float(value)
+            row[f"{measure.name}_se"] = 0.2 if measure.unit != "%" else 1.5
     for row in rows:
         hits = rng.random(1000) < row["probe_accuracy"] / 100
         low, high = wilson_interval(int(hits.sum()), len(hits))

@@ -48,6 +48,9 @@ def test_images_of_ones_own_get_the_choice_page_whatever_the_catalogue_knows(dat
     assert summary["lead"].startswith("Of 5 models, net0 at 224 pixels has the highest")
     assert page.index('id="ranking"') < page.index('id="correlations"')
     assert page.count('id="ranking"') == 1
+    settings = json.loads(page.split('id="explorer-settings">')[1].split("</script>")[0])
+    assert (settings["ranked"], settings["start"]) == ("y", ["throughput", "probe_accuracy"]), "accuracy over its cost"
+    assert '"name":"LogScale"' in page
     assert (tmp_path / "report.md").read_text().index("## Ranking") < page.index("Correlations")
 
 

@@ -2,19 +2,24 @@
 
 import csv
 import io
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import ask, asked_of_others, chromium, complaints, needs_browser, open_page
+from scipy.stats import norm
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 from synthetic_rows import RUN, synthetic_rows
 
+from dsmi_zoo.reports.correlation import correlate
 from dsmi_zoo.reports.page import write_page
+from dsmi_zoo.reports.sample import families_of, one_row_per_weights, succeeded, values
 
 pytestmark = needs_browser
 MIB = 2**20
@@ -70,15 +75,115 @@ def choose(browser: webdriver.Chrome, number: int, text: str) -> None:
     )  # fmt: skip
 
 
-def test_another_score_and_accuracy_move_the_points_and_name_the_axes(browser: webdriver.Chrome) -> None:
-    choose(browser, 0, "10 nearest neighbours")
+def settled(browser: webdriver.Chrome) -> str:
+    """What the explorer says of the models that are shown, once it has settled."""
+    before = ""
+    while (
+        said := ask(browser, "return document.getElementById('explorer-statistics').textContent")
+    ) != before or not said:
+        before = said
+        time.sleep(0.4)
+    return said
+
+
+def test_another_score_and_accuracy_move_the_points_and_name_axes_and_columns(browser: webdriver.Chrome) -> None:
+    choose(browser, 0, "LogME")
     choose(browser, 1, "real top-1 accuracy (%)")
+    settled(browser)
     assert ask(
         browser,
         "const d = source().data, p = model('plot');"
-        "return [d.x.every((v, i) => v === d.neighbour_accuracy[i]), d.y.every((v, i) => v === d.real_top1[i]),"
+        "return [d.x.every((v, i) => Object.is(v, d.logme[i])),"
+        " d.y.every((v, i) => Object.is(v, d.real_top1[i])),"
         " p.below[0].axis_label.text, p.left[0].axis_label.text];",
-    ) == [True, True, "10 nearest neighbours", "real top-1 accuracy (%)"]
+    ) == [True, True, "LogME", "real top-1 accuracy (%)"]
+    heads = ask(browser, "return deep(document, '.slick-header-column').map((h) => h.innerText)")
+    assert {"Rank", "Could be", "LogME", "real top-1 accuracy (%)"} <= set(heads)
+    first = ask(browser, "return visible()[0]")
+    best = succeeded(synthetic_rows()).nlargest(1, "logme").iloc[0]
+    assert (first[0], first[2]) == ("1", best["model"]), "the best stands first"
+
+
+def test_filters_act_on_plot_table_ranks_statistics_and_download_alike(
+    browser: webdriver.Chrome, downloads: Path
+) -> None:
+    choose(browser, 0, "10 nearest neighbours")
+    number = ask(
+        browser, "return deep(document, 'select').findIndex((s) => [...s.options].some((o) => o.text === 'hybrid'))"
+    )
+    choose(browser, number, "transformer")
+    ask(browser, "model('most').value = 90")
+    said = settled(browser)
+    rows = succeeded(synthetic_rows())
+    rows = rows[(rows["kind"] == "transformer") & (rows["params_m"] <= 90)]
+    kept = ask(
+        browser, "return [model('kept'), ...model('plot').renderers.map((r) => r.view.filter.operands[1])]"
+        ".map((f) => f.indices.map((i) => source().data.model[i] + '@' + source().data.size[i]))",
+    )  # fmt: skip
+    expected = sorted(f"{m}@{s}" for m, s in zip(rows["model"], rows["img_size"], strict=True))
+    assert all(sorted(names) == expected for names in kept)
+
+    sample = one_row_per_weights(synthetic_rows())
+    sample = sample[sample["model"].isin(rows["model"]) & (sample["params_m"] <= 90)]
+    found = correlate(values(sample, "neighbour_accuracy"), values(sample, "top1"), families_of(sample)[1]).spearman
+    assert f"{len(rows)} of 1554 models are shown" in said
+    rho, low, high = (float(text.replace("\u2212", "-")) for text in re.findall(r"[\u2212\d]+\.\d\d", said)[:3])
+    assert rho == pytest.approx(found.value, abs=0.0051)
+    assert (low, high) == pytest.approx(found.ci, abs=0.04), "other resamples of the same families"
+
+    score = rows["neighbour_accuracy"].to_numpy()
+    one = int(np.argsort(-score, kind="stable")[5])
+    margin = norm.isf(0.025 / (len(rows) - 1)) * np.hypot(1.5, 1.5)
+    low, high = 1 + (score - score[one] > margin).sum(), len(rows) - (score[one] - score > margin).sum()
+    name = f"{rows['model'].iloc[one]}@{rows['img_size'].iloc[one]}"
+    ranks = "const d = source().data, i = d.model.findIndex((m, i) => m + '@' + d.size[i] === arguments[0]);"
+    assert ask(browser, ranks + "return d.ranks[i]", name) == f"{low} to {high}"
+
+    ask(browser, "return deep(document, 'button').find((b) => b.innerText === 'Download as CSV')").click()
+    text = downloaded(downloads)
+    assert sorted(f"{row['model']}@{row['size']}" for row in csv.DictReader(io.StringIO(text))) == expected
+
+
+def downloaded(folder: Path) -> str:
+    """The one file that has come into the folder, which is empty again afterwards."""
+    WebDriverWait(folder, 20, 0.1).until(lambda f: [p for p in f.glob("*.csv") if p.stat().st_size > 0])
+    (path,) = folder.glob("*.csv")
+    text = path.read_text()
+    path.unlink()
+    return text
+
+
+def test_a_view_stands_in_the_address_and_opens_again(browser: webdriver.Chrome, page: Path) -> None:
+    choose(browser, 0, "LogME")
+    ask(browser, "model('text').value_input = 'resnet'; model('text').value = 'resnet'")
+    settled(browser)
+    address = browser.current_url
+    assert address.endswith("#view:x=logme&text=resnet")
+    browser.get("about:blank")
+    browser.get(address + "&models=resnet50.a1_in1k%40224&only=1")
+    WebDriverWait(browser, 60, 0.05).until(lambda b: b.execute_script("return window.Bokeh?.documents[0]?.is_idle"))
+    assert "LogME and top-1 accuracy" in settled(browser)
+    assert [row[2] for row in ask(browser, "return visible()")] == ["resnet50.a1_in1k"]
+    ask(browser, "return deep(document, 'button').find((b) => b.innerText === 'Show all again')").click()
+    assert settled(browser).startswith("All 1554 models are shown. DSMI(Z;Y)")
+    assert "#" not in browser.current_url
+    browser.get(page.as_uri() + "#view:x=nonsense&most=abc&family=%3Cb%3E&models=none")
+    assert complaints(browser) == [], "what an address holds may be anything"
+
+
+def test_a_models_row_opens_its_facts_its_scores_and_the_code_that_loads_it(browser: webdriver.Chrome) -> None:
+    settled(browser)
+    name = ask(browser, "return visible()[2][2]")
+    ask(browser, "return deep(document, '.slick-row')[2].querySelectorAll('.slick-cell')[2]").click()
+    told = WebDriverWait(browser, 10, 0.05).until(
+        lambda b: (
+            (text := ask(b, "return document.getElementById('explorer-model').innerText")).startswith(name) and text
+        )
+    )
+    row = succeeded(synthetic_rows()).query("model == @name").iloc[0]
+    assert f"timm.create_model('{row['architecture']}', pretrained=True)" in told
+    assert "\u00b1 0.200" in told
+    assert "License of the weights" in told
 
 
 def all_hold(word: str, rows: list[list[str]]) -> bool:
@@ -103,7 +208,7 @@ def test_typing_filters_the_table_fast_and_sorting_orders_it(browser: webdriver.
     for _ in range(2):
         head = ask(browser, "return deep(document, '.slick-header-column').find((h) => h.innerText === 'Size')")
         head.click()
-    sizes = [int(row[1]) for row in ask(browser, "return visible()")]
+    sizes = [int(row[3]) for row in ask(browser, "return visible()")]
     assert len(set(sizes)) > 1
     assert sizes == sorted(sizes, reverse=True)
 
@@ -122,7 +227,7 @@ def test_models_selected_in_the_plot_can_be_read_alone_in_the_table(browser: web
         "?.querySelector('input') ?? deep(document, 'input[type=checkbox]')[0]"
     )  # fmt: skip
     only.click()
-    WebDriverWait(browser, 10, 0.05).until(lambda b: {row[0] for row in ask(b, "return visible()")} <= set(selected))
+    WebDriverWait(browser, 10, 0.05).until(lambda b: {row[2] for row in ask(b, "return visible()")} <= set(selected))
     assert ask(browser, "return visible()")
 
 
@@ -156,9 +261,7 @@ def test_the_download_is_a_csv_of_all_models_with_their_names_as_they_are(
 ) -> None:
     button = ask(browser, "return deep(document, 'button').find((b) => b.innerText === 'Download as CSV')")
     button.click()
-    path = downloads / "models.csv"
-    WebDriverWait(browser, 20, 0.1).until(lambda _: path.exists() and path.stat().st_size > 0)
-    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    rows = list(csv.DictReader(io.StringIO(downloaded(downloads))))
     assert len(rows) == 1554
     expected = synthetic_rows().query("status == 'ok'")
     assert sorted(row["model"] for row in rows) == sorted(expected["model"])

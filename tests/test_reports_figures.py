@@ -101,7 +101,7 @@ def test_the_same_rows_give_the_same_bytes():
 
 def test_a_scatter_shows_saturation_groups_and_the_band():
     shown = legend_labels(frame(12))
-    assert shown == ["few images", "many images", "saturated", "least squares, 95% band over families"]
+    assert shown == ["few images", "many images", "saturated", "least squares, 95% band over architectures"]
     assert legend_labels(frame(6))[-1] == "least squares"
 
 
@@ -129,7 +129,7 @@ def test_the_band_is_from_the_lines_of_the_resamples_corrected_for_few_families(
 
 def test_more_than_ten_groups_are_not_coloured():
     rows = frame(30, groups=[f"group {i}" for i in range(11)], saturated=False)
-    assert legend_labels(rows) == ["least squares, 95% band over families"]
+    assert legend_labels(rows) == ["least squares, 95% band over architectures"]
 
 
 def test_long_and_underscored_group_names_stay_in_the_legend():
