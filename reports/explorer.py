@@ -19,13 +19,12 @@ from bokeh.models import (
     HoverTool,
     IndexFilter,
     IntersectionFilter,
-    NumericInput,
     PlainText,
     Spacer,
 )
 from bokeh.models.widgets.buttons import Button
 from bokeh.models.widgets.groups import CheckboxGroup
-from bokeh.models.widgets.inputs import Select, TextInput
+from bokeh.models.widgets.inputs import NumericInput, Select, TextInput
 from bokeh.models.widgets.tables import DataTable, NumberFormatter, StringFormatter, TableColumn
 from bokeh.plotting import figure
 from bokeh.resources import Resources
@@ -158,11 +157,15 @@ def _filters(data: ExplorerData) -> list[Any]:
     """A text, one choice for each fact of which there are several values, and the greatest number of parameters."""
     text = TextInput(name="text", title="Name, family or kind contains", placeholder="vit, convnext ...", width=230)
     choices = [
-        Select(name=name, title=FACTS[name], value=ALL, options=[(ALL, "all"), *((v, v) for v in values)], width=150)
+        Select(name=name, title=FACTS[name], value=ALL, options=_with_all(values), width=150)
         for name, values in data.choices.items()
     ]
     most = NumericInput(name="most", title="Parameters (M), at most", value=None, mode="float", low=0, width=150)
     return [text, *choices, most]
+
+
+def _with_all(choices: Sequence[str]) -> list[str | tuple[Any, str]]:
+    return [(ALL, "all"), *((choice, choice) for choice in choices)]
 
 
 def _categories(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
@@ -203,7 +206,6 @@ def _plot(source: ColumnDataSource, kept: IndexFilter, legend: Sequence[str], ax
     plot.legend.orientation = "horizontal"
     plot.legend.ncols = 2  # all that fits on a phone
     plot.legend.label_text_font_size, plot.legend.glyph_width = "11px", 14
-    plot.legend.padding = plot.legend.margin = 2
     plot.legend.click_policy = "hide"
     plot.legend.background_fill_alpha = 0
     plot.add_tools(

@@ -118,8 +118,13 @@ def fisher(drawn: Array, value: float, n: int) -> Array:
 MIDDLE = stats.norm.cdf([-1, 1])
 
 
-def middle_error(drawn: Array) -> Array:
-    """Half the width of the middle 68% of resamples [..., b], which the tails cannot move, [...]; NaN are left out."""
+def middle_error(drawn: Array) -> float:
+    """Half the width of the middle 68% of resamples [b], which the tails cannot move; NaN are left out."""
+    return float(middle_errors(drawn))
+
+
+def middle_errors(drawn: Array) -> Array:
+    """The same of many at once: [..., b] to [...]."""
     quantile = np.nanquantile if np.isnan(drawn).any() else np.quantile  # the former takes far longer
     low, high = quantile(drawn, MIDDLE, axis=-1)
     return np.asarray((high - low) / 2)

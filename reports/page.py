@@ -196,8 +196,8 @@ def page_context(
     dropped, untried = choice.left_by_search(run.search, measured)
     explored = None
     if choosing:
-        costs = [ranking.cost, *(name for name in ranks.COSTS if name != ranking.cost)]
-        costs = [name for name in costs if name is not None and np.isfinite(values(ok, name)).any()]
+        costs = sorted(ranks.COSTS, key=lambda name: name != ranking.cost)
+        costs = [name for name in costs if np.isfinite(values(ok, name)).any()]
         explored = explorer(rows, of_choice(scores_of(rows), targets, costs)) if costs else None
     elif summary.primary:
         explored = explorer(rows, of_study(list(summary.correlations), targets, summary.primary))

@@ -13,7 +13,16 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from .correlation import MIN_UNITS, Bootstraps, why_undefined
-from .intervals import LEVEL, NEARLY_ONE, fisher, influence_on_spearman, middle_error, precision, standard_ranks
+from .intervals import (
+    LEVEL,
+    NEARLY_ONE,
+    fisher,
+    influence_on_spearman,
+    middle_error,
+    middle_errors,
+    precision,
+    standard_ranks,
+)
 from .resampling import Resamples
 from .sample import CEILING, families_of, scores_of, static_rankers, succeeded, targets_of, values
 
@@ -232,7 +241,7 @@ def simultaneous_reach(found: Sequence[Strength], unit: Array) -> Array:
     errors, scales, degrees = np.zeros((k, k)), np.zeros((k, k)), np.ones((k, k))
     for i in range(k - 1):  # all pairs at once would be gigabytes
         deviations = away[i] - away[i + 1 :]
-        errors[i, i + 1 :] = middle_error(deviations)
+        errors[i, i + 1 :] = middle_errors(deviations)
         with np.errstate(divide="ignore", invalid="ignore"):
             shares = np.abs(deviations) / errors[i, i + 1 :, None]
         greatest = np.fmax(greatest, np.fmax.reduce(np.where(np.isfinite(shares), shares, np.nan)))

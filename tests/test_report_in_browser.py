@@ -244,7 +244,7 @@ def test_a_click_on_a_name_in_the_legend_hides_its_points(browser: webdriver.Chr
     )
     left, top, width, height = place
     for step in range(2, 40):
-        x, y = int(left + width * step / 40), int(top + height / 2)
+        x, y = int(left + width * step / 40), int(top + height / 4)  # the upper of two lines
         browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x, "y": y})
         for kind in ("mousePressed", "mouseReleased"):
             browser.execute_cdp_cmd(
