@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .data_catalog.models import load_models
     from .jobs.api import run
+    from .pipeline.lightning_callback import LightningMonitor
     from .pipeline.measures import diffusion_spectral_entropy, diffusion_spectral_mutual_information, measure
     from .pipeline.monitor import RepresentationMonitor
     from .pipeline.score import score
     from .pipeline.store import read_results
+    from .pipeline.trainer_callback import TrainerMonitor
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever wants to hear says so
 
+# Without the callbacks, whose libraries need not be there: `from dsmi_zoo import *` must work all the same.
 __all__ = [
     "RepresentationMonitor",
     "diffusion_spectral_entropy",
@@ -27,7 +30,9 @@ __all__ = [
 
 # Each is imported when it is first asked for: torch and pandas take seconds, and few need all of it.
 _HOMES = {
+    "LightningMonitor": "pipeline.lightning_callback",
     "RepresentationMonitor": "pipeline.monitor",
+    "TrainerMonitor": "pipeline.trainer_callback",
     "diffusion_spectral_entropy": "pipeline.measures",
     "diffusion_spectral_mutual_information": "pipeline.measures",
     "load_models": "data_catalog.models",
@@ -47,4 +52,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES})
