@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .data_catalog.models import load_models
     from .jobs.api import run
-    from .pipeline.lightning_callback import LightningMonitor
+    from .pipeline.lightning_callback import LightningMonitor as LightningMonitor
     from .pipeline.measures import diffusion_spectral_entropy, diffusion_spectral_mutual_information, measure
     from .pipeline.monitor import RepresentationMonitor
     from .pipeline.score import score
     from .pipeline.store import read_results
-    from .pipeline.trainer_callback import TrainerMonitor
+    from .pipeline.trainer_callback import TrainerMonitor as TrainerMonitor
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever wants to hear says so
 
