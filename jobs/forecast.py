@@ -1,13 +1,14 @@
 """What a run would do, read and store, before it starts."""
 
-import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..pipeline.config import RunConfig
 from ..pipeline.cost import BUILD_S, BYTES_A_PARAMETER, DECODE_S, READ_BYTES_S, Cost
 from ..pipeline.plan import Job, Plan, make_plan
 from ..pipeline.store import row_path
-from ..pipeline.weights import remote_weights
+from ..pipeline.weights import local_weights, remote_weights
+from .fleet import estimated, fleet_of
 from .progress import SILENT, Display, counted, duration
 from .run import sizes_to_download, within_max_download
 from .terminal import tell
@@ -35,13 +36,14 @@ def described(plan: Plan) -> list[str]:
     pixels = sum(samples * size * size * 3 for size in views.values())
     trained = [job for job in jobs if job.entry.recipe is not None]
     downloaded = [job for job in jobs if remote_weights(job.entry) is not None]
+    files = {remote_weights(job.entry): job for job in downloaded}.values()
     as_built = sum(job.weights is None for job in jobs) - len(downloaded)
     architectures = {job.entry.architecture for job in jobs}
     done = sum(row_path(config.folder, job.slug).exists() for job in jobs)
     measures = Cost(build=0, image=0).seconds(samples) * len(jobs)
     weights = (
         f"{len(jobs) - len(trained) - len(downloaded) - as_built} local, {len(trained)} to be trained, "
-        f"{len(downloaded)} of timm's ({weights_size(downloaded)} in fp32 by their parameters)"
+        f"{len(downloaded)} of timm's ({weights_size(list(files))} in fp32 by their parameters)"
         + (f", {as_built} as their builder makes them" if as_built else "")
     )
     lines = [
@@ -54,14 +56,34 @@ def described(plan: Plan) -> list[str]:
         f"weights     {'random' if config.random_weights else weights}",
         f"embeddings  about {gigabytes(len(jobs) * samples * EMBEDDING_WIDTH * 4)}"
         + ("" if config.compute.keep_embeddings else ", not kept"),
-        "time        estimates for one core unless said otherwise:",
+        "work        estimates for one core unless said otherwise:",
         f"  build     {duration(len(jobs) * BUILD_S + weights_bytes(jobs) / READ_BYTES_S)}",
         f"  decoding  {duration(len(views) * len(subset.labels) * subset.repeats * DECODE_S)}",
         f"  forward   {forward_time(jobs, samples)}",
         f"  measures  {duration(measures)}",
-        f"this machine has {os.cpu_count()} cores; --cluster and --workers say where it runs",
+        *in_all(plan, to_download(downloaded, config.compute.cache)),
     ]
     return lines
+
+
+def in_all(plan: Plan, download: float) -> list[str]:
+    """Wall time and memory on the cluster that is asked for."""
+    fleet = fleet_of(plan.config.compute)
+    if fleet is None:
+        return [f"in all      unknown: {plan.config.compute.cluster} is not asked how many workers it has"]
+    expected = estimated(plan, fleet, download)
+    fetch = f", {duration(expected.download)} of it to download {gigabytes(download)}" if download else ""
+    on = f"{fleet.words} with {counted(fleet.processes, 'process')}, {plan.config.precision}"
+    return [
+        f"in all      about {duration(expected.total)} on {on}{fetch}; half or twice as long is no surprise",
+        f"memory      about {gigabytes(expected.memory)} at the most, by all processes together",
+    ]
+
+
+def to_download(jobs: Sequence[Job], cache: Path) -> float:
+    """Bytes of the weights that the cache lacks, by their parameters; no server is asked."""
+    lacking = {name: job for job in jobs if (name := remote_weights(job.entry)) and local_weights(name, cache) is None}
+    return weights_bytes(list(lacking.values()))
 
 
 def forward_time(jobs: Sequence[Job], samples: int) -> str:

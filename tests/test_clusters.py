@@ -13,9 +13,8 @@ from distributed import Client
 
 from dsmi_zoo.data_catalog.errors import InputError
 from dsmi_zoo.jobs.clusters import open_workers
-from dsmi_zoo.jobs.clusters.cuda import default_per_gpu
 from dsmi_zoo.jobs.clusters.existing import differing_versions
-from dsmi_zoo.jobs.clusters.machine import BLAS_THREADS, usable_cores, visible_gpus
+from dsmi_zoo.jobs.clusters.machine import BLAS_THREADS, default_per_gpu, usable_cores, visible_gpus
 from dsmi_zoo.jobs.clusters.profile import EXAMPLES, load_profile
 from dsmi_zoo.pipeline.config import ComputeSettings
 

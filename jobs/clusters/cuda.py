@@ -9,12 +9,9 @@ import psutil
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 
-from ...data_catalog.errors import InputError
 from ...pipeline.config import ComputeSettings
 from .local import on_this_machine
-from .machine import MOST_PER_GPU, deaf_to_interrupts, usable_cores, visible_gpus
-
-PROCESS_MEMORY = 4 * 2**30  # torch with CUDA, and a model of ordinary size
+from .machine import chosen_gpus, deaf_to_interrupts, default_per_gpu, usable_cores
 
 
 @contextmanager
@@ -26,7 +23,7 @@ def cuda_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
     InputError
         When there is no GPU, or fewer than ``workers``.
     """
-    gpus = _chosen_gpus(settings.workers)
+    gpus = chosen_gpus(settings.workers)
     per_gpu = settings.per_gpu or default_per_gpu(usable_cores(), len(gpus), psutil.virtual_memory().available)
     security = Security.temporary()
     common = {"protocol": "tls://", "host": "127.0.0.1", "security": security}
@@ -47,19 +44,3 @@ def cuda_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
             cluster = SpecCluster(scheduler=scheduler, workers=workers, security=security, silence_logs="critical")
         with cluster, Client(cluster) as client:
             yield client
-
-
-def _chosen_gpus(workers: int | None) -> list[str]:
-    gpus = visible_gpus()
-    if not gpus:
-        raise InputError(
-            "--cluster cuda: no GPU is visible (nvidia-smi -L, CUDA_VISIBLE_DEVICES); --cluster local uses CPUs"
-        )
-    if workers is not None and workers > len(gpus):
-        raise InputError(f"--workers {workers}: only {len(gpus)} GPUs are visible (--per-gpu: how many share one)")
-    return gpus[:workers]
-
-
-def default_per_gpu(cores: int, gpus: int, memory: float) -> int:
-    """Processes for each GPU: one uses it while the others read, build and measure, on a core and with memory each."""
-    return max(1, min(cores // gpus, MOST_PER_GPU, int(memory / PROCESS_MEMORY / gpus)))

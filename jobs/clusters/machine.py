@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 import psutil
 
+from ...data_catalog.errors import InputError
+
+PROCESS_MEMORY = 4 * 2**30  # torch with CUDA, and a model of ordinary size
 MOST_PER_GPU = 4  # processes, unless somebody asks for more: each holds torch and a model
 WORKER_MEMORY = 1.5 * 2**30  # torch, timm and a small model with room for its embedding
 BLAS_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -56,6 +59,31 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
                 gpus.pop()  # a GPU in this mode is used by its instances only
             gpus.append(identity)
     return gpus
+
+
+def chosen_gpus(workers: int | None) -> list[str]:
+    gpus = visible_gpus()
+    if not gpus:
+        raise InputError(
+            "--cluster cuda: no GPU is visible (nvidia-smi -L, CUDA_VISIBLE_DEVICES); --cluster local uses CPUs"
+        )
+    if workers is not None and workers > len(gpus):
+        raise InputError(f"--workers {workers}: only {len(gpus)} GPUs are visible (--per-gpu: how many share one)")
+    return gpus[:workers]
+
+
+def default_per_gpu(cores: int, gpus: int, memory: float) -> int:
+    """Processes for each GPU: one uses it while the others read, build and measure, on a core and with memory each."""
+    return max(1, min(cores // gpus, MOST_PER_GPU, int(memory / PROCESS_MEMORY / gpus)))
+
+
+def gpu_name() -> str:
+    """What the first GPU of this machine is called."""
+    try:
+        said = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return "of unknown kind"
+    return said.partition(": ")[2].partition(" (UUID")[0] or "of unknown kind"
 
 
 @contextmanager
