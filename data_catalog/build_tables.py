@@ -17,7 +17,7 @@ from scipy.stats import linregress
 
 from .errors import InputError
 from .from_timm import family_of, input_of, timm_config, weights_of
-from .models import TABLES
+from .models import DEFAULT_MODELS, TABLES
 from .traits import kind_of, pretraining_images
 
 # Published names that are others today. timm 1.0 spells module and names of SelecSLS in lower case. The TNT-S weights
@@ -206,10 +206,21 @@ def write_tables(source: Path, target: Path = TABLES) -> None:
         print(f"{name}: {len(table)} rows")
 
 
+def write_default_models(target: Path = TABLES) -> None:
+    """Write which model timm means by each network's name alone, for the networks of the tables."""
+    models = {row["model"] for name in TABLE_FILES for row in _records(target / f"{name}.csv")}
+    networks = sorted({model.partition(".")[0] for model in models})
+    tags = {network: timm_config(network).tag for network in networks}
+    table = pd.DataFrame([{"network": name, "model": f"{name}.{tag}"} for name, tag in tags.items() if tag])
+    table.to_csv(target / DEFAULT_MODELS.name, index=False, lineterminator="\n")
+    print(f"{DEFAULT_MODELS.name}: {len(table)} networks")
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m dsmi_zoo.data_catalog.build_tables SOURCE_FOLDER")
     try:
         write_tables(Path(sys.argv[1]))
+        write_default_models()
     except InputError as error:
         sys.exit(str(error))

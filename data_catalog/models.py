@@ -1,11 +1,12 @@
 """Model catalogues: those that are built in, those of a file, and single entries of them."""
 
+import csv
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from .text import shown
 from .trained_zoos import TRAINED_ZOOS, seeded_zoo, trained_models
 
 TABLES = Path(__file__).with_name("tables")
+DEFAULT_MODELS = TABLES / "default-models.csv"
 
 
 def load_models(catalog: str | Path, patterns: str | Sequence[str] = ()) -> list[ModelEntry]:
@@ -29,7 +31,7 @@ def load_models(catalog: str | Path, patterns: str | Sequence[str] = ()) -> list
         path of a CSV or Parquet file.
     patterns
         Keep entries whose ``model`` or ``model@size`` matches one of these shell patterns (a string is one); none
-        keeps all.
+        keeps all. The name of one of timm's networks, ``resnet18``, is the model of its default tag.
 
     Raises
     ------
@@ -59,6 +61,7 @@ def select(entries: Iterable[ModelEntry], patterns: Sequence[str], where: str) -
     chosen: dict[str, bool] = {}
     for pattern in patterns:
         hits = [e for e in entries if fnmatchcase(e.model, pattern) or fnmatchcase(str(e), pattern)]
+        hits = hits or _meant_by_timm(entries, pattern)
         if not hits:
             near = get_close_matches(pattern, [e.model for e in entries], n=1)
             hint = f"did you mean {near[0]}?" if near else f"for example: {entries[0].model}"
@@ -72,11 +75,26 @@ def find_entries(entries: Sequence[ModelEntry], names: Iterable[str], where: str
     found: dict[str, ModelEntry] = {}
     for name in names:
         hits = [e for e in entries if e.model == name] or [e for e in entries if str(e) == name]
+        hits = hits or _meant_by_timm(entries, name)
         if not hits:
             near = get_close_matches(name, [e.model for e in entries], n=1)
             raise InputError(f"{where} has no model {shown(name)}" + (f"; did you mean {near[0]}?" if near else ""))
         found.update({str(e): e for e in hits})
     return list(found.values())
+
+
+def _meant_by_timm(entries: Iterable[ModelEntry], name: str) -> list[ModelEntry]:
+    """The entries of the model that timm makes by this name of a network, ``resnet18`` or ``resnet18@288``."""
+    network, _, size = name.partition("@")
+    model = default_models().get(network)
+    return [e for e in entries if e.model == model and size in ("", str(e.img_size))]
+
+
+@cache
+def default_models() -> dict[str, str]:
+    """timm's model by each network's name alone, that of its default tag; a table, for asking timm takes seconds."""
+    with DEFAULT_MODELS.open(encoding="utf-8", newline="") as file:
+        return {row["network"]: row["model"] for row in csv.DictReader(file)}
 
 
 def _built_in(name: str) -> Callable[[], list[ModelEntry]] | None:

@@ -24,6 +24,7 @@ from ..pipeline.weights import remote_weights
 from .clusters import open_workers
 from .driving import driving
 from .folder import EntryState, entry_states, make_writable, open_out, refuse_remeasured, touch_record
+from .offline import with_weights_here
 from .progress import SILENT, Display, counted, duration, follow
 
 if TYPE_CHECKING:
@@ -174,6 +175,8 @@ def _compute(
     out = plan.config.folder
     started = monotonic()
     _evict_finished(plan, todo)
+    if client is None:
+        todo = with_weights_here(plan.config, todo)
     if todo:
         from ..pipeline.graph import run_in_waves
 

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from timm.models import get_pretrained_cfg
 
-from dsmi_zoo.data_catalog import ModelEntry, load_models
+from dsmi_zoo.data_catalog import InputError, ModelEntry, load_models
 from dsmi_zoo.data_catalog.build_tables import add_effective_robustness
 from dsmi_zoo.data_catalog.entries import is_accuracy, target_unit
-from dsmi_zoo.data_catalog.models import TABLES
+from dsmi_zoo.data_catalog.models import TABLES, default_models
 from dsmi_zoo.data_catalog.traits import KINDS, kind_of, pretraining_images, saw_extra_data
 from dsmi_zoo.reports.sample import targets_of
 from dsmi_zoo.reports.wording import target_title
@@ -305,3 +306,15 @@ def test_a_missing_source_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "timm-2023-05-24-imagenet.csv is missing" in done.stderr
+
+
+def test_a_networks_name_alone_is_the_model_that_timm_means_by_it() -> None:
+    for network, model in default_models().items():
+        assert model == f"{network}.{get_pretrained_cfg(network).tag}"
+    assert [str(e) for e in load_models("imagenet-2025", "resnet18")] == [
+        "resnet18.a1_in1k@224",
+        "resnet18.a1_in1k@288",
+    ]
+    assert [str(e) for e in load_models("imagenet-2025", "resnet18@288")] == ["resnet18.a1_in1k@288"]
+    with pytest.raises(InputError, match="no model of imagenet-2025 matches 'resnet5000'"):
+        load_models("imagenet-2025", "resnet5000")

@@ -181,6 +181,23 @@ def test_a_run_embeds_with_the_downloaded_weights_and_a_missing_model_is_a_faile
     assert hub.weights_requests() == served
 
 
+def test_an_offline_run_says_once_what_it_lacks_and_the_command_that_fetches_it(
+    hub: HubServer, command: Command, catalogue: Path, cache: Path, tmp_path: Path
+) -> None:
+    run = ("run", "--catalog", catalogue, "--limit", 3, "--out", "out", "--images-per-class", 5, "--workers", 1)
+    refused = command(*run, code=2, HF_HUB_OFFLINE="1")
+    wanted = f"dsmi-zoo prefetch --catalog {catalogue} --limit 3 --cache {cache}"
+    assert f"the weights of 3 models are not in {cache}, and HF_HUB_OFFLINE forbids downloading" in refused.stderr
+    assert f"`{wanted}`, then the same command goes on" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    command("prefetch", "--catalog", catalogue, "--models", "test_vit*")
+    some = command(*run, code=1, HF_HUB_OFFLINE="1")
+    assert some.stdout.count("the weights of 2 models are not in") == 1
+    assert read_results(tmp_path / "out")["status"].tolist() == ["ok"], "no row says that the others failed"
+    command(*wanted.split()[1:])
+    assert "3 models: 3 ok" in command(*run, HF_HUB_OFFLINE="1").stdout
+
+
 def test_a_run_on_a_budget_evicts_what_it_fetched_after_the_rows_exist_and_never_what_was_there(
     hub: HubServer, client_settings: dict[str, str], command: Command, catalogue: Path, cache: Path, tmp_path: Path
 ) -> None:
