@@ -1,12 +1,13 @@
 """What would compute a run: how many processes, on which GPUs or cores, and how long they would take for it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
 
 from ..pipeline.compute import ComputeSettings
 from ..pipeline.cost import DECODE_S, DOWNLOAD_BYTES_S, RESNET18_THROUGHPUT, estimate
-from ..pipeline.plan import Plan
+from ..pipeline.plan import Job, Plan
 from .clusters.machine import (
     chosen_gpus,
     default_per_gpu,
@@ -94,6 +95,12 @@ def estimated(plan: Plan, fleet: Fleet, download: float) -> Estimate:
         bounds.append(forward / fleet.gpus)
     fetch = download / DOWNLOAD_BYTES_S
     return Estimate(START_S + fetch + max(bounds), fetch, forward, others, _memory(plan, processes, samples))
+
+
+def expected_costs(plan: Plan, jobs: Sequence[Job]) -> dict[str, float]:
+    """Seconds that each job would take on a core, by slug: how they compare is what counts."""
+    samples = len(plan.subset.labels) * plan.subset.repeats
+    return {job.slug: estimate(job, RESNET18_A_CORE).seconds(samples) for job in jobs}
 
 
 def _memory(plan: Plan, processes: int, samples: int) -> float:

@@ -1,7 +1,7 @@
 """What one sees while entries finish: lines of the log, and where a terminal is, a bar or a spinner below them."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from time import monotonic
@@ -109,9 +109,19 @@ def _as_it_is(text: str) -> Text:
 
 
 def follow(
-    finished: Iterable[Done], total: int, display: Display = SILENT, noun: str = "model"
+    finished: Iterable[Done],
+    total: int,
+    display: Display = SILENT,
+    noun: str = "model",
+    costs: Mapping[str, float] | None = None,
 ) -> tuple[int, list[Done]]:
     """Show entries as they finish.
+
+    Parameters
+    ----------
+    costs
+        What each entry is expected to cost, by slug, in any unit: the time that is left goes by them, for the last of
+        a list may take a hundred times as long as the first. Without them all are taken for equal.
 
     Returns
     -------
@@ -120,12 +130,15 @@ def follow(
     """
     started, good = monotonic(), 0
     failed: list[Done] = []
+    of_all, of_done = (sum(costs.values()), 0.0) if costs else (float(total), 0.0)
 
     def rate() -> str:
-        seconds = (monotonic() - started) / (good + len(failed))
+        spent = monotonic() - started
+        seconds = spent / (good + len(failed))
         pace = f"{seconds:.1f} s a {noun}" if seconds > 1 else f"{1 / seconds:.1f} {noun}s a second"
-        left = total - good - len(failed)
-        return f"{len(failed)} failed, {pace}" + (f", about {duration(left * seconds)} left" if left else "")
+        is_last = good + len(failed) == total
+        left = spent * (of_all - of_done) / of_done if of_done else 0.0
+        return f"{len(failed)} failed, {pace}" + ("" if is_last else f", about {duration(left)} left")
 
     columns = (
         SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
@@ -136,6 +149,7 @@ def follow(
                 good += 1
             else:
                 failed.append(done)
+            of_done += costs.get(done.slug, 0.0) if costs else 1.0
             update(advance=1, description=rate())
             if done.ok:
                 step = f"[{good + len(failed)}/{total}] {done.name} in {done.seconds:.1f} s; {rate()}"

@@ -23,6 +23,7 @@ from ..pipeline.waves import downloads, evict, waves_of_jobs, within_download
 from ..pipeline.weights import remote_weights
 from .clusters import open_workers
 from .driving import driving
+from .fleet import expected_costs
 from .folder import EntryState, entry_states, make_writable, open_out, refuse_remeasured, touch_record
 from .offline import with_weights_here
 from .progress import SILENT, Display, counted, duration, follow
@@ -184,7 +185,7 @@ def _compute(
         log.info(f"{counted(len(todo), 'model')} to measure on {images}")
         waves = _waves(plan, todo, display)
         with open_workers(plan.config.compute, out, client) as workers:
-            follow(run_in_waves(workers, plan, waves, confirm), len(todo), display)
+            follow(run_in_waves(workers, plan, waves, confirm), len(todo), display, costs=expected_costs(plan, todo))
         touch_record(out)
     elif not _inputs_are_whole(plan):
         from ..pipeline.graph import mend_inputs

@@ -12,6 +12,7 @@ import pytest
 from conftest import Command
 from rich.console import Console
 
+from dsmi_zoo.jobs import progress
 from dsmi_zoo.jobs.progress import SILENT, Display, Terminal, follow
 from dsmi_zoo.pipeline.done import Done
 
@@ -87,6 +88,16 @@ def test_without_a_terminal_each_entry_is_a_line_of_the_log(told: pytest.LogCapt
     assert (first.name, first.levelname) == ("dsmi_zoo.jobs.progress", "INFO")
     assert first.getMessage().startswith("[1/2] a@32 in 1.0 s; 0 failed, ")
     assert (second.levelname, second.getMessage()) == ("WARNING", "b@32 failed: OSError: [red]no :smile: luck[/red]")
+
+
+def test_the_time_that_is_left_goes_by_what_the_rest_costs(
+    told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(100))
+    monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
+    costs = {"a": 1.0, "b": 119.0}
+    follow(FINISHED, 2, costs=costs)
+    assert "about 2 min left" in told.records[0].getMessage(), "of 120, 1 is done after a second"
 
 
 def test_on_a_terminal_a_bar_counts_what_is_done_and_lines_stand_above_it() -> None:
