@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_without_a_terminal_each_entry_is_a_line_of_the_log(told: pytest.LogCapt
 def test_the_time_that_is_left_goes_by_what_the_rest_costs(
     told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter(range(100))
+    clock = chain([0], repeat(1))
     monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
     costs = {"a": 1.0, "b": 119.0}
     follow(FINISHED, 2, costs=costs)
