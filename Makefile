@@ -9,7 +9,7 @@ BIN := .venv/bin/
 READY := .venv/ready
 endif
 
-.PHONY: run test check install-into-yours clean
+.PHONY: run test check docs install-into-yours clean
 
 run: $(READY)
 	$(BIN)dsmi-zoo run $(ARGS)
@@ -26,6 +26,11 @@ check: $(READY)
 	$(PYTHON) -m zipfile --extract build/wheel/*.whl build/checked
 	cd build/checked && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml
 	cd build/checked && $(abspath $(BIN))/lint-imports --no-cache --config $(CURDIR)/pyproject.toml
+
+# The site, with the published boards in it; each is verified as a stranger would.
+docs: $(READY)
+	$(BIN)mkdocs build --strict --quiet
+	for board in build/site/boards/*/; do $(BIN)dsmi-zoo verify $$board || exit 1; done
 
 .venv/ready: pyproject.toml constraints.txt
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dsmi-zoo needs Python 3.11 or newer; try make PYTHON=...")'
