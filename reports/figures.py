@@ -201,7 +201,7 @@ def residuals(found: Sequence[Influence], score: str, target: str) -> Rendered:
                 one_line(f.model, 28), (f.fitted, f.residual), (4, 4), textcoords="offset points", fontsize=7, color=INK
             )
         axes.set_xlabel(one_line(f"Fitted {with_unit(target_title(target), unit)}", 70))
-        axes.set_ylabel(f"Residual ({'percent points' if unit == '%' else unit})")
+        axes.set_ylabel(f"Residual ({'percentage points' if unit == '%' else unit})")
         _head(axes, one_line(f"Residuals of {target_title(target)} on {measure_title(score)}", 62), "")
         if not found:
             _nothing(axes, "no regression")

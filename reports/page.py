@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 # A vector drawing of many points is larger than its picture.
 LARGEST_SVG = 160_000
 SCATTERS = 4
+MANY_ROWS = 200
 RANKING_FIGURE, RESIDUAL_FIGURE, COMPARED_FIGURE, EPOCH_FIGURE = "ranking", "residuals", "compared", "epochs"
 CPU_FIGURE = "ranking_cpu"
 # Of Markdown: an item of a list, a rule, an underlined heading.
@@ -106,7 +107,8 @@ def write_page(
     Each file appears whole or not at all, ``index.html`` last. The report of a ``release`` names it, and has a data set
     card, ``README.md``.
     """
-    log.debug("writing the report of %s rows to %s", len(rows), folder)
+    level = logging.INFO if len(rows) > MANY_ROWS else logging.DEBUG  # what takes longer than a moment is told
+    log.log(level, "writing the report of %s rows to %s", len(rows), folder)
     summary, ranking = summarise(rows, run, class_subsets), ranks.rank(rows)
     drawn = draw(rows, summary, ranking)
     if comparison is not None:

@@ -22,7 +22,7 @@ COSTS = {"gmacs": "GMACs", "params_m": "million parameters"}
 
 @dataclass(frozen=True)
 class Prediction:
-    """Leave-one-family-out prediction by a straight line; errors in percent points, R2 against the others' mean."""
+    """Leave-one-family-out prediction by a straight line; errors in percentage points, R2 against the others' mean."""
 
     n: int
     families: int
@@ -34,7 +34,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Regret:
-    """Accuracy (percent points) lost by taking the best of a score's first 1, 5, 10 models instead of the best one.
+    """Accuracy (percentage points) lost by taking the best of a score's first 1, 5, 10 models instead of the best one.
 
     Among equal scores chance decides: what is lost is its expectation.
     """

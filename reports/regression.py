@@ -46,7 +46,7 @@ class Regression:
 
 @dataclass(frozen=True)
 class Influence:
-    """One row's part in a regression: residual in percent points, leverage, Cook's distance."""
+    """One row's part in a regression: residual in percentage points, leverage, Cook's distance."""
 
     model: str
     img_size: int | None
@@ -58,7 +58,7 @@ class Influence:
 
 @dataclass(frozen=True)
 class Coefficient:
-    """A predictor of a multiple regression: percent points of accuracy for one standard deviation of it.
+    """A predictor of a multiple regression: percentage points of accuracy for one standard deviation of it.
 
     ``inflation`` is how many times the variance of its coefficient exceeds that of a predictor without relation to the
     others.

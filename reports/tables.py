@@ -34,7 +34,7 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
             "text": (
                 f"A score is useful if it predicts the {target} of models of an unseen {unit}, or if those it puts "
                 f"first are good. Leave one out: each {unit} is predicted by the straight line through the others; R² "
-                "compares with predicting their mean, and is negative when that is better. Regret: the percent points "
+                "compares with predicting their mean, and is negative when that is better. Regret: the percentage points "
                 "lost by taking the best of a score's first 1, 5 or 10 models instead of the best of all; among equal "
                 f"scores chance decides, and its expectation is shown. Intervals (95%) are from resamples of whole "
                 f"{units}; those of regret are rough, and too narrow where most resamples lose nothing."
@@ -268,7 +268,7 @@ def _partial_cell(found: Correlation | str | None) -> Cell:
 
 
 def _multiple_table(found: Multiple | None, unit: str) -> Table:
-    heads = ["Predictor", "Percent points a standard deviation", "p", "Variance inflation"]
+    heads = ["Predictor", "Percentage points a standard deviation", "p", "Variance inflation"]
     if found is None or found.reason:
         note = f"Not computed: {found.reason if found else 'there is no accuracy'}."
         return _table("Multiple regression", heads, [], note=note)
@@ -308,7 +308,7 @@ def _mixed_table(summary: Summary) -> list[Table]:
             cell(None if found.share is None else 100 * found.share, digits=0),
         ]
     ]
-    heads = ["Score", "Slope (percent points a unit)", "p", f"Variance between {wording.plural(summary.unit)} (%)"]
+    heads = ["Score", "Slope (percentage points a unit)", "p", f"Variance between {wording.plural(summary.unit)} (%)"]
     return [_table(title, heads, rows)]
 
 

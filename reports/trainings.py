@@ -16,7 +16,7 @@ from .sample import values
 from .wording import counted, fixed, measure_title, measure_unit
 
 RISE = 0.1  # bits: less than this over a training is no rise
-BETTER = 1.0  # percent points of test accuracy: less than this is no advantage
+BETTER = 1.0  # percentage points of test accuracy: less than this is no advantage
 REGIMES = ("supervised", "contrastive", "shuffled labels")
 TITLES = {"top1": "Test accuracy", "train_accuracy": "Accuracy on the training labels"}
 
@@ -112,9 +112,9 @@ def initialisation_claims(rows: pd.DataFrame) -> list[Claim]:
         above(f"The standard deviation of the initial weights moves DSE before training ({names})",
               (start[high] - start[low]).dropna().to_numpy(dtype=float), RISE, "difference of DSE, in bits"),
         above(f"A lower initial DSE converges faster ({names})", advantage("mean"), BETTER,
-              "difference of the mean test accuracy over the checkpoints, in percent points"),
+              "difference of the mean test accuracy over the checkpoints, in percentage points"),
         above(f"A lower initial DSE ends better ({names})", advantage("end"), BETTER,
-              "difference of the test accuracy after the last epoch, in percent points"),
+              "difference of the test accuracy after the last epoch, in percentage points"),
     ]  # fmt: skip
 
 
