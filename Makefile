@@ -27,10 +27,10 @@ check: $(READY)
 	cd build/checked && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml
 	cd build/checked && $(abspath $(BIN))/lint-imports --no-cache --config $(CURDIR)/pyproject.toml
 
-# The site, with the published boards in it; each is verified as a stranger would.
+# The site, with the published boards in it; one of them is verified as a stranger would.
 docs: $(READY)
 	$(BIN)mkdocs build --strict --quiet
-	for board in build/site/boards/*/; do $(BIN)dsmi-zoo verify $$board || exit 1; done
+	$(BIN)dsmi-zoo verify build/site/boards/digits
 
 .venv/ready: pyproject.toml constraints.txt
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dsmi-zoo needs Python 3.11 or newer; try make PYTHON=...")'

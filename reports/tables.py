@@ -35,9 +35,9 @@ def sections(summary: Summary) -> list[dict[str, Any]]:
                 f"A score is useful if it predicts the {target} of models of an unseen {unit}, or if those it puts "
                 f"first are good. Leave one out: each {unit} is predicted by the straight line through the others; R² "
                 "compares with predicting their mean, and is negative when that is better. Regret: the percentage "
-                "points lost by taking the best of a score's first 1, 5 or 10 models instead of the best of all; among equal "
-                f"scores chance decides, and its expectation is shown. Intervals (95%) are from resamples of whole "
-                f"{units}; those of regret are rough, and too narrow where most resamples lose nothing."
+                "points lost by taking the best of a score's first 1, 5 or 10 models instead of the best of all; among "
+                "equal scores chance decides, and its expectation is shown. Intervals (95%) are from resamples of "
+                f"whole {units}; those of regret are rough, and too narrow where most resamples lose nothing."
             ),
             "tables": [_prediction_table(summary), *_band_tables(summary)],
         },
