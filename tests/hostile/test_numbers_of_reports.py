@@ -71,7 +71,7 @@ def test_odd_numbers_break_no_page(tmp_path: Path) -> None:
         rows[i]["mine"], rows[i + 3]["dsmi_z_y"], rows[i + 6]["params_m"] = value, value, value
     with chromium(tmp_path) as browser:
         open_page(browser, write_page(rows_frame(rows), record_of(), tmp_path))
-        ask(browser, "model('score').value = 'own mine'")
+        ask(browser, "model('across').value = 'own mine'")
         assert ask(browser, "return deep(document, '.slick-row').length") > 10
         assert complaints(browser) == []
 
