@@ -35,8 +35,11 @@ def duration(seconds: float) -> str:
 
 def counted(count: int, noun: str) -> str:
     """``1 model``, ``2 models``."""
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{count} {noun if count == 1 else plural}"
+    if count == 1:
+        return f"{count} {noun}"
+    if noun.endswith("y"):
+        return f"{count} {noun[:-1]}ies"
+    return f"{count} {noun}es" if noun.endswith("s") else f"{count} {noun}s"
 
 
 class Display:

@@ -51,9 +51,10 @@ def verify(folder: Path, sample: int = 5, seed: int = 0, display: Display = SILE
         When the folder is no release, or cannot be read.
     """
     release = read_release(folder)
-    differences = list(_changed_files(folder))
+    sums = read_sums(folder)
     with display.status("Checking the hashes"):
-        _tell(f"{SUMS}: {counted(len(read_sums(folder)), 'file')}", differences)
+        differences = list(_changed_files(folder, sums))
+    _tell(f"{SUMS}: {counted(len(sums), 'file')}", differences)
     published = read_published(folder)
     with display.status("Making the page again from the rows"):
         of_page = list(_of_page(published))
@@ -73,8 +74,7 @@ def _tell(what: str, differences: list[str]) -> None:
         log.warning(f"  and {len(differences) - SHOWN} more")
 
 
-def _changed_files(folder: Path) -> Iterator[str]:
-    sums = read_sums(folder)
+def _changed_files(folder: Path, sums: Mapping[str, str]) -> Iterator[str]:
     for name, digest in sums.items():
         path = folder / name
         if not path.is_file():

@@ -3,7 +3,7 @@
 What its controls do stands in ``templates/explorer.js``, the statistics they need in ``templates/statistics.js``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from bokeh.models.widgets.tables import DataTable, NumberFormatter, StringFormat
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
-from ..pipeline.schema import is_accuracy
-from .explorer_data import CHOSEN, FACTS, ExplorerData, explorer_data, key_of, with_target_unit
+from ..pipeline.schema import target_unit
+from .explorer_data import FACTS, ExplorerData, explorer_data, key_of, with_target_unit
 from .figures import COLOURS, one_line
 from .ranking import COSTS
 from .sample import groups_of, succeeded, texts
@@ -47,7 +47,10 @@ _WRAP = {"flex-wrap": "wrap"}
 
 @dataclass(frozen=True)
 class Axes:
-    """What can be chosen for the two axes, and what is shown first; models are ranked by the ``ranked`` one."""
+    """What can be chosen for the two axes, and what is shown first; models are ranked by the ``ranked`` one.
+
+    By default they are a study's: any score against any accuracy.
+    """
 
     across: Sequence[str]
     up: Sequence[str]
@@ -68,11 +71,6 @@ class Explorer:
     models: Mapping[str, Any]
     settings: Mapping[str, Any]
     scripts: Sequence[str]
-
-
-def of_study(scores: Sequence[str], targets: Sequence[str], start: tuple[str, str]) -> Axes:
-    """Any score against any accuracy."""
-    return Axes(scores, targets, start)
 
 
 def of_choice(scores: Sequence[str], targets: Sequence[str], costs: Sequence[str]) -> Axes:
@@ -122,7 +120,8 @@ def _chosen(data: ExplorerData, axes: Axes) -> dict[str, Any]:
     """The columns that follow what is chosen; the controls fill the rest in."""
     n = len(data.columns["model"])
     across, up = (data.columns[key_of(name)] for name in axes.start)
-    return {**{name: np.full(n, np.nan) for name in CHOSEN}, "x": across, "y": up, "ranks": [""] * n}
+    unknown = np.full(n, np.nan)
+    return {"x": across, "y": up, "error": unknown, "rank": unknown, "ranks": [""] * n}
 
 
 def _renumbered(tree: Any) -> Any:
@@ -145,8 +144,7 @@ def title_of(name: str) -> str:
     if name in COSTS:
         title, unit, _ = COSTS[name]
         return with_unit(title[:1].upper() + title[1:], unit)
-    titles: dict[bool, Callable[[str], str]] = {True: with_target_unit, False: measure_title}
-    return titles[is_accuracy(name) or name.endswith("effective_robustness")](name)
+    return measure_title(name) if target_unit(name) is None else with_target_unit(name)
 
 
 def _options(offered: Sequence[str]) -> list[str | tuple[Any, str]]:
@@ -212,7 +210,8 @@ def _plot(source: ColumnDataSource, kept: IndexFilter, legend: Sequence[str], ax
         HoverTool(
             tooltips=[
                 ("model", "@model"), ("size", "@size"), ("family", "@family"), ("kind", "@kind"),
-                (axes.heads[0].lower(), "@x{0.000}"), (axes.heads[1].lower(), "@y{0.00}"), ("rank", "@rank{0}, @ranks"),
+                (axes.heads[0].lower(), "@x{0.000}"), (axes.heads[1].lower(), "@y{0.00}"),
+                ("rank", "@rank{0}, @ranks"),
                 ("parameters", "@params_m{0.0} M"), ("dimension", "@embedding_dim"), ("", "@flag"),
             ]
         )

@@ -19,8 +19,6 @@ OURS = {
     *("params_m", "gmacs", "throughput", "cpu_throughput", "embedding_dim"),
     *(score.name for score in (*MEASURES, *COMPARISONS, *BASELINES)),
 }
-CHOSEN = ("x", "y", "error", "rank")
-"""The columns of numbers that follow what is chosen."""
 FACTS = {
     "family": "Family",
     "kind": "Kind",
@@ -135,4 +133,5 @@ def _student_table() -> list[list[float]]:
 def _normal_table() -> list[list[float]]:
     """The normal quantile of comparisons with k others that hold together at 0.95, by the logarithm of k."""
     count = np.geomspace(1, MOST_MODELS, 60)
-    return [np.log(count).round(4).tolist(), stats.norm.isf((1 - LEVEL) / 2 / count).round(4).tolist()]
+    tail = (1 - LEVEL) / 2 / count
+    return [np.log(count).round(4).tolist(), stats.norm.isf(tail).round(4).tolist()]

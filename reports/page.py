@@ -30,7 +30,7 @@ from .class_subsets import class_subset_correlations
 from .comparison import Comparison, compare
 from .correlation import Correlation
 from .curves import over_epochs
-from .explorer import explorer, of_choice, of_study
+from .explorer import Axes, explorer, of_choice
 from .provenance import mixture_warnings, provenance
 from .sample import BASELINES, CEILING, groups_of, names, one_row_per_weights, scores_of, succeeded, targets_of, values
 from .statistics import Summary, summarise
@@ -202,7 +202,7 @@ def page_context(
         costs = [name for name in costs if np.isfinite(values(ok, name)).any()]
         explored = explorer(rows, of_choice(scores_of(rows), targets, costs)) if costs else None
     elif summary.primary:
-        explored = explorer(rows, of_study(list(summary.correlations), targets, summary.primary))
+        explored = explorer(rows, Axes(list(summary.correlations), targets, summary.primary))
     return {
         "name": run.catalog.name,
         "lead": _lead(rows, run, summary, targets, ranking, measured),

@@ -11,9 +11,8 @@ MARK = "<!-- superseded -->"
 def page_with_notice(page: str, newer: Release) -> str:
     """The HTML of an earlier release's page, which now points to the newer one, two folders above."""
     words = html.escape(_words(newer))
-    return page.replace(
-        MARK, f'<p class="warning superseded" role="note">{words} <a href="../../index.html">Read that one.</a></p>', 1
-    )
+    link = '<a href="../../index.html">Read that one.</a>'
+    return page.replace(MARK, f'<p class="warning superseded" role="note">{words} {link}</p>', 1)
 
 
 def card_with_notice(card: str, newer: Release) -> str:

@@ -45,12 +45,8 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     if chosen is not None:
         listed = [gpu.strip() for gpu in chosen.split(",")]
         return [gpu for gpu in listed if gpu not in ("", "-1", "NoDevFiles")]
-    try:
-        said = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
     gpus: list[str] = []
-    for line in said.splitlines():
+    for line in _listed_by_the_driver().splitlines():
         identity = line.rpartition("UUID: ")[2].rstrip(") ")
         if line.startswith("GPU "):
             gpus.append(identity)
@@ -79,11 +75,16 @@ def default_per_gpu(cores: int, gpus: int, memory: float) -> int:
 
 def gpu_name() -> str:
     """What the first GPU of this machine is called."""
+    after_its_number = _listed_by_the_driver().partition(": ")[2]
+    return after_its_number.partition(" (UUID")[0] or "of unknown kind"
+
+
+def _listed_by_the_driver() -> str:
+    """A line for each GPU and each instance of one; nothing where there is no driver."""
     try:
-        said = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
+        return subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return "of unknown kind"
-    return said.partition(": ")[2].partition(" (UUID")[0] or "of unknown kind"
+        return ""
 
 
 @contextmanager
