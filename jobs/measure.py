@@ -12,7 +12,8 @@ from ..pipeline.config import MeasureSettings, from_command_line
 from ..pipeline.measures import measure as measure_embedding
 from ..pipeline.measures.inputs import as_classes
 from ..pipeline.measures.own import load_measure
-from ..pipeline.measures.registry import BY_NAME, UNDEFINED
+from ..pipeline.measures.registry import BY_NAME
+from ..pipeline.measures.together import UNDEFINED
 from ..pipeline.schema import COLUMN_NAMES
 from .terminal import tell
 

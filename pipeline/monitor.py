@@ -23,8 +23,9 @@ from .layers import check_layer, unwrapped
 from .measures import cluster_inputs
 from .measures.context import MeasureContext
 from .measures.definition import Value
-from .measures.registry import DIAGNOSTICS, MEASURES, values_of
+from .measures.registry import DIAGNOSTICS, MEASURES
 from .measures.settings import MeasureSettings
+from .measures.together import values_of
 from .measures.uncertainty import MOST_LEFT_OUT
 from .monitor_file import NUMBERS, SIMPLE_SCORES, monitor_path, read_monitor, write_monitor
 from .store import array_sha256

@@ -16,7 +16,8 @@ from .config import MeasureSettings, RunConfig
 from .measures.context import MeasureContext
 from .measures.estimate import method_for, precision_for
 from .measures.own import load_measure
-from .measures.registry import BY_NAME, OF_A_ROW, values_of
+from .measures.registry import BY_NAME, OF_A_ROW
+from .measures.together import values_of
 from .plan import Job, measures_identity, row_identity
 from .schema import COLUMNS
 from .users_modules import NOT_AS_PLANNED

@@ -9,7 +9,8 @@ from typing import Literal
 
 from ..data_catalog.entries import is_accuracy, target_unit
 from .measures.definition import Measure
-from .measures.registry import OF_A_ROW, UNDEFINED
+from .measures.registry import OF_A_ROW
+from .measures.together import UNDEFINED
 
 __all__ = ["COLUMNS", "COLUMN_NAMES", "Column", "is_accuracy", "markdown_table", "target_unit"]
 

@@ -8,9 +8,10 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from ..pipeline.config import MeasureSettings
+from ..pipeline.measures.arrays import block_of
 from ..pipeline.measures.inputs import as_sigma
 from ..pipeline.measures.mutual_information import exact_entropies, mutual_information, random_subset_entropies
-from ..pipeline.measures.spectrum import gaussian_kernel, squared_distances, subset_kernels
+from ..pipeline.measures.spectrum import squared_distances, subset_kernels
 from ..pipeline.record import RunRecord
 from ..pipeline.store import embedding_path, read_embedding
 from ..pipeline.stored_subset import read_subset
@@ -68,13 +69,13 @@ def class_subset_correlations(
 
 
 def _dsmi_on(Z: np.ndarray, labels: np.ndarray, halves: list[np.ndarray], settings: MeasureSettings) -> list[float]:
-    """DSMI(Z;Y) on each choice of classes; the kernel is that of all points, once."""
+    """DSMI(Z;Y) on each choice of classes; distances are those of all points, once."""
     Z = Z.astype(np.float64)
-    kernel = gaussian_kernel(squared_distances(Z), as_sigma(settings.sigma, Z.shape[1]))
+    squares, sigma = squared_distances(Z), as_sigma(settings.sigma, Z.shape[1])
     values = []
     for half in halves:
         rows = np.flatnonzero(np.isin(labels, half))
-        entropies_of = exact_entropies(subset_kernels(kernel[np.ix_(rows, rows)]), settings.t)
+        entropies_of = exact_entropies(subset_kernels(block_of(squares, rows), sigma), settings.t)
         random_entropy = random_subset_entropies(entropies_of, len(rows), settings.repetitions, settings.seed)
         values.append(mutual_information(np.searchsorted(half, labels[rows]), entropies_of, random_entropy).value)
     return values

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import uuid
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -22,9 +21,11 @@ from dsmi_zoo.pipeline.measures import (
     shannon_mutual_information,
 )
 from dsmi_zoo.pipeline.measures.context import MeasureContext
+from dsmi_zoo.pipeline.measures.once import computed_once
 from dsmi_zoo.pipeline.measures.own import load_measure
-from dsmi_zoo.pipeline.measures.registry import BY_NAME, OF_A_ROW, values_of
+from dsmi_zoo.pipeline.measures.registry import BY_NAME, OF_A_ROW
 from dsmi_zoo.pipeline.measures.settings import MeasureSettings
+from dsmi_zoo.pipeline.measures.together import values_of
 from dsmi_zoo.pipeline.plan import measures_identity, row_identity
 from dsmi_zoo.pipeline.row_content import measure_row
 
@@ -386,7 +387,7 @@ def test_nothing_is_computed_that_the_scores_do_not_need(scores: tuple[str, ...]
     context = MeasureContext(Z, labels, None, clusters, MeasureSettings())
     values_of([BY_NAME[name] for name in scores], context)
     assert untouched <= {
-        name for name in dir(MeasureContext) if isinstance(vars(MeasureContext).get(name), cached_property)
+        name for name in dir(MeasureContext) if isinstance(vars(MeasureContext).get(name), computed_once)
     }
     assert not untouched & set(vars(context))
 

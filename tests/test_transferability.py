@@ -25,8 +25,9 @@ from dsmi_zoo.pipeline.measures.probe import (
     unpacked,
     wilson_interval,
 )
-from dsmi_zoo.pipeline.measures.registry import COMPARISONS, DETAILS, values_of
+from dsmi_zoo.pipeline.measures.registry import COMPARISONS, DETAILS
 from dsmi_zoo.pipeline.measures.settings import MeasureSettings
+from dsmi_zoo.pipeline.measures.together import values_of
 from dsmi_zoo.pipeline.measures.transferability import (
     h_score,
     logme,

@@ -2,12 +2,12 @@
 
 from numpy.typing import ArrayLike
 
-from .cosine import directions
+from .arrays import times_power_of_two
+from .cosine import directions, squares_of_directions
 from .decomposition import centred
 from .estimate import TOLERANCE, Method, Precision
-from .inputs import as_embedding
 from .mutual_information import diffusion_spectral_mutual_information
-from .points import Points
+from .points import SQUARES_FIT, Points, as_points
 
 SHARE = 0.5  # of the median distance
 TIME = 2
@@ -54,8 +54,7 @@ def angular_mutual_information(
     ----------
     Liao et al., arXiv 2312.04823, for DSMI.
     """
-    values = Z.values if isinstance(Z, Points) else as_embedding(Z)
-    unit = Points(directions(centred(values)[0]))
+    unit = _directions_from_mean(as_points(Z))
     return diffusion_spectral_mutual_information(
         unit,
         labels,
@@ -67,3 +66,11 @@ def angular_mutual_information(
         precision=precision,
         tolerance=tolerance,
     )
+
+
+def _directions_from_mean(points: Points) -> Points:
+    values, exponent = centred(points.values)
+    unit = directions(values)
+    if not points.few or abs(exponent) > SQUARES_FIT:
+        return Points(unit)
+    return Points(unit, lambda: squares_of_directions(points.squares, times_power_of_two(values, exponent), unit))

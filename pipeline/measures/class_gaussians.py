@@ -5,7 +5,8 @@ import warnings
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .decomposition import Decomposition, centred, decomposed, group_sums
+from .arrays import beside, count_different, group_sums, namespace, rows_of, to_host
+from .decomposition import Decomposition, centred, decomposed
 from .inputs import as_classes, as_embedding, as_seed
 from .undefined import UndefinedScore
 
@@ -98,19 +99,24 @@ def n_leep(Z: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> float:
 
 def gbc_of_decomposition(decomposition: Decomposition, classes: NDArray[np.int64]) -> float:
     """``gbc`` from the decomposition of the centred embedding."""
-    points = _principal_components(decomposition)[:, :GBC_DIMENSIONS]
+    _require_variance(decomposition)
+    xp = namespace(decomposition.values)
+    components = decomposition.components
+    points = components[:, max(0, components.shape[1] - GBC_DIMENSIONS) :]
     sizes = np.bincount(classes)
     if sizes.min() < 2:
         raise UndefinedScore("a class of one sample has no variance")
     k = points.shape[1]
-    means = group_sums(points, classes) / sizes[:, None]
-    deviations = ((points - means[classes]) ** 2).sum(axis=1)
-    variances = np.bincount(classes, weights=deviations) / (sizes * k)
-    if variances.min() <= ROUNDING * (points**2).mean():
+    means = group_sums(points, classes) / beside(sizes[:, None].astype(np.float64), points)
+    deviations = points - rows_of(means, classes)
+    squared = to_host(xp.vecdot(deviations, deviations))
+    variances = np.bincount(classes, weights=squared) / (sizes * k)
+    if variances.min() <= ROUNDING * float(xp.mean(points * points)):
         raise UndefinedScore("all samples of a class are the same")
+    centres = to_host(means)
     a, b = np.triu_indices(len(sizes), 1)
     mean_variances = (variances[a] + variances[b]) / 2
-    apart = ((means[a] - means[b]) ** 2).sum(axis=1) / (8 * mean_variances)
+    apart = ((centres[a] - centres[b]) ** 2).sum(axis=1) / (8 * mean_variances)
     unequal = k / 2 * np.log(mean_variances / np.sqrt(variances[a] * variances[b]))
     return 0.0 - 2 * float(np.exp(-apart - unequal).sum())
 
@@ -134,12 +140,12 @@ def _component_shares(decomposition: Decomposition, components: int, seed: int) 
     from sklearn.exceptions import ConvergenceWarning  # imported here: scikit-learn takes a second
     from sklearn.mixture import GaussianMixture
 
-    points = _principal_components(decomposition)
-    variances = decomposition.squares[::-1]
-    kept = np.searchsorted(np.cumsum(variances), LEEP_ENERGY * variances.sum()) + 1
-    points = points[:, :kept]
+    _require_variance(decomposition)
+    variances = to_host(decomposition.squares)[::-1]
+    kept = int(np.searchsorted(np.cumsum(variances), LEEP_ENERGY * variances.sum())) + 1
+    points = to_host(decomposition.components[:, -kept:])[:, ::-1].copy()
     points /= np.sqrt((points**2).mean())  # the mixture adds 1e-6 to variances
-    different = len(np.unique(points.round(LEEP_DIGITS), axis=0))
+    different = count_different(points, LEEP_DIGITS)
     fewest = LEEP_FEWEST * components
     if different < fewest:
         raise UndefinedScore(f"{different} different points, fewer than {fewest} for {components} Gaussians")
@@ -152,8 +158,6 @@ def _component_shares(decomposition: Decomposition, components: int, seed: int) 
     return shares
 
 
-def _principal_components(decomposition: Decomposition) -> NDArray[np.float64]:
-    """The coordinates of the samples along the principal axes, greatest variance first, [n, r]."""
-    if not len(decomposition.squares):
+def _require_variance(decomposition: Decomposition) -> None:
+    if not decomposition.squares.shape[0]:
         raise UndefinedScore("all rows are the same")
-    return (decomposition.vectors * np.sqrt(decomposition.squares))[:, ::-1]

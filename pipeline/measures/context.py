@@ -1,17 +1,15 @@
 """What the measures of one embedding share: each thing is computed when a measure first asks for it, and kept."""
 
-from concurrent.futures import Executor, Future
-from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .arrays import Array
 from .class_gaussians import leep_log_likelihoods
-from .cosine import cosine_centre_hits, directions
+from .cosine import cosine_centre_hits, direction_points, directions
 from .decomposition import Decomposition, centred, decomposed, scaled
-from .dimension import two_nn_dimension_of_squares
-from .estimate import Estimate, precision_for
+from .dimension import different_points, two_nn_dimension_of_squares
 from .fisher import sfda_probabilities
 from .inputs import as_classes, as_images, as_sigma
 from .mutual_information import (
@@ -23,16 +21,15 @@ from .mutual_information import (
     shared_kernels,
     spectral_entropies,
 )
-from .points import Points, as_points
+from .once import computed_once
+from .points import SQUARES_FIT, Points, as_points
 from .probe import NEIGHBOURS, centre_hits, each_class_has_two_images, neighbour_hits, ridge_hits
 from .settings import MeasureSettings
-from .spectrum import ONE_THREAD, KernelOf, squared_distances
+from .spectrum import KernelOf
 from .uncertainty import random_halves
 
 MOST_IMAGES = 4096
 """Of which intrinsic dimensions are taken: distances of all pairs of more are a burden."""
-
-_VANISHING = -400  # binary exponent of an embedding's values whose squares may underflow
 
 
 class MeasureContext:
@@ -72,7 +69,7 @@ class MeasureContext:
         self._classes = None if labels is None else as_classes(labels, self.n)
         self._images = None if self._classes is None else as_images(image_ids, self._classes)
         self._clusters = None if input_clusters is None else as_classes(input_clusters, self.n, "input_clusters")
-        self._entropy_elsewhere: Future[list[Estimate]] | None = None
+        self.results: dict[str, Any] = {}  # of measures, by name, as they keep them
 
     @property
     def has_labels(self) -> bool:
@@ -84,7 +81,7 @@ class MeasureContext:
         """Whether there are clusters of the inputs."""
         return self._clusters is not None
 
-    @cached_property
+    @computed_once
     def has_image_pairs(self) -> bool:
         """Whether each class has two images or more, so that one of them can be left out."""
         return self.has_labels and each_class_has_two_images(self.classes, self.images)
@@ -109,22 +106,22 @@ class MeasureContext:
 
     # Distances, kernels and entropies
 
-    @cached_property
+    @computed_once
     def sigma(self) -> float:
         """The width of the Gaussian kernel."""
         return as_sigma(self.settings.sigma, self.d)
 
-    @cached_property
+    @computed_once
     def median_distance(self) -> float:
         """Median distance over the pairs of points, of some of the points if they are many, of two at least."""
         return self.points.median_distance(self.settings.seed)
 
-    @cached_property
+    @computed_once
     def kernels(self) -> KernelOf:
         """The kernels of subsets of the points."""
         return shared_kernels(self.points, self.sigma)
 
-    @cached_property
+    @computed_once
     def spectral_entropies(self) -> EntropiesOf:
         """The diffusion spectral entropies of subsets of the points."""
         settings = self.settings
@@ -139,17 +136,17 @@ class MeasureContext:
             settings.seed,
         )
 
-    @cached_property
+    @computed_once
     def random_spectral_entropy(self) -> RandomEntropy:
         """The mean diffusion spectral entropy of random subsets, by their size."""
         return self._of_random_subsets(self.spectral_entropies)
 
-    @cached_property
+    @computed_once
     def binned_entropies(self) -> EntropiesOf:
         """The classic entropies of subsets of the points."""
         return binned_entropies(self.points.values, self.settings.bins)
 
-    @cached_property
+    @computed_once
     def random_binned_entropy(self) -> RandomEntropy:
         """The mean classic entropy of random subsets, by their size."""
         return self._of_random_subsets(self.binned_entropies)
@@ -157,20 +154,9 @@ class MeasureContext:
     def _of_random_subsets(self, entropies_of: EntropiesOf) -> RandomEntropy:
         return random_subset_entropies(entropies_of, self.n, self.settings.repetitions, self.settings.seed)
 
-    def begin_entropy(self, executor: Executor) -> None:
-        """Compute the entropy of all points beside the other measures, if it leaves them a core.
-
-        A float32 eigenproblem of this size takes one thread; every other way takes all cores, and waits for its turn.
-        """
-        precision = precision_for(self.settings.precision, self.n, self.settings.t)
-        if self.n <= ONE_THREAD and precision == "float32":
-            self._entropy_elsewhere = executor.submit(self.spectral_entropies, [np.arange(self.n)])
-
-    @cached_property
+    @computed_once
     def entropy(self) -> float:
         """The diffusion spectral entropy of all points, in bits."""
-        if self._entropy_elsewhere is not None:
-            return self._entropy_elsewhere.result()[0].value
         return self.spectral_entropies([np.arange(self.n)])[0].value
 
     def spectral_information(self, groups: NDArray[np.int64]) -> float:
@@ -181,7 +167,7 @@ class MeasureContext:
         """The classic mutual information of the embedding and groups, int64 [n], in bits."""
         return mutual_information(groups, self.binned_entropies, self.random_binned_entropy).value
 
-    @cached_property
+    @computed_once
     def information_without_signal(self) -> list[float]:
         """DSMI with the labels permuted over images, repeats moving together: one value a permutation, in bits."""
         generator = np.random.default_rng(self.settings.seed)
@@ -192,17 +178,17 @@ class MeasureContext:
 
     # Singular values, centres, neighbours
 
-    @cached_property
+    @computed_once
     def uncentred_decomposition(self) -> Decomposition:
         """The decomposition of the embedding, scaled by a power of two."""
         return decomposed(scaled(self.points.values)[0])
 
-    @cached_property
-    def _centred(self) -> tuple[NDArray[np.float64], int]:
+    @computed_once
+    def _centred(self) -> tuple[Array, int]:
         return centred(self.points.values)
 
     @property
-    def centred_values(self) -> NDArray[np.float64]:
+    def centred_values(self) -> Array:
         """The embedding less its mean, divided by 2 to the power of ``exponent``, float64 [n, d]."""
         return self._centred[0]
 
@@ -211,73 +197,91 @@ class MeasureContext:
         """The power of two that ``centred_values`` are divided by."""
         return self._centred[1]
 
-    @cached_property
+    @computed_once
     def decomposition(self) -> Decomposition:
         """The decomposition of ``centred_values``."""
         return decomposed(self.centred_values)
 
-    @cached_property
+    @computed_once
     def centre_hits(self) -> NDArray[np.bool_]:
         """Whether each image is nearest to its own class's centre, bool [images]."""
         return centre_hits(self.centred_values, self.classes, self.images)
 
-    @cached_property
+    @computed_once
+    def points_in_range(self) -> Points:
+        """The points, divided by a power of two if their squares would leave the range of float64."""
+        values, exponent = scaled(self.points.values)
+        return self.points if abs(exponent) <= SQUARES_FIT else Points(values)
+
+    @computed_once
     def neighbour_hits(self) -> NDArray[np.bool_]:
         """Whether the nearest neighbours of each image vote for its class, bool [images]."""
-        points = self.points if self.exponent > _VANISHING else Points(self.centred_values)
-        return neighbour_hits(points, self.classes, self.images, NEIGHBOURS)
+        return neighbour_hits(self.points_in_range, self.classes, self.images, NEIGHBOURS)
 
-    @cached_property
+    @computed_once
     def leep_log_likelihoods(self) -> NDArray[np.float64]:
         """The log probability of each sample's label by N-LEEP's mixture, in nats, float64 [n]."""
         return leep_log_likelihoods(self.decomposition, self.classes, self.settings.seed)
 
-    @cached_property
+    @computed_once
     def sfda_probabilities(self) -> NDArray[np.float64]:
         """The probability of each sample's class by SFDA's second discriminant, float64 [n]."""
         return sfda_probabilities(self.decomposition, self.d, self.classes, self.exponent)
 
-    @cached_property
+    @computed_once
     def probe_hits(self) -> NDArray[np.bool_]:
         """Whether a linear probe that has not seen an image classifies it right, bool [images]."""
         return ridge_hits(self.decomposition, self.d, self.classes, self.images)
 
     # Directions
 
-    @cached_property
+    @computed_once
+    def direction_points(self) -> Points:
+        """The embedding's rows scaled to length 1."""
+        return direction_points(self.points_in_range)
+
+    @computed_once
     def cosine_neighbour_hits(self) -> NDArray[np.bool_]:
         """Whether the neighbours of each image by the cosine vote for its class, bool [images]."""
-        unit = directions(scaled(self.points.values)[0])
-        return neighbour_hits(Points(unit), self.classes, self.images, NEIGHBOURS)
+        return neighbour_hits(self.direction_points, self.classes, self.images, NEIGHBOURS)
 
-    @cached_property
+    @computed_once
     def cosine_centre_hits(self) -> NDArray[np.bool_]:
         """Whether each image has the greatest cosine with its own class's centre, all centred, bool [images]."""
         return cosine_centre_hits(directions(self.centred_values), self.classes, self.images)
 
     # Images, where crops of one image would be each other's neighbours
 
-    @cached_property
-    def image_values(self) -> NDArray[np.float64]:
-        """The first row of each image, of some of the images if they are many, divided by a power of 2; [m, d]."""
+    @computed_once
+    def image_points(self) -> Points:
+        """The first row of each image, of some of the images if they are many."""
         _, first = np.unique(self._images_or_rows, return_index=True)
+        if len(first) == self.n <= MOST_IMAGES:
+            return self.points_in_range
         if len(first) > MOST_IMAGES:
             first = np.sort(np.random.default_rng(self.settings.seed).choice(first, MOST_IMAGES, replace=False))
-        return scaled(self.points.values[first])[0]
+        return self.points_in_range.part(first)
 
-    @cached_property
-    def image_squares(self) -> NDArray[np.float64]:
-        """Squared distances of all pairs of ``image_values``, float64 [m, m]."""
-        return squared_distances(self.image_values)
+    @computed_once
+    def different_image_points(self) -> Points:
+        """``image_points`` that differ from all before them."""
+        different = different_points(self.image_points.squares)
+        return self.image_points if len(different) == len(self.image_points) else self.image_points.part(different)
 
-    @cached_property
+    @computed_once
+    def image_directions(self) -> Points:
+        """The directions of ``different_image_points``."""
+        points = self.different_image_points
+        return self.direction_points if points is self.points_in_range else direction_points(points)
+
+    @computed_once
     def two_nn_dimension(self) -> float:
-        """The intrinsic dimension of ``image_values`` by the two nearest neighbours of each."""
-        return two_nn_dimension_of_squares(self.image_squares)
+        """The intrinsic dimension of ``different_image_points`` by the two nearest neighbours of each."""
+        return two_nn_dimension_of_squares(self.different_image_points.squares)
 
     # Halves, for standard errors
 
-    @cached_property
+    @computed_once
     def halves(self) -> list[Self]:
         """Random halves of the images, by classes alike; none where classes are too small.
 
@@ -293,7 +297,7 @@ class MeasureContext:
 
         classes = of_rows(self._classes)
         images = None if classes is None else self.images[rows]
-        return type(self)(Points(self.points.values[rows]), classes, images, of_rows(self._clusters), self.settings)
+        return type(self)(self.points.part(rows), classes, images, of_rows(self._clusters), self.settings)
 
     @property
     def _images_or_rows(self) -> NDArray[np.int64]:

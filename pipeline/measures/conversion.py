@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from ...data_catalog.errors import InputError
 from ...data_catalog.text import shortened
 
+DEVICES = ("cuda",)
+"""torch's names of devices on which an embedding is measured; Apple's has no float64."""
+
 NUMBERS = "biuf"  # NumPy's kinds of real numbers
 FLOATS_OF_NUMPY = ("torch.float64", "torch.float32", "torch.float16")
 
@@ -47,6 +50,11 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
     if _holds_vectors(array):
         return as_array(array.tolist(), name)
     return array
+
+
+def stays_on_its_device(values: Any) -> bool:
+    """Whether they are a tensor on a device that can compute the measures: one that has float64."""
+    return is_a(values, "torch", "Tensor") and values.device.type in DEVICES
 
 
 def check_columns(values: Any, name: str) -> None:
@@ -112,6 +120,18 @@ def _converted(values: Any, name: str) -> NDArray[Any]:
 
 
 def _from_tensor(tensor: Any, name: str) -> NDArray[Any]:
+    array: NDArray[Any] = plain_tensor(tensor, name).cpu().resolve_neg().numpy()
+    return array
+
+
+def plain_tensor(tensor: Any, name: str) -> Any:
+    """A tensor of real numbers where it is, without a gradient, of a type that NumPy has.
+
+    Raises
+    ------
+    InputError
+        For a sparse or complex one, or one without values.
+    """
     if tensor.is_complex():
         raise InputError(f"{name} has dtype {tensor.dtype}, not real numbers; take its absolute value or its real part")
     if str(tensor.layout) != "torch.strided":
@@ -120,11 +140,9 @@ def _from_tensor(tensor: Any, name: str) -> NDArray[Any]:
         raise InputError(f"{name} is on the meta device, where there are no values; compute it on another one")
     if tensor.is_quantized:
         tensor = tensor.dequantize()
-    tensor = tensor.detach().cpu()
     if tensor.is_floating_point() and str(tensor.dtype) not in FLOATS_OF_NUMPY:
         tensor = tensor.float()  # exact: it is bfloat16 or shorter
-    array: NDArray[Any] = tensor.resolve_neg().numpy()
-    return array
+    return tensor.detach()
 
 
 def _from_frame(frame: Any, name: str) -> NDArray[Any]:

@@ -3,11 +3,16 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .decomposition import centred, group_sums, scaled
+from .arrays import Array, group_sums, namespace, rows_of
+from .decomposition import centred, scaled
 from .inputs import as_embedding
 from .points import Points
-from .probe import NEIGHBOURS, most_repeats, neighbour_hits, percent, samples
+from .probe import NEIGHBOURS, first_rows, most_repeats, neighbour_hits, percent, samples, with_own
+from .spectrum import differences, in_threads, row_blocks
 from .undefined import UndefinedScore
+
+NEARLY_ALONG = 0.01
+"""Two rows whose distance across is below this share of that along them are taken for nearly collinear."""
 
 SAME = 4 * float(np.finfo(np.float64).eps)  # differences of directions below are rounding
 
@@ -97,35 +102,67 @@ def offset_share(Z: ArrayLike) -> float:
     return offset_share_of_scaled(scaled(as_embedding(Z))[0])
 
 
-def directions(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def directions(values: Array) -> Array:
     """Each row scaled to length 1, float64 [n, d]."""
-    lengths = np.linalg.norm(values, axis=1)
-    without = int((lengths <= np.finfo(np.float64).eps * lengths.max()).sum())
+    xp = namespace(values)
+    lengths = xp.linalg.vector_norm(values, axis=1)
+    shortest = float(np.finfo(np.float64).eps) * float(xp.max(lengths))
+    without = int(xp.count_nonzero(lengths <= shortest))
     if without:
-        raise UndefinedScore(f"{without} of {len(values)} rows have no direction")
-    unit: NDArray[np.float64] = values / lengths[:, None]
-    if np.ptp(unit, axis=0).max() <= SAME:
+        raise UndefinedScore(f"{without} of {values.shape[0]} rows have no direction")
+    unit = values / lengths[:, None]
+    if float(xp.max(xp.max(unit, axis=0) - xp.min(unit, axis=0))) <= SAME:
         raise UndefinedScore("all rows have the same direction")
     return unit
 
 
-def cosine_centre_hits(
-    unit: NDArray[np.float64], classes: NDArray[np.int64], images: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def direction_points(points: Points) -> Points:
+    """The directions of the rows as points, whose distances follow from those of the points if these are few."""
+    unit = directions(points.values)
+    if not points.few:
+        return Points(unit)
+    return Points(unit, lambda: squares_of_directions(points.squares, points.values, unit))
+
+
+def squares_of_directions(squares: Array, values: Array, unit: Array) -> Array:
+    """The squared distances [n, n] of the rows' directions u, from those of the rows z themselves or less their mean.
+
+    |u - v|^2 = (|z - w|^2 - (|z| - |w|)^2) / (|z| |w|). Pairs for which little is left of that difference, beside what
+    is taken away, are computed anew from their directions.
+    """
+    xp = namespace(values)
+    lengths = xp.linalg.vector_norm(values, axis=1)
+    of_directions = xp.empty_like(squares)
+
+    def fill(some: slice) -> None:
+        along = lengths[some, None] - lengths[None, :]
+        along *= along
+        block = squares[some, :] - along
+        near = block < NEARLY_ALONG * along
+        block /= lengths[some, None]
+        block /= lengths[None, :]
+        if xp.any(near):
+            block[near] = differences(xp.nonzero(near), unit[some, :], unit)
+        of_directions[some, :] = block
+
+    in_threads(fill, row_blocks(squares))
+    return of_directions
+
+
+def cosine_centre_hits(unit: Array, classes: NDArray[np.int64], images: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether each image is nearest to its class's centre by the cosine, bool [m], from the directions [n, d]."""
     sums = group_sums(unit, classes)
-    _, first = np.unique(images, return_index=True)
-    sums_without = sums[classes[first]] - group_sums(unit, images)
-    cosines = unit @ directions(sums).T
-    own = np.einsum("nd,nd->n", unit, directions(sums_without)[images])
-    cosines[np.arange(len(unit)), classes] = own
+    sums_without = rows_of(sums, classes[first_rows(images)]) - group_sums(unit, images)
+    own = namespace(unit).vecdot(unit, rows_of(directions(sums_without), images))
+    cosines = with_own(unit @ directions(sums).T, own, classes)
     return most_repeats(cosines.argmax(axis=1) == classes, images)
 
 
-def offset_share_of_scaled(values: NDArray[np.float64]) -> float:
+def offset_share_of_scaled(values: Array) -> float:
     """``offset_share`` of the embedding divided by any number, [n, d]."""
-    length = float(np.einsum("nd,nd->", values, values)) / len(values)
+    xp = namespace(values)
+    length = float(xp.sum(xp.vecdot(values, values))) / values.shape[0]
     if length == 0:
         raise UndefinedScore("all rows are zero")
-    mean = values.mean(axis=0)
+    mean = xp.mean(values, axis=0)
     return min(float(mean @ mean) / length, 1.0)

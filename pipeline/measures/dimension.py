@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .arrays import Array, beside, block_of, namespace, set_diagonal, to_host
 from .decomposition import centred, decomposed, scaled
 from .inputs import as_embedding, as_seed
 from .spectrum import squared_distances
@@ -105,7 +106,7 @@ def two_nn_dimension(Z: ArrayLike) -> float:
     Facco et al., Estimating the intrinsic dimension of datasets by a minimal neighborhood information, Scientific
     Reports 7 (2017).
     """
-    return two_nn_dimension_of_squares(squared_distances(scaled(as_embedding(Z))[0]))
+    return two_nn_dimension_of_squares(of_different(squared_distances(scaled(as_embedding(Z))[0])))
 
 
 def mst_dimension(Z: ArrayLike, *, seed: int = 0) -> float:
@@ -139,35 +140,41 @@ def mst_dimension(Z: ArrayLike, *, seed: int = 0) -> float:
     Steele, Annals of Probability 16 (1988), for the growth; Costa and Hero, IEEE Transactions on Signal Processing 52
     (2004), for the estimate; Birdal et al., NeurIPS 2021, who write it as a persistent-homology dimension.
     """
-    return mst_dimension_of_squares(squared_distances(scaled(as_embedding(Z))[0]), as_seed(seed))
+    return mst_dimension_of_squares(of_different(squared_distances(scaled(as_embedding(Z))[0])), as_seed(seed))
 
 
-def alpha_req_of_squares(squares: NDArray[np.float64]) -> float:
+def alpha_req_of_squares(squares: Array) -> float:
     """``alpha_req`` from the squared singular values above rounding of the centred embedding, ascending, [r]."""
-    last = min(LAST_EIGENVALUE, len(squares) - LEFT_TAIL)
+    last = min(LAST_EIGENVALUE, squares.shape[0] - LEFT_TAIL)
     if last - FIRST_EIGENVALUE + 1 < FEWEST_EIGENVALUES:
         fewest = FIRST_EIGENVALUE - 1 + FEWEST_EIGENVALUES + LEFT_TAIL
-        raise UndefinedScore(f"the covariance has {len(squares)} eigenvalues above rounding, fewer than {fewest}")
+        raise UndefinedScore(f"the covariance has {squares.shape[0]} eigenvalues above rounding, fewer than {fewest}")
     place = np.arange(FIRST_EIGENVALUE, last + 1)
-    eigenvalues = squares[::-1][place - 1]
+    eigenvalues = to_host(squares)[::-1][place - 1]
     # polyfit's weights are those of the residuals, not of their squares.
     slope = np.polyfit(np.log(place), np.log(eigenvalues), 1, w=np.sqrt(1 / place))[0]
     return float(-slope)
 
 
-def participation_ratio_of_squares(squares: NDArray[np.float64]) -> float:
+def participation_ratio_of_squares(squares: Array) -> float:
     """``participation_ratio`` from the squared singular values of the centred embedding, [r]."""
-    if not len(squares):
+    if not squares.shape[0]:
         raise UndefinedScore("all rows are the same")
-    return float(squares.sum() ** 2 / (squares**2).sum())
+    xp = namespace(squares)
+    return float(xp.sum(squares) ** 2 / xp.sum(squares * squares))
 
 
-def two_nn_dimension_of_squares(squares: NDArray[np.float64]) -> float:
-    """``two_nn_dimension`` from the squared distances of all pairs, [n, n]."""
-    squares = _of_different_points(squares, FEWEST_POINTS)
-    others = squares + np.diag(np.full(len(squares), np.inf))
-    nearest = np.partition(others, 1, axis=1)[:, :2]
-    log_ratios = np.sort(np.log(nearest[:, 1] / nearest[:, 0]) / 2)
+def two_nn_dimension_of_squares(squares: Array) -> float:
+    """``two_nn_dimension`` from the squared distances [n, n] of all pairs of different points (`of_different`)."""
+    _require(FEWEST_POINTS, squares)
+    xp = namespace(squares)
+    others = xp.asarray(squares, copy=True)
+    set_diagonal(others, float("inf"))
+    nearest = xp.min(others, axis=1)
+    numbers = beside(np.arange(others.shape[0])[None, :], others)
+    others[numbers == xp.argmin(others, axis=1)[:, None]] = float("inf")
+    second = xp.min(others, axis=1)
+    log_ratios = np.sort(np.log(to_host(second / nearest)) / 2)
     n = len(log_ratios)
     kept = int(n * (1 - TWO_NN_DISCARDED))
     x, y = log_ratios[:kept], -np.log1p(-np.arange(1, kept + 1) / n)
@@ -176,37 +183,64 @@ def two_nn_dimension_of_squares(squares: NDArray[np.float64]) -> float:
     return float((x @ y) / (x @ x))
 
 
-def mst_dimension_of_squares(squares: NDArray[np.float64], seed: int) -> float:
-    """``mst_dimension`` from the squared distances of all pairs, [n, n]."""
-    distances = np.sqrt(_of_different_points(squares, 4 * FEWEST_POINTS))
-    n = len(distances)
+def mst_dimension_of_squares(squares: Array, seed: int) -> float:
+    """``mst_dimension`` from the squared distances [n, n] of all pairs of different points (`of_different`)."""
+    n = squares.shape[0]
+    _require(4 * FEWEST_POINTS, squares)
     generator = np.random.default_rng(seed)
-    sizes, lengths = [], []
-    for size in np.rint(MST_SHARES * n).astype(int):
-        # There is but one subset of all points.
-        for _ in range(MST_SUBSETS if size < n else 1):
-            chosen = generator.permutation(n)[:size]
-            sizes.append(size)
-            lengths.append(_tree_length(distances[np.ix_(chosen, chosen)]))
+    sizes = [size for size in np.rint(MST_SHARES * n).astype(int) for _ in range(MST_SUBSETS if size < n else 1)]
+    members = np.zeros((len(sizes), n), dtype=bool)
+    for subset, size in zip(members, sizes, strict=True):
+        subset[generator.permutation(n)[:size]] = True
+    lengths = _tree_lengths(namespace(squares).sqrt(squares), members[::-1])[::-1]
     exponent = np.polyfit(np.log(sizes), np.log(lengths), 1)[0]
     if exponent >= 1:
         raise UndefinedScore("the minimal spanning tree grows as fast as the number of points")
     return float(1 / (1 - exponent))
 
 
-def _tree_length(distances: NDArray[np.float64]) -> float:
-    """Length of the minimal spanning tree: single linkage joins clusters along its edges."""
-    from scipy.cluster.hierarchy import linkage  # imported here: it takes half a second
-    from scipy.spatial.distance import squareform
+def _tree_lengths(distances: Array, members: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Lengths of the minimal spanning trees of subsets of points, the largest subset first, float64 [subsets].
 
-    return float(linkage(squareform(distances, checks=False), "single")[:, 2].sum())
+    By Prim's algorithm, each step of it for all subsets at once: a tree takes the nearest point that it has not.
+
+    Parameters
+    ----------
+    distances : float64 [n, n]
+    members : bool [subsets, n]
+    """
+    xp = namespace(distances)
+    numbers = beside(np.arange(members.shape[1])[None, :], distances)
+    sizes = members.sum(axis=1)
+    outside = beside(members, distances)
+    joining = beside(members.argmax(axis=1), distances)  # the first member of each subset begins its tree
+    from_tree = xp.take(distances, joining, axis=0)
+    lengths = xp.zeros_like(from_tree[:, 0])
+    for size_of_trees in range(1, sizes.max()):
+        growing = int((sizes > size_of_trees).sum())
+        outside = outside[:growing, :] & (numbers != joining[:growing, None])
+        from_tree = from_tree[:growing, :]
+        within_reach = xp.where(outside, from_tree, xp.inf)
+        joining = xp.argmin(within_reach, axis=1)
+        lengths[:growing] += xp.min(within_reach, axis=1)
+        from_tree = xp.minimum(from_tree, xp.take(distances, joining, axis=0))
+    return to_host(lengths)
 
 
-def _of_different_points(squares: NDArray[np.float64], fewest: int) -> NDArray[np.float64]:
-    """The squared distances [m, m] of the points that differ from all before them."""
-    alike = squares <= ALIKE * squares.mean()
-    first = alike.argmax(axis=1)
-    different = first == np.arange(len(squares))
-    if different.sum() < fewest:
-        raise UndefinedScore(f"{different.sum()} different points, fewer than {fewest}")
-    return squares[np.ix_(different, different)]
+def different_points(squares: Array) -> NDArray[np.int64]:
+    """The points that differ from all before them, int64 [m], by the squared distances [n, n] of all."""
+    xp = namespace(squares)
+    alike = squares <= ALIKE * float(xp.mean(squares))
+    first = to_host(xp.argmax(xp.astype(alike, xp.uint8), axis=1))
+    return np.flatnonzero(first == np.arange(len(first)))
+
+
+def of_different(squares: Array) -> Array:
+    """The squared distances [m, m] of the points that differ from all before them, of those [n, n] of all points."""
+    different = different_points(squares)
+    return squares if len(different) == squares.shape[0] else block_of(squares, different)
+
+
+def _require(fewest: int, squares: Array) -> None:
+    if squares.shape[0] < fewest:
+        raise UndefinedScore(f"{squares.shape[0]} different points, fewer than {fewest}")

@@ -3,10 +3,12 @@
 from __future__ import annotations  # so that help() shows ArrayLike by its name
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .arrays import Array, namespace, to_host
 from .estimate import (
     TOLERANCE,
     Estimate,
@@ -42,7 +44,7 @@ def diffusion_spectral_entropy(
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample.
+        The embedding, one row a sample; a tensor on a GPU is measured there.
     sigma : float, optional
         Width of the Gaussian kernel, in the units of Z; sqrt(d) by default, as in the paper's experiments.
     t : float
@@ -99,14 +101,15 @@ def diffusion_spectral_entropy_estimate(
     Estimate
         Value and standard error in bits; method ``exact``, of standard error 0, or ``lanczos``.
     """
-    Z = as_embedding(Z)
-    sigma, t = as_sigma(sigma, Z.shape[1]), as_time(t)
+    embedding = as_embedding(Z)
+    n, d = embedding.shape
+    sigma, t = as_sigma(sigma, d), as_time(t)
     method, precision = as_method(method), as_precision(precision)
     tolerance, seed = as_tolerance(tolerance), as_seed(seed)
-    if method_for(method, len(Z)) == "lanczos":
-        return spectral_entropy_by_lanczos(Z, sigma, t, tolerance, seed)
-    kernel = gaussian_kernel(squared_distances(Z), sigma)
-    eigenvalues = diffusion_eigenvalues(kernel, precision=precision_for(precision, len(Z), t))
+    if method_for(method, n) == "lanczos":
+        return spectral_entropy_by_lanczos(embedding, sigma, t, tolerance, seed)
+    kernel = gaussian_kernel(squared_distances(embedding), sigma)
+    eigenvalues = diffusion_eigenvalues(kernel, precision=precision_for(precision, n, t))
     return Estimate(float(spectrum_entropy(eigenvalues, t)), 0.0, "exact")
 
 
@@ -141,32 +144,43 @@ def shannon_entropy(Z: ArrayLike, *, bins: int = 2) -> float:
     return binned_entropy(as_embedding(Z), as_count(bins, "bins"))
 
 
-def spectrum_entropy(eigenvalues: NDArray[np.float64], t: float) -> NDArray[np.float64]:
+def spectrum_entropy(eigenvalues: Array, t: float) -> Array:
     """Entropies, in bits, of the absolute eigenvalues [..., n] to the power t, normalised to sum 1: float64 [...]."""
+    xp = namespace(eigenvalues)
     with np.errstate(under="ignore"):
-        weights = np.abs(eigenvalues) ** t
-    return probability_entropy(weights / weights.sum(axis=-1, keepdims=True))
+        weights = xp.abs(eigenvalues) ** t
+    return probability_entropy(weights / xp.sum(weights, axis=-1, keepdims=True))
 
 
-def binned_entropy(Z: NDArray[np.float64], bins: int) -> float:
-    """Entropy, in bits, of the rows of a validated embedding [n, d] in bins; rows are counted by the hash of theirs."""
-    scaled = Z - Z.min(axis=0)
-    span = scaled.max(axis=0)
-    span[span == 0] = 1  # a constant dimension: all its scaled values are 0, so all fall in the first bin
-    scaled /= span
+def binned_entropy(Z: Array, bins: int) -> float:
+    """Entropy, in bits, of the rows of a validated embedding [n, d] in bins."""
+    return float(stacked_binned_entropies(Z[None, :, :], bins)[0])
+
+
+def stacked_binned_entropies(stack: Array, bins: int) -> NDArray[np.float64]:
+    """Entropies, in bits, of embeddings [m, k, d] in bins, each its own: float64 [m]."""
+    xp = namespace(stack)
+    lowest = xp.min(stack, axis=1, keepdims=True)
+    span = xp.max(stack, axis=1, keepdims=True) - lowest
+    span[span == 0] = 1.0  # a constant dimension: all its scaled values are 0, so all fall in the first bin
+    scaled = (stack - lowest) / span
     edges = np.linspace(0, 1, bins + 1)[1:-1]
     if bins <= _FEW_BINS:  # comparing with every edge is faster than searching among them
-        cells = np.zeros((len(Z), 0), dtype=np.uint8)
-        for edge in edges:
-            cells = np.column_stack([cells, np.packbits(scaled >= edge, axis=1)])
+        above = [np.packbits(to_host(scaled >= edge), axis=2) for edge in edges.tolist()]
+        cells = np.concatenate([np.zeros((*stack.shape[:2], 1), dtype=np.uint8), *above], axis=2)
     else:
-        cells = np.digitize(scaled, edges).astype(np.min_scalar_type(bins))
-    counts = Counter(row.tobytes() for row in cells)
-    return float(probability_entropy(np.array(list(counts.values())) / len(Z)))
+        cells = np.digitize(to_host(scaled), edges).astype(np.min_scalar_type(bins))
+    return np.array([_entropy_of_repeats(rows) for rows in cells])
 
 
-def probability_entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+def _entropy_of_repeats(rows: NDArray[Any]) -> float:
+    """Entropy of the distinct rows among [k, c], in bits; they are counted by their bytes."""
+    counts = Counter(row.tobytes() for row in rows)
+    return float(probability_entropy(np.array(list(counts.values())) / len(rows)))
+
+
+def probability_entropy(probabilities: Array) -> Array:
     """Shannon entropies, in bits, of probabilities [..., n]; each is raised by float64's epsilon, so none is zero."""
-    raised = probabilities + np.finfo(np.float64).eps
-    entropies: NDArray[np.float64] = -np.sum(raised * np.log2(raised), axis=-1)
-    return entropies
+    xp = namespace(probabilities)
+    raised = probabilities + float(np.finfo(np.float64).eps)
+    return -xp.sum(raised * xp.log2(raised), axis=-1)

@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
-from .decomposition import Decomposition, centred, decomposed, group_sums
+from .arrays import Array, beside, group_sums, largest_eigenvalue, namespace, rows_of, to_host
+from .decomposition import Decomposition, centred, decomposed
 from .inputs import as_classes, as_embedding
 from .undefined import UndefinedScore
 
@@ -63,48 +64,59 @@ def sfda_probabilities(
     happens in the span of its rows: outside, the shrunk scatter treats all directions alike.
     """
     sizes = np.bincount(classes)
-    if not len(decomposition.squares):
+    if not decomposition.squares.shape[0]:
         raise UndefinedScore("all rows are the same")
     if sizes.min() < 2:
         raise UndefinedScore("a class of one sample has no scatter")
-    points = decomposition.vectors * np.sqrt(decomposition.squares)
-    samples = np.arange(len(points))
-    scatter = _within_scatter(points, classes, sizes)
-    with np.errstate(over="ignore"):  # a large scatter is not shrunk
-        largest = np.ldexp(scatter[0][-1], 2 * exponent)
-    shrinkage = max(float(np.exp(-DECAY * largest)), LEAST_SHRINKAGE)
-    confidence = softmax(_probabilities(points, classes, sizes, scatter, shrinkage, d), axis=1)[samples, classes, None]
-    means = group_sums(points, classes) / sizes[:, None]
-    means_of_others = (means.sum(axis=0) - means) / (len(sizes) - 1)
-    mixed = confidence * points + (1 - confidence) * means_of_others[classes]
-    second_scatter = _within_scatter(mixed, classes, sizes)
-    return _probabilities(mixed, classes, sizes, second_scatter, shrinkage, d)[samples, classes]
+    points = decomposition.components
+    scatter = _within_scatter(points, classes)
+    shrinkage = _shrinkage(scatter, exponent)
+    samples = np.arange(len(classes))
+    confidence = softmax(_probabilities(points, classes, scatter, shrinkage, d), axis=1)[samples, classes, None]
+    means = _class_means(points, classes)
+    means_of_others = (namespace(means).sum(means, axis=0) - means) / (len(sizes) - 1)
+    mixed = beside(confidence, points) * points + beside(1 - confidence, points) * rows_of(means_of_others, classes)
+    return _probabilities(mixed, classes, _within_scatter(mixed, classes), shrinkage, d)[samples, classes]
 
 
-def _within_scatter(
-    points: NDArray[np.float64], classes: NDArray[np.int64], sizes: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenvalues [r], ascending, and eigenvectors [r, r] of the covariance within classes."""
-    within = points - (group_sums(points, classes) / sizes[:, None])[classes]
-    eigenvalues, vectors = np.linalg.eigh(within.T @ within / len(points))
-    if eigenvalues.sum() <= ROUNDING * (points**2).sum() / len(points):
+def _class_means(points: Array, classes: NDArray[np.int64]) -> Array:
+    sizes = np.bincount(classes).astype(np.float64)
+    return group_sums(points, classes) / beside(sizes[:, None], points)
+
+
+def _within_scatter(points: Array, classes: NDArray[np.int64]) -> Array:
+    """The covariance [r, r] within classes."""
+    xp = namespace(points)
+    within = points - rows_of(_class_means(points, classes), classes)
+    scatter = within.T @ within / points.shape[0]
+    if float(xp.linalg.trace(scatter)) <= ROUNDING * float(xp.sum(xp.vecdot(points, points))) / points.shape[0]:
         raise UndefinedScore("the samples of each class are all the same")
-    return np.maximum(eigenvalues, 0), vectors
+    return scatter
+
+
+def _shrinkage(scatter: Array, exponent: int) -> float:
+    """exp(-5 l), at least 1e-10, with the largest eigenvalue l of the scatter times 4^exponent."""
+    xp = namespace(scatter)
+
+    def shrinkage(eigenvalue: float) -> float:
+        with np.errstate(over="ignore"):  # a large scatter is not shrunk
+            return max(float(np.exp(-DECAY * np.ldexp(eigenvalue, 2 * exponent))), LEAST_SHRINKAGE)
+
+    # No entry of the diagonal is above l: one that is large enough saves looking for it.
+    at_most = shrinkage(float(xp.max(xp.linalg.diagonal(scatter))))
+    return at_most if at_most == LEAST_SHRINKAGE else shrinkage(largest_eigenvalue(scatter))
 
 
 def _probabilities(
-    points: NDArray[np.float64],
-    classes: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    scatter: tuple[NDArray[np.float64], NDArray[np.float64]],
-    shrinkage: float,
-    d: int,
+    points: Array, classes: NDArray[np.int64], scatter: Array, shrinkage: float, d: int
 ) -> NDArray[np.float64]:
     """The probability of each class for each point by linear discriminant analysis, float64 [n, classes]."""
-    eigenvalues, vectors = scatter
-    shrunk = (1 - shrinkage) * eigenvalues + shrinkage * eigenvalues.sum() / d
-    white = points @ (vectors / np.sqrt(shrunk))
-    means = group_sums(white, classes) / sizes[:, None]
-    scores = white @ means.T - (means**2).sum(axis=1) / 2 + np.log(sizes / len(points))
-    probabilities: NDArray[np.float64] = softmax(scores, axis=1)
+    xp, sizes = namespace(points), np.bincount(classes)
+    shrunk = (1 - shrinkage) * scatter
+    shrunk += shrinkage * xp.linalg.trace(scatter) / d * beside(np.eye(scatter.shape[0]), scatter)
+    means = _class_means(points, classes)
+    directions = xp.linalg.solve(shrunk, means.T)  # [r, classes]
+    priors = beside(np.log(sizes / len(classes)), points)
+    scores = points @ directions - xp.vecdot(means, directions.T) / 2 + priors
+    probabilities: NDArray[np.float64] = softmax(to_host(scores), axis=1)
     return probabilities

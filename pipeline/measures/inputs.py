@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...data_catalog.errors import InputError
-from .conversion import NUMBERS, as_array, check_columns, is_a, shown_name
+from .arrays import Array, is_on_host, namespace, to_host, widened
+from .conversion import NUMBERS, as_array, check_columns, is_a, plain_tensor, shown_name, stays_on_its_device
 from .settings import LARGEST, LARGEST_SEED, SMALLEST
 
 LARGEST_WHOLE = 2.0**53  # beyond it, float64 does not hold every whole number
 
 
-def as_embedding(Z: ArrayLike, name: str = "Z") -> NDArray[np.float64]:
-    """Return Z as float64 [n, d], n and d at least 1, all values finite.
+def as_embedding(Z: ArrayLike, name: str = "Z") -> Array:
+    """Return Z as float64 [n, d], n and d at least 1, all values finite: a tensor on a GPU where it is, else NumPy's.
 
     Raises
     ------
@@ -23,31 +24,40 @@ def as_embedding(Z: ArrayLike, name: str = "Z") -> NDArray[np.float64]:
         If Z is not a numeric matrix, is empty, or holds a value that is NaN, infinite or beyond 1e100.
     """
     check_columns(Z, name)
-    array = as_array(Z, name)
-    if array.ndim != 2:
+    array = plain_tensor(Z, name) if stays_on_its_device(Z) else as_array(Z, name)
+    shape = list(array.shape)
+    if len(shape) != 2:
         raise InputError(
-            f"{name} has shape {list(array.shape)} where [n, d] is needed: one row a sample; reshape it, "
+            f"{name} has shape {shape} where [n, d] is needed: one row a sample; reshape it, "
             f"for instance by {name}.reshape(len({name}), -1)"
         )
-    if array.size == 0:
-        raise InputError(f"{name} is empty, its shape is {list(array.shape)}; pass at least one row and one column")
-    if array.dtype.kind not in NUMBERS:
+    if 0 in shape:
+        raise InputError(f"{name} is empty, its shape is {shape}; pass at least one row and one column")
+    if is_on_host(array) and array.dtype.kind not in NUMBERS:
         raise InputError(
             f"{name} has dtype {array.dtype}, not real numbers{_culprit(array)}; convert it, for instance to float64"
         )
+    xp = namespace(array)
     with np.errstate(over="ignore"):  # a wider float may not fit; it is then infinite, and told as such
-        array = array.astype(np.float64)
-    finite = np.isfinite(array)
-    if not finite.all():
-        row = int(np.flatnonzero(~finite.all(axis=1))[0])
+        array = widened(array)
+    finite = xp.isfinite(array)
+    if not xp.all(finite):
+        broken = to_host(~xp.all(finite, axis=1))
         raise InputError(
-            f"{name} holds {int((~finite).sum())} values that are NaN or infinite, the first in row {row}; "
-            "drop such rows or mend what made them"
+            f"{name} holds {int(xp.count_nonzero(~finite))} values that are NaN or infinite, the first in row "
+            f"{int(broken.argmax())}; drop such rows or mend what made them"
         )
-    largest = float(np.abs(array).max())
+    largest = float(xp.max(xp.abs(array)))
     if largest > LARGEST:
         raise InputError(f"{name} holds values up to {largest:.3g}, too large to square; scale it to below {LARGEST:g}")
     return array
+
+
+def as_embedding_on_host(Z: ArrayLike, name: str = "Z") -> NDArray[np.float64]:
+    """As ``as_embedding``, in NumPy's memory wherever Z is."""
+    check_columns(Z, name)
+    embedding: NDArray[np.float64] = as_embedding(as_array(Z, name), name)
+    return embedding
 
 
 def as_classes(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.int64]:
@@ -78,7 +88,7 @@ def as_classes(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.in
     if n == 0:
         raise InputError(f"{name} is empty; pass the label of at least two samples")
     _refuse_missing(array, name)
-    if not all(_is_whole(value) for value in array.tolist()):
+    if array.dtype.kind not in "iu" and not all(_is_whole(value) for value in array.tolist()):
         raise InputError(f"{name} look continuous, they are not whole numbers; cluster them with cluster_inputs first")
     classes = order_of_appearance(array)
     if classes.max() == 0:
@@ -120,6 +130,9 @@ def as_images(image_ids: ArrayLike | None, classes: NDArray[np.int64]) -> NDArra
 
 def order_of_appearance(values: NDArray[Any]) -> NDArray[np.int64]:
     """Number the distinct values, [n], by their first appearance: int64 [n]."""
+    if values.dtype.kind in "iu":
+        _, first, number = np.unique(values, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[number]
     numbers: dict[Any, int] = {}
     plain = values.tolist()
     if values.dtype.kind == "O" and any(is_a(value, "torch", "Tensor") for value in plain):
@@ -174,6 +187,8 @@ def _column(values: ArrayLike, name: str) -> NDArray[Any]:
 
 def _refuse_missing(array: NDArray[Any], name: str) -> None:
     """Refuse missing entries, and floating-point numbers that have lost what told them apart."""
+    if array.dtype.kind in "iu":
+        return
     missing = np.array([_is_missing(value) for value in array], dtype=bool)
     if missing.any():
         row = int(missing.argmax())

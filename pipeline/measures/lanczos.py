@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Array, beside, namespace, to_host
 from .estimate import Estimate, Precision
 from .operator import HELD_BYTES, DiffusionOperator
 
@@ -32,32 +33,36 @@ class _Krylov:
 
     squared_norms: Values  # [k] of the start vectors
     noise: Values  # [k], how far products with unit vectors are off; known after the first step
-    last: Values  # [n, k]
-    current: Values  # [n, k], unit columns
+    last: Array  # [n, k], where the embedding is
+    current: Array  # [n, k], unit columns
     diagonal: list[Values]  # each [k]
     off_diagonal: list[Values]
 
     @classmethod
-    def of(cls, starts: Values) -> "_Krylov":
-        norms = np.linalg.norm(starts, axis=0)
-        return cls(norms**2, np.zeros_like(norms), np.zeros_like(starts), starts / norms, [], [])
+    def of(cls, starts: Array) -> "_Krylov":
+        xp = namespace(starts)
+        norms = xp.linalg.vector_norm(starts, axis=0)
+        squared = to_host(norms) ** 2
+        return cls(squared, np.zeros_like(squared), xp.zeros_like(starts), starts / norms, [], [])
 
     def step(self, operator: DiffusionOperator) -> None:
         """One more step. Lost orthogonality repeats nodes and shares out their weights, which sums do not notice."""
-        new = operator.times(self.current)
+        xp, current = namespace(self.current), self.current
+        new = operator.times(current)
         if self.off_diagonal:
-            new -= self.off_diagonal[-1] * self.last
+            new -= beside(self.off_diagonal[-1], new) * self.last
         else:
-            self.noise = operator.noise(self.current, new)
-        alpha = np.einsum("nk,nk->k", self.current, new)
-        new -= alpha * self.current
-        beta = np.linalg.norm(new, axis=0)
+            self.noise = to_host(operator.noise(current, new))
+        alpha = xp.sum(current * new, axis=0)
+        new -= alpha * current
+        beta = to_host(xp.linalg.vector_norm(new, axis=0))
         # What is no longer than a product's rounding is nothing but rounding: the vectors so far span all that the
         # start vector can reach, and its recurrence ends. Zeros from here on add nodes without weight.
         goes_on = beta > _ROUNDING * self.noise
         beta = np.where(goes_on, beta, 0)
-        self.last, self.current = self.current, np.where(goes_on, new, 0) / np.where(goes_on, beta, 1)
-        self.diagonal.append(alpha)
+        scale = np.where(goes_on, 1 / np.where(goes_on, beta, 1), 0)
+        self.last, self.current = current, new * beside(scale, new)
+        self.diagonal.append(to_host(alpha))
         self.off_diagonal.append(beta)
 
     def rules(self, radau: bool) -> tuple[Values, Values]:
@@ -93,7 +98,7 @@ class _Krylov:
 
 
 def spectral_entropy_by_lanczos(
-    Z: Values,
+    Z: Array,
     sigma: float,
     t: float,
     tolerance: float,
@@ -112,13 +117,13 @@ def spectral_entropy_by_lanczos(
     chosen: Precision = precision or ("float32" if t >= 1 else "float64")
     generator = np.random.default_rng(seed)
     operator = DiffusionOperator(Z, sigma, chosen, held_bytes)
-    basis = operator.normalise(generator.standard_normal((operator.n, DEFLATED - 1)))
+    basis = operator.normalise(beside(generator.standard_normal((operator.n, DEFLATED - 1)), Z))
 
-    def probes() -> Values:
-        signs = generator.choice([-1.0, 1.0], size=(operator.n, PROBES))
+    def probes() -> Array:
+        signs = beside(generator.choice([-1.0, 1.0], size=(operator.n, PROBES)), Z)
         return signs - basis @ (basis.T @ signs)
 
-    krylov = _Krylov.of(np.column_stack([basis[:, 1:], probes()]))
+    krylov = _Krylov.of(namespace(Z).concat([basis[:, 1:], probes()], axis=1))
     for steps in STEPS:
         while len(krylov.diagonal) < steps:
             krylov.step(operator)

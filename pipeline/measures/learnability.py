@@ -3,14 +3,13 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .cosine import directions
+from .arrays import Array, beside, namespace, to_host
+from .cosine import direction_points
 from .decomposition import scaled
-from .dimension import FEWEST_POINTS, two_nn_dimension_of_squares
+from .dimension import FEWEST_POINTS, different_points, of_different, two_nn_dimension_of_squares
 from .inputs import as_embedding, as_seed
-from .spectrum import squared_distances
+from .points import Points
 from .undefined import UndefinedScore
-
-DIGITS = 9  # to which equal directions agree
 
 
 def clid(Z: ArrayLike, *, seed: int = 0) -> float:
@@ -47,32 +46,41 @@ def clid(Z: ArrayLike, *, seed: int = 0) -> float:
     Lu et al., Using representation expressiveness and learnability to evaluate self-supervised learning methods, TMLR
     2023 (arXiv 2206.01251); Facco et al., Scientific Reports 7 (2017).
     """
-    values = scaled(as_embedding(Z))[0]
-    return clid_of_images(values, two_nn_dimension_of_squares(squared_distances(values)), as_seed(seed))
+    points = Points(scaled(as_embedding(Z))[0])
+    different = different_points(points.squares)
+    dimension = two_nn_dimension_of_squares(of_different(points.squares))
+    return clid_of_directions(direction_points(points.part(different)), dimension, as_seed(seed))
 
 
-def clid_of_images(values: NDArray[np.float64], dimension: float, seed: int) -> float:
-    """``clid`` from the rows of the images [m, d], scaled so that no square overflows, and their TwoNN dimension."""
-    return float(learnt_points(values, seed).mean()) * dimension
+def clid_of_directions(directions: Points, dimension: float, seed: int) -> float:
+    """``clid`` from the directions of the different points, and the TwoNN dimension of these."""
+    return float(learnt_points(directions, seed).mean()) * dimension
 
 
-def learnt_points(values: NDArray[np.float64], seed: int) -> NDArray[np.bool_]:
-    """Whether the cluster of each different point but the first was guessed right, bool [m - 1], in random order."""
+def learnt_points(directions: Points, seed: int) -> NDArray[np.bool_]:
+    """Whether the cluster of each point but the first was guessed right, bool [m - 1], in random order."""
     from sklearn.cluster import KMeans  # imported here: it takes a second
 
-    _, first = np.unique(values, axis=0, return_index=True)
-    if len(first) < FEWEST_POINTS:
-        raise UndefinedScore(f"{len(first)} different points, fewer than {FEWEST_POINTS}")
-    unit = directions(values[np.sort(first)])
-    clusters = int(np.sqrt(len(unit)))
-    different = len(np.unique(unit.round(DIGITS), axis=0))
+    count = len(directions)
+    if count < FEWEST_POINTS:
+        raise UndefinedScore(f"{count} different points, fewer than {FEWEST_POINTS}")
+    clusters = int(np.sqrt(count))
+    different = len(different_points(directions.squares))
     if different < clusters:
         raise UndefinedScore(f"{different} different directions, fewer than {clusters} clusters")
-    found = KMeans(clusters, n_init=1, random_state=seed).fit_predict(unit)
-    order = np.random.default_rng(seed).permutation(len(unit))
-    found, unit = found[order], unit[order]
-    squares = squared_distances(unit)
-    squares[np.triu_indices(len(unit))] = np.inf  # what comes later is not known yet
-    nearest = squares[1:].argmin(axis=1)
-    guessed: NDArray[np.bool_] = found[nearest] == found[1:]
+    cluster_of = KMeans(clusters, n_init=1, random_state=seed).fit_predict(to_host(directions.values))
+    order = np.random.default_rng(seed).permutation(count)
+    nearest = _nearest_before(directions.squares, order)
+    guessed: NDArray[np.bool_] = (cluster_of[nearest] == cluster_of)[order[1:]]
     return guessed
+
+
+def _nearest_before(squares: Array, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each point the nearest of those before it in an order, int64 [m], from the squared distances [m, m].
+
+    Of the first one it says nothing.
+    """
+    place = np.argsort(order)
+    comes_later = beside(place[None, :] >= place[:, None], squares)
+    xp = namespace(squares)
+    return to_host(xp.argmin(xp.where(comes_later, xp.inf, squares), axis=1))

@@ -11,7 +11,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .entropy import binned_entropy, spectrum_entropy
+from .arrays import Array, rows_of, stacked_rows
+from .entropy import spectrum_entropy, stacked_binned_entropies
 from .estimate import (
     TOLERANCE,
     Estimate,
@@ -27,6 +28,7 @@ from .inputs import (
     as_classes,
     as_count,
     as_embedding,
+    as_embedding_on_host,
     as_seed,
     as_sigma,
     as_time,
@@ -36,8 +38,8 @@ from .lanczos import spectral_entropy_by_lanczos
 from .points import Points, as_points
 from .spectrum import (
     KernelOf,
-    gaussian_kernel,
     in_threads,
+    of_equal_size,
     separate_kernels,
     subset_kernels,
     subset_spectra,
@@ -131,13 +133,13 @@ def diffusion_spectral_mutual_information_estimate(
         of the computation alone: what other images would give is `dsmi_z_y_se` of `measure`.
     """
     points = as_points(Z)
-    classes = as_classes(labels, len(points.values))
+    classes = as_classes(labels, points.values.shape[0])
     sigma, t = as_sigma(sigma, points.values.shape[1]), as_time(t)
     method, precision = as_method(method), as_precision(precision)
     tolerance, seed = as_tolerance(tolerance), as_seed(seed)
     kernels = shared_kernels(points, sigma)
     entropies_of = spectral_entropies(points, kernels, sigma, t, method, precision, tolerance, seed)
-    random_entropy = random_subset_entropies(entropies_of, len(points.values), repetitions, seed)
+    random_entropy = random_subset_entropies(entropies_of, points.values.shape[0], repetitions, seed)
     return mutual_information(classes, entropies_of, random_entropy)
 
 
@@ -176,10 +178,10 @@ def shannon_mutual_information(
     ----------
     The baseline of Liao et al., arXiv 2312.04823.
     """
-    Z = as_embedding(Z)
-    classes = as_classes(labels, len(Z))
-    entropies_of = binned_entropies(Z, as_count(bins, "bins"))
-    random_entropy = random_subset_entropies(entropies_of, len(Z), repetitions, seed)
+    embedding = as_embedding(Z)
+    classes = as_classes(labels, len(embedding))
+    entropies_of = binned_entropies(embedding, as_count(bins, "bins"))
+    random_entropy = random_subset_entropies(entropies_of, len(embedding), repetitions, seed)
     return mutual_information(classes, entropies_of, random_entropy).value
 
 
@@ -214,7 +216,7 @@ def cluster_inputs(X: ArrayLike, n_clusters: int, seed: int = 0) -> NDArray[np.i
     clustering", 2019 (cluster_qr).
     """
     array = as_array(X, "X")
-    X = as_embedding(array[:, None] if array.ndim == 1 else array, "X")
+    X = as_embedding_on_host(array[:, None] if array.ndim == 1 else array, "X")
     n_clusters, seed = as_count(n_clusters, "n_clusters"), as_seed(seed)
     if n_clusters == 1:
         return np.zeros(len(X), dtype=np.int64)
@@ -257,9 +259,9 @@ def _spectral_clusters(X: NDArray[np.float64], n_clusters: int, seed: int) -> ND
 
 
 def shared_kernels(points: Points, sigma: float) -> KernelOf:
-    """Return the function that gives subsets' kernels: from that of all points, or if they are many, one by one."""
+    """Return the function that gives subsets' kernels: from all distances, or if points are many, one by one."""
     if points.few:
-        return subset_kernels(gaussian_kernel(points.squares, sigma))
+        return subset_kernels(points.squares, sigma)
     return separate_kernels(points.values, sigma)
 
 
@@ -287,23 +289,29 @@ def spectral_entropies(
     """Return the function that gives the diffusion spectral entropies of subsets, each by the method for its size."""
     exact = exact_entropies(kernels, t, precision)
 
+    def estimated(subset: NDArray[np.int64]) -> Estimate:
+        return spectral_entropy_by_lanczos(rows_of(points.values, subset), sigma, t, tolerance, seed)
+
     def entropies_of(subsets: Sequence[NDArray[np.int64]]) -> list[Estimate]:
         large = [method_for(method, len(subset)) == "lanczos" for subset in subsets]
-        ready = iter(exact([subset for subset, estimated in zip(subsets, large, strict=True) if not estimated]))
-        return [
-            spectral_entropy_by_lanczos(points.values[subset], sigma, t, tolerance, seed) if estimated else next(ready)
-            for subset, estimated in zip(subsets, large, strict=True)
-        ]
+        ready = iter(exact([subset for subset, is_large in zip(subsets, large, strict=True) if not is_large]))
+        return [estimated(subset) if is_large else next(ready) for subset, is_large in zip(subsets, large, strict=True)]
 
     return entropies_of
 
 
-def binned_entropies(Z: NDArray[np.float64], bins: int) -> EntropiesOf:
+def binned_entropies(Z: Array, bins: int) -> EntropiesOf:
     """Return the function that gives the classic entropies of subsets of the embedding [n, d]."""
 
     def entropies_of(subsets: Sequence[NDArray[np.int64]]) -> list[Estimate]:
-        entropies = in_threads(lambda subset: binned_entropy(Z[subset], bins), subsets)
-        return [Estimate(entropy, 0.0, "exact") for entropy in entropies]
+        entropies = np.empty(len(subsets))
+
+        def solve(numbers: list[int]) -> None:
+            stack = stacked_rows(Z, np.stack([subsets[number] for number in numbers]))
+            entropies[numbers] = stacked_binned_entropies(stack, bins)
+
+        in_threads(solve, list(of_equal_size(subsets, numbers_each=Z.shape[1])))
+        return [Estimate(entropy, 0.0, "exact") for entropy in entropies.tolist()]
 
     return entropies_of
 

@@ -3,10 +3,13 @@
 Each leaves one image out, all its repeats together, in closed form: nothing is drawn at random, and no fold is fitted.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .decomposition import Decomposition, centred, decomposed, group_sums
+from .arrays import Array, beside, group_sums, namespace, rows_of, smallest_of_rows, stacked_rows, to_host
+from .decomposition import Decomposition, centred, decomposed
 from .inputs import as_classes, as_count, as_embedding, as_images
 from .points import Points
 
@@ -143,43 +146,52 @@ def require_two_images(classes: NDArray[np.int64], images: NDArray[np.int64]) ->
         )
 
 
-def centre_hits(
-    values: NDArray[np.float64], classes: NDArray[np.int64], images: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def centre_hits(values: Array, classes: NDArray[np.int64], images: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether each image is nearest to its class's centre, bool [m], from the centred embedding [n, d]."""
+    xp = namespace(values)
     sums, sizes = group_sums(values, classes), np.bincount(classes)
-    centres = sums / sizes[:, None]
-    _, first = np.unique(images, return_index=True)
-    own = classes[first]  # the class of each image
-    without = (sums[own] - group_sums(values, images)) / (sizes[own] - np.bincount(images))[:, None]
+    centres = sums / beside(sizes[:, None].astype(np.float64), sums)
+    own = classes[first_rows(images)]  # the class of each image
+    left = (sizes[own] - np.bincount(images)).astype(np.float64)
+    without = (rows_of(sums, own) - group_sums(values, images)) / beside(left[:, None], sums)
     # Squared distances less |z|^2, which all classes share.
-    distances = np.einsum("cd,cd->c", centres, centres) - 2 * values @ centres.T
-    to_own = np.einsum("md,md->m", without, without)[images] - 2 * np.einsum("nd,nd->n", values, without[images])
-    distances[np.arange(len(values)), classes] = to_own
-    return most_repeats(distances.argmin(axis=1) == classes, images)
+    distances = xp.vecdot(centres, centres)[None, :] - 2 * (values @ centres.T)
+    to_own = rows_of(xp.vecdot(without, without), images) - 2 * xp.vecdot(values, rows_of(without, images))
+    nearest = with_own(distances, to_own, classes)
+    return most_repeats(nearest.argmin(axis=1) == classes, images)
+
+
+def first_rows(images: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first row of each image."""
+    return np.unique(images, return_index=True)[1]
+
+
+def with_own(of_classes: Array, of_own: Array, classes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What the rows have of the classes [n, classes], on the host, each row's own class's [n] put in its place."""
+    table = to_host(of_classes).copy()
+    table[np.arange(len(classes)), classes] = to_host(of_own)
+    return table
 
 
 def neighbour_hits(points: Points, classes: NDArray[np.int64], images: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
     """Whether the neighbours of each image vote for its class, bool [m]."""
     predicted, start = np.empty_like(classes), 0
     for squares in points.rows_of_squares():
-        stop = start + len(squares)
+        stop = start + squares.shape[0]
         predicted[start:stop] = _elected(squares, classes, images, images[start:stop], k)
         start = stop
     return most_repeats(predicted == classes, images)
 
 
 def _elected(
-    squares: NDArray[np.float64], classes: NDArray[np.int64], images: NDArray[np.int64], own: NDArray[np.int64], k: int
+    squares: Array, classes: NDArray[np.int64], images: NDArray[np.int64], own: NDArray[np.int64], k: int
 ) -> NDArray[np.int64]:
     """The class that the nearest of the n points of other images vote for, [m], from the squared distances [m, n]."""
-    others = np.where(own[:, None] == images, np.inf, squares)
-    k = min(k, others.shape[1] - 1)
-    nearest = np.sort(np.argpartition(others, k - 1, axis=1)[:, :k], axis=1)
-    distances = np.take_along_axis(others, nearest, axis=1)
-    order = np.argsort(distances, axis=1, kind="stable")
-    votes_for = np.take_along_axis(classes[nearest], order, axis=1)
-    votes = np.isfinite(np.take_along_axis(distances, order, axis=1))  # the image's own repeats have none
+    xp = namespace(squares)
+    others = xp.where(beside(own[:, None], squares) == beside(images[None, :], squares), xp.inf, squares)
+    nearest = smallest_of_rows(others, min(k, len(images) - 1))
+    votes = to_host(xp.isfinite(xp.take_along_axis(others, nearest, axis=1)))  # the image's own repeats have none
+    votes_for = classes[to_host(nearest)]
     agreeing = ((votes_for[:, :, None] == votes_for[:, None, :]) & votes[:, None, :]).sum(axis=2)
     elected = np.where(votes, agreeing, 0).argmax(axis=1)  # the first, so the nearest, of those with most votes
     predicted: NDArray[np.int64] = np.take_along_axis(votes_for, elected[:, None], axis=1)[:, 0]
@@ -190,25 +202,50 @@ def ridge_hits(
     decomposition: Decomposition, d: int, classes: NDArray[np.int64], images: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Whether the probe classifies each image right, bool [m], from the decomposition of the centred embedding."""
+    xp = namespace(decomposition.squares)
     U, squares = decomposition.vectors, decomposition.squares
     n, sizes = len(classes), np.bincount(classes)
-    targets = np.where(classes[:, None] == np.arange(len(sizes)), 1.0, -1.0)
-    projected = 2 * group_sums(U, classes).T  # of the targets; the -1 of every row is orthogonal to U
-    by_image, repeats = np.argsort(images, kind="stable"), np.bincount(images)
-    # Images with equally many repeats are solved together: their rows [m, r] and these rows of U [m, r, rank].
-    blocks = [by_image[(repeats == r)[images[by_image]]].reshape(-1, r) for r in np.unique(repeats)]
-    vectors = [U[rows] for rows in blocks]
+    targets = beside(np.where(classes[:, None] == np.arange(len(sizes)), 1.0, -1.0), U)
+    means = beside(2 * sizes / n - 1, U)
+    projected = 2 * decomposition.class_sums(classes).T  # of the targets; the -1 of every row is orthogonal to U
     least, predicted = np.inf, classes
-    for penalty in np.array(PENALTIES) * squares.sum() / min(n, d):
-        shrunk = squares / (squares + penalty)
-        residuals = targets - (2 * sizes / n - 1) - U @ (shrunk[:, None] * projected)
-        for rows, of_rows in zip(blocks, vectors, strict=True):
-            hat = 1 / n + (of_rows * shrunk) @ of_rows.transpose(0, 2, 1)
-            residuals[rows] = np.linalg.solve(np.eye(rows.shape[1]) - hat, residuals[rows])
-        error = float(np.einsum("nc,nc->", residuals, residuals))
+    scale = float(xp.sum(squares)) / min(n, d)
+    without_images = _without_images(U, images)
+    for penalty in PENALTIES:
+        shrunk = squares / (squares + penalty * scale)
+        residuals = without_images(targets - means - U @ (shrunk[:, None] * projected), shrunk)
+        error = float(xp.sum(residuals * residuals))
         if error < least:
-            least, predicted = error, (targets - residuals).argmax(axis=1)
+            least, predicted = error, to_host(xp.argmax(targets - residuals, axis=1))
     return most_repeats(predicted == classes, images)
+
+
+def _without_images(U: Array, images: NDArray[np.int64]) -> Callable[[Array, Array], Array]:
+    """The function that gives residuals [n, classes] of fits that have not seen the row's image.
+
+    It takes those of the fit to all rows, and the shares of the directions U [n, r] that its penalty leaves, [r].
+    """
+    xp, n, repeats = namespace(U), len(images), np.bincount(images)
+    if repeats.max() == 1:
+        squared = U * U
+        return lambda residuals, shrunk: residuals / (1 - 1 / n - squared @ shrunk)[:, None]
+
+    by_image = np.argsort(images, kind="stable")
+    # Images with equally many repeats are solved together: their rows [m, r], and these rows of U [m, r, rank].
+    blocks = [by_image[(repeats == r)[images[by_image]]].reshape(-1, r) for r in np.unique(repeats)]
+    vectors = [stacked_rows(U, rows) for rows in blocks]
+    back = np.argsort(np.concatenate([rows.ravel() for rows in blocks]))
+
+    def without(residuals: Array, shrunk: Array) -> Array:
+        solved = []
+        for rows, of_rows in zip(blocks, vectors, strict=True):
+            hat = 1 / n + (of_rows * shrunk) @ xp.matrix_transpose(of_rows)
+            identity = beside(np.eye(rows.shape[1]), U)
+            of_block = xp.linalg.solve(identity[None, :, :] - hat, stacked_rows(residuals, rows))
+            solved.append(xp.reshape(of_block, (-1, residuals.shape[1])))
+        return rows_of(xp.concat(solved), back)
+
+    return without
 
 
 def percent(hits: NDArray[np.bool_]) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations  # so that help() shows ArrayLike by its name
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 from ...data_catalog.errors import InputError
 from ...data_catalog.settings import rule_of, settings_of, spells_out
 from .angular import angular_mutual_information
+from .arrays import namespace
 from .class_gaussians import gbc_of_decomposition
 from .context import MeasureContext
 from .cosine import offset_share_of_scaled
@@ -25,11 +25,12 @@ from .dimension import (
     participation_ratio_of_squares,
 )
 from .entropy import binned_entropy
-from .learnability import clid_of_images
+from .learnability import clid_of_directions
 from .points import Points
 from .probe import Z95, packed, percent, wilson_interval
 from .scale_free import scale_free_mutual_information
 from .settings import MeasureSettings
+from .together import values_of
 from .transferability import (
     h_score_of_decomposition,
     logme_of_decomposition,
@@ -40,15 +41,13 @@ from .transferability import (
 from .uncertainty import error_over_halves, sampling_error
 from .undefined import UndefinedScore
 
-UNDEFINED = "undefined_scores"
-"""The column that says why scores have no value."""
-
 SATURATION = 0.1
 """Bits: an entropy this near to 0 or to log2 n says nothing of the embedding."""
 
 
 def _root_mean_square(context: MeasureContext) -> float:
-    return float(np.sqrt(np.mean(context.points.values**2)))
+    values = context.points.values
+    return float(np.sqrt(float(namespace(values).mean(values * values))))
 
 
 def _distance_in_sigmas(context: MeasureContext) -> float | None:
@@ -115,7 +114,7 @@ def _error_of_share(hits: Callable[[MeasureContext], NDArray[np.bool_]]) -> Call
 
 def _error_of_two_nn(context: MeasureContext) -> float:
     """That of the maximum-likelihood estimate of an exponent from so many points."""
-    return context.two_nn_dimension / float(np.sqrt(len(context.image_squares)))
+    return context.two_nn_dimension / float(np.sqrt(len(context.different_image_points)))
 
 
 def _error_of_mean(of_rows: Callable[[MeasureContext], NDArray[np.float64]]) -> Callable[[MeasureContext], float]:
@@ -133,15 +132,19 @@ def _over_halves(score: Measure) -> Callable[[MeasureContext], float | None]:
 
     def error(context: MeasureContext) -> float | None:
         halves = context.halves
-        found = [score.compute(half) if score.can_be_computed(half) else None for half in halves]
-        values = np.array([float(value) for value in found if value is not None])
+        results = [score.result(half) for half in halves]
+        for result in results:
+            if isinstance(result, UndefinedScore):
+                raise result
+        values = np.array([float(result) for result in results if result is not None])
         if len(values) < len(halves) or not halves:
             return None
         if not score.grows_with_images or (values == 0).any():
             return error_over_halves(values, halves[0].n, context.n)
-        of_all = score.compute(context)
-        relative = error_over_halves(np.log(np.abs(values)), halves[0].n, context.n)
-        return None if of_all is None else abs(float(of_all)) * relative
+        of_all = score.result(context)
+        if of_all is None or isinstance(of_all, UndefinedScore):
+            return None
+        return abs(float(of_all)) * error_over_halves(np.log(np.abs(values)), halves[0].n, context.n)
 
     return error
 
@@ -151,7 +154,9 @@ def _error_measure(score: Measure) -> Measure:
     meaning = f"Standard error of `{score.name}` over images."
     title = f"{score.title} standard error"
     error = score.error or _over_halves(score)
-    return Measure(f"{score.name}_se", title, score.unit, meaning, error, needs=score.needs)
+    of_halves = None if score.error else score
+    name = f"{score.name}_se"
+    return Measure(name, title, score.unit, meaning, error, needs=score.needs, task=score.task, of_halves=of_halves)
 
 
 def _finite(value: float) -> float | None:
@@ -171,7 +176,7 @@ DIAGNOSTICS: tuple[Measure, ...] = (
     Measure(
         "saturated", "Saturated", "flag",
         "DSE is within 0.1 bit of 0 or of log2 n: sigma is wrong for this embedding's scale.",
-        _is_saturated, needs="embedding", takes_entropy=True,
+        _is_saturated, needs="embedding", task="entropy",
     ),
     Measure(
         "dsmi_z_y_se", "DSMI(Z;Y) standard error", "bits",
@@ -188,7 +193,7 @@ DIAGNOSTICS: tuple[Measure, ...] = (
 MEASURES: tuple[Measure, ...] = (
     Measure(
         "dse_z", "DSE(Z)", "bits", "Diffusion spectral entropy of the embedding.",
-        lambda context: context.entropy, needs="embedding", takes_entropy=True,
+        lambda context: context.entropy, needs="embedding", task="entropy",
     ),
     Measure(
         "dsmi_z_y", "DSMI(Z;Y)", "bits", "Diffusion spectral mutual information of embedding and labels.",
@@ -235,106 +240,112 @@ COMPARISONS: tuple[Measure, ...] = (
     Measure(
         "logme", "LogME", "nats", "Greatest log evidence of a Bayesian linear regression of the labels, a sample.",
         lambda context: _finite(logme_of_decomposition(context.uncentred_decomposition, context.classes)),
+        task="decomposition",
     ),
     Measure(
         "h_score", "H-score", "",
         "Variance of the class means over the embedding's, summed over directions; shrunk as by Ledoit and Wolf.",
         lambda context: _finite(h_score_of_decomposition(context.decomposition, context.d, context.classes)),
+        task="decomposition",
     ),
     Measure(
         "transrate", "TransRate", "nats",
         "Coding rate of the embedding less that of its classes, at a distortion of 1e-4; depends on the scale.",
-        _transrate,
+        _transrate, task="decomposition",
     ),
     Measure(
         "rankme", "RankMe", "", "Smooth rank: exp of the entropy of the embedding's singular values; no labels.",
         lambda context: _finite(rankme_of_decomposition(context.uncentred_decomposition, min(context.n, context.d))),
-        needs="embedding",
+        needs="embedding", task="decomposition",
     ),
     Measure(
         "centre_accuracy", "Nearest centre", "%",
         "Accuracy of the nearest class centre, each image left out of its own, by image.",
         lambda context: percent(context.centre_hits), needs="image_pairs",
-        error=_error_of_share(lambda context: context.centre_hits),
+        error=_error_of_share(lambda context: context.centre_hits), task="decomposition",
     ),
     Measure(
         "neighbour_accuracy", "10 nearest neighbours", "%",
         "Accuracy of a vote of the 10 nearest samples of other images, by image.",
         lambda context: percent(context.neighbour_hits), needs="image_pairs",
-        error=_error_of_share(lambda context: context.neighbour_hits),
+        error=_error_of_share(lambda context: context.neighbour_hits), task="distances",
     ),
     Measure(
         "probe_accuracy", "Linear probe", "%",
         "Accuracy of a linear probe (a ridge classifier) on the embedding, each image left out in turn.",
         lambda context: percent(context.probe_hits), needs="image_pairs",
-        error=_error_of_share(lambda context: context.probe_hits),
+        error=_error_of_share(lambda context: context.probe_hits), task="decomposition",
     ),
     Measure(
         "within_over_between", "Within / between", "",
         "Variance within classes over variance between them (neural collapse's NC1, traces); lower is better.",
         lambda context: _finite(within_over_between_of_centred(context.centred_values, context.classes)),
-        lower_is_better=True, grows_with_images=True,
+        lower_is_better=True, grows_with_images=True, task="decomposition",
     ),
     Measure(
         "n_leep", "N-LEEP", "nats",
         "Mean log probability of the labels by a Gaussian mixture of the embedding, fitted without them.",
-        lambda context: float(context.leep_log_likelihoods.mean()),
+        lambda context: float(context.leep_log_likelihoods.mean()), task="decomposition",
     ),
     Measure(
         "gbc", "GBC", "",
         "Minus the overlap of the classes as spherical Gaussians (Bhattacharyya), in 64 principal components.",
         lambda context: gbc_of_decomposition(context.decomposition, context.classes),
-        grows_with_images=True,
+        grows_with_images=True, task="decomposition",
     ),
     Measure(
         "sfda", "SFDA", "",
         "Mean probability of the true class by Fisher's discriminant, of samples made hard to tell.",
         lambda context: float(context.sfda_probabilities.mean()),
-        error=_error_of_mean(lambda context: context.sfda_probabilities),
+        error=_error_of_mean(lambda context: context.sfda_probabilities), task="decomposition",
     ),
     Measure(
         "clid", "CLID", "",
         "Learnability of the embedding's own clusters times its TwoNN dimension; no labels.",
-        lambda context: clid_of_images(context.image_values, context.two_nn_dimension, context.settings.seed),
-        needs="embedding",
+        lambda context: clid_of_directions(context.image_directions, context.two_nn_dimension, context.settings.seed),
+        needs="embedding", task="distances",
     ),
     Measure(
         "cosine_neighbour_accuracy", "10 nearest neighbours by cosine", "%",
         "Accuracy of a vote of the 10 samples of other images with the greatest cosine, by image.",
         lambda context: percent(context.cosine_neighbour_hits), needs="image_pairs",
-        error=_error_of_share(lambda context: context.cosine_neighbour_hits),
+        error=_error_of_share(lambda context: context.cosine_neighbour_hits), task="distances",
     ),
     Measure(
         "cosine_centre_accuracy", "Nearest centre by centred cosine", "%",
         "Accuracy of the class centre of the greatest cosine, all less the mean, each image left out, by image.",
         lambda context: percent(context.cosine_centre_hits), needs="image_pairs",
-        error=_error_of_share(lambda context: context.cosine_centre_hits),
+        error=_error_of_share(lambda context: context.cosine_centre_hits), task="distances",
     ),
     Measure(
         "alpha_req", "alpha-ReQ", "",
         "Exponent of the power law of the covariance's eigenvalues; no labels.",
         lambda context: alpha_req_of_squares(context.decomposition.squares), needs="embedding",
+        task="decomposition",
     ),
     Measure(
         "participation_ratio", "Participation ratio", "",
         "Squared sum of the covariance's eigenvalues over the sum of their squares; no labels.",
         lambda context: participation_ratio_of_squares(context.decomposition.squares), needs="embedding",
+        task="decomposition",
     ),
     Measure(
         "two_nn_dimension", "TwoNN dimension", "",
         "Intrinsic dimension by the distances to the two nearest images; no labels.",
         lambda context: context.two_nn_dimension, needs="embedding",
-        error=_error_of_two_nn,
+        error=_error_of_two_nn, task="distances",
     ),
     Measure(
         "mst_dimension", "MST dimension", "",
         "Intrinsic dimension by the growth of the images' minimal spanning tree; no labels.",
-        lambda context: mst_dimension_of_squares(context.image_squares, context.settings.seed), needs="embedding",
+        lambda context: mst_dimension_of_squares(context.different_image_points.squares, context.settings.seed),
+        needs="embedding", task="distances",
     ),
     Measure(
         "offset_share", "Offset share", "",
         "The mean's share of the embedding's mean squared length: a diagnostic; no labels.",
         lambda context: offset_share_of_scaled(scaled(context.points.values)[0]), needs="embedding",
+        task="distances",
     ),
 )  # fmt: skip
 """What one would use instead of the measures."""
@@ -343,16 +354,16 @@ DETAILS: tuple[Measure, ...] = (
     Measure(
         "probe_low", "Linear probe, lower limit", "%",
         "Lower limit of `probe_accuracy`'s 95% interval (Wilson's, over images).",
-        lambda context: _probe_interval(context)[0], needs="image_pairs",
+        lambda context: _probe_interval(context)[0], needs="image_pairs", task="decomposition",
     ),
     Measure(
         "probe_high", "Linear probe, upper limit", "%", "Upper limit of it.",
-        lambda context: _probe_interval(context)[1], needs="image_pairs",
+        lambda context: _probe_interval(context)[1], needs="image_pairs", task="decomposition",
     ),
     Measure(
         "probe_hits", "Linear probe, images", "text",
         "Which images the probe got right: their number, then their bits in hexadecimal.",
-        lambda context: packed(context.probe_hits), needs="image_pairs",
+        lambda context: packed(context.probe_hits), needs="image_pairs", task="decomposition",
     ),
 )  # fmt: skip
 """What stands in a row beside the scores, for rankings with ties."""
@@ -390,7 +401,7 @@ def measure(
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample: an array, a tensor on any device, a data frame.
+        The embedding, one row a sample: an array, a tensor, a data frame. A tensor on a GPU is measured there.
     labels : [n] or [n, 1], optional
         The class of each sample, of any type; without them what needs labels is left out.
     scores : str or iterable of str, optional
@@ -450,32 +461,6 @@ def checked_settings(settings: dict[str, Any], function: str = "measure") -> Mea
         raise InputError(f"{function} has no setting {name!r}; beside its own arguments there are {known}")
     rule = rule_of(problem)
     raise InputError(f"{name} is {problem['input']!r}; {rule[0].lower()}{rule[1:]}")
-
-
-def values_of(wanted: Sequence[Measure], context: MeasureContext) -> dict[str, Value]:
-    """The values of measures that can be computed, by name, in their order; those that are undefined are left out.
-
-    Why a score is undefined for the embedding stands in ``UNDEFINED``, one after the other, if any is.
-    """
-    values: dict[str, Value] = {}
-    reasons: dict[str, str] = {}
-    with ThreadPoolExecutor(1) as aside:
-        if any(one.takes_entropy for one in wanted):
-            context.begin_entropy(aside)
-        # It goes on in a thread of its own meanwhile, so what takes it comes last.
-        for one in sorted(wanted, key=lambda one: one.takes_entropy):
-            try:
-                value = one.compute(context) if one.can_be_computed(context) else None
-            except UndefinedScore as undefined:
-                if one.name.removesuffix("_se") not in reasons:  # which says it for its error too
-                    reasons[one.name] = str(undefined)
-                continue
-            if value is not None:
-                values[one.name] = value
-    ordered = {one.name: values[one.name] for one in wanted if one.name in values}
-    if reasons:
-        ordered[UNDEFINED] = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    return ordered
 
 
 def names_of(scores: str | Iterable[str]) -> tuple[str, ...]:

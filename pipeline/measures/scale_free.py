@@ -3,14 +3,14 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .arrays import namespace
 from .decomposition import scaled
 from .estimate import TOLERANCE, Method, Precision
 from .mutual_information import diffusion_spectral_mutual_information
-from .points import Points, as_points
+from .points import SQUARES_FIT, Points, as_points
 
 SHARE = 0.5  # of the root mean square length of a row
 TIME = 2
-SQUARES_FIT = 400  # powers of two: numbers beyond have squares that leave the range of float64
 
 
 def scale_free_mutual_information(
@@ -56,7 +56,7 @@ def scale_free_mutual_information(
     values, exponent = scaled(points.values)
     if abs(exponent) > SQUARES_FIT:
         points, exponent = Points(values), 0
-    length = float(np.sqrt(np.einsum("ij,ij->", values, values) / len(values)))
+    length = float(np.sqrt(float(namespace(values).sum(values * values)) / values.shape[0]))
     return diffusion_spectral_mutual_information(
         points,
         labels,

@@ -3,25 +3,28 @@
 An embedding's distances are computed once; the diffusion matrix of any subset then follows from their kernel by index.
 """
 
-import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
-from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from .arrays import Array, beside, is_on_host, namespace, narrowed, rows_of, set_diagonal, to_host, widened
 from .estimate import Precision
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-KernelOf = Callable[[NDArray[np.int64]], NDArray[np.float64]]
-"""The Gaussian kernels, new float64 [..., k, k], of the points with these indices, int64 [..., k]."""
+KernelOf = Callable[[NDArray[np.int64]], Array]
+"""The Gaussian kernels, new float64 [..., k, k], of the points with these indices, int64 [..., k].
+
+As many different indices as there are points may come in any order: a spectrum does not depend on it.
+"""
 
 # Rounding of |a|^2 + |b|^2 - 2ab relative to the distance: below this share of |a|^2 + |b|^2 it passes about 1e-9.
 _NEAR = 1e-6
@@ -34,7 +37,7 @@ _CACHED = 2**17  # numbers in a block that several steps pass over: 1 MiB
 _BLOCK = 2**22  # numbers in a block of differences or a stack of matrices: 32 MiB
 
 
-def squared_distances(Z: NDArray[np.float64]) -> NDArray[np.float64]:
+def squared_distances(Z: Array) -> Array:
     """Return the squared Euclidean distances of all pairs of rows.
 
     They come from the Gram matrix of the centred rows; pairs that lie so near each other, compared with their distance
@@ -52,124 +55,141 @@ def squared_distances(Z: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     centred = centred_rows(Z)
     squares = distances_between(centred, centred, Z, Z)
-    np.fill_diagonal(squares, 0)
+    set_diagonal(squares, 0)
     return squares
 
 
-def centred_rows(Z: NDArray[np.float64]) -> NDArray[np.float64]:
+def centred_rows(Z: Array) -> Array:
     """Return the rows less their mean; equal rows become exactly zero."""
-    centred = Z - Z[0]
-    centred -= centred.mean(axis=0)
-    return centred
+    centred = Z - Z[:1, :]
+    return centred - namespace(Z).mean(centred, axis=0)
 
 
-def distances_between(
-    rows: NDArray[np.float64], columns: NDArray[np.float64], Z_rows: NDArray[np.float64], Z_columns: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def distances_between(rows: Array, columns: Array, Z_rows: Array, Z_columns: Array) -> Array:
     """Return the squared distances, float64 [a, b], from points [a, d] to points [b, d], centred and as they were."""
+    xp = namespace(rows)
     squares = rows @ columns.T  # symmetric to the last bit for equal arguments
-    of_rows, of_columns = (np.einsum("ij,ij->i", points, points) for points in (rows, columns))
-    step = max(1, _BLOCK // rows.shape[1])
+    of_rows, of_columns = xp.vecdot(rows, rows), xp.vecdot(columns, columns)
 
     def finish(some: slice) -> None:
-        block = squares[some]
+        block = squares[some, :]
         block *= -2
-        block += np.add.outer(of_rows[some], of_columns)
+        block += of_rows[some, None] + of_columns[None, :]
         near = block < _NEAR * of_rows[some, None]
-        near |= block < _NEAR * of_columns
-        first, second = np.nonzero(near)
-        for start in range(0, len(first), step):
-            i, j = first[start : start + step], second[start : start + step]
-            difference = Z_rows[some][i] - Z_columns[j]
-            block[i, j] = np.einsum("ij,ij->i", difference, difference)
+        near |= block < _NEAR * of_columns[None, :]
+        if xp.any(near):
+            block[near] = differences(xp.nonzero(near), Z_rows[some, :], Z_columns)
 
-    in_threads(finish, _row_blocks(squares))
+    in_threads(finish, row_blocks(squares))
     return squares
 
 
-def gaussian_kernel(squares: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    """Return G = exp(-D^2 / (2 sigma^2)), float64 [n, n], for the squared distances D^2."""
+def differences(pairs: tuple[Array, Array], Z_rows: Array, Z_columns: Array) -> Array:
+    """The squared length of the difference of each pair of points, float64 [pairs]."""
+    xp = namespace(Z_rows)
+    step = max(1, _BLOCK // Z_rows.shape[1])
+    parts = []
+    count = pairs[0].shape[0]
+    for start in range(0, count, step):
+        first, second = (points[start : min(start + step, count)] for points in pairs)
+        difference = xp.take(Z_rows, first, axis=0) - xp.take(Z_columns, second, axis=0)
+        parts.append(xp.vecdot(difference, difference))
+    return xp.concat(parts)
+
+
+def gaussian_kernel(squares: Array, sigma: float) -> Array:
+    """Return G = exp(-D^2 / (2 sigma^2)), float64 [..., n, n], for the squared distances D^2."""
+    xp = namespace(squares)
+    if squares.ndim > 2 or not is_on_host(squares):
+        return _quiet_exp(xp, squares, sigma)
     kernel = np.empty_like(squares)
 
     def fill(some: slice) -> None:
-        with np.errstate(over="ignore", under="ignore"):  # far apart, in units of sigma: 0, as it should be
-            np.divide(squares[some], -2 * sigma**2, out=kernel[some])
-            np.exp(kernel[some], out=kernel[some])
+        kernel[some] = _quiet_exp(xp, squares[some], sigma)
 
-    in_threads(fill, _row_blocks(squares))
+    in_threads(fill, row_blocks(squares))
     return kernel
 
 
-def subset_kernels(kernel: NDArray[np.float64]) -> KernelOf:
-    """Return the function that takes subsets' kernels from the kernel [n, n] of all points."""
-    return lambda indices: kernel[indices[..., :, None], indices[..., None, :]]
+def _quiet_exp(xp: Any, squares: Array, sigma: float) -> Array:
+    with np.errstate(over="ignore", under="ignore"):  # far apart, in units of sigma: 0, as it should be
+        return xp.exp(squares / (-2 * sigma**2))
 
 
-def separate_kernels(Z: NDArray[np.float64], sigma: float) -> KernelOf:
-    """Return the function that computes subsets' kernels from their rows of Z [n, d], for too many points at once."""
+def subset_kernels(squares: Array, sigma: float) -> KernelOf:
+    """Return the function that makes subsets' kernels from the squared distances [n, n] of all points."""
 
-    def kernels(indices: NDArray[np.int64]) -> NDArray[np.float64]:
-        if indices.ndim > 1:
-            return np.stack([kernels(subset) for subset in indices])
-        return gaussian_kernel(squared_distances(Z[indices]), sigma)
+    def kernels(indices: NDArray[np.int64]) -> Array:
+        if indices.shape == squares.shape[:1]:
+            return gaussian_kernel(squares, sigma)
+        places = indices[..., :, None] * squares.shape[1] + indices[..., None, :]
+        flat = namespace(squares).reshape(squares, (-1,))
+        of_subsets = namespace(squares).take(flat, beside(places.reshape(-1), squares))
+        return gaussian_kernel(namespace(squares).reshape(of_subsets, places.shape), sigma)
 
     return kernels
 
 
-def diffusion_eigenvalues(
-    kernel: NDArray[np.float64], indices: NDArray[np.int64] | None = None, *, precision: Precision = "float64"
-) -> NDArray[np.float64]:
-    """Return the eigenvalues of the diffusion matrix of all points or of a subset, ascending.
+def separate_kernels(Z: Array, sigma: float) -> KernelOf:
+    """Return the function that computes subsets' kernels from their rows of Z [n, d], for too many points at once."""
 
-    With q the row sums of the kernel G among these points, they are the eigenvalues of G_ij / sqrt(q_i q_j), a
-    symmetric matrix with the spectrum of the Markov matrix G_ij / q_i; the largest is 1.
+    def kernels(indices: NDArray[np.int64]) -> Array:
+        if indices.ndim > 1:
+            return namespace(Z).stack([kernels(subset) for subset in indices])
+        return gaussian_kernel(squared_distances(rows_of(Z, indices)), sigma)
+
+    return kernels
+
+
+def diffusion_eigenvalues(kernel: Array, *, precision: Precision = "float64") -> Array:
+    """Return the eigenvalues of the diffusion matrix of a Gaussian kernel, ascending.
+
+    With q the row sums of the kernel G, they are the eigenvalues of G_ij / sqrt(q_i q_j), a symmetric matrix with the
+    spectrum of the Markov matrix G_ij / q_i; the largest is 1.
 
     Parameters
     ----------
     kernel : float64 [n, n]
-        Gaussian kernel of all points.
-    indices : int64 [k], optional
-        The subset's points; all by default.
+        It is used up: the matrix is made in its place.
     precision
         Of the eigensolver. In float32 the eigenvector of the largest eigenvalue, which is known, is taken out
         beforehand, so that rounding is relative to the others.
 
     Returns
     -------
-    float64 [k]
+    float64 [n]
     """
-    return _spectrum(kernel.copy() if indices is None else subset_kernels(kernel)(indices), precision)
-
-
-def _spectrum(matrix: NDArray[np.float64], precision: Precision) -> NDArray[np.float64]:
-    """Eigenvalues, ascending, of the diffusion matrix of a kernel [k, k], which is used up."""
     if precision == "float64":
-        normalise(matrix)
-        with _one_blas_thread() if len(matrix) <= _SMALL else nullcontext():
-            return _eigenvalues(matrix)
-    roots = np.sqrt(matrix.sum(axis=1))
-    top, narrow = roots / np.linalg.norm(roots), np.empty(matrix.shape, dtype=np.float32)
+        normalise(kernel)
+        with _one_blas_thread() if kernel.shape[0] <= _SMALL else nullcontext():
+            return _eigenvalues(kernel)
+    return _narrow_eigenvalues(kernel)
+
+
+def _narrow_eigenvalues(matrix: Array) -> Array:
+    """Eigenvalues by float32 of the diffusion matrix of a kernel [n, n], which is used up."""
+    xp = namespace(matrix)
+    roots = xp.sqrt(xp.sum(matrix, axis=1))
+    top = roots / xp.linalg.vector_norm(roots)
 
     def deflate(some: slice) -> float:
-        block = matrix[some]
+        block = matrix[some, :]
         block /= roots[some, None]
-        block /= roots
-        block -= top[some, None] * top
-        return float(np.vdot(block, block))
+        block /= roots[None, :]
+        block -= top[some, None] * top[None, :]
+        return float(xp.sum(block * block))
 
-    def divide(some: slice) -> None:
-        np.divide(matrix[some], scale, out=narrow[some], casting="same_kind")
-
-    scale = np.sqrt(sum(in_threads(deflate, _row_blocks(matrix)))) or 1.0  # small eigenvalues keep their digits
-    in_threads(divide, _row_blocks(matrix))
-    values = np.maximum(_eigenvalues(narrow).astype(np.float64), 0) * scale
-    values[0] = 1  # the largest, in place of the zero that is left of it
-    return np.sort(values)
+    norm = np.sqrt(sum(in_threads(deflate, row_blocks(matrix)))) or 1.0  # small eigenvalues keep their digits
+    matrix /= norm
+    values = xp.clip(widened(_eigenvalues(narrowed(matrix))), 0, None) * norm
+    values[0] = 1.0  # the largest, in place of the zero that is left of it
+    return xp.sort(values)
 
 
-def normalise(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
+def normalise(kernel: Array) -> Array:
     """Turn kernels [..., k, k] into diffusion matrices in place; returns the roots of their row sums [..., k]."""
-    roots = np.sqrt(kernel.sum(axis=-1))
+    xp = namespace(kernel)
+    roots = xp.sqrt(xp.sum(kernel, axis=-1))
     kernel /= roots[..., :, None]
     kernel /= roots[..., None, :]
     return roots
@@ -179,7 +199,7 @@ def subset_spectra(
     kernels: KernelOf,
     subsets: Sequence[NDArray[np.int64]],
     precisions: Sequence[Precision],
-    summary: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    summary: Callable[[Array], Array],
 ) -> NDArray[np.float64]:
     """Return a summary of the eigenvalues of each subset's diffusion matrix, float64 [subsets].
 
@@ -197,71 +217,61 @@ def subset_spectra(
     summary
         A function of eigenvalues [b, k] to numbers [b].
     """
-    found = np.empty(len(subsets))
+    summaries = np.empty(len(subsets))
 
     def solve(numbers: list[int]) -> None:
         stack = kernels(np.stack([subsets[number] for number in numbers]))
         normalise(stack)
-        found[numbers] = summary(_eigenvalues(stack))
+        summaries[numbers] = to_host(summary(_eigenvalues(stack)))
 
-    in_threads(
-        solve, list(_stacks([len(subset) if len(subset) <= _SMALL else 0 for subset in subsets], blas_threads()))
-    )
+    small = [number for number, subset in enumerate(subsets) if len(subset) <= _SMALL]
+    in_threads(solve, [[small[i] for i in stack] for stack in of_equal_size([subsets[number] for number in small])])
     for number, subset in enumerate(subsets):
         if len(subset) > _SMALL:
-            found[number] = summary(_spectrum(kernels(subset), precisions[number])[None])[0]
-    return found
+            eigenvalues = diffusion_eigenvalues(kernels(subset), precision=precisions[number])
+            summaries[number] = float(summary(eigenvalues[None, :])[0])
+    return summaries
 
 
-def _stacks(sizes: Sequence[int], threads: int) -> Iterator[list[int]]:
-    """Numbers of the subsets that are solved together; those of size 0 are left out."""
-    for size in sorted({*sizes} - {0}):
-        numbers = [number for number, of_this in enumerate(sizes) if of_this == size]
-        step = max(1, min(_BLOCK // (4 * size * size), -(-len(numbers) // threads)))
-        yield from (numbers[start : start + step] for start in range(0, len(numbers), step))
+def of_equal_size(subsets: Sequence[NDArray[np.int64]], numbers_each: int | None = None) -> Iterator[list[int]]:
+    """Places of the subsets that are computed together: of one size k, and no more than memory and threads ask for.
 
-
-def _eigenvalues(matrix: NDArray[Any]) -> NDArray[Any]:
-    """Eigenvalues of symmetric matrices [..., k, k], ascending: on a CUDA device if there is one and it pays."""
-    device = eigenvalue_device(matrix.shape[-1], matrix.dtype.itemsize)
-    return np.linalg.eigvalsh(matrix) if device is None else eigenvalues_on(device, matrix)
-
-
-def eigenvalue_device(k: int, bytes_a_number: int) -> str | None:
-    """Where torch should solve an eigenproblem of k rows; None means that NumPy does.
-
-    A process that has not loaded torch (the driver, a short command) loads it for large float32 problems only, where
-    it is some three times as fast as NumPy's LAPACK.
+    ``numbers_each`` is how many numbers there are for each point of a subset, by default its size.
     """
-    if k <= _SMALL:
-        return None  # the transfer takes longer than the solution
-    if bytes_a_number == 4 or "torch" in sys.modules:
-        import torch
-
-        if torch.cuda.is_available():
-            return "cuda"
-        return "cpu" if bytes_a_number == 4 else None
-    return None
+    sizes = [len(subset) for subset in subsets]
+    for size in sorted({*sizes}):
+        places = [place for place, of_this in enumerate(sizes) if of_this == size]
+        most = _BLOCK // (4 * size * (numbers_each or size))
+        step = max(1, min(most, -(-len(places) // blas_threads())))
+        yield from (places[start : start + step] for start in range(0, len(places), step))
 
 
-def eigenvalues_on(device: str, matrix: NDArray[Any]) -> NDArray[Any]:
-    """Eigenvalues of symmetric matrices [..., k, k] by torch on a device, ascending, in their own precision."""
+def _eigenvalues(matrix: Array) -> Array:
+    """Eigenvalues of symmetric matrices [..., k, k], ascending, where they are."""
+    if is_on_host(matrix) and matrix.dtype == np.float32 and matrix.shape[-1] > _SMALL:
+        return _eigenvalues_by_torch(matrix)
+    return namespace(matrix).linalg.eigvalsh(matrix)
+
+
+def _eigenvalues_by_torch(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same for a large float32 problem, where torch's LAPACK is up to three times as fast as NumPy's."""
     import torch
 
     threads = torch.get_num_threads()
     try:
-        if matrix.shape[-1] <= ONE_THREAD:
+        if matrix.shape[0] <= ONE_THREAD:
             torch.set_num_threads(1)
-        values: NDArray[Any] = torch.linalg.eigvalsh(torch.from_numpy(matrix).to(device)).cpu().numpy()
+        values: NDArray[np.float32] = torch.linalg.eigvalsh(torch.from_numpy(matrix)).numpy()
     finally:
         torch.set_num_threads(threads)
     return values
 
 
-def _row_blocks(matrix: NDArray[Any]) -> list[slice]:
-    """Slices of the rows of a matrix that each fit into a core's cache."""
-    step = max(1, _CACHED // matrix.shape[1])
-    return [slice(start, start + step) for start in range(0, len(matrix), step)]
+def row_blocks(matrix: Array) -> list[slice]:
+    """Slices of the rows of a matrix that each fit into a core's cache; on a device, all rows."""
+    rows, columns = matrix.shape
+    step = max(1, _CACHED // columns) if is_on_host(matrix) else rows
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
 def blas_threads() -> int:
@@ -269,17 +279,27 @@ def blas_threads() -> int:
     return max((pool.num_threads for pool in _blas().select(user_api="blas").lib_controllers), default=1)
 
 
+_this_thread = threading.local()
+
+
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Map the function over the items in as many threads as BLAS may use, each with one thread of BLAS."""
-    threads = min(blas_threads(), len(items))
+    """Map the function over the items in as many threads as BLAS may use, each with one thread of BLAS.
+
+    Within such a thread, it maps them one after the other.
+    """
+    threads = 1 if getattr(_this_thread, "is_one_of_several", False) else min(blas_threads(), len(items))
     with _one_blas_thread():
         if threads <= 1:
             return [function(item) for item in items]
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(threads, initializer=_mark_this_thread) as pool:
             return list(pool.map(function, items))
 
 
-_lock, _inside = Lock(), ExitStack()
+def _mark_this_thread() -> None:
+    _this_thread.is_one_of_several = True
+
+
+_lock, _inside = threading.Lock(), ExitStack()
 _depth = 0
 
 

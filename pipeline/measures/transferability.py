@@ -7,14 +7,14 @@ All are pure functions of arrays; repeats of an image count as samples of their 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .decomposition import Decomposition, centred, decomposed, group_sums, scaled
+from .arrays import Array, beside, group_sums, namespace, rows_of, times_power_of_two, to_host
+from .decomposition import Decomposition, centred, decomposed, scaled
 from .inputs import as_classes, as_embedding
 
 TRANSRATE_EPSILON = 1e-4  # the paper's distortion, in squared units of the embedding
 RANKME_EPSILON = 1e-7  # the paper's, added to each share
 ROUNDING = float(np.finfo(np.float64).eps)
 RATIOS = np.logspace(-9, 9, 19)  # LogME's alpha / beta, in units of the mean squared singular value
-ITERATIONS = 1000
 TOLERANCE = 1e-6  # of the logarithm of alpha / beta, at whose optimum the evidence is flat
 
 
@@ -23,7 +23,8 @@ def logme(Z: ArrayLike, labels: ArrayLike) -> float:
 
     For a class's one-hot column y, weights w ~ N(0, 1 / alpha) and y ~ N(Z w, 1 / beta), so that
     y ~ N(0, 1 / beta + Z Z^T / alpha); no intercept, features as they are. MacKay's fixed point of alpha and beta
-    (which depends on alpha / beta only) starts from the best of a grid, so that it does not end on a lesser maximum.
+    (which depends on alpha / beta only) is found by bisection around the best of a grid, so that it is not a lesser
+    maximum.
 
     Parameters
     ----------
@@ -168,12 +169,12 @@ def within_over_between(Z: ArrayLike, labels: ArrayLike) -> float:
 
 
 def logme_of_decomposition(decomposition: Decomposition, classes: NDArray[np.int64]) -> float:
-    U, squares = decomposition.vectors, decomposition.squares
-    n, rank = U.shape
+    squares, n = to_host(decomposition.squares), len(classes)
     sizes = np.bincount(classes).astype(np.float64)  # |y|^2 of the one-hot columns
+    rank = len(squares)
     if rank == 0:
         return float(np.mean(-(np.log(2 * np.pi * sizes / n) + 1) / 2))
-    projected = group_sums(U, classes) ** 2  # [classes, rank]
+    projected = to_host(decomposition.class_sums(classes)) ** 2  # [classes, rank]
     outside = np.maximum(sizes - projected.sum(axis=1), 0)
 
     # The evidence a sample at the ratio alpha / beta, with the best beta = n / misfit for that ratio.
@@ -181,68 +182,77 @@ def logme_of_decomposition(decomposition: Decomposition, classes: NDArray[np.int
         volume = np.log1p(squares / ratio[:, None]).sum(axis=1)
         return -(np.log(2 * np.pi * misfit / n) + 1 + volume / n) / 2
 
+    def wants_more(ratios: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether MacKay's step from each class's ratio leads to a greater one, bool [classes]."""
+        kept = squares / (squares + ratios[:, None])
+        lost = ratios[:, None] / (squares + ratios[:, None])
+        gamma = kept.sum(axis=1)
+        free = n - rank + lost.sum(axis=1)  # n - gamma, without cancellation
+        squared_weights = (projected * kept * lost).sum(axis=1) / ratios  # |w|^2
+        residual = outside + (projected * lost**2).sum(axis=1)
+        wants: NDArray[np.bool_] = gamma * residual > ratios * squared_weights * free
+        return wants
+
     starts = squares.mean() * RATIOS
     misfits = outside + (starts[:, None] / (starts[:, None] + squares)) @ projected.T  # [starts, classes]
-    ratios = starts[np.stack([evidence(starts, misfit) for misfit in misfits.T]).argmax(axis=1)]
-    moving = np.arange(len(sizes))
-    for _ in range(ITERATIONS):
-        ratio, within = ratios[moving, None], projected[moving]
-        gamma = (squares / (squares + ratio)).sum(axis=1)
-        free = n - rank + (ratio / (squares + ratio)).sum(axis=1)  # n - gamma, without cancellation
-        weights = (squares * within / (squares + ratio) ** 2).sum(axis=1)  # |w|^2
-        residual = outside[moving] + (within * (ratio / (squares + ratio)) ** 2).sum(axis=1)
-        with np.errstate(divide="ignore"):  # no weight: alpha is infinite
-            new = np.clip(gamma * residual / (weights * free), starts[0], starts[-1])
-        ratios[moving] = new
-        moving = moving[np.abs(np.log(new / ratio[:, 0])) > TOLERANCE]
-        if not len(moving):
-            break
+    best = np.stack([evidence(starts, misfit) for misfit in misfits.T]).argmax(axis=1)
+    low, high = np.log(starts[np.maximum(best - 1, 0)]), np.log(starts[np.minimum(best + 1, len(starts) - 1)])
+    while (high - low).max() > TOLERANCE:
+        middle = (low + high) / 2
+        more = wants_more(np.exp(middle))
+        low, high = np.where(more, middle, low), np.where(more, high, middle)
+    ratios = np.exp((low + high) / 2)
     misfit = outside + (projected * (ratios[:, None] / (squares + ratios[:, None]))).sum(axis=1)
     return float(evidence(ratios, misfit).mean())
 
 
 def h_score_of_decomposition(decomposition: Decomposition, d: int, classes: NDArray[np.int64]) -> float:
-    U = decomposition.vectors
-    n = len(U)
-    variances = decomposition.squares / n
+    xp, values = namespace(decomposition.values), decomposition.values
+    n = len(classes)
+    variances = to_host(decomposition.squares) / n
     if not len(variances):
         return 0.0
     mean = variances.sum() / d
     spread = (variances**2).sum() / d - mean**2
-    square_norms = (U * U) @ decomposition.squares
+    square_norms = to_host(xp.vecdot(values, values))
     noise = ((square_norms**2).sum() / n - (variances**2).sum()) / (n * d)
     shrinkage = 0.0 if spread <= ROUNDING * mean**2 else float(np.clip(noise / spread, 0, 1))
-    between = (group_sums(U, classes) ** 2 / np.bincount(classes)[:, None]).sum(axis=0)
+    between = (to_host(decomposition.class_sums(classes)) ** 2 / np.bincount(classes)[:, None]).sum(axis=0)
     shrunk = (1 - shrinkage) * variances
     return float((shrunk * between / (shrunk + shrinkage * mean)).sum())
 
 
 def transrate_of_decomposition(
-    values: NDArray[np.float64], decomposition: Decomposition, classes: NDArray[np.int64], exponent: int
+    values: Array, decomposition: Decomposition, classes: NDArray[np.int64], exponent: int
 ) -> float:
-    def rate(squares: NDArray[np.float64], n: int) -> float:
-        return float(np.log1p(np.ldexp(np.maximum(squares, 0) / (n * TRANSRATE_EPSILON), 2 * exponent)).sum() / 2)
+    xp = namespace(values)
+
+    def rate(squares: Array, n: int) -> float:
+        in_units = times_power_of_two(xp.clip(squares, 0, None) / (n * TRANSRATE_EPSILON), 2 * exponent)
+        return float(xp.sum(xp.log1p(in_units))) / 2
 
     conditional = 0.0
     for of_class in range(int(classes.max()) + 1):
-        rows = values[classes == of_class]
-        gram = rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows
-        conditional += len(rows) / len(values) * rate(np.linalg.eigvalsh(gram), len(rows))
-    return rate(decomposition.squares, len(values)) - conditional
+        rows = rows_of(values, np.flatnonzero(classes == of_class))
+        gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
+        conditional += rows.shape[0] / values.shape[0] * rate(xp.linalg.eigvalsh(gram), rows.shape[0])
+    return rate(decomposition.squares, values.shape[0]) - conditional
 
 
 def rankme_of_decomposition(decomposition: Decomposition, size: int) -> float:
     singular = np.zeros(size)
-    singular[: len(decomposition.squares)] = np.sqrt(decomposition.squares)
+    singular[: decomposition.squares.shape[0]] = np.sqrt(to_host(decomposition.squares))
     if not singular.any():
         return float("nan")
     shares = singular / singular.sum() + RANKME_EPSILON
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def within_over_between_of_centred(values: NDArray[np.float64], classes: NDArray[np.int64]) -> float:
-    sizes = np.bincount(classes)
-    means = group_sums(values, classes) / sizes[:, None]
-    within = float(((values - means[classes]) ** 2).sum())
-    between = float((sizes * (means**2).sum(axis=1)).sum())
+def within_over_between_of_centred(values: Array, classes: NDArray[np.int64]) -> float:
+    xp = namespace(values)
+    sizes = np.bincount(classes).astype(np.float64)
+    means = group_sums(values, classes) / beside(sizes[:, None], values)
+    deviations = values - rows_of(means, classes)
+    within = float(xp.sum(deviations * deviations))
+    between = float(xp.sum(beside(sizes, means) * xp.vecdot(means, means)))
     return within / between if between > ROUNDING * (within + between) else float("nan")

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma
 
-from ..measures.inputs import as_classes, as_embedding
+from ..measures.inputs import as_classes, as_embedding_on_host
 
 NEIGHBOURS = 3
 MINE_WIDTH, MINE_STEPS, MINE_RATE = 64, 200, 2e-3
@@ -35,7 +35,7 @@ def ksg_mutual_information(X: ArrayLike, Y: ArrayLike, k: int = NEIGHBOURS) -> f
     """
     from sklearn.neighbors import KDTree
 
-    X, Y = as_embedding(X, "X"), as_embedding(Y, "Y")
+    X, Y = as_embedding_on_host(X, "X"), as_embedding_on_host(Y, "Y")
     if len(X) != len(Y):
         raise ValueError(f"X has {len(X)} rows and Y {len(Y)}; pass pairs")
     radius = KDTree(np.hstack([X, Y]), metric="chebyshev").query(np.hstack([X, Y]), k + 1)[0][:, -1]
@@ -70,7 +70,7 @@ def ksg_label_information(Z: ArrayLike, labels: ArrayLike, k: int = NEIGHBOURS) 
     """
     from sklearn.neighbors import NearestNeighbors
 
-    Z = as_embedding(Z)
+    Z = as_embedding_on_host(Z)
     classes = as_classes(labels, len(Z))
     sizes = np.bincount(classes)
     kept = sizes[classes] > 1
@@ -130,7 +130,7 @@ def mine_mutual_information(Z: ArrayLike, Y: ArrayLike, *, steps: int = MINE_STE
 
     from ..train import reproducible
 
-    z, y = (torch.from_numpy(_for_network(as_embedding(V, name))).float() for V, name in ((Z, "Z"), (Y, "Y")))
+    z, y = (torch.from_numpy(_for_network(as_embedding_on_host(V, name))).float() for V, name in ((Z, "Z"), (Y, "Y")))
     found = []
     with reproducible(seed):
         of_z = torch.nn.Linear(z.shape[1], MINE_WIDTH)

@@ -1,0 +1,134 @@
+"""The measures on a device: NumPy's values, and nothing as large as all pairs of points comes back.
+
+array_api_strict stands for the device: an array of its second device cannot be mixed with those of the host, nor be
+read by NumPy, but by an explicit transfer. Torch's tensors on the CPU take the way of those on a GPU.
+"""
+
+import array_api_compat
+import array_api_strict
+import numpy as np
+import pytest
+import torch
+
+from dsmi_zoo.pipeline.measures import conversion, diffusion_spectral_entropy, measure
+from dsmi_zoo.pipeline.measures import estimate as estimate_module
+from dsmi_zoo.pipeline.measures import points as points_module
+from dsmi_zoo.pipeline.measures.context import MeasureContext
+from dsmi_zoo.pipeline.measures.points import Points, as_points
+from dsmi_zoo.pipeline.measures.registry import OF_A_ROW
+from dsmi_zoo.pipeline.measures.settings import MeasureSettings
+from dsmi_zoo.pipeline.measures.together import values_of
+
+DEVICE = array_api_strict.Device("device1")
+N, D, CLASSES = 160, 40, 5
+
+
+def example(n=N, repeats=1):
+    generator = np.random.default_rng(3)
+    labels = np.repeat(generator.integers(0, CLASSES, n // repeats), repeats)
+    Z = generator.normal(size=(n, D)) + 0.7 * generator.normal(size=(CLASSES, D))[labels] + 0.5
+    return Z, labels, np.repeat(np.arange(n // repeats), repeats), generator.integers(0, CLASSES, n)
+
+
+def on_strict_device(Z):
+    return array_api_strict.asarray(Z, device=DEVICE)
+
+
+def values(Z, example, **settings):
+    _, labels, images, clusters = example
+    return values_of(OF_A_ROW, MeasureContext(Points(Z), labels, images, clusters, MeasureSettings(**settings)))
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-6, abs=1e-9)), name
+
+
+@pytest.fixture
+def transfers(monkeypatch):
+    """How many numbers each transfer to the host has."""
+    sizes = []
+
+    def counted(array, device, to_device=array_api_compat.to_device):
+        sizes.append(int(np.prod(array.shape)))
+        return to_device(array, device)
+
+    monkeypatch.setattr(array_api_compat, "to_device", counted)
+    return sizes
+
+
+@pytest.mark.parametrize("place", [on_strict_device, torch.from_numpy])
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_every_measure_has_the_same_value_on_a_device(place, repeats):
+    data = example(repeats=repeats)
+    expected = values(data[0].copy(), data)
+    assert len(expected) == len(OF_A_ROW)
+    assert_same(values(place(data[0]), data), expected)
+
+
+@pytest.mark.parametrize("place", [on_strict_device, torch.from_numpy])
+def test_so_it_has_where_points_are_too_many_for_all_pairs(monkeypatch, place):
+    for module in (estimate_module, points_module):
+        monkeypatch.setattr(module, "EXACT_UP_TO", 100)
+    monkeypatch.setattr(points_module, "_BLOCK", 64)
+    data = example()
+    assert_same(values(place(data[0]), data), values(data[0].copy(), data))
+
+
+@pytest.mark.parametrize("place", [on_strict_device, torch.from_numpy])
+@pytest.mark.parametrize("held", [True, False])
+def test_so_it_has_where_eigenvalues_are_estimated(monkeypatch, place, held):
+    monkeypatch.setattr(estimate_module, "ESTIMATED_FROM", 100)
+    monkeypatch.setattr("dsmi_zoo.pipeline.measures.operator._TILE", 64)
+    monkeypatch.setattr("dsmi_zoo.pipeline.measures.lanczos.HELD_BYTES", 2**31 if held else 0)
+    data = example()
+    settings = {"method": "lanczos", "tolerance": 0.05}
+    found, expected = (values(Z, data, **settings) for Z in (place(data[0]), data[0].copy()))
+    assert found["dse_z"] == pytest.approx(expected["dse_z"], abs=1e-4)  # float32 products
+    for one in (found, expected):
+        del one["dse_z"], one["saturated"]
+    assert_same(found, expected)
+
+
+def test_float32_eigenvalues_are_those_of_the_host(monkeypatch):
+    monkeypatch.setattr(estimate_module, "FLOAT32_FROM", 100)
+    data = example()
+    found, expected = (values(Z, data, precision="float32") for Z in (on_strict_device(data[0]), data[0].copy()))
+    assert found["dse_z"] == pytest.approx(expected["dse_z"], abs=1e-5)
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_nothing_larger_than_the_embedding_comes_back(transfers, repeats):
+    data = example(repeats=repeats)
+    values(on_strict_device(data[0]), data)
+    assert transfers
+    assert max(transfers) < N * N / 2
+
+
+def test_a_tensor_on_a_gpu_is_measured_there_and_any_other_by_numpy(monkeypatch):
+    tensor = torch.from_numpy(example()[0]).float().requires_grad_()
+    assert isinstance(as_points(tensor).values, np.ndarray)
+    monkeypatch.setattr(conversion, "DEVICES", ("cpu",))
+    there = as_points(tensor).values
+    assert isinstance(there, torch.Tensor)
+    assert there.dtype == torch.float64
+    assert not there.requires_grad
+    assert measure(tensor, example()[1], scores="dse_z") == {"dse_z": pytest.approx(diffusion_spectral_entropy(tensor))}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "problem"),
+    [
+        (torch.ones(3), r"Z has shape \[3\] where"),
+        (torch.ones(3, 0), "Z is empty"),
+        (torch.ones(3, 2, dtype=torch.complex64), "complex64, not real numbers"),
+        (torch.ones(3, 2).to_sparse(), "sparse tensor"),
+        (torch.tensor([[1.0], [float("nan")]]), "holds 1 values that are NaN or infinite, the first in row 1"),
+        (torch.full((3, 2), 1e120, dtype=torch.float64), "too large to square"),
+    ],
+)
+def test_a_wrong_tensor_on_a_gpu_is_refused_as_any_other_input(monkeypatch, tensor, problem):
+    monkeypatch.setattr(conversion, "DEVICES", ("cpu",))
+    with pytest.raises(ValueError, match=problem):
+        measure(tensor)
