@@ -13,11 +13,10 @@ import pandas as pd
 from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
 from .config import MeasureSettings, RunConfig
-from .measures.context import MeasureContext
+from .measured import measured
 from .measures.estimate import method_for, precision_for
 from .measures.own import load_measure
-from .measures.registry import BY_NAME, OF_A_ROW
-from .measures.together import values_of
+from .measures.registry import BY_NAME
 from .plan import Job, measures_identity, row_identity
 from .schema import COLUMNS
 from .users_modules import NOT_AS_PLANNED
@@ -54,7 +53,7 @@ def measure_row(row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame
     clusters, images = subset["input_cluster"].to_numpy(), subset["number"].to_numpy()
     row["measure_method"] = method_for(settings.method, len(labels))
     row["measure_precision"] = precision_for(settings.precision, len(labels), settings.t)
-    row.update(values_of(OF_A_ROW, MeasureContext(embedding, labels, images, clusters, settings)))
+    row.update(measured(embedding, labels, images, clusters, settings))
     measures = [load_measure(spec) for spec in settings.own]
     with _torchs_defaults_kept():
         row.update({measure.name: measure.value(embedding, labels) for measure in measures})

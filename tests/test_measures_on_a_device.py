@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from dsmi_zoo.pipeline.measured import measured
 from dsmi_zoo.pipeline.measures import conversion, diffusion_spectral_entropy, measure
 from dsmi_zoo.pipeline.measures import estimate as estimate_module
 from dsmi_zoo.pipeline.measures import points as points_module
@@ -132,3 +133,48 @@ def test_a_wrong_tensor_on_a_gpu_is_refused_as_any_other_input(monkeypatch, tens
     monkeypatch.setattr(conversion, "DEVICES", ("cpu",))
     with pytest.raises(ValueError, match=problem):
         measure(tensor)
+
+
+# A row
+
+
+def of_a_row(Z, data):
+    _, labels, images, clusters = data
+    return measured(Z, labels, images, clusters, MeasureSettings())
+
+
+@pytest.fixture
+def _the_cpu_as_a_gpu(monkeypatch):
+    """Let tensors on the CPU be what they would be on a GPU."""
+    monkeypatch.setattr(conversion, "DEVICES", ("cpu",))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)
+
+
+@pytest.mark.usefixtures("_the_cpu_as_a_gpu")
+def test_a_row_is_measured_on_the_gpu_where_there_is_one(monkeypatch):
+    data = example()
+    Z = data[0].astype(np.float32)
+    moved = []
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: moved.append(tensor) or tensor)
+    on_gpu = of_a_row(Z, data)
+    assert len(moved) == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert_same(on_gpu, of_a_row(Z, data))
+
+
+@pytest.mark.usefixtures("_the_cpu_as_a_gpu")
+def test_a_gpu_without_memory_leaves_the_row_to_the_cpu(monkeypatch):
+    data = example()
+    Z = data[0].astype(np.float32)
+    expected = of_a_row(Z, data)
+
+    refused = []
+
+    def full(matrix):
+        refused.append(matrix.shape)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(array_api_compat.torch.linalg, "eigh", full)
+    assert_same(of_a_row(Z, data), expected)
+    assert refused

@@ -11,7 +11,7 @@ Value = float | bool | str
 Needs = Literal["embedding", "labels", "input_clusters", "image_pairs"]
 """What a measure is computed from; ``image_pairs`` are labels that give each class two images or more."""
 
-Task = Literal["entropy", "spectrum", "decomposition", "distances"]
+Task = Literal["entropy", "spectrum", "distances", "decomposition", "values"]
 """What a measure shares with others: those of one task are computed one after the other, tasks beside each other."""
 
 

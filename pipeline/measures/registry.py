@@ -133,20 +133,23 @@ def _over_halves(score: Measure) -> Callable[[MeasureContext], float | None]:
     def error(context: MeasureContext) -> float | None:
         halves = context.halves
         results = [score.result(half) for half in halves]
-        for result in results:
-            if isinstance(result, UndefinedScore):
-                raise result
-        values = np.array([float(result) for result in results if result is not None])
+        values = np.array([float(_defined(result)) for result in results if result is not None])
         if len(values) < len(halves) or not halves:
             return None
         if not score.grows_with_images or (values == 0).any():
             return error_over_halves(values, halves[0].n, context.n)
         of_all = score.result(context)
-        if of_all is None or isinstance(of_all, UndefinedScore):
+        if of_all is None:
             return None
-        return abs(float(of_all)) * error_over_halves(np.log(np.abs(values)), halves[0].n, context.n)
+        return abs(float(_defined(of_all))) * error_over_halves(np.log(np.abs(values)), halves[0].n, context.n)
 
     return error
+
+
+def _defined(result: Value | UndefinedScore) -> Value:
+    if isinstance(result, UndefinedScore):
+        raise result
+    return result
 
 
 def _error_measure(score: Measure) -> Measure:
@@ -167,6 +170,7 @@ DIAGNOSTICS: tuple[Measure, ...] = (
     Measure(
         "embedding_rms", "Embedding RMS", "", "Root mean square of the embedding's values: its scale.",
         _root_mean_square, needs="embedding",
+        task="values",
     ),
     Measure(
         "median_distance_over_sigma", "Median distance / sigma", "",
@@ -224,15 +228,18 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "cse_z", "CSE(Z)", "bits", "Classic (binned) Shannon entropy of the embedding.",
         lambda context: binned_entropy(context.points.values, context.settings.bins), needs="embedding",
+        task="values",
     ),
     Measure(
         "csmi_z_y", "CSMI(Z;Y)", "bits", "Classic Shannon mutual information of embedding and labels.",
         lambda context: context.binned_information(context.classes),
+        task="values",
     ),
     Measure(
         "csmi_z_x", "CSMI(Z;X)", "bits",
         "Classic Shannon mutual information of embedding and clusters of the inputs.",
         lambda context: context.binned_information(context.clusters), needs="input_clusters",
+        task="values",
     ),
 )  # fmt: skip
 
@@ -262,7 +269,8 @@ COMPARISONS: tuple[Measure, ...] = (
         "centre_accuracy", "Nearest centre", "%",
         "Accuracy of the nearest class centre, each image left out of its own, by image.",
         lambda context: percent(context.centre_hits), needs="image_pairs",
-        error=_error_of_share(lambda context: context.centre_hits), task="decomposition",
+        error=_error_of_share(lambda context: context.centre_hits),
+        task="values",
     ),
     Measure(
         "neighbour_accuracy", "10 nearest neighbours", "%",
@@ -280,7 +288,8 @@ COMPARISONS: tuple[Measure, ...] = (
         "within_over_between", "Within / between", "",
         "Variance within classes over variance between them (neural collapse's NC1, traces); lower is better.",
         lambda context: _finite(within_over_between_of_centred(context.centred_values, context.classes)),
-        lower_is_better=True, grows_with_images=True, task="decomposition",
+        lower_is_better=True, grows_with_images=True,
+        task="values",
     ),
     Measure(
         "n_leep", "N-LEEP", "nats",
@@ -315,7 +324,8 @@ COMPARISONS: tuple[Measure, ...] = (
         "cosine_centre_accuracy", "Nearest centre by centred cosine", "%",
         "Accuracy of the class centre of the greatest cosine, all less the mean, each image left out, by image.",
         lambda context: percent(context.cosine_centre_hits), needs="image_pairs",
-        error=_error_of_share(lambda context: context.cosine_centre_hits), task="distances",
+        error=_error_of_share(lambda context: context.cosine_centre_hits),
+        task="values",
     ),
     Measure(
         "alpha_req", "alpha-ReQ", "",
@@ -345,7 +355,7 @@ COMPARISONS: tuple[Measure, ...] = (
         "offset_share", "Offset share", "",
         "The mean's share of the embedding's mean squared length: a diagnostic; no labels.",
         lambda context: offset_share_of_scaled(scaled(context.points.values)[0]), needs="embedding",
-        task="distances",
+        task="values",
     ),
 )  # fmt: skip
 """What one would use instead of the measures."""

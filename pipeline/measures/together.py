@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from .arrays import is_on_host
 from .context import MeasureContext
-from .definition import Measure, Value
+from .definition import Measure, Task, Value
 from .estimate import precision_for
 from .spectrum import ONE_THREAD, in_threads
 from .undefined import UndefinedScore
@@ -12,10 +12,11 @@ from .undefined import UndefinedScore
 UNDEFINED = "undefined_scores"
 """The column that says why scores have no value."""
 
-TASKS = ("decomposition", "spectrum", "entropy", "distances")  # those that take longest come first
+TASKS: tuple[Task, ...] = ("decomposition", "entropy", "spectrum", "distances", "values")  # the longest first
+WITH_DISTANCES = {"entropy", "spectrum", "distances"}
 
 Results = dict[str, Value | UndefinedScore | None]
-Task = Callable[[], Results]
+Computation = Callable[[], Results]
 
 
 def values_of(wanted: Sequence[Measure], context: MeasureContext) -> dict[str, Value]:
@@ -30,6 +31,8 @@ def values_of(wanted: Sequence[Measure], context: MeasureContext) -> dict[str, V
     if any(one.task == "entropy" for one in at_once) and not _takes_one_thread(context):
         results |= _computed([one for one in at_once if one.task == "entropy"], context)
         at_once = [one for one in at_once if one.task != "entropy"]
+    if context.points.few and any(one.task in WITH_DISTANCES for one in at_once):
+        context.points.squares  # noqa: B018 - by all threads, before several tasks ask for it
     tasks = _tasks(at_once, on_halves, context)
     # A device is one, and does what it is given one after the other.
     beside_each_other = in_threads if is_on_host(context.points.values) else map
@@ -45,13 +48,13 @@ def _takes_one_thread(context: MeasureContext) -> bool:
     return context.n <= ONE_THREAD and precision_for(settings.precision, context.n, settings.t) == "float32"
 
 
-def _tasks(at_once: Sequence[Measure], on_halves: Sequence[Measure], context: MeasureContext) -> list[Task]:
+def _tasks(at_once: Sequence[Measure], on_halves: Sequence[Measure], context: MeasureContext) -> list[Computation]:
     """What can be computed at the same time: each kind of measure, and the scores of each half of the images."""
 
-    def of_kind(kind: str) -> Task:
+    def of_kind(kind: Task) -> Computation:
         return lambda: _computed([one for one in at_once if one.task == kind], context)
 
-    def of_half(half: MeasureContext) -> Task:
+    def of_half(half: MeasureContext) -> Computation:
         def measured() -> Results:
             for score in scores:
                 score.result(half)
@@ -65,7 +68,7 @@ def _tasks(at_once: Sequence[Measure], on_halves: Sequence[Measure], context: Me
     return [of_kind(kind) for kind in TASKS] + [of_half(half) for half in halves]
 
 
-def _done(task: Task) -> Results:
+def _done(task: Computation) -> Results:
     return task()
 
 
