@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 
-from .embed import default_batch
+from .batch_size import default_batch
 from .layers import as_vectors, forward, place_of, unwrapped
 
 

@@ -73,8 +73,11 @@ class ComputeSettings(Settings):
     share: Annotated[Annotated[str, AfterValidator(_one_of_several)] | None, OnCommandLine(metavar="I/K")] = Field(
         default=None, description="Only the I-th of K balanced shares: one batch job each."
     )
-    batch_size: Annotated[int | None, OnCommandLine(default="64, on a CPU by their size")] = Field(
+    batch_size: Annotated[int | None, OnCommandLine(default="by the device, and what is fastest there")] = Field(
         default=None, ge=1, le=1_000_000, description="Images in one forward pass."
+    )
+    compile: bool = Field(
+        default=False, description="Compile each network: half a minute for it, which pays from 3,000 images on."
     )
     keep_embeddings: Annotated[bool, OnCommandLine("drop-embeddings", turns_off=True)] = Field(
         default=True, description="Do not keep the embeddings (remeasure needs them)."

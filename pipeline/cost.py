@@ -116,7 +116,7 @@ def resnet18_rate() -> float:
     import timm
     import torch
 
-    from .embed import default_batch
+    from .batch_size import default_batch
     from .zoo import choose_device
 
     device = choose_device()

@@ -3,18 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from time import perf_counter
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from ..data_catalog.entries import Preprocessing
+from .batch_size import BatchSize, default_batch
+from .compiled import cannot_compile, compile_features, filled
 from .layers import as_vectors, check_layer, forward, has_pre_logits, place_of, unwrapped
 from .stored_view import StoredView
+from .view_on_device import ReadAhead, pixels_on
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-ACCELERATOR_BATCH = 64
-CPU_BATCH_PIXELS = 2**19  # beyond about so many, layers outgrow a core's cache: a quarter slower at 64 x 160 x 160
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,6 @@ def normalised(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tens
     return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
 
 
-def default_batch(device: torch.device, pixels: int) -> int:
-    """How many images of so many pixels go through a model at once."""
-    return max(8, CPU_BATCH_PIXELS // pixels) if device.type == "cpu" else ACCELERATOR_BATCH
-
-
 class Inputs(Protocol):
     """Images as a model takes them, made a batch at a time."""
 
@@ -62,25 +59,34 @@ class Inputs(Protocol):
         """The images from ``start`` up to ``stop`` (or the last), float [n, c, h, w], on the device."""
 
 
-@dataclass(frozen=True)
 class View:
     """A view, uint8 [n, h, w, 3], in memory or on disk, that is normalised on the device."""
 
-    values: np.ndarray | StoredView
-    preprocessing: Preprocessing
+    def __init__(self, values: np.ndarray | StoredView, preprocessing: Preprocessing) -> None:
+        self._values = values
+        self._preprocessing = preprocessing
+        self._ahead: ReadAhead | None = None
 
     @property
     def pixels(self) -> int:
         """Height times width."""
-        return int(self.values.shape[1] * self.values.shape[2])
+        return int(self._values.shape[1] * self._values.shape[2])
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self._values)
 
     def batch(self, start: int, stop: int, device: torch.device) -> torch.Tensor:
-        """Read only these images."""
-        pixels = torch.from_numpy(np.ascontiguousarray(self.values[start:stop]))
-        return normalised(pixels.to(device), self.preprocessing)
+        """These images, from the device where the whole view is there, else read."""
+        return normalised(self._raw(start, min(stop, len(self)), device), self._preprocessing)
+
+    def _raw(self, start: int, stop: int, device: torch.device) -> torch.Tensor:
+        whole = pixels_on(device, self._values)
+        if whole is not None:
+            return whole[start:stop]
+        if device.type == "cpu":
+            return torch.from_numpy(np.ascontiguousarray(self._values[start:stop]))
+        self._ahead = self._ahead or ReadAhead(self._values, device)
+        return self._ahead.batch(start, stop)
 
 
 def embed(
@@ -104,6 +110,7 @@ def embed_inputs(
     layer: str | None = None,
     batch_size: int | None = None,
     precision: str = "fp32",
+    compiled: bool = False,
 ) -> Embedding:
     """The embedding of images by one layer of a model, and the classifier's predictions.
 
@@ -116,10 +123,12 @@ def embed_inputs(
     layer
         A name of ``named_modules()``; None is the penultimate layer (see ``dsmi_zoo.pipeline.layers.forward``).
     batch_size
-        At most so many images in a forward pass; None chooses by the device. It is halved when the device's memory
-        runs out.
+        At most so many images in a forward pass; None chooses by the device, and on a GPU by what is fastest. It is
+        halved when the device's memory runs out.
     precision
         ``fp32`` (TF32 off), ``tf32``, ``bf16`` or ``fp16`` (autocast).
+    compiled
+        Whether the penultimate layer of a timm model is computed by compiled code; other layers and networks are not.
 
     Raises
     ------
@@ -132,22 +141,31 @@ def embed_inputs(
     """
     model = unwrapped(model.to(device))
     check_layer(model, layer)
-    if device.type == "cuda" and has_pre_logits(model):  # code of one's own may call ``view``, which needs contiguity
+    channels_last = takes_channels_last(model, device)
+    if channels_last:
         model = model.to(memory_format=torch.channels_last)
-    batch_size = batch_size or default_batch(device, inputs.pixels)
+    is_compiled = compiled and layer is None and has_pre_logits(model)
+    if is_compiled:
+        compile_features(model)
+        batch_size = batch_size or default_batch(device, inputs.pixels)
+    size = BatchSize(device, inputs.pixels, batch_size)
     whole: Embedding | None = None
     start = 0
     with _numerics(device, precision):
         while start < len(inputs):
+            began = perf_counter()
             try:
-                part = _forward(model, inputs.batch(start, start + batch_size, device), layer)
+                images = inputs.batch(start, start + size.images, device)
+                if channels_last:
+                    images = images.contiguous(memory_format=torch.channels_last)
+                part = _forward_filled(model, images, size.images) if is_compiled else _forward(model, images, layer)
             except torch.OutOfMemoryError:
-                if batch_size == 1:
+                if not size.out_of_memory():
                     raise
-                batch_size //= 2
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
+            size.passed(len(part.values), perf_counter() - began)
             whole = whole or _room_like(part, len(inputs))
             _put(part, whole, start)
             start += len(part.values)
@@ -156,18 +174,42 @@ def embed_inputs(
     return whole
 
 
+def takes_channels_last(model: Any, device: torch.device) -> bool:
+    """Whether weights and images are put in the order in memory that convolutions are fastest in.
+
+    On a CPU it pays for convolutional networks: a transformer's first layer alone gains nothing. Code
+    of one's own may call ``view``, which needs the usual order.
+    """
+    return has_pre_logits(model) and (device.type != "cpu" or _is_convolutional(model))
+
+
+def _is_convolutional(model: torch.nn.Module) -> bool:
+    """Whether convolutions hold a quarter of the weights: more, but for a classifier of many classes."""
+    of_convolutions = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Conv2d))
+    return 4 * of_convolutions > sum(weight.numel() for weight in model.parameters())
+
+
 def _forward(model: torch.nn.Module, images: torch.Tensor, layer: str | None) -> Embedding:
-    by_timm = has_pre_logits(model)
-    if images.device.type == "cuda" and by_timm:
-        images = images.contiguous(memory_format=torch.channels_last)
     _, dtype = place_of(model)
     output, logits = forward(model, images.to(dtype), layer, logits=True)
-    if layer is None and by_timm and output.ndim != 2:
+    if layer is None and has_pre_logits(model) and output.ndim != 2:
         raise ValueError(f"the pre-logits have shape {tuple(output.shape)}, not one vector an image")
     values = as_vectors(output, len(images), layer).float().cpu().numpy()
     if logits is None:
         return Embedding(values, None)
     return Embedding(values, logits.argmax(dim=1).cpu().numpy(), logits.shape[1])
+
+
+def _forward_filled(model: torch.nn.Module, images: torch.Tensor, size: int) -> Embedding:
+    """The part of a compiled network, which takes batches of one size only."""
+    try:
+        part = _forward(model, filled(images, size), None)
+    except (torch.OutOfMemoryError, ValueError):
+        raise
+    except Exception as error:
+        raise cannot_compile(error) from error
+    predictions = None if part.predictions is None else part.predictions[: len(images)]
+    return Embedding(part.values[: len(images)], predictions, part.n_logits)
 
 
 def _room_like(part: Embedding, images: int) -> Embedding:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSam
 from ..data_catalog.errors import InputError
 from ..data_catalog.settings import spells_out
 from .activations import activations, random_states_kept, undisturbed
-from .embed import default_batch
+from .batch_size import default_batch
 from .layers import check_layer, place_of, unwrapped
 from .measures import measure
 from .measures.conversion import as_array

@@ -209,6 +209,7 @@ def _by_its_model(
             layer=job.entry.layer,
             batch_size=config.compute.batch_size,
             precision=config.precision,
+            compiled=config.compute.compile,
         )
         fields["seconds_embed"] = perf_counter() - started
     return embedding, fields

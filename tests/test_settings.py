@@ -56,6 +56,7 @@ ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "worker_memory": (["--worker-memory", "16GB"], "16GB"),
     "model_timeout": (["--model-timeout", "2h"], 7200),
     "batch_size": (["--batch-size", "8"], 8),
+    "compile": (["--compile"], True),
     "drop_embeddings": (["--drop-embeddings"], True),
     "no_report": (["--no-report"], True),
     "budget": (["--budget", "1h30m"], "1h30m"),

@@ -26,7 +26,7 @@ Examples:
 @options("filters", "out")
 @click.option("--config", "file", type=PATH, help="Settings in TOML; the command line overrides them.")
 @options("subset", "protocol", "precision", "pool", "random_weights", "measures")
-@options(*CLUSTER, "compute.share", "compute.batch_size", "compute.cache", "compute.cache_gb")
+@options(*CLUSTER, "compute.share", "compute.batch_size", "compute.compile", "compute.cache", "compute.cache_gb")
 @options("compute.budget_gb", "compute.budget", "compute.max_download", "compute.keep_embeddings")
 @options("compute.write_report")
 @click.option("--plan", "only_plan", is_flag=True, help="Say what the run would do, read and store, and stop.")
