@@ -142,8 +142,6 @@ def embed_inputs(
     model = unwrapped(model.to(device))
     check_layer(model, layer)
     channels_last = takes_channels_last(model, device)
-    if channels_last:
-        model = model.to(memory_format=torch.channels_last)
     is_compiled = compiled and layer is None and has_pre_logits(model)
     if is_compiled:
         compile_features(model)
@@ -151,7 +149,7 @@ def embed_inputs(
     size = BatchSize(device, inputs.pixels, batch_size)
     whole: Embedding | None = None
     start = 0
-    with _numerics(device, precision):
+    with _numerics(device, precision), _weights_ordered(model, channels_last):
         while start < len(inputs):
             began = perf_counter()
             try:
@@ -172,6 +170,24 @@ def embed_inputs(
     if whole is None:
         raise ValueError("there are no images to embed")
     return whole
+
+
+@contextmanager
+def _weights_ordered(model: torch.nn.Module, channels_last: bool) -> Iterator[None]:
+    """Have a network's weights with channels last, and then as they were: it may be trained on.
+
+    Weights that are made in inference mode cannot be trained at all.
+    """
+    if not channels_last:
+        yield
+        return
+    try:
+        with torch.inference_mode(False):
+            model.to(memory_format=torch.channels_last)
+        yield
+    finally:
+        with torch.inference_mode(False):
+            model.to(memory_format=torch.contiguous_format)
 
 
 def takes_channels_last(model: Any, device: torch.device) -> bool:

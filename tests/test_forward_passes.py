@@ -163,6 +163,17 @@ def test_the_order_in_memory_changes_no_more_than_rounding(view: StoredView) -> 
     np.testing.assert_allclose(embedding, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
+def test_a_network_can_be_trained_after_it_has_embedded_images_as_if_it_had_not(view: StoredView) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet")
+    before = [(weight.stride(), weight.clone()) for weight in model.parameters()]
+    embed(model.eval(), view, PREPROCESSING, CPU)
+    for weight, (stride, value) in zip(model.parameters(), before, strict=True):
+        assert weight.stride() == stride
+        assert torch.equal(weight, value)
+    model.train()(torch.ones(2, 3, 32, 32)).sum().backward()
+
+
 # Compiled networks
 
 

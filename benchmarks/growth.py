@@ -1,0 +1,185 @@
+"""How time and memory grow: measures with points, dimensions and classes, runs with entries, reports with rows.
+
+    python benchmarks/growth.py --out docs/pictures/growth       all of it, half an hour on two cores
+    python benchmarks/growth.py --only report --most 1600
+
+Each figure comes from a process of its own, which is asked for its greatest memory at the end. The exponent b of a
+table is that of seconds ~ size^b, fitted to its last three sizes: smaller ones pay for what is done once. Data are
+drawn by the seed 0. Measures: all columns of a row; ``DSE`` and ``DSMI`` are these two alone, ``dse-dsmi`` is the
+reference's DSE(Z) and DSMI(Z;Y). Runs: entries whose work is empty (``empty_models.py``): what is left is the graph,
+Dask and the files. Reports: synthetic rows.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+TYPICAL = {"n": 2000, "d": 512, "classes": 20}
+Point = dict[str, Any]
+
+MEASURES = [
+    ("row", "n", (500, 1000, 2000, 4000, 8000)),
+    ("row", "d", (64, 256, 1024, 4096)),
+    ("row", "classes", (2, 20, 100, 1000)),
+    ("DSE", "n", (500, 1000, 2000, 4000, 8000, 16_000, 50_000)),
+    ("DSMI", "n", (500, 1000, 2000, 4000, 8000, 16_000, 50_000)),
+    ("dse-dsmi", "n", (500, 1000, 2000, 4000)),
+]
+RUNS = [("run", "entries", (48, 480, 1556, 10_000))]
+REPORTS = [("report", "rows", (48, 480, 1556, 5000, 10_000))]
+KINDS = {"measures": MEASURES, "run": RUNS, "report": REPORTS}
+
+
+def example(n: int, d: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """An embedding, float32 [n, d], and classes of equal size."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(n) % classes
+    centres = generator.normal(size=(classes, d)).astype(np.float32)
+    return generator.standard_normal((n, d), dtype=np.float32) + centres[labels] / 2, labels
+
+
+def measured(what: str, sizes: dict[str, int]) -> Callable[[], object]:
+    """What is timed, all of it imported beforehand."""
+    from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy, diffusion_spectral_mutual_information, measure
+
+    Z, labels = example(**sizes)
+    few = slice(0, 4 * sizes["classes"])
+    if what == "DSE":
+        return lambda: diffusion_spectral_entropy(Z, precision="float32")
+    if what == "DSMI":
+        return lambda: diffusion_spectral_mutual_information(Z, labels, precision="float32")
+    if what == "row":
+        measure(Z[few], labels[few], input_clusters=labels[few])
+        return lambda: measure(Z, labels, input_clusters=labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from dse_dsmi import diffusion_spectral_entropy as entropy
+        from dse_dsmi import diffusion_spectral_mutual_information as information
+
+    sigma = float(np.sqrt(sizes["d"]))
+    return lambda: (entropy(Z, sigma), information(Z, labels[:, None], gaussian_kernel_sigma=sigma))
+
+
+def reported(rows_wanted: int) -> Callable[[], object]:
+    """A report of so many synthetic rows; beyond a whole zoo, its rows come again under other names."""
+    import tempfile
+
+    sys.path.insert(0, str(HERE.parent / "tests"))
+    from synthetic_rows import RUN, synthetic_rows
+
+    from dsmi_zoo.reports.page import write_page
+
+    rows = synthetic_rows()
+    rows = rows.iloc[np.resize(np.random.default_rng(0).permutation(len(rows)), rows_wanted)].reset_index(drop=True)
+    again = rows.groupby(["model", "img_size"]).cumcount()
+    for column in ("model", "architecture", "row_id"):
+        rows[column] = rows[column].where(again == 0, rows[column] + "-" + again.astype(str))
+    return lambda: write_page(rows, RUN, Path(tempfile.mkdtemp()))
+
+
+def one(what: str, sizes: dict[str, int]) -> Point:
+    """Seconds and MiB of one figure, in this process."""
+    work = reported(sizes["rows"]) if what == "report" else measured(what, sizes)
+    began = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - began
+    return {"seconds": seconds, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def of_a_run(entries: int) -> Point:
+    """The same of a run of empty entries: the driver's memory."""
+    command = [sys.executable, str(HERE / "empty_models.py"), "--models", str(entries)]
+    told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return {"seconds": told["milliseconds_a_model"] * entries / 1000, "mib": max(told["driver_pss_mib"])}
+
+
+def point(what: str, axis: str, size: int) -> Point:
+    """One figure, by a process of its own."""
+    if what == "run":
+        return {"size": size} | of_a_run(size)
+    sizes = {"rows": size} if what == "report" else TYPICAL | {axis: size}
+    if axis == "classes":
+        sizes["n"] = max(sizes["n"], 4 * size)
+    command = [sys.executable, __file__, "--one", json.dumps([what, sizes])]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return {"size": size} | json.loads(told.splitlines()[-1])
+
+
+def exponent(points: list[Point]) -> float:
+    """The slope of log seconds on log size over the last three points."""
+    last = points[-3:]
+    return float(np.polyfit(np.log([p["size"] for p in last]), np.log([p["seconds"] for p in last]), 1)[0])
+
+
+def table(curves: dict[tuple[str, str], list[Point]]) -> str:
+    """The figures in Markdown."""
+    lines = ["| what | by | size: seconds (MiB) | exponent |", "| --- | --- | --- | ---: |"]
+    for (what, axis), points in curves.items():
+        figures = ", ".join(f"{p['size']:,}: {p['seconds']:.3g} ({p['mib']:,.0f})" for p in points)
+        fitted = f"{exponent(points):.2f}" if len(points) > 2 else ""
+        lines.append(f"| {what} | {axis} | {figures} | {fitted} |")
+    return "\n".join(lines)
+
+
+def picture(curves: dict[tuple[str, str], list[Point]], path: Path) -> None:
+    """Seconds and memory against size, both on logarithmic axes: a panel for each axis."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    axes = list(dict.fromkeys(axis for _, axis in curves))
+    figure, panels = plt.subplots(2, len(axes), figsize=(3.2 * len(axes), 6), sharey="row", squeeze=False)
+    for column, axis in enumerate(axes):
+        for (what, of_axis), points in curves.items():
+            if of_axis != axis:
+                continue
+            sizes = [p["size"] for p in points]
+            panels[0, column].loglog(sizes, [p["seconds"] for p in points], "o-", label=what, markersize=4)
+            panels[1, column].loglog(sizes, [p["mib"] for p in points], "o-", label=what, markersize=4)
+        panels[1, column].set_xlabel(axis)
+        panels[0, column].legend(frameon=False, fontsize=8)
+    panels[0, 0].set_ylabel("seconds")
+    panels[1, 0].set_ylabel("greatest memory, MiB")
+    for panel in panels.flat:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path.with_suffix(".png"), dpi=110)
+
+
+def main() -> None:
+    """Measure, print and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=KINDS, help="one of the three parts")
+    parser.add_argument("--most", type=int, default=50_000, help="leave larger sizes out")
+    parser.add_argument("--out", type=Path, help="write OUT.png and OUT.json")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(one(*json.loads(options.one))))
+        return
+    curves: dict[tuple[str, str], list[Point]] = {}
+    for what, axis, sizes in [part for kind, parts in KINDS.items() if options.only in (None, kind) for part in parts]:
+        curves[what, axis] = []
+        for size in (size for size in sizes if size <= options.most):
+            curves[what, axis].append(point(what, axis, size))
+            print(f"{what} {axis} {size}: {curves[what, axis][-1]}", file=sys.stderr, flush=True)
+    print(table(curves))
+    if options.out:
+        picture(curves, options.out)
+        options.out.with_suffix(".json").write_text(json.dumps([[*key, points] for key, points in curves.items()]))
+
+
+if __name__ == "__main__":
+    main()
