@@ -101,7 +101,7 @@ def remeasure(
             from ..pipeline.graph import remeasure_entries
 
             log.info(f"{counted(len(todo), 'embedding')} to measure")
-            with open_workers(config.compute, out) as workers:
+            with open_workers(config.compute, out, models=len(todo)) as workers:
                 follow(remeasure_entries(workers, config, todo, confirm), len(todo), display)
             touch_record(out)
         return conclude(out, {job.slug for job in jobs}, started, display, report=config.compute.write_report)

@@ -184,7 +184,7 @@ def _compute(
         images = f"{len(plan.subset.labels)} images of {plan.subset.images.name}"
         log.info(f"{counted(len(todo), 'model')} to measure on {images}")
         waves = _waves(plan, todo, display)
-        with open_workers(plan.config.compute, out, client) as workers:
+        with open_workers(plan.config.compute, out, client, models=len(todo)) as workers:
             follow(run_in_waves(workers, plan, waves, confirm), len(todo), display, costs=expected_costs(plan, todo))
         touch_record(out)
     elif not _inputs_are_whole(plan):

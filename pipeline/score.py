@@ -17,7 +17,7 @@ from .activations import activations, random_states_kept, undisturbed
 from .batch_size import default_batch
 from .layers import check_layer, place_of, unwrapped
 from .measures import measure
-from .measures.conversion import as_array
+from .measures.conversion import DEVICES, as_array
 from .measures.definition import Value
 from .measures.inputs import as_count
 from .measures.registry import SETTINGS, checked_settings, names_of
@@ -62,7 +62,7 @@ def score(
     batch_size : int, optional
         Images in a forward pass; chosen by the device by default, and a loader's are its own.
     device : str or torch.device, optional
-        Where to compute; by default where the model is.
+        Where to compute; by default where the model is. On a GPU the embedding is measured there too.
     image_ids, input_clusters : [n], optional
         As those of `measure`.
     **settings
@@ -87,7 +87,8 @@ def score(
     in_order = any(one is not None for one in (labels, image_ids, input_clusters))
     embeddings, given = [], []
     with random_states_kept(), _on_device(model, device):  # a loader draws too
-        for pixels, of_batch in _batches(images, in_order, batch_size, place_of(model)[0]):
+        place, _ = place_of(model)
+        for pixels, of_batch in _batches(images, in_order, batch_size, place):
             with undisturbed(unwrapped(model)):
                 embeddings.append(activations(model, pixels, layer))
             given.append(of_batch)
@@ -102,7 +103,8 @@ def score(
             f"the model gives NaN or infinite values for {broken.sum()} of {len(Z)} images, the first of them number "
             f"{broken.argmax()}; look at its weights and at the images"
         )
-    return measure(Z, labels, scores=wanted, image_ids=image_ids, input_clusters=input_clusters, **settings)
+    there = torch.from_numpy(Z).to(place) if place.type in DEVICES else Z
+    return measure(there, labels, scores=wanted, image_ids=image_ids, input_clusters=input_clusters, **settings)
 
 
 def _batches(images: Images, in_order: bool, size: int | None, device: torch.device) -> Iterator[Batch]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...pipeline.compute import OF_THIS_MACHINE, ComputeSettings
 from ..progress import counted
-from .machine import visible_gpus
+from .machine import default_workers, usable_cores, visible_gpus
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -23,8 +23,13 @@ EMPTY_FOR_S = 600.0  # a cluster of this machine without workers has more than a
 
 
 @contextmanager
-def open_workers(settings: ComputeSettings, out: Path, given: "Client | None" = None) -> "Iterator[Workers]":
-    """Workers of a given client, which stays as it is, or of the kind of cluster that the settings name."""
+def open_workers(
+    settings: ComputeSettings, out: Path, given: "Client | None" = None, models: int | None = None
+) -> "Iterator[Workers]":
+    """Workers of a given client, which stays as it is, or of the kind of cluster that the settings name.
+
+    On this machine there are no more than ``models``, unless the settings say how many: one model gets all cores.
+    """
     from ...pipeline.workers import Workers
     from .dask_log import forwarded_log, without_dasks_own_words
 
@@ -37,7 +42,11 @@ def open_workers(settings: ComputeSettings, out: Path, given: "Client | None" = 
         return
     of_this_machine = settings.cluster in OF_THIS_MACHINE
     empty_for_s = settings.workers_within or (EMPTY_FOR_S if of_this_machine else math.inf)
-    open_client = _kind(settings.cluster)
+    kind = ("cuda" if visible_gpus() else "local") if settings.cluster == "auto" else settings.cluster
+    if kind == "local" and settings.workers is None and models is not None:
+        workers = min(default_workers(usable_cores()), max(1, models))
+        settings = settings.model_copy(update={"workers": workers})
+    open_client = _opener(kind)
     with without_dasks_own_words(), open_client(settings, out) as client, forwarded_log(client):
         yield _told(Workers(client, empty_for_s, _silent_for_s(settings)))
 
@@ -55,9 +64,7 @@ def _told(workers: "Workers") -> "Workers":
     return workers
 
 
-def _kind(cluster: str) -> "Callable[..., AbstractContextManager]":
-    if cluster == "auto":
-        cluster = "cuda" if visible_gpus() else "local"
+def _opener(cluster: str) -> "Callable[..., AbstractContextManager]":
     if cluster == "local":
         from .local import local_cluster
 
