@@ -247,8 +247,13 @@ def of_equal_size(subsets: Sequence[NDArray[np.int64]], numbers_each: int | None
 
 
 def _eigenvalues(matrix: Array) -> Array:
-    """Eigenvalues of symmetric matrices [..., k, k], ascending, where they are."""
-    if is_on_host(matrix) and matrix.dtype == np.float32 and matrix.shape[-1] > _SMALL:
+    """Eigenvalues of symmetric matrices [..., k, k], ascending: of small ones on the host, else where they are.
+
+    A GPU solves small matrices one after the other, and no faster than one core does.
+    """
+    if matrix.shape[-1] <= _SMALL:
+        return np.linalg.eigvalsh(to_host(matrix))
+    if is_on_host(matrix) and matrix.dtype == np.float32:
         return _eigenvalues_by_torch(matrix)
     return namespace(matrix).linalg.eigvalsh(matrix)
 
