@@ -27,17 +27,16 @@ HERE = Path(__file__).parent
 TYPICAL = {"n": 2000, "d": 512, "classes": 20}
 Point = dict[str, Any]
 
-MEASURES = [
+CURVES = [
     ("row", "n", (500, 1000, 2000, 4000, 8000)),
     ("row", "d", (64, 256, 1024, 4096)),
     ("row", "classes", (2, 20, 100, 1000)),
     ("DSE", "n", (500, 1000, 2000, 4000, 8000, 16_000, 50_000)),
     ("DSMI", "n", (500, 1000, 2000, 4000, 8000, 16_000, 50_000)),
     ("dse-dsmi", "n", (500, 1000, 2000, 4000)),
+    ("run", "entries", (48, 480, 1556, 10_000)),
+    ("report", "rows", (48, 480, 1556, 5000, 10_000)),
 ]
-RUNS = [("run", "entries", (48, 480, 1556, 10_000))]
-REPORTS = [("report", "rows", (48, 480, 1556, 5000, 10_000))]
-KINDS = {"measures": MEASURES, "run": RUNS, "report": REPORTS}
 
 
 def example(n: int, d: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -50,6 +49,8 @@ def example(n: int, d: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 def measured(what: str, sizes: dict[str, int]) -> Callable[[], object]:
     """What is timed, all of it imported beforehand."""
+    import torch  # noqa: F401 - which large eigenproblems would load
+
     from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy, diffusion_spectral_mutual_information, measure
 
     Z, labels = example(**sizes)
@@ -148,6 +149,10 @@ def picture(curves: dict[tuple[str, str], list[Point]], path: Path) -> None:
             panels[0, column].loglog(sizes, [p["seconds"] for p in points], "o-", label=what, markersize=4)
             panels[1, column].loglog(sizes, [p["mib"] for p in points], "o-", label=what, markersize=4)
         panels[1, column].set_xlabel(axis)
+        sizes = sorted({p["size"] for key, points in curves.items() if key[1] == axis for p in points})
+        for panel in panels[:, column]:
+            panel.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=60, fontsize=8)
+            panel.minorticks_off()
         panels[0, column].legend(frameon=False, fontsize=8)
     panels[0, 0].set_ylabel("seconds")
     panels[1, 0].set_ylabel("greatest memory, MiB")
@@ -161,16 +166,18 @@ def picture(curves: dict[tuple[str, str], list[Point]], path: Path) -> None:
 def main() -> None:
     """Measure, print and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=KINDS, help="one of the three parts")
+    parser.add_argument("--only", nargs="+", choices=dict.fromkeys(what for what, _, _ in CURVES), help="these curves")
     parser.add_argument("--most", type=int, default=50_000, help="leave larger sizes out")
     parser.add_argument("--out", type=Path, help="write OUT.png and OUT.json")
+    parser.add_argument("--add", type=Path, metavar="JSON", help="an earlier OUT.json, for what is not measured now")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(one(*json.loads(options.one))))
         return
-    curves: dict[tuple[str, str], list[Point]] = {}
-    for what, axis, sizes in [part for kind, parts in KINDS.items() if options.only in (None, kind) for part in parts]:
+    earlier = json.loads(options.add.read_text()) if options.add else []
+    curves: dict[tuple[str, str], list[Point]] = {(what, axis): points for what, axis, points in earlier}
+    for what, axis, sizes in [curve for curve in CURVES if options.only is None or curve[0] in options.only]:
         curves[what, axis] = []
         for size in (size for size in sizes if size <= options.most):
             curves[what, axis].append(point(what, axis, size))

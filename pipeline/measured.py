@@ -32,9 +32,11 @@ def measured(
     if has_gpu():
         import torch
 
-        with suppress(torch.OutOfMemoryError):
-            return values(torch.from_numpy(embedding).cuda())
-        torch.cuda.empty_cache()
+        try:
+            with suppress(torch.OutOfMemoryError):
+                return values(torch.from_numpy(embedding).cuda())
+        finally:
+            torch.cuda.empty_cache()  # other processes share the GPU
     return values(embedding)
 
 

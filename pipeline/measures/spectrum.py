@@ -32,7 +32,10 @@ ONE_THREAD = 4096
 """Rows of a float32 matrix up to which one thread solves it, beside other work: two gain little, and on a busy machine
 they wait for each other ten times as long as they compute."""
 
-_SMALL = 512  # rows of a matrix up to which threads wait for each other longer than they compute
+_SMALL = 512  # rows of a matrix up to which many are solved in stacks
+_ONE_BLAS_THREAD = 2048
+"""Rows of a float64 matrix up to which one thread solves it: on a busy machine two take five times as long."""
+
 _CACHED = 2**17  # numbers in a block that several steps pass over: 1 MiB
 _BLOCK = 2**22  # numbers in a block of differences or a stack of matrices: 32 MiB
 
@@ -161,7 +164,7 @@ def diffusion_eigenvalues(kernel: Array, *, precision: Precision = "float64") ->
     """
     if precision == "float64":
         normalise(kernel)
-        with _one_blas_thread() if kernel.shape[0] <= _SMALL else nullcontext():
+        with _one_blas_thread() if kernel.shape[0] <= _ONE_BLAS_THREAD else nullcontext():
             return _eigenvalues(kernel)
     return _narrow_eigenvalues(kernel)
 
