@@ -193,10 +193,11 @@ def _weights_ordered(model: torch.nn.Module, channels_last: bool) -> Iterator[No
 def takes_channels_last(model: Any, device: torch.device) -> bool:
     """Whether weights and images are put in the order in memory that convolutions are fastest in.
 
-    On a CPU it pays for convolutional networks: a transformer's first layer alone gains nothing. Code
-    of one's own may call ``view``, which needs the usual order.
+    On a CPU it pays for convolutional networks: a transformer's first layer alone gains nothing. Code of one's own may
+    call ``view``, which needs the usual order.
     """
-    return has_pre_logits(model) and (device.type != "cpu" or _is_convolutional(model))
+    pays = device.type == "cuda" or (device.type == "cpu" and _is_convolutional(model))
+    return pays and has_pre_logits(model)
 
 
 def _is_convolutional(model: torch.nn.Module) -> bool:
