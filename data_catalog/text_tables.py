@@ -122,17 +122,17 @@ def _rows(header: Sequence[str], lines: Iterator[Line], path: Path) -> Iterator[
             told = "put quotes around text with a comma in it"
             raise InputError(f"{where}: has {len(cells)} cells, and the header {len(header)}; {told}")
         for name, cell in zip(header, cells, strict=False):
-            _check_cell(cell, f"{where}: {shown(name)}")
+            _check_cell(cell, name, where)
         if any(cells):
             missing = [""] * (len(header) - len(cells))
             yield number, dict(zip(header, [*cells, *missing], strict=True))
 
 
-def _check_cell(cell: str, where: str) -> None:
+def _check_cell(cell: str, column: str, where: str) -> None:
     if len(cell) > LONGEST_CELL:
-        raise InputError(f"{where} has {len(cell):,} characters; at most {LONGEST_CELL:,} are read")
+        raise InputError(f"{where}: {shown(column)} has {len(cell):,} characters; at most {LONGEST_CELL:,} are read")
     if not is_printable(cell):
-        raise InputError(f"{where} = {shown(cell)} holds a control character; take it out")
+        raise InputError(f"{where}: {shown(column)} = {shown(cell)} holds a control character; take it out")
 
 
 def _reason(error: Exception) -> str:

@@ -15,7 +15,6 @@ from ..data_catalog import InputError, ModelEntry, load_models
 from ..data_catalog.filters import Filters, apply_filters
 from ..data_catalog.models import find_entries
 from ..pipeline.done import Done
-from ..pipeline.plan import builder_hashes
 from .clusters.machine import usable_cores
 from .listing import in_order, said, table
 from .progress import SILENT, Display, counted, follow
@@ -97,6 +96,8 @@ def check(catalog: str, globs: Sequence[str], filters: Filters, workers: int | N
 
     Of an entry with a builder only its module is looked for: its code might download, or do anything else.
     """
+    from ..pipeline.plan import builder_hashes  # imported here: the other commands are faster without it
+
     chosen = choose(catalog, globs, filters)
     builders = builder_hashes(chosen)
     if builders:

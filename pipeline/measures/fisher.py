@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import softmax
 
 from .arrays import Array, beside, group_sums, largest_eigenvalue, namespace, rows_of, to_host
 from .decomposition import Decomposition, centred, decomposed
@@ -72,7 +71,7 @@ def sfda_probabilities(
     scatter = _within_scatter(points, classes)
     shrinkage = _shrinkage(scatter, exponent)
     samples = np.arange(len(classes))
-    confidence = softmax(_probabilities(points, classes, scatter, shrinkage, d), axis=1)[samples, classes, None]
+    confidence = _softmax(_probabilities(points, classes, scatter, shrinkage, d))[samples, classes, None]
     means = _class_means(points, classes)
     means_of_others = (namespace(means).sum(means, axis=0) - means) / (len(sizes) - 1)
     mixed = beside(confidence, points) * points + beside(1 - confidence, points) * rows_of(means_of_others, classes)
@@ -118,5 +117,11 @@ def _probabilities(
     directions = xp.linalg.solve(shrunk, means.T)  # [r, classes]
     priors = beside(np.log(sizes / len(classes)), points)
     scores = points @ directions - xp.vecdot(means, directions.T) / 2 + priors
-    probabilities: NDArray[np.float64] = softmax(to_host(scores), axis=1)
+    return _softmax(to_host(scores))
+
+
+def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy.special import softmax  # imported here: it takes a fifth of a second
+
+    probabilities: NDArray[np.float64] = softmax(scores, axis=1)
     return probabilities
