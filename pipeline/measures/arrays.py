@@ -126,6 +126,12 @@ def group_sums(values: Array, groups: NDArray[np.int64]) -> Array:
     return namespace(values).astype(beside(members, values), values.dtype) @ values
 
 
+def group_means(values: Array, groups: NDArray[np.int64]) -> Array:
+    """The mean of the rows of ``values`` [n, d] in each group 0, 1, ..., none of them empty: [groups, d]."""
+    sizes = np.bincount(groups).astype(np.float64)
+    return group_sums(values, groups) / beside(sizes[:, None], values)
+
+
 def largest_eigenvalue(matrix: Array) -> float:
     """The largest eigenvalue of a symmetric matrix [n, n] without negative ones."""
     if not is_on_host(matrix) or matrix.shape[0] < FEWEST_FOR_ARPACK:

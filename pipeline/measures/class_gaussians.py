@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import beside, count_different, group_sums, namespace, rows_of, to_host
+from .arrays import count_different, group_means, group_sums, namespace, rows_of, to_host
 from .decomposition import Decomposition, centred, decomposed
 from .inputs import as_classes, as_embedding, as_seed
 from .undefined import UndefinedScore
@@ -107,7 +107,7 @@ def gbc_of_decomposition(decomposition: Decomposition, classes: NDArray[np.int64
     if sizes.min() < 2:
         raise UndefinedScore("a class of one sample has no variance")
     k = points.shape[1]
-    means = group_sums(points, classes) / beside(sizes[:, None].astype(np.float64), points)
+    means = group_means(points, classes)
     deviations = points - rows_of(means, classes)
     squared = to_host(xp.vecdot(deviations, deviations))
     variances = np.bincount(classes, weights=squared) / (sizes * k)

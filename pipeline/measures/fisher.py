@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import Array, beside, group_sums, largest_eigenvalue, namespace, rows_of, to_host
+from .arrays import Array, beside, group_means, largest_eigenvalue, namespace, rows_of, to_host
 from .decomposition import Decomposition, centred, decomposed
 from .inputs import as_classes, as_embedding
 from .undefined import UndefinedScore
@@ -72,21 +72,16 @@ def sfda_probabilities(
     shrinkage = _shrinkage(scatter, exponent)
     samples = np.arange(len(classes))
     confidence = _softmax(_probabilities(points, classes, scatter, shrinkage, d))[samples, classes, None]
-    means = _class_means(points, classes)
+    means = group_means(points, classes)
     means_of_others = (namespace(means).sum(means, axis=0) - means) / (len(sizes) - 1)
     mixed = beside(confidence, points) * points + beside(1 - confidence, points) * rows_of(means_of_others, classes)
     return _probabilities(mixed, classes, _within_scatter(mixed, classes), shrinkage, d)[samples, classes]
 
 
-def _class_means(points: Array, classes: NDArray[np.int64]) -> Array:
-    sizes = np.bincount(classes).astype(np.float64)
-    return group_sums(points, classes) / beside(sizes[:, None], points)
-
-
 def _within_scatter(points: Array, classes: NDArray[np.int64]) -> Array:
     """The covariance [r, r] within classes."""
     xp = namespace(points)
-    within = points - rows_of(_class_means(points, classes), classes)
+    within = points - rows_of(group_means(points, classes), classes)
     scatter = within.T @ within / points.shape[0]
     if float(xp.linalg.trace(scatter)) <= ROUNDING * float(xp.sum(xp.vecdot(points, points))) / points.shape[0]:
         raise UndefinedScore("the samples of each class are all the same")
@@ -113,7 +108,7 @@ def _probabilities(
     xp, sizes = namespace(points), np.bincount(classes)
     shrunk = (1 - shrinkage) * scatter
     shrunk += shrinkage * xp.linalg.trace(scatter) / d * beside(np.eye(scatter.shape[0]), scatter)
-    means = _class_means(points, classes)
+    means = group_means(points, classes)
     directions = xp.linalg.solve(shrunk, means.T)  # [r, classes]
     priors = beside(np.log(sizes / len(classes)), points)
     scores = points @ directions - xp.vecdot(means, directions.T) / 2 + priors

@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike, NDArray
 from .arrays import Array, beside, namespace, to_host
 from .cosine import direction_points
 from .decomposition import scaled
-from .dimension import FEWEST_POINTS, different_points, of_different, two_nn_dimension_of_squares
+from .dimension import FEWEST_POINTS, different_points, two_nn_dimension_of_squares
 from .inputs import as_embedding, as_seed
 from .points import Points
 from .undefined import UndefinedScore
@@ -47,9 +47,9 @@ def clid(Z: ArrayLike, *, seed: int = 0) -> float:
     2023 (arXiv 2206.01251); Facco et al., Scientific Reports 7 (2017).
     """
     points = Points(scaled(as_embedding(Z))[0])
-    different = different_points(points.squares)
-    dimension = two_nn_dimension_of_squares(of_different(points.squares))
-    return clid_of_directions(direction_points(points.part(different)), dimension, as_seed(seed))
+    different = points.part(different_points(points.squares))
+    dimension = two_nn_dimension_of_squares(different.squares)
+    return clid_of_directions(direction_points(different), dimension, as_seed(seed))
 
 
 def clid_of_directions(directions: Points, dimension: float, seed: int) -> float:

@@ -7,7 +7,7 @@ All are pure functions of arrays; repeats of an image count as samples of their 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import Array, beside, group_sums, namespace, rows_of, times_power_of_two, to_host
+from .arrays import Array, beside, group_means, namespace, rows_of, times_power_of_two, to_host
 from .decomposition import Decomposition, centred, decomposed, scaled
 from .inputs import as_classes, as_embedding
 
@@ -251,7 +251,7 @@ def rankme_of_decomposition(decomposition: Decomposition, size: int) -> float:
 def within_over_between_of_centred(values: Array, classes: NDArray[np.int64]) -> float:
     xp = namespace(values)
     sizes = np.bincount(classes).astype(np.float64)
-    means = group_sums(values, classes) / beside(sizes[:, None], values)
+    means = group_means(values, classes)
     deviations = values - rows_of(means, classes)
     within = float(xp.sum(deviations * deviations))
     between = float(xp.sum(beside(sizes, means) * xp.vecdot(means, means)))
