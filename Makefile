@@ -9,7 +9,7 @@ BIN := .venv/bin/
 READY := .venv/ready
 endif
 
-.PHONY: run test check docs install-into-yours clean
+.PHONY: run test check docs unpacked install-into-yours clean
 
 run: $(READY)
 	$(BIN)dsmi-zoo run $(ARGS)
@@ -17,19 +17,21 @@ run: $(READY)
 test: $(READY)
 	$(PYTHON) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# mypy and import-linter go by folders, so they look at the package as it is installed: the wheel, unpacked.
-check: $(READY)
+# The package as it is installed, which mypy, import-linter and the docs look at, for they go by folders.
+unpacked: $(READY)
+	rm -rf build/wheel build/unpacked
+	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m zipfile --extract build/wheel/*.whl build/unpacked
+
+check: $(READY) unpacked
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
-	rm -rf build
-	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
-	$(PYTHON) -m zipfile --extract build/wheel/*.whl build/checked
-	cd build/checked && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml
-	cd build/checked && $(abspath $(BIN))/lint-imports --no-cache --config $(CURDIR)/pyproject.toml
+	cd build/unpacked && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml
+	cd build/unpacked && $(abspath $(BIN))/lint-imports --no-cache --config $(CURDIR)/pyproject.toml
 
 # The site, with the published boards in it; one of them is verified as a stranger would.
-docs: $(READY)
-	$(BIN)mkdocs build --strict --quiet
+docs: $(READY) unpacked
+	$(BIN)mkdocs build --strict
 	$(BIN)dsmi-zoo verify build/site/boards/digits
 
 .venv/ready: pyproject.toml constraints.txt

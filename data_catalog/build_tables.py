@@ -170,7 +170,7 @@ def _row(key: tuple[str, int], results: Mapping[str, Rows], speeds: Speeds) -> d
         "pretraining": weights["pretraining"] or "",
         "extra_data": {True: "1", False: "0", None: ""}[weights["extra_data"]],
         "pretraining_images": str(pretraining_images(model) or ""),
-        "licence": weights["licence"] or "",
+        "license": weights["license"] or "",
         "weights": weights["weights"] or "",
         "params_m": published["param_count"].replace(",", ""),
         **speed(speeds, model, img_size),

@@ -17,7 +17,7 @@ from .text_tables import read_table
 
 # Cells that become fields of the entry as they stand.
 PLAIN_COLUMNS = (
-    *("family", "kind", "pretraining", "licence", "group", "published_name"),
+    *("family", "kind", "pretraining", "license", "group", "published_name"),
     *("builder", "layer", "weights"),
 )
 TEXT_COLUMNS = ("model", "architecture", *PLAIN_COLUMNS, "checkpoint", "model_kwargs", "crop_mode", "interpolation")

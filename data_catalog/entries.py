@@ -75,7 +75,7 @@ class ModelEntry(BaseModel):
     kind: Kind | None = None
     pretraining: str | None = None
     extra_data: bool | None = None
-    licence: str | None = None
+    license: str | None = None
     published_name: str | None = None
     img_size: int | None = Field(default=None, ge=1, le=LARGEST_IMG_SIZE)
     group: str | None = None

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from .entries import LARGEST_IMG_SIZE, ModelEntry
 from .errors import InputError
+from .renamed import current_names
 from .settings import SEVERAL, OnCommandLine, Settings
 from .traits import KINDS, Kind
 
@@ -31,12 +32,19 @@ class Filters(Settings):
     img_size: Annotated[int | None, OnCommandLine(metavar="PIXELS")] = Field(
         default=None, gt=0, le=LARGEST_IMG_SIZE, description="Only this image size."
     )
-    licence: Annotated[tuple[str, ...], SEVERAL, OnCommandLine("license", "LICENSE")] = Field(
-        default=(), description="Only weights of this licence."
+    license: Annotated[tuple[str, ...], SEVERAL, OnCommandLine(metavar="LICENSE")] = Field(
+        default=(), description="Only weights of this license."
     )
     limit: Annotated[int | None, OnCommandLine(metavar="N")] = Field(
         default=None, gt=0, lt=2**63, description="The first N of what is left."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_former_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return dict(zip(current_names(values), values.values(), strict=True))
 
     def tests(self) -> Iterator[tuple[str, Callable[[ModelEntry], bool]]]:
         """The bounds that were given, each by the option that gives it."""
@@ -48,9 +56,9 @@ class Filters(Settings):
             yield f"--max-gmacs {self.max_gmacs:g}", lambda e: _within(e.extras.get("gmacs"), self.max_gmacs)
         if self.img_size is not None:
             yield f"--img-size {self.img_size}", lambda e: e.img_size == self.img_size
-        if self.licence:
-            wanted = {name.lower() for name in self.licence}
-            yield f"--license {' '.join(self.licence)}", lambda e: (e.licence or "").lower() in wanted
+        if self.license:
+            wanted = {name.lower() for name in self.license}
+            yield f"--license {' '.join(self.license)}", lambda e: (e.license or "").lower() in wanted
 
 
 def apply_filters(entries: Sequence[ModelEntry], filters: Filters, where: str) -> list[ModelEntry]:
@@ -84,5 +92,5 @@ def _on_offer(entries: Sequence[ModelEntry], option: str) -> str:
     if name == "--img-size":
         values = [str(size) for size in sorted({e.img_size for e in entries if e.img_size is not None})]
     else:
-        values = sorted({text for e in entries if (text := e.kind if name == "--kind" else e.licence) is not None})
+        values = sorted({text for e in entries if (text := e.kind if name == "--kind" else e.license) is not None})
     return f"there is: {', '.join(values)}" if values else "it is unknown for all of them"

@@ -46,7 +46,7 @@ def weights_of(config: PretrainedCfg) -> dict[str, Any]:
         "weights": config.hf_hub_id or config.url or None,
         "pretraining": config.tag or None,
         "extra_data": saw_extra_data(f"{config.architecture}.{config.tag or ''}"),
-        "licence": None if config.license in (None, "unknown") else config.license,
+        "license": None if config.license in (None, "unknown") else config.license,
     }
 
 

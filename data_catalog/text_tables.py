@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .renamed import current_names
 from .text import is_printable, shortened, shown
 
 Line = tuple[int, list[str]]
@@ -38,6 +39,7 @@ def read_table(path: Path, what: str) -> tuple[list[str], Iterator[Row]]:
     _refuse_huge(path)
     lines = _parquet_lines(path, what) if path.suffix.lower() == ".parquet" else _csv_lines(path, what)
     header = next((cells for _, cells in lines if any(cells)), [])
+    header = current_names(header)
     _check_header(header, path)
     return header, _rows(header, lines, path)
 

@@ -50,10 +50,10 @@ class ComputeSettings(Settings):
     """Where and how it runs; nothing here changes a number."""
 
     cluster: Annotated[str, AfterValidator(_known_cluster), OnCommandLine(metavar="NAME|ADDRESS")] = Field(
-        default="auto", description=f"{', '.join(CLUSTERS)}, tcp://host:port or tls://host:port; see the README."
+        default="auto", description=f"{', '.join(CLUSTERS)}, tcp://host:port or tls://host:port; see docs/clusters.md."
     )
     profile: Annotated[Path, AfterValidator(found_from_anywhere)] | None = Field(
-        default=None, description="Site settings of a cluster, in TOML; see the README."
+        default=None, description="Site settings of a cluster, in TOML; see docs/clusters.md."
     )
     workers: Annotated[int | None, OnCommandLine(default="one a core, all GPUs, or the profile's")] = Field(
         default=None, ge=1, le=10_000, description="Processes on CPUs, GPUs with cuda, jobs with slurm."
@@ -92,7 +92,7 @@ class ComputeSettings(Settings):
         description="Download weights in waves of so many GB, each deleted after its rows.",
     )
     budget: Annotated[Seconds | None, OnCommandLine(metavar="TIME", text=True)] = Field(
-        default=None, description="Search for the best models so long: 45m, 1h30m; see the README."
+        default=None, description="Search for the best models so long: 45m, 1h30m; see docs/choose.md."
     )
     max_download: Annotated[Download | None, OnCommandLine(metavar="SIZE", text=True)] = Field(
         default=None, description="Leave models out whose weights exceed this in all: 500MB, 20GB."

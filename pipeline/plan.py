@@ -149,7 +149,7 @@ def without_weights(entry: ModelEntry) -> ModelEntry:
     if entry.builder is not None:
         raise InputError(f"--random-weights is for networks of timm; {entry} is made by {entry.builder}: leave it out")
     sources = ("weights", "checkpoint", "recipe")
-    known_of_them = ("pretraining", "extra_data", "licence", "group", "top1", "top5")
+    known_of_them = ("pretraining", "extra_data", "license", "group", "top1", "top5")
     extras = {
         name: value
         for name, value in entry.extras.items()

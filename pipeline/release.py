@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.paths import is_file
+from ..data_catalog.renamed import current_names
 from ..data_catalog.settings import rule_of
 from ..data_catalog.text import shortened
 from .atomic_files import write_atomically, write_text
@@ -151,6 +152,7 @@ def read_rows(path: Path) -> pd.DataFrame:
             raise OSError("there is no such file")
         with path.open("rb") as file:
             table = pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)
+        table = table.rename_columns(current_names(table.column_names))
         lacking = [name for name in ALWAYS_THERE if name not in table.column_names]
         if lacking:
             raise ValueError(f"lacks {', '.join(lacking)}")

@@ -73,7 +73,7 @@ def _torchs_defaults_kept() -> AbstractContextManager[object]:
 def facts(entry: ModelEntry) -> dict[str, Any]:
     """What the catalogue says of an entry, as it stands in the row."""
     names = (
-        *("model", "architecture", "family", "kind", "pretraining", "extra_data", "licence"),
+        *("model", "architecture", "family", "kind", "pretraining", "extra_data", "license"),
         *("builder", "layer", "img_size", "group", "top1", "top5", "params_m"),
     )
     return {**{name: getattr(entry, name) for name in names}, **entry.extras}

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .atomic_files import write_atomically
+from ..data_catalog.renamed import current_names
 from .schema import COLUMNS
 
 ALWAYS_THERE = (
@@ -56,10 +57,11 @@ def read_row_file(path: Path) -> dict[str, Any]:
         raise ValueError("not a file")  # to open a pipe would take for ever
     with path.open("rb") as file:
         table = pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)
-    _refuse_other_tables(table)
+    renamed = table.rename_columns(current_names(table.column_names))
+    _refuse_other_tables(renamed)
     _refuse_damage(table)
     # An older version's row lacks what was added since; its numbers, and its embedding, are as good as ever.
-    return {column.name: None for column in COLUMNS} | table.to_pylist()[0]
+    return {column.name: None for column in COLUMNS} | renamed.to_pylist()[0]
 
 
 def _refuse_other_tables(table: pa.Table) -> None:

@@ -1,6 +1,6 @@
 """The columns of a row, declared once.
 
-``store`` writes Parquet by it, the report reads by it, and ``python -m dsmi_zoo.pipeline.schema`` prints the README's
+``store`` writes Parquet by it, the report reads by it, and ``python -m dsmi_zoo.pipeline.schema`` prints the
 table.
 """
 
@@ -53,7 +53,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("pretraining", "text", "", "timm's tag of the weights: how and on what they were trained."),
     Column("extra_data", "flag", "", "Whether the weights were trained on images beyond ImageNet-1k."),
-    Column("licence", "text", "", "Licence of the weights, where it is known."),
+    Column("license", "text", "", "License of the weights, where it is known."),
     Column("random_weights", "flag", "", "Whether the network was tried out with random weights, not with its own."),
     Column("img_size", "integer", "pixels", "Side of the square input."),
     Column(
@@ -102,7 +102,7 @@ COLUMN_NAMES = frozenset(column.name for column in COLUMNS)
 
 
 def markdown_table() -> str:
-    """The README's table of columns."""
+    """The table of columns in `docs/columns.md`."""
     lines = ["| column | unit | meaning |", "| --- | --- | --- |"]
     lines += [f"| `{c.name}` | {c.unit} | {c.meaning} |" for c in COLUMNS]
     return "\n".join(lines)

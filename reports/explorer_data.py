@@ -26,7 +26,7 @@ FACTS = {
     "size": "Image size",
     "extra": "Extra pretraining data",
     "pretraining": "Pretraining",
-    "licence": "License of the weights",
+    "license": "License of the weights",
 }
 CHOICES = ("family", "kind", "group", "size", "extra")
 NUMBERS = ("params_m", "gmacs", "throughput", "cpu_throughput", "embedding_dim")
@@ -72,7 +72,7 @@ def explorer_data(rows: pd.DataFrame, across: Sequence[str], up: Sequence[str]) 
         "first": first.astype(np.int32),
         **_drawn(rows),
     }
-    hidden = {name for name in ("pretraining", "licence") if not any(facts[name])}
+    hidden = {name for name in ("pretraining", "license") if not any(facts[name])}
     download = [(name, name) for name in facts if name not in hidden] + [(key_of(name), name) for name in numbers]
     settings = {
         "falling": [key_of(name) for name in numbers if sign_of(name) < 0],
@@ -98,7 +98,7 @@ def _facts(rows: pd.DataFrame) -> dict[str, Any]:
         "size": values(rows, "img_size"),
         **{name: [text or "" for text in texts(rows, name)] for name in ("family", "kind", "group")},
         "extra": [extra.get(value, "") for value in values(rows, "extra_data").tolist()],
-        **{name: [text or "" for text in texts(rows, name)] for name in ("pretraining", "licence")},
+        **{name: [text or "" for text in texts(rows, name)] for name in ("pretraining", "license")},
         "flag": np.where(values(rows, "saturated") == 1, "saturated", "").tolist(),
     }
 

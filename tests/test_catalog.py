@@ -90,11 +90,11 @@ def test_a_file_gives_entries_with_every_field(tmp_path: Path) -> None:
 def test_a_file_may_carry_the_facts_that_the_built_in_tables_have(tmp_path: Path) -> None:
     path = catalog(
         tmp_path,
-        "model,kind,pretraining,extra_data,licence,weights\n"
+        "model,kind,pretraining,extra_data,license,weights\n"
         "a,hybrid,in1k,1,mit,me/a@0123abc\nb,MLP,,no,,https://example.org/b.pth\nc,,,,,\n",
     )
     a, b, c = load_models(path)
-    assert (a.kind, a.pretraining, a.extra_data, a.licence, a.weights) == (
+    assert (a.kind, a.pretraining, a.extra_data, a.license, a.weights) == (
         "hybrid",
         "in1k",
         True,
@@ -102,7 +102,7 @@ def test_a_file_may_carry_the_facts_that_the_built_in_tables_have(tmp_path: Path
         "me/a@0123abc",
     )
     assert (b.kind, b.extra_data, b.weights) == ("MLP", False, "https://example.org/b.pth")
-    assert (c.kind, c.pretraining, c.extra_data, c.licence, c.weights) == (None, None, None, None, None)
+    assert (c.kind, c.pretraining, c.extra_data, c.license, c.weights) == (None, None, None, None, None)
     frame = pd.read_csv(path)
     frame["extra_data"] = [True, False, None]
     frame.to_parquet(tmp_path / "mine.parquet")

@@ -149,7 +149,7 @@ def test_timms_registry_can_be_listed_by_the_command(cli: Command) -> None:
 def test_a_users_entry_without_facts_gets_timms() -> None:
     (filled,) = with_timm_defaults([ModelEntry(model="a", architecture="resnet50.a1_in1k")])
     (known,) = load_models("imagenet-2023", ["resnet50.a1_in1k"])
-    names = ("family", "kind", "weights", "pretraining", "extra_data", "licence")
+    names = ("family", "kind", "weights", "pretraining", "extra_data", "license")
     assert [getattr(filled, name) for name in names] == [getattr(known, name) for name in names]
 
 
@@ -179,7 +179,7 @@ def test_weights_that_an_entry_names_are_loaded_instead_of_timms(tmp_path: Path)
         ("--kind mlp --kind hybrid", lambda e: e.kind in ("MLP", "hybrid")),
         ("--kind MLP --max-gmacs 5", lambda e: e.kind == "MLP" and e.extras["gmacs"] <= 5),
         ("--max-params 2", lambda e: e.params_m <= 2),
-        ("--license bsd-3-clause --img-size 224", lambda e: e.licence == "bsd-3-clause" and e.img_size == 224),
+        ("--license bsd-3-clause --img-size 224", lambda e: e.license == "bsd-3-clause" and e.img_size == 224),
         (
             "--models resnet18* --limit 3",
             lambda e: e.model in ("resnet18.a1_in1k", "resnet18.a2_in1k", "resnet18.a3_in1k"),

@@ -212,7 +212,7 @@ def test_catalog_list_can_be_sorted_and_printed_as_json(cli: Command) -> None:
     accuracies = [entry["top1"] for entry in entries]
     assert len(accuracies) > 10
     assert accuracies == sorted(accuracies, reverse=True)
-    assert {"model", "gmacs", "weights", "sketch_top1", "licence"} <= set(entries[0])
+    assert {"model", "gmacs", "weights", "sketch_top1", "license"} <= set(entries[0])
     lines = cli(*options, "--sort", "gmacs").stdout.splitlines()
     gmacs = [float(line[: lines[0].index("GMACs") + 5].split()[-1]) for line in lines[1:-1]]
     assert gmacs == sorted(gmacs)

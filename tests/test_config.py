@@ -49,7 +49,7 @@ def test_sigma_can_be_set_back_to_the_papers_choice(tmp_path: Path) -> None:
         ('[compute]\nshare = "1/2"\nbudget = "1h"\n', ["run.toml", "compute.share with compute.budget"]),
         ('cluster = "local"\n', ["cluster: there is no such setting; did you mean compute.cluster?"]),
         ("[measure]\nsigma = 2\n", ["measure: there is no such setting; did you mean measures?"]),
-        ('[filters]\nlicense = "mit"\n', ["filters.license: there is no such setting; did you mean filters.licence?"]),
+        ('[filters]\nlicense = "mit"\n', ["filters.license: there is no such setting; did you mean filters.license?"]),
         ("models = 3\n", ["models: must be text, or a list of texts, not 3"]),
         ('out = ""\n', ["out: must name a folder"]),
         ('[compute]\ncluster = "cloud"\n', ["compute.cluster", "local, cuda, slurm", "tcp://host:port"]),
@@ -82,7 +82,7 @@ EVERYTHING: dict[str, Any] = {
     "catalog": "imagenet-2025",
     "models": ["a*", "b"],
     "filters": {
-        "kind": ["mlp", "hybrid"], "max_params": 5, "max_gmacs": 2.5, "img_size": 224, "licence": ["mit"], "limit": 3,
+        "kind": ["mlp", "hybrid"], "max_params": 5, "max_gmacs": 2.5, "img_size": 224, "license": ["mit"], "limit": 3,
     },
     "protocol": "paper",
     "precision": "bf16",

@@ -139,7 +139,7 @@ def test_published_figures_stand_in_their_rows() -> None:
     assert (small.extras["cpu_throughput"], large.extras["cpu_throughput"]) == (30.48, 20.27)
     assert small.preprocessing is not None
     assert (small.preprocessing.crop_pct, small.preprocessing.mean) == (0.95, (0.485, 0.456, 0.406))
-    assert (small.weights, small.licence, small.family) == ("timm/resnet50.a1_in1k", "apache-2.0", "resnet")
+    assert (small.weights, small.license, small.family) == ("timm/resnet50.a1_in1k", "apache-2.0", "resnet")
     giant = entry("imagenet-2023", "eva_giant_patch14_336.clip_ft_in1k")
     assert (giant.params_m, giant.top1, giant.extra_data) == (1013.01, 89.466, True)
 

@@ -199,6 +199,6 @@ def test_a_folder_in_the_users_home_may_be_written_with_a_tilde(
 
 
 def test_a_single_name_needs_no_list_in_a_file_either(tmp_path: Path) -> None:
-    (tmp_path / "run.toml").write_text('models = "test_vit*"\n[measures]\nown = "mine:f"\n[filters]\nlicence = "mit"\n')
+    (tmp_path / "run.toml").write_text('models = "test_vit*"\n[measures]\nown = "mine:f"\n[filters]\nlicense = "mit"\n')
     config = resolve_config({}, tmp_path / "run.toml")
-    assert (config.models, config.measures.own, config.filters.licence) == (("test_vit*",), ("mine:f",), ("mit",))
+    assert (config.models, config.measures.own, config.filters.license) == (("test_vit*",), ("mine:f",), ("mit",))

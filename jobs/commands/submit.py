@@ -19,7 +19,7 @@ def submit_group() -> None:
     context_settings={"ignore_unknown_options": True},
     options_metavar="[--profile FILE] [--array K] [--dry-run] [OPTIONS OF RUN]",
 )
-@options("compute.profile", help="Site settings, in TOML; see the README.")
+@options("compute.profile", help="Site settings, in TOML; see docs/clusters.md.")
 @click.option("--array", type=click.IntRange(min=1), metavar="K", help="K array tasks, each a share; no long driver.")
 @click.option("--dry-run", is_flag=True, help="Print the scripts and submit nothing.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")

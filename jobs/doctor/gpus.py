@@ -94,11 +94,11 @@ def _no_gpu(driver: Driver | None, torch: Mapping[str, Any], visible: Sequence[s
         found, do = f"CUDA_VISIBLE_DEVICES={chosen!r} hides all {len(there)}", "unset it, or name the GPUs to use"
     elif there and not torch["cuda"]:
         level, found = "problem", f"{len(there)} ({there[0]}), which this build of torch cannot use"
-        do = f"install torch for CUDA {driver.cuda if driver else ''} or older, see Set-up in the README"
+        do = f"install torch for CUDA {driver.cuda if driver else ''} or older, see Install in the README"
     elif there and driver is not None and _is_newer(torch["cuda"], driver.cuda):
         level = "problem"
         found = f"{len(there)} ({there[0]}); torch is built for CUDA {torch['cuda']}, the driver runs {driver.cuda}"
-        do = f"install torch for CUDA {driver.cuda.partition('.')[0]}.x, or a newer driver; see Set-up in the README"
+        do = f"install torch for CUDA {driver.cuda.partition('.')[0]}.x, or a newer driver; see Install in the README"
     elif there:
         level, found = "problem", f"{len(there)} ({there[0]}), but torch cannot use them: {torch['reason']}"
         do = "reinstall driver or torch so that they fit"

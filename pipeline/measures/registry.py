@@ -426,8 +426,20 @@ def measure(
         Width of the Gaussian kernel, in the units of Z; sqrt(d) by default, as in the paper.
     t : float
         Diffusion time, the power of the eigenvalues; 1 by default.
-    repetitions, seed, bins, null_permutations, method, precision, tolerance
-        As the fields of `MeasureSettings`, with its defaults.
+    repetitions : int
+        Random subsets for each class of a mutual information; 5 by default.
+    seed : int
+        Seed of the random subsets and of the null; 0 by default.
+    bins : int
+        Bins for each dimension of the classic entropy; 2 by default.
+    null_permutations : int
+        Permutations of the labels behind `dsmi_z_y_null`; 10 by default.
+    method : {"auto", "exact", "lanczos"}
+        All eigenvalues, or an estimate; by default an estimate for more than 8,192 points.
+    precision : {"float32", "float64"}
+        Arithmetic of the eigenvalues; float32 by default.
+    tolerance : float
+        Standard error at which an estimate stops, in bits; 0.005 by default.
 
     Returns
     -------

@@ -41,7 +41,7 @@ def refused_cell(folder: Path, column: str, text: str) -> str:
 def assert_in_bounds(entry: ModelEntry) -> None:
     """What no later part of a run is prepared for must not be in an entry."""
     assert entry.img_size is None or 1 <= entry.img_size <= LARGEST_IMG_SIZE
-    for text in (entry.model, entry.architecture, entry.family, entry.layer, entry.licence, entry.group):
+    for text in (entry.model, entry.architecture, entry.family, entry.layer, entry.license, entry.group):
         assert text is None or is_printable(text)
     for number in (entry.top1, entry.params_m, *entry.extras.values()):
         assert number is None or math.isfinite(number)
@@ -100,12 +100,12 @@ def test_arguments_of_a_reasonable_depth_are_taken(tmp_path: Path) -> None:
     assert load_models(tmp_path / "mine.csv")[0].model_kwargs == {"a": nested}
 
 
-@pytest.mark.parametrize("column", ["model", "architecture", "group", "licence", "checkpoint", "layer"])
+@pytest.mark.parametrize("column", ["model", "architecture", "group", "license", "checkpoint", "layer"])
 @pytest.mark.parametrize("odd", ["a\0b", "a\x1b[31mb", "a\nb", "a\x85b", "a\u202eb", "a\u2028b"], ids=ascii)
 def test_control_characters_in_text_are_refused_by_their_line_and_shown_escaped(
     tmp_path: Path, column: str, odd: str
 ) -> None:
-    lines = ["model,architecture,group,licence,checkpoint,layer", "good,,,,,"]
+    lines = ["model,architecture,group,license,checkpoint,layer", "good,,,,,"]
     cells = dict.fromkeys(lines[0].split(","), "") | {"model": "bad", column: odd}
     written = io.StringIO()
     csv.writer(written).writerow(cells.values())

@@ -127,7 +127,7 @@ def test_a_catalogue_is_listed_and_shown_without_what_a_terminal_obeys(
     from dsmi_zoo.data_catalog import ModelEntry
     from dsmi_zoo.data_catalog.filters import Filters
 
-    hostile = ModelEntry(model="\x1b[31mnet", architecture="\u202earch", licence="\x07", model_kwargs={"a": "\x9b"})
+    hostile = ModelEntry(model="\x1b[31mnet", architecture="\u202earch", license="\x07", model_kwargs={"a": "\x9b"})
     monkeypatch.setattr("dsmi_zoo.jobs.catalog.load_models", lambda *_: [hostile])
     list_entries("mine.csv", (), Filters())
     show("\x1b[31mnet", "mine.csv")

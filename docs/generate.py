@@ -1,0 +1,38 @@
+"""Write the pages that come from the code: ``python docs/generate.py`` after a setting or a column has changed."""
+
+from pathlib import Path
+
+from dsmi_zoo.pipeline.keywords import settings_table
+from dsmi_zoo.pipeline.schema import markdown_table
+
+HERE = Path(__file__).parent
+
+SETTINGS = """# Settings
+
+Every setting of a run: as an option of `dsmi-zoo run`, as a key of the file that `--config` names, and, without the dashes
+and with `_` for `-`, as a keyword of `dsmi_zoo.run`. The command line comes before the file, the file before the default.
+A key `subset.seed` stands as `seed` in the table `[subset]`. *This page is generated.*
+
+{table}
+"""
+
+COLUMNS = """# Columns
+
+One row per entry: these columns, then the catalogue's other columns and your own measures. An empty value is unknown, not
+computed, or undefined; of a score, `undefined_scores` says why. *This page is generated.*
+
+{table}
+"""
+
+
+def pages() -> dict[Path, str]:
+    """The content of each generated page, by its path."""
+    return {
+        HERE / "settings.md": SETTINGS.format(table=settings_table()),
+        HERE / "columns.md": COLUMNS.format(table=markdown_table()),
+    }
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")

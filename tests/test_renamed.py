@@ -1,0 +1,52 @@
+"""Files from before a column or a setting had its present name are still read."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo.data_catalog.catalog_file import read_catalog
+from dsmi_zoo.data_catalog.filters import Filters
+from dsmi_zoo.pipeline.release import read_published
+from dsmi_zoo.pipeline.row_file import DIGEST, _digest, read_row_file, write_row_file
+
+BOARD = Path(__file__).parent.parent / "docs" / "boards" / "digits"
+
+
+def test_a_board_that_says_licence_is_read() -> None:
+    assert "licence" in pq.read_schema(BOARD / "rows.parquet").names
+    published = read_published(BOARD)
+    assert "license" in published.rows
+    assert "licence" not in published.rows
+    assert published.record.config.filters.license == ()
+
+
+def test_a_row_that_says_licence_is_read_and_still_held_against_its_hash(tmp_path: Path) -> None:
+    path = tmp_path / "row.parquet"
+    write_row_file(path, {"model": "m", "status": "ok", "row_id": "r", "license": "mit"})
+    table = pq.read_table(path)
+    former = table.rename_columns(["licence" if name == "license" else name for name in table.column_names])
+    pq.write_table(former.replace_schema_metadata({DIGEST: _digest(former)}), path)
+    assert read_row_file(path)["license"] == "mit"
+
+    place = former.column_names.index("licence")
+    changed = former.set_column(place, "licence", pa.array(["gpl"]))
+    pq.write_table(changed.replace_schema_metadata({DIGEST: _digest(former)}), path)
+    with pytest.raises(ValueError, match="damaged"):
+        read_row_file(path)
+
+
+def test_a_catalogue_may_say_licence_or_license_but_not_both(tmp_path: Path) -> None:
+    catalogue = tmp_path / "mine.csv"
+    for name in ("licence", "license"):
+        catalogue.write_text(f"model,{name}\nresnet18,mit\n")
+        assert read_catalog(catalogue)[0].license == "mit"
+    catalogue.write_text("model,licence,license\nresnet18,mit,gpl\n")
+    with pytest.raises(InputError, match="2 columns are named"):
+        read_catalog(catalogue)
+
+
+def test_a_setting_by_its_former_name_is_read() -> None:
+    assert Filters.model_validate({"licence": ["mit"]}).license == ("mit",)
