@@ -1,4 +1,4 @@
-"""A training's checkpoints are a catalogue: the README's example, run as it stands there."""
+"""A training's checkpoints are a catalogue: the example of docs/monitor.md, run as it stands there."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import timm
 import torch
 from conftest import Command
 from test_monitor import inputs
-from test_readme import README
+from test_docs import DOCS, code_blocks
 
 from dsmi_zoo.data_catalog.datasets import open_dataset
 from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy
@@ -18,7 +18,8 @@ from dsmi_zoo.reports.curves import over_epochs
 
 
 def example() -> str:
-    return next(block for block in README.split("```python\n") if "train_one_epoch" in block).split("```")[0]
+    page = (DOCS / "monitor.md").read_text(encoding="utf-8")
+    return next(content for _, content in code_blocks(page) if "train_one_epoch" in content)
 
 
 def train_one_epoch(model: torch.nn.Module) -> None:
@@ -43,7 +44,7 @@ def computed_by_timm(weights: Path) -> tuple[np.ndarray, float]:
     return embedding.numpy(), 100 * float(hits.mean())
 
 
-def test_the_readmes_example_measures_a_training_epoch_by_epoch(
+def test_the_pages_example_measures_a_training_epoch_by_epoch(
     tmp_path: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
