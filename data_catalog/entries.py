@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from .model_arguments import sources_problem
 from .paths import repository_problem
 from .text import shown
-from .traits import Kind
+from .traits import NetworkKind
 
 LARGEST_IMG_SIZE = 4096  # pixels; at 20,000 a view of the 447 digits would take 536 GB
 IN_USE = 1e6  # nothing that is added to a pixel, or that it is divided by, is larger, and no divisor below its inverse
@@ -72,7 +72,7 @@ class ModelEntry(BaseModel):
     model: str = Field(min_length=1)
     architecture: str = Field(min_length=1)
     family: str | None = None
-    kind: Kind | None = None
+    kind: NetworkKind | None = None
     pretraining: str | None = None
     extra_data: bool | None = None
     license: str | None = None

@@ -9,7 +9,7 @@ from .entries import LARGEST_IMG_SIZE, ModelEntry
 from .errors import InputError
 from .renamed import current_names
 from .settings import SEVERAL, OnCommandLine, Settings
-from .traits import KINDS, Kind
+from .traits import KINDS, NetworkKind
 
 
 def _in_any_case(name: Any) -> Any:
@@ -20,7 +20,7 @@ def _in_any_case(name: Any) -> Any:
 class Filters(Settings):
     """Bounds that an entry must keep. An entry of which the value is unknown does not keep a bound on it."""
 
-    kind: Annotated[tuple[Annotated[Kind, BeforeValidator(_in_any_case)], ...], SEVERAL] = Field(
+    kind: Annotated[tuple[Annotated[NetworkKind, BeforeValidator(_in_any_case)], ...], SEVERAL] = Field(
         default=(), description="Only networks of this kind."
     )
     max_params: Annotated[float | None, OnCommandLine(metavar="MILLIONS")] = Field(

@@ -3,13 +3,13 @@
 import re
 from typing import Literal, get_args
 
-Kind = Literal["convolutional", "transformer", "hybrid", "MLP"]
-KINDS: tuple[str, ...] = get_args(Kind)
+NetworkKind = Literal["convolutional", "transformer", "hybrid", "MLP"]
+KINDS: tuple[str, ...] = get_args(NetworkKind)
 
 # By what mixes the positions of the image: convolutions (pooling and gated convolutions among them), attention, both
 # (whole stages or blocks of each, not merely a convolutional stem), or neither (MLPs over positions; Sequencer's LSTMs
 # over rows and columns are counted here). State-space mixers between convolutions count as hybrid.
-FAMILIES: dict[Kind, str] = {
+FAMILIES: dict[NetworkKind, str] = {
     "convolutional": """byobnet convmixer convnext cspnet cspnext densenet dla dpn efficientnet fasternet focalnet
         ghostnet hardcorenas hgnet hrnet inception_next inception_resnet_v2 inception_v3 inception_v4 lcnetv2 mambaout
         mobilenetv3 nasnet nfnet pnasnet rdnet regnet repghost repvit res2net resnest resnet resnetv2 rexnet selecsls
@@ -22,10 +22,10 @@ FAMILIES: dict[Kind, str] = {
         tiny_vit visformer vision_transformer_hybrid vitamin""",
     "MLP": "mlp_mixer sequencer",
 }
-KIND_OF_FAMILY: dict[str, Kind] = {family: kind for kind, families in FAMILIES.items() for family in families.split()}
+KIND_OF_FAMILY: dict[str, NetworkKind] = {family: kind for kind, families in FAMILIES.items() for family in families.split()}
 
 # Architectures that are of another kind than most of their module, by the beginning of their names.
-EXCEPTIONS: tuple[tuple[str, str, Kind], ...] = (
+EXCEPTIONS: tuple[tuple[str, str, NetworkKind], ...] = (
     ("fastvit", "fastvit_t", "convolutional"),  # attention stands only in the last stage of sa, ma and mci
     ("fastvit", "fastvit_s1", "convolutional"),
     ("metaformer", "poolformer", "convolutional"),  # pools over 3 x 3 neighbours
@@ -60,7 +60,7 @@ IMAGES_OF = {
 NO_SIZE_NEEDED = ("clip", "in12k")
 
 
-def kind_of(family: str | None, architecture: str) -> Kind | None:
+def kind_of(family: str | None, architecture: str) -> NetworkKind | None:
     """The kind of a network of a timm module; None for a module that is not known here."""
     for module, beginning, kind in EXCEPTIONS:
         if family == module and architecture.startswith(beginning):

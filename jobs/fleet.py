@@ -38,7 +38,7 @@ class Fleet:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Forecast:
     """Seconds of wall time, and of the parts that make it; bytes that all processes hold at once at most."""
 
     total: float
@@ -73,7 +73,7 @@ def fleet_of(settings: ComputeSettings) -> Fleet | None:
     return None
 
 
-def estimated(plan: Plan, fleet: Fleet, download: float) -> Estimate:
+def estimated(plan: Plan, fleet: Fleet, download: float) -> Forecast:
     """How long the fleet would take for all of a plan's models, ``download`` bytes of weights included.
 
     Processes work side by side; those that share a GPU take turns on it, so that its forward passes add up. The longest
@@ -94,7 +94,7 @@ def estimated(plan: Plan, fleet: Fleet, download: float) -> Estimate:
     if fleet.gpus:
         bounds.append(forward / fleet.gpus)
     fetch = download / DOWNLOAD_BYTES_S
-    return Estimate(START_S + fetch + max(bounds), fetch, forward, others, _memory(plan, processes, samples))
+    return Forecast(START_S + fetch + max(bounds), fetch, forward, others, _memory(plan, processes, samples))
 
 
 def expected_costs(plan: Plan, jobs: Sequence[Job]) -> dict[str, float]:

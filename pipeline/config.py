@@ -36,7 +36,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-Kind = TypeVar("Kind", bound=BaseModel)
+SettingsType = TypeVar("SettingsType", bound=BaseModel)
 PAPER_REPEATS = 3  # of each image, as in the script of the paper's authors
 
 
@@ -202,7 +202,7 @@ def _with_its_images(subset: SubsetSettings, data_root: Path) -> SubsetSettings:
     return subset.model_copy(update={"data_root": root, "dataset": dataset})
 
 
-def validated(kind: type[Kind], settings: Mapping[str, Any], where: str) -> Kind:
+def validated(kind: type[SettingsType], settings: Mapping[str, Any], where: str) -> SettingsType:
     """``settings`` as a model; what is wrong with them becomes an InputError of one line that starts with ``where``."""
     try:
         return kind.model_validate(settings)
@@ -211,7 +211,7 @@ def validated(kind: type[Kind], settings: Mapping[str, Any], where: str) -> Kind
         raise InputError(f"{where}: {validation_line(error, known=known)}") from None
 
 
-def as_named(kind: type[Kind], settings: Mapping[str, Any], names: Mapping[KeyPath, str]) -> Kind:
+def as_named(kind: type[SettingsType], settings: Mapping[str, Any], names: Mapping[KeyPath, str]) -> SettingsType:
     """``settings`` as a model; an InputError says what is wrong by the ``names`` under which they were given."""
     try:
         return kind.model_validate(settings)
@@ -219,7 +219,7 @@ def as_named(kind: type[Kind], settings: Mapping[str, Any], names: Mapping[KeyPa
         raise InputError(validation_line(error, names)) from None
 
 
-def from_command_line(kind: type[Kind], settings: Mapping[str, Any]) -> Kind:
+def from_command_line(kind: type[SettingsType], settings: Mapping[str, Any]) -> SettingsType:
     """``settings`` as a model; an InputError names the option."""
     return as_named(kind, settings, flags_of(kind))
 

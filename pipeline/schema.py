@@ -15,7 +15,7 @@ from .measures.together import UNDEFINED
 __all__ = ["COLUMNS", "COLUMN_NAMES", "Column", "is_accuracy", "markdown_table", "target_unit"]
 
 
-Kind = Literal["text", "integer", "number", "flag", "time"]
+ColumnKind = Literal["text", "integer", "number", "flag", "time"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Column:
     """One column of a row: its name, kind of value, unit ("" where there is none) and meaning."""
 
     name: str
-    kind: Kind
+    kind: ColumnKind
     unit: str
     meaning: str
 

@@ -15,7 +15,7 @@ from scipy import stats
 from .intervals import LEVEL
 
 Array = np.ndarray
-Kind = Literal["CR2", "CR3"]
+Correction = Literal["CR2", "CR3"]
 # A cluster that holds a direction of the design but for this share fixes it alone: its residuals know nothing of it.
 ALONE = 1e-8
 
@@ -34,7 +34,7 @@ class ClusteredErrors:
     high: Array
 
 
-def clustered_errors(design: Array, y: Array, cluster: Array, kind: Kind = "CR3") -> ClusteredErrors:
+def clustered_errors(design: Array, y: Array, cluster: Array, kind: Correction = "CR3") -> ClusteredErrors:
     r"""Clustered errors of ordinary least squares, with Satterthwaite's degrees of freedom for each coefficient.
 
     With the hat matrix H and the residuals e, cluster g's residuals become :math:`A_g e_g`, where
@@ -85,7 +85,7 @@ def _summed(rows: Array, cluster: Array) -> Array:
     return total
 
 
-def _corrected(leverage: Array, contrasts: Array, kind: Kind) -> Array:
+def _corrected(leverage: Array, contrasts: Array, kind: Correction) -> Array:
     """Each cluster's correction times each contrast, [g, k, contrast]; NaN where one cluster alone fixes it."""
     clusters, predictors = leverage.shape[:2]
     eigenvalues, vectors = np.linalg.eigh(np.eye(predictors) - leverage)

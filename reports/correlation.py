@@ -37,7 +37,7 @@ MIN_RANGE = 1e-9
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Coefficient:
     """A coefficient with its uncertainty.
 
     ``ci`` and ``p_families`` come from resampling families; ``p`` and ``ci_rows`` assume independent rows.
@@ -60,10 +60,10 @@ class Correlation:
     n: int
     units: int
     effective: float
-    pearson: Estimate
-    spearman: Estimate
-    kendall: Estimate
-    weighted_kendall: Estimate
+    pearson: Coefficient
+    spearman: Coefficient
+    kendall: Coefficient
+    weighted_kendall: Coefficient
 
 
 @dataclass
@@ -126,21 +126,21 @@ def correlate(
     n, units, effective = len(x), int(unit.max(initial=-1)) + 1, effective_number(unit)
     reason = why_undefined(x, y)
     if reason:
-        return Correlation(n, units, effective, *[Estimate(reason=reason)] * 4)
+        return Correlation(n, units, effective, *[Coefficient(reason=reason)] * 4)
     # Squares of huge numbers overflow; a power of two changes no digit, and no coefficient sees it.
     x, y = (np.ldexp(v, -np.frexp(np.abs(v).max())[1]) for v in (x, y))
     over_families = bootstraps.of(unit)
     precise = precision(unit, influence_on_spearman(x, y))
     few = resampling.Resamples(unit, over_families.counts[: bootstraps.weighted_kendall_resamples])
 
-    def estimate(result: Any, resampled: Callable[[], np.ndarray] | None) -> Estimate:
+    def estimate(result: Any, resampled: Callable[[], np.ndarray] | None) -> Coefficient:
         value, p = _finite(result.statistic), _finite(result.pvalue)
         if units < MIN_UNITS:
-            return Estimate(value, p, reason=f"no interval: {units} independent units, fewer than {MIN_UNITS}")
+            return Coefficient(value, p, reason=f"no interval: {units} independent units, fewer than {MIN_UNITS}")
         if resampled is None:
-            return Estimate(value, p, reason="no interval: computed for the first accuracy only")
+            return Coefficient(value, p, reason="no interval: computed for the first accuracy only")
         ci, clustered, why = interval(value, resampled(), precise, n)
-        return Estimate(value, p, ci, clustered, reason=why)
+        return Coefficient(value, p, ci, clustered, reason=why)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,6 +1,7 @@
 """The report of a monitored training: its curves, and what measuring cost."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import pandas as pd
 
 from ..pipeline.measures.registry import MEASURES
 from ..pipeline.monitor_file import NUMBERS, SIMPLE_SCORES, read_monitor
-from .curve_page import CurvePage, Section, table, write_curve_page
+from .curve_page import CurvePage, write_curve_page
 from .curves import Panel, curves, lines_of
+from .rendering import prose
 from .sample import values
+from .sections import Illustration, Section, Table, table_of_words
 from .wording import counted, fixed, measure_title, measure_unit, with_unit
 
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x")
+CLASSIC = ("cse_z", "csmi_z_y", "csmi_z_x")
 
 
 def write_monitor_report(out: Path) -> Path:
@@ -32,62 +36,16 @@ def write_monitor_report(out: Path) -> Path:
 def _page(rows: pd.DataFrame, facts: dict[str, Any], name: str) -> CurvePage:
     steps = int(rows["step"].max())
     cost = monitor_cost(rows)
-    panels = [_panel(rows, measure) for measure in SHOWN]
-    simple = [_panel(rows, measure.name) for measure in SIMPLE_SCORES]
-    own = [_panel(rows, name) for name in rows.columns if name not in NUMBERS]
-    classic = [_panel(rows, measure) for measure in ("cse_z", "csmi_z_y", "csmi_z_x")]
-    null = rows["dsmi_z_y_null"].dropna()
-    saturated = int((rows["saturated"] == 1).sum())
-    warnings = []
-    if saturated:
-        warnings.append(f"{saturated} of {counted(len(rows), 'measurement')} saturated: sigma does not fit the scale.")
-    lost = int(rows["dse_z"].isna().sum())
-    if lost:
-        warnings.append(f"{counted(lost, 'measurement')} failed, for the embedding was not finite.")
-    heads = ["Step", "Training (s)", *(with_unit(measure_title(m.name), m.unit) for m in MEASURES)]
-    numbers = [
-        [fixed(row["step"], 0), fixed(row["seconds_training"], 1), *(fixed(row[m.name], 3) for m in MEASURES)]
-        for row in rows.to_dict("records")
-    ]
     return CurvePage(
         eyebrow=f"{name} · {counted(len(rows), 'measurement')} over {counted(steps, 'step')}",
         title="How the representation changed during training",
-        lead=[
-            f"{_change(rows, 'dse_z')}; {_change(rows, 'dsmi_z_y')}; {_change(rows, 'dsmi_z_x')}.",
-            f"Measuring took {fixed(cost, 1)}% of the training time.",
-            f"The median of DSMI(Z;Y) with permuted labels is {fixed(float(null.median()), 3)} bits."
-            if len(null)
-            else "",
-        ],
-        warnings=warnings,
+        lead=list(_lead(rows, cost)),
+        warnings=list(_warnings(rows)),
         sections=[
-            Section(
-                "curves",
-                "Curves",
-                f"{facts['n']} held-out images, every {facts['every']} steps; step 0 is before training.",
-                [("curves", curves(panels, _described(rows)), "DSE and DSMI of the layer, in bits.")],
-            ),
-            Section(
-                "simple",
-                "What is simple, beside it",
-                "Accuracy of the nearest class centre and of a vote of the 10 nearest images, on the same embeddings, "
-                "each image left out in turn; then the numbers that the training gave, as means since the last one.",
-                [
-                    (
-                        "simple",
-                        curves([*simple, *own], "Simple scores and the training's own numbers over the steps."),
-                        "",
-                    )
-                ],
-            ),
-            Section(
-                "classic",
-                "The classic measures",
-                "Binned entropy and mutual information of the same embeddings: with many dimensions each image is "
-                "alone in its bin, and they say nothing.",
-                [("classic", curves(classic, "Binned entropy and mutual information over the steps."), "")],
-            ),
-            Section("numbers", "Numbers", "Every measurement.", tables=[table(None, heads, numbers, text=())]),
+            _curves_section(rows, facts),
+            _simple_section(rows),
+            _classic_section(rows),
+            Section("numbers", "Numbers", "Every measurement.", [_numbers_table(rows)]),
         ],
         content={"measurements": len(rows), "steps": steps, "cost_percent": cost, "monitor": facts},
         provenance=[
@@ -97,6 +55,56 @@ def _page(rows: pd.DataFrame, facts: dict[str, Any], name: str) -> CurvePage:
             ("Hash of the images", facts["images_sha256"][:16]),
         ],
     )
+
+
+def _lead(rows: pd.DataFrame, cost: float | None) -> Iterator[str]:
+    yield f"{_change(rows, 'dse_z')}; {_change(rows, 'dsmi_z_y')}; {_change(rows, 'dsmi_z_x')}."
+    yield f"Measuring took {fixed(cost, 1)}% of the training time."
+    null = rows["dsmi_z_y_null"].dropna()
+    if len(null):
+        yield f"The median of DSMI(Z;Y) with permuted labels is {fixed(float(null.median()), 3)} bits."
+
+
+def _warnings(rows: pd.DataFrame) -> Iterator[str]:
+    saturated = int((rows["saturated"] == 1).sum())
+    if saturated:
+        yield f"{saturated} of {counted(len(rows), 'measurement')} saturated: sigma does not fit the scale."
+    lost = int(rows["dse_z"].isna().sum())
+    if lost:
+        yield f"{counted(lost, 'measurement')} failed, because the embedding was not finite."
+
+
+def _curves_section(rows: pd.DataFrame, facts: dict[str, Any]) -> Section:
+    panels = [_panel(rows, measure) for measure in SHOWN]
+    drawing = curves(panels, _described(rows))
+    words = prose("monitor_curves", n=str(facts["n"]), every=str(facts["every"]))
+    figure = Illustration("curves", drawing, "DSE and DSMI of the layer, in bits.")
+    return Section("curves", "Curves", words, figures=[figure])
+
+
+def _simple_section(rows: pd.DataFrame) -> Section:
+    simple = [measure.name for measure in SIMPLE_SCORES]
+    own = [column for column in rows.columns if column not in NUMBERS]
+    panels = [_panel(rows, name) for name in (*simple, *own)]
+    drawing = curves(panels, "Simple scores and the training's own numbers over the steps.")
+    words = prose("monitor_simple")
+    return Section("simple", "What is simple, beside it", words, figures=[Illustration("simple", drawing)])
+
+
+def _classic_section(rows: pd.DataFrame) -> Section:
+    panels = [_panel(rows, measure) for measure in CLASSIC]
+    drawing = curves(panels, "Binned entropy and mutual information over the steps.")
+    words = prose("monitor_classic")
+    return Section("classic", "The classic measures", words, figures=[Illustration("classic", drawing)])
+
+
+def _numbers_table(rows: pd.DataFrame) -> Table:
+    heads = ["Step", "Training (s)", *(with_unit(measure_title(m.name), m.unit) for m in MEASURES)]
+    cells = []
+    for row in rows.to_dict("records"):
+        measured = [fixed(row[measure.name], 3) for measure in MEASURES]
+        cells.append([fixed(row["step"], 0), fixed(row["seconds_training"], 1), *measured])
+    return table_of_words(None, heads, cells, text_columns=())
 
 
 def monitor_cost(rows: pd.DataFrame) -> float | None:
@@ -109,7 +117,7 @@ def _panel(rows: pd.DataFrame, measure: str) -> Panel:
     title = measure_title(measure)
     return Panel(
         title,
-        "optimiser step",
+        "optimizer step",
         measure_unit(measure),
         [line for line in lines_of(rows, "step", measure, None) if len(line.x)],
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .correlation import MIN_UNITS, Bootstraps, Correlation, Estimate, why_undefined
+from .correlation import MIN_UNITS, Bootstraps, Coefficient, Correlation, why_undefined
 from .intervals import Precision, influence_on_spearman, interval, precision
 from .sample import effective_number, families_of, scores_of, succeeded, values
 
@@ -69,20 +69,19 @@ def partial_correlation(x: Array, y: Array, given: Array, unit: Array, bootstrap
     left_x, left_y = (v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y))
     reason = why_undefined(left_x, left_y)
     if reason:
-        return Correlation(n, units, effective, *[Estimate(reason=reason)] * 4)
-    coefficients = (stats.spearmanr, stats.kendalltau, stats.weightedtau)
-    others = [
-        Estimate(float(of(left_x, left_y).statistic), reason="no interval: only Pearson's is refitted in each resample")
-        for of in coefficients
-    ]
+        return Correlation(n, units, effective, *[Coefficient(reason=reason)] * 4)
+    others = []
+    for coefficient in (stats.spearmanr, stats.kendalltau, stats.weightedtau):
+        statistic = float(coefficient(left_x, left_y).statistic)
+        others.append(Coefficient(statistic, reason="no interval: only Pearson's is refitted in each resample"))
     value = float(stats.pearsonr(left_x, left_y).statistic)
     if units < MIN_UNITS + controls:
         why = f"no interval: {units} independent units, fewer than {MIN_UNITS + controls}"
-        return Correlation(n, units, effective, Estimate(value, reason=why), *others)
+        return Correlation(n, units, effective, Coefficient(value, reason=why), *others)
     drawn = resampled_partial(x, y, given, bootstraps.of(unit).counts, unit)
     precise = less_controls(precision(unit, influence_on_spearman(left_x, left_y)), controls)
     ci, p, why_none = interval(value, drawn, precise, n)
-    return Correlation(n, units, effective, Estimate(value, ci=ci, p_families=p, reason=why_none), *others)
+    return Correlation(n, units, effective, Coefficient(value, ci=ci, p_families=p, reason=why_none), *others)
 
 
 def resampled_partial(x: Array, y: Array, given: Array, counts: Array, unit: Array) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from .correlation import Bootstraps, Estimate, correlate, why_undefined
+from .correlation import Bootstraps, Coefficient, correlate, why_undefined
 from .sample import (
     PRIMARY_MEASURE,
     PRIMARY_TARGET,
@@ -42,7 +42,7 @@ class Variant:
     n: int
     families: int
     effective: float
-    spearman: Estimate
+    spearman: Coefficient
 
 
 def variants(rows: pd.DataFrame, target: str, bootstraps: Bootstraps) -> list[Variant]:

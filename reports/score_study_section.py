@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .curve_page import Section, table
 from .figures import COLOURS, MARKERS, STYLE, Rendered, legend, render
+from .rendering import prose
 from .score_study import CANDIDATES, CHOSEN_ON, RIVALS, ScoreInSetting, ScoreStudyResult
-from .tables import Table
+from .sections import Illustration, Section, Table, table_of_words
 from .wording import MISSING, counted, fixed, interval, measure_title, p_value
 
 TITLES = {
@@ -26,13 +26,18 @@ Cells = list[str | tuple[str, str]]
 
 def score_study_section(result: ScoreStudyResult) -> Section:
     """The section of ``validate``'s page."""
+    words = prose(
+        "scores",
+        answer=" ".join(answer(result)),
+        networks=counted(result.models, "network"),
+        seeds=counted(result.seeds, "seed"),
+    )
     return Section(
         "scores",
         "Which score predicts best?",
-        f"{' '.join(answer(result))} {counted(result.models, 'network')} of each of {counted(result.seeds, 'seed')}; "
-        "zoos, targets, comparisons and verdicts were declared before the first run (docs/score-study.md).",
-        [("scores", picture(result), "Mean rho over seeds; the scores in the order of their mean over the settings.")],
+        words,
         [_verdicts(result), _correlations(result), _own_parts(result)],
+        [Illustration("scores", picture(result), prose("scores_figure"))],
     )
 
 
@@ -84,28 +89,30 @@ def _by_mean(result: ScoreStudyResult) -> list[str]:
 
 
 def _verdicts(result: ScoreStudyResult) -> Table:
+    by_names = {(c.candidate, c.setting, c.rival): c for c in result.comparisons}
     rows: list[Cells] = []
     for candidate in CANDIDATES:
         for setting in result.best():
             cells: Cells = [measure_title(candidate), setting]
             for rival in RIVALS:
-                (found,) = (
-                    c for c in result.comparisons if (c.candidate, c.setting, c.rival) == (candidate, setting, rival)
-                )
-                cells += [(fixed(found.difference), interval(found.ci)), found.verdict]
+                compared = by_names[candidate, setting, rival]
+                cells += [(fixed(compared.difference), interval(compared.ci)), compared.verdict]
             cells.append("chosen on it" if setting in CHOSEN_ON.get(candidate, ()) else "")
             rows.append(cells)
     heads = ["Candidate", "Setting"]
     for rival in RIVALS:
         heads += [f"z less that of {measure_title(rival)}", "Verdict"]
-    return table("DSMI against its rivals", [*heads, "Note"], rows, text=(0, 1, 3, 5, 6))
+    return table_of_words("DSMI against its rivals", [*heads, "Note"], rows, text_columns=(0, 1, 3, 5, 6))
 
 
 def _correlations(result: ScoreStudyResult) -> Table:
     settings = list(result.best())
-    found = {(score.score, score.setting): score for score in result.scores}
-    rows = [[_title(name), *(_cell(found.get((name, setting))) for setting in settings)] for name in _by_mean(result)]
-    return table(
+    by_names = {(score.score, score.setting): score for score in result.scores}
+    rows = []
+    for name in _by_mean(result):
+        cells = [_cell(by_names.get((name, setting))) for setting in settings]
+        rows.append([_title(name), *cells])
+    return table_of_words(
         "Mean rho and 95% interval over architectures; * is not told from the best", ["Score", *settings], rows
     )
 
@@ -122,7 +129,7 @@ def _own_parts(result: ScoreStudyResult) -> Table:
         for part in result.own_parts
     ]
     heads = ["Score", "Setting", "Partial rho given both rivals", "p (Holm)"]
-    return table("What a score tells beyond both rivals", heads, rows, text=(0, 1))
+    return table_of_words("What a score tells beyond both rivals", heads, rows, text_columns=(0, 1))
 
 
 def _title(name: str) -> str:

@@ -7,8 +7,9 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from .claims import Claim, above, below
-from .curve_page import Section, table
 from .curves import Panel, curves, lines_of
+from .rendering import prose
+from .sections import Illustration, Section, table_of_words
 from .wording import fixed, significant
 
 KEPT, LOST = 0.9, 0.5  # Kendall's tau with the known order: kept above, lost below
@@ -131,19 +132,18 @@ def section(rows: pd.DataFrame) -> Section:
             part, its = ((f[(f["kind"] == kind) & (f["measure"] == measure)]) for f in (rows, tau))
             words.append([title, str(measure), *_row(part, its)])
     spans = f"noise {noise:.0%} where it is one; bands span noises and seeds"
+    entropy_drawing = curves(entropy, "Entropy of trees and blobs by estimator.")
+    information_drawing = curves(information, "Information by estimator.")
     return Section(
         "simulated",
         "Simulated data",
-        "Entropy of trees with more and more branches and of blobs with more and more clusters; mutual information of "
-        "ten blobs and their labels, more and more of them permuted. The truth is known, and so is its order. Drift: "
-        "the mean distance from the value at the least noise (the lowest dimension), in units of the range that the "
-        "measure has over the levels there.",
+        prose("simulated"),
+        [table_of_words("Order, drift and time", heads, words, text_columns=(0, 1))],
         [
-            ("simulated-entropy", curves(entropy, "Entropy of trees and blobs by estimator."), f"Entropy; {spans}."),
-            ("simulated-information", curves(information, "Information by estimator."), f"Information; {spans}."),
+            Illustration("simulated-entropy", entropy_drawing, f"Entropy; {spans}."),
+            Illustration("simulated-information", information_drawing, f"Information; {spans}."),
         ],
-        [table("Order, drift and time", heads, words, text=(0, 1))],
-    )  # fmt: skip
+    )
 
 
 def _row(part: pd.DataFrame, tau: pd.DataFrame) -> list[str]:

@@ -10,9 +10,10 @@ import pandas as pd
 
 from ..pipeline.studies.trainings import ARCHITECTURE
 from .claims import Claim, above, different, flat, undecided
-from .curve_page import Section, table
 from .curves import Panel, curves, lines_of
+from .rendering import figure_name, prose
 from .sample import values
+from .sections import Illustration, Section, table_of_words
 from .wording import counted, fixed, measure_title, measure_unit
 
 RISE = 0.1  # bits: less than this over a training is no rise
@@ -73,13 +74,8 @@ def dynamics_section(runs: Mapping[str, pd.DataFrame]) -> Section:
         shown = ("dse_z", "dsmi_z_y", "dsmi_z_x", "probe_accuracy", "top1", "train_accuracy")
         panels = [_panel(rows, measure, REGIMES) for measure in shown]
         seeds = counted(rows["training_seed"].nunique(), "seed")
-        figures.append(
-            (
-                f"dynamics-{name}",
-                curves(panels, f"Trainings on {name} over epochs."),
-                f"{name}, {seeds}; bands span them.",
-            )
-        )
+        drawing = curves(panels, f"Trainings on {name} over epochs.")
+        figures.append(Illustration(figure_name("dynamics", name), drawing, f"{name}, {seeds}; bands span them."))
     first = next(iter(runs.values()))
     ends = first[first["epoch"] == first["epoch"].max()].groupby("group")
     columns = ("dse_z", "dsmi_z_y", "dsmi_z_y_null", "dsmi_z_x", "probe_accuracy", "top1", "train_accuracy")
@@ -88,11 +84,9 @@ def dynamics_section(runs: Mapping[str, pd.DataFrame]) -> Section:
     return Section(
         "dynamics",
         "Training dynamics",
-        "One network trained on real images in three ways; each checkpoint is a model of an ordinary run, measured on "
-        "images that no training saw, with their true classes. Supervised; contrastive, without labels (SimCLR); and "
-        "supervised on labels shuffled among the images, which can only be learnt by heart.",
+        prose("dynamics"),
+        [table_of_words(f"After the last epoch ({next(iter(runs))}), means over seeds", heads, words)],
         figures,
-        [table(f"After the last epoch ({next(iter(runs))}), means over seeds", heads, words)],
     )
 
 
@@ -142,18 +136,12 @@ def initialisation_section(rows: pd.DataFrame) -> Section:
         _panel(trained, "top1", order),
         _panel(trained, "dse_z", order),
     ]  # fmt: skip
+    drawing = curves(panels, "DSE by initial weights, and trainings from both ends.")
     return Section(
         "initialisation",
         "Initialisation",
-        "Every convolution's weights drawn from a normal distribution of one standard deviation; the two of the lowest "
-        "and the highest mean DSE before training are then trained.",
-        [
-            (
-                "initialisation",
-                curves(panels, "DSE by initial weights, and trainings from both ends."),
-                "Bands span seeds.",
-            )
-        ],
+        prose("initialisation"),
+        figures=[Illustration("initialisation", drawing, "Bands span seeds.")],
     )
 
 

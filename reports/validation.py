@@ -7,9 +7,11 @@ from typing import Any
 
 from . import simulation, trainings
 from .claims import Claim
-from .curve_page import CurvePage, Section, table, write_curve_page
+from .curve_page import CurvePage, write_curve_page
+from .rendering import prose
 from .score_study import study_scores
 from .score_study_section import answer, score_study_section
+from .sections import Section, table_of_words
 from .wording import counted, p_value, significant
 
 ANSWERS = ("holds", "does not hold here", "cannot tell")
@@ -94,10 +96,8 @@ def _claims_section(claims: list[Claim]) -> Section:
     return Section(
         "claims",
         "Claims",
-        "One number a seed; its mean and 95% interval (Student’s t over seeds) against a threshold. A claim does not "
-        "hold where the whole interval lies on the other side; else one cannot tell. With so few seeds only plain "
-        "effects can be told, and p is not corrected for the number of claims.",
-        tables=[table(None, heads, words, text=(0, 1, 5), wordy=True)],
+        prose("claims"),
+        [table_of_words(None, heads, words, text_columns=(0, 1, 5), wordy=True)],
     )
 
 

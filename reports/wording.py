@@ -1,19 +1,15 @@
-"""How names and numbers are put into words: titles of columns, rounded numbers, the page's lead."""
+"""How names and numbers are put into words: titles of columns, rounded numbers, intervals."""
 
 import math
 from collections.abc import Sequence
 
 from ..pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
 from ..pipeline.schema import is_accuracy
-from .correlation import Correlation, Estimate
 from .sample import BASELINES, CEILING
 from .statistics import Summary
 
 _REGISTERED = {m.name: m for m in (*MEASURES, *COMPARISONS, *BASELINES, *DIAGNOSTICS)}
-# With fewer units a percentile interval is known to be too short.
-ROUGH_UNITS = 20
 MISSING = "–"
-SIMPLE = ("centre_accuracy", "neighbour_accuracy")  # what needs no theory: nearest centre and neighbours
 
 
 def measure_title(name: str) -> str:
@@ -78,102 +74,6 @@ def counted(n: int, noun: str) -> str:
 def plural(noun: str) -> str:
     """``families``, ``architectures``."""
     return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-
-
-def lead(summary: Summary) -> list[str]:
-    """What the run says, in one plain sentence, and the cautions that belong to it."""
-    models = summary.models
-    if not models["ok"]:
-        return [f"None of the {counted(models['total'], 'model')} was measured, so there is nothing to correlate."]
-    measured = f"{counted(models['ok'], 'model')} {'was' if models['ok'] == 1 else 'were'} measured"
-    if not summary.correlations:
-        return [f"{measured}, but no measure has a value, so there is nothing to correlate."]
-    if not any(summary.correlations.values()):
-        return [f"{measured}, but no accuracy is known, so nothing can be correlated; the measures stand below."]
-    if summary.primary is None:
-        return [f"{measured}, but DSMI(Z;Y) has no value; other measures stand below."]
-    measure, target = summary.primary
-    pooled = summary.correlations[measure][target]
-    sentences = [_lead_sentence(summary, pooled)]
-    if pooled.spearman.value is not None:
-        sentences += _simple_scores(summary, target) + _within(summary, measure, target)
-    return sentences
-
-
-def _lead_sentence(summary: Summary, primary: Correlation) -> str:
-    assert summary.primary is not None
-    measure, target = summary.primary
-    names = f"{measure_title(measure)} and {target_title(target)}"
-    rho = primary.spearman
-    if rho.value is None:
-        return f"The correlation of {names} is not computed, because {rho.reason}."
-    across = f"Across {counted(primary.n, 'model')}, "
-    value = f"Spearman\N{RIGHT SINGLE QUOTATION MARK}s rho = {fixed(rho.value)}"
-    if rho.ci is None:
-        return f"{across}{names} correlate with {value}; how sure that is cannot be said ({rho.reason})."
-    over = f"95% interval {interval(rho.ci)} over {counted(primary.units, summary.unit)}"
-    rough = ", rough with so few" if primary.effective < ROUGH_UNITS else ""
-    if rho.ci[0] <= 0 <= rho.ci[1]:
-        own = f"{names} show no clear correlation ({value}, {over}{rough}, includes 0)"
-    else:
-        own = f"{names} correlate with {value} ({over}{rough})"
-    return f"{across}{own}."
-
-
-def answer(summary: Summary) -> str | None:
-    """Which score to use here, and how far DSMI(Z;Y) is behind it; None where no score stands out of the others."""
-    if summary.primary is None:
-        return None
-    measure, target = summary.primary
-    found = summary.standings.get(target)
-    if found is None or found.best is None or found.scores is None:
-        return None
-    if found.best == measure:
-        return (
-            f"Of {counted(len(found.scores), 'score')} none orders these models better than {measure_title(measure)}."
-        )
-    rho = summary.correlations[found.best][target].spearman
-    best = (
-        f"Of {counted(len(found.scores), 'score')}, {measure_title(found.best)} orders these models best: its "
-        f"Spearman's rho with {target_title(target)} is {fixed(rho.value)} (95% interval {interval(rho.ci)})"
-    )
-    own = found.scores.get(measure)
-    if own is None:
-        return f"{best}."
-    told = "more than chance would explain" if own.behind_best_ci[0] > 0 else "which may be chance"
-    behind = f"{fixed(own.behind_best)} ({interval(own.behind_best_ci)}, simultaneous over all pairs of scores)"
-    return f"{best}. {measure_title(measure)} is {behind} behind in |rho|, {told}."
-
-
-def _simple_scores(summary: Summary, target: str) -> list[str]:
-    """How nearest centre and nearest neighbours do, where the best of all is not told already."""
-    known = []
-    best = summary.standings[target].best if target in summary.standings else None
-    for score in SIMPLE:
-        if score == best:
-            continue
-        correlation = summary.correlations.get(score, {}).get(target)
-        if correlation is not None and correlation.spearman.value is not None:
-            known.append(f"{measure_title(score)}: rho = {fixed(correlation.spearman.value)}")
-    return [f"{'; '.join(known)}."] if known else []
-
-
-def _within(summary: Summary, measure: str, target: str) -> list[str]:
-    found = [group.get(measure, {}).get(target) for group in summary.within_groups.values()]
-    rhos = [c.spearman for c in found if c is not None and c.spearman.value is not None]
-    if not rhos:
-        return []
-    low, high = (fixed(f(r.value for r in rhos if r.value is not None)) for f in (min, max))
-    unclear = sum(_unclear(r) for r in rhos)
-    which = "each interval" if unclear == len(rhos) else f"{unclear} of the intervals"
-    caution = f"; {which} {'includes 0 or is' if unclear in (1, len(rhos)) else 'include 0 or are'} undefined"
-    caution = caution if unclear else ""
-    span = low if low == high else f"{low} to {high}"
-    return [f"Within its {counted(len(rhos), 'group')} rho of {measure_title(measure)} is {span}{caution}."]
-
-
-def _unclear(r: Estimate) -> bool:
-    return r.ci is None or r.ci[0] <= 0 <= r.ci[1]
 
 
 def ranked_measures(summary: Summary, target: str) -> list[str]:

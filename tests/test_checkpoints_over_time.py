@@ -8,8 +8,8 @@ import safetensors.torch
 import timm
 import torch
 from conftest import Command
-from test_monitor import inputs
 from test_docs import DOCS, code_blocks
+from test_monitor import inputs
 
 from dsmi_zoo.data_catalog.datasets import open_dataset
 from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy

@@ -22,7 +22,7 @@ from dsmi_zoo.reports import robustness
 from dsmi_zoo.reports.class_subsets import class_subset_correlations
 from dsmi_zoo.reports.clustered import clustered_errors
 from dsmi_zoo.reports.comparison import compare
-from dsmi_zoo.reports.correlation import Bootstraps, Correlation, Estimate, correlations, with_holm
+from dsmi_zoo.reports.correlation import Bootstraps, Coefficient, Correlation, correlations, with_holm
 from dsmi_zoo.reports.intervals import middle_error, precision
 from dsmi_zoo.reports.partial import partial_correlation, partial_correlations, resampled_partial
 from dsmi_zoo.reports.prediction import cost_bands, expected_best, leave_one_family_out, regret, regrets
@@ -313,8 +313,8 @@ def test_the_difference_of_a_score_and_its_copy_is_zero_and_a_better_one_is_told
 
 
 def estimated(p: float | None) -> Correlation:
-    blank = Estimate()
-    return Correlation(10, 5, 5.0, blank, Estimate(value=0.1, p_families=p), blank, blank)
+    blank = Coefficient()
+    return Correlation(10, 5, 5.0, blank, Coefficient(value=0.1, p_families=p), blank, blank)
 
 
 def test_holms_correction_spares_the_primary_pair_and_counts_top1_real_and_v2_once() -> None:

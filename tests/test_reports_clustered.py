@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg, stats
 
-from dsmi_zoo.reports.clustered import Kind, clustered_errors
+from dsmi_zoo.reports.clustered import Correction, clustered_errors
 from dsmi_zoo.reports.regression import ols
 
 
@@ -21,7 +21,9 @@ def drawn(seed: int, sizes: list[int], predictors: int = 2) -> tuple[np.ndarray,
     return np.column_stack([np.ones(len(cluster)), columns[:, 1:]]), columns[:, 0], cluster
 
 
-def written_out(design: np.ndarray, y: np.ndarray, cluster: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
+def written_out(
+    design: np.ndarray, y: np.ndarray, cluster: np.ndarray, kind: Correction
+) -> tuple[np.ndarray, np.ndarray]:
     """Errors and Satterthwaite's degrees by the published formulas, with n x n matrices and no shortcut."""
     n, k = design.shape
     clusters = cluster.max() + 1
@@ -50,7 +52,7 @@ def written_out(design: np.ndarray, y: np.ndarray, cluster: np.ndarray, kind: Ki
 
 @pytest.mark.parametrize("kind", ["CR2", "CR3"])
 @pytest.mark.parametrize("sizes", [[3] * 8, [9, 1, 1, 2, 4, 6, 1], [12, 5, 3, 4, 4]])
-def test_errors_and_degrees_are_the_published_formulas_written_out(sizes: list[int], kind: Kind) -> None:
+def test_errors_and_degrees_are_the_published_formulas_written_out(sizes: list[int], kind: Correction) -> None:
     design, y, cluster = drawn(1, sizes)
     error, degrees = written_out(design, y, cluster, kind)
     found = clustered_errors(design, y, cluster, kind)

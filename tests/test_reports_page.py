@@ -14,8 +14,10 @@ from dsmi_zoo.data_catalog import InputError
 from dsmi_zoo.pipeline.record import EntryRecord
 from dsmi_zoo.pipeline.store import rows_frame, write_row, write_run
 from dsmi_zoo.reports import wording
-from dsmi_zoo.reports.page import figure_name, markdown_text, write_page, write_report
+from dsmi_zoo.reports.lead import answer, lead
+from dsmi_zoo.reports.page import write_page, write_report
 from dsmi_zoo.reports.provenance import mixture_warnings, provenance
+from dsmi_zoo.reports.rendering import figure_name, markdown_text
 from dsmi_zoo.reports.statistics import summarise
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -265,7 +267,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_a_weak_correlation_is_not_called_one(tmp_path):
     rng = np.random.default_rng(3)
     rows = rows_frame([entry(i, dsmi_z_y=rng.normal(), top1=50 + rng.normal(), group=None) for i in range(40)])
-    sentences = wording.lead(summarise(rows))
+    sentences = lead(summarise(rows))
     assert "show no clear correlation" in sentences[0]
     assert "includes 0" in sentences[0]
 
@@ -282,7 +284,7 @@ def summary_of(**columns):
 
 
 def test_the_answer_compares_strengths_whichever_the_sign():
-    said = wording.answer(summary_of(dsmi_z_y=(1, 1), params_m=(0, 0), rankme=(-1, 0.01)))
+    said = answer(summary_of(dsmi_z_y=(1, 1), params_m=(0, 0), rankme=(-1, 0.01)))
     assert "RankMe orders these models best: its Spearman's rho with top-1 accuracy is −1.00 (95% interval" in said
     assert re.search(
         r"DSMI\(Z;Y\) is 0\.\d\d \(0\.\d\d to 0\.\d\d, .*\) behind in \|rho\|, more than chance would explain\.$", said
@@ -291,7 +293,7 @@ def test_the_answer_compares_strengths_whichever_the_sign():
 
 def test_the_answer_does_not_set_the_luckiest_of_many_apart():
     noise = dict.fromkeys(("logme", "h_score", "transrate", "rankme", "dsmi_z_x", "csmi_z_y", "csmi_z_x"), (1, 1.2))
-    assert wording.answer(summary_of(dsmi_z_y=(1, 1.3), **noise)).endswith("which may be chance.")
+    assert answer(summary_of(dsmi_z_y=(1, 1.3), **noise)).endswith("which may be chance.")
 
 
 def test_a_page_opens_with_the_answer_the_forest_and_the_explorer_and_folds_the_rest(usual):
@@ -307,7 +309,7 @@ def test_a_page_opens_with_the_answer_the_forest_and_the_explorer_and_folds_the_
 
 
 def test_the_lead_recommends_nothing_and_tells_how_the_simple_scores_do():
-    sentences = wording.lead(
+    sentences = lead(
         summary_of(
             dsmi_z_y=(1, 1), dsmi_z_y_scale_free=(1, 0.01), neighbour_accuracy=(1, 0.1), centre_accuracy=(1, 0.1)
         )

@@ -19,7 +19,7 @@ from dsmi_zoo.reports import resampling
 from dsmi_zoo.reports.correlation import (
     MIN_UNITS,
     Bootstraps,
-    Estimate,
+    Coefficient,
     correlate,
 )
 from dsmi_zoo.reports.intervals import Precision, influence_on_spearman, interval, precision, shared_part
@@ -268,7 +268,7 @@ def test_any_numbers_give_finite_results_or_none_and_no_warning(pairs, families)
         regression = ols(x, y)
     json.dumps([asdict(found), asdict(regression)], allow_nan=False)
     for name in COEFFICIENTS:
-        estimate: Estimate = getattr(found, name)
+        estimate: Coefficient = getattr(found, name)
         assert estimate.value is None or -1 - 1e-9 <= estimate.value <= 1 + 1e-9
         assert (estimate.value is None) <= (estimate.reason is not None)
         assert estimate.ci is None or estimate.ci[0] <= estimate.ci[1]

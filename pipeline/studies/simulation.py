@@ -27,7 +27,7 @@ from .simulated_data import blobs, branching_tree, corrupted_labels, label_infor
 VERSION = 2  # raised whenever a cell comes to other numbers for the same settings
 BINS = (5, 10, 100)
 CLUSTERS = 10
-Kind = Literal["tree", "blobs", "labels"]
+DataKind = Literal["tree", "blobs", "labels"]
 ENTROPY_LEVELS = (2, 4, 8, 16, 32)  # branches or clusters
 LABEL_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)  # share of the labels that is corrupted
 
@@ -47,7 +47,7 @@ class Simulation:
 
     def cells(self, out: Path) -> list["Cell"]:
         """Every combination of kind, dimension, noise and seed."""
-        kinds: tuple[Kind, ...] = ("labels", "tree", "blobs")
+        kinds: tuple[DataKind, ...] = ("labels", "tree", "blobs")
         return [
             Cell(kind, d, noise, seed, self.points, self.mine_steps, out)
             for kind in kinds
@@ -61,7 +61,7 @@ class Simulation:
 class Cell:
     """One data set at all its levels; its result is a file of its own in ``out``."""
 
-    kind: Kind
+    kind: DataKind
     d: int
     noise: float
     seed: int

@@ -31,10 +31,12 @@ from dsmi_zoo.pipeline.record import EntryRecord
 from dsmi_zoo.pipeline.store import rows_frame
 from dsmi_zoo.reports import figures, statistics
 from dsmi_zoo.reports.correlation import Bootstraps
-from dsmi_zoo.reports.curve_page import CurvePage, Section, table, write_curve_page
+from dsmi_zoo.reports.curve_page import CurvePage, write_curve_page
 from dsmi_zoo.reports.curves import Line, Panel, curves
 from dsmi_zoo.reports.monitored import write_monitor_report
-from dsmi_zoo.reports.page import markdown_text, write_page
+from dsmi_zoo.reports.page import write_page
+from dsmi_zoo.reports.rendering import figure_name, markdown_text
+from dsmi_zoo.reports.sections import Illustration, Section, table_of_words
 from dsmi_zoo.reports.trainings import REGIMES
 from dsmi_zoo.reports.validation import write_validation_report
 
@@ -352,9 +354,16 @@ def validated(folder: Path) -> Path:
 def all_hostile(folder: Path) -> Path:
     """A page of curves whose every text is hostile."""
     drawn = curves([Panel(NAMES[0], NAMES[1], NAMES[2], [curve(name) for name in NAMES[:9]])], NAMES[3])
-    words = table(NAMES[4], NAMES[:3], [[name, (name, name), name] for name in NAMES], text=(0, 1, 2), wordy=True)
+    rows = [[name, (name, name), name] for name in NAMES]
+    words = table_of_words(NAMES[4], NAMES[:3], rows, text_columns=(0, 1, 2), wordy=True)
     sections = [
-        Section(f"s{i}", name, name, [(name, drawn, name)] if i < 3 else (), [words] if i == 0 else ())
+        Section(
+            f"s{i}",
+            name,
+            name,
+            [words] if i == 0 else (),
+            [Illustration(figure_name(name), drawn, name)] if i < 3 else (),
+        )
         for i, name in enumerate(NAMES)
     ]
     pairs = [(name, name) for name in NAMES]
