@@ -9,6 +9,7 @@ power of the size that leads from the one to the other leads on to all images.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,39 +51,76 @@ def sampling_error(
         return float("nan")
     generator = np.random.default_rng([seed, 6])
 
-    def variances(parts: int, splits: int) -> tuple[float, float]:
-        """Of the measure, and what it would be if its classes and random subsets had no points in common.
+    def spread_over_parts(parts: int, splits: int) -> _Spread:
+        dealt = [_dealt(members, rows, parts, repetitions, generator) for _ in range(splits)]
+        return _spread(dealt, entropies_of)
 
-        The latter has many more degrees of freedom, for each class and subset contributes its own.
-        """
-        subsets: list[NDArray[np.int64]] = []
-        layout = []
-        for _ in range(splits):
-            split = _dealt(members, rows, parts, generator)
-            orders = [generator.permutation(min(sum(map(len, part)) for part in split)) for _ in range(repetitions)]
-            for part in split:
-                everything, sizes = np.concatenate(part), np.array([len(of_class) for of_class in part])
-                distinct, which = np.unique(sizes, return_inverse=True)
-                layout.append((sizes / sizes.sum(), which, len(distinct)))
-                subsets += [*part, *(everything[order[:size]] for order in orders for size in distinct)]
-        entropies = np.array([entropy.value for entropy in entropies_of(subsets)])
-        within, at_random, start = [], [], 0
-        for shares, which, distinct_sizes in layout:
-            middle, stop = start + len(shares), start + len(shares) + repetitions * distinct_sizes
-            within.append(shares * entropies[start:middle])
-            at_random.append(entropies[middle:stop].reshape(repetitions, -1)[:, which] @ shares / repetitions)
-            start = stop
-        terms = np.column_stack([at_random, -np.array(within)]).reshape(splits, parts, -1)
-        joint = terms.sum(axis=2).var(axis=1, ddof=1).mean()
-        return float(joint), float(terms.var(axis=1, ddof=1).sum(axis=1).mean())
-
-    (joint_half, half), (joint_quarter, quarter) = variances(2, HALVINGS), variances(4, QUARTERINGS)
-    if min(half, quarter) <= 0:
+    halves = spread_over_parts(2, HALVINGS)
+    quarters = spread_over_parts(4, QUARTERINGS)
+    if min(halves.unshared, quarters.unshared) <= 0:
         return 0.0
-    sizes = [sum(len(of_class) // parts for of_class in members) for parts in (1, 2, 4)]
-    power = np.clip(np.log(half / quarter) / np.log(sizes[1] / sizes[2]), *_POWERS)
-    common = (joint_half + joint_quarter) / (half + quarter)
-    return float(np.sqrt(half * (sizes[0] / sizes[1]) ** power * common))
+    all_images, half, quarter = (sum(len(of_class) // parts for of_class in members) for parts in (1, 2, 4))
+    # The power of the size by which the variance falls from quarters to halves leads on to all images.
+    power = np.clip(np.log(halves.unshared / quarters.unshared) / np.log(half / quarter), *_POWERS)
+    variance = halves.unshared * (all_images / half) ** power
+    share_of_joint = (halves.joint + quarters.joint) / (halves.unshared + quarters.unshared)
+    return float(np.sqrt(variance * share_of_joint))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One part of the images: the rows of each class in it, and random subsets of it for each size of a class.
+
+    ``subsets`` has a list for each repetition, with a subset for each of the distinct sizes; ``size_of_class`` says
+    which of them belongs to each class.
+    """
+
+    of_classes: list[NDArray[np.int64]]
+    subsets: list[list[NDArray[np.int64]]]
+    size_of_class: NDArray[np.int64]
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """Each class's share of the part's rows."""
+        sizes = np.array([len(of_class) for of_class in self.of_classes])
+        return sizes / sizes.sum()
+
+    def all_subsets(self) -> list[NDArray[np.int64]]:
+        """Every set of rows whose entropy is needed: the classes, then the random subsets."""
+        return [*self.of_classes, *(subset for repetition in self.subsets for subset in repetition)]
+
+    def terms(self, entropies: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The terms whose sum is the mutual information of the part, from the entropies of ``all_subsets``.
+
+        First each class's random subset, by the class's share, then less the entropy of the class itself.
+        """
+        within = entropies[: len(self.of_classes)] * self.shares
+        at_random = entropies[len(self.of_classes) :].reshape(len(self.subsets), -1)
+        of_repetitions = at_random[:, self.size_of_class] @ self.shares / len(self.subsets)
+        return np.concatenate([of_repetitions, -within])
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """The variance of the measure between parts of the images, and what it would be if no terms shared points.
+
+    The latter has many more degrees of freedom, for each class and each random subset contributes its own.
+    """
+
+    joint: float
+    unshared: float
+
+
+def _spread(splits: list[list[_Part]], entropies_of: EntropiesOf) -> _Spread:
+    # All at once, so that subsets are computed beside each other.
+    subsets = [part.all_subsets() for split in splits for part in split]
+    entropies = np.array([entropy.value for entropy in entropies_of([one for part in subsets for one in part])])
+    ends = np.cumsum([len(part) for part in subsets])
+    of_parts = iter(np.split(entropies, ends[:-1]))
+    terms = np.array([[part.terms(next(of_parts)) for part in split] for split in splits])  # [splits, parts, terms]
+    joint = terms.sum(axis=2).var(axis=1, ddof=1).mean()
+    unshared = terms.var(axis=1, ddof=1).sum(axis=1).mean()
+    return _Spread(float(joint), float(unshared))
 
 
 def random_halves(classes: NDArray[np.int64], images: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
@@ -110,16 +148,21 @@ def random_halves(classes: NDArray[np.int64], images: NDArray[np.int64], seed: i
     generator = np.random.default_rng([seed, 7])
     share = min(1 / 2, LARGEST_HALF / len(classes))
     sizes = [max(2, int(share * len(of_class))) for of_class in members]
-    return [
-        np.concatenate(
-            [
-                rows[image]
-                for of_class, size in zip(members, sizes, strict=True)
-                for image in generator.permutation(of_class)[:size]
-            ]
-        )
-        for _ in range(HALVES)
-    ]
+    return [_rows_of_some(members, sizes, rows, generator) for _ in range(HALVES)]
+
+
+def _rows_of_some(
+    members: list[NDArray[np.int64]],
+    sizes: list[int],
+    rows: list[NDArray[np.int64]],
+    generator: np.random.Generator,
+) -> NDArray[np.int64]:
+    """The rows of so many random images of each class."""
+    chosen: list[NDArray[np.int64]] = []
+    for of_class, size in zip(members, sizes, strict=True):
+        images = generator.permutation(of_class)[:size]
+        chosen += [rows[image] for image in images]
+    return np.concatenate(chosen)
 
 
 def error_over_halves(values: Sequence[float] | NDArray[np.float64], rows_of_half: int, rows: int) -> float:
@@ -161,16 +204,30 @@ def _large_classes(classes: NDArray[np.int64], rows: list[NDArray[np.int64]]) ->
 
 
 def _dealt(
-    members: list[NDArray[np.int64]], rows: list[NDArray[np.int64]], parts: int, generator: np.random.Generator
-) -> list[list[NDArray[np.int64]]]:
-    """Deal the images of each class, equally many to each part: the rows of each part's classes.
+    members: list[NDArray[np.int64]],
+    rows: list[NDArray[np.int64]],
+    parts: int,
+    repetitions: int,
+    generator: np.random.Generator,
+) -> list[_Part]:
+    """Deal the images of each class, equally many to each part.
 
-    The n-th rows of all parts are of one class, so that the same random subset of each is composed alike.
+    The n-th rows of all parts are of one class, so that the same random order of each part makes subsets that are
+    composed alike.
     """
-    split: list[list[NDArray[np.int64]]] = [[] for _ in range(parts)]
+    classes_of: list[list[NDArray[np.int64]]] = [[] for _ in range(parts)]
     for of_class in members:
         each = len(of_class) // parts
         shuffled = generator.permutation(of_class)[: parts * each].reshape(parts, each)
-        for part, of_part in zip(split, shuffled, strict=True):
-            part.append(np.concatenate([rows[image] for image in of_part]))
-    return split
+        for of_classes, images in zip(classes_of, shuffled, strict=True):
+            of_classes.append(np.concatenate([rows[image] for image in images]))
+    smallest = min(sum(map(len, of_classes)) for of_classes in classes_of)
+    orders = [generator.permutation(smallest) for _ in range(repetitions)]
+    return [_part(of_classes, orders) for of_classes in classes_of]
+
+
+def _part(of_classes: list[NDArray[np.int64]], orders: list[NDArray[np.int64]]) -> _Part:
+    everything = np.concatenate(of_classes)
+    sizes, size_of_class = np.unique([len(of_class) for of_class in of_classes], return_inverse=True)
+    subsets = [[everything[order[:size]] for size in sizes] for order in orders]
+    return _Part(of_classes, subsets, size_of_class)
