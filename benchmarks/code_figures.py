@@ -1,7 +1,7 @@
 """How dense the code is: tokens in a line, comments, and the longest functions and files.
 
     python benchmarks/code_figures.py                  # of this folder
-    python benchmarks/code_figures.py /path/to/other   # of any other folder with the same four packages, or of any package
+    python benchmarks/code_figures.py /path/to/other   # of another copy, or of any package
 
 A line of code is one that holds a token other than a comment or a docstring. Punctuation counts as a token.
 """
@@ -82,9 +82,8 @@ def main() -> None:
     longest_file = max(file_lengths, key=lambda path: file_lengths[path])
 
     print(f"{len(paths)} files, {len(lines):,} lines of code")
-    print(
-        f"tokens in a line: mean {statistics.mean(lines):.1f}, 90th percentile {statistics.quantiles(lines, n=10)[-1]:.0f}"
-    )
+    ninetieth = statistics.quantiles(lines, n=10)[-1]
+    print(f"tokens in a line: mean {statistics.mean(lines):.1f}, 90th percentile {ninetieth:.0f}")
     print(f"comments in 100 lines of code: {100 * comments / len(lines):.1f}")
     spread = statistics.quantiles(lengths.values(), n=20)
     print(f"lines of a function: median {spread[9]:.0f}, 95th percentile {spread[18]:.0f}")

@@ -1,8 +1,6 @@
 """Files of images: find them with their classes, and read them right."""
 
 import hashlib
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from .errors import InputError
 from .image_decoding import read_image
 from .text import is_printable, shortened, shown
 from .text_tables import read_table
+from .words import as_people_sort
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
@@ -143,7 +142,7 @@ def list_labels_file(root: Path, file_name: str = "labels.csv") -> Listing:
         lines[same] = line
         names.append(name)
         classes.append(label)
-    class_names = sorted(set(classes), key=_as_people_sort)
+    class_names = sorted(set(classes), key=as_people_sort)
     number = {name: label for label, name in enumerate(class_names)}
     return tuple(names), np.array([number[c] for c in classes], dtype=np.int64), class_names
 
@@ -159,15 +158,3 @@ def _check_place(name: str, root: Path, where: str) -> None:
         raise InputError(f"{where}: {shown(name)} lies outside the folder")
     if not is_there:
         raise InputError(f"{where}: {shown(name)} is no file")
-
-
-def _as_people_sort(text: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Numbers in the text come by their value: "9" before "10"; the text itself decides between "1" and "01"."""
-    return [_number_or_word(part) for part in re.split(r"(\d+)", text)], text
-
-
-def _number_or_word(part: str) -> tuple[int, int, str]:
-    if not part.isdecimal():
-        return 1, 0, part
-    digits = "".join(str(unicodedata.decimal(digit)) for digit in part).lstrip("0")
-    return 0, len(digits), digits

@@ -22,7 +22,9 @@ FAMILIES: dict[NetworkKind, str] = {
         tiny_vit visformer vision_transformer_hybrid vitamin""",
     "MLP": "mlp_mixer sequencer",
 }
-KIND_OF_FAMILY: dict[str, NetworkKind] = {family: kind for kind, families in FAMILIES.items() for family in families.split()}
+KIND_OF_FAMILY: dict[str, NetworkKind] = {}
+for _kind, _families in FAMILIES.items():
+    KIND_OF_FAMILY.update(dict.fromkeys(_families.split(), _kind))
 
 # Architectures that are of another kind than most of their module, by the beginning of their names.
 EXCEPTIONS: tuple[tuple[str, str, NetworkKind], ...] = (

@@ -9,17 +9,17 @@ HERE = Path(__file__).parent
 
 SETTINGS = """# Settings
 
-Every setting of a run: as an option of `dsmi-zoo run`, as a key of the file that `--config` names, and, without the dashes
-and with `_` for `-`, as a keyword of `dsmi_zoo.run`. The command line comes before the file, the file before the default.
-A key `subset.seed` stands as `seed` in the table `[subset]`. *This page is generated.*
+Every setting of a run: as an option of `dsmi-zoo run`, as a key of the file that `--config` names, and, without the
+dashes and with `_` for `-`, as a keyword of `dsmi_zoo.run`. The command line comes before the file, the file before the
+default. A key `subset.seed` stands as `seed` in the table `[subset]`. *This page is generated.*
 
 {table}
 """
 
 COLUMNS = """# Columns
 
-One row per entry: these columns, then the catalogue's other columns and your own measures. An empty value is unknown, not
-computed, or undefined; of a score, `undefined_scores` says why. *This page is generated.*
+One row per entry: these columns, then the catalogue's other columns and your own measures. An empty value is unknown,
+not computed, or undefined; of a score, `undefined_scores` says why. *This page is generated.*
 
 {table}
 """

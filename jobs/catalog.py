@@ -14,10 +14,11 @@ from typing import Any
 from ..data_catalog import InputError, ModelEntry, load_models
 from ..data_catalog.filters import Filters, apply_filters
 from ..data_catalog.models import find_entries
+from ..data_catalog.words import counted
 from ..pipeline.done import Done
 from .clusters.machine import usable_cores
 from .listing import in_order, said, table
-from .progress import SILENT, Display, counted, follow
+from .progress import SILENT, Display, follow
 from .terminal import tell
 
 SHOWN_BY_DEFAULT = ("digits", "imagenet-2025", "imagenet-2023")

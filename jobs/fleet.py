@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from ..data_catalog.words import counted
 from ..pipeline.compute import ComputeSettings
 from ..pipeline.cost import DECODE_S, DOWNLOAD_BYTES_S, RESNET18_THROUGHPUT, estimate
 from ..pipeline.plan import Job, Plan
@@ -17,7 +18,6 @@ from .clusters.machine import (
     visible_gpus,
 )
 from .clusters.profile import load_profile
-from .progress import counted
 
 START_S = 20.0  # a worker imports torch and timm
 PROCESS_BYTES = 1.5e9  # of those, with a small model

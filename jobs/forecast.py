@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..data_catalog.words import counted
 from ..pipeline.config import RunConfig
 from ..pipeline.cost import BUILD_S, BYTES_A_PARAMETER, DECODE_S, READ_BYTES_S, Cost
 from ..pipeline.plan import Job, Plan, make_plan
 from ..pipeline.store import row_path
+from ..pipeline.units import size_in_words
 from ..pipeline.weights import local_weights, remote_weights
 from .fleet import estimated, fleet_of
-from .progress import SILENT, Display, counted, duration
+from .progress import SILENT, Display, duration
 from .run import sizes_to_download, within_max_download
 from .terminal import tell
 
@@ -51,10 +53,10 @@ def described(plan: Plan) -> list[str]:
         f"{counted(len(architectures), 'architecture')}; {done} have a row in {config.folder}",
         f"images      {len(subset.labels)} of {subset.images.name} in {subset.n_classes} classes{repeated}, "
         f"subset {subset.digest}",
-        f"views       {counted(len(views), 'distinct preprocessing')}, {gigabytes(pixels)} on disk; at most "
+        f"views       {counted(len(views), 'distinct preprocessing')}, {size_in_words(pixels)} on disk; at most "
         f"{config.compute.cache_gb:g} GB stay once no model needs them",
         f"weights     {'random' if config.random_weights else weights}",
-        f"embeddings  about {gigabytes(len(jobs) * samples * EMBEDDING_WIDTH * 4)}"
+        f"embeddings  about {size_in_words(len(jobs) * samples * EMBEDDING_WIDTH * 4)}"
         + ("" if config.compute.keep_embeddings else ", not kept"),
         "work        estimates for one core unless said otherwise:",
         f"  build     {duration(len(jobs) * BUILD_S + weights_bytes(jobs) / READ_BYTES_S)}",
@@ -72,11 +74,11 @@ def in_all(plan: Plan, download: float) -> list[str]:
     if fleet is None:
         return [f"in all      unknown: {plan.config.compute.cluster} is not asked how many workers it has"]
     expected = estimated(plan, fleet, download)
-    fetch = f", {duration(expected.download)} of it to download {gigabytes(download)}" if download else ""
+    fetch = f", {duration(expected.download)} of it to download {size_in_words(download)}" if download else ""
     on = f"{fleet.words} with {counted(fleet.processes, 'process')}, {plan.config.precision}"
     return [
         f"in all      about {duration(expected.total)} on {on}{fetch}; half or twice as long is no surprise",
-        f"memory      about {gigabytes(expected.memory)} at the most, by all processes together",
+        f"memory      about {size_in_words(expected.memory)} at the most, by all processes together",
     ]
 
 
@@ -103,9 +105,4 @@ def weights_bytes(jobs: Sequence[Job]) -> float:
 def weights_size(jobs: Sequence[Job]) -> str:
     """The same in words."""
     unknown = sum(job.entry.params_m is None for job in jobs)
-    return gigabytes(weights_bytes(jobs)) + (f" and {unknown} of unknown size" if unknown else "")
-
-
-def gigabytes(size: float) -> str:
-    """Bytes in words."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+    return size_in_words(weights_bytes(jobs)) + (f" and {unknown} of unknown size" if unknown else "")

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
+from ..data_catalog.words import counted
 from ..pipeline.config import RunConfig, differences
 from ..pipeline.plan import versions_of_measures
 from ..pipeline.record import EntryRecord, RunRecord
@@ -18,7 +19,7 @@ from ..pipeline.stored_subset import read_subset
 from .carrying import carry, inputs_of
 from .driving import drivers, driving
 from .folder import EntryState, entry_states, make_writable, save_record
-from .progress import SILENT, Display, counted
+from .progress import SILENT, Display
 from .run import conclude
 
 log = logging.getLogger(__name__)

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.settings import flags_of
+from ..data_catalog.words import counted
 from ..pipeline.compute import OF_THIS_MACHINE
 from ..pipeline.config import RunConfig
 from ..pipeline.plan import Job
 from ..pipeline.remote import is_offline
 from ..pipeline.weights import local_weights, remote_weights
-from .progress import counted
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,14 @@ from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters, apply_filters
 from ..data_catalog.models import load_models
+from ..data_catalog.words import counted
 from ..pipeline.patience import Stopped, Unreachable
 from ..pipeline.plan import resolve_entries
 from ..pipeline.remote import is_on_hub, remote_file
+from ..pipeline.units import size_in_words
 from ..pipeline.waves import asked_at_once
 from ..pipeline.weights import fetch_weights, local_weights, remote_weights, sound_weights
-from .progress import SILENT, Display, counted, duration
+from .progress import SILENT, Display, duration
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +65,8 @@ def prefetch(
     total = sum(size or 0 for size in sizes.values())
     there = sum(path.stat().st_size for path in cached.values())
     log.info(
-        f"{counted(len(needed), 'file')}: {len(cached)} in the cache ({_gigabytes(there)}), "
-        f"{len(sizes)} to download ({_gigabytes(total)}{_unknown(sizes)})"
+        f"{counted(len(needed), 'file')}: {len(cached)} in the cache ({size_in_words(there)}), "
+        f"{len(sizes)} to download ({size_in_words(total)}{_unknown(sizes)})"
         + (f", {len(failures)} not to be had" if failures else ""),
     )
     _refuse_if_full(cache, total)
@@ -123,7 +125,7 @@ def _refuse_if_full(cache: Path, total: int) -> None:
     free = shutil.disk_usage(existing).free
     if total and total + SPARE_BYTES > free:
         raise InputError(
-            f"{cache} has {_gigabytes(free)} free, and the download needs {_gigabytes(total)}; "
+            f"{cache} has {size_in_words(free)} free, and the download needs {size_in_words(total)}; "
             "choose another --cache or fewer --models"
         )
 
@@ -178,13 +180,9 @@ def _bar_of_bytes(total: int, display: Display) -> Iterator[Callable[[int], None
             update(completed=count)
             if monotonic() - told > LINE_EVERY_S:
                 told = monotonic()
-                log.log(display.step_level, f"{_gigabytes(count)} of {_gigabytes(total)}")
+                log.log(display.step_level, f"{size_in_words(count)} of {size_in_words(total)}")
 
         yield show
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e7 or count == 0 else f"{count / 1e6:.2f} MB"
 
 
 def _unknown(sizes: Mapping[str, int | None]) -> str:

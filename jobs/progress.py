@@ -33,15 +33,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 model``, ``2 models``."""
-    if count == 1:
-        return f"{count} {noun}"
-    if noun.endswith("y"):
-        return f"{count} {noun[:-1]}ies"
-    return f"{count} {noun}es" if noun.endswith("s") else f"{count} {noun}s"
-
-
 class Display:
     """Where it is shown how far something is: nowhere, for calls from Python have the log."""
 

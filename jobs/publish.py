@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data_catalog.errors import InputError
+from ..data_catalog.words import counted
 from ..pipeline.atomic_files import write_text
 from ..pipeline.plan import measures_identity, versions_of_measures
 from ..pipeline.provenance import git_commit
@@ -40,7 +41,7 @@ from ..reports.superseded import card_with_notice, page_with_notice
 from .carrying import carry, inputs_of
 from .driving import drivers
 from .folder import EntryState, entry_states
-from .progress import SILENT, Display, counted
+from .progress import SILENT, Display
 
 log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from ..data_catalog.errors import InputError
+from ..data_catalog.words import counted
 from ..pipeline.config import MeasureSettings, from_command_line
 from ..pipeline.plan import check_own_measures, measures_identity, row_identity
 from ..pipeline.record import EntryRecord
@@ -18,7 +19,7 @@ from .carrying import carry, inputs_of
 from .clusters import open_workers
 from .driving import driving
 from .folder import entry_states, make_writable, record_unless_lost, refuse_mixture, save_record, touch_record
-from .progress import SILENT, Display, counted, follow
+from .progress import SILENT, Display, follow
 from .run import conclude, elsewhere
 
 log = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..data_catalog.errors import InputError
 from ..data_catalog.filters import Filters
 from ..data_catalog.models import find_entries
+from ..data_catalog.words import counted
 from ..pipeline.config import ComputeSettings, RunConfig, from_command_line
 from ..pipeline.order import balanced
 from ..pipeline.plan import Job, Plan, make_plan
@@ -19,6 +20,7 @@ from ..pipeline.row_content import with_current_facts
 from ..pipeline.sealed import noted_damage
 from ..pipeline.store import read_run, row_path, write_row
 from ..pipeline.stored_subset import clusters_path, subset_is_stored
+from ..pipeline.units import size_in_words
 from ..pipeline.waves import downloads, evict, waves_of_jobs, within_download
 from ..pipeline.weights import remote_weights
 from .clusters import open_workers
@@ -26,7 +28,7 @@ from .driving import driving
 from .fleet import expected_costs
 from .folder import EntryState, entry_states, make_writable, open_out, refuse_remeasured, touch_record
 from .offline import with_weights_here
-from .progress import SILENT, Display, counted, duration, follow
+from .progress import SILENT, Display, duration, follow
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -131,11 +133,12 @@ def within_max_download(plan: Plan, sizes: Mapping[str, int | None]) -> Plan:
         return plan
     jobs = within_download(plan.jobs, sizes, most)
     if not jobs:
-        raise InputError(f"the weights of no model fit --max-download {most / 1e9:g}GB; raise it or run prefetch first")
+        given = size_in_words(most)
+        raise InputError(f"the weights of no model fit --max-download {given}; raise it or run prefetch first")
     needed = {remote_weights(job.entry) for job in jobs}
     total = sum(size or 0 for name, size in sizes.items() if name in needed)
     left_out = len(plan.jobs) - len(jobs)
-    log.info(f"{counted(left_out, 'model')} left out by --max-download; {total / 1e9:.2f} GB to download")
+    log.info(f"{counted(left_out, 'model')} left out by --max-download; {size_in_words(total)} to download")
     return Plan(plan.config, plan.subset, tuple(jobs))
 
 

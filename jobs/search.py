@@ -13,19 +13,20 @@ import pandas as pd
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.subset import Subset
+from ..data_catalog.words import counted
 from ..pipeline.config import RunConfig
 from ..pipeline.cost import Cost, affordable, corrected, estimate, resnet18_rate, wall_seconds
 from ..pipeline.order import by_promise
 from ..pipeline.plan import Job, Plan, make_plan
 from ..pipeline.record import Dropped, LostRecord, Passed, SearchNote
 from ..pipeline.store import read_results, read_run, write_run
+from ..pipeline.units import size_in_words
 from ..pipeline.weights import remote_weights
 from ..reports.ranking import rank
 from .clusters import open_workers
 from .driving import driving
 from .folder import make_writable, open_out, stored_run, touch_record
-from .forecast import gigabytes
-from .progress import SILENT, Display, counted, duration, follow
+from .progress import SILENT, Display, duration, follow
 from .run import conclude, missing, sizes_to_download, within_max_download
 
 log = logging.getLogger(__name__)
@@ -231,7 +232,7 @@ def _announced(
     yield (
         f"budget {duration(plan.config.compute.budget or 0)}: first {counted(len(jobs), 'model')} on {first.images} "
         f"images, {first_ones} first; about {len(fit)} fit, in about {duration(prices.seconds(fit, first.images))}, "
-        f"with {gigabytes(prices.download(fit))} to download, after {duration(_gone(plan, seconds))} of starting"
+        f"with {size_in_words(prices.download(fit))} to download, after {duration(_gone(plan, seconds))} of starting"
     )
     if not later and len(fit) < len(jobs):
         _, smallest = _rarest(plan.subset)

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from ..data_catalog.words import counted
 from ..pipeline.monitor_file import monitor_path, read_monitor
 from ..pipeline.store import read_run
 from .driving import WHOLE, drivers
 from .folder import entry_states
-from .progress import counted
 from .terminal import tell
 
 SHOWN = 50  # missing entries; a run of a thousand has just begun

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from ..data_catalog.errors import InputError
+from ..data_catalog.words import counted
 from ..pipeline.config import RunConfig
 from ..pipeline.plan import make_plan
 from .clusters.batch import batch_script, driver_requests, dsmi_zoo, sbatch, slurm_command, worker_requests
@@ -13,7 +14,7 @@ from .clusters.driver_address import interface_address
 from .clusters.profile import Profile, load_profile
 from .driving import driving
 from .folder import make_writable, open_out
-from .progress import SILENT, Display, counted
+from .progress import SILENT, Display
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from ..data_catalog.dataset_names import TRAINABLE
 from ..data_catalog.datasets import open_dataset
 from ..data_catalog.errors import InputError
+from ..data_catalog.words import counted
 from ..pipeline.atomic_files import write_atomically
 from ..pipeline.config import ComputeSettings, RunConfig, SubsetSettings
 from ..pipeline.done import Done
@@ -26,7 +27,7 @@ from ..pipeline.studies.trajectory import Trajectory, write_catalog
 from ..pipeline.studies.transfer import compute_transfer, transfer_accuracies
 from .clusters import open_workers
 from .folder import make_writable
-from .progress import SILENT, Display, counted, duration, follow
+from .progress import SILENT, Display, duration, follow
 from .run import run
 from .score_study import ZooRun, rows_of_settings, zoo_runs
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..data_catalog.errors import InputError
+from ..data_catalog.words import counted
 from ..pipeline.file_hashes import file_sha256
 from ..pipeline.measures.registry import OF_A_ROW
 from ..pipeline.plan import measures_identity
@@ -20,7 +21,7 @@ from ..pipeline.row_content import measure_row
 from ..pipeline.store import embedding_path, read_embedding
 from ..pipeline.stored_subset import subset_with_clusters
 from ..reports.page import write_page
-from .progress import SILENT, Display, counted
+from .progress import SILENT, Display
 from .publish import NOTICES, page_versions
 
 log = logging.getLogger(__name__)

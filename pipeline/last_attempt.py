@@ -18,6 +18,8 @@ from typing import IO, Any
 import psutil
 from distributed.protocol.pickle import dumps, loads  # what Dask says between its own processes
 
+from .units import size_in_words
+
 LOOK_EVERY_S = 0.1
 SUSPENDED_FOR_S = 240.0
 MEMORY_SHARE = 0.95  # as Dask's nanny, which sees its worker only
@@ -97,7 +99,7 @@ def _watched(child: "subprocess.Popen[bytes]", memory: float | None, suspended_f
             why = f", for it was suspended for {suspended_for_s:.0f} s"
             child.kill()
         elif memory and taken > MEMORY_SHARE * memory:
-            why = f", for it took more than {MEMORY_SHARE:.0%} of its {memory / 1e9:.3g} GB of memory"
+            why = f", for it took more than {MEMORY_SHARE:.0%} of its {size_in_words(memory)} of memory"
             child.kill()
     code = child.returncode
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"

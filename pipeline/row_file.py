@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .atomic_files import write_atomically
 from ..data_catalog.renamed import current_names
+from .atomic_files import write_atomically
 from .schema import COLUMNS
 
 ALWAYS_THERE = (

@@ -21,6 +21,7 @@ from .atomic_files import NO_SPACE, disk_full
 from .config import content_hash
 from .sealed import damage, make_unless_whole, remove_sealed, seal
 from .stored_view import StoredView, ViewWriter, open_stored
+from .units import size_in_words
 
 log = logging.getLogger(__name__)
 
@@ -120,8 +121,8 @@ def _room(temporary: Path, path: Path, subset: Subset, img_size: int) -> ViewWri
     needed, free = math.prod(shape), shutil.disk_usage(path.parent).free
     if needed > max(free, LARGE_VIEW):
         raise ViewTooLarge(
-            f"its view of {shape[0]} images at {img_size} x {img_size} pixels takes {needed / 1e9:.0f} GB, and "
-            f"{path.parent} has {free / 1e9:.0f} GB free; take fewer images, a smaller img_size or another --cache"
+            f"its view of {shape[0]} images at {img_size} x {img_size} pixels takes {size_in_words(needed)}, and "
+            f"{path.parent} has {size_in_words(free)} free; take fewer images, a smaller img_size or another --cache"
         )
     return ViewWriter(temporary, shape)
 

@@ -10,6 +10,7 @@ from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
 from .patience import Stopped, Unreachable
 from .remote import is_offline, is_on_hub, remote_file
+from .units import size_in_words
 from .weights import evict_weights, is_evictable, local_weights, remote_weights
 
 ASKED_AT_ONCE = 8
@@ -45,7 +46,7 @@ def plan_waves(sizes: Mapping[str, int | None], budget: int) -> list[list[str]]:
     room = -1
     for name, size in sizes.items():
         if size is not None and size > budget:
-            needed, given = f"{size / 1e9:.3g} GB", f"{budget / 1e9:.3g}"
+            needed, given = size_in_words(size), f"{budget / 1e9:.3g}"
             raise InputError(f"{name} needs {needed}, more than --budget-gb {given}; raise it or leave the model out")
         needs = budget if size is None else size
         if not waves or needs > room:

@@ -1,5 +1,6 @@
 """The sections of the report between the correlations and the regression: one question each."""
 
+from ..data_catalog.words import plural
 from . import figures, tables, wording
 from .comparison import Comparison
 from .rendering import prose
@@ -12,7 +13,7 @@ def sections(summary: Summary) -> list[Section]:
     if summary.primary is None:
         return []
     measure, target = wording.measure_title(summary.primary[0]), wording.target_title(summary.primary[1])
-    unit, units = summary.unit, wording.plural(summary.unit)
+    unit, units = summary.unit, plural(summary.unit)
     return [
         Section(
             "choice",

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..data_catalog.words import counted
 from ..pipeline.record import RunRecord, SearchNote
 from .ranking import Ranked, Ranking, lead
 from .sample import names, succeeded, texts, values
-from .wording import counted, fixed, significant, with_unit
+from .wording import fixed, significant, with_unit
 
 WINNERS = 5
 OWN_IMAGES = ("imagefolder", "csv")

@@ -18,12 +18,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from ..data_catalog.words import plural
 from ..pipeline.schema import target_unit
 from .correlation import Bootstraps, Correlation
 from .ranking import COSTS, Ranking
 from .regression import SHOWN, Influence, Regression, family_band
 from .sample import CEILING, PRIMARY_MEASURE, families_of, groups_of, succeeded, values
-from .wording import fixed, measure_title, measure_unit, plural, target_title, with_unit
+from .wording import fixed, measure_title, measure_unit, target_title, with_unit
 
 # Okabe and Ito's colours without yellow, which is too pale on white; markers tell groups apart without colour.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#333333", "#0072b2", "#d55e00", "#009e73")

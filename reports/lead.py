@@ -1,8 +1,9 @@
 """What the report says first: the answer, the primary correlation, and the cautions that belong to it."""
 
+from ..data_catalog.words import counted
 from .correlation import Coefficient, Correlation
 from .statistics import Summary
-from .wording import counted, fixed, interval, measure_title, target_title
+from .wording import fixed, interval, measure_title, target_title
 
 ROUGH_UNITS = 20  # with fewer, a percentile interval is known to be too short
 SIMPLE = ("centre_accuracy", "neighbour_accuracy")  # what needs no theory: nearest centre and neighbours

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..data_catalog.words import counted
 from ..pipeline.measures.registry import MEASURES
 from ..pipeline.monitor_file import NUMBERS, SIMPLE_SCORES, read_monitor
 from .curve_page import CurvePage, write_curve_page
@@ -15,7 +16,7 @@ from .curves import Panel, curves, lines_of
 from .rendering import prose
 from .sample import values
 from .sections import Illustration, Section, Table, table_of_words
-from .wording import counted, fixed, measure_title, measure_unit, with_unit
+from .wording import fixed, measure_title, measure_unit, with_unit
 
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x")
 CLASSIC = ("cse_z", "csmi_z_y", "csmi_z_x")

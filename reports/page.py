@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..data_catalog.errors import InputError
+from ..data_catalog.words import counted, plural
 from ..pipeline.record import RunRecord
 from ..pipeline.release import Release, is_release, rows_and_record
 from ..pipeline.store import read_results, read_run
@@ -181,10 +182,10 @@ def _scatters(rows: pd.DataFrame, summary: Summary) -> list[Illustration]:
 def _forest(summary: Summary) -> Illustration:
     assert summary.primary is not None
     target = summary.primary[1]
-    plural = wording.plural(summary.unit)
+    units = plural(summary.unit)
     order = wording.ranked_measures(summary, target)
     static = summary.standings[target].static if target in summary.standings else None
-    drawing = figures.forest(summary.correlations, target, order, static, plural)
+    drawing = figures.forest(summary.correlations, target, order, static, units)
     return Illustration(figure_name("forest", target), drawing)
 
 
@@ -220,7 +221,7 @@ def page_context(
         "models": summary.models,
         "warnings": _warnings(rows, summary),
         "unit": summary.unit,
-        "plural": wording.plural(summary.unit),
+        "plural": plural(summary.unit),
         "units": summary.units,
         "sample": summary.sample,
         "sections": sections,
@@ -272,7 +273,7 @@ def _lead(
     if run.config.random_weights:
         return [
             "These networks have random weights, to try the zoo out: no number here says anything of published models.",
-            f"{wording.counted(summary.models['ok'], 'model')} of {summary.models['total']:,} came through.",
+            f"{counted(summary.models['ok'], 'model')} of {summary.models['total']:,} came through.",
         ]
     if choice.is_choice(run, ranking, targets):
         return choice.lead_of_choice(rows, ranking, run.search, measured)
@@ -284,7 +285,7 @@ def _warnings(rows: pd.DataFrame, summary: Summary) -> list[str]:
     saturated = len(summary.saturated)
     if saturated:
         are = "is" if saturated == 1 else "are"
-        of = f"{saturated} of {wording.counted(summary.models['ok'], 'row')} {are}"
+        of = f"{saturated} of {counted(summary.models['ok'], 'row')} {are}"
         warnings.append(f"{of} saturated: sigma does not fit the scale of these embeddings.")
     return warnings
 

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..data_catalog.words import counted
 from ..pipeline.record import RunRecord
 from .sample import succeeded, values
-from .wording import counted, significant
+from .wording import significant
 
 UNKNOWN = "unknown"
 # What all rows of a run should share; column and its name in a warning.

@@ -1,12 +1,12 @@
 """Which rows and columns the statistics are about: the sample, its families, its scores and its targets."""
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..data_catalog.words import as_people_sort
 from ..pipeline.measures.definition import Score
 from ..pipeline.measures.registry import COMPARISONS, MEASURES
 from ..pipeline.record import EntryRecord
@@ -136,8 +136,7 @@ def groups_of(rows: pd.DataFrame) -> list[str]:
     """The names of the groups among measured rows, numbers in them ordered as numbers; fewer than two are none."""
     rows = succeeded(rows)
     found = {str(g) for g in rows["group"].dropna() if str(g).strip()} if "group" in rows else set()
-    key = {name: [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name)] for name in found}
-    return sorted(found, key=key.__getitem__) if len(found) > 1 else []
+    return sorted(found, key=as_people_sort) if len(found) > 1 else []
 
 
 def missing_entries(rows: pd.DataFrame, planned: Iterable[EntryRecord]) -> list[dict[str, Any]]:

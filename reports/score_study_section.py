@@ -7,11 +7,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..data_catalog.words import counted
 from .figures import COLOURS, MARKERS, STYLE, Rendered, legend, render
 from .rendering import prose
 from .score_study import CANDIDATES, CHOSEN_ON, RIVALS, ScoreInSetting, ScoreStudyResult
 from .sections import Illustration, Section, Table, table_of_words
-from .wording import MISSING, counted, fixed, interval, measure_title, p_value
+from .wording import MISSING, fixed, interval, measure_title, p_value
 
 TITLES = {
     "log10_params": "Parameters (no image)",

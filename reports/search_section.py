@@ -3,8 +3,9 @@
 from collections.abc import Collection
 from typing import Any
 
+from ..data_catalog.words import counted
 from ..pipeline.record import Dropped, SearchNote
-from .wording import counted, fixed
+from .wording import fixed
 
 
 def search_context(note: SearchNote | None, measured: Collection[str]) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..data_catalog.words import plural
 from ..pipeline.schema import target_unit
 from . import wording
 from .comparison import Comparison
@@ -265,7 +266,7 @@ def mixed_table(summary: Summary) -> Table:
     assert summary.primary is not None
     model = summary.mixed
     title = f"Mixed model with a random intercept for each {summary.unit}"
-    heads = ["Score", "Slope (percentage points per unit)", "p", f"Variance between {wording.plural(summary.unit)} (%)"]
+    heads = ["Score", "Slope (percentage points per unit)", "p", f"Variance between {plural(summary.unit)} (%)"]
     if model is None or model.reason:
         reason = model.reason if model else "no accuracy"
         return Table(title, heads, [], note=f"Not computed: {reason}.")
@@ -294,7 +295,7 @@ def robustness_table(summary: Summary) -> Table:
                 text(choice.spearman.reason or ""),
             ]
         )
-    heads = ["Rows", "n", wording.plural(summary.unit).capitalize(), "Effective", "Spearman's rho", "Note"]
+    heads = ["Rows", "n", plural(summary.unit).capitalize(), "Effective", "Spearman's rho", "Note"]
     return Table(None, heads, rows, text_columns=(0, 5)).without_empty_last_column()
 
 

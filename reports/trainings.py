@@ -8,13 +8,14 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from ..data_catalog.words import counted
 from ..pipeline.studies.trainings import ARCHITECTURE
 from .claims import Claim, above, different, flat, undecided
 from .curves import Panel, curves, lines_of
 from .rendering import figure_name, prose
 from .sample import values
 from .sections import Illustration, Section, table_of_words
-from .wording import counted, fixed, measure_title, measure_unit
+from .wording import fixed, measure_title, measure_unit
 
 RISE = 0.1  # bits: less than this over a training is no rise
 BETTER = 1.0  # percentage points of test accuracy: less than this is no advantage

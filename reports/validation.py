@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..data_catalog.words import counted
 from . import simulation, trainings
 from .claims import Claim
 from .curve_page import CurvePage, write_curve_page
@@ -12,7 +13,7 @@ from .rendering import prose
 from .score_study import study_scores
 from .score_study_section import answer, score_study_section
 from .sections import Section, table_of_words
-from .wording import counted, p_value, significant
+from .wording import p_value, significant
 
 ANSWERS = ("holds", "does not hold here", "cannot tell")
 

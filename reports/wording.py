@@ -66,16 +66,6 @@ def interval(ci: Sequence[float] | None, digits: int = 2) -> str:
     return MISSING if ci is None else f"{fixed(ci[0], digits)} to {fixed(ci[1], digits)}"
 
 
-def counted(n: int, noun: str) -> str:
-    """A number and its noun: "1 model", "1,556 models"."""
-    return f"{n:,} {noun if n == 1 else plural(noun)}"
-
-
-def plural(noun: str) -> str:
-    """``families``, ``architectures``."""
-    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-
-
 def ranked_measures(summary: Summary, target: str) -> list[str]:
     """Scores by decreasing absolute Spearman correlation with a target; then the undefined, and the ceiling."""
 

@@ -178,7 +178,7 @@ def test_the_drivers_versions_and_gpus_are_read_from_nvidia_smi(
     ("probe", "level", "words"),
     [
         (PROBE, "ok", ""),
-        (replace(PROBE, free=5 * 10**8), "problem", "0.5 GB free -> make room"),
+        (replace(PROBE, free=5 * 10**8), "problem", "500.0 MB free -> make room"),
         (replace(PROBE, free=5 * 10**9), "note", "about 13 GB"),
         (replace(PROBE, file_system="tmpfs"), "note", "lies in memory"),
         (replace(PROBE, bytes_a_second=1e6), "note", "writes 1 MB/s"),

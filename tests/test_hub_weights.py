@@ -316,7 +316,7 @@ def test_waves_hold_every_file_once_in_order_and_fit_the_budget() -> None:
     waves = plan_waves(sizes, 10)
     assert waves == [["a", "b"], ["c"], ["d"], ["e", "f"], ["g"]]
     assert plan_waves({}, 10) == []
-    with pytest.raises(InputError, match=r"big needs 3 GB, more than --budget-gb 2; "):
+    with pytest.raises(InputError, match=r"big needs 3.0 GB, more than --budget-gb 2; "):
         plan_waves({"small": 1, "big": 3 * 10**9}, 2 * 10**9)
 
 

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...data_catalog.words import counted
 from ...pipeline.compute import OF_THIS_MACHINE, ComputeSettings
-from ..progress import counted
 from .machine import default_workers, usable_cores, visible_gpus
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from distributed import Client
 from distributed.security import Security
 
 from ...data_catalog.errors import InputError
+from ...data_catalog.words import counted
 from ...pipeline.config import ComputeSettings
-from ..progress import counted
 from .batch import check_bare, slurm_command
 from .driver_address import driver_address
 from .local import SCHEDULING

@@ -10,9 +10,10 @@ from rich.text import Text
 
 from ...data_catalog.errors import InputError
 from ...data_catalog.text import printable
+from ...data_catalog.words import counted
 from ..clusters.driver_address import interface_address
 from ..clusters.profile import load_profile
-from ..progress import Display, counted
+from ..progress import Display
 from .batch_job import check_from_node
 from .findings import Finding, Folders, Report
 from .libraries import versions

@@ -43,8 +43,3 @@ class Folders:
     cache: Path
     out: Path | None = None
     data_root: Path | None = None
-
-
-def gb(count: float) -> str:
-    """Bytes in gigabytes, for people."""
-    return f"{count / 1e9:.1f} GB"

@@ -12,8 +12,9 @@ from typing import Literal
 
 import psutil
 
-from ..progress import counted
-from .findings import Finding, gb
+from ...data_catalog.words import counted
+from ...pipeline.units import size_in_words
+from .findings import Finding
 
 WRITTEN_BYTES = 8 * 2**20
 SLOW_BYTES_A_SECOND = 5e6
@@ -88,7 +89,7 @@ def folder_findings(what: str, folder: Path, probe: Probe) -> list[Finding]:
     elif probe.free < LITTLE_SPACE:
         level, do = "note", "embeddings of the 1,002-model zoo take about 13 GB, its weights 295 GB"
     findings = [
-        Finding(level=level, what=what, found=f"{folder}: {seen}; {known}{gb(probe.free)} free", do=do),
+        Finding(level=level, what=what, found=f"{folder}: {seen}; {known}{size_in_words(probe.free)} free", do=do),
         Finding(
             level="ok" if probe.bytes_a_second >= SLOW_BYTES_A_SECOND else "note",
             what=what,

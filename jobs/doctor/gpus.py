@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .findings import Finding, gb
+from ...pipeline.units import size_in_words
+from .findings import Finding
 
 TORCH_ANSWERS_WITHIN_S = 60.0  # from a cold parallel file system; the whole job on a node has two minutes
 
@@ -82,7 +83,7 @@ def _device_finding(number: int, device: Mapping[str, Any]) -> Finding:
     if device["error"]:
         do = "install a torch that supports this GPU, or leave it out by CUDA_VISIBLE_DEVICES"
         return Finding(level="problem", what=f"GPU {number}", found=f"{device['name']}: {device['error']}", do=do)
-    return Finding(level="ok", what=f"GPU {number}", found=f"{device['name']}, {gb(device['memory'])}")
+    return Finding(level="ok", what=f"GPU {number}", found=f"{device['name']}, {size_in_words(device['memory'])}")
 
 
 def _no_gpu(driver: Driver | None, torch: Mapping[str, Any], visible: Sequence[str], *, wants_gpu: bool) -> Finding:

@@ -6,8 +6,9 @@ import threading
 import psutil
 
 from ...pipeline.remote import is_offline
+from ...pipeline.units import size_in_words
 from ..clusters.machine import WORKER_MEMORY, usable_cores, visible_gpus
-from .findings import Finding, Folders, gb
+from .findings import Finding, Folders
 from .folders import data_findings, writable_findings
 from .gpus import ask_torch, gpu_findings, nvidia_driver
 from .libraries import library_findings, slurm_finding
@@ -39,14 +40,14 @@ def capacity_findings() -> list[Finding]:
     memory = psutil.virtual_memory()
     most = min(MEMORY_LIMIT, memory.total)
     free = min(most, memory.available)
-    enough = free >= WORKER_MEMORY
+    enough, needed = free >= WORKER_MEMORY, size_in_words(WORKER_MEMORY)
     return [
         Finding(level="ok", what="cores", found=f"{cores} of {all_cores} usable{limited}"),
         Finding(
             level="ok" if enough else "problem",
             what="memory",
-            found=f"{gb(free)} free of {gb(most)} usable",
-            do="" if enough else f"a worker takes {gb(WORKER_MEMORY)}: end other programs, or ask for more memory",
+            found=f"{size_in_words(free)} free of {size_in_words(most)} usable",
+            do="" if enough else f"a worker takes {needed}: end other programs, or ask for more memory",
         ),
     ]
 

@@ -176,7 +176,7 @@ def test_a_view_that_is_damaged_while_the_run_goes_on_is_made_again_in_mid_run(
 def test_a_view_that_the_disk_has_no_room_for_is_refused_before_a_byte_is_written(tmp_path: Path) -> None:
     images = open_dataset("digits")
     many = Subset(images.take(np.zeros(200_000, dtype=np.int64)), 100, 0, "test")
-    with pytest.raises(ViewTooLarge, match=r"takes 1006633 GB, and .* GB free; take fewer images"):
+    with pytest.raises(ViewTooLarge, match=r"takes 1006.6 TB, and .* free; take fewer images"):
         make_view(tmp_path / "view.npy", many, 4096, PREPROCESSING)
     assert [path.name for path in tmp_path.iterdir()] == []
 
@@ -192,7 +192,7 @@ def test_an_entry_whose_view_cannot_be_had_is_a_failed_row_and_stops_no_other(
     table.to_csv(tmp_path / "zoo.csv", index=False)
     out, cache = tmp_path / "out", mount("40m")
     said = cli("run", "--catalog", "zoo.csv", "--out", out, "--cache", cache, cwd=tmp_path, code=1)
-    assert "absurd@4096 failed: ViewTooLarge: its view of 447 images at 4096 x 4096 pixels takes 22 GB" in said.stdout
+    assert "absurd@4096 failed: ViewTooLarge: its view of 447 images at 4096 x 4096 pixels takes 22.5 GB" in said.stdout
     rows = read_results(out).set_index("model")
     assert rows["status"].to_dict() == {"absurd": "failed", "small": "ok"}
 
