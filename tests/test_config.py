@@ -49,7 +49,10 @@ def test_sigma_can_be_set_back_to_the_papers_choice(tmp_path: Path) -> None:
         ('[compute]\nshare = "1/2"\nbudget = "1h"\n', ["run.toml", "compute.share with compute.budget"]),
         ('cluster = "local"\n', ["cluster: there is no such setting; did you mean compute.cluster?"]),
         ("[measure]\nsigma = 2\n", ["measure: there is no such setting; did you mean measures?"]),
-        ('[filters]\nlicenses = "mit"\n', ["filters.licenses: there is no such setting; did you mean filters.license?"]),
+        (
+            '[filters]\nlicenses = "mit"\n',
+            ["filters.licenses: there is no such setting; did you mean filters.license?"],
+        ),
         ("models = 3\n", ["models: must be text, or a list of texts, not 3"]),
         ('out = ""\n', ["out: must name a folder"]),
         ('[compute]\ncluster = "cloud"\n', ["compute.cluster", "local, cuda, slurm", "tcp://host:port"]),

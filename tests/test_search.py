@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dsmi_zoo.data_catalog import InputError, load_models
 from dsmi_zoo.data_catalog.datasets import open_dataset
 from dsmi_zoo.data_catalog.subset import select_subset
-from dsmi_zoo.jobs.search import stages_of
+from dsmi_zoo.jobs.search_plan import stages_of
 from dsmi_zoo.pipeline.config import resolve_config
 from dsmi_zoo.pipeline.cost import (
     MEASURE_FIXED_S,
