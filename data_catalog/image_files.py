@@ -65,8 +65,8 @@ def unreadable(paths: Sequence[Path], threads: int = 4) -> dict[int, str]:
         return None
 
     with ThreadPoolExecutor(threads) as pool:
-        found = pool.map(problem, paths)
-    return {number: text for number, text in enumerate(found) if text is not None}
+        problems = pool.map(problem, paths)
+    return {number: text for number, text in enumerate(problems) if text is not None}
 
 
 def list_class_folders(root: Path) -> Listing:
@@ -86,11 +86,11 @@ def list_class_folders(root: Path) -> Listing:
     labels: list[int] = []
     empty = []
     for label, folder in enumerate(folders):
-        found = list(image_names(folder, root))
-        if not found:
+        images = list(image_names(folder, root))
+        if not images:
             empty.append(folder.name)
-        names += found
-        labels += [label] * len(found)
+        names += images
+        labels += [label] * len(images)
     if empty:
         some = ", ".join(empty[:5]) + (" ..." if len(empty) > 5 else "")
         raise InputError(f"{root}: {len(empty)} of {len(folders)} class folders hold no image: {some}")

@@ -79,11 +79,11 @@ def _synset_folders(root: Path) -> tuple[tuple[str, ...], np.ndarray]:
     names: list[str] = []
     labels: list[int] = []
     for path in classes:
-        found = list(image_names(path, root))
-        if not found:
+        images = list(image_names(path, root))
+        if not images:
             raise InputError(f"{path}: the class folder holds no image")
-        names += found
-        labels += [index[path.name]] * len(found)
+        names += images
+        labels += [index[path.name]] * len(images)
     return tuple(names), np.array(labels, dtype=np.int64)
 
 

@@ -32,12 +32,12 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"has {shown(twice)} twice; leave one out")
-    return found
+    return values
 
 
 def _integer(digits: str) -> int:

@@ -13,7 +13,9 @@ def sources_problem(model_kwargs: Iterable[str]) -> str:
     timm downloads what they name by itself, also where downloads are forbidden. For entries without a builder only: a
     builder may give such names a meaning of its own.
     """
-    found = [f"{name!r}" for name in SOURCES if name in model_kwargs]
-    if not found:
+    forbidden = [f"{name!r}" for name in SOURCES if name in model_kwargs]
+    if not forbidden:
         return ""
-    return f"model_kwargs may not hold {', '.join(found)}: name a model's weights in the column weights or checkpoint"
+    return (
+        f"model_kwargs may not hold {', '.join(forbidden)}: name a model's weights in the column weights or checkpoint"
+    )

@@ -72,15 +72,15 @@ def select(entries: Iterable[ModelEntry], patterns: Sequence[str], where: str) -
 
 def find_entries(entries: Sequence[ModelEntry], names: Iterable[str], where: str) -> list[ModelEntry]:
     """The entries that ``MODEL`` (all sizes) or ``MODEL@SIZE`` names, exactly."""
-    found: dict[str, ModelEntry] = {}
+    chosen: dict[str, ModelEntry] = {}
     for name in names:
         hits = [e for e in entries if e.model == name] or [e for e in entries if str(e) == name]
         hits = hits or _meant_by_timm(entries, name)
         if not hits:
             near = get_close_matches(name, [e.model for e in entries], n=1)
             raise InputError(f"{where} has no model {shown(name)}" + (f"; did you mean {near[0]}?" if near else ""))
-        found.update({str(e): e for e in hits})
-    return list(found.values())
+        chosen.update({str(e): e for e in hits})
+    return list(chosen.values())
 
 
 def _meant_by_timm(entries: Iterable[ModelEntry], name: str) -> list[ModelEntry]:

@@ -198,15 +198,15 @@ def _bare(annotation: Any) -> Any:
 @cache
 def settings_of(model: type[BaseModel], under: KeyPath = ()) -> tuple[Setting, ...]:
     """All settings of a model and of the groups in it, in their order."""
-    found: list[Setting] = []
+    settings: list[Setting] = []
     for name, field in model.model_fields.items():
         path = (*under, name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found += settings_of(field.annotation, path)
+            settings += settings_of(field.annotation, path)
         else:
             said = [mark for mark in field.metadata if isinstance(mark, OnCommandLine)]
-            found.append(Setting(path, field, said[0] if said else OnCommandLine()))
-    return tuple(found)
+            settings.append(Setting(path, field, said[0] if said else OnCommandLine()))
+    return tuple(settings)
 
 
 @cache

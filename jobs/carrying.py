@@ -11,8 +11,8 @@ from ..pipeline.atomic_files import write_atomically
 def inputs_of(folder: Path) -> list[Path]:
     """Which files a run has about its images, relative to its folder; a note comes before the file that it is of."""
     clusters = sorted((folder / "input_clusters").glob("*.npy*"), reverse=True)
-    found = [folder / "subset.parquet", *clusters]
-    return [path.relative_to(folder) for path in found if path.exists()]
+    inputs = [folder / "subset.parquet", *clusters]
+    return [path.relative_to(folder) for path in inputs if path.exists()]
 
 
 def carry(source: Path, target: Path) -> None:

@@ -60,12 +60,12 @@ def driving(out: Path, share: str | None = None) -> Iterator[Callable[[], None]]
 
 def drivers(out: Path) -> dict[str, Held]:
     """The drivers that are at work on ``out``, by name."""
-    found = {}
+    holders = {}
     for lock in sorted(drivers_folder(out).glob("*.lock")):
         held = holder(lock)
         if held is not None:
-            found[lock.stem] = held
-    return found
+            holders[lock.stem] = held
+    return holders
 
 
 def _enter_after_predecessor(out: Path, share: str | None, opened: ExitStack) -> Claim:

@@ -131,10 +131,10 @@ def options(*keys: str, help: str = "", default_shown: str = "") -> Callable[[Co
 
 
 def _settings_under(key: str) -> list[Setting]:
-    found = [s for s in options_of(RunConfig) if s.key == key or s.key.startswith(f"{key}.")]
-    if not found:
+    settings = [s for s in options_of(RunConfig) if s.key == key or s.key.startswith(f"{key}.")]
+    if not settings:
         raise KeyError(key)
-    return found
+    return settings
 
 
 def catalog_options(command: Command) -> Command:

@@ -100,8 +100,8 @@ def _verified(needed: Sequence[str], cache: Path, at_once: int, display: Display
     """The files in the cache that are what was fetched; each is read."""
     here = [weights for weights in needed if local_weights(weights, cache) is not None]
     with display.status(f"Verifying {counted(len(here), 'file')}"), ThreadPoolExecutor(at_once) as pool:
-        found = zip(here, pool.map(lambda weights: sound_weights(weights, cache), here), strict=True)
-        return {weights: path for weights, path in found if path is not None}
+        verified = zip(here, pool.map(lambda weights: sound_weights(weights, cache), here), strict=True)
+        return {weights: path for weights, path in verified if path is not None}
 
 
 def _ask_sizes(missing: Sequence[str]) -> tuple[dict[str, int | None], dict[str, str]]:

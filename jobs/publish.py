@@ -192,10 +192,10 @@ def measures_version(record: RunRecord, states: list[EntryState]) -> int | None:
     except InputError:  # a measure of the user's own that is not here
         return None
     versions = {measured_by(state.row) for state in states if state.state == "ok" and state.row}
-    found = versions.pop() if len(versions) == 1 else None
-    if found != today:
+    version = versions.pop() if len(versions) == 1 else None
+    if version != today:
         log.warning("the rows are not all of today's version of the measures; `dsmi-zoo remeasure` makes them so")
-    return found
+    return version
 
 
 def page_versions() -> dict[str, str]:

@@ -52,12 +52,12 @@ class ZooRun:
         """By the model's name, what its probe and its fine-tuning on the other images need."""
         config = self.config
         jobs = make_plan(config).jobs
-        found = {}
+        by_model = {}
         for job in jobs:
             assert job.weights is not None
             of = TransferJob(job.entry, job.weights, config.subset.dataset, self.compute.cache, config.subset.data_root)
-            found[job.entry.model] = of
-        return found
+            by_model[job.entry.model] = of
+        return by_model
 
 
 def zoo_runs(out: Path, seeds: int, small: bool, root: Path | None, compute: ComputeSettings) -> list[ZooRun]:
@@ -98,7 +98,7 @@ def _with_targets(run: ZooRun, rows: pd.DataFrame, top1: pd.Series) -> Iterator[
         yield run.zoo, known.assign(target=rows["top1"])
         return
     accuracies = {name: transfer_accuracies(job) for name, job in run.transfer_jobs().items()}
-    missing = [name for name, found in accuracies.items() if found is None]
+    missing = [name for name, accuracy in accuracies.items() if accuracy is None]
     if missing:
         raise InputError(f"{run.out}: the accuracies of {missing[0]} are missing; validate --study scores goes on")
     both = pd.DataFrame.from_dict(accuracies, orient="index")

@@ -70,8 +70,7 @@ def search(
             return 0
         halving = Halving(plan, prices, stages, candidates, end, _note_before(config))
         while halving.stages:
-            halving.take_stage(workers, display, retry_failed, confirm)
-            if not halving.candidates:
+            if not halving.take_stage(workers, display, retry_failed, confirm):
                 return 1
 
     note = halving.note
@@ -121,10 +120,13 @@ class Halving:
         """Seconds until the time is up."""
         return self.end - monotonic()
 
-    def take_stage(self, workers: "Workers", display: Display, retry_failed: bool, confirm: Callable[[], None]) -> None:
+    def take_stage(self, workers: "Workers", display: Display, retry_failed: bool, confirm: Callable[[], None]) -> bool:
         """Measure the candidates on the images of the next stage, and choose those of the one after it.
 
-        No candidate is left where none could be measured.
+        Returns
+        -------
+        bool
+            False where none could be measured, so that the search cannot go on.
         """
         stage = self.stages[0]
         part = part_of_plan(self.plan, stage, self.candidates)
@@ -140,11 +142,13 @@ class Halving:
         passed = self.note.stage(stage.images)
         passed.models = len(rows)
         passed.seconds += monotonic() - begun
-        if self.stages:
-            self._choose(rows, passed)
+        if not self.stages:
+            return True
+        self._choose(rows, passed)
         if not self.candidates:
             folder = part.config.folder
             log.warning(f"none of {counted(len(rows), 'model')} could be measured: dsmi-zoo status --out {folder}")
+        return bool(self.candidates)
 
     def _leave_out_untried(self, rows: pd.DataFrame) -> None:
         """Go on with the models that had a turn; the note names the others."""

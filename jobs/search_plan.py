@@ -137,7 +137,8 @@ def announced(
         yield f"after that, without those that are clearly worse and as time allows, on {numbers} images"
     elif len(fit) < len(jobs):
         _, smallest = rarest_class(plan.subset)
-        yield f"on all images at once: the smallest class has {smallest}; stages need {SHRINK * FEWEST} images per class"
+        needed_images = SHRINK * FEWEST
+        yield f"on all images at once: the smallest class has {smallest}; stages need {needed_images} images per class"
 
 
 def refuse_single_images(subset: Subset) -> None:

@@ -41,9 +41,9 @@ def submit(
     """
     profile = load_profile(config.compute.profile)
     scripts = _array_scripts if array is not None else _driver_scripts
-    found = scripts(config, profile, list(arguments), array or 0)
+    script_of = scripts(config, profile, list(arguments), array or 0)
     if dry_run:
-        for name, script in found.items():
+        for name, script in script_of.items():
             print(f"# {name}\n{script}")
         return 0
     if array is None and profile.interface is not None:
@@ -57,7 +57,7 @@ def submit(
         open_out(plan)
         (config.folder / "logs").mkdir(exist_ok=True)
     jobs: list[str] = []
-    for name, script in found.items():
+    for name, script in script_of.items():
         jobs.append(sbatch(script, *(f"--dependency=afterany:{before}" for before in jobs[-1:])))
         log.info(f"job {jobs[-1]}: {name}")
     log.info(f"{counted(len(plan.jobs), 'model')}; logs in {config.folder / 'logs'}")

@@ -258,23 +258,23 @@ def _note(validation: Validation, name: str, seconds: float) -> None:
 
 def _results(validation: Validation, record: dict[str, Any]) -> dict[str, Any]:
     """The numbers of every complete study in OUT, whichever call computed them."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name, settings in record["studies"].items():
         then = replace(
             validation, datasets=tuple(settings["datasets"]), small=settings["small"], seeds=settings["seeds"]
         )
         if name == "simulated":
-            found[name] = read_cells(then.simulation.cells(then.out / "simulated"))
+            results[name] = read_cells(then.simulation.cells(then.out / "simulated"))
         elif name == "dynamics":
-            found[name] = {
+            results[name] = {
                 dataset: _rows(then.out / f"dynamics-{dataset}", _dynamics_of(then, dataset))
                 for dataset in then.datasets
             }
         elif name == "scores":
-            found[name] = rows_of_settings(then.zoo_runs)
+            results[name] = rows_of_settings(then.zoo_runs)
         else:
             dataset, study = then.datasets[0], then.trainings
             states = study.initial_states(dataset)
             both = [*states, *study.from_initial_states(dataset, study.standard_deviations)]
-            found[name] = _rows(then.out / name, both)
-    return found
+            results[name] = _rows(then.out / name, both)
+    return results

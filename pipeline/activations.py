@@ -80,11 +80,11 @@ def activations(model: torch.nn.Module, images: torch.Tensor, layer: str | None)
     model = unwrapped(model)
     device, dtype = place_of(model)
     size = default_batch(device, images.shape[-2] * images.shape[-1])
-    found = []
+    vectors = []
     # Outside of autocast: its cache would keep weights cast without gradients for the next step.
     with torch.autocast(device.type, enabled=False):
         for start in range(0, len(images), size):
             batch = images[start : start + size].to(device, dtype)
             output, _ = forward(model, batch, layer, logits=False)
-            found.append(as_vectors(output, len(batch), layer).float().cpu().numpy())
-    return np.concatenate(found)
+            vectors.append(as_vectors(output, len(batch), layer).float().cpu().numpy())
+    return np.concatenate(vectors)

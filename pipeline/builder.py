@@ -112,14 +112,14 @@ def build(entry: ModelEntry, builder_sha256: str | None, weights: Path | None) -
 
 def _function(builder: str, sha256: str | None) -> Callable[..., Any]:
     module_name, _, name = builder.partition(":")
-    found = find_module(module_name, f"builder {builder}")
-    if found.sha256 != sha256:
-        raise BuilderError(f"builder {builder}: {found.path} {NOT_AS_PLANNED}")
+    source = find_module(module_name, f"builder {builder}")
+    if source.sha256 != sha256:
+        raise BuilderError(f"builder {builder}: {source.path} {NOT_AS_PLANNED}")
     with _blamed(f"builder {builder}: its module"):
-        module = found.imported()
+        module = source.imported()
     function = getattr(module, name, None)
     if not callable(function):
-        raise BuilderError(f"builder {builder}: {found.path} has no function {name!r}")
+        raise BuilderError(f"builder {builder}: {source.path} has no function {name!r}")
     return function
 
 

@@ -24,9 +24,9 @@ def hash_problem(path: Path, wanted: str) -> str:
     """
     state = path.stat()
     key = path, state.st_ino, state.st_size, state.st_mtime_ns
-    found = _hashes.get(key)
-    if found is None:
-        found = file_sha256(path)
+    sha256 = _hashes.get(key)
+    if sha256 is None:
+        sha256 = file_sha256(path)
         if time.time() - state.st_mtime > YOUNG_S:
-            _hashes[key] = found
-    return "" if found == wanted else f"its SHA-256 is {found[:12]}..., not {wanted[:12]}... as noted"
+            _hashes[key] = sha256
+    return "" if sha256 == wanted else f"its SHA-256 is {sha256[:12]}..., not {wanted[:12]}... as noted"

@@ -61,7 +61,7 @@ def _folder() -> Path:
     """A folder that only this user can write to; others may write beside it."""
     folder = Path(tempfile.gettempdir()) / f"dsmi-zoo-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise PermissionError(f"{folder} is not a folder that only you can write to; remove it, or set TMPDIR")
     return folder

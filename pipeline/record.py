@@ -122,11 +122,11 @@ class SearchNote(_Record):
 
     def stage(self, images: int) -> Passed:
         """The stage of so many images: an earlier search's, which goes on, or a new one."""
-        found = next((passed for passed in self.stages if passed.images == images), None)
-        if found is None:
-            found = Passed(images=images, models=0, seconds=0.0)
-            self.stages = sorted([*self.stages, found], key=lambda passed: passed.images)
-        return found
+        passed_stage = next((passed for passed in self.stages if passed.images == images), None)
+        if passed_stage is None:
+            passed_stage = Passed(images=images, models=0, seconds=0.0)
+            self.stages = sorted([*self.stages, passed_stage], key=lambda passed: passed.images)
+        return passed_stage
 
 
 def _whole_identity(identity: dict[str, Any]) -> dict[str, Any]:

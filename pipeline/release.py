@@ -222,10 +222,10 @@ def read_sums(folder: Path) -> dict[str, str]:
         raise InputError(f"{path}: cannot be read ({shortened(str(error))}); publish the run again") from None
     sums = {}
     for number, line in enumerate(lines, start=1):
-        found = SUM_LINE.fullmatch(line)
-        if found is None or not stays_inside(found[2]):
+        match = SUM_LINE.fullmatch(line)
+        if match is None or not stays_inside(match[2]):
             raise InputError(f"{path}: line {number} is no sum of a file in the folder: {shortened(line)}")
-        sums[found[2]] = found[1]
+        sums[match[2]] = match[1]
     return sums
 
 

@@ -149,10 +149,10 @@ def _embed_and_measure(
     staged = StagedEmbedding(config.folder, job.slug, job.embedding_id)
     if staged.read() is None:
         staged.write(*_embedded(job, config, classifier_width, subset, images, weights, clock))
-    found = staged.read()
-    if found is None:
+    embedded = staged.read()
+    if embedded is None:
         raise InputError("its embedding was changed between two steps; is OUT shared with another run?")
-    embedding, fields = found
+    embedding, fields = embedded
     row.update(fields)
     measure_row(row, embedding, subset, config.measures)
     if config.compute.keep_embeddings:

@@ -104,13 +104,13 @@ def _spec_of(module: str) -> ModuleSpec | None:
     return spec
 
 
-def _hidden_file(module: str, found: Path | None) -> Path | None:
-    """The file in the current directory that bears the module's name while another one, ``found``, is taken for it.
+def _hidden_file(module: str, imported_from: Path | None) -> Path | None:
+    """The file here that bears the module's name while another one, ``imported_from``, is taken for it.
 
     None stands for a module without a file, such as one of Python's own.
     """
     here = Path.cwd().joinpath(*module.split("."))
     for own in (here.with_suffix(".py"), here / "__init__.py"):
-        if own.is_file() and (found is None or not own.samefile(found)):
+        if own.is_file() and (imported_from is None or not own.samefile(imported_from)):
             return own
     return None

@@ -242,8 +242,8 @@ def _refuse_wrong(part: Path, remote: RemoteFile, sha256: str) -> None:
 def _checksum_problem(path: Path, checksum: str, sha256: str) -> str:
     """How a file's content, whose SHA-256 is known, differs from its published checksum; empty when it does not."""
     kind, _, wanted = checksum.partition(":")
-    found = _git_hash(path) if kind == "git" else sha256
-    return "" if found.startswith(wanted) else f"the checksum is {found[:12]}..., not {wanted[:12]}... as published"
+    actual = _git_hash(path) if kind == "git" else sha256
+    return "" if actual.startswith(wanted) else f"the checksum is {actual[:12]}..., not {wanted[:12]}... as published"
 
 
 def _git_hash(path: Path) -> str:
@@ -259,9 +259,9 @@ def _in_the_clients_cache(weights: str) -> Path | None:
 
     owner_and_name, revision = repository(weights)
     for name in HUB_FILES:
-        found = try_to_load_from_cache(owner_and_name, name, revision=revision)
-        if isinstance(found, str):
-            return Path(found)
+        cached = try_to_load_from_cache(owner_and_name, name, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
     return None
 
 

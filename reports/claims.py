@@ -78,8 +78,8 @@ def different(claim: str, a: Values, b: Values, margin: float, what: str) -> Cla
     if max(np.ptp(a), np.ptp(b)) < ALIKE:
         return Claim(claim, "cannot tell", difference, None, None, seeds, what, f"{rule}; seeds do not vary")
     result = stats.ttest_ind(a, b, equal_var=False)
-    found = result.confidence_interval(LEVEL)
-    ci, p = (float(found.low), float(found.high)), float(result.pvalue)
+    limits = result.confidence_interval(LEVEL)
+    ci, p = (float(limits.low), float(limits.high)), float(result.pvalue)
     answer: Answer = "cannot tell"
     if -margin < ci[0] and ci[1] < margin:
         answer = "does not hold here"
@@ -111,8 +111,8 @@ def _decided(
         enough = 2.0 ** (1 - len(values)) < 1 - LEVEL
     else:
         result = stats.ttest_1samp(values, null)
-        found = result.confidence_interval(LEVEL)
-        ci, p, enough = (float(found.low), float(found.high)), float(result.pvalue), True
+        limits = result.confidence_interval(LEVEL)
+        ci, p, enough = (float(limits.low), float(limits.high)), float(result.pvalue), True
     yes, no = decide(*ci)
     answer: Answer = "cannot tell" if not enough else "holds" if yes else "does not hold here" if no else "cannot tell"
     return Claim(claim, answer, mean, ci, p, len(values), what, rule)

@@ -54,16 +54,16 @@ def class_subset_correlations(
     slugs = {(entry.model, entry.img_size): entry.slug for entry in run.entries}
     sample = one_row_per_weights(rows)
     paths = [embedding_path(origin, slugs[key]) for key in zip(sample["model"], sample["img_size"], strict=True)]
-    found = np.full((len(sample), subsets), np.nan)
+    dsmi = np.full((len(sample), subsets), np.nan)
     for number, (path, sha256) in enumerate(zip(paths, sample["embedding_sha256"], strict=True)):
         if path.exists():
-            found[number] = _dsmi_on(read_embedding(path, sha256), labels, halves, settings)
+            dsmi[number] = _dsmi_on(read_embedding(path, sha256), labels, halves, settings)
         progress(number + 1, len(sample))
     y = values(sample, target)
-    known = [np.isfinite(column) & np.isfinite(y) for column in found.T]
+    known = [np.isfinite(column) & np.isfinite(y) for column in dsmi.T]
     return [
         float(spearmanr(x[k], y[k]).statistic)
-        for x, k in zip(found.T, known, strict=True)
+        for x, k in zip(dsmi.T, known, strict=True)
         if why_undefined(x[k], y[k]) is None
     ]
 

@@ -144,7 +144,7 @@ def correlate(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = Correlation(
+        correlation = Correlation(
             n,
             units,
             effective,
@@ -154,13 +154,15 @@ def correlate(
             estimate(stats.weightedtau(x, y), (lambda: few.weighted_kendall(x, y)) if full else None),
         )
         if not full or n < MIN_UNITS:
-            return found
+            return correlation
         over_rows, as_if_independent = bootstraps.of(np.arange(n)), Precision(1.0, n - 1)
         rows_ci = {
-            "pearson": interval(found.pearson.value, over_rows.pearson(x, y), as_if_independent, n)[0],
-            "spearman": interval(found.spearman.value, over_rows.spearman(x, y), as_if_independent, n)[0],
+            "pearson": interval(correlation.pearson.value, over_rows.pearson(x, y), as_if_independent, n)[0],
+            "spearman": interval(correlation.spearman.value, over_rows.spearman(x, y), as_if_independent, n)[0],
         }
-    return replace(found, **{name: replace(getattr(found, name), ci_rows=ci) for name, ci in rows_ci.items()})
+    return replace(
+        correlation, **{name: replace(getattr(correlation, name), ci_rows=ci) for name, ci in rows_ci.items()}
+    )
 
 
 def correlations(
@@ -173,7 +175,7 @@ def correlations(
     rows = succeeded(rows)
     families = families_of(rows)[1] if families is None else families
     targets, scores = targets_of(rows), scores_of(rows)
-    found: dict[str, dict[str, Correlation]] = {score: {} for score in scores}
+    by_score: dict[str, dict[str, Correlation]] = {score: {} for score in scores}
     alike: dict[bytes, list[str]] = {}
     for target in targets:  # those that are known for the same rows share their resamples
         alike.setdefault(np.isfinite(values(rows, target)).tobytes(), []).append(target)
@@ -181,11 +183,11 @@ def correlations(
         for score in scores:
             for target in together:
                 x, y = values(rows, score), values(rows, target)
-                found[score][target] = correlate(x, y, families, bootstraps, full=full and target == targets[0])
-    return with_holm({score: {t: by_target[t] for t in targets} for score, by_target in found.items()})
+                by_score[score][target] = correlate(x, y, families, bootstraps, full=full and target == targets[0])
+    return with_holm({score: {t: by_target[t] for t in targets} for score, by_target in by_score.items()})
 
 
-def with_holm(found: dict[str, dict[str, Correlation]]) -> dict[str, dict[str, Correlation]]:
+def with_holm(correlations: dict[str, dict[str, Correlation]]) -> dict[str, dict[str, Correlation]]:
     """Add Holm's correction to Spearman's p over all pairs but the primary one and those of the ceiling.
 
     Top-1, ReaL and V2 accuracy count as one target: the first of them that is there stands for all.
@@ -195,7 +197,7 @@ def with_holm(found: dict[str, dict[str, Correlation]]) -> dict[str, dict[str, C
     Holm (1979), A simple sequentially rejective multiple test procedure.
     """
     pairs: dict[tuple[str, str], float] = {}
-    for score, by_target in found.items():
+    for score, by_target in correlations.items():
         if score == CEILING:
             continue
         for target, correlation in by_target.items():
@@ -204,16 +206,16 @@ def with_holm(found: dict[str, dict[str, Correlation]]) -> dict[str, dict[str, C
             if p is not None and target == pair[1] and pair != (PRIMARY_MEASURE, PRIMARY_TARGET):
                 pairs[pair] = p
     if not pairs:
-        return found
+        return correlations
     adjusted = dict(zip(pairs, multipletests(list(pairs.values()), method="holm")[1], strict=True))
 
     def corrected(score: str, target: str, correlation: Correlation) -> Correlation:
-        p = adjusted.get((score, _evidence(target, found[score])))
+        p = adjusted.get((score, _evidence(target, correlations[score])))
         return (
             correlation if p is None else replace(correlation, spearman=replace(correlation.spearman, p_holm=float(p)))
         )
 
-    return {s: {t: corrected(s, t, c) for t, c in by_target.items()} for s, by_target in found.items()}
+    return {s: {t: corrected(s, t, c) for t, c in by_target.items()} for s, by_target in correlations.items()}
 
 
 def _evidence(target: str, by_target: Mapping[str, Any]) -> str:

@@ -56,8 +56,8 @@ def lines_of(rows: pd.DataFrame, x: str, y: str, by: str | None, order: Sequence
     else:
         labels = order or sorted(rows[by].dropna().unique(), key=lambda v: (isinstance(v, str), v))
         chosen = [(label, rows[rows[by] == label]) for label in labels]
-    found = [_line(_named(label), values(part, x), values(part, y)) for label, part in chosen]
-    return [line for line in found if len(line.x)]
+    lines = [_line(_named(label), values(part, x), values(part, y)) for label, part in chosen]
+    return [line for line in lines if len(line.x)]
 
 
 def over_epochs(rows: pd.DataFrame) -> Rendered | None:

@@ -169,12 +169,12 @@ def _with_all(choices: Sequence[str]) -> list[str | tuple[Any, str]]:
 def _categories(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
     """What the colours tell apart: the groups where there are some, else the kinds; and each row's."""
     column = "group" if groups_of(rows) else "kind"
-    found = [text or "unknown" for text in texts(rows, column)]
-    distinct = groups_of(rows) if column == "group" else sorted(set(found))
-    distinct += [] if "unknown" not in found or "unknown" in distinct else ["unknown"]
+    names = [text or "unknown" for text in texts(rows, column)]
+    distinct = groups_of(rows) if column == "group" else sorted(set(names))
+    distinct += [] if "unknown" not in names or "unknown" in distinct else ["unknown"]
     if len(distinct) > len(COLOURS):
         return ["models"], ["models"] * len(rows)
-    return distinct, found
+    return distinct, names
 
 
 def _plot(source: ColumnDataSource, kept: IndexFilter, legend: Sequence[str], axes: Axes) -> figure:

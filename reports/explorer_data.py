@@ -106,10 +106,10 @@ def _facts(rows: pd.DataFrame) -> dict[str, Any]:
 def _choices(rows: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, list[str]]:
     """The values of each fact that can be filtered by; a fact of one value filters nothing."""
     sizes = facts["size"]
-    found = {name: sorted(set(facts[name]) - {""}) for name in ("family", "kind", "extra")}
-    found["group"] = groups_of(rows)
-    found["size"] = [f"{size:.0f}" for size in np.unique(sizes[np.isfinite(sizes)])]
-    return {name: found[name] for name in CHOICES if len(found[name]) > 1}
+    choices = {name: sorted(set(facts[name]) - {""}) for name in ("family", "kind", "extra")}
+    choices["group"] = groups_of(rows)
+    choices["size"] = [f"{size:.0f}" for size in np.unique(sizes[np.isfinite(sizes)])]
+    return {name: choices[name] for name in CHOICES if len(choices[name]) > 1}
 
 
 def _drawn(rows: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -188,25 +188,25 @@ def forest(
         return render(figure, f"Correlations with {target_title(target)}. Spearman: {words}.")
 
 
-def residuals(found: Sequence[Influence], score: str, target: str) -> Rendered:
+def residuals(influences: Sequence[Influence], score: str, target: str) -> Rendered:
     """Residuals of the regression of target on score against the fitted values; the most influential rows are named."""
     unit = target_unit(target) or ""
     with matplotlib.rc_context(STYLE):
         figure, axes = _canvas(6.4, 4.0)
         axes.axhline(0, color=QUIET, linewidth=1)
-        size, alpha = (6.0, 0.8) if len(found) <= 300 else (3.6, 0.5)
-        axes.plot([f.fitted for f in found], [f.residual for f in found], "o", markersize=size, alpha=alpha,
+        size, alpha = (6.0, 0.8) if len(influences) <= 300 else (3.6, 0.5)
+        axes.plot([f.fitted for f in influences], [f.residual for f in influences], "o", markersize=size, alpha=alpha,
                   color=COLOURS[0], markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
-        for f in found[:SHOWN]:
+        for f in influences[:SHOWN]:
             axes.annotate(
                 one_line(f.model, 28), (f.fitted, f.residual), (4, 4), textcoords="offset points", fontsize=7, color=INK
             )
         axes.set_xlabel(one_line(f"Fitted {with_unit(target_title(target), unit)}", 70))
         axes.set_ylabel(f"Residual ({'percentage points' if unit == '%' else unit})")
         _head(axes, one_line(f"Residuals of {target_title(target)} on {measure_title(score)}", 62), "")
-        if not found:
+        if not influences:
             _nothing(axes, "no regression")
-        return render(figure, f"Residuals against fitted values of {len(found)} models.")
+        return render(figure, f"Residuals against fitted values of {len(influences)} models.")
 
 
 def compared(a: np.ndarray, b: np.ndarray, measure: str, names: tuple[str, str]) -> Rendered:

@@ -54,19 +54,18 @@ def answer(summary: Summary) -> str | None:
     if summary.primary is None:
         return None
     measure, target = summary.primary
-    found = summary.standings.get(target)
-    if found is None or found.best is None or found.scores is None:
+    standings = summary.standings.get(target)
+    if standings is None or standings.best is None or standings.scores is None:
         return None
-    if found.best == measure:
-        return (
-            f"Of {counted(len(found.scores), 'score')} none orders these models better than {measure_title(measure)}."
-        )
-    rho = summary.correlations[found.best][target].spearman
+    if standings.best == measure:
+        of_all = counted(len(standings.scores), "score")
+        return f"Of {of_all} none orders these models better than {measure_title(measure)}."
+    rho = summary.correlations[standings.best][target].spearman
     best = (
-        f"Of {counted(len(found.scores), 'score')}, {measure_title(found.best)} orders these models best: its "
+        f"Of {counted(len(standings.scores), 'score')}, {measure_title(standings.best)} orders these models best: its "
         f"Spearman's rho with {target_title(target)} is {fixed(rho.value)} (95% interval {interval(rho.ci)})"
     )
-    own = found.scores.get(measure)
+    own = standings.scores.get(measure)
     if own is None:
         return f"{best}."
     told = "more than chance would explain" if own.behind_best_ci[0] > 0 else "which may be chance"
@@ -88,8 +87,8 @@ def _simple_scores(summary: Summary, target: str) -> list[str]:
 
 
 def _within(summary: Summary, measure: str, target: str) -> list[str]:
-    found = [group.get(measure, {}).get(target) for group in summary.within_groups.values()]
-    rhos = [c.spearman for c in found if c is not None and c.spearman.value is not None]
+    correlations = [group.get(measure, {}).get(target) for group in summary.within_groups.values()]
+    rhos = [c.spearman for c in correlations if c is not None and c.spearman.value is not None]
     if not rhos:
         return []
     low, high = (fixed(f(r.value for r in rhos if r.value is not None)) for f in (min, max))

@@ -29,25 +29,25 @@ def partial_correlations(
     rows = succeeded(rows)
     families = families_of(rows)[1].to_numpy(dtype=object)
     y = values(rows, target)
-    found: dict[str, dict[str, Correlation | str]] = {}
+    given_controls: dict[str, dict[str, Correlation | str]] = {}
     for title, controls in CONTROLS.items():
         given = np.column_stack([_control(rows, name) for name in controls])
-        found[title] = {}
+        given_controls[title] = {}
         for score in scores_of(rows):
             if score in controls:
                 continue
             x = values(rows, score)
             known = np.isfinite(x) & np.isfinite(y) & np.isfinite(given).all(axis=1)
             if known.sum() < given.shape[1] + MIN_UNITS:
-                found[title][score] = f"{known.sum()} rows have all values"
+                given_controls[title][score] = f"{known.sum()} rows have all values"
                 continue
             reason = why_undefined(x[known], y[known])
             if reason:
-                found[title][score] = reason
+                given_controls[title][score] = reason
                 continue
             unit = pd.factorize(families[known])[0]
-            found[title][score] = partial_correlation(x[known], y[known], given[known], unit, bootstraps)
-    return found
+            given_controls[title][score] = partial_correlation(x[known], y[known], given[known], unit, bootstraps)
+    return given_controls
 
 
 def partial_correlation(x: Array, y: Array, given: Array, unit: Array, bootstraps: Bootstraps) -> Correlation:

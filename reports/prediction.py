@@ -85,17 +85,17 @@ def leave_one_family_out(
     intercept, slope, mean = lines[:, 0, group]
     error, baseline = y - intercept - slope * x, y - mean
     ratio = float((error**2).sum() / (baseline**2).sum())
-    found = Prediction(len(x), count, 1 - ratio, float(np.abs(error).mean()))
+    prediction = Prediction(len(x), count, 1 - ratio, float(np.abs(error).mean()))
     if bootstraps is None or ratio < NO_ERROR:
-        return found
+        return prediction
     counts = bootstraps.of(group).counts
     parts = np.array_split(counts, max(1, counts.size // MOST_AT_ONCE))
     drawn = np.concatenate([_error_ratios(sums, part) for part in parts])
     if np.isnan(drawn).mean() > 0.5:
-        return found
+        return prediction
     precise = precision(group, error**2 - ratio * baseline**2)
     half = precise.half_width(middle_error(np.log(drawn)))
-    return replace(found, r2_ci=(1 - ratio * float(np.exp(half)), 1 - ratio * float(np.exp(-half))))
+    return replace(prediction, r2_ci=(1 - ratio * float(np.exp(half)), 1 - ratio * float(np.exp(-half))))
 
 
 def _sums(x: Array, y: Array, group: Array) -> Array:
@@ -147,12 +147,12 @@ def regret(
     within = tuple(k for k in taken if k <= len(x))
     best = float(y.max())
     lost = np.maximum(best - expected_best(x, y, *_all_once(len(x)), within)[:, 0], 0)  # not by rounding
-    found = Regret(len(x), best, dict(zip(within, lost.tolist(), strict=True)))
+    result = Regret(len(x), best, dict(zip(within, lost.tolist(), strict=True)))
     if families is None or bootstraps is None:
-        return found
+        return result
     unit = pd.factorize(np.asarray(families, dtype=object)[known])[0]
     if int(unit.max()) + 1 < MIN_UNITS:
-        return found
+        return result
     counts = bootstraps.of(unit).counts
     of_family = np.full(counts.shape[1], -np.inf)
     np.maximum.at(of_family, unit, y)
@@ -160,7 +160,7 @@ def regret(
     drawn = best_there - expected_best(x, y, counts, unit, within)
     low, high = np.nanquantile(drawn, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], axis=1)
     limits = zip(np.minimum(low, lost).tolist(), np.maximum(high, lost).tolist(), strict=True)
-    return replace(found, lost_ci=dict(zip(within, limits, strict=True)))
+    return replace(result, lost_ci=dict(zip(within, limits, strict=True)))
 
 
 def _all_once(n: int) -> tuple[Array, Array]:
@@ -187,7 +187,7 @@ def expected_best(x: Array, y: Array, counts: Array, unit: Array, taken: Sequenc
     of_group = np.add.reduceat(copies, first, axis=1)
     reached = of_group.cumsum(axis=1)
     greatest = np.maximum.accumulate(np.where(copies > 0, y, -np.inf), axis=1)
-    found = np.full((len(taken), len(copies)), np.nan)
+    best = np.full((len(taken), len(copies)), np.nan)
     for i, k in enumerate(taken):
         enough = reached[:, -1] >= k
         last_group = (reached >= k).argmax(axis=1)
@@ -196,8 +196,8 @@ def expected_best(x: Array, y: Array, counts: Array, unit: Array, taken: Sequenc
             rows = slice(first[group], end[group])
             better = greatest[there, first[group] - 1] if group else np.full(len(there), -np.inf)
             wanted = k - (reached[there, group] - of_group[there, group])
-            found[i, there] = _expected_greatest(y[rows], copies[there, rows], wanted, better)
-    return found
+            best[i, there] = _expected_greatest(y[rows], copies[there, rows], wanted, better)
+    return best
 
 
 def _rows_that_suffice(x: Array, counts: Array, unit: Array, most: int) -> int:
@@ -230,11 +230,11 @@ def regrets(rows: pd.DataFrame, target: str, bootstraps: Bootstraps | None = Non
     rows = succeeded(rows)
     families, y = families_of(rows)[1], values(rows, target)
     turned = {score: sign_of(score) * values(rows, score) for score in scores_of(rows)}
-    found = {ALL: {s: regret(x, y, families=families, bootstraps=bootstraps) for s, x in turned.items()}}
+    by_band = {ALL: {s: regret(x, y, families=families, bootstraps=bootstraps) for s, x in turned.items()}}
     for band, part in cost_bands(rows).items():
         within = rows.index.isin(part.index)
-        found[band] = {score: regret(x[within], y[within]) for score, x in turned.items()}
-    return found
+        by_band[band] = {score: regret(x[within], y[within]) for score, x in turned.items()}
+    return by_band
 
 
 def cost_bands(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

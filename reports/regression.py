@@ -338,8 +338,10 @@ def _clustered(x: np.ndarray, y: np.ndarray, families: np.ndarray) -> dict[str, 
         standardised = (x - x.mean()) / unit
         if not np.isfinite(standardised).all():
             return {}
-        found = clustered_errors(np.column_stack([np.ones_like(x), standardised]), y, group)
-        error, low, high, p = (float(v[1]) for v in (found.error / unit, found.low / unit, found.high / unit, found.p))
+        errors = clustered_errors(np.column_stack([np.ones_like(x), standardised]), y, group)
+        error, low, high, p = (
+            float(v[1]) for v in (errors.error / unit, errors.low / unit, errors.high / unit, errors.p)
+        )
     if not np.isfinite([low, high, error, p]).all():
         return {}
     return {"error_families": error, "p_families": p, "ci_families": (low, high)}

@@ -176,5 +176,5 @@ def _signs(x: Array) -> Array:
 
 def _ratio(products: Array, lengths: Array) -> Array:
     """A correlation, NaN where a length is 0; rounding must not carry it past 1."""
-    found = np.divide(products, lengths, out=np.full(len(products), np.nan), where=lengths > 0)
-    return np.clip(found, -1, 1)
+    ratios = np.divide(products, lengths, out=np.full(len(products), np.nan), where=lengths > 0)
+    return np.clip(ratios, -1, 1)

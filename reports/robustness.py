@@ -54,12 +54,12 @@ def variants(rows: pd.DataFrame, target: str, bootstraps: Bootstraps) -> list[Va
         All rows of a run; the primary sample is the first variant.
     """
     primary, unit = one_row_per_weights(rows), families_of(succeeded(rows))[1]
-    found = []
+    choices = []
     for name, part, column in _parts(rows, primary, target):
         families = unit.loc[part.index]
         c = correlate(column, values(part, target), families, bootstraps, full=False)
-        found.append(Variant(name, c.n, c.units, effective_number(families), c.spearman))
-    return found
+        choices.append(Variant(name, c.n, c.units, effective_number(families), c.spearman))
+    return choices
 
 
 def _parts(rows: pd.DataFrame, primary: pd.DataFrame, target: str) -> Iterator[Part]:
@@ -101,17 +101,19 @@ def _extreme_tags(
     tags = np.array(texts(primary, "pretraining"), dtype=object)
     x, y = values(primary, PRIMARY_MEASURE), values(primary, target)
     known = np.isfinite(x) & np.isfinite(y)
-    found: dict[str, float] = {}
+    rho_without: dict[str, float] = {}
     for tag in sorted({t for t in tags if t is not None}):
         keep = known & (tags != tag)
         if (tags == tag).sum() >= FEWEST and why_undefined(x[keep], y[keep]) is None:
-            found[tag] = float(spearmanr(x[keep], y[keep]).statistic)
-    if found:
+            rho_without[tag] = float(spearmanr(x[keep], y[keep]).statistic)
+    if rho_without:
         for word, tag in (
-            ("least", min(found, key=found.__getitem__)),
-            ("greatest", max(found, key=found.__getitem__)),
+            ("least", min(rho_without, key=rho_without.__getitem__)),
+            ("greatest", max(rho_without, key=rho_without.__getitem__)),
         ):
-            yield from part(f"without the pretraining {tag} ({word} of {len(found)} left out in turn)", tags != tag)
+            yield from part(
+                f"without the pretraining {tag} ({word} of {len(rho_without)} left out in turn)", tags != tag
+            )
 
 
 def published(catalog: str | None, target: str | None) -> dict[str, dict[str, float]]:

@@ -88,8 +88,8 @@ def scores_of(rows: pd.DataFrame) -> list[str]:
     rows = succeeded(rows)
     own = sorted({name for text in texts(rows, "own_measures") if text for name in text.split()} - COLUMN_NAMES)
     ours = [m.name for m in (*MEASURES, *COMPARISONS)]
-    found = [name for name in (*ours, *own) if np.isfinite(values(rows, name)).any()]
-    return found + [m.name for m in BASELINES if found and np.isfinite(values(rows, m.name)).any()]
+    scores = [name for name in (*ours, *own) if np.isfinite(values(rows, name)).any()]
+    return scores + [m.name for m in BASELINES if scores and np.isfinite(values(rows, m.name)).any()]
 
 
 def sign_of(score: str) -> int:
@@ -135,8 +135,8 @@ def effective_number(families: pd.Series | np.ndarray) -> float:
 def groups_of(rows: pd.DataFrame) -> list[str]:
     """The names of the groups among measured rows, numbers in them ordered as numbers; fewer than two are none."""
     rows = succeeded(rows)
-    found = {str(g) for g in rows["group"].dropna() if str(g).strip()} if "group" in rows else set()
-    return sorted(found, key=as_people_sort) if len(found) > 1 else []
+    groups = {str(g) for g in rows["group"].dropna() if str(g).strip()} if "group" in rows else set()
+    return sorted(groups, key=as_people_sort) if len(groups) > 1 else []
 
 
 def missing_entries(rows: pd.DataFrame, planned: Iterable[EntryRecord]) -> list[dict[str, Any]]:

@@ -87,12 +87,12 @@ class ScoreStudyResult:
 
     def recommended(self) -> list[str]:
         """The candidates that are better or as good as both rivals wherever they were not chosen."""
-        found = []
+        candidates = []
         for candidate in CANDIDATES:
             verdicts = [c.verdict for c in self.comparisons if c.candidate == candidate and c.counts]
             if verdicts and all(verdict in ("better", "as good as") for verdict in verdicts):
-                found.append(candidate)
-        return found
+                candidates.append(candidate)
+        return candidates
 
     def best(self) -> dict[str, ScoreInSetting]:
         """The score of the greatest mean rho in each setting."""
@@ -141,14 +141,14 @@ class Setting:
 
     def partial(self, score: str) -> tuple[float, Array]:
         """The same given the ranks of both rivals, which are regressed out of the ranks of score and target."""
-        found, drawn = [], []
+        rhos, drawn = [], []
         rivals_of_seeds = zip(*(self.columns(rival) for rival in RIVALS), strict=True)
         for x, y, rivals in zip(self.columns(score), self.targets, rivals_of_seeds, strict=True):
             design = np.column_stack([np.ones(len(x)), *map(stats.rankdata, rivals)])
             left_x, left_y = (_left(stats.rankdata(column), design) for column in (x, y))
-            found.append(np.corrcoef(left_x, left_y)[0, 1])
+            rhos.append(np.corrcoef(left_x, left_y)[0, 1])
             drawn.append(self._partial_in_resamples([x, y, *rivals]))
-        return float(np.mean(found)), np.nanmean(drawn, axis=0)
+        return float(np.mean(rhos)), np.nanmean(drawn, axis=0)
 
     def _partial_in_resamples(self, columns: Sequence[Array]) -> Array:
         """That of the first two columns given the others, which are regressed out in each resample anew."""
@@ -216,17 +216,17 @@ def _in_setting(setting: Setting, z: Mapping[str, Sequence[Any]]) -> list[ScoreI
     behind = {name: (float(z[best][0] - value), z[best][1] - drawn) for name, (value, drawn) in z.items()}
     quantile = _simultaneous_quantile([drawn - lag for name, (lag, drawn) in behind.items() if name != best])
     t = stats.t(setting.architectures - 1).ppf(0.5 + LEVEL / 2)
-    found = []
+    scores = []
     for name, (value, drawn) in z.items():
         half, (lag, of_lag) = float(t) * middle_error(drawn), behind[name]
         reach = quantile * middle_error(of_lag)
         ci = float(np.tanh(value - half)), float(np.tanh(value + half))
-        found.append(ScoreInSetting(name, setting.name, float(np.tanh(value)), ci, (lag - reach, lag + reach)))
-    return found
+        scores.append(ScoreInSetting(name, setting.name, float(np.tanh(value)), ci, (lag - reach, lag + reach)))
+    return scores
 
 
 def _own_parts(settings: Sequence[Setting]) -> list[OwnPart]:
-    found = []
+    parts = []
     for setting in settings:
         t = stats.t(setting.architectures - 1)
         for score in OF_THEIR_OWN:
@@ -235,9 +235,9 @@ def _own_parts(settings: Sequence[Setting]) -> list[OwnPart]:
             half = float(t.ppf(0.5 + LEVEL / 2)) * error
             p = float(2 * t.sf(abs(value) / error)) if error > 0 else 1.0
             ci = float(np.tanh(value - half)), float(np.tanh(value + half))
-            found.append((score, setting.name, float(np.tanh(value)), ci, p))
-    adjusted = multipletests([p for *_, p in found], method="holm")[1]
-    return [OwnPart(*part[:-1], p_holm=float(p)) for part, p in zip(found, adjusted, strict=True)]
+            parts.append((score, setting.name, float(np.tanh(value)), ci, p))
+    adjusted = multipletests([p for *_, p in parts], method="holm")[1]
+    return [OwnPart(*part[:-1], p_holm=float(p)) for part, p in zip(parts, adjusted, strict=True)]
 
 
 def _verdict(ci: tuple[float, float], z_of_rival: float) -> Verdict:

@@ -56,16 +56,16 @@ def claims_of(rows: pd.DataFrame) -> list[Claim]:
     order = "Kendall's tau with the known order, a mean over dimensions and noises"
     value = "value with true labels over their entropy, a mean over noises"
     ratio = f"value with true labels in {most:,} dimensions over that in {least}, a mean over noises"
-    found = [
+    claims = [
         above(f"DSE keeps the order of {TITLES[kind]}, from {least} to {most:,} dimensions and {noises}",
               kept(kind, "DSE"), KEPT, order) for kind in ("tree", "blobs")
     ]  # fmt: skip
-    found += [
+    claims += [
         below(f"Binned entropy loses the order of {TITLES[kind]} from {MANY} dimensions on",
               kept(kind, "binned", MANY), LOST, order) for kind in ("tree", "blobs")
     ]  # fmt: skip
     return [
-        *found,
+        *claims,
         above(
             f"DSMI keeps the order of corrupted labels, from {least} to {most:,} dimensions and {noises}",
             kept("labels", "DSMI"),
@@ -164,9 +164,9 @@ def drift(part: pd.DataFrame) -> Mapping[str, float]:
     base = part[(part["d"] == part["d"].min()) & (part["noise"] == part["noise"].min())]
     means = base.groupby("level")["value"].mean()
     span = float(means.max() - means.min())
-    found = {}
+    drifts = {}
     for name, other in (("noise", "d"), ("d", "noise")):
         values = part.pivot_table(index=["level", "seed", other], columns=name, values="value")
         moved = values.sub(values[values.columns.min()], axis=0).abs().drop(columns=values.columns.min())
-        found[name] = float(moved.to_numpy().mean()) / span if span > 1e-9 and moved.size else float("nan")
-    return found
+        drifts[name] = float(moved.to_numpy().mean()) / span if span > 1e-9 and moved.size else float("nan")
+    return drifts

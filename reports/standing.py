@@ -105,19 +105,19 @@ def differences(rows: pd.DataFrame, target: str, reference: str, bootstraps: Boo
     rows = succeeded(rows)
     families = families_of(rows)[1].to_numpy(dtype=object)
     y, base = values(rows, target), values(rows, reference)
-    found: dict[str, Difference] = {}
+    by_score: dict[str, Difference] = {}
     for score in scores_of(rows):
         if score in (reference, CEILING):
             continue
         x = values(rows, score)
         known = np.isfinite(x) & np.isfinite(y) & np.isfinite(base)
-        found[score] = _difference(x[known], base[known], y[known], families[known], bootstraps)
-    known_p = {score: d.p for score, d in found.items() if d.p is not None}
+        by_score[score] = _difference(x[known], base[known], y[known], families[known], bootstraps)
+    known_p = {score: d.p for score, d in by_score.items() if d.p is not None}
     if known_p:
         adjusted = multipletests(list(known_p.values()), method="holm")[1]
         for score, p in zip(known_p, adjusted, strict=True):
-            found[score] = replace(found[score], p_holm=float(p))
-    return found
+            by_score[score] = replace(by_score[score], p_holm=float(p))
+    return by_score
 
 
 def _difference(x: Array, base: Array, y: Array, families: Array, bootstraps: Bootstraps) -> Difference:
@@ -181,34 +181,34 @@ def standings_for(rows: pd.DataFrame, target: str, bootstraps: Bootstraps) -> St
     if units < MIN_UNITS:
         return Standings(n, left_out=left_out, reason=f"{units} independent units, fewer than {MIN_UNITS}")
     resamples = bootstraps.of(unit)
-    found: dict[str, Strength] = {}
+    strengths: dict[str, Strength] = {}
     for score, x in columns.items():
         if score in left_out:
             continue
         why = why_undefined(x[known], y[known])
         if why is None:
-            found[score] = strength(x[known], y[known], resamples)
-            if np.isnan(found[score].drawn).mean() > UNDEFINED:
-                del found[score]
+            strengths[score] = strength(x[known], y[known], resamples)
+            if np.isnan(strengths[score].drawn).mean() > UNDEFINED:
+                del strengths[score]
                 why = "undefined in most resamples"
         if why:
             left_out[score] = why
-    if len(found) < 2:
+    if len(strengths) < 2:
         return Standings(n, left_out=left_out, reason="fewer than two scores have a correlation")
-    static = [score for score in static_rankers(target) if score in found]
-    return _ranked(unit, found, static, left_out)
+    static = [score for score in static_rankers(target) if score in strengths]
+    return _ranked(unit, strengths, static, left_out)
 
 
 def _ranked(
-    unit: Array, found: Mapping[str, Strength], static: Sequence[str], left_out: Mapping[str, str]
+    unit: Array, strengths: Mapping[str, Strength], static: Sequence[str], left_out: Mapping[str, str]
 ) -> Standings:
-    names = list(found)
-    z = np.array([found[name].z for name in names])
-    reach = simultaneous_reach(list(found.values()), unit)
+    names = list(strengths)
+    z = np.array([strengths[name].z for name in names])
+    reach = simultaneous_reach(list(strengths.values()), unit)
     lag = z[:, None] - z  # [i, j]: how much stronger i is than j
     surely_stronger = lag - reach > 0
     best = int(np.argmax(z))
-    best_static = max(static, key=lambda name: found[name].z) if static else None
+    best_static = max(static, key=lambda name: strengths[name].z) if static else None
     scores: dict[str, Standing] = {}
     for i, name in enumerate(names):
         behind, *behind_ci = _as_rho(z[best], z[i], reach[best, i])
@@ -226,7 +226,7 @@ def _ranked(
     return Standings(len(unit), names[best], best_static, scores, left_out)
 
 
-def simultaneous_reach(found: Sequence[Strength], unit: Array) -> Array:
+def simultaneous_reach(strengths: Sequence[Strength], unit: Array) -> Array:
     """Half the widths of intervals for all differences of z among k scores that hold together at 0.95: [k, k].
 
     Parameters
@@ -234,9 +234,9 @@ def simultaneous_reach(found: Sequence[Strength], unit: Array) -> Array:
     unit
         Each row's family, numbers from 0, [n].
     """
-    k = len(found)
+    k = len(strengths)
     # How far each score is from its own value in every resample, [k, b].
-    away = np.array([one.drawn - one.z for one in found])
+    away = np.array([one.drawn - one.z for one in strengths])
     greatest = np.zeros(away.shape[1])
     errors, scales, degrees = np.zeros((k, k)), np.zeros((k, k)), np.ones((k, k))
     for i in range(k - 1):  # all pairs at once would be gigabytes
@@ -246,7 +246,7 @@ def simultaneous_reach(found: Sequence[Strength], unit: Array) -> Array:
             shares = np.abs(deviations) / errors[i, i + 1 :, None]
         greatest = np.fmax(greatest, np.fmax.reduce(np.where(np.isfinite(shares), shares, np.nan)))
         for j in range(i + 1, k):
-            precise = precision(unit, found[i].influence - found[j].influence)
+            precise = precision(unit, strengths[i].influence - strengths[j].influence)
             scales[i, j], degrees[i, j] = precise.scale, precise.degrees
     tail = stats.norm.sf(np.quantile(greatest, LEVEL))
     # The tail that a normal quantile leaves, at Student's t: the error itself comes from few families.

@@ -28,12 +28,12 @@ def rises(rows: pd.DataFrame, measure: str) -> np.ndarray:
 
     Checkpoints count evenly, whatever their epochs, which stand closer together at the beginning.
     """
-    found = []
+    slopes = []
     for _, part in rows.sort_values("epoch").groupby("training_seed"):
         y = values(part, measure)
         if len(y) > 1 and np.isfinite(y).all():
-            found.append(float(np.polynomial.Polynomial.fit(np.arange(len(y)), y, 1).convert().coef[1]) * (len(y) - 1))
-    return np.array(found)
+            slopes.append(float(np.polynomial.Polynomial.fit(np.arange(len(y)), y, 1).convert().coef[1]) * (len(y) - 1))
+    return np.array(slopes)
 
 
 def dynamics_claims(runs: Mapping[str, pd.DataFrame]) -> list[Claim]:
@@ -46,7 +46,7 @@ def dynamics_claims(runs: Mapping[str, pd.DataFrame]) -> list[Claim]:
     def rising(measure: str, regime: str, words: str) -> Claim:
         return above(f"{measure_title(measure)} rises {words} ({where})", rises(by[regime], measure), RISE, what)
 
-    found = [
+    claims = [
         rising("dse_z", "supervised", "during supervised training"),
         rising("dse_z", "contrastive", "during contrastive training"),
         rising("dse_z", "shuffled labels", "during training on shuffled labels"),
@@ -59,13 +59,13 @@ def dynamics_claims(runs: Mapping[str, pd.DataFrame]) -> list[Claim]:
     for other in others:
         theirs = runs[other]
         theirs = theirs[theirs["group"] == "supervised"]
-        found.append(
+        claims.append(
             different(f"The course of DSMI(Z;X) differs by data set ({where} and {other}, supervised)",
                       rises(by["supervised"], "dsmi_z_x"), rises(theirs, "dsmi_z_x"), RISE, f"difference of the {what}")
         )  # fmt: skip
     if not others:
-        found.append(undecided("The course of DSMI(Z;X) differs by data set", "needs two data sets", what))
-    return found
+        claims.append(undecided("The course of DSMI(Z;X) differs by data set", "needs two data sets", what))
+    return claims
 
 
 def dynamics_section(runs: Mapping[str, pd.DataFrame]) -> Section:

@@ -61,14 +61,14 @@ def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
         If the spec is malformed, the module is not found, cannot be imported or has no file, there is no such function
         in it, or its name is taken.
     """
-    found, name = find_measure(spec, taken)
-    module = _imported(found, spec)
+    source, name = find_measure(spec, taken)
+    module = _imported(source, spec)
     if not hasattr(module, name):
-        raise InputError(f"measure {spec!r}: {found.name} has no {name!r}; check the function's name")
+        raise InputError(f"measure {spec!r}: {source.name} has no {name!r}; check the function's name")
     function = getattr(module, name)
     if not callable(function):
         raise InputError(f"measure {spec!r}: {name!r} is no function; name one that takes (Z, labels)")
-    return OwnMeasure(name, spec, function, measure_identity(spec, found))
+    return OwnMeasure(name, spec, function, measure_identity(spec, source))
 
 
 def find_measure(spec: str, taken: Collection[str] = ()) -> tuple[UsersModule, str]:
@@ -82,18 +82,18 @@ def find_measure(spec: str, taken: Collection[str] = ()) -> tuple[UsersModule, s
     return find_module(module_name, f"measure {spec!r}"), name
 
 
-def measure_identity(spec: str, found: UsersModule) -> str:
+def measure_identity(spec: str, source: UsersModule) -> str:
     """What identifies a measure's code: its name, and what is in its module's file."""
-    return f"{spec}:{found.sha256}"
+    return f"{spec}:{source.sha256}"
 
 
-def _imported(found: UsersModule, spec: str) -> ModuleType:
+def _imported(source: UsersModule, spec: str) -> ModuleType:
     try:
-        return found.imported()
+        return source.imported()
     except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         reason = " ".join(str(error).split())
         raise InputError(
-            f"measure {spec!r}: cannot import {found.name} ({type(error).__name__}: {reason}); mend {found.path}"
+            f"measure {spec!r}: cannot import {source.name} ({type(error).__name__}: {reason}); mend {source.path}"
         ) from error
 
 

@@ -509,10 +509,10 @@ def names_of(scores: str | Iterable[str]) -> tuple[str, ...]:
 
 def _askable(name: str, context: MeasureContext) -> Measure:
     """The measure of this name, if the context has what it needs."""
-    found = BY_NAME[name]
-    if found.can_be_computed(context):
-        return found
-    if found.needs == "image_pairs" and context.has_labels:
+    score = BY_NAME[name]
+    if score.can_be_computed(context):
+        return score
+    if score.needs == "image_pairs" and context.has_labels:
         raise InputError(f"the score {name} needs two images of each class, one to be left out; give each class two")
-    lacking = "input_clusters" if found.needs == "input_clusters" else "labels"
+    lacking = "input_clusters" if score.needs == "input_clusters" else "labels"
     raise InputError(f"the score {name} needs {lacking}; pass them too")

@@ -131,7 +131,7 @@ def mine_mutual_information(Z: ArrayLike, Y: ArrayLike, *, steps: int = MINE_STE
     from ..train import reproducible
 
     z, y = (torch.from_numpy(_for_network(as_embedding_on_host(V, name))).float() for V, name in ((Z, "Z"), (Y, "Y")))
-    found = []
+    bounds = []
     with reproducible(seed):
         of_z = torch.nn.Linear(z.shape[1], MINE_WIDTH)
         of_y = torch.nn.Linear(y.shape[1], MINE_WIDTH, bias=False)
@@ -145,11 +145,11 @@ def mine_mutual_information(Z: ArrayLike, Y: ArrayLike, *, steps: int = MINE_STE
             shuffled = end(torch.relu(hidden_z + hidden_y[torch.randperm(len(y))])).squeeze(1)
             partition = shuffled.exp().mean()
             average = partition.detach() if average is None else torch.lerp(average, partition.detach(), _AVERAGED)
-            found.append(float((joint - partition.log()).detach()))
+            bounds.append(float((joint - partition.log()).detach()))
             optimiser.zero_grad()
             (partition / average - joint).backward()
             optimiser.step()
-    return float(np.mean(found[-max(1, steps // 10) :]) / np.log(2))
+    return float(np.mean(bounds[-max(1, steps // 10) :]) / np.log(2))
 
 
 def _for_network(V: NDArray[np.float64]) -> NDArray[np.float64]:

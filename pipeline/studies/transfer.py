@@ -58,10 +58,10 @@ class TransferJob:
 def transfer_accuracies(job: TransferJob) -> dict[str, float] | None:
     """``probe`` and ``fine_tuned``, in percent of the data set's test images; None if they are not computed yet."""
     try:
-        found: dict[str, float] = json.loads(job.path.read_text())
+        accuracies: dict[str, float] = json.loads(job.path.read_text())
     except (OSError, ValueError):
         return None
-    return found if set(found) == {"probe", "fine_tuned"} else None
+    return accuracies if set(accuracies) == {"probe", "fine_tuned"} else None
 
 
 def compute_transfer(job: TransferJob) -> Done:
