@@ -20,7 +20,7 @@ from .measures import measure
 from .measures.conversion import DEVICES, as_array
 from .measures.definition import Value
 from .measures.inputs import as_count
-from .measures.registry import SETTINGS, checked_settings, names_of
+from .measures.measuring import SETTINGS, checked_settings, names_of
 
 Images = torch.Tensor | np.ndarray | Dataset | Iterable[Any]
 Batch = tuple[torch.Tensor, Any]

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
         shannon_entropy,
     )
     from .estimate import Estimate
+    from .measuring import measure
     from .mutual_information import (
         cluster_inputs,
         diffusion_spectral_mutual_information,
         diffusion_spectral_mutual_information_estimate,
         shannon_mutual_information,
     )
-    from .registry import measure
 
 __all__ = [
     "Estimate",
@@ -38,7 +38,7 @@ _HOMES = {
     "diffusion_spectral_entropy_estimate": "entropy",
     "diffusion_spectral_mutual_information": "mutual_information",
     "diffusion_spectral_mutual_information_estimate": "mutual_information",
-    "measure": "registry",
+    "measure": "measuring",
     "shannon_entropy": "entropy",
     "shannon_mutual_information": "mutual_information",
 }

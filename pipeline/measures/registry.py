@@ -1,17 +1,12 @@
-"""Every measure of a row, declared once: its column, its words and its computation; and `measure`, which takes them."""
+"""Every measure of a row, declared once: its column, its words and its computation."""
 
 from __future__ import annotations  # so that help() shows ArrayLike by its name
 
-from collections.abc import Callable, Iterable
-from difflib import get_close_matches
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from pydantic import ValidationError
+from numpy.typing import NDArray
 
-from ...data_catalog.errors import InputError
-from ...data_catalog.settings import rule_of, settings_of, spells_out
 from .angular import angular_mutual_information
 from .arrays import namespace
 from .class_gaussians import gbc_of_decomposition
@@ -26,11 +21,8 @@ from .dimension import (
 )
 from .entropy import binned_entropy
 from .learnability import clid_of_directions
-from .points import Points
 from .probe import Z95, packed, percent, wilson_interval
 from .scale_free import scale_free_mutual_information
-from .settings import MeasureSettings
-from .together import values_of
 from .transferability import (
     h_score_of_decomposition,
     logme_of_decomposition,
@@ -389,130 +381,3 @@ OF_A_ROW: tuple[Measure, ...] = (*DIAGNOSTICS, *MEASURES, *COMPARISONS, *DETAILS
 """All of them, in the order of a row's columns."""
 
 BY_NAME = {measure.name: measure for measure in OF_A_ROW}
-
-SETTINGS = tuple(setting for setting in settings_of(MeasureSettings) if setting.key != "own")
-"""Those that `measure` takes; a measure of one's own is a function that one calls oneself."""
-
-
-@spells_out(SETTINGS)
-def measure(
-    Z: ArrayLike | Points,
-    labels: ArrayLike | None = None,
-    *,
-    scores: str | Iterable[str] | None = None,
-    image_ids: ArrayLike | None = None,
-    input_clusters: ArrayLike | None = None,
-    **settings: Any,
-) -> dict[str, Value]:
-    """Every measure, diagnostic and comparison score of an embedding, by its column's name, or those asked for.
-
-    Distances, kernels, spectra and neighbours are computed once and shared, and only if a score needs them.
-
-    Parameters
-    ----------
-    Z : real [n, d]
-        The embedding, one row a sample: an array, a tensor, a data frame. A tensor on a GPU is measured there.
-    labels : [n] or [n, 1], optional
-        The class of each sample, of any type; without them what needs labels is left out.
-    scores : str or iterable of str, optional
-        The columns to compute, such as ``("dse_z", "neighbour_accuracy")``; all but the probe's single hits by default.
-    image_ids : [n], optional
-        The image of each sample: repeats of an image share an id, and are permuted and left out together. By default
-        every sample is an image of its own.
-    input_clusters : [n] or [n, 1], optional
-        The cluster of each sample's input, from `cluster_inputs`; without it the keys that end in ``_z_x`` are left
-        out.
-    sigma : float, optional
-        Width of the Gaussian kernel, in the units of Z; sqrt(d) by default, as in the paper.
-    t : float
-        Diffusion time, the power of the eigenvalues; 1 by default.
-    repetitions : int
-        Random subsets for each class of a mutual information; 5 by default.
-    seed : int
-        Seed of the random subsets and of the null; 0 by default.
-    bins : int
-        Bins for each dimension of the classic entropy; 2 by default.
-    null_permutations : int
-        Permutations of the labels behind `dsmi_z_y_null`; 10 by default.
-    method : {"auto", "exact", "lanczos"}
-        All eigenvalues, or an estimate; by default an estimate for more than 8,192 points.
-    precision : {"float32", "float64"}
-        Arithmetic of the eigenvalues; float32 by default.
-    tolerance : float
-        Standard error at which an estimate stops, in bits; 0.005 by default.
-
-    Returns
-    -------
-    dict
-        In the order of a row's columns, or of ``scores``. The unit of each stands in the registry: entropies and
-        information in bits, accuracies in percent. What is undefined for this embedding is left out: standard errors
-        where classes have too few images, `within_over_between` where all class means coincide, and, unless asked for
-        by name, accuracies where a class has a single image. Where others have no value, `undefined_scores` says why.
-
-    Raises
-    ------
-    ValueError
-        If the embedding is no finite matrix of numbers, the labels do not fit it or make one class only, the repeats
-        of one image bear different labels, a setting is out of range, or a score is unknown or needs what is not given.
-
-    References
-    ----------
-    Liao et al., arXiv 2312.04823, for DSE and DSMI; the others are those of the single functions.
-    """
-    checked = checked_settings(settings)
-    if checked.own:
-        raise InputError("own measures are for runs and the command line; here, call your function itself")
-    asked = () if scores is None else names_of(scores)
-    context = MeasureContext(Z, labels, image_ids, input_clusters, checked)
-    if scores is None:
-        wanted = [one for one in OF_A_ROW if one.unit != "text" and one.can_be_computed(context)]
-    else:
-        wanted = [_askable(name, context) for name in asked]
-    return values_of(wanted, context)
-
-
-def checked_settings(settings: dict[str, Any], function: str = "measure") -> MeasureSettings:
-    """The settings of a call of a function; what is wrong with one of them becomes an InputError of one line."""
-    try:
-        return MeasureSettings.model_validate(settings)
-    except ValidationError as error:
-        problem = error.errors()[0]
-    name = str(problem["loc"][0])
-    if problem["type"] == "extra_forbidden":
-        known = ", ".join(setting.key for setting in SETTINGS)
-        raise InputError(f"{function} has no setting {name!r}; beside its own arguments there are {known}")
-    rule = rule_of(problem)
-    raise InputError(f"{name} is {problem['input']!r}; {rule[0].lower()}{rule[1:]}")
-
-
-def names_of(scores: str | Iterable[str]) -> tuple[str, ...]:
-    """The names of scores that are asked for; a string is one of them.
-
-    Raises
-    ------
-    InputError
-        For a name that the registry does not have; with near names.
-    """
-    if not isinstance(scores, Iterable):
-        raise InputError(f"scores is {scores!r}; pass names of columns, such as 'dse_z'")
-    names = (scores,) if isinstance(scores, str) else tuple(scores)
-    if not names:
-        raise InputError("scores is empty; name one, or leave it out for all of them")
-    for name in names:
-        if name in BY_NAME:
-            continue
-        near = get_close_matches(str(name), BY_NAME, n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(BY_NAME)}"
-        raise InputError(f"no score is called {name!r}; {hint}")
-    return names
-
-
-def _askable(name: str, context: MeasureContext) -> Measure:
-    """The measure of this name, if the context has what it needs."""
-    score = BY_NAME[name]
-    if score.can_be_computed(context):
-        return score
-    if score.needs == "image_pairs" and context.has_labels:
-        raise InputError(f"the score {name} needs two images of each class, one to be left out; give each class two")
-    lacking = "input_clusters" if score.needs == "input_clusters" else "labels"
-    raise InputError(f"the score {name} needs {lacking}; pass them too")
