@@ -110,7 +110,7 @@ def test_a_model_of_four_gigabytes_is_checked_without_its_memory() -> None:
     assert int(peak) * (1 if sys.platform == "darwin" else 1024) < 2 * 2**30
 
 
-def test_the_parameters_that_the_tables_publish_are_those_of_the_network_that_timm_builds() -> None:
+def test_published_parameters_are_those_of_the_network_that_timm_builds() -> None:
     for entry in smallest_of_every_module()[::4]:
         with torch.device("meta"):
             model = timm.create_model(entry.architecture)
@@ -118,7 +118,7 @@ def test_the_parameters_that_the_tables_publish_are_those_of_the_network_that_ti
         assert count == pytest.approx(entry.params_m, abs=0.011), entry.model
 
 
-def test_the_tables_preprocessing_is_timms_but_for_the_published_crop_and_interpolation() -> None:
+def test_preprocessing_is_timms_but_for_published_crop_and_interpolation() -> None:
     for entry in smallest_of_every_module():
         config = timm_config(entry.architecture)
         assert entry.preprocessing is not None

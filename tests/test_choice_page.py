@@ -82,7 +82,7 @@ def test_a_budget_that_was_too_short_is_said_before_the_winner(tmp_path: Path) -
     assert "5 of 5 models measured, 1 dropped on the way, 2 never had a turn" in " ".join(page.split())
 
 
-def test_those_tied_with_the_best_are_named_with_their_costs_and_the_code_that_loads_them(tmp_path: Path) -> None:
+def test_those_tied_with_the_best_are_named_with_costs_and_loading_code(tmp_path: Path) -> None:
     rows = with_accuracies(params_m=25.6, loading_code="import timm\nmodel = timm.create_model('<net>')")
     rows["probe_hits"] = rows.loc[rows["model"] == "net0", "probe_hits"].iloc[0]  # the same hits: no difference at all
     page, summary = said(rows, on("csv"), tmp_path)

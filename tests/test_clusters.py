@@ -32,7 +32,7 @@ def assert_refused(address: str) -> None:
     assert re.search("OSError|TypeError|TimeoutError|ConnectionResetError", done.stderr)
 
 
-def test_local_workers_listen_on_the_loopback_address_only_and_let_nobody_in_without_credentials(
+def test_local_workers_listen_on_loopback_and_want_credentials(
     tmp_path: Path,
 ) -> None:
     with open_workers(ComputeSettings(workers=1), tmp_path) as workers:
@@ -76,7 +76,7 @@ def test_local_workers_see_no_gpu_and_the_user_is_told(
     assert "GPUs are not used: --cluster auto or cuda would" in told.messages
 
 
-def test_a_gpu_has_as_many_processes_as_cores_and_memory_allow_but_not_more_than_four() -> None:
+def test_a_gpu_has_as_many_processes_as_cores_and_memory_allow_up_to_four() -> None:
     gigabyte = 2**30
     assert default_per_gpu(16, 1, 100 * gigabyte) == 4
     assert default_per_gpu(16, 8, 1000 * gigabyte) == 2
@@ -108,7 +108,7 @@ def test_the_workers_of_a_cuda_cluster_share_gpus_of_which_each_sees_one(
         pass
 
 
-def test_visible_gpus_are_what_the_driver_lists_and_instances_stand_for_a_partitioned_gpu(
+def test_visible_gpus_are_those_of_the_driver_or_instances_of_a_partitioned_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     program = tmp_path / "nvidia-smi"
@@ -169,9 +169,7 @@ def test_a_tls_scheduler_lets_in_a_client_with_credentials_and_refuses_one_witho
             assert len(client.nthreads()) == 1
 
 
-def test_relative_folders_are_the_drivers_also_for_workers_that_were_started_elsewhere(
-    tmp_path: Path, warm_cli: Command
-) -> None:
+def test_relative_folders_are_the_drivers_for_workers_started_elsewhere(tmp_path: Path, warm_cli: Command) -> None:
     folders = ("--out", "out", "--cache", "cache")
     warm_cli("run", "--models", "test_vit.100x3", "--images-per-class", 5, *folders, cwd=tmp_path)
     assert len(list((tmp_path / "out" / "results").glob("*.parquet"))) == 1

@@ -152,7 +152,7 @@ def test_workers_killed_every_second_fail_no_piece_and_bring_each_back_once(tmp_
     assert not (tmp_path / "attempts").exists()
 
 
-def test_a_piece_that_kills_its_process_has_three_attempts_and_its_signal_is_named_under_any_scheduler(
+def test_a_piece_that_kills_its_process_has_three_attempts_under_any_scheduler(
     tmp_path: Path,
 ) -> None:
     for allowed in (0, 10_000):
@@ -194,7 +194,7 @@ def test_work_that_is_lost_too_often_is_given_up(tmp_path: Path) -> None:
     assert attempts.unfinished() == 0
 
 
-def test_shares_that_begin_with_the_same_images_at_one_instant_are_not_taken_for_attempts_that_died(
+def test_shares_that_begin_with_the_same_images_are_not_taken_for_dead_attempts(
     tmp_path: Path,
 ) -> None:
     shares = LOST_AT_MOST + 2

@@ -21,7 +21,9 @@ from dsmi_zoo.pipeline.store import read_results
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TESTS = ROOT / "tests"
 LONGEST_README = 170
+LONGEST_TEST_NAME = 80
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")])
 
 
@@ -152,3 +154,8 @@ def test_the_quick_start_for_a_zoo_works_as_printed(tmp_path: Path, offline: dic
 def test_the_quick_start_for_a_training_works_as_printed(tmp_path: Path, offline: dict[str, str]) -> None:
     follow("Watch your training", tmp_path, offline)
     assert (tmp_path / "runs" / "mine" / "report" / "index.html").is_file()
+
+
+def test_names_of_tests_are_sentences_of_80_characters_at_most() -> None:
+    names = re.findall(r"^def (test_\w+)", "\n".join(path.read_text() for path in TESTS.rglob("*.py")), re.MULTILINE)
+    assert [name for name in names if len(name) > LONGEST_TEST_NAME] == []

@@ -61,7 +61,7 @@ def test_ksg_of_labels_is_scikit_learns_in_one_column() -> None:
 
 
 @pytest.mark.parametrize("d", [2, 40])
-def test_ksg_of_labels_is_their_entropy_where_classes_are_far_apart_and_0_where_they_say_nothing(d: int) -> None:
+def test_ksg_of_labels_is_their_entropy_if_classes_are_apart_and_0_if_not(d: int) -> None:
     z, labels = blobs(400, 4, d, 0.01, seed=0)
     assert ksg_label_information(z, labels) == pytest.approx(2, abs=0.05)
     shuffled = np.random.default_rng(0).permutation(labels)

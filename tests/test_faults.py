@@ -98,7 +98,7 @@ def start(cache: Path, tmp_path: Path) -> Iterator[Callable[..., "subprocess.Pop
         driver.communicate(timeout=30)
 
 
-def test_a_model_that_kills_its_process_each_time_fails_after_three_attempts_and_takes_no_other_along(
+def test_a_model_that_kills_its_process_fails_after_three_attempts_alone(
     trap: Trap, tmp_path: Path, small_run: Path, cli: Command
 ) -> None:
     tally, out = trap("os._exit(3)"), tmp_path / "out"
@@ -112,7 +112,7 @@ def test_a_model_that_kills_its_process_each_time_fails_after_three_attempts_and
     assert len(calls) == 5
 
 
-def test_a_worker_killed_in_mid_model_costs_that_model_one_more_attempt_and_nothing_else(
+def test_a_worker_killed_in_mid_model_costs_one_more_attempt_and_nothing_else(
     trap: Trap, tmp_path: Path, small_run: Path, start: Callable[..., "subprocess.Popen[str]"]
 ) -> None:
     first = tmp_path / "first"
@@ -145,7 +145,7 @@ def test_a_model_that_hangs_is_ended_and_says_where_it_hung(
     assert len(list(log.parent.iterdir())) == 1
 
 
-def test_a_model_that_needs_too_much_memory_fails_whether_it_is_refused_or_its_process_ended(
+def test_a_model_that_needs_too_much_memory_fails_refused_or_ended(
     trap: Trap, tmp_path: Path, small_run: Path, cli: Command
 ) -> None:
     trap("np.zeros(1 << 44)")
@@ -180,7 +180,7 @@ def test_a_view_larger_than_a_workers_memory_is_made_and_read_within_it(tmp_path
     view.unlink()
 
 
-def test_a_second_driver_is_refused_with_the_firsts_host_and_process_and_a_dead_ones_lock_is_taken(
+def test_a_second_driver_is_refused_by_name_and_a_dead_ones_lock_is_taken(
     trap: Trap, tmp_path: Path, small_run: Path, cli: Command, start: Callable[..., "subprocess.Popen[str]"]
 ) -> None:
     trap("time.sleep(600)")
@@ -216,7 +216,7 @@ def scheduler(cache: Path, tmp_path: Path) -> Iterator[Callable[[int, int], list
     stop(started)
 
 
-def test_a_run_on_a_scheduler_that_is_there_leaves_it_running_and_goes_on_after_it_was_gone(
+def test_a_run_leaves_a_given_scheduler_running_and_goes_on_after_it_was_gone(
     trap: Trap,
     tmp_path: Path,
     small_run: Path,

@@ -173,7 +173,7 @@ class Stream(IterableDataset):
         return zip(IMAGES, LABELS.tolist(), strict=True)
 
 
-def test_a_stream_of_images_is_scored_by_itself_or_in_a_loader_with_its_labels_or_others(own: Own) -> None:
+def test_a_stream_of_images_is_scored_by_itself_or_in_a_loader(own: Own) -> None:
     expected = pytest.approx(dsmi_zoo.score(own, IMAGES, LABELS, scores=FEW), rel=1e-5)
     for stream in (Stream(), DataLoader(Stream(), batch_size=7)):
         assert dsmi_zoo.score(own, stream, scores=FEW) == expected

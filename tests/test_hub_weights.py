@@ -286,7 +286,7 @@ print(evict_weights(kept, cache), evict_weights(borrowed, cache), evict_weights(
 """
 
 
-def test_only_what_a_run_fetched_for_itself_is_evicted_and_only_where_it_can_be_fetched_again(
+def test_only_what_a_run_fetched_itself_and_can_fetch_again_is_evicted(
     hub: HubServer, script: Script, cache: Path
 ) -> None:
     file = small_weights(b"12345")

@@ -106,7 +106,7 @@ def test_effective_robustness_is_the_residual_of_the_stated_fit_by_statsmodels(
     assert stated in (TABLES / "README.md").read_text()
 
 
-def test_accuracies_say_the_same_again_and_size_does_not_explain_effective_robustness() -> None:
+def test_size_does_not_explain_effective_robustness_as_it_does_accuracies() -> None:
     table = pd.read_csv(TABLES / "imagenet-2025.csv").sort_values(["model", "img_size"]).drop_duplicates("model")
     ranks = table.select_dtypes("number").rank()
     with_top1 = ranks[["v2_top1", "real_top1", "a_top1", "sketch_top1", "r_top1"]].corrwith(ranks["top1"])
@@ -114,7 +114,7 @@ def test_accuracies_say_the_same_again_and_size_does_not_explain_effective_robus
     assert ranks["r_effective_robustness"].corr(ranks["gmacs"]) == pytest.approx(-0.175, abs=0.005)
 
 
-def test_an_accuracy_of_0_or_100_takes_no_part_in_the_fit_and_has_no_effective_robustness() -> None:
+def test_an_accuracy_of_0_or_100_has_no_effective_robustness_and_no_part_in_the_fit() -> None:
     top1 = {"a": "20", "b": "0", "c": "60", "d": "100", "e": "", "f": "70"}
     table = pd.DataFrame({"model": list(top1), "img_size": "224", "a_top1": list(top1.values())})
     clean = {

@@ -95,7 +95,7 @@ def test_a_kernel_that_is_computed_anew_for_every_product_gives_the_same(monkeyp
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("scale", [1.0, 50.0])
-def test_the_operator_multiplies_by_the_diffusion_matrix_without_its_largest_eigenvalue(monkeypatch, precision, scale):
+def test_the_operator_is_the_diffusion_matrix_without_its_largest_eigenvalue(monkeypatch, precision, scale):
     monkeypatch.setattr("dsmi_zoo.pipeline.measures.operator._TILE", 64)
     Z = embedding(150, 10, scale)
     Z[20:30] = Z[3] + 1e-3

@@ -96,7 +96,7 @@ def test_a_finished_row_wins_over_a_failed_one_and_the_newest_over_the_rest(
     assert kept == {"test_vit.100x3", "test_vit.900x2", "test_vit.900x5"}
 
 
-def test_further_runs_join_a_merged_one_with_their_own_columns_and_without_their_broken_rows(
+def test_further_runs_join_a_merged_one_with_own_columns_without_broken_rows(
     part: Part, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
     whole = part("whole", "test_vit.100", {"rank": 7.0, "own_measures": "rank", "gmacs_of_mine": 1.5})

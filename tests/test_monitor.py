@@ -119,7 +119,7 @@ class Noisy(torch.nn.Module):
         return self.line(x.flatten(1) + torch.rand(1) + np.random.rand() + random.random())  # noqa: NPY002
 
 
-def test_a_model_that_draws_random_numbers_while_measured_leaves_every_random_state_as_it_was(tmp_path: Path) -> None:
+def test_a_model_that_draws_random_numbers_leaves_every_random_state_as_it_was(tmp_path: Path) -> None:
     seeded()
     before = (torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random())  # noqa: NPY002
     model, images = Noisy(), torch.randn(20, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -185,7 +185,7 @@ def test_a_wrapped_model_is_measured_as_the_one_inside(
     assert found[0] == found[1]
 
 
-def test_n_is_chosen_once_so_that_measuring_stays_under_5_percent_of_the_training_time(
+def test_n_is_chosen_once_so_that_measuring_stays_under_5_percent(
     tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Steps that take 50 ms by decree, and measurements that take what they take of a processor: on the wall's clock

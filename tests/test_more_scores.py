@@ -107,7 +107,7 @@ def test_n_leep_is_the_log_expected_empirical_prediction_of_a_mixture():
     assert n_leep(Z, y, seed=3) == pytest.approx(np.mean(expected), rel=1e-5)
 
 
-def test_n_leep_of_far_clusters_is_0_for_their_own_labels_and_near_the_entropy_for_others():
+def test_n_leep_of_far_clusters_is_0_for_own_labels_and_the_entropy_for_others():
     rng = np.random.default_rng(0)
     y = np.repeat(np.arange(2), 300)
     Z = rng.normal(size=(600, 5)) + 100 * y[:, None]
@@ -281,7 +281,7 @@ def test_offset_share_is_the_squared_mean_over_the_mean_square():
     assert offset_share(np.ones((5, 3))) == pytest.approx(1)
 
 
-def test_angular_information_is_that_of_directions_from_the_mean_at_half_their_median_distance():
+def test_angular_information_is_that_of_directions_at_half_their_median_distance():
     Z, y = example()
     unit = Z - Z.mean(axis=0)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)

@@ -151,7 +151,7 @@ def test_a_prefetch_that_was_killed_goes_on_where_it_was(
     assert hub.body_bytes() < 1.5 * len(content)
 
 
-def test_a_run_embeds_with_the_downloaded_weights_and_a_missing_model_is_a_failed_row(
+def test_a_run_embeds_with_downloaded_weights_and_a_missing_model_is_a_failed_row(
     hub: HubServer, command: Command, catalogue: Path, tmp_path: Path, published: dict[str, bytes]
 ) -> None:
     del hub.repositories["timm/test_efficientnet.r160_in1k"]
@@ -198,7 +198,7 @@ def test_an_offline_run_says_once_what_it_lacks_and_the_command_that_fetches_it(
     assert "3 models: 3 ok" in command(*run, HF_HUB_OFFLINE="1").stdout
 
 
-def test_a_run_on_a_budget_evicts_what_it_fetched_after_the_rows_exist_and_never_what_was_there(
+def test_a_run_on_a_budget_evicts_what_it_fetched_and_never_what_was_there(
     hub: HubServer, client_settings: dict[str, str], command: Command, catalogue: Path, cache: Path, tmp_path: Path
 ) -> None:
     command("prefetch", "--catalog", catalogue, "--models", "test_vit*")

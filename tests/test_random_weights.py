@@ -65,9 +65,7 @@ def test_they_never_mix_with_others(tried: Path, tmp_path: Path, cli: Command) -
     assert "random_weights" in said
 
 
-def test_identities_of_ordinary_runs_are_what_they_were_and_those_without_weights_are_others(
-    small_run: Path, cache: Path
-) -> None:
+def test_random_weights_have_identities_of_their_own_and_change_no_others(small_run: Path, cache: Path) -> None:
     record = read_run(small_run)
     assert "random_weights" not in record.identity
     compute = record.config.compute.model_copy(update={"cache": cache})

@@ -119,7 +119,7 @@ def test_a_partial_correlation_given_one_control_is_the_textbook_formula() -> No
     assert found.pearson.value == pytest.approx((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
 
 
-def test_a_score_that_follows_the_embeddings_scale_alone_has_nothing_left_once_that_is_given() -> None:
+def test_a_score_that_follows_scale_alone_has_nothing_left_given_scale() -> None:
     rows = zoo(6)
     rng = np.random.default_rng(0)
     rms = np.exp(rng.normal(size=len(rows)))
@@ -134,7 +134,7 @@ def test_a_score_that_follows_the_embeddings_scale_alone_has_nothing_left_once_t
     assert found.pearson.ci[0] < 0 < found.pearson.ci[1]
 
 
-def test_partial_correlations_are_refitted_in_each_resample_as_a_loop_that_copies_rows_does() -> None:
+def test_partial_correlations_are_refitted_as_by_a_loop_that_copies_rows() -> None:
     rng = np.random.default_rng(15)
     unit = np.repeat(np.arange(8), [5, 1, 3, 4, 2, 6, 3, 4])
     given = rng.normal(size=(28, 2))
@@ -149,7 +149,7 @@ def test_partial_correlations_are_refitted_in_each_resample_as_a_loop_that_copie
     np.testing.assert_allclose(resampled_partial(x, y, given, counts, unit), loop, atol=1e-9)
 
 
-def test_no_partial_correlation_is_found_where_there_is_none_in_about_nineteen_of_twenty_zoos() -> None:
+def test_no_partial_correlation_is_seen_where_none_is_in_19_of_20_zoos() -> None:
     unit = np.repeat(np.arange(16), 3)
     rng = np.random.default_rng(16)
     wrong = 0
@@ -196,7 +196,7 @@ def test_of_collinear_predictors_the_later_named_is_left_out_with_its_reason() -
     json.dumps(summarise(rows).as_json(), allow_nan=False)
 
 
-def test_the_mixed_model_finds_slope_and_share_of_a_simulation_and_says_when_it_cannot() -> None:
+def test_the_mixed_model_recovers_slope_and_share_and_says_when_it_cannot() -> None:
     rng = np.random.default_rng(8)
     family = np.repeat(np.arange(60), 8)
     x = rng.normal(size=480)
@@ -298,7 +298,7 @@ def test_regrets_turn_scores_of_which_less_is_better_and_split_by_cost() -> None
     assert cost_bands(rows.assign(gmacs=None, params_m=None)) == {}
 
 
-def test_the_difference_of_a_score_and_its_copy_is_zero_and_a_better_one_is_told_apart() -> None:
+def test_a_score_and_its_copy_do_not_differ_and_a_better_one_does() -> None:
     rows = zoo(11, families=20)
     rows["dsmi_z_x"] = rows["dsmi_z_y"]
     found = differences(rows, "top1", "dsmi_z_y", FEW)
@@ -334,7 +334,7 @@ def test_holms_correction_spares_the_primary_pair_and_counts_top1_real_and_v2_on
     assert holm["dse_z", "real_top1"] == holm["dse_z", "top1"]
 
 
-def test_robustness_leaves_out_by_inputs_and_each_part_is_the_correlation_of_its_rows() -> None:
+def test_robustness_leaves_out_by_inputs_and_correlates_the_rest() -> None:
     rows = zoo(12)
     found = {v.name: v for v in robustness.variants(rows, "top1", FEW)}
     rho = found["without extra pretraining data"].spearman.value
@@ -397,7 +397,7 @@ def test_a_run_compared_with_itself_agrees_and_with_another_tells_the_settings(
     assert summary["compared"]["with"] == "small"
 
 
-def test_weighted_kendall_has_an_interval_for_the_first_accuracy_and_says_why_not_for_others() -> None:
+def test_weighted_kendall_has_an_interval_for_the_first_accuracy_only_and_says_why() -> None:
     found = correlations(zoo(14), replace(FEW))["dsmi_z_y"]
     assert found["top1"].weighted_kendall.ci is not None
     assert found["top5"].weighted_kendall.ci is None

@@ -104,7 +104,7 @@ def test_a_score_that_few_models_have_does_not_shrink_the_sample() -> None:
     assert "fewer than" in (few.reason or "")
 
 
-def test_no_difference_of_equally_good_scores_is_found_in_about_nineteen_of_twenty_zoos() -> None:
+def test_no_difference_of_equally_good_scores_is_seen_in_19_of_20_zoos() -> None:
     family = np.repeat(np.arange(24), 3)
     wrong, zoos = 0, 120
     for seed in range(zoos):

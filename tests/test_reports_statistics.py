@@ -108,7 +108,7 @@ def test_weighted_resamples_equal_a_loop_that_copies_rows(name, ties, families, 
 
 
 @pytest.mark.parametrize("name", COEFFICIENTS)
-def test_intervals_are_fishers_with_the_resamples_error_corrected_for_few_unequal_families(name):
+def test_intervals_are_fishers_with_the_error_corrected_for_few_unequal_families(name):
     x, y, family = sample(4)
     x, y, family = x[:-2], y[:-2], family[:-2]
     counts = resampling.draw(12, 200, seed=5)
@@ -123,13 +123,13 @@ def test_intervals_are_fishers_with_the_resamples_error_corrected_for_few_unequa
     assert found.p_families == pytest.approx(2 * stats.t.sf(abs(t), precise.degrees), abs=1e-6)
 
 
-def test_the_error_of_equal_families_is_scaled_by_g_over_g_less_one_and_has_g_less_one_degrees():
+def test_the_error_of_g_equal_families_is_scaled_and_has_g_less_one_degrees():
     found = precision(np.repeat(np.arange(16), 3))
     assert (found.scale, found.degrees) == pytest.approx((np.sqrt(16 / 15), 15))
     assert precision(np.zeros(4, dtype=int)) == Precision(1.0, 1.0)
 
 
-def test_scale_and_degrees_of_unequal_families_are_mean_and_spread_of_the_estimated_variance():
+def test_scale_and_degrees_are_mean_and_spread_of_the_estimated_variance():
     """Of copies within families, by simulation: E and 2 E^2 / Var of what a bootstrap of families estimates."""
     rng = np.random.default_rng(0)
     sizes = np.array([30.0, 20, 10, 5, 5, 2, 1, 1, 1])
@@ -162,7 +162,7 @@ def test_the_shared_part_is_the_intraclass_correlation_of_a_simulation():
     assert shared_part(unit, rng.normal(size=900)[unit]) == pytest.approx(1)
 
 
-def test_an_interval_that_excludes_zero_has_a_p_below_five_percent_and_one_that_does_not_has_not():
+def test_an_interval_excludes_zero_where_p_is_below_5_percent_and_only_there():
     rng = np.random.default_rng(0)
     for shift in np.linspace(-0.9, 0.9, 13):
         ci, p, _ = interval(shift, np.clip(shift + 0.2 * rng.normal(size=500), -1, 1), Precision(1.03, 14), 40)
@@ -190,7 +190,7 @@ def test_copies_within_a_family_widen_the_interval_over_families_but_not_over_ro
 
 
 @pytest.mark.parametrize("sizes", [[3] * 16, [40, 30, 20, *[8] * 10, *[3] * 20, *[1] * 20]])
-def test_a_measure_without_relation_is_outside_the_leading_interval_in_about_one_of_twenty_simulations(sizes):
+def test_a_measure_without_relation_is_outside_the_interval_in_1_of_20_simulations(sizes):
     rng = np.random.default_rng(7)
     family = np.repeat(np.arange(len(sizes)), sizes)
     leading, independent, simulations = 0, 0, 300

@@ -96,9 +96,7 @@ def test_a_second_run_computes_nothing_and_starts_no_cluster(run_copy: Path, war
     assert snapshot(run_copy) == before
 
 
-def test_a_run_says_where_its_dashboard_is_on_the_loopback_address_and_where_the_report(
-    tmp_path: Path, small_run: Path, cli: Command
-) -> None:
+def test_a_run_says_where_its_dashboard_and_its_report_are(tmp_path: Path, small_run: Path, cli: Command) -> None:
     done = cli("run", "--models", "test_vit.900x5", "--workers", 1, cwd=tmp_path)
     assert re.search(
         r"^1 worker at tls://127\.0\.0\.1:\d+; Dask dashboard: http://127\.0\.0\.1:\d+/status$", done.stdout, re.M
@@ -154,7 +152,7 @@ def test_a_run_that_was_killed_half_way_goes_on_and_rewrites_no_finished_row(
     assert {name: after[name] for name in finished} == finished
 
 
-def test_broken_and_foreign_files_among_the_results_are_reported_and_the_broken_one_recomputed(
+def test_broken_and_foreign_files_are_reported_and_the_broken_one_computed_again(
     run_copy: Path, warm_cli: Command
 ) -> None:
     cut, *others = sorted((run_copy / "results").glob("*.parquet"))

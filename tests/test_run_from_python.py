@@ -44,9 +44,7 @@ def test_a_second_call_goes_on_with_what_is_there(tmp_path: Path, caplog: pytest
     pd.testing.assert_frame_equal(kept, first)
 
 
-def test_a_clients_workers_compute_the_rows_and_stay_also_where_they_come_and_go_and_have_several_threads(
-    small_run: Path, tmp_path: Path
-) -> None:
+def test_a_clients_workers_compute_the_rows_and_stay(small_run: Path, tmp_path: Path) -> None:
     with (
         LocalCluster(n_workers=0, threads_per_worker=2, dashboard_address="127.0.0.1:0", silence_logs=50) as cluster,
         Client(cluster) as client,

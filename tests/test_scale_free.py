@@ -69,7 +69,7 @@ def test_points_that_are_all_alike_have_none(value):
     assert scale_free_mutual_information(np.full((20, 3), value), labels) == pytest.approx(0, abs=1e-9)
 
 
-def test_an_embedding_of_which_most_points_are_alike_so_that_their_median_distance_is_0_has_a_value():
+def test_an_embedding_whose_median_distance_is_0_has_a_value():
     Z, labels = np.zeros((40, 2)), np.repeat([0, 1], [30, 10])
     Z[30:] = [3.0, 4.0]
     assert np.median([np.linalg.norm(a - b) for a in Z for b in Z]) == 0

@@ -227,7 +227,7 @@ def test_no_model_comes_before_one_that_is_cheaper_and_better(models: list[tuple
         assert not (later_cost < cost and later_accuracy > accuracy)
 
 
-def test_a_search_that_cannot_go_into_its_folder_is_refused_before_anything_is_computed(
+def test_a_search_that_cannot_use_its_folder_is_refused_before_anything_else(
     catalog: Path, tmp_path: Path, warm_cli: Command
 ) -> None:
     out = tmp_path / "out"

@@ -123,9 +123,7 @@ def submitted_until_one_hangs(site: Site) -> tuple[Path, str, int]:
     return first, driver, int(process[1])
 
 
-def test_a_submitted_run_survives_a_cancelled_worker_and_each_worker_sees_a_gpu_of_its_own(
-    site: Site, small_run: Path
-) -> None:
+def test_a_submitted_run_survives_a_cancelled_worker_and_shares_out_gpus(site: Site, small_run: Path) -> None:
     first, driver, _ = submitted_until_one_hangs(site)
     log = site.out / "logs" / f"driver-{driver}.out"
     address = re.search(r" at (tls://127\.0\.0\.1:\d+);", log.read_text())[1]  # type: ignore[index]
@@ -148,9 +146,7 @@ def test_a_submitted_run_survives_a_cancelled_worker_and_each_worker_sees_a_gpu_
     assert "6 models: 6 ok, 0 failed" in log.read_text()
 
 
-def test_a_driver_that_is_warned_of_its_walltimes_end_stops_its_workers_and_goes_on_in_another_turn(
-    site: Site, small_run: Path
-) -> None:
+def test_a_driver_whose_walltime_ends_stops_its_workers_and_has_another_turn(site: Site, small_run: Path) -> None:
     _, driver, process = submitted_until_one_hangs(site)
     finished = {path: path.stat().st_mtime_ns for path in (site.out / "results").glob("*.parquet")}
     os.kill(psutil.Process(process).ppid(), signal.SIGUSR1)  # as Slurm does: the batch shell alone is warned
@@ -161,9 +157,7 @@ def test_a_driver_that_is_warned_of_its_walltimes_end_stops_its_workers_and_goes
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
-def test_a_worker_whose_walltime_ends_in_mid_model_is_replaced_and_meanwhile_others_need_no_profile(
-    site: Site, small_run: Path
-) -> None:
+def test_a_worker_whose_walltime_ends_in_mid_model_is_replaced(site: Site, small_run: Path) -> None:
     first = site.own_measure(trapped=True)
     run = ("dsmi-zoo", "run", "--cluster", "slurm", "--profile", site.profile("1"), "--workers", 1, *RUN)
     with ThreadPoolExecutor(1) as beside:
@@ -180,9 +174,7 @@ def test_a_worker_whose_walltime_ends_in_mid_model_is_replaced_and_meanwhile_oth
     assert "DUE TO TIME LIMIT" in "".join(path.read_text() for path in (site.out / "logs").glob("*.err"))
 
 
-def test_an_array_computes_every_model_once_also_when_a_share_is_requeued_and_writes_the_report(
-    site: Site, small_run: Path
-) -> None:
+def test_an_array_computes_every_model_once_also_when_a_share_is_requeued(site: Site, small_run: Path) -> None:
     site.own_measure(trapped=False)
     submit = ("dsmi-zoo", "submit", "slurm", "--profile", site.profile(), "--array")
     assert "at most 8 tasks of an array (MaxArraySize)" in site(*submit, 9, *RUN, "--out", site.out, code=2)
@@ -228,7 +220,7 @@ def test_scripts_are_printed_and_nothing_is_submitted_by_a_dry_run(site: Site) -
     assert not site.out.exists()
 
 
-def test_options_that_a_submitted_run_cannot_have_and_networks_that_are_not_there_are_refused(site: Site) -> None:
+def test_options_that_a_submitted_run_cannot_have_are_refused(site: Site) -> None:
     submit = ("dsmi-zoo", "submit", "slurm", "--out", site.out)
     assert "--sigmas" in site(*submit, "--sigmas", 2, code=2)
     assert "--cluster means nothing to submit" in site(*submit, "--cluster", "local", code=2)

@@ -58,7 +58,7 @@ def wait_until_there_are(client: Client, workers: int) -> None:
         time.sleep(0.1)
 
 
-def test_four_workers_of_a_job_share_two_gpus_and_come_back_when_it_is_cancelled_or_requeued(
+def test_four_workers_of_a_job_share_two_gpus_and_come_back(
     slurm: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
 ) -> None:
     for name in {*os.environ, *slurm}:
@@ -159,13 +159,11 @@ def test_a_walltime_is_read_as_slurm_writes_it(walltime: str, seconds: int) -> N
     assert walltime_seconds(walltime) == seconds
 
 
-def test_workers_retire_ten_minutes_before_the_end_or_at_five_sixths_and_never_in_a_short_job_or_one_without_end() -> (
-    None
-):
+def test_workers_retire_before_the_end_but_not_in_jobs_too_short_or_without_end() -> None:
     assert [retires_after(walltime) for walltime in ("4:00:00", "30", "9:59", "0")] == [13800, 1500, None, None]
 
 
-def test_a_job_has_a_process_for_each_core_of_a_gpu_up_to_four_unless_somebody_says_otherwise(tmp_path: Path) -> None:
+def test_a_job_has_a_process_for_each_core_of_a_gpu_up_to_four_unless_told(tmp_path: Path) -> None:
     def processes(asked: int | None = None, **fields: Any) -> int:
         return Profile(**fields).processes(asked)
 

@@ -133,7 +133,7 @@ def test_only_old_temporary_files_are_swept_away(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [".new.tmp", "kept.parquet"]
 
 
-def test_shares_that_begin_at_one_instant_do_not_take_each_others_trials_for_a_folder_that_cannot_be_written(
+def test_shares_that_begin_at_once_do_not_mistake_each_others_trial_files(
     tmp_path: Path,
 ) -> None:
     def begin(_: int) -> None:

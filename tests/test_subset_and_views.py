@@ -98,7 +98,7 @@ def test_fashion_that_is_not_there_or_damaged_is_told_with_how_to_get_it(tmp_pat
         open_dataset("fashion", tmp_path)
 
 
-def test_a_zoo_that_is_trained_here_is_measured_on_the_images_of_its_recipes_unless_others_are_named() -> None:
+def test_a_trained_zoo_is_measured_on_the_images_of_its_recipes_unless_told() -> None:
     assert RunConfig(catalog="fashion:3").subset.dataset == "fashion:3"
     assert RunConfig(catalog="fashion", subset=SubsetSettings(images_per_class=9)).subset.dataset == "fashion"
     assert RunConfig.model_validate({"catalog": "fashion", "subset": {"seed": 1}}).subset.dataset == "fashion"

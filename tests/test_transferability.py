@@ -106,7 +106,7 @@ def test_logme_of_labels_that_the_embedding_does_not_know_is_that_of_noise():
     assert logme(np.zeros((300, 4)), y) == pytest.approx(of_noise)
 
 
-def test_logme_of_labels_that_are_a_linear_function_of_the_embedding_is_great_but_bounded():
+def test_logme_of_labels_that_are_linear_in_the_embedding_is_great_but_bounded():
     y = np.arange(30) % 3
     assert 5 < logme(np.eye(3)[y], y) < 20
     Z, y = example(30, 60)
@@ -167,7 +167,7 @@ def test_within_over_between_is_that_of_the_sums_of_squares(n, d):
     assert within + between == pytest.approx(n * Z.var(0).sum())
 
 
-def test_within_over_between_is_0_when_classes_collapse_and_undefined_when_their_means_coincide():
+def test_within_over_between_is_0_for_collapsed_classes_and_none_for_equal_means():
     y = np.array([0, 0, 1, 1])
     assert within_over_between([[1.0], [1], [2], [2]], y) == 0
     assert np.isnan(within_over_between([[0.1], [0.3], [0.1], [0.3]], y))
@@ -232,7 +232,7 @@ def test_probe_hits_are_those_of_ridge_classifiers_refitted_without_each_image(n
     assert 0.4 < expected.mean() < 1
 
 
-def test_probe_hits_are_those_of_ridge_classifiers_refitted_without_each_images_repeats():
+def test_probe_hits_are_those_of_ridge_classifiers_refitted_without_each_image():
     for seed in range(2):
         Z, y, images = with_repeats(seed=seed)
         expected, _ = chosen(Z, y, images)
@@ -403,7 +403,7 @@ def test_the_order_of_the_rows_changes_no_score(shape):
 
 @GENTLE
 @given(shapes, st.floats(-20, 20))
-def test_the_scale_of_the_embedding_changes_transrate_alone_and_its_offset_logme_and_rankme(shape, power):
+def test_scale_changes_transrate_alone_and_offset_logme_and_rankme(shape, power):
     n, d, seed = shape
     Z, y = example(n, d, 3, seed=seed)
     before = transferability(Z, y)

@@ -68,7 +68,7 @@ def seconds_to_get(name: str, *, shared: bool = False) -> float:
         return time.monotonic() - started
 
 
-def test_a_lock_is_held_by_one_process_or_shared_by_several_and_ends_with_a_killed_one() -> None:
+def test_a_lock_is_held_by_one_or_shared_by_several_and_ends_with_a_killed_one() -> None:
     with holder("a", "shared", 1.0):
         assert seconds_to_get("a", shared=True) < 0.2
         assert seconds_to_get("another") < 0.2
@@ -78,7 +78,7 @@ def test_a_lock_is_held_by_one_process_or_shared_by_several_and_ends_with_a_kill
         assert seconds_to_get("a", shared=True) < 5
 
 
-def test_a_folder_of_locks_that_others_could_write_to_or_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_locks_that_others_could_change_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / f"dsmi-zoo-{os.getuid()}"
     folder.mkdir()
     folder.chmod(0o777)
@@ -93,7 +93,7 @@ def test_a_folder_of_locks_that_others_could_write_to_or_a_link_in_its_place_is_
     assert not list(elsewhere.iterdir())
 
 
-def test_a_models_clock_stands_still_while_it_waits_and_ends_its_process_when_its_time_is_up(tmp_path: Path) -> None:
+def test_a_models_clock_stands_while_it_waits_and_ends_its_process_in_time(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "model.timeout.txt"
     started = time.monotonic()
     ended = subprocess.run(
@@ -107,7 +107,7 @@ def test_a_models_clock_stands_still_while_it_waits_and_ends_its_process_when_it
     assert not log.exists()
 
 
-def test_a_turn_on_a_device_waits_for_others_outside_the_models_time_and_gives_its_memory_back(tmp_path: Path) -> None:
+def test_a_turn_waits_outside_the_models_time_and_gives_its_memory_back(tmp_path: Path) -> None:
     with holder("device meta", "alone", 9.0):
         took = subprocess.run([sys.executable, "-c", TURN, str(tmp_path)], capture_output=True, text=True, check=False)
     assert (took.returncode, took.stdout, took.stderr) == (0, "cpu, then meta\n", "")

@@ -123,7 +123,7 @@ def test_a_path_with_a_control_character_is_refused_by_its_flag(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_in_a_hostile_folder_prints_scripts_that_bash_reads_as_they_were_meant(
+def test_scripts_of_a_hostile_folder_are_read_by_bash_as_they_were_meant(
     tmp_path: Path, cli: Callable[..., "subprocess.CompletedProcess[str]"]
 ) -> None:
     folder = tmp_path / "a'; touch was-run; $(touch was-run) #"
@@ -138,7 +138,7 @@ def test_a_dry_run_in_a_hostile_folder_prints_scripts_that_bash_reads_as_they_we
     assert not list(tmp_path.rglob("was-run"))
 
 
-def test_an_array_script_of_hostile_arguments_is_refused_before_anything_is_submitted(tmp_path: Path) -> None:
+def test_an_array_of_hostile_arguments_is_refused_before_it_is_submitted(tmp_path: Path) -> None:
     config = RunConfig(out=tmp_path / "out")
     with pytest.raises(InputError, match=r"a line of the batch script, .*holds a control character"):
         _array_scripts(config, Profile(), ["--models", "a\n#SBATCH --uid=0"], 2)

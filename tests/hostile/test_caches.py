@@ -70,7 +70,7 @@ def test_a_view_without_a_good_note_is_made_again(tmp_path: Path, note: str | No
     assert not sealed.damage(path)
 
 
-def test_a_process_that_is_killed_between_note_and_file_leaves_nothing_that_is_believed(
+def test_a_kill_between_note_and_file_leaves_nothing_that_is_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, new = tmp_path / "file", tmp_path / "new"
@@ -210,7 +210,7 @@ def test_a_damaged_subset_stops_remeasure_in_one_line(
     assert len(said.splitlines()) == 1
 
 
-def test_a_damaged_subset_is_written_anew_by_the_run_that_made_it_though_no_row_is_missing(
+def test_a_damaged_subset_is_written_anew_though_no_row_is_missing(
     small_run: Path, tmp_path: Path, warm_cli: Command
 ) -> None:
     run = Path(shutil.copytree(small_run, tmp_path / "run"))

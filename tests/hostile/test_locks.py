@@ -80,7 +80,7 @@ def begin_again_and_again(number: int, out: Path, barrier: Any, results: Any) ->
             barrier.wait(60)
 
 
-def test_of_drivers_and_shares_that_begin_at_one_instant_some_win_and_none_that_exclude_each_other(
+def test_drivers_and_shares_that_begin_at_once_never_exclude_each_other_and_win(
     tmp_path: Path,
 ) -> None:
     context = get_context("spawn")
@@ -154,13 +154,11 @@ def stale(lock: Path) -> None:
     ],
     ids=["one dies", "one dies elsewhere", "one is stopped for long", "three find a stale lock"],
 )
-def test_in_every_interleaving_one_holds_the_lock_at_a_time_no_live_lock_is_dropped_and_all_go_on(
-    given: Given, tmp_path: Path
-) -> None:
+def test_one_holds_the_lock_at_a_time_in_every_interleaving_and_all_go_on(given: Given, tmp_path: Path) -> None:
     assert explore(locks, lambda lock: exclusive(lock, stale_after_s=STALE_AFTER_S), tmp_path / "f", given) > 200
 
 
-def test_in_every_interleaving_of_claims_on_a_stale_lock_one_gets_it_and_nobody_loses_it(tmp_path: Path) -> None:
+def test_one_claim_on_a_stale_lock_wins_in_every_interleaving(tmp_path: Path) -> None:
     given = Given((HERE, HERE), may_give_up=True, preemptions=3, prepare=stale)
     assert explore(locks, claimed, tmp_path / "f", given) > 200
 
@@ -199,7 +197,7 @@ while True:
     assert not (tmp_path / "two").exists()
 
 
-def test_a_process_that_was_stopped_for_longer_than_a_lock_is_kept_notices_and_leaves_the_next_lock_alone(
+def test_a_process_stopped_for_too_long_notices_and_leaves_the_next_lock_alone(
     script: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
     lock = tmp_path / "lock"

@@ -67,7 +67,7 @@ def test_bytes_of_others_in_a_row_are_refused_or_make_no_difference(tmp_path: Pa
     assert read_or_none(path) in (None, right)
 
 
-def test_a_value_that_was_changed_by_hand_is_noticed_and_a_row_of_the_first_versions_is_not(tmp_path: Path) -> None:
+def test_a_value_changed_by_hand_is_noticed_but_not_in_rows_of_the_first_versions(tmp_path: Path) -> None:
     path = tmp_path / "row.parquet"
     write_row_file(path, ROW)
     table = pq.read_table(path)
@@ -134,7 +134,7 @@ def test_a_damaged_row_is_named_counted_as_missing_and_computed_again(
 
 
 @pytest.mark.parametrize("harm", ["lost", "emptied", "cut", "without a key", "of zeros"])
-def test_a_lost_or_damaged_record_is_written_anew_from_the_rows_that_say_what_they_are(
+def test_a_lost_or_damaged_record_is_written_anew_from_the_rows(
     run_copy: Path, warm_cli: Command, cli: Command, harm: str
 ) -> None:
     record = run_copy / "run.json"

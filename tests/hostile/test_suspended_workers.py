@@ -94,7 +94,7 @@ def test_a_driver_that_was_suspended_itself_does_not_take_its_workers_for_silent
     assert killed == ["tcp://worker"]
 
 
-def test_a_cluster_that_stays_empty_is_told_from_time_to_time_and_ends_the_run_in_one_line(
+def test_a_cluster_that_stays_empty_is_told_of_and_ends_the_run_in_one_line(
     clock: Callable[[float], None], told: pytest.LogCaptureFixture
 ) -> None:
     workers = Workers(Client(), empty_for_s=2000.0)  # type: ignore[arg-type]

@@ -65,7 +65,7 @@ def assert_each_has_its_fate(out: Path, of_model: dict[str, str]) -> None:
         assert words in rows.loc[model, "error_message"]
 
 
-def test_a_measure_that_exits_interrupts_leaves_stops_or_hangs_is_a_failed_row_of_remeasure(
+def test_a_measure_that_exits_leaves_or_hangs_is_a_failed_row_of_remeasure(
     small_run: Path, tmp_path: Path, fates: dict[str, str], cli: Command
 ) -> None:
     remeasure = ("remeasure", "--out", small_run, "--into", tmp_path / "out", "--measure", "fateful:fate")
@@ -159,7 +159,7 @@ def default_is_float32(Z, labels):
 
 
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
-def test_other_measures_and_models_see_nothing_of_what_a_measure_does_by_torch_or_by_force(
+def test_what_a_measure_does_to_torch_or_by_force_is_not_seen_by_others(
     small_run: Path, tmp_path: Path, cli: Command
 ) -> None:
     (tmp_path / "forced.py").write_text(IN_SPITE_OF_NUMPY)
@@ -199,7 +199,7 @@ def test_a_module_that_ends_or_holds_up_who_imports_it_is_refused_in_one_line(
     assert "hostile_import" not in sys.modules
 
 
-def test_a_measure_that_leaves_when_it_is_imported_does_not_end_a_command_with_exit_code_0(
+def test_a_measure_that_leaves_on_import_does_not_end_a_command_with_code_0(
     small_run: Path, tmp_path: Path, cli: Command
 ) -> None:
     (tmp_path / "leaver.py").write_text("import os; os._exit(0)\n\ndef f(Z, labels): return 0.0\n")
