@@ -232,7 +232,7 @@ def test_probe_hits_are_those_of_ridge_classifiers_refitted_without_each_image(n
     assert 0.4 < expected.mean() < 1
 
 
-def test_probe_hits_are_those_of_ridge_classifiers_refitted_without_each_image():
+def test_probe_hits_of_repeats_are_those_of_classifiers_without_the_image():
     for seed in range(2):
         Z, y, images = with_repeats(seed=seed)
         expected, _ = chosen(Z, y, images)
