@@ -59,7 +59,14 @@ from matplotlib import pyplot as plt
 
 SEEDS = (1, 2, 3, 4, 5, 6)
 SPLITS = 20
-ALSO = ("neighbour_accuracy", "probe_accuracy", "centre_accuracy", "logme", "h_score", "within_over_between")
+ALSO = (
+    "neighbour_accuracy",
+    "probe_accuracy",
+    "centre_accuracy",
+    "logme",
+    "h_score",
+    "within_over_between",
+)
 FROM_THE_FIRST_LOOK = (("as it is", "0.5 median distance"), ("cosine", "0.5"))
 CONTROLS = ("embedding_rms", "embedding_dim", "params_m")
 
@@ -105,15 +112,23 @@ def read_zoo(folder: Path, runs: Sequence[Path]) -> Zoo:
     tables, found, described = [], [], []
     for run_folder in runs:
         labels = read_subset(run_folder)["label"].to_numpy()
-        slugs = {(entry.model, entry.img_size): entry.slug for entry in read_run(run_folder).entries}
+        slugs = {
+            (entry.model, entry.img_size): entry.slug for entry in read_run(run_folder).entries
+        }
         rows = read_results(run_folder).reset_index(drop=True)
         of = [slugs[name] for name in zip(rows["model"], rows["img_size"], strict=True)]
-        found.append(np.array([scores(np.load(stored(folder, run_folder, slug)), labels) for slug in of]))
-        described.append(np.array([np.load(stored(folder, run_folder, slug, DESCRIBED))[..., 0] for slug in of]))
+        found.append(
+            np.array([scores(np.load(stored(folder, run_folder, slug)), labels) for slug in of])
+        )
+        described.append(
+            np.array([np.load(stored(folder, run_folder, slug, DESCRIBED))[..., 0] for slug in of])
+        )
         tables.append(rows)
         worst = float(np.abs(found[-1][:, PAPER] - rows["dsmi_z_y"]).max())
         if worst > 1e-3:
-            raise SystemExit(f"{run_folder}: the paper's DSMI differs from the rows' by {worst:.2g} bits")
+            raise SystemExit(
+                f"{run_folder}: the paper's DSMI differs from the rows' by {worst:.2g} bits"
+            )
     first = tables[0]
     assert all((table["model"] == first["model"]).all() for table in tables)
     sign = {name: -1 if name == "within_over_between" else 1 for name in ALSO}
@@ -140,26 +155,43 @@ def report(zoo: Zoo, folder: Path, figure: Path, console: Console) -> dict[str, 
     neighbours, paper = zoo.others["neighbour_accuracy"], zoo.candidates[:, :, PAPER]
     selected = {"selected": simplest, "highest": highest}
     first_look = {
-        f"first look {n}": CANDIDATES.index(_plain(*kernel)) for n, kernel in enumerate(FROM_THE_FIRST_LOOK, start=1)
+        f"first look {n}": CANDIDATES.index(_plain(*kernel))
+        for n, kernel in enumerate(FROM_THE_FIRST_LOOK, start=1)
     }
     shown = {"10 nearest neighbours": neighbours, "paper": paper}
     shown |= {role: zoo.candidates[:, :, i] for role, i in (selected | first_look).items()}
     shown |= {name: zoo.others[name] for name in ALSO[1:]}
-    titles = {"paper": str(CANDIDATES[PAPER])} | {r: str(CANDIDATES[i]) for r, i in (selected | first_look).items()}
+    titles = {"paper": str(CANDIDATES[PAPER])} | {
+        r: str(CANDIDATES[i]) for r, i in (selected | first_look).items()
+    }
 
     rows: list[dict[str, Any]] = []
     for role, x in shown.items():
         value, ci = on.interval(x)
-        row: dict[str, Any] = {"role": role, "score": titles.get(role, role), "spearman": value, "ci": ci}
+        row: dict[str, Any] = {
+            "role": role,
+            "score": titles.get(role, role),
+            "spearman": value,
+            "ci": ci,
+        }
         row["selecting_half"] = float(spearman(x[:, selecting, None], zoo.top1[:, selecting])[0])
         row["partial"], row["partial_ci"] = on.partial(x)
         row["within_budget"] = on.within_groups(x)
         row["over_paper"] = None if role == "paper" else on.difference(x, paper)
-        row["over_neighbours"] = None if role == "10 nearest neighbours" else on.difference(x, neighbours)
+        row["over_neighbours"] = (
+            None if role == "10 nearest neighbours" else on.difference(x, neighbours)
+        )
         rows.append(row)
-    claims = [(row, name) for row in rows if row["role"] in selected for name in ("over_paper", "over_neighbours")]
+    claims = [
+        (row, name)
+        for row in rows
+        if row["role"] in selected
+        for name in ("over_paper", "over_neighbours")
+    ]
     adjusted = multipletests([row[name][2] for row, name in claims], method="holm")[1]
-    holm = {f"{row['role']} {name}": float(p) for (row, name), p in zip(claims, adjusted, strict=True)}
+    holm = {
+        f"{row['role']} {name}": float(p) for (row, name), p in zip(claims, adjusted, strict=True)
+    }
 
     stability = []
     for seed in range(1, SPLITS + 1):
@@ -167,8 +199,13 @@ def report(zoo: Zoo, folder: Path, figure: Path, console: Console) -> dict[str, 
         by_rule = dict(zip(("highest", "selected"), select(zoo, chosen), strict=True))
         compared = {rule: zoo.candidates[:, :, i] for rule, i in by_rule.items()}
         compared |= {"paper": paper, "neighbours": neighbours}
-        rho = {name: float(spearman(x[:, rest, None], zoo.top1[:, rest])[0]) for name, x in compared.items()}
-        stability.append({"split": seed, **{r: str(CANDIDATES[i]) for r, i in by_rule.items()}, "rho": rho})
+        rho = {
+            name: float(spearman(x[:, rest, None], zoo.top1[:, rest])[0])
+            for name, x in compared.items()
+        }
+        stability.append(
+            {"split": seed, **{r: str(CANDIDATES[i]) for r, i in by_rule.items()}, "rho": rho}
+        )
     draw(zoo, held_out, figure)
     found = {
         "selecting": sorted(set(zoo.architectures[selecting].tolist())),
@@ -181,15 +218,23 @@ def report(zoo: Zoo, folder: Path, figure: Path, console: Console) -> dict[str, 
         "other_splits": stability,
     }
     table = pd.DataFrame({"candidate": map(str, CANDIDATES)})
-    for name, of in (("selecting", selecting), ("held_out", held_out), ("all", selecting | held_out)):
+    for name, of in (
+        ("selecting", selecting),
+        ("held_out", held_out),
+        ("all", selecting | held_out),
+    ):
         table[name] = spearman(zoo.candidates[:, of], zoo.top1[:, of])
-    write_atomically(folder / "candidates.csv", lambda file: table.to_csv(file, index=False, float_format="%.4f"))
+    write_atomically(
+        folder / "candidates.csv", lambda file: table.to_csv(file, index=False, float_format="%.4f")
+    )
     _print(found, console)
     return found
 
 
 def _plain(preparation: str, width: str, t: float = 1) -> Candidate:
-    (number,) = (i for i, k in enumerate(KERNELS) if (k.preparation, k.width) == (preparation, width))
+    (number,) = (
+        i for i, k in enumerate(KERNELS) if (k.preparation, k.width) == (preparation, width)
+    )
     return Candidate(number, t, "DSMI")
 
 
@@ -214,48 +259,68 @@ def _print(found: dict[str, Any], console: Console) -> None:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
-    console.print("Holm:", found["holm"], "selecting:", found["selecting"], "held out:", found["held_out"])
+    console.print(
+        "Holm:", found["holm"], "selecting:", found["selecting"], "held out:", found["held_out"]
+    )
     console.print("selected over paper by a jackknife:", found["selected_over_paper_by_jackknife"])
     splits = found["other_splits"]
     for rule in ("selected", "highest"):
         for candidate, count in Counter(split[rule] for split in splits).most_common(3):
             console.print(
-                f"{count} of {len(splits)} other splits, {rule}: {candidate}", highlight=False, soft_wrap=True
+                f"{count} of {len(splits)} other splits, {rule}: {candidate}",
+                highlight=False,
+                soft_wrap=True,
             )
     for rival in ("paper", "neighbours"):
         behind = np.array([split["rho"]["selected"] - split["rho"][rival] for split in splits])
-        told = (
-            f"the rule's choice less {rival}: {behind.min():.2f} to {behind.max():.2f}, above 0 in {(behind > 0).sum()}"
-        )
+        told = f"the rule's choice less {rival}: {behind.min():.2f} to {behind.max():.2f}, above 0 in {(behind > 0).sum()}"
         console.print(f"held out there, {told} of {len(splits)}", highlight=False, soft_wrap=True)
 
 
 def draw(zoo: Zoo, rows: np.ndarray, path: Path) -> None:
     """Spearman's rho against sigma, by its unit and the preparation, for t = 1 and t = 2, beside the rivals."""
     y = zoo.top1[:, rows]
-    rho, described = (spearman(x[:, rows].reshape(*y.shape, -1), y) for x in (zoo.candidates, zoo.described))
+    rho, described = (
+        spearman(x[:, rows].reshape(*y.shape, -1), y) for x in (zoo.candidates, zoo.described)
+    )
     described = described.reshape(len(DESCRIBED), len(TIMES))
     neighbours = float(spearman(zoo.others["neighbour_accuracy"][:, rows, None], y)[0])
     figure, both = plt.subplots(1, 2, figsize=(10, 4.5), sharey=True, layout="constrained")
     for axes, t in zip(both, (1, 2), strict=True):
         by_length = {str(k): described[i, TIMES.index(t)] for i, k in enumerate(DESCRIBED)}
-        by_length |= {str(k): rho[CANDIDATES.index(Candidate(i, t, "DSMI"))] for i, k in enumerate(KERNELS)}
+        by_length |= {
+            str(k): rho[CANDIDATES.index(Candidate(i, t, "DSMI"))] for i, k in enumerate(KERNELS)
+        }
         line = [by_length[f"sigma = {c:g} rms sqrt(d)"] for c in FRACTIONS]
         axes.plot(
-            FRACTIONS, line, marker="s", linewidth=2.5, color="tab:purple", label="lengths (rms sqrt(d)), as it is"
+            FRACTIONS,
+            line,
+            marker="s",
+            linewidth=2.5,
+            color="tab:purple",
+            label="lengths (rms sqrt(d)), as it is",
         )
         for preparation in PREPARATIONS:
-            line = [rho[CANDIDATES.index(_plain(preparation, f"{c:g} median distance", t))] for c in FRACTIONS]
-            axes.plot(FRACTIONS, line, marker="o", markersize=4, label=f"median distances, {preparation}")
+            line = [
+                rho[CANDIDATES.index(_plain(preparation, f"{c:g} median distance", t))]
+                for c in FRACTIONS
+            ]
+            axes.plot(
+                FRACTIONS, line, marker="o", markersize=4, label=f"median distances, {preparation}"
+            )
         axes.axhline(neighbours, color="black", label="10 nearest neighbours")
-        axes.axhline(rho[PAPER], color="black", linestyle="--", label="the paper's sigma = sqrt(d), t = 1")
+        axes.axhline(
+            rho[PAPER], color="black", linestyle="--", label="the paper's sigma = sqrt(d), t = 1"
+        )
         axes.set(
             title=f"t = {t}", xscale="log", xticks=FRACTIONS, xticklabels=[f"{c:g}" for c in FRACTIONS],
             xlabel="sigma, in the unit of the legend",
         )  # fmt: skip
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    both[0].set_ylabel("Spearman\N{RIGHT SINGLE QUOTATION MARK}s rho of DSMI(Z;Y) and top-1, held out")
+    both[0].set_ylabel(
+        "Spearman\N{RIGHT SINGLE QUOTATION MARK}s rho of DSMI(Z;Y) and top-1, held out"
+    )
     both[0].legend(fontsize=8, title="sigma in", loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
@@ -264,7 +329,9 @@ def draw(zoo: Zoo, rows: np.ndarray, path: Path) -> None:
 
 def main() -> None:
     """Make the runs, compute the candidates, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/better-default"))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--only-runs", action="store_true", help="train and measure, go no further")
@@ -276,7 +343,9 @@ def main() -> None:
         return
     for run_folder in runs:
         compute_candidates(folder, run_folder, console)
-    found = report(read_zoo(folder, runs), folder, arguments.figure or folder / "better_default.png", console)
+    found = report(
+        read_zoo(folder, runs), folder, arguments.figure or folder / "better_default.png", console
+    )
     text = json.dumps(found, indent=1)
     write_atomically(folder / "better_default.json", lambda file: file.write(text.encode()))
     console.print(f"Written: {folder / 'better_default.json'}")

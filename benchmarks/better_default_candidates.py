@@ -34,9 +34,13 @@ PREPARATIONS: dict[str, Callable[[Array], Array]] = {
 NORMALISATIONS: dict[str, Callable[[Array, Array, Array, Array, float], Array]] = {
     "DSMI": lambda dsmi, null, dse, subsets, ceiling: dsmi,
     "DSMI less null": lambda dsmi, null, dse, subsets, ceiling: dsmi - null,
-    "DSMI less null over ceiling less null": lambda dsmi, null, dse, subsets, ceiling: (dsmi - null) / (ceiling - null),
+    "DSMI less null over ceiling less null": lambda dsmi, null, dse, subsets, ceiling: (
+        (dsmi - null) / (ceiling - null)
+    ),
     "DSMI over DSE": lambda dsmi, null, dse, subsets, ceiling: dsmi / np.maximum(dse, 1e-9),
-    "DSMI over that of singletons": lambda dsmi, null, dse, subsets, ceiling: dsmi / np.maximum(subsets, 1e-9),
+    "DSMI over that of singletons": lambda dsmi, null, dse, subsets, ceiling: (
+        dsmi / np.maximum(subsets, 1e-9)
+    ),
 }
 """The ceiling, the sum of p(c) log2 m(c), is one number for all models of a subset, so DSMI over it ranks as DSMI. The
 last is DSMI over the random subsets' entropy, which it would be if every class were one point."""
@@ -52,7 +56,9 @@ class Kernel:
     """From the squared distances [n, n], the sorted distances [n, n] and the prepared embedding: the width(s)."""
 
     def __str__(self) -> str:
-        return f"sigma = {self.width}" + ("" if self.preparation == "as it is" else f", {self.preparation}")
+        return f"sigma = {self.width}" + (
+            "" if self.preparation == "as it is" else f", {self.preparation}"
+        )
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,9 @@ class Candidate:
         return sum(a != b for a, b in zip(chosen, ("as it is", "sqrt(d)", 1, "DSMI"), strict=True))
 
     def __str__(self) -> str:
-        return f"{self.normalisation}, {KERNELS[self.kernel]}" + (f", t = {self.t:g}" if self.t != 1 else "")
+        return f"{self.normalisation}, {KERNELS[self.kernel]}" + (
+            f", t = {self.t:g}" if self.t != 1 else ""
+        )
 
 
 def _of_median(squares: Array, near: Array, Z: Array, c: float) -> Array:
@@ -127,7 +135,9 @@ DESCRIBED = tuple(
 PAPER = CANDIDATES.index(Candidate(0, 1, "DSMI"))
 
 
-def parts(Z: Array, classes: NDArray[np.int64], kernels: Sequence[Kernel] = KERNELS, seed: int = 0) -> Array:
+def parts(
+    Z: Array, classes: NDArray[np.int64], kernels: Sequence[Kernel] = KERNELS, seed: int = 0
+) -> Array:
     """DSMI, its null, DSE and the random subsets' mean entropy, in bits, by kernel and time.
 
     Parameters
@@ -168,12 +178,16 @@ def parts(Z: Array, classes: NDArray[np.int64], kernels: Sequence[Kernel] = KERN
             widths = np.maximum(np.broadcast_to(kernel.of(squares, near, prepared), n), LEAST)
             with np.errstate(over="ignore", under="ignore"):
                 G = np.exp(squares / widths[:, None] / widths / -2)
-            of_classes = np.array([_entropies(G, members) for members in by_class])  # [labellings, classes, times]
+            of_classes = np.array(
+                [_entropies(G, members) for members in by_class]
+            )  # [labellings, classes, times]
             of_size = {k: _entropies(G, subsets).mean(axis=0) for k, subsets in drawn.items()}
             random_subsets = share @ np.array([of_size[int(k)] for k in sizes])
             information = random_subsets - np.einsum("c,lct->lt", share, of_classes)
             dse = _entropies(G, [np.arange(n)])[0]
-            found[number] = np.stack([information[0], information[1:].mean(axis=0), dse, random_subsets], axis=1)
+            found[number] = np.stack(
+                [information[0], information[1:].mean(axis=0), dse, random_subsets], axis=1
+            )
     return found
 
 
@@ -182,7 +196,9 @@ def scores(found: Array, classes: NDArray[np.int64]) -> Array:
     sizes = np.bincount(classes)
     ceiling = float(sizes / len(classes) @ np.log2(sizes))
     dsmi, null, dse, subsets = np.moveaxis(found, 2, 0)
-    by_normalisation = [normalise(dsmi, null, dse, subsets, ceiling) for normalise in NORMALISATIONS.values()]
+    by_normalisation = [
+        normalise(dsmi, null, dse, subsets, ceiling) for normalise in NORMALISATIONS.values()
+    ]
     return np.stack(by_normalisation, axis=2).ravel()
 
 

@@ -86,7 +86,11 @@ class Resampled:
         error = float(np.std(drawn - base_drawn, ddof=1))
         half = float(self.t.ppf(0.5 + LEVEL / 2)) * error
         gain = value - base
-        return gain, (gain - half, gain + half), float(2 * self.t.sf(abs(gain) / error)) if error else 1.0
+        return (
+            gain,
+            (gain - half, gain + half),
+            float(2 * self.t.sf(abs(gain) / error)) if error else 1.0,
+        )
 
     def jackknifed(self, x: Array, reference: Array) -> tuple[float, float]:
         """The interval of the same difference by a jackknife over architectures, which is less bold."""
@@ -103,14 +107,21 @@ class Resampled:
         values, drawn = [], []
         for s in range(len(x)):
             design = np.column_stack([np.ones(len(self.unit)), stats.rankdata(given[s], axis=0)])
-            left = [r - design @ np.linalg.lstsq(design, r, rcond=None)[0] for r in map(stats.rankdata, (x[s], y[s]))]
+            left = [
+                r - design @ np.linalg.lstsq(design, r, rcond=None)[0]
+                for r in map(stats.rankdata, (x[s], y[s]))
+            ]
             values.append(np.corrcoef(*left)[0, 1])
             drawn.append(self.resamples.pearson(*left))
         value = float(np.mean(values))
-        return value, interval(value, np.nanmean(drawn, axis=0), precision(self.unit), len(self.unit))[0]
+        return value, interval(
+            value, np.nanmean(drawn, axis=0), precision(self.unit), len(self.unit)
+        )[0]
 
     def within_groups(self, x: Array) -> float:
         """The mean over seeds and groups (training budgets) of rho within the group."""
         groups = self.zoo.groups[self.rows]
         x, y = x[:, self.rows, None], self.zoo.top1[:, self.rows]
-        return float(np.mean([spearman(x[:, groups == g], y[:, groups == g])[0] for g in np.unique(groups)]))
+        return float(
+            np.mean([spearman(x[:, groups == g], y[:, groups == g])[0] for g in np.unique(groups)])
+        )

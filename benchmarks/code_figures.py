@@ -75,7 +75,11 @@ def main() -> None:
     sources = {path: read(path) for path in paths}
 
     lines = [count for source in sources.values() for count in source.tokens_by_line.values()]
-    lengths = {name: length for source in sources.values() for name, length in source.function_lengths.items()}
+    lengths = {
+        name: length
+        for source in sources.values()
+        for name, length in source.function_lengths.items()
+    }
     comments = sum(source.comments for source in sources.values())
     longest_function = max(lengths, key=lambda name: lengths[name])
     file_lengths = {path: len(path.read_text().splitlines()) for path in paths}

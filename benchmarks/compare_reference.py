@@ -58,7 +58,9 @@ THEIRS = tuple(one.name for one in COMPARISONS)
 BAR_SCALES = (0.02, 0.1, 0.5, 1.0, 2.0, 5.0)
 
 
-def reference(Z: Array, labels: Classes, X: NDArray[Any], sigma: float | None, t: int, bins: int) -> dict[str, float]:
+def reference(
+    Z: Array, labels: Classes, X: NDArray[Any], sigma: float | None, t: int, bins: int
+) -> dict[str, float]:
     """The reference's value, in bits, of every measure that it has; X are inputs [n, p] or clusters of them [n]."""
     spectral = {"gaussian_kernel_sigma": np.sqrt(Z.shape[1]) if sigma is None else sigma, "t": t}
     classic = {"classic_shannon_entropy": True, "num_bins_per_dim": bins}
@@ -75,7 +77,9 @@ def reference(Z: Array, labels: Classes, X: NDArray[Any], sigma: float | None, t
         }
 
 
-def example(n: int, d: int, scale: float = 1.0, classes: int = 10) -> tuple[Array, Classes, Classes]:
+def example(
+    n: int, d: int, scale: float = 1.0, classes: int = 10
+) -> tuple[Array, Classes, Classes]:
     """An embedding [n, d] that tells something of its labels, and two labellings with classes of unequal size."""
     generator = np.random.default_rng(n + d)
     labels = generator.integers(0, classes, size=n)
@@ -110,7 +114,9 @@ def deviations() -> Iterator[dict[str, float]]:
     settings = itertools.product(SHAPES, SCALES, SIGMAS, zip(TIMES, BINS, strict=True))
     for (n, d), scale, sigma, (t, bins) in settings:
         Z, labels, clusters = example(n, d, scale)
-        ours = measure(Z, labels, input_clusters=clusters, sigma=sigma, t=t, bins=bins, scores=THE_SIX)
+        ours = measure(
+            Z, labels, input_clusters=clusters, sigma=sigma, t=t, bins=bins, scores=THE_SIX
+        )
         expected = reference(Z, labels, clusters, sigma, t, bins)
         yield {name: abs(ours[name] - value) for name, value in expected.items()}
 
@@ -129,7 +135,9 @@ def values() -> None:
             expected = reference(scale * Z, labels, clusters, None, 1, 2)
             worst = []
             for precision in ("float32", "float64"):
-                ours = measure(scale * Z, labels, input_clusters=clusters, precision=precision, scores=THE_SIX)
+                ours = measure(
+                    scale * Z, labels, input_clusters=clusters, precision=precision, scores=THE_SIX
+                )
                 worst.append(max(abs(ours[name] - value) for name, value in expected.items()))
             print(f"  {kind:9} {scale:5} {worst[0]:.1e} {worst[1]:.1e}", flush=True)
 
@@ -138,7 +146,10 @@ def three_thousand() -> tuple[Array, Classes, Array, Classes]:
     """An embedding, its labels, inputs as large as small photographs, and clusters of inputs."""
     Z, labels = of_kind("Gaussian", N, D, CLASSES)
     generator = np.random.default_rng(2)
-    X = generator.normal(size=(N, 64 * 64 * 3)) + generator.normal(size=(CLASSES, 64 * 64 * 3))[labels]
+    X = (
+        generator.normal(size=(N, 64 * 64 * 3))
+        + generator.normal(size=(CLASSES, 64 * 64 * 3))[labels]
+    )
     return Z, labels, X, generator.integers(0, CLASSES, N)
 
 
@@ -150,7 +161,9 @@ def six() -> None:
     for _ in range(ROUNDS):
         theirs, _ = timed(reference, Z, labels[:, None], X, None, 1, 2)
         ours = [
-            timed(measure, Z, labels, input_clusters=clusters, precision=precision, scores=THE_SIX)[0]
+            timed(measure, Z, labels, input_clusters=clusters, precision=precision, scores=THE_SIX)[
+                0
+            ]
             for precision in ("float32", "float64")
         ]
         runs.append((theirs, *ours))
@@ -166,7 +179,9 @@ def six() -> None:
 def row() -> None:
     """Time of a whole row against the reference's six measures."""
     Z, labels, X, clusters = three_thousand()
-    measure(Z[:1200], labels[:1200], input_clusters=clusters[:1200])  # what is imported on first use
+    measure(
+        Z[:1200], labels[:1200], input_clusters=clusters[:1200]
+    )  # what is imported on first use
     runs = [
         (
             timed(reference, Z, labels[:, None], X, None, 1, 2)[0],
@@ -213,7 +228,9 @@ def coverage() -> None:
     for kind, scale in itertools.product(KINDS, (0.3, 1.0, 2.0)):
         Z, _ = of_kind(kind, 2000, 256, CLASSES)
         print(f"{kind}, scale {scale}, n = 2000")
-        inside += covered(scale * Z, diffusion_spectral_entropy(scale * Z, method="exact"), range(40))
+        inside += covered(
+            scale * Z, diffusion_spectral_entropy(scale * Z, method="exact"), range(40)
+        )
     print(f"covered {sum(inside)} times of {len(inside)}")
 
 
@@ -227,7 +244,9 @@ def exponent() -> None:
         print(f"  n = {n}: {took:.1f} s, standard error {found.standard_error:.4f}", flush=True)
     slopes = np.diff(np.log(seconds)) / np.diff(np.log(sizes))
     fitted = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
-    print(f"exponent of cost {fitted:.2f}; from size to size {' '.join(f'{slope:.2f}' for slope in slopes)}")
+    print(
+        f"exponent of cost {fitted:.2f}; from size to size {' '.join(f'{slope:.2f}' for slope in slopes)}"
+    )
 
 
 def fifty_thousand() -> tuple[Array, Classes]:
@@ -248,7 +267,9 @@ def repeated() -> None:
     print(f"DSE, n = 50000: {seconds:.0f} s, greatest memory {memory():.2f} GiB", flush=True)
     truth = diffusion_spectral_entropy(Z[:5_000], method="exact")
     error = found.value - truth
-    print(f"  {found.method}: {found.value:.4f}, error {error:+.5f}, standard error {found.standard_error:.5f}")
+    print(
+        f"  {found.method}: {found.value:.4f}, error {error:+.5f}, standard error {found.standard_error:.5f}"
+    )
 
 
 def classes() -> None:
@@ -256,7 +277,11 @@ def classes() -> None:
     Z, labels = fifty_thousand()
     for method in ("lanczos", "auto"):
         seconds, found = timed(
-            diffusion_spectral_mutual_information_estimate, Z, labels, method=method, precision="float32"
+            diffusion_spectral_mutual_information_estimate,
+            Z,
+            labels,
+            method=method,
+            precision="float32",
         )
         print(
             f"DSMI(Z;Y), n = 50000, 10 classes, method {method}: {seconds:.0f} s, {found.method} {found.value:.4f}, "
@@ -281,7 +306,11 @@ def forward() -> None:
         points = as_points(Z)
         measures.append(
             timed(
-                measure, points, labels, input_clusters=clusters, scores=[one.name for one in (*DIAGNOSTICS, *MEASURES)]
+                measure,
+                points,
+                labels,
+                input_clusters=clusters,
+                scores=[one.name for one in (*DIAGNOSTICS, *MEASURES)],
             )[0]
         )
         scores.append(timed(measure, points, labels, scores=THEIRS)[0])

@@ -40,7 +40,12 @@ MEBIBYTE = 2**20
 
 def empty_row(job: Job, out: Path) -> Done:
     """The row of a model that nothing is computed for."""
-    row: dict[str, Any] = {**facts(job.entry), "status": "ok", "row_id": job.row_id, "embedding_id": job.embedding_id}
+    row: dict[str, Any] = {
+        **facts(job.entry),
+        "status": "ok",
+        "row_id": job.row_id,
+        "embedding_id": job.embedding_id,
+    }
     write_row(out, job.slug, row | {"finished_at": datetime.now(UTC)})
     return Done(job.slug, job.name, True, "", 0.0)
 
@@ -56,7 +61,9 @@ class EmptyGraph(ZooGraph):
         self._jobs = {job.name: job for job in plan.jobs}
         super().__init__(client, plan, plan.jobs)
 
-    def task(self, kind: str, name: str, identity: str, priority: int, function: Any, *arguments: Any) -> Future:
+    def task(
+        self, kind: str, name: str, identity: str, priority: int, function: Any, *arguments: Any
+    ) -> Future:
         """Submit the task of that key, with its dependencies."""
         needed = [argument for argument in arguments if isinstance(argument, Future)]
         if kind != "row":
@@ -74,18 +81,30 @@ def after(work: partial[Done], *_: object) -> Done:
 
 def entries(count: int) -> list[Job]:
     """So many models, of different cost and 80 views."""
-    same = {"crop_pct": 1, "crop_mode": "center", "interpolation": "bicubic", "mean": (0, 0, 0), "std": (1, 1, 1)}
+    same = {
+        "crop_pct": 1,
+        "crop_mode": "center",
+        "interpolation": "bicubic",
+        "mean": (0, 0, 0),
+        "std": (1, 1, 1),
+    }
     jobs = []
     for number in range(count):
-        entry = ModelEntry(model=f"model {number}", architecture="none", img_size=224, params_m=1 + number % 97)
+        entry = ModelEntry(
+            model=f"model {number}", architecture="none", img_size=224, params_m=1 + number % 97
+        )
         view = Path(f"view-{number % 80}.npy")
-        jobs.append(Job(entry, Preprocessing(**same), None, view, f"embedding {number}", f"row {number}"))
+        jobs.append(
+            Job(entry, Preprocessing(**same), None, view, f"embedding {number}", f"row {number}")
+        )
     return jobs
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
@@ -93,12 +112,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         config = RunConfig(out=out)
-        subset = Subset(ImageArray("two", ("a", "b"), np.arange(2), np.zeros((2, 4, 4), np.uint8)), 1, 0, "two")
+        subset = Subset(
+            ImageArray("two", ("a", "b"), np.arange(2), np.zeros((2, 4, 4), np.uint8)), 1, 0, "two"
+        )
         jobs = entries(options.models)
         plan = Plan(config, subset, tuple(jobs))
         with open_workers(ComputeSettings(workers=options.workers), out) as workers:
             workers.client.wait_for_workers(options.workers)
-            window = Window(workers, EmptyGraph(workers.client, plan), longest_first(jobs, len(subset.labels)))
+            window = Window(
+                workers, EmptyGraph(workers.client, plan), longest_first(jobs, len(subset.labels))
+            )
             started = time.perf_counter()
             for number, (_, done) in enumerate(window.outcomes(), 1):
                 assert done.ok, done.message

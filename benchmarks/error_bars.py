@@ -97,7 +97,10 @@ CASES: dict[str, Callable[[int], Case]] = {
 SIZES = (600, 1200, 2000)
 PRECISIONS: tuple[Literal["float32", "float64"] | None, ...] = (None, "float32", "float64")
 HELD_BYTES = operator.HELD_BYTES, 0
-SETTINGS = (*product(PRECISIONS, HELD_BYTES, (1,)), *product((None,), HELD_BYTES, (2,)))  # two threads are slower here
+SETTINGS = (
+    *product(PRECISIONS, HELD_BYTES, (1,)),
+    *product((None,), HELD_BYTES, (2,)),
+)  # two threads are slower here
 
 
 def draws(case: Case, count: int) -> list[Estimate]:
@@ -131,7 +134,9 @@ def report(name: str, case: Case, count: int) -> float:
 
 def main() -> None:
     """Run the cases that were named."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="CASE", help=f"one of {', '.join(CASES)}")
     parser.add_argument("--draws", type=int, default=48)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
@@ -140,9 +145,13 @@ def main() -> None:
     if unknown:
         parser.error(f"{unknown.pop()} is no case; the cases are {', '.join(CASES)}")
     operator._TILE = TILE
-    print(f"{'case':26} {'n':>5} {'truth':>9} {'covered':>7} {'worst':>10} {'stated':>10} {'in units':>8}")
+    print(
+        f"{'case':26} {'n':>5} {'truth':>9} {'covered':>7} {'worst':>10} {'stated':>10} {'in units':>8}"
+    )
     shares = [
-        report(name, CASES[name](n), arguments.draws) for name in arguments.names or CASES for n in arguments.sizes
+        report(name, CASES[name](n), arguments.draws)
+        for name in arguments.names or CASES
+        for n in arguments.sizes
     ]
     print(f"lowest coverage {min(shares):.0%}, mean {np.mean(shares):.1%}")
 

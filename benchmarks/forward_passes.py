@@ -32,14 +32,20 @@ ORDERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=NETWORKS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(f"torch {torch.__version__}, timm {timm.__version__}, float32, {arguments.threads} thread(s)")
-    print("| network | usual, images/s | images | both | both / usual | both / images | greatest difference / spread |")
+    print(
+        f"torch {torch.__version__}, timm {timm.__version__}, float32, {arguments.threads} thread(s)"
+    )
+    print(
+        "| network | usual, images/s | images | both | both / usual | both / images | greatest difference / spread |"
+    )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     ratios: dict[str, list[float]] = {"usual": [], "images": []}
     for name in arguments.models:
@@ -50,7 +56,9 @@ def main() -> None:
         gains = " | ".join(f"{of_order[-1]:.2f}" for of_order in ratios.values())
         print(f"| {name} | {rates} | {gains} | {difference:.1e} |", flush=True)
     for order, of_order in ratios.items():
-        print(f"both / {order}: geometric mean {statistics.geometric_mean(of_order):.2f}, least {min(of_order):.2f}")
+        print(
+            f"both / {order}: geometric mean {statistics.geometric_mean(of_order):.2f}, least {min(of_order):.2f}"
+        )
 
 
 @torch.inference_mode()
@@ -60,7 +68,10 @@ def measured(name: str, rounds: int) -> tuple[dict[str, float], float]:
     model = timm.create_model(name).eval()
     size = model.pretrained_cfg["input_size"][-1]
     images = torch.randn(default_batch(torch.device("cpu"), size * size), 3, size, size)
-    models = {order: copy.deepcopy(model).to(memory_format=of_weights) for order, (of_weights, _) in ORDERS.items()}
+    models = {
+        order: copy.deepcopy(model).to(memory_format=of_weights)
+        for order, (of_weights, _) in ORDERS.items()
+    }
     seconds: dict[str, list[float]] = {order: [] for order in ORDERS}
     embeddings: dict[str, np.ndarray] = {}
     for number in range(rounds + 1):
@@ -70,7 +81,9 @@ def measured(name: str, rounds: int) -> tuple[dict[str, float], float]:
             embeddings[order] = forward(models[order], given, None, logits=True)[0].numpy()
             if number > 0:  # the first one pays for what is done once
                 seconds[order].append(time.perf_counter() - began)
-    difference = float(np.abs(embeddings["usual"] - embeddings["both"]).max() / embeddings["usual"].std())
+    difference = float(
+        np.abs(embeddings["usual"] - embeddings["both"]).max() / embeddings["usual"].std()
+    )
     return {order: len(images) / min(times) for order, times in seconds.items()}, difference
 
 

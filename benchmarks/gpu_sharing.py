@@ -42,12 +42,15 @@ def write_images(root: Path, images: int) -> None:
 def chosen(families: int) -> list[str]:
     """The median model of each of so many families, by multiply-adds, among those of the commonest preprocessing."""
     entries = load_models("imagenet-2023")
-    view = Counter((entry.img_size, str(entry.preprocessing)) for entry in entries).most_common(1)[0][0]
+    view = Counter((entry.img_size, str(entry.preprocessing)) for entry in entries).most_common(1)[
+        0
+    ][0]
     table = pd.DataFrame(
         [
             {"model": entry.model, "family": entry.family, "gmacs": entry.extras["gmacs"]}
             for entry in entries
-            if (entry.img_size, str(entry.preprocessing)) == view and (entry.params_m or 0) <= MOST_PARAMETERS_M
+            if (entry.img_size, str(entry.preprocessing)) == view
+            and (entry.params_m or 0) <= MOST_PARAMETERS_M
         ]
     ).sort_values(["family", "gmacs"])
     median = table.groupby("family").apply(lambda family: family.iloc[len(family) // 2]["model"])
@@ -56,8 +59,23 @@ def chosen(families: int) -> list[str]:
 
 def run(folder: Path, name: str, models: Sequence[str], more: Sequence[str]) -> pd.DataFrame:
     """The rows of these models, computed anew."""
-    command = [sys.executable, "-m", "dsmi_zoo.jobs.cli", "run", "--catalog", "imagenet-2023", "--random-weights"]
-    command += ["--models", *models, "--dataset", "imagefolder", "--data-root", str(folder / "images")]
+    command = [
+        sys.executable,
+        "-m",
+        "dsmi_zoo.jobs.cli",
+        "run",
+        "--catalog",
+        "imagenet-2023",
+        "--random-weights",
+    ]
+    command += [
+        "--models",
+        *models,
+        "--dataset",
+        "imagefolder",
+        "--data-root",
+        str(folder / "images"),
+    ]
     command += ["--cache", str(folder / "cache"), "--out", str(folder / name)]
     subprocess.run([*command, "--no-report", "--drop-embeddings", *more], check=True)
     return read_results(folder / name)
@@ -65,7 +83,9 @@ def run(folder: Path, name: str, models: Sequence[str], more: Sequence[str]) -> 
 
 def main() -> None:
     """Run and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--per-gpu", type=int, nargs="+", default=[1, 2, 3, 4, 6])
     parser.add_argument("--images", type=int, default=2000)
@@ -76,11 +96,18 @@ def main() -> None:
     models = chosen(options.models_of)
     run(options.folder, "first", models[:1], ["--cluster", options.cluster, "--workers", "1"])
     how = "--per-gpu" if options.cluster == "cuda" else "--workers"
-    lines = ["| processes a GPU | rows ok | seconds | GPU busy | a row: build, embed, measure, s | same embeddings |"]
+    lines = [
+        "| processes a GPU | rows ok | seconds | GPU busy | a row: build, embed, measure, s | same embeddings |"
+    ]
     lines.append("| ---: | ---: | ---: | ---: | --- | ---: |")
     first = None
     for processes in options.per_gpu:
-        rows = run(options.folder, str(processes), models, ["--cluster", options.cluster, how, str(processes)])
+        rows = run(
+            options.folder,
+            str(processes),
+            models,
+            ["--cluster", options.cluster, how, str(processes)],
+        )
         first = rows if first is None else first
         lines.append(line(processes, rows, first))
         print(lines[-1], flush=True)

@@ -50,7 +50,9 @@ def chosen(count: int, on_cpu: bool) -> list[ModelEntry]:
     entries.sort(key=lambda entry: entry.params_m or 0)
     sizes = np.log([entry.params_m for entry in entries])
     wanted = np.linspace(sizes[0], sizes[-1], count)
-    return [entries[place] for place in sorted({int(np.abs(sizes - size).argmin()) for size in wanted})]
+    return [
+        entries[place] for place in sorted({int(np.abs(sizes - size).argmin()) for size in wanted})
+    ]
 
 
 class Busy(threading.Thread):
@@ -80,7 +82,9 @@ def view_of(folder: Path, images: int, side: int) -> StoredView:
     """Noise, uint8 [images, side, side, 3], drawn by the seed 0."""
     path = folder / f"{side}.npy"
     if not path.exists():
-        np.save(path, np.random.default_rng(0).integers(0, 256, (images, side, side, 3), dtype=np.uint8))
+        np.save(
+            path, np.random.default_rng(0).integers(0, 256, (images, side, side, 3), dtype=np.uint8)
+        )
     return open_stored(path)
 
 
@@ -94,7 +98,9 @@ def seconds_of_measures(Z: object, labels: np.ndarray) -> float:
 
 def main() -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--networks", type=int)
     parser.add_argument("--images", type=int)
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32")
@@ -102,10 +108,19 @@ def main() -> None:
     options = parser.parse_args()
     device = choose_device()
     on_cpu = device.type == "cpu"
-    networks, images = options.networks or (6 if on_cpu else 20), options.images or (64 if on_cpu else 3000)
+    networks, images = (
+        options.networks or (6 if on_cpu else 20),
+        options.images or (64 if on_cpu else 3000),
+    )
     labels = np.arange(images) % min(CLASSES, images // 4)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{name}; torch {torch.__version__}, timm {timm.__version__}; {images} images, {options.precision}")
+    name = (
+        torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    print(
+        f"{name}; torch {torch.__version__}, timm {timm.__version__}; {images} images, {options.precision}"
+    )
     print("| network | million parameters | pixels | images/s | published* | of published* | embed, s | busy |"
           " measures, s | by NumPy, s |")  # fmt: skip
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
@@ -113,19 +128,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for entry in chosen(networks, on_cpu):
             side = entry.img_size or 224
-            preprocessing = entry.preprocessing or Preprocessing(crop_pct=1, mean=(0, 0, 0), std=(1, 1, 1))
+            preprocessing = entry.preprocessing or Preprocessing(
+                crop_pct=1, mean=(0, 0, 0), std=(1, 1, 1)
+            )
             inputs = View(view_of(Path(folder), images, side), preprocessing)
             model = build_untrained(entry)
             busy = Busy()
             busy.start()
             began = time.perf_counter()
-            embedding = embed_inputs(model, inputs, device, precision=options.precision, compiled=options.compile)
+            embedding = embed_inputs(
+                model, inputs, device, precision=options.precision, compiled=options.compile
+            )
             embedding_s.append(time.perf_counter() - began)
             share = busy.share()
             del model
             Z = torch.from_numpy(embedding.values).cuda() if has_gpu() else embedding.values
             measuring_s.append(seconds_of_measures(Z, labels))
-            by_numpy = seconds_of_measures(embedding.values, labels) if has_gpu() else measuring_s[-1]
+            by_numpy = (
+                seconds_of_measures(embedding.values, labels) if has_gpu() else measuring_s[-1]
+            )
             rate, published = images / embedding_s[-1], float(entry.extras["throughput"])
             print(
                 f"| {entry.model} | {entry.params_m:.1f} | {side} | {rate:,.1f} | {published:,.0f} | "

@@ -51,7 +51,11 @@ def measured(what: str, sizes: dict[str, int]) -> Callable[[], object]:
     """What is timed, all of it imported beforehand."""
     import torch  # noqa: F401 - which large eigenproblems would load
 
-    from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy, diffusion_spectral_mutual_information, measure
+    from dsmi_zoo.pipeline.measures import (
+        diffusion_spectral_entropy,
+        diffusion_spectral_mutual_information,
+        measure,
+    )
 
     Z, labels = example(**sizes)
     few = slice(0, 4 * sizes["classes"])
@@ -81,7 +85,9 @@ def reported(rows_wanted: int) -> Callable[[], object]:
     from dsmi_zoo.reports.page import write_page
 
     rows = synthetic_rows()
-    rows = rows.iloc[np.resize(np.random.default_rng(0).permutation(len(rows)), rows_wanted)].reset_index(drop=True)
+    rows = rows.iloc[
+        np.resize(np.random.default_rng(0).permutation(len(rows)), rows_wanted)
+    ].reset_index(drop=True)
     again = rows.groupby(["model", "img_size"]).cumcount()
     for column in ("model", "architecture", "row_id"):
         rows[column] = rows[column].where(again == 0, rows[column] + "-" + again.astype(str))
@@ -101,7 +107,10 @@ def of_a_run(entries: int) -> Point:
     """The same of a run of empty entries: the driver's memory."""
     command = [sys.executable, str(HERE / "empty_models.py"), "--models", str(entries)]
     told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return {"seconds": told["milliseconds_a_model"] * entries / 1000, "mib": max(told["driver_pss_mib"])}
+    return {
+        "seconds": told["milliseconds_a_model"] * entries / 1000,
+        "mib": max(told["driver_pss_mib"]),
+    }
 
 
 def point(what: str, axis: str, size: int) -> Point:
@@ -119,7 +128,9 @@ def point(what: str, axis: str, size: int) -> Point:
 def exponent(points: list[Point]) -> float:
     """The slope of log seconds on log size over the last three points."""
     last = points[-3:]
-    return float(np.polyfit(np.log([p["size"] for p in last]), np.log([p["seconds"] for p in last]), 1)[0])
+    return float(
+        np.polyfit(np.log([p["size"] for p in last]), np.log([p["seconds"] for p in last]), 1)[0]
+    )
 
 
 def table(curves: dict[tuple[str, str], list[Point]]) -> str:
@@ -140,16 +151,24 @@ def picture(curves: dict[tuple[str, str], list[Point]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     axes = list(dict.fromkeys(axis for _, axis in curves))
-    figure, panels = plt.subplots(2, len(axes), figsize=(3.2 * len(axes), 6), sharey="row", squeeze=False)
+    figure, panels = plt.subplots(
+        2, len(axes), figsize=(3.2 * len(axes), 6), sharey="row", squeeze=False
+    )
     for column, axis in enumerate(axes):
         for (what, of_axis), points in curves.items():
             if of_axis != axis:
                 continue
             sizes = [p["size"] for p in points]
-            panels[0, column].loglog(sizes, [p["seconds"] for p in points], "o-", label=what, markersize=4)
-            panels[1, column].loglog(sizes, [p["mib"] for p in points], "o-", label=what, markersize=4)
+            panels[0, column].loglog(
+                sizes, [p["seconds"] for p in points], "o-", label=what, markersize=4
+            )
+            panels[1, column].loglog(
+                sizes, [p["mib"] for p in points], "o-", label=what, markersize=4
+            )
         panels[1, column].set_xlabel(axis)
-        sizes = sorted({p["size"] for key, points in curves.items() if key[1] == axis for p in points})
+        sizes = sorted(
+            {p["size"] for key, points in curves.items() if key[1] == axis for p in points}
+        )
         for panel in panels[:, column]:
             panel.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=60, fontsize=8)
             panel.minorticks_off()
@@ -165,19 +184,32 @@ def picture(curves: dict[tuple[str, str], list[Point]], path: Path) -> None:
 
 def main() -> None:
     """Measure, print and draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=dict.fromkeys(what for what, _, _ in CURVES), help="these curves")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=dict.fromkeys(what for what, _, _ in CURVES),
+        help="these curves",
+    )
     parser.add_argument("--most", type=int, default=50_000, help="leave larger sizes out")
     parser.add_argument("--out", type=Path, help="write OUT.png and OUT.json")
-    parser.add_argument("--add", type=Path, metavar="JSON", help="an earlier OUT.json, for what is not measured now")
+    parser.add_argument(
+        "--add", type=Path, metavar="JSON", help="an earlier OUT.json, for what is not measured now"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(one(*json.loads(options.one))))
         return
     earlier = json.loads(options.add.read_text()) if options.add else []
-    curves: dict[tuple[str, str], list[Point]] = {(what, axis): points for what, axis, points in earlier}
-    for what, axis, sizes in [curve for curve in CURVES if options.only is None or curve[0] in options.only]:
+    curves: dict[tuple[str, str], list[Point]] = {
+        (what, axis): points for what, axis, points in earlier
+    }
+    for what, axis, sizes in [
+        curve for curve in CURVES if options.only is None or curve[0] in options.only
+    ]:
         curves[what, axis] = []
         for size in (size for size in sizes if size <= options.most):
             curves[what, axis].append(point(what, axis, size))
@@ -185,7 +217,9 @@ def main() -> None:
     print(table(curves))
     if options.out:
         picture(curves, options.out)
-        options.out.with_suffix(".json").write_text(json.dumps([[*key, points] for key, points in curves.items()]))
+        options.out.with_suffix(".json").write_text(
+            json.dumps([[*key, points] for key, points in curves.items()])
+        )
 
 
 if __name__ == "__main__":

@@ -35,12 +35,17 @@ def zoos() -> Iterator[tuple[str, Array]]:
     yield "16 families of 3", np.repeat(np.arange(16), 3)
     first = {entry.model: entry.family for entry in load_models("imagenet-2025")}
     sizes = pd.Series(list(first.values())).value_counts().to_numpy()
-    yield f"timm's {len(sizes)} families of {sizes.min()} to {sizes.max()}", np.repeat(np.arange(len(sizes)), sizes)
+    yield (
+        f"timm's {len(sizes)} families of {sizes.min()} to {sizes.max()}",
+        np.repeat(np.arange(len(sizes)), sizes),
+    )
 
 
 def noise(rng: np.random.Generator, family: Array, between: float, within: float) -> Array:
     """Normal numbers [n] of which each family shares a part: standard deviations between families and within."""
-    return between * rng.normal(size=family.max() + 1)[family] + within * rng.normal(size=len(family))
+    return between * rng.normal(size=family.max() + 1)[family] + within * rng.normal(
+        size=len(family)
+    )
 
 
 def share(hits: list[bool]) -> str:
@@ -70,7 +75,9 @@ def clustered() -> None:
             for _ in range(4000 if len(family) < 100 else 2000):
                 x, y = noise(rng, family, between, within), noise(rng, family, 1.0, 0.5)
                 design = np.column_stack([np.ones_like(x), x])
-                fit = OLS(y, design).fit(cov_type="cluster", cov_kwds={"groups": family}, use_t=True)
+                fit = OLS(y, design).fit(
+                    cov_type="cluster", cov_kwds={"groups": family}, use_t=True
+                )
                 before.append(fit.pvalues[1] < LEVEL)
                 cr2.append(clustered_errors(design, y, family, "CR2").p[1] < LEVEL)
                 after.append(clustered_errors(design, y, family).p[1] < LEVEL)
@@ -79,7 +86,9 @@ def clustered() -> None:
     table([*heads, "after: CR3, Satterthwaite (%)"], rows)
 
 
-def correlated(rng: np.random.Generator, family: Array, rho: float, shared: float) -> tuple[Array, Array, float]:
+def correlated(
+    rng: np.random.Generator, family: Array, rho: float, shared: float
+) -> tuple[Array, Array, float]:
     """Two columns [n] of which families share a part of the variance, and Spearman's correlation of all such rows."""
     mix = np.linalg.cholesky([[1, rho], [rho, 1]])
     families, rows = rng.normal(size=(2, family.max() + 1)), rng.normal(size=(2, len(family)))
@@ -92,7 +101,11 @@ def coverage() -> None:
     rows = []
     falling = np.repeat(np.arange(40), np.maximum(1, (40 / np.arange(1, 41)).astype(int)))
     mixed = np.repeat(np.arange(40), [10] * 10 + [1] * 30)
-    for name, family in (*zoos(), ("10 families of 10, 30 of 1", mixed), ("40 families, the k-th of 40 / k", falling)):
+    for name, family in (
+        *zoos(),
+        ("10 families of 10, 30 of 1", mixed),
+        ("40 families, the k-th of 40 / k", falling),
+    ):
         drawn_by = Resamples.drawn(family, RESAMPLES, 0)
         earlier = Precision(1.0, max(effective_number(family) - 1, 1))
         for shared in (0.0, 0.4, 0.8):
@@ -103,18 +116,26 @@ def coverage() -> None:
                 for _ in range(1000 if len(family) < 200 else 600):
                     x, y, truth = correlated(rng, family, rho, shared)
                     value, drawn = stats.spearmanr(x, y)[0], drawn_by.spearman(x, y)
-                    for precise, held in ((earlier, before), (precision(family, influence_on_spearman(x, y)), after)):
+                    for precise, held in (
+                        (earlier, before),
+                        (precision(family, influence_on_spearman(x, y)), after),
+                    ):
                         ci = interval(value, drawn, precise, len(x))[0]
                         held.append(ci is not None and ci[0] <= truth <= ci[1])
                 rows.append([name, f"{shared:g}", f"{rho:g}", share(before), share(after)])
     table(["zoo", "variance between families", "rho", "before (%)", "after (%)"], rows)
 
 
-def rivals(rng: np.random.Generator, family: Array, rhos: Sequence[float], alike: float, shared: float) -> Array:
+def rivals(
+    rng: np.random.Generator, family: Array, rhos: Sequence[float], alike: float, shared: float
+) -> Array:
     """A target and scores that correlate with it at ``rhos``, [1 + scores, n]; ``alike`` is that of their errors."""
 
     def normal(columns: int) -> Array:
-        families, rows = rng.normal(size=(columns, family.max() + 1)), rng.normal(size=(columns, len(family)))
+        families, rows = (
+            rng.normal(size=(columns, family.max() + 1)),
+            rng.normal(size=(columns, len(family))),
+        )
         return np.asarray(np.sqrt(shared) * families[:, family] + np.sqrt(1 - shared) * rows)
 
     target, in_common, own = normal(1), normal(1), normal(len(rhos))
@@ -123,7 +144,9 @@ def rivals(rng: np.random.Generator, family: Array, rhos: Sequence[float], alike
     return np.vstack([target, rho * target + np.sqrt(1 - rho**2) * error])
 
 
-def earlier_difference(x: Array, base: Array, y: Array, family: Array, resamples: Resamples) -> bool:
+def earlier_difference(
+    x: Array, base: Array, y: Array, family: Array, resamples: Resamples
+) -> bool:
     """Whether the earlier test told two scores apart: of rho itself, with the standard deviation of its resamples."""
     value = stats.spearmanr(x, y)[0] - stats.spearmanr(base, y)[0]
     error = np.std(resamples.spearman(x, y) - resamples.spearman(base, y), ddof=1)
@@ -145,7 +168,16 @@ def differences() -> None:
                     p = difference(x, base, y, family, drawn_by).p
                     after.append(p is not None and p < LEVEL)
                 kind = "equal" if rhos[0] == rhos[1] else "power"
-                rows.append([name, kind, f"{rhos[0]:g}, {rhos[1]:g}", f"{alike:g}", share(before), share(after)])
+                rows.append(
+                    [
+                        name,
+                        kind,
+                        f"{rhos[0]:g}, {rhos[1]:g}",
+                        f"{alike:g}",
+                        share(before),
+                        share(after),
+                    ]
+                )
     heads = ["zoo", "truth", "rho of both", "correlation of errors", "before: told apart (%)"]
     table([*heads, "after: told apart (%)"], rows)
     print()
@@ -155,7 +187,11 @@ def differences() -> None:
 def together() -> None:
     """How often the simultaneous intervals hold: of all pairs, of the best found against the others, and all ranks."""
     rows = []
-    zoo = {"8 equal": [0.7] * 8, "8 from 0 to 0.9": np.linspace(0, 0.9, 8).tolist(), "19 equal": [0.7] * 19}
+    zoo = {
+        "8 equal": [0.7] * 8,
+        "8 from 0 to 0.9": np.linspace(0, 0.9, 8).tolist(),
+        "19 equal": [0.7] * 19,
+    }
     for name, family in zoos():
         drawn_by = Resamples.drawn(family, RESAMPLES, 0)
         for kind, rhos in zoo.items():
@@ -180,7 +216,12 @@ def together() -> None:
                 ranks.append(not surely.any())
             one_by_one = share(alone) if len(set(rhos)) == 1 else ""
             rows.append([name, kind, one_by_one, share(best), share(pairs), share(ranks)])
-    heads = ["zoo", "scores", "before: the best against one other, alone (%)", "after: the best against all (%)"]
+    heads = [
+        "zoo",
+        "scores",
+        "before: the best against one other, alone (%)",
+        "after: the best against all (%)",
+    ]
     table([*heads, "all pairs (%)", "all ranks (%)"], rows)
 
 
@@ -190,25 +231,39 @@ def partial() -> None:
     for name, family in zoos():
         drawn_by, bootstraps = Resamples.drawn(family, RESAMPLES, 0), Bootstraps(RESAMPLES)
         for controls in (1, 2):
-            for kind, between, within in (("mostly between families", 1.0, 0.3), ("mostly within", 0.3, 1.0)):
+            for kind, between, within in (
+                ("mostly between families", 1.0, 0.3),
+                ("mostly within", 0.3, 1.0),
+            ):
                 rng = np.random.default_rng(0)
                 before: list[bool] = []
                 refitted: list[bool] = []
                 after: list[bool] = []
                 for _ in range(1500 if len(family) < 200 else 400):
-                    given = np.column_stack([noise(rng, family, between, within) for _ in range(controls)])
-                    x, y = (given.sum(axis=1) + noise(rng, family, between, within) for _ in range(2))
+                    given = np.column_stack(
+                        [noise(rng, family, between, within) for _ in range(controls)]
+                    )
+                    x, y = (
+                        given.sum(axis=1) + noise(rng, family, between, within) for _ in range(2)
+                    )
                     design = np.column_stack([np.ones_like(x), given])
-                    left_x, left_y = (v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y))
+                    left_x, left_y = (
+                        v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y)
+                    )
                     value = float(stats.pearsonr(left_x, left_y)[0])
                     precise = precision(family, influence_on_spearman(left_x, left_y))
                     anew = resampled_partial(x, y, given, drawn_by.counts, family)
-                    for drawn, hits in ((drawn_by.pearson(left_x, left_y), before), (anew, refitted)):
+                    for drawn, hits in (
+                        (drawn_by.pearson(left_x, left_y), before),
+                        (anew, refitted),
+                    ):
                         p = interval(value, drawn, precise, len(x))[1]
                         hits.append(p is not None and p < LEVEL)
                     p = partial_correlation(x, y, given, family, bootstraps).pearson.p_families
                     after.append(p is not None and p < LEVEL)
-                rows.append([name, str(controls), kind, share(before), share(refitted), share(after)])
+                rows.append(
+                    [name, str(controls), kind, share(before), share(refitted), share(after)]
+                )
     heads = ["zoo", "controls", "all vary", "before: controls held fixed (%)", "refitted (%)"]
     table([*heads, "after: refitted, degrees counted (%)"], rows)
 
@@ -220,7 +275,10 @@ def choice() -> None:
         bootstraps = Bootstraps(RESAMPLES)
         for rho in (0.5, 0.8, 0.95):
             rng = np.random.default_rng(0)
-            drawn = [correlated(rng, family, rho, 0.6)[:2] for _ in range(400 if len(family) < 200 else 100)]
+            drawn = [
+                correlated(rng, family, rho, 0.6)[:2]
+                for _ in range(400 if len(family) < 200 else 100)
+            ]
             lines = [leave_one_family_out(x, y, family, bootstraps) for x, y in drawn]
             lost = [regret(x, y, families=family, bootstraps=bootstraps) for x, y in drawn]
             cells = [held([one.r2 for one in lines], [one.r2_ci for one in lines])]
@@ -248,6 +306,8 @@ SIMULATIONS: dict[str, Callable[[], None]] = {
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("simulation", choices=SIMULATIONS)
     SIMULATIONS[parser.parse_args().simulation]()

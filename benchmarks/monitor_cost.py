@@ -26,7 +26,9 @@ def inputs(pixels: object) -> torch.Tensor:
     return torch.nn.functional.interpolate(images, size=32)
 
 
-def train(architecture: str, epochs: int, out: Path | None, every: int) -> tuple[dict[str, torch.Tensor], float, float]:
+def train(
+    architecture: str, epochs: int, out: Path | None, every: int
+) -> tuple[dict[str, torch.Tensor], float, float]:
     """The weights, the seconds of the training without the monitor's, and the monitor's."""
     torch.manual_seed(0)
     model = timm.create_model(architecture, num_classes=10, drop_rate=0.1)
@@ -38,7 +40,9 @@ def train(architecture: str, epochs: int, out: Path | None, every: int) -> tuple
     if out is None:
         watch: RepresentationMonitor | None = None
     else:
-        watch = RepresentationMonitor(model, inputs(held_out), held_out_classes, every=every, out=out)
+        watch = RepresentationMonitor(
+            model, inputs(held_out), held_out_classes, every=every, out=out
+        )
         inside = perf_counter() - began
     with watch or nullcontext():
         for _ in range(epochs):
@@ -68,7 +72,9 @@ def main() -> None:
     watched, with_monitor, inside = train(given.architecture, given.epochs, given.out, given.every)
     rows, facts = read_monitor(given.out)
     same = all(torch.equal(plain[name], watched[name]) for name in plain)
-    print(f"training alone {seconds:.1f} s; beside the monitor {with_monitor:.1f} s, in the monitor {inside:.2f} s")
+    print(
+        f"training alone {seconds:.1f} s; beside the monitor {with_monitor:.1f} s, in the monitor {inside:.2f} s"
+    )
     print(f"{len(rows)} measurements of n = {facts['n']} images, every {given.every} steps")
     print(
         f"cost: {100 * inside / with_monitor:.1f}% of the training time; bit-equal weights: {'yes' if same else 'NO'}"

@@ -26,7 +26,9 @@ def main() -> None:
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     usual, lower = (read_results(Path(out)).set_index(KEY).sort_index() for out in sys.argv[1:])
-    names = [one.name for one in (*MEASURES, *COMPARISONS) if one.name in usual and one.name in lower]
+    names = [
+        one.name for one in (*MEASURES, *COMPARISONS) if one.name in usual and one.name in lower
+    ]
     print(f"{len(usual)} models, {usual['precision'].iloc[0]} and {lower['precision'].iloc[0]}")
     print("| score | median difference / standard error | greatest | Spearman's rho |")
     print("| --- | ---: | ---: | ---: |")

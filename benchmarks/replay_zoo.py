@@ -41,7 +41,9 @@ IMAGES = 3000
 NONE: Mapping[str, Any] = {}
 VARIANTS: dict[str, dict[str, Any]] = {
     "no work stealing": {"distributed.scheduler.work-stealing": False},
-    "all that is submitted goes to the workers at once": {"distributed.scheduler.worker-saturation": "inf"},
+    "all that is submitted goes to the workers at once": {
+        "distributed.scheduler.worker-saturation": "inf"
+    },
 }
 
 
@@ -52,11 +54,23 @@ class ReplayedGraph(ZooGraph):
         self._times, self._processes = times, processes
         super().__init__(client, plan, plan.jobs)
 
-    def task(self, kind: str, name: str, identity: str, priority: int, function: Any, *arguments: Any) -> Future:
+    def task(
+        self, kind: str, name: str, identity: str, priority: int, function: Any, *arguments: Any
+    ) -> Future:
         """Submit the task of that key, with its dependencies."""
         needed = [argument for argument in arguments if isinstance(argument, Future)]
         if kind == "row":
-            return super().task(kind, name, identity, priority, row, name, self._times[name], self._processes, *needed)
+            return super().task(
+                kind,
+                name,
+                identity,
+                priority,
+                row,
+                name,
+                self._times[name],
+                self._processes,
+                *needed,
+            )
         decoding = IMAGES * DECODE_S if kind == "view" else 0.0
         return super().task(kind, name, identity, priority, rest, decoding, *needed)
 
@@ -109,17 +123,27 @@ def replay(
 
 def main() -> None:
     """Replay and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 4, 8, 64])
     parser.add_argument("--rates", type=float, nargs="+", default=[8000, 36000])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 3, 4, 6])
-    parser.add_argument("--variants", action="store_true", help="8 GPUs with 3 processes each, by other settings too")
+    parser.add_argument(
+        "--variants",
+        action="store_true",
+        help="8 GPUs with 3 processes each, by other settings too",
+    )
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     with TemporaryDirectory() as folder:
         config = {"catalog": "imagenet-2023", "random_weights": True, "out": f"{folder}/out"}
         plan = make_plan(RunConfig.model_validate(config | {"compute": {"cache": Path(folder)}}))
-        print("| images/s | GPUs | " + " | ".join(f"{processes} a GPU" for processes in options.processes) + " |")
+        print(
+            "| images/s | GPUs | "
+            + " | ".join(f"{processes} a GPU" for processes in options.processes)
+            + " |"
+        )
         print("| ---: | ---: |" + " ---: |" * len(options.processes))
         for rate in options.rates:
             for gpus in options.gpus:
@@ -132,7 +156,10 @@ def main() -> None:
         for ahead in (1, window.AHEAD, 4) if options.variants else ():
             window.AHEAD = ahead
             ratio, busy = replay(plan, 8, 8000, 3)
-            print(f"8 GPUs, 3 processes each, window of {ahead} a worker: {ratio:.3f} ({busy:.1%})", flush=True)
+            print(
+                f"8 GPUs, 3 processes each, window of {ahead} a worker: {ratio:.3f} ({busy:.1%})",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -54,7 +54,9 @@ def main() -> None:
         )
         print(f"page: {page.stat().st_size / 2**20:.1f} MiB")
         if shutil.which("chromium") and shutil.which("chromedriver"):
-            print(f"interactive after {min(seconds_to_interactive(page) for _ in range(3)):.2f} s (best of 3)")
+            print(
+                f"interactive after {min(seconds_to_interactive(page) for _ in range(3)):.2f} s (best of 3)"
+            )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ Scores share distances, kernels and decompositions, so all of them together cost
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ[
+    "MKL_NUM_THREADS"
+] = "1"
 
 import statistics
 import time
@@ -21,7 +23,9 @@ from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
 N, D, CLASSES, ROUNDS = 1_000, 512, 20, 3
 
 
-def seconds(scores: tuple[str, ...], Z: np.ndarray, labels: np.ndarray, clusters: np.ndarray) -> float:
+def seconds(
+    scores: tuple[str, ...], Z: np.ndarray, labels: np.ndarray, clusters: np.ndarray
+) -> float:
     """The median time of computing these scores from nothing."""
     times = []
     for _ in range(ROUNDS):

@@ -63,7 +63,8 @@ def low_dimensional(rng: np.random.Generator) -> Draw:
 
 
 CASES: dict[str, Callable[[np.random.Generator], Draw]] = {
-    case.__name__: case for case in (separate, overlapping, rectified, heavy_tailed, low_dimensional)
+    case.__name__: case
+    for case in (separate, overlapping, rectified, heavy_tailed, low_dimensional)
 }
 
 
@@ -79,19 +80,25 @@ def ratios(case: Callable[[np.random.Generator], Draw], draws: int) -> pd.Series
     spread = measured[[name.removesuffix("_se") for name in errors]].std().to_numpy()
     stated = measured[errors].median().to_numpy()
     known = np.where(spread > 1e-9, spread, np.nan)
-    return pd.Series(stated / known, [name.removesuffix("_se") for name in errors], name=case.__name__)
+    return pd.Series(
+        stated / known, [name.removesuffix("_se") for name in errors], name=case.__name__
+    )
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cases", nargs="*", help=", ".join(CASES))
     parser.add_argument("--draws", type=int, default=40)
     arguments = parser.parse_args()
     unknown = set(arguments.cases) - set(CASES)
     if unknown:
         parser.error(f"no case is called {sorted(unknown)[0]}; there are {', '.join(CASES)}")
-    table = pd.concat([ratios(CASES[name], arguments.draws) for name in arguments.cases or CASES], axis=1)
+    table = pd.concat(
+        [ratios(CASES[name], arguments.draws) for name in arguments.cases or CASES], axis=1
+    )
     print(table.dropna(how="all").round(2).to_string(na_rep=""))
 
 

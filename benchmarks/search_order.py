@@ -22,7 +22,9 @@ def main() -> None:
     costs = np.array([entry.extras["gmacs"] for entry in entries], dtype=float)
     orders = {
         "cheapest first": np.argsort(costs, kind="stable"),
-        "most promising first": np.array(by_promise(list(costs), [entry.top1 for entry in entries])),
+        "most promising first": np.array(
+            by_promise(list(costs), [entry.top1 for entry in entries])
+        ),
     }
     print(f"| time | target | {' | '.join(orders)} |")
     print(f"| ---: | --- | {' | '.join('---:' for _ in orders)} |")
@@ -32,7 +34,9 @@ def main() -> None:
             lost = []
             for order in orders.values():
                 taken = order[costs[order].cumsum() <= share * costs.sum()]
-                lost.append(f"{np.nanmax(accuracy) - np.nanmax(accuracy[taken]):.1f} ({len(taken)} models)")
+                lost.append(
+                    f"{np.nanmax(accuracy) - np.nanmax(accuracy[taken]):.1f} ({len(taken)} models)"
+                )
             print(f"| {share:.1%} | {target} | {' | '.join(lost)} |")
 
 

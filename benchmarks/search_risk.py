@@ -34,7 +34,9 @@ def kept(hits: list[np.ndarray]) -> np.ndarray:
 
 def main() -> None:
     """Print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--draws", type=int, default=100)
     arguments = parser.parse_args()
@@ -42,13 +44,19 @@ def main() -> None:
     rows = read_results(arguments.out)
     rows = rows[rows["status"] == "ok"]
     labels = read_subset(arguments.out)["label"].to_numpy()
-    places = [slugs[model, size] for model, size in zip(rows["model"], rows["img_size"], strict=True)]
+    places = [
+        slugs[model, size] for model, size in zip(rows["model"], rows["img_size"], strict=True)
+    ]
     embeddings = [np.load(embedding_path(arguments.out, slug)) for slug in places]
     accuracy = rows["probe_accuracy"].to_numpy(dtype=float)
     best = int(accuracy.argmax())
     tied = kept([unpacked(text) for text in rows["probe_hits"]])
-    print(f"{len(rows)} models; {tied.sum()} are tied for first on all images, the best has {accuracy[best]:.1f}%\n")
-    print("| images a class | best dropped | tied ones dropped | mean loss | greatest loss | models left |")
+    print(
+        f"{len(rows)} models; {tied.sum()} are tied for first on all images, the best has {accuracy[best]:.1f}%\n"
+    )
+    print(
+        "| images a class | best dropped | tied ones dropped | mean loss | greatest loss | models left |"
+    )
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     for per_class in IMAGES_PER_CLASS:
         if np.unique(labels, return_counts=True)[1].min() < per_class:
@@ -57,13 +65,17 @@ def main() -> None:
         for draw in range(arguments.draws):
             generator = np.random.default_rng([draw, per_class])
             of_classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-            chosen = np.concatenate([generator.permutation(some)[:per_class] for some in of_classes])
+            chosen = np.concatenate(
+                [generator.permutation(some)[:per_class] for some in of_classes]
+            )
             is_kept = kept([probe_hits(Z[chosen], labels[chosen]) for Z in embeddings])
             dropped.append(not is_kept[best])
             dropped_tied.append((~is_kept[tied]).mean())
             lost.append(accuracy[best] - accuracy[is_kept].max())
             left.append(is_kept.sum())
-            print(f"{per_class} a class: {draw + 1} of {arguments.draws}", end="\r", file=sys.stderr)
+            print(
+                f"{per_class} a class: {draw + 1} of {arguments.draws}", end="\r", file=sys.stderr
+            )
         print(
             f"| {per_class} | {100 * np.mean(dropped):.0f}% | {100 * np.mean(dropped_tied):.0f}% | {np.mean(lost):.2f} "
             f"| {np.max(lost):.1f} | {np.mean(left):.0f} of {len(rows)} |",

@@ -39,7 +39,16 @@ ROOM_MB = 400
 FULL_FOR_S = (1.0, 6.0)
 SUSPENDED_FOR_S = (1.0, 20.0)
 ENDS_WITHIN_S = 90.0
-MEASURED = ["embedding_sha256", "dse_z", "dsmi_z_y", "dsmi_z_y_null", "dsmi_z_x", "logme", "top1", "row_id"]
+MEASURED = [
+    "embedding_sha256",
+    "dse_z",
+    "dsmi_z_y",
+    "dsmi_z_y_null",
+    "dsmi_z_x",
+    "logme",
+    "top1",
+    "row_id",
+]
 MARK = "DSMI_ZOO_SOAK"
 
 
@@ -57,8 +66,26 @@ class Round:
     def command(self, *more: str) -> list[str]:
         """The run, as a user would write it."""
         program = str(Path(sys.executable).with_name("dsmi-zoo"))
-        run = [program, "run", "--models", *MODELS, "--out", str(self.out), "--cache", str(self.cache)]
-        return [*run, "--workers", "2", "--model-timeout", f"{TIMEOUT_S}s", "--retry-failed", "--no-report", *more]
+        run = [
+            program,
+            "run",
+            "--models",
+            *MODELS,
+            "--out",
+            str(self.out),
+            "--cache",
+            str(self.cache),
+        ]
+        return [
+            *run,
+            "--workers",
+            "2",
+            "--model-timeout",
+            f"{TIMEOUT_S}s",
+            "--retry-failed",
+            "--no-report",
+            *more,
+        ]
 
     def start(self, *more: str) -> None:
         """Start a driver."""
@@ -126,7 +153,9 @@ class Round:
         if not self.mounted or self.filler.exists():
             return False
         with suppress(OSError), self.filler.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, shutil.disk_usage(self.filler.parent).free - 20_000))
+            os.posix_fallocate(
+                file.fileno(), 0, max(1, shutil.disk_usage(self.filler.parent).free - 20_000)
+            )
         self.empty_at = time.monotonic() + self.rng.uniform(*FULL_FOR_S)
         return True
 
@@ -193,7 +222,9 @@ class Round:
         """The exit code of the same run, undisturbed; a driver that was killed may be taken for alive at first."""
         for _ in range(4):
             with self.log.open("ab") as log:
-                code = subprocess.run(self.command(), stdout=log, stderr=log, timeout=900, check=False).returncode
+                code = subprocess.run(
+                    self.command(), stdout=log, stderr=log, timeout=900, check=False
+                ).returncode
             if code == 0:
                 return 0
             self.done[f"an undisturbed run ended with {code}"] += 1
@@ -205,15 +236,23 @@ def problems(out: Path, right: pd.DataFrame) -> list[str]:
     """What is wrong with the rows of a round."""
     rows = read_results(out)
     files = sorted(path.stem for path in (out / "results").glob("[!.]*"))
-    found = [] if files == sorted(entry.slug for entry in read_run(out).entries) else ["files are not one an entry"]
+    found = (
+        []
+        if files == sorted(entry.slug for entry in read_run(out).entries)
+        else ["files are not one an entry"]
+    )
     names = rows["model"].tolist()
     found += [f"{name} is lost" for name in right.index if name not in names]
-    found += [f"{name} is there {names.count(name)} times" for name in set(names) if names.count(name) > 1]
+    found += [
+        f"{name} is there {names.count(name)} times" for name in set(names) if names.count(name) > 1
+    ]
     for name in set(names) & set(right.index):
         row, expected = rows.set_index("model").loc[name], right.loc[name]
         different = [column for column in MEASURED if row[column] != expected[column]]
         if different or row["status"] != "ok":
-            found.append(f"{name}: {row['status']} {row['error_message'] or ''}, other {', '.join(different)}")
+            found.append(
+                f"{name}: {row['status']} {row['error_message'] or ''}, other {', '.join(different)}"
+            )
     return found
 
 
@@ -251,9 +290,16 @@ def room(base: Path) -> Iterator[tuple[Path, bool]]:
 
 def main() -> int:
     """Soak."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--seed", type=int, default=0, help="of the accidents; when they come depends on the machine")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the accidents; when they come depends on the machine",
+    )
     parser.add_argument("--folder", type=Path, default=Path("soak"))
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -279,13 +325,20 @@ def main() -> int:
             shutil.copytree(undisturbed.cache, this.cache)
             this.run()
             code = this.finish()
-            found = problems(this.out, right) if code == 0 else [f"the undisturbed run ended with {code}"]
+            found = (
+                problems(this.out, right)
+                if code == 0
+                else [f"the undisturbed run ended with {code}"]
+            )
             found += [f"left: {process}" for process in left_over(token)]
             if found:
                 shutil.copy(this.log, base / f"round-{rounds}.log")
         checked += len(right)
         bad += [f"round {rounds}: {problem}" for problem in found]
-        print(f"round {rounds}: {len(right)} rows held against the undisturbed ones, {len(found)} problems", flush=True)
+        print(
+            f"round {rounds}: {len(right)} rows held against the undisturbed ones, {len(found)} problems",
+            flush=True,
+        )
 
     summary = {"rounds": rounds, "rows": checked, "done": dict(done.most_common()), "problems": bad}
     (base / "soak.json").write_text(json.dumps(summary, indent=2) + "\n")

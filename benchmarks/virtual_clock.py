@@ -39,7 +39,9 @@ QUIET = {
     "distributed.comm.timeouts.connect": "1000 days",
     "distributed.scheduler.dashboard.status.task-stream-length": 10,
 }
-ROUNDING_S = 1e-8  # passes with every look, or what is due in less than a clock's resolution never would be
+ROUNDING_S = (
+    1e-8  # passes with every look, or what is due in less than a clock's resolution never would be
+)
 SETTLED_AFTER = 20  # looks, of a millisecond each, at a loop in which nothing happens: it waits for a short timer
 SHORT_S = 0.002
 
@@ -113,7 +115,9 @@ for _module in [module for name, module in sys.modules.items() if name.startswit
         _module.offload = _in_the_loop  # type: ignore[attr-defined]
 
 
-def with_cluster(workers: int, drive: Callable[[Client, WaitedFor], Any], settings: Mapping[str, Any]) -> Any:
+def with_cluster(
+    workers: int, drive: Callable[[Client, WaitedFor], Any], settings: Mapping[str, Any]
+) -> Any:
     """What ``drive`` returns, called in a thread of its own with a client of so many workers of one thread each,
     by these settings of Dask's.
 
@@ -123,14 +127,20 @@ def with_cluster(workers: int, drive: Callable[[Client, WaitedFor], Any], settin
     loop = asyncio.SelectorEventLoop(_JumpingSelector(queue))
     Future._cb_executor, Future._cb_executor_pid = _AtOnce(), os.getpid()
     asyncio.set_event_loop(loop)
-    with TemporaryDirectory() as own, dask.config.set({"temporary-directory": own} | QUIET | dict(settings)):
+    with (
+        TemporaryDirectory() as own,
+        dask.config.set({"temporary-directory": own} | QUIET | dict(settings)),
+    ):
         return loop.run_until_complete(_with_cluster(workers, drive, queue))
 
 
-async def _with_cluster(workers: int, drive: Callable[[Client, WaitedFor], Any], queue: WaitedFor) -> Any:
+async def _with_cluster(
+    workers: int, drive: Callable[[Client, WaitedFor], Any], queue: WaitedFor
+) -> Any:
     scheduler = await Scheduler(protocol="inproc", dashboard=False, dashboard_address="127.0.0.1:0")
     there = [
-        Worker(scheduler.address, nthreads=1, name=number, memory_limit=0, dashboard=False) for number in range(workers)
+        Worker(scheduler.address, nthreads=1, name=number, memory_limit=0, dashboard=False)
+        for number in range(workers)
     ]
     await asyncio.gather(*there)
     for server in (scheduler, *there):

@@ -41,7 +41,9 @@ def write_images(root: Path) -> None:
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(CROPS):
             left, top = (int(rng.integers(0, size - SIDE + 1)) for size in photograph.size)
-            photograph.crop((left, top, left + SIDE, top + SIDE)).save(root / name / f"{number}.png")
+            photograph.crop((left, top, left + SIDE, top + SIDE)).save(
+                root / name / f"{number}.png"
+            )
 
 
 def run(command: Sequence[str], minutes: float) -> tuple[int, dict[str, float]]:
@@ -64,7 +66,10 @@ def held_by(driver: int) -> dict[str, float]:
     """Bytes that the driver and its processes hold together, and that the largest of them does."""
     try:
         process = psutil.Process(driver)
-        return {"all": memory(process), "one": max(map(resident, process.children(recursive=True)), default=0)}
+        return {
+            "all": memory(process),
+            "one": max(map(resident, process.children(recursive=True)), default=0),
+        }
     except psutil.NoSuchProcess:
         return {"all": 0, "one": 0}
 
@@ -91,7 +96,10 @@ def report(rows: pd.DataFrame, wanted: int, memory_gib: dict[str, float]) -> str
         f"{total.median():.1f} s (median), {total.max():.0f} s at most ({slowest}), all of them {hours:.1f} hours "
         f"of processes. They held {memory_gib['all']:.1f} GiB together at most, one {memory_gib['one']:.1f} GiB.",
         "",
-        *(f"- {row.model}@{row.img_size} failed: {row.error_type}: {row.error_message}" for row in failed.itertuples()),
+        *(
+            f"- {row.model}@{row.img_size} failed: {row.error_type}: {row.error_message}"
+            for row in failed.itertuples()
+        ),
         "",
         "| family | rows | build | embed | measure | in all, s |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -104,15 +112,34 @@ def report(rows: pd.DataFrame, wanted: int, memory_gib: dict[str, float]) -> str
 
 def main() -> int:
     """Run, then report; options that this script does not know are those of ``dsmi-zoo run``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=1e6)
     parser.add_argument("--catalog", default="imagenet-2023")
     arguments, more = parser.parse_known_args()
-    images, cache = (arguments.out.with_name(f"{arguments.out.name}-{what}") for what in ("images", "cache"))
+    images, cache = (
+        arguments.out.with_name(f"{arguments.out.name}-{what}") for what in ("images", "cache")
+    )
     write_images(images)
-    command = [sys.executable, "-m", "dsmi_zoo.jobs.cli", "run", "--catalog", arguments.catalog, "--random-weights"]
-    command += ["--dataset", "imagefolder", "--data-root", str(images), "--images-per-class", str(CROPS)]
+    command = [
+        sys.executable,
+        "-m",
+        "dsmi_zoo.jobs.cli",
+        "run",
+        "--catalog",
+        arguments.catalog,
+        "--random-weights",
+    ]
+    command += [
+        "--dataset",
+        "imagefolder",
+        "--data-root",
+        str(images),
+        "--images-per-class",
+        str(CROPS),
+    ]
     command += ["--out", str(arguments.out), "--cache", str(cache), "--no-report", *more]
     code, memory_gib = run(command, arguments.minutes)
     noted = arguments.out / "whole-zoo.json"

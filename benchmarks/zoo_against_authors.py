@@ -40,7 +40,18 @@ MODELS = (
     "test_byobnet", "test_convnext", "test_convnext2", "test_convnext3",
     "test_efficientnet", "test_efficientnet_gn", "test_resnet", "test_vit",
 )  # fmt: skip
-PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel", "horse", "moon", "rocket")
+PHOTOGRAPHS = (
+    "astronaut",
+    "brick",
+    "camera",
+    "chelsea",
+    "coffee",
+    "grass",
+    "gravel",
+    "horse",
+    "moon",
+    "rocket",
+)
 SIZE = 160
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -50,12 +61,16 @@ def make_images(root: Path, count: int) -> None:
     rng = np.random.default_rng(0)
     for name in PHOTOGRAPHS:
         pixels = getattr(skimage.data, name)()
-        photograph = Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels * 255).astype(np.uint8))
+        photograph = Image.fromarray(
+            pixels if pixels.dtype == np.uint8 else (pixels * 255).astype(np.uint8)
+        )
         photograph = photograph.convert("RGB").resize((900, 700), Image.Resampling.BICUBIC)
         (root / name).mkdir(parents=True)
         for number in range(count // len(PHOTOGRAPHS)):
             left, top = int(rng.integers(401)), int(rng.integers(301))
-            photograph.crop((left, top, left + 500, top + 400)).save(root / name / f"{number:03d}.jpg", quality=90)
+            photograph.crop((left, top, left + 500, top + 400)).save(
+                root / name / f"{number:03d}.jpg", quality=90
+            )
 
 
 def make_catalog(folder: Path) -> Path:
@@ -99,7 +114,9 @@ def prepare_worker(tally: str, stored: str | None) -> None:
         embed.embed_inputs = looked_up
 
 
-def ours(catalog: Path, images: Path, folder: Path, stored: Path | None = None) -> tuple[float, int]:
+def ours(
+    catalog: Path, images: Path, folder: Path, stored: Path | None = None
+) -> tuple[float, int]:
     """Seconds and decodings of this pipeline, with the embeddings of ``stored`` in place of forward passes."""
     config = resolve_config(
         {
@@ -142,19 +159,25 @@ class Images(Dataset):  # type: ignore[type-arg]
             return self.transform(image.convert("RGB")), int(self.labels[number])
 
 
-def theirs(folder: Path, root: Path, outputs: dict[str, list[torch.Tensor]], look_up: bool) -> tuple[float, int]:
+def theirs(
+    folder: Path, root: Path, outputs: dict[str, list[torch.Tensor]], look_up: bool
+) -> tuple[float, int]:
     """The same for a loop over models that shares nothing between them; ``outputs`` are kept, or looked up."""
     decoded = 0
     started = time.perf_counter()
     for name in MODELS:
-        model = timm.create_model(name, pretrained=False, checkpoint_path=str(folder / f"{name}.safetensors")).eval()
+        model = timm.create_model(
+            name, pretrained=False, checkpoint_path=str(folder / f"{name}.safetensors")
+        ).eval()
         if not look_up:
             outputs[name] = []
         inputs, labels = [], []
         for batch, classes in DataLoader(Images(root), batch_size=64, num_workers=2):
             if not look_up:
                 with torch.inference_mode():
-                    outputs[name].append(model.forward_head(model.forward_features(batch), pre_logits=True))
+                    outputs[name].append(
+                        model.forward_head(model.forward_features(batch), pre_logits=True)
+                    )
             inputs.append(torch.nn.functional.interpolate(batch, size=(64, 64)).flatten(1))
             labels.append(classes)
             decoded += len(batch)
@@ -168,10 +191,14 @@ def six_measures(Z: np.ndarray, X: np.ndarray, y: np.ndarray) -> None:
     sigma, clusters = float(np.sqrt(Z.shape[1])), len(np.unique(y))
     dse_dsmi.diffusion_spectral_entropy(Z, gaussian_kernel_sigma=sigma)
     dse_dsmi.diffusion_spectral_mutual_information(Z, y, gaussian_kernel_sigma=sigma)
-    dse_dsmi.diffusion_spectral_mutual_information(Z, X, n_clusters=clusters, gaussian_kernel_sigma=sigma)
+    dse_dsmi.diffusion_spectral_mutual_information(
+        Z, X, n_clusters=clusters, gaussian_kernel_sigma=sigma
+    )
     dse_dsmi.diffusion_spectral_entropy(Z, classic_shannon_entropy=True)
     dse_dsmi.diffusion_spectral_mutual_information(Z, y, classic_shannon_entropy=True)
-    dse_dsmi.diffusion_spectral_mutual_information(Z, X, n_clusters=clusters, classic_shannon_entropy=True)
+    dse_dsmi.diffusion_spectral_mutual_information(
+        Z, X, n_clusters=clusters, classic_shannon_entropy=True
+    )
 
 
 def main() -> None:
@@ -186,19 +213,34 @@ def main() -> None:
         images = folder / "images"
         make_images(images, arguments.images)
         catalog = make_catalog(folder)
-        assert Images(images)[0][0].shape == (3, SIZE, SIZE)  # imports and first use stay out of the time
+        assert Images(images)[0][0].shape == (
+            3,
+            SIZE,
+            SIZE,
+        )  # imports and first use stay out of the time
         six_measures(*warm_up())
         for repeat in range(arguments.repeat):
             first, second = folder / f"{repeat}", folder / f"{repeat}-without"
             outputs: dict[str, list[torch.Tensor]] = {}
-            whole.append((ours(catalog, images, first), theirs(folder, images, outputs, look_up=False)))
+            whole.append(
+                (ours(catalog, images, first), theirs(folder, images, outputs, look_up=False))
+            )
             stored = first / "out" / "embeddings"
-            rest.append((ours(catalog, images, second, stored), theirs(folder, images, outputs, look_up=True)))
-    print(f"{len(MODELS)} models, {arguments.images} images, {os.cpu_count()} cores, {arguments.repeat} runs, medians")
+            rest.append(
+                (
+                    ours(catalog, images, second, stored),
+                    theirs(folder, images, outputs, look_up=True),
+                )
+            )
+    print(
+        f"{len(MODELS)} models, {arguments.images} images, {os.cpu_count()} cores, {arguments.repeat} runs, medians"
+    )
     for title, runs in (("all", whole), ("without forward passes", rest)):
         mine, other = median(a[0] for a, _ in runs), median(b[0] for _, b in runs)
         ratio = median(b[0] / a[0] for a, b in runs)
-        print(f"  {title}: this pipeline {mine:.1f} s, each model for itself {other:.1f} s: {ratio:.1f} times faster")
+        print(
+            f"  {title}: this pipeline {mine:.1f} s, each model for itself {other:.1f} s: {ratio:.1f} times faster"
+        )
     print(f"  images decoded: {whole[0][0][1]} and {whole[0][1][1]}")
 
 

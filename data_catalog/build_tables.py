@@ -95,11 +95,16 @@ def speed(speeds: Speeds, model: str, img_size: int) -> dict[str, str]:
     if not measured:
         return {"gmacs": "", "throughput": ""}
     nearest = min(measured, key=lambda size: (abs(size - img_size), size))
-    gmacs, throughput = (measured[nearest][name] for name in ("infer_gmacs", "infer_samples_per_sec"))
+    gmacs, throughput = (
+        measured[nearest][name] for name in ("infer_gmacs", "infer_samples_per_sec")
+    )
     if nearest == img_size:
         return {"gmacs": gmacs, "throughput": throughput}
     ratio = (img_size / nearest) ** 2
-    return {"gmacs": f"{float(gmacs) * ratio:.4g}", "throughput": f"{float(throughput) / ratio:.4g}"}
+    return {
+        "gmacs": f"{float(gmacs) * ratio:.4g}",
+        "throughput": f"{float(throughput) / ratio:.4g}",
+    }
 
 
 def add_cpu_throughput(table: pd.DataFrame, speeds: Speeds) -> None:
@@ -143,7 +148,9 @@ def add_effective_robustness(table: pd.DataFrame, prefix: str, clean: Rows) -> s
     residuals = y - (line.intercept + line.slope * x)
     cells = ["" if np.isnan(value) else f"{value:.4f}" for value in residuals]
     table[f"{prefix}effective_robustness"] = cells
-    equation = f"logit({prefix}top1) = {line.intercept:.4f} + {line.slope:.4f} logit({prefix}clean_top1)"
+    equation = (
+        f"logit({prefix}top1) = {line.intercept:.4f} + {line.slope:.4f} logit({prefix}clean_top1)"
+    )
     return f"{equation}, n = {in_fit.sum()}, R2 = {line.rvalue**2:.4f}"
 
 
@@ -191,7 +198,10 @@ def _records(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise InputError(f"{path} is missing; data_catalog/tables/README.md says where to get it")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return [dict(zip(table.columns, values, strict=True)) for values in table.itertuples(index=False, name=None)]
+    return [
+        dict(zip(table.columns, values, strict=True))
+        for values in table.itertuples(index=False, name=None)
+    ]
 
 
 def write_tables(source: Path, target: Path = TABLES) -> None:
@@ -211,7 +221,9 @@ def write_default_models(target: Path = TABLES) -> None:
     models = {row["model"] for name in TABLE_FILES for row in _records(target / f"{name}.csv")}
     networks = sorted({model.partition(".")[0] for model in models})
     tags = {network: timm_config(network).tag for network in networks}
-    table = pd.DataFrame([{"network": name, "model": f"{name}.{tag}"} for name, tag in tags.items() if tag])
+    table = pd.DataFrame(
+        [{"network": name, "model": f"{name}.{tag}"} for name, tag in tags.items() if tag]
+    )
     table.to_csv(target / DEFAULT_MODELS.name, index=False, lineterminator="\n")
     print(f"{DEFAULT_MODELS.name}: {len(table)} networks")
 

@@ -20,7 +20,15 @@ PLAIN_COLUMNS = (
     *("family", "kind", "pretraining", "license", "group", "published_name"),
     *("builder", "layer", "weights"),
 )
-TEXT_COLUMNS = ("model", "architecture", *PLAIN_COLUMNS, "checkpoint", "model_kwargs", "crop_mode", "interpolation")
+TEXT_COLUMNS = (
+    "model",
+    "architecture",
+    *PLAIN_COLUMNS,
+    "checkpoint",
+    "model_kwargs",
+    "crop_mode",
+    "interpolation",
+)
 PREPROCESSING_COLUMNS = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
 COSTS = ("gmacs", "throughput", "cpu_throughput")
 LARGEST_NUMBER = 1e30  # squares of it and their sums are still numbers
@@ -37,7 +45,9 @@ def read_catalog(path: Path) -> list[ModelEntry]:
     """
     columns, rows = read_table(path, "a catalogue")
     if "model" not in columns:
-        raise InputError(f"{path}: no column 'model'; its columns are {shortened(', '.join(columns), 300)}")
+        raise InputError(
+            f"{path}: no column 'model'; its columns are {shortened(', '.join(columns), 300)}"
+        )
     _check_names(columns, path)
     entries: list[ModelEntry] = []
     lines: dict[tuple[str, int | None], int] = {}
@@ -68,14 +78,19 @@ def _entry(cells: dict[str, str], folder: Path, where: str) -> ModelEntry:
     known = {name: cells[name] for name in TEXT_COLUMNS if cells.get(name)}
     if "model" not in known:
         raise InputError(f"{where}: the model's name is missing")
-    fields: dict[str, Any] = {"model": known["model"], "architecture": known.get("architecture", known["model"])}
+    fields: dict[str, Any] = {
+        "model": known["model"],
+        "architecture": known.get("architecture", known["model"]),
+    }
     fields.update({name: known[name] for name in PLAIN_COLUMNS if name in known})
     if cells.get("extra_data"):
         fields["extra_data"] = _flag(cells["extra_data"], "extra_data", where)
     if "checkpoint" in known:
         fields["checkpoint"] = _file(known["checkpoint"], folder, where)
         if "weights" in known:
-            raise InputError(f"{where}: checkpoint and weights both say where the weights are; leave one empty")
+            raise InputError(
+                f"{where}: checkpoint and weights both say where the weights are; leave one empty"
+            )
     if "model_kwargs" in known:
         try:
             fields["model_kwargs"] = json_object(known["model_kwargs"])
@@ -108,9 +123,13 @@ def _file(name: str, folder: Path, where: str) -> Path:
         path = (folder / name).resolve()
         is_there = path.is_file()
     except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
-        raise InputError(f"{where}: the checkpoint {shown(name)} cannot be looked for: {shown(error)}") from None
+        raise InputError(
+            f"{where}: the checkpoint {shown(name)} cannot be looked for: {shown(error)}"
+        ) from None
     if not is_there:
-        raise InputError(f"{where}: the checkpoint {shown(name)} is no file (looked for {shortened(str(path), 300)})")
+        raise InputError(
+            f"{where}: the checkpoint {shown(name)} is no file (looked for {shortened(str(path), 300)})"
+        )
     return path
 
 
@@ -121,27 +140,39 @@ def _number(text: str, column: str, where: str) -> float | None:
         value = float(text)
     except ValueError:
         known = ", ".join(TEXT_COLUMNS)
-        raise InputError(f"{where}: {column} = {shown(text)} is no number (text may stand only in {known})") from None
+        raise InputError(
+            f"{where}: {column} = {shown(text)} is no number (text may stand only in {known})"
+        ) from None
     if not math.isfinite(value):
-        raise InputError(f"{where}: {column} = {shown(text)} is not finite; leave the cell empty if it is unknown")
+        raise InputError(
+            f"{where}: {column} = {shown(text)} is not finite; leave the cell empty if it is unknown"
+        )
     if abs(value) > LARGEST_NUMBER:
         raise InputError(f"{where}: {column} = {shown(text)} is beyond {LARGEST_NUMBER:g}")
     if column in COSTS and value < 0:
-        raise InputError(f"{where}: {column} = {shown(text)} is negative; leave the cell empty if it is unknown")
+        raise InputError(
+            f"{where}: {column} = {shown(text)} is negative; leave the cell empty if it is unknown"
+        )
     if is_accuracy(column) and not 0 <= value <= 100:
         hint = "leave the cell empty if it is unknown"
-        raise InputError(f"{where}: {column} = {shortened(text)} lies outside 0 to 100 percent; {hint}")
+        raise InputError(
+            f"{where}: {column} = {shortened(text)} lies outside 0 to 100 percent; {hint}"
+        )
     return value
 
 
 def _flag(text: str, column: str, where: str) -> bool:
     if text.removesuffix(".0").lower() not in FLAGS:
-        raise InputError(f"{where}: {column} must be 1 or 0, or empty if it is unknown, not {shown(text)}")
+        raise InputError(
+            f"{where}: {column} must be 1 or 0, or empty if it is unknown, not {shown(text)}"
+        )
     return FLAGS[text.removesuffix(".0").lower()]
 
 
 def _preprocessing(cells: dict[str, str], where: str) -> Preprocessing:
-    fields: dict[str, Any] = {name: cells[name] for name in PREPROCESSING_COLUMNS if cells.get(name)}
+    fields: dict[str, Any] = {
+        name: cells[name] for name in PREPROCESSING_COLUMNS if cells.get(name)
+    }
     for name in ("mean", "std"):
         if name in fields:
             fields[name] = fields[name].replace(",", " ").split()

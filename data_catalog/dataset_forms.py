@@ -28,7 +28,9 @@ def dataset_in(root: Path) -> str:
         return "csv"
     if (root / KAGGLE_TABLE).is_file():
         return "imagenet"
-    folders = {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    folders = {
+        path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
+    }
     for folder, dataset in TORCHVISION_FOLDERS.items():
         if folder in folders:
             return dataset

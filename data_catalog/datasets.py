@@ -48,26 +48,42 @@ def open_dataset(
     zoo, seed = seeded_zoo(name) or (None, 0)
     if zoo == "digits":
         pixels, labels, numbers = digits_split(part, seed)
-        return ImageArray(f"{name}/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels)
+        return ImageArray(
+            f"{name}/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels
+        )
     if zoo == "fashion":
         pixels, labels, numbers = fashion_split(part, seed, root)
-        return ImageArray(f"{name}/{part}", tuple(f"item-{n:05d}" for n in numbers), labels, pixels, FASHION_CLASSES)
+        return ImageArray(
+            f"{name}/{part}",
+            tuple(f"item-{n:05d}" for n in numbers),
+            labels,
+            pixels,
+            FASHION_CLASSES,
+        )
     if name == "photos":
         pixels, labels, numbers = photo_patches()
         numbers = split_numbers(labels, part, train=900, test=590)
-        classes = tuple(f"{photo} {strip + 1}" for photo in ("temple", "flower") for strip in range(STRIPS))
+        classes = tuple(
+            f"{photo} {strip + 1}" for photo in ("temple", "flower") for strip in range(STRIPS)
+        )
         names = tuple(f"patch-{n:04d}" for n in numbers)
         return ImageArray(f"photos/{part}", names, labels[numbers], pixels[numbers], classes)
     if name not in DATASETS and not name.startswith("timm:"):
-        raise InputError(f"unknown data set {shown(name)}; there are: {', '.join(DATASETS)}, timm:NAME")
+        raise InputError(
+            f"unknown data set {shown(name)}; there are: {', '.join(DATASETS)}, timm:NAME"
+        )
     if root is None:
-        raise InputError(f"the data set {name} needs --data-root, the folder that its images are in")
+        raise InputError(
+            f"the data set {name} needs --data-root, the folder that its images are in"
+        )
     if not root.is_dir():
         raise InputError(f"--data-root {root} is no folder")
     if name in ("cifar10", "mnist", "stl10"):
         pixels, labels, classes = torchvision_images(name, root, part == "train")
         numbers = np.arange(len(labels))
-        if part != "train":  # the set's own test images serve twice: half for top-1, half for embeddings
+        if (
+            part != "train"
+        ):  # the set's own test images serve twice: half for top-1, half for embeddings
             numbers = split_numbers(labels, part, train=0, test=len(labels) // 2)
         names = tuple(f"{name}-{n:05d}" for n in numbers)
         return ImageArray(f"{name}/{part}", names, labels[numbers], pixels[numbers], classes)

@@ -37,7 +37,9 @@ class Preprocessing(BaseModel):
 
     crop_pct: float = Field(ge=0.1, le=10)
     crop_mode: Literal["center", "squash", "border", "paper"] = "center"
-    interpolation: Literal["bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"] = "bicubic"
+    interpolation: Literal["bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"] = (
+        "bicubic"
+    )
     mean: tuple[Mean, Mean, Mean]
     std: tuple[Std, Std, Std]
 
@@ -117,7 +119,9 @@ class ModelEntry(BaseModel):
     def _one_img_size(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         size = arguments.get("img_size", 1)
         if type(size) is not int or not 1 <= size <= LARGEST_IMG_SIZE:
-            rule = f"img_size must be one whole number, 1 to {LARGEST_IMG_SIZE}, for images are square"
+            rule = (
+                f"img_size must be one whole number, 1 to {LARGEST_IMG_SIZE}, for images are square"
+            )
             raise ValueError(f"{rule}, not {shown(size)}")
         return arguments
 
@@ -148,4 +152,6 @@ def target_unit(column: str) -> str | None:
 
 def is_accuracy(column: str) -> bool:
     """Whether a column holds a published accuracy in percent."""
-    return column != "subset_top1" and (column in ("top1", "top5") or column.endswith(("_top1", "_top5")))
+    return column != "subset_top1" and (
+        column in ("top1", "top5") or column.endswith(("_top1", "_top5"))
+    )

@@ -22,7 +22,9 @@ HOW_TO_GET_IT = (
 
 
 @cache
-def fashion_split(part: Part, seed: int = 0, root: Path | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def fashion_split(
+    part: Part, seed: int = 0, root: Path | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One of three disjoint, stratified parts: 900 of the 60,000 training images; 2,000 and 500 of the 10,000 others.
 
     Parameters
@@ -82,7 +84,9 @@ def _read(folder: Path, prefix: str) -> tuple[np.ndarray, np.ndarray]:
     pixels = _values(folder, f"{prefix}-images-idx3-ubyte", 16, count * SIDE * SIDE)
     labels = _values(folder, f"{prefix}-labels-idx1-ubyte", 8, count)
     if labels.max() >= len(CLASSES):
-        raise InputError(f"{folder}: the labels of fashion are 0 to 9, and {labels.max()} is among them")
+        raise InputError(
+            f"{folder}: the labels of fashion are 0 to 9, and {labels.max()} is among them"
+        )
     return pixels.reshape(count, SIDE, SIDE), labels.astype(np.int64)
 
 
@@ -97,5 +101,7 @@ def _values(folder: Path, name: str, header: int, count: int) -> np.ndarray:
     except (OSError, EOFError) as error:
         raise InputError(f"{path}: cannot be read ({error}); {HOW_TO_GET_IT}") from None
     if len(content) != header + count:
-        raise InputError(f"{path}: is not Fashion-MNIST's file of that name, by its size; {HOW_TO_GET_IT}")
+        raise InputError(
+            f"{path}: is not Fashion-MNIST's file of that name, by its size; {HOW_TO_GET_IT}"
+        )
     return np.frombuffer(content, np.uint8, count, header)

@@ -20,14 +20,17 @@ def _in_any_case(name: Any) -> Any:
 class Filters(Settings):
     """Bounds that an entry must keep. An entry of which the value is unknown does not keep a bound on it."""
 
-    kind: Annotated[tuple[Annotated[NetworkKind, BeforeValidator(_in_any_case)], ...], SEVERAL] = Field(
-        default=(), description="Only networks of this kind."
+    kind: Annotated[tuple[Annotated[NetworkKind, BeforeValidator(_in_any_case)], ...], SEVERAL] = (
+        Field(default=(), description="Only networks of this kind.")
     )
     max_params: Annotated[float | None, OnCommandLine(metavar="MILLIONS")] = Field(
         default=None, gt=0, allow_inf_nan=False, description="At most so many million parameters."
     )
     max_gmacs: Annotated[float | None, OnCommandLine(metavar="GMACS")] = Field(
-        default=None, gt=0, allow_inf_nan=False, description="At most so many billion multiply-adds an image."
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="At most so many billion multiply-adds an image.",
     )
     img_size: Annotated[int | None, OnCommandLine(metavar="PIXELS")] = Field(
         default=None, gt=0, le=LARGEST_IMG_SIZE, description="Only this image size."
@@ -51,14 +54,23 @@ class Filters(Settings):
         if self.kind:
             yield f"--kind {' '.join(self.kind)}", lambda e: e.kind in self.kind
         if self.max_params is not None:
-            yield f"--max-params {self.max_params:g}", lambda e: _within(e.params_m, self.max_params)
+            yield (
+                f"--max-params {self.max_params:g}",
+                lambda e: _within(e.params_m, self.max_params),
+            )
         if self.max_gmacs is not None:
-            yield f"--max-gmacs {self.max_gmacs:g}", lambda e: _within(e.extras.get("gmacs"), self.max_gmacs)
+            yield (
+                f"--max-gmacs {self.max_gmacs:g}",
+                lambda e: _within(e.extras.get("gmacs"), self.max_gmacs),
+            )
         if self.img_size is not None:
             yield f"--img-size {self.img_size}", lambda e: e.img_size == self.img_size
         if self.license:
             wanted = {name.lower() for name in self.license}
-            yield f"--license {' '.join(self.license)}", lambda e: (e.license or "").lower() in wanted
+            yield (
+                f"--license {' '.join(self.license)}",
+                lambda e: (e.license or "").lower() in wanted,
+            )
 
 
 def apply_filters(entries: Sequence[ModelEntry], filters: Filters, where: str) -> list[ModelEntry]:
@@ -90,7 +102,15 @@ def _on_offer(entries: Sequence[ModelEntry], option: str) -> str:
         known = [size for size in sizes if size is not None]
         return f"the smallest has {min(known):g}" if known else "it is unknown for all of them"
     if name == "--img-size":
-        values = [str(size) for size in sorted({e.img_size for e in entries if e.img_size is not None})]
+        values = [
+            str(size) for size in sorted({e.img_size for e in entries if e.img_size is not None})
+        ]
     else:
-        values = sorted({text for e in entries if (text := e.kind if name == "--kind" else e.license) is not None})
+        values = sorted(
+            {
+                text
+                for e in entries
+                if (text := e.kind if name == "--kind" else e.license) is not None
+            }
+        )
     return f"there is: {', '.join(values)}" if values else "it is unknown for all of them"

@@ -59,7 +59,9 @@ def pretrained_models() -> list[ModelEntry]:
     entries = []
     for name in timm.list_models(pretrained=True):
         config = timm_config(name)
-        if config.input_size[-1] != config.input_size[-2] or name.partition(".")[0].endswith("_enc"):
+        if config.input_size[-1] != config.input_size[-2] or name.partition(".")[0].endswith(
+            "_enc"
+        ):
             continue
         family = family_of(name)
         fields: dict[str, Any] = {"family": family, "kind": kind_of(family, name)}

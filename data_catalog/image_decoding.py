@@ -17,7 +17,9 @@ from .text import shortened
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 MOST_PIXELS = 90_000_000  # as many as Pillow takes without a warning; decoded, they fill 360 MB
-MOST_ELONGATED = 200  # the short side becomes the model's input size: the long one would fill the memory
+MOST_ELONGATED = (
+    200  # the short side becomes the model's input size: the long one would fill the memory
+)
 
 HINT = "mend it, or go on without such images by --skip-bad-images"
 
@@ -41,7 +43,9 @@ def read_image(path: Path) -> Image.Image:
             return _as_rgb(opened)
     except UnidentifiedImageError:
         raise InputError(f"{path}: no image that can be read ({_size(path)}); {HINT}") from None
-    except Exception as error:  # what decoders raise for damaged files is no part of what they promise
+    except (
+        Exception
+    ) as error:  # what decoders raise for damaged files is no part of what they promise
         reason = shortened(str(error), 200) or type(error).__name__
         raise InputError(f"{path}: the image cannot be read: {reason}; {HINT}") from None
 
@@ -50,7 +54,9 @@ def _check_size(width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
         raise ValueError(f"{width} x {height} pixels are too many to decode")
     if max(width, height) > min(width, height) * MOST_ELONGATED:
-        raise ValueError(f"of {width} x {height} pixels, one side is more than {MOST_ELONGATED} times the other")
+        raise ValueError(
+            f"of {width} x {height} pixels, one side is more than {MOST_ELONGATED} times the other"
+        )
 
 
 def _size(path: Path) -> str:
@@ -81,7 +87,9 @@ def scale_of(values: NDArray[np.float32], is_float: bool) -> int:
     """
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
     if not (low >= 0 and high <= 65535):
-        raise ValueError(f"its values, {low:g} to {high:g}, are no shades from 0 to 1, 255 or 65535")
+        raise ValueError(
+            f"its values, {low:g} to {high:g}, are no shades from 0 to 1, 255 or 65535"
+        )
     if is_float and high <= 1:
         return 1
     return 255 if high <= 255 else 65535

@@ -16,7 +16,9 @@ from .text import is_printable, shortened, shown
 from .text_tables import read_table
 from .words import as_people_sort
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
 
 Listing = tuple[tuple[str, ...], np.ndarray, list[str]]
 """Names below the root, their labels (int64 [n]), and the classes' names in the order of the labels."""
@@ -51,7 +53,9 @@ class ImageFiles:
 
     def take(self, numbers: np.ndarray) -> Self:
         """Only these images, in this order."""
-        return replace(self, names=tuple(self.names[i] for i in numbers), labels=self.labels[numbers])
+        return replace(
+            self, names=tuple(self.names[i] for i in numbers), labels=self.labels[numbers]
+        )
 
 
 def unreadable(paths: Sequence[Path], threads: int = 4) -> dict[int, str]:
@@ -81,7 +85,9 @@ def list_class_folders(root: Path) -> Listing:
     for folder in folders:
         refuse_odd_name(folder.name, root)
     if not folders:
-        raise InputError(f"{root}: holds no class folders; it needs one folder of images for each class")
+        raise InputError(
+            f"{root}: holds no class folders; it needs one folder of images for each class"
+        )
     names: list[str] = []
     labels: list[int] = []
     empty = []
@@ -93,7 +99,9 @@ def list_class_folders(root: Path) -> Listing:
         labels += [label] * len(images)
     if empty:
         some = ", ".join(empty[:5]) + (" ..." if len(empty) > 5 else "")
-        raise InputError(f"{root}: {len(empty)} of {len(folders)} class folders hold no image: {some}")
+        raise InputError(
+            f"{root}: {len(empty)} of {len(folders)} class folders hold no image: {some}"
+        )
     return tuple(names), np.array(labels, dtype=np.int64), [folder.name for folder in folders]
 
 
@@ -109,7 +117,9 @@ def image_names(folder: Path, root: Path) -> Iterator[str]:
 def refuse_odd_name(name: str, root: Path) -> None:
     """Raise InputError for a name that is not UTF-8, or holds control characters: no table or page can hold it."""
     if not is_printable(name):
-        raise InputError(f"{root}: the name {shown(name, 200)} is not UTF-8, or holds a control character; rename it")
+        raise InputError(
+            f"{root}: the name {shown(name, 200)} is not UTF-8, or holds a control character; rename it"
+        )
 
 
 def list_labels_file(root: Path, file_name: str = "labels.csv") -> Listing:
@@ -125,7 +135,9 @@ def list_labels_file(root: Path, file_name: str = "labels.csv") -> Listing:
         raise InputError(f"{root}: holds no {file_name} with the columns image,label")
     columns, rows = read_table(table, "labels of images")
     if not {"image", "label"} <= set(columns):
-        raise InputError(f"{table}: needs the columns image,label; it has {shortened(','.join(columns), 300)}")
+        raise InputError(
+            f"{table}: needs the columns image,label; it has {shortened(','.join(columns), 300)}"
+        )
     whole_root = root.resolve()
     names: list[str] = []
     classes: list[str] = []

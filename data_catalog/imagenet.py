@@ -15,7 +15,11 @@ from .text_tables import read_table
 # Classes of fastai's easier and harder ten, of which the paper takes 50 validation images each.
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
 IMAGEWOOF = (193, 182, 258, 162, 155, 167, 159, 273, 207, 229)
-PRESETS = {"imagenette": IMAGENETTE, "imagewoof": IMAGEWOOF, "imagenette+imagewoof": (*IMAGENETTE, *IMAGEWOOF)}
+PRESETS = {
+    "imagenette": IMAGENETTE,
+    "imagewoof": IMAGEWOOF,
+    "imagenette+imagewoof": (*IMAGENETTE, *IMAGEWOOF),
+}
 
 # Of its training images, by channel in 0 to 1: what most networks are fed by.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -100,7 +104,9 @@ def _kaggle(root: Path) -> tuple[tuple[str, ...], np.ndarray]:
     for line, cells in rows:
         image, synset = cells["ImageId"], cells["PredictionString"].split(" ")[0]
         if synset not in index:
-            raise InputError(f"{root / KAGGLE_TABLE}, line {line}: {shown(synset)} is no ImageNet synset")
+            raise InputError(
+                f"{root / KAGGLE_TABLE}, line {line}: {shown(synset)} is no ImageNet synset"
+            )
         if image in files:
             file = files.pop(image)  # each image counts once
             names.append(file.relative_to(root).as_posix())

@@ -77,14 +77,18 @@ class ImageArray:
         return replace(self, names=names, labels=self.labels[numbers], pixels=self.pixels[numbers])
 
 
-def split_numbers(labels: np.ndarray, part: Part, *, train: int, test: int, seed: int = 0) -> np.ndarray:
+def split_numbers(
+    labels: np.ndarray, part: Part, *, train: int, test: int, seed: int = 0
+) -> np.ndarray:
     """Numbers of the images of one of three disjoint, stratified parts, sorted; the rest is validation; int64 [n]."""
     from sklearn.model_selection import train_test_split
 
     parts: dict[str, np.ndarray] = {"train": np.arange(0)}
     rest = np.arange(len(labels))
     if train:
-        parts["train"], rest = train_test_split(rest, train_size=train, stratify=labels, random_state=seed)
+        parts["train"], rest = train_test_split(
+            rest, train_size=train, stratify=labels, random_state=seed
+        )
     parts["test"], parts["validation"] = train_test_split(
         rest, train_size=test, stratify=labels[rest], random_state=seed
     )

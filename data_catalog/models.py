@@ -46,8 +46,13 @@ def load_models(catalog: str | Path, patterns: str | Sequence[str] = ()) -> list
 def catalog_sha256(catalog: str | Path) -> str:
     """Hash of a catalogue: of its file, or of a built-in one's entries."""
     if _built_in(str(catalog)):
-        later = {"builder", "layer"}  # fields that entries of OUTs that are there did not have, and these never use
-        content = "\n".join(entry.model_dump_json(exclude=later) for entry in load_models(catalog)).encode()
+        later = {
+            "builder",
+            "layer",
+        }  # fields that entries of OUTs that are there did not have, and these never use
+        content = "\n".join(
+            entry.model_dump_json(exclude=later) for entry in load_models(catalog)
+        ).encode()
     else:
         content = Path(catalog).read_bytes()
     return hashlib.sha256(content).hexdigest()
@@ -70,7 +75,9 @@ def select(entries: Iterable[ModelEntry], patterns: Sequence[str], where: str) -
     return [e for e in entries if str(e) in chosen]
 
 
-def find_entries(entries: Sequence[ModelEntry], names: Iterable[str], where: str) -> list[ModelEntry]:
+def find_entries(
+    entries: Sequence[ModelEntry], names: Iterable[str], where: str
+) -> list[ModelEntry]:
     """The entries that ``MODEL`` (all sizes) or ``MODEL@SIZE`` names, exactly."""
     chosen: dict[str, ModelEntry] = {}
     for name in names:
@@ -78,7 +85,10 @@ def find_entries(entries: Sequence[ModelEntry], names: Iterable[str], where: str
         hits = hits or _meant_by_timm(entries, name)
         if not hits:
             near = get_close_matches(name, [e.model for e in entries], n=1)
-            raise InputError(f"{where} has no model {shown(name)}" + (f"; did you mean {near[0]}?" if near else ""))
+            raise InputError(
+                f"{where} has no model {shown(name)}"
+                + (f"; did you mean {near[0]}?" if near else "")
+            )
         chosen.update({str(e): e for e in hits})
     return list(chosen.values())
 
@@ -104,7 +114,9 @@ def _built_in(name: str) -> Callable[[], list[ModelEntry]] | None:
 
 def _from_file(path: Path) -> list[ModelEntry]:
     if not is_file(path):
-        raise InputError(f"unknown catalogue {shown(str(path), 300)}: neither a file nor one of {', '.join(BUILT_IN)}")
+        raise InputError(
+            f"unknown catalogue {shown(str(path), 300)}: neither a file nor one of {', '.join(BUILT_IN)}"
+        )
     return read_catalog(path)
 
 

@@ -48,7 +48,9 @@ def within(folder: Path, name: str) -> Path:
         raise InputError(f"{name[:LONGEST_NAME]!a} is no name of a file in {folder}")
     path = folder / name
     if path.is_symlink() and not _leads_inside(path, folder):
-        raise InputError(f"{path} leads out of its folder by a symbolic link; put a file or folder in its place")
+        raise InputError(
+            f"{path} leads out of its folder by a symbolic link; put a file or folder in its place"
+        )
     return path
 
 

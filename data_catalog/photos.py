@@ -24,7 +24,11 @@ def photo_patches() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     patches, labels = [], []
     for number, photo in enumerate(load_sample_images().images):
         down, across = photo.shape[0] // SIDE, photo.shape[1] // SIDE
-        cut = photo[: down * SIDE, : across * SIDE].reshape(down, SIDE, across, SIDE, 3).swapaxes(1, 2)
+        cut = (
+            photo[: down * SIDE, : across * SIDE]
+            .reshape(down, SIDE, across, SIDE, 3)
+            .swapaxes(1, 2)
+        )
         patches.append(cut.reshape(-1, SIDE, SIDE, 3))
         labels.append(np.tile(number * STRIPS + np.arange(across) * STRIPS // across, down))
     images, classes = np.concatenate(patches), np.concatenate(labels)

@@ -9,7 +9,14 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 
 from .text import is_printable, shortened, shown
@@ -130,7 +137,11 @@ class Setting:
         """What the help calls a value."""
         if self.choices:
             return f"[{'|'.join(self.choices)}]"
-        return self.option.metavar or METAVARS.get(self.kind) or getattr(self.kind, "__name__", "").upper()
+        return (
+            self.option.metavar
+            or METAVARS.get(self.kind)
+            or getattr(self.kind, "__name__", "").upper()
+        )
 
     @property
     def default(self) -> Any:
@@ -171,14 +182,18 @@ class Setting:
             annotation |= Sequence[str]
         if default is None or self.repeated:
             annotation |= None
-        return Parameter(self.keyword, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        return Parameter(
+            self.keyword, Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+        )
 
     @property
     def _single(self) -> Any:
         if self.repeated:
             return get_args(self.field.annotation)[0]
         return (
-            Annotated[(self.field.annotation, *self.field.metadata)] if self.field.metadata else self.field.annotation
+            Annotated[(self.field.annotation, *self.field.metadata)]
+            if self.field.metadata
+            else self.field.annotation
         )
 
     @cached_property
@@ -235,7 +250,9 @@ def spells_out(settings: Iterable[Setting]) -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         declared = signature(function)
-        named = [one for one in declared.parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
+        named = [
+            one for one in declared.parameters.values() if one.kind is not Parameter.VAR_KEYWORD
+        ]
         taken = {one.name for one in named}
         others = [setting.parameter for setting in settings if setting.keyword not in taken]
         function.__signature__ = declared.replace(parameters=[*named, *others])  # type: ignore[attr-defined]
@@ -261,7 +278,9 @@ class Clash(ValueError):
 
 
 def validation_line(
-    error: ValidationError, names: Mapping[KeyPath, str] | None = None, known: Iterable[KeyPath] = ()
+    error: ValidationError,
+    names: Mapping[KeyPath, str] | None = None,
+    known: Iterable[KeyPath] = (),
 ) -> str:
     """The first problem that pydantic found, in one line.
 
@@ -315,5 +334,8 @@ def _spelled(where: KeyPath, names: Mapping[KeyPath, str] | None) -> str:
 
 def dotted(where: Iterable[str | int]) -> str:
     """The way to a value as one line: ``entries.3.model``; a name with a line break or the like is quoted."""
-    names = [shortened(str(part), 60) if str(part).isprintable() else shown(str(part), 60) for part in where]
+    names = [
+        shortened(str(part), 60) if str(part).isprintable() else shown(str(part), 60)
+        for part in where
+    ]
     return shortened(".".join(names), 200)

@@ -51,7 +51,9 @@ class Subset:
         number = np.repeat(np.arange(len(self.labels)), self.repeats)
         repeat = np.tile(np.arange(self.repeats), len(self.labels))
         names = np.array(self.images.names, dtype=object)[number]
-        return pd.DataFrame({"image": names, "label": self.labels[number], "number": number, "repeat": repeat})
+        return pd.DataFrame(
+            {"image": names, "label": self.labels[number], "number": number, "repeat": repeat}
+        )
 
 
 def select_subset(

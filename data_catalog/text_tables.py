@@ -15,7 +15,9 @@ Line = tuple[int, list[str]]
 Row = tuple[int, dict[str, str]]
 """The number of its line, and its cells by the columns' names."""
 
-MOST_BYTES = 200_000_000  # of a file; a table of ImageNet's 1.28 million training images takes 60 MB
+MOST_BYTES = (
+    200_000_000  # of a file; a table of ImageNet's 1.28 million training images takes 60 MB
+)
 MOST_COLUMNS = 1_000
 LONGEST_CELL = 10_000  # characters
 ROWS_AT_ONCE = 256  # so that no more than so many copies of a long cell are in memory
@@ -37,7 +39,9 @@ def read_table(path: Path, what: str) -> tuple[list[str], Iterator[Row]]:
         Names the line that is wrong, perhaps only while the rows are read.
     """
     _refuse_huge(path)
-    lines = _parquet_lines(path, what) if path.suffix.lower() == ".parquet" else _csv_lines(path, what)
+    lines = (
+        _parquet_lines(path, what) if path.suffix.lower() == ".parquet" else _csv_lines(path, what)
+    )
     header = next((cells for _, cells in lines if any(cells)), [])
     header = current_names(header)
     _check_header(header, path)
@@ -50,7 +54,9 @@ def _refuse_huge(path: Path) -> None:
     except OSError as error:
         raise InputError(f"{shortened(str(path), 300)}: cannot be read: {error.strerror}") from None
     if size > MOST_BYTES:
-        raise InputError(f"{path}: has {size / 1e6:.0f} MB, and a table of text at most {MOST_BYTES / 1e6:.0f}")
+        raise InputError(
+            f"{path}: has {size / 1e6:.0f} MB, and a table of text at most {MOST_BYTES / 1e6:.0f}"
+        )
 
 
 def _csv_lines(path: Path, what: str) -> Iterator[Line]:
@@ -63,7 +69,9 @@ def _csv_lines(path: Path, what: str) -> Iterator[Line]:
                 yield number, [cell.strip() for cell in cells]
     except (UnicodeError, csv.Error, OSError) as error:
         where = f"after line {number}: " if number else ""
-        raise InputError(f"{path}: {where}cannot be read as {what}, a table in UTF-8: {_reason(error)}") from None
+        raise InputError(
+            f"{path}: {where}cannot be read as {what}, a table in UTF-8: {_reason(error)}"
+        ) from None
 
 
 def _parquet_lines(path: Path, what: str) -> Iterator[Line]:
@@ -71,21 +79,31 @@ def _parquet_lines(path: Path, what: str) -> Iterator[Line]:
 
     try:
         with pq.ParquetFile(path) as file:
-            names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
+            names = [
+                name for name in file.schema_arrow.names if not name.startswith("__index_level_")
+            ]
             yield 1, [name.strip() for name in names]
             as_text = [
-                _text_of(file.schema_arrow.field(name).type, f"{path}: the column {shown(name)}") for name in names
+                _text_of(file.schema_arrow.field(name).type, f"{path}: the column {shown(name)}")
+                for name in names
             ]
             number = 1
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=names):
-                columns = [map(text, column.to_pylist()) for text, column in zip(as_text, batch.columns, strict=True)]
+                columns = [
+                    map(text, column.to_pylist())
+                    for text, column in zip(as_text, batch.columns, strict=True)
+                ]
                 for cells in zip(*columns, strict=True):
                     number += 1
                     yield number, [cell.strip() for cell in cells]
     except InputError:
         raise
-    except Exception as error:  # what pyarrow raises for damaged files is no part of what it promises
-        raise InputError(f"{path}: cannot be read as {what}, a table in Parquet: {_reason(error)}") from None
+    except (
+        Exception
+    ) as error:  # what pyarrow raises for damaged files is no part of what it promises
+        raise InputError(
+            f"{path}: cannot be read as {what}, a table in Parquet: {_reason(error)}"
+        ) from None
 
 
 def _text_of(kind: Any, column: str) -> Callable[[Any], str]:
@@ -98,7 +116,12 @@ def _text_of(kind: Any, column: str) -> Callable[[Any], str]:
         return lambda value: value or ""
     if types.is_floating(kind):
         return lambda value: "" if value is None or math.isnan(value) else str(value)
-    if types.is_integer(kind) or types.is_boolean(kind) or types.is_decimal(kind) or types.is_null(kind):
+    if (
+        types.is_integer(kind)
+        or types.is_boolean(kind)
+        or types.is_decimal(kind)
+        or types.is_null(kind)
+    ):
         return lambda value: "" if value is None else str(value)
     raise InputError(f"{column} holds {shortened(str(kind))}; it must hold text or numbers")
 
@@ -108,11 +131,17 @@ def _check_header(names: Sequence[str], path: Path) -> None:
         raise InputError(f"{path}: has {len(names):,} columns; at most {MOST_COLUMNS:,} are read")
     for name in names:
         if len(name) > LONGEST_CELL:
-            raise InputError(f"{path}, line 1: a column's name has {len(name):,} characters; shorten it")
+            raise InputError(
+                f"{path}, line 1: a column's name has {len(name):,} characters; shorten it"
+            )
         if not is_printable(name):
-            raise InputError(f"{path}, line 1: the column {shown(name)} needs a plain name: take odd characters out")
+            raise InputError(
+                f"{path}, line 1: the column {shown(name)} needs a plain name: take odd characters out"
+            )
         if names.count(name) > 1:
-            raise InputError(f"{path}, line 1: {names.count(name)} columns are named {shown(name)}; rename all but one")
+            raise InputError(
+                f"{path}, line 1: {names.count(name)} columns are named {shown(name)}; rename all but one"
+            )
 
 
 def _rows(header: Sequence[str], lines: Iterator[Line], path: Path) -> Iterator[Row]:
@@ -122,7 +151,9 @@ def _rows(header: Sequence[str], lines: Iterator[Line], path: Path) -> Iterator[
             cells.pop()
         if len(cells) > len(header):
             told = "put quotes around text with a comma in it"
-            raise InputError(f"{where}: has {len(cells)} cells, and the header {len(header)}; {told}")
+            raise InputError(
+                f"{where}: has {len(cells)} cells, and the header {len(header)}; {told}"
+            )
         for name, cell in zip(header, cells, strict=False):
             _check_cell(cell, name, where)
         if any(cells):
@@ -132,9 +163,13 @@ def _rows(header: Sequence[str], lines: Iterator[Line], path: Path) -> Iterator[
 
 def _check_cell(cell: str, column: str, where: str) -> None:
     if len(cell) > LONGEST_CELL:
-        raise InputError(f"{where}: {shown(column)} has {len(cell):,} characters; at most {LONGEST_CELL:,} are read")
+        raise InputError(
+            f"{where}: {shown(column)} has {len(cell):,} characters; at most {LONGEST_CELL:,} are read"
+        )
     if not is_printable(cell):
-        raise InputError(f"{where}: {shown(column)} = {shown(cell)} holds a control character; take it out")
+        raise InputError(
+            f"{where}: {shown(column)} = {shown(cell)} holds a control character; take it out"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -41,7 +41,9 @@ class TimmImages:
             image: Image.Image = _opened(self.source, self.root)[place][0].convert("RGB")
         except Exception as error:  # as below
             reason = shortened(str(error), 300) or type(error).__name__
-            raise InputError(f"{self.name}: image {place} in {self.root} cannot be read: {reason}; mend it") from None
+            raise InputError(
+                f"{self.name}: image {place} in {self.root} cannot be read: {reason}; mend it"
+            ) from None
         return image
 
     def fingerprint(self, number: int) -> str:
@@ -69,7 +71,9 @@ def open_timm_dataset(source: str, root: Path) -> TimmImages:
         labels = np.array([int(opened[i][1]) for i in range(count)], dtype=np.int64)
     except Exception as error:  # what timm and its readers raise is no part of what they promise
         reason = shortened(str(error), 300) or type(error).__name__
-        raise InputError(f"--dataset timm:{source}: timm cannot open it in {root}: {reason}") from None
+        raise InputError(
+            f"--dataset timm:{source}: timm cannot open it in {root}: {reason}"
+        ) from None
     return TimmImages(f"timm:{source}", source, root, np.arange(count), labels)
 
 
@@ -79,8 +83,12 @@ def _opened(source: str, root: Path) -> Any:
         from PIL import EpsImagePlugin
         from timm.data import create_dataset
 
-        EpsImagePlugin.gs_binary = False  # timm asks Pillow for any format, and Pillow would start Ghostscript for one
-        _OPEN[key] = create_dataset(source, root=str(root), split="validation", is_training=False, download=False)
+        EpsImagePlugin.gs_binary = (
+            False  # timm asks Pillow for any format, and Pillow would start Ghostscript for one
+        )
+        _OPEN[key] = create_dataset(
+            source, root=str(root), split="validation", is_training=False, download=False
+        )
     return _OPEN[key]
 
 

@@ -13,7 +13,9 @@ NAMES = {"cifar10": "CIFAR10", "mnist": "MNIST", "stl10": "STL10"}
 
 
 @cache
-def torchvision_images(name: str, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+def torchvision_images(
+    name: str, root: Path, train: bool
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """The training or the test images of a data set.
 
     Returns
@@ -45,9 +47,15 @@ def _opened(name: str, root: Path, train: bool, download: bool) -> Any:
     from torchvision import datasets
 
     kind = getattr(datasets, NAMES[name])
-    part: dict[str, Any] = {"split": "train" if train else "test"} if name == "stl10" else {"train": train}
+    part: dict[str, Any] = (
+        {"split": "train" if train else "test"} if name == "stl10" else {"train": train}
+    )
     try:
         return kind(str(root), **part, download=download)
-    except Exception as error:  # what torchvision raises for damaged files is no part of what it promises
+    except (
+        Exception
+    ) as error:  # what torchvision raises for damaged files is no part of what it promises
         reason = shortened(str(error), 300) or type(error).__name__
-        raise InputError(f"--dataset {name}: torchvision cannot open it in {root}: {reason}") from None
+        raise InputError(
+            f"--dataset {name}: torchvision cannot open it in {root}: {reason}"
+        ) from None

@@ -31,7 +31,9 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, int]]] = {
 # (training images, epochs): from hardly trained to well trained, so that accuracies spread.
 BUDGETS = ((100, 3), (900, 2), (900, 5))
 
-PREPROCESSING = Preprocessing(crop_pct=1.0, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+PREPROCESSING = Preprocessing(
+    crop_pct=1.0, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+)
 
 TRAINED_ZOOS = ("digits", "fashion")
 """Catalogues, named like the data set that their networks are trained and measured on."""
@@ -54,7 +56,9 @@ def trained_models(zoo: str, seed: int = 0) -> list[ModelEntry]:
         Of the split of the images, the initial weights, and the order of the batches.
     """
     return [
-        _entry(zoo, seed, architecture, images, epochs) for images, epochs in BUDGETS for architecture in ARCHITECTURES
+        _entry(zoo, seed, architecture, images, epochs)
+        for images, epochs in BUDGETS
+        for architecture in ARCHITECTURES
     ]
 
 

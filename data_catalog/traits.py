@@ -28,7 +28,11 @@ for _kind, _families in FAMILIES.items():
 
 # Architectures that are of another kind than most of their module, by the beginning of their names.
 EXCEPTIONS: tuple[tuple[str, str, NetworkKind], ...] = (
-    ("fastvit", "fastvit_t", "convolutional"),  # attention stands only in the last stage of sa, ma and mci
+    (
+        "fastvit",
+        "fastvit_t",
+        "convolutional",
+    ),  # attention stands only in the last stage of sa, ma and mci
     ("fastvit", "fastvit_s1", "convolutional"),
     ("metaformer", "poolformer", "convolutional"),  # pools over 3 x 3 neighbours
     ("metaformer", "convformer", "convolutional"),
@@ -99,7 +103,11 @@ def pretraining_images(architecture: str) -> int | None:
     if "miil" in parts:  # their 21k is the processed one
         parts = ["in21kp" if part == "in21k" else part for part in parts]
     known = [IMAGES_OF[part] for part in parts if part in IMAGES_OF]
-    unknown = [part for part in parts if MORE_IMAGES.fullmatch(part) and part not in (*IMAGES_OF, *NO_SIZE_NEEDED)]
+    unknown = [
+        part
+        for part in parts
+        if MORE_IMAGES.fullmatch(part) and part not in (*IMAGES_OF, *NO_SIZE_NEEDED)
+    ]
     if unknown or not known:
         return None
     more_than_known = max(known) == IMAGES_OF["in1k"] and saw_extra_data(architecture)

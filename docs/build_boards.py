@@ -11,7 +11,9 @@ DATA = ("release.json", "rows.parquet", "run.json", "subset.parquet")
 
 def on_post_build(config: dict[str, str], **_: object) -> None:
     """Write ``boards/NAME`` of the site: mkdocs calls this when all else is there."""
-    for board in sorted(path for path in BOARDS.iterdir() if is_release(path) and path.name != EARLIER):
+    for board in sorted(
+        path for path in BOARDS.iterdir() if is_release(path) and path.name != EARLIER
+    ):
         write_board(board, Path(config["site_dir"]) / "boards" / board.name)
 
 

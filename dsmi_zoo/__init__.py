@@ -8,7 +8,11 @@ if TYPE_CHECKING:
     from .data_catalog.models import load_models
     from .jobs.api import run
     from .pipeline.lightning_callback import LightningMonitor as LightningMonitor
-    from .pipeline.measures import diffusion_spectral_entropy, diffusion_spectral_mutual_information, measure
+    from .pipeline.measures import (
+        diffusion_spectral_entropy,
+        diffusion_spectral_mutual_information,
+        measure,
+    )
     from .pipeline.monitor import RepresentationMonitor
     from .pipeline.score import score
     from .pipeline.store import read_results

@@ -78,7 +78,9 @@ def run(
     except RuntimeError as error:
         if "failed to start" not in str(error):  # Dask's words; the class is any error's
             raise
-        raise InputError(f"{error} Workers import the script that calls: it must be a file, and {GUARD}.") from None
+        raise InputError(
+            f"{error} Workers import the script that calls: it must be a file, and {GUARD}."
+        ) from None
     return read_results(config.folder)
 
 
@@ -92,4 +94,6 @@ def _refuse_beside_client(client: object, settings: Mapping[str, Any]) -> None:
         raise InputError(f"the client is {client.status}; pass one that is connected")
     for name in OF_OWN_WORKERS:
         if settings.get(name) is not None:
-            raise InputError(f"{name} is for workers that the run starts itself; with a client, leave it out")
+            raise InputError(
+                f"{name} is for workers that the run starts itself; with a client, leave it out"
+            )

@@ -30,7 +30,11 @@ def choose(catalog: str, globs: Sequence[str], filters: Filters) -> list[ModelEn
 
 
 def list_entries(
-    catalog: str, globs: Sequence[str], filters: Filters, sort: str | None = None, as_json: bool = False
+    catalog: str,
+    globs: Sequence[str],
+    filters: Filters,
+    sort: str | None = None,
+    as_json: bool = False,
 ) -> int:
     """Print a table of entries and their number, or JSON of all that is known of each.
 
@@ -89,15 +93,25 @@ def _all_known(entry: ModelEntry) -> dict[str, Any]:
     fields = entry.model_dump(mode="json", exclude={"preprocessing", "recipe", "extras"})
     for group in (entry.preprocessing, entry.recipe):
         fields |= group.model_dump(mode="json") if group is not None else {}
-    return {name: value for name, value in (fields | entry.extras).items() if value not in (None, {})}
+    return {
+        name: value for name, value in (fields | entry.extras).items() if value not in (None, {})
+    }
 
 
-def check(catalog: str, globs: Sequence[str], filters: Filters, workers: int | None, display: Display = SILENT) -> int:
+def check(
+    catalog: str,
+    globs: Sequence[str],
+    filters: Filters,
+    workers: int | None,
+    display: Display = SILENT,
+) -> int:
     """Build every chosen entry on PyTorch's meta device and say which ones give no embedding; 1 if any fails.
 
     Of an entry with a builder only its module is looked for: its code might download, or do anything else.
     """
-    from ..pipeline.plan import builder_hashes  # imported here: the other commands are faster without it
+    from ..pipeline.plan import (
+        builder_hashes,
+    )  # imported here: the other commands are faster without it
 
     chosen = choose(catalog, globs, filters)
     builders = builder_hashes(chosen)
@@ -168,7 +182,9 @@ def _problem(entry: ModelEntry) -> tuple[str, float]:
     try:
         shape, width = embedding_shape(entry)
         is_right = shape == (1, width) or width is None
-        problem = "" if is_right else f"the embedding of an image has shape {shape}, not (1, {width})"
+        problem = (
+            "" if is_right else f"the embedding of an image has shape {shape}, not (1, {width})"
+        )
     except Exception as error:
         problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return problem, perf_counter() - started

@@ -28,7 +28,12 @@ from .terminal import accept_any_text, show_details, show_log, tell_error
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="dsmi-zoo", prog_name="dsmi-zoo")
-@click.option("-v", "--verbose", is_flag=True, help="Also tell what is done within each step, on the workers too.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Also tell what is done within each step, on the workers too.",
+)
 def cli(verbose: bool) -> None:
     """Benchmark a model zoo by its representations: diffusion spectral entropy (DSE) and mutual information (DSMI).
 
@@ -78,12 +83,19 @@ def main() -> None:
         print(error.format_message())
         sys.exit(2)
     except click.ClickException as error:
-        path = f": {error.ctx.command_path}" if isinstance(error, click.UsageError) and error.ctx else ": dsmi-zoo"
+        path = (
+            f": {error.ctx.command_path}"
+            if isinstance(error, click.UsageError) and error.ctx
+            else ": dsmi-zoo"
+        )
         _fail(f"{one_line(_message(error)).rstrip('.')}; see{path} --help")
     except (InputError, OSError) as error:
         _fail(one_line(str(error)))
     except (KeyboardInterrupt, click.Abort):
-        print("\ndsmi-zoo: stopped; finished rows are kept, and the same command goes on from here", file=sys.stderr)
+        print(
+            "\ndsmi-zoo: stopped; finished rows are kept, and the same command goes on from here",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 

@@ -53,7 +53,9 @@ def driving(out: Path, share: str | None = None) -> Iterator[Callable[[], None]]
 
         def confirm() -> None:
             if claim.is_lost():
-                raise InputError(f"{out}: another driver took this one for dead and goes on; this one stops")
+                raise InputError(
+                    f"{out}: another driver took this one for dead and goes on; this one stops"
+                )
 
         yield confirm
 
@@ -78,7 +80,9 @@ def _enter_after_predecessor(out: Path, share: str | None, opened: ExitStack) ->
         except Held as held:
             if time.monotonic() > until:
                 raise
-            log.info(f"{out} is being computed by {held}; if that was this job, it is noticed within 3 minutes")
+            log.info(
+                f"{out} is being computed by {held}; if that was this job, it is noticed within 3 minutes"
+            )
         time.sleep(LOOK_EVERY_S)
 
 
@@ -102,4 +106,7 @@ def _enter(out: Path, share: str | None, opened: ExitStack) -> Claim:
 
 def _is_share_of(share: str | None, other: str) -> bool:
     """Whether ``other`` is a share of the same division."""
-    return share is not None and re.fullmatch(rf"share-\d+-of-{share.partition('/')[2]}", other) is not None
+    return (
+        share is not None
+        and re.fullmatch(rf"share-\d+-of-{share.partition('/')[2]}", other) is not None
+    )

@@ -65,7 +65,9 @@ def fleet_of(settings: ComputeSettings) -> Fleet | None:
         return Fleet(processes, gpus, f"{counted(gpus, 'GPU')}{kind} in {each}" if gpus else each)
     if settings.cluster == "cuda" or (settings.cluster == "auto" and visible_gpus()):
         gpus = len(chosen_gpus(settings.workers))
-        per_gpu = settings.per_gpu or default_per_gpu(usable_cores(), gpus, psutil.virtual_memory().available)
+        per_gpu = settings.per_gpu or default_per_gpu(
+            usable_cores(), gpus, psutil.virtual_memory().available
+        )
         return Fleet(gpus * per_gpu, gpus, f"{counted(gpus, 'GPU')} ({gpu_name()})")
     if settings.cluster in ("auto", "local"):
         processes = settings.workers or default_workers(usable_cores())
@@ -87,14 +89,19 @@ def estimated(plan: Plan, fleet: Fleet, download: float) -> Forecast:
     costs = [estimate(job, rate) for job in plan.jobs]
     views = {job.view for job in plan.jobs if not job.view.exists()}
     forward = sum(samples * cost.image for cost in costs)
-    others = sum(cost.seconds(samples) - samples * cost.image for cost in costs) + len(views) * samples * DECODE_S
+    others = (
+        sum(cost.seconds(samples) - samples * cost.image for cost in costs)
+        + len(views) * samples * DECODE_S
+    )
     longest = max((cost.seconds(samples) for cost in costs), default=0.0)
     processes = max(1, min(fleet.processes, len(costs)))
     bounds = [(forward + others) / processes, longest]
     if fleet.gpus:
         bounds.append(forward / fleet.gpus)
     fetch = download / DOWNLOAD_BYTES_S
-    return Forecast(START_S + fetch + max(bounds), fetch, forward, others, _memory(plan, processes, samples))
+    return Forecast(
+        START_S + fetch + max(bounds), fetch, forward, others, _memory(plan, processes, samples)
+    )
 
 
 def expected_costs(plan: Plan, jobs: Sequence[Job]) -> dict[str, float]:

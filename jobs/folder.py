@@ -14,7 +14,14 @@ from ..pipeline.atomic_files import sweep_temporary, write_atomically
 from ..pipeline.config import RunConfig, differences
 from ..pipeline.plan import Plan
 from ..pipeline.provenance import git_commit, library_versions
-from ..pipeline.record import FORMAT, CatalogRecord, EntryRecord, LostRecord, RunRecord, SubsetRecord
+from ..pipeline.record import (
+    FORMAT,
+    CatalogRecord,
+    EntryRecord,
+    LostRecord,
+    RunRecord,
+    SubsetRecord,
+)
 from ..pipeline.store import (
     NOT_THIS_RUN,
     UnreadableRow,
@@ -38,10 +45,14 @@ class EntryState:
     row: dict[str, Any] | None
 
 
-def entry_states(out: Path, entries: Sequence[EntryRecord]) -> tuple[list[EntryState], list[UnreadableRow]]:
+def entry_states(
+    out: Path, entries: Sequence[EntryRecord]
+) -> tuple[list[EntryState], list[UnreadableRow]]:
     """The state of each of ``entries`` (as run.json lists them), and the files in results that are none of theirs."""
     rows, unreadable = scan_results(out)
-    broken = {problem.path.stem: problem for problem in unreadable if problem.path.suffix == ".parquet"}
+    broken = {
+        problem.path.stem: problem for problem in unreadable if problem.path.suffix == ".parquet"
+    }
     states = []
     for entry in entries:
         slug, row = entry.slug, rows.get(entry.slug)
@@ -135,7 +146,9 @@ def record_unless_lost(out: Path, row_ids: Mapping[str, str]) -> RunRecord | Non
             what = "its rows are of other settings than these, so choose another --out"
             raise InputError(f"{problem.problem}; {what}") from None
         kept = "1 row says that it belongs" if ours == 1 else f"{ours} rows say that they belong"
-        log.warning(f"{problem.problem}; {kept} to this very configuration: run.json will be written anew")
+        log.warning(
+            f"{problem.problem}; {kept} to this very configuration: run.json will be written anew"
+        )
         return None
 
 
@@ -206,9 +219,13 @@ def make_writable(out: Path, folders: Sequence[str] = ("results", "embeddings"))
             (out / folder).mkdir(parents=True, exist_ok=True)
             sweep_temporary(out / folder)
         write_atomically(out / ".writable", lambda file: file.write(b""))
-        (out / ".writable").unlink(missing_ok=True)  # another share of the run may try at the same instant
+        (out / ".writable").unlink(
+            missing_ok=True
+        )  # another share of the run may try at the same instant
     except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
+        raise InputError(
+            f"{out} cannot be written ({error.strerror}); choose another --out"
+        ) from None
 
 
 def refuse_remeasured(out: Path, stored: RunRecord) -> None:
@@ -223,4 +240,6 @@ def refuse_mixture(out: Path, stored: RunRecord, config: RunConfig) -> None:
     """Raise InputError unless OUT's rows were computed by the same settings."""
     different = list(differences(stored.identity, config.identity()))
     if different:
-        raise InputError(f"{out} belongs to another configuration: {'; '.join(different)}; choose another --out")
+        raise InputError(
+            f"{out} belongs to another configuration: {'; '.join(different)}; choose another --out"
+        )

@@ -72,9 +72,15 @@ def in_all(plan: Plan, download: float) -> list[str]:
     """Wall time and memory on the cluster that is asked for."""
     fleet = fleet_of(plan.config.compute)
     if fleet is None:
-        return [f"in all      unknown: {plan.config.compute.cluster} is not asked how many workers it has"]
+        return [
+            f"in all      unknown: {plan.config.compute.cluster} is not asked how many workers it has"
+        ]
     expected = estimated(plan, fleet, download)
-    fetch = f", {duration(expected.download)} of it to download {size_in_words(download)}" if download else ""
+    fetch = (
+        f", {duration(expected.download)} of it to download {size_in_words(download)}"
+        if download
+        else ""
+    )
     on = f"{fleet.words} with {counted(fleet.processes, 'process')}, {plan.config.precision}"
     return [
         f"in all      about {duration(expected.total)} on {on}{fetch}; half or twice as long is no surprise",
@@ -84,7 +90,11 @@ def in_all(plan: Plan, download: float) -> list[str]:
 
 def to_download(jobs: Sequence[Job], cache: Path) -> float:
     """Bytes of the weights that the cache lacks, by their parameters; no server is asked."""
-    lacking = {name: job for job in jobs if (name := remote_weights(job.entry)) and local_weights(name, cache) is None}
+    lacking = {
+        name: job
+        for job in jobs
+        if (name := remote_weights(job.entry)) and local_weights(name, cache) is None
+    }
     return weights_bytes(list(lacking.values()))
 
 
@@ -105,4 +115,6 @@ def weights_bytes(jobs: Sequence[Job]) -> float:
 def weights_size(jobs: Sequence[Job]) -> str:
     """The same in words."""
     unknown = sum(job.entry.params_m is None for job in jobs)
-    return size_in_words(weights_bytes(jobs)) + (f" and {unknown} of unknown size" if unknown else "")
+    return size_in_words(weights_bytes(jobs)) + (
+        f" and {unknown} of unknown size" if unknown else ""
+    )

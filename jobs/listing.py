@@ -8,7 +8,9 @@ FACTS: dict[str, Callable[[ModelEntry], str | float | None]] = {
     "model": lambda entry: entry.model,
     "pixels": lambda entry: entry.img_size,
     "kind": lambda entry: entry.kind,
-    "network": lambda entry: entry.builder or (entry.architecture if entry.architecture != entry.model else None),
+    "network": lambda entry: (
+        entry.builder or (entry.architecture if entry.architecture != entry.model else None)
+    ),
     "params (M)": lambda entry: entry.params_m,
     "GMACs": lambda entry: entry.extras.get("gmacs"),
     "images/s": lambda entry: entry.extras.get("throughput"),
@@ -39,15 +41,23 @@ def _place(entry: ModelEntry, order: str) -> tuple[bool, float | str]:
 def table(entries: Sequence[ModelEntry]) -> Iterator[str]:
     """Lines of a table with a head; without the columns of which nothing is known."""
     columns = {title: [fact(entry) for entry in entries] for title, fact in FACTS.items()}
-    known = {title: column for title, column in columns.items() if any(value is not None for value in column)}
+    known = {
+        title: column
+        for title, column in columns.items()
+        if any(value is not None for value in column)
+    }
     texts = {
-        title: [title, *("-" if value is None else said(value) for value in column)] for title, column in known.items()
+        title: [title, *("-" if value is None else said(value) for value in column)]
+        for title, column in known.items()
     }
     widths = {title: max(map(len, cells)) for title, cells in texts.items()}
-    to_the_left = {title for title, column in known.items() if any(isinstance(value, str) for value in column)}
+    to_the_left = {
+        title for title, column in known.items() if any(isinstance(value, str) for value in column)
+    }
     for row in range(len(entries) + 1):
         cells = (
-            f"{cells[row]:{'<' if title in to_the_left else '>'}{widths[title]}}" for title, cells in texts.items()
+            f"{cells[row]:{'<' if title in to_the_left else '>'}{widths[title]}}"
+            for title, cells in texts.items()
         )
         yield "  ".join(cells).rstrip()
 

@@ -64,7 +64,9 @@ def merge(folders: Sequence[Path], out: Path, display: Display = SILENT) -> int:
     make_writable(out)
     with driving(out):
         if not (out / "run.json").exists() and any((out / "results").glob("*.parquet")):
-            raise InputError(f"{out} holds results but no run.json to say what they are; choose another --out")
+            raise InputError(
+                f"{out} holds results but no run.json to say what they are; choose another --out"
+            )
         earlier = [read(out)] if (out / "run.json").exists() else []
         runs = [*earlier, *sources]
         if earlier:
@@ -98,7 +100,9 @@ def refuse_unfit(folders: Sequence[Path], out: Path) -> None:
             problem = "is a file, not the folder of a run" if folder.exists() else "is not there"
             raise InputError(f"{folder} {problem}; name folders that `dsmi-zoo run` wrote")
         if folder.resolve() in seen:
-            raise InputError(f"{seen[folder.resolve()]} and {folder} are the same folder; name each run once")
+            raise InputError(
+                f"{seen[folder.resolve()]} and {folder} are the same folder; name each run once"
+            )
         if out.resolve().is_relative_to(folder.resolve()):
             raise InputError(
                 f"--out {out} is, or lies in, the run {folder}, which stays as it is; choose another --out"
@@ -121,7 +125,9 @@ def read(folder: Path) -> Run:
         if path.stem not in known and not any(problem.path == path for problem in unreadable)
     ]
     foreign += [
-        f"{folder / 'results' / state.slug}.parquet: {state.reason}" for state in states if state.reason == NOT_THIS_RUN
+        f"{folder / 'results' / state.slug}.parquet: {state.reason}"
+        for state in states
+        if state.reason == NOT_THIS_RUN
     ]
     return Run(folder, record, tuple(states), (*map(str, unreadable), *foreign))
 
@@ -155,7 +161,9 @@ def refuse_what_does_not_mix(runs: Sequence[Run]) -> None:
     if differ:
         name, folders = next(iter(differ.items()))
         more = f", and {len(differ) - 1} more entries" if len(differ) > 1 else ""
-        raise InputError(f"{name} has other weights or inputs in {folders}{more}; merge only runs of the same ones")
+        raise InputError(
+            f"{name} has other weights or inputs in {folders}{more}; merge only runs of the same ones"
+        )
 
 
 def _refuse_other_measures(runs: Sequence[Run]) -> None:
@@ -193,7 +201,11 @@ def remarks(sources: Sequence[Run], runs: Sequence[Run]) -> Iterable[str]:
 
 
 def _inputs_differ(one: Path, other: Path) -> bool:
-    return any(not _same_inputs(one / name, other / name) for name in inputs_of(other) if (one / name).exists())
+    return any(
+        not _same_inputs(one / name, other / name)
+        for name in inputs_of(other)
+        if (one / name).exists()
+    )
 
 
 def _same_inputs(one: Path, other: Path) -> bool:
@@ -210,7 +222,11 @@ def best_rows(runs: Sequence[Run]) -> dict[str, Run]:
         return row["status"] == "ok", row["finished_at"] or LONG_AGO
 
     holders = {slug: [run for run in runs if slug in run.rows] for slug in _slugs(runs)}
-    return {slug: max(those, key=lambda run: rank(run, slug)) for slug, those in holders.items() if those}
+    return {
+        slug: max(those, key=lambda run: rank(run, slug))
+        for slug, those in holders.items()
+        if those
+    }
 
 
 def joint_entries(runs: Sequence[Run], chosen: Mapping[str, Run]) -> list[EntryRecord]:
@@ -227,8 +243,12 @@ def joint_config(configs: Sequence[RunConfig], out: Path) -> RunConfig:
     """The first one's settings, for all the models that any of them chose."""
     first = configs[0]
     whole = any(not config.models for config in configs)
-    models = () if whole else tuple(dict.fromkeys(glob for config in configs for glob in config.models))
-    filters = first.filters if all(config.filters == first.filters for config in configs) else Filters()
+    models = (
+        () if whole else tuple(dict.fromkeys(glob for config in configs for glob in config.models))
+    )
+    filters = (
+        first.filters if all(config.filters == first.filters for config in configs) else Filters()
+    )
     return first.model_copy(update={"out": out, "models": models, "filters": filters})
 
 
@@ -247,7 +267,11 @@ def _carry_entry(slug: str, run: Run, runs: Sequence[Run], out: Path) -> None:
     """The kept row of an entry, after the embedding that it was computed from, whichever run kept that."""
     row = run.rows[slug]
     if row["status"] == "ok" and row["embedding_sha256"]:
-        same = [r for r in runs if r.rows.get(slug, {}).get("embedding_sha256") == row["embedding_sha256"]]
+        same = [
+            r
+            for r in runs
+            if r.rows.get(slug, {}).get("embedding_sha256") == row["embedding_sha256"]
+        ]
         kept = [path for path in (embedding_path(r.folder, slug) for r in same) if path.exists()]
         if kept and embedding_path(out, slug) not in kept:
             carry(kept[0], embedding_path(out, slug))

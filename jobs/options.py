@@ -32,7 +32,15 @@ class PathType(click.Path):
 PATH = PathType(path_type=Path)
 CLUSTER = tuple(
     f"compute.{name}"
-    for name in ("cluster", "profile", "workers", "per_gpu", "worker_memory", "model_timeout", "workers_within")
+    for name in (
+        "cluster",
+        "profile",
+        "workers",
+        "per_gpu",
+        "worker_memory",
+        "model_timeout",
+        "workers_within",
+    )
 )
 """The settings that say where it runs."""
 
@@ -55,11 +63,17 @@ class SettingType(click.ParamType):
         except ValidationError as error:
             self.fail(validation_line(error), param, ctx)
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
         """Offer the choices, or files."""
         if self.setting.kind is Path:
             return [CompletionItem(incomplete, type="file")]
-        return [CompletionItem(choice) for choice in self.setting.choices if choice.startswith(incomplete)]
+        return [
+            CompletionItem(choice)
+            for choice in self.setting.choices
+            if choice.startswith(incomplete)
+        ]
 
 
 class TimeType(click.ParamType):
@@ -88,7 +102,9 @@ class SettingOption(click.Option):
         What to tell of it and of its default.
     """
 
-    def __init__(self, names: Sequence[str], setting: Setting, help: str, default_shown: str) -> None:
+    def __init__(
+        self, names: Sequence[str], setting: Setting, help: str, default_shown: str
+    ) -> None:
         self.setting = setting
         if setting.repeated and not setting.metavar.endswith("..."):
             help = f"{help.rstrip('.')}; may be repeated."
@@ -163,7 +179,9 @@ def given_settings(context: click.Context) -> dict[str, Any]:
     }
     more = context.params.get("more_models", ())
     if more and "models" not in given:
-        raise click.UsageError(f"unexpected argument {more[0]!r}: models are named after --models", context)
+        raise click.UsageError(
+            f"unexpected argument {more[0]!r}: models are named after --models", context
+        )
     if more:
         given["models"] = (*given["models"], *more)
     return nested(given)

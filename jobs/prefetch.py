@@ -9,7 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from ..data_catalog.entries import ModelEntry
 from ..data_catalog.errors import InputError
@@ -31,7 +37,12 @@ LINE_EVERY_S = 30.0
 
 
 def prefetch(
-    catalog: str, patterns: Sequence[str], filters: Filters, cache: Path, transfers: int, display: Display = SILENT
+    catalog: str,
+    patterns: Sequence[str],
+    filters: Filters,
+    cache: Path,
+    transfers: int,
+    display: Display = SILENT,
 ) -> int:
     """Fetch the published weights that the cache lacks of the models that a run of the same options would take.
 
@@ -52,13 +63,17 @@ def prefetch(
     with display.status("Reading the catalogue"):
         entries = resolve_entries(apply_filters(load_models(catalog, patterns), filters, catalog))
     _tell_skipped(entries)
-    needed = dict.fromkeys(weights for weights in map(remote_weights, entries) if weights is not None)
+    needed = dict.fromkeys(
+        weights for weights in map(remote_weights, entries) if weights is not None
+    )
     if not needed:
         log.info("nothing to download")
         return 0
     cached = _verified(list(needed), cache, transfers, display)
     for weights in cached:
-        fetch_weights(weights, cache)  # from now on it stays, even if a run on a budget had fetched it for itself
+        fetch_weights(
+            weights, cache
+        )  # from now on it stays, even if a run on a budget had fetched it for itself
     missing = [weights for weights in needed if weights not in cached]
     with display.status(f"Asking for {counted(len(missing), 'size')}"):
         sizes, failures = _ask_sizes(missing)
@@ -74,7 +89,9 @@ def prefetch(
     failures |= _fetch_all(sizes, cache, transfers, display)
     fetched = len(missing) - len(failures)
     if fetched:
-        log.info(f"fetched and verified {counted(fetched, 'file')} in {duration(monotonic() - started)}")
+        log.info(
+            f"fetched and verified {counted(fetched, 'file')} in {duration(monotonic() - started)}"
+        )
     log.info(f"cache: {cache}")
     if failures:
         log.warning(f"{counted(len(failures), 'failure')}; the same command tries again:")
@@ -96,11 +113,18 @@ def _tell_skipped(entries: Sequence[ModelEntry]) -> None:
         log.info(f"skipped {counted(as_built, 'model')} with the weights that their builder makes")
 
 
-def _verified(needed: Sequence[str], cache: Path, at_once: int, display: Display) -> dict[str, Path]:
+def _verified(
+    needed: Sequence[str], cache: Path, at_once: int, display: Display
+) -> dict[str, Path]:
     """The files in the cache that are what was fetched; each is read."""
     here = [weights for weights in needed if local_weights(weights, cache) is not None]
-    with display.status(f"Verifying {counted(len(here), 'file')}"), ThreadPoolExecutor(at_once) as pool:
-        verified = zip(here, pool.map(lambda weights: sound_weights(weights, cache), here), strict=True)
+    with (
+        display.status(f"Verifying {counted(len(here), 'file')}"),
+        ThreadPoolExecutor(at_once) as pool,
+    ):
+        verified = zip(
+            here, pool.map(lambda weights: sound_weights(weights, cache), here), strict=True
+        )
         return {weights: path for weights, path in verified if path is not None}
 
 
@@ -116,8 +140,12 @@ def _ask_sizes(missing: Sequence[str]) -> tuple[dict[str, int | None], dict[str,
             return error
 
     answers = dict(zip(missing, asked_at_once(missing, ask), strict=True))
-    sizes = {weights: answer for weights, answer in answers.items() if not isinstance(answer, OSError)}
-    return sizes, {weights: str(answer) for weights, answer in answers.items() if isinstance(answer, OSError)}
+    sizes = {
+        weights: answer for weights, answer in answers.items() if not isinstance(answer, OSError)
+    }
+    return sizes, {
+        weights: str(answer) for weights, answer in answers.items() if isinstance(answer, OSError)
+    }
 
 
 def _refuse_if_full(cache: Path, total: int) -> None:
@@ -130,7 +158,9 @@ def _refuse_if_full(cache: Path, total: int) -> None:
         )
 
 
-def _fetch_all(sizes: Mapping[str, int | None], cache: Path, transfers: int, display: Display) -> dict[str, str]:
+def _fetch_all(
+    sizes: Mapping[str, int | None], cache: Path, transfers: int, display: Display
+) -> dict[str, str]:
     """Fetch the files and show how far it is; returns why some could not be fetched."""
     stop = threading.Event()
     here = dict.fromkeys(sizes, 0)  # bytes of each file so far
@@ -154,12 +184,17 @@ def _fetch_all(sizes: Mapping[str, int | None], cache: Path, transfers: int, dis
             while left:
                 done, left = wait(left, timeout=0.2, return_when=FIRST_COMPLETED)
                 for weights, error in ((futures[future], future.exception()) for future in done):
-                    here[weights] = sizes[weights] or here[weights]  # it will not grow, whatever became of it
+                    here[weights] = (
+                        sizes[weights] or here[weights]
+                    )  # it will not grow, whatever became of it
                     if error is not None:
                         failures[weights] = " ".join(str(error).split()) or type(error).__name__
                         log.warning(f"failed: {failures[weights]}")
                     else:
-                        log.log(display.step_level, f"[{len(futures) - len(left)}/{len(futures)}] {weights}")
+                        log.log(
+                            display.step_level,
+                            f"[{len(futures) - len(left)}/{len(futures)}] {weights}",
+                        )
                 show(sum(here.values()))
         except BaseException:
             stop.set()  # a transfer notices at its next piece; what has arrived stays for the next time
@@ -172,7 +207,13 @@ def _fetch_all(sizes: Mapping[str, int | None], cache: Path, transfers: int, dis
 def _bar_of_bytes(total: int, display: Display) -> Iterator[Callable[[int], None]]:
     """A bar of bytes on a terminal, now and then a plain line elsewhere."""
     told = monotonic()
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TextColumn("about"), TimeRemainingColumn())
+    columns = (
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("about"),
+        TimeRemainingColumn(),
+    )
     with display.bar(*columns, total=total) as update:
 
         def show(count: int) -> None:

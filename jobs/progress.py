@@ -51,7 +51,11 @@ class Display:
         return nullcontext(_show_nothing)
 
     def bar(
-        self, *columns: ProgressColumn, total: float | None = None, description: str = "", visible: bool = True
+        self,
+        *columns: ProgressColumn,
+        total: float | None = None,
+        description: str = "",
+        visible: bool = True,
     ) -> AbstractContextManager[Callable[..., None]]:
         """Show a bar of these columns; what it yields takes the arguments of rich's ``Progress.update``."""
         return nullcontext(_show_nothing)
@@ -86,15 +90,23 @@ class Terminal(Display):
 
     @contextmanager
     def bar(
-        self, *columns: ProgressColumn, total: float | None = None, description: str = "", visible: bool = True
+        self,
+        *columns: ProgressColumn,
+        total: float | None = None,
+        description: str = "",
+        visible: bool = True,
     ) -> Iterator[Callable[..., None]]:
         """Show a bar of these columns; what it yields takes the arguments of rich's ``Progress.update``."""
-        with Progress(*columns, console=self.console, disable=not self.has_bars, transient=True) as bar:
+        with Progress(
+            *columns, console=self.console, disable=not self.has_bars, transient=True
+        ) as bar:
             yield partial(bar.update, bar.add_task(description, total=total, visible=visible))
 
     def line(self, text: str) -> None:
         """Print one line, as it is: no markup, no colours, no line breaks of ours; control characters as escapes."""
-        self.console.print(printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
+        self.console.print(
+            printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True
+        )
 
 
 def _as_it_is(text: str) -> Text:
@@ -132,7 +144,9 @@ def follow(
         pace = f"{seconds:.1f} s a {noun}" if seconds > 1 else f"{1 / seconds:.1f} {noun}s a second"
         is_last = good + len(failed) == total
         left = spent * (of_all - of_done) / of_done if of_done else 0.0
-        return f"{len(failed)} failed, {pace}" + ("" if is_last else f", about {duration(left)} left")
+        return f"{len(failed)} failed, {pace}" + (
+            "" if is_last else f", about {duration(left)} left"
+        )
 
     columns = (
         SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
@@ -146,7 +160,9 @@ def follow(
             of_done += costs.get(done.slug, 0.0) if costs else 1.0
             update(advance=1, description=rate())
             if done.ok:
-                step = f"[{good + len(failed)}/{total}] {done.name} in {done.seconds:.1f} s; {rate()}"
+                step = (
+                    f"[{good + len(failed)}/{total}] {done.name} in {done.seconds:.1f} s; {rate()}"
+                )
                 log.log(display.step_level, step)
             else:
                 log.warning(f"{done.name} failed: {done.message}")

@@ -45,9 +45,21 @@ from .progress import SILENT, Display
 
 log = logging.getLogger(__name__)
 
-PAGE_LIBRARIES = ("dsmi-zoo", "bokeh", "jinja2", "matplotlib", "numpy", "pandas", "scipy", "statsmodels")
+PAGE_LIBRARIES = (
+    "dsmi-zoo",
+    "bokeh",
+    "jinja2",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "scipy",
+    "statsmodels",
+)
 STAGED = ".next"
-NOTICES: Mapping[str, Callable[[str, Release], str]] = {"index.html": page_with_notice, "README.md": card_with_notice}
+NOTICES: Mapping[str, Callable[[str, Release], str]] = {
+    "index.html": page_with_notice,
+    "README.md": card_with_notice,
+}
 
 
 def publish(
@@ -68,7 +80,9 @@ def publish(
         For what is no finished run, or a folder that holds something else.
     """
     if is_release(out):
-        raise InputError(f"{out} is a published folder, not a run; name the run that it was made of")
+        raise InputError(
+            f"{out} is a published folder, not a run; name the run that it was made of"
+        )
     record = read_run(out)
     refuse_unfit(out, into, record)
     states, _ = entry_states(out, record.entries)
@@ -103,7 +117,9 @@ def refuse_unfit(out: Path, into: Path, record: RunRecord) -> None:
     if not is_empty and not is_release(into):
         raise InputError(f"{into} holds something else than a release; choose an empty folder")
     if record.config.random_weights:
-        raise InputError(f"{out} is a trial with random weights, which says nothing of published models")
+        raise InputError(
+            f"{out} is a trial with random weights, which says nothing of published models"
+        )
     for held in drivers(out).values():
         raise InputError(f"{out} is being computed by {held}; wait for it, or stop it")
     if not any((out / "results").glob("*.parquet")):
@@ -113,7 +129,10 @@ def refuse_unfit(out: Path, into: Path, record: RunRecord) -> None:
 def rows_for_others(states: list[EntryState], folders: Mapping[str, str]) -> list[dict[str, Any]]:
     """The rows of a run, ok and failed, in whose text the machine's ``folders`` go by other names."""
     return [
-        {name: _without(folders, value) if isinstance(value, str) else value for name, value in state.row.items()}
+        {
+            name: _without(folders, value) if isinstance(value, str) else value
+            for name, value in state.row.items()
+        }
         for state in states
         if state.row is not None
     ]
@@ -122,12 +141,20 @@ def rows_for_others(states: list[EntryState], folders: Mapping[str, str]) -> lis
 def private_folders(out: Path, record: RunRecord) -> dict[str, str]:
     """Folders of the machine that texts of rows may name, the longest first, and what they are called instead."""
     config = record.config
-    folders = {str(out.absolute()): "OUT", str(config.compute.cache): "CACHE", str(Path.home()): "HOME"}
+    folders = {
+        str(out.absolute()): "OUT",
+        str(config.compute.cache): "CACHE",
+        str(Path.home()): "HOME",
+    }
     if config.subset.data_root is not None:
         folders[str(config.subset.data_root)] = "DATA"
     if Path(config.catalog).is_absolute():
         folders[str(Path(config.catalog).parent)] = "CATALOG"
-    return {folder: folders[folder] for folder in sorted(folders, key=len, reverse=True) if folder != "/"}
+    return {
+        folder: folders[folder]
+        for folder in sorted(folders, key=len, reverse=True)
+        if folder != "/"
+    }
 
 
 def _without(folders: Mapping[str, str], text: str) -> str:
@@ -163,9 +190,14 @@ def _release(
 ) -> Release:
     now = datetime.now(UTC)
     measured = sum(state.state == "ok" for state in states)
-    title = title or f"{Path(record.catalog.name).name}: representation measures of {counted(measured, 'model')}"
+    title = (
+        title
+        or f"{Path(record.catalog.name).name}: representation measures of {counted(measured, 'model')}"
+    )
     contents = [(staged / name).read_bytes() for name in (ROWS, RECORD)]
-    name = release_id(f"{now:%Y-%m-%d}", *contents, repr((title, license, with_embeddings)).encode())
+    name = release_id(
+        f"{now:%Y-%m-%d}", *contents, repr((title, license, with_embeddings)).encode()
+    )
     supersedes = None
     if earlier is not None:
         supersedes = earlier.supersedes if earlier.id == name else earlier.id
@@ -194,7 +226,9 @@ def measures_version(record: RunRecord, states: list[EntryState]) -> int | None:
     versions = {measured_by(state.row) for state in states if state.state == "ok" and state.row}
     version = versions.pop() if len(versions) == 1 else None
     if version != today:
-        log.warning("the rows are not all of today's version of the measures; `dsmi-zoo remeasure` makes them so")
+        log.warning(
+            "the rows are not all of today's version of the measures; `dsmi-zoo remeasure` makes them so"
+        )
     return version
 
 
@@ -210,7 +244,9 @@ def _keep_earlier(into: Path, earlier: Release, newer: Release) -> None:
         return
     for name in read_sums(into):
         if not (into / name).is_file():
-            raise InputError(f"{into / name} is missing, so the earlier release is damaged; choose another folder")
+            raise InputError(
+                f"{into / name} is missing, so the earlier release is damaged; choose another folder"
+            )
         carry(into / name, kept / name)
     say_superseded(kept, earlier, newer)
 

@@ -42,7 +42,9 @@ def push(folder: Path, repository: str, public: bool = False, display: Display =
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
     from huggingface_hub.utils import disable_progress_bars
 
-    of_the_http_library: type[Exception] = HfHubHTTPError.__bases__[0]  # whichever library the client's version uses
+    of_the_http_library: type[Exception] = HfHubHTTPError.__bases__[
+        0
+    ]  # whichever library the client's version uses
     refuse_wrong_name(repository)
     if not display.has_bars:
         disable_progress_bars()
@@ -59,14 +61,24 @@ def push(folder: Path, repository: str, public: bool = False, display: Display =
             commit_message=f"Release {release.id}",
         )
     except LocalTokenNotFoundError:
-        raise InputError("the hub needs a token that may write: set HF_TOKEN, or `hf auth login`") from None
+        raise InputError(
+            "the hub needs a token that may write: set HF_TOKEN, or `hf auth login`"
+        ) from None
     except OfflineModeIsEnabled:
         raise InputError("HF_HUB_OFFLINE is set, so nothing can be pushed; unset it") from None
     except HfHubHTTPError as error:
-        hint = ": set HF_TOKEN to a token that may write" if error.response.status_code in (401, 403) else ""
-        raise InputError(f"the hub refused {repository} ({shortened(str(error), 200)}){hint}") from None
+        hint = (
+            ": set HF_TOKEN to a token that may write"
+            if error.response.status_code in (401, 403)
+            else ""
+        )
+        raise InputError(
+            f"the hub refused {repository} ({shortened(str(error), 200)}){hint}"
+        ) from None
     except of_the_http_library as error:
-        raise InputError(f"{api.endpoint} cannot be reached ({shortened(str(error), 200)}); try again later") from None
+        raise InputError(
+            f"{api.endpoint} cannot be reached ({shortened(str(error), 200)}); try again later"
+        ) from None
     return f"{api.endpoint}/datasets/{repository}"
 
 
@@ -82,11 +94,16 @@ def _refuse_others_content(api: "HfApi", repository: str, folder: Path) -> None:
     there = set(api.list_repo_files(repository, repo_type="dataset"))
     if RELEASE not in there:
         if there - OF_A_NEW_REPOSITORY:
-            raise InputError(f"{repository} holds something else than a release; choose a new repository")
+            raise InputError(
+                f"{repository} holds something else than a release; choose a new repository"
+            )
         return
     path = api.hf_hub_download(repository, RELEASE, repo_type="dataset")
     theirs = json.loads(Path(path).read_text(encoding="utf-8")).get("id")
-    known = {read_release(folder).id, *(path.name for path in (folder / EARLIER).glob("*") if is_release(path))}
+    known = {
+        read_release(folder).id,
+        *(path.name for path in (folder / EARLIER).glob("*") if is_release(path)),
+    }
     if theirs not in known:
         raise InputError(
             f"{repository} holds release {theirs}, which {folder} does not know; "

@@ -18,7 +18,14 @@ from ..pipeline.stored_subset import read_subset, write_subset
 from .carrying import carry, inputs_of
 from .clusters import open_workers
 from .driving import driving
-from .folder import entry_states, make_writable, record_unless_lost, refuse_mixture, save_record, touch_record
+from .folder import (
+    entry_states,
+    make_writable,
+    record_unless_lost,
+    refuse_mixture,
+    save_record,
+    touch_record,
+)
 from .progress import SILENT, Display, follow
 from .run import conclude, elsewhere
 
@@ -26,7 +33,11 @@ log = logging.getLogger(__name__)
 
 
 def remeasure(
-    source: Path, into: Path | None, changes: Mapping[str, Any], compute: Mapping[str, Any], display: Display = SILENT
+    source: Path,
+    into: Path | None,
+    changes: Mapping[str, Any],
+    compute: Mapping[str, Any],
+    display: Display = SILENT,
 ) -> int:
     """Measure every kept embedding of ``source`` by its settings with ``changes``.
 
@@ -47,7 +58,9 @@ def remeasure(
     record = read_run(source)
     before = elsewhere(record.config, compute)
     settings = from_command_line(MeasureSettings, before.measures.model_dump() | dict(changes))
-    out = (into or source.parent / f"{source.absolute().name}-{_named(before.measures, settings)}").absolute()
+    out = (
+        into or source.parent / f"{source.absolute().name}-{_named(before.measures, settings)}"
+    ).absolute()
     if out == source.absolute():
         raise InputError(f"{source} cannot be remeasured into itself; choose another --into")
     config = before.model_copy(update={"out": out, "measures": settings})
@@ -83,15 +96,28 @@ def remeasure(
                 raise InputError(f"{out} was not remeasured from {origin}; choose another --into")
         write_subset(out, read_subset(source))
         clusters = [name for name in inputs_of(origin) if name.parent.name == "input_clusters"]
-        is_outdated = any(not (out / name).exists() for name in clusters)  # the first versions did without them
+        is_outdated = any(
+            not (out / name).exists() for name in clusters
+        )  # the first versions did without them
         for name in clusters:
             carry(origin / name, out / name)
         entries = [
-            EntryRecord(model=job.source["model"], img_size=job.source["img_size"], slug=job.slug, row_id=job.row_id)
+            EntryRecord(
+                model=job.source["model"],
+                img_size=job.source["img_size"],
+                slug=job.slug,
+                row_id=job.row_id,
+            )
             for job in jobs
         ]
-        save_record(out, config, record.catalog, record.subset, entries, stored, embeddings_from=origin)
-        done = {state.slug for state in entry_states(out, entries)[0] if state.state == "ok" and not is_outdated}
+        save_record(
+            out, config, record.catalog, record.subset, entries, stored, embeddings_from=origin
+        )
+        done = {
+            state.slug
+            for state in entry_states(out, entries)[0]
+            if state.state == "ok" and not is_outdated
+        }
         todo = [job for job in jobs if job.slug not in done]
         if left_out:
             log.info(f"{left_out} models of {source} have no finished row and are left out")
@@ -105,7 +131,9 @@ def remeasure(
             with open_workers(config.compute, out, models=len(todo)) as workers:
                 follow(remeasure_entries(workers, config, todo, confirm), len(todo), display)
             touch_record(out)
-        return conclude(out, {job.slug for job in jobs}, started, display, report=config.compute.write_report)
+        return conclude(
+            out, {job.slug for job in jobs}, started, display, report=config.compute.write_report
+        )
 
 
 def _named(before: MeasureSettings, after: MeasureSettings) -> str:
@@ -118,5 +146,7 @@ def _named(before: MeasureSettings, after: MeasureSettings) -> str:
         shown = value if value is not None else "sqrt-d"
         parts.append(f"{'measure' if name == 'own' else name}-{shown}")
     if not parts:
-        raise InputError("nothing to remeasure: the settings are those of the run; give --sigma, --t, --measure, ...")
+        raise InputError(
+            "nothing to remeasure: the settings are those of the run; give --sigma, --t, --measure, ..."
+        )
     return re.sub(r"[^A-Za-z0-9.+_-]", "-", "_".join(parts))

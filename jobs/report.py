@@ -13,11 +13,15 @@ from .progress import SILENT, Display
 log = logging.getLogger(__name__)
 
 
-def report(out: Path, compared_with: Path | None, class_subsets: int, display: Display = SILENT) -> int:
+def report(
+    out: Path, compared_with: Path | None, class_subsets: int, display: Display = SILENT
+) -> int:
     """Rebuild the report of a run, or of a monitored training, and say where it is."""
     if monitor_path(out).exists() and not (out / "run.json").exists():
         if compared_with is not None or class_subsets:
-            raise InputError(f"{out} is a monitored training; --compare and --class-subsets are for runs of a zoo")
+            raise InputError(
+                f"{out} is a monitored training; --compare and --class-subsets are for runs of a zoo"
+            )
         from ..reports.monitored import write_monitor_report
 
         log.info(f"Report: {write_monitor_report(out.absolute())}")

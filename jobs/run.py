@@ -26,7 +26,14 @@ from ..pipeline.weights import remote_weights
 from .clusters import open_workers
 from .driving import driving
 from .fleet import expected_costs
-from .folder import EntryState, entry_states, make_writable, open_out, refuse_remeasured, touch_record
+from .folder import (
+    EntryState,
+    entry_states,
+    make_writable,
+    open_out,
+    refuse_remeasured,
+    touch_record,
+)
 from .offline import with_weights_here
 from .progress import SILENT, Display, duration, follow
 
@@ -37,7 +44,11 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    config: RunConfig, display: Display = SILENT, *, retry_failed: bool = False, client: "Client | None" = None
+    config: RunConfig,
+    display: Display = SILENT,
+    *,
+    retry_failed: bool = False,
+    client: "Client | None" = None,
 ) -> int:
     """Compute all rows that OUT lacks and write the report.
 
@@ -79,7 +90,9 @@ def _share_of(plan: Plan) -> Plan:
     return Plan(plan.config, plan.subset, tuple(shares[int(part) - 1]))
 
 
-def rerun(out: Path, names: Sequence[str], compute: Mapping[str, Any], display: Display = SILENT) -> int:
+def rerun(
+    out: Path, names: Sequence[str], compute: Mapping[str, Any], display: Display = SILENT
+) -> int:
     """Compute single entries of a run anew; an old row stays until its successor is written.
 
     Parameters
@@ -116,7 +129,9 @@ def sizes_to_download(plan: Plan, display: Display) -> dict[str, int | None]:
         sizes = downloads(plan.jobs, plan.config.compute.cache)
     if sizes and is_offline():
         files = counted(len(sizes), "file")
-        log.warning(f"{files} of weights not in the cache, and HF_HUB_OFFLINE forbids downloading: run prefetch")
+        log.warning(
+            f"{files} of weights not in the cache, and HF_HUB_OFFLINE forbids downloading: run prefetch"
+        )
     return sizes
 
 
@@ -134,11 +149,15 @@ def within_max_download(plan: Plan, sizes: Mapping[str, int | None]) -> Plan:
     jobs = within_download(plan.jobs, sizes, most)
     if not jobs:
         given = size_in_words(most)
-        raise InputError(f"the weights of no model fit --max-download {given}; raise it or run prefetch first")
+        raise InputError(
+            f"the weights of no model fit --max-download {given}; raise it or run prefetch first"
+        )
     needed = {remote_weights(job.entry) for job in jobs}
     total = sum(size or 0 for name, size in sizes.items() if name in needed)
     left_out = len(plan.jobs) - len(jobs)
-    log.info(f"{counted(left_out, 'model')} left out by --max-download; {size_in_words(total)} to download")
+    log.info(
+        f"{counted(left_out, 'model')} left out by --max-download; {size_in_words(total)} to download"
+    )
     return Plan(plan.config, plan.subset, tuple(jobs))
 
 
@@ -146,14 +165,24 @@ def missing(plan: Plan, record: RunRecord, retry_failed: bool) -> list[Job]:
     """The jobs without a row of their identity; rows that stay take over what the catalogue says today."""
     out = plan.config.folder
     jobs = {job.slug: job for job in plan.jobs}
-    states, unreadable = entry_states(out, [entry for entry in record.entries if entry.slug in jobs])
+    states, unreadable = entry_states(
+        out, [entry for entry in record.entries if entry.slug in jobs]
+    )
     for problem in unreadable:
-        mended = "; computing it anew" if problem.path.stem in jobs and problem.path.suffix == ".parquet" else ""
+        mended = (
+            "; computing it anew"
+            if problem.path.stem in jobs and problem.path.suffix == ".parquet"
+            else ""
+        )
         log.warning(f"not a row: {problem}{mended}")
-    outdated = sum(state.state == "missing" and row_path(out, state.slug).exists() for state in states)
+    outdated = sum(
+        state.state == "missing" and row_path(out, state.slug).exists() for state in states
+    )
     outdated -= sum(p.path.stem in jobs and p.path.suffix == ".parquet" for p in unreadable)
     if outdated:
-        log.info(f"{outdated} rows are of other weights, code or inputs than today's; computing them anew")
+        log.info(
+            f"{outdated} rows are of other weights, code or inputs than today's; computing them anew"
+        )
     todo = []
     for state in states:
         job = jobs[state.slug]
@@ -188,23 +217,41 @@ def _compute(
         log.info(f"{counted(len(todo), 'model')} to measure on {images}")
         waves = _waves(plan, todo, display)
         with open_workers(plan.config.compute, out, client, models=len(todo)) as workers:
-            follow(run_in_waves(workers, plan, waves, confirm), len(todo), display, costs=expected_costs(plan, todo))
+            follow(
+                run_in_waves(workers, plan, waves, confirm),
+                len(todo),
+                display,
+                costs=expected_costs(plan, todo),
+            )
         touch_record(out)
     elif not _inputs_are_whole(plan):
         from ..pipeline.graph import mend_inputs
 
         log.warning(f"{out}: what it holds of the images is damaged; writing it anew")
-        with open_workers(plan.config.compute, out, client) as workers, display.status("Reading the images"):
+        with (
+            open_workers(plan.config.compute, out, client) as workers,
+            display.status("Reading the images"),
+        ):
             mend_inputs(workers, plan)
     if plan.config.compute.share is not None:
         return _conclude_share(plan, todo, started)
-    return conclude(out, {job.slug for job in plan.jobs}, started, display, report=plan.config.compute.write_report)
+    return conclude(
+        out,
+        {job.slug for job in plan.jobs},
+        started,
+        display,
+        report=plan.config.compute.write_report,
+    )
 
 
 def _inputs_are_whole(plan: Plan) -> bool:
     """Whether OUT's images and their clusters are as they were written; measures may be computed from them again."""
     out = plan.config.folder
-    clusters = {clusters_path(out, job.entry.img_size) for job in plan.jobs if job.entry.img_size is not None}
+    clusters = {
+        clusters_path(out, job.entry.img_size)
+        for job in plan.jobs
+        if job.entry.img_size is not None
+    }
     is_good = not any(map(noted_damage, clusters)) or plan.config.protocol != "paper"
     return subset_is_stored(out, plan.subset) and is_good
 
@@ -229,7 +276,9 @@ def _tell_lost(states: Sequence[EntryState]) -> None:
     for state in states[:5]:
         log.warning(f"  {state.name} has no row: {state.reason}")
     if states:
-        log.warning(f"  {counted(len(states), 'row')} missing at the end; the same command computes them")
+        log.warning(
+            f"  {counted(len(states), 'row')} missing at the end; the same command computes them"
+        )
 
 
 def _waves(plan: Plan, todo: Sequence[Job], display: Display) -> Sequence[Sequence[Job]]:
@@ -247,11 +296,20 @@ def _evict_finished(plan: Plan, todo: Sequence[Job]) -> None:
     """Delete what a run on a budget left behind when it was stopped between a row and the eviction."""
     if plan.config.compute.budget_gb is not None:
         needed = {remote_weights(job.entry) for job in todo}
-        evict((job for job in plan.jobs if remote_weights(job.entry) not in needed), plan.config.compute.cache)
+        evict(
+            (job for job in plan.jobs if remote_weights(job.entry) not in needed),
+            plan.config.compute.cache,
+        )
 
 
 def conclude(
-    out: Path, slugs: set[str], started: float, display: Display, *, report: bool = True, may_be_partial: bool = False
+    out: Path,
+    slugs: set[str],
+    started: float,
+    display: Display,
+    *,
+    report: bool = True,
+    may_be_partial: bool = False,
 ) -> int:
     """Write the report if it is wanted, sum up, and return the exit code for the entries in question.
 
@@ -263,7 +321,10 @@ def conclude(
     page = _written_report(out, display) if report else None
     record = read_run(out)
     states, _ = entry_states(out, [entry for entry in record.entries if entry.slug in slugs])
-    of = {kind: [state for state in states if state.state == kind] for kind in ("ok", "failed", "missing")}
+    of = {
+        kind: [state for state in states if state.state == kind]
+        for kind in ("ok", "failed", "missing")
+    }
     failed, lost = of["failed"], of["missing"]
     missed = f", {len(lost)} {'not begun' if may_be_partial else 'missing'}" if lost else ""
     log.info(
@@ -274,7 +335,9 @@ def conclude(
         log.info(f"  {state.name}: {state.reason}")
     if failed:
         more = f" (and {len(failed) - 5} more)" if len(failed) > 5 else ""
-        again = "the same remeasure" if record.embeddings_from else "the same run with --retry-failed"
+        again = (
+            "the same remeasure" if record.embeddings_from else "the same run with --retry-failed"
+        )
         log.info(f"  see them all{more}: dsmi-zoo status --out {out}; try them again: {again}")
     if page is None:
         log.info(f"No report was asked for; it is written by: dsmi-zoo report --out {out}")

@@ -15,7 +15,13 @@ from ..pipeline.store import read_results
 from ..pipeline.studies.transfer import TransferJob, transfer_accuracies
 from ..reports.sample import succeeded
 
-SMALL_MODELS = ("test_resnet.*", "test_convnext.*", "test_efficientnet.*", "test_mambaout.*", "test_byobnet.*")
+SMALL_MODELS = (
+    "test_resnet.*",
+    "test_convnext.*",
+    "test_efficientnet.*",
+    "test_mambaout.*",
+    "test_byobnet.*",
+)
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,20 @@ class ZooRun:
         by_model = {}
         for job in jobs:
             assert job.weights is not None
-            of = TransferJob(job.entry, job.weights, config.subset.dataset, self.compute.cache, config.subset.data_root)
+            of = TransferJob(
+                job.entry,
+                job.weights,
+                config.subset.dataset,
+                self.compute.cache,
+                config.subset.data_root,
+            )
             by_model[job.entry.model] = of
         return by_model
 
 
-def zoo_runs(out: Path, seeds: int, small: bool, root: Path | None, compute: ComputeSettings) -> list[ZooRun]:
+def zoo_runs(
+    out: Path, seeds: int, small: bool, root: Path | None, compute: ComputeSettings
+) -> list[ZooRun]:
     """All runs of the study, those of a zoo on its own images first, for they train the networks."""
     pairs = [(zoo, zoo) for zoo in TRAINED_ZOOS]
     pairs += [(zoo, other) for zoo in TRAINED_ZOOS for other in TRAINED_ZOOS if other != zoo]
@@ -91,7 +105,9 @@ def rows_of_settings(runs: list[ZooRun]) -> dict[str, pd.DataFrame]:
     return {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}
 
 
-def _with_targets(run: ZooRun, rows: pd.DataFrame, top1: pd.Series) -> Iterator[tuple[str, pd.DataFrame]]:
+def _with_targets(
+    run: ZooRun, rows: pd.DataFrame, top1: pd.Series
+) -> Iterator[tuple[str, pd.DataFrame]]:
     log10_budget = np.log10(rows["train_images"].astype(float) * rows["epochs"].astype(float))
     known = rows.assign(seed=run.seed, log10_budget=log10_budget)
     if not run.is_transfer:
@@ -100,7 +116,9 @@ def _with_targets(run: ZooRun, rows: pd.DataFrame, top1: pd.Series) -> Iterator[
     accuracies = {name: transfer_accuracies(job) for name, job in run.transfer_jobs().items()}
     missing = [name for name, accuracy in accuracies.items() if accuracy is None]
     if missing:
-        raise InputError(f"{run.out}: the accuracies of {missing[0]} are missing; validate --study scores goes on")
+        raise InputError(
+            f"{run.out}: the accuracies of {missing[0]} are missing; validate --study scores goes on"
+        )
     both = pd.DataFrame.from_dict(accuracies, orient="index")
     known = known.assign(source_top1=top1)
     for column, word in (("probe", "probe"), ("fine_tuned", "fine-tuned")):

@@ -20,7 +20,15 @@ from .driving import driving
 from .folder import make_writable, open_out, stored_run, touch_record
 from .progress import SILENT, Display, duration, follow
 from .run import conclude, missing, sizes_to_download, within_max_download
-from .search_plan import Prices, Stage, announced, name_of, refuse_single_images, stages_and_order, stages_of
+from .search_plan import (
+    Prices,
+    Stage,
+    announced,
+    name_of,
+    refuse_single_images,
+    stages_and_order,
+    stages_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +84,9 @@ def search(
     note = halving.note
     write_run(config.folder, read_run(config.folder).model_copy(update={"search": note}))
     if note.left_out:
-        log.info(f"{counted(len(note.left_out), 'model')} had no turn; more --budget goes on from here")
+        log.info(
+            f"{counted(len(note.left_out), 'model')} had no turn; more --budget goes on from here"
+        )
     slugs = {job.slug for job in halving.candidates}
     report = config.compute.write_report
     return conclude(config.folder, slugs, started, display, report=report, may_be_partial=True)
@@ -106,7 +116,13 @@ class Halving:
     """
 
     def __init__(
-        self, plan: Plan, prices: Prices, stages: list[Stage], candidates: list[Job], end: float, note: SearchNote
+        self,
+        plan: Plan,
+        prices: Prices,
+        stages: list[Stage],
+        candidates: list[Job],
+        end: float,
+        note: SearchNote,
     ) -> None:
         self.plan = plan
         self.prices = prices
@@ -120,7 +136,9 @@ class Halving:
         """Seconds until the time is up."""
         return self.end - monotonic()
 
-    def take_stage(self, workers: "Workers", display: Display, retry_failed: bool, confirm: Callable[[], None]) -> bool:
+    def take_stage(
+        self, workers: "Workers", display: Display, retry_failed: bool, confirm: Callable[[], None]
+    ) -> bool:
         """Measure the candidates on the images of the next stage, and choose those of the one after it.
 
         Returns
@@ -147,13 +165,17 @@ class Halving:
         self._choose(rows, passed)
         if not self.candidates:
             folder = part.config.folder
-            log.warning(f"none of {counted(len(rows), 'model')} could be measured: dsmi-zoo status --out {folder}")
+            log.warning(
+                f"none of {counted(len(rows), 'model')} could be measured: dsmi-zoo status --out {folder}"
+            )
         return bool(self.candidates)
 
     def _leave_out_untried(self, rows: pd.DataFrame) -> None:
         """Go on with the models that had a turn; the note names the others."""
         tried = set(zip(rows["model"], rows["img_size"], strict=True))
-        self.note.left_out = [str(job.entry) for job in self.candidates if name_of(job) not in tried]
+        self.note.left_out = [
+            str(job.entry) for job in self.candidates if name_of(job) not in tried
+        ]
         self.candidates = [job for job in self.candidates if name_of(job) in tried]
 
     def _choose(self, rows: pd.DataFrame, passed: Passed) -> None:
@@ -164,7 +186,9 @@ class Halving:
             self.candidates = []
             return
         self.candidates = self._affordable_in_next(contenders)
-        all_fit_the_last = self.prices.seconds(contenders, self.stages[-1].images) <= self.seconds_left()
+        all_fit_the_last = (
+            self.prices.seconds(contenders, self.stages[-1].images) <= self.seconds_left()
+        )
         if len(self.candidates) == 1 or all_fit_the_last:  # nothing is left to drop, or no need to
             del self.stages[:-1]
             self.candidates = self._affordable_in_next(contenders)
@@ -201,7 +225,10 @@ def _note_before(config: RunConfig) -> SearchNote:
         before = None
     if before is None:
         return SearchNote(budget_s=config.compute.budget)
-    stages = [Passed(images=stage.images, models=stage.models, seconds=stage.seconds) for stage in before.stages]
+    stages = [
+        Passed(images=stage.images, models=stage.models, seconds=stage.seconds)
+        for stage in before.stages
+    ]
     return SearchNote(budget_s=before.budget_s + config.compute.budget, stages=stages)
 
 
@@ -261,5 +288,7 @@ def _dropped(rows: pd.DataFrame, job: Job, reason: str) -> Dropped:
         return dropped
     columns = {"accuracy": "probe_accuracy", "low": "probe_low", "high": "probe_high"}
     row = of_job.iloc[0]
-    known = {field: float(row[column]) for field, column in columns.items() if not pd.isna(row[column])}
+    known = {
+        field: float(row[column]) for field, column in columns.items() if not pd.isna(row[column])
+    }
     return dropped.model_copy(update=known)

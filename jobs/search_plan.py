@@ -63,10 +63,14 @@ class Prices:
     repeats: int
 
     @classmethod
-    def measured(cls, workers: "Workers", plan: Plan, sizes: Mapping[str, int | None], display: Display) -> "Prices":
+    def measured(
+        cls, workers: "Workers", plan: Plan, sizes: Mapping[str, int | None], display: Display
+    ) -> "Prices":
         """The prices by ResNet-18's speed on the workers, timm's published figures and the files to download."""
         with display.status("Measuring the speed of this machine"):
-            workers.ask(resnet18_rate)  # a cluster may start its workers only when there is something to do
+            workers.ask(
+                resnet18_rate
+            )  # a cluster may start its workers only when there is something to do
             rates = list(workers.client.run(resnet18_rate).values())
         rate = sum(rates) / len(rates)
         costs = {}
@@ -125,8 +129,13 @@ def announced(
     budget = plan.config.compute.budget or 0
     fit = prices.affordable(jobs, first.images, seconds / len(stages))
     accuracies_known = any(job.entry.top1 is not None for job in jobs)
-    first_ones = "those that no cheaper one beats in published top-1" if accuracies_known else "the cheapest"
-    needed, download = duration(prices.seconds(fit, first.images)), size_in_words(prices.download(fit))
+    first_ones = (
+        "those that no cheaper one beats in published top-1" if accuracies_known else "the cheapest"
+    )
+    needed, download = (
+        duration(prices.seconds(fit, first.images)),
+        size_in_words(prices.download(fit)),
+    )
     yield (
         f"budget {duration(budget)}: first {counted(len(jobs), 'model')} on {first.images} images, {first_ones} first; "
         f"about {len(fit)} fit, in about {needed}, with {download} to download, "
@@ -146,4 +155,6 @@ def refuse_single_images(subset: Subset) -> None:
     rarest, images = rarest_class(subset)
     if images < 2:
         name = subset.images.class_names.get(rarest, rarest)
-        raise InputError(f"class {name} has {images} image; a search ranks by a probe, which needs 2 of every class")
+        raise InputError(
+            f"class {name} has {images} image; a search ranks by a probe, which needs 2 of every class"
+        )

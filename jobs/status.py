@@ -18,11 +18,16 @@ def status(out: Path) -> int:
         return _of_monitor(out)
     begun = sorted((out / "stages").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if begun and not (out / "run.json").exists():
-        tell(f"{out}: an unfinished search on a budget, its latest stage; the same run goes on from there")
+        tell(
+            f"{out}: an unfinished search on a budget, its latest stage; the same run goes on from there"
+        )
         out = begun[-1].parent
     record = read_run(out)
     states, unreadable = entry_states(out, record.entries)
-    of = {kind: [state for state in states if state.state == kind] for kind in ("ok", "failed", "missing")}
+    of = {
+        kind: [state for state in states if state.state == kind]
+        for kind in ("ok", "failed", "missing")
+    }
     tell(
         f"{out}: catalogue {record.catalog.name}, {counted(len(states), 'model')}: "
         f"{len(of['ok'])} ok, {len(of['failed'])} failed, {len(of['missing'])} missing",
@@ -41,7 +46,9 @@ def status(out: Path) -> int:
     if of["missing"]:
         tell("compute what is missing: the same `dsmi-zoo run` again")
     if of["failed"]:
-        again = "the same remeasure" if record.embeddings_from else f"dsmi-zoo rerun MODEL --out {out}"
+        again = (
+            "the same remeasure" if record.embeddings_from else f"dsmi-zoo rerun MODEL --out {out}"
+        )
         tell(f"try failed ones again: {again}")
     return 1 if of["failed"] else 0
 

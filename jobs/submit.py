@@ -9,7 +9,14 @@ from ..data_catalog.errors import InputError
 from ..data_catalog.words import counted
 from ..pipeline.config import RunConfig
 from ..pipeline.plan import make_plan
-from .clusters.batch import batch_script, driver_requests, dsmi_zoo, sbatch, slurm_command, worker_requests
+from .clusters.batch import (
+    batch_script,
+    driver_requests,
+    dsmi_zoo,
+    sbatch,
+    slurm_command,
+    worker_requests,
+)
 from .clusters.driver_address import interface_address
 from .clusters.profile import Profile, load_profile
 from .driving import driving
@@ -22,7 +29,11 @@ WARNING_S = 120  # before its walltime ends, a driver stops its workers and asks
 
 
 def submit(
-    config: RunConfig, arguments: Sequence[str], array: int | None, dry_run: bool, display: Display = SILENT
+    config: RunConfig,
+    arguments: Sequence[str],
+    array: int | None,
+    dry_run: bool,
+    display: Display = SILENT,
 ) -> int:
     """Submit ``dsmi-zoo run ARGUMENTS``, which ``config`` is, to Slurm.
 
@@ -61,12 +72,18 @@ def submit(
         jobs.append(sbatch(script, *(f"--dependency=afterany:{before}" for before in jobs[-1:])))
         log.info(f"job {jobs[-1]}: {name}")
     log.info(f"{counted(len(plan.jobs), 'model')}; logs in {config.folder / 'logs'}")
-    log.info(f"how far it is: dsmi-zoo status --out {config.folder}; stop it: scancel {' '.join(jobs)}")
+    log.info(
+        f"how far it is: dsmi-zoo status --out {config.folder}; stop it: scancel {' '.join(jobs)}"
+    )
     return 0
 
 
-def _driver_scripts(config: RunConfig, profile: Profile, arguments: list[str], _: int) -> dict[str, str]:
-    command = shlex.join([*dsmi_zoo(profile), "run", *arguments, "--cluster", "slurm", *_profile(config)])
+def _driver_scripts(
+    config: RunConfig, profile: Profile, arguments: list[str], _: int
+) -> dict[str, str]:
+    command = shlex.join(
+        [*dsmi_zoo(profile), "run", *arguments, "--cluster", "slurm", *_profile(config)]
+    )
     lines = [
         *profile.prologue,
         f"{command} &",
@@ -84,17 +101,24 @@ def _driver_scripts(config: RunConfig, profile: Profile, arguments: list[str], _
     return {"driver": batch_script("dsmi-zoo-driver", requests, log, lines)}
 
 
-def _array_scripts(config: RunConfig, profile: Profile, arguments: list[str], tasks: int) -> dict[str, str]:
+def _array_scripts(
+    config: RunConfig, profile: Profile, arguments: list[str], tasks: int
+) -> dict[str, str]:
     of_the_profile = config.compute.per_gpu is None and profile.per_gpu is not None
     per_gpu = ["--per-gpu", str(profile.per_gpu)] if of_the_profile else []
     command = shlex.join([*dsmi_zoo(profile), "run", *arguments, *per_gpu])
     logs = config.folder / "logs"
     share = [*profile.prologue, f'exec {command} --share "$SLURM_ARRAY_TASK_ID/{tasks}"']
     requests = [*worker_requests(profile), f"--array=1-{tasks}", "--requeue"]
-    report = [*profile.prologue, f"exec {shlex.join([*dsmi_zoo(profile), 'report', '--out', str(config.folder)])}"]
+    report = [
+        *profile.prologue,
+        f"exec {shlex.join([*dsmi_zoo(profile), 'report', '--out', str(config.folder)])}",
+    ]
     return {
         f"array of {tasks}": batch_script("dsmi-zoo", requests, logs / "share-%A_%a.out", share),
-        "report": batch_script("dsmi-zoo-report", driver_requests(profile), logs / "report-%j.out", report),
+        "report": batch_script(
+            "dsmi-zoo-report", driver_requests(profile), logs / "report-%j.out", report
+        ),
     }
 
 
@@ -106,4 +130,6 @@ def _check_array_size(tasks: int) -> None:
     said = re.search(r"MaxArraySize\s*=\s*(\d+)", slurm_command(["scontrol", "show", "config"]))
     most = int(said.group(1)) - 1 if said else tasks
     if tasks > most:
-        raise InputError(f"--array {tasks}: this Slurm takes at most {most} tasks of an array (MaxArraySize)")
+        raise InputError(
+            f"--array {tasks}: this Slurm takes at most {most} tasks of an array (MaxArraySize)"
+        )

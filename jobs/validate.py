@@ -33,7 +33,9 @@ from .score_study import ZooRun, rows_of_settings, zoo_runs
 
 log = logging.getLogger(__name__)
 
-SMALL_SIMULATION = Simulation(points=100, dimensions=(20, 200), noises=(0.1, 0.5), seeds=2, mine_steps=20)
+SMALL_SIMULATION = Simulation(
+    points=100, dimensions=(20, 200), noises=(0.1, 0.5), seeds=2, mine_steps=20
+)
 SMALL_TRAININGS = TrainingStudy(
     seeds=2,
     train_images=100,
@@ -77,12 +79,18 @@ class Validation:
     def trainings(self) -> TrainingStudy:
         """The size of the studies of trainings."""
         study = SMALL_TRAININGS if self.small else TrainingStudy()
-        return study if self.seeds is None else TrainingStudy(**(asdict(study) | {"seeds": self.seeds}))
+        return (
+            study
+            if self.seeds is None
+            else TrainingStudy(**(asdict(study) | {"seeds": self.seeds}))
+        )
 
     @property
     def zoo_runs(self) -> list[ZooRun]:
         """The runs of the study of scores."""
-        return zoo_runs(self.out / "scores", self.trainings.seeds, self.small, self.root, self.compute)
+        return zoo_runs(
+            self.out / "scores", self.trainings.seeds, self.small, self.root, self.compute
+        )
 
 
 def validate(validation: Validation, studies: Sequence[str], display: Display = SILENT) -> int:
@@ -119,7 +127,9 @@ def validate(validation: Validation, studies: Sequence[str], display: Display = 
         _note(validation, name, monotonic() - began)
     record = _record(validation)
     with display.status("Writing the report"):
-        page, claims = write_validation_report(validation.out, record["studies"], _results(validation, record), record)
+        page, claims = write_validation_report(
+            validation.out, record["studies"], _results(validation, record), record
+        )
     for claim in claims:
         log.info(f"  {claim.answer:<18} {claim.claim}")
     log.info(f"{counted(len(claims), 'claim')}, in {duration(monotonic() - started)}")
@@ -141,14 +151,24 @@ def fetch(validation: Validation) -> None:
 
 def _simulated(validation: Validation, display: Display) -> int:
     cells = validation.simulation.cells(validation.out / "simulated")
-    _each(validation, [cell for cell in cells if not is_measured(cell)], len(cells), "data set", compute_cell, display)
+    _each(
+        validation,
+        [cell for cell in cells if not is_measured(cell)],
+        len(cells),
+        "data set",
+        compute_cell,
+        display,
+    )
     return 0
 
 
 def _dynamics(validation: Validation, display: Display) -> int:
     recipes = {name: _dynamics_of(validation, name) for name in validation.datasets}
     _train(validation, [recipe for those in recipes.values() for recipe in those], display)
-    return max(_measured(validation, name, f"dynamics-{name}", those, display) for name, those in recipes.items())
+    return max(
+        _measured(validation, name, f"dynamics-{name}", those, display)
+        for name, those in recipes.items()
+    )
 
 
 def _dynamics_of(validation: Validation, dataset: str) -> list[Trajectory]:
@@ -182,17 +202,27 @@ def _scores(validation: Validation, display: Display) -> int:
 
 def _train(validation: Validation, recipes: Sequence[Trajectory], display: Display) -> None:
     cache = validation.compute.cache
-    jobs = [TrainingJob(recipe, cache, validation.root) for recipe in recipes if not recipe.is_done(cache)]
+    jobs = [
+        TrainingJob(recipe, cache, validation.root)
+        for recipe in recipes
+        if not recipe.is_done(cache)
+    ]
     _each(validation, jobs, len(recipes), "training", compute_training, display)
 
 
-def _measured(validation: Validation, dataset: str, name: str, recipes: Sequence[Trajectory], display: Display) -> int:
+def _measured(
+    validation: Validation, dataset: str, name: str, recipes: Sequence[Trajectory], display: Display
+) -> int:
     """Measure all checkpoints of finished trainings by an ordinary run in ``OUT/<name>``."""
     out = validation.out / name
     write_catalog(out / "checkpoints.csv", _without_repeats(recipes), validation.compute.cache)
-    subset = SubsetSettings(dataset=dataset, data_root=validation.root, images_per_class=_images_per_class(dataset))
+    subset = SubsetSettings(
+        dataset=dataset, data_root=validation.root, images_per_class=_images_per_class(dataset)
+    )
     catalog = str(out / "checkpoints.csv")
-    return run(RunConfig(catalog=catalog, out=out, subset=subset, compute=validation.compute), display)
+    return run(
+        RunConfig(catalog=catalog, out=out, subset=subset, compute=validation.compute), display
+    )
 
 
 def _without_repeats(recipes: Sequence[Trajectory]) -> list[Trajectory]:
@@ -247,7 +277,11 @@ def _record(validation: Validation) -> dict[str, Any]:
 def _note(validation: Validation, name: str, seconds: float) -> None:
     """Note in ``OUT/validate.json`` that a study is complete, by which settings, and the seconds it took so far."""
     record = _record(validation)
-    settings = {"datasets": list(validation.datasets), "small": validation.small, "seeds": validation.trainings.seeds}
+    settings = {
+        "datasets": list(validation.datasets),
+        "small": validation.small,
+        "seeds": validation.trainings.seeds,
+    }
     before = record["studies"].get(name, {})
     seconds += before.get("seconds", 0) if before | settings == before else 0
     record["studies"][name] = settings | {"seconds": seconds}
@@ -261,7 +295,10 @@ def _results(validation: Validation, record: dict[str, Any]) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for name, settings in record["studies"].items():
         then = replace(
-            validation, datasets=tuple(settings["datasets"]), small=settings["small"], seeds=settings["seeds"]
+            validation,
+            datasets=tuple(settings["datasets"]),
+            small=settings["small"],
+            seeds=settings["seeds"],
         )
         if name == "simulated":
             results[name] = read_cells(then.simulation.cells(then.out / "simulated"))

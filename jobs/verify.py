@@ -68,7 +68,9 @@ def verify(folder: Path, sample: int = 5, seed: int = 0, display: Display = SILE
 
 
 def _tell(what: str, differences: list[str]) -> None:
-    log.info(f"{what}: {'as published' if not differences else counted(len(differences), 'difference')}")
+    log.info(
+        f"{what}: {'as published' if not differences else counted(len(differences), 'difference')}"
+    )
     for line in differences[:SHOWN]:
         log.warning(f"  {line}")
     if len(differences) > SHOWN:
@@ -126,7 +128,9 @@ def _different(before: Any, after: Any, where: str = "") -> Iterator[tuple[str, 
     """The leaves of two trees of JSON that are not the same, each with the way to it."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for name in sorted({*before, *after}):
-            yield from _different(before.get(name), after.get(name), f"{where}.{name}" if where else name)
+            yield from _different(
+                before.get(name), after.get(name), f"{where}.{name}" if where else name
+            )
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for number, pair in enumerate(zip(before, after, strict=True)):
             yield from _different(*pair, f"{where}[{number}]")
@@ -135,7 +139,11 @@ def _different(before: Any, after: Any, where: str = "") -> Iterator[tuple[str, 
 
 
 def _same(before: Any, after: Any, absolute: float = ABSOLUTE) -> bool:
-    numbers = [value for value in (before, after) if isinstance(value, int | float) and not isinstance(value, bool)]
+    numbers = [
+        value
+        for value in (before, after)
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
     if len(numbers) < 2:
         return bool(before == after)
     return math.isclose(*numbers, rel_tol=RELATIVE, abs_tol=absolute)
@@ -158,7 +166,10 @@ def _of_rows(published: Published, sample: int, seed: int, display: Display) -> 
             row = {name: _plain(value) for name, value in ok.iloc[place].items()}
             show(f"Measuring {row['model']} again: {number + 1} of {len(chosen)}")
             differences += _of_row(published, row)
-    _tell(f"rows: {len(chosen)} of {counted(len(ok), 'embedding')} measured again (seed {seed})", differences)
+    _tell(
+        f"rows: {len(chosen)} of {counted(len(ok), 'embedding')} measured again (seed {seed})",
+        differences,
+    )
     return differences
 
 
@@ -175,7 +186,9 @@ def _of_row(published: Published, row: dict[str, Any]) -> Iterator[str]:
     try:
         slug = slugs[row["row_id"]]
         embedding = read_embedding(embedding_path(published.folder, slug), row["embedding_sha256"])
-        measure_row(again, embedding, subset_with_clusters(published.folder, row["img_size"]), settings)
+        measure_row(
+            again, embedding, subset_with_clusters(published.folder, row["img_size"]), settings
+        )
     except KeyError:
         yield f"{name}: run.json has no such entry"
         return

@@ -105,7 +105,9 @@ def _file_and_name(path: str | Path) -> tuple[Path, str | None]:
     """Split FILE:NAME, and make sure that the file is there and of a format that can be read."""
     formats = "|".join(suffix.removeprefix(".") for suffix in (*READERS, *TABLES))
     named = re.fullmatch(rf"(.+?\.(?:{formats})):(.+)", str(path), re.IGNORECASE | re.DOTALL)
-    file, name = (Path(named[1]), named[2]) if named and not Path(path).exists() else (Path(path), None)
+    file, name = (
+        (Path(named[1]), named[2]) if named and not Path(path).exists() else (Path(path), None)
+    )
     if file.is_dir():
         raise InputError(f"{file}: is a folder; name a file in it")
     try:
@@ -124,12 +126,16 @@ def _read(file: Path, name: str | None) -> NDArray[Any]:
         array = READERS[file.suffix.lower()](file, name)
     except InputError:
         raise
-    except Exception as error:  # what the libraries raise for damaged files is no part of what they promise
+    except (
+        Exception
+    ) as error:  # what the libraries raise for damaged files is no part of what they promise
         raise InputError(_unreadable(file, error)) from None
     return _array(array, file, name)
 
 
-def _read_table(file: Path, name: str | None, read_csv: "Callable[[Path], pd.DataFrame]") -> "pd.DataFrame":
+def _read_table(
+    file: Path, name: str | None, read_csv: "Callable[[Path], pd.DataFrame]"
+) -> "pd.DataFrame":
     import pandas as pd
 
     try:
@@ -189,7 +195,9 @@ def _npz(file: Path, name: str | None) -> Any:
         if isinstance(archive, np.ndarray):
             raise InputError(f"{file}: is a single array; rename it to {file.stem}.npy")
         if {"data", "shape", "format"} <= set(archive.files):  # as SciPy saves it
-            raise InputError(f"{file}: is a sparse matrix; make it dense, by toarray(), and save that")
+            raise InputError(
+                f"{file}: is a sparse matrix; make it dense, by toarray(), and save that"
+            )
         chosen = _chosen(file, name, archive.files)
         check_npz(file, chosen)
         return archive[chosen]
@@ -215,7 +223,9 @@ def _pt(file: Path, name: str | None) -> Any:
         check_zip(file, largest_ratio=1)  # PyTorch compresses nothing
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sparse tensors, which are refused with words of ours
+            warnings.simplefilter(
+                "ignore"
+            )  # of sparse tensors, which are refused with words of ours
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
@@ -227,7 +237,11 @@ def _pt(file: Path, name: str | None) -> Any:
         content = by_name[_chosen(file, name, by_name)]
     else:
         _refuse_name(file, name)
-    if isinstance(content, torch.Tensor) and content.layout == torch.strided and not content.is_meta:
+    if (
+        isinstance(content, torch.Tensor)
+        and content.layout == torch.strided
+        and not content.is_meta
+    ):
         check_tensor(content.shape, content.element_size(), content.untyped_storage().nbytes())
     return content
 
@@ -249,10 +263,14 @@ def _csv_of_numbers(file: Path) -> "pd.DataFrame":
     first_line = pd.read_csv(file, header=None, dtype=str, nrows=1, keep_default_na=False).iloc[0]
     first = [str(cell).strip() for cell in first_line]
     with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows that are longer than the header
+        warnings.simplefilter(
+            "error", pd.errors.ParserWarning
+        )  # of rows that are longer than the header
         table = pd.read_csv(file, header=0, **options)
         # Without a header, the first line must be numbers, or empty where a value is missing.
-        if _is_numbered(first) and (len(first) > 2 or any(dtype.kind == "f" for dtype in table.dtypes)):
+        if _is_numbered(first) and (
+            len(first) > 2 or any(dtype.kind == "f" for dtype in table.dtypes)
+        ):
             if first[0] != "":
                 line = shown_name(",".join(first))
                 log.warning(
@@ -276,7 +294,9 @@ def _csv_of_text(file: Path, n: int) -> "pd.DataFrame":
     import pandas as pd
 
     with file.open(newline="", encoding="utf-8-sig") as text:
-        lines = [[cell.strip() for cell in line] for line in csv.reader(text, skipinitialspace=True)]
+        lines = [
+            [cell.strip() for cell in line] for line in csv.reader(text, skipinitialspace=True)
+        ]
     while lines and not lines[-1]:
         lines.pop()
     if not lines:

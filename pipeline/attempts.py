@@ -64,7 +64,9 @@ class Attempts:
         for number in range(1, LOST_AT_MOST + 2):
             self._note(number).unlink(missing_ok=True)
 
-    def _attempt(self, number: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    def _attempt(
+        self, number: int, function: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> Any:
         if number > LOST_AT_MOST:
             raise KilledWorker(
                 f"its worker was lost {number - 1} times, and nobody saw why: killed with its machine, or out of memory"
@@ -74,7 +76,9 @@ class Attempts:
                 return function(*arguments)
         with _alone(self.out):
             try:
-                return in_a_child(function, *arguments, memory=_memory_limit(), timeout=self.timeout)
+                return in_a_child(
+                    function, *arguments, memory=_memory_limit(), timeout=self.timeout
+                )
             except Died as died:
                 raise KilledWorker(
                     f"its worker process died {number} times, the last time {died}, with nothing else running: out of "

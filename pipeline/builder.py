@@ -54,7 +54,9 @@ class Transformed:
         for number, image in enumerate(images, start):
             if image.shape != images[0].shape:
                 first, name = list(images[0].shape), self.images.names[number]
-                raise BuilderError(f"{self._what} gives {first} for one image and {list(image.shape)} for {name}")
+                raise BuilderError(
+                    f"{self._what} gives {first} for one image and {list(image.shape)} for {name}"
+                )
         return torch.stack(images).to(device)
 
     @property
@@ -65,8 +67,14 @@ class Transformed:
         image = self.images.image(number)
         with _blamed(f"{self._what}, of image {self.images.names[number]},"):
             tensor = self.transform(image)
-        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or tensor.ndim != 3:
-            raise BuilderError(f"{self._what} gives {_described(tensor)}, not a float tensor [c, h, w]")
+        if (
+            not isinstance(tensor, torch.Tensor)
+            or not tensor.is_floating_point()
+            or tensor.ndim != 3
+        ):
+            raise BuilderError(
+                f"{self._what} gives {_described(tensor)}, not a float tensor [c, h, w]"
+            )
         return tensor
 
 
@@ -124,7 +132,9 @@ def _function(builder: str, sha256: str | None) -> Callable[..., Any]:
 
 
 def _checked(builder: str, returned: Any) -> Built:
-    model, transform = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
+    model, transform = (
+        returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
+    )
     if not isinstance(model, torch.nn.Module) or not (transform is None or callable(transform)):
         wanted = "an nn.Module, or a pair of one and a transform"
         raise BuilderError(f"builder {builder} returned {_described(returned)}, not {wanted}")

@@ -5,7 +5,9 @@ from ..data_catalog.entries import ModelEntry, Preprocessing
 from ..data_catalog.traits import kind_of
 
 IMG_SIZE = 224
-PREPROCESSING = Preprocessing(crop_pct=0.875, interpolation="bicubic", mean=imagenet.MEAN, std=imagenet.STD)
+PREPROCESSING = Preprocessing(
+    crop_pct=0.875, interpolation="bicubic", mean=imagenet.MEAN, std=imagenet.STD
+)
 
 
 def with_builder_defaults(entry: ModelEntry) -> ModelEntry:
@@ -19,4 +21,6 @@ def with_builder_defaults(entry: ModelEntry) -> ModelEntry:
         "img_size": IMG_SIZE,
         "preprocessing": PREPROCESSING,
     }
-    return entry.model_copy(update={name: value for name, value in defaults.items() if getattr(entry, name) is None})
+    return entry.model_copy(
+        update={name: value for name, value in defaults.items() if getattr(entry, name) is None}
+    )

@@ -9,7 +9,9 @@ from typing import IO
 import numpy as np
 
 MOST_SHRUNK = 1100  # deflate makes nothing smaller than to 1/1032
-LONGEST_HEADER = 10_000  # bytes; NumPy has the same limit, and reads the header before it applies it
+LONGEST_HEADER = (
+    10_000  # bytes; NumPy has the same limit, and reads the header before it applies it
+)
 HELD_BY_ANY = 2**30  # bytes that no claim needs a reason for
 
 
@@ -29,7 +31,11 @@ def check_npy(file: IO[bytes], size: int) -> None:
         if length > LONGEST_HEADER:
             raise _Claims(f"its header claims to have {length:,} bytes")
         file.seek(-width, os.SEEK_CUR)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        read_header = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
         shape, _, dtype = read_header(file)
     except _Claims:
         raise
@@ -45,9 +51,13 @@ def check_zip(file: Path, largest_ratio: int = MOST_SHRUNK) -> None:
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f"{member.filename} is compressed in a way that neither NumPy nor PyTorch uses")
+                raise ValueError(
+                    f"{member.filename} is compressed in a way that neither NumPy nor PyTorch uses"
+                )
             if member.file_size > member.compress_size * largest_ratio + 1000:
-                raise ValueError(f"{member.filename} claims {member.file_size:.3g} bytes from {member.compress_size}")
+                raise ValueError(
+                    f"{member.filename} claims {member.file_size:.3g} bytes from {member.compress_size}"
+                )
 
 
 def check_npz(file: Path, name: str) -> None:
@@ -67,7 +77,9 @@ def check_parquet(file: Path) -> None:
     metadata = pq.read_metadata(file)
     claimed = metadata.num_rows * metadata.num_columns * 8
     if claimed > max(HELD_BY_ANY, file.stat().st_size * MOST_SHRUNK):
-        raise ValueError(f"it claims {metadata.num_rows:.3g} rows of {metadata.num_columns} columns")
+        raise ValueError(
+            f"it claims {metadata.num_rows:.3g} rows of {metadata.num_columns} columns"
+        )
 
 
 def check_tensor(shape: tuple[int, ...], itemsize: int, stored: int) -> None:

@@ -24,4 +24,6 @@ def filled(images: torch.Tensor, size: int) -> torch.Tensor:
 def cannot_compile(error: Exception) -> InputError:
     """What to tell of an error in a compiled network's first batch."""
     reason = str(error).strip().partition("\n")[0][:200]
-    return InputError(f"--compile: torch cannot compile this network here ({type(error).__name__}: {reason})")
+    return InputError(
+        f"--compile: torch cannot compile this network here ({type(error).__name__}: {reason})"
+    )

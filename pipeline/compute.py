@@ -16,7 +16,9 @@ OF_THIS_MACHINE = ("auto", "local", "cuda")
 
 def _known_cluster(name: str) -> str:
     if name not in CLUSTERS and not re.fullmatch(r"(tcp|tls)://\S+:[0-9]{1,5}", name):
-        raise ValueError(f"must be {', '.join(CLUSTERS)}, or a scheduler's address: tcp://host:port, tls://host:port")
+        raise ValueError(
+            f"must be {', '.join(CLUSTERS)}, or a scheduler's address: tcp://host:port, tls://host:port"
+        )
     return name
 
 
@@ -49,35 +51,49 @@ def default_cache() -> Path:
 class ComputeSettings(Settings):
     """Where and how it runs; nothing here changes a number."""
 
-    cluster: Annotated[str, AfterValidator(_known_cluster), OnCommandLine(metavar="NAME|ADDRESS")] = Field(
-        default="auto", description=f"{', '.join(CLUSTERS)}, tcp://host:port or tls://host:port; see docs/clusters.md."
+    cluster: Annotated[
+        str, AfterValidator(_known_cluster), OnCommandLine(metavar="NAME|ADDRESS")
+    ] = Field(
+        default="auto",
+        description=f"{', '.join(CLUSTERS)}, tcp://host:port or tls://host:port; see docs/clusters.md.",
     )
     profile: Annotated[Path, AfterValidator(found_from_anywhere)] | None = Field(
         default=None, description="Site settings of a cluster, in TOML; see docs/clusters.md."
     )
-    workers: Annotated[int | None, OnCommandLine(default="one a core, all GPUs, or the profile's")] = Field(
-        default=None, ge=1, le=10_000, description="Processes on CPUs, GPUs with cuda, jobs with slurm."
+    workers: Annotated[
+        int | None, OnCommandLine(default="one a core, all GPUs, or the profile's")
+    ] = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Processes on CPUs, GPUs with cuda, jobs with slurm.",
     )
-    per_gpu: Annotated[int | None, OnCommandLine(default="the cores for each GPU, at most 4")] = Field(
-        default=None, ge=1, le=64, description="Worker processes for each GPU, which take turns on it."
+    per_gpu: Annotated[int | None, OnCommandLine(default="the cores for each GPU, at most 4")] = (
+        Field(
+            default=None,
+            ge=1,
+            le=64,
+            description="Worker processes for each GPU, which take turns on it.",
+        )
     )
-    worker_memory: Annotated[Memory | None, OnCommandLine(metavar="SIZE", default="no limit", text=True)] = Field(
-        default=None, description="End a local worker beyond this: 16GB."
-    )
+    worker_memory: Annotated[
+        Memory | None, OnCommandLine(metavar="SIZE", default="no limit", text=True)
+    ] = Field(default=None, description="End a local worker beyond this: 16GB.")
     model_timeout: Annotated[Seconds | None, OnCommandLine(metavar="TIME", text=True)] = Field(
         default=None, description="A model that takes longer is ended and fails: 30m, 2h."
     )
     workers_within: Annotated[
         Seconds | None, OnCommandLine(metavar="TIME", default="10m on this machine", text=True)
     ] = Field(default=None, description="Give up when there has been no worker for so long.")
-    share: Annotated[Annotated[str, AfterValidator(_one_of_several)] | None, OnCommandLine(metavar="I/K")] = Field(
-        default=None, description="Only the I-th of K balanced shares: one batch job each."
-    )
-    batch_size: Annotated[int | None, OnCommandLine(default="by the device, and what is fastest there")] = Field(
-        default=None, ge=1, le=1_000_000, description="Images in one forward pass."
-    )
+    share: Annotated[
+        Annotated[str, AfterValidator(_one_of_several)] | None, OnCommandLine(metavar="I/K")
+    ] = Field(default=None, description="Only the I-th of K balanced shares: one batch job each.")
+    batch_size: Annotated[
+        int | None, OnCommandLine(default="by the device, and what is fastest there")
+    ] = Field(default=None, ge=1, le=1_000_000, description="Images in one forward pass.")
     compile: bool = Field(
-        default=False, description="Compile each network: half a minute for it, which pays from 3,000 images on."
+        default=False,
+        description="Compile each network: half a minute for it, which pays from 3,000 images on.",
     )
     keep_embeddings: Annotated[bool, OnCommandLine("drop-embeddings", turns_off=True)] = Field(
         default=True, description="Do not keep the embeddings (remeasure needs them)."
@@ -92,16 +108,24 @@ class ComputeSettings(Settings):
         description="Download weights in waves of so many GB, each deleted after its rows.",
     )
     budget: Annotated[Seconds | None, OnCommandLine(metavar="TIME", text=True)] = Field(
-        default=None, description="Search for the best models so long: 45m, 1h30m; see docs/choose.md."
+        default=None,
+        description="Search for the best models so long: 45m, 1h30m; see docs/choose.md.",
     )
     max_download: Annotated[Download | None, OnCommandLine(metavar="SIZE", text=True)] = Field(
         default=None, description="Leave models out whose weights exceed this in all: 500MB, 20GB."
     )
     cache: Annotated[
-        Path, AfterValidator(found_from_anywhere), OnCommandLine(default="$DSMI_ZOO_CACHE or ~/.cache/dsmi-zoo")
-    ] = Field(default_factory=default_cache, validate_default=True, description="Weights and views.")
+        Path,
+        AfterValidator(found_from_anywhere),
+        OnCommandLine(default="$DSMI_ZOO_CACHE or ~/.cache/dsmi-zoo"),
+    ] = Field(
+        default_factory=default_cache, validate_default=True, description="Weights and views."
+    )
     cache_gb: float = Field(
-        default=50.0, ge=0, allow_inf_nan=False, description="Views beyond this are dropped once no model needs them."
+        default=50.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Views beyond this are dropped once no model needs them.",
     )
 
     @model_validator(mode="after")
@@ -112,8 +136,14 @@ class ComputeSettings(Settings):
         budgets = [name for name in ("budget", "budget_gb") if getattr(self, name) is not None]
         if self.share is not None and budgets:
             raise Clash(
-                "a share cannot be combined with a budget: the shares know nothing of each other", "share", *budgets
+                "a share cannot be combined with a budget: the shares know nothing of each other",
+                "share",
+                *budgets,
             )
         if self.share is not None and self.cluster not in OF_THIS_MACHINE:
-            raise Clash(f"a share runs on the machine at hand: {', '.join(OF_THIS_MACHINE)}", "share", "cluster")
+            raise Clash(
+                f"a share runs on the machine at hand: {', '.join(OF_THIS_MACHINE)}",
+                "share",
+                "cluster",
+            )
         return self

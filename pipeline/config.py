@@ -60,7 +60,10 @@ class SubsetSettings(Settings):
         default=None, ge=2, lt=2**31, description="So many images of each class."
     )
     repeats: Annotated[int | None, OnCommandLine(default=str(PAPER_REPEATS))] = Field(
-        default=None, ge=1, le=10_000, description="Random crops of each image, by the paper's protocol."
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Random crops of each image, by the paper's protocol.",
     )
     seed: Annotated[int, OnCommandLine("subset-seed")] = Field(
         default=0, ge=0, lt=2**63, description="Seed of the choice of images."
@@ -68,14 +71,17 @@ class SubsetSettings(Settings):
     allow_train_images: bool = Field(
         default=False, description="Accept ImageNet training images in an imagenet folder."
     )
-    skip_bad_images: bool = Field(default=False, description="Go on without images that cannot be decoded.")
+    skip_bad_images: bool = Field(
+        default=False, description="Go on without images that cannot be decoded."
+    )
 
 
 class RunConfig(Settings):
     """A whole run."""
 
     catalog: Annotated[str, OnCommandLine(metavar="NAME|FILE")] = Field(
-        default="digits", description=f"{', '.join(BUILT_IN)}, digits:SEED, fashion:SEED, or a CSV or Parquet file."
+        default="digits",
+        description=f"{', '.join(BUILT_IN)}, digits:SEED, fashion:SEED, or a CSV or Parquet file.",
     )
     models: Annotated[tuple[str, ...], SEVERAL, OnCommandLine(metavar="GLOB ...")] = Field(
         default=(), description="Only models whose name or name@size matches."
@@ -92,11 +98,12 @@ class RunConfig(Settings):
         description="Pooling of timm's backbones without a classifier, instead of timm's default for each.",
     )
     random_weights: bool = Field(
-        default=False, description="Try a zoo out without its weights: networks as timm initialises them."
+        default=False,
+        description="Try a zoo out without its weights: networks as timm initialises them.",
     )
-    out: Annotated[Path | None, BeforeValidator(_no_empty_name), OnCommandLine(default="runs/<catalog>")] = Field(
-        default=None, description="The run's directory."
-    )
+    out: Annotated[
+        Path | None, BeforeValidator(_no_empty_name), OnCommandLine(default="runs/<catalog>")
+    ] = Field(default=None, description="The run's directory.")
     subset: SubsetSettings = SubsetSettings()
     measures: MeasureSettings = MeasureSettings()
     compute: ComputeSettings = Field(default_factory=ComputeSettings)
@@ -111,7 +118,9 @@ class RunConfig(Settings):
         subset = given.get("subset", {})
         if isinstance(subset, SubsetSettings):
             subset = subset.model_dump(exclude_unset=True)
-        if not isinstance(subset, dict) or "dataset" in subset:  # what else is wrong with it is told by its fields
+        if (
+            not isinstance(subset, dict) or "dataset" in subset
+        ):  # what else is wrong with it is told by its fields
             return given
         if subset.get("data_root") is not None and zoo[0] in NEEDS_NO_ROOT:
             return given
@@ -120,15 +129,23 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _no_repeats_without_random_crops(self) -> Self:
         if self.protocol == "standard" and self.subset.repeats not in (None, 1):
-            reason = "the standard protocol has one row an image, for repeats fake signal; use paper's"
+            reason = (
+                "the standard protocol has one row an image, for repeats fake signal; use paper's"
+            )
             raise Clash(reason, "subset.repeats")
         return self
 
     @model_validator(mode="after")
     def _no_budget_without_weights(self) -> Self:
-        limits = [name for name in ("budget", "budget_gb", "max_download") if getattr(self.compute, name) is not None]
+        limits = [
+            name
+            for name in ("budget", "budget_gb", "max_download")
+            if getattr(self.compute, name) is not None
+        ]
         if self.random_weights and limits:
-            reason = "without weights there is nothing to download and nothing to choose; leave one out"
+            reason = (
+                "without weights there is nothing to download and nothing to choose; leave one out"
+            )
             raise Clash(reason, "random_weights", *(f"compute.{name}" for name in limits))
         return self
 
@@ -140,7 +157,9 @@ class RunConfig(Settings):
     @property
     def folder(self) -> Path:
         """OUT, absolute: as given, or ``runs/<catalog>``."""
-        return found_from_anywhere(self.out or Path("runs") / Path(self.catalog).stem.replace(":", "-"))
+        return found_from_anywhere(
+            self.out or Path("runs") / Path(self.catalog).stem.replace(":", "-")
+        )
 
     def identity(self) -> dict[str, Any]:
         """The settings that change numbers: all rows of one OUT share them."""
@@ -152,7 +171,8 @@ class RunConfig(Settings):
             "catalog": self.catalog if not is_file(self.catalog) else Path(self.catalog).name,
             "protocol": self.protocol,
             "precision": self.precision,
-            "subset": self.subset.model_dump(mode="json", exclude={"data_root"}) | {"repeats": self.repeats},
+            "subset": self.subset.model_dump(mode="json", exclude={"data_root"})
+            | {"repeats": self.repeats},
             "measures": self.measures.model_dump(mode="json"),
         }
 
@@ -184,7 +204,9 @@ def resolve_config(
     if is_file(config.catalog):  # run.json must find it again from any folder
         config = config.model_copy(update={"catalog": str(Path(config.catalog).absolute())})
     if config.subset.data_root is not None:
-        config = config.model_copy(update={"subset": _with_its_images(config.subset, config.subset.data_root)})
+        config = config.model_copy(
+            update={"subset": _with_its_images(config.subset, config.subset.data_root)}
+        )
     return config
 
 
@@ -193,12 +215,16 @@ def _with_its_images(subset: SubsetSettings, data_root: Path) -> SubsetSettings:
     root = found_from_anywhere(data_root)
     dataset = subset.dataset
     if "dataset" not in subset.model_fields_set:
-        from ..data_catalog.dataset_forms import dataset_in  # imported here: it takes what reads images
+        from ..data_catalog.dataset_forms import (
+            dataset_in,
+        )  # imported here: it takes what reads images
 
         dataset = dataset_in(root)
         log.info(f"{root} is read as the data set {dataset}, by its form; --dataset names another")
     elif dataset.partition(":")[0] in NEEDS_NO_ROOT:
-        raise InputError(f"--data-root is not for the data set {dataset}, which is installed; leave one of them out")
+        raise InputError(
+            f"--data-root is not for the data set {dataset}, which is installed; leave one of them out"
+        )
     return subset.model_copy(update={"data_root": root, "dataset": dataset})
 
 
@@ -211,7 +237,9 @@ def validated(kind: type[SettingsType], settings: Mapping[str, Any], where: str)
         raise InputError(f"{where}: {validation_line(error, known=known)}") from None
 
 
-def as_named(kind: type[SettingsType], settings: Mapping[str, Any], names: Mapping[KeyPath, str]) -> SettingsType:
+def as_named(
+    kind: type[SettingsType], settings: Mapping[str, Any], names: Mapping[KeyPath, str]
+) -> SettingsType:
     """``settings`` as a model; an InputError says what is wrong by the ``names`` under which they were given."""
     try:
         return kind.model_validate(settings)
@@ -231,7 +259,9 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def differences(
+    stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
+) -> Iterator[str]:
     """Each setting that differs, as ``name = stored value, not wanted value``."""
     for name in sorted({*stored, *wanted}):
         old, new = stored.get(name), wanted.get(name)

@@ -48,7 +48,9 @@ class Cost:
         return self.build + samples * self.image + measures
 
 
-def estimate(job: Job, resnet18_rate: float, download: int = 0, *, untrained: bool | None = None) -> Cost:
+def estimate(
+    job: Job, resnet18_rate: float, download: int = 0, *, untrained: bool | None = None
+) -> Cost:
     """The cost of an entry that has never run, from its catalogue's facts.
 
     Its speed is to ResNet-18's on this machine as their published throughputs are; without those, as their
@@ -68,13 +70,19 @@ def estimate(job: Job, resnet18_rate: float, download: int = 0, *, untrained: bo
         slower = RESNET18_THROUGHPUT / throughput
     else:
         pixels = (entry.img_size or 224) ** 2
-        gmacs = entry.extras.get("gmacs") or parameters * pixels / 256 / 1e9 or RESNET18_GMACS * pixels / 224**2
+        gmacs = (
+            entry.extras.get("gmacs")
+            or parameters * pixels / 256 / 1e9
+            or RESNET18_GMACS * pixels / 224**2
+        )
         slower = gmacs / RESNET18_GMACS / TYPICAL_SHARE
     image = slower / resnet18_rate
     recipe = entry.recipe
     if untrained is None:
         untrained = not _is_there(job)
-    training = BACKWARD * image * recipe.train_images * recipe.epochs if recipe and untrained else 0.0
+    training = (
+        BACKWARD * image * recipe.train_images * recipe.epochs if recipe and untrained else 0.0
+    )
     build = BUILD_S + parameters * BYTES_A_PARAMETER / READ_BYTES_S + training
     return Cost(build=build, image=image, download=download)
 
@@ -85,10 +93,14 @@ def corrected(cost: Cost, row: Mapping[Any, Any]) -> Cost:
     The measures cost every entry alike, and a worker's first ones pay for imports, which many times the samples must
     not multiply: their estimate stays.
     """
-    return replace(cost, build=row["seconds_build"], image=row["seconds_embed"] / row["n_samples"], download=0)
+    return replace(
+        cost, build=row["seconds_build"], image=row["seconds_embed"] / row["n_samples"], download=0
+    )
 
 
-def wall_seconds(jobs: Iterable[tuple[Job, Cost]], images: int, samples: int, workers: int) -> float:
+def wall_seconds(
+    jobs: Iterable[tuple[Job, Cost]], images: int, samples: int, workers: int
+) -> float:
     """Seconds until ``workers`` workers have done all jobs: their shares, the views that are missing, the download."""
     jobs = list(jobs)
     views = {job.view for job, _ in jobs if not job.view.exists()}

@@ -98,7 +98,9 @@ def embed(
     precision: str = "fp32",
 ) -> Embedding:
     """The penultimate embedding of a view, uint8 [n, h, w, 3]; all else is as in ``embed_inputs``."""
-    return embed_inputs(model, View(view, preprocessing), device, batch_size=batch_size, precision=precision)
+    return embed_inputs(
+        model, View(view, preprocessing), device, batch_size=batch_size, precision=precision
+    )
 
 
 @torch.inference_mode()
@@ -156,7 +158,11 @@ def embed_inputs(
                 images = inputs.batch(start, start + size.images, device)
                 if channels_last:
                     images = images.contiguous(memory_format=torch.channels_last)
-                part = _forward_filled(model, images, size.images) if is_compiled else _forward(model, images, layer)
+                part = (
+                    _forward_filled(model, images, size.images)
+                    if is_compiled
+                    else _forward(model, images, layer)
+                )
             except torch.OutOfMemoryError:
                 if not size.out_of_memory():
                     raise
@@ -202,7 +208,9 @@ def takes_channels_last(model: Any, device: torch.device) -> bool:
 
 def _is_convolutional(model: torch.nn.Module) -> bool:
     """Whether convolutions hold a quarter of the weights: more, but for a classifier of many classes."""
-    of_convolutions = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Conv2d))
+    of_convolutions = sum(
+        module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Conv2d)
+    )
     return 4 * of_convolutions > sum(weight.numel() for weight in model.parameters())
 
 
@@ -210,7 +218,9 @@ def _forward(model: torch.nn.Module, images: torch.Tensor, layer: str | None) ->
     _, dtype = place_of(model)
     output, logits = forward(model, images.to(dtype), layer, logits=True)
     if layer is None and has_pre_logits(model) and output.ndim != 2:
-        raise ValueError(f"the pre-logits have shape {tuple(output.shape)}, not one vector an image")
+        raise ValueError(
+            f"the pre-logits have shape {tuple(output.shape)}, not one vector an image"
+        )
     values = as_vectors(output, len(images), layer).float().cpu().numpy()
     if logits is None:
         return Embedding(values, None)
@@ -253,7 +263,9 @@ def _numerics(device: torch.device, precision: str) -> Iterator[None]:
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     try:
-        with torch.autocast(device.type, dtype=AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+        with torch.autocast(
+            device.type, dtype=AUTOCAST.get(precision), enabled=precision in AUTOCAST
+        ):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

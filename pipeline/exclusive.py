@@ -97,7 +97,9 @@ class Claim:
         return self._file.exists()
 
     def _beat(self, beat_s: float) -> None:
-        self._heart = threading.Thread(target=_beat, args=(self._file, self._released, beat_s), daemon=True)
+        self._heart = threading.Thread(
+            target=_beat, args=(self._file, self._released, beat_s), daemon=True
+        )
         self._heart.start()
 
     def _release(self) -> None:
@@ -126,7 +128,9 @@ def exclusive(
     with _released_at_the_end(Claim(lock)) as claim:
         while not claim._take():
             seen = _look(lock)
-            if seen is not None and (_is_dead(seen.owner) or watch.seconds_untouched(seen) > stale_after_s):
+            if seen is not None and (
+                _is_dead(seen.owner) or watch.seconds_untouched(seen) > stale_after_s
+            ):
                 _remove(lock, seen.file)
             else:
                 time.sleep(poll_s)
@@ -135,7 +139,9 @@ def exclusive(
 
 
 @contextmanager
-def claimed(lock: Path, *, beat_s: float = BEAT_S, stale_after_s: float = STALE_AFTER_S) -> Iterator[Claim]:
+def claimed(
+    lock: Path, *, beat_s: float = BEAT_S, stale_after_s: float = STALE_AFTER_S
+) -> Iterator[Claim]:
     """Hold the lock ``lock`` as `exclusive` does, but do not wait for it.
 
     Raises
@@ -261,7 +267,9 @@ def _held(lock: Path, seen: _Seen, stale_after_s: float) -> Held | None:
     silent_s = _file_system_time(lock.parent) - seen.touched_ns / 1e9
     is_here = seen.owner is not None and seen.owner.machine == _machine()
     # A process of this machine that exists is at work, whatever a clock says that was set meanwhile.
-    return Held(seen.owner, max(silent_s, 0.0)) if is_here or abs(silent_s) < stale_after_s else None
+    return (
+        Held(seen.owner, max(silent_s, 0.0)) if is_here or abs(silent_s) < stale_after_s else None
+    )
 
 
 def _file_system_time(folder: Path) -> float:
@@ -301,7 +309,9 @@ def _is_dead(owner: Owner | None) -> bool:
         return False
     state, start = now
     is_another = owner.start not in ("", start)
-    return is_another or state in "ZX"  # a zombie is dead, though nobody has asked for its exit code
+    return (
+        is_another or state in "ZX"
+    )  # a zombie is dead, though nobody has asked for its exit code
 
 
 def _state_and_start(pid: int) -> tuple[str, str] | None:

@@ -29,4 +29,8 @@ def hash_problem(path: Path, wanted: str) -> str:
         sha256 = file_sha256(path)
         if time.time() - state.st_mtime > YOUNG_S:
             _hashes[key] = sha256
-    return "" if sha256 == wanted else f"its SHA-256 is {sha256[:12]}..., not {wanted[:12]}... as noted"
+    return (
+        ""
+        if sha256 == wanted
+        else f"its SHA-256 is {sha256[:12]}..., not {wanted[:12]}... as noted"
+    )

@@ -43,5 +43,11 @@ def _give_memory_back(model: torch.nn.Module, device: torch.device) -> None:
 def device_name(device: torch.device) -> str:
     """A name that all processes on this machine have for the device, by whatever number they see it."""
     if device.type == "cuda":
-        return str(getattr(torch.cuda.get_device_properties(device), "uuid", os.environ.get("CUDA_VISIBLE_DEVICES")))
+        return str(
+            getattr(
+                torch.cuda.get_device_properties(device),
+                "uuid",
+                os.environ.get("CUDA_VISIBLE_DEVICES"),
+            )
+        )
     return device.type

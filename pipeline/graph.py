@@ -94,7 +94,10 @@ def run_entries(
 
 
 def run_in_waves(
-    workers: Workers, plan: Plan, waves: Sequence[Sequence[Job]], confirm: Callable[[], None] = lambda: None
+    workers: Workers,
+    plan: Plan,
+    waves: Sequence[Sequence[Job]],
+    confirm: Callable[[], None] = lambda: None,
 ) -> Iterator[Done]:
     """Compute the rows of one wave after the other; a wave's weights are evicted once all of its rows are on disk."""
     for wave in waves:
@@ -113,7 +116,10 @@ def mend_inputs(workers: Workers, plan: Plan) -> None:
 
 
 def remeasure_entries(
-    workers: Workers, config: RunConfig, jobs: Sequence[RemeasureJob], confirm: Callable[[], None] = lambda: None
+    workers: Workers,
+    config: RunConfig,
+    jobs: Sequence[RemeasureJob],
+    confirm: Callable[[], None] = lambda: None,
 ) -> Iterator[Done]:
     """Measure kept embeddings anew; each row is on disk before it is reported here."""
     graph = RemeasureGraph(workers.client, config)
@@ -154,11 +160,19 @@ class _Tasks(Generic[NamedJob]):
             future.release()
 
     def task(
-        self, kind: str, name: str, identity: str, priority: int, function: Callable[..., Any], *arguments: Any
+        self,
+        kind: str,
+        name: str,
+        identity: str,
+        priority: int,
+        function: Callable[..., Any],
+        *arguments: Any,
     ) -> Future:
         """Submit ``function(*arguments)`` as the task ``(kind, name, id)``; futures among them are its dependencies."""
         of_this_run = content_hash(str(self._out), identity, self._run, next(self._number))
-        return self._client.submit(function, *arguments, key=(kind, name, of_this_run), priority=priority)
+        return self._client.submit(
+            function, *arguments, key=(kind, name, of_this_run), priority=priority
+        )
 
     def hold(self, job: NamedJob, *futures: Future) -> Future:
         """Hold futures for an entry; the last one, its outcome's."""
@@ -199,7 +213,9 @@ class ZooGraph(_Tasks[Job]):
             compute_row, job, self._config, self._images.digest, self._images.images.classifier_width,
             row_mark(self._out, job.slug), self._own_images(job),
         )  # fmt: skip
-        row = self.task("row", job.name, job.row_id, priority, compute, weights, self.view(job, priority))
+        row = self.task(
+            "row", job.name, job.row_id, priority, compute, weights, self.view(job, priority)
+        )
         return self.hold(job, weights, row)
 
     def _subset(self) -> Future:
@@ -215,7 +231,9 @@ class ZooGraph(_Tasks[Job]):
             attempts = shared_attempts(self._config, "view", job.view.stem)
             prepare = partial(attempts.run, prepare_view, job, self._config, self._images)
             name = f"{job.entry.img_size} pixels, {job.view.stem}"
-            self._views[job.view] = self.task("view", name, job.view.stem, priority, _after, prepare, self.subset)
+            self._views[job.view] = self.task(
+                "view", name, job.view.stem, priority, _after, prepare, self.subset
+            )
         return self._views[job.view]
 
     def forget_view(self, view: Path) -> None:
@@ -256,7 +274,9 @@ class ZooGraph(_Tasks[Job]):
 def shared_attempts(config: RunConfig, kind: str, name: str) -> Attempts:
     """The attempts at what many entries need; those of other shares, which may be at it now, are none of ours."""
     share = config.compute.share
-    return Attempts(config.folder, kind, name if share is None else f"{name}-{share.replace('/', '-of-')}")
+    return Attempts(
+        config.folder, kind, name if share is None else f"{name}-{share.replace('/', '-of-')}"
+    )
 
 
 class RemeasureGraph(_Tasks[RemeasureJob]):
@@ -317,7 +337,9 @@ def _of_the_subset(error: BaseException) -> BaseException:
     """What is said when the images cannot be prepared: all entries need them."""
     if isinstance(error, (InputError, DiskFull)):
         return error
-    return InputError(f"the images cannot be prepared ({type(error).__name__}: {error}); no model was measured")
+    return InputError(
+        f"the images cannot be prepared ({type(error).__name__}: {error}); no model was measured"
+    )
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -11,7 +11,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from ..data_catalog.errors import InputError
 
 
-def drawn_from(source: Dataset[Any] | DataLoader[Any], most: int, per_class: int) -> tuple[torch.Tensor, np.ndarray]:
+def drawn_from(
+    source: Dataset[Any] | DataLoader[Any], most: int, per_class: int
+) -> tuple[torch.Tensor, np.ndarray]:
     """Up to ``most`` images of a data set, or ``per_class`` of each class if that is more, and their labels.
 
     The order is drawn by the seed 0. Where the data set tells its labels beforehand (``targets``, as torchvision's do),
@@ -30,12 +32,20 @@ def drawn_from(source: Dataset[Any] | DataLoader[Any], most: int, per_class: int
     dataset = source.dataset if isinstance(source, DataLoader) else source
     images, labels = [], []
     for item in _items(dataset, most, per_class):
-        if not isinstance(item, tuple | list) or len(item) < 2 or not isinstance(item[0], torch.Tensor):
-            raise InputError("the data set gives no pairs (image tensor, label); pass tensors of images and labels")
+        if (
+            not isinstance(item, tuple | list)
+            or len(item) < 2
+            or not isinstance(item[0], torch.Tensor)
+        ):
+            raise InputError(
+                "the data set gives no pairs (image tensor, label); pass tensors of images and labels"
+            )
         images.append(item[0])
         labels.append(int(item[1]))
     if len({tuple(image.shape) for image in images}) != 1:
-        raise InputError("the data set gives images of several shapes, or none; pass a tensor of images of one size")
+        raise InputError(
+            "the data set gives images of several shapes, or none; pass a tensor of images of one size"
+        )
     return torch.stack(images), np.array(labels, dtype=np.int64)
 
 

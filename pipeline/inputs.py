@@ -40,8 +40,17 @@ def prepare_subset(job: Job, config: RunConfig, subset: Subset) -> None:
 
     assert job.entry.img_size is not None
     with suppress(ViewTooLarge):  # which the rows of its entries will say; there may be others
-        make_view(job.view, subset, job.entry.img_size, job.preprocessing, threads=os.cpu_count() or 1, also=shrink)
-    for number in set(range(len(subset.labels))) - set(vectors):  # all of them when the view was there
+        make_view(
+            job.view,
+            subset,
+            job.entry.img_size,
+            job.preprocessing,
+            threads=os.cpu_count() or 1,
+            also=shrink,
+        )
+    for number in set(range(len(subset.labels))) - set(
+        vectors
+    ):  # all of them when the view was there
         shrink(number, subset.images.image(number))
     X = np.stack([vectors[number] for number in range(len(subset.labels))])
     table = subset.table()
@@ -89,4 +98,6 @@ def _training_part(job: Job, config: RunConfig, part: Part) -> tuple[np.ndarray,
     assert entry.preprocessing is not None
     trained_on, measured_on = entry.recipe.dataset, config.subset.dataset
     root = config.subset.data_root if trained_on == measured_on else None
-    return part_view(config.compute.cache, trained_on, root, part, entry.img_size, entry.preprocessing)
+    return part_view(
+        config.compute.cache, trained_on, root, part, entry.img_size, entry.preprocessing
+    )

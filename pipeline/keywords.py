@@ -23,7 +23,9 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
     return groups
 
 
-def settings_from_keywords(catalog: str | Path = "digits", out: str | Path | None = None, **keywords: Any) -> RunConfig:
+def settings_from_keywords(
+    catalog: str | Path = "digits", out: str | Path | None = None, **keywords: Any
+) -> RunConfig:
     """The settings of a run.
 
     Parameters

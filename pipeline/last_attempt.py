@@ -31,7 +31,10 @@ class Died(Exception):
 
 
 def in_a_child(
-    function: Callable[..., Any], *arguments: Any, memory: float | None = None, timeout: float | None = None
+    function: Callable[..., Any],
+    *arguments: Any,
+    memory: float | None = None,
+    timeout: float | None = None,
 ) -> Any:
     """Call ``function`` with ``arguments`` in a new process, which ends with this one.
 
@@ -56,7 +59,9 @@ def in_a_child(
     with os.fdopen(reading, "rb") as answer:
         try:
             child = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__, str(writing)], stdin=subprocess.PIPE, pass_fds=[writing]
+                [sys.executable, "-P", "-m", __name__, str(writing)],
+                stdin=subprocess.PIPE,
+                pass_fds=[writing],
             )
         finally:
             os.close(writing)
@@ -64,7 +69,9 @@ def in_a_child(
             assert child.stdin is not None
             _send(child.stdin, function, arguments)
             ended = _watched(child, memory, min(timeout or math.inf, SUSPENDED_FOR_S))
-        os.set_blocking(reading, False)  # a process that the call left behind may hold the other end
+        os.set_blocking(
+            reading, False
+        )  # a process that the call left behind may hold the other end
         content = answer.read()
     if not content:
         raise Died(ended)
@@ -134,9 +141,13 @@ def _packed(value: Any, error: Exception | None) -> bytes:
     try:
         content = dumps((value, error))
     except Exception as problem:
-        content = dumps((None, RuntimeError(f"{error or value!r} cannot be handed over: {problem}"[:1000])))
+        content = dumps(
+            (None, RuntimeError(f"{error or value!r} cannot be handed over: {problem}"[:1000]))
+        )
     if len(content) > PIPE_BYTES:
-        content = dumps((None, RuntimeError(f"{type(error or value).__name__}: {error or value}"[:1000])))
+        content = dumps(
+            (None, RuntimeError(f"{type(error or value).__name__}: {error or value}"[:1000]))
+        )
     return bytes(content)
 
 

@@ -33,20 +33,28 @@ def unwrapped(model: torch.nn.Module) -> Any:
 def check_layer(model: torch.nn.Module, layer: str | None) -> None:
     """Raise InputError, with near names, unless ``layer`` is None or names a module of the model, which must be one."""
     if not isinstance(model, torch.nn.Module):
-        raise InputError(f"the model is a {type(model).__name__}, not a torch.nn.Module; pass one, such as timm's")
+        raise InputError(
+            f"the model is a {type(model).__name__}, not a torch.nn.Module; pass one, such as timm's"
+        )
     names = [name for name, _ in unwrapped(model).named_modules() if name]
     if layer is None or layer == WHOLE or layer in names:
         return
     if not isinstance(layer, str):
-        raise InputError(f"layer is a {type(layer).__name__}; pass its name in model.named_modules()")
+        raise InputError(
+            f"layer is a {type(layer).__name__}; pass its name in model.named_modules()"
+        )
     near = get_close_matches(layer, names, n=3, cutoff=0.4)
     shown = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names[:5])} ..."
-    raise InputError(f"the model has no layer {layer!r}; {shown} (names as in model.named_modules())")
+    raise InputError(
+        f"the model has no layer {layer!r}; {shown} (names as in model.named_modules())"
+    )
 
 
 def has_pre_logits(model: Any) -> bool:
     """Whether the model tells its penultimate embedding itself, as timm's models do."""
-    if not callable(getattr(model, "forward_features", None)) or not callable(getattr(model, "forward_head", None)):
+    if not callable(getattr(model, "forward_features", None)) or not callable(
+        getattr(model, "forward_head", None)
+    ):
         return False
     return "pre_logits" in inspect.signature(model.forward_head).parameters
 
@@ -59,7 +67,9 @@ def place_of(model: torch.nn.Module) -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.float32
 
 
-def forward(model: Any, images: torch.Tensor, layer: str | None, *, logits: bool) -> tuple[Any, torch.Tensor | None]:
+def forward(
+    model: Any, images: torch.Tensor, layer: str | None, *, logits: bool
+) -> tuple[Any, torch.Tensor | None]:
     """A layer's output for a batch, and the logits of the same forward pass.
 
     Parameters
@@ -85,7 +95,9 @@ def forward(model: Any, images: torch.Tensor, layer: str | None, *, logits: bool
     InputError
         When the layer does not run or, for None, no ``nn.Linear`` ends the network.
     """
-    has_classifier = not has_pre_logits(model) or getattr(model, "num_classes", 1) > 0  # 0 says that timm took it away
+    has_classifier = (
+        not has_pre_logits(model) or getattr(model, "num_classes", 1) > 0
+    )  # 0 says that timm took it away
     if layer is None and has_pre_logits(model):
         features = model.forward_features(images)
         pre_logits = model.forward_head(features, pre_logits=True)
@@ -99,7 +111,9 @@ def forward(model: Any, images: torch.Tensor, layer: str | None, *, logits: bool
         with _output_of(model, layer) as outputs:
             answer = model(images)
         if not outputs:
-            raise InputError(f"in the model's forward pass {layer!r} did not run; name another layer")
+            raise InputError(
+                f"in the model's forward pass {layer!r} did not run; name another layer"
+            )
         output = outputs[0]
     return output, _logits(answer, len(images)) if has_classifier else None
 
@@ -120,8 +134,14 @@ def as_vectors(output: Any, n: int, layer: str | None) -> torch.Tensor:
     if isinstance(output, tuple | list):
         output = next((part for part in output if isinstance(part, torch.Tensor)), output)
     if not isinstance(output, torch.Tensor) or output.ndim < 2 or len(output) != n:
-        shape = f"shape {list(output.shape)}" if isinstance(output, torch.Tensor) else f"a {type(output).__name__}"
-        raise InputError(f"the layer {layer or 'before the classifier'!r} gives {shape}, not one output an image")
+        shape = (
+            f"shape {list(output.shape)}"
+            if isinstance(output, torch.Tensor)
+            else f"a {type(output).__name__}"
+        )
+        raise InputError(
+            f"the layer {layer or 'before the classifier'!r} gives {shape}, not one output an image"
+        )
     if output.ndim == 4:
         return output.mean(dim=(2, 3))
     return output.mean(dim=1) if output.ndim == 3 else output.flatten(1)
@@ -139,11 +159,19 @@ class _LinearPass(NamedTuple):
 def _last_linear(model: torch.nn.Module) -> Iterator[list[_LinearPass]]:
     """A list that holds, after a forward pass, that of the ``nn.Linear`` which ran last, if one did."""
     passes: list[_LinearPass] = []
-    names = {module: name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    names = {
+        module: name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
 
-    def keep(module: torch.nn.Linear, given: tuple[Any, ...], named: dict[str, Any], output: torch.Tensor) -> None:
+    def keep(
+        module: torch.nn.Linear, given: tuple[Any, ...], named: dict[str, Any], output: torch.Tensor
+    ) -> None:
         taken = given[0] if given else named["input"]
-        passes[:] = [_LinearPass(names[module], taken, output.shape)]  # no more: a large model has hundreds
+        passes[:] = [
+            _LinearPass(names[module], taken, output.shape)
+        ]  # no more: a large model has hundreds
 
     hooks = [module.register_forward_hook(keep, with_kwargs=True) for module in names]
     try:
@@ -153,7 +181,9 @@ def _last_linear(model: torch.nn.Module) -> Iterator[list[_LinearPass]]:
             hook.remove()
 
 
-def _penultimate(passes: Sequence[_LinearPass], logits: torch.Tensor | None, n: int) -> torch.Tensor:
+def _penultimate(
+    passes: Sequence[_LinearPass], logits: torch.Tensor | None, n: int
+) -> torch.Tensor:
     """What the last ``nn.Linear`` was given, if that is the classifier: as wide as the logits, one vector an image."""
     advice = f"name a layer, or {WHOLE!r} for the network's own output"
     if not passes:
@@ -161,7 +191,9 @@ def _penultimate(passes: Sequence[_LinearPass], logits: torch.Tensor | None, n: 
     (last,) = passes
     wanted = (n, last.shape[-1]) if logits is None else logits.shape
     if last.shape != wanted:  # a backbone's, whose classifier was taken away
-        raise InputError(f"the nn.Linear that runs last, {last.name!r}, lies within the network; {advice}")
+        raise InputError(
+            f"the nn.Linear that runs last, {last.name!r}, lies within the network; {advice}"
+        )
     return last.taken
 
 

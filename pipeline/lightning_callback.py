@@ -7,7 +7,9 @@ import torch
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
 except ImportError as error:
-    raise ImportError("LightningMonitor needs Lightning: pip install 'dsmi-zoo[lightning]'") from error
+    raise ImportError(
+        "LightningMonitor needs Lightning: pip install 'dsmi-zoo[lightning]'"
+    ) from error
 
 from .monitor import RepresentationMonitor
 
@@ -29,9 +31,16 @@ class LightningMonitor(Callback):
         ``every``, ``out``, ``layer``, ``n`` and ``log`` of `RepresentationMonitor`.
     """
 
-    def __init__(self, images: Any, labels: Any = None, *, network: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self, images: Any, labels: Any = None, *, network: str | None = None, **settings: Any
+    ) -> None:
         self.monitor: RepresentationMonitor | None = None
-        self._images, self._labels, self._network, self._settings = images, labels, network, settings
+        self._images, self._labels, self._network, self._settings = (
+            images,
+            labels,
+            network,
+            settings,
+        )
         self._counted = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -41,7 +50,9 @@ class LightningMonitor(Callback):
 
         def log(numbers: dict[str, float], step: int) -> None:
             for logger in trainer.loggers:
-                logger.log_metrics({f"dsmi-zoo/{name}": value for name, value in numbers.items()}, step)
+                logger.log_metrics(
+                    {f"dsmi-zoo/{name}": value for name, value in numbers.items()}, step
+                )
 
         model = pl_module if self._network is None else pl_module.get_submodule(self._network)
         self._counted = trainer.global_step
@@ -64,7 +75,9 @@ class LightningMonitor(Callback):
         if self.monitor is not None:
             self.monitor.close()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         """Keep what was measured."""
         if self.monitor is not None:
             self.monitor.__exit__(type(exception), exception, None)

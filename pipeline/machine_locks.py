@@ -54,7 +54,9 @@ def _take(file: IO[str], how: int) -> None:
 
 @cache
 def _tell_once(folder: str) -> None:
-    log.warning(f"{folder} is on a disk without locks: processes cannot wait for each other; set TMPDIR to another")
+    log.warning(
+        f"{folder} is on a disk without locks: processes cannot wait for each other; set TMPDIR to another"
+    )
 
 
 def _folder() -> Path:
@@ -63,5 +65,7 @@ def _folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise PermissionError(f"{folder} is not a folder that only you can write to; remove it, or set TMPDIR")
+        raise PermissionError(
+            f"{folder} is not a folder that only you can write to; remove it, or set TMPDIR"
+        )
     return folder

@@ -32,7 +32,9 @@ from .store import array_sha256
 from .views import CLUSTER_SIDE
 
 BUDGET = 0.05  # of the training time
-SHARE = 0.4 * BUDGET  # for the measurements that return; the rest is for what is done once, and for slower moments
+SHARE = (
+    0.4 * BUDGET
+)  # for the measurements that return; the rest is for what is done once, and for slower moments
 MOST = 500  # images by default: more hardly change a curve, and eigenvalues cost their cube
 FEWEST_PER_CLASS = 4  # images; a standard error over images takes as many
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x", *(one.name for one in SIMPLE_SCORES))
@@ -105,7 +107,9 @@ class RepresentationMonitor:
         check_layer(model, layer)
         self._least = max(2, FEWEST_PER_CLASS * len(np.unique(labels)))
         if n is not None and not 2 <= _whole(n, "n", 2) <= len(labels):
-            raise InputError(f"n={n} images are to be measured, but there are {len(labels)}; give at most so many")
+            raise InputError(
+                f"n={n} images are to be measured, but there are {len(labels)}; give at most so many"
+            )
         self._most = min(len(labels), max(MOST, self._least)) if n is None else n
         order = _interleaved(labels)[: self._most]
         self._images, self._labels = images[torch.from_numpy(order)].float(), labels[order]
@@ -136,7 +140,11 @@ class RepresentationMonitor:
     def _repr_html_(self) -> str:
         """The last measurements, for notebooks."""
         shown = [name for name in ("step", *SHOWN, *self._own_names()) if name in self.results]
-        table = self.results[shown].tail(5).astype(float).round(3).to_html(index=False) if self._rows else ""
+        table = (
+            self.results[shown].tail(5).astype(float).round(3).to_html(index=False)
+            if self._rows
+            else ""
+        )
         return f"<p>RepresentationMonitor at step {self.steps}: {html.escape(str(self.out))}</p>{table}"
 
     def step(self, **numbers: float | torch.Tensor) -> None:
@@ -155,7 +163,9 @@ class RepresentationMonitor:
         """
         for name, value in numbers.items():
             if name in NUMBERS:
-                raise InputError(f"{name} is a column of the monitor's own; give yours another name")
+                raise InputError(
+                    f"{name} is a column of the monitor's own; give yours another name"
+                )
             kept = value.detach() if isinstance(value, torch.Tensor) else float(value)
             self._given.setdefault(name, []).append(kept)
         self.steps += 1
@@ -168,13 +178,18 @@ class RepresentationMonitor:
             self._measure()
         self._finish()
         if self._rows:
-            print(f"monitor: {len(self._rows)} measurements; their curves: dsmi-zoo report --out {self.out}")
+            print(
+                f"monitor: {len(self._rows)} measurements; their curves: dsmi-zoo report --out {self.out}"
+            )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if kind is None:
             self.close()
@@ -221,7 +236,9 @@ class RepresentationMonitor:
                 f"{100 * SHARE:.0f}%, and with what is done once less than {100 * BUDGET:.0f}%",
                 stacklevel=4,
             )
-        growth = 2.0  # the power of n with which the time grows: forward passes by 1, eigenvalues by 3
+        growth = (
+            2.0  # the power of n with which the time grows: forward passes by 1, eigenvalues by 3
+        )
         while n < self._most:
             fitting = int(n * (budget / seconds) ** (1 / growth))
             larger = min(2 * n, fitting, self._most)
@@ -237,7 +254,9 @@ class RepresentationMonitor:
     def _timed(self, n: int) -> float:
         began = perf_counter()
         labels = self._labels[:n]
-        with contextlib.suppress(ValueError):  # of values that are not finite: told where they are stored
+        with contextlib.suppress(
+            ValueError
+        ):  # of values that are not finite: told where they are stored
             _measured(self._embedded(n), labels, labels)
         return perf_counter() - began
 
@@ -253,9 +272,15 @@ class RepresentationMonitor:
         except ValueError as error:  # a training that has diverged is the user's to stop
             warnings.warn(f"monitor: step {step} cannot be measured: {error}", stacklevel=4)
         spent = perf_counter() - began if began else 0.0
-        row |= {"seconds_training": self._training if step else 0.0, "seconds_monitor": self._own + spent}
+        row |= {
+            "seconds_training": self._training if step else 0.0,
+            "seconds_monitor": self._own + spent,
+        }
         if step:
-            row |= {name: float(np.mean([float(value) for value in given])) for name, given in self._given.items()}
+            row |= {
+                name: float(np.mean([float(value) for value in given]))
+                for name, given in self._given.items()
+            }
             self._given = {}
         self._rows.append(row)
         self._pass_on(row, step)
@@ -267,17 +292,25 @@ class RepresentationMonitor:
     def _pass_on(self, row: dict[str, Any], step: int) -> None:
         if self._log is None:
             return
-        known = {name: float(value) for name, value in row.items() if name != "step" and value is not None}
+        known = {
+            name: float(value)
+            for name, value in row.items()
+            if name != "step" and value is not None
+        }
         try:
             self._log(known, step)
         except Exception as error:  # a logger is no reason to lose a training
             if not self._told:
                 reason = f"{type(error).__name__}: {error}"
-                warnings.warn(f"monitor: log failed at step {step}, training goes on: {reason}", stacklevel=5)
+                warnings.warn(
+                    f"monitor: log failed at step {step}, training goes on: {reason}", stacklevel=5
+                )
             self._told = True
 
     def _own_names(self) -> list[str]:
-        return list(dict.fromkeys(name for row in self._rows for name in row if name not in NUMBERS))
+        return list(
+            dict.fromkeys(name for row in self._rows for name in row if name not in NUMBERS)
+        )
 
     def _write(self) -> None:
         write_monitor(self.out, self._rows, self._facts | {"n": self._n})
@@ -285,10 +318,14 @@ class RepresentationMonitor:
     def _continue_or_refuse(self) -> None:
         path = monitor_path(self.out)
         if (self.out / "run.json").exists():
-            raise InputError(f"{self.out} holds a run of the zoo; choose another out for the monitor")
+            raise InputError(
+                f"{self.out} holds a run of the zoo; choose another out for the monitor"
+            )
         if not path.exists():
             if self.steps:
-                raise InputError(f"start={self.steps}, but {path} is not there; start=0 begins a new one")
+                raise InputError(
+                    f"start={self.steps}, but {path} is not there; start=0 begins a new one"
+                )
             return
         rows, facts = read_monitor(self.out)
         if not self.steps:
@@ -300,15 +337,24 @@ class RepresentationMonitor:
         for name, value in wanted.items():
             if facts.get(name) != value:
                 was = json.dumps(facts.get(name))
-                raise InputError(f"{path} was begun with {name}={was}, not {json.dumps(value)}; choose another out")
+                raise InputError(
+                    f"{path} was begun with {name}={was}, not {json.dumps(value)}; choose another out"
+                )
         self._n = facts["n"]
         kept = rows[rows["step"] <= self.steps].astype(object)
-        self._rows = [dict(zip(map(str, kept), row, strict=True)) for row in kept.where(kept.notna(), None).to_numpy()]
+        self._rows = [
+            dict(zip(map(str, kept), row, strict=True))
+            for row in kept.where(kept.notna(), None).to_numpy()
+        ]
         if self._rows:
-            self._training, self._own = (float(self._rows[-1][f"seconds_{name}"]) for name in ("training", "monitor"))
+            self._training, self._own = (
+                float(self._rows[-1][f"seconds_{name}"]) for name in ("training", "monitor")
+            )
 
 
-def _measured(embedding: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None) -> dict[str, Value]:
+def _measured(
+    embedding: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None
+) -> dict[str, Value]:
     """The measures, diagnostics and simple scores of an embedding, by the paper's settings."""
     context = MeasureContext(embedding, labels, None, clusters, MeasureSettings())
     return values_of((*DIAGNOSTICS, *MEASURES, *SIMPLE_SCORES), context)
@@ -323,22 +369,32 @@ def _whole(value: Any, name: str, least: int) -> int:
 def _checked(images: Any, labels: Any) -> tuple[torch.Tensor, np.ndarray]:
     """Images on the CPU, float [m, c, h, w], and labels, int64 [m] numbered from 0."""
     if not isinstance(images, torch.Tensor | np.ndarray):
-        raise InputError(f"images come as {type(images).__name__}; pass one tensor or array [m, c, h, w]")
+        raise InputError(
+            f"images come as {type(images).__name__}; pass one tensor or array [m, c, h, w]"
+        )
     images = torch.as_tensor(images).detach().cpu()
-    labels = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+    labels = (
+        labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+    )
     if images.ndim != 4:
         raise InputError(f"images have shape {list(images.shape)} where [m, c, h, w] is needed")
     if not images.is_floating_point():
-        raise InputError(f"images are {images.dtype}; pass them as the model takes them: normalised floats")
+        raise InputError(
+            f"images are {images.dtype}; pass them as the model takes them: normalised floats"
+        )
     if not torch.isfinite(images).all():
         raise InputError("images hold values that are NaN or infinite; pass others")
     if labels.shape != (len(images),):
-        raise InputError(f"labels have shape {list(labels.shape)} where [{len(images)}] is needed: one an image")
+        raise InputError(
+            f"labels have shape {list(labels.shape)} where [{len(images)}] is needed: one an image"
+        )
     if labels.dtype.kind == "f" and not np.array_equal(labels, np.round(labels)):
         raise InputError("labels are continuous; pass classes")
     classes, numbered = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
-        raise InputError(f"the {len(images)} images are of {len(classes)} class; at least two are needed")
+        raise InputError(
+            f"the {len(images)} images are of {len(classes)} class; at least two are needed"
+        )
     return images, numbered.astype(np.int64)
 
 

@@ -13,7 +13,9 @@ from ..data_catalog.errors import InputError
 from .atomic_files import write_atomically
 from .measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
 
-SIMPLE_SCORES = tuple(one for one in COMPARISONS if one.name in ("neighbour_accuracy", "centre_accuracy"))
+SIMPLE_SCORES = tuple(
+    one for one in COMPARISONS if one.name in ("neighbour_accuracy", "centre_accuracy")
+)
 """The scores to beat, measured beside the others."""
 
 NUMBERS = (
@@ -36,10 +38,17 @@ def write_monitor(out: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[s
     """Store all measurements anew; readers see the old file or the new one."""
     own = dict.fromkeys(name for row in rows for name in row if name not in NUMBERS)
     names = (*NUMBERS, *own)
-    schema = pa.schema([pa.field(name, pa.float64()) for name in names], metadata={_KEY: json.dumps(facts)})
-    numbers = [{name: None if row.get(name) is None else float(row[name]) for name in names} for row in rows]
+    schema = pa.schema(
+        [pa.field(name, pa.float64()) for name in names], metadata={_KEY: json.dumps(facts)}
+    )
+    numbers = [
+        {name: None if row.get(name) is None else float(row[name]) for name in names}
+        for row in rows
+    ]
     table = pa.Table.from_pylist(numbers, schema=schema)
-    write_atomically(monitor_path(out), lambda file: pq.write_table(table, file, write_page_checksum=True))
+    write_atomically(
+        monitor_path(out), lambda file: pq.write_table(table, file, write_page_checksum=True)
+    )
 
 
 def read_monitor(out: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -62,4 +71,6 @@ def read_monitor(out: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         own = [name for name in table.column_names if name not in NUMBERS]
         return table.select([*NUMBERS, *own]).to_pandas(), facts
     except (OSError, KeyError, ValueError, RecursionError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not the measurements of a monitor ({type(error).__name__}: {error})") from None
+        raise InputError(
+            f"{path}: not the measurements of a monitor ({type(error).__name__}: {error})"
+        ) from None

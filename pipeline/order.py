@@ -37,7 +37,9 @@ class Expectation:
 
 def _download(job: Job) -> int:
     """Bytes of published weights by the parameters, as if the cache were empty: the order needs no more."""
-    return int(1e6 * BYTES_A_PARAMETER * (job.entry.params_m or 0)) if remote_weights(job.entry) else 0
+    return (
+        int(1e6 * BYTES_A_PARAMETER * (job.entry.params_m or 0)) if remote_weights(job.entry) else 0
+    )
 
 
 def longest_first(jobs: Sequence[Job], samples: int) -> list[Job]:
@@ -94,5 +96,8 @@ def by_promise(seconds: Sequence[float], accuracies: Sequence[float | None]) -> 
     said = np.array([np.nan if value is None else value for value in accuracies], dtype=float)
     known = np.isfinite(said)
     said[~known] = np.median(said[known]) if known.any() else 0.0
-    beaten_by = [int(((costs <= cost) & (said > accuracy)).sum()) for cost, accuracy in zip(costs, said, strict=True)]
+    beaten_by = [
+        int(((costs <= cost) & (said > accuracy)).sum())
+        for cost, accuracy in zip(costs, said, strict=True)
+    ]
     return sorted(range(len(costs)), key=lambda i: (beaten_by[i], costs[i]))

@@ -102,7 +102,9 @@ class _Patience:
 def _tell_pause(weights: str, error: Exception, pause_s: float, granted: bool) -> None:
     busy = f"{weights}: {_server(weights)} is busy (HTTP {_status(error)}) and asks to wait {pause_s:.0f} s"
     if not granted:
-        raise ConnectionError(f"{busy}; after that time the same command goes on from here") from None
+        raise ConnectionError(
+            f"{busy}; after that time the same command goes on from here"
+        ) from None
     if pause_s > 0:
         log.warning(busy)
 
@@ -177,11 +179,17 @@ def is_url(weights: str) -> bool:
 
 
 def _raise_in_one_line(weights: str, error: Exception) -> NoReturn:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     where, status = _server(weights), _status(error)
     if isinstance(error, GatedRepoError):
-        raise PermissionError(f"{weights}: accept its terms on {where}, then log in (hf auth login)") from None
+        raise PermissionError(
+            f"{weights}: accept its terms on {where}, then log in (hf auth login)"
+        ) from None
     if isinstance(error, RepositoryNotFoundError):
         raise FileNotFoundError(
             f"{weights}: {where} has no such repository, or it is private (hf auth login)"
@@ -191,16 +199,22 @@ def _raise_in_one_line(weights: str, error: Exception) -> NoReturn:
     if status in (404, 410):
         raise FileNotFoundError(f"{weights}: {where} has no such file (HTTP {status})") from None
     if status in (401, 403):
-        raise PermissionError(f"{weights}: {where} gives no access (HTTP {status}); check the address") from None
+        raise PermissionError(
+            f"{weights}: {where} gives no access (HTTP {status}); check the address"
+        ) from None
     if status is not None:
         later = "; try again later" if _may_pass(error) else ""
         raise ConnectionError(f"{weights}: {where} refuses (HTTP {status}){later}") from None
     if isinstance(error, UnicodeError):  # of a host's name that no server can have
-        raise ConnectionError(f"{weights}: no server can have the name of this address, or of where it leads") from None
+        raise ConnectionError(
+            f"{weights}: no server can have the name of this address, or of where it leads"
+        ) from None
     if _is_broken_connection(error):
         told = " ".join(str(error).split()) or type(error).__name__
         hint = "check the network, a proxy and HF_ENDPOINT; the same command goes on from here"
         raise Unreachable(f"{weights}: no connection to {where} ({told[:120]}); {hint}") from None
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise DiskFull(f"{weights}: no space left in the cache; make room or choose another --cache") from None
+        raise DiskFull(
+            f"{weights}: no space left in the cache; make room or choose another --cache"
+        ) from None
     raise error

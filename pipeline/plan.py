@@ -32,7 +32,9 @@ from .views import view_path
 
 RANDOM_WEIGHTS = "random:0"  # the seed
 TRAINING_VERSION = 2  # raised whenever pipeline/train.py comes to other weights for the same recipe
-MEASURES_VERSION = 6  # raised whenever a measure comes to another number for the same embedding and settings
+MEASURES_VERSION = (
+    6  # raised whenever a measure comes to another number for the same embedding and settings
+)
 ESTIMATES_VERSION = 7  # the same, where eigenvalues are estimated; never below the other
 
 
@@ -82,12 +84,18 @@ def make_plan(config: RunConfig) -> Plan:
     InputError
         For anything that the user got wrong in them.
     """
-    config = config.model_copy(update={"out": config.folder})  # the current folder of workers may be another one
+    config = config.model_copy(
+        update={"out": config.folder}
+    )  # the current folder of workers may be another one
     check_own_measures(config)
-    entries = apply_filters(load_models(config.catalog, config.models), config.filters, config.catalog)
+    entries = apply_filters(
+        load_models(config.catalog, config.models), config.filters, config.catalog
+    )
     taken = sorted({name for entry in entries for name in entry.extras} & COLUMN_NAMES)
     if taken:
-        raise InputError(f"{config.catalog}: the column {taken[0]!r} is one that the run fills; rename it")
+        raise InputError(
+            f"{config.catalog}: the column {taken[0]!r} is one that the run fills; rename it"
+        )
     for entry in entries:
         _refuse_seen_images(entry, config.subset.dataset)
     cache = config.compute.cache
@@ -101,8 +109,12 @@ def make_plan(config: RunConfig) -> Plan:
         assert entry.img_size is not None
         preprocessing = protocol_preprocessing(entry, config.protocol)
         if entry.slug in jobs:
-            raise InputError(f"{config.catalog}: {entry} stands there twice; the pair (model, img_size) must be unique")
-        weights, weights_id = (None, RANDOM_WEIGHTS) if config.random_weights else _weights(entry, cache)
+            raise InputError(
+                f"{config.catalog}: {entry} stands there twice; the pair (model, img_size) must be unique"
+            )
+        weights, weights_id = (
+            (None, RANDOM_WEIGHTS) if config.random_weights else _weights(entry, cache)
+        )
         builder_sha256 = builders[entry.builder] if entry.builder is not None else None
         own_code = _own_code(entry, builder_sha256)
         embedding_id = content_hash(
@@ -147,7 +159,9 @@ def without_weights(entry: ModelEntry) -> ModelEntry:
         For one whose network is made by code of its own.
     """
     if entry.builder is not None:
-        raise InputError(f"--random-weights is for networks of timm; {entry} is made by {entry.builder}: leave it out")
+        raise InputError(
+            f"--random-weights is for networks of timm; {entry} is made by {entry.builder}: leave it out"
+        )
     sources = ("weights", "checkpoint", "recipe")
     known_of_them = ("pretraining", "extra_data", "license", "group", "top1", "top5")
     extras = {
@@ -161,7 +175,9 @@ def without_weights(entry: ModelEntry) -> ModelEntry:
 def protocol_preprocessing(entry: ModelEntry, protocol: str) -> Preprocessing:
     """How the protocol feeds an entry: its own evaluation transform, or the paper's random crops for every model."""
     if protocol == "paper":
-        return Preprocessing(crop_pct=1, crop_mode="paper", interpolation="bicubic", mean=MEAN, std=STD)
+        return Preprocessing(
+            crop_pct=1, crop_mode="paper", interpolation="bicubic", mean=MEAN, std=STD
+        )
     assert entry.preprocessing is not None
     return entry.preprocessing
 
@@ -174,7 +190,9 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
     InputError
         For an unknown data set or class, a folder that is not what it should be, too few images.
     """
-    images = open_dataset(settings.dataset, settings.data_root, allow_train_images=settings.allow_train_images)
+    images = open_dataset(
+        settings.dataset, settings.data_root, allow_train_images=settings.allow_train_images
+    )
     classes = _class_numbers(settings.classes, images)
     while True:
         subset = select_subset(
@@ -187,7 +205,9 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
         bad = _bad_images(subset, cache) if settings.skip_bad_images else {}
         if not bad:
             return subset
-        images = images.take(np.array([i for i, name in enumerate(images.names) if name not in bad]))
+        images = images.take(
+            np.array([i for i, name in enumerate(images.names) if name not in bad])
+        )
 
 
 def _bad_images(subset: Subset, cache: Path) -> dict[str, str]:
@@ -208,7 +228,9 @@ def _class_numbers(classes: str | None, images: LabelledImages) -> tuple[int, ..
         return None
     if classes in PRESETS:
         if images.classifier_width != 1000:
-            raise InputError(f"--classes {classes} names ImageNet classes; {images.name} has others")
+            raise InputError(
+                f"--classes {classes} names ImageNet classes; {images.name} has others"
+            )
         return PRESETS[classes]
     number = {name: label for label, name in images.class_names.items()}
     chosen = []
@@ -216,7 +238,9 @@ def _class_numbers(classes: str | None, images: LabelledImages) -> tuple[int, ..
         label = number.get(part, _as_label(part))
         if label not in images.class_names:
             known = ", ".join([*PRESETS, "all", *list(number)[:3]])
-            raise InputError(f"--classes: {images.name} has no class {shown(part)}; there are {known} ...")
+            raise InputError(
+                f"--classes: {images.name} has no class {shown(part)}; there are {known} ..."
+            )
         chosen.append(label)
     return tuple(chosen)
 
@@ -270,7 +294,9 @@ def row_identity(embedding_id: str, measures: Mapping[str, Any]) -> str:
     return content_hash(embedding_id, measures)
 
 
-def versions_of_measures(settings: MeasureSettings, n_samples: int) -> Callable[[Mapping[str, Any]], int | None]:
+def versions_of_measures(
+    settings: MeasureSettings, n_samples: int
+) -> Callable[[Mapping[str, Any]], int | None]:
     """A function that says which version of the measures computed a row; None stands for one that is not known."""
     today = measures_identity(settings, n_samples)
     versions = range(today["version"], 0, -1)
@@ -343,7 +369,9 @@ def builder_hashes(entries: Iterable[ModelEntry]) -> dict[str, str]:
         if entry.builder is None or entry.builder in hashes:
             continue
         module = entry.builder.partition(":")[0]
-        hashes[entry.builder] = find_module(module, f"{entry.model}: builder {entry.builder}").sha256
+        hashes[entry.builder] = find_module(
+            module, f"{entry.model}: builder {entry.builder}"
+        ).sha256
     return hashes
 
 

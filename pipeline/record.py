@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+)
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.settings import dotted, rule_of
@@ -48,7 +56,9 @@ class LostRecord(InputError):
         self.problem = problem
 
 
-Moment = Annotated[AwareDatetime, PlainSerializer(lambda time: time.isoformat(timespec="seconds"), return_type=str)]
+Moment = Annotated[
+    AwareDatetime, PlainSerializer(lambda time: time.isoformat(timespec="seconds"), return_type=str)
+]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
@@ -178,8 +188,15 @@ def parse_record(content: bytes, path: Path) -> RunRecord:
         json.loads(content, object_pairs_hook=_without_doubles)
     except ValidationError as error:
         problem, is_newer = _problem(error)
-        raise InputError(f"{path}: {problem}; {NEWER}") if is_newer else LostRecord(f"{path}: {problem}") from None
-    except (ValueError, RecursionError) as error:  # of Python's reader of JSON, which takes less than pydantic's
+        raise (
+            InputError(f"{path}: {problem}; {NEWER}")
+            if is_newer
+            else LostRecord(f"{path}: {problem}")
+        ) from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # of Python's reader of JSON, which takes less than pydantic's
         raise LostRecord(f"{path}: cannot be read: {shortened(str(error))}") from None
     for where, text in _texts(record.model_dump(mode="json")):
         if "\0" in text:  # no name of a file may hold it
@@ -212,7 +229,9 @@ def _problem(error: ValidationError) -> tuple[str, bool]:
     return f"{key}: {rule}", False
 
 
-def _texts(value: Any, where: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _texts(
+    value: Any, where: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Every text in a tree of JSON and the way to it; the parser has bounded the depth."""
     if isinstance(value, str):
         yield where, value

@@ -30,7 +30,13 @@ from .schema import COLUMNS
 from .store import read_results, read_run, rows_frame
 
 FORMAT: Literal[1] = 1
-RELEASE, ROWS, RECORD, SUMS, EARLIER = "release.json", "rows.parquet", "run.json", "SHA256SUMS", "releases"
+RELEASE, ROWS, RECORD, SUMS, EARLIER = (
+    "release.json",
+    "rows.parquet",
+    "run.json",
+    "SHA256SUMS",
+    "releases",
+)
 # As the command sha256sum writes them: two blanks before the name.
 SUM_LINE = re.compile(r"([0-9a-f]{64})  (\S(?:.*\S)?)")
 PRIVATE_SETTINGS = ("compute", "out")
@@ -83,7 +89,9 @@ def read_release(folder: Path) -> Release:
     """
     path = folder / RELEASE
     if not is_release(folder):
-        raise InputError(f"{folder} is no published folder: it has no {RELEASE}; `dsmi-zoo publish OUT DEST` makes one")
+        raise InputError(
+            f"{folder} is no published folder: it has no {RELEASE}; `dsmi-zoo publish OUT DEST` makes one"
+        )
     try:
         return Release.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -91,7 +99,9 @@ def read_release(folder: Path) -> Release:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path}: {where}: {shortened(rule_of(first), 200)}; publish the run again") from None
+        raise InputError(
+            f"{path}: {where}: {shortened(rule_of(first), 200)}; publish the run again"
+        ) from None
 
 
 def write_release(folder: Path, release: Release) -> None:
@@ -130,13 +140,19 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     rows = list(rows)
     schema = arrow_schema([name for row in rows for name in row])
     schema = pa.schema([_described(field) for field in schema])
-    table = pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema=schema)
+    table = pa.Table.from_pylist(
+        [{name: row.get(name) for name in schema.names} for row in rows], schema=schema
+    )
     write_atomically(path, lambda file: pq.write_table(table, file, write_page_checksum=True))
 
 
 def _described(field: pa.Field) -> pa.Field:
     column = next((column for column in COLUMNS if column.name == field.name), None)
-    return field if column is None else field.with_metadata({"unit": column.unit, "meaning": column.meaning})
+    return (
+        field
+        if column is None
+        else field.with_metadata({"unit": column.unit, "meaning": column.meaning})
+    )
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -162,7 +178,9 @@ def read_rows(path: Path) -> pd.DataFrame:
                 raise ValueError(f"wrong type of {field.name}")
         return rows_frame(table.to_pylist())
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read ({shortened(str(error))}); publish the run again") from None
+        raise InputError(
+            f"{path}: cannot be read ({shortened(str(error))}); publish the run again"
+        ) from None
 
 
 def public_record(record: RunRecord) -> str:
@@ -219,12 +237,16 @@ def read_sums(folder: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({shortened(str(error))}); publish the run again") from None
+        raise InputError(
+            f"{path}: cannot be read ({shortened(str(error))}); publish the run again"
+        ) from None
     sums = {}
     for number, line in enumerate(lines, start=1):
         match = SUM_LINE.fullmatch(line)
         if match is None or not stays_inside(match[2]):
-            raise InputError(f"{path}: line {number} is no sum of a file in the folder: {shortened(line)}")
+            raise InputError(
+                f"{path}: line {number} is no sum of a file in the folder: {shortened(line)}"
+            )
         sums[match[2]] = match[1]
     return sums
 
@@ -232,7 +254,9 @@ def read_sums(folder: Path) -> dict[str, str]:
 def stays_inside(name: str) -> bool:
     """Whether the name of a file, with ``/`` between its parts, cannot lead out of the folder."""
     path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in name and "\0" not in name
+    return (
+        not path.is_absolute() and ".." not in path.parts and "\\" not in name and "\0" not in name
+    )
 
 
 def release_id(date: str, *contents: bytes) -> str:

@@ -93,7 +93,11 @@ def _component_of_revision(revision: str) -> str:
     """A readable part of a file's name, and a hash where another revision might have the same one."""
     shown = revision.replace("/", "--")
     readable = safe_component(shown, "revision")[:LONGEST_REVISION]
-    return readable if readable == shown and "--" not in revision else f"{readable}@{content_hash(revision)}"
+    return (
+        readable
+        if readable == shown and "--" not in revision
+        else f"{readable}@{content_hash(revision)}"
+    )
 
 
 def _file_names(weights: str) -> tuple[str, ...]:
@@ -167,7 +171,9 @@ def _describe_hub(weights: str) -> RemoteFile:
         headers = build_hf_headers()
         if urlsplit(metadata.location)[:2] != urlsplit(url)[:2]:
             headers.pop("authorization", None)
-        return RemoteFile(weights, name, metadata.location, metadata.size, _hub_checksum(etag), etag, headers)
+        return RemoteFile(
+            weights, name, metadata.location, metadata.size, _hub_checksum(etag), etag, headers
+        )
     raise FileNotFoundError(f"{weights}: the repository holds none of {', '.join(HUB_FILES)}")
 
 
@@ -185,7 +191,11 @@ def _describe_url(url: str) -> RemoteFile:
     size, version = None, ""
     if response.status_code not in (403, 405, 501):  # some stores allow GET only
         hf_raise_for_status(response)
-        size = int(response.headers["Content-Length"]) if "Content-Length" in response.headers else None
+        size = (
+            int(response.headers["Content-Length"])
+            if "Content-Length" in response.headers
+            else None
+        )
         version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
     (name,) = _file_names(url)
     return RemoteFile(url, name, url, size, _checksum_in_name(_last_of_path(url)), version)
@@ -196,8 +206,12 @@ def _head(url: str) -> Any:
 
     session = get_session()
     try:
-        request = session.build_request("HEAD", url, headers={"Accept-Encoding": "identity"}, timeout=HEAD_TIMEOUT_S)
-    except Exception as error:  # the HTTP library's own, which is neither a ValueError nor an OSError
+        request = session.build_request(
+            "HEAD", url, headers={"Accept-Encoding": "identity"}, timeout=HEAD_TIMEOUT_S
+        )
+    except (
+        Exception
+    ) as error:  # the HTTP library's own, which is neither a ValueError nor an OSError
         raise InputError(f"{url}: no URL: {error}") from None
     return session.send(request, follow_redirects=True)
 

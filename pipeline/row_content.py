@@ -42,14 +42,22 @@ class RemeasureJob:
         return -float(self.source["embedding_dim"])
 
 
-def measure_row(row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame, settings: MeasureSettings) -> None:
+def measure_row(
+    row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame, settings: MeasureSettings
+) -> None:
     """Fill in the measures of an embedding, float [n, d], on the subset that it was taken of."""
     started = perf_counter()
     labels = subset["label"].to_numpy()
-    if settings.own and row["row_id"] != row_identity(row["embedding_id"], measures_identity(settings, len(labels))):
+    if settings.own and row["row_id"] != row_identity(
+        row["embedding_id"], measures_identity(settings, len(labels))
+    ):
         raise InputError(f"the module of {' or of '.join(settings.own)} {NOT_AS_PLANNED}")
-    row.update(n_samples=len(labels), n_classes=len(np.unique(labels)), embedding_dim=embedding.shape[1])
-    row["sigma"] = settings.sigma if settings.sigma is not None else float(np.sqrt(embedding.shape[1]))
+    row.update(
+        n_samples=len(labels), n_classes=len(np.unique(labels)), embedding_dim=embedding.shape[1]
+    )
+    row["sigma"] = (
+        settings.sigma if settings.sigma is not None else float(np.sqrt(embedding.shape[1]))
+    )
     clusters, images = subset["input_cluster"].to_numpy(), subset["number"].to_numpy()
     row["measure_method"] = method_for(settings.method, len(labels))
     row["measure_precision"] = precision_for(settings.precision, len(labels), settings.t)
@@ -111,4 +119,6 @@ def carried_row(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
 
 
 def _settings(settings: MeasureSettings) -> dict[str, Any]:
-    return settings.model_dump(exclude={"own", "method", "precision", "tolerance"}) | {"own_measures": ""}
+    return settings.model_dump(exclude={"own", "method", "precision", "tolerance"}) | {
+        "own_measures": ""
+    }

@@ -67,9 +67,13 @@ def read_row_file(path: Path) -> dict[str, Any]:
 def _refuse_other_tables(table: pa.Table) -> None:
     lacking = [name for name in ALWAYS_THERE if name not in table.column_names]
     if lacking or table.num_rows != 1:
-        raise ValueError(f"no row of dsmi-zoo: {table.num_rows} rows, lacks {', '.join(lacking) or 'no column'}")
+        raise ValueError(
+            f"no row of dsmi-zoo: {table.num_rows} rows, lacks {', '.join(lacking) or 'no column'}"
+        )
     types = {column.name: _ARROW_TYPES[column.kind] for column in COLUMNS}
-    wrong = [field.name for field in table.schema if field.type != types.get(field.name, pa.float64())]
+    wrong = [
+        field.name for field in table.schema if field.type != types.get(field.name, pa.float64())
+    ]
     if wrong:
         raise ValueError(f"no row of dsmi-zoo: wrong type of {', '.join(wrong)}")
 

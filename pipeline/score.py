@@ -104,10 +104,14 @@ def score(
             f"{broken.argmax()}; look at its weights and at the images"
         )
     there = torch.from_numpy(Z).to(place) if place.type in DEVICES else Z
-    return measure(there, labels, scores=wanted, image_ids=image_ids, input_clusters=input_clusters, **settings)
+    return measure(
+        there, labels, scores=wanted, image_ids=image_ids, input_clusters=input_clusters, **settings
+    )
 
 
-def _batches(images: Images, in_order: bool, size: int | None, device: torch.device) -> Iterator[Batch]:
+def _batches(
+    images: Images, in_order: bool, size: int | None, device: torch.device
+) -> Iterator[Batch]:
     """The images batch by batch, with the labels that came along."""
     if isinstance(images, torch.Tensor | np.ndarray):
         pixels = _checked(torch.as_tensor(images))
@@ -116,9 +120,13 @@ def _batches(images: Images, in_order: bool, size: int | None, device: torch.dev
         return
     loader: Any = images
     if not isinstance(images, Iterable | Dataset) or isinstance(images, str | bytes):
-        raise InputError(f"images are a {type(images).__name__}; pass a tensor [n, c, h, w], a Dataset or a loader")
+        raise InputError(
+            f"images are a {type(images).__name__}; pass a tensor [n, c, h, w], a Dataset or a loader"
+        )
     # PyTorch's IterableDataset has a __getitem__, which only raises.
-    has_numbers = hasattr(images, "__getitem__") and not isinstance(images, IterableDataset | DataLoader | list | tuple)
+    has_numbers = hasattr(images, "__getitem__") and not isinstance(
+        images, IterableDataset | DataLoader | list | tuple
+    )
     if has_numbers and len(loader):
         _check_one(loader[0])
     if has_numbers or isinstance(images, IterableDataset):
@@ -146,18 +154,26 @@ def _keeps_the_order(loader: Any) -> bool:
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return True
     # Without a batch sampler the sampler gives whole batches; one's own batch sampler need not have a sampler.
-    sampler = loader.sampler if loader.batch_sampler is None else getattr(loader.batch_sampler, "sampler", None)
+    sampler = (
+        loader.sampler
+        if loader.batch_sampler is None
+        else getattr(loader.batch_sampler, "sampler", None)
+    )
     return isinstance(sampler, SequentialSampler)
 
 
 def _checked(images: Any) -> torch.Tensor:
     """A batch of images as a model takes them."""
     if not isinstance(images, torch.Tensor):
-        raise InputError(f"images come as {type(images).__name__}; give the data set a transform that makes tensors")
+        raise InputError(
+            f"images come as {type(images).__name__}; give the data set a transform that makes tensors"
+        )
     if images.ndim != 4:
         raise InputError(f"images have shape {list(images.shape)} where [n, c, h, w] is needed")
     if not images.is_floating_point():
-        raise InputError(f"images are {images.dtype}; pass them as the model takes them: normalised floats")
+        raise InputError(
+            f"images are {images.dtype}; pass them as the model takes them: normalised floats"
+        )
     return images
 
 
@@ -166,13 +182,17 @@ def _on_device(model: torch.nn.Module, device: str | torch.device | None) -> Ite
     """Have the model on a device, and put it back where it was."""
     before, _ = place_of(model)
     if before.type == "meta":
-        raise InputError("the model is on the meta device, where it has no weights; load them first")
+        raise InputError(
+            "the model is on the meta device, where it has no weights; load them first"
+        )
     try:
         wanted = before if device is None else torch.device(device)
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError) as error:  # the latter is a torch without CUDA
         reason = str(error).split("\n")[0]
-        raise InputError(f"device={device!r} cannot be used here ({reason}); pass cpu, or leave it out") from None
+        raise InputError(
+            f"device={device!r} cannot be used here ({reason}); pass cpu, or leave it out"
+        ) from None
     if wanted == before:
         yield
         return

@@ -100,5 +100,9 @@ def _note(path: Path) -> dict[str, Any] | None:
         note = json.loads(note_path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    is_note = isinstance(note, dict) and isinstance(note.get("size"), int) and isinstance(note.get("sha256"), str)
+    is_note = (
+        isinstance(note, dict)
+        and isinstance(note.get("size"), int)
+        and isinstance(note.get("sha256"), str)
+    )
     return note if is_note else None

@@ -22,7 +22,10 @@ class StagedEmbedding:
     def write(self, values: np.ndarray, fields: dict[str, Any]) -> None:
         """Put an embedding aside, float32 [n, d]; ``fields`` are numbers and text."""
         write_array(self._array, values)
-        content = {"embedding_id": self._embedding_id, "fields": fields | {"embedding_sha256": array_sha256(values)}}
+        content = {
+            "embedding_id": self._embedding_id,
+            "fields": fields | {"embedding_sha256": array_sha256(values)},
+        }
         write_atomically(self._fields, lambda file: file.write(json.dumps(content).encode()))
 
     def read(self) -> tuple[np.ndarray, dict[str, Any]] | None:

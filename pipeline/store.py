@@ -101,7 +101,10 @@ def read_results(out: str | Path) -> pd.DataFrame:
     current = {entry.slug: entry.row_id for entry in read_run(out).entries}
     rows, unreadable = scan_results(out)
     foreign = [slug for slug, row in rows.items() if row["row_id"] != current.get(slug)]
-    for problem in (*unreadable, *(UnreadableRow(row_path(out, slug), NOT_THIS_RUN) for slug in foreign)):
+    for problem in (
+        *unreadable,
+        *(UnreadableRow(row_path(out, slug), NOT_THIS_RUN) for slug in foreign),
+    ):
         warnings.warn(f"left out: {problem}", stacklevel=2)
     return rows_frame([row for slug, row in rows.items() if slug not in foreign])
 
@@ -112,7 +115,10 @@ def rows_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     extra = sorted({name for row in rows for name in row} - set(names))
     frame = pd.DataFrame(list(rows), columns=[*names, *extra])
     kinds = {"integer": "Int64", "number": "float64", "flag": "boolean", "text": "object"}
-    frame = frame.astype({c.name: kinds[c.kind] for c in COLUMNS if c.kind in kinds} | dict.fromkeys(extra, "float64"))
+    frame = frame.astype(
+        {c.name: kinds[c.kind] for c in COLUMNS if c.kind in kinds}
+        | dict.fromkeys(extra, "float64")
+    )
     frame["finished_at"] = pd.to_datetime(frame["finished_at"], utc=True)
     return frame.sort_values(["model", "img_size"], ignore_index=True)
 
@@ -148,9 +154,12 @@ def _no_record(out: Path) -> LostRecord:
         return LostRecord(f"{out} has rows but no run.json to say what they are", MEND)
     if (out / "stages").is_dir():
         return LostRecord(
-            f"{out} holds an unfinished search", "the same `dsmi-zoo run --budget ...` goes on from there"
+            f"{out} holds an unfinished search",
+            "the same `dsmi-zoo run --budget ...` goes on from there",
         )
-    return LostRecord(f"{out} is no run: it has no run.json", f"start one with `dsmi-zoo run --out {out}`")
+    return LostRecord(
+        f"{out} is no run: it has no run.json", f"start one with `dsmi-zoo run --out {out}`"
+    )
 
 
 def write_embedding(out: Path, slug: str, embedding: np.ndarray) -> None:
@@ -185,9 +194,13 @@ def read_embedding(path: Path, sha256: str) -> np.ndarray:
         if not isinstance(embedding, np.ndarray):
             raise ValueError("an archive of arrays")
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: the kept embedding cannot be read ({error}); rerun this model") from None
+        raise InputError(
+            f"{path}: the kept embedding cannot be read ({error}); rerun this model"
+        ) from None
     if array_sha256(embedding) != sha256:
-        raise InputError(f"{path}: the kept embedding is not the one that its row was computed from; rerun this model")
+        raise InputError(
+            f"{path}: the kept embedding is not the one that its row was computed from; rerun this model"
+        )
     return embedding
 
 

@@ -60,7 +60,11 @@ class ViewWriter:
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        header = {"shape": shape, "fortran_order": False, "descr": npy.dtype_to_descr(np.dtype(np.uint8))}
+        header = {
+            "shape": shape,
+            "fortran_order": False,
+            "descr": npy.dtype_to_descr(np.dtype(np.uint8)),
+        }
         with path.open("wb") as file:
             npy.write_array_header_1_0(file, header)
             self._view = StoredView(path, shape, file.tell())

@@ -102,7 +102,9 @@ def _took_too_long(log: Path) -> bool:
 
 
 def _too_long(config: RunConfig, log: Path) -> TimeoutError:
-    return TimeoutError(f"took longer than --model-timeout {config.compute.model_timeout:g} s; see {log}")
+    return TimeoutError(
+        f"took longer than --model-timeout {config.compute.model_timeout:g} s; see {log}"
+    )
 
 
 def _computed_row(
@@ -126,7 +128,9 @@ def _remeasured_row(job: RemeasureJob, config: RunConfig) -> Done:
     def fill(row: dict[str, Any]) -> None:
         embedding = read_embedding(job.embedding, row["embedding_sha256"])
         subset = subset_with_clusters(config.folder, row["img_size"])
-        with ModelClock(config.compute.model_timeout, timeout_log(config.folder, job.slug)).running():
+        with ModelClock(
+            config.compute.model_timeout, timeout_log(config.folder, job.slug)
+        ).running():
             measure_row(row, embedding, subset, config.measures)
 
     return _finished(config.folder, job.slug, job.name, carried_row(job, config), fill)
@@ -151,7 +155,9 @@ def _embed_and_measure(
         staged.write(*_embedded(job, config, classifier_width, subset, images, weights, clock))
     embedded = staged.read()
     if embedded is None:
-        raise InputError("its embedding was changed between two steps; is OUT shared with another run?")
+        raise InputError(
+            "its embedding was changed between two steps; is OUT shared with another run?"
+        )
     embedding, fields = embedded
     row.update(fields)
     measure_row(row, embedding, subset, config.measures)
@@ -178,12 +184,18 @@ def _embedded(
     if job.entry.recipe is not None and job.weights is not None:
         fields["top1"] = stored_top1(job.weights)
     if embedding.predictions is not None and embedding.n_logits == classifier_width:
-        fields["subset_top1"] = 100 * float(np.mean(embedding.predictions == subset["label"].to_numpy()))
+        fields["subset_top1"] = 100 * float(
+            np.mean(embedding.predictions == subset["label"].to_numpy())
+        )
     return embedding.values, fields
 
 
 def _by_its_model(
-    job: Job, config: RunConfig, images: LabelledImages | None, weights: Path | None, clock: ModelClock
+    job: Job,
+    config: RunConfig,
+    images: LabelledImages | None,
+    weights: Path | None,
+    clock: ModelClock,
 ) -> "tuple[Embedding, dict[str, Any]]":
     """Build the entry's model, and pass the images through it."""
     from .embed import embed_inputs
@@ -225,7 +237,9 @@ def _model_and_inputs(
     if job.entry.builder is None:
         from .zoo import build_model, build_untrained, repool
 
-        network = build_untrained(job.entry) if config.random_weights else build_model(job.entry, weights)
+        network = (
+            build_untrained(job.entry) if config.random_weights else build_model(job.entry, weights)
+        )
         if config.pool is not None:
             repool(network, config.pool)
         return network, view
@@ -256,7 +270,9 @@ def row_written(out: Path, job: Job | RemeasureJob, since: object) -> Done | Non
     return Done(job.slug, job.name, not message, message, 0.0)
 
 
-def failed_row(job: Job | RemeasureJob, config: RunConfig, subset_digest: str, error: BaseException) -> Done:
+def failed_row(
+    job: Job | RemeasureJob, config: RunConfig, subset_digest: str, error: BaseException
+) -> Done:
     """Write the row of an entry whose task never came to write it: a stage before it failed, or its worker died."""
 
     def fill(row: dict[str, Any]) -> None:
@@ -265,8 +281,12 @@ def failed_row(job: Job | RemeasureJob, config: RunConfig, subset_digest: str, e
 
     if isinstance(job, RemeasureJob):
         return _finished(config.folder, job.slug, job.name, carried_row(job, config), fill)
-    code = f" (the network is of builder {job.entry.builder})" if job.entry.builder is not None else ""
-    return _finished(config.folder, job.slug, job.name, begun_row(job, config, subset_digest), fill, code)
+    code = (
+        f" (the network is of builder {job.entry.builder})" if job.entry.builder is not None else ""
+    )
+    return _finished(
+        config.folder, job.slug, job.name, begun_row(job, config, subset_digest), fill, code
+    )
 
 
 def _finished(

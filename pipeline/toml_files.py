@@ -36,13 +36,19 @@ def read_toml(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"{shortened(str(path), 300)}: cannot be read: {reason}") from None
     if len(content) > MOST_BYTES:
-        raise InputError(f"{path}: cannot be read as TOML: it has more than {MOST_BYTES // 1000} kB")
+        raise InputError(
+            f"{path}: cannot be read as TOML: it has more than {MOST_BYTES // 1000} kB"
+        )
     try:
         text = content.decode()
         if _has_deep_keys(text):
             raise RecursionError
         return tomllib.loads(text)
     except RecursionError:
-        raise InputError(f"{path}: cannot be read as TOML: its keys or values are nested too deep") from None
-    except ValueError as error:  # also of bytes that are no UTF-8, and of numbers of thousands of digits
+        raise InputError(
+            f"{path}: cannot be read as TOML: its keys or values are nested too deep"
+        ) from None
+    except (
+        ValueError
+    ) as error:  # also of bytes that are no UTF-8, and of numbers of thousands of digits
         raise InputError(f"{path}: cannot be read as TOML: {shortened(str(error), 200)}") from None

@@ -49,7 +49,9 @@ def train_weights(
     return path
 
 
-def _trained(entry: ModelEntry, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> bytes:
+def _trained(
+    entry: ModelEntry, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
+) -> bytes:
     """The content of the safetensors file of a model that was trained by its recipe."""
     assert entry.recipe is not None
     assert entry.preprocessing is not None
@@ -84,7 +86,11 @@ def reproducible(seed: int) -> Iterator[None]:
 
 
 def fit(
-    model: torch.nn.Module, entry: ModelEntry, recipe: TrainingRecipe, view: np.ndarray, labels: np.ndarray
+    model: torch.nn.Module,
+    entry: ModelEntry,
+    recipe: TrainingRecipe,
+    view: np.ndarray,
+    labels: np.ndarray,
 ) -> None:
     """Train a network by a recipe on images of it, with batch norm's statistics estimated anew at the end.
 
@@ -99,7 +105,12 @@ def fit(
     assert entry.preprocessing is not None
     inputs = normalised(torch.from_numpy(np.array(view[chosen])), entry.preprocessing)
     targets = torch.from_numpy(labels[chosen])
-    descend(model, recipe, len(targets), lambda batch: cross_entropy(model(inputs[batch]), targets[batch]))
+    descend(
+        model,
+        recipe,
+        len(targets),
+        lambda batch: cross_entropy(model(inputs[batch]), targets[batch]),
+    )
     estimate_batch_norms(model, inputs)
 
 
@@ -143,7 +154,9 @@ def descend(
     after_epoch
         Called with the number of epochs that are done.
     """
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
     for epoch in range(recipe.epochs):
         model.train()
         for batch in torch.randperm(images).split(recipe.batch_size):
@@ -159,5 +172,7 @@ def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
     if count >= len(labels):
         return np.arange(len(labels))
-    chosen, _ = train_test_split(np.arange(len(labels)), train_size=count, stratify=labels, random_state=seed)
+    chosen, _ = train_test_split(
+        np.arange(len(labels)), train_size=count, stratify=labels, random_state=seed
+    )
     return np.sort(chosen)

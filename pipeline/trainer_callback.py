@@ -7,7 +7,9 @@ import torch
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 except ImportError as error:
-    raise ImportError("TrainerMonitor needs Transformers: pip install 'dsmi-zoo[trainer]'") from error
+    raise ImportError(
+        "TrainerMonitor needs Transformers: pip install 'dsmi-zoo[trainer]'"
+    ) from error
 
 from .monitor import RepresentationMonitor
 from .monitor_file import NUMBERS
@@ -43,7 +45,9 @@ class TrainerMonitor(TrainerCallback):
         """Begin, or go on from the checkpoint's step."""
         if state.is_world_process_zero and model is not None:
             start = state.global_step
-            self.monitor = RepresentationMonitor(model, self._images, self._labels, start=start, **self._settings)
+            self.monitor = RepresentationMonitor(
+                model, self._images, self._labels, start=start, **self._settings
+            )
 
     def on_log(
         self,
@@ -54,16 +58,24 @@ class TrainerMonitor(TrainerCallback):
         **_: Any,
     ) -> None:
         """Keep the numbers for the next measurement."""
-        numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
-        self._logged |= {name: float(value) for name, value in numbers.items() if name not in NUMBERS}
+        numbers = {
+            name: value for name, value in (logs or {}).items() if isinstance(value, int | float)
+        }
+        self._logged |= {
+            name: float(value) for name, value in numbers.items() if name not in NUMBERS
+        }
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Count an optimiser step."""
         if self.monitor is not None:
             self.monitor.step(**self._logged)
             self._logged = {}
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Measure the last state, and write everything."""
         if self.monitor is not None:
             self.monitor.close()

@@ -54,7 +54,9 @@ def _append(remote: RemoteFile, file: IO[bytes], here: int, progress: Progress) 
     headers = dict(remote.headers) | {"Accept-Encoding": "identity"}
     if here > 0:
         headers["Range"] = f"bytes={here}-"
-    answer = get_session().stream("GET", remote.url, headers=headers, follow_redirects=True, timeout=TIMEOUT_S)
+    answer = get_session().stream(
+        "GET", remote.url, headers=headers, follow_redirects=True, timeout=TIMEOUT_S
+    )
     with answer as response:
         _check_answer(response, here, remote.size)
         if response.status_code == 200:  # from the start, whatever was asked for
@@ -94,7 +96,9 @@ def _range_of(response: Any) -> tuple[int, int | None]:
         length = response.headers.get("Content-Length")
         is_plain = "Content-Encoding" not in response.headers
         return 0, int(length) if length is not None and is_plain else None
-    match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
+    match = re.fullmatch(
+        r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", "")
+    )
     if match is None:
         raise Mismatch("a part of the file came without a word which")
     return int(match[1]), None if match[2] == "*" else int(match[2])

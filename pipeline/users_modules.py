@@ -67,9 +67,13 @@ def find_module(name: str, wanted_by: str) -> UsersModule:
     path = Path(spec.origin) if spec.origin is not None and Path(spec.origin).is_file() else None
     hidden = _hidden_file(name, path)
     if hidden is not None:
-        raise InputError(f"{wanted_by}: {hidden} is hidden by {path or 'a module of Python'}; rename it")
+        raise InputError(
+            f"{wanted_by}: {hidden} is hidden by {path or 'a module of Python'}; rename it"
+        )
     if path is None:
-        raise InputError(f"{wanted_by}: {name} has no file; put the function in a module of your own")
+        raise InputError(
+            f"{wanted_by}: {name} has no file; put the function in a module of your own"
+        )
     return UsersModule(name, path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
@@ -94,7 +98,9 @@ def _spec_of(module: str) -> ModuleSpec | None:
     """The module's spec; ``find_spec`` of a name with dots would import the packages around it."""
     first, *others = module.split(".")
     try:
-        spec = importlib.util.find_spec(first) if first != "__main__" else None  # a worker's is another one
+        spec = (
+            importlib.util.find_spec(first) if first != "__main__" else None
+        )  # a worker's is another one
     except ValueError:  # of a module that was made by hand
         return None
     for name in others:

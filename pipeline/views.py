@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 CLUSTER_SIDE = 64  # the paper's script shrinks the inputs to 64 x 64 before it clusters them
 PAPER_SCALE = (0.6, 1.6)  # of the paper's random crops
 ROWS_AT_ONCE = 64  # of a view in memory
-LARGE_VIEW = 20 * 10**9  # bytes; a view beyond this that does not fit is its entry's fault, not the disk's
+LARGE_VIEW = (
+    20 * 10**9
+)  # bytes; a view beyond this that does not fit is its entry's fault, not the disk's
 
 
 class ViewTooLarge(InputError):
@@ -74,7 +76,9 @@ def make_view(
     """
 
     def make() -> None:
-        for left in path.parent.glob(f".{path.stem}.*.tmp"):  # by a process that was killed; this one has the lock
+        for left in path.parent.glob(
+            f".{path.stem}.*.tmp"
+        ):  # by a process that was killed; this one has the lock
             left.unlink(missing_ok=True)
         log.debug("making the view %s: %s images at %s pixels", path, len(subset.labels), img_size)
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
@@ -107,7 +111,9 @@ def _fill(
         image = subset.images.image(number)
         also(number, image)
         for repeat in range(subset.repeats):
-            view.write(number * subset.repeats + repeat, crop(image, subset.crop_seed(number, repeat)))
+            view.write(
+                number * subset.repeats + repeat, crop(image, subset.crop_seed(number, repeat))
+            )
 
     # The paper's crops draw from torch's one generator, which threads would share.
     with ThreadPoolExecutor(1 if is_random else threads) as pool:
@@ -142,11 +148,18 @@ def open_view(path: Path) -> StoredView:
 
 
 def part_view(
-    cache: Path, dataset: str, root: Path | None, part: Part, img_size: int, preprocessing: Preprocessing
+    cache: Path,
+    dataset: str,
+    root: Path | None,
+    part: Part,
+    img_size: int,
+    preprocessing: Preprocessing,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The view of one part of a data set, uint8 [n, h, w, 3], made unless it is there, and its labels, int64 [n]."""
     subset = select_subset(open_dataset(dataset, root, part))
-    path = make_view(view_path(cache, subset.digest, img_size, preprocessing), subset, img_size, preprocessing)
+    path = make_view(
+        view_path(cache, subset.digest, img_size, preprocessing), subset, img_size, preprocessing
+    )
     return open_view(path)[:], subset.labels
 
 
@@ -174,7 +187,9 @@ def input_vector(image: Image.Image) -> np.ndarray:
     return np.asarray(shrunk).ravel().astype(np.float32) / 255
 
 
-def view_vectors(view: StoredView | np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+def view_vectors(
+    view: StoredView | np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]
+) -> np.ndarray:
     """The paper's X: a view's normalised crops shrunk to 64 x 64 (nearest) and flattened, float32 [n, 3 * 64 * 64]."""
     nearest = np.floor(np.arange(CLUSTER_SIDE) * (view.shape[1] / CLUSTER_SIDE)).astype(int)
     vectors = np.empty((len(view), 3 * CLUSTER_SIDE * CLUSTER_SIDE), dtype=np.float32)
@@ -186,7 +201,9 @@ def view_vectors(view: StoredView | np.ndarray, mean: tuple[float, ...], std: tu
     return vectors
 
 
-def _timm_crop(img_size: int, preprocessing: Preprocessing) -> Callable[[Image.Image, int], np.ndarray]:
+def _timm_crop(
+    img_size: int, preprocessing: Preprocessing
+) -> Callable[[Image.Image, int], np.ndarray]:
     from timm.data import create_transform
 
     transform = create_transform(

@@ -47,7 +47,9 @@ def plan_waves(sizes: Mapping[str, int | None], budget: int) -> list[list[str]]:
     for name, size in sizes.items():
         if size is not None and size > budget:
             needed, given = size_in_words(size), f"{budget / 1e9:.3g}"
-            raise InputError(f"{name} needs {needed}, more than --budget-gb {given}; raise it or leave the model out")
+            raise InputError(
+                f"{name} needs {needed}, more than --budget-gb {given}; raise it or leave the model out"
+            )
         needs = budget if size is None else size
         if not waves or needs > room:
             waves.append([])
@@ -68,7 +70,10 @@ def waves_of_jobs(jobs: Sequence[AnyJob], cache: Path, budget_gb: float) -> list
         else:
             needing.setdefault(weights, []).append(job)
     sizes = weights_sizes(needing, cache)
-    waves = [[job for weights in wave for job in needing[weights]] for wave in plan_waves(sizes, int(budget_gb * 1e9))]
+    waves = [
+        [job for weights in wave for job in needing[weights]]
+        for wave in plan_waves(sizes, int(budget_gb * 1e9))
+    ]
     return [wave for wave in (free, *waves) if wave]
 
 
@@ -79,7 +84,9 @@ def weights_sizes(weights: Iterable[str], cache: Path) -> dict[str, int | None]:
     return dict(zip(weights, answers, strict=True))
 
 
-def asked_at_once(weights: Sequence[str], ask: Callable[[str, Callable[[], None]], Answer]) -> list[Answer]:
+def asked_at_once(
+    weights: Sequence[str], ask: Callable[[str, Callable[[], None]], Answer]
+) -> list[Answer]:
     """What servers say of each file, several asked at once; an interrupt ends the pauses that they asked for.
 
     Parameters
@@ -108,7 +115,9 @@ def downloads(jobs: Iterable[HasEntry], cache: Path) -> dict[str, int | None]:
     return dict.fromkeys(absent) if is_offline() else weights_sizes(absent, cache)
 
 
-def within_download(jobs: Sequence[AnyJob], sizes: Mapping[str, int | None], most: float) -> list[AnyJob]:
+def within_download(
+    jobs: Sequence[AnyJob], sizes: Mapping[str, int | None], most: float
+) -> list[AnyJob]:
     """The jobs, in their order, whose weights fit into ``most`` bytes of download, the smallest files first.
 
     Parameters

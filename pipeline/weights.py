@@ -55,7 +55,9 @@ def sound_weights(weights: str, cache: Path) -> Path | None:
     return _find(weights, cache, _problem)
 
 
-def fetch_weights(weights: str, cache: Path, progress: Progress = lambda _bytes: None, *, keep: bool = True) -> Path:
+def fetch_weights(
+    weights: str, cache: Path, progress: Progress = lambda _bytes: None, *, keep: bool = True
+) -> Path:
     """The file of published weights, downloaded and verified unless the cache has it.
 
     An interrupted transfer goes on where it stopped. Of several processes that want the same file, one downloads it
@@ -192,7 +194,9 @@ def _download(weights: str, cache: Path, progress: Progress, keep: bool) -> Path
         log.warning(f"{damage}; it is fetched again")
 
     def attempt() -> tuple[RemoteFile, Path]:
-        remote = describe(weights)  # anew each time: the address that the hub names is valid for an hour only
+        remote = describe(
+            weights
+        )  # anew each time: the address that the hub names is valid for an hour only
         folder.mkdir(parents=True, exist_ok=True)
         part = within(folder, f".{remote.name}.{content_hash(remote.version, remote.size)}.part")
         for other in set(_parts(folder)) - {part}:
@@ -216,7 +220,12 @@ def _download(weights: str, cache: Path, progress: Progress, keep: bool) -> Path
     path = within(folder, remote.name)
     path.unlink(missing_ok=True)  # there only if it is damaged
     keep = keep or _note(path).get("keep") is True
-    note = {"weights": weights, "checksum": remote.checksum, "size": part.stat().st_size, "sha256": sha256}
+    note = {
+        "weights": weights,
+        "checksum": remote.checksum,
+        "size": part.stat().st_size,
+        "sha256": sha256,
+    }
     _write_note(path, note | {"keep": keep})
     part.replace(path)
     return path
@@ -233,7 +242,9 @@ def _refuse_wrong(part: Path, remote: RemoteFile, sha256: str) -> None:
     if came or checksum:
         part.unlink()
     if came:
-        raise ValueError(f"{remote.weights}: the server sent {came} instead of weights; check the address")
+        raise ValueError(
+            f"{remote.weights}: the server sent {came} instead of weights; check the address"
+        )
     if checksum:
         what = f"{remote.weights}: {remote.name} arrived damaged and was deleted"
         raise ValueError(f"{what}: {checksum}; fetch it again")
@@ -243,7 +254,11 @@ def _checksum_problem(path: Path, checksum: str, sha256: str) -> str:
     """How a file's content, whose SHA-256 is known, differs from its published checksum; empty when it does not."""
     kind, _, wanted = checksum.partition(":")
     actual = _git_hash(path) if kind == "git" else sha256
-    return "" if actual.startswith(wanted) else f"the checksum is {actual[:12]}..., not {wanted[:12]}... as published"
+    return (
+        ""
+        if actual.startswith(wanted)
+        else f"the checksum is {actual[:12]}..., not {wanted[:12]}... as published"
+    )
 
 
 def _git_hash(path: Path) -> str:

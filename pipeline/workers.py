@@ -38,11 +38,15 @@ class Workers:
         Seconds without a heartbeat after which a worker is killed; another one takes over what it did.
     """
 
-    def __init__(self, client: Client, empty_for_s: float = math.inf, silent_for_s: float = NO_HEARTBEAT_S) -> None:
+    def __init__(
+        self, client: Client, empty_for_s: float = math.inf, silent_for_s: float = NO_HEARTBEAT_S
+    ) -> None:
         self.client, self._silent_for_s = client, silent_for_s
         self._address = client.scheduler_info()["address"]
         self._heard = time.monotonic()
-        self._silence: dict[str, tuple[float, float]] = {}  # of each worker: its last heartbeat, and seconds since
+        self._silence: dict[
+            str, tuple[float, float]
+        ] = {}  # of each worker: its last heartbeat, and seconds since
         self._looked = time.monotonic()
         self._empty = _Emptiness(self._address, empty_for_s)
 
@@ -58,7 +62,10 @@ class Workers:
         if workers is not None:
             self._heard = time.monotonic()
             self._empty.look(workers)
-        elif self.client.status in ("closing", "closed") or time.monotonic() - self._heard > GONE_AFTER_S:
+        elif (
+            self.client.status in ("closing", "closed")
+            or time.monotonic() - self._heard > GONE_AFTER_S
+        ):
             raise self.gone()
         return workers or 0
 
@@ -96,7 +103,9 @@ class Workers:
     def _end_suspended(self) -> None:
         """Kill workers whose heart has stopped: they and the tasks that they hold would be lost for good."""
         now = time.monotonic()
-        gap = min(now - self._looked, 2 * LOOK_AFTER_HEARTBEATS_S)  # after a longer one, this process was suspended
+        gap = min(
+            now - self._looked, 2 * LOOK_AFTER_HEARTBEATS_S
+        )  # after a longer one, this process was suspended
         self._looked = now
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
         before, self._silence = self._silence, {}

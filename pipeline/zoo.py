@@ -41,16 +41,26 @@ def _with_timm_defaults(entry: ModelEntry) -> ModelEntry:
         config = timm_config(entry.architecture)
     except InputError as error:
         raise InputError(f"{entry.model}: {error}") from None
-    own_weights = entry.checkpoint is not None or entry.recipe is not None or entry.weights is not None
+    own_weights = (
+        entry.checkpoint is not None or entry.recipe is not None or entry.weights is not None
+    )
     if not own_weights and not config.has_weights:
-        raise InputError(f"{entry.model}: timm has no pretrained weights of {entry.architecture!r}; give a checkpoint")
+        raise InputError(
+            f"{entry.model}: timm has no pretrained weights of {entry.architecture!r}; give a checkpoint"
+        )
     family = entry.family or family_of(entry.architecture)
-    known: dict[str, Any] = {"family": family, "kind": kind_of(family, entry.architecture), **input_of(config)}
+    known: dict[str, Any] = {
+        "family": family,
+        "kind": kind_of(family, entry.architecture),
+        **input_of(config),
+    }
     if "img_size" in entry.model_kwargs:
         known["img_size"] = entry.model_kwargs["img_size"]
     if not own_weights:
         known |= weights_of(config)
-    return entry.model_copy(update={name: value for name, value in known.items() if getattr(entry, name) is None})
+    return entry.model_copy(
+        update={name: value for name, value in known.items() if getattr(entry, name) is None}
+    )
 
 
 def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
@@ -115,7 +125,9 @@ def repool(model: Any, pool: str) -> None:
         model.reset_classifier(0, pool)
     except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise InputError(f"this network cannot pool by {pool}: {reason}; leave it out, or --pool") from None
+        raise InputError(
+            f"this network cannot pool by {pool}: {reason}; leave it out, or --pool"
+        ) from None
 
 
 def _from_its_source(entry: ModelEntry) -> torch.nn.Module:
@@ -155,13 +167,17 @@ def load_file(model: torch.nn.Module, weights: Path) -> None:
 def _unloadable(weights: Path, error: Exception) -> RuntimeError:
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST_REASON]}"
     damage = delete_if_damaged(weights)
-    return RuntimeError(f"{weights} cannot be loaded: {f'{damage} ({reason})' if damage else reason}")
+    return RuntimeError(
+        f"{weights} cannot be loaded: {f'{damage} ({reason})' if damage else reason}"
+    )
 
 
 def refuse_unsafe(checkpoint: Path) -> None:
     """Raise InputError for a checkpoint of a kind that cannot be read without running what is in it."""
     if checkpoint.suffix not in CHECKPOINT_SUFFIXES:
-        raise InputError(f"{checkpoint}: a checkpoint must be one of {', '.join(CHECKPOINT_SUFFIXES)}")
+        raise InputError(
+            f"{checkpoint}: a checkpoint must be one of {', '.join(CHECKPOINT_SUFFIXES)}"
+        )
 
 
 @torch.inference_mode()
@@ -188,7 +204,9 @@ def embedding_shape(entry: ModelEntry) -> tuple[tuple[int, ...], int | None]:
             size = timm_config(entry.architecture).input_size[-1]
             if entry.img_size == size:
                 raise
-            raise InputError(f"made for {size} pixels, it does not take {entry.img_size}: {error}") from None
+            raise InputError(
+                f"made for {size} pixels, it does not take {entry.img_size}: {error}"
+            ) from None
     if entry.layer is not None:
         return tuple(as_vectors(output, 1, entry.layer).shape), None
     return tuple(output.shape), getattr(model, "head_hidden_size", None) or model.num_features

@@ -12,7 +12,10 @@ def sections(summary: Summary) -> list[Section]:
     """Prediction and choice, the primary score's rivals, what else it may be, and whether it holds."""
     if summary.primary is None:
         return []
-    measure, target = wording.measure_title(summary.primary[0]), wording.target_title(summary.primary[1])
+    measure, target = (
+        wording.measure_title(summary.primary[0]),
+        wording.target_title(summary.primary[1]),
+    )
     unit, units = summary.unit, plural(summary.unit)
     return [
         Section(
@@ -31,7 +34,11 @@ def sections(summary: Summary) -> list[Section]:
             "controls",
             "What else it may be",
             prose("controls"),
-            [tables.partial_table(summary), tables.multiple_table(summary.multiple, unit), tables.mixed_table(summary)],
+            [
+                tables.partial_table(summary),
+                tables.multiple_table(summary.multiple, unit),
+                tables.mixed_table(summary),
+            ],
         ),
         Section(
             "robustness",

@@ -14,7 +14,10 @@ TAGS = ("timm", "representation-learning", "transferability", "leaderboard")
 def card_context(rows: pd.DataFrame) -> dict[str, Any]:
     """What the card shows beyond what the page does."""
     known = [column for column in COLUMNS if not rows[column.name].isna().all()]
-    return {"columns": known, "further": [str(name) for name in rows.columns if name not in COLUMN_NAMES]}
+    return {
+        "columns": known,
+        "further": [str(name) for name in rows.columns if name not in COLUMN_NAMES],
+    }
 
 
 def front_matter(release: Release, run: RunRecord) -> str:

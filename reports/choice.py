@@ -16,7 +16,11 @@ from .wording import fixed, significant, with_unit
 WINNERS = 5
 OWN_IMAGES = ("imagefolder", "csv")
 """Data sets of the user's; those of ``timm:NAME`` are too."""
-STATIC_RANKERS = {"top1": "published top-1 accuracy", "gmacs": "GMACs", "params_m": "number of parameters"}
+STATIC_RANKERS = {
+    "top1": "published top-1 accuracy",
+    "gmacs": "GMACs",
+    "params_m": "number of parameters",
+}
 COSTS = {
     "params_m": ("Parameters", "M"),
     "gmacs": ("GMACs", ""),
@@ -55,7 +59,9 @@ def lead_of_choice(
         said.append(_on_static_choice(static, ranking.models[0]))
     if dropped:
         were = "was" if dropped == 1 else "were"
-        said.append(f"{counted(dropped, 'more model')} {were} measured on fewer images and dropped.")
+        said.append(
+            f"{counted(dropped, 'more model')} {were} measured on fewer images and dropped."
+        )
     return said
 
 
@@ -110,7 +116,9 @@ def winners(rows: pd.DataFrame, ranking: Ranking) -> dict[str, Any]:
     shown = [(model, place[model.model, model.img_size]) for model in tied[:WINNERS]]
     code = texts(rows, "loading_code")
     costs = {name: values(rows, name) for name in COSTS}
-    known = [name for name, column in costs.items() if any(np.isfinite(column[i]) for _, i in shown)]
+    known = [
+        name for name, column in costs.items() if any(np.isfinite(column[i]) for _, i in shown)
+    ]
     return {
         "heads": [with_unit(*COSTS[name]) for name in known],
         "rows": [

@@ -42,13 +42,17 @@ class Claim:
 def above(claim: str, values: Values, threshold: float, what: str) -> Claim:
     """A claim that a number is above ``threshold``: holds if the whole interval is, does not if the whole is below."""
     rule = f"the 95% interval over seeds lies above {threshold:g}"
-    return _decided(claim, values, threshold, what, rule, lambda low, high: (low > threshold, high < threshold))
+    return _decided(
+        claim, values, threshold, what, rule, lambda low, high: (low > threshold, high < threshold)
+    )
 
 
 def below(claim: str, values: Values, threshold: float, what: str) -> Claim:
     """A claim that a number is below ``threshold``."""
     rule = f"the 95% interval over seeds lies below {threshold:g}"
-    return _decided(claim, values, threshold, what, rule, lambda low, high: (high < threshold, low > threshold))
+    return _decided(
+        claim, values, threshold, what, rule, lambda low, high: (high < threshold, low > threshold)
+    )
 
 
 def flat(claim: str, values: Values, margin: float, what: str) -> Claim:
@@ -73,10 +77,14 @@ def different(claim: str, a: Values, b: Values, margin: float, what: str) -> Cla
     rule = f"Welch's 95% interval of the difference excludes 0, and does not lie within {margin:g} of it"
     seeds = min(len(a), len(b))
     if seeds < 2:
-        return Claim(claim, "cannot tell", None, None, None, seeds, what, f"{rule}; two seeds are the least")
+        return Claim(
+            claim, "cannot tell", None, None, None, seeds, what, f"{rule}; two seeds are the least"
+        )
     difference = float(a.mean() - b.mean())
     if max(np.ptp(a), np.ptp(b)) < ALIKE:
-        return Claim(claim, "cannot tell", difference, None, None, seeds, what, f"{rule}; seeds do not vary")
+        return Claim(
+            claim, "cannot tell", difference, None, None, seeds, what, f"{rule}; seeds do not vary"
+        )
     result = stats.ttest_ind(a, b, equal_var=False)
     limits = result.confidence_interval(LEVEL)
     ci, p = (float(limits.low), float(limits.high)), float(result.pvalue)
@@ -104,9 +112,20 @@ def _decided(
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
     if len(values) < 2:
-        return Claim(claim, "cannot tell", None, None, None, len(values), what, f"{rule}; two seeds are the least")
+        return Claim(
+            claim,
+            "cannot tell",
+            None,
+            None,
+            None,
+            len(values),
+            what,
+            f"{rule}; two seeds are the least",
+        )
     mean = float(values.mean())
-    if np.ptp(values) < ALIKE:  # t is undefined; the sign test's p halves with every seed, 6 are the least to tell
+    if (
+        np.ptp(values) < ALIKE
+    ):  # t is undefined; the sign test's p halves with every seed, 6 are the least to tell
         ci, p = (mean, mean), (1.0 if abs(mean - null) < ALIKE else 2.0 ** (1 - len(values)))
         enough = 2.0 ** (1 - len(values)) < 1 - LEVEL
     else:
@@ -114,5 +133,13 @@ def _decided(
         limits = result.confidence_interval(LEVEL)
         ci, p, enough = (float(limits.low), float(limits.high)), float(result.pvalue), True
     yes, no = decide(*ci)
-    answer: Answer = "cannot tell" if not enough else "holds" if yes else "does not hold here" if no else "cannot tell"
+    answer: Answer = (
+        "cannot tell"
+        if not enough
+        else "holds"
+        if yes
+        else "does not hold here"
+        if no
+        else "cannot tell"
+    )
     return Claim(claim, answer, mean, ci, p, len(values), what, rule)

@@ -10,7 +10,11 @@ from scipy.stats import spearmanr
 from ..pipeline.config import MeasureSettings
 from ..pipeline.measures.arrays import block_of
 from ..pipeline.measures.inputs import as_sigma
-from ..pipeline.measures.mutual_information import exact_entropies, mutual_information, random_subset_entropies
+from ..pipeline.measures.mutual_information import (
+    exact_entropies,
+    mutual_information,
+    random_subset_entropies,
+)
 from ..pipeline.measures.spectrum import squared_distances, subset_kernels
 from ..pipeline.record import RunRecord
 from ..pipeline.store import embedding_path, read_embedding
@@ -46,14 +50,19 @@ def class_subset_correlations(
     labels = read_subset(out)["label"].to_numpy()
     classes = np.unique(labels)
     halves = [
-        np.sort(np.random.default_rng([0, i]).choice(classes, max(2, len(classes) // 2), replace=False))
+        np.sort(
+            np.random.default_rng([0, i]).choice(classes, max(2, len(classes) // 2), replace=False)
+        )
         for i in range(subsets)
     ]
     settings = run.config.measures
     origin = run.embeddings_from or out
     slugs = {(entry.model, entry.img_size): entry.slug for entry in run.entries}
     sample = one_row_per_weights(rows)
-    paths = [embedding_path(origin, slugs[key]) for key in zip(sample["model"], sample["img_size"], strict=True)]
+    paths = [
+        embedding_path(origin, slugs[key])
+        for key in zip(sample["model"], sample["img_size"], strict=True)
+    ]
     dsmi = np.full((len(sample), subsets), np.nan)
     for number, (path, sha256) in enumerate(zip(paths, sample["embedding_sha256"], strict=True)):
         if path.exists():
@@ -68,7 +77,9 @@ def class_subset_correlations(
     ]
 
 
-def _dsmi_on(Z: np.ndarray, labels: np.ndarray, halves: list[np.ndarray], settings: MeasureSettings) -> list[float]:
+def _dsmi_on(
+    Z: np.ndarray, labels: np.ndarray, halves: list[np.ndarray], settings: MeasureSettings
+) -> list[float]:
     """DSMI(Z;Y) on each choice of classes; distances are those of all points, once."""
     Z = Z.astype(np.float64)
     squares, sigma = squared_distances(Z), as_sigma(settings.sigma, Z.shape[1])
@@ -76,6 +87,12 @@ def _dsmi_on(Z: np.ndarray, labels: np.ndarray, halves: list[np.ndarray], settin
     for half in halves:
         rows = np.flatnonzero(np.isin(labels, half))
         entropies_of = exact_entropies(subset_kernels(block_of(squares, rows), sigma), settings.t)
-        random_entropy = random_subset_entropies(entropies_of, len(rows), settings.repetitions, settings.seed)
-        values.append(mutual_information(np.searchsorted(half, labels[rows]), entropies_of, random_entropy).value)
+        random_entropy = random_subset_entropies(
+            entropies_of, len(rows), settings.repetitions, settings.seed
+        )
+        values.append(
+            mutual_information(
+                np.searchsorted(half, labels[rows]), entropies_of, random_entropy
+            ).value
+        )
     return values

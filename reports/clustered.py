@@ -34,7 +34,9 @@ class ClusteredErrors:
     high: Array
 
 
-def clustered_errors(design: Array, y: Array, cluster: Array, kind: Correction = "CR3") -> ClusteredErrors:
+def clustered_errors(
+    design: Array, y: Array, cluster: Array, kind: Correction = "CR3"
+) -> ClusteredErrors:
     r"""Clustered errors of ordinary least squares, with Satterthwaite's degrees of freedom for each coefficient.
 
     With the hat matrix H and the residuals e, cluster g's residuals become :math:`A_g e_g`, where
@@ -64,7 +66,9 @@ def clustered_errors(design: Array, y: Array, cluster: Array, kind: Correction =
     basis, triangle = np.linalg.qr(design)
     coordinates = basis.T @ y
     coefficients = np.linalg.solve(triangle, coordinates)
-    contrasts = np.linalg.inv(triangle).T  # [k, contrast]: a coefficient is its contrast times the coordinates
+    contrasts = np.linalg.inv(
+        triangle
+    ).T  # [k, contrast]: a coefficient is its contrast times the coordinates
     residual = y - basis @ coordinates
     leverage = _summed(basis[:, :, None] * basis[:, None, :], cluster)
     scores = _summed(basis * residual[:, None], cluster)

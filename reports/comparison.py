@@ -43,7 +43,9 @@ class Comparison:
     primary: tuple[np.ndarray, np.ndarray]
 
 
-def compare(rows: pd.DataFrame, run: RunRecord, others: pd.DataFrame, other_run: RunRecord, name: str) -> Comparison:
+def compare(
+    rows: pd.DataFrame, run: RunRecord, others: pd.DataFrame, other_run: RunRecord, name: str
+) -> Comparison:
     """Compare the rows of two runs, model by model.
 
     Parameters
@@ -55,7 +57,10 @@ def compare(rows: pd.DataFrame, run: RunRecord, others: pd.DataFrame, other_run:
     """
     here, there = one_row_per_weights(rows), one_row_per_weights(others)
     both = here[KEY].merge(there[KEY], on=KEY)
-    a, b = (frame.set_index(KEY).loc[pd.MultiIndex.from_frame(both)].reset_index() for frame in (here, there))
+    a, b = (
+        frame.set_index(KEY).loc[pd.MultiIndex.from_frame(both)].reset_index()
+        for frame in (here, there)
+    )
     target = next(iter(targets_of(here)), None)
     y = values(a, target) if target else np.full(len(a), np.nan)
     shared = [score for score in scores_of(here) if score in scores_of(there)]
@@ -78,4 +83,8 @@ def _compared(score: str, a: np.ndarray, b: np.ndarray, y: np.ndarray) -> Compar
 
 def _rho(x: np.ndarray, y: np.ndarray) -> float | None:
     known = np.isfinite(x) & np.isfinite(y)
-    return None if why_undefined(x[known], y[known]) else float(spearmanr(x[known], y[known]).statistic)
+    return (
+        None
+        if why_undefined(x[known], y[known])
+        else float(spearmanr(x[known], y[known]).statistic)
+    )

@@ -79,7 +79,9 @@ class Bootstraps:
         """The resamples of rows whose units these numbers are, [n]."""
         key = unit.tobytes()
         if key not in self._made:
-            if len(self._made) >= 2:  # families and rows of one sample; each holds hundreds of megabytes
+            if (
+                len(self._made) >= 2
+            ):  # families and rows of one sample; each holds hundreds of megabytes
                 self._made.pop(next(iter(self._made)))
             self._made[key] = resampling.Resamples.drawn(unit, self.resamples, self.seed)
         return self._made[key]
@@ -136,7 +138,9 @@ def correlate(
     def estimate(result: Any, resampled: Callable[[], np.ndarray] | None) -> Coefficient:
         value, p = _finite(result.statistic), _finite(result.pvalue)
         if units < MIN_UNITS:
-            return Coefficient(value, p, reason=f"no interval: {units} independent units, fewer than {MIN_UNITS}")
+            return Coefficient(
+                value, p, reason=f"no interval: {units} independent units, fewer than {MIN_UNITS}"
+            )
         if resampled is None:
             return Coefficient(value, p, reason="no interval: computed for the first accuracy only")
         ci, clustered, why = interval(value, resampled(), precise, n)
@@ -150,23 +154,36 @@ def correlate(
             effective,
             estimate(stats.pearsonr(x, y), lambda: over_families.pearson(x, y)),
             estimate(stats.spearmanr(x, y), lambda: over_families.spearman(x, y)),
-            estimate(stats.kendalltau(x, y), (lambda: over_families.kendall(x, y)) if full else None),
-            estimate(stats.weightedtau(x, y), (lambda: few.weighted_kendall(x, y)) if full else None),
+            estimate(
+                stats.kendalltau(x, y), (lambda: over_families.kendall(x, y)) if full else None
+            ),
+            estimate(
+                stats.weightedtau(x, y), (lambda: few.weighted_kendall(x, y)) if full else None
+            ),
         )
         if not full or n < MIN_UNITS:
             return correlation
         over_rows, as_if_independent = bootstraps.of(np.arange(n)), Precision(1.0, n - 1)
         rows_ci = {
-            "pearson": interval(correlation.pearson.value, over_rows.pearson(x, y), as_if_independent, n)[0],
-            "spearman": interval(correlation.spearman.value, over_rows.spearman(x, y), as_if_independent, n)[0],
+            "pearson": interval(
+                correlation.pearson.value, over_rows.pearson(x, y), as_if_independent, n
+            )[0],
+            "spearman": interval(
+                correlation.spearman.value, over_rows.spearman(x, y), as_if_independent, n
+            )[0],
         }
     return replace(
-        correlation, **{name: replace(getattr(correlation, name), ci_rows=ci) for name, ci in rows_ci.items()}
+        correlation,
+        **{name: replace(getattr(correlation, name), ci_rows=ci) for name, ci in rows_ci.items()},
     )
 
 
 def correlations(
-    rows: pd.DataFrame, bootstraps: Bootstraps, families: pd.Series | None = None, *, full: bool = True
+    rows: pd.DataFrame,
+    bootstraps: Bootstraps,
+    families: pd.Series | None = None,
+    *,
+    full: bool = True,
 ) -> dict[str, dict[str, Correlation]]:
     """Every score against every target over the measured rows, whose ``families`` are their own if not given.
 
@@ -183,8 +200,12 @@ def correlations(
         for score in scores:
             for target in together:
                 x, y = values(rows, score), values(rows, target)
-                by_score[score][target] = correlate(x, y, families, bootstraps, full=full and target == targets[0])
-    return with_holm({score: {t: by_target[t] for t in targets} for score, by_target in by_score.items()})
+                by_score[score][target] = correlate(
+                    x, y, families, bootstraps, full=full and target == targets[0]
+                )
+    return with_holm(
+        {score: {t: by_target[t] for t in targets} for score, by_target in by_score.items()}
+    )
 
 
 def with_holm(correlations: dict[str, dict[str, Correlation]]) -> dict[str, dict[str, Correlation]]:
@@ -212,10 +233,15 @@ def with_holm(correlations: dict[str, dict[str, Correlation]]) -> dict[str, dict
     def corrected(score: str, target: str, correlation: Correlation) -> Correlation:
         p = adjusted.get((score, _evidence(target, correlations[score])))
         return (
-            correlation if p is None else replace(correlation, spearman=replace(correlation.spearman, p_holm=float(p)))
+            correlation
+            if p is None
+            else replace(correlation, spearman=replace(correlation.spearman, p_holm=float(p)))
         )
 
-    return {s: {t: corrected(s, t, c) for t, c in by_target.items()} for s, by_target in correlations.items()}
+    return {
+        s: {t: corrected(s, t, c) for t, c in by_target.items()}
+        for s, by_target in correlations.items()
+    }
 
 
 def _evidence(target: str, by_target: Mapping[str, Any]) -> str:
@@ -230,7 +256,8 @@ def correlations_within_groups(
     families = families_of(rows)[1]
     parts = {group: rows[rows["group"].eq(group).fillna(False)] for group in groups_of(rows)}
     return {
-        group: correlations(part, bootstraps, families.loc[part.index], full=False) for group, part in parts.items()
+        group: correlations(part, bootstraps, families.loc[part.index], full=False)
+        for group, part in parts.items()
     }
 
 

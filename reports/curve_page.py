@@ -35,6 +35,8 @@ def write_curve_page(page: CurvePage, folder: Path) -> Path:
         "script_hashes": [],
         "folded": False,
     }
-    figures = {figure.name: figure.drawing for section in page.sections for figure in section.figures}
+    figures = {
+        figure.name: figure.drawing for section in page.sections for figure in section.figures
+    }
     numbers = {**page.content, "lead": page.lead[0], "warnings": list(page.warnings)}
     return PageFiles("curves", context, numbers, figures).write(folder)

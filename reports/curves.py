@@ -42,7 +42,9 @@ class Panel:
     log_x: bool = False
 
 
-def lines_of(rows: pd.DataFrame, x: str, y: str, by: str | None, order: Sequence[Hashable] = ()) -> list[Line]:
+def lines_of(
+    rows: pd.DataFrame, x: str, y: str, by: str | None, order: Sequence[Hashable] = ()
+) -> list[Line]:
     """Curves of ``y`` over ``x``, one for each value of the column ``by``, with bands over the rows that share an x.
 
     Parameters
@@ -67,9 +69,15 @@ def over_epochs(rows: pd.DataFrame) -> Rendered | None:
         return None
     several = groups_of(rows) or rows["architecture"].nunique() > 1
     by = ("group" if groups_of(rows) else "architecture") if several else None
-    measures = [m for m in (*EPOCH_MEASURES, *targets_of(rows)[:1]) if np.isfinite(values(rows, m)).any()]
-    panels = [Panel(_titled(m), "epoch", _unit(m), lines_of(rows, "epoch", m, by)) for m in measures]
-    return curves(panels, f"Over {int(rows['epoch'].nunique())} epochs: {', '.join(map(_titled, measures))}.")
+    measures = [
+        m for m in (*EPOCH_MEASURES, *targets_of(rows)[:1]) if np.isfinite(values(rows, m)).any()
+    ]
+    panels = [
+        Panel(_titled(m), "epoch", _unit(m), lines_of(rows, "epoch", m, by)) for m in measures
+    ]
+    return curves(
+        panels, f"Over {int(rows['epoch'].nunique())} epochs: {', '.join(map(_titled, measures))}."
+    )
 
 
 def _titled(name: str) -> str:
@@ -98,7 +106,10 @@ def curves(panels: Sequence[Panel], description: str, columns: int = 3) -> Rende
     columns = min(columns, len(panels))
     lines_down = -(-len(panels) // columns)
     labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
-    style = {label: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, label in enumerate(labels)}
+    style = {
+        label: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
+        for i, label in enumerate(labels)
+    }
     with matplotlib.rc_context(STYLE):
         size = (max(WIDTH * columns, 5.2), HEIGHT * lines_down + 0.5)
         figure = Figure(figsize=size, layout="constrained", facecolor="white")
@@ -111,7 +122,11 @@ def curves(panels: Sequence[Panel], description: str, columns: int = 3) -> Rende
                 axes.plot(x, line.mean, color=colour, marker=marker, markersize=3.5, linewidth=1.5)
             if panel.log_x and panel.lines:
                 ticks = np.unique(np.concatenate([line.x for line in panel.lines]))
-                ticks = ticks if len(ticks) <= 6 else ticks[np.unique(np.linspace(0, len(ticks) - 1, 6).astype(int))]
+                ticks = (
+                    ticks
+                    if len(ticks) <= 6
+                    else ticks[np.unique(np.linspace(0, len(ticks) - 1, 6).astype(int))]
+                )
                 axes.xaxis.set_major_locator(FixedLocator(list(_spaced(ticks, panel))))
                 axes.xaxis.set_minor_locator(NullLocator())
                 axes.xaxis.set_minor_formatter(NullFormatter())
@@ -126,7 +141,10 @@ def curves(panels: Sequence[Panel], description: str, columns: int = 3) -> Rende
         named = {label: drawn for label, drawn in style.items() if label}
         legend(
             figure,
-            [Line2D([], [], color=c, marker=m, label=one_line(label, 36)) for label, (c, m) in named.items()],
+            [
+                Line2D([], [], color=c, marker=m, label=one_line(label, 36))
+                for label, (c, m) in named.items()
+            ],
         )
         return render(figure, description)
 

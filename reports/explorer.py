@@ -38,7 +38,18 @@ from .wording import measure_title, with_unit
 
 TEMPLATES = Path(__file__).with_name("templates")
 SCRIPTS = ("statistics.js", "explorer.js")
-BOKEH_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "plus", "x", "hex", "star", "asterisk")
+BOKEH_MARKERS = (
+    "circle",
+    "square",
+    "triangle",
+    "diamond",
+    "inverted_triangle",
+    "plus",
+    "x",
+    "hex",
+    "star",
+    "asterisk",
+)
 TABLE_ROWS = 14
 IDS = ("id", "root_id")  # under which Bokeh's JSON names a model
 ALL = ""  # the value of a filter that lets everything pass
@@ -94,7 +105,9 @@ def explorer(rows: pd.DataFrame, axes: Axes) -> Explorer:
     ]
     save = Button(name="save", label="Download as CSV", width=150)
     clear = Button(name="clear", label="Show all again", width=150)
-    only = CheckboxGroup(name="only", labels=["only models selected in plot or table"], active=[], width=300)
+    only = CheckboxGroup(
+        name="only", labels=["only models selected in plot or table"], active=[], width=300
+    )
     layout = column(
         row(*pickers, sizing_mode="stretch_width", styles=_WRAP),
         row(*_filters(data), sizing_mode="stretch_width", styles=_WRAP),
@@ -131,7 +144,9 @@ def _renumbered(tree: Any) -> Any:
     def walk(part: Any) -> Any:
         if isinstance(part, dict):
             return {
-                name: numbers.setdefault(value, f"p{len(numbers) + 1}") if name in IDS else walk(value)
+                name: numbers.setdefault(value, f"p{len(numbers) + 1}")
+                if name in IDS
+                else walk(value)
                 for name, value in part.items()
             }
         return [walk(item) for item in part] if isinstance(part, list) else part
@@ -153,12 +168,19 @@ def _options(offered: Sequence[str]) -> list[str | tuple[Any, str]]:
 
 def _filters(data: ExplorerData) -> list[Any]:
     """A text, one choice for each fact of which there are several values, and the greatest number of parameters."""
-    text = TextInput(name="text", title="Name, family or kind contains", placeholder="vit, convnext ...", width=230)
+    text = TextInput(
+        name="text",
+        title="Name, family or kind contains",
+        placeholder="vit, convnext ...",
+        width=230,
+    )
     choices = [
         Select(name=name, title=FACTS[name], value=ALL, options=_with_all(values), width=150)
         for name, values in data.choices.items()
     ]
-    most = NumericInput(name="most", title="Parameters (M), at most", value=None, mode="float", low=0, width=150)
+    most = NumericInput(
+        name="most", title="Parameters (M), at most", value=None, mode="float", low=0, width=150
+    )
     return [text, *choices, most]
 
 
@@ -220,7 +242,10 @@ def _plot(source: ColumnDataSource, kept: IndexFilter, legend: Sequence[str], ax
 
 
 def _table(source: ColumnDataSource, kept: IndexFilter, axes: Axes, grouped: bool) -> DataTable:
-    text, number = StringFormatter(nan_format="–"), NumberFormatter(format="0.000", nan_format="–", text_align="right")
+    text, number = (
+        StringFormatter(nan_format="–"),
+        NumberFormatter(format="0.000", nan_format="–", text_align="right"),
+    )
     brief = NumberFormatter(format="0.0", nan_format="–", text_align="right")
     whole = NumberFormatter(format="0", nan_format="–", text_align="right")
     x, y = (
@@ -234,7 +259,11 @@ def _table(source: ColumnDataSource, kept: IndexFilter, axes: Axes, grouped: boo
         TableColumn(field="ranks", title="Could be", formatter=text, width=75, sortable=False),
         TableColumn(field="model", title="Model", formatter=text, width=220),
         TableColumn(field="size", title="Size", formatter=whole, width=40),
-        *([TableColumn(field="group", title="Group", formatter=text, width=125)] if grouped else []),
+        *(
+            [TableColumn(field="group", title="Group", formatter=text, width=125)]
+            if grouped
+            else []
+        ),
         *picked,
         TableColumn(field="params_m", title="Parameters (M)", formatter=brief, width=100),
         TableColumn(field="family", title="Family", formatter=text, width=110),

@@ -12,7 +12,16 @@ from ..pipeline.measures.registry import COMPARISONS, MEASURES
 from ..pipeline.schema import target_unit
 from .correlation import MIN_UNITS
 from .intervals import LEVEL
-from .sample import BASELINES, families_of, groups_of, names, one_row_per_weights, sign_of, texts, values
+from .sample import (
+    BASELINES,
+    families_of,
+    groups_of,
+    names,
+    one_row_per_weights,
+    sign_of,
+    texts,
+    values,
+)
 from .wording import target_title, with_unit
 
 OURS = {
@@ -57,9 +66,15 @@ def with_target_unit(target: str) -> str:
 def explorer_data(rows: pd.DataFrame, across: Sequence[str], up: Sequence[str]) -> ExplorerData:
     """The columns of the measured rows that an explorer of these axes needs."""
     facts = _facts(rows)
-    numbers = [name for name in dict.fromkeys((*across, *up, *NUMBERS)) if np.isfinite(values(rows, name)).any()]
+    numbers = [
+        name
+        for name in dict.fromkeys((*across, *up, *NUMBERS))
+        if np.isfinite(values(rows, name)).any()
+    ]
     scores = {key_of(name): values(rows, name) for name in numbers}
-    errors = {f"{key_of(name)} se": values(rows, f"{name}_se").astype(np.float32) for name in numbers}
+    errors = {
+        f"{key_of(name)} se": values(rows, f"{name}_se").astype(np.float32) for name in numbers
+    }
     errors = {name: error for name, error in errors.items() if np.isfinite(error).any()}
     first = rows.index.isin(one_row_per_weights(rows).index)
     unit = pd.factorize(families_of(rows)[1])[0]
@@ -73,7 +88,9 @@ def explorer_data(rows: pd.DataFrame, across: Sequence[str], up: Sequence[str]) 
         **_drawn(rows),
     }
     hidden = {name for name in ("pretraining", "license") if not any(facts[name])}
-    download = [(name, name) for name in facts if name not in hidden] + [(key_of(name), name) for name in numbers]
+    download = [(name, name) for name in facts if name not in hidden] + [
+        (key_of(name), name) for name in numbers
+    ]
     settings = {
         "falling": [key_of(name) for name in numbers if sign_of(name) < 0],
         "facts": {name: head for name, head in FACTS.items() if any(facts[name])},
@@ -96,7 +113,9 @@ def _facts(rows: pd.DataFrame) -> dict[str, Any]:
     return {
         "model": [entry["model"] for entry in entries],
         "size": values(rows, "img_size"),
-        **{name: [text or "" for text in texts(rows, name)] for name in ("family", "kind", "group")},
+        **{
+            name: [text or "" for text in texts(rows, name)] for name in ("family", "kind", "group")
+        },
         "extra": [extra.get(value, "") for value in values(rows, "extra_data").tolist()],
         **{name: [text or "" for text in texts(rows, name)] for name in ("pretraining", "license")},
         "flag": np.where(values(rows, "saturated") == 1, "saturated", "").tolist(),

@@ -27,7 +27,18 @@ from .sample import CEILING, PRIMARY_MEASURE, families_of, groups_of, succeeded,
 from .wording import fixed, measure_title, measure_unit, target_title, with_unit
 
 # Okabe and Ito's colours without yellow, which is too pale on white; markers tell groups apart without colour.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#333333", "#0072b2", "#d55e00", "#009e73")
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#e69f00",
+    "#333333",
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<")
 INK, QUIET, GRID = "#222222", "#666666", "#e4e4e4"
 STYLE: Any = {
@@ -103,17 +114,31 @@ def ranking(ranked: Ranking) -> Rendered:
         figure, axes = _canvas(6.4, 4.6)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the default one writes mathematics
+        axes.xaxis.set_major_formatter(
+            StrMethodFormatter("{x:g}")
+        )  # the default one writes mathematics
         axes.xaxis.set_minor_formatter(NullFormatter())
         for models, marker, colour in (
             ([m for m in known if not m.tied_for_first], "o", COLOURS[0]),
             ([m for m in known if m.tied_for_first], "s", COLOURS[1]),
         ):
-            axes.plot([m.cost or 0.0 for m in models], [m.accuracy for m in models], marker, color=colour, alpha=0.8)
-        axes.plot([m.cost or 0.0 for m in front], [m.accuracy for m in front], color=INK, linewidth=1)
+            axes.plot(
+                [m.cost or 0.0 for m in models],
+                [m.accuracy for m in models],
+                marker,
+                color=colour,
+                alpha=0.8,
+            )
+        axes.plot(
+            [m.cost or 0.0 for m in front], [m.accuracy for m in front], color=INK, linewidth=1
+        )
         for m in front[:12]:
             axes.annotate(
-                one_line(m.model, 28), (m.cost or 1, m.accuracy), (4, 4), textcoords="offset points", fontsize=7
+                one_line(m.model, 28),
+                (m.cost or 1, m.accuracy),
+                (4, 4),
+                textcoords="offset points",
+                fontsize=7,
             )
         axes.set_xlabel(one_line(with_unit(name[:1].upper() + name[1:], unit), 70))
         axes.set_ylabel("Probe accuracy (%)")
@@ -127,7 +152,10 @@ def ranking(ranked: Ranking) -> Rendered:
             ],
         )
         words = ", ".join(m.model for m in front)
-        return render(figure, f"Probe accuracy against {name} of {len(known)} models; on the Pareto front: {words}.")
+        return render(
+            figure,
+            f"Probe accuracy against {name} of {len(known)} models; on the Pareto front: {words}.",
+        )
 
 
 def forest(
@@ -150,7 +178,11 @@ def forest(
         lines = []
         if ceiling is not None:
             axes.axvline(ceiling, color=INK, linewidth=1.2, linestyle="--")
-            lines = [Line2D([], [], color=INK, linewidth=1.2, linestyle="--", label=measure_title(CEILING))]
+            lines = [
+                Line2D(
+                    [], [], color=INK, linewidth=1.2, linestyle="--", label=measure_title(CEILING)
+                )
+            ]
         best_static = correlations[static][target].spearman.value if static is not None else None
         if static is not None and best_static is not None:
             for place in (best_static, -best_static):
@@ -161,12 +193,23 @@ def forest(
             colour = COLOURS[1] if m == PRIMARY_MEASURE else COLOURS[0]
             for ci, width, shade in ((rho.ci, 1.8, 1.0), (rho.ci_rows, 5.0, 0.25)):
                 if ci is not None:
-                    axes.plot(ci, [i, i], color=colour, linewidth=width, alpha=shade, solid_capstyle="butt")
+                    axes.plot(
+                        ci,
+                        [i, i],
+                        color=colour,
+                        linewidth=width,
+                        alpha=shade,
+                        solid_capstyle="butt",
+                    )
             if rho.value is None:
-                axes.text(-1.02, i, f"not computed: {rho.reason}", va="center", fontsize=8.5, color=QUIET)
+                axes.text(
+                    -1.02, i, f"not computed: {rho.reason}", va="center", fontsize=8.5, color=QUIET
+                )
             else:
                 axes.plot([rho.value], [i], "o", color=colour, markersize=5.5)
-        axes.set_yticks(range(len(shown)), [one_line(measure_title(m), 30) for m, _ in shown], color=INK)
+        axes.set_yticks(
+            range(len(shown)), [one_line(measure_title(m), 30) for m, _ in shown], color=INK
+        )
         axes.set_xlim(-1.05, 1.05)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.spines["left"].set_visible(False)
@@ -178,12 +221,29 @@ def forest(
             figure,
             [
                 Line2D([], [], color=COLOURS[0], linewidth=1.8, label=f"95% interval over {units}"),
-                Line2D([], [], color=COLOURS[0], linewidth=5, alpha=0.25, label="over rows, as if independent"),
-                Line2D([], [], color=COLOURS[1], marker="o", linewidth=1.8, label=measure_title(PRIMARY_MEASURE)),
+                Line2D(
+                    [],
+                    [],
+                    color=COLOURS[0],
+                    linewidth=5,
+                    alpha=0.25,
+                    label="over rows, as if independent",
+                ),
+                Line2D(
+                    [],
+                    [],
+                    color=COLOURS[1],
+                    marker="o",
+                    linewidth=1.8,
+                    label=measure_title(PRIMARY_MEASURE),
+                ),
                 *lines,
             ],
         )
-        named = [*shown, *([(CEILING, correlations[CEILING][target].spearman)] if ceiling is not None else [])]
+        named = [
+            *shown,
+            *([(CEILING, correlations[CEILING][target].spearman)] if ceiling is not None else []),
+        ]
         words = "; ".join(f"{measure_title(m)} {fixed(rho.value)}" for m, rho in named)
         return render(figure, f"Correlations with {target_title(target)}. Spearman: {words}.")
 
@@ -199,11 +259,18 @@ def residuals(influences: Sequence[Influence], score: str, target: str) -> Rende
                   color=COLOURS[0], markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
         for f in influences[:SHOWN]:
             axes.annotate(
-                one_line(f.model, 28), (f.fitted, f.residual), (4, 4), textcoords="offset points", fontsize=7, color=INK
+                one_line(f.model, 28),
+                (f.fitted, f.residual),
+                (4, 4),
+                textcoords="offset points",
+                fontsize=7,
+                color=INK,
             )
         axes.set_xlabel(one_line(f"Fitted {with_unit(target_title(target), unit)}", 70))
         axes.set_ylabel(f"Residual ({'percentage points' if unit == '%' else unit})")
-        _head(axes, one_line(f"Residuals of {target_title(target)} on {measure_title(score)}", 62), "")
+        _head(
+            axes, one_line(f"Residuals of {target_title(target)} on {measure_title(score)}", 62), ""
+        )
         if not influences:
             _nothing(axes, "no regression")
         return render(figure, f"Residuals against fitted values of {len(influences)} models.")
@@ -215,7 +282,9 @@ def compared(a: np.ndarray, b: np.ndarray, measure: str, names: tuple[str, str])
     a, b = a[known], b[known]
     with matplotlib.rc_context(STYLE):
         figure, axes = _canvas(5.2, 4.6)
-        axes.plot(a, b, "o", color=COLOURS[0], alpha=0.7, markeredgecolor="white", markeredgewidth=0.5)
+        axes.plot(
+            a, b, "o", color=COLOURS[0], alpha=0.7, markeredgecolor="white", markeredgewidth=0.5
+        )
         if len(a):
             low, high = min(a.min(), b.min()), max(a.max(), b.max())
             axes.plot([low, high], [low, high], color=QUIET, linewidth=1)
@@ -234,7 +303,11 @@ def _points(axes: Axes, rows: pd.DataFrame, x: np.ndarray, y: np.ndarray) -> lis
     """Draw the points; hollow ones are saturated. Returns what the legend needs."""
     groups = groups_of(rows)
     groups = groups if len(groups) <= len(COLOURS) else []
-    flags = rows["saturated"].eq(True).fillna(False).to_numpy(bool) if "saturated" in rows else np.zeros(len(x), bool)
+    flags = (
+        rows["saturated"].eq(True).fillna(False).to_numpy(bool)
+        if "saturated" in rows
+        else np.zeros(len(x), bool)
+    )
     size, alpha = (6.5, 0.85) if len(x) <= 300 else (3.6, 0.5)
     handles = []
     names = rows["group"].fillna("").astype(str).to_numpy() if groups else np.full(len(x), "")
@@ -259,7 +332,12 @@ def _handle(label: str, **style: Any) -> Line2D:
 
 
 def _line(
-    axes: Axes, x: np.ndarray, y: np.ndarray, families: pd.Series, units: str, regression: Regression
+    axes: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    families: pd.Series,
+    units: str,
+    regression: Regression,
 ) -> list[Line2D]:
     """Draw the least-squares line and, from the report's own resamples of families, its band."""
     if regression.slope is None or regression.intercept is None or not len(x):
@@ -284,7 +362,15 @@ def _caption(correlation: Correlation) -> str:
 
 def _head(axes: Axes, title: str, caption: str) -> None:
     axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", pad=24 if caption else 8)
-    axes.text(0, 1.025, one_line(caption, 90), transform=axes.transAxes, fontsize=9.5, color=QUIET, va="bottom")
+    axes.text(
+        0,
+        1.025,
+        one_line(caption, 90),
+        transform=axes.transAxes,
+        fontsize=9.5,
+        color=QUIET,
+        va="bottom",
+    )
 
 
 def _nothing(axes: Axes, text: str) -> None:
@@ -318,6 +404,8 @@ def render(figure: Figure, description: str) -> Rendered:
         # A character that the font lacks shows as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
-        figure.set_layout_engine("none")  # which would only come to the same layout again, at half of the cost
+        figure.set_layout_engine(
+            "none"
+        )  # which would only come to the same layout again, at half of the cost
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return Rendered(png.getvalue(), svg.getvalue(), description)

@@ -25,7 +25,11 @@ class Precision:
 
     def p_value(self, value: float, error: float) -> float | None:
         """Two-sided p of 0; None without an error."""
-        return float(2 * stats.t.sf(abs(value) / (self.scale * error), self.degrees)) if error > 0 else None
+        return (
+            float(2 * stats.t.sf(abs(value) / (self.scale * error), self.degrees))
+            if error > 0
+            else None
+        )
 
 
 def precision(unit: Array, influence: Array | None = None) -> Precision:
@@ -125,7 +129,9 @@ def middle_error(drawn: Array) -> float:
 
 def middle_errors(drawn: Array) -> Array:
     """The same of many at once: [..., b] to [...]."""
-    quantile = np.nanquantile if np.isnan(drawn).any() else np.quantile  # the former takes far longer
+    quantile = (
+        np.nanquantile if np.isnan(drawn).any() else np.quantile
+    )  # the former takes far longer
     low, high = quantile(drawn, MIDDLE, axis=-1)
     return np.asarray((high - low) / 2)
 

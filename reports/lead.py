@@ -6,19 +6,26 @@ from .statistics import Summary
 from .wording import fixed, interval, measure_title, target_title
 
 ROUGH_UNITS = 20  # with fewer, a percentile interval is known to be too short
-SIMPLE = ("centre_accuracy", "neighbour_accuracy")  # what needs no theory: nearest centre and neighbours
+SIMPLE = (
+    "centre_accuracy",
+    "neighbour_accuracy",
+)  # what needs no theory: nearest centre and neighbours
 
 
 def lead(summary: Summary) -> list[str]:
     """What the run says, in one plain sentence, and the cautions that belong to it."""
     models = summary.models
     if not models["ok"]:
-        return [f"None of the {counted(models['total'], 'model')} was measured, so there is nothing to correlate."]
+        return [
+            f"None of the {counted(models['total'], 'model')} was measured, so there is nothing to correlate."
+        ]
     measured = f"{counted(models['ok'], 'model')} {'was' if models['ok'] == 1 else 'were'} measured"
     if not summary.correlations:
         return [f"{measured}, but no measure has a value, so there is nothing to correlate."]
     if not any(summary.correlations.values()):
-        return [f"{measured}, but no accuracy is known, so nothing can be correlated; the measures stand below."]
+        return [
+            f"{measured}, but no accuracy is known, so nothing can be correlated; the measures stand below."
+        ]
     if summary.primary is None:
         return [f"{measured}, but DSMI(Z;Y) has no value; other measures stand below."]
     measure, target = summary.primary
@@ -97,7 +104,9 @@ def _within(summary: Summary, measure: str, target: str) -> list[str]:
     caution = f"; {which} {'includes 0 or is' if unclear in (1, len(rhos)) else 'include 0 or are'} undefined"
     caution = caution if unclear else ""
     span = low if low == high else f"{low} to {high}"
-    return [f"Within its {counted(len(rhos), 'group')} rho of {measure_title(measure)} is {span}{caution}."]
+    return [
+        f"Within its {counted(len(rhos), 'group')} rho of {measure_title(measure)} is {span}{caution}."
+    ]
 
 
 def _unclear(r: Coefficient) -> bool:

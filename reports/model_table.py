@@ -67,7 +67,9 @@ def _cells(ok: pd.DataFrame, name: str, digits: int) -> list[str]:
     if name != "dsmi_z_y":
         return numbers
     errors = values(ok, "dsmi_z_y_se")
-    return [number + give_or_take(error, digits) for number, error in zip(numbers, errors, strict=True)]
+    return [
+        number + give_or_take(error, digits) for number, error in zip(numbers, errors, strict=True)
+    ]
 
 
 def _most_accurate_first(ok: pd.DataFrame, summary: Summary) -> list[int]:

@@ -89,14 +89,18 @@ def _simple_section(rows: pd.DataFrame) -> Section:
     panels = [_panel(rows, name) for name in (*simple, *own)]
     drawing = curves(panels, "Simple scores and the training's own numbers over the steps.")
     words = prose("monitor_simple")
-    return Section("simple", "What is simple, beside it", words, figures=[Illustration("simple", drawing)])
+    return Section(
+        "simple", "What is simple, beside it", words, figures=[Illustration("simple", drawing)]
+    )
 
 
 def _classic_section(rows: pd.DataFrame) -> Section:
     panels = [_panel(rows, measure) for measure in CLASSIC]
     drawing = curves(panels, "Binned entropy and mutual information over the steps.")
     words = prose("monitor_classic")
-    return Section("classic", "The classic measures", words, figures=[Illustration("classic", drawing)])
+    return Section(
+        "classic", "The classic measures", words, figures=[Illustration("classic", drawing)]
+    )
 
 
 def _numbers_table(rows: pd.DataFrame) -> Table:
@@ -110,7 +114,9 @@ def _numbers_table(rows: pd.DataFrame) -> Table:
 
 def monitor_cost(rows: pd.DataFrame) -> float | None:
     """Seconds of measuring in percent of those of training; None before there is any, or if one is unknown."""
-    measuring, training = (float(values(rows, f"seconds_{what}")[-1]) for what in ("monitor", "training"))
+    measuring, training = (
+        float(values(rows, f"seconds_{what}")[-1]) for what in ("monitor", "training")
+    )
     return 100 * measuring / training if training > 0 and math.isfinite(measuring) else None
 
 

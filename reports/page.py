@@ -65,7 +65,9 @@ def write_report(
     """
     out = Path(out)
     if is_release(out):
-        raise InputError(f"{out} is a published folder, which holds its report: {out / 'index.html'}")
+        raise InputError(
+            f"{out} is a published folder, which holds its report: {out / 'index.html'}"
+        )
     rows, run = read_results(out), read_run(out)
     comparison = None
     if compared_with is not None:
@@ -90,7 +92,9 @@ def write_page(
     Each file appears whole or not at all, ``index.html`` last. The report of a ``release`` names it, and has a data set
     card, ``README.md``.
     """
-    level = logging.INFO if len(rows) > MANY_ROWS else logging.DEBUG  # what takes longer than a moment is told
+    level = (
+        logging.INFO if len(rows) > MANY_ROWS else logging.DEBUG
+    )  # what takes longer than a moment is told
     log.log(level, "writing the report of %s rows to %s", len(rows), folder)
     summary, ranking = summarise(rows, run, class_subsets), ranks.rank(rows)
     sections = analysis.sections(summary)
@@ -115,7 +119,10 @@ def write_page(
 
 
 def _numbers(
-    summary: Summary, ranking: ranks.Ranking, context: Mapping[str, Any], comparison: Comparison | None
+    summary: Summary,
+    ranking: ranks.Ranking,
+    context: Mapping[str, Any],
+    comparison: Comparison | None,
 ) -> dict[str, Any]:
     """The content of ``summary.json``."""
     numbers: dict[str, Any] = {
@@ -126,7 +133,10 @@ def _numbers(
         "ranking": ranking.as_json(),
     }
     if comparison is not None:
-        numbers["compared"] = {"with": comparison.name, "scores": [asdict(score) for score in comparison.scores]}
+        numbers["compared"] = {
+            "with": comparison.name,
+            "scores": [asdict(score) for score in comparison.scores],
+        }
     return numbers
 
 
@@ -155,7 +165,9 @@ def draw(rows: pd.DataFrame, summary: Summary, ranking: ranks.Ranking) -> Drawn:
         measure, target = summary.primary
         scatters = _scatters(rows, summary)
         forest = _forest(summary)
-        residuals = Illustration("residuals", figures.residuals(summary.influences, measure, target))
+        residuals = Illustration(
+            "residuals", figures.residuals(summary.influences, measure, target)
+        )
     of_epochs = over_epochs(rows)
     by_cost = Illustration("ranking", figures.ranking(ranking)) if ranking.cost else None
     by_cpu_cost = None
@@ -173,7 +185,10 @@ def _scatters(rows: pd.DataFrame, summary: Summary) -> list[Illustration]:
     best = wording.ranked_measures(summary, target)[:SCATTERS]
     drawn = []
     for measure in dict.fromkeys((primary, *best)):
-        correlation, regression = summary.correlations[measure][target], summary.regression[measure][target]
+        correlation, regression = (
+            summary.correlations[measure][target],
+            summary.regression[measure][target],
+        )
         drawing = figures.scatter(sample, measure, target, correlation, regression)
         drawn.append(Illustration(figure_name("scatter", measure, target), drawing))
     return drawn
@@ -258,7 +273,11 @@ def _explored(
 def _title(run: RunRecord, choosing: bool) -> str:
     if run.config.random_weights:
         return "Does this zoo run? A trial with random weights"
-    return "Which model suits these images?" if choosing else "How well do representation measures predict accuracy?"
+    return (
+        "Which model suits these images?"
+        if choosing
+        else "How well do representation measures predict accuracy?"
+    )
 
 
 def _lead(
@@ -303,6 +322,12 @@ def _facts(ok: pd.DataFrame, summary: Summary) -> dict[str, str | None]:
 
     def median(column: str) -> str | None:
         numbers = values(ok, column)
-        return wording.fixed(float(np.nanmedian(numbers)), 3) if np.isfinite(numbers).any() else None
+        return (
+            wording.fixed(float(np.nanmedian(numbers)), 3) if np.isfinite(numbers).any() else None
+        )
 
-    return {"dsmi": median("dsmi_z_y"), "null": median("dsmi_z_y_null"), "saturated": str(len(summary.saturated))}
+    return {
+        "dsmi": median("dsmi_z_y"),
+        "null": median("dsmi_z_y_null"),
+        "saturated": str(len(summary.saturated)),
+    }

@@ -46,11 +46,15 @@ def partial_correlations(
                 given_controls[title][score] = reason
                 continue
             unit = pd.factorize(families[known])[0]
-            given_controls[title][score] = partial_correlation(x[known], y[known], given[known], unit, bootstraps)
+            given_controls[title][score] = partial_correlation(
+                x[known], y[known], given[known], unit, bootstraps
+            )
     return given_controls
 
 
-def partial_correlation(x: Array, y: Array, given: Array, unit: Array, bootstraps: Bootstraps) -> Correlation:
+def partial_correlation(
+    x: Array, y: Array, given: Array, unit: Array, bootstraps: Bootstraps
+) -> Correlation:
     """The correlation of x [n] and y [n] given controls [n, k].
 
     Pearson's interval is from resamples of families, in each of which the regressions on the controls are fitted anew.
@@ -73,7 +77,11 @@ def partial_correlation(x: Array, y: Array, given: Array, unit: Array, bootstrap
     others = []
     for coefficient in (stats.spearmanr, stats.kendalltau, stats.weightedtau):
         statistic = float(coefficient(left_x, left_y).statistic)
-        others.append(Coefficient(statistic, reason="no interval: only Pearson's is refitted in each resample"))
+        others.append(
+            Coefficient(
+                statistic, reason="no interval: only Pearson's is refitted in each resample"
+            )
+        )
     value = float(stats.pearsonr(left_x, left_y).statistic)
     if units < MIN_UNITS + controls:
         why = f"no interval: {units} independent units, fewer than {MIN_UNITS + controls}"
@@ -81,7 +89,9 @@ def partial_correlation(x: Array, y: Array, given: Array, unit: Array, bootstrap
     drawn = resampled_partial(x, y, given, bootstraps.of(unit).counts, unit)
     precise = less_controls(precision(unit, influence_on_spearman(left_x, left_y)), controls)
     ci, p, why_none = interval(value, drawn, precise, n)
-    return Correlation(n, units, effective, Coefficient(value, ci=ci, p_families=p, reason=why_none), *others)
+    return Correlation(
+        n, units, effective, Coefficient(value, ci=ci, p_families=p, reason=why_none), *others
+    )
 
 
 def resampled_partial(x: Array, y: Array, given: Array, counts: Array, unit: Array) -> Array:

@@ -95,12 +95,16 @@ def leave_one_family_out(
         return prediction
     precise = precision(group, error**2 - ratio * baseline**2)
     half = precise.half_width(middle_error(np.log(drawn)))
-    return replace(prediction, r2_ci=(1 - ratio * float(np.exp(half)), 1 - ratio * float(np.exp(-half))))
+    return replace(
+        prediction, r2_ci=(1 - ratio * float(np.exp(half)), 1 - ratio * float(np.exp(-half)))
+    )
 
 
 def _sums(x: Array, y: Array, group: Array) -> Array:
     """Sums over each family of 1, x, y, xx, xy, yy: [6, g]."""
-    return np.array([np.bincount(group, column) for column in (np.ones_like(x), x, y, x * x, x * y, y * y)])
+    return np.array(
+        [np.bincount(group, column) for column in (np.ones_like(x), x, y, x * x, x * y, y * y)]
+    )
 
 
 def _lines_of_others(sums: Array, counts: Array) -> Array:
@@ -146,7 +150,9 @@ def regret(
         return Regret(len(x), reason=reason)
     within = tuple(k for k in taken if k <= len(x))
     best = float(y.max())
-    lost = np.maximum(best - expected_best(x, y, *_all_once(len(x)), within)[:, 0], 0)  # not by rounding
+    lost = np.maximum(
+        best - expected_best(x, y, *_all_once(len(x)), within)[:, 0], 0
+    )  # not by rounding
     result = Regret(len(x), best, dict(zip(within, lost.tolist(), strict=True)))
     if families is None or bootstraps is None:
         return result
@@ -218,19 +224,28 @@ def _expected_greatest(y: Array, copies: Array, wanted: Array, better: Array) ->
     return np.asarray((chance * np.maximum(y, better[:, None])).sum(axis=1))
 
 
-def predictions(rows: pd.DataFrame, target: str, bootstraps: Bootstraps | None = None) -> dict[str, Prediction]:
+def predictions(
+    rows: pd.DataFrame, target: str, bootstraps: Bootstraps | None = None
+) -> dict[str, Prediction]:
     """Every score's leave-one-family-out prediction of the target."""
     rows = succeeded(rows)
     families, y = families_of(rows)[1], values(rows, target)
-    return {score: leave_one_family_out(values(rows, score), y, families, bootstraps) for score in scores_of(rows)}
+    return {
+        score: leave_one_family_out(values(rows, score), y, families, bootstraps)
+        for score in scores_of(rows)
+    }
 
 
-def regrets(rows: pd.DataFrame, target: str, bootstraps: Bootstraps | None = None) -> dict[str, dict[str, Regret]]:
+def regrets(
+    rows: pd.DataFrame, target: str, bootstraps: Bootstraps | None = None
+) -> dict[str, dict[str, Regret]]:
     """Every score's regret, overall (with intervals) and within thirds of the cost: by the band's name, by score."""
     rows = succeeded(rows)
     families, y = families_of(rows)[1], values(rows, target)
     turned = {score: sign_of(score) * values(rows, score) for score in scores_of(rows)}
-    by_band = {ALL: {s: regret(x, y, families=families, bootstraps=bootstraps) for s, x in turned.items()}}
+    by_band = {
+        ALL: {s: regret(x, y, families=families, bootstraps=bootstraps) for s, x in turned.items()}
+    }
     for band, part in cost_bands(rows).items():
         within = rows.index.isin(part.index)
         by_band[band] = {score: regret(x[within], y[within]) for score, x in turned.items()}
@@ -247,7 +262,9 @@ def cost_bands(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
             band = np.searchsorted(edges[1:-1], cost, side="left")
             shown = np.nanquantile(cost, np.linspace(0, 1, BANDS + 1))
             return {
-                f"{shown[i]:.3g} to {shown[i + 1]:.3g} {unit}": rows[np.isfinite(cost) & (band == i)]
+                f"{shown[i]:.3g} to {shown[i + 1]:.3g} {unit}": rows[
+                    np.isfinite(cost) & (band == i)
+                ]
                 for i in range(BANDS)
             }
     return {}

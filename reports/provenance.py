@@ -33,7 +33,9 @@ def mixture_warnings(rows: pd.DataFrame) -> list[str]:
     """One sentence for each setting, device or library version in which measured rows differ."""
     rows = succeeded(rows)
     distinct_values = {what: distinct(rows, column) for column, what in SHARED.items()}
-    distinct_values |= {f"versions of {library}": sorted(seen) for library, seen in _versions(rows).items()}
+    distinct_values |= {
+        f"versions of {library}": sorted(seen) for library, seen in _versions(rows).items()
+    }
     return [
         f"Rows were computed with different {what} ({', '.join(seen)}): their numbers may differ for that reason."
         for what, seen in distinct_values.items()

@@ -83,14 +83,20 @@ def rank(rows: pd.DataFrame) -> Ranking:
     order = np.argsort(-accuracy, kind="stable")
     rows, accuracy = rows.iloc[order], accuracy[order]
     cost = next((name for name in COSTS if np.isfinite(_prices(rows, name)).any()), None)
-    tied = tied_for_first([unpacked(text) for text in rows["probe_hits"]]) if len(rows) else np.zeros(0, dtype=bool)
+    tied = (
+        tied_for_first([unpacked(text) for text in rows["probe_hits"]])
+        if len(rows)
+        else np.zeros(0, dtype=bool)
+    )
     main = _ranking(rows, accuracy, tied, cost)
     if cost == SECOND_COST or not np.isfinite(_prices(rows, SECOND_COST)).any():
         return main
     return replace(main, second=_ranking(rows, accuracy, tied, SECOND_COST))
 
 
-def _ranking(rows: pd.DataFrame, accuracy: np.ndarray, tied: np.ndarray, cost: str | None) -> Ranking:
+def _ranking(
+    rows: pd.DataFrame, accuracy: np.ndarray, tied: np.ndarray, cost: str | None
+) -> Ranking:
     """The ranking of ``rows``, which are in its order, by ``accuracy`` [n], with the front for one cost."""
     price = _prices(rows, cost) if cost else np.full(len(rows), np.nan)
     front = pareto_front(accuracy, price if cost and COSTS[cost][2] else -price)

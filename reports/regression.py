@@ -96,7 +96,9 @@ class Mixed:
     reason: str | None = None
 
 
-def ols(x: np.ndarray, y: np.ndarray, families: Sequence[Any] | np.ndarray | pd.Series | None = None) -> Regression:
+def ols(
+    x: np.ndarray, y: np.ndarray, families: Sequence[Any] | np.ndarray | pd.Series | None = None
+) -> Regression:
     """Least squares y = intercept + slope x.
 
     Parameters
@@ -127,16 +129,29 @@ def ols(x: np.ndarray, y: np.ndarray, families: Sequence[Any] | np.ndarray | pd.
         leverage = 1 / len(x) + ((x - x.mean()) ** 2).max() / ((x - x.mean()) ** 2).sum()
     if not np.isfinite([intercept, slope, r2]).all():
         return Regression(len(x), reason="the numbers are too large or too small")
-    clustered = _clustered(x, y, np.asarray(families, dtype=object)[known]) if families is not None else {}
+    clustered = (
+        _clustered(x, y, np.asarray(families, dtype=object)[known]) if families is not None else {}
+    )
     # HC3 divides by one less the leverage: at a leverage of 1 it would show nothing but rounding.
-    if leverage > 1 - MIN_RANGE or not np.isfinite([*covariance.ravel(), low, high, error, p]).all():
-        return Regression(len(x), intercept, slope, r2=r2, reason="no error: one row alone fixes the slope")
+    if (
+        leverage > 1 - MIN_RANGE
+        or not np.isfinite([*covariance.ravel(), low, high, error, p]).all()
+    ):
+        return Regression(
+            len(x), intercept, slope, r2=r2, reason="no error: one row alone fixes the slope"
+        )
     (a, b), (c, d) = covariance.tolist()
-    return Regression(len(x), intercept, slope, error, p, (low, high), r2, ((a, b), (c, d)), **clustered)
+    return Regression(
+        len(x), intercept, slope, error, p, (low, high), r2, ((a, b), (c, d)), **clustered
+    )
 
 
 def family_band(
-    x: np.ndarray, y: np.ndarray, families: Sequence[Any] | np.ndarray | pd.Series, at: np.ndarray, drawn_by: Bootstraps
+    x: np.ndarray,
+    y: np.ndarray,
+    families: Sequence[Any] | np.ndarray | pd.Series,
+    at: np.ndarray,
+    drawn_by: Bootstraps,
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The limits at 0.95 of the least-squares line's height ``at`` [m], from resamples of families.
 
@@ -157,7 +172,9 @@ def family_band(
         return None
     centre, scale, height = x.mean(), x.std(), y.mean()
     x, y, at = (x - centre) / scale, y - height, (at - centre) / scale
-    sums = np.column_stack([np.bincount(unit, column) for column in (np.ones_like(x), x, y, x * x, x * y)])
+    sums = np.column_stack(
+        [np.bincount(unit, column) for column in (np.ones_like(x), x, y, x * x, x * y)]
+    )
     n, sx, sy, sxx, sxy = (drawn_by.of(unit).counts @ sums).T
     spread = sxx - sx * sx / n
     spread = np.where(spread > MIN_RANGE * n, spread, np.nan)
@@ -168,7 +185,8 @@ def family_band(
     own_slope = float(x @ y) / len(x)
     residual = y - own_slope * x
     half = [
-        precision(unit, residual * (1 + x * place)).half_width(middle_error(lines[:, i])) for i, place in enumerate(at)
+        precision(unit, residual * (1 + x * place)).half_width(middle_error(lines[:, i]))
+        for i, place in enumerate(at)
     ]
     line = height + own_slope * at
     return line - half, line + half
@@ -178,7 +196,10 @@ def regressions(rows: pd.DataFrame) -> dict[str, dict[str, Regression]]:
     """The regression of every target on every score over the measured rows."""
     rows = succeeded(rows)
     families = families_of(rows)[1]
-    return {m: {t: ols(values(rows, m), values(rows, t), families) for t in targets_of(rows)} for m in scores_of(rows)}
+    return {
+        m: {t: ols(values(rows, m), values(rows, t), families) for t in targets_of(rows)}
+        for m in scores_of(rows)
+    }
 
 
 def influences(rows: pd.DataFrame, score: str, target: str) -> list[Influence]:
@@ -222,15 +243,29 @@ def multiple(rows: pd.DataFrame, target: str, predictors: Sequence[str] = MULTIP
     columns = {name: values(rows, name) for name in predictors}
     columns = {name: x for name, x in columns.items() if np.isfinite(x).any()}
     y = values(rows, target)
-    known = np.isfinite(y) & np.all([np.isfinite(x) for x in columns.values()], axis=0) if columns else y != y
+    known = (
+        np.isfinite(y) & np.all([np.isfinite(x) for x in columns.values()], axis=0)
+        if columns
+        else y != y
+    )
     columns = {name: x[known] for name, x in columns.items()}
-    varying = {n: x for n, x in columns.items() if len(x) and np.ptp(x) > max(MIN_RANGE, 1e-12 * np.abs(x).max())}
-    why = {name: "constant" if name in columns else "unknown" for name in predictors if name not in varying}
+    varying = {
+        n: x
+        for n, x in columns.items()
+        if len(x) and np.ptp(x) > max(MIN_RANGE, 1e-12 * np.abs(x).max())
+    }
+    why = {
+        name: "constant" if name in columns else "unknown"
+        for name in predictors
+        if name not in varying
+    }
     n, families = int(known.sum()), families_of(rows)[1].to_numpy(dtype=object)[known]
     group = pd.factorize(families)[0]
     undefined = Multiple(n, left_out=tuple(why), why=why)
     if n < len(varying) + 2 + MIN_UNITS:
-        return replace(undefined, reason=f"{n} rows have all values, too few for {len(varying)} predictors")
+        return replace(
+            undefined, reason=f"{n} rows have all values, too few for {len(varying)} predictors"
+        )
     if not varying:
         return replace(undefined, reason="no predictor varies")
     if group.max() + 1 < MIN_UNITS:
@@ -244,7 +279,9 @@ def multiple(rows: pd.DataFrame, target: str, predictors: Sequence[str] = MULTIP
         fit = OLS(y[known], design).fit()
         errors = clustered_errors(design, y[known], group)
     if not np.isfinite([errors.low, errors.high, errors.p]).all():
-        return Multiple(n, left_out=left_out, reason="one family alone fixes a coefficient", why=why)
+        return Multiple(
+            n, left_out=left_out, reason="one family alone fixes a coefficient", why=why
+        )
     coefficients = [
         Coefficient(
             name,
@@ -315,7 +352,9 @@ def mixed(rows: pd.DataFrame, score: str, target: str) -> Mixed:
         warnings.simplefilter("ignore")
         try:
             fit = MixedLM(y, np.column_stack([np.ones(n), scaled]), groups=group).fit(reml=True)
-            slope, error, p = (float(np.asarray(v)[1]) for v in (fit.fe_params, fit.bse_fe, fit.pvalues))
+            slope, error, p = (
+                float(np.asarray(v)[1]) for v in (fit.fe_params, fit.bse_fe, fit.pvalues)
+            )
             between, within = float(np.asarray(fit.cov_re)[0, 0]), float(fit.scale)
         except (np.linalg.LinAlgError, ValueError) as problem:
             return Mixed(n, families, reason=f"it cannot be fitted ({problem})")
@@ -324,7 +363,12 @@ def mixed(rows: pd.DataFrame, score: str, target: str) -> Mixed:
     half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * error
     unit = float(x.std())
     return Mixed(
-        n, families, slope / unit, ((slope - half) / unit, (slope + half) / unit), p, between / (between + within)
+        n,
+        families,
+        slope / unit,
+        ((slope - half) / unit, (slope + half) / unit),
+        p,
+        between / (between + within),
     )
 
 
@@ -340,7 +384,8 @@ def _clustered(x: np.ndarray, y: np.ndarray, families: np.ndarray) -> dict[str, 
             return {}
         errors = clustered_errors(np.column_stack([np.ones_like(x), standardised]), y, group)
         error, low, high, p = (
-            float(v[1]) for v in (errors.error / unit, errors.low / unit, errors.high / unit, errors.p)
+            float(v[1])
+            for v in (errors.error / unit, errors.low / unit, errors.high / unit, errors.p)
         )
     if not np.isfinite([low, high, error, p]).all():
         return {}

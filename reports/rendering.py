@@ -104,7 +104,11 @@ def as_html(template: str, context: Mapping[str, Any]) -> str:
 def as_markdown(template: str, context: Mapping[str, Any]) -> str:
     """A template of Markdown with its values, each shown literally."""
     # Every value passes markdown_text, so that none can be forgotten in the template.
-    return Environment(**_TEMPLATES, finalize=_escaped_for_markdown).get_template(template).render(context)
+    return (
+        Environment(**_TEMPLATES, finalize=_escaped_for_markdown)
+        .get_template(template)
+        .render(context)
+    )
 
 
 def prose(name: str, **words: str) -> str:

@@ -15,7 +15,9 @@ from .intervals import standard_ranks
 
 Array = np.ndarray
 KEPT_BYTES = 400_000_000  # of ranks in resamples, which the other columns of a table need again
-FEW_FAMILIES = 4  # rows a family, from which on a product over families is faster than sums along the order
+FEW_FAMILIES = (
+    4  # rows a family, from which on a product over families is faster than sums along the order
+)
 
 
 def draw(units: int, resamples: int, seed: int) -> Array:
@@ -86,7 +88,11 @@ class Resamples:
         """The centred ranks of x in every resample, times the root of the weights, float32 [b, n]; their length [b]."""
         key = x.tobytes()
         if key not in self._ranks:
-            ranks = self._ranks_by_family(x) if FEW_FAMILIES * len(self._sizes) < len(x) else self._ranks_by_order(x)
+            ranks = (
+                self._ranks_by_family(x)
+                if FEW_FAMILIES * len(self._sizes) < len(x)
+                else self._ranks_by_order(x)
+            )
             ranks *= self._roots
             self._ranks[key] = ranks, np.sqrt(np.einsum("bn,bn->b", ranks, ranks)).astype(float)
             while len(self._ranks) > 2 and len(self._ranks) * ranks.nbytes > KEPT_BYTES:
@@ -105,7 +111,9 @@ class Resamples:
         value = np.unique(x, return_inverse=True)[1]
         places = value * len(self._sizes) + self.unit
         shape = int(value.max()) + 1, len(self._sizes)
-        return value, np.bincount(places, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float32)
+        return value, np.bincount(places, minlength=shape[0] * shape[1]).reshape(shape).astype(
+            np.float32
+        )
 
     def _ranks_by_order(self, x: Array) -> Array:
         """The same as a running sum of the weights along the order of x."""
@@ -120,7 +128,9 @@ class Resamples:
         """Kendall's tau-b in every resample: float64 [b]."""
         pairs = (self._concordance(x, y), self._untied(x), self._untied(y))
         counts = self.counts.astype(float)
-        of_resamples = [((counts @ self._of_families(rows.T)) * counts).sum(axis=1) for rows in pairs]
+        of_resamples = [
+            ((counts @ self._of_families(rows.T)) * counts).sum(axis=1) for rows in pairs
+        ]
         return _ratio(of_resamples[0], np.sqrt(of_resamples[1]) * np.sqrt(of_resamples[2]))
 
     def weighted_kendall(self, x: Array, y: Array) -> Array:
@@ -166,7 +176,9 @@ class Resamples:
         """Sums over the rows of each family: [n, k] to [g, k]."""
         order = np.argsort(self.unit, kind="stable")
         kind = np.int32 if columns.dtype.kind == "i" else float
-        return np.asarray(np.add.reduceat(columns[order], self._sizes.cumsum() - self._sizes, axis=0, dtype=kind))
+        return np.asarray(
+            np.add.reduceat(columns[order], self._sizes.cumsum() - self._sizes, axis=0, dtype=kind)
+        )
 
 
 def _signs(x: Array) -> Array:

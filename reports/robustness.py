@@ -24,7 +24,11 @@ Part = tuple[str, pd.DataFrame, np.ndarray]
 
 SMALLEST_M = 1.0  # million parameters; below are toys for tests
 FEWEST = 10  # rows of a part that is shown on its own
-SIZES = ((0, 224, "up to 224 pixels"), (225, 320, "225 to 320 pixels"), (321, np.inf, "above 320 pixels"))
+SIZES = (
+    (0, 224, "up to 224 pixels"),
+    (225, 320, "225 to 320 pixels"),
+    (321, np.inf, "above 320 pixels"),
+)
 
 # Liao et al. (arXiv 2312.04823), on ImageNet's validation images, by the authors' own script.
 PUBLISHED = {
@@ -74,13 +78,19 @@ def _parts(rows: pd.DataFrame, primary: pd.DataFrame, target: str) -> Iterator[P
         yield "all image sizes of each model", everything, values(everything, PRIMARY_MEASURE)
     null = values(primary, "dsmi_z_y_null")
     if np.isfinite(null).any():
-        yield "DSMI(Z;Y) less its permutation null", primary, values(primary, PRIMARY_MEASURE) - null
+        yield (
+            "DSMI(Z;Y) less its permutation null",
+            primary,
+            values(primary, PRIMARY_MEASURE) - null,
+        )
     saturated = values(primary, "saturated") == 1
     yield from part("without saturated rows", ~saturated)
     extra = values(primary, "extra_data")
     yield from part("without extra pretraining data", extra != 1)
     small = values(primary, "params_m") < SMALLEST_M
-    toys = np.array([(text or "").startswith("test_") for text in texts(primary, "architecture")], dtype=bool)
+    toys = np.array(
+        [(text or "").startswith("test_") for text in texts(primary, "architecture")], dtype=bool
+    )
     yield from part("without test_* and models under 1 M parameters", ~(small | toys))
     kinds = np.array(texts(primary, "kind"), dtype=object)
     for kind in sorted({k for k in kinds if k is not None}):
@@ -112,7 +122,8 @@ def _extreme_tags(
             ("greatest", max(rho_without, key=rho_without.__getitem__)),
         ):
             yield from part(
-                f"without the pretraining {tag} ({word} of {len(rho_without)} left out in turn)", tags != tag
+                f"without the pretraining {tag} ({word} of {len(rho_without)} left out in turn)",
+                tags != tag,
             )
 
 

@@ -21,8 +21,18 @@ BASELINES: tuple[Score, ...] = (
     Score("log10_params", "log10 parameters", "", "Size of the model: no embedding needed."),
     Score("log10_gmacs", "log10 GMACs", "", "Multiply-adds of one image: no embedding needed."),
     Score("img_size", "Image size", "pixels", "Side of the input: no embedding needed."),
-    Score("extra_data", "Extra pretraining data", "", "Pretrained on more than ImageNet-1k: no embedding needed."),
-    Score("log10_pretraining_images", "log10 pretraining images", "", "Images of pretraining: no embedding needed."),
+    Score(
+        "extra_data",
+        "Extra pretraining data",
+        "",
+        "Pretrained on more than ImageNet-1k: no embedding needed.",
+    ),
+    Score(
+        "log10_pretraining_images",
+        "log10 pretraining images",
+        "",
+        "Images of pretraining: no embedding needed.",
+    ),
     Score("subset_top1", "Subset top-1", "%", "The model's own classifier on the subset."),
 )
 """What one knows or can have without the measures."""
@@ -65,13 +75,21 @@ def values(rows: pd.DataFrame, column: str) -> np.ndarray:
     if rows[column].dtype == float:
         numbers = rows[column].to_numpy()
     else:
-        numbers = pd.to_numeric(rows[column], errors="coerce").astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+        numbers = (
+            pd.to_numeric(rows[column], errors="coerce")
+            .astype("Float64")
+            .to_numpy(dtype=float, na_value=np.nan)
+        )
     return np.where(np.abs(numbers) <= GREATEST, numbers, np.nan)
 
 
 def texts(rows: pd.DataFrame, column: str) -> list[str | None]:
     """A column as text; None where it is empty."""
-    return [None if pd.isna(v) else str(v) for v in rows[column]] if column in rows else [None] * len(rows)
+    return (
+        [None if pd.isna(v) else str(v) for v in rows[column]]
+        if column in rows
+        else [None] * len(rows)
+    )
 
 
 def names(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -86,10 +104,15 @@ def names(rows: pd.DataFrame) -> list[dict[str, Any]]:
 def scores_of(rows: pd.DataFrame) -> list[str]:
     """Columns of scores with a value in a measured row: measures, comparisons, the user's own, then baselines."""
     rows = succeeded(rows)
-    own = sorted({name for text in texts(rows, "own_measures") if text for name in text.split()} - COLUMN_NAMES)
+    own = sorted(
+        {name for text in texts(rows, "own_measures") if text for name in text.split()}
+        - COLUMN_NAMES
+    )
     ours = [m.name for m in (*MEASURES, *COMPARISONS)]
     scores = [name for name in (*ours, *own) if np.isfinite(values(rows, name)).any()]
-    return scores + [m.name for m in BASELINES if scores and np.isfinite(values(rows, m.name)).any()]
+    return scores + [
+        m.name for m in BASELINES if scores and np.isfinite(values(rows, m.name)).any()
+    ]
 
 
 def sign_of(score: str) -> int:
@@ -119,7 +142,11 @@ def families_of(rows: pd.DataFrame) -> tuple[str, pd.Series]:
     Models of one timm module share a design. In a zoo whose entries are grouped (digits: by training budget) an
     architecture stands there once a group, and those rows belong together.
     """
-    column = "architecture" if groups_of(rows) or "family" not in rows or rows["family"].isna().all() else "family"
+    column = (
+        "architecture"
+        if groups_of(rows) or "family" not in rows or rows["family"].isna().all()
+        else "family"
+    )
     models = rows["model"].astype(object)
     if column not in rows:
         return "model", models
@@ -135,7 +162,9 @@ def effective_number(families: pd.Series | np.ndarray) -> float:
 def groups_of(rows: pd.DataFrame) -> list[str]:
     """The names of the groups among measured rows, numbers in them ordered as numbers; fewer than two are none."""
     rows = succeeded(rows)
-    groups = {str(g) for g in rows["group"].dropna() if str(g).strip()} if "group" in rows else set()
+    groups = (
+        {str(g) for g in rows["group"].dropna() if str(g).strip()} if "group" in rows else set()
+    )
     return sorted(groups, key=as_people_sort) if len(groups) > 1 else []
 
 

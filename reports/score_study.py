@@ -89,7 +89,9 @@ class ScoreStudyResult:
         """The candidates that are better or as good as both rivals wherever they were not chosen."""
         candidates = []
         for candidate in CANDIDATES:
-            verdicts = [c.verdict for c in self.comparisons if c.candidate == candidate and c.counts]
+            verdicts = [
+                c.verdict for c in self.comparisons if c.candidate == candidate and c.counts
+            ]
             if verdicts and all(verdict in ("better", "as good as") for verdict in verdicts):
                 candidates.append(candidate)
         return candidates
@@ -130,7 +132,9 @@ class Setting:
 
     def knows(self, score: str) -> bool:
         """Whether the score has a value for every network, not always the same."""
-        return all(np.isfinite(column).all() and np.ptp(column) > 0 for column in self.columns(score))
+        return all(
+            np.isfinite(column).all() and np.ptp(column) > 0 for column in self.columns(score)
+        )
 
     def correlations(self, score: str) -> tuple[float, Array]:
         """Mean over seeds of Spearman's rho, and in every resample, [b]."""
@@ -156,7 +160,9 @@ class Setting:
         matrices = np.tile(np.eye(size), (len(self.resamples.counts), 1, 1))
         for i in range(size):
             for j in range(i):
-                matrices[:, i, j] = matrices[:, j, i] = self.resamples.spearman(columns[i], columns[j])
+                matrices[:, i, j] = matrices[:, j, i] = self.resamples.spearman(
+                    columns[i], columns[j]
+                )
         # The partial correlation is minus the scaled entry of the inverse.
         defined = np.isfinite(matrices).all(axis=(1, 2))
         inverse = np.full_like(matrices, np.nan)
@@ -186,7 +192,11 @@ def study_scores(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -
     in_settings, comparisons, left_out = [], [], {}
     deviations = []
     for setting in settings:
-        there = [name for name in names if any(np.isfinite(column).any() for column in setting.columns(name))]
+        there = [
+            name
+            for name in names
+            if any(np.isfinite(column).any() for column in setting.columns(name))
+        ]
         known = [name for name in there if setting.knows(name)]
         left_out[setting.name] = [name for name in there if name not in known]
         z = {name: tuple(map(_fisher, setting.correlations(name))) for name in known}
@@ -195,12 +205,18 @@ def study_scores(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -
             for rival in RIVALS:
                 difference = float(z[candidate][0] - z[rival][0])
                 drawn = z[candidate][1] - z[rival][1]
-                deviations.append((setting.name, candidate, rival, difference, drawn, float(z[rival][0])))
-    quantile = _simultaneous_quantile([drawn - difference for *_, difference, drawn, _ in deviations])
+                deviations.append(
+                    (setting.name, candidate, rival, difference, drawn, float(z[rival][0]))
+                )
+    quantile = _simultaneous_quantile(
+        [drawn - difference for *_, difference, drawn, _ in deviations]
+    )
     for name, candidate, rival, difference, drawn, of_rival in deviations:
         half = quantile * middle_error(drawn)
         ci = difference - half, difference + half
-        comparisons.append(Comparison(candidate, rival, name, difference, ci, _verdict(ci, of_rival)))
+        comparisons.append(
+            Comparison(candidate, rival, name, difference, ci, _verdict(ci, of_rival))
+        )
     return ScoreStudyResult(
         seeds=len(settings[0].of_seeds),
         models=len(settings[0].of_seeds[0]),
@@ -213,15 +229,23 @@ def study_scores(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -
 
 def _in_setting(setting: Setting, z: Mapping[str, Sequence[Any]]) -> list[ScoreInSetting]:
     best = max(z, key=lambda name: z[name][0])
-    behind = {name: (float(z[best][0] - value), z[best][1] - drawn) for name, (value, drawn) in z.items()}
-    quantile = _simultaneous_quantile([drawn - lag for name, (lag, drawn) in behind.items() if name != best])
+    behind = {
+        name: (float(z[best][0] - value), z[best][1] - drawn) for name, (value, drawn) in z.items()
+    }
+    quantile = _simultaneous_quantile(
+        [drawn - lag for name, (lag, drawn) in behind.items() if name != best]
+    )
     t = stats.t(setting.architectures - 1).ppf(0.5 + LEVEL / 2)
     scores = []
     for name, (value, drawn) in z.items():
         half, (lag, of_lag) = float(t) * middle_error(drawn), behind[name]
         reach = quantile * middle_error(of_lag)
         ci = float(np.tanh(value - half)), float(np.tanh(value + half))
-        scores.append(ScoreInSetting(name, setting.name, float(np.tanh(value)), ci, (lag - reach, lag + reach)))
+        scores.append(
+            ScoreInSetting(
+                name, setting.name, float(np.tanh(value)), ci, (lag - reach, lag + reach)
+            )
+        )
     return scores
 
 
@@ -253,7 +277,9 @@ def _verdict(ci: tuple[float, float], z_of_rival: float) -> Verdict:
 def _simultaneous_quantile(deviations: Sequence[Array]) -> float:
     """The quantile of the greatest absolute deviation of a resample, each in its standard errors."""
     errors = [middle_error(drawn) for drawn in deviations]
-    in_errors = [np.abs(drawn) / error for drawn, error in zip(deviations, errors, strict=True) if error > 0]
+    in_errors = [
+        np.abs(drawn) / error for drawn, error in zip(deviations, errors, strict=True) if error > 0
+    ]
     return float(np.nanquantile(np.nanmax(in_errors, axis=0), LEVEL)) if in_errors else 0.0
 
 

@@ -47,13 +47,18 @@ def answer(result: ScoreStudyResult) -> list[str]:
     recommended = result.recommended()
     if recommended:
         titles = " and ".join(measure_title(name) for name in recommended)
-        said = [f"{titles}: as good as 10 nearest neighbours and nearest centre wherever it was not chosen."]
+        said = [
+            f"{titles}: as good as 10 nearest neighbours and nearest centre wherever it was not chosen."
+        ]
     else:
         said = [
             "No DSMI is as good as 10 nearest neighbours and nearest centre in every setting that it was not chosen "
             "on: with labels, use those or a linear probe."
         ]
-    best = [f"{_title(score.score)} in {name} ({fixed(score.rho)})" for name, score in result.best().items()]
+    best = [
+        f"{_title(score.score)} in {name} ({fixed(score.rho)})"
+        for name, score in result.best().items()
+    ]
     said.append(f"Best: {'; '.join(best)}.")
     return said
 
@@ -70,7 +75,13 @@ def picture(result: ScoreStudyResult) -> Rendered:
         for number, setting in enumerate(settings):
             scores = [score for score in result.scores if score.setting == setting]
             style: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number]}
-            axes.plot([s.rho for s in scores], [place[s.score] for s in scores], linestyle="", markersize=5, **style)
+            axes.plot(
+                [s.rho for s in scores],
+                [place[s.score] for s in scores],
+                linestyle="",
+                markersize=5,
+                **style,
+            )
             handles.append(Line2D([], [], linestyle="none", markersize=6, label=setting, **style))
         axes.axvline(0, color="#999999", linewidth=0.8)
         axes.set_yticks(range(len(order)), [_title(name) for name in order])
@@ -78,7 +89,10 @@ def picture(result: ScoreStudyResult) -> Rendered:
         axes.set_xlabel("Spearman's rho with the target, mean over seeds")
         legend(figure, handles)
         names = ", ".join(_title(name) for name in order[::-1][:3])
-        return render(figure, f"Mean rho of {len(order)} scores in {len(settings)} settings; highest: {names}.")
+        return render(
+            figure,
+            f"Mean rho of {len(order)} scores in {len(settings)} settings; highest: {names}.",
+        )
 
 
 def _by_mean(result: ScoreStudyResult) -> list[str]:
@@ -103,7 +117,9 @@ def _verdicts(result: ScoreStudyResult) -> Table:
     heads = ["Candidate", "Setting"]
     for rival in RIVALS:
         heads += [f"z less that of {measure_title(rival)}", "Verdict"]
-    return table_of_words("DSMI against its rivals", [*heads, "Note"], rows, text_columns=(0, 1, 3, 5, 6))
+    return table_of_words(
+        "DSMI against its rivals", [*heads, "Note"], rows, text_columns=(0, 1, 3, 5, 6)
+    )
 
 
 def _correlations(result: ScoreStudyResult) -> Table:
@@ -114,7 +130,9 @@ def _correlations(result: ScoreStudyResult) -> Table:
         cells = [_cell(by_names.get((name, setting))) for setting in settings]
         rows.append([_title(name), *cells])
     return table_of_words(
-        "Mean rho and 95% interval over architectures; * is not told from the best", ["Score", *settings], rows
+        "Mean rho and 95% interval over architectures; * is not told from the best",
+        ["Score", *settings],
+        rows,
     )
 
 
@@ -126,7 +144,12 @@ def _cell(score: ScoreInSetting | None) -> str | tuple[str, str]:
 
 def _own_parts(result: ScoreStudyResult) -> Table:
     rows: list[Cells] = [
-        [measure_title(part.score), part.setting, (fixed(part.rho), interval(part.ci)), p_value(part.p_holm)]
+        [
+            measure_title(part.score),
+            part.setting,
+            (fixed(part.rho), interval(part.ci)),
+            p_value(part.p_holm),
+        ]
         for part in result.own_parts
     ]
     heads = ["Score", "Setting", "Partial rho given both rivals", "p (Holm)"]

@@ -18,7 +18,9 @@ def search_context(note: SearchNote | None, measured: Collection[str]) -> dict[s
     stages = []
     dropped: list[dict[str, Any]] = []
     for stage in note.stages:
-        stages.append(f"{counted(stage.models, 'model')} on {stage.images} images ({stage.seconds:.0f} s)")
+        stages.append(
+            f"{counted(stage.models, 'model')} on {stage.images} images ({stage.seconds:.0f} s)"
+        )
         for_good = [entry for entry in stage.dropped if entry.model not in measured]
         dropped = [*(_dropped(entry, stage.images) for entry in for_good), *dropped]
     return {

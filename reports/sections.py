@@ -17,7 +17,9 @@ class Cell:
     ci: str = ""
 
     @classmethod
-    def of_number(cls, value: float | None, ci: Sequence[float] | None = None, digits: int = 2) -> Self:
+    def of_number(
+        cls, value: float | None, ci: Sequence[float] | None = None, digits: int = 2
+    ) -> Self:
         """A number and, where there is one, its interval."""
         return cls(wording.fixed(value, digits), wording.interval(ci, digits) if ci else "")
 
@@ -72,7 +74,9 @@ def table_of_words(
     wordy: bool = False,
 ) -> Table:
     """A table whose cells are words already; a pair is a number and its interval."""
-    cells = [[Cell(*entry) if isinstance(entry, tuple) else Cell(entry) for entry in row] for row in rows]
+    cells = [
+        [Cell(*entry) if isinstance(entry, tuple) else Cell(entry) for entry in row] for row in rows
+    ]
     return Table(title, heads, cells, text_columns=text_columns, wordy=wordy)
 
 

@@ -15,7 +15,11 @@ from .wording import fixed, significant
 KEPT, LOST = 0.9, 0.5  # Kendall's tau with the known order: kept above, lost below
 GONE, HALVED = 0.1, 0.5  # a value as a share of what it should be, or was in few dimensions
 MANY = 50  # dimensions from which the paper sees the others fall
-TITLES = {"tree": "trees by branches", "blobs": "blobs by clusters", "labels": "labels by corruption"}
+TITLES = {
+    "tree": "trees by branches",
+    "blobs": "blobs by clusters",
+    "labels": "labels by corruption",
+}
 
 
 def orders(rows: pd.DataFrame) -> pd.DataFrame:
@@ -30,7 +34,12 @@ def orders(rows: pd.DataFrame) -> pd.DataFrame:
         return float(kendalltau(part["value"], part["truth"]).statistic)
 
     keys = ["kind", "d", "noise", "seed", "measure"]
-    return pd.DataFrame([{**dict(zip(keys, key, strict=True)), "tau": tau(part)} for key, part in rows.groupby(keys)])
+    return pd.DataFrame(
+        [
+            {**dict(zip(keys, key, strict=True)), "tau": tau(part)}
+            for key, part in rows.groupby(keys)
+        ]
+    )
 
 
 def claims_of(rows: pd.DataFrame) -> list[Claim]:
@@ -41,21 +50,36 @@ def claims_of(rows: pd.DataFrame) -> list[Claim]:
     noises = f"{rows['noise'].min():.0%} to {rows['noise'].max():.0%} noise"
 
     def kept(kind: str, measure: str, d: int = 0) -> np.ndarray:
-        chosen = tau[(tau["kind"] == kind) & tau["measure"].str.startswith(measure) & (tau["d"] >= d)]
+        chosen = tau[
+            (tau["kind"] == kind) & tau["measure"].str.startswith(measure) & (tau["d"] >= d)
+        ]
         return chosen.groupby("seed")["tau"].mean().to_numpy()
 
     def share(measure: str) -> np.ndarray:
-        chosen = many[(many["kind"] == "labels") & many["measure"].str.startswith(measure) & (many["level"] == 0)]
-        return chosen.assign(share=chosen["value"] / chosen["truth"]).groupby("seed")["share"].mean().to_numpy()
+        chosen = many[
+            (many["kind"] == "labels")
+            & many["measure"].str.startswith(measure)
+            & (many["level"] == 0)
+        ]
+        return (
+            chosen.assign(share=chosen["value"] / chosen["truth"])
+            .groupby("seed")["share"]
+            .mean()
+            .to_numpy()
+        )
 
     def left(measure: str) -> np.ndarray:
-        chosen = rows[(rows["kind"] == "labels") & (rows["measure"] == measure) & (rows["level"] == 0)]
+        chosen = rows[
+            (rows["kind"] == "labels") & (rows["measure"] == measure) & (rows["level"] == 0)
+        ]
         by = chosen.pivot_table(index="seed", columns="d", values="value")
         return (by[most] / by[least]).to_numpy()
 
     order = "Kendall's tau with the known order, a mean over dimensions and noises"
     value = "value with true labels over their entropy, a mean over noises"
-    ratio = f"value with true labels in {most:,} dimensions over that in {least}, a mean over noises"
+    ratio = (
+        f"value with true labels in {most:,} dimensions over that in {least}, a mean over noises"
+    )
     claims = [
         above(f"DSE keeps the order of {TITLES[kind]}, from {least} to {most:,} dimensions and {noises}",
               kept(kind, "DSE"), KEPT, order) for kind in ("tree", "blobs")
@@ -80,9 +104,18 @@ def claims_of(rows: pd.DataFrame) -> list[Claim]:
                 LOST,
                 order,
             )
-            for measure, words in {"binned": "Binned mutual information", "KSG": "KSG", "MINE": "MINE"}.items()
+            for measure, words in {
+                "binned": "Binned mutual information",
+                "KSG": "KSG",
+                "MINE": "MINE",
+            }.items()
         ),
-        below(f"Binned mutual information falls to 0 from {MANY} dimensions on", share("binned"), GONE, value),
+        below(
+            f"Binned mutual information falls to 0 from {MANY} dimensions on",
+            share("binned"),
+            GONE,
+            value,
+        ),
         below(f"KSG falls to 0 from {MANY} dimensions on", share("KSG"), GONE, value),
         below("MINE decays with the dimension", left("MINE"), HALVED, ratio),
     ]
@@ -100,14 +133,27 @@ def section(rows: pd.DataFrame) -> Section:
         for d in (least, most):
             part = of_kind[(of_kind["d"] == d) & (of_kind["noise"] == noise)]
             x = TITLES[kind].split(" by ")[1]
-            entropy.append(Panel(f"{title}, d = {d:,}", x, "bits", lines_of(part, "level", "value", "measure"), True))
+            entropy.append(
+                Panel(
+                    f"{title}, d = {d:,}",
+                    x,
+                    "bits",
+                    lines_of(part, "level", "value", "measure"),
+                    True,
+                )
+            )
         taus = lines_of(tau[tau["kind"] == kind], "d", "tau", "measure")
         entropy.append(Panel("Order kept", "dimensions", "Kendall's tau", taus, True))
     labels = rows[rows["kind"] == "labels"]
     for d in (least, most):
         part = labels[(labels["d"] == d) & (labels["noise"] == noise)]
         information.append(
-            Panel(f"d = {d:,}", "share of labels corrupted", "bits", lines_of(part, "level", "value", "measure"))
+            Panel(
+                f"d = {d:,}",
+                "share of labels corrupted",
+                "bits",
+                lines_of(part, "level", "value", "measure"),
+            )
         )
     true = labels[labels["level"] == 0]
     information += [
@@ -167,6 +213,12 @@ def drift(part: pd.DataFrame) -> Mapping[str, float]:
     drifts = {}
     for name, other in (("noise", "d"), ("d", "noise")):
         values = part.pivot_table(index=["level", "seed", other], columns=name, values="value")
-        moved = values.sub(values[values.columns.min()], axis=0).abs().drop(columns=values.columns.min())
-        drifts[name] = float(moved.to_numpy().mean()) / span if span > 1e-9 and moved.size else float("nan")
+        moved = (
+            values.sub(values[values.columns.min()], axis=0)
+            .abs()
+            .drop(columns=values.columns.min())
+        )
+        drifts[name] = (
+            float(moved.to_numpy().mean()) / span if span > 1e-9 and moved.size else float("nan")
+        )
     return drifts

@@ -96,7 +96,9 @@ def strength(x: Array, y: Array, resamples: Resamples) -> Strength:
     return Strength(float(np.arctanh(size)), drawn, turn * influence_on_spearman(x, y))
 
 
-def differences(rows: pd.DataFrame, target: str, reference: str, bootstraps: Bootstraps) -> dict[str, Difference]:
+def differences(
+    rows: pd.DataFrame, target: str, reference: str, bootstraps: Bootstraps
+) -> dict[str, Difference]:
     """Each other score's strength less that of ``reference``, each pair on the rows that know both.
 
     The standard error is half the width of the middle 68% of the resamples, corrected as in
@@ -120,7 +122,9 @@ def differences(rows: pd.DataFrame, target: str, reference: str, bootstraps: Boo
     return by_score
 
 
-def _difference(x: Array, base: Array, y: Array, families: Array, bootstraps: Bootstraps) -> Difference:
+def _difference(
+    x: Array, base: Array, y: Array, families: Array, bootstraps: Bootstraps
+) -> Difference:
     unit = pd.factorize(families)[0]
     units = int(unit.max(initial=-1)) + 1
     reason = why_undefined(x, y) or why_undefined(base, y)
@@ -174,12 +178,16 @@ def standings_for(rows: pd.DataFrame, target: str, bootstraps: Bootstraps) -> St
         there = int(np.isfinite(x[has_target]).sum())
         if there < KNOWN_FOR * has_target.sum():
             left_out[score] = f"known for {there} of {has_target.sum()} models"
-    known = has_target & np.all([np.isfinite(x) for s, x in columns.items() if s not in left_out] or [has_target], 0)
+    known = has_target & np.all(
+        [np.isfinite(x) for s, x in columns.items() if s not in left_out] or [has_target], 0
+    )
     n = int(known.sum())
     unit = pd.factorize(families_of(rows)[1].to_numpy(dtype=object)[known])[0]
     units = int(unit.max(initial=-1)) + 1
     if units < MIN_UNITS:
-        return Standings(n, left_out=left_out, reason=f"{units} independent units, fewer than {MIN_UNITS}")
+        return Standings(
+            n, left_out=left_out, reason=f"{units} independent units, fewer than {MIN_UNITS}"
+        )
     resamples = bootstraps.of(unit)
     strengths: dict[str, Strength] = {}
     for score, x in columns.items():
@@ -200,7 +208,10 @@ def standings_for(rows: pd.DataFrame, target: str, bootstraps: Bootstraps) -> St
 
 
 def _ranked(
-    unit: Array, strengths: Mapping[str, Strength], static: Sequence[str], left_out: Mapping[str, str]
+    unit: Array,
+    strengths: Mapping[str, Strength],
+    static: Sequence[str],
+    left_out: Mapping[str, str],
 ) -> Standings:
     names = list(strengths)
     z = np.array([strengths[name].z for name in names])
@@ -214,14 +225,19 @@ def _ranked(
         behind, *behind_ci = _as_rho(z[best], z[i], reach[best, i])
         standing = Standing(
             rank=1 + int((z > z[i]).sum()),
-            ranks=(1 + int(surely_stronger[:, i].sum()), len(names) - int(surely_stronger[i].sum())),
+            ranks=(
+                1 + int(surely_stronger[:, i].sum()),
+                len(names) - int(surely_stronger[i].sum()),
+            ),
             behind_best=behind,
             behind_best_ci=(behind_ci[0], behind_ci[1]),
         )
         if best_static is not None and name not in static:
             s = names.index(best_static)
             beyond, *beyond_ci = _as_rho(z[i], z[s], reach[i, s])
-            standing = replace(standing, beyond_static=beyond, beyond_static_ci=(beyond_ci[0], beyond_ci[1]))
+            standing = replace(
+                standing, beyond_static=beyond, beyond_static_ci=(beyond_ci[0], beyond_ci[1])
+            )
         scores[name] = standing
     return Standings(len(unit), names[best], best_static, scores, left_out)
 

@@ -76,7 +76,9 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         """Plain values without NaN; ``models`` and ``correlations`` are a contract that other programs read."""
         content = asdict(self)
-        content["primary"] = dict(zip(("measure", "target"), self.primary, strict=True)) if self.primary else None
+        content["primary"] = (
+            dict(zip(("measure", "target"), self.primary, strict=True)) if self.primary else None
+        )
         content["influences"] = content["influences"][:SHOWN]
         content["resampling"] = {
             "unit": content.pop("unit"),
@@ -89,7 +91,9 @@ class Summary:
         return content
 
 
-def summarise(rows: pd.DataFrame, run: RunRecord | None = None, class_subsets: Sequence[float] = ()) -> Summary:
+def summarise(
+    rows: pd.DataFrame, run: RunRecord | None = None, class_subsets: Sequence[float] = ()
+) -> Summary:
     """All statistics of a run.
 
     Parameters
@@ -111,9 +115,18 @@ def summarise(rows: pd.DataFrame, run: RunRecord | None = None, class_subsets: S
     target = PRIMARY_TARGET if PRIMARY_TARGET in targets else next(iter(targets), None)
     primary = (PRIMARY_MEASURE, target) if target and PRIMARY_MEASURE in pooled else None
     unit, families = families_of(sample)
-    saturated = ok[ok["saturated"].eq(True).fillna(False).astype(bool)] if "saturated" in ok else ok.iloc[:0]
+    saturated = (
+        ok[ok["saturated"].eq(True).fillna(False).astype(bool)]
+        if "saturated" in ok
+        else ok.iloc[:0]
+    )
     return Summary(
-        models={"total": len(rows) + len(missing), "ok": len(ok), "failed": len(failed), "missing": len(missing)},
+        models={
+            "total": len(rows) + len(missing),
+            "ok": len(ok),
+            "failed": len(failed),
+            "missing": len(missing),
+        },
         primary=primary,
         unit=unit,
         units=int(families.nunique()),
@@ -137,7 +150,10 @@ def summarise(rows: pd.DataFrame, run: RunRecord | None = None, class_subsets: S
         failures=[
             {**name, "error_type": kind, "error_message": message}
             for name, kind, message in zip(
-                names(failed), texts(failed, "error_type"), texts(failed, "error_message"), strict=True
+                names(failed),
+                texts(failed, "error_type"),
+                texts(failed, "error_message"),
+                strict=True,
             )
         ],
         missing=missing,

@@ -45,11 +45,17 @@ def correlation_table(summary: Summary, target: str) -> Table:
     return Table(title, heads, rows, text_columns=(0, 9)).without_empty_last_column()
 
 
-def _correlation_row(measure: str, target: str, correlation: Correlation, standings: Standings) -> list[Cell]:
+def _correlation_row(
+    measure: str, target: str, correlation: Correlation, standings: Standings
+) -> list[Cell]:
     rho = correlation.spearman
     standing = (standings.scores or {}).get(measure)
     is_primary = (measure, target) == (PRIMARY_MEASURE, PRIMARY_TARGET)
-    p = f"{wording.p_value(rho.p_families)} (primary)" if is_primary else wording.p_value(rho.p_holm)
+    p = (
+        f"{wording.p_value(rho.p_families)} (primary)"
+        if is_primary
+        else wording.p_value(rho.p_holm)
+    )
     return [
         text(wording.measure_title(measure)),
         text(correlation.n),
@@ -87,7 +93,9 @@ def within_groups_table(summary: Summary, target: str) -> Table:
     for measure in wording.ranked_measures(summary, target):
         of_groups = [by_measure.get(measure, {}).get(target) for by_measure in groups.values()]
         rows.append([text(wording.measure_title(measure)), *map(_within_cell, of_groups)])
-    return Table(f"Measures and {wording.target_title(target)}, group by group", ["Measure", *groups], rows)
+    return Table(
+        f"Measures and {wording.target_title(target)}, group by group", ["Measure", *groups], rows
+    )
 
 
 def _within_cell(correlation: Correlation | None) -> Cell:
@@ -117,7 +125,9 @@ def regression_table(summary: Summary, target: str) -> Table:
         fit = summary.regression[measure][target]
         rows.append(
             [
-                text(wording.with_unit(wording.measure_title(measure), wording.measure_unit(measure))),
+                text(
+                    wording.with_unit(wording.measure_title(measure), wording.measure_unit(measure))
+                ),
                 text(fit.n),
                 text(wording.significant(fit.intercept)),
                 text(wording.significant(fit.slope)),
@@ -152,7 +162,13 @@ def _ordered(summary: Summary) -> list[str]:
 
 def prediction_table(summary: Summary) -> Table:
     """How well each score predicts accuracy for unseen families, and what a choice by it loses."""
-    heads = ["Score", "R² (leave one out)", "Mean absolute error", *(f"Regret of {k}" for k in TAKEN), "Not computed"]
+    heads = [
+        "Score",
+        "R² (leave one out)",
+        "Mean absolute error",
+        *(f"Regret of {k}" for k in TAKEN),
+        "Not computed",
+    ]
     overall = summary.regrets.get(ALL, {})
     rows = []
     for score in _ordered(summary):
@@ -223,7 +239,9 @@ def partial_table(summary: Summary) -> Table:
     for score in _ordered(summary):
         given_controls = [by_score.get(score) for by_score in summary.partial.values()]
         rows.append([text(wording.measure_title(score)), *map(_partial_cell, given_controls)])
-    return Table("Partial correlations", ["Score", *(f"given {title}" for title in summary.partial)], rows)
+    return Table(
+        "Partial correlations", ["Score", *(f"given {title}" for title in summary.partial)], rows
+    )
 
 
 def _partial_cell(correlation: Correlation | str | None) -> Cell:
@@ -255,7 +273,9 @@ def multiple_table(regression: Multiple | None, unit: str) -> Table:
         n=str(regression.n),
         r2=wording.fixed(regression.r2),
         unit=unit,
-        left_out=", ".join(f"{wording.measure_title(name)} ({why})" for name, why in regression.why.items()),
+        left_out=", ".join(
+            f"{wording.measure_title(name)} ({why})" for name, why in regression.why.items()
+        ),
         greatest_inflation=f"{GREATEST_INFLATION:.0f}",
     )
     return Table(title, heads, rows, note=note)
@@ -266,7 +286,12 @@ def mixed_table(summary: Summary) -> Table:
     assert summary.primary is not None
     model = summary.mixed
     title = f"Mixed model with a random intercept for each {summary.unit}"
-    heads = ["Score", "Slope (percentage points per unit)", "p", f"Variance between {plural(summary.unit)} (%)"]
+    heads = [
+        "Score",
+        "Slope (percentage points per unit)",
+        "p",
+        f"Variance between {plural(summary.unit)} (%)",
+    ]
     if model is None or model.reason:
         reason = model.reason if model else "no accuracy"
         return Table(title, heads, [], note=f"Not computed: {reason}.")
@@ -303,7 +328,14 @@ def class_subsets_tables(summary: Summary) -> list[Table]:
     """The primary correlation on random halves of the classes; none if it was not asked for."""
     if not summary.class_subsets:
         return []
-    heads = ["Random halves of the classes", "Least", "Quarter", "Median", "Three quarters", "Greatest"]
+    heads = [
+        "Random halves of the classes",
+        "Least",
+        "Quarter",
+        "Median",
+        "Three quarters",
+        "Greatest",
+    ]
     quantiles = np.quantile(summary.class_subsets, [0, 0.25, 0.5, 0.75, 1])
     row = [text(len(summary.class_subsets)), *(number(float(quantile)) for quantile in quantiles)]
     return [Table("Other classes", heads, [row])]

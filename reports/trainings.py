@@ -32,7 +32,10 @@ def rises(rows: pd.DataFrame, measure: str) -> np.ndarray:
     for _, part in rows.sort_values("epoch").groupby("training_seed"):
         y = values(part, measure)
         if len(y) > 1 and np.isfinite(y).all():
-            slopes.append(float(np.polynomial.Polynomial.fit(np.arange(len(y)), y, 1).convert().coef[1]) * (len(y) - 1))
+            slopes.append(
+                float(np.polynomial.Polynomial.fit(np.arange(len(y)), y, 1).convert().coef[1])
+                * (len(y) - 1)
+            )
     return np.array(slopes)
 
 
@@ -44,7 +47,12 @@ def dynamics_claims(runs: Mapping[str, pd.DataFrame]) -> list[Claim]:
     where = f"{ARCHITECTURE} on {name}"
 
     def rising(measure: str, regime: str, words: str) -> Claim:
-        return above(f"{measure_title(measure)} rises {words} ({where})", rises(by[regime], measure), RISE, what)
+        return above(
+            f"{measure_title(measure)} rises {words} ({where})",
+            rises(by[regime], measure),
+            RISE,
+            what,
+        )
 
     claims = [
         rising("dse_z", "supervised", "during supervised training"),
@@ -64,7 +72,9 @@ def dynamics_claims(runs: Mapping[str, pd.DataFrame]) -> list[Claim]:
                       rises(by["supervised"], "dsmi_z_x"), rises(theirs, "dsmi_z_x"), RISE, f"difference of the {what}")
         )  # fmt: skip
     if not others:
-        claims.append(undecided("The course of DSMI(Z;X) differs by data set", "needs two data sets", what))
+        claims.append(
+            undecided("The course of DSMI(Z;X) differs by data set", "needs two data sets", what)
+        )
     return claims
 
 
@@ -76,17 +86,33 @@ def dynamics_section(runs: Mapping[str, pd.DataFrame]) -> Section:
         panels = [_panel(rows, measure, REGIMES) for measure in shown]
         seeds = counted(rows["training_seed"].nunique(), "seed")
         drawing = curves(panels, f"Trainings on {name} over epochs.")
-        figures.append(Illustration(figure_name("dynamics", name), drawing, f"{name}, {seeds}; bands span them."))
+        figures.append(
+            Illustration(
+                figure_name("dynamics", name), drawing, f"{name}, {seeds}; bands span them."
+            )
+        )
     first = next(iter(runs.values()))
     ends = first[first["epoch"] == first["epoch"].max()].groupby("group")
-    columns = ("dse_z", "dsmi_z_y", "dsmi_z_y_null", "dsmi_z_x", "probe_accuracy", "top1", "train_accuracy")
+    columns = (
+        "dse_z",
+        "dsmi_z_y",
+        "dsmi_z_y_null",
+        "dsmi_z_x",
+        "probe_accuracy",
+        "top1",
+        "train_accuracy",
+    )
     heads = ["Regime", *(TITLES.get(column, measure_title(column)) for column in columns)]
     words = [[str(regime), *(_mean(part, column) for column in columns)] for regime, part in ends]
     return Section(
         "dynamics",
         "Training dynamics",
         prose("dynamics"),
-        [table_of_words(f"After the last epoch ({next(iter(runs))}), means over seeds", heads, words)],
+        [
+            table_of_words(
+                f"After the last epoch ({next(iter(runs))}), means over seeds", heads, words
+            )
+        ],
         figures,
     )
 
@@ -98,11 +124,19 @@ def initialisation_claims(rows: pd.DataFrame) -> list[Claim]:
     names = f"{ARCHITECTURE}, std {low:g} against {high:g}"
 
     def advantage(of: str) -> np.ndarray:
-        chosen = {std: part if of == "mean" else part[part["epoch"] == part["epoch"].max()] for std, part in by.items()}
+        chosen = {
+            std: part if of == "mean" else part[part["epoch"] == part["epoch"].max()]
+            for std, part in by.items()
+        }
         means = {std: part.groupby("training_seed")["top1"].mean() for std, part in chosen.items()}
         return (means[low] - means[high]).dropna().to_numpy(dtype=float)
 
-    start = rows[rows["epoch"] == 0].groupby(["convolution_std", "training_seed"])["dse_z"].mean().unstack(0)
+    start = (
+        rows[rows["epoch"] == 0]
+        .groupby(["convolution_std", "training_seed"])["dse_z"]
+        .mean()
+        .unstack(0)
+    )
     return [
         above(f"The standard deviation of the initial weights moves DSE before training ({names})",
               (start[high] - start[low]).dropna().to_numpy(dtype=float), RISE, "difference of DSE, in bits"),
@@ -155,7 +189,10 @@ def _of_common_seeds(begun: pd.DataFrame) -> pd.DataFrame:
 def _panel(rows: pd.DataFrame, measure: str, order: tuple[str, ...]) -> Panel:
     unit = "%" if measure in TITLES else measure_unit(measure)
     return Panel(
-        TITLES.get(measure, measure_title(measure)), "epoch", unit, lines_of(rows, "epoch", measure, "group", order)
+        TITLES.get(measure, measure_title(measure)),
+        "epoch",
+        unit,
+        lines_of(rows, "epoch", measure, "group", order),
     )
 
 

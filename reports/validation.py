@@ -19,7 +19,10 @@ ANSWERS = ("holds", "does not hold here", "cannot tell")
 
 
 def write_validation_report(
-    out: Path, studies: Mapping[str, Mapping[str, Any]], results: Mapping[str, Any], record: Mapping[str, Any]
+    out: Path,
+    studies: Mapping[str, Mapping[str, Any]],
+    results: Mapping[str, Any],
+    record: Mapping[str, Any],
 ) -> tuple[Path, list[Claim]]:
     """Write ``OUT/report`` and return its page and the claims.
 
@@ -62,12 +65,22 @@ def write_validation_report(
             *(answer(study) if study is not None else []),
             "Each answer follows from a rule that was written down before the first run.",
         ],
-        warnings=[f"Of reduced size, to try the command, not to answer: {', '.join(small)}."] if small else [],
+        warnings=[f"Of reduced size, to try the command, not to answer: {', '.join(small)}."]
+        if small
+        else [],
         sections=[*([_claims_section(claims)] if claims else []), *sections],
         content=content,
         provenance=[
-            *((f"Time of {name}", f"{settings['seconds']:.0f} s") for name, settings in studies.items()),
-            ("Versions", "; ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())),
+            *(
+                (f"Time of {name}", f"{settings['seconds']:.0f} s")
+                for name, settings in studies.items()
+            ),
+            (
+                "Versions",
+                "; ".join(
+                    f"{name} {version}" for name, version in record.get("versions", {}).items()
+                ),
+            ),
             ("Git commit", str(record.get("git_commit") or "unknown")),
         ],
     )
@@ -78,7 +91,9 @@ def _lead_of_claims(claims: list[Claim]) -> list[str]:
     counts = {answer: sum(claim.answer == answer for claim in claims) for answer in ANSWERS}
     untold = f"; of {counts['cannot tell']} one cannot tell" if counts["cannot tell"] else ""
     of = counted(len(claims), "claim")
-    return [f"Of {of}, {counts['holds']} hold and {counts['does not hold here']} do not hold here{untold}."]
+    return [
+        f"Of {of}, {counts['holds']} hold and {counts['does not hold here']} do not hold here{untold}."
+    ]
 
 
 def _claims_section(claims: list[Claim]) -> Section:
@@ -93,7 +108,14 @@ def _claims_section(claims: list[Claim]) -> Section:
         ]
         for claim in claims
     ]
-    heads = ["Claim", "Answer", "Statistic, 95% interval", "p", "Seeds", "What the number is, and the rule"]
+    heads = [
+        "Claim",
+        "Answer",
+        "Statistic, 95% interval",
+        "p",
+        "Seeds",
+        "What the number is, and the rule",
+    ]
     return Section(
         "claims",
         "Claims",

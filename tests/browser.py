@@ -13,7 +13,9 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.wait import WebDriverWait
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver")
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver"
+)
 DEEP = """
 const deep = (root, selector, found = []) => {
   root.querySelectorAll("*").forEach((element) => {
@@ -65,11 +67,17 @@ def ask(browser: webdriver.Chrome, code: str, *arguments: Any) -> Any:
 
 def complaints(browser: webdriver.Chrome) -> list[str]:
     """What the console holds of errors and warnings since it was last asked."""
-    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    return [
+        entry["message"]
+        for entry in browser.get_log("browser")
+        if entry["level"] in ("SEVERE", "WARNING")
+    ]
 
 
 def asked_of_others(browser: webdriver.Chrome) -> set[str]:
     """The addresses outside the page's own folder that were asked for since this was last called."""
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+    asked = {
+        e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"
+    }
     return {url for url in asked if not url.startswith(("file:", "data:", "blob:"))}

@@ -11,7 +11,9 @@ from pathlib import Path
 
 # Before the imports, for libraries read it then. One process a core: threads of BLAS in each would wait for each other
 # longer than they compute. And embeddings are compared to the last bit, which some processors let hang on the threads.
-os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ[
+    "MKL_NUM_THREADS"
+] = "1"
 
 import pytest
 import safetensors.torch
@@ -24,7 +26,9 @@ from slurm_cluster import running_slurm
 from dsmi_zoo.jobs.cli import main
 from dsmi_zoo.pipeline.exclusive import exclusive
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; commands started here would too
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # in the background of a shell; commands started here would too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The files that take longest go first, so that no process is left with one of them when the others have finished.
@@ -63,9 +67,15 @@ def cache(shared: Path) -> Path:
 def cli(cache: Path) -> Command:
     """Run the real command in a process of its own, as a user would."""
 
-    def run(*arguments: object, cwd: Path | None = None, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: object, cwd: Path | None = None, code: int | None = 0
+    ) -> subprocess.CompletedProcess[str]:
         if arguments[0:1] == ("run",) and not {"--workers", "--cluster", "--help"} & set(arguments):
-            arguments = (*arguments, "--workers", 1)  # a second worker costs more to start than it saves here
+            arguments = (
+                *arguments,
+                "--workers",
+                1,
+            )  # a second worker costs more to start than it saves here
         command = Path(sys.executable).with_name("dsmi-zoo")
         done = subprocess.run(
             [str(command), *map(str, arguments)],
@@ -77,7 +87,9 @@ def cli(cache: Path) -> Command:
             check=False,
         )
         if code is not None:
-            assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+            assert done.returncode == code, (
+                f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+            )
         return done
 
     return run
@@ -170,7 +182,12 @@ def hub() -> Iterator[HubServer]:
 @pytest.fixture
 def client_settings(hub: HubServer, tmp_path: Path) -> dict[str, str]:
     """The environment of a process that knows no hub but ``hub``, and no user's cache or token."""
-    ours = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": "mine"}
+    ours = {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_TOKEN": "mine",
+    }
     return {**os.environ, **ours, "DSMI_ZOO_CACHE": str(tmp_path / "cache")}
 
 

@@ -14,7 +14,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_dask(port: int, workers: int, cache: Path, folder: Path) -> list["subprocess.Popen[bytes]"]:
+def start_dask(
+    port: int, workers: int, cache: Path, folder: Path
+) -> list["subprocess.Popen[bytes]"]:
     """Start a scheduler at ``tcp://127.0.0.1:port`` and its workers, in ``folder``; the scheduler comes first."""
     address = f"tcp://127.0.0.1:{port}"
     # Without a dashboard, too, they listen for HTTP: by default all schedulers on 8787, workers on every address.

@@ -51,9 +51,13 @@ class HubServer:
     As on the real hub, a repository's file is a redirect to another server, which holds blobs named by SHA-256.
     """
 
-    repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)  # by owner/name or owner/name@revision
+    repositories: dict[str, dict[str, bytes]] = field(
+        default_factory=dict
+    )  # by owner/name or owner/name@revision
     files: dict[str, bytes] = field(default_factory=dict)
-    announced: dict[str, str] = field(default_factory=dict)  # other SHA-256 than the true one, by repository
+    announced: dict[str, str] = field(
+        default_factory=dict
+    )  # other SHA-256 than the true one, by repository
     faults: list[Fault] = field(default_factory=list)
     served: list[Served] = field(default_factory=list)
     pause_s: float = 0  # between pieces of a body
@@ -64,8 +68,12 @@ class HubServer:
         self._servers = [_Server(("127.0.0.1", 0), _Handler) for _ in range(2)]
         for server in self._servers:
             server.hub = self
-            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        self.endpoint, self.store = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
+            threading.Thread(
+                target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+            ).start()
+        self.endpoint, self.store = (
+            f"http://127.0.0.1:{server.server_port}" for server in self._servers
+        )
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -142,14 +150,18 @@ class _Handler(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path):
             return self._redirect(*match.groups())
         if match := re.fullmatch(r"/blobs/([^/]+)/([^/]+)/(.+)", self.path):
-            return self._file(self.server.hub.repositories[f"{match[1]}/{match[2]}"][match[3]], drop_after, drip_s)
+            return self._file(
+                self.server.hub.repositories[f"{match[1]}/{match[2]}"][match[3]], drop_after, drip_s
+            )
         content = self.server.hub.files.get(self.path.removeprefix("/files/"))
         return self._send(404) if content is None else self._file(content, drop_after, drip_s)
 
     def _hang(self) -> None:
         started = time.monotonic()
         self.close_connection = True
-        self.server.hub.note(Served(self.command, self.path, self.headers.get("Range"), None, 0, 0, started))
+        self.server.hub.note(
+            Served(self.command, self.path, self.headers.get("Range"), None, 0, 0, started)
+        )
         self.server.hub.wait(120)
 
     def _redirect(self, name: str, revision: str, file: str) -> None:
@@ -174,7 +186,11 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _file(self, content: bytes, drop_after: int | None, drip_s: float) -> None:
-        start = int(match[1]) if (match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))) else 0
+        start = (
+            int(match[1])
+            if (match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")))
+            else 0
+        )
         headers = {"ETag": f'"{hashlib.md5(content).hexdigest()}"', "Accept-Ranges": "bytes"}
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"

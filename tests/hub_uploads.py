@@ -26,7 +26,9 @@ class HubOfDataSets:
     def __enter__(self) -> Self:
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.hub = self
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         return self
 
@@ -67,13 +69,24 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(404, headers={"X-Error-Code": "RepoNotFound"})
         if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/tree/[^/]+(?:\?.*)?", self.path):
             files = hub.datasets[match[1]]
-            return self._json([{"type": "file", "path": path, "size": len(c), "oid": "0"} for path, c in files.items()])
-        if match := re.fullmatch(r"/api/datasets/([^/]+/[^/?]+)(?:/revision/[^/]+)?(?:\?.*)?", self.path):
-            return self._json({"id": match[1], "sha": COMMIT, "private": match[1] in hub.private, "tags": []})
+            return self._json(
+                [
+                    {"type": "file", "path": path, "size": len(c), "oid": "0"}
+                    for path, c in files.items()
+                ]
+            )
+        if match := re.fullmatch(
+            r"/api/datasets/([^/]+/[^/?]+)(?:/revision/[^/]+)?(?:\?.*)?", self.path
+        ):
+            return self._json(
+                {"id": match[1], "sha": COMMIT, "private": match[1] in hub.private, "tags": []}
+            )
         if match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/[^/]+/(.+)", self.path):
             content = hub.datasets[match[1]].get(match[2])
             if content is None:
-                return self._send(404, headers={"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+                return self._send(
+                    404, headers={"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}
+                )
             digest = hashlib.sha256(content).hexdigest()
             return self._send(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{digest}"'})
         return self._send(404)
@@ -91,7 +104,9 @@ class _Handler(BaseHTTPRequestHandler):
             assert asked["type"] == "dataset"
             name = f"{asked.get('organization') or 'me'}/{asked['name']}"
             if name in hub.datasets:
-                return self._send(409, json.dumps({"url": f"{hub.endpoint}/datasets/{name}"}).encode())
+                return self._send(
+                    409, json.dumps({"url": f"{hub.endpoint}/datasets/{name}"}).encode()
+                )
             hub.datasets[name] = {".gitattributes": b""}
             if asked.get("private") or asked.get("visibility") == "private":
                 hub.private.add(name)
@@ -100,14 +115,23 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"errors": [], "warnings": []})
         if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/preupload/[^/]+", self.path):
             files = json.loads(body)["files"]
-            modes = [(file["path"], "lfs" if file["path"].endswith(AS_LFS) else "regular") for file in files]
+            modes = [
+                (file["path"], "lfs" if file["path"].endswith(AS_LFS) else "regular")
+                for file in files
+            ]
             return self._json(
-                {"files": [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes]}
+                {
+                    "files": [
+                        {"path": path, "uploadMode": mode, "shouldIgnore": False}
+                        for path, mode in modes
+                    ]
+                }
             )
         if re.fullmatch(r"/datasets/[^/]+/[^/]+\.git/info/lfs/objects/batch", self.path):
             objects = json.loads(body)["objects"]
             actions = [
-                {**one, "actions": {"upload": {"href": f"{hub.endpoint}/objects/{one['oid']}"}}} for one in objects
+                {**one, "actions": {"upload": {"href": f"{hub.endpoint}/objects/{one['oid']}"}}}
+                for one in objects
             ]
             return self._json({"transfer": "basic", "objects": actions})
         if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/commit/[^/]+", self.path):
@@ -115,7 +139,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._send(hub.refuses)
             hub.commit(match[1], [json.loads(line) for line in body.splitlines() if line])
             return self._json(
-                {"commitUrl": f"{hub.endpoint}/datasets/{match[1]}/commit/{COMMIT}", "commitOid": COMMIT, "success": 1}
+                {
+                    "commitUrl": f"{hub.endpoint}/datasets/{match[1]}/commit/{COMMIT}",
+                    "commitOid": COMMIT,
+                    "success": 1,
+                }
             )
         return self._send(404)
 

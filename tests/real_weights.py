@@ -31,7 +31,11 @@ def lite_weights(number: int, folder: Path) -> Path:
 
 def photograph(name: str) -> Image.Image:
     """One of scikit-image's photographs as RGB."""
-    pixels = skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
+    pixels = (
+        skimage.data.stereo_motorcycle()[0]
+        if name == "motorcycle"
+        else getattr(skimage.data, name)()
+    )
     return Image.fromarray(pixels).convert("RGB")
 
 
@@ -44,4 +48,6 @@ def crops(name: str, count: int, folder: Path, share: float = 0.8) -> None:
     for number in range(count):
         left = int(rng.integers(image.width - width + 1))
         top = int(rng.integers(image.height - height + 1))
-        image.crop((left, top, left + width, top + height)).save(folder / f"{name}_{number:02d}.jpg", quality=95)
+        image.crop((left, top, left + width, top + height)).save(
+            folder / f"{name}_{number:02d}.jpg", quality=95
+        )

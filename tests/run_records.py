@@ -14,7 +14,9 @@ def record_of(*entries: EntryRecord, catalog: str = "digits") -> RunRecord:
         config=config,
         identity=config.identity(),
         catalog=CatalogRecord(name=catalog, sha256="c" * 64),
-        subset=SubsetRecord(dataset="digits", hash="0123abcd", n_samples=447, n_images=149, n_classes=10, seed=0),
+        subset=SubsetRecord(
+            dataset="digits", hash="0123abcd", n_samples=447, n_images=149, n_classes=10, seed=0
+        ),
         entries=entries,
         versions={"python": "3.11.2", "torch": "2.9.0"},
         git_commit="d" * 40,

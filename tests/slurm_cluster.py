@@ -52,7 +52,9 @@ def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
     """Start a Slurm in ``folder``; yields the environment of those who want to use it. Skips where there is none."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
-        pytest.skip(f"no Slurm: {', '.join(missing)} not found (Debian: slurmctld slurmd slurm-client munge)")
+        pytest.skip(
+            f"no Slurm: {', '.join(missing)} not found (Debian: slurmctld slurmd slurm-client munge)"
+        )
     if os.geteuid() != 0:
         pytest.skip("a Slurm of one's own needs root")
     for name in ("state", "spool", "munge"):
@@ -68,7 +70,11 @@ def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
     conf = folder / "slurm.conf"
     conf.write_text(CONF.format(host=host, folder=folder, ports=_free_ports()))
     (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-1]\n")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SLURM_", "SBATCH_"))
+    }
     environment["SLURM_CONF"] = str(conf)
     munge = [f"--{name}={folder}/munge/{file}" for name, file in _MUNGE.items()]
     try:
@@ -85,7 +91,13 @@ def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
         _stop(environment, folder)
 
 
-_MUNGE = {"socket": "socket", "key-file": "key", "pid-file": "munged.pid", "log-file": "log", "seed-file": "seed"}
+_MUNGE = {
+    "socket": "socket",
+    "key-file": "key",
+    "pid-file": "munged.pid",
+    "log-file": "log",
+    "seed-file": "seed",
+}
 
 
 def _free_ports() -> list[int]:
@@ -97,7 +109,9 @@ def _free_ports() -> list[int]:
 
 def _wait_until_idle(environment: dict[str, str], folder: Path) -> None:
     for _ in range(300):
-        state = subprocess.run(["sinfo", "-h", "-o", "%t"], env=environment, capture_output=True, text=True).stdout
+        state = subprocess.run(
+            ["sinfo", "-h", "-o", "%t"], env=environment, capture_output=True, text=True
+        ).stdout
         if state.strip() == "idle":
             return
         time.sleep(0.1)
@@ -108,7 +122,9 @@ def _stop(environment: dict[str, str], folder: Path) -> None:
     if shutil.which("scancel"):
         subprocess.run(["scancel", "--user", "root"], env=environment, capture_output=True)
         for _ in range(100):
-            if not subprocess.run(["squeue", "-h"], env=environment, capture_output=True).stdout.strip():
+            if not subprocess.run(
+                ["squeue", "-h"], env=environment, capture_output=True
+            ).stdout.strip():
                 break
             time.sleep(0.1)
     for pid_file in ("slurmd.pid", "slurmctld.pid", "munge/munged.pid"):

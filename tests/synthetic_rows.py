@@ -51,7 +51,12 @@ def synthetic_rows() -> pd.DataFrame:
     for row in rows:
         hits = rng.random(1000) < row["probe_accuracy"] / 100
         low, high = wilson_interval(int(hits.sum()), len(hits))
-        row |= {"probe_accuracy": 100 * hits.mean(), "probe_low": low, "probe_high": high, "probe_hits": packed(hits)}
+        row |= {
+            "probe_accuracy": 100 * hits.mean(),
+            "probe_low": low,
+            "probe_high": high,
+            "probe_hits": packed(hits),
+        }
     for i in (7, 300):
         rows[i] |= {"status": "failed", "error_type": "OSError", "error_message": "no such file"}
     return rows_frame(rows)

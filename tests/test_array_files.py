@@ -46,9 +46,13 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "a:b.npy": lambda path: np.save(path, EMBEDDING),
     "Z.pt": lambda path: torch.save(torch.tensor(EMBEDDING, requires_grad=True), path),
     "Z.pth": lambda path: torch.save({"features": torch.tensor(EMBEDDING)}, path),
-    "Z.pt:features": lambda path: torch.save({"features": torch.tensor(EMBEDDING), "epoch": 3}, path),
+    "Z.pt:features": lambda path: torch.save(
+        {"features": torch.tensor(EMBEDDING), "epoch": 3}, path
+    ),
     "Z.pt:0": lambda path: torch.save({0: torch.tensor(EMBEDDING), 1: None}, path),
-    "legacy.pt": lambda path: torch.save(torch.tensor(EMBEDDING), path, _use_new_zipfile_serialization=False),
+    "legacy.pt": lambda path: torch.save(
+        torch.tensor(EMBEDDING), path, _use_new_zipfile_serialization=False
+    ),
     "rows.pt": lambda path: torch.save(list(torch.tensor(EMBEDDING)), path),
     "Z.safetensors": lambda path: safetensors.torch.save_file({"z": torch.tensor(EMBEDDING)}, path),
     "Z.safetensors:layer.1": lambda path: safetensors.torch.save_file(
@@ -58,7 +62,9 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "nullable.parquet": lambda path: TABLE.convert_dtypes().to_parquet(path),
     "indexed.parquet": lambda path: TABLE.set_index(NAMES).to_parquet(path),
     "lists.parquet": lambda path: pd.DataFrame({"z": EMBEDDING.tolist()}).to_parquet(path),
-    "more.parquet:z": lambda path: pd.DataFrame({"z": EMBEDDING.tolist(), "label": NAMES}).to_parquet(path),
+    "more.parquet:z": lambda path: pd.DataFrame(
+        {"z": EMBEDDING.tolist(), "label": NAMES}
+    ).to_parquet(path),
     "bare.csv": lambda path: TABLE.to_csv(path, index=False, header=False),
     "names.csv": lambda path: TABLE.to_csv(path, index=False),
     "index.csv": lambda path: TABLE.to_csv(path),
@@ -103,11 +109,16 @@ def test_whole_numbers_that_begin_like_a_header_of_two_columns_stay_data(tmp_pat
 def test_the_labels_may_be_a_column_of_the_embeddings_own_table(tmp_path: Path) -> None:
     for name in ("all.csv", "all.parquet"):
         table = TABLE.assign(species=NAMES)
-        table.to_csv(tmp_path / name, index=False) if name.endswith("csv") else table.to_parquet(tmp_path / name)
+        table.to_csv(tmp_path / name, index=False) if name.endswith("csv") else table.to_parquet(
+            tmp_path / name
+        )
         labels = f"{tmp_path / name}:species"
         np.testing.assert_allclose(read_array(tmp_path / name, labels), EMBEDDING)
         assert read_labels(labels, len(NAMES)).tolist() == list(NAMES)
-        with pytest.raises(InputError, match=r"column 'species' of dtype \w+, not real numbers: '\w+' in row 0; drop"):
+        with pytest.raises(
+            InputError,
+            match=r"column 'species' of dtype \w+, not real numbers: '\w+' in row 0; drop",
+        ):
             read_array(tmp_path / name)
 
 
@@ -118,7 +129,9 @@ def test_codes_with_leading_zeros_stay_apart(tmp_path: Path) -> None:
 
 def test_another_separator_is_told(tmp_path: Path) -> None:
     (tmp_path / "Z.csv").write_text("a;b\n1;2\n")
-    with pytest.raises(InputError, match=r"Z\.csv: its columns are separated by ';'; separate them by commas"):
+    with pytest.raises(
+        InputError, match=r"Z\.csv: its columns are separated by ';'; separate them by commas"
+    ):
         read_array(tmp_path / "Z.csv")
 
 
@@ -130,7 +143,9 @@ def test_nothing_advises_to_read_pickles(tmp_path: Path) -> None:
             read_array(tmp_path / name)
 
 
-def test_a_first_line_that_might_be_data_is_said_to_be_taken_for_names(tmp_path: Path, told) -> None:
+def test_a_first_line_that_might_be_data_is_said_to_be_taken_for_names(
+    tmp_path: Path, told
+) -> None:
     (tmp_path / "Z.csv").write_text("0,1\n0.5,0.25\n")
     np.testing.assert_array_equal(read_array(tmp_path / "Z.csv"), [[0.5, 0.25]])
     assert [record.getMessage() for record in told.records] == [
@@ -156,7 +171,9 @@ WRITERS_OF_LABELS: dict[str, Callable[[Path], Any]] = {
     "named.csv": lambda path: pd.Series(NAMES, name="class").to_csv(path, index=False),
     "numbered.csv": lambda path: pd.Series(CLASSES).to_csv(path, index=False),
     "indexed.csv": lambda path: pd.Series(NAMES).to_csv(path),
-    "table.csv:y": lambda path: pd.DataFrame({"file": range(30), "y": NAMES, "z": 0.5}).to_csv(path),
+    "table.csv:y": lambda path: pd.DataFrame({"file": range(30), "y": NAMES, "z": 0.5}).to_csv(
+        path
+    ),
     "quoted.csv": lambda path: path.write_text("\n".join(f'"{name}, a pet"' for name in NAMES)),
 }
 
@@ -197,13 +214,21 @@ def npz_of_a_pickle(path: Path, payload: Payload) -> None:
 @pytest.mark.parametrize(
     ("name", "write"),
     [
-        ("objects.npy", lambda path, payload: np.save(path, np.array([payload], dtype=object), allow_pickle=True)),
+        (
+            "objects.npy",
+            lambda path, payload: np.save(
+                path, np.array([payload], dtype=object), allow_pickle=True
+            ),
+        ),
         ("plain.npy", lambda path, payload: path.write_bytes(pickle.dumps(payload))),
         ("objects.npz", npz_of_a_pickle),
         ("plain.npz", lambda path, payload: path.write_bytes(pickle.dumps(payload))),
         ("plain.pt", lambda path, payload: path.write_bytes(pickle.dumps(payload))),
         ("new.pt", lambda path, payload: torch.save({"Z": payload}, path)),
-        ("old.pth", lambda path, payload: torch.save([payload], path, _use_new_zipfile_serialization=False)),
+        (
+            "old.pth",
+            lambda path, payload: torch.save([payload], path, _use_new_zipfile_serialization=False),
+        ),
         ("plain.safetensors", lambda path, payload: path.write_bytes(pickle.dumps(payload))),
         ("plain.parquet", lambda path, payload: path.write_bytes(pickle.dumps(payload))),
         ("plain.csv", lambda path, payload: path.write_bytes(pickle.dumps(payload))),
@@ -219,7 +244,12 @@ def test_a_pickle_is_refused_and_not_executed(
 
 
 @pytest.mark.parametrize("name", [name for name in WRITERS if ":" not in name])
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(kept=st.floats(0, 1), changed=st.floats(0, 1), byte=st.integers(0, 255))
 def test_a_damaged_file_gives_an_array_or_one_line(
     tmp_path: Path, name: str, kept: float, changed: float, byte: int
@@ -245,7 +275,9 @@ def read_or_refuse(path: Path) -> None:
         assert len(told.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["Z.npy", "Z.npz", "Z.pt", "Z.pth", "Z.safetensors", "Z.parquet", "bare.csv"])
+@pytest.mark.parametrize(
+    "name", ["Z.npy", "Z.npz", "Z.pt", "Z.pth", "Z.safetensors", "Z.parquet", "bare.csv"]
+)
 def test_an_empty_file_and_one_cut_in_half_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     WRITERS[name](path)
@@ -327,14 +359,22 @@ def line_of(read: Callable[[], object], path: Path) -> str:
     return told
 
 
-def test_the_command_measures_a_tensor_with_the_labels_of_a_table(tmp_path: Path, cli: Command) -> None:
-    torch.save({"epoch": 5, "features": torch.tensor(EMBEDDING, requires_grad=True)}, tmp_path / "Z.pt")
+def test_the_command_measures_a_tensor_with_the_labels_of_a_table(
+    tmp_path: Path, cli: Command
+) -> None:
+    torch.save(
+        {"epoch": 5, "features": torch.tensor(EMBEDDING, requires_grad=True)}, tmp_path / "Z.pt"
+    )
     pd.DataFrame({"file": np.arange(30), "class": NAMES}).to_csv(tmp_path / "y.csv", index=False)
     (tmp_path / "mine.py").write_text("def largest(Z, labels):\n    return labels.max()\n")
     options = ("--json", "--measure", "mine:largest")
-    values = json.loads(cli("measure", "Z.pt:features", "y.csv:class", *options, cwd=tmp_path).stdout)
+    values = json.loads(
+        cli("measure", "Z.pt:features", "y.csv:class", *options, cwd=tmp_path).stdout
+    )
     expected = measure(EMBEDDING, CLASSES)
     assert {name: values[name] for name in expected} == pytest.approx(expected)
     assert values["largest"] == 2, "a measure of one's own gets classes as numbers, as in a run"
     told = cli("measure", "Z.pt:features", "y.csv", cwd=tmp_path, code=2).stderr
-    assert told == "dsmi-zoo: y.csv: labels are one column; write y.csv:NAME with one of file, class\n"
+    assert (
+        told == "dsmi-zoo: y.csv: labels are one column; write y.csv:NAME with one of file, class\n"
+    )

@@ -53,7 +53,8 @@ def test_patterns_choose_models_by_name_or_by_name_and_size() -> None:
 
 def test_a_pattern_that_matches_nothing_is_refused_and_a_near_name_offered() -> None:
     with pytest.raises(
-        InputError, match=r"no model of digits matches 'test_resnt.900x5'; did you mean test_resnet.900x5\?"
+        InputError,
+        match=r"no model of digits matches 'test_resnt.900x5'; did you mean test_resnet.900x5\?",
     ):
         load_models("digits", ["test_vit.*", "test_resnt.900x5"])
 
@@ -102,7 +103,13 @@ def test_a_file_may_carry_the_facts_that_the_built_in_tables_have(tmp_path: Path
         "me/a@0123abc",
     )
     assert (b.kind, b.extra_data, b.weights) == ("MLP", False, "https://example.org/b.pth")
-    assert (c.kind, c.pretraining, c.extra_data, c.license, c.weights) == (None, None, None, None, None)
+    assert (c.kind, c.pretraining, c.extra_data, c.license, c.weights) == (
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
     frame = pd.read_csv(path)
     frame["extra_data"] = [True, False, None]
     frame.to_parquet(tmp_path / "mine.parquet")
@@ -139,9 +146,18 @@ def test_a_blank_line_is_skipped_and_lines_are_still_counted_right(tmp_path: Pat
         ("model,kind\na,quantum\n", ["line 2", "kind", "'convolutional'", "'quantum'"]),
         ("model,weights\na,not a place\n", ["line 2", "weights", "'not a place'", "owner/name"]),
         ("model,builder\na,resnet18\n", ["line 2", "builder", "'resnet18'", "module:function"]),
-        ("model,builder\na,my-nets:net\n", ["line 2", "builder", "'my-nets:net'", "module:function"]),
-        ("model,weights,checkpoint\na,o/n,mine.csv\n", ["line 2", "checkpoint", "weights", "leave one empty"]),
-        ("model,crop_mode,crop_pct,mean,std\na,oval,1,1 1 1,1 1 1\n", ["line 2", "crop_mode", "oval"]),
+        (
+            "model,builder\na,my-nets:net\n",
+            ["line 2", "builder", "'my-nets:net'", "module:function"],
+        ),
+        (
+            "model,weights,checkpoint\na,o/n,mine.csv\n",
+            ["line 2", "checkpoint", "weights", "leave one empty"],
+        ),
+        (
+            "model,crop_mode,crop_pct,mean,std\na,oval,1,1 1 1,1 1 1\n",
+            ["line 2", "crop_mode", "oval"],
+        ),
         ("model,crop_pct\na,1\n", ["line 2", "mean"]),
         ("model,top1\n,50\n", ["line 2", "name is missing"]),
         ("model,<b>\na,1\n", ["<b>", "plain name"]),
@@ -169,7 +185,8 @@ def test_a_binary_file_is_no_catalogue(tmp_path: Path) -> None:
 
 def test_exact_names_find_all_sizes_or_one() -> None:
     entries = [
-        ModelEntry(model=m, architecture="x", img_size=s) for m, s in [("a", 32), ("a", 64), ("a@64", 32), ("b", 32)]
+        ModelEntry(model=m, architecture="x", img_size=s)
+        for m, s in [("a", 32), ("a", 64), ("a@64", 32), ("b", 32)]
     ]
     assert [str(e) for e in find_entries(entries, ["a"], "it")] == ["a@32", "a@64"]
     assert [str(e) for e in find_entries(entries, ["a@32", "b"], "it")] == ["a@32", "b@32"]
@@ -179,14 +196,21 @@ def test_exact_names_find_all_sizes_or_one() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.text(min_size=1, max_size=300), st.integers(1, 4096)), min_size=2, max_size=2, unique=True)
+    st.lists(
+        st.tuples(st.text(min_size=1, max_size=300), st.integers(1, 4096)),
+        min_size=2,
+        max_size=2,
+        unique=True,
+    )
 )
 def test_slugs_are_safe_and_never_clash(pairs: list[tuple[str, int]]) -> None:
     slugs = [ModelEntry(model=name, architecture="x", img_size=size).slug for name, size in pairs]
     assert slugs[0] != slugs[1]
     for slug in slugs:
         assert len(slug) < 120
-        assert not set(slug) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+        assert not set(slug) - set(
+            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+        )
         assert not slug.startswith(".")
 
 

@@ -37,10 +37,15 @@ def test_the_smallest_model_of_every_module_passes_the_real_check(cli: Command) 
     names = sorted({e.model for e in entries})
     done = cli("catalog", "check", "--catalog", "imagenet-2025", "--models", *names)
     last = done.stdout.splitlines()[-1]
-    assert last == f"{len(entries)} of {len(entries)} entries with an embedding of the declared width; 0 failed"
+    assert (
+        last
+        == f"{len(entries)} of {len(entries)} entries with an embedding of the declared width; 0 failed"
+    )
 
 
-def test_check_says_which_entries_fail_and_why_and_exits_with_1(tmp_path: Path, cli: Command) -> None:
+def test_check_says_which_entries_fail_and_why_and_exits_with_1(
+    tmp_path: Path, cli: Command
+) -> None:
     (tmp_path / "mine.csv").write_text(
         "model,architecture,img_size,model_kwargs\n"
         "good,test_resnet.r160_in1k,64,\n"
@@ -70,7 +75,9 @@ def test_the_workers_of_a_check_that_is_killed_end_with_it() -> None:
         "--workers",
         "1",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as driver:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as driver:
         assert driver.stdout is not None
         driver.stdout.readline()  # the first model is checked: the worker works
         workers = psutil.Process(driver.pid).children(recursive=True)
@@ -81,7 +88,9 @@ def test_the_workers_of_a_check_that_is_killed_end_with_it() -> None:
 
 
 def test_an_attention_network_is_built_for_the_size_of_its_entry() -> None:
-    entry = ModelEntry(model="a", architecture="vit_tiny_patch16_224.augreg_in21k_ft_in1k", img_size=96)
+    entry = ModelEntry(
+        model="a", architecture="vit_tiny_patch16_224.augreg_in21k_ft_in1k", img_size=96
+    )
     assert embedding_shape(entry) == ((1, 192), 192)
     named = entry.model_copy(update={"img_size": None, "model_kwargs": {"img_size": 96}})
     assert embedding_shape(named) == ((1, 192), 192)
@@ -89,12 +98,19 @@ def test_an_attention_network_is_built_for_the_size_of_its_entry() -> None:
 
 def test_a_convolutional_network_takes_any_size_as_it_is() -> None:
     for size in (96, 224, 288):
-        assert embedding_shape(ModelEntry(model="a", architecture="test_convnext.r160_in1k", img_size=size))[0][0] == 1
+        assert (
+            embedding_shape(
+                ModelEntry(model="a", architecture="test_convnext.r160_in1k", img_size=size)
+            )[0][0]
+            == 1
+        )
 
 
 def test_a_network_of_one_size_only_is_refused_at_another() -> None:
     with pytest.raises(InputError, match="made for 224 pixels, it does not take 256"):
-        embedding_shape(ModelEntry(model="a", architecture="efficientformer_l1.snap_dist_in1k", img_size=256))
+        embedding_shape(
+            ModelEntry(model="a", architecture="efficientformer_l1.snap_dist_in1k", img_size=256)
+        )
 
 
 def test_a_model_of_four_gigabytes_is_checked_without_its_memory() -> None:
@@ -142,7 +158,9 @@ def test_timms_registry_is_a_catalogue_with_backbones_that_have_no_classifier() 
 
 
 def test_timms_registry_can_be_listed_by_the_command(cli: Command) -> None:
-    lines = cli("catalog", "list", "--catalog", "timm-pretrained", "--models", "*dinov2*", "--limit", 3).stdout
+    lines = cli(
+        "catalog", "list", "--catalog", "timm-pretrained", "--models", "*dinov2*", "--limit", 3
+    ).stdout
     assert lines.splitlines()[-1] == "3 entries"
 
 
@@ -167,7 +185,13 @@ def test_weights_that_an_entry_names_are_loaded_instead_of_timms(tmp_path: Path)
             "torch.save(build_model(entry, None).state_dict(), 'loaded.pth')"
         )
         environment = os.environ | {"TORCH_HOME": str(tmp_path / "torch")}
-        subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-c", code],
+            check=True,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+        )
         server.shutdown()
     loaded = torch.load(tmp_path / "loaded.pth", weights_only=True)
     assert all(torch.equal(loaded[name], value) for name, value in theirs.items())
@@ -179,7 +203,10 @@ def test_weights_that_an_entry_names_are_loaded_instead_of_timms(tmp_path: Path)
         ("--kind mlp --kind hybrid", lambda e: e.kind in ("MLP", "hybrid")),
         ("--kind MLP --max-gmacs 5", lambda e: e.kind == "MLP" and e.extras["gmacs"] <= 5),
         ("--max-params 2", lambda e: e.params_m <= 2),
-        ("--license bsd-3-clause --img-size 224", lambda e: e.license == "bsd-3-clause" and e.img_size == 224),
+        (
+            "--license bsd-3-clause --img-size 224",
+            lambda e: e.license == "bsd-3-clause" and e.img_size == 224,
+        ),
         (
             "--models resnet18* --limit 3",
             lambda e: e.model in ("resnet18.a1_in1k", "resnet18.a2_in1k", "resnet18.a3_in1k"),
@@ -189,7 +216,9 @@ def test_weights_that_an_entry_names_are_loaded_instead_of_timms(tmp_path: Path)
 def test_filters_choose_entries_by_what_is_known_of_them(
     cli: Command, options: str, holds: Callable[[ModelEntry], bool]
 ) -> None:
-    lines = cli("catalog", "list", "--catalog", "imagenet-2023", *options.split()).stdout.splitlines()
+    lines = cli(
+        "catalog", "list", "--catalog", "imagenet-2023", *options.split()
+    ).stdout.splitlines()
     expected = [e.model for e in load_models("imagenet-2023") if holds(e)]
     assert expected
     assert [line.split()[0] for line in lines[1:-1]] == expected
@@ -198,7 +227,9 @@ def test_filters_choose_entries_by_what_is_known_of_them(
 
 def test_show_prints_all_that_is_known_at_every_size(cli: Command) -> None:
     text = cli("catalog", "show", "resnet50.a1_in1k").stdout
-    blocks = [dict(line.split(maxsplit=1) for line in block.splitlines()) for block in text.split("\n\n")]
+    blocks = [
+        dict(line.split(maxsplit=1) for line in block.splitlines()) for block in text.split("\n\n")
+    ]
     assert [block["img_size"] for block in blocks] == ["224", "288"]
     assert blocks[0]["catalogue"] == "imagenet-2025"
     assert blocks[1]["v2_top1"] == "69.69"

@@ -36,7 +36,9 @@ def computed_by_timm(weights: Path) -> tuple[np.ndarray, float]:
     digits = open_dataset("digits")
     model = timm.create_model("test_resnet", num_classes=10).eval()
     model.load_state_dict(safetensors.torch.load_file(weights))
-    transform = timm.data.create_transform(**timm.data.resolve_data_config({"input_size": (3, 32, 32)}, model=model))
+    transform = timm.data.create_transform(
+        **timm.data.resolve_data_config({"input_size": (3, 32, 32)}, model=model)
+    )
     images = torch.stack([transform(digits.image(i)) for i in range(len(digits.labels))])
     with torch.no_grad():
         embedding = model.forward_head(model.forward_features(images), pre_logits=True)
@@ -67,7 +69,12 @@ def test_the_pages_example_measures_a_training_epoch_by_epoch(
 
 
 def test_curves_over_epochs_need_two_of_them() -> None:
-    rows = rows_frame([{"model": f"m{i}", "architecture": "a", "status": "ok", "dse_z": float(i)} for i in range(6)])
+    rows = rows_frame(
+        [
+            {"model": f"m{i}", "architecture": "a", "status": "ok", "dse_z": float(i)}
+            for i in range(6)
+        ]
+    )
     assert over_epochs(rows) is None
     assert over_epochs(rows.assign(epoch=1)) is None
     assert over_epochs(rows.assign(epoch=[0, 1, 2, 0, 1, 2])) is not None

@@ -22,13 +22,17 @@ from dsmi_zoo.pipeline.store import embedding_path, read_results
 from dsmi_zoo.reports.page import write_page
 from dsmi_zoo.reports.ranking import rank
 
-PREPROCESSING = Preprocessing(crop_pct=0.95, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+PREPROCESSING = Preprocessing(
+    crop_pct=0.95, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+)
 
 
 def on(dataset: str, search: SearchNote | None = None) -> RunRecord:
     record = record_of()
     subset = record.config.subset.model_copy(update={"dataset": dataset})
-    return record.model_copy(update={"config": record.config.model_copy(update={"subset": subset}), "search": search})
+    return record.model_copy(
+        update={"config": record.config.model_copy(update={"subset": subset}), "search": search}
+    )
 
 
 def with_accuracies(**columns: Any) -> pd.DataFrame:
@@ -42,20 +46,26 @@ def said(rows: pd.DataFrame, run: RunRecord, folder: Path) -> tuple[str, dict[st
 
 
 @pytest.mark.parametrize("dataset", ["imagefolder", "csv", "timm:hfds/owner/pets"])
-def test_images_of_ones_own_get_the_choice_page_whatever_the_catalogue_knows(dataset: str, tmp_path: Path) -> None:
+def test_images_of_ones_own_get_the_choice_page_whatever_the_catalogue_knows(
+    dataset: str, tmp_path: Path
+) -> None:
     page, summary = said(with_accuracies(), on(dataset), tmp_path)
     assert "<h1>Which model suits these images?</h1>" in page
     assert summary["lead"].startswith("Of 5 models, net0 at 224 pixels has the highest")
     assert page.index('id="ranking"') < page.index('id="correlations"')
     assert page.count('id="ranking"') == 1
     settings = json.loads(page.split('id="explorer-settings">')[1].split("</script>")[0])
-    assert (settings["ranked"], settings["start"]) == ("y", ["throughput", "probe_accuracy"]), "accuracy over its cost"
+    assert (settings["ranked"], settings["start"]) == ("y", ["throughput", "probe_accuracy"]), (
+        "accuracy over its cost"
+    )
     assert '"name":"LogScale"' in page
     assert (tmp_path / "report.md").read_text().index("## Ranking") < page.index("Correlations")
 
 
 @pytest.mark.parametrize("dataset", ["imagenet", "digits"])
-def test_images_of_the_published_accuracies_get_the_page_of_correlations(dataset: str, tmp_path: Path) -> None:
+def test_images_of_the_published_accuracies_get_the_page_of_correlations(
+    dataset: str, tmp_path: Path
+) -> None:
     page, _ = said(with_accuracies(), on(dataset), tmp_path)
     assert "<h1>How well do representation measures predict accuracy?</h1>" in page
     assert page.index('id="correlations"') < page.index('id="ranking"')
@@ -64,7 +74,10 @@ def test_images_of_the_published_accuracies_get_the_page_of_correlations(dataset
 def test_a_ranker_that_looks_at_no_image_says_what_it_would_have_taken(tmp_path: Path) -> None:
     page, _ = said(with_accuracies(), on("csv"), tmp_path / "other")
     accuracy = rank(with_accuracies()).models[4].accuracy
-    assert "By published top-1 accuracy alone, without a look at these images, one would take net4, which has " in page
+    assert (
+        "By published top-1 accuracy alone, without a look at these images, one would take net4, which has "
+        in page
+    )
     assert f"{accuracy:.1f}% here" in page
     gmacs = models().assign(gmacs=[1.0, 2.0, 3.0, 4.0, 9.0])
     gmacs["gmacs"] = gmacs["model"].map({f"net{i}": 9.0 - i for i in range(5)})
@@ -77,14 +90,22 @@ def test_a_budget_that_was_too_short_is_said_before_the_winner(tmp_path: Path) -
     stage = Passed(images=50, models=6, seconds=3.0, dropped=[gone])
     search = SearchNote(budget_s=60, left_out=["big@448", "bigger@448"], stages=[stage])
     page, summary = said(with_accuracies(), on("csv", search), tmp_path)
-    assert summary["lead"].startswith("The budget was too short to say which model suits best: 2 of 8 never had a turn")
+    assert summary["lead"].startswith(
+        "The budget was too short to say which model suits best: 2 of 8 never had a turn"
+    )
     assert "1 more model was measured on fewer images and dropped." in page
-    assert "5 of 5 models measured, 1 dropped on the way, 2 never had a turn" in " ".join(page.split())
+    assert "5 of 5 models measured, 1 dropped on the way, 2 never had a turn" in " ".join(
+        page.split()
+    )
 
 
 def test_those_tied_with_the_best_are_named_with_costs_and_loading_code(tmp_path: Path) -> None:
-    rows = with_accuracies(params_m=25.6, loading_code="import timm\nmodel = timm.create_model('<net>')")
-    rows["probe_hits"] = rows.loc[rows["model"] == "net0", "probe_hits"].iloc[0]  # the same hits: no difference at all
+    rows = with_accuracies(
+        params_m=25.6, loading_code="import timm\nmodel = timm.create_model('<net>')"
+    )
+    rows["probe_hits"] = rows.loc[rows["model"] == "net0", "probe_hits"].iloc[
+        0
+    ]  # the same hits: no difference at all
     page, summary = said(rows, on("csv"), tmp_path)
     assert "net1, net2, net3 and 1 more are tied with it" in summary["lead"]
     assert page.count("<summary>Load net") == 5
@@ -105,21 +126,37 @@ def test_a_trial_with_random_weights_promises_no_choice(tmp_path: Path) -> None:
     [
         ({"weights": "timm/test_vit"}, "timm.create_model('test_vit', pretrained=True).eval()"),
         ({"weights": "owner/other"}, "pretrained_cfg_overlay={'hf_hub_id': 'owner/other'}"),
-        ({"weights": "https://a.b/w.pth"}, "pretrained_cfg_overlay={'url': 'https://a.b/w.pth', 'hf_hub_id': None}"),
+        (
+            {"weights": "https://a.b/w.pth"},
+            "pretrained_cfg_overlay={'url': 'https://a.b/w.pth', 'hf_hub_id': None}",
+        ),
         ({"checkpoint": "/somewhere/mine.pth"}, "checkpoint_path='mine.pth'"),
-        ({"model_kwargs": {"num_classes": 3, "no name": 1}}, "num_classes=3, pretrained=True, **{'no name': 1}"),
+        (
+            {"model_kwargs": {"num_classes": 3, "no name": 1}},
+            "num_classes=3, pretrained=True, **{'no name': 1}",
+        ),
         ({"img_size": 192}, "img_size=192, pretrained=True"),
     ],
 )
-def test_the_code_names_the_weights_that_were_measured(entry: dict[str, Any], expected: str) -> None:
-    given = {"model": "m", "architecture": "test_vit", "img_size": 160, "preprocessing": PREPROCESSING, **entry}
+def test_the_code_names_the_weights_that_were_measured(
+    entry: dict[str, Any], expected: str
+) -> None:
+    given = {
+        "model": "m",
+        "architecture": "test_vit",
+        "img_size": 160,
+        "preprocessing": PREPROCESSING,
+        **entry,
+    }
     code = loading_code(ModelEntry.model_validate(given))
     assert code is not None
     assert expected in " ".join(code.split()).replace("( ", "(").replace(", )", ")")
     compile(code, "code", "exec")
 
 
-def test_the_code_of_a_row_gives_the_embedding_of_the_row(tmp_path: Path, warm_cli: Command, monkeypatch: Any) -> None:
+def test_the_code_of_a_row_gives_the_embedding_of_the_row(
+    tmp_path: Path, warm_cli: Command, monkeypatch: Any
+) -> None:
     torch.manual_seed(0)
     network = timm.create_model("test_vit", num_classes=4, img_size=128)
     safetensors.torch.save_file(network.state_dict(), tmp_path / "mine.safetensors")
@@ -139,9 +176,13 @@ def test_the_code_of_a_row_gives_the_embedding_of_the_row(tmp_path: Path, warm_c
     monkeypatch.chdir(tmp_path)
     made: dict[str, Any] = {}
     exec(row["loading_code"], made)  # what users are told to run
-    images = [Image.open(path).convert("RGB") for path in sorted((tmp_path / "photos").rglob("*.png"))]
+    images = [
+        Image.open(path).convert("RGB") for path in sorted((tmp_path / "photos").rglob("*.png"))
+    ]
     with torch.inference_mode():
         batch = torch.stack([made["transform"](image) for image in images])
         found = made["model"].forward_head(made["model"].forward_features(batch), pre_logits=True)
     slug = ModelEntry(model="mine", architecture="test_vit", img_size=128).slug
-    np.testing.assert_allclose(found.numpy(), np.load(embedding_path(tmp_path / "out", slug)), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        found.numpy(), np.load(embedding_path(tmp_path / "out", slug)), rtol=1e-3, atol=1e-4
+    )

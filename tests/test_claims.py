@@ -37,7 +37,11 @@ def test_a_number_above_a_threshold(values: list[float], answer: str) -> None:
 
 @pytest.mark.parametrize(
     ("values", "answer"),
-    [([0.01, -0.01, 0.0], "holds"), ([1.0, 1.1, 1.2], "does not hold here"), ([0.0, 0.2, 0.1], "cannot tell")],
+    [
+        ([0.01, -0.01, 0.0], "holds"),
+        ([1.0, 1.1, 1.2], "does not hold here"),
+        ([0.0, 0.2, 0.1], "cannot tell"),
+    ],
 )
 def test_a_number_that_stays_flat(values: list[float], answer: str) -> None:
     assert flat("it stays", values, 0.1, "rise").answer == answer
@@ -45,7 +49,11 @@ def test_a_number_that_stays_flat(values: list[float], answer: str) -> None:
 
 @given(NUMBERS, st.floats(-2, 2))
 def test_above_and_below_are_each_others_opposite(values: list[float], threshold: float) -> None:
-    opposite = {"holds": "does not hold here", "does not hold here": "holds", "cannot tell": "cannot tell"}
+    opposite = {
+        "holds": "does not hold here",
+        "does not hold here": "holds",
+        "cannot tell": "cannot tell",
+    }
     one, other = above("a", values, threshold, "x"), below("b", values, threshold, "x")
     if abs(np.mean(values) - threshold) > 1e-9:
         assert other.answer == opposite[one.answer]
@@ -63,7 +71,10 @@ def test_the_answer_agrees_with_students_t(values: list[float]) -> None:
 
 def test_two_sets_of_seeds_differ_or_not() -> None:
     assert different("d", [1.0, 1.1, 0.9], [2.0, 2.1, 1.9], 0.1, "x").answer == "holds"
-    assert different("d", [1.0, 1.001, 0.999], [1.0, 1.001, 0.999], 0.1, "x").answer == "does not hold here"
+    assert (
+        different("d", [1.0, 1.001, 0.999], [1.0, 1.001, 0.999], 0.1, "x").answer
+        == "does not hold here"
+    )
     assert different("d", [0.0, 1.0, 2.0], [0.5, 1.5, 2.5], 0.1, "x").answer == "cannot tell"
     assert different("d", [1.0], [2.0, 2.1], 0.1, "x").answer == "cannot tell"
     assert undecided("d", "needs two", "x").answer == "cannot tell"
@@ -72,7 +83,11 @@ def test_two_sets_of_seeds_differ_or_not() -> None:
 def test_a_rise_is_that_of_a_straight_line_over_the_checkpoints_of_each_seed() -> None:
     epochs = [0, 1, 2, 5]
     rows = pd.DataFrame(
-        {"epoch": epochs * 2, "training_seed": [0] * 4 + [1] * 4, "dse_z": [0, 1, 2, 3, 5, 4.5, 4, 3.5]}
+        {
+            "epoch": epochs * 2,
+            "training_seed": [0] * 4 + [1] * 4,
+            "dse_z": [0, 1, 2, 3, 5, 4.5, 4, 3.5],
+        }
     ).sample(frac=1, random_state=0)
     assert rises(rows, "dse_z") == pytest.approx([3, -1.5])
     assert len(rises(rows.assign(dse_z=np.nan), "dse_z")) == 0
@@ -81,7 +96,11 @@ def test_a_rise_is_that_of_a_straight_line_over_the_checkpoints_of_each_seed() -
 def cells(value: object) -> pd.DataFrame:
     """Rows of every kind and estimator, with ``value(measure, d, level, truth)``."""
     rows = []
-    for kind, names in {"tree": ["DSE"], "blobs": ["DSE"], "labels": ["DSMI", "KSG", "MINE"]}.items():
+    for kind, names in {
+        "tree": ["DSE"],
+        "blobs": ["DSE"],
+        "labels": ["DSMI", "KSG", "MINE"],
+    }.items():
         for measure in [*names, "binned, 5 bins"]:
             for d in (20, 100):
                 for noise in (0.1, 0.5):
@@ -105,7 +124,10 @@ def test_the_papers_world_gets_the_papers_answers() -> None:
 
 
 def test_a_world_in_which_nothing_fades_denies_that_the_others_do() -> None:
-    answers = {claim.claim.split()[0]: claim.answer for claim in claims_of(cells(lambda m, d, level, truth: truth))}
+    answers = {
+        claim.claim.split()[0]: claim.answer
+        for claim in claims_of(cells(lambda m, d, level, truth: truth))
+    }
     assert answers["KSG"] == answers["MINE"] == answers["Binned"] == "does not hold here"
 
 

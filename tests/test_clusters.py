@@ -22,7 +22,12 @@ from dsmi_zoo.pipeline.config import ComputeSettings
 def listening(process: psutil.Process) -> set[str]:
     """The addresses on which a process and its children listen."""
     family = [process, *process.children(recursive=True)]
-    return {c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    return {
+        c.laddr.ip
+        for p in family
+        for c in p.net_connections("inet")
+        if c.status == psutil.CONN_LISTEN
+    }
 
 
 def assert_refused(address: str) -> None:
@@ -88,11 +93,18 @@ def test_the_workers_of_a_cuda_cluster_share_gpus_of_which_each_sees_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ", ".join(GPUS))
-    with open_workers(ComputeSettings(per_gpu=2), tmp_path) as workers:  # auto is cuda where GPUs are visible
+    with open_workers(
+        ComputeSettings(per_gpu=2), tmp_path
+    ) as workers:  # auto is cuda where GPUs are visible
         workers.client.wait_for_workers(4, timeout=60)
         seen = workers.client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
-        names = {known["name"]: seen[address] for address, known in workers.client.scheduler_info()["workers"].items()}
-        assert names == {f"gpu-{gpu}-{process}": uuid for gpu, uuid in enumerate(GPUS) for process in range(2)}
+        names = {
+            known["name"]: seen[address]
+            for address, known in workers.client.scheduler_info()["workers"].items()
+        }
+        assert names == {
+            f"gpu-{gpu}-{process}": uuid for gpu, uuid in enumerate(GPUS) for process in range(2)
+        }
         assert set(workers.client.nthreads().values()) == {1}
         assert listening(psutil.Process()) == {"127.0.0.1"}
     with (
@@ -126,7 +138,13 @@ def test_visible_gpus_are_those_of_the_driver_or_instances_of_a_partitioned_one(
 
 
 def test_versions_that_differ_are_told_by_who_has_them() -> None:
-    ours = {"python": "3.11.7.final.0", "dask": "1", "distributed": "1", "cloudpickle": "3", "msgpack": "1"}
+    ours = {
+        "python": "3.11.7.final.0",
+        "dask": "1",
+        "distributed": "1",
+        "cloudpickle": "3",
+        "msgpack": "1",
+    }
     worker = {"tcp://a:1": {"packages": ours | {"python": "3.12.1.final.0", "distributed": "2"}}}
     versions = {"client": {"packages": ours}, "scheduler": {"packages": ours}, "workers": worker}
     assert list(differing_versions(versions)) == [
@@ -137,8 +155,19 @@ def test_versions_that_differ_are_told_by_who_has_them() -> None:
     assert not list(differing_versions(versions | {"workers": patch}))
 
 
-def test_a_scheduler_that_is_not_there_or_an_address_that_is_none_is_one_line(tmp_path: Path, cli: Command) -> None:
-    done = cli("run", "--out", tmp_path / "a", "--cluster", "tcp://127.0.0.1:9", "--models", "test_vit.*", code=2)
+def test_a_scheduler_that_is_not_there_or_an_address_that_is_none_is_one_line(
+    tmp_path: Path, cli: Command
+) -> None:
+    done = cli(
+        "run",
+        "--out",
+        tmp_path / "a",
+        "--cluster",
+        "tcp://127.0.0.1:9",
+        "--models",
+        "test_vit.*",
+        code=2,
+    )
     assert done.stderr.count("\n") == 1
     assert "--cluster tcp://127.0.0.1:9: no scheduler can be reached there" in done.stderr
     done = cli("run", "--out", tmp_path / "b", "--cluster", "kubernetes", code=2)
@@ -160,7 +189,15 @@ def test_a_tls_scheduler_lets_in_a_client_with_credentials_and_refuses_one_witho
     profile.write_text('[tls]\nca_file = "ca.pem"\ncert = "cert.pem"\nkey = "key.pem"\n')
     options = {"host": "127.0.0.1", "protocol": "tls://", "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(n_workers=1, threads_per_worker=1, security=security, **options) as cluster:
-        run = ("run", "--models", "test_vit.900x5", "--out", tmp_path / "out", "--cluster", cluster.scheduler_address)
+        run = (
+            "run",
+            "--models",
+            "test_vit.900x5",
+            "--out",
+            tmp_path / "out",
+            "--cluster",
+            cluster.scheduler_address,
+        )
         refused = cli(*run, code=2).stderr
         assert "tls:// needs credentials: [tls] in a --profile" in refused
         assert refused.count("\n") == 1
@@ -169,7 +206,9 @@ def test_a_tls_scheduler_lets_in_a_client_with_credentials_and_refuses_one_witho
             assert len(client.nthreads()) == 1
 
 
-def test_relative_folders_are_the_drivers_for_workers_started_elsewhere(tmp_path: Path, warm_cli: Command) -> None:
+def test_relative_folders_are_the_drivers_for_workers_started_elsewhere(
+    tmp_path: Path, warm_cli: Command
+) -> None:
     folders = ("--out", "out", "--cache", "cache")
     warm_cli("run", "--models", "test_vit.100x3", "--images-per-class", 5, *folders, cwd=tmp_path)
     assert len(list((tmp_path / "out" / "results").glob("*.parquet"))) == 1
@@ -177,13 +216,25 @@ def test_relative_folders_are_the_drivers_for_workers_started_elsewhere(tmp_path
     assert len(list((tmp_path / "cache" / "weights").glob("*.safetensors"))) == 1
 
 
-def test_a_plan_on_a_scheduler_that_is_there_needs_no_out_and_makes_none(tmp_path: Path, warm_cli: Command) -> None:
-    run = ("run", "--models", "test_vit.*", "--images-per-class", 5, "--out", tmp_path / "new" / "out")
+def test_a_plan_on_a_scheduler_that_is_there_needs_no_out_and_makes_none(
+    tmp_path: Path, warm_cli: Command
+) -> None:
+    run = (
+        "run",
+        "--models",
+        "test_vit.*",
+        "--images-per-class",
+        5,
+        "--out",
+        tmp_path / "new" / "out",
+    )
     assert "first 3 models on 50 images" in warm_cli(*run, "--budget", "5m", "--plan").stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_every_example_profile_can_be_read_and_wrong_ones_are_told_in_one_line(tmp_path: Path) -> None:
+def test_every_example_profile_can_be_read_and_wrong_ones_are_told_in_one_line(
+    tmp_path: Path,
+) -> None:
     examples = sorted(EXAMPLES.glob("*.toml"))
     assert [example.stem for example in examples] == ["cpu", "existing", "gpu"]
     for example in examples:
@@ -200,5 +251,8 @@ def test_every_example_profile_can_be_read_and_wrong_ones_are_told_in_one_line(t
         wrong.write_text(text)
         with pytest.raises(InputError, match=f"wrong.toml: .*{told}"):
             load_profile(wrong)
-    with pytest.raises(InputError, match=r"no such profile; write one after the examples in .*\(cpu, existing, gpu\)"):
+    with pytest.raises(
+        InputError,
+        match=r"no such profile; write one after the examples in .*\(cpu, existing, gpu\)",
+    ):
         load_profile(tmp_path / "absent.toml")

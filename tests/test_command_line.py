@@ -39,7 +39,12 @@ def test_help_comes_within_half_a_second(cli: Command) -> None:
         cli("--help")
         after = os.times()
         # Processor time, for other tests run at the same moment; the clock's is in benchmarks/digits_run.py.
-        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        times.append(
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
     assert 0 < median(times) < 0.5
 
 
@@ -56,7 +61,9 @@ def arrays(tmp_path: Path) -> Path:
     np.save(tmp_path / "objects.npy", np.array([{}] * 40, dtype=object), allow_pickle=True)
     np.savez(tmp_path / "many.npz", a=labels, b=labels)
     (tmp_path / "text.npy").write_text("not an array")
-    (tmp_path / "mine.py").write_text("def half(Z, labels):\n    return 0.5\n\ndef dse_z(Z, labels):\n    return 0\n")
+    (tmp_path / "mine.py").write_text(
+        "def half(Z, labels):\n    return 0.5\n\ndef dse_z(Z, labels):\n    return 0\n"
+    )
     (tmp_path / "bad.py").write_text("def words(Z, labels):\n    return 'many'\n")
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
     return tmp_path
@@ -84,9 +91,23 @@ def test_measure_prints_no_zero_with_a_sign(tmp_path: Path, cli: Command) -> Non
 
 def test_measure_without_labels_gives_the_entropies(arrays: Path, cli: Command) -> None:
     values = json.loads(cli("measure", "Z.npy", "--json", cwd=arrays).stdout)
-    without_labels = {"dse_z", "cse_z", "rankme", "clid", "participation_ratio", "offset_share", "two_nn_dimension"}
+    without_labels = {
+        "dse_z",
+        "cse_z",
+        "rankme",
+        "clid",
+        "participation_ratio",
+        "offset_share",
+        "two_nn_dimension",
+    }
     assert set(values) == {
-        *("embedding_rms", "median_distance_over_sigma", "saturated", "mst_dimension", "undefined_scores"),
+        *(
+            "embedding_rms",
+            "median_distance_over_sigma",
+            "saturated",
+            "mst_dimension",
+            "undefined_scores",
+        ),
         *(without_labels | {f"{name}_se" for name in without_labels}),
     }
     assert "alpha_req" in values["undefined_scores"]
@@ -94,7 +115,9 @@ def test_measure_without_labels_gives_the_entropies(arrays: Path, cli: Command) 
 
 
 def test_measure_takes_a_measure_of_ones_own(arrays: Path, cli: Command) -> None:
-    values = json.loads(cli("measure", "Z.npy", "y.npy", "--json", "--measure", "mine:half", cwd=arrays).stdout)
+    values = json.loads(
+        cli("measure", "Z.npy", "y.npy", "--json", "--measure", "mine:half", cwd=arrays).stdout
+    )
     assert values["half"] == 0.5
 
 
@@ -207,7 +230,16 @@ def test_catalog_list_shows_entries_and_their_number(cli: Command) -> None:
 
 
 def test_catalog_list_can_be_sorted_and_printed_as_json(cli: Command) -> None:
-    options = ("catalog", "list", "--catalog", "imagenet-2025", "--models", "resnet*", "--max-gmacs", 2)
+    options = (
+        "catalog",
+        "list",
+        "--catalog",
+        "imagenet-2025",
+        "--models",
+        "resnet*",
+        "--max-gmacs",
+        2,
+    )
     entries = json.loads(cli(*options, "--sort", "top1", "--json").stdout)
     accuracies = [entry["top1"] for entry in entries]
     assert len(accuracies) > 10

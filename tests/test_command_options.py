@@ -32,7 +32,9 @@ def commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.
 
 def described(option: click.Option) -> str:
     """The option with its value, and what its help says of the default."""
-    value = "" if option.is_flag else f" {option.metavar or option.make_metavar(click.Context(cli))}"
+    value = (
+        "" if option.is_flag else f" {option.metavar or option.make_metavar(click.Context(cli))}"
+    )
     repeated = ", repeated" if option.multiple else ""
     _, told, default = (option.help or "").partition("[default: ")
     return f"  {option.opts[0]}{value}{repeated}{', default ' + default.removesuffix(']') if told else ''}"
@@ -61,7 +63,9 @@ def test_every_setting_of_a_run_has_an_option_or_is_known_to_be_only_in_a_file()
     everything = {setting.key for setting in settings_of(RunConfig)}
     assert absent == ONLY_IN_A_FILE
     assert everything - reached <= absent
-    assert len(offered - {"more_models"}) == len(everything - absent) + len({"--config", "--plan", "--retry-failed"})
+    assert len(offered - {"more_models"}) == len(everything - absent) + len(
+        {"--config", "--plan", "--retry-failed"}
+    )
 
 
 def test_every_setting_says_what_it_means() -> None:
@@ -84,7 +88,9 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         "heavy = {'numpy', 'pandas', 'torch', 'timm', 'dask', 'distributed', 'sklearn', 'PIL', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 

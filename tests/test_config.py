@@ -46,8 +46,14 @@ def test_sigma_can_be_set_back_to_the_papers_choice(tmp_path: Path) -> None:
         ('[measures]\nt = "2"\n', ["run.toml", "measures.t", "must be a number"]),
         ('[filters]\nkind = ["quantum"]\n', ["run.toml", "filters.kind", "'quantum'"]),
         ("[subset]\nrepeats = 3\n", ["run.toml", "subset.repeats", "standard protocol"]),
-        ('[compute]\nshare = "1/2"\nbudget = "1h"\n', ["run.toml", "compute.share with compute.budget"]),
-        ('cluster = "local"\n', ["cluster: there is no such setting; did you mean compute.cluster?"]),
+        (
+            '[compute]\nshare = "1/2"\nbudget = "1h"\n',
+            ["run.toml", "compute.share with compute.budget"],
+        ),
+        (
+            'cluster = "local"\n',
+            ["cluster: there is no such setting; did you mean compute.cluster?"],
+        ),
         ("[measure]\nsigma = 2\n", ["measure: there is no such setting; did you mean measures?"]),
         (
             '[filters]\nlicenses = "mit"\n',
@@ -55,7 +61,10 @@ def test_sigma_can_be_set_back_to_the_papers_choice(tmp_path: Path) -> None:
         ),
         ("models = 3\n", ["models: must be text, or a list of texts, not 3"]),
         ('out = ""\n', ["out: must name a folder"]),
-        ('[compute]\ncluster = "cloud"\n', ["compute.cluster", "local, cuda, slurm", "tcp://host:port"]),
+        (
+            '[compute]\ncluster = "cloud"\n',
+            ["compute.cluster", "local, cuda, slurm", "tcp://host:port"],
+        ),
         ("sigma = = 2\n", ["run.toml", "TOML"]),
     ],
 )
@@ -138,7 +147,9 @@ def test_a_run_is_read_back_from_its_own_record() -> None:
 
 
 def test_where_a_run_is_computed_is_no_part_of_its_identity() -> None:
-    here = resolve_config({"compute": {"workers": 1, "batch_size": 2, "cache": "/x"}, "out": "/a", "models": ["b"]})
+    here = resolve_config(
+        {"compute": {"workers": 1, "batch_size": 2, "cache": "/x"}, "out": "/a", "models": ["b"]}
+    )
     assert here.identity() == RunConfig().identity()
 
 
@@ -152,7 +163,9 @@ def test_where_a_run_is_computed_is_no_part_of_its_identity() -> None:
         ({"catalog": "other"}, 'catalog = "digits", not "other"'),
     ],
 )
-def test_what_changes_a_number_is_named_with_both_values(settings: dict[str, object], line: str) -> None:
+def test_what_changes_a_number_is_named_with_both_values(
+    settings: dict[str, object], line: str
+) -> None:
     other = resolve_config(settings)
     assert list(differences(RunConfig().identity(), other.identity())) == [line]
 
@@ -162,7 +175,9 @@ def test_content_hashes_ignore_the_order_of_keys_and_notice_every_value() -> Non
     assert len({content_hash(x) for x in (1, "1", [1], {"a": 1}, {"a": 2}, None, 1.5)}) == 7
 
 
-def test_the_cache_follows_its_variable_then_the_xdg_standard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_follows_its_variable_then_the_xdg_standard(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("DSMI_ZOO_CACHE", raising=False)
     assert default_cache() == tmp_path / "dsmi-zoo"

@@ -23,7 +23,10 @@ from dsmi_zoo.pipeline.graph import compute_each, shared_attempts
 from dsmi_zoo.pipeline.workers import Workers, WorkersLost
 
 # A nanny starts the successor of a dead worker as soon as it can; a LocalCluster must not drop it meanwhile.
-PATIENT = {"distributed.deploy.lost-worker-timeout": "1h", "distributed.scheduler.allowed-failures": 10_000}
+PATIENT = {
+    "distributed.deploy.lost-worker-timeout": "1h",
+    "distributed.scheduler.allowed-failures": 10_000,
+}
 
 
 @contextmanager
@@ -32,7 +35,10 @@ def cluster_of(workers: int, threads: int = 1, **settings: object) -> Iterator[C
     with (
         dask.config.set(PATIENT | settings),
         LocalCluster(
-            n_workers=workers, threads_per_worker=threads, dashboard_address="127.0.0.1:0", silence_logs=50
+            n_workers=workers,
+            threads_per_worker=threads,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=50,
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -58,7 +64,11 @@ class Piece:
 def noted(folder: Path, event: str) -> Counter[str]:
     """How often each piece of work noted an event."""
     tally = folder / event
-    return Counter(line.split()[0] for line in tally.read_text().splitlines()) if tally.exists() else Counter()
+    return (
+        Counter(line.split()[0] for line in tally.read_text().splitlines())
+        if tally.exists()
+        else Counter()
+    )
 
 
 def processes(folder: Path, event: str, piece: str | None = None) -> list[int]:
@@ -119,7 +129,9 @@ def beside(action: Callable[[], None]) -> Iterator[None]:
 
 
 def pieces(folder: Path, count: int, *further: str) -> list[Piece]:
-    return [Piece(name, folder) for name in (*further, *(f"piece-{number}" for number in range(count)))]
+    return [
+        Piece(name, folder) for name in (*further, *(f"piece-{number}" for number in range(count)))
+    ]
 
 
 def is_worker(process: int) -> bool:
@@ -144,7 +156,10 @@ def test_workers_killed_every_second_fail_no_piece_and_bring_each_back_once(tmp_
 
     with cluster_of(4) as client, beside(kill):
         try:
-            done = [done.name for done in compute_each(Workers(client), tmp_path, work, partial(sleeping, 0.4))]
+            done = [
+                done.name
+                for done in compute_each(Workers(client), tmp_path, work, partial(sleeping, 0.4))
+            ]
         finally:
             over.set()
     assert sorted(done) == sorted(piece.name for piece in work)
@@ -160,13 +175,18 @@ def test_a_piece_that_kills_its_process_has_three_attempts_under_any_scheduler(
         folder.mkdir()
         with (
             cluster_of(2, **{"distributed.scheduler.allowed-failures": allowed}) as client,
-            pytest.raises(WorkersLost, match="target: its worker process died 3 times, the last time by SIGSEGV"),
+            pytest.raises(
+                WorkersLost,
+                match="target: its worker process died 3 times, the last time by SIGSEGV",
+            ),
         ):
             list(compute_each(Workers(client), folder, pieces(folder, 5, "target"), deadly))
         assert noted(folder, "begun")["target"] == 3
 
 
-def test_a_piece_whose_worker_is_lost_again_and_again_is_no_fault_of_its_own(tmp_path: Path) -> None:
+def test_a_piece_whose_worker_is_lost_again_and_again_is_no_fault_of_its_own(
+    tmp_path: Path,
+) -> None:
     def lose() -> None:
         for attempt in (1, 2, 3):
             wait_for(lambda attempt=attempt: len(processes(tmp_path, "begun")) >= attempt)
@@ -198,7 +218,10 @@ def test_shares_that_begin_with_the_same_images_are_not_taken_for_dead_attempts(
     tmp_path: Path,
 ) -> None:
     shares = LOST_AT_MOST + 2
-    configs = [RunConfig(out=tmp_path, compute={"share": f"{part}/{shares}"}) for part in range(1, shares + 1)]
+    configs = [
+        RunConfig(out=tmp_path, compute={"share": f"{part}/{shares}"})
+        for part in range(1, shares + 1)
+    ]
     for config in configs:
         assert shared_attempts(config, "view", "64")._begin() == 1
     assert shared_attempts(RunConfig(out=tmp_path), "view", "64").unfinished() == 0
@@ -210,12 +233,16 @@ def test_a_retired_worker_hands_its_work_on(tmp_path: Path) -> None:
         def retire() -> None:
             wait_for(lambda: noted(tmp_path, "begun")["target"])
             (target,) = processes(tmp_path, "begun", "target")
-            address = next(where for where, process in client.run(os.getpid).items() if process == target)
+            address = next(
+                where for where, process in client.run(os.getpid).items() if process == target
+            )
             client.retire_workers([address])
 
         with beside(retire):
             compute = partial(hanging_at_first, 1)
-            done = list(compute_each(Workers(client), tmp_path, pieces(tmp_path, 3, "target"), compute))
+            done = list(
+                compute_each(Workers(client), tmp_path, pieces(tmp_path, 3, "target"), compute)
+            )
     assert len(done) == 4
     assert noted(tmp_path, "begun")["target"] == 2
 
@@ -223,7 +250,9 @@ def test_a_retired_worker_hands_its_work_on(tmp_path: Path) -> None:
 def test_a_cluster_that_grows_from_nothing_gets_work_to_grow_for(tmp_path: Path) -> None:
     with cluster_of(0) as client:
         client.cluster.adapt(minimum=0, maximum=2, interval="200ms")
-        done = list(compute_each(Workers(client), tmp_path, pieces(tmp_path, 6), partial(sleeping, 0.2)))
+        done = list(
+            compute_each(Workers(client), tmp_path, pieces(tmp_path, 6), partial(sleeping, 0.2))
+        )
     assert len(done) == 6
 
 
@@ -261,10 +290,14 @@ def test_two_drivers_on_one_scheduler_do_not_get_each_others_work(tmp_path: Path
         assert counts[folder] == noted(folder, "ended") == expected
 
 
-def test_a_driver_that_stops_leaves_the_client_and_the_tasks_of_others_as_they_were(tmp_path: Path) -> None:
+def test_a_driver_that_stops_leaves_the_client_and_the_tasks_of_others_as_they_were(
+    tmp_path: Path,
+) -> None:
     with cluster_of(1) as client:
         theirs = client.submit(sum, [1, 2])
-        outcomes = compute_each(Workers(client), tmp_path, pieces(tmp_path, 8), partial(sleeping, 0.1))
+        outcomes = compute_each(
+            Workers(client), tmp_path, pieces(tmp_path, 8), partial(sleeping, 0.1)
+        )
         next(outcomes)
         outcomes.close()
         assert theirs.result() == 3
@@ -283,4 +316,6 @@ def test_a_scheduler_that_cancels_the_tasks_ends_the_run_in_one_line(tmp_path: P
             client.restart(wait_for_workers=False)
 
         with beside(cancel), pytest.raises(WorkersLost, match="is gone; finished rows are kept"):
-            list(compute_each(Workers(client), tmp_path, pieces(tmp_path, 4), partial(sleeping, 1.0)))
+            list(
+                compute_each(Workers(client), tmp_path, pieces(tmp_path, 4), partial(sleeping, 1.0))
+            )

@@ -21,7 +21,10 @@ def test_a_full_disk_under_out_stops_the_run_and_keeps_what_is_finished(
     assert 1 <= len(rows) < 6
     assert (rows["status"] == "ok").all()
     moved = Path(shutil.copytree(out, tmp_path / "roomy"))
-    assert f"{len(rows)} of 6 models are done already" in cli("run", "--models", *SMALL_ZOO, "--out", moved).stdout
+    assert (
+        f"{len(rows)} of 6 models are done already"
+        in cli("run", "--models", *SMALL_ZOO, "--out", moved).stdout
+    )
     again = read_results(moved).set_index("model")
     assert (again["status"] == "ok").all()
     assert again.loc[rows["model"], "finished_at"].tolist() == rows["finished_at"].tolist()

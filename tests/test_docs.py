@@ -55,7 +55,9 @@ def test_the_generated_pages_are_those_of_the_code() -> None:
 
 def test_every_score_stands_among_the_measures() -> None:
     page = (DOCS / "measures.md").read_text(encoding="utf-8")
-    missing = [score.name for score in (*MEASURES, *COMPARISONS) if f"\n| `{score.name}` |" not in page]
+    missing = [
+        score.name for score in (*MEASURES, *COMPARISONS) if f"\n| `{score.name}` |" not in page
+    ]
     assert not missing
 
 
@@ -80,7 +82,11 @@ def test_files_that_a_page_names_are_there() -> None:
 
 def shown_commands(page: Path) -> list[list[str]]:
     """The words after ``dsmi-zoo`` of each line of the page's blocks for the shell."""
-    blocks = [content for language, content in code_blocks(page.read_text(encoding="utf-8")) if language == "bash"]
+    blocks = [
+        content
+        for language, content in code_blocks(page.read_text(encoding="utf-8"))
+        if language == "bash"
+    ]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     words = [line.partition(" #")[0].split() for line in lines]
     return [line[line.index("dsmi-zoo") + 1 :] for line in words if "dsmi-zoo" in line]
@@ -112,7 +118,13 @@ def follow(title: str, folder: Path, environment: dict[str, str]) -> str:
     for language, content in quick_start(title):
         shell = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
         done = subprocess.run(
-            [*shell, content], cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
+            [*shell, content],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
         )
         said += done.stdout + done.stderr
         assert done.returncode == 0, f"{content}\n{said}"
@@ -143,7 +155,9 @@ def test_the_quick_start_for_ones_own_images_works_as_printed(
     assert "--budget" in said or "models" in said
 
 
-def test_the_quick_start_for_a_zoo_works_as_printed(tmp_path: Path, offline: dict[str, str]) -> None:
+def test_the_quick_start_for_a_zoo_works_as_printed(
+    tmp_path: Path, offline: dict[str, str]
+) -> None:
     shutil.copy(ROOT / "jobs" / "profiles" / "gpu.toml", tmp_path)
     said = follow("Measure a zoo", tmp_path, offline)
     assert read_results(tmp_path / "runs" / "digits")["status"].eq("ok").all()
@@ -151,11 +165,17 @@ def test_the_quick_start_for_a_zoo_works_as_printed(tmp_path: Path, offline: dic
     assert "#SBATCH" in said
 
 
-def test_the_quick_start_for_a_training_works_as_printed(tmp_path: Path, offline: dict[str, str]) -> None:
+def test_the_quick_start_for_a_training_works_as_printed(
+    tmp_path: Path, offline: dict[str, str]
+) -> None:
     follow("Watch your training", tmp_path, offline)
     assert (tmp_path / "runs" / "mine" / "report" / "index.html").is_file()
 
 
 def test_names_of_tests_are_sentences_of_80_characters_at_most() -> None:
-    names = re.findall(r"^def (test_\w+)", "\n".join(path.read_text() for path in TESTS.rglob("*.py")), re.MULTILINE)
+    names = re.findall(
+        r"^def (test_\w+)",
+        "\n".join(path.read_text() for path in TESTS.rglob("*.py")),
+        re.MULTILINE,
+    )
     assert [name for name in names if len(name) > LONGEST_TEST_NAME] == []

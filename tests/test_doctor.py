@@ -30,7 +30,15 @@ TORCH: dict[str, Any] = {
 GOOD = {"name": "H100", "memory": 80e9, "error": ""}
 BAD = GOOD | {"error": "no kernel image"}
 TORCH_VERSION = libraries.version_of("torch")
-PROBE = Probe(was_there=True, file_system="lustre", free=10**12, bytes_a_second=1e8, locks=True, renames=True, links="")
+PROBE = Probe(
+    was_there=True,
+    file_system="lustre",
+    free=10**12,
+    bytes_a_second=1e8,
+    locks=True,
+    renames=True,
+    links="",
+)
 
 
 def worst(findings: list[Finding]) -> tuple[str, str]:
@@ -40,17 +48,42 @@ def worst(findings: list[Finding]) -> tuple[str, str]:
     return found.level, f"{found.what}: {found.found} -> {found.do}"
 
 
-def test_it_looks_at_everything_a_run_needs_and_leaves_nothing_behind(tmp_path: Path, cli: Command) -> None:
+def test_it_looks_at_everything_a_run_needs_and_leaves_nothing_behind(
+    tmp_path: Path, cli: Command
+) -> None:
     out, data = tmp_path / "runs" / "new", tmp_path / "data"
     data.mkdir()
     (data / "image.png").write_bytes(b"png")
-    done = cli("doctor", "--json", "--out", out, "--data-root", data, "--cache", tmp_path / "cache", code=None)
+    done = cli(
+        "doctor",
+        "--json",
+        "--out",
+        out,
+        "--data-root",
+        data,
+        "--cache",
+        tmp_path / "cache",
+        code=None,
+    )
     answer = json.loads(done.stdout)
     (machine,) = answer["machines"]
     whats = {finding["what"] for finding in machine["findings"]}
-    assert whats >= {"Python", "libraries", "Slurm", "cores", "memory", "torch", "cache", "OUT", "data", "hub"}
+    assert whats >= {
+        "Python",
+        "libraries",
+        "Slurm",
+        "cores",
+        "memory",
+        "torch",
+        "cache",
+        "OUT",
+        "data",
+        "hub",
+    }
     assert {"GPUs", "GPU 0"} & whats
-    assert answer["problems"] == sum(finding["level"] == "problem" for finding in machine["findings"])
+    assert answer["problems"] == sum(
+        finding["level"] == "problem" for finding in machine["findings"]
+    )
     assert done.returncode == bool(answer["problems"])
     assert machine["versions"]["torch"] == TORCH_VERSION
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
@@ -78,7 +111,10 @@ def test_people_read_lines_and_a_problem_makes_exit_code_1(
     [
         ("--cluster cloud", ["--cluster", "'slurm'"]),
         ("--wait soon", ["--wait: must be a time such as 90s", "'soon'"]),
-        ("--cluster slurm --profile mine.toml", ["--profile: this machine has no network interface 'nowhere0', but"]),
+        (
+            "--cluster slurm --profile mine.toml",
+            ["--profile: this machine has no network interface 'nowhere0', but"],
+        ),
         ("--node gone.json", ["gone.json"]),
     ],
 )
@@ -131,7 +167,9 @@ def test_a_gpu_that_cannot_be_used_is_told_with_the_reason(
     assert words in found[1]
 
 
-def test_gpus_that_are_hidden_on_purpose_are_no_problem_unless_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_that_are_hidden_on_purpose_are_no_problem_unless_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert worst(gpus.gpu_findings(DRIVER, TORCH, [], wants_gpu=False))[0] == "note"
     level, words = worst(gpus.gpu_findings(DRIVER, TORCH, [], wants_gpu=True))
@@ -150,9 +188,13 @@ def test_a_torch_that_ends_its_process_is_reported_not_suffered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        sys, "executable", str(program(tmp_path / "python", "echo 'CUDA is broken' >&2; kill -ABRT $$"))
+        sys,
+        "executable",
+        str(program(tmp_path / "python", "echo 'CUDA is broken' >&2; kill -ABRT $$")),
     )
-    assert gpus.ask_torch() == {"error": f"is ended by {signal.Signals.SIGABRT.name}: CUDA is broken"}
+    assert gpus.ask_torch() == {
+        "error": f"is ended by {signal.Signals.SIGABRT.name}: CUDA is broken"
+    }
     monkeypatch.setattr(gpus, "TORCH_ANSWERS_WITHIN_S", 0.2)
     monkeypatch.setattr(sys, "executable", str(program(tmp_path / "slow", "exec sleep 20")))
     assert "does not answer" in gpus.ask_torch()["error"]
@@ -184,7 +226,11 @@ def test_the_drivers_versions_and_gpus_are_read_from_nvidia_smi(
         (replace(PROBE, bytes_a_second=1e6), "note", "writes 1 MB/s"),
         (replace(PROBE, locks=False), "problem", "exclusive create succeeds on a file that exists"),
         (replace(PROBE, renames=False), "problem", "a rename does not replace"),
-        (replace(PROBE, links="Operation not permitted"), "note", "no hard links: Operation not permitted"),
+        (
+            replace(PROBE, links="Operation not permitted"),
+            "note",
+            "no hard links: Operation not permitted",
+        ),
     ],
 )
 def test_what_a_file_system_cannot_do_is_said(probe: Probe, level: str, words: str) -> None:
@@ -205,7 +251,9 @@ def test_a_real_folder_locks_renames_and_links(tmp_path: Path) -> None:
     assert worst(folders.writable_findings("OUT", tmp_path / "file"))[0] == "problem"
 
 
-def test_a_library_that_is_missing_or_too_old_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_missing_or_too_old_is_named_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert worst(libraries.library_findings())[0] == "ok"
     required = ["numpy>=1000", "no-such-library>=2", "click>=8", "ruff>=1000; extra == 'test'"]
     monkeypatch.setattr("importlib.metadata.requires", lambda name: required)
@@ -216,7 +264,9 @@ def test_a_library_that_is_missing_or_too_old_is_named_with_the_remedy(monkeypat
     assert "ruff" not in words
 
 
-def test_the_hub_is_asked_unless_downloads_are_forbidden(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_asked_unless_downloads_are_forbidden(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
     assert machine.hub_finding().level == "ok"
@@ -231,18 +281,29 @@ def test_the_hub_is_asked_unless_downloads_are_forbidden(hub: HubServer, monkeyp
 def test_a_route_is_tried_both_ways_and_only_for_those_who_know_the_token() -> None:
     with answering("127.0.0.1", "secret") as port:
         assert try_route("127.0.0.1", ("127.0.0.1", port), "secret") == ("", "")
-        assert try_route("127.0.0.1", ("127.0.0.1", port), "guess") == ("somebody else answers there", "")
+        assert try_route("127.0.0.1", ("127.0.0.1", port), "guess") == (
+            "somebody else answers there",
+            "",
+        )
     there, _ = try_route("127.0.0.1", ("127.0.0.1", port), "secret")
     assert "refused" in there.lower()
 
 
 def asked(tmp_path: Path, **changed: Any) -> Request:
     paths = {name: tmp_path / name for name in ("lock", "node_lock", "result")}
-    given = {"host": "login", "token": "t", "marks": {"OUT": tmp_path / "mark"}, "interface": "lo", "gpus": 0}
+    given = {
+        "host": "login",
+        "token": "t",
+        "marks": {"OUT": tmp_path / "mark"},
+        "interface": "lo",
+        "gpus": 0,
+    }
     return Request(**({**paths, **given, "address": ("127.0.0.1", 9), "versions": {}} | changed))
 
 
-def test_a_folder_that_the_node_does_not_share_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_the_node_does_not_share_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(node, "SEEN_WITHIN_S", 0.3)
     request = asked(tmp_path)
     findings = list(node.shared_findings(request))
@@ -278,12 +339,16 @@ def test_a_node_without_the_interface_or_a_way_to_the_scheduler_is_told_so(tmp_p
         ({"python": "3.11.2", "dask": "2026.8.0"}, "note"),
     ],
 )
-def test_versions_that_must_agree_are_a_problem_and_others_a_note(there: dict[str, str], level: str) -> None:
+def test_versions_that_must_agree_are_a_problem_and_others_a_note(
+    there: dict[str, str], level: str
+) -> None:
     here = {"python": "3.11.2", "dask": "2026.8.0", "timm": "1.0.31"}
     assert worst(libraries.version_findings(there, here, "login"))[0] == level
 
 
-@pytest.mark.parametrize(("chosen", "level"), [("0", "ok"), ("0,1", "problem"), ("", "problem"), (None, "problem")])
+@pytest.mark.parametrize(
+    ("chosen", "level"), [("0", "ok"), ("0,1", "problem"), ("", "problem"), (None, "problem")]
+)
 def test_a_job_that_sees_other_gpus_than_it_asked_for_is_a_problem(
     chosen: str | None, level: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -15,7 +15,9 @@ from dsmi_zoo.jobs.doctor import batch_job
 from dsmi_zoo.jobs.doctor.batch_job import check_from_node
 from dsmi_zoo.jobs.doctor.findings import Folders
 
-PROFILE = 'gpus = {gpus}\ncpus = 1\nmemory = "{memory}"\ninterface = "lo"\nprologue = [{prologue}]\n'
+PROFILE = (
+    'gpus = {gpus}\ncpus = 1\nmemory = "{memory}"\ninterface = "lo"\nprologue = [{prologue}]\n'
+)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +36,9 @@ def profile(folder: Path, gpus: int = 1, memory: str = "1GB", prologue: str = ""
 
 
 def queue() -> str:
-    return subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["squeue", "--noheader"], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def ask(tmp_path: Path, path: Path, wait_s: float = 60) -> str:
@@ -61,7 +65,15 @@ def test_a_job_looks_at_the_node_the_folders_and_the_way_back(tmp_path: Path) ->
     assert node["job"]
     assert node["versions"] == here["versions"]
     found = {finding["what"]: finding for finding in node["findings"]}
-    for what in ("OUT shared", "cache shared", "exclusive create", "route by lo", "versions", "data", "torch"):
+    for what in (
+        "OUT shared",
+        "cache shared",
+        "exclusive create",
+        "route by lo",
+        "versions",
+        "data",
+        "torch",
+    ):
         assert found[what]["level"] == "ok", found[what]
     assert found["GPUs of the job"]["found"] == "CUDA_VISIBLE_DEVICES=0"
     assert "127.0.0.1 to 127.0.0.1" in found["route by lo"]["found"]
@@ -74,7 +86,10 @@ def test_a_job_looks_at_the_node_the_folders_and_the_way_back(tmp_path: Path) ->
 
 def test_a_request_that_slurm_rejects_is_told_in_its_own_words(tmp_path: Path) -> None:
     found = ask(tmp_path, profile(tmp_path, gpus=5))
-    assert "Slurm refuses: Batch job submission failed: Requested node configuration is not available" in found
+    assert (
+        "Slurm refuses: Batch job submission failed: Requested node configuration is not available"
+        in found
+    )
 
 
 def test_the_log_of_a_job_that_ends_without_a_report_is_shown(
@@ -107,7 +122,9 @@ def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(
             f"cache = Path({str(tmp_path / 'cache')!r}); profile = load_profile(Path({str(path)!r})); "
             "check_from_node(profile, Folders(cache), 60)"
         )
-        waiting = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        waiting = subprocess.Popen(
+            [sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         assert waiting.stdout is not None
         while b"PENDING" not in waiting.stdout.readline():
             assert waiting.poll() is None

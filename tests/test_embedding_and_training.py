@@ -36,11 +36,15 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
 def test_part(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray]:
     images = open_dataset("digits", part="test")
     path = tmp_path_factory.mktemp("view") / "test.npy"
-    return open_view(make_view(path, Subset(images, 1, 0, "test"), 32, PREPROCESSING))[:], images.labels
+    return open_view(make_view(path, Subset(images, 1, 0, "test"), 32, PREPROCESSING))[
+        :
+    ], images.labels
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_embedding_is_what_the_model_gives_without_its_classifier(architecture: str, view: np.ndarray) -> None:
+def test_the_embedding_is_what_the_model_gives_without_its_classifier(
+    architecture: str, view: np.ndarray
+) -> None:
     kwargs = {"num_classes": 10, **ARCHITECTURES[architecture][1]}
     model = timm.create_model(architecture, pretrained=False, **kwargs).eval()
     embedding = embed(model, view[:9], PREPROCESSING, CPU, batch_size=4)
@@ -62,8 +66,12 @@ def test_a_model_without_a_classifier_predicts_nothing(view: np.ndarray) -> None
 
 def test_normalised_pixels_have_the_stated_mean_and_std() -> None:
     pixels = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 1, 3)
-    preprocessing = PREPROCESSING.model_copy(update={"mean": (0.5, 0.25, 0.0), "std": (0.5, 0.25, 2.0)})
-    np.testing.assert_allclose(normalised(pixels, preprocessing)[:, :, 0, 0].numpy(), [[-1, -1, 0], [1, 3, 0.5]])
+    preprocessing = PREPROCESSING.model_copy(
+        update={"mean": (0.5, 0.25, 0.0), "std": (0.5, 0.25, 2.0)}
+    )
+    np.testing.assert_allclose(
+        normalised(pixels, preprocessing)[:, :, 0, 0].numpy(), [[-1, -1, 0], [1, 3, 0.5]]
+    )
 
 
 def digits_model(model: str = "test_vit.100x3") -> ModelEntry:
@@ -107,7 +115,9 @@ def test_a_checkpoint_gives_back_its_weights(tmp_path: Path, suffix: str) -> Non
     torch.manual_seed(1)
     state = timm.create_model("test_resnet", num_classes=7).state_dict()
     path = tmp_path / f"w{suffix}"
-    safetensors.torch.save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    safetensors.torch.save_file(state, path) if suffix == ".safetensors" else torch.save(
+        state, path
+    )
     model = build_model(entry, path)
     assert not model.training
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
@@ -149,7 +159,10 @@ def test_timm_fills_in_what_a_catalogue_leaves_open() -> None:
     [
         ("no_such_net", "m: timm .* has no architecture 'no_such_net'"),
         ("test_vit.no_tag", "m: timm has no weights of this tag: .*no_tag"),
-        ("resnet50_mlp.untrained", "m: timm has no pretrained weights of 'resnet50_mlp.untrained'; give a checkpoint"),
+        (
+            "resnet50_mlp.untrained",
+            "m: timm has no pretrained weights of 'resnet50_mlp.untrained'; give a checkpoint",
+        ),
     ],
 )
 def test_an_architecture_without_weights_is_refused_by_name(architecture: str, line: str) -> None:
@@ -192,11 +205,15 @@ def test_the_batch_is_halved_when_memory_runs_out_and_only_then(view: np.ndarray
     with pytest.raises(torch.OutOfMemoryError):
         embed(Fitting(model, 0), view[:2], PREPROCESSING, CPU, 16)
     with pytest.raises(RuntimeError, match=r"shape|size|channels"):
-        embed(model, view[:2, :, :, :2], PREPROCESSING.model_copy(update={"mean": (0, 0, 0)}), CPU, 16)
+        embed(
+            model, view[:2, :, :, :2], PREPROCESSING.model_copy(update={"mean": (0, 0, 0)}), CPU, 16
+        )
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
-def test_lower_precision_comes_near_and_leaves_the_switches_as_they_were(view: np.ndarray, precision: str) -> None:
+def test_lower_precision_comes_near_and_leaves_the_switches_as_they_were(
+    view: np.ndarray, precision: str
+) -> None:
     torch.manual_seed(0)
     model = timm.create_model("test_vit", img_size=32, patch_size=8, num_classes=10).eval()
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
@@ -230,7 +247,9 @@ print(round((process.memory_info().rss - before) / 2**20))
 
 
 def test_memory_of_the_process_does_not_grow_with_the_batches() -> None:
-    said = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True
+    )
     assert int(said.stdout) < 200, "MiB; a batch has 12"
 
 

@@ -54,7 +54,9 @@ def covered(Z, draws, monkeypatch):
         order = np.random.default_rng(seed).permutation(len(Z))
         held_bytes, precision = (HELD_BYTES, 0)[seed % 2], (None, "float32", "float64")[seed % 3]
         with threadpool_limits(2 if seed == 0 else 1, user_api="blas"):
-            estimate = spectral_entropy_by_lanczos(Z[order], SIGMA, 1, TOLERANCE, seed, held_bytes, precision)
+            estimate = spectral_entropy_by_lanczos(
+                Z[order], SIGMA, 1, TOLERANCE, seed, held_bytes, precision
+            )
         found.append(abs(estimate.value - truth) <= 2 * estimate.standard_error + ALLOWED)
     return found
 
@@ -89,7 +91,9 @@ def test_the_operator_states_how_far_float32_is_off(name, held_bytes):
     # A sample of 64 rows tells the length of all 600 within a factor.
     assert (np.linalg.norm(product - matrix @ X, axis=0) <= 4 * noise).all()
     assert abs(operator.trace - np.trace(matrix)) <= 2 * operator.trace_error + 1e-14 * N
-    assert abs(operator.squared_norm - np.vdot(matrix, matrix)) <= operator.squared_norm_error(noise.max())
+    assert abs(operator.squared_norm - np.vdot(matrix, matrix)) <= operator.squared_norm_error(
+        noise.max()
+    )
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
@@ -106,12 +110,16 @@ def test_a_recurrence_ends_where_the_next_vector_is_rounding(precision):
     assert (np.array(krylov.off_diagonal)[:, :-1] == 0).all()
     assert not krylov.current[:, :-1].any()
     np.testing.assert_allclose((nodes * weights).sum(axis=1)[:-1], 1, rtol=1e-6)
-    np.testing.assert_allclose((with_zero * weights_with_zero).sum(axis=1), (nodes * weights).sum(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(
+        (with_zero * weights_with_zero).sum(axis=1), (nodes * weights).sum(axis=1), rtol=1e-6
+    )
 
 
 def test_where_float32_would_cost_half_the_tolerance_float64_is_used():
     Z, tolerance = repeated(2), 1e-5
     settings = Z, SIGMA, 1, tolerance, 0, HELD_BYTES
-    single, double = (spectral_entropy_by_lanczos(*settings, precision) for precision in ("float32", "float64"))
+    single, double = (
+        spectral_entropy_by_lanczos(*settings, precision) for precision in ("float32", "float64")
+    )
     assert single.standard_error > tolerance > double.standard_error
     assert spectral_entropy_by_lanczos(*settings) == double

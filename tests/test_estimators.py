@@ -16,7 +16,12 @@ from dsmi_zoo.pipeline.studies.estimators import (
     ksg_mutual_information,
     mine_mutual_information,
 )
-from dsmi_zoo.pipeline.studies.simulated_data import blobs, branching_tree, corrupted_labels, label_information
+from dsmi_zoo.pipeline.studies.simulated_data import (
+    blobs,
+    branching_tree,
+    corrupted_labels,
+    label_information,
+)
 
 
 def gaussian_pair(rho: float, n: int = 1000, d: int = 2) -> tuple[np.ndarray, np.ndarray, float]:
@@ -33,7 +38,9 @@ def test_ksg_meets_the_closed_form_of_gaussians(rho: float) -> None:
 
 
 @pytest.mark.parametrize(("rho", "tolerance"), [(0.0, 0.15), (0.8, 0.15)])
-def test_mine_meets_the_closed_form_of_gaussians_and_leaves_torchs_state_alone(rho: float, tolerance: float) -> None:
+def test_mine_meets_the_closed_form_of_gaussians_and_leaves_torchs_state_alone(
+    rho: float, tolerance: float
+) -> None:
     x, y, truth = gaussian_pair(rho)
     torch.manual_seed(3)
     state = torch.random.get_rng_state()
@@ -65,7 +72,9 @@ def test_ksg_of_labels_is_their_entropy_if_classes_are_apart_and_0_if_not(d: int
     z, labels = blobs(400, 4, d, 0.01, seed=0)
     assert ksg_label_information(z, labels) == pytest.approx(2, abs=0.05)
     shuffled = np.random.default_rng(0).permutation(labels)
-    assert ksg_label_information(np.random.default_rng(1).normal(size=(400, d)), shuffled) == pytest.approx(0, abs=0.1)
+    assert ksg_label_information(
+        np.random.default_rng(1).normal(size=(400, d)), shuffled
+    ) == pytest.approx(0, abs=0.1)
 
 
 @given(st.integers(0, 1000))
@@ -75,13 +84,17 @@ def test_neighbours_are_counted_alike_with_trees_and_without(seed: int) -> None:
     Z = rng.normal(size=(60, 10))
     distances = np.sort(np.linalg.norm(Z[:, None] - Z[None], axis=2), axis=1)
     radius = distances[:, 4] * rng.uniform(0.5, 1.5)
-    padded = np.hstack([Z, np.zeros((60, 10))])  # the same distances, but more columns than trees are used for
+    padded = np.hstack(
+        [Z, np.zeros((60, 10))]
+    )  # the same distances, but more columns than trees are used for
     np.testing.assert_array_equal(_counts_within(Z, radius), _counts_within(padded, radius))
 
 
 @given(st.floats(0, 1), st.integers(0, 100))
 @settings(max_examples=30, deadline=None)
-def test_corrupting_labels_keeps_class_sizes_and_never_adds_information(share: float, seed: int) -> None:
+def test_corrupting_labels_keeps_class_sizes_and_never_adds_information(
+    share: float, seed: int
+) -> None:
     labels = np.arange(200) * 10 // 200
     corrupted = corrupted_labels(labels, share, seed)
     np.testing.assert_array_equal(np.bincount(corrupted), np.bincount(labels))
@@ -91,7 +104,10 @@ def test_corrupting_labels_keeps_class_sizes_and_never_adds_information(share: f
 
 def test_the_truth_falls_from_the_labels_entropy_as_they_are_corrupted() -> None:
     labels = np.arange(1000) * 10 // 1000
-    truths = [label_information(labels, corrupted_labels(labels, share, 0)) for share in (0, 0.25, 0.5, 0.75, 1)]
+    truths = [
+        label_information(labels, corrupted_labels(labels, share, 0))
+        for share in (0, 0.25, 0.5, 0.75, 1)
+    ]
     assert truths[0] == pytest.approx(np.log2(10))
     assert truths == sorted(truths, reverse=True)
     assert truths[-1] < 0.1
@@ -106,7 +122,9 @@ def test_more_branches_and_more_clusters_have_more_diffusion_entropy(d: int) -> 
 
 
 def test_simulated_data_are_seeded_and_of_the_stated_scale() -> None:
-    np.testing.assert_array_equal(branching_tree(50, 4, 9, 0.1, 3), branching_tree(50, 4, 9, 0.1, 3))
+    np.testing.assert_array_equal(
+        branching_tree(50, 4, 9, 0.1, 3), branching_tree(50, 4, 9, 0.1, 3)
+    )
     z, labels = blobs(4000, 2, 50, 0.25, 0)
     for label in (0, 1):
         assert z[labels == label].std(axis=0).mean() == pytest.approx(0.25, rel=0.05)

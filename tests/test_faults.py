@@ -48,7 +48,9 @@ def trap(small_run: Path, tmp_path: Path) -> Trap:
         tally = tmp_path / "tally"
         tally.touch()
         target = next((small_run / "embeddings").glob(f"{TARGET.replace('.', '-')}-*.npy"))
-        (tmp_path / "trapped.py").write_text(TRAP.format(target=str(target), tally=str(tally), action=action))
+        (tmp_path / "trapped.py").write_text(
+            TRAP.format(target=str(target), tally=str(tally), action=action)
+        )
         return tally
 
     return write
@@ -91,7 +93,9 @@ def start(cache: Path, tmp_path: Path) -> Iterator[Callable[..., "subprocess.Pop
 
     yield run
     for driver in started:
-        workers = psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
+        workers = (
+            psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
+        )
         driver.kill()
         for worker in workers:
             worker.kill()
@@ -105,7 +109,10 @@ def test_a_model_that_kills_its_process_fails_after_three_attempts_alone(
     run = ("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 2)
     said = cli(*run, cwd=tmp_path, code=1).stdout
     assert_all_right_but({TARGET: "KilledWorker"}, out, small_run)
-    assert "its worker process died 3 times, the last time with exit code 3, with nothing else running" in said
+    assert (
+        "its worker process died 3 times, the last time with exit code 3, with nothing else running"
+        in said
+    )
     calls = counts(tally)
     assert calls.pop("target") == 3
     assert set(calls.values()) == {1}
@@ -120,7 +127,9 @@ def test_a_worker_killed_in_mid_model_costs_one_more_attempt_and_nothing_else(
         open({str(first)!r}, "a").write(str(os.getpid()))
         time.sleep(600 * first)""")
     out = tmp_path / "out"
-    driver = start("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 2)
+    driver = start(
+        "run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 2
+    )
     wait_for(lambda: first.exists() and first.read_text())
     os.kill(int(first.read_text()), signal.SIGKILL)
     driver.communicate(timeout=120)
@@ -135,7 +144,17 @@ def test_a_model_that_hangs_is_ended_and_says_where_it_hung(
     trap: Trap, tmp_path: Path, small_run: Path, cli: Command
 ) -> None:
     tally, out = trap("time.sleep(600)"), tmp_path / "out"
-    run = ("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--model-timeout", "45s")
+    run = (
+        "run",
+        "--models",
+        *SMALL_ZOO,
+        "--out",
+        out,
+        "--measure",
+        "trapped:trap",
+        "--model-timeout",
+        "45s",
+    )
     cli(*run, "--workers", 2, cwd=tmp_path, code=1)
     assert_all_right_but({TARGET: "TimeoutError"}, out, small_run)
     message = read_results(out).set_index("model").loc[TARGET, "error_message"]
@@ -162,7 +181,9 @@ def test_a_model_that_needs_too_much_memory_fails_refused_or_ended(
     assert_all_right_but({TARGET: "KilledWorker"}, tmp_path / "ended", small_run)
 
 
-def test_a_view_larger_than_a_workers_memory_is_made_and_read_within_it(tmp_path: Path, cli: Command) -> None:
+def test_a_view_larger_than_a_workers_memory_is_made_and_read_within_it(
+    tmp_path: Path, cli: Command
+) -> None:
     if shutil.disk_usage(tmp_path).free < 8e9:
         pytest.skip("the view takes 2 GB of disk")
     (tmp_path / "small.py").write_text(
@@ -172,7 +193,18 @@ def test_a_view_larger_than_a_workers_memory_is_made_and_read_within_it(tmp_path
     )
     (tmp_path / "zoo.csv").write_text("model,builder,img_size\nmine,small:net,1248\n")
     own_cache = ("--cache", tmp_path / "cache")
-    run = ("run", "--catalog", "zoo.csv", "--dataset", "digits", *own_cache, "--workers", 1, "--batch-size", 1)
+    run = (
+        "run",
+        "--catalog",
+        "zoo.csv",
+        "--dataset",
+        "digits",
+        *own_cache,
+        "--workers",
+        1,
+        "--batch-size",
+        1,
+    )
     cli(*run, "--worker-memory", "1.8GB", "--out", tmp_path / "out", cwd=tmp_path)
     assert list(read_results(tmp_path / "out")["status"]) == ["ok"]
     (view,) = (tmp_path / "cache" / "views").glob("*.npy")
@@ -181,7 +213,11 @@ def test_a_view_larger_than_a_workers_memory_is_made_and_read_within_it(tmp_path
 
 
 def test_a_second_driver_is_refused_by_name_and_a_dead_ones_lock_is_taken(
-    trap: Trap, tmp_path: Path, small_run: Path, cli: Command, start: Callable[..., "subprocess.Popen[str]"]
+    trap: Trap,
+    tmp_path: Path,
+    small_run: Path,
+    cli: Command,
+    start: Callable[..., "subprocess.Popen[str]"],
 ) -> None:
     trap("time.sleep(600)")
     out = tmp_path / "out"
@@ -203,7 +239,9 @@ def test_a_second_driver_is_refused_by_name_and_a_dead_ones_lock_is_taken(
 
 
 @pytest.fixture
-def scheduler(cache: Path, tmp_path: Path) -> Iterator[Callable[[int, int], list["subprocess.Popen[bytes]"]]]:
+def scheduler(
+    cache: Path, tmp_path: Path
+) -> Iterator[Callable[[int, int], list["subprocess.Popen[bytes]"]]]:
     """Dask's own scheduler and workers at a port; they are ended with the test."""
     started: list[subprocess.Popen[bytes]] = []
 
@@ -249,7 +287,11 @@ def test_a_run_leaves_a_given_scheduler_running_and_goes_on_after_it_was_gone(
 
 
 def test_shares_run_side_by_side_and_survive_a_model_that_kills_its_process(
-    trap: Trap, tmp_path: Path, small_run: Path, start: Callable[..., "subprocess.Popen[str]"], cli: Command
+    trap: Trap,
+    tmp_path: Path,
+    small_run: Path,
+    start: Callable[..., "subprocess.Popen[str]"],
+    cli: Command,
 ) -> None:
     tally, out = trap("os._exit(3)"), tmp_path / "out"
     run = ("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 1)
@@ -263,7 +305,9 @@ def test_shares_run_side_by_side_and_survive_a_model_that_kills_its_process(
     cli("report", "--out", out)
 
 
-def test_shares_of_another_division_and_nonsense_are_refused_in_one_line(tmp_path: Path, cli: Command) -> None:
+def test_shares_of_another_division_and_nonsense_are_refused_in_one_line(
+    tmp_path: Path, cli: Command
+) -> None:
     for share in ("0/2", "3/2", "half", "1/0"):
         said = cli("run", "--out", tmp_path, "--share", share, code=2).stderr
         assert "--share: must be such as 3/8" in said
@@ -300,10 +344,20 @@ def dies_at_first(Z, labels):
 """
 
 
-def test_an_embedding_is_not_computed_again_when_its_process_died_in_the_measures(tmp_path: Path, cli: Command) -> None:
+def test_an_embedding_is_not_computed_again_when_its_process_died_in_the_measures(
+    tmp_path: Path, cli: Command
+) -> None:
     (tmp_path / "counted.py").write_text(COUNTED)
     (tmp_path / "zoo.csv").write_text("model,builder,img_size\nnet,counted:net,32\n")
-    run = ("run", "--catalog", "zoo.csv", "--batch-size", 1000, "--measure", "counted:dies_at_first")
+    run = (
+        "run",
+        "--catalog",
+        "zoo.csv",
+        "--batch-size",
+        1000,
+        "--measure",
+        "counted:dies_at_first",
+    )
     for out, further in ((tmp_path / "kept", ()), (tmp_path / "dropped", ("--drop-embeddings",))):
         cli(*run, "--out", out, *further, "--no-report", cwd=tmp_path)
         assert (tmp_path / "passes").read_text() == "pass\n"

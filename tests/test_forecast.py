@@ -16,24 +16,35 @@ from dsmi_zoo.pipeline.plan import Plan, make_plan
 def planned(folder: Path, **settings: Any) -> Plan:
     """A plan of published models on the digits, with nothing in its cache."""
     compute = {"cache": folder / "cache", **settings.pop("compute", {})}
-    config = {"catalog": "imagenet-2025", "models": ["vit_large*", "resnet50.*"], "subset": {"dataset": "digits"}}
+    config = {
+        "catalog": "imagenet-2025",
+        "models": ["vit_large*", "resnet50.*"],
+        "subset": {"dataset": "digits"},
+    }
     return make_plan(resolve_config({**config, "compute": compute, **settings}))
 
 
 def test_gpus_share_the_forward_passes_and_processes_the_rest(tmp_path: Path) -> None:
     plan = planned(tmp_path)
     one = estimated(plan, Fleet(100, 1, ""), 0)
-    assert one.total == pytest.approx(START_S + max(one.forward, (one.forward + one.others) / len(plan.jobs)), rel=0.2)
+    assert one.total == pytest.approx(
+        START_S + max(one.forward, (one.forward + one.others) / len(plan.jobs)), rel=0.2
+    )
     few = estimated(plan, Fleet(2, 1, ""), 0)
     assert few.total == pytest.approx(START_S + (few.forward + few.others) / 2)
     assert estimated(plan, Fleet(2, 0, ""), 0).forward > 20 * few.forward, "cores"
-    assert estimated(plan, Fleet(2, 1, ""), 30e9).total == pytest.approx(few.total + 1000), "30 MB a second"
+    assert estimated(plan, Fleet(2, 1, ""), 30e9).total == pytest.approx(few.total + 1000), (
+        "30 MB a second"
+    )
     assert few.memory > 2 * (1.5e9 + 4 * 300e6)
 
 
 def test_the_precision_counts_as_its_arithmetic_does(tmp_path: Path) -> None:
     fleet = Fleet(4, 2, "")
-    seconds = {name: estimated(planned(tmp_path, precision=name), fleet, 0).forward for name in PRECISION_SHARE}
+    seconds = {
+        name: estimated(planned(tmp_path, precision=name), fleet, 0).forward
+        for name in PRECISION_SHARE
+    }
     assert seconds["fp32"] == pytest.approx(4 * seconds["bf16"])
     published = sum(447 / job.entry.extras["throughput"] for job in planned(tmp_path).jobs)
     assert seconds["bf16"] == pytest.approx(published / 0.8)
@@ -53,7 +64,9 @@ def test_the_plan_ends_with_the_time_in_all_the_download_and_the_memory(tmp_path
     plan = planned(tmp_path, compute={"cluster": "local", "workers": 2})
     in_all, memory = described(plan)[-2:]
     files = {job.entry.weights: 4e6 * job.entry.params_m for job in plan.jobs}
-    assert to_download(plan.jobs, tmp_path / "cache") == pytest.approx(sum(files.values())), "each file once"
+    assert to_download(plan.jobs, tmp_path / "cache") == pytest.approx(sum(files.values())), (
+        "each file once"
+    )
     assert in_all.startswith("in all      about ")
     assert f"to download {sum(files.values()) / 1e9:.1f} GB" in in_all
     assert "with 2 processes, fp32" in in_all

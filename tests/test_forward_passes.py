@@ -42,7 +42,9 @@ def _the_cpu_keeps_views(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_the_cpu_keeps_views")
-def test_a_view_stays_on_the_device_while_models_share_it(view: StoredView, tmp_path: Path, monkeypatch) -> None:
+def test_a_view_stays_on_the_device_while_models_share_it(
+    view: StoredView, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setattr(view_on_device, "_READ_AT_ONCE", 7 * view.bytes_of_a_row)
     first = pixels_on(CPU, view)
     assert first is not None
@@ -54,8 +56,12 @@ def test_a_view_stays_on_the_device_while_models_share_it(view: StoredView, tmp_
 
 
 @pytest.mark.usefixtures("_the_cpu_keeps_views")
-def test_a_view_that_would_fill_the_device_is_read_batch_by_batch(view: StoredView, monkeypatch) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * len(view) * view.bytes_of_a_row, 10**9))
+def test_a_view_that_would_fill_the_device_is_read_batch_by_batch(
+    view: StoredView, monkeypatch
+) -> None:
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda device: (2 * len(view) * view.bytes_of_a_row, 10**9)
+    )
     assert pixels_on(CPU, view) is None
 
     def full(*_: object, **__: object) -> None:
@@ -138,7 +144,12 @@ def test_where_one_image_is_too_many_the_batch_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("name", "on_cpu"),
-    [("test_resnet", True), ("test_efficientnet", True), ("test_vit", False), ("test_mambaout", False)],
+    [
+        ("test_resnet", True),
+        ("test_efficientnet", True),
+        ("test_vit", False),
+        ("test_mambaout", False),
+    ],
 )
 def test_channels_come_last_where_that_is_faster(name: str, on_cpu: bool) -> None:
     model = timm.create_model(name)
@@ -163,7 +174,9 @@ def test_the_order_in_memory_changes_no_more_than_rounding(view: StoredView) -> 
     np.testing.assert_allclose(embedding, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_network_can_be_trained_after_it_has_embedded_images_as_if_it_had_not(view: StoredView) -> None:
+def test_a_network_can_be_trained_after_it_has_embedded_images_as_if_it_had_not(
+    view: StoredView,
+) -> None:
     torch.manual_seed(0)
     model = timm.create_model("test_resnet")
     before = [(weight.stride(), weight.clone()) for weight in model.parameters()]
@@ -177,7 +190,9 @@ def test_a_network_can_be_trained_after_it_has_embedded_images_as_if_it_had_not(
 # Compiled networks
 
 
-def test_a_compiled_network_gives_the_same_and_compiles_for_one_size_of_batch(view: StoredView) -> None:
+def test_a_compiled_network_gives_the_same_and_compiles_for_one_size_of_batch(
+    view: StoredView,
+) -> None:
     torch.manual_seed(0)
     model = timm.create_model("test_vit2", img_size=32, num_classes=10).eval()
     usual = embed(model, view, PREPROCESSING, CPU, 16)
@@ -188,11 +203,15 @@ def test_a_compiled_network_gives_the_same_and_compiles_for_one_size_of_batch(vi
     np.testing.assert_array_equal(compiled.predictions, usual.predictions)
 
 
-def test_what_cannot_be_compiled_is_told_in_one_line(view: StoredView, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_compiled_is_told_in_one_line(
+    view: StoredView, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_compiler(*_: object) -> None:
         raise RuntimeError("No working C++ compiler found\nin any of many places")
 
     model = timm.create_model("test_vit2", img_size=32).eval()
     monkeypatch.setattr(torch, "compile", lambda function: no_compiler)
-    with pytest.raises(InputError, match=r"^--compile: torch cannot compile .*No working C\+\+ compiler found\)$"):
+    with pytest.raises(
+        InputError, match=r"^--compile: torch cannot compile .*No working C\+\+ compiler found\)$"
+    ):
         embed_inputs(model, View(view, PREPROCESSING), CPU, compiled=True)

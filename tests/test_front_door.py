@@ -84,9 +84,14 @@ def test_measure_gives_every_value_of_a_row(small_run) -> None:
     import pandas as pd
 
     subset = pd.read_parquet(small_run / "subset.parquet")
-    embedding = np.load(next((small_run / "embeddings").glob(f"{row['model'].replace('.', '-')}-*.npy")))
+    embedding = np.load(
+        next((small_run / "embeddings").glob(f"{row['model'].replace('.', '-')}-*.npy"))
+    )
     values = dsmi_zoo.measure(
-        embedding, subset["label"], image_ids=subset["number"], input_clusters=subset["input_cluster"]
+        embedding,
+        subset["label"],
+        image_ids=subset["number"],
+        input_clusters=subset["input_cluster"],
     )
     assert {name: row[name] for name in values} == values
     assert set(values) == {one.name for one in OF_A_ROW if one.unit != "text"}
@@ -120,7 +125,9 @@ def test_score_gives_the_same_for_every_form_of_the_images(own: Own) -> None:
         "names of classes": (IMAGES, [f"class {label}" for label in LABELS]),
     }
     for name, (images, labels) in forms.items():
-        assert dsmi_zoo.score(own, images, labels, scores=FEW) == pytest.approx(expected, rel=1e-5), name
+        assert dsmi_zoo.score(own, images, labels, scores=FEW) == pytest.approx(
+            expected, rel=1e-5
+        ), name
     in_small_batches = dsmi_zoo.score(own, IMAGES, LABELS, scores=FEW, batch_size=7)
     assert in_small_batches == pytest.approx(expected, rel=1e-5)
 
@@ -129,7 +136,9 @@ def test_score_of_a_shuffling_loader_takes_its_labels_and_refuses_others(own: Ow
     loader = DataLoader(TensorDataset(IMAGES, torch.from_numpy(LABELS)), batch_size=5, shuffle=True)
     shuffled = dsmi_zoo.score(own, loader, scores=("dse_z",))
     assert shuffled == pytest.approx(dsmi_zoo.score(own, IMAGES, scores=("dse_z",)), rel=1e-5)
-    with pytest.raises(InputError, match="the loader has an order of its own, as with shuffle=True"):
+    with pytest.raises(
+        InputError, match="the loader has an order of its own, as with shuffle=True"
+    ):
         dsmi_zoo.score(own, loader, LABELS)
 
 
@@ -235,14 +244,22 @@ def test_score_leaves_the_network_and_the_random_states_as_they_were(own: Own, f
     ("images", "arguments", "words"),
     [
         (IMAGES[0], {}, r"images have shape \[3, 32, 32\] where \[n, c, h, w\] is needed"),
-        ((255 * IMAGES).to(torch.uint8), {}, "images are torch.uint8; pass them as the model takes them"),
+        (
+            (255 * IMAGES).to(torch.uint8),
+            {},
+            "images are torch.uint8; pass them as the model takes them",
+        ),
         (IMAGES, {"layer": "boddy"}, "the model has no layer 'boddy'; did you mean body"),
         (IMAGES, {"scores": ("dsez",)}, "no score is called 'dsez'"),
         (IMAGES, {"sigma": -1}, "sigma is -1"),
         (IMAGES, {"batch_size": 0}, "batch_size is 0; pass a whole number"),
         (None, {}, "images are a NoneType; pass a tensor"),
         ("photos", {}, "images are a str; pass a tensor"),
-        (Photographs(), {}, "images come as Image; give the data set a transform that makes tensors"),
+        (
+            Photographs(),
+            {},
+            "images come as Image; give the data set a transform that makes tensors",
+        ),
         (IMAGES, {"labels": [1, 2]}, "labels has 2 entries but the embedding has 24 rows"),
         ([], {}, "there are no images"),
         (TensorDataset(IMAGES[:0]), {}, "there are no images"),
@@ -250,21 +267,33 @@ def test_score_leaves_the_network_and_the_random_states_as_they_were(own: Own, f
         (IMAGES, {"scores": [3]}, "no score is called 3"),
         (IMAGES, {"layer": 3}, "layer is a int; pass its name"),
         (IMAGES, {"device": "gpu"}, "device='gpu' cannot be used here"),
-        (IMAGES, {"batchsize": 3}, "score has no setting 'batchsize'; beside its own arguments there are sigma"),
+        (
+            IMAGES,
+            {"batchsize": 3},
+            "score has no setting 'batchsize'; beside its own arguments there are sigma",
+        ),
         (
             torch.full_like(IMAGES, torch.nan),
             {},
             "the model gives NaN or infinite values for 24 of 24 images",
         ),
-        ([["photo.jpg"]], {}, "images come as str; give the data set a transform that makes tensors"),
+        (
+            [["photo.jpg"]],
+            {},
+            "images come as str; give the data set a transform that makes tensors",
+        ),
     ],
 )
-def test_score_refuses_what_it_cannot_embed_in_one_line(own: Own, images, arguments, words: str) -> None:
+def test_score_refuses_what_it_cannot_embed_in_one_line(
+    own: Own, images, arguments, words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         dsmi_zoo.score(own, images, **arguments)
 
 
-def test_clusters_and_ids_beside_a_loader_of_another_order_are_refused_as_labels_are(own: Own) -> None:
+def test_clusters_and_ids_beside_a_loader_of_another_order_are_refused_as_labels_are(
+    own: Own,
+) -> None:
     loader = DataLoader(TensorDataset(IMAGES, torch.from_numpy(LABELS)), batch_size=5, shuffle=True)
     for beside in ({"input_clusters": LABELS}, {"image_ids": np.arange(24)}):
         with pytest.raises(InputError, match="the loader has an order of its own"):
@@ -278,7 +307,9 @@ def test_what_is_no_network_is_told(own: Own) -> None:
 
 
 def test_a_pattern_may_stand_alone() -> None:
-    assert dsmi_zoo.load_models("digits", "test_vit.*") == dsmi_zoo.load_models("digits", ["test_vit.*"])
+    assert dsmi_zoo.load_models("digits", "test_vit.*") == dsmi_zoo.load_models(
+        "digits", ["test_vit.*"]
+    )
 
 
 def test_a_layer_of_ones_choice_is_embedded(own: Own) -> None:
@@ -287,7 +318,9 @@ def test_a_layer_of_ones_choice_is_embedded(own: Own) -> None:
         assert scores == pytest.approx(dsmi_zoo.measure(own(IMAGES), LABELS, scores=FEW), rel=1e-4)
 
 
-@pytest.mark.parametrize("function", [dsmi_zoo.measure, dsmi_zoo.score, dsmi_zoo.diffusion_spectral_entropy])
+@pytest.mark.parametrize(
+    "function", [dsmi_zoo.measure, dsmi_zoo.score, dsmi_zoo.diffusion_spectral_entropy]
+)
 def test_help_shows_types_by_their_names(function: Callable[..., Any]) -> None:
     signature = str(inspect.signature(function))
     assert "_NestedSequence" not in signature

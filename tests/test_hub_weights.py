@@ -64,7 +64,10 @@ def notes(cache: Path) -> list[dict[str, Any]]:
 def test_weights_arrive_whole_and_once_and_the_token_stays_with_the_hub(
     hub: HubServer, script: Script, cache: Path, published: dict[str, bytes]
 ) -> None:
-    hub.repositories[VIT] = {"model.safetensors": published["test_vit"], "pytorch_model.bin": b"not wanted"}
+    hub.repositories[VIT] = {
+        "model.safetensors": published["test_vit"],
+        "pytorch_model.bin": b"not wanted",
+    }
     path = Path(script(FETCH, VIT, cache))
     assert path.read_bytes() == published["test_vit"]
     assert path.name == "model.safetensors"
@@ -72,25 +75,46 @@ def test_weights_arrive_whole_and_once_and_the_token_stays_with_the_hub(
     assert len(hub.downloads()) == 1
     (note,) = notes(cache)
     assert note["checksum"] == "sha256:" + hashlib.sha256(published["test_vit"]).hexdigest()
-    tokens = {one.token for one in hub.served if "/resolve/" in one.path}, {one.token for one in hub.downloads()}
+    tokens = (
+        {one.token for one in hub.served if "/resolve/" in one.path},
+        {one.token for one in hub.downloads()},
+    )
     assert tokens == ({"Bearer mine"}, {None})
-    assert sorted(p.name for p in cache.rglob("*") if p.is_file()) == ["model.safetensors", "model.safetensors.json"]
+    assert sorted(p.name for p in cache.rglob("*") if p.is_file()) == [
+        "model.safetensors",
+        "model.safetensors.json",
+    ]
 
 
-def test_a_pinned_revision_and_an_older_format_are_fetched_too(hub: HubServer, script: Script, cache: Path) -> None:
+def test_a_pinned_revision_and_an_older_format_are_fetched_too(
+    hub: HubServer, script: Script, cache: Path
+) -> None:
     new, old = small_weights(b"new"), small_weights(b"old")
-    hub.repositories = {"me/net": {"pytorch_model.bin": new}, "me/net@v1": {"pytorch_model.bin": old}}
+    hub.repositories = {
+        "me/net": {"pytorch_model.bin": new},
+        "me/net@v1": {"pytorch_model.bin": old},
+    }
     assert Path(script(FETCH, "me/net@v1", cache)).read_bytes() == old
     assert Path(script(FETCH, "me/net", cache)).read_bytes() == new
-    assert script(FETCH, "me/net@v2", cache) == "FileNotFoundError: me/net@v2: the repository has no such revision"
+    assert (
+        script(FETCH, "me/net@v2", cache)
+        == "FileNotFoundError: me/net@v2: the repository has no such revision"
+    )
 
 
-def test_what_the_hub_does_not_have_is_said_in_one_line(hub: HubServer, script: Script, cache: Path) -> None:
+def test_what_the_hub_does_not_have_is_said_in_one_line(
+    hub: HubServer, script: Script, cache: Path
+) -> None:
     hub.repositories["me/empty"] = {"README.md": b""}
     told = script(FETCH, "me/nothing", cache)
-    assert told.startswith(f"FileNotFoundError: me/nothing: {hub.endpoint} has no such repository, or it is private")
+    assert told.startswith(
+        f"FileNotFoundError: me/nothing: {hub.endpoint} has no such repository, or it is private"
+    )
     told = script(FETCH, "me/empty", cache)
-    assert told == "FileNotFoundError: me/empty: the repository holds none of model.safetensors, pytorch_model.bin"
+    assert (
+        told
+        == "FileNotFoundError: me/empty: the repository holds none of model.safetensors, pytorch_model.bin"
+    )
     told = script(FETCH, f"{hub.endpoint}/files/gone.pth", cache)
     assert told.startswith(f"FileNotFoundError: {hub.endpoint}/files/gone.pth: ")
     assert "no such file (HTTP 404)" in told
@@ -116,7 +140,9 @@ def test_damaged_weights_are_deleted_and_named(
     hub.repositories[VIT] = {"model.safetensors": published["test_vit"]}
     hub.announced[VIT] = "0" * 64
     told = script(FETCH, VIT, cache)
-    assert told.startswith(f"ValueError: {VIT}: model.safetensors arrived damaged and was deleted: the checksum is ")
+    assert told.startswith(
+        f"ValueError: {VIT}: model.safetensors arrived damaged and was deleted: the checksum is "
+    )
     assert [p for p in cache.rglob("*") if p.is_file()] == []
     hub.announced.clear()
     assert Path(script(FETCH, VIT, cache)).read_bytes() == published["test_vit"]
@@ -137,7 +163,12 @@ def test_a_small_file_that_the_hub_keeps_in_git_is_checked_by_its_hash_in_git(
 @pytest.mark.parametrize("request_kind", [("HEAD", "/resolve/"), ("GET", "/blobs/")])
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_busy_hub_is_asked_again_after_the_pause_that_it_wants(
-    hub: HubServer, script: Script, cache: Path, published: dict[str, bytes], request_kind: tuple[str, str], status: int
+    hub: HubServer,
+    script: Script,
+    cache: Path,
+    published: dict[str, bytes],
+    request_kind: tuple[str, str],
+    status: int,
 ) -> None:
     hub.repositories[VIT] = {"model.safetensors": published["test_vit"]}
     hub.faults.append(Fault(*request_kind, status=status, retry_after=2))
@@ -191,7 +222,10 @@ def test_processes_that_want_the_same_file_at_once_download_it_once(
     hub.repositories["me/net"] = {"model.safetensors": content}
     hub.pause_s = 0.02
     command = [sys.executable, "-c", FETCH, "me/net", str(cache)]
-    processes = [subprocess.Popen(command, env=client_settings, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    processes = [
+        subprocess.Popen(command, env=client_settings, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
     paths = {process.communicate(timeout=60)[0].strip() for process in processes}
     assert len(paths) == 1
     assert Path(paths.pop()).read_bytes() == content
@@ -210,7 +244,10 @@ def test_a_url_is_fetched_resumed_and_checked_against_the_hash_in_its_name(
     assert path.name == good
     assert hub.body_bytes() < 1.3 * len(content)
     assert "net-0123abcd.pth arrived damaged" in script(FETCH, f"{hub.endpoint}/files/{bad}", cache)
-    assert Path(script(FETCH, f"{hub.endpoint}/files/ijepa-300e.pth.tar", cache)).read_bytes() == without_hash
+    assert (
+        Path(script(FETCH, f"{hub.endpoint}/files/ijepa-300e.pth.tar", cache)).read_bytes()
+        == without_hash
+    )
 
 
 def test_a_url_whose_server_allows_no_head_request_is_fetched_all_the_same(
@@ -218,7 +255,10 @@ def test_a_url_whose_server_allows_no_head_request_is_fetched_all_the_same(
 ) -> None:
     hub.files["net.pth"] = small_weights(b"some")
     hub.faults.append(Fault("HEAD", "net.pth", status=405))
-    assert Path(script(FETCH, f"{hub.endpoint}/files/net.pth", cache)).read_bytes() == hub.files["net.pth"]
+    assert (
+        Path(script(FETCH, f"{hub.endpoint}/files/net.pth", cache)).read_bytes()
+        == hub.files["net.pth"]
+    )
 
 
 BUILD_BOTH_WAYS = """
@@ -252,24 +292,38 @@ print("equal", len(states[0]))
     ids=str,
 )
 def test_a_model_from_the_fetched_file_equals_the_one_that_timm_loads_itself(
-    hub: HubServer, script: Script, cache: Path, published: dict[str, bytes], name: str, kwargs: dict[str, Any]
+    hub: HubServer,
+    script: Script,
+    cache: Path,
+    published: dict[str, bytes],
+    name: str,
+    kwargs: dict[str, Any],
 ) -> None:
     hub.repositories[f"timm/{name}"] = {"model.safetensors": published[name.partition(".")[0]]}
     assert script(BUILD_BOTH_WAYS, name, json.dumps(kwargs), cache).startswith("equal ")
 
 
-def test_weights_that_carry_code_are_refused(hub: HubServer, script: Script, cache: Path, tmp_path: Path) -> None:
+def test_weights_that_carry_code_are_refused(
+    hub: HubServer, script: Script, cache: Path, tmp_path: Path
+) -> None:
     torch.save({"state_dict": hashlib.sha256}, tmp_path / "w.bin")
     hub.repositories[VIT] = {"pytorch_model.bin": (tmp_path / "w.bin").read_bytes()}
     build = BUILD_BOTH_WAYS.replace("ours = ", "try:\n    ").split("timms =")[0]
-    told = script(build + "except RuntimeError as error:\n    print(error)", VIT.partition("/")[2], "{}", cache)
+    told = script(
+        build + "except RuntimeError as error:\n    print(error)",
+        VIT.partition("/")[2],
+        "{}",
+        cache,
+    )
     assert "weights_only=True blocked" in told
 
 
 def test_an_entry_with_weights_of_its_own_downloads_nothing(tmp_path: Path) -> None:
     entry = ModelEntry(model="a", architecture="test_vit", weights="me/net")
     assert remote_weights(entry) == "me/net"
-    assert remote_weights(entry.model_copy(update={"checkpoint": tmp_path / "w.safetensors"})) is None
+    assert (
+        remote_weights(entry.model_copy(update={"checkpoint": tmp_path / "w.safetensors"})) is None
+    )
 
 
 EVICT = """
@@ -290,7 +344,9 @@ def test_only_what_a_run_fetched_itself_and_can_fetch_again_is_evicted(
     hub: HubServer, script: Script, cache: Path
 ) -> None:
     file = small_weights(b"12345")
-    hub.repositories = {name: {"model.safetensors": file} for name in ("me/kept", "me/borrowed", "me/users")}
+    hub.repositories = {
+        name: {"model.safetensors": file} for name in ("me/kept", "me/borrowed", "me/users")
+    }
     users = cache / "pretrained" / "me--users" / "model.safetensors"
     users.parent.mkdir(parents=True)
     users.write_bytes(b"put there by hand")
@@ -302,7 +358,9 @@ def test_only_what_a_run_fetched_itself_and_can_fetch_again_is_evicted(
     assert left == ["me--kept", "me--users"]
 
 
-def test_a_cached_file_of_the_wrong_size_is_fetched_anew(hub: HubServer, script: Script, cache: Path) -> None:
+def test_a_cached_file_of_the_wrong_size_is_fetched_anew(
+    hub: HubServer, script: Script, cache: Path
+) -> None:
     content = small_weights(b"12345")
     hub.repositories["me/net"] = {"model.safetensors": content}
     path = Path(script(FETCH, "me/net", cache))
@@ -345,7 +403,9 @@ def test_a_lock_that_beats_is_waited_for(tmp_path: Path) -> None:
     code = "import sys, time; from pathlib import Path; from dsmi_zoo.pipeline.exclusive import exclusive\n"
     code += "with exclusive(Path(sys.argv[1]), beat_s=0.1):\n"
     code += "    print('held', flush=True); time.sleep(1.5); Path(sys.argv[2]).touch()"
-    holder = subprocess.Popen([sys.executable, "-c", code, lock, done], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, lock, done], stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     with exclusive(lock, stale_after_s=0.6):

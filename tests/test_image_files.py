@@ -37,7 +37,11 @@ def folders(tmp_path: Path) -> Path:
 def synset_folder(root: Path, classes: tuple[int, ...] = (217, 0), training: bool = False) -> Path:
     for label in classes:
         for number in range(2):
-            name = f"{synsets()[label]}_{number}.png" if training else f"ILSVRC2012_val_{label}{number}.png"
+            name = (
+                f"{synsets()[label]}_{number}.png"
+                if training
+                else f"ILSVRC2012_val_{label}{number}.png"
+            )
             picture(root / synsets()[label] / name, 2 * label + number)
     return root
 
@@ -55,14 +59,20 @@ def test_a_folder_tells_which_data_set_it_holds(folders: Path, tmp_path: Path) -
     assert dataset_in(tmp_path / "published") == "mnist"
 
 
-def test_a_folder_of_no_known_form_is_refused_with_what_would_be_one(folders: Path, tmp_path: Path) -> None:
+def test_a_folder_of_no_known_form_is_refused_with_what_would_be_one(
+    folders: Path, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="is no folder"):
         dataset_in(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"neither a folder of images for each class nor a labels.csv .*--dataset"):
+    with pytest.raises(
+        InputError, match=r"neither a folder of images for each class nor a labels.csv .*--dataset"
+    ):
         dataset_in(folders / "cat")
     for split in ("train", "val"):
         (tmp_path / "splits" / split / "cat").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"train, val are splits, not classes; pass one, as .*splits/val"):
+    with pytest.raises(
+        InputError, match=r"train, val are splits, not classes; pass one, as .*splits/val"
+    ):
         dataset_in(tmp_path / "splits")
 
 
@@ -88,15 +98,23 @@ def test_class_folders_are_classes_in_the_order_of_their_names(folders: Path) ->
     assert images.image(0).size == (20, 30)
 
 
-@pytest.mark.parametrize("layout", ["root with val", "synset folders", "kaggle flat", "kaggle whole"])
-def test_imagenet_is_found_in_each_of_its_forms_with_class_indices_as_labels(tmp_path: Path, layout: str) -> None:
+@pytest.mark.parametrize(
+    "layout", ["root with val", "synset folders", "kaggle flat", "kaggle whole"]
+)
+def test_imagenet_is_found_in_each_of_its_forms_with_class_indices_as_labels(
+    tmp_path: Path, layout: str
+) -> None:
     root = tmp_path / "imagenet"
     if layout == "root with val":
         synset_folder(root / "val")
     elif layout == "synset folders":
         synset_folder(root)
     else:
-        folder = root / "val" if layout == "kaggle flat" else root / "ILSVRC" / "Data" / "CLS-LOC" / "val"
+        folder = (
+            root / "val"
+            if layout == "kaggle flat"
+            else root / "ILSVRC" / "Data" / "CLS-LOC" / "val"
+        )
         with (root.mkdir(), (root / "LOC_val_solution.csv").open("w", newline=""))[1] as file:
             table = csv.writer(file)
             table.writerow(["ImageId", "PredictionString"])
@@ -111,9 +129,13 @@ def test_imagenet_is_found_in_each_of_its_forms_with_class_indices_as_labels(tmp
     assert images.image(0).mode == "RGB"
 
 
-def test_imagenet_training_images_are_refused_with_counts_unless_they_are_allowed(tmp_path: Path) -> None:
+def test_imagenet_training_images_are_refused_with_counts_unless_they_are_allowed(
+    tmp_path: Path,
+) -> None:
     root = synset_folder(tmp_path / "in", training=True)
-    with pytest.raises(InputError, match=r"4 of 4 files are ImageNet training images.*n0\d+_0\.png"):
+    with pytest.raises(
+        InputError, match=r"4 of 4 files are ImageNet training images.*n0\d+_0\.png"
+    ):
         open_dataset("imagenet", root)
     assert "training" in open_dataset("imagenet", root, allow_train_images=True).name
 
@@ -142,7 +164,9 @@ def test_a_table_of_labels_gives_classes_to_a_flat_folder(tmp_path: Path) -> Non
         ("image,label\n../0.jpg,1\n", "line 2: '../0.jpg' lies outside"),
     ],
 )
-def test_a_wrong_table_of_labels_is_refused_by_its_line(tmp_path: Path, text: str, words: str) -> None:
+def test_a_wrong_table_of_labels_is_refused_by_its_line(
+    tmp_path: Path, text: str, words: str
+) -> None:
     folder = picture(tmp_path / "set" / "0.jpg").parent
     picture(tmp_path / "0.jpg")
     (folder / "labels.csv").write_text(text)
@@ -212,7 +236,9 @@ def prepare_first_view(subset: Subset, folder: Path) -> Path:
     return make_view(folder / "view.npy", subset, 16, preprocessing, threads=2)
 
 
-def test_a_bad_image_stops_the_run_before_it_starts_or_is_skipped(folders: Path, tmp_path: Path) -> None:
+def test_a_bad_image_stops_the_run_before_it_starts_or_is_skipped(
+    folders: Path, tmp_path: Path
+) -> None:
     damaged(folders)
     settings = SubsetSettings(dataset="imagefolder", data_root=folders)
     with pytest.raises(InputError, match=r"dog/0\.png: .*--skip-bad-images"):
@@ -220,7 +246,11 @@ def test_a_bad_image_stops_the_run_before_it_starts_or_is_skipped(folders: Path,
     subset = open_subset(settings.model_copy(update={"skip_bad_images": True}), 1, tmp_path)
     assert np.bincount(subset.labels).tolist() == [3, 2, 4]
     with pytest.raises(InputError, match=r"class dog .* has only 2 images, not 3"):
-        open_subset(settings.model_copy(update={"skip_bad_images": True, "images_per_class": 3}), 1, tmp_path)
+        open_subset(
+            settings.model_copy(update={"skip_bad_images": True, "images_per_class": 3}),
+            1,
+            tmp_path,
+        )
 
 
 def test_a_subset_that_was_found_good_is_not_decoded_again(folders: Path, tmp_path: Path) -> None:
@@ -247,7 +277,9 @@ def test_classes_are_chosen_by_name_number_or_preset(folders: Path, tmp_path: Pa
     assert not set(IMAGENETTE) & set(IMAGEWOOF)
 
 
-def test_the_same_files_in_another_folder_are_the_same_subset(folders: Path, tmp_path: Path) -> None:
+def test_the_same_files_in_another_folder_are_the_same_subset(
+    folders: Path, tmp_path: Path
+) -> None:
     moved = tmp_path / "moved"
     here = select_subset(open_dataset("imagefolder", folders), images_per_class=2)
     folders.rename(moved)

@@ -67,7 +67,11 @@ def test_accuracies_are_percent_and_top_5_is_never_below_top_1(table: list[Model
         accuracies = {name: value for name, value in e.extras.items() if is_accuracy(name)}
         accuracies |= {"top1": e.top1, "top5": e.top5}
         missing = {name for name, value in accuracies.items() if value is None}
-        assert missing == ({"a_top1", "a_top5"} if str(e) == "resnet50.tv_in1k@224" and "a_top1" in e.extras else set())
+        assert missing == (
+            {"a_top1", "a_top5"}
+            if str(e) == "resnet50.tv_in1k@224" and "a_top1" in e.extras
+            else set()
+        )
         for name, value in accuracies.items():
             top5 = accuracies.get(name.replace("top1", "top5"), 100)
             if name.endswith("top1") and value is not None:
@@ -75,7 +79,9 @@ def test_accuracies_are_percent_and_top_5_is_never_below_top_1(table: list[Model
 
 
 def test_2025_has_five_more_test_sets() -> None:
-    robustness = {f"{shift}_{name}" for shift in "ar" for name in ("clean_top1", "effective_robustness")}
+    robustness = {
+        f"{shift}_{name}" for shift in "ar" for name in ("clean_top1", "effective_robustness")
+    }
     accuracies = {f"{kind}_top{k}" for kind in ("real", "v2", "sketch", "a", "r") for k in (1, 5)}
     assert set(entry("imagenet-2025", "resnet50.a1_in1k@224").extras) == {
         *("gmacs", "throughput", "cpu_throughput", "pretraining_images"), *robustness, *accuracies
@@ -107,9 +113,15 @@ def test_effective_robustness_is_the_residual_of_the_stated_fit_by_statsmodels(
 
 
 def test_size_does_not_explain_effective_robustness_as_it_does_accuracies() -> None:
-    table = pd.read_csv(TABLES / "imagenet-2025.csv").sort_values(["model", "img_size"]).drop_duplicates("model")
+    table = (
+        pd.read_csv(TABLES / "imagenet-2025.csv")
+        .sort_values(["model", "img_size"])
+        .drop_duplicates("model")
+    )
     ranks = table.select_dtypes("number").rank()
-    with_top1 = ranks[["v2_top1", "real_top1", "a_top1", "sketch_top1", "r_top1"]].corrwith(ranks["top1"])
+    with_top1 = ranks[["v2_top1", "real_top1", "a_top1", "sketch_top1", "r_top1"]].corrwith(
+        ranks["top1"]
+    )
     assert with_top1.between(0.95, 0.996).all()
     assert ranks["r_effective_robustness"].corr(ranks["gmacs"]) == pytest.approx(-0.175, abs=0.005)
 
@@ -118,28 +130,49 @@ def test_an_accuracy_of_0_or_100_has_no_effective_robustness_and_no_part_in_the_
     top1 = {"a": "20", "b": "0", "c": "60", "d": "100", "e": "", "f": "70"}
     table = pd.DataFrame({"model": list(top1), "img_size": "224", "a_top1": list(top1.values())})
     clean = {
-        (model, 224): {"top1": cell} for model, cell in zip(top1, ["50", "60", "80", "90", "40", "100"], strict=True)
+        (model, 224): {"top1": cell}
+        for model, cell in zip(top1, ["50", "60", "80", "90", "40", "100"], strict=True)
     }
     assert "n = 2" in add_effective_robustness(table, "a_", clean)
-    assert list(table["a_effective_robustness"].str.lstrip("-")) == ["0.0000", "", "0.0000", "", "", ""]
+    assert list(table["a_effective_robustness"].str.lstrip("-")) == [
+        "0.0000",
+        "",
+        "0.0000",
+        "",
+        "",
+        "",
+    ]
 
 
 def test_effective_robustness_is_a_target_in_logits_and_stands_behind_the_accuracies() -> None:
     columns = {"r_effective_robustness": [0.1], "real_top1": [70.0], "top1": [60.0], "gmacs": [4.0]}
-    assert targets_of(pd.DataFrame({"status": ["ok"], **columns})) == ["top1", "real_top1", "r_effective_robustness"]
+    assert targets_of(pd.DataFrame({"status": ["ok"], **columns})) == [
+        "top1",
+        "real_top1",
+        "r_effective_robustness",
+    ]
     assert [target_unit(name) for name in columns] == ["logits", "%", "%", None]
     assert target_title("r_effective_robustness") == "r effective robustness"
 
 
 def test_published_figures_stand_in_their_rows() -> None:
     small, large = load_models("imagenet-2025", ["resnet50.a1_in1k"])
-    assert (small.img_size, small.top1, small.extras["real_top1"], small.params_m) == (224, 80.382, 85.712, 25.56)
+    assert (small.img_size, small.top1, small.extras["real_top1"], small.params_m) == (
+        224,
+        80.382,
+        85.712,
+        25.56,
+    )
     assert (large.img_size, large.top1, large.extras["v2_top1"]) == (288, 81.24, 69.69)
     assert (small.extras["gmacs"], small.extras["throughput"]) == (4.11, 12191.9)
     assert (small.extras["cpu_throughput"], large.extras["cpu_throughput"]) == (30.48, 20.27)
     assert small.preprocessing is not None
     assert (small.preprocessing.crop_pct, small.preprocessing.mean) == (0.95, (0.485, 0.456, 0.406))
-    assert (small.weights, small.license, small.family) == ("timm/resnet50.a1_in1k", "apache-2.0", "resnet")
+    assert (small.weights, small.license, small.family) == (
+        "timm/resnet50.a1_in1k",
+        "apache-2.0",
+        "resnet",
+    )
     giant = entry("imagenet-2023", "eva_giant_patch14_336.clip_ft_in1k")
     assert (giant.params_m, giant.top1, giant.extra_data) == (1013.01, 89.466, True)
 
@@ -187,7 +220,9 @@ def test_about_a_quarter_saw_more_than_imagenet_1k(table: list[ModelEntry]) -> N
         ("untagged", None),
     ],
 )
-def test_the_tag_says_whether_there_was_extra_data(architecture: str, expected: bool | None) -> None:
+def test_the_tag_says_whether_there_was_extra_data(
+    architecture: str, expected: bool | None
+) -> None:
     assert saw_extra_data(architecture) is expected
 
 
@@ -209,11 +244,15 @@ def test_the_tag_says_whether_there_was_extra_data(architecture: str, expected: 
         ("untagged", None),
     ],
 )
-def test_the_tag_says_how_many_images_the_largest_set_has(architecture: str, expected: int | None) -> None:
+def test_the_tag_says_how_many_images_the_largest_set_has(
+    architecture: str, expected: int | None
+) -> None:
     assert pretraining_images(architecture) == expected
 
 
-def test_a_known_number_of_images_agrees_with_the_flag_of_extra_data(table: list[ModelEntry]) -> None:
+def test_a_known_number_of_images_agrees_with_the_flag_of_extra_data(
+    table: list[ModelEntry],
+) -> None:
     known = [e for e in table if e.extras["pretraining_images"]]
     assert len(known) > 0.9 * len(table)
     for e in known:
@@ -236,7 +275,9 @@ def test_a_known_number_of_images_agrees_with_the_flag_of_extra_data(table: list
         ("module_of_tomorrow", "x", None),
     ],
 )
-def test_the_kind_goes_by_module_with_exceptions(family: str, architecture: str, kind: str | None) -> None:
+def test_the_kind_goes_by_module_with_exceptions(
+    family: str, architecture: str, kind: str | None
+) -> None:
     assert kind_of(family, architecture) == kind
 
 
@@ -249,7 +290,9 @@ def test_loading_both_tables_imports_neither_torch_nor_timm_and_is_fast() -> Non
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, imported = done.stdout.split(maxsplit=1)
     assert imported.strip() == "[]"
-    assert float(seconds) < 3  # of a processor: two tables at most 1.5 s each, pandas' import included
+    assert (
+        float(seconds) < 3
+    )  # of a processor: two tables at most 1.5 s each, pandas' import included
 
 
 def test_a_plan_of_a_table_never_asks_timm(tmp_path: Path) -> None:
@@ -286,7 +329,9 @@ def test_the_tables_are_plain_small_files_without_paths_of_a_machine() -> None:
         assert b"/home/" not in content
 
 
-@pytest.mark.skipif(SOURCE is None, reason="DSMI_ZOO_TABLES_SOURCE names no folder of the published files")
+@pytest.mark.skipif(
+    SOURCE is None, reason="DSMI_ZOO_TABLES_SOURCE names no folder of the published files"
+)
 def test_rebuilding_from_the_published_files_gives_identical_bytes(tmp_path: Path) -> None:
     from dsmi_zoo.data_catalog.build_tables import write_tables
 
@@ -315,6 +360,8 @@ def test_a_networks_name_alone_is_the_model_that_timm_means_by_it() -> None:
         "resnet18.a1_in1k@224",
         "resnet18.a1_in1k@288",
     ]
-    assert [str(e) for e in load_models("imagenet-2025", "resnet18@288")] == ["resnet18.a1_in1k@288"]
+    assert [str(e) for e in load_models("imagenet-2025", "resnet18@288")] == [
+        "resnet18.a1_in1k@288"
+    ]
     with pytest.raises(InputError, match="no model of imagenet-2025 matches 'resnet5000'"):
         load_models("imagenet-2025", "resnet5000")

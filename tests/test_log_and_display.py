@@ -39,7 +39,9 @@ BROKEN = Done("b", "b@32", False, "OSError: [red]no :smile: luck[/red]", 1.0)
 FINISHED = (Done("a", "a@32", True, "", 1.0), BROKEN)
 
 
-def call(tmp_path: Path, cache: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], str]:
+def call(
+    tmp_path: Path, cache: Path, *arguments: str
+) -> tuple[subprocess.CompletedProcess[str], str]:
     script, noted = tmp_path / "call.py", tmp_path / "noted"
     script.write_text(CALL)
     done = subprocess.run(
@@ -49,14 +51,18 @@ def call(tmp_path: Path, cache: Path, *arguments: str) -> tuple[subprocess.Compl
     return done, noted.read_text()
 
 
-def test_a_run_called_from_python_prints_nothing_and_leaves_other_loggers_alone(tmp_path: Path, cache: Path) -> None:
+def test_a_run_called_from_python_prints_nothing_and_leaves_other_loggers_alone(
+    tmp_path: Path, cache: Path
+) -> None:
     done, noted = call(tmp_path, cache)
     assert (done.stdout, done.stderr) == ("", "")
     assert noted == "0 True 0"
     assert (tmp_path / "out" / "report" / "index.html").exists()
 
 
-def test_a_run_called_from_python_tells_its_steps_to_the_log_by_module(tmp_path: Path, cache: Path) -> None:
+def test_a_run_called_from_python_tells_its_steps_to_the_log_by_module(
+    tmp_path: Path, cache: Path
+) -> None:
     done, noted = call(tmp_path, cache, "told")
     assert done.stdout == ""
     ours = [line for line in done.stderr.splitlines() if line.startswith("INFO:dsmi_zoo.")]
@@ -67,15 +73,29 @@ def test_a_run_called_from_python_tells_its_steps_to_the_log_by_module(tmp_path:
     assert noted == "0 True 1"
 
 
-def test_the_command_prints_the_log_as_plain_lines_and_more_when_verbose(tmp_path: Path, cli: Command) -> None:
-    options = ("run", "--models", "test_vit.100x3", "--out", tmp_path / "out", "--cache", tmp_path, "--workers", 1)
+def test_the_command_prints_the_log_as_plain_lines_and_more_when_verbose(
+    tmp_path: Path, cli: Command
+) -> None:
+    options = (
+        "run",
+        "--models",
+        "test_vit.100x3",
+        "--out",
+        tmp_path / "out",
+        "--cache",
+        tmp_path,
+        "--workers",
+        1,
+    )
     said = cli("-v", *options)
     lines = said.stdout.splitlines()
     assert said.stderr == ""
     assert lines[0] == "1 model to measure on 447 images of digits/validation"
     assert lines[1].startswith("1 worker at tls://127.0.0.1:")
     assert lines[-1] == f"Report: {tmp_path / 'out' / 'report' / 'index.html'}"
-    details = [line for line in lines if re.match("making the view|training|writing the report", line)]
+    details = [
+        line for line in lines if re.match("making the view|training|writing the report", line)
+    ]
     assert len(details) == 5
     assert "training test_vit.100x3@32 on 900 images" in details
     quiet = cli(*options).stdout.splitlines()
@@ -88,7 +108,10 @@ def test_without_a_terminal_each_entry_is_a_line_of_the_log(told: pytest.LogCapt
     first, second = told.records
     assert (first.name, first.levelname) == ("dsmi_zoo.jobs.progress", "INFO")
     assert first.getMessage().startswith("[1/2] a@32 in 1.0 s; 0 failed, ")
-    assert (second.levelname, second.getMessage()) == ("WARNING", "b@32 failed: OSError: [red]no :smile: luck[/red]")
+    assert (second.levelname, second.getMessage()) == (
+        "WARNING",
+        "b@32 failed: OSError: [red]no :smile: luck[/red]",
+    )
 
 
 def test_the_time_that_is_left_goes_by_what_the_rest_costs(

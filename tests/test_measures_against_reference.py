@@ -15,7 +15,11 @@ from dsmi_zoo.pipeline.measures import (
     shannon_entropy,
     shannon_mutual_information,
 )
-from dsmi_zoo.pipeline.measures.spectrum import diffusion_eigenvalues, squared_distances, subset_kernels
+from dsmi_zoo.pipeline.measures.spectrum import (
+    diffusion_eigenvalues,
+    squared_distances,
+    subset_kernels,
+)
 
 with warnings.catch_warnings():  # importing it silences all warnings for good
     from dse_dsmi.diffusion import compute_diffusion_matrix
@@ -69,7 +73,9 @@ def test_diffusion_entropy_equals_the_reference(n, d, scale, sigma):
     Z = embedding(n, d, scale)
     for t in (1, 2, 3):
         expected = reference_dse(Z, sigma, t)
-        assert diffusion_spectral_entropy(Z, sigma=sigma, t=t) == pytest.approx(expected, abs=TOLERANCE)
+        assert diffusion_spectral_entropy(Z, sigma=sigma, t=t) == pytest.approx(
+            expected, abs=TOLERANCE
+        )
 
 
 @pytest.mark.parametrize(("n", "d"), [(10, 2), (37, 64), (150, 300)])
@@ -77,16 +83,22 @@ def test_diffusion_entropy_at_half_a_step_equals_the_reference(n, d):
     # A square root makes much of eigenvalues that are rounding noise, so these spectra have none
     Z = embedding(n, d)
     expected = reference_dse(Z, np.sqrt(d) / 2, t=0.5)
-    assert diffusion_spectral_entropy(Z, sigma=np.sqrt(d) / 2, t=0.5) == pytest.approx(expected, abs=TOLERANCE)
+    assert diffusion_spectral_entropy(Z, sigma=np.sqrt(d) / 2, t=0.5) == pytest.approx(
+        expected, abs=TOLERANCE
+    )
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.longdouble, np.int8, np.uint16, np.int64, bool])
+@pytest.mark.parametrize(
+    "dtype", [np.float16, np.float32, np.longdouble, np.int8, np.uint16, np.int64, bool]
+)
 def test_any_real_dtype_equals_the_reference_on_float64(dtype):
     Z = np.abs(embedding(60, 12, 3)).astype(dtype)
     labels = unequal_classes(60)
     assert diffusion_spectral_entropy(Z) == pytest.approx(reference_dse(Z, None), abs=TOLERANCE)
     expected = reference_dsmi(Z, labels, None)
-    assert diffusion_spectral_mutual_information(Z, labels) == pytest.approx(expected, abs=TOLERANCE)
+    assert diffusion_spectral_mutual_information(Z, labels) == pytest.approx(
+        expected, abs=TOLERANCE
+    )
     expected = reference_entropy(Z.astype(np.float64), classic_shannon_entropy=True)
     assert shannon_entropy(Z) == pytest.approx(expected, abs=TOLERANCE)
 
@@ -97,7 +109,9 @@ def test_any_real_dtype_equals_the_reference_on_float64(dtype):
 def test_diffusion_information_of_unequal_classes_equals_the_reference(n, d, scale, sigma):
     Z, labels = embedding(n, d, scale), unequal_classes(n)
     expected = reference_dsmi(Z, labels, sigma)
-    assert diffusion_spectral_mutual_information(Z, labels, sigma=sigma) == pytest.approx(expected, abs=TOLERANCE)
+    assert diffusion_spectral_mutual_information(Z, labels, sigma=sigma) == pytest.approx(
+        expected, abs=TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("t", [1, 2, 3])
@@ -107,7 +121,9 @@ def test_diffusion_information_equals_the_reference_for_every_seed(seed, repetit
     labels = unequal_classes(120, seed)
     Z = embedding(120, 20, seed=seed) + 0.5 * labels[:, None]
     expected = reference_dsmi(Z, labels, None, t, repetitions, seed)
-    actual = diffusion_spectral_mutual_information(Z, labels[:, None], t=t, repetitions=repetitions, seed=seed)
+    actual = diffusion_spectral_mutual_information(
+        Z, labels[:, None], t=t, repetitions=repetitions, seed=seed
+    )
     assert actual == pytest.approx(expected, abs=TOLERANCE)
 
 
@@ -126,7 +142,9 @@ def test_classic_information_equals_the_reference(n, d, bins):
     Z, labels = embedding(n, d), unequal_classes(n)
     Z[:, 0] = np.round(Z[:, 0])
     expected = reference_dsmi(Z, labels, None, classic_shannon_entropy=True, num_bins_per_dim=bins)
-    assert shannon_mutual_information(Z, labels, bins=bins) == pytest.approx(expected, abs=TOLERANCE)
+    assert shannon_mutual_information(Z, labels, bins=bins) == pytest.approx(
+        expected, abs=TOLERANCE
+    )
 
 
 def test_a_constant_dimension_is_one_bin_without_a_warning_as_in_the_reference():
@@ -182,13 +200,19 @@ def test_clusters_of_vectors_are_the_references_partition_and_give_its_informati
     Z = embedding(250, 10) + X[:, :10] / 8
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its graph may be in pieces
-        expected, partition = reference_information(Z, X, n_clusters=n_clusters, gaussian_kernel_sigma=np.sqrt(10))
+        expected, partition = reference_information(
+            Z, X, n_clusters=n_clusters, gaussian_kernel_sigma=np.sqrt(10)
+        )
     clusters = cluster_inputs(X, n_clusters)
     assert clusters.dtype == np.int64
     assert clusters.shape == (250,)
     assert same_partition(clusters, partition)
-    assert diffusion_spectral_mutual_information(Z, clusters) == pytest.approx(expected, abs=TOLERANCE)
-    expected = reference_dsmi(Z, X, None, precomputed_clusters=partition, classic_shannon_entropy=True)
+    assert diffusion_spectral_mutual_information(Z, clusters) == pytest.approx(
+        expected, abs=TOLERANCE
+    )
+    expected = reference_dsmi(
+        Z, X, None, precomputed_clusters=partition, classic_shannon_entropy=True
+    )
     assert shannon_mutual_information(Z, clusters) == pytest.approx(expected, abs=TOLERANCE)
 
 
@@ -196,11 +220,15 @@ def test_clusters_of_vectors_are_the_references_partition_and_give_its_informati
 def test_clusters_of_one_column_are_the_references_bins(n_clusters):
     x = embedding(200, 1, seed=3)
     Z = embedding(200, 10) + x
-    expected, partition = reference_information(Z, x, n_clusters=n_clusters, gaussian_kernel_sigma=np.sqrt(10))
+    expected, partition = reference_information(
+        Z, x, n_clusters=n_clusters, gaussian_kernel_sigma=np.sqrt(10)
+    )
     clusters = cluster_inputs(x, n_clusters)
     assert (clusters + 1 == partition[:, 0]).all()
     assert (cluster_inputs(x[:, 0], n_clusters) == clusters).all()
-    assert diffusion_spectral_mutual_information(Z, clusters) == pytest.approx(expected, abs=TOLERANCE)
+    assert diffusion_spectral_mutual_information(Z, clusters) == pytest.approx(
+        expected, abs=TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("scale", [1, 1 / 8])

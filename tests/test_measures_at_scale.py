@@ -22,7 +22,11 @@ from dsmi_zoo.pipeline.measures import estimate as estimate_module
 from dsmi_zoo.pipeline.measures.lanczos import spectral_entropy_by_lanczos
 from dsmi_zoo.pipeline.measures.operator import DiffusionOperator
 from dsmi_zoo.pipeline.measures.probe import neighbour_accuracy
-from dsmi_zoo.pipeline.measures.spectrum import diffusion_eigenvalues, gaussian_kernel, squared_distances
+from dsmi_zoo.pipeline.measures.spectrum import (
+    diffusion_eigenvalues,
+    gaussian_kernel,
+    squared_distances,
+)
 
 METHODS = ("exact", "lanczos")
 
@@ -37,7 +41,9 @@ def embedding(n=600, d=32, scale=1.0, seed=0, rank=None):
     generator = np.random.default_rng(seed)
     if rank is None:
         return scale * generator.normal(size=(n, d))
-    return scale * generator.normal(size=(n, rank)) @ generator.normal(size=(rank, d)) / np.sqrt(rank)
+    return (
+        scale * generator.normal(size=(n, rank)) @ generator.normal(size=(rank, d)) / np.sqrt(rank)
+    )
 
 
 def close(found: Estimate, truth: float) -> bool:
@@ -48,7 +54,19 @@ def close(found: Estimate, truth: float) -> bool:
 @pytest.mark.parametrize("rank", [None, 4])
 @pytest.mark.parametrize(
     ("scale", "t"),
-    [(1e-3, 1), (0.02, 1), (0.3, 1), (1, 1), (2, 1), (5, 1), (0.3, 0.5), (2, 0.5), (1, 1.5), (0.3, 2), (2, 7)],
+    [
+        (1e-3, 1),
+        (0.02, 1),
+        (0.3, 1),
+        (1, 1),
+        (2, 1),
+        (5, 1),
+        (0.3, 0.5),
+        (2, 0.5),
+        (1, 1.5),
+        (0.3, 2),
+        (2, 7),
+    ],
 )
 def test_the_estimate_is_the_exact_entropy_within_its_error(scale, t, rank):
     Z = embedding(scale=scale, rank=rank)
@@ -59,18 +77,27 @@ def test_the_estimate_is_the_exact_entropy_within_its_error(scale, t, rank):
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
-@given(st.integers(513, 700), st.integers(1, 60), st.sampled_from([0.1, 0.7, 1.5, 3]), st.integers(0, 2**31))
+@given(
+    st.integers(513, 700),
+    st.integers(1, 60),
+    st.sampled_from([0.1, 0.7, 1.5, 3]),
+    st.integers(0, 2**31),
+)
 def test_the_estimate_holds_whatever_the_data(n, d, scale, seed):
     Z = embedding(n, d, scale, seed)
     found = diffusion_spectral_entropy_estimate(Z, method="lanczos", seed=seed)
     assert close(found, diffusion_spectral_entropy(Z, method="exact"))
 
 
-@pytest.mark.parametrize("scale", [0.3, 1])  # at 0.3 all eigenvalues but the first are below a thousandth
+@pytest.mark.parametrize(
+    "scale", [0.3, 1]
+)  # at 0.3 all eigenvalues but the first are below a thousandth
 def test_the_standard_error_covers_the_truth_about_95_times_in_100(scale):
     Z = scale * np.maximum(embedding(520, 64), 0)
     truth = diffusion_spectral_entropy(Z, method="exact")
-    found = [diffusion_spectral_entropy_estimate(Z, method="lanczos", seed=seed) for seed in range(60)]
+    found = [
+        diffusion_spectral_entropy_estimate(Z, method="lanczos", seed=seed) for seed in range(60)
+    ]
     assert sum(abs(e.value - truth) <= 1.96 * e.standard_error for e in found) >= 53
     errors = np.array([e.value - truth for e in found])
     assert np.mean([e.standard_error for e in found]) < 3 * np.sqrt(np.mean(errors**2))
@@ -79,7 +106,10 @@ def test_the_standard_error_covers_the_truth_about_95_times_in_100(scale):
 def test_a_smaller_tolerance_is_met_and_costs_more_probes():
     Z = np.maximum(embedding(1000, 100), 0)
     truth = diffusion_spectral_entropy(Z, method="exact")
-    loose, tight = (diffusion_spectral_entropy_estimate(Z, method="lanczos", tolerance=t) for t in (0.02, 0.0005))
+    loose, tight = (
+        diffusion_spectral_entropy_estimate(Z, method="lanczos", tolerance=t)
+        for t in (0.02, 0.0005)
+    )
     assert tight.standard_error <= 0.0005 < loose.standard_error <= 0.02
     assert abs(tight.value - truth) < 0.002
 
@@ -88,14 +118,18 @@ def test_a_smaller_tolerance_is_met_and_costs_more_probes():
 def test_a_kernel_that_is_computed_anew_for_every_product_gives_the_same(monkeypatch, t):
     monkeypatch.setattr("dsmi_zoo.pipeline.measures.operator._TILE", 200)
     Z = embedding(700, 20)
-    held, anew = (spectral_entropy_by_lanczos(Z, 4.0, t, 0.005, 0, held_bytes=size) for size in (2**30, 0))
+    held, anew = (
+        spectral_entropy_by_lanczos(Z, 4.0, t, 0.005, 0, held_bytes=size) for size in (2**30, 0)
+    )
     assert anew.value == pytest.approx(held.value, abs=1e-4)
     assert anew.standard_error == pytest.approx(held.standard_error, rel=0.05)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("scale", [1.0, 50.0])
-def test_the_operator_is_the_diffusion_matrix_without_its_largest_eigenvalue(monkeypatch, precision, scale):
+def test_the_operator_is_the_diffusion_matrix_without_its_largest_eigenvalue(
+    monkeypatch, precision, scale
+):
     monkeypatch.setattr("dsmi_zoo.pipeline.measures.operator._TILE", 64)
     Z = embedding(150, 10, scale)
     Z[20:30] = Z[3] + 1e-3
@@ -119,7 +153,8 @@ def test_the_same_seed_gives_the_same_estimate_and_global_random_states_stay():
     Z = embedding()
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     first, second, other = (
-        diffusion_spectral_entropy_estimate(Z, method="lanczos", seed=seed).value for seed in (3, 3, 4)
+        diffusion_spectral_entropy_estimate(Z, method="lanczos", seed=seed).value
+        for seed in (3, 3, 4)
     )
     assert first == second != other
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
@@ -140,7 +175,9 @@ def test_the_information_from_estimated_entropies_is_the_exact_one_within_its_er
 def test_plain_functions_return_numbers_and_auto_is_exact_up_to_a_limit(monkeypatch):
     Z = embedding(520, 8)
     assert type(diffusion_spectral_entropy(Z, method="lanczos")) is float
-    assert diffusion_spectral_entropy_estimate(Z) == Estimate(diffusion_spectral_entropy(Z), 0.0, "exact")
+    assert diffusion_spectral_entropy_estimate(Z) == Estimate(
+        diffusion_spectral_entropy(Z), 0.0, "exact"
+    )
     monkeypatch.setattr(estimate_module, "EXACT_UP_TO", 519)
     assert diffusion_spectral_entropy_estimate(Z).method == "lanczos"
     assert diffusion_spectral_entropy_estimate(Z, method="exact").method == "exact"
@@ -157,7 +194,9 @@ def test_measures_of_more_points_than_a_matrix_holds_are_those_of_the_matrix(mon
     parts = measure(Z, labels)
     assert parts["dse_z"] == pytest.approx(whole["dse_z"], abs=0.02)
     assert parts["dse_z"] != whole["dse_z"]
-    assert parts["median_distance_over_sigma"] == pytest.approx(whole["median_distance_over_sigma"], rel=0.01)
+    assert parts["median_distance_over_sigma"] == pytest.approx(
+        whole["median_distance_over_sigma"], rel=0.01
+    )
     assert parts["dsmi_z_y_angular"] == pytest.approx(whole["dsmi_z_y_angular"], rel=0.01)
     shared = {"dse_z", "median_distance_over_sigma", "dsmi_z_y_angular"}
     assert {k: parts[k] for k in parts if k not in shared} == pytest.approx(
@@ -173,7 +212,9 @@ def test_float32_costs_less_than_1e_5_bits(scale, relu, rank):
     Z = embedding(400, 100, scale, rank=rank)
     Z = np.maximum(Z, 0) if relu else Z
     kernel = gaussian_kernel(squared_distances(Z), 10.0)
-    exact, single = (diffusion_eigenvalues(kernel.copy(), precision=p) for p in ("float64", "float32"))
+    exact, single = (
+        diffusion_eigenvalues(kernel.copy(), precision=p) for p in ("float64", "float32")
+    )
     assert not np.array_equal(exact, single)
     for t in (1, 3):
         assert spectrum_entropy(single, t) == pytest.approx(spectrum_entropy(exact, t), abs=1e-5)
@@ -188,7 +229,9 @@ def spectrum_entropy(eigenvalues, t):
 def test_float32_is_not_used_where_it_would_not_do():
     few, many = embedding(60, 4), embedding(1100, 4, 0.02)
     assert diffusion_spectral_entropy(few, precision="float32") == diffusion_spectral_entropy(few)
-    single, double = (diffusion_spectral_entropy(many, t=0.5, precision=p) for p in ("float32", "float64"))
+    single, double = (
+        diffusion_spectral_entropy(many, t=0.5, precision=p) for p in ("float32", "float64")
+    )
     assert single == double
 
 
@@ -231,7 +274,9 @@ def test_awkward_values_are_measured_as_exactly_in_float64(name, method, t):
     squares = ((wide[:, None] - wide[None]) ** 2).sum(axis=2)
     kernel = np.exp(-squares / (2 * Z.shape[1])).astype(np.float64)
     roots = np.sqrt(kernel.sum(axis=1))
-    truth = spectrum_entropy(np.maximum(np.linalg.eigvalsh(kernel / roots[:, None] / roots), 1e-17), t)
+    truth = spectrum_entropy(
+        np.maximum(np.linalg.eigvalsh(kernel / roots[:, None] / roots), 1e-17), t
+    )
     assert close(diffusion_spectral_entropy_estimate(Z, t=t, method=method), truth)
 
 
@@ -262,7 +307,11 @@ def test_a_class_of_one_member_adds_nothing(method):
 )
 def test_every_method_refuses_the_same(method, change, words):
     arguments = {"Z": embedding(6, 2), "labels": [0, 0, 0, 1, 1, 1]} | change
-    functions = [diffusion_spectral_mutual_information, diffusion_spectral_mutual_information_estimate, measure]
+    functions = [
+        diffusion_spectral_mutual_information,
+        diffusion_spectral_mutual_information_estimate,
+        measure,
+    ]
     calls = [(function, arguments) for function in functions]
     if "labels" not in change:
         alone = {name: value for name, value in arguments.items() if name != "labels"}
@@ -270,7 +319,11 @@ def test_every_method_refuses_the_same(method, change, words):
     for function, given_ in calls:
         settings_ = {name: value for name, value in given_.items() if name not in ("Z", "labels")}
         with pytest.raises(ValueError, match=re.escape(words)):
-            function(*(given_[name] for name in ("Z", "labels") if name in given_), method=method, **settings_)
+            function(
+                *(given_[name] for name in ("Z", "labels") if name in given_),
+                method=method,
+                **settings_,
+            )
 
 
 def test_an_unknown_method_is_refused():

@@ -24,7 +24,9 @@ from dsmi_zoo.pipeline.measures.inputs import as_classes, as_embedding, as_image
 
 few = settings(max_examples=100, deadline=None, derandomize=True)
 
-NUMBERS = np.array([[0.0, 1.5], [-2.0, 3.0], [4.0, 0.25], [1.0, 1.0]])  # exact in every floating-point format
+NUMBERS = np.array(
+    [[0.0, 1.5], [-2.0, 3.0], [4.0, 0.25], [1.0, 1.0]]
+)  # exact in every floating-point format
 CLASSES = [0, 1, 0, 2]
 
 TENSORS: dict[str, Callable[[], Any]] = {
@@ -33,18 +35,26 @@ TENSORS: dict[str, Callable[[], Any]] = {
     "float16": lambda: torch.tensor(NUMBERS, dtype=torch.float16),
     "float8": lambda: torch.tensor(NUMBERS).to(torch.float8_e5m2),
     "a view": lambda: torch.tensor(NUMBERS).t().contiguous().t(),
-    "a negative view": lambda: torch.complex(torch.zeros(4, 2), -torch.tensor(NUMBERS).float()).conj().imag,
-    "quantised": lambda: torch.quantize_per_tensor(torch.tensor(NUMBERS).float(), 0.25, 0, torch.qint8),
+    "a negative view": lambda: (
+        torch.complex(torch.zeros(4, 2), -torch.tensor(NUMBERS).float()).conj().imag
+    ),
+    "quantised": lambda: torch.quantize_per_tensor(
+        torch.tensor(NUMBERS).float(), 0.25, 0, torch.qint8
+    ),
     "a parameter": lambda: torch.nn.Parameter(torch.tensor(NUMBERS)),
     "a list of rows": lambda: list(torch.tensor(NUMBERS, requires_grad=True)),
-    "a list of lists": lambda: [[torch.tensor(x, requires_grad=True) for x in row] for row in NUMBERS],
+    "a list of lists": lambda: [
+        [torch.tensor(x, requires_grad=True) for x in row] for row in NUMBERS
+    ],
 }
 TABLES: dict[str, Callable[[], Any]] = {
     "float32": lambda: pd.DataFrame(NUMBERS, columns=["a", "b"], dtype="float32"),
     "nullable": lambda: pd.DataFrame(NUMBERS).astype("Float64"),
     "of Arrow": lambda: pd.DataFrame(NUMBERS).astype("double[pyarrow]"),
     "categories": lambda: pd.DataFrame({"a": pd.Categorical(NUMBERS[:, 0]), "b": NUMBERS[:, 1]}),
-    "two formats": lambda: pd.DataFrame({"a": pd.array(NUMBERS[:, 0].astype(int), "Int8"), "b": NUMBERS[:, 1]}),
+    "two formats": lambda: pd.DataFrame(
+        {"a": pd.array(NUMBERS[:, 0].astype(int), "Int8"), "b": NUMBERS[:, 1]}
+    ),
     "one name twice": lambda: pd.DataFrame(NUMBERS, columns=["a", "a"], index=[7, 7, 0, 1]),
     "a series of arrays": lambda: pd.Series(list(NUMBERS)),
     "a series of lists": lambda: pd.Series(NUMBERS.tolist()),
@@ -111,7 +121,9 @@ def test_labels_in_any_form_are_the_same_classes(labels: Any) -> None:
     assert as_images(labels, np.array(CLASSES)).tolist() == CLASSES
 
 
-@pytest.mark.parametrize("labels", [[True, False, True], torch.tensor([True, False, True]), np.array([1, 0, 1], bool)])
+@pytest.mark.parametrize(
+    "labels", [[True, False, True], torch.tensor([True, False, True]), np.array([1, 0, 1], bool)]
+)
 def test_two_truth_values_are_two_classes(labels: Any) -> None:
     assert as_classes(labels, 3).tolist() == [0, 1, 0]
     assert as_classes(pd.Series([True, False, True], dtype="boolean"), 3).tolist() == [0, 1, 0]
@@ -182,8 +194,18 @@ def test_what_are_no_labels_is_told_in_one_line(bad: Any, words: str) -> None:
 
 
 def test_missing_image_ids_are_refused_not_taken_for_images_of_their_own() -> None:
-    refused("image_ids has 1 missing entries, the first in row 2", as_images, ["a", "b", None], np.array([0, 1, 0]))
-    refused("image_ids has 1 missing", as_images, pd.Series([1, None, 2], dtype="Int64"), np.array([0, 1, 0]))
+    refused(
+        "image_ids has 1 missing entries, the first in row 2",
+        as_images,
+        ["a", "b", None],
+        np.array([0, 1, 0]),
+    )
+    refused(
+        "image_ids has 1 missing",
+        as_images,
+        pd.Series([1, None, 2], dtype="Int64"),
+        np.array([0, 1, 0]),
+    )
 
 
 def refused(words: str, function: Callable[..., Any], *arguments: Any) -> None:
@@ -209,7 +231,9 @@ scalars = st.one_of(
     st.dates(),
     st.just(pd.NA),
     st.just(pd.NaT),
-    st.sampled_from([np.float32(1), np.int8(1), np.str_("a"), np.datetime64("NaT"), datetime.timedelta(1)]),
+    st.sampled_from(
+        [np.float32(1), np.int8(1), np.str_("a"), np.datetime64("NaT"), datetime.timedelta(1)]
+    ),
     st.integers(0, 2).map(torch.tensor),
     st.floats(0, 2).map(lambda value: torch.tensor(value, requires_grad=True)),
 )
@@ -224,18 +248,58 @@ nested = st.recursive(
     max_leaves=12,
 )
 SHAPES = st.tuples(st.integers(0, 4), st.integers(0, 3))
-DTYPES = ["bool", "int8", "uint64", "float16", "float64", "longdouble", "complex64", "U2", "S2", "datetime64[D]", "O"]
-PANDAS = ["Int8", "UInt64", "Float32", "boolean", "category", "string", "object", "double[pyarrow]", "Sparse[float64]"]
-TORCH = [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float64, torch.complex64]
+DTYPES = [
+    "bool",
+    "int8",
+    "uint64",
+    "float16",
+    "float64",
+    "longdouble",
+    "complex64",
+    "U2",
+    "S2",
+    "datetime64[D]",
+    "O",
+]
+PANDAS = [
+    "Int8",
+    "UInt64",
+    "Float32",
+    "boolean",
+    "category",
+    "string",
+    "object",
+    "double[pyarrow]",
+    "Sparse[float64]",
+]
+TORCH = [
+    torch.bool,
+    torch.uint8,
+    torch.int64,
+    torch.float16,
+    torch.bfloat16,
+    torch.float64,
+    torch.complex64,
+]
 
 
 @st.composite
 def containers(draw: st.DrawFn) -> Any:
     """Some values in a container that a user may have them in."""
-    shape = draw(st.one_of(SHAPES, st.integers(0, 4).map(lambda n: (n,)), st.just((2, 2, 2)), st.just(())))
-    values = draw(st.lists(st.sampled_from([0, 1, 2, 3]), min_size=int(np.prod(shape)), max_size=int(np.prod(shape))))
+    shape = draw(
+        st.one_of(SHAPES, st.integers(0, 4).map(lambda n: (n,)), st.just((2, 2, 2)), st.just(()))
+    )
+    values = draw(
+        st.lists(
+            st.sampled_from([0, 1, 2, 3]),
+            min_size=int(np.prod(shape)),
+            max_size=int(np.prod(shape)),
+        )
+    )
     array = np.array(values).reshape(shape)
-    kind = draw(st.sampled_from(["numpy", "pandas", "torch", "masked", "sparse", "column of objects"]))
+    kind = draw(
+        st.sampled_from(["numpy", "pandas", "torch", "masked", "sparse", "column of objects"])
+    )
     if kind == "numpy":
         return array.astype(draw(st.sampled_from(DTYPES)))
     if kind == "torch":
@@ -291,8 +355,13 @@ def test_any_labels_tell_apart_what_differs_or_give_one_line(values: Any) -> Non
     if classes is None:
         return
     plain = values.iloc[:, 0] if isinstance(values, pd.DataFrame) else values
-    labels = [label.item() if isinstance(label, torch.Tensor | np.generic) else label for label in plain]
-    labels = [label[0] if isinstance(label, list | np.ndarray) and len(label) == 1 else label for label in labels]
+    labels = [
+        label.item() if isinstance(label, torch.Tensor | np.generic) else label for label in plain
+    ]
+    labels = [
+        label[0] if isinstance(label, list | np.ndarray) and len(label) == 1 else label
+        for label in labels
+    ]
     for i, first in enumerate(labels):
         for j, second in enumerate(labels):
             assert (classes[i] == classes[j]) == bool(first == second), (first, second)
@@ -311,5 +380,8 @@ def test_no_library_is_imported_for_a_measurement_of_arrays() -> None:
 def test_every_form_is_read_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for made in (*TABLES.values(), *(made for name, made in TENSORS.items() if name != "quantised")):
+        for made in (
+            *TABLES.values(),
+            *(made for name, made in TENSORS.items() if name != "quantised"),
+        ):
             as_embedding(made())

@@ -37,13 +37,17 @@ def on_strict_device(Z):
 
 def values(Z, example, **settings):
     _, labels, images, clusters = example
-    return values_of(OF_A_ROW, MeasureContext(Points(Z), labels, images, clusters, MeasureSettings(**settings)))
+    return values_of(
+        OF_A_ROW, MeasureContext(Points(Z), labels, images, clusters, MeasureSettings(**settings))
+    )
 
 
 def assert_same(found, expected):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-6, abs=1e-9)), name
+        assert found[name] == (
+            value if isinstance(value, str) else pytest.approx(value, rel=1e-6, abs=1e-9)
+        ), name
 
 
 @pytest.fixture
@@ -95,13 +99,17 @@ def test_so_it_has_where_eigenvalues_are_estimated(monkeypatch, place, held):
 def test_float32_eigenvalues_are_those_of_the_host(monkeypatch):
     monkeypatch.setattr(estimate_module, "FLOAT32_FROM", 100)
     data = example()
-    found, expected = (values(Z, data, precision="float32") for Z in (on_strict_device(data[0]), data[0].copy()))
+    found, expected = (
+        values(Z, data, precision="float32") for Z in (on_strict_device(data[0]), data[0].copy())
+    )
     assert found["dse_z"] == pytest.approx(expected["dse_z"], abs=1e-5)
 
 
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_nothing_as_large_as_all_pairs_comes_back(monkeypatch, transfers, repeats):
-    monkeypatch.setattr(spectrum, "_SMALL", 40)  # matrices of few points are solved by the host, some at a time
+    monkeypatch.setattr(
+        spectrum, "_SMALL", 40
+    )  # matrices of few points are solved by the host, some at a time
     monkeypatch.setattr(spectrum, "_BLOCK", 4 * 10_000)
     data = example(repeats=repeats)
     values(on_strict_device(data[0]), data)
@@ -117,7 +125,9 @@ def test_a_tensor_on_a_gpu_is_measured_there_and_any_other_by_numpy(monkeypatch)
     assert isinstance(there, torch.Tensor)
     assert there.dtype == torch.float64
     assert not there.requires_grad
-    assert measure(tensor, example()[1], scores="dse_z") == {"dse_z": pytest.approx(diffusion_spectral_entropy(tensor))}
+    assert measure(tensor, example()[1], scores="dse_z") == {
+        "dse_z": pytest.approx(diffusion_spectral_entropy(tensor))
+    }
 
 
 @pytest.mark.parametrize(
@@ -127,7 +137,10 @@ def test_a_tensor_on_a_gpu_is_measured_there_and_any_other_by_numpy(monkeypatch)
         (torch.ones(3, 0), "Z is empty"),
         (torch.ones(3, 2, dtype=torch.complex64), "complex64, not real numbers"),
         (torch.ones(3, 2).to_sparse(), "sparse tensor"),
-        (torch.tensor([[1.0], [float("nan")]]), "holds 1 values that are NaN or infinite, the first in row 1"),
+        (
+            torch.tensor([[1.0], [float("nan")]]),
+            "holds 1 values that are NaN or infinite, the first in row 1",
+        ),
         (torch.full((3, 2), 1e120, dtype=torch.float64), "too large to square"),
     ],
 )

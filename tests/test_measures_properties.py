@@ -42,14 +42,18 @@ def test_entropy_lies_between_zero_and_log2_n(n, d, scale, seed):
 def test_entropy_does_not_depend_on_the_order_of_the_points(n, d, scale, seed, t):
     Z = embedding(n, d, scale, seed)
     shuffled = np.random.default_rng(seed).permutation(Z)
-    assert diffusion_spectral_entropy(shuffled, t=t) == pytest.approx(diffusion_spectral_entropy(Z, t=t), abs=1e-6)
+    assert diffusion_spectral_entropy(shuffled, t=t) == pytest.approx(
+        diffusion_spectral_entropy(Z, t=t), abs=1e-6
+    )
 
 
 @few
 @given(sizes, dimensions, scales, seeds, st.floats(-100, 100))
 def test_entropy_does_not_depend_on_where_the_points_lie(n, d, scale, seed, offset):
     Z = embedding(n, d, scale, seed)
-    assert diffusion_spectral_entropy(Z + offset * scale) == pytest.approx(diffusion_spectral_entropy(Z), abs=1e-6)
+    assert diffusion_spectral_entropy(Z + offset * scale) == pytest.approx(
+        diffusion_spectral_entropy(Z), abs=1e-6
+    )
 
 
 @few
@@ -57,7 +61,9 @@ def test_entropy_does_not_depend_on_where_the_points_lie(n, d, scale, seed, offs
 def test_entropy_does_not_depend_on_the_axes(n, d, scale, seed):
     Z = embedding(n, d, scale, seed)
     rotated = Z @ rotation(d, seed)
-    assert diffusion_spectral_entropy(rotated) == pytest.approx(diffusion_spectral_entropy(Z), abs=1e-6)
+    assert diffusion_spectral_entropy(rotated) == pytest.approx(
+        diffusion_spectral_entropy(Z), abs=1e-6
+    )
 
 
 @few
@@ -65,7 +71,9 @@ def test_entropy_does_not_depend_on_the_axes(n, d, scale, seed):
 def test_entropy_stays_when_every_point_is_repeated(n, d, scale, seed, times):
     Z = embedding(n, d, scale, seed)
     repeated = np.repeat(Z, times, axis=0)
-    assert diffusion_spectral_entropy(repeated) == pytest.approx(diffusion_spectral_entropy(Z), abs=1e-6)
+    assert diffusion_spectral_entropy(repeated) == pytest.approx(
+        diffusion_spectral_entropy(Z), abs=1e-6
+    )
 
 
 @few
@@ -88,14 +96,20 @@ def test_entropy_of_two_points_follows_from_their_distance_by_hand(distance, sig
     weights = np.array([1, (1 - g) / (1 + g)]) ** t  # eigenvalues of [[1, g], [g, 1]] / (1 + g)
     p = weights / weights.sum()
     by_hand = -sum(x * np.log2(x) for x in p if x > 0)
-    entropy = diffusion_spectral_entropy([[0, 0], [distance * 0.6, distance * 0.8]], sigma=sigma, t=t)
+    entropy = diffusion_spectral_entropy(
+        [[0, 0], [distance * 0.6, distance * 0.8]], sigma=sigma, t=t
+    )
     assert entropy == pytest.approx(by_hand, abs=1e-6)
 
 
 @pytest.mark.parametrize("n", [2, 16, 100])
 def test_entropy_of_points_far_apart_is_log2_n(n):
-    assert diffusion_spectral_entropy(np.arange(n)[:, None] * 1e4) == pytest.approx(np.log2(n), abs=1e-9)
-    assert diffusion_spectral_entropy(np.arange(n)[:, None] * 1e90, sigma=1e-90) == pytest.approx(np.log2(n), abs=1e-9)
+    assert diffusion_spectral_entropy(np.arange(n)[:, None] * 1e4) == pytest.approx(
+        np.log2(n), abs=1e-9
+    )
+    assert diffusion_spectral_entropy(np.arange(n)[:, None] * 1e90, sigma=1e-90) == pytest.approx(
+        np.log2(n), abs=1e-9
+    )
 
 
 def test_entropy_of_separate_groups_of_identical_points_is_that_of_the_groups():
@@ -119,7 +133,12 @@ def test_information_is_the_same_to_the_last_bit_when_classes_are_renamed(n, see
     Z = embedding(n, 5, 1.0, seed)
     labels = np.random.default_rng(seed).integers(0, 4, size=n)
     labels[:2] = 0, 1
-    names = [np.array(["pear", "fig", "apple", "quince"])[labels], 3 - labels, labels * 10.0, labels.tolist()]
+    names = [
+        np.array(["pear", "fig", "apple", "quince"])[labels],
+        3 - labels,
+        labels * 10.0,
+        labels.tolist(),
+    ]
     names.append(np.array(["b", 7, "a", ("t",)], dtype=object)[labels])
     for information in (diffusion_spectral_mutual_information, shannon_mutual_information):
         expected = information(Z, labels)
@@ -145,7 +164,9 @@ def test_classic_entropy_follows_from_the_cells_by_hand():
     assert shannon_entropy([[0], [0], [0], [1]]) == pytest.approx(2 - 0.75 * np.log2(3), abs=1e-9)
     assert shannon_entropy(np.arange(100)[:, None], bins=10) == pytest.approx(np.log2(10), abs=1e-6)
     # the largest value lies beyond the last edge, so it shares the last bin
-    assert shannon_entropy([[0], [1], [2], [3], [4]], bins=4) == pytest.approx(np.log2(5) - 0.4, abs=1e-9)
+    assert shannon_entropy([[0], [1], [2], [3], [4]], bins=4) == pytest.approx(
+        np.log2(5) - 0.4, abs=1e-9
+    )
 
 
 def test_classic_entropy_of_many_dimensions_is_log2_n_and_tells_nothing():
@@ -180,4 +201,6 @@ def test_small_blocks_leave_the_number_of_threads_as_they_found_it() -> None:
     with threadpool_limits(2, user_api="blas"):
         before = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
         measure(rng.normal(size=(60, 4)), np.arange(60) % 3)
-        assert [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"] == before
+        assert [
+            pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"
+        ] == before

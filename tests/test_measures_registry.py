@@ -51,7 +51,9 @@ def test_all_measures_are_those_of_the_registry():
 def test_the_registry_is_imported_without_the_libraries_that_take_a_second():
     slow = "'sklearn.cluster', 'sklearn.mixture', 'scipy.cluster', 'torch'"
     program = f"import sys, dsmi_zoo.pipeline.measures.registry; print([m for m in ({slow}) if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -61,7 +63,10 @@ def test_a_score_without_a_value_is_left_out_and_the_reason_is_told_once():
     assert not {"alpha_req", "alpha_req_se"} & set(values)
     reason = "alpha_req: the covariance has 5 eigenvalues above rounding, fewer than 30"
     assert values["undefined_scores"] == reason
-    assert measure(Z, labels, scores=["alpha_req", "dse_z"]) == {"dse_z": values["dse_z"], "undefined_scores": reason}
+    assert measure(Z, labels, scores=["alpha_req", "dse_z"]) == {
+        "dse_z": values["dse_z"],
+        "undefined_scores": reason,
+    }
 
 
 def test_without_input_clusters_their_measures_are_left_out_and_the_rest_stays():
@@ -72,7 +77,9 @@ def test_without_input_clusters_their_measures_are_left_out_and_the_rest_stays()
     assert values == {name: value for name, value in both.items() if name not in WITH_INPUTS}
 
 
-@pytest.mark.parametrize("settings", [{}, {"sigma": 0.7, "t": 2, "repetitions": 3, "seed": 5, "bins": 3}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"sigma": 0.7, "t": 2, "repetitions": 3, "seed": 5, "bins": 3}]
+)
 def test_every_value_is_that_of_the_single_function(settings):
     Z, labels, clusters = example()
     values = measure(Z, labels, input_clusters=clusters, **settings)
@@ -93,7 +100,10 @@ def test_every_value_is_that_of_the_single_function(settings):
 def test_the_null_is_the_mean_over_permuted_labels():
     Z, labels, _ = example()
     generator = np.random.default_rng(3)
-    permuted = [diffusion_spectral_mutual_information(Z, generator.permutation(labels), seed=3) for _ in range(4)]
+    permuted = [
+        diffusion_spectral_mutual_information(Z, generator.permutation(labels), seed=3)
+        for _ in range(4)
+    ]
     values = measure(Z, labels, seed=3, null_permutations=4)
     assert values["dsmi_z_y_null"] == pytest.approx(np.mean(permuted), abs=1e-12)
 
@@ -103,7 +113,9 @@ def test_the_null_moves_repeats_together_whatever_the_images_are_called():
     images = np.repeat(np.arange(20), 3)
     labels = images % 4
     generator = np.random.default_rng(0)
-    by_hand = diffusion_spectral_mutual_information(Z, generator.permutation(np.arange(20) % 4)[images])
+    by_hand = diffusion_spectral_mutual_information(
+        Z, generator.permutation(np.arange(20) % 4)[images]
+    )
     for ids in (images, 100 - images, np.array([f"{i}.png" for i in images]), images.tolist()):
         values = measure(Z, labels, image_ids=ids, null_permutations=1)
         assert values["dsmi_z_y_null"] == by_hand
@@ -164,7 +176,9 @@ NAN = np.array([[0.0, 1], [np.nan, 2], [np.inf, -np.inf]])
         (np.array([[1e200, 0]]), "up to 1e+200, too large"),
     ],
 )
-@pytest.mark.parametrize("measure", [diffusion_spectral_entropy, shannon_entropy, lambda Z: measure(Z, LABELS)])
+@pytest.mark.parametrize(
+    "measure", [diffusion_spectral_entropy, shannon_entropy, lambda Z: measure(Z, LABELS)]
+)
 def test_a_bad_embedding_is_refused_in_one_line(measure, bad, words):
     refused(words, measure, bad)
 
@@ -177,14 +191,22 @@ def test_a_bad_embedding_is_refused_in_one_line(measure, bad, words):
         (1, "shape []"),
         ([[0], [1, 2]], "cannot be read as an array"),
         ([3] * 6, "one class only"),
-        ([0.5, 1.5, 2, 3, 4, 5], "look continuous, they are not whole numbers; cluster them with cluster_inputs"),
+        (
+            [0.5, 1.5, 2, 3, 4, 5],
+            "look continuous, they are not whole numbers; cluster them with cluster_inputs",
+        ),
         (np.array([0.5, 1, 2, 3, 4, 5], dtype=object), "look continuous"),
         ([0, 1, np.nan, 1, 0, np.nan], "2 missing entries, the first in row 2"),
-        (np.array(["a", None, "b", "a", "b", "a"], dtype=object), "1 missing entries, the first in row 1"),
+        (
+            np.array(["a", None, "b", "a", "b", "a"], dtype=object),
+            "1 missing entries, the first in row 1",
+        ),
         (np.array([{}, {}, {}, {}, {}, {}], dtype=object), "numbers, strings or the like"),
     ],
 )
-@pytest.mark.parametrize("measure", [diffusion_spectral_mutual_information, shannon_mutual_information, measure])
+@pytest.mark.parametrize(
+    "measure", [diffusion_spectral_mutual_information, shannon_mutual_information, measure]
+)
 def test_bad_labels_are_refused_in_one_line(measure, bad, words):
     refused(words, measure, Z, bad)
 
@@ -203,7 +225,10 @@ def test_pandas_missing_labels_are_refused():
         *(({"repetitions": value}, "repetitions is ") for value in (0, -1, 1.5, None)),
         *(({"seed": value}, "seed is ") for value in (-1, 2**32, 1.5, None)),
         *(({"bins": value}, "bins is ") for value in (0, -1, 2.5)),
-        ({"null_permutations": 0}, "null_permutations is 0; input should be greater than or equal to 1"),
+        (
+            {"null_permutations": 0},
+            "null_permutations is 0; input should be greater than or equal to 1",
+        ),
         ({"input_clusters": [1, 2]}, "input_clusters has 2 entries"),
         ({"input_clusters": [1] * 6}, "input_clusters make one class only"),
         ({"image_ids": [1, 2]}, "image_ids has shape [2]"),
@@ -235,7 +260,10 @@ def test_few_or_repeated_inputs_are_clustered_without_a_warning():
     assert sorted(cluster_inputs(Z, 6).tolist()) == list(range(6))
     assert set(cluster_inputs(Z, 2)) == {0, 1}
     assert set(cluster_inputs(Z, 5)) <= set(range(5))
-    groups = np.repeat([[0, 0], [100, 0], [0, 100], [100, 101]], 15, axis=0) + 0.01 * np.arange(60)[:, None]
+    groups = (
+        np.repeat([[0, 0], [100, 0], [0, 100], [100, 101]], 15, axis=0)
+        + 0.01 * np.arange(60)[:, None]
+    )
     clusters = cluster_inputs(groups, 4)  # a graph in four pieces
     assert len({tuple(set(clusters[start : start + 15])) for start in (0, 15, 30, 45)}) == 4
     same = np.repeat(np.eye(3), 20, axis=0)
@@ -292,22 +320,35 @@ def name_in_worker(spec):
     return load_measure(spec).name
 
 
-@pytest.mark.parametrize("spec", ["", "module", "module:", ":function", "a.b.c", "a:b:c", "a b:c", "a..b:c", "x.py:f"])
+@pytest.mark.parametrize(
+    "spec", ["", "module", "module:", ":function", "a.b.c", "a:b:c", "a b:c", "a..b:c", "x.py:f"]
+)
 def test_a_malformed_spec_is_refused(spec):
     refused(f"measure {spec!r}: write it as package.module:function", load_measure, spec)
 
 
 def test_an_own_measure_that_cannot_be_used_is_refused(module):
     name = module(SPREAD)
-    refused("no module 'no_such_module_here' is installed, or found in", load_measure, "no_such_module_here:f")
+    refused(
+        "no module 'no_such_module_here' is installed, or found in",
+        load_measure,
+        "no_such_module_here:f",
+    )
     refused(f"{name} has no 'spred'; check", load_measure, f"{name}:spred")
     refused("'width' is no function", load_measure, f"{name}:width")
-    refused("the column 'spread' exists already; rename the function", load_measure, f"{name}:spread", {"spread"})
+    refused(
+        "the column 'spread' exists already; rename the function",
+        load_measure,
+        f"{name}:spread",
+        {"spread"},
+    )
     refused("the column 'dse_z' exists already", load_measure, f"{name}:dse_z")
     refused("has no file", load_measure, "sys:getsizeof")
 
 
-@pytest.mark.parametrize("source", ["raise RuntimeError('one\\ntwo')", "import sys; sys.exit(3)", "def f(:"])
+@pytest.mark.parametrize(
+    "source", ["raise RuntimeError('one\\ntwo')", "import sys; sys.exit(3)", "def f(:"]
+)
 def test_a_module_that_fails_when_imported_is_refused_in_one_line(module, source):
     refused("cannot import", load_measure, f"{module(source)}:f")
 
@@ -317,7 +358,9 @@ def test_an_own_measure_that_was_edited_is_read_anew_in_the_same_process(module,
     first = load_measure(f"{name}:spread")
     (tmp_path / f"{name}.py").write_text("def other(Z, labels):\n    return 7.0\n")
     assert load_measure(f"{name}:other").value(Z, LABELS) == 7
-    refused(f"{name} has no 'spread'", load_measure, f"{name}:spread")  # nor is the old one left behind
+    refused(
+        f"{name} has no 'spread'", load_measure, f"{name}:spread"
+    )  # nor is the old one left behind
     (tmp_path / f"{name}.py").write_text(SPREAD.replace("std", "max"))
     again = load_measure(f"{name}:spread")
     assert again.value(Z, LABELS) == Z.max()
@@ -345,24 +388,43 @@ def test_what_a_module_adds_to_pythons_path_stays_for_what_it_imports_later(modu
 
 def test_a_row_is_not_measured_by_code_that_was_edited_since_its_plan(module, tmp_path):
     settings = MeasureSettings(own=(f"{module(SPREAD)}:spread",))
-    samples = pd.DataFrame({"label": LABELS, "number": np.arange(6), "input_cluster": np.arange(6) % 2})
+    samples = pd.DataFrame(
+        {"label": LABELS, "number": np.arange(6), "input_cluster": np.arange(6) % 2}
+    )
     row = {"embedding_id": "e", "row_id": row_identity("e", measures_identity(settings, 6))}
     measure_row(row, Z, samples, settings)
     assert row["spread"] == Z.std()
     (tmp_path / f"{settings.own[0].split(':')[0]}.py").write_text(SPREAD.replace("std", "max"))
-    refused("is not as it was when the run was planned; start the run again", measure_row, row, Z, samples, settings)
+    refused(
+        "is not as it was when the run was planned; start the run again",
+        measure_row,
+        row,
+        Z,
+        samples,
+        settings,
+    )
 
 
 def test_without_labels_the_measures_of_the_embedding_alone_are_left() -> None:
     Z = np.random.default_rng(0).normal(size=(240, 40)) * np.geomspace(1, 0.01, 40)
     values = measure(Z, None)
     diagnostics = {"embedding_rms", "median_distance_over_sigma", "saturated"}
-    scores = {"dse_z", "cse_z", "rankme", "alpha_req", "participation_ratio", "two_nn_dimension", "mst_dimension"}
+    scores = {
+        "dse_z",
+        "cse_z",
+        "rankme",
+        "alpha_req",
+        "participation_ratio",
+        "two_nn_dimension",
+        "mst_dimension",
+    }
     scores |= {"offset_share", "clid"}
     assert set(values) == diagnostics | scores | {f"{score}_se" for score in scores}
     labelled = measure(Z, np.arange(240) % 3)
     split_by_class = {name for name in values if name.endswith("_se")}
-    assert all(labelled[name] == value for name, value in values.items() if name not in split_by_class)
+    assert all(
+        labelled[name] == value for name, value in values.items() if name not in split_by_class
+    )
 
 
 def test_each_score_alone_is_what_it_is_among_all() -> None:
@@ -376,18 +438,28 @@ def test_each_score_alone_is_what_it_is_among_all() -> None:
 @pytest.mark.parametrize(
     ("scores", "untouched"),
     [
-        (("dse_z", "dsmi_z_y"), {"decomposition", "uncentred_decomposition", "binned_entropies", "neighbour_hits"}),
-        (("neighbour_accuracy",), {"kernels", "decomposition", "probe_hits", "information_without_signal"}),
+        (
+            ("dse_z", "dsmi_z_y"),
+            {"decomposition", "uncentred_decomposition", "binned_entropies", "neighbour_hits"},
+        ),
+        (
+            ("neighbour_accuracy",),
+            {"kernels", "decomposition", "probe_hits", "information_without_signal"},
+        ),
         (("rankme",), {"kernels", "decomposition", "_centred", "median_distance"}),
         (("cse_z",), {"kernels", "uncentred_decomposition", "_centred"}),
     ],
 )
-def test_nothing_is_computed_that_the_scores_do_not_need(scores: tuple[str, ...], untouched: set[str]) -> None:
+def test_nothing_is_computed_that_the_scores_do_not_need(
+    scores: tuple[str, ...], untouched: set[str]
+) -> None:
     Z, labels, clusters = example()
     context = MeasureContext(Z, labels, None, clusters, MeasureSettings())
     values_of([BY_NAME[name] for name in scores], context)
     assert untouched <= {
-        name for name in dir(MeasureContext) if isinstance(vars(MeasureContext).get(name), computed_once)
+        name
+        for name in dir(MeasureContext)
+        if isinstance(vars(MeasureContext).get(name), computed_once)
     }
     assert not untouched & set(vars(context))
 
@@ -404,13 +476,25 @@ def test_a_score_that_needs_what_is_not_given_is_refused() -> None:
 def test_an_accuracy_without_two_images_of_each_class_is_left_out_or_refused() -> None:
     single = [0, 0, 0, 1, 1, 2]
     assert "probe_accuracy" not in measure(Z, single)
-    refused("the score probe_accuracy needs two images of each class", measure, Z, single, scores="probe_accuracy")
+    refused(
+        "the score probe_accuracy needs two images of each class",
+        measure,
+        Z,
+        single,
+        scores="probe_accuracy",
+    )
     refused("scores is empty; name one", measure, Z, LABELS, scores=())
     refused("sigma is True; must be a number", measure, Z, LABELS, sigma=True)
 
 
 def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
-    refused("measure has no setting 'sgima'; beside its own arguments there are sigma, t,", measure, Z, LABELS, sgima=2)
+    refused(
+        "measure has no setting 'sgima'; beside its own arguments there are sigma, t,",
+        measure,
+        Z,
+        LABELS,
+        sgima=2,
+    )
     refused("own measures are for runs", measure, Z, LABELS, own=("mine:f",))
 
 

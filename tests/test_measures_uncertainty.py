@@ -20,13 +20,17 @@ def sample(seed, size=30, classes=6, d=20, separation=0.5, scale=1.0):
 
 def stated_error(Z, labels, images=None, seed=0):
     entropies_of = exact_entropies(shared_kernels(as_points(Z), np.sqrt(Z.shape[1])), 1)
-    return sampling_error(labels, np.arange(len(labels)) if images is None else images, entropies_of, 5, seed)
+    return sampling_error(
+        labels, np.arange(len(labels)) if images is None else images, entropies_of, 5, seed
+    )
 
 
 @pytest.mark.parametrize(("separation", "scale"), [(0.0, 1.0), (1.5, 1.0), (1.0, 0.4)])
 def test_the_spread_over_fresh_samples_is_the_stated_error_within_a_fifth(separation, scale):
     samples = [sample(seed, separation=separation, scale=scale) for seed in range(120)]
-    spread = np.std([diffusion_spectral_mutual_information(Z, labels) for Z, labels in samples], ddof=1)
+    spread = np.std(
+        [diffusion_spectral_mutual_information(Z, labels) for Z, labels in samples], ddof=1
+    )
     stated = np.sqrt(np.mean([stated_error(Z, labels) ** 2 for Z, labels in samples[:60]]))
     assert stated == pytest.approx(spread, rel=0.2)
 
@@ -52,12 +56,17 @@ def test_the_error_is_in_the_row_with_the_spread_of_the_null():
     values = measure(Z, labels, seed=3)
     assert values["dsmi_z_y_se"] == stated_error(Z, labels, seed=3)
     generator = np.random.default_rng(3)
-    permuted = [diffusion_spectral_mutual_information(Z, generator.permutation(labels), seed=3) for _ in range(10)]
+    permuted = [
+        diffusion_spectral_mutual_information(Z, generator.permutation(labels), seed=3)
+        for _ in range(10)
+    ]
     assert values["dsmi_z_y_null_sd"] == pytest.approx(np.std(permuted, ddof=1), abs=1e-12)
     assert "dsmi_z_y_null_sd" not in measure(Z, labels, null_permutations=1)
 
 
-@pytest.mark.parametrize(("sizes", "known"), [((30, 30, 3), True), ((30, 3, 3, 3), False), ((3, 3), False)])
+@pytest.mark.parametrize(
+    ("sizes", "known"), [((30, 30, 3), True), ((30, 3, 3, 3), False), ((3, 3), False)]
+)
 def test_classes_too_small_for_quarters_leave_the_error_out_if_they_are_many(sizes, known):
     labels = np.repeat(np.arange(len(sizes)), sizes)
     Z = np.random.default_rng(0).normal(size=(len(labels), 4))
@@ -68,7 +77,9 @@ def test_the_names_of_classes_and_images_do_not_matter():
     Z, labels = sample(0)
     images = np.arange(len(labels)) // 2
     first = measure(Z, labels, image_ids=images)
-    second = measure(Z, [f"class {label}" for label in labels], image_ids=[f"{image}.png" for image in images])
+    second = measure(
+        Z, [f"class {label}" for label in labels], image_ids=[f"{image}.png" for image in images]
+    )
     assert first == second
 
 
@@ -76,7 +87,9 @@ def test_the_names_of_classes_and_images_do_not_matter():
 def test_the_error_of_no_score_is_far_from_its_spread_over_fresh_samples(separation, scale):
     """Quarters of the images stated a fifth of some. Trees of half the points say too little: not the MST dimension."""
     samples = [sample(seed, size=24, separation=separation, scale=scale) for seed in range(40)]
-    rows = pd.DataFrame([measure(Z, labels, null_permutations=1, repetitions=2) for Z, labels in samples])
+    rows = pd.DataFrame(
+        [measure(Z, labels, null_permutations=1, repetitions=2) for Z, labels in samples]
+    )
     scores = [score for score in rows if f"{score}_se" in rows and score != "mst_dimension"]
     spread = rows[scores].std()
     stated = np.sqrt((rows[[f"{score}_se" for score in scores]] ** 2).mean()).set_axis(scores)
@@ -106,7 +119,13 @@ def test_a_half_of_very_many_images_has_about_five_hundred_rows():
 def test_the_error_of_a_mean_is_that_of_the_textbook():
     values = np.random.default_rng(0).normal(size=2000)
     halves = [random_halves(np.zeros(2000, dtype=int), np.arange(2000), seed) for seed in range(40)]
-    stated = [error_over_halves([values[rows].mean() for rows in some], 500, 2000) for some in halves]
-    assert np.sqrt(np.mean(np.square(stated))) == pytest.approx(values.std() / np.sqrt(2000), rel=0.1)
-    smaller = error_over_halves([values[rows[:400]].mean() for some in halves for rows in some], 400, 2000)
+    stated = [
+        error_over_halves([values[rows].mean() for rows in some], 500, 2000) for some in halves
+    ]
+    assert np.sqrt(np.mean(np.square(stated))) == pytest.approx(
+        values.std() / np.sqrt(2000), rel=0.1
+    )
+    smaller = error_over_halves(
+        [values[rows[:400]].mean() for some in halves for rows in some], 400, 2000
+    )
     assert smaller == pytest.approx(values.std() / np.sqrt(2000), rel=0.1)

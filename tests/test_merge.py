@@ -17,7 +17,14 @@ from dsmi_zoo.jobs.driving import driving
 from dsmi_zoo.jobs.merge import carry, merge
 from dsmi_zoo.pipeline.config import content_hash
 from dsmi_zoo.pipeline.plan import MEASURES_VERSION, measures_identity
-from dsmi_zoo.pipeline.store import embedding_path, read_results, read_row, read_run, row_path, write_row
+from dsmi_zoo.pipeline.store import (
+    embedding_path,
+    read_results,
+    read_row,
+    read_run,
+    row_path,
+    write_row,
+)
 
 Part = Callable[..., Path]
 
@@ -47,7 +54,11 @@ def part(small_run: Path, tmp_path: Path) -> Part:
 
 
 def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
-    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_two_halves_make_the_whole_and_stay_as_they_are(
@@ -77,7 +88,12 @@ def test_a_finished_row_wins_over_a_failed_one_and_the_newest_over_the_rest(
     part: Part, small_run: Path, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
     latest = read_results(small_run)["finished_at"].max()
-    failure = {"status": "failed", "error_type": "OSError", "error_message": "no luck", "embedding_sha256": None}
+    failure = {
+        "status": "failed",
+        "error_type": "OSError",
+        "error_message": "no luck",
+        "embedding_sha256": None,
+    }
     failed = part("failed", "test_vit.900", failure | {"finished_at": latest + timedelta(hours=3)})
     newest = part("newest", "test_vit.900x5", {"finished_at": latest + timedelta(hours=1)})
     shutil.rmtree(newest / "embeddings")  # its own are in another run too
@@ -99,11 +115,15 @@ def test_a_finished_row_wins_over_a_failed_one_and_the_newest_over_the_rest(
 def test_further_runs_join_a_merged_one_with_own_columns_without_broken_rows(
     part: Part, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
-    whole = part("whole", "test_vit.100", {"rank": 7.0, "own_measures": "rank", "gmacs_of_mine": 1.5})
+    whole = part(
+        "whole", "test_vit.100", {"rank": 7.0, "own_measures": "rank", "gmacs_of_mine": 1.5}
+    )
     further = part("further", "test_vit.900", {"rank": 9.0, "own_measures": "rank"})
     broken, *_ = (path for path in (further / "results").glob("*.parquet") if "900x2" in path.name)
     broken.write_bytes(b"PAR1 cut off")
-    (further / "results" / "stray.parquet").write_bytes((further / "results" / broken.name).read_bytes())
+    (further / "results" / "stray.parquet").write_bytes(
+        (further / "results" / broken.name).read_bytes()
+    )
     (further / "stages").mkdir()
     merge((further,), whole)
     assert f"left out: {broken}" in told.text
@@ -117,7 +137,9 @@ def test_further_runs_join_a_merged_one_with_own_columns_without_broken_rows(
     assert pd.isna(rows.loc["test_vit.900x5", "gmacs_of_mine"])
 
 
-def test_where_no_hard_link_can_be_made_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_hard_link_can_be_made_files_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError("no links here")
 
@@ -149,19 +171,26 @@ def test_other_settings_images_and_origins_are_refused_by_name(part: Part, tmp_p
     record = read_run(one)
     other = part("seeded", "test_resnet", identity=record.identity | {"precision": "bf16"})
     said = refused(one, other, out=c)
-    assert f'{one} and {other} belong to different configurations: precision = "fp32", not "bf16"' in said
+    assert (
+        f'{one} and {other} belong to different configurations: precision = "fp32", not "bf16"'
+        in said
+    )
     other = part("images", "test_resnet", subset=record.subset.model_dump() | {"hash": "0123"})
     assert f"{one} and {other} were computed on different images" in refused(one, other, out=c)
     other = part("remeasured", "test_resnet", embeddings_from="elsewhere")
     assert f"{one} and {other} measure embeddings of different runs" in refused(one, other, out=c)
     assert not c.exists()
-    assert "images" in refused(one, out=part("images-too", subset=record.subset.model_dump() | {"hash": "0123"}))
+    assert "images" in refused(
+        one, out=part("images-too", subset=record.subset.model_dump() | {"hash": "0123"})
+    )
 
 
 def test_other_weights_of_one_entry_are_refused_by_its_name(part: Part, tmp_path: Path) -> None:
     one = part("one", "test_vit")
     identity = measures_identity(read_run(one).config.measures, 447)
-    other = part("other", "test_vit.900x5", {"embedding_id": "e", "row_id": content_hash("e", identity)})
+    other = part(
+        "other", "test_vit.900x5", {"embedding_id": "e", "row_id": content_hash("e", identity)}
+    )
     said = refused(one, other, out=tmp_path / "c")
     assert "test_vit.900x5@32 has other weights or inputs" in said
     assert str(one) in said
@@ -181,12 +210,16 @@ def test_rows_of_another_version_of_the_measures_are_refused(part: Part, tmp_pat
 def test_a_run_that_is_being_computed_is_refused(part: Part, tmp_path: Path) -> None:
     one, other = part("one", "test_vit"), part("other", "test_resnet")
     with driving(other, share="1/2"):
-        assert f"{other} is being computed by process {os.getpid()}" in refused(one, other, out=tmp_path / "c")
+        assert f"{other} is being computed by process {os.getpid()}" in refused(
+            one, other, out=tmp_path / "c"
+        )
     with driving(one):
         assert f"{one} is being computed by process {os.getpid()}" in refused(other, out=one)
 
 
-def test_names_that_make_no_sense_are_refused_in_one_line(part: Part, tmp_path: Path, cli: Command) -> None:
+def test_names_that_make_no_sense_are_refused_in_one_line(
+    part: Part, tmp_path: Path, cli: Command
+) -> None:
     one, c = part("one", "test_vit"), tmp_path / "c"
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(one)
@@ -207,7 +240,11 @@ def test_names_that_make_no_sense_are_refused_in_one_line(part: Part, tmp_path: 
         ((one, tmp_path / "other"), tmp_path / "rows", "no run.json"),
     ):
         assert words in refused(*folders, out=out)
-    for arguments, words in (((one, one, "--out", c), "same folder"), ((one,), "--out"), (("--out", c), "A B ...")):
+    for arguments, words in (
+        ((one, one, "--out", c), "same folder"),
+        ((one,), "--out"),
+        (("--out", c), "A B ..."),
+    ):
         said = cli("merge", *arguments, code=2).stderr
         assert words in said
         assert said.count("\n") == 1

@@ -56,7 +56,9 @@ def train(model: torch.nn.Module, steps: int, monitor: RepresentationMonitor | N
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for _ in range(steps):
         batch = torch.from_numpy(np.random.permutation(len(labels))[:32])  # noqa: NPY002 what users' loops do
-        x = images[batch].roll(random.randint(-2, 2), dims=3) + 0.1 * torch.randn(len(batch), 3, 32, 32)
+        x = images[batch].roll(random.randint(-2, 2), dims=3) + 0.1 * torch.randn(
+            len(batch), 3, 32, 32
+        )
         optimiser.zero_grad()
         torch.nn.functional.cross_entropy(model(x), labels[batch]).backward()
         optimiser.step()
@@ -95,7 +97,9 @@ def test_training_with_the_monitor_gives_the_same_weights_bit_for_bit(
         model = Small()
         modes = [module.training for module in model.modules()]
         if watched:
-            with RepresentationMonitor(model, *held_out, every=3, out=tmp_path / "m", n=60) as monitor:
+            with RepresentationMonitor(
+                model, *held_out, every=3, out=tmp_path / "m", n=60
+            ) as monitor:
                 train(model, 10, monitor)
         else:
             train(model, 10)
@@ -119,12 +123,16 @@ class Noisy(torch.nn.Module):
         return self.line(x.flatten(1) + torch.rand(1) + np.random.rand() + random.random())  # noqa: NPY002
 
 
-def test_a_model_that_draws_random_numbers_leaves_every_random_state_as_it_was(tmp_path: Path) -> None:
+def test_a_model_that_draws_random_numbers_leaves_every_random_state_as_it_was(
+    tmp_path: Path,
+) -> None:
     seeded()
     before = (torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random())  # noqa: NPY002
     model, images = Noisy(), torch.randn(20, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     seeded()
-    with RepresentationMonitor(model, images, np.arange(20) % 2, every=1, out=tmp_path / "m", n=20) as monitor:
+    with RepresentationMonitor(
+        model, images, np.arange(20) % 2, every=1, out=tmp_path / "m", n=20
+    ) as monitor:
         monitor.step()
     assert (torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()) == before  # noqa: NPY002
 
@@ -136,7 +144,9 @@ def test_a_timm_models_pre_logits_are_measured_as_the_pipeline_measures_them(
     model = timm.create_model("test_resnet", num_classes=10)
     with RepresentationMonitor(model, images, labels, every=1, out=tmp_path / "m", n=120):
         pass
-    with RepresentationMonitor(model, images, labels, every=1, out=tmp_path / "n", n=120) as monitor:
+    with RepresentationMonitor(
+        model, images, labels, every=1, out=tmp_path / "n", n=120
+    ) as monitor:
         monitor.step()
     rows, facts = read_monitor(tmp_path / "n")
     with torch.no_grad():
@@ -160,25 +170,35 @@ def test_the_penultimate_layer_of_any_module_is_the_input_of_its_last_linear_one
     images, labels = held_out[0][:80], held_out[1][:80]
     taken: dict[str | None, float] = {}
     for layer in (None, "frozen", "body", "body.4"):
-        with RepresentationMonitor(model, images, labels, every=1, out=tmp_path / str(layer), n=80, layer=layer) as m:
+        with RepresentationMonitor(
+            model, images, labels, every=1, out=tmp_path / str(layer), n=80, layer=layer
+        ) as m:
             m.step()
         rows, _ = read_monitor(tmp_path / str(layer))
         taken[layer] = rows["dse_z"].iloc[0]
         assert rows["embedding_dim"].tolist() == [16, 16]
     with torch.no_grad():
         embedding = model.frozen(model.body(images).mean((2, 3))).numpy()
-    assert taken[None] == taken["frozen"] == pytest.approx(float(measure(embedding, None)["dse_z"]), abs=1e-6)
+    assert (
+        taken[None]
+        == taken["frozen"]
+        == pytest.approx(float(measure(embedding, None)["dse_z"]), abs=1e-6)
+    )
     assert taken["body.4"] != taken["body"]
 
 
-@pytest.mark.parametrize("wrap", [torch.nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+@pytest.mark.parametrize(
+    "wrap", [torch.nn.DataParallel, lambda model: torch.compile(model, backend="eager")]
+)
 def test_a_wrapped_model_is_measured_as_the_one_inside(
     tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor], wrap: Any
 ) -> None:
     model = timm.create_model("test_vit", num_classes=10, img_size=32, patch_size=8)
     found = []
     for name, watched in (("plain", model), ("wrapped", wrap(model))):
-        with RepresentationMonitor(watched, *held_out, every=1, out=tmp_path / name, n=30) as monitor:
+        with RepresentationMonitor(
+            watched, *held_out, every=1, out=tmp_path / name, n=30
+        ) as monitor:
             monitor.step()
         found.append(read_monitor(tmp_path / name)[0]["dsmi_z_y"].tolist())
         assert watched.training
@@ -250,7 +270,9 @@ def test_the_report_of_a_monitored_training_draws_its_curves(
     assert "DSMI(Z;Y) went from" in page
     assert "<img" in page
     assert (report / "figures" / "curves.png").stat().st_size > 10_000
-    assert "--compare" in cli("report", "--out", tmp_path / "m", "--compare", tmp_path, code=2).stderr
+    assert (
+        "--compare" in cli("report", "--out", tmp_path / "m", "--compare", tmp_path, code=2).stderr
+    )
 
 
 def test_tensorboard_gets_the_curves_if_it_is_installed(
@@ -318,19 +340,27 @@ def test_what_cannot_be_measured_is_told_in_one_line_before_training(
 
 
 def test_the_scores_to_beat_and_the_callers_numbers_are_measured_and_drawn_too(
-    tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor], cli: Command, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    held_out: tuple[torch.Tensor, torch.Tensor],
+    cli: Command,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "m"
     with RepresentationMonitor(Small(), *held_out, every=2, out=out, n=60) as monitor:
         for step in range(4):
             monitor.step(loss=torch.tensor(4.0 - step, requires_grad=True), rate=0.1)
         assert "loss" in monitor._repr_html_()
-    assert f"monitor: 3 measurements; their curves: dsmi-zoo report --out {out}" in capsys.readouterr().out
+    assert (
+        f"monitor: 3 measurements; their curves: dsmi-zoo report --out {out}"
+        in capsys.readouterr().out
+    )
     rows = read_monitor(out)[0]
     assert rows["loss"].fillna(-1).tolist() == [-1, 3.5, 1.5], "means since the last measurement"
     assert rows["rate"].fillna(-1).tolist() == [-1, pytest.approx(0.1), pytest.approx(0.1)]
     assert rows.loc[1, "neighbour_accuracy"] > 0
-    pd.testing.assert_frame_equal(rows, monitor.results[list(rows)].astype(float), check_dtype=False)
+    pd.testing.assert_frame_equal(
+        rows, monitor.results[list(rows)].astype(float), check_dtype=False
+    )
     images, labels = held_out
     chosen = drawn_from(torch.utils.data.TensorDataset(images, labels), 10**6, 4)
     assert len(chosen[1]) == len(labels)
@@ -352,9 +382,13 @@ def test_a_log_gets_every_measurement_and_its_failure_ends_no_training(
         if step == 2:
             raise ConnectionError("the server is away")
 
-    with RepresentationMonitor(Small(), *held_out, every=1, out=tmp_path / "m", n=60, log=log) as monitor:
+    with RepresentationMonitor(
+        Small(), *held_out, every=1, out=tmp_path / "m", n=60, log=log
+    ) as monitor:
         monitor.step(loss=1.0)
-        with pytest.warns(UserWarning, match="log failed at step 2, training goes on: ConnectionError: the server"):
+        with pytest.warns(
+            UserWarning, match="log failed at step 2, training goes on: ConnectionError: the server"
+        ):
             monitor.step(loss=0.5)
         monitor.step(loss=0.25)
     assert [step for step, _ in got] == [0, 1, 2, 3]
@@ -394,7 +428,10 @@ def test_images_are_drawn_from_a_data_set_evenly_and_the_same_each_time(tmp_path
 def test_classes_too_small_for_a_standard_error_are_told(
     tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    with pytest.warns(UserWarning, match=r"\d+ of 10 classes have fewer than 4 images, so there is no standard error"):
+    with pytest.warns(
+        UserWarning,
+        match=r"\d+ of 10 classes have fewer than 4 images, so there is no standard error",
+    ):
         RepresentationMonitor(Small(), held_out[0][:20], held_out[1][:20], out=tmp_path / "m")
 
 
@@ -404,7 +441,9 @@ def test_measurements_of_an_earlier_version_can_still_be_read(
     with RepresentationMonitor(Small(), *held_out, every=1, out=tmp_path, n=60) as monitor:
         monitor.step()
     table = pq.read_table(monitor_path(tmp_path))
-    pq.write_table(table.drop_columns(["neighbour_accuracy", "centre_accuracy"]), monitor_path(tmp_path))
+    pq.write_table(
+        table.drop_columns(["neighbour_accuracy", "centre_accuracy"]), monitor_path(tmp_path)
+    )
     rows, _ = read_monitor(tmp_path)
     assert rows["neighbour_accuracy"].isna().all()
     assert rows["dse_z"].notna().all()

@@ -32,10 +32,18 @@ def complaints_of_others_pass() -> Iterator[None]:
 
 def network() -> torch.nn.Sequential:
     torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    return torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(192, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10)
+    )
 
 
-def fit(monitor: LightningMonitor, folder: Path, steps: int, resume: str | None = None, accumulate: int = 1) -> Any:
+def fit(
+    monitor: LightningMonitor,
+    folder: Path,
+    steps: int,
+    resume: str | None = None,
+    accumulate: int = 1,
+) -> Any:
     """Fit a network on the digits for so many optimiser steps, and return the trainer."""
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.loggers import CSVLogger
@@ -56,7 +64,9 @@ def fit(monitor: LightningMonitor, folder: Path, steps: int, resume: str | None 
         default_root_dir=folder, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False,
         log_every_n_steps=1,
     )  # fmt: skip
-    trainer.fit(Digits(), DataLoader(TensorDataset(*inputs("train", 8)), batch_size=32), ckpt_path=resume)
+    trainer.fit(
+        Digits(), DataLoader(TensorDataset(*inputs("train", 8)), batch_size=32), ckpt_path=resume
+    )
     return trainer
 
 
@@ -102,13 +112,18 @@ def test_a_hugging_face_trainer_is_measured_with_what_it_logs(
     )  # fmt: skip
     passed = []
     monitor = TrainerMonitor(
-        *held_out, out=tmp_path / "curves", log=lambda numbers, step: passed.append((step, numbers)), **SETTINGS
+        *held_out,
+        out=tmp_path / "curves",
+        log=lambda numbers, step: passed.append((step, numbers)),
+        **SETTINGS,
     )
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "trainer"), max_steps=10, per_device_train_batch_size=32, logging_steps=2,
         report_to=[], use_cpu=True, save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
-    Trainer(ViTForImageClassification(config), arguments, train_dataset=Digits(), callbacks=[monitor]).train()
+    Trainer(
+        ViTForImageClassification(config), arguments, train_dataset=Digits(), callbacks=[monitor]
+    ).train()
     rows, _ = read_monitor(tmp_path / "curves")
     assert rows["step"].tolist() == [0, 4, 8, 10]
     assert rows["embedding_dim"].tolist() == [16] * 4, "what the classifier is given"

@@ -17,7 +17,11 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from dsmi_zoo.pipeline.measures.angular import angular_mutual_information
 from dsmi_zoo.pipeline.measures.class_gaussians import gbc, leep_log_likelihoods, n_leep
-from dsmi_zoo.pipeline.measures.cosine import cosine_centre_accuracy, cosine_neighbour_accuracy, offset_share
+from dsmi_zoo.pipeline.measures.cosine import (
+    cosine_centre_accuracy,
+    cosine_neighbour_accuracy,
+    offset_share,
+)
 from dsmi_zoo.pipeline.measures.decomposition import centred, decomposed
 from dsmi_zoo.pipeline.measures.dimension import (
     MST_SHARES,
@@ -36,7 +40,14 @@ GENTLE = settings(max_examples=15, deadline=None)
 SEEDS = st.integers(0, 2**16)
 
 UNLABELLED = [alpha_req, participation_ratio, two_nn_dimension, mst_dimension, clid, offset_share]
-LABELLED = [gbc, n_leep, sfda, cosine_neighbour_accuracy, cosine_centre_accuracy, angular_mutual_information]
+LABELLED = [
+    gbc,
+    n_leep,
+    sfda,
+    cosine_neighbour_accuracy,
+    cosine_centre_accuracy,
+    angular_mutual_information,
+]
 
 
 def labelled(score):
@@ -50,7 +61,9 @@ EVERY_SCORE = [pytest.param(labelled(score), id=score.__name__) for score in UNL
 def example(n=120, d=40, classes=3, signal=1.0, seed=0):
     """An embedding with unequal variances and an offset, and classes of unequal size."""
     rng = np.random.default_rng(seed)
-    y = rng.permutation(np.concatenate([np.repeat(np.arange(classes), 4), rng.integers(classes, size=n)])[:n])
+    y = rng.permutation(
+        np.concatenate([np.repeat(np.arange(classes), 4), rng.integers(classes, size=n)])[:n]
+    )
     spread = np.linspace(2, 0.5, d)
     return rng.normal(size=(n, d)) * spread + signal * rng.normal(size=(classes, d))[y] + 0.5, y
 
@@ -79,7 +92,9 @@ def test_gbc_is_the_overlap_of_spherical_gaussians_in_64_principal_components(d)
     for a, (mean_a, covariance_a) in enumerate(gaussians):
         for b, (mean_b, covariance_b) in enumerate(gaussians):
             if a != b:
-                overlap += np.exp(-bhattacharyya_distance(mean_a, mean_b, covariance_a, covariance_b))
+                overlap += np.exp(
+                    -bhattacharyya_distance(mean_a, mean_b, covariance_a, covariance_b)
+                )
     assert gbc(Z, y) == pytest.approx(-overlap)
 
 
@@ -155,7 +170,9 @@ def sfda_written_out(Z, y):
     return second[np.arange(len(y)), y].mean()
 
 
-@pytest.mark.parametrize(("n", "d", "scale"), [(120, 10, 0.1), (120, 10, 1.0), (30, 50, 0.1), (30, 50, 0.2)])
+@pytest.mark.parametrize(
+    ("n", "d", "scale"), [(120, 10, 0.1), (120, 10, 1.0), (30, 50, 0.1), (30, 50, 0.2)]
+)
 def test_sfda_is_the_authors_algorithm_written_out(n, d, scale):
     Z, y = example(n=n, d=d, signal=0.3)
     assert sfda(scale * Z, y) == pytest.approx(sfda_written_out(scale * Z, y), rel=1e-6)
@@ -252,7 +269,11 @@ def test_cosine_neighbours_are_those_of_scikit_learn():
     right = []
     for i in range(len(Z)):
         others = np.arange(len(Z)) != i
-        votes = y[others][KNeighborsClassifier(10, metric="cosine").fit(Z[others], y[others]).kneighbors(Z[[i]])[1][0]]
+        votes = y[others][
+            KNeighborsClassifier(10, metric="cosine")
+            .fit(Z[others], y[others])
+            .kneighbors(Z[[i]])[1][0]
+        ]
         counts = np.bincount(votes, minlength=3)
         tied = counts[votes] == counts.max()
         right.append(votes[tied][0] == y[i])
@@ -291,10 +312,24 @@ def test_angular_information_is_that_of_directions_at_half_their_median_distance
 
 # What must not matter
 
-ROTATED = [gbc, n_leep, sfda, alpha_req, participation_ratio, two_nn_dimension, mst_dimension, clid, offset_share]
+ROTATED = [
+    gbc,
+    n_leep,
+    sfda,
+    alpha_req,
+    participation_ratio,
+    two_nn_dimension,
+    mst_dimension,
+    clid,
+    offset_share,
+]
 ROTATED += [cosine_neighbour_accuracy, cosine_centre_accuracy, angular_mutual_information]
 SCALED = [score for score in ROTATED if score is not sfda]
-UNSEEDED = [score for score in ROTATED if score not in (n_leep, mst_dimension, clid, angular_mutual_information)]
+UNSEEDED = [
+    score
+    for score in ROTATED
+    if score not in (n_leep, mst_dimension, clid, angular_mutual_information)
+]
 
 
 @GENTLE

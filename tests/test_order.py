@@ -26,7 +26,11 @@ SAMPLES = 1000
 
 def job(number: int, throughput: float, view: int = 0, params_m: float = 10.0) -> Job:
     entry = ModelEntry(
-        model=f"m{number}", architecture="resnet18", img_size=224, params_m=params_m, extras={"throughput": throughput}
+        model=f"m{number}",
+        architecture="resnet18",
+        img_size=224,
+        params_m=params_m,
+        extras={"throughput": throughput},
     )
     preprocessing = Preprocessing(
         crop_pct=1, crop_mode="center", interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1)
@@ -34,20 +38,24 @@ def job(number: int, throughput: float, view: int = 0, params_m: float = 10.0) -
     return Job(entry, preprocessing, None, Path(f"view-{view}.npy"), f"e{number}", f"r{number}")
 
 
-jobs = st.lists(st.tuples(st.floats(10, 1e5), st.integers(0, 3), st.floats(0.5, 1000)), min_size=1, max_size=40).map(
-    lambda facts: [job(number, *fact) for number, fact in enumerate(facts)]
-)
+jobs = st.lists(
+    st.tuples(st.floats(10, 1e5), st.integers(0, 3), st.floats(0.5, 1000)), min_size=1, max_size=40
+).map(lambda facts: [job(number, *fact) for number, fact in enumerate(facts)])
 
 
 @settings(max_examples=60, deadline=None)
 @given(jobs, st.integers(1, 8))
-def test_shares_hold_every_entry_once_and_differ_by_at_most_the_longest(zoo: list[Job], parts: int) -> None:
+def test_shares_hold_every_entry_once_and_differ_by_at_most_the_longest(
+    zoo: list[Job], parts: int
+) -> None:
     shares = balanced(zoo, parts, SAMPLES)
     assert len(shares) == parts
     assert sorted(j.slug for share in shares for j in share) == sorted(j.slug for j in zoo)
     expectation = Expectation(SAMPLES, look=False)
     seconds = {j.slug: expectation.seconds(j) for j in zoo}
-    slack = max(seconds.values()) + SAMPLES * DECODE_S  # of decoding a view, which is shared out too
+    slack = (
+        max(seconds.values()) + SAMPLES * DECODE_S
+    )  # of decoding a view, which is shared out too
     loads = [sum(seconds[j.slug] for j in share) for share in shares]
     assert max(loads) - min(loads) <= slack * 2
     assert balanced(zoo[::-1], parts, SAMPLES) == shares
@@ -55,7 +63,9 @@ def test_shares_hold_every_entry_once_and_differ_by_at_most_the_longest(zoo: lis
 
 @settings(max_examples=60, deadline=None)
 @given(jobs)
-def test_the_longest_go_first_within_a_factor_of_two_and_views_stay_together(zoo: list[Job]) -> None:
+def test_the_longest_go_first_within_a_factor_of_two_and_views_stay_together(
+    zoo: list[Job],
+) -> None:
     def seconds(entry: Job) -> float:
         return Expectation(SAMPLES).seconds(entry) + SAMPLES * DECODE_S  # no view is there yet
 
@@ -69,7 +79,9 @@ def test_the_longest_go_first_within_a_factor_of_two_and_views_stay_together(zoo
 
 def test_shares_of_the_digits_zoo_do_not_depend_on_what_is_trained_already(tmp_path: Path) -> None:
     entries = load_models("digits")
-    facts = Preprocessing(crop_pct=1, crop_mode="center", interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1))
+    facts = Preprocessing(
+        crop_pct=1, crop_mode="center", interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1)
+    )
     zoo = [Job(e, facts, tmp_path / e.slug, tmp_path / "v", e.slug, e.slug) for e in entries]
     before = balanced(zoo, 5, 447)
     for job_ in zoo[::2]:
@@ -78,10 +90,15 @@ def test_shares_of_the_digits_zoo_do_not_depend_on_what_is_trained_already(tmp_p
     assert balanced(zoo, 5, 447) == before
 
 
-def test_a_claim_refuses_others_at_once_until_it_is_released_or_its_owner_is_dead(tmp_path: Path) -> None:
+def test_a_claim_refuses_others_at_once_until_it_is_released_or_its_owner_is_dead(
+    tmp_path: Path,
+) -> None:
     lock = tmp_path / "lock"
     with claimed(lock) as claim:
-        with pytest.raises(Held, match=f"process {os.getpid()} on .*, heard of 0 s ago"), claimed(lock):
+        with (
+            pytest.raises(Held, match=f"process {os.getpid()} on .*, heard of 0 s ago"),
+            claimed(lock),
+        ):
             pass
         assert not claim.is_lost()
     assert not lock.exists()
@@ -94,7 +111,9 @@ def test_a_claim_refuses_others_at_once_until_it_is_released_or_its_owner_is_dea
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_of_another_host_is_taken_over_only_when_its_heart_has_stopped(tmp_path: Path) -> None:
+def test_a_lock_of_another_host_is_taken_over_only_when_its_heart_has_stopped(
+    tmp_path: Path,
+) -> None:
     lock = tmp_path / "lock"
     theirs = lock / f"host=elsewhere,boot=b,space=1,pid=77,start=5,claim={'0' * 32}"
     lock.mkdir()

@@ -23,9 +23,16 @@ no-token,test_resnet,no-token.safetensors,"{""num_classes"": 0}",160
 
 @pytest.mark.parametrize(
     ("architecture", "pooling"),
-    [("test_vit", "token"), ("test_resnet", "avg"), ("test_convnext", "avg"), ("hiera_tiny_224", None)],
+    [
+        ("test_vit", "token"),
+        ("test_resnet", "avg"),
+        ("test_convnext", "avg"),
+        ("hiera_tiny_224", None),
+    ],
 )
-def test_a_network_tells_its_pooling_where_timm_does(architecture: str, pooling: str | None) -> None:
+def test_a_network_tells_its_pooling_where_timm_does(
+    architecture: str, pooling: str | None
+) -> None:
     with torch.device("meta"):
         assert pooling_of(timm.create_model(architecture)) == pooling
 
@@ -59,12 +66,17 @@ def test_a_network_with_a_classifier_keeps_its_pooling() -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "pool", "reason"),
-    [("test_resnet", "token", "Invalid pool type: token"), ("test_vit", "map", "Cannot currently add attention")],
+    [
+        ("test_resnet", "token", "Invalid pool type: token"),
+        ("test_vit", "map", "Cannot currently add attention"),
+    ],
 )
 def test_a_pooling_that_a_network_does_not_have_is_refused_in_one_line(
     architecture: str, pool: str, reason: str
 ) -> None:
-    with pytest.raises(InputError, match=rf"cannot pool by {pool}: {reason}[^\n]*; leave it out, or --pool$"):
+    with pytest.raises(
+        InputError, match=rf"cannot pool by {pool}: {reason}[^\n]*; leave it out, or --pool$"
+    ):
         repool(timm.create_model(architecture, num_classes=0), pool)
 
 
@@ -84,16 +96,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_pools_as_told_and_its_rows_say_so(folder: Path, warm_cli: Command, cli: Command) -> None:
+def test_a_run_pools_as_told_and_its_rows_say_so(
+    folder: Path, warm_cli: Command, cli: Command
+) -> None:
     run = ("run", "--catalog", "zoo.csv", "--images-per-class", 3)
     warm_cli(*run, "--out", "as-is", cwd=folder)
     as_is = read_results(folder / "as-is").set_index("model")
-    assert as_is["pooling"].to_dict() == {"backbone": "token", "classifier": "token", "no-token": "avg"}
+    assert as_is["pooling"].to_dict() == {
+        "backbone": "token",
+        "classifier": "token",
+        "no-token": "avg",
+    }
     assert "pool" not in read_run(folder / "as-is").identity
 
     warm_cli(*run, "--pool", "avg", "--out", "avg", cwd=folder)
     averaged = read_results(folder / "avg").set_index("model")
-    assert averaged["pooling"].to_dict() == {"backbone": "avg", "classifier": "token", "no-token": "avg"}
+    assert averaged["pooling"].to_dict() == {
+        "backbone": "avg",
+        "classifier": "token",
+        "no-token": "avg",
+    }
     assert not set(averaged["embedding_id"]) & set(as_is["embedding_id"])
 
     def embeddings(name: str) -> list[np.ndarray]:

@@ -48,7 +48,9 @@ def command(client_settings: dict[str, str], tmp_path: Path) -> Command:
 @pytest.fixture
 def catalogue(hub: HubServer, published: dict[str, bytes], tmp_path: Path) -> Path:
     """Three models whose weights the hub has, by timm's names."""
-    hub.repositories = {f"timm/{name}.r160_in1k": {"model.safetensors": published[name]} for name in MODELS}
+    hub.repositories = {
+        f"timm/{name}.r160_in1k": {"model.safetensors": published[name]} for name in MODELS
+    }
     path = tmp_path / "mine.csv"
     path.write_text("model\n" + "".join(f"{name}.r160_in1k\n" for name in MODELS))
     return path
@@ -62,7 +64,8 @@ def cache(tmp_path: Path) -> Path:
 
 def weights_in(cache: Path) -> list[str]:
     return sorted(
-        path.parent.name.removeprefix("timm--").partition(".")[0] for path in cache.rglob("model.safetensors")
+        path.parent.name.removeprefix("timm--").partition(".")[0]
+        for path in cache.rglob("model.safetensors")
     )
 
 
@@ -81,14 +84,28 @@ def test_prefetch_says_sizes_first_downloads_once_and_verifies(
     assert len(hub.downloads()) == 3
 
 
-def test_prefetch_takes_the_filters_of_a_run(command: Command, catalogue: Path, cache: Path) -> None:
+def test_prefetch_takes_the_filters_of_a_run(
+    command: Command, catalogue: Path, cache: Path
+) -> None:
     lines = catalogue.read_text().splitlines()
     rows = (
         f"{line},{kind}"
-        for line, kind in zip(lines[1:], ("transformer", "convolutional", "convolutional"), strict=True)
+        for line, kind in zip(
+            lines[1:], ("transformer", "convolutional", "convolutional"), strict=True
+        )
     )
     catalogue.write_text("\n".join(["model,kind", *rows]) + "\n")
-    command("prefetch", "--catalog", catalogue, "--kind", "convolutional", "--limit", 1, "--cache", cache)
+    command(
+        "prefetch",
+        "--catalog",
+        catalogue,
+        "--kind",
+        "convolutional",
+        "--limit",
+        1,
+        "--cache",
+        cache,
+    )
     assert weights_in(cache) == ["test_resnet"]
 
 
@@ -102,7 +119,9 @@ def test_prefetch_lists_failures_with_their_reasons_and_goes_on_with_the_rest(
     assert len(failures) == 2
     assert "timm/test_resnet.r160_in1k" in failures[0]
     assert "no such repository" in failures[0]
-    assert "timm/test_vit.r160_in1k: model.safetensors arrived damaged and was deleted" in failures[1]
+    assert (
+        "timm/test_vit.r160_in1k: model.safetensors arrived damaged and was deleted" in failures[1]
+    )
     assert weights_in(cache) == ["test_efficientnet"]
     assert "Traceback" not in done.stderr
 
@@ -121,20 +140,28 @@ def test_prefetch_skips_what_needs_no_download_with_a_count(
 ) -> None:
     assert command("prefetch").stdout == "skipped 48 models to be trained\nnothing to download\n"
     (tmp_path / "w.safetensors").write_bytes(published["test_vit"])
-    (tmp_path / "own.csv").write_text("model,architecture,checkpoint\nmine,test_vit,w.safetensors\n")
+    (tmp_path / "own.csv").write_text(
+        "model,architecture,checkpoint\nmine,test_vit,w.safetensors\n"
+    )
     told = command("prefetch", "--catalog", "own.csv").stdout
     assert told == "skipped 1 model with a checkpoint of their own\nnothing to download\n"
 
 
 def test_a_prefetch_that_was_killed_goes_on_where_it_was(
-    hub: HubServer, command: Command, client_settings: dict[str, str], tmp_path: Path, published: dict[str, bytes]
+    hub: HubServer,
+    command: Command,
+    client_settings: dict[str, str],
+    tmp_path: Path,
+    published: dict[str, bytes],
 ) -> None:
     content = published["resnet18"]
     hub.repositories["timm/resnet18.a1_in1k"] = {"model.safetensors": content}
     hub.pause_s = 0.1
     (tmp_path / "big.csv").write_text("model\nresnet18.a1_in1k\n")
     arguments = ("prefetch", "--catalog", "big.csv")
-    process = subprocess.Popen([DSMI_ZOO, *arguments], cwd=tmp_path, env=client_settings, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [DSMI_ZOO, *arguments], cwd=tmp_path, env=client_settings, stdout=subprocess.DEVNULL
+    )
     for _ in range(600):
         if any(part.stat().st_size > 10_000_000 for part in (tmp_path / "cache").rglob("*.part")):
             break
@@ -184,27 +211,63 @@ def test_a_run_embeds_with_downloaded_weights_and_a_missing_model_is_a_failed_ro
 def test_an_offline_run_says_once_what_it_lacks_and_the_command_that_fetches_it(
     hub: HubServer, command: Command, catalogue: Path, cache: Path, tmp_path: Path
 ) -> None:
-    run = ("run", "--catalog", catalogue, "--limit", 3, "--out", "out", "--images-per-class", 5, "--workers", 1)
+    run = (
+        "run",
+        "--catalog",
+        catalogue,
+        "--limit",
+        3,
+        "--out",
+        "out",
+        "--images-per-class",
+        5,
+        "--workers",
+        1,
+    )
     refused = command(*run, code=2, HF_HUB_OFFLINE="1")
     wanted = f"dsmi-zoo prefetch --catalog {catalogue} --limit 3 --cache {cache}"
-    assert f"the weights of 3 models are not in {cache}, and HF_HUB_OFFLINE forbids downloading" in refused.stderr
+    assert (
+        f"the weights of 3 models are not in {cache}, and HF_HUB_OFFLINE forbids downloading"
+        in refused.stderr
+    )
     assert f"`{wanted}`, then the same command goes on" in refused.stderr
     assert refused.stderr.count("\n") == 1
     command("prefetch", "--catalog", catalogue, "--models", "test_vit*")
     some = command(*run, code=1, HF_HUB_OFFLINE="1")
     assert some.stdout.count("the weights of 2 models are not in") == 1
-    assert read_results(tmp_path / "out")["status"].tolist() == ["ok"], "no row says that the others failed"
+    assert read_results(tmp_path / "out")["status"].tolist() == ["ok"], (
+        "no row says that the others failed"
+    )
     command(*wanted.split()[1:])
     assert "3 models: 3 ok" in command(*run, HF_HUB_OFFLINE="1").stdout
 
 
 def test_a_run_on_a_budget_evicts_what_it_fetched_and_never_what_was_there(
-    hub: HubServer, client_settings: dict[str, str], command: Command, catalogue: Path, cache: Path, tmp_path: Path
+    hub: HubServer,
+    client_settings: dict[str, str],
+    command: Command,
+    catalogue: Path,
+    cache: Path,
+    tmp_path: Path,
 ) -> None:
     command("prefetch", "--catalog", catalogue, "--models", "test_vit*")
-    run = ("run", "--catalog", catalogue, "--out", "out", "--images-per-class", 5, "--budget-gb", 0.002)
+    run = (
+        "run",
+        "--catalog",
+        catalogue,
+        "--out",
+        "out",
+        "--images-per-class",
+        5,
+        "--budget-gb",
+        0.002,
+    )
     process = subprocess.Popen(
-        [DSMI_ZOO, *map(str, run)], cwd=tmp_path, env=client_settings, stdout=subprocess.PIPE, text=True
+        [DSMI_ZOO, *map(str, run)],
+        cwd=tmp_path,
+        env=client_settings,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     seen: set[str] = set()
@@ -212,7 +275,9 @@ def test_a_run_on_a_budget_evicts_what_it_fetched_and_never_what_was_there(
     for _ in range(6000):
         finished = process.poll() is not None
         here = set(weights_in(cache)) - {"test_vit"}
-        rows = {path.name.partition("-")[0] for path in (tmp_path / "out" / "results").glob("*.parquet")}
+        rows = {
+            path.name.partition("-")[0] for path in (tmp_path / "out" / "results").glob("*.parquet")
+        }
         gone_too_early |= seen - here - rows
         seen |= here
         most = max(most, len(here))
@@ -229,7 +294,9 @@ def test_a_run_on_a_budget_evicts_what_it_fetched_and_never_what_was_there(
     assert len(hub.downloads()) == 3
 
 
-def test_a_budget_smaller_than_a_model_is_refused_by_its_name(command: Command, catalogue: Path) -> None:
+def test_a_budget_smaller_than_a_model_is_refused_by_its_name(
+    command: Command, catalogue: Path
+) -> None:
     done = command("run", "--catalog", catalogue, "--out", "out", "--budget-gb", 0.0001, code=2)
     assert done.stderr.startswith("dsmi-zoo: timm/test_vit.r160_in1k needs 0.00")
     assert done.stderr.count("\n") == 1

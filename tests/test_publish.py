@@ -17,7 +17,15 @@ from dsmi_zoo.data_catalog.errors import InputError
 from dsmi_zoo.jobs import publish as publishing
 from dsmi_zoo.jobs.publish import publish
 from dsmi_zoo.jobs.verify import verify
-from dsmi_zoo.pipeline.release import RELEASE, ROWS, SUMS, read_published, read_release, write_rows, write_sums
+from dsmi_zoo.pipeline.release import (
+    RELEASE,
+    ROWS,
+    SUMS,
+    read_published,
+    read_release,
+    write_rows,
+    write_sums,
+)
 from dsmi_zoo.pipeline.store import read_results, read_run, scan_results, write_row
 from dsmi_zoo.reports.page import write_report
 
@@ -33,7 +41,11 @@ def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if slug not in (failed, *kept):
             (out / "results" / f"{slug}.parquet").unlink()
     message = f"no such file: {out}/weights.pt (of {Path.home()}/models)"
-    write_row(out, failed, rows[failed] | {"status": "failed", "error_type": "OSError", "error_message": message})
+    write_row(
+        out,
+        failed,
+        rows[failed] | {"status": "failed", "error_type": "OSError", "error_message": message},
+    )
     return out
 
 
@@ -50,18 +62,27 @@ def copied(board: Path, tmp_path: Path) -> Path:
     return shutil.copytree(board, tmp_path / "board")
 
 
-def test_a_release_holds_rows_page_card_settings_and_the_hash_of_every_file(run: Path, board: Path) -> None:
+def test_a_release_holds_rows_page_card_settings_and_the_hash_of_every_file(
+    run: Path, board: Path
+) -> None:
     published = read_published(board)
     pd.testing.assert_frame_equal(
-        published.rows.drop(columns="error_message"), read_results(run).drop(columns="error_message")
+        published.rows.drop(columns="error_message"),
+        read_results(run).drop(columns="error_message"),
     )
     field = pq.read_schema(board / ROWS).field("dsmi_z_y")
     assert field.metadata[b"unit"] == b"bits"
     assert published.record.subset == read_run(run).subset
     done = subprocess.run(
-        ["sha256sum", "--check", "--strict", SUMS], cwd=board, capture_output=True, text=True, check=True
+        ["sha256sum", "--check", "--strict", SUMS],
+        cwd=board,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    files = {path.relative_to(board).as_posix() for path in board.rglob("*") if path.is_file()} - {SUMS}
+    files = {path.relative_to(board).as_posix() for path in board.rglob("*") if path.is_file()} - {
+        SUMS
+    }
     assert {line.removesuffix(": OK") for line in done.stdout.splitlines()} == files
     card = (board / "README.md").read_text()
     assert card.startswith("---\nlicense: cc-by-4.0\n")
@@ -81,7 +102,9 @@ def test_nothing_in_a_release_names_a_folder_of_the_machine_it_was_computed_on(
     assert "HOME" in read_published(board).rows["error_message"].dropna().iloc[0]
 
 
-def test_a_release_is_verified_from_its_own_files(board: Path, told: pytest.LogCaptureFixture) -> None:
+def test_a_release_is_verified_from_its_own_files(
+    board: Path, told: pytest.LogCaptureFixture
+) -> None:
     assert verify(board, sample=2) == 0
     assert "2 of 2 embeddings measured again (seed 0): as published" in told.text
 
@@ -95,11 +118,19 @@ def test_a_number_changed_among_the_rows_is_found_in_the_page_and_by_its_embeddi
     write_rows(copied / ROWS, rows)
     write_sums(copied)
     assert verify(copied, sample=2) == 1
-    assert f"{changed['model']}@32: dsmi_z_y is {changed['dsmi_z_y']:.6g}; its embedding gives" in told.text
-    assert "summary.json: correlations." in told.text or "index.html is not what the rows give" in told.text
+    assert (
+        f"{changed['model']}@32: dsmi_z_y is {changed['dsmi_z_y']:.6g}; its embedding gives"
+        in told.text
+    )
+    assert (
+        "summary.json: correlations." in told.text
+        or "index.html is not what the rows give" in told.text
+    )
 
 
-def test_a_number_changed_in_the_page_alone_is_found(copied: Path, told: pytest.LogCaptureFixture) -> None:
+def test_a_number_changed_in_the_page_alone_is_found(
+    copied: Path, told: pytest.LogCaptureFixture
+) -> None:
     page = copied / "index.html"
     page.write_text(page.read_text().replace("of 6 models measured", "of 7 models measured", 1))
     assert verify(copied, sample=0) == 1
@@ -110,7 +141,9 @@ def test_a_number_changed_in_the_page_alone_is_found(copied: Path, told: pytest.
     assert "index.html is not what the rows give" in told.text
 
 
-def test_missing_further_and_misleading_files_are_told(copied: Path, told: pytest.LogCaptureFixture) -> None:
+def test_missing_further_and_misleading_files_are_told(
+    copied: Path, told: pytest.LogCaptureFixture
+) -> None:
     (copied / "run.json").replace(copied / "other.json")
     with pytest.raises(InputError, match=r"run\.json: cannot be read"):
         verify(copied)
@@ -125,7 +158,9 @@ def test_a_newer_release_keeps_the_earlier_one_which_says_that_it_was_superseded
     run: Path, copied: Path, told: pytest.LogCaptureFixture
 ) -> None:
     first = read_release(copied)
-    assert publish(run, copied, license="cc-by-4.0", with_embeddings=True).id == first.id, "nothing has changed"
+    assert publish(run, copied, license="cc-by-4.0", with_embeddings=True).id == first.id, (
+        "nothing has changed"
+    )
     assert not (copied / "releases").exists()
     second = publish(run, copied, title="Again <b>")
     kept = copied / "releases" / first.id
@@ -157,7 +192,9 @@ def test_a_publication_that_fails_leaves_the_earlier_release_whole(
     assert [path.name for path in (copied / "releases").iterdir()] == [again.supersedes]
 
 
-def test_what_is_no_place_or_no_run_to_publish_is_refused(run: Path, board: Path, tmp_path: Path) -> None:
+def test_what_is_no_place_or_no_run_to_publish_is_refused(
+    run: Path, board: Path, tmp_path: Path
+) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match="holds something else than a release"):
         publish(run, tmp_path)
@@ -173,12 +210,17 @@ def test_what_is_no_place_or_no_run_to_publish_is_refused(run: Path, board: Path
         publish(run_without, tmp_path / "new")
 
 
-def test_a_report_is_compared_with_a_published_folder(run: Path, board: Path, tmp_path: Path) -> None:
+def test_a_report_is_compared_with_a_published_folder(
+    run: Path, board: Path, tmp_path: Path
+) -> None:
     out = shutil.copytree(run, tmp_path / "run")
     write_report(out, board)
     compared = json.loads((out / "report" / "summary.json").read_text())["compared"]
     assert compared["with"] == "board"
-    assert {score["agreement"] for score in compared["scores"] if score["score"] == "dsmi_z_y"} <= {1.0, None}
+    assert {score["agreement"] for score in compared["scores"] if score["score"] == "dsmi_z_y"} <= {
+        1.0,
+        None,
+    }
     with pytest.raises(InputError, match="is a published folder, which holds its report"):
         write_report(board)
 
@@ -189,14 +231,21 @@ def hub() -> Iterator[HubOfDataSets]:
         yield server
 
 
-def pushed(hub: HubOfDataSets, folder: Path, repository: str, tmp_path: Path, token: str = "mine") -> str:
+def pushed(
+    hub: HubOfDataSets, folder: Path, repository: str, tmp_path: Path, token: str = "mine"
+) -> str:
     """What a process that pushes says; the real client, which takes the hub's address from its environment."""
     code = (
         "import sys; from pathlib import Path; from dsmi_zoo.jobs.push import push\n"
         "try: print(push(Path(sys.argv[1]), sys.argv[2]))\n"
         "except ValueError as error: print(error)"
     )
-    settings = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": token}
+    settings = {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_TOKEN": token,
+    }
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder), repository],
         env=os.environ | settings | {"HF_HUB_DISABLE_XET": "1"},
@@ -211,21 +260,34 @@ def test_a_release_is_pushed_to_the_hub_as_a_private_data_set(
     assert pushed(hub, copied, "me/board", tmp_path) == f"{hub.endpoint}/datasets/me/board"
     assert hub.private == {"me/board"}
     there = hub.datasets["me/board"]
-    here = {path.relative_to(copied).as_posix(): path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    here = {
+        path.relative_to(copied).as_posix(): path.read_bytes()
+        for path in copied.rglob("*")
+        if path.is_file()
+    }
     assert {name: content for name, content in there.items() if name != ".gitattributes"} == here
 
     publish(run, copied, title="Again")
     pushed(hub, copied, "me/board", tmp_path)
     assert json.loads(there[RELEASE])["title"] == "Again"
-    assert not [name for name in there if name.startswith("embeddings/")], "what the newer one lacks is gone"
+    assert not [name for name in there if name.startswith("embeddings/")], (
+        "what the newer one lacks is gone"
+    )
     assert [name for name in there if name.startswith("releases/")]
 
 
-def test_a_push_never_removes_what_it_does_not_know(hub: HubOfDataSets, copied: Path, tmp_path: Path) -> None:
-    hub.datasets |= {"me/photos": {"cat.jpg": b"cat"}, "me/board": {RELEASE: b'{"id": "2026-01-01-00000000"}'}}
+def test_a_push_never_removes_what_it_does_not_know(
+    hub: HubOfDataSets, copied: Path, tmp_path: Path
+) -> None:
+    hub.datasets |= {
+        "me/photos": {"cat.jpg": b"cat"},
+        "me/board": {RELEASE: b'{"id": "2026-01-01-00000000"}'},
+    }
     assert "holds something else than a release" in pushed(hub, copied, "me/photos", tmp_path)
     assert "which" in (said := pushed(hub, copied, "me/board", tmp_path))
     assert "does not know" in said
     assert hub.datasets["me/photos"] == {"cat.jpg": b"cat"}
-    assert "set HF_TOKEN to a token that may write" in pushed(hub, copied, "me/new", tmp_path, token="other")
+    assert "set HF_TOKEN to a token that may write" in pushed(
+        hub, copied, "me/new", tmp_path, token="other"
+    )
     assert "a repository is owner/name" in pushed(hub, copied, "board", tmp_path)

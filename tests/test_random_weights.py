@@ -25,7 +25,16 @@ def tried(tmp_path: Path, warm_cli: Command) -> Path:
     """A run of two published models without their weights."""
     (tmp_path / "zoo.csv").write_text(ZOO)
     (tmp_path / "cache").mkdir()
-    run = ("run", "--catalog", "zoo.csv", "--random-weights", "--images-per-class", 3, "--cache", tmp_path / "cache")
+    run = (
+        "run",
+        "--catalog",
+        "zoo.csv",
+        "--random-weights",
+        "--images-per-class",
+        3,
+        "--cache",
+        tmp_path / "cache",
+    )
     warm_cli(*run, "--out", tmp_path / "out", cwd=tmp_path, report=True)
     return tmp_path / "out"
 
@@ -44,7 +53,9 @@ def test_models_are_measured_without_weights_and_without_any_accuracy(
     assert summary["lead"].startswith("These networks have random weights")
     assert not any(summary["correlations"].values())
     page = (tried / "report" / "index.html").read_text()
-    assert page.index("These networks have random weights") < page.index("2 models of 2 came through")
+    assert page.index("These networks have random weights") < page.index(
+        "2 models of 2 came through"
+    )
     cli("rerun", "test_vit.r160_in1k", "--out", tried, "--workers", 1, "--no-report", cwd=tmp_path)
     again = read_results(tried)
     pd.testing.assert_series_equal(again["embedding_sha256"], rows["embedding_sha256"])
@@ -55,17 +66,24 @@ def test_models_are_measured_without_weights_and_without_any_accuracy(
 def test_they_never_mix_with_others(tried: Path, tmp_path: Path, cli: Command) -> None:
     run = ("run", "--catalog", "zoo.csv", "--images-per-class", 3, "--cache", tmp_path / "cache")
     said = cli(*run, "--out", tried, cwd=tmp_path, code=2).stderr
-    assert "belongs to another configuration: random_weights = true, not null; choose another --out" in said
+    assert (
+        "belongs to another configuration: random_weights = true, not null; choose another --out"
+        in said
+    )
     other = tmp_path / "other"
     shutil.copytree(tried, other)
     record = read_run(other)
-    (other / "run.json").write_text((other / "run.json").read_text().replace('"random_weights": true,', ""))
+    (other / "run.json").write_text(
+        (other / "run.json").read_text().replace('"random_weights": true,', "")
+    )
     assert read_run(other).identity != record.identity
     said = cli("merge", tried, other, "--out", tmp_path / "merged", cwd=tmp_path, code=2).stderr
     assert "random_weights" in said
 
 
-def test_random_weights_have_identities_of_their_own_and_change_no_others(small_run: Path, cache: Path) -> None:
+def test_random_weights_have_identities_of_their_own_and_change_no_others(
+    small_run: Path, cache: Path
+) -> None:
     record = read_run(small_run)
     assert "random_weights" not in record.identity
     compute = record.config.compute.model_copy(update={"cache": cache})
@@ -73,7 +91,9 @@ def test_random_weights_have_identities_of_their_own_and_change_no_others(small_
         make_plan(record.config.model_copy(update={"compute": compute, "random_weights": random}))
         for random in (False, True)
     )
-    assert {job.slug: job.row_id for job in same.jobs} == {entry.slug: entry.row_id for entry in record.entries}
+    assert {job.slug: job.row_id for job in same.jobs} == {
+        entry.slug: entry.row_id for entry in record.entries
+    }
     assert not {job.embedding_id for job in same.jobs} & {job.embedding_id for job in other.jobs}
     assert all(job.weights is None and job.entry.recipe is None for job in other.jobs)
 
@@ -86,7 +106,10 @@ def test_what_makes_no_sense_without_weights_is_refused_in_one_line(tmp_path: Pa
     before = Path.cwd()
     os.chdir(tmp_path)
     try:
-        with pytest.raises(InputError, match=r"--random-weights is for networks of timm; mine@32 is made by own:net"):
+        with pytest.raises(
+            InputError,
+            match=r"--random-weights is for networks of timm; mine@32 is made by own:net",
+        ):
             make_plan(RunConfig(catalog="zoo.csv", random_weights=True))
     finally:
         os.chdir(before)

@@ -28,7 +28,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     lines = ["model,architecture,checkpoint"]
     for number in LITE:
-        lines.append(f"lite{number},tf_efficientnet_lite{number},{lite_weights(number, folder).name}")
+        lines.append(
+            f"lite{number},tf_efficientnet_lite{number},{lite_weights(number, folder).name}"
+        )
     (folder / "lite.csv").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -46,11 +48,17 @@ def test_published_weights_see_what_is_in_the_photographs(weights: Path, tmp_pat
     names = ("coffee", "camera", "chelsea")
     for name in names:
         photograph(name).save(tmp_path / f"{name}.png")
-    images = ImageFiles("photographs", tmp_path, tuple(f"{n}.png" for n in names), np.array([0, 1, 2]), {})
-    (entry,) = with_timm_defaults([ModelEntry(model="m", architecture="tf_efficientnet_lite0", checkpoint=weights)])
+    images = ImageFiles(
+        "photographs", tmp_path, tuple(f"{n}.png" for n in names), np.array([0, 1, 2]), {}
+    )
+    (entry,) = with_timm_defaults(
+        [ModelEntry(model="m", architecture="tf_efficientnet_lite0", checkpoint=weights)]
+    )
     assert entry.img_size == 224
     assert entry.preprocessing is not None
-    view = make_view(tmp_path / "view.npy", select_subset(images), entry.img_size, entry.preprocessing)
+    view = make_view(
+        tmp_path / "view.npy", select_subset(images), entry.img_size, entry.preprocessing
+    )
     model = build_model(entry, weights / "lite0.safetensors")
     embedding = embed(model, open_view(view), entry.preprocessing, torch.device("cpu"), 2)
     assert embedding.predictions is not None
@@ -60,14 +68,18 @@ def test_published_weights_see_what_is_in_the_photographs(weights: Path, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def standard_run(weights: Path, validation: Path, warm_cli: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def standard_run(
+    weights: Path, validation: Path, warm_cli: Command, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     out = tmp_path_factory.mktemp("run") / "standard"
     data = ["--dataset", "imagenet", "--data-root", validation]
     warm_cli("run", "--catalog", weights / "lite.csv", *data, "--out", out)
     return out
 
 
-def test_a_run_over_published_weights_gives_good_rows_with_their_own_accuracy(standard_run: Path) -> None:
+def test_a_run_over_published_weights_gives_good_rows_with_their_own_accuracy(
+    standard_run: Path,
+) -> None:
     rows = read_results(standard_run).set_index("model")
     assert (rows["status"] == "ok").all()
     assert rows.index.tolist() == ["lite0", "lite1", "lite2"]
@@ -104,14 +116,31 @@ def test_a_labelled_folder_of_ones_own_needs_no_published_accuracy(
 ) -> None:
     for name in ("coffee", "camera"):
         crops(name, 5, tmp_path / "mine" / name)
-    arguments = ["run", "--catalog", weights / "lite.csv", "--models", "lite0", "--dataset", "imagefolder"]
+    arguments = [
+        "run",
+        "--catalog",
+        weights / "lite.csv",
+        "--models",
+        "lite0",
+        "--dataset",
+        "imagefolder",
+    ]
     warm_cli(*arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "out")
     row = read_results(tmp_path / "out").iloc[0]
     assert (row["status"], row["n_samples"], row["dataset"]) == ("ok", 10, "imagefolder")
     assert np.isnan(row["subset_top1"])
     (tmp_path / "mine" / "coffee" / "bad.jpg").write_bytes(b"\xff\xd8\xff")
-    refused = warm_cli(*arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "other", code=2)
+    refused = warm_cli(
+        *arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "other", code=2
+    )
     assert "coffee/bad.jpg" in refused.stderr
     assert "--skip-bad-images" in refused.stderr
-    warm_cli(*arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "skipped", "--skip-bad-images")
+    warm_cli(
+        *arguments,
+        "--data-root",
+        tmp_path / "mine",
+        "--out",
+        tmp_path / "skipped",
+        "--skip-bad-images",
+    )
     assert read_results(tmp_path / "skipped").iloc[0]["n_samples"] == 10

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from run_records import record_of
 
 from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.pipeline.record import Dropped, EntryRecord, Passed, RunRecord, SearchNote, parse_record
+from dsmi_zoo.pipeline.record import (
+    Dropped,
+    EntryRecord,
+    Passed,
+    RunRecord,
+    SearchNote,
+    parse_record,
+)
 from dsmi_zoo.pipeline.store import read_results, read_run, write_run
 
 FIRST_VERSION = Path(__file__).with_name("run_of_the_first_version.json")
@@ -22,7 +29,14 @@ WHOLE = record_of(EntryRecord(model="net.a", img_size=32, slug="net-a-32", row_i
         "search": SearchNote(
             budget_s=301.0,
             left_out=["net.b@32"],
-            stages=[Passed(images=140, models=1, seconds=2.5, dropped=[Dropped(model="net.c@32", reason="worse")])],
+            stages=[
+                Passed(
+                    images=140,
+                    models=1,
+                    seconds=2.5,
+                    dropped=[Dropped(model="net.c@32", reason="worse")],
+                )
+            ],
         )
     }
 )
@@ -100,7 +114,9 @@ def test_keys_of_a_newer_version_stay_when_the_record_is_written_again(tmp_path:
 
 def test_a_setting_that_this_version_does_not_know_is_named(tmp_path: Path) -> None:
     said = refusal(tmp_path, changed("config", "measures", "kernel", value="laplace"))
-    assert said.startswith("config.measures.kernel: a setting that this version of dsmi-zoo does not know")
+    assert said.startswith(
+        "config.measures.kernel: a setting that this version of dsmi-zoo does not know"
+    )
     assert "update dsmi-zoo" in said
 
 
@@ -137,7 +153,9 @@ def test_a_setting_that_this_version_does_not_know_is_named(tmp_path: Path) -> N
         (changed("identity", "measures", "own", value=["a\0b"]), "identity.measures.own.0: holds a NUL character"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_record_is_told_by_its_key_in_one_line(tmp_path: Path, content: bytes, told: str) -> None:
+def test_what_is_wrong_with_a_record_is_told_by_its_key_in_one_line(
+    tmp_path: Path, content: bytes, told: str
+) -> None:
     said = refusal(tmp_path, content)
     assert told in said
     assert said.endswith("choose another --out")
@@ -150,11 +168,15 @@ def test_a_folder_without_a_record_is_no_run(tmp_path: Path) -> None:
             read(tmp_path)
 
 
-def test_a_command_tells_what_is_wrong_with_a_record_without_a_traceback(tmp_path: Path, cli: Command) -> None:
+def test_a_command_tells_what_is_wrong_with_a_record_without_a_traceback(
+    tmp_path: Path, cli: Command
+) -> None:
     (tmp_path / "run.json").write_bytes(without("subset", "hash"))
     for command in (("status",), ("report",), ("remeasure", "--t", 2), ("rerun", "net.a")):
         done = cli(*command, "--out", tmp_path, code=2)
-        assert done.stderr.startswith(f"dsmi-zoo: {tmp_path / 'run.json'}: subset.hash is missing; ")
+        assert done.stderr.startswith(
+            f"dsmi-zoo: {tmp_path / 'run.json'}: subset.hash is missing; "
+        )
         assert done.stderr.count(os.linesep) == 1
 
 
@@ -165,7 +187,9 @@ JSON = st.recursive(
     | st.floats()
     | st.text(max_size=8)
     | st.sampled_from(["~", "\0", 10**400]),
-    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text(max_size=8), parts, max_size=3),
+    lambda parts: (
+        st.lists(parts, max_size=3) | st.dictionaries(st.text(max_size=8), parts, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -178,11 +202,19 @@ def read_or_refused(content: bytes) -> tuple[RunRecord | None, str]:
 
 
 def places(value: Any, keys: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    parts = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     return [keys, *(place for key, part in parts for place in places(part, (*keys, key)))]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @example(("config",), {"\r": 1})
 @example(("versions",), {"\n": "\0"})
 @given(st.sampled_from(places(WHOLE.model_dump(mode="json"))[1:]), JSON)

@@ -27,7 +27,9 @@ def test_a_row_that_says_licence_is_read_and_still_held_against_its_hash(tmp_pat
     path = tmp_path / "row.parquet"
     write_row_file(path, {"model": "m", "status": "ok", "row_id": "r", "license": "mit"})
     table = pq.read_table(path)
-    former = table.rename_columns(["licence" if name == "license" else name for name in table.column_names])
+    former = table.rename_columns(
+        ["licence" if name == "license" else name for name in table.column_names]
+    )
     pq.write_table(former.replace_schema_metadata({DIGEST: _digest(former)}), path)
     assert read_row_file(path)["license"] == "mit"
 

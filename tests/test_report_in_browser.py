@@ -50,7 +50,9 @@ def browser(started: webdriver.Chrome, page: Path) -> webdriver.Chrome:
     return started
 
 
-def test_the_page_opens_offline_without_a_complaint_and_is_small_enough(browser: webdriver.Chrome, page: Path) -> None:
+def test_the_page_opens_offline_without_a_complaint_and_is_small_enough(
+    browser: webdriver.Chrome, page: Path
+) -> None:
     assert page.stat().st_size < 6 * MIB
     assert complaints(browser) == []
     assert asked_of_others(browser) == set()
@@ -86,7 +88,9 @@ def settled(browser: webdriver.Chrome) -> str:
     return said
 
 
-def test_another_score_and_accuracy_move_the_points_and_name_axes_and_columns(browser: webdriver.Chrome) -> None:
+def test_another_score_and_accuracy_move_the_points_and_name_axes_and_columns(
+    browser: webdriver.Chrome,
+) -> None:
     choose(browser, 0, "LogME")
     choose(browser, 1, "real top-1 accuracy (%)")
     settled(browser)
@@ -109,7 +113,8 @@ def test_filters_act_on_plot_table_ranks_statistics_and_download_alike(
 ) -> None:
     choose(browser, 0, "10 nearest neighbours")
     number = ask(
-        browser, "return deep(document, 'select').findIndex((s) => [...s.options].some((o) => o.text === 'hybrid'))"
+        browser,
+        "return deep(document, 'select').findIndex((s) => [...s.options].some((o) => o.text === 'hybrid'))",
     )
     choose(browser, number, "transformer")
     ask(browser, "model('most').value = 90")
@@ -125,35 +130,51 @@ def test_filters_act_on_plot_table_ranks_statistics_and_download_alike(
 
     sample = one_row_per_weights(synthetic_rows())
     sample = sample[sample["model"].isin(rows["model"]) & (sample["params_m"] <= 90)]
-    found = correlate(values(sample, "neighbour_accuracy"), values(sample, "top1"), families_of(sample)[1]).spearman
+    found = correlate(
+        values(sample, "neighbour_accuracy"), values(sample, "top1"), families_of(sample)[1]
+    ).spearman
     assert f"{len(rows)} of 1554 models are shown" in said
-    rho, low, high = (float(text.replace("\u2212", "-")) for text in re.findall(r"[\u2212\d]+\.\d\d", said)[:3])
+    rho, low, high = (
+        float(text.replace("\u2212", "-")) for text in re.findall(r"[\u2212\d]+\.\d\d", said)[:3]
+    )
     assert rho == pytest.approx(found.value, abs=0.0051)
     assert (low, high) == pytest.approx(found.ci, abs=0.04), "other resamples of the same families"
 
     score = rows["neighbour_accuracy"].to_numpy()
     one = int(np.argsort(-score, kind="stable")[5])
     margin = norm.isf(0.025 / (len(rows) - 1)) * np.hypot(1.5, 1.5)
-    low, high = 1 + (score - score[one] > margin).sum(), len(rows) - (score[one] - score > margin).sum()
+    low, high = (
+        1 + (score - score[one] > margin).sum(),
+        len(rows) - (score[one] - score > margin).sum(),
+    )
     name = f"{rows['model'].iloc[one]}@{rows['img_size'].iloc[one]}"
     ranks = "const d = source().data, i = d.model.findIndex((m, i) => m + '@' + d.size[i] === arguments[0]);"
     assert ask(browser, ranks + "return d.ranks[i]", name) == f"{low} to {high}"
 
-    ask(browser, "return deep(document, 'button').find((b) => b.innerText === 'Download as CSV')").click()
+    ask(
+        browser, "return deep(document, 'button').find((b) => b.innerText === 'Download as CSV')"
+    ).click()
     text = downloaded(downloads)
-    assert sorted(f"{row['model']}@{row['size']}" for row in csv.DictReader(io.StringIO(text))) == expected
+    assert (
+        sorted(f"{row['model']}@{row['size']}" for row in csv.DictReader(io.StringIO(text)))
+        == expected
+    )
 
 
 def downloaded(folder: Path) -> str:
     """The one file that has come into the folder, which is empty again afterwards."""
-    WebDriverWait(folder, 20, 0.1).until(lambda f: [p for p in f.glob("*.csv") if p.stat().st_size > 0])
+    WebDriverWait(folder, 20, 0.1).until(
+        lambda f: [p for p in f.glob("*.csv") if p.stat().st_size > 0]
+    )
     (path,) = folder.glob("*.csv")
     text = path.read_text()
     path.unlink()
     return text
 
 
-def test_a_view_stands_in_the_address_and_opens_again(browser: webdriver.Chrome, page: Path) -> None:
+def test_a_view_stands_in_the_address_and_opens_again(
+    browser: webdriver.Chrome, page: Path
+) -> None:
     choose(browser, 0, "LogME")
     ask(browser, "model('text').value_input = 'resnet'; model('text').value = 'resnet'")
     settled(browser)
@@ -161,23 +182,34 @@ def test_a_view_stands_in_the_address_and_opens_again(browser: webdriver.Chrome,
     assert address.endswith("#view:x=logme&text=resnet")
     browser.get("about:blank")
     browser.get(address + "&models=resnet50.a1_in1k%40224&only=1")
-    WebDriverWait(browser, 60, 0.05).until(lambda b: b.execute_script("return window.Bokeh?.documents[0]?.is_idle"))
+    WebDriverWait(browser, 60, 0.05).until(
+        lambda b: b.execute_script("return window.Bokeh?.documents[0]?.is_idle")
+    )
     assert "LogME and top-1 accuracy" in settled(browser)
     assert [row[2] for row in ask(browser, "return visible()")] == ["resnet50.a1_in1k"]
-    ask(browser, "return deep(document, 'button').find((b) => b.innerText === 'Show all again')").click()
+    ask(
+        browser, "return deep(document, 'button').find((b) => b.innerText === 'Show all again')"
+    ).click()
     assert settled(browser).startswith("All 1554 models are shown. DSMI(Z;Y)")
     assert "#" not in browser.current_url
     browser.get(page.as_uri() + "#view:x=nonsense&most=abc&family=%3Cb%3E&models=none")
     assert complaints(browser) == [], "what an address holds may be anything"
 
 
-def test_a_models_row_opens_its_facts_its_scores_and_the_code_that_loads_it(browser: webdriver.Chrome) -> None:
+def test_a_models_row_opens_its_facts_its_scores_and_the_code_that_loads_it(
+    browser: webdriver.Chrome,
+) -> None:
     settled(browser)
     name = ask(browser, "return visible()[2][2]")
-    ask(browser, "return deep(document, '.slick-row')[2].querySelectorAll('.slick-cell')[2]").click()
+    ask(
+        browser, "return deep(document, '.slick-row')[2].querySelectorAll('.slick-cell')[2]"
+    ).click()
     told = WebDriverWait(browser, 10, 0.05).until(
         lambda b: (
-            (text := ask(b, "return document.getElementById('explorer-model').innerText")).startswith(name) and text
+            (
+                text := ask(b, "return document.getElementById('explorer-model').innerText")
+            ).startswith(name)
+            and text
         )
     )
     row = succeeded(synthetic_rows()).query("model == @name").iloc[0]
@@ -197,28 +229,43 @@ def processor_seconds(browser: webdriver.Chrome) -> float:
 
 
 def test_typing_filters_the_table_fast_and_sorting_orders_it(browser: webdriver.Chrome) -> None:
-    box = next(b for b in ask(browser, "return deep(document, 'input[type=text]')") if b.is_displayed())
+    box = next(
+        b for b in ask(browser, "return deep(document, 'input[type=text]')") if b.is_displayed()
+    )
     browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
     before = processor_seconds(browser)
     box.send_keys("resnext")
-    WebDriverWait(browser, 10, 0.02).until(lambda b: all_hold("resnext", ask(b, "return visible()")))
+    WebDriverWait(browser, 10, 0.02).until(
+        lambda b: all_hold("resnext", ask(b, "return visible()"))
+    )
     assert 0 < processor_seconds(browser) - before < 3
     box.send_keys(Keys.BACKSPACE * len("resnext"), "vit_tiny")
-    WebDriverWait(browser, 10, 0.02).until(lambda b: all_hold("vit_tiny", ask(b, "return visible()")))
+    WebDriverWait(browser, 10, 0.02).until(
+        lambda b: all_hold("vit_tiny", ask(b, "return visible()"))
+    )
     for _ in range(2):
-        head = ask(browser, "return deep(document, '.slick-header-column').find((h) => h.innerText === 'Size')")
+        head = ask(
+            browser,
+            "return deep(document, '.slick-header-column').find((h) => h.innerText === 'Size')",
+        )
         head.click()
     sizes = [int(row[3]) for row in ask(browser, "return visible()")]
     assert len(set(sizes)) > 1
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_models_selected_in_the_plot_can_be_read_alone_in_the_table(browser: webdriver.Chrome) -> None:
+def test_models_selected_in_the_plot_can_be_read_alone_in_the_table(
+    browser: webdriver.Chrome,
+) -> None:
     ask(browser, "model('plot').scrollIntoView?.()")
     canvas = ask(browser, "return deep(document, '.bk-CanvasPanel, .bk-Canvas, canvas')[0]")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
-    box = browser.execute_script("const r = arguments[0].getBoundingClientRect(); return [r.width, r.height]", canvas)
-    actions = ActionChains(browser).move_to_element_with_offset(canvas, int(-box[0] / 6), int(-box[1] / 6))
+    box = browser.execute_script(
+        "const r = arguments[0].getBoundingClientRect(); return [r.width, r.height]", canvas
+    )
+    actions = ActionChains(browser).move_to_element_with_offset(
+        canvas, int(-box[0] / 6), int(-box[1] / 6)
+    )
     actions.click_and_hold().move_by_offset(int(box[0] / 3), int(box[1] / 4)).release().perform()
     selected = ask(browser, "return source().selected.indices.map((i) => source().data.model[i])")
     assert 0 < len(selected) < 1554
@@ -227,7 +274,9 @@ def test_models_selected_in_the_plot_can_be_read_alone_in_the_table(browser: web
         "?.querySelector('input') ?? deep(document, 'input[type=checkbox]')[0]"
     )  # fmt: skip
     only.click()
-    WebDriverWait(browser, 10, 0.05).until(lambda b: {row[2] for row in ask(b, "return visible()")} <= set(selected))
+    WebDriverWait(browser, 10, 0.05).until(
+        lambda b: {row[2] for row in ask(b, "return visible()")} <= set(selected)
+    )
     assert ask(browser, "return visible()")
 
 
@@ -248,7 +297,8 @@ def test_a_click_on_a_name_in_the_legend_hides_its_points(browser: webdriver.Chr
         browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x, "y": y})
         for kind in ("mousePressed", "mouseReleased"):
             browser.execute_cdp_cmd(
-                "Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1}
+                "Input.dispatchMouseEvent",
+                {"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1},
             )
         time.sleep(0.05)
         if not all(ask(browser, shown)):
@@ -259,14 +309,18 @@ def test_a_click_on_a_name_in_the_legend_hides_its_points(browser: webdriver.Chr
 def test_the_download_is_a_csv_of_all_models_with_their_names_as_they_are(
     browser: webdriver.Chrome, downloads: Path
 ) -> None:
-    button = ask(browser, "return deep(document, 'button').find((b) => b.innerText === 'Download as CSV')")
+    button = ask(
+        browser, "return deep(document, 'button').find((b) => b.innerText === 'Download as CSV')"
+    )
     button.click()
     rows = list(csv.DictReader(io.StringIO(downloaded(downloads))))
     assert len(rows) == 1554
     expected = synthetic_rows().query("status == 'ok'")
     assert sorted(row["model"] for row in rows) == sorted(expected["model"])
     one = next(row for row in rows if row["model"] == "resnet50.a1_in1k" and row["size"] == "224")
-    truth = expected[(expected["model"] == "resnet50.a1_in1k") & (expected["img_size"] == 224)].iloc[0]
+    truth = expected[
+        (expected["model"] == "resnet50.a1_in1k") & (expected["img_size"] == 224)
+    ].iloc[0]
     assert float(one["dsmi_z_y"]) == truth["dsmi_z_y"]
     assert float(one["h_score"]) == truth["h_score"]
 
@@ -276,17 +330,21 @@ def test_nothing_sticks_out_of_the_page_on_a_phone_or_in_the_dark(
     browser: webdriver.Chrome, width: int, scheme: str
 ) -> None:
     browser.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
     )
     browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False},
     )
     try:
         fits = "return innerWidth === arguments[0] && document.documentElement.scrollWidth <= arguments[0]"
         WebDriverWait(browser, 20, 0.05).until(lambda b: b.execute_script(fits, width))
         paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert (sum(int(part) for part in paper[4:-1].split(",")) < 200) == (scheme == "dark")
-        filters = browser.execute_script("return getComputedStyle(document.querySelector('figure img')).filter")
+        filters = browser.execute_script(
+            "return getComputedStyle(document.querySelector('figure img')).filter"
+        )
         assert ("invert" in filters) == (scheme == "dark"), "figures follow"
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

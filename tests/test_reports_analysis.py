@@ -22,13 +22,32 @@ from dsmi_zoo.reports import robustness
 from dsmi_zoo.reports.class_subsets import class_subset_correlations
 from dsmi_zoo.reports.clustered import clustered_errors
 from dsmi_zoo.reports.comparison import compare
-from dsmi_zoo.reports.correlation import Bootstraps, Coefficient, Correlation, correlations, with_holm
+from dsmi_zoo.reports.correlation import (
+    Bootstraps,
+    Coefficient,
+    Correlation,
+    correlations,
+    with_holm,
+)
 from dsmi_zoo.reports.intervals import middle_error, precision
 from dsmi_zoo.reports.partial import partial_correlation, partial_correlations, resampled_partial
-from dsmi_zoo.reports.prediction import cost_bands, expected_best, leave_one_family_out, regret, regrets
+from dsmi_zoo.reports.prediction import (
+    cost_bands,
+    expected_best,
+    leave_one_family_out,
+    regret,
+    regrets,
+)
 from dsmi_zoo.reports.regression import influences, mixed, multiple
 from dsmi_zoo.reports.resampling import draw
-from dsmi_zoo.reports.sample import effective_number, families_of, one_row_per_weights, scores_of, sign_of, values
+from dsmi_zoo.reports.sample import (
+    effective_number,
+    families_of,
+    one_row_per_weights,
+    scores_of,
+    sign_of,
+    values,
+)
 from dsmi_zoo.reports.standing import differences
 from dsmi_zoo.reports.statistics import summarise
 
@@ -100,7 +119,9 @@ def test_leverage_and_cooks_distance_are_their_textbook_formulas() -> None:
     hat = design @ np.linalg.inv(design.T @ design) @ design.T
     residual = y - hat @ y
     leverage = np.diag(hat)
-    cooks = residual**2 / (2 * (residual @ residual) / (len(x) - 2)) * leverage / (1 - leverage) ** 2
+    cooks = (
+        residual**2 / (2 * (residual @ residual) / (len(x) - 2)) * leverage / (1 - leverage) ** 2
+    )
     found = {i.model: i for i in influences(rows, "dsmi_z_y", "top1")}
     for i, model in enumerate(rows["model"]):
         assert found[model].leverage == pytest.approx(leverage[i])
@@ -124,7 +145,9 @@ def test_a_score_that_follows_scale_alone_has_nothing_left_given_scale() -> None
     rng = np.random.default_rng(0)
     rms = np.exp(rng.normal(size=len(rows)))
     rows = rows.assign(
-        embedding_rms=rms, top1=60 + 5 * np.log10(rms) + rng.normal(size=len(rows)), dsmi_z_y=np.log10(rms)
+        embedding_rms=rms,
+        top1=60 + 5 * np.log10(rms) + rng.normal(size=len(rows)),
+        dsmi_z_y=np.log10(rms),
     )
     rows["dsmi_z_y"] += 0.1 * rng.normal(size=len(rows))
     assert stats.spearmanr(rows["dsmi_z_y"], rows["top1"]).statistic > 0.7
@@ -144,7 +167,9 @@ def test_partial_correlations_are_refitted_as_by_a_loop_that_copies_rows() -> No
     for drawn in counts:
         copies = np.repeat(np.arange(28), drawn[unit])
         model = LinearRegression()
-        left = [v[copies] - model.fit(given[copies], v[copies]).predict(given[copies]) for v in (x, y)]
+        left = [
+            v[copies] - model.fit(given[copies], v[copies]).predict(given[copies]) for v in (x, y)
+        ]
         loop.append(stats.pearsonr(*left).statistic)
     np.testing.assert_allclose(resampled_partial(x, y, given, counts, unit), loop, atol=1e-9)
 
@@ -155,7 +180,10 @@ def test_no_partial_correlation_is_seen_where_none_is_in_19_of_20_zoos() -> None
     wrong = 0
     for _ in range(200):
         given = rng.normal(size=(16, 2))[unit] + 0.3 * rng.normal(size=(48, 2))
-        x, y = (given.sum(axis=1) + rng.normal(size=16)[unit] + 0.3 * rng.normal(size=48) for _ in range(2))
+        x, y = (
+            given.sum(axis=1) + rng.normal(size=16)[unit] + 0.3 * rng.normal(size=48)
+            for _ in range(2)
+        )
         p = partial_correlation(x, y, given, unit, Bootstraps(300)).pearson.p_families
         wrong += p is not None and p < 0.05
     assert wrong / 200 < 0.09
@@ -167,7 +195,8 @@ def test_the_multiple_regression_is_statsmodels_on_standardised_predictors() -> 
     names = [c.name for c in found.coefficients]
     assert names == ["dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params", "img_size"]
     frame = pd.DataFrame(
-        {name: stats.zscore(values(rows, name), ddof=1) for name in names} | {"y": values(rows, "top1")}
+        {name: stats.zscore(values(rows, name), ddof=1) for name in names}
+        | {"y": values(rows, "top1")}
     )
     fit = smf.ols("y ~ " + " + ".join(names), frame).fit()
     for i, c in enumerate(found.coefficients, start=1):
@@ -184,13 +213,19 @@ def test_of_collinear_predictors_the_later_named_is_left_out_with_its_reason() -
     rng = np.random.default_rng(1)
     rows["dsmi_z_x"] = rows["dsmi_z_y"] + 0.1 * rng.normal(size=len(rows))
     rows["log10_gmacs"] = 2 * values(rows, "log10_params")
-    found = multiple(rows, "top1", ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params", "log10_gmacs", "absent"))
+    found = multiple(
+        rows, "top1", ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params", "log10_gmacs", "absent")
+    )
     assert [c.name for c in found.coefficients] == ["dsmi_z_y", "dse_z", "log10_params"]
     assert found.left_out == ("dsmi_z_x", "log10_gmacs", "absent")
     assert found.why["absent"] == "unknown"
     assert found.why["log10_gmacs"] == "variance inflation beyond a million"
-    columns = np.column_stack([values(rows, name) for name in ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params")])
-    closed_form = np.diag(np.linalg.inv(np.corrcoef(columns.T)))[1]  # the inverse correlation matrix has the factors
+    columns = np.column_stack(
+        [values(rows, name) for name in ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params")]
+    )
+    closed_form = np.diag(np.linalg.inv(np.corrcoef(columns.T)))[
+        1
+    ]  # the inverse correlation matrix has the factors
     assert found.why["dsmi_z_x"] == f"variance inflation {closed_form:,.0f}"
     assert all(1 <= c.inflation <= 10 for c in found.coefficients)
     json.dumps(summarise(rows).as_json(), allow_nan=False)
@@ -203,7 +238,14 @@ def test_the_mixed_model_recovers_slope_and_share_and_says_when_it_cannot() -> N
     y = 3 * x + 2 * rng.normal(size=60)[family] + rng.normal(size=480)
     rows = rows_frame(
         [
-            {"model": f"m{i}", "family": f"f{family[i]}", "status": "ok", "img_size": 1, "dsmi_z_y": x[i], "top1": y[i]}
+            {
+                "model": f"m{i}",
+                "family": f"f{family[i]}",
+                "status": "ok",
+                "img_size": 1,
+                "dsmi_z_y": x[i],
+                "top1": y[i],
+            }
             for i in range(480)
         ]
     )
@@ -217,7 +259,9 @@ def test_the_mixed_model_recovers_slope_and_share_and_says_when_it_cannot() -> N
 def test_leave_one_family_out_is_scikit_learns() -> None:
     rows = zoo(9, families=8)
     x, y, family = values(rows, "dsmi_z_y"), values(rows, "top1"), rows["family"]
-    predicted = cross_val_predict(LinearRegression(), x[:, None], y, groups=family, cv=LeaveOneGroupOut())
+    predicted = cross_val_predict(
+        LinearRegression(), x[:, None], y, groups=family, cv=LeaveOneGroupOut()
+    )
     mean = np.array([y[(family != f).to_numpy()].mean() for f in family])
     found = leave_one_family_out(x, y, family)
     assert found.mean_absolute_error == pytest.approx(np.abs(y - predicted).mean())
@@ -227,7 +271,9 @@ def test_leave_one_family_out_is_scikit_learns() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 100)), min_size=12, max_size=30))
-def test_regret_never_grows_with_more_models_taken_and_is_zero_when_all_are(pairs: list[tuple[int, int]]) -> None:
+def test_regret_never_grows_with_more_models_taken_and_is_zero_when_all_are(
+    pairs: list[tuple[int, int]],
+) -> None:
     x, y = np.array(pairs, dtype=float).T
     found = regret(x, y, (1, 5, len(x)))
     if found.lost is None:
@@ -247,12 +293,20 @@ def test_no_regret_is_below_zero_by_rounding() -> None:
     assert found.lost == {10: 0}, "it was -1.8e-15"
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(0, 2)), min_size=4, max_size=7))
-def test_the_expected_best_is_the_mean_over_all_orders_of_equal_scores(triples: list[tuple[int, int, int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(0, 2)), min_size=4, max_size=7
+    )
+)
+def test_the_expected_best_is_the_mean_over_all_orders_of_equal_scores(
+    triples: list[tuple[int, int, int]],
+) -> None:
     x, y, copies = np.array(triples).T
     there = np.repeat(np.arange(len(x)), copies)[:8]
     copies = np.bincount(there, minlength=len(x))
-    found = expected_best(x.astype(float), y.astype(float), copies[None], np.arange(len(x)), (1, 3))[:, 0]
+    found = expected_best(
+        x.astype(float), y.astype(float), copies[None], np.arange(len(x)), (1, 3)
+    )[:, 0]
     for value, k in zip(found, (1, 3), strict=True):
         if len(there) < k:
             assert np.isnan(value)
@@ -279,11 +333,15 @@ def test_regret_and_r2_left_out_have_the_intervals_of_a_loop_that_copies_rows() 
     assert found.lost_ci[1] == pytest.approx((min(low, found.lost[1]), max(high, found.lost[1])))
     line = leave_one_family_out(x, y, family, FEW)
     assert line.r2 is not None
-    predicted = cross_val_predict(LinearRegression(), x[:, None], y, groups=family, cv=LeaveOneGroupOut())
+    predicted = cross_val_predict(
+        LinearRegression(), x[:, None], y, groups=family, cv=LeaveOneGroupOut()
+    )
     mean = np.array([y[family != f].mean() for f in family])
     precise = precision(family, (y - predicted) ** 2 - (1 - line.r2) * (y - mean) ** 2)
     half = precise.half_width(middle_error(np.log(ratios)))
-    assert line.r2_ci == pytest.approx((1 - (1 - line.r2) * np.exp(half), 1 - (1 - line.r2) * np.exp(-half)))
+    assert line.r2_ci == pytest.approx(
+        (1 - (1 - line.r2) * np.exp(half), 1 - (1 - line.r2) * np.exp(-half))
+    )
 
 
 def test_regrets_turn_scores_of_which_less_is_better_and_split_by_cost() -> None:
@@ -304,7 +362,10 @@ def test_a_score_and_its_copy_do_not_differ_and_a_better_one_does() -> None:
     found = differences(rows, "top1", "dsmi_z_y", FEW)
     assert found["dsmi_z_x"].value == 0
     better = found["neighbour_accuracy"]
-    rho = [stats.spearmanr(rows[name], rows["top1"]).statistic for name in ("neighbour_accuracy", "dsmi_z_y")]
+    rho = [
+        stats.spearmanr(rows[name], rows["top1"]).statistic
+        for name in ("neighbour_accuracy", "dsmi_z_y")
+    ]
     assert better.value == pytest.approx(rho[0] - rho[1])
     assert better.ci is not None
     assert better.ci[0] > 0
@@ -320,15 +381,34 @@ def estimated(p: float | None) -> Correlation:
 def test_holms_correction_spares_the_primary_pair_and_counts_top1_real_and_v2_once() -> None:
     found = with_holm(
         {
-            "dsmi_z_y": {"top1": estimated(0.04), "real_top1": estimated(0.03), "top5": estimated(0.02)},
-            "dse_z": {"top1": estimated(0.01), "real_top1": estimated(0.5), "top5": estimated(0.001)},
-            "cse_z": {"top1": estimated(None), "real_top1": estimated(None), "top5": estimated(0.9)},
+            "dsmi_z_y": {
+                "top1": estimated(0.04),
+                "real_top1": estimated(0.03),
+                "top5": estimated(0.02),
+            },
+            "dse_z": {
+                "top1": estimated(0.01),
+                "real_top1": estimated(0.5),
+                "top5": estimated(0.001),
+            },
+            "cse_z": {
+                "top1": estimated(None),
+                "real_top1": estimated(None),
+                "top5": estimated(0.9),
+            },
         }
     )
-    holm = {(s, t): c.spearman.p_holm for s, by_target in found.items() for t, c in by_target.items()}
+    holm = {
+        (s, t): c.spearman.p_holm for s, by_target in found.items() for t, c in by_target.items()
+    }
     assert holm["dsmi_z_y", "top1"] is None
     assert holm["dsmi_z_y", "real_top1"] is None
-    expected = {("dse_z", "top5"): 0.004, ("dse_z", "top1"): 0.03, ("dsmi_z_y", "top5"): 0.04, ("cse_z", "top5"): 0.9}
+    expected = {
+        ("dse_z", "top5"): 0.004,
+        ("dse_z", "top1"): 0.03,
+        ("dsmi_z_y", "top5"): 0.04,
+        ("cse_z", "top5"): 0.9,
+    }
     for pair, p in expected.items():
         assert holm[pair] == pytest.approx(p), pair
     assert holm["dse_z", "real_top1"] == holm["dse_z", "top1"]
@@ -341,20 +421,36 @@ def test_robustness_leaves_out_by_inputs_and_correlates_the_rest() -> None:
     part = rows[~rows["extra_data"].astype(bool)]
     assert rho == pytest.approx(stats.spearmanr(part["dsmi_z_y"], part["top1"]).statistic)
     null = found["DSMI(Z;Y) less its permutation null"].spearman.value
-    assert null == pytest.approx(stats.spearmanr(rows["dsmi_z_y"] - rows["dsmi_z_y_null"], rows["top1"]).statistic)
-    for needed in ("without saturated rows", "convolutional only", "transformer only", "up to 224 pixels"):
+    assert null == pytest.approx(
+        stats.spearmanr(rows["dsmi_z_y"] - rows["dsmi_z_y_null"], rows["top1"]).statistic
+    )
+    for needed in (
+        "without saturated rows",
+        "convolutional only",
+        "transformer only",
+        "up to 224 pixels",
+    ):
         assert found[needed].n < len(rows), needed
-    assert found["without test_* and models under 1 M parameters"].n == (rows["params_m"] >= 1).sum()
+    assert (
+        found["without test_* and models under 1 M parameters"].n == (rows["params_m"] >= 1).sum()
+    )
     assert any("least of 2" in name for name in found)
-    assert robustness.published("imagenet-2023", "top1")["dsmi_z_y"] == {"pearson": 0.216, "spearman": 0.144}
+    assert robustness.published("imagenet-2023", "top1")["dsmi_z_y"] == {
+        "pearson": 0.216,
+        "spearman": 0.144,
+    }
     assert robustness.published("imagenet-2025", "top1") == {}
 
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.integers(0, 7), st.booleans(), st.sampled_from(["dsmi_z_y", "top1", "family", "params_m", "img_size", "group"])
+    st.integers(0, 7),
+    st.booleans(),
+    st.sampled_from(["dsmi_z_y", "top1", "family", "params_m", "img_size", "group"]),
 )
-def test_few_rows_and_empty_columns_give_reasons_and_nulls_but_never_a_crash(n: int, fail: bool, empty: str) -> None:
+def test_few_rows_and_empty_columns_give_reasons_and_nulls_but_never_a_crash(
+    n: int, fail: bool, empty: str
+) -> None:
     rows = zoo(13).iloc[:n].assign(**{empty: None})
     if fail:
         rows = rows.assign(status="failed")
@@ -362,7 +458,9 @@ def test_few_rows_and_empty_columns_give_reasons_and_nulls_but_never_a_crash(n: 
     assert "NaN" not in content
 
 
-def test_random_halves_of_the_classes_give_the_measure_of_their_rows(small_run: Path, tmp_path: Path) -> None:
+def test_random_halves_of_the_classes_give_the_measure_of_their_rows(
+    small_run: Path, tmp_path: Path
+) -> None:
     rows, run = read_results(small_run), read_run(small_run)
     found = class_subset_correlations(small_run, rows, run, "top1", subsets=2)
     labels = pd.read_parquet(small_run / "subset.parquet")["label"].to_numpy()
@@ -370,7 +468,9 @@ def test_random_halves_of_the_classes_give_the_measure_of_their_rows(small_run: 
     keep = np.isin(labels, half)
     slugs = {entry.model: entry.slug for entry in run.entries}
     dsmi = [
-        diffusion_spectral_mutual_information(np.load(small_run / "embeddings" / f"{slugs[m]}.npy")[keep], labels[keep])
+        diffusion_spectral_mutual_information(
+            np.load(small_run / "embeddings" / f"{slugs[m]}.npy")[keep], labels[keep]
+        )
         for m in rows["model"]
     ]
     assert found[1] == pytest.approx(stats.spearmanr(dsmi, rows["top1"]).statistic)

@@ -11,7 +11,9 @@ from dsmi_zoo.reports.clustered import Correction, clustered_errors
 from dsmi_zoo.reports.regression import ols
 
 
-def drawn(seed: int, sizes: list[int], predictors: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def drawn(
+    seed: int, sizes: list[int], predictors: int = 2
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A design with a constant, [n, predictors + 1], an outcome and clusters, with effects of the clusters."""
     rng = np.random.default_rng(seed)
     cluster = np.repeat(np.arange(len(sizes)), sizes)
@@ -52,7 +54,9 @@ def written_out(
 
 @pytest.mark.parametrize("kind", ["CR2", "CR3"])
 @pytest.mark.parametrize("sizes", [[3] * 8, [9, 1, 1, 2, 4, 6, 1], [12, 5, 3, 4, 4]])
-def test_errors_and_degrees_are_the_published_formulas_written_out(sizes: list[int], kind: Correction) -> None:
+def test_errors_and_degrees_are_the_published_formulas_written_out(
+    sizes: list[int], kind: Correction
+) -> None:
     design, y, cluster = drawn(1, sizes)
     error, degrees = written_out(design, y, cluster, kind)
     found = clustered_errors(design, y, cluster, kind)
@@ -63,7 +67,9 @@ def test_errors_and_degrees_are_the_published_formulas_written_out(sizes: list[i
 def test_the_error_is_the_jackknife_that_leaves_each_cluster_out() -> None:
     design, y, cluster = drawn(7, [9, 1, 1, 2, 4, 6, 1])
     whole = np.linalg.lstsq(design, y, rcond=None)[0]
-    without = [np.linalg.lstsq(design[cluster != g], y[cluster != g], rcond=None)[0] for g in range(7)]
+    without = [
+        np.linalg.lstsq(design[cluster != g], y[cluster != g], rcond=None)[0] for g in range(7)
+    ]
     variance = 6 / 7 * ((np.array(without) - whole) ** 2).sum(axis=0)
     assert clustered_errors(design, y, cluster).error == pytest.approx(np.sqrt(variance))
 
@@ -93,7 +99,9 @@ def test_two_arms_of_unequally_many_clusters_are_welchs_test_of_their_means() ->
     treated = (cluster < 4).astype(float)
     means = y.reshape(12, 3).mean(axis=1)
     found = clustered_errors(np.column_stack([np.ones(36), treated]), y, cluster, "CR2")
-    assert found.error[1] == pytest.approx(np.sqrt(means[:4].var(ddof=1) / 4 + means[4:].var(ddof=1) / 8))
+    assert found.error[1] == pytest.approx(
+        np.sqrt(means[:4].var(ddof=1) / 4 + means[4:].var(ddof=1) / 8)
+    )
     assert found.degrees[1] == pytest.approx((1 / 4 + 1 / 8) ** 2 / (1 / 4**2 / 3 + 1 / 8**2 / 7))
 
 
@@ -104,8 +112,12 @@ def test_rows_that_are_their_own_clusters_have_the_error_hc2() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6), st.lists(st.integers(1, 6), min_size=5, max_size=9), st.floats(0.01, 100))
-def test_neither_the_order_of_rows_nor_a_predictors_unit_matters(seed: int, sizes: list[int], unit: float) -> None:
+@given(
+    st.integers(0, 10**6), st.lists(st.integers(1, 6), min_size=5, max_size=9), st.floats(0.01, 100)
+)
+def test_neither_the_order_of_rows_nor_a_predictors_unit_matters(
+    seed: int, sizes: list[int], unit: float
+) -> None:
     design, y, cluster = drawn(seed, sizes, predictors=1)
     order = np.random.default_rng(seed).permutation(len(y))
     found = clustered_errors(design, y, cluster)
@@ -130,7 +142,10 @@ def test_a_coefficient_that_one_cluster_alone_fixes_has_no_error() -> None:
 def test_the_slopes_error_in_the_report_is_this_one() -> None:
     design, y, cluster = drawn(6, [5, 4, 3, 3, 2, 1, 1])
     x = 1e3 * design[:, 1] + 7
-    found, expected = ols(x, y, cluster), clustered_errors(np.column_stack([np.ones_like(x), x]), y, cluster)
+    found, expected = (
+        ols(x, y, cluster),
+        clustered_errors(np.column_stack([np.ones_like(x), x]), y, cluster),
+    )
     assert found.error_families == pytest.approx(expected.error[1])
     assert found.p_families == pytest.approx(expected.p[1])
     assert found.ci_families == pytest.approx((expected.low[1], expected.high[1]))

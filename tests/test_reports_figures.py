@@ -46,7 +46,10 @@ def check_png(data):
     while at < len(data):
         (length,) = struct.unpack(">I", data[at : at + 4])
         kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
-        assert zlib.crc32(kind + body) == struct.unpack(">I", data[at + 8 + length : at + 12 + length])[0]
+        assert (
+            zlib.crc32(kind + body)
+            == struct.unpack(">I", data[at + 8 + length : at + 12 + length])[0]
+        )
         kinds.append(kind)
         at += 12 + length
     assert (kinds[0], kinds[-1]) == (b"IHDR", b"IEND")
@@ -101,7 +104,12 @@ def test_the_same_rows_give_the_same_bytes():
 
 def test_a_scatter_shows_saturation_groups_and_the_band():
     shown = legend_labels(frame(12))
-    assert shown == ["few images", "many images", "saturated", "least squares, 95% band over architectures"]
+    assert shown == [
+        "few images",
+        "many images",
+        "saturated",
+        "least squares, 95% band over architectures",
+    ]
     assert legend_labels(frame(6))[-1] == "least squares"
 
 
@@ -123,7 +131,9 @@ def test_the_band_is_from_the_lines_of_the_resamples_corrected_for_few_families(
         weight = 1 + (place - x.mean()) * (x - x.mean()) / x.var()
         ends = np.quantile(np.array(lines)[:, i], stats.norm.cdf([-1, 1]))
         half = precision(family, weight * residual).half_width(np.diff(ends)[0] / 2)
-        assert (low[i], high[i]) == pytest.approx((intercept + slope * place - half, intercept + slope * place + half))
+        assert (low[i], high[i]) == pytest.approx(
+            (intercept + slope * place - half, intercept + slope * place + half)
+        )
     assert family_band(x, y, family % 4, at, bootstraps) is None
 
 

@@ -36,7 +36,9 @@ def entry(i, **columns):
     } | columns  # fmt: skip
 
 
-RUN = record_of(*(EntryRecord(model=f"net{i}.a", img_size=32, slug=f"s{i}", row_id=f"r{i}") for i in range(12)))
+RUN = record_of(
+    *(EntryRecord(model=f"net{i}.a", img_size=32, slug=f"s{i}", row_id=f"r{i}") for i in range(12))
+)
 
 
 class Page(HTMLParser):
@@ -51,7 +53,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.tags.append(tag)
-        self.links += [attrs[name] for name in ("href", "src", "srcset", "data", "action") if name in attrs]
+        self.links += [
+            attrs[name] for name in ("href", "src", "srcset", "data", "action") if name in attrs
+        ]
         self.ids |= {attrs["id"]} if "id" in attrs else set()
         if tag == "img":
             self.images.append(attrs)
@@ -72,13 +76,24 @@ def report(folder, entries, run=RUN):
     """The page, the Markdown and the summary of some rows."""
     path = write_page(rows_frame(entries), run, folder)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return Page(path.read_text(encoding="utf-8")), (folder / "report.md").read_text(encoding="utf-8"), summary
+    return (
+        Page(path.read_text(encoding="utf-8")),
+        (folder / "report.md").read_text(encoding="utf-8"),
+        summary,
+    )
 
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    failed = entry(11, status="failed", error_type="OSError", error_message="<i>a | b\nc</i>", dsmi_z_y=None, top1=None)
+    failed = entry(
+        11,
+        status="failed",
+        error_type="OSError",
+        error_message="<i>a | b\nc</i>",
+        dsmi_z_y=None,
+        top1=None,
+    )
     return folder, *report(folder, [*(entry(i) for i in range(10)), failed])
 
 
@@ -86,10 +101,14 @@ def test_the_page_is_well_formed_and_leads_with_the_answer(usual):
     _, page, markdown, summary = usual
     assert page.open == []
     rho = wording.fixed(summary["correlations"]["dsmi_z_y"]["top1"]["spearman"]["value"])
-    lead = f"Across 10 models, DSMI(Z;Y) and top-1 accuracy correlate with Spearman’s rho = {rho} (95%"
+    lead = (
+        f"Across 10 models, DSMI(Z;Y) and top-1 accuracy correlate with Spearman’s rho = {rho} (95%"
+    )
     assert lead in plain(page.text)
     assert "Of 2 scores none orders these models better than DSMI(Z;Y)." in plain(page.text)
-    assert re.search(rf"^\*\*{re.escape(lead)}.*\*\*\n\nWithin its 2 groups", markdown, re.MULTILINE)
+    assert re.search(
+        rf"^\*\*{re.escape(lead)}.*\*\*\n\nWithin its 2 groups", markdown, re.MULTILINE
+    )
     assert summary["lead"].startswith("Across 10 models")
 
 
@@ -112,7 +131,9 @@ def test_links_headings_and_figures_are_accessible(usual):
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
     assert page.headings[0] == 1
     assert page.headings.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
+    assert all(
+        after <= before + 1 for before, after in zip(page.headings, page.headings[1:], strict=False)
+    )
     assert len(page.images) == 6
     assert all(image["alt"] for image in page.images)
 
@@ -142,29 +163,43 @@ def test_markdown_tables_have_as_many_cells_in_every_row(usual):
 
 def test_the_same_rows_give_the_same_files(usual, tmp_path):
     folder = usual[0]
-    failed = entry(11, status="failed", error_type="OSError", error_message="<i>a | b\nc</i>", dsmi_z_y=None, top1=None)
+    failed = entry(
+        11,
+        status="failed",
+        error_type="OSError",
+        error_message="<i>a | b\nc</i>",
+        dsmi_z_y=None,
+        top1=None,
+    )
     report(tmp_path, [*(entry(i) for i in range(10)), failed])
     names = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     assert names == sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
     assert len(names) == 3 + 2 * 6
     for name in names:
         # Bokeh numbers its objects anew for each page.
-        first, second = (without_scripts((place / name).read_bytes()) for place in (folder, tmp_path))
+        first, second = (
+            without_scripts((place / name).read_bytes()) for place in (folder, tmp_path)
+        )
         assert first == second, name
 
 
 def without_scripts(content):
-    return re.sub(rb'<script.*?</script>|<div id="[0-9a-f-]{36}".*?</div>', b"", content, flags=re.DOTALL)
+    return re.sub(
+        rb'<script.*?</script>|<div id="[0-9a-f-]{36}".*?</div>', b"", content, flags=re.DOTALL
+    )
 
 
 def test_text_from_catalogues_and_errors_stays_text(tmp_path, usual):
     evil = "</script><script>alert(1)</script>"
     rows = [
-        entry(i, group=("<b>g</b>", "h & i")[i % 2], own_measures="my_<u>", **{"my_<u>": float(i)}) for i in range(6)
+        entry(i, group=("<b>g</b>", "h & i")[i % 2], own_measures="my_<u>", **{"my_<u>": float(i)})
+        for i in range(6)
     ]
     rows[0]["model"], rows[1]["device"] = evil, "<em>gpu</em>"
     rows.append(entry(7, status="failed", error_type="<s>", error_message=evil))
-    run = record_of(EntryRecord(model="<h1>gone</h1>", img_size=8, slug="s", row_id="r"), catalog=evil)
+    run = record_of(
+        EntryRecord(model="<h1>gone</h1>", img_size=8, slug="s", row_id="r"), catalog=evil
+    )
     page, markdown, _ = report(tmp_path, rows, run)
     assert page.open == []
     assert not {"b", "u", "s", "i", "em"} & set(page.tags)
@@ -184,7 +219,14 @@ def test_markdown_text_is_one_line_without_markup(text):
     assert not re.search(r"(?<!\\)(?:\\\\)*[|`*\[\]]", re.sub(r"\\[^\w\s]", "", shown))
 
 
-@given(st.lists(st.tuples(st.text(min_size=1, max_size=120), st.text(min_size=1)), min_size=2, max_size=6, unique=True))
+@given(
+    st.lists(
+        st.tuples(st.text(min_size=1, max_size=120), st.text(min_size=1)),
+        min_size=2,
+        max_size=6,
+        unique=True,
+    )
+)
 def test_figure_names_are_safe_and_different(pairs):
     names = [figure_name("scatter", *pair) for pair in pairs]
     assert all(re.fullmatch(r"[a-z0-9_-]{1,120}", name) for name in names)
@@ -192,12 +234,19 @@ def test_figure_names_are_safe_and_different(pairs):
 
 
 def test_a_run_without_a_measured_model_says_so(tmp_path):
-    rows = [entry(i, status="failed", error_type="OSError", error_message="no file") for i in range(3)]
+    rows = [
+        entry(i, status="failed", error_type="OSError", error_message="no file") for i in range(3)
+    ]
     for name, entries, total in (("failed", rows, 12), ("empty", [], 12)):
         page, markdown, summary = report(tmp_path / name, entries)
         for text in (page.text, markdown):
             assert f"None of the {total} models was measured" in text
-        assert summary["models"] == {"total": total, "ok": 0, "failed": len(entries), "missing": total - len(entries)}
+        assert summary["models"] == {
+            "total": total,
+            "ok": 0,
+            "failed": len(entries),
+            "missing": total - len(entries),
+        }
         assert summary["correlations"] == {}
         assert not page.images
 
@@ -221,15 +270,25 @@ def test_few_models_give_a_page_without_false_precision(tmp_path, n):
 
 def test_what_neither_rows_nor_record_tell_is_shown_as_unknown():
     catalog = RUN.catalog.model_copy(update={"sha256": None})
-    said = dict(provenance(rows_frame([]), RUN.model_copy(update={"catalog": catalog, "git_commit": None})))
-    assert {said[name] for name in ("Catalogue SHA-256", "Git commit", "Device", "Repetitions")} == {"unknown"}
+    said = dict(
+        provenance(rows_frame([]), RUN.model_copy(update={"catalog": catalog, "git_commit": None}))
+    )
+    assert {
+        said[name] for name in ("Catalogue SHA-256", "Git commit", "Device", "Repetitions")
+    } == {"unknown"}
     assert (said["Catalogue"], said["Kernel width sigma"]) == ("digits", "√d")
-    assert (said["Images"], said["Versions"]) == ("447 samples of 149 images", "python 3.11.2; torch 2.9.0")
+    assert (said["Images"], said["Versions"]) == (
+        "447 samples of 149 images",
+        "python 3.11.2; torch 2.9.0",
+    )
     assert said["Started"] == "2026-01-02T03:04:05+00:00"
 
 
 def test_rows_that_do_not_match_are_warned_of(tmp_path):
-    rows = [entry(0), entry(1, versions=json.dumps({"python": "3.11.2", "torch": "2.8.0"}), device="cuda")]
+    rows = [
+        entry(0),
+        entry(1, versions=json.dumps({"python": "3.11.2", "torch": "2.8.0"}), device="cuda"),
+    ]
     warnings = mixture_warnings(rows_frame(rows))
     assert len(warnings) == 2
     assert "devices (cpu, cuda)" in warnings[0]
@@ -266,7 +325,9 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 def test_a_weak_correlation_is_not_called_one(tmp_path):
     rng = np.random.default_rng(3)
-    rows = rows_frame([entry(i, dsmi_z_y=rng.normal(), top1=50 + rng.normal(), group=None) for i in range(40)])
+    rows = rows_frame(
+        [entry(i, dsmi_z_y=rng.normal(), top1=50 + rng.normal(), group=None) for i in range(40)]
+    )
     sentences = lead(summarise(rows))
     assert "show no clear correlation" in sentences[0]
     assert "includes 0" in sentences[0]
@@ -276,7 +337,10 @@ def summary_of(**columns):
     """Of 40 models of as many families; each column is a function of accuracy's order."""
     rng = np.random.default_rng(1)
     accuracy = rng.normal(size=40)
-    rows = [entry(i, top1=50 + 10 * accuracy[i], group=None, architecture=f"net{i}", dse_z=None) for i in range(40)]
+    rows = [
+        entry(i, top1=50 + 10 * accuracy[i], group=None, architecture=f"net{i}", dse_z=None)
+        for i in range(40)
+    ]
     for name, (slope, noise) in columns.items():
         for row, value in zip(rows, slope * accuracy + noise * rng.normal(size=40), strict=True):
             row[name] = value
@@ -285,43 +349,62 @@ def summary_of(**columns):
 
 def test_the_answer_compares_strengths_whichever_the_sign():
     said = answer(summary_of(dsmi_z_y=(1, 1), params_m=(0, 0), rankme=(-1, 0.01)))
-    assert "RankMe orders these models best: its Spearman's rho with top-1 accuracy is −1.00 (95% interval" in said
+    assert (
+        "RankMe orders these models best: its Spearman's rho with top-1 accuracy is −1.00 (95% interval"
+        in said
+    )
     assert re.search(
-        r"DSMI\(Z;Y\) is 0\.\d\d \(0\.\d\d to 0\.\d\d, .*\) behind in \|rho\|, more than chance would explain\.$", said
+        r"DSMI\(Z;Y\) is 0\.\d\d \(0\.\d\d to 0\.\d\d, .*\) behind in \|rho\|, more than chance would explain\.$",
+        said,
     )
 
 
 def test_the_answer_does_not_set_the_luckiest_of_many_apart():
-    noise = dict.fromkeys(("logme", "h_score", "transrate", "rankme", "dsmi_z_x", "csmi_z_y", "csmi_z_x"), (1, 1.2))
+    noise = dict.fromkeys(
+        ("logme", "h_score", "transrate", "rankme", "dsmi_z_x", "csmi_z_y", "csmi_z_x"), (1, 1.2)
+    )
     assert answer(summary_of(dsmi_z_y=(1, 1.3), **noise)).endswith("which may be chance.")
 
 
 def test_a_page_opens_with_the_answer_the_forest_and_the_explorer_and_folds_the_rest(usual):
     folder = usual[0]
     content = (folder / "index.html").read_text(encoding="utf-8")
-    assert content.index("Of 2 scores none orders these models better than DSMI(Z;Y).") < content.index(
-        "Across 10 models"
+    assert content.index(
+        "Of 2 scores none orders these models better than DSMI(Z;Y)."
+    ) < content.index("Across 10 models")
+    folded = [
+        content.index(f'<summary><h2 id="{name}">')
+        for name in ("correlations", "regression", "reading")
+    ]
+    assert (
+        content.index('alt="Correlations with top-1') < content.index('id="explore"') < min(folded)
     )
-    folded = [content.index(f'<summary><h2 id="{name}">') for name in ("correlations", "regression", "reading")]
-    assert content.index('alt="Correlations with top-1') < content.index('id="explore"') < min(folded)
-    opened = re.sub(r"<details.*?</details>|<script.*?</script>|<style.*?</style>", "", content, flags=re.DOTALL)
+    opened = re.sub(
+        r"<details.*?</details>|<script.*?</script>|<style.*?</style>", "", content, flags=re.DOTALL
+    )
     assert len(re.sub(r"<[^>]*>", " ", opened).split()) < 700
 
 
 def test_the_lead_recommends_nothing_and_tells_how_the_simple_scores_do():
     sentences = lead(
         summary_of(
-            dsmi_z_y=(1, 1), dsmi_z_y_scale_free=(1, 0.01), neighbour_accuracy=(1, 0.1), centre_accuracy=(1, 0.1)
+            dsmi_z_y=(1, 1),
+            dsmi_z_y_scale_free=(1, 0.01),
+            neighbour_accuracy=(1, 0.1),
+            centre_accuracy=(1, 0.1),
         )
     )
     assert any(
-        re.search(r"^Nearest centre: rho = 0\.\d\d; 10 nearest neighbours: rho = 0\.\d\d\.$", s) for s in sentences
+        re.search(r"^Nearest centre: rho = 0\.\d\d; 10 nearest neighbours: rho = 0\.\d\d\.$", s)
+        for s in sentences
     )
     assert not any("recommended" in s or "preferred" in s for s in sentences)
 
 
 def test_the_subsets_accuracy_is_a_ceiling_and_no_rival(tmp_path):
-    entries = [entry(i, group=None, architecture=f"net{i}", subset_top1=30 + 4 * i) for i in range(12)]
+    entries = [
+        entry(i, group=None, architecture=f"net{i}", subset_top1=30 + 4 * i) for i in range(12)
+    ]
     _, markdown, summary = report(tmp_path, entries)
     assert summary["correlations"]["subset_top1"]["top1"]["spearman"]["p_holm"] is None
     assert "subset_top1" not in summary["standings"]["top1"]["scores"]
@@ -347,7 +430,11 @@ def test_numbers_keep_three_digits(value, text):
 
 
 def test_a_negative_zero_has_no_sign():
-    assert (wording.fixed(-0.001), wording.fixed(-0.014), wording.fixed(float("nan"))) == ("0.00", "−0.01", "–")
+    assert (wording.fixed(-0.001), wording.fixed(-0.014), wording.fixed(float("nan"))) == (
+        "0.00",
+        "−0.01",
+        "–",
+    )
 
 
 def plain(text):
@@ -355,7 +442,9 @@ def plain(text):
 
 
 def test_the_models_table_shows_the_standard_error_where_a_row_has_one(tmp_path):
-    _, markdown, _ = report(tmp_path, [entry(0, dsmi_z_y=0.5), entry(1, dsmi_z_y=0.25, dsmi_z_y_se=0.0123)])
+    _, markdown, _ = report(
+        tmp_path, [entry(0, dsmi_z_y=0.5), entry(1, dsmi_z_y=0.25, dsmi_z_y_se=0.0123)]
+    )
     assert markdown.count("0.250 ± 0.012") == 1
     assert "0.500 ±" not in markdown
     assert "± is the standard error" in markdown

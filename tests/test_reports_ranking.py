@@ -34,7 +34,9 @@ def models(count: int = 5, n: int = 200) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     difficulty = rng.random(n)
     shares = np.linspace(0.95, 0.6, count)
-    rows = [row(f"net{i}", difficulty < s, throughput=100.0 * (i + 1)) for i, s in enumerate(shares)]
+    rows = [
+        row(f"net{i}", difficulty < s, throughput=100.0 * (i + 1)) for i, s in enumerate(shares)
+    ]
     return rows_frame(rows[::-1])
 
 
@@ -42,7 +44,10 @@ def test_models_are_ranked_by_their_probe_and_the_lead_names_the_first() -> None
     ranking = rank(models())
     assert [m.model for m in ranking.models] == [f"net{i}" for i in range(5)]
     first = ranking.models[0]
-    assert f"net0 at 224 pixels has the highest cross-validated probe accuracy, {first.accuracy:.1f}%" in lead(ranking)
+    assert (
+        f"net0 at 224 pixels has the highest cross-validated probe accuracy, {first.accuracy:.1f}%"
+        in lead(ranking)
+    )
     assert first.tied_for_first
     assert all(m.pareto for m in ranking.models)
     assert ranking.cost == "throughput"
@@ -51,10 +56,15 @@ def test_models_are_ranked_by_their_probe_and_the_lead_names_the_first() -> None
 def test_ties_are_those_of_mcnemars_test_with_holms_correction() -> None:
     rng = np.random.default_rng(1)
     best = rng.random(150) < 0.9
-    others = [np.where(rng.random(150) < flip, ~best, best) for flip in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)]
+    others = [
+        np.where(rng.random(150) < flip, ~best, best) for flip in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
+    ]
     p = []
     for other in others:
-        table = [[(best & other).sum(), (best & ~other).sum()], [(~best & other).sum(), (~best & ~other).sum()]]
+        table = [
+            [(best & other).sum(), (best & ~other).sum()],
+            [(~best & other).sum(), (~best & ~other).sum()],
+        ]
         p.append(mcnemar(table, exact=True).pvalue if (best != other).any() else 1.0)
     expected = ~multipletests(p, alpha=0.05, method="holm")[0]
     assert tied_for_first([best, *others]).tolist() == [True, *expected.tolist()]
@@ -65,12 +75,16 @@ points = arrays.arrays(float, st.integers(1, 12), elements=st.sampled_from([0.0,
 
 
 @given(points, st.randoms(use_true_random=False))
-def test_no_point_on_the_front_is_beaten_and_every_other_one_is(accuracy: np.ndarray, random: Any) -> None:
+def test_no_point_on_the_front_is_beaten_and_every_other_one_is(
+    accuracy: np.ndarray, random: Any
+) -> None:
     speed = np.array([random.choice([1.0, 2.0, 3.0, np.nan]) for _ in accuracy])
     front = pareto_front(accuracy, speed)
     for i in range(len(accuracy)):
         beaten = any(
-            accuracy[j] >= accuracy[i] and speed[j] >= speed[i] and (accuracy[j], speed[j]) != (accuracy[i], speed[i])
+            accuracy[j] >= accuracy[i]
+            and speed[j] >= speed[i]
+            and (accuracy[j], speed[j]) != (accuracy[i], speed[i])
             for j in range(len(accuracy))
         )
         assert front[i] == (np.isfinite(speed[i]) and not beaten)
@@ -84,8 +98,16 @@ def test_a_page_without_published_accuracies_leads_with_the_ranking(tmp_path: Pa
     assert "Which model suits these images?" in page
     assert summary["lead"].startswith("Of 5 models, net0 at 224 pixels")
     assert "<i>net2" not in page
-    assert [m["model"] for m in summary["ranking"]] == ["net0", "net1", "<i>net2</i>", "net3", "net4"]
-    assert {"probe_accuracy", "low", "high", "tied_for_first", "pareto"} <= set(summary["ranking"][0])
+    assert [m["model"] for m in summary["ranking"]] == [
+        "net0",
+        "net1",
+        "<i>net2</i>",
+        "net3",
+        "net4",
+    ]
+    assert {"probe_accuracy", "low", "high", "tied_for_first", "pareto"} <= set(
+        summary["ranking"][0]
+    )
     assert (tmp_path / "figures" / "ranking.png").stat().st_size > 5000
     assert "Ranking by a linear probe" in (tmp_path / "report.md").read_text()
 
@@ -103,13 +125,17 @@ def test_the_cheapest_counts_where_no_throughput_is_known() -> None:
     assert [m.model for m in ranking.models if m.pareto] == [
         m.model
         for m in ranking.models
-        if not any(o.accuracy > m.accuracy and (o.cost or 0) <= (m.cost or 0) for o in ranking.models)
+        if not any(
+            o.accuracy > m.accuracy and (o.cost or 0) <= (m.cost or 0) for o in ranking.models
+        )
     ]
 
 
 def test_throughput_on_a_cpu_is_a_second_cost_with_a_front_of_its_own(tmp_path: Path) -> None:
     rows = models()
-    rows["cpu_throughput"] = rows["model"].map({"net0": 3.0, "net1": np.nan, "net2": 2.0, "net3": 5.0, "net4": 1.0})
+    rows["cpu_throughput"] = rows["model"].map(
+        {"net0": 3.0, "net1": np.nan, "net2": 2.0, "net3": 5.0, "net4": 1.0}
+    )
     ranking = rank(rows)
     assert ranking.cost == "throughput"
     assert all(m.pareto for m in ranking.models)
@@ -125,7 +151,9 @@ def test_throughput_on_a_cpu_is_a_second_cost_with_a_front_of_its_own(tmp_path: 
 
 def test_no_picture_stands_in_a_page_twice(tmp_path: Path) -> None:
     accuracies = np.linspace(70, 80, 5)
-    rows = models().assign(cpu_throughput=[1.0, 5.0, 2.0, 4.0, 3.0], top1=accuracies, dsmi_z_y=accuracies / 100)
+    rows = models().assign(
+        cpu_throughput=[1.0, 5.0, 2.0, 4.0, 3.0], top1=accuracies, dsmi_z_y=accuracies / 100
+    )
     page = write_page(rows, record_of(), tmp_path).read_text()
     pictures = re.findall(r'src="(data:image/[^"]+)"', page)
     assert len(pictures) == len(set(pictures)) > 3

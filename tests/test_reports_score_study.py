@@ -36,7 +36,10 @@ def rows_where(follows: dict[str, float], seed: int = 0) -> pd.DataFrame:
 
 def study(candidates: float, rivals: float) -> ScoreStudyResult:
     follows = noise(candidates, rivals)
-    return study_scores({name: rows_where(follows, i) for i, name in enumerate(("digits", "fashion"))}, resamples=300)
+    return study_scores(
+        {name: rows_where(follows, i) for i, name in enumerate(("digits", "fashion"))},
+        resamples=300,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +51,16 @@ def test_rho_is_the_mean_over_seeds_of_scipys() -> None:
     rows = rows_where(noise(1.0, 0.5))
     found = study_scores({"digits": rows}, resamples=200)
     (of,) = (score for score in found.scores if score.score == "dsmi_z_y")
-    expected = np.mean([stats.spearmanr(part["dsmi_z_y"], part["target"])[0] for _, part in rows.groupby("seed")])
+    expected = np.mean(
+        [stats.spearmanr(part["dsmi_z_y"], part["target"])[0] for _, part in rows.groupby("seed")]
+    )
     assert of.rho == pytest.approx(expected)
     assert of.ci[0] < of.rho < of.ci[1]
 
 
-def test_candidates_that_follow_the_target_less_are_worse_and_none_is_recommended(worse: ScoreStudyResult) -> None:
+def test_candidates_that_follow_the_target_less_are_worse_and_none_is_recommended(
+    worse: ScoreStudyResult,
+) -> None:
     assert {found.verdict for found in worse.comparisons} == {"worse"}
     assert worse.recommended() == []
     assert "No DSMI is as good as" in answer(worse)[0]
@@ -67,7 +74,9 @@ def test_candidates_that_follow_it_more_are_better_and_recommended() -> None:
     assert "wherever it was not chosen" in answer(found)[0]
 
 
-def test_a_setting_on_which_a_candidate_was_chosen_does_not_count_for_it(worse: ScoreStudyResult) -> None:
+def test_a_setting_on_which_a_candidate_was_chosen_does_not_count_for_it(
+    worse: ScoreStudyResult,
+) -> None:
     counts = {(c.candidate, c.setting): c.counts for c in worse.comparisons}
     assert counts["dsmi_z_y", "digits"]
     assert not counts["dsmi_z_y_angular", "digits"]
@@ -89,7 +98,9 @@ def test_a_score_without_a_value_for_a_network_is_left_out_and_named() -> None:
     assert "gbc" not in {score.score for score in found.scores}
 
 
-def test_the_page_shows_verdicts_correlations_and_the_picture(worse: ScoreStudyResult, tmp_path: Path) -> None:
+def test_the_page_shows_verdicts_correlations_and_the_picture(
+    worse: ScoreStudyResult, tmp_path: Path
+) -> None:
     section = score_study_section(worse)
     assert len(section.tables) == 3
     settings = {"datasets": ["digits"], "small": False, "seeds": SEEDS, "seconds": 1.0}

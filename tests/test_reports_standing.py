@@ -16,13 +16,19 @@ Array = np.ndarray
 SCORES = ("dsmi_z_y", "dse_z", "logme", "h_score", "rankme")
 
 
-def zoo(noise: dict[str, float], families: int = 20, size: int = 3, seed: int = 0, **columns: float) -> pd.DataFrame:
+def zoo(
+    noise: dict[str, float], families: int = 20, size: int = 3, seed: int = 0, **columns: float
+) -> pd.DataFrame:
     """Rows whose scores are accuracy with so much noise; other columns are slope and noise in one."""
     rng = np.random.default_rng(seed)
     family = np.repeat(np.arange(families), size)
     quality = rng.normal(size=families)[family] + rng.normal(size=len(family))
-    frame = pd.DataFrame({"model": [f"m{i}" for i in range(len(family))], "family": [f"f{f}" for f in family]})
-    frame = frame.assign(architecture=frame["model"], status="ok", img_size=224, top1=60 + 5 * quality)
+    frame = pd.DataFrame(
+        {"model": [f"m{i}" for i in range(len(family))], "family": [f"f{f}" for f in family]}
+    )
+    frame = frame.assign(
+        architecture=frame["model"], status="ok", img_size=224, top1=60 + 5 * quality
+    )
     for name, spread in (noise | columns).items():
         frame[name] = quality + spread * rng.normal(size=len(family))
     return rows_frame(frame.to_dict("records"))
@@ -38,7 +44,10 @@ def test_a_difference_is_tested_on_fishers_scale_with_the_middle_of_the_resample
     low, high = np.quantile(a - b, stats.norm.cdf([-1, 1]))
     found = differences(rows, "top1", "dsmi_z_y", Bootstraps(400))["logme"]
     assert found.value == pytest.approx(np.tanh(za) - np.tanh(zb))
-    of_each = [influence_on_spearman(rows[name].to_numpy(), rows["top1"].to_numpy()) for name in ("logme", "dsmi_z_y")]
+    of_each = [
+        influence_on_spearman(rows[name].to_numpy(), rows["top1"].to_numpy())
+        for name in ("logme", "dsmi_z_y")
+    ]
     precise = precision(family, of_each[0] - of_each[1])
     error = precise.scale * (high - low) / 2
     assert found.p == pytest.approx(2 * stats.t.sf((za - zb) / error, precise.degrees), rel=1e-3)
@@ -62,7 +71,9 @@ def test_ranks_span_the_scores_that_cannot_be_told_apart() -> None:
     rows = zoo({"logme": 0.1, "h_score": 0.1, "dsmi_z_y": 3.0, "dse_z": 3.0}, families=60)
     found = standings_for(rows, "top1", Bootstraps(500))
     assert found.scores is not None
-    of_interest = {name: found.scores[name].ranks for name in ("logme", "h_score", "dsmi_z_y", "dse_z")}
+    of_interest = {
+        name: found.scores[name].ranks for name in ("logme", "h_score", "dsmi_z_y", "dse_z")
+    }
     assert of_interest == {"logme": (1, 2), "h_score": (1, 2), "dsmi_z_y": (3, 4), "dse_z": (3, 4)}
     assert found.best in ("logme", "h_score")
     best = found.scores[found.best]
@@ -73,12 +84,17 @@ def test_ranks_span_the_scores_that_cannot_be_told_apart() -> None:
 
 
 def test_a_score_is_held_against_the_best_ranker_that_looks_at_no_image() -> None:
-    rows = zoo({"logme": 0.1, "dsmi_z_y": 2.0, "log10_params": 1.0, "log10_gmacs": 3.0}, families=60)
+    rows = zoo(
+        {"logme": 0.1, "dsmi_z_y": 2.0, "log10_params": 1.0, "log10_gmacs": 3.0}, families=60
+    )
     rows = rows.assign(log10_params=rows["log10_params"].astype(float))
     found = standings_for(rows, "top1", Bootstraps(500))
     assert found.static == "log10_params"
     assert found.scores is not None
-    better, worse = found.scores["logme"].beyond_static_ci, found.scores["dsmi_z_y"].beyond_static_ci
+    better, worse = (
+        found.scores["logme"].beyond_static_ci,
+        found.scores["dsmi_z_y"].beyond_static_ci,
+    )
     assert better is not None
     assert better[0] > 0
     assert worse is not None

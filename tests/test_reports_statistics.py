@@ -22,7 +22,13 @@ from dsmi_zoo.reports.correlation import (
     Coefficient,
     correlate,
 )
-from dsmi_zoo.reports.intervals import Precision, influence_on_spearman, interval, precision, shared_part
+from dsmi_zoo.reports.intervals import (
+    Precision,
+    influence_on_spearman,
+    interval,
+    precision,
+    shared_part,
+)
 from dsmi_zoo.reports.regression import ols
 from dsmi_zoo.reports.sample import (
     groups_of,
@@ -50,7 +56,10 @@ RESAMPLED = {
     "pearson": (resampled("pearson"), lambda x, y: stats.pearsonr(x, y).statistic),
     "spearman": (resampled("spearman"), lambda x, y: stats.spearmanr(x, y).statistic),
     "kendall": (resampled("kendall"), lambda x, y: stats.kendalltau(x, y).statistic),
-    "weighted_kendall": (resampled("weighted_kendall"), lambda x, y: stats.weightedtau(x, y).statistic),
+    "weighted_kendall": (
+        resampled("weighted_kendall"),
+        lambda x, y: stats.weightedtau(x, y).statistic,
+    ),
 }
 
 
@@ -76,7 +85,10 @@ def test_coefficients_and_p_values_are_scipys():
         "kendall": stats.kendalltau(x, y),
     }.items():
         estimate = getattr(found, name)
-        assert (estimate.value, estimate.p) == (pytest.approx(expected.statistic), pytest.approx(expected.pvalue)), name
+        assert (estimate.value, estimate.p) == (
+            pytest.approx(expected.statistic),
+            pytest.approx(expected.pvalue),
+        ), name
     assert found.weighted_kendall.value == pytest.approx(stats.weightedtau(x, y).statistic)
     assert found.weighted_kendall.p is None
     assert (found.n, found.units) == (36, 12)
@@ -103,7 +115,10 @@ def test_weighted_resamples_equal_a_loop_that_copies_rows(name, ties, families, 
         copies = pd.concat([by_family[i] for i in np.repeat(np.arange(families), drawn)])
         loop.append(plain(copies["x"].to_numpy(), copies["y"].to_numpy()))
     np.testing.assert_allclose(
-        vectorised(x, y, counts, family), loop, rtol=0, atol=1e-5 if name in ("pearson", "spearman") else 1e-12
+        vectorised(x, y, counts, family),
+        loop,
+        rtol=0,
+        atol=1e-5 if name in ("pearson", "spearman") else 1e-12,
     )
 
 
@@ -115,11 +130,15 @@ def test_intervals_are_fishers_with_the_error_corrected_for_few_unequal_families
     drawn = RESAMPLED[name][0](x, y, counts, family)
     found = getattr(correlate(x, y, family, Bootstraps(200, 200, seed=5)), name)
     precise = precision(family, influence_on_spearman(x, y))
-    low, high = np.quantile(np.arctanh(np.clip(drawn, -1 + 34**-2, 1 - 34**-2)), stats.norm.cdf([-1, 1]))
+    low, high = np.quantile(
+        np.arctanh(np.clip(drawn, -1 + 34**-2, 1 - 34**-2)), stats.norm.cdf([-1, 1])
+    )
     error = precise.scale * (high - low) / 2
     t = np.arctanh(found.value) / error
     half = stats.t.ppf(0.975, precise.degrees) * error
-    assert found.ci == pytest.approx(tuple(np.tanh(np.arctanh(found.value) + np.array([-half, half]))), abs=1e-6)
+    assert found.ci == pytest.approx(
+        tuple(np.tanh(np.arctanh(found.value) + np.array([-half, half]))), abs=1e-6
+    )
     assert found.p_families == pytest.approx(2 * stats.t.sf(abs(t), precise.degrees), abs=1e-6)
 
 
@@ -144,7 +163,9 @@ def test_scale_and_degrees_are_mean_and_spread_of_the_estimated_variance():
 def test_scale_and_degrees_are_those_of_the_quadratic_forms_matrix():
     sizes = np.array([7, 4, 4, 2, 1, 1])
     unit = np.repeat(np.arange(6), sizes)
-    numbers = np.random.default_rng(1).normal(size=6)[unit] + np.random.default_rng(2).normal(size=19)
+    numbers = np.random.default_rng(1).normal(size=6)[unit] + np.random.default_rng(2).normal(
+        size=19
+    )
     r = shared_part(unit, numbers)
     centring = np.eye(6) - np.outer(sizes / 19, np.ones(6))
     covariance = np.diag(sizes * (1 + (sizes - 1) * r))
@@ -165,7 +186,9 @@ def test_the_shared_part_is_the_intraclass_correlation_of_a_simulation():
 def test_an_interval_excludes_zero_where_p_is_below_5_percent_and_only_there():
     rng = np.random.default_rng(0)
     for shift in np.linspace(-0.9, 0.9, 13):
-        ci, p, _ = interval(shift, np.clip(shift + 0.2 * rng.normal(size=500), -1, 1), Precision(1.03, 14), 40)
+        ci, p, _ = interval(
+            shift, np.clip(shift + 0.2 * rng.normal(size=500), -1, 1), Precision(1.03, 14), 40
+        )
         assert (p < 0.05) == (ci[0] > 0 or ci[1] < 0)
 
 
@@ -195,10 +218,15 @@ def test_a_measure_without_relation_is_outside_the_interval_in_1_of_20_simulatio
     family = np.repeat(np.arange(len(sizes)), sizes)
     leading, independent, simulations = 0, 0, 300
     for seed in range(simulations):
-        x, y = (rng.normal(size=len(sizes))[family] + 0.5 * rng.normal(size=len(family)) for _ in range(2))
+        x, y = (
+            rng.normal(size=len(sizes))[family] + 0.5 * rng.normal(size=len(family))
+            for _ in range(2)
+        )
         drawn = resampling.Resamples.drawn(family, 200, seed).spearman(x, y)
         rho = stats.spearmanr(x, y)
-        ci, _, _ = interval(rho.statistic, drawn, precision(family, influence_on_spearman(x, y)), len(family))
+        ci, _, _ = interval(
+            rho.statistic, drawn, precision(family, influence_on_spearman(x, y)), len(family)
+        )
         leading += not ci[0] <= 0 <= ci[1]
         independent += rho.pvalue < 0.05
     assert 0.01 < leading / simulations < 0.11
@@ -252,7 +280,10 @@ def test_too_few_families_give_a_coefficient_but_no_interval():
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.floats() | st.floats(-10, 10), st.sampled_from([0.0, 10.0, 55.5, 100.0]) | st.floats(0, 100)),
+        st.tuples(
+            st.floats() | st.floats(-10, 10),
+            st.sampled_from([0.0, 10.0, 55.5, 100.0]) | st.floats(0, 100),
+        ),
         max_size=12,
     ),
     st.integers(1, 6),
@@ -279,7 +310,9 @@ def test_regression_is_statsmodels_ols_with_hc3():
     fit = sm.OLS(y, sm.add_constant(x)).fit(cov_type="HC3", use_t=True)
     found = ols(x, y)
     assert (found.intercept, found.slope) == pytest.approx(tuple(fit.params))
-    assert (found.standard_error, found.p, found.r2) == pytest.approx((fit.bse[1], fit.pvalues[1], fit.rsquared))
+    assert (found.standard_error, found.p, found.r2) == pytest.approx(
+        (fit.bse[1], fit.pvalues[1], fit.rsquared)
+    )
     assert found.ci == pytest.approx(tuple(fit.conf_int()[1]))
 
 
@@ -337,7 +370,15 @@ def test_one_group_or_none_has_no_within_group_part():
 def test_measures_and_targets_are_the_columns_that_hold_values():
     rows = rows_frame(
         [
-            entry("a", dse_z=1.0, own_measures="mine other", mine=2.0, other=None, top5=90.0, real_top1=80.0),
+            entry(
+                "a",
+                dse_z=1.0,
+                own_measures="mine other",
+                mine=2.0,
+                other=None,
+                top5=90.0,
+                real_top1=80.0,
+            ),
             entry("b", own_measures="mine top1", subset_top1=40.0),
             entry("c", status="failed", csmi_z_y=1.0, top1=5.0),
         ]
@@ -368,7 +409,14 @@ def test_the_summary_keeps_its_contract():
     x, y, family = sample(13, families=8)
     rows = rows_frame(
         [
-            entry(f"m{i}", architecture=f"f{f}", dsmi_z_y=a, cse_z=3.0, top1=50 + 5 * b, saturated=i == 2)
+            entry(
+                f"m{i}",
+                architecture=f"f{f}",
+                dsmi_z_y=a,
+                cse_z=3.0,
+                top1=50 + 5 * b,
+                saturated=i == 2,
+            )
             for i, (a, b, f) in enumerate(zip(x, y, family, strict=True))
         ]
         + [entry("broken", status="failed", error_type="ValueError", error_message="no")]

@@ -35,7 +35,9 @@ def finished(out: Path) -> pd.Series:
     return read_results(out).set_index("model")["finished_at"]
 
 
-def test_rerun_redoes_the_named_models_alone_and_refreshes_the_report(run_copy: Path, warm_cli: Command) -> None:
+def test_rerun_redoes_the_named_models_alone_and_refreshes_the_report(
+    run_copy: Path, warm_cli: Command
+) -> None:
     before, page = finished(run_copy), (run_copy / "report" / "index.html").stat().st_mtime_ns
     warm_cli("rerun", "test_vit.900x5", "test_resnet.100x3@32", "--out", run_copy, report=True)
     after = finished(run_copy)
@@ -43,9 +45,20 @@ def test_rerun_redoes_the_named_models_alone_and_refreshes_the_report(run_copy: 
     assert (run_copy / "report" / "index.html").stat().st_mtime_ns > page
 
 
-def test_rerun_comes_to_the_same_numbers(run_copy: Path, small_run: Path, warm_cli: Command) -> None:
+def test_rerun_comes_to_the_same_numbers(
+    run_copy: Path, small_run: Path, warm_cli: Command
+) -> None:
     warm_cli("rerun", "test_vit.900x2", "--out", run_copy)
-    columns = ["model", "dse_z", "dsmi_z_y", "dsmi_z_x", "cse_z", "top1", "embedding_sha256", "row_id"]
+    columns = [
+        "model",
+        "dse_z",
+        "dsmi_z_y",
+        "dsmi_z_x",
+        "cse_z",
+        "top1",
+        "embedding_sha256",
+        "row_id",
+    ]
     pd.testing.assert_frame_equal(read_results(run_copy)[columns], read_results(small_run)[columns])
 
 
@@ -63,7 +76,9 @@ def test_remeasure_equals_a_run_with_these_settings_from_the_start(
     warm_cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", *settings)
     warm_cli("run", "--models", *SMALL_ZOO, "--out", tmp_path / "fresh", *settings)
     volatile = ["finished_at", "seconds_build", "seconds_embed", "seconds_measure"]
-    again, fresh = (read_results(tmp_path / name).drop(columns=volatile) for name in ("again", "fresh"))
+    again, fresh = (
+        read_results(tmp_path / name).drop(columns=volatile) for name in ("again", "fresh")
+    )
     pd.testing.assert_frame_equal(again, fresh)
     assert (again["sigma"] == 2).all()
     assert (again["t"] == 3).all()
@@ -83,7 +98,9 @@ def test_remeasure_names_its_folder_after_what_changes(run_copy: Path, warm_cli:
     assert read_run(run_copy.with_name("run-sigma-0.5-bins-7")).embeddings_from == run_copy
 
 
-def test_measures_of_ones_own_become_columns_of_rows_and_report(run_copy: Path, tmp_path: Path, cli: Command) -> None:
+def test_measures_of_ones_own_become_columns_of_rows_and_report(
+    run_copy: Path, tmp_path: Path, cli: Command
+) -> None:
     (tmp_path / "my_measures.py").write_text(OWN)
     own = ["--measure", "my_measures:rank", "--measure", "my_measures:classes"]
     cli("remeasure", "--out", run_copy, "--into", tmp_path / "own", *own, cwd=tmp_path)
@@ -97,15 +114,21 @@ def test_measures_of_ones_own_become_columns_of_rows_and_report(run_copy: Path, 
     assert ((read_results(tmp_path / "own")["rank"] - rows["rank"]) == 1).all()
 
 
-def test_remeasure_refuses_what_it_cannot_do(run_copy: Path, tmp_path: Path, warm_cli: Command) -> None:
+def test_remeasure_refuses_what_it_cannot_do(
+    run_copy: Path, tmp_path: Path, warm_cli: Command
+) -> None:
     assert "nothing to remeasure" in warm_cli("remeasure", "--out", run_copy, code=2).stderr
     into_itself = warm_cli("remeasure", "--out", run_copy, "--into", run_copy, "--sigma", 2, code=2)
     assert "into itself" in into_itself.stderr
     assert "sigma" in warm_cli("remeasure", "--out", run_copy, "--sigma", -1, code=2).stderr
     warm_cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 2)
-    mixed = warm_cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 3, code=2)
+    mixed = warm_cli(
+        "remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 3, code=2
+    )
     assert "measures.sigma = 2.0, not 3.0" in mixed.stderr
-    refused = warm_cli("run", "--models", *SMALL_ZOO, "--sigma", 2, "--out", tmp_path / "again", code=2)
+    refused = warm_cli(
+        "run", "--models", *SMALL_ZOO, "--sigma", 2, "--out", tmp_path / "again", code=2
+    )
     assert "was remeasured from" in refused.stderr
     refused = warm_cli("rerun", "test_vit.900x5", "--out", tmp_path / "again", code=2)
     assert "was remeasured from" in refused.stderr
@@ -119,24 +142,43 @@ def test_an_embedding_that_was_changed_fails_its_own_entry_only(
     warm_cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 2, code=1)
     rows = read_results(tmp_path / "again").set_index("model")
     assert rows.index[rows["status"] == "failed"].tolist() == ["test_vit.900x5"]
-    assert "not the one that its row was computed from" in rows.loc["test_vit.900x5", "error_message"]
+    assert (
+        "not the one that its row was computed from" in rows.loc["test_vit.900x5", "error_message"]
+    )
     assert rows["dse_z"].notna().sum() == 5
 
 
-def test_dropped_embeddings_are_not_kept_and_cannot_be_remeasured(tmp_path: Path, warm_cli: Command) -> None:
+def test_dropped_embeddings_are_not_kept_and_cannot_be_remeasured(
+    tmp_path: Path, warm_cli: Command
+) -> None:
     out = tmp_path / "out"
-    warm_cli("run", "--models", "test_vit.100x3", "--drop-embeddings", "--out", out, "--images-per-class", 5)
+    warm_cli(
+        "run",
+        "--models",
+        "test_vit.100x3",
+        "--drop-embeddings",
+        "--out",
+        out,
+        "--images-per-class",
+        5,
+    )
     assert not list((out / "embeddings").iterdir())
     row = read_results(out).iloc[0]
     assert (row["n_samples"], row["n_classes"]) == (50, 10)
-    assert "dropped its embeddings" in warm_cli("remeasure", "--out", out, "--sigma", 2, code=2).stderr
+    assert (
+        "dropped its embeddings" in warm_cli("remeasure", "--out", out, "--sigma", 2, code=2).stderr
+    )
 
 
-def test_kept_embeddings_give_the_measures_of_other_settings(run_copy: Path, tmp_path: Path, warm_cli: Command) -> None:
+def test_kept_embeddings_give_the_measures_of_other_settings(
+    run_copy: Path, tmp_path: Path, warm_cli: Command
+) -> None:
     warm_cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 3)
     subset = pd.read_parquet(run_copy / "subset.parquet")
     path = next((run_copy / "embeddings").glob("test_vit-900x5-*"))
-    expected = measure(np.load(path), subset["label"], input_clusters=subset["input_cluster"], sigma=3)
+    expected = measure(
+        np.load(path), subset["label"], input_clusters=subset["input_cluster"], sigma=3
+    )
     row = read_results(tmp_path / "again").set_index("model").loc["test_vit.900x5"]
     assert all(row[name] == pytest.approx(value, abs=1e-9) for name, value in expected.items())
 
@@ -159,14 +201,30 @@ def test_rerun_finds_a_catalogue_of_ones_own_from_any_folder(
     assert len(read_run(tmp_path / "out").catalog.sha256 or "") == 64
 
 
-def test_remeasure_by_the_papers_protocol_keeps_the_clusters_of_each_size(tmp_path: Path, warm_cli: Command) -> None:
-    run = ("run", "--models", "test_vit.100x3", "--protocol", "paper", "--repeats", 2, "--images-per-class", 20)
+def test_remeasure_by_the_papers_protocol_keeps_the_clusters_of_each_size(
+    tmp_path: Path, warm_cli: Command
+) -> None:
+    run = (
+        "run",
+        "--models",
+        "test_vit.100x3",
+        "--protocol",
+        "paper",
+        "--repeats",
+        2,
+        "--images-per-class",
+        20,
+    )
     warm_cli(*run, "--out", tmp_path / "run")
     warm_cli(*run, "--out", tmp_path / "at-once", "--sigma", 3)
     warm_cli("remeasure", "--out", tmp_path / "run", "--into", tmp_path / "again", "--sigma", 3)
     measured = ["dsmi_z_x", "csmi_z_x", "dsmi_z_y", "dse_z", "row_id"]
     again, at_once = (read_results(tmp_path / name)[measured] for name in ("again", "at-once"))
     pd.testing.assert_frame_equal(again, at_once)
-    shutil.rmtree(tmp_path / "again" / "input_clusters")  # as earlier versions left it, with other numbers
-    said = warm_cli("remeasure", "--out", tmp_path / "run", "--into", tmp_path / "again", "--sigma", 3)
+    shutil.rmtree(
+        tmp_path / "again" / "input_clusters"
+    )  # as earlier versions left it, with other numbers
+    said = warm_cli(
+        "remeasure", "--out", tmp_path / "run", "--into", tmp_path / "again", "--sigma", 3
+    )
     assert "1 embedding to measure" in said.stdout

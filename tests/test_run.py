@@ -24,7 +24,10 @@ from dsmi_zoo.pipeline.store import read_results, read_run
 
 
 def snapshot(out: Path) -> dict[str, tuple[int, bytes]]:
-    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted((out / "results").glob("*.parquet"))}
+    return {
+        p.name: (p.stat().st_mtime_ns, p.read_bytes())
+        for p in sorted((out / "results").glob("*.parquet"))
+    }
 
 
 def weights_of(cache: Path, model: str) -> Path:
@@ -61,10 +64,21 @@ def test_a_run_leaves_one_row_and_one_embedding_an_entry_and_a_report(small_run:
     )
     assert (rows["status"] == "ok").all()
     assert rows["top1"].between(5, 100).all()
-    five_errors = 5 * np.sqrt(2 * 50 * 50 / 447)  # of the difference of two samples' shares, in percent
+    five_errors = 5 * np.sqrt(
+        2 * 50 * 50 / 447
+    )  # of the difference of two samples' shares, in percent
     assert (rows["subset_top1"] - rows["top1"]).abs().max() < five_errors
     assert (rows["n_samples"] == 447).all()
-    measured = ["dse_z", "dsmi_z_y", "dsmi_z_y_null", "dsmi_z_x", "cse_z", "csmi_z_y", "csmi_z_x", "embedding_rms"]
+    measured = [
+        "dse_z",
+        "dsmi_z_y",
+        "dsmi_z_y_null",
+        "dsmi_z_x",
+        "cse_z",
+        "csmi_z_y",
+        "csmi_z_x",
+        "embedding_rms",
+    ]
     assert rows[[*measured, "sigma", "median_distance_over_sigma"]].notna().all(axis=None)
     assert rows["embedding_id"].nunique() == rows["row_id"].nunique() == 6
     assert len(list((small_run / "embeddings").iterdir())) == 6
@@ -88,7 +102,9 @@ def test_a_rows_measures_are_those_of_its_kept_embedding(small_run: Path) -> Non
             assert row[name] == pytest.approx(value, abs=1e-9), name
 
 
-def test_a_second_run_computes_nothing_and_starts_no_cluster(run_copy: Path, warm_cli: Command) -> None:
+def test_a_second_run_computes_nothing_and_starts_no_cluster(
+    run_copy: Path, warm_cli: Command
+) -> None:
     before = snapshot(run_copy)
     done = warm_cli("run", "--models", *SMALL_ZOO, "--out", run_copy)
     assert "6 of 6 models are done already" in done.stdout
@@ -96,13 +112,19 @@ def test_a_second_run_computes_nothing_and_starts_no_cluster(run_copy: Path, war
     assert snapshot(run_copy) == before
 
 
-def test_a_run_says_where_its_dashboard_and_its_report_are(tmp_path: Path, small_run: Path, cli: Command) -> None:
+def test_a_run_says_where_its_dashboard_and_its_report_are(
+    tmp_path: Path, small_run: Path, cli: Command
+) -> None:
     done = cli("run", "--models", "test_vit.900x5", "--workers", 1, cwd=tmp_path)
     assert re.search(
-        r"^1 worker at tls://127\.0\.0\.1:\d+; Dask dashboard: http://127\.0\.0\.1:\d+/status$", done.stdout, re.M
+        r"^1 worker at tls://127\.0\.0\.1:\d+; Dask dashboard: http://127\.0\.0\.1:\d+/status$",
+        done.stdout,
+        re.M,
     )
     assert re.search(r"^\[1/1\] test_vit\.900x5@32 in ", done.stdout, re.M)
-    assert done.stdout.rstrip().endswith(str(tmp_path / "runs" / "digits" / "report" / "index.html"))
+    assert done.stdout.rstrip().endswith(
+        str(tmp_path / "runs" / "digits" / "report" / "index.html")
+    )
     assert "\x1b" not in done.stdout
 
 
@@ -132,9 +154,14 @@ def test_a_run_that_was_killed_half_way_goes_on_and_rewrites_no_finished_row(
     arguments = ["run", "--models", *SMALL_ZOO, "--out", str(out), "--workers", "1"]
     environment = os.environ | {"DSMI_ZOO_CACHE": str(cache)}
     command = [str(Path(sys.executable).with_name("dsmi-zoo")), *arguments]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as driver:
         deadline = time.monotonic() + 120
-        while not 2 <= len(list((out / "results").glob("*.parquet"))) < 6 and time.monotonic() < deadline:
+        while (
+            not 2 <= len(list((out / "results").glob("*.parquet"))) < 6
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.01)
         workers = psutil.Process(driver.pid).children(recursive=True)
         driver.send_signal(signal.SIGKILL)
@@ -174,7 +201,9 @@ def test_broken_and_foreign_files_are_reported_and_the_broken_one_computed_again
     assert again["dsmi_z_y"].equals(whole["dsmi_z_y"])
 
 
-def test_settings_that_change_a_number_are_refused_on_the_same_out(run_copy: Path, cli: Command) -> None:
+def test_settings_that_change_a_number_are_refused_on_the_same_out(
+    run_copy: Path, cli: Command
+) -> None:
     before = snapshot(run_copy)
     refused = cli("run", "--models", *SMALL_ZOO, "--out", run_copy, "--sigma", 3, code=2)
     assert "measures.sigma = sqrt(d), not 3.0" in refused.stderr
@@ -183,16 +212,23 @@ def test_settings_that_change_a_number_are_refused_on_the_same_out(run_copy: Pat
     assert snapshot(run_copy) == before
 
 
-def test_failing_models_become_rows_and_the_others_go_on(mine: Path, tmp_path: Path, warm_cli: Command) -> None:
+def test_failing_models_become_rows_and_the_others_go_on(
+    mine: Path, tmp_path: Path, warm_cli: Command
+) -> None:
     state = safetensors.torch.load_file(tmp_path / "good.safetensors")
-    infinite = {name: torch.full_like(t, float("inf")) if "conv1.weight" in name else t for name, t in state.items()}
+    infinite = {
+        name: torch.full_like(t, float("inf")) if "conv1.weight" in name else t
+        for name, t in state.items()
+    }
     safetensors.torch.save_file(infinite, tmp_path / "inf.safetensors")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "good.safetensors").read_bytes()[:1000])
     with mine.open("a") as file:
         file.write('infinite,test_resnet,inf.safetensors,"{""num_classes"": 10}",32,50\n')
         file.write('other shape,test_resnet,good.safetensors,"{""num_classes"": 3}",32,50\n')
         file.write('cut,test_resnet,cut.safetensors,"{""num_classes"": 10}",32,\n')
-        file.write('<b>../../up</b>,test_resnet,good.safetensors,"{""num_classes"": 10, ""no_such"": 1}",32,\n')
+        file.write(
+            '<b>../../up</b>,test_resnet,good.safetensors,"{""num_classes"": 10, ""no_such"": 1}",32,\n'
+        )
     out = tmp_path / "out"
     done = warm_cli("run", "--catalog", mine, "--out", out, code=1, report=True)
     assert "Traceback" not in done.stdout + done.stderr
@@ -201,7 +237,10 @@ def test_failing_models_become_rows_and_the_others_go_on(mine: Path, tmp_path: P
     assert rows["status"].to_dict() == {
         "good": "ok", "infinite": "failed", "other shape": "failed", "cut": "failed", "<b>../../up</b>": "failed",
     }  # fmt: skip
-    assert "infinite" in rows.loc["infinite", "error_message"] or "NaN" in rows.loc["infinite", "error_message"]
+    assert (
+        "infinite" in rows.loc["infinite", "error_message"]
+        or "NaN" in rows.loc["infinite", "error_message"]
+    )
     assert "size mismatch" in rows.loc["other shape", "error_message"]
     assert rows.loc["<b>../../up</b>", "error_type"] == "TypeError"
     assert rows.loc["good", "top1"] == 90
@@ -217,7 +256,10 @@ def test_failing_models_become_rows_and_the_others_go_on(mine: Path, tmp_path: P
     assert snapshot(out) == before
     shutil.copy(tmp_path / "good.safetensors", tmp_path / "cut.safetensors")
     assert "1 model to measure" in warm_cli("run", "--catalog", mine, "--out", out, code=1).stdout
-    assert "3 models to measure" in warm_cli("run", "--catalog", mine, "--out", out, "--retry-failed", code=1).stdout
+    assert (
+        "3 models to measure"
+        in warm_cli("run", "--catalog", mine, "--out", out, "--retry-failed", code=1).stdout
+    )
     assert read_results(out).set_index("model").loc["cut", "status"] == "ok"
 
 
@@ -234,7 +276,10 @@ def test_new_facts_in_a_catalogue_reach_the_rows_without_computing_anything(
     assert (second["top1"], second["v2_top1"]) == (91, 81)
     assert second["finished_at"] == first["finished_at"]
     assert second["dsmi_z_y"] == first["dsmi_z_y"]
-    assert "v2_top1" in json.loads((out / "report" / "summary.json").read_text())["correlations"]["dsmi_z_y"]
+    assert (
+        "v2_top1"
+        in json.loads((out / "report" / "summary.json").read_text())["correlations"]["dsmi_z_y"]
+    )
 
 
 def test_names_that_would_leave_out_or_clash_get_rows_of_their_own_inside_it(
@@ -242,7 +287,9 @@ def test_names_that_would_leave_out_or_clash_get_rows_of_their_own_inside_it(
 ) -> None:
     names = ["../../escape", "/abs/olute", "..", "a/b", "a-b", "a b", "x" * 300, "x" * 299 + "y"]
     header, good, *_ = mine.read_text().splitlines()
-    mine.write_text("\n".join([header, *(good.replace("good,", f"{name},", 1) for name in names)]) + "\n")
+    mine.write_text(
+        "\n".join([header, *(good.replace("good,", f"{name},", 1) for name in names)]) + "\n"
+    )
     out = tmp_path / "deep" / "er" / "out"
     before = {path for path in tmp_path.rglob("*") if "deep" not in path.parts}
     warm_cli("run", "--catalog", mine, "--out", out)
@@ -250,7 +297,9 @@ def test_names_that_would_leave_out_or_clash_get_rows_of_their_own_inside_it(
     assert {path for path in tmp_path.rglob("*") if "deep" not in path.parts} == before
 
 
-def test_the_driver_never_imports_torch_or_timm(tmp_path: Path, cache: Path, small_run: Path) -> None:
+def test_the_driver_never_imports_torch_or_timm(
+    tmp_path: Path, cache: Path, small_run: Path
+) -> None:
     code = (
         "import sys\n"
         "from dsmi_zoo.jobs.cli import cli\n"
@@ -264,19 +313,42 @@ def test_the_driver_never_imports_torch_or_timm(tmp_path: Path, cache: Path, sma
     assert done.stdout.splitlines()[-1] == "['distributed', 'dsmi_zoo.pipeline.graph']"
 
 
-def test_a_model_that_kills_its_worker_becomes_a_failed_row(mine: Path, tmp_path: Path, cli: Command) -> None:
+def test_a_model_that_kills_its_worker_becomes_a_failed_row(
+    mine: Path, tmp_path: Path, cli: Command
+) -> None:
     (tmp_path / "deadly.py").write_text("import os\n\ndef die(Z, labels):\n    os._exit(3)\n")
     out = tmp_path / "out"
-    cli("run", "--catalog", mine, "--out", out, "--measure", "deadly:die", "--workers", 1, cwd=tmp_path, code=1)
+    cli(
+        "run",
+        "--catalog",
+        mine,
+        "--out",
+        out,
+        "--measure",
+        "deadly:die",
+        "--workers",
+        1,
+        cwd=tmp_path,
+        code=1,
+    )
     row = read_results(out).iloc[0]
     assert (row["status"], row["error_type"]) == ("failed", "KilledWorker")
 
 
-@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "the end of a batch job"])
+@pytest.mark.parametrize(
+    "asked", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "the end of a batch job"]
+)
 def test_an_interrupt_ends_the_run_in_one_line_and_leaves_no_process(
     tmp_path: Path, cache: Path, asked: signal.Signals
 ) -> None:
-    command = [str(Path(sys.executable).with_name("dsmi-zoo")), "run", "--out", str(tmp_path / "out"), "--workers", "1"]
+    command = [
+        str(Path(sys.executable).with_name("dsmi-zoo")),
+        "run",
+        "--out",
+        str(tmp_path / "out"),
+        "--workers",
+        "1",
+    ]
     environment = os.environ | {"DSMI_ZOO_CACHE": str(cache / f"of-{asked.name}")}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=environment, text=True, **pipes) as driver:
@@ -289,7 +361,9 @@ def test_an_interrupt_ends_the_run_in_one_line_and_leaves_no_process(
         _, errors = driver.communicate(timeout=60)
     assert driver.returncode == 130
     assert "Traceback" not in errors
-    assert errors.strip().endswith("dsmi-zoo: stopped; finished rows are kept, and the same command goes on from here")
+    assert errors.strip().endswith(
+        "dsmi-zoo: stopped; finished rows are kept, and the same command goes on from here"
+    )
     assert not psutil.wait_procs(children, timeout=30)[1]
 
 
@@ -305,9 +379,15 @@ def test_an_interrupt_in_the_first_seconds_ends_it_in_one_line_and_leaves_no_pro
             time.sleep(after_s)
             driver.send_signal((signal.SIGINT, signal.SIGTERM)[number % 2])
             _, errors = driver.communicate(timeout=60)
-        assert driver.returncode in (130, -signal.SIGINT, -signal.SIGTERM), (after_s, driver.returncode, errors)
+        assert driver.returncode in (130, -signal.SIGINT, -signal.SIGTERM), (
+            after_s,
+            driver.returncode,
+            errors,
+        )
         assert len(errors.strip().splitlines()) <= 1, (after_s, errors)
-        left = [process for process in psutil.process_iter() if _has(process, mark["DSMI_ZOO_TEST"])]
+        left = [
+            process for process in psutil.process_iter() if _has(process, mark["DSMI_ZOO_TEST"])
+        ]
         assert not psutil.wait_procs(left, timeout=15)[1], after_s
 
 

@@ -26,7 +26,9 @@ def without_times(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop(columns=NEW_EACH_TIME)
 
 
-def test_a_run_from_python_gives_the_commands_rows_and_report(small_run: Path, tmp_path: Path, capfd) -> None:
+def test_a_run_from_python_gives_the_commands_rows_and_report(
+    small_run: Path, tmp_path: Path, capfd
+) -> None:
     rows = dsmi_zoo.run("digits", models=TINY, out=tmp_path / "out", workers=1)
     assert capfd.readouterr() == ("", "")
     expected = dsmi_zoo.read_results(small_run)
@@ -35,7 +37,9 @@ def test_a_run_from_python_gives_the_commands_rows_and_report(small_run: Path, t
     assert (tmp_path / "out" / "report" / "index.html").is_file()
 
 
-def test_a_second_call_goes_on_with_what_is_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_call_goes_on_with_what_is_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = dsmi_zoo.run(models=TINY[0], out=tmp_path, workers=1)
     with caplog.at_level(logging.INFO, logger="dsmi_zoo"):
         both = dsmi_zoo.run(models=TINY, out=tmp_path, workers=1)
@@ -46,7 +50,9 @@ def test_a_second_call_goes_on_with_what_is_there(tmp_path: Path, caplog: pytest
 
 def test_a_clients_workers_compute_the_rows_and_stay(small_run: Path, tmp_path: Path) -> None:
     with (
-        LocalCluster(n_workers=0, threads_per_worker=2, dashboard_address="127.0.0.1:0", silence_logs=50) as cluster,
+        LocalCluster(
+            n_workers=0, threads_per_worker=2, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as cluster,
         Client(cluster) as client,
     ):
         cluster.adapt(minimum=0, maximum=1, interval="200ms")
@@ -69,7 +75,9 @@ def test_workers_that_outlive_a_run_compute_the_next_one_by_the_code_of_then(
     code = "def number(Z, labels):\n    return {}\n"
     settings = {"models": TINY[0], "measure": "edited:number", "out": "out", "no_report": True}
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as cluster,
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as cluster,
         Client(cluster) as client,
     ):
         for number in (1, 2):
@@ -80,14 +88,21 @@ def test_workers_that_outlive_a_run_compute_the_next_one_by_the_code_of_then(
 
 def test_workers_that_are_threads_of_the_callers_own_process_are_refused(tmp_path: Path) -> None:
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", silence_logs=50) as cluster,
+        LocalCluster(
+            n_workers=1, processes=False, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as cluster,
         Client(cluster) as client,
-        pytest.raises(InputError, match="its workers are threads of this process; make the cluster with processes"),
+        pytest.raises(
+            InputError,
+            match="its workers are threads of this process; make the cluster with processes",
+        ),
     ):
         dsmi_zoo.run(models=TINY[0], out=tmp_path, client=client, model_timeout=1)
 
 
-def test_a_failed_model_is_a_row_of_what_is_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_model_is_a_row_of_what_is_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "fails.py").write_text("def f(Z, labels):\n    raise ValueError('not today')\n")
     rows = dsmi_zoo.run(models=TINY[0], measure="fails:f", out="out", workers=1)
@@ -108,7 +123,9 @@ def test_a_failed_model_is_a_row_of_what_is_returned(tmp_path: Path, monkeypatch
         ({"client": 5}, "client is a int; pass a distributed.Client"),
     ],
 )
-def test_a_wrong_setting_is_an_input_error_in_one_line(settings, words: str, tmp_path: Path) -> None:
+def test_a_wrong_setting_is_an_input_error_in_one_line(
+    settings, words: str, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=words) as caught:
         dsmi_zoo.run(out=tmp_path / "out", **settings)
     assert "\n" not in str(caught.value)
@@ -119,9 +136,16 @@ def test_a_wrong_setting_is_an_input_error_in_one_line(settings, words: str, tmp
 def test_a_script_without_its_guard_is_told_what_is_missing(catalog: str, tmp_path: Path) -> None:
     (tmp_path / "asked_of_timm.csv").write_text("model\nresnet10t.c3_in1k\n")
     script = tmp_path / "script.py"
-    script.write_text(f"import dsmi_zoo\ndsmi_zoo.run({catalog!r}, limit=1, out='out', workers=1)\n")
+    script.write_text(
+        f"import dsmi_zoo\ndsmi_zoo.run({catalog!r}, limit=1, out='out', workers=1)\n"
+    )
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode != 0
     assert "under `if __name__" in done.stderr.splitlines()[-1]

@@ -41,7 +41,9 @@ def test_it_is_what_the_definition_says_by_dense_matrices():
 
     def entropy(members):
         block = kernel[np.ix_(members, members)]
-        weights = np.abs(np.linalg.eigvals(block / np.sqrt(np.outer(block.sum(1), block.sum(1))))) ** 2
+        weights = (
+            np.abs(np.linalg.eigvals(block / np.sqrt(np.outer(block.sum(1), block.sum(1))))) ** 2
+        )
         p = weights / weights.sum()
         return -np.sum(p[p > 0] * np.log2(p[p > 0]))
 
@@ -49,13 +51,19 @@ def test_it_is_what_the_definition_says_by_dense_matrices():
     means = {}
     for members in classes:
         source = random.Random(4)
-        means[len(members)] = np.mean([entropy(source.sample(range(90), len(members))) for _ in range(2)])
+        means[len(members)] = np.mean(
+            [entropy(source.sample(range(90), len(members))) for _ in range(2)]
+        )
     direct = sum(len(m) / 90 * (means[len(m)] - entropy(m)) for m in classes)
-    assert scale_free_mutual_information(Z, labels, repetitions=2, seed=4) == pytest.approx(direct, abs=1e-9)
+    assert scale_free_mutual_information(Z, labels, repetitions=2, seed=4) == pytest.approx(
+        direct, abs=1e-9
+    )
 
 
 @settings(deadline=None, max_examples=25)
-@given(scale=st.floats(-60, 60).map(lambda e: 10.0**e), seed=st.integers(0, 50), negative=st.booleans())
+@given(
+    scale=st.floats(-60, 60).map(lambda e: 10.0**e), seed=st.integers(0, 50), negative=st.booleans()
+)
 def test_no_scale_changes_it(scale, seed, negative):
     Z, labels = example(seed, n=30, d=4)
     scaled = scale_free_mutual_information((-scale if negative else scale) * Z, labels)
@@ -66,7 +74,9 @@ def test_no_scale_changes_it(scale, seed, negative):
 @pytest.mark.parametrize("value", [0.0, 1.0, -7.5, 1e-300, 1e100])
 def test_points_that_are_all_alike_have_none(value):
     labels = np.arange(20) % 2
-    assert scale_free_mutual_information(np.full((20, 3), value), labels) == pytest.approx(0, abs=1e-9)
+    assert scale_free_mutual_information(np.full((20, 3), value), labels) == pytest.approx(
+        0, abs=1e-9
+    )
 
 
 def test_an_embedding_whose_median_distance_is_0_has_a_value():
@@ -78,7 +88,9 @@ def test_an_embedding_whose_median_distance_is_0_has_a_value():
 
 
 def test_what_all_rows_share_makes_them_alike():
-    values = [scale_free_mutual_information(*example(offset=offset)) for offset in (0.0, 10.0, 1000.0)]
+    values = [
+        scale_free_mutual_information(*example(offset=offset)) for offset in (0.0, 10.0, 1000.0)
+    ]
     assert values[0] > values[1] > values[2]
     assert values[2] == pytest.approx(0, abs=0.01)
 
@@ -86,7 +98,9 @@ def test_what_all_rows_share_makes_them_alike():
 def test_half_precision_is_computed_in_double():
     Z, labels = example()
     Z = (1000 * Z).astype(np.float16)  # whose squares half precision cannot hold
-    assert scale_free_mutual_information(Z, labels) == scale_free_mutual_information(Z.astype(float), labels)
+    assert scale_free_mutual_information(Z, labels) == scale_free_mutual_information(
+        Z.astype(float), labels
+    )
 
 
 def test_a_row_has_it_whatever_sigma_and_t_are_set_and_not_without_labels():

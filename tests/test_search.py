@@ -40,7 +40,9 @@ from dsmi_zoo.pipeline.waves import within_download
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """One of the digits zoo's, whose weights and view nobody has made."""
     cache = tmp_path_factory.mktemp("empty")
-    return make_plan(resolve_config({"models": ["test_vit.100x3"], "compute": {"cache": cache}})).jobs[0]
+    return make_plan(
+        resolve_config({"models": ["test_vit.100x3"], "compute": {"cache": cache}})
+    ).jobs[0]
 
 
 def published(job: Job, name: str, catalog: str = "imagenet-2025") -> Job:
@@ -50,16 +52,22 @@ def published(job: Job, name: str, catalog: str = "imagenet-2025") -> Job:
 def test_an_entrys_cost_follows_its_published_throughput_or_its_multiply_adds(job: Job) -> None:
     resnet = estimate(published(job, "resnet18.a1_in1k@224"), resnet18_rate=100)
     assert resnet.image == pytest.approx(0.01)
-    fast, slow = (published(job, name) for name in ("resnet50.a1_in1k@224", "resnet152.a1_in1k@224"))
+    fast, slow = (
+        published(job, name) for name in ("resnet50.a1_in1k@224", "resnet152.a1_in1k@224")
+    )
     assert resnet.image < estimate(fast, 100).image < estimate(slow, 100).image
     throughput = slow.entry.extras["throughput"]
     assert throughput is not None
     assert estimate(slow, 100).image == pytest.approx(RESNET18_THROUGHPUT / throughput / 100)
-    unpublished = replace(slow, entry=slow.entry.model_copy(update={"extras": {"gmacs": slow.entry.extras["gmacs"]}}))
+    unpublished = replace(
+        slow, entry=slow.entry.model_copy(update={"extras": {"gmacs": slow.entry.extras["gmacs"]}})
+    )
     assert 0.3 < estimate(unpublished, 100).image / estimate(slow, 100).image < 3
     bare = replace(slow, entry=slow.entry.model_copy(update={"extras": {}}))
     assert 0.1 < estimate(bare, 100).image / estimate(slow, 100).image < 3
-    assert estimate(job, 100).build > estimate(published(job, "test_vit.r160_in1k"), 100).build, "training costs"
+    assert estimate(job, 100).build > estimate(published(job, "test_vit.r160_in1k"), 100).build, (
+        "training costs"
+    )
 
 
 def test_a_row_corrects_the_estimate_so_that_it_repeats_what_was_measured(job: Job) -> None:
@@ -72,7 +80,9 @@ def test_a_row_corrects_the_estimate_so_that_it_repeats_what_was_measured(job: J
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 10), st.floats(0, 1), st.integers(0, 10**9)), min_size=1, max_size=20),
+    st.lists(
+        st.tuples(st.floats(0, 10), st.floats(0, 1), st.integers(0, 10**9)), min_size=1, max_size=20
+    ),
     st.integers(1, 4),
     st.floats(0, 200),
 )
@@ -80,7 +90,8 @@ def test_what_is_affordable_fits_and_one_more_would_not(
     costs: list[tuple[float, float, int]], workers: int, seconds: float
 ) -> None:
     jobs = [
-        (SimpleNamespace(view=Path(f"/nowhere/{i % 3}")), Cost(b, s, download=d)) for i, (b, s, d) in enumerate(costs)
+        (SimpleNamespace(view=Path(f"/nowhere/{i % 3}")), Cost(b, s, download=d))
+        for i, (b, s, d) in enumerate(costs)
     ]
     taken = affordable(jobs, 50, 50, workers, seconds)  # type: ignore[arg-type]
     assert taken == jobs[: len(taken)]
@@ -102,14 +113,23 @@ def test_the_stages_grow_threefold_up_to_all_images() -> None:
     smallest = int(np.bincount(images.labels).min())
     assert [s.images_per_class for s in stages] == [smallest // 3, None]
     assert [s.images for s in stages] == [smallest // 3 * 10, len(images.labels)]
-    assert [s.images_per_class for s in stages_of(select_subset(images, images_per_class=9))] == [None]
+    assert [s.images_per_class for s in stages_of(select_subset(images, images_per_class=9))] == [
+        None
+    ]
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 100)), max_size=12), st.integers(0, 300))
-def test_the_downloads_chosen_fit_the_limit_and_no_smaller_one_is_left_out(sizes: list[int | None], most: int) -> None:
+def test_the_downloads_chosen_fit_the_limit_and_no_smaller_one_is_left_out(
+    sizes: list[int | None], most: int
+) -> None:
     files = {f"owner/{i}": size for i, size in enumerate(sizes)}
-    jobs = [SimpleNamespace(entry=SimpleNamespace(checkpoint=None, recipe=None, weights=name)) for name in files]
-    cached = SimpleNamespace(entry=SimpleNamespace(checkpoint=None, recipe=None, weights="owner/cached"))
+    jobs = [
+        SimpleNamespace(entry=SimpleNamespace(checkpoint=None, recipe=None, weights=name))
+        for name in files
+    ]
+    cached = SimpleNamespace(
+        entry=SimpleNamespace(checkpoint=None, recipe=None, weights="owner/cached")
+    )
     chosen = within_download([*jobs, cached], files, most)
     assert cached in chosen
     taken = [files[j.entry.weights] for j in chosen if j is not cached]
@@ -121,7 +141,8 @@ def test_the_downloads_chosen_fit_the_limit_and_no_smaller_one_is_left_out(sizes
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("45m", 2700), ("1h30m", 5400), ("1.5h", 5400), ("2 min", 120), (60, 60)]
+    ("text", "seconds"),
+    [("90s", 90), ("45m", 2700), ("1h30m", 5400), ("1.5h", 5400), ("2 min", 120), (60, 60)],
 )
 def test_a_budget_is_written_as_people_write_times(text: object, seconds: float) -> None:
     assert resolve_config({"compute": {"budget": text}}).compute.budget == seconds
@@ -146,7 +167,9 @@ def test_wrong_limits_are_refused_in_one_line(settings: dict[str, object], messa
 @pytest.fixture
 def catalog(tmp_path: Path, small_run: Path, cache: Path) -> Path:
     """Two well-trained models and two hardly trained ones, which claim to need hours."""
-    plan = make_plan(resolve_config({"models": ["test_resnet.*", "test_vit.*"], "compute": {"cache": cache}}))
+    plan = make_plan(
+        resolve_config({"models": ["test_resnet.*", "test_vit.*"], "compute": {"cache": cache}})
+    )
     lines = ["model,architecture,checkpoint,model_kwargs,img_size,gmacs"]
     for job in plan.jobs:
         if not job.entry.model.endswith("900x2"):
@@ -209,17 +232,23 @@ def test_a_search_without_time_measures_the_cheapest_model_and_names_the_others(
     assert len(read_results(out)) == 1
     assert len(_note(out).left_out) == 3
     page = (out / "report" / "report.md").read_text()
-    assert "The budget was too short to say which model suits best: 3 of 4 never had a turn." in page
+    assert (
+        "The budget was too short to say which model suits best: 3 of 4 never had a turn." in page
+    )
 
 
 def test_a_short_budget_goes_to_models_that_no_cheaper_one_beats() -> None:
     seconds, accuracies = [1.0, 2.0, 3.0, 4.0, 5.0], [60.0, 50.0, 80.0, None, 90.0]
     assert by_promise(seconds, accuracies) == [0, 2, 4, 1, 3]
-    assert by_promise([3.0, 1.0, 2.0], [None, None, None]) == [1, 2, 0], "the cheapest first, where nothing is known"
+    assert by_promise([3.0, 1.0, 2.0], [None, None, None]) == [1, 2, 0], (
+        "the cheapest first, where nothing is known"
+    )
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 100), st.floats(1, 99)), min_size=1, max_size=20))
-def test_no_model_comes_before_one_that_is_cheaper_and_better(models: list[tuple[float, float]]) -> None:
+def test_no_model_comes_before_one_that_is_cheaper_and_better(
+    models: list[tuple[float, float]],
+) -> None:
     order = by_promise([cost for cost, _ in models], [accuracy for _, accuracy in models])
     assert sorted(order) == list(range(len(models)))
     for earlier, later in combinations(order, 2):
@@ -234,8 +263,12 @@ def test_a_search_that_cannot_use_its_folder_is_refused_before_anything_else(
     warm_cli("run", "--catalog", catalog, "--out", out, "--budget", "1s")
     before = {path for path in out.rglob("*") if path.is_file()}
     for more in (("--plan",), ()):
-        refused = warm_cli("run", "--catalog", catalog, "--out", out, "--budget", "5m", "--sigma", 2, *more, code=2)
-        assert "belongs to another configuration: measures.sigma = sqrt(d), not 2.0" in refused.stderr
+        refused = warm_cli(
+            "run", "--catalog", catalog, "--out", out, "--budget", "5m", "--sigma", 2, *more, code=2
+        )
+        assert (
+            "belongs to another configuration: measures.sigma = sqrt(d), not 2.0" in refused.stderr
+        )
         assert "stage" not in refused.stdout
     assert {path for path in out.rglob("*") if path.is_file()} == before
     warm_cli("run", "--catalog", catalog, "--out", out, "--budget", "5m", report=True)
@@ -252,7 +285,9 @@ def test_a_search_of_which_no_model_can_be_measured_says_so_and_fails(
 ) -> None:
     (tmp_path / "cut.safetensors").write_bytes(b"not weights")
     mine = tmp_path / "broken.csv"
-    mine.write_text("model,architecture,checkpoint,img_size,gmacs\ncut,test_vit,cut.safetensors,32,1e6\n")
+    mine.write_text(
+        "model,architecture,checkpoint,img_size,gmacs\ncut,test_vit,cut.safetensors,32,1e6\n"
+    )
     done = warm_cli("run", "--catalog", mine, "--out", tmp_path / "out", "--budget", "5m", code=1)
     assert "none of 1 model could be measured: dsmi-zoo status --out" in done.stdout
     assert "unfinished search" in warm_cli("report", "--out", tmp_path / "out", code=2).stderr

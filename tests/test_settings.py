@@ -76,10 +76,14 @@ def from_command_line(*arguments: str) -> RunConfig:
 
 
 def test_options_and_keywords_of_the_same_names_make_the_same_settings() -> None:
-    together = {name: said for name, said in ON_COMMAND_LINE.items() if name not in AT_ODDS_WITH_OTHERS}
+    together = {
+        name: said for name, said in ON_COMMAND_LINE.items() if name not in AT_ODDS_WITH_OTHERS
+    }
     arguments = [word for words, _ in together.values() for word in words]
     config = from_command_line(*arguments)
-    assert config == settings_from_keywords(**{name: value for name, (_, value) in together.items()})
+    assert config == settings_from_keywords(
+        **{name: value for name, (_, value) in together.items()}
+    )
     assert config.compute.keep_embeddings is False
     assert config.filters.kind == ("MLP", "hybrid")
 
@@ -90,13 +94,21 @@ def test_an_option_changes_its_own_setting_and_no_other(setting: Setting) -> Non
     others = NEEDED_BESIDE.get(setting.keyword, {})
     before = settings_from_keywords(**others)
     after = settings_from_keywords(**{setting.keyword: value, **others})
-    assert from_command_line(*words, *(word for name, said in others.items() for word in (f"--{name}", said))) == after
+    assert (
+        from_command_line(
+            *words, *(word for name, said in others.items() for word in (f"--{name}", said))
+        )
+        == after
+    )
     changed = list(differences(before.model_dump(mode="json"), after.model_dump(mode="json")))
     assert [line.partition(" = ")[0] for line in changed] == [setting.key]
 
 
 def test_none_means_the_default_and_sigma_may_be_the_papers() -> None:
-    assert settings_from_keywords("digits", None, workers=None, cache=None, t=None) == settings_from_keywords()
+    assert (
+        settings_from_keywords("digits", None, workers=None, cache=None, t=None)
+        == settings_from_keywords()
+    )
     assert settings_from_keywords(sigma="sqrt(d)").measures.sigma is None
     assert from_command_line("--sigma", "sqrt(d)").measures.sigma is None
 
@@ -117,7 +129,9 @@ def test_none_means_the_default_and_sigma_may_be_the_papers() -> None:
         ({"models": 3}, "models: must be text, or a list of texts, not 3"),
     ],
 )
-def test_a_wrong_keyword_or_value_is_refused_in_one_line_by_its_name(keywords: dict[str, Any], line: str) -> None:
+def test_a_wrong_keyword_or_value_is_refused_in_one_line_by_its_name(
+    keywords: dict[str, Any], line: str
+) -> None:
     with pytest.raises(InputError) as caught:
         settings_from_keywords(**keywords)
     assert str(caught.value).startswith(line)
@@ -132,17 +146,25 @@ def test_the_signature_lists_every_option_with_a_default_that_changes_nothing() 
     assert set(names) == of_the_call | {*(setting.keyword for setting in options_of(RunConfig))}
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     assert kinds == {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
-    defaults = {name: parameter.default for name, parameter in signature.parameters.items() if name not in of_the_call}
+    defaults = {
+        name: parameter.default
+        for name, parameter in signature.parameters.items()
+        if name not in of_the_call
+    }
     assert settings_from_keywords(**defaults) == settings_from_keywords()
 
 
 @pytest.mark.parametrize("function", [dsmi_zoo.measure, dsmi_zoo.score], ids=["measure", "score"])
-def test_the_signature_lists_what_a_measure_can_be_told_with_its_default(function: Callable[..., Any]) -> None:
+def test_the_signature_lists_what_a_measure_can_be_told_with_its_default(
+    function: Callable[..., Any],
+) -> None:
     parameters = inspect.signature(function).parameters
     defaults = MeasureSettings().model_dump(exclude={"own"})
     assert {name: parameters[name].default for name in defaults} == defaults
     assert {"scores", "image_ids", "input_clusters"} <= set(parameters)
-    assert inspect.Parameter.VAR_KEYWORD not in {parameter.kind for parameter in parameters.values()}
+    assert inspect.Parameter.VAR_KEYWORD not in {
+        parameter.kind for parameter in parameters.values()
+    }
 
 
 def test_the_table_of_settings_has_a_row_for_each_with_as_many_cells() -> None:
@@ -153,7 +175,16 @@ def test_the_table_of_settings_has_a_row_for_each_with_as_many_cells() -> None:
     assert any(row.startswith("|  | `measures.method` | auto |") for row in rows)
 
 
-NUMBERS = [2, 2.5, np.float64(2.5), np.float32(2.5), np.int64(2), np.uint8(2), np.array(2.5)[()], Fraction(5, 2)]
+NUMBERS = [
+    2,
+    2.5,
+    np.float64(2.5),
+    np.float32(2.5),
+    np.int64(2),
+    np.uint8(2),
+    np.array(2.5)[()],
+    Fraction(5, 2),
+]
 
 
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda number: type(number).__name__)
@@ -163,9 +194,13 @@ def test_measure_settings_take_numbers_of_any_kind(number: Any) -> None:
     assert type(settings.t) is float
 
 
-@pytest.mark.parametrize("number", [3, np.int64(3), np.uint8(3), np.int32(3)], ids=lambda number: type(number).__name__)
+@pytest.mark.parametrize(
+    "number", [3, np.int64(3), np.uint8(3), np.int32(3)], ids=lambda number: type(number).__name__
+)
 def test_measure_settings_take_whole_numbers_of_any_kind(number: Any) -> None:
-    settings = MeasureSettings(repetitions=number, seed=number, bins=number, null_permutations=number)
+    settings = MeasureSettings(
+        repetitions=number, seed=number, bins=number, null_permutations=number
+    )
     assert type(settings.seed) is int
     assert settings == MeasureSettings(repetitions=3, seed=3, bins=3, null_permutations=3)
 
@@ -173,9 +208,17 @@ def test_measure_settings_take_whole_numbers_of_any_kind(number: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "bad"),
     [
-        *((name, value) for name in ("sigma", "t") for value in (0, -1, np.nan, np.inf, 1e-101, 1e101, "2", 10**400)),
+        *(
+            (name, value)
+            for name in ("sigma", "t")
+            for value in (0, -1, np.nan, np.inf, 1e-101, 1e101, "2", 10**400)
+        ),
         *(("seed", value) for value in (-1, 2**32, 1.5, "1", None, True)),
-        *((name, value) for name in ("repetitions", "bins", "null_permutations") for value in (0, 1.5, "3", True)),
+        *(
+            (name, value)
+            for name in ("repetitions", "bins", "null_permutations")
+            for value in (0, 1.5, "3", True)
+        ),
         ("t", None),
     ],
 )
@@ -193,12 +236,20 @@ def test_a_folder_in_the_users_home_may_be_written_with_a_tilde(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    config = settings_from_keywords(out="~/out", cache="~/cache", data_root="~/images", dataset="csv")
+    config = settings_from_keywords(
+        out="~/out", cache="~/cache", data_root="~/images", dataset="csv"
+    )
     assert (config.folder, config.compute.cache) == (tmp_path / "out", tmp_path / "cache")
     assert config.subset.data_root == tmp_path / "images"
 
 
 def test_a_single_name_needs_no_list_in_a_file_either(tmp_path: Path) -> None:
-    (tmp_path / "run.toml").write_text('models = "test_vit*"\n[measures]\nown = "mine:f"\n[filters]\nlicense = "mit"\n')
+    (tmp_path / "run.toml").write_text(
+        'models = "test_vit*"\n[measures]\nown = "mine:f"\n[filters]\nlicense = "mit"\n'
+    )
     config = resolve_config({}, tmp_path / "run.toml")
-    assert (config.models, config.measures.own, config.filters.license) == (("test_vit*",), ("mine:f",), ("mit",))
+    assert (config.models, config.measures.own, config.filters.license) == (
+        ("test_vit*",),
+        ("mine:f",),
+        ("mit",),
+    )

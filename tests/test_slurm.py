@@ -58,7 +58,9 @@ class Site:
     def own_measure(self, *, trapped: bool) -> Path:
         """A measure that says which GPU it sees; if trapped, one model hangs once: the path has its job and GPU."""
         first = self.folder / "first"
-        (self.folder / "own.py").write_text(OWN.format(first=str(first), out=str(self.out), trapped=trapped))
+        (self.folder / "own.py").write_text(
+            OWN.format(first=str(first), out=str(self.out), trapped=trapped)
+        )
         return first
 
     def __call__(self, *command: object, code: int = 0) -> str:
@@ -66,7 +68,12 @@ class Site:
         if arguments[0] == "dsmi-zoo":
             arguments[0] = str(Path(sys.executable).with_name("dsmi-zoo"))
         done = subprocess.run(
-            arguments, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=240
+            arguments,
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
         )
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stderr if code == 2 else done.stdout
@@ -78,7 +85,8 @@ class Site:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self("squeue") + "\n".join(
-                f"{path.name}: {path.read_text()[-2000:]}" for path in (self.out / "logs").glob("*.out")
+                f"{path.name}: {path.read_text()[-2000:]}"
+                for path in (self.out / "logs").glob("*.out")
             )
             time.sleep(0.2)
 
@@ -118,21 +126,31 @@ def submitted_until_one_hangs(site: Site) -> tuple[Path, str, int]:
     driver = re.search(r"^job (\d+): driver$", said, re.M)[1]  # type: ignore[index]
     assert said.rstrip().endswith(f"scancel {driver}")
     site.wait(lambda: first.exists() and first.read_text())
-    process = re.search(r"being computed by process (\d+)", site("dsmi-zoo", "status", "--out", site.out))
+    process = re.search(
+        r"being computed by process (\d+)", site("dsmi-zoo", "status", "--out", site.out)
+    )
     assert process is not None
     return first, driver, int(process[1])
 
 
-def test_a_submitted_run_survives_a_cancelled_worker_and_shares_out_gpus(site: Site, small_run: Path) -> None:
+def test_a_submitted_run_survives_a_cancelled_worker_and_shares_out_gpus(
+    site: Site, small_run: Path
+) -> None:
     first, driver, _ = submitted_until_one_hangs(site)
     log = site.out / "logs" / f"driver-{driver}.out"
     address = re.search(r" at (tls://127\.0\.0\.1:\d+);", log.read_text())[1]  # type: ignore[index]
     for stranger in (address, address.replace("tls", "tcp")):
         code = f"from distributed import Client; Client({stranger!r}, timeout='3s')"
-        assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode
+        assert subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, timeout=60
+        ).returncode
     credentials = next(site.out.glob(".credentials-*"))
-    assert {oct(path.stat().st_mode & 0o77) for path in (credentials, *credentials.iterdir())} == {"0o0"}
-    site.wait(lambda: len(list((site.out / "results").glob("*.parquet"))) == 5)  # by the other worker, in part
+    assert {oct(path.stat().st_mode & 0o77) for path in (credentials, *credentials.iterdir())} == {
+        "0o0"
+    }
+    site.wait(
+        lambda: len(list((site.out / "results").glob("*.parquet"))) == 5
+    )  # by the other worker, in part
     finished = {path: path.stat().st_mtime_ns for path in (site.out / "results").glob("*.parquet")}
     hanging_job, hanging_gpu = first.read_text().split()
     assert site.listening(hanging_job) == {"127.0.0.1"}
@@ -146,12 +164,18 @@ def test_a_submitted_run_survives_a_cancelled_worker_and_shares_out_gpus(site: S
     assert "6 models: 6 ok, 0 failed" in log.read_text()
 
 
-def test_a_driver_whose_walltime_ends_stops_its_workers_and_has_another_turn(site: Site, small_run: Path) -> None:
+def test_a_driver_whose_walltime_ends_stops_its_workers_and_has_another_turn(
+    site: Site, small_run: Path
+) -> None:
     _, driver, process = submitted_until_one_hangs(site)
     finished = {path: path.stat().st_mtime_ns for path in (site.out / "results").glob("*.parquet")}
-    os.kill(psutil.Process(process).ppid(), signal.SIGUSR1)  # as Slurm does: the batch shell alone is warned
+    os.kill(
+        psutil.Process(process).ppid(), signal.SIGUSR1
+    )  # as Slurm does: the batch shell alone is warned
     site.wait(lambda: site.queue() == [driver] and "PENDING" in site("squeue", "-h", "-o", "%T"))
-    site("scontrol", "update", f"JobId={driver}", "StartTime=now")  # Slurm lets a job that comes back wait 2 minutes
+    site(
+        "scontrol", "update", f"JobId={driver}", "StartTime=now"
+    )  # Slurm lets a job that comes back wait 2 minutes
     site.wait(lambda: not site.queue())
     site.assert_same_numbers(small_run)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
@@ -159,25 +183,52 @@ def test_a_driver_whose_walltime_ends_stops_its_workers_and_has_another_turn(sit
 
 def test_a_worker_whose_walltime_ends_in_mid_model_is_replaced(site: Site, small_run: Path) -> None:
     first = site.own_measure(trapped=True)
-    run = ("dsmi-zoo", "run", "--cluster", "slurm", "--profile", site.profile("1"), "--workers", 1, *RUN)
+    run = (
+        "dsmi-zoo",
+        "run",
+        "--cluster",
+        "slurm",
+        "--profile",
+        site.profile("1"),
+        "--workers",
+        1,
+        *RUN,
+    )
     with ThreadPoolExecutor(1) as beside:
         out_of_time = beside.submit(site, *run, "--out", site.out)
         found = site("dsmi-zoo", "doctor", "--cluster", "slurm", code=1)  # the GPUs are none
         assert re.search(r"ok +route +127\.0\.0\.1 to 127\.0\.0\.1 on \S+ and back", found)
-        small = ("dsmi-zoo", "run", "--cluster", "slurm", "--workers", 1, "--per-gpu", 1, "--models", "test_vit.100*")
+        small = (
+            "dsmi-zoo",
+            "run",
+            "--cluster",
+            "slurm",
+            "--workers",
+            1,
+            "--per-gpu",
+            1,
+            "--models",
+            "test_vit.100*",
+        )
         said = site(*small, "--out", site.folder / "without", "--no-report")
         assert "1 Slurm job of 1 worker asked for" in said
         assert "1 model: 1 ok, 0 failed" in said
         out_of_time.result()
     assert first.exists()
     site.assert_same_numbers(small_run)
-    assert "DUE TO TIME LIMIT" in "".join(path.read_text() for path in (site.out / "logs").glob("*.err"))
+    assert "DUE TO TIME LIMIT" in "".join(
+        path.read_text() for path in (site.out / "logs").glob("*.err")
+    )
 
 
-def test_an_array_computes_every_model_once_also_when_a_share_is_requeued(site: Site, small_run: Path) -> None:
+def test_an_array_computes_every_model_once_also_when_a_share_is_requeued(
+    site: Site, small_run: Path
+) -> None:
     site.own_measure(trapped=False)
     submit = ("dsmi-zoo", "submit", "slurm", "--profile", site.profile(), "--array")
-    assert "at most 8 tasks of an array (MaxArraySize)" in site(*submit, 9, *RUN, "--out", site.out, code=2)
+    assert "at most 8 tasks of an array (MaxArraySize)" in site(
+        *submit, 9, *RUN, "--out", site.out, code=2
+    )
     said = site(*submit, 2, *RUN, "--out", site.out)
     jobs = re.findall(r"^job (\d+): ", said, re.M)
     assert len(jobs) == 2
@@ -191,24 +242,44 @@ def test_an_array_computes_every_model_once_also_when_a_share_is_requeued(site: 
     site.wait(lambda: not site.queue())
     site.assert_same_numbers(small_run)
     ended = [log.read_text() for log in sorted((site.out / "logs").glob("share-*.out"))]
-    assert [len(re.findall(r"share ./2: \d models? computed, 0 failed", text)) >= 1 for text in ended] == [True, True]
-    assert {path for path, time_ns in finished.items() if path.stat().st_mtime_ns != time_ns} == set()
+    assert [
+        len(re.findall(r"share ./2: \d models? computed, 0 failed", text)) >= 1 for text in ended
+    ] == [True, True]
+    assert {
+        path for path, time_ns in finished.items() if path.stat().st_mtime_ns != time_ns
+    } == set()
     assert (site.out / "report" / "index.html").exists()
 
 
 def test_what_slurm_refuses_reaches_the_user_in_its_own_words(site: Site) -> None:
     profile = site.profile()
     profile.write_text(profile.read_text().replace("gpus = 1", "gpus = 5"))
-    said = site("dsmi-zoo", "run", "--cluster", "slurm", "--profile", profile, "--out", site.out, code=2)
-    assert "Requested node configuration is not available; say in a --profile what this site has" in said
+    said = site(
+        "dsmi-zoo", "run", "--cluster", "slurm", "--profile", profile, "--out", site.out, code=2
+    )
+    assert (
+        "Requested node configuration is not available; say in a --profile what this site has"
+        in said
+    )
     assert said.count("\n") == 1
     assert not site.queue()
-    said = site("dsmi-zoo", "submit", "slurm", "--array", 2, "--profile", profile, "--out", site.out, code=2)
+    said = site(
+        "dsmi-zoo", "submit", "slurm", "--array", 2, "--profile", profile, "--out", site.out, code=2
+    )
     assert "Requested node configuration is not available" in said
 
 
 def test_scripts_are_printed_and_nothing_is_submitted_by_a_dry_run(site: Site) -> None:
-    submit = ("dsmi-zoo", "submit", "slurm", "--profile", site.profile(), "--dry-run", "--out", site.out)
+    submit = (
+        "dsmi-zoo",
+        "submit",
+        "slurm",
+        "--profile",
+        site.profile(),
+        "--dry-run",
+        "--out",
+        site.out,
+    )
     said = site(*submit, "--models", "test_vit's*", "--sigma", 2)
     assert "#SBATCH --job-name=dsmi-zoo-driver" in said
     assert """run --out""" in said
@@ -226,9 +297,15 @@ def test_options_that_a_submitted_run_cannot_have_are_refused(site: Site) -> Non
     assert "--cluster means nothing to submit" in site(*submit, "--cluster", "local", code=2)
     profile = site.folder / "profile.toml"
     profile.write_text('interface = "nowhere0"\n')
-    for command in (("submit", "slurm"), ("run", "--cluster", "slurm"), ("doctor", "--cluster", "slurm")):
+    for command in (
+        ("submit", "slurm"),
+        ("run", "--cluster", "slurm"),
+        ("doctor", "--cluster", "slurm"),
+    ):
         said = site("dsmi-zoo", *command, "--profile", profile, "--out", site.out, code=2)
-        assert re.search(r"--profile: this machine has no network interface 'nowhere0', but .*\blo\b", said)
+        assert re.search(
+            r"--profile: this machine has no network interface 'nowhere0', but .*\blo\b", said
+        )
         assert said.count("\n") == 1
 
 
@@ -249,7 +326,12 @@ def test_without_slurm_it_is_said_in_one_line(tmp_path: Path, cache: Path) -> No
         "out",
     ]
     done = subprocess.run(
-        [str(part) for part in command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        [str(part) for part in command],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert (done.returncode, done.stderr) == (
         2,

@@ -39,7 +39,11 @@ OF_DASK = [name for name in SCHEDULING if name.startswith("distributed.worker.")
 
 def seen_by(dask_worker: Any) -> dict[str, Any]:
     """What a worker says of itself."""
-    listening = [c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    listening = [
+        c.laddr.ip
+        for c in psutil.Process().net_connections("inet")
+        if c.status == psutil.CONN_LISTEN
+    ]
     return {
         "gpu": os.environ["CUDA_VISIBLE_DEVICES"],
         "job": os.environ["SLURM_JOB_ID"],
@@ -59,7 +63,10 @@ def wait_until_there_are(client: Client, workers: int) -> None:
 
 
 def test_four_workers_of_a_job_share_two_gpus_and_come_back(
-    slurm: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+    slurm: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    told: pytest.LogCaptureFixture,
 ) -> None:
     for name in {*os.environ, *slurm}:
         if name in slurm and name not in BLAS_THREADS:
@@ -71,7 +78,9 @@ def test_four_workers_of_a_job_share_two_gpus_and_come_back(
     with slurm_cluster(ComputeSettings(cluster="slurm", profile=profile), tmp_path) as client:
         wait_until_there_are(client, 4)
         assert "1 Slurm job of 4 workers asked for" in told.text
-        assert "the workers reach this driver at 127.0.0.1" in told.text  # where the tests' Slurm has its node
+        assert (
+            "the workers reach this driver at 127.0.0.1" in told.text
+        )  # where the tests' Slurm has its node
         assert "ended before a worker came (see" in told.text  # the first one did
         workers = list(client.run(seen_by).values())
         assert sorted(worker["gpu"] for worker in workers) == ["0", "0", "1", "1"]
@@ -102,7 +111,10 @@ def test_four_workers_of_a_job_share_two_gpus_and_come_back(
 def let_begin_now(job: str) -> None:
     """Slurm lets a job that comes back wait for two minutes."""
     deadline = time.monotonic() + 30
-    while subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True).stdout.strip() != b"PENDING":
+    while (
+        subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True).stdout.strip()
+        != b"PENDING"
+    ):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
@@ -111,7 +123,15 @@ def let_begin_now(job: str) -> None:
 def test_a_worker_that_retires_finishes_its_task_and_hands_on_the_others(tmp_path: Path) -> None:
     port = free_port()
     scheduler, *_ = started = start_dask(port, 0, tmp_path, tmp_path)
-    here = ["--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0", "--nthreads", "1"]
+    here = [
+        "--host",
+        "127.0.0.1",
+        "--no-dashboard",
+        "--dashboard-address",
+        "127.0.0.1:0",
+        "--nthreads",
+        "1",
+    ]
     preload = ["--preload", "dsmi_zoo.jobs.clusters.retiring"]
     command = [sys.executable, "-m", "dask", "worker", f"tcp://127.0.0.1:{port}", *here, *preload]
     settings = {"DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False"}
@@ -153,14 +173,26 @@ def test_a_worker_that_retires_finishes_its_task_and_hands_on_the_others(tmp_pat
 
 @pytest.mark.parametrize(
     ("walltime", "seconds"),
-    [("90", 5400), ("90:30", 5430), ("1:30:05", 5405), ("1-12", 129600), ("1-1:30", 91800), ("2-0:00:07", 172807)],
+    [
+        ("90", 5400),
+        ("90:30", 5430),
+        ("1:30:05", 5405),
+        ("1-12", 129600),
+        ("1-1:30", 91800),
+        ("2-0:00:07", 172807),
+    ],
 )
 def test_a_walltime_is_read_as_slurm_writes_it(walltime: str, seconds: int) -> None:
     assert walltime_seconds(walltime) == seconds
 
 
 def test_workers_retire_before_the_end_but_not_in_jobs_too_short_or_without_end() -> None:
-    assert [retires_after(walltime) for walltime in ("4:00:00", "30", "9:59", "0")] == [13800, 1500, None, None]
+    assert [retires_after(walltime) for walltime in ("4:00:00", "30", "9:59", "0")] == [
+        13800,
+        1500,
+        None,
+        None,
+    ]
 
 
 def test_a_job_has_a_process_for_each_core_of_a_gpu_up_to_four_unless_told(tmp_path: Path) -> None:
@@ -188,10 +220,14 @@ def test_a_job_has_a_process_for_each_core_of_a_gpu_up_to_four_unless_told(tmp_p
 
 def test_a_loopback_address_is_the_drivers_only_where_all_nodes_are_this_machine() -> None:
     unknown = "no-such-node.invalid"
-    outward = "192.0.2.1"  # kept for documentation: the way there begins at this machine's own address
+    outward = (
+        "192.0.2.1"  # kept for documentation: the way there begins at this machine's own address
+    )
     assert address_towards(["127.0.0.1", "127.0.1.1"]) == "127.0.0.1"
     for nodes in ([], [unknown], ["127.0.1.1", unknown]):
-        with pytest.raises(InputError, match=r'name the interface that they share in a --profile \(interface = "'):
+        with pytest.raises(
+            InputError, match=r'name the interface that they share in a --profile \(interface = "'
+        ):
             address_towards(nodes)
     own = [address.address for addresses in psutil.net_if_addrs().values() for address in addresses]
     if not any(address.count(".") == 3 and not address.startswith("127.") for address in own):

@@ -57,7 +57,12 @@ def test_a_row_comes_back_with_its_values_and_types(tmp_path: Path) -> None:
     assert frame["saturated"].dtype == "boolean"
     assert frame["top1"].dtype == "float64"
     assert pd.isna(frame["saturated"][0])
-    assert frame.loc[1, ["top1", "saturated", "n_samples", "gmacs"]].tolist() == [71.5, False, 447, 1.5]
+    assert frame.loc[1, ["top1", "saturated", "n_samples", "gmacs"]].tolist() == [
+        71.5,
+        False,
+        447,
+        1.5,
+    ]
     assert frame["finished_at"][0] == datetime(2026, 1, 2, tzinfo=UTC)
 
 
@@ -68,11 +73,15 @@ def test_an_empty_run_has_a_frame_with_all_columns(tmp_path: Path) -> None:
     assert list(frame.columns) == [c.name for c in COLUMNS]
 
 
-def test_a_row_of_a_version_with_fewer_columns_is_read_and_the_others_are_null(tmp_path: Path) -> None:
+def test_a_row_of_a_version_with_fewer_columns_is_read_and_the_others_are_null(
+    tmp_path: Path,
+) -> None:
     run_of(tmp_path, "old")
     write_row(tmp_path, "old", row("old", dse_z=2.5, embedding_sha256="abc"))
     table = pq.read_table(row_path(tmp_path, "old"), partitioning=None)
-    of_old = table.drop_columns(["logme", "dsmi_z_y_scale_free", "probe_hits"]).replace_schema_metadata(None)
+    of_old = table.drop_columns(
+        ["logme", "dsmi_z_y_scale_free", "probe_hits"]
+    ).replace_schema_metadata(None)
     pq.write_table(of_old, row_path(tmp_path, "old"))
     frame = read_results(tmp_path)
     assert list(frame.columns) == [c.name for c in COLUMNS]
@@ -88,7 +97,9 @@ def test_truncated_and_foreign_files_are_named_and_never_half_read(tmp_path: Pat
     row_path(tmp_path, "cut").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "results" / "notes.txt").write_text("mine")
     pd.DataFrame({"x": [1]}).to_parquet(row_path(tmp_path, "other"))
-    pd.concat([pd.read_parquet(row_path(tmp_path, "good"))] * 2).to_parquet(row_path(tmp_path, "twice"))
+    pd.concat([pd.read_parquet(row_path(tmp_path, "good"))] * 2).to_parquet(
+        row_path(tmp_path, "twice")
+    )
     row_path(tmp_path, "empty").touch()
     row_path(tmp_path, "folder").mkdir()
     rows, unreadable = scan_results(tmp_path)

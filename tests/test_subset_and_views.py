@@ -26,7 +26,14 @@ from dsmi_zoo.data_catalog.trained_zoos import trained_models
 from dsmi_zoo.pipeline.config import RunConfig, SubsetSettings
 from dsmi_zoo.pipeline.plan import make_plan
 from dsmi_zoo.pipeline.stored_view import ViewWriter, open_stored
-from dsmi_zoo.pipeline.views import drop_oldest_views, input_vector, make_view, open_view, view_path, view_vectors
+from dsmi_zoo.pipeline.views import (
+    drop_oldest_views,
+    input_vector,
+    make_view,
+    open_view,
+    view_path,
+    view_vectors,
+)
 
 
 def photographs(count: int = 3) -> ImageArray:
@@ -34,9 +41,14 @@ def photographs(count: int = 3) -> ImageArray:
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (7, 5), dtype=np.uint8))
     pixels = np.stack(
-        [np.asarray(noise.rotate(90 * k).resize((61, 97), Image.Resampling.BICUBIC)) for k in range(count)]
+        [
+            np.asarray(noise.rotate(90 * k).resize((61, 97), Image.Resampling.BICUBIC))
+            for k in range(count)
+        ]
     )
-    return ImageArray("photographs/all", tuple(f"p{k}" for k in range(count)), np.arange(count) % 2, pixels)
+    return ImageArray(
+        "photographs/all", tuple(f"p{k}" for k in range(count)), np.arange(count) % 2, pixels
+    )
 
 
 def subset_of(images: ImageArray, numbers: list[int], repeats: int = 1, seed: int = 0) -> Subset:
@@ -56,22 +68,29 @@ def test_the_three_parts_of_the_digits_are_disjoint_and_stratified(name: str) ->
 def test_another_seed_of_the_digits_is_another_split_with_recipes_that_train_on_it() -> None:
     splits = [set(open_dataset(name).names) for name in ("digits", "digits:7", "digits:8")]
     assert splits[0] != splits[1] != splits[2]
-    assert {(e.recipe.dataset, e.recipe.seed) for e in trained_models("digits", 7) if e.recipe} == {("digits:7", 7)}
+    assert {(e.recipe.dataset, e.recipe.seed) for e in trained_models("digits", 7) if e.recipe} == {
+        ("digits:7", 7)
+    }
     assert trained_models("digits") == load_models("digits")
 
 
 def test_a_split_of_which_the_models_have_seen_images_is_refused() -> None:
     with pytest.raises(
-        InputError, match=r"digits:7 is another split of the images that .* is trained on; use .* digits$"
+        InputError,
+        match=r"digits:7 is another split of the images that .* is trained on; use .* digits$",
     ):
         make_plan(RunConfig(subset=SubsetSettings(dataset="digits:7")))
 
 
-needs_fashion = pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+needs_fashion = pytest.mark.skipif(
+    not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
+)
 
 
 @needs_fashion
-def test_fashion_is_split_into_three_parts_of_the_images_that_torchvision_reads(tmp_path: Path) -> None:
+def test_fashion_is_split_into_three_parts_of_the_images_that_torchvision_reads(
+    tmp_path: Path,
+) -> None:
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for packed in DEBIAN.glob("*.gz"):
@@ -85,24 +104,39 @@ def test_fashion_is_split_into_three_parts_of_the_images_that_torchvision_reads(
         np.testing.assert_array_equal(ours[1], theirs.targets.numpy()[ours[2]])
         assert all((mine == other).all() for mine, other in zip(ours, from_root, strict=True))
         assert tuple(theirs.classes) == open_dataset("fashion", part=part).classes
-    of_test, of_validation = (set(open_dataset("fashion", part=part).names) for part in ("test", "validation"))
+    of_test, of_validation = (
+        set(open_dataset("fashion", part=part).names) for part in ("test", "validation")
+    )
     assert of_test.isdisjoint(of_validation)
 
 
 def test_fashion_that_is_not_there_or_damaged_is_told_with_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"fashion is not there in --data-root .*; install Debian's package"):
+    with pytest.raises(
+        InputError, match=r"fashion is not there in --data-root .*; install Debian's package"
+    ):
         open_dataset("fashion", tmp_path)
     for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
         (tmp_path / name).write_bytes(b"short")
-    with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte: is not Fashion-MNIST's file .* by its size"):
+    with pytest.raises(
+        InputError, match=r"t10k-images-idx3-ubyte: is not Fashion-MNIST's file .* by its size"
+    ):
         open_dataset("fashion", tmp_path)
 
 
 def test_a_trained_zoo_is_measured_on_the_images_of_its_recipes_unless_told() -> None:
     assert RunConfig(catalog="fashion:3").subset.dataset == "fashion:3"
-    assert RunConfig(catalog="fashion", subset=SubsetSettings(images_per_class=9)).subset.dataset == "fashion"
-    assert RunConfig.model_validate({"catalog": "fashion", "subset": {"seed": 1}}).subset.dataset == "fashion"
-    assert RunConfig(catalog="fashion", subset=SubsetSettings(dataset="digits")).subset.dataset == "digits"
+    assert (
+        RunConfig(catalog="fashion", subset=SubsetSettings(images_per_class=9)).subset.dataset
+        == "fashion"
+    )
+    assert (
+        RunConfig.model_validate({"catalog": "fashion", "subset": {"seed": 1}}).subset.dataset
+        == "fashion"
+    )
+    assert (
+        RunConfig(catalog="fashion", subset=SubsetSettings(dataset="digits")).subset.dataset
+        == "digits"
+    )
     assert RunConfig(catalog="digits:3").folder.name == "digits-3"
 
 
@@ -130,7 +164,9 @@ def test_the_whole_part_is_the_default_subset_sorted_by_label() -> None:
 
 def test_images_per_class_are_equal_and_their_choice_follows_the_seed() -> None:
     images = open_dataset("digits")
-    first, again, other = (select_subset(images, images_per_class=7, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (
+        select_subset(images, images_per_class=7, seed=seed) for seed in (1, 1, 2)
+    )
     assert np.bincount(first.labels).tolist() == [7] * 10
     assert len(set(first.images.names)) == 70
     assert first.images.names == again.images.names
@@ -146,7 +182,10 @@ def test_the_order_in_which_a_data_set_lists_its_images_does_not_matter(random: 
     order = list(range(len(images.names)))
     random.shuffle(order)  # type: ignore[attr-defined]
     shuffled = ImageArray(
-        images.name, tuple(images.names[i] for i in order), images.labels[order], images.pixels[order]
+        images.name,
+        tuple(images.names[i] for i in order),
+        images.labels[order],
+        images.pixels[order],
     )  # type: ignore[attr-defined]
     here, there = (select_subset(those, images_per_class=5) for those in (images, shuffled))
     assert here.images.names == there.images.names
@@ -180,18 +219,32 @@ def test_a_view_has_the_pixels_of_timms_transform_before_normalisation(
     images = photographs()
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     preprocessing = Preprocessing.model_validate(
-        {"crop_pct": crop_pct, "crop_mode": crop_mode, "interpolation": interpolation, "mean": mean, "std": std}
+        {
+            "crop_pct": crop_pct,
+            "crop_mode": crop_mode,
+            "interpolation": interpolation,
+            "mean": mean,
+            "std": std,
+        }
     )
     subset = subset_of(images, [2, 0])
     view = open_view(make_view(tmp_path / "v" / "view.npy", subset, 40, preprocessing))[:]
     assert view.shape == (2, 40, 40, 3)
     assert view.dtype == np.uint8
     transform = create_transform(
-        40, is_training=False, crop_pct=crop_pct, crop_mode=crop_mode, interpolation=interpolation, mean=mean, std=std
+        40,
+        is_training=False,
+        crop_pct=crop_pct,
+        crop_mode=crop_mode,
+        interpolation=interpolation,
+        mean=mean,
+        std=std,
     )
     for row, number in enumerate((2, 0)):
         expected = transform(images.image(number)).numpy().transpose(1, 2, 0)
-        np.testing.assert_allclose((view[row] / 255 - np.array(mean)) / np.array(std), expected, atol=1e-6)
+        np.testing.assert_allclose(
+            (view[row] / 255 - np.array(mean)) / np.array(std), expected, atol=1e-6
+        )
 
 
 def test_a_view_is_made_once_and_leaves_no_temporary_file(tmp_path: Path) -> None:
@@ -206,7 +259,9 @@ def test_a_view_is_made_once_and_leaves_no_temporary_file(tmp_path: Path) -> Non
 
 def test_models_share_a_view_when_only_mean_and_std_differ(tmp_path: Path) -> None:
     one = Preprocessing(crop_pct=0.9, mean=(0, 0, 0), std=(1, 1, 1))
-    assert view_path(tmp_path, "s", 32, one) == view_path(tmp_path, "s", 32, one.model_copy(update={"mean": (1, 1, 1)}))
+    assert view_path(tmp_path, "s", 32, one) == view_path(
+        tmp_path, "s", 32, one.model_copy(update={"mean": (1, 1, 1)})
+    )
     others = {
         view_path(tmp_path, "s", 32, one),
         view_path(tmp_path, "r", 32, one),
@@ -232,9 +287,15 @@ def paper() -> Preprocessing:
 
 def test_random_crops_follow_image_seed_and_repeat_alone(tmp_path: Path) -> None:
     images = photographs()
-    both = open_view(make_view(tmp_path / "a.npy", subset_of(images, [0, 1], repeats=3), 32, paper()))[:]
-    alone = open_view(make_view(tmp_path / "b.npy", subset_of(images, [1], repeats=3), 32, paper()))[:]
-    other = open_view(make_view(tmp_path / "c.npy", subset_of(images, [1], repeats=3, seed=1), 32, paper()))[:]
+    both = open_view(
+        make_view(tmp_path / "a.npy", subset_of(images, [0, 1], repeats=3), 32, paper())
+    )[:]
+    alone = open_view(
+        make_view(tmp_path / "b.npy", subset_of(images, [1], repeats=3), 32, paper())
+    )[:]
+    other = open_view(
+        make_view(tmp_path / "c.npy", subset_of(images, [1], repeats=3, seed=1), 32, paper())
+    )[:]
     assert both.shape == (6, 32, 32, 3)
     np.testing.assert_array_equal(both[3:], alone)
     assert (alone != other).any()
@@ -249,7 +310,9 @@ def test_random_crops_are_those_of_the_papers_transform(tmp_path: Path) -> None:
     for repeat in range(2):
         torch.manual_seed(subset.crop_seed(0, repeat))
         resized = transforms.Resize(32, interpolation=bicubic)(images.image(2))
-        expected = transforms.RandomResizedCrop(32, scale=(0.6, 1.6), interpolation=bicubic)(resized)
+        expected = transforms.RandomResizedCrop(32, scale=(0.6, 1.6), interpolation=bicubic)(
+            resized
+        )
         np.testing.assert_array_equal(view[repeat], np.asarray(expected))
 
 
@@ -266,7 +329,10 @@ def test_the_papers_inputs_are_the_normalised_crops_shrunk_to_the_nearest_pixel(
 def make_in_a_process(path: Path) -> int:
     images = photographs()
     made = make_view(
-        path, subset_of(images, [0, 1, 2] * 40), 224, Preprocessing(crop_pct=1, mean=(0,) * 3, std=(1,) * 3)
+        path,
+        subset_of(images, [0, 1, 2] * 40),
+        224,
+        Preprocessing(crop_pct=1, mean=(0,) * 3, std=(1,) * 3),
     )
     return made.stat().st_ino
 
@@ -296,5 +362,12 @@ def test_rows_of_a_view_on_disk_are_read_as_an_array_gives_them(tmp_path: Path) 
     np.testing.assert_array_equal(np.load(tmp_path / "view.npy"), pixels)
     view = open_stored(tmp_path / "view.npy")
     assert (len(view), view.shape) == (7, (7, 5, 5, 3))
-    for rows in (slice(None), slice(2, 5), slice(5, 100), slice(7, 9), slice(-2, None), slice(0, 7, 3)):
+    for rows in (
+        slice(None),
+        slice(2, 5),
+        slice(5, 100),
+        slice(7, 9),
+        slice(-2, None),
+        slice(0, 7, 3),
+    ):
         np.testing.assert_array_equal(view[rows], pixels[rows])

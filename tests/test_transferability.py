@@ -55,7 +55,9 @@ def transferability(Z, labels, image_ids=None):
 def example(n=60, d=7, classes=4, signal=1.0, seed=0):
     """An embedding whose features have unequal variances and an offset, and unbalanced classes."""
     rng = np.random.default_rng(seed)
-    y = rng.permutation(np.concatenate([np.arange(classes), np.arange(classes), rng.integers(classes, size=n)])[:n])
+    y = rng.permutation(
+        np.concatenate([np.arange(classes), np.arange(classes), rng.integers(classes, size=n)])[:n]
+    )
     spread = np.linspace(2, 0.1, d)
     return rng.normal(size=(n, d)) * spread + signal * rng.normal(size=(classes, d))[y] + 0.5, y
 
@@ -71,7 +73,9 @@ def with_repeats(signal=0.5, seed=0):
 
 def by_image(right, images):
     """Whether most repeats are right, image by image as they appear."""
-    return np.array([np.mean(right[images == image]) > 0.5 for image in dict.fromkeys(images.tolist())])
+    return np.array(
+        [np.mean(right[images == image]) > 0.5 for image in dict.fromkeys(images.tolist())]
+    )
 
 
 def left_out(classifier, Z, y, images):
@@ -92,7 +96,10 @@ def test_logme_is_the_maximum_of_the_evidence(n, d):
     best = []
     for c in range(3):
         target = (y == c).astype(float)
-        fits = [minimize(loss, x, target, method="Nelder-Mead", options=options).fun for x in ([2, 2], [6, 4])]
+        fits = [
+            minimize(loss, x, target, method="Nelder-Mead", options=options).fun
+            for x in ([2, 2], [6, 4])
+        ]
         best.append(-min(fits))
     assert logme(Z, y) == pytest.approx(np.mean(best), abs=1e-6)
 
@@ -190,7 +197,9 @@ def test_centre_and_neighbour_accuracy_leave_out_all_repeats_of_an_image():
     right = by_image(left_out(KNeighborsClassifier(1), Z, y, images) == y, images)
     assert neighbour_accuracy(Z, y, image_ids=images, k=1) == 100 * right.mean()
     two = y < 2  # an odd vote between two classes has no tie
-    right = by_image(left_out(KNeighborsClassifier(5), Z[two], y[two], images[two]) == y[two], images[two])
+    right = by_image(
+        left_out(KNeighborsClassifier(5), Z[two], y[two], images[two]) == y[two], images[two]
+    )
     assert neighbour_accuracy(Z[two], y[two], image_ids=images[two], k=5) == 100 * right.mean()
 
 
@@ -199,7 +208,9 @@ def test_a_tie_of_neighbours_goes_to_the_class_of_the_nearest():
     y = [0, 1, 1, 0, 0, 1, 1]
     predicted = []
     for row in range(len(Z)):
-        nearest = sorted(set(range(len(Z))) - {row}, key=lambda other, row=row: abs(Z[other, 0] - Z[row, 0]))[:4]
+        nearest = sorted(
+            set(range(len(Z))) - {row}, key=lambda other, row=row: abs(Z[other, 0] - Z[row, 0])
+        )[:4]
         votes = [y[other] for other in nearest]
         predicted.append(votes[0] if votes.count(0) == 2 else max(votes, key=votes.count))
     assert neighbour_accuracy(Z, y, k=4) == 100 * np.mean(np.array(predicted) == y)
@@ -219,13 +230,21 @@ def chosen(Z, y, images):
     """scikit-learn's ridge without each image, at the penalty with the least squared error: whether each is right."""
     targets = np.where(y[:, None] == np.unique(y), 1.0, -1.0)
     scale = ((Z - Z.mean(0)) ** 2).sum() / min(Z.shape)
-    errors = [((left_out(Ridge(p * scale), Z, targets, images) - targets) ** 2).sum() for p in PENALTIES]
+    errors = [
+        ((left_out(Ridge(p * scale), Z, targets, images) - targets) ** 2).sum() for p in PENALTIES
+    ]
     best = int(np.argmin(errors))
-    return by_image(left_out(RidgeClassifier(PENALTIES[best] * scale), Z, y, images) == y, images), best
+    return by_image(
+        left_out(RidgeClassifier(PENALTIES[best] * scale), Z, y, images) == y, images
+    ), best
 
 
-@pytest.mark.parametrize(("n", "d", "classes", "signal"), [(60, 7, 4, 0.5), (40, 90, 3, 0.15), (40, 6, 2, 0.1)])
-def test_probe_hits_are_those_of_ridge_classifiers_refitted_without_each_image(n, d, classes, signal):
+@pytest.mark.parametrize(
+    ("n", "d", "classes", "signal"), [(60, 7, 4, 0.5), (40, 90, 3, 0.15), (40, 6, 2, 0.1)]
+)
+def test_probe_hits_are_those_of_ridge_classifiers_refitted_without_each_image(
+    n, d, classes, signal
+):
     Z, y = example(n, d, classes, signal)
     expected, _ = chosen(Z, y, np.arange(n))
     assert_array_equal(probe_hits(Z, y), expected)
@@ -291,7 +310,9 @@ def test_a_row_has_every_score_by_its_columns_name_and_each_is_that_of_its_funct
     assert {name: scores[name] for name in SCORES} == pytest.approx(expected, rel=1e-12)
     assert_array_equal(unpacked(scores["probe_hits"]), hits)
     interval = binomtest(int(hits.sum()), 24).proportion_ci(method="wilson")
-    assert (scores["probe_low"], scores["probe_high"]) == pytest.approx((100 * interval.low, 100 * interval.high))
+    assert (scores["probe_low"], scores["probe_high"]) == pytest.approx(
+        (100 * interval.low, 100 * interval.high)
+    )
 
 
 def test_only_the_variance_ratio_is_better_when_lower():
@@ -299,7 +320,9 @@ def test_only_the_variance_ratio_is_better_when_lower():
     clear, y = example(signal=2)
     vague, _ = example(signal=0.2)
     above, below = transferability(clear, y), transferability(vague, y)
-    better = {name: above[name] > below[name] for name in SCORES - {"rankme"}}  # which knows no labels
+    better = {
+        name: above[name] > below[name] for name in SCORES - {"rankme"}
+    }  # which knows no labels
     assert [name for name, higher in better.items() if not higher] == ["within_over_between"]
 
 
@@ -322,7 +345,10 @@ def test_a_constant_embedding_has_a_row_without_warnings():
     assert scores["h_score"] == scores["transrate"] == 0
     assert scores["rankme"] == pytest.approx(1, abs=1e-4)
     assert scores["probe_accuracy"] == 50  # the largest class
-    assert set(transferability(np.zeros((12, 5)), y)) == (SCORES | PROBE) - {"within_over_between", "rankme"}
+    assert set(transferability(np.zeros((12, 5)), y)) == (SCORES | PROBE) - {
+        "within_over_between",
+        "rankme",
+    }
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e30, 1e99])
@@ -331,7 +357,9 @@ def test_values_of_any_size_are_measured(scale):
     scores, expected = transferability(scale * Z, y), transferability(Z, y)
     assert set(scores) == SCORES | PROBE
     same = SCORES - {"transrate"}
-    assert {name: scores[name] for name in same} == pytest.approx({name: expected[name] for name in same}, rel=1e-6)
+    assert {name: scores[name] for name in same} == pytest.approx(
+        {name: expected[name] for name in same}, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("d", [1, 3, 40])
@@ -339,7 +367,9 @@ def test_duplicates_strings_and_single_columns_are_measured(d):
     Z, y = example(20, d)
     twice = np.concatenate([Z, Z])
     names = np.array(["ant", "bee", "cat", "dog"])[np.concatenate([y, y])]
-    scores = transferability(twice.astype(np.float32), names, image_ids=[f"{i}.png" for i in [*range(20)] * 2])
+    scores = transferability(
+        twice.astype(np.float32), names, image_ids=[f"{i}.png" for i in [*range(20)] * 2]
+    )
     assert set(scores) == SCORES | PROBE
     once = transferability(Z.astype(np.float32), y)
     for name in ("rankme", "within_over_between", "transrate", "centre_accuracy"):
@@ -413,7 +443,11 @@ def test_scale_changes_transrate_alone_and_offset_logme_and_rankme(shape, power)
 
 def assert_agree(scores, expected, but=()):
     """Equal up to rounding, the texts aside."""
-    numbers = {name: value for name, value in expected.items() if name not in but and not isinstance(value, str)}
+    numbers = {
+        name: value
+        for name, value in expected.items()
+        if name not in but and not isinstance(value, str)
+    }
     assert {name: scores[name] for name in numbers} == pytest.approx(numbers, rel=1e-5, abs=1e-5)
 
 
@@ -430,7 +464,9 @@ def test_no_score_warns_on_numbers_that_are_all_alike_but_one():
 def test_the_interval_is_wilsons(case):
     hits, n = case
     expected = binomtest(hits, n).proportion_ci(method="wilson")
-    assert wilson_interval(hits, n) == pytest.approx((100 * expected.low, 100 * expected.high), abs=1e-9)
+    assert wilson_interval(hits, n) == pytest.approx(
+        (100 * expected.low, 100 * expected.high), abs=1e-9
+    )
 
 
 @settings(max_examples=50)

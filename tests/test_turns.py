@@ -82,13 +82,19 @@ def test_a_folder_of_locks_that_others_could_change_is_refused(tmp_path: Path) -
     folder = tmp_path / f"dsmi-zoo-{os.getuid()}"
     folder.mkdir()
     folder.chmod(0o777)
-    with pytest.raises(PermissionError, match="not a folder that only you can write to"), machine_lock("a"):
+    with (
+        pytest.raises(PermissionError, match="not a folder that only you can write to"),
+        machine_lock("a"),
+    ):
         pass
     folder.rmdir()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     folder.symlink_to(elsewhere)
-    with pytest.raises(PermissionError, match="not a folder that only you can write to"), machine_lock("a"):
+    with (
+        pytest.raises(PermissionError, match="not a folder that only you can write to"),
+        machine_lock("a"),
+    ):
         pass
     assert not list(elsewhere.iterdir())
 
@@ -97,7 +103,11 @@ def test_a_models_clock_stands_while_it_waits_and_ends_its_process_in_time(tmp_p
     log = tmp_path / "logs" / "model.timeout.txt"
     started = time.monotonic()
     ended = subprocess.run(
-        [sys.executable, "-c", CLOCK, str(log)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", CLOCK, str(log)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (ended.returncode, ended.stdout) == (1, "waited\n")
     assert 2.4 < time.monotonic() - started < 20
@@ -109,7 +119,9 @@ def test_a_models_clock_stands_while_it_waits_and_ends_its_process_in_time(tmp_p
 
 def test_a_turn_waits_outside_the_models_time_and_gives_its_memory_back(tmp_path: Path) -> None:
     with holder("device meta", "alone", 9.0):
-        took = subprocess.run([sys.executable, "-c", TURN, str(tmp_path)], capture_output=True, text=True, check=False)
+        took = subprocess.run(
+            [sys.executable, "-c", TURN, str(tmp_path)], capture_output=True, text=True, check=False
+        )
     assert (took.returncode, took.stdout, took.stderr) == (0, "cpu, then meta\n", "")
     model, clock = torch.nn.Linear(3, 2), ModelClock(None, tmp_path / "log")
     with holder("device cpu", "alone", 600) as process, gpu_turn(model, torch.device("cpu"), clock):

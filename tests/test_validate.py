@@ -33,7 +33,9 @@ def validated(cli: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     return out, done.stdout
 
 
-def test_every_claim_gets_one_of_three_answers_with_its_statistic_and_seeds(validated: tuple[Path, str]) -> None:
+def test_every_claim_gets_one_of_three_answers_with_its_statistic_and_seeds(
+    validated: tuple[Path, str],
+) -> None:
     out, said = validated
     claims = json.loads((out / "report" / "summary.json").read_text())["claims"]
     assert len(claims) == 22
@@ -63,7 +65,9 @@ def test_checkpoints_are_rows_of_ordinary_runs(validated: tuple[Path, str]) -> N
     assert set(states["convolution_std"]) == {0.01, 0.1}
 
 
-def test_what_is_finished_is_not_computed_again_and_what_is_lost_is(validated: tuple[Path, str], cli: Command) -> None:
+def test_what_is_finished_is_not_computed_again_and_what_is_lost_is(
+    validated: tuple[Path, str], cli: Command
+) -> None:
     out, _ = validated
     kept, lost = sorted((out / "simulated" / "cells").glob("*.parquet"))[:2]
     made = kept.stat().st_mtime_ns
@@ -138,7 +142,9 @@ def test_contrastive_training_brings_two_views_of_an_image_together(tmp_path: Pa
     model = timm.create_model("test_resnet", num_classes=10)
     trained, loss_of = contrastive(model, torch.from_numpy(np.array(view[:16])), PREPROCESSING)
     projections: list[torch.Tensor] = []
-    trained[1].register_forward_hook(lambda module, inputs, output: projections.append(output.detach()))
+    trained[1].register_forward_hook(
+        lambda module, inputs, output: projections.append(output.detach())
+    )
 
     def of_the_same_views(_: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(5)
@@ -175,7 +181,9 @@ def write_mnist(root: Path) -> None:
         head = np.array([2051, *pixels.shape], dtype=">i4").tobytes()
         (folder / f"{prefix}-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
         head = np.array([2049, len(pixels)], dtype=">i4").tobytes()
-        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(head + images.labels.astype(np.uint8).tobytes())
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(
+            head + images.labels.astype(np.uint8).tobytes()
+        )
 
 
 def test_mnist_is_read_as_torchvision_keeps_it(tmp_path: Path) -> None:
@@ -204,7 +212,9 @@ def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     (folder / "batches.meta").write_bytes(meta)
     monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
     md5 = hashlib.md5(meta, usedforsecurity=False).hexdigest()
-    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": md5})
+    monkeypatch.setattr(
+        datasets.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": md5}
+    )
     return pixels
 
 

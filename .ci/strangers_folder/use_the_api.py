@@ -15,7 +15,9 @@ def main() -> None:
     assert list(rows["status"]) == ["ok", "ok"]
     assert np.isfinite(rows["spread"].astype(float)).all()
 
-    again = dsmi_zoo.run(models="test_vit.900x2", measure="mine:spread", workers=1, out="from-python")
+    again = dsmi_zoo.run(
+        models="test_vit.900x2", measure="mine:spread", workers=1, out="from-python"
+    )
     of_command = rows.set_index("model").loc["test_vit.900x2"]
     assert again.loc[0, "dsmi_z_y"] == of_command["dsmi_z_y"]
 
@@ -28,7 +30,9 @@ def main() -> None:
     assert "probe_accuracy" in values
 
     optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
-    with dsmi_zoo.RepresentationMonitor(model, images, labels, every=2, out="training", n=20) as monitor:
+    with dsmi_zoo.RepresentationMonitor(
+        model, images, labels, every=2, out="training", n=20
+    ) as monitor:
         for _ in range(4):
             loss = torch.nn.functional.cross_entropy(model(images), torch.from_numpy(labels))
             optimiser.zero_grad()

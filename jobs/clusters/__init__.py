@@ -38,11 +38,15 @@ def open_workers(
 
         refuse_unfit(given, "client", out)
         with forwarded_log(given):
-            yield _told(Workers(given, settings.workers_within or math.inf, _silent_for_s(settings)))
+            yield _told(
+                Workers(given, settings.workers_within or math.inf, _silent_for_s(settings))
+            )
         return
     of_this_machine = settings.cluster in OF_THIS_MACHINE
     empty_for_s = settings.workers_within or (EMPTY_FOR_S if of_this_machine else math.inf)
-    kind = ("cuda" if visible_gpus() else "local") if settings.cluster == "auto" else settings.cluster
+    kind = (
+        ("cuda" if visible_gpus() else "local") if settings.cluster == "auto" else settings.cluster
+    )
     if kind == "local" and settings.workers is None and models is not None:
         workers = min(default_workers(usable_cores()), max(1, models))
         settings = settings.model_copy(update={"workers": workers})
@@ -60,7 +64,9 @@ def _silent_for_s(settings: ComputeSettings) -> float:
 
 def _told(workers: "Workers") -> "Workers":
     there = workers.count()
-    log.info(f"{counted(there, 'worker') if there else 'workers, of which none is there yet,'} {workers.where()}")
+    log.info(
+        f"{counted(there, 'worker') if there else 'workers, of which none is there yet,'} {workers.where()}"
+    )
     return workers
 
 

@@ -53,8 +53,16 @@ def batch_script(name: str, requests: Iterable[str], log: Path, lines: Iterable[
     InputError
         When something would not stay in its line, or the folder of the log not in its quotes.
     """
-    directives = [f"--job-name={name}", f'--output="{_folder(log)}/{log.name}"', "--open-mode=append", "--ntasks=1"]
-    head = ["#!/usr/bin/env bash", *(f"#SBATCH {directive}" for directive in [*directives, *requests])]
+    directives = [
+        f"--job-name={name}",
+        f'--output="{_folder(log)}/{log.name}"',
+        "--open-mode=append",
+        "--ntasks=1",
+    ]
+    head = [
+        "#!/usr/bin/env bash",
+        *(f"#SBATCH {directive}" for directive in [*directives, *requests]),
+    ]
     script = [*head, f"cd {shlex.quote(str(Path.cwd()))}", *lines]
     for line in script:
         if not is_printable(line.replace("\t", " ")):
@@ -67,7 +75,9 @@ def _folder(log: Path) -> str:
     """The folder of a log as Slurm reads it between quotes, where ``%`` begins one of its own names."""
     folder = str(log.parent)
     if '"' in folder or "\\" in folder:
-        raise InputError(f"--out: Slurm takes no quotes and no backslashes in the folder of logs {shown(folder)}")
+        raise InputError(
+            f"--out: Slurm takes no quotes and no backslashes in the folder of logs {shown(folder)}"
+        )
     return folder.replace("%", "%%")
 
 
@@ -103,9 +113,13 @@ def slurm_command(command: Sequence[str], given: str = "") -> str:
     try:
         asked = subprocess.run(command, input=given, capture_output=True, text=True, timeout=120)
     except FileNotFoundError:
-        raise InputError(f"this machine has no {command[0]}; use a login node of the cluster") from None
+        raise InputError(
+            f"this machine has no {command[0]}; use a login node of the cluster"
+        ) from None
     except subprocess.TimeoutExpired:
-        raise InputError(f"Slurm does not answer {command[0]} within 2 minutes; try again later") from None
+        raise InputError(
+            f"Slurm does not answer {command[0]} within 2 minutes; try again later"
+        ) from None
     if asked.returncode:
         mend = f"; {MEND}" if command[0] == "sbatch" else ""
         raise InputError(f"Slurm refuses: {slurms_words(asked.stderr)}{mend}")

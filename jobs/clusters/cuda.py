@@ -24,7 +24,9 @@ def cuda_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
         When there is no GPU, or fewer than ``workers``.
     """
     gpus = chosen_gpus(settings.workers)
-    per_gpu = settings.per_gpu or default_per_gpu(usable_cores(), len(gpus), psutil.virtual_memory().available)
+    per_gpu = settings.per_gpu or default_per_gpu(
+        usable_cores(), len(gpus), psutil.virtual_memory().available
+    )
     security = Security.temporary()
     common = {"protocol": "tls://", "host": "127.0.0.1", "security": security}
     options = {
@@ -34,13 +36,18 @@ def cuda_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
         "memory_limit": int(settings.worker_memory or 0),
     }
     workers = {
-        f"gpu-{number}-{process}": {"cls": Nanny, "options": {**options, "env": {"CUDA_VISIBLE_DEVICES": gpu}}}
+        f"gpu-{number}-{process}": {
+            "cls": Nanny,
+            "options": {**options, "env": {"CUDA_VISIBLE_DEVICES": gpu}},
+        }
         for process in range(per_gpu)
         for number, gpu in enumerate(gpus)
     }
     scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
     with on_this_machine(len(workers)):
         with deaf_to_interrupts():
-            cluster = SpecCluster(scheduler=scheduler, workers=workers, security=security, silence_logs="critical")
+            cluster = SpecCluster(
+                scheduler=scheduler, workers=workers, security=security, silence_logs="critical"
+            )
         with cluster, Client(cluster) as client:
             yield client

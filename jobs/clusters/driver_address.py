@@ -43,11 +43,15 @@ def interface_address(interface: str) -> str:
 
     there = psutil.net_if_addrs()
     if interface not in there:
-        raise InputError(f"--profile: this machine has no network interface {interface!r}, but {_names(there)}")
+        raise InputError(
+            f"--profile: this machine has no network interface {interface!r}, but {_names(there)}"
+        )
     try:
         return str(get_ip_interface(interface))
     except ValueError:
-        raise InputError(f"--profile: {interface} has no IPv4 address here; name another interface") from None
+        raise InputError(
+            f"--profile: {interface} has no IPv4 address here; name another interface"
+        ) from None
 
 
 def address_towards(nodes: Iterable[str]) -> str:

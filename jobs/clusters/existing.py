@@ -47,10 +47,16 @@ def refuse_unfit(client: Client, name: str, out: Path) -> None:
         lacks dsmi-zoo or does not see ``out``.
     """
     if client.asynchronous:
-        raise InputError(f"{name}: the client is asynchronous; pass one that was made without asynchronous=True")
+        raise InputError(
+            f"{name}: the client is asynchronous; pass one that was made without asynchronous=True"
+        )
     processes = cast(dict[str, tuple[str, int]], client.run(_process))
-    if _process() in processes.values():  # what ends a model that hangs or kills its process would end this program
-        raise InputError(f"{name}: its workers are threads of this process; make the cluster with processes=True")
+    if (
+        _process() in processes.values()
+    ):  # what ends a model that hangs or kills its process would end this program
+        raise InputError(
+            f"{name}: its workers are threads of this process; make the cluster with processes=True"
+        )
     for problem in differing_versions(cast(dict[str, Any], client.get_versions())):
         raise InputError(f"{name}: {problem}")
     for note in (*_differing_libraries(client, name), *_idle_threads(client, name)):
@@ -82,9 +88,13 @@ def _connected(settings: ComputeSettings) -> Client:
     except (OSError, TypeError, ValueError) as error:
         reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
         needs = (
-            "; tls:// needs credentials: [tls] in a --profile" if settings.cluster.startswith("tls") and not tls else ""
+            "; tls:// needs credentials: [tls] in a --profile"
+            if settings.cluster.startswith("tls") and not tls
+            else ""
         )
-        raise InputError(f"--cluster {settings.cluster}: no scheduler can be reached there ({reason}){needs}") from None
+        raise InputError(
+            f"--cluster {settings.cluster}: no scheduler can be reached there ({reason}){needs}"
+        ) from None
 
 
 def differing_versions(versions: Mapping[str, Any]) -> Iterator[str]:
@@ -135,7 +145,9 @@ def _idle_threads(client: Client, address: str) -> Iterator[str]:
 
 
 def _refuse_other_folders(client: Client, address: str, out: Path) -> None:
-    there_already = next(folder for folder in (out, *out.parents) if folder.is_dir())  # a plan makes no OUT
+    there_already = next(
+        folder for folder in (out, *out.parents) if folder.is_dir()
+    )  # a plan makes no OUT
     seen = client.run(os.path.isdir, str(there_already))
     blind = [worker for worker, there in seen.items() if not there]
     if blind:

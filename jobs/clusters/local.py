@@ -9,7 +9,14 @@ import dask
 from distributed import Client, LocalCluster
 
 from ...pipeline.config import ComputeSettings
-from .machine import blas_threads, deaf_to_interrupts, default_workers, environment_with, usable_cores, visible_gpus
+from .machine import (
+    blas_threads,
+    deaf_to_interrupts,
+    default_workers,
+    environment_with,
+    usable_cores,
+    visible_gpus,
+)
 
 log = logging.getLogger(__name__)
 

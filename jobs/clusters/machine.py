@@ -64,7 +64,9 @@ def chosen_gpus(workers: int | None) -> list[str]:
             "--cluster cuda: no GPU is visible (nvidia-smi -L, CUDA_VISIBLE_DEVICES); --cluster local uses CPUs"
         )
     if workers is not None and workers > len(gpus):
-        raise InputError(f"--workers {workers}: only {len(gpus)} GPUs are visible (--per-gpu: how many share one)")
+        raise InputError(
+            f"--workers {workers}: only {len(gpus)} GPUs are visible (--per-gpu: how many share one)"
+        )
     return gpus[:workers]
 
 
@@ -82,7 +84,9 @@ def gpu_name() -> str:
 def _listed_by_the_driver() -> str:
     """A line for each GPU and each instance of one; nothing where there is no driver."""
     try:
-        return subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
+        return subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
 

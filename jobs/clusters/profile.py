@@ -26,7 +26,9 @@ class _Section(BaseModel):
     @classmethod
     def _as_slurm_writes_it(cls, value: str) -> str:
         if not WALLTIME.fullmatch(value):
-            raise ValueError("must be as Slurm writes it: minutes, hours:minutes:seconds or days-hours:minutes:seconds")
+            raise ValueError(
+                "must be as Slurm writes it: minutes, hours:minutes:seconds or days-hours:minutes:seconds"
+            )
         return value
 
     @field_validator("memory", check_fields=False)
@@ -114,9 +116,13 @@ class Profile(_Section):
 
     @model_validator(mode="after")
     def _gres_and_gpus_agree(self) -> Self:
-        named = re.fullmatch(r"gpu(:[^:,()]*[^:,()0-9][^:,()]*)?(:(?P<count>[0-9]{1,6}))?", self.gres or "")
+        named = re.fullmatch(
+            r"gpu(:[^:,()]*[^:,()0-9][^:,()]*)?(:(?P<count>[0-9]{1,6}))?", self.gres or ""
+        )
         if named is not None and int(named["count"] or 1) != self.gpus:
-            raise ValueError(f"gres = {self.gres!r} asks for {named['count'] or 1} GPUs, and gpus says {self.gpus}")
+            raise ValueError(
+                f"gres = {self.gres!r} asks for {named['count'] or 1} GPUs, and gpus says {self.gpus}"
+            )
         return self
 
 
@@ -145,5 +151,7 @@ def load_profile(path: Path | None) -> Profile:
         return Profile()
     known = ", ".join(sorted(example.stem for example in EXAMPLES.glob("*.toml")))
     if not is_file(path):
-        raise InputError(f"{path}: no such profile; write one after the examples in {EXAMPLES} ({known})")
+        raise InputError(
+            f"{path}: no such profile; write one after the examples in {EXAMPLES} ({known})"
+        )
     return validated(Profile, read_toml(path), str(path))

@@ -74,9 +74,13 @@ def slurm_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
             silence_logs="critical",
         ) as cluster,
     ):
-        slurm_command(["sbatch", "--test-only"], cluster.job_script())  # the cluster would try refused ones for ever
+        slurm_command(
+            ["sbatch", "--test-only"], cluster.job_script()
+        )  # the cluster would try refused ones for ever
         cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
-        log.info(f"{counted(jobs, 'Slurm job')} of {counted(processes, 'worker')} asked for; their logs: {logs}")
+        log.info(
+            f"{counted(jobs, 'Slurm job')} of {counted(processes, 'worker')} asked for; their logs: {logs}"
+        )
         log.info(f"the workers reach this driver at {host}")
         with Client(cluster) as client:
             yield client

@@ -52,7 +52,11 @@ class SlurmJobs(SLURMCluster):
 
     async def _ended_jobs(self) -> list[str]:
         """The names of jobs without workers that Slurm does not list among those that wait or run."""
-        silent = {name: job.job_id for name, job in self.workers.items() if not self._workers_of(name) & self.observed}
+        silent = {
+            name: job.job_id
+            for name, job in self.workers.items()
+            if not self._workers_of(name) & self.observed
+        }
         if not silent:
             return []
         with suppress(RuntimeError, OSError):  # Slurm does not answer now
@@ -71,7 +75,9 @@ class SlurmJobs(SLURMCluster):
             log.info(f"Slurm job {job.job_id} has ended; another one is asked for")
         else:
             logs = f"{job.log_directory}/{job.job_name}-{job.job_id}.err"
-            log.warning(f"Slurm job {job.job_id} ended before a worker came (see {logs}); another one is asked for")
+            log.warning(
+                f"Slurm job {job.job_id} ended before a worker came (see {logs}); another one is asked for"
+            )
         return was_of_use
 
     def _workers_of(self, job: str) -> set[str]:

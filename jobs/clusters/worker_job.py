@@ -15,7 +15,9 @@ SHORTEST_TO_RETIRE_S = 600  # in a shorter walltime there is nothing to be gaine
 
 def prologue(profile: Profile, processes: int) -> list[str]:
     """Shell lines before the worker processes start: the site's own, and settings, of Dask's and ours."""
-    settings = {name: value for name, value in SCHEDULING.items() if name.startswith("distributed.worker.")}
+    settings = {
+        name: value for name, value in SCHEDULING.items() if name.startswith("distributed.worker.")
+    }
     return [
         *profile.prologue,
         "export PYTHONSAFEPATH=1",  # modules in the folder that a job starts in come after all libraries, not first
@@ -58,7 +60,11 @@ def worker_arguments(profile: Profile) -> list[str]:
 def retires_after(walltime: str) -> int | None:
     """Seconds after which the workers of a job with this walltime retire; None for never."""
     seconds = walltime_seconds(walltime)
-    return seconds - min(RETIRE_BEFORE_END_S, seconds // 6) if seconds >= SHORTEST_TO_RETIRE_S else None
+    return (
+        seconds - min(RETIRE_BEFORE_END_S, seconds // 6)
+        if seconds >= SHORTEST_TO_RETIRE_S
+        else None
+    )
 
 
 def _retirement(profile: Profile) -> list[str]:

@@ -18,9 +18,13 @@ def catalog_group() -> None:
 @catalog_options
 @options("filters")
 @click.option(
-    "--sort", type=click.Choice(list(ORDERS)), help="Order by a column; top1 and throughput: the greatest first."
+    "--sort",
+    type=click.Choice(list(ORDERS)),
+    help="Order by a column; top1 and throughput: the greatest first.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with all that is known of each entry.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, with all that is known of each entry."
+)
 @click.pass_context
 def catalog_list_command(context: click.Context, sort: str | None, as_json: bool, **_: Any) -> int:
     """List a catalogue's entries: parameters in millions, GMACs of one image, published images a second and top-1.
@@ -39,7 +43,10 @@ def catalog_list_command(context: click.Context, sort: str | None, as_json: bool
 
 @catalog_group.command("show")
 @click.argument("model", metavar="MODEL[@SIZE]")
-@click.option("--catalog", help="Where to look.  [default: digits, imagenet-2025 and imagenet-2023, in this order]")
+@click.option(
+    "--catalog",
+    help="Where to look.  [default: digits, imagenet-2025 and imagenet-2023, in this order]",
+)
 def catalog_show_command(model: str, catalog: str | None) -> int:
     """Show all that a catalogue knows of a model (MODEL alone: at all its sizes).
 

@@ -11,11 +11,21 @@ from ..terminal import display
 
 
 @click.command("doctor")
-@click.option("--cluster", type=click.Choice(CLUSTERS), default="local", help="What is to be used.  [default: local]")
+@click.option(
+    "--cluster",
+    type=click.Choice(CLUSTERS),
+    default="local",
+    help="What is to be used.  [default: local]",
+)
 @options("compute.profile", help="Site settings of Slurm, in TOML; see docs/clusters.md.")
 @click.option("--out", type=PATH, help="The directory that a run is to write to.")
 @options("compute.cache", "subset.data_root")
-@click.option("--wait", type=TimeType(), default="10m", help="Wait so long for the job on a node.  [default: 10m]")
+@click.option(
+    "--wait",
+    type=TimeType(),
+    default="10m",
+    help="Wait so long for the job on a node.  [default: 10m]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--node", type=PATH, hidden=True, help="What the job on a node is to check.")
 @click.pass_context

@@ -14,7 +14,9 @@ from ..options import PATH, given_settings, options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @options("measures")
 @click.pass_context
-def measure_command(context: click.Context, embeddings: Path, labels: Path | None, as_json: bool, **_: Any) -> int:
+def measure_command(
+    context: click.Context, embeddings: Path, labels: Path | None, as_json: bool, **_: Any
+) -> int:
     """Measure one embedding, an array [n, d]; with labels, an array [n], also their mutual information.
 
     Files are .npy, .npz, .csv, .parquet, .safetensors or .pt; of one that holds several arrays, FILE:NAME takes one.

@@ -10,7 +10,12 @@ from ..terminal import display
 
 @click.command("merge")
 @click.argument("runs", nargs=-1, required=True, type=PATH, metavar="A B ...")
-@click.option("--out", required=True, type=PATH, help="The joint run's directory; a run that is there counts too.")
+@click.option(
+    "--out",
+    required=True,
+    type=PATH,
+    help="The joint run's directory; a run that is there counts too.",
+)
 def merge_command(runs: tuple[Path, ...], out: Path) -> int:
     """Join runs of one configuration on the same images, and write their report; they themselves stay as they are.
 

@@ -12,7 +12,12 @@ from ..terminal import display
 @catalog_options
 @options("filters")
 @options("compute.cache")
-@click.option("--jobs", type=click.IntRange(1, 64), default=4, help="So many transfers at a time.  [default: 4]")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=4,
+    help="So many transfers at a time.  [default: 4]",
+)
 @click.pass_context
 def prefetch_command(context: click.Context, jobs: int, **_: Any) -> int:
     """Download the weights that a run will need, for nodes without internet; an interrupted transfer goes on.
@@ -26,4 +31,11 @@ def prefetch_command(context: click.Context, jobs: int, **_: Any) -> int:
     from ..prefetch import prefetch
 
     chosen = chosen_settings(context)
-    return prefetch(chosen.catalog, chosen.models, chosen.filters, chosen.compute.cache.absolute(), jobs, display())
+    return prefetch(
+        chosen.catalog,
+        chosen.models,
+        chosen.filters,
+        chosen.compute.cache.absolute(),
+        jobs,
+        display(),
+    )

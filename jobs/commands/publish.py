@@ -13,13 +13,32 @@ from ..terminal import display, tell
 @click.argument("dest", type=PATH, metavar="DEST")
 @click.option("--title", metavar="TEXT", help="What the release is called.")
 @click.option(
-    "--license", "license_", metavar="ID", help="License of the numbers, as the hub names it: cc-by-4.0, cc0-1.0, ..."
+    "--license",
+    "license_",
+    metavar="ID",
+    help="License of the numbers, as the hub names it: cc-by-4.0, cc0-1.0, ...",
 )
-@click.option("--embeddings", is_flag=True, help="Publish the embeddings, too, so that others can check the numbers.")
-@click.option("--push", metavar="OWNER/NAME", help="Upload it to the Hugging Face hub as this data set.")
-@click.option("--public", is_flag=True, help="Let everybody see a data set that --push makes; else only its owner can.")
+@click.option(
+    "--embeddings",
+    is_flag=True,
+    help="Publish the embeddings, too, so that others can check the numbers.",
+)
+@click.option(
+    "--push", metavar="OWNER/NAME", help="Upload it to the Hugging Face hub as this data set."
+)
+@click.option(
+    "--public",
+    is_flag=True,
+    help="Let everybody see a data set that --push makes; else only its owner can.",
+)
 def publish_command(
-    out: Path, dest: Path, title: str | None, license_: str | None, embeddings: bool, push: str | None, public: bool
+    out: Path,
+    dest: Path,
+    title: str | None,
+    license_: str | None,
+    embeddings: bool,
+    push: str | None,
+    public: bool,
 ) -> int:
     """Make a folder of a run that any static web host, or a data set of the Hugging Face hub, can serve.
 
@@ -44,7 +63,9 @@ def publish_command(
     release = publish(out, dest, title, license_, embeddings, display())
     tell(f"Release {release.id}: {dest / 'index.html'}")
     if license_ is None:
-        tell("It states no license, so others cannot tell what they may do with it; --license cc-by-4.0 would")
+        tell(
+            "It states no license, so others cannot tell what they may do with it; --license cc-by-4.0 would"
+        )
     if push is not None:
         from ..push import push as push_release
 

@@ -11,7 +11,11 @@ from ..terminal import display
 
 @click.command("remeasure")
 @out_option
-@click.option("--into", type=PATH, help="Where the new rows go.  [default: beside --out, named after the changes]")
+@click.option(
+    "--into",
+    type=PATH,
+    help="Where the new rows go.  [default: beside --out, named after the changes]",
+)
 @options("measures", *CLUSTER, default_shown="the run's")
 @options("compute.write_report")
 @click.pass_context

@@ -10,7 +10,9 @@ from ..terminal import display
 
 @click.command("report")
 @out_option
-@click.option("--compare", type=PATH, metavar="OUT", help="Set another run, or a published folder, beside it.")
+@click.option(
+    "--compare", type=PATH, metavar="OUT", help="Set another run, or a published folder, beside it."
+)
 @click.option(
     "--class-subsets", type=click.IntRange(1, 1000), metavar="N",
     help="Repeat the correlation on N random halves of the classes, from the kept embeddings; 50 tell much.",

@@ -24,15 +24,28 @@ Examples:
 @click.command("run", epilog=EPILOG)
 @catalog_options
 @options("filters", "out")
-@click.option("--config", "file", type=PATH, help="Settings in TOML; the command line overrides them.")
+@click.option(
+    "--config", "file", type=PATH, help="Settings in TOML; the command line overrides them."
+)
 @options("subset", "protocol", "precision", "pool", "random_weights", "measures")
-@options(*CLUSTER, "compute.share", "compute.batch_size", "compute.compile", "compute.cache", "compute.cache_gb")
+@options(
+    *CLUSTER,
+    "compute.share",
+    "compute.batch_size",
+    "compute.compile",
+    "compute.cache",
+    "compute.cache_gb",
+)
 @options("compute.budget_gb", "compute.budget", "compute.max_download", "compute.keep_embeddings")
 @options("compute.write_report")
-@click.option("--plan", "only_plan", is_flag=True, help="Say what the run would do, read and store, and stop.")
+@click.option(
+    "--plan", "only_plan", is_flag=True, help="Say what the run would do, read and store, and stop."
+)
 @click.option("--retry-failed", is_flag=True, help="Try entries again that failed before.")
 @click.pass_context
-def run_command(context: click.Context, file: Path | None, only_plan: bool, retry_failed: bool, **_: Any) -> int:
+def run_command(
+    context: click.Context, file: Path | None, only_plan: bool, retry_failed: bool, **_: Any
+) -> int:
     """Measure a zoo: compute every row that OUT lacks, then write the report.
 
     Finished rows are never computed again; the same command goes on where it was stopped.

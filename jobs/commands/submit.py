@@ -20,10 +20,17 @@ def submit_group() -> None:
     options_metavar="[--profile FILE] [--array K] [--dry-run] [OPTIONS OF RUN]",
 )
 @options("compute.profile", help="Site settings, in TOML; see docs/clusters.md.")
-@click.option("--array", type=click.IntRange(min=1), metavar="K", help="K array tasks, each a share; no long driver.")
+@click.option(
+    "--array",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="K array tasks, each a share; no long driver.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the scripts and submit nothing.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")
-def submit_slurm_command(profile: Path | None, array: int | None, dry_run: bool, arguments: tuple[str, ...]) -> int:
+def submit_slurm_command(
+    profile: Path | None, array: int | None, dry_run: bool, arguments: tuple[str, ...]
+) -> int:
     """Submit to Slurm what `dsmi-zoo run` with these options would do.
 
     A driver job starts the workers as further jobs, replaces lost ones and writes the report; when its walltime ends it
@@ -43,4 +50,6 @@ def submit_slurm_command(profile: Path | None, array: int | None, dry_run: bool,
                 raise click.UsageError(f"--{name.removeprefix('only_')} means nothing to submit")
         config = run_settings(context, context.params["file"])
     compute = config.compute.model_copy(update={"profile": profile})
-    return submit(config.model_copy(update={"compute": compute}), arguments, array, dry_run, display())
+    return submit(
+        config.model_copy(update={"compute": compute}), arguments, array, dry_run, display()
+    )

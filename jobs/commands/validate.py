@@ -30,7 +30,9 @@ from ..terminal import display
 @options("subset.data_root", help="The folder of a torchvision data set.")
 @click.option("--download", is_flag=True, help="Fetch the data sets into --data-root first.")
 @click.option("--seeds", type=click.IntRange(2, 100), help="Trainings of each kind.  [default: 5]")
-@click.option("--small", is_flag=True, help="A minute's worth, to try the command; it answers nothing.")
+@click.option(
+    "--small", is_flag=True, help="A minute's worth, to try the command; it answers nothing."
+)
 @options("compute.workers", help="Worker processes.", default_shown="one a core")
 @options("compute.cache")
 @click.pass_context
@@ -62,7 +64,12 @@ def validate_command(
     root = chosen.subset.data_root.expanduser().absolute() if chosen.subset.data_root else None
     given = {"datasets": datasets} if datasets else {}
     validation = Validation(
-        (out or Path("runs/validate")).absolute(), compute, root=root, small=small, seeds=seeds, **given
+        (out or Path("runs/validate")).absolute(),
+        compute,
+        root=root,
+        small=small,
+        seeds=seeds,
+        **given,
     )
     if download:
         fetch(validation)

@@ -11,9 +11,20 @@ from ..terminal import display
 @click.command("verify")
 @click.argument("dest", type=PATH, metavar="DEST")
 @click.option(
-    "--rows", type=click.IntRange(0), default=5, show_default=True, metavar="N", help="Measure N embeddings again."
+    "--rows",
+    type=click.IntRange(0),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Measure N embeddings again.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice of these rows.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the choice of these rows.",
+)
 def verify_command(dest: Path, rows: int, seed: int) -> int:
     """Check a published folder: hashes, the page from its rows, and some rows from their embeddings.
 

@@ -39,7 +39,9 @@ ALIVE = {
 }  # fmt: skip
 
 
-def check_from_node(profile: Profile, folders: Folders, wait_s: float, display: Display = SILENT) -> Report:
+def check_from_node(
+    profile: Profile, folders: Folders, wait_s: float, display: Display = SILENT
+) -> Report:
     """Submit the job, wait for its report, and clean up; without a report, the findings say why there is none."""
     try:
         host = driver_address(profile)
@@ -66,7 +68,9 @@ def check_from_node(profile: Profile, folders: Folders, wait_s: float, display: 
                 versions=versions(),
             )
             request.lock.touch()
-            write_atomically(folder / "request.json", lambda file: file.write(request.model_dump_json().encode()))
+            write_atomically(
+                folder / "request.json", lambda file: file.write(request.model_dump_json().encode())
+            )
             return _submitted(request, folder, profile, folders, wait_s, display)
     except OSError as error:
         do = "both sides talk through OUT or the cache: choose folders that can be written"
@@ -77,7 +81,9 @@ def check_from_node(profile: Profile, folders: Folders, wait_s: float, display: 
 @contextmanager
 def _marked(folder: Path, token: str) -> Iterator[Path]:
     """A file with ``token`` in a folder of its own below ``folder``, for the while."""
-    own = functools.partial(tempfile.TemporaryDirectory, prefix=TRIAL, dir=folder, ignore_cleanup_errors=True)
+    own = functools.partial(
+        tempfile.TemporaryDirectory, prefix=TRIAL, dir=folder, ignore_cleanup_errors=True
+    )
     with existing(folder), own() as path:
         mark = Path(path) / "mark"
         mark.write_text(token, encoding="utf-8")
@@ -85,11 +91,20 @@ def _marked(folder: Path, token: str) -> Iterator[Path]:
 
 
 def _submitted(
-    request: Request, folder: Path, profile: Profile, folders: Folders, wait_s: float, display: Display
+    request: Request,
+    folder: Path,
+    profile: Profile,
+    folders: Folders,
+    wait_s: float,
+    display: Display,
 ) -> Report:
     options = {"--out": folders.out, "--cache": folders.cache, "--data-root": folders.data_root}
-    given = [str(part) for name, path in options.items() if path is not None for part in (name, path)]
-    command = shlex.join([*dsmi_zoo(profile), "doctor", *given, "--json", "--node", str(folder / "request.json")])
+    given = [
+        str(part) for name, path in options.items() if path is not None for part in (name, path)
+    ]
+    command = shlex.join(
+        [*dsmi_zoo(profile), "doctor", *given, "--json", "--node", str(folder / "request.json")]
+    )
     job_log = folder / "job.log"
     lines = [*prologue(profile, profile.processes()), f"exec {command}"]
     script = batch_script("dsmi-zoo-doctor", worker_requests(profile), job_log, lines)
@@ -98,7 +113,9 @@ def _submitted(
     except InputError as error:
         found = str(error).removesuffix(f"; {MEND}")
         return _without_report(None, Finding(level="problem", what="job", found=found, do=MEND))
-    log.info(f"job {job} asked for, of at most {LIMIT_MINUTES} minutes, waiting {duration(wait_s)} at most")
+    log.info(
+        f"job {job} asked for, of at most {LIMIT_MINUTES} minutes, waiting {duration(wait_s)} at most"
+    )
     ended = False
     try:
         problem = _wait(job, request.result, job_log, wait_s, display)
@@ -111,7 +128,10 @@ def _submitted(
     try:
         report = Report.model_validate_json(request.result.read_text(encoding="utf-8"))
     except ValidationError:
-        found, do = "leaves a report that this version cannot read", "install the same dsmi-zoo on both"
+        found, do = (
+            "leaves a report that this version cannot read",
+            "install the same dsmi-zoo on both",
+        )
         return _without_report(job, Finding(level="problem", what=f"job {job}", found=found, do=do))
     for _ in range(10):  # while it ends, it holds its log open
         if job_state(job)[0] not in ALIVE:
@@ -141,7 +161,9 @@ def _wait(job: str, result: Path, job_log: Path, wait_s: float, display: Display
                 return _ended_without_report(job, state, job_log)
             if now >= asked:
                 state, reason = job_state(job)
-                asked = now + min(10.0, max(1.0, (now - started) / 10))  # the controller has others to serve
+                asked = now + min(
+                    10.0, max(1.0, (now - started) / 10)
+                )  # the controller has others to serve
                 gone_since = None if state in ALIVE else gone_since or now
                 line = f"job {job}: {state}{f' ({reason})' if reason else ''}"
                 show(line)
@@ -156,7 +178,9 @@ def _wait(job: str, result: Path, job_log: Path, wait_s: float, display: Display
 def job_state(job: str) -> tuple[str, str]:
     """A job's state in Slurm's words, and why it waits; GONE when Slurm has forgotten it, UNKNOWN in its absence."""
     try:
-        said = slurm_command(["squeue", "--noheader", "--states=all", "--jobs", job, "--format=%T|%r"]).strip()
+        said = slurm_command(
+            ["squeue", "--noheader", "--states=all", "--jobs", job, "--format=%T|%r"]
+        ).strip()
     except InputError as error:
         return ("GONE", "") if "Invalid job id" in str(error) else ("UNKNOWN", "")
     state, _, reason = said.splitlines()[0].partition("|") if said else ("GONE", "", "")
@@ -174,4 +198,9 @@ def _ended_without_report(job: str, state: str, job_log: Path) -> Finding:
         do = f"most likely its node does not see {folder}: choose folders on a file system that all share"
         return Finding(level="problem", what=f"job {job}", found=found, do=do)
     found = "\n".join([f"{state} without a report; the last lines of its log:", *lines])
-    return Finding(level="problem", what=f"job {job}", found=found, do="mend prologue or python in the --profile")
+    return Finding(
+        level="problem",
+        what=f"job {job}",
+        found=found,
+        do="mend prologue or python in the --profile",
+    )

@@ -22,7 +22,14 @@ from .machine import check_machine
 COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
-def doctor(cluster: str, profile: Path | None, folders: Folders, wait_s: float, as_json: bool, display: Display) -> int:
+def doctor(
+    cluster: str,
+    profile: Path | None,
+    folders: Folders,
+    wait_s: float,
+    as_json: bool,
+    display: Display,
+) -> int:
     """Check this machine and, for ``cluster`` slurm, a compute node that a short job runs on.
 
     Returns
@@ -42,7 +49,9 @@ def doctor(cluster: str, profile: Path | None, folders: Folders, wait_s: float, 
         interface_address(nodes.interface)
     console = Console()
     with display.status("Looking at this machine"):
-        findings = check_machine(folders, wants_gpu=cluster == "cuda", wants_slurm=cluster == "slurm")
+        findings = check_machine(
+            folders, wants_gpu=cluster == "cuda", wants_slurm=cluster == "slurm"
+        )
     reports = [Report(host=socket.gethostname(), versions=versions(), findings=tuple(findings))]
     if not as_json:
         show(reports[0], console)
@@ -52,7 +61,10 @@ def doctor(cluster: str, profile: Path | None, folders: Folders, wait_s: float, 
             show(reports[1], console)
     problems = sum(report.problems for report in reports)
     if as_json:
-        document = {"problems": problems, "machines": [report.model_dump(mode="json") for report in reports]}
+        document = {
+            "problems": problems,
+            "machines": [report.model_dump(mode="json") for report in reports],
+        }
         print(json.dumps(document, indent=2))
     else:
         console.print(summary(reports), markup=False, highlight=False)
@@ -72,7 +84,9 @@ def show(report: Report, console: Console) -> None:
 def lines_of(finding: Finding, width: int) -> list[Text]:
     """A finding as lines: its level, what was looked at in ``width`` columns, how it is, and what to do."""
     first, *more = [printable(line) for line in finding.found.splitlines()] or [""]
-    head = Text.assemble("  ", (f"{finding.level:<8}", COLOURS[finding.level]), f"{finding.what:<{width}}  {first}")
+    head = Text.assemble(
+        "  ", (f"{finding.level:<8}", COLOURS[finding.level]), f"{finding.what:<{width}}  {first}"
+    )
     indented = [Text(f"{'':12}{line}", "dim") for line in more]
     return [head, *indented, *([Text(f"{'':12}-> {printable(finding.do)}")] if finding.do else [])]
 
@@ -81,4 +95,6 @@ def summary(reports: Sequence[Report]) -> str:
     """Problems and notes of all machines together."""
     levels = [finding.level for report in reports for finding in report.findings]
     problems, notes = levels.count("problem"), levels.count("note")
-    return f"\n{counted(problems, 'problem') if problems else 'no problem'}, {counted(notes, 'note')}"
+    return (
+        f"\n{counted(problems, 'problem') if problems else 'no problem'}, {counted(notes, 'note')}"
+    )

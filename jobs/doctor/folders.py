@@ -44,7 +44,10 @@ def probe_folder(folder: Path) -> Probe:
     OSError
         When nothing can be written there.
     """
-    with existing(folder) as was_there, tempfile.TemporaryDirectory(prefix=TRIAL, dir=folder) as trial:
+    with (
+        existing(folder) as was_there,
+        tempfile.TemporaryDirectory(prefix=TRIAL, dir=folder) as trial,
+    ):
         file, second = Path(trial) / "file", Path(trial) / "second"
         seconds = write_and_sync(file)
         second.write_text("second")
@@ -89,12 +92,19 @@ def folder_findings(what: str, folder: Path, probe: Probe) -> list[Finding]:
     elif probe.free < LITTLE_SPACE:
         level, do = "note", "embeddings of the 1,002-model zoo take about 13 GB, its weights 295 GB"
     findings = [
-        Finding(level=level, what=what, found=f"{folder}: {seen}; {known}{size_in_words(probe.free)} free", do=do),
+        Finding(
+            level=level,
+            what=what,
+            found=f"{folder}: {seen}; {known}{size_in_words(probe.free)} free",
+            do=do,
+        ),
         Finding(
             level="ok" if probe.bytes_a_second >= SLOW_BYTES_A_SECOND else "note",
             what=what,
             found=f"writes {probe.bytes_a_second / 1e6:.0f} MB/s ({WRITTEN_BYTES / 1e6:.0f} MB, synced to the disk)",
-            do="" if probe.bytes_a_second >= SLOW_BYTES_A_SECOND else "slow: is it a network drive for small files?",
+            do=""
+            if probe.bytes_a_second >= SLOW_BYTES_A_SECOND
+            else "slow: is it a network drive for small files?",
         ),
     ]
     works = [*(["exclusive create"] if probe.locks else []), *(["rename"] if probe.renames else [])]
@@ -103,14 +113,19 @@ def folder_findings(what: str, folder: Path, probe: Probe) -> list[Finding]:
         findings.append(Finding(level="ok", what=what, found=f"works: {', '.join(works)}"))
     elsewhere = f"choose a --{what.lower()} on another file system"
     if not probe.locks:
-        found, do = "exclusive create succeeds on a file that exists", f"locks do not hold there: {elsewhere}"
+        found, do = (
+            "exclusive create succeeds on a file that exists",
+            f"locks do not hold there: {elsewhere}",
+        )
         findings.append(Finding(level="problem", what=what, found=found, do=do))
     if not probe.renames:
         found, do = "a rename does not replace a file", f"rows would be lost there: {elsewhere}"
         findings.append(Finding(level="problem", what=what, found=found, do=do))
     if probe.links:
         do = "`dsmi-zoo merge` copies embeddings there"
-        findings.append(Finding(level="note", what=what, found=f"no hard links: {probe.links}", do=do))
+        findings.append(
+            Finding(level="note", what=what, found=f"no hard links: {probe.links}", do=do)
+        )
     return findings
 
 

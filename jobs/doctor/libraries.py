@@ -9,14 +9,20 @@ from collections.abc import Mapping
 from ...pipeline.provenance import library_versions
 from .findings import Finding
 
-MUST_AGREE = ("dsmi-zoo", "dask", "distributed")  # what is sent from one to the other is unpickled by name
+MUST_AGREE = (
+    "dsmi-zoo",
+    "dask",
+    "distributed",
+)  # what is sent from one to the other is unpickled by name
 
 
 def library_findings() -> list[Finding]:
     """Python, and whether every library that dsmi-zoo requires is there and new enough."""
     from packaging.requirements import Requirement
 
-    findings = [Finding(level="ok", what="Python", found=f"{platform.python_version()}, {sys.executable}")]
+    findings = [
+        Finding(level="ok", what="Python", found=f"{platform.python_version()}, {sys.executable}")
+    ]
     lacking, there = [], {}
     for line in importlib.metadata.requires("dsmi-zoo") or ():
         requirement = Requirement(line)
@@ -28,9 +34,19 @@ def library_findings() -> list[Finding]:
             lacking.append(f"{requirement} ({version or 'not installed'})")
     if lacking:
         do = "pip install " + " ".join(f"'{line.partition(' (')[0]}'" for line in lacking)
-        return [*findings, Finding(level="problem", what="libraries", found=f"lacking: {', '.join(lacking)}", do=do)]
-    shown = ", ".join(f"{name} {there[name]}" for name in ("timm", "dask", "distributed") if name in there)
-    return [*findings, Finding(level="ok", what="libraries", found=f"all {len(there)} are new enough; {shown}")]
+        return [
+            *findings,
+            Finding(
+                level="problem", what="libraries", found=f"lacking: {', '.join(lacking)}", do=do
+            ),
+        ]
+    shown = ", ".join(
+        f"{name} {there[name]}" for name in ("timm", "dask", "distributed") if name in there
+    )
+    return [
+        *findings,
+        Finding(level="ok", what="libraries", found=f"all {len(there)} are new enough; {shown}"),
+    ]
 
 
 def slurm_finding(wanted: bool) -> Finding:
@@ -43,16 +59,27 @@ def slurm_finding(wanted: bool) -> Finding:
         *(["no dask-jobqueue"] if not jobqueue else []),
     ]
     steps = [
-        *(["--cluster slurm needs them here, and `submit slurm` on the nodes too"] if not wanted else []),
+        *(
+            ["--cluster slurm needs them here, and `submit slurm` on the nodes too"]
+            if not wanted
+            else []
+        ),
         *(["use a login node"] if wanted and not sbatch else []),
         *(["pip install 'dsmi-zoo[slurm]'"] if not jobqueue else []),
     ]
-    return Finding(level="problem" if wanted else "note", what="Slurm", found=", ".join(lacking), do="; ".join(steps))
+    return Finding(
+        level="problem" if wanted else "note",
+        what="Slurm",
+        found=", ".join(lacking),
+        do="; ".join(steps),
+    )
 
 
 def versions() -> dict[str, str]:
     """Versions that must, or should, be the same on all machines of a run."""
-    return library_versions() | {name: version_of(name) or "not installed" for name in ("dask", "distributed")}
+    return library_versions() | {
+        name: version_of(name) or "not installed" for name in ("dask", "distributed")
+    }
 
 
 def version_findings(there: Mapping[str, str], here: Mapping[str, str], host: str) -> list[Finding]:

@@ -47,7 +47,9 @@ def capacity_findings() -> list[Finding]:
             level="ok" if enough else "problem",
             what="memory",
             found=f"{size_in_words(free)} free of {size_in_words(most)} usable",
-            do="" if enough else f"a worker takes {needed}: end other programs, or ask for more memory",
+            do=""
+            if enough
+            else f"a worker takes {needed}: end other programs, or ask for more memory",
         ),
     ]
 
@@ -62,10 +64,10 @@ def hub_finding() -> Finding:
     problem = _hub_problem(constants.ENDPOINT)
     if not problem:
         return Finding(level="ok", what="hub", found=f"{constants.ENDPOINT} answers")
-    do = (
-        "`dsmi-zoo prefetch` where it answers, then HF_HUB_OFFLINE=1 here; digits and checkpoints of your own need none"
+    do = "`dsmi-zoo prefetch` where it answers, then HF_HUB_OFFLINE=1 here; digits and checkpoints of your own need none"
+    return Finding(
+        level="note", what="hub", found=f"{constants.ENDPOINT} does not answer ({problem})", do=do
     )
-    return Finding(level="note", what="hub", found=f"{constants.ENDPOINT} does not answer ({problem})", do=do)
 
 
 def _hub_problem(endpoint: str) -> str:

@@ -48,7 +48,10 @@ def check_node(path: Path, folders: Folders) -> Report:
         *check_machine(folders, wants_gpu=request.gpus > 0),
     ]
     report = Report(
-        host=socket.gethostname(), job=os.environ.get("SLURM_JOB_ID"), versions=versions(), findings=tuple(findings)
+        host=socket.gethostname(),
+        job=os.environ.get("SLURM_JOB_ID"),
+        versions=versions(),
+        findings=tuple(findings),
     )
     write_atomically(request.result, lambda file: file.write(report.model_dump_json().encode()))
     return report
@@ -63,11 +66,16 @@ def shared_findings(request: Request) -> Iterator[Finding]:
         if seconds is None:
             do = f"choose an --{what.lower()} on a file system that this node and {request.host} share"
             yield Finding(
-                level="problem", what=name, found=f"does not see what {request.host} wrote into {mark.parent}", do=do
+                level="problem",
+                what=name,
+                found=f"does not see what {request.host} wrote into {mark.parent}",
+                do=do,
             )
         else:
             late = f" after {seconds:.0f} s" if seconds >= 1 else ""
-            yield Finding(level="ok", what=name, found=f"sees what {request.host} wrote just now{late}")
+            yield Finding(
+                level="ok", what=name, found=f"sees what {request.host} wrote just now{late}"
+            )
     yield exclusive_finding(request.lock, request.host)
     write_atomically(request.node_lock, lambda file: None)
 
@@ -90,7 +98,9 @@ def exclusive_finding(lock: Path, other: str) -> Finding:
         level="ok" if holds else "problem",
         what="exclusive create",
         found=f"{'respects' if holds else 'does not respect'} a file that {other} made",
-        do="" if holds else "two drivers would not see each other: choose OUT and cache on another file system",
+        do=""
+        if holds
+        else "two drivers would not see each other: choose OUT and cache on another file system",
     )
 
 
@@ -99,22 +109,27 @@ def route_finding(request: Request) -> Finding:
     host, port = request.address
     what = f"route by {request.interface}" if request.interface else "route"
     other = f"name {'another' if request.interface else 'the'} interface in the --profile"
-    elsewhere = (
-        "; `dsmi-zoo submit slurm` runs the scheduler on a node, so that only the nodes need to reach each other"
-    )
+    elsewhere = "; `dsmi-zoo submit slurm` runs the scheduler on a node, so that only the nodes need to reach each other"
     try:
         own = get_ip_interface(request.interface) if request.interface else own_address(host)
     except ValueError:
         found = f"this node has no interface {request.interface} with an IPv4 address"
         do = f"{other}; here are {', '.join(sorted(psutil.net_if_addrs()))}"
         return Finding(level="problem", what=what, found=found, do=do)
-    there, back = try_route(own, (host, port), request.token) if own else ("no network leads there", "")
+    there, back = (
+        try_route(own, (host, port), request.token) if own else ("no network leads there", "")
+    )
     if there:
         found = f"no way from {own or 'here'} to {host} on {request.host} ({there})"
         return Finding(level="problem", what=what, found=found, do=f"{other}{elsewhere}")
     if back:
         found = f"{own} reaches {host} on {request.host}, but no way leads back ({back})"
-        return Finding(level="problem", what=what, found=found, do=f"open ports from {host} to the nodes{elsewhere}")
+        return Finding(
+            level="problem",
+            what=what,
+            found=found,
+            do=f"open ports from {host} to the nodes{elsewhere}",
+        )
     return Finding(level="ok", what=what, found=f"{own} to {host} on {request.host} and back")
 
 
@@ -124,11 +139,15 @@ def assigned_gpu_findings(wanted: int) -> Iterator[Finding]:
         return
     chosen, gpus = os.environ.get("CUDA_VISIBLE_DEVICES"), visible_gpus()
     found = (
-        f"CUDA_VISIBLE_DEVICES={chosen}" if chosen is not None else f"CUDA_VISIBLE_DEVICES is not set; {len(gpus)} seen"
+        f"CUDA_VISIBLE_DEVICES={chosen}"
+        if chosen is not None
+        else f"CUDA_VISIBLE_DEVICES is not set; {len(gpus)} seen"
     )
     if len(gpus) == wanted:
         yield Finding(level="ok", what="GPUs of the job", found=found)
     else:
         do = "workers on one node would share GPUs: does the site want gres or directives in another form?"
         do = do if len(gpus) > wanted else "does the site want gres or directives in another form?"
-        yield Finding(level="problem", what="GPUs of the job", found=f"{found}, asked for {wanted}", do=do)
+        yield Finding(
+            level="problem", what="GPUs of the job", found=f"{found}, asked for {wanted}", do=do
+        )

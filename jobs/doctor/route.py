@@ -21,7 +21,9 @@ def answering(host: str, token: str) -> Iterator[int]:
     class Answer(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             self.connection.settimeout(REACHED_WITHIN_S)
-            said, _, port = self.rfile.readline(256).decode("ascii", "replace").strip().partition(" ")
+            said, _, port = (
+                self.rfile.readline(256).decode("ascii", "replace").strip().partition(" ")
+            )
             if hmac.compare_digest(said, token) and port.isdecimal():
                 self.wfile.write(f"{_knock((self.client_address[0], int(port)), token)}\n".encode())
 
@@ -32,7 +34,9 @@ def answering(host: str, token: str) -> Iterator[int]:
             """Callers that hang up are no concern of ours."""
 
     with Server((host, 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
+        )
         thread.start()
         try:
             yield server.server_address[1]

@@ -27,7 +27,11 @@ def ask_torch() -> dict[str, Any]:
                 torch.cuda.init()
             except Exception as error:
                 reason = _one_line(error)
-        devices = [_device(torch, number) for number in range(torch.cuda.device_count())] if not reason else []
+        devices = (
+            [_device(torch, number) for number in range(torch.cuda.device_count())]
+            if not reason
+            else []
+        )
     return {
         "version": torch.__version__,
         "cuda": torch.version.cuda,

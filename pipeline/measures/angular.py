@@ -73,4 +73,7 @@ def _directions_from_mean(points: Points) -> Points:
     unit = directions(values)
     if not points.few or abs(exponent) > SQUARES_FIT:
         return Points(unit)
-    return Points(unit, lambda: squares_of_directions(points.squares, times_power_of_two(values, exponent), unit))
+    return Points(
+        unit,
+        lambda: squares_of_directions(points.squares, times_power_of_two(values, exponent), unit),
+    )

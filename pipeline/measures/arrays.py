@@ -12,7 +12,9 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-FEWEST_FOR_ARPACK = 200  # rows of a matrix from which a few products with it cost less than all eigenvalues
+FEWEST_FOR_ARPACK = (
+    200  # rows of a matrix from which a few products with it cost less than all eigenvalues
+)
 
 Array = Any
 """An array of NumPy, torch or another library of the standard; the comments tell its shape."""
@@ -40,7 +42,9 @@ def beside(values: NDArray[Any], array: Array) -> Array:
     """NumPy's values as an array of the same library and device as another."""
     if is_on_host(array):
         return values
-    return namespace(array).asarray(np.ascontiguousarray(values), device=array_api_compat.device(array))
+    return namespace(array).asarray(
+        np.ascontiguousarray(values), device=array_api_compat.device(array)
+    )
 
 
 def rows_of(array: Array, indices: NDArray[np.int64]) -> Array:

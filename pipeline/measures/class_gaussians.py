@@ -121,7 +121,9 @@ def gbc_of_decomposition(decomposition: Decomposition, classes: NDArray[np.int64
     return 0.0 - 2 * float(np.exp(-apart - unequal).sum())
 
 
-def leep_log_likelihoods(decomposition: Decomposition, classes: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+def leep_log_likelihoods(
+    decomposition: Decomposition, classes: NDArray[np.int64], seed: int
+) -> NDArray[np.float64]:
     """The log likelihood of each sample's label in nats, float64 [n], whose mean is ``n_leep``.
 
     From the decomposition of the centred embedding.
@@ -130,12 +132,16 @@ def leep_log_likelihoods(decomposition: Decomposition, classes: NDArray[np.int64
     together = group_sums(shares, classes)
     of_component = together.sum(axis=0)
     # A component that no point belongs to, for its shares are below the least number, says nothing.
-    label_shares = np.divide(together, of_component, out=np.zeros_like(together), where=of_component > 0)
+    label_shares = np.divide(
+        together, of_component, out=np.zeros_like(together), where=of_component > 0
+    )
     likelihoods = np.einsum("nz,nz->n", shares, label_shares[classes])
     return np.log(np.minimum(likelihoods, 1))  # rounding may exceed 1
 
 
-def _component_shares(decomposition: Decomposition, components: int, seed: int) -> NDArray[np.float64]:
+def _component_shares(
+    decomposition: Decomposition, components: int, seed: int
+) -> NDArray[np.float64]:
     """The shares p(z | x) of each sample in the mixture's components, float64 [n, components]."""
     from sklearn.exceptions import ConvergenceWarning  # imported here: scikit-learn takes a second
     from sklearn.mixture import GaussianMixture
@@ -148,7 +154,9 @@ def _component_shares(decomposition: Decomposition, components: int, seed: int) 
     different = count_different(points, LEEP_DIGITS)
     fewest = LEEP_FEWEST * components
     if different < fewest:
-        raise UndefinedScore(f"{different} different points, fewer than {fewest} for {components} Gaussians")
+        raise UndefinedScore(
+            f"{different} different points, fewer than {fewest} for {components} Gaussians"
+        )
     mixture = GaussianMixture(components, covariance_type="diag", random_state=seed)
     with warnings.catch_warnings():
         # After 100 steps it is good enough.

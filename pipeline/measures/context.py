@@ -68,7 +68,9 @@ class MeasureContext:
         self.n, self.d = self.points.values.shape
         self._classes = None if labels is None else as_classes(labels, self.n)
         self._images = None if self._classes is None else as_images(image_ids, self._classes)
-        self._clusters = None if input_clusters is None else as_classes(input_clusters, self.n, "input_clusters")
+        self._clusters = (
+            None if input_clusters is None else as_classes(input_clusters, self.n, "input_clusters")
+        )
         self.results: dict[str, Any] = {}  # of measures, by name, as they keep them
 
     @property
@@ -152,7 +154,9 @@ class MeasureContext:
         return self._of_random_subsets(self.binned_entropies)
 
     def _of_random_subsets(self, entropies_of: EntropiesOf) -> RandomEntropy:
-        return random_subset_entropies(entropies_of, self.n, self.settings.repetitions, self.settings.seed)
+        return random_subset_entropies(
+            entropies_of, self.n, self.settings.repetitions, self.settings.seed
+        )
 
     @computed_once
     def entropy(self) -> float:
@@ -161,7 +165,9 @@ class MeasureContext:
 
     def spectral_information(self, groups: NDArray[np.int64]) -> float:
         """The diffusion spectral mutual information of the embedding and groups, int64 [n], in bits."""
-        return mutual_information(groups, self.spectral_entropies, self.random_spectral_entropy).value
+        return mutual_information(
+            groups, self.spectral_entropies, self.random_spectral_entropy
+        ).value
 
     def binned_information(self, groups: NDArray[np.int64]) -> float:
         """The classic mutual information of the embedding and groups, int64 [n], in bits."""
@@ -173,7 +179,10 @@ class MeasureContext:
         generator = np.random.default_rng(self.settings.seed)
         _, first = np.unique(self.images, return_index=True)
         of_images = self.classes[first]
-        permuted = [generator.permutation(of_images)[self.images] for _ in range(self.settings.null_permutations)]
+        permuted = [
+            generator.permutation(of_images)[self.images]
+            for _ in range(self.settings.null_permutations)
+        ]
         return [self.spectral_information(groups) for groups in permuted]
 
     # Singular values, centres, neighbours
@@ -259,14 +268,20 @@ class MeasureContext:
         if len(first) == self.n <= MOST_IMAGES:
             return self.points_in_range
         if len(first) > MOST_IMAGES:
-            first = np.sort(np.random.default_rng(self.settings.seed).choice(first, MOST_IMAGES, replace=False))
+            first = np.sort(
+                np.random.default_rng(self.settings.seed).choice(first, MOST_IMAGES, replace=False)
+            )
         return self.points_in_range.part(first)
 
     @computed_once
     def different_image_points(self) -> Points:
         """``image_points`` that differ from all before them."""
         different = different_points(self.image_points.squares)
-        return self.image_points if len(different) == len(self.image_points) else self.image_points.part(different)
+        return (
+            self.image_points
+            if len(different) == len(self.image_points)
+            else self.image_points.part(different)
+        )
 
     @computed_once
     def image_directions(self) -> Points:
@@ -288,7 +303,10 @@ class MeasureContext:
         Without labels all images are of one class.
         """
         classes = self.classes if self.has_labels else np.zeros(self.n, dtype=np.int64)
-        return [self._part(rows) for rows in random_halves(classes, self._images_or_rows, self.settings.seed)]
+        return [
+            self._part(rows)
+            for rows in random_halves(classes, self._images_or_rows, self.settings.seed)
+        ]
 
     def _part(self, rows: NDArray[np.int64]) -> Self:
         def of_rows(column: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
@@ -297,7 +315,9 @@ class MeasureContext:
 
         classes = of_rows(self._classes)
         images = None if classes is None else self.images[rows]
-        return type(self)(self.points.part(rows), classes, images, of_rows(self._clusters), self.settings)
+        return type(self)(
+            self.points.part(rows), classes, images, of_rows(self._clusters), self.settings
+        )
 
     @property
     def _images_or_rows(self) -> NDArray[np.int64]:

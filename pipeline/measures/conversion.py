@@ -42,9 +42,13 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
         raise
     except Exception as error:  # foreign code, which may raise anything
         reason = shown_name(error, most=150) or type(error).__name__
-        raise InputError(f"{name} cannot be read as an array ({reason}); pass a NumPy array") from None
+        raise InputError(
+            f"{name} cannot be read as an array ({reason}); pass a NumPy array"
+        ) from None
     if array.dtype.kind == "c":
-        raise InputError(f"{name} has dtype {array.dtype}, not real numbers; take its absolute value or its real part")
+        raise InputError(
+            f"{name} has dtype {array.dtype}, not real numbers; take its absolute value or its real part"
+        )
     if array.ndim == 0 and array.dtype.kind == "O":
         raise InputError(f"{name} is a {type(values).__name__}, not an array; pass a NumPy array")
     if _holds_vectors(array):
@@ -98,11 +102,15 @@ def _refuse_other_things(values: Any, name: str) -> None:
         raise InputError(f"{name} is {shown}, not an array; pass a NumPy array")
     if isinstance(values, Mapping):
         keys = ", ".join(shown_name(key) for key in list(values)[:5])
-        raise InputError(f"{name} is a dict, not an array; pass one of its values ({keys or 'it is empty'})")
+        raise InputError(
+            f"{name} is a dict, not an array; pass one of its values ({keys or 'it is empty'})"
+        )
     if hasattr(values, "nnz") and hasattr(values, "toarray"):  # SciPy's and CuPy's sparse arrays
         raise InputError(f"{name} is sparse; make it dense, by {name}.toarray()")
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-        raise InputError(f"{name} has masked values; drop their rows, or fill them by {name}.filled(...)")
+        raise InputError(
+            f"{name} has masked values; drop their rows, or fill them by {name}.filled(...)"
+        )
 
 
 def _converted(values: Any, name: str) -> NDArray[Any]:
@@ -133,11 +141,15 @@ def plain_tensor(tensor: Any, name: str) -> Any:
         For a sparse or complex one, or one without values.
     """
     if tensor.is_complex():
-        raise InputError(f"{name} has dtype {tensor.dtype}, not real numbers; take its absolute value or its real part")
+        raise InputError(
+            f"{name} has dtype {tensor.dtype}, not real numbers; take its absolute value or its real part"
+        )
     if str(tensor.layout) != "torch.strided":
         raise InputError(f"{name} is a sparse tensor; make it dense, by {name}.to_dense()")
     if tensor.is_meta:
-        raise InputError(f"{name} is on the meta device, where there are no values; compute it on another one")
+        raise InputError(
+            f"{name} is on the meta device, where there are no values; compute it on another one"
+        )
     if tensor.is_quantized:
         tensor = tensor.dequantize()
     if tensor.is_floating_point() and str(tensor.dtype) not in FLOATS_OF_NUMPY:
@@ -170,7 +182,10 @@ def _from_series(series: Any, name: str) -> NDArray[Any]:
 def _from_list(values: list[Any] | tuple[Any, ...], name: str) -> NDArray[Any]:
     try:
         array = np.asarray(values)
-    except (TypeError, RuntimeError):  # tensors of a GPU or with a gradient do not become an array by themselves
+    except (
+        TypeError,
+        RuntimeError,
+    ):  # tensors of a GPU or with a gradient do not become an array by themselves
         parts = [as_array(value, name) for value in values]
         if len({part.shape for part in parts}) > 1:
             raise InputError(_ragged(parts, name)) from None
@@ -192,7 +207,9 @@ def _ragged(rows: Any, name: str) -> str:
                 f"{name} cannot be read as an array: row {row} has {length} entries where row 0 has {lengths[0]}; "
                 "make all rows of one length, or concatenate the batches"
             )
-    return f"{name} cannot be read as an array: its rows are of different shapes; make them the same"
+    return (
+        f"{name} cannot be read as an array: its rows are of different shapes; make them the same"
+    )
 
 
 def _length(row: Any) -> int:
@@ -206,7 +223,9 @@ def _holds_vectors(array: NDArray[Any]) -> bool:
     """Whether it is a column of embeddings or of tensors: objects [n], all of them arrays or lists."""
     if array.ndim != 1 or array.dtype.kind != "O" or not len(array):
         return False
-    return all(isinstance(value, np.ndarray | list) or is_a(value, "torch", "Tensor") for value in array)
+    return all(
+        isinstance(value, np.ndarray | list) or is_a(value, "torch", "Tensor") for value in array
+    )
 
 
 def _kind(dtype: Any) -> str:

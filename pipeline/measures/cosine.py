@@ -49,7 +49,9 @@ def cosine_neighbour_accuracy(
     return percent(neighbour_hits(Points(directions(scaled(embedding)[0])), classes, images, k))
 
 
-def cosine_centre_accuracy(Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None) -> float:
+def cosine_centre_accuracy(
+    Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None
+) -> float:
     """Share of images whose own class's centre has the greatest cosine with them, all less the mean of the embedding.
 
     A class's centre is the mean of the directions of its rows; those of the image in question do not enter it.
@@ -149,7 +151,9 @@ def squares_of_directions(squares: Array, values: Array, unit: Array) -> Array:
     return of_directions
 
 
-def cosine_centre_hits(unit: Array, classes: NDArray[np.int64], images: NDArray[np.int64]) -> NDArray[np.bool_]:
+def cosine_centre_hits(
+    unit: Array, classes: NDArray[np.int64], images: NDArray[np.int64]
+) -> NDArray[np.bool_]:
     """Whether each image is nearest to its class's centre by the cosine, bool [m], from the directions [n, d]."""
     sums = group_sums(unit, classes)
     sums_without = rows_of(sums, classes[first_rows(images)]) - group_sums(unit, images)

@@ -32,23 +32,35 @@ class Decomposition:
     @computed_once
     def vectors(self) -> Array:
         """The left singular vectors, float64 [n, r]."""
-        return self.left if self.axes is None else self.components / namespace(self.squares).sqrt(self.squares)
+        return (
+            self.left
+            if self.axes is None
+            else self.components / namespace(self.squares).sqrt(self.squares)
+        )
 
     def class_sums(self, classes: NDArray[np.int64]) -> Array:
         """Sums of the rows of ``vectors`` over each class, float64 [classes, r], without them if need be."""
         if self.axes is None:
             return group_sums(self.left, classes)
-        return group_sums(self.values, classes) @ (self.axes / namespace(self.squares).sqrt(self.squares))
+        return group_sums(self.values, classes) @ (
+            self.axes / namespace(self.squares).sqrt(self.squares)
+        )
 
 
 def decomposed(values: Array) -> Decomposition:
     """Decompose a matrix [n, d] by the eigenvectors of its Gram matrix, n x n or d x d, whichever is smaller."""
     n, d = values.shape
-    squares, vectors = namespace(values).linalg.eigh(values @ values.T if n <= d else values.T @ values)
+    squares, vectors = namespace(values).linalg.eigh(
+        values @ values.T if n <= d else values.T @ values
+    )
     least = max(n, d) * float(np.finfo(np.float64).eps) * float(squares[-1])
     below = int(namespace(values).count_nonzero(squares <= least))
     squares, vectors = squares[below:], vectors[:, below:]
-    return Decomposition(values, squares, None, vectors) if n <= d else Decomposition(values, squares, vectors, None)
+    return (
+        Decomposition(values, squares, None, vectors)
+        if n <= d
+        else Decomposition(values, squares, vectors, None)
+    )
 
 
 def scaled(values: Array) -> tuple[Array, int]:

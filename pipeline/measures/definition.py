@@ -62,7 +62,9 @@ class Measure(Score):
         """The value, None where there is none, or why it is undefined; the context keeps it."""
         if self.name not in context.results:
             try:
-                context.results[self.name] = self.compute(context) if self.can_be_computed(context) else None
+                context.results[self.name] = (
+                    self.compute(context) if self.can_be_computed(context) else None
+                )
             except UndefinedScore as undefined:
                 context.results[self.name] = undefined
         kept: Value | UndefinedScore | None = context.results[self.name]

@@ -140,7 +140,9 @@ def mst_dimension(Z: ArrayLike, *, seed: int = 0) -> float:
     Steele, Annals of Probability 16 (1988), for the growth; Costa and Hero, IEEE Transactions on Signal Processing 52
     (2004), for the estimate; Birdal et al., NeurIPS 2021, who write it as a persistent-homology dimension.
     """
-    return mst_dimension_of_squares(of_different(squared_distances(scaled(as_embedding(Z))[0])), as_seed(seed))
+    return mst_dimension_of_squares(
+        of_different(squared_distances(scaled(as_embedding(Z))[0])), as_seed(seed)
+    )
 
 
 def alpha_req_of_squares(squares: Array) -> float:
@@ -148,7 +150,9 @@ def alpha_req_of_squares(squares: Array) -> float:
     last = min(LAST_EIGENVALUE, squares.shape[0] - LEFT_TAIL)
     if last - FIRST_EIGENVALUE + 1 < FEWEST_EIGENVALUES:
         fewest = FIRST_EIGENVALUE - 1 + FEWEST_EIGENVALUES + LEFT_TAIL
-        raise UndefinedScore(f"the covariance has {squares.shape[0]} eigenvalues above rounding, fewer than {fewest}")
+        raise UndefinedScore(
+            f"the covariance has {squares.shape[0]} eigenvalues above rounding, fewer than {fewest}"
+        )
     place = np.arange(FIRST_EIGENVALUE, last + 1)
     eigenvalues = to_host(squares)[::-1][place - 1]
     # polyfit's weights are those of the residuals, not of their squares.
@@ -188,7 +192,11 @@ def mst_dimension_of_squares(squares: Array, seed: int) -> float:
     n = squares.shape[0]
     _require(4 * FEWEST_POINTS, squares)
     generator = np.random.default_rng(seed)
-    sizes = [size for size in np.rint(MST_SHARES * n).astype(int) for _ in range(MST_SUBSETS if size < n else 1)]
+    sizes = [
+        size
+        for size in np.rint(MST_SHARES * n).astype(int)
+        for _ in range(MST_SUBSETS if size < n else 1)
+    ]
     members = np.zeros((len(sizes), n), dtype=bool)
     for subset, size in zip(members, sizes, strict=True):
         subset[generator.permutation(n)[:size]] = True
@@ -213,7 +221,9 @@ def _tree_lengths(distances: Array, members: NDArray[np.bool_]) -> NDArray[np.fl
     numbers = beside(np.arange(members.shape[1])[None, :], distances)
     sizes = members.sum(axis=1)
     outside = beside(members, distances)
-    joining = beside(members.argmax(axis=1), distances)  # the first member of each subset begins its tree
+    joining = beside(
+        members.argmax(axis=1), distances
+    )  # the first member of each subset begins its tree
     from_tree = xp.take(distances, joining, axis=0)
     lengths = xp.zeros_like(from_tree[:, 0])
     for size_of_trees in range(1, sizes.max()):

@@ -162,7 +162,9 @@ def stacked_binned_entropies(stack: Array, bins: int) -> NDArray[np.float64]:
     xp = namespace(stack)
     lowest = xp.min(stack, axis=1, keepdims=True)
     span = xp.max(stack, axis=1, keepdims=True) - lowest
-    span[span == 0] = 1.0  # a constant dimension: all its scaled values are 0, so all fall in the first bin
+    span[span == 0] = (
+        1.0  # a constant dimension: all its scaled values are 0, so all fall in the first bin
+    )
     scaled = (stack - lowest) / span
     edges = np.linspace(0, 1, bins + 1)[1:-1]
     if bins <= _FEW_BINS:  # comparing with every edge is faster than searching among them

@@ -71,11 +71,17 @@ def sfda_probabilities(
     scatter = _within_scatter(points, classes)
     shrinkage = _shrinkage(scatter, exponent)
     samples = np.arange(len(classes))
-    confidence = _softmax(_probabilities(points, classes, scatter, shrinkage, d))[samples, classes, None]
+    confidence = _softmax(_probabilities(points, classes, scatter, shrinkage, d))[
+        samples, classes, None
+    ]
     means = group_means(points, classes)
     means_of_others = (namespace(means).sum(means, axis=0) - means) / (len(sizes) - 1)
-    mixed = beside(confidence, points) * points + beside(1 - confidence, points) * rows_of(means_of_others, classes)
-    return _probabilities(mixed, classes, _within_scatter(mixed, classes), shrinkage, d)[samples, classes]
+    mixed = beside(confidence, points) * points + beside(1 - confidence, points) * rows_of(
+        means_of_others, classes
+    )
+    return _probabilities(mixed, classes, _within_scatter(mixed, classes), shrinkage, d)[
+        samples, classes
+    ]
 
 
 def _within_scatter(points: Array, classes: NDArray[np.int64]) -> Array:
@@ -83,7 +89,10 @@ def _within_scatter(points: Array, classes: NDArray[np.int64]) -> Array:
     xp = namespace(points)
     within = points - rows_of(group_means(points, classes), classes)
     scatter = within.T @ within / points.shape[0]
-    if float(xp.linalg.trace(scatter)) <= ROUNDING * float(xp.sum(xp.vecdot(points, points))) / points.shape[0]:
+    if (
+        float(xp.linalg.trace(scatter))
+        <= ROUNDING * float(xp.sum(xp.vecdot(points, points))) / points.shape[0]
+    ):
         raise UndefinedScore("the samples of each class are all the same")
     return scatter
 

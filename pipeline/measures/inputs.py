@@ -9,7 +9,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...data_catalog.errors import InputError
 from .arrays import Array, is_on_host, namespace, to_host, widened
-from .conversion import NUMBERS, as_array, check_columns, is_a, plain_tensor, shown_name, stays_on_its_device
+from .conversion import (
+    NUMBERS,
+    as_array,
+    check_columns,
+    is_a,
+    plain_tensor,
+    shown_name,
+    stays_on_its_device,
+)
 from .settings import LARGEST, LARGEST_SEED, SMALLEST
 
 LARGEST_WHOLE = 2.0**53  # beyond it, float64 does not hold every whole number
@@ -32,13 +40,17 @@ def as_embedding(Z: ArrayLike, name: str = "Z") -> Array:
             f"for instance by {name}.reshape(len({name}), -1)"
         )
     if 0 in shape:
-        raise InputError(f"{name} is empty, its shape is {shape}; pass at least one row and one column")
+        raise InputError(
+            f"{name} is empty, its shape is {shape}; pass at least one row and one column"
+        )
     if is_on_host(array) and array.dtype.kind not in NUMBERS:
         raise InputError(
             f"{name} has dtype {array.dtype}, not real numbers{_culprit(array)}; convert it, for instance to float64"
         )
     xp = namespace(array)
-    with np.errstate(over="ignore"):  # a wider float may not fit; it is then infinite, and told as such
+    with np.errstate(
+        over="ignore"
+    ):  # a wider float may not fit; it is then infinite, and told as such
         array = widened(array)
     finite = xp.isfinite(array)
     if not xp.all(finite):
@@ -49,7 +61,9 @@ def as_embedding(Z: ArrayLike, name: str = "Z") -> Array:
         )
     largest = float(xp.max(xp.abs(array)))
     if largest > LARGEST:
-        raise InputError(f"{name} holds values up to {largest:.3g}, too large to square; scale it to below {LARGEST:g}")
+        raise InputError(
+            f"{name} holds values up to {largest:.3g}, too large to square; scale it to below {LARGEST:g}"
+        )
     return array
 
 
@@ -84,15 +98,21 @@ def as_classes(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.in
             "take the argmax of one-hot labels"
         )
     if len(array) != n:
-        raise InputError(f"{name} has {len(array)} entries but the embedding has {n} rows; pass one for each row")
+        raise InputError(
+            f"{name} has {len(array)} entries but the embedding has {n} rows; pass one for each row"
+        )
     if n == 0:
         raise InputError(f"{name} is empty; pass the label of at least two samples")
     _refuse_missing(array, name)
     if array.dtype.kind not in "iu" and not all(_is_whole(value) for value in array.tolist()):
-        raise InputError(f"{name} look continuous, they are not whole numbers; cluster them with cluster_inputs first")
+        raise InputError(
+            f"{name} look continuous, they are not whole numbers; cluster them with cluster_inputs first"
+        )
     classes = order_of_appearance(array)
     if classes.max() == 0:
-        raise InputError(f"{name} make one class only, a mutual information needs at least two; pass more classes")
+        raise InputError(
+            f"{name} make one class only, a mutual information needs at least two; pass more classes"
+        )
     return classes
 
 
@@ -124,7 +144,9 @@ def as_images(image_ids: ArrayLike | None, classes: NDArray[np.int64]) -> NDArra
     differs = classes != classes[first][images]
     if differs.any():
         image = shown_name(ids[differs.argmax()])
-        raise InputError(f"the repeats of image {image} bear different labels; give each image one label or its own id")
+        raise InputError(
+            f"the repeats of image {image} bear different labels; give each image one label or its own id"
+        )
     return images
 
 
@@ -136,9 +158,13 @@ def order_of_appearance(values: NDArray[Any]) -> NDArray[np.int64]:
     numbers: dict[Any, int] = {}
     plain = values.tolist()
     if values.dtype.kind == "O" and any(is_a(value, "torch", "Tensor") for value in plain):
-        raise InputError("labels and ids mix tensors with other values; pass one tensor or plain numbers")
+        raise InputError(
+            "labels and ids mix tensors with other values; pass one tensor or plain numbers"
+        )
     try:
-        return np.array([numbers.setdefault(value, len(numbers)) for value in plain], dtype=np.int64)
+        return np.array(
+            [numbers.setdefault(value, len(numbers)) for value in plain], dtype=np.int64
+        )
     except TypeError as error:
         raise InputError(
             f"labels and ids must be numbers, strings or the like ({shown_name(error)}); convert them"
@@ -192,15 +218,23 @@ def _refuse_missing(array: NDArray[Any], name: str) -> None:
     missing = np.array([_is_missing(value) for value in array], dtype=bool)
     if missing.any():
         row = int(missing.argmax())
-        raise InputError(f"{name} has {int(missing.sum())} missing entries, the first in row {row}; drop such rows")
+        raise InputError(
+            f"{name} has {int(missing.sum())} missing entries, the first in row {row}; drop such rows"
+        )
     if array.dtype.kind == "f" and len(array) and float(np.abs(array).max()) >= LARGEST_WHOLE:
-        raise InputError(f"{name} holds numbers beyond 2^53 as {array.dtype}, which are rounded; pass integers or text")
+        raise InputError(
+            f"{name} holds numbers beyond 2^53 as {array.dtype}, which are rounded; pass integers or text"
+        )
 
 
 def _is_missing(value: Any) -> bool:
     try:
         return value is None or bool(value != value)  # NaN and NaT differ from themselves
-    except (TypeError, ValueError, ArithmeticError):  # pandas' NA will not say, nor will a signalling NaN
+    except (
+        TypeError,
+        ValueError,
+        ArithmeticError,
+    ):  # pandas' NA will not say, nor will a signalling NaN
         return True
 
 
@@ -223,5 +257,7 @@ def _culprit(array: NDArray[Any]) -> str:
 def _positive(value: float, name: str) -> float:
     # Compared before it is made a float: a whole number may be too large for one.
     if not isinstance(value, Real) or isinstance(value, bool) or not SMALLEST <= value <= LARGEST:
-        raise InputError(f"{name} is {shown_name(repr(value))}; pass a number from {SMALLEST:g} to {LARGEST:g}")
+        raise InputError(
+            f"{name} is {shown_name(repr(value))}; pass a number from {SMALLEST:g} to {LARGEST:g}"
+        )
     return float(value)

@@ -20,7 +20,21 @@ from .operator import HELD_BYTES, DiffusionOperator
 DEFLATED = 32  # directions of the top of the spectrum that are taken exactly
 PROBES = 64  # random vectors at a time
 MOST_PROBES = 1024
-STEPS = (6, 8, 10, 12, 15, 19, 24, 30, 38, 48, 60, 76, 96)  # of Lanczos, after which the bounds are looked at
+STEPS = (
+    6,
+    8,
+    10,
+    12,
+    15,
+    19,
+    24,
+    30,
+    38,
+    48,
+    60,
+    76,
+    96,
+)  # of Lanczos, after which the bounds are looked at
 _NEGLIGIBLE = 0.1  # of the tolerance
 _ROUNDING = 2  # times the noise, which is estimated from some rows: a vector that is no longer is taken for rounding
 
@@ -90,7 +104,9 @@ class _Krylov:
         for node in (np.zeros_like(self.noise), -self.noise):
             pivots = least = diagonal[:, 0] - node
             for step in range(1, diagonal.shape[1]):
-                pivots = diagonal[:, step] - node - off[:, step - 1] ** 2 / np.maximum(pivots, floor)
+                pivots = (
+                    diagonal[:, step] - node - off[:, step - 1] ** 2 / np.maximum(pivots, floor)
+                )
                 least = np.minimum(least, pivots)
             lasts.append(np.clip(node + off[:, -1] ** 2 / np.maximum(pivots, floor), node, 1))
             least_pivots.append(least)
@@ -155,7 +171,11 @@ class _Tally:
         nodes, weights = krylov.rules(radau)
         inner = DEFLATED - 1
         self._inner_rules = nodes[:inner], weights[:inner], krylov.noise[:inner]
-        self._nodes, self._weights, self._noise = nodes[inner:], weights[inner:], krylov.noise[inner:]
+        self._nodes, self._weights, self._noise = (
+            nodes[inner:],
+            weights[inner:],
+            krylov.noise[inner:],
+        )
         self._inner = _traces(nodes[:inner], weights[:inner], t)  # [2]
         moments = np.array([operator.n - 1, operator.trace, operator.squared_norm])
         known = np.array([np.sum(weights[:inner] * nodes[:inner] ** power) for power in range(3)])
@@ -173,7 +193,10 @@ class _Tally:
     def add(self, krylov: _Krylov) -> None:
         """Further probes."""
         nodes, weights = krylov.rules(self._radau)
-        self._nodes, self._weights = np.vstack([self._nodes, nodes]), np.vstack([self._weights, weights])
+        self._nodes, self._weights = (
+            np.vstack([self._nodes, nodes]),
+            np.vstack([self._weights, weights]),
+        )
         self._noise = np.concatenate([self._noise, krylov.noise])
         self._sample()
 
@@ -184,7 +207,9 @@ class _Tally:
         2 |g(A)|^2, and the sum over all nodes of weight times g^2 is |g(A)|^2 times the number of probes. To that comes
         what the parabola makes of the moments' own errors. Where all nodes are rounding, these are what counts.
         """
-        scale = max(self._nodes.max(), self._noise.max())  # of numbers whose squares would underflow
+        scale = max(
+            self._nodes.max(), self._noise.max()
+        )  # of numbers whose squares would underflow
         units = scale ** np.arange(3)
         powers = (self._nodes[..., None] / scale) ** np.arange(3)  # [probes, m, 3]
         root = np.sqrt(self._weights)

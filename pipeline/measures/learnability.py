@@ -68,7 +68,9 @@ def learnt_points(directions: Points, seed: int) -> NDArray[np.bool_]:
     different = len(different_points(directions.squares))
     if different < clusters:
         raise UndefinedScore(f"{different} different directions, fewer than {clusters} clusters")
-    cluster_of = KMeans(clusters, n_init=1, random_state=seed).fit_predict(to_host(directions.values))
+    cluster_of = KMeans(clusters, n_init=1, random_state=seed).fit_predict(
+        to_host(directions.values)
+    )
     order = np.random.default_rng(seed).permutation(count)
     nearest = _nearest_before(directions.squares, order)
     guessed: NDArray[np.bool_] = (cluster_of[nearest] == cluster_of)[order[1:]]

@@ -89,7 +89,9 @@ def measure(
     """
     checked = checked_settings(settings)
     if checked.own:
-        raise InputError("own measures are for runs and the command line; here, call your function itself")
+        raise InputError(
+            "own measures are for runs and the command line; here, call your function itself"
+        )
     asked = () if scores is None else names_of(scores)
     context = MeasureContext(Z, labels, image_ids, input_clusters, checked)
     if scores is None:
@@ -108,7 +110,9 @@ def checked_settings(settings: dict[str, Any], function: str = "measure") -> Mea
     name = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
         known = ", ".join(setting.key for setting in SETTINGS)
-        raise InputError(f"{function} has no setting {name!r}; beside its own arguments there are {known}")
+        raise InputError(
+            f"{function} has no setting {name!r}; beside its own arguments there are {known}"
+        )
     rule = rule_of(problem)
     raise InputError(f"{name} is {problem['input']!r}; {rule[0].lower()}{rule[1:]}")
 
@@ -141,6 +145,8 @@ def _askable(name: str, context: MeasureContext) -> Measure:
     if score.can_be_computed(context):
         return score
     if score.needs == "image_pairs" and context.has_labels:
-        raise InputError(f"the score {name} needs two images of each class, one to be left out; give each class two")
+        raise InputError(
+            f"the score {name} needs two images of each class, one to be left out; give each class two"
+        )
     lacking = "input_clusters" if score.needs == "input_clusters" else "labels"
     raise InputError(f"the score {name} needs {lacking}; pass them too")

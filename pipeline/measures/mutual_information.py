@@ -139,7 +139,9 @@ def diffusion_spectral_mutual_information_estimate(
     tolerance, seed = as_tolerance(tolerance), as_seed(seed)
     kernels = shared_kernels(points, sigma)
     entropies_of = spectral_entropies(points, kernels, sigma, t, method, precision, tolerance, seed)
-    random_entropy = random_subset_entropies(entropies_of, points.values.shape[0], repetitions, seed)
+    random_entropy = random_subset_entropies(
+        entropies_of, points.values.shape[0], repetitions, seed
+    )
     return mutual_information(classes, entropies_of, random_entropy)
 
 
@@ -222,7 +224,9 @@ def cluster_inputs(X: ArrayLike, n_clusters: int, seed: int = 0) -> NDArray[np.i
         return np.zeros(len(X), dtype=np.int64)
     low, high = X.min(axis=0), X.max(axis=0)
     if (low == high).all():
-        raise ValueError(f"all {len(X)} inputs are the same, so there is nothing to cluster; pass different inputs")
+        raise ValueError(
+            f"all {len(X)} inputs are the same, so there is nothing to cluster; pass different inputs"
+        )
     if X.shape[1] == 1:
         edges = np.linspace(0, 1, n_clusters + 1)[:-1]
         return np.digitize((X[:, 0] - low) / (high - low), edges).astype(np.int64) - 1
@@ -240,7 +244,9 @@ def cluster_inputs(X: ArrayLike, n_clusters: int, seed: int = 0) -> NDArray[np.i
 def _equal_rows(X: NDArray[np.float64]) -> NDArray[np.int64]:
     """Number the distinct rows of [n, p] by their first appearance, int64 [n]; hashing beats sorting long rows."""
     numbers: dict[bytes, int] = {}
-    return np.array([numbers.setdefault((row + 0.0).tobytes(), len(numbers)) for row in X], dtype=np.int64)  # -0.0 is 0
+    return np.array(
+        [numbers.setdefault((row + 0.0).tobytes(), len(numbers)) for row in X], dtype=np.int64
+    )  # -0.0 is 0
 
 
 def _spectral_clusters(X: NDArray[np.float64], n_clusters: int, seed: int) -> NDArray[np.int64]:
@@ -254,7 +260,9 @@ def _spectral_clusters(X: NDArray[np.float64], n_clusters: int, seed: int) -> ND
         random_state=seed,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a graph in several pieces is what well separated inputs give
+        warnings.simplefilter(
+            "ignore"
+        )  # a graph in several pieces is what well separated inputs give
         return clustering.fit(X).labels_.astype(np.int64)
 
 
@@ -270,7 +278,9 @@ def exact_entropies(kernels: KernelOf, t: float, precision: Precision = "float64
 
     def entropies_of(subsets: Sequence[NDArray[np.int64]]) -> list[Estimate]:
         precisions = [precision_for(precision, len(subset), t) for subset in subsets]
-        values = subset_spectra(kernels, subsets, precisions, lambda eigenvalues: spectrum_entropy(eigenvalues, t))
+        values = subset_spectra(
+            kernels, subsets, precisions, lambda eigenvalues: spectrum_entropy(eigenvalues, t)
+        )
         return [Estimate(value, 0.0, "exact") for value in values.tolist()]
 
     return entropies_of
@@ -290,12 +300,19 @@ def spectral_entropies(
     exact = exact_entropies(kernels, t, precision)
 
     def estimated(subset: NDArray[np.int64]) -> Estimate:
-        return spectral_entropy_by_lanczos(rows_of(points.values, subset), sigma, t, tolerance, seed)
+        return spectral_entropy_by_lanczos(
+            rows_of(points.values, subset), sigma, t, tolerance, seed
+        )
 
     def entropies_of(subsets: Sequence[NDArray[np.int64]]) -> list[Estimate]:
         large = [method_for(method, len(subset)) == "lanczos" for subset in subsets]
-        ready = iter(exact([subset for subset, is_large in zip(subsets, large, strict=True) if not is_large]))
-        return [estimated(subset) if is_large else next(ready) for subset, is_large in zip(subsets, large, strict=True)]
+        ready = iter(
+            exact([subset for subset, is_large in zip(subsets, large, strict=True) if not is_large])
+        )
+        return [
+            estimated(subset) if is_large else next(ready)
+            for subset, is_large in zip(subsets, large, strict=True)
+        ]
 
     return entropies_of
 
@@ -316,7 +333,9 @@ def binned_entropies(Z: Array, bins: int) -> EntropiesOf:
     return entropies_of
 
 
-def random_subset_entropies(entropies_of: EntropiesOf, n: int, repetitions: int, seed: int) -> RandomEntropy:
+def random_subset_entropies(
+    entropies_of: EntropiesOf, n: int, repetitions: int, seed: int
+) -> RandomEntropy:
     """Return the function that gives the mean entropy, in bits, of random subsets of k of the n points.
 
     Every call draws from a fresh generator, so the subsets depend on k only: classes of one size share theirs, and
@@ -372,7 +391,9 @@ def mutual_information(
         for share, points, entropy in zip(shares, members, within, strict=True)
     )
     share_of_size = {
-        size: sum(share for share, points in zip(shares, members, strict=True) if len(points) == size)
+        size: sum(
+            share for share, points in zip(shares, members, strict=True) if len(points) == size
+        )
         for size in at_random
     }
     errors = [share * entropy.standard_error for share, entropy in zip(shares, within, strict=True)]

@@ -53,7 +53,9 @@ class DiffusionOperator:
         Bytes of kernel up to which it is held in memory.
     """
 
-    def __init__(self, Z: Array, sigma: float, precision: Precision, held_bytes: int = HELD_BYTES) -> None:
+    def __init__(
+        self, Z: Array, sigma: float, precision: Precision, held_bytes: int = HELD_BYTES
+    ) -> None:
         xp = self._xp = namespace(Z)
         self.n = Z.shape[0]
         self._Z = Z
@@ -73,7 +75,11 @@ class DiffusionOperator:
         self._starts = range(0, self.n, _TILE)
         bytes_of_all = np.dtype(precision).itemsize * self.n**2
         self._held = self._whole() if bytes_of_all <= held_bytes else None
-        self._roots, self._top, self._squared_norm = Z[:, 0], Z[:, 0], float("nan")  # until ``normalise``
+        self._roots, self._top, self._squared_norm = (
+            Z[:, 0],
+            Z[:, 0],
+            float("nan"),
+        )  # until ``normalise``
         self._checked = np.linspace(0, self.n - 1, min(self.n, _CHECKED)).astype(np.int64)
         self._exact, self._trace_error = Z, float("nan")
 
@@ -89,7 +95,9 @@ class DiffusionOperator:
         self._roots = xp.sqrt(sums)
         self._top = self._roots / xp.linalg.vector_norm(self._roots)
         self._check()
-        return xp.linalg.qr(xp.concat([self._top[:, None], product / self._roots[:, None]], axis=1)).Q
+        return xp.linalg.qr(
+            xp.concat([self._top[:, None], product / self._roots[:, None]], axis=1)
+        ).Q
 
     @property
     def trace(self) -> float:
@@ -119,7 +127,9 @@ class DiffusionOperator:
     def times(self, X: Array) -> Array:
         """The product with a block of vectors, float64 [n, k], of the matrix without its largest eigenvalue."""
         first = np.isnan(self._squared_norm)
-        product, squares = self._kernel_times(X / self._roots[:, None], self._squares() if first else None)
+        product, squares = self._kernel_times(
+            X / self._roots[:, None], self._squares() if first else None
+        )
         product /= self._roots[:, None]
         product -= self._top[:, None] * (self._top[None, :] @ product)
         if first:
@@ -157,7 +167,9 @@ class DiffusionOperator:
         xp, centred = self._xp, centred_rows(self._Z)
         some, some_centred = rows_of(self._Z, self._checked), rows_of(centred, self._checked)
         roots = rows_of(self._roots, self._checked)
-        kernel = gaussian_kernel(distances_between(some_centred, centred, some, self._Z), self._sigma)
+        kernel = gaussian_kernel(
+            distances_between(some_centred, centred, some, self._Z), self._sigma
+        )
         deviations = 1 / xp.sum(kernel, axis=1) - 1 / roots**2
         # As if all were in one direction, for rounding of like terms may be.
         self._trace_error = self.n * float(xp.sqrt(xp.mean(deviations**2)))
@@ -205,7 +217,9 @@ class DiffusionOperator:
 
         def add(i: int) -> None:
             rows = slice(i, min(i + step, self.n))
-            sums[rows] = self._xp.sum(summed(kernel[rows, :], rows, slice(None)), axis=1, dtype=self._xp.float64)
+            sums[rows] = self._xp.sum(
+                summed(kernel[rows, :], rows, slice(None)), axis=1, dtype=self._xp.float64
+            )
 
         step = _ROWS if is_on_host(kernel) else self.n
         in_threads(add, range(0, self.n, step))

@@ -36,7 +36,9 @@ class OwnMeasure:
         try:
             return float(self.function(_read_only_copy(Z), _read_only_copy(labels)))
         except (Exception, SystemExit) as error:
-            raise ValueError(f"the measure {self.spec} raised {type(error).__name__}: {error}") from error
+            raise ValueError(
+                f"the measure {self.spec} raised {type(error).__name__}: {error}"
+            ) from error
 
 
 def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
@@ -64,10 +66,14 @@ def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
     source, name = find_measure(spec, taken)
     module = _imported(source, spec)
     if not hasattr(module, name):
-        raise InputError(f"measure {spec!r}: {source.name} has no {name!r}; check the function's name")
+        raise InputError(
+            f"measure {spec!r}: {source.name} has no {name!r}; check the function's name"
+        )
     function = getattr(module, name)
     if not callable(function):
-        raise InputError(f"measure {spec!r}: {name!r} is no function; name one that takes (Z, labels)")
+        raise InputError(
+            f"measure {spec!r}: {name!r} is no function; name one that takes (Z, labels)"
+        )
     return OwnMeasure(name, spec, function, measure_identity(spec, source))
 
 
@@ -78,7 +84,9 @@ def find_measure(spec: str, taken: Collection[str] = ()) -> tuple[UsersModule, s
         raise InputError(f"measure {spec!r}: write it as package.module:function")
     module_name, name = parts
     if name in taken or name in BY_NAME:
-        raise InputError(f"measure {spec!r}: the column {name!r} exists already; rename the function")
+        raise InputError(
+            f"measure {spec!r}: the column {name!r} exists already; rename the function"
+        )
     return find_module(module_name, f"measure {spec!r}"), name
 
 
@@ -109,13 +117,19 @@ def try_measures(specs: Sequence[str], timeout_s: float | None = None) -> None:
         return
     command = [sys.executable, "-c", _TRY, json.dumps([sys.path, list(specs)])]
     try:
-        tried = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=timeout_s)
+        tried = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=timeout_s
+        )
     except subprocess.TimeoutExpired:
-        raise InputError(f"{_measures(specs)}: the import takes longer than --model-timeout {timeout_s:g} s") from None
+        raise InputError(
+            f"{_measures(specs)}: the import takes longer than --model-timeout {timeout_s:g} s"
+        ) from None
     _, came_back, problem = tried.stdout.rpartition(_TOLD)
     if not came_back:
         code = tried.returncode
-        raise InputError(f"{_measures(specs)}: the import ends its process (exit code {code}); mend the module")
+        raise InputError(
+            f"{_measures(specs)}: the import ends its process (exit code {code}); mend the module"
+        )
     if problem.strip():
         raise InputError(problem.strip())
 

@@ -46,7 +46,11 @@ class Points:
     def part(self, rows: NDArray[np.int64]) -> Self:
         """Some of the points, int64 [m]."""
         values = rows_of(self.values, rows)
-        return type(self)(values, lambda: block_of(self.squares, rows)) if self.few else type(self)(values)
+        return (
+            type(self)(values, lambda: block_of(self.squares, rows))
+            if self.few
+            else type(self)(values)
+        )
 
     def median_distance(self, seed: int) -> float:
         """Median distance over the pairs of points, of some of the points (by the seed) if they are many."""

@@ -8,7 +8,16 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import Array, beside, group_sums, namespace, rows_of, smallest_of_rows, stacked_rows, to_host
+from .arrays import (
+    Array,
+    beside,
+    group_sums,
+    namespace,
+    rows_of,
+    smallest_of_rows,
+    stacked_rows,
+    to_host,
+)
 from .decomposition import Decomposition, centred, decomposed
 from .inputs import as_classes, as_count, as_embedding, as_images
 from .points import Points
@@ -28,7 +37,9 @@ class SingleImageError(ValueError):
     """A class with one image cannot be recognised without it."""
 
 
-def centre_accuracy(Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None) -> float:
+def centre_accuracy(
+    Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None
+) -> float:
     """Share of images that the nearest class centre (Euclidean) recognises.
 
     A class's centre is the mean of its rows; those of the image in question, all its repeats, do not enter it. An
@@ -94,7 +105,9 @@ def neighbour_accuracy(
     return percent(neighbour_hits(Points(centred(embedding)[0]), classes, images, k))
 
 
-def probe_hits(Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None) -> NDArray[np.bool_]:
+def probe_hits(
+    Z: ArrayLike, labels: ArrayLike, *, image_ids: ArrayLike | None = None
+) -> NDArray[np.bool_]:
     """Whether a linear probe that has not seen an image classifies it right.
 
     A ridge classifier: least squares on targets of 1 for the class and -1 for the others, with an intercept and a
@@ -146,7 +159,9 @@ def require_two_images(classes: NDArray[np.int64], images: NDArray[np.int64]) ->
         )
 
 
-def centre_hits(values: Array, classes: NDArray[np.int64], images: NDArray[np.int64]) -> NDArray[np.bool_]:
+def centre_hits(
+    values: Array, classes: NDArray[np.int64], images: NDArray[np.int64]
+) -> NDArray[np.bool_]:
     """Whether each image is nearest to its class's centre, bool [m], from the centred embedding [n, d]."""
     xp = namespace(values)
     sums, sizes = group_sums(values, classes), np.bincount(classes)
@@ -156,7 +171,9 @@ def centre_hits(values: Array, classes: NDArray[np.int64], images: NDArray[np.in
     without = (rows_of(sums, own) - group_sums(values, images)) / beside(left[:, None], sums)
     # Squared distances less |z|^2, which all classes share.
     distances = xp.vecdot(centres, centres)[None, :] - 2 * (values @ centres.T)
-    to_own = rows_of(xp.vecdot(without, without), images) - 2 * xp.vecdot(values, rows_of(without, images))
+    to_own = rows_of(xp.vecdot(without, without), images) - 2 * xp.vecdot(
+        values, rows_of(without, images)
+    )
     nearest = with_own(distances, to_own, classes)
     return most_repeats(nearest.argmin(axis=1) == classes, images)
 
@@ -173,7 +190,9 @@ def with_own(of_classes: Array, of_own: Array, classes: NDArray[np.int64]) -> ND
     return table
 
 
-def neighbour_hits(points: Points, classes: NDArray[np.int64], images: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
+def neighbour_hits(
+    points: Points, classes: NDArray[np.int64], images: NDArray[np.int64], k: int
+) -> NDArray[np.bool_]:
     """Whether the neighbours of each image vote for its class, bool [m]."""
     predicted, start = np.empty_like(classes), 0
     for squares in points.rows_of_squares():
@@ -184,16 +203,26 @@ def neighbour_hits(points: Points, classes: NDArray[np.int64], images: NDArray[n
 
 
 def _elected(
-    squares: Array, classes: NDArray[np.int64], images: NDArray[np.int64], own: NDArray[np.int64], k: int
+    squares: Array,
+    classes: NDArray[np.int64],
+    images: NDArray[np.int64],
+    own: NDArray[np.int64],
+    k: int,
 ) -> NDArray[np.int64]:
     """The class that the nearest of the n points of other images vote for, [m], from the squared distances [m, n]."""
     xp = namespace(squares)
-    others = xp.where(beside(own[:, None], squares) == beside(images[None, :], squares), xp.inf, squares)
+    others = xp.where(
+        beside(own[:, None], squares) == beside(images[None, :], squares), xp.inf, squares
+    )
     nearest = smallest_of_rows(others, min(k, len(images) - 1))
-    votes = to_host(xp.isfinite(xp.take_along_axis(others, nearest, axis=1)))  # the image's own repeats have none
+    votes = to_host(
+        xp.isfinite(xp.take_along_axis(others, nearest, axis=1))
+    )  # the image's own repeats have none
     votes_for = classes[to_host(nearest)]
     agreeing = ((votes_for[:, :, None] == votes_for[:, None, :]) & votes[:, None, :]).sum(axis=2)
-    elected = np.where(votes, agreeing, 0).argmax(axis=1)  # the first, so the nearest, of those with most votes
+    elected = np.where(votes, agreeing, 0).argmax(
+        axis=1
+    )  # the first, so the nearest, of those with most votes
     predicted: NDArray[np.int64] = np.take_along_axis(votes_for, elected[:, None], axis=1)[:, 0]
     return predicted
 
@@ -207,7 +236,9 @@ def ridge_hits(
     n, sizes = len(classes), np.bincount(classes)
     targets = beside(np.where(classes[:, None] == np.arange(len(sizes)), 1.0, -1.0), U)
     means = beside(2 * sizes / n - 1, U)
-    projected = 2 * decomposition.class_sums(classes).T  # of the targets; the -1 of every row is orthogonal to U
+    projected = (
+        2 * decomposition.class_sums(classes).T
+    )  # of the targets; the -1 of every row is orthogonal to U
     least, predicted = np.inf, classes
     scale = float(xp.sum(squares)) / min(n, d)
     without_images = _without_images(U, images)
@@ -269,7 +300,9 @@ def packed(hits: NDArray[np.bool_]) -> str:
 def unpacked(text: str) -> NDArray[np.bool_]:
     """The hits that ``packed`` wrote."""
     count, digits = text.split(":")
-    return np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8), count=int(count)).astype(bool)
+    return np.unpackbits(
+        np.frombuffer(bytes.fromhex(digits), dtype=np.uint8), count=int(count)
+    ).astype(bool)
 
 
 def samples(

@@ -59,7 +59,11 @@ def _null_spread(context: MeasureContext) -> float | None:
 def _sampling_error(context: MeasureContext) -> float | None:
     settings = context.settings
     error = sampling_error(
-        context.classes, context.images, context.spectral_entropies, settings.repetitions, settings.seed
+        context.classes,
+        context.images,
+        context.spectral_entropies,
+        settings.repetitions,
+        settings.seed,
     )
     return _finite(error)
 
@@ -85,7 +89,9 @@ def _whatever_the_settings(
 
 
 def _transrate(context: MeasureContext) -> float | None:
-    rate = transrate_of_decomposition(context.centred_values, context.decomposition, context.classes, context.exponent)
+    rate = transrate_of_decomposition(
+        context.centred_values, context.decomposition, context.classes, context.exponent
+    )
     return _finite(rate)
 
 
@@ -94,7 +100,9 @@ def _probe_interval(context: MeasureContext) -> tuple[float, float]:
     return wilson_interval(int(hits.sum()), len(hits))
 
 
-def _error_of_share(hits: Callable[[MeasureContext], NDArray[np.bool_]]) -> Callable[[MeasureContext], float]:
+def _error_of_share(
+    hits: Callable[[MeasureContext], NDArray[np.bool_]],
+) -> Callable[[MeasureContext], float]:
     """The standard error of a share of hits, in percentage points: above 0 also where all are hits, or none."""
 
     def error(context: MeasureContext) -> float:
@@ -109,7 +117,9 @@ def _error_of_two_nn(context: MeasureContext) -> float:
     return context.two_nn_dimension / float(np.sqrt(len(context.different_image_points)))
 
 
-def _error_of_mean(of_rows: Callable[[MeasureContext], NDArray[np.float64]]) -> Callable[[MeasureContext], float]:
+def _error_of_mean(
+    of_rows: Callable[[MeasureContext], NDArray[np.float64]],
+) -> Callable[[MeasureContext], float]:
     """The standard error of a mean over images, whose rows belong together, with the fitted model as it is."""
 
     def error(context: MeasureContext) -> float:
@@ -133,7 +143,9 @@ def _over_halves(score: Measure) -> Callable[[MeasureContext], float | None]:
         of_all = score.result(context)
         if of_all is None:
             return None
-        return abs(float(_defined(of_all))) * error_over_halves(np.log(np.abs(values)), halves[0].n, context.n)
+        return abs(float(_defined(of_all))) * error_over_halves(
+            np.log(np.abs(values)), halves[0].n, context.n
+        )
 
     return error
 
@@ -151,7 +163,16 @@ def _error_measure(score: Measure) -> Measure:
     error = score.error or _over_halves(score)
     of_halves = None if score.error else score
     name = f"{score.name}_se"
-    return Measure(name, title, score.unit, meaning, error, needs=score.needs, task=score.task, of_halves=of_halves)
+    return Measure(
+        name,
+        title,
+        score.unit,
+        meaning,
+        error,
+        needs=score.needs,
+        task=score.task,
+        of_halves=of_halves,
+    )
 
 
 def _finite(value: float) -> float | None:
@@ -373,7 +394,8 @@ DETAILS: tuple[Measure, ...] = (
 ERRORS: tuple[Measure, ...] = tuple(
     _error_measure(score)
     for score in (*MEASURES, *COMPARISONS)
-    if score.name not in ("dsmi_z_y", "dsmi_z_y_null")  # which have columns of their own: DIAGNOSTICS
+    if score.name
+    not in ("dsmi_z_y", "dsmi_z_y_null")  # which have columns of their own: DIAGNOSTICS
 )
 """The standard error of each score over images."""
 

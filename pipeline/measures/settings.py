@@ -38,7 +38,10 @@ def _paper_sigma(value: Any) -> Any:
 
 
 PositiveNumber = Annotated[
-    float, Field(gt=0, allow_inf_nan=False), AfterValidator(_within_reach), BeforeValidator(_as_number)
+    float,
+    Field(gt=0, allow_inf_nan=False),
+    AfterValidator(_within_reach),
+    BeforeValidator(_as_number),
 ]
 Count = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(_as_whole_number)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED), BeforeValidator(_as_whole_number)]
@@ -55,7 +58,9 @@ class MeasureSettings(Settings):
         BeforeValidator(_paper_sigma),
         OnCommandLine(metavar="NUMBER|sqrt(d)", default="sqrt(d)", text=True),
     ] = Field(default=None, description="Width of the Gaussian kernel.")
-    t: PositiveNumber = Field(default=1.0, description="Diffusion time, the power of the eigenvalues.")
+    t: PositiveNumber = Field(
+        default=1.0, description="Diffusion time, the power of the eigenvalues."
+    )
     repetitions: Count = Field(default=5, description="Random subsets for each class.")
     seed: Seed = Field(default=0, description="Seed of random subsets and null.")
     bins: Count = Field(default=2, description="Bins of the classic entropy.")

@@ -14,7 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from .arrays import Array, beside, is_on_host, namespace, narrowed, rows_of, set_diagonal, to_host, widened
+from .arrays import (
+    Array,
+    beside,
+    is_on_host,
+    namespace,
+    narrowed,
+    rows_of,
+    set_diagonal,
+    to_host,
+    widened,
+)
 from .estimate import Precision
 
 Item = TypeVar("Item")
@@ -115,7 +125,9 @@ def gaussian_kernel(squares: Array, sigma: float) -> Array:
 
 
 def _quiet_exp(xp: Any, squares: Array, sigma: float) -> Array:
-    with np.errstate(over="ignore", under="ignore"):  # far apart, in units of sigma: 0, as it should be
+    with np.errstate(
+        over="ignore", under="ignore"
+    ):  # far apart, in units of sigma: 0, as it should be
         return xp.exp(squares / (-2 * sigma**2))
 
 
@@ -182,7 +194,9 @@ def _narrow_eigenvalues(matrix: Array) -> Array:
         block -= top[some, None] * top[None, :]
         return float(xp.sum(block * block))
 
-    norm = np.sqrt(sum(in_threads(deflate, row_blocks(matrix)))) or 1.0  # small eigenvalues keep their digits
+    norm = (
+        np.sqrt(sum(in_threads(deflate, row_blocks(matrix)))) or 1.0
+    )  # small eigenvalues keep their digits
     matrix /= norm
     values = xp.clip(widened(_eigenvalues(narrowed(matrix))), 0, None) * norm
     values[0] = 1.0  # the largest, in place of the zero that is left of it
@@ -228,7 +242,13 @@ def subset_spectra(
         summaries[numbers] = to_host(summary(_eigenvalues(stack)))
 
     small = [number for number, subset in enumerate(subsets) if len(subset) <= _SMALL]
-    in_threads(solve, [[small[i] for i in stack] for stack in of_equal_size([subsets[number] for number in small])])
+    in_threads(
+        solve,
+        [
+            [small[i] for i in stack]
+            for stack in of_equal_size([subsets[number] for number in small])
+        ],
+    )
     for number, subset in enumerate(subsets):
         if len(subset) > _SMALL:
             eigenvalues = diffusion_eigenvalues(kernels(subset), precision=precisions[number])
@@ -236,7 +256,9 @@ def subset_spectra(
     return summaries
 
 
-def of_equal_size(subsets: Sequence[NDArray[np.int64]], numbers_each: int | None = None) -> Iterator[list[int]]:
+def of_equal_size(
+    subsets: Sequence[NDArray[np.int64]], numbers_each: int | None = None
+) -> Iterator[list[int]]:
     """Places of the subsets that are computed together: of one size k, and no more than memory and threads ask for.
 
     ``numbers_each`` is how many numbers there are for each point of a subset, by default its size.
@@ -284,7 +306,9 @@ def row_blocks(matrix: Array) -> list[slice]:
 
 def blas_threads() -> int:
     """Threads that BLAS may use in this process, at least 1: a worker's share of the cores."""
-    return max((pool.num_threads for pool in _blas().select(user_api="blas").lib_controllers), default=1)
+    return max(
+        (pool.num_threads for pool in _blas().select(user_api="blas").lib_controllers), default=1
+    )
 
 
 _this_thread = threading.local()
@@ -295,7 +319,9 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> lis
 
     Within such a thread, it maps them one after the other.
     """
-    threads = 1 if getattr(_this_thread, "is_one_of_several", False) else min(blas_threads(), len(items))
+    threads = (
+        1 if getattr(_this_thread, "is_one_of_several", False) else min(blas_threads(), len(items))
+    )
     with _one_blas_thread():
         if threads <= 1:
             return [function(item) for item in items]

@@ -12,7 +12,13 @@ from .undefined import UndefinedScore
 UNDEFINED = "undefined_scores"
 """The column that says why scores have no value."""
 
-TASKS: tuple[Task, ...] = ("decomposition", "entropy", "spectrum", "distances", "values")  # the longest first
+TASKS: tuple[Task, ...] = (
+    "decomposition",
+    "entropy",
+    "spectrum",
+    "distances",
+    "values",
+)  # the longest first
 WITH_DISTANCES = {"entropy", "spectrum", "distances"}
 
 Results = dict[str, Value | UndefinedScore | None]
@@ -45,10 +51,15 @@ def values_of(wanted: Sequence[Measure], context: MeasureContext) -> dict[str, V
 def _takes_one_thread(context: MeasureContext) -> bool:
     """Whether the entropy of all points is computed by one thread, so that others are free meanwhile."""
     settings = context.settings
-    return context.n <= ONE_THREAD and precision_for(settings.precision, context.n, settings.t) == "float32"
+    return (
+        context.n <= ONE_THREAD
+        and precision_for(settings.precision, context.n, settings.t) == "float32"
+    )
 
 
-def _tasks(at_once: Sequence[Measure], on_halves: Sequence[Measure], context: MeasureContext) -> list[Computation]:
+def _tasks(
+    at_once: Sequence[Measure], on_halves: Sequence[Measure], context: MeasureContext
+) -> list[Computation]:
     """What can be computed at the same time: each kind of measure, and the scores of each half of the images."""
 
     def of_kind(kind: Task) -> Computation:

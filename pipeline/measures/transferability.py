@@ -49,7 +49,9 @@ def logme(Z: ArrayLike, labels: ArrayLike) -> float:
     You et al., LogME, ICML 2021 (arXiv 2102.11005); You et al., JMLR 23 (2022), for the convergence.
     """
     embedding = as_embedding(Z)
-    return logme_of_decomposition(decomposed(scaled(embedding)[0]), as_classes(labels, len(embedding)))
+    return logme_of_decomposition(
+        decomposed(scaled(embedding)[0]), as_classes(labels, len(embedding))
+    )
 
 
 def h_score(Z: ArrayLike, labels: ArrayLike) -> float:
@@ -110,7 +112,9 @@ def transrate(Z: ArrayLike, labels: ArrayLike) -> float:
     """
     embedding = as_embedding(Z)
     values, exponent = centred(embedding)
-    return transrate_of_decomposition(values, decomposed(values), as_classes(labels, len(embedding)), exponent)
+    return transrate_of_decomposition(
+        values, decomposed(values), as_classes(labels, len(embedding)), exponent
+    )
 
 
 def rankme(Z: ArrayLike) -> float:
@@ -194,9 +198,14 @@ def logme_of_decomposition(decomposition: Decomposition, classes: NDArray[np.int
         return wants
 
     starts = squares.mean() * RATIOS
-    misfits = outside + (starts[:, None] / (starts[:, None] + squares)) @ projected.T  # [starts, classes]
+    misfits = (
+        outside + (starts[:, None] / (starts[:, None] + squares)) @ projected.T
+    )  # [starts, classes]
     best = np.stack([evidence(starts, misfit) for misfit in misfits.T]).argmax(axis=1)
-    low, high = np.log(starts[np.maximum(best - 1, 0)]), np.log(starts[np.minimum(best + 1, len(starts) - 1)])
+    low, high = (
+        np.log(starts[np.maximum(best - 1, 0)]),
+        np.log(starts[np.minimum(best + 1, len(starts) - 1)]),
+    )
     while (high - low).max() > TOLERANCE:
         middle = (low + high) / 2
         more = wants_more(np.exp(middle))
@@ -206,7 +215,9 @@ def logme_of_decomposition(decomposition: Decomposition, classes: NDArray[np.int
     return float(evidence(ratios, misfit).mean())
 
 
-def h_score_of_decomposition(decomposition: Decomposition, d: int, classes: NDArray[np.int64]) -> float:
+def h_score_of_decomposition(
+    decomposition: Decomposition, d: int, classes: NDArray[np.int64]
+) -> float:
     xp, values = namespace(decomposition.values), decomposition.values
     n = len(classes)
     variances = to_host(decomposition.squares) / n
@@ -217,7 +228,9 @@ def h_score_of_decomposition(decomposition: Decomposition, d: int, classes: NDAr
     square_norms = to_host(xp.vecdot(values, values))
     noise = ((square_norms**2).sum() / n - (variances**2).sum()) / (n * d)
     shrinkage = 0.0 if spread <= ROUNDING * mean**2 else float(np.clip(noise / spread, 0, 1))
-    between = (to_host(decomposition.class_sums(classes)) ** 2 / np.bincount(classes)[:, None]).sum(axis=0)
+    between = (to_host(decomposition.class_sums(classes)) ** 2 / np.bincount(classes)[:, None]).sum(
+        axis=0
+    )
     shrunk = (1 - shrinkage) * variances
     return float((shrunk * between / (shrunk + shrinkage * mean)).sum())
 
@@ -228,14 +241,18 @@ def transrate_of_decomposition(
     xp = namespace(values)
 
     def rate(squares: Array, n: int) -> float:
-        in_units = times_power_of_two(xp.clip(squares, 0, None) / (n * TRANSRATE_EPSILON), 2 * exponent)
+        in_units = times_power_of_two(
+            xp.clip(squares, 0, None) / (n * TRANSRATE_EPSILON), 2 * exponent
+        )
         return float(xp.sum(xp.log1p(in_units))) / 2
 
     conditional = 0.0
     for of_class in range(int(classes.max()) + 1):
         rows = rows_of(values, np.flatnonzero(classes == of_class))
         gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
-        conditional += rows.shape[0] / values.shape[0] * rate(xp.linalg.eigvalsh(gram), rows.shape[0])
+        conditional += (
+            rows.shape[0] / values.shape[0] * rate(xp.linalg.eigvalsh(gram), rows.shape[0])
+        )
     return rate(decomposition.squares, values.shape[0]) - conditional
 
 

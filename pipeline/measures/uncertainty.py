@@ -25,7 +25,11 @@ MOST_LEFT_OUT = 0.1  # of the rows, in classes of too few images for quarters
 
 
 def sampling_error(
-    classes: NDArray[np.int64], images: NDArray[np.int64], entropies_of: EntropiesOf, repetitions: int, seed: int
+    classes: NDArray[np.int64],
+    images: NDArray[np.int64],
+    entropies_of: EntropiesOf,
+    repetitions: int,
+    seed: int,
 ) -> float:
     """Standard error, in bits, of the mutual information over images, with the classes' sizes as they are.
 
@@ -59,7 +63,9 @@ def sampling_error(
     quarters = spread_over_parts(4, QUARTERINGS)
     if min(halves.unshared, quarters.unshared) <= 0:
         return 0.0
-    all_images, half, quarter = (sum(len(of_class) // parts for of_class in members) for parts in (1, 2, 4))
+    all_images, half, quarter = (
+        sum(len(of_class) // parts for of_class in members) for parts in (1, 2, 4)
+    )
     # The power of the size by which the variance falls from quarters to halves leads on to all images.
     power = np.clip(np.log(halves.unshared / quarters.unshared) / np.log(half / quarter), *_POWERS)
     variance = halves.unshared * (all_images / half) ** power
@@ -114,16 +120,22 @@ class _Spread:
 def _spread(splits: list[list[_Part]], entropies_of: EntropiesOf) -> _Spread:
     # All at once, so that subsets are computed beside each other.
     subsets = [part.all_subsets() for split in splits for part in split]
-    entropies = np.array([entropy.value for entropy in entropies_of([one for part in subsets for one in part])])
+    entropies = np.array(
+        [entropy.value for entropy in entropies_of([one for part in subsets for one in part])]
+    )
     ends = np.cumsum([len(part) for part in subsets])
     of_parts = iter(np.split(entropies, ends[:-1]))
-    terms = np.array([[part.terms(next(of_parts)) for part in split] for split in splits])  # [splits, parts, terms]
+    terms = np.array(
+        [[part.terms(next(of_parts)) for part in split] for split in splits]
+    )  # [splits, parts, terms]
     joint = terms.sum(axis=2).var(axis=1, ddof=1).mean()
     unshared = terms.var(axis=1, ddof=1).sum(axis=1).mean()
     return _Spread(float(joint), float(unshared))
 
 
-def random_halves(classes: NDArray[np.int64], images: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
+def random_halves(
+    classes: NDArray[np.int64], images: NDArray[np.int64], seed: int
+) -> list[NDArray[np.int64]]:
     """Random halves of the images, half of each class; about 500 rows where a half would be more.
 
     They are what any score is measured on for its standard error: see ``error_over_halves``.
@@ -165,7 +177,9 @@ def _rows_of_some(
     return np.concatenate(chosen)
 
 
-def error_over_halves(values: Sequence[float] | NDArray[np.float64], rows_of_half: int, rows: int) -> float:
+def error_over_halves(
+    values: Sequence[float] | NDArray[np.float64], rows_of_half: int, rows: int
+) -> float:
     """Standard error of a score over images, from its values on random halves of them: the delete-d jackknife.
 
     A half has as many images as it leaves out, so the spread over halves is that over samples of all images; smaller
@@ -194,10 +208,14 @@ def _rows_of_images(images: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return np.split(np.argsort(images, kind="stable"), np.cumsum(np.bincount(images))[:-1])
 
 
-def _large_classes(classes: NDArray[np.int64], rows: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+def _large_classes(
+    classes: NDArray[np.int64], rows: list[NDArray[np.int64]]
+) -> list[NDArray[np.int64]]:
     """The images of each class of four or more; none if more than a tenth of all rows are of smaller classes."""
     class_of_image = classes[[of_image[0] for of_image in rows]]
-    members = [np.flatnonzero(class_of_image == of_class) for of_class in range(int(classes.max()) + 1)]
+    members = [
+        np.flatnonzero(class_of_image == of_class) for of_class in range(int(classes.max()) + 1)
+    ]
     members = [of_class for of_class in members if len(of_class) >= 4]
     kept = sum(len(rows[image]) for of_class in members for image in of_class)
     return members if kept >= (1 - MOST_LEFT_OUT) * len(classes) else []
@@ -228,6 +246,8 @@ def _dealt(
 
 def _part(of_classes: list[NDArray[np.int64]], orders: list[NDArray[np.int64]]) -> _Part:
     everything = np.concatenate(of_classes)
-    sizes, size_of_class = np.unique([len(of_class) for of_class in of_classes], return_inverse=True)
+    sizes, size_of_class = np.unique(
+        [len(of_class) for of_class in of_classes], return_inverse=True
+    )
     subsets = [[everything[order[:size]] for size in sizes] for order in orders]
     return _Part(of_classes, subsets, size_of_class)

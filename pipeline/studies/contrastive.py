@@ -41,7 +41,9 @@ def contrastive(
         ]
     )
     d = model.head_hidden_size
-    head = torch.nn.Sequential(torch.nn.Linear(d, d), torch.nn.ReLU(), torch.nn.Linear(d, PROJECTED))
+    head = torch.nn.Sequential(
+        torch.nn.Linear(d, d), torch.nn.ReLU(), torch.nn.Linear(d, PROJECTED)
+    )
     loss = SelfSupervisedLoss(NTXentLoss(temperature=TEMPERATURE))
 
     def views(batch: torch.Tensor) -> torch.Tensor:

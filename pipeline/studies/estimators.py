@@ -40,8 +40,12 @@ def ksg_mutual_information(X: ArrayLike, Y: ArrayLike, k: int = NEIGHBOURS) -> f
         raise ValueError(f"X has {len(X)} rows and Y {len(Y)}; pass pairs")
     radius = KDTree(np.hstack([X, Y]), metric="chebyshev").query(np.hstack([X, Y]), k + 1)[0][:, -1]
     inside = np.nextafter(radius, 0)  # strictly nearer than the k-th
-    counts = [KDTree(V, metric="chebyshev").query_radius(V, inside, count_only=True) for V in (X, Y)]
-    nats = digamma(k) + digamma(len(X)) - np.mean([digamma(count) for count in counts], axis=1).sum()
+    counts = [
+        KDTree(V, metric="chebyshev").query_radius(V, inside, count_only=True) for V in (X, Y)
+    ]
+    nats = (
+        digamma(k) + digamma(len(X)) - np.mean([digamma(count) for count in counts], axis=1).sum()
+    )
     return float(nats / np.log(2))
 
 
@@ -82,7 +86,9 @@ def ksg_label_information(Z: ArrayLike, labels: ArrayLike, k: int = NEIGHBOURS) 
         radius[mine] = NearestNeighbors(n_neighbors=near).fit(Z[mine]).kneighbors()[0][:, -1]
         neighbours[mine] = near
     within = _counts_within(Z, radius)
-    nats = digamma(len(Z)) + np.mean(digamma(neighbours) - digamma(sizes[classes]) - digamma(within))
+    nats = digamma(len(Z)) + np.mean(
+        digamma(neighbours) - digamma(sizes[classes]) - digamma(within)
+    )
     return float(nats / np.log(2))
 
 
@@ -91,7 +97,9 @@ def _counts_within(Z: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArr
     from sklearn.neighbors import KDTree
 
     if Z.shape[1] <= 15:
-        return np.asarray(KDTree(Z).query_radius(Z, np.nextafter(radius, 0), count_only=True), dtype=np.int64)
+        return np.asarray(
+            KDTree(Z).query_radius(Z, np.nextafter(radius, 0), count_only=True), dtype=np.int64
+        )
     from sklearn.metrics import pairwise_distances
 
     distances = pairwise_distances(Z)
@@ -100,7 +108,9 @@ def _counts_within(Z: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArr
     return np.maximum((distances < radius[:, None] * (1 - 1e-9)).sum(axis=1), 1)
 
 
-def mine_mutual_information(Z: ArrayLike, Y: ArrayLike, *, steps: int = MINE_STEPS, seed: int = 0) -> float:
+def mine_mutual_information(
+    Z: ArrayLike, Y: ArrayLike, *, steps: int = MINE_STEPS, seed: int = 0
+) -> float:
     """Mutual information by a small network trained on the Donsker-Varadhan bound (MINE), in bits.
 
     T(z, y) has one hidden layer of 64 ReLU units and is trained on all samples at once by Adam, with the running mean
@@ -130,7 +140,10 @@ def mine_mutual_information(Z: ArrayLike, Y: ArrayLike, *, steps: int = MINE_STE
 
     from ..train import reproducible
 
-    z, y = (torch.from_numpy(_for_network(as_embedding_on_host(V, name))).float() for V, name in ((Z, "Z"), (Y, "Y")))
+    z, y = (
+        torch.from_numpy(_for_network(as_embedding_on_host(V, name))).float()
+        for V, name in ((Z, "Z"), (Y, "Y"))
+    )
     bounds = []
     with reproducible(seed):
         of_z = torch.nn.Linear(z.shape[1], MINE_WIDTH)
@@ -144,7 +157,11 @@ def mine_mutual_information(Z: ArrayLike, Y: ArrayLike, *, steps: int = MINE_STE
             joint = end(torch.relu(hidden_z + hidden_y)).mean()
             shuffled = end(torch.relu(hidden_z + hidden_y[torch.randperm(len(y))])).squeeze(1)
             partition = shuffled.exp().mean()
-            average = partition.detach() if average is None else torch.lerp(average, partition.detach(), _AVERAGED)
+            average = (
+                partition.detach()
+                if average is None
+                else torch.lerp(average, partition.detach(), _AVERAGED)
+            )
             bounds.append(float((joint - partition.log()).detach()))
             optimiser.zero_grad()
             (partition / average - joint).backward()

@@ -33,7 +33,9 @@ def branching_tree(n: int, branches: int, d: int, noise: float, seed: int) -> ND
     return points + noise * generator.normal(size=(n, d))
 
 
-def blobs(n: int, clusters: int, d: int, noise: float, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def blobs(
+    n: int, clusters: int, d: int, noise: float, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Gaussian blobs around standard normal centres, and which blob each point is of.
 
     Parameters

@@ -82,8 +82,12 @@ class Cell:
     @property
     def path(self) -> Path:
         """Where the result stands; the name tells all that decides it."""
-        digest = content_hash(VERSION, self.points, self.mine_steps, BINS, ENTROPY_LEVELS, LABEL_LEVELS)
-        return self.out / "cells" / f"{self.kind}-{self.d}-{self.noise:g}-{self.seed}-{digest}.parquet"
+        digest = content_hash(
+            VERSION, self.points, self.mine_steps, BINS, ENTROPY_LEVELS, LABEL_LEVELS
+        )
+        return (
+            self.out / "cells" / f"{self.kind}-{self.d}-{self.noise:g}-{self.seed}-{digest}.parquet"
+        )
 
 
 def compute_cell(cell: Cell) -> Done:
@@ -129,7 +133,9 @@ def _read_cell(path: Path) -> pd.DataFrame:
 def measured(cell: Cell) -> Iterator[dict[str, Any]]:
     """Every estimator at every level of a cell, one row each."""
     for level in LABEL_LEVELS if cell.kind == "labels" else ENTROPY_LEVELS:
-        truth, estimators = _labels(cell, level) if cell.kind == "labels" else _entropies(cell, int(level))
+        truth, estimators = (
+            _labels(cell, level) if cell.kind == "labels" else _entropies(cell, int(level))
+        )
         for measure, estimate in estimators.items():
             began = perf_counter()
             value = estimate()
@@ -152,7 +158,10 @@ def _labels(cell: Cell, level: float) -> tuple[float, dict[str, Callable[[], flo
     Z, clusters = blobs(cell.points, CLUSTERS, cell.d, cell.noise, cell.seed)
     labels = corrupted_labels(clusters, level, cell.seed)
     one_hot = np.eye(CLUSTERS)[labels]
-    binned = {f"binned, {bins} bins": partial(shannon_mutual_information, Z, labels, bins=bins) for bins in BINS}
+    binned = {
+        f"binned, {bins} bins": partial(shannon_mutual_information, Z, labels, bins=bins)
+        for bins in BINS
+    }
     return label_information(clusters, labels), {
         "DSMI": partial(diffusion_spectral_mutual_information, Z, labels),
         **binned,

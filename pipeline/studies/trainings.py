@@ -25,7 +25,9 @@ class TrainingStudy:
     initial_seeds: int = 3
     initial_checkpoints: tuple[int, ...] = (0, 1, 2, 3, 5, 8, 12)
 
-    def dynamics(self, dataset: str, regimes: tuple[Regime, ...] = get_args(Regime)) -> list[Trajectory]:
+    def dynamics(
+        self, dataset: str, regimes: tuple[Regime, ...] = get_args(Regime)
+    ) -> list[Trajectory]:
         """Trainings on a data set by each regime and seed."""
         return [
             self._trajectory(dataset, regime=regime, seed=seed, checkpoints=self.checkpoints)
@@ -36,7 +38,9 @@ class TrainingStudy:
     def initial_states(self, dataset: str) -> list[Trajectory]:
         """Networks before training, by the standard deviation of their convolutions' weights."""
         return [
-            self._trajectory(dataset, convolution_std=std, seed=seed, checkpoints=(0,), model_kwargs=WHOLE)
+            self._trajectory(
+                dataset, convolution_std=std, seed=seed, checkpoints=(0,), model_kwargs=WHOLE
+            )
             for std in self.standard_deviations
             for seed in range(self.initial_seeds)
         ]
@@ -45,7 +49,11 @@ class TrainingStudy:
         """Trainings from such states."""
         return [
             self._trajectory(
-                dataset, convolution_std=std, seed=seed, checkpoints=self.initial_checkpoints, model_kwargs=WHOLE
+                dataset,
+                convolution_std=std,
+                seed=seed,
+                checkpoints=self.initial_checkpoints,
+                model_kwargs=WHOLE,
             )
             for std in stds
             for seed in range(self.seeds)

@@ -50,7 +50,12 @@ class Trajectory(TrainingRecipe):
 
     def checkpoint(self, cache: Path, epoch: int) -> Path:
         """Where the weights after so many epochs are kept."""
-        return cache / "trajectories" / content_hash(VERSION, self.model_dump()) / f"epoch-{epoch:04d}.safetensors"
+        return (
+            cache
+            / "trajectories"
+            / content_hash(VERSION, self.model_dump())
+            / f"epoch-{epoch:04d}.safetensors"
+        )
 
     def is_done(self, cache: Path) -> bool:
         """Whether all its checkpoints are there."""
@@ -73,7 +78,10 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
     from ..train import descend, estimate_batch_norms, reproducible, stratified
     from ..views import part_view
 
-    parts = {part: part_view(cache, recipe.dataset, root, part, IMG_SIZE, PREPROCESSING) for part in ("train", "test")}
+    parts = {
+        part: part_view(cache, recipe.dataset, root, part, IMG_SIZE, PREPROCESSING)
+        for part in ("train", "test")
+    }
     view, labels = parts["train"]
     chosen = stratified(labels, recipe.train_images, recipe.seed)
     view, labels = np.array(view[chosen]), labels[chosen]
@@ -89,8 +97,13 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
         estimate_batch_norms(model, inputs)  # training itself never reads what this sets
         facts: dict[str, Any] = {"epoch": epoch, "family": family_of(recipe.architecture)}
         if recipe.regime != "contrastive":
-            for name, (images, truth) in {"train_accuracy": (view, labels), "top1": parts["test"]}.items():
-                predictions = embed(model.eval(), images, PREPROCESSING, torch.device("cpu")).predictions
+            for name, (images, truth) in {
+                "train_accuracy": (view, labels),
+                "top1": parts["test"],
+            }.items():
+                predictions = embed(
+                    model.eval(), images, PREPROCESSING, torch.device("cpu")
+                ).predictions
                 assert predictions is not None
                 facts[name] = 100 * float(np.mean(predictions == truth))
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -112,7 +125,9 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
             targets = torch.from_numpy(labels)
             trained, loss_of = (
                 model,
-                lambda batch: torch.nn.functional.cross_entropy(model(inputs[batch]), targets[batch]),
+                lambda batch: torch.nn.functional.cross_entropy(
+                    model(inputs[batch]), targets[batch]
+                ),
             )
         descend(trained, recipe, len(labels), loss_of, keep)
 
@@ -147,7 +162,9 @@ def write_catalog(path: Path, recipes: Iterable[Trajectory], cache: Path) -> Non
                     "checkpoint": str(checkpoint),
                     "model_kwargs": json.dumps(recipe.model_kwargs),
                     "img_size": IMG_SIZE,
-                    "group": recipe.regime if recipe.convolution_std is None else f"std {recipe.convolution_std:g}",
+                    "group": recipe.regime
+                    if recipe.convolution_std is None
+                    else f"std {recipe.convolution_std:g}",
                     "top1": facts.get("top1"),
                     "train_accuracy": facts.get("train_accuracy"),
                     "epoch": epoch,

@@ -45,7 +45,11 @@ class TransferJob:
     @property
     def path(self) -> Path:
         """Where the accuracies are kept: the name of the weights' file is the hash of their recipe."""
-        return self.cache / "transfer" / f"{content_hash(VERSION, self.weights.name, self.dataset)}.json"
+        return (
+            self.cache
+            / "transfer"
+            / f"{content_hash(VERSION, self.weights.name, self.dataset)}.json"
+        )
 
     @property
     def tuning(self) -> TrainingRecipe:
@@ -88,7 +92,10 @@ def compute_transfer(job: TransferJob) -> Done:
 
 
 def _probed(
-    model: Any, job: TransferJob, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
+    model: Any,
+    job: TransferJob,
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
 ) -> float:
     """Accuracy, in percent, of a logistic regression on the standardised penultimate embedding."""
     import torch
@@ -101,7 +108,9 @@ def _probed(
 
     assert job.entry.preprocessing is not None
     cpu = torch.device("cpu")
-    seen, unseen = (embed(model, view, job.entry.preprocessing, cpu).values for view, _ in (train, test))
+    seen, unseen = (
+        embed(model, view, job.entry.preprocessing, cpu).values for view, _ in (train, test)
+    )
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=PROBE_STEPS))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -110,7 +119,10 @@ def _probed(
 
 
 def _fine_tuned(
-    model: Any, job: TransferJob, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
+    model: Any,
+    job: TransferJob,
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
 ) -> float:
     """Accuracy, in percent, of the whole network with a new classifier after the short training."""
     import torch
@@ -121,6 +133,8 @@ def _fine_tuned(
     model.reset_classifier(len(np.unique(train[1])))
     fit(model, job.entry, job.tuning, *train)
     assert job.entry.preprocessing is not None
-    predictions = embed(model.eval(), test[0], job.entry.preprocessing, torch.device("cpu")).predictions
+    predictions = embed(
+        model.eval(), test[0], job.entry.preprocessing, torch.device("cpu")
+    ).predictions
     assert predictions is not None
     return 100 * float(np.mean(predictions == test[1]))

@@ -28,7 +28,9 @@ ODD_TEXT = st.sampled_from([
 def bounded(examples: int) -> settings:
     """The same examples in every run, so that a test fails for what was changed and not by chance."""
     slow = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(max_examples=examples * MANY, deadline=None, derandomize=True, suppress_health_check=slow)
+    return settings(
+        max_examples=examples * MANY, deadline=None, derandomize=True, suppress_health_check=slow
+    )
 
 
 def flipped(content: bytes, bit: int) -> bytes:

@@ -26,7 +26,10 @@ from dsmi_zoo.pipeline.exclusive import Claim
 
 STALE_AFTER_S, LEAP_S = 4.0, 5.0
 FIRST_PID = 5_000_000  # above what the kernel gives
-READING, WRITING = ("stat", "lstat", "listdir", "scandir"), ("mkdir", "rmdir", "rename", "unlink", "open")
+READING, WRITING = (
+    ("stat", "lstat", "listdir", "scandir"),
+    ("mkdir", "rmdir", "rename", "unlink", "open"),
+)
 MOST_STEPS = 300
 
 Hold = Callable[[Path], AbstractContextManager[Claim | None]]
@@ -69,7 +72,13 @@ class Actor:
         self.history, self.steps = [("waits for", *self.waits_for)], 0
 
     def state(self) -> tuple[object, ...]:
-        return tuple(self.history), self.steps, self.asleep_at is not None, self.dead, self.was_stopped
+        return (
+            tuple(self.history),
+            self.steps,
+            self.asleep_at is not None,
+            self.dead,
+            self.was_stopped,
+        )
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,9 @@ class Play:
                 made.append((len(possible), chosen))
                 possible[chosen]()
                 self._check()
-            assert any(actor.got_it for actor in self.actors) or self._given.deaths, "nobody got the lock"
+            assert any(actor.got_it for actor in self.actors) or self._given.deaths, (
+                "nobody got the lock"
+            )
             assert self._given.deaths or not list(self.lock.parent.iterdir()), "something was left"
         finally:
             for actor, thread in zip(self.actors, threads, strict=True):
@@ -181,12 +192,18 @@ class Play:
         self._back.put(None)
 
     def _possible(self) -> list[Callable[[], None]]:
-        able = [a for a in self.actors if not a.ended and (a.asleep_at is None or a.asleep_at != self._changes)]
+        able = [
+            a
+            for a in self.actors
+            if not a.ended and (a.asleep_at is None or a.asleep_at != self._changes)
+        ]
         alive = [actor for actor in self.actors if not actor.ended]
         chosen = able if self._preemptions or self._last not in able else [self._last]
         choices: list[Callable[[], None]] = [partial(self._go_on, actor, able) for actor in chosen]
         if self._deaths:  # a death before a mere look is the same as one after it
-            choices += [partial(self._die, a) for a in alive if a.pending == "work" or a.pending in WRITING]
+            choices += [
+                partial(self._die, a) for a in alive if a.pending == "work" or a.pending in WRITING
+            ]
         if any(actor.asleep_at is not None for actor in alive) and (self._leaps or not able):
             choices.append(partial(self._leap, able))
         assert choices, "nobody can go on"
@@ -242,11 +259,15 @@ class Play:
         assert len(sure) <= 1, "two hold the lock"
         assert all(self.holds(actor) for actor in sure), "a live lock was dropped"
         for actor in self.actors:
-            assert actor.lost in (None, not self.holds(actor)), "the owner is wrong about whether it holds the lock"
+            assert actor.lost in (None, not self.holds(actor)), (
+                "the owner is wrong about whether it holds the lock"
+            )
             actor.lost = None
 
 
-def explore(module: ModuleType, hold: Hold, folder: Path, given: Given, at_most: int = 20_000) -> int:
+def explore(
+    module: ModuleType, hold: Hold, folder: Path, given: Given, at_most: int = 20_000
+) -> int:
     """Try every interleaving; raises the AssertionError of the first bad one.
 
     Returns
@@ -279,7 +300,9 @@ def at_the_edge(module: ModuleType, plays: list[Play]) -> Iterator[None]:
         patch.setattr(os, "link", _no_hard_links)
         patch.setattr(os, "getpid", _own(plays, os.getpid, lambda actor: actor.pid))
         patch.setattr(os, "kill", _kill_of(plays, os.kill))
-        clock = SimpleNamespace(monotonic=lambda: plays[0].now, sleep=lambda _: plays[0].sleep(), time=time.time)
+        clock = SimpleNamespace(
+            monotonic=lambda: plays[0].now, sleep=lambda _: plays[0].sleep(), time=time.time
+        )
         patch.setattr(module, "time", clock)
         patch.setattr(module, "threading", SimpleNamespace(Event=threading.Event, Thread=NoHeart))
         patch.setattr(module, "uuid", SimpleNamespace(uuid4=lambda: _next_name(plays[0])))
@@ -332,7 +355,9 @@ def _no_hard_links(*_: object, **__: object) -> None:
     raise OSError(errno.EOPNOTSUPP, "no hard links here")
 
 
-def _own(plays: list[Play], real: Callable[[], Any], of: Callable[[Actor], Any]) -> Callable[[], Any]:
+def _own(
+    plays: list[Play], real: Callable[[], Any], of: Callable[[Actor], Any]
+) -> Callable[[], Any]:
     def own() -> Any:
         actor = plays[0].actor() if plays else None
         return real() if actor is None else of(actor)

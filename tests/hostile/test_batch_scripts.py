@@ -52,7 +52,13 @@ def assert_meant(script: str, arguments: list[str], folder: Path) -> None:
 @example(out='a"\n#SBATCH --uid=0', arguments=[], folder="x", partition="p", prologue=[])
 @example(out="a", arguments=["a\n#SBATCH --uid=0"], folder="x", partition="p", prologue=[])
 @example(out="a", arguments=[], folder="a\n#SBATCH --uid=0", partition="p", prologue=[])
-@example(out="a", arguments=[], folder="x", partition="p\n#SBATCH --uid=0", prologue=["a\n#SBATCH --uid=0"])
+@example(
+    out="a",
+    arguments=[],
+    folder="x",
+    partition="p\n#SBATCH --uid=0",
+    prologue=["a\n#SBATCH --uid=0"],
+)
 @given(
     out=TEXTS,
     arguments=st.lists(TEXTS, max_size=2),
@@ -64,7 +70,9 @@ def test_every_line_of_a_script_is_one_that_was_meant(
     tmp_path: Path, out: str, arguments: list[str], folder: str, partition: str, prologue: list[str]
 ) -> None:
     try:
-        profile = Profile(partition=partition, account="a", prologue=tuple(prologue), directives=("--mine=1",))
+        profile = Profile(
+            partition=partition, account="a", prologue=tuple(prologue), directives=("--mine=1",)
+        )
     except ValidationError:
         profile = Profile(partition="p", account="a", directives=("--mine=1",))
     here = Path.cwd()
@@ -74,7 +82,9 @@ def test_every_line_of_a_script_is_one_that_was_meant(
     os.chdir(there)
     try:
         for scripts in (_driver_scripts, _array_scripts):
-            made, _ = answer_or_refusal(lambda scripts=scripts: scripts(config, profile, arguments, 3), "")
+            made, _ = answer_or_refusal(
+                lambda scripts=scripts: scripts(config, profile, arguments, 3), ""
+            )
             for script in (made or {}).values():
                 assert_meant(script, arguments, there)
     finally:
@@ -82,7 +92,9 @@ def test_every_line_of_a_script_is_one_that_was_meant(
 
 
 @pytest.mark.parametrize("out", ['a"b', "a\\b", "a'b\"c"])
-def test_quotes_and_backslashes_in_out_are_refused_where_a_script_is_made(tmp_path: Path, out: str) -> None:
+def test_quotes_and_backslashes_in_out_are_refused_where_a_script_is_made(
+    tmp_path: Path, out: str
+) -> None:
     line = refusal(lambda: batch_script("x", [], tmp_path / out / "logs" / "x.out", []), "--out")
     assert "Slurm takes no quotes and no backslashes" in line
 
@@ -93,7 +105,8 @@ def test_a_percent_sign_of_the_folder_is_none_of_slurms_names(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "out", ["/a;touch was-run", "/a b", "/$(x)", "/a'b", '/a"b', "/a\\b", "/a%j", "/a#b", "/a\nb", "/~"]
+    "out",
+    ["/a;touch was-run", "/a b", "/$(x)", "/a'b", '/a"b', "/a\\b", "/a%j", "/a#b", "/a\nb", "/~"],
 )
 def test_a_folder_that_a_shell_would_read_is_not_handed_to_dask_jobqueue(out: str) -> None:
     refusal(lambda: check_bare(Path(out)), "--out")
@@ -117,9 +130,13 @@ COMMANDS = [(command, flag) for flag, commands in FLAGS.items() for command in c
 def test_a_path_with_a_control_character_is_refused_by_its_flag(
     command: str, flag: str, tmp_path: Path, refused: Callable[[str, Path], str]
 ) -> None:
-    told = refused(f"{command} {flag} a\x1b[31mb", tmp_path)  # a line break could not be given in one word here
+    told = refused(
+        f"{command} {flag} a\x1b[31mb", tmp_path
+    )  # a line break could not be given in one word here
     assert told.count("\n") == 1
-    assert f"{flag}: must be one line of UTF-8 without control characters, not 'a\\x1b[31mb'" in told
+    assert (
+        f"{flag}: must be one line of UTF-8 without control characters, not 'a\\x1b[31mb'" in told
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -128,7 +145,9 @@ def test_scripts_of_a_hostile_folder_are_read_by_bash_as_they_were_meant(
 ) -> None:
     folder = tmp_path / "a'; touch was-run; $(touch was-run) #"
     folder.mkdir()
-    done = cli("submit", "slurm", "--dry-run", "--models", "$(touch was-run)*", "--out", "o", cwd=folder)
+    done = cli(
+        "submit", "slurm", "--dry-run", "--models", "$(touch was-run)*", "--out", "o", cwd=folder
+    )
     script = done.stdout.partition("\n")[2]
     assert script.startswith("#!/usr/bin/env bash")
     stub = 'cd() { builtin cd "$1" && pwd; }\n'
@@ -140,5 +159,7 @@ def test_scripts_of_a_hostile_folder_are_read_by_bash_as_they_were_meant(
 
 def test_an_array_of_hostile_arguments_is_refused_before_it_is_submitted(tmp_path: Path) -> None:
     config = RunConfig(out=tmp_path / "out")
-    with pytest.raises(InputError, match=r"a line of the batch script, .*holds a control character"):
+    with pytest.raises(
+        InputError, match=r"a line of the batch script, .*holds a control character"
+    ):
         _array_scripts(config, Profile(), ["--models", "a\n#SBATCH --uid=0"], 2)

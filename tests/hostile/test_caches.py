@@ -21,7 +21,12 @@ from dsmi_zoo.data_catalog.subset import Subset
 from dsmi_zoo.data_catalog.trained_zoos import PREPROCESSING, trained_models
 from dsmi_zoo.pipeline import sealed
 from dsmi_zoo.pipeline.store import read_results
-from dsmi_zoo.pipeline.stored_subset import clusters_path, read_subset, subset_with_clusters, write_clusters
+from dsmi_zoo.pipeline.stored_subset import (
+    clusters_path,
+    read_subset,
+    subset_with_clusters,
+    write_clusters,
+)
 from dsmi_zoo.pipeline.train import stored_top1, train_weights
 from dsmi_zoo.pipeline.views import ViewTooLarge, make_view, open_view
 
@@ -48,7 +53,9 @@ def test_a_damaged_view_is_refused_by_who_opens_it_and_made_again_by_who_makes_i
     path = make_view(tmp_path / "view.npy", eight_digits(), 32, PREPROCESSING)
     content = path.read_bytes()
     path.write_bytes(HARMS[harm](content))
-    with pytest.raises(DamagedFile, match=r"view\.npy: .*; the command that made it makes it again"):
+    with pytest.raises(
+        DamagedFile, match=r"view\.npy: .*; the command that made it makes it again"
+    ):
         open_view(path)
     with caplog.at_level(logging.WARNING, "dsmi_zoo"):
         make_view(path, eight_digits(), 32, PREPROCESSING)
@@ -58,7 +65,9 @@ def test_a_damaged_view_is_refused_by_who_opens_it_and_made_again_by_who_makes_i
     assert open_view(path).shape == (8, 32, 32, 3)
 
 
-@pytest.mark.parametrize("note", [None, "", "[]", "{", "{}", '{"size": "1", "sha256": 1}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "note", [None, "", "[]", "{", "{}", '{"size": "1", "sha256": 1}', "[" * 100_000]
+)
 def test_a_view_without_a_good_note_is_made_again(tmp_path: Path, note: str | None) -> None:
     path = make_view(tmp_path / "view.npy", eight_digits(), 32, PREPROCESSING)
     if note is None:
@@ -95,7 +104,9 @@ def test_a_kill_between_note_and_file_leaves_nothing_that_is_believed(
 @given(content=st.binary(min_size=1, max_size=200), place=st.integers(0, 1599))
 @bounded(60)
 @example(content=b"\0", place=7)
-def test_every_flipped_bit_of_a_sealed_file_is_noticed(tmp_path: Path, content: bytes, place: int) -> None:
+def test_every_flipped_bit_of_a_sealed_file_is_noticed(
+    tmp_path: Path, content: bytes, place: int
+) -> None:
     path = tmp_path / "file"
     sealed.write_sealed(path, lambda file: file.write(content))
     assert not sealed.damage(path)
@@ -114,8 +125,12 @@ def test_a_change_within_one_tick_of_the_file_systems_clock_is_noticed(tmp_path:
     assert sealed.damage(path)
 
 
-@pytest.mark.parametrize("harm", ["one flipped bit", "a lost tail", "another file", "an empty file"])
-def test_damaged_trained_weights_are_trained_again(tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "harm", ["one flipped bit", "a lost tail", "another file", "an empty file"]
+)
+def test_damaged_trained_weights_are_trained_again(
+    tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
     entry = next(entry for entry in trained_models("digits") if entry.model == "test_vit.100x3")
     images = open_dataset("digits", part="train").take(np.arange(100))
     view = np.stack([np.asarray(images.image(number).resize((32, 32))) for number in range(100)])
@@ -142,10 +157,16 @@ def test_a_run_mends_its_cache_says_so_and_comes_to_the_same_numbers(
         path.write_bytes(HARMS["one flipped bit"](path.read_bytes()))
     said = cli("run", "--models", *models, "--out", tmp_path / "out", "--cache", own_cache)
     lines = (said.stdout + said.stderr).splitlines()
-    assert sum(line.startswith("the view ") and line.endswith("; making it again") for line in lines) >= 1
+    assert (
+        sum(line.startswith("the view ") and line.endswith("; making it again") for line in lines)
+        >= 1
+    )
     assert sum(line.startswith("the weights ") and " again" in line for line in lines) == 2
     measured = ["embedding_sha256", "dse_z", "dsmi_z_y", "dsmi_z_x", "top1"]
-    rows, right = (read_results(out).set_index("model").loc[models, measured] for out in (tmp_path / "out", small_run))
+    rows, right = (
+        read_results(out).set_index("model").loc[models, measured]
+        for out in (tmp_path / "out", small_run)
+    )
     pd.testing.assert_frame_equal(rows, right)
 
 
@@ -165,15 +186,30 @@ def test_a_view_that_is_damaged_while_the_run_goes_on_is_made_again_in_mid_run(
     )
     shutil.copytree(cache, tmp_path / "cache")
     models = ["test_resnet.100x3", "test_vit.100x3", "test_vit.900x2"]
-    run = ("run", "--models", *models, "--out", "out", "--cache", "cache", "--measure", "vandal:harm")
+    run = (
+        "run",
+        "--models",
+        *models,
+        "--out",
+        "out",
+        "--cache",
+        "cache",
+        "--measure",
+        "vandal:harm",
+    )
     said = cli(*run, cwd=tmp_path)
     assert "; making it again" in said.stdout + said.stderr
     measured = ["embedding_sha256", "dse_z", "dsmi_z_y"]
-    rows, right = (read_results(o).set_index("model").loc[models, measured] for o in (tmp_path / "out", small_run))
+    rows, right = (
+        read_results(o).set_index("model").loc[models, measured]
+        for o in (tmp_path / "out", small_run)
+    )
     pd.testing.assert_frame_equal(rows, right)
 
 
-def test_a_view_that_the_disk_has_no_room_for_is_refused_before_a_byte_is_written(tmp_path: Path) -> None:
+def test_a_view_that_the_disk_has_no_room_for_is_refused_before_a_byte_is_written(
+    tmp_path: Path,
+) -> None:
     images = open_dataset("digits")
     many = Subset(images.take(np.zeros(200_000, dtype=np.int64)), 100, 0, "test")
     with pytest.raises(ViewTooLarge, match=r"takes 1006.6 TB, and .* free; take fewer images"):
@@ -188,16 +224,23 @@ def test_an_entry_whose_view_cannot_be_had_is_a_failed_row_and_stops_no_other(
         "from torch import nn\n\n"
         "def net():\n    return nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.Flatten(), nn.Linear(128, 4))\n"
     )
-    table = pd.DataFrame({"model": ["absurd", "small"], "builder": "flat:net", "img_size": [4096, 32]})
+    table = pd.DataFrame(
+        {"model": ["absurd", "small"], "builder": "flat:net", "img_size": [4096, 32]}
+    )
     table.to_csv(tmp_path / "zoo.csv", index=False)
     out, cache = tmp_path / "out", mount("40m")
     said = cli("run", "--catalog", "zoo.csv", "--out", out, "--cache", cache, cwd=tmp_path, code=1)
-    assert "absurd@4096 failed: ViewTooLarge: its view of 447 images at 4096 x 4096 pixels takes 22.5 GB" in said.stdout
+    assert (
+        "absurd@4096 failed: ViewTooLarge: its view of 447 images at 4096 x 4096 pixels takes 22.5 GB"
+        in said.stdout
+    )
     rows = read_results(out).set_index("model")
     assert rows["status"].to_dict() == {"absurd": "failed", "small": "ok"}
 
 
-@pytest.mark.parametrize("harm", ["one flipped bit", "a lost tail", "an empty file", "another file"])
+@pytest.mark.parametrize(
+    "harm", ["one flipped bit", "a lost tail", "an empty file", "another file"]
+)
 def test_a_damaged_subset_stops_remeasure_in_one_line(
     small_run: Path, tmp_path: Path, harm: str, refused: Callable[[str, Path], str]
 ) -> None:

@@ -23,12 +23,24 @@ from dsmi_zoo.data_catalog.entries import LARGEST_IMG_SIZE
 from dsmi_zoo.data_catalog.text import is_printable
 from dsmi_zoo.pipeline.config import content_hash
 
-COLUMNS = (*TEXT_COLUMNS, *PREPROCESSING_COLUMNS, "img_size", "top1", "params_m", "gmacs", "extra_data", "mine", "a b")
+COLUMNS = (
+    *TEXT_COLUMNS,
+    *PREPROCESSING_COLUMNS,
+    "img_size",
+    "top1",
+    "params_m",
+    "gmacs",
+    "extra_data",
+    "mine",
+    "a b",
+)
 
 
 def refused(folder: Path, content: str | bytes, name: str = "mine.csv") -> str:
     path = folder / name
-    path.write_bytes(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
+    path.write_bytes(
+        content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    )
     return refusal(lambda: load_models(path), path)
 
 
@@ -41,12 +53,21 @@ def refused_cell(folder: Path, column: str, text: str) -> str:
 def assert_in_bounds(entry: ModelEntry) -> None:
     """What no later part of a run is prepared for must not be in an entry."""
     assert entry.img_size is None or 1 <= entry.img_size <= LARGEST_IMG_SIZE
-    for text in (entry.model, entry.architecture, entry.family, entry.layer, entry.license, entry.group):
+    for text in (
+        entry.model,
+        entry.architecture,
+        entry.family,
+        entry.layer,
+        entry.license,
+        entry.group,
+    ):
         assert text is None or is_printable(text)
     for number in (entry.top1, entry.params_m, *entry.extras.values()):
         assert number is None or math.isfinite(number)
     if entry.preprocessing is not None:
-        assert all(math.isfinite(value) for value in (*entry.preprocessing.mean, *entry.preprocessing.std))
+        assert all(
+            math.isfinite(value) for value in (*entry.preprocessing.mean, *entry.preprocessing.std)
+        )
         assert min(entry.preprocessing.std) > 0
         assert 0.1 <= entry.preprocessing.crop_pct <= 10
     assert len(content_hash(entry.model_kwargs)) == 16
@@ -54,19 +75,29 @@ def assert_in_bounds(entry: ModelEntry) -> None:
     assert len(entry.slug.encode()) < 120
 
 
-@pytest.mark.parametrize("size", ["1e30", "1e300", "20000", "4097", "0", "-1", "0.5", "nan", "9" * 6000])
-def test_an_image_size_that_no_network_has_is_refused_by_its_line(tmp_path: Path, size: str) -> None:
+@pytest.mark.parametrize(
+    "size", ["1e30", "1e300", "20000", "4097", "0", "-1", "0.5", "nan", "9" * 6000]
+)
+def test_an_image_size_that_no_network_has_is_refused_by_its_line(
+    tmp_path: Path, size: str
+) -> None:
     assert "line 3: img_size" in refused_cell(tmp_path, "img_size", size)
 
 
-@pytest.mark.parametrize("size", ['"abc"', "1e30", "20000", "0", "224.5", "224.0", "null", "true", "[224, 224]", "{}"])
-def test_an_image_size_among_the_arguments_is_one_whole_number_in_bounds(tmp_path: Path, size: str) -> None:
+@pytest.mark.parametrize(
+    "size", ['"abc"', "1e30", "20000", "0", "224.5", "224.0", "null", "true", "[224, 224]", "{}"]
+)
+def test_an_image_size_among_the_arguments_is_one_whole_number_in_bounds(
+    tmp_path: Path, size: str
+) -> None:
     line = refused_cell(tmp_path, "model_kwargs", f'{{"img_size": {size}}}')
     assert "line 3: model_kwargs: img_size must be one whole number, 1 to 4096" in line
 
 
 def test_image_sizes_in_bounds_are_taken(tmp_path: Path) -> None:
-    (tmp_path / "mine.csv").write_text('model,img_size,model_kwargs\na,1,\nb,4096,"{""img_size"": 4096}"\nc,224.0,\n')
+    (tmp_path / "mine.csv").write_text(
+        'model,img_size,model_kwargs\na,1,\nb,4096,"{""img_size"": 4096}"\nc,224.0,\n'
+    )
     assert [entry.img_size for entry in load_models(tmp_path / "mine.csv")] == [1, 4096, 224]
 
 
@@ -87,7 +118,9 @@ def test_image_sizes_in_bounds_are_taken(tmp_path: Path) -> None:
     ],
     ids=lambda value: value[:20],
 )  # fmt: skip
-def test_arguments_that_are_no_plain_values_are_refused_by_their_line(tmp_path: Path, text: str, told: str) -> None:
+def test_arguments_that_are_no_plain_values_are_refused_by_their_line(
+    tmp_path: Path, text: str, told: str
+) -> None:
     assert f"line 3: model_kwargs {told}" in refused_cell(tmp_path, "model_kwargs", text)
 
 
@@ -100,8 +133,12 @@ def test_arguments_of_a_reasonable_depth_are_taken(tmp_path: Path) -> None:
     assert load_models(tmp_path / "mine.csv")[0].model_kwargs == {"a": nested}
 
 
-@pytest.mark.parametrize("column", ["model", "architecture", "group", "license", "checkpoint", "layer"])
-@pytest.mark.parametrize("odd", ["a\0b", "a\x1b[31mb", "a\nb", "a\x85b", "a\u202eb", "a\u2028b"], ids=ascii)
+@pytest.mark.parametrize(
+    "column", ["model", "architecture", "group", "license", "checkpoint", "layer"]
+)
+@pytest.mark.parametrize(
+    "odd", ["a\0b", "a\x1b[31mb", "a\nb", "a\x85b", "a\u202eb", "a\u2028b"], ids=ascii
+)
 def test_control_characters_in_text_are_refused_by_their_line_and_shown_escaped(
     tmp_path: Path, column: str, odd: str
 ) -> None:
@@ -110,7 +147,10 @@ def test_control_characters_in_text_are_refused_by_their_line_and_shown_escaped(
     written = io.StringIO()
     csv.writer(written).writerow(cells.values())
     line = refused(tmp_path, "\n".join([*lines, written.getvalue()]))
-    assert f"line {4 if odd == 'a' + chr(10) + 'b' else 3}: '{column}' = {odd!a} holds a control" in line
+    assert (
+        f"line {4 if odd == 'a' + chr(10) + 'b' else 3}: '{column}' = {odd!a} holds a control"
+        in line
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,7 +188,9 @@ def test_cells_that_are_too_long_or_too_large_are_refused_by_their_line(
         ("1", "0 0 0", "1 1 0"), ("1", "0 0 0", "1 1 -1"), ("1", "0 0 0", "1 1 nan"), ("1", "0 0 0", "1 1 1e-320"),
     ],
 )  # fmt: skip
-def test_preprocessing_that_makes_no_numbers_is_refused(tmp_path: Path, crop_pct: str, mean: str, std: str) -> None:
+def test_preprocessing_that_makes_no_numbers_is_refused(
+    tmp_path: Path, crop_pct: str, mean: str, std: str
+) -> None:
     line = refused(tmp_path, f"model,crop_pct,mean,std\na,{crop_pct},{mean},{std}\n")
     assert "line 2: " in line
     assert "mean" in line
@@ -171,13 +213,18 @@ def test_preprocessing_that_makes_no_numbers_is_refused(tmp_path: Path, crop_pct
     ],
     ids=range(11),
 )  # fmt: skip
-def test_what_is_no_table_in_utf_8_is_refused(tmp_path: Path, content: str | bytes, told: str) -> None:
+def test_what_is_no_table_in_utf_8_is_refused(
+    tmp_path: Path, content: str | bytes, told: str
+) -> None:
     assert told in refused(tmp_path, content)
 
 
 def test_a_byte_order_mark_and_lines_of_other_systems_are_read(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_bytes(b"\xef\xbb\xbfmodel,top1\r\na,1\r\n\r\nb,2")
-    assert [(entry.model, entry.top1) for entry in load_models(tmp_path / "mine.csv")] == [("a", 1), ("b", 2)]
+    assert [(entry.model, entry.top1) for entry in load_models(tmp_path / "mine.csv")] == [
+        ("a", 1),
+        ("b", 2),
+    ]
 
 
 def test_a_name_that_no_file_has_is_an_unknown_catalogue(tmp_path: Path) -> None:
@@ -218,18 +265,34 @@ def test_a_parquet_catalogue_of_other_things_than_text_and_numbers_is_refused(
 
 def test_a_parquet_catalogue_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.parquet"
-    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["model", "model"]), path)
+    pq.write_table(
+        pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["model", "model"]), path
+    )
     assert "2 columns are named 'model'" in refusal(lambda: load_models(path), path)
 
 
 def test_a_parquet_catalogue_may_lack_values_and_keep_categories(tmp_path: Path) -> None:
     categories = pa.array(["MLP", None]).dictionary_encode()
-    path = parquet(tmp_path / "mine.parquet", model=["a", "b"], top1=[math.nan, 2], mine=[None, None], kind=categories)
+    path = parquet(
+        tmp_path / "mine.parquet",
+        model=["a", "b"],
+        top1=[math.nan, 2],
+        mine=[None, None],
+        kind=categories,
+    )
     first, second = load_models(path)
-    assert (first.top1, second.top1, first.extras, first.kind, second.kind) == (None, 2, {"mine": None}, "MLP", None)
+    assert (first.top1, second.top1, first.extras, first.kind, second.kind) == (
+        None,
+        2,
+        {"mine": None},
+        "MLP",
+        None,
+    )
 
 
-def test_a_small_parquet_file_of_billions_of_characters_is_refused_without_them(tmp_path: Path) -> None:
+def test_a_small_parquet_file_of_billions_of_characters_is_refused_without_them(
+    tmp_path: Path,
+) -> None:
     long = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, pa.int32()), ["x" * 1_000_000])
     path = parquet(tmp_path / "mine.parquet", model=long)
     assert path.stat().st_size < 3_000_000
@@ -238,15 +301,17 @@ def test_a_small_parquet_file_of_billions_of_characters_is_refused_without_them(
 
 CELLS = ODD_TEXT | st.text(max_size=12) | st.floats().map(str) | st.integers().map(str)
 TABLES = st.lists(st.sampled_from(COLUMNS), min_size=1, max_size=5).flatmap(
-    lambda names: st.lists(st.lists(CELLS, min_size=len(names), max_size=len(names) + 1), max_size=4).map(
-        lambda rows: [["model", *names], *(["m", *row] for row in rows)]
-    )
+    lambda names: st.lists(
+        st.lists(CELLS, min_size=len(names), max_size=len(names) + 1), max_size=4
+    ).map(lambda rows: [["model", *names], *(["m", *row] for row in rows)])
 )
 
 
 @bounded(250)
 @given(TABLES)
-def test_any_table_is_a_catalogue_in_bounds_or_refused_in_one_line(tmp_path: Path, rows: list[list[str]]) -> None:
+def test_any_table_is_a_catalogue_in_bounds_or_refused_in_one_line(
+    tmp_path: Path, rows: list[list[str]]
+) -> None:
     path = tmp_path / "any.csv"
     with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
         csv.writer(file).writerows(rows)
@@ -257,7 +322,9 @@ def test_any_table_is_a_catalogue_in_bounds_or_refused_in_one_line(tmp_path: Pat
 
 @bounded(150)
 @given(st.binary(max_size=300) | st.text(alphabet='model,\n\r"\0 1aé', max_size=60).map(str.encode))
-def test_any_bytes_are_a_catalogue_in_bounds_or_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+def test_any_bytes_are_a_catalogue_in_bounds_or_refused_in_one_line(
+    tmp_path: Path, content: bytes
+) -> None:
     for name in ("any.csv", "any.parquet"):
         path = tmp_path / name
         path.write_bytes(content)
@@ -266,11 +333,16 @@ def test_any_bytes_are_a_catalogue_in_bounds_or_refused_in_one_line(tmp_path: Pa
             assert_in_bounds(entry)
 
 
-WHOLE = pa.table({"model": ["a", "b"], "top1": [1.0, None], "img_size": [224, 32], "group": ["x", "y"]})
+WHOLE = pa.table(
+    {"model": ["a", "b"], "top1": [1.0, None], "img_size": [224, 32], "group": ["x", "y"]}
+)
 
 
 @bounded(150)
-@given(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=4), st.integers(0, 2000))
+@given(
+    st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=4),
+    st.integers(0, 2000),
+)
 def test_a_damaged_parquet_file_is_a_catalogue_in_bounds_or_refused_in_one_line(
     tmp_path: Path, changes: list[tuple[int, int]], cut: int
 ) -> None:

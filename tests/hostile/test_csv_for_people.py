@@ -18,7 +18,12 @@ from dsmi_zoo.pipeline.csv_text import csv_text
 from dsmi_zoo.pipeline.studies.trajectory import Trajectory, write_catalog
 
 
-@given(st.lists(st.one_of(st.sampled_from(FORMULAS), st.text(alphabet='=+-@\t\r\n,"a1 ', max_size=6)), min_size=1))
+@given(
+    st.lists(
+        st.one_of(st.sampled_from(FORMULAS), st.text(alphabet='=+-@\t\r\n,"a1 ', max_size=6)),
+        min_size=1,
+    )
+)
 def test_a_csv_for_people_holds_no_formula_and_every_text_as_it_was(texts: list[str]) -> None:
     frame = pd.DataFrame({"=head": texts, "number": -1.5})
     heads, *rows = csv.reader(io.StringIO(csv_text(frame), newline=""))
@@ -27,7 +32,9 @@ def test_a_csv_for_people_holds_no_formula_and_every_text_as_it_was(texts: list[
 
 
 def test_tables_without_formulas_are_written_as_ever() -> None:
-    frame = pd.DataFrame({"a": ["x", None, 'q"r'], "b": [1, -2, 3], "c": [0.1, np.nan, -1e-9], "d": None, "e": True})
+    frame = pd.DataFrame(
+        {"a": ["x", None, 'q"r'], "b": [1, -2, 3], "c": [0.1, np.nan, -1e-9], "d": None, "e": True}
+    )
     assert csv_text(frame) == frame.to_csv(index=False)
     assert csv_text(frame.iloc[:0]) == frame.iloc[:0].to_csv(index=False)
 

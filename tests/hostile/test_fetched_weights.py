@@ -105,7 +105,8 @@ NO_WEIGHTS = {
     b"Not Found": "text ('Not Found')",
     b"\x80\x00abc": "a file that begins with the bytes 80 00 61 62 63",
     b"\x80": "a file that begins with the bytes 80",
-    (1000).to_bytes(8, "little") + b'{"a": 1}': "a file that begins with the bytes e8 03 00 00 00 00 00 00",
+    (1000).to_bytes(8, "little")
+    + b'{"a": 1}': "a file that begins with the bytes e8 03 00 00 00 00 00 00",
 }
 
 
@@ -157,7 +158,9 @@ def test_a_file_that_was_damaged_in_the_cache_is_fetched_again_with_one_warning(
     path.write_bytes(content[:3])
     assert local_weights(url, cache) is None
     assert fetch_weights(url, cache).read_bytes() == content
-    assert told.messages == [f"{path} is damaged: it has 3 bytes, not 7 as noted; it is fetched again"]
+    assert told.messages == [
+        f"{path} is damaged: it has 3 bytes, not 7 as noted; it is fetched again"
+    ]
 
 
 def test_offline_a_damaged_file_is_named_with_what_to_do(
@@ -172,14 +175,18 @@ def test_offline_a_damaged_file_is_named_with_what_to_do(
     assert "run `dsmi-zoo prefetch` on a node with internet" in str(caught.value)
 
 
-def test_a_file_that_must_stay_stays_so_when_it_is_fetched_again(hub: HubServer, cache: Path) -> None:
+def test_a_file_that_must_stay_stays_so_when_it_is_fetched_again(
+    hub: HubServer, cache: Path
+) -> None:
     url, path = fetched(hub, cache, small_weights(b"any"))
     damage(path)
     fetch_weights(url, cache, keep=False)
     assert evict_weights(url, cache) == 0
 
 
-@pytest.mark.parametrize("note", [{"checksum": "", "size": 7, "keep": True}, None], ids=["old note", "no note"])
+@pytest.mark.parametrize(
+    "note", [{"checksum": "", "size": 7, "keep": True}, None], ids=["old note", "no note"]
+)
 def test_files_with_an_old_note_or_none_are_believed(
     hub: HubServer, cache: Path, note: dict[str, object] | None
 ) -> None:
@@ -193,7 +200,9 @@ def test_files_with_an_old_note_or_none_are_believed(
 
 
 @pytest.mark.parametrize("note", ['{"sha256": 5}', '{"size": "7"}', '{"sha256": [], "size": null}'])
-def test_a_note_that_says_nonsense_costs_a_download_and_no_more(hub: HubServer, cache: Path, note: str) -> None:
+def test_a_note_that_says_nonsense_costs_a_download_and_no_more(
+    hub: HubServer, cache: Path, note: str
+) -> None:
     content = small_weights(b"any")
     url, path = fetched(hub, cache, content)
     note_of(path).write_text(note)
@@ -218,11 +227,15 @@ def test_a_file_is_read_once_a_process_and_again_when_it_has_changed(tmp_path: P
     damage(path)
     assert hash_problem(path, wanted) == ""  # read anew: two changes of one byte undo each other
     damage(path)
-    assert hash_problem(path, wanted).startswith(f"its SHA-256 is {file_sha256(path)[:12]}..., not {wanted[:12]}")
+    assert hash_problem(path, wanted).startswith(
+        f"its SHA-256 is {file_sha256(path)[:12]}..., not {wanted[:12]}"
+    )
 
 
 def entry_of(url: str | None = None, **fields: object) -> ModelEntry:
-    return ModelEntry.model_validate({"model": "mine", "architecture": "test_vit", "weights": url} | fields)
+    return ModelEntry.model_validate(
+        {"model": "mine", "architecture": "test_vit", "weights": url} | fields
+    )
 
 
 def test_a_file_that_was_damaged_unseen_is_deleted_when_it_cannot_be_loaded(
@@ -233,7 +246,9 @@ def test_a_file_that_was_damaged_unseen_is_deleted_when_it_cannot_be_loaded(
     build_model(entry_of(url), fetch_weights(url, cache))  # read, and found to be what was fetched
     damage(path, at=9, unseen=True)
     assert fetch_weights(url, cache) == path
-    with pytest.raises(RuntimeError, match="it was damaged in the cache and has been deleted; the next") as caught:
+    with pytest.raises(
+        RuntimeError, match="it was damaged in the cache and has been deleted; the next"
+    ) as caught:
         build_model(entry_of(url), path)
     assert str(caught.value).startswith(f"{path} cannot be loaded: ")
     assert len(str(caught.value).splitlines()) == 1
@@ -243,7 +258,9 @@ def test_a_file_that_was_damaged_unseen_is_deleted_when_it_cannot_be_loaded(
 
 def test_a_file_that_arrived_wrong_is_named_and_stays(hub: HubServer, cache: Path) -> None:
     url, path = fetched(hub, cache, saved({"other": torch.zeros(3)}))
-    with pytest.raises(RuntimeError, match=r"cannot be loaded: RuntimeError: .*Missing key") as caught:
+    with pytest.raises(
+        RuntimeError, match=r"cannot be loaded: RuntimeError: .*Missing key"
+    ) as caught:
         build_model(entry_of(url), path)
     assert str(caught.value).startswith(str(path))
     assert len(str(caught.value)) < len(str(path)) + 400
@@ -270,15 +287,21 @@ def test_a_checkpoint_of_ones_own_is_named_and_never_deleted(name: str, tmp_path
     assert path.exists()
 
 
-def test_a_file_that_does_not_fit_what_a_builder_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "nets_of_a_test.py").write_text("import torch\ndef net():\n    return torch.nn.Linear(2, 2)\n")
+def test_a_file_that_does_not_fit_what_a_builder_made_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nets_of_a_test.py").write_text(
+        "import torch\ndef net():\n    return torch.nn.Linear(2, 2)\n"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     path = tmp_path / "w.pth"
     torch.save({"bias": torch.zeros(2)}, path)
     entry = entry_of(builder="nets_of_a_test:net")
-    with pytest.raises(RuntimeError, match=r"cannot be loaded: RuntimeError: .*Missing key") as caught:
+    with pytest.raises(
+        RuntimeError, match=r"cannot be loaded: RuntimeError: .*Missing key"
+    ) as caught:
         build(entry, find_module("nets_of_a_test", "it").sha256, path)
     assert str(caught.value).startswith(str(path))
     del sys.modules["nets_of_a_test"]
@@ -294,11 +317,17 @@ def test_a_file_that_does_not_fit_what_a_builder_made_is_named(tmp_path: Path, m
     ],
     ids=lambda kwargs: " ".join(kwargs),
 )
-def test_arguments_that_would_make_timm_load_other_weights_are_refused(model_kwargs: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match=r"model_kwargs may not hold .*column weights or checkpoint"):
+def test_arguments_that_would_make_timm_load_other_weights_are_refused(
+    model_kwargs: dict[str, object],
+) -> None:
+    with pytest.raises(
+        ValidationError, match=r"model_kwargs may not hold .*column weights or checkpoint"
+    ):
         entry_of(model_kwargs=model_kwargs)
     entry = entry_of().model_copy(update={"model_kwargs": model_kwargs})  # which validates nothing
-    with pytest.raises(InputError, match=r"^mine: model_kwargs may not hold .*column weights or checkpoint$") as caught:
+    with pytest.raises(
+        InputError, match=r"^mine: model_kwargs may not hold .*column weights or checkpoint$"
+    ) as caught:
         build_model(entry, None)
     assert all(f"'{name}'" in str(caught.value) for name in model_kwargs if name in SOURCES)
 
@@ -328,7 +357,9 @@ print(asked)
 """
 
 
-def test_offline_no_model_opens_a_socket_whatever_its_source(client_settings: dict[str, str], tmp_path: Path) -> None:
+def test_offline_no_model_opens_a_socket_whatever_its_source(
+    client_settings: dict[str, str], tmp_path: Path
+) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", OFFLINE],
         cwd=tmp_path,
@@ -341,4 +372,9 @@ def test_offline_no_model_opens_a_socket_whatever_its_source(client_settings: di
     assert done.returncode == 0, done.stderr
     *kinds, asked = done.stdout.splitlines()
     assert asked == "[]"
-    assert kinds == ["LocalEntryNotFoundError", "LocalEntryNotFoundError", "FileNotFoundError", "FileNotFoundError"]
+    assert kinds == [
+        "LocalEntryNotFoundError",
+        "LocalEntryNotFoundError",
+        "FileNotFoundError",
+        "FileNotFoundError",
+    ]

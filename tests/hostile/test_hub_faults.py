@@ -32,7 +32,11 @@ def cache(tmp_path: Path) -> Path:
 
 
 # The times that users have, before the tests shorten them.
-OF_USERS = {"pause": patience.FIRST_PAUSE_S, "head": remote.HEAD_TIMEOUT_S, "get": transfer.TIMEOUT_S}
+OF_USERS = {
+    "pause": patience.FIRST_PAUSE_S,
+    "head": remote.HEAD_TIMEOUT_S,
+    "get": transfer.TIMEOUT_S,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +67,9 @@ def test_a_server_that_accepts_and_never_answers_is_given_up_after_a_few_timeout
 ) -> None:
     hub.faults.append(Fault(method, "net.pth", times=100, hang=True))
     started = time.monotonic()
-    with pytest.raises(Unreachable, match=r"no connection to .*; the same command goes on from here$"):
+    with pytest.raises(
+        Unreachable, match=r"no connection to .*; the same command goes on from here$"
+    ):
         fetch_weights(url, cache)
     assert time.monotonic() - started < patience.ATTEMPTS * TIMEOUT_S + 0.35 + 2
     assert len(hub.asked(method, "net.pth")) == patience.ATTEMPTS
@@ -93,7 +99,9 @@ def test_a_server_that_drips_is_given_up_and_what_came_is_kept(
         fetch_weights(url, cache)
     assert time.monotonic() - started < 5
     assert fetch_weights(url, cache).read_bytes() == hub.files["net.pth"]
-    assert hub.asked("GET", "net.pth")[0].range is not None  # noted first, for the dripping answer goes on meanwhile
+    assert (
+        hub.asked("GET", "net.pth")[0].range is not None
+    )  # noted first, for the dripping answer goes on meanwhile
 
 
 def test_a_transfer_that_goes_on_is_left_to_go_on_however_often_it_breaks(
@@ -106,7 +114,9 @@ def test_a_transfer_that_goes_on_is_left_to_go_on_however_often_it_breaks(
     assert hub.body_bytes() < 1.3 * len(LARGE)
 
 
-def test_a_transfer_that_always_breaks_at_its_start_is_given_up(hub: HubServer, url: str, cache: Path) -> None:
+def test_a_transfer_that_always_breaks_at_its_start_is_given_up(
+    hub: HubServer, url: str, cache: Path
+) -> None:
     hub.files["net.pth"] = LARGE
     hub.faults.append(Fault("GET", "net.pth", times=100, drop_after=1000))
     with pytest.raises(Unreachable):
@@ -147,13 +157,17 @@ def test_a_wait_that_a_busy_server_asks_for_is_said(
     assert told.messages == [f"{url}: {where} is busy (HTTP 429) and asks to wait 1 s"]
 
 
-@pytest.mark.parametrize("asked", [900, "9" * 400, format_datetime(datetime(2999, 1, 1, tzinfo=UTC), usegmt=True)])
+@pytest.mark.parametrize(
+    "asked", [900, "9" * 400, format_datetime(datetime(2999, 1, 1, tzinfo=UTC), usegmt=True)]
+)
 def test_a_wait_that_is_too_long_fails_at_once_and_says_when_to_try_again(
     asked: int | str, hub: HubServer, url: str, cache: Path
 ) -> None:
     hub.faults.append(Fault("HEAD", "net.pth", times=9, status=503, retry_after=asked))
     started = time.monotonic()
-    with pytest.raises(ConnectionError, match=r"is busy \(HTTP 503\) and asks to wait \w+ s; after") as caught:
+    with pytest.raises(
+        ConnectionError, match=r"is busy \(HTTP 503\) and asks to wait \w+ s; after"
+    ) as caught:
         fetch_weights(url, cache)
     assert "asks to wait 900 s; " in str(caught.value) or asked != 900
     assert str(caught.value).endswith("; after that time the same command goes on from here")
@@ -196,7 +210,10 @@ class Answer:
 
 
 @bounded(200)
-@given(st.text(max_size=40) | st.from_regex(r"\w{3}, \d{1,4} \w{3} \d{1,6} \d\d:\d\d:\d\d( \S+)?", fullmatch=True))
+@given(
+    st.text(max_size=40)
+    | st.from_regex(r"\w{3}, \d{1,4} \w{3} \d{1,6} \d\d:\d\d:\d\d( \S+)?", fullmatch=True)
+)
 @example("²")
 @example("-5")
 @example("Wed, 99 Foo 99999999999 99:99:99 GMT")

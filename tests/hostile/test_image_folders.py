@@ -12,7 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dsmi_zoo.data_catalog.image_files import Listing, image_names, list_class_folders, list_labels_file
+from dsmi_zoo.data_catalog.image_files import (
+    Listing,
+    image_names,
+    list_class_folders,
+    list_labels_file,
+)
 from dsmi_zoo.data_catalog.imagenet import KAGGLE_TABLE, open_imagenet, synsets
 from dsmi_zoo.data_catalog.text import is_printable
 
@@ -55,7 +60,9 @@ def labelled(folder: Path, content: str | bytes) -> Path:
     ],
     ids=range(18),
 )  # fmt: skip
-def test_a_wrong_table_is_refused_by_its_line(folder: Path, content: str | bytes, told: str) -> None:
+def test_a_wrong_table_is_refused_by_its_line(
+    folder: Path, content: str | bytes, told: str
+) -> None:
     (folder / "loop.png").symlink_to(folder / "loop.png")
     table = labelled(folder, content)
     assert told in refusal(lambda: list_labels_file(folder), table)
@@ -76,7 +83,9 @@ def test_labels_of_thousands_of_digits_are_sorted_by_their_value(folder: Path) -
 def test_labels_that_are_the_same_number_come_in_one_order_in_every_process(folder: Path) -> None:
     for number in range(6):
         Image.new("RGB", (4, 4)).save(folder / f"{number}.png")
-    labelled(folder, "image,label\n" + "".join(f"{number}.png,{'0' * number}1\n" for number in range(6)))
+    labelled(
+        folder, "image,label\n" + "".join(f"{number}.png,{'0' * number}1\n" for number in range(6))
+    )
     code = (
         "from pathlib import Path; from dsmi_zoo.data_catalog.image_files import list_labels_file; "
         f"print(list_labels_file(Path({str(folder)!r}))[2])"
@@ -85,7 +94,11 @@ def test_labels_that_are_the_same_number_come_in_one_order_in_every_process(fold
     for seed in ("1", "2", "3"):
         environment = os.environ | {"PYTHONHASHSEED": seed}
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, check=True
+            [sys.executable, "-c", code],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            check=True,
         )
         said.add(done.stdout)
     assert len(said) == 1
@@ -96,7 +109,9 @@ ODD_NAMES = [b"caf\xe9", b"a\x1b[31mb", b"a\nb", "a\u202eb".encode(), b"\x7f"]
 
 @pytest.mark.parametrize("name", ODD_NAMES, ids=range(len(ODD_NAMES)))
 @pytest.mark.parametrize("of", ["class", "image"])
-def test_a_name_that_is_no_printable_utf_8_is_refused_and_shown_escaped(tmp_path: Path, of: str, name: bytes) -> None:
+def test_a_name_that_is_no_printable_utf_8_is_refused_and_shown_escaped(
+    tmp_path: Path, of: str, name: bytes
+) -> None:
     root = tmp_path / "set"
     odd = os.fsdecode(name)
     for place in (("good", "a.png"), (odd, "a.png") if of == "class" else ("good", f"{odd}.png")):
@@ -127,19 +142,25 @@ def test_links_in_a_circle_below_a_class_end(tmp_path: Path) -> None:
     ],
     ids=range(5),
 )  # fmt: skip
-def test_a_wrong_table_of_kaggles_is_refused_by_its_line(folder: Path, content: str, told: str) -> None:
+def test_a_wrong_table_of_kaggles_is_refused_by_its_line(
+    folder: Path, content: str, told: str
+) -> None:
     table = folder / KAGGLE_TABLE
     table.write_text(content, encoding="utf-8")
     assert told in refusal(lambda: open_imagenet(folder), table)
 
 
 def test_an_image_that_kaggles_table_names_twice_counts_once(folder: Path) -> None:
-    rows = [f"{image},{synsets()[label]} 1 2 3 4" for image, label in (("a", 0), ("b", 1), ("a", 1))]
+    rows = [
+        f"{image},{synsets()[label]} 1 2 3 4" for image, label in (("a", 0), ("b", 1), ("a", 1))
+    ]
     (folder / KAGGLE_TABLE).write_text("\n".join(["ImageId,PredictionString", *rows]))
     assert open_imagenet(folder).names == ("a.png", "b.png")
 
 
-CELLS = st.sampled_from(["a.png", "b.png", "./a.png", "x/../a.png"]) | ODD_TEXT | st.text(max_size=8)
+CELLS = (
+    st.sampled_from(["a.png", "b.png", "./a.png", "x/../a.png"]) | ODD_TEXT | st.text(max_size=8)
+)
 TABLES = st.lists(st.lists(CELLS, min_size=1, max_size=3).map(",".join), max_size=4).map("\n".join).map(
     lambda rows: f"image,label\n{rows}".encode("utf-8", "replace")
 )  # fmt: skip

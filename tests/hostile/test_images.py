@@ -64,15 +64,21 @@ def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return trace
 
 
-def test_postscript_named_like_a_photo_is_no_image_and_is_not_run(tmp_path: Path, ghostscript: Path) -> None:
+def test_postscript_named_like_a_photo_is_no_image_and_is_not_run(
+    tmp_path: Path, ghostscript: Path
+) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(EPS)
     assert "no image that can be read" in refusal(lambda: read_image(path), path)
     assert not ghostscript.exists()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # timm leaves the file open
-def test_postscript_in_a_data_set_of_timms_is_not_run_either(tmp_path: Path, ghostscript: Path) -> None:
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # timm leaves the file open
+def test_postscript_in_a_data_set_of_timms_is_not_run_either(
+    tmp_path: Path, ghostscript: Path
+) -> None:
     root = tmp_path / "set"
     (root / "validation" / "a").mkdir(parents=True)
     (root / "validation" / "a" / "photo.jpg").write_bytes(EPS)
@@ -82,7 +88,9 @@ def test_postscript_in_a_data_set_of_timms_is_not_run_either(tmp_path: Path, gho
 
 
 @pytest.mark.parametrize("kind", ["ICNS", "PCX", "TGA", "SGI", "DDS"])
-def test_formats_that_are_not_meant_are_no_images_whatever_their_name(tmp_path: Path, kind: str) -> None:
+def test_formats_that_are_not_meant_are_no_images_whatever_their_name(
+    tmp_path: Path, kind: str
+) -> None:
     path = tmp_path / "photo.jpg"
     try:
         path.write_bytes(saved(photo("RGBA" if kind == "DDS" else "RGB").resize((16, 16)), kind))
@@ -95,14 +103,20 @@ def test_formats_that_are_not_meant_are_no_images_whatever_their_name(tmp_path: 
     ("values", "white"),
     [([0, 0.25, 1], 1), ([0, 1e-6, 0.5], 1), ([0, 100, 255], 255), ([0, 1.5, 200], 255), ([0, 1000, 65535], 65535)],
 )  # fmt: skip
-def test_floats_are_scaled_by_what_is_white_among_them(tmp_path: Path, values: list[float], white: float) -> None:
+def test_floats_are_scaled_by_what_is_white_among_them(
+    tmp_path: Path, values: list[float], white: float
+) -> None:
     image = read_image(floats(tmp_path / "a.tif", values))
     wanted = [[[round(value * 255 / white)] * 3 for value in values]]
     assert np.abs(np.asarray(image).astype(int) - wanted).max() <= 1
 
 
-@pytest.mark.parametrize("values", [[-0.1, 1], [0, np.nan], [0, np.inf], [0, -np.inf], [0, 65536], [0, 1e30]], ids=str)
-def test_floats_that_are_no_shades_are_refused_in_one_line(tmp_path: Path, values: list[float]) -> None:
+@pytest.mark.parametrize(
+    "values", [[-0.1, 1], [0, np.nan], [0, np.inf], [0, -np.inf], [0, 65536], [0, 1e30]], ids=str
+)
+def test_floats_that_are_no_shades_are_refused_in_one_line(
+    tmp_path: Path, values: list[float]
+) -> None:
     path = floats(tmp_path / "a.tif", values)
     assert "are no shades from 0 to 1, 255 or 65535" in refusal(lambda: read_image(path), path)
 
@@ -116,12 +130,22 @@ def test_whole_numbers_of_32_bits_are_16_bits_or_refused(tmp_path: Path) -> None
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
 
 
 def png(width: int, height: int, pixels: bytes = b"") -> bytes:
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(pixels))
+        + chunk(b"IEND", b"")
+    )
 
 
 BROKEN: dict[str, bytes] = {
@@ -171,8 +195,12 @@ ODD: dict[str, Callable[[], bytes]] = {
     "Lab": lambda: saved(photo("LAB"), "TIFF"),
     "YCbCr": lambda: saved(photo("YCbCr"), "TIFF"),
     "HSV": lambda: saved(photo().convert("HSV").convert("RGB"), "BMP"),
-    "16 bits": lambda: saved(Image.fromarray(np.arange(108, dtype=np.uint16).reshape(12, 9) * 600), "PNG"),
-    "16 bits TIFF": lambda: saved(Image.fromarray(np.arange(108, dtype=np.uint16).reshape(12, 9) * 600), "TIFF"),
+    "16 bits": lambda: saved(
+        Image.fromarray(np.arange(108, dtype=np.uint16).reshape(12, 9) * 600), "PNG"
+    ),
+    "16 bits TIFF": lambda: saved(
+        Image.fromarray(np.arange(108, dtype=np.uint16).reshape(12, 9) * 600), "TIFF"
+    ),
     "PFM": lambda: b"Pf 2 1 -1.0\n" + struct.pack("<2f", 0.5, 1.0),
     "16 bits PPM": lambda: b"P6 1 1 65535\n" + b"\xff\xff\0\0\x80\0",
     "animated GIF": lambda: animated("GIF"),
@@ -235,7 +263,9 @@ def test_a_damaged_image_is_a_picture_or_refused_in_one_line(
     st.sampled_from([b"", b"\xff\xd8\xff", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"P6 ", b"RIFF"]),
     st.binary(max_size=200),
 )
-def test_any_bytes_are_a_picture_or_refused_in_one_line(tmp_path: Path, magic: bytes, rest: bytes) -> None:
+def test_any_bytes_are_a_picture_or_refused_in_one_line(
+    tmp_path: Path, magic: bytes, rest: bytes
+) -> None:
     path = tmp_path / "any.jpg"
     path.write_bytes(magic + rest)
     image, _ = answer_or_refusal(lambda: read_image(path), path)

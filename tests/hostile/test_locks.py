@@ -96,7 +96,11 @@ def test_drivers_and_shares_that_begin_at_once_never_exclude_each_other_and_win(
     while not results.empty():
         round_, number = results.get()
         winners[round_].add(number)
-    assert set(map(frozenset, winners.values())) <= {frozenset({0}), frozenset({3}), frozenset({1, 2})}
+    assert set(map(frozenset, winners.values())) <= {
+        frozenset({0}),
+        frozenset({3}),
+        frozenset({1, 2}),
+    }
     assert [path.name for path in drivers_folder(tmp_path / "out").iterdir()] == []
 
 
@@ -104,9 +108,7 @@ def test_a_driver_that_died_while_it_began_holds_nobody_up_and_is_not_seen_at_wo
     script: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    code = (
-        "import dsmi_zoo.jobs.driving as module\nmodule.claimed = lambda lock: os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
+    code = "import dsmi_zoo.jobs.driving as module\nmodule.claimed = lambda lock: os.kill(os.getpid(), signal.SIGKILL)\n"
     script(f"{code}with driving(lock): pass", out).wait(60)
     assert [path.name for path in drivers_folder(out).iterdir()] == ["entrance"]
     assert drivers(out) == {}
@@ -132,7 +134,9 @@ def test_a_driver_that_was_stopped_while_it_began_does_not_go_on_beside_another(
 
 def test_an_out_where_no_lock_can_be_written_is_refused_in_one_line(tmp_path: Path) -> None:
     drivers_folder(tmp_path).write_text("")
-    with pytest.raises(InputError, match=r"drivers cannot be written \(File exists\); choose another --out"):
+    with pytest.raises(
+        InputError, match=r"drivers cannot be written \(File exists\); choose another --out"
+    ):
         driving(tmp_path).__enter__()
 
 
@@ -154,8 +158,15 @@ def stale(lock: Path) -> None:
     ],
     ids=["one dies", "one dies elsewhere", "one is stopped for long", "three find a stale lock"],
 )
-def test_one_holds_the_lock_at_a_time_in_every_interleaving_and_all_go_on(given: Given, tmp_path: Path) -> None:
-    assert explore(locks, lambda lock: exclusive(lock, stale_after_s=STALE_AFTER_S), tmp_path / "f", given) > 200
+def test_one_holds_the_lock_at_a_time_in_every_interleaving_and_all_go_on(
+    given: Given, tmp_path: Path
+) -> None:
+    assert (
+        explore(
+            locks, lambda lock: exclusive(lock, stale_after_s=STALE_AFTER_S), tmp_path / "f", given
+        )
+        > 200
+    )
 
 
 def test_one_claim_on_a_stale_lock_wins_in_every_interleaving(tmp_path: Path) -> None:
@@ -202,7 +213,9 @@ def test_a_process_stopped_for_too_long_notices_and_leaves_the_next_lock_alone(
 ) -> None:
     lock = tmp_path / "lock"
     code = "with exclusive(lock, beat_s=0.05) as claim:\n    print(claim.is_lost(), flush=True)\n    input()\n"
-    stopped = script(f"{code}    print(claim.is_lost(), flush=True)\nprint('out', flush=True)", lock)
+    stopped = script(
+        f"{code}    print(claim.is_lost(), flush=True)\nprint('out', flush=True)", lock
+    )
     assert line_of(stopped) == "False"
     stopped.send_signal(signal.SIGSTOP)
     with exclusive(lock, stale_after_s=0.5) as claim:
@@ -241,7 +254,9 @@ def test_a_forked_child_leaves_its_parents_lock_alone(
 # Clocks, reused process numbers, hosts of one name.
 
 
-def test_a_process_of_this_machine_that_exists_is_at_work_whatever_the_clock_says(tmp_path: Path) -> None:
+def test_a_process_of_this_machine_that_exists_is_at_work_whatever_the_clock_says(
+    tmp_path: Path,
+) -> None:
     with exclusive(tmp_path / "lock"):
         for file in (tmp_path / "lock", *(tmp_path / "lock").glob("*")):
             os.utime(file, (1, 1))  # as if the clock had leapt by decades
@@ -292,7 +307,9 @@ def test_a_host_of_the_same_name_is_not_asked_for_another_ones_processes(tmp_pat
 # Rubbish, full disks, file systems that fail.
 
 
-def test_a_file_in_the_place_of_a_lock_is_kept_while_it_is_touched_and_then_taken(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_a_lock_is_kept_while_it_is_touched_and_then_taken(
+    tmp_path: Path,
+) -> None:
     lock = tmp_path / "lock"
     lock.touch()  # as an earlier version left it that was killed before it had written its name
     with pytest.raises(Held, match="an unknown process"), claimed(lock):
@@ -307,13 +324,19 @@ def test_a_file_in_the_place_of_a_lock_is_kept_while_it_is_touched_and_then_take
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_folder_is_free_and_one_with_other_things_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_an_empty_folder_is_free_and_one_with_other_things_is_refused_and_left_alone(
+    tmp_path: Path,
+) -> None:
     lock = tmp_path / "lock"
     lock.mkdir()
     assert holder(lock) is None
     assert seconds_to_take(lock) < 1
     (lock / "thesis").mkdir(parents=True)
-    for ask in (lambda: exclusive(lock).__enter__(), lambda: claimed(lock).__enter__(), lambda: holder(lock)):
+    for ask in (
+        lambda: exclusive(lock).__enter__(),
+        lambda: claimed(lock).__enter__(),
+        lambda: holder(lock),
+    ):
         with pytest.raises(InputError, match="lock is no lock, as it holds thesis; move it away"):
             ask()
     assert (lock / "thesis").exists()
@@ -343,7 +366,9 @@ def test_a_full_disk_does_not_keep_anybody_from_a_lock_and_leaves_nothing(small:
     with pytest.raises(OSError, match="No space left"):
         exclusive(small / "lock").__enter__()
     (small / "0").unlink()
-    with pytest.raises(OSError, match="No space left"):  # room for the folder, not for the file in it
+    with pytest.raises(
+        OSError, match="No space left"
+    ):  # room for the folder, not for the file in it
         exclusive(small / "lock").__enter__()
     assert not list(small.glob("lock*"))
 
@@ -375,7 +400,9 @@ def test_a_heart_goes_on_when_the_file_system_has_failed_for_a_while(
         assert not claim.is_lost()
 
 
-def test_a_process_that_cannot_start_a_heart_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_start_a_heart_leaves_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 

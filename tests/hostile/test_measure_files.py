@@ -109,7 +109,9 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes]]] = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_hostile_file_is_refused_in_one_line(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hostile_file_is_refused_in_one_line(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     suffix, content = HOSTILE[what]
     path = tmp_path / f"any.{suffix}"
@@ -146,7 +148,9 @@ WHOLE = {
     "npz": in_memory(np.savez_compressed, z=EMBEDDING),
     "safetensors": safetensors.numpy.save({"z": EMBEDDING}),
     "pt": in_memory(lambda file: torch.save(torch.tensor(EMBEDDING), file)),
-    "pth": in_memory(lambda file: torch.save(torch.tensor(EMBEDDING), file, _use_new_zipfile_serialization=False)),
+    "pth": in_memory(
+        lambda file: torch.save(torch.tensor(EMBEDDING), file, _use_new_zipfile_serialization=False)
+    ),
     "csv": b"a,b,c\n1,2,3\n4,5.5,-6e3\n",
     "parquet": in_memory(parquet),
 }
@@ -195,7 +199,9 @@ ANY = st.one_of(
 
 @bounded(300)
 @given(ANY)
-def test_any_file_is_an_array_or_refused_in_one_line(tmp_path: Path, any_file: tuple[str, bytes]) -> None:
+def test_any_file_is_an_array_or_refused_in_one_line(
+    tmp_path: Path, any_file: tuple[str, bytes]
+) -> None:
     suffix, content = any_file
     path = tmp_path / f"any.{suffix}"
     path.write_bytes(content)

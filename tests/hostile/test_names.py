@@ -20,7 +20,26 @@ from dsmi_zoo.pipeline.weights import local_weights
 DSMI_ZOO = str(Path(sys.executable).with_name("dsmi-zoo"))
 ANY_TEXT = st.text(st.characters(), max_size=300)  # surrogates and NUL among them
 NASTY = st.lists(
-    st.sampled_from(["..", ".", "/", "\\", "%2f", "%00", "\0", "~", " ", "\n", "\ud800", "ü", "net", ".pth", "--", "@"])
+    st.sampled_from(
+        [
+            "..",
+            ".",
+            "/",
+            "\\",
+            "%2f",
+            "%00",
+            "\0",
+            "~",
+            " ",
+            "\n",
+            "\ud800",
+            "ü",
+            "net",
+            ".pth",
+            "--",
+            "@",
+        ]
+    )
 ).map("".join)
 NAMES = ANY_TEXT | NASTY
 
@@ -44,7 +63,9 @@ def test_the_suffix_of_a_name_is_kept_whatever_stands_before_it(stem: str, suffi
     assert safe_component(stem + suffix, "weights").endswith(suffix)
 
 
-@pytest.mark.parametrize("name", ["resnet50_a1-0123abcd.pth", "vit.h.14-300e.pth.tar", "model.safetensors", "_x-"])
+@pytest.mark.parametrize(
+    "name", ["resnet50_a1-0123abcd.pth", "vit.h.14-300e.pth.tar", "model.safetensors", "_x-"]
+)
 def test_an_ordinary_name_stays_as_it_is(name: str) -> None:
     assert safe_component(name, "weights") == name
 
@@ -73,7 +94,9 @@ def test_what_is_no_name_of_one_file_is_refused(name: str, tmp_path: Path) -> No
         within(tmp_path, name)
 
 
-def test_a_symbolic_link_out_of_the_folder_is_refused_and_one_that_stays_is_not(tmp_path: Path) -> None:
+def test_a_symbolic_link_out_of_the_folder_is_refused_and_one_that_stays_is_not(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "out").symlink_to(tmp_path / "elsewhere")
@@ -123,11 +146,15 @@ def test_two_revisions_never_share_a_folder_and_stay_in_the_cache(revisions: lis
         ("https://host/files/net-0123abcd.pth", "391e9473532713fd"),
     ],
 )
-def test_ordinary_weights_keep_the_folders_that_earlier_versions_gave_them(weights: str, folder: str) -> None:
+def test_ordinary_weights_keep_the_folders_that_earlier_versions_gave_them(
+    weights: str, folder: str
+) -> None:
     assert folder_in_cache(weights, Path("cache")) == Path("cache/pretrained", folder)
 
 
-@pytest.mark.parametrize("weights", ["a/b--c", "a--b/c", "../x", "a/..", ".a/b", "a/b.", "a", "a/b/c", "a/b c", "é/b"])
+@pytest.mark.parametrize(
+    "weights", ["a/b--c", "a--b/c", "../x", "a/..", ".a/b", "a/b.", "a", "a/b/c", "a/b c", "é/b"]
+)
 def test_what_the_hub_has_no_repository_of_is_refused_by_name(weights: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(weights)}: "):
         local_weights(weights, tmp_path)
@@ -147,7 +174,9 @@ def test_the_file_of_a_url_lies_in_a_folder_of_its_own_in_the_cache(name: str) -
     assert path.resolve().parent.parent == Path("/cache/pretrained")
 
 
-def prefetch(url: str, settings_: dict[str, str], tmp_path: Path) -> subprocess.CompletedProcess[str]:
+def prefetch(
+    url: str, settings_: dict[str, str], tmp_path: Path
+) -> subprocess.CompletedProcess[str]:
     (tmp_path / "mine.csv").write_text(f"model,architecture,weights\nmine,test_vit,{url}\n")
     return subprocess.run(
         [DSMI_ZOO, "prefetch", "--catalog", "mine.csv"],
@@ -171,7 +200,11 @@ def test_a_catalogue_cannot_plant_a_file_among_pythons_packages(
     done = prefetch(f"{hub.endpoint}/files/{name}", client_settings, tmp_path)
     assert list(packages.iterdir()) == []
     assert done.returncode == 0, done.stderr
-    arrived = [path for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes() == hub.files[name]]
+    arrived = [
+        path
+        for path in tmp_path.rglob("*")
+        if path.is_file() and path.read_bytes() == hub.files[name]
+    ]
     assert [path.parent.parent for path in arrived] == [tmp_path / "cache" / "pretrained"]
     assert arrived[0].suffix == ".pth"
 

@@ -24,11 +24,23 @@ from dsmi_zoo.reports.page import write_page
 from dsmi_zoo.reports.sample import values
 
 ODD = (math.inf, -math.inf, math.nan, None, 1e308, -1e308, 1e99, -1e99, 1e-320, 0.0, -1.0)
-NUMBER_COLUMNS = ("dsmi_z_y", "mine", "top1", "params_m", "probe_accuracy", "probe_low", "probe_high", "sigma", "epoch")
+NUMBER_COLUMNS = (
+    "dsmi_z_y",
+    "mine",
+    "top1",
+    "params_m",
+    "probe_accuracy",
+    "probe_low",
+    "probe_high",
+    "sigma",
+    "epoch",
+)
 HITS = packed(np.arange(20) % 3 == 0)
 
 
-def odd_row(i: int, numbers: Sequence[float | None], status: str = "ok", size: int | None = 32) -> dict[str, Any]:
+def odd_row(
+    i: int, numbers: Sequence[float | None], status: str = "ok", size: int | None = 32
+) -> dict[str, Any]:
     return {
         "model": f"m{i}", "architecture": f"a{i // 2}", "family": f"f{i // 2}", "img_size": size, "status": status,
         "own_measures": "mine", "row_id": f"r{i}", "probe_hits": HITS, "saturated": None, "embedding_dim": 64,
@@ -55,12 +67,20 @@ odd_rows = st.lists(
 @given(odd_rows)
 @example([plain_row(0)])
 @example([plain_row(0, status="failed")])
-@example([plain_row(i, dsmi_z_y=(1e308, -1e308)[i % 2], top1=(math.inf, 0.0)[i % 2]) for i in range(6)])
+@example(
+    [plain_row(i, dsmi_z_y=(1e308, -1e308)[i % 2], top1=(math.inf, 0.0)[i % 2]) for i in range(6)]
+)
 @example([plain_row(i, mine=None, params_m=-1.0, img_size=None, probe_low=None) for i in range(6)])
-@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-def test_odd_numbers_break_no_report(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> None:
+@settings(
+    max_examples=3, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+def test_odd_numbers_break_no_report(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
     page = write_page(rows_frame(rows), record_of(), tmp_path_factory.mktemp("odd"))
-    summary = json.loads((page.parent / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    summary = json.loads(
+        (page.parent / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail
+    )
     assert summary["models"]["total"] == len(rows)
 
 
@@ -94,9 +114,13 @@ def test_a_ranking_stands_without_sizes_intervals_and_prices() -> None:
 
 
 def test_every_number_of_a_monitored_training_may_be_missing(tmp_path: Path) -> None:
-    rows = [dict.fromkeys(NUMBERS, math.nan) | {"step": 0.0, "seconds_training": 0.0} for _ in range(2)]
+    rows = [
+        dict.fromkeys(NUMBERS, math.nan) | {"step": 0.0, "seconds_training": 0.0} for _ in range(2)
+    ]
     odd = {m.name: value for m, value in zip((*DIAGNOSTICS, *MEASURES), ODD, strict=False)}
     rows.append(dict.fromkeys(NUMBERS, 1.0) | odd | {"step": 1.0, "seconds_monitor": math.inf})
     write_monitor(tmp_path, rows, {"n": 5, "every": 1, "layer": None, "images_sha256": "0" * 64})
     page = write_monitor_report(tmp_path)
-    json.loads((page.parent / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    json.loads(
+        (page.parent / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail
+    )

@@ -74,7 +74,9 @@ def hostile_row(i: int, **columns: Any) -> dict[str, Any]:
 
 
 def failed_row(i: int) -> dict[str, Any]:
-    return hostile_row(i, status="failed", img_size=64, error_type=another(i, 1), error_message=another(i, 2))
+    return hostile_row(
+        i, status="failed", img_size=64, error_type=another(i, 1), error_message=another(i, 2)
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,7 +91,10 @@ def few_resamples() -> Iterator[None]:
 def all_names(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of rows in which every name is a model, a family, a kind, a group, an error ..."""
     folder = tmp_path_factory.mktemp("all-names")
-    rows = [*(hostile_row(i) for i in range(len(NAMES))), *(failed_row(i) for i in range(len(NAMES)))]
+    rows = [
+        *(hostile_row(i) for i in range(len(NAMES))),
+        *(failed_row(i) for i in range(len(NAMES))),
+    ]
     missing = [EntryRecord(model=name, img_size=8, slug="s", row_id="m") for name in NAMES]
     return write_page(rows_frame(rows), record_of(*missing, catalog=NAMES[0]), folder)
 
@@ -100,7 +105,12 @@ def own_measures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, noise = tmp_path_factory.mktemp("own-measures"), np.random.default_rng(0)
     groups = [*NAMES[:4], *MATHEMATICS[:4], "two\nlines", "x" * 5000]
     rows = [
-        hostile_row(i, group=groups[i % 10], own_measures=" ".join(OWN), **dict.fromkeys(ACCURACIES, 50.0 + i))
+        hostile_row(
+            i,
+            group=groups[i % 10],
+            own_measures=" ".join(OWN),
+            **dict.fromkeys(ACCURACIES, 50.0 + i),
+        )
         | {name: noise.normal() for name in OWN}
         for i in range(20)
     ]
@@ -153,7 +163,8 @@ def cells(browser: webdriver.Chrome, section: str, column: int) -> list[str]:
     selector = f"[aria-labelledby={section}] tbody tr > :nth-child({column})"
     return list(
         browser.execute_script(
-            "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector
+            "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)",
+            selector,
         )
     )
 
@@ -168,8 +179,13 @@ def test_a_page_full_of_hostile_names_shows_each_of_them_and_runs_none(
     for column in (1, 3, 4):
         assert sorted(cells(browser, "failures", column)) == expected
     ask(browser, f"model('models').height = 26 * {len(NAMES) + 2}")
-    WebDriverWait(browser, 20, 0.05).until(lambda b: len(ask(b, "return deep(document, '.slick-row')")) == len(NAMES))
-    rows = ask(browser, "return deep(document, '.slick-row').map((r) => [...r.children].map((e) => e.textContent))")
+    WebDriverWait(browser, 20, 0.05).until(
+        lambda b: len(ask(b, "return deep(document, '.slick-row')")) == len(NAMES)
+    )
+    rows = ask(
+        browser,
+        "return deep(document, '.slick-row').map((r) => [...r.children].map((e) => e.textContent))",
+    )
     for column in (2, 4, 9, 10):  # the model, its group, family and kind
         assert sorted(row[column] for row in rows) == expected
     for number in range(len(NAMES)):
@@ -195,7 +211,9 @@ def test_hostile_measures_accuracies_and_groups_can_be_chosen_and_pointed_at(
         assert name in ask(browser, heads)
         assert ask(browser, "return model('x axis').axis_label.text") == name
         assert ask(
-            browser, "const d = source().data; return d.x.every((v, i) => v === d['own ' + arguments[0]][i])", name
+            browser,
+            "const d = source().data; return d.x.every((v, i) => v === d['own ' + arguments[0]][i])",
+            name,
         )
     for name in ACCURACIES:
         title = name.replace("_top1", " top-1 accuracy")
@@ -224,9 +242,14 @@ def test_the_download_computes_nothing_in_a_spreadsheet(
 ) -> None:
     for page, models in ((all_names, NAMES), (own_measures, NAMES[:20])):
         open_page(browser, page)
-        ask(browser, "deep(document, 'button').find((b) => b.innerText === 'Download as CSV').click()")
+        ask(
+            browser,
+            "deep(document, 'button').find((b) => b.innerText === 'Download as CSV').click()",
+        )
         path = downloads / "models.csv"
-        WebDriverWait(browser, 20, 0.1).until(lambda _, path=path: path.exists() and path.stat().st_size > 0)
+        WebDriverWait(browser, 20, 0.1).until(
+            lambda _, path=path: path.exists() and path.stat().st_size > 0
+        )
         lines = list(csv.reader(io.StringIO(path.read_bytes().decode(), newline="")))
         path.unlink()
         assert len({len(line) for line in lines}) == 1
@@ -249,23 +272,42 @@ def shown_by_markdown(text: str) -> tuple[list[str], set[str]]:
     inline = [token for token in tokens if token.type == "inline"]
     parts = [part for token in inline for part in token.children or ()]
     texts = ["".join(part.content for part in token.children or ()) for token in inline]
-    return texts, {part.type for part in parts} | {token.type for token in tokens if token.type.startswith("html")}
+    return texts, {part.type for part in parts} | {
+        token.type for token in tokens if token.type.startswith("html")
+    }
 
 
-def test_markdown_and_summary_hold_hostile_names_as_they_are(all_names: Path, own_measures: Path) -> None:
+def test_markdown_and_summary_hold_hostile_names_as_they_are(
+    all_names: Path, own_measures: Path
+) -> None:
     for page, names in ((all_names, NAMES), (own_measures, (*NAMES[:20], *OWN))):
         texts, markup = shown_by_markdown((page.parent / "report.md").read_text(encoding="utf-8"))
         assert [name for name in names if " ".join(name.split()) not in texts] == []
-        assert markup <= {"text", "text_special", "image", "strong_open", "strong_close", "softbreak"}
+        assert markup <= {
+            "text",
+            "text_special",
+            "image",
+            "strong_open",
+            "strong_close",
+            "softbreak",
+        }
         summary = json.loads((page.parent / "summary.json").read_text(encoding="utf-8"))
         assert summary["lead"].startswith("Across ")
-    failures = json.loads((all_names.parent / "summary.json").read_text(encoding="utf-8"))["failures"]
-    assert sorted(f["model"] for f in failures) == sorted(f["error_message"] for f in failures) == sorted(NAMES)
+    failures = json.loads((all_names.parent / "summary.json").read_text(encoding="utf-8"))[
+        "failures"
+    ]
+    assert (
+        sorted(f["model"] for f in failures)
+        == sorted(f["error_message"] for f in failures)
+        == sorted(NAMES)
+    )
 
 
 @pytest.mark.parametrize("name", ["- x", "+ x", "1. x", "12) x", "---", "===", "-", "1."])
 def test_a_name_that_begins_a_line_of_markdown_is_no_list_rule_or_heading(name: str) -> None:
-    tokens = MarkdownIt("commonmark").parse(f"before\n\n{markdown_text(name)}\n\n- {markdown_text(name)}\n")
+    tokens = MarkdownIt("commonmark").parse(
+        f"before\n\n{markdown_text(name)}\n\n- {markdown_text(name)}\n"
+    )
     assert [token.type for token in tokens if token.type.endswith("_open")] == [
         "paragraph_open", "paragraph_open", "bullet_list_open", "list_item_open", "paragraph_open",
     ]  # fmt: skip
@@ -280,7 +322,8 @@ def check_figures(folder: Path) -> None:
         root = ElementTree.parse(path).getroot()
         shapes = {element.tag for element in root.iter() if element.tag.startswith(SVG)}
         assert shapes <= {
-            SVG + tag for tag in ("svg", "metadata", "defs", "style", "g", "path", "use", "clipPath", "rect")
+            SVG + tag
+            for tag in ("svg", "metadata", "defs", "style", "g", "path", "use", "clipPath", "rect")
         }
         attributes = [name for element in root.iter() for name in element.attrib]
         assert not [name for name in attributes if name.startswith("on")]
@@ -311,14 +354,18 @@ def test_a_legend_shows_every_hostile_name_as_it_is_and_no_mathematics() -> None
     assert ElementTree.fromstring(drawn).tag == SVG + "svg"
     said = [html.unescape(text) for text in re.findall("<!-- (.*?) -->\n", drawn.decode())]
     # Matplotlib notes each text in a comment, which may hold no two hyphens in a row.
-    assert [name for name in NAMES if re.sub("-(?=-)", "- ", figures.one_line(name, 36)) not in said] == []
+    assert [
+        name for name in NAMES if re.sub("-(?=-)", "- ", figures.one_line(name, 36)) not in said
+    ] == []
     fraction = r"$\frac{1}$"
     assert drawn_legend([fraction]).count(b"<use ") == len(fraction)
 
 
 def test_no_script_of_a_page_holds_a_name_and_its_data_hold_no_markup(own_measures: Path) -> None:
     content = own_measures.read_text(encoding="utf-8")
-    found = re.search(r'<script type="application/json" id="explorer-models">(.*?)</script>', content, re.DOTALL)
+    found = re.search(
+        r'<script type="application/json" id="explorer-models">(.*?)</script>', content, re.DOTALL
+    )
     assert found
     assert not re.search("[<>&]", found[1])
     assert "own __proto__" in found[1]
@@ -330,7 +377,9 @@ def test_no_script_of_a_page_holds_a_name_and_its_data_hold_no_markup(own_measur
 def monitored(folder: Path) -> Path:
     """The report of a training in a folder, and of a layer, with hostile names."""
     out = folder / os.fsdecode(b"<img src=x onerror=window.struck=1> '\" $x$ \xff")
-    rows = [{name: float(step + 1) for name in NUMBERS} | {"step": float(step)} for step in range(3)]
+    rows = [
+        {name: float(step + 1) for name in NUMBERS} | {"step": float(step)} for step in range(3)
+    ]
     write_monitor(out, rows, {"n": 5, "every": 1, "layer": NAMES[0], "images_sha256": NAMES[1]})
     return write_monitor_report(out)
 
@@ -338,7 +387,15 @@ def monitored(folder: Path) -> Path:
 def validated(folder: Path) -> Path:
     """A validation whose studies, data sets, versions and commit have hostile names."""
     noise = np.random.default_rng(0)
-    measures = ("dse_z", "dsmi_z_y", "dsmi_z_y_null", "dsmi_z_x", "probe_accuracy", "top1", "train_accuracy")
+    measures = (
+        "dse_z",
+        "dsmi_z_y",
+        "dsmi_z_y_null",
+        "dsmi_z_x",
+        "probe_accuracy",
+        "top1",
+        "train_accuracy",
+    )
     rows = pd.DataFrame(
         [
             {"group": regime, "epoch": epoch, "training_seed": seed, **{name: noise.normal() for name in measures}}
@@ -346,14 +403,19 @@ def validated(folder: Path) -> Path:
         ]
     )  # fmt: skip
     studies = {name: {"small": True, "seconds": 1.0} for name in NAMES}
-    record = {"versions": {name: another(i, 1) for i, name in enumerate(NAMES)}, "git_commit": NAMES[0]}
+    record = {
+        "versions": {name: another(i, 1) for i, name in enumerate(NAMES)},
+        "git_commit": NAMES[0],
+    }
     results = {"dynamics": {f"../../{NAMES[1]}": rows}}
     return write_validation_report(folder, studies, results, record)[0]
 
 
 def all_hostile(folder: Path) -> Path:
     """A page of curves whose every text is hostile."""
-    drawn = curves([Panel(NAMES[0], NAMES[1], NAMES[2], [curve(name) for name in NAMES[:9]])], NAMES[3])
+    drawn = curves(
+        [Panel(NAMES[0], NAMES[1], NAMES[2], [curve(name) for name in NAMES[:9]])], NAMES[3]
+    )
     rows = [[name, (name, name), name] for name in NAMES]
     words = table_of_words(NAMES[4], NAMES[:3], rows, text_columns=(0, 1, 2), wordy=True)
     sections = [
@@ -367,7 +429,9 @@ def all_hostile(folder: Path) -> Path:
         for i, name in enumerate(NAMES)
     ]
     pairs = [(name, name) for name in NAMES]
-    return write_curve_page(CurvePage(NAMES[0], NAMES[1], NAMES, sections, dict(pairs), NAMES, pairs), folder)
+    return write_curve_page(
+        CurvePage(NAMES[0], NAMES[1], NAMES, sections, dict(pairs), NAMES, pairs), folder
+    )
 
 
 @pytest.fixture(scope="module")
@@ -375,7 +439,9 @@ def curve_pages(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
     return [make(tmp_path_factory.mktemp("curves")) for make in (monitored, validated, all_hostile)]
 
 
-def test_pages_of_curves_hold_hostile_names_as_they_are_and_stay_in_their_folder(curve_pages: Sequence[Path]) -> None:
+def test_pages_of_curves_hold_hostile_names_as_they_are_and_stay_in_their_folder(
+    curve_pages: Sequence[Path],
+) -> None:
     for page in curve_pages:
         check_figures(page.parent / "figures")
         json.loads((page.parent / "summary.json").read_text(encoding="utf-8"))

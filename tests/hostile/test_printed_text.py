@@ -28,13 +28,21 @@ from dsmi_zoo.pipeline.record import EntryRecord
 from dsmi_zoo.pipeline.store import write_run
 
 HOSTILE = "\x1b]0;owned\x07 \x1b[2J \r \x08 \x85 \x9b31m \u202eab\u202c \u2066 \u2028 \ud800 \0"
-ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=30) | st.sampled_from([HOSTILE, "\ud83d", "\udcff"])
+ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=30) | st.sampled_from(
+    [HOSTILE, "\ud83d", "\udcff"]
+)
 
 
 @bounded(300)
 @given(ANY_TEXT)
 def test_any_text_is_printed_without_what_a_terminal_obeys(text: str) -> None:
-    for told in (printable(text), one_line(text), shown(text), shortened(text), str(InputError(text))):
+    for told in (
+        printable(text),
+        one_line(text),
+        shown(text),
+        shortened(text),
+        str(InputError(text)),
+    ):
         assert is_printable(told)
         assert "\x1b" not in told
         told.encode()
@@ -50,7 +58,13 @@ def test_text_without_such_characters_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("\x1b[0m", "\\x1b[0m"), ("\u202e", "\\u202e"), ("\ud800", "\\ud800"), ("a\nb", "a\\nb"), ("\x9b", "\\x9b")],
+    [
+        ("\x1b[0m", "\\x1b[0m"),
+        ("\u202e", "\\u202e"),
+        ("\ud800", "\\ud800"),
+        ("a\nb", "a\\nb"),
+        ("\x9b", "\\x9b"),
+    ],
 )
 def test_an_escape_names_the_character(text: str, told: str) -> None:
     assert printable(text) == told
@@ -86,12 +100,17 @@ def test_the_log_and_the_progress_of_a_hostile_network_are_escaped(
 ) -> None:
     monkeypatch.setattr("dsmi_zoo.jobs.terminal._terminal", lambda: Terminal(Console()))
     log, lines = logging.getLogger("dsmi_zoo"), LogLines()
-    monkeypatch.setattr(log, "propagate", False)  # pytest would keep the text as it is, and cannot hand it on
+    monkeypatch.setattr(
+        log, "propagate", False
+    )  # pytest would keep the text as it is, and cannot hand it on
     log.addHandler(lines)
     level = log.level
     log.setLevel(logging.DEBUG)
     try:
-        follow([Done("a", HOSTILE, True, "", 1.0), Done("b", "b", False, f"OSError: {HOSTILE}", 1.0)], 2)
+        follow(
+            [Done("a", HOSTILE, True, "", 1.0), Done("b", "b", False, f"OSError: {HOSTILE}", 1.0)],
+            2,
+        )
     finally:
         log.removeHandler(lines)
         log.setLevel(level)
@@ -113,8 +132,13 @@ def test_what_a_spinner_says_is_escaped_and_no_markup() -> None:
     assert "\x07" not in said
 
 
-def test_a_status_of_somebody_elses_run_is_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_run(tmp_path, record_of(EntryRecord(model="net\x1b[2J\n\u202e", img_size=8, slug="net-8-0", row_id="r")))
+def test_a_status_of_somebody_elses_run_is_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(
+        tmp_path,
+        record_of(EntryRecord(model="net\x1b[2J\n\u202e", img_size=8, slug="net-8-0", row_id="r")),
+    )
     status(tmp_path)
     said = capsys.readouterr().out
     assert "  missing: net\\x1b[2J\\n\\u202e@8: not computed yet\n" in said
@@ -127,7 +151,9 @@ def test_a_catalogue_is_listed_and_shown_without_what_a_terminal_obeys(
     from dsmi_zoo.data_catalog import ModelEntry
     from dsmi_zoo.data_catalog.filters import Filters
 
-    hostile = ModelEntry(model="\x1b[31mnet", architecture="\u202earch", license="\x07", model_kwargs={"a": "\x9b"})
+    hostile = ModelEntry(
+        model="\x1b[31mnet", architecture="\u202earch", license="\x07", model_kwargs={"a": "\x9b"}
+    )
     monkeypatch.setattr("dsmi_zoo.jobs.catalog.load_models", lambda *_: [hostile])
     list_entries("mine.csv", (), Filters())
     show("\x1b[31mnet", "mine.csv")
@@ -137,13 +163,17 @@ def test_a_catalogue_is_listed_and_shown_without_what_a_terminal_obeys(
 
 
 def test_what_doctor_found_is_escaped_line_by_line() -> None:
-    finding = Finding(level="problem", what="job", found="its log:\n\x1b[2Jline\nlast", do="\u202emend")
+    finding = Finding(
+        level="problem", what="job", found="its log:\n\x1b[2Jline\nlast", do="\u202emend"
+    )
     lines = [line.plain for line in lines_of(finding, 3)]
     assert len(lines) == 4
     assert all(map(is_printable, lines))
 
 
-def test_an_error_line_with_half_a_character_is_printed_whatever_the_encoding(tmp_path: Path) -> None:
+def test_an_error_line_with_half_a_character_is_printed_whatever_the_encoding(
+    tmp_path: Path,
+) -> None:
     command = Path(sys.executable).with_name("dsmi-zoo")
     for encoding in ("ascii", "utf-8"):
         done = subprocess.run(
@@ -157,7 +187,9 @@ def test_an_error_line_with_half_a_character_is_printed_whatever_the_encoding(tm
         assert_harmless(told)
 
 
-def test_a_refusal_shows_a_hostile_model_escaped(tmp_path: Path, refused: Callable[[str, Path], str]) -> None:
+def test_a_refusal_shows_a_hostile_model_escaped(
+    tmp_path: Path, refused: Callable[[str, Path], str]
+) -> None:
     told = refused("catalog list --catalog digits --models a\x1b[31m\u202eb", tmp_path)
     assert told.count("\n") == 1
     assert "\\x1b[31m\\u202eb" in told

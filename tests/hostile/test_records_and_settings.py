@@ -85,14 +85,25 @@ def test_a_hostile_record_is_refused_in_one_line(what: str) -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | ODD_TEXT | st.sampled_from([10**400, -(10**400), 2**63]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | ODD_TEXT
+    | st.sampled_from([10**400, -(10**400), 2**63]),
     lambda parts: st.lists(parts, max_size=3) | st.dictionaries(ODD_TEXT, parts, max_size=3),
     max_leaves=5,
 )
 
 
 def places(value: Any, keys: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    parts = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     return [keys, *(place for key, part in parts for place in places(part, (*keys, key)))]
 
 
@@ -122,8 +133,13 @@ def test_a_changed_record_is_read_and_compared_and_shown_or_refused_in_one_line(
 
 
 @bounded(150)
-@given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=4), st.booleans())
-def test_a_record_with_other_bytes_is_read_or_refused_in_one_line(changes: list[tuple[int, int]], is_cut: bool) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=4),
+    st.booleans(),
+)
+def test_a_record_with_other_bytes_is_read_or_refused_in_one_line(
+    changes: list[tuple[int, int]], is_cut: bool
+) -> None:
     content = bytearray(record())
     for place, byte in changes:
         content[place % len(content)] = byte
@@ -155,7 +171,9 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize(("content", "told"), SETTINGS, ids=range(len(SETTINGS)))
-def test_hostile_settings_are_refused_by_their_name_in_one_line(tmp_path: Path, content: str, told: str | None) -> None:
+def test_hostile_settings_are_refused_by_their_name_in_one_line(
+    tmp_path: Path, content: str, told: str | None
+) -> None:
     path = tmp_path / "run.toml"
     path.write_text(content)
     if told is None:  # a backslash is a character like others
@@ -164,7 +182,9 @@ def test_hostile_settings_are_refused_by_their_name_in_one_line(tmp_path: Path, 
         assert told in refusal(lambda: resolve_config({}, path), path)
 
 
-@pytest.mark.parametrize("content", [b"\xff", "a = 1".encode("utf-16"), b"\0", b"\xef\xbb\xbfout = 1"], ids=range(4))
+@pytest.mark.parametrize(
+    "content", [b"\xff", "a = 1".encode("utf-16"), b"\0", b"\xef\xbb\xbfout = 1"], ids=range(4)
+)
 def test_bytes_that_are_no_toml_are_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "run.toml"
     path.write_bytes(content)
@@ -188,13 +208,19 @@ ODD_PATHS = {
 
 
 @pytest.mark.parametrize("what", ODD_PATHS)
-@pytest.mark.parametrize("keyword", ["out", "cache", "data_root", "profile", "catalog", "models", "classes", "dataset"])
+@pytest.mark.parametrize(
+    "keyword", ["out", "cache", "data_root", "profile", "catalog", "models", "classes", "dataset"]
+)
 def test_odd_characters_in_a_setting_are_refused_by_its_name(keyword: str, what: str) -> None:
     line = refusal(lambda: settings_from_keywords(**{keyword: ODD_PATHS[what]}), keyword)
-    assert line.startswith(f"{keyword}: must be one line of UTF-8 without control characters, not '")
+    assert line.startswith(
+        f"{keyword}: must be one line of UTF-8 without control characters, not '"
+    )
 
 
-def test_odd_characters_in_the_cache_of_the_environment_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_odd_characters_in_the_cache_of_the_environment_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("DSMI_ZOO_CACHE", "/tmp/a\nb")
     assert "cache: must be one line" in refusal(settings_from_keywords, "cache")
 
@@ -213,7 +239,9 @@ PROFILES = [
 
 
 @pytest.mark.parametrize(("content", "told"), PROFILES, ids=range(len(PROFILES)))
-def test_a_hostile_profile_is_refused_by_its_name_in_one_line(tmp_path: Path, content: str, told: str) -> None:
+def test_a_hostile_profile_is_refused_by_its_name_in_one_line(
+    tmp_path: Path, content: str, told: str
+) -> None:
     path = tmp_path / "site.toml"
     path.write_text(content)
     assert told in refusal(lambda: load_profile(path), path)
@@ -222,7 +250,11 @@ def test_a_hostile_profile_is_refused_by_its_name_in_one_line(tmp_path: Path, co
 def in_toml(value: Any) -> str:
     """A value as TOML has it, as far as JSON is no TOML already."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(name)} = {in_toml(part)}" for name, part in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{json.dumps(name)} = {in_toml(part)}" for name, part in value.items())
+            + "}"
+        )
     if isinstance(value, list):
         return "[" + ", ".join(map(in_toml, value)) + "]"
     if isinstance(value, float):
@@ -231,14 +263,23 @@ def in_toml(value: Any) -> str:
 
 
 RUN_KEYS = [setting.key for setting in settings_of(RunConfig)]
-PROFILE_KEYS = [*Profile.model_fields, *(f"driver.{name}" for name in DriverJob.model_fields), "tls.key", "x"]
+PROFILE_KEYS = [
+    *Profile.model_fields,
+    *(f"driver.{name}" for name in DriverJob.model_fields),
+    "tls.key",
+    "x",
+]
 
 
 @bounded(250)
 @given(st.dictionaries(st.sampled_from([*RUN_KEYS, "compute", "x"]), VALUES, max_size=3))
-def test_any_settings_are_read_or_refused_in_one_line(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_any_settings_are_read_or_refused_in_one_line(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
     path = tmp_path / "any.toml"
-    path.write_text("\n".join(f"{key} = {in_toml(value)}" for key, value in values.items()), errors="replace")
+    path.write_text(
+        "\n".join(f"{key} = {in_toml(value)}" for key, value in values.items()), errors="replace"
+    )
     config, _ = answer_or_refusal(lambda: resolve_config({}, path), path.name)
     if config is not None:
         assert is_printable(str(config.folder))
@@ -249,14 +290,18 @@ def test_any_settings_are_read_or_refused_in_one_line(tmp_path: Path, values: di
 @given(st.dictionaries(st.sampled_from(PROFILE_KEYS), VALUES, max_size=3))
 def test_any_profile_is_read_or_refused_in_one_line(tmp_path: Path, values: dict[str, Any]) -> None:
     path = tmp_path / "any.toml"
-    path.write_text("\n".join(f"{key} = {in_toml(value)}" for key, value in values.items()), errors="replace")
+    path.write_text(
+        "\n".join(f"{key} = {in_toml(value)}" for key, value in values.items()), errors="replace"
+    )
     profile, _ = answer_or_refusal(lambda: load_profile(path), path)
     if profile is not None:
         assert all(is_printable(request.replace("\t", " ")) for request in worker_requests(profile))
 
 
 @bounded(100)
-@given(st.binary(max_size=200) | st.text(alphabet="a=.[]{}\"'\\u0\n\x1b", max_size=60).map(str.encode))
+@given(
+    st.binary(max_size=200) | st.text(alphabet="a=.[]{}\"'\\u0\n\x1b", max_size=60).map(str.encode)
+)
 def test_any_bytes_are_settings_or_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "any.toml"
     path.write_bytes(content)

@@ -59,7 +59,9 @@ def test_no_flipped_bit_of_a_row_reads_back_as_another_value(tmp_path: Path) -> 
 
 @given(st.binary(max_size=300), st.integers(0, 20_000))
 @bounded(200)
-def test_bytes_of_others_in_a_row_are_refused_or_make_no_difference(tmp_path: Path, other: bytes, at: int) -> None:
+def test_bytes_of_others_in_a_row_are_refused_or_make_no_difference(
+    tmp_path: Path, other: bytes, at: int
+) -> None:
     path = tmp_path / "row.parquet"
     write_row_file(path, ROW)
     right, content = read_row_file(path), path.read_bytes()
@@ -67,7 +69,9 @@ def test_bytes_of_others_in_a_row_are_refused_or_make_no_difference(tmp_path: Pa
     assert read_or_none(path) in (None, right)
 
 
-def test_a_value_changed_by_hand_is_noticed_but_not_in_rows_of_the_first_versions(tmp_path: Path) -> None:
+def test_a_value_changed_by_hand_is_noticed_but_not_in_rows_of_the_first_versions(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "row.parquet"
     write_row_file(path, ROW)
     table = pq.read_table(path)
@@ -99,7 +103,9 @@ def test_odd_but_right_values_survive(tmp_path: Path) -> None:
 
 def test_no_flipped_bit_of_a_subset_reads_back_as_another_value(tmp_path: Path) -> None:
     numbers = np.arange(60)
-    right = pd.DataFrame({"image": [f"i-{n}" for n in numbers], "label": numbers % 3, "number": numbers, "repeat": 0})
+    right = pd.DataFrame(
+        {"image": [f"i-{n}" for n in numbers], "label": numbers % 3, "number": numbers, "repeat": 0}
+    )
     right["input_cluster"] = numbers % 4
     write_subset(tmp_path, right)
     path = tmp_path / "subset.parquet"
@@ -130,7 +136,9 @@ def test_a_damaged_row_is_named_counted_as_missing_and_computed_again(
     assert f"not a row: {path}: " in said
     assert "5 of 6 models are done already" in said
     measured = ["model", "dse_z", "dsmi_z_y", "embedding_sha256", "row_id"]
-    pd.testing.assert_frame_equal(read_results(run_copy)[measured], read_results(small_run)[measured])
+    pd.testing.assert_frame_equal(
+        read_results(run_copy)[measured], read_results(small_run)[measured]
+    )
 
 
 @pytest.mark.parametrize("harm", ["lost", "emptied", "cut", "without a key", "of zeros"])
@@ -142,7 +150,9 @@ def test_a_lost_or_damaged_record_is_written_anew_from_the_rows(
     content = record.read_bytes()
     finished = {path: path.stat().st_mtime_ns for path in (run_copy / "results").iterdir()}
     harmed = {"lost": None, "emptied": b"", "cut": content[:300], "of zeros": bytes(len(content))}
-    harmed["without a key"] = json.dumps({k: v for k, v in json.loads(content).items() if k != "subset"}).encode()
+    harmed["without a key"] = json.dumps(
+        {k: v for k, v in json.loads(content).items() if k != "subset"}
+    ).encode()
     if harmed[harm] is None:
         record.unlink()
     else:
@@ -151,7 +161,10 @@ def test_a_lost_or_damaged_record_is_written_anew_from_the_rows(
     assert len(said.splitlines()) == 1
     assert "the same command as before writes it anew from its rows" in said
     again = warm_cli("run", "--models", *SMALL_ZOO, "--out", run_copy).stdout
-    assert "6 rows say that they belong to this very configuration: run.json will be written anew" in again
+    assert (
+        "6 rows say that they belong to this very configuration: run.json will be written anew"
+        in again
+    )
     assert "6 of 6 models are done already" in again
     assert read_run(run_copy).entries == before.entries
     assert {path: path.stat().st_mtime_ns for path in (run_copy / "results").iterdir()} == finished
@@ -178,7 +191,9 @@ def test_remeasured_rows_survive_the_loss_of_their_record_too(
     (tmp_path / "out" / "run.json").write_text("{")
     again = warm_cli(*remeasure).stdout
     assert "6 rows say that they belong" in again
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()} == finished
+    assert {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()
+    } == finished
 
 
 def test_a_run_does_not_take_over_rows_that_were_remeasured_and_lost_their_record(
@@ -186,8 +201,13 @@ def test_a_run_does_not_take_over_rows_that_were_remeasured_and_lost_their_recor
 ) -> None:
     warm_cli("remeasure", "--out", small_run, "--sigma", 3, "--into", tmp_path / "out")
     (tmp_path / "out" / "run.json").unlink()
-    said = refused(f"run --models {' '.join(SMALL_ZOO)} --sigma 3 --out {tmp_path / 'out'}", tmp_path)
-    assert "has rows but neither run.json nor embeddings: repeat the `dsmi-zoo remeasure` that made it" in said
+    said = refused(
+        f"run --models {' '.join(SMALL_ZOO)} --sigma 3 --out {tmp_path / 'out'}", tmp_path
+    )
+    assert (
+        "has rows but neither run.json nor embeddings: repeat the `dsmi-zoo remeasure` that made it"
+        in said
+    )
 
 
 def test_a_record_of_a_newer_version_is_neither_lost_nor_replaced(
@@ -216,5 +236,7 @@ def test_a_pipe_or_a_folder_in_place_of_a_row_or_a_subset_is_no_file(tmp_path: P
     assert [problem.reason for problem in unreadable] == ["not a file", "not a file"]
     with pytest.raises(DamagedFile, match="there is no such file"):
         read_subset(tmp_path)
-    with pytest.raises(InputError, match=r"folder\.parquet is a folder where a file belongs; move it away"):
+    with pytest.raises(
+        InputError, match=r"folder\.parquet is a folder where a file belongs; move it away"
+    ):
         write_row_file(tmp_path / "results" / "folder.parquet", ROW)

@@ -26,7 +26,9 @@ def test_a_damaged_cell_of_the_simulated_study_is_not_believed(tmp_path: Path) -
         read_cells([cell])
     compute_cell(cell)
     assert is_measured(cell)
-    pd.testing.assert_frame_equal(read_cells([cell]).drop(columns="seconds"), right.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(
+        read_cells([cell]).drop(columns="seconds"), right.drop(columns="seconds")
+    )
     note_path(cell.path).unlink()  # as the first versions left it
     assert is_measured(cell)
     cell.path.write_bytes(b"PAR1")
@@ -34,7 +36,9 @@ def test_a_damaged_cell_of_the_simulated_study_is_not_believed(tmp_path: Path) -
         read_cells([cell])
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"studies": {"simulated": {}}}', "\0", "[" * 100_000])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"studies": {"simulated": {}}}', "\0", "[" * 100_000]
+)
 def test_a_damaged_record_of_the_studies_is_told_in_one_line(
     tmp_path: Path, refused: Callable[[str, Path], str], content: str
 ) -> None:
@@ -48,7 +52,9 @@ def test_a_damaged_record_of_the_studies_is_told_in_one_line(
 
 def test_no_flipped_bit_of_a_monitors_numbers_reads_back_as_another_number(tmp_path: Path) -> None:
     row = {"step": 1.0, "dse_z": 2.5}
-    write_monitor(tmp_path, [dict.fromkeys(NUMBERS) | row | {"step": float(n)} for n in range(5)], {"n": 5})
+    write_monitor(
+        tmp_path, [dict.fromkeys(NUMBERS) | row | {"step": float(n)} for n in range(5)], {"n": 5}
+    )
     right, facts = read_monitor(tmp_path)
     content = monitor_path(tmp_path).read_bytes()
     pages = len(content) - int.from_bytes(content[-8:-4], "little") - 8

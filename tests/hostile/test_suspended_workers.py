@@ -60,7 +60,10 @@ class Client:
         self.workers = workers
 
     def scheduler_info(self, n_workers: int = 5) -> dict[str, object]:
-        return {"address": "tcp://here", "workers": {name: {"last_seen": 1.0} for name in self.workers}}
+        return {
+            "address": "tcp://here",
+            "workers": {name: {"last_seen": 1.0} for name in self.workers},
+        }
 
     def nthreads(self) -> dict[str, int]:
         return dict.fromkeys(self.workers, 1)
@@ -101,7 +104,11 @@ def test_a_cluster_that_stays_empty_is_told_of_and_ends_the_run_in_one_line(
     for _ in range(400):
         workers.count()
         clock(5)
-    assert told.messages == ["waiting for workers at tcp://here"] * 5  # after 2, 60, 600, 1200 and 1800 s
+    assert (
+        told.messages == ["waiting for workers at tcp://here"] * 5
+    )  # after 2, 60, 600, 1200 and 1800 s
     clock(5)
-    with pytest.raises(WorkersLost, match=r"^no worker at tcp://here for 2000 s \(--workers-within\): see why"):
+    with pytest.raises(
+        WorkersLost, match=r"^no worker at tcp://here for 2000 s \(--workers-within\): see why"
+    ):
         workers.count()

@@ -68,7 +68,15 @@ def assert_each_has_its_fate(out: Path, of_model: dict[str, str]) -> None:
 def test_a_measure_that_exits_leaves_or_hangs_is_a_failed_row_of_remeasure(
     small_run: Path, tmp_path: Path, fates: dict[str, str], cli: Command
 ) -> None:
-    remeasure = ("remeasure", "--out", small_run, "--into", tmp_path / "out", "--measure", "fateful:fate")
+    remeasure = (
+        "remeasure",
+        "--out",
+        small_run,
+        "--into",
+        tmp_path / "out",
+        "--measure",
+        "fateful:fate",
+    )
     said = cli(*remeasure, "--model-timeout", "12s", "--workers", 2, cwd=tmp_path, code=1)
     assert "6 models: 0 ok, 6 failed" in said.stdout
     assert_each_has_its_fate(tmp_path / "out", fates)
@@ -85,15 +93,36 @@ def works(): return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 
 """
 
 
-def test_a_builder_that_exits_interrupts_or_leaves_is_a_failed_row(tmp_path: Path, cli: Command) -> None:
+def test_a_builder_that_exits_interrupts_or_leaves_is_a_failed_row(
+    tmp_path: Path, cli: Command
+) -> None:
     (tmp_path / "hostile_builders.py").write_text(BUILDERS)
     names = ("exits", "interrupts", "leaves", "works")
-    table = pd.DataFrame({"model": names, "builder": [f"hostile_builders:{name}" for name in names], "img_size": 32})
+    table = pd.DataFrame(
+        {"model": names, "builder": [f"hostile_builders:{name}" for name in names], "img_size": 32}
+    )
     table.to_csv(tmp_path / "zoo.csv", index=False)
     out = tmp_path / "out"
-    cli("run", "--catalog", "zoo.csv", "--out", out, "--share", "1/1", "--workers", 1, cwd=tmp_path, code=1)
+    cli(
+        "run",
+        "--catalog",
+        "zoo.csv",
+        "--out",
+        out,
+        "--share",
+        "1/1",
+        "--workers",
+        1,
+        cwd=tmp_path,
+        code=1,
+    )
     rows = read_results(out).set_index("model")
-    assert rows["status"].to_dict() == {"exits": "failed", "interrupts": "failed", "leaves": "failed", "works": "ok"}
+    assert rows["status"].to_dict() == {
+        "exits": "failed",
+        "interrupts": "failed",
+        "leaves": "failed",
+        "works": "ok",
+    }
     assert "raised SystemExit" in rows.loc["exits", "error_message"]
     assert rows.loc["interrupts", "error_type"] == "KeyboardInterrupt"
     assert rows.loc["leaves", "error_type"] == "KilledWorker"
@@ -109,14 +138,26 @@ def test_exit_code_0_is_not_said_when_a_row_was_removed_meanwhile(
         "        row.unlink()\n"
         "    return 0.0\n"
     )
-    remeasure = ("remeasure", "--out", small_run, "--into", "out", "--measure", "thief:steal", "--workers", 1)
+    remeasure = (
+        "remeasure",
+        "--out",
+        small_run,
+        "--into",
+        "out",
+        "--measure",
+        "thief:steal",
+        "--workers",
+        1,
+    )
     said = cli(*remeasure, cwd=tmp_path, code=1)
     assert "6 models: 1 ok, 0 failed, 5 missing" in said.stdout
     assert "has no row: not computed yet" in said.stdout
     assert "5 rows missing at the end; the same command computes them" in said.stdout
 
 
-def test_a_measure_cannot_change_the_embedding_that_others_see_and_that_is_kept(tmp_path: Path) -> None:
+def test_a_measure_cannot_change_the_embedding_that_others_see_and_that_is_kept(
+    tmp_path: Path,
+) -> None:
     module = tmp_path / "in_place.py"
     module.write_text("def centred(Z, labels):\n    Z -= Z.mean(0)\n    return 0.0\n")
     Z = np.arange(12.0).reshape(4, 3)
@@ -182,7 +223,10 @@ def test_what_a_measure_does_to_torch_or_by_force_is_not_seen_by_others(
     ("code", "words"),
     [
         ("import os; os._exit(0)", r"the import ends its process \(exit code 0\)"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", r"the import ends its process \(exit code -11\)"),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+            r"the import ends its process \(exit code -11\)",
+        ),
         ("import time; time.sleep(600)", r"the import takes longer than --model-timeout 5 s"),
         ("import sys; sys.exit(0)", r"cannot import hostile_import \(SystemExit: 0\)"),
         ("raise KeyboardInterrupt", r"KeyboardInterrupt"),
@@ -203,5 +247,16 @@ def test_a_measure_that_leaves_on_import_does_not_end_a_command_with_code_0(
     small_run: Path, tmp_path: Path, cli: Command
 ) -> None:
     (tmp_path / "leaver.py").write_text("import os; os._exit(0)\n\ndef f(Z, labels): return 0.0\n")
-    remeasure = ("remeasure", "--out", small_run, "--into", tmp_path / "out", "--measure", "leaver:f")
-    assert "measure 'leaver:f': the import ends its process" in cli(*remeasure, cwd=tmp_path, code=2).stderr
+    remeasure = (
+        "remeasure",
+        "--out",
+        small_run,
+        "--into",
+        tmp_path / "out",
+        "--measure",
+        "leaver:f",
+    )
+    assert (
+        "measure 'leaver:f': the import ends its process"
+        in cli(*remeasure, cwd=tmp_path, code=2).stderr
+    )
