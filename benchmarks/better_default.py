@@ -273,7 +273,8 @@ def _print(found: dict[str, Any], console: Console) -> None:
             )
     for rival in ("paper", "neighbours"):
         behind = np.array([split["rho"]["selected"] - split["rho"][rival] for split in splits])
-        told = f"the rule's choice less {rival}: {behind.min():.2f} to {behind.max():.2f}, above 0 in {(behind > 0).sum()}"
+        span, above = f"{behind.min():.2f} to {behind.max():.2f}", (behind > 0).sum()
+        told = f"the rule's choice less {rival}: {span}, above 0 in {above}"
         console.print(f"held out there, {told} of {len(splits)}", highlight=False, soft_wrap=True)
 
 

@@ -11,8 +11,17 @@ from .images import Part, split_numbers
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)  # fmt: skip
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 TRAIN, TEST, VALIDATION = 900, 2000, 500
 SIDE = 28
 HOW_TO_GET_IT = (

@@ -101,16 +101,7 @@ def _on_offer(entries: Sequence[ModelEntry], option: str) -> str:
         sizes = [e.params_m if name == "--max-params" else e.extras.get("gmacs") for e in entries]
         known = [size for size in sizes if size is not None]
         return f"the smallest has {min(known):g}" if known else "it is unknown for all of them"
-    if name == "--img-size":
-        values = [
-            str(size) for size in sorted({e.img_size for e in entries if e.img_size is not None})
-        ]
-    else:
-        values = sorted(
-            {
-                text
-                for e in entries
-                if (text := e.kind if name == "--kind" else e.license) is not None
-            }
-        )
+    field = {"--img-size": "img_size", "--kind": "kind", "--license": "license"}[name]
+    known_values = {getattr(entry, field) for entry in entries} - {None}
+    values = [str(value) for value in sorted(known_values)]
     return f"there is: {', '.join(values)}" if values else "it is unknown for all of them"

@@ -16,4 +16,5 @@ def sources_problem(model_kwargs: Iterable[str]) -> str:
     forbidden = [f"{name!r}" for name in SOURCES if name in model_kwargs]
     if not forbidden:
         return ""
-    return f"model_kwargs may not hold {', '.join(forbidden)}: name a model's weights in the column weights or checkpoint"
+    names = ", ".join(forbidden)
+    return f"model_kwargs may not hold {names}: name a model's weights in the column weights or checkpoint"

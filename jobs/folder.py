@@ -45,6 +45,16 @@ class EntryState:
     row: dict[str, Any] | None
 
 
+def by_state(
+    states: Sequence[EntryState],
+) -> tuple[list[EntryState], list[EntryState], list[EntryState]]:
+    """Those that are ok, failed, and missing."""
+    ok = [state for state in states if state.state == "ok"]
+    failed = [state for state in states if state.state == "failed"]
+    missing = [state for state in states if state.state == "missing"]
+    return ok, failed, missing
+
+
 def entry_states(
     out: Path, entries: Sequence[EntryRecord]
 ) -> tuple[list[EntryState], list[UnreadableRow]]:

@@ -18,8 +18,14 @@ FACTS: dict[str, Callable[[ModelEntry], str | float | None]] = {
 }
 """The columns of a list, and what an entry has of each."""
 
-ORDERS = {"model": "model", "size": "pixels", "params": "params (M)", "gmacs": "GMACs", "throughput": "images/s",
-          "top1": "top-1 (%)"}  # fmt: skip
+ORDERS = {
+    "model": "model",
+    "size": "pixels",
+    "params": "params (M)",
+    "gmacs": "GMACs",
+    "throughput": "images/s",
+    "top1": "top-1 (%)",
+}
 GREATEST_FIRST = ("throughput", "top1")
 
 
@@ -40,26 +46,22 @@ def _place(entry: ModelEntry, order: str) -> tuple[bool, float | str]:
 
 def table(entries: Sequence[ModelEntry]) -> Iterator[str]:
     """Lines of a table with a head; without the columns of which nothing is known."""
-    columns = {title: [fact(entry) for entry in entries] for title, fact in FACTS.items()}
-    known = {
-        title: column
-        for title, column in columns.items()
-        if any(value is not None for value in column)
-    }
-    texts = {
-        title: [title, *("-" if value is None else said(value) for value in column)]
-        for title, column in known.items()
-    }
-    widths = {title: max(map(len, cells)) for title, cells in texts.items()}
-    to_the_left = {
-        title for title, column in known.items() if any(isinstance(value, str) for value in column)
-    }
-    for row in range(len(entries) + 1):
-        cells = (
-            f"{cells[row]:{'<' if title in to_the_left else '>'}{widths[title]}}"
-            for title, cells in texts.items()
-        )
+    columns = []
+    for title, fact in FACTS.items():
+        values = [fact(entry) for entry in entries]
+        if any(value is not None for value in values):
+            columns.append(_column(title, values))
+    for cells in zip(*columns, strict=True):
         yield "  ".join(cells).rstrip()
+
+
+def _column(title: str, values: Sequence[object]) -> list[str]:
+    """A column with its head, all cells as wide as the widest: text stands to the left, numbers to the right."""
+    cells = [title, *("-" if value is None else said(value) for value in values)]
+    width = max(map(len, cells))
+    if any(isinstance(value, str) for value in values):
+        return [cell.ljust(width) for cell in cells]
+    return [cell.rjust(width) for cell in cells]
 
 
 def said(value: object) -> str:

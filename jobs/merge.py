@@ -77,9 +77,14 @@ def merge(folders: Sequence[Path], out: Path, display: Display = SILENT) -> int:
         base = runs[0].record
         config = joint_config([run.record.config for run in runs], out)
         save_record(
-            out, config, base.catalog, base.subset, joint_entries(runs, chosen),
-            base if earlier else None, embeddings_from=base.embeddings_from,
-        )  # fmt: skip
+            out,
+            config,
+            base.catalog,
+            base.subset,
+            joint_entries(runs, chosen),
+            base if earlier else None,
+            embeddings_from=base.embeddings_from,
+        )
         _carry_inputs(sources, out)
         with display.status("") as show:
             for number, (slug, run) in enumerate(chosen.items()):
@@ -119,16 +124,14 @@ def read(folder: Path) -> Run:
     record = read_run(folder)
     states, unreadable = entry_states(folder, record.entries)
     known = {state.slug for state in states}
-    foreign = [
-        f"{path}: {NOT_THIS_RUN}"
-        for path in sorted((folder / "results").glob("[!.]*.parquet"))
-        if path.stem not in known and not any(problem.path == path for problem in unreadable)
-    ]
-    foreign += [
-        f"{folder / 'results' / state.slug}.parquet: {state.reason}"
-        for state in states
-        if state.reason == NOT_THIS_RUN
-    ]
+    already_told = {problem.path for problem in unreadable}
+    foreign = []
+    for path in sorted((folder / "results").glob("[!.]*.parquet")):
+        if path.stem not in known and path not in already_told:
+            foreign.append(f"{path}: {NOT_THIS_RUN}")
+    for state in states:
+        if state.reason == NOT_THIS_RUN:
+            foreign.append(f"{folder / 'results' / state.slug}.parquet: {state.reason}")
     return Run(folder, record, tuple(states), (*map(str, unreadable), *foreign))
 
 
@@ -221,12 +224,12 @@ def best_rows(runs: Sequence[Run]) -> dict[str, Run]:
         row = run.rows[slug]
         return row["status"] == "ok", row["finished_at"] or LONG_AGO
 
-    holders = {slug: [run for run in runs if slug in run.rows] for slug in _slugs(runs)}
-    return {
-        slug: max(those, key=lambda run: rank(run, slug))
-        for slug, those in holders.items()
-        if those
-    }
+    best: dict[str, Run] = {}
+    for slug in _slugs(runs):
+        for run in runs:
+            if slug in run.rows and (slug not in best or rank(run, slug) > rank(best[slug], slug)):
+                best[slug] = run
+    return best
 
 
 def joint_entries(runs: Sequence[Run], chosen: Mapping[str, Run]) -> list[EntryRecord]:
@@ -267,12 +270,12 @@ def _carry_entry(slug: str, run: Run, runs: Sequence[Run], out: Path) -> None:
     """The kept row of an entry, after the embedding that it was computed from, whichever run kept that."""
     row = run.rows[slug]
     if row["status"] == "ok" and row["embedding_sha256"]:
-        same = [
-            r
-            for r in runs
-            if r.rows.get(slug, {}).get("embedding_sha256") == row["embedding_sha256"]
-        ]
-        kept = [path for path in (embedding_path(r.folder, slug) for r in same) if path.exists()]
+        kept = []
+        for other in runs:
+            path = embedding_path(other.folder, slug)
+            its_hash = other.rows.get(slug, {}).get("embedding_sha256")
+            if its_hash == row["embedding_sha256"] and path.exists():
+                kept.append(path)
         if kept and embedding_path(out, slug) not in kept:
             carry(kept[0], embedding_path(out, slug))
     if run.folder != out:

@@ -149,8 +149,12 @@ def follow(
         )
 
     columns = (
-        SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
-    )  # fmt: skip
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
     with display.bar(*columns, total=total, description="0 failed, starting") as update:
         for done in finished:
             if done.ok:

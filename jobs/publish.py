@@ -128,14 +128,14 @@ def refuse_unfit(out: Path, into: Path, record: RunRecord) -> None:
 
 def rows_for_others(states: list[EntryState], folders: Mapping[str, str]) -> list[dict[str, Any]]:
     """The rows of a run, ok and failed, in whose text the machine's ``folders`` go by other names."""
-    return [
-        {
-            name: _without(folders, value) if isinstance(value, str) else value
-            for name, value in state.row.items()
-        }
-        for state in states
-        if state.row is not None
-    ]
+    rows = []
+    for state in states:
+        if state.row is None:
+            continue
+        texts = {name: value for name, value in state.row.items() if isinstance(value, str)}
+        renamed = {name: _without(folders, text) for name, text in texts.items()}
+        rows.append({**state.row, **renamed})
+    return rows
 
 
 def private_folders(out: Path, record: RunRecord) -> dict[str, str]:

@@ -28,6 +28,7 @@ from .driving import driving
 from .fleet import expected_costs
 from .folder import (
     EntryState,
+    by_state,
     entry_states,
     make_writable,
     open_out,
@@ -108,7 +109,8 @@ def rerun(
         plan = make_plan(config)
     slugs = {entry.slug for entry in record.entries}
     jobs = [job for job in plan.jobs if job.slug in slugs]
-    chosen = {entry.slug for entry in find_entries([job.entry for job in jobs], names, str(out))}
+    entries = [job.entry for job in jobs]
+    chosen = {entry.slug for entry in find_entries(entries, names, str(out))}
     chosen_plan = Plan(config, plan.subset, tuple(job for job in jobs if job.slug in chosen))
     recorded = {entry.slug: entry.row_id for entry in record.entries}
     outdated = sum(job.row_id != recorded[job.slug] for job in jobs if job.slug not in chosen)
@@ -321,14 +323,10 @@ def conclude(
     page = _written_report(out, display) if report else None
     record = read_run(out)
     states, _ = entry_states(out, [entry for entry in record.entries if entry.slug in slugs])
-    of = {
-        kind: [state for state in states if state.state == kind]
-        for kind in ("ok", "failed", "missing")
-    }
-    failed, lost = of["failed"], of["missing"]
+    ok, failed, lost = by_state(states)
     missed = f", {len(lost)} {'not begun' if may_be_partial else 'missing'}" if lost else ""
     log.info(
-        f"{counted(len(states), 'model')}: {len(of['ok'])} ok, {len(failed)} failed{missed}, "
+        f"{counted(len(states), 'model')}: {len(ok)} ok, {len(failed)} failed{missed}, "
         f"in {duration(monotonic() - started)}",
     )
     for state in failed[:5]:

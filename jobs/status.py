@@ -6,7 +6,7 @@ from ..data_catalog.words import counted
 from ..pipeline.monitor_file import monitor_path, read_monitor
 from ..pipeline.store import read_run
 from .driving import WHOLE, drivers
-from .folder import entry_states
+from .folder import by_state, entry_states
 from .terminal import tell
 
 SHOWN = 50  # missing entries; a run of a thousand has just begun
@@ -24,33 +24,31 @@ def status(out: Path) -> int:
         out = begun[-1].parent
     record = read_run(out)
     states, unreadable = entry_states(out, record.entries)
-    of = {
-        kind: [state for state in states if state.state == kind]
-        for kind in ("ok", "failed", "missing")
-    }
+    ok, failed, missing = by_state(states)
     tell(
         f"{out}: catalogue {record.catalog.name}, {counted(len(states), 'model')}: "
-        f"{len(of['ok'])} ok, {len(of['failed'])} failed, {len(of['missing'])} missing",
+        f"{len(ok)} ok, {len(failed)} failed, {len(missing)} missing",
     )
     for name, held in drivers(out).items():
         tell(f"  being computed{'' if name == WHOLE else f' ({name})'} by {held}")
-    for kind in ("failed", "missing"):
-        for state in of[kind] if kind == "failed" else of[kind][:SHOWN]:
-            tell(f"  {kind}: {state.name}: {state.reason}")
-    if len(of["missing"]) > SHOWN:
-        tell(f"  missing: {len(of['missing']) - SHOWN} more")
+    for state in failed:
+        tell(f"  failed: {state.name}: {state.reason}")
+    for state in missing[:SHOWN]:
+        tell(f"  missing: {state.name}: {state.reason}")
+    if len(missing) > SHOWN:
+        tell(f"  missing: {len(missing) - SHOWN} more")
     known = {state.slug for state in states}
     for problem in unreadable:
         if problem.path.suffix != ".parquet" or problem.path.stem not in known:
             tell(f"  not a row: {problem}")
-    if of["missing"]:
+    if missing:
         tell("compute what is missing: the same `dsmi-zoo run` again")
-    if of["failed"]:
+    if failed:
         again = (
             "the same remeasure" if record.embeddings_from else f"dsmi-zoo rerun MODEL --out {out}"
         )
         tell(f"try failed ones again: {again}")
-    return 1 if of["failed"] else 0
+    return 1 if failed else 0
 
 
 def _of_monitor(out: Path) -> int:

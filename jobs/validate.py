@@ -115,9 +115,11 @@ def validate(validation: Validation, studies: Sequence[str], display: Display = 
     started = monotonic()
     code = 0
     do: dict[str, Callable[[Validation, Display], int]] = {
-        "simulated": _simulated, "dynamics": _dynamics, "initialisation": _initialisation,
+        "simulated": _simulated,
+        "dynamics": _dynamics,
+        "initialisation": _initialisation,
         "scores": _scores,
-    }  # fmt: skip
+    }
     for name in STUDIES:
         if name not in studies:
             continue

@@ -289,14 +289,17 @@ def _is_numbered(first: list[str]) -> bool:
     return names == [str(number) for number in range(len(names))]
 
 
+def _stripped(cells: list[str]) -> list[str]:
+    return [cell.strip() for cell in cells]
+
+
 def _csv_of_text(file: Path, n: int) -> "pd.DataFrame":
     """Read a CSV file of n labels, in which "NA" may be a class: numbers where all of a column are, else text."""
     import pandas as pd
 
     with file.open(newline="", encoding="utf-8-sig") as text:
-        lines = [
-            [cell.strip() for cell in line] for line in csv.reader(text, skipinitialspace=True)
-        ]
+        reader = csv.reader(text, skipinitialspace=True)
+        lines = [_stripped(line) for line in reader]
     while lines and not lines[-1]:
         lines.pop()
     if not lines:

@@ -6,9 +6,9 @@ removes that file. No two locks share its name: a process that was stopped betwe
 long, cannot remove a lock that came later. A process that dies leaves a lock or a free place, nothing in between; and
 as nothing is written, a full disk leaves no half of a lock.
 
-Not filelock's lease (``SoftFileLease``, tried in version 4.2): it writes its owner into the file, so that on a full disk
-nobody gets a lock; a contender that was suspended along with the owner, as in a machine that sleeps, takes the lock of
-a living one; and it does not tell who holds a lock, which a second driver and ``status`` must say.
+Not filelock's lease (``SoftFileLease``, tried in version 4.2): it writes its owner into the file, so that on a full
+disk nobody gets a lock; a contender that was suspended along with the owner, as in a machine that sleeps, takes the
+lock of a living one; and it does not tell who holds a lock, which a second driver and ``status`` must say.
 """
 
 import errno

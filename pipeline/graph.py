@@ -210,9 +210,14 @@ class ZooGraph(_Tasks[Job]):
         prepare = partial(attempts.run, prepare_weights, job, self._config)
         weights = self.task("weights", job.name, job.embedding_id, priority, prepare)
         compute = partial(
-            compute_row, job, self._config, self._images.digest, self._images.images.classifier_width,
-            row_mark(self._out, job.slug), self._own_images(job),
-        )  # fmt: skip
+            compute_row,
+            job,
+            self._config,
+            self._images.digest,
+            self._images.images.classifier_width,
+            row_mark(self._out, job.slug),
+            self._own_images(job),
+        )
         row = self.task(
             "row", job.name, job.row_id, priority, compute, weights, self.view(job, priority)
         )

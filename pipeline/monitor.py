@@ -277,10 +277,7 @@ class RepresentationMonitor:
             "seconds_monitor": self._own + spent,
         }
         if step:
-            row |= {
-                name: float(np.mean([float(value) for value in given]))
-                for name, given in self._given.items()
-            }
+            row |= {name: _mean(given) for name, given in self._given.items()}
             self._given = {}
         self._rows.append(row)
         self._pass_on(row, step)
@@ -350,6 +347,11 @@ class RepresentationMonitor:
             self._training, self._own = (
                 float(self._rows[-1][f"seconds_{name}"]) for name in ("training", "monitor")
             )
+
+
+def _mean(given: list[Any]) -> float:
+    """Of numbers or tensors of one number, which a training has given since the last measurement."""
+    return float(np.mean([float(value) for value in given]))
 
 
 def _measured(

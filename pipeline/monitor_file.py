@@ -41,14 +41,14 @@ def write_monitor(out: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[s
     schema = pa.schema(
         [pa.field(name, pa.float64()) for name in names], metadata={_KEY: json.dumps(facts)}
     )
-    numbers = [
-        {name: None if row.get(name) is None else float(row[name]) for name in names}
-        for row in rows
-    ]
-    table = pa.Table.from_pylist(numbers, schema=schema)
+    table = pa.Table.from_pylist([_numbers(row, names) for row in rows], schema=schema)
     write_atomically(
         monitor_path(out), lambda file: pq.write_table(table, file, write_page_checksum=True)
     )
+
+
+def _numbers(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
+    return {name: None if row.get(name) is None else float(row[name]) for name in names}
 
 
 def read_monitor(out: Path) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -140,9 +140,8 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     rows = list(rows)
     schema = arrow_schema([name for row in rows for name in row])
     schema = pa.schema([_described(field) for field in schema])
-    table = pa.Table.from_pylist(
-        [{name: row.get(name) for name in schema.names} for row in rows], schema=schema
-    )
+    whole_rows = [dict.fromkeys(schema.names) | dict(row) for row in rows]
+    table = pa.Table.from_pylist(whole_rows, schema=schema)
     write_atomically(path, lambda file: pq.write_table(table, file, write_page_checksum=True))
 
 

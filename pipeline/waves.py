@@ -70,11 +70,10 @@ def waves_of_jobs(jobs: Sequence[AnyJob], cache: Path, budget_gb: float) -> list
         else:
             needing.setdefault(weights, []).append(job)
     sizes = weights_sizes(needing, cache)
-    waves = [
-        [job for weights in wave for job in needing[weights]]
-        for wave in plan_waves(sizes, int(budget_gb * 1e9))
-    ]
-    return [wave for wave in (free, *waves) if wave]
+    waves = [free] if free else []
+    for files in plan_waves(sizes, int(budget_gb * 1e9)):
+        waves.append([job for weights in files for job in needing[weights]])
+    return waves
 
 
 def weights_sizes(weights: Iterable[str], cache: Path) -> dict[str, int | None]:

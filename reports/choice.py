@@ -112,25 +112,23 @@ def winners(rows: pd.DataFrame, ranking: Ranking) -> dict[str, Any]:
     """
     rows = succeeded(rows)
     tied = [model for model in ranking.models if model.tied_for_first]
-    place = {(name["model"], name["img_size"]): i for i, name in enumerate(names(rows))}
-    shown = [(model, place[model.model, model.img_size]) for model in tied[:WINNERS]]
+    shown = tied[:WINNERS]
+    place_of = {(name["model"], name["img_size"]): i for i, name in enumerate(names(rows))}
+    places = [place_of[model.model, model.img_size] for model in shown]
+    costs = {name: values(rows, name)[places] for name in COSTS}
+    known = [name for name, of_shown in costs.items() if np.isfinite(of_shown).any()]
     code = texts(rows, "loading_code")
-    costs = {name: values(rows, name) for name in COSTS}
-    known = [
-        name for name, column in costs.items() if any(np.isfinite(column[i]) for _, i in shown)
-    ]
-    return {
-        "heads": [with_unit(*COSTS[name]) for name in known],
-        "rows": [
+    winners = []
+    for number, (model, place) in enumerate(zip(shown, places, strict=True)):
+        winners.append(
             {
                 "model": model.model,
                 "size": fixed(model.img_size, 0),
                 "accuracy": fixed(model.accuracy, 1),
                 "ci": f"{fixed(model.low, 1)} to {fixed(model.high, 1)}",
-                "costs": [significant(float(costs[name][i])) for name in known],
-                "code": code[i] or "",
+                "costs": [significant(float(costs[name][number])) for name in known],
+                "code": code[place] or "",
             }
-            for model, i in shown
-        ],
-        "more": len(tied) - len(shown),
-    }
+        )
+    heads = [with_unit(*COSTS[name]) for name in known]
+    return {"heads": heads, "rows": winners, "more": len(tied) - len(shown)}

@@ -34,9 +34,15 @@ class Claim:
     def as_json(self) -> dict[str, Any]:
         """Plain values without NaN."""
         return {
-            "claim": self.claim, "answer": self.answer, "statistic": self.statistic, "p": self.p, "seeds": self.seeds,
-            "ci": self.ci, "what": self.what, "rule": self.rule,
-        }  # fmt: skip
+            "claim": self.claim,
+            "answer": self.answer,
+            "statistic": self.statistic,
+            "p": self.p,
+            "seeds": self.seeds,
+            "ci": self.ci,
+            "what": self.what,
+            "rule": self.rule,
+        }
 
 
 def above(claim: str, values: Values, threshold: float, what: str) -> Claim:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -192,20 +193,20 @@ def correlations(
     rows = succeeded(rows)
     families = families_of(rows)[1] if families is None else families
     targets, scores = targets_of(rows), scores_of(rows)
+    # In the order in which they are shown, whatever the order in which they are computed.
     by_score: dict[str, dict[str, Correlation]] = {score: {} for score in scores}
     alike: dict[bytes, list[str]] = {}
     for target in targets:  # those that are known for the same rows share their resamples
         alike.setdefault(np.isfinite(values(rows, target)).tobytes(), []).append(target)
+    computed: dict[tuple[str, str], Correlation] = {}
     for together in alike.values():
-        for score in scores:
-            for target in together:
-                x, y = values(rows, score), values(rows, target)
-                by_score[score][target] = correlate(
-                    x, y, families, bootstraps, full=full and target == targets[0]
-                )
-    return with_holm(
-        {score: {t: by_target[t] for t in targets} for score, by_target in by_score.items()}
-    )
+        for score, target in product(scores, together):
+            x, y = values(rows, score), values(rows, target)
+            in_full = full and target == targets[0]
+            computed[score, target] = correlate(x, y, families, bootstraps, full=in_full)
+    for score, target in product(scores, targets):
+        by_score[score][target] = computed[score, target]
+    return with_holm(by_score)
 
 
 def with_holm(correlations: dict[str, dict[str, Correlation]]) -> dict[str, dict[str, Correlation]]:
@@ -230,18 +231,16 @@ def with_holm(correlations: dict[str, dict[str, Correlation]]) -> dict[str, dict
         return correlations
     adjusted = dict(zip(pairs, multipletests(list(pairs.values()), method="holm")[1], strict=True))
 
-    def corrected(score: str, target: str, correlation: Correlation) -> Correlation:
-        p = adjusted.get((score, _evidence(target, correlations[score])))
-        return (
-            correlation
-            if p is None
-            else replace(correlation, spearman=replace(correlation.spearman, p_holm=float(p)))
-        )
-
-    return {
-        s: {t: corrected(s, t, c) for t, c in by_target.items()}
-        for s, by_target in correlations.items()
-    }
+    corrected: dict[str, dict[str, Correlation]] = {}
+    for score, by_target in correlations.items():
+        corrected[score] = {}
+        for target, correlation in by_target.items():
+            p = adjusted.get((score, _evidence(target, by_target)))
+            if p is not None:
+                spearman = replace(correlation.spearman, p_holm=float(p))
+                correlation = replace(correlation, spearman=spearman)
+            corrected[score][target] = correlation
+    return corrected
 
 
 def _evidence(target: str, by_target: Mapping[str, Any]) -> str:

@@ -97,7 +97,9 @@ def _line(label: str, x: np.ndarray, y: np.ndarray) -> Line:
     x, y = x[known], y[known]
     at = np.unique(x)
     groups = [y[x == value] for value in at]
-    mean, low, high = (np.array([f(group) for group in groups]) for f in (np.mean, np.min, np.max))
+    mean = np.array([group.mean() for group in groups])
+    low = np.array([group.min() for group in groups])
+    high = np.array([group.max() for group in groups])
     return Line(label, at, mean, low, high)
 
 

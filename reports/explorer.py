@@ -218,10 +218,19 @@ def _plot(source: ColumnDataSource, kept: IndexFilter, legend: Sequence[str], ax
     for name, colour, marker in zip(legend, COLOURS, BOKEH_MARKERS, strict=False):
         shown = IntersectionFilter(operands=[GroupFilter(column_name="category", group=name), kept])
         plot.scatter(
-            "x", "y", source=source, view=CDSView(filter=shown),
-            size="pixels", fill_alpha="alpha", line_alpha=0.9, color=colour, marker=marker,
-            legend_label=one_line(name, 36), nonselection_fill_alpha=0.08, nonselection_line_alpha=0.25,
-        )  # fmt: skip
+            "x",
+            "y",
+            source=source,
+            view=CDSView(filter=shown),
+            size="pixels",
+            fill_alpha="alpha",
+            line_alpha=0.9,
+            color=colour,
+            marker=marker,
+            legend_label=one_line(name, 36),
+            nonselection_fill_alpha=0.08,
+            nonselection_line_alpha=0.25,
+        )
     plot.add_layout(plot.legend[0], "below")
     plot.legend.orientation = "horizontal"
     plot.legend.ncols = 2  # all that fits on a phone
@@ -231,13 +240,19 @@ def _plot(source: ColumnDataSource, kept: IndexFilter, legend: Sequence[str], ax
     plot.add_tools(
         HoverTool(
             tooltips=[
-                ("model", "@model"), ("size", "@size"), ("family", "@family"), ("kind", "@kind"),
-                (axes.heads[0].lower(), "@x{0.000}"), (axes.heads[1].lower(), "@y{0.00}"),
+                ("model", "@model"),
+                ("size", "@size"),
+                ("family", "@family"),
+                ("kind", "@kind"),
+                (axes.heads[0].lower(), "@x{0.000}"),
+                (axes.heads[1].lower(), "@y{0.00}"),
                 ("rank", "@rank{0}, @ranks"),
-                ("parameters", "@params_m{0.0} M"), ("dimension", "@embedding_dim"), ("", "@flag"),
+                ("parameters", "@params_m{0.0} M"),
+                ("dimension", "@embedding_dim"),
+                ("", "@flag"),
             ]
         )
-    )  # fmt: skip
+    )
     return plot
 
 

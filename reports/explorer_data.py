@@ -108,16 +108,20 @@ def _plain_unit(column: str) -> str:
 
 def _facts(rows: pd.DataFrame) -> dict[str, Any]:
     """What the catalogue says of each model: text, and the image's size in pixels."""
-    entries = names(rows)
     extra = {1.0: "yes", 0.0: "no"}
+
+    def known_texts(name: str) -> list[str]:
+        return [text or "" for text in texts(rows, name)]
+
     return {
-        "model": [entry["model"] for entry in entries],
+        "model": [entry["model"] for entry in names(rows)],
         "size": values(rows, "img_size"),
-        **{
-            name: [text or "" for text in texts(rows, name)] for name in ("family", "kind", "group")
-        },
+        "family": known_texts("family"),
+        "kind": known_texts("kind"),
+        "group": known_texts("group"),
         "extra": [extra.get(value, "") for value in values(rows, "extra_data").tolist()],
-        **{name: [text or "" for text in texts(rows, name)] for name in ("pretraining", "license")},
+        "pretraining": known_texts("pretraining"),
+        "license": known_texts("license"),
         "flag": np.where(values(rows, "saturated") == 1, "saturated", "").tolist(),
     }
 

@@ -255,8 +255,16 @@ def residuals(influences: Sequence[Influence], score: str, target: str) -> Rende
         figure, axes = _canvas(6.4, 4.0)
         axes.axhline(0, color=QUIET, linewidth=1)
         size, alpha = (6.0, 0.8) if len(influences) <= 300 else (3.6, 0.5)
-        axes.plot([f.fitted for f in influences], [f.residual for f in influences], "o", markersize=size, alpha=alpha,
-                  color=COLOURS[0], markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
+        axes.plot(
+            [f.fitted for f in influences],
+            [f.residual for f in influences],
+            "o",
+            markersize=size,
+            alpha=alpha,
+            color=COLOURS[0],
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+        )
         for f in influences[:SHOWN]:
             axes.annotate(
                 one_line(f.model, 28),
@@ -316,10 +324,16 @@ def _points(axes: Axes, rows: pd.DataFrame, x: np.ndarray, y: np.ndarray) -> lis
         for hollow in (False, True):
             chosen = (names == group) & (flags == hollow)
             axes.plot(
-                x[chosen], y[chosen], marker, markersize=size, alpha=alpha, color=colour,
-                markerfacecolor="none" if hollow else colour, markeredgecolor=colour if hollow else "white",
+                x[chosen],
+                y[chosen],
+                marker,
+                markersize=size,
+                alpha=alpha,
+                color=colour,
+                markerfacecolor="none" if hollow else colour,
+                markeredgecolor=colour if hollow else "white",
                 markeredgewidth=1.2 if hollow else 0.5,
-            )  # fmt: skip
+            )
         if group:
             handles.append(_handle(one_line(group, 36), color=colour, marker=marker))
     if flags.any():
@@ -384,9 +398,15 @@ def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
         widest = max(len(str(h.get_label())) for h in handles)
         columns = max(1, min(len(handles), 84 // (widest + 6)))
         figure.legend(
-            handles=list(handles), loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5,
-            handletextpad=0.5, columnspacing=1.4, labelcolor=INK,
-        )  # fmt: skip
+            handles=list(handles),
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+            fontsize=8.5,
+            handletextpad=0.5,
+            columnspacing=1.4,
+            labelcolor=INK,
+        )
 
 
 def one_line(text: str, longest: int) -> str:

@@ -98,15 +98,22 @@ def _within(summary: Summary, measure: str, target: str) -> list[str]:
     rhos = [c.spearman for c in correlations if c is not None and c.spearman.value is not None]
     if not rhos:
         return []
-    low, high = (fixed(f(r.value for r in rhos if r.value is not None)) for f in (min, max))
-    unclear = sum(_unclear(r) for r in rhos)
-    which = "each interval" if unclear == len(rhos) else f"{unclear} of the intervals"
-    caution = f"; {which} {'includes 0 or is' if unclear in (1, len(rhos)) else 'include 0 or are'} undefined"
-    caution = caution if unclear else ""
+    rho_values = [rho.value for rho in rhos if rho.value is not None]
+    low, high = fixed(min(rho_values)), fixed(max(rho_values))
     span = low if low == high else f"{low} to {high}"
-    return [
-        f"Within its {counted(len(rhos), 'group')} rho of {measure_title(measure)} is {span}{caution}."
-    ]
+    groups = counted(len(rhos), "group")
+    caution = _caution(sum(_unclear(rho) for rho in rhos), len(rhos))
+    return [f"Within its {groups} rho of {measure_title(measure)} is {span}{caution}."]
+
+
+def _caution(unclear: int, groups: int) -> str:
+    """How many of the groups' intervals say nothing; nothing if all do."""
+    if not unclear:
+        return ""
+    if unclear == groups:
+        return "; each interval includes 0 or is undefined"
+    verbs = "includes 0 or is" if unclear == 1 else "include 0 or are"
+    return f"; {unclear} of the intervals {verbs} undefined"
 
 
 def _unclear(r: Coefficient) -> bool:

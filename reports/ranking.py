@@ -14,9 +14,12 @@ from .sample import names, succeeded, values
 from .wording import fixed, significant, with_unit
 
 LEVEL = 0.05
-COSTS = {"throughput": ("published throughput", "images/s", True), "gmacs": ("GMACs", "", False),
-         "params_m": ("parameters", "M", False),
-         "cpu_throughput": ("published CPU throughput", "images/s", True)}  # fmt: skip
+COSTS = {
+    "throughput": ("published throughput", "images/s", True),
+    "gmacs": ("GMACs", "", False),
+    "params_m": ("parameters", "M", False),
+    "cpu_throughput": ("published CPU throughput", "images/s", True),
+}
 SECOND_COST = "cpu_throughput"
 NAMED_TIES = 3
 
@@ -60,10 +63,17 @@ class Ranking:
 
     def _as_json(self) -> list[dict[str, Any]]:
         return [
-            {"model": m.model, "img_size": m.img_size, "probe_accuracy": m.accuracy, "low": m.low, "high": m.high,
-             "tied_for_first": m.tied_for_first, "pareto": m.pareto}
+            {
+                "model": m.model,
+                "img_size": m.img_size,
+                "probe_accuracy": m.accuracy,
+                "low": m.low,
+                "high": m.high,
+                "tied_for_first": m.tied_for_first,
+                "pareto": m.pareto,
+            }
             for m in self.models
-        ]  # fmt: skip
+        ]
 
 
 def rank(rows: pd.DataFrame) -> Ranking:
@@ -104,13 +114,20 @@ def _ranking(
     return Ranking(
         tuple(
             Ranked(
-                named["model"], named["img_size"], float(accuracy[i]), _known(low[i]), _known(high[i]),
-                _known(dsmi[i]), _known(price[i]), bool(tied[i]), bool(front[i]),
+                named["model"],
+                named["img_size"],
+                float(accuracy[i]),
+                _known(low[i]),
+                _known(high[i]),
+                _known(dsmi[i]),
+                _known(price[i]),
+                bool(tied[i]),
+                bool(front[i]),
             )
             for i, named in enumerate(names(rows))
         ),
         cost,
-    )  # fmt: skip
+    )
 
 
 def _prices(rows: pd.DataFrame, column: str) -> np.ndarray:

@@ -196,10 +196,13 @@ def regressions(rows: pd.DataFrame) -> dict[str, dict[str, Regression]]:
     """The regression of every target on every score over the measured rows."""
     rows = succeeded(rows)
     families = families_of(rows)[1]
-    return {
-        m: {t: ols(values(rows, m), values(rows, t), families) for t in targets_of(rows)}
-        for m in scores_of(rows)
-    }
+    by_score: dict[str, dict[str, Regression]] = {}
+    for score in scores_of(rows):
+        x = values(rows, score)
+        by_score[score] = {
+            target: ols(x, values(rows, target), families) for target in targets_of(rows)
+        }
+    return by_score
 
 
 def influences(rows: pd.DataFrame, score: str, target: str) -> list[Influence]:

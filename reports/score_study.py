@@ -143,6 +143,10 @@ class Setting:
         drawn = np.nanmean([self.resamples.spearman(x, y) for x, y in pairs], axis=0)
         return float(value), drawn
 
+    def has(self, score: str) -> bool:
+        """Whether any network of any seed has a value."""
+        return any(np.isfinite(column).any() for column in self.columns(score))
+
     def partial(self, score: str) -> tuple[float, Array]:
         """The same given the ranks of both rivals, which are regressed out of the ranks of score and target."""
         rhos, drawn = [], []
@@ -192,11 +196,7 @@ def study_scores(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -
     in_settings, comparisons, left_out = [], [], {}
     deviations = []
     for setting in settings:
-        there = [
-            name
-            for name in names
-            if any(np.isfinite(column).any() for column in setting.columns(name))
-        ]
+        there = [name for name in names if setting.has(name)]
         known = [name for name in there if setting.knows(name)]
         left_out[setting.name] = [name for name in there if name not in known]
         z = {name: tuple(map(_fisher, setting.correlations(name))) for name in known}

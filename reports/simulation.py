@@ -81,13 +81,23 @@ def claims_of(rows: pd.DataFrame) -> list[Claim]:
         f"value with true labels in {most:,} dimensions over that in {least}, a mean over noises"
     )
     claims = [
-        above(f"DSE keeps the order of {TITLES[kind]}, from {least} to {most:,} dimensions and {noises}",
-              kept(kind, "DSE"), KEPT, order) for kind in ("tree", "blobs")
-    ]  # fmt: skip
+        above(
+            f"DSE keeps the order of {TITLES[kind]}, from {least} to {most:,} dimensions and {noises}",
+            kept(kind, "DSE"),
+            KEPT,
+            order,
+        )
+        for kind in ("tree", "blobs")
+    ]
     claims += [
-        below(f"Binned entropy loses the order of {TITLES[kind]} from {MANY} dimensions on",
-              kept(kind, "binned", MANY), LOST, order) for kind in ("tree", "blobs")
-    ]  # fmt: skip
+        below(
+            f"Binned entropy loses the order of {TITLES[kind]} from {MANY} dimensions on",
+            kept(kind, "binned", MANY),
+            LOST,
+            order,
+        )
+        for kind in ("tree", "blobs")
+    ]
     return [
         *claims,
         above(
@@ -157,12 +167,27 @@ def section(rows: pd.DataFrame) -> Section:
         )
     true = labels[labels["level"] == 0]
     information += [
-        Panel("With true labels", "dimensions", "bits", lines_of(true, "d", "value", "measure"), True),
-        Panel("Order kept", "dimensions", "Kendall's tau",
-              lines_of(tau[tau["kind"] == "labels"], "d", "tau", "measure"), True),
-        Panel("With true labels", "noise", "bits", lines_of(true, "noise", "value", "measure"), True),
-        Panel("Time of one estimate", "dimensions", "seconds", lines_of(labels, "d", "seconds", "measure"), True),
-    ]  # fmt: skip
+        Panel(
+            "With true labels", "dimensions", "bits", lines_of(true, "d", "value", "measure"), True
+        ),
+        Panel(
+            "Order kept",
+            "dimensions",
+            "Kendall's tau",
+            lines_of(tau[tau["kind"] == "labels"], "d", "tau", "measure"),
+            True,
+        ),
+        Panel(
+            "With true labels", "noise", "bits", lines_of(true, "noise", "value", "measure"), True
+        ),
+        Panel(
+            "Time of one estimate",
+            "dimensions",
+            "seconds",
+            lines_of(labels, "d", "seconds", "measure"),
+            True,
+        ),
+    ]
     heads = [
         "Data",
         "Measure",
@@ -196,9 +221,11 @@ def _row(part: pd.DataFrame, tau: pd.DataFrame) -> list[str]:
     times = part.loc[part["d"] == part["d"].max(), "seconds"]
     drifts = drift(part)
     return [
-        fixed(float(tau["tau"].mean())), fixed(float(tau["tau"].min())),
-        *(significant(drifts[name], 2) for name in ("noise", "d")), significant(float(times.median()), 2),
-    ]  # fmt: skip
+        fixed(float(tau["tau"].mean())),
+        fixed(float(tau["tau"].min())),
+        *(significant(drifts[name], 2) for name in ("noise", "d")),
+        significant(float(times.median()), 2),
+    ]
 
 
 def drift(part: pd.DataFrame) -> Mapping[str, float]:

@@ -60,17 +60,26 @@ def dynamics_claims(runs: Mapping[str, pd.DataFrame]) -> list[Claim]:
         rising("dse_z", "shuffled labels", "during training on shuffled labels"),
         rising("dsmi_z_y", "supervised", "when supervised learning generalises"),
         rising("dsmi_z_y", "contrastive", "when contrastive learning generalises"),
-        flat(f"DSMI(Z;Y), Y the true classes, stays flat when shuffled labels are learnt by heart ({where})",
-             rises(by["shuffled labels"], "dsmi_z_y"), RISE, what),
-    ]  # fmt: skip
+        flat(
+            f"DSMI(Z;Y), Y the true classes, stays flat when shuffled labels are learnt by heart ({where})",
+            rises(by["shuffled labels"], "dsmi_z_y"),
+            RISE,
+            what,
+        ),
+    ]
     others = list(runs)[1:]
     for other in others:
         theirs = runs[other]
         theirs = theirs[theirs["group"] == "supervised"]
         claims.append(
-            different(f"The course of DSMI(Z;X) differs by data set ({where} and {other}, supervised)",
-                      rises(by["supervised"], "dsmi_z_x"), rises(theirs, "dsmi_z_x"), RISE, f"difference of the {what}")
-        )  # fmt: skip
+            different(
+                f"The course of DSMI(Z;X) differs by data set ({where} and {other}, supervised)",
+                rises(by["supervised"], "dsmi_z_x"),
+                rises(theirs, "dsmi_z_x"),
+                RISE,
+                f"difference of the {what}",
+            )
+        )
     if not others:
         claims.append(
             undecided("The course of DSMI(Z;X) differs by data set", "needs two data sets", what)
@@ -138,13 +147,25 @@ def initialisation_claims(rows: pd.DataFrame) -> list[Claim]:
         .unstack(0)
     )
     return [
-        above(f"The standard deviation of the initial weights moves DSE before training ({names})",
-              (start[high] - start[low]).dropna().to_numpy(dtype=float), RISE, "difference of DSE, in bits"),
-        above(f"A lower initial DSE converges faster ({names})", advantage("mean"), BETTER,
-              "difference of the mean test accuracy over the checkpoints, in percentage points"),
-        above(f"A lower initial DSE ends better ({names})", advantage("end"), BETTER,
-              "difference of the test accuracy after the last epoch, in percentage points"),
-    ]  # fmt: skip
+        above(
+            f"The standard deviation of the initial weights moves DSE before training ({names})",
+            (start[high] - start[low]).dropna().to_numpy(dtype=float),
+            RISE,
+            "difference of DSE, in bits",
+        ),
+        above(
+            f"A lower initial DSE converges faster ({names})",
+            advantage("mean"),
+            BETTER,
+            "difference of the mean test accuracy over the checkpoints, in percentage points",
+        ),
+        above(
+            f"A lower initial DSE ends better ({names})",
+            advantage("end"),
+            BETTER,
+            "difference of the test accuracy after the last epoch, in percentage points",
+        ),
+    ]
 
 
 def extremes(rows: pd.DataFrame) -> tuple[float, float]:
@@ -166,11 +187,15 @@ def initialisation_section(rows: pd.DataFrame) -> Section:
     trained = rows[rows["convolution_std"].isin([low, high])]
     order = (f"std {low:g}", f"std {high:g}")
     panels = [
-        Panel("DSE before training", "standard deviation of the weights", "bits",
-              lines_of(begun, "convolution_std", "dse_z", None)),
+        Panel(
+            "DSE before training",
+            "standard deviation of the weights",
+            "bits",
+            lines_of(begun, "convolution_std", "dse_z", None),
+        ),
         _panel(trained, "top1", order),
         _panel(trained, "dse_z", order),
-    ]  # fmt: skip
+    ]
     drawing = curves(panels, "DSE by initial weights, and trainings from both ends.")
     return Section(
         "initialisation",

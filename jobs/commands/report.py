@@ -14,9 +14,11 @@ from ..terminal import display
     "--compare", type=PATH, metavar="OUT", help="Set another run, or a published folder, beside it."
 )
 @click.option(
-    "--class-subsets", type=click.IntRange(1, 1000), metavar="N",
+    "--class-subsets",
+    type=click.IntRange(1, 1000),
+    metavar="N",
     help="Repeat the correlation on N random halves of the classes, from the kept embeddings; 50 tell much.",
-)  # fmt: skip
+)
 def report_command(out: Path, compare: Path | None, class_subsets: int | None) -> int:
     """Write the report again, from the rows alone.
 

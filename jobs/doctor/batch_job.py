@@ -34,9 +34,20 @@ log = logging.getLogger(__name__)
 
 LIMIT_MINUTES = 2
 ALIVE = {
-    "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING",
-    "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "UNKNOWN",
-}  # fmt: skip
+    "PENDING",
+    "CONFIGURING",
+    "RUNNING",
+    "COMPLETING",
+    "SUSPENDED",
+    "STOPPED",
+    "SIGNALING",
+    "STAGE_OUT",
+    "RESIZING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "UNKNOWN",
+}
 
 
 def check_from_node(

@@ -64,7 +64,10 @@ def hub_finding() -> Finding:
     problem = _hub_problem(constants.ENDPOINT)
     if not problem:
         return Finding(level="ok", what="hub", found=f"{constants.ENDPOINT} answers")
-    do = "`dsmi-zoo prefetch` where it answers, then HF_HUB_OFFLINE=1 here; digits and checkpoints of your own need none"
+    do = (
+        "`dsmi-zoo prefetch` where it answers, then HF_HUB_OFFLINE=1 here; "
+        "digits and checkpoints of your own need none"
+    )
     return Finding(
         level="note", what="hub", found=f"{constants.ENDPOINT} does not answer ({problem})", do=do
     )

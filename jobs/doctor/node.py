@@ -109,7 +109,10 @@ def route_finding(request: Request) -> Finding:
     host, port = request.address
     what = f"route by {request.interface}" if request.interface else "route"
     other = f"name {'another' if request.interface else 'the'} interface in the --profile"
-    elsewhere = "; `dsmi-zoo submit slurm` runs the scheduler on a node, so that only the nodes need to reach each other"
+    elsewhere = (
+        "; `dsmi-zoo submit slurm` runs the scheduler on a node, "
+        "so that only the nodes need to reach each other"
+    )
     try:
         own = get_ip_interface(request.interface) if request.interface else own_address(host)
     except ValueError:

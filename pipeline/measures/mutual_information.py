@@ -105,9 +105,16 @@ def diffusion_spectral_mutual_information(
     Liao et al., arXiv 2312.04823.
     """
     return diffusion_spectral_mutual_information_estimate(
-        Z, labels, sigma=sigma, t=t, repetitions=repetitions, seed=seed,
-        method=method, precision=precision, tolerance=tolerance,
-    ).value  # fmt: skip
+        Z,
+        labels,
+        sigma=sigma,
+        t=t,
+        repetitions=repetitions,
+        seed=seed,
+        method=method,
+        precision=precision,
+        tolerance=tolerance,
+    ).value
 
 
 def diffusion_spectral_mutual_information_estimate(
@@ -384,19 +391,16 @@ def mutual_information(
     """
     members = members_of(classes)
     within = entropies_of(members)
-    at_random = {size: random_entropy(size) for size in {len(points) for points in members}}
-    shares = [len(points) / len(classes) for points in members]
-    gains = (
-        share * (at_random[len(points)].value - entropy.value)
-        for share, points, entropy in zip(shares, members, within, strict=True)
-    )
-    share_of_size = {
-        size: sum(
-            share for share, points in zip(shares, members, strict=True) if len(points) == size
-        )
-        for size in at_random
-    }
-    errors = [share * entropy.standard_error for share, entropy in zip(shares, within, strict=True)]
+    sizes = [len(points) for points in members]
+    at_random = {size: random_entropy(size) for size in set(sizes)}
+    share_of_size = dict.fromkeys(at_random, 0.0)
+    gains, errors = [], []
+    for size, entropy in zip(sizes, within, strict=True):
+        share = size / len(classes)
+        gains.append(share * (at_random[size].value - entropy.value))
+        errors.append(share * entropy.standard_error)
+        share_of_size[size] += share
+    # Classes of one size have the same random subsets, whose errors therefore add up.
     errors += [share_of_size[size] * entropy.standard_error for size, entropy in at_random.items()]
     return Estimate(math.fsum(gains), math.hypot(*errors), used([*within, *at_random.values()]))
 

@@ -242,13 +242,9 @@ def subset_spectra(
         summaries[numbers] = to_host(summary(_eigenvalues(stack)))
 
     small = [number for number, subset in enumerate(subsets) if len(subset) <= _SMALL]
-    in_threads(
-        solve,
-        [
-            [small[i] for i in stack]
-            for stack in of_equal_size([subsets[number] for number in small])
-        ],
-    )
+    small_subsets = [subsets[number] for number in small]
+    stacks = [np.array(small)[places].tolist() for places in of_equal_size(small_subsets)]
+    in_threads(solve, stacks)
     for number, subset in enumerate(subsets):
         if len(subset) > _SMALL:
             eigenvalues = diffusion_eigenvalues(kernels(subset), precision=precisions[number])

@@ -140,9 +140,16 @@ def measured(cell: Cell) -> Iterator[dict[str, Any]]:
             began = perf_counter()
             value = estimate()
             yield {
-                "kind": cell.kind, "d": cell.d, "noise": cell.noise, "seed": cell.seed, "level": float(level),
-                "truth": truth, "measure": measure, "value": value, "seconds": perf_counter() - began,
-            }  # fmt: skip
+                "kind": cell.kind,
+                "d": cell.d,
+                "noise": cell.noise,
+                "seed": cell.seed,
+                "level": float(level),
+                "truth": truth,
+                "measure": measure,
+                "value": value,
+                "seconds": perf_counter() - began,
+            }
 
 
 def _entropies(cell: Cell, level: int) -> tuple[float, dict[str, Callable[[], float]]]:

@@ -108,7 +108,8 @@ def test_a_driver_that_died_while_it_began_holds_nobody_up_and_is_not_seen_at_wo
     script: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    code = "import dsmi_zoo.jobs.driving as module\nmodule.claimed = lambda lock: os.kill(os.getpid(), signal.SIGKILL)\n"
+    dies = "module.claimed = lambda lock: os.kill(os.getpid(), signal.SIGKILL)"
+    code = f"import dsmi_zoo.jobs.driving as module\n{dies}\n"
     script(f"{code}with driving(lock): pass", out).wait(60)
     assert [path.name for path in drivers_folder(out).iterdir()] == ["entrance"]
     assert drivers(out) == {}
