@@ -63,19 +63,27 @@ def cache(shared: Path) -> Path:
     return shared / "cache"
 
 
+COMPUTES_ROWS = ("run", "rerun", "remeasure")
+SAYS_WHERE = {"--workers", "--cluster", "--help"}
+WRITES_NO_REPORT = {"--help", "--plan", "--no-report"}
+
+
 @pytest.fixture(scope="session")
 def cli(cache: Path) -> Command:
-    """Run the real command in a process of its own, as a user would."""
+    """Run the real command in a process of its own, as a user would.
+
+    A second worker costs more to start than it saves here, and a report five seconds of processor time: there is one
+    worker unless the test says how many, and a report only if the test asks for it.
+    """
 
     def run(
-        *arguments: object, cwd: Path | None = None, code: int | None = 0
+        *arguments: object, cwd: Path | None = None, code: int | None = 0, report: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        if arguments[0:1] == ("run",) and not {"--workers", "--cluster", "--help"} & set(arguments):
-            arguments = (
-                *arguments,
-                "--workers",
-                1,
-            )  # a second worker costs more to start than it saves here
+        given = set(arguments)
+        if arguments[0] == "run" and not SAYS_WHERE & given:
+            arguments = (*arguments, "--workers", 1)
+        if arguments[0] in COMPUTES_ROWS and not report and not WRITES_NO_REPORT & given:
+            arguments = (*arguments, "--no-report")
         command = Path(sys.executable).with_name("dsmi-zoo")
         done = subprocess.run(
             [str(command), *map(str, arguments)],
@@ -106,18 +114,18 @@ def warm_worker(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def warm_cli(cli: Command, warm_worker: str) -> Command:
-    """The command ``cli``, whose runs go to a worker that has torch and timm already, and write a report if asked.
+    """The command ``cli``, whose runs go to a worker that has torch and timm already.
 
     For tests that ask what a run computes, not where: a worker of its own spends ten seconds of processor time on
-    imports, and a report five.
+    imports.
     """
 
     def run(
         *arguments: object, cwd: Path | None = None, code: int | None = 0, report: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        if arguments[0] in ("run", "rerun", "remeasure"):
-            arguments = (*arguments, "--cluster", warm_worker, *([] if report else ["--no-report"]))
-        return cli(*arguments, cwd=cwd, code=code)
+        if arguments[0] in COMPUTES_ROWS:
+            arguments = (*arguments, "--cluster", warm_worker)
+        return cli(*arguments, cwd=cwd, code=code, report=report)
 
     return run
 
@@ -167,7 +175,7 @@ def small_run(cli: Command, shared: Path) -> Path:
     out, made = shared / "runs" / "small", shared / "small-run-made"
     with exclusive(shared / "small-run-lock"):
         if not made.exists():
-            cli("run", "--models", *SMALL_ZOO, "--out", out, "--workers", 2)
+            cli("run", "--models", *SMALL_ZOO, "--out", out, "--workers", 2, report=True)
             made.touch()
     return out
 
