@@ -16,7 +16,7 @@ from .images import ImageArray, LabelledImages, Part, split_numbers
 from .photos import STRIPS, photo_patches
 from .text import shown
 from .timm_datasets import open_timm_dataset
-from .torchvision_sets import torchvision_images
+from .torchvision_sets import TORCHVISION_SETS, torchvision_images
 from .trained_zoos import seeded_zoo
 
 
@@ -78,12 +78,11 @@ def open_dataset(
         )
     if not root.is_dir():
         raise InputError(f"--data-root {root} is no folder")
-    if name in ("cifar10", "mnist", "stl10"):
+    if name in TORCHVISION_SETS:
         pixels, labels, classes = torchvision_images(name, root, part == "train")
         numbers = np.arange(len(labels))
-        if (
-            part != "train"
-        ):  # the set's own test images serve twice: half for top-1, half for embeddings
+        # The set's own test images serve twice: half for top-1, half for embeddings.
+        if part != "train":
             numbers = split_numbers(labels, part, train=0, test=len(labels) // 2)
         names = tuple(f"{name}-{n:05d}" for n in numbers)
         return ImageArray(f"{name}/{part}", names, labels[numbers], pixels[numbers], classes)

@@ -9,7 +9,7 @@ import numpy as np
 from .errors import InputError
 from .text import shortened
 
-NAMES = {"cifar10": "CIFAR10", "mnist": "MNIST", "stl10": "STL10"}
+TORCHVISION_SETS = {"cifar10": "CIFAR10", "mnist": "MNIST", "stl10": "STL10"}
 
 
 @cache
@@ -46,7 +46,7 @@ def download(name: str, root: Path) -> None:
 def _opened(name: str, root: Path, train: bool, download: bool) -> Any:
     from torchvision import datasets
 
-    kind = getattr(datasets, NAMES[name])
+    kind = getattr(datasets, TORCHVISION_SETS[name])
     part: dict[str, Any] = (
         {"split": "train" if train else "test"} if name == "stl10" else {"train": train}
     )
