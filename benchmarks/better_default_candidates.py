@@ -178,9 +178,8 @@ def parts(
             widths = np.maximum(np.broadcast_to(kernel.of(squares, near, prepared), n), LEAST)
             with np.errstate(over="ignore", under="ignore"):
                 G = np.exp(squares / widths[:, None] / widths / -2)
-            of_classes = np.array(
-                [_entropies(G, members) for members in by_class]
-            )  # [labellings, classes, times]
+            # [labellings, classes, times].
+            of_classes = np.array([_entropies(G, members) for members in by_class])
             of_size = {k: _entropies(G, subsets).mean(axis=0) for k, subsets in drawn.items()}
             random_subsets = share @ np.array([of_size[int(k)] for k in sizes])
             information = random_subsets - np.einsum("c,lct->lt", share, of_classes)

@@ -179,9 +179,8 @@ def six() -> None:
 def row() -> None:
     """Time of a whole row against the reference's six measures."""
     Z, labels, X, clusters = three_thousand()
-    measure(
-        Z[:1200], labels[:1200], input_clusters=clusters[:1200]
-    )  # what is imported on first use
+    # What is imported on first use.
+    measure(Z[:1200], labels[:1200], input_clusters=clusters[:1200])
     runs = [
         (
             timed(reference, Z, labels[:, None], X, None, 1, 2)[0],

@@ -97,10 +97,11 @@ CASES: dict[str, Callable[[int], Case]] = {
 SIZES = (600, 1200, 2000)
 PRECISIONS: tuple[Literal["float32", "float64"] | None, ...] = (None, "float32", "float64")
 HELD_BYTES = operator.HELD_BYTES, 0
+# Two threads are slower here.
 SETTINGS = (
     *product(PRECISIONS, HELD_BYTES, (1,)),
     *product((None,), HELD_BYTES, (2,)),
-)  # two threads are slower here
+)
 
 
 def draws(case: Case, count: int) -> list[Estimate]:

@@ -213,11 +213,12 @@ def main() -> None:
         images = folder / "images"
         make_images(images, arguments.images)
         catalog = make_catalog(folder)
+        # Imports and first use stay out of the time.
         assert Images(images)[0][0].shape == (
             3,
             SIZE,
             SIZE,
-        )  # imports and first use stay out of the time
+        )
         six_measures(*warm_up())
         for repeat in range(arguments.repeat):
             first, second = folder / f"{repeat}", folder / f"{repeat}-without"

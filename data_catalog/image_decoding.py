@@ -43,9 +43,8 @@ def read_image(path: Path) -> Image.Image:
             return _as_rgb(opened)
     except UnidentifiedImageError:
         raise InputError(f"{path}: no image that can be read ({_size(path)}); {HINT}") from None
-    except (
-        Exception
-    ) as error:  # what decoders raise for damaged files is no part of what they promise
+    # What decoders raise for damaged files is no part of what they promise.
+    except Exception as error:
         reason = shortened(str(error), 200) or type(error).__name__
         raise InputError(f"{path}: the image cannot be read: {reason}; {HINT}") from None
 

@@ -46,10 +46,11 @@ def load_models(catalog: str | Path, patterns: str | Sequence[str] = ()) -> list
 def catalog_sha256(catalog: str | Path) -> str:
     """Hash of a catalogue: of its file, or of a built-in one's entries."""
     if _built_in(str(catalog)):
+        # Fields that entries of OUTs that are there did not have, and these never use.
         later = {
             "builder",
             "layer",
-        }  # fields that entries of OUTs that are there did not have, and these never use
+        }
         content = "\n".join(
             entry.model_dump_json(exclude=later) for entry in load_models(catalog)
         ).encode()

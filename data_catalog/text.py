@@ -33,10 +33,11 @@ def shown(value: object, most: int = LONGEST_SHOWN) -> str:
     """What an error shows of a value: its ``repr``, in one line of so many characters at most."""
     try:
         text = repr(value)
+    # Whole numbers of thousands of digits, lists in lists in lists.
     except (
         ValueError,
         RecursionError,
-    ):  # whole numbers of thousands of digits, lists in lists in lists
+    ):
         return f"a {type(value).__name__} that is too large to show"
     return shortened(text, most)
 

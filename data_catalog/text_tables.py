@@ -98,9 +98,8 @@ def _parquet_lines(path: Path, what: str) -> Iterator[Line]:
                     yield number, [cell.strip() for cell in cells]
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # what pyarrow raises for damaged files is no part of what it promises
+    # What pyarrow raises for damaged files is no part of what it promises.
+    except Exception as error:
         raise InputError(
             f"{path}: cannot be read as {what}, a table in Parquet: {_reason(error)}"
         ) from None

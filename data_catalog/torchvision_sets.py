@@ -52,9 +52,8 @@ def _opened(name: str, root: Path, train: bool, download: bool) -> Any:
     )
     try:
         return kind(str(root), **part, download=download)
-    except (
-        Exception
-    ) as error:  # what torchvision raises for damaged files is no part of what it promises
+    # What torchvision raises for damaged files is no part of what it promises.
+    except Exception as error:
         reason = shortened(str(error), 300) or type(error).__name__
         raise InputError(
             f"--dataset {name}: torchvision cannot open it in {root}: {reason}"

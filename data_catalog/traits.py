@@ -28,11 +28,12 @@ for _kind, _families in FAMILIES.items():
 
 # Architectures that are of another kind than most of their module, by the beginning of their names.
 EXCEPTIONS: tuple[tuple[str, str, NetworkKind], ...] = (
+    # Attention stands only in the last stage of sa, ma and mci.
     (
         "fastvit",
         "fastvit_t",
         "convolutional",
-    ),  # attention stands only in the last stage of sa, ma and mci
+    ),
     ("fastvit", "fastvit_s1", "convolutional"),
     ("metaformer", "poolformer", "convolutional"),  # pools over 3 x 3 neighbours
     ("metaformer", "convformer", "convolutional"),

@@ -109,9 +109,10 @@ def check(
 
     Of an entry with a builder only its module is looked for: its code might download, or do anything else.
     """
+    # Imported here: the other commands are faster without it.
     from ..pipeline.plan import (
         builder_hashes,
-    )  # imported here: the other commands are faster without it
+    )
 
     chosen = choose(catalog, globs, filters)
     builders = builder_hashes(chosen)

@@ -229,9 +229,8 @@ def make_writable(out: Path, folders: Sequence[str] = ("results", "embeddings"))
             (out / folder).mkdir(parents=True, exist_ok=True)
             sweep_temporary(out / folder)
         write_atomically(out / ".writable", lambda file: file.write(b""))
-        (out / ".writable").unlink(
-            missing_ok=True
-        )  # another share of the run may try at the same instant
+        # Another share of the run may try at the same instant.
+        (out / ".writable").unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"{out} cannot be written ({error.strerror}); choose another --out"

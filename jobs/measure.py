@@ -29,9 +29,8 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         own = [load_measure(spec, COLUMN_NAMES) for spec in settings.own]
         values = measure_embedding(Z, y, **settings.arguments())
         if y is not None:
-            numbers = (
-                y if y.dtype.kind in "biu" else as_classes(y, len(Z))
-            )  # as in a run, never text
+            # As in a run, never text.
+            numbers = y if y.dtype.kind in "biu" else as_classes(y, len(Z))
             values |= {one.name: one.value(Z, numbers) for one in own}
     except ValueError as error:
         raise InputError(f"{embeddings}{f' with {labels}' if labels else ''}: {error}") from None

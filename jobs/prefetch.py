@@ -71,9 +71,8 @@ def prefetch(
         return 0
     cached = _verified(list(needed), cache, transfers, display)
     for weights in cached:
-        fetch_weights(
-            weights, cache
-        )  # from now on it stays, even if a run on a budget had fetched it for itself
+        # From now on it stays, even if a run on a budget had fetched it for itself.
+        fetch_weights(weights, cache)
     missing = [weights for weights in needed if weights not in cached]
     with display.status(f"Asking for {counted(len(missing), 'size')}"):
         sizes, failures = _ask_sizes(missing)
@@ -184,9 +183,8 @@ def _fetch_all(
             while left:
                 done, left = wait(left, timeout=0.2, return_when=FIRST_COMPLETED)
                 for weights, error in ((futures[future], future.exception()) for future in done):
-                    here[weights] = (
-                        sizes[weights] or here[weights]
-                    )  # it will not grow, whatever became of it
+                    # It will not grow, whatever became of it.
+                    here[weights] = sizes[weights] or here[weights]
                     if error is not None:
                         failures[weights] = " ".join(str(error).split()) or type(error).__name__
                         log.warning(f"failed: {failures[weights]}")

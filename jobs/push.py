@@ -42,9 +42,8 @@ def push(folder: Path, repository: str, public: bool = False, display: Display =
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
     from huggingface_hub.utils import disable_progress_bars
 
-    of_the_http_library: type[Exception] = HfHubHTTPError.__bases__[
-        0
-    ]  # whichever library the client's version uses
+    # Whichever library the client's version uses.
+    of_the_http_library: type[Exception] = HfHubHTTPError.__bases__[0]
     refuse_wrong_name(repository)
     if not display.has_bars:
         disable_progress_bars()

@@ -96,9 +96,8 @@ def remeasure(
                 raise InputError(f"{out} was not remeasured from {origin}; choose another --into")
         write_subset(out, read_subset(source))
         clusters = [name for name in inputs_of(origin) if name.parent.name == "input_clusters"]
-        is_outdated = any(
-            not (out / name).exists() for name in clusters
-        )  # the first versions did without them
+        # The first versions did without them.
+        is_outdated = any(not (out / name).exists() for name in clusters)
         for name in clusters:
             carry(origin / name, out / name)
         entries = [

@@ -68,9 +68,8 @@ class Prices:
     ) -> "Prices":
         """The prices by ResNet-18's speed on the workers, timm's published figures and the files to download."""
         with display.status("Measuring the speed of this machine"):
-            workers.ask(
-                resnet18_rate
-            )  # a cluster may start its workers only when there is something to do
+            # A cluster may start its workers only when there is something to do.
+            workers.ask(resnet18_rate)
             rates = list(workers.client.run(resnet18_rate).values())
         rate = sum(rates) / len(rates)
         costs = {}

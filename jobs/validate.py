@@ -141,12 +141,12 @@ def validate(validation: Validation, studies: Sequence[str], display: Display = 
 
 def fetch(validation: Validation) -> None:
     """Download the torchvision data sets that are to be trained on."""
-    from ..data_catalog.torchvision_sets import NAMES, download
+    from ..data_catalog.torchvision_sets import TORCHVISION_SETS, download
 
     if validation.root is None:
         raise InputError("--download needs --data-root, the folder to download to")
     for name in validation.datasets:
-        if name in NAMES:
+        if name in TORCHVISION_SETS:
             log.info(f"Downloading {name} to {validation.root}")
             download(name, validation.root)
 

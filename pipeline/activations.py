@@ -19,10 +19,11 @@ def undisturbed(model: torch.nn.Module) -> Iterator[None]:
     weights by rounding.
     """
     modes = [(module, module.training) for module in model.modules()]
+    # Inference mode would leave unusable tensors in a model's caches.
     with (
         random_states_kept(),
         torch.no_grad(),
-    ):  # inference mode would leave unusable tensors in a model's caches
+    ):
         try:
             for module, _ in modes:
                 module.training = False
@@ -57,9 +58,8 @@ def defaults_kept() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(dtype)
-        if (
-            torch.get_default_device() != device
-        ):  # None takes a default away, for any slows torch's functions
+        # None takes a default away, for any slows torch's functions.
+        if torch.get_default_device() != device:
             torch.set_default_device(None if device.type == "cpu" else device)
         torch.set_float32_matmul_precision(precision)
 

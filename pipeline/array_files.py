@@ -126,9 +126,8 @@ def _read(file: Path, name: str | None) -> NDArray[Any]:
         array = READERS[file.suffix.lower()](file, name)
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # what the libraries raise for damaged files is no part of what they promise
+    # What the libraries raise for damaged files is no part of what they promise.
+    except Exception as error:
         raise InputError(_unreadable(file, error)) from None
     return _array(array, file, name)
 
@@ -223,9 +222,8 @@ def _pt(file: Path, name: str | None) -> Any:
         check_zip(file, largest_ratio=1)  # PyTorch compresses nothing
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of sparse tensors, which are refused with words of ours
+            # Of sparse tensors, which are refused with words of ours.
+            warnings.simplefilter("ignore")
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
@@ -263,9 +261,8 @@ def _csv_of_numbers(file: Path) -> "pd.DataFrame":
     first_line = pd.read_csv(file, header=None, dtype=str, nrows=1, keep_default_na=False).iloc[0]
     first = [str(cell).strip() for cell in first_line]
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "error", pd.errors.ParserWarning
-        )  # of rows that are longer than the header
+        # Of rows that are longer than the header.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
         table = pd.read_csv(file, header=0, **options)
         # Without a header, the first line must be numbers, or empty where a value is missing.
         if _is_numbered(first) and (

@@ -118,9 +118,8 @@ class RunConfig(Settings):
         subset = given.get("subset", {})
         if isinstance(subset, SubsetSettings):
             subset = subset.model_dump(exclude_unset=True)
-        if (
-            not isinstance(subset, dict) or "dataset" in subset
-        ):  # what else is wrong with it is told by its fields
+        # What else is wrong with it is told by its fields.
+        if not isinstance(subset, dict) or "dataset" in subset:
             return given
         if subset.get("data_root") is not None and zoo[0] in NEEDS_NO_ROOT:
             return given
@@ -215,9 +214,10 @@ def _with_its_images(subset: SubsetSettings, data_root: Path) -> SubsetSettings:
     root = found_from_anywhere(data_root)
     dataset = subset.dataset
     if "dataset" not in subset.model_fields_set:
+        # Imported here: it takes what reads images.
         from ..data_catalog.dataset_forms import (
             dataset_in,
-        )  # imported here: it takes what reads images
+        )
 
         dataset = dataset_in(root)
         log.info(f"{root} is read as the data set {dataset}, by its form; --dataset names another")

@@ -309,9 +309,8 @@ def _is_dead(owner: Owner | None) -> bool:
         return False
     state, start = now
     is_another = owner.start not in ("", start)
-    return (
-        is_another or state in "ZX"
-    )  # a zombie is dead, though nobody has asked for its exit code
+    # A zombie is dead, though nobody has asked for its exit code.
+    return is_another or state in "ZX"
 
 
 def _state_and_start(pid: int) -> tuple[str, str] | None:

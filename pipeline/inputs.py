@@ -48,9 +48,8 @@ def prepare_subset(job: Job, config: RunConfig, subset: Subset) -> None:
             threads=os.cpu_count() or 1,
             also=shrink,
         )
-    for number in set(range(len(subset.labels))) - set(
-        vectors
-    ):  # all of them when the view was there
+    # All of them when the view was there.
+    for number in set(range(len(subset.labels))) - set(vectors):
         shrink(number, subset.images.image(number))
     X = np.stack([vectors[number] for number in range(len(subset.labels))])
     table = subset.table()

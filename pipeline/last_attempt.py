@@ -69,9 +69,8 @@ def in_a_child(
             assert child.stdin is not None
             _send(child.stdin, function, arguments)
             ended = _watched(child, memory, min(timeout or math.inf, SUSPENDED_FOR_S))
-        os.set_blocking(
-            reading, False
-        )  # a process that the call left behind may hold the other end
+        # A process that the call left behind may hold the other end.
+        os.set_blocking(reading, False)
         content = answer.read()
     if not content:
         raise Died(ended)

@@ -95,9 +95,8 @@ def forward(
     InputError
         When the layer does not run or, for None, no ``nn.Linear`` ends the network.
     """
-    has_classifier = (
-        not has_pre_logits(model) or getattr(model, "num_classes", 1) > 0
-    )  # 0 says that timm took it away
+    # 0 says that timm took it away.
+    has_classifier = not has_pre_logits(model) or getattr(model, "num_classes", 1) > 0
     if layer is None and has_pre_logits(model):
         features = model.forward_features(images)
         pre_logits = model.forward_head(features, pre_logits=True)
@@ -169,9 +168,8 @@ def _last_linear(model: torch.nn.Module) -> Iterator[list[_LinearPass]]:
         module: torch.nn.Linear, given: tuple[Any, ...], named: dict[str, Any], output: torch.Tensor
     ) -> None:
         taken = given[0] if given else named["input"]
-        passes[:] = [
-            _LinearPass(names[module], taken, output.shape)
-        ]  # no more: a large model has hundreds
+        # No more: a large model has hundreds.
+        passes[:] = [_LinearPass(names[module], taken, output.shape)]
 
     hooks = [module.register_forward_hook(keep, with_kwargs=True) for module in names]
     try:

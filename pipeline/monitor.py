@@ -32,9 +32,8 @@ from .store import array_sha256
 from .views import CLUSTER_SIDE
 
 BUDGET = 0.05  # of the training time
-SHARE = (
-    0.4 * BUDGET
-)  # for the measurements that return; the rest is for what is done once, and for slower moments
+# For the measurements that return; the rest is for what is done once, and for slower moments.
+SHARE = 0.4 * BUDGET
 MOST = 500  # images by default: more hardly change a curve, and eigenvalues cost their cube
 FEWEST_PER_CLASS = 4  # images; a standard error over images takes as many
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x", *(one.name for one in SIMPLE_SCORES))
@@ -254,9 +253,8 @@ class RepresentationMonitor:
     def _timed(self, n: int) -> float:
         began = perf_counter()
         labels = self._labels[:n]
-        with contextlib.suppress(
-            ValueError
-        ):  # of values that are not finite: told where they are stored
+        # Of values that are not finite: told where they are stored.
+        with contextlib.suppress(ValueError):
             _measured(self._embedded(n), labels, labels)
         return perf_counter() - began
 

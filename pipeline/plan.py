@@ -84,9 +84,8 @@ def make_plan(config: RunConfig) -> Plan:
     InputError
         For anything that the user got wrong in them.
     """
-    config = config.model_copy(
-        update={"out": config.folder}
-    )  # the current folder of workers may be another one
+    # The current folder of workers may be another one.
+    config = config.model_copy(update={"out": config.folder})
     check_own_measures(config)
     entries = apply_filters(
         load_models(config.catalog, config.models), config.filters, config.catalog

@@ -193,10 +193,11 @@ def parse_record(content: bytes, path: Path) -> RunRecord:
             if is_newer
             else LostRecord(f"{path}: {problem}")
         ) from None
+    # Of Python's reader of JSON, which takes less than pydantic's.
     except (
         ValueError,
         RecursionError,
-    ) as error:  # of Python's reader of JSON, which takes less than pydantic's
+    ) as error:
         raise LostRecord(f"{path}: cannot be read: {shortened(str(error))}") from None
     for where, text in _texts(record.model_dump(mode="json")):
         if "\0" in text:  # no name of a file may hold it

@@ -209,9 +209,8 @@ def _head(url: str) -> Any:
         request = session.build_request(
             "HEAD", url, headers={"Accept-Encoding": "identity"}, timeout=HEAD_TIMEOUT_S
         )
-    except (
-        Exception
-    ) as error:  # the HTTP library's own, which is neither a ValueError nor an OSError
+    # The HTTP library's own, which is neither a ValueError nor an OSError.
+    except Exception as error:
         raise InputError(f"{url}: no URL: {error}") from None
     return session.send(request, follow_redirects=True)
 

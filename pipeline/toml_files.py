@@ -48,7 +48,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: cannot be read as TOML: its keys or values are nested too deep"
         ) from None
-    except (
-        ValueError
-    ) as error:  # also of bytes that are no UTF-8, and of numbers of thousands of digits
+    # Also of bytes that are no UTF-8, and of numbers of thousands of digits.
+    except ValueError as error:
         raise InputError(f"{path}: cannot be read as TOML: {shortened(str(error), 200)}") from None

@@ -26,9 +26,8 @@ def in_bytes(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     problem = "must be a size such as 500MB or 20GB"
-    has_unit = (
-        isinstance(value, str) and value.isascii() and value[-1:].isalpha()
-    )  # 20 may mean bytes, MB or GB
+    # 20 may mean bytes, MB or GB.
+    has_unit = isinstance(value, str) and value.isascii() and value[-1:].isalpha()
     if not has_unit:
         raise ValueError(problem)
     try:

@@ -98,9 +98,8 @@ def _spec_of(module: str) -> ModuleSpec | None:
     """The module's spec; ``find_spec`` of a name with dots would import the packages around it."""
     first, *others = module.split(".")
     try:
-        spec = (
-            importlib.util.find_spec(first) if first != "__main__" else None
-        )  # a worker's is another one
+        # A worker's is another one.
+        spec = importlib.util.find_spec(first) if first != "__main__" else None
     except ValueError:  # of a module that was made by hand
         return None
     for name in others:

@@ -28,9 +28,8 @@ log = logging.getLogger(__name__)
 CLUSTER_SIDE = 64  # the paper's script shrinks the inputs to 64 x 64 before it clusters them
 PAPER_SCALE = (0.6, 1.6)  # of the paper's random crops
 ROWS_AT_ONCE = 64  # of a view in memory
-LARGE_VIEW = (
-    20 * 10**9
-)  # bytes; a view beyond this that does not fit is its entry's fault, not the disk's
+# Bytes; a view beyond this that does not fit is its entry's fault, not the disk's.
+LARGE_VIEW = 20 * 10**9
 
 
 class ViewTooLarge(InputError):
@@ -76,9 +75,8 @@ def make_view(
     """
 
     def make() -> None:
-        for left in path.parent.glob(
-            f".{path.stem}.*.tmp"
-        ):  # by a process that was killed; this one has the lock
+        # By a process that was killed; this one has the lock.
+        for left in path.parent.glob(f".{path.stem}.*.tmp"):
             left.unlink(missing_ok=True)
         log.debug("making the view %s: %s images at %s pixels", path, len(subset.labels), img_size)
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")

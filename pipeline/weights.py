@@ -194,9 +194,8 @@ def _download(weights: str, cache: Path, progress: Progress, keep: bool) -> Path
         log.warning(f"{damage}; it is fetched again")
 
     def attempt() -> tuple[RemoteFile, Path]:
-        remote = describe(
-            weights
-        )  # anew each time: the address that the hub names is valid for an hour only
+        # Anew each time: the address that the hub names is valid for an hour only.
+        remote = describe(weights)
         folder.mkdir(parents=True, exist_ok=True)
         part = within(folder, f".{remote.name}.{content_hash(remote.version, remote.size)}.part")
         for other in set(_parts(folder)) - {part}:

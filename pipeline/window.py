@@ -69,9 +69,8 @@ class Window(Generic[AnyJob]):
         self._jobs.reverse()
         self._running: dict[Future, tuple[int, AnyJob]] = {}
         self._ended: SimpleQueue[Future] = SimpleQueue()
-        self._ahead = (
-            AHEAD if until == math.inf else 1
-        )  # what waits on a worker begins, however late it is
+        # What waits on a worker begins, however late it is.
+        self._ahead = AHEAD if until == math.inf else 1
         self._room, self._looked = 0, -math.inf
         self._has_begun = False
 

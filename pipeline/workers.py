@@ -44,9 +44,8 @@ class Workers:
         self.client, self._silent_for_s = client, silent_for_s
         self._address = client.scheduler_info()["address"]
         self._heard = time.monotonic()
-        self._silence: dict[
-            str, tuple[float, float]
-        ] = {}  # of each worker: its last heartbeat, and seconds since
+        # Of each worker: its last heartbeat, and seconds since.
+        self._silence: dict[str, tuple[float, float]] = {}
         self._looked = time.monotonic()
         self._empty = _Emptiness(self._address, empty_for_s)
 
@@ -103,9 +102,8 @@ class Workers:
     def _end_suspended(self) -> None:
         """Kill workers whose heart has stopped: they and the tasks that they hold would be lost for good."""
         now = time.monotonic()
-        gap = min(
-            now - self._looked, 2 * LOOK_AFTER_HEARTBEATS_S
-        )  # after a longer one, this process was suspended
+        # After a longer one, this process was suspended.
+        gap = min(now - self._looked, 2 * LOOK_AFTER_HEARTBEATS_S)
         self._looked = now
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
         before, self._silence = self._silence, {}

@@ -129,9 +129,8 @@ def _decided(
             f"{rule}; two seeds are the least",
         )
     mean = float(values.mean())
-    if (
-        np.ptp(values) < ALIKE
-    ):  # t is undefined; the sign test's p halves with every seed, 6 are the least to tell
+    # T is undefined; the sign test's p halves with every seed, 6 are the least to tell.
+    if np.ptp(values) < ALIKE:
         ci, p = (mean, mean), (1.0 if abs(mean - null) < ALIKE else 2.0 ** (1 - len(values)))
         enough = 2.0 ** (1 - len(values)) < 1 - LEVEL
     else:

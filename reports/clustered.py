@@ -66,9 +66,8 @@ def clustered_errors(
     basis, triangle = np.linalg.qr(design)
     coordinates = basis.T @ y
     coefficients = np.linalg.solve(triangle, coordinates)
-    contrasts = np.linalg.inv(
-        triangle
-    ).T  # [k, contrast]: a coefficient is its contrast times the coordinates
+    # [k, contrast]: a coefficient is its contrast times the coordinates.
+    contrasts = np.linalg.inv(triangle).T
     residual = y - basis @ coordinates
     leverage = _summed(basis[:, :, None] * basis[:, None, :], cluster)
     scores = _summed(basis * residual[:, None], cluster)

@@ -80,9 +80,8 @@ class Bootstraps:
         """The resamples of rows whose units these numbers are, [n]."""
         key = unit.tobytes()
         if key not in self._made:
-            if (
-                len(self._made) >= 2
-            ):  # families and rows of one sample; each holds hundreds of megabytes
+            # Families and rows of one sample; each holds hundreds of megabytes.
+            if len(self._made) >= 2:
                 self._made.pop(next(iter(self._made)))
             self._made[key] = resampling.Resamples.drawn(unit, self.resamples, self.seed)
         return self._made[key]

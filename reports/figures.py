@@ -114,9 +114,8 @@ def ranking(ranked: Ranking) -> Rendered:
         figure, axes = _canvas(6.4, 4.6)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(
-            StrMethodFormatter("{x:g}")
-        )  # the default one writes mathematics
+        # The default one writes mathematics.
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         for models, marker, colour in (
             ([m for m in known if not m.tied_for_first], "o", COLOURS[0]),
@@ -424,8 +423,7 @@ def render(figure: Figure, description: str) -> Rendered:
         # A character that the font lacks shows as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
-        figure.set_layout_engine(
-            "none"
-        )  # which would only come to the same layout again, at half of the cost
+        # Which would only come to the same layout again, at half of the cost.
+        figure.set_layout_engine("none")
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return Rendered(png.getvalue(), svg.getvalue(), description)

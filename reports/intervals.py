@@ -129,9 +129,8 @@ def middle_error(drawn: Array) -> float:
 
 def middle_errors(drawn: Array) -> Array:
     """The same of many at once: [..., b] to [...]."""
-    quantile = (
-        np.nanquantile if np.isnan(drawn).any() else np.quantile
-    )  # the former takes far longer
+    # The former takes far longer.
+    quantile = np.nanquantile if np.isnan(drawn).any() else np.quantile
     low, high = quantile(drawn, MIDDLE, axis=-1)
     return np.asarray((high - low) / 2)
 

@@ -6,10 +6,11 @@ from .statistics import Summary
 from .wording import fixed, interval, measure_title, target_title
 
 ROUGH_UNITS = 20  # with fewer, a percentile interval is known to be too short
+# What needs no theory: nearest centre and neighbours.
 SIMPLE = (
     "centre_accuracy",
     "neighbour_accuracy",
-)  # what needs no theory: nearest centre and neighbours
+)
 
 
 def lead(summary: Summary) -> list[str]:

@@ -92,9 +92,8 @@ def write_page(
     Each file appears whole or not at all, ``index.html`` last. The report of a ``release`` names it, and has a data set
     card, ``README.md``.
     """
-    level = (
-        logging.INFO if len(rows) > MANY_ROWS else logging.DEBUG
-    )  # what takes longer than a moment is told
+    # What takes longer than a moment is told.
+    level = logging.INFO if len(rows) > MANY_ROWS else logging.DEBUG
     log.log(level, "writing the report of %s rows to %s", len(rows), folder)
     summary, ranking = summarise(rows, run, class_subsets), ranks.rank(rows)
     sections = analysis.sections(summary)

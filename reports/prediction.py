@@ -150,9 +150,8 @@ def regret(
         return Regret(len(x), reason=reason)
     within = tuple(k for k in taken if k <= len(x))
     best = float(y.max())
-    lost = np.maximum(
-        best - expected_best(x, y, *_all_once(len(x)), within)[:, 0], 0
-    )  # not by rounding
+    # Not by rounding.
+    lost = np.maximum(best - expected_best(x, y, *_all_once(len(x)), within)[:, 0], 0)
     result = Regret(len(x), best, dict(zip(within, lost.tolist(), strict=True)))
     if families is None or bootstraps is None:
         return result

@@ -26,9 +26,8 @@ from slurm_cluster import running_slurm
 from dsmi_zoo.jobs.cli import main
 from dsmi_zoo.pipeline.exclusive import exclusive
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # in the background of a shell; commands started here would too
+# In the background of a shell; commands started here would too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The files that take longest go first, so that no process is left with one of them when the others have finished.

@@ -51,13 +51,11 @@ class HubServer:
     As on the real hub, a repository's file is a redirect to another server, which holds blobs named by SHA-256.
     """
 
-    repositories: dict[str, dict[str, bytes]] = field(
-        default_factory=dict
-    )  # by owner/name or owner/name@revision
+    # By owner/name or owner/name@revision.
+    repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
-    announced: dict[str, str] = field(
-        default_factory=dict
-    )  # other SHA-256 than the true one, by repository
+    # Other SHA-256 than the true one, by repository.
+    announced: dict[str, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     served: list[Served] = field(default_factory=list)
     pause_s: float = 0  # between pieces of a body

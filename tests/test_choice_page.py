@@ -103,9 +103,8 @@ def test_those_tied_with_the_best_are_named_with_costs_and_loading_code(tmp_path
     rows = with_accuracies(
         params_m=25.6, loading_code="import timm\nmodel = timm.create_model('<net>')"
     )
-    rows["probe_hits"] = rows.loc[rows["model"] == "net0", "probe_hits"].iloc[
-        0
-    ]  # the same hits: no difference at all
+    # The same hits: no difference at all.
+    rows["probe_hits"] = rows.loc[rows["model"] == "net0", "probe_hits"].iloc[0]
     page, summary = said(rows, on("csv"), tmp_path)
     assert "net1, net2, net3 and 1 more are tied with it" in summary["lead"]
     assert page.count("<summary>Load net") == 5

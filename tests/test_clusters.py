@@ -93,9 +93,8 @@ def test_the_workers_of_a_cuda_cluster_share_gpus_of_which_each_sees_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ", ".join(GPUS))
-    with open_workers(
-        ComputeSettings(per_gpu=2), tmp_path
-    ) as workers:  # auto is cuda where GPUs are visible
+    # Auto is cuda where GPUs are visible.
+    with open_workers(ComputeSettings(per_gpu=2), tmp_path) as workers:
         workers.client.wait_for_workers(4, timeout=60)
         seen = workers.client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
         names = {

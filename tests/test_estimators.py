@@ -84,9 +84,8 @@ def test_neighbours_are_counted_alike_with_trees_and_without(seed: int) -> None:
     Z = rng.normal(size=(60, 10))
     distances = np.sort(np.linalg.norm(Z[:, None] - Z[None], axis=2), axis=1)
     radius = distances[:, 4] * rng.uniform(0.5, 1.5)
-    padded = np.hstack(
-        [Z, np.zeros((60, 10))]
-    )  # the same distances, but more columns than trees are used for
+    # The same distances, but more columns than trees are used for.
+    padded = np.hstack([Z, np.zeros((60, 10))])
     np.testing.assert_array_equal(_counts_within(Z, radius), _counts_within(padded, radius))
 
 

@@ -290,9 +290,8 @@ def test_loading_both_tables_imports_neither_torch_nor_timm_and_is_fast() -> Non
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, imported = done.stdout.split(maxsplit=1)
     assert imported.strip() == "[]"
-    assert (
-        float(seconds) < 3
-    )  # of a processor: two tables at most 1.5 s each, pandas' import included
+    # Of a processor: two tables at most 1.5 s each, pandas' import included.
+    assert float(seconds) < 3
 
 
 def test_a_plan_of_a_table_never_asks_timm(tmp_path: Path) -> None:

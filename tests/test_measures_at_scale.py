@@ -89,9 +89,8 @@ def test_the_estimate_holds_whatever_the_data(n, d, scale, seed):
     assert close(found, diffusion_spectral_entropy(Z, method="exact"))
 
 
-@pytest.mark.parametrize(
-    "scale", [0.3, 1]
-)  # at 0.3 all eigenvalues but the first are below a thousandth
+# At 0.3 all eigenvalues but the first are below a thousandth.
+@pytest.mark.parametrize("scale", [0.3, 1])
 def test_the_standard_error_covers_the_truth_about_95_times_in_100(scale):
     Z = scale * np.maximum(embedding(520, 64), 0)
     truth = diffusion_spectral_entropy(Z, method="exact")

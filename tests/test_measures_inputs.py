@@ -24,9 +24,8 @@ from dsmi_zoo.pipeline.measures.inputs import as_classes, as_embedding, as_image
 
 few = settings(max_examples=100, deadline=None, derandomize=True)
 
-NUMBERS = np.array(
-    [[0.0, 1.5], [-2.0, 3.0], [4.0, 0.25], [1.0, 1.0]]
-)  # exact in every floating-point format
+# Exact in every floating-point format.
+NUMBERS = np.array([[0.0, 1.5], [-2.0, 3.0], [4.0, 0.25], [1.0, 1.0]])
 CLASSES = [0, 1, 0, 2]
 
 TENSORS: dict[str, Callable[[], Any]] = {

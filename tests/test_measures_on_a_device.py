@@ -107,9 +107,8 @@ def test_float32_eigenvalues_are_those_of_the_host(monkeypatch):
 
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_nothing_as_large_as_all_pairs_comes_back(monkeypatch, transfers, repeats):
-    monkeypatch.setattr(
-        spectrum, "_SMALL", 40
-    )  # matrices of few points are solved by the host, some at a time
+    # Matrices of few points are solved by the host, some at a time.
+    monkeypatch.setattr(spectrum, "_SMALL", 40)
     monkeypatch.setattr(spectrum, "_BLOCK", 4 * 10_000)
     data = example(repeats=repeats)
     values(on_strict_device(data[0]), data)

@@ -358,9 +358,8 @@ def test_an_own_measure_that_was_edited_is_read_anew_in_the_same_process(module,
     first = load_measure(f"{name}:spread")
     (tmp_path / f"{name}.py").write_text("def other(Z, labels):\n    return 7.0\n")
     assert load_measure(f"{name}:other").value(Z, LABELS) == 7
-    refused(
-        f"{name} has no 'spread'", load_measure, f"{name}:spread"
-    )  # nor is the old one left behind
+    # Nor is the old one left behind.
+    refused(f"{name} has no 'spread'", load_measure, f"{name}:spread")
     (tmp_path / f"{name}.py").write_text(SPREAD.replace("std", "max"))
     again = load_measure(f"{name}:spread")
     assert again.value(Z, LABELS) == Z.max()

@@ -53,9 +53,8 @@ def test_shares_hold_every_entry_once_and_differ_by_at_most_the_longest(
     assert sorted(j.slug for share in shares for j in share) == sorted(j.slug for j in zoo)
     expectation = Expectation(SAMPLES, look=False)
     seconds = {j.slug: expectation.seconds(j) for j in zoo}
-    slack = (
-        max(seconds.values()) + SAMPLES * DECODE_S
-    )  # of decoding a view, which is shared out too
+    # Of decoding a view, which is shared out too.
+    slack = max(seconds.values()) + SAMPLES * DECODE_S
     loads = [sum(seconds[j.slug] for j in share) for share in shares]
     assert max(loads) - min(loads) <= slack * 2
     assert balanced(zoo[::-1], parts, SAMPLES) == shares

@@ -223,9 +223,8 @@ def test_of_collinear_predictors_the_later_named_is_left_out_with_its_reason() -
     columns = np.column_stack(
         [values(rows, name) for name in ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params")]
     )
-    closed_form = np.diag(np.linalg.inv(np.corrcoef(columns.T)))[
-        1
-    ]  # the inverse correlation matrix has the factors
+    # The inverse correlation matrix has the factors.
+    closed_form = np.diag(np.linalg.inv(np.corrcoef(columns.T)))[1]
     assert found.why["dsmi_z_x"] == f"variance inflation {closed_form:,.0f}"
     assert all(1 <= c.inflation <= 10 for c in found.coefficients)
     json.dumps(summarise(rows).as_json(), allow_nan=False)

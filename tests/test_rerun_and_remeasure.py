@@ -221,9 +221,8 @@ def test_remeasure_by_the_papers_protocol_keeps_the_clusters_of_each_size(
     measured = ["dsmi_z_x", "csmi_z_x", "dsmi_z_y", "dse_z", "row_id"]
     again, at_once = (read_results(tmp_path / name)[measured] for name in ("again", "at-once"))
     pd.testing.assert_frame_equal(again, at_once)
-    shutil.rmtree(
-        tmp_path / "again" / "input_clusters"
-    )  # as earlier versions left it, with other numbers
+    # As earlier versions left it, with other numbers.
+    shutil.rmtree(tmp_path / "again" / "input_clusters")
     said = warm_cli(
         "remeasure", "--out", tmp_path / "run", "--into", tmp_path / "again", "--sigma", 3
     )

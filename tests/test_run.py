@@ -64,9 +64,8 @@ def test_a_run_leaves_one_row_and_one_embedding_an_entry_and_a_report(small_run:
     )
     assert (rows["status"] == "ok").all()
     assert rows["top1"].between(5, 100).all()
-    five_errors = 5 * np.sqrt(
-        2 * 50 * 50 / 447
-    )  # of the difference of two samples' shares, in percent
+    # Of the difference of two samples' shares, in percent.
+    five_errors = 5 * np.sqrt(2 * 50 * 50 / 447)
     assert (rows["subset_top1"] - rows["top1"]).abs().max() < five_errors
     assert (rows["n_samples"] == 447).all()
     measured = [

@@ -148,9 +148,8 @@ def test_a_submitted_run_survives_a_cancelled_worker_and_shares_out_gpus(
     assert {oct(path.stat().st_mode & 0o77) for path in (credentials, *credentials.iterdir())} == {
         "0o0"
     }
-    site.wait(
-        lambda: len(list((site.out / "results").glob("*.parquet"))) == 5
-    )  # by the other worker, in part
+    # By the other worker, in part.
+    site.wait(lambda: len(list((site.out / "results").glob("*.parquet"))) == 5)
     finished = {path: path.stat().st_mtime_ns for path in (site.out / "results").glob("*.parquet")}
     hanging_job, hanging_gpu = first.read_text().split()
     assert site.listening(hanging_job) == {"127.0.0.1"}
@@ -169,13 +168,11 @@ def test_a_driver_whose_walltime_ends_stops_its_workers_and_has_another_turn(
 ) -> None:
     _, driver, process = submitted_until_one_hangs(site)
     finished = {path: path.stat().st_mtime_ns for path in (site.out / "results").glob("*.parquet")}
-    os.kill(
-        psutil.Process(process).ppid(), signal.SIGUSR1
-    )  # as Slurm does: the batch shell alone is warned
+    # As Slurm does: the batch shell alone is warned.
+    os.kill(psutil.Process(process).ppid(), signal.SIGUSR1)
     site.wait(lambda: site.queue() == [driver] and "PENDING" in site("squeue", "-h", "-o", "%T"))
-    site(
-        "scontrol", "update", f"JobId={driver}", "StartTime=now"
-    )  # Slurm lets a job that comes back wait 2 minutes
+    # Slurm lets a job that comes back wait 2 minutes.
+    site("scontrol", "update", f"JobId={driver}", "StartTime=now")
     site.wait(lambda: not site.queue())
     site.assert_same_numbers(small_run)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished

@@ -78,9 +78,8 @@ def test_four_workers_of_a_job_share_two_gpus_and_come_back(
     with slurm_cluster(ComputeSettings(cluster="slurm", profile=profile), tmp_path) as client:
         wait_until_there_are(client, 4)
         assert "1 Slurm job of 4 workers asked for" in told.text
-        assert (
-            "the workers reach this driver at 127.0.0.1" in told.text
-        )  # where the tests' Slurm has its node
+        # Where the tests' Slurm has its node.
+        assert "the workers reach this driver at 127.0.0.1" in told.text
         assert "ended before a worker came (see" in told.text  # the first one did
         workers = list(client.run(seen_by).values())
         assert sorted(worker["gpu"] for worker in workers) == ["0", "0", "1", "1"]

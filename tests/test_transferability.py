@@ -320,9 +320,8 @@ def test_only_the_variance_ratio_is_better_when_lower():
     clear, y = example(signal=2)
     vague, _ = example(signal=0.2)
     above, below = transferability(clear, y), transferability(vague, y)
-    better = {
-        name: above[name] > below[name] for name in SCORES - {"rankme"}
-    }  # which knows no labels
+    # Which knows no labels.
+    better = {name: above[name] > below[name] for name in SCORES - {"rankme"}}
     assert [name for name, higher in better.items() if not higher] == ["within_over_between"]
 
 

@@ -51,9 +51,8 @@ def refuse_unfit(client: Client, name: str, out: Path) -> None:
             f"{name}: the client is asynchronous; pass one that was made without asynchronous=True"
         )
     processes = cast(dict[str, tuple[str, int]], client.run(_process))
-    if (
-        _process() in processes.values()
-    ):  # what ends a model that hangs or kills its process would end this program
+    # What ends a model that hangs or kills its process would end this program.
+    if _process() in processes.values():
         raise InputError(
             f"{name}: its workers are threads of this process; make the cluster with processes=True"
         )
@@ -145,9 +144,8 @@ def _idle_threads(client: Client, address: str) -> Iterator[str]:
 
 
 def _refuse_other_folders(client: Client, address: str, out: Path) -> None:
-    there_already = next(
-        folder for folder in (out, *out.parents) if folder.is_dir()
-    )  # a plan makes no OUT
+    # A plan makes no OUT.
+    there_already = next(folder for folder in (out, *out.parents) if folder.is_dir())
     seen = client.run(os.path.isdir, str(there_already))
     blind = [worker for worker, there in seen.items() if not there]
     if blind:

@@ -74,9 +74,8 @@ def slurm_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
             silence_logs="critical",
         ) as cluster,
     ):
-        slurm_command(
-            ["sbatch", "--test-only"], cluster.job_script()
-        )  # the cluster would try refused ones for ever
+        # The cluster would try refused ones for ever.
+        slurm_command(["sbatch", "--test-only"], cluster.job_script())
         cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
         log.info(
             f"{counted(jobs, 'Slurm job')} of {counted(processes, 'worker')} asked for; their logs: {logs}"

@@ -172,9 +172,8 @@ def _wait(job: str, result: Path, job_log: Path, wait_s: float, display: Display
                 return _ended_without_report(job, state, job_log)
             if now >= asked:
                 state, reason = job_state(job)
-                asked = now + min(
-                    10.0, max(1.0, (now - started) / 10)
-                )  # the controller has others to serve
+                # The controller has others to serve.
+                asked = now + min(10.0, max(1.0, (now - started) / 10))
                 gone_since = None if state in ALIVE else gone_since or now
                 line = f"job {job}: {state}{f' ({reason})' if reason else ''}"
                 show(line)

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from ...pipeline.provenance import library_versions
 from .findings import Finding
 
+# What is sent from one to the other is unpickled by name.
 MUST_AGREE = (
     "dsmi-zoo",
     "dask",
     "distributed",
-)  # what is sent from one to the other is unpickled by name
+)
 
 
 def library_findings() -> list[Finding]:

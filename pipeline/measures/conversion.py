@@ -182,10 +182,11 @@ def _from_series(series: Any, name: str) -> NDArray[Any]:
 def _from_list(values: list[Any] | tuple[Any, ...], name: str) -> NDArray[Any]:
     try:
         array = np.asarray(values)
+    # Tensors of a GPU or with a gradient do not become an array by themselves.
     except (
         TypeError,
         RuntimeError,
-    ):  # tensors of a GPU or with a gradient do not become an array by themselves
+    ):
         parts = [as_array(value, name) for value in values]
         if len({part.shape for part in parts}) > 1:
             raise InputError(_ragged(parts, name)) from None

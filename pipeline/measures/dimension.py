@@ -221,9 +221,8 @@ def _tree_lengths(distances: Array, members: NDArray[np.bool_]) -> NDArray[np.fl
     numbers = beside(np.arange(members.shape[1])[None, :], distances)
     sizes = members.sum(axis=1)
     outside = beside(members, distances)
-    joining = beside(
-        members.argmax(axis=1), distances
-    )  # the first member of each subset begins its tree
+    # The first member of each subset begins its tree.
+    joining = beside(members.argmax(axis=1), distances)
     from_tree = xp.take(distances, joining, axis=0)
     lengths = xp.zeros_like(from_tree[:, 0])
     for size_of_trees in range(1, sizes.max()):

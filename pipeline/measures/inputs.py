@@ -48,9 +48,8 @@ def as_embedding(Z: ArrayLike, name: str = "Z") -> Array:
             f"{name} has dtype {array.dtype}, not real numbers{_culprit(array)}; convert it, for instance to float64"
         )
     xp = namespace(array)
-    with np.errstate(
-        over="ignore"
-    ):  # a wider float may not fit; it is then infinite, and told as such
+    # A wider float may not fit; it is then infinite, and told as such.
+    with np.errstate(over="ignore"):
         array = widened(array)
     finite = xp.isfinite(array)
     if not xp.all(finite):
@@ -230,11 +229,12 @@ def _refuse_missing(array: NDArray[Any], name: str) -> None:
 def _is_missing(value: Any) -> bool:
     try:
         return value is None or bool(value != value)  # NaN and NaT differ from themselves
+    # Pandas' NA will not say, nor will a signalling NaN.
     except (
         TypeError,
         ValueError,
         ArithmeticError,
-    ):  # pandas' NA will not say, nor will a signalling NaN
+    ):
         return True
 
 

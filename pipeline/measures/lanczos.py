@@ -20,6 +20,7 @@ from .operator import HELD_BYTES, DiffusionOperator
 DEFLATED = 32  # directions of the top of the spectrum that are taken exactly
 PROBES = 64  # random vectors at a time
 MOST_PROBES = 1024
+# Of Lanczos, after which the bounds are looked at.
 STEPS = (
     6,
     8,
@@ -34,7 +35,7 @@ STEPS = (
     60,
     76,
     96,
-)  # of Lanczos, after which the bounds are looked at
+)
 _NEGLIGIBLE = 0.1  # of the tolerance
 _ROUNDING = 2  # times the noise, which is estimated from some rows: a vector that is no longer is taken for rounding
 
@@ -207,9 +208,8 @@ class _Tally:
         2 |g(A)|^2, and the sum over all nodes of weight times g^2 is |g(A)|^2 times the number of probes. To that comes
         what the parabola makes of the moments' own errors. Where all nodes are rounding, these are what counts.
         """
-        scale = max(
-            self._nodes.max(), self._noise.max()
-        )  # of numbers whose squares would underflow
+        # Of numbers whose squares would underflow.
+        scale = max(self._nodes.max(), self._noise.max())
         units = scale ** np.arange(3)
         powers = (self._nodes[..., None] / scale) ** np.arange(3)  # [probes, m, 3]
         root = np.sqrt(self._weights)

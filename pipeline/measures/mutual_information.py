@@ -251,9 +251,10 @@ def cluster_inputs(X: ArrayLike, n_clusters: int, seed: int = 0) -> NDArray[np.i
 def _equal_rows(X: NDArray[np.float64]) -> NDArray[np.int64]:
     """Number the distinct rows of [n, p] by their first appearance, int64 [n]; hashing beats sorting long rows."""
     numbers: dict[bytes, int] = {}
+    # -0.0 is 0.
     return np.array(
         [numbers.setdefault((row + 0.0).tobytes(), len(numbers)) for row in X], dtype=np.int64
-    )  # -0.0 is 0
+    )
 
 
 def _spectral_clusters(X: NDArray[np.float64], n_clusters: int, seed: int) -> NDArray[np.int64]:
@@ -267,9 +268,8 @@ def _spectral_clusters(X: NDArray[np.float64], n_clusters: int, seed: int) -> ND
         random_state=seed,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # a graph in several pieces is what well separated inputs give
+        # A graph in several pieces is what well separated inputs give.
+        warnings.simplefilter("ignore")
         return clustering.fit(X).labels_.astype(np.int64)
 
 

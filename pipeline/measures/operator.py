@@ -75,11 +75,12 @@ class DiffusionOperator:
         self._starts = range(0, self.n, _TILE)
         bytes_of_all = np.dtype(precision).itemsize * self.n**2
         self._held = self._whole() if bytes_of_all <= held_bytes else None
+        # Until ``normalise``.
         self._roots, self._top, self._squared_norm = (
             Z[:, 0],
             Z[:, 0],
             float("nan"),
-        )  # until ``normalise``
+        )
         self._checked = np.linspace(0, self.n - 1, min(self.n, _CHECKED)).astype(np.int64)
         self._exact, self._trace_error = Z, float("nan")
 

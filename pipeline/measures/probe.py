@@ -215,14 +215,12 @@ def _elected(
         beside(own[:, None], squares) == beside(images[None, :], squares), xp.inf, squares
     )
     nearest = smallest_of_rows(others, min(k, len(images) - 1))
-    votes = to_host(
-        xp.isfinite(xp.take_along_axis(others, nearest, axis=1))
-    )  # the image's own repeats have none
+    # The image's own repeats have none.
+    votes = to_host(xp.isfinite(xp.take_along_axis(others, nearest, axis=1)))
     votes_for = classes[to_host(nearest)]
     agreeing = ((votes_for[:, :, None] == votes_for[:, None, :]) & votes[:, None, :]).sum(axis=2)
-    elected = np.where(votes, agreeing, 0).argmax(
-        axis=1
-    )  # the first, so the nearest, of those with most votes
+    # The first, so the nearest, of those with most votes.
+    elected = np.where(votes, agreeing, 0).argmax(axis=1)
     predicted: NDArray[np.int64] = np.take_along_axis(votes_for, elected[:, None], axis=1)[:, 0]
     return predicted
 
@@ -236,9 +234,8 @@ def ridge_hits(
     n, sizes = len(classes), np.bincount(classes)
     targets = beside(np.where(classes[:, None] == np.arange(len(sizes)), 1.0, -1.0), U)
     means = beside(2 * sizes / n - 1, U)
-    projected = (
-        2 * decomposition.class_sums(classes).T
-    )  # of the targets; the -1 of every row is orthogonal to U
+    # Of the targets; the -1 of every row is orthogonal to U.
+    projected = 2 * decomposition.class_sums(classes).T
     least, predicted = np.inf, classes
     scale = float(xp.sum(squares)) / min(n, d)
     without_images = _without_images(U, images)

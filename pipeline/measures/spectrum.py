@@ -125,9 +125,8 @@ def gaussian_kernel(squares: Array, sigma: float) -> Array:
 
 
 def _quiet_exp(xp: Any, squares: Array, sigma: float) -> Array:
-    with np.errstate(
-        over="ignore", under="ignore"
-    ):  # far apart, in units of sigma: 0, as it should be
+    # Far apart, in units of sigma: 0, as it should be.
+    with np.errstate(over="ignore", under="ignore"):
         return xp.exp(squares / (-2 * sigma**2))
 
 
@@ -194,9 +193,8 @@ def _narrow_eigenvalues(matrix: Array) -> Array:
         block -= top[some, None] * top[None, :]
         return float(xp.sum(block * block))
 
-    norm = (
-        np.sqrt(sum(in_threads(deflate, row_blocks(matrix)))) or 1.0
-    )  # small eigenvalues keep their digits
+    # Small eigenvalues keep their digits.
+    norm = np.sqrt(sum(in_threads(deflate, row_blocks(matrix)))) or 1.0
     matrix /= norm
     values = xp.clip(widened(_eigenvalues(narrowed(matrix))), 0, None) * norm
     values[0] = 1.0  # the largest, in place of the zero that is left of it

@@ -12,13 +12,14 @@ from .undefined import UndefinedScore
 UNDEFINED = "undefined_scores"
 """The column that says why scores have no value."""
 
+# The longest first.
 TASKS: tuple[Task, ...] = (
     "decomposition",
     "entropy",
     "spectrum",
     "distances",
     "values",
-)  # the longest first
+)
 WITH_DISTANCES = {"entropy", "spectrum", "distances"}
 
 Results = dict[str, Value | UndefinedScore | None]

@@ -198,9 +198,8 @@ def logme_of_decomposition(decomposition: Decomposition, classes: NDArray[np.int
         return wants
 
     starts = squares.mean() * RATIOS
-    misfits = (
-        outside + (starts[:, None] / (starts[:, None] + squares)) @ projected.T
-    )  # [starts, classes]
+    # [starts, classes].
+    misfits = outside + (starts[:, None] / (starts[:, None] + squares)) @ projected.T
     best = np.stack([evidence(starts, misfit) for misfit in misfits.T]).argmax(axis=1)
     low, high = (
         np.log(starts[np.maximum(best - 1, 0)]),

@@ -125,9 +125,8 @@ def _spread(splits: list[list[_Part]], entropies_of: EntropiesOf) -> _Spread:
     )
     ends = np.cumsum([len(part) for part in subsets])
     of_parts = iter(np.split(entropies, ends[:-1]))
-    terms = np.array(
-        [[part.terms(next(of_parts)) for part in split] for split in splits]
-    )  # [splits, parts, terms]
+    # [splits, parts, terms].
+    terms = np.array([[part.terms(next(of_parts)) for part in split] for split in splits])
     joint = terms.sum(axis=2).var(axis=1, ddof=1).mean()
     unshared = terms.var(axis=1, ddof=1).sum(axis=1).mean()
     return _Spread(float(joint), float(unshared))

@@ -130,9 +130,8 @@ COMMANDS = [(command, flag) for flag, commands in FLAGS.items() for command in c
 def test_a_path_with_a_control_character_is_refused_by_its_flag(
     command: str, flag: str, tmp_path: Path, refused: Callable[[str, Path], str]
 ) -> None:
-    told = refused(
-        f"{command} {flag} a\x1b[31mb", tmp_path
-    )  # a line break could not be given in one word here
+    # A line break could not be given in one word here.
+    told = refused(f"{command} {flag} a\x1b[31mb", tmp_path)
     assert told.count("\n") == 1
     assert (
         f"{flag}: must be one line of UTF-8 without control characters, not 'a\\x1b[31mb'" in told

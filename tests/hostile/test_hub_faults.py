@@ -99,9 +99,8 @@ def test_a_server_that_drips_is_given_up_and_what_came_is_kept(
         fetch_weights(url, cache)
     assert time.monotonic() - started < 5
     assert fetch_weights(url, cache).read_bytes() == hub.files["net.pth"]
-    assert (
-        hub.asked("GET", "net.pth")[0].range is not None
-    )  # noted first, for the dripping answer goes on meanwhile
+    # Noted first, for the dripping answer goes on meanwhile.
+    assert hub.asked("GET", "net.pth")[0].range is not None
 
 
 def test_a_transfer_that_goes_on_is_left_to_go_on_however_often_it_breaks(

@@ -73,9 +73,8 @@ def test_postscript_named_like_a_photo_is_no_image_and_is_not_run(
     assert not ghostscript.exists()
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # timm leaves the file open
+# Timm leaves the file open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_postscript_in_a_data_set_of_timms_is_not_run_either(
     tmp_path: Path, ghostscript: Path
 ) -> None:

@@ -367,9 +367,8 @@ def test_a_full_disk_does_not_keep_anybody_from_a_lock_and_leaves_nothing(small:
     with pytest.raises(OSError, match="No space left"):
         exclusive(small / "lock").__enter__()
     (small / "0").unlink()
-    with pytest.raises(
-        OSError, match="No space left"
-    ):  # room for the folder, not for the file in it
+    # Room for the folder, not for the file in it.
+    with pytest.raises(OSError, match="No space left"):
         exclusive(small / "lock").__enter__()
     assert not list(small.glob("lock*"))
 

@@ -100,9 +100,8 @@ def test_the_log_and_the_progress_of_a_hostile_network_are_escaped(
 ) -> None:
     monkeypatch.setattr("dsmi_zoo.jobs.terminal._terminal", lambda: Terminal(Console()))
     log, lines = logging.getLogger("dsmi_zoo"), LogLines()
-    monkeypatch.setattr(
-        log, "propagate", False
-    )  # pytest would keep the text as it is, and cannot hand it on
+    # Pytest would keep the text as it is, and cannot hand it on.
+    monkeypatch.setattr(log, "propagate", False)
     log.addHandler(lines)
     level = log.level
     log.setLevel(logging.DEBUG)

@@ -104,9 +104,8 @@ def test_a_cluster_that_stays_empty_is_told_of_and_ends_the_run_in_one_line(
     for _ in range(400):
         workers.count()
         clock(5)
-    assert (
-        told.messages == ["waiting for workers at tcp://here"] * 5
-    )  # after 2, 60, 600, 1200 and 1800 s
+    # After 2, 60, 600, 1200 and 1800 s.
+    assert told.messages == ["waiting for workers at tcp://here"] * 5
     clock(5)
     with pytest.raises(
         WorkersLost, match=r"^no worker at tcp://here for 2000 s \(--workers-within\): see why"
