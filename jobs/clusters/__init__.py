@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from ...pipeline.workers import Workers
 
 log = logging.getLogger(__name__)
+
+OPENERS = {
+    "local": ("local", "local_cluster"),
+    "cuda": ("cuda", "cuda_cluster"),
+    "slurm": ("slurm", "slurm_cluster"),
+}
+"""The module and the function of each kind: a context manager that yields a client and closes what it started."""
+AT_AN_ADDRESS = ("existing", "existing_scheduler")
 
 GRACE_S = 15.0  # a worker ends a model that takes too long by itself
 EMPTY_FOR_S = 600.0  # a cluster of this machine without workers has more than a queue to wait for
@@ -70,19 +79,10 @@ def _told(workers: "Workers") -> "Workers":
     return workers
 
 
-def _opener(cluster: str) -> "Callable[..., AbstractContextManager]":
-    if cluster == "local":
-        from .local import local_cluster
-
-        return local_cluster
-    if cluster == "cuda":
-        from .cuda import cuda_cluster
-
-        return cuda_cluster
-    if cluster == "slurm":
-        from .slurm import slurm_cluster
-
-        return slurm_cluster
-    from .existing import existing_scheduler
-
-    return existing_scheduler
+def _opener(cluster: str) -> "Callable[..., AbstractContextManager[Client]]":
+    """The function that opens a kind of cluster; it is imported here, so that others' libraries are not."""
+    module, function = OPENERS.get(cluster, AT_AN_ADDRESS)
+    opener: Callable[..., AbstractContextManager[Client]] = getattr(
+        import_module(f".{module}", __name__), function
+    )
+    return opener

@@ -48,7 +48,7 @@ def local_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
     with (
         environment_with({"CUDA_VISIBLE_DEVICES": ""}),
         on_this_machine(workers),
-        _started(settings, n_workers=workers) as cluster,
+        processes_here(settings, n_workers=workers) as cluster,
         Client(cluster) as client,
     ):
         yield client
@@ -67,7 +67,8 @@ def on_this_machine(workers: int) -> Iterator[None]:
         yield
 
 
-def _started(settings: ComputeSettings, **workers: object) -> LocalCluster:
+def processes_here(settings: ComputeSettings, **workers: object) -> LocalCluster:
+    """A scheduler and workers on this machine, one thread each, that let in nobody without credentials."""
     with deaf_to_interrupts():
         return LocalCluster(
             threads_per_worker=1,
