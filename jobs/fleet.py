@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import psutil
 
 from ..data_catalog.words import counted
-from ..pipeline.compute import ComputeSettings
+from ..pipeline.compute import OF_THIS_MACHINE, ComputeSettings
 from ..pipeline.cost import DECODE_S, DOWNLOAD_BYTES_S, RESNET18_THROUGHPUT, estimate
 from ..pipeline.plan import Job, Plan
 from .clusters.machine import (
@@ -69,7 +69,7 @@ def fleet_of(settings: ComputeSettings) -> Fleet | None:
             usable_cores(), gpus, psutil.virtual_memory().available
         )
         return Fleet(gpus * per_gpu, gpus, f"{counted(gpus, 'GPU')} ({gpu_name()})")
-    if settings.cluster in ("auto", "local"):
+    if settings.cluster in OF_THIS_MACHINE:
         processes = settings.workers or default_workers(usable_cores())
         return Fleet(processes, 0, f"{counted(usable_cores(), 'core')}")
     return None

@@ -8,6 +8,7 @@ import pytest
 
 from dsmi_zoo.data_catalog import InputError
 from dsmi_zoo.pipeline.config import (
+    CLUSTERS,
     MeasureSettings,
     RunConfig,
     content_hash,
@@ -63,7 +64,7 @@ def test_sigma_can_be_set_back_to_the_papers_choice(tmp_path: Path) -> None:
         ('out = ""\n', ["out: must name a folder"]),
         (
             '[compute]\ncluster = "cloud"\n',
-            ["compute.cluster", "local, cuda, slurm", "tcp://host:port"],
+            ["compute.cluster", ", ".join(CLUSTERS), "tcp://host:port"],
         ),
         ("sigma = = 2\n", ["run.toml", "TOML"]),
     ],
