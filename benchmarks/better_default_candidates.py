@@ -143,7 +143,7 @@ def parts(
     Parameters
     ----------
     Z : float64 [n, d]
-        The embedding, one row an image.
+        The embedding, one row per image.
     classes : int64 [n]
         The classes, from 0.
     kernels

@@ -1,7 +1,7 @@
 """How busy does a GPU get with several processes that take turns on it, and do the numbers stay the same?
 
 Runs the same models with random weights (one of each of ``--models-of`` families, all of one preprocessing) with 1,
-2, 3, ... processes a GPU, and prints for each how long the rows took together and how much of that the GPU was at
+2, 3, ... processes per GPU, and prints for each how long the rows took together and how much of that the GPU was at
 work, by the rows' own times::
 
     python benchmarks/gpu_sharing.py --folder FOLDER [--per-gpu 1 2 3 4 6] [--images 2000] [--models-of 24]
@@ -97,7 +97,7 @@ def main() -> None:
     run(options.folder, "first", models[:1], ["--cluster", options.cluster, "--workers", "1"])
     how = "--per-gpu" if options.cluster == "cuda" else "--workers"
     lines = [
-        "| processes a GPU | rows ok | seconds | GPU busy | a row: build, embed, measure, s | same embeddings |"
+        "| processes per GPU | rows ok | seconds | GPU busy | a row: build, embed, measure, s | same embeddings |"
     ]
     lines.append("| ---: | ---: | ---: | ---: | --- | ---: |")
     first = None

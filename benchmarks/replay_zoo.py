@@ -7,12 +7,12 @@ Real are the catalogue's 1,002 models with their views, the order, the graph (ke
 rolling window, and Dask's scheduler, workers and client. What a task does is to sleep for its expected time
 (``pipeline/cost.py``): a row builds its model, waits for its turn on the GPU, keeps it for the forward passes, and
 measures; a view is decoded; weights are there. There are 3,000 images; the measures take 10.3 s a row on the CPU (4 s
-with the scores of 0.1); a GPU has the stated number of ResNet-18 images a second, and other models are to it as their
+with the scores of 0.1); a GPU has the stated number of ResNet-18 images per second, and other models are to it as their
 published throughputs are.
 
 Printed: the time of all over max(seconds of all forward passes / GPUs, longest entry), which no schedule can beat, and
-the share of the time in which the GPUs compute. One process a GPU is a whole model at a time, as before several shared
-it. Not replayed: reading from a disk, or several processes that slow each other down.
+the share of the time in which the GPUs compute. One process per GPU is a whole model at a time, as before several
+shared it. Not replayed: reading from a disk, or several processes that slow each other down.
 """
 
 import virtual_clock  # before all that imports distributed  # isort: skip
@@ -87,7 +87,7 @@ class Steady:
 
 
 def times_of(jobs: Sequence[Job], rate: float) -> dict[str, Times]:
-    """What each entry takes on a GPU of so many ResNet-18 images a second."""
+    """What each entry takes on a GPU of so many ResNet-18 images per second."""
     times = {}
     for job in jobs:
         cost = estimate(job, rate, untrained=False)

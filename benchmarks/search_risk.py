@@ -55,7 +55,7 @@ def main() -> None:
         f"{len(rows)} models; {tied.sum()} are tied for first on all images, the best has {accuracy[best]:.1f}%\n"
     )
     print(
-        "| images a class | best dropped | tied ones dropped | mean loss | greatest loss | models left |"
+        "| images per class | best dropped | tied ones dropped | mean loss | greatest loss | models left |"
     )
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     for per_class in IMAGES_PER_CLASS:

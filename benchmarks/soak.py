@@ -239,7 +239,7 @@ def problems(out: Path, right: pd.DataFrame) -> list[str]:
     found = (
         []
         if files == sorted(entry.slug for entry in read_run(out).entries)
-        else ["files are not one an entry"]
+        else ["files are not one per entry"]
     )
     names = rows["model"].tolist()
     found += [f"{name} is lost" for name in right.index if name not in names]

@@ -12,6 +12,6 @@ DATASETS = {
     "mnist": "MNIST as torchvision keeps it; its test images",
     "stl10": "STL-10 as torchvision keeps it; its test images",
     "imagenet": "ImageNet validation images: a torchvision root, a folder of synset folders, or Kaggle's flat val/",
-    "imagefolder": "a folder with one folder of images a class",
+    "imagefolder": "a folder with one folder of images per class",
     "csv": "a folder of images with a labels.csv of the columns image,label",
 }

@@ -30,7 +30,7 @@ class Filters(Settings):
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="At most so many billion multiply-adds an image.",
+        description="At most so many billion multiply-adds per image.",
     )
     img_size: Annotated[int | None, OnCommandLine(metavar="PIXELS")] = Field(
         default=None, gt=0, le=LARGEST_IMG_SIZE, description="Only this image size."

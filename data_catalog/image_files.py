@@ -74,7 +74,7 @@ def unreadable(paths: Sequence[Path], threads: int = 4) -> dict[int, str]:
 
 
 def list_class_folders(root: Path) -> Listing:
-    """A folder with one folder of images a class, in the order of their names.
+    """A folder with one folder of images per class, in the order of their names.
 
     Raises
     ------

@@ -103,7 +103,7 @@ def _meant_by_timm(entries: Iterable[ModelEntry], name: str) -> list[ModelEntry]
 
 @cache
 def default_models() -> dict[str, str]:
-    """timm's model by each network's name alone, that of its default tag; a table, for asking timm takes seconds."""
+    """timm's model by each network's name alone, that of its default tag: a table, as asking timm takes seconds."""
     with DEFAULT_MODELS.open(encoding="utf-8", newline="") as file:
         return {row["network"]: row["model"] for row in csv.DictReader(file)}
 

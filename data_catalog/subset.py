@@ -15,7 +15,7 @@ from .images import LabelledImages
 class Subset:
     """The images that are embedded, sorted by class and name.
 
-    An embedding has ``repeats`` rows an image, one after the other; each has a seed for its random crop.
+    An embedding has ``repeats`` rows per image, one after the other; each has a seed for its random crop.
 
     Attributes
     ----------

@@ -18,7 +18,9 @@ from .search import search
 if TYPE_CHECKING:
     from distributed import Client
 
-GUARD = 'call dsmi_zoo.run under `if __name__ == "__main__":`, for its workers import the script'
+GUARD = (
+    'call dsmi_zoo.run under `if __name__ == "__main__":`, because its workers import the script'
+)
 OF_OWN_WORKERS = ("cluster", "profile", "workers", "worker_memory", "per_gpu")
 
 
@@ -34,7 +36,7 @@ def run(
     """Measure a zoo: compute every row that ``out`` lacks, write the report there, and return the rows.
 
     Finished rows are never computed again. Nothing is printed; the loggers below ``dsmi_zoo`` tell how far it is. In a
-    script it must stand under ``if __name__ == "__main__":``, for its workers are processes that import the script.
+    script it must stand under ``if __name__ == "__main__":``, because its workers are processes that import the script.
 
     Parameters
     ----------
@@ -54,7 +56,7 @@ def run(
     Returns
     -------
     pandas.DataFrame
-        One row an entry of all that ``out`` holds, as `read_results` gives them; a failed one says why.
+        One row per entry of all that ``out`` holds, as `read_results` gives them; a failed one says why.
 
     Raises
     ------

@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def _stop_in_order(*_: object) -> None:
-    """Batch systems end a job by SIGTERM: stop as for Ctrl-C, once, for they may send it to shell and command alike."""
+    """Batch systems end a job by SIGTERM: stop as for Ctrl-C, and once: shell and command may both get it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 

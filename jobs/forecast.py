@@ -30,7 +30,7 @@ def forecast(config: RunConfig, display: Display = SILENT) -> int:
 
 
 def described(plan: Plan) -> list[str]:
-    """The plan in words, one line a cost."""
+    """The plan in words, one line per cost."""
     jobs, subset, config = plan.jobs, plan.subset, plan.config
     samples = len(subset.labels) * subset.repeats
     repeated = f" x {subset.repeats} random crops" if subset.repeats > 1 else ""

@@ -75,7 +75,7 @@ class ZooRun:
 def zoo_runs(
     out: Path, seeds: int, small: bool, root: Path | None, compute: ComputeSettings
 ) -> list[ZooRun]:
-    """All runs of the study, those of a zoo on its own images first, for they train the networks."""
+    """All runs of the study, those of a zoo on its own images first, because they train the networks."""
     pairs = [(zoo, zoo) for zoo in TRAINED_ZOOS]
     pairs += [(zoo, other) for zoo in TRAINED_ZOOS for other in TRAINED_ZOOS if other != zoo]
     models = SMALL_MODELS if small else ()
@@ -87,7 +87,7 @@ def zoo_runs(
 
 
 def rows_of_settings(runs: list[ZooRun]) -> dict[str, pd.DataFrame]:
-    """For each setting of the study one row a network and seed, with the target as ``target``.
+    """For each setting of the study one row per network and seed, with the target as ``target``.
 
     Raises
     ------

@@ -156,7 +156,7 @@ def _shown(value: Any) -> str:
 def _of_rows(published: Published, sample: int, seed: int, display: Display) -> list[str]:
     """Measure a sample of the embeddings again, and say how their rows differ."""
     if not published.release.has_embeddings:
-        log.info("rows: not measured again, for the embeddings are not published")
+        log.info("rows: not measured again, because the embeddings are not published")
         return []
     ok = published.rows[published.rows["status"].eq("ok")]
     chosen = np.random.default_rng(seed).permutation(len(ok))[:sample]

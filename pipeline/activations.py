@@ -58,7 +58,7 @@ def defaults_kept() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(dtype)
-        # None takes a default away, for any slows torch's functions.
+        # None takes a default away, because any slows torch's functions.
         if torch.get_default_device() != device:
             torch.set_default_device(None if device.type == "cpu" else device)
         torch.set_float32_matmul_precision(precision)

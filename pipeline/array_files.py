@@ -227,8 +227,8 @@ def _pt(file: Path, name: str | None) -> Any:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
-            f"{file}: not a {file.suffix} file of tensors alone, or cut off; other objects are never read, for that "
-            "could run code: save the tensor itself"
+            f"{file}: not a {file.suffix} file of tensors alone, or cut off; other objects are never read, "
+            "because that could run code: save the tensor itself"
         ) from None
     if isinstance(content, Mapping):
         by_name = {str(key): value for key, value in content.items()}

@@ -6,7 +6,7 @@ import torch
 CPU_BATCH_PIXELS = 2**19
 ACCELERATOR_BATCH = 64
 MOST = 1024
-WORTH_DOUBLING = 1.05  # times as many images a second
+WORTH_DOUBLING = 1.05  # times as many images per second
 
 
 def default_batch(device: torch.device, pixels: int) -> int:
@@ -33,7 +33,7 @@ class BatchSize:
     def __init__(self, device: torch.device, pixels: int, wanted: int | None = None) -> None:
         self.images = wanted or default_batch(device, pixels)
         self._may_grow = wanted is None and device.type != "cpu"
-        self._fastest = 0.0  # images a second, at half the size
+        self._fastest = 0.0  # images per second, at half the size
         self._is_first_pass = True
 
     def passed(self, images: int, seconds: float) -> None:

@@ -61,7 +61,7 @@ class ComputeSettings(Settings):
         default=None, description="Site settings of a cluster, in TOML; see docs/clusters.md."
     )
     workers: Annotated[
-        int | None, OnCommandLine(default="one a core, all GPUs, or the profile's")
+        int | None, OnCommandLine(default="one per core, all GPUs, or the profile's")
     ] = Field(
         default=None,
         ge=1,

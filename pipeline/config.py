@@ -128,9 +128,7 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _no_repeats_without_random_crops(self) -> Self:
         if self.protocol == "standard" and self.subset.repeats not in (None, 1):
-            reason = (
-                "the standard protocol has one row an image, for repeats fake signal; use paper's"
-            )
+            reason = "the standard protocol has one row per image, because repeats fake signal; use paper's"
             raise Clash(reason, "subset.repeats")
         return self
 

@@ -18,7 +18,7 @@ MEASURE_POWER = 2.1  # between the distances' n squared and the eigenvalues' n c
 BACKWARD = 3  # a training step, in forward passes
 BYTES_A_PARAMETER = 4
 RESNET18_GMACS, RESNET18_THROUGHPUT = 1.82, 35806.38  # timm's published figures at 224 pixels
-TYPICAL_SHARE = 0.63  # of ResNet-18's multiply-adds a second; the median of imagenet-2025
+TYPICAL_SHARE = 0.63  # of ResNet-18's multiply-adds per second; the median of imagenet-2025
 
 
 @dataclass(frozen=True)

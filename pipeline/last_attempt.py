@@ -102,10 +102,10 @@ def _watched(child: "subprocess.Popen[bytes]", memory: float | None, suspended_f
             continue
         suspended_since = (suspended_since or time.monotonic()) if is_suspended else None
         if suspended_since is not None and time.monotonic() - suspended_since > suspended_for_s:
-            why = f", for it was suspended for {suspended_for_s:.0f} s"
+            why = f", because it was suspended for {suspended_for_s:.0f} s"
             child.kill()
         elif memory and taken > MEMORY_SHARE * memory:
-            why = f", for it took more than {MEMORY_SHARE:.0%} of its {size_in_words(memory)} of memory"
+            why = f", because it took more than {MEMORY_SHARE:.0%} of its {size_in_words(memory)} of memory"
             child.kill()
     code = child.returncode
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"

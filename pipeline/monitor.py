@@ -64,7 +64,7 @@ class RepresentationMonitor:
         A name of ``model.named_modules()``; None is the penultimate layer (see `dsmi_zoo.pipeline.layers.forward`).
     n
         How many of the images to measure, as evenly from the classes as can be. None lets the first measurement choose
-        as many, up to 500 (or three a class), as keep the cost under 5% of the training time (what is done once
+        as many, up to 500 (or three per class), as keep the cost under 5% of the training time (what is done once
         included, from about five measurements on); then it stays.
     log
         Called after each measurement as ``log(numbers, step)`` with a dict of what is known: ``wandb.log`` and
@@ -133,7 +133,7 @@ class RepresentationMonitor:
 
     @property
     def results(self) -> pd.DataFrame:
-        """What has been measured so far, one row a measurement, as in ``monitor.parquet``."""
+        """What has been measured so far, one row per measurement, as in ``monitor.parquet``."""
         return pd.DataFrame(self._rows)
 
     def _repr_html_(self) -> str:

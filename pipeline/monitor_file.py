@@ -1,4 +1,4 @@
-"""``OUT/monitor.parquet``: one row a measurement of a training, and what was fixed at its beginning."""
+"""``OUT/monitor.parquet``: one row per measurement of a training, and what was fixed at its beginning."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ from .cost import BYTES_A_PARAMETER, DECODE_S, DOWNLOAD_BYTES_S, estimate
 from .plan import Job
 from .weights import remote_weights
 
-NOMINAL_RATE = 100.0  # ResNet-18 images a second; the order needs ratios only
+NOMINAL_RATE = 100.0  # ResNet-18 images per second; the order needs ratios only
 SHORTEST = 2.0**-20
 
 

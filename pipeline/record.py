@@ -2,7 +2,8 @@
 
 Keys of the record that this version does not know are kept when it is written again: what a newer version of the same
 format has noted must not be lost because an older one added a model. Those of entries, subset and catalogue are read
-past, for these are noted anew. Only ``config`` takes none: a setting that this version cannot obey may change numbers.
+past, because these are noted anew. Only ``config`` takes none: a setting that this version cannot obey may change
+numbers.
 """
 
 import json

@@ -89,7 +89,7 @@ def read_results(out: str | Path) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row an entry, sorted by model and image size; the columns of ``dsmi_zoo.pipeline.schema`` first, then the
+        One row per entry, sorted by model and image size; the columns of ``dsmi_zoo.pipeline.schema`` first, then the
         catalogue's and the user's own. Files that are no rows of this run are left out with a warning.
 
     Raises

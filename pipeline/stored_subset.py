@@ -22,7 +22,7 @@ def subset_path(out: Path) -> Path:
 
 
 def write_subset(out: Path, subset: pd.DataFrame) -> None:
-    """Store ``OUT/subset.parquet``: one row an image, in the embeddings' order."""
+    """Store ``OUT/subset.parquet``: one row per image, in the embeddings' order."""
     write_atomically(
         subset_path(out),
         lambda file: subset.to_parquet(file, index=False, write_page_checksum=True),

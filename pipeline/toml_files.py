@@ -8,7 +8,7 @@ from typing import Any
 from ..data_catalog.errors import InputError
 from ..data_catalog.text import shortened
 
-# Text of several lines comes first, for it may hold what looks like the others.
+# Text of several lines comes first, because it may hold what looks like the others.
 _LONG_TEXT = r'"""(?:[^\\]|\\.)*?"""' + "|" + r"'''.*?'''"
 _TEXT = r'"(?:[^"\\\n]|\\.)*(?:"|$)' + "|" + r"'[^'\n]*(?:'|$)"
 STRING_OR_COMMENT = re.compile(f"{_LONG_TEXT}|{_TEXT}|#[^\\n]*", re.MULTILINE | re.DOTALL)

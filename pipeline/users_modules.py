@@ -28,7 +28,7 @@ class UsersModule:
     def imported(self) -> ModuleType:
         """The module as its file stands now, also where an earlier run of the same process imported it otherwise.
 
-        It is then made anew, not reloaded, for that would keep names which the file no longer has.
+        It is then made anew, not reloaded, because that would keep names which the file no longer has.
         """
         with current_folder_last():
             if self._is_outdated():

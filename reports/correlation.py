@@ -264,7 +264,7 @@ def why_undefined(x: np.ndarray, y: np.ndarray) -> str | None:
     if len(x) < MIN_ROWS:
         return f"{len(x)} rows have both values, fewer than {MIN_ROWS}"
     for numbers, what in ((x, "measure"), (y, "accuracy")):
-        # Half of each, for the range of all that float64 holds is beyond it.
+        # Half of each, because the range of all that float64 holds is beyond it.
         half_range = np.ptp(numbers / 2)
         # The relative limit is where float64 keeps no digit of the spread.
         if half_range <= max(MIN_RANGE, 1e-12 * np.abs(numbers).max()) / 2:

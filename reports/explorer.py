@@ -76,7 +76,7 @@ class Explorer:
     """The explorer's parts; the scripts hold nothing of a run.
 
     ``models`` are Bokeh's, for JSON, ``settings`` what the controls must know of the columns; ``scripts`` are Bokeh
-    itself, for the page needs no network, and ours.
+    itself, because the page needs no network, and ours.
     """
 
     models: Mapping[str, Any]
@@ -91,7 +91,7 @@ def of_choice(scores: Sequence[str], targets: Sequence[str], costs: Sequence[str
 
 
 def explorer(rows: pd.DataFrame, axes: Axes) -> Explorer:
-    """The explorer of the measured rows, one an entry."""
+    """The explorer of the measured rows, one per entry."""
     ok = succeeded(rows)
     data = explorer_data(ok, axes.across, axes.up)
     source = ColumnDataSource({**data.columns, **_chosen(data, axes)}, tags=data.download)

@@ -79,7 +79,7 @@ def scatter(
     Parameters
     ----------
     rows
-        One row an entry; those that failed or lack one of the values are left out.
+        One row per entry; those that failed or lack one of the values are left out.
     measure, target
         Columns of ``rows``.
     correlation, regression

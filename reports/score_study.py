@@ -113,7 +113,7 @@ class Setting:
     name
         For people.
     rows
-        One row a network and seed, with the columns ``seed``, ``model``, ``architecture``, ``target`` and the scores.
+        One row per network and seed, with the columns ``seed``, ``model``, ``architecture``, ``target`` and the scores.
     resamples
         How often architectures are drawn.
     """
@@ -181,7 +181,7 @@ def study_scores(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -
     Parameters
     ----------
     rows
-        For each setting one row a network and seed: ``seed``, ``model``, ``architecture``, ``target`` (percent), the
+        For each setting one row per network and seed: ``seed``, ``model``, ``architecture``, ``target`` (percent), the
         columns of a row, and the static rankers.
     resamples
         How often architectures are drawn.

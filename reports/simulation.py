@@ -23,7 +23,7 @@ TITLES = {
 
 
 def orders(rows: pd.DataFrame) -> pd.DataFrame:
-    """Kendall's tau of the values with the truth over the levels: one row a kind, d, noise, seed and measure.
+    """Kendall's tau of the values with the truth over the levels: one row per kind, d, noise, seed and measure.
 
     A measure that does not move at all has kept no order: 0.
     """

@@ -99,7 +99,7 @@ def summarise(
     Parameters
     ----------
     rows
-        One row an entry, with the columns of ``dsmi_zoo.pipeline.schema``.
+        One row per entry, with the columns of ``dsmi_zoo.pipeline.schema``.
     run
         The content of ``run.json``, for the entries without a row and the name of the catalogue.
     class_subsets

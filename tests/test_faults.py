@@ -61,7 +61,7 @@ def counts(tally: Path) -> Counter[str]:
 
 
 def assert_all_right_but(failed: dict[str, str], out: Path, small_run: Path) -> None:
-    """One row an entry: the good ones hold the numbers of an undisturbed run, the others the given reason."""
+    """One row per entry: the good ones hold the numbers of an undisturbed run, the others the given reason."""
     rows = read_results(out).set_index("model")
     assert sorted(rows.index) == sorted(read_results(small_run)["model"])
     bad = rows[rows["status"] == "failed"]

@@ -98,7 +98,7 @@ def test_a_view_in_memory_is_no_other(view: StoredView) -> None:
 
 
 def sizes_over(rate_of: dict[int, float], passes: int = 12) -> list[int]:
-    """The batch sizes on a GPU that passes so many images a second at each size."""
+    """The batch sizes on a GPU that passes so many images per second at each size."""
     size, sizes = BatchSize(GPU, 224 * 224), []
     for _ in range(passes):
         sizes.append(size.images)

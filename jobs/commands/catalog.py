@@ -27,7 +27,7 @@ def catalog_group() -> None:
 )
 @click.pass_context
 def catalog_list_command(context: click.Context, sort: str | None, as_json: bool, **_: Any) -> int:
-    """List a catalogue's entries: parameters in millions, GMACs of one image, published images a second and top-1.
+    """List a catalogue's entries: parameters in millions, GMACs of one image, published images per second and top-1.
 
     \b
     Examples:
@@ -62,7 +62,7 @@ def catalog_show_command(model: str, catalog: str | None) -> int:
 @catalog_group.command("check")
 @catalog_options
 @options("filters")
-@options("compute.workers", help="Worker processes.", default_shown="one a core")
+@options("compute.workers", help="Worker processes.", default_shown="one per core")
 @click.pass_context
 def catalog_check_command(context: click.Context, **_: Any) -> int:
     """Build each entry without memory or weights, and confirm that it gives an embedding of the declared width.

@@ -33,7 +33,7 @@ from ..terminal import display
 @click.option(
     "--small", is_flag=True, help="A minute's worth, to try the command; it answers nothing."
 )
-@options("compute.workers", help="Worker processes.", default_shown="one a core")
+@options("compute.workers", help="Worker processes.", default_shown="one per core")
 @options("compute.cache")
 @click.pass_context
 def validate_command(

@@ -1,4 +1,4 @@
-"""What torch says of this machine's GPUs, as JSON: a process of its own, for a broken CUDA ends the one that asks."""
+"""What torch says of this machine's GPUs, as JSON, in a process of its own: a broken CUDA ends the one that asks."""
 
 import importlib
 import json

@@ -32,7 +32,7 @@ def angular_mutual_information(
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample.
+        The embedding, one row per sample.
     labels : [n] or [n, 1]
         The class of each sample.
     repetitions, seed, method, precision, tolerance

@@ -1,4 +1,4 @@
-"""Scores that describe an embedding by Gaussians: one a class (GBC), or a mixture that knows no classes (N-LEEP)."""
+"""Scores that describe an embedding by Gaussians: one per class (GBC), or a mixture that knows no classes (N-LEEP)."""
 
 import warnings
 
@@ -31,7 +31,7 @@ def gbc(Z: ArrayLike, labels: ArrayLike) -> float:
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample.
+        The embedding, one row per sample.
     labels : [n] or [n, 1]
         The class of each sample.
 
@@ -59,7 +59,7 @@ def gbc(Z: ArrayLike, labels: ArrayLike) -> float:
 def n_leep(Z: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> float:
     """N-LEEP: the mean log likelihood of the labels by the components of a Gaussian mixture.
 
-    The principal components with 80% of the variance get a mixture of five Gaussians a class, which sees no label. A
+    The principal components with 80% of the variance get a mixture of five Gaussians per class, which sees no label. A
     sample of component shares p(z | x) has the label y with probability sum_z p(y | z) p(z | x), p(y | z) being the
     share of label y in component z over all samples, this one included.
 
@@ -131,7 +131,7 @@ def leep_log_likelihoods(
     shares = _component_shares(decomposition, LEEP_COMPONENTS * (int(classes.max()) + 1), seed)
     together = group_sums(shares, classes)
     of_component = together.sum(axis=0)
-    # A component that no point belongs to, for its shares are below the least number, says nothing.
+    # A component that no point belongs to, because its shares are below the least number, says nothing.
     label_shares = np.divide(
         together, of_component, out=np.zeros_like(together), where=of_component > 0
     )

@@ -38,7 +38,7 @@ class MeasureContext:
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample.
+        The embedding, one row per sample.
     labels : [n] or [n, 1] or None
         The class of each sample.
     image_ids : [n] or None

@@ -87,7 +87,7 @@ def offset_share(Z: ArrayLike) -> float:
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample.
+        The embedding, one row per sample.
 
     Returns
     -------

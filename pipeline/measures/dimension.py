@@ -30,7 +30,7 @@ def alpha_req(Z: ArrayLike) -> float:
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample.
+        The embedding, one row per sample.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def participation_ratio(Z: ArrayLike) -> float:
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample.
+        The embedding, one row per sample.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def two_nn_dimension(Z: ArrayLike) -> float:
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row an image: crops of one image are neighbours, and what they fill is not what images fill.
+        The embedding, one row per image: crops of one image are neighbours, and what they fill is not what images fill.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def mst_dimension(Z: ArrayLike, *, seed: int = 0) -> float:
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row an image.
+        The embedding, one row per image.
     seed : int
         Seed of the subsets.
 

@@ -44,7 +44,7 @@ def diffusion_spectral_entropy(
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample; a tensor on a GPU is measured there.
+        The embedding, one row per sample; a tensor on a GPU is measured there.
     sigma : float, optional
         Width of the Gaussian kernel, in the units of Z; sqrt(d) by default, as in the paper's experiments.
     t : float
@@ -123,7 +123,7 @@ def shannon_entropy(Z: ArrayLike, *, bins: int = 2) -> float:
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample.
+        The embedding, one row per sample.
     bins : int
         Bins for each dimension.
 

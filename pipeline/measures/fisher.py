@@ -26,7 +26,7 @@ def sfda(Z: ArrayLike, labels: ArrayLike) -> float:
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample.
+        The embedding, one row per sample.
     labels : [n] or [n, 1]
         The class of each sample.
 

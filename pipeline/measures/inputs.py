@@ -36,7 +36,7 @@ def as_embedding(Z: ArrayLike, name: str = "Z") -> Array:
     shape = list(array.shape)
     if len(shape) != 2:
         raise InputError(
-            f"{name} has shape {shape} where [n, d] is needed: one row a sample; reshape it, "
+            f"{name} has shape {shape} where [n, d] is needed: one row per sample; reshape it, "
             f"for instance by {name}.reshape(len({name}), -1)"
         )
     if 0 in shape:

@@ -5,7 +5,7 @@ trace of f(A) is the exact one on a subspace that holds the top of the spectrum,
 vectors z orthogonal to it (Hutch++: Meyer et al., arXiv 2010.09649). Three things make few vectors enough: each z' f(A)
 z comes from some steps of Lanczos as a Gauss quadrature (Ubaru, Chen and Saad, SIAM J. Matrix Anal. Appl. 38, 2017);
 the parabola nearest to f on the spectrum is subtracted, whose trace is known exactly; and Gauss's rule, and Radau's
-with a node at 0, bound the quadrature from both sides, for the derivatives of lambda log lambda alternate in sign.
+with a node at 0, bound the quadrature from both sides, because the derivatives of lambda log lambda alternate in sign.
 """
 
 from dataclasses import dataclass
@@ -245,7 +245,7 @@ class _Tally:
     def rounding(self) -> float:
         """How far rounding may move the entropy, in bits.
 
-        The part of the parabola does not move with the products, for its moments are known from elsewhere; it adds
+        The part of the parabola does not move with the products, because its moments are known from elsewhere; it adds
         their errors.
         """
         parabola = self._slopes() @ self._parabolas

@@ -19,13 +19,13 @@ def clid(Z: ArrayLike, *, seed: int = 0) -> float:
     taken to be of the cluster of the nearest before it. The clusters are those of k-means, the square root of the
     number of points many; distances are those of the points' directions, that is by the cosine. The dimension is
     ``two_nn_dimension``. The authors add the two after each has been standardised over the models that are compared,
-    which one model by itself does not have: the product needs no such units, for a ranking by it is one by
+    which one model by itself does not have: the product needs no such units, because a ranking by it is one by
     ln learnability + ln dimension, whichever models are there.
 
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row an image: crops of one image are neighbours, and would be learnt from each other.
+        The embedding, one row per image: crops of one image are neighbours, and would be learnt from each other.
     seed : int
         Seed of k-means and of the order.
 

@@ -39,7 +39,7 @@ def measure(
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample: an array, a tensor, a data frame. A tensor on a GPU is measured there.
+        The embedding, one row per sample: an array, a tensor, a data frame. A tensor on a GPU is measured there.
     labels : [n] or [n, 1], optional
         The class of each sample, of any type; without them what needs labels is left out.
     scores : str or iterable of str, optional

@@ -75,7 +75,7 @@ def diffusion_spectral_mutual_information(
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample.
+        The embedding, one row per sample.
     labels : [n] or [n, 1]
         The class of each sample; for the information about inputs, their clusters from `cluster_inputs`.
     sigma : float, optional
@@ -92,7 +92,7 @@ def diffusion_spectral_mutual_information(
     Returns
     -------
     float
-        Bits; slightly negative values are possible, for the subsets are random.
+        Bits; slightly negative values are possible, because the subsets are random.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def shannon_mutual_information(
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample.
+        The embedding, one row per sample.
     labels : [n] or [n, 1]
         The class of each sample.
     bins : int
@@ -203,7 +203,7 @@ def cluster_inputs(X: ArrayLike, n_clusters: int, seed: int = 0) -> NDArray[np.i
     Parameters
     ----------
     X : real [n, p] or [n]
-        The inputs, one row a sample; flatten images first.
+        The inputs, one row per sample; flatten images first.
     n_clusters : int
         Number of clusters, at most the number of different inputs (for a single column: of bins, any number).
     seed : int

@@ -48,7 +48,7 @@ def centre_accuracy(
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample.
+        The embedding, one row per sample.
     labels : [n] or [n, 1]
         The class of each sample.
     image_ids : [n], optional

@@ -29,7 +29,7 @@ def logme(Z: ArrayLike, labels: ArrayLike) -> float:
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample.
+        The embedding, one row per sample.
     labels : [n] or [n, 1]
         The class of each sample.
 
@@ -123,7 +123,7 @@ def rankme(Z: ArrayLike) -> float:
     Parameters
     ----------
     Z : real [n, d]
-        The embedding, one row a sample, not centred.
+        The embedding, one row per sample, not centred.
 
     Returns
     -------

@@ -110,7 +110,7 @@ class _Part:
 class _Spread:
     """The variance of the measure between parts of the images, and what it would be if no terms shared points.
 
-    The latter has many more degrees of freedom, for each class and each random subset contributes its own.
+    The latter has many more degrees of freedom, because each class and each random subset contributes its own.
     """
 
     joint: float

@@ -17,8 +17,8 @@ def contrastive(
 ) -> tuple[torch.nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
     """What is to be trained (the model and a projection head), and the loss of a batch by its images' numbers.
 
-    Views are torchvision's random crops, rotations and changes of colour; no mirroring, for a mirrored digit is none.
-    The loss is NT-Xent between the projections of the pre-logits.
+    Views are torchvision's random crops, rotations and changes of colour; no mirroring, because a mirrored digit is
+    none. The loss is NT-Xent between the projections of the pre-logits.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ def _sleeping_in(process: int) -> int:
 
 
 def test_a_suspended_last_attempt_is_killed_when_its_time_is_up() -> None:
-    with pytest.raises(Died, match="by SIGKILL, for it was suspended for 1 s"):
+    with pytest.raises(Died, match="by SIGKILL, because it was suspended for 1 s"):
         in_a_child(_suspend_oneself, timeout=1.0)
 
 

@@ -36,7 +36,7 @@ ENDS = {
     "exit": ("ValueError", "raised SystemExit: 0"),
     "interrupt": ("KeyboardInterrupt", ""),
     "leave": ("KilledWorker", "its worker process died 3 times, the last time with exit code 0"),
-    "stop": ("KilledWorker", "the last time by SIGKILL, for it was suspended for 12 s"),
+    "stop": ("KilledWorker", "the last time by SIGKILL, because it was suspended for 12 s"),
     "hang": ("TimeoutError", "took longer than --model-timeout 12 s; see "),
     "surrogate": ("ValueError", "\\udcff\x1b[31m"),
 }
