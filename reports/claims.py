@@ -1,8 +1,8 @@
 """Claims and their three-way answer: "holds", "does not hold here" or "cannot tell", by a rule stated beforehand.
 
-Each claim is about one number per seed. Its answer comes from the 95% interval of the mean over seeds (Student's t) and
-a threshold, which stand beside the claim; nothing was adjusted after a look at the results. Where all seeds give the same
-number there is no t, and fewer than 6 of them cannot tell (sign test).
+Each claim is about one number per seed. Its answer comes from the 95% interval of the mean over seeds (Student's t)
+and a threshold, which stand beside the claim; nothing was adjusted after a look at the results. Where all seeds give
+the same number there is no t, and fewer than 6 of them cannot tell (sign test).
 """
 
 from collections.abc import Callable, Sequence

@@ -9,11 +9,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Before the imports, because libraries read it then. With a process per core, threads of BLAS in each would wait for each
-# other longer than they compute. And embeddings are compared to the last bit, which on some processors depends on the
-# number of threads.
-for _library in ("OMP", "OPENBLAS", "MKL"):
-    os.environ[f"{_library}_NUM_THREADS"] = "1"
+# Before the imports, because libraries read it then. With a process per core, threads of BLAS in each would wait for
+# each other longer than they compute. And embeddings are compared to the last bit, which on some processors depends on
+# the number of threads.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
 
 import pytest
 import safetensors.torch
