@@ -20,22 +20,26 @@ from ..data_catalog.errors import InputError
 from .activations import activations, undisturbed
 from .held_out import drawn_from
 from .layers import check_layer, unwrapped
-from .measures import cluster_inputs
 from .measures.context import MeasureContext
 from .measures.definition import Value
 from .measures.registry import DIAGNOSTICS, MEASURES
 from .measures.settings import MeasureSettings
 from .measures.together import values_of
-from .measures.uncertainty import MOST_LEFT_OUT
 from .monitor_file import NUMBERS, SIMPLE_SCORES, monitor_path, read_monitor, write_monitor
+from .monitor_images import (
+    FEWEST_PER_CLASS,
+    checked_images,
+    clusters_of,
+    evenly_interleaved,
+    tell_of_small_classes,
+    whole_number,
+)
 from .store import array_sha256
-from .views import CLUSTER_SIDE
 
 BUDGET = 0.05  # of the training time
 # For the measurements that return; the rest is for what is done once, and for slower moments.
 SHARE = 0.4 * BUDGET
 MOST = 500  # images by default: more hardly change a curve, and eigenvalues cost their cube
-FEWEST_PER_CLASS = 4  # images; a standard error over images takes as many
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x", *(one.name for one in SIMPLE_SCORES))
 
 
@@ -95,22 +99,22 @@ class RepresentationMonitor:
         self.model, self.layer, self.out = model, layer, Path(out)
         if self.out.is_file():
             raise InputError(f"out: {self.out} is a file; name a folder")
-        self.every, self._n = _whole(every, "every", 1), n
-        self.steps = self._measured_at = _whole(start, "start", 0)
+        self.every, self._n = whole_number(every, "every", 1), n
+        self.steps = self._measured_at = whole_number(start, "start", 0)
         if isinstance(images, Dataset | DataLoader):
             if labels is not None:
                 raise InputError("labels come with the data set; pass it alone")
             images, labels = drawn_from(images, MOST, FEWEST_PER_CLASS)
-        images, labels = _checked(images, labels)
-        _tell_of_small_classes(labels)
+        images, labels = checked_images(images, labels)
+        tell_of_small_classes(labels)
         check_layer(model, layer)
         self._least = max(2, FEWEST_PER_CLASS * len(np.unique(labels)))
-        if n is not None and not 2 <= _whole(n, "n", 2) <= len(labels):
+        if n is not None and not 2 <= whole_number(n, "n", 2) <= len(labels):
             raise InputError(
                 f"n={n} images are to be measured, but there are {len(labels)}; give at most so many"
             )
         self._most = min(len(labels), max(MOST, self._least)) if n is None else n
-        order = _interleaved(labels)[: self._most]
+        order = evenly_interleaved(labels)[: self._most]
         self._images, self._labels = images[torch.from_numpy(order)].float(), labels[order]
         self._clusters: np.ndarray | None = None
         self._rows: list[dict[str, Any]] = []
@@ -208,7 +212,7 @@ class RepresentationMonitor:
         if self._n is None:
             self._n = self._choose_n()
         if self._clusters is None:
-            self._clusters = _clusters(self._images[: self._n], self._labels[: self._n])
+            self._clusters = clusters_of(self._images[: self._n], self._labels[: self._n])
         if self._first is not None:
             self._add(0, self._first[: self._n], 0.0)
             self._first = None
@@ -358,76 +362,6 @@ def _measured(
     """The measures, diagnostics and simple scores of an embedding, by the paper's settings."""
     context = MeasureContext(embedding, labels, None, clusters, MeasureSettings())
     return values_of((*DIAGNOSTICS, *MEASURES, *SIMPLE_SCORES), context)
-
-
-def _whole(value: Any, name: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    return int(value)
-
-
-def _checked(images: Any, labels: Any) -> tuple[torch.Tensor, np.ndarray]:
-    """Images on the CPU, float [m, c, h, w], and labels, int64 [m] numbered from 0."""
-    if not isinstance(images, torch.Tensor | np.ndarray):
-        raise InputError(
-            f"images come as {type(images).__name__}; pass one tensor or array [m, c, h, w]"
-        )
-    images = torch.as_tensor(images).detach().cpu()
-    labels = (
-        labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
-    )
-    if images.ndim != 4:
-        raise InputError(f"images have shape {list(images.shape)} where [m, c, h, w] is needed")
-    if not images.is_floating_point():
-        raise InputError(
-            f"images are {images.dtype}; pass them as the model takes them: normalised floats"
-        )
-    if not torch.isfinite(images).all():
-        raise InputError("images hold values that are NaN or infinite; pass others")
-    if labels.shape != (len(images),):
-        raise InputError(
-            f"labels have shape {list(labels.shape)} where [{len(images)}] is needed: one an image"
-        )
-    if labels.dtype.kind == "f" and not np.array_equal(labels, np.round(labels)):
-        raise InputError("labels are continuous; pass classes")
-    classes, numbered = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise InputError(
-            f"the {len(images)} images are of {len(classes)} class; at least two are needed"
-        )
-    return images, numbered.astype(np.int64)
-
-
-def _tell_of_small_classes(labels: np.ndarray) -> None:
-    sizes = np.bincount(labels)
-    small = sizes[sizes < FEWEST_PER_CLASS]
-    if small.sum() > MOST_LEFT_OUT * len(labels):
-        warnings.warn(
-            f"monitor: {len(small)} of {len(sizes)} classes have fewer than {FEWEST_PER_CLASS} images, so there is no "
-            "standard error over images; pass more of them",
-            stacklevel=3,
-        )
-
-
-def _interleaved(labels: np.ndarray) -> np.ndarray:
-    """An order of which every beginning holds the classes as evenly as can be; within a class it is drawn, seeded."""
-    drawn = np.random.default_rng(0).permutation(len(labels))
-    turn = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        of_class = np.flatnonzero(labels[drawn] == label)
-        turn[of_class] = np.arange(len(of_class))
-    return drawn[np.lexsort((labels[drawn], turn))]
-
-
-def _clusters(images: torch.Tensor, labels: np.ndarray) -> np.ndarray | None:
-    """Clusters of the inputs, as many as classes, from images of at most 64 x 64 pixels; None if there are too few."""
-    if max(images.shape[-2:]) > CLUSTER_SIDE:
-        images = torch.nn.functional.adaptive_avg_pool2d(images.float(), CLUSTER_SIDE)
-    try:
-        return cluster_inputs(images.flatten(1).double().numpy(), len(np.unique(labels)))
-    except ValueError as error:
-        warnings.warn(f"monitor: no DSMI(Z;X): {error}", stacklevel=5)
-        return None
 
 
 def _synchronise(model: torch.nn.Module) -> None:

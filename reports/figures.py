@@ -5,7 +5,7 @@ Drawn with matplotlib's objects alone (no pyplot, no global state); the same row
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -23,7 +23,7 @@ from ..pipeline.schema import target_unit
 from .correlation import Bootstraps, Correlation
 from .ranking import COSTS, Ranking
 from .regression import SHOWN, Influence, Regression, family_band
-from .sample import CEILING, PRIMARY_MEASURE, families_of, groups_of, succeeded, values
+from .sample import families_of, groups_of, succeeded, values
 from .wording import fixed, measure_title, measure_unit, target_title, with_unit
 
 # Okabe and Ito's colours without yellow, which is too pale on white; markers tell groups apart without colour.
@@ -90,14 +90,14 @@ def scatter(
     known = np.isfinite(x) & np.isfinite(y)
     title = f"{measure_title(measure)} and {target_title(target)}"
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas(6.4, 4.6)
+        figure, axes = canvas(6.4, 4.6)
         # Before the points: long legends take room from the axes, not from the data.
         handles = _points(axes, rows[known], x[known], y[known])
         column, families = families_of(rows)
         line = _line(axes, x[known], y[known], families[known], plural(column), regression)
         axes.set_xlabel(one_line(with_unit(measure_title(measure), measure_unit(measure)), 70))
         axes.set_ylabel(one_line(with_unit(target_title(target), target_unit(target) or ""), 50))
-        _head(axes, one_line(title, 62), _caption(correlation))
+        head(axes, one_line(title, 62), _caption(correlation))
         if not known.any():
             _nothing(axes, "no model has both values")
         legend(figure, [*handles, *line])
@@ -111,7 +111,7 @@ def ranking(ranked: Ranking) -> Rendered:
     known = [m for m in ranked.models if m.cost is not None]
     front = sorted((m for m in known if m.pareto), key=lambda m: m.cost or 0)
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas(6.4, 4.6)
+        figure, axes = canvas(6.4, 4.6)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         # The default one writes mathematics.
@@ -141,7 +141,7 @@ def ranking(ranked: Ranking) -> Rendered:
             )
         axes.set_xlabel(one_line(with_unit(name[:1].upper() + name[1:], unit), 70))
         axes.set_ylabel("Probe accuracy (%)")
-        _head(axes, f"Probe accuracy and {name}", f"{len(known)} models")
+        head(axes, f"Probe accuracy and {name}", f"{len(known)} models")
         legend(
             figure,
             [
@@ -157,101 +157,11 @@ def ranking(ranked: Ranking) -> Rendered:
         )
 
 
-def forest(
-    correlations: Mapping[str, Mapping[str, Correlation]],
-    target: str,
-    order: Sequence[str],
-    static: str | None = None,
-    units: str = "families",
-) -> Rendered:
-    """Spearman's coefficient of every score in ``order`` with one target: intervals over ``units`` and over rows.
-
-    The ceiling is a line, not a row; of ``static``, the best ranker that looks at no image, there are lines too, at its
-    coefficient and at minus it.
-    """
-    shown = [(m, correlations[m][target].spearman) for m in order if m != CEILING]
-    ceiling = correlations[CEILING][target].spearman.value if CEILING in order else None
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas(6.4, 1.6 + 0.34 * max(len(shown), 1))
-        axes.axvline(0, color=QUIET, linewidth=1)
-        lines = []
-        if ceiling is not None:
-            axes.axvline(ceiling, color=INK, linewidth=1.2, linestyle="--")
-            lines = [
-                Line2D(
-                    [], [], color=INK, linewidth=1.2, linestyle="--", label=measure_title(CEILING)
-                )
-            ]
-        best_static = correlations[static][target].spearman.value if static is not None else None
-        if static is not None and best_static is not None:
-            for place in (best_static, -best_static):
-                axes.axvline(place, color=QUIET, linewidth=1.2, linestyle=":")
-            label = f"{measure_title(static)}: best of those that look at no image"
-            lines.append(Line2D([], [], color=QUIET, linewidth=1.2, linestyle=":", label=label))
-        for i, (m, rho) in enumerate(shown):
-            colour = COLOURS[1] if m == PRIMARY_MEASURE else COLOURS[0]
-            for ci, width, shade in ((rho.ci, 1.8, 1.0), (rho.ci_rows, 5.0, 0.25)):
-                if ci is not None:
-                    axes.plot(
-                        ci,
-                        [i, i],
-                        color=colour,
-                        linewidth=width,
-                        alpha=shade,
-                        solid_capstyle="butt",
-                    )
-            if rho.value is None:
-                axes.text(
-                    -1.02, i, f"not computed: {rho.reason}", va="center", fontsize=8.5, color=QUIET
-                )
-            else:
-                axes.plot([rho.value], [i], "o", color=colour, markersize=5.5)
-        axes.set_yticks(
-            range(len(shown)), [one_line(measure_title(m), 30) for m, _ in shown], color=INK
-        )
-        axes.set_xlim(-1.05, 1.05)
-        axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.spines["left"].set_visible(False)
-        axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("Spearman's rho")
-        _head(axes, one_line(f"Every score and {target_title(target)}", 62), "")
-        legend(
-            figure,
-            [
-                Line2D([], [], color=COLOURS[0], linewidth=1.8, label=f"95% interval over {units}"),
-                Line2D(
-                    [],
-                    [],
-                    color=COLOURS[0],
-                    linewidth=5,
-                    alpha=0.25,
-                    label="over rows, as if independent",
-                ),
-                Line2D(
-                    [],
-                    [],
-                    color=COLOURS[1],
-                    marker="o",
-                    linewidth=1.8,
-                    label=measure_title(PRIMARY_MEASURE),
-                ),
-                *lines,
-            ],
-        )
-        named = [
-            *shown,
-            *([(CEILING, correlations[CEILING][target].spearman)] if ceiling is not None else []),
-        ]
-        words = "; ".join(f"{measure_title(m)} {fixed(rho.value)}" for m, rho in named)
-        return render(figure, f"Correlations with {target_title(target)}. Spearman: {words}.")
-
-
 def residuals(influences: Sequence[Influence], score: str, target: str) -> Rendered:
     """Residuals of the regression of target on score against the fitted values; the most influential rows are named."""
     unit = target_unit(target) or ""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas(6.4, 4.0)
+        figure, axes = canvas(6.4, 4.0)
         axes.axhline(0, color=QUIET, linewidth=1)
         size, alpha = (6.0, 0.8) if len(influences) <= 300 else (3.6, 0.5)
         axes.plot(
@@ -275,7 +185,7 @@ def residuals(influences: Sequence[Influence], score: str, target: str) -> Rende
             )
         axes.set_xlabel(one_line(f"Fitted {with_unit(target_title(target), unit)}", 70))
         axes.set_ylabel(f"Residual ({'percentage points' if unit == '%' else unit})")
-        _head(
+        head(
             axes, one_line(f"Residuals of {target_title(target)} on {measure_title(score)}", 62), ""
         )
         if not influences:
@@ -288,7 +198,7 @@ def compared(a: np.ndarray, b: np.ndarray, measure: str, names: tuple[str, str])
     known = np.isfinite(a) & np.isfinite(b)
     a, b = a[known], b[known]
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas(5.2, 4.6)
+        figure, axes = canvas(5.2, 4.6)
         axes.plot(
             a, b, "o", color=COLOURS[0], alpha=0.7, markeredgecolor="white", markeredgewidth=0.5
         )
@@ -297,11 +207,11 @@ def compared(a: np.ndarray, b: np.ndarray, measure: str, names: tuple[str, str])
             axes.plot([low, high], [low, high], color=QUIET, linewidth=1)
         axes.set_xlabel(one_line(f"{measure_title(measure)} in {names[0]}", 70))
         axes.set_ylabel(one_line(f"in {names[1]}", 60))
-        _head(axes, one_line(f"{measure_title(measure)} in both runs", 62), f"{len(a)} models")
+        head(axes, one_line(f"{measure_title(measure)} in both runs", 62), f"{len(a)} models")
         return render(figure, f"{measure_title(measure)} of {len(a)} models in two runs.")
 
 
-def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     return figure, figure.add_subplot()
 
@@ -373,7 +283,7 @@ def _caption(correlation: Correlation) -> str:
     return f"n = {correlation.n:,}, Spearman's rho = {fixed(rho.value)}{ci}"
 
 
-def _head(axes: Axes, title: str, caption: str) -> None:
+def head(axes: Axes, title: str, caption: str) -> None:
     axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", pad=24 if caption else 8)
     axes.text(
         0,

@@ -21,6 +21,7 @@ from .class_subsets import class_subset_correlations
 from .comparison import Comparison, compare
 from .curves import over_epochs
 from .explorer import Axes, Explorer, explorer, of_choice
+from .forest import forest
 from .lead import answer, lead
 from .model_table import model_table
 from .provenance import mixture_warnings, provenance
@@ -199,7 +200,7 @@ def _forest(summary: Summary) -> Illustration:
     units = plural(summary.unit)
     order = wording.ranked_measures(summary, target)
     static = summary.standings[target].static if target in summary.standings else None
-    drawing = figures.forest(summary.correlations, target, order, static, units)
+    drawing = forest(summary.correlations, target, order, static, units)
     return Illustration(figure_name("forest", target), drawing)
 
 

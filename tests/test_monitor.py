@@ -8,8 +8,6 @@ from time import process_time
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
@@ -17,7 +15,6 @@ from conftest import Command
 
 from dsmi_zoo.data_catalog import InputError
 from dsmi_zoo.data_catalog.digit_images import digits_split
-from dsmi_zoo.pipeline.held_out import drawn_from
 from dsmi_zoo.pipeline.measures import cluster_inputs, measure
 from dsmi_zoo.pipeline.monitor import RepresentationMonitor
 from dsmi_zoo.pipeline.monitor_file import monitor_path, read_monitor
@@ -308,142 +305,3 @@ def test_a_folder_that_holds_a_training_is_refused_and_a_continued_one_goes_on(
     rows, facts = read_monitor(tmp_path / "m")
     assert rows["step"].tolist() == [0, 2, 4, 5]
     assert facts["n"] == 40
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"images": torch.zeros(20, 3, 4)}, r"images have shape \[20, 3, 4\]"),
-        ({"images": torch.zeros(20, 3, 4, 4, dtype=torch.uint8)}, "uint8.*normalised"),
-        ({"labels": np.zeros(19)}, r"labels have shape \[19\] where \[20\]"),
-        ({"labels": np.zeros(20)}, "of 1 class"),
-        ({"labels": np.linspace(0, 1, 20)}, "continuous"),
-        ({"layer": "lien"}, "no layer 'lien'; did you mean line"),
-        ({"every": 0}, "every must be a whole number of at least 1, not 0"),
-        ({"n": 21}, "n=21 .* there are 20"),
-        ({"n": 1}, "n must be"),
-        ({"start": 5}, "start=5, but .*monitor.parquet is not there"),
-        ({"model": torch.nn.Flatten()}, "no nn.Linear ran.*name a layer"),
-        ({"model": len}, "the model is a builtin_function_or_method, not a torch.nn.Module"),
-        ({"images": [torch.zeros(3, 4, 4)] * 20}, "images come as list; pass one tensor or array"),
-        ({"images": torch.full((20, 3, 4, 4), torch.nan)}, "images hold values that are NaN"),
-        ({"out": Path(__file__)}, "test_monitor.py is a file; name a folder"),
-    ],
-)
-def test_what_cannot_be_measured_is_told_in_one_line_before_training(
-    tmp_path: Path, change: dict[str, Any], words: str
-) -> None:
-    given = {"model": Noisy(), "images": torch.zeros(20, 3, 4, 4), "labels": np.arange(20) % 2}
-    with pytest.raises(InputError, match=words) as caught:
-        RepresentationMonitor(**(given | {"out": tmp_path / "m"} | change))
-    assert "\n" not in str(caught.value)
-
-
-def test_the_scores_to_beat_and_the_callers_numbers_are_measured_and_drawn_too(
-    tmp_path: Path,
-    held_out: tuple[torch.Tensor, torch.Tensor],
-    cli: Command,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    out = tmp_path / "m"
-    with RepresentationMonitor(Small(), *held_out, every=2, out=out, n=60) as monitor:
-        for step in range(4):
-            monitor.step(loss=torch.tensor(4.0 - step, requires_grad=True), rate=0.1)
-        assert "loss" in monitor._repr_html_()
-    assert (
-        f"monitor: 3 measurements; their curves: dsmi-zoo report --out {out}"
-        in capsys.readouterr().out
-    )
-    rows = read_monitor(out)[0]
-    assert rows["loss"].fillna(-1).tolist() == [-1, 3.5, 1.5], "means since the last measurement"
-    assert rows["rate"].fillna(-1).tolist() == [-1, pytest.approx(0.1), pytest.approx(0.1)]
-    assert rows.loc[1, "neighbour_accuracy"] > 0
-    pd.testing.assert_frame_equal(
-        rows, monitor.results[list(rows)].astype(float), check_dtype=False
-    )
-    images, labels = held_out
-    chosen = drawn_from(torch.utils.data.TensorDataset(images, labels), 10**6, 4)
-    assert len(chosen[1]) == len(labels)
-    told = cli("status", "--out", out).stdout
-    assert "a monitored training, 3 measurements of 60 images up to step 4, every 2 steps" in told
-    cli("report", "--out", out)
-    assert (out / "report" / "figures" / "simple.png").stat().st_size > 10_000
-    with pytest.raises(InputError, match="dse_z is a column of the monitor's own"):
-        monitor.step(dse_z=1.0)
-
-
-def test_a_log_gets_every_measurement_and_its_failure_ends_no_training(
-    tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor]
-) -> None:
-    got: list[tuple[int, dict[str, float]]] = []
-
-    def log(numbers: dict[str, float], step: int) -> None:
-        got.append((step, numbers))
-        if step == 2:
-            raise ConnectionError("the server is away")
-
-    with RepresentationMonitor(
-        Small(), *held_out, every=1, out=tmp_path / "m", n=60, log=log
-    ) as monitor:
-        monitor.step(loss=1.0)
-        with pytest.warns(
-            UserWarning, match="log failed at step 2, training goes on: ConnectionError: the server"
-        ):
-            monitor.step(loss=0.5)
-        monitor.step(loss=0.25)
-    assert [step for step, _ in got] == [0, 1, 2, 3]
-    assert got[3][1]["loss"] == 0.25
-    assert {"dse_z", "dsmi_z_y", "neighbour_accuracy", "centre_accuracy"} <= set(got[0][1])
-
-
-class Labelled(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """Rare and frequent classes, as a data set of torchvision tells them."""
-
-    def __init__(self) -> None:
-        self.targets = [0] * 90 + [1] * 6
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return torch.full((1, 2, 2), float(index)), self.targets[index]
-
-
-def test_images_are_drawn_from_a_data_set_evenly_and_the_same_each_time(tmp_path: Path) -> None:
-    images, labels = drawn_from(Labelled(), 12, 4)
-    assert np.bincount(labels).tolist() == [6, 6]
-    again, _ = drawn_from(torch.utils.data.DataLoader(Labelled(), batch_size=3), 12, 4)
-    assert torch.equal(images, again)
-    assert len(drawn_from(Labelled(), 2, 4)[1]) == 8, "four of each class, though that is more"
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
-    with RepresentationMonitor(model, Labelled(), every=1, out=tmp_path / "m", n=12) as monitor:
-        monitor.step()
-    assert len(monitor.results) == 2
-    with pytest.raises(InputError, match="labels come with the data set"):
-        RepresentationMonitor(model, Labelled(), torch.tensor([0]), out=tmp_path / "other")
-    with pytest.raises(InputError, match="no pairs"):
-        drawn_from(torch.utils.data.TensorDataset(images), 5, 4)
-
-
-def test_classes_too_small_for_a_standard_error_are_told(
-    tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor]
-) -> None:
-    with pytest.warns(
-        UserWarning,
-        match=r"\d+ of 10 classes have fewer than 4 images, so there is no standard error",
-    ):
-        RepresentationMonitor(Small(), held_out[0][:20], held_out[1][:20], out=tmp_path / "m")
-
-
-def test_measurements_of_an_earlier_version_can_still_be_read(
-    tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor]
-) -> None:
-    with RepresentationMonitor(Small(), *held_out, every=1, out=tmp_path, n=60) as monitor:
-        monitor.step()
-    table = pq.read_table(monitor_path(tmp_path))
-    pq.write_table(
-        table.drop_columns(["neighbour_accuracy", "centre_accuracy"]), monitor_path(tmp_path)
-    )
-    rows, _ = read_monitor(tmp_path)
-    assert rows["neighbour_accuracy"].isna().all()
-    assert rows["dse_z"].notna().all()

@@ -12,6 +12,7 @@ from scipy import stats
 from dsmi_zoo.pipeline.store import rows_frame
 from dsmi_zoo.reports import figures
 from dsmi_zoo.reports.correlation import Bootstraps, correlate
+from dsmi_zoo.reports.forest import forest
 from dsmi_zoo.reports.intervals import precision
 from dsmi_zoo.reports.regression import family_band, ols
 from dsmi_zoo.reports.sample import values
@@ -157,7 +158,7 @@ def legend_labels(rows):
 def test_the_forest_shows_every_measure_the_undefined_too():
     summary = summarise(frame(cse_z=8.8, own_measures="my_$own", **{"my_$own": 1.0}))
     order = ranked_measures(summary, "top1")
-    rendered = figures.forest(summary.correlations, "top1", order)
+    rendered = forest(summary.correlations, "top1", order)
     check(rendered)
     assert order[0] == "dsmi_z_y"
     assert "CSE(Z) –" in rendered.description
@@ -165,4 +166,4 @@ def test_the_forest_shows_every_measure_the_undefined_too():
 
 
 def test_the_forest_of_nothing_is_an_empty_figure():
-    check(figures.forest({}, "top1", []))
+    check(forest({}, "top1", []))

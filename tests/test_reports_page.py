@@ -14,11 +14,9 @@ from dsmi_zoo.data_catalog import InputError
 from dsmi_zoo.pipeline.record import EntryRecord
 from dsmi_zoo.pipeline.store import rows_frame, write_row, write_run
 from dsmi_zoo.reports import wording
-from dsmi_zoo.reports.lead import answer, lead
 from dsmi_zoo.reports.page import write_page, write_report
 from dsmi_zoo.reports.provenance import mixture_warnings, provenance
 from dsmi_zoo.reports.rendering import figure_name, markdown_text
-from dsmi_zoo.reports.statistics import summarise
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -323,49 +321,6 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         write_report(tmp_path)
 
 
-def test_a_weak_correlation_is_not_called_one(tmp_path):
-    rng = np.random.default_rng(3)
-    rows = rows_frame(
-        [entry(i, dsmi_z_y=rng.normal(), top1=50 + rng.normal(), group=None) for i in range(40)]
-    )
-    sentences = lead(summarise(rows))
-    assert "show no clear correlation" in sentences[0]
-    assert "includes 0" in sentences[0]
-
-
-def summary_of(**columns):
-    """Of 40 models of as many families; each column is a function of accuracy's order."""
-    rng = np.random.default_rng(1)
-    accuracy = rng.normal(size=40)
-    rows = [
-        entry(i, top1=50 + 10 * accuracy[i], group=None, architecture=f"net{i}", dse_z=None)
-        for i in range(40)
-    ]
-    for name, (slope, noise) in columns.items():
-        for row, value in zip(rows, slope * accuracy + noise * rng.normal(size=40), strict=True):
-            row[name] = value
-    return summarise(rows_frame(rows))
-
-
-def test_the_answer_compares_strengths_whichever_the_sign():
-    said = answer(summary_of(dsmi_z_y=(1, 1), params_m=(0, 0), rankme=(-1, 0.01)))
-    assert (
-        "RankMe orders these models best: its Spearman's rho with top-1 accuracy is −1.00 (95% interval"
-        in said
-    )
-    assert re.search(
-        r"DSMI\(Z;Y\) is 0\.\d\d \(0\.\d\d to 0\.\d\d, .*\) behind in \|rho\|, more than chance would explain\.$",
-        said,
-    )
-
-
-def test_the_answer_does_not_set_the_luckiest_of_many_apart():
-    noise = dict.fromkeys(
-        ("logme", "h_score", "transrate", "rankme", "dsmi_z_x", "csmi_z_y", "csmi_z_x"), (1, 1.2)
-    )
-    assert answer(summary_of(dsmi_z_y=(1, 1.3), **noise)).endswith("which may be chance.")
-
-
 def test_a_page_opens_with_the_answer_the_forest_and_the_explorer_and_folds_the_rest(usual):
     folder = usual[0]
     content = (folder / "index.html").read_text(encoding="utf-8")
@@ -383,22 +338,6 @@ def test_a_page_opens_with_the_answer_the_forest_and_the_explorer_and_folds_the_
         r"<details.*?</details>|<script.*?</script>|<style.*?</style>", "", content, flags=re.DOTALL
     )
     assert len(re.sub(r"<[^>]*>", " ", opened).split()) < 700
-
-
-def test_the_lead_recommends_nothing_and_tells_how_the_simple_scores_do():
-    sentences = lead(
-        summary_of(
-            dsmi_z_y=(1, 1),
-            dsmi_z_y_scale_free=(1, 0.01),
-            neighbour_accuracy=(1, 0.1),
-            centre_accuracy=(1, 0.1),
-        )
-    )
-    assert any(
-        re.search(r"^Nearest centre: rho = 0\.\d\d; 10 nearest neighbours: rho = 0\.\d\d\.$", s)
-        for s in sentences
-    )
-    assert not any("recommended" in s or "preferred" in s for s in sentences)
 
 
 def test_the_subsets_accuracy_is_a_ceiling_and_no_rival(tmp_path):

@@ -7,13 +7,10 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.api as sm
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from run_records import record_of
 from scipy import stats
 
-from dsmi_zoo.pipeline.record import EntryRecord
 from dsmi_zoo.pipeline.store import rows_frame
 from dsmi_zoo.reports import resampling
 from dsmi_zoo.reports.correlation import (
@@ -32,11 +29,6 @@ from dsmi_zoo.reports.intervals import (
 from dsmi_zoo.reports.regression import ols
 from dsmi_zoo.reports.sample import (
     groups_of,
-    missing_entries,
-    scores_of,
-    succeeded,
-    targets_of,
-    values,
 )
 from dsmi_zoo.reports.statistics import summarise
 
@@ -305,34 +297,6 @@ def test_any_numbers_give_finite_results_or_none_and_no_warning(pairs, families)
         assert estimate.ci is None or estimate.ci[0] <= estimate.ci[1]
 
 
-def test_regression_is_statsmodels_ols_with_hc3():
-    x, y, _ = sample(10)
-    fit = sm.OLS(y, sm.add_constant(x)).fit(cov_type="HC3", use_t=True)
-    found = ols(x, y)
-    assert (found.intercept, found.slope) == pytest.approx(tuple(fit.params))
-    assert (found.standard_error, found.p, found.r2) == pytest.approx(
-        (fit.bse[1], fit.pvalues[1], fit.rsquared)
-    )
-    assert found.ci == pytest.approx(tuple(fit.conf_int()[1]))
-
-
-def test_hc3_is_the_formula_of_mackinnon_and_white():
-    x, y, _ = sample(11)
-    design = np.column_stack([np.ones_like(x), x])
-    bread = np.linalg.inv(design.T @ design)
-    residual = y - design @ bread @ design.T @ y
-    leverage = np.einsum("ni,ij,nj->n", design, bread, design)
-    covariance = bread @ (design.T * (residual / (1 - leverage)) ** 2) @ design @ bread
-    np.testing.assert_allclose(ols(x, y).covariance, covariance, rtol=1e-9)
-
-
-def test_a_slope_that_one_row_fixes_has_no_error():
-    found = ols(np.array([0.0, 0.0, 0.0, 1.0]), np.array([1.0, 2.0, 3.0, 9.0]))
-    assert found.slope == pytest.approx(7)
-    assert (found.standard_error, found.p, found.ci) == (None, None, None)
-    assert "one row alone" in found.reason
-
-
 def simpson():
     """Three groups: within each the measure falls with accuracy, over all it rises."""
     rng = np.random.default_rng(12)
@@ -365,75 +329,3 @@ def test_one_group_or_none_has_no_within_group_part():
     assert groups_of(rows.assign(group="all")) == []
     assert groups_of(rows.assign(group=None)) == []
     assert groups_of(rows.assign(group="")) == []
-
-
-def test_measures_and_targets_are_the_columns_that_hold_values():
-    rows = rows_frame(
-        [
-            entry(
-                "a",
-                dse_z=1.0,
-                own_measures="mine other",
-                mine=2.0,
-                other=None,
-                top5=90.0,
-                real_top1=80.0,
-            ),
-            entry("b", own_measures="mine top1", subset_top1=40.0),
-            entry("c", status="failed", csmi_z_y=1.0, top1=5.0),
-        ]
-    )
-    assert scores_of(rows) == ["dse_z", "mine", "img_size", "subset_top1"]
-    assert targets_of(rows) == ["top5", "real_top1"]
-    assert succeeded(rows)["model"].tolist() == ["a", "b"]
-
-
-def test_what_is_no_number_is_missing():
-    rows = pd.DataFrame({"x": [1, None, "word", np.inf, True]})
-    np.testing.assert_array_equal(values(rows, "x"), [1, np.nan, np.nan, np.nan, 1])
-    assert np.isnan(values(rows, "absent")).all()
-
-
-def test_missing_entries_are_the_planned_ones_without_a_row():
-    rows = rows_frame([entry("a"), entry("b", status="failed")])
-    planned = [
-        EntryRecord(model=model, img_size=size, slug=f"{model}-{size}", row_id="r")
-        for model, size in (("a", 32), ("a", 64), ("b", 32))
-    ]
-    assert missing_entries(rows, planned) == [{"model": "a", "img_size": 64}]
-    summary = summarise(rows, record_of(*planned))
-    assert summary.models == {"total": 3, "ok": 1, "failed": 1, "missing": 1}
-
-
-def test_the_summary_keeps_its_contract():
-    x, y, family = sample(13, families=8)
-    rows = rows_frame(
-        [
-            entry(
-                f"m{i}",
-                architecture=f"f{f}",
-                dsmi_z_y=a,
-                cse_z=3.0,
-                top1=50 + 5 * b,
-                saturated=i == 2,
-            )
-            for i, (a, b, f) in enumerate(zip(x, y, family, strict=True))
-        ]
-        + [entry("broken", status="failed", error_type="ValueError", error_message="no")]
-    )
-    content = json.loads(json.dumps(summarise(rows).as_json(), allow_nan=False))
-    assert content["models"] == {"total": 25, "ok": 24, "failed": 1, "missing": 0}
-    found = content["correlations"]["dsmi_z_y"]["top1"]
-    assert found["n"] == 24
-    for name in COEFFICIENTS:
-        low, high = found[name]["ci"]
-        assert low < found[name]["value"] < high, name
-    assert found["pearson"]["p"] > 0
-    undefined = content["correlations"]["cse_z"]["top1"]["pearson"]
-    assert (undefined["value"], undefined["p"], undefined["ci"]) == (None, None, None)
-    assert content["saturated"] == [{"model": "m2", "img_size": 32}]
-    failure = {"model": "broken", "img_size": 32, "error_type": "ValueError", "error_message": "no"}
-    assert content["failures"] == [failure]
-    assert content["primary"] == {"measure": "dsmi_z_y", "target": "top1"}
-    assert content["resampling"]["unit"] == "architecture"
-    assert content["resampling"]["units"] == 8

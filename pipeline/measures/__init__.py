@@ -10,9 +10,9 @@ if TYPE_CHECKING:
         shannon_entropy,
     )
     from .estimate import Estimate
+    from .input_clusters import cluster_inputs
     from .measuring import measure
     from .mutual_information import (
-        cluster_inputs,
         diffusion_spectral_mutual_information,
         diffusion_spectral_mutual_information_estimate,
         shannon_mutual_information,
@@ -33,7 +33,7 @@ __all__ = [
 # The command line reads this package's settings, and stays fast without NumPy.
 _HOMES = {
     "Estimate": "estimate",
-    "cluster_inputs": "mutual_information",
+    "cluster_inputs": "input_clusters",
     "diffusion_spectral_entropy": "entropy",
     "diffusion_spectral_entropy_estimate": "entropy",
     "diffusion_spectral_mutual_information": "mutual_information",

@@ -4,7 +4,6 @@ from __future__ import annotations  # so that help() shows ArrayLike by its name
 
 import math
 import random
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -24,11 +23,9 @@ from .estimate import (
     precision_for,
 )
 from .inputs import (
-    as_array,
     as_classes,
     as_count,
     as_embedding,
-    as_embedding_on_host,
     as_seed,
     as_sigma,
     as_time,
@@ -50,8 +47,6 @@ EntropiesOf = Callable[[Sequence[NDArray[np.int64]]], list[Estimate]]
 
 RandomEntropy = Callable[[int], Estimate]
 """The mean entropy of random subsets of so many points."""
-
-_NEIGHBOURS = 10  # scikit-learn's default, which the paper's clusters of inputs were made with
 
 
 def diffusion_spectral_mutual_information(
@@ -192,85 +187,6 @@ def shannon_mutual_information(
     entropies_of = binned_entropies(embedding, as_count(bins, "bins"))
     random_entropy = random_subset_entropies(entropies_of, len(embedding), repetitions, seed)
     return mutual_information(classes, entropies_of, random_entropy).value
-
-
-def cluster_inputs(X: ArrayLike, n_clusters: int, seed: int = 0) -> NDArray[np.int64]:
-    """Cluster the inputs, so that their information in an embedding can be measured as that of labels.
-
-    Vectors are clustered spectrally, on the graph of their nearest neighbours; a single column is cut into bins of
-    equal width between its smallest and largest value, of which some may be empty.
-
-    Parameters
-    ----------
-    X : real [n, p] or [n]
-        The inputs, one row per sample; flatten images first.
-    n_clusters : int
-        Number of clusters, at most the number of different inputs (for a single column: of bins, any number).
-    seed : int
-        Seed of the spectral decomposition's start.
-
-    Returns
-    -------
-    int64 [n]
-        Clusters, from 0 to n_clusters - 1.
-
-    Raises
-    ------
-    ValueError
-        If X is not a finite numeric matrix, all inputs are the same, or there are fewer different inputs than clusters.
-
-    References
-    ----------
-    Liao et al., arXiv 2312.04823; Damle et al., "Simple, direct and efficient multi-way spectral
-    clustering", 2019 (cluster_qr).
-    """
-    array = as_array(X, "X")
-    X = as_embedding_on_host(array[:, None] if array.ndim == 1 else array, "X")
-    n_clusters, seed = as_count(n_clusters, "n_clusters"), as_seed(seed)
-    if n_clusters == 1:
-        return np.zeros(len(X), dtype=np.int64)
-    low, high = X.min(axis=0), X.max(axis=0)
-    if (low == high).all():
-        raise ValueError(
-            f"all {len(X)} inputs are the same, so there is nothing to cluster; pass different inputs"
-        )
-    if X.shape[1] == 1:
-        edges = np.linspace(0, 1, n_clusters + 1)[:-1]
-        return np.digitize((X[:, 0] - low) / (high - low), edges).astype(np.int64) - 1
-    alike = _equal_rows(X)
-    different = int(alike.max()) + 1
-    if different < n_clusters:
-        raise ValueError(
-            f"{different} different inputs cannot make {n_clusters} clusters; set n_clusters to {different} at most"
-        )
-    if different == n_clusters:
-        return alike
-    return _spectral_clusters(X, n_clusters, seed)
-
-
-def _equal_rows(X: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Number the distinct rows of [n, p] by their first appearance, int64 [n]; hashing beats sorting long rows."""
-    numbers: dict[bytes, int] = {}
-    # -0.0 is 0.
-    return np.array(
-        [numbers.setdefault((row + 0.0).tobytes(), len(numbers)) for row in X], dtype=np.int64
-    )
-
-
-def _spectral_clusters(X: NDArray[np.float64], n_clusters: int, seed: int) -> NDArray[np.int64]:
-    from sklearn.cluster import SpectralClustering  # imported here: it takes a second
-
-    clustering = SpectralClustering(
-        n_clusters,
-        affinity="nearest_neighbors",
-        n_neighbors=min(_NEIGHBOURS, len(X)),
-        assign_labels="cluster_qr",
-        random_state=seed,
-    )
-    with warnings.catch_warnings():
-        # A graph in several pieces is what well separated inputs give.
-        warnings.simplefilter("ignore")
-        return clustering.fit(X).labels_.astype(np.int64)
 
 
 def shared_kernels(points: Points, sigma: float) -> KernelOf:

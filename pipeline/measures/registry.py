@@ -5,7 +5,6 @@ from __future__ import annotations  # so that help() shows ArrayLike by its name
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .angular import angular_mutual_information
 from .arrays import namespace
@@ -13,7 +12,7 @@ from .class_gaussians import gbc_of_decomposition
 from .context import MeasureContext
 from .cosine import offset_share_of_scaled
 from .decomposition import scaled
-from .definition import Measure, Value
+from .definition import Measure
 from .dimension import (
     alpha_req_of_squares,
     mst_dimension_of_squares,
@@ -21,8 +20,9 @@ from .dimension import (
 )
 from .entropy import binned_entropy
 from .learnability import clid_of_directions
-from .probe import Z95, packed, percent, wilson_interval
+from .probe import packed, percent, wilson_interval
 from .scale_free import scale_free_mutual_information
+from .standard_errors import error_of_mean, error_of_share, error_of_two_nn, over_halves
 from .transferability import (
     h_score_of_decomposition,
     logme_of_decomposition,
@@ -30,8 +30,7 @@ from .transferability import (
     transrate_of_decomposition,
     within_over_between_of_centred,
 )
-from .uncertainty import error_over_halves, sampling_error
-from .undefined import UndefinedScore
+from .uncertainty import sampling_error
 
 SATURATION = 0.1
 """Bits: an entropy this near to 0 or to log2 n says nothing of the embedding."""
@@ -100,67 +99,11 @@ def _probe_interval(context: MeasureContext) -> tuple[float, float]:
     return wilson_interval(int(hits.sum()), len(hits))
 
 
-def _error_of_share(
-    hits: Callable[[MeasureContext], NDArray[np.bool_]],
-) -> Callable[[MeasureContext], float]:
-    """The standard error of a share of hits, in percentage points: above 0 also where all are hits, or none."""
-
-    def error(context: MeasureContext) -> float:
-        low, high = wilson_interval(int(hits(context).sum()), len(hits(context)))
-        return (high - low) / (2 * Z95)
-
-    return error
-
-
-def _error_of_two_nn(context: MeasureContext) -> float:
-    """That of the maximum-likelihood estimate of an exponent from so many points."""
-    return context.two_nn_dimension / float(np.sqrt(len(context.different_image_points)))
-
-
-def _error_of_mean(
-    of_rows: Callable[[MeasureContext], NDArray[np.float64]],
-) -> Callable[[MeasureContext], float]:
-    """The standard error of a mean over images, whose rows belong together, with the fitted model as it is."""
-
-    def error(context: MeasureContext) -> float:
-        of_images = np.bincount(context.images, of_rows(context)) / np.bincount(context.images)
-        return float(np.std(of_images, ddof=1) / np.sqrt(len(of_images)))
-
-    return error
-
-
-def _over_halves(score: Measure) -> Callable[[MeasureContext], float | None]:
-    """The standard error of a score by its values on random halves of the images; None if one of them has none."""
-
-    def error(context: MeasureContext) -> float | None:
-        halves = context.halves
-        results = [score.result(half) for half in halves]
-        values = np.array([float(_defined(result)) for result in results if result is not None])
-        if len(values) < len(halves) or not halves:
-            return None
-        if not score.grows_with_images or (values == 0).any():
-            return error_over_halves(values, halves[0].n, context.n)
-        of_all = score.result(context)
-        if of_all is None:
-            return None
-        return abs(float(_defined(of_all))) * error_over_halves(
-            np.log(np.abs(values)), halves[0].n, context.n
-        )
-
-    return error
-
-
-def _defined(result: Value | UndefinedScore) -> Value:
-    if isinstance(result, UndefinedScore):
-        raise result
-    return result
-
-
 def _error_measure(score: Measure) -> Measure:
     """The column of a score's standard error."""
     meaning = f"Standard error of `{score.name}` over images."
     title = f"{score.title} standard error"
-    error = score.error or _over_halves(score)
+    error = score.error or over_halves(score)
     of_halves = None if score.error else score
     name = f"{score.name}_se"
     return Measure(
@@ -282,20 +225,20 @@ COMPARISONS: tuple[Measure, ...] = (
         "centre_accuracy", "Nearest centre", "%",
         "Accuracy of the nearest class centre, each image left out of its own, by image.",
         lambda context: percent(context.centre_hits), needs="image_pairs",
-        error=_error_of_share(lambda context: context.centre_hits),
+        error=error_of_share(lambda context: context.centre_hits),
         task="values",
     ),
     Measure(
         "neighbour_accuracy", "10 nearest neighbours", "%",
         "Accuracy of a vote of the 10 nearest samples of other images, by image.",
         lambda context: percent(context.neighbour_hits), needs="image_pairs",
-        error=_error_of_share(lambda context: context.neighbour_hits), task="distances",
+        error=error_of_share(lambda context: context.neighbour_hits), task="distances",
     ),
     Measure(
         "probe_accuracy", "Linear probe", "%",
         "Accuracy of a linear probe (a ridge classifier) on the embedding, each image left out in turn.",
         lambda context: percent(context.probe_hits), needs="image_pairs",
-        error=_error_of_share(lambda context: context.probe_hits), task="decomposition",
+        error=error_of_share(lambda context: context.probe_hits), task="decomposition",
     ),
     Measure(
         "within_over_between", "Within / between", "",
@@ -319,7 +262,7 @@ COMPARISONS: tuple[Measure, ...] = (
         "sfda", "SFDA", "",
         "Mean probability of the true class by Fisher's discriminant, of samples made hard to tell.",
         lambda context: float(context.sfda_probabilities.mean()),
-        error=_error_of_mean(lambda context: context.sfda_probabilities), task="decomposition",
+        error=error_of_mean(lambda context: context.sfda_probabilities), task="decomposition",
     ),
     Measure(
         "clid", "CLID", "",
@@ -331,13 +274,13 @@ COMPARISONS: tuple[Measure, ...] = (
         "cosine_neighbour_accuracy", "10 nearest neighbours by cosine", "%",
         "Accuracy of a vote of the 10 samples of other images with the greatest cosine, by image.",
         lambda context: percent(context.cosine_neighbour_hits), needs="image_pairs",
-        error=_error_of_share(lambda context: context.cosine_neighbour_hits), task="distances",
+        error=error_of_share(lambda context: context.cosine_neighbour_hits), task="distances",
     ),
     Measure(
         "cosine_centre_accuracy", "Nearest centre by centred cosine", "%",
         "Accuracy of the class centre of the greatest cosine, all less the mean, each image left out, by image.",
         lambda context: percent(context.cosine_centre_hits), needs="image_pairs",
-        error=_error_of_share(lambda context: context.cosine_centre_hits),
+        error=error_of_share(lambda context: context.cosine_centre_hits),
         task="values",
     ),
     Measure(
@@ -356,7 +299,7 @@ COMPARISONS: tuple[Measure, ...] = (
         "two_nn_dimension", "TwoNN dimension", "",
         "Intrinsic dimension by the distances to the two nearest images; no labels.",
         lambda context: context.two_nn_dimension, needs="embedding",
-        error=_error_of_two_nn, task="distances",
+        error=error_of_two_nn, task="distances",
     ),
     Measure(
         "mst_dimension", "MST dimension", "",

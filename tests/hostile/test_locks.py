@@ -1,14 +1,11 @@
 """Locks and drivers, where processes begin at one instant, die, stop, and find rubbish in a lock's place."""
 
-import errno
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -341,72 +338,3 @@ def test_an_empty_folder_is_free_and_one_with_other_things_is_refused_and_left_a
         with pytest.raises(InputError, match="lock is no lock, as it holds thesis; move it away"):
             ask()
     assert (lock / "thesis").exists()
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for 8 kB in 20 files; needs root."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8k,nr_inodes=20", "tmpfs", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"cannot mount a file system here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], capture_output=True, check=False)
-
-
-def test_a_full_disk_does_not_keep_anybody_from_a_lock_and_leaves_nothing(small: Path) -> None:
-    with pytest.raises(OSError, match="No space left"):
-        (small / "big").write_bytes(bytes(10_000))
-    with exclusive(small / "lock"), pytest.raises(Held), claimed(small / "lock"):
-        pass
-    with suppress(OSError):  # until there is no room for a name
-        for number in range(30):
-            (small / str(number)).touch()
-    with pytest.raises(OSError, match="No space left"):
-        exclusive(small / "lock").__enter__()
-    (small / "0").unlink()
-    # Room for the folder, not for the file in it.
-    with pytest.raises(OSError, match="No space left"):
-        exclusive(small / "lock").__enter__()
-    assert not list(small.glob("lock*"))
-
-
-def test_who_may_only_read_is_told_who_is_at_work(small: Path) -> None:
-    a_lock_of(drivers_folder(small) / "whole.lock", THERE, 7)
-    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-    assert str(drivers(small)["whole"]).startswith("process 7 on there, heard of ")
-
-
-def test_a_heart_goes_on_when_the_file_system_has_failed_for_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    touched: list[str] = []
-    real = os.utime
-
-    def failing(path: Path, *arguments: Any) -> None:
-        touched.append(str(path))
-        if len(touched) <= 3:
-            raise OSError(errno.ESTALE, "stale file handle")
-        real(path, *arguments)
-
-    monkeypatch.setattr(os, "utime", failing)
-    with exclusive(tmp_path / "lock", beat_s=0.01) as claim:
-        deadline = time.monotonic() + 10
-        while len(touched) < 8:
-            assert time.monotonic() < deadline, "the heart has stopped"
-            time.sleep(0.01)
-        assert not claim.is_lost()
-
-
-def test_a_process_that_cannot_start_a_heart_leaves_no_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refused)
-    with pytest.raises(RuntimeError, match="can't start"):
-        exclusive(tmp_path / "lock").__enter__()
-    assert list(tmp_path.iterdir()) == []
