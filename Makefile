@@ -9,13 +9,17 @@ BIN := .venv/bin/
 READY := .venv/ready
 endif
 
-.PHONY: run test check docs unpacked install-into-yours clean
+.PHONY: run test test-fast check docs unpacked install-into-yours clean
 
 run: $(READY)
 	$(BIN)dsmi-zoo run $(ARGS)
 
 test: $(READY)
 	$(PYTHON) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# What starts no processes and is quick: half of the tests, for while one works.
+test-fast: $(READY)
+	$(PYTHON) -m pytest --numprocesses auto --dist loadfile --quiet $(shell cat tests/fast.txt) $(ARGS)
 
 # The package as it is installed, which mypy, import-linter and the docs look at, for they go by folders.
 unpacked: $(READY)

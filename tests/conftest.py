@@ -33,11 +33,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # The files that take longest go first, so that no process is left with one of them when the others have finished.
 LONG = (
-    "test_faults.py", "test_dask_graph.py", "test_slurm_workers.py", "test_validate.py",
-    "test_rerun_and_remeasure.py", "test_run.py", "test_slurm.py", "test_search.py", "test_merge.py",
-    "test_report_in_browser.py", "test_real_models.py", "test_clusters.py", "test_doctor_on_slurm.py",
-    "test_checkpoints_over_time.py", "test_prefetch.py", "test_disk_full.py", "test_reports_page.py",
-    "test_user_code.py", "test_caches.py", "test_rows.py", "test_pages.py", "test_locks.py",
+    "test_faults.py", "test_run.py", "test_slurm.py", "test_prefetch.py", "test_user_code.py",
+    "test_search.py", "test_rerun_and_remeasure.py", "test_validate.py", "test_docs.py",
+    "test_builders.py", "test_caches.py", "test_run_from_python.py", "test_catalog_check.py",
+    "test_rows.py", "test_clusters.py", "test_dask_graph.py", "test_publish.py",
+    "test_disk_full.py", "test_real_models.py", "test_random_weights.py", "test_extending.py",
+    "test_report_in_browser.py", "test_hub_weights.py", "test_reports_page.py",
+    "test_log_and_display.py", "test_checkpoints_over_time.py", "test_pooling.py",
+    "test_reports_analysis.py", "test_pages.py", "test_slurm_workers.py", "test_merge.py",
+    "test_doctor_on_slurm.py", "test_locks.py",
 )  # fmt: skip
 
 

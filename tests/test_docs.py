@@ -179,3 +179,9 @@ def test_names_of_tests_are_sentences_of_80_characters_at_most() -> None:
         re.MULTILINE,
     )
     assert [name for name in names if len(name) > LONGEST_TEST_NAME] == []
+
+
+def test_the_fast_tests_are_files_that_there_are() -> None:
+    named = (TESTS / "fast.txt").read_text(encoding="utf-8").split()
+    assert [path for path in named if not (ROOT / path).is_file()] == []
+    assert len(set(named)) == len(named)
