@@ -23,5 +23,6 @@ def digits_split(part: Part, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.
     pixels, labels = load_digits(return_X_y=True)
     numbers = split_numbers(labels, part, train=900, test=450, seed=seed)
     # 0 to 16 shades of ink become 0 to 255.
-    images = np.rint(pixels[numbers].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    of_16_levels = pixels[numbers].reshape(-1, 8, 8)
+    images = np.rint(of_16_levels * (255 / 16)).astype(np.uint8)
     return images, labels[numbers].astype(np.int64), numbers

@@ -136,7 +136,8 @@ class ModelEntry(BaseModel):
     def slug(self) -> str:
         """A file name for this entry: readable, safe, and different for every (model, img_size)."""
         readable = re.sub(r"[^A-Za-z0-9_-]+", "-", self.model)[:80].strip("-")
-        digest = hashlib.sha256(json.dumps([self.model, self.img_size]).encode()).hexdigest()[:12]
+        identity = json.dumps([self.model, self.img_size]).encode()
+        digest = hashlib.sha256(identity).hexdigest()[:12]
         return f"{readable}-{self.img_size}-{digest}"
 
     def __str__(self) -> str:

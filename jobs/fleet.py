@@ -112,5 +112,6 @@ def expected_costs(plan: Plan, jobs: Sequence[Job]) -> dict[str, float]:
 
 def _memory(plan: Plan, processes: int, samples: int) -> float:
     """Bytes of all processes while each holds the largest model that there is for it, and the measures' arrays."""
-    sizes = sorted((4e6 * (job.entry.params_m or 0) for job in plan.jobs), reverse=True)[:processes]
+    sizes = [4e6 * (job.entry.params_m or 0) for job in plan.jobs]
+    sizes = sorted(sizes, reverse=True)[:processes]
     return processes * (PROCESS_BYTES + ARRAYS_OF_SAMPLES * 8 * samples**2) + 2 * sum(sizes)

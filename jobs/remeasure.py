@@ -141,7 +141,9 @@ def _named(before: MeasureSettings, after: MeasureSettings) -> str:
     for name in new:
         if new[name] == old[name]:
             continue
-        value = "+".join(spec.split(":")[-1] for spec in new[name]) if name == "own" else new[name]
+        value = new[name]
+        if name == "own":
+            value = "+".join(spec.split(":")[-1] for spec in value)
         shown = value if value is not None else "sqrt-d"
         parts.append(f"{'measure' if name == 'own' else name}-{shown}")
     if not parts:

@@ -31,7 +31,8 @@ _ARROW_TYPES = {
 def write_row_file(path: Path, row: Mapping[str, Any]) -> None:
     """Store one row; columns beyond the schema are numbers."""
     schema = arrow_schema(row)
-    table = pa.Table.from_pylist([{name: row.get(name) for name in schema.names}], schema=schema)
+    whole_row = {name: row.get(name) for name in schema.names}
+    table = pa.Table.from_pylist([whole_row], schema=schema)
     table = table.replace_schema_metadata({DIGEST: _digest(table)})
     write_atomically(path, lambda file: pq.write_table(table, file, write_page_checksum=True))
 

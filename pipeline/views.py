@@ -194,7 +194,8 @@ def view_vectors(
     for start in range(0, len(view), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         shrunk = view[rows][:, nearest][:, :, nearest].astype(np.float32) / 255
-        normalised = (shrunk - np.array(mean, dtype=np.float32)) / np.array(std, dtype=np.float32)
+        centre, spread = np.array(mean, dtype=np.float32), np.array(std, dtype=np.float32)
+        normalised = (shrunk - centre) / spread
         vectors[rows] = normalised.transpose(0, 3, 1, 2).reshape(len(shrunk), -1)
     return vectors
 

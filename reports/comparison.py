@@ -78,7 +78,14 @@ def compare(
 def _compared(score: str, a: np.ndarray, b: np.ndarray, y: np.ndarray) -> Compared:
     known = np.isfinite(a) & np.isfinite(b)
     change = float(np.median((b - a)[known])) if known.any() else None
-    return Compared(score, int(known.sum()), _rho(a, b), change, _rho(a, y), _rho(b, y))
+    return Compared(
+        score,
+        n=int(known.sum()),
+        agreement=_rho(a, b),
+        median_change=change,
+        here=_rho(a, y),
+        there=_rho(b, y),
+    )
 
 
 def _rho(x: np.ndarray, y: np.ndarray) -> float | None:

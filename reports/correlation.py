@@ -130,7 +130,7 @@ def correlate(
     if reason:
         return Correlation(n, units, effective, *[Coefficient(reason=reason)] * 4)
     # Squares of huge numbers overflow; a power of two changes no digit, and no coefficient sees it.
-    x, y = (np.ldexp(v, -np.frexp(np.abs(v).max())[1]) for v in (x, y))
+    x, y = _about_1(x), _about_1(y)
     over_families = bootstraps.of(unit)
     precise = precision(unit, influence_on_spearman(x, y))
     few = resampling.Resamples(unit, over_families.counts[: bootstraps.weighted_kendall_resamples])
@@ -176,6 +176,12 @@ def correlate(
         correlation,
         **{name: replace(getattr(correlation, name), ci_rows=ci) for name, ci in rows_ci.items()},
     )
+
+
+def _about_1(values: np.ndarray) -> np.ndarray:
+    """The same values times a power of two, which changes no digit of them, so that their squares fit."""
+    _, exponent = np.frexp(np.abs(values).max())
+    return np.asarray(np.ldexp(values, -exponent))
 
 
 def correlations(
@@ -228,7 +234,8 @@ def with_holm(correlations: dict[str, dict[str, Correlation]]) -> dict[str, dict
                 pairs[pair] = p
     if not pairs:
         return correlations
-    adjusted = dict(zip(pairs, multipletests(list(pairs.values()), method="holm")[1], strict=True))
+    _, corrected_p, *_ = multipletests(list(pairs.values()), method="holm")
+    adjusted = dict(zip(pairs, corrected_p, strict=True))
 
     corrected: dict[str, dict[str, Correlation]] = {}
     for score, by_target in correlations.items():

@@ -56,7 +56,8 @@ def lines_of(
     if by is None:
         chosen = [("", rows)]
     else:
-        labels = order or sorted(rows[by].dropna().unique(), key=lambda v: (isinstance(v, str), v))
+        there = rows[by].dropna().unique()
+        labels = order or sorted(there, key=lambda label: (isinstance(label, str), label))
         chosen = [(label, rows[rows[by] == label]) for label in labels]
     lines = [_line(_named(label), values(part, x), values(part, y)) for label, part in chosen]
     return [line for line in lines if len(line.x)]

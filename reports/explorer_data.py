@@ -150,11 +150,13 @@ def _student_table() -> list[list[float]]:
     """Student's t quantile of an interval at 0.95, by 1 over the degrees of freedom: the browser interpolates."""
     inverse = np.linspace(0, 1, 101)
     degrees = 1 / np.maximum(inverse, 1e-9)
-    return [inverse.round(4).tolist(), stats.t.ppf(0.5 + LEVEL / 2, degrees).round(4).tolist()]
+    quantiles = stats.t.ppf(0.5 + LEVEL / 2, degrees)
+    return [inverse.round(4).tolist(), quantiles.round(4).tolist()]
 
 
 def _normal_table() -> list[list[float]]:
     """The normal quantile of comparisons with k others that hold together at 0.95, by the logarithm of k."""
     count = np.geomspace(1, MOST_MODELS, 60)
     tail = (1 - LEVEL) / 2 / count
-    return [np.log(count).round(4).tolist(), stats.norm.isf(tail).round(4).tolist()]
+    quantiles = stats.norm.isf(tail)
+    return [np.log(count).round(4).tolist(), quantiles.round(4).tolist()]

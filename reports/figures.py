@@ -203,7 +203,8 @@ def compared(a: np.ndarray, b: np.ndarray, measure: str, names: tuple[str, str])
             a, b, "o", color=COLOURS[0], alpha=0.7, markeredgecolor="white", markeredgewidth=0.5
         )
         if len(a):
-            low, high = min(a.min(), b.min()), max(a.max(), b.max())
+            low = min(a.min(), b.min())
+            high = max(a.max(), b.max())
             axes.plot([low, high], [low, high], color=QUIET, linewidth=1)
         axes.set_xlabel(one_line(f"{measure_title(measure)} in {names[0]}", 70))
         axes.set_ylabel(one_line(f"in {names[1]}", 60))

@@ -107,7 +107,8 @@ def influence_on_spearman(x: Array, y: Array) -> Array:
     """Each row's part in Fisher's transformation of Spearman's rho of x [n] and y [n], as if its ranks were given."""
     rank_x, rank_y = (standard_ranks(v) for v in (x, y))
     rho = float(np.clip((rank_x * rank_y).mean(), -NEARLY_ONE, NEARLY_ONE))
-    return np.asarray((rank_x * rank_y - rho / 2 * (rank_x**2 + rank_y**2)) / (1 - rho**2))
+    deviation = rank_x * rank_y - rho / 2 * (rank_x**2 + rank_y**2)
+    return np.asarray(deviation / (1 - rho**2))
 
 
 def fisher(drawn: Array, value: float, n: int) -> Array:
@@ -148,4 +149,5 @@ def interval(
     z = float(np.arctanh(value))
     error = middle_error(fisher(defined, value, n))
     half = precise.half_width(error)
-    return (float(np.tanh(z - half)), float(np.tanh(z + half))), precise.p_value(z, error), None
+    ci = float(np.tanh(z - half)), float(np.tanh(z + half))
+    return ci, precise.p_value(z, error), None

@@ -70,7 +70,7 @@ def partial_correlation(
     n, controls = given.shape
     units, effective = int(unit.max(initial=-1)) + 1, effective_number(unit)
     design = np.column_stack([np.ones(n), given])
-    left_x, left_y = (v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y))
+    left_x, left_y = _left(x, design), _left(y, design)
     reason = why_undefined(left_x, left_y)
     if reason:
         return Correlation(n, units, effective, *[Coefficient(reason=reason)] * 4)
@@ -94,6 +94,12 @@ def partial_correlation(
     )
 
 
+def _left(values: Array, design: Array) -> Array:
+    """What least squares on the design leaves of the values."""
+    coefficients, *_ = np.linalg.lstsq(design, values, rcond=None)
+    return np.asarray(values - design @ coefficients)
+
+
 def resampled_partial(x: Array, y: Array, given: Array, counts: Array, unit: Array) -> Array:
     """Pearson's partial correlation in every resample, the controls fitted anew in each: float64 [b].
 
@@ -106,7 +112,9 @@ def resampled_partial(x: Array, y: Array, given: Array, counts: Array, unit: Arr
     products = np.zeros((counts.shape[1], columns.shape[1], columns.shape[1]))
     np.add.at(products, unit, columns[:, :, None] * columns[:, None, :])
     moments = np.tensordot(counts.astype(float), products, axes=1)
-    both, across, controls = moments[:, :2, :2], moments[:, :2, 2:], moments[:, 2:, 2:]
+    both = moments[:, :2, :2]
+    across = moments[:, :2, 2:]
+    controls = moments[:, 2:, 2:]
     inverse = np.linalg.pinv(controls, rcond=1e-10, hermitian=True)
     left = both - across @ inverse @ across.transpose(0, 2, 1)
     variance = left[:, [0, 1], [0, 1]]

@@ -126,7 +126,9 @@ def _error_ratios(sums: Array, counts: Array) -> Array:
     error = syy - 2 * intercept * sy - 2 * slope * sxy
     error += n * intercept**2 + 2 * intercept * slope * sx + slope**2 * sxx
     baseline = syy - 2 * mean * sy + n * mean**2
-    of_drawn = [np.where(counts > 0, counts * part, 0).sum(axis=1) for part in (error, baseline)]
+    drawn_error = np.where(counts > 0, counts * error, 0).sum(axis=1)
+    drawn_baseline = np.where(counts > 0, counts * baseline, 0).sum(axis=1)
+    of_drawn = [drawn_error, drawn_baseline]
     return np.asarray(np.maximum(of_drawn[0], NO_ERROR * of_drawn[1]) / of_drawn[1])
 
 
@@ -151,7 +153,8 @@ def regret(
     within = tuple(k for k in taken if k <= len(x))
     best = float(y.max())
     # Not by rounding.
-    lost = np.maximum(best - expected_best(x, y, *_all_once(len(x)), within)[:, 0], 0)
+    expected = expected_best(x, y, *_all_once(len(x)), within)[:, 0]
+    lost = np.maximum(best - expected, 0)
     result = Regret(len(x), best, dict(zip(within, lost.tolist(), strict=True)))
     if families is None or bootstraps is None:
         return result
@@ -164,7 +167,9 @@ def regret(
     best_there = np.where(counts > 0, of_family, -np.inf).max(axis=1)
     drawn = best_there - expected_best(x, y, counts, unit, within)
     low, high = np.nanquantile(drawn, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], axis=1)
-    limits = zip(np.minimum(low, lost).tolist(), np.maximum(high, lost).tolist(), strict=True)
+    lows = np.minimum(low, lost).tolist()
+    highs = np.maximum(high, lost).tolist()
+    limits = zip(lows, highs, strict=True)
     return replace(result, lost_ci=dict(zip(within, limits, strict=True)))
 
 

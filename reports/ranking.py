@@ -150,7 +150,8 @@ def tied_for_first(hits: list[np.ndarray]) -> np.ndarray:
 
 def mcnemar(one: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The p value [k] of McNemar's exact test of the hits of one model, bool [m], and each of others, bool [k, m]."""
-    better, worse = (one & ~others).sum(axis=1), (others & ~one).sum(axis=1)
+    better = (one & ~others).sum(axis=1)
+    worse = (others & ~one).sum(axis=1)
     tail = binom.cdf(np.minimum(better, worse), better + worse, 0.5)
     return np.asarray(np.minimum(2 * tail, 1))
 

@@ -121,12 +121,15 @@ def ols(
         return Regression(len(x), reason=reason)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fit = OLS(y, np.column_stack([np.ones_like(x), x])).fit(cov_type="HC3", use_t=True)
+        design = np.column_stack([np.ones_like(x), x])
+        fit = OLS(y, design).fit(cov_type="HC3", use_t=True)
         low, high = (float(limit) for limit in fit.conf_int(alpha=1 - LEVEL)[1])
         covariance = np.asarray(fit.cov_params())
-        intercept, slope, r2 = float(fit.params[0]), float(fit.params[1]), float(fit.rsquared)
+        intercept, slope = float(fit.params[0]), float(fit.params[1])
+        r2 = float(fit.rsquared)
         error, p = float(fit.bse[1]), float(fit.pvalues[1])
-        leverage = 1 / len(x) + ((x - x.mean()) ** 2).max() / ((x - x.mean()) ** 2).sum()
+        squares = (x - x.mean()) ** 2
+        leverage = 1 / len(x) + squares.max() / squares.sum()
     if not np.isfinite([intercept, slope, r2]).all():
         return Regression(len(x), reason="the numbers are too large or too small")
     clustered = (
@@ -219,7 +222,8 @@ def influences(rows: pd.DataFrame, score: str, target: str) -> list[Influence]:
         return []
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fit = OLS(y[known], np.column_stack([np.ones(known.sum()), x[known]])).fit()
+        design = np.column_stack([np.ones(known.sum()), x[known]])
+        fit = OLS(y[known], design).fit()
         influence = OLSInfluence(fit)
         cooks = np.nan_to_num(influence.cooks_distance[0], nan=0.0, posinf=np.finfo(float).max)
         leverage = influence.hat_matrix_diag
@@ -354,7 +358,8 @@ def mixed(rows: pd.DataFrame, score: str, target: str) -> Mixed:
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            fit = MixedLM(y, np.column_stack([np.ones(n), scaled]), groups=group).fit(reml=True)
+            design = np.column_stack([np.ones(n), scaled])
+            fit = MixedLM(y, design, groups=group).fit(reml=True)
             slope, error, p = (
                 float(np.asarray(v)[1]) for v in (fit.fe_params, fit.bse_fe, fit.pvalues)
             )

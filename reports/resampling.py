@@ -62,12 +62,17 @@ class Resamples:
 
     def pearson(self, x: Array, y: Array) -> Array:
         """Pearson's r of x [n] and y [n] in every resample: float64 [b]."""
-        x, y = ((v - v.mean()) / (v.std() or 1) for v in (x, y))
+        x = (x - x.mean()) / (x.std() or 1)
+        y = (y - y.mean()) / (y.std() or 1)
         columns = np.column_stack([np.ones(len(x)), x, y, x * x, y * y, x * y])
         rows, *sums = (self.counts.astype(float) @ self._of_families(columns)).T
         mean_x, mean_y, xx, yy, xy = (of_rows / rows for of_rows in sums)
-        spread = np.sqrt(np.maximum(xx - mean_x**2, 0)) * np.sqrt(np.maximum(yy - mean_y**2, 0))
-        varies = (self._ranked(standard_ranks(x))[1] > 0) & (self._ranked(standard_ranks(y))[1] > 0)
+        spread_x = np.sqrt(np.maximum(xx - mean_x**2, 0))
+        spread_y = np.sqrt(np.maximum(yy - mean_y**2, 0))
+        spread = spread_x * spread_y
+        _, lengths_x = self._ranked(standard_ranks(x))
+        _, lengths_y = self._ranked(standard_ranks(y))
+        varies = (lengths_x > 0) & (lengths_y > 0)
         return _ratio(xy - mean_x * mean_y, np.where(varies, spread, 0))
 
     def spearman(self, x: Array, y: Array) -> Array:

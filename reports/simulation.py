@@ -200,7 +200,8 @@ def section(rows: pd.DataFrame) -> Section:
     words = []
     for kind, title in TITLES.items():
         for measure in rows.loc[rows["kind"] == kind, "measure"].unique():
-            part, its = ((f[(f["kind"] == kind) & (f["measure"] == measure)]) for f in (rows, tau))
+            part = rows[(rows["kind"] == kind) & (rows["measure"] == measure)]
+            its = tau[(tau["kind"] == kind) & (tau["measure"] == measure)]
             words.append([title, str(measure), *_row(part, its)])
     spans = f"noise {noise:.0%} where it is one; bands span noises and seeds"
     entropy_drawing = curves(entropy, "Entropy of trees and blobs by estimator.")
@@ -234,7 +235,9 @@ def drift(part: pd.DataFrame) -> Mapping[str, float]:
     Mean distance from the value at the least noise (dimension), all else equal, over the measure's range over levels
     at the least noise and dimension; infinite if it has none.
     """
-    base = part[(part["d"] == part["d"].min()) & (part["noise"] == part["noise"].min())]
+    in_few_dimensions = part["d"] == part["d"].min()
+    with_little_noise = part["noise"] == part["noise"].min()
+    base = part[in_few_dimensions & with_little_noise]
     means = base.groupby("level")["value"].mean()
     span = float(means.max() - means.min())
     drifts = {}

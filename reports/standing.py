@@ -254,7 +254,8 @@ def simultaneous_reach(strengths: Sequence[Strength], unit: Array) -> Array:
     # How far each score is from its own value in every resample, [k, b].
     away = np.array([one.drawn - one.z for one in strengths])
     greatest = np.zeros(away.shape[1])
-    errors, scales, degrees = np.zeros((k, k)), np.zeros((k, k)), np.ones((k, k))
+    errors, scales = np.zeros((k, k)), np.zeros((k, k))
+    degrees = np.ones((k, k))
     for i in range(k - 1):  # all pairs at once would be gigabytes
         deviations = away[i] - away[i + 1 :]
         errors[i, i + 1 :] = middle_errors(deviations)

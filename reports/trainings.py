@@ -129,7 +129,8 @@ def dynamics_section(runs: Mapping[str, pd.DataFrame]) -> Section:
 def initialisation_claims(rows: pd.DataFrame) -> list[Claim]:
     """Claims about trainings that begin with a low and with a high DSE, seed by seed."""
     low, high = extremes(rows)
-    by = {std: rows[(rows["convolution_std"] == std) & (rows["epoch"] > 0)] for std in (low, high)}
+    trained = rows[rows["epoch"] > 0]
+    by = {std: trained[trained["convolution_std"] == std] for std in (low, high)}
     names = f"{ARCHITECTURE}, std {low:g} against {high:g}"
 
     def advantage(of: str) -> np.ndarray:

@@ -134,7 +134,9 @@ def data_findings(folder: Path) -> list[Finding]:
     do = "choose a --data-root that this machine sees, and has mounted"
     try:
         entries = sum(1 for _ in folder.iterdir())
-        file = next((Path(base) / files[0] for base, _, files in os.walk(folder) if files), None)
+        with_files = ((base, files) for base, _, files in os.walk(folder) if files)
+        base, files = next(with_files, ("", []))
+        file = Path(base) / files[0] if files else None
         if file is None:
             return [Finding(level="problem", what="data", found=f"{folder}: holds no file", do=do)]
         with file.open("rb") as content:

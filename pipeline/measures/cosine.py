@@ -113,7 +113,8 @@ def directions(values: Array) -> Array:
     if without:
         raise UndefinedScore(f"{without} of {values.shape[0]} rows have no direction")
     unit = values / lengths[:, None]
-    if float(xp.max(xp.max(unit, axis=0) - xp.min(unit, axis=0))) <= SAME:
+    spread = xp.max(unit, axis=0) - xp.min(unit, axis=0)
+    if float(xp.max(spread)) <= SAME:
         raise UndefinedScore("all rows have the same direction")
     return unit
 

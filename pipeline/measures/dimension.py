@@ -156,7 +156,8 @@ def alpha_req_of_squares(squares: Array) -> float:
     place = np.arange(FIRST_EIGENVALUE, last + 1)
     eigenvalues = to_host(squares)[::-1][place - 1]
     # polyfit's weights are those of the residuals, not of their squares.
-    slope = np.polyfit(np.log(place), np.log(eigenvalues), 1, w=np.sqrt(1 / place))[0]
+    weights = np.sqrt(1 / place)
+    slope, _ = np.polyfit(np.log(place), np.log(eigenvalues), 1, w=weights)
     return float(-slope)
 
 

@@ -169,7 +169,8 @@ def stacked_binned_entropies(stack: Array, bins: int) -> NDArray[np.float64]:
     edges = np.linspace(0, 1, bins + 1)[1:-1]
     if bins <= _FEW_BINS:  # comparing with every edge is faster than searching among them
         above = [np.packbits(to_host(scaled >= edge), axis=2) for edge in edges.tolist()]
-        cells = np.concatenate([np.zeros((*stack.shape[:2], 1), dtype=np.uint8), *above], axis=2)
+        none = np.zeros((*stack.shape[:2], 1), dtype=np.uint8)
+        cells = np.concatenate([none, *above], axis=2)
     else:
         cells = np.digitize(to_host(scaled), edges).astype(np.min_scalar_type(bins))
     return np.array([_entropy_of_repeats(rows) for rows in cells])

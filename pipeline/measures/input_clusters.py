@@ -59,7 +59,8 @@ def cluster_inputs(X: ArrayLike, n_clusters: int, seed: int = 0) -> NDArray[np.i
         )
     if X.shape[1] == 1:
         edges = np.linspace(0, 1, n_clusters + 1)[:-1]
-        return np.digitize((X[:, 0] - low) / (high - low), edges).astype(np.int64) - 1
+        between_0_and_1 = (X[:, 0] - low) / (high - low)
+        return np.digitize(between_0_and_1, edges).astype(np.int64) - 1
     alike = _equal_rows(X)
     different = int(alike.max()) + 1
     if different < n_clusters:

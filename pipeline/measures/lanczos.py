@@ -140,7 +140,8 @@ def spectral_entropy_by_lanczos(
         signs = beside(generator.choice([-1.0, 1.0], size=(operator.n, PROBES)), Z)
         return signs - basis @ (basis.T @ signs)
 
-    krylov = _Krylov.of(namespace(Z).concat([basis[:, 1:], probes()], axis=1))
+    starts = namespace(Z).concat([basis[:, 1:], probes()], axis=1)
+    krylov = _Krylov.of(starts)
     for steps in STEPS:
         while len(krylov.diagonal) < steps:
             krylov.step(operator)

@@ -283,7 +283,9 @@ def random_subsets(n: int, k: int, repetitions: int, seed: int) -> list[NDArray[
 
 def members_of(classes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """The points of each class 0, 1, ..., ascending."""
-    return np.split(np.argsort(classes, kind="stable"), np.cumsum(np.bincount(classes))[:-1])
+    by_class = np.argsort(classes, kind="stable")
+    ends = np.cumsum(np.bincount(classes))
+    return np.split(by_class, ends[:-1])
 
 
 def mutual_information(
@@ -318,7 +320,8 @@ def mutual_information(
         share_of_size[size] += share
     # Classes of one size have the same random subsets, whose errors therefore add up.
     errors += [share_of_size[size] * entropy.standard_error for size, entropy in at_random.items()]
-    return Estimate(math.fsum(gains), math.hypot(*errors), used([*within, *at_random.values()]))
+    method = used([*within, *at_random.values()])
+    return Estimate(math.fsum(gains), math.hypot(*errors), method)
 
 
 def used(estimates: Sequence[Estimate]) -> str:

@@ -250,7 +250,8 @@ class DiffusionOperator:
             tile -= self._norms[None, columns]
         else:
             points, Z = self._points, self._Z
-            tile = distances_between(points[rows, :], points[columns, :], Z[rows, :], Z[columns, :])
+            of_rows, of_columns = points[rows, :], points[columns, :]
+            tile = distances_between(of_rows, of_columns, Z[rows, :], Z[columns, :])
             with np.errstate(over="ignore"):
                 tile /= -2 * self._sigma**2
         not_above_zero_in_place(tile)

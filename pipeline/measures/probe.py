@@ -218,7 +218,8 @@ def _elected(
     # The image's own repeats have none.
     votes = to_host(xp.isfinite(xp.take_along_axis(others, nearest, axis=1)))
     votes_for = classes[to_host(nearest)]
-    agreeing = ((votes_for[:, :, None] == votes_for[:, None, :]) & votes[:, None, :]).sum(axis=2)
+    same_class = votes_for[:, :, None] == votes_for[:, None, :]
+    agreeing = (same_class & votes[:, None, :]).sum(axis=2)
     # The first, so the nearest, of those with most votes.
     elected = np.where(votes, agreeing, 0).argmax(axis=1)
     predicted: NDArray[np.int64] = np.take_along_axis(votes_for, elected[:, None], axis=1)[:, 0]
@@ -232,7 +233,8 @@ def ridge_hits(
     xp = namespace(decomposition.squares)
     U, squares = decomposition.vectors, decomposition.squares
     n, sizes = len(classes), np.bincount(classes)
-    targets = beside(np.where(classes[:, None] == np.arange(len(sizes)), 1.0, -1.0), U)
+    is_of_class = classes[:, None] == np.arange(len(sizes))
+    targets = beside(np.where(is_of_class, 1.0, -1.0), U)
     means = beside(2 * sizes / n - 1, U)
     # Of the targets; the -1 of every row is orthogonal to U.
     projected = 2 * decomposition.class_sums(classes).T
@@ -285,7 +287,8 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     """The 95% interval of a share, each limit in percent (Wilson, 1927)."""
     share, z2 = hits / n, Z95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    variance = share * (1 - share) / n + z2 / (4 * n * n)
+    half = Z95 / (1 + z2 / n) * np.sqrt(variance)
     return max(0.0, 100 * float(centre - half)), min(100.0, 100 * float(centre + half))
 
 

@@ -56,7 +56,8 @@ def scale_free_mutual_information(
     values, exponent = scaled(points.values)
     if abs(exponent) > SQUARES_FIT:
         points, exponent = Points(values), 0
-    length = float(np.sqrt(float(namespace(values).sum(values * values)) / values.shape[0]))
+    sum_of_squares = float(namespace(values).sum(values * values))
+    length = float(np.sqrt(sum_of_squares / values.shape[0]))
     return diffusion_spectral_mutual_information(
         points,
         labels,

@@ -225,7 +225,8 @@ def h_score_of_decomposition(
     mean = variances.sum() / d
     spread = (variances**2).sum() / d - mean**2
     square_norms = to_host(xp.vecdot(values, values))
-    noise = ((square_norms**2).sum() / n - (variances**2).sum()) / (n * d)
+    mean_of_fourth_powers = (square_norms**2).sum() / n
+    noise = (mean_of_fourth_powers - (variances**2).sum()) / (n * d)
     shrinkage = 0.0 if spread <= ROUNDING * mean**2 else float(np.clip(noise / spread, 0, 1))
     between = (to_host(decomposition.class_sums(classes)) ** 2 / np.bincount(classes)[:, None]).sum(
         axis=0

@@ -67,7 +67,8 @@ def sampling_error(
         sum(len(of_class) // parts for of_class in members) for parts in (1, 2, 4)
     )
     # The power of the size by which the variance falls from quarters to halves leads on to all images.
-    power = np.clip(np.log(halves.unshared / quarters.unshared) / np.log(half / quarter), *_POWERS)
+    power = np.log(halves.unshared / quarters.unshared) / np.log(half / quarter)
+    power = np.clip(power, *_POWERS)
     variance = halves.unshared * (all_images / half) ** power
     share_of_joint = (halves.joint + quarters.joint) / (halves.unshared + quarters.unshared)
     return float(np.sqrt(variance * share_of_joint))
@@ -204,7 +205,9 @@ def error_over_halves(
 
 def _rows_of_images(images: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """The rows of each image 0, 1, ..."""
-    return np.split(np.argsort(images, kind="stable"), np.cumsum(np.bincount(images))[:-1])
+    by_image = np.argsort(images, kind="stable")
+    ends = np.cumsum(np.bincount(images))
+    return np.split(by_image, ends[:-1])
 
 
 def _large_classes(

@@ -38,7 +38,9 @@ def ksg_mutual_information(X: ArrayLike, Y: ArrayLike, k: int = NEIGHBOURS) -> f
     X, Y = as_embedding_on_host(X, "X"), as_embedding_on_host(Y, "Y")
     if len(X) != len(Y):
         raise ValueError(f"X has {len(X)} rows and Y {len(Y)}; pass pairs")
-    radius = KDTree(np.hstack([X, Y]), metric="chebyshev").query(np.hstack([X, Y]), k + 1)[0][:, -1]
+    both = np.hstack([X, Y])
+    distances, _ = KDTree(both, metric="chebyshev").query(both, k + 1)
+    radius = distances[:, -1]
     inside = np.nextafter(radius, 0)  # strictly nearer than the k-th
     counts = [
         KDTree(V, metric="chebyshev").query_radius(V, inside, count_only=True) for V in (X, Y)
@@ -83,7 +85,8 @@ def ksg_label_information(Z: ArrayLike, labels: ArrayLike, k: int = NEIGHBOURS) 
     for of_class in np.flatnonzero(sizes > 1):
         mine = np.flatnonzero(classes == of_class)
         near = min(k, len(mine) - 1)
-        radius[mine] = NearestNeighbors(n_neighbors=near).fit(Z[mine]).kneighbors()[0][:, -1]
+        distances, _ = NearestNeighbors(n_neighbors=near).fit(Z[mine]).kneighbors()
+        radius[mine] = distances[:, -1]
         neighbours[mine] = near
     within = _counts_within(Z, radius)
     nats = digamma(len(Z)) + np.mean(
