@@ -1,5 +1,6 @@
 """Data sets by their names."""
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -48,50 +49,61 @@ def open_dataset(
     zoo, seed = seeded_zoo(name) or (None, 0)
     if zoo == "digits":
         pixels, labels, numbers = digits_split(part, seed)
-        return ImageArray(
-            f"{name}/{part}", tuple(f"digit-{n:04d}" for n in numbers), labels, pixels
-        )
+        return ImageArray(f"{name}/{part}", numbered("digit", numbers, 4), labels, pixels)
     if zoo == "fashion":
         pixels, labels, numbers = fashion_split(part, seed, root)
-        return ImageArray(
-            f"{name}/{part}",
-            tuple(f"item-{n:05d}" for n in numbers),
-            labels,
-            pixels,
-            FASHION_CLASSES,
-        )
+        names = numbered("item", numbers, 5)
+        return ImageArray(f"{name}/{part}", names, labels, pixels, FASHION_CLASSES)
     if name == "photos":
-        pixels, labels, numbers = photo_patches()
-        numbers = split_numbers(labels, part, train=900, test=590)
-        classes = tuple(
-            f"{photo} {strip + 1}" for photo in ("temple", "flower") for strip in range(STRIPS)
-        )
-        names = tuple(f"patch-{n:04d}" for n in numbers)
-        return ImageArray(f"photos/{part}", names, labels[numbers], pixels[numbers], classes)
+        return _photos(part)
     if name not in DATASETS and not name.startswith("timm:"):
-        raise InputError(
-            f"unknown data set {shown(name)}; there are: {', '.join(DATASETS)}, timm:NAME"
-        )
+        known = ", ".join(DATASETS)
+        raise InputError(f"unknown data set {shown(name)}; there are: {known}, timm:NAME")
+    return _in_folder(name, _folder(name, root), part, allow_train_images)
+
+
+def _folder(name: str, root: Path | None) -> Path:
     if root is None:
-        raise InputError(
-            f"the data set {name} needs --data-root, the folder that its images are in"
-        )
+        raise InputError(f"the data set {name} needs --data-root, the folder of its images")
     if not root.is_dir():
         raise InputError(f"--data-root {root} is no folder")
+    return root
+
+
+def _in_folder(name: str, root: Path, part: Part, allow_train_images: bool) -> LabelledImages:
     if name in TORCHVISION_SETS:
-        pixels, labels, classes = torchvision_images(name, root, part == "train")
-        numbers = np.arange(len(labels))
-        # The set's own test images serve twice: half for top-1, half for embeddings.
-        if part != "train":
-            numbers = split_numbers(labels, part, train=0, test=len(labels) // 2)
-        names = tuple(f"{name}-{n:05d}" for n in numbers)
-        return ImageArray(f"{name}/{part}", names, labels[numbers], pixels[numbers], classes)
+        return _of_torchvision(name, root, part)
     if name == "imagenet":
         return open_imagenet(root, allow_train_images)
-    if name == "imagefolder":
-        names, labels, class_names = list_class_folders(root)
-        return ImageFiles(name, root, names, labels, dict(enumerate(class_names)), len(class_names))
-    if name == "csv":
-        names, labels, class_names = list_labels_file(root)
+    if name in LISTED:
+        names, labels, class_names = LISTED[name](root)
         return ImageFiles(name, root, names, labels, dict(enumerate(class_names)), len(class_names))
     return open_timm_dataset(name.removeprefix("timm:"), root)
+
+
+LISTED = {"imagefolder": list_class_folders, "csv": list_labels_file}
+"""How the images of a folder are listed, by the data set's name."""
+
+
+def _photos(part: Part) -> ImageArray:
+    pixels, labels, _ = photo_patches()
+    numbers = split_numbers(labels, part, train=900, test=590)
+    photos = ("temple", "flower")
+    classes = tuple(f"{photo} {strip + 1}" for photo in photos for strip in range(STRIPS))
+    names = numbered("patch", numbers, 4)
+    return ImageArray(f"photos/{part}", names, labels[numbers], pixels[numbers], classes)
+
+
+def _of_torchvision(name: str, root: Path, part: Part) -> ImageArray:
+    pixels, labels, classes = torchvision_images(name, root, part == "train")
+    numbers = np.arange(len(labels))
+    # The set's own test images serve twice: half for top-1, half for embeddings.
+    if part != "train":
+        numbers = split_numbers(labels, part, train=0, test=len(labels) // 2)
+    names = numbered(name, numbers, 5)
+    return ImageArray(f"{name}/{part}", names, labels[numbers], pixels[numbers], classes)
+
+
+def numbered(what: str, numbers: Iterable[int], digits: int) -> tuple[str, ...]:
+    """Names of images that have none: ``digit-0017``."""
+    return tuple(f"{what}-{number:0{digits}d}" for number in numbers)

@@ -2,16 +2,16 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.words import counted
-from ..pipeline.config import MeasureSettings, from_command_line
+from ..pipeline.config import MeasureSettings, RunConfig, from_command_line
 from ..pipeline.plan import check_own_measures, measures_identity, row_identity
-from ..pipeline.record import EntryRecord
+from ..pipeline.record import EntryRecord, RunRecord
 from ..pipeline.row_content import RemeasureJob
 from ..pipeline.store import embedding_path, read_run
 from ..pipeline.stored_subset import read_subset, write_subset
@@ -58,70 +58,22 @@ def remeasure(
     record = read_run(source)
     before = elsewhere(record.config, compute)
     settings = from_command_line(MeasureSettings, before.measures.model_dump() | dict(changes))
-    out = (
-        into or source.parent / f"{source.absolute().name}-{_named(before.measures, settings)}"
-    ).absolute()
+    out = into or source.parent / f"{source.absolute().name}-{_named(before.measures, settings)}"
+    out = out.absolute()
     if out == source.absolute():
         raise InputError(f"{source} cannot be remeasured into itself; choose another --into")
     config = before.model_copy(update={"out": out, "measures": settings})
     check_own_measures(config)
-    measures_id = measures_identity(settings, record.subset.n_samples)
 
     origin = record.embeddings_from or source.absolute()
-    states, _ = entry_states(source, record.entries)
-    jobs = [
-        RemeasureJob(
-            source=state.row,
-            slug=state.slug,
-            row_id=row_identity(state.row["embedding_id"], measures_id),
-            embedding=embedding_path(origin, state.slug),
-        )
-        for state in states
-        if state.row is not None and state.state == "ok"
-    ]
-    left_out = len(states) - len(jobs)
-    if not jobs:
-        raise InputError(f"{source} has no finished model to remeasure")
-    if not any(job.embedding.exists() for job in jobs):
-        raise InputError(
-            f"{origin}/embeddings is empty: the run dropped its embeddings; run it without --drop-embeddings"
-        )
-
+    jobs = _jobs(source, origin, record, settings)
     make_writable(out)
     with driving(out) as confirm:
-        stored = record_unless_lost(out, {job.slug: job.row_id for job in jobs})
-        if stored is not None:
-            refuse_mixture(out, stored, config)
-            if stored.embeddings_from != origin:
-                raise InputError(f"{out} was not remeasured from {origin}; choose another --into")
-        write_subset(out, read_subset(source))
-        clusters = [name for name in inputs_of(origin) if name.parent.name == "input_clusters"]
-        # The first versions did without them.
-        is_outdated = any(not (out / name).exists() for name in clusters)
-        for name in clusters:
-            carry(origin / name, out / name)
-        entries = [
-            EntryRecord(
-                model=job.source["model"],
-                img_size=job.source["img_size"],
-                slug=job.slug,
-                row_id=job.row_id,
-            )
-            for job in jobs
-        ]
-        save_record(
-            out, config, record.catalog, record.subset, entries, stored, embeddings_from=origin
-        )
-        done = {
-            state.slug
-            for state in entry_states(out, entries)[0]
-            if state.state == "ok" and not is_outdated
-        }
-        todo = [job for job in jobs if job.slug not in done]
-        if left_out:
-            log.info(f"{left_out} models of {source} have no finished row and are left out")
+        is_outdated = _prepare(out, source, origin, config, record, jobs)
+        done = _done(out, jobs) if not is_outdated else set()
         if done:
             log.info(f"{len(done)} of {len(jobs)} models are done already")
+        todo = [job for job in jobs if job.slug not in done]
         started = monotonic()
         if todo:
             from ..pipeline.graph import remeasure_entries
@@ -130,9 +82,82 @@ def remeasure(
             with open_workers(config.compute, out, models=len(todo)) as workers:
                 follow(remeasure_entries(workers, config, todo, confirm), len(todo), display)
             touch_record(out)
-        return conclude(
-            out, {job.slug for job in jobs}, started, display, report=config.compute.write_report
+        slugs = {job.slug for job in jobs}
+        return conclude(out, slugs, started, display, report=config.compute.write_report)
+
+
+def _jobs(
+    source: Path, origin: Path, record: RunRecord, settings: MeasureSettings
+) -> list[RemeasureJob]:
+    """What is to be measured: every finished row of ``source``, from the embeddings that ``origin`` keeps."""
+    measures_id = measures_identity(settings, record.subset.n_samples)
+    states, _ = entry_states(source, record.entries)
+    jobs = []
+    for state in states:
+        if state.row is None or state.state != "ok":
+            continue
+        row_id = row_identity(state.row["embedding_id"], measures_id)
+        embedding = embedding_path(origin, state.slug)
+        jobs.append(
+            RemeasureJob(source=state.row, slug=state.slug, row_id=row_id, embedding=embedding)
         )
+    if not jobs:
+        raise InputError(f"{source} has no finished model to remeasure")
+    if not any(job.embedding.exists() for job in jobs):
+        raise InputError(
+            f"{origin}/embeddings is empty: the run dropped its embeddings; run it without --drop-embeddings"
+        )
+    left_out = len(states) - len(jobs)
+    if left_out:
+        log.info(f"{left_out} models of {source} have no finished row and are left out")
+    return jobs
+
+
+def _prepare(
+    out: Path,
+    source: Path,
+    origin: Path,
+    config: RunConfig,
+    record: RunRecord,
+    jobs: Sequence[RemeasureJob],
+) -> bool:
+    """Write what OUT holds beside the rows; return whether rows that are there were measured without all of it."""
+    stored = record_unless_lost(out, {job.slug: job.row_id for job in jobs})
+    if stored is not None:
+        refuse_mixture(out, stored, config)
+        if stored.embeddings_from != origin:
+            raise InputError(f"{out} was not remeasured from {origin}; choose another --into")
+    write_subset(out, read_subset(source))
+    clusters = [name for name in inputs_of(origin) if name.parent.name == "input_clusters"]
+    # The first versions did without them.
+    is_outdated = any(not (out / name).exists() for name in clusters)
+    for name in clusters:
+        carry(origin / name, out / name)
+    save_record(
+        out,
+        config,
+        record.catalog,
+        record.subset,
+        _entries(jobs),
+        stored,
+        embeddings_from=origin,
+    )
+    return is_outdated
+
+
+def _entries(jobs: Sequence[RemeasureJob]) -> list[EntryRecord]:
+    entries = []
+    for job in jobs:
+        model, img_size = job.source["model"], job.source["img_size"]
+        entries.append(
+            EntryRecord(model=model, img_size=img_size, slug=job.slug, row_id=job.row_id)
+        )
+    return entries
+
+
+def _done(out: Path, jobs: Sequence[RemeasureJob]) -> set[str]:
+    states, _ = entry_states(out, _entries(jobs))
+    return {state.slug for state in states if state.state == "ok"}
 
 
 def _named(before: MeasureSettings, after: MeasureSettings) -> str:
