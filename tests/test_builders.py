@@ -129,7 +129,8 @@ def test_networks_of_torchvision_and_of_timm_share_one_run_and_one_report(
         lines.append(f"{name},,,{name}.safetensors,{classes},32,{60 + number},{usual}")
     write_catalog(tmp_path, *lines)
     (tmp_path / "torch.py").write_text("raise ImportError('the current directory came first')\n")
-    cli("run", "--catalog", "mine.csv", "--images-per-class", 5, "--out", "out", cwd=tmp_path)
+    run = ("run", "--catalog", "mine.csv", "--images-per-class", 5, "--out", "out")
+    cli(*run, cwd=tmp_path, report=True)
     rows = read_results(tmp_path / "out").set_index("model")
     assert rows["embedding_dim"].to_dict() == TIMM | {
         name: width for name, (_, width) in TORCHVISION.items()

@@ -103,7 +103,7 @@ def test_measures_of_ones_own_become_columns_of_rows_and_report(
 ) -> None:
     (tmp_path / "my_measures.py").write_text(OWN)
     own = ["--measure", "my_measures:rank", "--measure", "my_measures:classes"]
-    cli("remeasure", "--out", run_copy, "--into", tmp_path / "own", *own, cwd=tmp_path)
+    cli("remeasure", "--out", run_copy, "--into", tmp_path / "own", *own, cwd=tmp_path, report=True)
     rows = read_results(tmp_path / "own")
     assert (rows["classes"] == 10).all()
     assert (rows["rank"] <= rows["embedding_dim"]).all()

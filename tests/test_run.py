@@ -114,7 +114,7 @@ def test_a_second_run_computes_nothing_and_starts_no_cluster(
 def test_a_run_says_where_its_dashboard_and_its_report_are(
     tmp_path: Path, small_run: Path, cli: Command
 ) -> None:
-    done = cli("run", "--models", "test_vit.900x5", "--workers", 1, cwd=tmp_path)
+    done = cli("run", "--models", "test_vit.900x5", cwd=tmp_path, report=True)
     assert re.search(
         r"^1 worker at tls://127\.0\.0\.1:\d+; Dask dashboard: http://127\.0\.0\.1:\d+/status$",
         done.stdout,
