@@ -1,4 +1,4 @@
-"""Decode image files: every kind that is meant becomes RGB, and what is damaged or none of them is told by its name.
+"""Decode image files to RGB; an error names the file that is damaged or of no supported format.
 
 Pillow is asked for these formats only. It tells formats apart by their content, and for some of the others it starts
 programs: an EPS file named like a JPEG would be run by Ghostscript.
@@ -16,24 +16,26 @@ from .errors import InputError
 from .text import shortened
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-MOST_PIXELS = 90_000_000  # as many as Pillow takes without a warning; decoded, they fill 360 MB
+MOST_PIXELS = (
+    90_000_000  # about where Pillow begins to warn (89.5 million); decoded, they fill 360 MB
+)
 MOST_ELONGATED = (
     200  # the short side becomes the model's input size: the long one would fill the memory
 )
 
-HINT = "mend it, or go on without such images by --skip-bad-images"
+HINT = "repair it, or skip such images with --skip-bad-images"
 
 
 def read_image(path: Path) -> Image.Image:
     """An image as RGB, upright (by its EXIF orientation), 8 bits a channel, transparency on white.
 
-    Of several frames it is the first. Values that are no bytes are scaled: floats by `scale_of`, whole numbers of more
-    than 255 as 16 bits.
+    Of several frames it is the first. Values that are no bytes are scaled by `scale_of`, that is by the greatest value
+    of the image: one of 16 bits without a value above 255 is read as one of 8 bits.
 
     Raises
     ------
     InputError
-        Names a file that is missing, empty, truncated, no image, or one whose values or sides have no such picture.
+        Names a file that is missing, empty, damaged, no image, too large or too elongated, or has values out of range.
     """
     try:
         with _quiet, Image.open(path, formats=FORMATS) as opened:
@@ -43,7 +45,7 @@ def read_image(path: Path) -> Image.Image:
             return _as_rgb(opened)
     except UnidentifiedImageError:
         raise InputError(f"{path}: no image that can be read ({_size(path)}); {HINT}") from None
-    # What decoders raise for damaged files is no part of what they promise.
+    # Decoders raise anything for damaged files; none of it is documented.
     except Exception as error:
         reason = shortened(str(error), 200) or type(error).__name__
         raise InputError(f"{path}: the image cannot be read: {reason}; {HINT}") from None
@@ -77,7 +79,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def scale_of(values: NDArray[np.float32], is_float: bool) -> int:
-    """The value that is white: 1 for floats that exceed it nowhere, else 255, else 65535.
+    """The value that means white: 1 for floats of at most 1; else 255 if nothing exceeds it; else 65535.
 
     Raises
     ------
@@ -95,7 +97,7 @@ def scale_of(values: NDArray[np.float32], is_float: bool) -> int:
 
 
 class _Quiet:
-    """Pillow's warnings are not said while an image is decoded, in any thread: what is wrong becomes an error or none.
+    """Suppress Pillow's warnings while any thread decodes an image; a real fault raises anyway.
 
     Python's filters belong to the process; so the first thread that comes sets them, and the last one puts them back.
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 GUARD = (
     'call dsmi_zoo.run under `if __name__ == "__main__":`, because its workers import the script'
 )
-OF_OWN_WORKERS = ("cluster", "profile", "workers", "worker_memory", "per_gpu")
+WORKER_SETTINGS = ("cluster", "profile", "workers", "worker_memory", "per_gpu")
 
 
 @spells_out(SETTINGS.values())
@@ -36,7 +36,7 @@ def run(
     """Measure a zoo: compute every row that ``out`` lacks, write the report there, and return the rows.
 
     Finished rows are never computed again. Nothing is printed; the loggers below ``dsmi_zoo`` tell how far it is. In a
-    script it must stand under ``if __name__ == "__main__":``, because its workers are processes that import the script.
+    script, call it under ``if __name__ == "__main__":``, because its workers are processes that import the script.
 
     Parameters
     ----------
@@ -65,6 +65,7 @@ def run(
     OSError
         When the disk is full or the workers are lost; finished rows stay, and the same call goes on from there.
     """
+    # Set while a spawned child imports the caller's script again: it would start workers without end.
     if getattr(current_process(), "_inheriting", False):
         raise InputError(GUARD)
     if client is not None:
@@ -72,9 +73,9 @@ def run(
     config = settings_from_keywords(catalog, out, **settings)
     if config.compute.share is not None:
         raise InputError("share is for batch jobs of the command; leave it out")
-    compute = search if config.compute.budget is not None else run_all
+    run_or_search = search if config.compute.budget is not None else run_all
     try:
-        compute(config, retry_failed=retry_failed, client=client)
+        run_or_search(config, retry_failed=retry_failed, client=client)
     except BrokenProcessPool:
         raise InputError(f"the process that asks timm ended at once: {GUARD}") from None
     except RuntimeError as error:
@@ -94,7 +95,7 @@ def _refuse_beside_client(client: object, settings: Mapping[str, Any]) -> None:
         raise InputError(f"client is a {type(client).__name__}; pass a distributed.Client")
     if client.status != "running":
         raise InputError(f"the client is {client.status}; pass one that is connected")
-    for name in OF_OWN_WORKERS:
+    for name in WORKER_SETTINGS:
         if settings.get(name) is not None:
             raise InputError(
                 f"{name} is for workers that the run starts itself; with a client, leave it out"

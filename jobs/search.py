@@ -24,8 +24,8 @@ from .search_plan import (
     Prices,
     Stage,
     announced,
-    name_of,
     refuse_single_images,
+    row_key,
     stages_and_order,
     stages_of,
 )
@@ -53,7 +53,7 @@ def search(
     Returns
     -------
     int
-        The exit code: 0, or 1 when a model of the last stage failed.
+        The exit code: 0; 1 when a model of the last stage failed, or a stage could measure none.
     """
     assert config.compute.budget is not None
     started = monotonic()
@@ -65,10 +65,11 @@ def search(
     plan = within_max_download(plan, sizes)
 
     with ExitStack() as opened:
-        confirm: Callable[[], None] = _nothing_to_confirm
+        confirm: Callable[[], None] = _no_check
         if not only_plan:
             make_writable(config.folder)
             confirm = opened.enter_context(driving(config.folder))
+        # A plan needs them too: prices come from their measured speed.
         workers = opened.enter_context(open_workers(config.compute, config.folder, client))
         prices = Prices.measured(workers, plan, sizes, display)
         stages, candidates = stages_and_order(plan, prices, end - monotonic())
@@ -92,8 +93,8 @@ def search(
     return conclude(config.folder, slugs, started, display, report=report, may_be_partial=True)
 
 
-def _nothing_to_confirm() -> None:
-    """Of a plan, which writes nothing, nobody else can be the driver."""
+def _no_check() -> None:
+    """A plan writes nothing, so it takes no lock that another driver could claim."""
 
 
 class Halving:
@@ -174,9 +175,9 @@ class Halving:
         """Go on with the models that had a turn; the note names the others."""
         tried = set(zip(rows["model"], rows["img_size"], strict=True))
         self.note.left_out = [
-            str(job.entry) for job in self.candidates if name_of(job) not in tried
+            str(job.entry) for job in self.candidates if row_key(job) not in tried
         ]
-        self.candidates = [job for job in self.candidates if name_of(job) in tried]
+        self.candidates = [job for job in self.candidates if row_key(job) in tried]
 
     def _choose(self, rows: pd.DataFrame, passed: Passed) -> None:
         """The candidates of the next stage: those that are not clearly worse, as far as the time goes."""
@@ -267,7 +268,7 @@ def measure_part(
 
 def _contenders(rows: pd.DataFrame, jobs: Sequence[Job]) -> tuple[list[Job], list[Dropped]]:
     """The models that the rows cannot tell from the best one, the most accurate first; and the others, and why."""
-    job_of = {name_of(job): job for job in jobs}
+    job_of = {row_key(job): job for job in jobs}
     is_among_them = [name in job_of for name in zip(rows["model"], rows["img_size"], strict=True)]
     ranked = rank(rows[is_among_them]).models
     tied = [job_of[model.model, model.img_size] for model in ranked if model.tied_for_first]

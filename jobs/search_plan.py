@@ -49,7 +49,7 @@ def rarest_class(subset: Subset) -> tuple[int, int]:
     return int(labels[counts.argmin()]), int(counts.min())
 
 
-def name_of(job: Job) -> tuple[str, int | None]:
+def row_key(job: Job) -> tuple[str, int | None]:
     """The model and image size by which an entry's row goes."""
     return job.entry.model, job.entry.img_size
 
@@ -98,7 +98,7 @@ class Prices:
         row_of = {(row["model"], row["img_size"]): row for row in ok}
         costs = dict(self.costs)
         for job in jobs:
-            row = row_of.get(name_of(job))
+            row = row_of.get(row_key(job))
             if row is not None:
                 costs[job.slug] = corrected(costs[job.slug], row)
         return replace(self, costs=costs)

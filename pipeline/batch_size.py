@@ -31,30 +31,30 @@ class BatchSize:
     """
 
     def __init__(self, device: torch.device, pixels: int, wanted: int | None = None) -> None:
-        self.images = wanted or default_batch(device, pixels)
+        self.count = wanted or default_batch(device, pixels)
         self._may_grow = wanted is None and device.type != "cpu"
-        self._fastest = 0.0  # images per second, at half the size
+        self._rate_at_half = 0.0  # images per second, at half the size
         self._is_first_pass = True
 
-    def passed(self, images: int, seconds: float) -> None:
+    def record_pass(self, images: int, seconds: float) -> None:
         """A pass of so many images took so long."""
-        if not self._may_grow or images < self.images:
+        if not self._may_grow or images < self.count:
             return
         if self._is_first_pass:
             self._is_first_pass = False
             return
         rate = images / seconds
-        if rate < WORTH_DOUBLING * self._fastest:
-            self.images //= 2
+        if rate < WORTH_DOUBLING * self._rate_at_half:
+            self.count //= 2
             self._may_grow = False
-        elif 2 * self.images > MOST:
+        elif 2 * self.count > MOST:
             self._may_grow = False
         else:
-            self.images *= 2
-            self._fastest, self._is_first_pass = rate, True
+            self.count *= 2
+            self._rate_at_half, self._is_first_pass = rate, True
 
-    def out_of_memory(self) -> bool:
-        """Halve it, and grow no further; False if one image is too many."""
+    def shrink(self) -> bool:
+        """Memory ran out: halve it, and grow no further; False if one image is too many."""
         self._may_grow = False
-        self.images //= 2
-        return self.images > 0
+        self.count //= 2
+        return self.count > 0

@@ -155,21 +155,21 @@ def embed_inputs(
         while start < len(inputs):
             began = perf_counter()
             try:
-                images = inputs.batch(start, start + size.images, device)
+                images = inputs.batch(start, start + size.count, device)
                 if channels_last:
                     images = images.contiguous(memory_format=torch.channels_last)
                 part = (
-                    _forward_filled(model, images, size.images)
+                    _forward_filled(model, images, size.count)
                     if is_compiled
                     else _forward(model, images, layer)
                 )
             except torch.OutOfMemoryError:
-                if not size.out_of_memory():
+                if not size.shrink():
                     raise
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            size.passed(len(part.values), perf_counter() - began)
+            size.record_pass(len(part.values), perf_counter() - began)
             whole = whole or _room_like(part, len(inputs))
             _put(part, whole, start)
             start += len(part.values)

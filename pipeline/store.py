@@ -39,7 +39,7 @@ def row_path(out: Path, slug: str) -> Path:
 
 
 def timeout_log(out: Path, slug: str) -> Path:
-    """Where an entry that took too long was when it was ended."""
+    """The log that shows where an entry hung that was ended for taking too long."""
     return out / "logs" / f"{slug}.timeout.txt"
 
 
@@ -74,7 +74,7 @@ def scan_results(out: Path) -> tuple[dict[str, dict[str, Any]], list[UnreadableR
     """Every row of ``OUT/results`` by its slug, and the files that hold none."""
     rows, unreadable = {}, []
     for path in sorted((out / "results").glob("*")):
-        if path.name.startswith("."):
+        if path.name.startswith("."):  # an unfinished file of `write_atomically`
             continue
         try:
             rows[path.stem] = read_row_file(path)
@@ -101,10 +101,8 @@ def read_results(out: str | Path) -> pd.DataFrame:
     current = {entry.slug: entry.row_id for entry in read_run(out).entries}
     rows, unreadable = scan_results(out)
     foreign = [slug for slug, row in rows.items() if row["row_id"] != current.get(slug)]
-    for problem in (
-        *unreadable,
-        *(UnreadableRow(row_path(out, slug), NOT_THIS_RUN) for slug in foreign),
-    ):
+    unreadable += [UnreadableRow(row_path(out, slug), NOT_THIS_RUN) for slug in foreign]
+    for problem in unreadable:
         warnings.warn(f"left out: {problem}", stacklevel=2)
     return rows_frame([row for slug, row in rows.items() if slug not in foreign])
 
@@ -114,11 +112,9 @@ def rows_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     names = [c.name for c in COLUMNS]
     extra = sorted({name for row in rows for name in row} - set(names))
     frame = pd.DataFrame(list(rows), columns=[*names, *extra])
-    kinds = {"integer": "Int64", "number": "float64", "flag": "boolean", "text": "object"}
-    frame = frame.astype(
-        {c.name: kinds[c.kind] for c in COLUMNS if c.kind in kinds}
-        | dict.fromkeys(extra, "float64")
-    )
+    dtype_of = {"integer": "Int64", "number": "float64", "flag": "boolean", "text": "object"}
+    dtypes = {c.name: dtype_of[c.kind] for c in COLUMNS if c.kind in dtype_of}
+    frame = frame.astype(dtypes | dict.fromkeys(extra, "float64"))
     frame["finished_at"] = pd.to_datetime(frame["finished_at"], utc=True)
     return frame.sort_values(["model", "img_size"], ignore_index=True)
 
@@ -173,7 +169,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def array_bytes(array: np.ndarray) -> memoryview:
-    """An array as .npy; to a file itself, NumPy writes in C and loses the reason why it cannot."""
+    """An array in the format .npy; written to a file by NumPy itself, the reason of a failure would be lost."""
     content = io.BytesIO()
     np.lib.format.write_array(content, array, allow_pickle=False)
     return content.getbuffer()
@@ -185,7 +181,7 @@ def read_embedding(path: Path, sha256: str) -> np.ndarray:
     Raises
     ------
     InputError
-        When the file is missing, unreadable or other than its row says.
+        When the file is missing, unreadable, or does not match the hash.
     """
     try:
         if not path.is_file():

@@ -15,13 +15,13 @@ from .wording import fixed, significant, with_unit
 
 WINNERS = 5
 OWN_IMAGES = ("imagefolder", "csv")
-"""Data sets of the user's; those of ``timm:NAME`` are too."""
+"""The user's own data sets, beside those named ``timm:NAME``."""
 STATIC_RANKERS = {
     "top1": "published top-1 accuracy",
     "gmacs": "GMACs",
     "params_m": "number of parameters",
 }
-COSTS = {
+COST_COLUMNS = {
     "params_m": ("Parameters", "M"),
     "gmacs": ("GMACs", ""),
     "throughput": ("GPU throughput", "images/s"),
@@ -35,11 +35,12 @@ class StaticChoice:
 
     ranker: str
     model: str
+    img_size: int | None
     accuracy: float
 
 
 def is_choice(run: RunRecord, ranking: Ranking, targets: Collection[str]) -> bool:
-    """Whether the page is for choosing a model by its ranking: on images of the user's own, or without ``targets``."""
+    """Whether the page helps to choose a model: the images are the user's own, or no accuracy is known."""
     if run.config.random_weights or not ranking.models:
         return False
     dataset = run.config.subset.dataset
@@ -49,7 +50,7 @@ def is_choice(run: RunRecord, ranking: Ranking, targets: Collection[str]) -> boo
 def lead_of_choice(
     rows: pd.DataFrame, ranking: Ranking, search: SearchNote | None, measured: Collection[str]
 ) -> list[str]:
-    """What the page says first, sentence by sentence; that a budget was too short to say stands before all else."""
+    """The opening sentences of the page; that a budget was too short is said before all else."""
     dropped, untried = left_by_search(search, measured)
     everything = len(ranking.models) + dropped + untried
     said = [_on_short_budget(untried, everything)] if untried else []
@@ -60,7 +61,7 @@ def lead_of_choice(
     if dropped:
         were = "was" if dropped == 1 else "were"
         said.append(
-            f"{counted(dropped, 'more model')} {were} measured on fewer images and dropped."
+            f"{counted(dropped, 'more model')} {were} tried on fewer images and went no further."
         )
     return said
 
@@ -81,14 +82,14 @@ def _on_short_budget(untried: int, everything: int) -> str:
 
 
 def _on_static_choice(static: StaticChoice, first: Ranked) -> str:
-    by = f"By {static.ranker} alone, without a look at these images, one would take "
-    if static.model == first.model:
+    by = f"By {static.ranker} alone, without looking at these images, one would take "
+    if (static.model, static.img_size) == (first.model, first.img_size):
         return f"{by}the same model."
     return f"{by}{static.model}, which has {fixed(static.accuracy, 1)}% here."
 
 
 def static_choice(rows: pd.DataFrame, ranking: Ranking) -> StaticChoice | None:
-    """The choice by the best column there is that looks at no image; None if the rows have none."""
+    """The greatest in the first column of `STATIC_RANKERS` that two models or more have; None without one."""
     rows = succeeded(rows)
     accuracies = {(m.model, m.img_size): m.accuracy for m in ranking.models}
     keys = [(name["model"], name["img_size"]) for name in names(rows)]
@@ -97,7 +98,7 @@ def static_choice(rows: pd.DataFrame, ranking: Ranking) -> StaticChoice | None:
         known = np.where(is_ranked, values(rows, column), np.nan)
         if np.isfinite(known).sum() > 1:
             taken = keys[int(np.nanargmax(known))]
-            return StaticChoice(ranker, taken[0], accuracies[taken])
+            return StaticChoice(ranker, *taken, accuracies[taken])
     return None
 
 
@@ -115,20 +116,20 @@ def winners(rows: pd.DataFrame, ranking: Ranking) -> dict[str, Any]:
     shown = tied[:WINNERS]
     place_of = {(name["model"], name["img_size"]): i for i, name in enumerate(names(rows))}
     places = [place_of[model.model, model.img_size] for model in shown]
-    costs = {name: values(rows, name)[places] for name in COSTS}
-    known = [name for name, of_shown in costs.items() if np.isfinite(of_shown).any()]
+    costs = {name: values(rows, name)[places] for name in COST_COLUMNS}
+    known_costs = [name for name, of_shown in costs.items() if np.isfinite(of_shown).any()]
     code = texts(rows, "loading_code")
-    winners = []
+    shown_rows = []
     for number, (model, place) in enumerate(zip(shown, places, strict=True)):
-        winners.append(
+        shown_rows.append(
             {
                 "model": model.model,
                 "size": fixed(model.img_size, 0),
                 "accuracy": fixed(model.accuracy, 1),
                 "ci": f"{fixed(model.low, 1)} to {fixed(model.high, 1)}",
-                "costs": [significant(float(costs[name][number])) for name in known],
+                "costs": [significant(float(costs[name][number])) for name in known_costs],
                 "code": code[place] or "",
             }
         )
-    heads = [with_unit(*COSTS[name]) for name in known]
-    return {"heads": heads, "rows": winners, "more": len(tied) - len(shown)}
+    heads = [with_unit(*COST_COLUMNS[name]) for name in known_costs]
+    return {"heads": heads, "rows": shown_rows, "more": len(tied) - len(shown)}

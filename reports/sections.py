@@ -1,7 +1,7 @@
 """What pages are made of: sections of text, tables and figures, from which HTML and Markdown are both written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from . import wording
@@ -29,7 +29,7 @@ class Cell:
         return cls(str(text))
 
 
-NOTHING = Cell(wording.MISSING)
+NO_NUMBER = Cell(wording.MISSING)
 """What stands where there is no number."""
 
 
@@ -62,7 +62,7 @@ class Table:
         if last not in self.text_columns or any(row[last].value for row in self.rows):
             return self
         rows = [row[:last] for row in self.rows]
-        return Table(self.title, self.heads[:last], rows, self.note, self.text_columns, self.wordy)
+        return replace(self, heads=self.heads[:last], rows=rows)
 
 
 def table_of_words(

@@ -13,7 +13,7 @@ from .prediction import ALL, TAKEN, Regret
 from .regression import GREATEST_INFLATION, SHOWN, Multiple
 from .rendering import prose
 from .sample import CEILING, PRIMARY_MEASURE, PRIMARY_TARGET
-from .sections import NOTHING, Cell, Table
+from .sections import NO_NUMBER, Cell, Table
 from .standing import Difference, Standing, Standings
 from .statistics import Summary
 
@@ -72,7 +72,7 @@ def _correlation_row(
 
 def _rank_cell(standing: Standing | None) -> Cell:
     if standing is None:
-        return NOTHING
+        return NO_NUMBER
     low, high = standing.ranks
     return Cell(str(standing.rank), f"{low} to {high}")
 
@@ -188,7 +188,7 @@ def prediction_table(summary: Summary) -> Table:
 
 def _regret_cell(regret: Regret | None, k: int) -> Cell:
     if regret is None or not regret.lost:
-        return NOTHING
+        return NO_NUMBER
     return number(regret.lost.get(k), (regret.lost_ci or {}).get(k), digits=1)
 
 

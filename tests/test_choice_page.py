@@ -75,14 +75,14 @@ def test_a_ranker_that_looks_at_no_image_says_what_it_would_have_taken(tmp_path:
     page, _ = said(with_accuracies(), on("csv"), tmp_path / "other")
     accuracy = rank(with_accuracies()).models[4].accuracy
     assert (
-        "By published top-1 accuracy alone, without a look at these images, one would take net4, which has "
+        "By published top-1 accuracy alone, without looking at these images, one would take net4, which has "
         in page
     )
     assert f"{accuracy:.1f}% here" in page
     gmacs = models().assign(gmacs=[1.0, 2.0, 3.0, 4.0, 9.0])
     gmacs["gmacs"] = gmacs["model"].map({f"net{i}": 9.0 - i for i in range(5)})
     page, _ = said(gmacs, on("csv"), tmp_path / "same")
-    assert "By GMACs alone, without a look at these images, one would take the same model." in page
+    assert "By GMACs alone, without looking at these images, one would take the same model." in page
 
 
 def test_a_budget_that_was_too_short_is_said_before_the_winner(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_budget_that_was_too_short_is_said_before_the_winner(tmp_path: Path) -
     assert summary["lead"].startswith(
         "The budget was too short to say which model suits best: 2 of 8 never had a turn"
     )
-    assert "1 more model was measured on fewer images and dropped." in page
+    assert "1 more model was tried on fewer images and went no further." in page
     assert "5 of 5 models measured, 1 dropped on the way, 2 never had a turn" in " ".join(
         page.split()
     )

@@ -101,8 +101,8 @@ def sizes_over(rate_of: dict[int, float], passes: int = 12) -> list[int]:
     """The batch sizes on a GPU that passes so many images per second at each size."""
     size, sizes = BatchSize(GPU, 224 * 224), []
     for _ in range(passes):
-        sizes.append(size.images)
-        size.passed(size.images, size.images / rate_of[size.images])
+        sizes.append(size.count)
+        size.record_pass(size.count, size.count / rate_of[size.count])
     return sizes
 
 
@@ -118,25 +118,25 @@ def test_a_batch_grows_no_further_than_its_limit() -> None:
 
 def test_a_batch_that_was_halved_or_chosen_does_not_grow_and_on_a_cpu_none_does() -> None:
     for size in (BatchSize(GPU, 10), BatchSize(GPU, 10, 64), BatchSize(CPU, 224 * 224)):
-        if size.images == 64 and size._may_grow:
-            assert size.out_of_memory()
-        before = size.images
+        if size.count == 64 and size._may_grow:
+            assert size.shrink()
+        before = size.count
         for _ in range(6):
-            size.passed(size.images, 1e-9)
-        assert size.images == before
+            size.record_pass(size.count, 1e-9)
+        assert size.count == before
 
 
 def test_a_last_smaller_batch_tells_nothing_of_speed() -> None:
     size = BatchSize(GPU, 10)
-    size.passed(64, 1.0)
-    size.passed(3, 1e-9)
-    assert size.images == 64
+    size.record_pass(64, 1.0)
+    size.record_pass(3, 1e-9)
+    assert size.count == 64
 
 
 def test_where_one_image_is_too_many_the_batch_says_so() -> None:
     size = BatchSize(GPU, 10, 2)
-    assert size.out_of_memory()
-    assert not size.out_of_memory()
+    assert size.shrink()
+    assert not size.shrink()
 
 
 # The order in memory

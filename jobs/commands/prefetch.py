@@ -16,7 +16,7 @@ from ..terminal import display
     "--jobs",
     type=click.IntRange(1, 64),
     default=4,
-    help="So many transfers at a time.  [default: 4]",
+    help="Number of downloads at a time.  [default: 4]",
 )
 @click.pass_context
 def prefetch_command(context: click.Context, jobs: int, **_: Any) -> int:

@@ -100,7 +100,7 @@ def n_leep(Z: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> float:
 def gbc_of_decomposition(decomposition: Decomposition, classes: NDArray[np.int64]) -> float:
     """``gbc`` from the decomposition of the centred embedding."""
     _require_variance(decomposition)
-    xp = namespace(decomposition.values)
+    xp = namespace(decomposition.matrix)
     components = decomposition.components
     points = components[:, max(0, components.shape[1] - GBC_DIMENSIONS) :]
     sizes = np.bincount(classes)

@@ -11,60 +11,58 @@ from .once import computed_once
 
 @dataclass(frozen=True)
 class Decomposition:
-    """A matrix [n, d], its right singular vectors, float64 [d, r], and squared singular values, float64 [r], ascending.
+    """A matrix [n, d], its squared singular values, float64 [r], ascending, and its singular vectors on one side.
 
     r is its numerical rank: a squared singular value below max(n, d) times the rounding of the largest is taken for 0.
-    Where n is at most d, the left singular vectors are what is at hand, and ``axes`` are None.
+    Where n is at most d, ``left`` holds the left vectors, float64 [n, r], and ``right`` is None; otherwise ``right``
+    holds the right ones, float64 [d, r], and ``left`` is None.
     """
 
-    values: Array
+    matrix: Array
     squares: Array
-    axes: Array | None
+    right: Array | None
     left: Array | None
+
+    @computed_once
+    def singular_values(self) -> Array:
+        """The singular values, float64 [r], ascending."""
+        return namespace(self.squares).sqrt(self.squares)
 
     @computed_once
     def components(self) -> Array:
         """The coordinates of the rows along the principal axes, that of the least variance first, float64 [n, r]."""
-        if self.axes is None:
-            return self.left * namespace(self.squares).sqrt(self.squares)
-        return self.values @ self.axes
+        if self.right is None:
+            return self.left * self.singular_values
+        return self.matrix @ self.right
 
     @computed_once
-    def vectors(self) -> Array:
+    def left_vectors(self) -> Array:
         """The left singular vectors, float64 [n, r]."""
-        return (
-            self.left
-            if self.axes is None
-            else self.components / namespace(self.squares).sqrt(self.squares)
-        )
+        return self.left if self.right is None else self.components / self.singular_values
 
     def class_sums(self, classes: NDArray[np.int64]) -> Array:
-        """Sums of the rows of ``vectors`` over each class, float64 [classes, r], without them if need be."""
-        if self.axes is None:
+        """Sums of the rows of ``left_vectors`` over each class, float64 [classes, r], without forming them if n > d."""
+        if self.right is None:
             return group_sums(self.left, classes)
-        return group_sums(self.values, classes) @ (
-            self.axes / namespace(self.squares).sqrt(self.squares)
-        )
+        return group_sums(self.matrix, classes) @ (self.right / self.singular_values)
 
 
-def decomposed(values: Array) -> Decomposition:
+def decomposed(matrix: Array) -> Decomposition:
     """Decompose a matrix [n, d] by the eigenvectors of its Gram matrix, n x n or d x d, whichever is smaller."""
-    n, d = values.shape
-    squares, vectors = namespace(values).linalg.eigh(
-        values @ values.T if n <= d else values.T @ values
-    )
+    n, d = matrix.shape
+    xp = namespace(matrix)
+    gram = matrix @ matrix.T if n <= d else matrix.T @ matrix
+    squares, eigenvectors = xp.linalg.eigh(gram)
     least = max(n, d) * float(np.finfo(np.float64).eps) * float(squares[-1])
-    below = int(namespace(values).count_nonzero(squares <= least))
-    squares, vectors = squares[below:], vectors[:, below:]
-    return (
-        Decomposition(values, squares, None, vectors)
-        if n <= d
-        else Decomposition(values, squares, vectors, None)
-    )
+    null = int(xp.count_nonzero(squares <= least))
+    squares, eigenvectors = squares[null:], eigenvectors[:, null:]
+    if n <= d:
+        return Decomposition(matrix, squares, right=None, left=eigenvectors)
+    return Decomposition(matrix, squares, right=eigenvectors, left=None)
 
 
 def scaled(values: Array) -> tuple[Array, int]:
-    """Divide by 2^e, which changes no digit, so that the largest is 1/2 to 1 and no square or its square overflows.
+    """Divide by a power of two, 2^e, so that the largest value is 1/2 to 1 and no fourth power overflows.
 
     Returns
     -------
@@ -77,5 +75,6 @@ def scaled(values: Array) -> tuple[Array, int]:
 
 def centred(Z: Array) -> tuple[Array, int]:
     """The rows of a validated embedding less their mean, divided by 2^e, float64 [n, d], and e."""
-    values, exponent = scaled(Z - Z[:1, :])  # first, so that equal rows become exactly zero
+    # Less the first row before the mean, so that equal rows become exactly zero.
+    values, exponent = scaled(Z - Z[:1, :])
     return values - namespace(values).mean(values, axis=0), exponent

@@ -38,8 +38,8 @@ def diffusion_spectral_entropy(
 ) -> float:
     """Diffusion spectral entropy (DSE) of an embedding, in bits.
 
-    The Shannon entropy of the eigenvalues of the diffusion matrix, raised to the power t and normalised to sum 1. It
-    lies between 0 (all points alike, as seen at the width sigma) and log2 n (every point alone).
+    The Shannon entropy of the absolute eigenvalues of the diffusion matrix, each raised to the power t and then divided
+    by their sum. It lies between 0 (all points alike, as seen at the width sigma) and log2 n (every point alone).
 
     Parameters
     ----------
@@ -162,15 +162,16 @@ def stacked_binned_entropies(stack: Array, bins: int) -> NDArray[np.float64]:
     xp = namespace(stack)
     lowest = xp.min(stack, axis=1, keepdims=True)
     span = xp.max(stack, axis=1, keepdims=True) - lowest
-    span[span == 0] = (
-        1.0  # a constant dimension: all its scaled values are 0, so all fall in the first bin
-    )
+    # Of a constant dimension all scaled values are 0, so all fall in the first bin.
+    span[span == 0] = 1.0
     scaled = (stack - lowest) / span
     edges = np.linspace(0, 1, bins + 1)[1:-1]
     if bins <= _FEW_BINS:  # comparing with every edge is faster than searching among them
+        # A bit for each edge that a value reaches: rows in the same bins have the same bytes.
         above = [np.packbits(to_host(scaled >= edge), axis=2) for edge in edges.tolist()]
-        none = np.zeros((*stack.shape[:2], 1), dtype=np.uint8)
-        cells = np.concatenate([none, *above], axis=2)
+        # With a single bin there is no edge, and yet something must stand there.
+        no_edges = np.zeros((*stack.shape[:2], 1), dtype=np.uint8)
+        cells = np.concatenate([no_edges, *above], axis=2)
     else:
         cells = np.digitize(to_host(scaled), edges).astype(np.min_scalar_type(bins))
     return np.array([_entropy_of_repeats(rows) for rows in cells])
@@ -183,7 +184,7 @@ def _entropy_of_repeats(rows: NDArray[Any]) -> float:
 
 
 def probability_entropy(probabilities: Array) -> Array:
-    """Shannon entropies, in bits, of probabilities [..., n]; each is raised by float64's epsilon, so none is zero."""
+    """Shannon entropies, in bits, of probabilities [..., n]; float64's epsilon is added to each, so that none is 0."""
     xp = namespace(probabilities)
     raised = probabilities + float(np.finfo(np.float64).eps)
     return -xp.sum(raised * xp.log2(raised), axis=-1)

@@ -231,7 +231,7 @@ def ridge_hits(
 ) -> NDArray[np.bool_]:
     """Whether the probe classifies each image right, bool [m], from the decomposition of the centred embedding."""
     xp = namespace(decomposition.squares)
-    U, squares = decomposition.vectors, decomposition.squares
+    U, squares = decomposition.left_vectors, decomposition.squares
     n, sizes = len(classes), np.bincount(classes)
     is_of_class = classes[:, None] == np.arange(len(sizes))
     targets = beside(np.where(is_of_class, 1.0, -1.0), U)

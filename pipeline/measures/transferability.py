@@ -217,7 +217,7 @@ def logme_of_decomposition(decomposition: Decomposition, classes: NDArray[np.int
 def h_score_of_decomposition(
     decomposition: Decomposition, d: int, classes: NDArray[np.int64]
 ) -> float:
-    xp, values = namespace(decomposition.values), decomposition.values
+    xp, values = namespace(decomposition.matrix), decomposition.matrix
     n = len(classes)
     variances = to_host(decomposition.squares) / n
     if not len(variances):
