@@ -21,11 +21,13 @@ import safetensors.torch
 import timm
 import torch
 from dask_processes import free_port, start_dask, stop
+from distributed import Client, LocalCluster
 from hub_server import HubServer
 from slurm_cluster import running_slurm
 
 from dsmi_zoo.jobs.cli import main
 from dsmi_zoo.pipeline.exclusive import exclusive
+from dsmi_zoo.pipeline.workers import Workers
 
 # In the background of a shell; commands started here would too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -132,6 +134,22 @@ def warm_cli(cli: Command, warm_worker: str) -> Command:
         return cli(*arguments, cwd=cwd, code=code, report=report)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Workers]:
+    """A Dask worker that is a thread of this process, and sees what it patches."""
+    with (
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=50,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield Workers(client)
 
 
 @pytest.fixture

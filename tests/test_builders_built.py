@@ -2,14 +2,12 @@
 
 import random
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from distributed import Client, LocalCluster
 from test_builders import NETS, module_name, own_entry, planned, write_catalog
 
 from dsmi_zoo.data_catalog import InputError, ModelEntry
@@ -36,22 +34,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def built(entry: ModelEntry, weights: Path | None = None) -> Built:
     assert entry.builder is not None
     return build(entry, find_module(entry.builder.partition(":")[0], "a test").sha256, weights)
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Workers]:
-    """A Dask worker that is a thread of this process, and sees what it patches."""
-    with (
-        LocalCluster(
-            n_workers=1,
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=50,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield Workers(client)
 
 
 def embeddings_of(plan: Plan, here: Workers) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
-from distributed import Client, LocalCluster
 from test_builders import NETS, module_name, own_entry, planned, write_catalog
 from test_builders_built import built, embeddings_of
 
@@ -29,22 +27,6 @@ from dsmi_zoo.pipeline.workers import Workers
 from dsmi_zoo.pipeline.zoo import embedding_shape
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Workers]:
-    """A Dask worker that is a thread of this process, and sees what it patches."""
-    with (
-        LocalCluster(
-            n_workers=1,
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=50,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield Workers(client)
 
 
 @pytest.fixture
