@@ -14,6 +14,7 @@ from .catalog_file import read_catalog
 from .entries import ModelEntry
 from .errors import InputError
 from .paths import is_file
+from .renamed import CURRENT
 from .text import shown
 from .trained_zoos import TRAINED_ZOOS, seeded_zoo, trained_models
 
@@ -46,17 +47,19 @@ def load_models(catalog: str | Path, patterns: str | Sequence[str] = ()) -> list
 def catalog_sha256(catalog: str | Path) -> str:
     """Hash of a catalogue: of its file, or of a built-in one's entries."""
     if _built_in(str(catalog)):
-        # Fields that entries of OUTs that are there did not have, and these never use.
-        later = {
-            "builder",
-            "layer",
-        }
-        content = "\n".join(
-            entry.model_dump_json(exclude=later) for entry in load_models(catalog)
-        ).encode()
+        lines = [_as_first_written(entry) for entry in load_models(catalog)]
+        content = "\n".join(lines).encode()
     else:
         content = Path(catalog).read_bytes()
     return hashlib.sha256(content).hexdigest()
+
+
+def _as_first_written(entry: ModelEntry) -> str:
+    """An entry in JSON as the first versions had it, so that the hash stays what it is in the OUTs that are there."""
+    text = entry.model_dump_json(exclude={"builder", "layer"})  # which they did not have
+    for former, current in CURRENT.items():
+        text = text.replace(f'"{current}":', f'"{former}":')
+    return text
 
 
 def select(entries: Iterable[ModelEntry], patterns: Sequence[str], where: str) -> list[ModelEntry]:
