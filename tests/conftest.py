@@ -69,7 +69,7 @@ def cache(shared: Path) -> Path:
     return shared / "cache"
 
 
-COMPUTES_ROWS = ("run", "rerun", "remeasure")
+COMPUTES_ROWS = {"run", "rerun", "remeasure"}
 SAYS_WHERE = {"--workers", "--cluster", "--help"}
 WRITES_NO_REPORT = {"--help", "--plan", "--no-report"}
 
@@ -86,9 +86,10 @@ def cli(cache: Path) -> Command:
         *arguments: object, cwd: Path | None = None, code: int | None = 0, report: bool = False
     ) -> subprocess.CompletedProcess[str]:
         given = set(arguments)
-        if arguments[0] == "run" and not SAYS_WHERE & given:
+        computes_rows = bool(COMPUTES_ROWS & set(arguments[:1]))
+        if arguments[:1] == ("run",) and not SAYS_WHERE & given:
             arguments = (*arguments, "--workers", 1)
-        if arguments[0] in COMPUTES_ROWS and not report and not WRITES_NO_REPORT & given:
+        if computes_rows and not report and not WRITES_NO_REPORT & given:
             arguments = (*arguments, "--no-report")
         command = Path(sys.executable).with_name("dsmi-zoo")
         done = subprocess.run(

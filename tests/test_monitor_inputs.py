@@ -57,7 +57,7 @@ def without_complaints_of_the_cost() -> Iterator[None]:
         ({"model": len}, "the model is a builtin_function_or_method, not a torch.nn.Module"),
         ({"images": [torch.zeros(3, 4, 4)] * 20}, "images come as list; pass one tensor or array"),
         ({"images": torch.full((20, 3, 4, 4), torch.nan)}, "images hold values that are NaN"),
-        ({"out": Path(__file__)}, "test_monitor.py is a file; name a folder"),
+        ({"out": Path(__file__)}, "test_monitor_inputs.py is a file; name a folder"),
     ],
 )
 def test_what_cannot_be_measured_is_told_in_one_line_before_training(
