@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before the imports, because libraries read it then. With a process per core, threads of BLAS in each would wait for
 # each other longer than they compute. And embeddings are compared to the last bit, which on some processors depends on
@@ -21,15 +22,16 @@ import safetensors.torch
 import timm
 import torch
 from dask_processes import free_port, start_dask, stop
-from distributed import Client, LocalCluster
 from hub_server import HubServer
 from slurm_cluster import running_slurm
 
 from dsmi_zoo.jobs.cli import main
 from dsmi_zoo.pipeline.exclusive import exclusive
-from dsmi_zoo.pipeline.workers import Workers
 
 # In the background of a shell; commands started here would too.
+if TYPE_CHECKING:
+    from dsmi_zoo.pipeline.workers import Workers
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -138,8 +140,13 @@ def warm_cli(cli: Command, warm_worker: str) -> Command:
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[Workers]:
+def here() -> Iterator["Workers"]:
     """A Dask worker that is a thread of this process, and sees what it patches."""
+    # Imported here: Dask sets logging up when it is imported, and tests of commands want that to be the command's.
+    from distributed import Client, LocalCluster
+
+    from dsmi_zoo.pipeline.workers import Workers
+
     with (
         LocalCluster(
             n_workers=1,
