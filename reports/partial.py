@@ -70,7 +70,7 @@ def partial_correlation(
     n, controls = given.shape
     units, effective = int(unit.max(initial=-1)) + 1, effective_number(unit)
     design = np.column_stack([np.ones(n), given])
-    left_x, left_y = _left(x, design), _left(y, design)
+    left_x, left_y = left_by(x, design), left_by(y, design)
     reason = why_undefined(left_x, left_y)
     if reason:
         return Correlation(n, units, effective, *[Coefficient(reason=reason)] * 4)
@@ -94,8 +94,8 @@ def partial_correlation(
     )
 
 
-def _left(values: Array, design: Array) -> Array:
-    """What least squares on the design leaves of the values."""
+def left_by(values: Array, design: Array) -> Array:
+    """What least squares on the design [n, k] leaves of the values [n]."""
     coefficients, *_ = np.linalg.lstsq(design, values, rcond=None)
     return np.asarray(values - design @ coefficients)
 

@@ -11,6 +11,7 @@ from statsmodels.stats.multitest import multipletests
 
 from ..pipeline.measures.registry import COMPARISONS, MEASURES
 from .intervals import LEVEL, middle_error
+from .partial import left_by
 from .resampling import Resamples
 from .sample import sign_of, values
 
@@ -153,7 +154,7 @@ class Setting:
         rivals_of_seeds = zip(*(self.columns(rival) for rival in RIVALS), strict=True)
         for x, y, rivals in zip(self.columns(score), self.targets, rivals_of_seeds, strict=True):
             design = np.column_stack([np.ones(len(x)), *map(stats.rankdata, rivals)])
-            left_x, left_y = (_left(stats.rankdata(column), design) for column in (x, y))
+            left_x, left_y = (left_by(stats.rankdata(column), design) for column in (x, y))
             rhos.append(np.corrcoef(left_x, left_y)[0, 1])
             drawn.append(self._partial_in_resamples([x, y, *rivals]))
         return float(np.mean(rhos)), np.nanmean(drawn, axis=0)
@@ -285,8 +286,3 @@ def _simultaneous_quantile(deviations: Sequence[Array]) -> float:
 
 def _fisher(rho: Any) -> Any:
     return np.arctanh(np.clip(rho, -NEARLY_ONE, NEARLY_ONE))
-
-
-def _left(column: Array, design: Array) -> Array:
-    """What a regression on the design leaves of a column."""
-    return np.asarray(column - design @ np.linalg.lstsq(design, column, rcond=None)[0])
