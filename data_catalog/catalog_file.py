@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from .entries import LARGEST_IMG_SIZE, ModelEntry, Preprocessing, is_accuracy
 from .errors import InputError
 from .json_cells import json_object
+from .renamed import CURRENT
 from .settings import validation_line
 from .text import shortened, shown
 from .text_tables import read_table
@@ -43,7 +44,7 @@ def read_catalog(path: Path) -> list[ModelEntry]:
     InputError
         For a file that is no table, a wrong value (with its line), or a pair (model, img_size) that stands there twice.
     """
-    columns, rows = read_table(path, "a catalogue")
+    columns, rows = read_table(path, "a catalogue", CURRENT)
     if "model" not in columns:
         raise InputError(
             f"{path}: no column 'model'; its columns are {shortened(', '.join(columns), 300)}"

@@ -2,12 +2,11 @@
 
 import csv
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .renamed import current_names
 from .text import is_printable, shortened, shown
 
 Line = tuple[int, list[str]]
@@ -23,7 +22,9 @@ LONGEST_CELL = 10_000  # characters
 ROWS_AT_ONCE = 256  # so that no more than so many copies of a long cell are in memory
 
 
-def read_table(path: Path, what: str) -> tuple[list[str], Iterator[Row]]:
+def read_table(
+    path: Path, what: str, renamed: Mapping[str, str] = {}
+) -> tuple[list[str], Iterator[Row]]:
     """The names of a table's columns, and its rows; blank ones are left out, and a short one ends in empty cells.
 
     Parameters
@@ -32,6 +33,8 @@ def read_table(path: Path, what: str) -> tuple[list[str], Iterator[Row]]:
         A Parquet file, by its suffix, of text and numbers; else a CSV file in UTF-8. Both have a header.
     what
         What it should be, in the words of an error.
+    renamed
+        What columns are called today, by the names that they once had.
 
     Raises
     ------
@@ -43,7 +46,7 @@ def read_table(path: Path, what: str) -> tuple[list[str], Iterator[Row]]:
         _parquet_lines(path, what) if path.suffix.lower() == ".parquet" else _csv_lines(path, what)
     )
     header = next((cells for _, cells in lines if any(cells)), [])
-    header = current_names(header)
+    header = [renamed.get(name, name) for name in header]
     _check_header(header, path)
     return header, _rows(header, lines, path)
 

@@ -5,10 +5,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from dsmi_zoo.data_catalog import InputError
 from dsmi_zoo.data_catalog.catalog_file import read_catalog
 from dsmi_zoo.data_catalog.filters import Filters
+from dsmi_zoo.data_catalog.image_files import list_labels_file
 from dsmi_zoo.pipeline.release import read_published
 from dsmi_zoo.pipeline.row_file import DIGEST, _digest, read_row_file, write_row_file
 
@@ -48,6 +50,13 @@ def test_a_catalogue_may_say_licence_or_license_but_not_both(tmp_path: Path) -> 
     catalogue.write_text("model,licence,license\nresnet18,mit,gpl\n")
     with pytest.raises(InputError, match="2 columns are named"):
         read_catalog(catalogue)
+
+
+def test_a_table_of_labels_may_have_both_columns(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text("image,label,licence,license\na.png,cat,mit,gpl\n")
+    names, *_ = list_labels_file(tmp_path)
+    assert list(names) == ["a.png"]
 
 
 def test_a_setting_by_its_former_name_is_read() -> None:
