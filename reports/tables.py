@@ -1,6 +1,6 @@
 """The tables of the report: numbers in words, alike for HTML and Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -131,9 +131,9 @@ def regression_table(summary: Summary, target: str) -> Table:
                 text(fit.n),
                 text(wording.significant(fit.intercept)),
                 text(wording.significant(fit.slope)),
-                text(_significant_interval(fit.ci_families)),
+                text(wording.significant_interval(fit.ci_families)),
                 text(wording.p_value(fit.p_families)),
-                text(_significant_interval(fit.ci)),
+                text(wording.significant_interval(fit.ci)),
                 text(wording.p_value(fit.p)),
                 text(wording.fixed(fit.r2)),
                 text(fit.reason or ""),
@@ -142,12 +142,6 @@ def regression_table(summary: Summary, target: str) -> Table:
     title = wording.with_unit(wording.target_title(target), target_unit(target) or "")
     title = f"{title[0].upper()}{title[1:]}"
     return Table(title, heads, rows, text_columns=(0, 9)).without_empty_last_column()
-
-
-def _significant_interval(ci: Sequence[float] | None) -> str:
-    if not ci:
-        return wording.MISSING
-    return f"{wording.significant(ci[0])} to {wording.significant(ci[1])}"
 
 
 def coefficient_cell(coefficient: Coefficient) -> Cell:
@@ -295,7 +289,7 @@ def mixed_table(summary: Summary) -> Table:
     if model is None or model.reason:
         reason = model.reason if model else "no accuracy"
         return Table(title, heads, [], note=f"Not computed: {reason}.")
-    slope_ci = _significant_interval(model.ci) if model.ci else ""
+    slope_ci = wording.significant_interval(model.ci) if model.ci else ""
     percent_between = None if model.share is None else 100 * model.share
     row = [
         text(wording.measure_title(summary.primary[0])),

@@ -13,7 +13,7 @@ from .rendering import prose
 from .score_study import study_scores
 from .score_study_section import answer, score_study_section
 from .sections import Section, table_of_words
-from .wording import p_value, significant
+from .wording import p_value, significant, significant_interval
 
 ANSWERS = ("holds", "does not hold here", "cannot tell")
 
@@ -101,7 +101,7 @@ def _claims_section(claims: list[Claim]) -> Section:
         [
             claim.claim,
             claim.answer,
-            (significant(claim.statistic), _interval(claim)),
+            (significant(claim.statistic), significant_interval(claim.ci) if claim.ci else ""),
             p_value(claim.p),
             str(claim.seeds),
             f"{claim.what}; holds if {claim.rule}",
@@ -122,7 +122,3 @@ def _claims_section(claims: list[Claim]) -> Section:
         prose("claims"),
         [table_of_words(None, heads, words, text_columns=(0, 1, 5), wordy=True)],
     )
-
-
-def _interval(claim: Claim) -> str:
-    return f"{significant(claim.ci[0])} to {significant(claim.ci[1])}" if claim.ci else ""

@@ -66,6 +66,11 @@ def interval(ci: Sequence[float] | None, digits: int = 2) -> str:
     return MISSING if ci is None else f"{fixed(ci[0], digits)} to {fixed(ci[1], digits)}"
 
 
+def significant_interval(ci: Sequence[float] | None) -> str:
+    """An interval of any scale in words."""
+    return f"{significant(ci[0])} to {significant(ci[1])}" if ci else MISSING
+
+
 def ranked_measures(summary: Summary, target: str) -> list[str]:
     """Scores by decreasing absolute Spearman correlation with a target; then the undefined, and the ceiling."""
 
