@@ -1,13 +1,10 @@
 """Look at catalogues: list entries, show one, and check that every one gives an embedding."""
 
 import json
-import os
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
-from threading import Thread
 from time import perf_counter
 from typing import Any
 
@@ -16,6 +13,7 @@ from ..data_catalog.filters import Filters, apply_filters
 from ..data_catalog.models import find_entries
 from ..data_catalog.words import counted
 from ..pipeline.done import Done
+from ..pipeline.forkserver import process_pool
 from .clusters.machine import usable_cores
 from .listing import in_order, said, table
 from .progress import SILENT, Display, follow
@@ -145,7 +143,7 @@ def _checked(entries: Sequence[ModelEntry], workers: int) -> Iterator[Done]:
         network = f"{entry.architecture} {entry.img_size} {entry.model_kwargs} {entry.layer}"
         same.setdefault(network, []).append(entry)
     count = min(workers, len(same))
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start_worker)
+    pool = process_pool(count, _start_worker)
     try:
         futures = {pool.submit(_problem, group[0]): group for group in same.values()}
         for future in as_completed(futures):
@@ -162,17 +160,8 @@ def _checked(entries: Sequence[ModelEntry], workers: int) -> Iterator[Done]:
 def _start_worker() -> None:
     import torch
 
-    Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of what timm's own code does on the meta device
-
-
-def _end_with_parent() -> None:
-    """A pool's workers outlive a parent that was killed, waiting for work that never comes; these do not."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _problem(entry: ModelEntry) -> tuple[str, float]:

@@ -36,6 +36,7 @@ CLUSTER = tuple(
         "cluster",
         "profile",
         "workers",
+        "start_method",
         "per_gpu",
         "worker_memory",
         "model_timeout",

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..data_catalog.errors import InputError
 from ..data_catalog.words import counted
+from ..pipeline import forkserver
 from ..pipeline.config import MeasureSettings, RunConfig, from_command_line
 from ..pipeline.plan import check_own_measures, measures_identity, row_identity
 from ..pipeline.record import EntryRecord, RunRecord
@@ -79,7 +80,9 @@ def remeasure(
             from ..pipeline.graph import remeasure_entries
 
             log.info(f"{counted(len(todo), 'embedding')} to measure")
-            with open_workers(config.compute, out, models=len(todo)) as workers:
+            with open_workers(
+                config.compute, out, models=len(todo), modules=forkserver.MEASURES
+            ) as workers:
                 follow(remeasure_entries(workers, config, todo, confirm), len(todo), display)
             touch_record(out)
         slugs = {job.slug for job in jobs}

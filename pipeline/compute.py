@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -67,6 +67,10 @@ class ComputeSettings(Settings):
         ge=1,
         le=10_000,
         description="Processes on CPUs, GPUs with cuda, jobs with slurm.",
+    )
+    start_method: Literal["fork", "spawn"] = Field(
+        default="fork",
+        description="How local workers start: forked from a process with torch and timm, or spawned.",
     )
     per_gpu: Annotated[int | None, OnCommandLine(default="the cores for each GPU, at most 4")] = (
         Field(

@@ -1,23 +1,18 @@
-"""A call in a process of its own, so that the caller sees how it ends.
+"""A call in a process of its own, so that the caller sees how it ends."""
 
-``multiprocessing`` would do, but Dask's workers are daemons, which it gives no children.
-"""
-
-import json
 import math
 import os
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Any
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
 
 import psutil
 from distributed.protocol.pickle import dumps, loads  # what Dask says between its own processes
 
+from .forkserver import Forked, Spawned, child_process
 from .units import size_in_words
 
 LOOK_EVERY_S = 0.1
@@ -55,47 +50,31 @@ def in_a_child(
     Exception
         What the call raised.
     """
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as answer:
-        try:
-            child = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__, str(writing)],
-                stdin=subprocess.PIPE,
-                pass_fds=[writing],
-            )
-        finally:
-            os.close(writing)
-        with child:
-            assert child.stdin is not None
-            _send(child.stdin, function, arguments)
-            ended = _watched(child, memory, min(timeout or math.inf, SUSPENDED_FOR_S))
+    reading, writing = Pipe(duplex=False)
+    with reading:
+        with writing:
+            child = child_process(_answer, writing, dumps((function, arguments)))
+        ended = _watched(child, memory, min(timeout or math.inf, SUSPENDED_FOR_S))
         # A process that the call left behind may hold the other end.
-        os.set_blocking(reading, False)
-        content = answer.read()
-    if not content:
-        raise Died(ended)
+        if not reading.poll():
+            raise Died(ended)
+        try:
+            content = reading.recv_bytes()
+        except EOFError:
+            raise Died(ended) from None
     value, error = loads(content)
     if error is not None:
         raise error
     return value
 
 
-def _send(channel: IO[bytes], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Hand over Python's path, then the call, which may need it; the channel stays open while this process lives."""
-    try:
-        call = dumps((function, arguments))
-        channel.write(json.dumps([sys.path, len(call)]).encode() + b"\n" + call)
-        channel.flush()
-    except BrokenPipeError:
-        return  # it has ended already; how, is seen next
-
-
-def _watched(child: "subprocess.Popen[bytes]", memory: float | None, suspended_for_s: float) -> str:
+def _watched(child: Forked | Spawned, memory: float | None, suspended_for_s: float) -> str:
     """Wait for the end of a process, and say how it came; a suspended or an insatiable one is killed."""
-    process, suspended_since, why = psutil.Process(child.pid), None, ""
+    suspended_since, why = None, ""
     while child.poll() is None:
         time.sleep(LOOK_EVERY_S)
         try:
+            process = psutil.Process(child.pid)
             is_suspended = process.status() == psutil.STATUS_STOPPED
             taken = process.memory_info().rss
         except psutil.Error:  # it has just ended
@@ -112,14 +91,9 @@ def _watched(child: "subprocess.Popen[bytes]", memory: float | None, suspended_f
     return how + why
 
 
-def _answer(writing: int) -> None:
+def _answer(channel: Connection, call: bytes) -> None:
     """What the new process does: make the call, and tell what came of it."""
-    channel = os.fdopen(os.dup(0), "rb")
-    with Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), 0)  # the call has no standard input
-    sys.path[:], size = json.loads(channel.readline())
-    function, arguments = loads(channel.read(size))
-    threading.Thread(target=_end_with, args=(channel,), daemon=True).start()
+    function, arguments = loads(call)
     process = os.getpid()
     outcome: tuple[Any, Exception | None]
     try:
@@ -127,13 +101,8 @@ def _answer(writing: int) -> None:
     except Exception as error:
         outcome = None, error
     if os.getpid() == process:  # not one that the call has forked
-        os.write(writing, _packed(*outcome))
-
-
-def _end_with(parent: IO[bytes]) -> None:
-    """End this process when its parent has ended: then the channel between them is closed."""
-    parent.read()
-    os._exit(1)
+        channel.send_bytes(_packed(*outcome))
+    os._exit(0)  # whatever threads there are
 
 
 def _packed(value: Any, error: Exception | None) -> bytes:
@@ -148,8 +117,3 @@ def _packed(value: Any, error: Exception | None) -> bytes:
             (None, RuntimeError(f"{type(error or value).__name__}: {error or value}"[:1000]))
         )
     return bytes(content)
-
-
-if __name__ == "__main__":
-    _answer(int(sys.argv[1]))
-    os._exit(0)  # whatever threads there are

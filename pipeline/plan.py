@@ -2,9 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from .atomic_files import write_atomically
 from .builder_defaults import with_builder_defaults
 from .config import MeasureSettings, RunConfig, SubsetSettings, content_hash
 from .file_hashes import file_sha256
+from .forkserver import process_pool
 from .measures.estimate import method_for
 from .measures.own import find_measure, measure_identity, try_measures
 from .schema import COLUMN_NAMES
@@ -318,7 +317,7 @@ def resolve_entries(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
     unclear = [entry for entry in entries if not _is_complete(entry)]
     if not unclear:
         return entries
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with process_pool(1) as pool:
         answers = iter(pool.submit(_ask_timm, unclear).result())
     return [entry if _is_complete(entry) else next(answers) for entry in entries]
 

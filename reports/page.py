@@ -19,6 +19,7 @@ from . import ranking as ranks
 from .card import card_context, front_matter
 from .class_subsets import class_subset_correlations
 from .comparison import Comparison, compare
+from .correlation import MIN_ROWS
 from .curves import over_epochs
 from .explorer import Axes, Explorer, explorer, of_choice
 from .forest import forest
@@ -161,7 +162,7 @@ def draw(rows: pd.DataFrame, summary: Summary, ranking: ranks.Ranking) -> Drawn:
     """Scatter plots of the best scores, all scores at a glance, accuracy and cost, and curves over training."""
     scatters: list[Illustration] = []
     forest = residuals = None
-    if summary.primary:
+    if summary.primary and _is_computed(summary):
         measure, target = summary.primary
         scatters = _scatters(rows, summary)
         forest = _forest(summary)
@@ -175,6 +176,13 @@ def draw(rows: pd.DataFrame, summary: Summary, ranking: ranks.Ranking) -> Drawn:
         by_cpu_cost = Illustration("ranking_cpu", figures.ranking(ranking.second))
     epochs = None if of_epochs is None else Illustration("epochs", of_epochs)
     return Drawn(scatters, forest, residuals, by_cost, by_cpu_cost, epochs)
+
+
+def _is_computed(summary: Summary) -> bool:
+    """Whether there are rows enough for the primary correlation; figures of fewer would show nothing."""
+    assert summary.primary is not None
+    measure, target = summary.primary
+    return summary.correlations[measure][target].n >= MIN_ROWS
 
 
 def _scatters(rows: pd.DataFrame, summary: Summary) -> list[Illustration]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...data_catalog.words import counted
+from ...pipeline import forkserver
 from ...pipeline.compute import OF_THIS_MACHINE, ComputeSettings
 from .machine import default_workers, usable_cores, visible_gpus
 
@@ -33,11 +34,16 @@ EMPTY_FOR_S = 600.0  # a cluster of this machine without workers has more than a
 
 @contextmanager
 def open_workers(
-    settings: ComputeSettings, out: Path, given: "Client | None" = None, models: int | None = None
+    settings: ComputeSettings,
+    out: Path,
+    given: "Client | None" = None,
+    models: int | None = None,
+    modules: tuple[str, ...] = forkserver.MODELS,
 ) -> "Iterator[Workers]":
     """Workers of a given client, which stays as it is, or of the kind of cluster that the settings name.
 
-    On this machine there are no more than ``models``, unless the settings say how many: one model gets all cores.
+    On this machine there are no more than ``models``, unless the settings say how many: one model gets all cores. They
+    have imported ``modules`` when they start.
     """
     from ...pipeline.workers import Workers
     from .dask_log import forwarded_log, without_dasks_own_words
@@ -60,7 +66,11 @@ def open_workers(
         workers = min(default_workers(usable_cores()), max(1, models))
         settings = settings.model_copy(update={"workers": workers})
     open_client = _opener(kind)
-    with without_dasks_own_words(), open_client(settings, out) as client, forwarded_log(client):
+    with (
+        without_dasks_own_words(),
+        open_client(settings, out, modules) as client,
+        forwarded_log(client),
+    ):
         yield _told(Workers(client, empty_for_s, _silent_for_s(settings)))
 
 

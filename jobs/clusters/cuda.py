@@ -15,7 +15,9 @@ from .machine import chosen_gpus, deaf_to_interrupts, default_per_gpu, usable_co
 
 
 @contextmanager
-def cuda_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
+def cuda_cluster(
+    settings: ComputeSettings, out: Path, modules: tuple[str, ...]
+) -> Iterator[Client]:
     """``per_gpu`` one-thread workers for each visible GPU, or for the first ``workers`` of them; each sees one GPU.
 
     Raises
@@ -44,7 +46,7 @@ def cuda_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
         for number, gpu in enumerate(gpus)
     }
     scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
-    with on_this_machine(len(workers)):
+    with on_this_machine(settings, len(workers), modules):
         with deaf_to_interrupts():
             cluster = SpecCluster(
                 scheduler=scheduler, workers=workers, security=security, silence_logs="critical"

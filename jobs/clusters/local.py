@@ -8,6 +8,7 @@ from pathlib import Path
 import dask
 from distributed import Client, LocalCluster
 
+from ...pipeline import forkserver
 from ...pipeline.config import ComputeSettings
 from .machine import (
     blas_threads,
@@ -35,9 +36,14 @@ SCHEDULING = {
     "distributed.worker.memory.terminate": 0.95,
 }
 
+# Of all workers, as Dask's nannies have it; the server that they fork from starts before a nanny says so.
+HASH_SEED = {"PYTHONHASHSEED": "6640"}
+
 
 @contextmanager
-def local_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
+def local_cluster(
+    settings: ComputeSettings, out: Path, modules: tuple[str, ...]
+) -> Iterator[Client]:
     """One worker a core (fewer when memory is short), the cores shared out among them for BLAS and torch.
 
     They see no GPU: several processes would use one at the same time.
@@ -47,7 +53,7 @@ def local_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
         log.info("GPUs are not used: --cluster auto or cuda would")
     with (
         environment_with({"CUDA_VISIBLE_DEVICES": ""}),
-        on_this_machine(workers),
+        on_this_machine(settings, workers, modules),
         processes_here(settings, n_workers=workers) as cluster,
         Client(cluster) as client,
     ):
@@ -55,16 +61,24 @@ def local_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
 
 
 @contextmanager
-def on_this_machine(workers: int) -> Iterator[None]:
-    """Dask's settings for so many workers here: `SCHEDULING`, and threads for BLAS before a process loads it.
+def on_this_machine(
+    settings: ComputeSettings, workers: int, modules: tuple[str, ...]
+) -> Iterator[None]:
+    """Dask's settings for ``workers`` processes here, which need ``modules``.
 
-    Dask puts these threads into the environment of this process and leaves them there, where the next cluster would
-    find them.
+    Besides `SCHEDULING`, these are how processes start, and threads for BLAS before a process loads it. Dask puts the
+    threads into the environment of this process and leaves them there, where the next cluster would find them.
     """
     threads = blas_threads(workers)
-    settings = {"distributed.nanny.pre-spawn-environ": threads, **SCHEDULING}
-    with environment_with(threads), dask.config.set(settings):
-        yield
+    with environment_with(threads | HASH_SEED):
+        forks = settings.start_method == "fork" and forkserver.start(modules)
+        of_dask = {
+            "distributed.nanny.pre-spawn-environ": threads,
+            "distributed.worker.multiprocessing-method": forkserver.METHOD if forks else "spawn",
+            **SCHEDULING,
+        }
+        with dask.config.set(of_dask):
+            yield
 
 
 def processes_here(settings: ComputeSettings, **workers: object) -> LocalCluster:
