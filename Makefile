@@ -1,53 +1,64 @@
-# `make run` and `make test` set everything up by themselves. PYTHON=/path/to/python uses an environment of yours.
+# Each target installs what it needs into .venv, once. PYTHON=/path/to/python uses an environment of yours.
 
 ifdef PYTHON
 BIN := $(dir $(PYTHON))
-READY := install-into-yours
+with = yours-with-$(1)
 else
 PYTHON := .venv/bin/python
 BIN := .venv/bin/
-READY := .venv/ready
+with = .venv/with-$(1)
 endif
 
-.PHONY: run test test-fast check docs unpacked install-into-yours clean
+PYTEST = $(PYTHON) -m pytest --numprocesses auto --dist worksteal
 
-run: $(READY)
+.PHONY: run test test-fast test-all check docs unpacked clean
+
+run: $(call with,product)
 	$(BIN)dsmi-zoo run $(ARGS)
 
-test: $(READY)
-	$(PYTHON) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(call with,test)
+	$(PYTEST) -m 'not slow' $(ARGS)
 
-# What starts no processes and is quick: half of the tests, for while one works.
-test-fast: $(READY)
-	$(PYTHON) -m pytest --numprocesses auto --dist loadfile --quiet $(shell cat tests/fast.txt) $(ARGS)
+# Those that start no process, for while one works.
+test-fast: $(call with,test)
+	$(PYTEST) -m 'not slow and not processes' --quiet $(ARGS)
+
+# Also those on a real Slurm, in a browser, and of the docs' quick starts.
+test-all: $(call with,test)
+	$(PYTEST) $(ARGS)
 
 # The package as it is installed, which mypy, import-linter and the docs look at, for they go by folders.
-unpacked: $(READY)
+unpacked: $(call with,product)
 	rm -rf build/wheel build/unpacked
 	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
 	$(PYTHON) -m zipfile --extract build/wheel/*.whl build/unpacked
 
-check: $(READY) unpacked
+check: $(call with,check) unpacked
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
 	cd build/unpacked && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml
 	cd build/unpacked && $(abspath $(BIN))/lint-imports --no-cache --config $(CURDIR)/pyproject.toml
 
 # The site, with the published boards in it; one of them is verified as a stranger would.
-docs: $(READY) unpacked
+docs: $(call with,docs) unpacked
 	$(BIN)mkdocs build --strict
 	$(BIN)dsmi-zoo verify build/site/boards/digits
 
-.venv/ready: pyproject.toml constraints.txt
+PIP := -m pip install --disable-pip-version-check
+extras = --editable '.$(if $(filter product,$(1)),,[$(1)])'
+
+.venv/bin/python:
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dsmi-zoo needs Python 3.11 or newer; try make PYTHON=...")'
 	@echo 'Setting up .venv with the versions of constraints.txt; torch is a large download.'
 	python3 -m venv .venv
-	.venv/bin/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
-	touch $@
+
+.venv/with-%: pyproject.toml constraints.txt | .venv/bin/python
+	.venv/bin/python $(PIP) --constraint constraints.txt $(call extras,$*)
+	@touch $@
 
 # Nothing is pinned here: the environment's own torch, made for its own driver, stays as it is.
-install-into-yours:
-	@$(PYTHON) -c 'import dse_dsmi, dsmi_zoo.jobs, pytorch_metric_learning, tensorboard' 2>/dev/null || $(PYTHON) -m pip install --disable-pip-version-check --editable '.[test]'
+yours-with-%:
+	$(PYTHON) $(PIP) --quiet $(call extras,$*)
 
 clean:
 	rm -rf .venv

@@ -50,7 +50,9 @@ SET_LATER = {
     "PYTHONHASHSEED",
     "__DASK_PARENT_PID",
 }
+OURS = "DSMI_ZOO_"  # read when a value is needed
 TRIES = 3
+MOST_SERVERS = 4  # a run of one worker and one of several need different numbers of threads
 
 
 class Server(forkserver.ForkServer):
@@ -127,7 +129,7 @@ class _ParentsServer(Server):
         """Do nothing: multiprocessing would start a second one here."""
 
 
-_server: Server | None = None
+_servers: list[Server] = []  # the one used last comes first
 _lock = threading.Lock()
 
 
@@ -170,22 +172,24 @@ def process_pool(
 
 
 def _server_for(modules: tuple[str, ...] = ()) -> Server:
-    global _server
+    """The server for processes of today's environment that need these modules."""
     with _lock:
-        if _server is None or not _server.serves(modules, os.environ):
-            if _server is not None:
-                log.debug(f"starting another fork server: {_server.unlike(modules, os.environ)}")
-                _server.stop()
-            _server = Server(modules, os.environ)
-        return _server
+        fit = [server for server in _servers if server.serves(modules, os.environ)]
+        if not fit and _servers:
+            log.debug(f"one more fork server, for {_servers[0].unlike(modules, os.environ)}")
+        server = fit[0] if fit else Server(modules, os.environ)
+        others = [other for other in _servers if other is not server]
+        _servers[:] = [server, *others[: MOST_SERVERS - 1]]
+        for dropped in others[MOST_SERVERS - 1 :]:
+            dropped.stop()
+        return server
 
 
 def _forget(server: Server) -> None:
-    global _server
     with _lock:
         server.stop()
-        if _server is server:
-            _server = None
+        if server in _servers:
+            _servers.remove(server)
 
 
 class Forked(popen_forkserver.Popen):
@@ -233,7 +237,7 @@ class ForkingProcess(process.BaseProcess):
     @staticmethod
     def _Popen(process: "ForkingProcess") -> "Forked | Spawned":
         """Called by ``start``."""
-        if _server is None:
+        if not _servers:
             return Spawned(process)
         for _ in range(TRIES):  # the server may be killed at any moment
             try:
@@ -246,11 +250,10 @@ class ForkingProcess(process.BaseProcess):
 
     def _bootstrap(self, parent_sentinel: int | None = None) -> int:
         """Called in the child."""
-        global _server
         ends = [parent_sentinel] if parent_sentinel is not None else []
         if self.server is not None and self.environment is not None:
             ends.append(sys.modules[PRELOAD].after_fork(self.environment))
-            _server = _ParentsServer(*self.server)
+            _servers.append(_ParentsServer(*self.server))
         threading.Thread(target=_end_with, args=(ends,), daemon=True).start()
         return super()._bootstrap(parent_sentinel)
 
@@ -281,7 +284,12 @@ context._concrete_contexts[METHOD] = _Context()
 
 
 def without_late(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name not in SET_LATER}
+    """The variables that a library may have read when the server imported it."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in SET_LATER and not name.startswith(OURS)
+    }
 
 
 @contextmanager

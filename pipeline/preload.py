@@ -15,7 +15,7 @@ from .forkserver import MODULES_VARIABLE
 
 LOOK_EVERY_S = 0.5
 
-_fork = os.fork
+fork = os.fork
 # Open for writing in the server alone, so that the reading ends of its processes tell when it has ended.
 _READING, _WRITING = os.pipe()
 
@@ -53,14 +53,14 @@ def unfit() -> str | None:
 def _fork_or_errno() -> int:
     """Fork, or return a negative error number: an exception would end the server, and with it all that it forked."""
     try:
-        return _fork()
+        return fork()
     except OSError as error:
         return -(error.errno or 1)
 
 
 def after_fork(environment: Mapping[str, str]) -> int:
     """Make a forked process what a spawned one would be; return a descriptor that is at its end when the server is."""
-    os.fork = _fork
+    os.fork = fork
     os.close(_WRITING)
     os.environ.clear()
     os.environ.update(environment)

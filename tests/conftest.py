@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import safetensors.torch
 import timm
 import torch
-from dask_processes import free_port, start_dask, stop
 from hub_server import HubServer
+from processes import MODULES, free_port, start_command
 from slurm_cluster import running_slurm
 
 from dsmi_zoo.jobs.cli import main
+from dsmi_zoo.pipeline import forkserver
 from dsmi_zoo.pipeline.exclusive import exclusive
 
 # In the background of a shell; commands started here would too.
@@ -35,24 +37,17 @@ if TYPE_CHECKING:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The files that take longest go first, so that no process is left with one of them when the others have finished.
-LONG = (
-    "test_faults.py", "test_run.py", "test_slurm.py", "test_prefetch.py", "test_user_code.py",
-    "test_search.py", "test_rerun_and_remeasure.py", "test_validate.py", "test_docs.py",
-    "test_builders.py", "test_caches.py", "test_run_from_python.py", "test_catalog_check.py",
-    "test_rows.py", "test_clusters.py", "test_dask_graph.py", "test_publish.py",
-    "test_disk_full.py", "test_real_models.py", "test_random_weights.py", "test_extending.py",
-    "test_report_in_browser.py", "test_hub_weights.py", "test_reports_page.py",
-    "test_log_and_display.py", "test_checkpoints_over_time.py", "test_pooling.py",
-    "test_reports_analysis.py", "test_pages.py", "test_slurm_workers.py", "test_merge.py",
-    "test_doctor_on_slurm.py", "test_locks.py",
-)  # fmt: skip
+# A test with one of these is left out of `make test-fast`.
+PROCESSES = {"server", "client_settings", "slurm"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long files first, in an order that every process of the session comes to."""
-    places = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+    """Mark the tests of tests/slow, and those that start processes."""
+    for item in items:
+        if item.path.parent.name == "slow":
+            item.add_marker(pytest.mark.slow)
+        if PROCESSES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.processes)
 
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -77,15 +72,28 @@ WRITES_NO_REPORT = {"--help", "--plan", "--no-report"}
 
 
 @pytest.fixture(scope="session")
-def cli(cache: Path) -> Command:
-    """Run the real command in a process of its own, as a user would.
+def server() -> None:
+    """The process from which commands and workers fork, with all that any of them imports."""
+    import dask
 
-    A second worker costs more to start than it saves here, and a report five seconds of processor time: there is one
-    worker unless the test says how many, and a report only if the test asks for it.
+    assert forkserver.start(MODULES)
+    dask.config.set({"distributed.worker.multiprocessing-method": forkserver.METHOD})
+
+
+@pytest.fixture(scope="session")
+def cli(cache: Path, server: None) -> Command:
+    """Run the command as a user would, in a process that forks from one with all imports done.
+
+    A report costs five seconds of processor time: there is one only if the test asks for it, and one worker unless the
+    test says how many.
     """
 
     def run(
-        *arguments: object, cwd: Path | None = None, code: int | None = 0, report: bool = False
+        *arguments: object,
+        cwd: Path | None = None,
+        code: int | None = 0,
+        report: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         given = set(arguments)
         computes_rows = bool(COMPUTES_ROWS & set(arguments[:1]))
@@ -93,48 +101,18 @@ def cli(cache: Path) -> Command:
             arguments = (*arguments, "--workers", 1)
         if computes_rows and not report and not WRITES_NO_REPORT & given:
             arguments = (*arguments, "--no-report")
-        command = Path(sys.executable).with_name("dsmi-zoo")
-        done = subprocess.run(
-            [str(command), *map(str, arguments)],
+        command = start_command(
+            *arguments,
             cwd=cwd,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            env=os.environ | {"DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
-            check=False,
+            environment={"DSMI_ZOO_CACHE": str(cache)} | dict(environment or {}),
         )
+        try:
+            stdout, stderr = command.communicate(timeout=600)
+        finally:
+            command.kill()
         if code is not None:
-            assert done.returncode == code, (
-                f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-            )
-        return done
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def warm_worker(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Dask scheduler with one worker, as somebody else would have started them."""
-    port = free_port()
-    started = start_dask(port, 1, cache, tmp_path_factory.mktemp("dask"))
-    yield f"tcp://127.0.0.1:{port}"
-    stop(started)
-
-
-@pytest.fixture(scope="session")
-def warm_cli(cli: Command, warm_worker: str) -> Command:
-    """The command ``cli``, whose runs go to a worker that has torch and timm already.
-
-    For tests that ask what a run computes, not where: a worker of its own spends ten seconds of processor time on
-    imports.
-    """
-
-    def run(
-        *arguments: object, cwd: Path | None = None, code: int | None = 0, report: bool = False
-    ) -> subprocess.CompletedProcess[str]:
-        if arguments[0] in COMPUTES_ROWS:
-            arguments = (*arguments, "--cluster", warm_worker)
-        return cli(*arguments, cwd=cwd, code=code, report=report)
+            assert command.returncode == code, f"exit code {command.returncode}\n{stdout}\n{stderr}"
+        return subprocess.CompletedProcess(list(arguments), command.returncode or 0, stdout, stderr)
 
     return run
 
@@ -210,19 +188,31 @@ def small_run(cli: Command, shared: Path) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def hub_port() -> int:
+    """The port of every hub: its client reads the address when it is imported, once for all that fork."""
+    return free_port()
+
+
 @pytest.fixture
-def hub() -> Iterator[HubServer]:
-    """A hub of one's own on the loopback address, empty."""
-    with HubServer() as server:
+def hub(hub_port: int) -> Iterator[HubServer]:
+    """A hub of the test's own on the loopback address, empty."""
+    with HubServer(port=hub_port) as server:
         yield server
 
 
+@pytest.fixture(scope="session")
+def hub_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the hub's client keeps what is its own."""
+    return tmp_path_factory.mktemp("hf")
+
+
 @pytest.fixture
-def client_settings(hub: HubServer, tmp_path: Path) -> dict[str, str]:
+def client_settings(hub: HubServer, hub_home: Path, tmp_path: Path) -> dict[str, str]:
     """The environment of a process that knows no hub but ``hub``, and no user's cache or token."""
     ours = {
         "HF_ENDPOINT": hub.endpoint,
-        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HOME": str(hub_home),
         "HF_HUB_OFFLINE": "0",
         "HF_TOKEN": "mine",
     }

@@ -60,10 +60,11 @@ class HubServer:
     served: list[Served] = field(default_factory=list)
     pause_s: float = 0  # between pieces of a body
     piece: int = 1 << 20
+    port: int = 0  # any that is free
 
     def __enter__(self) -> Self:
         self._lock, self._ended = threading.Lock(), threading.Event()
-        self._servers = [_Server(("127.0.0.1", 0), _Handler) for _ in range(2)]
+        self._servers = [_Server(("127.0.0.1", port), _Handler) for port in (self.port, 0)]
         for server in self._servers:
             server.hub = self
             threading.Thread(

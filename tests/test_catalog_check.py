@@ -31,6 +31,7 @@ def smallest_of_every_module() -> list[ModelEntry]:
     return list({str(e): e for e in entries if e.model in names}.values())
 
 
+@pytest.mark.slow
 def test_the_smallest_model_of_every_module_passes_the_real_check(cli: Command) -> None:
     entries = smallest_of_every_module()
     assert len({e.family for e in entries}) == 84

@@ -154,7 +154,7 @@ def test_the_code_names_the_weights_that_were_measured(
 
 
 def test_the_code_of_a_row_gives_the_embedding_of_the_row(
-    tmp_path: Path, warm_cli: Command, monkeypatch: Any
+    tmp_path: Path, cli: Command, monkeypatch: Any
 ) -> None:
     torch.manual_seed(0)
     network = timm.create_model("test_vit", num_classes=4, img_size=128)
@@ -169,7 +169,7 @@ def test_the_code_of_a_row_gives_the_embedding_of_the_row(
         for i in range(3):
             pixels = generator.integers(0, 256, (150, 200, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
-    warm_cli("run", "--catalog", "zoo.csv", "--data-root", "photos", "--out", "out", cwd=tmp_path)
+    cli("run", "--catalog", "zoo.csv", "--data-root", "photos", "--out", "out", cwd=tmp_path)
     (row,) = read_results(tmp_path / "out").to_dict("records")
     assert row["dataset"] == "imagefolder"
     monkeypatch.chdir(tmp_path)

@@ -18,6 +18,8 @@ from dsmi_zoo.jobs.clusters.machine import BLAS_THREADS, default_per_gpu, usable
 from dsmi_zoo.jobs.clusters.profile import EXAMPLES, load_profile
 from dsmi_zoo.pipeline.config import ComputeSettings
 
+pytestmark = pytest.mark.usefixtures("server")
+
 
 def listening(process: psutil.Process) -> set[str]:
     """The addresses on which a process and its children listen."""
@@ -56,7 +58,7 @@ def test_the_users_own_number_of_threads_comes_before_an_even_share_of_the_cores
         monkeypatch.delenv(name, raising=False)
 
     def threads() -> list[str | None]:
-        with open_workers(ComputeSettings(workers=1), tmp_path) as workers:
+        with open_workers(ComputeSettings(workers=1), tmp_path, modules=()) as workers:
             return [workers.ask(os.getenv, name) for name in BLAS_THREADS]
 
     assert BLAS_THREADS == ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -206,17 +208,17 @@ def test_a_tls_scheduler_lets_in_a_client_with_credentials_and_refuses_one_witho
 
 
 def test_relative_folders_are_the_drivers_for_workers_started_elsewhere(
-    tmp_path: Path, warm_cli: Command
+    tmp_path: Path, cli: Command
 ) -> None:
     folders = ("--out", "out", "--cache", "cache")
-    warm_cli("run", "--models", "test_vit.100x3", "--images-per-class", 5, *folders, cwd=tmp_path)
+    cli("run", "--models", "test_vit.100x3", "--images-per-class", 5, *folders, cwd=tmp_path)
     assert len(list((tmp_path / "out" / "results").glob("*.parquet"))) == 1
     assert len(list((tmp_path / "out" / "embeddings").glob("*.npy"))) == 1
     assert len(list((tmp_path / "cache" / "weights").glob("*.safetensors"))) == 1
 
 
 def test_a_plan_on_a_scheduler_that_is_there_needs_no_out_and_makes_none(
-    tmp_path: Path, warm_cli: Command
+    tmp_path: Path, cli: Command
 ) -> None:
     run = (
         "run",
@@ -227,7 +229,7 @@ def test_a_plan_on_a_scheduler_that_is_there_needs_no_out_and_makes_none(
         "--out",
         tmp_path / "new" / "out",
     )
-    assert "first 3 models on 50 images" in warm_cli(*run, "--budget", "5m", "--plan").stdout
+    assert "first 3 models on 50 images" in cli(*run, "--budget", "5m", "--plan").stdout
     assert not list(tmp_path.iterdir())
 
 

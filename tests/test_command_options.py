@@ -1,15 +1,15 @@
 """Each setting is said once, as a field, and every command offers the same options until someone means to change them.
 
-``python tests/test_command_options.py`` writes ``tests/command_options.txt`` anew; look at what differs then.
+``python tests/cli/test_command_options.py`` writes ``tests/cli/command_options.txt`` anew; look at what differs then.
 """
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
+from command_tree import commands
 
 from dsmi_zoo.data_catalog.dataset_names import DATASETS
 from dsmi_zoo.data_catalog.settings import settings_of
@@ -19,15 +19,6 @@ from dsmi_zoo.pipeline.config import RunConfig
 FROZEN = Path(__file__).with_name("command_options.txt")
 ONLY_IN_A_FILE = {"measures.method", "measures.precision", "measures.tolerance"}
 LONGEST_FILE = 250
-
-
-def commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Every command by what is typed for it."""
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from commands(command, f"{prefix}{name} ")
-        else:
-            yield prefix + name, command
 
 
 def described(option: click.Option) -> str:
@@ -52,7 +43,7 @@ def all_options() -> str:
 
 def test_the_commands_and_options_are_those_that_people_rely_on() -> None:
     frozen = FROZEN.read_text(encoding="utf-8")
-    assert all_options() == frozen, "if it is meant so: python tests/test_command_options.py"
+    assert all_options() == frozen, "if it is meant so: python tests/cli/test_command_options.py"
 
 
 def test_every_setting_of_a_run_has_an_option_or_is_known_to_be_only_in_a_file() -> None:

@@ -22,6 +22,8 @@ from dsmi_zoo.pipeline.done import Done
 from dsmi_zoo.pipeline.graph import compute_each, shared_attempts
 from dsmi_zoo.pipeline.workers import Workers, WorkersLost
 
+pytestmark = pytest.mark.usefixtures("server")
+
 # A nanny starts the successor of a dead worker as soon as it can; a LocalCluster must not drop it meanwhile.
 PATIENT = {
     "distributed.deploy.lost-worker-timeout": "1h",

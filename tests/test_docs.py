@@ -10,26 +10,17 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hub_server import HubServer
-from real_weights import LITE, crops, lite_weights
-from test_command_options import commands
+from command_tree import commands
+from pages import DOCS, README, ROOT, code_blocks
 
 from dsmi_zoo.jobs.cli import cli
 from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
 from dsmi_zoo.pipeline.store import read_results
 
-ROOT = Path(__file__).parent.parent
-DOCS = ROOT / "docs"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 TESTS = ROOT / "tests"
 LONGEST_README = 170
 LONGEST_TEST_NAME = 80
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")])
-
-
-def code_blocks(text: str) -> list[tuple[str, str]]:
-    """The language and the content of each fenced block of a page."""
-    return re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def generator() -> ModuleType:
@@ -104,74 +95,6 @@ def test_commands_that_a_page_shows_have_options_that_there_are(page: Path) -> N
         assert not unknown, " ".join(words)
 
 
-def quick_start(title: str) -> list[tuple[str, str]]:
-    """The blocks of one section of the README, as they are printed."""
-    section = README.split(f"\n## {title}\n")[1].split("\n## ")[0]
-    return code_blocks(section)
-
-
-def follow(title: str, folder: Path, environment: dict[str, str]) -> str:
-    """Run the blocks of a section one after the other, and return what they print."""
-    commands_of_ours = str(Path(sys.executable).parent)
-    environment = environment | {"PATH": f"{commands_of_ours}:{os.environ['PATH']}"}
-    said = ""
-    for language, content in quick_start(title):
-        shell = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
-        done = subprocess.run(
-            [*shell, content],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
-        said += done.stdout + done.stderr
-        assert done.returncode == 0, f"{content}\n{said}"
-    return said
-
-
-@pytest.fixture
-def offline(cache: Path) -> dict[str, str]:
-    """The environment of somebody without internet."""
-    return {**os.environ, "DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
-
-
-def test_the_quick_start_for_ones_own_images_works_as_printed(
-    tmp_path: Path, hub: HubServer, client_settings: dict[str, str]
-) -> None:
-    for number in LITE:
-        weights = lite_weights(number, tmp_path).read_bytes()
-        hub.repositories[f"timm/tf_efficientnet_lite{number}.in1k"] = {"model.safetensors": weights}
-    for name in ("coffee", "chelsea"):
-        crops(name, 8, tmp_path / "photos" / name)
-
-    said = follow("Choose a model for your images", tmp_path, client_settings)
-    rows = read_results(tmp_path / "runs" / "photos")
-    assert rows["model"].tolist() == [f"tf_efficientnet_lite{number}.in1k" for number in LITE]
-    assert rows["status"].tolist() == ["ok"] * len(LITE)
-    assert (tmp_path / "runs" / "photos" / "report" / "index.html").is_file()
-    assert not (tmp_path / "runs" / "search").exists(), "--plan stops before"
-    assert "--budget" in said or "models" in said
-
-
-def test_the_quick_start_for_a_zoo_works_as_printed(
-    tmp_path: Path, offline: dict[str, str]
-) -> None:
-    shutil.copy(ROOT / "jobs" / "profiles" / "gpu.toml", tmp_path)
-    said = follow("Measure a zoo", tmp_path, offline)
-    assert read_results(tmp_path / "runs" / "digits")["status"].eq("ok").all()
-    assert read_results(tmp_path / "runs" / "digits-sigma-2.0")["sigma"].eq(2).all()
-    assert "#SBATCH" in said
-
-
-def test_the_quick_start_for_a_training_works_as_printed(
-    tmp_path: Path, offline: dict[str, str]
-) -> None:
-    follow("Watch your training", tmp_path, offline)
-    assert (tmp_path / "runs" / "mine" / "report" / "index.html").is_file()
-
-
 def test_names_of_tests_are_sentences_of_80_characters_at_most() -> None:
     names = re.findall(
         r"^def (test_\w+)",
@@ -179,9 +102,3 @@ def test_names_of_tests_are_sentences_of_80_characters_at_most() -> None:
         re.MULTILINE,
     )
     assert [name for name in names if len(name) > LONGEST_TEST_NAME] == []
-
-
-def test_the_fast_tests_are_files_that_there_are() -> None:
-    named = (TESTS / "fast.txt").read_text(encoding="utf-8").split()
-    assert [path for path in named if not (ROOT / path).is_file()] == []
-    assert len(set(named)) == len(named)

@@ -270,6 +270,7 @@ def test_memory_while_embedding_does_not_grow_with_the_images(tmp_path: Path) ->
     assert peak(1024) - peak(128) < 200_000  # the view itself grows by 2.7 MB
 
 
+@pytest.mark.slow
 def test_batch_norm_of_every_network_is_in_evaluation_what_it_was_in_training(
     tmp_path: Path, test_part: tuple[np.ndarray, np.ndarray]
 ) -> None:

@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -14,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 from conftest import SMALL_ZOO, Command
-from dask_processes import free_port, start_dask, stop
+from processes import Process, free_port, start_command, start_dask, stop
 
 from dsmi_zoo.pipeline.store import read_results, read_run
 
@@ -78,28 +76,28 @@ def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture
-def start(cache: Path, tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Start the real command and go on; it is ended with its workers when the test ends."""
-    started: list[subprocess.Popen[str]] = []
+Start = Callable[..., Process]
 
-    def run(*arguments: object, **environment: str) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [DSMI_ZOO, *map(str, arguments)], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=os.environ | {"DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"} | environment,
-        )  # fmt: skip
-        started.append(process)
-        return process
+
+@pytest.fixture
+def start(cache: Path, tmp_path: Path) -> Iterator[Start]:
+    """Start the command and go on; it is ended when the test ends, and its workers end with it."""
+    started: list[Process] = []
+
+    def run(*arguments: object, **environment: str) -> Process:
+        started.append(
+            start_command(
+                *arguments,
+                cwd=tmp_path,
+                environment={"DSMI_ZOO_CACHE": str(cache)} | environment,
+            )
+        )
+        return started[-1]
 
     yield run
     for driver in started:
-        workers = (
-            psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
-        )
         driver.kill()
-        for worker in workers:
-            worker.kill()
-        driver.communicate(timeout=30)
+        driver.wait(30)
 
 
 def test_a_model_that_kills_its_process_fails_after_three_attempts_alone(
@@ -120,7 +118,7 @@ def test_a_model_that_kills_its_process_fails_after_three_attempts_alone(
 
 
 def test_a_worker_killed_in_mid_model_costs_one_more_attempt_and_nothing_else(
-    trap: Trap, tmp_path: Path, small_run: Path, start: Callable[..., "subprocess.Popen[str]"]
+    trap: Trap, tmp_path: Path, small_run: Path, start: Start
 ) -> None:
     first = tmp_path / "first"
     tally = trap(f"""first = not os.path.exists({str(first)!r})
@@ -217,7 +215,7 @@ def test_a_second_driver_is_refused_by_name_and_a_dead_ones_lock_is_taken(
     tmp_path: Path,
     small_run: Path,
     cli: Command,
-    start: Callable[..., "subprocess.Popen[str]"],
+    start: Start,
 ) -> None:
     trap("time.sleep(600)")
     out = tmp_path / "out"
@@ -239,13 +237,11 @@ def test_a_second_driver_is_refused_by_name_and_a_dead_ones_lock_is_taken(
 
 
 @pytest.fixture
-def scheduler(
-    cache: Path, tmp_path: Path
-) -> Iterator[Callable[[int, int], list["subprocess.Popen[bytes]"]]]:
+def scheduler(cache: Path, tmp_path: Path) -> Iterator[Callable[[int, int], list[Process]]]:
     """Dask's own scheduler and workers at a port; they are ended with the test."""
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[Process] = []
 
-    def begin(port: int, workers: int) -> list["subprocess.Popen[bytes]"]:
+    def begin(port: int, workers: int) -> list[Process]:
         processes = start_dask(port, workers, cache, tmp_path)
         started.extend(processes)
         return processes
@@ -258,8 +254,8 @@ def test_a_run_leaves_a_given_scheduler_running_and_goes_on_after_it_was_gone(
     trap: Trap,
     tmp_path: Path,
     small_run: Path,
-    start: Callable[..., "subprocess.Popen[str]"],
-    scheduler: Callable[[int, int], list["subprocess.Popen[bytes]"]],
+    start: Start,
+    scheduler: Callable[[int, int], list[Process]],
     cli: Command,
 ) -> None:
     out, port, first = tmp_path / "out", free_port(), tmp_path / "first"
@@ -290,7 +286,7 @@ def test_shares_run_side_by_side_and_survive_a_model_that_kills_its_process(
     trap: Trap,
     tmp_path: Path,
     small_run: Path,
-    start: Callable[..., "subprocess.Popen[str]"],
+    start: Start,
     cli: Command,
 ) -> None:
     tally, out = trap("os._exit(3)"), tmp_path / "out"

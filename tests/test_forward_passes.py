@@ -190,6 +190,7 @@ def test_a_network_can_be_trained_after_it_has_embedded_images_as_if_it_had_not(
 # Compiled networks
 
 
+@pytest.mark.slow
 def test_a_compiled_network_gives_the_same_and_compiles_for_one_size_of_batch(
     view: StoredView,
 ) -> None:

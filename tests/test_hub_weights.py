@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from hub_server import Fault, HubServer, small_weights
+from processes import start_script
 
 from dsmi_zoo.data_catalog.entries import ModelEntry
 from dsmi_zoo.pipeline.weights import remote_weights
@@ -33,6 +34,12 @@ def script(client_settings: dict[str, str], tmp_path: Path) -> Script:
     """Run a script as a process that reads HF_ENDPOINT as a worker would, and return what it prints."""
 
     def run(code: str, *arguments: object, **settings: str) -> str:
+        if not settings:
+            process = start_script(code, *arguments, environment=client_settings)
+            stdout, stderr = process.communicate(timeout=120)
+            assert process.returncode == 0, stderr
+            return stdout.strip()
+        # The client reads its settings when it is imported.
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
             env=client_settings | settings,

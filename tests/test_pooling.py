@@ -96,11 +96,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_pools_as_told_and_its_rows_say_so(
-    folder: Path, warm_cli: Command, cli: Command
-) -> None:
+def test_a_run_pools_as_told_and_its_rows_say_so(folder: Path, cli: Command) -> None:
     run = ("run", "--catalog", "zoo.csv", "--images-per-class", 3)
-    warm_cli(*run, "--out", "as-is", cwd=folder)
+    cli(*run, "--out", "as-is", cwd=folder)
     as_is = read_results(folder / "as-is").set_index("model")
     assert as_is["pooling"].to_dict() == {
         "backbone": "token",
@@ -109,7 +107,7 @@ def test_a_run_pools_as_told_and_its_rows_say_so(
     }
     assert "pool" not in read_run(folder / "as-is").identity
 
-    warm_cli(*run, "--pool", "avg", "--out", "avg", cwd=folder)
+    cli(*run, "--pool", "avg", "--out", "avg", cwd=folder)
     averaged = read_results(folder / "avg").set_index("model")
     assert averaged["pooling"].to_dict() == {
         "backbone": "avg",
@@ -130,8 +128,8 @@ def test_a_run_pools_as_told_and_its_rows_say_so(
     assert 'belongs to another configuration: pool = "avg", not null; choose another --out' in said
 
 
-def test_a_network_without_such_a_pooling_is_a_failed_row(folder: Path, warm_cli: Command) -> None:
-    warm_cli(
+def test_a_network_without_such_a_pooling_is_a_failed_row(folder: Path, cli: Command) -> None:
+    cli(
         *("run", "--catalog", "zoo.csv", "--images-per-class", 3, "--pool", "token", "--out", "token"),
         cwd=folder, code=1,
     )  # fmt: skip

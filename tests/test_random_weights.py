@@ -21,7 +21,7 @@ test_resnet.r160_in1k,160,30,10,1281167,0.1,timm/test_resnet.r160_in1k
 
 
 @pytest.fixture
-def tried(tmp_path: Path, warm_cli: Command) -> Path:
+def tried(tmp_path: Path, cli: Command) -> Path:
     """A run of two published models without their weights."""
     (tmp_path / "zoo.csv").write_text(ZOO)
     (tmp_path / "cache").mkdir()
@@ -35,7 +35,7 @@ def tried(tmp_path: Path, warm_cli: Command) -> Path:
         "--cache",
         tmp_path / "cache",
     )
-    warm_cli(*run, "--out", tmp_path / "out", cwd=tmp_path, report=True)
+    cli(*run, "--out", tmp_path / "out", cwd=tmp_path, report=True)
     return tmp_path / "out"
 
 

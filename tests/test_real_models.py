@@ -69,11 +69,11 @@ def test_published_weights_see_what_is_in_the_photographs(weights: Path, tmp_pat
 
 @pytest.fixture(scope="module")
 def standard_run(
-    weights: Path, validation: Path, warm_cli: Command, tmp_path_factory: pytest.TempPathFactory
+    weights: Path, validation: Path, cli: Command, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     out = tmp_path_factory.mktemp("run") / "standard"
     data = ["--dataset", "imagenet", "--data-root", validation]
-    warm_cli("run", "--catalog", weights / "lite.csv", *data, "--out", out)
+    cli("run", "--catalog", weights / "lite.csv", *data, "--out", out)
     return out
 
 
@@ -94,25 +94,25 @@ def test_a_run_over_published_weights_gives_good_rows_with_their_own_accuracy(
 
 
 def test_the_papers_protocol_embeds_three_crops_of_every_image(
-    weights: Path, validation: Path, warm_cli: Command, tmp_path: Path
+    weights: Path, validation: Path, cli: Command, tmp_path: Path
 ) -> None:
     data = ["--dataset", "imagenet", "--data-root", validation, "--protocol", "paper"]
     arguments = ["run", "--catalog", weights / "lite.csv", "--models", "lite0", *data]
-    warm_cli(*arguments, "--out", tmp_path / "a")
+    cli(*arguments, "--out", tmp_path / "a")
     row = read_results(tmp_path / "a").iloc[0]
     assert (row["status"], row["n_samples"], row["n_classes"]) == ("ok", 144, 4)
     subset = pd.read_parquet(tmp_path / "a" / "subset.parquet")
     assert subset["repeat"].tolist()[:4] == [0, 1, 2, 0]
     assert np.load(tmp_path / "a" / "input_clusters" / "224.npy").shape == (144,)
-    warm_cli("remeasure", "--out", tmp_path / "a", "--into", tmp_path / "b", "--repetitions", 6)
+    cli("remeasure", "--out", tmp_path / "a", "--into", tmp_path / "b", "--repetitions", 6)
     again = read_results(tmp_path / "b").iloc[0]
     assert again["dsmi_z_x"] == pytest.approx(row["dsmi_z_x"], abs=0.2)
-    refused = warm_cli(*arguments[:-2], "--repeats", 3, "--out", tmp_path / "c", code=2)
+    refused = cli(*arguments[:-2], "--repeats", 3, "--out", tmp_path / "c", code=2)
     assert "repeats" in refused.stderr
 
 
 def test_a_labelled_folder_of_ones_own_needs_no_published_accuracy(
-    weights: Path, warm_cli: Command, tmp_path: Path
+    weights: Path, cli: Command, tmp_path: Path
 ) -> None:
     for name in ("coffee", "camera"):
         crops(name, 5, tmp_path / "mine" / name)
@@ -125,17 +125,15 @@ def test_a_labelled_folder_of_ones_own_needs_no_published_accuracy(
         "--dataset",
         "imagefolder",
     ]
-    warm_cli(*arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "out")
+    cli(*arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "out")
     row = read_results(tmp_path / "out").iloc[0]
     assert (row["status"], row["n_samples"], row["dataset"]) == ("ok", 10, "imagefolder")
     assert np.isnan(row["subset_top1"])
     (tmp_path / "mine" / "coffee" / "bad.jpg").write_bytes(b"\xff\xd8\xff")
-    refused = warm_cli(
-        *arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "other", code=2
-    )
+    refused = cli(*arguments, "--data-root", tmp_path / "mine", "--out", tmp_path / "other", code=2)
     assert "coffee/bad.jpg" in refused.stderr
     assert "--skip-bad-images" in refused.stderr
-    warm_cli(
+    cli(
         *arguments,
         "--data-root",
         tmp_path / "mine",

@@ -36,19 +36,17 @@ def finished(out: Path) -> pd.Series:
 
 
 def test_rerun_redoes_the_named_models_alone_and_refreshes_the_report(
-    run_copy: Path, warm_cli: Command
+    run_copy: Path, cli: Command
 ) -> None:
     before, page = finished(run_copy), (run_copy / "report" / "index.html").stat().st_mtime_ns
-    warm_cli("rerun", "test_vit.900x5", "test_resnet.100x3@32", "--out", run_copy, report=True)
+    cli("rerun", "test_vit.900x5", "test_resnet.100x3@32", "--out", run_copy, report=True)
     after = finished(run_copy)
     assert sorted(after.index[after != before]) == ["test_resnet.100x3", "test_vit.900x5"]
     assert (run_copy / "report" / "index.html").stat().st_mtime_ns > page
 
 
-def test_rerun_comes_to_the_same_numbers(
-    run_copy: Path, small_run: Path, warm_cli: Command
-) -> None:
-    warm_cli("rerun", "test_vit.900x2", "--out", run_copy)
+def test_rerun_comes_to_the_same_numbers(run_copy: Path, small_run: Path, cli: Command) -> None:
+    cli("rerun", "test_vit.900x2", "--out", run_copy)
     columns = [
         "model",
         "dse_z",
@@ -70,11 +68,11 @@ def test_rerun_of_a_model_that_is_not_of_the_run_is_refused(run_copy: Path, cli:
 
 
 def test_remeasure_equals_a_run_with_these_settings_from_the_start(
-    run_copy: Path, tmp_path: Path, warm_cli: Command
+    run_copy: Path, tmp_path: Path, cli: Command
 ) -> None:
     settings = ["--sigma", 2, "--t", 3, "--seed", 4, "--repetitions", 2]
-    warm_cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", *settings)
-    warm_cli("run", "--models", *SMALL_ZOO, "--out", tmp_path / "fresh", *settings)
+    cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", *settings)
+    cli("run", "--models", *SMALL_ZOO, "--out", tmp_path / "fresh", *settings)
     volatile = ["finished_at", "seconds_build", "seconds_embed", "seconds_measure"]
     again, fresh = (
         read_results(tmp_path / name).drop(columns=volatile) for name in ("again", "fresh")
@@ -84,16 +82,16 @@ def test_remeasure_equals_a_run_with_these_settings_from_the_start(
     assert (again["t"] == 3).all()
 
 
-def test_remeasure_names_its_folder_after_what_changes(run_copy: Path, warm_cli: Command) -> None:
+def test_remeasure_names_its_folder_after_what_changes(run_copy: Path, cli: Command) -> None:
     before = finished(run_copy)
-    done = warm_cli("remeasure", "--out", run_copy, "--sigma", 0.5, report=True)
+    done = cli("remeasure", "--out", run_copy, "--sigma", 0.5, report=True)
     beside = run_copy.with_name("run-sigma-0.5")
     assert str(beside / "report" / "index.html") in done.stdout
     assert len(read_results(beside)) == 6
     assert finished(run_copy).equals(before)
-    again = warm_cli("remeasure", "--out", run_copy, "--sigma", 0.5)
+    again = cli("remeasure", "--out", run_copy, "--sigma", 0.5)
     assert "6 of 6 models are done already" in again.stdout
-    chained = warm_cli("remeasure", "--out", beside, "--bins", 7)
+    chained = cli("remeasure", "--out", beside, "--bins", 7)
     assert str(run_copy.with_name("run-sigma-0.5-bins-7")) in chained.stdout
     assert read_run(run_copy.with_name("run-sigma-0.5-bins-7")).embeddings_from == run_copy
 
@@ -114,32 +112,26 @@ def test_measures_of_ones_own_become_columns_of_rows_and_report(
     assert ((read_results(tmp_path / "own")["rank"] - rows["rank"]) == 1).all()
 
 
-def test_remeasure_refuses_what_it_cannot_do(
-    run_copy: Path, tmp_path: Path, warm_cli: Command
-) -> None:
-    assert "nothing to remeasure" in warm_cli("remeasure", "--out", run_copy, code=2).stderr
-    into_itself = warm_cli("remeasure", "--out", run_copy, "--into", run_copy, "--sigma", 2, code=2)
+def test_remeasure_refuses_what_it_cannot_do(run_copy: Path, tmp_path: Path, cli: Command) -> None:
+    assert "nothing to remeasure" in cli("remeasure", "--out", run_copy, code=2).stderr
+    into_itself = cli("remeasure", "--out", run_copy, "--into", run_copy, "--sigma", 2, code=2)
     assert "into itself" in into_itself.stderr
-    assert "sigma" in warm_cli("remeasure", "--out", run_copy, "--sigma", -1, code=2).stderr
-    warm_cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 2)
-    mixed = warm_cli(
-        "remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 3, code=2
-    )
+    assert "sigma" in cli("remeasure", "--out", run_copy, "--sigma", -1, code=2).stderr
+    cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 2)
+    mixed = cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 3, code=2)
     assert "measures.sigma = 2.0, not 3.0" in mixed.stderr
-    refused = warm_cli(
-        "run", "--models", *SMALL_ZOO, "--sigma", 2, "--out", tmp_path / "again", code=2
-    )
+    refused = cli("run", "--models", *SMALL_ZOO, "--sigma", 2, "--out", tmp_path / "again", code=2)
     assert "was remeasured from" in refused.stderr
-    refused = warm_cli("rerun", "test_vit.900x5", "--out", tmp_path / "again", code=2)
+    refused = cli("rerun", "test_vit.900x5", "--out", tmp_path / "again", code=2)
     assert "was remeasured from" in refused.stderr
 
 
 def test_an_embedding_that_was_changed_fails_its_own_entry_only(
-    run_copy: Path, tmp_path: Path, warm_cli: Command
+    run_copy: Path, tmp_path: Path, cli: Command
 ) -> None:
     path = next((run_copy / "embeddings").glob("test_vit-900x5-*"))
     np.save(path, np.load(path) + 1)
-    warm_cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 2, code=1)
+    cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 2, code=1)
     rows = read_results(tmp_path / "again").set_index("model")
     assert rows.index[rows["status"] == "failed"].tolist() == ["test_vit.900x5"]
     assert (
@@ -149,10 +141,10 @@ def test_an_embedding_that_was_changed_fails_its_own_entry_only(
 
 
 def test_dropped_embeddings_are_not_kept_and_cannot_be_remeasured(
-    tmp_path: Path, warm_cli: Command
+    tmp_path: Path, cli: Command
 ) -> None:
     out = tmp_path / "out"
-    warm_cli(
+    cli(
         "run",
         "--models",
         "test_vit.100x3",
@@ -165,15 +157,13 @@ def test_dropped_embeddings_are_not_kept_and_cannot_be_remeasured(
     assert not list((out / "embeddings").iterdir())
     row = read_results(out).iloc[0]
     assert (row["n_samples"], row["n_classes"]) == (50, 10)
-    assert (
-        "dropped its embeddings" in warm_cli("remeasure", "--out", out, "--sigma", 2, code=2).stderr
-    )
+    assert "dropped its embeddings" in cli("remeasure", "--out", out, "--sigma", 2, code=2).stderr
 
 
 def test_kept_embeddings_give_the_measures_of_other_settings(
-    run_copy: Path, tmp_path: Path, warm_cli: Command
+    run_copy: Path, tmp_path: Path, cli: Command
 ) -> None:
-    warm_cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 3)
+    cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 3)
     subset = pd.read_parquet(run_copy / "subset.parquet")
     path = next((run_copy / "embeddings").glob("test_vit-900x5-*"))
     expected = measure(
@@ -184,7 +174,7 @@ def test_kept_embeddings_give_the_measures_of_other_settings(
 
 
 def test_rerun_finds_a_catalogue_of_ones_own_from_any_folder(
-    small_run: Path, cache: Path, tmp_path: Path, warm_cli: Command
+    small_run: Path, cache: Path, tmp_path: Path, cli: Command
 ) -> None:
     for path in (cache / "weights").glob("*.safetensors"):
         with safetensors.safe_open(path, framework="np") as file:
@@ -194,15 +184,15 @@ def test_rerun_finds_a_catalogue_of_ones_own_from_any_folder(
         "model,architecture,checkpoint,model_kwargs,img_size,top1\n"
         'good,test_resnet,good.safetensors,"{""num_classes"": 10}",32,90\n'
     )
-    warm_cli("run", "--catalog", "mine.csv", "--out", "out", cwd=tmp_path)
+    cli("run", "--catalog", "mine.csv", "--out", "out", cwd=tmp_path)
     before = finished(tmp_path / "out")
-    warm_cli("rerun", "good", "--out", tmp_path / "out")
+    cli("rerun", "good", "--out", tmp_path / "out")
     assert (finished(tmp_path / "out") > before).all()
     assert len(read_run(tmp_path / "out").catalog.sha256 or "") == 64
 
 
 def test_remeasure_by_the_papers_protocol_keeps_the_clusters_of_each_size(
-    tmp_path: Path, warm_cli: Command
+    tmp_path: Path, cli: Command
 ) -> None:
     run = (
         "run",
@@ -215,15 +205,13 @@ def test_remeasure_by_the_papers_protocol_keeps_the_clusters_of_each_size(
         "--images-per-class",
         20,
     )
-    warm_cli(*run, "--out", tmp_path / "run")
-    warm_cli(*run, "--out", tmp_path / "at-once", "--sigma", 3)
-    warm_cli("remeasure", "--out", tmp_path / "run", "--into", tmp_path / "again", "--sigma", 3)
+    cli(*run, "--out", tmp_path / "run")
+    cli(*run, "--out", tmp_path / "at-once", "--sigma", 3)
+    cli("remeasure", "--out", tmp_path / "run", "--into", tmp_path / "again", "--sigma", 3)
     measured = ["dsmi_z_x", "csmi_z_x", "dsmi_z_y", "dse_z", "row_id"]
     again, at_once = (read_results(tmp_path / name)[measured] for name in ("again", "at-once"))
     pd.testing.assert_frame_equal(again, at_once)
     # As earlier versions left it, with other numbers.
     shutil.rmtree(tmp_path / "again" / "input_clusters")
-    said = warm_cli(
-        "remeasure", "--out", tmp_path / "run", "--into", tmp_path / "again", "--sigma", 3
-    )
+    said = cli("remeasure", "--out", tmp_path / "run", "--into", tmp_path / "again", "--sigma", 3)
     assert "1 embedding to measure" in said.stdout

@@ -18,6 +18,7 @@ import safetensors
 import safetensors.torch
 import torch
 from conftest import SMALL_ZOO, Command
+from processes import forked, start_command
 
 from dsmi_zoo.pipeline.measures import measure
 from dsmi_zoo.pipeline.store import read_results, read_run
@@ -101,11 +102,9 @@ def test_a_rows_measures_are_those_of_its_kept_embedding(small_run: Path) -> Non
             assert row[name] == pytest.approx(value, abs=1e-9), name
 
 
-def test_a_second_run_computes_nothing_and_starts_no_cluster(
-    run_copy: Path, warm_cli: Command
-) -> None:
+def test_a_second_run_computes_nothing_and_starts_no_cluster(run_copy: Path, cli: Command) -> None:
     before = snapshot(run_copy)
-    done = warm_cli("run", "--models", *SMALL_ZOO, "--out", run_copy)
+    done = cli("run", "--models", *SMALL_ZOO, "--out", run_copy)
     assert "6 of 6 models are done already" in done.stdout
     assert "worker" not in done.stdout
     assert snapshot(run_copy) == before
@@ -137,9 +136,9 @@ def test_a_run_without_a_report_says_what_writes_it(run_copy: Path, cli: Command
     assert page.is_file()
 
 
-def test_more_models_join_an_existing_run(run_copy: Path, warm_cli: Command) -> None:
+def test_more_models_join_an_existing_run(run_copy: Path, cli: Command) -> None:
     before = snapshot(run_copy)
-    warm_cli("run", "--models", "test_byobnet.100x3", "--out", run_copy)
+    cli("run", "--models", "test_byobnet.100x3", "--out", run_copy)
     after = snapshot(run_copy)
     assert len(after) == 7
     assert {name: after[name] for name in before} == before
@@ -150,20 +149,16 @@ def test_a_run_that_was_killed_half_way_goes_on_and_rewrites_no_finished_row(
     tmp_path: Path, cache: Path, small_run: Path, cli: Command
 ) -> None:
     out = tmp_path / "killed"
-    arguments = ["run", "--models", *SMALL_ZOO, "--out", str(out), "--workers", "1"]
-    environment = os.environ | {"DSMI_ZOO_CACHE": str(cache)}
-    command = [str(Path(sys.executable).with_name("dsmi-zoo")), *arguments]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as driver:
-        deadline = time.monotonic() + 120
-        while (
-            not 2 <= len(list((out / "results").glob("*.parquet"))) < 6
-            and time.monotonic() < deadline
-        ):
-            time.sleep(0.01)
-        workers = psutil.Process(driver.pid).children(recursive=True)
-        driver.send_signal(signal.SIGKILL)
+    arguments = ["run", "--models", *SMALL_ZOO, "--out", str(out), "--workers", "1", "--no-report"]
+    others = forked()
+    driver = start_command(*arguments, environment={"DSMI_ZOO_CACHE": str(cache)})
+    deadline = time.monotonic() + 120
+    while (
+        not 2 <= len(list((out / "results").glob("*.parquet"))) < 6 and time.monotonic() < deadline
+    ):
+        time.sleep(0.01)
+    workers = forked() - others
+    driver.kill()
     finished = snapshot(out)
     assert 2 <= len(finished) < 6
     _, alive = psutil.wait_procs(workers, timeout=60)
@@ -179,17 +174,17 @@ def test_a_run_that_was_killed_half_way_goes_on_and_rewrites_no_finished_row(
 
 
 def test_broken_and_foreign_files_are_reported_and_the_broken_one_computed_again(
-    run_copy: Path, warm_cli: Command
+    run_copy: Path, cli: Command
 ) -> None:
     cut, *others = sorted((run_copy / "results").glob("*.parquet"))
     whole = pd.read_parquet(cut)
     cut.write_bytes(cut.read_bytes()[:500])
     (run_copy / "results" / "notes.txt").write_text("mine")
     kept = {path: path.stat().st_mtime_ns for path in others}
-    status = warm_cli("status", "--out", run_copy)
+    status = cli("status", "--out", run_copy)
     assert "5 ok, 0 failed, 1 missing" in status.stdout
     assert "notes.txt: not a Parquet file" in status.stdout
-    done = warm_cli("run", "--models", *SMALL_ZOO, "--out", run_copy)
+    done = cli("run", "--models", *SMALL_ZOO, "--out", run_copy)
     assert f"not a row: {cut}" in done.stdout
     assert "notes.txt" in done.stdout
     assert "1 model to measure" in done.stdout
@@ -212,7 +207,7 @@ def test_settings_that_change_a_number_are_refused_on_the_same_out(
 
 
 def test_failing_models_become_rows_and_the_others_go_on(
-    mine: Path, tmp_path: Path, warm_cli: Command
+    mine: Path, tmp_path: Path, cli: Command
 ) -> None:
     state = safetensors.torch.load_file(tmp_path / "good.safetensors")
     infinite = {
@@ -229,7 +224,7 @@ def test_failing_models_become_rows_and_the_others_go_on(
             '<b>../../up</b>,test_resnet,good.safetensors,"{""num_classes"": 10, ""no_such"": 1}",32,\n'
         )
     out = tmp_path / "out"
-    done = warm_cli("run", "--catalog", mine, "--out", out, code=1, report=True)
+    done = cli("run", "--catalog", mine, "--out", out, code=1, report=True)
     assert "Traceback" not in done.stdout + done.stderr
     assert "5 models: 1 ok, 4 failed" in done.stdout
     rows = read_results(out).set_index("model")
@@ -246,30 +241,30 @@ def test_failing_models_become_rows_and_the_others_go_on(
     assert rows["dse_z"].notna().tolist() == (rows["status"] == "ok").tolist()
     assert "<b>../../up" not in (out / "report" / "index.html").read_text()
 
-    status = warm_cli("status", "--out", out, code=1)
+    status = cli("status", "--out", out, code=1)
     assert "1 ok, 4 failed, 0 missing" in status.stdout
     assert "other shape@32: RuntimeError" in status.stdout
 
     before = snapshot(out)
-    assert "worker" not in warm_cli("run", "--catalog", mine, "--out", out, code=1).stdout
+    assert "worker" not in cli("run", "--catalog", mine, "--out", out, code=1).stdout
     assert snapshot(out) == before
     shutil.copy(tmp_path / "good.safetensors", tmp_path / "cut.safetensors")
-    assert "1 model to measure" in warm_cli("run", "--catalog", mine, "--out", out, code=1).stdout
+    assert "1 model to measure" in cli("run", "--catalog", mine, "--out", out, code=1).stdout
     assert (
         "3 models to measure"
-        in warm_cli("run", "--catalog", mine, "--out", out, "--retry-failed", code=1).stdout
+        in cli("run", "--catalog", mine, "--out", out, "--retry-failed", code=1).stdout
     )
     assert read_results(out).set_index("model").loc["cut", "status"] == "ok"
 
 
 def test_new_facts_in_a_catalogue_reach_the_rows_without_computing_anything(
-    mine: Path, tmp_path: Path, warm_cli: Command
+    mine: Path, tmp_path: Path, cli: Command
 ) -> None:
     out = tmp_path / "out"
-    warm_cli("run", "--catalog", mine, "--out", out)
+    cli("run", "--catalog", mine, "--out", out)
     first = read_results(out).iloc[0]
     mine.write_text(mine.read_text().replace("top1\n", "top1,v2_top1\n").replace(",90", ",91,81"))
-    again = warm_cli("run", "--catalog", mine, "--out", out, report=True)
+    again = cli("run", "--catalog", mine, "--out", out, report=True)
     assert "worker" not in again.stdout
     second = read_results(out).iloc[0]
     assert (second["top1"], second["v2_top1"]) == (91, 81)
@@ -282,7 +277,7 @@ def test_new_facts_in_a_catalogue_reach_the_rows_without_computing_anything(
 
 
 def test_names_that_would_leave_out_or_clash_get_rows_of_their_own_inside_it(
-    mine: Path, tmp_path: Path, warm_cli: Command
+    mine: Path, tmp_path: Path, cli: Command
 ) -> None:
     names = ["../../escape", "/abs/olute", "..", "a/b", "a-b", "a b", "x" * 300, "x" * 299 + "y"]
     header, good, *_ = mine.read_text().splitlines()
@@ -291,7 +286,7 @@ def test_names_that_would_leave_out_or_clash_get_rows_of_their_own_inside_it(
     )
     out = tmp_path / "deep" / "er" / "out"
     before = {path for path in tmp_path.rglob("*") if "deep" not in path.parts}
-    warm_cli("run", "--catalog", mine, "--out", out)
+    cli("run", "--catalog", mine, "--out", out)
     assert sorted(read_results(out)["model"]) == sorted(names)
     assert {path for path in tmp_path.rglob("*") if "deep" not in path.parts} == before
 
@@ -338,32 +333,31 @@ def test_a_model_that_kills_its_worker_becomes_a_failed_row(
     "asked", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "the end of a batch job"]
 )
 def test_an_interrupt_ends_the_run_in_one_line_and_leaves_no_process(
-    tmp_path: Path, cache: Path, asked: signal.Signals
+    tmp_path: Path, cache: Path, small_run: Path, asked: signal.Signals
 ) -> None:
-    command = [
-        str(Path(sys.executable).with_name("dsmi-zoo")),
-        "run",
-        "--out",
-        str(tmp_path / "out"),
-        "--workers",
-        "1",
-    ]
-    environment = os.environ | {"DSMI_ZOO_CACHE": str(cache / f"of-{asked.name}")}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as driver:
-        assert driver.stdout is not None
-        for line in driver.stdout:
-            if line.startswith("[1/48]"):
-                break
-        children = psutil.Process(driver.pid).children(recursive=True)
-        driver.send_signal(asked)
-        _, errors = driver.communicate(timeout=60)
+    (tmp_path / "slow.py").write_text(
+        "import time\n\ndef wait(Z, labels):\n    time.sleep(1)\n    return 0.0\n"
+    )
+    others = forked()
+    driver = start_command(
+        *("run", "--models", *SMALL_ZOO, "--measure", "slow:wait", "--out", "out", "--workers", 1),
+        cwd=tmp_path,
+        environment={"DSMI_ZOO_CACHE": str(cache)},
+    )
+    deadline = time.monotonic() + 120
+    while "[1/6]" not in driver.stdout():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    workers = forked() - others
+    driver.send_signal(asked)
+    _, errors = driver.communicate(timeout=60)
     assert driver.returncode == 130
     assert "Traceback" not in errors
     assert errors.strip().endswith(
         "dsmi-zoo: stopped; finished rows are kept, and the same command goes on from here"
     )
-    assert not psutil.wait_procs(children, timeout=30)[1]
+    assert workers
+    assert not psutil.wait_procs(workers, timeout=30)[1]
 
 
 def test_an_interrupt_in_the_first_seconds_ends_it_in_one_line_and_leaves_no_process(

@@ -12,6 +12,8 @@ from distributed import Client, LocalCluster
 import dsmi_zoo
 from dsmi_zoo.data_catalog import InputError
 
+pytestmark = pytest.mark.usefixtures("server")
+
 TINY = ("test_vit.100x3", "test_resnet.100x3")
 NEW_EACH_TIME = ["finished_at", "seconds_build", "seconds_embed", "seconds_measure", "versions"]
 

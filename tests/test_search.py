@@ -188,16 +188,16 @@ def _note(out: Path) -> SearchNote:
 
 
 def test_a_search_drops_the_clearly_worse_on_few_images_and_measures_the_rest_on_all(
-    catalog: Path, tmp_path: Path, warm_cli: Command
+    catalog: Path, tmp_path: Path, cli: Command
 ) -> None:
     out = tmp_path / "out"
     arguments = ["run", "--catalog", catalog, "--out", out, "--budget", "5m"]
-    planned = warm_cli(*arguments, "--plan")
+    planned = cli(*arguments, "--plan")
     assert "budget 5 min: first 4 models on 140 images" in planned.stdout
     assert "to download" in planned.stdout
     assert not out.exists()
-    assert warm_cli("status", "--out", out, code=2).stderr
-    done = warm_cli(*arguments, report=True)
+    assert cli("status", "--out", out, code=2).stderr
+    done = cli(*arguments, report=True)
     assert "now on 447 images" in done.stdout
     rows = read_results(out)
     assert (rows["n_samples"] == 447).all()
@@ -218,16 +218,16 @@ def test_a_search_drops_the_clearly_worse_on_few_images_and_measures_the_rest_on
     page = (out / "report" / "index.html").read_text()
     assert "How the search went" in page
     assert all(name in page for name in dropped)
-    again = warm_cli(*arguments)
+    again = cli(*arguments)
     assert "4 of 4 models are done already" in again.stdout
     assert set(read_results(out)["finished_at"]) == set(rows["finished_at"])
 
 
 def test_a_search_without_time_measures_the_cheapest_model_and_names_the_others(
-    catalog: Path, tmp_path: Path, warm_cli: Command
+    catalog: Path, tmp_path: Path, cli: Command
 ) -> None:
     out = tmp_path / "out"
-    done = warm_cli("run", "--catalog", catalog, "--out", out, "--budget", "1s", report=True)
+    done = cli("run", "--catalog", catalog, "--out", out, "--budget", "1s", report=True)
     assert "1 model: 1 ok" in done.stdout
     assert len(read_results(out)) == 1
     assert len(_note(out).left_out) == 3
@@ -257,13 +257,13 @@ def test_no_model_comes_before_one_that_is_cheaper_and_better(
 
 
 def test_a_search_that_cannot_use_its_folder_is_refused_before_anything_else(
-    catalog: Path, tmp_path: Path, warm_cli: Command
+    catalog: Path, tmp_path: Path, cli: Command
 ) -> None:
     out = tmp_path / "out"
-    warm_cli("run", "--catalog", catalog, "--out", out, "--budget", "1s")
+    cli("run", "--catalog", catalog, "--out", out, "--budget", "1s")
     before = {path for path in out.rglob("*") if path.is_file()}
     for more in (("--plan",), ()):
-        refused = warm_cli(
+        refused = cli(
             "run", "--catalog", catalog, "--out", out, "--budget", "5m", "--sigma", 2, *more, code=2
         )
         assert (
@@ -271,7 +271,7 @@ def test_a_search_that_cannot_use_its_folder_is_refused_before_anything_else(
         )
         assert "stage" not in refused.stdout
     assert {path for path in out.rglob("*") if path.is_file()} == before
-    warm_cli("run", "--catalog", catalog, "--out", out, "--budget", "5m", report=True)
+    cli("run", "--catalog", catalog, "--out", out, "--budget", "5m", report=True)
     note = _note(out)
     assert note.budget_s == 301
     assert [stage.models for stage in note.stages] == [4, len(read_results(out))]
@@ -281,13 +281,13 @@ def test_a_search_that_cannot_use_its_folder_is_refused_before_anything_else(
 
 
 def test_a_search_of_which_no_model_can_be_measured_says_so_and_fails(
-    catalog: Path, tmp_path: Path, warm_cli: Command
+    catalog: Path, tmp_path: Path, cli: Command
 ) -> None:
     (tmp_path / "cut.safetensors").write_bytes(b"not weights")
     mine = tmp_path / "broken.csv"
     mine.write_text(
         "model,architecture,checkpoint,img_size,gmacs\ncut,test_vit,cut.safetensors,32,1e6\n"
     )
-    done = warm_cli("run", "--catalog", mine, "--out", tmp_path / "out", "--budget", "5m", code=1)
+    done = cli("run", "--catalog", mine, "--out", tmp_path / "out", "--budget", "5m", code=1)
     assert "none of 1 model could be measured: dsmi-zoo status --out" in done.stdout
-    assert "unfinished search" in warm_cli("report", "--out", tmp_path / "out", code=2).stderr
+    assert "unfinished search" in cli("report", "--out", tmp_path / "out", code=2).stderr

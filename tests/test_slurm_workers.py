@@ -11,8 +11,8 @@ import cloudpickle
 import dask
 import psutil
 import pytest
-from dask_processes import free_port, start_dask, stop
 from distributed import Client, get_worker
+from processes import free_port, start_dask, stop
 
 from dsmi_zoo.data_catalog.errors import InputError
 from dsmi_zoo.jobs.clusters.driver_address import address_towards

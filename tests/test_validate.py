@@ -33,6 +33,7 @@ def validated(cli: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     return out, done.stdout
 
 
+@pytest.mark.slow
 def test_every_claim_gets_one_of_three_answers_with_its_statistic_and_seeds(
     validated: tuple[Path, str],
 ) -> None:
@@ -52,6 +53,7 @@ def test_every_claim_gets_one_of_three_answers_with_its_statistic_and_seeds(
     assert all(path.stat().st_size < 400_000 for path in (out / "report" / "figures").iterdir())
 
 
+@pytest.mark.slow
 def test_checkpoints_are_rows_of_ordinary_runs(validated: tuple[Path, str]) -> None:
     out, _ = validated
     rows = read_results(out / "dynamics-digits")
@@ -65,6 +67,7 @@ def test_checkpoints_are_rows_of_ordinary_runs(validated: tuple[Path, str]) -> N
     assert set(states["convolution_std"]) == {0.01, 0.1}
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_computed_again_and_what_is_lost_is(
     validated: tuple[Path, str], cli: Command
 ) -> None:

@@ -9,14 +9,19 @@ import psutil
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 
+from ...pipeline import forkserver
 from ...pipeline.config import ComputeSettings
-from .local import on_this_machine
+from .local import LostWorkersComeBack, on_this_machine
 from .machine import chosen_gpus, deaf_to_interrupts, default_per_gpu, usable_cores
+
+
+class GpuWorkers(LostWorkersComeBack, SpecCluster):
+    """Worker processes of this machine's GPUs."""
 
 
 @contextmanager
 def cuda_cluster(
-    settings: ComputeSettings, out: Path, modules: tuple[str, ...]
+    settings: ComputeSettings, out: Path, modules: tuple[str, ...] = forkserver.MODELS
 ) -> Iterator[Client]:
     """``per_gpu`` one-thread workers for each visible GPU, or for the first ``workers`` of them; each sees one GPU.
 
@@ -48,7 +53,7 @@ def cuda_cluster(
     scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
     with on_this_machine(settings, len(workers), modules):
         with deaf_to_interrupts():
-            cluster = SpecCluster(
+            cluster = GpuWorkers(
                 scheduler=scheduler, workers=workers, security=security, silence_logs="critical"
             )
         with cluster, Client(cluster) as client:

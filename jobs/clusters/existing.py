@@ -24,7 +24,7 @@ ARRIVES_WITHIN = "20s"
 
 @contextmanager
 def existing_scheduler(
-    settings: ComputeSettings, out: Path, modules: tuple[str, ...]
+    settings: ComputeSettings, out: Path, modules: tuple[str, ...] = ()
 ) -> Iterator[Client]:
     """A client of the scheduler at ``settings.cluster``, which stays when the run ends.
 

@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
+from distributed.deploy.cluster import Cluster
 
 from ...pipeline import forkserver
 from ...pipeline.config import ComputeSettings
@@ -23,7 +25,6 @@ log = logging.getLogger(__name__)
 
 SCHEDULING = {
     "distributed.scheduler.allowed-failures": 10_000,  # OUT counts the attempts
-    "distributed.deploy.lost-worker-timeout": "1h",  # a nanny starts a successor; Dask would drop both for good
     "distributed.scheduler.worker-saturation": 1.0,
     # A row goes to a worker that holds its weights' path; stealing takes it to one that has nothing to do.
     "distributed.scheduler.work-stealing": True,
@@ -40,9 +41,25 @@ SCHEDULING = {
 HASH_SEED = {"PYTHONHASHSEED": "6640"}
 
 
+class LostWorkersComeBack:
+    """Part of a Dask cluster: a lost worker has a successor, from its nanny or from Slurm.
+
+    Dask would close the worker's place after a while, and stumbles if several end at once.
+    """
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        """Called by Dask when workers come or one goes."""
+        with suppress(KeyError):  # already gone
+            Cluster._update_worker_status(self, op, msg)
+
+
+class LocalWorkers(LostWorkersComeBack, LocalCluster):
+    """Worker processes of this machine."""
+
+
 @contextmanager
 def local_cluster(
-    settings: ComputeSettings, out: Path, modules: tuple[str, ...]
+    settings: ComputeSettings, out: Path, modules: tuple[str, ...] = forkserver.MODELS
 ) -> Iterator[Client]:
     """One worker a core (fewer when memory is short), the cores shared out among them for BLAS and torch.
 
@@ -84,7 +101,7 @@ def on_this_machine(
 def processes_here(settings: ComputeSettings, **workers: object) -> LocalCluster:
     """A scheduler and workers on this machine, one thread each, that let in nobody without credentials."""
     with deaf_to_interrupts():
-        return LocalCluster(
+        return LocalWorkers(
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",

@@ -34,7 +34,7 @@ ROLES = ("scheduler", "worker", "client")
 
 @contextmanager
 def slurm_cluster(
-    settings: ComputeSettings, out: Path, modules: tuple[str, ...]
+    settings: ComputeSettings, out: Path, modules: tuple[str, ...] = ()
 ) -> Iterator[Client]:
     """So many jobs of one-thread workers; the scheduler runs in this process and listens where the nodes reach it.
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from dask_jobqueue import SLURMCluster
 from distributed.core import Status
-from distributed.deploy.cluster import Cluster
+
+from .local import LostWorkersComeBack
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +17,7 @@ LOOK_EVERY_S = 10.0
 LOOK_AT_LEAST_EVERY_S = 600.0
 
 
-class SlurmJobs(SLURMCluster):
+class SlurmJobs(LostWorkersComeBack, SLURMCluster):
     """A cluster whose jobs are replaced once Slurm does not list them any more.
 
     Dask itself would cancel a job whose worker is away for a while, be it about to come back or requeued, and would
@@ -39,7 +40,7 @@ class SlurmJobs(SLURMCluster):
         """Called by Dask when workers come or one goes."""
         if op == "add":
             self._have_come |= {worker["name"] for worker in msg["workers"].values()}
-        Cluster._update_worker_status(self, op, msg)
+        super()._update_worker_status(op, msg)
 
     async def _replace_ended_jobs(self) -> None:
         """Forget jobs that have ended, so that Dask asks for others; ever more slowly while they end for nothing."""

@@ -254,15 +254,15 @@ def test_a_damaged_subset_stops_remeasure_in_one_line(
 
 
 def test_a_damaged_subset_is_written_anew_though_no_row_is_missing(
-    small_run: Path, tmp_path: Path, warm_cli: Command
+    small_run: Path, tmp_path: Path, cli: Command
 ) -> None:
     run = Path(shutil.copytree(small_run, tmp_path / "run"))
     right = read_subset(run)
     (run / "subset.parquet").write_bytes(b"PAR1")
-    said = warm_cli("run", "--models", *SMALL_ZOO, "--out", run)
+    said = cli("run", "--models", *SMALL_ZOO, "--out", run)
     assert "what it holds of the images is damaged; writing it anew" in said.stdout
     pd.testing.assert_frame_equal(read_subset(run), right)
-    assert "writing it anew" not in warm_cli("run", "--models", *SMALL_ZOO, "--out", run).stdout
+    assert "writing it anew" not in cli("run", "--models", *SMALL_ZOO, "--out", run).stdout
 
 
 def test_a_subset_that_is_missing_or_no_subset_is_told_in_one_line(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Servers that hang, drip, are busy or answer nonsense cost a bounded time, are told of, and can be resumed."""
 
 import signal
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from hostile_input import bounded
 from hub_server import Fault, HubServer, small_weights
 from hypothesis import example, given
 from hypothesis import strategies as st
+from processes import start_command
 
 from dsmi_zoo.pipeline import patience, remote, transfer
 from dsmi_zoo.pipeline.patience import Unreachable
@@ -232,13 +232,8 @@ def test_ctrl_c_ends_a_wait_that_a_busy_hub_asked_for(
     hub.repositories["timm/test_vit.r160_in1k"] = {"model.safetensors": published["test_vit"]}
     hub.faults.append(Fault("HEAD", "/resolve/", times=9, status=429, retry_after=100))
     (tmp_path / "mine.csv").write_text("model\ntest_vit.r160_in1k\n")
-    process = subprocess.Popen(
-        [DSMI_ZOO, "prefetch", "--catalog", "mine.csv"],
-        cwd=tmp_path,
-        env=client_settings,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+    process = start_command(
+        "prefetch", "--catalog", "mine.csv", cwd=tmp_path, environment=client_settings
     )
     for _ in range(600):
         if hub.asked("HEAD", "/resolve/"):
@@ -247,7 +242,7 @@ def test_ctrl_c_ends_a_wait_that_a_busy_hub_asked_for(
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     started = time.monotonic()
-    told = process.communicate(timeout=60)[0]
+    told = "".join(process.communicate(timeout=60))
     assert time.monotonic() - started < 10
     assert process.returncode != 0
     assert "is busy (HTTP 429) and asks to wait 100 s" in told

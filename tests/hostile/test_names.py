@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,13 +10,13 @@ from hostile_input import bounded
 from hub_server import HubServer, small_weights
 from hypothesis import example, given
 from hypothesis import strategies as st
+from processes import start_command
 
 from dsmi_zoo.data_catalog.errors import InputError
 from dsmi_zoo.data_catalog.paths import LONGEST_NAME, repository_problem, safe_component, within
 from dsmi_zoo.pipeline.remote import folder_in_cache, paths_in_cache
 from dsmi_zoo.pipeline.weights import local_weights
 
-DSMI_ZOO = str(Path(sys.executable).with_name("dsmi-zoo"))
 ANY_TEXT = st.text(st.characters(), max_size=300)  # surrogates and NUL among them
 NASTY = st.lists(
     st.sampled_from(
@@ -178,15 +177,11 @@ def prefetch(
     url: str, settings_: dict[str, str], tmp_path: Path
 ) -> subprocess.CompletedProcess[str]:
     (tmp_path / "mine.csv").write_text(f"model,architecture,weights\nmine,test_vit,{url}\n")
-    return subprocess.run(
-        [DSMI_ZOO, "prefetch", "--catalog", "mine.csv"],
-        cwd=tmp_path,
-        env=settings_,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    command = start_command(
+        "prefetch", "--catalog", "mine.csv", cwd=tmp_path, environment=settings_
     )
+    stdout, stderr = command.communicate(timeout=120)
+    return subprocess.CompletedProcess([], command.wait(), stdout, stderr)
 
 
 def test_a_catalogue_cannot_plant_a_file_among_pythons_packages(

@@ -123,7 +123,7 @@ def run_copy(small_run: Path, tmp_path: Path) -> Path:
 
 
 def test_a_damaged_row_is_named_counted_as_missing_and_computed_again(
-    run_copy: Path, small_run: Path, warm_cli: Command, cli: Command
+    run_copy: Path, small_run: Path, cli: Command
 ) -> None:
     entry = read_run(run_copy).entries[0]
     path = row_path(run_copy, entry.slug)
@@ -132,7 +132,7 @@ def test_a_damaged_row_is_named_counted_as_missing_and_computed_again(
     _, unreadable = scan_results(run_copy)
     assert [problem.path for problem in unreadable] == [path]
     assert f"missing: {entry}: " in cli("status", "--out", run_copy).stdout
-    said = warm_cli("run", "--models", *SMALL_ZOO, "--out", run_copy).stdout
+    said = cli("run", "--models", *SMALL_ZOO, "--out", run_copy).stdout
     assert f"not a row: {path}: " in said
     assert "5 of 6 models are done already" in said
     measured = ["model", "dse_z", "dsmi_z_y", "embedding_sha256", "row_id"]
@@ -143,7 +143,7 @@ def test_a_damaged_row_is_named_counted_as_missing_and_computed_again(
 
 @pytest.mark.parametrize("harm", ["lost", "emptied", "cut", "without a key", "of zeros"])
 def test_a_lost_or_damaged_record_is_written_anew_from_the_rows(
-    run_copy: Path, warm_cli: Command, cli: Command, harm: str
+    run_copy: Path, cli: Command, harm: str
 ) -> None:
     record = run_copy / "run.json"
     before = read_run(run_copy)
@@ -160,7 +160,7 @@ def test_a_lost_or_damaged_record_is_written_anew_from_the_rows(
     said = cli("status", "--out", run_copy, code=2).stderr
     assert len(said.splitlines()) == 1
     assert "the same command as before writes it anew from its rows" in said
-    again = warm_cli("run", "--models", *SMALL_ZOO, "--out", run_copy).stdout
+    again = cli("run", "--models", *SMALL_ZOO, "--out", run_copy).stdout
     assert (
         "6 rows say that they belong to this very configuration: run.json will be written anew"
         in again
@@ -183,13 +183,13 @@ def test_a_lost_record_is_not_written_anew_by_a_run_of_other_settings(
 
 
 def test_remeasured_rows_survive_the_loss_of_their_record_too(
-    small_run: Path, tmp_path: Path, warm_cli: Command
+    small_run: Path, tmp_path: Path, cli: Command
 ) -> None:
     remeasure = ("remeasure", "--out", small_run, "--sigma", 3, "--into", tmp_path / "out")
-    warm_cli(*remeasure)
+    cli(*remeasure)
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()}
     (tmp_path / "out" / "run.json").write_text("{")
-    again = warm_cli(*remeasure).stdout
+    again = cli(*remeasure).stdout
     assert "6 rows say that they belong" in again
     assert {
         path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()
@@ -197,9 +197,9 @@ def test_remeasured_rows_survive_the_loss_of_their_record_too(
 
 
 def test_a_run_does_not_take_over_rows_that_were_remeasured_and_lost_their_record(
-    small_run: Path, tmp_path: Path, warm_cli: Command, refused: Callable[[str, Path], str]
+    small_run: Path, tmp_path: Path, cli: Command, refused: Callable[[str, Path], str]
 ) -> None:
-    warm_cli("remeasure", "--out", small_run, "--sigma", 3, "--into", tmp_path / "out")
+    cli("remeasure", "--out", small_run, "--sigma", 3, "--into", tmp_path / "out")
     (tmp_path / "out" / "run.json").unlink()
     said = refused(
         f"run --models {' '.join(SMALL_ZOO)} --sigma 3 --out {tmp_path / 'out'}", tmp_path

@@ -14,6 +14,8 @@ from dsmi_zoo.pipeline.compute import ComputeSettings
 from dsmi_zoo.pipeline.last_attempt import Died, in_a_child
 from dsmi_zoo.pipeline.workers import Workers, WorkersLost
 
+pytestmark = pytest.mark.usefixtures("server")
+
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds

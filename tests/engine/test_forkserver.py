@@ -1,0 +1,306 @@
+"""Workers fork from one process: what it may not do, and what becomes of it and of them when either dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dsmi_zoo.jobs.clusters import open_workers
+from dsmi_zoo.pipeline import forkserver
+from dsmi_zoo.pipeline.config import ComputeSettings
+from dsmi_zoo.pipeline.last_attempt import Died, in_a_child
+
+WITHIN_S = 30
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No server yet; those that the test starts end with it."""
+    monkeypatch.setattr(forkserver, "_servers", servers := [])
+    yield
+    for server in servers:
+        server.kill()
+        server.stop()
+
+
+Module = Callable[[str], tuple[str, ...]]
+
+
+@pytest.fixture
+def module(apart: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Module:
+    """Write a module that a server can import."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def write(code: str) -> tuple[str, ...]:
+        (tmp_path / "imported_first.py").write_text(code)
+        return ("imported_first",)
+
+    return write
+
+
+def pid_of_server() -> int:
+    pid = forkserver._servers[0]._forkserver_pid
+    assert pid is not None
+    return pid
+
+
+def wait_for_end(*pids: int) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, f"{pids} are still there"
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def parent_and_absent(*modules: str) -> tuple[int, set[str]]:
+    return os.getppid(), set(modules) - set(sys.modules)
+
+
+def test_a_forked_process_has_torch_and_timm_and_its_server_one_thread(server: None) -> None:
+    parent, absent = in_a_child(parent_and_absent, "torch", "timm", *forkserver.MODELS)
+    assert parent == pid_of_server()
+    assert absent == set()
+    assert psutil.Process(parent).num_threads() == 1
+
+
+IMPORTS_WITHOUT_CUDA = """
+import sys
+import torch
+
+def initialises(*_):
+    raise AssertionError("CUDA would be initialised, and a fork could not use it")
+
+for name in ("_cuda_init", "_cuda_getDeviceCount", "_cuda_setDevice"):
+    setattr(torch._C, name, initialises)
+torch.cuda._lazy_init = initialises
+for module in sys.argv[1:]:
+    __import__(module)
+"""
+
+
+@pytest.mark.slow
+def test_nothing_that_the_server_imports_initialises_cuda() -> None:
+    command = [sys.executable, "-c", IMPORTS_WITHOUT_CUDA, *forkserver.MODELS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def environment_and_folder() -> tuple[dict[str, str], str]:
+    return dict(os.environ), str(Path.cwd())
+
+
+def test_a_forked_process_has_the_environment_and_the_folder_of_its_caller(
+    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1234")
+    monkeypatch.setenv("DSMI_ZOO_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    before = pid_of_server()
+    environment, folder = in_a_child(environment_and_folder)
+    assert environment == dict(os.environ)
+    assert folder == str(tmp_path)
+    assert pid_of_server() == before
+
+
+def openblas_threads() -> set[int]:
+    import numpy  # noqa: F401
+    from threadpoolctl import threadpool_info
+
+    return {pool["num_threads"] for pool in threadpool_info() if pool["internal_api"] == "openblas"}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_forked_process_has_the_threads_that_its_environment_asks_for(
+    apart: None, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, str(threads))
+    assert forkserver.start(())
+    assert in_a_child(openblas_threads) == {threads}
+    assert psutil.Process(pid_of_server()).num_threads() == 1
+
+
+def test_another_environment_has_another_server_and_the_first_is_kept(
+    apart: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert forkserver.start(())
+    first = pid_of_server()
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # which its client reads on import
+    assert in_a_child(os.getppid) == pid_of_server() != first
+    monkeypatch.delenv("HF_ENDPOINT")
+    assert in_a_child(os.getppid) == first
+
+
+def test_two_clusters_fork_from_one_server(server: None, tmp_path: Path) -> None:
+    pids = set()
+    for _ in range(2):
+        with open_workers(ComputeSettings(cluster="local", workers=2), tmp_path) as workers:
+            workers.client.wait_for_workers(2, timeout=WITHIN_S)
+            pids |= set(workers.client.run(os.getppid).values())
+    assert pids == {pid_of_server()}
+
+
+def test_a_killed_worker_has_a_successor_from_the_same_server(server: None, tmp_path: Path) -> None:
+    before = pid_of_server()
+    with open_workers(ComputeSettings(cluster="local", workers=1), tmp_path) as workers:
+        first = workers.ask(os.getpid)
+        os.kill(first, signal.SIGKILL)
+        wait_for_end(first)
+        assert workers.ask(os.getpid) != first
+        assert workers.ask(os.getppid) == before
+
+
+def test_a_process_that_is_killed_while_it_forks_leaves_the_server_as_it_was(apart: None) -> None:
+    assert forkserver.start(())
+    before = pid_of_server()
+    for _ in range(20):
+        child = forkserver.child_process(time.sleep, 600)
+        child.kill()
+        assert child.wait(WITHIN_S) == -signal.SIGKILL
+    assert pid_of_server() == before
+    assert in_a_child(os.getppid) == before
+
+
+def test_processes_end_with_a_killed_server_and_the_next_has_a_new_one(apart: None) -> None:
+    assert forkserver.start(())
+    children = [forkserver.child_process(time.sleep, 600) for _ in range(3)]
+    killed = pid_of_server()
+    os.kill(killed, signal.SIGKILL)
+    wait_for_end(killed, *(child.pid for child in children))
+    assert in_a_child(os.getppid) == pid_of_server() != killed
+
+
+def test_a_server_that_is_killed_while_it_forks_costs_no_process_its_start(apart: None) -> None:
+    assert forkserver.start(())
+    begun = []
+    for number in range(6):
+        if number % 2:
+            os.kill(pid_of_server(), signal.SIGKILL)  # and may be dead when the next is asked for
+        begun.append(in_a_child(os.getpid))
+    assert len(set(begun)) == 6
+
+
+def test_a_cluster_survives_the_death_of_its_server(apart: None, tmp_path: Path) -> None:
+    settings = ComputeSettings(cluster="local", workers=2)
+    with open_workers(settings, tmp_path, modules=()) as workers:
+        workers.client.wait_for_workers(2, timeout=WITHIN_S)
+        first = set(workers.client.run(os.getpid).values())
+        os.kill(pid_of_server(), signal.SIGKILL)
+        wait_for_end(*first)
+        workers.client.wait_for_workers(2, timeout=WITHIN_S)
+        assert not first & {workers.ask(os.getpid)}
+
+
+DRIVER = """
+import sys, time
+from dsmi_zoo.pipeline import forkserver
+forkserver.start(tuple(sys.argv[1:]))
+child = forkserver.child_process(time.sleep, 600)
+print(forkserver._servers[0]._forkserver_pid, child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_server_and_processes_end_with_a_killed_driver() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER], stdout=subprocess.PIPE, text=True
+    ) as driver:
+        assert driver.stdout is not None
+        pids = [int(word) for word in driver.stdout.readline().split()]
+        driver.kill()
+        wait_for_end(*pids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
+def test_a_server_that_still_imports_ends_with_its_driver(
+    module: Module, tmp_path: Path, number: signal.Signals
+) -> None:
+    modules = module(f"""
+import os, pathlib, time
+pathlib.Path({str(tmp_path / "began")!r}).write_text(str(os.getpid()))
+time.sleep(600)
+""")
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, *modules], stderr=subprocess.PIPE, text=True
+    )
+    began = tmp_path / "began"
+    deadline = time.monotonic() + WITHIN_S
+    while not (began.exists() and began.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    driver.send_signal(number)
+    driver.communicate(timeout=WITHIN_S)
+    wait_for_end(int(began.read_text()))
+
+
+UNFIT = {
+    "a thread": "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
+    "an error": "raise RuntimeError('not here')",
+    "an end": "import os\nos._exit(3)",
+}
+
+
+@pytest.mark.parametrize("code", UNFIT.values(), ids=UNFIT)
+def test_where_no_server_can_be_had_processes_are_spawned(
+    module: Module, tmp_path: Path, code: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert not forkserver.start(module(code))
+    assert capfd.readouterr().err.count("\n") <= 1
+    assert in_a_child(os.getppid) == os.getpid()
+    settings = ComputeSettings(cluster="local", workers=1)
+    with open_workers(settings, tmp_path, modules=module(code)) as workers:
+        assert workers.ask(os.getppid) == os.getpid()
+
+
+NO_FORK = """
+import errno
+from dsmi_zoo.pipeline import preload
+
+def refused():
+    raise OSError(errno.EAGAIN, "the user has too many processes")
+
+preload.fork = refused
+"""
+
+
+def test_a_server_that_may_not_fork_lives_and_processes_are_spawned(
+    module: Module, told: pytest.LogCaptureFixture
+) -> None:
+    assert not forkserver.start(module(NO_FORK))
+    server = forkserver._server_for(module(NO_FORK))
+    with pytest.raises(BlockingIOError):
+        forkserver.Forked(forkserver.ForkingProcess(target=os.getpid), server)
+    assert is_alive(pid_of_server())
+    assert in_a_child(os.getppid) == os.getpid()
+    assert "spawning a process, because none can be forked" in told.text
+
+
+def test_the_setting_spawn_starts_no_server(apart: None, tmp_path: Path) -> None:
+    settings = ComputeSettings(cluster="local", workers=1, start_method="spawn")
+    with open_workers(settings, tmp_path, modules=()) as workers:
+        assert workers.ask(os.getppid) == os.getpid()
+    assert forkserver._servers == []
+
+
+def end_oneself() -> None:
+    os._exit(7)
+
+
+def test_how_a_forked_process_ended_is_told_as_of_any_other(server: None) -> None:
+    with pytest.raises(Died, match="with exit code 7"):
+        in_a_child(end_oneself)
+    with pytest.raises(Died, match="by SIGKILL"):
+        in_a_child(kill_oneself)
+
+
+def kill_oneself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,204 @@
+"""Processes of a test: the command and Dask's own, forked from one that has imported everything.
+
+They are processes like any others, with signals, exit codes and output of their own. Only their imports are done, for
+they fork as workers do (`dsmi_zoo.pipeline.forkserver`), and their workers fork from the same server. Tests of the
+process itself (what it imports, how it starts) start a fresh one.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dsmi_zoo.pipeline import forkserver
+
+# What the command and its workers import, and what Dask's scheduler and worker do.
+MODULES = (
+    *forkserver.MODELS,
+    *(
+        f"dsmi_zoo.jobs.{name}"
+        for name in ("cli", "run", "search", "remeasure", "merge", "publish")
+    ),
+    "dsmi_zoo.jobs.clusters.local",
+    "dsmi_zoo.jobs.clusters.cuda",
+    "dsmi_zoo.reports.page",
+    "dask.__main__",
+    "distributed.cli.dask_scheduler",
+    "distributed.cli.dask_worker",
+    "distributed.dashboard.scheduler",
+)
+TESTS = str(Path(__file__).parent)
+
+
+class Process:
+    """A forked process with ``subprocess.Popen``'s methods, as far as tests need them."""
+
+    def __init__(
+        self,
+        function: Callable[..., None],
+        *arguments: Any,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        folder = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._files = [Path(folder) / name for name in ("stdout", "stderr")]
+        told = (str(cwd or Path.cwd()), *map(str, self._files), function, arguments)
+        before = dict(os.environ)
+        os.environ.update(environment or {})
+        try:
+            forkserver.start(MODULES)
+            self._process = forkserver.child_process(_become, *told)
+        finally:
+            for name in environment or {}:
+                os.environ.pop(name)
+            os.environ.update(before)
+        self.pid = self._process.pid
+        self._since = 0
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        code = self._process.wait(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+        return code
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self.wait(timeout)
+        return self.stdout(), self.stderr()
+
+    def stdout(self) -> str:
+        """What it has printed so far."""
+        return self._files[0].read_text(errors="replace")
+
+    def stderr(self) -> str:
+        return self._files[1].read_text(errors="replace")
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+def _become(
+    folder: str, stdout: str, stderr: str, function: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    """What a fresh process would be: its own files, folder, path and answer to Ctrl-C."""
+    for number, path in ((1, stdout), (2, stderr)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    os.chdir(folder)
+    sys.path[:] = [path for path in sys.path if not path.startswith(TESTS) and path]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    try:
+        function(*arguments)
+    except SystemExit as ended:
+        code = ended.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+        sys.stdout.flush()
+        os._exit(code if isinstance(code, int) else bool(code))
+
+
+def _command(arguments: list[str]) -> None:
+    from dsmi_zoo.jobs.start import main
+
+    sys.argv = ["dsmi-zoo", *arguments]
+    main()
+
+
+def _dask(arguments: list[str]) -> None:
+    import dask
+    from dask.__main__ import main
+
+    dask.config.set({"distributed.worker.multiprocessing-method": forkserver.METHOD})
+    sys.argv = ["dask", *arguments]
+    main()
+
+
+def start_command(
+    *arguments: object, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Process:
+    """Start ``dsmi-zoo`` with these arguments."""
+    return Process(_command, [*map(str, arguments)], cwd=cwd, environment=environment)
+
+
+def forked() -> set[psutil.Process]:
+    """The processes that have forked from this session's servers and are still there."""
+    servers = [psutil.Process(server._forkserver_pid) for server in forkserver._servers]
+    return {process for server in servers for process in server.children()}
+
+
+def _script(code: str, arguments: list[str]) -> None:
+    sys.argv = ["-c", *arguments]
+    warnings.simplefilter("error")
+    exec(code, {"__name__": "__main__"})
+    sys.stdout.flush()
+
+
+def start_script(
+    code: str, *arguments: object, environment: Mapping[str, str] | None = None
+) -> Process:
+    """Start a program that is given as text."""
+    return Process(_script, code, [*map(str, arguments)], environment=environment)
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_dask(port: int, workers: int, cache: Path, folder: Path) -> list[Process]:
+    """Start a scheduler at ``tcp://127.0.0.1:port`` and its workers, in ``folder``; the scheduler comes first."""
+    address = f"tcp://127.0.0.1:{port}"
+    # Without a dashboard, too, they listen for HTTP: by default all schedulers on 8787, workers on every address.
+    here = ["--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+    # Those of a test session that was killed end by themselves.
+    scheduler = ["scheduler", "--port", str(port), "--idle-timeout", "1h", *here]
+    worker = ["worker", address, "--nthreads", "1", "--death-timeout", "60", *here]
+    environment = {
+        "DSMI_ZOO_CACHE": str(cache),
+        "HF_HUB_OFFLINE": "1",
+    }
+    return [
+        Process(_dask, command, cwd=folder, environment=environment)
+        for command in [scheduler, *[worker] * workers]
+    ]
+
+
+def stop(processes: list[Process]) -> None:
+    """End workers, then their scheduler: a worker whose scheduler is gone waits for it."""
+    for process in reversed(processes):
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
