@@ -1,10 +1,6 @@
 """What the README and the pages of docs/ say of the project is so."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +11,6 @@ from pages import DOCS, README, ROOT, code_blocks
 
 from dsmi_zoo.jobs.cli import cli
 from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
-from dsmi_zoo.pipeline.store import read_results
 
 TESTS = ROOT / "tests"
 LONGEST_README = 170

@@ -8,7 +8,7 @@ import safetensors.torch
 import timm
 import torch
 from conftest import Command
-from test_docs import DOCS, code_blocks
+from pages import DOCS, code_blocks
 from test_monitor import inputs
 
 from dsmi_zoo.data_catalog.datasets import open_dataset

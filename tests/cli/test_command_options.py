@@ -86,7 +86,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_no_file_of_the_command_line_is_long() -> None:
-    jobs = Path(__file__).parent.parent / "jobs"
+    jobs = Path(__file__).parents[2] / "jobs"
     for file in (jobs / "cli.py", jobs / "options.py", *(jobs / "commands").glob("*.py")):
         assert len(file.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE, file.name
 

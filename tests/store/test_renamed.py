@@ -14,7 +14,7 @@ from dsmi_zoo.data_catalog.image_files import list_labels_file
 from dsmi_zoo.pipeline.release import read_published
 from dsmi_zoo.pipeline.row_file import DIGEST, _digest, read_row_file, write_row_file
 
-BOARD = Path(__file__).parent.parent / "docs" / "boards" / "digits"
+BOARD = Path(__file__).parents[2] / "docs" / "boards" / "digits"
 
 
 def test_a_board_that_says_licence_is_read() -> None:

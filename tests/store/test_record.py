@@ -23,7 +23,7 @@ from dsmi_zoo.pipeline.record import (
 )
 from dsmi_zoo.pipeline.store import read_results, read_run, write_run
 
-FIRST_VERSION = Path(__file__).with_name("run_of_the_first_version.json")
+FIRST_VERSION = Path(__file__).parents[1].joinpath("run_of_the_first_version.json")
 WHOLE = record_of(EntryRecord(model="net.a", img_size=32, slug="net-a-32", row_id="r")).model_copy(
     update={
         "search": SearchNote(

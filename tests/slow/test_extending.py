@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PARTS = ("data_catalog", "pipeline", "reports", "jobs", "dsmi_zoo", "docs", "tests")
 IGNORED = shutil.ignore_patterns("__pycache__", "boards", "pictures")
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.patch"))

@@ -305,7 +305,7 @@ def test_a_plan_of_a_table_never_asks_timm(tmp_path: Path) -> None:
         "    print(len(jobs), len({job.embedding_id for job in jobs}), len({job.view for job in jobs}))\n"
     )
     (tmp_path / "script.py").write_text(code)
-    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
     done = subprocess.run(
         [sys.executable, "script.py"],
         cwd=tmp_path,
