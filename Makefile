@@ -9,7 +9,8 @@ BIN := .venv/bin/
 with = .venv/with-$(1)
 endif
 
-PYTEST = $(PYTHON) -m pytest --numprocesses auto --dist worksteal
+# One more than cores, because some tests wait for a clock.
+PYTEST = $(PYTHON) -m pytest --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist worksteal
 
 .PHONY: run test test-fast test-all check docs unpacked clean
 

@@ -1,5 +1,6 @@
 """Shared pieces of the tests: a cache and a run that several test files read, made once a session."""
 
+import gc
 import logging
 import os
 import signal
@@ -18,10 +19,8 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import hypothesis  # noqa: F401 - before `pytest_collection_finish`: it asks who refers to an object
 import pytest
-import safetensors.torch
-import timm
-import torch
 from hub_server import HubServer
 from processes import MODULES, free_port, start_command
 from slurm_cluster import running_slurm
@@ -50,6 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.processes)
 
 
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now, millions of objects, out of every search for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
+
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -68,6 +74,15 @@ def cache(shared: Path) -> Path:
 
 COMPUTES_ROWS = {"run", "rerun", "remeasure"}
 SAYS_WHERE = {"--workers", "--cluster", "--help"}
+SAYS_WHICH_IMAGES = {
+    "--images-per-class",
+    "--dataset",
+    "--data-root",
+    "--budget",
+    "--config",
+    "--help",
+}
+IMAGES_PER_CLASS = 20
 WRITES_NO_REPORT = {"--help", "--plan", "--no-report"}
 
 
@@ -84,8 +99,8 @@ def server() -> None:
 def cli(cache: Path, server: None) -> Command:
     """Run the command as a user would, in a process that forks from one with all imports done.
 
-    A report costs five seconds of processor time: there is one only if the test asks for it, and one worker unless the
-    test says how many.
+    A report costs five seconds of processor time: there is one only if the test asks for it. There are one worker and
+    200 images unless the test says how many, because a row of all 447 takes two seconds.
     """
 
     def run(
@@ -99,6 +114,8 @@ def cli(cache: Path, server: None) -> Command:
         computes_rows = bool(COMPUTES_ROWS & set(arguments[:1]))
         if arguments[:1] == ("run",) and not SAYS_WHERE & given:
             arguments = (*arguments, "--workers", 1)
+        if arguments[:1] == ("run",) and not SAYS_WHICH_IMAGES & given:
+            arguments = (*arguments, "--images-per-class", IMAGES_PER_CLASS)
         if computes_rows and not report and not WRITES_NO_REPORT & given:
             arguments = (*arguments, "--no-report")
         command = start_command(
@@ -195,8 +212,9 @@ def hub_port() -> int:
 
 
 @pytest.fixture
-def hub(hub_port: int) -> Iterator[HubServer]:
-    """A hub of the test's own on the loopback address, empty."""
+def hub(hub_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub of the test's own on the loopback address, empty; this process may ask it."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with HubServer(port=hub_port) as server:
         yield server
 
@@ -229,6 +247,10 @@ def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 @pytest.fixture(scope="session")
 def published() -> dict[str, bytes]:
     """Weights in the format in which timm publishes them, by architecture."""
+
+    import safetensors.torch
+    import timm
+    import torch
 
     def saved(architecture: str, number: int) -> bytes:
         torch.manual_seed(number)

@@ -53,6 +53,8 @@ class Process:
         folder = tempfile.mkdtemp()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._files = [Path(folder) / name for name in ("stdout", "stderr")]
+        for file in self._files:
+            file.touch()
         told = (str(cwd or Path.cwd()), *map(str, self._files), function, arguments)
         before = dict(os.environ)
         os.environ.update(environment or {})

@@ -185,7 +185,7 @@ def test_weights_that_an_entry_names_are_loaded_instead_of_timms(tmp_path: Path)
             f"entry = ModelEntry(model='a', architecture='test_resnet.r160_in1k', weights={url!r})\n"
             "torch.save(build_model(entry, None).state_dict(), 'loaded.pth')"
         )
-        environment = os.environ | {"TORCH_HOME": str(tmp_path / "torch")}
+        environment = os.environ | {"TORCH_HOME": str(tmp_path / "torch"), "HF_HUB_OFFLINE": "0"}
         subprocess.run(
             [sys.executable, "-c", code],
             check=True,

@@ -1,6 +1,6 @@
 """Each setting is said once, as a field, and every command offers the same options until someone means to change them.
 
-``python tests/cli/test_command_options.py`` writes ``tests/cli/command_options.txt`` anew; look at what differs then.
+``PYTHONPATH=tests python tests/cli/test_command_options.py`` writes ``command_options.txt``; look at what differs then.
 """
 
 import subprocess
@@ -43,7 +43,9 @@ def all_options() -> str:
 
 def test_the_commands_and_options_are_those_that_people_rely_on() -> None:
     frozen = FROZEN.read_text(encoding="utf-8")
-    assert all_options() == frozen, "if it is meant so: python tests/cli/test_command_options.py"
+    assert all_options() == frozen, (
+        "if it is meant so: PYTHONPATH=tests python tests/cli/test_command_options.py"
+    )
 
 
 def test_every_setting_of_a_run_has_an_option_or_is_known_to_be_only_in_a_file() -> None:

@@ -155,7 +155,7 @@ def test_code_that_hangs_or_ends_its_process_is_a_failed_row_that_names_it(
         tmp_path, "model,builder,img_size", *lines, "ending,ending:own,32", "absent,nets:absent,32"
     )
     run = ("run", "--catalog", "mine.csv", "--images-per-class", 5, "--out", "out")
-    cli(*run, "--model-timeout", "40s", cwd=tmp_path, code=1)
+    cli(*run, "--model-timeout", "12s", cwd=tmp_path, code=1)
     rows = read_results(tmp_path / "out").set_index("model")
     assert sorted(rows.index[rows["status"] == "ok"]) == ["own", "with_transform"]
     said = (rows["error_type"] + ": " + rows["error_message"]).to_dict()
@@ -168,7 +168,7 @@ def test_code_that_hangs_or_ends_its_process_is_a_failed_row_that_names_it(
     assert said["absent"].endswith("nets.py has no function 'absent'")
     assert re.match(r"KilledWorker: .* died 3 times.*nets:dying", said["dying"])
     assert re.match(
-        r"TimeoutError: took longer than --model-timeout 40 s; see .*nets:hanging", said["hanging"]
+        r"TimeoutError: took longer than --model-timeout 12 s; see .*nets:hanging", said["hanging"]
     )
 
 

@@ -156,6 +156,7 @@ def test_versions_that_differ_are_told_by_who_has_them() -> None:
     assert not list(differing_versions(versions | {"workers": patch}))
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_is_not_there_or_an_address_that_is_none_is_one_line(
     tmp_path: Path, cli: Command
 ) -> None:
@@ -175,6 +176,7 @@ def test_a_scheduler_that_is_not_there_or_an_address_that_is_none_is_one_line(
     assert "--cluster: must be auto, local, cuda, slurm, or a scheduler's address" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_tls_scheduler_lets_in_a_client_with_credentials_and_refuses_one_without(
     tmp_path: Path, cli: Command, small_run: Path
 ) -> None:

@@ -11,7 +11,7 @@ from dsmi_zoo.pipeline.store import read_results
 def test_a_full_disk_under_out_stops_the_run_and_keeps_what_is_finished(
     mount: Mount, small_run: Path, tmp_path: Path, cli: Command
 ) -> None:
-    out = mount("600k") / "out"
+    out = mount("350k") / "out"
     stopped = cli("run", "--models", *SMALL_ZOO, "--out", out, code=2)
     lines = stopped.stderr.strip().splitlines()
     assert len(lines) == 1

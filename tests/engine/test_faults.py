@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SMALL_ZOO, Command
+from conftest import IMAGES_PER_CLASS, SMALL_ZOO, Command
 from processes import Process, free_port, start_command, start_dask, stop
 
 from dsmi_zoo.pipeline.store import read_results, read_run
@@ -35,6 +35,7 @@ def trap(Z, labels):
     return 0.0
 """
 TARGET = "test_vit.900x2"
+ZOO = (*SMALL_ZOO, "--images-per-class", str(IMAGES_PER_CLASS))
 Trap = Callable[[str], Path]
 
 
@@ -104,7 +105,7 @@ def test_a_model_that_kills_its_process_fails_after_three_attempts_alone(
     trap: Trap, tmp_path: Path, small_run: Path, cli: Command
 ) -> None:
     tally, out = trap("os._exit(3)"), tmp_path / "out"
-    run = ("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 2)
+    run = ("run", "--models", *ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 2)
     said = cli(*run, cwd=tmp_path, code=1).stdout
     assert_all_right_but({TARGET: "KilledWorker"}, out, small_run)
     assert (
@@ -126,7 +127,7 @@ def test_a_worker_killed_in_mid_model_costs_one_more_attempt_and_nothing_else(
         time.sleep(600 * first)""")
     out = tmp_path / "out"
     driver = start(
-        "run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 2
+        "run", "--models", *ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 2
     )
     wait_for(lambda: first.exists() and first.read_text())
     os.kill(int(first.read_text()), signal.SIGKILL)
@@ -145,18 +146,18 @@ def test_a_model_that_hangs_is_ended_and_says_where_it_hung(
     run = (
         "run",
         "--models",
-        *SMALL_ZOO,
+        *ZOO,
         "--out",
         out,
         "--measure",
         "trapped:trap",
         "--model-timeout",
-        "45s",
+        "15s",
     )
     cli(*run, "--workers", 2, cwd=tmp_path, code=1)
     assert_all_right_but({TARGET: "TimeoutError"}, out, small_run)
     message = read_results(out).set_index("model").loc[TARGET, "error_message"]
-    log = Path(re.search(r"--model-timeout 45 s; see (\S+)$", message)[1])  # type: ignore[index]
+    log = Path(re.search(r"--model-timeout 15 s; see (\S+)$", message)[1])  # type: ignore[index]
     assert "trapped.py" in log.read_text()
     assert counts(tally)["target"] == 1
     assert len(list(log.parent.iterdir())) == 1
@@ -166,7 +167,7 @@ def test_a_model_that_needs_too_much_memory_fails_refused_or_ended(
     trap: Trap, tmp_path: Path, small_run: Path, cli: Command
 ) -> None:
     trap("np.zeros(1 << 44)")
-    run = ("run", "--models", *SMALL_ZOO, "--measure", "trapped:trap")
+    run = ("run", "--models", *ZOO, "--measure", "trapped:trap")
     cli(*run, "--out", tmp_path / "refused", cwd=tmp_path, code=1)
     assert_all_right_but({TARGET: "ValueError"}, tmp_path / "refused", small_run)
     message = read_results(tmp_path / "refused").set_index("model").loc[TARGET, "error_message"]
@@ -179,6 +180,7 @@ def test_a_model_that_needs_too_much_memory_fails_refused_or_ended(
     assert_all_right_but({TARGET: "KilledWorker"}, tmp_path / "ended", small_run)
 
 
+@pytest.mark.slow
 def test_a_view_larger_than_a_workers_memory_is_made_and_read_within_it(
     tmp_path: Path, cli: Command
 ) -> None:
@@ -219,7 +221,7 @@ def test_a_second_driver_is_refused_by_name_and_a_dead_ones_lock_is_taken(
 ) -> None:
     trap("time.sleep(600)")
     out = tmp_path / "out"
-    run = ("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 1)
+    run = ("run", "--models", *ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 1)
     driver = start(*run)
     wait_for(lambda: list((out / "results").glob("*.parquet")))
     named = f"process {driver.pid} on {socket.gethostname()}"
@@ -231,7 +233,7 @@ def test_a_second_driver_is_refused_by_name_and_a_dead_ones_lock_is_taken(
     assert "being computed" not in cli("status", "--out", out).stdout
     finished = {path: path.stat().st_mtime_ns for path in (out / "results").glob("*.parquet")}
     (tmp_path / "trapped.py").write_text((tmp_path / "trapped.py").read_text())
-    cli(*run, "--model-timeout", "45s", cwd=tmp_path, code=1)
+    cli(*run, "--model-timeout", "15s", cwd=tmp_path, code=1)
     assert_all_right_but({TARGET: "TimeoutError"}, out, small_run)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
@@ -263,7 +265,7 @@ def test_a_run_leaves_a_given_scheduler_running_and_goes_on_after_it_was_gone(
         open({str(first)!r}, "a").write(str(os.getpid()))
         time.sleep(600 * first)""")
     there = scheduler(port, 1)
-    run = ("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap")
+    run = ("run", "--models", *ZOO, "--out", out, "--measure", "trapped:trap")
     run = (*run, "--cluster", f"tcp://127.0.0.1:{port}")
     driver = start(*run)
     wait_for(lambda: first.exists() and list((out / "results").glob("*.parquet")))
@@ -290,7 +292,7 @@ def test_shares_run_side_by_side_and_survive_a_model_that_kills_its_process(
     cli: Command,
 ) -> None:
     tally, out = trap("os._exit(3)"), tmp_path / "out"
-    run = ("run", "--models", *SMALL_ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 1)
+    run = ("run", "--models", *ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 1)
     drivers = [start(*run, "--share", f"{part}/2") for part in (1, 2)]
     said = [driver.communicate(timeout=180) for driver in drivers]
     assert sorted(driver.returncode for driver in drivers) == [0, 1], said
@@ -314,7 +316,7 @@ def test_shares_of_another_division_and_nonsense_are_refused_in_one_line(
 def test_an_embedding_of_the_target_is_what_the_trap_compares_with(small_run: Path) -> None:
     files = list((small_run / "embeddings").glob(f"{TARGET.replace('.', '-')}-*.npy"))
     assert len(files) == 1
-    assert np.load(files[0]).shape[0] == 447
+    assert np.load(files[0]).shape[0] == 200
 
 
 COUNTED = """

@@ -65,6 +65,7 @@ def assert_each_has_its_fate(out: Path, of_model: dict[str, str]) -> None:
         assert words in rows.loc[model, "error_message"]
 
 
+@pytest.mark.slow
 def test_a_measure_that_exits_leaves_or_hangs_is_a_failed_row_of_remeasure(
     small_run: Path, tmp_path: Path, fates: dict[str, str], cli: Command
 ) -> None:

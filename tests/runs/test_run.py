@@ -17,7 +17,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from conftest import SMALL_ZOO, Command
+from conftest import IMAGES_PER_CLASS, SMALL_ZOO, Command
 from processes import forked, start_command
 
 from dsmi_zoo.pipeline.measures import measure
@@ -66,9 +66,9 @@ def test_a_run_leaves_one_row_and_one_embedding_an_entry_and_a_report(small_run:
     assert (rows["status"] == "ok").all()
     assert rows["top1"].between(5, 100).all()
     # Of the difference of two samples' shares, in percent.
-    five_errors = 5 * np.sqrt(2 * 50 * 50 / 447)
+    five_errors = 5 * np.sqrt(2 * 50 * 50 / 200)
     assert (rows["subset_top1"] - rows["top1"]).abs().max() < five_errors
-    assert (rows["n_samples"] == 447).all()
+    assert (rows["n_samples"] == 200).all()
     measured = [
         "dse_z",
         "dsmi_z_y",
@@ -88,7 +88,7 @@ def test_a_run_leaves_one_row_and_one_embedding_an_entry_and_a_report(small_run:
     assert summary["models"]["total"] == summary["models"]["ok"] == 6
     assert summary["correlations"]["dsmi_z_y"]["top1"]["n"] == 6
     record = read_run(small_run)
-    assert record.subset.n_samples == 447
+    assert record.subset.n_samples == 200
     assert record.versions["timm"]
     assert len(record.entries) == 6
 
@@ -149,7 +149,10 @@ def test_a_run_that_was_killed_half_way_goes_on_and_rewrites_no_finished_row(
     tmp_path: Path, cache: Path, small_run: Path, cli: Command
 ) -> None:
     out = tmp_path / "killed"
-    arguments = ["run", "--models", *SMALL_ZOO, "--out", str(out), "--workers", "1", "--no-report"]
+    arguments = [
+        *("run", "--models", *SMALL_ZOO, "--images-per-class", str(IMAGES_PER_CLASS)),
+        *("--out", str(out), "--workers", "1", "--no-report"),
+    ]
     others = forked()
     driver = start_command(*arguments, environment={"DSMI_ZOO_CACHE": str(cache)})
     deadline = time.monotonic() + 120
@@ -202,7 +205,7 @@ def test_settings_that_change_a_number_are_refused_on_the_same_out(
     refused = cli("run", "--models", *SMALL_ZOO, "--out", run_copy, "--sigma", 3, code=2)
     assert "measures.sigma = sqrt(d), not 3.0" in refused.stderr
     refused = cli("run", "--out", run_copy, "--images-per-class", 5, code=2)
-    assert "subset.images_per_class = null, not 5" in refused.stderr
+    assert f"subset.images_per_class = {IMAGES_PER_CLASS}, not 5" in refused.stderr
     assert snapshot(run_copy) == before
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import SMALL_ZOO, Command
+from conftest import IMAGES_PER_CLASS, SMALL_ZOO, Command
 from hostile_input import bounded, flipped
 from hypothesis import given
 from hypothesis import strategies as st
@@ -202,7 +202,9 @@ def test_a_run_does_not_take_over_rows_that_were_remeasured_and_lost_their_recor
     cli("remeasure", "--out", small_run, "--sigma", 3, "--into", tmp_path / "out")
     (tmp_path / "out" / "run.json").unlink()
     said = refused(
-        f"run --models {' '.join(SMALL_ZOO)} --sigma 3 --out {tmp_path / 'out'}", tmp_path
+        f"run --models {' '.join(SMALL_ZOO)} --sigma 3 --images-per-class {IMAGES_PER_CLASS} "
+        f"--out {tmp_path / 'out'}",
+        tmp_path,
     )
     assert (
         "has rows but neither run.json nor embeddings: repeat the `dsmi-zoo remeasure` that made it"
