@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -110,6 +111,10 @@ def validate(validation: Validation, studies: Sequence[str], display: Display = 
             open_dataset(name, validation.root, part="train")
     if "scores" in studies:
         open_dataset("fashion", validation.root, part="train")
+    if "dynamics" in studies and find_spec("pytorch_metric_learning") is None:
+        raise InputError(
+            "--study dynamics needs pytorch-metric-learning: pip install 'dsmi-zoo[studies]'"
+        )
     make_writable(validation.out, ())
     _record(validation)  # a damaged one is told now, not after hours
     started = monotonic()

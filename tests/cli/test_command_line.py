@@ -255,3 +255,47 @@ def test_the_measures_need_no_torch_and_no_pandas() -> None:
     code = "import sys, dsmi_zoo.pipeline.measures as m; print({'torch', 'timm', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+COUNT_IMPORTS = """
+import os, sys
+from dsmi_zoo.jobs.start import main
+
+def leave(code):
+    heavy = {"torch", "timm", "distributed", "dask", "scipy", "sklearn", "matplotlib", "bokeh", "pandas", "numpy"}
+    print(len(sys.modules), *sorted(heavy & set(sys.modules)), file=sys.stderr)
+    ended(code)
+
+ended, os._exit = os._exit, leave
+try:
+    main()
+except SystemExit as error:
+    leave(error.code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "imported", "most"),
+    [
+        (["--help"], set(), 400),
+        (["run", "--help"], set(), 400),
+        (["run", "--sigma", "-1"], set(), 400),
+        (["status", "--out", "nothing"], {"numpy", "pandas"}, 1000),
+        (["run", "--models", "no_such", "--out", "nothing"], {"numpy", "pandas"}, 1050),
+    ],
+    ids=["help", "help of a command", "a wrong value", "status", "an unknown model"],
+)
+def test_a_command_imports_only_what_it_needs(
+    arguments: list[str], imported: set[str], most: int, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT_IMPORTS, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    count, *heavy = done.stderr.splitlines()[-1].split()
+    assert set(heavy) <= imported
+    assert int(count) < most

@@ -2,8 +2,6 @@
 
 import gzip
 import os
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +10,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_digits
 from timm.data import create_transform
 from torchvision import transforms
 from torchvision.datasets import FashionMNIST
 
 from dsmi_zoo.data_catalog import InputError, load_models
 from dsmi_zoo.data_catalog.datasets import open_dataset
+from dsmi_zoo.data_catalog.digit_images import digits_split
 from dsmi_zoo.data_catalog.entries import Preprocessing
 from dsmi_zoo.data_catalog.fashion_images import DEBIAN, fashion_split
-from dsmi_zoo.data_catalog.images import ImageArray
+from dsmi_zoo.data_catalog.images import ImageArray, split_numbers
 from dsmi_zoo.data_catalog.subset import Subset, select_subset
 from dsmi_zoo.data_catalog.trained_zoos import trained_models
 from dsmi_zoo.pipeline.config import RunConfig, SubsetSettings
+from dsmi_zoo.pipeline.forkserver import process_pool
 from dsmi_zoo.pipeline.plan import make_plan
 from dsmi_zoo.pipeline.stored_view import ViewWriter, open_stored
 from dsmi_zoo.pipeline.views import (
@@ -63,6 +64,17 @@ def test_the_three_parts_of_the_digits_are_disjoint_and_stratified(name: str) ->
     for part in parts:
         counts = np.bincount(part.labels)
         assert counts.max() - counts.min() <= 0.06 * len(part.names)
+
+
+def test_the_digits_are_scikit_learns_and_the_stored_split_is_its_own() -> None:
+    pixels, labels = load_digits(return_X_y=True)
+    for part in ("train", "test", "validation"):
+        images, theirs, numbers = digits_split(part)
+        expected = split_numbers(labels, part, train=900, test=450, seed=0)
+        np.testing.assert_array_equal(numbers, expected)
+        np.testing.assert_array_equal(theirs, labels[expected])
+        shades = pixels[expected].reshape(-1, 8, 8) * (255 / 16)
+        np.testing.assert_array_equal(images, np.rint(shades).astype(np.uint8))
 
 
 def test_another_seed_of_the_digits_is_another_split_with_recipes_that_train_on_it() -> None:
@@ -337,8 +349,10 @@ def make_in_a_process(path: Path) -> int:
     return made.stat().st_ino
 
 
-def test_processes_that_want_a_view_at_the_same_moment_share_one(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
+def test_processes_that_want_a_view_at_the_same_moment_share_one(
+    server: None, tmp_path: Path
+) -> None:
+    with process_pool(3) as pool:
         inodes = set(pool.map(make_in_a_process, [tmp_path / "view.npy"] * 3))
     assert len(inodes) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["view.npy", "view.npy.json"]

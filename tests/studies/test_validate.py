@@ -15,7 +15,11 @@ from conftest import Command
 from torchvision import datasets
 
 from dsmi_zoo.data_catalog.datasets import open_dataset
+from dsmi_zoo.data_catalog.errors import InputError
 from dsmi_zoo.data_catalog.trained_zoos import PREPROCESSING
+from dsmi_zoo.jobs import validate as validate_module
+from dsmi_zoo.jobs.validate import Validation, validate
+from dsmi_zoo.pipeline.config import ComputeSettings
 from dsmi_zoo.pipeline.store import read_results
 from dsmi_zoo.pipeline.studies.contrastive import contrastive
 from dsmi_zoo.pipeline.studies.simulation import Cell, compute_cell, read_cells
@@ -83,6 +87,16 @@ def test_what_is_finished_is_not_computed_again_and_what_is_lost_is(
     after = json.loads((out / "report" / "summary.json").read_text())["claims"]
     assert [claim["answer"] for claim in after] == [claim["answer"] for claim in before]
     assert after[0] == before[0]
+
+
+def test_a_study_without_its_library_is_refused_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validate_module, "find_spec", lambda name: None)
+    study = Validation(tmp_path / "out", ComputeSettings(), datasets=("digits",))
+    with pytest.raises(InputError, match=r"pip install 'dsmi-zoo\[studies\]'"):
+        validate(study, ["dynamics"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_driver_leaves_torch_to_the_workers() -> None:
