@@ -20,9 +20,9 @@ run: $(call with,product)
 test: $(call with,test)
 	$(PYTEST) -m 'not slow' $(ARGS)
 
-# Those that start no process, for while one works.
+# Those that are quick and start no process, for while one works.
 test-fast: $(call with,test)
-	$(PYTEST) -m 'not slow and not processes' --quiet $(ARGS)
+	$(PYTEST) -m 'not slow and not long and not processes' --quiet $(ARGS)
 
 # Also those on a real Slurm, in a browser, and of the docs' quick starts.
 test-all: $(call with,test)

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,13 +222,15 @@ def hub(hub_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 @pytest.fixture(scope="session")
 def hub_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the hub's client keeps what is its own."""
+    """Where the hub's client keeps what is its own; it reads this, too, when it is imported."""
     return tmp_path_factory.mktemp("hf")
 
 
 @pytest.fixture
 def client_settings(hub: HubServer, hub_home: Path, tmp_path: Path) -> dict[str, str]:
     """The environment of a process that knows no hub but ``hub``, and no user's cache or token."""
+    shutil.rmtree(hub_home)
+    hub_home.mkdir()
     ours = {
         "HF_ENDPOINT": hub.endpoint,
         "HF_HOME": str(hub_home),

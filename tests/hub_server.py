@@ -2,8 +2,10 @@
 
 import hashlib
 import re
+import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -79,6 +81,7 @@ class HubServer:
         self._ended.set()
         for server in self._servers:
             server.shutdown()
+            server.hang_up()
             server.server_close()
 
     def body_bytes(self) -> int:
@@ -121,6 +124,21 @@ class HubServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     hub: HubServer
+
+    def __init__(self, *arguments: Any) -> None:
+        self._open: list[socket.socket] = []
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Take note of the connection; its client may keep it for another request."""
+        self._open.append(request)
+        super().process_request(request, client_address)
+
+    def hang_up(self) -> None:
+        """End all connections, so that nobody asks this server who means the next one at its port."""
+        for connection in self._open:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, *_arguments: object) -> None:
         """Clients that were killed are no news."""

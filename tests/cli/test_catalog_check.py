@@ -19,6 +19,8 @@ from dsmi_zoo.data_catalog import InputError, ModelEntry, load_models
 from dsmi_zoo.data_catalog.from_timm import pretrained_models, timm_config
 from dsmi_zoo.pipeline.zoo import embedding_shape, with_timm_defaults
 
+pytestmark = pytest.mark.long
+
 
 def smallest_of_every_module() -> list[ModelEntry]:
     """The model of fewest parameters of each timm module in the tables, at each size that stands there."""

@@ -17,6 +17,8 @@ from dsmi_zoo.jobs import progress
 from dsmi_zoo.jobs.progress import SILENT, Display, Terminal, follow
 from dsmi_zoo.pipeline.done import Done
 
+pytestmark = pytest.mark.long
+
 CALL = """
 import logging, sys
 from pathlib import Path

@@ -22,6 +22,8 @@ from dsmi_zoo.pipeline.train import stored_top1, train_weights
 from dsmi_zoo.pipeline.views import make_view, open_view, part_view
 from dsmi_zoo.pipeline.zoo import build_model, choose_device, with_timm_defaults
 
+pytestmark = pytest.mark.long
+
 CPU = torch.device("cpu")
 
 

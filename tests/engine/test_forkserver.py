@@ -16,6 +16,8 @@ from dsmi_zoo.pipeline import forkserver
 from dsmi_zoo.pipeline.config import ComputeSettings
 from dsmi_zoo.pipeline.last_attempt import Died, in_a_child
 
+pytestmark = pytest.mark.long
+
 WITHIN_S = 30
 
 

@@ -18,6 +18,8 @@ from dsmi_zoo.jobs.driving import drivers, drivers_folder, driving
 from dsmi_zoo.pipeline import exclusive as locks
 from dsmi_zoo.pipeline.exclusive import Held, claimed, exclusive, holder
 
+pytestmark = pytest.mark.long
+
 ROUNDS = 25
 BEGINNERS = (None, "1/2", "2/2", None)
 HERE, THERE = "host=here,boot=b,space=1", "host=there,boot=b,space=1"

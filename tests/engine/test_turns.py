@@ -15,6 +15,8 @@ from dsmi_zoo.pipeline.gpu_turn import gpu_turn
 from dsmi_zoo.pipeline.machine_locks import machine_lock
 from dsmi_zoo.pipeline.model_clock import ModelClock
 
+pytestmark = pytest.mark.long
+
 HOLDER = """
 import sys, time
 from dsmi_zoo.pipeline.machine_locks import machine_lock

@@ -14,6 +14,8 @@ from dsmi_zoo.data_catalog import InputError
 from dsmi_zoo.pipeline.measures.own import load_measure, try_measures
 from dsmi_zoo.pipeline.store import array_sha256, embedding_path, read_results, read_run
 
+pytestmark = pytest.mark.long
+
 FATES = {
     "exit": "sys.exit(0)",
     "interrupt": "raise KeyboardInterrupt",

@@ -9,6 +9,8 @@ from dsmi_zoo.pipeline.measures.lanczos import _Krylov, spectral_entropy_by_lanc
 from dsmi_zoo.pipeline.measures.operator import HELD_BYTES, DiffusionOperator
 from dsmi_zoo.pipeline.measures.spectrum import gaussian_kernel, squared_distances
 
+pytestmark = pytest.mark.long
+
 N = 600
 SIGMA = 8.0
 TOLERANCE = 0.005

@@ -23,6 +23,8 @@ from dsmi_zoo.pipeline.studies.simulated_data import (
     label_information,
 )
 
+pytestmark = pytest.mark.long
+
 
 def gaussian_pair(rho: float, n: int = 1000, d: int = 2) -> tuple[np.ndarray, np.ndarray, float]:
     """Correlated normal variables and their mutual information, -d/2 log2(1 - rho^2) bits."""

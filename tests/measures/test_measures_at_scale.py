@@ -28,6 +28,8 @@ from dsmi_zoo.pipeline.measures.spectrum import (
     squared_distances,
 )
 
+pytestmark = pytest.mark.long
+
 METHODS = ("exact", "lanczos")
 
 

@@ -20,6 +20,8 @@ from dsmi_zoo.pipeline.measures.registry import OF_A_ROW
 from dsmi_zoo.pipeline.measures.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.together import values_of
 
+pytestmark = pytest.mark.long
+
 DEVICE = array_api_strict.Device("device1")
 N, D, CLASSES = 160, 40, 5
 

@@ -14,6 +14,8 @@ from dsmi_zoo.pipeline.measures import (
     shannon_mutual_information,
 )
 
+pytestmark = pytest.mark.long
+
 # Random matrices by seed: hypothesis varies the shape, scale and seed, and so shrinks to a small case
 few = settings(max_examples=40, deadline=None, derandomize=True)
 sizes = st.integers(2, 60)

@@ -9,6 +9,8 @@ from dsmi_zoo.pipeline.measures.mutual_information import exact_entropies, share
 from dsmi_zoo.pipeline.measures.points import as_points
 from dsmi_zoo.pipeline.measures.uncertainty import error_over_halves, random_halves, sampling_error
 
+pytestmark = pytest.mark.long
+
 
 def sample(seed, size=30, classes=6, d=20, separation=0.5, scale=1.0):
     """A fresh sample of one distribution, with as many points of each class every time."""

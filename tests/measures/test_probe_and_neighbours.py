@@ -17,6 +17,8 @@ from dsmi_zoo.pipeline.measures.probe import (
     unpacked,
 )
 
+pytestmark = pytest.mark.long
+
 
 def by_image(right, images):
     """Whether most repeats are right, image by image as they appear."""

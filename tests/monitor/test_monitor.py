@@ -19,6 +19,8 @@ from dsmi_zoo.pipeline.measures import cluster_inputs, measure
 from dsmi_zoo.pipeline.monitor import RepresentationMonitor
 from dsmi_zoo.pipeline.monitor_file import monitor_path, read_monitor
 
+pytestmark = pytest.mark.long
+
 
 def inputs(part: str, side: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
     pixels, labels, _ = digits_split(part)  # type: ignore[arg-type]

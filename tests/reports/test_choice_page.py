@@ -22,6 +22,8 @@ from dsmi_zoo.pipeline.store import embedding_path, read_results
 from dsmi_zoo.reports.page import write_page
 from dsmi_zoo.reports.ranking import rank
 
+pytestmark = pytest.mark.long
+
 PREPROCESSING = Preprocessing(
     crop_pct=0.95, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
 )

@@ -23,6 +23,8 @@ from dsmi_zoo.reports.monitored import write_monitor_report
 from dsmi_zoo.reports.page import write_page
 from dsmi_zoo.reports.sample import values
 
+pytestmark = pytest.mark.long
+
 ODD = (math.inf, -math.inf, math.nan, None, 1e308, -1e308, 1e99, -1e99, 1e-320, 0.0, -1.0)
 NUMBER_COLUMNS = (
     "dsmi_z_y",

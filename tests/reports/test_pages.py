@@ -31,6 +31,8 @@ from dsmi_zoo.reports.correlation import Bootstraps
 from dsmi_zoo.reports.page import write_page
 from dsmi_zoo.reports.rendering import markdown_text
 
+pytestmark = pytest.mark.long
+
 # Names of measures: a row separates them by spaces.
 OWN = ("__proto__", "constructor", "size", "$$y$$", "@SUM(1+1)", "<b>&lt;")
 # Any column of a catalogue that ends so is an accuracy.

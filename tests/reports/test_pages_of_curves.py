@@ -33,6 +33,8 @@ from dsmi_zoo.reports.sections import Illustration, Section, table_of_words
 from dsmi_zoo.reports.trainings import REGIMES
 from dsmi_zoo.reports.validation import write_validation_report
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module", autouse=True)
 def few_resamples() -> Iterator[None]:

@@ -41,6 +41,8 @@ from dsmi_zoo.reports.sample import (
 from dsmi_zoo.reports.standing import differences
 from dsmi_zoo.reports.statistics import summarise
 
+pytestmark = pytest.mark.long
+
 FEW = Bootstraps(200, 20)
 
 

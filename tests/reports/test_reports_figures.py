@@ -19,6 +19,8 @@ from dsmi_zoo.reports.sample import values
 from dsmi_zoo.reports.statistics import summarise
 from dsmi_zoo.reports.wording import ranked_measures
 
+pytestmark = pytest.mark.long
+
 
 def frame(n=12, groups=("few images", "many images"), **columns):
     rng = np.random.default_rng(0)

@@ -3,11 +3,14 @@
 import re
 
 import numpy as np
+import pytest
 from test_reports_page import entry
 
 from dsmi_zoo.pipeline.store import rows_frame
 from dsmi_zoo.reports.lead import answer, lead
 from dsmi_zoo.reports.statistics import summarise
+
+pytestmark = pytest.mark.long
 
 
 def test_a_weak_correlation_is_not_called_one(tmp_path):

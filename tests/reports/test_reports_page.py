@@ -18,6 +18,8 @@ from dsmi_zoo.reports.page import write_page, write_report
 from dsmi_zoo.reports.provenance import mixture_warnings, provenance
 from dsmi_zoo.reports.rendering import figure_name, markdown_text
 
+pytestmark = pytest.mark.long
+
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -18,6 +19,8 @@ from dsmi_zoo.pipeline.measures.probe import packed, wilson_interval
 from dsmi_zoo.pipeline.store import rows_frame
 from dsmi_zoo.reports.page import write_page
 from dsmi_zoo.reports.ranking import lead, pareto_front, rank, tied_for_first
+
+pytestmark = pytest.mark.long
 
 
 def row(model: str, hits: np.ndarray, **values: Any) -> dict[str, Any]:

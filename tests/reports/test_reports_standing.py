@@ -12,6 +12,8 @@ from dsmi_zoo.reports.resampling import Resamples
 from dsmi_zoo.reports.sample import static_rankers
 from dsmi_zoo.reports.standing import differences, simultaneous_reach, standings_for, strength
 
+pytestmark = pytest.mark.long
+
 Array = np.ndarray
 SCORES = ("dsmi_z_y", "dse_z", "logme", "h_score", "rankme")
 

@@ -364,6 +364,7 @@ def test_an_interrupt_ends_the_run_in_one_line_and_leaves_no_process(
     assert not psutil.wait_procs(workers, timeout=30)[1]
 
 
+@pytest.mark.long
 def test_an_interrupt_in_the_first_seconds_ends_it_in_one_line_and_leaves_no_process(
     tmp_path: Path, cache: Path
 ) -> None:

@@ -26,6 +26,8 @@ from dsmi_zoo.pipeline.schema import COLUMNS
 from dsmi_zoo.pipeline.store import read_results, read_run, row_path, scan_results
 from dsmi_zoo.pipeline.stored_subset import read_subset, write_subset
 
+pytestmark = pytest.mark.long
+
 VALUES: dict[str, Any] = {"text": "a text", "integer": 447, "number": 1.25, "flag": True}
 ROW = {column.name: VALUES.get(column.kind) for column in COLUMNS} | {
     "status": "ok",

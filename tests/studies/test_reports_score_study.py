@@ -11,6 +11,8 @@ from dsmi_zoo.reports.score_study import CANDIDATES, ScoreStudyResult, study_sco
 from dsmi_zoo.reports.score_study_section import answer, score_study_section
 from dsmi_zoo.reports.validation import write_validation_report
 
+pytestmark = pytest.mark.long
+
 SEEDS, ARCHITECTURES, BUDGETS = 3, 12, 3
 RIVALS = ("neighbour_accuracy", "centre_accuracy")
 

@@ -27,6 +27,8 @@ from dsmi_zoo.pipeline.studies.trajectory import Trajectory, train_trajectory
 from dsmi_zoo.pipeline.train import descend
 from dsmi_zoo.pipeline.views import part_view
 
+pytestmark = pytest.mark.long
+
 ANSWERS = {"holds", "does not hold here", "cannot tell"}
 
 

@@ -30,6 +30,8 @@ from dsmi_zoo.pipeline.stored_subset import (
 from dsmi_zoo.pipeline.train import stored_top1, train_weights
 from dsmi_zoo.pipeline.views import ViewTooLarge, make_view, open_view
 
+pytestmark = pytest.mark.long
+
 Harm = Callable[[bytes], bytes]
 HARMS: dict[str, Harm] = {
     "one flipped bit": lambda content: flipped(content, len(content) * 8 // 2),
