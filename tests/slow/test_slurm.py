@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from conftest import SMALL_ZOO
+from conftest import IMAGES_PER_CLASS, SMALL_ZOO
 
 from dsmi_zoo.pipeline.store import read_results
 
@@ -116,7 +116,14 @@ def site(slurm: dict[str, str], cache: Path, tmp_path: Path) -> Site:
     return Site(slurm | {"DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}, tmp_path)
 
 
-RUN = ("--models", *SMALL_ZOO, "--measure", "own:own_gpu")
+RUN = (
+    "--models",
+    *SMALL_ZOO,
+    "--images-per-class",
+    str(IMAGES_PER_CLASS),
+    "--measure",
+    "own:own_gpu",
+)
 
 
 def submitted_until_one_hangs(site: Site) -> tuple[Path, str, int]:
