@@ -9,8 +9,7 @@ BIN := .venv/bin/
 with = .venv/with-$(1)
 endif
 
-# One more than cores, because some tests wait for a clock.
-PYTEST = $(PYTHON) -m pytest --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist worksteal
+PYTEST = $(PYTHON) -m pytest --numprocesses auto --dist worksteal
 
 .PHONY: run test test-fast test-all check docs unpacked clean
 

@@ -40,7 +40,10 @@ MODULES_VARIABLE = "DSMI_ZOO_PRELOAD"
 MEASURES = ("dsmi_zoo.pipeline.graph", "sklearn.cluster", "sklearn.mixture")
 MODELS = (
     *MEASURES,
-    *(f"dsmi_zoo.pipeline.{name}" for name in ("embed", "gpu_turn", "loading_code", "train", "zoo")),
+    *(
+        f"dsmi_zoo.pipeline.{name}"
+        for name in ("embed", "gpu_turn", "loading_code", "train", "zoo")
+    ),
 )
 
 # Dask and pytest set these while processes start, and a GPU is chosen in the child; no library reads them on import.

@@ -20,7 +20,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import hypothesis  # noqa: F401 - before `pytest_collection_finish`: it asks who refers to an object
+import hypothesis  # before `pytest_collection_finish`, because it asks who refers to an object
 import pytest
 from hub_server import HubServer
 from processes import MODULES, free_port, start_command
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes depends on what else runs.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.load_profile("ours")
 
 # A test with one of these is left out of `make test-fast`.
 PROCESSES = {"server", "client_settings", "slurm"}
