@@ -2,9 +2,9 @@
 
     python benchmarks/worker_start.py [--workers 2 12]
 
-For each way of starting: seconds until every worker of a cluster has run a model, for the first cluster of a process and
-for a second one; memory (Pss) of each worker; and processor-seconds of a whole ``dsmi-zoo run`` of one model and 20
-images, those of every process that it leaves behind included.
+For each way of starting: seconds until every worker of a cluster has run a model, for the first cluster of a process
+and for a second one; memory (Pss) of each worker; and processor-seconds of a whole ``dsmi-zoo run`` of one model and
+20 images, those of every process that it leaves behind included.
 """
 
 import argparse

@@ -70,6 +70,11 @@ class Server(forkserver.ForkServer):
         needs another server.
     """
 
+    # Of the base class; its type stubs leave them out.
+    _forkserver_address: str | None
+    _forkserver_alive_fd: int | None
+    _forkserver_pid: int | None
+
     def __init__(self, modules: tuple[str, ...], environment: Mapping[str, str]) -> None:
         super().__init__()
         self.modules, self.environment = modules, without_late(environment)
@@ -124,7 +129,7 @@ class _ParentsServer(Server):
 
     def __init__(self, modules: tuple[str, ...], environment: Mapping[str, str]) -> None:
         super().__init__(modules, environment)
-        known = forkserver._forkserver  # multiprocessing notes it there
+        known: Any = forkserver._forkserver  # multiprocessing notes it there
         self._forkserver_address = known._forkserver_address
         self._forkserver_alive_fd = known._forkserver_alive_fd
 
@@ -170,8 +175,7 @@ def process_pool(
 ) -> ProcessPoolExecutor:
     """A pool of processes that have torch and timm."""
     start(MODELS)
-    method = context._concrete_contexts[METHOD]
-    return ProcessPoolExecutor(workers, mp_context=method, initializer=initializer)
+    return ProcessPoolExecutor(workers, mp_context=CONTEXT, initializer=initializer)
 
 
 def _server_for(modules: tuple[str, ...] = ()) -> Server:
@@ -198,6 +202,8 @@ def _forget(server: Server) -> None:
 class Forked(popen_forkserver.Popen):
     """A process forked from a server, with ``pid``, ``poll()``, ``wait(timeout)``, ``kill()`` and ``returncode``."""
 
+    _fds: list[int]  # of the base class; its type stubs leave it out
+
     def __init__(self, process: "ForkingProcess", server: Server) -> None:
         self._server = server
         super().__init__(process)
@@ -214,13 +220,18 @@ class Forked(popen_forkserver.Popen):
         self.sentinel, writing = self._server.connect_to_new_process(self._fds)
         # The child watches the other end, and ends when this process has ended.
         kept = os.dup(writing)
-        self.finalizer = util.Finalize(self, util.close_fds, (kept, self.sentinel))
+        self.finalizer = util.Finalize(self, _close, (kept, self.sentinel))
         with os.fdopen(writing, "wb") as file:
             file.write(message.getbuffer())
         self.pid = forkserver.read_signed(self.sentinel)
         if self.pid < 0:  # the server could not fork: see `preload`
             self.finalizer()
             raise OSError(-self.pid, os.strerror(-self.pid))
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 Spawned = popen_spawn_posix.Popen
@@ -258,7 +269,7 @@ class ForkingProcess(process.BaseProcess):
             ends.append(sys.modules[PRELOAD].after_fork(self.environment))
             _servers.append(_ParentsServer(*self.server))
         threading.Thread(target=_end_with, args=(ends,), daemon=True).start()
-        return super()._bootstrap(parent_sentinel)
+        return super()._bootstrap(parent_sentinel)  # type: ignore[misc]
 
 
 class _Probe(ForkingProcess):
@@ -283,7 +294,8 @@ class _Context(context.BaseContext):
     Process = ForkingProcess
 
 
-context._concrete_contexts[METHOD] = _Context()
+CONTEXT = _Context()
+context._concrete_contexts[METHOD] = CONTEXT  # type: ignore[attr-defined]
 
 
 def without_late(environment: Mapping[str, str]) -> dict[str, str]:

@@ -87,6 +87,7 @@ def _watched(child: Forked | Spawned, memory: float | None, suspended_for_s: flo
             why = f", because it took more than {MEMORY_SHARE:.0%} of its {size_in_words(memory)} of memory"
             child.kill()
     code = child.returncode
+    assert code is not None
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
     return how + why
 

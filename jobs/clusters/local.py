@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dask
 from distributed import Client, LocalCluster
@@ -50,7 +50,7 @@ class LostWorkersComeBack:
     def _update_worker_status(self, op: str, msg: Any) -> None:
         """Called by Dask when workers come or one goes."""
         with suppress(KeyError):  # already gone
-            Cluster._update_worker_status(self, op, msg)
+            Cluster._update_worker_status(cast(Cluster, self), op, msg)
 
 
 class LocalWorkers(LostWorkersComeBack, LocalCluster):
