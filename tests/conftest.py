@@ -113,14 +113,15 @@ def cli(cache: Path, server: None) -> Command:
         cwd: Path | None = None,
         code: int | None = 0,
         report: bool = False,
+        images_per_class: int | None = IMAGES_PER_CLASS,
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         given = set(arguments)
         computes_rows = bool(COMPUTES_ROWS & set(arguments[:1]))
         if arguments[:1] == ("run",) and not SAYS_WHERE & given:
             arguments = (*arguments, "--workers", 1)
-        if arguments[:1] == ("run",) and not SAYS_WHICH_IMAGES & given:
-            arguments = (*arguments, "--images-per-class", IMAGES_PER_CLASS)
+        if arguments[:1] == ("run",) and images_per_class and not SAYS_WHICH_IMAGES & given:
+            arguments = (*arguments, "--images-per-class", images_per_class)
         if computes_rows and not report and not WRITES_NO_REPORT & given:
             arguments = (*arguments, "--no-report")
         command = start_command(

@@ -100,7 +100,7 @@ def test_the_command_prints_the_log_as_plain_lines_and_more_when_verbose(
     ]
     assert len(details) == 5
     assert "training test_vit.100x3@32 on 900 images" in details
-    quiet = cli(*options).stdout.splitlines()
+    quiet = cli(*options, images_per_class=None).stdout.splitlines()
     assert quiet[0] == "1 of 1 models are done already"
     assert not [line for line in quiet if line.startswith("writing")]
 

@@ -53,7 +53,7 @@ def test_the_pages_example_measures_a_training_epoch_by_epoch(
     torch.manual_seed(0)
     exec(example(), {"train_one_epoch": train_one_epoch})
     run = ("run", "--catalog", "checkpoints.csv", "--out", "runs/checkpoints")
-    cli(*run, cwd=tmp_path, report=True)
+    cli(*run, cwd=tmp_path, report=True, images_per_class=None)
     rows = read_results(tmp_path / "runs" / "checkpoints").sort_values("epoch")
     assert rows["status"].tolist() == ["ok"] * 3
     assert rows["epoch"].tolist() == [0, 1, 2]
