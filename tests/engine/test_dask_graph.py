@@ -139,7 +139,8 @@ def pieces(folder: Path, count: int, *further: str) -> list[Piece]:
 def is_worker(process: int) -> bool:
     """Whether a process is alive and a worker, not one that makes a last attempt."""
     try:
-        return b"last_attempt" not in Path(f"/proc/{process}/cmdline").read_bytes()
+        # A last attempt, which is a process of its own, has no threads of Dask.
+        return len(list(Path(f"/proc/{process}/task").iterdir())) > 3
     except FileNotFoundError:
         return False
 
