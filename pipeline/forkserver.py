@@ -57,6 +57,10 @@ OURS = "DSMI_ZOO_"  # read when a value is needed
 TRIES = 3
 MOST_SERVERS = 4  # a run of one worker and one of several need different numbers of threads
 
+# Held while the environment is changed for a server that starts, and while it is read: Dask starts each worker in a
+# thread of its own.
+_lock = threading.RLock()
+
 
 class Server(forkserver.ForkServer):
     """The process from which others fork.
@@ -104,7 +108,7 @@ class Server(forkserver.ForkServer):
             "PYTHONSAFEPATH": "1",
             MODULES_VARIABLE: " ".join(self.modules),
         }
-        with _without_interrupts(), _environment_with(variables):
+        with _lock, _without_interrupts(), _environment_with(variables):
             super().ensure_running()
 
     def stop(self) -> None:
@@ -138,7 +142,6 @@ class _ParentsServer(Server):
 
 
 _servers: list[Server] = []  # the one used last comes first
-_lock = threading.Lock()
 
 
 def start(modules: tuple[str, ...] = MODELS) -> bool:
@@ -209,7 +212,8 @@ class Forked(popen_forkserver.Popen):
         super().__init__(process)
 
     def _launch(self, process: "ForkingProcess") -> None:
-        process.environment, process.server = dict(os.environ), self._server.known()
+        with _lock:
+            process.environment, process.server = dict(os.environ), self._server.known()
         message = io.BytesIO()
         context.set_spawning_popen(self)
         try:

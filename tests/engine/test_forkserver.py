@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,6 +77,7 @@ def test_a_forked_process_has_torch_and_timm_and_its_server_one_thread(server: N
 
 IMPORTS_WITHOUT_CUDA = """
 import sys
+import threading
 import torch
 
 def initialises(*_):
@@ -189,6 +191,33 @@ def test_a_server_that_is_killed_while_it_forks_costs_no_process_its_start(apart
             os.kill(pid_of_server(), signal.SIGKILL)  # and may be dead when the next is asked for
         begun.append(in_a_child(os.getpid))
     assert len(set(begun)) == 6
+
+
+def test_processes_that_start_at_once_fork_from_one_server_and_share_an_environment(
+    server: None,
+) -> None:
+    """Dask starts each worker in a thread of its own."""
+    ours = forkserver._server_for()
+    enough = threading.Event()
+
+    def start_again_and_again() -> None:
+        while not enough.is_set():
+            ours.ensure_running()
+
+    other = threading.Thread(target=start_again_and_again)
+    other.start()
+    try:
+        servers = [forkserver._server_for() for _ in range(20_000)]
+        process = forkserver.child_process(end_unless_environment_is, dict(os.environ))
+    finally:
+        enough.set()
+        other.join()
+    assert all(one is ours for one in servers)
+    assert process.wait(WITHIN_S) == 0
+
+
+def end_unless_environment_is(expected: dict[str, str]) -> None:
+    raise SystemExit(forkserver.without_late(expected) != forkserver.without_late(os.environ))
 
 
 def test_a_cluster_survives_the_death_of_its_server(apart: None, tmp_path: Path) -> None:
