@@ -48,11 +48,11 @@ from rich.progress import track
 from statsmodels.stats.multitest import multipletests
 from threadpoolctl import threadpool_limits
 
-from dsmi_zoo.jobs.run import run
-from dsmi_zoo.pipeline.atomic_files import write_atomically
-from dsmi_zoo.pipeline.config import RunConfig
-from dsmi_zoo.pipeline.store import embedding_path, read_results, read_run
-from dsmi_zoo.pipeline.stored_subset import read_subset
+from dsmi_zoo._util.files import write_atomically
+from dsmi_zoo.jobs.runs.run import run
+from dsmi_zoo.pipeline.config.run import RunConfig
+from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results, read_run
+from dsmi_zoo.pipeline.store.subset_file import read_subset
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

@@ -7,8 +7,7 @@ import pandas as pd
 from better_default_candidates import CANDIDATES, Array
 from scipy import stats
 
-from dsmi_zoo.reports.intervals import LEVEL, interval, precision
-from dsmi_zoo.reports.resampling import Resamples
+from dsmi_zoo.reports.statistics.bootstrap import LEVEL, Resamples, interval, precision
 
 RESAMPLES = 4000
 

@@ -35,8 +35,8 @@ from dsmi_zoo.pipeline.measures import (
     diffusion_spectral_mutual_information_estimate,
     measure,
 )
-from dsmi_zoo.pipeline.measures.lanczos import spectral_entropy_by_lanczos
-from dsmi_zoo.pipeline.measures.points import as_points
+from dsmi_zoo.pipeline.measures.core.points import as_points
+from dsmi_zoo.pipeline.measures.dse.lanczos import spectral_entropy_by_lanczos
 from dsmi_zoo.pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
 
 with warnings.catch_warnings():  # importing it silences all warnings for good
@@ -358,7 +358,7 @@ def spread() -> None:
 
 def extras(points: Any, labels: Classes) -> None:
     """What the null and the standard error cost beyond DSMI."""
-    from dsmi_zoo.pipeline.measures.mutual_information import (
+    from dsmi_zoo.pipeline.measures.dse.mutual_information import (
         exact_entropies,
         mutual_information,
         random_subset_entropies,

@@ -20,13 +20,12 @@ import timm
 import torch
 from numpy.lib.format import open_memmap
 
-from dsmi_zoo.data_catalog.entries import Preprocessing
-from dsmi_zoo.data_catalog.imagenet import MEAN, STD
-from dsmi_zoo.pipeline.embed import View, embed_inputs
-from dsmi_zoo.pipeline.file_hashes import file_sha256
-from dsmi_zoo.pipeline.sealed import damage, seal
-from dsmi_zoo.pipeline.views import open_view
-from dsmi_zoo.pipeline.zoo import choose_device
+from dsmi_zoo._util.files import damage, file_sha256, seal
+from dsmi_zoo.data_catalog.datasets.imagenet import MEAN, STD
+from dsmi_zoo.data_catalog.models.entry import Preprocessing
+from dsmi_zoo.pipeline.embedding.embed import View, embed_inputs
+from dsmi_zoo.pipeline.embedding.views import open_view
+from dsmi_zoo.pipeline.networks.timm import choose_device
 
 MODELS = ("resnet18", "tf_efficientnet_lite0", "resnet50", "vit_base_patch16_224")
 PREPROCESSING = Preprocessing(crop_pct=0.875, mean=MEAN, std=STD)

@@ -20,20 +20,20 @@ import numpy as np
 import psutil
 from distributed import Client, Future
 
-from dsmi_zoo.data_catalog.entries import ModelEntry, Preprocessing
-from dsmi_zoo.data_catalog.images import ImageArray
-from dsmi_zoo.data_catalog.subset import Subset
-from dsmi_zoo.jobs.clusters import open_workers
-from dsmi_zoo.pipeline.attempts import Attempts
-from dsmi_zoo.pipeline.compute import ComputeSettings
-from dsmi_zoo.pipeline.config import RunConfig
-from dsmi_zoo.pipeline.done import Done
-from dsmi_zoo.pipeline.graph import ZooGraph
-from dsmi_zoo.pipeline.order import longest_first
-from dsmi_zoo.pipeline.plan import Job, Plan
-from dsmi_zoo.pipeline.row_content import facts
-from dsmi_zoo.pipeline.store import write_row
-from dsmi_zoo.pipeline.window import Window
+from dsmi_zoo.data_catalog.datasets.base import ImageArray
+from dsmi_zoo.data_catalog.datasets.subset import Subset
+from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
+from dsmi_zoo.jobs.clusters.opening import open_workers
+from dsmi_zoo.pipeline.config.compute import ComputeSettings
+from dsmi_zoo.pipeline.config.run import RunConfig
+from dsmi_zoo.pipeline.engine.attempts import Attempts
+from dsmi_zoo.pipeline.engine.graph import ZooGraph
+from dsmi_zoo.pipeline.engine.outcome import Done
+from dsmi_zoo.pipeline.engine.row_content import facts
+from dsmi_zoo.pipeline.engine.window import Window
+from dsmi_zoo.pipeline.plan.order import longest_first
+from dsmi_zoo.pipeline.plan.plan import Job, Plan
+from dsmi_zoo.pipeline.store.run_folder import write_row
 
 MEBIBYTE = 2**20
 

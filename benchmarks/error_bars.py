@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from dsmi_zoo.pipeline.measures import Estimate, diffusion_spectral_entropy, operator
-from dsmi_zoo.pipeline.measures.lanczos import spectral_entropy_by_lanczos
+from dsmi_zoo.pipeline.measures import Estimate, diffusion_spectral_entropy
+from dsmi_zoo.pipeline.measures.dse import operator
+from dsmi_zoo.pipeline.measures.dse.lanczos import spectral_entropy_by_lanczos
 
 Array = NDArray[np.float64]
 

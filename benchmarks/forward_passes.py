@@ -17,8 +17,8 @@ import numpy as np
 import timm
 import torch
 
-from dsmi_zoo.pipeline.batch_size import default_batch
-from dsmi_zoo.pipeline.layers import forward
+from dsmi_zoo.pipeline.networks.forward import default_batch
+from dsmi_zoo.pipeline.networks.layers import forward
 
 NETWORKS = (
     "resnet18", "resnet50", "tf_efficientnet_lite0", "mobilenetv3_large_100", "convnext_tiny", "regnety_008",

@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from dsmi_zoo.data_catalog.models import load_models
-from dsmi_zoo.pipeline.store import read_results
+from dsmi_zoo.data_catalog.models.registry import load_models
+from dsmi_zoo.pipeline.store.run_folder import read_results
 
 CLASSES, SIDE = 20, 256
 MOST_PARAMETERS_M = 100.0
@@ -62,7 +62,7 @@ def run(folder: Path, name: str, models: Sequence[str], more: Sequence[str]) -> 
     command = [
         sys.executable,
         "-m",
-        "dsmi_zoo.jobs.cli",
+        "dsmi_zoo.jobs.cli.main",
         "run",
         "--catalog",
         "imagenet-2023",

@@ -23,16 +23,15 @@ import numpy as np
 import timm
 import torch
 
-from dsmi_zoo.data_catalog.entries import ModelEntry, Preprocessing
-from dsmi_zoo.data_catalog.models import load_models
-from dsmi_zoo.pipeline.embed import View, embed_inputs
-from dsmi_zoo.pipeline.measured import has_gpu
+from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
+from dsmi_zoo.data_catalog.models.registry import load_models
+from dsmi_zoo.pipeline.embedding.embed import View, embed_inputs
+from dsmi_zoo.pipeline.embedding.view_file import StoredView, open_stored
 from dsmi_zoo.pipeline.measures.context import MeasureContext
+from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.registry import OF_A_ROW
-from dsmi_zoo.pipeline.measures.settings import MeasureSettings
-from dsmi_zoo.pipeline.measures.together import values_of
-from dsmi_zoo.pipeline.stored_view import StoredView, open_stored
-from dsmi_zoo.pipeline.zoo import build_untrained, choose_device
+from dsmi_zoo.pipeline.measures.run import has_gpu, values_of
+from dsmi_zoo.pipeline.networks.timm import build_untrained, choose_device
 
 LEAST_M, MOST_M = 0.5, 300.0
 MOST_M_ON_CPU, MOST_PIXELS_ON_CPU = 30.0, 224

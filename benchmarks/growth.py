@@ -82,7 +82,7 @@ def reported(rows_wanted: int) -> Callable[[], object]:
     sys.path.insert(0, str(HERE.parent / "tests"))
     from synthetic_rows import RUN, synthetic_rows
 
-    from dsmi_zoo.reports.page import write_page
+    from dsmi_zoo.reports.page.build import write_page
 
     rows = synthetic_rows()
     rows = rows.iloc[

@@ -15,15 +15,20 @@ import pandas as pd
 from scipy import stats
 from statsmodels.regression.linear_model import OLS
 
-from dsmi_zoo.data_catalog import load_models
-from dsmi_zoo.reports.clustered import clustered_errors
-from dsmi_zoo.reports.correlation import Bootstraps
-from dsmi_zoo.reports.intervals import Precision, influence_on_spearman, interval, precision
-from dsmi_zoo.reports.partial import partial_correlation, resampled_partial
-from dsmi_zoo.reports.prediction import TAKEN, leave_one_family_out, regret
-from dsmi_zoo.reports.resampling import Resamples
-from dsmi_zoo.reports.sample import effective_number
-from dsmi_zoo.reports.standing import difference, simultaneous_reach, strength
+from dsmi_zoo.data_catalog.models.registry import load_models
+from dsmi_zoo.reports.statistics.bootstrap import (
+    Precision,
+    Resamples,
+    influence_on_spearman,
+    interval,
+    precision,
+)
+from dsmi_zoo.reports.statistics.clustered import clustered_errors
+from dsmi_zoo.reports.statistics.correlation import Bootstraps
+from dsmi_zoo.reports.statistics.partial import partial_correlation, resampled_partial
+from dsmi_zoo.reports.statistics.prediction import TAKEN, leave_one_family_out, regret
+from dsmi_zoo.reports.statistics.sample import effective_number
+from dsmi_zoo.reports.statistics.standing import difference, simultaneous_reach, strength
 
 Array = np.ndarray
 LEVEL = 0.05

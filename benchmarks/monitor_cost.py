@@ -15,9 +15,9 @@ from time import perf_counter
 import timm
 import torch
 
-from dsmi_zoo.data_catalog.digit_images import digits_split
-from dsmi_zoo.pipeline.monitor import RepresentationMonitor
-from dsmi_zoo.pipeline.monitor_file import read_monitor
+from dsmi_zoo.data_catalog.datasets.digits import digits_split
+from dsmi_zoo.pipeline.monitor.file import read_monitor
+from dsmi_zoo.pipeline.monitor.monitor import RepresentationMonitor
 
 
 def inputs(pixels: object) -> torch.Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
-from dsmi_zoo.pipeline.store import read_results
+from dsmi_zoo.pipeline.store.run_folder import read_results
 
 KEY = ["model", "img_size"]
 NO_ERROR = 1e-9  # a score that all halves of the images agree on

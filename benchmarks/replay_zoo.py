@@ -5,7 +5,7 @@
 
 Real are the catalogue's 1,002 models with their views, the order, the graph (keys, dependencies, priorities), the
 rolling window, and Dask's scheduler, workers and client. What a task does is to sleep for its expected time
-(``pipeline/cost.py``): a row builds its model, waits for its turn on the GPU, keeps it for the forward passes, and
+(``pipeline/plan/cost.py``): a row builds its model, waits for its turn on the GPU, keeps it for the forward passes, and
 measures; a view is decoded; weights are there. There are 3,000 images; the measures take 10.3 s a row on the CPU (4 s
 with the scores of 0.1); a GPU has the stated number of ResNet-18 images per second, and other models are to it as their
 published throughputs are.
@@ -29,13 +29,13 @@ from distributed import Client, Future
 from replayed_tasks import Times, begin, rest, row, worked_s
 
 from dsmi_zoo.jobs.clusters.local import SCHEDULING
-from dsmi_zoo.pipeline import window
-from dsmi_zoo.pipeline.config import RunConfig
-from dsmi_zoo.pipeline.cost import DECODE_S, estimate
-from dsmi_zoo.pipeline.graph import ZooGraph
-from dsmi_zoo.pipeline.order import longest_first
-from dsmi_zoo.pipeline.plan import Job, Plan, make_plan
-from dsmi_zoo.pipeline.window import Window
+from dsmi_zoo.pipeline.config.run import RunConfig
+from dsmi_zoo.pipeline.engine import window
+from dsmi_zoo.pipeline.engine.graph import ZooGraph
+from dsmi_zoo.pipeline.engine.window import Window
+from dsmi_zoo.pipeline.plan.cost import DECODE_S, estimate
+from dsmi_zoo.pipeline.plan.order import longest_first
+from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
 
 IMAGES = 3000
 NONE: Mapping[str, Any] = {}

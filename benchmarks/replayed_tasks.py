@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from distributed import get_worker
 
-from dsmi_zoo.pipeline.done import Done
+from dsmi_zoo.pipeline.engine.outcome import Done
 
 
 @dataclass(frozen=True)

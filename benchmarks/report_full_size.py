@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from synthetic_rows import RUN, synthetic_rows
 
-from dsmi_zoo.reports.page import write_page
-from dsmi_zoo.reports.statistics import summarise
+from dsmi_zoo.reports.page.build import write_page
+from dsmi_zoo.reports.statistics.summary import summarise
 
 
 def seconds_to_interactive(page: Path) -> float:

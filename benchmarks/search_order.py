@@ -9,8 +9,8 @@ models would take, and for each order the best accuracy among the models that fi
 
 import numpy as np
 
-from dsmi_zoo.data_catalog import load_models
-from dsmi_zoo.pipeline.order import by_promise
+from dsmi_zoo.data_catalog.models.registry import load_models
+from dsmi_zoo.pipeline.plan.order import by_promise
 
 TARGETS = ("sketch_top1", "r_top1", "a_top1")
 SHARES = (0.002, 0.01, 0.05, 0.2)

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dsmi_zoo.pipeline.measures.probe import probe_hits, unpacked
-from dsmi_zoo.pipeline.store import embedding_path, read_results, read_run
-from dsmi_zoo.pipeline.stored_subset import read_subset
-from dsmi_zoo.reports.ranking import tied_for_first
+from dsmi_zoo.pipeline.measures.scores.probe import probe_hits, unpacked
+from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results, read_run
+from dsmi_zoo.pipeline.store.subset_file import read_subset
+from dsmi_zoo.reports.statistics.ranking import tied_for_first
 
 IMAGES_PER_CLASS = (5, 15, 45)
 

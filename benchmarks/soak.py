@@ -30,7 +30,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from dsmi_zoo.pipeline.store import read_results, read_run
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 
 MODELS = ("test_resnet.*", "test_vit.*", "test_efficientnet.*", "test_mambaout.*")
 TIMEOUT_S = 40

@@ -25,7 +25,7 @@ import skimage.data
 from digits_run import memory
 from PIL import Image
 
-from dsmi_zoo.pipeline.store import read_results, read_run
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 CROPS, SIDE = 5, 288
@@ -126,7 +126,7 @@ def main() -> int:
     command = [
         sys.executable,
         "-m",
-        "dsmi_zoo.jobs.cli",
+        "dsmi_zoo.jobs.cli.main",
         "run",
         "--catalog",
         arguments.catalog,

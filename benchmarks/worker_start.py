@@ -19,8 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from dsmi_zoo.jobs.clusters import open_workers
-from dsmi_zoo.pipeline.config import ComputeSettings
+from dsmi_zoo.jobs.clusters.opening import open_workers
+from dsmi_zoo.pipeline.config.run import ComputeSettings
 
 WAYS = ("spawn", "fork")
 BECOME_SUBREAPER = (

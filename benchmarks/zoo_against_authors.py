@@ -27,11 +27,11 @@ from PIL import Image
 from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 
-from dsmi_zoo.data_catalog.datasets import open_dataset
-from dsmi_zoo.jobs.clusters import open_workers
-from dsmi_zoo.pipeline.config import resolve_config
-from dsmi_zoo.pipeline.graph import run_entries
-from dsmi_zoo.pipeline.plan import make_plan
+from dsmi_zoo.data_catalog.datasets.registry import open_dataset
+from dsmi_zoo.jobs.clusters.opening import open_workers
+from dsmi_zoo.pipeline.config.run import resolve_config
+from dsmi_zoo.pipeline.engine.graph import run_entries
+from dsmi_zoo.pipeline.plan.plan import make_plan
 
 with warnings.catch_warnings():  # importing the package silences all warnings
     import dse_dsmi
@@ -94,10 +94,10 @@ def prepare_worker(tally: str, stored: str | None) -> None:
     import sklearn.linear_model
     import sklearn.model_selection  # noqa: F401
 
-    import dsmi_zoo.pipeline.train
-    import dsmi_zoo.pipeline.zoo  # noqa: F401
-    from dsmi_zoo.data_catalog import image_files
-    from dsmi_zoo.pipeline import embed
+    import dsmi_zoo.pipeline.embedding.train
+    import dsmi_zoo.pipeline.networks.timm  # noqa: F401
+    from dsmi_zoo.data_catalog.datasets import folders as image_files
+    from dsmi_zoo.pipeline.embedding import embed
 
     def counted(path: Path, read=image_files.read_image) -> Image.Image:  # type: ignore[no-untyped-def]
         with open(tally, "ab") as file:  # noqa: PTH123

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from dsmi_zoo.pipeline.release import EARLIER, is_release, read_published, write_sums
-from dsmi_zoo.reports.page import write_page
+from dsmi_zoo.pipeline.store.release import EARLIER, is_release, read_published, write_sums
+from dsmi_zoo.reports.page.build import write_page
 
 BOARDS = Path(__file__).parent / "boards"
 DATA = ("release.json", "rows.parquet", "run.json", "subset.parquet")

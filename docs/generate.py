@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from dsmi_zoo.pipeline.keywords import settings_table
-from dsmi_zoo.pipeline.schema import markdown_table
+from dsmi_zoo.pipeline.config.keywords import settings_table
+from dsmi_zoo.pipeline.store.schema import markdown_table
 
 HERE = Path(__file__).parent
 

@@ -5,18 +5,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .data_catalog.models import load_models
-    from .jobs.api import run
-    from .pipeline.lightning_callback import LightningMonitor as LightningMonitor
+    from .data_catalog.models.registry import load_models
+    from .jobs.runs.api import run
+    from .pipeline.embedding.score import score
     from .pipeline.measures import (
         diffusion_spectral_entropy,
         diffusion_spectral_mutual_information,
         measure,
     )
-    from .pipeline.monitor import RepresentationMonitor
-    from .pipeline.score import score
-    from .pipeline.store import read_results
-    from .pipeline.trainer_callback import TrainerMonitor as TrainerMonitor
+    from .pipeline.monitor.hf_trainer import TrainerMonitor as TrainerMonitor
+    from .pipeline.monitor.lightning import LightningMonitor as LightningMonitor
+    from .pipeline.monitor.monitor import RepresentationMonitor
+    from .pipeline.store.run_folder import read_results
+
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever wants to hear says so
 
@@ -34,16 +35,16 @@ __all__ = [
 
 # Each is imported when it is first asked for: torch and pandas take seconds, and few need all of it.
 _HOMES = {
-    "LightningMonitor": "pipeline.lightning_callback",
-    "RepresentationMonitor": "pipeline.monitor",
-    "TrainerMonitor": "pipeline.trainer_callback",
+    "LightningMonitor": "pipeline.monitor.lightning",
+    "RepresentationMonitor": "pipeline.monitor.monitor",
+    "TrainerMonitor": "pipeline.monitor.hf_trainer",
     "diffusion_spectral_entropy": "pipeline.measures",
     "diffusion_spectral_mutual_information": "pipeline.measures",
-    "load_models": "data_catalog.models",
+    "load_models": "data_catalog.models.registry",
     "measure": "pipeline.measures",
-    "read_results": "pipeline.store",
-    "run": "jobs.api",
-    "score": "pipeline.score",
+    "read_results": "pipeline.store.run_folder",
+    "run": "jobs.runs.api",
+    "score": "pipeline.embedding.score",
 }
 
 

@@ -1,1 +1,1 @@
-"""Where it runs: the command line, the clusters, and the life of a run."""
+"""Where it runs: the command line, drivers of runs, clusters, publishing."""

@@ -18,8 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ..data_catalog.text import printable
-from ..pipeline.done import Done
+from dsmi_zoo._util.text import printable
+from dsmi_zoo.pipeline.engine.outcome import Done
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,11 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from ..data_catalog.text import printable
+from dsmi_zoo._util.text import printable
 
 if TYPE_CHECKING:
     from .progress import Terminal
+
 
 PACKAGE = "dsmi_zoo"
 

@@ -1,1 +1,1 @@
-"""How a catalogue entry becomes a row: build, embed, measure, store."""
+"""How a model becomes a row: settings, plan, tasks, networks, embeddings, measures, files."""

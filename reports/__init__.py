@@ -1,1 +1,1 @@
-"""What the rows say: statistics, figures and the report page."""
+"""What a run shows: statistics over its rows, figures, and the page."""

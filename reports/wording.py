@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from ..pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
-from ..pipeline.schema import is_accuracy
-from .sample import BASELINES, CEILING
-from .statistics import Summary
+from dsmi_zoo.pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
+from dsmi_zoo.pipeline.store.schema import is_accuracy
+
+from .statistics.sample import BASELINES, CEILING
 
 _REGISTERED = {m.name: m for m in (*MEASURES, *COMPARISONS, *BASELINES, *DIAGNOSTICS)}
 MISSING = "–"
@@ -69,16 +69,6 @@ def interval(ci: Sequence[float] | None, digits: int = 2) -> str:
 def significant_interval(ci: Sequence[float] | None) -> str:
     """An interval of any scale in words."""
     return f"{significant(ci[0])} to {significant(ci[1])}" if ci else MISSING
-
-
-def ranked_measures(summary: Summary, target: str) -> list[str]:
-    """Scores by decreasing absolute Spearman correlation with a target; then the undefined, and the ceiling."""
-
-    def key(name: str) -> tuple[bool, bool, float]:
-        value = summary.correlations[name][target].spearman.value
-        return name == CEILING, value is None, -abs(value or 0)
-
-    return sorted((m for m in summary.correlations if target in summary.correlations[m]), key=key)
 
 
 def give_or_take(error: float, digits: int) -> str:

@@ -26,13 +26,13 @@ from hub_server import HubServer
 from processes import MODULES, free_port, start_command
 from slurm_cluster import running_slurm
 
-from dsmi_zoo.jobs.cli import main
-from dsmi_zoo.pipeline import forkserver
-from dsmi_zoo.pipeline.exclusive import exclusive
+from dsmi_zoo._util import forkserver
+from dsmi_zoo._util.locks import exclusive
+from dsmi_zoo.jobs.cli.main import main
 
 # In the background of a shell; commands started here would too.
 if TYPE_CHECKING:
-    from dsmi_zoo.pipeline.workers import Workers
+    from dsmi_zoo.pipeline.engine.workers import Workers
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -146,7 +146,7 @@ def here() -> Iterator["Workers"]:
     # Imported here: Dask sets logging up when it is imported, and tests of commands want that to be the command's.
     from distributed import Client, LocalCluster
 
-    from dsmi_zoo.pipeline.workers import Workers
+    from dsmi_zoo.pipeline.engine.workers import Workers
 
     with (
         LocalCluster(

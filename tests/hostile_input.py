@@ -11,8 +11,8 @@ import psutil
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.data_catalog.text import is_printable
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.text import is_printable
 
 Answer = TypeVar("Answer")
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from dsmi_zoo.pipeline.exclusive import Claim
+from dsmi_zoo._util.locks import Claim
 
 STALE_AFTER_S, LEAP_S = 4.0, 5.0
 FIRST_PID = 5_000_000  # above what the kernel gives

@@ -1,7 +1,7 @@
 """Processes of a test: the command and Dask's own, forked from one that has imported everything.
 
 They are processes like any others, with signals, exit codes and output of their own. Only their imports are done, for
-they fork as workers do (`dsmi_zoo.pipeline.forkserver`), and their workers fork from the same server. Tests of the
+they fork as workers do (`dsmi_zoo._util.forkserver`), and their workers fork from the same server. Tests of the
 process itself (what it imports, how it starts) start a fresh one.
 """
 
@@ -20,18 +20,25 @@ from typing import Any
 
 import psutil
 
-from dsmi_zoo.pipeline import forkserver
+from dsmi_zoo._util import forkserver
 
 # What the command and its workers import, and what Dask's scheduler and worker do.
 MODULES = (
     *forkserver.MODELS,
     *(
         f"dsmi_zoo.jobs.{name}"
-        for name in ("cli", "run", "search", "remeasure", "merge", "publish")
+        for name in (
+            "cli.main",
+            "runs.run",
+            "runs.search",
+            "runs.remeasure",
+            "runs.merge",
+            "publishing.publish",
+        )
     ),
     "dsmi_zoo.jobs.clusters.local",
     "dsmi_zoo.jobs.clusters.cuda",
-    "dsmi_zoo.reports.page",
+    "dsmi_zoo.reports.page.build",
     "dask.__main__",
     "distributed.cli.dask_scheduler",
     "distributed.cli.dask_worker",
@@ -128,7 +135,7 @@ def _become(
 
 
 def _command(arguments: list[str]) -> None:
-    from dsmi_zoo.jobs.start import main
+    from dsmi_zoo.jobs.cli.start import main
 
     sys.argv = ["dsmi-zoo", *arguments]
     main()

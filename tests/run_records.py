@@ -2,8 +2,14 @@
 
 from datetime import UTC, datetime
 
-from dsmi_zoo.pipeline.config import RunConfig
-from dsmi_zoo.pipeline.record import FORMAT, CatalogRecord, EntryRecord, RunRecord, SubsetRecord
+from dsmi_zoo.pipeline.config.run import RunConfig
+from dsmi_zoo.pipeline.store.record import (
+    FORMAT,
+    CatalogRecord,
+    EntryRecord,
+    RunRecord,
+    SubsetRecord,
+)
 
 
 def record_of(*entries: EntryRecord, catalog: str = "digits") -> RunRecord:

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 from run_records import record_of
 
-from dsmi_zoo.data_catalog import load_models
-from dsmi_zoo.pipeline.measures.probe import packed, wilson_interval
+from dsmi_zoo.data_catalog.models.registry import load_models
+from dsmi_zoo.pipeline.engine.row_content import facts
 from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
-from dsmi_zoo.pipeline.row_content import facts
-from dsmi_zoo.pipeline.store import rows_frame
+from dsmi_zoo.pipeline.measures.scores.probe import packed, wilson_interval
+from dsmi_zoo.pipeline.store.run_folder import rows_frame
 
 RUN = record_of(catalog="imagenet-2025, SYNTHETIC measures")
 

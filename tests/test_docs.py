@@ -9,7 +9,7 @@ import pytest
 from command_tree import commands
 from pages import DOCS, README, ROOT, code_blocks
 
-from dsmi_zoo.jobs.cli import cli
+from dsmi_zoo.jobs.cli.main import cli
 from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
 
 TESTS = ROOT / "tests"

@@ -9,8 +9,9 @@ import psutil
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 
-from ...pipeline import forkserver
-from ...pipeline.config import ComputeSettings
+from dsmi_zoo._util import forkserver
+from dsmi_zoo.pipeline.config.run import ComputeSettings
+
 from .local import LostWorkersComeBack, on_this_machine
 from .machine import chosen_gpus, deaf_to_interrupts, default_per_gpu, usable_cores
 

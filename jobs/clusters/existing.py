@@ -11,9 +11,10 @@ from typing import Any, cast
 from distributed import Client
 from distributed.security import Security
 
-from ...data_catalog.errors import InputError
-from ...pipeline.config import ComputeSettings
-from ...pipeline.provenance import library_versions
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.versions import library_versions
+from dsmi_zoo.pipeline.config.run import ComputeSettings
+
 from .profile import load_profile
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ import dask
 from distributed import Client, LocalCluster
 from distributed.deploy.cluster import Cluster
 
-from ...pipeline import forkserver
-from ...pipeline.config import ComputeSettings
+from dsmi_zoo._util import forkserver
+from dsmi_zoo.pipeline.config.run import ComputeSettings
+
 from .machine import (
     blas_threads,
     deaf_to_interrupts,

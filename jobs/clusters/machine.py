@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import psutil
 
-from ...data_catalog.errors import InputError
+from dsmi_zoo._util.errors import InputError
 
 PROCESS_MEMORY = 4 * 2**30  # torch with CUDA, and a model of ordinary size
 MOST_PER_GPU = 4  # processes, unless somebody asks for more: each holds torch and a model

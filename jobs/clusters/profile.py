@@ -6,11 +6,12 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ...data_catalog.errors import InputError
-from ...data_catalog.paths import is_file
-from ...data_catalog.text import is_printable
-from ...pipeline.config import validated
-from ...pipeline.toml_files import read_toml
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.paths import is_file
+from dsmi_zoo._util.text import is_printable
+from dsmi_zoo._util.toml import read_toml
+from dsmi_zoo.pipeline.config.run import validated
+
 from .machine import MOST_PER_GPU
 
 EXAMPLES = Path(__file__).parents[1] / "profiles"

@@ -1,1 +1,4 @@
-"""What this machine, or a compute node of a cluster, has and lacks for a run: checks, each a small function."""
+"""``dsmi-zoo doctor``: what this machine, its GPUs and its Slurm have for a run, and what is missing.
+
+May import `jobs.clusters` and `pipeline.weights`.
+"""

@@ -17,17 +17,24 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ...data_catalog.errors import InputError
-from ...pipeline.atomic_files import write_atomically
-from ..clusters.batch import MEND, batch_script, dsmi_zoo, sbatch, slurm_command, worker_requests
-from ..clusters.driver_address import driver_address
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.files import write_atomically
+
 from ..clusters.profile import Profile
-from ..clusters.worker_job import prologue
+from ..clusters.slurm.address import driver_address
+from ..clusters.slurm.scripts import (
+    MEND,
+    batch_script,
+    dsmi_zoo,
+    prologue,
+    sbatch,
+    slurm_command,
+    worker_requests,
+)
 from ..progress import SILENT, Display, duration
-from .findings import Finding, Folders, Report
-from .folders import TRIAL, existing
-from .libraries import versions
+from .machine import TRIAL, existing, versions
 from .node import SEEN_WITHIN_S, Request, exclusive_finding
+from .report import Finding, Folders, Report
 from .route import answering
 
 log = logging.getLogger(__name__)

@@ -8,16 +8,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from ...data_catalog.errors import InputError
-from ...data_catalog.text import printable
-from ...data_catalog.words import counted
-from ..clusters.driver_address import interface_address
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.text import counted, printable
+
 from ..clusters.profile import load_profile
+from ..clusters.slurm.address import interface_address
 from ..progress import Display
 from .batch_job import check_from_node
-from .findings import Finding, Folders, Report
-from .libraries import versions
-from .machine import check_machine
+from .machine import check_machine, versions
+from .report import Finding, Folders, Report
 
 COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...pipeline.units import size_in_words
-from .findings import Finding
+from dsmi_zoo._util.text import size_in_words
+
+from .report import Finding
 
 TORCH_ANSWERS_WITHIN_S = (
     60.0  # from a cold parallel file system; the whole job on a node has two minutes

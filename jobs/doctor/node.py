@@ -10,13 +10,12 @@ from pathlib import Path
 import psutil
 from distributed.utils import get_ip_interface
 
-from ...pipeline.atomic_files import write_atomically
-from ..clusters.driver_address import own_address
+from dsmi_zoo._util.files import write_atomically
+
 from ..clusters.machine import visible_gpus
-from .findings import Finding, Folders, Message, Report
-from .folders import refuses_second_creation
-from .libraries import version_findings, versions
-from .machine import check_machine
+from ..clusters.slurm.address import own_address
+from .machine import check_machine, refuses_second_creation, version_findings, versions
+from .report import Finding, Folders, Message, Report
 from .route import try_route
 
 SEEN_WITHIN_S = 15.0  # how long a network file system may show an old state

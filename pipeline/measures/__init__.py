@@ -4,19 +4,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .entropy import (
+    from .core.estimate import Estimate
+    from .dse.entropy import (
         diffusion_spectral_entropy,
         diffusion_spectral_entropy_estimate,
         shannon_entropy,
     )
-    from .estimate import Estimate
-    from .input_clusters import cluster_inputs
-    from .measuring import measure
-    from .mutual_information import (
+    from .dse.mutual_information import (
         diffusion_spectral_mutual_information,
         diffusion_spectral_mutual_information_estimate,
         shannon_mutual_information,
     )
+    from .input_clusters import cluster_inputs
+    from .run import measure
+
 
 __all__ = [
     "Estimate",
@@ -32,15 +33,15 @@ __all__ = [
 
 # The command line reads this package's settings, and stays fast without NumPy.
 _HOMES = {
-    "Estimate": "estimate",
+    "Estimate": "core.estimate",
     "cluster_inputs": "input_clusters",
-    "diffusion_spectral_entropy": "entropy",
-    "diffusion_spectral_entropy_estimate": "entropy",
-    "diffusion_spectral_mutual_information": "mutual_information",
-    "diffusion_spectral_mutual_information_estimate": "mutual_information",
-    "measure": "measuring",
-    "shannon_entropy": "entropy",
-    "shannon_mutual_information": "mutual_information",
+    "diffusion_spectral_entropy": "dse.entropy",
+    "diffusion_spectral_entropy_estimate": "dse.entropy",
+    "diffusion_spectral_mutual_information": "dse.mutual_information",
+    "diffusion_spectral_mutual_information_estimate": "dse.mutual_information",
+    "measure": "run",
+    "shannon_entropy": "dse.entropy",
+    "shannon_mutual_information": "dse.mutual_information",
 }
 
 

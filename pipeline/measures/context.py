@@ -5,14 +5,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import Array
-from .class_gaussians import leep_log_likelihoods
-from .cosine import cosine_centre_hits, direction_points, directions
-from .decomposition import Decomposition, centred, decomposed, scaled
-from .dimension import different_points, two_nn_dimension_of_squares
-from .fisher import sfda_probabilities
-from .inputs import as_classes, as_images, as_sigma
-from .mutual_information import (
+from .core.arrays import Array
+from .core.checks import as_classes, as_images, as_sigma
+from .core.decomposition import Decomposition, centred, decomposed, scaled
+from .core.directions import direction_points, directions
+from .core.once import computed_once
+from .core.points import SQUARES_FIT, Points, as_points
+from .core.settings import MeasureSettings
+from .dse.mutual_information import (
     EntropiesOf,
     RandomEntropy,
     binned_entropies,
@@ -21,11 +21,18 @@ from .mutual_information import (
     shared_kernels,
     spectral_entropies,
 )
-from .once import computed_once
-from .points import SQUARES_FIT, Points, as_points
-from .probe import NEIGHBOURS, centre_hits, each_class_has_two_images, neighbour_hits, ridge_hits
-from .settings import MeasureSettings
-from .spectrum import KernelOf
+from .dse.spectrum import KernelOf
+from .scores.class_gaussians import leep_log_likelihoods
+from .scores.cosine import cosine_centre_hits
+from .scores.dimension import different_points, two_nn_dimension_of_squares
+from .scores.probe import (
+    NEIGHBOURS,
+    centre_hits,
+    each_class_has_two_images,
+    neighbour_hits,
+    ridge_hits,
+)
+from .scores.sfda import sfda_probabilities
 from .uncertainty import random_halves
 
 MOST_IMAGES = 4096

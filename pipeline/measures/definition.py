@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .context import MeasureContext
-from .undefined import UndefinedScore
+from .core.checks import UndefinedScore
 
 Value = float | bool | str
 Needs = Literal["embedding", "labels", "input_clusters", "image_pairs"]

@@ -7,12 +7,7 @@ import warnings
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .inputs import (
-    as_array,
-    as_count,
-    as_embedding_on_host,
-    as_seed,
-)
+from .core.checks import as_array, as_count, as_embedding_on_host, as_seed
 
 _NEIGHBOURS = 10  # scikit-learn's default, which the paper's clusters of inputs were made with
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ...data_catalog.entries import module_and_function
-from ...data_catalog.errors import InputError
-from ..users_modules import UsersModule, find_module
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.user_code import UsersModule, find_module
+from dsmi_zoo.data_catalog.models.entry import module_and_function
+
 from .registry import BY_NAME
 
 

@@ -1,36 +1,94 @@
-"""Every measure of a row, declared once: its column, its words and its computation."""
+"""Every measure of a row, declared once: its column, its words, its computation, its standard error."""
 
 from __future__ import annotations  # so that help() shows ArrayLike by its name
 
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .angular import angular_mutual_information
-from .arrays import namespace
-from .class_gaussians import gbc_of_decomposition
 from .context import MeasureContext
-from .cosine import offset_share_of_scaled
-from .decomposition import scaled
-from .definition import Measure
-from .dimension import (
+from .core.arrays import namespace
+from .core.checks import UndefinedScore
+from .core.decomposition import scaled
+from .definition import Measure, Value
+from .dse.angular import angular_mutual_information
+from .dse.entropy import binned_entropy
+from .dse.scale_free import scale_free_mutual_information
+from .scores.class_gaussians import gbc_of_decomposition
+from .scores.clid import clid_of_directions
+from .scores.cosine import offset_share_of_scaled
+from .scores.dimension import (
     alpha_req_of_squares,
     mst_dimension_of_squares,
     participation_ratio_of_squares,
 )
-from .entropy import binned_entropy
-from .learnability import clid_of_directions
-from .probe import packed, percent, wilson_interval
-from .scale_free import scale_free_mutual_information
-from .standard_errors import error_of_mean, error_of_share, error_of_two_nn, over_halves
-from .transferability import (
+from .scores.probe import Z95, packed, percent, wilson_interval
+from .scores.transferability import (
     h_score_of_decomposition,
     logme_of_decomposition,
     rankme_of_decomposition,
     transrate_of_decomposition,
     within_over_between_of_centred,
 )
-from .uncertainty import sampling_error
+from .uncertainty import error_over_halves, sampling_error
+
+
+def error_of_share(
+    hits: Callable[[MeasureContext], NDArray[np.bool_]],
+) -> Callable[[MeasureContext], float]:
+    """The standard error of a share of hits, in percentage points: above 0 also where all are hits, or none."""
+
+    def error(context: MeasureContext) -> float:
+        low, high = wilson_interval(int(hits(context).sum()), len(hits(context)))
+        return (high - low) / (2 * Z95)
+
+    return error
+
+
+def error_of_two_nn(context: MeasureContext) -> float:
+    """That of the maximum-likelihood estimate of an exponent from so many points."""
+    return context.two_nn_dimension / float(np.sqrt(len(context.different_image_points)))
+
+
+def error_of_mean(
+    of_rows: Callable[[MeasureContext], NDArray[np.float64]],
+) -> Callable[[MeasureContext], float]:
+    """The standard error of a mean over images, whose rows belong together, with the fitted model as it is."""
+
+    def error(context: MeasureContext) -> float:
+        of_images = np.bincount(context.images, of_rows(context)) / np.bincount(context.images)
+        return float(np.std(of_images, ddof=1) / np.sqrt(len(of_images)))
+
+    return error
+
+
+def over_halves(score: Measure) -> Callable[[MeasureContext], float | None]:
+    """The standard error of a score by its values on random halves of the images; None if one of them has none."""
+
+    def error(context: MeasureContext) -> float | None:
+        halves = context.halves
+        results = [score.result(half) for half in halves]
+        values = np.array([float(_defined(result)) for result in results if result is not None])
+        if len(values) < len(halves) or not halves:
+            return None
+        if not score.grows_with_images or (values == 0).any():
+            return error_over_halves(values, halves[0].n, context.n)
+        of_all = score.result(context)
+        if of_all is None:
+            return None
+        return abs(float(_defined(of_all))) * error_over_halves(
+            np.log(np.abs(values)), halves[0].n, context.n
+        )
+
+    return error
+
+
+def _defined(result: Value | UndefinedScore) -> Value:
+    if isinstance(result, UndefinedScore):
+        raise result
+    return result
+
 
 SATURATION = 0.1
 """Bits: an entropy this near to 0 or to log2 n says nothing of the embedding."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .mutual_information import EntropiesOf
+from .dse.mutual_information import EntropiesOf
 
 HALVES = 8
 LARGEST_HALF = 500  # rows; more would cost much, and of each class a pair of images stays

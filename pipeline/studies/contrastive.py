@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from ...data_catalog.entries import Preprocessing
-from ..embed import normalised
+from dsmi_zoo.data_catalog.models.entry import Preprocessing
+
+from ..embedding.embed import normalised
 
 TEMPERATURE = 0.5
 PROJECTED = 64

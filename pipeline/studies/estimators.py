@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma
 
-from ..measures.inputs import as_classes, as_embedding_on_host
+from ..measures.core.checks import as_classes, as_embedding_on_host
 
 NEIGHBOURS = 3
 MINE_WIDTH, MINE_STEPS, MINE_RATE = 64, 200, 2e-3
@@ -141,7 +141,7 @@ def mine_mutual_information(
     """
     import torch
 
-    from ..train import reproducible
+    from ..embedding.train import reproducible
 
     z, y = (
         torch.from_numpy(_for_network(as_embedding_on_host(V, name))).float()

@@ -11,16 +11,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ...data_catalog.errors import DamagedFile
-from ..config import content_hash
+from dsmi_zoo._util.errors import DamagedFile
+from dsmi_zoo._util.files import noted_damage, write_sealed
+from dsmi_zoo._util.hashing import content_hash
+
+from ..engine.task import Done
 from ..measures import (
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
     shannon_entropy,
     shannon_mutual_information,
 )
-from ..sealed import noted_damage, write_sealed
-from ..task import Done
 from .estimators import MINE_STEPS, ksg_label_information, mine_mutual_information
 from .simulated_data import blobs, branching_tree, corrupted_labels, label_information
 

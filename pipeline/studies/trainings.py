@@ -5,7 +5,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import get_args
 
-from ..task import Done
+from ..engine.task import Done
 from .trajectory import Regime, Trajectory, train_trajectory
 
 ARCHITECTURE = "test_resnet"  # of timm: convolutions and batch norm, half a million parameters

@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from ...data_catalog.entries import TrainingRecipe
-from ...data_catalog.trained_zoos import PREPROCESSING
-from ..atomic_files import write_atomically
-from ..config import content_hash
-from ..csv_text import csv_text
-from ..sealed import damage, write_sealed
+from dsmi_zoo._util.files import damage, write_atomically, write_sealed
+from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.tables import csv_text
+from dsmi_zoo.data_catalog.models.entry import TrainingRecipe
+from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +72,11 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
     import timm
     import torch
 
-    from ...data_catalog.from_timm import family_of
-    from ..embed import embed, normalised
-    from ..train import descend, estimate_batch_norms, reproducible, stratified
-    from ..views import part_view
+    from dsmi_zoo.data_catalog.models.timm_registry import family_of
+
+    from ..embedding.embed import embed, normalised
+    from ..embedding.train import descend, estimate_batch_norms, reproducible, stratified
+    from ..embedding.views import part_view
 
     parts = {
         part: part_view(cache, recipe.dataset, root, part, IMG_SIZE, PREPROCESSING)

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ...data_catalog.entries import ModelEntry, TrainingRecipe
-from ..atomic_files import write_atomically
-from ..config import content_hash
-from ..done import Done
+from dsmi_zoo._util.files import write_atomically
+from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo.data_catalog.models.entry import ModelEntry, TrainingRecipe
+
+from ..engine.outcome import Done
 
 VERSION = 1  # raised whenever the same network comes to other accuracies
 PROBE_STEPS = 1000
@@ -70,9 +71,9 @@ def transfer_accuracies(job: TransferJob) -> dict[str, float] | None:
 
 def compute_transfer(job: TransferJob) -> Done:
     """Probe and fine-tune a network, and keep both accuracies."""
-    from ..train import reproducible
-    from ..views import part_view
-    from ..zoo import build_model
+    from ..embedding.train import reproducible
+    from ..embedding.views import part_view
+    from ..networks.timm import build_model
 
     began = perf_counter()
     entry, tuning = job.entry, job.tuning
@@ -104,7 +105,7 @@ def _probed(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from ..embed import embed
+    from ..embedding.embed import embed
 
     assert job.entry.preprocessing is not None
     cpu = torch.device("cpu")
@@ -127,8 +128,8 @@ def _fine_tuned(
     """Accuracy, in percent, of the whole network with a new classifier after the short training."""
     import torch
 
-    from ..embed import embed
-    from ..train import fit
+    from ..embedding.embed import embed
+    from ..embedding.train import fit
 
     model.reset_classifier(len(np.unique(train[1])))
     fit(model, job.entry, job.tuning, *train)

@@ -8,9 +8,10 @@ import timm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsmi_zoo.data_catalog import InputError, ModelEntry, load_models
-from dsmi_zoo.data_catalog.models import find_entries
-from dsmi_zoo.data_catalog.trained_zoos import ARCHITECTURES
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.data_catalog.models.entry import ModelEntry
+from dsmi_zoo.data_catalog.models.registry import find_entries, load_models
+from dsmi_zoo.data_catalog.models.trained_zoos import ARCHITECTURES
 
 
 def catalog(folder: Path, text: str) -> Path:

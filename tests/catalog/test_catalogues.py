@@ -17,11 +17,11 @@ from hostile_input import ODD_TEXT, answer_or_refusal, bounded, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsmi_zoo.data_catalog import ModelEntry, load_models
-from dsmi_zoo.data_catalog.catalog_file import PREPROCESSING_COLUMNS, TEXT_COLUMNS
-from dsmi_zoo.data_catalog.entries import LARGEST_IMG_SIZE
-from dsmi_zoo.data_catalog.text import is_printable
-from dsmi_zoo.pipeline.config import content_hash
+from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.text import is_printable
+from dsmi_zoo.data_catalog.models.csv_catalog import PREPROCESSING_COLUMNS, TEXT_COLUMNS
+from dsmi_zoo.data_catalog.models.entry import LARGEST_IMG_SIZE, ModelEntry
+from dsmi_zoo.data_catalog.models.registry import load_models
 
 COLUMNS = (
     *TEXT_COLUMNS,

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.data_catalog.dataset_forms import dataset_in
-from dsmi_zoo.data_catalog.datasets import open_dataset
-from dsmi_zoo.data_catalog.entries import Preprocessing
-from dsmi_zoo.data_catalog.image_files import ImageFiles, read_image, unreadable
-from dsmi_zoo.data_catalog.imagenet import IMAGENETTE, IMAGEWOOF, PRESETS, synsets
-from dsmi_zoo.data_catalog.subset import Subset, select_subset
-from dsmi_zoo.pipeline.config import SubsetSettings, resolve_config
-from dsmi_zoo.pipeline.plan import open_subset
-from dsmi_zoo.pipeline.views import make_view
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.data_catalog.datasets.detection import dataset_in
+from dsmi_zoo.data_catalog.datasets.folders import ImageFiles, read_image, unreadable
+from dsmi_zoo.data_catalog.datasets.imagenet import IMAGENETTE, IMAGEWOOF, PRESETS, synsets
+from dsmi_zoo.data_catalog.datasets.registry import open_dataset
+from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
+from dsmi_zoo.data_catalog.models.entry import Preprocessing
+from dsmi_zoo.pipeline.config.run import SubsetSettings, resolve_config
+from dsmi_zoo.pipeline.embedding.views import make_view
+from dsmi_zoo.pipeline.plan.subset import open_subset
 
 
 def picture(path: Path, seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (20, 30)) -> Path:

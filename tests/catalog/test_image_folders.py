@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dsmi_zoo.data_catalog.image_files import (
+from dsmi_zoo._util.text import is_printable
+from dsmi_zoo.data_catalog.datasets.folders import (
     Listing,
     image_names,
     list_class_folders,
     list_labels_file,
 )
-from dsmi_zoo.data_catalog.imagenet import KAGGLE_TABLE, open_imagenet, synsets
-from dsmi_zoo.data_catalog.text import is_printable
+from dsmi_zoo.data_catalog.datasets.imagenet import KAGGLE_TABLE, open_imagenet, synsets
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_labels_that_are_the_same_number_come_in_one_order_in_every_process(fold
         folder, "image,label\n" + "".join(f"{number}.png,{'0' * number}1\n" for number in range(6))
     )
     code = (
-        "from pathlib import Path; from dsmi_zoo.data_catalog.image_files import list_labels_file; "
+        "from pathlib import Path; from dsmi_zoo.data_catalog.datasets.folders import list_labels_file; "
         f"print(list_labels_file(Path({str(folder)!r}))[2])"
     )
     said = set()

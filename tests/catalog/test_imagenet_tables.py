@@ -11,12 +11,12 @@ import pytest
 import statsmodels.api as sm
 from timm.models import get_pretrained_cfg
 
-from dsmi_zoo.data_catalog import InputError, ModelEntry, load_models
-from dsmi_zoo.data_catalog.build_tables import add_effective_robustness
-from dsmi_zoo.data_catalog.entries import is_accuracy, target_unit
-from dsmi_zoo.data_catalog.models import TABLES, default_models
-from dsmi_zoo.data_catalog.traits import KINDS, kind_of, pretraining_images, saw_extra_data
-from dsmi_zoo.reports.sample import targets_of
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.data_catalog.models.entry import ModelEntry, is_accuracy, target_unit
+from dsmi_zoo.data_catalog.models.registry import TABLES, default_models, load_models
+from dsmi_zoo.data_catalog.models.taxonomy import KINDS, kind_of, pretraining_images, saw_extra_data
+from dsmi_zoo.data_catalog.tables.build import add_effective_robustness
+from dsmi_zoo.reports.statistics.sample import targets_of
 from dsmi_zoo.reports.wording import target_title
 
 ROWS = {"imagenet-2023": 1002, "imagenet-2025": 1556}
@@ -283,7 +283,7 @@ def test_the_kind_goes_by_module_with_exceptions(
 
 def test_loading_both_tables_imports_neither_torch_nor_timm_and_is_fast() -> None:
     code = (
-        "import sys, time; started = time.process_time(); from dsmi_zoo.data_catalog import load_models\n"
+        "import sys, time; started = time.process_time(); from dsmi_zoo.data_catalog.models.registry import load_models\n"
         "load_models('imagenet-2023'); load_models('imagenet-2025')\n"
         "print(time.process_time() - started, sorted({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
     )
@@ -297,8 +297,8 @@ def test_loading_both_tables_imports_neither_torch_nor_timm_and_is_fast() -> Non
 def test_a_plan_of_a_table_never_asks_timm(tmp_path: Path) -> None:
     (tmp_path / "timm.py").write_text("raise ImportError('timm was asked')\n")
     code = (
-        "import json; from pathlib import Path; from dsmi_zoo.pipeline.config import resolve_config\n"
-        "from dsmi_zoo.pipeline.plan import make_plan\n"
+        "import json; from pathlib import Path; from dsmi_zoo.pipeline.config.run import resolve_config\n"
+        "from dsmi_zoo.pipeline.plan.plan import make_plan\n"
         "if __name__ == '__main__':\n"
         "    given = {'catalog': 'imagenet-2025', 'compute': {'cache': Path('cache')}}\n"
         "    jobs = make_plan(resolve_config(given, None)).jobs\n"
@@ -332,7 +332,7 @@ def test_the_tables_are_plain_small_files_without_paths_of_a_machine() -> None:
     SOURCE is None, reason="DSMI_ZOO_TABLES_SOURCE names no folder of the published files"
 )
 def test_rebuilding_from_the_published_files_gives_identical_bytes(tmp_path: Path) -> None:
-    from dsmi_zoo.data_catalog.build_tables import write_tables
+    from dsmi_zoo.data_catalog.tables.build import write_tables
 
     assert SOURCE is not None
     write_tables(Path(SOURCE), tmp_path)
@@ -342,7 +342,7 @@ def test_rebuilding_from_the_published_files_gives_identical_bytes(tmp_path: Pat
 
 def test_a_missing_source_is_named(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "dsmi_zoo.data_catalog.build_tables", str(tmp_path)],
+        [sys.executable, "-m", "dsmi_zoo.data_catalog.tables.build", str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,

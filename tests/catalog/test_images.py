@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image
 
-from dsmi_zoo.data_catalog.image_decoding import read_image
-from dsmi_zoo.data_catalog.timm_datasets import open_timm_dataset
+from dsmi_zoo.data_catalog.datasets.decoding import read_image
+from dsmi_zoo.data_catalog.datasets.timm import open_timm_dataset
 
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
 %%BoundingBox: 0 0 10 10

@@ -15,9 +15,11 @@ import timm
 import torch
 from conftest import Command
 
-from dsmi_zoo.data_catalog import InputError, ModelEntry, load_models
-from dsmi_zoo.data_catalog.from_timm import pretrained_models, timm_config
-from dsmi_zoo.pipeline.zoo import embedding_shape, with_timm_defaults
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.data_catalog.models.entry import ModelEntry
+from dsmi_zoo.data_catalog.models.registry import load_models
+from dsmi_zoo.data_catalog.models.timm_registry import pretrained_models, timm_config
+from dsmi_zoo.pipeline.networks.timm import embedding_shape, with_timm_defaults
 
 pytestmark = pytest.mark.long
 
@@ -70,7 +72,7 @@ def test_the_workers_of_a_check_that_is_killed_end_with_it() -> None:
     command = [
         sys.executable,
         "-m",
-        "dsmi_zoo.jobs.cli",
+        "dsmi_zoo.jobs.cli.main",
         "catalog",
         "check",
         "--catalog",
@@ -118,8 +120,8 @@ def test_a_network_of_one_size_only_is_refused_at_another() -> None:
 
 def test_a_model_of_four_gigabytes_is_checked_without_its_memory() -> None:
     code = (
-        "import resource; from dsmi_zoo.data_catalog import load_models\n"
-        "from dsmi_zoo.pipeline.zoo import embedding_shape\n"
+        "import resource; from dsmi_zoo.data_catalog.models.registry import load_models\n"
+        "from dsmi_zoo.pipeline.networks.timm import embedding_shape\n"
         "print(embedding_shape(load_models('imagenet-2023', ['eva_giant_patch14_336.clip_ft_in1k'])[0]))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
@@ -182,8 +184,8 @@ def test_weights_that_an_entry_names_are_loaded_instead_of_timms(tmp_path: Path)
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/weights-of-ours.pth"
         code = (
-            "import sys, torch; from dsmi_zoo.data_catalog import ModelEntry\n"
-            "from dsmi_zoo.pipeline.zoo import build_model\n"
+            "import sys, torch; from dsmi_zoo.data_catalog.models.entry import ModelEntry\n"
+            "from dsmi_zoo.pipeline.networks.timm import build_model\n"
             f"entry = ModelEntry(model='a', architecture='test_resnet.r160_in1k', weights={url!r})\n"
             "torch.save(build_model(entry, None).state_dict(), 'loaded.pth')"
         )

@@ -241,7 +241,7 @@ def test_the_measures_need_no_torch_and_no_pandas() -> None:
 
 COUNT_IMPORTS = """
 import os, sys
-from dsmi_zoo.jobs.start import main
+from dsmi_zoo.jobs.cli.start import main
 
 def leave(code):
     heavy = {"torch", "timm", "distributed", "dask", "scipy", "sklearn", "matplotlib", "bokeh", "pandas", "numpy"}

@@ -12,16 +12,18 @@ from conftest import Command
 from hub_server import HubServer
 from huggingface_hub import constants
 
-from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.jobs.doctor import folders, gpus, libraries, machine, node
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.locks import claimed
+from dsmi_zoo.jobs.doctor import gpus, machine, node
+from dsmi_zoo.jobs.doctor import machine as folders
+from dsmi_zoo.jobs.doctor import machine as libraries
 from dsmi_zoo.jobs.doctor.command import doctor, lines_of
-from dsmi_zoo.jobs.doctor.findings import Finding, Folders
-from dsmi_zoo.jobs.doctor.folders import Probe
 from dsmi_zoo.jobs.doctor.gpus import Driver
+from dsmi_zoo.jobs.doctor.machine import Probe
 from dsmi_zoo.jobs.doctor.node import Request
+from dsmi_zoo.jobs.doctor.report import Finding, Folders
 from dsmi_zoo.jobs.doctor.route import answering, try_route
 from dsmi_zoo.jobs.progress import SILENT
-from dsmi_zoo.pipeline.exclusive import claimed
 
 DRIVER = Driver(version="535.1", cuda="12.2", gpus=("H100", "H100"))
 TORCH: dict[str, Any] = {

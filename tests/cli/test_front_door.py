@@ -23,7 +23,7 @@ from torch.utils.data import (
 )
 
 import dsmi_zoo
-from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.pipeline.measures.registry import OF_A_ROW
 
 torch.manual_seed(0)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dsmi_zoo.jobs import progress
 from dsmi_zoo.jobs.progress import SILENT, Display, Terminal, follow
-from dsmi_zoo.pipeline.done import Done
+from dsmi_zoo.pipeline.engine.outcome import Done
 
 pytestmark = pytest.mark.long
 
@@ -29,8 +29,8 @@ def levels():
     return {name: logger.level for name, logger in logging.root.manager.loggerDict.items()
             if isinstance(logger, logging.Logger) and name.startswith("distributed")}
 before = levels()
-from dsmi_zoo.jobs.run import run
-from dsmi_zoo.pipeline.config import ComputeSettings, RunConfig
+from dsmi_zoo.jobs.runs.run import run
+from dsmi_zoo.pipeline.config.run import ComputeSettings, RunConfig
 if __name__ == "__main__":
     out = Path(sys.argv[1])
     code = run(RunConfig(models=("test_vit.100x3",), out=out, compute=ComputeSettings(workers=1)))
@@ -69,9 +69,11 @@ def test_a_run_called_from_python_tells_its_steps_to_the_log_by_module(
     assert done.stdout == ""
     ours = [line for line in done.stderr.splitlines() if line.startswith("INFO:dsmi_zoo.")]
     assert [line.split(":")[1] for line in ours] == [
-        "dsmi_zoo.jobs.run", "dsmi_zoo.jobs.clusters", "dsmi_zoo.jobs.progress", *["dsmi_zoo.jobs.run"] * 3
+        "dsmi_zoo.jobs.runs.run", "dsmi_zoo.jobs.clusters.opening", "dsmi_zoo.jobs.progress", *["dsmi_zoo.jobs.runs.run"] * 3
     ]  # fmt: skip
-    assert "INFO:dsmi_zoo.jobs.run:1 model to measure on 447 images of digits/validation" in ours
+    assert (
+        "INFO:dsmi_zoo.jobs.runs.run:1 model to measure on 447 images of digits/validation" in ours
+    )
     assert noted == "0 True 1"
 
 

@@ -12,10 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from processes import start_command
 
-from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.data_catalog.paths import LONGEST_NAME, repository_problem, safe_component, within
-from dsmi_zoo.pipeline.remote import folder_in_cache, paths_in_cache
-from dsmi_zoo.pipeline.weights import local_weights
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.paths import LONGEST_NAME, repository_problem, safe_component, within
+from dsmi_zoo.pipeline.weights.cache import local_weights
+from dsmi_zoo.pipeline.weights.hub import folder_in_cache, paths_in_cache
 
 ANY_TEXT = st.text(st.characters(), max_size=300)  # surrogates and NUL among them
 NASTY = st.lists(

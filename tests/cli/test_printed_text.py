@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from rich.console import Console
 from run_records import record_of
 
-from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.data_catalog.text import is_printable, one_line, printable, shortened, shown
-from dsmi_zoo.jobs.catalog import list_entries, show
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.text import is_printable, one_line, printable, shortened, shown
 from dsmi_zoo.jobs.doctor.command import lines_of
-from dsmi_zoo.jobs.doctor.findings import Finding
+from dsmi_zoo.jobs.doctor.report import Finding
 from dsmi_zoo.jobs.progress import Terminal, follow
-from dsmi_zoo.jobs.status import status
+from dsmi_zoo.jobs.runs.state import status
 from dsmi_zoo.jobs.terminal import LogLines, tell, tell_error
-from dsmi_zoo.pipeline.done import Done
-from dsmi_zoo.pipeline.record import EntryRecord
-from dsmi_zoo.pipeline.store import write_run
+from dsmi_zoo.jobs.tools.catalog import list_entries, show
+from dsmi_zoo.pipeline.engine.outcome import Done
+from dsmi_zoo.pipeline.store.record import EntryRecord
+from dsmi_zoo.pipeline.store.run_folder import write_run
 
 HOSTILE = "\x1b]0;owned\x07 \x1b[2J \r \x08 \x85 \x9b31m \u202eab\u202c \u2066 \u2028 \ud800 \0"
 ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=30) | st.sampled_from(
@@ -147,13 +147,13 @@ def test_a_status_of_somebody_elses_run_is_escaped(
 def test_a_catalogue_is_listed_and_shown_without_what_a_terminal_obeys(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dsmi_zoo.data_catalog import ModelEntry
-    from dsmi_zoo.data_catalog.filters import Filters
+    from dsmi_zoo.data_catalog.models.entry import ModelEntry
+    from dsmi_zoo.data_catalog.models.filters import Filters
 
     hostile = ModelEntry(
         model="\x1b[31mnet", architecture="\u202earch", license="\x07", model_kwargs={"a": "\x9b"}
     )
-    monkeypatch.setattr("dsmi_zoo.jobs.catalog.load_models", lambda *_: [hostile])
+    monkeypatch.setattr("dsmi_zoo.jobs.tools.catalog.load_models", lambda *_: [hostile])
     list_entries("mine.csv", (), Filters())
     show("\x1b[31mnet", "mine.csv")
     said = capsys.readouterr().out

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.pipeline.config import (
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo.pipeline.config.run import (
     CLUSTERS,
     MeasureSettings,
     RunConfig,
-    content_hash,
     default_cache,
     differences,
     resolve_config,
 )
-from dsmi_zoo.pipeline.plan import ESTIMATES_VERSION, MEASURES_VERSION, measures_identity
+from dsmi_zoo.pipeline.plan.identity import ESTIMATES_VERSION, MEASURES_VERSION, measures_identity
 
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:

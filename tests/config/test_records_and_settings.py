@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_records import record_of
 
-from dsmi_zoo.data_catalog.settings import settings_of
-from dsmi_zoo.data_catalog.text import is_printable
-from dsmi_zoo.jobs.clusters.batch import worker_requests
+from dsmi_zoo._util.settings import settings_of
+from dsmi_zoo._util.text import is_printable
 from dsmi_zoo.jobs.clusters.profile import DriverJob, Profile, load_profile
-from dsmi_zoo.pipeline.config import RunConfig, differences, resolve_config
-from dsmi_zoo.pipeline.keywords import settings_from_keywords
-from dsmi_zoo.pipeline.record import EntryRecord, RunRecord, parse_record
+from dsmi_zoo.jobs.clusters.slurm.scripts import worker_requests
+from dsmi_zoo.pipeline.config.keywords import settings_from_keywords
+from dsmi_zoo.pipeline.config.run import RunConfig, differences, resolve_config
+from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord, parse_record
 
 FIRST = json.loads(Path(__file__).parents[1].joinpath("run_of_the_first_version.json").read_text())
 ENTRY = EntryRecord(model="net.a", img_size=224, slug="net-a-224-0123abcd", row_id="a1")

@@ -11,13 +11,13 @@ import pytest
 from pydantic import ValidationError
 
 import dsmi_zoo
-from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.data_catalog.settings import Setting, options_of, settings_of
-from dsmi_zoo.jobs.commands.run import run_command
-from dsmi_zoo.jobs.options import run_settings
-from dsmi_zoo.pipeline.config import RunConfig, differences, resolve_config
-from dsmi_zoo.pipeline.keywords import settings_from_keywords, settings_table
-from dsmi_zoo.pipeline.measures.settings import MeasureSettings
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.settings import Setting, options_of, settings_of
+from dsmi_zoo.jobs.cli.options import run_settings
+from dsmi_zoo.jobs.cli.run import run_command
+from dsmi_zoo.pipeline.config.keywords import settings_from_keywords, settings_table
+from dsmi_zoo.pipeline.config.run import RunConfig, differences, resolve_config
+from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 
 ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "catalog": (["--catalog", "imagenet-2025"], "imagenet-2025"),

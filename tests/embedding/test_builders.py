@@ -13,12 +13,14 @@ import timm
 import torch
 from conftest import Command
 
-from dsmi_zoo.data_catalog import InputError, ModelEntry
-from dsmi_zoo.data_catalog.models import catalog_sha256
-from dsmi_zoo.jobs.forecast import described
-from dsmi_zoo.pipeline.config import RunConfig, resolve_config
-from dsmi_zoo.pipeline.plan import Plan, builder_hashes, make_plan
-from dsmi_zoo.pipeline.store import read_results
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.data_catalog.models.entry import ModelEntry
+from dsmi_zoo.data_catalog.models.registry import catalog_sha256
+from dsmi_zoo.jobs.runs.forecast import described
+from dsmi_zoo.pipeline.config.run import RunConfig, resolve_config
+from dsmi_zoo.pipeline.plan.identity import builder_hashes
+from dsmi_zoo.pipeline.plan.plan import Plan, make_plan
+from dsmi_zoo.pipeline.store.run_folder import read_results
 
 NETS = """
 import os, sys, time
@@ -267,8 +269,8 @@ def test_the_driver_finds_a_builder_and_runs_neither_it_nor_torch(tmp_path: Path
         tmp_path, "model,builder", *(f"m{number},{name}" for number, name in enumerate(builders))
     )
     code = (
-        "import sys; from pathlib import Path; from dsmi_zoo.pipeline.config import resolve_config\n"
-        "from dsmi_zoo.pipeline.plan import make_plan\n"
+        "import sys; from pathlib import Path; from dsmi_zoo.pipeline.config.run import resolve_config\n"
+        "from dsmi_zoo.pipeline.plan.plan import make_plan\n"
         "sys.path = [place for place in sys.path if place]\n"
         "jobs = make_plan(resolve_config({'catalog': 'mine.csv', 'compute': {'cache': Path('cache')}})).jobs\n"
         "print(len({job.builder_sha256 for job in jobs}))\n"

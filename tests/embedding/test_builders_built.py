@@ -10,16 +10,17 @@ import safetensors.torch
 import torch
 from test_builders import NETS, module_name, own_entry, planned, write_catalog
 
-from dsmi_zoo.data_catalog import InputError, ModelEntry
-from dsmi_zoo.data_catalog.trained_zoos import PREPROCESSING
-from dsmi_zoo.pipeline.activations import defaults_kept
-from dsmi_zoo.pipeline.builder import BuilderError, Built, build
-from dsmi_zoo.pipeline.builder_defaults import with_builder_defaults
-from dsmi_zoo.pipeline.graph import run_entries
-from dsmi_zoo.pipeline.plan import Plan
-from dsmi_zoo.pipeline.store import embedding_path
-from dsmi_zoo.pipeline.users_modules import find_module
-from dsmi_zoo.pipeline.workers import Workers
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.user_code import find_module
+from dsmi_zoo.data_catalog.models.entry import ModelEntry
+from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
+from dsmi_zoo.pipeline.engine.graph import run_entries
+from dsmi_zoo.pipeline.engine.workers import Workers
+from dsmi_zoo.pipeline.networks.builder_defaults import with_builder_defaults
+from dsmi_zoo.pipeline.networks.custom import BuilderError, Built, build
+from dsmi_zoo.pipeline.networks.forward import defaults_kept
+from dsmi_zoo.pipeline.plan.plan import Plan
+from dsmi_zoo.pipeline.store.run_folder import embedding_path
 
 
 @pytest.fixture

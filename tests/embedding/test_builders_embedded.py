@@ -15,16 +15,17 @@ import torchvision
 from test_builders import NETS, module_name, own_entry, planned, write_catalog
 from test_builders_built import built, embeddings_of
 
-from dsmi_zoo.data_catalog import InputError, ModelEntry
-from dsmi_zoo.data_catalog.images import ImageArray
-from dsmi_zoo.data_catalog.trained_zoos import PREPROCESSING
-from dsmi_zoo.pipeline.activations import activations, undisturbed
-from dsmi_zoo.pipeline.builder import BuilderError, Transformed
-from dsmi_zoo.pipeline.embed import Embedding, View, embed_inputs
-from dsmi_zoo.pipeline.graph import run_entries
-from dsmi_zoo.pipeline.store import read_row
-from dsmi_zoo.pipeline.workers import Workers
-from dsmi_zoo.pipeline.zoo import embedding_shape
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.data_catalog.datasets.base import ImageArray
+from dsmi_zoo.data_catalog.models.entry import ModelEntry
+from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
+from dsmi_zoo.pipeline.embedding.embed import Embedding, View, embed_inputs
+from dsmi_zoo.pipeline.engine.graph import run_entries
+from dsmi_zoo.pipeline.engine.workers import Workers
+from dsmi_zoo.pipeline.networks.custom import BuilderError, Transformed
+from dsmi_zoo.pipeline.networks.forward import activations, undisturbed
+from dsmi_zoo.pipeline.networks.timm import embedding_shape
+from dsmi_zoo.pipeline.store.run_folder import read_row
 
 CPU = torch.device("cpu")
 

@@ -12,15 +12,17 @@ import safetensors.torch
 import timm
 import torch
 
-from dsmi_zoo.data_catalog import InputError, ModelEntry, load_models
-from dsmi_zoo.data_catalog.datasets import open_dataset
-from dsmi_zoo.data_catalog.subset import Subset
-from dsmi_zoo.data_catalog.trained_zoos import ARCHITECTURES, PREPROCESSING
-from dsmi_zoo.pipeline.embed import embed, normalised
-from dsmi_zoo.pipeline.sealed import damage, seal
-from dsmi_zoo.pipeline.train import stored_top1, train_weights
-from dsmi_zoo.pipeline.views import make_view, open_view, part_view
-from dsmi_zoo.pipeline.zoo import build_model, choose_device, with_timm_defaults
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.files import damage, seal
+from dsmi_zoo.data_catalog.datasets.registry import open_dataset
+from dsmi_zoo.data_catalog.datasets.subset import Subset
+from dsmi_zoo.data_catalog.models.entry import ModelEntry
+from dsmi_zoo.data_catalog.models.registry import load_models
+from dsmi_zoo.data_catalog.models.trained_zoos import ARCHITECTURES, PREPROCESSING
+from dsmi_zoo.pipeline.embedding.embed import embed, normalised
+from dsmi_zoo.pipeline.embedding.train import stored_top1, train_weights
+from dsmi_zoo.pipeline.embedding.views import make_view, open_view, part_view
+from dsmi_zoo.pipeline.networks.timm import build_model, choose_device, with_timm_defaults
 
 pytestmark = pytest.mark.long
 
@@ -229,7 +231,7 @@ def test_lower_precision_comes_near_and_leaves_the_switches_as_they_were(
 
 GROWTH = """
 import numpy as np, psutil, torch
-from dsmi_zoo.pipeline.embed import embed_inputs
+from dsmi_zoo.pipeline.embedding.embed import embed_inputs
 
 class Large:
     pixels = 1024 * 1024

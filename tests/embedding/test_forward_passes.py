@@ -8,13 +8,13 @@ import pytest
 import timm
 import torch
 
-from dsmi_zoo.data_catalog.entries import Preprocessing
-from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.pipeline import view_on_device
-from dsmi_zoo.pipeline.batch_size import MOST, BatchSize
-from dsmi_zoo.pipeline.embed import View, embed, embed_inputs, takes_channels_last
-from dsmi_zoo.pipeline.stored_view import StoredView, open_stored
-from dsmi_zoo.pipeline.view_on_device import ReadAhead, pixels_on
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.data_catalog.models.entry import Preprocessing
+from dsmi_zoo.pipeline.embedding import view_on_gpu as view_on_device
+from dsmi_zoo.pipeline.embedding.embed import View, embed, embed_inputs, takes_channels_last
+from dsmi_zoo.pipeline.embedding.view_file import StoredView, open_stored
+from dsmi_zoo.pipeline.embedding.view_on_gpu import ReadAhead, pixels_on
+from dsmi_zoo.pipeline.networks.forward import MOST, BatchSize
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 PREPROCESSING = Preprocessing(crop_pct=1, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))

@@ -9,10 +9,11 @@ import timm
 import torch
 from conftest import Command
 
-from dsmi_zoo.data_catalog import InputError, ModelEntry
-from dsmi_zoo.pipeline.layers import forward
-from dsmi_zoo.pipeline.store import embedding_path, read_results, read_run
-from dsmi_zoo.pipeline.zoo import pooling_of, repool
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.data_catalog.models.entry import ModelEntry
+from dsmi_zoo.pipeline.networks.layers import forward
+from dsmi_zoo.pipeline.networks.timm import pooling_of, repool
+from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results, read_run
 
 ZOO = """model,architecture,checkpoint,model_kwargs,img_size
 backbone,test_vit,backbone.safetensors,"{""num_classes"": 0}",160

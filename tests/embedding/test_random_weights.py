@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from conftest import Command
 
-from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.pipeline.config import RunConfig
-from dsmi_zoo.pipeline.plan import make_plan
-from dsmi_zoo.pipeline.store import read_results, read_run
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.pipeline.config.run import RunConfig
+from dsmi_zoo.pipeline.plan.plan import make_plan
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 
 ZOO = """model,img_size,top1,imagenet_r_top1,pretraining_images,gmacs,weights
 test_vit.r160_in1k,160,40,20,1281167,0.1,timm/test_vit.r160_in1k

@@ -9,14 +9,14 @@ import torch
 from conftest import Command
 from real_weights import LITE, crops, lite_weights, photograph
 
-from dsmi_zoo.data_catalog import ModelEntry
-from dsmi_zoo.data_catalog.image_files import ImageFiles
-from dsmi_zoo.data_catalog.imagenet import synsets
-from dsmi_zoo.data_catalog.subset import select_subset
-from dsmi_zoo.pipeline.embed import embed
-from dsmi_zoo.pipeline.store import read_results, read_run
-from dsmi_zoo.pipeline.views import make_view, open_view
-from dsmi_zoo.pipeline.zoo import build_model, with_timm_defaults
+from dsmi_zoo.data_catalog.datasets.folders import ImageFiles
+from dsmi_zoo.data_catalog.datasets.imagenet import synsets
+from dsmi_zoo.data_catalog.datasets.subset import select_subset
+from dsmi_zoo.data_catalog.models.entry import ModelEntry
+from dsmi_zoo.pipeline.embedding.embed import embed
+from dsmi_zoo.pipeline.embedding.views import make_view, open_view
+from dsmi_zoo.pipeline.networks.timm import build_model, with_timm_defaults
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 
 ESPRESSO, TRIPOD, EGYPTIAN_CAT, MOPED = 967, 872, 285, 665
 CATS = {281, 282, 285}

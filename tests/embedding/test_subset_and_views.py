@@ -15,19 +15,19 @@ from timm.data import create_transform
 from torchvision import transforms
 from torchvision.datasets import FashionMNIST
 
-from dsmi_zoo.data_catalog import InputError, load_models
-from dsmi_zoo.data_catalog.datasets import open_dataset
-from dsmi_zoo.data_catalog.digit_images import digits_split
-from dsmi_zoo.data_catalog.entries import Preprocessing
-from dsmi_zoo.data_catalog.fashion_images import DEBIAN, fashion_split
-from dsmi_zoo.data_catalog.images import ImageArray, split_numbers
-from dsmi_zoo.data_catalog.subset import Subset, select_subset
-from dsmi_zoo.data_catalog.trained_zoos import trained_models
-from dsmi_zoo.pipeline.config import RunConfig, SubsetSettings
-from dsmi_zoo.pipeline.forkserver import process_pool
-from dsmi_zoo.pipeline.plan import make_plan
-from dsmi_zoo.pipeline.stored_view import ViewWriter, open_stored
-from dsmi_zoo.pipeline.views import (
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.forkserver import process_pool
+from dsmi_zoo.data_catalog.datasets.base import ImageArray, split_numbers
+from dsmi_zoo.data_catalog.datasets.digits import digits_split
+from dsmi_zoo.data_catalog.datasets.fashion import DEBIAN, fashion_split
+from dsmi_zoo.data_catalog.datasets.registry import open_dataset
+from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
+from dsmi_zoo.data_catalog.models.entry import Preprocessing
+from dsmi_zoo.data_catalog.models.registry import load_models
+from dsmi_zoo.data_catalog.models.trained_zoos import trained_models
+from dsmi_zoo.pipeline.config.run import RunConfig, SubsetSettings
+from dsmi_zoo.pipeline.embedding.view_file import ViewWriter, open_stored
+from dsmi_zoo.pipeline.embedding.views import (
     drop_oldest_views,
     input_vector,
     make_view,
@@ -35,6 +35,7 @@ from dsmi_zoo.pipeline.views import (
     view_path,
     view_vectors,
 )
+from dsmi_zoo.pipeline.plan.plan import make_plan
 
 
 def photographs(count: int = 3) -> ImageArray:

@@ -12,11 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.jobs.clusters.batch import batch_script, check_bare
+from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.clusters.profile import Profile
-from dsmi_zoo.jobs.submit import _array_scripts, _driver_scripts
-from dsmi_zoo.pipeline.config import RunConfig
+from dsmi_zoo.jobs.clusters.slurm.scripts import batch_script, check_bare
+from dsmi_zoo.jobs.runs.submit import _array_scripts, _driver_scripts
+from dsmi_zoo.pipeline.config.run import RunConfig
 
 REQUESTED = {
     "--job-name", "--output", "--open-mode", "--ntasks", "--partition", "--account", "--cpus-per-task", "--mem",

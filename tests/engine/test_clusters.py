@@ -11,12 +11,12 @@ import pytest
 from conftest import Command
 from distributed import Client
 
-from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.jobs.clusters import open_workers
+from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.clusters.existing import differing_versions
 from dsmi_zoo.jobs.clusters.machine import BLAS_THREADS, default_per_gpu, usable_cores, visible_gpus
+from dsmi_zoo.jobs.clusters.opening import open_workers
 from dsmi_zoo.jobs.clusters.profile import EXAMPLES, load_profile
-from dsmi_zoo.pipeline.config import ComputeSettings
+from dsmi_zoo.pipeline.config.run import ComputeSettings
 
 pytestmark = pytest.mark.usefixtures("server")
 

@@ -16,11 +16,11 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 
-from dsmi_zoo.pipeline.attempts import LOST_AT_MOST, Attempts, KilledWorker
-from dsmi_zoo.pipeline.config import RunConfig
-from dsmi_zoo.pipeline.done import Done
-from dsmi_zoo.pipeline.graph import compute_each, shared_attempts
-from dsmi_zoo.pipeline.workers import Workers, WorkersLost
+from dsmi_zoo.pipeline.config.run import RunConfig
+from dsmi_zoo.pipeline.engine.attempts import LOST_AT_MOST, Attempts, KilledWorker
+from dsmi_zoo.pipeline.engine.graph import compute_each, shared_attempts
+from dsmi_zoo.pipeline.engine.outcome import Done
+from dsmi_zoo.pipeline.engine.workers import Workers, WorkersLost
 
 pytestmark = pytest.mark.usefixtures("server")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from conftest import SMALL_ZOO, Command, Mount
 
-from dsmi_zoo.pipeline.store import read_results
+from dsmi_zoo.pipeline.store.run_folder import read_results
 
 
 def test_a_full_disk_under_out_stops_the_run_and_keeps_what_is_finished(

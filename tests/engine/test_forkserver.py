@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dsmi_zoo.jobs.clusters import open_workers
-from dsmi_zoo.pipeline import forkserver
-from dsmi_zoo.pipeline.config import ComputeSettings
-from dsmi_zoo.pipeline.last_attempt import Died, in_a_child
+from dsmi_zoo._util import forkserver
+from dsmi_zoo.jobs.clusters.opening import open_workers
+from dsmi_zoo.pipeline.config.run import ComputeSettings
+from dsmi_zoo.pipeline.engine.last_attempt import Died, in_a_child
 
 pytestmark = pytest.mark.long
 
@@ -233,7 +233,7 @@ def test_a_cluster_survives_the_death_of_its_server(apart: None, tmp_path: Path)
 
 DRIVER = """
 import sys, time
-from dsmi_zoo.pipeline import forkserver
+from dsmi_zoo._util import forkserver
 forkserver.start(tuple(sys.argv[1:]))
 child = forkserver.child_process(time.sleep, 600)
 print(forkserver._servers[0]._forkserver_pid, child.pid, flush=True)
@@ -294,7 +294,7 @@ def test_where_no_server_can_be_had_processes_are_spawned(
 
 NO_FORK = """
 import errno
-from dsmi_zoo.pipeline import preload
+from dsmi_zoo._util import preload
 
 def refused():
     raise OSError(errno.EAGAIN, "the user has too many processes")

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from interleavings import STALE_AFTER_S, Given, explore
 
-from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.jobs.driving import drivers, drivers_folder, driving
-from dsmi_zoo.pipeline import exclusive as locks
-from dsmi_zoo.pipeline.exclusive import Held, claimed, exclusive, holder
+from dsmi_zoo._util import locks
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.locks import Held, claimed, exclusive, holder
+from dsmi_zoo.jobs.runs.driver_lock import drivers, drivers_folder, driving
 
 pytestmark = pytest.mark.long
 
@@ -31,8 +31,8 @@ def script(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     started: list[subprocess.Popen[str]] = []
     pipe = subprocess.PIPE
     head = (
-        "import os, signal, sys, time\nfrom pathlib import Path\nfrom dsmi_zoo.jobs.driving import driving\n"
-        "from dsmi_zoo.pipeline.exclusive import claimed, exclusive\nlock = Path(sys.argv[1])\n"
+        "import os, signal, sys, time\nfrom pathlib import Path\nfrom dsmi_zoo.jobs.runs.driver_lock import driving\n"
+        "from dsmi_zoo._util.locks import claimed, exclusive\nlock = Path(sys.argv[1])\n"
     )
 
     def start(code: str, lock: Path) -> "subprocess.Popen[str]":
@@ -108,7 +108,7 @@ def test_a_driver_that_died_while_it_began_holds_nobody_up_and_is_not_seen_at_wo
 ) -> None:
     out = tmp_path / "out"
     dies = "module.claimed = lambda lock: os.kill(os.getpid(), signal.SIGKILL)"
-    code = f"import dsmi_zoo.jobs.driving as module\n{dies}\n"
+    code = f"import dsmi_zoo.jobs.runs.driver_lock as module\n{dies}\n"
     script(f"{code}with driving(lock): pass", out).wait(60)
     assert [path.name for path in drivers_folder(out).iterdir()] == ["entrance"]
     assert drivers(out) == {}
@@ -126,7 +126,7 @@ def test_a_driver_that_was_stopped_while_it_began_does_not_go_on_beside_another(
         entrance.rename(entrance.with_name(f"{THERE},pid=7,start=5,claim={7:032x}"))
         return claimed(lock)
 
-    monkeypatch.setattr("dsmi_zoo.jobs.driving.claimed", taken_over)
+    monkeypatch.setattr("dsmi_zoo.jobs.runs.driver_lock.claimed", taken_over)
     with pytest.raises(InputError, match="was stopped while it began"), driving(tmp_path):
         pass
     assert drivers(tmp_path) == {}

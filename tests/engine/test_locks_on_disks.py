@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from test_locks import THERE, a_lock_of
 
-from dsmi_zoo.jobs.driving import drivers, drivers_folder
-from dsmi_zoo.pipeline.exclusive import Held, claimed, exclusive
+from dsmi_zoo._util.locks import Held, claimed, exclusive
+from dsmi_zoo.jobs.runs.driver_lock import drivers, drivers_folder
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsmi_zoo.data_catalog.entries import ModelEntry, Preprocessing
-from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.data_catalog.models import load_models
-from dsmi_zoo.jobs.driving import drivers_folder, driving
-from dsmi_zoo.pipeline.cost import DECODE_S
-from dsmi_zoo.pipeline.exclusive import STALE_AFTER_S, Held, claimed, holder
-from dsmi_zoo.pipeline.order import Expectation, balanced, longest_first
-from dsmi_zoo.pipeline.plan import Job
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.locks import STALE_AFTER_S, Held, claimed, holder
+from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
+from dsmi_zoo.data_catalog.models.registry import load_models
+from dsmi_zoo.jobs.runs.driver_lock import drivers_folder, driving
+from dsmi_zoo.pipeline.plan.cost import DECODE_S
+from dsmi_zoo.pipeline.plan.order import Expectation, balanced, longest_first
+from dsmi_zoo.pipeline.plan.plan import Job
 
 SAMPLES = 1000
 
@@ -101,7 +101,7 @@ def test_a_claim_refuses_others_at_once_until_it_is_released_or_its_owner_is_dea
             pass
         assert not claim.is_lost()
     assert not lock.exists()
-    code = "import os, sys; from pathlib import Path; from dsmi_zoo.pipeline.exclusive import claimed\n"
+    code = "import os, sys; from pathlib import Path; from dsmi_zoo._util.locks import claimed\n"
     code += "with claimed(Path(sys.argv[1])): os._exit(0)"
     subprocess.run([sys.executable, "-c", code, str(lock)], check=True, timeout=30)
     assert lock.exists()
@@ -137,7 +137,7 @@ def test_a_requeued_job_waits_for_the_lock_that_it_left_behind_on_another_node(
     theirs.touch()
     killed = time.time() - STALE_AFTER_S + 2
     os.utime(theirs, (killed, killed))
-    monkeypatch.setattr("dsmi_zoo.jobs.driving.LOOK_EVERY_S", 0.5)
+    monkeypatch.setattr("dsmi_zoo.jobs.runs.driver_lock.LOOK_EVERY_S", 0.5)
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
     with pytest.raises(InputError, match="process 77 on elsewhere"), driving(tmp_path, "1/2"):
         pass

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from dsmi_zoo.jobs.clusters.local import local_cluster
-from dsmi_zoo.pipeline import workers as watched
-from dsmi_zoo.pipeline.compute import ComputeSettings
-from dsmi_zoo.pipeline.last_attempt import Died, in_a_child
-from dsmi_zoo.pipeline.workers import Workers, WorkersLost
+from dsmi_zoo.pipeline.config.compute import ComputeSettings
+from dsmi_zoo.pipeline.engine import workers as watched
+from dsmi_zoo.pipeline.engine.last_attempt import Died, in_a_child
+from dsmi_zoo.pipeline.engine.workers import Workers, WorkersLost
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -75,7 +75,7 @@ class Client:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """The time that the driver sees; it passes when this is called."""
     now = [1000.0]
-    monkeypatch.setattr("dsmi_zoo.pipeline.workers.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("dsmi_zoo.pipeline.engine.workers.time.monotonic", lambda: now[0])
 
     def passes(seconds: float) -> None:
         now[0] += seconds

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from dsmi_zoo.pipeline.gpu_turn import gpu_turn
-from dsmi_zoo.pipeline.machine_locks import machine_lock
-from dsmi_zoo.pipeline.model_clock import ModelClock
+from dsmi_zoo._util.locks import machine_lock
+from dsmi_zoo.pipeline.engine.gpu_lock import gpu_turn
+from dsmi_zoo.pipeline.engine.time_limit import ModelClock
 
 pytestmark = pytest.mark.long
 
 HOLDER = """
 import sys, time
-from dsmi_zoo.pipeline.machine_locks import machine_lock
+from dsmi_zoo._util.locks import machine_lock
 with machine_lock(sys.argv[1], shared=sys.argv[2] == "shared"):
     print("held", flush=True)
     time.sleep(float(sys.argv[3]))
@@ -27,7 +27,7 @@ with machine_lock(sys.argv[1], shared=sys.argv[2] == "shared"):
 CLOCK = """
 import sys, time
 from pathlib import Path
-from dsmi_zoo.pipeline.model_clock import ModelClock
+from dsmi_zoo.pipeline.engine.time_limit import ModelClock
 clock = ModelClock(1.0, Path(sys.argv[1]))
 with clock.running():
     with clock.stopped():
@@ -39,8 +39,8 @@ TURN = """
 import sys
 from pathlib import Path
 import torch
-from dsmi_zoo.pipeline.gpu_turn import gpu_turn
-from dsmi_zoo.pipeline.model_clock import ModelClock
+from dsmi_zoo.pipeline.engine.gpu_lock import gpu_turn
+from dsmi_zoo.pipeline.engine.time_limit import ModelClock
 model, clock = torch.nn.Linear(3, 2), ModelClock(4.0, Path(sys.argv[1], "log"))
 device = torch.device("meta")  # there is everywhere, and is not the CPU
 with clock.running(), gpu_turn(model, device, clock):

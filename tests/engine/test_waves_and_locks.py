@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.pipeline.exclusive import STALE_AFTER_S, exclusive
-from dsmi_zoo.pipeline.waves import plan_waves
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.locks import STALE_AFTER_S, exclusive
+from dsmi_zoo.pipeline.weights.waves import plan_waves
 
 
 def test_waves_hold_every_file_once_in_order_and_fit_the_budget() -> None:
@@ -23,7 +23,7 @@ def test_waves_hold_every_file_once_in_order_and_fit_the_budget() -> None:
 
 def test_a_lock_whose_owner_died_or_stopped_beating_is_taken_over(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    code = "import os, sys; from pathlib import Path; from dsmi_zoo.pipeline.exclusive import exclusive\n"
+    code = "import os, sys; from pathlib import Path; from dsmi_zoo._util.locks import exclusive\n"
     code += "with exclusive(Path(sys.argv[1])): os._exit(0)"
     subprocess.run([sys.executable, "-c", code, lock], check=True, timeout=60)
     assert lock.exists()
@@ -43,7 +43,9 @@ def test_a_lock_whose_owner_died_or_stopped_beating_is_taken_over(tmp_path: Path
 def test_a_lock_that_beats_is_waited_for(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     done = tmp_path / "done"
-    code = "import sys, time; from pathlib import Path; from dsmi_zoo.pipeline.exclusive import exclusive\n"
+    code = (
+        "import sys, time; from pathlib import Path; from dsmi_zoo._util.locks import exclusive\n"
+    )
     code += "with exclusive(Path(sys.argv[1]), beat_s=0.1):\n"
     code += "    print('held', flush=True); time.sleep(1.5); Path(sys.argv[2]).touch()"
     holder = subprocess.Popen(

@@ -18,9 +18,9 @@ from conftest import Command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.pipeline.array_files import read_array, read_labels
+from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.pipeline.measures import measure
+from dsmi_zoo.pipeline.measures.files import read_array, read_labels
 
 EMBEDDING = np.random.default_rng(0).normal(size=(30, 4))
 CLASSES = np.random.default_rng(1).integers(0, 3, size=30)

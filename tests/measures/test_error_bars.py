@@ -5,9 +5,9 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy
-from dsmi_zoo.pipeline.measures.lanczos import _Krylov, spectral_entropy_by_lanczos
-from dsmi_zoo.pipeline.measures.operator import HELD_BYTES, DiffusionOperator
-from dsmi_zoo.pipeline.measures.spectrum import gaussian_kernel, squared_distances
+from dsmi_zoo.pipeline.measures.core.distances import gaussian_kernel, squared_distances
+from dsmi_zoo.pipeline.measures.dse.lanczos import _Krylov, spectral_entropy_by_lanczos
+from dsmi_zoo.pipeline.measures.dse.operator import HELD_BYTES, DiffusionOperator
 
 pytestmark = pytest.mark.long
 
@@ -49,7 +49,7 @@ ROUNDED = {
 
 def covered(Z, draws, monkeypatch):
     """For each of some seeds, orders of the points and ways of rounding, whether the error is within two bars."""
-    monkeypatch.setattr("dsmi_zoo.pipeline.measures.operator._TILE", 256)
+    monkeypatch.setattr("dsmi_zoo.pipeline.measures.dse.operator._TILE", 256)
     truth = diffusion_spectral_entropy(Z, sigma=SIGMA, method="exact")
     found = []
     for seed in range(draws):

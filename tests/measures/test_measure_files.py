@@ -19,8 +19,8 @@ from hostile_input import ODD_TEXT, answer_or_refusal, bounded, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsmi_zoo.pipeline import claimed_sizes
-from dsmi_zoo.pipeline.array_files import read_array, read_labels
+from dsmi_zoo.pipeline.measures import files as claimed_sizes
+from dsmi_zoo.pipeline.measures.files import read_array, read_labels
 
 EMBEDDING = np.random.default_rng(0).normal(size=(8, 3))
 LABELS = np.array(["a", "b"] * 4)

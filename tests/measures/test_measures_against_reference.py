@@ -15,11 +15,8 @@ from dsmi_zoo.pipeline.measures import (
     shannon_entropy,
     shannon_mutual_information,
 )
-from dsmi_zoo.pipeline.measures.spectrum import (
-    diffusion_eigenvalues,
-    squared_distances,
-    subset_kernels,
-)
+from dsmi_zoo.pipeline.measures.core.distances import squared_distances
+from dsmi_zoo.pipeline.measures.dse.spectrum import diffusion_eigenvalues, subset_kernels
 
 with warnings.catch_warnings():  # importing it silences all warnings for good
     from dse_dsmi.diffusion import compute_diffusion_matrix

@@ -16,17 +16,14 @@ from dsmi_zoo.pipeline.measures import (
     diffusion_spectral_mutual_information,
     diffusion_spectral_mutual_information_estimate,
     measure,
-    points,
 )
-from dsmi_zoo.pipeline.measures import estimate as estimate_module
-from dsmi_zoo.pipeline.measures.lanczos import spectral_entropy_by_lanczos
-from dsmi_zoo.pipeline.measures.operator import DiffusionOperator
-from dsmi_zoo.pipeline.measures.probe import neighbour_accuracy
-from dsmi_zoo.pipeline.measures.spectrum import (
-    diffusion_eigenvalues,
-    gaussian_kernel,
-    squared_distances,
-)
+from dsmi_zoo.pipeline.measures.core import estimate as estimate_module
+from dsmi_zoo.pipeline.measures.core import points
+from dsmi_zoo.pipeline.measures.core.distances import gaussian_kernel, squared_distances
+from dsmi_zoo.pipeline.measures.dse.lanczos import spectral_entropy_by_lanczos
+from dsmi_zoo.pipeline.measures.dse.operator import DiffusionOperator
+from dsmi_zoo.pipeline.measures.dse.spectrum import diffusion_eigenvalues
+from dsmi_zoo.pipeline.measures.scores.probe import neighbour_accuracy
 
 pytestmark = pytest.mark.long
 
@@ -117,7 +114,7 @@ def test_a_smaller_tolerance_is_met_and_costs_more_probes():
 
 @pytest.mark.parametrize("t", [0.5, 1])
 def test_a_kernel_that_is_computed_anew_for_every_product_gives_the_same(monkeypatch, t):
-    monkeypatch.setattr("dsmi_zoo.pipeline.measures.operator._TILE", 200)
+    monkeypatch.setattr("dsmi_zoo.pipeline.measures.dse.operator._TILE", 200)
     Z = embedding(700, 20)
     held, anew = (
         spectral_entropy_by_lanczos(Z, 4.0, t, 0.005, 0, held_bytes=size) for size in (2**30, 0)
@@ -131,7 +128,7 @@ def test_a_kernel_that_is_computed_anew_for_every_product_gives_the_same(monkeyp
 def test_the_operator_is_the_diffusion_matrix_without_its_largest_eigenvalue(
     monkeypatch, precision, scale
 ):
-    monkeypatch.setattr("dsmi_zoo.pipeline.measures.operator._TILE", 64)
+    monkeypatch.setattr("dsmi_zoo.pipeline.measures.dse.operator._TILE", 64)
     Z = embedding(150, 10, scale)
     Z[20:30] = Z[3] + 1e-3
     kernel = gaussian_kernel(squared_distances(Z), 3.0)

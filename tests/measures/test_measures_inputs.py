@@ -18,9 +18,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.pipeline.measures import measure
-from dsmi_zoo.pipeline.measures.inputs import as_classes, as_embedding, as_images
+from dsmi_zoo.pipeline.measures.core.checks import as_classes, as_embedding, as_images
 
 few = settings(max_examples=100, deadline=None, derandomize=True)
 
@@ -368,7 +368,7 @@ def test_any_labels_tell_apart_what_differs_or_give_one_line(values: Any) -> Non
 
 def test_no_library_is_imported_for_a_measurement_of_arrays() -> None:
     code = (
-        "import sys, numpy as np; from dsmi_zoo.pipeline.measures.inputs import as_classes, as_embedding\n"
+        "import sys, numpy as np; from dsmi_zoo.pipeline.measures.core.checks import as_classes, as_embedding\n"
         "as_embedding([[1, 2], [3, 4]]); as_classes(['a', 'b'], 2)\n"
         "print({'torch', 'pandas', 'scipy'} & set(sys.modules))"
     )

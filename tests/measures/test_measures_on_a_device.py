@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from dsmi_zoo.pipeline.measured import measured
-from dsmi_zoo.pipeline.measures import conversion, diffusion_spectral_entropy, measure, spectrum
-from dsmi_zoo.pipeline.measures import estimate as estimate_module
-from dsmi_zoo.pipeline.measures import points as points_module
+from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy, measure
 from dsmi_zoo.pipeline.measures.context import MeasureContext
-from dsmi_zoo.pipeline.measures.points import Points, as_points
+from dsmi_zoo.pipeline.measures.core import conversion
+from dsmi_zoo.pipeline.measures.core import estimate as estimate_module
+from dsmi_zoo.pipeline.measures.core import points as points_module
+from dsmi_zoo.pipeline.measures.core.points import Points, as_points
+from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
+from dsmi_zoo.pipeline.measures.dse import spectrum
 from dsmi_zoo.pipeline.measures.registry import OF_A_ROW
-from dsmi_zoo.pipeline.measures.settings import MeasureSettings
-from dsmi_zoo.pipeline.measures.together import values_of
+from dsmi_zoo.pipeline.measures.run import measured, values_of
 
 pytestmark = pytest.mark.long
 
@@ -87,8 +88,8 @@ def test_so_it_has_where_points_are_too_many_for_all_pairs(monkeypatch, place):
 @pytest.mark.parametrize("held", [True, False])
 def test_so_it_has_where_eigenvalues_are_estimated(monkeypatch, place, held):
     monkeypatch.setattr(estimate_module, "ESTIMATED_FROM", 100)
-    monkeypatch.setattr("dsmi_zoo.pipeline.measures.operator._TILE", 64)
-    monkeypatch.setattr("dsmi_zoo.pipeline.measures.lanczos.HELD_BYTES", 2**31 if held else 0)
+    monkeypatch.setattr("dsmi_zoo.pipeline.measures.dse.operator._TILE", 64)
+    monkeypatch.setattr("dsmi_zoo.pipeline.measures.dse.lanczos.HELD_BYTES", 2**31 if held else 0)
     data = example()
     settings = {"method": "lanczos", "tolerance": 0.05}
     found, expected = (values(Z, data, **settings) for Z in (place(data[0]), data[0].copy()))

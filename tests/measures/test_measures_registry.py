@@ -18,11 +18,11 @@ from dsmi_zoo.pipeline.measures import (
     shannon_mutual_information,
 )
 from dsmi_zoo.pipeline.measures.context import MeasureContext
-from dsmi_zoo.pipeline.measures.once import computed_once
+from dsmi_zoo.pipeline.measures.core.once import computed_once
+from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.own import load_measure
 from dsmi_zoo.pipeline.measures.registry import BY_NAME, OF_A_ROW
-from dsmi_zoo.pipeline.measures.settings import MeasureSettings
-from dsmi_zoo.pipeline.measures.together import values_of
+from dsmi_zoo.pipeline.measures.run import values_of
 
 NAMES = {one.name for one in OF_A_ROW if one.unit != "text"}
 WITH_INPUTS = {"dsmi_z_x", "csmi_z_x", "dsmi_z_x_se", "csmi_z_x_se"}

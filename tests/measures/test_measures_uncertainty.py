@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from dsmi_zoo.pipeline.measures import diffusion_spectral_mutual_information, measure
-from dsmi_zoo.pipeline.measures.mutual_information import exact_entropies, shared_kernels
-from dsmi_zoo.pipeline.measures.points import as_points
+from dsmi_zoo.pipeline.measures.core.points import as_points
+from dsmi_zoo.pipeline.measures.dse.mutual_information import exact_entropies, shared_kernels
 from dsmi_zoo.pipeline.measures.uncertainty import error_over_halves, random_halves, sampling_error
 
 pytestmark = pytest.mark.long

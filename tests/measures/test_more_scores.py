@@ -13,15 +13,18 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KNeighborsClassifier
 
-from dsmi_zoo.pipeline.measures.angular import angular_mutual_information
-from dsmi_zoo.pipeline.measures.class_gaussians import gbc, leep_log_likelihoods, n_leep
-from dsmi_zoo.pipeline.measures.cosine import (
+from dsmi_zoo.pipeline.measures.core.checks import UndefinedScore
+from dsmi_zoo.pipeline.measures.core.decomposition import centred, decomposed
+from dsmi_zoo.pipeline.measures.dse.angular import angular_mutual_information
+from dsmi_zoo.pipeline.measures.dse.mutual_information import diffusion_spectral_mutual_information
+from dsmi_zoo.pipeline.measures.scores.class_gaussians import gbc, leep_log_likelihoods, n_leep
+from dsmi_zoo.pipeline.measures.scores.clid import clid
+from dsmi_zoo.pipeline.measures.scores.cosine import (
     cosine_centre_accuracy,
     cosine_neighbour_accuracy,
     offset_share,
 )
-from dsmi_zoo.pipeline.measures.decomposition import centred, decomposed
-from dsmi_zoo.pipeline.measures.dimension import (
+from dsmi_zoo.pipeline.measures.scores.dimension import (
     MST_SHARES,
     MST_SUBSETS,
     alpha_req,
@@ -29,10 +32,7 @@ from dsmi_zoo.pipeline.measures.dimension import (
     participation_ratio,
     two_nn_dimension,
 )
-from dsmi_zoo.pipeline.measures.fisher import sfda
-from dsmi_zoo.pipeline.measures.learnability import clid
-from dsmi_zoo.pipeline.measures.mutual_information import diffusion_spectral_mutual_information
-from dsmi_zoo.pipeline.measures.undefined import UndefinedScore
+from dsmi_zoo.pipeline.measures.scores.sfda import sfda
 
 
 def example(n=120, d=40, classes=3, signal=1.0, seed=0):

@@ -7,22 +7,22 @@ from hypothesis import strategies as st
 from scipy.stats import ortho_group
 from test_more_scores import ROTATED, example
 
-from dsmi_zoo.pipeline.measures.angular import angular_mutual_information
-from dsmi_zoo.pipeline.measures.class_gaussians import gbc, n_leep
-from dsmi_zoo.pipeline.measures.cosine import (
+from dsmi_zoo.pipeline.measures.core.checks import UndefinedScore
+from dsmi_zoo.pipeline.measures.dse.angular import angular_mutual_information
+from dsmi_zoo.pipeline.measures.scores.class_gaussians import gbc, n_leep
+from dsmi_zoo.pipeline.measures.scores.clid import clid
+from dsmi_zoo.pipeline.measures.scores.cosine import (
     cosine_centre_accuracy,
     cosine_neighbour_accuracy,
     offset_share,
 )
-from dsmi_zoo.pipeline.measures.dimension import (
+from dsmi_zoo.pipeline.measures.scores.dimension import (
     alpha_req,
     mst_dimension,
     participation_ratio,
     two_nn_dimension,
 )
-from dsmi_zoo.pipeline.measures.fisher import sfda
-from dsmi_zoo.pipeline.measures.learnability import clid
-from dsmi_zoo.pipeline.measures.undefined import UndefinedScore
+from dsmi_zoo.pipeline.measures.scores.sfda import sfda
 
 GENTLE = settings(max_examples=15, deadline=None)
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from test_measures_registry import LABELS, Z, refused
 
+from dsmi_zoo.pipeline.engine.row_content import measure_row
+from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.own import load_measure
-from dsmi_zoo.pipeline.measures.settings import MeasureSettings
-from dsmi_zoo.pipeline.plan import measures_identity, row_identity
-from dsmi_zoo.pipeline.row_content import measure_row
+from dsmi_zoo.pipeline.plan.identity import measures_identity, row_identity
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from test_transferability import ACCURACIES, SHAPES, example, transferability, with_repeats
 
-from dsmi_zoo.pipeline.measures.probe import (
+from dsmi_zoo.pipeline.measures.scores.probe import (
     PENALTIES,
     centre_accuracy,
     neighbour_accuracy,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsmi_zoo.pipeline.measures import measure
-from dsmi_zoo.pipeline.measures.scale_free import scale_free_mutual_information
+from dsmi_zoo.pipeline.measures.dse.scale_free import scale_free_mutual_information
 
 with warnings.catch_warnings():  # importing it silences all warnings for good
     from dse_dsmi import diffusion_spectral_mutual_information as reference

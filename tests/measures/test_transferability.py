@@ -12,7 +12,10 @@ from scipy.stats import binomtest, multivariate_normal, ortho_group
 from sklearn.covariance import LedoitWolf, ledoit_wolf_shrinkage
 
 from dsmi_zoo.pipeline.measures.context import MeasureContext
-from dsmi_zoo.pipeline.measures.probe import (
+from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
+from dsmi_zoo.pipeline.measures.registry import COMPARISONS, DETAILS
+from dsmi_zoo.pipeline.measures.run import values_of
+from dsmi_zoo.pipeline.measures.scores.probe import (
     centre_accuracy,
     neighbour_accuracy,
     packed,
@@ -20,10 +23,7 @@ from dsmi_zoo.pipeline.measures.probe import (
     unpacked,
     wilson_interval,
 )
-from dsmi_zoo.pipeline.measures.registry import COMPARISONS, DETAILS
-from dsmi_zoo.pipeline.measures.settings import MeasureSettings
-from dsmi_zoo.pipeline.measures.together import values_of
-from dsmi_zoo.pipeline.measures.transferability import (
+from dsmi_zoo.pipeline.measures.scores.transferability import (
     h_score,
     logme,
     rankme,

@@ -11,10 +11,10 @@ from conftest import Command
 from pages import DOCS, code_blocks
 from test_monitor import inputs
 
-from dsmi_zoo.data_catalog.datasets import open_dataset
+from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy
-from dsmi_zoo.pipeline.store import read_results, rows_frame
-from dsmi_zoo.reports.curves import over_epochs
+from dsmi_zoo.pipeline.store.run_folder import read_results, rows_frame
+from dsmi_zoo.reports.figures.curves import over_epochs
 
 
 def example() -> str:

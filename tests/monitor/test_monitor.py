@@ -13,11 +13,11 @@ import timm
 import torch
 from conftest import Command
 
-from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.data_catalog.digit_images import digits_split
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.data_catalog.datasets.digits import digits_split
 from dsmi_zoo.pipeline.measures import cluster_inputs, measure
-from dsmi_zoo.pipeline.monitor import RepresentationMonitor
-from dsmi_zoo.pipeline.monitor_file import monitor_path, read_monitor
+from dsmi_zoo.pipeline.monitor.file import monitor_path, read_monitor
+from dsmi_zoo.pipeline.monitor.monitor import RepresentationMonitor
 
 pytestmark = pytest.mark.long
 
@@ -210,7 +210,9 @@ def test_n_is_chosen_once_so_that_measuring_stays_under_5_percent(
     # Steps that take 50 ms by decree, and measurements that take what they take of a processor: on the wall's clock
     # both would depend on what else the machine does.
     trained = 0.0
-    monkeypatch.setattr("dsmi_zoo.pipeline.monitor.perf_counter", lambda: process_time() + trained)
+    monkeypatch.setattr(
+        "dsmi_zoo.pipeline.monitor.monitor.perf_counter", lambda: process_time() + trained
+    )
     costs = []
     for attempt in range(3):  # the first one pays for imports too
         out, trained = tmp_path / f"m{attempt}", 0.0

@@ -12,7 +12,7 @@ from test_monitor import inputs
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from dsmi_zoo import LightningMonitor, TrainerMonitor
-from dsmi_zoo.pipeline.monitor_file import read_monitor
+from dsmi_zoo.pipeline.monitor.file import read_monitor
 
 SETTINGS = {"every": 4, "n": 60}
 

@@ -13,10 +13,10 @@ import torch
 from conftest import Command
 from test_monitor import Noisy, Small, inputs
 
-from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.pipeline.held_out import drawn_from
-from dsmi_zoo.pipeline.monitor import RepresentationMonitor
-from dsmi_zoo.pipeline.monitor_file import monitor_path, read_monitor
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.pipeline.monitor.file import monitor_path, read_monitor
+from dsmi_zoo.pipeline.monitor.images import drawn_from
+from dsmi_zoo.pipeline.monitor.monitor import RepresentationMonitor
 
 
 @pytest.fixture(scope="module")

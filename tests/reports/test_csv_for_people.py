@@ -13,8 +13,8 @@ from hostile_names import FORMULAS, in_a_spreadsheet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsmi_zoo.data_catalog import load_models
-from dsmi_zoo.pipeline.csv_text import csv_text
+from dsmi_zoo._util.tables import csv_text
+from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.pipeline.studies.trajectory import Trajectory, write_catalog
 
 

@@ -14,14 +14,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from run_records import record_of
 
-from dsmi_zoo.pipeline.measures.probe import packed
 from dsmi_zoo.pipeline.measures.registry import DIAGNOSTICS, MEASURES
-from dsmi_zoo.pipeline.monitor_file import NUMBERS, write_monitor
-from dsmi_zoo.pipeline.store import rows_frame
-from dsmi_zoo.reports import figures, ranking
-from dsmi_zoo.reports.monitored import write_monitor_report
-from dsmi_zoo.reports.page import write_page
-from dsmi_zoo.reports.sample import values
+from dsmi_zoo.pipeline.measures.scores.probe import packed
+from dsmi_zoo.pipeline.monitor.file import NUMBERS, write_monitor
+from dsmi_zoo.pipeline.store.run_folder import rows_frame
+from dsmi_zoo.reports.figures import scatter as figures
+from dsmi_zoo.reports.page.build import write_page
+from dsmi_zoo.reports.page.ranking import ranking_lead
+from dsmi_zoo.reports.page.training import write_monitor_report
+from dsmi_zoo.reports.statistics import ranking
+from dsmi_zoo.reports.statistics.sample import values
 
 pytestmark = pytest.mark.long
 
@@ -108,8 +110,8 @@ def test_a_ranking_stands_without_sizes_intervals_and_prices() -> None:
     bare = {"img_size": None, "probe_low": math.inf, "probe_high": None, "params_m": 0.0}
     ranked = ranking.rank(rows_frame([plain_row(i, **bare) for i in range(3)]))
     assert (ranked.models[0].img_size, ranked.models[0].low, ranked.cost) == (None, None, None)
-    assert "(– to –)" in ranking.lead(ranked)
-    assert "at None" not in ranking.lead(ranked)
+    assert "(– to –)" in ranking_lead(ranked)
+    assert "at None" not in ranking_lead(ranked)
     mixed = ranking.rank(rows_frame([plain_row(i, params_m=(-1.0, 0.0, 5.0)[i]) for i in range(3)]))
     figures.ranking(mixed)
     assert [m.model for m in mixed.models if m.pareto] == ["m2"]

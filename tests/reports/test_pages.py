@@ -24,12 +24,13 @@ from run_records import record_of
 from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
 
-from dsmi_zoo.pipeline.record import EntryRecord
-from dsmi_zoo.pipeline.store import rows_frame
-from dsmi_zoo.reports import figures, statistics
-from dsmi_zoo.reports.correlation import Bootstraps
-from dsmi_zoo.reports.page import write_page
-from dsmi_zoo.reports.rendering import markdown_text
+from dsmi_zoo.pipeline.store.record import EntryRecord
+from dsmi_zoo.pipeline.store.run_folder import rows_frame
+from dsmi_zoo.reports.figures import scatter as figures
+from dsmi_zoo.reports.page.build import write_page
+from dsmi_zoo.reports.page.rendering import markdown_text
+from dsmi_zoo.reports.statistics import summary as statistics
+from dsmi_zoo.reports.statistics.correlation import Bootstraps
 
 pytestmark = pytest.mark.long
 

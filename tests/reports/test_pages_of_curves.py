@@ -22,16 +22,15 @@ from test_pages import (
     shown_by_markdown,
 )
 
-from dsmi_zoo.pipeline.monitor_file import NUMBERS, write_monitor
-from dsmi_zoo.reports import statistics
-from dsmi_zoo.reports.correlation import Bootstraps
-from dsmi_zoo.reports.curve_page import CurvePage, write_curve_page
-from dsmi_zoo.reports.curves import Line, Panel, curves
-from dsmi_zoo.reports.monitored import write_monitor_report
-from dsmi_zoo.reports.rendering import figure_name
-from dsmi_zoo.reports.sections import Illustration, Section, table_of_words
-from dsmi_zoo.reports.trainings import REGIMES
-from dsmi_zoo.reports.validation import write_validation_report
+from dsmi_zoo.pipeline.monitor.file import NUMBERS, write_monitor
+from dsmi_zoo.reports.figures.curves import Line, Panel, curves
+from dsmi_zoo.reports.page.parts import Illustration, Section, table_of_words
+from dsmi_zoo.reports.page.rendering import figure_name
+from dsmi_zoo.reports.page.training import CurvePage, write_curve_page, write_monitor_report
+from dsmi_zoo.reports.statistics import summary as statistics
+from dsmi_zoo.reports.statistics.correlation import Bootstraps
+from dsmi_zoo.reports.studies.trainings import REGIMES
+from dsmi_zoo.reports.studies.validation import write_validation_report
 
 pytestmark = pytest.mark.long
 

@@ -15,22 +15,26 @@ from scipy import stats
 from sklearn.linear_model import LinearRegression
 
 from dsmi_zoo.pipeline.measures import diffusion_spectral_mutual_information
-from dsmi_zoo.pipeline.store import read_results, read_run, rows_frame
-from dsmi_zoo.reports import robustness
-from dsmi_zoo.reports.class_subsets import class_subset_correlations
-from dsmi_zoo.reports.clustered import clustered_errors
-from dsmi_zoo.reports.comparison import compare
-from dsmi_zoo.reports.correlation import (
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, rows_frame
+from dsmi_zoo.reports.statistics import robustness
+from dsmi_zoo.reports.statistics.bootstrap import draw
+from dsmi_zoo.reports.statistics.clustered import clustered_errors
+from dsmi_zoo.reports.statistics.comparison import compare
+from dsmi_zoo.reports.statistics.correlation import (
     Bootstraps,
     Coefficient,
     Correlation,
     correlations,
     with_holm,
 )
-from dsmi_zoo.reports.partial import partial_correlation, partial_correlations, resampled_partial
-from dsmi_zoo.reports.regression import influences, mixed, multiple
-from dsmi_zoo.reports.resampling import draw
-from dsmi_zoo.reports.sample import (
+from dsmi_zoo.reports.statistics.partial import (
+    partial_correlation,
+    partial_correlations,
+    resampled_partial,
+)
+from dsmi_zoo.reports.statistics.regression import influences, mixed, multiple
+from dsmi_zoo.reports.statistics.robustness import class_subset_correlations
+from dsmi_zoo.reports.statistics.sample import (
     effective_number,
     families_of,
     one_row_per_weights,
@@ -38,8 +42,8 @@ from dsmi_zoo.reports.sample import (
     sign_of,
     values,
 )
-from dsmi_zoo.reports.standing import differences
-from dsmi_zoo.reports.statistics import summarise
+from dsmi_zoo.reports.statistics.standing import differences
+from dsmi_zoo.reports.statistics.summary import summarise
 
 pytestmark = pytest.mark.long
 

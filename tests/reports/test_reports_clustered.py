@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg, stats
 
-from dsmi_zoo.reports.clustered import Correction, clustered_errors
-from dsmi_zoo.reports.regression import ols
+from dsmi_zoo.reports.statistics.clustered import Correction, clustered_errors
+from dsmi_zoo.reports.statistics.regression import ols
 
 
 def drawn(

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dsmi_zoo.pipeline.store import rows_frame
-from dsmi_zoo.reports import figures
-from dsmi_zoo.reports.correlation import Bootstraps, correlate
-from dsmi_zoo.reports.forest import forest
-from dsmi_zoo.reports.intervals import precision
-from dsmi_zoo.reports.regression import family_band, ols
-from dsmi_zoo.reports.sample import values
-from dsmi_zoo.reports.statistics import summarise
-from dsmi_zoo.reports.wording import ranked_measures
+from dsmi_zoo.pipeline.store.run_folder import rows_frame
+from dsmi_zoo.reports.figures import scatter as figures
+from dsmi_zoo.reports.figures.forest import forest
+from dsmi_zoo.reports.statistics.bootstrap import precision
+from dsmi_zoo.reports.statistics.correlation import Bootstraps, correlate
+from dsmi_zoo.reports.statistics.regression import family_band, ols
+from dsmi_zoo.reports.statistics.sample import values
+from dsmi_zoo.reports.statistics.summary import ranked_measures, summarise
 
 pytestmark = pytest.mark.long
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from test_reports_page import entry
 
-from dsmi_zoo.pipeline.store import rows_frame
-from dsmi_zoo.reports.lead import answer, lead
-from dsmi_zoo.reports.statistics import summarise
+from dsmi_zoo.pipeline.store.run_folder import rows_frame
+from dsmi_zoo.reports.page.lead import answer, lead
+from dsmi_zoo.reports.statistics.summary import summarise
 
 pytestmark = pytest.mark.long
 

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_records import record_of
 
-from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.pipeline.record import EntryRecord
-from dsmi_zoo.pipeline.store import rows_frame, write_row, write_run
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.pipeline.store.record import EntryRecord
+from dsmi_zoo.pipeline.store.run_folder import rows_frame, write_row, write_run
 from dsmi_zoo.reports import wording
-from dsmi_zoo.reports.page import write_page, write_report
-from dsmi_zoo.reports.provenance import mixture_warnings, provenance
-from dsmi_zoo.reports.rendering import figure_name, markdown_text
+from dsmi_zoo.reports.page.build import write_page, write_report
+from dsmi_zoo.reports.page.provenance import mixture_warnings, provenance
+from dsmi_zoo.reports.page.rendering import figure_name, markdown_text
 
 pytestmark = pytest.mark.long
 

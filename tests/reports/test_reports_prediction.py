@@ -11,17 +11,15 @@ from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from test_reports_analysis import FEW, zoo
 
-from dsmi_zoo.reports.intervals import middle_error, precision
-from dsmi_zoo.reports.prediction import (
+from dsmi_zoo.reports.statistics.bootstrap import middle_error, precision
+from dsmi_zoo.reports.statistics.prediction import (
     cost_bands,
     expected_best,
     leave_one_family_out,
     regret,
     regrets,
 )
-from dsmi_zoo.reports.sample import (
-    values,
-)
+from dsmi_zoo.reports.statistics.sample import values
 
 
 def test_leave_one_family_out_is_scikit_learns() -> None:

@@ -15,10 +15,11 @@ from run_records import record_of
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from dsmi_zoo.pipeline.measures.probe import packed, wilson_interval
-from dsmi_zoo.pipeline.store import rows_frame
-from dsmi_zoo.reports.page import write_page
-from dsmi_zoo.reports.ranking import lead, pareto_front, rank, tied_for_first
+from dsmi_zoo.pipeline.measures.scores.probe import packed, wilson_interval
+from dsmi_zoo.pipeline.store.run_folder import rows_frame
+from dsmi_zoo.reports.page.build import write_page
+from dsmi_zoo.reports.page.ranking import ranking_lead
+from dsmi_zoo.reports.statistics.ranking import pareto_front, rank, tied_for_first
 
 pytestmark = pytest.mark.long
 
@@ -49,7 +50,7 @@ def test_models_are_ranked_by_their_probe_and_the_lead_names_the_first() -> None
     first = ranking.models[0]
     assert (
         f"net0 at 224 pixels has the highest cross-validated probe accuracy, {first.accuracy:.1f}%"
-        in lead(ranking)
+        in ranking_lead(ranking)
     )
     assert first.tied_for_first
     assert all(m.pareto for m in ranking.models)

@@ -5,7 +5,7 @@ import pytest
 import statsmodels.api as sm
 from test_reports_statistics import sample
 
-from dsmi_zoo.reports.regression import ols
+from dsmi_zoo.reports.statistics.regression import ols
 
 
 def test_regression_is_statsmodels_ols_with_hc3():

@@ -5,12 +5,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from dsmi_zoo.pipeline.store import rows_frame
-from dsmi_zoo.reports.correlation import Bootstraps
-from dsmi_zoo.reports.intervals import influence_on_spearman, precision
-from dsmi_zoo.reports.resampling import Resamples
-from dsmi_zoo.reports.sample import static_rankers
-from dsmi_zoo.reports.standing import differences, simultaneous_reach, standings_for, strength
+from dsmi_zoo.pipeline.store.run_folder import rows_frame
+from dsmi_zoo.reports.statistics.bootstrap import Resamples, influence_on_spearman, precision
+from dsmi_zoo.reports.statistics.correlation import Bootstraps
+from dsmi_zoo.reports.statistics.sample import static_rankers
+from dsmi_zoo.reports.statistics.standing import (
+    differences,
+    simultaneous_reach,
+    standings_for,
+    strength,
+)
 
 pytestmark = pytest.mark.long
 

@@ -11,26 +11,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from dsmi_zoo.pipeline.store import rows_frame
-from dsmi_zoo.reports import resampling
-from dsmi_zoo.reports.correlation import (
-    MIN_UNITS,
-    Bootstraps,
-    Coefficient,
-    correlate,
-)
-from dsmi_zoo.reports.intervals import (
+from dsmi_zoo.pipeline.store.run_folder import rows_frame
+from dsmi_zoo.reports.statistics import bootstrap as resampling
+from dsmi_zoo.reports.statistics.bootstrap import (
     Precision,
     influence_on_spearman,
     interval,
     precision,
     shared_part,
 )
-from dsmi_zoo.reports.regression import ols
-from dsmi_zoo.reports.sample import (
-    groups_of,
-)
-from dsmi_zoo.reports.statistics import summarise
+from dsmi_zoo.reports.statistics.correlation import MIN_UNITS, Bootstraps, Coefficient, correlate
+from dsmi_zoo.reports.statistics.regression import ols
+from dsmi_zoo.reports.statistics.sample import groups_of
+from dsmi_zoo.reports.statistics.summary import summarise
 
 COEFFICIENTS = ("pearson", "spearman", "kendall", "weighted_kendall")
 

@@ -7,16 +7,16 @@ import pandas as pd
 from run_records import record_of
 from test_reports_statistics import COEFFICIENTS, entry, sample
 
-from dsmi_zoo.pipeline.record import EntryRecord
-from dsmi_zoo.pipeline.store import rows_frame
-from dsmi_zoo.reports.sample import (
+from dsmi_zoo.pipeline.store.record import EntryRecord
+from dsmi_zoo.pipeline.store.run_folder import rows_frame
+from dsmi_zoo.reports.statistics.sample import (
     missing_entries,
     scores_of,
     succeeded,
     targets_of,
     values,
 )
-from dsmi_zoo.reports.statistics import summarise
+from dsmi_zoo.reports.statistics.summary import summarise
 
 
 def test_measures_and_targets_are_the_columns_that_hold_values():

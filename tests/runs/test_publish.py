@@ -13,21 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from hub_uploads import HubOfDataSets
 
-from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.jobs import publish as publishing
-from dsmi_zoo.jobs.publish import publish
-from dsmi_zoo.jobs.verify import verify
-from dsmi_zoo.pipeline.release import (
-    RELEASE,
-    ROWS,
-    SUMS,
-    read_published,
-    read_release,
-    write_rows,
-    write_sums,
-)
-from dsmi_zoo.pipeline.store import read_results, read_run, scan_results, write_row
-from dsmi_zoo.reports.page import write_report
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.jobs.publishing import publish as publishing
+from dsmi_zoo.jobs.publishing.publish import publish
+from dsmi_zoo.jobs.publishing.verify import verify
+from dsmi_zoo.pipeline.store.release import RELEASE, ROWS, SUMS, read_published, read_release, write_rows, write_sums
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, scan_results, write_row
+from dsmi_zoo.reports.page.build import write_report
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +228,7 @@ def pushed(
 ) -> str:
     """What a process that pushes says; the real client, which takes the hub's address from its environment."""
     code = (
-        "import sys; from pathlib import Path; from dsmi_zoo.jobs.push import push\n"
+        "import sys; from pathlib import Path; from dsmi_zoo.jobs.publishing.push import push\n"
         "try: print(push(Path(sys.argv[1]), sys.argv[2]))\n"
         "except ValueError as error: print(error)"
     )

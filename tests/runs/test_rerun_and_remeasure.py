@@ -10,7 +10,7 @@ import safetensors
 from conftest import SMALL_ZOO, Command
 
 from dsmi_zoo.pipeline.measures import measure
-from dsmi_zoo.pipeline.store import read_results, read_run
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 
 
 @pytest.fixture

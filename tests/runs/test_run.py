@@ -21,7 +21,7 @@ from conftest import IMAGES_PER_CLASS, SMALL_ZOO, Command
 from processes import forked, start_command
 
 from dsmi_zoo.pipeline.measures import measure
-from dsmi_zoo.pipeline.store import read_results, read_run
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 
 
 def snapshot(out: Path) -> dict[str, tuple[int, bytes]]:
@@ -299,7 +299,7 @@ def test_the_driver_never_imports_torch_or_timm(
 ) -> None:
     code = (
         "import sys\n"
-        "from dsmi_zoo.jobs.cli import cli\n"
+        "from dsmi_zoo.jobs.cli.main import cli\n"
         f"cli.main(['run', '--models', 'test_vit.900x5', '--no-report', '--out', {str(tmp_path)!r}], "
         "standalone_mode=False)\n"
         "print(sorted({'torch', 'timm', 'torchvision', 'sklearn', 'scipy', 'distributed'} & set(sys.modules)))"

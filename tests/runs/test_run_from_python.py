@@ -11,7 +11,7 @@ from conftest import IMAGES_PER_CLASS
 from distributed import Client, LocalCluster
 
 import dsmi_zoo
-from dsmi_zoo.data_catalog import InputError
+from dsmi_zoo._util.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("server")
 

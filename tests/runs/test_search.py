@@ -12,28 +12,18 @@ from conftest import Command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsmi_zoo.data_catalog import InputError, load_models
-from dsmi_zoo.data_catalog.datasets import open_dataset
-from dsmi_zoo.data_catalog.subset import select_subset
-from dsmi_zoo.jobs.search_plan import stages_of
-from dsmi_zoo.pipeline.config import resolve_config
-from dsmi_zoo.pipeline.cost import (
-    MEASURE_FIXED_S,
-    MEASURE_N,
-    MEASURE_S,
-    RESNET18_THROUGHPUT,
-    Cost,
-    affordable,
-    corrected,
-    estimate,
-    resnet18_rate,
-    wall_seconds,
-)
-from dsmi_zoo.pipeline.order import by_promise
-from dsmi_zoo.pipeline.plan import Job, make_plan
-from dsmi_zoo.pipeline.record import SearchNote
-from dsmi_zoo.pipeline.store import read_results, read_run
-from dsmi_zoo.pipeline.waves import within_download
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.data_catalog.models.registry import load_models
+from dsmi_zoo.data_catalog.datasets.registry import open_dataset
+from dsmi_zoo.data_catalog.datasets.subset import select_subset
+from dsmi_zoo.jobs.runs.search_prices import stages_of
+from dsmi_zoo.pipeline.config.run import resolve_config
+from dsmi_zoo.pipeline.plan.cost import MEASURE_FIXED_S, MEASURE_N, MEASURE_S, RESNET18_THROUGHPUT, Cost, affordable, corrected, estimate, resnet18_rate, wall_seconds
+from dsmi_zoo.pipeline.plan.order import by_promise
+from dsmi_zoo.pipeline.plan.plan import Job, make_plan
+from dsmi_zoo.pipeline.store.record import SearchNote
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
+from dsmi_zoo.pipeline.weights.waves import within_download
 
 
 @pytest.fixture(scope="module")

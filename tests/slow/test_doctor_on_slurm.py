@@ -13,7 +13,7 @@ import pytest
 from dsmi_zoo.jobs.clusters.profile import load_profile
 from dsmi_zoo.jobs.doctor import batch_job
 from dsmi_zoo.jobs.doctor.batch_job import check_from_node
-from dsmi_zoo.jobs.doctor.findings import Folders
+from dsmi_zoo.jobs.doctor.report import Folders
 
 PROFILE = (
     'gpus = {gpus}\ncpus = 1\nmemory = "{memory}"\ninterface = "lo"\nprologue = [{prologue}]\n'

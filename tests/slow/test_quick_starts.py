@@ -11,7 +11,7 @@ from hub_server import HubServer
 from pages import README, ROOT, code_blocks
 from real_weights import LITE, crops, lite_weights
 
-from dsmi_zoo.pipeline.store import read_results
+from dsmi_zoo.pipeline.store.run_folder import read_results
 
 
 def quick_start(title: str) -> list[tuple[str, str]]:

@@ -17,9 +17,9 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 from synthetic_rows import RUN, synthetic_rows
 
-from dsmi_zoo.reports.correlation import correlate
-from dsmi_zoo.reports.page import write_page
-from dsmi_zoo.reports.sample import families_of, one_row_per_weights, succeeded, values
+from dsmi_zoo.reports.page.build import write_page
+from dsmi_zoo.reports.statistics.correlation import correlate
+from dsmi_zoo.reports.statistics.sample import families_of, one_row_per_weights, succeeded, values
 
 pytestmark = needs_browser
 MIB = 2**20

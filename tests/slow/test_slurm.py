@@ -15,7 +15,7 @@ import psutil
 import pytest
 from conftest import IMAGES_PER_CLASS, SMALL_ZOO
 
-from dsmi_zoo.pipeline.store import read_results
+from dsmi_zoo.pipeline.store.run_folder import read_results
 
 PROFILE = """
 gpus = 1
@@ -320,7 +320,7 @@ def test_without_slurm_it_is_said_in_one_line(tmp_path: Path, cache: Path) -> No
     command = [
         sys.executable,
         "-m",
-        "dsmi_zoo.jobs.cli",
+        "dsmi_zoo.jobs.cli.main",
         "run",
         "--cluster",
         "slurm",

@@ -14,15 +14,15 @@ import pytest
 from distributed import Client, get_worker
 from processes import free_port, start_dask, stop
 
-from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.jobs.clusters.driver_address import address_towards
+from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.clusters.local import SCHEDULING
 from dsmi_zoo.jobs.clusters.machine import BLAS_THREADS
 from dsmi_zoo.jobs.clusters.profile import Profile, load_profile, walltime_seconds
-from dsmi_zoo.jobs.clusters.retiring import RETIRES_AT
-from dsmi_zoo.jobs.clusters.slurm import slurm_cluster
-from dsmi_zoo.jobs.clusters.worker_job import retires_after
-from dsmi_zoo.pipeline.config import ComputeSettings
+from dsmi_zoo.jobs.clusters.slurm.address import address_towards
+from dsmi_zoo.jobs.clusters.slurm.cluster import slurm_cluster
+from dsmi_zoo.jobs.clusters.slurm.retiring import RETIRES_AT
+from dsmi_zoo.jobs.clusters.slurm.scripts import retires_after
+from dsmi_zoo.pipeline.config.run import ComputeSettings
 
 PROFILE = """
 gpus = 2
@@ -131,7 +131,7 @@ def test_a_worker_that_retires_finishes_its_task_and_hands_on_the_others(tmp_pat
         "--nthreads",
         "1",
     ]
-    preload = ["--preload", "dsmi_zoo.jobs.clusters.retiring"]
+    preload = ["--preload", "dsmi_zoo.jobs.clusters.slurm.retiring"]
     command = [sys.executable, "-m", "dask", "worker", f"tcp://127.0.0.1:{port}", *here, *preload]
     settings = {"DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False"}
 

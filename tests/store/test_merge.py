@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from conftest import Command
 
-from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.jobs.driving import driving
-from dsmi_zoo.jobs.merge import carry, merge
-from dsmi_zoo.pipeline.config import content_hash
-from dsmi_zoo.pipeline.plan import MEASURES_VERSION, measures_identity
-from dsmi_zoo.pipeline.store import (
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo.jobs.runs.driver_lock import driving
+from dsmi_zoo.jobs.runs.merge import carry, merge
+from dsmi_zoo.pipeline.plan.identity import MEASURES_VERSION, measures_identity
+from dsmi_zoo.pipeline.store.run_folder import (
     embedding_path,
     read_results,
     read_row,

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from run_records import record_of
 
-from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.pipeline.record import (
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.pipeline.store.record import (
     Dropped,
     EntryRecord,
     Passed,
@@ -21,7 +21,7 @@ from dsmi_zoo.pipeline.record import (
     SearchNote,
     parse_record,
 )
-from dsmi_zoo.pipeline.store import read_results, read_run, write_run
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, write_run
 
 FIRST_VERSION = Path(__file__).parents[1].joinpath("run_of_the_first_version.json")
 WHOLE = record_of(EntryRecord(model="net.a", img_size=32, slug="net-a-32", row_id="r")).model_copy(

@@ -7,12 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.data_catalog.catalog_file import read_catalog
-from dsmi_zoo.data_catalog.filters import Filters
-from dsmi_zoo.data_catalog.image_files import list_labels_file
-from dsmi_zoo.pipeline.release import read_published
-from dsmi_zoo.pipeline.row_file import DIGEST, _digest, read_row_file, write_row_file
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.data_catalog.datasets.folders import list_labels_file
+from dsmi_zoo.data_catalog.models.csv_catalog import read_catalog
+from dsmi_zoo.data_catalog.models.filters import Filters
+from dsmi_zoo.pipeline.store.release import read_published
+from dsmi_zoo.pipeline.store.row_file import DIGEST, _digest, read_row_file, write_row_file
 
 BOARD = Path(__file__).parents[2] / "docs" / "boards" / "digits"
 

@@ -19,12 +19,12 @@ from hostile_input import bounded, flipped
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsmi_zoo.data_catalog.errors import DamagedFile, InputError
-from dsmi_zoo.pipeline.record import LostRecord
-from dsmi_zoo.pipeline.row_file import DIGEST, read_row_file, write_row_file
-from dsmi_zoo.pipeline.schema import COLUMNS
-from dsmi_zoo.pipeline.store import read_results, read_run, row_path, scan_results
-from dsmi_zoo.pipeline.stored_subset import read_subset, write_subset
+from dsmi_zoo._util.errors import DamagedFile, InputError
+from dsmi_zoo.pipeline.store.record import LostRecord
+from dsmi_zoo.pipeline.store.row_file import DIGEST, read_row_file, write_row_file
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, row_path, scan_results
+from dsmi_zoo.pipeline.store.schema import COLUMNS
+from dsmi_zoo.pipeline.store.subset_file import read_subset, write_subset
 
 pytestmark = pytest.mark.long
 

@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from run_records import record_of
 
-from dsmi_zoo.data_catalog import InputError
-from dsmi_zoo.jobs.folder import make_writable
-from dsmi_zoo.pipeline.atomic_files import sweep_temporary, write_atomically
-from dsmi_zoo.pipeline.record import EntryRecord
-from dsmi_zoo.pipeline.schema import COLUMNS
-from dsmi_zoo.pipeline.store import (
-    array_sha256,
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.files import sweep_temporary, write_atomically
+from dsmi_zoo._util.hashing import array_sha256
+from dsmi_zoo.jobs.runs.state import make_writable
+from dsmi_zoo.pipeline.store.record import EntryRecord
+from dsmi_zoo.pipeline.store.run_folder import (
     read_embedding,
     read_results,
     row_path,
@@ -28,6 +27,7 @@ from dsmi_zoo.pipeline.store import (
     write_row,
     write_run,
 )
+from dsmi_zoo.pipeline.store.schema import COLUMNS
 
 
 def row(model: str, **values: Any) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dsmi_zoo.reports.claims import above, below, different, flat, undecided
-from dsmi_zoo.reports.simulation import claims_of, drift, orders
-from dsmi_zoo.reports.trainings import extremes, rises
+from dsmi_zoo.reports.studies.claims import above, below, different, flat, undecided
+from dsmi_zoo.reports.studies.simulation import claims_of, drift, orders
+from dsmi_zoo.reports.studies.trainings import extremes, rises
 
 NUMBERS = st.lists(st.floats(-5, 5), min_size=2, max_size=8)
 

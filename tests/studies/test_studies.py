@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dsmi_zoo.data_catalog.errors import DamagedFile, InputError
-from dsmi_zoo.pipeline.monitor_file import NUMBERS, monitor_path, read_monitor, write_monitor
-from dsmi_zoo.pipeline.sealed import note_path
+from dsmi_zoo._util.errors import DamagedFile, InputError
+from dsmi_zoo._util.files import note_path
+from dsmi_zoo.pipeline.monitor.file import NUMBERS, monitor_path, read_monitor, write_monitor
 from dsmi_zoo.pipeline.studies.simulation import Simulation, compute_cell, is_measured, read_cells
 
 

@@ -14,18 +14,18 @@ import torch
 from conftest import Command
 from torchvision import datasets
 
-from dsmi_zoo.data_catalog.datasets import open_dataset
-from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.data_catalog.trained_zoos import PREPROCESSING
-from dsmi_zoo.jobs import validate as validate_module
-from dsmi_zoo.jobs.validate import Validation, validate
-from dsmi_zoo.pipeline.config import ComputeSettings
-from dsmi_zoo.pipeline.store import read_results
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.data_catalog.datasets.registry import open_dataset
+from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
+from dsmi_zoo.jobs.tools import validate as validate_module
+from dsmi_zoo.jobs.tools.validate import Validation, validate
+from dsmi_zoo.pipeline.config.run import ComputeSettings
+from dsmi_zoo.pipeline.embedding.train import descend
+from dsmi_zoo.pipeline.embedding.views import part_view
+from dsmi_zoo.pipeline.store.run_folder import read_results
 from dsmi_zoo.pipeline.studies.contrastive import contrastive
 from dsmi_zoo.pipeline.studies.simulation import Cell, compute_cell, read_cells
 from dsmi_zoo.pipeline.studies.trajectory import Trajectory, train_trajectory
-from dsmi_zoo.pipeline.train import descend
-from dsmi_zoo.pipeline.views import part_view
 
 pytestmark = pytest.mark.long
 
@@ -103,7 +103,7 @@ def test_a_study_without_its_library_is_refused_before_anything_is_computed(
 
 def test_the_driver_leaves_torch_to_the_workers() -> None:
     code = (
-        "import sys, dsmi_zoo.jobs.validate, dsmi_zoo.reports.validation, dsmi_zoo.pipeline.graph; "
+        "import sys, dsmi_zoo.jobs.tools.validate, dsmi_zoo.reports.studies.validation, dsmi_zoo.pipeline.engine.graph; "
         "from dsmi_zoo.pipeline.studies.trainings import TrainingStudy; TrainingStudy().dynamics('digits'); "
         "print(sorted({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
     )

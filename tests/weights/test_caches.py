@@ -15,20 +15,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from dsmi_zoo.data_catalog.datasets import open_dataset
-from dsmi_zoo.data_catalog.errors import DamagedFile
-from dsmi_zoo.data_catalog.subset import Subset
-from dsmi_zoo.data_catalog.trained_zoos import PREPROCESSING, trained_models
-from dsmi_zoo.pipeline import sealed
-from dsmi_zoo.pipeline.store import read_results
-from dsmi_zoo.pipeline.stored_subset import (
+from dsmi_zoo._util import files as sealed
+from dsmi_zoo._util.errors import DamagedFile
+from dsmi_zoo.data_catalog.datasets.registry import open_dataset
+from dsmi_zoo.data_catalog.datasets.subset import Subset
+from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING, trained_models
+from dsmi_zoo.pipeline.embedding.train import stored_top1, train_weights
+from dsmi_zoo.pipeline.embedding.views import ViewTooLarge, make_view, open_view
+from dsmi_zoo.pipeline.store.run_folder import read_results
+from dsmi_zoo.pipeline.store.subset_file import (
     clusters_path,
     read_subset,
     subset_with_clusters,
     write_clusters,
 )
-from dsmi_zoo.pipeline.train import stored_top1, train_weights
-from dsmi_zoo.pipeline.views import ViewTooLarge, make_view, open_view
 
 pytestmark = pytest.mark.long
 

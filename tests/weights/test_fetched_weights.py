@@ -18,15 +18,18 @@ import torch
 from hub_server import HubServer, small_weights
 from pydantic import ValidationError
 
-from dsmi_zoo.data_catalog.entries import ModelEntry
-from dsmi_zoo.data_catalog.errors import InputError
-from dsmi_zoo.data_catalog.model_arguments import SOURCES, sources_problem
-from dsmi_zoo.pipeline.builder import build
-from dsmi_zoo.pipeline.file_hashes import file_sha256, hash_problem
-from dsmi_zoo.pipeline.users_modules import find_module
-from dsmi_zoo.pipeline.weights import evict_weights, fetch_weights, local_weights
-from dsmi_zoo.pipeline.weights_content import content_problem
-from dsmi_zoo.pipeline.zoo import build_model
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.files import file_sha256, hash_problem
+from dsmi_zoo._util.user_code import find_module
+from dsmi_zoo.data_catalog.models.entry import SOURCES, ModelEntry, sources_problem
+from dsmi_zoo.pipeline.networks.custom import build
+from dsmi_zoo.pipeline.networks.timm import build_model
+from dsmi_zoo.pipeline.weights.cache import (
+    content_problem,
+    evict_weights,
+    fetch_weights,
+    local_weights,
+)
 
 
 @pytest.fixture
@@ -340,8 +343,8 @@ OFFLINE = """
 import sys
 asked = []
 sys.addaudithook(lambda event, arguments: asked.append(event) if event.startswith("socket.") else None)
-from dsmi_zoo.data_catalog.entries import ModelEntry
-from dsmi_zoo.pipeline.zoo import build_model
+from dsmi_zoo.data_catalog.models.entry import ModelEntry
+from dsmi_zoo.pipeline.networks.timm import build_model
 asked.clear()
 for architecture, weights in (
     ("test_vit.r160_in1k", None), ("test_vit", "me/net"), ("test_vit", "http://127.0.0.1:9/net.pth"),

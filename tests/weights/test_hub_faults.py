@@ -15,10 +15,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from processes import start_command
 
-from dsmi_zoo.pipeline import patience, remote, transfer
-from dsmi_zoo.pipeline.patience import Unreachable
-from dsmi_zoo.pipeline.remote import remote_file
-from dsmi_zoo.pipeline.weights import fetch_weights
+from dsmi_zoo.pipeline.weights import hub as patience
+from dsmi_zoo.pipeline.weights import hub as remote
+from dsmi_zoo.pipeline.weights import hub as transfer
+from dsmi_zoo.pipeline.weights.cache import fetch_weights
+from dsmi_zoo.pipeline.weights.hub import Unreachable, remote_file
 
 DSMI_ZOO = str(Path(sys.executable).with_name("dsmi-zoo"))
 TIMEOUT_S = 0.3

@@ -13,15 +13,15 @@ import torch
 from hub_server import Fault, HubServer, small_weights
 from processes import start_script
 
-from dsmi_zoo.data_catalog.entries import ModelEntry
-from dsmi_zoo.pipeline.weights import remote_weights
+from dsmi_zoo.data_catalog.models.entry import ModelEntry
+from dsmi_zoo.pipeline.weights.cache import remote_weights
 
 Script = Callable[..., str]
 VIT = "timm/test_vit.r160_in1k"
 FETCH = """
 import sys
 from pathlib import Path
-from dsmi_zoo.pipeline.weights import fetch_weights
+from dsmi_zoo.pipeline.weights.cache import fetch_weights
 try:
     print(fetch_weights(sys.argv[1], Path(sys.argv[2])))
 except (OSError, ValueError) as error:
@@ -268,9 +268,9 @@ BUILD_BOTH_WAYS = """
 import json, sys
 from pathlib import Path
 import timm, torch
-from dsmi_zoo.data_catalog.entries import ModelEntry
-from dsmi_zoo.pipeline.weights import fetch_weights
-from dsmi_zoo.pipeline.zoo import build_model, with_timm_defaults
+from dsmi_zoo.data_catalog.models.entry import ModelEntry
+from dsmi_zoo.pipeline.weights.cache import fetch_weights
+from dsmi_zoo.pipeline.networks.timm import build_model, with_timm_defaults
 name, kwargs = sys.argv[1], json.loads(sys.argv[2])
 (entry,) = with_timm_defaults([ModelEntry(model=name, architecture=name, model_kwargs=kwargs)])
 ours = build_model(entry, fetch_weights(entry.weights, Path(sys.argv[3])))
@@ -332,7 +332,7 @@ def test_an_entry_with_weights_of_its_own_downloads_nothing(tmp_path: Path) -> N
 EVICT = """
 import sys
 from pathlib import Path
-from dsmi_zoo.pipeline.weights import evict_weights, fetch_weights
+from dsmi_zoo.pipeline.weights.cache import evict_weights, fetch_weights
 cache, kept, borrowed = Path(sys.argv[1]), "me/kept", "me/borrowed"
 if sys.argv[2:] == ["fetch"]:
     fetch_weights(kept, cache, keep=False)

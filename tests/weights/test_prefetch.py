@@ -17,10 +17,10 @@ import torch
 from hub_server import Fault, HubServer
 from processes import start_command
 
-from dsmi_zoo.data_catalog.entries import Preprocessing
-from dsmi_zoo.pipeline.embed import embed
-from dsmi_zoo.pipeline.store import read_results
-from dsmi_zoo.pipeline.views import open_view, view_path
+from dsmi_zoo.data_catalog.models.entry import Preprocessing
+from dsmi_zoo.pipeline.embedding.embed import embed
+from dsmi_zoo.pipeline.embedding.views import open_view, view_path
+from dsmi_zoo.pipeline.store.run_folder import read_results
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 DSMI_ZOO = str(Path(sys.executable).with_name("dsmi-zoo"))

@@ -1,0 +1,120 @@
+"""The shared subset: the same images, in the same order, for every model on every machine."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from dsmi_zoo._util.errors import InputError
+
+from .base import LabelledImages
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The images that are embedded, sorted by class and name.
+
+    An embedding has ``repeats`` rows per image, one after the other; each has a seed for its random crop.
+
+    Attributes
+    ----------
+    images : the n chosen images
+    repeats : int
+    seed : int
+    digest : str
+        Hash of names, contents, labels and, where crops are random, of their seeds.
+    """
+
+    images: LabelledImages
+    repeats: int
+    seed: int
+    digest: str
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The images' classes, int64 [n]."""
+        return self.images.labels
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes the subset holds."""
+        return len(np.unique(self.labels))
+
+    def crop_seed(self, number: int, repeat: int) -> int:
+        """The seed of one random crop: it follows from the image's name, so other images do not change it."""
+        text = f"{self.seed}\t{self.images.names[number]}\t{repeat}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+    def table(self) -> pd.DataFrame:
+        """One row for each row of an embedding: ``image`` (name), ``label``, ``number`` (of the image), ``repeat``."""
+        number = np.repeat(np.arange(len(self.labels)), self.repeats)
+        repeat = np.tile(np.arange(self.repeats), len(self.labels))
+        names = np.array(self.images.names, dtype=object)[number]
+        return pd.DataFrame(
+            {"image": names, "label": self.labels[number], "number": number, "repeat": repeat}
+        )
+
+
+def select_subset(
+    images: LabelledImages,
+    *,
+    classes: Sequence[int] | None = None,
+    images_per_class: int | None = None,
+    repeats: int = 1,
+    seed: int = 0,
+) -> Subset:
+    """Choose images, sorted by class, then name.
+
+    The choice depends on names and seed, not on the order in which the data set lists its images.
+
+    Parameters
+    ----------
+    classes
+        Only images with these labels; None takes all.
+    images_per_class
+        So many of every class, drawn without replacement; None takes all.
+    repeats
+        How many random crops of each image there are.
+
+    Raises
+    ------
+    InputError
+        When a class has too few images, or there are fewer than two classes.
+    """
+    order = np.lexsort((np.array(images.names, dtype=str), images.labels))
+    if classes is not None:
+        absent = sorted(set(classes) - set(images.labels.tolist()))
+        if absent:
+            raise InputError(
+                f"{images.name} has no image of class {absent[0]} ({len(absent)} of {len(classes)} absent)"
+            )
+        order = order[np.isin(images.labels[order], list(classes))]
+    labels = images.labels[order]
+    present, counts = np.unique(labels, return_counts=True)
+    if len(present) < 2:
+        raise InputError(f"{images.name}: {len(present)} class is chosen; at least two are needed")
+    if images_per_class is not None:
+        if counts.min() < images_per_class:
+            poorest, has = int(present[counts.argmin()]), int(counts.min())
+            raise InputError(
+                f"class {images.class_names.get(poorest, poorest)} of {images.name} has only {has} images, "
+                f"not {images_per_class}; ask for at most {has} images per class"
+            )
+        keep = [
+            np.sort(
+                np.random.default_rng([seed, int(label)]).choice(
+                    np.flatnonzero(labels == label), images_per_class, replace=False
+                )
+            )
+            for label in present
+        ]
+        order = order[np.concatenate(keep)]
+    chosen = images.take(order)
+    content = hashlib.sha256(images.name.encode())
+    for number, (name, label) in enumerate(zip(chosen.names, chosen.labels, strict=True)):
+        content.update(f"\n{name}\t{label}\t{chosen.fingerprint(number)}".encode())
+    if repeats > 1:
+        content.update(f"\nrepeats {repeats}, seed {seed}".encode())
+    return Subset(chosen, repeats, seed, content.hexdigest()[:16])

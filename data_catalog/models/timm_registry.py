@@ -1,0 +1,71 @@
+"""What timm says of its models. Imports timm, and with it torch: only tasks and processes of their own come here."""
+
+from typing import Any
+
+import timm
+from timm.models import PretrainedCfg, get_pretrained_cfg
+
+from dsmi_zoo._util.errors import InputError
+
+from .entry import ModelEntry, Preprocessing
+from .taxonomy import kind_of, saw_extra_data
+
+
+def family_of(architecture: str) -> str:
+    """timm's module of an architecture."""
+    return timm.model_entrypoint(architecture).__module__.rsplit(".", 1)[-1]
+
+
+def timm_config(architecture: str) -> PretrainedCfg:
+    """timm's configuration of an architecture, with a tag or of its default tag.
+
+    Raises
+    ------
+    InputError
+        For a name that timm does not have.
+    """
+    if not timm.is_model(architecture):
+        raise InputError(f"timm {timm.__version__} has no architecture {architecture!r}")
+    try:
+        config = get_pretrained_cfg(architecture, allow_unregistered=False)
+    except RuntimeError as error:
+        raise InputError(f"timm has no weights of this tag: {error}") from None
+    assert config is not None
+    return config
+
+
+def input_of(config: PretrainedCfg) -> dict[str, Any]:
+    """A configuration's image size and preprocessing, as fields of an entry."""
+    names = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
+    preprocessing = Preprocessing.model_validate({name: getattr(config, name) for name in names})
+    return {"img_size": config.input_size[-1], "preprocessing": preprocessing}
+
+
+def weights_of(config: PretrainedCfg) -> dict[str, Any]:
+    """Where a configuration's weights come from and what is known about them, as fields of an entry."""
+    return {
+        "weights": config.hf_hub_id or config.url or None,
+        "pretraining": config.tag or None,
+        "extra_data": saw_extra_data(f"{config.architecture}.{config.tag or ''}"),
+        "license": None if config.license in (None, "unknown") else config.license,
+    }
+
+
+def pretrained_models() -> list[ModelEntry]:
+    """Every model that timm has weights of, at its own size, with a classifier or without one.
+
+    Left out are two dozen: those that take only images that are not square, which the shared views are, and the
+    ``_enc`` variants that hand a language model its tokens and have no single vector of an image.
+    """
+    entries = []
+    for name in timm.list_models(pretrained=True):
+        config = timm_config(name)
+        if config.input_size[-1] != config.input_size[-2] or name.partition(".")[0].endswith(
+            "_enc"
+        ):
+            continue
+        family = family_of(name)
+        fields: dict[str, Any] = {"family": family, "kind": kind_of(family, name)}
+        fields |= weights_of(config) | input_of(config)
+        entries.append(ModelEntry(model=name, architecture=name, **fields))
+    return entries

@@ -1,0 +1,1 @@
+"""Tables of published results, and the developer's script that builds them."""

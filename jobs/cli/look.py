@@ -1,0 +1,211 @@
+"""Commands that look: status, report, measure, catalog and doctor."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dsmi_zoo.pipeline.config.run import CLUSTERS
+
+from ..terminal import display
+from ..tools.listing import ORDERS
+from .options import (
+    PATH,
+    TimeType,
+    catalog_options,
+    chosen_settings,
+    given_settings,
+    options,
+    out_option,
+)
+
+
+@click.command("status")
+@out_option
+def status_command(out: Path) -> int:
+    """What of a run is done, failed (and why) and missing.
+
+    \b
+    Example:
+      dsmi-zoo status --out runs/digits
+    """
+    from ..runs.state import status
+
+    return status(out)
+
+
+@click.command("report")
+@out_option
+@click.option(
+    "--compare", type=PATH, metavar="OUT", help="Set another run, or a published folder, beside it."
+)
+@click.option(
+    "--class-subsets",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Repeat the correlation on N random halves of the classes, from the kept embeddings; 50 tell much.",
+)
+def report_command(out: Path, compare: Path | None, class_subsets: int | None) -> int:
+    """Write the report again, from the rows alone.
+
+    \b
+    Examples:
+      dsmi-zoo report --out runs/digits
+      dsmi-zoo report --out runs/digits --compare runs/digits-sigma-2.0
+      dsmi-zoo report --out runs/digits --class-subsets 50
+    """
+    from ..runs.report import report
+
+    return report(out, compare, class_subsets or 0, display())
+
+
+@click.command("measure")
+@click.argument("embeddings", type=PATH, metavar="EMBEDDINGS")
+@click.argument("labels", type=PATH, required=False, metavar="[LABELS]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@options("measures")
+@click.pass_context
+def measure_command(
+    context: click.Context, embeddings: Path, labels: Path | None, as_json: bool, **_: Any
+) -> int:
+    """Measure one embedding, an array [n, d]; with labels, an array [n], also their mutual information.
+
+    Files are .npy, .npz, .csv, .parquet, .safetensors or .pt; of one that holds several arrays, FILE:NAME takes one.
+
+    \b
+    Examples:
+      dsmi-zoo measure Z.npy y.csv
+      dsmi-zoo measure embeddings.npz:Z table.csv:species
+      dsmi-zoo measure table.csv table.csv:species          that column is left out of the embedding
+      dsmi-zoo measure Z.npy y.npy --sigma 2 --measure my_measures:effective_rank
+    """
+    from ..tools.measure import measure
+
+    return measure(embeddings, labels, given_settings(context).get("measures", {}), as_json)
+
+
+@click.group("catalog")
+def catalog_group() -> None:
+    """Look at model catalogues."""
+
+
+@catalog_group.command("list")
+@catalog_options
+@options("filters")
+@click.option(
+    "--sort",
+    type=click.Choice(list(ORDERS)),
+    help="Order by a column; top1 and throughput: the greatest first.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, with all that is known of each entry."
+)
+@click.pass_context
+def catalog_list_command(context: click.Context, sort: str | None, as_json: bool, **_: Any) -> int:
+    """List a catalogue's entries: parameters in millions, GMACs of one image, published images per second and top-1.
+
+    \b
+    Examples:
+      dsmi-zoo catalog list --models 'test_vit*'
+      dsmi-zoo catalog list --catalog imagenet-2025 --max-gmacs 2 --sort top1 --limit 10
+      dsmi-zoo catalog list --catalog imagenet-2025 --kind transformer --max-gmacs 5 --license mit
+    """
+    from ..tools.catalog import list_entries
+
+    chosen = chosen_settings(context)
+    return list_entries(chosen.catalog, chosen.models, chosen.filters, sort, as_json)
+
+
+@catalog_group.command("show")
+@click.argument("model", metavar="MODEL[@SIZE]")
+@click.option(
+    "--catalog",
+    help="Where to look.  [default: digits, imagenet-2025 and imagenet-2023, in this order]",
+)
+def catalog_show_command(model: str, catalog: str | None) -> int:
+    """Show all that a catalogue knows of a model (MODEL alone: at all its sizes).
+
+    \b
+    Example:
+      dsmi-zoo catalog show resnet50.a1_in1k --catalog imagenet-2025
+    """
+    from ..tools.catalog import show
+
+    return show(model, catalog)
+
+
+@catalog_group.command("check")
+@catalog_options
+@options("filters")
+@options("compute.workers", help="Worker processes.", default_shown="one per core")
+@click.pass_context
+def catalog_check_command(context: click.Context, **_: Any) -> int:
+    """Build each entry without memory or weights, and confirm that it gives an embedding of the declared width.
+
+    \b
+    Examples:
+      dsmi-zoo catalog check --catalog imagenet-2025 --models 'convnext*'
+      dsmi-zoo catalog check --catalog mine.csv
+    """
+    from ..tools.catalog import check
+
+    chosen = chosen_settings(context)
+    return check(chosen.catalog, chosen.models, chosen.filters, chosen.compute.workers, display())
+
+
+@click.command("doctor")
+@click.option(
+    "--cluster",
+    type=click.Choice(CLUSTERS),
+    default="local",
+    help="What is to be used.  [default: local]",
+)
+@options("compute.profile", help="Site settings of Slurm, in TOML; see docs/clusters.md.")
+@click.option("--out", type=PATH, help="The directory that a run is to write to.")
+@options("compute.cache", "subset.data_root")
+@click.option(
+    "--wait",
+    type=TimeType(),
+    default="10m",
+    help="Wait so long for the job on a node.  [default: 10m]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--node", type=PATH, hidden=True, help="What the job on a node is to check.")
+@click.pass_context
+def doctor_command(
+    context: click.Context,
+    cluster: str,
+    out: Path | None,
+    wait: float,
+    as_json: bool,
+    node: Path | None,
+    **_: Any,
+) -> int:
+    """Say what this machine has for a run and what is missing, each finding with what to do.
+
+    With --cluster slurm, a job of at most two minutes looks at the same from a compute node, at whether the folders are
+    shared and locks hold there, and at the route between scheduler and node. The exit code is 1 if there are problems.
+
+    \b
+    Examples:
+      dsmi-zoo doctor
+      dsmi-zoo doctor --cluster cuda --out runs/imagenet --data-root imagenet
+      dsmi-zoo doctor --cluster slurm --profile gpu.toml --out runs/imagenet --data-root imagenet --wait 1h
+    """
+    from ..doctor.report import Folders
+
+    chosen = chosen_settings(context)
+    root = chosen.subset.data_root
+    folders = Folders(
+        chosen.compute.cache.expanduser().absolute(),
+        None if out is None else out.expanduser().absolute(),
+        None if root is None else root.expanduser().absolute(),
+    )
+    if node is not None:
+        from ..doctor.node import check_node
+
+        check_node(node, folders)
+        return 0
+    from ..doctor.command import doctor
+
+    return doctor(cluster, chosen.compute.profile, folders, wait, as_json, display(stderr=as_json))

@@ -1,0 +1,285 @@
+"""Commands that compute: run, rerun, remeasure, submit, prefetch, merge and validate."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dsmi_zoo.data_catalog.datasets.names import TRAINABLE
+from dsmi_zoo.pipeline.studies import CLAIMS, STUDIES
+
+from ..terminal import display
+from .options import (
+    CLUSTER,
+    PATH,
+    catalog_options,
+    chosen_settings,
+    given_settings,
+    options,
+    out_option,
+    run_settings,
+)
+
+EPILOG = """
+\b
+Examples:
+  dsmi-zoo run                                       the digits zoo: 48 models, about 2 minutes
+  dsmi-zoo run --models 'test_vit*' 'test_resnet*'   some of them
+  dsmi-zoo run --out runs/narrow --sigma 2 --t 3     other settings go to another OUT
+  dsmi-zoo run --catalog mine.csv --config run.toml  your own models and settings
+  dsmi-zoo run --catalog mine.csv --budget-gb 20     downloaded weights in waves of at most 20 GB
+  dsmi-zoo run --catalog imagenet-2025 --data-root photos --budget 1h --max-download 20GB
+                                                     the best of 1,266 models for your images, as far as an hour goes
+"""
+
+
+@click.command("run", epilog=EPILOG)
+@catalog_options
+@options("filters", "out")
+@click.option(
+    "--config", "file", type=PATH, help="Settings in TOML; the command line overrides them."
+)
+@options("subset", "protocol", "precision", "pool", "random_weights", "measures")
+@options(
+    *CLUSTER,
+    "compute.share",
+    "compute.batch_size",
+    "compute.compile",
+    "compute.cache",
+    "compute.cache_gb",
+)
+@options("compute.budget_gb", "compute.budget", "compute.max_download", "compute.keep_embeddings")
+@options("compute.write_report")
+@click.option(
+    "--plan", "only_plan", is_flag=True, help="Say what the run would do, read and store, and stop."
+)
+@click.option("--retry-failed", is_flag=True, help="Try entries again that failed before.")
+@click.pass_context
+def run_command(
+    context: click.Context, file: Path | None, only_plan: bool, retry_failed: bool, **_: Any
+) -> int:
+    """Measure a zoo: compute every row that OUT lacks, then write the report.
+
+    Finished rows are never computed again; the same command goes on where it was stopped.
+    """
+    from ..runs.run import run
+
+    config = run_settings(context, file)
+    if config.compute.budget is not None:
+        from ..runs.search import search
+
+        return search(config, display(), only_plan=only_plan, retry_failed=retry_failed)
+    if only_plan:
+        from ..runs.forecast import forecast
+
+        return forecast(config, display())
+    return run(config, display(), retry_failed=retry_failed)
+
+
+@click.command("rerun")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL[@SIZE] ...")
+@out_option
+@options(*CLUSTER, default_shown="the run's")
+@options("compute.write_report")
+@click.pass_context
+def rerun_command(context: click.Context, models: tuple[str, ...], out: Path, **_: Any) -> int:
+    """Redo single entries of a run (MODEL alone: all its sizes) and refresh the report; where the run was computed.
+
+    \b
+    Example:
+      dsmi-zoo rerun test_resnet.900x5 test_vit.900x5@32 --out runs/digits
+    """
+    from ..runs.run import rerun
+
+    return rerun(out, models, given_settings(context).get("compute", {}), display())
+
+
+@click.command("remeasure")
+@out_option
+@click.option(
+    "--into",
+    type=PATH,
+    help="Where the new rows go.  [default: beside --out, named after the changes]",
+)
+@options("measures", *CLUSTER, default_shown="the run's")
+@options("compute.write_report")
+@click.pass_context
+def remeasure_command(context: click.Context, out: Path, into: Path | None, **_: Any) -> int:
+    """Other settings or new measures from the kept embeddings of a run, into another directory.
+
+    \b
+    Examples:
+      dsmi-zoo remeasure --out runs/digits --sigma 2
+      dsmi-zoo remeasure --out runs/digits --into runs/mine --measure my_measures:effective_rank
+    """
+    from ..runs.remeasure import remeasure
+
+    given = given_settings(context)
+    return remeasure(out, into, given.get("measures", {}), given.get("compute", {}), display())
+
+
+@click.group("submit")
+def submit_group() -> None:
+    """The same run as a batch job, so that nobody has to stay logged in."""
+
+
+@submit_group.command(
+    "slurm",
+    context_settings={"ignore_unknown_options": True},
+    options_metavar="[--profile FILE] [--array K] [--dry-run] [OPTIONS OF RUN]",
+)
+@options("compute.profile", help="Site settings, in TOML; see docs/clusters.md.")
+@click.option(
+    "--array",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="K array tasks, each a share; no long driver.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the scripts and submit nothing.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")
+def submit_slurm_command(
+    profile: Path | None, array: int | None, dry_run: bool, arguments: tuple[str, ...]
+) -> int:
+    """Submit to Slurm what `dsmi-zoo run` with these options would do.
+
+    A driver job starts the workers as further jobs, replaces lost ones and writes the report; when its walltime ends it
+    asks for another turn. With --array, K jobs each compute a balanced share instead, and one more writes the report.
+
+    \b
+    Examples:
+      dsmi-zoo submit slurm --profile gpu.toml --catalog imagenet-2025 --dataset imagenet --data-root imagenet --dry-run
+      dsmi-zoo submit slurm --profile gpu.toml --catalog imagenet-2025 --dataset imagenet --data-root imagenet
+      dsmi-zoo submit slurm --profile gpu.toml --array 20 --catalog imagenet-2025 --workers 1
+    """
+    from ..runs.submit import submit
+
+    with run_command.make_context("dsmi-zoo submit slurm", list(arguments)) as context:
+        for name in ("cluster", "share", "only_plan"):
+            if context.params[name]:
+                raise click.UsageError(f"--{name.removeprefix('only_')} means nothing to submit")
+        config = run_settings(context, context.params["file"])
+    compute = config.compute.model_copy(update={"profile": profile})
+    return submit(
+        config.model_copy(update={"compute": compute}), arguments, array, dry_run, display()
+    )
+
+
+@click.command("prefetch")
+@catalog_options
+@options("filters")
+@options("compute.cache")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=4,
+    help="Number of downloads at a time.  [default: 4]",
+)
+@click.pass_context
+def prefetch_command(context: click.Context, jobs: int, **_: Any) -> int:
+    """Download the weights that a run will need, for nodes without internet; an interrupted transfer goes on.
+
+    \b
+    Examples:
+      dsmi-zoo prefetch --catalog mine.csv
+      dsmi-zoo prefetch --catalog imagenet-2025 --max-gmacs 2 --license apache-2.0
+      dsmi-zoo prefetch --catalog mine.csv --models 'resnet*' --cache shared/cache --jobs 8
+    """
+    from ..runs.offline import prefetch
+
+    chosen = chosen_settings(context)
+    return prefetch(
+        chosen.catalog,
+        chosen.models,
+        chosen.filters,
+        chosen.compute.cache.absolute(),
+        jobs,
+        display(),
+    )
+
+
+@click.command("merge")
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="A B ...")
+@click.option(
+    "--out",
+    required=True,
+    type=PATH,
+    help="The joint run's directory; a run that is there counts too.",
+)
+def merge_command(runs: tuple[Path, ...], out: Path) -> int:
+    """Join runs of one configuration on the same images, and write their report; they themselves stay as they are.
+
+    Of two rows of one entry the finished one is kept, else the newest.
+
+    \b
+    Examples:
+      dsmi-zoo merge runs/first-half runs/second-half --out runs/whole
+      dsmi-zoo merge runs/further --out runs/whole
+    """
+    from ..runs.merge import merge
+
+    return merge(runs, out, display())
+
+
+@click.command("validate")
+@click.option("--out", type=PATH, help="Where all of it goes.  [default: runs/validate]")
+@click.option(
+    "--study",
+    "studies",
+    multiple=True,
+    type=click.Choice(STUDIES),
+    help=f"Only this study; may be repeated.  [default: {', '.join(CLAIMS)}]",
+)
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    metavar="NAME",
+    help=f"Train on {', '.join(TRAINABLE)}; may be repeated, to compare.  [default: digits, photos]",
+)
+@options("subset.data_root", help="The folder of a torchvision data set.")
+@click.option("--download", is_flag=True, help="Fetch the data sets into --data-root first.")
+@click.option("--seeds", type=click.IntRange(2, 100), help="Trainings of each kind.  [default: 5]")
+@click.option(
+    "--small", is_flag=True, help="A minute's worth, to try the command; it answers nothing."
+)
+@options("compute.workers", help="Worker processes.", default_shown="one per core")
+@options("compute.cache")
+@click.pass_context
+def validate_command(
+    context: click.Context,
+    out: Path | None,
+    studies: tuple[str, ...],
+    datasets: tuple[str, ...],
+    download: bool,
+    seeds: int | None,
+    small: bool,
+    **_: Any,
+) -> int:
+    """Check the paper's other claims, by simulated data and trainings, and which score predicts accuracy best.
+
+    Each claim is answered "holds", "does not hold here" or "cannot tell". What is finished is never computed again.
+
+    \b
+    Examples:
+      dsmi-zoo validate                                    the paper's claims, about a quarter of an hour on two cores
+      dsmi-zoo validate --study scores                     480 networks on digits and Fashion-MNIST, about 20 minutes
+      dsmi-zoo validate --study simulated                  estimators on data whose truth is known
+      dsmi-zoo validate --study dynamics --dataset cifar10 --dataset mnist --data-root data --download --out runs/cifar
+    """
+    from ..tools.validate import Validation, fetch, validate
+
+    chosen = chosen_settings(context)
+    compute = chosen.compute.model_copy(update={"cache": chosen.compute.cache.absolute()})
+    root = chosen.subset.data_root.expanduser().absolute() if chosen.subset.data_root else None
+    given = {"datasets": datasets} if datasets else {}
+    validation = Validation(
+        (out or Path("runs/validate")).absolute(),
+        compute,
+        root=root,
+        small=small,
+        seeds=seeds,
+        **given,
+    )
+    if download:
+        fetch(validation)
+    return validate(validation, studies or CLAIMS, display())

@@ -1,0 +1,4 @@
+"""A run as a folder that a web server or the hub can serve, and the check of one.
+
+May import `jobs.runs`, `reports.page` and `pipeline.store`.
+"""

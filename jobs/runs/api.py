@@ -1,0 +1,101 @@
+"""A run from Python: the command's settings as keywords, its rows as a data frame."""
+
+from collections.abc import Mapping
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import current_process
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+import pandas as pd
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.settings import spells_out
+from dsmi_zoo.pipeline.config.keywords import SETTINGS, settings_from_keywords
+from dsmi_zoo.pipeline.store.run_folder import read_results
+from .run import run as run_all
+from .search import search
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+
+GUARD = (
+    'call dsmi_zoo.run under `if __name__ == "__main__":`, because its workers import the script'
+)
+WORKER_SETTINGS = ("cluster", "profile", "workers", "worker_memory", "per_gpu")
+
+
+@spells_out(SETTINGS.values())
+def run(
+    catalog: str | Path = "digits",
+    *,
+    out: str | Path | None = None,
+    client: "Client | None" = None,
+    retry_failed: bool = False,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Measure a zoo: compute every row that ``out`` lacks, write the report there, and return the rows.
+
+    Finished rows are never computed again. Nothing is printed; the loggers below ``dsmi_zoo`` tell how far it is. In a
+    script, call it under ``if __name__ == "__main__":``, because its workers are processes that import the script.
+
+    Parameters
+    ----------
+    catalog : str or Path
+        A built-in catalogue's name, as `dsmi-zoo run --help` lists them, or a CSV or Parquet file.
+    out : str or Path, optional
+        The run's directory; by default ``runs/<catalog>``.
+    client : distributed.Client, optional
+        A client of a cluster whose workers see ``out``; it stays open, and takes the place of ``cluster=``. By default
+        workers are started on this machine.
+    retry_failed : bool
+        Try entries again that failed before.
+    **settings
+        The other options of ``dsmi-zoo run``, with ``_`` for ``-``: ``data_root="photos"``, ``max_params=30``,
+        ``measure="mine:f"``, ``workers=2``, ``budget="1h"``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per entry of all that ``out`` holds, as `read_results` gives them; a failed one says why.
+
+    Raises
+    ------
+    InputError
+        A ValueError, for what is wrong with the settings, the catalogue or the images, in one line.
+    OSError
+        When the disk is full or the workers are lost; finished rows stay, and the same call goes on from there.
+    """
+    # Set while a spawned child imports the caller's script again: it would start workers without end.
+    if getattr(current_process(), "_inheriting", False):
+        raise InputError(GUARD)
+    if client is not None:
+        _refuse_beside_client(client, settings)
+    config = settings_from_keywords(catalog, out, **settings)
+    if config.compute.share is not None:
+        raise InputError("share is for batch jobs of the command; leave it out")
+    run_or_search = search if config.compute.budget is not None else run_all
+    try:
+        run_or_search(config, retry_failed=retry_failed, client=client)
+    except BrokenProcessPool:
+        raise InputError(f"the process that asks timm ended at once: {GUARD}") from None
+    except RuntimeError as error:
+        if "failed to start" not in str(error):  # Dask's words; the class is any error's
+            raise
+        raise InputError(
+            f"{error} Workers import the script that calls: it must be a file, and {GUARD}."
+        ) from None
+    return read_results(config.folder)
+
+
+def _refuse_beside_client(client: object, settings: Mapping[str, Any]) -> None:
+    """Refuse what is no client, and settings of workers that would not be started."""
+    from distributed import Client
+
+    if not isinstance(client, Client):
+        raise InputError(f"client is a {type(client).__name__}; pass a distributed.Client")
+    if client.status != "running":
+        raise InputError(f"the client is {client.status}; pass one that is connected")
+    for name in WORKER_SETTINGS:
+        if settings.get(name) is not None:
+            raise InputError(
+                f"{name} is for workers that the run starts itself; with a client, leave it out"
+            )

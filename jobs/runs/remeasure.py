@@ -1,0 +1,175 @@
+"""Other settings or new measures from the kept embeddings of a run, into another OUT: no model, no image, no GPU."""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.text import counted
+from dsmi_zoo._util import forkserver
+from dsmi_zoo.pipeline.config.run import MeasureSettings, RunConfig, from_command_line
+from dsmi_zoo.pipeline.plan.identity import check_own_measures, measures_identity, row_identity
+from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord
+from dsmi_zoo.pipeline.engine.row_content import RemeasureJob
+from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_run
+from dsmi_zoo.pipeline.store.subset_file import read_subset, write_subset
+from .merge import carry, inputs_of
+from ..clusters.opening import open_workers
+from .driver_lock import driving
+from .state import entry_states, make_writable, record_unless_lost, refuse_mixture, save_record, touch_record
+from ..progress import SILENT, Display, follow
+from .run import conclude, elsewhere
+
+
+
+log = logging.getLogger(__name__)
+
+
+def remeasure(
+    source: Path,
+    into: Path | None,
+    changes: Mapping[str, Any],
+    compute: Mapping[str, Any],
+    display: Display = SILENT,
+) -> int:
+    """Measure every kept embedding of ``source`` by its settings with ``changes``.
+
+    Parameters
+    ----------
+    into
+        The new OUT; None names one beside ``source`` after the changes.
+    changes
+        Fields of ``MeasureSettings``.
+    compute
+        Fields of ``ComputeSettings`` that are not to be as they were for the run.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    record = read_run(source)
+    before = elsewhere(record.config, compute)
+    settings = from_command_line(MeasureSettings, before.measures.model_dump() | dict(changes))
+    out = into or source.parent / f"{source.absolute().name}-{_named(before.measures, settings)}"
+    out = out.absolute()
+    if out == source.absolute():
+        raise InputError(f"{source} cannot be remeasured into itself; choose another --into")
+    config = before.model_copy(update={"out": out, "measures": settings})
+    check_own_measures(config)
+
+    origin = record.embeddings_from or source.absolute()
+    jobs = _jobs(source, origin, record, settings)
+    make_writable(out)
+    with driving(out) as confirm:
+        is_outdated = _prepare(out, source, origin, config, record, jobs)
+        done = _done(out, jobs) if not is_outdated else set()
+        if done:
+            log.info(f"{len(done)} of {len(jobs)} models are done already")
+        todo = [job for job in jobs if job.slug not in done]
+        started = monotonic()
+        if todo:
+            from dsmi_zoo.pipeline.engine.graph import remeasure_entries
+
+            log.info(f"{counted(len(todo), 'embedding')} to measure")
+            with open_workers(
+                config.compute, out, models=len(todo), modules=forkserver.MEASURES
+            ) as workers:
+                follow(remeasure_entries(workers, config, todo, confirm), len(todo), display)
+            touch_record(out)
+        slugs = {job.slug for job in jobs}
+        return conclude(out, slugs, started, display, report=config.compute.write_report)
+
+
+def _jobs(
+    source: Path, origin: Path, record: RunRecord, settings: MeasureSettings
+) -> list[RemeasureJob]:
+    """What is to be measured: every finished row of ``source``, from the embeddings that ``origin`` keeps."""
+    measures_id = measures_identity(settings, record.subset.n_samples)
+    states, _ = entry_states(source, record.entries)
+    jobs = []
+    for state in states:
+        if state.row is None or state.state != "ok":
+            continue
+        row_id = row_identity(state.row["embedding_id"], measures_id)
+        embedding = embedding_path(origin, state.slug)
+        jobs.append(
+            RemeasureJob(source=state.row, slug=state.slug, row_id=row_id, embedding=embedding)
+        )
+    if not jobs:
+        raise InputError(f"{source} has no finished model to remeasure")
+    if not any(job.embedding.exists() for job in jobs):
+        raise InputError(
+            f"{origin}/embeddings is empty: the run dropped its embeddings; run it without --drop-embeddings"
+        )
+    left_out = len(states) - len(jobs)
+    if left_out:
+        log.info(f"{left_out} models of {source} have no finished row and are left out")
+    return jobs
+
+
+def _prepare(
+    out: Path,
+    source: Path,
+    origin: Path,
+    config: RunConfig,
+    record: RunRecord,
+    jobs: Sequence[RemeasureJob],
+) -> bool:
+    """Write what OUT holds beside the rows; return whether rows that are there were measured without all of it."""
+    stored = record_unless_lost(out, {job.slug: job.row_id for job in jobs})
+    if stored is not None:
+        refuse_mixture(out, stored, config)
+        if stored.embeddings_from != origin:
+            raise InputError(f"{out} was not remeasured from {origin}; choose another --into")
+    write_subset(out, read_subset(source))
+    clusters = [name for name in inputs_of(origin) if name.parent.name == "input_clusters"]
+    # The first versions did without them.
+    is_outdated = any(not (out / name).exists() for name in clusters)
+    for name in clusters:
+        carry(origin / name, out / name)
+    save_record(
+        out,
+        config,
+        record.catalog,
+        record.subset,
+        _entries(jobs),
+        stored,
+        embeddings_from=origin,
+    )
+    return is_outdated
+
+
+def _entries(jobs: Sequence[RemeasureJob]) -> list[EntryRecord]:
+    entries = []
+    for job in jobs:
+        model, img_size = job.source["model"], job.source["img_size"]
+        entries.append(
+            EntryRecord(model=model, img_size=img_size, slug=job.slug, row_id=job.row_id)
+        )
+    return entries
+
+
+def _done(out: Path, jobs: Sequence[RemeasureJob]) -> set[str]:
+    states, _ = entry_states(out, _entries(jobs))
+    return {state.slug for state in states if state.state == "ok"}
+
+
+def _named(before: MeasureSettings, after: MeasureSettings) -> str:
+    old, new = before.model_dump(), after.model_dump()
+    parts = []
+    for name in new:
+        if new[name] == old[name]:
+            continue
+        value = new[name]
+        if name == "own":
+            value = "+".join(spec.split(":")[-1] for spec in value)
+        shown = value if value is not None else "sqrt-d"
+        parts.append(f"{'measure' if name == 'own' else name}-{shown}")
+    if not parts:
+        raise InputError(
+            "nothing to remeasure: the settings are those of the run; give --sigma, --t, --measure, ..."
+        )
+    return re.sub(r"[^A-Za-z0-9.+_-]", "-", "_".join(parts))

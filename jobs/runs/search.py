@@ -1,0 +1,286 @@
+"""A search on a budget of time: all models on few images first, the clearly worse dropped, the others on more."""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+import pandas as pd
+from dsmi_zoo._util.text import counted
+from dsmi_zoo.pipeline.config.run import RunConfig
+from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
+from dsmi_zoo.pipeline.store.record import Dropped, LostRecord, Passed, SearchNote
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, write_run
+from dsmi_zoo.reports.statistics.ranking import rank
+from ..clusters.opening import open_workers
+from .driver_lock import driving
+from .state import make_writable, open_out, stored_run, touch_record
+from ..progress import SILENT, Display, duration, follow
+from .run import conclude, missing, sizes_to_download, within_max_download
+from .search_prices import Prices, Stage, announced, refuse_single_images, row_key, stages_and_order, stages_of
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from dsmi_zoo.pipeline.engine.workers import Workers
+
+
+
+log = logging.getLogger(__name__)
+
+
+def search(
+    config: RunConfig,
+    display: Display = SILENT,
+    *,
+    only_plan: bool = False,
+    retry_failed: bool = False,
+    client: "Client | None" = None,
+) -> int:
+    """Find the best models for the images within ``config.compute.budget`` seconds, and write their report.
+
+    The last stage's rows are OUT's own; those of the stages before stand in ``OUT/stages``.
+
+    Returns
+    -------
+    int
+        The exit code: 0; 1 when a model of the last stage failed, or a stage could measure none.
+    """
+    assert config.compute.budget is not None
+    started = monotonic()
+    end = started + config.compute.budget
+    with display.status("Reading catalogue and images"):
+        plan = make_plan(config)
+    _refuse_what_cannot_be_searched(plan)
+    sizes = sizes_to_download(plan, display)
+    plan = within_max_download(plan, sizes)
+
+    with ExitStack() as opened:
+        confirm: Callable[[], None] = _no_check
+        if not only_plan:
+            make_writable(config.folder)
+            confirm = opened.enter_context(driving(config.folder))
+        # A plan needs them too: prices come from their measured speed.
+        workers = opened.enter_context(open_workers(config.compute, config.folder, client))
+        prices = Prices.measured(workers, plan, sizes, display)
+        stages, candidates = stages_and_order(plan, prices, end - monotonic())
+        for line in announced(plan, candidates, stages, prices, end - monotonic()):
+            log.info(line)
+        if only_plan:
+            return 0
+        halving = Halving(plan, prices, stages, candidates, end, _note_before(config))
+        while halving.stages:
+            if not halving.take_stage(workers, display, retry_failed, confirm):
+                return 1
+
+    note = halving.note
+    write_run(config.folder, read_run(config.folder).model_copy(update={"search": note}))
+    if note.left_out:
+        log.info(
+            f"{counted(len(note.left_out), 'model')} had no turn; more --budget goes on from here"
+        )
+    slugs = {job.slug for job in halving.candidates}
+    report = config.compute.write_report
+    return conclude(config.folder, slugs, started, display, report=report, may_be_partial=True)
+
+
+def _no_check() -> None:
+    """A plan writes nothing, so it takes no lock that another driver could claim."""
+
+
+class Halving:
+    """Successive halving as far as it has come: the stages that are to be taken, and the models that are left.
+
+    Parameters
+    ----------
+    plan
+        All models on all images.
+    prices
+        What each model costs; every stage corrects them by what it measured.
+    stages
+        The stages to take, the first next.
+    candidates
+        The models, the most promising first.
+    end
+        When the time is up, on the clock of ``time.monotonic``.
+    note
+        What the record tells of the search; it is completed here.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        prices: Prices,
+        stages: list[Stage],
+        candidates: list[Job],
+        end: float,
+        note: SearchNote,
+    ) -> None:
+        self.plan = plan
+        self.prices = prices
+        self.stages = stages
+        self.candidates = candidates
+        self.end = end
+        self.note = note
+        self.is_first = True
+
+    def seconds_left(self) -> float:
+        """Seconds until the time is up."""
+        return self.end - monotonic()
+
+    def take_stage(
+        self, workers: "Workers", display: Display, retry_failed: bool, confirm: Callable[[], None]
+    ) -> bool:
+        """Measure the candidates on the images of the next stage, and choose those of the one after it.
+
+        Returns
+        -------
+        bool
+            False where none could be measured, so that the search cannot go on.
+        """
+        stage = self.stages[0]
+        part = part_of_plan(self.plan, stage, self.candidates)
+        begun = monotonic()
+        its_share = self.seconds_left() / len(self.stages)
+        measure_part(workers, part, begun + its_share, display, retry_failed, confirm)
+        rows = read_results(part.config.folder)
+        if self.is_first:
+            self._leave_out_untried(rows)
+            self.is_first = False
+
+        del self.stages[0]
+        passed = self.note.stage(stage.images)
+        passed.models = len(rows)
+        passed.seconds += monotonic() - begun
+        if not self.stages:
+            return True
+        self._choose(rows, passed)
+        if not self.candidates:
+            folder = part.config.folder
+            log.warning(
+                f"none of {counted(len(rows), 'model')} could be measured: dsmi-zoo status --out {folder}"
+            )
+        return bool(self.candidates)
+
+    def _leave_out_untried(self, rows: pd.DataFrame) -> None:
+        """Go on with the models that had a turn; the note names the others."""
+        tried = set(zip(rows["model"], rows["img_size"], strict=True))
+        self.note.left_out = [
+            str(job.entry) for job in self.candidates if row_key(job) not in tried
+        ]
+        self.candidates = [job for job in self.candidates if row_key(job) in tried]
+
+    def _choose(self, rows: pd.DataFrame, passed: Passed) -> None:
+        """The candidates of the next stage: those that are not clearly worse, as far as the time goes."""
+        self.prices = self.prices.corrected(rows, self.candidates)
+        contenders, passed.dropped = _contenders(rows, self.candidates)
+        if not contenders:
+            self.candidates = []
+            return
+        self.candidates = self._affordable_in_next(contenders)
+        all_fit_the_last = (
+            self.prices.seconds(contenders, self.stages[-1].images) <= self.seconds_left()
+        )
+        if len(self.candidates) == 1 or all_fit_the_last:  # nothing is left to drop, or no need to
+            del self.stages[:-1]
+            self.candidates = self._affordable_in_next(contenders)
+        no_time = [job for job in contenders if job not in self.candidates]
+        passed.dropped += [_dropped(rows, job, "no time left") for job in no_time]
+
+        images = self.stages[0].images
+        expected = duration(self.prices.seconds(self.candidates, images))
+        log.info(
+            f"{counted(len(passed.dropped), 'model')} dropped; {len(self.candidates)} left, "
+            f"now on {images} images, about {expected}"
+        )
+
+    def _affordable_in_next(self, contenders: Sequence[Job]) -> list[Job]:
+        its_share = self.seconds_left() / len(self.stages)
+        return self.prices.affordable(contenders, self.stages[0].images, its_share)
+
+
+def _refuse_what_cannot_be_searched(plan: Plan) -> None:
+    """Raise InputError before anything is computed: OUT or a stage of other settings, or a class of one image."""
+    refuse_single_images(plan.subset)
+    stored_run(plan)
+    for stage in stages_of(plan.subset)[:-1]:
+        if (stage_folder(plan.config, stage) / "run.json").exists():
+            stored_run(part_of_plan(plan, stage, ()))
+
+
+def _note_before(config: RunConfig) -> SearchNote:
+    """What an earlier search in this OUT noted, with this one's budget added."""
+    assert config.compute.budget is not None
+    try:
+        before = read_run(config.folder).search
+    except LostRecord:
+        before = None
+    if before is None:
+        return SearchNote(budget_s=config.compute.budget)
+    stages = [
+        Passed(images=stage.images, models=stage.models, seconds=stage.seconds)
+        for stage in before.stages
+    ]
+    return SearchNote(budget_s=before.budget_s + config.compute.budget, stages=stages)
+
+
+def part_of_plan(plan: Plan, stage: Stage, jobs: Sequence[Job]) -> Plan:
+    """The plan of one stage: its images, its folder and the models that are left."""
+    chosen = [job.slug for job in jobs]
+    if stage.images_per_class is not None:
+        subset = plan.config.subset.model_copy(update={"images_per_class": stage.images_per_class})
+        folder = stage_folder(plan.config, stage)
+        plan = make_plan(plan.config.model_copy(update={"subset": subset, "out": folder}))
+    by_slug = {job.slug: job for job in plan.jobs}
+    return Plan(plan.config, plan.subset, tuple(by_slug[slug] for slug in chosen))
+
+
+def stage_folder(config: RunConfig, stage: Stage) -> Path:
+    """The folder of a stage's rows, below OUT."""
+    return config.folder / "stages" / f"{stage.images_per_class}-a-class"
+
+
+def measure_part(
+    workers: "Workers",
+    part: Plan,
+    end: float,
+    display: Display,
+    retry_failed: bool,
+    confirm: Callable[[], None],
+) -> None:
+    """Compute the rows of one stage that are missing, and begin none after ``end``."""
+    from dsmi_zoo.pipeline.engine.graph import run_entries
+
+    todo = missing(part, open_out(part), retry_failed)
+    if todo:
+        follow(run_entries(workers, part, todo, until=end, confirm=confirm), len(todo), display)
+    touch_record(part.config.folder)
+
+
+def _contenders(rows: pd.DataFrame, jobs: Sequence[Job]) -> tuple[list[Job], list[Dropped]]:
+    """The models that the rows cannot tell from the best one, the most accurate first; and the others, and why."""
+    job_of = {row_key(job): job for job in jobs}
+    is_among_them = [name in job_of for name in zip(rows["model"], rows["img_size"], strict=True)]
+    ranked = rank(rows[is_among_them]).models
+    tied = [job_of[model.model, model.img_size] for model in ranked if model.tied_for_first]
+    has_rank = {(model.model, model.img_size) for model in ranked}
+    dropped = []
+    for name, job in job_of.items():
+        if job not in tied:
+            reason = "clearly worse" if name in has_rank else "failed or not measured in time"
+            dropped.append(_dropped(rows, job, reason))
+    return tied, dropped
+
+
+def _dropped(rows: pd.DataFrame, job: Job, reason: str) -> Dropped:
+    """What the record notes of a model that does not go on: its accuracy so far, if it has one, and why."""
+    of_job = rows[(rows["model"] == job.entry.model) & (rows["img_size"] == job.entry.img_size)]
+    dropped = Dropped(model=str(job.entry), reason=reason)
+    if of_job.empty:
+        return dropped
+    columns = {"accuracy": "probe_accuracy", "low": "probe_low", "high": "probe_high"}
+    row = of_job.iloc[0]
+    known = {
+        field: float(row[column]) for field, column in columns.items() if not pd.isna(row[column])
+    }
+    return dropped.model_copy(update=known)

@@ -1,0 +1,129 @@
+"""The same run as a batch job of Slurm: a driver that starts its workers, or an array of shares without a driver."""
+
+import logging
+import re
+import shlex
+from collections.abc import Sequence
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.text import counted
+from dsmi_zoo.pipeline.config.run import RunConfig
+from dsmi_zoo.pipeline.plan.plan import make_plan
+from ..clusters.slurm.scripts import batch_script, driver_requests, dsmi_zoo, sbatch, slurm_command, worker_requests
+from ..clusters.slurm.address import interface_address
+from ..clusters.profile import Profile, load_profile
+from .driver_lock import driving
+from .state import make_writable, open_out
+from ..progress import SILENT, Display
+
+
+
+log = logging.getLogger(__name__)
+
+WARNING_S = 120  # before its walltime ends, a driver stops its workers and asks for a further turn
+
+
+def submit(
+    config: RunConfig,
+    arguments: Sequence[str],
+    array: int | None,
+    dry_run: bool,
+    display: Display = SILENT,
+) -> int:
+    """Submit ``dsmi-zoo run ARGUMENTS``, which ``config`` is, to Slurm.
+
+    Parameters
+    ----------
+    array
+        So many array tasks of balanced shares, each on its own job's GPUs, and a job that writes the report after them;
+        None submits a driver that starts its workers.
+    dry_run
+        Print the scripts and submit nothing.
+
+    Raises
+    ------
+    InputError
+        With Slurm's own words when it refuses; when the array is larger than the site allows.
+    """
+    profile = load_profile(config.compute.profile)
+    scripts = _array_scripts if array is not None else _driver_scripts
+    script_of = scripts(config, profile, list(arguments), array or 0)
+    if dry_run:
+        for name, script in script_of.items():
+            print(f"# {name}\n{script}")
+        return 0
+    if array is None and profile.interface is not None:
+        interface_address(profile.interface)  # the node of the driver has it, if this machine has
+    if array is not None:
+        _check_array_size(array)
+    with display.status("Reading catalogue and images"):
+        plan = make_plan(config)
+    make_writable(config.folder)
+    with driving(config.folder):  # refuses when somebody is at work there
+        open_out(plan)
+        (config.folder / "logs").mkdir(exist_ok=True)
+    jobs: list[str] = []
+    for name, script in script_of.items():
+        jobs.append(sbatch(script, *(f"--dependency=afterany:{before}" for before in jobs[-1:])))
+        log.info(f"job {jobs[-1]}: {name}")
+    log.info(f"{counted(len(plan.jobs), 'model')}; logs in {config.folder / 'logs'}")
+    log.info(
+        f"how far it is: dsmi-zoo status --out {config.folder}; stop it: scancel {' '.join(jobs)}"
+    )
+    return 0
+
+
+def _driver_scripts(
+    config: RunConfig, profile: Profile, arguments: list[str], _: int
+) -> dict[str, str]:
+    command = shlex.join(
+        [*dsmi_zoo(profile), "run", *arguments, "--cluster", "slurm", *_profile(config)]
+    )
+    lines = [
+        *profile.prologue,
+        f"{command} &",
+        "driver=$!",
+        # At the end of its walltime, and when it is preempted, Slurm warns the shell; what is finished is on disk.
+        # Not by SIGINT: a shell lets its background commands ignore that.
+        "trap 'kill -TERM $driver; wait $driver; scontrol requeue $SLURM_JOB_ID' USR1",
+        "trap 'kill -TERM $driver' TERM",
+        "wait $driver; code=$?",
+        "while kill -0 $driver 2>/dev/null; do wait $driver; code=$?; done",
+        "exit $code",
+    ]
+    requests = [*driver_requests(profile), f"--signal=B:USR1@{WARNING_S}", "--requeue"]
+    log = config.folder / "logs" / "driver-%j.out"
+    return {"driver": batch_script("dsmi-zoo-driver", requests, log, lines)}
+
+
+def _array_scripts(
+    config: RunConfig, profile: Profile, arguments: list[str], tasks: int
+) -> dict[str, str]:
+    of_the_profile = config.compute.per_gpu is None and profile.per_gpu is not None
+    per_gpu = ["--per-gpu", str(profile.per_gpu)] if of_the_profile else []
+    command = shlex.join([*dsmi_zoo(profile), "run", *arguments, *per_gpu])
+    logs = config.folder / "logs"
+    share = [*profile.prologue, f'exec {command} --share "$SLURM_ARRAY_TASK_ID/{tasks}"']
+    requests = [*worker_requests(profile), f"--array=1-{tasks}", "--requeue"]
+    report = [
+        *profile.prologue,
+        f"exec {shlex.join([*dsmi_zoo(profile), 'report', '--out', str(config.folder)])}",
+    ]
+    return {
+        f"array of {tasks}": batch_script("dsmi-zoo", requests, logs / "share-%A_%a.out", share),
+        "report": batch_script(
+            "dsmi-zoo-report", driver_requests(profile), logs / "report-%j.out", report
+        ),
+    }
+
+
+def _profile(config: RunConfig) -> list[str]:
+    return [] if config.compute.profile is None else ["--profile", str(config.compute.profile)]
+
+
+def _check_array_size(tasks: int) -> None:
+    said = re.search(r"MaxArraySize\s*=\s*(\d+)", slurm_command(["scontrol", "show", "config"]))
+    most = int(said.group(1)) - 1 if said else tasks
+    if tasks > most:
+        raise InputError(
+            f"--array {tasks}: this Slurm takes at most {most} tasks of an array (MaxArraySize)"
+        )

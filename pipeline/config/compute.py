@@ -1,0 +1,140 @@
+"""Where and how a run is computed, as settings: nothing here changes a number."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from dsmi_zoo._util.paths import default_cache, found_from_anywhere
+from dsmi_zoo._util.settings import Clash, OnCommandLine, Settings
+from dsmi_zoo._util.text import in_bytes, in_seconds
+
+CLUSTERS = ("auto", "local", "cuda", "slurm")
+OF_THIS_MACHINE = ("auto", "local", "cuda")
+
+
+def _known_cluster(name: str) -> str:
+    if name not in CLUSTERS and not re.fullmatch(r"(tcp|tls)://\S+:[0-9]{1,5}", name):
+        raise ValueError(
+            f"must be {', '.join(CLUSTERS)}, or a scheduler's address: tcp://host:port, tls://host:port"
+        )
+    return name
+
+
+def _one_of_several(share: str) -> str:
+    part, _, parts = share.partition("/")
+    is_of_numbers = re.fullmatch(r"[0-9]{1,5}/[0-9]{1,5}", share) is not None
+    if not (is_of_numbers and 1 <= int(part) <= int(parts)):
+        raise ValueError("must be such as 3/8: the third of eight shares")
+    return share
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(in_seconds)]
+Memory = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(in_bytes)]
+Download = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(in_bytes)]
+
+
+class ComputeSettings(Settings):
+    """Where and how it runs; nothing here changes a number."""
+
+    cluster: Annotated[
+        str, AfterValidator(_known_cluster), OnCommandLine(metavar="NAME|ADDRESS")
+    ] = Field(
+        default="auto",
+        description=f"{', '.join(CLUSTERS)}, tcp://host:port or tls://host:port; see docs/clusters.md.",
+    )
+    profile: Annotated[Path, AfterValidator(found_from_anywhere)] | None = Field(
+        default=None, description="Site settings of a cluster, in TOML; see docs/clusters.md."
+    )
+    workers: Annotated[
+        int | None, OnCommandLine(default="one per core, all GPUs, or the profile's")
+    ] = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Processes on CPUs, GPUs with cuda, jobs with slurm.",
+    )
+    start_method: Literal["fork", "spawn"] = Field(
+        default="fork",
+        description="How local workers start: forked from a process with torch and timm, or spawned.",
+    )
+    per_gpu: Annotated[int | None, OnCommandLine(default="the cores for each GPU, at most 4")] = (
+        Field(
+            default=None,
+            ge=1,
+            le=64,
+            description="Worker processes for each GPU, which take turns on it.",
+        )
+    )
+    worker_memory: Annotated[
+        Memory | None, OnCommandLine(metavar="SIZE", default="no limit", text=True)
+    ] = Field(default=None, description="End a local worker beyond this: 16GB.")
+    model_timeout: Annotated[Seconds | None, OnCommandLine(metavar="TIME", text=True)] = Field(
+        default=None, description="A model that takes longer is ended and fails: 30m, 2h."
+    )
+    workers_within: Annotated[
+        Seconds | None, OnCommandLine(metavar="TIME", default="10m on this machine", text=True)
+    ] = Field(default=None, description="Give up when there has been no worker for so long.")
+    share: Annotated[
+        Annotated[str, AfterValidator(_one_of_several)] | None, OnCommandLine(metavar="I/K")
+    ] = Field(default=None, description="Only the I-th of K balanced shares: one batch job each.")
+    batch_size: Annotated[
+        int | None, OnCommandLine(default="by the device, and what is fastest there")
+    ] = Field(default=None, ge=1, le=1_000_000, description="Images in one forward pass.")
+    compile: bool = Field(
+        default=False,
+        description="Compile each network: half a minute for it, which pays from 3,000 images on.",
+    )
+    keep_embeddings: Annotated[bool, OnCommandLine("drop-embeddings", turns_off=True)] = Field(
+        default=True, description="Do not keep the embeddings (remeasure needs them)."
+    )
+    write_report: Annotated[bool, OnCommandLine("no-report", turns_off=True)] = Field(
+        default=True, description="Leave the report to `dsmi-zoo report`."
+    )
+    budget_gb: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Download weights in waves of so many GB, each deleted after its rows.",
+    )
+    budget: Annotated[Seconds | None, OnCommandLine(metavar="TIME", text=True)] = Field(
+        default=None,
+        description="Search for the best models so long: 45m, 1h30m; see docs/choose.md.",
+    )
+    max_download: Annotated[Download | None, OnCommandLine(metavar="SIZE", text=True)] = Field(
+        default=None, description="Leave models out whose weights exceed this in all: 500MB, 20GB."
+    )
+    cache: Annotated[
+        Path,
+        AfterValidator(found_from_anywhere),
+        OnCommandLine(default="$DSMI_ZOO_CACHE or ~/.cache/dsmi-zoo"),
+    ] = Field(
+        default_factory=default_cache, validate_default=True, description="Weights and views."
+    )
+    cache_gb: float = Field(
+        default=50.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Views beyond this are dropped once no model needs them.",
+    )
+
+    @model_validator(mode="after")
+    def _one_kind_of_budget(self) -> Self:
+        if self.budget is not None and self.budget_gb is not None:
+            reason = "a search needs the weights again for its next stage, and waves delete them; give one"
+            raise Clash(reason, "budget", "budget_gb")
+        budgets = [name for name in ("budget", "budget_gb") if getattr(self, name) is not None]
+        if self.share is not None and budgets:
+            raise Clash(
+                "a share cannot be combined with a budget: the shares know nothing of each other",
+                "share",
+                *budgets,
+            )
+        if self.share is not None and self.cluster not in OF_THIS_MACHINE:
+            raise Clash(
+                f"a share runs on the machine at hand: {', '.join(OF_THIS_MACHINE)}",
+                "share",
+                "cluster",
+            )
+        return self

@@ -1,0 +1,272 @@
+"""Every setting of a run, resolved once: the command line over the file over the defaults."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.paths import default_cache, found_from_anywhere, is_file
+from dsmi_zoo._util.settings import (
+    SEVERAL,
+    Clash,
+    KeyPath,
+    OnCommandLine,
+    Settings,
+    flags_of,
+    settings_of,
+    validation_line,
+)
+from dsmi_zoo._util.toml import read_toml
+from dsmi_zoo.data_catalog.datasets.names import DATASETS, NEEDS_NO_ROOT
+from dsmi_zoo.data_catalog.models.filters import Filters
+from dsmi_zoo.data_catalog.models.registry import BUILT_IN
+from dsmi_zoo.data_catalog.models.trained_zoos import seeded_zoo
+
+from ..measures.core.settings import MeasureSettings
+from .compute import CLUSTERS, ComputeSettings
+
+__all__ = [
+    "CLUSTERS", "ComputeSettings", "MeasureSettings", "RunConfig", "SubsetSettings",
+    "as_named", "content_hash", "default_cache", "differences", "from_command_line", "resolve_config", "validated",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+SettingsType = TypeVar("SettingsType", bound=BaseModel)
+PAPER_REPEATS = 3  # of each image, as in the script of the paper's authors
+
+
+def _no_empty_name(folder: Any) -> Any:
+    if folder == "":
+        raise ValueError("must name a folder")
+    return folder
+
+
+class SubsetSettings(Settings):
+    """Which images are embedded."""
+
+    dataset: Annotated[str, OnCommandLine(metavar="NAME")] = Field(
+        default="digits", description=f"{', '.join(DATASETS)} or timm:NAME."
+    )
+    data_root: Path | None = Field(default=None, description="The folder that the images are in.")
+    classes: Annotated[str | None, OnCommandLine(metavar="NAMES", default="all")] = Field(
+        default=None, description="all, imagenette+imagewoof, or classes with commas."
+    )
+    images_per_class: Annotated[int | None, OnCommandLine(default="all")] = Field(
+        default=None, ge=2, lt=2**31, description="So many images of each class."
+    )
+    repeats: Annotated[int | None, OnCommandLine(default=str(PAPER_REPEATS))] = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Random crops of each image, by the paper's protocol.",
+    )
+    seed: Annotated[int, OnCommandLine("subset-seed")] = Field(
+        default=0, ge=0, lt=2**63, description="Seed of the choice of images."
+    )
+    allow_train_images: bool = Field(
+        default=False, description="Accept ImageNet training images in an imagenet folder."
+    )
+    skip_bad_images: bool = Field(
+        default=False, description="Go on without images that cannot be decoded."
+    )
+
+
+class RunConfig(Settings):
+    """A whole run."""
+
+    catalog: Annotated[str, OnCommandLine(metavar="NAME|FILE")] = Field(
+        default="digits",
+        description=f"{', '.join(BUILT_IN)}, digits:SEED, fashion:SEED, or a CSV or Parquet file.",
+    )
+    models: Annotated[tuple[str, ...], SEVERAL, OnCommandLine(metavar="GLOB ...")] = Field(
+        default=(), description="Only models whose name or name@size matches."
+    )
+    filters: Filters = Filters()
+    protocol: Literal["standard", "paper"] = Field(
+        default="standard", description="standard: each model's own transform; paper: random crops."
+    )
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
+        default="fp32", description="Arithmetic of the forward pass."
+    )
+    pool: Literal["avg", "max", "avgmax", "token", "map"] | None = Field(
+        default=None,
+        description="Pooling of timm's backbones without a classifier, instead of timm's default for each.",
+    )
+    random_weights: bool = Field(
+        default=False,
+        description="Try a zoo out without its weights: networks as timm initialises them.",
+    )
+    out: Annotated[
+        Path | None, BeforeValidator(_no_empty_name), OnCommandLine(default="runs/<catalog>")
+    ] = Field(default=None, description="The run's directory.")
+    subset: SubsetSettings = SubsetSettings()
+    measures: MeasureSettings = MeasureSettings()
+    compute: ComputeSettings = Field(default_factory=ComputeSettings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trained_zoos_on_their_own_images(cls, given: Any) -> Any:
+        """The data set of a zoo that is trained on the spot is the one that it is trained on, unless one is named."""
+        zoo = seeded_zoo(str(given.get("catalog"))) if isinstance(given, dict) else None
+        if zoo is None:
+            return given
+        subset = given.get("subset", {})
+        if isinstance(subset, SubsetSettings):
+            subset = subset.model_dump(exclude_unset=True)
+        # What else is wrong with it is told by its fields.
+        if not isinstance(subset, dict) or "dataset" in subset:
+            return given
+        if subset.get("data_root") is not None and zoo[0] in NEEDS_NO_ROOT:
+            return given
+        return given | {"subset": {**subset, "dataset": given["catalog"]}}
+
+    @model_validator(mode="after")
+    def _no_repeats_without_random_crops(self) -> Self:
+        if self.protocol == "standard" and self.subset.repeats not in (None, 1):
+            reason = "the standard protocol has one row per image, because repeats fake signal; use paper's"
+            raise Clash(reason, "subset.repeats")
+        return self
+
+    @model_validator(mode="after")
+    def _no_budget_without_weights(self) -> Self:
+        limits = [
+            name
+            for name in ("budget", "budget_gb", "max_download")
+            if getattr(self.compute, name) is not None
+        ]
+        if self.random_weights and limits:
+            reason = (
+                "without weights there is nothing to download and nothing to choose; leave one out"
+            )
+            raise Clash(reason, "random_weights", *(f"compute.{name}" for name in limits))
+        return self
+
+    @property
+    def repeats(self) -> int:
+        """Rows of an embedding for each image: as set, else the paper's 3 or the standard's 1."""
+        return self.subset.repeats or (PAPER_REPEATS if self.protocol == "paper" else 1)
+
+    @property
+    def folder(self) -> Path:
+        """OUT, absolute: as given, or ``runs/<catalog>``."""
+        return found_from_anywhere(
+            self.out or Path("runs") / Path(self.catalog).stem.replace(":", "-")
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that change numbers: all rows of one OUT share them."""
+        without_weights = {"random_weights": True} if self.random_weights else {}
+        other_pooling = {"pool": self.pool} if self.pool else {}
+        return {
+            **without_weights,
+            **other_pooling,
+            "catalog": self.catalog if not is_file(self.catalog) else Path(self.catalog).name,
+            "protocol": self.protocol,
+            "precision": self.precision,
+            "subset": self.subset.model_dump(mode="json", exclude={"data_root"})
+            | {"repeats": self.repeats},
+            "measures": self.measures.model_dump(mode="json"),
+        }
+
+
+def resolve_config(
+    given: Mapping[str, Any], file: Path | None = None, names: Mapping[KeyPath, str] | None = None
+) -> RunConfig:
+    """The settings of a run: those ``given`` over the TOML ``file`` over the defaults.
+
+    Parameters
+    ----------
+    given
+        Nested as in the file, only what was given.
+    file
+        Settings in TOML.
+    names
+        What an error calls the settings given; by default their options.
+
+    Raises
+    ------
+    InputError
+        For a file that is no TOML, an unknown name or a wrong value.
+    """
+    settings: dict[str, Any] = {}
+    if file is not None:
+        settings = read_toml(file)
+        validated(RunConfig, settings, str(file))
+    config = as_named(RunConfig, _merged(settings, given), names or flags_of(RunConfig))
+    if is_file(config.catalog):  # run.json must find it again from any folder
+        config = config.model_copy(update={"catalog": str(Path(config.catalog).absolute())})
+    if config.subset.data_root is not None:
+        config = config.model_copy(
+            update={"subset": _with_its_images(config.subset, config.subset.data_root)}
+        )
+    return config
+
+
+def _with_its_images(subset: SubsetSettings, data_root: Path) -> SubsetSettings:
+    """The settings with an absolute folder of images and, if none is named, the data set that the folder holds."""
+    root = found_from_anywhere(data_root)
+    dataset = subset.dataset
+    if "dataset" not in subset.model_fields_set:
+        # Imported here: it takes what reads images.
+        from dsmi_zoo.data_catalog.datasets.detection import dataset_in
+
+        dataset = dataset_in(root)
+        log.info(f"{root} is read as the data set {dataset}, by its form; --dataset names another")
+    elif dataset.partition(":")[0] in NEEDS_NO_ROOT:
+        raise InputError(
+            f"--data-root is not for the data set {dataset}, which is installed; leave one of them out"
+        )
+    return subset.model_copy(update={"data_root": root, "dataset": dataset})
+
+
+def validated(kind: type[SettingsType], settings: Mapping[str, Any], where: str) -> SettingsType:
+    """``settings`` as a model; what is wrong with them becomes an InputError of one line that starts with ``where``."""
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        known = [setting.path for setting in settings_of(kind)]
+        raise InputError(f"{where}: {validation_line(error, known=known)}") from None
+
+
+def as_named(
+    kind: type[SettingsType], settings: Mapping[str, Any], names: Mapping[KeyPath, str]
+) -> SettingsType:
+    """``settings`` as a model; an InputError says what is wrong by the ``names`` under which they were given."""
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        raise InputError(validation_line(error, names)) from None
+
+
+def from_command_line(kind: type[SettingsType], settings: Mapping[str, Any]) -> SettingsType:
+    """``settings`` as a model; an InputError names the option."""
+    return as_named(kind, settings, flags_of(kind))
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for name, value in over.items():
+        merged[name] = _merged(merged.get(name, {}), value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def differences(
+    stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
+) -> Iterator[str]:
+    """Each setting that differs, as ``name = stored value, not wanted value``."""
+    for name in sorted({*stored, *wanted}):
+        old, new = stored.get(name), wanted.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield f"{prefix}{name} = {_shown(name, old)}, not {_shown(name, new)}"
+
+
+def _shown(name: str, value: Any) -> str:
+    return "sqrt(d)" if name == "sigma" and value is None else json.dumps(value)

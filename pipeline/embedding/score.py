@@ -1,0 +1,205 @@
+"""Measure any network on labelled images: its embedding, and every score of it, in one call."""
+
+from __future__ import annotations  # so that help() shows ArrayLike by its name
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler
+
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.settings import spells_out
+
+from ..measures import measure
+from ..measures.core.checks import as_count
+from ..measures.core.conversion import DEVICES, as_array
+from ..measures.definition import Value
+from ..measures.run import SETTINGS, checked_settings, names_of
+from ..networks.forward import activations, default_batch, random_states_kept, undisturbed
+from ..networks.layers import check_layer, place_of, unwrapped
+
+Images = torch.Tensor | np.ndarray | Dataset | Iterable[Any]
+Batch = tuple[torch.Tensor, Any]
+"""Images, float [b, c, h, w], and their labels, or None."""
+
+
+@spells_out(SETTINGS)
+def score(
+    model: torch.nn.Module,
+    images: Images,
+    labels: ArrayLike | None = None,
+    *,
+    scores: str | Iterable[str] | None = None,
+    layer: str | None = None,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    image_ids: ArrayLike | None = None,
+    input_clusters: ArrayLike | None = None,
+    **settings: Any,
+) -> dict[str, Value]:
+    """Embed images with a network and measure the embedding.
+
+    The network is left as it was: its mode, its device and all random states.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A timm model, or any module that takes a batch of images.
+    images : tensor or array [n, c, h, w], Dataset, DataLoader, or iterable of batches
+        Images as the model takes them: normalised floats. A Dataset or loader may give pairs (images, labels).
+    labels : [n], optional
+        The class of each image; by default those that the Dataset or loader gives. Without any, only what needs none is
+        measured.
+    scores : str or iterable of str, optional
+        The columns to compute; by default all.
+    layer : str, optional
+        A name of ``model.named_modules()``, whose output is the embedding, or ``.`` for the model's own; by default the
+        penultimate layer: a timm model's pre-logits, of any other model the input of the ``nn.Linear`` that ends it.
+    batch_size : int, optional
+        Images in a forward pass; chosen by the device by default, and a loader's are its own.
+    device : str or torch.device, optional
+        Where to compute; by default where the model is. On a GPU the embedding is measured there too.
+    image_ids, input_clusters : [n], optional
+        As those of `measure`.
+    **settings
+        Those of `measure`, such as ``sigma`` and ``t``.
+
+    Returns
+    -------
+    dict
+        As `measure` returns them.
+
+    Raises
+    ------
+    ValueError
+        As `measure`; also for images that are no floats [n, c, h, w], a layer that the model lacks, or a loader of
+        another order than the data's beside labels, ids or clusters.
+    """
+    wanted = None if scores is None else names_of(scores)
+    checked_settings(settings, "score")
+    check_layer(model, layer)
+    if batch_size is not None:
+        batch_size = as_count(batch_size, "batch_size")
+    in_order = any(one is not None for one in (labels, image_ids, input_clusters))
+    embeddings, given = [], []
+    with random_states_kept(), _on_device(model, device):  # a loader draws too
+        place, _ = place_of(model)
+        for pixels, of_batch in _batches(images, in_order, batch_size, place):
+            with undisturbed(unwrapped(model)):
+                embeddings.append(activations(model, pixels, layer))
+            given.append(of_batch)
+    if not embeddings:
+        raise InputError("there are no images; pass at least one batch")
+    if labels is None and all(of_batch is not None for of_batch in given):
+        labels = np.concatenate([as_array(of_batch, "labels") for of_batch in given])
+    Z = np.concatenate(embeddings)
+    broken = ~np.isfinite(Z).all(axis=1)
+    if broken.any():
+        raise InputError(
+            f"the model gives NaN or infinite values for {broken.sum()} of {len(Z)} images, the first of them number "
+            f"{broken.argmax()}; look at its weights and at the images"
+        )
+    there = torch.from_numpy(Z).to(place) if place.type in DEVICES else Z
+    return measure(
+        there, labels, scores=wanted, image_ids=image_ids, input_clusters=input_clusters, **settings
+    )
+
+
+def _batches(
+    images: Images, in_order: bool, size: int | None, device: torch.device
+) -> Iterator[Batch]:
+    """The images batch by batch, with the labels that came along."""
+    if isinstance(images, torch.Tensor | np.ndarray):
+        pixels = _checked(torch.as_tensor(images))
+        step = size or default_batch(device, pixels.shape[-2] * pixels.shape[-1])
+        yield from ((pixels[start : start + step], None) for start in range(0, len(pixels), step))
+        return
+    loader: Any = images
+    if not isinstance(images, Iterable | Dataset) or isinstance(images, str | bytes):
+        raise InputError(
+            f"images are a {type(images).__name__}; pass a tensor [n, c, h, w], a Dataset or a loader"
+        )
+    # PyTorch's IterableDataset has a __getitem__, which only raises.
+    has_numbers = hasattr(images, "__getitem__") and not isinstance(
+        images, IterableDataset | DataLoader | list | tuple
+    )
+    if has_numbers and len(loader):
+        _check_one(loader[0])
+    if has_numbers or isinstance(images, IterableDataset):
+        loader = DataLoader(loader, batch_size=size or 64)
+    if in_order and not _keeps_the_order(loader):
+        raise InputError(
+            "the loader has an order of its own, as with shuffle=True, so labels, ids and clusters would not fit; "
+            "let it give the labels, or pass shuffle=False"
+        )
+    for batch in loader:
+        if isinstance(batch, tuple | list):
+            yield _checked(batch[0]), batch[1] if len(batch) > 1 else None
+        else:
+            yield _checked(batch), None
+
+
+def _check_one(item: Any) -> None:
+    """Refuse a data set whose images are no tensors before its loader fails to join them."""
+    image = item[0] if isinstance(item, tuple | list) else item
+    _checked(image[None] if isinstance(image, torch.Tensor) else image)
+
+
+def _keeps_the_order(loader: Any) -> bool:
+    """Whether batches come in the order of the data; other iterables than PyTorch's loaders are taken at their word."""
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return True
+    # Without a batch sampler the sampler gives whole batches; one's own batch sampler need not have a sampler.
+    sampler = (
+        loader.sampler
+        if loader.batch_sampler is None
+        else getattr(loader.batch_sampler, "sampler", None)
+    )
+    return isinstance(sampler, SequentialSampler)
+
+
+def _checked(images: Any) -> torch.Tensor:
+    """A batch of images as a model takes them."""
+    if not isinstance(images, torch.Tensor):
+        raise InputError(
+            f"images come as {type(images).__name__}; give the data set a transform that makes tensors"
+        )
+    if images.ndim != 4:
+        raise InputError(f"images have shape {list(images.shape)} where [n, c, h, w] is needed")
+    if not images.is_floating_point():
+        raise InputError(
+            f"images are {images.dtype}; pass them as the model takes them: normalised floats"
+        )
+    return images
+
+
+@contextmanager
+def _on_device(model: torch.nn.Module, device: str | torch.device | None) -> Iterator[None]:
+    """Have the model on a device, and put it back where it was."""
+    before, _ = place_of(model)
+    if before.type == "meta":
+        raise InputError(
+            "the model is on the meta device, where it has no weights; load them first"
+        )
+    try:
+        wanted = before if device is None else torch.device(device)
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:  # the latter is a torch without CUDA
+        reason = str(error).split("\n")[0]
+        raise InputError(
+            f"device={device!r} cannot be used here ({reason}); pass cpu, or leave it out"
+        ) from None
+    if wanted == before:
+        yield
+        return
+    if wanted.type == "meta":
+        raise InputError("device='meta' computes nothing; pass cpu, cuda or leave it out")
+    try:
+        model.to(wanted)
+        yield
+    finally:
+        model.to(before)

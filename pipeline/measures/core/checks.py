@@ -1,0 +1,268 @@
+"""What the measures accept: every wrong input is one line that says what is wrong and what to do."""
+
+import operator
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dsmi_zoo._util.errors import InputError
+
+from .arrays import Array, is_on_host, namespace, to_host, widened
+from .conversion import (
+    NUMBERS,
+    as_array,
+    check_columns,
+    is_a,
+    plain_tensor,
+    shown_name,
+    stays_on_its_device,
+)
+from .settings import LARGEST, LARGEST_SEED, SMALLEST
+
+LARGEST_WHOLE = 2.0**53  # beyond it, float64 does not hold every whole number
+
+
+def as_embedding(Z: ArrayLike, name: str = "Z") -> Array:
+    """Return Z as float64 [n, d], n and d at least 1, all values finite: a tensor on a GPU where it is, else NumPy's.
+
+    Raises
+    ------
+    InputError
+        If Z is not a numeric matrix, is empty, or holds a value that is NaN, infinite or beyond 1e100.
+    """
+    check_columns(Z, name)
+    array = plain_tensor(Z, name) if stays_on_its_device(Z) else as_array(Z, name)
+    shape = list(array.shape)
+    if len(shape) != 2:
+        raise InputError(
+            f"{name} has shape {shape} where [n, d] is needed: one row per sample; reshape it, "
+            f"for instance by {name}.reshape(len({name}), -1)"
+        )
+    if 0 in shape:
+        raise InputError(
+            f"{name} is empty, its shape is {shape}; pass at least one row and one column"
+        )
+    if is_on_host(array) and array.dtype.kind not in NUMBERS:
+        raise InputError(
+            f"{name} has dtype {array.dtype}, not real numbers{_culprit(array)}; convert it, for instance to float64"
+        )
+    xp = namespace(array)
+    # A wider float may not fit; it is then infinite, and told as such.
+    with np.errstate(over="ignore"):
+        array = widened(array)
+    finite = xp.isfinite(array)
+    if not xp.all(finite):
+        broken = to_host(~xp.all(finite, axis=1))
+        raise InputError(
+            f"{name} holds {int(xp.count_nonzero(~finite))} values that are NaN or infinite, the first in row "
+            f"{int(broken.argmax())}; drop such rows or mend what made them"
+        )
+    largest = float(xp.max(xp.abs(array)))
+    if largest > LARGEST:
+        raise InputError(
+            f"{name} holds values up to {largest:.3g}, too large to square; scale it to below {LARGEST:g}"
+        )
+    return array
+
+
+def as_embedding_on_host(Z: ArrayLike, name: str = "Z") -> NDArray[np.float64]:
+    """As ``as_embedding``, in NumPy's memory wherever Z is."""
+    check_columns(Z, name)
+    embedding: NDArray[np.float64] = as_embedding(as_array(Z, name), name)
+    return embedding
+
+
+def as_classes(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.int64]:
+    """Return the classes of n samples, numbered 0, 1, ... in order of appearance, int64 [n].
+
+    Parameters
+    ----------
+    labels : [n] or [n, 1]
+        Integers, strings or any other values that can be told apart; floating-point numbers if they are whole.
+    n : int
+        Number of samples.
+    name : str
+        What an error calls the labels.
+
+    Raises
+    ------
+    InputError
+        If there are not n labels, one is missing, they are continuous, or they make fewer than two classes.
+    """
+    array = _column(labels, name)
+    if array.ndim != 1:
+        raise InputError(
+            f"{name} have shape {list(array.shape)} where [n] or [n, 1] is needed: one label a sample; "
+            "take the argmax of one-hot labels"
+        )
+    if len(array) != n:
+        raise InputError(
+            f"{name} has {len(array)} entries but the embedding has {n} rows; pass one for each row"
+        )
+    if n == 0:
+        raise InputError(f"{name} is empty; pass the label of at least two samples")
+    _refuse_missing(array, name)
+    if array.dtype.kind not in "iu" and not all(_is_whole(value) for value in array.tolist()):
+        raise InputError(
+            f"{name} look continuous, they are not whole numbers; cluster them with cluster_inputs first"
+        )
+    classes = order_of_appearance(array)
+    if classes.max() == 0:
+        raise InputError(
+            f"{name} make one class only, a mutual information needs at least two; pass more classes"
+        )
+    return classes
+
+
+def as_images(image_ids: ArrayLike | None, classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the images of the samples by their first appearance, int64 [n].
+
+    Parameters
+    ----------
+    image_ids : [n] or None
+        Repeats of an image share an id; with None every sample is an image of its own.
+    classes : int64 [n]
+        The class of each sample.
+
+    Raises
+    ------
+    InputError
+        If there are not n ids, or the repeats of an image are of different classes.
+    """
+    if image_ids is None:
+        return np.arange(len(classes))
+    ids = _column(image_ids, "image_ids")
+    if ids.shape != classes.shape:
+        raise InputError(
+            f"image_ids has shape {list(ids.shape)} but the embedding has {len(classes)} rows; pass one for each row"
+        )
+    _refuse_missing(ids, "image_ids")
+    images = order_of_appearance(ids)
+    _, first = np.unique(images, return_index=True)
+    differs = classes != classes[first][images]
+    if differs.any():
+        image = shown_name(ids[differs.argmax()])
+        raise InputError(
+            f"the repeats of image {image} bear different labels; give each image one label or its own id"
+        )
+    return images
+
+
+def order_of_appearance(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Number the distinct values, [n], by their first appearance: int64 [n]."""
+    if values.dtype.kind in "iu":
+        _, first, number = np.unique(values, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[number]
+    numbers: dict[Any, int] = {}
+    plain = values.tolist()
+    if values.dtype.kind == "O" and any(is_a(value, "torch", "Tensor") for value in plain):
+        raise InputError(
+            "labels and ids mix tensors with other values; pass one tensor or plain numbers"
+        )
+    try:
+        return np.array(
+            [numbers.setdefault(value, len(numbers)) for value in plain], dtype=np.int64
+        )
+    except TypeError as error:
+        raise InputError(
+            f"labels and ids must be numbers, strings or the like ({shown_name(error)}); convert them"
+        ) from None
+
+
+def as_sigma(sigma: float | None, d: int) -> float:
+    """Return the kernel's width: sigma itself, or the paper's sqrt(d) for None."""
+    return float(np.sqrt(d)) if sigma is None else _positive(sigma, "sigma")
+
+
+def as_time(t: float) -> float:
+    """Return the diffusion time, any positive number."""
+    return _positive(t, "t")
+
+
+def as_tolerance(tolerance: float) -> float:
+    """Return the standard error, in bits, that an approximation stops at, any positive number."""
+    return _positive(tolerance, "tolerance")
+
+
+def as_count(value: int, name: str, least: int = 1, most: int | None = None) -> int:
+    """Return a whole number that is at least ``least`` and at most ``most``."""
+    try:
+        count = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = None
+    if count is None:
+        raise InputError(f"{name} is {value!r}; pass a whole number, at least {least}")
+    if count < least or (most is not None and count > most):
+        bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name} is {count}; pass a whole number {bounds}")
+    return count
+
+
+def as_seed(seed: int) -> int:
+    """Return a seed that Python's, NumPy's and scikit-learn's generators all take."""
+    return as_count(seed, "seed", least=0, most=LARGEST_SEED)
+
+
+def _column(values: ArrayLike, name: str) -> NDArray[Any]:
+    """Return [n] or [n, 1] as [n], and anything else as it is."""
+    array = as_array(values, name)
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def _refuse_missing(array: NDArray[Any], name: str) -> None:
+    """Refuse missing entries, and floating-point numbers that have lost what told them apart."""
+    if array.dtype.kind in "iu":
+        return
+    missing = np.array([_is_missing(value) for value in array], dtype=bool)
+    if missing.any():
+        row = int(missing.argmax())
+        raise InputError(
+            f"{name} has {int(missing.sum())} missing entries, the first in row {row}; drop such rows"
+        )
+    if array.dtype.kind == "f" and len(array) and float(np.abs(array).max()) >= LARGEST_WHOLE:
+        raise InputError(
+            f"{name} holds numbers beyond 2^53 as {array.dtype}, which are rounded; pass integers or text"
+        )
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)  # NaN and NaT differ from themselves
+    # Pandas' NA will not say, nor will a signalling NaN.
+    except (
+        TypeError,
+        ValueError,
+        ArithmeticError,
+    ):
+        return True
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a whole number, or none at all."""
+    return not isinstance(value, Real) or isinstance(value, Integral) or bool(value % 1 == 0)
+
+
+def _culprit(array: NDArray[Any]) -> str:
+    """Name the first column [n, d] of objects that holds something else than numbers, and say what."""
+    if array.dtype.kind != "O":
+        return ""
+    for column, values in enumerate(array.T):
+        for row, value in enumerate(values):
+            if not isinstance(value, Real):
+                return f": column {column} holds {shown_name(repr(value))} in row {row}"
+    return ""
+
+
+def _positive(value: float, name: str) -> float:
+    # Compared before it is made a float: a whole number may be too large for one.
+    if not isinstance(value, Real) or isinstance(value, bool) or not SMALLEST <= value <= LARGEST:
+        raise InputError(
+            f"{name} is {shown_name(repr(value))}; pass a number from {SMALLEST:g} to {LARGEST:g}"
+        )
+    return float(value)
+
+
+class UndefinedScore(ValueError):
+    """A score has no value for this embedding; the message is the reason, one short line without a full stop."""

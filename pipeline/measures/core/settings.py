@@ -1,0 +1,85 @@
+"""How an embedding is measured, as settings: what is a number here is one that the measures take."""
+
+from numbers import Integral, Real
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+
+from dsmi_zoo._util.settings import ONLY_IN_FILE, SEVERAL, OnCommandLine, Settings
+
+from .estimate import TOLERANCE, Method, Precision
+
+# Far beyond any network's values; between them no square, sum or quotient of squares leaves float64 unnoticed.
+SMALLEST, LARGEST = 1e-100, 1e100
+MOST = 1_000_000  # repetitions, bins, permutations: hours of them, but not years
+LARGEST_SEED = 2**32 - 1  # what Python's, NumPy's and scikit-learn's generators all take
+
+
+def _as_number(value: Any, info: ValidationInfo) -> Any:
+    """A number of NumPy's as Python's; text is for the command line alone."""
+    if isinstance(value, bool) or (isinstance(value, str) and info.mode == "python"):
+        raise ValueError("must be a number")
+    return float(value) if isinstance(value, Real) and not isinstance(value, int) else value
+
+
+def _as_whole_number(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, bool) or (isinstance(value, str) and info.mode == "python"):
+        raise ValueError("must be a whole number")
+    return int(value) if isinstance(value, Integral) else value
+
+
+def _within_reach(value: float) -> float:
+    if not SMALLEST <= value <= LARGEST:
+        raise ValueError(f"must be between {SMALLEST:g} and {LARGEST:g}")
+    return value
+
+
+def _paper_sigma(value: Any) -> Any:
+    return None if isinstance(value, str) and value == "sqrt(d)" else value
+
+
+PositiveNumber = Annotated[
+    float,
+    Field(gt=0, allow_inf_nan=False),
+    AfterValidator(_within_reach),
+    BeforeValidator(_as_number),
+]
+Count = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(_as_whole_number)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED), BeforeValidator(_as_whole_number)]
+
+
+class MeasureSettings(Settings):
+    """How an embedding is measured; ``sigma`` None means sqrt(d), the paper's choice.
+
+    ``method``, ``precision`` and ``tolerance`` (bits) are those of the eigenvalues, not of the forward pass.
+    """
+
+    sigma: Annotated[
+        PositiveNumber | None,
+        BeforeValidator(_paper_sigma),
+        OnCommandLine(metavar="NUMBER|sqrt(d)", default="sqrt(d)", text=True),
+    ] = Field(default=None, description="Width of the Gaussian kernel.")
+    t: PositiveNumber = Field(
+        default=1.0, description="Diffusion time, the power of the eigenvalues."
+    )
+    repetitions: Count = Field(default=5, description="Random subsets for each class.")
+    seed: Seed = Field(default=0, description="Seed of random subsets and null.")
+    bins: Count = Field(default=2, description="Bins of the classic entropy.")
+    null_permutations: Count = Field(default=10, description="Label permutations of the null.")
+    method: Annotated[Method, ONLY_IN_FILE] = Field(
+        default="auto",
+        description="Eigenvalues: exact, or lanczos, an estimate; auto estimates for more than 8,192 points.",
+    )
+    precision: Annotated[Precision, ONLY_IN_FILE] = Field(
+        default="float32", description="Arithmetic of the eigenvalues: float32 or float64."
+    )
+    tolerance: Annotated[PositiveNumber, ONLY_IN_FILE] = Field(
+        default=TOLERANCE, description="Standard error, in bits, at which an estimate stops."
+    )
+    own: Annotated[tuple[str, ...], SEVERAL, OnCommandLine("measure", "MODULE:FUNCTION")] = Field(
+        default=(), description="A measure of your own, f(Z, labels) -> number."
+    )
+
+    def arguments(self) -> dict[str, Any]:
+        """The settings as keyword arguments of `measure`."""
+        return self.model_dump(exclude={"own"})

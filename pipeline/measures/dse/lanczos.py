@@ -1,0 +1,301 @@
+"""The entropy of a diffusion spectrum without its eigenvalues: stochastic Lanczos quadrature with a deflated top.
+
+The entropy of p = |lambda|^t / S is log2 S - T / S with the traces S of lambda^t and T of lambda^t log2 lambda^t. A
+trace of f(A) is the exact one on a subspace that holds the top of the spectrum, plus the mean of z' f(A) z over random
+vectors z orthogonal to it (Hutch++: Meyer et al., arXiv 2010.09649). Three things make few vectors enough: each z' f(A)
+z comes from some steps of Lanczos as a Gauss quadrature (Ubaru, Chen and Saad, SIAM J. Matrix Anal. Appl. 38, 2017);
+the parabola nearest to f on the spectrum is subtracted, whose trace is known exactly; and Gauss's rule, and Radau's
+with a node at 0, bound the quadrature from both sides, because the derivatives of lambda log lambda alternate in sign.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.arrays import Array, beside, namespace, to_host
+from ..core.estimate import Estimate, Precision
+from .operator import HELD_BYTES, DiffusionOperator
+
+DEFLATED = 32  # directions of the top of the spectrum that are taken exactly
+PROBES = 64  # random vectors at a time
+MOST_PROBES = 1024
+# Of Lanczos, after which the bounds are looked at.
+STEPS = (
+    6,
+    8,
+    10,
+    12,
+    15,
+    19,
+    24,
+    30,
+    38,
+    48,
+    60,
+    76,
+    96,
+)
+_NEGLIGIBLE = 0.1  # of the tolerance
+_ROUNDING = 2  # times the noise, which is estimated from some rows: a vector that is no longer is taken for rounding
+
+Values = NDArray[np.float64]
+
+
+@dataclass
+class _Krylov:
+    """Lanczos recurrences of a block of start vectors, side by side: their coefficients, and the last two vectors."""
+
+    squared_norms: Values  # [k] of the start vectors
+    noise: Values  # [k], how far products with unit vectors are off; known after the first step
+    last: Array  # [n, k], where the embedding is
+    current: Array  # [n, k], unit columns
+    diagonal: list[Values]  # each [k]
+    off_diagonal: list[Values]
+
+    @classmethod
+    def of(cls, starts: Array) -> "_Krylov":
+        xp = namespace(starts)
+        norms = xp.linalg.vector_norm(starts, axis=0)
+        squared = to_host(norms) ** 2
+        return cls(squared, np.zeros_like(squared), xp.zeros_like(starts), starts / norms, [], [])
+
+    def step(self, operator: DiffusionOperator) -> None:
+        """One more step. Lost orthogonality repeats nodes and shares out their weights, which sums do not notice."""
+        xp, current = namespace(self.current), self.current
+        new = operator.times(current)
+        if self.off_diagonal:
+            new -= beside(self.off_diagonal[-1], new) * self.last
+        else:
+            self.noise = to_host(operator.noise(current, new))
+        alpha = xp.sum(current * new, axis=0)
+        new -= alpha * current
+        beta = to_host(xp.linalg.vector_norm(new, axis=0))
+        # What is no longer than a product's rounding is nothing but rounding: the vectors so far span all that the
+        # start vector can reach, and its recurrence ends. Zeros from here on add nodes without weight.
+        goes_on = beta > _ROUNDING * self.noise
+        beta = np.where(goes_on, beta, 0)
+        scale = np.where(goes_on, 1 / np.where(goes_on, beta, 1), 0)
+        self.last, self.current = current, new * beside(scale, new)
+        self.diagonal.append(to_host(alpha))
+        self.off_diagonal.append(beta)
+
+    def rules(self, radau: bool) -> tuple[Values, Values]:
+        """Nodes, at least 0, and weights, each [k, m], of Gauss's rule, or of Radau's with a further node at 0."""
+        diagonal, off = np.array(self.diagonal).T, np.array(self.off_diagonal).T  # [k, m]
+        if radau:
+            diagonal = np.column_stack([diagonal, self._radau(diagonal, off)])
+        else:
+            off = off[:, :-1]
+        k, m = diagonal.shape
+        matrices = np.zeros((k, m, m))
+        steps = np.arange(m)
+        matrices[:, steps, steps] = diagonal
+        matrices[:, steps[1:], steps[:-1]] = off  # eigh reads the lower triangle
+        nodes, vectors = np.linalg.eigh(matrices)
+        return np.clip(nodes, 0, 1), vectors[:, 0, :] ** 2 * self.squared_norms[:, None]
+
+    def _radau(self, diagonal: Values, off: Values) -> Values:
+        """The last diagonal entries [k] that make 0 a node.
+
+        Rounding makes eigenvalues as small as minus the noise. Where one shows, that is where the node must be.
+        """
+        lasts, least_pivots = [], []
+        floor = self.noise**2  # of a pivot, which only rounding can make smaller
+        for node in (np.zeros_like(self.noise), -self.noise):
+            pivots = least = diagonal[:, 0] - node
+            for step in range(1, diagonal.shape[1]):
+                pivots = (
+                    diagonal[:, step] - node - off[:, step - 1] ** 2 / np.maximum(pivots, floor)
+                )
+                least = np.minimum(least, pivots)
+            lasts.append(np.clip(node + off[:, -1] ** 2 / np.maximum(pivots, floor), node, 1))
+            least_pivots.append(least)
+        return np.where(least_pivots[0] > self.noise, *lasts)
+
+
+def spectral_entropy_by_lanczos(
+    Z: Array,
+    sigma: float,
+    t: float,
+    tolerance: float,
+    seed: int,
+    held_bytes: int = HELD_BYTES,
+    precision: Precision | None = None,
+) -> Estimate:
+    """Entropy, in bits, of the diffusion spectrum of a validated embedding [n, d], n over 512, and its standard error.
+
+    Steps are added until the quadrature's bounds say less than the spread over the random vectors, then vectors until
+    the standard error, of both and of rounding, is within the tolerance; after 96 steps or 1,024 vectors it is returned
+    as it is. Time grows with n^2 d times the steps where the kernel has more than ``held_bytes`` and is recomputed for
+    each, else with n^2 times the vectors. Products are in float32, unless their rounding makes up half the tolerance or
+    more; then, and for t below 1, which makes much of small eigenvalues, in float64. ``precision`` insists on one.
+    """
+    chosen: Precision = precision or ("float32" if t >= 1 else "float64")
+    generator = np.random.default_rng(seed)
+    operator = DiffusionOperator(Z, sigma, chosen, held_bytes)
+    basis = operator.normalise(beside(generator.standard_normal((operator.n, DEFLATED - 1)), Z))
+
+    def probes() -> Array:
+        signs = beside(generator.choice([-1.0, 1.0], size=(operator.n, PROBES)), Z)
+        return signs - basis @ (basis.T @ signs)
+
+    starts = namespace(Z).concat([basis[:, 1:], probes()], axis=1)
+    krylov = _Krylov.of(starts)
+    for steps in STEPS:
+        while len(krylov.diagonal) < steps:
+            krylov.step(operator)
+        gauss, radau = (_Tally(krylov, side, operator, t) for side in (False, True))
+        quadrature = gauss.distance(radau) / 2
+        if quadrature <= max(_NEGLIGIBLE * tolerance, min(tolerance, gauss.standard_error()) / 2):
+            break
+    while True:
+        rounding = gauss.rounding()
+        if rounding >= tolerance / 2 and chosen == "float32" and precision is None:
+            return spectral_entropy_by_lanczos(Z, sigma, t, tolerance, seed, held_bytes, "float64")
+        value = (gauss.entropy() + radau.entropy()) / 2
+        fixed = float(np.hypot(quadrature, rounding))  # whatever the number of probes
+        error = float(np.hypot(gauss.standard_error(), fixed))
+        if error <= tolerance or fixed >= tolerance or gauss.count >= MOST_PROBES:
+            return Estimate(value, error, "lanczos")
+        more = _Krylov.of(probes())
+        while len(more.diagonal) < steps:
+            more.step(operator)
+        gauss.add(more)
+        radau.add(more)
+
+
+class _Tally:
+    """What the rules of deflated directions and of probes add up to."""
+
+    def __init__(self, krylov: _Krylov, radau: bool, operator: DiffusionOperator, t: float) -> None:
+        self.t, self._radau = t, radau
+        nodes, weights = krylov.rules(radau)
+        inner = DEFLATED - 1
+        self._inner_rules = nodes[:inner], weights[:inner], krylov.noise[:inner]
+        self._nodes, self._weights, self._noise = (
+            nodes[inner:],
+            weights[inner:],
+            krylov.noise[inner:],
+        )
+        self._inner = _traces(nodes[:inner], weights[:inner], t)  # [2]
+        moments = np.array([operator.n - 1, operator.trace, operator.squared_norm])
+        known = np.array([np.sum(weights[:inner] * nodes[:inner] ** power) for power in range(3)])
+        self._moments = moments - known  # of the spectrum outside of the deflated directions
+        trace_error = np.hypot(operator.trace_error, np.linalg.norm(krylov.noise[:inner]))
+        squared_norm_error = operator.squared_norm_error(np.sqrt(np.mean(self._noise**2)))
+        self._moment_errors = np.array([0, trace_error, squared_norm_error])
+        self._sample()
+
+    @property
+    def count(self) -> int:
+        """Probes so far."""
+        return len(self._nodes)
+
+    def add(self, krylov: _Krylov) -> None:
+        """Further probes."""
+        nodes, weights = krylov.rules(self._radau)
+        self._nodes, self._weights = (
+            np.vstack([self._nodes, nodes]),
+            np.vstack([self._weights, weights]),
+        )
+        self._noise = np.concatenate([self._noise, krylov.noise])
+        self._sample()
+
+    def _sample(self) -> None:
+        """Find S and T as each probe has them, [2, probes].
+
+        The parabola minimises the variance of the mean: with g the rest of f after the parabola, a probe's variance is
+        2 |g(A)|^2, and the sum over all nodes of weight times g^2 is |g(A)|^2 times the number of probes. To that comes
+        what the parabola makes of the moments' own errors. Where all nodes are rounding, these are what counts.
+        """
+        # Of numbers whose squares would underflow.
+        scale = max(self._nodes.max(), self._noise.max())
+        units = scale ** np.arange(3)
+        powers = (self._nodes[..., None] / scale) ** np.arange(3)  # [probes, m, 3]
+        root = np.sqrt(self._weights)
+        penalty = np.diag(self.count / np.sqrt(2) * self._moment_errors / units)
+        design = np.vstack([(root[..., None] * powers).reshape(-1, 3), penalty])
+        samples, parabolas = [], []
+        for f in _functions(self._nodes, self.t):
+            wanted = np.concatenate([(root * f).ravel(), np.zeros(3)])
+            parabola, *_ = np.linalg.lstsq(design, wanted, rcond=None)
+            rest = ((f - powers @ parabola) * self._weights).sum(axis=1)
+            samples.append(rest + parabola @ (self._moments / units))
+            parabolas.append(parabola / units)
+        self._samples, self._parabolas = np.array(samples), np.array(parabolas)
+
+    def traces(self) -> Values:
+        """S and T, [2], with the largest eigenvalue, 1."""
+        return np.array([1, 0]) + self._inner + self._samples.mean(axis=1)
+
+    def entropy(self) -> float:
+        """Bits."""
+        return _entropy(*self.traces())
+
+    def _slopes(self) -> Values:
+        """Derivatives of the entropy by S and T."""
+        S, T = self.traces()
+        return np.array([1 / (np.log(2) * S) + T / S**2, -1 / S])
+
+    def standard_error(self) -> float:
+        """Of the entropy, from the spread over probes."""
+        spread = (self._slopes() @ self._samples).std(ddof=3)
+        return float(spread / np.sqrt(self.count))
+
+    def rounding(self) -> float:
+        """How far rounding may move the entropy, in bits.
+
+        The part of the parabola does not move with the products, because its moments are known from elsewhere; it adds
+        their errors.
+        """
+        parabola = self._slopes() @ self._parabolas
+        of_moments = np.linalg.norm(parabola * self._moment_errors)
+        of_probes = self._moved(self._nodes, self._weights, self._noise, parabola) / self.count
+        of_deflated = self._moved(*self._inner_rules, np.zeros(3))
+        return float(of_moments + of_probes + of_deflated)
+
+    def _moved(self, nodes: Values, weights: Values, noise: Values, parabola: Values) -> float:
+        """How far the products' noise may move the sum of a rule, less a parabola.
+
+        A product that is off by the noise couples a direction of eigenvalue x with another by as much. Of the matrix
+        [[x, noise], [noise, 0]] that direction sees two eigenvalues: raised = x / 2 + sqrt(x^2 / 4 + noise^2) with a
+        weight of raised^2 / (raised^2 + noise^2), and one below 0, which counts as 0, with the rest. So a direction far
+        above the noise hardly moves, and of one at 0 half becomes the noise. A node was raised already: it stands for
+        x from node - noise^2 / node on.
+        """
+
+        def height(x: Values) -> Values:
+            S, T = _functions(x, self.t)
+            slope_S, slope_T = self._slopes()
+            return slope_S * S + slope_T * T - np.polynomial.polynomial.polyval(x, parabola)
+
+        def move(x: Values) -> Values:
+            raised = x / 2 + np.sqrt(x**2 / 4 + noise**2)
+            share = raised**2 / (raised**2 + noise**2)
+            return np.abs(share * height(raised) + (1 - share) * at_zero - height(x))
+
+        noise = noise[:, None]
+        at_zero = height(np.zeros(1))
+        lowest = np.maximum(nodes - noise**2 / np.maximum(nodes, noise), 0)
+        moves = [move(x) for x in (lowest, (lowest + nodes) / 2, nodes)]
+        return float(np.sum(weights * np.max(moves, axis=0)))
+
+    def distance(self, other: "_Tally") -> float:
+        """How far apart the entropies of two rules are, in bits, both traces at their worst."""
+        return float(np.abs(self._slopes()) @ np.abs(self.traces() - other.traces()))
+
+
+def _functions(nodes: Values, t: float) -> tuple[Values, Values]:
+    """lambda^t and lambda^t log2 lambda^t; 0 at 0."""
+    with np.errstate(under="ignore"):
+        powers = nodes**t
+    return powers, powers * np.log2(np.where(powers > 0, powers, 1))
+
+
+def _traces(nodes: Values, weights: Values, t: float) -> Values:
+    return np.array([np.sum(weights * f) for f in _functions(np.abs(nodes), t)])
+
+
+def _entropy(S: float, T: float) -> float:
+    return float(np.log2(S) - T / S)

@@ -1,0 +1,262 @@
+"""Products with an embedding's diffusion matrix, which need not fit into memory."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..core.arrays import (
+    Array,
+    empty,
+    exponential_in_place,
+    is_on_host,
+    namespace,
+    narrowed,
+    not_above_zero_in_place,
+    rows_of,
+    set_diagonal,
+    widened,
+)
+from ..core.distances import centred_rows, distances_between, gaussian_kernel
+from ..core.estimate import Precision
+from ..core.threads import blas_threads, in_threads
+
+Summed = Callable[[Array, slice, slice], Array]
+"""What is summed of a part of the kernel, given that part, its rows and its columns."""
+
+HELD_BYTES = 2**31
+"""Bytes up to which the kernel is held in memory; beyond, every product computes it anew, tile by tile."""
+
+_TILE = 2048  # points a side: 16 MiB of float32
+_FLOAT32_BLIND = 1e-10
+_FLOAT32_REACH = 16.0  # squared distance from the centre, in units of 2 sigma^2, up to which float32 is good to 1e-6
+# A float64 product may agree with its check to the last bit, yet both are rounded: up to some ten units where like
+# terms are added, as of many equal points.
+_FLOAT64_NOISE = 16 * float(np.finfo(np.float64).eps)
+_ROWS = 128  # of a held kernel that are summed at a time
+_CHECKED = 64  # rows that are computed once more in float64, to see how far the products are off
+
+
+class DiffusionOperator:
+    """G_ij / sqrt(q_i q_j) of an embedding, with q the row sums of the Gaussian kernel G, for products with blocks.
+
+    Only the kernel's tiles on and above the diagonal are computed, in the given precision; in float32 from distances
+    in float32 where these are good to about 1e-6 of 2 sigma^2, else in float64.
+
+    Parameters
+    ----------
+    Z : float64 [n, d]
+        A validated embedding.
+    sigma : float
+        Width of the kernel.
+    precision
+        Of the kernel and of products with it.
+    held_bytes : int
+        Bytes of kernel up to which it is held in memory.
+    """
+
+    def __init__(
+        self, Z: Array, sigma: float, precision: Precision, held_bytes: int = HELD_BYTES
+    ) -> None:
+        xp = self._xp = namespace(Z)
+        self.n = Z.shape[0]
+        self._Z = Z
+        self._sigma = sigma
+        self._is_narrow = precision == "float32"
+        self._epsilon = float(np.finfo(precision).eps)
+        points = centred_rows(Z)
+        with np.errstate(over="ignore", under="ignore"):
+            reach = float(xp.max(xp.vecdot(points, points))) / (2 * sigma**2)
+        self._by_narrow_distances = self._is_narrow and reach <= _FLOAT32_REACH
+        if self._by_narrow_distances:
+            # Below what the kernel's digits show, the points are one; tiny numbers would only cost time.
+            points = xp.zeros_like(points[:, :1]) if reach < _FLOAT32_BLIND else points / sigma
+            points = narrowed(points)
+            self._norms = xp.vecdot(points, points) / 2
+        self._points = points
+        self._starts = range(0, self.n, _TILE)
+        bytes_of_all = np.dtype(precision).itemsize * self.n**2
+        self._held = self._whole() if bytes_of_all <= held_bytes else None
+        # Until ``normalise``.
+        self._roots, self._top, self._squared_norm = (
+            Z[:, 0],
+            Z[:, 0],
+            float("nan"),
+        )
+        self._checked = np.linspace(0, self.n - 1, min(self.n, _CHECKED)).astype(np.int64)
+        self._exact, self._trace_error = Z, float("nan")
+
+    def normalise(self, sketch: Array) -> Array:
+        """Fix the row sums; returns an orthonormal basis of ones and of the matrix times a sketch [n, k]: [n, 1 + k].
+
+        Its first column is the eigenvector of the eigenvalue 1, which all that follows leaves out: the others may be a
+        millionth of it, and would drown in its rounding.
+        """
+        xp = self._xp
+        # The sums are float64: in float32, 0.999999 added to 1,000 is 1 each time, an error in one direction.
+        product, sums = self._kernel_times(sketch, lambda kernel, rows, columns: kernel)
+        self._roots = xp.sqrt(sums)
+        self._top = self._roots / xp.linalg.vector_norm(self._roots)
+        self._check()
+        return xp.linalg.qr(
+            xp.concat([self._top[:, None], product / self._roots[:, None]], axis=1)
+        ).Q
+
+    @property
+    def trace(self) -> float:
+        """The sum of the eigenvalues but the largest: the kernel's diagonal is 1."""
+        return float(self._xp.sum(1 / self._roots**2)) - 1
+
+    @property
+    def squared_norm(self) -> float:
+        """The sum of the squared eigenvalues but the largest; known once there was a product."""
+        return self._squared_norm
+
+    @property
+    def trace_error(self) -> float:
+        """How far the trace may be off."""
+        return self._trace_error
+
+    def squared_norm_error(self, noise: float) -> float:
+        """How far the squared norm may be off, given the noise of vectors of random directions.
+
+        A matrix that is off by E turns a unit vector of random direction into one that is off by |E| / sqrt n, so |E|
+        is at most sqrt n times the noise. In addition each entry is rounded when the largest eigenvalue is taken out.
+        """
+        norm = np.sqrt(self._squared_norm)
+        off = np.sqrt(self.n) * noise + self._epsilon * (1 + norm)
+        return float(2 * norm * off + off**2)
+
+    def times(self, X: Array) -> Array:
+        """The product with a block of vectors, float64 [n, k], of the matrix without its largest eigenvalue."""
+        first = np.isnan(self._squared_norm)
+        product, squares = self._kernel_times(
+            X / self._roots[:, None], self._squares() if first else None
+        )
+        product /= self._roots[:, None]
+        product -= self._top[:, None] * (self._top[None, :] @ product)
+        if first:
+            self._squared_norm = float(self._xp.sum(squares))
+        return product
+
+    def _squares(self) -> Summed:
+        """The squared entries of the matrix without its largest eigenvalue."""
+        inverse, top = self._as_kernel(1 / self._roots), self._as_kernel(self._top)
+
+        def squared(kernel: Array, rows: slice, columns: slice) -> Array:
+            block = kernel * inverse[rows, None]
+            block *= inverse[None, columns]
+            block -= top[rows, None] * top[None, columns]
+            with np.errstate(under="ignore"):
+                block *= block
+            return block
+
+        return squared
+
+    def noise(self, X: Array, product: Array) -> Array:
+        """How far a product is off for each of its vectors [n, k], as a share of the vector's length: [k].
+
+        Some rows, in float64, tell whatever rounding there is: of distances, the kernel, the vectors, and their
+        products. Vectors on which the matrix does much come off worst, above all where many points are one, for like
+        terms round alike.
+        """
+        xp = self._xp
+        deviations = rows_of(product, self._checked) - self._exact @ X
+        shares_of_square = xp.mean(deviations**2, axis=0) / xp.mean(X**2, axis=0)
+        return xp.clip(xp.sqrt(shares_of_square), _FLOAT64_NOISE, None)
+
+    def _check(self) -> None:
+        """Find some rows of the matrix in float64, and how far the trace is off, going by their sums."""
+        xp, centred = self._xp, centred_rows(self._Z)
+        some, some_centred = rows_of(self._Z, self._checked), rows_of(centred, self._checked)
+        roots = rows_of(self._roots, self._checked)
+        kernel = gaussian_kernel(
+            distances_between(some_centred, centred, some, self._Z), self._sigma
+        )
+        deviations = 1 / xp.sum(kernel, axis=1) - 1 / roots**2
+        # As if all were in one direction, for rounding of like terms may be.
+        self._trace_error = self.n * float(xp.sqrt(xp.mean(deviations**2)))
+        self._exact = kernel / roots[:, None] / self._roots[None, :]
+
+    def _as_kernel(self, array: Array) -> Array:
+        """An array in the kernel's precision."""
+        return narrowed(array) if self._is_narrow else array
+
+    def _kernel_times(self, X: Array, summed: Summed | None = None) -> tuple[Array, Array]:
+        """The kernel's product with X, and if wanted the float64 row sums of a symmetric function of the kernel."""
+        xp, X = self._xp, self._as_kernel(X)
+        if self._held is not None:
+            return widened(self._held @ X), self._held_sums(self._held, summed)
+        threads = blas_threads() if is_on_host(X) else 1
+
+        def share(number: int) -> tuple[Array, Array]:
+            total, sums = widened(xp.zeros_like(X)), widened(xp.zeros_like(X[:, 0]))
+            for i in self._starts[number::threads]:
+                rows = self._tile_at(i)
+                for j in self._starts[i // _TILE :]:
+                    columns, tile = self._tile_at(j), self._tile(i, j)
+                    total[rows, :] += tile @ X[columns, :]
+                    if i != j:
+                        total[columns, :] += tile.T @ X[rows, :]
+                    if summed is None:
+                        continue
+                    part = summed(tile, rows, columns)
+                    sums[rows] += xp.sum(part, axis=1, dtype=xp.float64)
+                    if i != j:
+                        sums[columns] += xp.sum(part, axis=0, dtype=xp.float64)
+            return total, sums
+
+        (total, sums), *others = in_threads(share, range(threads))
+        for further_total, further_sums in others:
+            total += further_total
+            sums += further_sums
+        return total, sums
+
+    def _held_sums(self, kernel: Array, summed: Summed | None) -> Array:
+        sums = self._xp.zeros_like(self._Z[:, 0])
+
+        if summed is None:
+            return sums
+
+        def add(i: int) -> None:
+            rows = slice(i, min(i + step, self.n))
+            sums[rows] = self._xp.sum(
+                summed(kernel[rows, :], rows, slice(None)), axis=1, dtype=self._xp.float64
+            )
+
+        step = _ROWS if is_on_host(kernel) else self.n
+        in_threads(add, range(0, self.n, step))
+        return sums
+
+    def _whole(self) -> Array:
+        kernel = empty((self.n, self.n), like=self._as_kernel(self._Z[:1, :1]))
+
+        def fill(i: int) -> None:
+            for j in self._starts[i // _TILE :]:
+                rows, columns, tile = self._tile_at(i), self._tile_at(j), self._tile(i, j)
+                kernel[rows, columns] = tile
+                kernel[columns, rows] = tile.T
+
+        in_threads(fill, self._starts)
+        return kernel
+
+    def _tile_at(self, start: int) -> slice:
+        return slice(start, min(start + _TILE, self.n))
+
+    def _tile(self, i: int, j: int) -> Array:
+        """The kernel between the points from i and those from j."""
+        rows, columns = self._tile_at(i), self._tile_at(j)
+        if self._by_narrow_distances:
+            tile = self._points[rows, :] @ self._points[columns, :].T
+            tile -= self._norms[rows, None]
+            tile -= self._norms[None, columns]
+        else:
+            points, Z = self._points, self._Z
+            of_rows, of_columns = points[rows, :], points[columns, :]
+            tile = distances_between(of_rows, of_columns, Z[rows, :], Z[columns, :])
+            with np.errstate(over="ignore"):
+                tile /= -2 * self._sigma**2
+        not_above_zero_in_place(tile)
+        if i == j:
+            set_diagonal(tile, 0)
+        exponential_in_place(tile)
+        return self._as_kernel(tile)

@@ -1,0 +1,157 @@
+"""Networks that a catalogue's own code makes: call a builder, load its weights, and feed it by its own transform."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dsmi_zoo._util.user_code import NOT_AS_PLANNED, find_module
+from dsmi_zoo.data_catalog.datasets.base import LabelledImages
+from dsmi_zoo.data_catalog.models.entry import ModelEntry
+
+from .forward import random_states_kept
+from .timm import load_file, refuse_unsafe
+
+Transform = Callable[[Image.Image], torch.Tensor]
+
+
+class BuilderError(RuntimeError):
+    """A catalogue's own code did not do what it should; the message names its builder."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a builder returned: a network in evaluation mode, and its own transform, if it has one."""
+
+    model: torch.nn.Module
+    transform: Transform | None = None
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """Images that pass through a builder's transform as they are needed (`dsmi_zoo.pipeline.embedding.embed.Inputs`)."""
+
+    builder: str
+    images: LabelledImages
+    transform: Transform
+
+    @property
+    def pixels(self) -> int:
+        """Height times width of the first image, as transformed."""
+        return int(np.prod(self._one(0).shape[1:]))
+
+    def __len__(self) -> int:
+        return len(self.images.labels)
+
+    def batch(self, start: int, stop: int, device: torch.device) -> torch.Tensor:
+        """Decode and transform these images, float [n, c, h, w]."""
+        images = [self._one(number) for number in range(start, min(stop, len(self)))]
+        for number, image in enumerate(images, start):
+            if image.shape != images[0].shape:
+                first, name = list(images[0].shape), self.images.names[number]
+                raise BuilderError(
+                    f"{self._what} gives {first} for one image and {list(image.shape)} for {name}"
+                )
+        return torch.stack(images).to(device)
+
+    @property
+    def _what(self) -> str:
+        return f"the transform of builder {self.builder}"
+
+    def _one(self, number: int) -> torch.Tensor:
+        image = self.images.image(number)
+        with _blamed(f"{self._what}, of image {self.images.names[number]},"):
+            tensor = self.transform(image)
+        if (
+            not isinstance(tensor, torch.Tensor)
+            or not tensor.is_floating_point()
+            or tensor.ndim != 3
+        ):
+            raise BuilderError(
+                f"{self._what} gives {_described(tensor)}, not a float tensor [c, h, w]"
+            )
+        return tensor
+
+
+def build(entry: ModelEntry, builder_sha256: str | None, weights: Path | None) -> Built:
+    """Call the entry's builder with its ``model_kwargs`` and load its weights, if it names any, strictly.
+
+    Random weights are the same on every machine: the builder is called with torch's, NumPy's and Python's random states
+    at seed 0, which are afterwards as they were.
+
+    Parameters
+    ----------
+    builder_sha256
+        Of the file of the builder's module, as the run was planned with it.
+    weights
+        A file with a state dict; None leaves the weights as the builder made them.
+
+    Raises
+    ------
+    BuilderError
+        When the module's file is another one, or the module or its function raises, exits or returns something else.
+    InputError
+        When the module is not found here, or for a checkpoint of a kind that cannot be read safely.
+    RuntimeError
+        When the file cannot be loaded into what was built. One that was damaged in the cache is deleted.
+    """
+    builder = entry.builder
+    assert builder is not None
+    if weights is not None:
+        refuse_unsafe(weights)
+    with random_states_kept():
+        function = _function(builder, builder_sha256)
+        torch.manual_seed(0)
+        np.random.seed(0)  # noqa: NPY002 a builder that draws from NumPy draws from its global state
+        random.seed(0)
+        with _blamed(f"builder {builder}"):
+            returned = function(**entry.model_kwargs)
+    built = _checked(builder, returned)
+    if weights is not None:
+        load_file(built.model, weights)
+    built.model.eval()
+    return built
+
+
+def _function(builder: str, sha256: str | None) -> Callable[..., Any]:
+    module_name, _, name = builder.partition(":")
+    source = find_module(module_name, f"builder {builder}")
+    if source.sha256 != sha256:
+        raise BuilderError(f"builder {builder}: {source.path} {NOT_AS_PLANNED}")
+    with _blamed(f"builder {builder}: its module"):
+        module = source.imported()
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise BuilderError(f"builder {builder}: {source.path} has no function {name!r}")
+    return function
+
+
+def _checked(builder: str, returned: Any) -> Built:
+    model, transform = (
+        returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
+    )
+    if not isinstance(model, torch.nn.Module) or not (transform is None or callable(transform)):
+        wanted = "an nn.Module, or a pair of one and a transform"
+        raise BuilderError(f"builder {builder} returned {_described(returned)}, not {wanted}")
+    return Built(model, transform)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a {str(value.dtype).removeprefix('torch.')} tensor {list(value.shape)}"
+    return f"a {type(value).__name__}"
+
+
+@contextmanager
+def _blamed(what: str) -> Iterator[None]:
+    """Whatever the catalogue's code raises, an exit among it, becomes an error that names the code."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise BuilderError(f"{what} raised {type(error).__name__}: {error}") from error

@@ -1,0 +1,255 @@
+"""Build a catalogue entry's model with its weights, and look up what timm knows about it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import load_checkpoint
+
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.data_catalog.models.entry import ModelEntry, sources_problem
+from dsmi_zoo.data_catalog.models.taxonomy import kind_of
+from dsmi_zoo.data_catalog.models.timm_registry import family_of, input_of, timm_config, weights_of
+
+from ..config.run import default_cache
+from ..weights.cache import delete_if_damaged, fetch_weights, remote_weights
+from ..weights.hub import is_offline, is_on_hub
+from .forward import random_states_kept
+from .layers import as_vectors, check_layer, forward
+
+CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
+LONGEST_REASON = 300  # characters of what a loader says, which can be the names of all parameters
+
+
+def with_timm_defaults(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
+    """Fill what the catalogue leaves open (family, image size, preprocessing, weights and their facts) from timm.
+
+    An entry that brings its own weights, or a recipe to train them, gets none of timm's.
+
+    Raises
+    ------
+    InputError
+        For an architecture that timm does not have, or one that has no weights where none are given.
+    """
+    return [_with_timm_defaults(entry) for entry in entries]
+
+
+def _with_timm_defaults(entry: ModelEntry) -> ModelEntry:
+    try:
+        config = timm_config(entry.architecture)
+    except InputError as error:
+        raise InputError(f"{entry.model}: {error}") from None
+    own_weights = (
+        entry.checkpoint is not None or entry.recipe is not None or entry.weights is not None
+    )
+    if not own_weights and not config.has_weights:
+        raise InputError(
+            f"{entry.model}: timm has no pretrained weights of {entry.architecture!r}; give a checkpoint"
+        )
+    family = entry.family or family_of(entry.architecture)
+    known: dict[str, Any] = {
+        "family": family,
+        "kind": kind_of(family, entry.architecture),
+        **input_of(config),
+    }
+    if "img_size" in entry.model_kwargs:
+        known["img_size"] = entry.model_kwargs["img_size"]
+    if not own_weights:
+        known |= weights_of(config)
+    return entry.model_copy(
+        update={name: value for name, value in known.items() if getattr(entry, name) is None}
+    )
+
+
+def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
+    """The entry's model in evaluation mode on the CPU, for the entry's image size.
+
+    Published weights pass through timm's adaptations to the architecture, as if timm had downloaded them.
+
+    Parameters
+    ----------
+    weights
+        A file that holds them; None takes those that ``entry.weights`` names, or timm's own.
+
+    Raises
+    ------
+    InputError
+        For a checkpoint of a kind that cannot be read safely, or arguments by which timm would load other weights.
+    RuntimeError
+        When the file cannot be loaded. One that was damaged in the cache is deleted.
+    FileNotFoundError
+        When the weights are not here, and HF_HUB_OFFLINE forbids to download them.
+    """
+    if weights is None:
+        return _from_its_source(entry).eval()
+    refuse_unsafe(weights)
+    if remote_weights(entry) is not None:
+        return _with_published(entry, weights).eval()
+    model = _create(entry, pretrained=False)
+    load_file(model, weights)
+    return model.eval()
+
+
+def build_untrained(entry: ModelEntry) -> torch.nn.Module:
+    """The entry's model with the weights that timm initialises it with, drawn by the seed 0; as ``build_model``."""
+    with random_states_kept():
+        torch.manual_seed(0)
+        return _create(entry, pretrained=False).eval()
+
+
+def pooling_of(model: Any) -> str | None:
+    """timm's name of how a network makes one vector of its positions or tokens; None where it does not say."""
+    for place in (model, getattr(model, "head", None)):
+        pool = getattr(place, "global_pool", None)
+        name = pool if isinstance(pool, str) else getattr(pool, "pool_type", None)
+        if isinstance(name, str) and name:
+            return name
+    return None
+
+
+def repool(model: Any, pool: str) -> None:
+    """Give a backbone without a classifier another pooling; a network with one keeps what its classifier learnt from.
+
+    The norm before or after the pooling stays where the weights were trained with it.
+
+    Raises
+    ------
+    InputError
+        When the network has no such pooling, as a class token or a trained attention pool.
+    """
+    if model.num_classes != 0:
+        return
+    try:
+        model.reset_classifier(0, pool)
+    except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise InputError(
+            f"this network cannot pool by {pool}: {reason}; leave it out, or --pool"
+        ) from None
+
+
+def _from_its_source(entry: ModelEntry) -> torch.nn.Module:
+    """As timm downloads it; offline timm would ask for a URL all the same, the hub's client asks nobody."""
+    source = entry.weights or weights_of(timm_config(entry.architecture))["weights"]
+    if is_offline() and source is not None and not is_on_hub(source):
+        return _with_published(entry, fetch_weights(source, default_cache(), keep=False))
+    return _create(entry, pretrained=True, pretrained_cfg_overlay=_other_source(entry))
+
+
+def _with_published(entry: ModelEntry, weights: Path) -> torch.nn.Module:
+    try:
+        return _create(entry, pretrained=True, pretrained_cfg_overlay=_local_copy(weights))
+    except MemoryError:
+        raise
+    except Exception as error:
+        _create(entry, pretrained=False)  # raises what is no fault of the file's
+        raise _unloadable(weights, error) from error
+
+
+def load_file(model: torch.nn.Module, weights: Path) -> None:
+    """Load a file of weights into a network, strictly.
+
+    Raises
+    ------
+    RuntimeError
+        When that cannot be done. A file that was damaged in the cache is deleted.
+    """
+    try:
+        load_checkpoint(model, str(weights), device="cpu", strict=True, weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _unloadable(weights, error) from error
+
+
+def _unloadable(weights: Path, error: Exception) -> RuntimeError:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST_REASON]}"
+    damage = delete_if_damaged(weights)
+    return RuntimeError(
+        f"{weights} cannot be loaded: {f'{damage} ({reason})' if damage else reason}"
+    )
+
+
+def refuse_unsafe(checkpoint: Path) -> None:
+    """Raise InputError for a checkpoint of a kind that cannot be read without running what is in it."""
+    if checkpoint.suffix not in CHECKPOINT_SUFFIXES:
+        raise InputError(
+            f"{checkpoint}: a checkpoint must be one of {', '.join(CHECKPOINT_SUFFIXES)}"
+        )
+
+
+@torch.inference_mode()
+def embedding_shape(entry: ModelEntry) -> tuple[tuple[int, ...], int | None]:
+    """The shape of one image's embedding, and the width that the model declares for it (None if it is of ``layer``).
+
+    Nothing is computed or downloaded: the model stands on PyTorch's meta device, which knows shapes only.
+
+    Raises
+    ------
+    InputError
+        For a network that takes images of one size only, and the entry's is another; for a layer that it has not.
+    """
+    if entry.img_size is None:
+        (entry,) = with_timm_defaults([entry])
+    assert entry.img_size is not None
+    with torch.device("meta"):
+        model: Any = _create(entry, pretrained=False).eval()
+        check_layer(model, entry.layer)
+        image = torch.zeros(1, 3, entry.img_size, entry.img_size)
+        try:
+            output, _ = forward(model, image, entry.layer, logits=False)
+        except (RuntimeError, AssertionError) as error:
+            size = timm_config(entry.architecture).input_size[-1]
+            if entry.img_size == size:
+                raise
+            raise InputError(
+                f"made for {size} pixels, it does not take {entry.img_size}: {error}"
+            ) from None
+    if entry.layer is not None:
+        return tuple(as_vectors(output, 1, entry.layer).shape), None
+    return tuple(output.shape), getattr(model, "head_hidden_size", None) or model.num_features
+
+
+def _create(entry: ModelEntry, **arguments: Any) -> torch.nn.Module:
+    """timm's model, told the image size where its network is made for a fixed one and the entry wants another."""
+    problem = sources_problem(entry.model_kwargs)
+    if problem:
+        raise InputError(f"{entry.model}: {problem}")
+    arguments |= entry.model_kwargs
+    config = timm_config(entry.architecture)
+    if config.fixed_input_size and entry.img_size not in (None, config.input_size[-1]):
+        arguments.setdefault("img_size", entry.img_size)
+    return timm.create_model(entry.architecture, **arguments)
+
+
+def _local_copy(weights: Path) -> dict[str, Any]:
+    """The same for a file that was fetched: a state dict, whatever form timm's other sources of it have."""
+    return {"file": str(weights), "custom_load": False}
+
+
+def _other_source(entry: ModelEntry) -> dict[str, Any]:
+    """Where timm shall load weights from, as changes to its configuration; none if these are its own weights.
+
+    timm takes a changed source for a plain state dict, which some of its own are not; a revision of its own
+    repository keeps their form.
+    """
+    config = timm_config(entry.architecture)
+    own = weights_of(config)["weights"]
+    if entry.weights is None or entry.weights == own:
+        return {}
+    if entry.weights.partition("@")[0] == own:
+        return {"hf_hub_id": entry.weights, "custom_load": config.custom_load}
+    if entry.weights.startswith(("http://", "https://")):
+        return {"url": entry.weights, "hf_hub_id": None}
+    return {"hf_hub_id": entry.weights, "url": ""}
+
+
+def choose_device() -> torch.device:
+    """The accelerator that is there, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")

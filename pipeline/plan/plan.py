@@ -1,0 +1,198 @@
+"""What a run has to do, known before anything is built, downloaded or trained: its entries and their identities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.forkserver import process_pool
+from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo.data_catalog.datasets.imagenet import MEAN, STD
+from dsmi_zoo.data_catalog.datasets.subset import Subset
+from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing, target_unit
+from dsmi_zoo.data_catalog.models.filters import apply_filters
+from dsmi_zoo.data_catalog.models.registry import load_models
+
+from ..config.run import RunConfig
+from ..embedding.views import view_path
+from ..networks.builder_defaults import with_builder_defaults
+from ..store.schema import COLUMN_NAMES
+from .identity import (
+    builder_hashes,
+    check_own_measures,
+    measures_identity,
+    own_code_of,
+    row_identity,
+    weights_of,
+)
+from .subset import open_subset
+
+RANDOM_WEIGHTS = "random:0"  # the seed
+
+
+@dataclass(frozen=True)
+class Job:
+    """One entry of a run, with all that a worker needs.
+
+    ``weights`` is the file that holds (or, for a model to be trained, will hold) them; None means those that
+    ``entry.weights`` names, or else those with which the entry's builder makes its network; or, in a
+    run with ``random_weights``, those with which timm initialises it. ``builder_sha256`` is the hash of the file of the
+    builder's module.
+    """
+
+    entry: ModelEntry
+    preprocessing: Preprocessing
+    weights: Path | None
+    view: Path
+    embedding_id: str
+    row_id: str
+    builder_sha256: str | None = None
+
+    @property
+    def slug(self) -> str:
+        """The entry's file name."""
+        return self.entry.slug
+
+    @property
+    def name(self) -> str:
+        """The entry's name for people."""
+        return str(self.entry)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All entries of a run on one subset of images."""
+
+    config: RunConfig
+    subset: Subset
+    jobs: tuple[Job, ...]
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """Resolve catalogue, subset and identities.
+
+    Raises
+    ------
+    InputError
+        For anything that the user got wrong in them.
+    """
+    # The current folder of workers may be another one.
+    config = config.model_copy(update={"out": config.folder})
+    check_own_measures(config)
+    entries = apply_filters(
+        load_models(config.catalog, config.models), config.filters, config.catalog
+    )
+    taken = sorted({name for entry in entries for name in entry.extras} & COLUMN_NAMES)
+    if taken:
+        raise InputError(
+            f"{config.catalog}: the column {taken[0]!r} is one that the run fills; rename it"
+        )
+    for entry in entries:
+        _refuse_seen_images(entry, config.subset.dataset)
+    cache = config.compute.cache
+    subset = open_subset(config.subset, config.repeats, cache)
+    measure_id = measures_identity(config.measures, len(subset.labels) * subset.repeats)
+    builders = builder_hashes(entries)
+    jobs: dict[str, Job] = {}
+    for entry in resolve_entries(entries):
+        if config.random_weights:
+            entry = without_weights(entry)
+        assert entry.img_size is not None
+        preprocessing = protocol_preprocessing(entry, config.protocol)
+        if entry.slug in jobs:
+            raise InputError(
+                f"{config.catalog}: {entry} stands there twice; the pair (model, img_size) must be unique"
+            )
+        weights, weights_id = (
+            (None, RANDOM_WEIGHTS) if config.random_weights else weights_of(entry, cache)
+        )
+        builder_sha256 = builders[entry.builder] if entry.builder is not None else None
+        own_code = own_code_of(entry, builder_sha256)
+        embedding_id = content_hash(
+            weights_id,
+            entry.architecture,
+            entry.model_kwargs,
+            subset.digest,
+            entry.img_size,
+            preprocessing.model_dump(),
+            config.protocol,
+            config.precision,
+            *([own_code] if own_code else []),
+            *([f"pool={config.pool}"] if config.pool else []),
+        )
+        jobs[entry.slug] = Job(
+            entry=entry,
+            preprocessing=preprocessing,
+            weights=weights,
+            view=view_path(cache, subset.digest, entry.img_size, preprocessing),
+            embedding_id=embedding_id,
+            row_id=row_identity(embedding_id, measure_id),
+            builder_sha256=builder_sha256,
+        )
+    return Plan(config, subset, tuple(jobs.values()))
+
+
+def _refuse_seen_images(entry: ModelEntry, dataset: str) -> None:
+    """Refuse another split of the images that the entry's recipe trains on: some of them it has seen."""
+    trained_on = entry.recipe.dataset if entry.recipe else dataset
+    if trained_on != dataset and trained_on.split(":")[0] == dataset.split(":")[0]:
+        raise InputError(
+            f"--dataset {dataset} is another split of the images that {entry} is trained on; use --dataset {trained_on}"
+        )
+
+
+def without_weights(entry: ModelEntry) -> ModelEntry:
+    """The entry without its weights, and without what is known of them, their accuracies above all.
+
+    Raises
+    ------
+    InputError
+        For one whose network is made by code of its own.
+    """
+    if entry.builder is not None:
+        raise InputError(
+            f"--random-weights is for networks of timm; {entry} is made by {entry.builder}: leave it out"
+        )
+    sources = ("weights", "checkpoint", "recipe")
+    known_of_them = ("pretraining", "extra_data", "license", "group", "top1", "top5")
+    extras = {
+        name: value
+        for name, value in entry.extras.items()
+        if target_unit(name) is None and name != "pretraining_images"
+    }
+    return entry.model_copy(update={**dict.fromkeys((*sources, *known_of_them)), "extras": extras})
+
+
+def protocol_preprocessing(entry: ModelEntry, protocol: str) -> Preprocessing:
+    """How the protocol feeds an entry: its own evaluation transform, or the paper's random crops for every model."""
+    if protocol == "paper":
+        return Preprocessing(
+            crop_pct=1, crop_mode="paper", interpolation="bicubic", mean=MEAN, std=STD
+        )
+    assert entry.preprocessing is not None
+    return entry.preprocessing
+
+
+def resolve_entries(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
+    """The entries with what their catalogue leaves open: by habit for those with a builder, by timm for the others.
+
+    timm is imported in a process of its own, and only if needed.
+    """
+    entries = [with_builder_defaults(entry) if entry.builder else entry for entry in entries]
+    unclear = [entry for entry in entries if not _is_complete(entry)]
+    if not unclear:
+        return entries
+    with process_pool(1) as pool:
+        answers = iter(pool.submit(_ask_timm, unclear).result())
+    return [entry if _is_complete(entry) else next(answers) for entry in entries]
+
+
+def _is_complete(entry: ModelEntry) -> bool:
+    has_weights = entry.builder or entry.recipe or entry.checkpoint or entry.weights
+    return bool(has_weights and entry.preprocessing and entry.img_size and entry.family)
+
+
+def _ask_timm(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
+    from ..networks.timm import with_timm_defaults
+
+    return with_timm_defaults(entries)

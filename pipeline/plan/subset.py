@@ -1,0 +1,84 @@
+"""The images of a run: the data set its settings name, the classes they choose, damaged files left out."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.files import write_atomically
+from dsmi_zoo._util.text import shown
+from dsmi_zoo.data_catalog.datasets.base import LabelledImages
+from dsmi_zoo.data_catalog.datasets.folders import ImageFiles, unreadable
+from dsmi_zoo.data_catalog.datasets.imagenet import PRESETS
+from dsmi_zoo.data_catalog.datasets.registry import open_dataset
+from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
+
+from ..config.run import SubsetSettings
+
+
+def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
+    """The images that the settings choose; without those that cannot be decoded, if such are to be skipped.
+
+    Raises
+    ------
+    InputError
+        For an unknown data set or class, a folder that is not what it should be, too few images.
+    """
+    images = open_dataset(
+        settings.dataset, settings.data_root, allow_train_images=settings.allow_train_images
+    )
+    classes = _class_numbers(settings.classes, images)
+    while True:
+        subset = select_subset(
+            images,
+            classes=classes,
+            images_per_class=settings.images_per_class,
+            repeats=repeats,
+            seed=settings.seed,
+        )
+        bad = _bad_images(subset, cache) if settings.skip_bad_images else {}
+        if not bad:
+            return subset
+        images = images.take(
+            np.array([i for i, name in enumerate(images.names) if name not in bad])
+        )
+
+
+def _bad_images(subset: Subset, cache: Path) -> dict[str, str]:
+    """The chosen images that cannot be decoded, by name; a subset that was once found good is not read again."""
+    images = subset.images
+    note = cache / "checked" / subset.digest
+    if not isinstance(images, ImageFiles) or note.exists():
+        return {}
+    bad = unreadable([images.path(number) for number in range(len(images.names))])
+    if not bad:
+        write_atomically(note, lambda file: None)
+    return {images.names[number]: problem for number, problem in bad.items()}
+
+
+def _class_numbers(classes: str | None, images: LabelledImages) -> tuple[int, ...] | None:
+    """A preset, or a list of classes by name or number, as labels."""
+    if classes is None or classes == "all":
+        return None
+    if classes in PRESETS:
+        if images.classifier_width != 1000:
+            raise InputError(
+                f"--classes {classes} names ImageNet classes; {images.name} has others"
+            )
+        return PRESETS[classes]
+    number = {name: label for label, name in images.class_names.items()}
+    chosen = []
+    for part in (p.strip() for p in classes.split(",")):
+        label = number.get(part, _as_label(part))
+        if label not in images.class_names:
+            known = ", ".join([*PRESETS, "all", *list(number)[:3]])
+            raise InputError(
+                f"--classes: {images.name} has no class {shown(part)}; there are {known} ..."
+            )
+        chosen.append(label)
+    return tuple(chosen)
+
+
+def _as_label(text: str) -> int:
+    """A class's number, -1 for what is none; Python refuses to read numbers of thousands of digits."""
+    return int(text) if text.isdecimal() and len(text) < 10 else -1

@@ -1,0 +1,163 @@
+"""What the explorer knows of each model: its facts, its scores with their errors, and what the controls need."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
+from dsmi_zoo.pipeline.store.schema import target_unit
+
+from ..statistics.bootstrap import LEVEL
+from ..statistics.correlation import MIN_UNITS
+from ..statistics.sample import (
+    BASELINES,
+    families_of,
+    groups_of,
+    names,
+    one_row_per_weights,
+    sign_of,
+    texts,
+    values,
+)
+from ..wording import target_title, with_unit
+
+OURS = {
+    *("params_m", "gmacs", "throughput", "cpu_throughput", "embedding_dim"),
+    *(score.name for score in (*MEASURES, *COMPARISONS, *BASELINES)),
+}
+FACTS = {
+    "family": "Family",
+    "kind": "Kind",
+    "group": "Group",
+    "size": "Image size",
+    "extra": "Extra pretraining data",
+    "pretraining": "Pretraining",
+    "license": "License of the weights",
+}
+CHOICES = ("family", "kind", "group", "size", "extra")
+NUMBERS = ("params_m", "gmacs", "throughput", "cpu_throughput", "embedding_dim")
+SMALLEST, LARGEST = 6.0, 18.0  # pixels
+MOST_MODELS = 100_000
+
+
+@dataclass(frozen=True)
+class ExplorerData:
+    """Columns by key, each [n]; the filters' choices; which columns a download has; and the controls' settings."""
+
+    columns: Mapping[str, Any]
+    choices: Mapping[str, list[str]]
+    download: list[tuple[str, str]]
+    settings: Mapping[str, Any]
+
+
+def key_of(column: str) -> str:
+    """What the browser calls a column: the user's own measures may have any name, also one that is taken."""
+    return column if column in OURS or target_unit(column) is not None else f"own {column}"
+
+
+def with_target_unit(target: str) -> str:
+    """An accuracy's title with its unit."""
+    return with_unit(target_title(target), target_unit(target) or "")
+
+
+def explorer_data(rows: pd.DataFrame, across: Sequence[str], up: Sequence[str]) -> ExplorerData:
+    """The columns of the measured rows that an explorer of these axes needs."""
+    facts = _facts(rows)
+    numbers = [
+        name
+        for name in dict.fromkeys((*across, *up, *NUMBERS))
+        if np.isfinite(values(rows, name)).any()
+    ]
+    scores = {key_of(name): values(rows, name) for name in numbers}
+    errors = {
+        f"{key_of(name)} se": values(rows, f"{name}_se").astype(np.float32) for name in numbers
+    }
+    errors = {name: error for name, error in errors.items() if np.isfinite(error).any()}
+    first = rows.index.isin(one_row_per_weights(rows).index)
+    unit = pd.factorize(families_of(rows)[1])[0]
+    columns = {
+        **facts,
+        **scores,
+        **errors,
+        "code": [text or "" for text in texts(rows, "loading_code")],
+        "unit": unit.astype(np.int32),
+        "first": first.astype(np.int32),
+        **_drawn(rows),
+    }
+    hidden = {name for name in ("pretraining", "license") if not any(facts[name])}
+    download = [(name, name) for name in facts if name not in hidden] + [
+        (key_of(name), name) for name in numbers
+    ]
+    settings = {
+        "falling": [key_of(name) for name in numbers if sign_of(name) < 0],
+        "facts": {name: head for name, head in FACTS.items() if any(facts[name])},
+        "unit": _plain_unit(families_of(rows)[0]),
+        "leastUnits": MIN_UNITS,
+        "student": _student_table(),
+        "normal": _normal_table(),
+    }
+    return ExplorerData(columns, _choices(rows, facts), download, settings)
+
+
+def _plain_unit(column: str) -> str:
+    return {"family": "families", "architecture": "architectures"}.get(column, "models")
+
+
+def _facts(rows: pd.DataFrame) -> dict[str, Any]:
+    """What the catalogue says of each model: text, and the image's size in pixels."""
+    extra = {1.0: "yes", 0.0: "no"}
+
+    def known_texts(name: str) -> list[str]:
+        return [text or "" for text in texts(rows, name)]
+
+    return {
+        "model": [entry["model"] for entry in names(rows)],
+        "size": values(rows, "img_size"),
+        "family": known_texts("family"),
+        "kind": known_texts("kind"),
+        "group": known_texts("group"),
+        "extra": [extra.get(value, "") for value in values(rows, "extra_data").tolist()],
+        "pretraining": known_texts("pretraining"),
+        "license": known_texts("license"),
+        "flag": np.where(values(rows, "saturated") == 1, "saturated", "").tolist(),
+    }
+
+
+def _choices(rows: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The values of each fact that can be filtered by; a fact of one value filters nothing."""
+    sizes = facts["size"]
+    choices = {name: sorted(set(facts[name]) - {""}) for name in ("family", "kind", "extra")}
+    choices["group"] = groups_of(rows)
+    choices["size"] = [f"{size:.0f}" for size in np.unique(sizes[np.isfinite(sizes)])]
+    return {name: choices[name] for name in CHOICES if len(choices[name]) > 1}
+
+
+def _drawn(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """How large and how opaque each point is: by the parameters, and pale where saturated."""
+    size = values(rows, "params_m")
+    scaled = np.log10(np.where(np.isfinite(size) & (size > 0), size, np.nan))
+    span = np.nanmax(scaled) - np.nanmin(scaled) if np.isfinite(scaled).any() else 0.0
+    share = (scaled - np.nanmin(scaled)) / span if span > 0 else np.full(len(rows), 0.4)
+    pixels = np.nan_to_num(SMALLEST + (LARGEST - SMALLEST) * share, nan=SMALLEST)
+    alpha = np.where(values(rows, "saturated") == 1, 0.15, 0.7)
+    return {"pixels": pixels.astype(np.float32), "alpha": alpha.astype(np.float32)}
+
+
+def _student_table() -> list[list[float]]:
+    """Student's t quantile of an interval at 0.95, by 1 over the degrees of freedom: the browser interpolates."""
+    inverse = np.linspace(0, 1, 101)
+    degrees = 1 / np.maximum(inverse, 1e-9)
+    quantiles = stats.t.ppf(0.5 + LEVEL / 2, degrees)
+    return [inverse.round(4).tolist(), quantiles.round(4).tolist()]
+
+
+def _normal_table() -> list[list[float]]:
+    """The normal quantile of comparisons with k others that hold together at 0.95, by the logarithm of k."""
+    count = np.geomspace(1, MOST_MODELS, 60)
+    tail = (1 - LEVEL) / 2 / count
+    quantiles = stats.norm.isf(tail)
+    return [np.log(count).round(4).tolist(), quantiles.round(4).tolist()]

@@ -1,0 +1,4 @@
+"""Figures, drawn with Matplotlib.
+
+May import `reports.statistics` and `reports.wording`.
+"""

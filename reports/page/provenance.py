@@ -1,0 +1,161 @@
+"""What the rows were computed from and with, and whether they may be compared with one another."""
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dsmi_zoo._util.text import counted
+from dsmi_zoo.pipeline.store.record import Dropped, RunRecord, SearchNote
+
+from ..statistics.sample import succeeded, values
+from ..wording import fixed, significant
+
+UNKNOWN = "unknown"
+# What all rows of a run should share; column and its name in a warning.
+SHARED = {
+    "subset_hash": "subsets of images",
+    "n_samples": "numbers of samples",
+    "n_classes": "numbers of classes",
+    "device": "devices",
+    "precision": "precisions",
+    "t": "diffusion times t",
+    "repetitions": "numbers of repetitions",
+    "seed": "seeds",
+    "bins": "numbers of bins",
+    "null_permutations": "numbers of permutations",
+    "measure_method": "methods for eigenvalues",
+    "measure_precision": "precisions of eigenvalues",
+}
+
+
+def mixture_warnings(rows: pd.DataFrame) -> list[str]:
+    """One sentence for each setting, device or library version in which measured rows differ."""
+    rows = succeeded(rows)
+    distinct_values = {what: distinct(rows, column) for column, what in SHARED.items()}
+    distinct_values |= {
+        f"versions of {library}": sorted(seen) for library, seen in _versions(rows).items()
+    }
+    return [
+        f"Rows were computed with different {what} ({', '.join(seen)}): their numbers may differ for that reason."
+        for what, seen in distinct_values.items()
+        if len(seen) > 1
+    ]
+
+
+def provenance(rows: pd.DataFrame, run: RunRecord) -> list[tuple[str, str]]:
+    """Name and value of what a reader needs to repeat the run; what is not recorded is "unknown"."""
+    rows = succeeded(rows)
+    subset = run.subset
+    images, samples = _text(subset.n_images), _shared(rows, "n_samples", subset.n_samples)
+    counts = samples if images == samples else f"{samples} samples of {images} images"
+    versions = {library: ", ".join(sorted(seen)) for library, seen in _versions(rows).items()}
+    versions = versions or run.versions
+    return [
+        ("Catalogue", _text(run.catalog.name)),
+        ("Catalogue SHA-256", _text(run.catalog.sha256)),
+        ("Data set", _text(subset.dataset)),
+        ("Subset hash", _shared(rows, "subset_hash", subset.hash)),
+        ("Images", counts),
+        ("Classes", _shared(rows, "n_classes", subset.n_classes)),
+        ("Subset seed", _text(subset.seed)),
+        ("Kernel width sigma", _sigma(rows, run)),
+        ("Diffusion time t", _shared(rows, "t")),
+        ("Repetitions", _shared(rows, "repetitions")),
+        ("Seed of the measures", _shared(rows, "seed")),
+        ("Bins a dimension", _shared(rows, "bins")),
+        ("Permutations of the null", _shared(rows, "null_permutations")),
+        ("Method for eigenvalues", _shared(rows, "measure_method")),
+        ("Precision of eigenvalues", _shared(rows, "measure_precision")),
+        ("Device", _shared(rows, "device")),
+        ("Precision", _shared(rows, "precision")),
+        ("Time of all entries", _seconds(rows)),
+        ("Versions", "; ".join(f"{k} {v}" for k, v in versions.items()) or UNKNOWN),
+        ("Git commit", _text(run.git_commit)),
+        ("Started", run.created_at.isoformat(timespec="seconds")),
+        ("Last change", run.updated_at.isoformat(timespec="seconds")),
+    ]
+
+
+def distinct(rows: pd.DataFrame, column: str) -> list[str]:
+    """The different values of a column as text, sorted; numbers without needless decimals."""
+    if column not in rows:
+        return []
+    present = rows[column].dropna().unique().tolist()
+    return [_text(v) for v in sorted(present, key=lambda v: (isinstance(v, str), v))]
+
+
+def _versions(rows: pd.DataFrame) -> dict[str, set[str]]:
+    seen: dict[str, set[str]] = {}
+    for text in distinct(rows, "versions"):
+        try:
+            libraries = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        for library, version in libraries.items() if isinstance(libraries, dict) else ():
+            seen.setdefault(str(library), set()).add(str(version))
+    return seen
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "":
+        return UNKNOWN
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _shared(rows: pd.DataFrame, column: str, recorded: Any = None) -> str:
+    return ", ".join(distinct(rows, column)) or _text(recorded)
+
+
+def _sigma(rows: pd.DataFrame, run: RunRecord) -> str:
+    recorded = run.config.measures.sigma
+    sigmas = values(rows, "sigma")
+    sigmas = sigmas[np.isfinite(sigmas)]
+    rule = "√d" if recorded is None else ""
+    if not len(sigmas):
+        return rule or _text(recorded)
+    low, high = (f"{s:.4g}" for s in (sigmas.min(), sigmas.max()))
+    used = low if low == high else f"{low} to {high}"
+    return f"{rule} ({used})" if rule else used
+
+
+def _seconds(rows: pd.DataFrame) -> str:
+    parts = [np.nansum(values(rows, f"seconds_{stage}")) for stage in ("build", "embed", "measure")]
+    if not any(parts):
+        return UNKNOWN
+    build, embed, measure = (f"{significant(float(s))} s" for s in parts)
+    return f"{build} to build, {embed} to embed, {measure} to measure {counted(len(rows), 'model')}"
+
+
+def search_context(note: SearchNote | None, measured: Collection[str]) -> dict[str, Any] | None:
+    """The stages of a search in words, and who was dropped on the way, the last ones first; None without a search.
+
+    Models that are ``measured`` on all images by now were not dropped for good.
+    """
+    if not note:
+        return None
+    stages = []
+    dropped: list[dict[str, Any]] = []
+    for stage in note.stages:
+        stages.append(
+            f"{counted(stage.models, 'model')} on {stage.images} images ({stage.seconds:.0f} s)"
+        )
+        for_good = [entry for entry in stage.dropped if entry.model not in measured]
+        dropped = [*(_dropped(entry, stage.images) for entry in for_good), *dropped]
+    return {
+        "words": f"With {note.budget_s:.0f} s to spend: {'; then '.join(stages)}.",
+        "left_out": [model for model in note.left_out if model not in measured],
+        "dropped": dropped,
+    }
+
+
+def _dropped(entry: Dropped, images: int) -> dict[str, Any]:
+    return {
+        "model": entry.model,
+        "images": images,
+        "accuracy": fixed(entry.accuracy, 1),
+        "ci": f"{fixed(entry.low, 1)} to {fixed(entry.high, 1)}",
+        "reason": entry.reason,
+    }

@@ -1,0 +1,158 @@
+"""How every page is written: the same content as HTML and as Markdown, its numbers as JSON, its figures as files."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import IO, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from dsmi_zoo._util.files import sweep_temporary, write_atomically
+
+from ..figures.scatter import Rendered
+
+LARGEST_SVG = 160_000  # a vector drawing of many points is larger than its picture
+# Of Markdown: an item of a list, a rule, an underlined heading.
+STARTS_A_BLOCK = re.compile(r"[-+=]|\d+[.)]( |$)")
+_TEMPLATES: dict[str, Any] = {
+    "loader": PackageLoader("dsmi_zoo.reports.page"),
+    "undefined": StrictUndefined,
+    "trim_blocks": True,
+    "lstrip_blocks": True,
+}
+
+
+@dataclass(frozen=True)
+class PageFiles:
+    """What one page is made of.
+
+    Parameters
+    ----------
+    template
+        The name of its two templates: ``templates/NAME.html.j2`` and ``templates/NAME.md.j2``.
+    context
+        What the templates show, numbers already in words.
+    numbers
+        The content of ``summary.json``.
+    figures
+        By file name, without the suffix.
+    others
+        Further files, by name.
+    """
+
+    template: str
+    context: Mapping[str, Any]
+    numbers: Mapping[str, Any]
+    figures: Mapping[str, Rendered]
+    others: Mapping[str, bytes] = field(default_factory=dict)
+
+    def contents(self) -> dict[str, bytes]:
+        """Every file by its name, ``index.html`` last: once it is there, all that it links to is."""
+        files: dict[str, bytes] = {}
+        for name, drawing in self.figures.items():
+            files[f"figures/{name}.png"] = drawing.png
+            files[f"figures/{name}.svg"] = drawing.svg
+        files["report.md"] = encoded(as_markdown(f"{self.template}.md.j2", self.context))
+        numbers = json.dumps(self.numbers, indent=2, ensure_ascii=False, allow_nan=False)
+        files["summary.json"] = encoded(numbers + "\n")
+        files.update(self.others)
+        files["index.html"] = encoded(as_html(f"{self.template}.html.j2", self.context))
+        return files
+
+    def write(self, folder: Path) -> Path:
+        """Write the page into ``folder``, each file whole or not at all; figures of an earlier page go.
+
+        Returns
+        -------
+        pathlib.Path
+            That of ``index.html``.
+        """
+        files = self.contents()
+        for name, data in files.items():
+            write_atomically(folder / name, partial(_write, data))
+        for path in (folder / "figures").glob("*.*"):
+            if path.suffix in (".png", ".svg") and f"figures/{path.name}" not in files:
+                path.unlink(missing_ok=True)
+        for place in (folder, folder / "figures"):
+            if place.is_dir():
+                sweep_temporary(place)
+        return folder / "index.html"
+
+
+def _write(data: bytes, file: IO[bytes]) -> None:
+    file.write(data)
+
+
+def encoded(text: str) -> bytes:
+    """Text as UTF-8; what cannot be encoded, such as a byte of a folder's name that is no text, is a question mark."""
+    return text.encode(errors="replace")
+
+
+def as_html(template: str, context: Mapping[str, Any]) -> str:
+    """A template of HTML with its values, which are escaped."""
+    environment = Environment(**_TEMPLATES, autoescape=True)
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    return environment.get_template(template).render(context)
+
+
+def as_markdown(template: str, context: Mapping[str, Any]) -> str:
+    """A template of Markdown with its values, each shown literally."""
+    # Every value passes markdown_text, so that none can be forgotten in the template.
+    return (
+        Environment(**_TEMPLATES, finalize=_escaped_for_markdown)
+        .get_template(template)
+        .render(context)
+    )
+
+
+def prose(name: str, **words: str) -> str:
+    """A paragraph of ours, plain text as one line: the macro ``name`` of ``templates/prose.j2`` with its words."""
+    return " ".join(str(getattr(_prose(), name)(**words)).split())
+
+
+@cache
+def _prose() -> Any:
+    return Environment(**_TEMPLATES).get_template("prose.j2").module
+
+
+def _escaped_for_markdown(value: Any) -> str:
+    """What the template marks ``safe``, which is our own text, stays as it is."""
+    return str(value) if isinstance(value, Markup) else markdown_text(value)
+
+
+def markdown_text(value: Any) -> str:
+    """Text as one line of Markdown that shows it literally, also inside a table."""
+    line = html.escape(" ".join(str(value).split()), quote=False)
+    line = re.sub(r"([\\`*\[\]|~#$])", r"\\\1", line)
+    line = re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line) if STARTS_A_BLOCK.match(line) else line
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", line)
+
+
+def figure_name(*parts: str) -> str:
+    """A safe file name; names that had to be changed or cut get a hash, so that no two figures share a file."""
+    raw = "-".join(parts)
+    safe = re.sub(r"[^a-z0-9_-]+", "-", raw.lower())[:80]
+    if safe == raw:
+        return safe
+    return f"{safe}-{hashlib.sha256('/'.join(parts).encode()).hexdigest()[:10]}"
+
+
+def data_uri(drawing: Rendered) -> str:
+    """A drawing as the address of itself: the vector drawing, unless the picture is smaller."""
+    if len(drawing.svg) <= LARGEST_SVG:
+        kind, data = "svg+xml", drawing.svg
+    else:
+        kind, data = "png", drawing.png
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def script_hash(script: str) -> str:
+    """How a Content-Security-Policy names an inline script."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,0 +1,98 @@
+"""Two runs of the same models beside each other: another protocol, sigma or subset."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from dsmi_zoo.pipeline.config.run import differences
+from dsmi_zoo.pipeline.store.record import RunRecord
+
+from .correlation import why_undefined
+from .sample import one_row_per_weights, scores_of, targets_of, values
+
+KEY = ["model", "img_size"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One score of the models that both runs measured.
+
+    ``agreement`` is Spearman's correlation of the score in one run with that in the other; ``here`` and ``there`` are
+    its correlations with the accuracy in each. None where something is constant or unknown.
+    """
+
+    score: str
+    n: int
+    agreement: float | None
+    median_change: float | None
+    here: float | None
+    there: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that the page says of a second run."""
+
+    name: str
+    settings: tuple[str, ...]
+    only_here: int
+    only_there: int
+    target: str | None
+    scores: tuple[Compared, ...]
+    primary: tuple[np.ndarray, np.ndarray]
+
+
+def compare(
+    rows: pd.DataFrame, run: RunRecord, others: pd.DataFrame, other_run: RunRecord, name: str
+) -> Comparison:
+    """Compare the rows of two runs, model by model.
+
+    Parameters
+    ----------
+    rows, run
+        The run that the report is about.
+    others, other_run, name
+        The other one, and what to call it.
+    """
+    here, there = one_row_per_weights(rows), one_row_per_weights(others)
+    both = here[KEY].merge(there[KEY], on=KEY)
+    a, b = (
+        frame.set_index(KEY).loc[pd.MultiIndex.from_frame(both)].reset_index()
+        for frame in (here, there)
+    )
+    target = next(iter(targets_of(here)), None)
+    y = values(a, target) if target else np.full(len(a), np.nan)
+    shared = [score for score in scores_of(here) if score in scores_of(there)]
+    return Comparison(
+        name,
+        tuple(differences(run.identity, other_run.identity)),
+        len(here) - len(both),
+        len(there) - len(both),
+        target,
+        tuple(_compared(score, values(a, score), values(b, score), y) for score in shared),
+        (values(a, "dsmi_z_y"), values(b, "dsmi_z_y")),
+    )
+
+
+def _compared(score: str, a: np.ndarray, b: np.ndarray, y: np.ndarray) -> Compared:
+    known = np.isfinite(a) & np.isfinite(b)
+    change = float(np.median((b - a)[known])) if known.any() else None
+    return Compared(
+        score,
+        n=int(known.sum()),
+        agreement=_rho(a, b),
+        median_change=change,
+        here=_rho(a, y),
+        there=_rho(b, y),
+    )
+
+
+def _rho(x: np.ndarray, y: np.ndarray) -> float | None:
+    known = np.isfinite(x) & np.isfinite(y)
+    return (
+        None
+        if why_undefined(x[known], y[known])
+        else float(spearmanr(x[known], y[known]).statistic)
+    )

@@ -1,0 +1,172 @@
+"""Everything that a report says in numbers, from the rows of a run: pure, and what is undefined has its reason."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from dsmi_zoo.pipeline.store.record import RunRecord
+
+from .bootstrap import LEVEL
+from .correlation import (
+    RESAMPLES,
+    WEIGHTED_KENDALL_RESAMPLES,
+    Bootstraps,
+    Correlation,
+    correlations,
+    correlations_within_groups,
+)
+from .partial import partial_correlations
+from .prediction import Prediction, Regret, predictions, regrets
+from .regression import (
+    SHOWN,
+    Influence,
+    Mixed,
+    Multiple,
+    Regression,
+    influences,
+    mixed,
+    multiple,
+    regressions,
+)
+from .robustness import Variant, published, variants
+from .sample import (
+    CEILING,
+    PRIMARY_MEASURE,
+    PRIMARY_TARGET,
+    effective_number,
+    families_of,
+    missing_entries,
+    names,
+    one_row_per_weights,
+    succeeded,
+    targets_of,
+    texts,
+)
+from .standing import Difference, Standings, differences, standings
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All results of a report; ``as_json`` is the content of ``summary.json``."""
+
+    models: dict[str, int]
+    primary: tuple[str, str] | None
+    unit: str
+    units: int
+    effective: float
+    sample: int
+    correlations: dict[str, dict[str, Correlation]]
+    differences: dict[str, Difference]
+    standings: dict[str, Standings]
+    within_groups: dict[str, dict[str, dict[str, Correlation]]]
+    regression: dict[str, dict[str, Regression]]
+    influences: list[Influence]
+    multiple: Multiple | None
+    partial: dict[str, dict[str, Correlation | str]]
+    mixed: Mixed | None
+    predictions: dict[str, Prediction]
+    regrets: dict[str, dict[str, Regret]]
+    robustness: list[Variant]
+    class_subsets: list[float]
+    published: dict[str, dict[str, float]]
+    saturated: list[dict[str, Any]]
+    failures: list[dict[str, Any]]
+    missing: list[dict[str, Any]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values without NaN; ``models`` and ``correlations`` are a contract that other programs read."""
+        content = asdict(self)
+        content["primary"] = (
+            dict(zip(("measure", "target"), self.primary, strict=True)) if self.primary else None
+        )
+        content["influences"] = content["influences"][:SHOWN]
+        content["resampling"] = {
+            "unit": content.pop("unit"),
+            "units": content.pop("units"),
+            "effective": content.pop("effective"),
+            "level": LEVEL,
+            "resamples": RESAMPLES,
+            "weighted_kendall_resamples": WEIGHTED_KENDALL_RESAMPLES,
+        }
+        return content
+
+
+def summarise(
+    rows: pd.DataFrame, run: RunRecord | None = None, class_subsets: Sequence[float] = ()
+) -> Summary:
+    """All statistics of a run.
+
+    Parameters
+    ----------
+    rows
+        One row per entry, with the columns of ``dsmi_zoo.pipeline.store.schema``.
+    run
+        The content of ``run.json``, for the entries without a row and the name of the catalogue.
+    class_subsets
+        The primary correlation on random halves of the classes, from `dsmi_zoo.reports.statistics.robustness`.
+    """
+    ok = succeeded(rows)
+    failed = rows[~rows.index.isin(ok.index)]
+    missing = missing_entries(rows, run.entries if run else ())
+    sample = one_row_per_weights(rows)
+    bootstraps = Bootstraps()
+    pooled = correlations(sample, bootstraps)
+    targets = targets_of(sample)
+    target = PRIMARY_TARGET if PRIMARY_TARGET in targets else next(iter(targets), None)
+    primary = (PRIMARY_MEASURE, target) if target and PRIMARY_MEASURE in pooled else None
+    unit, families = families_of(sample)
+    saturated = (
+        ok[ok["saturated"].eq(True).fillna(False).astype(bool)]
+        if "saturated" in ok
+        else ok.iloc[:0]
+    )
+    return Summary(
+        models={
+            "total": len(rows) + len(missing),
+            "ok": len(ok),
+            "failed": len(failed),
+            "missing": len(missing),
+        },
+        primary=primary,
+        unit=unit,
+        units=int(families.nunique()),
+        effective=effective_number(families),
+        sample=len(sample),
+        correlations=pooled,
+        differences=differences(sample, primary[1], primary[0], bootstraps) if primary else {},
+        standings=standings(sample, bootstraps),
+        within_groups=correlations_within_groups(sample, bootstraps),
+        regression=regressions(sample),
+        influences=influences(sample, *primary) if primary else [],
+        multiple=multiple(sample, primary[1]) if primary else None,
+        partial=partial_correlations(sample, primary[1], bootstraps) if primary else {},
+        mixed=mixed(sample, *primary) if primary else None,
+        predictions=predictions(sample, primary[1], bootstraps) if primary else {},
+        regrets=regrets(sample, primary[1], bootstraps) if primary else {},
+        robustness=variants(rows, primary[1], bootstraps) if primary else [],
+        class_subsets=list(class_subsets),
+        published=published(run.catalog.name if run else None, target),
+        saturated=names(saturated),
+        failures=[
+            {**name, "error_type": kind, "error_message": message}
+            for name, kind, message in zip(
+                names(failed),
+                texts(failed, "error_type"),
+                texts(failed, "error_message"),
+                strict=True,
+            )
+        ],
+        missing=missing,
+    )
+
+
+def ranked_measures(summary: Summary, target: str) -> list[str]:
+    """Scores by decreasing absolute Spearman correlation with a target; then the undefined, and the ceiling."""
+
+    def key(name: str) -> tuple[bool, bool, float]:
+        value = summary.correlations[name][target].spearman.value
+        return name == CEILING, value is None, -abs(value or 0)
+
+    return sorted((m for m in summary.correlations if target in summary.correlations[m]), key=key)

@@ -1,0 +1,288 @@
+"""Which score predicts best, over several zoos and seeds: the statistics that docs/score-study.md declares."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
+
+from ..statistics.bootstrap import LEVEL, Resamples, middle_error
+from ..statistics.partial import left_by
+from ..statistics.sample import sign_of, values
+
+CANDIDATES = ("dsmi_z_y", "dsmi_z_y_scale_free", "dsmi_z_y_angular")
+RIVALS = ("neighbour_accuracy", "centre_accuracy")
+OF_THEIR_OWN = ("dse_z", "dsmi_z_y", "dsmi_z_y_angular")
+CHOSEN_ON = {"dsmi_z_y_scale_free": ("digits",), "dsmi_z_y_angular": ("digits",)}
+STATIC = ("log10_params", "log10_budget", "source_top1")
+MARGIN = 0.05  # of rho, that "as good as" may lose
+RESAMPLES = 2000
+NEARLY_ONE = 1 - 1e-9
+
+Verdict = Literal["better", "as good as", "worse", "cannot tell"]
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class ScoreInSetting:
+    """Mean over seeds of a score's Spearman correlation with the target, and its 95% interval over architectures.
+
+    ``from_best`` is the simultaneous interval of Fisher's z of the setting's best score less that of this one.
+    """
+
+    score: str
+    setting: str
+    rho: float
+    ci: tuple[float, float]
+    from_best: tuple[float, float]
+
+    @property
+    def tied_with_best(self) -> bool:
+        """Whether it is not told from the best score."""
+        return self.from_best[0] <= 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate against a rival in a setting: the difference of Fisher's z and its simultaneous interval."""
+
+    candidate: str
+    rival: str
+    setting: str
+    difference: float
+    ci: tuple[float, float]
+    verdict: Verdict
+
+    @property
+    def counts(self) -> bool:
+        """Whether the candidate was not chosen on this setting."""
+        return self.setting not in CHOSEN_ON.get(self.candidate, ())
+
+
+@dataclass(frozen=True)
+class OwnPart:
+    """What a score tells of the target given both rivals: a partial correlation of ranks, Holm's p over all of them."""
+
+    score: str
+    setting: str
+    rho: float
+    ci: tuple[float, float]
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class ScoreStudyResult:
+    """All that the study found; ``left_out`` are scores without a value for some network, by setting."""
+
+    seeds: int
+    models: int
+    scores: list[ScoreInSetting]
+    comparisons: list[Comparison]
+    own_parts: list[OwnPart]
+    left_out: dict[str, list[str]]
+
+    def recommended(self) -> list[str]:
+        """The candidates that are better or as good as both rivals wherever they were not chosen."""
+        candidates = []
+        for candidate in CANDIDATES:
+            verdicts = [
+                c.verdict for c in self.comparisons if c.candidate == candidate and c.counts
+            ]
+            if verdicts and all(verdict in ("better", "as good as") for verdict in verdicts):
+                candidates.append(candidate)
+        return candidates
+
+    def best(self) -> dict[str, ScoreInSetting]:
+        """The score of the greatest mean rho in each setting."""
+        best: dict[str, ScoreInSetting] = {}
+        for score in self.scores:
+            if score.setting not in best or score.rho > best[score.setting].rho:
+                best[score.setting] = score
+        return best
+
+
+class Setting:
+    """One zoo with one target, over seeds: what scores have in common with the target, in every resample.
+
+    Parameters
+    ----------
+    name
+        For people.
+    rows
+        One row per network and seed, with the columns ``seed``, ``model``, ``architecture``, ``target`` and the scores.
+    resamples
+        How often architectures are drawn.
+    """
+
+    def __init__(self, name: str, rows: pd.DataFrame, resamples: int) -> None:
+        self.name = name
+        self.of_seeds = [part.sort_values("model") for _, part in rows.groupby("seed")]
+        architectures = pd.factorize(self.of_seeds[0]["architecture"])[0]
+        self.architectures = int(architectures.max()) + 1
+        self.resamples = Resamples.drawn(architectures, resamples, seed=0)
+        self.targets = [values(part, "target") for part in self.of_seeds]
+
+    def columns(self, score: str) -> list[Array]:
+        """A score of the networks of each seed, turned so that more is better."""
+        return [sign_of(score) * values(part, score) for part in self.of_seeds]
+
+    def knows(self, score: str) -> bool:
+        """Whether the score has a value for every network, not always the same."""
+        return all(
+            np.isfinite(column).all() and np.ptp(column) > 0 for column in self.columns(score)
+        )
+
+    def correlations(self, score: str) -> tuple[float, Array]:
+        """Mean over seeds of Spearman's rho, and in every resample, [b]."""
+        pairs = list(zip(self.columns(score), self.targets, strict=True))
+        value = np.mean([stats.spearmanr(x, y).statistic for x, y in pairs])
+        drawn = np.nanmean([self.resamples.spearman(x, y) for x, y in pairs], axis=0)
+        return float(value), drawn
+
+    def has(self, score: str) -> bool:
+        """Whether any network of any seed has a value."""
+        return any(np.isfinite(column).any() for column in self.columns(score))
+
+    def partial(self, score: str) -> tuple[float, Array]:
+        """The same given the ranks of both rivals, which are regressed out of the ranks of score and target."""
+        rhos, drawn = [], []
+        rivals_of_seeds = zip(*(self.columns(rival) for rival in RIVALS), strict=True)
+        for x, y, rivals in zip(self.columns(score), self.targets, rivals_of_seeds, strict=True):
+            design = np.column_stack([np.ones(len(x)), *map(stats.rankdata, rivals)])
+            left_x, left_y = (left_by(stats.rankdata(column), design) for column in (x, y))
+            rhos.append(np.corrcoef(left_x, left_y)[0, 1])
+            drawn.append(self._partial_in_resamples([x, y, *rivals]))
+        return float(np.mean(rhos)), np.nanmean(drawn, axis=0)
+
+    def _partial_in_resamples(self, columns: Sequence[Array]) -> Array:
+        """That of the first two columns given the others, which are regressed out in each resample anew."""
+        size = len(columns)
+        matrices = np.tile(np.eye(size), (len(self.resamples.counts), 1, 1))
+        for i in range(size):
+            for j in range(i):
+                matrices[:, i, j] = matrices[:, j, i] = self.resamples.spearman(
+                    columns[i], columns[j]
+                )
+        # The partial correlation is minus the scaled entry of the inverse.
+        defined = np.isfinite(matrices).all(axis=(1, 2))
+        inverse = np.full_like(matrices, np.nan)
+        inverse[defined] = np.linalg.pinv(matrices[defined], hermitian=True)
+        scale = np.sqrt(inverse[:, 0, 0] * inverse[:, 1, 1])
+        return np.clip(-inverse[:, 0, 1] / scale, -1, 1)
+
+
+def study_scores(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -> ScoreStudyResult:
+    """All comparisons of the study.
+
+    Parameters
+    ----------
+    rows
+        For each setting one row per network and seed: ``seed``, ``model``, ``architecture``, ``target`` (percent), the
+        columns of a row, and the static rankers.
+    resamples
+        How often architectures are drawn.
+
+    References
+    ----------
+    The declaration in ``docs/score-study.md``; Holm (1979); Romano and Wolf (2005) for intervals by the greatest
+    deviation of a resample.
+    """
+    settings = [Setting(name, of, resamples) for name, of in rows.items()]
+    names = [*(score.name for score in (*MEASURES, *COMPARISONS)), *STATIC]
+    in_settings, comparisons, left_out = [], [], {}
+    deviations = []
+    for setting in settings:
+        there = [name for name in names if setting.has(name)]
+        known = [name for name in there if setting.knows(name)]
+        left_out[setting.name] = [name for name in there if name not in known]
+        z = {name: tuple(map(_fisher, setting.correlations(name))) for name in known}
+        in_settings += _in_setting(setting, z)
+        for candidate in CANDIDATES:
+            for rival in RIVALS:
+                difference = float(z[candidate][0] - z[rival][0])
+                drawn = z[candidate][1] - z[rival][1]
+                deviations.append(
+                    (setting.name, candidate, rival, difference, drawn, float(z[rival][0]))
+                )
+    quantile = _simultaneous_quantile(
+        [drawn - difference for *_, difference, drawn, _ in deviations]
+    )
+    for name, candidate, rival, difference, drawn, of_rival in deviations:
+        half = quantile * middle_error(drawn)
+        ci = difference - half, difference + half
+        comparisons.append(
+            Comparison(candidate, rival, name, difference, ci, _verdict(ci, of_rival))
+        )
+    return ScoreStudyResult(
+        seeds=len(settings[0].of_seeds),
+        models=len(settings[0].of_seeds[0]),
+        scores=in_settings,
+        comparisons=comparisons,
+        own_parts=_own_parts(settings),
+        left_out=left_out,
+    )
+
+
+def _in_setting(setting: Setting, z: Mapping[str, Sequence[Any]]) -> list[ScoreInSetting]:
+    best = max(z, key=lambda name: z[name][0])
+    behind = {
+        name: (float(z[best][0] - value), z[best][1] - drawn) for name, (value, drawn) in z.items()
+    }
+    quantile = _simultaneous_quantile(
+        [drawn - lag for name, (lag, drawn) in behind.items() if name != best]
+    )
+    t = stats.t(setting.architectures - 1).ppf(0.5 + LEVEL / 2)
+    scores = []
+    for name, (value, drawn) in z.items():
+        half, (lag, of_lag) = float(t) * middle_error(drawn), behind[name]
+        reach = quantile * middle_error(of_lag)
+        ci = float(np.tanh(value - half)), float(np.tanh(value + half))
+        scores.append(
+            ScoreInSetting(
+                name, setting.name, float(np.tanh(value)), ci, (lag - reach, lag + reach)
+            )
+        )
+    return scores
+
+
+def _own_parts(settings: Sequence[Setting]) -> list[OwnPart]:
+    parts = []
+    for setting in settings:
+        t = stats.t(setting.architectures - 1)
+        for score in OF_THEIR_OWN:
+            value, drawn = map(_fisher, setting.partial(score))
+            error = middle_error(drawn)
+            half = float(t.ppf(0.5 + LEVEL / 2)) * error
+            p = float(2 * t.sf(abs(value) / error)) if error > 0 else 1.0
+            ci = float(np.tanh(value - half)), float(np.tanh(value + half))
+            parts.append((score, setting.name, float(np.tanh(value)), ci, p))
+    adjusted = multipletests([p for *_, p in parts], method="holm")[1]
+    return [OwnPart(*part[:-1], p_holm=float(p)) for part, p in zip(parts, adjusted, strict=True)]
+
+
+def _verdict(ci: tuple[float, float], z_of_rival: float) -> Verdict:
+    low, high = ci
+    if low > 0:
+        return "better"
+    if high < 0:
+        return "worse"
+    loses = np.tanh(z_of_rival) - np.tanh(z_of_rival + low)
+    return "as good as" if loses < MARGIN else "cannot tell"
+
+
+def _simultaneous_quantile(deviations: Sequence[Array]) -> float:
+    """The quantile of the greatest absolute deviation of a resample, each in its standard errors."""
+    errors = [middle_error(drawn) for drawn in deviations]
+    in_errors = [
+        np.abs(drawn) / error for drawn, error in zip(deviations, errors, strict=True) if error > 0
+    ]
+    return float(np.nanquantile(np.nanmax(in_errors, axis=0), LEVEL)) if in_errors else 0.0
+
+
+def _fisher(rho: Any) -> Any:
+    return np.arctanh(np.clip(rho, -NEARLY_ONE, NEARLY_ONE))
