@@ -13,7 +13,6 @@ from pydantic import Field
 
 from dsmi_zoo._util.files import damage, write_atomically, write_sealed
 from dsmi_zoo._util.hashing import content_hash
-from dsmi_zoo._util.tables import csv_text
 from dsmi_zoo.data_catalog.models.entry import TrainingRecipe
 from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
 
@@ -176,5 +175,5 @@ def write_catalog(path: Path, recipes: Iterable[Trajectory], cache: Path) -> Non
                     "std": " ".join(map(str, PREPROCESSING.std)),
                 }
             )
-    text = csv_text(pd.DataFrame(rows))
+    text = pd.DataFrame(rows).to_csv(index=False)
     write_atomically(path, lambda file: file.write(text.encode()))

@@ -104,17 +104,13 @@ def test_image_sizes_in_bounds_are_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"a": %s}' % ("9" * 6000), "holds the whole number"),
-        ('{"a": -%s}' % ("9" * 4000), "holds the whole number"),
-        ('{"a": 1e999}', "holds inf, which is not finite"),
-        ('{"a": NaN}', "holds nan, which is not finite"),
-        ("[" * 5000, "is nested more than 20 deep"),
-        ('{"a":' * 21 + "1" + "}" * 21, "is nested more than 20 deep"),
-        ('{"a": "\\u0000"}', "holds a control character"),
-        ('{"\\ud800": 1}', "holds a control character"),
-        ('{"a": 1, "a": 2}', "has 'a' twice"),
+        ('{"a": %s}' % ("9" * 6000), "is not plain JSON"),
+        ('{"a": 1e999}', "is not plain JSON"),
+        ('{"a": NaN}', "is not plain JSON"),
+        ("[" * 5000, "is not plain JSON"),
+        ('{"\\ud800": 1}', "is not plain JSON"),
         ("[1]", "must be a JSON object"),
-        ("{'a': 1}", "is no JSON"),
+        ("{'a': 1}", "is not plain JSON"),
     ],
     ids=lambda value: value[:20],
 )  # fmt: skip
@@ -122,15 +118,6 @@ def test_arguments_that_are_no_plain_values_are_refused_by_their_line(
     tmp_path: Path, text: str, told: str
 ) -> None:
     assert f"line 3: model_kwargs {told}" in refused_cell(tmp_path, "model_kwargs", text)
-
-
-def test_arguments_of_a_reasonable_depth_are_taken(tmp_path: Path) -> None:
-    nested: Any = 1
-    for _ in range(19):
-        nested = [nested]
-    with (tmp_path / "mine.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["model", "model_kwargs"], ["a", json.dumps({"a": nested})]])
-    assert load_models(tmp_path / "mine.csv")[0].model_kwargs == {"a": nested}
 
 
 @pytest.mark.parametrize(
@@ -208,10 +195,9 @@ def test_preprocessing_that_makes_no_numbers_is_refused(
         ("model,top1\na,1\n".encode("utf-16"), "cannot be read as a catalogue, a table in UTF-8"),
         ("model\n\ud800\n", "cannot be read as a catalogue, a table in UTF-8"),
         (b"\0" * 4000, "the column"),
-        ("model," * 2000, "has 2,001 columns; at most 1,000 are read"),
         ("model;top1\na;1\n", "no column 'model'; its columns are model;top1"),
     ],
-    ids=range(11),
+    ids=range(10),
 )  # fmt: skip
 def test_what_is_no_table_in_utf_8_is_refused(
     tmp_path: Path, content: str | bytes, told: str

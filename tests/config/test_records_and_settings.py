@@ -162,11 +162,10 @@ SETTINGS = [
     ('compute.budget = "' + "9" * 6000 + 'h"', "compute.budget: Input should be a finite number"),
     ('compute.cache = "a\\u2028b"', "compute.cache: must be one line"),
     ("compute.batch_size = 1e300", "compute.batch_size: "), ("subset.images_per_class = " + "9" * 6000, "TOML"),
-    ("a = " + "[" * 50_000, "TOML: its keys or values are nested too deep"),
+    ("a = " + "[" * 50_000, "cannot be read as TOML: "),
     ("a = " + "[" * 40 + "]" * 40, "a: there is no"), ('a = "' + '\\"' * 45_000, "TOML"),
-    ("a." * 30_000 + "a = 1", "nested too deep"), ("[" + "'a' . " * 9000 + "a]", "nested too deep"),
     ("a." * 90 + "a = 1", "a: there is no such setting"), ("x" * 90_000 + " = 1", "there is no such setting"),
-    ("#" * 100_001, "TOML: it has more than 100 kB"), ('protocol = "' + "x" * 90_000 + '"', "protocol: Input"),
+    ('protocol = "' + "x" * 90_000 + '"', "protocol: Input"),
 ]  # fmt: skip
 
 
@@ -192,8 +191,7 @@ def test_bytes_that_are_no_toml_are_refused_in_one_line(tmp_path: Path, content:
     refusal(lambda: load_profile(path), path)
 
 
-def test_a_file_of_settings_that_never_ends_or_cannot_be_is_refused(tmp_path: Path) -> None:
-    assert "more than 100 kB" in refusal(lambda: resolve_config({}, Path("/dev/zero")), "/dev/zero")
+def test_a_file_of_settings_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "gone", tmp_path / ("x" * 300)):
         refusal(lambda path=path: resolve_config({}, path), str(path)[:200])
         assert "no such profile" in refusal(lambda path=path: load_profile(path), str(path)[:200])
