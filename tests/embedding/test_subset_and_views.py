@@ -25,6 +25,7 @@ from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.data_catalog.models.trained_zoos import trained_models
+from dsmi_zoo.pipeline.config.preloaded import MODELS
 from dsmi_zoo.pipeline.config.run import RunConfig, SubsetSettings
 from dsmi_zoo.pipeline.embedding.view_file import ViewWriter, open_stored
 from dsmi_zoo.pipeline.embedding.views import (
@@ -353,7 +354,7 @@ def make_in_a_process(path: Path) -> int:
 def test_processes_that_want_a_view_at_the_same_moment_share_one(
     server: None, tmp_path: Path
 ) -> None:
-    with process_pool(3) as pool:
+    with process_pool(3, MODELS) as pool:
         inodes = set(pool.map(make_in_a_process, [tmp_path / "view.npy"] * 3))
     assert len(inodes) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["view.npy", "view.npy.json"]

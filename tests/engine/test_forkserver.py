@@ -14,6 +14,7 @@ import pytest
 
 from dsmi_zoo._util import forkserver
 from dsmi_zoo.jobs.clusters.opening import open_workers
+from dsmi_zoo.pipeline.config.preloaded import MODELS
 from dsmi_zoo.pipeline.config.run import ComputeSettings
 from dsmi_zoo.pipeline.engine.last_attempt import Died, in_a_child
 
@@ -69,7 +70,7 @@ def parent_and_absent(*modules: str) -> tuple[int, set[str]]:
 
 
 def test_a_forked_process_has_torch_and_timm_and_its_server_one_thread(server: None) -> None:
-    parent, absent = in_a_child(parent_and_absent, "torch", "timm", *forkserver.MODELS)
+    parent, absent = in_a_child(parent_and_absent, "torch", "timm", *MODELS)
     assert parent == pid_of_server()
     assert absent == set()
     assert psutil.Process(parent).num_threads() == 1
@@ -93,7 +94,7 @@ for module in sys.argv[1:]:
 
 @pytest.mark.slow
 def test_nothing_that_the_server_imports_initialises_cuda() -> None:
-    command = [sys.executable, "-c", IMPORTS_WITHOUT_CUDA, *forkserver.MODELS]
+    command = [sys.executable, "-c", IMPORTS_WITHOUT_CUDA, *MODELS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -197,7 +198,7 @@ def test_processes_that_start_at_once_fork_from_one_server_and_share_an_environm
     server: None,
 ) -> None:
     """Dask starts each worker in a thread of its own."""
-    ours = forkserver._server_for()
+    ours = forkserver._server_for(())
     enough = threading.Event()
 
     def start_again_and_again() -> None:
@@ -207,7 +208,7 @@ def test_processes_that_start_at_once_fork_from_one_server_and_share_an_environm
     other = threading.Thread(target=start_again_and_again)
     other.start()
     try:
-        servers = [forkserver._server_for() for _ in range(20_000)]
+        servers = [forkserver._server_for(()) for _ in range(20_000)]
         process = forkserver.child_process(end_unless_environment_is, dict(os.environ))
     finally:
         enough.set()
@@ -217,7 +218,7 @@ def test_processes_that_start_at_once_fork_from_one_server_and_share_an_environm
 
 
 def end_unless_environment_is(expected: dict[str, str]) -> None:
-    raise SystemExit(forkserver.without_late(expected) != forkserver.without_late(os.environ))
+    raise SystemExit(forkserver.read_on_import(expected) != forkserver.read_on_import(os.environ))
 
 
 def test_a_cluster_survives_the_death_of_its_server(apart: None, tmp_path: Path) -> None:
