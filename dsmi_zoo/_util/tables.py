@@ -136,8 +136,8 @@ def _column_text(values: Any, column: str) -> list[str]:
     return cells
 
 
-def json_object(text: str) -> dict[str, Any]:
-    """Return the JSON object in a cell.
+def json_object(text: str, column: str) -> dict[str, Any]:
+    """Return the JSON object in a cell of a column.
 
     Raises
     ------
@@ -148,7 +148,9 @@ def json_object(text: str) -> dict[str, Any]:
         value = json.loads(text)
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"is not plain JSON: {shortened(str(error))}") from None
+        raise ValueError(f"{column} is not plain JSON: {shortened(str(error))}") from None
     if not isinstance(value, dict):
-        raise ValueError(f'must be a JSON object such as {{"num_classes": 10}}, not {shown(value)}')
+        raise ValueError(
+            f'{column} must be a JSON object such as {{"num_classes": 10}}, not {shown(value)}'
+        )
     return value

@@ -131,7 +131,7 @@ def test_a_blank_line_is_skipped_and_lines_are_still_counted_right(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("model,top1\na,50\nb,fifty\n", ["mine.csv, line 3", "top1", "'fifty'", "no number"]),
+        ("model,top1\na,50\nb,fifty\n", ["mine.csv, line 3", "top1", "'fifty'", "not a number"]),
         ("model,top1\na,101\n", ["line 2", "top1 = 101", "0 to 100"]),
         ("model,real_top1\na,-1\n", ["line 2", "real_top1 = -1", "0 to 100"]),
         ("model,top1\na,nan\n", ["line 2", "top1", "leave the cell empty"]),
@@ -139,11 +139,11 @@ def test_a_blank_line_is_skipped_and_lines_are_still_counted_right(tmp_path: Pat
         ("model,img_size\na,32\na,32\n", ["line 3", "'a' at img_size 32", "line 2"]),
         ("model,img_size\na,32.5\n", ["line 2", "img_size", "32.5"]),
         ("model,img_size\na,-3\n", ["line 2", "img_size", "-3"]),
-        ("model,checkpoint\na,gone.safetensors\n", ["line 2", "gone.safetensors", "no file"]),
+        ("model,checkpoint\na,gone.safetensors\n", ["line 2", "gone.safetensors", "not a file"]),
         ("model,model_kwargs\na,{bad\n", ["line 2", "model_kwargs", "JSON"]),
         ("model,model_kwargs\na,[1]\n", ["line 2", "model_kwargs", "object"]),
         ("model,colour\na,red\n", ["line 2", "colour", "'red'"]),
-        ("model,extra_data\na,maybe\n", ["line 2", "extra_data", "'maybe'", "1 or 0"]),
+        ("model,extra_data\na,maybe\n", ["line 2", "extra_data", "'maybe'", "boolean"]),
         ("model,kind\na,quantum\n", ["line 2", "kind", "'convolutional'", "'quantum'"]),
         ("model,weights\na,not a place\n", ["line 2", "weights", "'not a place'", "owner/name"]),
         ("model,builder\na,resnet18\n", ["line 2", "builder", "'resnet18'", "module:function"]),

@@ -143,8 +143,8 @@ def test_control_characters_in_text_are_refused_by_their_line_and_shown_escaped(
 @pytest.mark.parametrize(
     ("column", "text", "told"),
     [
-        ("checkpoint", "x" * 5000, "cannot be looked for: .*File name too long"),
-        ("checkpoint", "loop", "cannot be looked for|is no file"),
+        ("checkpoint", "x" * 5000, "is not a file"),
+        ("checkpoint", "loop", "is not a file"),
         ("model", "x" * 10_001, "'model' has 10,001 characters; at most 10,000 are read"),
         ("model", "x" * 200_000, "after line 2: .*field larger than field limit"),
         ("top1", "9" * 6000, "top1 = '9{50,}.* is not finite"),
@@ -179,8 +179,7 @@ def test_preprocessing_that_makes_no_numbers_is_refused(
     tmp_path: Path, crop_pct: str, mean: str, std: str
 ) -> None:
     line = refused(tmp_path, f"model,crop_pct,mean,std\na,{crop_pct},{mean},{std}\n")
-    assert "line 2: " in line
-    assert "mean" in line
+    assert "line 2: preprocessing." in line
 
 
 @pytest.mark.parametrize(
@@ -232,7 +231,7 @@ def parquet(path: Path, **columns: Any) -> Path:
         ({"model": ["a"], "top1": [datetime.date(2026, 1, 1)]}, "the column 'top1' holds date32"),
         ({"model": ["a"], "top1": [datetime.datetime(2026, 1, 1)]}, "the column 'top1' holds timestamp"),
         ({"model": ["a"], "top1": [math.inf]}, "line 2: top1 = 'inf' is not finite"),
-        ({"model": ["a"], "img_size": [2**63 - 1]}, "line 2: img_size must be"),
+        ({"model": ["a"], "img_size": [2**63 - 1]}, "line 2: img_size: Input should be"),
         ({"model": ["a", "b"], "gmacs": [None, Decimal("1e35")]}, "line 3: gmacs = '1000000"),
         ({"model": [None, None]}, "the catalogue is empty"),
         ({"model": pa.array([], pa.string())}, "the catalogue is empty"),
