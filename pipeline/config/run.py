@@ -214,7 +214,7 @@ def _with_its_images(subset: SubsetSettings, data_root: Path) -> SubsetSettings:
     dataset = subset.dataset
     if "dataset" not in subset.model_fields_set:
         # Imported here: it takes what reads images.
-        from dsmi_zoo.data_catalog.datasets.detection import dataset_in
+        from dsmi_zoo.data_catalog.datasets.registry import dataset_in
 
         dataset = dataset_in(root)
         log.info(f"{root} is read as the data set {dataset}, by its form; --dataset names another")

@@ -8,10 +8,9 @@ import pytest
 from PIL import Image
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.data_catalog.datasets.detection import dataset_in
 from dsmi_zoo.data_catalog.datasets.folders import ImageFiles, read_image, unreadable
 from dsmi_zoo.data_catalog.datasets.imagenet import IMAGENETTE, IMAGEWOOF, PRESETS, synsets
-from dsmi_zoo.data_catalog.datasets.registry import open_dataset
+from dsmi_zoo.data_catalog.datasets.registry import dataset_in, open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
 from dsmi_zoo.pipeline.config.run import SubsetSettings, resolve_config
@@ -62,7 +61,7 @@ def test_a_folder_tells_which_data_set_it_holds(folders: Path, tmp_path: Path) -
 def test_a_folder_of_no_known_form_is_refused_with_what_would_be_one(
     folders: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         dataset_in(tmp_path / "nowhere")
     with pytest.raises(
         InputError, match=r"neither a folder of images for each class nor a labels.csv .*--dataset"
@@ -159,8 +158,8 @@ def test_a_table_of_labels_gives_classes_to_a_flat_folder(tmp_path: Path) -> Non
     [
         ("name,label\n0.jpg,1\n", "image,label"),
         ("image,label\n0.jpg,\n", "line 2: an image or its label is missing"),
-        ("image,label\n0.jpg,1\ngone.jpg,1\n", "line 3: 'gone.jpg' is no file"),
-        ("image,label\n0.jpg,1\n0.jpg,2\n", "line 3: '0.jpg' stands in line 2"),
+        ("image,label\n0.jpg,1\ngone.jpg,1\n", "line 3: 'gone.jpg' is not a file"),
+        ("image,label\n0.jpg,1\n0.jpg,2\n", "line 3: '0.jpg' is already in line 2"),
         ("image,label\n../0.jpg,1\n", "line 2: '../0.jpg' lies outside"),
     ],
 )
@@ -177,7 +176,7 @@ def test_a_wrong_table_of_labels_is_refused_by_its_line(
 def test_what_is_missing_is_said(tmp_path: Path, folders: Path) -> None:
     with pytest.raises(InputError, match="imagefolder needs --data-root"):
         open_dataset("imagefolder")
-    with pytest.raises(InputError, match="gone is no folder"):
+    with pytest.raises(InputError, match="gone is not a folder"):
         open_dataset("imagefolder", tmp_path / "gone")
     (folders / "newt").mkdir()
     with pytest.raises(InputError, match="1 of 4 class folders hold no image: newt"):
