@@ -19,17 +19,8 @@ STRIPS = 5  # vertical parts of each photograph; the part that a patch is cut fr
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 FASHION_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 FASHION_SIDE = 28  # pixels
 HOW_TO_GET_IT = (
     "install Debian's package dataset-fashion-mnist (apt-get install dataset-fashion-mnist), or pass torchvision's "

@@ -1,7 +1,7 @@
 """Decode image files to RGB; errors name the file.
 
-Pillow recognises formats by content, not by name, and starts programs for some of them: an EPS file named ``.jpg`` would
-be run by Ghostscript. So only the formats listed here are allowed.
+Pillow recognises formats by content, not by name, and starts programs for some: an EPS file named ``.jpg`` would be run
+by Ghostscript. So only the formats listed here are allowed.
 """
 
 import threading

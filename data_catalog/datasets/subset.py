@@ -48,7 +48,7 @@ class Subset:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     def table(self) -> pd.DataFrame:
-        """Return a row for each row of an embedding: ``image`` (name), ``label``, ``number`` (of the image), ``repeat``."""
+        """Return the rows of an embedding: ``image`` (name), ``label``, ``number`` (of the image), ``repeat``."""
         number = np.repeat(np.arange(len(self.labels)), self.repeats)
         repeat = np.tile(np.arange(self.repeats), len(self.labels))
         names = np.array(self.images.names, dtype=object)[number]

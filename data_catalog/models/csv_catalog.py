@@ -16,22 +16,9 @@ from dsmi_zoo._util.text import shortened, shown
 from .entry import CURRENT_NAMES, ModelEntry, is_accuracy
 
 TEXT_COLUMNS = (
-    "model",
-    "architecture",
-    "family",
-    "kind",
-    "pretraining",
-    "license",
-    "group",
-    "published_name",
-    "builder",
-    "layer",
-    "weights",
-    "checkpoint",
-    "model_kwargs",
-    "crop_mode",
-    "interpolation",
-)
+    "model", "architecture", "family", "kind", "pretraining", "license", "group", "published_name", "builder", "layer",
+    "weights", "checkpoint", "model_kwargs", "crop_mode", "interpolation",
+)  # fmt: skip
 PREPROCESSING_COLUMNS = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
 NUMBER_FIELDS = ("img_size", "top1", "top5", "params_m")
 NOT_NEGATIVE = ("gmacs", "throughput", "cpu_throughput")
