@@ -6,9 +6,9 @@ from typing import Literal, get_args
 NetworkKind = Literal["convolutional", "transformer", "hybrid", "MLP"]
 KINDS: tuple[str, ...] = get_args(NetworkKind)
 
-# Families by how they mix the positions of an image: convolutions (also pooling and gated convolutions), attention, both
-# (whole stages or blocks of each, not merely a convolutional stem), or neither (MLPs over positions, and Sequencer's
-# LSTMs over rows and columns). State-space mixers between convolutions count as hybrid.
+# Families by how they mix the positions of an image: convolutions (also pooling and gated convolutions), attention,
+# both (whole stages or blocks of each, not merely a convolutional stem), or neither (MLPs over positions, and
+# Sequencer's LSTMs over rows and columns). State-space mixers between convolutions count as hybrid.
 FAMILIES: dict[NetworkKind, str] = {
     "convolutional": """byobnet convmixer convnext cspnet cspnext densenet dla dpn efficientnet fasternet focalnet
         ghostnet hardcorenas hgnet hrnet inception_next inception_resnet_v2 inception_v3 inception_v4 lcnetv2 mambaout

@@ -55,33 +55,29 @@ def trained_models(zoo: str, seed: int = 0) -> list[ModelEntry]:
     seed
         Determines the split of the images, the initial weights, and the order of the batches.
     """
-    return [
-        _entry(zoo, seed, architecture, images, epochs)
-        for images, epochs in BUDGETS
-        for architecture in ARCHITECTURES
-    ]
-
-
-def _entry(zoo: str, seed: int, architecture: str, images: int, epochs: int) -> ModelEntry:
-    family, arguments = ARCHITECTURES[architecture]
-    recipe = TrainingRecipe(
-        dataset=f"{zoo}:{seed}" if seed else zoo,
-        train_images=images,
-        epochs=epochs,
-        batch_size=50,
-        learning_rate=2e-3,
-        weight_decay=0.01,
-        seed=seed,
-    )
-    return ModelEntry(
-        model=f"{architecture}.{images}x{epochs}",
-        architecture=architecture,
-        family=family,
-        kind=kind_of(family, architecture),
-        img_size=IMG_SIZE,
-        group=f"{images} images x {epochs} epochs",
-        model_kwargs={"num_classes": 10, **arguments},
-        recipe=recipe,
-        preprocessing=PREPROCESSING,
-        extras={"train_images": images, "epochs": epochs},
-    )
+    entries = []
+    for images, epochs in BUDGETS:
+        recipe = TrainingRecipe(
+            dataset=f"{zoo}:{seed}" if seed else zoo,
+            train_images=images,
+            epochs=epochs,
+            batch_size=50,
+            learning_rate=2e-3,
+            weight_decay=0.01,
+            seed=seed,
+        )
+        for architecture, (family, arguments) in ARCHITECTURES.items():
+            entry = ModelEntry(
+                model=f"{architecture}.{images}x{epochs}",
+                architecture=architecture,
+                family=family,
+                kind=kind_of(family, architecture),
+                img_size=IMG_SIZE,
+                group=f"{images} images x {epochs} epochs",
+                model_kwargs={"num_classes": 10, **arguments},
+                recipe=recipe,
+                preprocessing=PREPROCESSING,
+                extras={"train_images": images, "epochs": epochs},
+            )
+            entries.append(entry)
+    return entries
