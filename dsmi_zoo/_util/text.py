@@ -1,7 +1,6 @@
 """Text for people: printable lines, counts, sizes and durations."""
 
 import re
-import unicodedata
 from typing import Any
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
@@ -58,14 +57,12 @@ def counted(count: int, noun: str) -> str:
 
 def as_people_sort(text: str) -> tuple[list[tuple[int, int, str]], str]:
     """Return a sort key that orders numbers in the text by value, "9" before "10"; ties are broken by the text."""
-    return [_number_or_word(part) for part in re.split(r"(\d+)", text)], text
-
-
-def _number_or_word(part: str) -> tuple[int, int, str]:
-    if not part.isdecimal():
-        return 1, 0, part
-    digits = "".join(str(unicodedata.decimal(digit)) for digit in part).lstrip("0")
-    return 0, len(digits), digits
+    key: list[tuple[int, int, str]] = []
+    for part in re.split("([0-9]+)", text):
+        is_number = part.isascii() and part.isdigit()
+        digits = part.lstrip("0")
+        key.append((0, len(digits), digits) if is_number else (1, 0, part))
+    return key, text
 
 
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}

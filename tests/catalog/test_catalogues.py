@@ -148,8 +148,7 @@ def test_control_characters_in_text_are_refused_by_their_line_and_shown_escaped(
         ("model", "x" * 10_001, "'model' has 10,001 characters; at most 10,000 are read"),
         ("model", "x" * 200_000, "after line 2: .*field larger than field limit"),
         ("top1", "9" * 6000, "top1 = '9{50,}.* is not finite"),
-        ("gmacs", "1e300", "gmacs = '1e300' is beyond 1e\\+30"),
-        ("gmacs", "-1", "gmacs = '-1' is negative"),
+        ("gmacs", "1e300", "gmacs = '1e300' is .* beyond 1e\\+30"),
         ("params_m", "inf", "params_m = 'inf' is not finite"),
     ],
 )  # fmt: skip
