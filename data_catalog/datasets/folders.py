@@ -13,7 +13,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import file_sha256
 from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.tables import read_table
-from dsmi_zoo._util.text import as_people_sort, is_printable, shortened, shown
+from dsmi_zoo._util.text import is_printable, natural_order, shortened, shown
 
 from .decoding import read_image
 
@@ -167,6 +167,6 @@ def list_labels_file(root: Path, file_name: str = "labels.csv") -> Listing:
         lines[normalised] = line
         names.append(name)
         classes.append(label)
-    class_names = sorted(set(classes), key=as_people_sort)
+    class_names = sorted(set(classes), key=natural_order)
     number = {name: label for label, name in enumerate(class_names)}
     return tuple(names), np.array([number[c] for c in classes], dtype=np.int64), class_names

@@ -75,7 +75,9 @@ def _synset_folders(root: Path) -> tuple[tuple[str, ...], np.ndarray]:
     folders = subfolders(folder)
     unknown = [path.name for path in folders if path.name not in synsets()]
     if not folders or unknown:
-        what = f"{shown(unknown[0])} is no ImageNet synset" if unknown else "it holds no folders"
+        what = (
+            f"{shown(unknown[0])} is not an ImageNet synset" if unknown else "it holds no folders"
+        )
         raise InputError(
             f"{folder}: {what}; the data set imagenet needs folders such as {synsets()[0]} "
             f"(or Kaggle's {KAGGLE_TABLE}); use --dataset imagefolder for classes of your own"
@@ -99,7 +101,7 @@ def _kaggle(root: Path) -> tuple[tuple[str, ...], np.ndarray]:
     for line, cells in rows:
         image, synset = cells["ImageId"], cells["PredictionString"].split(" ")[0]
         if synset not in label_of:
-            raise InputError(f"{table}, line {line}: {shown(synset)} is no ImageNet synset")
+            raise InputError(f"{table}, line {line}: {shown(synset)} is not an ImageNet synset")
         if image in files:
             name = files.pop(image).relative_to(root).as_posix()  # each image counts once
             refuse_odd_name(name, root)

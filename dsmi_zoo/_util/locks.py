@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -114,7 +114,12 @@ class Claim:
 
 @contextmanager
 def exclusive(
-    lock: Path, *, beat_s: float = BEAT_S, stale_after_s: float = STALE_AFTER_S, poll_s: float = 0.1
+    lock: Path,
+    *,
+    wait: bool = True,
+    beat_s: float = BEAT_S,
+    stale_after_s: float = STALE_AFTER_S,
+    poll_s: float = 0.1,
 ) -> Iterator[Claim]:
     """Hold the lock ``lock``; wait while another process holds it.
 
@@ -125,6 +130,8 @@ def exclusive(
 
     Raises
     ------
+    Held
+        When another process holds it and ``wait`` is False.
     InputError
         When something that is not a lock is in its place.
     """
@@ -133,11 +140,14 @@ def exclusive(
     with _released_at_end(Claim(lock)) as claim:
         while not claim._take():
             seen = _look(lock)
+            held = None if wait or seen is None else _held(lock, seen, stale_after_s)
+            if held is not None:
+                raise held
             now = time.monotonic()
             gap = min(now - looked, LONGEST_GAP_S)
             untouched_s = untouched_s + gap if seen == before else 0.0
             before, looked = seen, now
-            if seen is not None and (_is_dead(seen) or untouched_s > stale_after_s):
+            if seen is not None and (not wait or _is_dead(seen) or untouched_s > stale_after_s):
                 _remove(lock, seen.file)
             else:
                 time.sleep(poll_s)
@@ -145,31 +155,9 @@ def exclusive(
         yield claim
 
 
-@contextmanager
-def claimed(
-    lock: Path, *, beat_s: float = BEAT_S, stale_after_s: float = STALE_AFTER_S
-) -> Iterator[Claim]:
-    """Hold the lock ``lock`` as `exclusive` does, without waiting.
-
-    Raises
-    ------
-    Held
-        When another process holds it.
-    InputError
-        When something that is not a lock is in its place.
-    """
-    with _released_at_end(Claim(lock)) as claim:
-        while not claim._take():
-            seen = _look(lock)
-            if seen is None:  # released just now
-                time.sleep(0.01)
-                continue
-            held = _held(lock, seen, stale_after_s)
-            if held is not None:
-                raise held
-            _remove(lock, seen.file)
-        claim._start_heart(beat_s)
-        yield claim
+def claimed(lock: Path) -> AbstractContextManager[Claim]:
+    """Hold the lock ``lock`` as `exclusive` does, but raise Held while another process holds it."""
+    return exclusive(lock, wait=False, poll_s=0.01)
 
 
 def holder(lock: Path, stale_after_s: float = STALE_AFTER_S) -> Held | None:
@@ -230,7 +218,7 @@ def _look(lock: Path) -> _Seen | None:
     if named is not None:
         return _Seen(file, touched_ns, **named.groupdict())
     if is_folder:
-        raise InputError(f"{lock} is no lock, as it holds {file.name}; move it away")
+        raise InputError(f"{lock} is not a lock: it holds {file.name}; move it away")
     return _Seen(file, touched_ns)
 
 

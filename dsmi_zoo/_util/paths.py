@@ -91,7 +91,7 @@ def _is_one_component(name: str) -> bool:
         return False
 
 
-def found_from_anywhere(path: Path) -> Path:
+def absolute_path(path: Path) -> Path:
     """Return the absolute path, with ``~`` expanded."""
     return path.expanduser().absolute()
 
@@ -99,6 +99,6 @@ def found_from_anywhere(path: Path) -> Path:
 def default_cache() -> Path:
     """Return the folder that keeps weights and views between runs."""
     if "DSMI_ZOO_CACHE" in os.environ:
-        return found_from_anywhere(Path(os.environ["DSMI_ZOO_CACHE"]))
+        return absolute_path(Path(os.environ["DSMI_ZOO_CACHE"]))
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return found_from_anywhere(Path(base)) / "dsmi-zoo"
+    return absolute_path(Path(base)) / "dsmi-zoo"

@@ -200,7 +200,7 @@ def flags_of(model: type[BaseModel]) -> Mapping[KeyPath, str]:
     return {setting.path: setting.flag for setting in options_of(model)}
 
 
-def spells_out(settings: Iterable[Setting]) -> Callable[[Function], Function]:
+def signature_with(settings: Iterable[Setting]) -> Callable[[Function], Function]:
     """Decorate a function of ``**settings`` so that help and completion list each keyword."""
 
     def decorate(function: Function) -> Function:

@@ -55,7 +55,7 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun if count == 1 else plural(noun)}"
 
 
-def as_people_sort(text: str) -> tuple[list[tuple[int, int, str]], str]:
+def natural_order(text: str) -> tuple[list[tuple[int, int, str]], str]:
     """Return a sort key that orders numbers in the text by value, "9" before "10"; ties are broken by the text."""
     key: list[tuple[int, int, str]] = []
     for part in re.split("([0-9]+)", text):

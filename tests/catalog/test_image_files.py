@@ -140,7 +140,7 @@ def test_imagenet_training_images_are_refused_with_counts_unless_they_are_allowe
 
 
 def test_a_folder_that_is_no_synset_is_named(folders: Path) -> None:
-    with pytest.raises(InputError, match=r"'cat' is no ImageNet synset.*--dataset imagefolder"):
+    with pytest.raises(InputError, match=r"'cat' is not an ImageNet synset.*--dataset imagefolder"):
         open_dataset("imagenet", folders)
 
 

@@ -135,7 +135,7 @@ def test_links_in_a_circle_below_a_class_end(tmp_path: Path) -> None:
     ("content", "told"),
     [
         ("ImageId,PredictionString\na,\0\n", "line 2: 'PredictionString' = '\\x00' holds a control"),
-        ("ImageId,PredictionString\na,\n", "line 2: '' is no ImageNet synset"),
+        ("ImageId,PredictionString\na,\n", "line 2: '' is not an ImageNet synset"),
         ("ImageId\na\n", "needs the columns ImageId,PredictionString"),
         ("ImageId,PredictionString\na," + "n0" * 9000 + "\n", "line 2: 'PredictionString' has 18,000 characters"),
         ("\xff", "needs the columns"),

@@ -337,6 +337,6 @@ def test_an_empty_folder_is_free_and_one_with_other_things_is_refused_and_left_a
         lambda: claimed(lock).__enter__(),
         lambda: holder(lock),
     ):
-        with pytest.raises(InputError, match="lock is no lock, as it holds thesis; move it away"):
+        with pytest.raises(InputError, match="lock is not a lock: it holds thesis; move it away"):
             ask()
     assert (lock / "thesis").exists()
