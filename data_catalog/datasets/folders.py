@@ -132,7 +132,7 @@ def refuse_odd_name(name: str, root: Path) -> None:
         )
 
 
-def list_labels_file(root: Path, file_name: str = "labels.csv") -> Listing:
+def list_labels_file(root: Path) -> Listing:
     """List a folder of images with a table of the columns ``image`` (a path in the folder) and ``label``.
 
     Raises
@@ -140,9 +140,9 @@ def list_labels_file(root: Path, file_name: str = "labels.csv") -> Listing:
     InputError
         Names the table's line that is wrong.
     """
-    table = root / file_name
+    table = root / "labels.csv"
     if not table.is_file():
-        raise InputError(f"{root}: holds no {file_name} with the columns image,label")
+        raise InputError(f"{root}: holds no labels.csv with the columns image,label")
     columns, rows = read_table(table, "labels of images")
     if not {"image", "label"} <= set(columns):
         raise InputError(

@@ -95,11 +95,13 @@ def _entry(cells: dict[str, str], folder: Path) -> ModelEntry:
             fields[name] = text.removesuffix(".0")
         else:
             fields[name] = text
-    if preprocessing and not {"crop_pct", "mean", "std"} <= preprocessing.keys():
-        raise ValueError(
-            "give crop_pct, mean and std (three numbers with spaces), or none of the preprocessing columns"
-        )
-    return ModelEntry(**fields, preprocessing=preprocessing or None, extras=extras)
+    if preprocessing:
+        if not {"crop_pct", "mean", "std"} <= preprocessing.keys():
+            raise ValueError(
+                "give crop_pct, mean and std (three numbers with spaces), or none of the preprocessing columns"
+            )
+        fields["preprocessing"] = preprocessing
+    return ModelEntry(**fields, extras=extras)
 
 
 def _file(name: str, folder: Path) -> Path:

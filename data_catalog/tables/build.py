@@ -182,10 +182,8 @@ def _row(key: tuple[str, int], results: Mapping[str, Rows], speeds: Speeds) -> d
 def _records(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise InputError(f"{path} is missing; data_catalog/tables/README.md says where to get it")
-    records: list[dict[str, str]] = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict(
-        "records"
-    )
-    return records
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return table.to_dict("records")  # type: ignore[return-value]
 
 
 def write_tables(source: Path, target: Path = TABLES) -> None:

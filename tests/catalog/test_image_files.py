@@ -45,7 +45,7 @@ def synset_folder(root: Path, classes: tuple[int, ...] = (217, 0), training: boo
     return root
 
 
-def test_a_folder_tells_which_data_set_it_holds(folders: Path, tmp_path: Path) -> None:
+def test_the_data_set_in_a_folder_is_recognised(folders: Path, tmp_path: Path) -> None:
     assert dataset_in(folders) == "imagefolder"
     (folders / "labels.csv").write_text("image,label\ncat/0.png,1\n")
     assert dataset_in(folders) == "csv"
@@ -58,7 +58,7 @@ def test_a_folder_tells_which_data_set_it_holds(folders: Path, tmp_path: Path) -
     assert dataset_in(tmp_path / "published") == "mnist"
 
 
-def test_a_folder_of_no_known_form_is_refused_with_what_would_be_one(
+def test_an_unknown_kind_of_folder_is_refused_with_the_known_ones(
     folders: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="is not a folder"):
@@ -75,7 +75,7 @@ def test_a_folder_of_no_known_form_is_refused_with_what_would_be_one(
         dataset_in(tmp_path / "splits")
 
 
-def test_images_of_ones_own_are_never_passed_over_for_the_digits(
+def test_the_users_images_take_precedence_over_the_default_digits(
     folders: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "dsmi_zoo")
@@ -100,7 +100,7 @@ def test_class_folders_are_classes_in_the_order_of_their_names(folders: Path) ->
 @pytest.mark.parametrize(
     "layout", ["root with val", "synset folders", "kaggle flat", "kaggle whole"]
 )
-def test_imagenet_is_found_in_each_of_its_forms_with_class_indices_as_labels(
+def test_imagenet_is_read_in_each_layout_with_class_indices_as_labels(
     tmp_path: Path, layout: str
 ) -> None:
     root = tmp_path / "imagenet"
@@ -139,7 +139,7 @@ def test_imagenet_training_images_are_refused_with_counts_unless_they_are_allowe
     assert "training" in open_dataset("imagenet", root, allow_train_images=True).name
 
 
-def test_a_folder_that_is_no_synset_is_named(folders: Path) -> None:
+def test_a_folder_that_is_not_a_synset_is_named(folders: Path) -> None:
     with pytest.raises(InputError, match=r"'cat' is not an ImageNet synset.*--dataset imagefolder"):
         open_dataset("imagenet", folders)
 
@@ -163,7 +163,7 @@ def test_a_table_of_labels_gives_classes_to_a_flat_folder(tmp_path: Path) -> Non
         ("image,label\n../0.jpg,1\n", "line 2: '../0.jpg' lies outside"),
     ],
 )
-def test_a_wrong_table_of_labels_is_refused_by_its_line(
+def test_a_wrong_table_of_labels_is_refused_with_its_line(
     tmp_path: Path, text: str, words: str
 ) -> None:
     folder = picture(tmp_path / "set" / "0.jpg").parent
@@ -173,7 +173,7 @@ def test_a_wrong_table_of_labels_is_refused_by_its_line(
         open_dataset("csv", folder)
 
 
-def test_what_is_missing_is_said(tmp_path: Path, folders: Path) -> None:
+def test_a_missing_folder_class_or_table_is_named(tmp_path: Path, folders: Path) -> None:
     with pytest.raises(InputError, match="imagefolder needs --data-root"):
         open_dataset("imagefolder")
     with pytest.raises(InputError, match="gone is not a folder"):
@@ -252,7 +252,7 @@ def test_a_bad_image_stops_the_run_before_it_starts_or_is_skipped(
         )
 
 
-def test_a_subset_that_was_found_good_is_not_decoded_again(folders: Path, tmp_path: Path) -> None:
+def test_a_subset_without_bad_images_is_not_decoded_again(folders: Path, tmp_path: Path) -> None:
     settings = SubsetSettings(dataset="imagefolder", data_root=folders, skip_bad_images=True)
     subset = open_subset(settings, 1, tmp_path)
     assert (tmp_path / "checked" / subset.digest).exists()

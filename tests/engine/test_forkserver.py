@@ -134,7 +134,7 @@ def test_a_forked_process_has_the_threads_that_its_environment_asks_for(
     assert psutil.Process(pid_of_server()).num_threads() == 1
 
 
-def test_another_environment_has_another_server_and_the_first_is_kept(
+def test_another_environment_gets_another_server_and_the_first_is_kept(
     apart: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert forkserver.start(())
@@ -154,7 +154,7 @@ def test_two_clusters_fork_from_one_server(server: None, tmp_path: Path) -> None
     assert pids == {pid_of_server()}
 
 
-def test_a_killed_worker_has_a_successor_from_the_same_server(server: None, tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_from_the_same_server(server: None, tmp_path: Path) -> None:
     before = pid_of_server()
     with open_workers(ComputeSettings(cluster="local", workers=1), tmp_path) as workers:
         first = workers.ask(os.getpid)
@@ -175,7 +175,7 @@ def test_a_process_that_is_killed_while_it_forks_leaves_the_server_as_it_was(apa
     assert in_a_child(os.getppid) == before
 
 
-def test_processes_end_with_a_killed_server_and_the_next_has_a_new_one(apart: None) -> None:
+def test_processes_end_with_a_killed_server_and_the_next_gets_a_new_one(apart: None) -> None:
     assert forkserver.start(())
     children = [forkserver.child_process(time.sleep, 600) for _ in range(3)]
     killed = pid_of_server()
@@ -282,7 +282,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("code", UNFIT.values(), ids=UNFIT)
-def test_where_no_server_can_be_had_processes_are_spawned(
+def test_without_a_server_processes_are_spawned(
     module: Module, tmp_path: Path, code: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert not forkserver.start(module(code))
@@ -304,7 +304,7 @@ preload.fork = refused
 """
 
 
-def test_a_server_that_may_not_fork_lives_and_processes_are_spawned(
+def test_a_server_that_cannot_fork_survives_and_processes_are_spawned(
     module: Module, told: pytest.LogCaptureFixture
 ) -> None:
     assert not forkserver.start(module(NO_FORK))
@@ -327,7 +327,7 @@ def end_oneself() -> None:
     os._exit(7)
 
 
-def test_how_a_forked_process_ended_is_told_as_of_any_other(server: None) -> None:
+def test_the_exit_of_a_forked_process_is_reported(server: None) -> None:
     with pytest.raises(Died, match="with exit code 7"):
         in_a_child(end_oneself)
     with pytest.raises(Died, match="by SIGKILL"):
