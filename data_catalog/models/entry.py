@@ -130,12 +130,14 @@ class ModelEntry(BaseModel):
         if text is None or re.fullmatch(r"https?://\S+", text):
             return text
         repository = re.fullmatch(r"([^\s@]+/[^\s@]+)(@[A-Za-z0-9_./-]+)?", text)
-        problem = "it is neither" if repository is None else repository_problem(repository[1])
-        if problem:
-            rule = (
-                "a repository of the Hugging Face hub (owner/name or owner/name@revision) or a URL"
+        if repository is None:
+            repository_form = "owner/name or owner/name@revision"
+            raise ValueError(
+                f"must be a repository of the Hugging Face hub ({repository_form}) or a URL"
             )
-            raise ValueError(f"must be {rule}: {problem}")
+        problem = repository_problem(repository[1])
+        if problem:
+            raise ValueError(problem)
         return text
 
     @field_validator("builder")
