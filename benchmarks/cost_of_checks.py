@@ -20,7 +20,7 @@ import timm
 import torch
 from numpy.lib.format import open_memmap
 
-from dsmi_zoo._util.files import damage, file_sha256, seal
+from dsmi_zoo._util.files import damage, file_sha256, move_checksummed
 from dsmi_zoo.data_catalog.datasets.imagenet import MEAN, STD
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
 from dsmi_zoo.pipeline.embedding.embed import View, embed_inputs
@@ -50,7 +50,7 @@ def random_view(folder: Path, images: int) -> Path:
     for number in range(images):
         view[number] = generator.integers(0, 256, view.shape[1:], dtype=np.uint8)
     view.flush()
-    seal(made, path)
+    move_checksummed(made, path)
     return path
 
 

@@ -1,1 +1,1 @@
-"""What is measured: catalogues of models, data sets, and the shared subset of images."""
+"""Catalogues of models, data sets, and the shared subset of images."""

@@ -21,10 +21,11 @@ from typing import Any
 import psutil
 
 from dsmi_zoo._util import forkserver
+from dsmi_zoo.pipeline.config.preloaded import MODELS
 
 # What the command and its workers import, and what Dask's scheduler and worker do.
 MODULES = (
-    *forkserver.MODELS,
+    *MODELS,
     *(
         f"dsmi_zoo.jobs.{name}"
         for name in (

@@ -1,4 +1,4 @@
-"""Labelled images: every data set looks the same from here on."""
+"""Labelled images: the interface of every data set."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -11,15 +11,15 @@ Part = Literal["train", "test", "validation"]
 
 
 class LabelledImages(Protocol):
-    """Images with classes, all of a data set or some."""
+    """All images of a data set, or some, with their classes."""
 
     @property
     def name(self) -> str:
-        """The data set's name, and its part's."""
+        """The names of the data set and its part."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The images' names, which differ from each other."""
+        """The images' names, all different."""
 
     @property
     def labels(self) -> np.ndarray:
@@ -31,16 +31,16 @@ class LabelledImages(Protocol):
 
     @property
     def classifier_width(self) -> int | None:
-        """How many outputs a classifier must have for its argmax to be a label; None if that cannot be told."""
+        """The outputs of a classifier whose argmax is a label; None if unknown."""
 
     def image(self, number: int) -> Image.Image:
-        """The image as RGB, upright, 8 bits a channel."""
+        """Return an image as RGB, upright, 8 bits a channel."""
 
     def fingerprint(self, number: int) -> str:
-        """A hash that changes when the image's content does."""
+        """Return a hash of the image's content."""
 
     def take(self, numbers: np.ndarray) -> Self:
-        """Only these images, in this order."""
+        """Return only these images, in this order."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,15 @@ class ImageArray:
         return len(self.classes)
 
     def image(self, number: int) -> Image.Image:
-        """The image as RGB."""
+        """Return an image as RGB."""
         return Image.fromarray(self.pixels[number]).convert("RGB")
 
     def fingerprint(self, number: int) -> str:
-        """SHA-256 of the pixels."""
+        """Return the SHA-256 of the pixels."""
         return hashlib.sha256(self.pixels[number].tobytes()).hexdigest()
 
     def take(self, numbers: np.ndarray) -> Self:
-        """Only these images, in this order."""
+        """Return only these images, in this order."""
         names = tuple(self.names[i] for i in numbers)
         return replace(self, names=names, labels=self.labels[numbers], pixels=self.pixels[numbers])
 
@@ -80,7 +80,7 @@ class ImageArray:
 def split_numbers(
     labels: np.ndarray, part: Part, *, train: int, test: int, seed: int = 0
 ) -> np.ndarray:
-    """Numbers of the images of one of three disjoint, stratified parts, sorted; the rest is validation; int64 [n]."""
+    """Return the sorted indices of one of three disjoint, stratified parts, int64 [n]; validation is the rest."""
     from sklearn.model_selection import train_test_split
 
     parts: dict[str, np.ndarray] = {"train": np.arange(0)}

@@ -1,7 +1,7 @@
-"""Decode image files to RGB; an error names the file that is damaged or of no supported format.
+"""Decode image files to RGB; errors name the file.
 
-Pillow is asked for these formats only. It tells formats apart by their content, and for some of the others it starts
-programs: an EPS file named like a JPEG would be run by Ghostscript.
+Pillow recognises formats by content, not by name, and starts programs for some: an EPS file named ``.jpg`` would be run
+by Ghostscript. So only the formats listed here are allowed.
 """
 
 import threading
@@ -16,26 +16,24 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import shortened
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-MOST_PIXELS = (
-    90_000_000  # about where Pillow begins to warn (89.5 million); decoded, they fill 360 MB
-)
-MOST_ELONGATED = (
-    200  # the short side becomes the model's input size: the long one would fill the memory
-)
+# About where Pillow begins to warn (89.5 million); decoded, they fill 360 MB.
+MOST_PIXELS = 90_000_000
+# The short side becomes the model's input size; a longer one would fill the memory.
+MOST_ELONGATED = 200
 
 HINT = "repair it, or skip such images with --skip-bad-images"
 
 
 def read_image(path: Path) -> Image.Image:
-    """An image as RGB, upright (by its EXIF orientation), 8 bits a channel, transparency on white.
+    """Return an image as RGB, upright (by its EXIF orientation), 8 bits a channel, transparency on white.
 
-    Of several frames it is the first. Values that are no bytes are scaled by `scale_of`, that is by the greatest value
-    of the image: one of 16 bits without a value above 255 is read as one of 8 bits.
+    Of several frames it is the first. Values of 16 or 32 bits are scaled by `scale_of`; without a value above 255 they
+    are read as 8 bits.
 
     Raises
     ------
     InputError
-        Names a file that is missing, empty, damaged, no image, too large or too elongated, or has values out of range.
+        Names a file that is missing, damaged, not an image, too large or too elongated, or has values out of range.
     """
     try:
         with _quiet, Image.open(path, formats=FORMATS) as opened:
@@ -44,9 +42,10 @@ def read_image(path: Path) -> Image.Image:
             ImageOps.exif_transpose(opened, in_place=True)
             return _as_rgb(opened)
     except UnidentifiedImageError:
-        raise InputError(f"{path}: no image that can be read ({_size(path)}); {HINT}") from None
-    # Decoders raise anything for damaged files; none of it is documented.
-    except Exception as error:
+        raise InputError(
+            f"{path}: not a supported image ({path.stat().st_size} bytes); {HINT}"
+        ) from None
+    except Exception as error:  # decoders do not document what they raise for damaged files
         reason = shortened(str(error), 200) or type(error).__name__
         raise InputError(f"{path}: the image cannot be read: {reason}; {HINT}") from None
 
@@ -60,15 +59,8 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _size(path: Path) -> str:
-    try:
-        return f"{path.stat().st_size} bytes"
-    except OSError:
-        return "it is gone"
-
-
 def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # Pillow's own conversion would clip, not scale
+    if image.mode.startswith(("I", "F")):  # Pillow would clip the values, not scale them
         values = np.array(image, dtype=np.float32)
         values *= 255 / scale_of(values, is_float=image.mode.startswith("F"))
         return Image.fromarray(np.rint(values, out=values).astype(np.uint8)).convert("RGB")
@@ -79,17 +71,17 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def scale_of(values: NDArray[np.float32], is_float: bool) -> int:
-    """The value that means white: 1 for floats of at most 1; else 255 if nothing exceeds it; else 65535.
+    """Return the value of white: 1 for floats up to 1, else 255 if no value is larger, else 65535.
 
     Raises
     ------
     ValueError
-        For what is negative, NaN, infinite or larger.
+        For negative, NaN, infinite or larger values.
     """
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
     if not (low >= 0 and high <= 65535):
         raise ValueError(
-            f"its values, {low:g} to {high:g}, are no shades from 0 to 1, 255 or 65535"
+            f"its values, {low:g} to {high:g}, are not shades from 0 to 1, 255 or 65535"
         )
     if is_float and high <= 1:
         return 1
@@ -97,9 +89,9 @@ def scale_of(values: NDArray[np.float32], is_float: bool) -> int:
 
 
 class _Quiet:
-    """Suppress Pillow's warnings while any thread decodes an image; a real fault raises anyway.
+    """Suppress Pillow's warnings while any thread decodes an image; real faults raise anyway.
 
-    Python's filters belong to the process; so the first thread that comes sets them, and the last one puts them back.
+    Warning filters are global: the first thread sets them, and the last one restores them.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""ImageNet's validation images in the three forms that people have them in."""
+"""ImageNet's validation images, in the three forms in which people have them."""
 
 import importlib.util
 import re
@@ -11,9 +11,9 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.tables import read_table
 from dsmi_zoo._util.text import shown
 
-from .folders import SUFFIXES, ImageFiles, image_names, refuse_odd_name
+from .folders import SUFFIXES, ImageFiles, images_by_folder, refuse_odd_name, subfolders
 
-# Classes of fastai's easier and harder ten, of which the paper takes 50 validation images each.
+# fastai's ten easier and ten harder classes; the paper takes 50 validation images of each.
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
 IMAGEWOOF = (193, 182, 258, 162, 155, 167, 159, 273, 207, 229)
 PRESETS = {
@@ -22,7 +22,7 @@ PRESETS = {
     "imagenette+imagewoof": (*IMAGENETTE, *IMAGEWOOF),
 }
 
-# Of its training images, by channel in 0 to 1: what most networks are fed by.
+# Of the training images, by channel, in 0 to 1: most networks are fed with these.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 TRAINING_IMAGE = re.compile(r"n\d{8}_")
@@ -31,7 +31,7 @@ KAGGLE_TABLE = "LOC_val_solution.csv"
 
 @cache
 def synsets() -> tuple[str, ...]:
-    """The 1,000 synsets in the order of the classifiers' outputs, from the list that timm carries."""
+    """Return the 1,000 synsets in the order of a classifier's outputs, from the list in timm."""
     spec = importlib.util.find_spec("timm")
     if spec is None or not spec.submodule_search_locations:
         raise InputError("timm is not installed: `pip install timm`")
@@ -40,20 +40,20 @@ def synsets() -> tuple[str, ...]:
 
 
 def open_imagenet(root: Path, allow_train_images: bool = False) -> ImageFiles:
-    """The images with ImageNet's class indices as labels, so a classifier's argmax is a label.
+    """Open the images, labelled by ImageNet's class indices, so that a classifier's argmax is a label.
 
     Parameters
     ----------
     root
-        A torchvision root (with ``val/`` of synset folders), a folder of synset folders, or a folder of Kaggle's
-        with ``LOC_val_solution.csv`` and the images flat in it, in ``val/`` or in ``ILSVRC/Data/CLS-LOC/val/``.
+        A torchvision root (``val/`` holds synset folders), a folder of synset folders, or Kaggle's folder: it has
+        ``LOC_val_solution.csv``, and the images in it, in ``val/`` or in ``ILSVRC/Data/CLS-LOC/val/``.
     allow_train_images
-        Accept files named like ImageNet's training images (``n########_*``).
+        Accept files with names of ImageNet's training images (``n########_*``).
 
     Raises
     ------
     InputError
-        When the folder has none of these forms, or training images among its files.
+        When the folder has none of these forms, or holds training images.
     """
     if (root / KAGGLE_TABLE).is_file():
         names, labels = _kaggle(root)
@@ -71,49 +71,42 @@ def open_imagenet(root: Path, allow_train_images: bool = False) -> ImageFiles:
 
 
 def _synset_folders(root: Path) -> tuple[tuple[str, ...], np.ndarray]:
-    index = {synset: label for label, synset in enumerate(synsets())}
     folder = root / "val" if (root / "val").is_dir() else root
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    strange = [p.name for p in classes if p.name not in index]
-    if not classes or strange:
-        what = f"{shown(strange[0])} is no ImageNet synset" if strange else "it holds no folders"
+    folders = subfolders(folder)
+    unknown = [path.name for path in folders if path.name not in synsets()]
+    if not folders or unknown:
+        what = (
+            f"{shown(unknown[0])} is not an ImageNet synset" if unknown else "it holds no folders"
+        )
         raise InputError(
             f"{folder}: {what}; the data set imagenet needs folders such as {synsets()[0]} "
             f"(or Kaggle's {KAGGLE_TABLE}); use --dataset imagefolder for classes of your own"
         )
-    names: list[str] = []
-    labels: list[int] = []
-    for path in classes:
-        images = list(image_names(path, root))
-        if not images:
-            raise InputError(f"{path}: the class folder holds no image")
-        names += images
-        labels += [index[path.name]] * len(images)
-    return tuple(names), np.array(labels, dtype=np.int64)
+    names, numbers = images_by_folder(folders, root)
+    labels = np.array([synsets().index(path.name) for path in folders])
+    return names, labels[numbers]
 
 
 def _kaggle(root: Path) -> tuple[tuple[str, ...], np.ndarray]:
-    index = {synset: label for label, synset in enumerate(synsets())}
+    label_of = {synset: label for label, synset in enumerate(synsets())}
     folders = (root / "ILSVRC" / "Data" / "CLS-LOC" / "val", root / "val", root)
     folder = next(f for f in folders if f.is_dir())
     files = {p.stem: p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES}
+    table = root / KAGGLE_TABLE
+    columns, rows = read_table(table, "Kaggle's table of labels")
+    if not {"ImageId", "PredictionString"} <= set(columns):
+        raise InputError(f"{table}: needs the columns ImageId,PredictionString")
     names: list[str] = []
     labels: list[int] = []
-    columns, rows = read_table(root / KAGGLE_TABLE, "Kaggle's table of labels")
-    if not {"ImageId", "PredictionString"} <= set(columns):
-        raise InputError(f"{root / KAGGLE_TABLE}: needs the columns ImageId,PredictionString")
     for line, cells in rows:
         image, synset = cells["ImageId"], cells["PredictionString"].split(" ")[0]
-        if synset not in index:
-            raise InputError(
-                f"{root / KAGGLE_TABLE}, line {line}: {shown(synset)} is no ImageNet synset"
-            )
+        if synset not in label_of:
+            raise InputError(f"{table}, line {line}: {shown(synset)} is not an ImageNet synset")
         if image in files:
-            file = files.pop(image)  # each image counts once
-            names.append(file.relative_to(root).as_posix())
-            labels.append(index[synset])
-    for name in names:
-        refuse_odd_name(name, root)
+            name = files.pop(image).relative_to(root).as_posix()  # each image counts once
+            refuse_odd_name(name, root)
+            names.append(name)
+            labels.append(label_of[synset])
     if not names:
         raise InputError(f"{folder}: holds none of the images that {KAGGLE_TABLE} names")
     return tuple(names), np.array(labels, dtype=np.int64)

@@ -1,8 +1,8 @@
-"""Which data sets there are, without opening one: the command line's help names them all."""
+"""The names of the data sets; imports nothing, as the command line's help shows them."""
 
 TRAINABLE = ("digits", "fashion", "photos", "cifar10", "mnist", "stl10")
 NEEDS_NO_ROOT = ("digits", "photos")
-"""They come with scikit-learn."""
+"""Data sets that come with scikit-learn."""
 
 DATASETS = {
     "digits": "scikit-learn's handwritten digits; no --data-root",

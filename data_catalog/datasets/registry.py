@@ -1,4 +1,4 @@
-"""Data sets by their names."""
+"""Open a data set by its name, and recognise the one that a folder holds."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -11,41 +11,45 @@ from dsmi_zoo._util.text import shown
 
 from ..models.trained_zoos import seeded_zoo
 from .base import ImageArray, LabelledImages, Part, split_numbers
-from .digits import digits_split
-from .fashion import CLASSES as FASHION_CLASSES
-from .fashion import fashion_split
-from .folders import ImageFiles, list_class_folders, list_labels_file
-from .imagenet import open_imagenet
+from .builtin import FASHION_CLASSES, STRIPS, digits_split, fashion_split, photo_patches
+from .folders import ImageFiles, list_class_folders, list_labels_file, subfolders
+from .imagenet import KAGGLE_TABLE, open_imagenet, synsets
 from .names import DATASETS
-from .photos import STRIPS, photo_patches
 from .timm import open_timm_dataset
 from .torchvision import TORCHVISION_SETS, torchvision_images
+
+TORCHVISION_FOLDERS = {
+    "cifar-10-batches-py": "cifar10",
+    "MNIST": "mnist",
+    "FashionMNIST": "fashion",
+    "stl10_binary": "stl10",
+}
+SPLITS = {"train", "training", "val", "valid", "validation", "test"}
 
 
 @cache
 def open_dataset(
     name: str, root: Path | None = None, part: Part = "validation", allow_train_images: bool = False
 ) -> LabelledImages:
-    """A data set by its name.
+    """Open a data set.
 
     Parameters
     ----------
     name
-        One of ``DATASETS``, or ``timm:NAME`` for what ``timm.data.create_dataset`` opens, or ``digits:SEED`` and
-        ``fashion:SEED`` for those split by another seed: only models of that seed's recipes have not seen the
-        validation part.
+        One of ``DATASETS``, ``timm:NAME`` for what ``timm.data.create_dataset`` opens, or ``digits:SEED`` and
+        ``fashion:SEED`` for another split: only models of that seed's recipes have not seen its validation part.
     root
-        Where the images are; ``digits`` and ``photos`` need none, nor does ``fashion`` with Debian's package.
+        The folder of the images; ``digits`` and ``photos`` need none, nor does ``fashion`` with Debian's package.
     part
-        ``validation`` is what embeddings are taken of; ``train`` and ``test``, disjoint from it and each other, are
-        there for the data sets that networks are trained on here: ``TRAINABLE``.
+        Embeddings are taken of ``validation``. The data sets in ``TRAINABLE``, on which networks are trained here,
+        also have ``train`` and ``test``; the three parts are disjoint.
     allow_train_images
-        Accept files of an ``imagenet`` folder whose names say that they are training images.
+        Accept files of an ``imagenet`` folder that are training images by their names.
 
     Raises
     ------
     InputError
-        For an unknown data set, a folder that is not there, or one that does not hold what it should.
+        For an unknown data set, or a folder that is missing or does not hold it.
     """
     zoo, seed = seeded_zoo(name) or (None, 0)
     if zoo == "digits":
@@ -56,55 +60,71 @@ def open_dataset(
         names = numbered("item", numbers, 5)
         return ImageArray(f"{name}/{part}", names, labels, pixels, FASHION_CLASSES)
     if name == "photos":
-        return _photos(part)
+        pixels, labels = photo_patches()
+        numbers = split_numbers(labels, part, train=900, test=590)
+        classes = tuple(f"{photo} {n + 1}" for photo in ("temple", "flower") for n in range(STRIPS))
+        names = numbered("patch", numbers, 4)
+        return ImageArray(f"photos/{part}", names, labels[numbers], pixels[numbers], classes)
     if name not in DATASETS and not name.startswith("timm:"):
         known = ", ".join(DATASETS)
         raise InputError(f"unknown data set {shown(name)}; there are: {known}, timm:NAME")
-    return _in_folder(name, _folder(name, root), part, allow_train_images)
-
-
-def _folder(name: str, root: Path | None) -> Path:
     if root is None:
         raise InputError(f"the data set {name} needs --data-root, the folder of its images")
     if not root.is_dir():
-        raise InputError(f"--data-root {root} is no folder")
-    return root
+        raise InputError(f"--data-root {root} is not a folder")
+    return _in_folder(name, root, part, allow_train_images)
 
 
 def _in_folder(name: str, root: Path, part: Part, allow_train_images: bool) -> LabelledImages:
-    if name in TORCHVISION_SETS:
-        return _of_torchvision(name, root, part)
     if name == "imagenet":
         return open_imagenet(root, allow_train_images)
-    if name in LISTED:
-        names, labels, class_names = LISTED[name](root)
+    if name in ("imagefolder", "csv"):
+        listed = list_class_folders(root) if name == "imagefolder" else list_labels_file(root)
+        names, labels, class_names = listed
         return ImageFiles(name, root, names, labels, dict(enumerate(class_names)), len(class_names))
-    return open_timm_dataset(name.removeprefix("timm:"), root)
-
-
-LISTED = {"imagefolder": list_class_folders, "csv": list_labels_file}
-"""How the images of a folder are listed, by the data set's name."""
-
-
-def _photos(part: Part) -> ImageArray:
-    pixels, labels, _ = photo_patches()
-    numbers = split_numbers(labels, part, train=900, test=590)
-    photos = ("temple", "flower")
-    classes = tuple(f"{photo} {strip + 1}" for photo in photos for strip in range(STRIPS))
-    names = numbered("patch", numbers, 4)
-    return ImageArray(f"photos/{part}", names, labels[numbers], pixels[numbers], classes)
-
-
-def _of_torchvision(name: str, root: Path, part: Part) -> ImageArray:
+    if name not in TORCHVISION_SETS:
+        return open_timm_dataset(name.removeprefix("timm:"), root)
     pixels, labels, classes = torchvision_images(name, root, part == "train")
     numbers = np.arange(len(labels))
-    # The set's own test images serve twice: half for top-1, half for embeddings.
-    if part != "train":
+    if part != "train":  # half of the set's own test images give top-1, the other half embeddings
         numbers = split_numbers(labels, part, train=0, test=len(labels) // 2)
     names = numbered(name, numbers, 5)
     return ImageArray(f"{name}/{part}", names, labels[numbers], pixels[numbers], classes)
 
 
 def numbered(what: str, numbers: Iterable[int], digits: int) -> tuple[str, ...]:
-    """Names of images that have none: ``digit-0017``."""
+    """Return names for images that have none: ``digit-0017``."""
     return tuple(f"{what}-{number:0{digits}d}" for number in numbers)
+
+
+def dataset_in(root: Path) -> str:
+    """Recognise a data set: a folder with a table of labels, a folder for each class, or a published set.
+
+    Raises
+    ------
+    InputError
+        For anything else.
+    """
+    if not root.is_dir():
+        raise InputError(f"--data-root {root} is not a folder")
+    if (root / "labels.csv").is_file():
+        return "csv"
+    if (root / KAGGLE_TABLE).is_file():
+        return "imagenet"
+    folders = {path.name for path in subfolders(root)}
+    for folder, dataset in TORCHVISION_FOLDERS.items():
+        if folder in folders:
+            return dataset
+    classes = {path.name for path in subfolders(root / "val")} if "val" in folders else folders
+    if classes and classes <= set(synsets()):
+        return "imagenet"
+    if folders and folders <= SPLITS:
+        raise InputError(
+            f"{root}: {', '.join(sorted(folders))} are splits, not classes; pass one, as {root / max(folders)}"
+        )
+    if folders:
+        return "imagefolder"
+    raise InputError(
+        f"{root}: holds neither a folder of images for each class nor a labels.csv of the columns image,label; "
+        "say with --dataset what it is"
+    )

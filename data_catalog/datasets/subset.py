@@ -1,4 +1,4 @@
-"""The shared subset: the same images, in the same order, for every model on every machine."""
+"""The shared subset: the same images in the same order for every model, on every machine."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from .base import LabelledImages
 
 @dataclass(frozen=True)
 class Subset:
-    """The images that are embedded, sorted by class and name.
+    """The images to embed, sorted by class and name.
 
-    An embedding has ``repeats`` rows per image, one after the other; each has a seed for its random crop.
+    An embedding has ``repeats`` consecutive rows per image, each with a seed for its random crop.
 
     Attributes
     ----------
-    images : the n chosen images
+    images : the n images
     repeats : int
     seed : int
     digest : str
-        Hash of names, contents, labels and, where crops are random, of their seeds.
+        Hash of names, contents and labels, and of the crop seeds where crops are random.
     """
 
     images: LabelledImages
@@ -39,16 +39,16 @@ class Subset:
 
     @property
     def n_classes(self) -> int:
-        """How many classes the subset holds."""
+        """The number of classes."""
         return len(np.unique(self.labels))
 
     def crop_seed(self, number: int, repeat: int) -> int:
-        """The seed of one random crop: it follows from the image's name, so other images do not change it."""
+        """Return the seed of a random crop; it depends on the image's name, but on no other image."""
         text = f"{self.seed}\t{self.images.names[number]}\t{repeat}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     def table(self) -> pd.DataFrame:
-        """One row for each row of an embedding: ``image`` (name), ``label``, ``number`` (of the image), ``repeat``."""
+        """Return the rows of an embedding: ``image`` (name), ``label``, ``number`` (of the image), ``repeat``."""
         number = np.repeat(np.arange(len(self.labels)), self.repeats)
         repeat = np.tile(np.arange(self.repeats), len(self.labels))
         names = np.array(self.images.names, dtype=object)[number]
@@ -72,16 +72,16 @@ def select_subset(
     Parameters
     ----------
     classes
-        Only images with these labels; None takes all.
+        The labels to keep; None keeps all.
     images_per_class
-        So many of every class, drawn without replacement; None takes all.
+        Images per class, drawn without replacement; None keeps all.
     repeats
-        How many random crops of each image there are.
+        Random crops per image.
 
     Raises
     ------
     InputError
-        When a class has too few images, or there are fewer than two classes.
+        When a class is missing or has too few images, or there are fewer than two classes.
     """
     order = np.lexsort((np.array(images.names, dtype=str), images.labels))
     if classes is not None:
@@ -102,15 +102,12 @@ def select_subset(
                 f"class {images.class_names.get(poorest, poorest)} of {images.name} has only {has} images, "
                 f"not {images_per_class}; ask for at most {has} images per class"
             )
-        keep = [
-            np.sort(
-                np.random.default_rng([seed, int(label)]).choice(
-                    np.flatnonzero(labels == label), images_per_class, replace=False
-                )
-            )
-            for label in present
-        ]
-        order = order[np.concatenate(keep)]
+        drawn = []
+        for label in present:
+            generator = np.random.default_rng([seed, int(label)])
+            of_class = np.flatnonzero(labels == label)
+            drawn.append(np.sort(generator.choice(of_class, images_per_class, replace=False)))
+        order = order[np.concatenate(drawn)]
     chosen = images.take(order)
     content = hashlib.sha256(images.name.encode())
     for number, (name, label) in enumerate(zip(chosen.names, chosen.labels, strict=True)):

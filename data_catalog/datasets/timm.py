@@ -3,6 +3,7 @@
 import hashlib
 import io
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ from dsmi_zoo._util.text import shortened
 
 @dataclass(frozen=True)
 class TimmImages:
-    """A map-style data set of timm's, images in its own order; a name says an image's place in it."""
+    """A map-style data set of timm's; an image's name is its place in it."""
 
     name: str
     source: str
@@ -26,7 +27,7 @@ class TimmImages:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names by place."""
+        """The places as text."""
         return tuple(f"{place:08d}" for place in self.places)
 
     @property
@@ -35,41 +36,41 @@ class TimmImages:
         return {int(label): str(label) for label in np.unique(self.labels)}
 
     def image(self, number: int) -> Image.Image:
-        """The image as RGB."""
+        """Return an image as RGB."""
         place = int(self.places[number])
         try:
             image: Image.Image = _opened(self.source, self.root)[place][0].convert("RGB")
-        except Exception as error:  # as below
+        except Exception as error:  # timm does not document what its readers raise
             reason = shortened(str(error), 300) or type(error).__name__
             raise InputError(
-                f"{self.name}: image {place} in {self.root} cannot be read: {reason}; mend it"
+                f"{self.name}: image {place} in {self.root} cannot be read: {reason}; repair it"
             ) from None
         return image
 
     def fingerprint(self, number: int) -> str:
-        """SHA-256 of the decoded pixels."""
+        """Return the SHA-256 of the decoded pixels."""
         pixels = io.BytesIO()
         self.image(number).save(pixels, "bmp")
         return hashlib.sha256(pixels.getvalue()).hexdigest()
 
     def take(self, numbers: np.ndarray) -> Self:
-        """Only these images, in this order."""
+        """Return only these images, in this order."""
         return replace(self, places=self.places[numbers], labels=self.labels[numbers])
 
 
 def open_timm_dataset(source: str, root: Path) -> TimmImages:
-    """The validation part of what ``timm.data.create_dataset(source, root)`` opens.
+    """Open the validation part of ``timm.data.create_dataset(source, root)``.
 
     Raises
     ------
     InputError
-        When timm cannot open it, or it can only be streamed.
+        When timm cannot open it, or can only stream it.
     """
     try:
         opened = _opened(source, root)
         count = len(opened)
         labels = np.array([int(opened[i][1]) for i in range(count)], dtype=np.int64)
-    except Exception as error:  # what timm and its readers raise is no part of what they promise
+    except Exception as error:  # as above
         reason = shortened(str(error), 300) or type(error).__name__
         raise InputError(
             f"--dataset timm:{source}: timm cannot open it in {root}: {reason}"
@@ -77,19 +78,13 @@ def open_timm_dataset(source: str, root: Path) -> TimmImages:
     return TimmImages(f"timm:{source}", source, root, np.arange(count), labels)
 
 
+@cache
 def _opened(source: str, root: Path) -> Any:
-    key = (source, root)
-    if key not in _OPEN:
-        from PIL import EpsImagePlugin
-        from timm.data import create_dataset
+    from PIL import EpsImagePlugin
+    from timm.data import create_dataset
 
-        EpsImagePlugin.gs_binary = (
-            False  # timm asks Pillow for any format, and Pillow would start Ghostscript for one
-        )
-        _OPEN[key] = create_dataset(
-            source, root=str(root), split="validation", is_training=False, download=False
-        )
-    return _OPEN[key]
-
-
-_OPEN: dict[tuple[str, Path], Any] = {}
+    # timm lets Pillow read any format, and for EPS it would start Ghostscript.
+    EpsImagePlugin.gs_binary = False
+    return create_dataset(
+        source, root=str(root), split="validation", is_training=False, download=False
+    )

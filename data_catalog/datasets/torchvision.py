@@ -1,4 +1,4 @@
-"""CIFAR-10, MNIST and STL-10 as torchvision keeps them, for those who have them or ask for the download."""
+"""CIFAR-10, MNIST and STL-10 in torchvision's folders."""
 
 from functools import cache
 from pathlib import Path
@@ -16,18 +16,18 @@ TORCHVISION_SETS = {"cifar10": "CIFAR10", "mnist": "MNIST", "stl10": "STL10"}
 def torchvision_images(
     name: str, root: Path, train: bool
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """The training or the test images of a data set.
+    """Return the training or the test images of a data set.
 
     Returns
     -------
     images : uint8 [n, h, w] or [n, h, w, 3]
     labels : int64 [n]
-    classes : names of the classes
+    classes : the classes' names
 
     Raises
     ------
     InputError
-        When the files are not there, or are not what they should be.
+        When the files are missing or damaged.
     """
     opened = _opened(name, root, train, download=False)
     pixels = np.asarray(opened.data)
@@ -38,7 +38,7 @@ def torchvision_images(
 
 
 def download(name: str, root: Path) -> None:
-    """Fetch a data set into ``root``, unless it is there."""
+    """Download a data set into ``root``, unless it is there."""
     for train in (True, False):
         _opened(name, root, train, download=True)
 
@@ -47,13 +47,12 @@ def _opened(name: str, root: Path, train: bool, download: bool) -> Any:
     from torchvision import datasets
 
     kind = getattr(datasets, TORCHVISION_SETS[name])
-    part: dict[str, Any] = (
-        {"split": "train" if train else "test"} if name == "stl10" else {"train": train}
-    )
+    part: dict[str, Any] = {"train": train}
+    if name == "stl10":
+        part = {"split": "train" if train else "test"}
     try:
         return kind(str(root), **part, download=download)
-    # What torchvision raises for damaged files is no part of what it promises.
-    except Exception as error:
+    except Exception as error:  # torchvision does not document what it raises for damaged files
         reason = shortened(str(error), 300) or type(error).__name__
         raise InputError(
             f"--dataset {name}: torchvision cannot open it in {root}: {reason}"

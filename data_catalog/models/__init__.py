@@ -1,4 +1,4 @@
-"""Catalogues of models: a built-in table or a user's CSV file becomes a list of ``ModelEntry``, which filters narrow.
+"""Catalogues of models: built-in tables and users' files as lists of ``ModelEntry``, and filters on them.
 
 May import `_util`.
 """

@@ -1,4 +1,4 @@
-"""An entry of a catalogue: which network, how it is built and fed, and what is published about it."""
+"""A catalogue entry: a network, how to build it, its preprocessing, and its published accuracies."""
 
 import hashlib
 import json
@@ -15,18 +15,21 @@ from dsmi_zoo._util.text import shown
 
 from .taxonomy import NetworkKind
 
+CURRENT_NAMES = {"licence": "license"}
+"""Current names of renamed columns and settings, by their former names: older files are still read."""
+
 SOURCES = (
     "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "checkpoint_path", "cache_dir",
 )  # fmt: skip
 
 
 def sources_problem(model_kwargs: Iterable[str]) -> str:
-    """What is wrong with arguments for timm by which it would load other weights than the entry's; empty if nothing.
+    """Refuse arguments by which timm would load other weights than the entry's; return the reason, or "".
 
-    timm downloads what they name by itself, also where downloads are forbidden. For entries without a builder only: a
-    builder may give such names a meaning of its own.
+    timm would download them even where downloads are forbidden. This does not apply to entries with a builder, which
+    may use such names differently.
     """
-    forbidden = [f"{name!r}" for name in SOURCES if name in model_kwargs]
+    forbidden = [repr(name) for name in SOURCES if name in model_kwargs]
     if not forbidden:
         return ""
     names = ", ".join(forbidden)
@@ -34,14 +37,14 @@ def sources_problem(model_kwargs: Iterable[str]) -> str:
 
 
 LARGEST_IMG_SIZE = 4096  # pixels; at 20,000 a view of the 447 digits would take 536 GB
-IN_USE = 1e6  # nothing that is added to a pixel, or that it is divided by, is larger, and no divisor below its inverse
+LARGEST_MEAN = 1e6  # far beyond any in use, for means and standard deviations
 
-Mean = Annotated[float, Field(ge=-IN_USE, le=IN_USE)]
-Std = Annotated[float, Field(ge=1 / IN_USE, le=IN_USE)]
+Mean = Annotated[float, Field(ge=-LARGEST_MEAN, le=LARGEST_MEAN)]
+Std = Annotated[float, Field(ge=1 / LARGEST_MEAN, le=LARGEST_MEAN)]
 
 
 def module_and_function(text: str) -> tuple[str, str] | None:
-    """The parts of ``package.module:function``; None for what is not written so, such as the name of a file."""
+    """Split ``package.module:function``; return None for anything else, such as the name of a file."""
     module, _, function = text.partition(":")
     if module.endswith(".py") or not function.isidentifier():
         return None
@@ -64,7 +67,7 @@ class Preprocessing(BaseModel):
 
 
 class TrainingRecipe(BaseModel):
-    """All that decides the weights of a model which the pipeline trains itself."""
+    """Everything that determines the weights of a model that the pipeline trains."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,14 +81,23 @@ class TrainingRecipe(BaseModel):
 
 
 class ModelEntry(BaseModel):
-    """One entry of a catalogue: a set of weights at one image size.
+    """One entry of a catalogue: weights at one image size.
 
-    ``preprocessing``, ``img_size``, ``family`` and ``weights`` may be None here;
-    ``dsmi_zoo.pipeline.plan.plan.resolve_entries`` then fills them. ``weights`` is a repository of the Hugging Face hub
-    (``owner/name``, with ``@revision`` if pinned) or a URL. ``builder`` (``module:function``) names code that makes the
-    network in place of timm, and ``layer`` (a name of ``named_modules()``) the layer whose output is the embedding in
-    place of the penultimate one's. ``extra_data`` says whether the weights saw images beyond ImageNet-1k. ``extras``
-    holds the catalogue's other numeric columns, among them further accuracies.
+    ``dsmi_zoo.pipeline.plan.plan.resolve_entries`` fills ``preprocessing``, ``img_size``, ``family`` and ``weights``
+    where they are None.
+
+    Attributes
+    ----------
+    weights
+        A repository of the Hugging Face hub (``owner/name``, with ``@revision`` if pinned) or a URL.
+    builder
+        The function that makes the network in place of timm: ``module:function``.
+    layer
+        The layer whose output is the embedding, a name of ``named_modules()``; by default the penultimate layer.
+    extra_data
+        Whether the weights saw images beyond ImageNet-1k.
+    extras
+        The catalogue's other numeric columns, among them further accuracies.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -117,13 +129,15 @@ class ModelEntry(BaseModel):
     def _names_a_place(cls, text: str | None) -> str | None:
         if text is None or re.fullmatch(r"https?://\S+", text):
             return text
-        rule = "must be a repository of the Hugging Face hub (owner/name or owner/name@revision) or a URL"
         repository = re.fullmatch(r"([^\s@]+/[^\s@]+)(@[A-Za-z0-9_./-]+)?", text)
         if repository is None:
-            raise ValueError(rule)
+            repository_form = "owner/name or owner/name@revision"
+            raise ValueError(
+                f"must be a repository of the Hugging Face hub ({repository_form}) or a URL"
+            )
         problem = repository_problem(repository[1])
         if problem:
-            raise ValueError(f"{rule}: {problem}")
+            raise ValueError(problem)
         return text
 
     @field_validator("builder")
@@ -138,10 +152,8 @@ class ModelEntry(BaseModel):
     def _one_img_size(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         size = arguments.get("img_size", 1)
         if type(size) is not int or not 1 <= size <= LARGEST_IMG_SIZE:
-            rule = (
-                f"img_size must be one whole number, 1 to {LARGEST_IMG_SIZE}, for images are square"
-            )
-            raise ValueError(f"{rule}, not {shown(size)}")
+            rule = f"one whole number, 1 to {LARGEST_IMG_SIZE}, for images are square"
+            raise ValueError(f"img_size must be {rule}, not {shown(size)}")
         return arguments
 
     @model_validator(mode="after")
@@ -153,7 +165,7 @@ class ModelEntry(BaseModel):
 
     @cached_property
     def slug(self) -> str:
-        """A file name for this entry: readable, safe, and different for every (model, img_size)."""
+        """A readable and safe file name, unique to the pair (model, img_size)."""
         readable = re.sub(r"[^A-Za-z0-9_-]+", "-", self.model)[:80].strip("-")
         identity = json.dumps([self.model, self.img_size]).encode()
         digest = hashlib.sha256(identity).hexdigest()[:12]
@@ -164,14 +176,14 @@ class ModelEntry(BaseModel):
 
 
 def target_unit(column: str) -> str | None:
-    """The unit of a column that is a target of the report: "%" or "logits"; None for a column that is none."""
+    """Return the unit of a column that is a target of the report, "%" or "logits", else None."""
     if is_accuracy(column):
         return "%"
     return "logits" if column.endswith("_effective_robustness") else None
 
 
 def is_accuracy(column: str) -> bool:
-    """Whether a column holds a published accuracy in percent."""
+    """Return whether a column holds a published accuracy in percent."""
     return column != "subset_top1" and (
         column in ("top1", "top5") or column.endswith(("_top1", "_top5"))
     )

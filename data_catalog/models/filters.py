@@ -1,15 +1,14 @@
-"""Choose entries by what is known about them."""
+"""Choose entries of a catalogue by kind, size, cost and license."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.renamed import current_names
 from dsmi_zoo._util.settings import SEVERAL, OnCommandLine, Settings
 
-from .entry import LARGEST_IMG_SIZE, ModelEntry
+from .entry import CURRENT_NAMES, LARGEST_IMG_SIZE, ModelEntry
 from .taxonomy import KINDS, NetworkKind
 
 
@@ -19,28 +18,28 @@ def _in_any_case(name: Any) -> Any:
 
 
 class Filters(Settings):
-    """Bounds that an entry must keep. An entry of which the value is unknown does not keep a bound on it."""
+    """Conditions on an entry. Entries with a missing value fail the condition on it."""
 
     kind: Annotated[tuple[Annotated[NetworkKind, BeforeValidator(_in_any_case)], ...], SEVERAL] = (
         Field(default=(), description="Only networks of this kind.")
     )
     max_params: Annotated[float | None, OnCommandLine(metavar="MILLIONS")] = Field(
-        default=None, gt=0, allow_inf_nan=False, description="At most so many million parameters."
+        default=None, gt=0, allow_inf_nan=False, description="At most this many million parameters."
     )
     max_gmacs: Annotated[float | None, OnCommandLine(metavar="GMACS")] = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="At most so many billion multiply-adds per image.",
+        description="At most this many billion multiply-adds per image.",
     )
     img_size: Annotated[int | None, OnCommandLine(metavar="PIXELS")] = Field(
         default=None, gt=0, le=LARGEST_IMG_SIZE, description="Only this image size."
     )
     license: Annotated[tuple[str, ...], SEVERAL, OnCommandLine(metavar="LICENSE")] = Field(
-        default=(), description="Only weights of this license."
+        default=(), description="Only weights with this license."
     )
     limit: Annotated[int | None, OnCommandLine(metavar="N")] = Field(
-        default=None, gt=0, lt=2**63, description="The first N of what is left."
+        default=None, gt=0, lt=2**63, description="The first N of the remaining entries."
     )
 
     @model_validator(mode="before")
@@ -48,61 +47,52 @@ class Filters(Settings):
     def _from_former_names(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        return dict(zip(current_names(values), values.values(), strict=True))
-
-    def tests(self) -> Iterator[tuple[str, Callable[[ModelEntry], bool]]]:
-        """The bounds that were given, each by the option that gives it."""
-        if self.kind:
-            yield f"--kind {' '.join(self.kind)}", lambda e: e.kind in self.kind
-        if self.max_params is not None:
-            yield (
-                f"--max-params {self.max_params:g}",
-                lambda e: _within(e.params_m, self.max_params),
-            )
-        if self.max_gmacs is not None:
-            yield (
-                f"--max-gmacs {self.max_gmacs:g}",
-                lambda e: _within(e.extras.get("gmacs"), self.max_gmacs),
-            )
-        if self.img_size is not None:
-            yield f"--img-size {self.img_size}", lambda e: e.img_size == self.img_size
-        if self.license:
-            wanted = {name.lower() for name in self.license}
-            yield (
-                f"--license {' '.join(self.license)}",
-                lambda e: (e.license or "").lower() in wanted,
-            )
+        return {CURRENT_NAMES.get(name, name): value for name, value in values.items()}
 
 
 def apply_filters(entries: Sequence[ModelEntry], filters: Filters, where: str) -> list[ModelEntry]:
-    """The entries that keep every bound, in their order.
+    """Return the entries that fulfil every condition, in their order.
 
     Raises
     ------
     InputError
-        When none is left; it names the bound that took the last ones, and what there is to choose from.
+        When none is left; names the condition that excluded the last ones, and the available values.
     """
     left = list(entries)
-    for option, holds in filters.tests():
-        kept = [entry for entry in left if holds(entry)]
+    for name, bound in filters:
+        if name == "limit" or bound in (None, ()):
+            continue
+        kept = [entry for entry in left if _fulfils(_value(entry, name), name, bound)]
         if not kept:
-            raise InputError(f"no entry of {where} is left by {option}; {_on_offer(left, option)}")
+            words = bound if isinstance(bound, tuple) else (f"{bound:g}",)
+            option = f"--{name.replace('_', '-')} {' '.join(words)}"
+            known = {_value(entry, name) for entry in left} - {None}
+            raise InputError(f"no entry of {where} is left by {option}; {_available(known, name)}")
         left = kept
     return left[: filters.limit]
 
 
-def _within(value: float | None, bound: float | None) -> bool:
-    return value is not None and bound is not None and value <= bound
+def _value(entry: ModelEntry, name: str) -> Any:
+    """Return what a filter looks at."""
+    if name == "max_params":
+        return entry.params_m
+    if name == "max_gmacs":
+        return entry.extras.get("gmacs")
+    return getattr(entry, name)
 
 
-def _on_offer(entries: Sequence[ModelEntry], option: str) -> str:
-    """What the entries have of the thing that an option bounds."""
-    name = option.split()[0]
-    if name.startswith("--max"):
-        sizes = [e.params_m if name == "--max-params" else e.extras.get("gmacs") for e in entries]
-        known = [size for size in sizes if size is not None]
-        return f"the smallest has {min(known):g}" if known else "it is unknown for all of them"
-    field = {"--img-size": "img_size", "--kind": "kind", "--license": "license"}[name]
-    known_values = {getattr(entry, field) for entry in entries} - {None}
-    values = [str(value) for value in sorted(known_values)]
-    return f"there is: {', '.join(values)}" if values else "it is unknown for all of them"
+def _fulfils(value: Any, name: str, bound: Any) -> bool:
+    if value is None:
+        return False
+    if isinstance(bound, tuple):
+        return value.lower() in {choice.lower() for choice in bound}
+    return value <= bound if name.startswith("max") else value == bound
+
+
+def _available(known: set[Any], name: str) -> str:
+    if not known:
+        return "it is unknown for all of them"
+    if name.startswith("max"):
+        return f"the smallest has {min(known):g}"
+    values = [str(value) for value in sorted(known)]
+    return f"there is: {', '.join(values)}"

@@ -1,4 +1,4 @@
-"""What a network's family and its weights' tag tell: the kind of network, and whether it saw more than ImageNet-1k."""
+"""Classify networks by timm's names: the kind of network, and the images that the weights saw."""
 
 import re
 from typing import Literal, get_args
@@ -6,9 +6,9 @@ from typing import Literal, get_args
 NetworkKind = Literal["convolutional", "transformer", "hybrid", "MLP"]
 KINDS: tuple[str, ...] = get_args(NetworkKind)
 
-# By what mixes the positions of the image: convolutions (pooling and gated convolutions among them), attention, both
-# (whole stages or blocks of each, not merely a convolutional stem), or neither (MLPs over positions; Sequencer's LSTMs
-# over rows and columns are counted here). State-space mixers between convolutions count as hybrid.
+# Families by how they mix the positions of an image: convolutions (also pooling and gated convolutions), attention,
+# both (whole stages or blocks of each, not merely a convolutional stem), or neither (MLPs over positions, and
+# Sequencer's LSTMs over rows and columns). State-space mixers between convolutions count as hybrid.
 FAMILIES: dict[NetworkKind, str] = {
     "convolutional": """byobnet convmixer convnext cspnet cspnext densenet dla dpn efficientnet fasternet focalnet
         ghostnet hardcorenas hgnet hrnet inception_next inception_resnet_v2 inception_v3 inception_v4 lcnetv2 mambaout
@@ -26,14 +26,13 @@ KIND_OF_FAMILY: dict[str, NetworkKind] = {}
 for _kind, _families in FAMILIES.items():
     KIND_OF_FAMILY.update(dict.fromkeys(_families.split(), _kind))
 
-# Architectures that are of another kind than most of their module, by the beginning of their names.
+# Architectures, by prefix, of another kind than most of their module.
 EXCEPTIONS: tuple[tuple[str, str, NetworkKind], ...] = (
-    # Attention stands only in the last stage of sa, ma and mci.
     (
         "fastvit",
         "fastvit_t",
         "convolutional",
-    ),
+    ),  # only sa, ma and mci have attention, in the last stage
     ("fastvit", "fastvit_s1", "convolutional"),
     ("metaformer", "poolformer", "convolutional"),  # pools over 3 x 3 neighbours
     ("metaformer", "convformer", "convolutional"),
@@ -41,13 +40,13 @@ EXCEPTIONS: tuple[tuple[str, str, NetworkKind], ...] = (
     ("mobilenetv3", "mobilenetv4_hybrid", "hybrid"),
 )
 
-# Parts of a tag that name images beyond ImageNet-1k. SSLD distils on 4 million images of ImageNet-22k besides.
+# Parts of a tag that name images beyond ImageNet-1k. SSLD also distils on 4 million images of ImageNet-22k.
 MORE_IMAGES = re.compile(
     r"in12k|in21kp?|in22k|inw21k|clip|openai|laion\w*|datacomp\w*|metaclip\w*|dfn\w*|mclip2?|webli|jft|ig\d\w*|yfcc\w*"
     r"|cc12m|seer|swag|m30m|m38m|ssld|lvd\w*|sat493m|sa1b"
 )
 
-# Images of the sets that a part of a tag names, as far as a source tells.
+# The size of the set that a part of a tag names, where a source gives it.
 IMAGES_OF = {
     "in1k": 1_281_167,  # Russakovsky et al. 2015
     "in21k": 14_197_122,  # all of ImageNet, 21,841 classes: image-net.org, 2011; also called 22k
@@ -63,12 +62,12 @@ IMAGES_OF = {
     "m30m": 29_600_000,  # Fang et al. 2022, arXiv 2211.07636
     "m38m": 38_000_000,  # Fang et al. 2023, arXiv 2303.11331
 }
-# Of these no size is needed beside a larger set: a way to train, and a part of in22k whose size no source tells.
+# Parts of a tag whose size is not needed beside a larger set: a training method, and a subset of in22k.
 NO_SIZE_NEEDED = ("clip", "in12k")
 
 
 def kind_of(family: str | None, architecture: str) -> NetworkKind | None:
-    """The kind of a network of a timm module; None for a module that is not known here."""
+    """Return the kind of a network in a timm module; None for an unknown module."""
     for module, beginning, kind in EXCEPTIONS:
         if family == module and architecture.startswith(beginning):
             return kind
@@ -76,10 +75,10 @@ def kind_of(family: str | None, architecture: str) -> NetworkKind | None:
 
 
 def saw_extra_data(architecture: str) -> bool | None:
-    """Whether weights were trained on images beyond ImageNet-1k, by timm's name ``network.tag``.
+    """Return whether weights were trained on images beyond ImageNet-1k, by timm's name ``network.tag``.
 
-    What a teacher saw does not count, only the images that the weights themselves were trained on: a network distilled
-    on ImageNet-1k from a teacher that saw more is False, one distilled on more images is True.
+    Images that only a teacher saw do not count: a network distilled on ImageNet-1k is False whatever its teacher saw,
+    one distilled on more images is True.
 
     Returns
     -------
@@ -93,12 +92,12 @@ def saw_extra_data(architecture: str) -> bool | None:
 
 
 def pretraining_images(architecture: str) -> int | None:
-    """How many images the largest of the sets has that weights were trained on, by timm's name ``network.tag``.
+    """Return the size of the largest set that weights were trained on, by timm's name ``network.tag``.
 
     Returns
     -------
     int or None
-        None when the tag names no set, or one whose size no source tells.
+        None when the tag names no set, or one of unknown size.
     """
     parts = architecture.partition(".")[2].split("_")
     if "miil" in parts:  # their 21k is the processed one

@@ -1,4 +1,4 @@
-"""What timm says of its models. Imports timm, and with it torch: only tasks and processes of their own come here."""
+"""Facts about models from timm's registry. Imports timm and torch, so the driver must not import it."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ from .taxonomy import kind_of, saw_extra_data
 
 
 def family_of(architecture: str) -> str:
-    """timm's module of an architecture."""
+    """Return timm's module of an architecture."""
     return timm.model_entrypoint(architecture).__module__.rsplit(".", 1)[-1]
 
 
 def timm_config(architecture: str) -> PretrainedCfg:
-    """timm's configuration of an architecture, with a tag or of its default tag.
+    """Return timm's configuration of an architecture, with a tag or its default tag.
 
     Raises
     ------
     InputError
-        For a name that timm does not have.
+        For a name unknown to timm.
     """
     if not timm.is_model(architecture):
         raise InputError(f"timm {timm.__version__} has no architecture {architecture!r}")
@@ -35,14 +35,14 @@ def timm_config(architecture: str) -> PretrainedCfg:
 
 
 def input_of(config: PretrainedCfg) -> dict[str, Any]:
-    """A configuration's image size and preprocessing, as fields of an entry."""
+    """Return a configuration's image size and preprocessing, as fields of an entry."""
     names = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
     preprocessing = Preprocessing.model_validate({name: getattr(config, name) for name in names})
     return {"img_size": config.input_size[-1], "preprocessing": preprocessing}
 
 
 def weights_of(config: PretrainedCfg) -> dict[str, Any]:
-    """Where a configuration's weights come from and what is known about them, as fields of an entry."""
+    """Return the source of a configuration's weights and what is known about them, as fields of an entry."""
     return {
         "weights": config.hf_hub_id or config.url or None,
         "pretraining": config.tag or None,
@@ -52,17 +52,16 @@ def weights_of(config: PretrainedCfg) -> dict[str, Any]:
 
 
 def pretrained_models() -> list[ModelEntry]:
-    """Every model that timm has weights of, at its own size, with a classifier or without one.
+    """Return every model for which timm has weights, at its own size, with or without a classifier.
 
-    Left out are two dozen: those that take only images that are not square, which the shared views are, and the
-    ``_enc`` variants that hand a language model its tokens and have no single vector of an image.
+    Two dozen are left out: those that take no square images, as the shared views are, and the ``_enc`` variants, which
+    produce tokens for a language model and no single vector per image.
     """
     entries = []
     for name in timm.list_models(pretrained=True):
         config = timm_config(name)
-        if config.input_size[-1] != config.input_size[-2] or name.partition(".")[0].endswith(
-            "_enc"
-        ):
+        is_square = config.input_size[-1] == config.input_size[-2]
+        if not is_square or name.partition(".")[0].endswith("_enc"):
             continue
         family = family_of(name)
         fields: dict[str, Any] = {"family": family, "kind": kind_of(family, name)}

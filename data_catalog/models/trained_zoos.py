@@ -1,4 +1,4 @@
-"""The zoos that are trained on the spot: the same 48 tiny timm models, on handwritten digits and on Fashion-MNIST."""
+"""The zoos that the pipeline trains: the same 48 tiny timm models, on handwritten digits and on Fashion-MNIST."""
 
 import re
 
@@ -7,7 +7,7 @@ from .taxonomy import kind_of
 
 IMG_SIZE = 32
 
-# Attention over a fixed grid must be told that the images have 32 x 32 pixels.
+# Attention over a fixed grid needs the size of the images.
 _VIT = {"img_size": IMG_SIZE, "patch_size": 8}
 ARCHITECTURES: dict[str, tuple[str, dict[str, int]]] = {
     "test_byobnet": ("byobnet", {}),
@@ -28,7 +28,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, int]]] = {
     "test_vit4": ("vision_transformer", _VIT),
 }
 
-# (training images, epochs): from hardly trained to well trained, so that accuracies spread.
+# (training images, epochs): from hardly trained to well trained, to spread the accuracies.
 BUDGETS = ((100, 3), (900, 2), (900, 5))
 
 PREPROCESSING = Preprocessing(
@@ -36,52 +36,48 @@ PREPROCESSING = Preprocessing(
 )
 
 TRAINED_ZOOS = ("digits", "fashion")
-"""Catalogues, named like the data set that their networks are trained and measured on."""
+"""Catalogues, named after the data set on which their networks are trained and measured."""
 
 
 def seeded_zoo(name: str) -> tuple[str, int] | None:
-    """The zoo and the seed of ``digits``, ``fashion:3``; None for what is neither."""
+    """Return the zoo and the seed of ``digits`` or ``fashion:3``; None for any other name."""
     match = re.fullmatch(rf"({'|'.join(TRAINED_ZOOS)})(?::([1-9]\d{{0,8}}))?", name)
     return (match[1], int(match[2] or 0)) if match else None
 
 
 def trained_models(zoo: str, seed: int = 0) -> list[ModelEntry]:
-    """The 48 entries of a zoo; their accuracies are unknown until they are trained, on the split of the seed.
+    """Return the 48 entries of a zoo; their accuracies are unknown until they are trained.
 
     Parameters
     ----------
     zoo
         One of ``TRAINED_ZOOS``.
     seed
-        Of the split of the images, the initial weights, and the order of the batches.
+        Determines the split of the images, the initial weights, and the order of the batches.
     """
-    return [
-        _entry(zoo, seed, architecture, images, epochs)
-        for images, epochs in BUDGETS
-        for architecture in ARCHITECTURES
-    ]
-
-
-def _entry(zoo: str, seed: int, architecture: str, images: int, epochs: int) -> ModelEntry:
-    family, arguments = ARCHITECTURES[architecture]
-    recipe = TrainingRecipe(
-        dataset=f"{zoo}:{seed}" if seed else zoo,
-        train_images=images,
-        epochs=epochs,
-        batch_size=50,
-        learning_rate=2e-3,
-        weight_decay=0.01,
-        seed=seed,
-    )
-    return ModelEntry(
-        model=f"{architecture}.{images}x{epochs}",
-        architecture=architecture,
-        family=family,
-        kind=kind_of(family, architecture),
-        img_size=IMG_SIZE,
-        group=f"{images} images x {epochs} epochs",
-        model_kwargs={"num_classes": 10, **arguments},
-        recipe=recipe,
-        preprocessing=PREPROCESSING,
-        extras={"train_images": images, "epochs": epochs},
-    )
+    entries = []
+    for images, epochs in BUDGETS:
+        recipe = TrainingRecipe(
+            dataset=f"{zoo}:{seed}" if seed else zoo,
+            train_images=images,
+            epochs=epochs,
+            batch_size=50,
+            learning_rate=2e-3,
+            weight_decay=0.01,
+            seed=seed,
+        )
+        for architecture, (family, arguments) in ARCHITECTURES.items():
+            entry = ModelEntry(
+                model=f"{architecture}.{images}x{epochs}",
+                architecture=architecture,
+                family=family,
+                kind=kind_of(family, architecture),
+                img_size=IMG_SIZE,
+                group=f"{images} images x {epochs} epochs",
+                model_kwargs={"num_classes": 10, **arguments},
+                recipe=recipe,
+                preprocessing=PREPROCESSING,
+                extras={"train_images": images, "epochs": epochs},
+            )
+            entries.append(entry)
+    return entries

@@ -1,9 +1,7 @@
 """Derive ``data_catalog/tables/*.csv`` from timm's published results.
 
-Run as ``python -m dsmi_zoo.data_catalog.tables.build FOLDER``.
-
-FOLDER holds the published files under the names that ``tables/README.md`` lists. The same files and the same version
-of timm give the same bytes. The catalogues need neither this script nor FOLDER.
+Run as ``python -m dsmi_zoo.data_catalog.tables.build FOLDER``. FOLDER holds the published files, named as in
+``tables/README.md``. The same files and the same version of timm give the same bytes. Only developers need this script.
 """
 
 import sys
@@ -21,9 +19,8 @@ from ..models.registry import DEFAULT_MODELS, TABLES
 from ..models.taxonomy import kind_of, pretraining_images
 from ..models.timm_registry import family_of, input_of, timm_config, weights_of
 
-# Published names that are others today. timm 1.0 spells module and names of SelecSLS in lower case. The TNT-S weights
-# of 2023 were replaced; they live on under a name of their own, which the number of parameters tells: 23.76 million,
-# not 23.77. (timm still builds the old name, with the new weights.)
+# Current names of renamed models. timm 1.0 writes SelecSLS in lower case. The TNT-S weights of 2023 have another name
+# now (recognised by their 23.76 million parameters, not 23.77); timm builds the old name with new weights.
 ALIASES = {
     "SelecSls42b.in1k": "selecsls42b.in1k",
     "SelecSls60.in1k": "selecsls60.in1k",
@@ -31,7 +28,7 @@ ALIASES = {
     "tnt_s_patch16_224": "tnt_s_legacy_patch16_224.in1k",
 }
 
-# Each table's files by the prefix of the columns that their accuracies become; the one without a prefix gives the rows.
+# Each table's files by the prefix of their columns; the file without a prefix determines the rows.
 TABLE_FILES: dict[str, dict[str, str]] = {
     "imagenet-2023": {
         "": "timm-2023-05-24-imagenet.csv",
@@ -46,7 +43,7 @@ TABLE_FILES: dict[str, dict[str, str]] = {
         "r_": "timm-2025-10-30-imagenet-r.csv",
     },
 }
-# Accuracies on clean images of the classes of a shifted test set, by the prefix of that set's columns.
+# Accuracies on clean images of a shifted test set's classes, by the prefix of that set's columns.
 CLEAN_FILES: dict[str, dict[str, str]] = {
     "imagenet-2025": {
         "a_": "timm-2025-10-30-imagenet-a-clean.csv",
@@ -61,25 +58,25 @@ Speeds = dict[str, dict[int, Mapping[str, str]]]
 
 
 def build_table(folder: Path, files: Mapping[str, str]) -> pd.DataFrame:
-    """One table of text cells, sorted by model and image size; ``files`` is an item of ``TABLE_FILES``."""
+    """Return a table of text, sorted by model and image size; ``files`` is a value of ``TABLE_FILES``."""
     results = {prefix: read_results(folder / name) for prefix, name in files.items()}
     speeds = read_speeds(folder / BENCHMARK)
     return pd.DataFrame([_row(key, results, speeds) for key in sorted(results[""])])
 
 
 def read_results(path: Path) -> Rows:
-    """A file's rows by today's name of the model and the image size."""
+    """Return a file's rows by the model's current name and the image size."""
     rows: Rows = {}
     for row in _records(path):
         key = (ALIASES.get(row["model"], row["model"]), int(row["img_size"]))
         if key in rows:
-            raise InputError(f"{path}: {key[0]} at {key[1]} pixels stands there twice")
+            raise InputError(f"{path}: {key[0]} at {key[1]} pixels occurs twice")
         rows[key] = row
     return rows
 
 
 def read_speeds(path: Path) -> Speeds:
-    """The rows of the inference benchmark by network (it knows no tags) and image size."""
+    """Return the rows of the inference benchmark by network (it has no tags) and image size."""
     speeds: Speeds = {}
     for row in _records(path):
         speeds.setdefault(row["model"], {})[int(row["infer_img_size"])] = row
@@ -87,56 +84,46 @@ def read_speeds(path: Path) -> Speeds:
 
 
 def speed(speeds: Speeds, model: str, img_size: int) -> dict[str, str]:
-    """A model's GMACs and images per second, from the benchmark of the nearest size.
+    """Return a model's GMACs and images per second, from the benchmark of the nearest size; empty without one.
 
-    Both are taken to go with the number of pixels; that is exact for convolutions, and too few GMACs for attention
-    at a larger size. Numbers of another size are rounded to four digits. Empty cells if there is no benchmark.
+    Other sizes are scaled by the number of pixels and rounded to four digits. That is exact for convolutions; for
+    attention at a larger size the GMACs come out too low.
     """
     measured = speeds.get(model.partition(".")[0])
     if not measured:
         return {"gmacs": "", "throughput": ""}
     nearest = min(measured, key=lambda size: (abs(size - img_size), size))
-    gmacs, throughput = (
-        measured[nearest][name] for name in ("infer_gmacs", "infer_samples_per_sec")
-    )
-    if nearest == img_size:
-        return {"gmacs": gmacs, "throughput": throughput}
-    ratio = (img_size / nearest) ** 2
-    return {
-        "gmacs": f"{float(gmacs) * ratio:.4g}",
-        "throughput": f"{float(throughput) / ratio:.4g}",
-    }
-
-
-def add_cpu_throughput(table: pd.DataFrame, speeds: Speeds) -> None:
-    """Add a column of images per second on a CPU to a table, as ``speed`` finds them, beside those on a GPU."""
-    keys = zip(table["model"], table["img_size"].astype(int), strict=True)
-    cells = [speed(speeds, model, img_size)["throughput"] for model, img_size in keys]
-    table.insert(list(table.columns).index("throughput") + 1, "cpu_throughput", cells)
+    gmacs = measured[nearest]["infer_gmacs"]
+    throughput = measured[nearest]["infer_samples_per_sec"]
+    if nearest != img_size:
+        ratio = (img_size / nearest) ** 2
+        gmacs = f"{float(gmacs) * ratio:.4g}"
+        throughput = f"{float(throughput) / ratio:.4g}"
+    return {"gmacs": gmacs, "throughput": throughput}
 
 
 def add_effective_robustness(table: pd.DataFrame, prefix: str, clean: Rows) -> str:
-    """Add a shifted test set's clean accuracies and its effective robustness to a table; return the fit in words.
+    """Add a shifted test set's clean accuracies and effective robustness to a table; return the fitted line as text.
 
     Effective robustness is the residual, in logits, of the least-squares line of logit(shifted top-1) on
-    logit(clean top-1). The line is that of all models, each at its smallest image size, at which it was trained; the
-    residual of every row is its distance from it. An accuracy of 0 or 100%, or none, has no logit: its row takes no
-    part in the fit, and its residual is empty.
+    logit(clean top-1). The line is fitted to all models, each at its smallest image size, at which it was trained.
+    Rows without an accuracy, or with 0 or 100%, have no logit: they are left out of the fit, and their residual is
+    empty.
 
     Parameters
     ----------
     table
-        As of ``build_table``; the columns ``{prefix}clean_top1`` and ``{prefix}effective_robustness`` are added.
+        From ``build_table``; gets the columns ``{prefix}clean_top1`` and ``{prefix}effective_robustness``.
     prefix
-        Of the columns of the shifted test set.
+        The prefix of the shifted test set's columns.
     clean
         Accuracies on clean images of the same classes.
 
     References
     ----------
     Taori et al. (2020), Measuring Robustness to Natural Distribution Shifts in Image Classification,
-    arXiv:2007.00644. Their line is that of models trained on ImageNet alone; here it is that of the whole table, so
-    that the residual is uncorrelated with the clean accuracy.
+    arXiv:2007.00644. They fit models trained on ImageNet alone. Here all models of the table are fitted, so that the
+    residual is uncorrelated with the clean accuracy.
     """
     sizes = table["img_size"].astype(int)
     keys = zip(table["model"], sizes, strict=True)
@@ -149,14 +136,12 @@ def add_effective_robustness(table: pd.DataFrame, prefix: str, clean: Rows) -> s
     residuals = y - (line.intercept + line.slope * x)
     cells = ["" if np.isnan(value) else f"{value:.4f}" for value in residuals]
     table[f"{prefix}effective_robustness"] = cells
-    equation = (
-        f"logit({prefix}top1) = {line.intercept:.4f} + {line.slope:.4f} logit({prefix}clean_top1)"
-    )
-    return f"{equation}, n = {in_fit.sum()}, R2 = {line.rvalue**2:.4f}"
+    right = f"{line.intercept:.4f} + {line.slope:.4f} logit({prefix}clean_top1)"
+    return f"logit({prefix}top1) = {right}, n = {in_fit.sum()}, R2 = {line.rvalue**2:.4f}"
 
 
 def _logits(percent: pd.Series) -> pd.Series:
-    """Cells of percents as logits; NaN for 0, 100 and empty cells."""
+    """Return percentages as logits; NaN for 0, 100 and empty cells."""
     share = pd.to_numeric(percent) / 100
     return logit(share.where((share > 0) & (share < 1)))
 
@@ -168,7 +153,7 @@ def _row(key: tuple[str, int], results: Mapping[str, Rows], speeds: Speeds) -> d
     weights = weights_of(config)
     preprocessing = input_of(config)["preprocessing"]
     family = family_of(model)
-    return {
+    cells = {
         "model": model,
         "img_size": str(img_size),
         "architecture": model,
@@ -187,22 +172,18 @@ def _row(key: tuple[str, int], results: Mapping[str, Rows], speeds: Speeds) -> d
         "crop_mode": preprocessing.crop_mode,
         "mean": " ".join(map(str, preprocessing.mean)),
         "std": " ".join(map(str, preprocessing.std)),
-        **{
-            f"{prefix}{name}": rows[key][name] if key in rows else ""
-            for prefix, rows in results.items()
-            for name in ("top1", "top5")
-        },
     }
+    for prefix, rows in results.items():
+        for name in ("top1", "top5"):
+            cells[f"{prefix}{name}"] = rows[key][name] if key in rows else ""
+    return cells
 
 
 def _records(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise InputError(f"{path} is missing; data_catalog/tables/README.md says where to get it")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return [
-        dict(zip(table.columns, values, strict=True))
-        for values in table.itertuples(index=False, name=None)
-    ]
+    return table.to_dict("records")  # type: ignore[return-value]
 
 
 def write_tables(source: Path, target: Path = TABLES) -> None:
@@ -210,7 +191,10 @@ def write_tables(source: Path, target: Path = TABLES) -> None:
     for name, files in TABLE_FILES.items():
         table = build_table(source, files)
         if name in CPU_BENCHMARKS:
-            add_cpu_throughput(table, read_speeds(source / CPU_BENCHMARKS[name]))
+            cpu_speeds = read_speeds(source / CPU_BENCHMARKS[name])
+            keys = zip(table["model"], table["img_size"].astype(int), strict=True)
+            cells = [speed(cpu_speeds, *key)["throughput"] for key in keys]
+            table.insert(list(table.columns).index("throughput") + 1, "cpu_throughput", cells)
         for prefix, file in CLEAN_FILES.get(name, {}).items():
             print(add_effective_robustness(table, prefix, read_results(source / file)))
         table.to_csv(target / f"{name}.csv", index=False, lineterminator="\n")
@@ -218,13 +202,12 @@ def write_tables(source: Path, target: Path = TABLES) -> None:
 
 
 def write_default_models(target: Path = TABLES) -> None:
-    """Write which model timm means by each network's name alone, for the networks of the tables."""
+    """Write timm's default model of each network in the tables."""
     models = {row["model"] for name in TABLE_FILES for row in _records(target / f"{name}.csv")}
     networks = sorted({model.partition(".")[0] for model in models})
     tags = {network: timm_config(network).tag for network in networks}
-    table = pd.DataFrame(
-        [{"network": name, "model": f"{name}.{tag}"} for name, tag in tags.items() if tag]
-    )
+    rows = [{"network": name, "model": f"{name}.{tag}"} for name, tag in tags.items() if tag]
+    table = pd.DataFrame(rows)
     table.to_csv(target / DEFAULT_MODELS.name, index=False, lineterminator="\n")
     print(f"{DEFAULT_MODELS.name}: {len(table)} networks")
 

@@ -1,4 +1,4 @@
-"""Errors that are told in one line, which says what is wrong and what to do."""
+"""Exceptions with a one-line, actionable message."""
 
 from pathlib import Path
 
@@ -6,25 +6,25 @@ from .text import one_line
 
 
 class InputError(ValueError):
-    """Wrong input, told in one line; the command line prints it and exits with 2."""
+    """Raised for wrong input; the command line prints the line and exits with 2."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())
 
 
 class DiskFull(OSError):
-    """There is no space left; what was finished is kept."""
+    """Raised when no space is left; finished rows are kept."""
 
 
 class DamagedFile(InputError):
-    """A file that the project wrote is not as it was written; what made it can make it again.
+    """Raised for a file of ours that has changed since it was written, and can be made again.
 
     Parameters
     ----------
     path
         The file.
     reason
-        How it differs.
+        What differs.
     """
 
     def __init__(self, path: Path, reason: str) -> None:

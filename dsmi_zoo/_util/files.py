@@ -1,11 +1,10 @@
-"""Atomic writes, checksummed files, and hashes of files."""
+"""Write files atomically, verify them against checksums, and hash them."""
 
 import errno
 import hashlib
 import json
 import logging
 import os
-import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -16,19 +15,21 @@ from typing import IO, Any
 from .errors import DiskFull, InputError
 from .locks import exclusive
 
+log = logging.getLogger(__name__)
+
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_NOTE = "has no checksum beside it"
+YOUNG_S = 2.0  # the coarsest resolution of modification times
+
+_hashes: dict[tuple[Path, int, int, int], str] = {}
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file under a temporary name, then rename it: readers see the old content or the new, never a part."""
+    """Write a temporary file, then rename it: readers see the old content or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    except OSError as error:
-        raise disk_full(path) if error.errno in NO_SPACE else error from None
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -44,46 +45,46 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, whole or not at all."""
+    """Write text atomically, as UTF-8."""
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON-able value atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False))
+
+
 def flush(path: Path) -> None:
-    """Have a file's content on the disk before it is renamed: otherwise the name may survive a crash without it."""
+    """Force a file to the disk; renamed before that, a crash could leave its name without its content."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def disk_full(path: Path) -> DiskFull:
-    """What to say when ``path`` cannot be written for lack of space."""
+    """Return the error for a file that does not fit on the disk."""
     return DiskFull(f"{path}: no space left; make room, and the same command goes on from here")
 
 
 def sweep_temporary(folder: Path, older_than_s: float = 3600) -> None:
-    """Remove what a killed process left half-written, unless it is young enough to be in use."""
+    """Remove files that killed processes left half-written; younger ones may still be in use."""
     for path in folder.glob(".*.tmp"):
         with suppress(FileNotFoundError):  # another process has just finished it
             if time.time() - path.stat().st_mtime > older_than_s:
                 path.unlink()
 
 
-YOUNG_S = 2.0  # a file system notes the time of a change to a hundredth of a second, or only to two seconds
-
-_hashes: dict[tuple[Path, int, int, int], str] = {}
-
-
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, 64 hexadecimal digits; it is read each time."""
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_problem(path: Path, wanted: str) -> str:
-    """How a file differs from the SHA-256 that was noted for it; empty when it does not.
+    """Compare a file with its recorded SHA-256; return what differs, or "".
 
-    A file is read once a process, and again when its inode, size or time of change is another, or was so young that a
-    second change would have left it the same. Damage on the disk that leaves all three as they were is found by the
-    next process.
+    A process reads a file once, and again only after a change of its inode, size or modification time. A file younger
+    than the resolution of modification times is always read. Damage that changes none of them is found by the next
+    process.
     """
     state = path.stat()
     key = path, state.st_ino, state.st_size, state.st_mtime_ns
@@ -92,72 +93,63 @@ def hash_problem(path: Path, wanted: str) -> str:
         sha256 = file_sha256(path)
         if time.time() - state.st_mtime > YOUNG_S:
             _hashes[key] = sha256
-    return (
-        ""
-        if sha256 == wanted
-        else f"its SHA-256 is {sha256[:12]}..., not {wanted[:12]}... as noted"
-    )
+    if sha256 == wanted:
+        return ""
+    return f"its SHA-256 is {sha256[:12]}..., not {wanted[:12]}... as noted"
 
 
-log = logging.getLogger(__name__)
-
-NO_NOTE = "nothing says what it should hold"
-
-
-def write_sealed(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file whole or not at all, with its note."""
+def write_checksummed(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file atomically, with its checksum beside it."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         write_atomically(temporary, write)
-        seal(temporary, path)
+        move_checksummed(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def seal(temporary: Path, path: Path) -> None:
-    """Let a file that is complete appear as ``path``, with its note.
+def move_checksummed(temporary: Path, path: Path) -> None:
+    """Rename a complete file to ``path``, with its checksum beside it.
 
-    The note comes first: a process that is killed between the two leaves a file that its note contradicts, which is
-    made again, never one without.
+    The checksum is written first: a process killed between the two leaves a mismatch, and the file is made again.
     """
     flush(temporary)
     note = {"size": temporary.stat().st_size, "sha256": file_sha256(temporary)}
-    write_atomically(note_path(path), lambda file: file.write(json.dumps(note).encode()))
+    write_json(note_path(path), note)
     temporary.replace(path)
 
 
-def damage(path: Path) -> str:
-    """How a file differs from what was written; empty when it does not.
+def damage(path: Path, *, needs_note: bool = True) -> str:
+    """Compare a file with its checksum; return what differs, or "".
 
-    Its size is looked at every time, its content once a process for each time of change.
+    The size is compared every time, the content as in `hash_problem`. ``needs_note=False`` trusts files without a
+    checksum, which early versions wrote.
     """
-    note = _note(path)
     try:
         size = path.stat().st_size
-        if note is None:
-            return NO_NOTE
-        if size != note["size"]:
-            return f"holds {size} bytes, not {note['size']} as written"
-        return hash_problem(path, note["sha256"])
-    except FileNotFoundError:  # perhaps only now, for lack of room
+        note = json.loads(note_path(path).read_text(encoding="utf-8"))
+        wanted_size, wanted_sha256 = note["size"], note["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        if not path.is_file():
+            return "is missing"
+        return NO_NOTE if needs_note else ""
+    if size != wanted_size:
+        return f"holds {size} bytes, not {wanted_size} as written"
+    try:
+        return hash_problem(path, wanted_sha256)
+    except FileNotFoundError:  # removed meanwhile, to make room
         return "is missing"
 
 
-def noted_damage(path: Path) -> str:
-    """The same of a file that the first versions wrote, too: they noted nothing, and what they wrote is believed."""
-    problem = damage(path)
-    return "" if problem == NO_NOTE else problem
-
-
-def make_unless_whole(path: Path, what: str, remedy: str, make: Callable[[], None]) -> None:
-    """Have a file made if it is missing or damaged; of several processes one makes it, and the others wait.
+def make_unless_intact(path: Path, what: str, remedy: str, make: Callable[[], None]) -> None:
+    """Make a file that is missing or damaged; of several processes one makes it, and the others wait.
 
     Parameters
     ----------
     what, remedy
-        How the one line begins and ends that is said of a damaged file.
+        The beginning and the end of the warning about a damaged file.
     make
-        Writes and seals it.
+        Writes it, with its checksum.
     """
     if not damage(path):
         return
@@ -170,27 +162,12 @@ def make_unless_whole(path: Path, what: str, remedy: str, make: Callable[[], Non
         make()
 
 
-def remove_sealed(path: Path) -> None:
-    """Remove a file and its note."""
+def remove_checksummed(path: Path) -> None:
+    """Remove a file and its checksum."""
     path.unlink(missing_ok=True)
     note_path(path).unlink(missing_ok=True)
 
 
 def note_path(path: Path) -> Path:
-    """Where the note of a file stands."""
+    """Return where the checksum of a file is kept."""
     return path.with_name(f"{path.name}.json")
-
-
-def _note(path: Path) -> dict[str, Any] | None:
-    if not note_path(path).is_file():
-        return None
-    try:
-        note = json.loads(note_path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    is_note = (
-        isinstance(note, dict)
-        and isinstance(note.get("size"), int)
-        and isinstance(note.get("sha256"), str)
-    )
-    return note if is_note else None

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def content_hash(*parts: Any) -> str:
-    """16 hexadecimal digits that identify JSON-able values, whatever the order of keys."""
+    """Hash JSON-able values to 16 hexadecimal digits, independent of the order of keys."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def array_sha256(array: np.ndarray) -> str:
-    """Hash of an array's type, shape and values."""
+    """Hash an array's type, shape and values."""
     import numpy as np
 
     content = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())

@@ -1,4 +1,4 @@
-"""Locks: a lease between machines, which needs no file locks, and ``flock`` within one."""
+"""Locks: a lease between machines, for file systems without file locks, and ``flock`` within one machine."""
 
 import errno
 import fcntl
@@ -13,67 +13,76 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO
 from urllib.parse import quote
 
 from .errors import InputError
 
-BEAT_S = 10.0
-STALE_AFTER_S = 180.0  # longer than a network file system may show an old time of change
-LONGEST_GAP_S = 5.0  # between two looks at a lock; after a longer one, this process and perhaps the owner were stopped
+log = logging.getLogger(__name__)
 
-# A rename that finds another lock in its place. ENOENT: the answer to the first attempt was lost, and NFS tried again.
+BEAT_S = 10.0
+STALE_AFTER_S = 180.0  # longer than a network file system caches a modification time
+LONGEST_GAP_S = 5.0  # between two looks at a lock; in a longer gap this process was stopped, and perhaps the owner, too
+
+# A rename that finds another lock in its place. ENOENT: NFS lost the answer to the first attempt, and tried again.
 NOT_RENAMED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
 GONE = (FileNotFoundError, NotADirectoryError)
+NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 FILE_NAME = re.compile(
     r"(?P<machine>host=(?P<host>[^,]*),boot=[^,]*,space=[^,]*),pid=(?P<pid>\d{1,9}),start=(?P<start>\d*),claim=[0-9a-f]{32}"
 )
 
 
-class Held(Exception):
-    """A lock that another process holds.
+@dataclass(frozen=True)
+class _Seen:
+    """A lock as it was found: its file, its last beat, and its owner.
 
-    Attributes
-    ----------
-    host, pid
-        Who holds it; None for a lock that an earlier version left, a file.
-    beat_s
-        Seconds since its last beat.
+    ``machine`` is empty for a lock of an earlier version, which was a file without an owner's name.
     """
 
-    def __init__(self, owner: "Owner | None", beat_s: float) -> None:
-        self.host: str | None = owner.host if owner else None
-        self.pid: str | None = owner.pid if owner else None
-        self.beat_s = beat_s
-        who = f"process {self.pid} on {self.host}" if owner else "an unknown process"
+    file: Path
+    touched_ns: int
+    machine: str = ""
+    host: str = ""
+    pid: str = ""
+    start: str = ""
+
+
+class Held(Exception):
+    """Raised for a lock that another process holds; names the process and its last beat."""
+
+    def __init__(self, seen: _Seen, beat_s: float) -> None:
+        who = f"process {seen.pid} on {seen.host}" if seen.machine else "an unknown process"
         super().__init__(f"{who}, heard of {beat_s:.0f} s ago")
 
 
 class Claim:
-    """A lock that this process holds, until another one finds it stale."""
+    """A lock that this process holds, until another process finds it stale."""
 
     def __init__(self, lock: Path) -> None:
-        self._lock, self._file = lock, lock / _new_file_name()
+        pid = os.getpid()
+        _, start = _state_and_start(pid) or ("", "")
+        self._lock = lock
+        self._file = lock / f"{_machine()},pid={pid},start={start},claim={uuid.uuid4().hex}"
         self._released = threading.Event()
         self._heart: threading.Thread | None = None
 
     def is_lost(self) -> bool:
-        """Whether another process has taken the lock over."""
+        """Return whether another process has taken the lock over."""
         try:
-            os.utime(self._file)  # asks the server, where a look would be answered from a cache
+            os.utime(self._file)  # asks the server; a stat could be answered from a cache
         except GONE:
             return True
-        except OSError:  # a file system that does not answer says nothing about the lock
+        except OSError:  # an unreachable file system says nothing about the lock
             return False
         return False
 
     def _take(self) -> bool:
-        """Put the lock in its place, unless another one is there."""
+        """Put the lock in its place unless another one is there; return whether it worked."""
         self._lock.parent.mkdir(parents=True, exist_ok=True)
         if not _is_free(self._lock):
             return False
@@ -87,89 +96,81 @@ class Claim:
             if error.errno not in NOT_RENAMED:
                 raise
         finally:
-            _remove(aside, file)  # unless it was renamed
+            _remove(aside, file)  # nothing is there if it was renamed
         return self._file.exists()
 
-    def _beat(self, beat_s: float) -> None:
-        self._heart = threading.Thread(
-            target=_beat, args=(self._file, self._released, beat_s), daemon=True
-        )
+    def _start_heart(self, beat_s: float) -> None:
+        arguments = self._file, self._released, beat_s
+        self._heart = threading.Thread(target=_beat, args=arguments, daemon=True)
         self._heart.start()
 
     def _release(self) -> None:
         self._released.set()
         if self._heart is not None and self._heart.ident is not None:
             self._heart.join()
-        with suppress(OSError):  # what cannot be removed has no heart any more, and is soon stale
+        with suppress(OSError):  # a lock that cannot be removed is soon stale, without a heart
             _remove(self._lock, self._file)
 
 
 @contextmanager
 def exclusive(
-    lock: Path, *, beat_s: float = BEAT_S, stale_after_s: float = STALE_AFTER_S, poll_s: float = 0.1
+    lock: Path,
+    *,
+    wait: bool = True,
+    beat_s: float = BEAT_S,
+    stale_after_s: float = STALE_AFTER_S,
+    poll_s: float = 0.1,
 ) -> Iterator[Claim]:
-    """Hold the lock ``lock``: put there unless one is there, touched regularly, removed at the end.
+    """Hold the lock ``lock``; wait while another process holds it.
 
-    Waits while another process holds it. A lock whose owner on this machine is dead, or that nobody touched for
-    ``stale_after_s`` on the waiting process's own clock (clocks of two machines may differ), is taken over.
-
-    Raises
-    ------
-    InputError
-        When something stands in its place that is no lock.
-    """
-    watch = _Watch()
-    with _released_at_the_end(Claim(lock)) as claim:
-        while not claim._take():
-            seen = _look(lock)
-            if seen is not None and (
-                _is_dead(seen.owner) or watch.seconds_untouched(seen) > stale_after_s
-            ):
-                _remove(lock, seen.file)
-            else:
-                time.sleep(poll_s)
-        claim._beat(beat_s)
-        yield claim
-
-
-@contextmanager
-def claimed(
-    lock: Path, *, beat_s: float = BEAT_S, stale_after_s: float = STALE_AFTER_S
-) -> Iterator[Claim]:
-    """Hold the lock ``lock`` as `exclusive` does, but do not wait for it.
+    The lock is a folder that is created, touched every ``beat_s`` and removed at the end. It is taken over when its
+    owner, a process of this machine, is dead, or when nobody has touched it for ``stale_after_s`` on the waiting
+    process's own clock, as two machines' clocks may differ. The time for which the waiting process itself was stopped
+    does not count.
 
     Raises
     ------
     Held
-        When another process holds it.
+        When another process holds it and ``wait`` is False.
     InputError
-        When something stands in its place that is no lock.
+        When something that is not a lock is in its place.
     """
-    with _released_at_the_end(Claim(lock)) as claim:
+    before: _Seen | None = None
+    untouched_s = looked = 0.0
+    with _released_at_end(Claim(lock)) as claim:
         while not claim._take():
             seen = _look(lock)
-            if seen is None:  # released just now
-                time.sleep(0.01)
-                continue
-            held = _held(lock, seen, stale_after_s)
+            held = None if wait or seen is None else _held(lock, seen, stale_after_s)
             if held is not None:
                 raise held
-            _remove(lock, seen.file)
-        claim._beat(beat_s)
+            now = time.monotonic()
+            gap = min(now - looked, LONGEST_GAP_S)
+            untouched_s = untouched_s + gap if seen == before else 0.0
+            before, looked = seen, now
+            if seen is not None and (not wait or _is_dead(seen) or untouched_s > stale_after_s):
+                _remove(lock, seen.file)
+            else:
+                time.sleep(poll_s)
+        claim._start_heart(beat_s)
         yield claim
 
 
-def holder(lock: Path, stale_after_s: float = STALE_AFTER_S) -> Held | None:
-    """Who holds a lock; None when it is free, its owner dead, or on another machine and without a beat for too long.
+def claimed(lock: Path) -> AbstractContextManager[Claim]:
+    """Hold the lock ``lock`` as `exclusive` does, but raise Held while another process holds it."""
+    return exclusive(lock, wait=False, poll_s=0.01)
 
-    The time is told by the file system of the lock, by a file that is written for it: no two machines' clocks agree.
+
+def holder(lock: Path, stale_after_s: float = STALE_AFTER_S) -> Held | None:
+    """Return who holds a lock; None if it is free, its owner dead, or, on another machine, silent for too long.
+
+    The current time comes from the lock's own file system, as two machines' clocks may differ.
     """
     seen = _look(lock)
     return None if seen is None else _held(lock, seen, stale_after_s)
 
 
 @contextmanager
-def _released_at_the_end(claim: Claim) -> Iterator[Claim]:
+def _released_at_end(claim: Claim) -> Iterator[Claim]:
     process = os.getpid()
     try:
         yield claim
@@ -188,42 +189,8 @@ def _beat(file: Path, released: threading.Event, beat_s: float) -> None:
             continue
 
 
-@dataclass(frozen=True)
-class Owner:
-    """A process that holds a lock; ``machine`` is this host, booted once, and one numbering of its processes."""
-
-    machine: str
-    host: str
-    pid: str
-    start: str
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """A lock as it was found: its file, the time of the last beat, its owner (None: unknown, of an earlier version)."""
-
-    file: Path
-    touched_ns: int
-    owner: Owner | None
-
-
-class _Watch:
-    """For how long a lock stays untouched on this process's own clock, not counting the time that it was stopped."""
-
-    def __init__(self) -> None:
-        self._seen: _Seen | None = None
-        self._seconds = self._looked = 0.0
-
-    def seconds_untouched(self, seen: _Seen) -> float:
-        now = time.monotonic()
-        gap = min(now - self._looked, LONGEST_GAP_S)
-        self._seconds = self._seconds + gap if seen == self._seen else 0.0
-        self._seen, self._looked = seen, now
-        return self._seconds
-
-
 def _is_free(lock: Path) -> bool:
-    """Whether no lock is there; an empty folder, left by a process that died between two steps, is removed."""
+    """Return whether no lock is there; remove an empty folder, left by a process that died between two steps."""
     try:
         lock.rmdir()
     except FileNotFoundError:
@@ -238,7 +205,7 @@ def _is_free(lock: Path) -> bool:
 
 
 def _look(lock: Path) -> _Seen | None:
-    """The lock as it is now; None when there is none."""
+    """Return the lock as it is now, or None."""
     try:
         is_folder = stat.S_ISDIR(lock.lstat().st_mode)
         file = next(lock.iterdir(), None) if is_folder else lock
@@ -248,67 +215,61 @@ def _look(lock: Path) -> _Seen | None:
     except GONE:
         return None
     named = FILE_NAME.fullmatch(file.name)
-    if named is None and is_folder:
-        raise InputError(f"{lock} is no lock, as it holds {file.name}; move it away")
-    owner = Owner(named["machine"], named["host"], named["pid"], named["start"]) if named else None
-    return _Seen(file, touched_ns, owner)
+    if named is not None:
+        return _Seen(file, touched_ns, **named.groupdict())
+    if is_folder:
+        raise InputError(f"{lock} is not a lock: it holds {file.name}; move it away")
+    return _Seen(file, touched_ns)
 
 
 def _held(lock: Path, seen: _Seen, stale_after_s: float) -> Held | None:
-    """Who holds the lock that was seen; None when nobody does any more."""
-    if _is_dead(seen.owner):
+    """Return who holds the lock that was seen, or None if nobody does any more."""
+    if _is_dead(seen):
         return None
     silent_s = _file_system_time(lock.parent) - seen.touched_ns / 1e9
-    is_here = seen.owner is not None and seen.owner.machine == _machine()
-    # A process of this machine that exists is at work, whatever a clock says that was set meanwhile.
-    return (
-        Held(seen.owner, max(silent_s, 0.0)) if is_here or abs(silent_s) < stale_after_s else None
-    )
+    # A living process of this machine holds its lock, even if the clock was set meanwhile.
+    if seen.machine == _machine() or abs(silent_s) < stale_after_s:
+        return Held(seen, max(silent_s, 0.0))
+    return None
 
 
 def _file_system_time(folder: Path) -> float:
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".") as probe:
             return os.fstat(probe.fileno()).st_mtime
-    except OSError:  # a folder that may only be read
+    except OSError:  # a read-only folder
         return time.time()
 
 
 def _remove(lock: Path, file: Path) -> None:
-    """Remove a lock's file, and its folder, unless the next lock is in that place already."""
+    """Remove a lock's file, and its folder unless the next lock is already in its place."""
     with suppress(*GONE, IsADirectoryError):
         file.unlink()
     with suppress(OSError):
         lock.rmdir()
 
 
-def _new_file_name() -> str:
-    pid = os.getpid()
-    _, start = _state_and_start(pid) or ("", "")
-    return f"{_machine()},pid={pid},start={start},claim={uuid.uuid4().hex}"
-
-
-def _is_dead(owner: Owner | None) -> bool:
-    """Whether the owner was a process of this machine and is none any more; False where that cannot be known."""
-    if owner is None or owner.machine != _machine():
+def _is_dead(seen: _Seen) -> bool:
+    """Return whether the owner was a process of this machine and has ended; False where that is unknown."""
+    if seen.machine != _machine():
         return False
     try:
-        os.kill(int(owner.pid), 0)
+        os.kill(int(seen.pid), 0)
     except ProcessLookupError:
         return True
     except PermissionError:
         pass
-    now = _state_and_start(int(owner.pid))
+    now = _state_and_start(int(seen.pid))
     if now is None:
         return False
     state, start = now
-    is_another = owner.start not in ("", start)
-    # A zombie is dead, though nobody has asked for its exit code.
+    is_another = seen.start not in ("", start)
+    # A zombie is dead, even if nobody has asked for its exit code.
     return is_another or state in "ZX"
 
 
 def _state_and_start(pid: int) -> tuple[str, str] | None:
-    """A process's state and when it started, in clock ticks since boot; None where the system does not say."""
+    """Return a process's state and its start in clock ticks since boot, or None where the system hides them."""
     try:
         line = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
@@ -318,18 +279,13 @@ def _state_and_start(pid: int) -> tuple[str, str] | None:
 
 
 def _machine() -> str:
-    """This host, its boot (two hosts may have one name) and its numbering of processes (containers have their own)."""
+    """Identify this host, its boot (hosts may share a name) and its process numbering (containers have their own)."""
     boot = space = ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     with suppress(OSError):
         space = str(Path("/proc/self/ns/pid").stat().st_ino)
     return f"host={quote(socket.gethostname(), safe='')[:100]},boot={boot},space={space}"
-
-
-log = logging.getLogger(__name__)
-
-NOT_TO_BE_HAD = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -345,33 +301,30 @@ def machine_lock(name: str, *, shared: bool = False) -> Iterator[None]:
 
     Raises
     ------
-    OSError
+    PermissionError
         When the folder of locks is not the user's own.
     """
-    path = _folder() / hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:24]
+    folder = _folder()
+    path = folder / hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:24]
     with path.open("a") as file:
-        _take(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_FLOCK:
+                raise
+            _warn_once(folder)
         yield
 
 
-def _take(file: IO[str], how: int) -> None:
-    try:
-        fcntl.flock(file, how)
-    except OSError as error:
-        if error.errno not in NOT_TO_BE_HAD:
-            raise
-        _tell_once(str(Path(file.name).parent))
-
-
 @cache
-def _tell_once(folder: str) -> None:
+def _warn_once(folder: Path) -> None:
     log.warning(
         f"{folder} is on a disk without locks: processes cannot wait for each other; set TMPDIR to another"
     )
 
 
 def _folder() -> Path:
-    """A folder that only this user can write to; others may write beside it."""
+    """Return a folder that only this user can write to; others may write beside it."""
     folder = Path(tempfile.gettempdir()) / f"dsmi-zoo-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.lstat()

@@ -1,4 +1,4 @@
-"""Names of files that come from outside (a URL, a hub, an entry): made safe, and kept inside their folder."""
+"""Make file names from outside (a URL, a hub, an entry) safe, and keep them inside their folder."""
 
 import hashlib
 import os
@@ -14,15 +14,15 @@ LONGEST_REPOSITORY = 140  # characters; the hub allows 42 for the owner and 96 f
 
 
 def safe_component(text: str, fallback: str) -> str:
-    """A readable name of one file for any text: ASCII letters, digits and ``._-``, and no dot at either end.
+    """Return a readable file name for any text: ASCII letters, digits and ``._-``, without a dot at either end.
 
-    A text that is such a name already stays as it is. Others lose what is unsafe, so that two of them can come to the
-    same name; only those that are too long are told apart, by a hash.
+    Such names stay as they are. Unsafe characters are replaced, so two texts may get the same name; only names that
+    are too long get a hash.
 
     Parameters
     ----------
     fallback
-        Stands for a stem of which nothing is left; itself a safe name.
+        The stem if nothing of it is left; itself a safe name.
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", text.strip()).rstrip(".")
     stem, dot, ending = name.rpartition(".")
@@ -37,32 +37,29 @@ def safe_component(text: str, fallback: str) -> str:
 
 
 def within(folder: Path, name: str) -> Path:
-    """The path of ``name`` in ``folder``.
+    """Return the path of ``name`` in ``folder``.
 
     Raises
     ------
     InputError
-        When the name is not that of one file, or a symbolic link of that name leads out of the folder.
+        When the name is not that of one file, or is a symbolic link out of the folder.
     """
     if not _is_one_component(name):
-        raise InputError(f"{name[:LONGEST_NAME]!a} is no name of a file in {folder}")
+        raise InputError(f"{name[:LONGEST_NAME]!a} is not the name of a file in {folder}")
     path = folder / name
-    if path.is_symlink() and not _leads_inside(path, folder):
+    try:
+        is_inside = not path.is_symlink() or folder.resolve() in path.resolve().parents
+    except (OSError, RuntimeError):  # a circle of links
+        is_inside = False
+    if not is_inside:
         raise InputError(
             f"{path} leads out of its folder by a symbolic link; put a file or folder in its place"
         )
     return path
 
 
-def _leads_inside(link: Path, folder: Path) -> bool:
-    try:
-        return folder.resolve() in link.resolve().parents
-    except (OSError, RuntimeError):  # in a circle
-        return False
-
-
 def is_file(path: str | Path) -> bool:
-    """Whether there is such a file; a name that no file can have is none."""
+    """Return whether there is such a file; False, too, for a name that no file can have."""
     try:
         return Path(path).is_file()
     except OSError:
@@ -70,12 +67,12 @@ def is_file(path: str | Path) -> bool:
 
 
 def repository_problem(name: str) -> str:
-    """Why ``owner/name`` can be no repository of the hub, by its own rules; empty when it can.
+    """Return why ``owner/name`` cannot be a repository of the hub, by the hub's rules, or "".
 
-    What passes gives different folders ``owner--name`` for different repositories.
+    Different valid repositories have different folders ``owner--name``.
     """
     if not re.fullmatch(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+", name):
-        return "a repository is owner/name, of letters, digits, '.', '_' and '-'"
+        return "a repository is owner/name, in letters, digits, '.', '_' and '-'"
     if "--" in name or ".." in name:
         return "the name of a repository holds neither '--' nor '..'"
     if any(part[0] in ".-" or part[-1] in ".-" for part in name.split("/")):
@@ -90,18 +87,18 @@ def _is_one_component(name: str) -> bool:
         return False
     try:
         return len(os.fsencode(name)) <= LONGEST_ON_DISK
-    except UnicodeEncodeError:  # half a character
+    except UnicodeEncodeError:  # a surrogate
         return False
 
 
-def found_from_anywhere(path: Path) -> Path:
-    """The path, whatever the current folder will be."""
+def absolute_path(path: Path) -> Path:
+    """Return the absolute path, with ``~`` expanded."""
     return path.expanduser().absolute()
 
 
 def default_cache() -> Path:
-    """Where weights and views are kept between runs."""
+    """Return the folder that keeps weights and views between runs."""
     if "DSMI_ZOO_CACHE" in os.environ:
-        return Path(os.environ["DSMI_ZOO_CACHE"]).expanduser().absolute()
+        return absolute_path(Path(os.environ["DSMI_ZOO_CACHE"]))
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().absolute() / "dsmi-zoo"
+    return absolute_path(Path(base)) / "dsmi-zoo"

@@ -1,4 +1,4 @@
-"""Imported by the fork server alone: what its processes need, in a state that can be forked."""
+"""Imported by the fork server alone: import what its processes need, and stay in a state that can be forked."""
 
 import gc
 import os
@@ -13,10 +13,10 @@ from threadpoolctl import ThreadpoolController
 
 from .forkserver import MODULES_VARIABLE
 
-LOOK_EVERY_S = 0.5
+PARENT_CHECK_S = 0.5
 
 fork = os.fork
-# Open for writing in the server alone, so that the reading ends of its processes tell when it has ended.
+# Only the server holds the writing end, so its processes see the end of the pipe when it has ended.
 _READING, _WRITING = os.pipe()
 
 
@@ -24,12 +24,12 @@ def _import_all() -> None:
     """Import the modules; end this process if its parent ends meanwhile."""
     parent = os.getppid()
 
-    def look(*_: object) -> None:
+    def end_with_parent(*_: object) -> None:
         if os.getppid() != parent:
             os._exit(1)
 
-    signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, LOOK_EVERY_S, LOOK_EVERY_S)
+    signal.signal(signal.SIGALRM, end_with_parent)
+    signal.setitimer(signal.ITIMER_REAL, PARENT_CHECK_S, PARENT_CHECK_S)
     try:
         for module in os.environ[MODULES_VARIABLE].split():
             import_module(module)
@@ -39,8 +39,7 @@ def _import_all() -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
-def unfit() -> str | None:
-    """Why this process must not be forked."""
+def _reason_not_to_fork() -> str | None:
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:
         return f"a library has started {threads - 1} threads"
@@ -51,7 +50,7 @@ def unfit() -> str | None:
 
 
 def _fork_or_errno() -> int:
-    """Fork, or return a negative error number: an exception would end the server, and with it all that it forked."""
+    """Fork, or return a negative error number: an exception would end the server and all its processes."""
     try:
         return fork()
     except OSError as error:
@@ -59,32 +58,27 @@ def _fork_or_errno() -> int:
 
 
 def after_fork(environment: Mapping[str, str]) -> int:
-    """Make a forked process what a spawned one would be; return a descriptor that is at its end when the server is."""
+    """Make a forked process like a spawned one; return a descriptor that reaches its end when the server ends."""
     os.fork = fork
     os.close(_WRITING)
     os.environ.clear()
     os.environ.update(environment)
-    np.random.seed()  # noqa: NPY002 - it is the state of others' code that all forks would share
-    _start_openblas_threads(environment)
-    return _READING
-
-
-def _start_openblas_threads(environment: Mapping[str, str]) -> None:
+    np.random.seed()  # noqa: NPY002 - all forks would share the global state, which other people's code uses
     threads = environment.get("OPENBLAS_NUM_THREADS") or environment.get("OMP_NUM_THREADS")
     wanted = int(threads) if threads else len(os.sched_getaffinity(0))
-    if wanted == 1:
-        return
-    for library in ThreadpoolController().lib_controllers:
-        if library.internal_api == "openblas":
-            library.set_num_threads(wanted)
+    if wanted > 1:
+        for library in ThreadpoolController().lib_controllers:
+            if library.internal_api == "openblas":
+                library.set_num_threads(wanted)
+    return _READING
 
 
 gc.disable()  # imports leave no garbage
 _import_all()
-_problem = unfit()
-if _problem:
-    sys.exit(f"dsmi-zoo: workers are spawned, not forked: {_problem}")
-# What is never collected is never written to, and stays shared.
+_reason = _reason_not_to_fork()
+if _reason:
+    sys.exit(f"dsmi-zoo: workers are spawned, not forked: {_reason}")
+# Frozen objects are never visited by the collector, so their pages stay shared.
 gc.collect()
 gc.freeze()
 gc.enable()

@@ -1,9 +1,9 @@
-"""What a setting is: a field of a pydantic model that says what file, command line and Python must know of it."""
+"""Describe settings: pydantic fields that also define options, keyword arguments and keys of a TOML file."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache, cached_property
+from functools import cache
 from inspect import Parameter, signature
 from pathlib import Path
 from types import NoneType, UnionType
@@ -27,7 +27,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Settings(BaseModel):
-    """A group of settings; an unknown name is refused, and text that a terminal would obey or no file can hold."""
+    """A group of settings; unknown names and unprintable text are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +40,7 @@ class Settings(BaseModel):
         return value
 
 
-def _as_several(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, list | tuple):
@@ -48,28 +48,28 @@ def _as_several(value: Any) -> Any:
     return value
 
 
-SEVERAL = BeforeValidator(_as_several)
-"""Of a field that holds a tuple: text stands for a single value."""
+SEVERAL = BeforeValidator(_as_tuple)
+"""Marks a tuple field that accepts a single string, too."""
 
 
 @dataclass(frozen=True)
 class OnCommandLine:
-    """What a field's option is, beyond the field's own name, type, default and description.
+    """A field's option, where it does not follow from the field's name, type, default and description.
 
     Parameters
     ----------
     flag
-        The option without its dashes, if it is not the field's name.
+        The option without its dashes; by default the field's name.
     metavar
-        What the help calls the value.
+        The name of the value in the help.
     default
-        What the help says where the default is computed.
+        The default in the help, where it is computed.
     text
-        A number that may also be written with its unit, or as a word.
+        Python functions accept text such as ``1h30m`` for this number.
     turns_off
-        The option makes a field that is True by default False.
+        The option sets a field to False whose default is True.
     absent
-        There is no option: the setting is made in the file alone.
+        There is no option: the setting can only be made in a file.
     """
 
     flag: str = ""
@@ -81,76 +81,64 @@ class OnCommandLine:
 
 
 ONLY_IN_FILE = OnCommandLine(absent=True)
-METAVARS: dict[Any, str] = {int: "INTEGER", float: "NUMBER"}
 
 
-@dataclass(frozen=True, eq=False)
 class Setting:
-    """A field and the way to it: ``("subset", "seed")``."""
+    """A field of the settings, with its option and its keyword.
 
-    path: KeyPath
-    field: FieldInfo
-    option: OnCommandLine
+    Attributes
+    ----------
+    path
+        The names of its groups and its own: ``("subset", "seed")``.
+    key
+        Its key in a TOML file: ``subset.seed``.
+    flag, keyword
+        Its option, ``--subset-seed``, and its Python argument, ``subset_seed``.
+    repeated
+        Whether it takes several values.
+    kind
+        The type of one value, without bounds and None.
+    is_switch
+        Whether its option takes no value.
+    choices
+        The allowed values of a Literal.
+    default
+        The field's default; None if it is computed.
+    """
 
-    @property
-    def key(self) -> str:
-        """The name in a TOML file: ``subset.seed``."""
-        return ".".join(self.path)
-
-    @property
-    def flag(self) -> str:
-        """The option: ``--subset-seed``."""
-        return f"--{self.option.flag or self.path[-1].replace('_', '-')}"
-
-    @property
-    def keyword(self) -> str:
-        """The argument of a Python function: ``subset_seed``."""
-        return self.flag.removeprefix("--").replace("-", "_")
-
-    @property
-    def help(self) -> str:
-        """The field's description."""
-        return self.field.description or ""
-
-    @property
-    def repeated(self) -> bool:
-        """Whether there may be several values."""
-        return get_origin(self.field.annotation) is tuple
-
-    @property
-    def kind(self) -> Any:
-        """The type of a single value, bare: ``float`` for a bounded number or None."""
-        return _bare(self._single)
-
-    @property
-    def is_switch(self) -> bool:
-        """Whether the option takes no value."""
-        return self.kind is bool
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The values there are to choose from, if they are few."""
-        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+    def __init__(self, path: KeyPath, field: FieldInfo) -> None:
+        marks = [mark for mark in field.metadata if isinstance(mark, OnCommandLine)]
+        self.option = marks[0] if marks else OnCommandLine()
+        self.path = path
+        self.key = ".".join(path)
+        name = self.option.flag or path[-1].replace("_", "-")
+        self.flag = f"--{name}"
+        self.keyword = name.replace("-", "_")
+        self.help = field.description or ""
+        self.repeated = get_origin(field.annotation) is tuple
+        self._annotation: Any = field.annotation
+        if self.repeated:
+            self._annotation = get_args(field.annotation)[0]
+        elif field.metadata:
+            self._annotation = Annotated[(field.annotation, *field.metadata)]
+        self.kind = _bare(self._annotation)
+        self.is_switch = self.kind is bool
+        self.choices: tuple[str, ...] = (
+            get_args(self.kind) if get_origin(self.kind) is Literal else ()
+        )
+        self.default = field.default if field.default_factory is None else None
 
     @property
     def metavar(self) -> str:
-        """What the help calls a value."""
+        """The name of a value in the help."""
         if self.choices:
             return f"[{'|'.join(self.choices)}]"
-        return (
-            self.option.metavar
-            or METAVARS.get(self.kind)
-            or getattr(self.kind, "__name__", "").upper()
-        )
-
-    @property
-    def default(self) -> Any:
-        """The field's default; None where it is computed."""
-        return self.field.default if self.field.default_factory is None else None
+        by_type = {int: "INTEGER", float: "NUMBER"}.get(self.kind)
+        return self.option.metavar or by_type or getattr(self.kind, "__name__", "").upper()
 
     @property
     def default_shown(self) -> str:
-        """The default as people read it; nothing where there is none to speak of."""
+        """The default as text; empty if there is none to mention."""
         if self.option.default:
             return self.option.default
         if self.default is None or self.default == () or self.is_switch:
@@ -158,51 +146,30 @@ class Setting:
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
     def read(self, text: str) -> Any:
-        """The value that a word of the command line stands for.
-
-        Raises
-        ------
-        pydantic.ValidationError
-            If the field does not take it.
-        """
-        return self._reader.validate_strings(text)
+        """Parse a word of the command line; raises ``pydantic.ValidationError`` if the field refuses it."""
+        return TypeAdapter(self._annotation).validate_strings(text)
 
     def stored(self, value: Any) -> Any:
-        """What the field holds for a value of the option."""
+        """Return the field's value for a value of the option."""
         return not value if self.option.turns_off else value
 
-    @property
     def parameter(self) -> Parameter:
-        """The argument of a Python function, with its default and its type."""
+        """Return the keyword argument of a Python function."""
         default = None if self.repeated else self.stored(self.default)
         annotation = str if self.choices else self.kind
         if self.option.text or self.kind is Path:
             annotation |= str
         if self.repeated:
             annotation |= Sequence[str]
-        if default is None or self.repeated:
+        if default is None:
             annotation |= None
         return Parameter(
             self.keyword, Parameter.KEYWORD_ONLY, default=default, annotation=annotation
         )
 
-    @property
-    def _single(self) -> Any:
-        if self.repeated:
-            return get_args(self.field.annotation)[0]
-        return (
-            Annotated[(self.field.annotation, *self.field.metadata)]
-            if self.field.metadata
-            else self.field.annotation
-        )
-
-    @cached_property
-    def _reader(self) -> TypeAdapter[Any]:
-        return TypeAdapter(self._single)
-
 
 def _bare(annotation: Any) -> Any:
-    """The type itself, without bounds and None."""
+    """Return a type without its bounds and None."""
     if get_origin(annotation) is Annotated:
         return _bare(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -212,41 +179,29 @@ def _bare(annotation: Any) -> Any:
 
 @cache
 def settings_of(model: type[BaseModel], under: KeyPath = ()) -> tuple[Setting, ...]:
-    """All settings of a model and of the groups in it, in their order."""
+    """Return all settings of a model and its groups, in order."""
     settings: list[Setting] = []
     for name, field in model.model_fields.items():
         path = (*under, name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             settings += settings_of(field.annotation, path)
         else:
-            said = [mark for mark in field.metadata if isinstance(mark, OnCommandLine)]
-            settings.append(Setting(path, field, said[0] if said else OnCommandLine()))
+            settings.append(Setting(path, field))
     return tuple(settings)
 
 
-@cache
 def options_of(model: type[BaseModel]) -> tuple[Setting, ...]:
-    """The settings of a model that the command line can make."""
+    """Return the settings that have an option."""
     return tuple(setting for setting in settings_of(model) if not setting.option.absent)
 
 
-@cache
 def flags_of(model: type[BaseModel]) -> Mapping[KeyPath, str]:
-    """What the command line calls the settings of a model."""
+    """Return the options by the path of the setting."""
     return {setting.path: setting.flag for setting in options_of(model)}
 
 
-@cache
-def keywords_of(model: type[BaseModel]) -> Mapping[KeyPath, str]:
-    """What a Python function calls the settings of a model."""
-    return {setting.path: setting.keyword for setting in options_of(model)}
-
-
-def spells_out(settings: Iterable[Setting]) -> Callable[[Function], Function]:
-    """A decorator for a function that takes ``**settings``: help and completion show a keyword for each of them.
-
-    Those that the function names itself stay as they are.
-    """
+def signature_with(settings: Iterable[Setting]) -> Callable[[Function], Function]:
+    """Decorate a function of ``**settings`` so that help and completion list each keyword."""
 
     def decorate(function: Function) -> Function:
         declared = signature(function)
@@ -254,7 +209,7 @@ def spells_out(settings: Iterable[Setting]) -> Callable[[Function], Function]:
             one for one in declared.parameters.values() if one.kind is not Parameter.VAR_KEYWORD
         ]
         taken = {one.name for one in named}
-        others = [setting.parameter for setting in settings if setting.keyword not in taken]
+        others = [setting.parameter() for setting in settings if setting.keyword not in taken]
         function.__signature__ = declared.replace(parameters=[*named, *others])  # type: ignore[attr-defined]
         return function
 
@@ -262,14 +217,14 @@ def spells_out(settings: Iterable[Setting]) -> Callable[[Function], Function]:
 
 
 class Clash(ValueError):
-    """Values that do not go together.
+    """Raised by a model's validator for settings that exclude each other.
 
     Parameters
     ----------
     reason
         Why, and what to do.
     keys
-        The settings that clash, from the model that raises it on: ``subset.repeats``.
+        The settings, relative to that model: ``subset.repeats``.
     """
 
     def __init__(self, reason: str, *keys: str) -> None:
@@ -282,40 +237,41 @@ def validation_line(
     names: Mapping[KeyPath, str] | None = None,
     known: Iterable[KeyPath] = (),
 ) -> str:
-    """The first problem that pydantic found, in one line.
+    """Describe the first problem that pydantic found, in one line.
 
     Parameters
     ----------
     error
-        What pydantic raised.
+        The exception from pydantic.
     names
-        What the reader calls the settings; by default it is their keys.
+        The names of the settings for the reader; by default their keys.
     known
-        The settings there are, of which one may be meant by a name that there is not.
+        The existing settings, to suggest one for an unknown name.
     """
     first = error.errors()[0]
     where = tuple(str(part) for part in first["loc"])
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, Clash):
-        clashing = [_spelled((*where, *key.split(".")), names) for key in cause.keys]
+        clashing = [_name_of((*where, *key.split(".")), names) for key in cause.keys]
         return f"{' with '.join(clashing)}: {cause}"
+    name = _name_of(where, names)
     if first["type"] == "extra_forbidden":
-        return f"{_spelled(where, names)}: there is no such setting{_meant(where, known)}"
-    told = first["type"] == "missing" or isinstance(first["input"], dict)
-    given = str(first["input"]) if isinstance(first["input"], Path) else first["input"]
-    instead = "" if told else f", not {shown(given)}"
-    message = rule_of(first)
-    return f"{_spelled(where, names)}: {message}{instead}" if where else f"{message}{instead}"
+        return f"{name}: there is no such setting{_suggestion(where, known)}"
+    problem = rule_of(first)
+    given = first["input"]
+    if first["type"] != "missing" and not isinstance(given, dict):
+        problem += f", not {shown(str(given) if isinstance(given, Path) else given)}"
+    return f"{name}: {problem}" if where else problem
 
 
 def rule_of(problem: Mapping[str, Any]) -> str:
-    """What pydantic says is wrong, without the word that it puts before what a validator of ours says."""
+    """Return pydantic's message without the 'Value error, ' prefix."""
     rule: str = problem["msg"]
     return rule.removeprefix("Value error, ")
 
 
-def _meant(where: KeyPath, known: Iterable[KeyPath]) -> str:
-    """What else may be meant: a setting, or a group of them, whose own name is the same or nearly so."""
+def _suggestion(where: KeyPath, known: Iterable[KeyPath]) -> str:
+    """Suggest the setting, or group of settings, with the most similar name."""
     places: dict[str, KeyPath] = {}
     for path in known:
         for depth, name in enumerate(path, start=1):
@@ -324,8 +280,8 @@ def _meant(where: KeyPath, known: Iterable[KeyPath]) -> str:
     return f"; did you mean {dotted(places[near[0]])}?" if near else ""
 
 
-def _spelled(where: KeyPath, names: Mapping[KeyPath, str] | None) -> str:
-    """The name of a setting, also for one of its several values."""
+def _name_of(where: KeyPath, names: Mapping[KeyPath, str] | None) -> str:
+    """Return the reader's name of a setting; ``where`` may end in the index of one of its values."""
     for end in range(len(where), 0, -1):
         if names and where[:end] in names:
             return names[where[:end]]
@@ -333,7 +289,7 @@ def _spelled(where: KeyPath, names: Mapping[KeyPath, str] | None) -> str:
 
 
 def dotted(where: Iterable[str | int]) -> str:
-    """The way to a value as one line: ``entries.3.model``; a name with a line break or the like is quoted."""
+    """Join keys with dots, ``entries.3.model``, in one printable line."""
     names = [
         shortened(str(part), 60) if str(part).isprintable() else shown(str(part), 60)
         for part in where

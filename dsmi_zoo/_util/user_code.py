@@ -1,4 +1,4 @@
-"""Modules of the user's: found after ours and every library's, and imported as their files stand now."""
+"""Find and import the user's modules: after all libraries, and as their files are now."""
 
 import hashlib
 import importlib.util
@@ -14,21 +14,21 @@ import psutil
 
 from .errors import InputError
 
-NOT_AS_PLANNED = "is not as it was when the run was planned; start the run again"
+NOT_AS_PLANNED = "has changed since the run was planned; start the run again"
 
 
 @dataclass(frozen=True)
 class UsersModule:
-    """A module and its file, with the SHA-256 of what was in it when it was found."""
+    """A module, its file, and the file's SHA-256 when it was found."""
 
     name: str
     path: Path
     sha256: str
 
     def imported(self) -> ModuleType:
-        """The module as its file stands now, also where an earlier run of the same process imported it otherwise.
+        """Import the module as its file is now, even if this process imported an older version.
 
-        It is then made anew, not reloaded, because that would keep names which the file no longer has.
+        An old module is discarded, not reloaded, because a reload keeps names that are no longer in the file.
         """
         with current_folder_last():
             if self._is_outdated():
@@ -42,23 +42,23 @@ class UsersModule:
             return False
         if self.name in _IMPORTED:
             return _IMPORTED[self.name] != self.sha256
-        # Another module has imported it, sometime since this process began.
+        # Another module imported it, at an unknown time since this process began.
         return self.path.stat().st_mtime > psutil.Process().create_time()
 
 
 _IMPORTED: dict[str, str] = {}
-"""What each module's file held when it was imported from here."""
+"""The SHA-256 of each module's file when it was imported here."""
 
 
 def find_module(name: str, wanted_by: str) -> UsersModule:
-    """Find a module as a worker would; neither it nor a package around it is run.
+    """Find a module as a worker would, without running it or a package around it.
 
-    The current directory counts as the last of Python's paths. Errors begin with ``wanted_by``.
+    The current folder comes last on Python's path. Errors begin with ``wanted_by``.
 
     Raises
     ------
     InputError
-        When there is no such module, it has no file, or a file of its name in the current directory is not it.
+        When there is no such module, it has no file, or it hides a file of that name in the current folder.
     """
     with current_folder_last():
         spec = _spec_of(name)
@@ -79,9 +79,9 @@ def find_module(name: str, wanted_by: str) -> UsersModule:
 
 @contextmanager
 def current_folder_last() -> Iterator[None]:
-    """Python looks into the current directory after all else; afterwards it still does, unless it did so before.
+    """Put the current folder at the end of Python's path; it stays there unless it was on the path before.
 
-    What a module adds to the path when it is imported stays there.
+    Paths that an imported module adds stay, too.
     """
     folder, before = str(Path.cwd()), list(sys.path)
     sys.path[:] = [place for place in before if place not in ("", folder)] + [folder]
@@ -95,12 +95,12 @@ def current_folder_last() -> Iterator[None]:
 
 
 def _spec_of(module: str) -> ModuleSpec | None:
-    """The module's spec; ``find_spec`` of a name with dots would import the packages around it."""
+    """Return the module's spec; ``find_spec`` would import the packages around it."""
     first, *others = module.split(".")
     try:
-        # A worker's is another one.
+        # A worker has another main module.
         spec = importlib.util.find_spec(first) if first != "__main__" else None
-    except ValueError:  # of a module that was made by hand
+    except ValueError:  # a module that was made by hand
         return None
     for name in others:
         if spec is None or spec.submodule_search_locations is None:
@@ -110,9 +110,9 @@ def _spec_of(module: str) -> ModuleSpec | None:
 
 
 def _hidden_file(module: str, imported_from: Path | None) -> Path | None:
-    """The file here that bears the module's name while another one, ``imported_from``, is taken for it.
+    """Return the file of the module's name in the current folder, if the module comes from elsewhere.
 
-    None stands for a module without a file, such as one of Python's own.
+    ``imported_from`` is None for a module without a file, such as Python's own.
     """
     here = Path.cwd().joinpath(*module.split("."))
     for own in (here.with_suffix(".py"), here / "__init__.py"):

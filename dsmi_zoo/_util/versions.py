@@ -1,4 +1,4 @@
-"""What computed a row: versions of the libraries and the commit of this code; recorded, never part of an identity."""
+"""The versions of libraries and code behind a row; recorded, but never part of an identity."""
 
 import platform
 import subprocess
@@ -9,7 +9,7 @@ LIBRARIES = ("dsmi-zoo", "torch", "torchvision", "timm", "numpy", "scipy", "scik
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of every library that can move a number."""
+    """Return the versions of Python and of every library that can change a number."""
     versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -20,23 +20,14 @@ def library_versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit that this code was checked out at, ``-dirty`` when it was changed since; None outside a checkout."""
+    """Return the commit of this checkout, with ``-dirty`` after changes; None outside a checkout."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
-    command = [
-        "git",
-        "-C",
-        str(folder),
-        "describe",
-        "--always",
-        "--abbrev=40",
-        "--exclude=*",
-        "--dirty",
-    ]
+    options = ["--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    command = ["git", "-C", str(folder), "describe", *options]
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
+    return done.stdout.strip()

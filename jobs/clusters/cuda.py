@@ -9,11 +9,12 @@ import psutil
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 
-from dsmi_zoo._util import forkserver
+from dsmi_zoo._util.processes import sigint_blocked
+from dsmi_zoo.pipeline.config.preloaded import MODELS
 from dsmi_zoo.pipeline.config.run import ComputeSettings
 
 from .local import LostWorkersComeBack, on_this_machine
-from .machine import chosen_gpus, deaf_to_interrupts, default_per_gpu, usable_cores
+from .machine import chosen_gpus, default_per_gpu, usable_cores
 
 
 class GpuWorkers(LostWorkersComeBack, SpecCluster):
@@ -22,7 +23,7 @@ class GpuWorkers(LostWorkersComeBack, SpecCluster):
 
 @contextmanager
 def cuda_cluster(
-    settings: ComputeSettings, out: Path, modules: tuple[str, ...] = forkserver.MODELS
+    settings: ComputeSettings, out: Path, modules: tuple[str, ...] = MODELS
 ) -> Iterator[Client]:
     """``per_gpu`` one-thread workers for each visible GPU, or for the first ``workers`` of them; each sees one GPU.
 
@@ -53,7 +54,7 @@ def cuda_cluster(
     }
     scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
     with on_this_machine(settings, len(workers), modules):
-        with deaf_to_interrupts():
+        with sigint_blocked():
             cluster = GpuWorkers(
                 scheduler=scheduler, workers=workers, security=security, silence_logs="critical"
             )

@@ -11,13 +11,13 @@ from distributed import Client, LocalCluster
 from distributed.deploy.cluster import Cluster
 
 from dsmi_zoo._util import forkserver
+from dsmi_zoo._util.processes import environment_with, sigint_blocked
+from dsmi_zoo.pipeline.config.preloaded import MODELS
 from dsmi_zoo.pipeline.config.run import ComputeSettings
 
 from .machine import (
     blas_threads,
-    deaf_to_interrupts,
     default_workers,
-    environment_with,
     usable_cores,
     visible_gpus,
 )
@@ -60,7 +60,7 @@ class LocalWorkers(LostWorkersComeBack, LocalCluster):
 
 @contextmanager
 def local_cluster(
-    settings: ComputeSettings, out: Path, modules: tuple[str, ...] = forkserver.MODELS
+    settings: ComputeSettings, out: Path, modules: tuple[str, ...] = MODELS
 ) -> Iterator[Client]:
     """One worker a core (fewer when memory is short), the cores shared out among them for BLAS and torch.
 
@@ -101,7 +101,7 @@ def on_this_machine(
 
 def processes_here(settings: ComputeSettings, **workers: object) -> LocalCluster:
     """A scheduler and workers on this machine, one thread each, that let in nobody without credentials."""
-    with deaf_to_interrupts():
+    with sigint_blocked():
         return LocalWorkers(
             threads_per_worker=1,
             processes=True,

@@ -1,11 +1,8 @@
-"""What the machine at hand has: cores, memory, GPUs; and processes that leave Ctrl-C to their parent."""
+"""What this machine has: cores, memory, GPUs."""
 
 import os
-import signal
 import subprocess
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import psutil
 
@@ -89,40 +86,3 @@ def _listed_by_the_driver() -> str:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-@contextmanager
-def environment_with(changes: Mapping[str, str]) -> Iterator[None]:
-    """What a process that starts meanwhile inherits; afterwards these variables are as they were."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
-    """Processes and threads that start now never hear Ctrl-C; what stops this process waits until they have started.
-
-    A terminal sends Ctrl-C to all processes, and the driver alone answers it: it is blocked meanwhile, which children
-    inherit, and those that a thread of this while starts later. A SIGTERM, by which children are ended, is put off.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    put_off: list[int] = []
-    terminating = signal.signal(signal.SIGTERM, lambda number, frame: put_off.append(number))
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, terminating)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        for number in put_off:
-            signal.raise_signal(number)

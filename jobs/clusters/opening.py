@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsmi_zoo._util import forkserver
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE, ComputeSettings
+from dsmi_zoo.pipeline.config.preloaded import MODELS
 
 from .machine import default_workers, usable_cores, visible_gpus
 
@@ -40,7 +40,7 @@ def open_workers(
     out: Path,
     given: "Client | None" = None,
     models: int | None = None,
-    modules: tuple[str, ...] = forkserver.MODELS,
+    modules: tuple[str, ...] = MODELS,
 ) -> "Iterator[Workers]":
     """Workers of a given client, which stays as it is, or of the kind of cluster that the settings name.
 

@@ -5,13 +5,17 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
 import pandas as pd
+
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.settings import spells_out
+from dsmi_zoo._util.settings import signature_with
 from dsmi_zoo.pipeline.config.keywords import SETTINGS, settings_from_keywords
 from dsmi_zoo.pipeline.store.run_folder import read_results
+
 from .run import run as run_all
 from .search import search
+
 if TYPE_CHECKING:
     from distributed import Client
 
@@ -23,7 +27,7 @@ GUARD = (
 WORKER_SETTINGS = ("cluster", "profile", "workers", "worker_memory", "per_gpu")
 
 
-@spells_out(SETTINGS.values())
+@signature_with(SETTINGS.values())
 def run(
     catalog: str | Path = "digits",
     *,

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
-from dsmi_zoo._util import forkserver
+from dsmi_zoo.pipeline.config import preloaded
 from dsmi_zoo.pipeline.config.run import MeasureSettings, RunConfig, from_command_line
 from dsmi_zoo.pipeline.plan.identity import check_own_measures, measures_identity, row_identity
 from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord
@@ -75,7 +75,7 @@ def remeasure(
 
             log.info(f"{counted(len(todo), 'embedding')} to measure")
             with open_workers(
-                config.compute, out, models=len(todo), modules=forkserver.MEASURES
+                config.compute, out, models=len(todo), modules=preloaded.MEASURES
             ) as workers:
                 follow(remeasure_entries(workers, config, todo, confirm), len(todo), display)
             touch_record(out)

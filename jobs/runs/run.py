@@ -16,7 +16,7 @@ from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
 from dsmi_zoo.pipeline.store.record import RunRecord
 from dsmi_zoo.pipeline.weights.hub import is_offline
 from dsmi_zoo.pipeline.engine.row_content import with_current_facts
-from dsmi_zoo._util.files import noted_damage
+from dsmi_zoo._util.files import damage
 from dsmi_zoo.pipeline.store.run_folder import read_run, row_path, write_row
 from dsmi_zoo.pipeline.store.subset_file import clusters_path, subset_is_stored
 from dsmi_zoo._util.text import size_in_words
@@ -25,12 +25,20 @@ from dsmi_zoo.pipeline.weights.cache import remote_weights
 from ..clusters.opening import open_workers
 from .driver_lock import driving
 from .fleet import expected_costs
-from .state import EntryState, by_state, entry_states, make_writable, open_out, refuse_remeasured, touch_record
+from .state import (
+    EntryState,
+    by_state,
+    entry_states,
+    make_writable,
+    open_out,
+    refuse_remeasured,
+    touch_record,
+)
 from .offline import with_weights_here
 from ..progress import SILENT, Display, duration, follow
+
 if TYPE_CHECKING:
     from distributed import Client
-
 
 
 log = logging.getLogger(__name__)
@@ -246,7 +254,8 @@ def _inputs_are_whole(plan: Plan) -> bool:
         for job in plan.jobs
         if job.entry.img_size is not None
     }
-    is_good = not any(map(noted_damage, clusters)) or plan.config.protocol != "paper"
+    is_damaged = any(damage(path, needs_note=False) for path in clusters)
+    is_good = not is_damaged or plan.config.protocol != "paper"
     return subset_is_stored(out, plan.subset) and is_good
 
 

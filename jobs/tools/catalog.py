@@ -14,6 +14,7 @@ from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.filters import Filters, apply_filters
 from dsmi_zoo.data_catalog.models.registry import find_entries, load_models
+from dsmi_zoo.pipeline.config.preloaded import MODELS
 from dsmi_zoo.pipeline.engine.outcome import Done
 
 from ..clusters.machine import usable_cores
@@ -143,7 +144,7 @@ def _checked(entries: Sequence[ModelEntry], workers: int) -> Iterator[Done]:
         network = f"{entry.architecture} {entry.img_size} {entry.model_kwargs} {entry.layer}"
         same.setdefault(network, []).append(entry)
     count = min(workers, len(same))
-    pool = process_pool(count, _start_worker)
+    pool = process_pool(count, MODELS, _start_worker)
     try:
         futures = {pool.submit(_problem, group[0]): group for group in same.values()}
         for future in as_completed(futures):

@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import BaseModel, Field
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import write_atomically
+from dsmi_zoo._util.files import write_json
 from dsmi_zoo._util.text import counted
 from dsmi_zoo._util.versions import git_commit, library_versions
 from dsmi_zoo.data_catalog.datasets.names import TRAINABLE
@@ -294,8 +294,7 @@ def _note(validation: Validation, name: str, seconds: float) -> None:
     seconds += before.get("seconds", 0) if before | settings == before else 0
     record["studies"][name] = settings | {"seconds": seconds}
     record |= {"versions": library_versions(), "git_commit": git_commit()}
-    text = json.dumps(record, indent=2)
-    write_atomically(validation.out / "validate.json", lambda file: file.write(text.encode()))
+    write_json(validation.out / "validate.json", record)
 
 
 def _results(validation: Validation, record: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from dsmi_zoo._util.paths import default_cache, found_from_anywhere
+from dsmi_zoo._util.paths import absolute_path, default_cache
 from dsmi_zoo._util.settings import Clash, OnCommandLine, Settings
 from dsmi_zoo._util.text import in_bytes, in_seconds
 
@@ -44,7 +44,7 @@ class ComputeSettings(Settings):
         default="auto",
         description=f"{', '.join(CLUSTERS)}, tcp://host:port or tls://host:port; see docs/clusters.md.",
     )
-    profile: Annotated[Path, AfterValidator(found_from_anywhere)] | None = Field(
+    profile: Annotated[Path, AfterValidator(absolute_path)] | None = Field(
         default=None, description="Site settings of a cluster, in TOML; see docs/clusters.md."
     )
     workers: Annotated[
@@ -107,7 +107,7 @@ class ComputeSettings(Settings):
     )
     cache: Annotated[
         Path,
-        AfterValidator(found_from_anywhere),
+        AfterValidator(absolute_path),
         OnCommandLine(default="$DSMI_ZOO_CACHE or ~/.cache/dsmi-zoo"),
     ] = Field(
         default_factory=default_cache, validate_default=True, description="Weights and views."

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.settings import Setting, keywords_of, options_of, settings_of
+from dsmi_zoo._util.settings import Setting, options_of, settings_of
 
 from .run import RunConfig, resolve_config
 
@@ -52,7 +52,8 @@ def settings_from_keywords(
             raise InputError(f"{keyword} is empty; name one, or leave it out")
         given[keyword] = value
     chosen = {keyword: value for keyword, value in given.items() if value is not None}
-    return resolve_config(nested(chosen), names=keywords_of(RunConfig))
+    names = {setting.path: keyword for keyword, setting in SETTINGS.items()}
+    return resolve_config(nested(chosen), names=names)
 
 
 def _unknown(keyword: str) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.hashing import content_hash
-from dsmi_zoo._util.paths import default_cache, found_from_anywhere, is_file
+from dsmi_zoo._util.paths import absolute_path, default_cache, is_file
 from dsmi_zoo._util.settings import (
     SEVERAL,
     Clash,
@@ -155,7 +155,7 @@ class RunConfig(Settings):
     @property
     def folder(self) -> Path:
         """OUT, absolute: as given, or ``runs/<catalog>``."""
-        return found_from_anywhere(
+        return absolute_path(
             self.out or Path("runs") / Path(self.catalog).stem.replace(":", "-")
         )
 
@@ -210,11 +210,11 @@ def resolve_config(
 
 def _with_its_images(subset: SubsetSettings, data_root: Path) -> SubsetSettings:
     """The settings with an absolute folder of images and, if none is named, the data set that the folder holds."""
-    root = found_from_anywhere(data_root)
+    root = absolute_path(data_root)
     dataset = subset.dataset
     if "dataset" not in subset.model_fields_set:
         # Imported here: it takes what reads images.
-        from dsmi_zoo.data_catalog.datasets.detection import dataset_in
+        from dsmi_zoo.data_catalog.datasets.registry import dataset_in
 
         dataset = dataset_in(root)
         log.info(f"{root} is read as the data set {dataset}, by its form; --dataset names another")

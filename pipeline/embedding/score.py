@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.settings import spells_out
+from dsmi_zoo._util.settings import signature_with
 
 from ..measures import measure
 from ..measures.core.checks import as_count
@@ -27,7 +27,7 @@ Batch = tuple[torch.Tensor, Any]
 """Images, float [b, c, h, w], and their labels, or None."""
 
 
-@spells_out(SETTINGS)
+@signature_with(SETTINGS)
 def score(
     model: torch.nn.Module,
     images: Images,

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import update_bn
 
-from dsmi_zoo._util.files import make_unless_whole, write_sealed
+from dsmi_zoo._util.files import make_unless_intact, write_checksummed
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, TrainingRecipe
 
 from .embed import embed, normalised
@@ -44,9 +44,9 @@ def train_weights(
 
     def make() -> None:
         content = _trained(entry, train, test)
-        write_sealed(path, lambda file: file.write(content))
+        write_checksummed(path, lambda file: file.write(content))
 
-    make_unless_whole(path, "the weights", f"training {entry} again", make)
+    make_unless_intact(path, "the weights", f"training {entry} again", make)
     return path
 
 

@@ -13,7 +13,14 @@ import numpy as np
 from PIL import Image
 
 from dsmi_zoo._util.errors import DamagedFile, InputError
-from dsmi_zoo._util.files import NO_SPACE, damage, disk_full, make_unless_whole, remove_sealed, seal
+from dsmi_zoo._util.files import (
+    NO_SPACE,
+    damage,
+    disk_full,
+    make_unless_intact,
+    move_checksummed,
+    remove_checksummed,
+)
 from dsmi_zoo._util.hashing import content_hash
 from dsmi_zoo._util.text import size_in_words
 from dsmi_zoo.data_catalog.datasets.base import Part
@@ -83,13 +90,13 @@ def make_view(
         try:
             with _room(temporary, path, subset, img_size) as view:
                 _fill(view, subset, img_size, preprocessing, threads, also)
-            seal(temporary, path)
+            move_checksummed(temporary, path)
         except OSError as error:
             raise disk_full(path) if error.errno in NO_SPACE else error from None
         finally:
             temporary.unlink(missing_ok=True)
 
-    make_unless_whole(path, "the view", "making it again", make)
+    make_unless_intact(path, "the view", "making it again", make)
     return path
 
 
@@ -174,7 +181,7 @@ def drop_oldest_views(cache: Path, limit_gb: float, keep: set[Path]) -> list[Pat
             break
         if path not in keep:
             size -= stat.st_size
-            remove_sealed(path)
+            remove_checksummed(path)
             dropped.append(path)
     return dropped
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from pydantic import ValidationError
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.settings import rule_of, settings_of, spells_out
+from dsmi_zoo._util.settings import rule_of, settings_of, signature_with
 
 from .context import MeasureContext
 from .core.arrays import is_on_host
@@ -126,7 +126,7 @@ SETTINGS = tuple(setting for setting in settings_of(MeasureSettings) if setting.
 """Those that `measure` takes; a measure of one's own is a function that one calls oneself."""
 
 
-@spells_out(SETTINGS)
+@signature_with(SETTINGS)
 def measure(
     Z: ArrayLike | Points,
     labels: ArrayLike | None = None,

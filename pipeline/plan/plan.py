@@ -13,6 +13,7 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing, target
 from dsmi_zoo.data_catalog.models.filters import apply_filters
 from dsmi_zoo.data_catalog.models.registry import load_models
 
+from ..config.preloaded import MODELS
 from ..config.run import RunConfig
 from ..embedding.views import view_path
 from ..networks.builder_defaults import with_builder_defaults
@@ -182,7 +183,7 @@ def resolve_entries(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
     unclear = [entry for entry in entries if not _is_complete(entry)]
     if not unclear:
         return entries
-    with process_pool(1) as pool:
+    with process_pool(1, MODELS) as pool:
         answers = iter(pool.submit(_ask_timm, unclear).result())
     return [entry if _is_complete(entry) else next(answers) for entry in entries]
 

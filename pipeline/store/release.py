@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import file_sha256, write_atomically, write_text
 from dsmi_zoo._util.paths import is_file
-from dsmi_zoo._util.renamed import current_names
 from dsmi_zoo._util.settings import rule_of
 from dsmi_zoo._util.text import shortened
+from dsmi_zoo.data_catalog.models.entry import CURRENT_NAMES
 
 from .record import Moment, RunRecord, parse_record
 from .row_file import ALWAYS_THERE, arrow_schema
@@ -167,7 +167,7 @@ def read_rows(path: Path) -> pd.DataFrame:
             raise OSError("there is no such file")
         with path.open("rb") as file:
             table = pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)
-        table = table.rename_columns(current_names(table.column_names))
+        table = table.rename_columns([CURRENT_NAMES.get(name, name) for name in table.column_names])
         lacking = [name for name in ALWAYS_THERE if name not in table.column_names]
         if lacking:
             raise ValueError(f"lacks {', '.join(lacking)}")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dsmi_zoo._util.files import write_atomically
-from dsmi_zoo._util.renamed import current_names
+from dsmi_zoo.data_catalog.models.entry import CURRENT_NAMES
 
 from .schema import COLUMNS
 
@@ -59,7 +59,7 @@ def read_row_file(path: Path) -> dict[str, Any]:
         raise ValueError("not a file")  # to open a pipe would take for ever
     with path.open("rb") as file:
         table = pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)
-    renamed = table.rename_columns(current_names(table.column_names))
+    renamed = table.rename_columns([CURRENT_NAMES.get(name, name) for name in table.column_names])
     _refuse_other_tables(renamed)
     _refuse_damage(table)
     # An older version's row lacks what was added since; its numbers, and its embedding, are as good as ever.

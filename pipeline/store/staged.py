@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dsmi_zoo._util.files import write_atomically
+from dsmi_zoo._util.files import write_json
 from dsmi_zoo._util.hashing import array_sha256
 
 from .run_folder import embedding_path, read_embedding, write_array
@@ -28,7 +28,7 @@ class StagedEmbedding:
             "embedding_id": self._embedding_id,
             "fields": fields | {"embedding_sha256": array_sha256(values)},
         }
-        write_atomically(self._fields, lambda file: file.write(json.dumps(content).encode()))
+        write_json(self._fields, content)
 
     def read(self) -> tuple[np.ndarray, dict[str, Any]] | None:
         """What was put aside; None when there is nothing, or it is another embedding's or damaged."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dsmi_zoo._util.errors import DamagedFile
-from dsmi_zoo._util.files import noted_damage, write_atomically, write_sealed
+from dsmi_zoo._util.files import damage, write_atomically, write_checksummed
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 
 from .run_folder import array_bytes
@@ -67,7 +67,7 @@ def clusters_path(out: Path, img_size: int) -> Path:
 
 def write_clusters(path: Path, clusters: np.ndarray) -> None:
     """Store the clusters of a view's crops, int64 [n], with a note of what they are."""
-    write_sealed(path, lambda file: file.write(array_bytes(clusters)))
+    write_checksummed(path, lambda file: file.write(array_bytes(clusters)))
 
 
 def subset_with_clusters(out: Path, img_size: int | None) -> pd.DataFrame:
@@ -82,7 +82,7 @@ def subset_with_clusters(out: Path, img_size: int | None) -> pd.DataFrame:
     path = None if img_size is None else clusters_path(out, img_size)
     if path is None or not path.exists():
         return subset
-    problem = noted_damage(path)
+    problem = damage(path, needs_note=False)
     if problem:
         raise DamagedFile(path, problem)
     try:

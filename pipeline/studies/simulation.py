@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from dsmi_zoo._util.errors import DamagedFile
-from dsmi_zoo._util.files import noted_damage, write_sealed
+from dsmi_zoo._util.files import damage, write_checksummed
 from dsmi_zoo._util.hashing import content_hash
 
 from ..engine.task import Done
@@ -95,13 +95,13 @@ def compute_cell(cell: Cell) -> Done:
     """Measure a cell and write its file."""
     started = perf_counter()
     rows = pd.DataFrame(list(measured(cell)))
-    write_sealed(cell.path, partial(rows.to_parquet, index=False))
+    write_checksummed(cell.path, partial(rows.to_parquet, index=False))
     return Done(cell.path.stem, cell.name, True, "", perf_counter() - started)
 
 
 def is_measured(cell: Cell) -> bool:
     """Whether a cell's file is there, and as it was written; the first versions noted nothing to tell it by."""
-    return not noted_damage(cell.path)
+    return not damage(cell.path, needs_note=False)
 
 
 def read_cells(cells: list[Cell]) -> pd.DataFrame:
@@ -122,7 +122,7 @@ def read_cells(cells: list[Cell]) -> pd.DataFrame:
 
 
 def _read_cell(path: Path) -> pd.DataFrame:
-    problem = noted_damage(path)
+    problem = damage(path, needs_note=False)
     if problem:
         raise DamagedFile(path, problem)
     try:

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from dsmi_zoo._util.files import damage, write_atomically, write_sealed
+from dsmi_zoo._util.files import damage, write_checksummed, write_text
 from dsmi_zoo._util.hashing import content_hash
-from dsmi_zoo._util.tables import csv_text
 from dsmi_zoo.data_catalog.models.entry import TrainingRecipe
 from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
 
@@ -109,7 +108,7 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         # One entry: several would stand in a random order, and the file's hash is its rows' identity.
         content = safetensors.torch.save(state, metadata={"facts": json.dumps(facts)})
-        write_sealed(path, partial(_write, content))
+        write_checksummed(path, partial(_write, content))
 
     log.debug("training %s on %s images of %s", recipe.name, len(labels), recipe.dataset)
     with reproducible(recipe.seed):
@@ -176,5 +175,5 @@ def write_catalog(path: Path, recipes: Iterable[Trajectory], cache: Path) -> Non
                     "std": " ".join(map(str, PREPROCESSING.std)),
                 }
             )
-    text = csv_text(pd.DataFrame(rows))
-    write_atomically(path, lambda file: file.write(text.encode()))
+    text = pd.DataFrame(rows).to_csv(index=False)
+    write_text(path, text)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dsmi_zoo._util.files import write_atomically
+from dsmi_zoo._util.files import write_json
 from dsmi_zoo._util.hashing import content_hash
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, TrainingRecipe
 
@@ -87,8 +87,7 @@ def compute_transfer(job: TransferJob) -> Done:
         model = build_model(entry, job.weights)
         accuracies = {"probe": _probed(model, job, train, test)}
         accuracies["fine_tuned"] = _fine_tuned(model, job, train, test)
-    text = json.dumps(accuracies)
-    write_atomically(job.path, lambda file: file.write(text.encode()))
+    write_json(job.path, accuracies)
     return Done(job.path.stem, job.name, True, "", perf_counter() - began)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dsmi_zoo._util.text import as_people_sort
+from dsmi_zoo._util.text import natural_order
 from dsmi_zoo.pipeline.measures.definition import Score
 from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
 from dsmi_zoo.pipeline.store.record import EntryRecord
@@ -165,7 +165,7 @@ def groups_of(rows: pd.DataFrame) -> list[str]:
     groups = (
         {str(g) for g in rows["group"].dropna() if str(g).strip()} if "group" in rows else set()
     )
-    return sorted(groups, key=as_people_sort) if len(groups) > 1 else []
+    return sorted(groups, key=natural_order) if len(groups) > 1 else []
 
 
 def missing_entries(rows: pd.DataFrame, planned: Iterable[EntryRecord]) -> list[dict[str, Any]]:

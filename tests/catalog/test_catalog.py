@@ -52,7 +52,7 @@ def test_patterns_choose_models_by_name_or_by_name_and_size() -> None:
     ]
 
 
-def test_a_pattern_that_matches_nothing_is_refused_and_a_near_name_offered() -> None:
+def test_a_pattern_that_matches_nothing_is_refused_with_a_similar_name() -> None:
     with pytest.raises(
         InputError,
         match=r"no model of digits matches 'test_resnt.900x5'; did you mean test_resnet.900x5\?",
@@ -89,7 +89,7 @@ def test_a_file_gives_entries_with_every_field(tmp_path: Path) -> None:
     assert second.checkpoint is None
 
 
-def test_a_file_may_carry_the_facts_that_the_built_in_tables_have(tmp_path: Path) -> None:
+def test_a_file_may_have_all_columns_of_the_built_in_tables(tmp_path: Path) -> None:
     path = catalog(
         tmp_path,
         "model,kind,pretraining,extra_data,license,weights\n"
@@ -124,14 +124,14 @@ def test_a_parquet_catalogue_equals_its_csv(tmp_path: Path) -> None:
     assert load_models(tmp_path / "mine.parquet") == load_models(path)
 
 
-def test_a_blank_line_is_skipped_and_lines_are_still_counted_right(tmp_path: Path) -> None:
+def test_blank_lines_are_skipped_but_counted(tmp_path: Path) -> None:
     assert "line 4" in complaint(tmp_path, "model,top1\na,50\n\nb,fifty\n")
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("model,top1\na,50\nb,fifty\n", ["mine.csv, line 3", "top1", "'fifty'", "no number"]),
+        ("model,top1\na,50\nb,fifty\n", ["mine.csv, line 3", "top1", "'fifty'", "not a number"]),
         ("model,top1\na,101\n", ["line 2", "top1 = 101", "0 to 100"]),
         ("model,real_top1\na,-1\n", ["line 2", "real_top1 = -1", "0 to 100"]),
         ("model,top1\na,nan\n", ["line 2", "top1", "leave the cell empty"]),
@@ -139,11 +139,11 @@ def test_a_blank_line_is_skipped_and_lines_are_still_counted_right(tmp_path: Pat
         ("model,img_size\na,32\na,32\n", ["line 3", "'a' at img_size 32", "line 2"]),
         ("model,img_size\na,32.5\n", ["line 2", "img_size", "32.5"]),
         ("model,img_size\na,-3\n", ["line 2", "img_size", "-3"]),
-        ("model,checkpoint\na,gone.safetensors\n", ["line 2", "gone.safetensors", "no file"]),
+        ("model,checkpoint\na,gone.safetensors\n", ["line 2", "gone.safetensors", "not a file"]),
         ("model,model_kwargs\na,{bad\n", ["line 2", "model_kwargs", "JSON"]),
         ("model,model_kwargs\na,[1]\n", ["line 2", "model_kwargs", "object"]),
         ("model,colour\na,red\n", ["line 2", "colour", "'red'"]),
-        ("model,extra_data\na,maybe\n", ["line 2", "extra_data", "'maybe'", "1 or 0"]),
+        ("model,extra_data\na,maybe\n", ["line 2", "extra_data", "'maybe'", "boolean"]),
         ("model,kind\na,quantum\n", ["line 2", "kind", "'convolutional'", "'quantum'"]),
         ("model,weights\na,not a place\n", ["line 2", "weights", "'not a place'", "owner/name"]),
         ("model,builder\na,resnet18\n", ["line 2", "builder", "'resnet18'", "module:function"]),
@@ -175,7 +175,7 @@ def test_a_wrong_catalogue_is_refused_in_one_line_that_names_the_culprit(
         assert word in line
 
 
-def test_a_binary_file_is_no_catalogue(tmp_path: Path) -> None:
+def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.parquet").write_bytes(b"\x00\x01 nonsense")
     with pytest.raises(InputError, match="cannot be read as a catalogue"):
         load_models(tmp_path / "mine.parquet")

@@ -8,10 +8,9 @@ import pytest
 from PIL import Image
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.data_catalog.datasets.detection import dataset_in
 from dsmi_zoo.data_catalog.datasets.folders import ImageFiles, read_image, unreadable
 from dsmi_zoo.data_catalog.datasets.imagenet import IMAGENETTE, IMAGEWOOF, PRESETS, synsets
-from dsmi_zoo.data_catalog.datasets.registry import open_dataset
+from dsmi_zoo.data_catalog.datasets.registry import dataset_in, open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
 from dsmi_zoo.pipeline.config.run import SubsetSettings, resolve_config
@@ -46,7 +45,7 @@ def synset_folder(root: Path, classes: tuple[int, ...] = (217, 0), training: boo
     return root
 
 
-def test_a_folder_tells_which_data_set_it_holds(folders: Path, tmp_path: Path) -> None:
+def test_the_data_set_in_a_folder_is_recognised(folders: Path, tmp_path: Path) -> None:
     assert dataset_in(folders) == "imagefolder"
     (folders / "labels.csv").write_text("image,label\ncat/0.png,1\n")
     assert dataset_in(folders) == "csv"
@@ -59,10 +58,10 @@ def test_a_folder_tells_which_data_set_it_holds(folders: Path, tmp_path: Path) -
     assert dataset_in(tmp_path / "published") == "mnist"
 
 
-def test_a_folder_of_no_known_form_is_refused_with_what_would_be_one(
+def test_an_unknown_kind_of_folder_is_refused_with_the_known_ones(
     folders: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         dataset_in(tmp_path / "nowhere")
     with pytest.raises(
         InputError, match=r"neither a folder of images for each class nor a labels.csv .*--dataset"
@@ -76,7 +75,7 @@ def test_a_folder_of_no_known_form_is_refused_with_what_would_be_one(
         dataset_in(tmp_path / "splits")
 
 
-def test_images_of_ones_own_are_never_passed_over_for_the_digits(
+def test_the_users_images_take_precedence_over_the_default_digits(
     folders: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "dsmi_zoo")
@@ -101,7 +100,7 @@ def test_class_folders_are_classes_in_the_order_of_their_names(folders: Path) ->
 @pytest.mark.parametrize(
     "layout", ["root with val", "synset folders", "kaggle flat", "kaggle whole"]
 )
-def test_imagenet_is_found_in_each_of_its_forms_with_class_indices_as_labels(
+def test_imagenet_is_read_in_each_layout_with_class_indices_as_labels(
     tmp_path: Path, layout: str
 ) -> None:
     root = tmp_path / "imagenet"
@@ -140,8 +139,8 @@ def test_imagenet_training_images_are_refused_with_counts_unless_they_are_allowe
     assert "training" in open_dataset("imagenet", root, allow_train_images=True).name
 
 
-def test_a_folder_that_is_no_synset_is_named(folders: Path) -> None:
-    with pytest.raises(InputError, match=r"'cat' is no ImageNet synset.*--dataset imagefolder"):
+def test_a_folder_that_is_not_a_synset_is_named(folders: Path) -> None:
+    with pytest.raises(InputError, match=r"'cat' is not an ImageNet synset.*--dataset imagefolder"):
         open_dataset("imagenet", folders)
 
 
@@ -159,12 +158,12 @@ def test_a_table_of_labels_gives_classes_to_a_flat_folder(tmp_path: Path) -> Non
     [
         ("name,label\n0.jpg,1\n", "image,label"),
         ("image,label\n0.jpg,\n", "line 2: an image or its label is missing"),
-        ("image,label\n0.jpg,1\ngone.jpg,1\n", "line 3: 'gone.jpg' is no file"),
-        ("image,label\n0.jpg,1\n0.jpg,2\n", "line 3: '0.jpg' stands in line 2"),
+        ("image,label\n0.jpg,1\ngone.jpg,1\n", "line 3: 'gone.jpg' is not a file"),
+        ("image,label\n0.jpg,1\n0.jpg,2\n", "line 3: '0.jpg' is already in line 2"),
         ("image,label\n../0.jpg,1\n", "line 2: '../0.jpg' lies outside"),
     ],
 )
-def test_a_wrong_table_of_labels_is_refused_by_its_line(
+def test_a_wrong_table_of_labels_is_refused_with_its_line(
     tmp_path: Path, text: str, words: str
 ) -> None:
     folder = picture(tmp_path / "set" / "0.jpg").parent
@@ -174,10 +173,10 @@ def test_a_wrong_table_of_labels_is_refused_by_its_line(
         open_dataset("csv", folder)
 
 
-def test_what_is_missing_is_said(tmp_path: Path, folders: Path) -> None:
+def test_a_missing_folder_class_or_table_is_named(tmp_path: Path, folders: Path) -> None:
     with pytest.raises(InputError, match="imagefolder needs --data-root"):
         open_dataset("imagefolder")
-    with pytest.raises(InputError, match="gone is no folder"):
+    with pytest.raises(InputError, match="gone is not a folder"):
         open_dataset("imagefolder", tmp_path / "gone")
     (folders / "newt").mkdir()
     with pytest.raises(InputError, match="1 of 4 class folders hold no image: newt"):
@@ -253,7 +252,7 @@ def test_a_bad_image_stops_the_run_before_it_starts_or_is_skipped(
         )
 
 
-def test_a_subset_that_was_found_good_is_not_decoded_again(folders: Path, tmp_path: Path) -> None:
+def test_a_subset_without_bad_images_is_not_decoded_again(folders: Path, tmp_path: Path) -> None:
     settings = SubsetSettings(dataset="imagefolder", data_root=folders, skip_bad_images=True)
     subset = open_subset(settings, 1, tmp_path)
     assert (tmp_path / "checked" / subset.digest).exists()

@@ -37,10 +37,10 @@ def labelled(folder: Path, content: str | bytes) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("image,label\na.png,1\nb.png,2\n".encode("utf-16"), "labels.csv: cannot be read as labels of images, a table"),
-        ("image,label\na.png,1\n./a.png,2\n", "line 3: './a.png' stands in line 2 already"),
+        ("image,label\na.png,1\n./a.png,2\n", "line 3: './a.png' is already in line 2"),
         ("image,label\na.png,caf\xe9\n".encode("latin-1"), "labels.csv: "),
         ("image,label\na.png,1\nb\0.png,2\n", "line 3: 'image' = 'b\\x00.png' holds a control character"),
         ("image,label\na.png,\x1b[31mred\n", "line 2: 'label' = '\\x1b[31mred' holds a control character"),
@@ -51,24 +51,24 @@ def labelled(folder: Path, content: str | bytes) -> Path:
         ("image,label,label\na.png,1,2\n", "line 1: 2 columns are named 'label'"),
         ("image,label\n" + "x" * 5000 + ",1\n", "line 2: 'xxx"),
         ("image,label\nloop.png,1\n", "line 2: 'loop.png' "),
-        ("image,label\n.,1\n", "line 2: '.' is no file"),
-        ("image,label\n/dev/zero,1\n", "line 2: '/dev/zero' lies outside the folder"),
-        ("image,label\n../../x,1\n", "line 2: '../../x' lies outside the folder"),
+        ("image,label\n.,1\n", "line 2: '.' is not a file"),
+        ("image,label\n/dev/zero,1\n", "line 2: '/dev/zero' is not a file"),
+        ("image,label\n../../x,1\n", "line 2: '../../x' is not a file"),
         ('image,label\n"a.png,1\n', "cannot be read as labels of images"),
         ("", "needs the columns image,label"),
         (b"\0" * 300_000, "cannot be read as labels of images"),
     ],
     ids=range(18),
 )  # fmt: skip
-def test_a_wrong_table_is_refused_by_its_line(
-    folder: Path, content: str | bytes, told: str
+def test_a_wrong_table_is_refused_with_its_line(
+    folder: Path, content: str | bytes, message: str
 ) -> None:
     (folder / "loop.png").symlink_to(folder / "loop.png")
     table = labelled(folder, content)
-    assert told in refusal(lambda: list_labels_file(folder), table)
+    assert message in refusal(lambda: list_labels_file(folder), table)
 
 
-def test_a_byte_order_mark_is_read_past(folder: Path) -> None:
+def test_a_byte_order_mark_is_skipped(folder: Path) -> None:
     labelled(folder, b"\xef\xbb\xbfimage,label\r\na.png,caf\xc3\xa9\r\nb.png,x\r\n")
     names, labels, classes = list_labels_file(folder)
     assert (names, labels.tolist(), classes) == (("a.png", "b.png"), [0, 1], ["café", "x"])
@@ -80,7 +80,7 @@ def test_labels_of_thousands_of_digits_are_sorted_by_their_value(folder: Path) -
     assert list_labels_file(folder)[2] == [small, large]
 
 
-def test_labels_that_are_the_same_number_come_in_one_order_in_every_process(folder: Path) -> None:
+def test_labels_of_equal_value_have_the_same_order_in_every_process(folder: Path) -> None:
     for number in range(6):
         Image.new("RGB", (4, 4)).save(folder / f"{number}.png")
     labelled(
@@ -109,7 +109,7 @@ ODD_NAMES = [b"caf\xe9", b"a\x1b[31mb", b"a\nb", "a\u202eb".encode(), b"\x7f"]
 
 @pytest.mark.parametrize("name", ODD_NAMES, ids=range(len(ODD_NAMES)))
 @pytest.mark.parametrize("of", ["class", "image"])
-def test_a_name_that_is_no_printable_utf_8_is_refused_and_shown_escaped(
+def test_an_unprintable_name_is_refused_and_shown_escaped(
     tmp_path: Path, of: str, name: bytes
 ) -> None:
     root = tmp_path / "set"
@@ -122,7 +122,7 @@ def test_a_name_that_is_no_printable_utf_8_is_refused_and_shown_escaped(
     assert ascii(odd)[1:-1] in line
 
 
-def test_links_in_a_circle_below_a_class_end(tmp_path: Path) -> None:
+def test_circular_links_in_a_class_folder_do_not_hang(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "a" / "1.png")
     (tmp_path / "a" / "again").symlink_to(tmp_path / "a")
@@ -132,25 +132,25 @@ def test_links_in_a_circle_below_a_class_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("ImageId,PredictionString\na,\0\n", "line 2: 'PredictionString' = '\\x00' holds a control"),
-        ("ImageId,PredictionString\na,\n", "line 2: '' is no ImageNet synset"),
+        ("ImageId,PredictionString\na,\n", "line 2: '' is not an ImageNet synset"),
         ("ImageId\na\n", "needs the columns ImageId,PredictionString"),
         ("ImageId,PredictionString\na," + "n0" * 9000 + "\n", "line 2: 'PredictionString' has 18,000 characters"),
         ("\xff", "needs the columns"),
     ],
     ids=range(5),
 )  # fmt: skip
-def test_a_wrong_table_of_kaggles_is_refused_by_its_line(
-    folder: Path, content: str, told: str
+def test_a_wrong_kaggle_table_is_refused_with_its_line(
+    folder: Path, content: str, message: str
 ) -> None:
     table = folder / KAGGLE_TABLE
     table.write_text(content, encoding="utf-8")
-    assert told in refusal(lambda: open_imagenet(folder), table)
+    assert message in refusal(lambda: open_imagenet(folder), table)
 
 
-def test_an_image_that_kaggles_table_names_twice_counts_once(folder: Path) -> None:
+def test_an_image_listed_twice_in_kaggles_table_counts_once(folder: Path) -> None:
     rows = [
         f"{image},{synsets()[label]} 1 2 3 4" for image, label in (("a", 0), ("b", 1), ("a", 1))
     ]

@@ -49,7 +49,7 @@ def test_rows_are_unique_and_sorted(table: list[ModelEntry]) -> None:
     assert len({e.slug for e in table}) == len(table)
 
 
-def test_every_row_has_all_that_a_run_needs_without_asking_timm(table: list[ModelEntry]) -> None:
+def test_every_row_is_complete_for_a_run_without_timm(table: list[ModelEntry]) -> None:
     for e in table:
         assert e.architecture
         assert e.family
@@ -126,7 +126,7 @@ def test_size_does_not_explain_effective_robustness_as_it_does_accuracies() -> N
     assert ranks["r_effective_robustness"].corr(ranks["gmacs"]) == pytest.approx(-0.175, abs=0.005)
 
 
-def test_an_accuracy_of_0_or_100_has_no_effective_robustness_and_no_part_in_the_fit() -> None:
+def test_accuracies_of_0_or_100_are_left_out_of_the_fit_of_effective_robustness() -> None:
     top1 = {"a": "20", "b": "0", "c": "60", "d": "100", "e": "", "f": "70"}
     table = pd.DataFrame({"model": list(top1), "img_size": "224", "a_top1": list(top1.values())})
     clean = {
@@ -155,7 +155,7 @@ def test_effective_robustness_is_a_target_in_logits_and_stands_behind_the_accura
     assert target_title("r_effective_robustness") == "r effective robustness"
 
 
-def test_published_figures_stand_in_their_rows() -> None:
+def test_rows_hold_the_published_figures() -> None:
     small, large = load_models("imagenet-2025", ["resnet50.a1_in1k"])
     assert (small.img_size, small.top1, small.extras["real_top1"], small.params_m) == (
         224,
@@ -183,7 +183,7 @@ def test_weights_that_are_not_on_the_hub_have_a_url(table: list[ModelEntry]) -> 
     assert {e.family for e in urls} == {"gcvit", "senet", "xception"}
 
 
-def test_renamed_models_go_by_todays_names_and_keep_the_published_one() -> None:
+def test_renamed_models_have_their_current_and_their_published_name() -> None:
     renamed = {e.model: e.published_name for e in load_models("imagenet-2023") if e.published_name}
     assert renamed == {
         "selecsls42b.in1k": "SelecSls42b.in1k",
@@ -275,7 +275,7 @@ def test_a_known_number_of_images_agrees_with_the_flag_of_extra_data(
         ("module_of_tomorrow", "x", None),
     ],
 )
-def test_the_kind_goes_by_module_with_exceptions(
+def test_the_kind_follows_the_module_with_exceptions(
     family: str, architecture: str, kind: str | None
 ) -> None:
     assert kind_of(family, architecture) == kind
@@ -283,7 +283,8 @@ def test_the_kind_goes_by_module_with_exceptions(
 
 def test_loading_both_tables_imports_neither_torch_nor_timm_and_is_fast() -> None:
     code = (
-        "import sys, time; started = time.process_time(); from dsmi_zoo.data_catalog.models.registry import load_models\n"
+        "import sys, time; started = time.process_time()\n"
+        "from dsmi_zoo.data_catalog.models.registry import load_models\n"
         "load_models('imagenet-2023'); load_models('imagenet-2025')\n"
         "print(time.process_time() - started, sorted({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
     )
@@ -352,7 +353,7 @@ def test_a_missing_source_is_named(tmp_path: Path) -> None:
     assert "timm-2023-05-24-imagenet.csv is missing" in done.stderr
 
 
-def test_a_networks_name_alone_is_the_model_that_timm_means_by_it() -> None:
+def test_a_networks_name_means_timms_default_model() -> None:
     for network, model in default_models().items():
         assert model == f"{network}.{get_pretrained_cfg(network).tag}"
     assert [str(e) for e in load_models("imagenet-2025", "resnet18")] == [

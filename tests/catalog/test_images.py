@@ -64,45 +64,41 @@ def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return trace
 
 
-def test_postscript_named_like_a_photo_is_no_image_and_is_not_run(
+def test_postscript_with_the_suffix_of_a_photo_is_refused_and_not_run(
     tmp_path: Path, ghostscript: Path
 ) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(EPS)
-    assert "no image that can be read" in refusal(lambda: read_image(path), path)
+    assert "not a supported image" in refusal(lambda: read_image(path), path)
     assert not ghostscript.exists()
 
 
 # Timm leaves the file open.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_postscript_in_a_data_set_of_timms_is_not_run_either(
-    tmp_path: Path, ghostscript: Path
-) -> None:
+def test_postscript_in_a_timm_data_set_is_not_run(tmp_path: Path, ghostscript: Path) -> None:
     root = tmp_path / "set"
     (root / "validation" / "a").mkdir(parents=True)
     (root / "validation" / "a" / "photo.jpg").write_bytes(EPS)
     assert "timm cannot open it" in refusal(lambda: open_timm_dataset("folder", root), root)
-    gc.collect()  # so that no later test is told of the file
+    gc.collect()  # so that no later test is message of the file
     assert not ghostscript.exists()
 
 
 @pytest.mark.parametrize("kind", ["ICNS", "PCX", "TGA", "SGI", "DDS"])
-def test_formats_that_are_not_meant_are_no_images_whatever_their_name(
-    tmp_path: Path, kind: str
-) -> None:
+def test_other_formats_are_refused_whatever_their_suffix(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "photo.jpg"
     try:
         path.write_bytes(saved(photo("RGBA" if kind == "DDS" else "RGB").resize((16, 16)), kind))
     except (KeyError, OSError):
         pytest.skip(f"this Pillow writes no {kind}")
-    assert "no image that can be read" in refusal(lambda: read_image(path), path)
+    assert "not a supported image" in refusal(lambda: read_image(path), path)
 
 
 @pytest.mark.parametrize(
     ("values", "white"),
     [([0, 0.25, 1], 1), ([0, 1e-6, 0.5], 1), ([0, 100, 255], 255), ([0, 1.5, 200], 255), ([0, 1000, 65535], 65535)],
 )  # fmt: skip
-def test_floats_are_scaled_by_what_is_white_among_them(
+def test_floats_are_scaled_by_their_white_value(
     tmp_path: Path, values: list[float], white: float
 ) -> None:
     image = read_image(floats(tmp_path / "a.tif", values))
@@ -113,11 +109,9 @@ def test_floats_are_scaled_by_what_is_white_among_them(
 @pytest.mark.parametrize(
     "values", [[-0.1, 1], [0, np.nan], [0, np.inf], [0, -np.inf], [0, 65536], [0, 1e30]], ids=str
 )
-def test_floats_that_are_no_shades_are_refused_in_one_line(
-    tmp_path: Path, values: list[float]
-) -> None:
+def test_floats_out_of_range_are_refused_in_one_line(tmp_path: Path, values: list[float]) -> None:
     path = floats(tmp_path / "a.tif", values)
-    assert "are no shades from 0 to 1, 255 or 65535" in refusal(lambda: read_image(path), path)
+    assert "are not shades from 0 to 1, 255 or 65535" in refusal(lambda: read_image(path), path)
 
 
 def test_whole_numbers_of_32_bits_are_16_bits_or_refused(tmp_path: Path) -> None:
@@ -125,7 +119,7 @@ def test_whole_numbers_of_32_bits_are_16_bits_or_refused(tmp_path: Path) -> None
     assert np.asarray(read_image(path))[0, :, 0].tolist() == [0, 1, 255]
     for values in ([0, 65536], [-1, 5]):
         floats(path, values, np.int32)
-        assert "are no shades" in refusal(lambda: read_image(path), path)
+        assert "are not shades" in refusal(lambda: read_image(path), path)
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -174,7 +168,7 @@ def test_a_broken_image_is_refused_in_one_line(tmp_path: Path, what: str) -> Non
     assert "--skip-bad-images" in refusal(lambda: read_image(path), path)
 
 
-def test_a_file_that_is_gone_or_a_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_or_a_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     for path in (tmp_path / "gone.jpg", tmp_path, tmp_path / ("x" * 5000)):
         refusal(lambda path=path: read_image(path), path)
 
@@ -217,7 +211,7 @@ def test_an_odd_but_whole_image_becomes_rgb_of_8_bits(tmp_path: Path, what: str)
     assert_picture(read_image(path))
 
 
-def test_warnings_of_pillow_are_not_said_and_the_filters_of_others_stay(tmp_path: Path) -> None:
+def test_pillows_warnings_are_suppressed_and_other_filters_stay(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(ODD["palette with alpha"]())
     before = warnings.filters.copy()

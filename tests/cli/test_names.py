@@ -89,7 +89,7 @@ def test_a_path_within_a_folder_is_its_child_or_refused_in_one_line(name: str) -
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "a\\b", "a\0", "\ud800", "a" * 256])
 def test_what_is_no_name_of_one_file_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no name of a file in "):
+    with pytest.raises(InputError, match="is not the name of a file in "):
         within(tmp_path, name)
 
 

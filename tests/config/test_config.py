@@ -79,7 +79,7 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, words: l
         assert word in str(caught.value)
 
 
-def test_what_clashes_with_the_file_is_told_by_its_option(tmp_path: Path) -> None:
+def test_an_option_that_clashes_with_the_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('[compute]\nbudget = "1h"\n')
     with pytest.raises(InputError, match=r"^--budget with --budget-gb: "):
@@ -147,7 +147,7 @@ def test_a_run_is_read_back_from_its_own_record() -> None:
     assert RunConfig.model_validate(json.loads(config.model_dump_json())) == config
 
 
-def test_where_a_run_is_computed_is_no_part_of_its_identity() -> None:
+def test_where_a_run_is_computed_does_not_enter_its_identity() -> None:
     here = resolve_config(
         {"compute": {"workers": 1, "batch_size": 2, "cache": "/x"}, "out": "/a", "models": ["b"]}
     )

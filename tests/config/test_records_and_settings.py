@@ -48,12 +48,12 @@ IDENTITIES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("identity", "told"), IDENTITIES, ids=range(len(IDENTITIES)))
+@pytest.mark.parametrize(("identity", "message"), IDENTITIES, ids=range(len(IDENTITIES)))
 def test_an_identity_that_lacks_settings_is_refused_where_the_record_is_read(
-    identity: dict[str, Any], told: str
+    identity: dict[str, Any], message: str
 ) -> None:
     line = refusal(lambda: read(record(identity=identity)), "run.json")
-    assert told in line
+    assert message in line
     assert line.endswith("choose another --out")
 
 
@@ -162,38 +162,36 @@ SETTINGS = [
     ('compute.budget = "' + "9" * 6000 + 'h"', "compute.budget: Input should be a finite number"),
     ('compute.cache = "a\\u2028b"', "compute.cache: must be one line"),
     ("compute.batch_size = 1e300", "compute.batch_size: "), ("subset.images_per_class = " + "9" * 6000, "TOML"),
-    ("a = " + "[" * 50_000, "TOML: its keys or values are nested too deep"),
+    ("a = " + "[" * 50_000, "cannot be read as TOML: "),
     ("a = " + "[" * 40 + "]" * 40, "a: there is no"), ('a = "' + '\\"' * 45_000, "TOML"),
-    ("a." * 30_000 + "a = 1", "nested too deep"), ("[" + "'a' . " * 9000 + "a]", "nested too deep"),
     ("a." * 90 + "a = 1", "a: there is no such setting"), ("x" * 90_000 + " = 1", "there is no such setting"),
-    ("#" * 100_001, "TOML: it has more than 100 kB"), ('protocol = "' + "x" * 90_000 + '"', "protocol: Input"),
+    ('protocol = "' + "x" * 90_000 + '"', "protocol: Input"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("content", "told"), SETTINGS, ids=range(len(SETTINGS)))
+@pytest.mark.parametrize(("content", "message"), SETTINGS, ids=range(len(SETTINGS)))
 def test_hostile_settings_are_refused_by_their_name_in_one_line(
-    tmp_path: Path, content: str, told: str | None
+    tmp_path: Path, content: str, message: str | None
 ) -> None:
     path = tmp_path / "run.toml"
     path.write_text(content)
-    if told is None:  # a backslash is a character like others
+    if message is None:  # a backslash is a character like others
         assert resolve_config({}, path).out == Path("a\\u001b")
     else:
-        assert told in refusal(lambda: resolve_config({}, path), path)
+        assert message in refusal(lambda: resolve_config({}, path), path)
 
 
 @pytest.mark.parametrize(
     "content", [b"\xff", "a = 1".encode("utf-16"), b"\0", b"\xef\xbb\xbfout = 1"], ids=range(4)
 )
-def test_bytes_that_are_no_toml_are_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+def test_bytes_that_are_not_toml_are_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "run.toml"
     path.write_bytes(content)
     refusal(lambda: resolve_config({}, path), path)
     refusal(lambda: load_profile(path), path)
 
 
-def test_a_file_of_settings_that_never_ends_or_cannot_be_is_refused(tmp_path: Path) -> None:
-    assert "more than 100 kB" in refusal(lambda: resolve_config({}, Path("/dev/zero")), "/dev/zero")
+def test_a_file_of_settings_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "gone", tmp_path / ("x" * 300)):
         refusal(lambda path=path: resolve_config({}, path), str(path)[:200])
         assert "no such profile" in refusal(lambda path=path: load_profile(path), str(path)[:200])
@@ -238,13 +236,13 @@ PROFILES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("content", "told"), PROFILES, ids=range(len(PROFILES)))
+@pytest.mark.parametrize(("content", "message"), PROFILES, ids=range(len(PROFILES)))
 def test_a_hostile_profile_is_refused_by_its_name_in_one_line(
-    tmp_path: Path, content: str, told: str
+    tmp_path: Path, content: str, message: str
 ) -> None:
     path = tmp_path / "site.toml"
     path.write_text(content)
-    assert told in refusal(lambda: load_profile(path), path)
+    assert message in refusal(lambda: load_profile(path), path)
 
 
 def in_toml(value: Any) -> str:

@@ -156,7 +156,7 @@ def test_the_signature_lists_every_option_with_a_default_that_changes_nothing() 
 
 
 @pytest.mark.parametrize("function", [dsmi_zoo.measure, dsmi_zoo.score], ids=["measure", "score"])
-def test_the_signature_lists_what_a_measure_can_be_told_with_its_default(
+def test_the_signature_lists_every_setting_of_a_measure_with_its_default(
     function: Callable[..., Any],
 ) -> None:
     parameters = inspect.signature(function).parameters

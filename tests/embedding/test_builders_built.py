@@ -136,7 +136,7 @@ def test_a_module_edited_since_the_plan_is_refused_and_after_a_new_plan_read_ane
     assert build(entry, planned_with, None).model.get_parameter("head.weight").shape[1] == 16
     file.write_text(NETS.replace("width=16", "width=12"))
     with pytest.raises(
-        BuilderError, match=r"is not as it was when the run was planned; start the run again"
+        BuilderError, match=r"has changed since the run was planned; start the run again"
     ):
         build(entry, planned_with, None)
     assert built(entry).model.get_parameter("head.weight").shape[1] == 12

@@ -18,13 +18,13 @@ from torchvision.datasets import FashionMNIST
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.forkserver import process_pool
 from dsmi_zoo.data_catalog.datasets.base import ImageArray, split_numbers
-from dsmi_zoo.data_catalog.datasets.digits import digits_split
-from dsmi_zoo.data_catalog.datasets.fashion import DEBIAN, fashion_split
+from dsmi_zoo.data_catalog.datasets.builtin import DEBIAN, digits_split, fashion_split
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.data_catalog.models.trained_zoos import trained_models
+from dsmi_zoo.pipeline.config.preloaded import MODELS
 from dsmi_zoo.pipeline.config.run import RunConfig, SubsetSettings
 from dsmi_zoo.pipeline.embedding.view_file import ViewWriter, open_stored
 from dsmi_zoo.pipeline.embedding.views import (
@@ -125,7 +125,7 @@ def test_fashion_is_split_into_three_parts_of_the_images_that_torchvision_reads(
 
 def test_fashion_that_is_not_there_or_damaged_is_told_with_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"fashion is not there in --data-root .*; install Debian's package"
+        InputError, match=r"fashion is not in .*; install Debian's package"
     ):
         open_dataset("fashion", tmp_path)
     for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
@@ -353,7 +353,7 @@ def make_in_a_process(path: Path) -> int:
 def test_processes_that_want_a_view_at_the_same_moment_share_one(
     server: None, tmp_path: Path
 ) -> None:
-    with process_pool(3) as pool:
+    with process_pool(3, MODELS) as pool:
         inodes = set(pool.map(make_in_a_process, [tmp_path / "view.npy"] * 3))
     assert len(inodes) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["view.npy", "view.npy.json"]

@@ -14,6 +14,7 @@ import pytest
 
 from dsmi_zoo._util import forkserver
 from dsmi_zoo.jobs.clusters.opening import open_workers
+from dsmi_zoo.pipeline.config.preloaded import MODELS
 from dsmi_zoo.pipeline.config.run import ComputeSettings
 from dsmi_zoo.pipeline.engine.last_attempt import Died, in_a_child
 
@@ -69,7 +70,7 @@ def parent_and_absent(*modules: str) -> tuple[int, set[str]]:
 
 
 def test_a_forked_process_has_torch_and_timm_and_its_server_one_thread(server: None) -> None:
-    parent, absent = in_a_child(parent_and_absent, "torch", "timm", *forkserver.MODELS)
+    parent, absent = in_a_child(parent_and_absent, "torch", "timm", *MODELS)
     assert parent == pid_of_server()
     assert absent == set()
     assert psutil.Process(parent).num_threads() == 1
@@ -93,7 +94,7 @@ for module in sys.argv[1:]:
 
 @pytest.mark.slow
 def test_nothing_that_the_server_imports_initialises_cuda() -> None:
-    command = [sys.executable, "-c", IMPORTS_WITHOUT_CUDA, *forkserver.MODELS]
+    command = [sys.executable, "-c", IMPORTS_WITHOUT_CUDA, *MODELS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -133,7 +134,7 @@ def test_a_forked_process_has_the_threads_that_its_environment_asks_for(
     assert psutil.Process(pid_of_server()).num_threads() == 1
 
 
-def test_another_environment_has_another_server_and_the_first_is_kept(
+def test_another_environment_gets_another_server_and_the_first_is_kept(
     apart: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert forkserver.start(())
@@ -153,7 +154,7 @@ def test_two_clusters_fork_from_one_server(server: None, tmp_path: Path) -> None
     assert pids == {pid_of_server()}
 
 
-def test_a_killed_worker_has_a_successor_from_the_same_server(server: None, tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_from_the_same_server(server: None, tmp_path: Path) -> None:
     before = pid_of_server()
     with open_workers(ComputeSettings(cluster="local", workers=1), tmp_path) as workers:
         first = workers.ask(os.getpid)
@@ -174,7 +175,7 @@ def test_a_process_that_is_killed_while_it_forks_leaves_the_server_as_it_was(apa
     assert in_a_child(os.getppid) == before
 
 
-def test_processes_end_with_a_killed_server_and_the_next_has_a_new_one(apart: None) -> None:
+def test_processes_end_with_a_killed_server_and_the_next_gets_a_new_one(apart: None) -> None:
     assert forkserver.start(())
     children = [forkserver.child_process(time.sleep, 600) for _ in range(3)]
     killed = pid_of_server()
@@ -197,7 +198,7 @@ def test_processes_that_start_at_once_fork_from_one_server_and_share_an_environm
     server: None,
 ) -> None:
     """Dask starts each worker in a thread of its own."""
-    ours = forkserver._server_for()
+    ours = forkserver._server_for(())
     enough = threading.Event()
 
     def start_again_and_again() -> None:
@@ -207,7 +208,7 @@ def test_processes_that_start_at_once_fork_from_one_server_and_share_an_environm
     other = threading.Thread(target=start_again_and_again)
     other.start()
     try:
-        servers = [forkserver._server_for() for _ in range(20_000)]
+        servers = [forkserver._server_for(()) for _ in range(20_000)]
         process = forkserver.child_process(end_unless_environment_is, dict(os.environ))
     finally:
         enough.set()
@@ -217,7 +218,7 @@ def test_processes_that_start_at_once_fork_from_one_server_and_share_an_environm
 
 
 def end_unless_environment_is(expected: dict[str, str]) -> None:
-    raise SystemExit(forkserver.without_late(expected) != forkserver.without_late(os.environ))
+    raise SystemExit(forkserver.read_on_import(expected) != forkserver.read_on_import(os.environ))
 
 
 def test_a_cluster_survives_the_death_of_its_server(apart: None, tmp_path: Path) -> None:
@@ -281,7 +282,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("code", UNFIT.values(), ids=UNFIT)
-def test_where_no_server_can_be_had_processes_are_spawned(
+def test_without_a_server_processes_are_spawned(
     module: Module, tmp_path: Path, code: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert not forkserver.start(module(code))
@@ -303,7 +304,7 @@ preload.fork = refused
 """
 
 
-def test_a_server_that_may_not_fork_lives_and_processes_are_spawned(
+def test_a_server_that_cannot_fork_survives_and_processes_are_spawned(
     module: Module, told: pytest.LogCaptureFixture
 ) -> None:
     assert not forkserver.start(module(NO_FORK))
@@ -326,7 +327,7 @@ def end_oneself() -> None:
     os._exit(7)
 
 
-def test_how_a_forked_process_ended_is_told_as_of_any_other(server: None) -> None:
+def test_the_exit_of_a_forked_process_is_reported(server: None) -> None:
     with pytest.raises(Died, match="with exit code 7"):
         in_a_child(end_oneself)
     with pytest.raises(Died, match="by SIGKILL"):

@@ -103,7 +103,7 @@ def test_drivers_and_shares_that_begin_at_once_never_exclude_each_other_and_win(
     assert [path.name for path in drivers_folder(tmp_path / "out").iterdir()] == []
 
 
-def test_a_driver_that_died_while_it_began_holds_nobody_up_and_is_not_seen_at_work(
+def test_a_driver_that_died_at_its_start_blocks_nobody(
     script: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -118,7 +118,7 @@ def test_a_driver_that_died_while_it_began_holds_nobody_up_and_is_not_seen_at_wo
         assert list(drivers(out)) == ["whole"]
 
 
-def test_a_driver_that_was_stopped_while_it_began_does_not_go_on_beside_another(
+def test_a_driver_suspended_at_its_start_does_not_run_beside_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def taken_over(lock: Path) -> Any:
@@ -229,7 +229,7 @@ def test_a_process_stopped_for_too_long_notices_and_leaves_the_next_lock_alone(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_lock_of_a_killed_process_that_nobody_has_waited_for_is_taken_at_once(
+def test_the_lock_of_a_zombie_is_taken_at_once(
     script: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
     lock = tmp_path / "lock"
@@ -254,7 +254,7 @@ def test_a_forked_child_leaves_its_parents_lock_alone(
 # Clocks, reused process numbers, hosts of one name.
 
 
-def test_a_process_of_this_machine_that_exists_is_at_work_whatever_the_clock_says(
+def test_a_living_process_of_this_machine_keeps_its_lock_whatever_the_clock_says(
     tmp_path: Path,
 ) -> None:
     with exclusive(tmp_path / "lock"):
@@ -264,14 +264,14 @@ def test_a_process_of_this_machine_that_exists_is_at_work_whatever_the_clock_say
             pass
 
 
-def test_a_lock_of_the_future_is_not_kept_until_then(tmp_path: Path) -> None:
+def test_a_lock_from_the_future_becomes_stale(tmp_path: Path) -> None:
     file = a_lock_of(tmp_path / "lock", THERE, 7)
     os.utime(file, (time.time() + 10_000,) * 2)
     with claimed(tmp_path / "lock"):
         pass
 
 
-def test_a_waiter_does_not_count_the_time_for_which_it_was_stopped_itself(
+def test_a_waiting_process_does_not_count_the_time_of_its_own_suspension(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = a_lock_of(tmp_path / "lock", THERE, 7)
@@ -289,13 +289,15 @@ def test_a_waiter_does_not_count_the_time_for_which_it_was_stopped_itself(
         assert len(nights) == 20
 
 
-def test_a_process_number_that_was_given_again_does_not_keep_a_lock(tmp_path: Path) -> None:
+def test_a_reused_process_number_does_not_keep_a_lock(tmp_path: Path) -> None:
     a_lock_of(tmp_path / "lock", locks._machine(), os.getppid(), start="1")
     assert holder(tmp_path / "lock") is None
     assert seconds_to_take(tmp_path / "lock") < 10
 
 
-def test_a_host_of_the_same_name_is_not_asked_for_another_ones_processes(tmp_path: Path) -> None:
+def test_processes_of_another_host_with_the_same_name_are_not_looked_up_here(
+    tmp_path: Path,
+) -> None:
     machine = locks._machine().replace("boot=", "boot=other-")
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
@@ -337,6 +339,6 @@ def test_an_empty_folder_is_free_and_one_with_other_things_is_refused_and_left_a
         lambda: claimed(lock).__enter__(),
         lambda: holder(lock),
     ):
-        with pytest.raises(InputError, match="lock is no lock, as it holds thesis; move it away"):
+        with pytest.raises(InputError, match="lock is not a lock: it holds thesis; move it away"):
             ask()
     assert (lock / "thesis").exists()

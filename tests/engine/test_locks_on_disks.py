@@ -30,7 +30,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], capture_output=True, check=False)
 
 
-def test_a_full_disk_does_not_keep_anybody_from_a_lock_and_leaves_nothing(small: Path) -> None:
+def test_a_full_disk_leaves_no_half_made_lock(small: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         (small / "big").write_bytes(bytes(10_000))
     with exclusive(small / "lock"), pytest.raises(Held), claimed(small / "lock"):
@@ -47,13 +47,13 @@ def test_a_full_disk_does_not_keep_anybody_from_a_lock_and_leaves_nothing(small:
     assert not list(small.glob("lock*"))
 
 
-def test_who_may_only_read_is_told_who_is_at_work(small: Path) -> None:
+def test_the_holder_of_a_lock_is_found_on_a_read_only_disk(small: Path) -> None:
     a_lock_of(drivers_folder(small) / "whole.lock", THERE, 7)
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     assert str(drivers(small)["whole"]).startswith("process 7 on there, heard of ")
 
 
-def test_a_heart_goes_on_when_the_file_system_has_failed_for_a_while(
+def test_a_heart_beats_on_after_errors_of_the_file_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touched: list[str] = []

@@ -130,7 +130,7 @@ def test_a_row_is_not_measured_by_code_that_was_edited_since_its_plan(module, tm
     assert row["spread"] == Z.std()
     (tmp_path / f"{settings.own[0].split(':')[0]}.py").write_text(SPREAD.replace("std", "max"))
     refused(
-        "is not as it was when the run was planned; start the run again",
+        "has changed since the run was planned; start the run again",
         measure_row,
         row,
         Z,

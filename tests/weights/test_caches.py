@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from dsmi_zoo._util import files as sealed
+from dsmi_zoo._util import files
 from dsmi_zoo._util.errors import DamagedFile
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset
@@ -67,25 +67,23 @@ def test_a_damaged_view_is_refused_by_who_opens_it_and_made_again_by_who_makes_i
     assert open_view(path).shape == (8, 32, 32, 3)
 
 
-@pytest.mark.parametrize(
-    "note", [None, "", "[]", "{", "{}", '{"size": "1", "sha256": 1}', "[" * 100_000]
-)
+@pytest.mark.parametrize("note", [None, "", "[]", "{", "{}", "[" * 100_000])
 def test_a_view_without_a_good_note_is_made_again(tmp_path: Path, note: str | None) -> None:
     path = make_view(tmp_path / "view.npy", eight_digits(), 32, PREPROCESSING)
     if note is None:
-        sealed.note_path(path).unlink()
+        files.note_path(path).unlink()
     else:
-        sealed.note_path(path).write_text(note)
-    assert sealed.damage(path) == sealed.NO_NOTE
+        files.note_path(path).write_text(note)
+    assert files.damage(path) == files.NO_NOTE
     make_view(path, eight_digits(), 32, PREPROCESSING)
-    assert not sealed.damage(path)
+    assert not files.damage(path)
 
 
 def test_a_kill_between_note_and_file_leaves_nothing_that_is_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, new = tmp_path / "file", tmp_path / "new"
-    sealed.write_sealed(path, lambda file: file.write(b"of an older version"))
+    files.write_checksummed(path, lambda file: file.write(b"of an older version"))
     new.write_bytes(b"of a newer one")
     replace = Path.replace
 
@@ -96,35 +94,35 @@ def test_a_kill_between_note_and_file_leaves_nothing_that_is_believed(
 
     monkeypatch.setattr(Path, "replace", killed_before_the_file)
     with pytest.raises(KeyboardInterrupt):
-        sealed.seal(new, path)
+        files.move_checksummed(new, path)
     assert path.read_bytes() == b"of an older version"
-    assert sealed.damage(path)
+    assert files.damage(path)
     path.unlink()
-    assert sealed.damage(path) == "is missing"
+    assert files.damage(path) == "is missing"
 
 
 @given(content=st.binary(min_size=1, max_size=200), place=st.integers(0, 1599))
 @bounded(60)
 @example(content=b"\0", place=7)
-def test_every_flipped_bit_of_a_sealed_file_is_noticed(
+def test_every_flipped_bit_of_a_checksummed_file_is_noticed(
     tmp_path: Path, content: bytes, place: int
 ) -> None:
     path = tmp_path / "file"
-    sealed.write_sealed(path, lambda file: file.write(content))
-    assert not sealed.damage(path)
+    files.write_checksummed(path, lambda file: file.write(content))
+    assert not files.damage(path)
     path.unlink()
     path.write_bytes(flipped(content, place % (8 * len(content))))
-    assert sealed.damage(path)
+    assert files.damage(path)
 
 
 def test_a_change_within_one_tick_of_the_file_systems_clock_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    sealed.write_sealed(path, lambda file: file.write(b"right"))
-    assert not sealed.damage(path)
+    files.write_checksummed(path, lambda file: file.write(b"right"))
+    assert not files.damage(path)
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     path.write_bytes(b"wrong")
     os.utime(path, ns=times)
-    assert sealed.damage(path)
+    assert files.damage(path)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +292,7 @@ def test_damaged_clusters_of_the_papers_inputs_are_refused(small_run: Path, tmp_
     path.write_bytes(HARMS["one flipped bit"](path.read_bytes()))
     with pytest.raises(DamagedFile, match=r"32\.npy: its SHA-256"):
         subset_with_clusters(tmp_path, 32)
-    sealed.note_path(path).unlink()  # as the first versions left it
+    files.note_path(path).unlink()  # as the first versions left it
     assert len(subset_with_clusters(tmp_path, 32)) == 200
     write_clusters(path, np.arange(3))
     with pytest.raises(DamagedFile, match="cannot be read"):

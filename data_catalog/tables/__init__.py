@@ -1,1 +1,0 @@
-"""Tables of published results, and the developer's script that builds them."""
