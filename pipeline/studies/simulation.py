@@ -15,7 +15,7 @@ from dsmi_zoo._util.errors import DamagedFile
 from dsmi_zoo._util.files import noted_damage, write_sealed
 from dsmi_zoo._util.hashing import content_hash
 
-from ..engine.task import Done
+from ..engine.outcome import Outcome
 from ..measures import (
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
@@ -91,12 +91,12 @@ class Cell:
         )
 
 
-def compute_cell(cell: Cell) -> Done:
+def compute_cell(cell: Cell) -> Outcome:
     """Measure a cell and write its file."""
     started = perf_counter()
     rows = pd.DataFrame(list(measured(cell)))
     write_sealed(cell.path, partial(rows.to_parquet, index=False))
-    return Done(cell.path.stem, cell.name, True, "", perf_counter() - started)
+    return Outcome(cell.path.stem, cell.name, True, "", perf_counter() - started)
 
 
 def is_measured(cell: Cell) -> bool:

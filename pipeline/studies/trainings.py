@@ -5,7 +5,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import get_args
 
-from ..engine.task import Done
+from ..engine.outcome import Outcome
 from .trajectory import Regime, Trajectory, train_trajectory
 
 ARCHITECTURE = "test_resnet"  # of timm: convolutions and batch norm, half a million parameters
@@ -92,8 +92,8 @@ class TrainingJob:
         return self.recipe.order
 
 
-def compute_training(job: TrainingJob) -> Done:
+def compute_training(job: TrainingJob) -> Outcome:
     """Train, keeping checkpoints."""
     began = perf_counter()
     train_trajectory(job.recipe, job.cache, job.root)
-    return Done(job.name, job.name, True, "", perf_counter() - began)
+    return Outcome(job.name, job.name, True, "", perf_counter() - began)

@@ -13,7 +13,7 @@ from dsmi_zoo._util.files import write_atomically
 from dsmi_zoo._util.hashing import content_hash
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, TrainingRecipe
 
-from ..engine.outcome import Done
+from ..engine.outcome import Outcome
 
 VERSION = 1  # raised whenever the same network comes to other accuracies
 PROBE_STEPS = 1000
@@ -69,7 +69,7 @@ def transfer_accuracies(job: TransferJob) -> dict[str, float] | None:
     return accuracies if set(accuracies) == {"probe", "fine_tuned"} else None
 
 
-def compute_transfer(job: TransferJob) -> Done:
+def compute_transfer(job: TransferJob) -> Outcome:
     """Probe and fine-tune a network, and keep both accuracies."""
     from ..embedding.train import reproducible
     from ..embedding.views import part_view
@@ -89,7 +89,7 @@ def compute_transfer(job: TransferJob) -> Done:
         accuracies["fine_tuned"] = _fine_tuned(model, job, train, test)
     text = json.dumps(accuracies)
     write_atomically(job.path, lambda file: file.write(text.encode()))
-    return Done(job.path.stem, job.name, True, "", perf_counter() - began)
+    return Outcome(job.path.stem, job.name, True, "", perf_counter() - began)
 
 
 def _probed(

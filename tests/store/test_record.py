@@ -164,7 +164,7 @@ def test_what_is_wrong_with_a_record_is_told_by_its_key_in_one_line(
 
 def test_a_folder_without_a_record_is_no_run(tmp_path: Path) -> None:
     for read in (read_run, read_results):
-        with pytest.raises(InputError, match=r"is no run: it has no run\.json; start one with"):
+        with pytest.raises(InputError, match=r"is not a run: it has no run\.json; start one with"):
             read(tmp_path)
 
 

@@ -226,7 +226,7 @@ def test_a_record_of_a_newer_version_is_neither_lost_nor_replaced(
 
 
 def test_a_folder_without_rows_and_record_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(LostRecord, match=r"is no run: it has no run\.json; start one"):
+    with pytest.raises(LostRecord, match=r"is not a run: it has no run\.json; start one"):
         read_run(tmp_path)
 
 
