@@ -22,6 +22,6 @@ def read_parquet(path: Path) -> pa.Table:
         When the file is missing, unreadable, damaged or not a Parquet file.
     """
     if not path.is_file():  # opening a pipe would block forever
-        raise OSError("there is no such file")
+        raise OSError("not a file" if path.exists() else "there is no such file")
     with path.open("rb") as file:
         return pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)

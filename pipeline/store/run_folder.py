@@ -90,8 +90,8 @@ def read_results(out: str | Path) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per entry, sorted by model and image size; the columns of ``dsmi_zoo.pipeline.store.schema`` first, then the
-        catalogue's and the user's own. Files that are not rows of this run are left out with a warning.
+        One row per entry, sorted by model and image size; the columns of ``dsmi_zoo.pipeline.store.schema`` first,
+        then the catalogue's and the user's own. Files that are not rows of this run are left out with a warning.
 
     Raises
     ------
