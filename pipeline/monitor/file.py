@@ -40,8 +40,7 @@ def write_monitor(out: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[s
     own = dict.fromkeys(name for row in rows for name in row if name not in NUMBERS)
     names = (*NUMBERS, *own)
     schema = pa.schema(
-        [pa.field(name, pa.float64()) for name in names],
-        metadata={_KEY: json.dumps(facts)},
+        [pa.field(name, pa.float64()) for name in names], metadata={_KEY: json.dumps(facts)}
     )
     table = pa.Table.from_pylist([_numbers(row, names) for row in rows], schema=schema)
     write_atomically(

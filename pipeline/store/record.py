@@ -196,10 +196,7 @@ def parse_record(content: bytes, path: Path) -> RunRecord:
             else LostRecord(f"{path}: {problem}")
         ) from None
     # Of Python's reader of JSON, which takes less than pydantic's.
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:
+    except (ValueError, RecursionError) as error:
         raise LostRecord(f"{path}: cannot be read: {shortened(str(error))}") from None
     for where, text in _texts(record.model_dump(mode="json")):
         if "\0" in text:  # no name of a file may hold it
