@@ -223,7 +223,7 @@ class RepresentationMonitor:
         self._own += self._since - began
 
     def _choose_n(self) -> int:
-        """Increase the number of images, at most twofold at a time, while a measurement stays within its share of time."""
+        """Increase the number of images, at most twofold at a time, while a measurement keeps to its share of time."""
         budget = SHARE * self.every * self._training / max(self.steps - self._measured_at, 1)
         n = min(self._least, self._most)
         self._timed(n)  # the first call loads and allocates
