@@ -57,7 +57,7 @@ def measure_row(
     started = perf_counter()
     labels = subset["label"].to_numpy()
     clusters, images = subset["input_cluster"].to_numpy(), subset["number"].to_numpy()
-    n, d = embedding.shape
+    n, d = len(labels), embedding.shape[1]
     if settings.own:
         planned = row_identity(row["embedding_id"], measures_identity(settings, n))
         if row["row_id"] != planned:
