@@ -28,7 +28,7 @@ from dsmi_zoo.pipeline.config.compute import ComputeSettings
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.engine.attempts import Attempts
 from dsmi_zoo.pipeline.engine.graph import ZooGraph
-from dsmi_zoo.pipeline.engine.outcome import Done
+from dsmi_zoo.pipeline.engine.outcome import Outcome
 from dsmi_zoo.pipeline.engine.row_content import facts
 from dsmi_zoo.pipeline.engine.window import Window
 from dsmi_zoo.pipeline.plan.order import longest_first
@@ -38,7 +38,7 @@ from dsmi_zoo.pipeline.store.run_folder import write_row
 MEBIBYTE = 2**20
 
 
-def empty_row(job: Job, out: Path) -> Done:
+def empty_row(job: Job, out: Path) -> Outcome:
     """The row of a model that nothing is computed for."""
     row: dict[str, Any] = {
         **facts(job.entry),
@@ -47,7 +47,7 @@ def empty_row(job: Job, out: Path) -> Done:
         "embedding_id": job.embedding_id,
     }
     write_row(out, job.slug, row | {"finished_at": datetime.now(UTC)})
-    return Done(job.slug, job.name, True, "", 0.0)
+    return Outcome(job.slug, job.name, True, "", 0.0)
 
 
 def nothing(*_: object) -> None:
@@ -73,9 +73,9 @@ class EmptyGraph(ZooGraph):
         return super().task(kind, name, identity, priority, after, work, *needed)
 
 
-def after(work: partial[Done], *_: object) -> Done:
+def after(work: partial[Outcome], *_: object) -> Outcome:
     """The row, once what it needs is there."""
-    done: Done = work()
+    done: Outcome = work()
     return done
 
 

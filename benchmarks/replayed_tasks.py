@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from distributed import get_worker
 
-from dsmi_zoo.pipeline.engine.outcome import Done
+from dsmi_zoo.pipeline.engine.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ _turn_on: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 _worked_s: dict[int, float] = defaultdict(float)
 
 
-async def row(name: str, times: Times, processes: int, *_: object) -> Done:
+async def row(name: str, times: Times, processes: int, *_: object) -> Outcome:
     """What stands for an entry's row."""
     gpu = get_worker().name // processes
     await asyncio.sleep(times.build)
@@ -35,7 +35,7 @@ async def row(name: str, times: Times, processes: int, *_: object) -> Done:
         await asyncio.sleep(times.forward)
         _worked_s[gpu] += times.forward
     await asyncio.sleep(times.measure)
-    return Done(name, name, True, "", times.alone)
+    return Outcome(name, name, True, "", times.alone)
 
 
 async def rest(seconds: float, *_: object) -> None:

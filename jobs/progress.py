@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 from dsmi_zoo._util.text import printable
-from dsmi_zoo.pipeline.engine.outcome import Done
+from dsmi_zoo.pipeline.engine.outcome import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -115,12 +115,12 @@ def _as_it_is(text: str) -> Text:
 
 
 def follow(
-    finished: Iterable[Done],
+    finished: Iterable[Outcome],
     total: int,
     display: Display = SILENT,
     noun: str = "model",
     costs: Mapping[str, float] | None = None,
-) -> tuple[int, list[Done]]:
+) -> tuple[int, list[Outcome]]:
     """Show entries as they finish.
 
     Parameters
@@ -131,11 +131,11 @@ def follow(
 
     Returns
     -------
-    (int, list of Done)
+    (int, list of Outcome)
         How many went well, and those that failed.
     """
     started, good = monotonic(), 0
-    failed: list[Done] = []
+    failed: list[Outcome] = []
     of_all, of_done = (sum(costs.values()), 0.0) if costs else (float(total), 0.0)
 
     def rate() -> str:

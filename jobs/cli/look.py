@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from dsmi_zoo.pipeline.config.run import CLUSTERS
+from dsmi_zoo.pipeline.config.compute import CLUSTERS
 
 from ..terminal import display
 from ..tools.listing import ORDERS

@@ -137,7 +137,7 @@ def _tell_unchecked(entries: Sequence[ModelEntry]) -> None:
             tell(f"{entry.model}: built by {entry.builder}, whose module is there; not checked")
 
 
-def _checked(entries: Sequence[ModelEntry], workers: int) -> Iterator[Done]:
+def _checked(entries: Sequence[ModelEntry], workers: int) -> Iterator[Outcome]:
     """What is found about each entry, as it is found; entries with the same network and size are built once."""
     same: dict[str, list[ModelEntry]] = {}
     for entry in entries:
@@ -153,7 +153,7 @@ def _checked(entries: Sequence[ModelEntry], workers: int) -> Iterator[Done]:
             except BrokenProcessPool:
                 problem, seconds = "the process that was to build it died (out of memory?)", 0.0
             for entry in futures[future]:
-                yield Done(entry.slug, str(entry), not problem, problem, seconds)
+                yield Outcome(entry.slug, str(entry), not problem, problem, seconds)
     finally:
         pool.shutdown(cancel_futures=True)
 

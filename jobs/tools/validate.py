@@ -19,7 +19,7 @@ from dsmi_zoo._util.versions import git_commit, library_versions
 from dsmi_zoo.data_catalog.datasets.names import TRAINABLE
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.pipeline.config.run import ComputeSettings, RunConfig, SubsetSettings
-from dsmi_zoo.pipeline.engine.outcome import Done
+from dsmi_zoo.pipeline.engine.outcome import Outcome
 from dsmi_zoo.pipeline.store.run_folder import read_results
 from dsmi_zoo.pipeline.studies import STUDIES
 from dsmi_zoo.pipeline.studies.simulation import Simulation, compute_cell, is_measured, read_cells
@@ -247,7 +247,7 @@ def _each(
     jobs: Sequence[Any],
     total: int,
     noun: str,
-    compute: Callable[[Any], Done],
+    compute: Callable[[Any], Outcome],
     display: Display,
 ) -> None:
     if len(jobs) < total:

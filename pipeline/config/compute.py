@@ -1,4 +1,4 @@
-"""Where and how a run is computed, as settings: nothing here changes a number."""
+"""Settings that say where and how a run is computed, and never change a number."""
 
 import re
 from pathlib import Path
@@ -57,7 +57,7 @@ class ComputeSettings(Settings):
     )
     start_method: Literal["fork", "spawn"] = Field(
         default="fork",
-        description="How local workers start: forked from a process with torch and timm, or spawned.",
+        description="Start local workers by forking a process with torch and timm, or by spawning.",
     )
     per_gpu: Annotated[int | None, OnCommandLine(default="the cores for each GPU, at most 4")] = (
         Field(
@@ -69,13 +69,13 @@ class ComputeSettings(Settings):
     )
     worker_memory: Annotated[
         Memory | None, OnCommandLine(metavar="SIZE", default="no limit", text=True)
-    ] = Field(default=None, description="End a local worker beyond this: 16GB.")
+    ] = Field(default=None, description="Memory limit of a local worker: 16GB.")
     model_timeout: Annotated[Seconds | None, OnCommandLine(metavar="TIME", text=True)] = Field(
-        default=None, description="A model that takes longer is ended and fails: 30m, 2h."
+        default=None, description="Time limit of a model, which fails beyond it: 30m, 2h."
     )
     workers_within: Annotated[
         Seconds | None, OnCommandLine(metavar="TIME", default="10m on this machine", text=True)
-    ] = Field(default=None, description="Give up when there has been no worker for so long.")
+    ] = Field(default=None, description="Give up after this long without workers.")
     share: Annotated[
         Annotated[str, AfterValidator(_one_of_several)] | None, OnCommandLine(metavar="I/K")
     ] = Field(default=None, description="Only the I-th of K balanced shares: one batch job each.")
@@ -84,26 +84,27 @@ class ComputeSettings(Settings):
     ] = Field(default=None, ge=1, le=1_000_000, description="Images in one forward pass.")
     compile: bool = Field(
         default=False,
-        description="Compile each network: half a minute for it, which pays from 3,000 images on.",
+        description="Compile each network: takes half a minute, and pays off from 3,000 images on.",
     )
     keep_embeddings: Annotated[bool, OnCommandLine("drop-embeddings", turns_off=True)] = Field(
-        default=True, description="Do not keep the embeddings (remeasure needs them)."
+        default=True, description="Delete the embeddings (remeasure needs them)."
     )
     write_report: Annotated[bool, OnCommandLine("no-report", turns_off=True)] = Field(
-        default=True, description="Leave the report to `dsmi-zoo report`."
+        default=True, description="Skip the report; `dsmi-zoo report` writes it."
     )
     budget_gb: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Download weights in waves of so many GB, each deleted after its rows.",
+        description="Download weights in waves of this many GB, each deleted after its rows.",
     )
     budget: Annotated[Seconds | None, OnCommandLine(metavar="TIME", text=True)] = Field(
         default=None,
-        description="Search for the best models so long: 45m, 1h30m; see docs/choose.md.",
+        description="Search for the best models for this long: 45m, 1h30m; see docs/choose.md.",
     )
     max_download: Annotated[Download | None, OnCommandLine(metavar="SIZE", text=True)] = Field(
-        default=None, description="Leave models out whose weights exceed this in all: 500MB, 20GB."
+        default=None,
+        description="Limit on all downloads; models beyond it are left out: 500MB, 20GB.",
     )
     cache: Annotated[
         Path,
@@ -116,7 +117,7 @@ class ComputeSettings(Settings):
         default=50.0,
         ge=0,
         allow_inf_nan=False,
-        description="Views beyond this are dropped once no model needs them.",
+        description="Limit on cached views; those that no model needs are deleted beyond it.",
     )
 
     @model_validator(mode="after")

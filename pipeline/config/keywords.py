@@ -1,11 +1,11 @@
-"""The settings of a run as arguments of a Python function and as a table; they are those of the command line."""
+"""The settings of a run as arguments of a Python function, and as a table for the documentation."""
 
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.settings import Setting, options_of, settings_of
+from dsmi_zoo._util.settings import keywords_of, options_of, settings_of
 
 from .run import RunConfig, resolve_config
 
@@ -13,7 +13,7 @@ SETTINGS = {setting.keyword: setting for setting in options_of(RunConfig)}
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Values by keyword, put where the groups of the settings have them: ``{"subset": {"seed": 1}}``."""
+    """Nest values given by keyword in the groups of the settings: ``{"subset": {"seed": 1}}``."""
     groups: dict[str, Any] = {}
     for keyword, value in values.items():
         setting = SETTINGS[keyword]
@@ -27,17 +27,17 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
 def settings_from_keywords(
     catalog: str | Path = "digits", out: str | Path | None = None, **keywords: Any
 ) -> RunConfig:
-    """The settings of a run.
+    """Resolve the settings of a run.
 
     Parameters
     ----------
     catalog
-        A built-in catalogue's name, or a file.
+        The name of a built-in catalogue, or a file.
     out
         The run's directory; None means ``runs/<catalog>``.
     keywords
-        The other options of ``dsmi-zoo run``, without dashes: ``subset_seed=1``. None means the default; where there
-        may be several values, a string is one of them.
+        The other options of ``dsmi-zoo run``, without dashes: ``subset_seed=1``. None means the default. Where several
+        values are allowed, a string is one value.
 
     Raises
     ------
@@ -47,7 +47,9 @@ def settings_from_keywords(
     given: dict[str, Any] = {"catalog": str(catalog), "out": out}
     for keyword, value in keywords.items():
         if keyword not in SETTINGS:
-            raise InputError(_unknown(keyword))
+            near = get_close_matches(keyword, SETTINGS)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"choose {', '.join(SETTINGS)}"
+            raise InputError(f"{keyword} is not a setting of a run; {hint}")
         if SETTINGS[keyword].repeated and isinstance(value, list | tuple) and not value:
             raise InputError(f"{keyword} is empty; name one, or leave it out")
         given[keyword] = value
@@ -56,31 +58,18 @@ def settings_from_keywords(
     return resolve_config(nested(chosen), names=names)
 
 
-def _unknown(keyword: str) -> str:
-    near = get_close_matches(keyword, SETTINGS)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(SETTINGS)}"
-    return f"{keyword} is no setting of a run; {hint}"
-
-
 def settings_table() -> str:
-    """All settings as a Markdown table: option, key in a TOML file, default, meaning.
-
-    A Python function takes an option's name without the dashes in front, and with ``_`` for ``-``.
-    """
+    """Return all settings as a Markdown table: option, key in a TOML file, default, meaning."""
     lines = ["| option | in a file | default | meaning |", "| --- | --- | --- | --- |"]
     for setting in settings_of(RunConfig):
         option = "" if setting.option.absent else f"`{setting.flag}`"
         key = f"`{setting.key} = false`" if setting.option.turns_off else f"`{setting.key}`"
         default = setting.default_shown.replace("<", "&lt;")
-        lines.append(f"| {option} | {key} | {default} | {_meaning(setting)} |")
+        meaning = setting.help
+        if any(choice not in meaning for choice in setting.choices):
+            meaning = f"{meaning.rstrip('.')}: {', '.join(setting.choices)}."
+        lines.append(f"| {option} | {key} | {default} | {meaning} |")
     return "\n".join(lines)
-
-
-def _meaning(setting: Setting) -> str:
-    """What it means, and which values there are where the description does not say."""
-    if all(choice in setting.help for choice in setting.choices):
-        return setting.help
-    return f"{setting.help.rstrip('.')}: {', '.join(setting.choices)}."
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every setting of a run, resolved once: the command line over the file over the defaults."""
+"""Every setting of a run, resolved once: the command line overrides the file, which overrides the defaults."""
 
 import json
 import logging
@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.hashing import content_hash
-from dsmi_zoo._util.paths import absolute_path, default_cache, is_file
+from dsmi_zoo._util.paths import found_from_anywhere, is_file
 from dsmi_zoo._util.settings import (
     SEVERAL,
     Clash,
@@ -28,12 +27,7 @@ from dsmi_zoo.data_catalog.models.registry import BUILT_IN
 from dsmi_zoo.data_catalog.models.trained_zoos import seeded_zoo
 
 from ..measures.core.settings import MeasureSettings
-from .compute import CLUSTERS, ComputeSettings
-
-__all__ = [
-    "CLUSTERS", "ComputeSettings", "MeasureSettings", "RunConfig", "SubsetSettings",
-    "as_named", "content_hash", "default_cache", "differences", "from_command_line", "resolve_config", "validated",
-]  # fmt: skip
+from .compute import ComputeSettings
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +52,7 @@ class SubsetSettings(Settings):
         default=None, description="all, imagenette+imagewoof, or classes with commas."
     )
     images_per_class: Annotated[int | None, OnCommandLine(default="all")] = Field(
-        default=None, ge=2, lt=2**31, description="So many images of each class."
+        default=None, ge=2, lt=2**31, description="Images per class."
     )
     repeats: Annotated[int | None, OnCommandLine(default=str(PAPER_REPEATS))] = Field(
         default=None,
@@ -73,7 +67,7 @@ class SubsetSettings(Settings):
         default=False, description="Accept ImageNet training images in an imagenet folder."
     )
     skip_bad_images: bool = Field(
-        default=False, description="Go on without images that cannot be decoded."
+        default=False, description="Leave out images that cannot be decoded."
     )
 
 
@@ -100,7 +94,7 @@ class RunConfig(Settings):
     )
     random_weights: bool = Field(
         default=False,
-        description="Try a zoo out without its weights: networks as timm initialises them.",
+        description="Dry run with untrained weights, as timm initialises them.",
     )
     out: Annotated[
         Path | None, BeforeValidator(_no_empty_name), OnCommandLine(default="runs/<catalog>")
@@ -112,14 +106,14 @@ class RunConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _trained_zoos_on_their_own_images(cls, given: Any) -> Any:
-        """The data set of a zoo that is trained on the spot is the one that it is trained on, unless one is named."""
+        """Default to the data set that a zoo trained on the spot is trained on."""
         zoo = seeded_zoo(str(given.get("catalog"))) if isinstance(given, dict) else None
         if zoo is None:
             return given
         subset = given.get("subset", {})
         if isinstance(subset, SubsetSettings):
             subset = subset.model_dump(exclude_unset=True)
-        # What else is wrong with it is told by its fields.
+        # Other errors in it are reported by its fields.
         if not isinstance(subset, dict) or "dataset" in subset:
             return given
         if subset.get("data_root") is not None and zoo[0] in NEEDS_NO_ROOT:
@@ -135,11 +129,8 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _no_budget_without_weights(self) -> Self:
-        limits = [
-            name
-            for name in ("budget", "budget_gb", "max_download")
-            if getattr(self.compute, name) is not None
-        ]
+        kinds = ("budget", "budget_gb", "max_download")
+        limits = [name for name in kinds if getattr(self.compute, name) is not None]
         if self.random_weights and limits:
             reason = (
                 "without weights there is nothing to download and nothing to choose; leave one out"
@@ -149,7 +140,7 @@ class RunConfig(Settings):
 
     @property
     def repeats(self) -> int:
-        """Rows of an embedding for each image: as set, else the paper's 3 or the standard's 1."""
+        """Rows of an embedding per image: as set, else 3 by the paper's protocol and 1 by the standard one."""
         return self.subset.repeats or (PAPER_REPEATS if self.protocol == "paper" else 1)
 
     @property
@@ -160,39 +151,40 @@ class RunConfig(Settings):
         )
 
     def identity(self) -> dict[str, Any]:
-        """The settings that change numbers: all rows of one OUT share them."""
-        without_weights = {"random_weights": True} if self.random_weights else {}
-        other_pooling = {"pool": self.pool} if self.pool else {}
-        return {
-            **without_weights,
-            **other_pooling,
-            "catalog": self.catalog if not is_file(self.catalog) else Path(self.catalog).name,
+        """Return the settings that change numbers: all rows of one OUT share them."""
+        subset = self.subset.model_dump(mode="json", exclude={"data_root"})
+        identity: dict[str, Any] = {
+            "catalog": Path(self.catalog).name if is_file(self.catalog) else self.catalog,
             "protocol": self.protocol,
             "precision": self.precision,
-            "subset": self.subset.model_dump(mode="json", exclude={"data_root"})
-            | {"repeats": self.repeats},
+            "subset": subset | {"repeats": self.repeats},
             "measures": self.measures.model_dump(mode="json"),
         }
+        if self.random_weights:  # rows of earlier versions have neither key
+            identity["random_weights"] = True
+        if self.pool:
+            identity["pool"] = self.pool
+        return identity
 
 
 def resolve_config(
     given: Mapping[str, Any], file: Path | None = None, names: Mapping[KeyPath, str] | None = None
 ) -> RunConfig:
-    """The settings of a run: those ``given`` over the TOML ``file`` over the defaults.
+    """Resolve the settings of a run: those ``given`` override the TOML ``file``, which overrides the defaults.
 
     Parameters
     ----------
     given
-        Nested as in the file, only what was given.
+        Nested as in the file, without the defaults.
     file
         Settings in TOML.
     names
-        What an error calls the settings given; by default their options.
+        Names of the settings in errors; by default their options.
 
     Raises
     ------
     InputError
-        For a file that is no TOML, an unknown name or a wrong value.
+        For a file that is not TOML, an unknown name or a wrong value.
     """
     settings: dict[str, Any] = {}
     if file is not None:
@@ -209,24 +201,24 @@ def resolve_config(
 
 
 def _with_its_images(subset: SubsetSettings, data_root: Path) -> SubsetSettings:
-    """The settings with an absolute folder of images and, if none is named, the data set that the folder holds."""
-    root = absolute_path(data_root)
+    """Make the folder of images absolute, and detect its data set unless one is named."""
+    root = found_from_anywhere(data_root)
     dataset = subset.dataset
     if "dataset" not in subset.model_fields_set:
-        # Imported here: it takes what reads images.
-        from dsmi_zoo.data_catalog.datasets.registry import dataset_in
+        # Imported here because it loads the readers of images.
+        from dsmi_zoo.data_catalog.datasets.detection import dataset_in
 
         dataset = dataset_in(root)
-        log.info(f"{root} is read as the data set {dataset}, by its form; --dataset names another")
+        log.info(f"reading {root} as the data set {dataset} (detected); --dataset names another")
     elif dataset.partition(":")[0] in NEEDS_NO_ROOT:
         raise InputError(
-            f"--data-root is not for the data set {dataset}, which is installed; leave one of them out"
+            f"--data-root does not apply to the data set {dataset}, which is installed; leave one of them out"
         )
     return subset.model_copy(update={"data_root": root, "dataset": dataset})
 
 
 def validated(kind: type[SettingsType], settings: Mapping[str, Any], where: str) -> SettingsType:
-    """``settings`` as a model; what is wrong with them becomes an InputError of one line that starts with ``where``."""
+    """Validate ``settings``; an InputError of one line starts with ``where``."""
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
@@ -237,7 +229,7 @@ def validated(kind: type[SettingsType], settings: Mapping[str, Any], where: str)
 def as_named(
     kind: type[SettingsType], settings: Mapping[str, Any], names: Mapping[KeyPath, str]
 ) -> SettingsType:
-    """``settings`` as a model; an InputError says what is wrong by the ``names`` under which they were given."""
+    """Validate ``settings``; an InputError uses the ``names`` under which they were given."""
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
@@ -245,7 +237,7 @@ def as_named(
 
 
 def from_command_line(kind: type[SettingsType], settings: Mapping[str, Any]) -> SettingsType:
-    """``settings`` as a model; an InputError names the option."""
+    """Validate ``settings``; an InputError names the option."""
     return as_named(kind, settings, flags_of(kind))
 
 
@@ -259,14 +251,12 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 def differences(
     stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[str]:
-    """Each setting that differs, as ``name = stored value, not wanted value``."""
+    """Yield each setting that differs, as ``name = stored value, not wanted value``."""
     for name in sorted({*stored, *wanted}):
         old, new = stored.get(name), wanted.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            yield f"{prefix}{name} = {_shown(name, old)}, not {_shown(name, new)}"
-
-
-def _shown(name: str, value: Any) -> str:
-    return "sqrt(d)" if name == "sigma" and value is None else json.dumps(value)
+            none = "sqrt(d)" if name == "sigma" else "null"
+            was, is_now = (none if value is None else json.dumps(value) for value in (old, new))
+            yield f"{prefix}{name} = {was}, not {is_now}"

@@ -1,33 +1,49 @@
-"""How often work was begun and not ended, noted in OUT, so that it outlives the processes that die of it.
+"""Attempts at a piece of work, counted in OUT, so that the count outlives the processes that die of it.
 
-Dask tries a task again whose worker died; nobody else counts. So the same rule holds under every scheduler: who finds
-two beginnings without an end makes the last attempt, in a process of its own, with nothing else of the run on its
-machine. No entry fails for what another one did to its worker or its machine.
+Dask tries a task again when its worker died, and other schedulers count differently or not at all. So that one rule
+holds under all of them, whoever finds two unfinished attempts makes the last one, in a process of its own and with
+nothing else of the run on its machine. No entry fails for what another one did to its worker or its machine.
 """
 
+import math
 import os
+import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from dsmi_zoo._util.locks import machine_lock
+import psutil
+from distributed.protocol.pickle import dumps, loads  # as between Dask's own processes
 
-from .last_attempt import Died, in_a_child
+from dsmi_zoo._util.forkserver import Forked, Spawned, child_process
+from dsmi_zoo._util.locks import machine_lock
+from dsmi_zoo._util.text import size_in_words
 
 ATTEMPTS = 3
-LOST_AT_MOST = 9  # beginnings of which nobody saw the end: a machine that dies leaves no witness
+LOST_AT_MOST = 9  # attempts that ended without a witness, as when their machine died
 
-# A worker with several threads does one thing at a time: the clock of a model and torch's defaults are its process's.
+LOOK_EVERY_S = 0.1
+SUSPENDED_FOR_S = 240.0
+MEMORY_SHARE = 0.95  # as Dask's nanny, which watches its worker only
+PIPE_BYTES = 60_000  # an unread pipe holds 64 KiB
+
+# A worker with several threads does one thing at a time: a model's clock and torch's defaults belong to the process.
 _ONE_AT_A_TIME = Lock()
 
 
 class KilledWorker(Exception):
-    """Work whose worker process died each time."""
+    """Each attempt ended its worker's process."""
+
+
+class Died(Exception):
+    """The process ended before the call returned; the message says how."""
 
 
 @dataclass(frozen=True)
@@ -37,57 +53,56 @@ class Attempts:
     out: Path
     kind: str
     slug: str
-    timeout: float | None = None  # seconds that the work may take, if somebody said so
+    timeout: float | None = None  # seconds that the work may take
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """``function(*arguments)``, in this process or, for the last time, in one of its own.
+        """Call ``function(*arguments)`` in this process or, as the last attempt, in a process of its own.
 
         Raises
         ------
         KilledWorker
-            When it has ended its process each time.
+            When the call has ended its process each time.
         Exception
             What the call raised.
         """
+        # A last attempt holds both locks alone. The gate keeps others from starting while it waits for the work lock.
+        gate, work = f"{self.out} gate", f"{self.out} work"
         with _ONE_AT_A_TIME:
             number = self._begin()
             try:
-                return self._attempt(number, function, arguments)
-            finally:
-                self.forget()
-
-    def unfinished(self) -> int:
-        """How many attempts have begun and not ended; one that goes on counts too."""
-        return sum(self._note(number).exists() for number in range(1, LOST_AT_MOST + 2))
-
-    def forget(self) -> None:
-        """Count no attempt that has begun so far: the work is done, or its worker was stopped on purpose."""
-        for number in range(1, LOST_AT_MOST + 2):
-            self._note(number).unlink(missing_ok=True)
-
-    def _attempt(
-        self, number: int, function: Callable[..., Any], arguments: tuple[Any, ...]
-    ) -> Any:
-        if number > LOST_AT_MOST:
-            raise KilledWorker(
-                f"its worker was lost {number - 1} times, and nobody saw why: killed with its machine, or out of memory"
-            )
-        if number < ATTEMPTS:
-            with _beside_others(self.out):
-                return function(*arguments)
-        with _alone(self.out):
-            try:
-                return in_a_child(
-                    function, *arguments, memory=_memory_limit(), timeout=self.timeout
-                )
+                if number > LOST_AT_MOST:
+                    raise KilledWorker(
+                        f"its worker was lost {number - 1} times, and nobody saw why: killed with its machine, or out "
+                        "of memory"
+                    )
+                if number < ATTEMPTS:
+                    with machine_lock(gate, shared=True):
+                        pass
+                    with machine_lock(work, shared=True):
+                        return function(*arguments)
+                with machine_lock(gate), machine_lock(work):
+                    return in_a_child(
+                        function, *arguments, memory=_memory_limit(), timeout=self.timeout
+                    )
             except Died as died:
                 raise KilledWorker(
                     f"its worker process died {number} times, the last time {died}, with nothing else running: out of "
                     "memory, killed, or ended by the model's own code"
                 ) from None
+            finally:
+                self.forget()
+
+    def unfinished(self) -> int:
+        """Count the attempts that have not ended, including one that is under way."""
+        return sum(self._note(number).exists() for number in range(1, LOST_AT_MOST + 2))
+
+    def forget(self) -> None:
+        """Forget all attempts so far: the work is done, or its worker was stopped on purpose."""
+        for number in range(1, LOST_AT_MOST + 2):
+            self._note(number).unlink(missing_ok=True)
 
     def _begin(self) -> int:
-        """Note a beginning; its number. Creating a file that must be new is certain on network file systems, too."""
+        """Note a new attempt and return its number; exclusive creation is safe on network file systems, too."""
         self._note(1).parent.mkdir(parents=True, exist_ok=True)
         for number in count(1):
             try:
@@ -103,28 +118,103 @@ class Attempts:
 
 
 def _memory_limit() -> float | None:
-    """Bytes that this worker may take; its nanny does not see the process of a last attempt."""
+    """Return this worker's memory limit in bytes, which its nanny does not enforce on a child of the worker."""
     from distributed import get_worker
 
     try:
         return get_worker().memory_manager.memory_limit
-    except (ValueError, AttributeError):  # not in a task of Dask's, or a worker without a limit
+    except (ValueError, AttributeError):  # not in a Dask task, or a worker without a limit
         return None
 
 
-@contextmanager
-def _beside_others(out: Path) -> Iterator[None]:
-    """Work together with others of the run on this machine, but let one pass that wants to be alone."""
-    with machine_lock(f"{out} gate", shared=True):
-        pass
-    with machine_lock(f"{out} work", shared=True):
-        yield
+def in_a_child(
+    function: Callable[..., Any],
+    *arguments: Any,
+    memory: float | None = None,
+    timeout: float | None = None,
+) -> Any:
+    """Call ``function`` with ``arguments`` in a new process, which ends with this one.
+
+    Parameters
+    ----------
+    function, arguments
+        Must be picklable; so must the result, in less than 60 kB.
+    memory
+        Bytes; a process that takes 95% of them is killed.
+    timeout
+        Seconds that the call may take by its own clock, which stops while its process is suspended: a process that
+        stays suspended that long, or for 4 minutes, is killed.
+
+    Raises
+    ------
+    Died
+        When the process ended itself, or was killed.
+    Exception
+        What the call raised.
+    """
+    reading, writing = Pipe(duplex=False)
+    with reading:
+        with writing:
+            child = child_process(_answer, writing, dumps((function, arguments)))
+        ended = _watch(child, memory, min(timeout or math.inf, SUSPENDED_FOR_S))
+        # Not just the end of the file: a process that the call left behind may hold the pipe open.
+        if not reading.poll():
+            raise Died(ended)
+        try:
+            content = reading.recv_bytes()
+        except EOFError:
+            raise Died(ended) from None
+    value, error = loads(content)
+    if error is not None:
+        raise error
+    return value
 
 
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Work when all others of the run on this machine have come to an end; none begins meanwhile."""
-    with ExitStack() as held:
-        held.enter_context(machine_lock(f"{out} gate"))
-        held.enter_context(machine_lock(f"{out} work"))
-        yield
+def _watch(child: Forked | Spawned, memory: float | None, suspended_for_s: float) -> str:
+    """Wait for a process to end, and say how it did; kill it if it is suspended or takes too much memory."""
+    suspended_since, why = None, ""
+    while child.poll() is None:
+        time.sleep(LOOK_EVERY_S)
+        try:
+            process = psutil.Process(child.pid)
+            is_suspended = process.status() == psutil.STATUS_STOPPED
+            taken = process.memory_info().rss
+        except psutil.Error:  # it has just ended
+            continue
+        suspended_since = (suspended_since or time.monotonic()) if is_suspended else None
+        if suspended_since is not None and time.monotonic() - suspended_since > suspended_for_s:
+            why = f", because it was suspended for {suspended_for_s:.0f} s"
+            child.kill()
+        elif memory and taken > MEMORY_SHARE * memory:
+            why = f", because it took more than {MEMORY_SHARE:.0%} of its {size_in_words(memory)} of memory"
+            child.kill()
+    code = child.returncode
+    assert code is not None
+    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    return how + why
+
+
+def _answer(channel: Connection, call: bytes) -> None:
+    """Make the call in the new process, and send back its result or error."""
+    function, arguments = loads(call)
+    process = os.getpid()
+    value, error = None, None
+    try:
+        value = function(*arguments)
+    except Exception as raised:
+        error = raised
+    if os.getpid() == process:  # not one that the call has forked
+        channel.send_bytes(_pack(value, error))
+    os._exit(0)  # whatever threads there are
+
+
+def _pack(value: Any, error: Exception | None) -> bytes:
+    try:
+        content = dumps((value, error))
+    except Exception as problem:
+        message = f"{error or value!r} cannot be handed over: {problem}"
+        content = dumps((None, RuntimeError(message[:1000])))
+    if len(content) > PIPE_BYTES:
+        message = f"{type(error or value).__name__}: {error or value}"
+        content = dumps((None, RuntimeError(message[:1000])))
+    return bytes(content)

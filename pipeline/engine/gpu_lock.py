@@ -1,4 +1,4 @@
-"""Several processes share a GPU, one at a time: the others read, build and measure meanwhile."""
+"""The lock by which processes take turns on a GPU; the others read, build and measure meanwhile."""
 
 import gc
 import os
@@ -14,10 +14,10 @@ from .time_limit import ModelClock
 
 @contextmanager
 def gpu_turn(model: torch.nn.Module, device: torch.device, clock: ModelClock) -> Iterator[None]:
-    """Wait until no other process of the user's has its turn on the device, then use it alone.
+    """Wait until no other process of the user uses the device, then use it alone.
 
-    The model may be moved there within the turn; at its end it loses its weights, so that memory is never shared
-    between two models. Waiting does not count as the model's time. The CPU is no device to wait for.
+    The model may be moved there within the turn. At the end it loses its weights, so that two models never share the
+    memory. Waiting does not count as the model's time. The CPU needs no turns.
     """
     if device.type == "cpu":
         yield
@@ -28,27 +28,17 @@ def gpu_turn(model: torch.nn.Module, device: torch.device, clock: ModelClock) ->
     try:
         yield
     finally:
-        _give_memory_back(model, device)
+        with suppress(Exception):  # a network of the user's own may fail to move
+            model.to("meta")
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
         turn.__exit__(None, None, None)
 
 
-def _give_memory_back(model: torch.nn.Module, device: torch.device) -> None:
-    """Leave the device to others; what of a network of the user's own cannot be moved, they share it with."""
-    with suppress(Exception):
-        model.to("meta")
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
 def device_name(device: torch.device) -> str:
-    """A name that all processes on this machine have for the device, by whatever number they see it."""
-    if device.type == "cuda":
-        return str(
-            getattr(
-                torch.cuda.get_device_properties(device),
-                "uuid",
-                os.environ.get("CUDA_VISIBLE_DEVICES"),
-            )
-        )
-    return device.type
+    """Return the device's name for all processes on this machine, which may number devices differently."""
+    if device.type != "cuda":
+        return device.type
+    properties = torch.cuda.get_device_properties(device)
+    return str(getattr(properties, "uuid", os.environ.get("CUDA_VISIBLE_DEVICES")))

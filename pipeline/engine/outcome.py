@@ -1,11 +1,11 @@
-"""What the driver hears of a finished entry."""
+"""What the driver learns about an entry that a worker has finished."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Done:
-    """The outcome of an entry; the row itself is on disk."""
+class Outcome:
+    """How an entry ended, ``ok`` or failed; its row is on disk."""
 
     slug: str
     name: str

@@ -1,4 +1,4 @@
-"""What an entry's row needs first: the subset of images, its view of them, and its weights."""
+"""The tasks before an entry's row: the subset of images, its view of them, and its weights."""
 
 import os
 from contextlib import suppress
@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 from dsmi_zoo._util.files import damage
-from dsmi_zoo.data_catalog.datasets.base import Part
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 
 from ..config.run import RunConfig
@@ -46,27 +45,21 @@ def prepare_subset(job: Job, config: RunConfig, subset: Subset) -> None:
     def shrink(number: int, image: Image.Image) -> None:
         vectors[number] = input_vector(image)
 
-    assert job.entry.img_size is not None
-    with suppress(ViewTooLarge):  # which the rows of its entries will say; there may be others
-        make_view(
-            job.view,
-            subset,
-            job.entry.img_size,
-            job.preprocessing,
-            threads=os.cpu_count() or 1,
-            also=shrink,
-        )
-    # All of them when the view was there.
-    for number in set(range(len(subset.labels))) - set(vectors):
-        shrink(number, subset.images.image(number))
+    size, threads = job.entry.img_size, os.cpu_count() or 1
+    assert size is not None
+    with suppress(ViewTooLarge):  # the rows of its entries will say so; other views may fit
+        make_view(job.view, subset, size, job.preprocessing, threads=threads, also=shrink)
+    for number in range(len(subset.labels)):
+        if number not in vectors:  # the view was there
+            shrink(number, subset.images.image(number))
     X = np.stack([vectors[number] for number in range(len(subset.labels))])
     table = subset.table()
     clusters = cluster_inputs(X, subset.n_classes, config.subset.seed)
     write_subset(config.folder, table.assign(input_cluster=clusters[table["number"]]))
 
 
-def prepare_view(job: Job, config: RunConfig, subset: Subset) -> None:
-    """Make the view that the entry needs; by the paper's protocol its crops are clustered too, as the inputs X."""
+def prepare_view(job: Job, config: RunConfig, subset: Subset, _after: object = None) -> None:
+    """Make an entry's view; by the paper's protocol also cluster its crops, as the inputs X."""
     assert job.entry.img_size is not None
     path = make_view(job.view, subset, job.entry.img_size, job.preprocessing)
     if config.protocol == "paper":
@@ -77,34 +70,22 @@ def prepare_view(job: Job, config: RunConfig, subset: Subset) -> None:
 
 
 def prepare_weights(job: Job, config: RunConfig) -> Path | None:
-    """The file of the entry's weights, downloaded or trained unless the cache has it; None if it has no file."""
+    """Download or train an entry's weights, unless the cache has them; return their file, or None if they have none."""
     published = remote_weights(job.entry)
     if published is not None:
         return fetch_weights(published, config.compute.cache, keep=config.compute.budget_gb is None)
-    if job.entry.recipe is not None:
-        return _trained_weights(job, config)
-    return job.weights
-
-
-def _trained_weights(job: Job, config: RunConfig) -> Path:
-    """Train the entry's recipe, unless the cache has its weights; that is part of the model's own time."""
-    assert job.weights is not None
-    if not damage(job.weights):
-        return job.weights
-    training = import_module("dsmi_zoo.pipeline.embedding.train")  # torch and timm, before the clock begins
-    with ModelClock(config.compute.model_timeout, timeout_log(config.folder, job.slug)).running():
-        images, further = _training_part(job, config, "train"), _training_part(job, config, "test")
-        weights: Path = training.train_weights(job.weights, job.entry, images, further)
-    return weights
-
-
-def _training_part(job: Job, config: RunConfig, part: Part) -> tuple[np.ndarray, np.ndarray]:
     entry = job.entry
-    assert entry.recipe is not None
+    if entry.recipe is None or job.weights is None or not damage(job.weights):
+        return job.weights
+    # Loads torch and timm before the model's own time begins, which includes its training.
+    training = import_module("dsmi_zoo.pipeline.embedding.train")
     assert entry.img_size is not None
     assert entry.preprocessing is not None
-    trained_on, measured_on = entry.recipe.dataset, config.subset.dataset
-    root = config.subset.data_root if trained_on == measured_on else None
-    return part_view(
-        config.compute.cache, trained_on, root, part, entry.img_size, entry.preprocessing
-    )
+    dataset, cache = entry.recipe.dataset, config.compute.cache
+    root = config.subset.data_root if dataset == config.subset.dataset else None
+    view = entry.img_size, entry.preprocessing
+    with ModelClock(config.compute.model_timeout, timeout_log(config.folder, job.slug)).running():
+        train = part_view(cache, dataset, root, "train", *view)
+        test = part_view(cache, dataset, root, "test", *view)
+        weights: Path = training.train_weights(job.weights, entry, train, test)
+    return weights

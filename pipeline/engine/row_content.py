@@ -1,7 +1,7 @@
-"""What stands in a row: the catalogue's facts, the settings, and the measures."""
+"""The content of a row: the catalogue's facts, the settings, and the measures."""
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -23,10 +23,16 @@ from ..plan.identity import measures_identity, row_identity
 from ..plan.plan import Job
 from ..store.schema import COLUMNS
 
+FACTS = (
+    "model", "architecture", "family", "kind", "pretraining", "extra_data", "license",
+    "builder", "layer", "img_size", "group", "top1", "top5", "params_m",
+)  # fmt: skip
+"""The catalogue's facts about an entry that are columns of its row."""
+
 
 @dataclass(frozen=True)
 class RemeasureJob:
-    """One kept embedding that is measured anew: the source's row, and where its embedding stands."""
+    """A kept embedding to measure again: its row in the source run, and its file."""
 
     source: dict[str, Any]
     slug: str
@@ -35,7 +41,7 @@ class RemeasureJob:
 
     @property
     def name(self) -> str:
-        """The entry's name."""
+        """The entry's name for people."""
         return f"{self.source['model']}@{self.source['img_size']}"
 
     @property
@@ -47,50 +53,40 @@ class RemeasureJob:
 def measure_row(
     row: dict[str, Any], embedding: np.ndarray, subset: pd.DataFrame, settings: MeasureSettings
 ) -> None:
-    """Fill in the measures of an embedding, float [n, d], on the subset that it was taken of."""
+    """Fill in the measures of an embedding, float [n, d], of the images of ``subset``."""
     started = perf_counter()
     labels = subset["label"].to_numpy()
-    if settings.own and row["row_id"] != row_identity(
-        row["embedding_id"], measures_identity(settings, len(labels))
-    ):
-        raise InputError(f"the module of {' or of '.join(settings.own)} {NOT_AS_PLANNED}")
-    row.update(
-        n_samples=len(labels), n_classes=len(np.unique(labels)), embedding_dim=embedding.shape[1]
-    )
-    row["sigma"] = (
-        settings.sigma if settings.sigma is not None else float(np.sqrt(embedding.shape[1]))
-    )
     clusters, images = subset["input_cluster"].to_numpy(), subset["number"].to_numpy()
-    row["measure_method"] = method_for(settings.method, len(labels))
-    row["measure_precision"] = precision_for(settings.precision, len(labels), settings.t)
+    n, d = len(labels), embedding.shape[1]
+    if settings.own:
+        planned = row_identity(row["embedding_id"], measures_identity(settings, n))
+        if row["row_id"] != planned:
+            raise InputError(f"the module of {' or of '.join(settings.own)} {NOT_AS_PLANNED}")
+    row.update(n_samples=n, n_classes=len(np.unique(labels)), embedding_dim=d)
+    row["sigma"] = float(np.sqrt(d)) if settings.sigma is None else settings.sigma
+    row["measure_method"] = method_for(settings.method, n)
+    row["measure_precision"] = precision_for(settings.precision, n, settings.t)
     row.update(measured(embedding, labels, images, clusters, settings))
     measures = [load_measure(spec) for spec in settings.own]
-    with _torchs_defaults_kept():
+    with ExitStack() as stack:
+        if (
+            "torch" in sys.modules
+        ):  # a measure may change torch's defaults, and affect the next model
+            from ..networks.forward import defaults_kept
+
+            stack.enter_context(defaults_kept())
         row.update({measure.name: measure.value(embedding, labels) for measure in measures})
     row["own_measures"] = " ".join(measure.name for measure in measures)
     row["seconds_measure"] = perf_counter() - started
 
 
-def _torchs_defaults_kept() -> AbstractContextManager[object]:
-    """What a measure changes of torch's defaults does not reach the next model; nothing, where torch is not loaded."""
-    if "torch" not in sys.modules:
-        return nullcontext()
-    from ..networks.forward import defaults_kept
-
-    return defaults_kept()
-
-
 def facts(entry: ModelEntry) -> dict[str, Any]:
-    """What the catalogue says of an entry, as it stands in the row."""
-    names = (
-        *("model", "architecture", "family", "kind", "pretraining", "extra_data", "license"),
-        *("builder", "layer", "img_size", "group", "top1", "top5", "params_m"),
-    )
-    return {**{name: getattr(entry, name) for name in names}, **entry.extras}
+    """Return the catalogue's facts about an entry, as columns of its row."""
+    return {name: getattr(entry, name) for name in FACTS} | entry.extras
 
 
 def with_current_facts(row: dict[str, Any], entry: ModelEntry) -> dict[str, Any]:
-    """A finished row with what the catalogue says today; what only the run could find out stays."""
+    """Return a finished row with the catalogue's current facts; those that only the run could find out stay."""
     current = facts(entry)
     for name in ("top1", "params_m"):
         if current[name] is None and (name == "params_m" or entry.recipe is not None):
@@ -100,7 +96,7 @@ def with_current_facts(row: dict[str, Any], entry: ModelEntry) -> dict[str, Any]
 
 
 def begun_row(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]:
-    """What is known of an entry's row before its model is built."""
+    """Return what is known of an entry's row before its model is built."""
     return {
         **facts(job.entry),
         "random_weights": config.random_weights,
@@ -114,13 +110,12 @@ def begun_row(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]
 
 
 def carried_row(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
-    """What of the source's row stays when its embedding is measured anew."""
+    """Return what stays of the source's row when its embedding is measured again."""
     measured = set(BY_NAME) | set(job.source["own_measures"].split())
     kept = {name: value for name, value in job.source.items() if name not in measured}
     return {**kept, **_settings(config.measures), "row_id": job.row_id}
 
 
 def _settings(settings: MeasureSettings) -> dict[str, Any]:
-    return settings.model_dump(exclude={"own", "method", "precision", "tolerance"}) | {
-        "own_measures": ""
-    }
+    columns = settings.model_dump(exclude={"own", "method", "precision", "tolerance"})
+    return columns | {"own_measures": ""}

@@ -1,8 +1,8 @@
-"""What one Dask task does: an entry becomes a row, whatever happens to it on the way."""
+"""The tasks that turn an entry into a row on a worker, whatever happens to it on the way."""
 
 import json
 import os
-from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -20,315 +20,297 @@ from dsmi_zoo.data_catalog.datasets.base import LabelledImages
 from ..config.run import RunConfig
 from ..embedding.views import open_view
 from ..plan.plan import Job
-from ..store.run_folder import read_embedding, read_row, row_mark, timeout_log, write_row
-from ..store.staged import StagedEmbedding
+from ..store.run_folder import (
+    PendingEmbedding,
+    read_embedding,
+    read_row,
+    row_mark,
+    timeout_log,
+    write_row,
+)
 from ..store.subset_file import subset_with_clusters
 from .attempts import Attempts, KilledWorker
-from .outcome import Done
+from .outcome import Outcome
 from .row_content import RemeasureJob, begun_row, carried_row, measure_row
 from .time_limit import ModelClock
 
 if TYPE_CHECKING:
     import torch
 
-    from ..embedding.embed import Embedding, Inputs
+    from ..embedding.embed import Inputs
 
 
-def compute_row(
-    job: Job,
-    config: RunConfig,
-    subset_digest: str,
-    classifier_width: int | None,
-    since: object,
-    images: LabelledImages | None,
-    weights: Path | None,
-    _view: object,
-) -> Done:
-    """Embed and measure an entry, and write its row; subset, view and weights are there.
+@dataclass(frozen=True)
+class RowTask:
+    """The row of one entry.
+
+    ``mark`` is that of the row when the task was submitted: one written later is not computed again.
+    """
+
+    job: Job | RemeasureJob
+    config: RunConfig
+    mark: object
+
+    def run(self, weights: Path | None = None, _view: object = None) -> Outcome:
+        """Make one attempt at the row, unless an earlier one finished it.
+
+        The row fails if the last attempt dies or exceeds its time limit.
+        """
+        log = self._timeout_log
+        attempts = Attempts(
+            self.config.folder, "row", self.job.slug, self.config.compute.model_timeout
+        )
+        try:
+            written = self._written_by_earlier_attempt()
+            if written is not None:
+                return written
+            if not attempts.unfinished():
+                log.unlink(missing_ok=True)  # an earlier run's
+            elif self._timed_out():
+                attempts.forget()
+                return self.fail(self._timeout_error())
+            return attempts.run(self.compute, weights)
+        except KilledWorker as error:
+            return self.fail(self._timeout_error() if self._timed_out() else error)
+        finally:
+            # Only an attempt whose process dies leaves an embedding to its successor.
+            PendingEmbedding(self.config.folder, self.job.slug).discard()
+
+    def compute(self, weights: Path | None = None) -> Outcome:
+        """Fill the row and write it; an error is noted in it.
+
+        Raises
+        ------
+        DiskFull, DamagedFile
+            Because these are not the model's fault.
+        """
+        started, process = perf_counter(), os.getpid()
+        row, failure = self.first_row(), None
+        try:
+            self.fill(row, weights)
+        except (DiskFull, DamagedFile):
+            raise
+        # A user's code may raise what else would end a process. Ctrl-C never gets here: only the driver handles it.
+        except BaseException as error:
+            row, failure = self.first_row(), error
+        if os.getpid() != process:  # user code has forked, and this is the child
+            os._exit(1)
+        return self.write(row, failure, seconds=perf_counter() - started)
+
+    def fail(self, error: BaseException) -> Outcome:
+        """Write a failed row for an error outside `compute`: an earlier task failed, or the worker died."""
+        if isinstance(error, DamagedFile):  # making the file again did not help
+            error = InputError(str(error))
+        return self.write(self.first_row(), error, code=self._own_code())
+
+    def first_row(self) -> dict[str, Any]:
+        """Return what is known of the row before it is computed."""
+        raise NotImplementedError
+
+    def fill(self, row: dict[str, Any], weights: Path | None) -> None:
+        """Compute the row's values."""
+        raise NotImplementedError
+
+    def write(
+        self, row: dict[str, Any], error: BaseException | None, code: str = "", seconds: float = 0.0
+    ) -> Outcome:
+        """Store the row as ``ok``, or as failed with the ``error`` and the user's ``code`` that caused it."""
+        kind, text, message = None, None, ""
+        if error is not None:
+            kind, text = type(error).__name__, _in_one_line(error, code)
+            message = f"{kind}: {text}"
+        row |= {
+            "status": "ok" if error is None else "failed",
+            "error_type": kind,
+            "error_message": text,
+            "versions": json.dumps(library_versions()),
+            "finished_at": datetime.now(UTC),
+        }
+        write_row(self.config.folder, self.job.slug, row)
+        return Outcome(self.job.slug, self.job.name, error is None, message, seconds)
+
+    def clock(self) -> ModelClock:
+        """Return the clock that ends the process after ``--model-timeout``."""
+        return ModelClock(self.config.compute.model_timeout, self._timeout_log)
+
+    @property
+    def _timeout_log(self) -> Path:
+        return timeout_log(self.config.folder, self.job.slug)
+
+    def _timed_out(self) -> bool:
+        """Whether the model's clock ended an attempt: it writes the log only then."""
+        log = self._timeout_log
+        return log.exists() and log.stat().st_size > 0
+
+    def _timeout_error(self) -> TimeoutError:
+        limit = f"{self.config.compute.model_timeout:g} s"
+        return TimeoutError(f"took longer than --model-timeout {limit}; see {self._timeout_log}")
+
+    def _written_by_earlier_attempt(self) -> Outcome | None:
+        out, job = self.config.folder, self.job
+        row = read_row(out, job.slug) if row_mark(out, job.slug) != self.mark else None
+        if row is None or row["row_id"] != job.row_id:
+            return None
+        is_ok = row["status"] == "ok"
+        message = "" if is_ok else f"{row['error_type']}: {row['error_message']}"
+        return Outcome(job.slug, job.name, is_ok, message, 0.0)
+
+    def _own_code(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True)
+class EntryTask(RowTask):
+    """Embed and measure an entry; its subset, view and weights are there.
 
     Parameters
     ----------
-    since
-        The mark of the row as it was when the task was submitted; one that was written later is not computed again.
+    classifier_width
+        Classes of the data set, where the outputs of a classifier of that width are comparable with its labels.
     images
         The subset's, for a network whose builder brings its own transform; other entries need the view only.
-    weights
-        A file; None stands for those that the entry's builder gives its network.
     """
-    staged = StagedEmbedding(config.folder, job.slug, job.embedding_id)
-    arguments = (job, config, subset_digest, classifier_width, images, weights)
-    try:
-        return _attempted(job, config, subset_digest, since, _computed_row, *arguments)
-    finally:
-        staged.discard()  # unless its process dies
 
+    job: Job
+    subset_hash: str
+    classifier_width: int | None
+    images: LabelledImages | None
 
-def remeasure_row(job: RemeasureJob, config: RunConfig, since: object) -> Done:
-    """Measure a kept embedding by other settings and write its row; ``since`` is as for `compute_row`."""
-    return _attempted(job, config, "", since, _remeasured_row, job, config)
+    def first_row(self) -> dict[str, Any]:
+        """Return the catalogue's facts, the settings and the identities."""
+        return begun_row(self.job, self.config, self.subset_hash)
 
+    def fill(self, row: dict[str, Any], weights: Path | None) -> None:
+        """Embed the images, and measure the embedding.
 
-def _attempted(
-    job: Job | RemeasureJob,
-    config: RunConfig,
-    subset_digest: str,
-    since: object,
-    compute: Callable[..., Done],
-    *arguments: Any,
-) -> Done:
-    """One attempt at a row, unless an earlier one came to an end; the last one to die, or to take too long, fails."""
-    written = row_written(config.folder, job, since)
-    if written is not None:
-        return written
-    log = timeout_log(config.folder, job.slug)
-    attempts = Attempts(config.folder, "row", job.slug, config.compute.model_timeout)
-    if not attempts.unfinished():
-        log.unlink(missing_ok=True)  # an earlier run's
-    elif _took_too_long(log):
-        attempts.forget()
-        return failed_row(job, config, subset_digest, _too_long(config, log))
-    try:
-        return attempts.run(compute, *arguments)
-    except KilledWorker as error:
-        reason = _too_long(config, log) if _took_too_long(log) else error
-        return failed_row(job, config, subset_digest, reason)
-
-
-def _took_too_long(log: Path) -> bool:
-    """Whether the model's clock has ended its process: then it has written where that was."""
-    try:
-        return log.stat().st_size > 0
-    except FileNotFoundError:
-        return False
-
-
-def _too_long(config: RunConfig, log: Path) -> TimeoutError:
-    return TimeoutError(
-        f"took longer than --model-timeout {config.compute.model_timeout:g} s; see {log}"
-    )
-
-
-def _computed_row(
-    job: Job,
-    config: RunConfig,
-    subset_digest: str,
-    classifier_width: int | None,
-    images: LabelledImages | None,
-    weights: Path | None,
-) -> Done:
-    def fill(row: dict[str, Any]) -> None:
-        import_module("dsmi_zoo.pipeline.networks.timm")  # torch and timm, before the model's own time begins
-        clock = ModelClock(config.compute.model_timeout, timeout_log(config.folder, job.slug))
+        The embedding is stored before the measures begin, so that a process that dies in them costs no second forward
+        pass. ``weights`` is None for an entry whose builder makes its own.
+        """
+        import_module(
+            "dsmi_zoo.pipeline.networks.timm"
+        )  # loads torch before the model's time begins
+        clock = self.clock()
         with clock.running():
-            _embed_and_measure(row, job, config, classifier_width, images, weights, clock)
+            subset = subset_with_clusters(self.config.folder, self.job.entry.img_size)
+            pending = PendingEmbedding(self.config.folder, self.job.slug)
+            if pending.read(self.job.embedding_id) is None:
+                embedding, fields = self.embed(weights, subset, clock)
+                pending.write(self.job.embedding_id, embedding, fields)
+            self.measure(row, subset, pending)
 
-    return _finished(config.folder, job.slug, job.name, begun_row(job, config, subset_digest), fill)
+    def prepare(self, weights: Path | None) -> "tuple[torch.nn.Module, Inputs]":
+        """Build the entry's model, and open its images: the view, or those of its builder's own transform."""
+        from ..embedding.embed import View
 
+        job, config = self.job, self.config
+        view = View(open_view(job.view), job.preprocessing)
+        if job.entry.builder is None:
+            from ..networks.timm import build_model, build_untrained, repool
 
-def _remeasured_row(job: RemeasureJob, config: RunConfig) -> Done:
-    def fill(row: dict[str, Any]) -> None:
-        embedding = read_embedding(job.embedding, row["embedding_sha256"])
-        subset = subset_with_clusters(config.folder, row["img_size"])
-        with ModelClock(
-            config.compute.model_timeout, timeout_log(config.folder, job.slug)
-        ).running():
-            measure_row(row, embedding, subset, config.measures)
+            if config.random_weights:
+                network = build_untrained(job.entry)
+            else:
+                network = build_model(job.entry, weights)
+            if config.pool is not None:
+                repool(network, config.pool)
+            return network, view
 
-    return _finished(config.folder, job.slug, job.name, carried_row(job, config), fill)
+        from ..networks.custom import Transformed, build
 
+        built = build(job.entry, job.builder_sha256, weights)
+        if built.transform is None or self.images is None:
+            return built.model, view
+        return built.model, Transformed(job.entry.builder, self.images, built.transform)
 
-def _embed_and_measure(
-    row: dict[str, Any],
-    job: Job,
-    config: RunConfig,
-    classifier_width: int | None,
-    images: LabelledImages | None,
-    weights: Path | None,
-    clock: ModelClock,
-) -> None:
-    """Fill the entry's row, and keep its embedding if that is wanted.
+    def embed(
+        self, weights: Path | None, subset: pd.DataFrame, clock: ModelClock
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Compute the embedding, float32 [n, d], and the fields of the row that say how."""
+        from ..embedding.embed import embed_inputs
+        from ..embedding.train import stored_top1
+        from ..networks.forward import defaults_kept
+        from ..networks.loading_code import loading_code
+        from ..networks.timm import choose_device, pooling_of
+        from .gpu_lock import gpu_turn
 
-    Its embedding is put aside before the measures begin, and taken from there if they ended an earlier process.
-    """
-    subset = subset_with_clusters(config.folder, job.entry.img_size)
-    staged = StagedEmbedding(config.folder, job.slug, job.embedding_id)
-    if staged.read() is None:
-        staged.write(*_embedded(job, config, classifier_width, subset, images, weights, clock))
-    embedded = staged.read()
-    if embedded is None:
-        raise InputError(
-            "its embedding was changed between two steps; is OUT shared with another run?"
-        )
-    embedding, fields = embedded
-    row.update(fields)
-    measure_row(row, embedding, subset, config.measures)
-    if config.compute.keep_embeddings:
-        staged.keep()
+        job, entry, config = self.job, self.job.entry, self.config
+        with defaults_kept():  # a network's own code may change them, and affect the next model
+            started = perf_counter()
+            device = choose_device()
+            model, inputs = self.prepare(weights)
+            fields: dict[str, Any] = {"device": str(device)}
+            fields["seconds_build"] = perf_counter() - started
+            if entry.builder is None and entry.layer is None:
+                fields["pooling"] = pooling_of(model)
+            if not config.random_weights:
+                fields["loading_code"] = loading_code(entry)
+            fields["params_m"] = entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
+            with gpu_turn(model, device, clock):
+                started = perf_counter()
+                embedding = embed_inputs(
+                    model,
+                    inputs,
+                    device,
+                    layer=entry.layer,
+                    batch_size=config.compute.batch_size,
+                    precision=config.precision,
+                    compiled=config.compute.compile,
+                )
+                fields["seconds_embed"] = perf_counter() - started
 
+        trained = job.weights if entry.recipe is not None else None
+        for path in filter(None, (job.view, trained)):
+            problem = damage(path)
+            if problem:  # since it was opened
+                raise DamagedFile(path, problem)
+        if trained is not None:
+            fields["top1"] = stored_top1(trained)
+        if embedding.predictions is not None and embedding.n_logits == self.classifier_width:
+            is_right = embedding.predictions == subset["label"].to_numpy()
+            fields["subset_top1"] = 100 * float(np.mean(is_right))
+        return embedding.values, fields
 
-def _embedded(
-    job: Job,
-    config: RunConfig,
-    classifier_width: int | None,
-    subset: pd.DataFrame,
-    images: LabelledImages | None,
-    weights: Path | None,
-    clock: ModelClock,
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """The entry's embedding, float32 [n, d], and the fields of its row that tell how it was computed."""
-    from ..embedding.train import stored_top1
-    from ..networks.forward import defaults_kept
+    def measure(self, row: dict[str, Any], subset: pd.DataFrame, pending: PendingEmbedding) -> None:
+        """Fill in the fields and measures of the stored embedding, and keep it if wanted."""
+        embedded = pending.read(self.job.embedding_id)
+        if embedded is None:
+            raise InputError(
+                "its embedding was changed between two steps; is OUT shared with another run?"
+            )
+        embedding, fields = embedded
+        row.update(fields)
+        measure_row(row, embedding, subset, self.config.measures)
+        if self.config.compute.keep_embeddings:
+            pending.keep()
 
-    with defaults_kept():  # a network's own code may change them, and the next model would suffer
-        embedding, fields = _by_its_model(job, config, images, weights, clock)
-    _refuse_changed(job)
-    if job.entry.recipe is not None and job.weights is not None:
-        fields["top1"] = stored_top1(job.weights)
-    if embedding.predictions is not None and embedding.n_logits == classifier_width:
-        fields["subset_top1"] = 100 * float(
-            np.mean(embedding.predictions == subset["label"].to_numpy())
-        )
-    return embedding.values, fields
-
-
-def _by_its_model(
-    job: Job,
-    config: RunConfig,
-    images: LabelledImages | None,
-    weights: Path | None,
-    clock: ModelClock,
-) -> "tuple[Embedding, dict[str, Any]]":
-    """Build the entry's model, and pass the images through it."""
-    from ..embedding.embed import embed_inputs
-    from ..networks.loading_code import loading_code
-    from ..networks.timm import choose_device, pooling_of
-    from .gpu_lock import gpu_turn
-
-    started = perf_counter()
-    device = choose_device()
-    model, inputs = _model_and_inputs(job, config, weights, images)
-    fields = {"device": str(device), "seconds_build": perf_counter() - started}
-    if job.entry.builder is None and job.entry.layer is None:
-        fields["pooling"] = pooling_of(model)
-    if not config.random_weights:
-        fields["loading_code"] = loading_code(job.entry)
-    fields["params_m"] = job.entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
-    with gpu_turn(model, device, clock):
-        started = perf_counter()
-        embedding = embed_inputs(
-            model,
-            inputs,
-            device,
-            layer=job.entry.layer,
-            batch_size=config.compute.batch_size,
-            precision=config.precision,
-            compiled=config.compute.compile,
-        )
-        fields["seconds_embed"] = perf_counter() - started
-    return embedding, fields
+    def _own_code(self) -> str:
+        builder = self.job.entry.builder
+        return "" if builder is None else f" (the network is of builder {builder})"
 
 
-def _model_and_inputs(
-    job: Job, config: RunConfig, weights: Path | None, images: LabelledImages | None
-) -> "tuple[torch.nn.Module, Inputs]":
-    """The entry's model, and its images as it takes them: by the view, or by its builder's own transform."""
-    from ..embedding.embed import View
+@dataclass(frozen=True)
+class RemeasureTask(RowTask):
+    """Measure a kept embedding by other settings."""
 
-    view = View(open_view(job.view), job.preprocessing)
-    if job.entry.builder is None:
-        from ..networks.timm import build_model, build_untrained, repool
+    job: RemeasureJob
 
-        network = (
-            build_untrained(job.entry) if config.random_weights else build_model(job.entry, weights)
-        )
-        if config.pool is not None:
-            repool(network, config.pool)
-        return network, view
+    def first_row(self) -> dict[str, Any]:
+        """Return what the source's row says beside its measures."""
+        return carried_row(self.job, self.config)
 
-    from ..networks.custom import Transformed, build
-
-    built = build(job.entry, job.builder_sha256, weights)
-    if built.transform is None or images is None:
-        return built.model, view
-    return built.model, Transformed(job.entry.builder, images, built.transform)
-
-
-def _refuse_changed(job: Job) -> None:
-    """Raise DamagedFile if what the embedding was computed from was damaged after it had been looked at."""
-    trained = [job.weights] if job.entry.recipe is not None and job.weights is not None else []
-    for path in (job.view, *trained):
-        problem = damage(path)
-        if problem:
-            raise DamagedFile(path, problem)
-
-
-def row_written(out: Path, job: Job | RemeasureJob, since: object) -> Done | None:
-    """What a worker that died left behind: the entry's outcome, if its row was written after the mark ``since``."""
-    row = read_row(out, job.slug) if row_mark(out, job.slug) != since else None
-    if row is None or row["row_id"] != job.row_id:
-        return None
-    message = "" if row["status"] == "ok" else f"{row['error_type']}: {row['error_message']}"
-    return Done(job.slug, job.name, not message, message, 0.0)
-
-
-def failed_row(
-    job: Job | RemeasureJob, config: RunConfig, subset_digest: str, error: BaseException
-) -> Done:
-    """Write the row of an entry whose task never came to write it: a stage before it failed, or its worker died."""
-
-    def fill(row: dict[str, Any]) -> None:
-        # What is damaged was made again, in vain.
-        raise InputError(str(error)) if isinstance(error, DamagedFile) else error
-
-    if isinstance(job, RemeasureJob):
-        return _finished(config.folder, job.slug, job.name, carried_row(job, config), fill)
-    code = (
-        f" (the network is of builder {job.entry.builder})" if job.entry.builder is not None else ""
-    )
-    return _finished(
-        config.folder, job.slug, job.name, begun_row(job, config, subset_digest), fill, code
-    )
-
-
-def _finished(
-    out: Path,
-    slug: str,
-    name: str,
-    row: dict[str, Any],
-    fill: Callable[[dict[str, Any]], None],
-    code: str = "",
-) -> Done:
-    """Fill the row, or note why that failed, and in whose ``code``, and write it.
-
-    Raises
-    ------
-    DiskFull, DamagedFile
-        For these are no fault of the model's.
-    """
-    started, process = perf_counter(), os.getpid()
-    filled, message = dict(row), ""
-    try:
-        fill(filled)
-        row = filled | {"status": "ok", "error_type": None, "error_message": None}
-    except (DiskFull, DamagedFile):
-        raise
-    # A user's own code may raise what else would end a process. No Ctrl-C gets here: the driver alone answers that.
-    except BaseException as error:
-        kind, text = type(error).__name__, _in_one_line(error, code)
-        message = f"{kind}: {text}"
-        row = row | {"status": "failed", "error_type": kind, "error_message": text}
-    if os.getpid() != process:  # a process that a user's code has forked came back, too
-        os._exit(1)
-    row |= {"versions": json.dumps(library_versions()), "finished_at": datetime.now(UTC)}
-    write_row(out, slug, row)
-    return Done(slug, name, not message, message, perf_counter() - started)
+    def fill(self, row: dict[str, Any], weights: Path | None) -> None:
+        """Measure the kept embedding; it needs no ``weights``."""
+        embedding = read_embedding(self.job.embedding, row["embedding_sha256"])
+        subset = subset_with_clusters(self.config.folder, row["img_size"])
+        with self.clock().running():
+            measure_row(row, embedding, subset, self.config.measures)
 
 
 def _in_one_line(error: BaseException, code: str) -> str:
-    """What an error says, as Parquet can hold it, whatever a user's own class of errors does."""
+    """Return an error's message in a form that Parquet can hold, whatever a user's exception class does."""
     try:
         said = str(error)
     except BaseException:
-        said = "an error that cannot be told"
+        said = "an error that cannot be shown"
     storable = f"{said}{code}".encode(errors="backslashreplace").decode()
     return " ".join(storable.split())[:500]

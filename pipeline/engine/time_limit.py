@@ -1,4 +1,4 @@
-"""The time that a model may take: its process ends when it is up."""
+"""The time limit of a model: its process ends when the time is up."""
 
 import faulthandler
 from collections.abc import Iterator
@@ -9,16 +9,16 @@ from typing import IO
 
 
 class ModelClock:
-    """A clock that ends this process when a model's time is up, whatever it does then.
+    """A clock that ends this process when a model's time is up, whatever the process is doing.
 
-    It is faulthandler's, which also fires while native code holds Python's lock. There is one in a process.
+    It uses faulthandler's timer, which also fires while native code holds Python's lock. A process has one such timer.
 
     Parameters
     ----------
     seconds
-        The model's time; None for any.
+        The time limit; None for no limit.
     log
-        Where it writes what each thread did when the time was up. The file is there, empty, while the clock runs.
+        The file of the threads' tracebacks when the time is up. It is empty while the clock runs.
     """
 
     def __init__(self, seconds: float | None, log: Path) -> None:
@@ -28,7 +28,7 @@ class ModelClock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Let the time pass."""
+        """Run the clock."""
         if self._left is None:
             yield
             return
@@ -44,7 +44,7 @@ class ModelClock:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Let no time pass, within `running`: the model waits for something that others hold."""
+        """Stop the clock, within `running`, while the model waits for something that others hold."""
         if self._left is None or self._file is None:
             yield
             return

@@ -1,46 +1,105 @@
-"""A rolling window of entries on a Dask client: each is submitted once there is room, and its outcome brought back."""
+"""A rolling window of entries on a Dask client: each is submitted once there is room, and its outcome collected."""
 
 import math
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from itertools import count
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from distributed import Future
+import distributed
+from distributed import Client, Future
 
-from .outcome import Done
+from dsmi_zoo._util.errors import DamagedFile
+from dsmi_zoo._util.hashing import content_hash
+
+from .attempts import ATTEMPTS, LOST_AT_MOST, Attempts
+from .outcome import Outcome
 from .workers import Workers
 
 LOOK_EVERY_S = 1.0
-READ_WITHIN_S = 10.0  # a result of a few bytes; its worker may have died meanwhile
-AHEAD = 2  # entries for each worker: the next one's weights and view are there when its turn comes
-
-AnyJob = TypeVar("AnyJob")
-TakenJob = TypeVar("TakenJob", contravariant=True)
+READ_WITHIN_S = 10.0  # for a result of a few bytes, whose worker may have died
+AHEAD = 2  # entries per worker: the next one's weights and view are prepared meanwhile
 
 
-class Graph(Protocol[TakenJob]):
-    """How entries become tasks of Dask."""
+class Named(Protocol):
+    """A piece of work with a unique name."""
 
-    def submit(self, job: TakenJob, priority: int) -> Future:
-        """Submit an entry's tasks, and return the future of its outcome, a ``Done``."""
+    @property
+    def name(self) -> str:
+        """For people."""
 
-    def failed(self, job: TakenJob, error: BaseException) -> Done | None:
-        """What became of an entry whose task raised an error: its outcome; None when it is to be submitted again.
 
-        What this raises ends the run.
+AnyJob = TypeVar("AnyJob", bound=Named)
+
+
+class Graph(Generic[AnyJob]):
+    """How jobs become Dask tasks, and what follows when one fails.
+
+    Keys of tasks are unique, so that no submission is answered with the result of an earlier one, in this run or in
+    another one on the same scheduler.
+    """
+
+    def __init__(self, client: Client, out: Path) -> None:
+        self._client, self._out = client, out
+        self._run = uuid.uuid4().hex[:8]
+        self._number = count(1)
+        self._held: dict[str, list[Future]] = {}
+        self._errors: Counter[str] = Counter()
+
+    def submit(self, job: AnyJob, priority: int) -> Future:
+        """Submit a job's tasks, and return the future of its outcome."""
+        raise NotImplementedError
+
+    def failed(self, job: AnyJob, error: BaseException) -> Outcome | None:
+        """Return the outcome of a job whose task raised an error; None to submit it again.
+
+        An error raised here ends the run.
         """
+        raise NotImplementedError
 
-    def let_go(self, job: TakenJob) -> None:
-        """Nobody waits for the tasks of an entry any more."""
+    def attempts(self, job: AnyJob) -> list[Attempts]:
+        """Return the counters of attempts at a job's own tasks."""
+        raise NotImplementedError
 
-    def take_back(self, job: TakenJob) -> None:
-        """The user stops an entry in the middle of its work; the attempt does not count."""
+    def release(self, job: AnyJob) -> None:
+        """Release a job's tasks; those that have not begun never will."""
+        for future in self._held.pop(job.name, []):
+            future.release()
+
+    def task(
+        self,
+        kind: str,
+        name: str,
+        identity: str,
+        priority: int,
+        function: Callable[..., Any],
+        *arguments: Any,
+    ) -> Future:
+        """Submit ``function(*arguments)`` as the task ``(kind, name, id)``; futures among them are its dependencies."""
+        of_this_run = content_hash(str(self._out), identity, self._run, next(self._number))
+        return self._client.submit(
+            function, *arguments, key=(kind, name, of_this_run), priority=priority
+        )
+
+    def hold(self, job: AnyJob, *futures: Future) -> Future:
+        """Hold a job's futures until it is released; return the last one."""
+        self._held[job.name] = list(futures)
+        return futures[-1]
+
+    def may_retry(self, job: AnyJob, error: BaseException) -> bool:
+        """Whether to retry: another scheduler blames a task for its worker's death, or a file can be made again."""
+        most = {distributed.KilledWorker: LOST_AT_MOST, DamagedFile: ATTEMPTS}.get(type(error), 0)
+        self._errors[job.name] += 1
+        return self._errors[job.name] <= most
 
 
 class Window(Generic[AnyJob]):
-    """Entries on their way.
+    """The jobs that are on the workers.
 
     Parameters
     ----------
@@ -49,11 +108,11 @@ class Window(Generic[AnyJob]):
     graph
         What is submitted for each.
     jobs
-        Submitted in this order; an earlier one comes first on the workers, too.
+        In the order of submission, and of priority on the workers.
     until
-        When ``time.monotonic()`` has passed this, no further entry is begun; but one has its turn in any case.
+        When ``time.monotonic()`` has passed this, no further job is begun, unless none has been.
     confirm
-        Called about once a second; what it raises ends the run.
+        Called about once a second; an error that it raises ends the run.
     """
 
     def __init__(
@@ -69,31 +128,45 @@ class Window(Generic[AnyJob]):
         self._jobs.reverse()
         self._running: dict[Future, tuple[int, AnyJob]] = {}
         self._ended: SimpleQueue[Future] = SimpleQueue()
-        # What waits on a worker begins, however late it is.
+        # A job that waits on a worker will begin, however late it is.
         self._ahead = AHEAD if until == math.inf else 1
         self._room, self._looked = 0, -math.inf
         self._has_begun = False
 
-    def outcomes(self) -> Iterator[tuple[AnyJob, Done]]:
-        """Each entry with its outcome, as it comes."""
+    def outcomes(self) -> Iterator[tuple[AnyJob, Outcome]]:
+        """Yield each job with its outcome, as it ends."""
         try:
             while self._running or self._jobs:
-                self._look()
-                if not self._fill():
+                self._update_room()
+                self._submit_next()
+                if not self._running:
                     return
-                ended = self._next_ended()
-                if ended is not None:
-                    yield ended
+                try:
+                    future = self._ended.get(timeout=LOOK_EVERY_S)
+                except Empty:
+                    continue
+                number, job = self._running[future]
+                outcome = self._outcome(future, job)
+                del self._running[future]
+                if outcome is not None:
+                    self._graph.release(job)
+                    yield job, outcome
+                elif future.status == "error":
+                    self._graph.release(job)
+                    self._watch(self._graph.submit(job, -number), number, job)
+                else:  # its worker died before the result was read; Dask computes it again
+                    self._watch(future, number, job)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             for _, job in self._running.values():
-                self._graph.take_back(job)
+                for attempts in self._graph.attempts(job):
+                    attempts.forget()  # the user stopped them
             raise
         finally:
             for _, job in self._running.values():
-                self._graph.let_go(job)
+                self._graph.release(job)
 
-    def _look(self) -> None:
-        """About once a second: is this still our run, and how many workers are there?"""
+    def _update_room(self) -> None:
+        """About once a second, confirm that the run goes on, and count the workers."""
         if monotonic() - self._looked < LOOK_EVERY_S:
             return
         self._confirm()
@@ -101,53 +174,27 @@ class Window(Generic[AnyJob]):
         self._room = self._ahead * max(workers, 1)  # a cluster may grow only where there is work
         self._looked = monotonic()
 
-    def _fill(self) -> bool:
-        """Submit entries while there is room; False when there is none left, or no time."""
+    def _submit_next(self) -> None:
         while self._jobs and len(self._running) < self._room:
             if self._has_begun and monotonic() > self._until:
-                break
-            self._submit(*self._jobs.pop())
-        return bool(self._running)
-
-    def _submit(self, number: int, job: AnyJob) -> None:
-        self._has_begun = True
-        self._watch(self._graph.submit(job, -number), number, job)
+                return
+            self._has_begun = True
+            number, job = self._jobs.pop()
+            self._watch(self._graph.submit(job, -number), number, job)
 
     def _watch(self, future: Future, number: int, job: AnyJob) -> None:
         self._running[future] = number, job
         future.add_done_callback(self._ended.put)
 
-    def _next_ended(self) -> tuple[AnyJob, Done] | None:
-        """The next entry that has an outcome; None when there is none yet."""
-        try:
-            future = self._ended.get(timeout=LOOK_EVERY_S)
-        except Empty:
-            return None
-        number, job = self._running.pop(future)
-        try:
-            done = self._outcome(future, job)
-        except BaseException:
-            self._running[future] = number, job
-            raise
-        if done is None and future.status == "error":
-            self._graph.let_go(job)
-            self._submit(number, job)
-        elif done is None:  # its worker died before it was read; Dask computes it again
-            self._watch(future, number, job)
-        else:
-            self._graph.let_go(job)
-            return job, done
-        return None
-
-    def _outcome(self, future: Future, job: AnyJob) -> Done | None:
+    def _outcome(self, future: Future, job: AnyJob) -> Outcome | None:
         if future.status == "cancelled":
-            raise self._workers.gone()
+            raise self._workers.lost()
         if future.status == "error":
             return self._graph.failed(job, future.exception())
         if future.status != "finished":
             return None
         try:
-            done: Done = future.result(timeout=READ_WITHIN_S)
+            outcome: Outcome = future.result(timeout=READ_WITHIN_S)
         except (TimeoutError, CancelledError):
             return None
-        return done
+        return outcome

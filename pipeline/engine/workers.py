@@ -8,17 +8,18 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain, count
 from typing import Any
 
 from distributed import Client
 
 log = logging.getLogger(__name__)
 
-GONE_AFTER_S = 30.0
+LOST_AFTER_S = 30.0
 ASK_EVERY_S = 0.2
-NO_HEARTBEAT_S = 240.0  # Dask itself drops a worker after 300 s, and leaves the process as it is: suspended, for ever
+NO_HEARTBEAT_S = 240.0  # Dask drops a worker after 300 s, but leaves its process suspended for ever
 LOOK_AFTER_HEARTBEATS_S = 10.0
-TOLD_EMPTY_AFTER_S = (2.0, 60.0, 600.0)  # and every 10 minutes from then on
+LOG_EMPTY_AFTER_S = (2.0, 60.0, 600.0)  # then every 10 minutes
 
 
 class WorkersLost(OSError):
@@ -35,7 +36,7 @@ class Workers:
     empty_for_s
         Seconds after which a cluster without workers counts as lost.
     silent_for_s
-        Seconds without a heartbeat after which a worker is killed; another one takes over what it did.
+        Seconds without a heartbeat after which a worker is killed; another one takes over its work.
     """
 
     def __init__(
@@ -44,65 +45,78 @@ class Workers:
         self.client, self._silent_for_s = client, silent_for_s
         self._address = client.scheduler_info()["address"]
         self._heard = time.monotonic()
-        # Of each worker: its last heartbeat, and seconds since.
+        # Each worker's last heartbeat, and the seconds since.
         self._silence: dict[str, tuple[float, float]] = {}
         self._looked = time.monotonic()
-        self._empty = _Emptiness(self._address, empty_for_s)
+        self._empty_for_s = empty_for_s
+        self._empty_since: float | None = None
 
     def count(self) -> int:
-        """Worker processes, whatever their threads; to be called about once a second.
+        """Count the worker processes, whatever their threads; call this about once a second.
 
         Raises
         ------
         WorkersLost
             When the scheduler is gone, or there have been no workers for too long.
         """
-        workers = self._counted()
+        workers = None
+        if self.client.status == "running":  # else it is closed, or reconnects
+            with suppress(OSError):  # the scheduler does not answer
+                workers = len(self.client.nthreads())
+                if time.monotonic() - self._looked > LOOK_AFTER_HEARTBEATS_S:
+                    self._end_suspended()
         if workers is not None:
             self._heard = time.monotonic()
-            self._empty.look(workers)
-        elif (
-            self.client.status in ("closing", "closed")
-            or time.monotonic() - self._heard > GONE_AFTER_S
-        ):
-            raise self.gone()
-        return workers or 0
+            self._check_empty(workers)
+            return workers
+        is_closed = self.client.status in ("closing", "closed")
+        if is_closed or time.monotonic() - self._heard > LOST_AFTER_S:
+            raise self.lost()
+        return 0
 
     def where(self) -> str:
-        """Where they are, and where one can look on."""
+        """Return the scheduler's address and that of its dashboard, as text."""
         return f"at {self._address}; Dask dashboard: {self.client.dashboard_link}"
 
     def ask(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
-        """What a worker answers, as soon as there is one."""
+        """Call a function on a worker, as soon as there is one, and return its result."""
         answer = self.client.submit(function, *arguments, pure=False)
         while not answer.done():
             self.count()
             time.sleep(ASK_EVERY_S)
         return answer.result()
 
-    def gone(self) -> WorkersLost:
-        """What is said of a scheduler that cannot be reached any more, or has let go of the run's tasks."""
+    def lost(self) -> WorkersLost:
+        """Return the error for a scheduler that is unreachable, or has dropped the run's tasks."""
         return WorkersLost(
             f"the Dask scheduler at {self._address} is gone; finished rows are kept, and the same command goes on once "
             "there is one again (or it was restarted, or somebody has cancelled the tasks)"
         )
 
-    def _counted(self) -> int | None:
-        """None when the scheduler does not answer."""
-        if self.client.status != "running":
-            return None
-        try:
-            workers = len(self.client.nthreads())
-            if time.monotonic() - self._looked > LOOK_AFTER_HEARTBEATS_S:
-                self._end_suspended()
-        except OSError:
-            return None
-        return workers
+    def _check_empty(self, workers: int) -> None:
+        """Log that there are no workers, and raise WorkersLost when there have been none for too long."""
+        if workers:
+            self._empty_since = None
+            return
+        now = time.monotonic()
+        if self._empty_since is None:
+            self._empty_since = now
+            self._log_times = chain(LOG_EMPTY_AFTER_S, count(1200.0, 600.0))
+            self._next_log_s = next(self._log_times)
+        empty_s = now - self._empty_since
+        if empty_s > self._empty_for_s:
+            raise WorkersLost(
+                f"no worker at {self._address} for {self._empty_for_s:.0f} s (--workers-within): see why they do not "
+                "start; finished rows are kept, and the same command goes on from here"
+            )
+        if empty_s > self._next_log_s:
+            self._next_log_s = next(self._log_times)
+            log.info(f"waiting for workers at {self._address}")
 
     def _end_suspended(self) -> None:
-        """Kill workers whose heart has stopped: they and the tasks that they hold would be lost for good."""
+        """Kill workers without a heartbeat: they and the tasks that they hold would be lost for good."""
         now = time.monotonic()
-        # After a longer one, this process was suspended.
+        # A longer gap means that this process was suspended.
         gap = min(now - self._looked, 2 * LOOK_AFTER_HEARTBEATS_S)
         self._looked = now
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
@@ -119,7 +133,7 @@ class Workers:
                 self._kill(address)
 
     def _kill(self, address: str) -> None:
-        """Have a worker's nanny kill it, without waiting: the nanny may be suspended too, or there may be none."""
+        """Have a worker's nanny kill it, without waiting, because the nanny may be suspended or missing."""
 
         def ask() -> None:
             with suppress(OSError, ValueError):
@@ -128,37 +142,7 @@ class Workers:
         threading.Thread(target=ask, daemon=True).start()
 
 
-class _Emptiness:
-    """Since when a cluster has had no workers, and what is said of it."""
-
-    def __init__(self, address: str, at_most_s: float) -> None:
-        self._address, self._at_most_s = address, at_most_s
-        self._since: float | None = None
-        self._told = 0
-
-    def look(self, workers: int) -> None:
-        """Take note of how many there are; raise WorkersLost when there have been none for too long."""
-        if workers:
-            self._since, self._told = None, 0
-            return
-        now = time.monotonic()
-        self._since = self._since or now
-        empty_s = now - self._since
-        if empty_s > self._at_most_s:
-            raise WorkersLost(
-                f"no worker at {self._address} for {self._at_most_s:.0f} s (--workers-within): see why they do not "
-                "start; finished rows are kept, and the same command goes on from here"
-            )
-        if empty_s > self._next_word_s():
-            self._told += 1
-            log.info(f"waiting for workers at {self._address}")
-
-    def _next_word_s(self) -> float:
-        further = max(0, self._told - len(TOLD_EMPTY_AFTER_S) + 1)
-        return TOLD_EMPTY_AFTER_S[min(self._told, len(TOLD_EMPTY_AFTER_S) - 1)] + further * 600.0
-
-
 def _kill_worker(dask_worker: Any) -> None:
-    """Called in the nanny of a worker, by Dask, with that nanny."""
+    """Kill the worker of a nanny; Dask calls this in the nanny, and passes it as ``dask_worker``."""
     if dask_worker.pid is not None:
         os.kill(dask_worker.pid, signal.SIGKILL)

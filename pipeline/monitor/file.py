@@ -1,4 +1,4 @@
-"""``OUT/monitor.parquet``: one row per measurement of a training, and what was fixed at its beginning."""
+"""``OUT/monitor.parquet``: one row per measurement of a training, and the settings fixed at its start."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import write_atomically
+from dsmi_zoo._util.parquet import read_parquet, write_parquet
 
 from ..measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
 
@@ -23,53 +22,45 @@ NUMBERS = (
     "step", "seconds_training", "seconds_monitor", "n_samples", "embedding_dim",
     *(measure.name for measure in (*DIAGNOSTICS, *MEASURES, *SIMPLE_SCORES)),
 )  # fmt: skip
-"""Columns: optimiser steps; seconds of training and of measuring up to here; images and columns of the embedding; then
-the measures in bits and the simple scores in percent, null where the embedding could not be measured. After them come
-the caller's own numbers."""
+"""Columns: optimiser steps; seconds of training and of measuring so far; images and columns of the embedding; then the
+measures in bits and the simple scores in percent, null where the embedding could not be measured. The caller's own
+numbers follow."""
 
 _KEY = b"dsmi-zoo monitor"
 
 
 def monitor_path(out: Path) -> Path:
-    """Where the measurements of a training stand."""
+    """Return the path of a training's measurements."""
     return out / "monitor.parquet"
 
 
 def write_monitor(out: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
-    """Store all measurements anew; readers see the old file or the new one."""
+    """Store all measurements; readers see the old file or the new one."""
     own = dict.fromkeys(name for row in rows for name in row if name not in NUMBERS)
-    names = (*NUMBERS, *own)
-    schema = pa.schema(
-        [pa.field(name, pa.float64()) for name in names],
-        metadata={_KEY: json.dumps(facts)},
-    )
-    table = pa.Table.from_pylist([_numbers(row, names) for row in rows], schema=schema)
-    write_atomically(
-        monitor_path(out), lambda file: pq.write_table(table, file, write_page_checksum=True)
-    )
-
-
-def _numbers(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
-    return {name: None if row.get(name) is None else float(row[name]) for name in names}
+    columns = {}
+    for name in (*NUMBERS, *own):
+        values = [row.get(name) for row in rows]
+        numbers = [None if value is None else float(value) for value in values]
+        columns[name] = pa.array(numbers, pa.float64())
+    table = pa.table(columns, metadata={_KEY: json.dumps(facts)})
+    write_parquet(monitor_path(out), table)
 
 
 def read_monitor(out: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The measurements, one row each in the order of steps, and what was fixed: n, every, layer, hashes.
+    """Read the measurements, one row each in the order of steps, and the fixed settings: n, every, layer, hashes.
 
     Raises
     ------
     InputError
-        When there is no such file, or it is none of a monitor's.
+        When the file is missing, damaged, or not a monitor's.
     """
     path = monitor_path(out)
     try:
-        with path.open("rb") as file:
-            table = pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)
+        table = read_parquet(path)
         facts = json.loads((table.schema.metadata or {})[_KEY])
-        added = {one.name for one in SIMPLE_SCORES}  # not in files of earlier versions
-        for name in NUMBERS:
-            if name in added and name not in table.column_names:
-                table = table.append_column(name, pa.nulls(len(table), pa.float64()))
+        for score in SIMPLE_SCORES:  # files of earlier versions do not have them
+            if score.name not in table.column_names:
+                table = table.append_column(score.name, pa.nulls(len(table), pa.float64()))
         own = [name for name in table.column_names if name not in NUMBERS]
         return table.select([*NUMBERS, *own]).to_pandas(), facts
     except (OSError, KeyError, ValueError, RecursionError, pa.ArrowException) as error:

@@ -8,7 +8,7 @@ from .file import NUMBERS
 from .monitor import RepresentationMonitor
 
 try:
-    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers import TrainerCallback
 except ImportError as error:
     raise ImportError(
         "TrainerMonitor needs Transformers: pip install 'dsmi-zoo[trainer]'"
@@ -18,7 +18,7 @@ except ImportError as error:
 class TrainerMonitor(TrainerCallback):
     """Measures the model of a Hugging Face Trainer while it trains, on the first process.
 
-    It counts optimiser steps, takes the numbers that the Trainer logs (loss, learning rate, ...), and goes on from
+    It counts optimiser steps, records the numbers that the Trainer logs (loss, learning rate, ...), and continues from
     ``state.global_step`` when a checkpoint is resumed.
 
     Parameters
@@ -35,47 +35,26 @@ class TrainerMonitor(TrainerCallback):
         self._logged: dict[str, float] = {}
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: torch.nn.Module | None = None,
-        **_: Any,
+        self, args: Any, state: Any, control: Any, model: torch.nn.Module | None = None, **_: Any
     ) -> None:
-        """Begin, or go on from the checkpoint's step."""
+        """Begin, or continue from the checkpoint's step."""
         if state.is_world_process_zero and model is not None:
-            start = state.global_step
-            self.monitor = RepresentationMonitor(
-                model, self._images, self._labels, start=start, **self._settings
-            )
+            settings = {"start": state.global_step, **self._settings}
+            self.monitor = RepresentationMonitor(model, self._images, self._labels, **settings)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Keep the numbers for the next measurement."""
-        numbers = {
-            name: value for name, value in (logs or {}).items() if isinstance(value, int | float)
-        }
-        self._logged |= {
-            name: float(value) for name, value in numbers.items() if name not in NUMBERS
-        }
+        for name, value in (logs or {}).items():
+            if isinstance(value, int | float) and name not in NUMBERS:
+                self._logged[name] = float(value)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count an optimiser step."""
         if self.monitor is not None:
             self.monitor.step(**self._logged)
             self._logged = {}
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measure the last state, and write everything."""
         if self.monitor is not None:
             self.monitor.close()

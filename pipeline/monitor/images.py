@@ -1,7 +1,7 @@
-"""What a monitor is given: images and labels that are checked, and an order of which every beginning is even."""
+"""The images of a monitor: checked, drawn from a data set, and in a class-balanced order."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..embedding.views import CLUSTER_SIDE
 from ..measures import cluster_inputs
 from ..measures.uncertainty import MOST_LEFT_OUT
 
-FEWEST_PER_CLASS = 4  # images; a standard error over images takes as many
+FEWEST_PER_CLASS = 4  # images that a standard error over images needs
 
 
 def whole_number(value: Any, name: str, least: int) -> int:
@@ -25,10 +25,10 @@ def whole_number(value: Any, name: str, least: int) -> int:
 
 
 def checked_images(images: Any, labels: Any) -> tuple[torch.Tensor, np.ndarray]:
-    """Images on the CPU, float [m, c, h, w], and labels, int64 [m] numbered from 0."""
+    """Return images on the CPU, float [m, c, h, w], and labels, int64 [m] numbered from 0."""
     if not isinstance(images, torch.Tensor | np.ndarray):
         raise InputError(
-            f"images come as {type(images).__name__}; pass one tensor or array [m, c, h, w]"
+            f"images are {type(images).__name__}; pass one tensor or array [m, c, h, w]"
         )
     images = torch.as_tensor(images).detach().cpu()
     labels = (
@@ -41,22 +41,22 @@ def checked_images(images: Any, labels: Any) -> tuple[torch.Tensor, np.ndarray]:
             f"images are {images.dtype}; pass them as the model takes them: normalised floats"
         )
     if not torch.isfinite(images).all():
-        raise InputError("images hold values that are NaN or infinite; pass others")
+        raise InputError("images have NaN or infinite values")
     if labels.shape != (len(images),):
         raise InputError(
-            f"labels have shape {list(labels.shape)} where [{len(images)}] is needed: one an image"
+            f"labels have shape {list(labels.shape)} where [{len(images)}] is needed, one per image"
         )
     if labels.dtype.kind == "f" and not np.array_equal(labels, np.round(labels)):
         raise InputError("labels are continuous; pass classes")
     classes, numbered = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise InputError(
-            f"the {len(images)} images are of {len(classes)} class; at least two are needed"
+            f"the {len(images)} images have {len(classes)} class; at least two are needed"
         )
     return images, numbered.astype(np.int64)
 
 
-def tell_of_small_classes(labels: np.ndarray) -> None:
+def warn_of_small_classes(labels: np.ndarray) -> None:
     sizes = np.bincount(labels)
     small = sizes[sizes < FEWEST_PER_CLASS]
     if small.sum() > MOST_LEFT_OUT * len(labels):
@@ -67,18 +67,8 @@ def tell_of_small_classes(labels: np.ndarray) -> None:
         )
 
 
-def evenly_interleaved(labels: np.ndarray) -> np.ndarray:
-    """An order of which every beginning holds the classes as evenly as can be; within a class it is drawn, seeded."""
-    drawn = np.random.default_rng(0).permutation(len(labels))
-    turn = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        of_class = np.flatnonzero(labels[drawn] == label)
-        turn[of_class] = np.arange(len(of_class))
-    return drawn[np.lexsort((labels[drawn], turn))]
-
-
 def clusters_of(images: torch.Tensor, labels: np.ndarray) -> np.ndarray | None:
-    """Clusters of the inputs, as many as classes, from images of at most 64 x 64 pixels; None if there are too few."""
+    """Cluster the inputs at 64 x 64 pixels or less, into as many clusters as classes; None if there are too few."""
     if max(images.shape[-2:]) > CLUSTER_SIDE:
         images = torch.nn.functional.adaptive_avg_pool2d(images.float(), CLUSTER_SIDE)
     try:
@@ -88,13 +78,13 @@ def clusters_of(images: torch.Tensor, labels: np.ndarray) -> np.ndarray | None:
         return None
 
 
-def drawn_from(
+def draw_from(
     source: Dataset[Any] | DataLoader[Any], most: int, per_class: int
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """Up to ``most`` images of a data set, or ``per_class`` of each class if that is more, and their labels.
+    """Draw up to ``most`` images of a data set, or ``per_class`` of each class if that is more, with the seed 0.
 
-    The order is drawn by the seed 0. Where the data set tells its labels beforehand (``targets``, as torchvision's do),
-    the classes are taken as evenly as can be; else the first images of the order are.
+    If the data set has ``targets``, as torchvision's do, the classes are balanced; otherwise the first images of a
+    random order are taken.
 
     Returns
     -------
@@ -104,46 +94,44 @@ def drawn_from(
     Raises
     ------
     InputError
-        For items that are no pairs of a tensor and a class, or images of several sizes.
+        When items are not pairs of a tensor and a class, or images have several sizes.
     """
-    dataset = source.dataset if isinstance(source, DataLoader) else source
+    dataset: Any = source.dataset if isinstance(source, DataLoader) else source
+    if isinstance(dataset, IterableDataset):
+        items: Iterable[Any] = islice(dataset, most)
+    else:
+        order = np.random.default_rng(0).permutation(len(dataset))
+        targets = getattr(dataset, "targets", None)
+        if targets is not None and len(targets) == len(dataset):
+            order = order[np.argsort(_rank_in_class(np.asarray(targets)[order]), kind="stable")]
+            most = max(most, per_class * len(np.unique(targets)))
+        items = (dataset[int(index)] for index in order[:most])
     images, labels = [], []
-    for item in _items(dataset, most, per_class):
-        if (
-            not isinstance(item, tuple | list)
-            or len(item) < 2
-            or not isinstance(item[0], torch.Tensor)
-        ):
+    for item in items:
+        is_pair = isinstance(item, tuple | list) and len(item) >= 2
+        if not is_pair or not isinstance(item[0], torch.Tensor):
             raise InputError(
-                "the data set gives no pairs (image tensor, label); pass tensors of images and labels"
+                "the data set has no pairs (image tensor, label); pass tensors of images and labels"
             )
         images.append(item[0])
         labels.append(int(item[1]))
     if len({tuple(image.shape) for image in images}) != 1:
         raise InputError(
-            "the data set gives images of several shapes, or none; pass a tensor of images of one size"
+            "the data set has images of several shapes, or none; pass a tensor of images of one size"
         )
     return torch.stack(images), np.array(labels, dtype=np.int64)
 
 
-def _items(dataset: Any, most: int, per_class: int) -> Iterator[Any]:
-    if isinstance(dataset, IterableDataset):
-        yield from islice(dataset, most)
-        return
-    order = np.random.default_rng(0).permutation(len(dataset))
-    targets = getattr(dataset, "targets", None)
-    if targets is not None and len(targets) == len(dataset):
-        order = _evenly(order, np.asarray(targets))
-        most = max(most, per_class * len(np.unique(targets)))
-    for index in order[:most]:
-        yield dataset[int(index)]
+def class_balanced_order(labels: np.ndarray) -> np.ndarray:
+    """Return a seeded permutation whose prefixes are class-balanced."""
+    drawn = np.random.default_rng(0).permutation(len(labels))
+    return drawn[np.lexsort((labels[drawn], _rank_in_class(labels[drawn])))]
 
 
-def _evenly(order: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The order with the first of each class before the second of any."""
-    seen: dict[Any, int] = {}
-    turns = []
-    for index in order:
-        turns.append(seen.get(targets[index], 0))
-        seen[targets[index]] = turns[-1] + 1
-    return order[np.argsort(turns, kind="stable")]
+def _rank_in_class(labels: np.ndarray) -> np.ndarray:
+    """Return each element's number among those of its class, counted from 0."""
+    rank = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        of_class = np.flatnonzero(labels == label)
+        rank[of_class] = np.arange(len(of_class))
+    return rank

@@ -17,8 +17,8 @@ except ImportError as error:
 class LightningMonitor(Callback):
     """Measures a Lightning module while it is fitted, on the process of rank 0.
 
-    It counts optimiser steps, whatever batches are accumulated, takes the loss that ``training_step`` returns, and goes
-    on from ``trainer.global_step`` when a checkpoint is resumed. What it measures goes to the trainer's loggers, as
+    It counts optimiser steps, however many batches are accumulated, records the loss that ``training_step`` returns, and
+    continues from ``trainer.global_step`` when a checkpoint is resumed. The measurements go to the trainer's loggers, as
     ``dsmi-zoo/dsmi_z_y`` and so on, unless ``log`` is given.
 
     Parameters
@@ -35,24 +35,19 @@ class LightningMonitor(Callback):
         self, images: Any, labels: Any = None, *, network: str | None = None, **settings: Any
     ) -> None:
         self.monitor: RepresentationMonitor | None = None
-        self._images, self._labels, self._network, self._settings = (
-            images,
-            labels,
-            network,
-            settings,
-        )
+        self._images, self._labels = images, labels
+        self._network, self._settings = network, settings
         self._counted = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin, or go on from the checkpoint's step."""
+        """Begin, or continue from the checkpoint's step."""
         if not trainer.is_global_zero:
             return
 
         def log(numbers: dict[str, float], step: int) -> None:
+            named = {f"dsmi-zoo/{name}": value for name, value in numbers.items()}
             for logger in trainer.loggers:
-                logger.log_metrics(
-                    {f"dsmi-zoo/{name}": value for name, value in numbers.items()}, step
-                )
+                logger.log_metrics(named, step)
 
         model = pl_module if self._network is None else pl_module.get_submodule(self._network)
         self._counted = trainer.global_step
@@ -63,7 +58,7 @@ class LightningMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the optimiser's steps since the last batch: none while gradients are accumulated."""
+        """Count the optimiser's steps since the last batch, zero while gradients are accumulated."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         numbers = {"loss": loss} if isinstance(loss, torch.Tensor) else {}
         while self.monitor is not None and self._counted < trainer.global_step:

@@ -1,4 +1,4 @@
-"""Measure a network while it trains: DSE and DSMI of one layer on held-out images, every so many steps."""
+"""Measure a network while it trains: DSE and DSMI of one layer on held-out images, at regular steps."""
 
 import contextlib
 import html
@@ -30,27 +30,27 @@ from .file import NUMBERS, SIMPLE_SCORES, monitor_path, read_monitor, write_moni
 from .images import (
     FEWEST_PER_CLASS,
     checked_images,
+    class_balanced_order,
     clusters_of,
-    drawn_from,
-    evenly_interleaved,
-    tell_of_small_classes,
+    draw_from,
+    warn_of_small_classes,
     whole_number,
 )
 
-BUDGET = 0.05  # of the training time
-# For the measurements that return; the rest is for what is done once, and for slower moments.
+BUDGET = 0.05  # share of the training time
+# The regular measurements get this share; the rest is for one-off set-up and for slower moments.
 SHARE = 0.4 * BUDGET
-MOST = 500  # images by default: more hardly change a curve, and eigenvalues cost their cube
+MOST = 500  # images by default: more hardly change a curve, and the cost of eigenvalues is cubic
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x", *(one.name for one in SIMPLE_SCORES))
 
 
 class RepresentationMonitor:
-    """DSE(Z), DSMI(Z;Y) and DSMI(Z;X) of a layer, every ``every`` optimiser steps, into ``OUT/monitor.parquet``.
+    """Measure DSE(Z), DSMI(Z;Y) and DSMI(Z;X) of a layer every ``every`` optimiser steps, into ``OUT/monitor.parquet``.
 
-    Training goes on as if it were not there: no gradients, and every module's mode and all random states (torch's,
-    the accelerators', NumPy's, Python's) are restored, so the weights are bit for bit the same. The state before the
-    first step is measured too, and the last one on ``close``. ``dsmi-zoo report --out DIR`` draws the curves;
-    TensorBoard gets them as well if it is installed.
+    Training is not affected: there are no gradients, and every module's mode and all random states (torch's, the
+    accelerators', NumPy's, Python's) are restored, so the weights are the same bit for bit. The state before the first
+    step is measured too, and the last one on ``close``. ``dsmi-zoo report --out DIR`` draws the curves; TensorBoard
+    gets them as well if it is installed.
 
     Parameters
     ----------
@@ -58,29 +58,30 @@ class RepresentationMonitor:
         Any module, also inside DataParallel, DistributedDataParallel (then on one process only) or torch.compile.
     images : float tensor or array [m, c, h, w]
         Held-out images, as the model takes them: normalised.
-        Or a data set of pairs (image, label), or the loader of one, from which up to 500 are drawn, seeded.
+        Or a data set of pairs (image, label), or its loader, from which up to 500 are drawn, seeded.
     labels : [m] or None
-        Their classes, at least two; none beside a data set.
+        Their classes, at least two; None with a data set.
     every
-        Optimiser steps from one measurement to the next.
+        Optimiser steps between measurements.
     out
         The folder; one for each training.
     layer
-        A name of ``model.named_modules()``; None is the penultimate layer (see `dsmi_zoo.pipeline.networks.layers.forward`).
+        A name of ``model.named_modules()``; None is the penultimate layer (see
+        `dsmi_zoo.pipeline.networks.layers.forward`).
     n
-        How many of the images to measure, as evenly from the classes as can be. None lets the first measurement choose
-        as many, up to 500 (or three per class), as keep the cost under 5% of the training time (what is done once
-        included, from about five measurements on); then it stays.
+        Number of images to measure, balanced over the classes. With None the first measurement chooses it: at most 500
+        (or four per class), and few enough to keep the cost under 5% of the training time (including one-off set-up,
+        from about five measurements on).
     log
-        Called after each measurement as ``log(numbers, step)`` with a dict of what is known: ``wandb.log`` and
-        ``mlflow.log_metrics`` fit as they are. What it raises is told once and ends no training.
+        Called after each measurement as ``log(numbers, step)`` with a dict of the known values: ``wandb.log`` and
+        ``mlflow.log_metrics`` can be passed as they are. An error in it is reported once; training goes on.
     start
-        The step from which a training continues; measurements after it are dropped, n and all else must be as before.
+        The step from which a training continues; later measurements are dropped, and all settings must be as before.
 
     Raises
     ------
     InputError
-        For images, labels, a layer or a number that do not fit, and for a folder that holds another training.
+        For invalid images, labels, layers or numbers, and for a folder that holds another training.
     """
 
     def __init__(
@@ -105,17 +106,15 @@ class RepresentationMonitor:
         if isinstance(images, Dataset | DataLoader):
             if labels is not None:
                 raise InputError("labels come with the data set; pass it alone")
-            images, labels = drawn_from(images, MOST, FEWEST_PER_CLASS)
+            images, labels = draw_from(images, MOST, FEWEST_PER_CLASS)
         images, labels = checked_images(images, labels)
-        tell_of_small_classes(labels)
+        warn_of_small_classes(labels)
         check_layer(model, layer)
         self._least = max(2, FEWEST_PER_CLASS * len(np.unique(labels)))
         if n is not None and not 2 <= whole_number(n, "n", 2) <= len(labels):
-            raise InputError(
-                f"n={n} images are to be measured, but there are {len(labels)}; give at most so many"
-            )
+            raise InputError(f"n={n}, but there are only {len(labels)} images")
         self._most = min(len(labels), max(MOST, self._least)) if n is None else n
-        order = evenly_interleaved(labels)[: self._most]
+        order = class_balanced_order(labels)[: self._most]
         self._images, self._labels = images[torch.from_numpy(order)].float(), labels[order]
         self._clusters: np.ndarray | None = None
         self._rows: list[dict[str, Any]] = []
@@ -126,11 +125,11 @@ class RepresentationMonitor:
             "labels_sha256": array_sha256(labels),
         }
         self._log = log
-        self._told = False  # that the log failed
+        self._log_has_failed = False
         self._given: dict[str, list[Any]] = {}  # the caller's numbers since the last measurement
         self._training = self._own = 0.0  # seconds
         self._continue_or_refuse()
-        # What cannot be measured is told before hours of training; n is not known yet, so the embedding waits for it.
+        # A model that cannot be measured fails here, before hours of training. The embedding waits for n.
         self._first: np.ndarray | None = None if start else self._embedded(self._most)
         self._board = _tensorboard(self.out, start)
         self._since = perf_counter()
@@ -138,17 +137,14 @@ class RepresentationMonitor:
 
     @property
     def results(self) -> pd.DataFrame:
-        """What has been measured so far, one row per measurement, as in ``monitor.parquet``."""
+        """The measurements so far, one row each, as in ``monitor.parquet``."""
         return pd.DataFrame(self._rows)
 
     def _repr_html_(self) -> str:
-        """The last measurements, for notebooks."""
+        """Show the last measurements in a notebook."""
         shown = [name for name in ("step", *SHOWN, *self._own_names()) if name in self.results]
-        table = (
-            self.results[shown].tail(5).astype(float).round(3).to_html(index=False)
-            if self._rows
-            else ""
-        )
+        last = self.results[shown].tail(5).astype(float).round(3)
+        table = last.to_html(index=False) if self._rows else ""
         return f"<p>RepresentationMonitor at step {self.steps}: {html.escape(str(self.out))}</p>{table}"
 
     def step(self, **numbers: float | torch.Tensor) -> None:
@@ -157,13 +153,13 @@ class RepresentationMonitor:
         Parameters
         ----------
         **numbers
-            Numbers of the caller's, such as ``loss``. A measurement holds the mean of each since the last one. Tensors
-            are read only then, so that a GPU is not waited for at every step.
+            The caller's own numbers, such as ``loss``. A measurement holds the mean of each since the last one. Tensors
+            are read only then, to avoid waiting for a GPU at every step.
 
         Raises
         ------
         InputError
-            For a name that a column of the monitor's has.
+            For the name of a column of the monitor's own.
         """
         for name, value in numbers.items():
             if name in NUMBERS:
@@ -177,14 +173,13 @@ class RepresentationMonitor:
             self._measure()
 
     def close(self) -> None:
-        """Measure the last state, unless that is done, and write everything."""
+        """Measure the last state, unless it has been, and write everything."""
         if self.steps > self._measured_at:
             self._measure()
         self._finish()
         if self._rows:
-            print(
-                f"monitor: {len(self._rows)} measurements; their curves: dsmi-zoo report --out {self.out}"
-            )
+            count = len(self._rows)
+            print(f"monitor: {count} measurements; their curves: dsmi-zoo report --out {self.out}")
 
     def __enter__(self) -> Self:
         return self
@@ -197,7 +192,7 @@ class RepresentationMonitor:
     ) -> None:
         if kind is None:
             self.close()
-        else:  # the model may be in no state to be measured
+        else:  # the model may not be in a state to be measured
             self._finish()
 
     def _finish(self) -> None:
@@ -207,7 +202,8 @@ class RepresentationMonitor:
             self._board.close()
 
     def _measure(self) -> None:
-        _synchronise(self.model)  # what a GPU still has to do is training, not measuring
+        if any(parameter.is_cuda for parameter in self.model.parameters()):
+            torch.cuda.synchronize()  # pending work on a GPU is training, not measuring
         began = perf_counter()
         self._training += began - self._since
         if self._n is None:
@@ -227,7 +223,7 @@ class RepresentationMonitor:
         self._own += self._since - began
 
     def _choose_n(self) -> int:
-        """Raise the number of images, at most twofold at a time, while a measurement stays within its share of time."""
+        """Increase the number of images, at most twofold at a time, while a measurement keeps to its share of time."""
         budget = SHARE * self.every * self._training / max(self.steps - self._measured_at, 1)
         n = min(self._least, self._most)
         self._timed(n)  # the first call loads and allocates
@@ -237,12 +233,10 @@ class RepresentationMonitor:
             warnings.warn(
                 f"monitor: measuring {n} images every {self.every} steps takes "
                 f"{100 * SHARE * seconds / budget:.1f}% of the training time; every={need} would take "
-                f"{100 * SHARE:.0f}%, and with what is done once less than {100 * BUDGET:.0f}%",
+                f"{100 * SHARE:.0f}%, and under {100 * BUDGET:.0f}% including one-off set-up",
                 stacklevel=4,
             )
-        growth = (
-            2.0  # the power of n with which the time grows: forward passes by 1, eigenvalues by 3
-        )
+        growth = 2.0  # exponent of n in the time: 1 for forward passes, 3 for eigenvalues
         while n < self._most:
             fitting = int(n * (budget / seconds) ** (1 / growth))
             larger = min(2 * n, fitting, self._most)
@@ -258,8 +252,7 @@ class RepresentationMonitor:
     def _timed(self, n: int) -> float:
         began = perf_counter()
         labels = self._labels[:n]
-        # Of values that are not finite: told where they are stored.
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):  # values that are not finite are reported by `_add`
             _measured(self._embedded(n), labels, labels)
         return perf_counter() - began
 
@@ -272,45 +265,36 @@ class RepresentationMonitor:
         row |= {"step": step, "n_samples": len(embedding), "embedding_dim": embedding.shape[1]}
         try:
             row |= _measured(embedding, self._labels[: len(embedding)], self._clusters)
-        except ValueError as error:  # a training that has diverged is the user's to stop
+        except ValueError as error:  # only the user can decide to stop a training that has diverged
             warnings.warn(f"monitor: step {step} cannot be measured: {error}", stacklevel=4)
-        spent = perf_counter() - began if began else 0.0
-        row |= {
-            "seconds_training": self._training if step else 0.0,
-            "seconds_monitor": self._own + spent,
-        }
+        row["seconds_training"] = self._training if step else 0.0
+        row["seconds_monitor"] = self._own + (perf_counter() - began if began else 0.0)
         if step:
-            row |= {name: _mean(given) for name, given in self._given.items()}
+            for name, given in self._given.items():
+                row[name] = float(np.mean([float(value) for value in given]))
             self._given = {}
         self._rows.append(row)
-        self._pass_on(row, step)
+        known = {name: float(value) for name, value in row.items() if value is not None}
+        del known["step"]
         if self._board is not None:
             for name in (*SHOWN, *self._own_names()):
-                if row.get(name) is not None:
-                    self._board.add_scalar(f"dsmi-zoo/{name}", row[name], step)
-
-    def _pass_on(self, row: dict[str, Any], step: int) -> None:
+                if name in known:
+                    self._board.add_scalar(f"dsmi-zoo/{name}", known[name], step)
         if self._log is None:
             return
-        known = {
-            name: float(value)
-            for name, value in row.items()
-            if name != "step" and value is not None
-        }
         try:
             self._log(known, step)
-        except Exception as error:  # a logger is no reason to lose a training
-            if not self._told:
+        except Exception as error:  # a failing logger must not end the training
+            if not self._log_has_failed:
                 reason = f"{type(error).__name__}: {error}"
                 warnings.warn(
-                    f"monitor: log failed at step {step}, training goes on: {reason}", stacklevel=5
+                    f"monitor: log failed at step {step}, training goes on: {reason}", stacklevel=4
                 )
-            self._told = True
+            self._log_has_failed = True
 
     def _own_names(self) -> list[str]:
-        return list(
-            dict.fromkeys(name for row in self._rows for name in row if name not in NUMBERS)
-        )
+        names = dict.fromkeys(name for row in self._rows for name in row)
+        return [name for name in names if name not in NUMBERS]
 
     def _write(self) -> None:
         write_monitor(self.out, self._rows, self._facts | {"n": self._n})
@@ -318,14 +302,10 @@ class RepresentationMonitor:
     def _continue_or_refuse(self) -> None:
         path = monitor_path(self.out)
         if (self.out / "run.json").exists():
-            raise InputError(
-                f"{self.out} holds a run of the zoo; choose another out for the monitor"
-            )
+            raise InputError(f"{self.out} holds a run of models; choose another out")
         if not path.exists():
             if self.steps:
-                raise InputError(
-                    f"start={self.steps}, but {path} is not there; start=0 begins a new one"
-                )
+                raise InputError(f"start={self.steps}, but {path} is missing; start=0 begins it")
             return
         rows, facts = read_monitor(self.out)
         if not self.steps:
@@ -347,27 +327,16 @@ class RepresentationMonitor:
             for row in kept.where(kept.notna(), None).to_numpy()
         ]
         if self._rows:
-            self._training, self._own = (
-                float(self._rows[-1][f"seconds_{name}"]) for name in ("training", "monitor")
-            )
-
-
-def _mean(given: list[Any]) -> float:
-    """Of numbers or tensors of one number, which a training has given since the last measurement."""
-    return float(np.mean([float(value) for value in given]))
+            self._training = float(self._rows[-1]["seconds_training"])
+            self._own = float(self._rows[-1]["seconds_monitor"])
 
 
 def _measured(
     embedding: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None
 ) -> dict[str, Value]:
-    """The measures, diagnostics and simple scores of an embedding, by the paper's settings."""
+    """Compute the measures, diagnostics and simple scores of an embedding, by the paper's settings."""
     context = MeasureContext(embedding, labels, None, clusters, MeasureSettings())
     return values_of((*DIAGNOSTICS, *MEASURES, *SIMPLE_SCORES), context)
-
-
-def _synchronise(model: torch.nn.Module) -> None:
-    if any(parameter.is_cuda for parameter in model.parameters()):
-        torch.cuda.synchronize()
 
 
 def _tensorboard(out: Path, start: int) -> Any:

@@ -1,4 +1,4 @@
-"""What an entry will cost, estimated before it runs and corrected by what was measured."""
+"""The cost of an entry, estimated before it runs and corrected by its own row."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import Any
 
 from .plan import Job
 
-# Measured on one core; they say what kind of cost to expect, not how long a given machine takes.
+# Measured on one core; they give proportions, not the time on a given machine.
 DECODE_S = 0.009  # a JPEG of ImageNet's size, decoded and cropped
 BUILD_S = 1.3  # a model without its weights
 READ_BYTES_S = 500e6  # weights from a local disk
@@ -23,7 +23,7 @@ TYPICAL_SHARE = 0.63  # of ResNet-18's multiply-adds per second; the median of i
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one entry on one worker.
+    """The cost of one entry on one worker.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Cost:
     download: int = 0
 
     def seconds(self, samples: int) -> float:
-        """Seconds on ``samples`` samples, download and view apart."""
+        """Return the seconds on ``samples`` samples, without download and view."""
         measures = MEASURE_FIXED_S + self.measures * (samples / MEASURE_N) ** MEASURE_POWER
         return self.build + samples * self.image + measures
 
@@ -51,20 +51,23 @@ class Cost:
 def estimate(
     job: Job, resnet18_rate: float, download: int = 0, *, untrained: bool | None = None
 ) -> Cost:
-    """The cost of an entry that has never run, from its catalogue's facts.
+    """Estimate the cost of an entry that has never run, from the facts in its catalogue.
 
-    Its speed is to ResNet-18's on this machine as their published throughputs are; without those, as their
-    multiply-adds; and where even these are unknown, as if each parameter were used once for every 16 x 16 pixels, as
-    in a vision transformer. A network of which nothing is known is taken for ResNet-18.
+    Its speed relative to ResNet-18's on this machine is that of their published throughputs or, without those, of
+    their multiply-adds. If these are unknown too, each parameter counts once for every 16 x 16 pixels, as in a vision
+    transformer; a network without any facts counts as ResNet-18.
 
     Parameters
     ----------
     resnet18_rate
-        Images a second, from `resnet18_rate`.
+        Images per second, from `resnet18_rate`.
     untrained
-        Whether a recipe has yet to be trained; None looks.
+        Whether a recipe must still be trained; None looks for its weights on disk.
     """
-    entry, parameters = job.entry, _parameters(job)
+    entry, recipe = job.entry, job.entry.recipe
+    parameters = 1e6 * (entry.params_m or 0)
+    if entry.params_m is None and entry.checkpoint is not None:
+        parameters = entry.checkpoint.stat().st_size / BYTES_A_PARAMETER
     throughput = entry.extras.get("throughput")
     if throughput:
         slower = RESNET18_THROUGHPUT / throughput
@@ -77,21 +80,19 @@ def estimate(
         )
         slower = gmacs / RESNET18_GMACS / TYPICAL_SHARE
     image = slower / resnet18_rate
-    recipe = entry.recipe
+    build = BUILD_S + parameters * BYTES_A_PARAMETER / READ_BYTES_S
     if untrained is None:
-        untrained = not _is_there(job)
-    training = (
-        BACKWARD * image * recipe.train_images * recipe.epochs if recipe and untrained else 0.0
-    )
-    build = BUILD_S + parameters * BYTES_A_PARAMETER / READ_BYTES_S + training
+        untrained = job.weights is None or not job.weights.exists()
+    if recipe and untrained:
+        build += BACKWARD * image * recipe.train_images * recipe.epochs
     return Cost(build=build, image=image, download=download)
 
 
 def corrected(cost: Cost, row: Mapping[Any, Any]) -> Cost:
-    """The cost as the entry's own row measured it; its weights are here by now.
+    """Return the cost as the entry's own row measured it; its weights are in the cache by now.
 
-    The measures cost every entry alike, and a worker's first ones pay for imports, which many times the samples must
-    not multiply: their estimate stays.
+    The estimate for the measures stays: they cost every entry alike, and a worker's first ones include imports, which
+    do not grow with the number of samples.
     """
     return replace(
         cost, build=row["seconds_build"], image=row["seconds_embed"] / row["n_samples"], download=0
@@ -101,7 +102,7 @@ def corrected(cost: Cost, row: Mapping[Any, Any]) -> Cost:
 def wall_seconds(
     jobs: Iterable[tuple[Job, Cost]], images: int, samples: int, workers: int
 ) -> float:
-    """Seconds until ``workers`` workers have done all jobs: their shares, the views that are missing, the download."""
+    """Return the seconds in which ``workers`` workers do all jobs, with missing views and downloads."""
     jobs = list(jobs)
     views = {job.view for job, _ in jobs if not job.view.exists()}
     work = sum(cost.seconds(samples) for _, cost in jobs) + len(views) * images * DECODE_S
@@ -112,7 +113,7 @@ def wall_seconds(
 def affordable(
     jobs: Sequence[tuple[Job, Cost]], images: int, samples: int, workers: int, seconds: float
 ) -> list[tuple[Job, Cost]]:
-    """The jobs, in the order given, up to the first that would take the time beyond ``seconds``."""
+    """Return the jobs, in the given order, that fit in ``seconds``."""
     low, high = 0, len(jobs)
     while low < high:  # bisection: time grows with every job
         middle = (low + high + 1) // 2
@@ -124,7 +125,7 @@ def affordable(
 
 
 def resnet18_rate() -> float:
-    """Images of 224 pixels that ResNet-18 with random weights embeds in a second, here and now."""
+    """Measure how many images of 224 pixels ResNet-18 with random weights embeds per second."""
     import timm
     import torch
 
@@ -136,20 +137,8 @@ def resnet18_rate() -> float:
     images = torch.zeros(default_batch(device, 224 * 224), 3, 224, 224, device=device)
     seconds = []
     with torch.inference_mode():
-        for _ in range(3):  # the first one pays for what is done once
+        for _ in range(3):  # the first one includes one-off set-up
             started = perf_counter()
             model(images).sum().item()
             seconds.append(perf_counter() - started)
     return len(images) / min(seconds)
-
-
-def _parameters(job: Job) -> float:
-    if job.entry.params_m is not None:
-        return 1e6 * job.entry.params_m
-    if job.entry.checkpoint is not None:
-        return job.entry.checkpoint.stat().st_size / BYTES_A_PARAMETER
-    return 0.0
-
-
-def _is_there(job: Job) -> bool:
-    return job.weights is not None and job.weights.exists()

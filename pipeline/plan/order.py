@@ -1,4 +1,4 @@
-"""In what order entries run and how they are shared out: pure functions of what they are expected to cost."""
+"""The order of entries, and how they are split into shares, by their expected costs."""
 
 import heapq
 import math
@@ -16,37 +16,33 @@ SHORTEST = 2.0**-20
 
 
 class Expectation:
-    """What entries are expected to cost, in seconds on one worker.
+    """The expected cost of entries, in seconds on one worker.
 
     Parameters
     ----------
     samples
         Rows of an embedding.
     look
-        Whether to look at this machine's disk for what is there already.
+        Whether trained weights on this machine's disk count.
     """
 
     def __init__(self, samples: int, *, look: bool = True) -> None:
         self._samples, self._untrained = samples, None if look else True
 
     def seconds(self, job: Job) -> float:
-        """Seconds on one worker, the download included; a view that is missing is a task of its own."""
-        cost = estimate(job, NOMINAL_RATE, _download(job), untrained=self._untrained)
+        """Return the seconds on one worker, with the download, but without the view, which has its own task."""
+        download = 0
+        if remote_weights(job.entry):  # as if the cache were empty: that is enough for an order
+            download = int(1e6 * BYTES_A_PARAMETER * (job.entry.params_m or 0))
+        cost = estimate(job, NOMINAL_RATE, download, untrained=self._untrained)
         return cost.seconds(self._samples) + cost.download / DOWNLOAD_BYTES_S
 
 
-def _download(job: Job) -> int:
-    """Bytes of published weights by the parameters, as if the cache were empty: the order needs no more."""
-    return (
-        int(1e6 * BYTES_A_PARAMETER * (job.entry.params_m or 0)) if remote_weights(job.entry) else 0
-    )
-
-
 def longest_first(jobs: Sequence[Job], samples: int) -> list[Job]:
-    """Sort the longest first in steps of a factor of two, within a step those that share a view together.
+    """Sort the longest first, in steps of a factor of two; within a step, those that share a view are neighbours.
 
     Only the last entries decide how evenly the workers finish, so a coarse order costs nothing, and a view stays in the
-    memory of its disk while it is read.
+    disk cache while it is read.
     """
     expectation = Expectation(samples)
 
@@ -59,9 +55,10 @@ def longest_first(jobs: Sequence[Job], samples: int) -> list[Job]:
 
 
 def balanced(jobs: Sequence[Job], parts: int, samples: int) -> list[list[Job]]:
-    """The jobs in ``parts`` shares of nearly equal time, the same on every machine: the longest goes to the emptiest.
+    """Split the jobs into ``parts`` shares of nearly equal time, the same on every machine.
 
-    Shares of fewer jobs than parts may be empty; a view's making is spread over those that need it.
+    The longest job goes to the emptiest share. With fewer jobs than parts some shares are empty. The time to make a
+    view is spread over the jobs that need it.
     """
     expectation, sharing = Expectation(samples, look=False), Counter(job.view for job in jobs)
 
@@ -78,19 +75,19 @@ def balanced(jobs: Sequence[Job], parts: int, samples: int) -> list[list[Job]]:
 
 
 def by_promise(seconds: Sequence[float], accuracies: Sequence[float | None]) -> list[int]:
-    """The order in which a short time finds good models: first those that no cheaper one is said to beat.
+    """Return the order that finds good models soonest: first those that no cheaper one beats by published accuracy.
 
     Parameters
     ----------
     seconds
-        What each costs.
+        The cost of each model.
     accuracies
-        What is published of each; an unknown one counts as the median of the known.
+        The published accuracy of each; an unknown one counts as the median of the known.
 
     Returns
     -------
     list of int
-        Places in the order of how many models are as cheap and of higher accuracy; among equals, the cheapest first.
+        Indices, sorted by the number of models that are as cheap and more accurate; the cheapest first among equals.
     """
     costs = np.array(seconds, dtype=float)
     said = np.array([np.nan if value is None else value for value in accuracies], dtype=float)

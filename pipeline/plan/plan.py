@@ -1,8 +1,9 @@
-"""What a run has to do, known before anything is built, downloaded or trained: its entries and their identities."""
+"""The plan of a run: its entries and their identities, before anything is built, downloaded or trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.forkserver import process_pool
@@ -35,10 +36,9 @@ RANDOM_WEIGHTS = "random:0"  # the seed
 class Job:
     """One entry of a run, with all that a worker needs.
 
-    ``weights`` is the file that holds (or, for a model to be trained, will hold) them; None means those that
-    ``entry.weights`` names, or else those with which the entry's builder makes its network; or, in a
-    run with ``random_weights``, those with which timm initialises it. ``builder_sha256`` is the hash of the file of the
-    builder's module.
+    ``weights`` is a file, which may not be trained yet. None means the published weights that ``entry.weights`` names,
+    those that the entry's builder makes, or timm's initial ones in a run with ``random_weights``. ``builder_sha256`` is
+    the hash of the file of the builder's module.
     """
 
     entry: ModelEntry
@@ -51,12 +51,12 @@ class Job:
 
     @property
     def slug(self) -> str:
-        """The entry's file name."""
+        """Name of the entry's files."""
         return self.entry.slug
 
     @property
     def name(self) -> str:
-        """The entry's name for people."""
+        """Name for people."""
         return str(self.entry)
 
 
@@ -77,12 +77,27 @@ def make_plan(config: RunConfig) -> Plan:
     InputError
         For anything that the user got wrong in them.
     """
-    # The current folder of workers may be another one.
+    # Workers may have another current folder.
     config = config.model_copy(update={"out": config.folder})
     check_own_measures(config)
-    entries = apply_filters(
-        load_models(config.catalog, config.models), config.filters, config.catalog
-    )
+    chosen = _chosen_entries(config)
+    subset = open_subset(config.subset, config.repeats, config.compute.cache)
+    measures = measures_identity(config.measures, len(subset.labels) * subset.repeats)
+    builders = builder_hashes(chosen)
+    jobs: dict[str, Job] = {}
+    for entry in resolve_entries(chosen):
+        if entry.slug in jobs:
+            raise InputError(
+                f"{config.catalog}: {entry} is there twice; the pair (model, img_size) must be unique"
+            )
+        jobs[entry.slug] = _job(config, subset, entry, builders, measures)
+    return Plan(config, subset, tuple(jobs.values()))
+
+
+def _chosen_entries(config: RunConfig) -> list[ModelEntry]:
+    """Load the entries that the settings choose, and check that they fit the run."""
+    matching = load_models(config.catalog, config.models)
+    entries = apply_filters(matching, config.filters, config.catalog)
     taken = sorted({name for entry in entries for name in entry.extras} & COLUMN_NAMES)
     if taken:
         raise InputError(
@@ -90,51 +105,50 @@ def make_plan(config: RunConfig) -> Plan:
         )
     for entry in entries:
         _refuse_seen_images(entry, config.subset.dataset)
-    cache = config.compute.cache
-    subset = open_subset(config.subset, config.repeats, cache)
-    measure_id = measures_identity(config.measures, len(subset.labels) * subset.repeats)
-    builders = builder_hashes(entries)
-    jobs: dict[str, Job] = {}
-    for entry in resolve_entries(entries):
-        if config.random_weights:
-            entry = without_weights(entry)
-        assert entry.img_size is not None
-        preprocessing = protocol_preprocessing(entry, config.protocol)
-        if entry.slug in jobs:
-            raise InputError(
-                f"{config.catalog}: {entry} stands there twice; the pair (model, img_size) must be unique"
-            )
-        weights, weights_id = (
-            (None, RANDOM_WEIGHTS) if config.random_weights else weights_of(entry, cache)
-        )
-        builder_sha256 = builders[entry.builder] if entry.builder is not None else None
-        own_code = own_code_of(entry, builder_sha256)
-        embedding_id = content_hash(
-            weights_id,
-            entry.architecture,
-            entry.model_kwargs,
-            subset.digest,
-            entry.img_size,
-            preprocessing.model_dump(),
-            config.protocol,
-            config.precision,
-            *([own_code] if own_code else []),
-            *([f"pool={config.pool}"] if config.pool else []),
-        )
-        jobs[entry.slug] = Job(
-            entry=entry,
-            preprocessing=preprocessing,
-            weights=weights,
-            view=view_path(cache, subset.digest, entry.img_size, preprocessing),
-            embedding_id=embedding_id,
-            row_id=row_identity(embedding_id, measure_id),
-            builder_sha256=builder_sha256,
-        )
-    return Plan(config, subset, tuple(jobs.values()))
+    return entries
+
+
+def _job(
+    config: RunConfig,
+    subset: Subset,
+    entry: ModelEntry,
+    builders: Mapping[str, str],
+    measures: Mapping[str, Any],
+) -> Job:
+    if config.random_weights:
+        entry = without_weights(entry)
+        weights, weights_id = None, RANDOM_WEIGHTS
+    else:
+        weights, weights_id = weights_of(entry, config.compute.cache)
+    assert entry.img_size is not None
+    preprocessing = protocol_preprocessing(entry, config.protocol)
+    builder_sha256 = builders[entry.builder] if entry.builder is not None else None
+    own_code = own_code_of(entry, builder_sha256)
+    embedding_id = content_hash(
+        weights_id,
+        entry.architecture,
+        entry.model_kwargs,
+        subset.digest,
+        entry.img_size,
+        preprocessing.model_dump(),
+        config.protocol,
+        config.precision,
+        *([own_code] if own_code else []),
+        *([f"pool={config.pool}"] if config.pool else []),
+    )
+    return Job(
+        entry=entry,
+        preprocessing=preprocessing,
+        weights=weights,
+        view=view_path(config.compute.cache, subset.digest, entry.img_size, preprocessing),
+        embedding_id=embedding_id,
+        row_id=row_identity(embedding_id, measures),
+        builder_sha256=builder_sha256,
+    )
 
 
 def _refuse_seen_images(entry: ModelEntry, dataset: str) -> None:
-    """Refuse another split of the images that the entry's recipe trains on: some of them it has seen."""
+    """Refuse another split of the images that the entry trains on, because it has seen some of them."""
     trained_on = entry.recipe.dataset if entry.recipe else dataset
     if trained_on != dataset and trained_on.split(":")[0] == dataset.split(":")[0]:
         raise InputError(
@@ -143,12 +157,12 @@ def _refuse_seen_images(entry: ModelEntry, dataset: str) -> None:
 
 
 def without_weights(entry: ModelEntry) -> ModelEntry:
-    """The entry without its weights, and without what is known of them, their accuracies above all.
+    """Return the entry without its weights and all facts about them, such as accuracies.
 
     Raises
     ------
     InputError
-        For one whose network is made by code of its own.
+        When a builder makes the network.
     """
     if entry.builder is not None:
         raise InputError(
@@ -165,7 +179,7 @@ def without_weights(entry: ModelEntry) -> ModelEntry:
 
 
 def protocol_preprocessing(entry: ModelEntry, protocol: str) -> Preprocessing:
-    """How the protocol feeds an entry: its own evaluation transform, or the paper's random crops for every model."""
+    """Return the entry's own evaluation transform or, by the paper's protocol, random crops."""
     if protocol == "paper":
         return Preprocessing(
             crop_pct=1, crop_mode="paper", interpolation="bicubic", mean=MEAN, std=STD
@@ -175,9 +189,9 @@ def protocol_preprocessing(entry: ModelEntry, protocol: str) -> Preprocessing:
 
 
 def resolve_entries(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
-    """The entries with what their catalogue leaves open: by habit for those with a builder, by timm for the others.
+    """Complete the entries: by common defaults if they have a builder, else by timm's.
 
-    timm is imported in a process of its own, and only if needed.
+    timm is imported in another process, and only if needed.
     """
     entries = [with_builder_defaults(entry) if entry.builder else entry for entry in entries]
     unclear = [entry for entry in entries if not _is_complete(entry)]

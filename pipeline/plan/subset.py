@@ -1,4 +1,4 @@
-"""The images of a run: the data set its settings name, the classes they choose, damaged files left out."""
+"""The images of a run: the classes and images that its settings choose, without damaged files."""
 
 from pathlib import Path
 
@@ -17,12 +17,12 @@ from ..config.run import SubsetSettings
 
 
 def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
-    """The images that the settings choose; without those that cannot be decoded, if such are to be skipped.
+    """Open the images that the settings choose; skip those that cannot be decoded, if the settings allow it.
 
     Raises
     ------
     InputError
-        For an unknown data set or class, a folder that is not what it should be, too few images.
+        For an unknown data set or class, a wrong folder, or too few images.
     """
     images = open_dataset(
         settings.dataset, settings.data_root, allow_train_images=settings.allow_train_images
@@ -45,7 +45,7 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
 
 
 def _bad_images(subset: Subset, cache: Path) -> dict[str, str]:
-    """The chosen images that cannot be decoded, by name; a subset that was once found good is not read again."""
+    """Find the chosen images that cannot be decoded, by name; a subset once found good is not read again."""
     images = subset.images
     note = cache / "checked" / subset.digest
     if not isinstance(images, ImageFiles) or note.exists():
@@ -57,7 +57,7 @@ def _bad_images(subset: Subset, cache: Path) -> dict[str, str]:
 
 
 def _class_numbers(classes: str | None, images: LabelledImages) -> tuple[int, ...] | None:
-    """A preset, or a list of classes by name or number, as labels."""
+    """Return the labels of a preset, or of a list of classes by name or number."""
     if classes is None or classes == "all":
         return None
     if classes in PRESETS:
@@ -80,5 +80,5 @@ def _class_numbers(classes: str | None, images: LabelledImages) -> tuple[int, ..
 
 
 def _as_label(text: str) -> int:
-    """A class's number, -1 for what is none; Python refuses to read numbers of thousands of digits."""
+    """Return a class's number, or -1 if it is not one; Python cannot read numbers of thousands of digits."""
     return int(text) if text.isdecimal() and len(text) < 10 else -1

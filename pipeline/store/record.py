@@ -1,8 +1,7 @@
-"""What ``OUT/run.json`` holds: the settings, the images and the entries of a run, and how a search for the best went.
+"""The content of ``OUT/run.json``: settings, images and entries of a run, and the history of a search for the best.
 
-Keys of the record that this version does not know are kept when it is written again: what a newer version of the same
-format has noted must not be lost because an older one added a model. Those of entries, subset and catalogue are read
-past, because these are noted anew. Only ``config`` takes none: a setting that this version cannot obey may change
+Unknown keys of the record are kept when it is written again, so that an older version that adds a model loses nothing
+that a newer one has noted. Only ``config`` allows none, because a setting that this version cannot obey may change
 numbers.
 """
 
@@ -23,16 +22,16 @@ from pydantic import (
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.settings import dotted, rule_of
-from dsmi_zoo._util.text import shortened, shown
+from dsmi_zoo._util.text import shortened
 
 from ..config.run import RunConfig
 
 FORMAT: Literal[1] = 1
-MEND = "the same command as before writes it anew from its rows, or choose another --out"
+MEND = "the same command as before writes it again from its rows, or choose another --out"
 DAMAGED = f"the file is damaged or was changed by hand: {MEND}"
 NEWER = "a newer version wrote the file: update dsmi-zoo, or choose another --out"
 
-# What the identity of a run of the first version has already: settings, and those of two groups.
+# The settings in the identity of a run of the first version; two of them are groups.
 IDENTITY: dict[str, tuple[str, ...]] = {
     "catalog": (),
     "protocol": (),
@@ -48,7 +47,7 @@ class LostRecord(InputError):
     Parameters
     ----------
     problem
-        What is wrong with which file.
+        The file, and what is wrong with it.
     remedy
         What to do about it.
     """
@@ -67,7 +66,7 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
 class _Record(BaseModel):
-    """Strict: JSON has types of its own, and ``"447"`` is no number of images."""
+    """A strict model: JSON has types, and ``"447"`` is not a number of images."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -77,14 +76,14 @@ class _Frozen(_Record):
 
 
 class CatalogRecord(_Frozen):
-    """The catalogue that a run chose from; the first versions noted no hash."""
+    """The catalogue of a run; the first versions noted no hash."""
 
     name: str
     sha256: str | None = None
 
 
 class SubsetRecord(_Frozen):
-    """The images that every entry of a run was measured on; ``n_samples`` counts each repeat of an image."""
+    """The images of a run; ``n_samples`` counts each repeat of an image."""
 
     dataset: str
     hash: str
@@ -107,7 +106,7 @@ class EntryRecord(_Frozen):
 
 
 class Dropped(_Record):
-    """A model that a stage of a search measured and the next one does not; percent, None for a failed one."""
+    """A model that leaves a search after a stage, and its accuracy in percent, None if it failed."""
 
     model: str
     reason: str
@@ -117,7 +116,7 @@ class Dropped(_Record):
 
 
 class Passed(_Record):
-    """What a stage of a search did."""
+    """A stage of a search that is over."""
 
     images: Count
     models: Count
@@ -126,28 +125,29 @@ class Passed(_Record):
 
 
 class SearchNote(_Record):
-    """How a search on a budget of time went; ``left_out`` are the models that the budget has no room for."""
+    """The history of a search within a time budget; ``left_out`` are the models that did not fit in it."""
 
     budget_s: Number
     left_out: list[str] = []
     stages: list[Passed] = []
 
     def stage(self, images: int) -> Passed:
-        """The stage of so many images: an earlier search's, which goes on, or a new one."""
-        passed_stage = next((passed for passed in self.stages if passed.images == images), None)
-        if passed_stage is None:
-            passed_stage = Passed(images=images, models=0, seconds=0.0)
-            self.stages = sorted([*self.stages, passed_stage], key=lambda passed: passed.images)
-        return passed_stage
+        """Return the stage with that many images, an earlier search's or a new one."""
+        for stage in self.stages:
+            if stage.images == images:
+                return stage
+        added = Passed(images=images, models=0, seconds=0.0)
+        self.stages = sorted([*self.stages, added], key=lambda stage: stage.images)
+        return added
 
 
 def _whole_identity(identity: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what no version can have written: by what is missing, rows of other settings would pass for equal."""
+    """Refuse an incomplete identity: rows of other settings would seem to match what is missing."""
     for name, settings in IDENTITY.items():
         if name not in identity:
             raise ValueError(f"{name} is missing")
         if settings and not isinstance(identity[name], dict):
-            raise ValueError(f"{name} holds no settings")
+            raise ValueError(f"{name} is not a table of settings")
         for setting in settings:
             if setting not in identity[name]:
                 raise ValueError(f"{name}.{setting} is missing")
@@ -176,66 +176,48 @@ class RunRecord(_Frozen):
 
 
 def parse_record(content: bytes, path: Path) -> RunRecord:
-    """The record that the file ``path`` holds.
+    """Parse the content of the file ``path``.
 
     Raises
     ------
     LostRecord
-        When it is no JSON or no record of a run; names the file, the key and what to do.
+        When it is not JSON or not the record of a run; names the file, the key and what to do.
     InputError
         When a newer version wrote it.
     """
     try:
         record = RunRecord.model_validate_json(content)
-        json.loads(content, object_pairs_hook=_without_doubles)
+        json.loads(content)  # Python refuses more than pydantic, such as numbers of 5,000 digits
     except ValidationError as error:
-        problem, is_newer = _problem(error)
-        raise (
-            InputError(f"{path}: {problem}; {NEWER}")
-            if is_newer
-            else LostRecord(f"{path}: {problem}")
-        ) from None
-    # Of Python's reader of JSON, which takes less than pydantic's.
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:
+        first = error.errors(include_url=False)[0]
+        key = dotted(first["loc"])
+        if first["loc"] == ("format",) and first["type"] != "missing":
+            problem = f"{path}: not a run record of format {FORMAT}; {NEWER}"
+            raise InputError(problem) from None
+        if first["type"] == "extra_forbidden":
+            problem = f"{path}: {key}: a setting that this version of dsmi-zoo does not know"
+            raise InputError(f"{problem}; {NEWER}") from None
+        if first["type"] == "json_invalid":
+            problem = f"cannot be read: {first['msg']}"
+        elif not first["loc"]:
+            problem = "not a run record"
+        elif first["type"] == "missing":
+            problem = f"{key} is missing"
+        else:
+            problem = f"{key}: {shortened(rule_of(first), 200)}"
+        raise LostRecord(f"{path}: {problem}") from None
+    except (ValueError, RecursionError) as error:
         raise LostRecord(f"{path}: cannot be read: {shortened(str(error))}") from None
     for where, text in _texts(record.model_dump(mode="json")):
-        if "\0" in text:  # no name of a file may hold it
+        if "\\0" in text:  # not allowed in the name of a file
             raise LostRecord(f"{path}: {dotted(where)}: holds a NUL character")
     return record
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> None:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {shown(twice)} stands there twice")
-
-
-def _problem(error: ValidationError) -> tuple[str, bool]:
-    """The first thing that is wrong with a record, in one line, and whether a newer version may have written it."""
-    first = error.errors(include_url=False)[0]
-    key = dotted(first["loc"])
-    if first["type"] == "json_invalid":
-        return f"cannot be read: {first['msg']}", False
-    if first["loc"] == ("format",) and first["type"] != "missing":
-        return f"not a run record of format {FORMAT}", True
-    if not first["loc"]:
-        return "no run record", False
-    if first["type"] == "extra_forbidden":
-        return f"{key}: a setting that this version of dsmi-zoo does not know", True
-    if first["type"] == "missing":
-        return f"{key} is missing", False
-    rule = shortened(rule_of(first), 200)
-    return f"{key}: {rule}", False
 
 
 def _texts(
     value: Any, where: tuple[str | int, ...] = ()
 ) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Every text in a tree of JSON and the way to it; the parser has bounded the depth."""
+    """Yield every text in a tree of JSON, and the keys that lead to it."""
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The run directory: run.json, one Parquet file an entry, kept embeddings; each file appears whole or not at all."""
+"""The run directory: run.json, a Parquet file per entry, embeddings; each file appears whole or not at all."""
 
 import io
 import warnings
@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import write_atomically, write_json
+from dsmi_zoo._util.files import write_atomically, write_text
 from dsmi_zoo._util.hashing import array_sha256
 
 from .record import MEND, LostRecord, RunRecord, parse_record
@@ -24,7 +24,7 @@ NOT_THIS_RUN = "a row of other settings, weights or images than this run's"
 
 @dataclass(frozen=True)
 class UnreadableRow:
-    """A file among the results that is no row of this run, and why."""
+    """A file among the results that is not a row of this run, and why."""
 
     path: Path
     reason: str
@@ -34,17 +34,17 @@ class UnreadableRow:
 
 
 def row_path(out: Path, slug: str) -> Path:
-    """Where an entry's row stands."""
+    """Return the path of an entry's row."""
     return out / "results" / f"{slug}.parquet"
 
 
 def timeout_log(out: Path, slug: str) -> Path:
-    """The log that shows where an entry hung that was ended for taking too long."""
+    """Return the path of the log that shows where an entry was when it exceeded its time limit."""
     return out / "logs" / f"{slug}.timeout.txt"
 
 
 def row_mark(out: Path, slug: str) -> tuple[int, int] | None:
-    """Something that changes whenever an entry's row is written."""
+    """Return a value that changes whenever an entry's row is written."""
     try:
         stat = row_path(out, slug).stat()
     except FileNotFoundError:
@@ -53,7 +53,7 @@ def row_mark(out: Path, slug: str) -> tuple[int, int] | None:
 
 
 def read_row(out: Path, slug: str) -> dict[str, Any] | None:
-    """An entry's row; None when there is none that can be read."""
+    """Read an entry's row; None if it is missing or unreadable."""
     try:
         return read_row_file(row_path(out, slug))
     except (ValueError, OSError, pa.ArrowException):
@@ -61,7 +61,7 @@ def read_row(out: Path, slug: str) -> dict[str, Any] | None:
 
 
 def embedding_path(out: Path, slug: str) -> Path:
-    """Where an entry's embedding stands."""
+    """Return the path of an entry's embedding."""
     return out / "embeddings" / f"{slug}.npy"
 
 
@@ -71,7 +71,7 @@ def write_row(out: Path, slug: str, row: Mapping[str, Any]) -> None:
 
 
 def scan_results(out: Path) -> tuple[dict[str, dict[str, Any]], list[UnreadableRow]]:
-    """Every row of ``OUT/results`` by its slug, and the files that hold none."""
+    """Read every row of ``OUT/results``, by slug, and list the files that are not rows."""
     rows, unreadable = {}, []
     for path in sorted((out / "results").glob("*")):
         if path.name.startswith("."):  # an unfinished file of `write_atomically`
@@ -84,18 +84,18 @@ def scan_results(out: Path) -> tuple[dict[str, dict[str, Any]], list[UnreadableR
 
 
 def read_results(out: str | Path) -> pd.DataFrame:
-    """All rows of a run.
+    """Read all rows of a run.
 
     Returns
     -------
     pandas.DataFrame
-        One row per entry, sorted by model and image size; the columns of ``dsmi_zoo.pipeline.store.schema`` first, then the
-        catalogue's and the user's own. Files that are no rows of this run are left out with a warning.
+        One row per entry, sorted by model and image size; the columns of ``dsmi_zoo.pipeline.store.schema`` first,
+        then the catalogue's and the user's own. Files that are not rows of this run are left out with a warning.
 
     Raises
     ------
     InputError
-        When the folder is no run.
+        When the folder is not a run.
     """
     out = Path(out)
     current = {entry.slug: entry.row_id for entry in read_run(out).entries}
@@ -108,7 +108,7 @@ def read_results(out: str | Path) -> pd.DataFrame:
 
 
 def rows_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows as a data frame with the schema's columns and types."""
+    """Return rows as a data frame with the schema's columns and types."""
     names = [c.name for c in COLUMNS]
     extra = sorted({name for row in rows for name in row} - set(names))
     frame = pd.DataFrame(list(rows), columns=[*names, *extra])
@@ -121,11 +121,12 @@ def rows_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def write_run(out: Path, record: RunRecord) -> None:
     """Store ``OUT/run.json``."""
-    write_json(out / "run.json", record.model_dump(mode="json"))
+    text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    write_text(out / "run.json", text)
 
 
 def read_run(out: str | Path) -> RunRecord:
-    """The content of ``OUT/run.json``.
+    """Read ``OUT/run.json``.
 
     Raises
     ------
@@ -134,9 +135,16 @@ def read_run(out: str | Path) -> RunRecord:
     InputError
         When it is of a format that this version does not know.
     """
-    path = Path(out) / "run.json"
+    out = Path(out)
+    path = out / "run.json"
     if not path.is_file():
-        raise _no_record(Path(out))
+        if any((out / "results").glob("*.parquet")):
+            raise LostRecord(f"{out} has rows but no run.json to say what they are", MEND)
+        if (out / "stages").is_dir():
+            problem = f"{out} holds an unfinished search"
+            raise LostRecord(problem, "the same `dsmi-zoo run --budget ...` goes on from there")
+        problem = f"{out} is not a run: it has no run.json"
+        raise LostRecord(problem, f"start one with `dsmi-zoo run --out {out}`")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -144,38 +152,15 @@ def read_run(out: str | Path) -> RunRecord:
     return parse_record(content, path)
 
 
-def _no_record(out: Path) -> LostRecord:
-    if any((out / "results").glob("*.parquet")):
-        return LostRecord(f"{out} has rows but no run.json to say what they are", MEND)
-    if (out / "stages").is_dir():
-        return LostRecord(
-            f"{out} holds an unfinished search",
-            "the same `dsmi-zoo run --budget ...` goes on from there",
-        )
-    return LostRecord(
-        f"{out} is no run: it has no run.json", f"start one with `dsmi-zoo run --out {out}`"
-    )
-
-
-def write_embedding(out: Path, slug: str, embedding: np.ndarray) -> None:
-    """Store ``OUT/embeddings/<slug>.npy``."""
-    write_array(embedding_path(out, slug), embedding)
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    """Store an array as .npy."""
-    write_atomically(path, lambda file: file.write(array_bytes(array)))
-
-
 def array_bytes(array: np.ndarray) -> memoryview:
-    """An array in the format .npy; written to a file by NumPy itself, the reason of a failure would be lost."""
+    """Return an array in the format .npy, in memory: when NumPy writes to a file, errors lose their reason."""
     content = io.BytesIO()
     np.lib.format.write_array(content, array, allow_pickle=False)
     return content.getbuffer()
 
 
 def read_embedding(path: Path, sha256: str) -> np.ndarray:
-    """A kept embedding, checked against the hash in its row.
+    """Read a kept embedding, and check it against the hash in its row.
 
     Raises
     ------
@@ -189,11 +174,49 @@ def read_embedding(path: Path, sha256: str) -> np.ndarray:
         if not isinstance(embedding, np.ndarray):
             raise ValueError("an archive of arrays")
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(
-            f"{path}: the kept embedding cannot be read ({error}); rerun this model"
-        ) from None
+        reason = f"cannot be read ({error})"
+        raise InputError(f"{path}: the kept embedding {reason}; rerun this model") from None
     if array_sha256(embedding) != sha256:
-        raise InputError(
-            f"{path}: the kept embedding is not the one that its row was computed from; rerun this model"
-        )
+        reason = "is not the one that its row was computed from"
+        raise InputError(f"{path}: the kept embedding {reason}; rerun this model")
     return embedding
+
+
+class PendingEmbedding:
+    """An embedding on disk between its forward pass and its row, with the fields of the row known by then.
+
+    A process that dies in the measures costs no second forward pass.
+    """
+
+    def __init__(self, out: Path, slug: str) -> None:
+        self._array = out / "attempts" / f"{slug}.npy"
+        self._fields = self._array.with_suffix(".json")
+        self._kept = embedding_path(out, slug)
+
+    def write(self, embedding_id: str, values: np.ndarray, fields: dict[str, Any]) -> None:
+        """Store an embedding, float32 [n, d]; ``fields`` are numbers and text."""
+        write_atomically(self._array, lambda file: file.write(array_bytes(values)))
+        fields = fields | {"embedding_sha256": array_sha256(values)}
+        write_text(self._fields, json.dumps({"embedding_id": embedding_id, "fields": fields}))
+
+    def read(self, embedding_id: str) -> tuple[np.ndarray, dict[str, Any]] | None:
+        """Read the embedding of that identity and its fields; None if it is missing or damaged."""
+        try:
+            content = json.loads(self._fields.read_text(encoding="utf-8"))
+            if content["embedding_id"] != embedding_id:
+                return None
+            fields = dict(content["fields"])
+            return read_embedding(self._array, fields["embedding_sha256"]), fields
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return None
+
+    def keep(self) -> None:
+        """Move the embedding to those that the run keeps."""
+        self._kept.parent.mkdir(parents=True, exist_ok=True)
+        self._array.replace(self._kept)
+        self._fields.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Delete the embedding and its fields."""
+        self._array.unlink(missing_ok=True)
+        self._fields.unlink(missing_ok=True)

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dsmi_zoo._util.errors import DamagedFile
-from dsmi_zoo._util.files import damage, write_atomically, write_checksummed
+from dsmi_zoo._util.files import noted_damage, write_sealed
+from dsmi_zoo._util.parquet import read_parquet, write_parquet
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 
 from .run_folder import array_bytes
@@ -17,36 +17,29 @@ OF_THE_SUBSET = ["image", "label", "number", "repeat"]
 
 
 def subset_path(out: Path) -> Path:
-    """Where the subset stands."""
+    """Return the path of the subset."""
     return out / "subset.parquet"
 
 
 def write_subset(out: Path, subset: pd.DataFrame) -> None:
     """Store ``OUT/subset.parquet``: one row per image, in the embeddings' order."""
-    write_atomically(
-        subset_path(out),
-        lambda file: subset.to_parquet(file, index=False, write_page_checksum=True),
-    )
+    write_parquet(subset_path(out), pa.Table.from_pandas(subset, preserve_index=False))
 
 
 def read_subset(out: Path) -> pd.DataFrame:
-    """The subset's images with their ``label``, ``number`` in the data set and ``input_cluster``.
+    """Read the subset's images with their ``label``, ``number`` in the data set and ``input_cluster``.
 
     Raises
     ------
     DamagedFile
-        When it is missing, or not as it was written.
+        When it is missing or damaged.
     """
     path = subset_path(out)
-    if not path.is_file():
-        raise DamagedFile(path, "cannot be read (there is no such file)")
     try:
-        with path.open("rb") as file:
-            table = pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)
-        subset = table.to_pandas()
+        subset = read_parquet(path).to_pandas()
         lacking = {*OF_THE_SUBSET, "input_cluster"} - set(subset.columns)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise DamagedFile(path, f"cannot be read ({_first_line(error)})") from None
+        raise _unreadable(path, error) from None
     if lacking:
         raise DamagedFile(path, f"lacks {', '.join(sorted(lacking))}")
     return subset
@@ -61,22 +54,22 @@ def subset_is_stored(out: Path, subset: Subset) -> bool:
 
 
 def clusters_path(out: Path, img_size: int) -> Path:
-    """Where the paper's protocol keeps the clusters of its inputs, which differ by image size."""
+    """Return the path of the clusters of inputs of one size, which the paper's protocol needs."""
     return out / "input_clusters" / f"{img_size}.npy"
 
 
 def write_clusters(path: Path, clusters: np.ndarray) -> None:
-    """Store the clusters of a view's crops, int64 [n], with a note of what they are."""
-    write_checksummed(path, lambda file: file.write(array_bytes(clusters)))
+    """Store the clusters of a view's crops, int64 [n], with a checksum."""
+    write_sealed(path, lambda file: file.write(array_bytes(clusters)))
 
 
 def subset_with_clusters(out: Path, img_size: int | None) -> pd.DataFrame:
-    """The subset's rows; ``input_cluster`` is that of the entry's own crops where the protocol clusters those.
+    """Read the subset; ``input_cluster`` is that of the entry's own crops where the protocol clusters those.
 
     Raises
     ------
     DamagedFile
-        When a file of either is not as it was written.
+        When a file of either is damaged.
     """
     subset = read_subset(out)
     path = None if img_size is None else clusters_path(out, img_size)
@@ -88,8 +81,9 @@ def subset_with_clusters(out: Path, img_size: int | None) -> pd.DataFrame:
     try:
         return subset.assign(input_cluster=np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
-        raise DamagedFile(path, f"cannot be read ({_first_line(error)})") from None
+        raise _unreadable(path, error) from None
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0]
+def _unreadable(path: Path, error: Exception) -> DamagedFile:
+    first_line = str(error).split("\n")[0]
+    return DamagedFile(path, f"cannot be read ({first_line})")

@@ -1,4 +1,4 @@
-"""Self-supervised training by contrast (SimCLR): two random views of an image shall be alike, those of others not."""
+"""Self-supervised contrastive training (SimCLR)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +16,10 @@ PROJECTED = 64
 def contrastive(
     model: Any, images: torch.Tensor, preprocessing: Preprocessing
 ) -> tuple[torch.nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
-    """What is to be trained (the model and a projection head), and the loss of a batch by its images' numbers.
+    """Return the modules to train, which are the model and a projection head, and the loss of a batch of indices.
 
-    Views are torchvision's random crops, rotations and changes of colour; no mirroring, because a mirrored digit is
-    none. The loss is NT-Xent between the projections of the pre-logits.
+    Views are torchvision's random crops, rotations and changes of colour, without mirroring, which would spoil digits.
+    The loss is NT-Xent between the projections of the pre-logits.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def contrastive(
     loss = SelfSupervisedLoss(NTXentLoss(temperature=TEMPERATURE))
 
     def views(batch: torch.Tensor) -> torch.Tensor:
-        drawn = torch.stack([augment(pixels[number]) for number in batch])  # one draw an image
+        drawn = torch.stack([augment(pixels[number]) for number in batch])  # one draw per image
         return normalised(drawn.permute(0, 2, 3, 1), preprocessing)
 
     def loss_of(batch: torch.Tensor) -> torch.Tensor:

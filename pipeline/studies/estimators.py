@@ -1,4 +1,4 @@
-"""Estimators of Shannon's mutual information that DSMI is held against: nearest neighbours (KSG) and MINE."""
+"""Estimators of Shannon's mutual information to compare DSMI with: nearest neighbours (KSG) and MINE."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,51 +11,11 @@ MINE_WIDTH, MINE_STEPS, MINE_RATE = 64, 200, 2e-3
 _AVERAGED = 0.01  # weight of the newest step in MINE's running mean of the partition function
 
 
-def ksg_mutual_information(X: ArrayLike, Y: ArrayLike, k: int = NEIGHBOURS) -> float:
-    """Mutual information of two continuous variables from distances to neighbours, in bits.
-
-    Kraskov, Stögbauer and Grassberger's first estimator, distances by the greatest coordinate, on scikit-learn's
-    k-d trees.
-
-    Parameters
-    ----------
-    X, Y : real [n, p], [n, q]
-        Paired samples.
-    k
-        Neighbours, fewer than n.
-
-    Returns
-    -------
-    float
-        Bits; may be slightly negative.
-
-    References
-    ----------
-    Kraskov et al., Physical Review E 69 (2004) 066138, equation 8.
-    """
-    from sklearn.neighbors import KDTree
-
-    X, Y = as_embedding_on_host(X, "X"), as_embedding_on_host(Y, "Y")
-    if len(X) != len(Y):
-        raise ValueError(f"X has {len(X)} rows and Y {len(Y)}; pass pairs")
-    both = np.hstack([X, Y])
-    distances, _ = KDTree(both, metric="chebyshev").query(both, k + 1)
-    radius = distances[:, -1]
-    inside = np.nextafter(radius, 0)  # strictly nearer than the k-th
-    counts = [
-        KDTree(V, metric="chebyshev").query_radius(V, inside, count_only=True) for V in (X, Y)
-    ]
-    nats = (
-        digamma(k) + digamma(len(X)) - np.mean([digamma(count) for count in counts], axis=1).sum()
-    )
-    return float(nats / np.log(2))
-
-
 def ksg_label_information(Z: ArrayLike, labels: ArrayLike, k: int = NEIGHBOURS) -> float:
-    """Mutual information of a continuous variable and labels from distances to neighbours, in bits.
+    """Estimate the mutual information of a continuous variable and labels from distances to neighbours, in bits.
 
-    Ross's form of the nearest-neighbour estimator: the distance to a point's k-th neighbour in its own class, and how
-    many points of all classes lie within it. Points alone in their class are left out. Distances are Euclidean, on
+    Ross's form of the nearest-neighbour estimator: the distance to a point's k-th neighbour in its own class, and the
+    number of points of all classes within it. Points alone in their class are left out. Distances are Euclidean, on
     scikit-learn's trees in few dimensions and without them in many, where trees save nothing.
 
     Parameters
@@ -96,29 +56,28 @@ def ksg_label_information(Z: ArrayLike, labels: ArrayLike, k: int = NEIGHBOURS) 
 
 
 def _counts_within(Z: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many points, itself included, lie strictly nearer than each point's radius, plus one for it: int64 [n]."""
+    """Count the points that lie strictly within each point's radius, itself included: int64 [n]."""
     from sklearn.neighbors import KDTree
 
     if Z.shape[1] <= 15:
-        return np.asarray(
-            KDTree(Z).query_radius(Z, np.nextafter(radius, 0), count_only=True), dtype=np.int64
-        )
+        counts = KDTree(Z).query_radius(Z, np.nextafter(radius, 0), count_only=True)
+        return np.asarray(counts, dtype=np.int64)
     from sklearn.metrics import pairwise_distances
 
     distances = pairwise_distances(Z)
     np.fill_diagonal(distances, 0)
-    # Rounding of large products must not push out the k-th neighbour, nor let it in: both sides round alike.
+    # The k-th neighbour itself must not count because of rounding.
     return np.maximum((distances < radius[:, None] * (1 - 1e-9)).sum(axis=1), 1)
 
 
 def mine_mutual_information(
     Z: ArrayLike, Y: ArrayLike, *, steps: int = MINE_STEPS, seed: int = 0
 ) -> float:
-    """Mutual information by a small network trained on the Donsker-Varadhan bound (MINE), in bits.
+    """Estimate mutual information by a small network trained on the Donsker-Varadhan bound (MINE), in bits.
 
     T(z, y) has one hidden layer of 64 ReLU units and is trained on all samples at once by Adam, with the running mean
-    of the partition function that corrects the gradient's bias. The value is the bound's mean over the last tenth of
-    the steps, on the samples it was trained on, as its authors do.
+    of the partition function that corrects the gradient's bias. The value is the mean of the bound over the last tenth
+    of the steps, on the training samples, as in the paper.
 
     Parameters
     ----------
@@ -128,7 +87,7 @@ def mine_mutual_information(
     steps
         Optimiser steps.
     seed
-        Of the weights and of the pairings; torch's own state stays as it is.
+        Seed of the weights and of the pairings; torch's own state stays as it is.
 
     Returns
     -------
@@ -173,10 +132,10 @@ def mine_mutual_information(
 
 
 def _for_network(V: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Columns of mean 0 and variance 1; of more columns than rows, their coordinates in the space that the rows span.
+    """Standardise columns; if there are more columns than rows, return the coordinates in the space of the rows.
 
-    A linear layer sees the same in both. In 20,000 columns, though, one step of Adam moves each hidden unit by forty
-    times its scale: training diverges and the estimate says nothing of the data.
+    A linear layer sees the same in both. But with 20,000 columns, one step of Adam moves each hidden unit by forty
+    times its scale: training diverges, and the estimate is meaningless.
     """
     n, d = V.shape
     spread = V.std(axis=0)

@@ -1,18 +1,18 @@
-"""Data whose entropy or mutual information is known in its order: trees, blobs, corrupted labels."""
+"""Simulated data whose entropy or mutual information has a known order: trees, blobs, corrupted labels."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def branching_tree(n: int, branches: int, d: int, noise: float, seed: int) -> NDArray[np.float64]:
-    """Points along a tree of random walks: each branch is a Brownian path that leaves an earlier one somewhere.
+    """Sample points along a tree of random walks: each branch is a Brownian path that starts on an earlier one.
 
     Parameters
     ----------
     n
         Points, spread evenly over the branches.
     branches
-        How many; the more, the more directions of diffusion there are.
+        Number of branches; more branches mean more directions of diffusion.
     d
         Dimensions. Along a branch every coordinate moves by a standard deviation of 1, whatever d.
     noise
@@ -36,14 +36,14 @@ def branching_tree(n: int, branches: int, d: int, noise: float, seed: int) -> ND
 def blobs(
     n: int, clusters: int, d: int, noise: float, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Gaussian blobs around standard normal centres, and which blob each point is of.
+    """Sample Gaussian blobs around standard normal centres, and the blob of each point.
 
     Parameters
     ----------
     n
-        Points, spread evenly over the blobs, which are nested: those of fewer clusters are the first of more.
+        Points, spread evenly over the blobs. The centres of fewer clusters are the first of those of more.
     noise
-        Standard deviation within a blob, in units of that between the centres.
+        Standard deviation within a blob; that of the centres is 1.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def blobs(
 
 
 def corrupted_labels(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:
-    """The labels with a share of them permuted among themselves, so that class sizes stay; int64 [n]."""
+    """Permute a share of the labels among themselves, which keeps the class sizes; int64 [n]."""
     generator = np.random.default_rng([3, seed])
     chosen = generator.permutation(len(labels))[: round(share * len(labels))]
     corrupted = labels.copy()
@@ -66,7 +66,7 @@ def corrupted_labels(labels: NDArray[np.int64], share: float, seed: int) -> NDAr
 
 
 def label_information(labels: NDArray[np.int64], corrupted: NDArray[np.int64]) -> float:
-    """Mutual information, in bits, of two labellings of the same points, int64 [n] each: the truth behind a sample."""
+    """Return the mutual information, in bits, of two labellings of the same points, int64 [n] each."""
     joint = np.zeros((labels.max() + 1, corrupted.max() + 1))
     np.add.at(joint, (labels, corrupted), 1 / len(labels))
     independent = np.outer(joint.sum(axis=1), joint.sum(axis=0))

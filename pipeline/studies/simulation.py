@@ -1,4 +1,4 @@
-"""The study on simulated data: each estimator on data whose true order is known, by dimension, noise and seed."""
+"""The study on simulated data: each estimator on data with a known order, by dimension, noise and seed."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from dsmi_zoo._util.errors import DamagedFile
 from dsmi_zoo._util.files import damage, write_checksummed
 from dsmi_zoo._util.hashing import content_hash
 
-from ..engine.task import Done
+from ..engine.outcome import Outcome
 from ..measures import (
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
@@ -25,10 +25,11 @@ from ..measures import (
 from .estimators import MINE_STEPS, ksg_label_information, mine_mutual_information
 from .simulated_data import blobs, branching_tree, corrupted_labels, label_information
 
-VERSION = 2  # raised whenever a cell comes to other numbers for the same settings
+VERSION = 2  # raise it when a cell produces other numbers for the same settings
 BINS = (5, 10, 100)
 CLUSTERS = 10
 DataKind = Literal["tree", "blobs", "labels"]
+Estimators = dict[str, Callable[[], float]]
 ENTROPY_LEVELS = (2, 4, 8, 16, 32)  # branches or clusters
 LABEL_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)  # share of the labels that is corrupted
 
@@ -43,11 +44,11 @@ class Simulation:
     points: int = 300
     dimensions: tuple[int, ...] = (20, 50, 100, 1000, 20_000)
     noises: tuple[float, ...] = (0.01, 0.1, 0.5)
-    seeds: int = 6  # the least that a sign test can tell something by
+    seeds: int = 6  # the minimum for a significant sign test
     mine_steps: int = MINE_STEPS
 
     def cells(self, out: Path) -> list["Cell"]:
-        """Every combination of kind, dimension, noise and seed."""
+        """List every combination of kind, dimension, noise and seed."""
         kinds: tuple[DataKind, ...] = ("labels", "tree", "blobs")
         return [
             Cell(kind, d, noise, seed, self.points, self.mine_steps, out)
@@ -60,7 +61,7 @@ class Simulation:
 
 @dataclass(frozen=True)
 class Cell:
-    """One data set at all its levels; its result is a file of its own in ``out``."""
+    """One data set at all its levels; its result is one file in ``out``."""
 
     kind: DataKind
     d: int
@@ -82,30 +83,28 @@ class Cell:
 
     @property
     def path(self) -> Path:
-        """Where the result stands; the name tells all that decides it."""
-        digest = content_hash(
-            VERSION, self.points, self.mine_steps, BINS, ENTROPY_LEVELS, LABEL_LEVELS
-        )
-        return (
-            self.out / "cells" / f"{self.kind}-{self.d}-{self.noise:g}-{self.seed}-{digest}.parquet"
-        )
+        """The file of the result; its name identifies all settings."""
+        levels = ENTROPY_LEVELS, LABEL_LEVELS
+        digest = content_hash(VERSION, self.points, self.mine_steps, BINS, *levels)
+        name = f"{self.kind}-{self.d}-{self.noise:g}-{self.seed}-{digest}.parquet"
+        return self.out / "cells" / name
 
 
-def compute_cell(cell: Cell) -> Done:
+def compute_cell(cell: Cell) -> Outcome:
     """Measure a cell and write its file."""
     started = perf_counter()
     rows = pd.DataFrame(list(measured(cell)))
-    write_checksummed(cell.path, partial(rows.to_parquet, index=False))
-    return Done(cell.path.stem, cell.name, True, "", perf_counter() - started)
+    write_sealed(cell.path, partial(rows.to_parquet, index=False))
+    return Outcome(cell.path.stem, cell.name, True, "", perf_counter() - started)
 
 
 def is_measured(cell: Cell) -> bool:
-    """Whether a cell's file is there, and as it was written; the first versions noted nothing to tell it by."""
-    return not damage(cell.path, needs_note=False)
+    """Whether a cell's file is there and undamaged; files of the first versions have no checksum and are trusted."""
+    return not noted_damage(cell.path)
 
 
 def read_cells(cells: list[Cell]) -> pd.DataFrame:
-    """The results of finished cells.
+    """Read the results of finished cells.
 
     Returns
     -------
@@ -116,63 +115,55 @@ def read_cells(cells: list[Cell]) -> pd.DataFrame:
     Raises
     ------
     DamagedFile
-        When a cell's file is missing or not as it was written.
+        When a cell's file is missing or damaged.
     """
-    return pd.concat([_read_cell(cell.path) for cell in cells], ignore_index=True)
-
-
-def _read_cell(path: Path) -> pd.DataFrame:
-    problem = damage(path, needs_note=False)
-    if problem:
-        raise DamagedFile(path, problem)
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DamagedFile(path, f"cannot be read ({error})") from None
+    tables = []
+    for cell in cells:
+        problem = noted_damage(cell.path)
+        if problem:
+            raise DamagedFile(cell.path, problem)
+        try:
+            tables.append(pd.read_parquet(cell.path))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise DamagedFile(cell.path, f"cannot be read ({error})") from None
+    return pd.concat(tables, ignore_index=True)
 
 
 def measured(cell: Cell) -> Iterator[dict[str, Any]]:
-    """Every estimator at every level of a cell, one row each."""
+    """Yield the value of every estimator at every level of a cell, one row each."""
+    about = {"kind": cell.kind, "d": cell.d, "noise": cell.noise, "seed": cell.seed}
     for level in LABEL_LEVELS if cell.kind == "labels" else ENTROPY_LEVELS:
-        truth, estimators = (
-            _labels(cell, level) if cell.kind == "labels" else _entropies(cell, int(level))
-        )
+        if cell.kind == "labels":
+            truth, estimators = _labels(cell, level)
+        else:
+            truth, estimators = _entropies(cell, int(level))
         for measure, estimate in estimators.items():
             began = perf_counter()
-            value = estimate()
-            yield {
-                "kind": cell.kind,
-                "d": cell.d,
-                "noise": cell.noise,
-                "seed": cell.seed,
-                "level": float(level),
-                "truth": truth,
-                "measure": measure,
-                "value": value,
-                "seconds": perf_counter() - began,
-            }
+            result = {"measure": measure, "value": estimate(), "seconds": perf_counter() - began}
+            yield about | {"level": float(level), "truth": truth} | result
 
 
-def _entropies(cell: Cell, level: int) -> tuple[float, dict[str, Callable[[], float]]]:
+def _entropies(cell: Cell, level: int) -> tuple[float, Estimators]:
     if cell.kind == "tree":
         Z = branching_tree(cell.points, level, cell.d, cell.noise, cell.seed)
     else:
         Z, _ = blobs(cell.points, level, cell.d, cell.noise, cell.seed)
-    binned = {f"binned, {bins} bins": partial(shannon_entropy, Z, bins=bins) for bins in BINS}
-    return float(np.log2(level)), {"DSE": partial(diffusion_spectral_entropy, Z), **binned}
+    estimators: Estimators = {"DSE": partial(diffusion_spectral_entropy, Z)}
+    for bins in BINS:
+        estimators[f"binned, {bins} bins"] = partial(shannon_entropy, Z, bins=bins)
+    return float(np.log2(level)), estimators
 
 
-def _labels(cell: Cell, level: float) -> tuple[float, dict[str, Callable[[], float]]]:
+def _labels(cell: Cell, level: float) -> tuple[float, Estimators]:
     Z, clusters = blobs(cell.points, CLUSTERS, cell.d, cell.noise, cell.seed)
     labels = corrupted_labels(clusters, level, cell.seed)
     one_hot = np.eye(CLUSTERS)[labels]
-    binned = {
-        f"binned, {bins} bins": partial(shannon_mutual_information, Z, labels, bins=bins)
-        for bins in BINS
-    }
-    return label_information(clusters, labels), {
-        "DSMI": partial(diffusion_spectral_mutual_information, Z, labels),
-        **binned,
-        "KSG": partial(ksg_label_information, Z, labels),
-        "MINE": partial(mine_mutual_information, Z, one_hot, steps=cell.mine_steps, seed=cell.seed),
-    }
+    estimators: Estimators = {"DSMI": partial(diffusion_spectral_mutual_information, Z, labels)}
+    for bins in BINS:
+        binned = partial(shannon_mutual_information, Z, labels, bins=bins)
+        estimators[f"binned, {bins} bins"] = binned
+    estimators["KSG"] = partial(ksg_label_information, Z, labels)
+    estimators["MINE"] = partial(
+        mine_mutual_information, Z, one_hot, steps=cell.mine_steps, seed=cell.seed
+    )
+    return label_information(clusters, labels), estimators

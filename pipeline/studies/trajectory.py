@@ -1,17 +1,16 @@
-"""One training whose checkpoints are kept: they are models, and a catalogue of them goes through an ordinary run."""
+"""One training whose checkpoints are kept: they are models, which an ordinary run measures from a catalogue."""
 
 import json
 import logging
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from dsmi_zoo._util.files import damage, write_checksummed, write_text
+from dsmi_zoo._util.files import damage, write_sealed, write_text
 from dsmi_zoo._util.hashing import content_hash
 from dsmi_zoo.data_catalog.models.entry import TrainingRecipe
 from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
@@ -19,14 +18,14 @@ from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
 log = logging.getLogger(__name__)
 
 IMG_SIZE = 32
-VERSION = 2  # raised whenever a training comes to other weights for the same recipe
+VERSION = 2  # raise it when a training produces other weights for the same recipe
 Regime = Literal["supervised", "contrastive", "shuffled labels"]
 
 
 class Trajectory(TrainingRecipe):
-    """All that decides a training and which of its epochs are kept; epoch 0 is the network before training.
+    """The settings of a training, and the epochs that are kept; epoch 0 is the network before training.
 
-    ``convolution_std``, if given, draws the weights of every convolution anew from a normal distribution.
+    ``convolution_std``, if given, draws the initial weights of every convolution from a normal distribution.
     """
 
     architecture: str
@@ -47,25 +46,20 @@ class Trajectory(TrainingRecipe):
         return -self.epochs * self.train_images * (4.0 if self.regime == "contrastive" else 1.0)
 
     def checkpoint(self, cache: Path, epoch: int) -> Path:
-        """Where the weights after so many epochs are kept."""
-        return (
-            cache
-            / "trajectories"
-            / content_hash(VERSION, self.model_dump())
-            / f"epoch-{epoch:04d}.safetensors"
-        )
+        """Return the path of the weights after an epoch."""
+        folder = cache / "trajectories" / content_hash(VERSION, self.model_dump())
+        return folder / f"epoch-{epoch:04d}.safetensors"
 
     def is_done(self, cache: Path) -> bool:
-        """Whether all its checkpoints are there."""
+        """Whether all checkpoints are there."""
         return not any(damage(self.checkpoint(cache, epoch)) for epoch in self.checkpoints)
 
 
 def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None:
-    """Train from the beginning and keep the checkpoints that ``cache`` lacks.
+    """Train from the beginning, and store the checkpoints that are missing in ``cache``.
 
-    The metadata of each hold, as JSON, ``top1``, the accuracy in percent on the test part (not for contrastive
-    training, whose classifier learns nothing), and ``train_accuracy``, that on the training images with the labels
-    that it was trained on.
+    Their metadata hold, as JSON, the accuracies in percent: ``top1`` on the test part, and ``train_accuracy`` on the
+    training images with the labels of the training. Contrastive training, whose classifier learns nothing, has neither.
     """
     import safetensors.torch
     import timm
@@ -87,60 +81,44 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
     if recipe.regime == "shuffled labels":
         labels = np.random.default_rng(recipe.seed).permutation(labels)
 
-    inputs = normalised(torch.from_numpy(view), PREPROCESSING)
+    inputs, cpu = normalised(torch.from_numpy(view), PREPROCESSING), torch.device("cpu")
 
     def keep(epoch: int) -> None:
         path = recipe.checkpoint(cache, epoch)
         if epoch not in recipe.checkpoints or not damage(path):
             return
-        estimate_batch_norms(model, inputs)  # training itself never reads what this sets
+        estimate_batch_norms(model, inputs)  # training itself never reads the estimates
         facts: dict[str, Any] = {"epoch": epoch, "family": family_of(recipe.architecture)}
         if recipe.regime != "contrastive":
-            for name, (images, truth) in {
-                "train_accuracy": (view, labels),
-                "top1": parts["test"],
-            }.items():
-                predictions = embed(
-                    model.eval(), images, PREPROCESSING, torch.device("cpu")
-                ).predictions
+            measured_on = {"train_accuracy": (view, labels), "top1": parts["test"]}
+            for name, (images, truth) in measured_on.items():
+                predictions = embed(model.eval(), images, PREPROCESSING, cpu).predictions
                 assert predictions is not None
                 facts[name] = 100 * float(np.mean(predictions == truth))
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        # One entry: several would stand in a random order, and the file's hash is its rows' identity.
+        # A single entry, because several would have a random order, and the file's hash enters its rows' identity.
         content = safetensors.torch.save(state, metadata={"facts": json.dumps(facts)})
-        write_checksummed(path, partial(_write, content))
+        write_sealed(path, lambda file: file.write(content))
 
     log.debug("training %s on %s images of %s", recipe.name, len(labels), recipe.dataset)
     with reproducible(recipe.seed):
         model = timm.create_model(recipe.architecture, pretrained=False, **recipe.model_kwargs)
         if recipe.convolution_std is not None:
-            _draw_convolutions(model, recipe.convolution_std)
+            for module in model.modules():
+                if isinstance(module, torch.nn.Conv2d):
+                    torch.nn.init.normal_(module.weight, 0, recipe.convolution_std)
         keep(0)
         if recipe.regime == "contrastive":
             from .contrastive import contrastive
 
             trained, loss_of = contrastive(model, torch.from_numpy(view), PREPROCESSING)
         else:
-            targets = torch.from_numpy(labels)
-            trained, loss_of = (
-                model,
-                lambda batch: torch.nn.functional.cross_entropy(
-                    model(inputs[batch]), targets[batch]
-                ),
-            )
+            trained, targets = model, torch.from_numpy(labels)
+
+            def loss_of(batch: torch.Tensor) -> torch.Tensor:
+                return torch.nn.functional.cross_entropy(model(inputs[batch]), targets[batch])
+
         descend(trained, recipe, len(labels), loss_of, keep)
-
-
-def _write(content: bytes, file: IO[bytes]) -> None:
-    file.write(content)
-
-
-def _draw_convolutions(model: Any, std: float) -> None:
-    import torch
-
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.normal_(module.weight, 0, std)
 
 
 def write_catalog(path: Path, recipes: Iterable[Trajectory], cache: Path) -> None:
@@ -149,6 +127,7 @@ def write_catalog(path: Path, recipes: Iterable[Trajectory], cache: Path) -> Non
 
     rows = []
     for recipe in recipes:
+        std = recipe.convolution_std
         for epoch in recipe.checkpoints:
             checkpoint = recipe.checkpoint(cache, epoch)
             with safetensors.safe_open(checkpoint, framework="np") as file:
@@ -161,19 +140,16 @@ def write_catalog(path: Path, recipes: Iterable[Trajectory], cache: Path) -> Non
                     "checkpoint": str(checkpoint),
                     "model_kwargs": json.dumps(recipe.model_kwargs),
                     "img_size": IMG_SIZE,
-                    "group": recipe.regime
-                    if recipe.convolution_std is None
-                    else f"std {recipe.convolution_std:g}",
+                    "group": recipe.regime if std is None else f"std {std:g}",
                     "top1": facts.get("top1"),
                     "train_accuracy": facts.get("train_accuracy"),
                     "epoch": epoch,
                     "training_seed": recipe.seed,
-                    "convolution_std": recipe.convolution_std,
+                    "convolution_std": std,
                     "crop_pct": PREPROCESSING.crop_pct,
                     "interpolation": PREPROCESSING.interpolation,
                     "mean": " ".join(map(str, PREPROCESSING.mean)),
                     "std": " ".join(map(str, PREPROCESSING.std)),
                 }
             )
-    text = pd.DataFrame(rows).to_csv(index=False)
-    write_text(path, text)
+    write_text(path, csv_text(pd.DataFrame(rows)))

@@ -1,4 +1,4 @@
-"""What a trained network is worth on another data set: by a linear probe, and by a short fine-tuning."""
+"""Accuracies of a trained network on another data set, by a linear probe and by a short fine-tuning."""
 
 import json
 import warnings
@@ -9,21 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from dsmi_zoo._util.files import write_json
+from dsmi_zoo._util.files import write_text
 from dsmi_zoo._util.hashing import content_hash
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, TrainingRecipe
 
-from ..engine.outcome import Done
+from ..engine.outcome import Outcome
 
-VERSION = 1  # raised whenever the same network comes to other accuracies
+VERSION = 1  # raise it when the same network gets other accuracies
 PROBE_STEPS = 1000
+Part = tuple[np.ndarray, np.ndarray]  # views and labels
 
 
 @dataclass(frozen=True)
 class TransferJob:
-    """A trained network and the data set that it is tried on; its two accuracies are kept in the cache.
+    """A trained network and another data set; its two accuracies are kept in the cache.
 
-    ``weights`` is the file that a run has trained.
+    ``weights`` is a file that a run has trained.
     """
 
     entry: ModelEntry
@@ -45,23 +46,20 @@ class TransferJob:
 
     @property
     def path(self) -> Path:
-        """Where the accuracies are kept: the name of the weights' file is the hash of their recipe."""
-        return (
-            self.cache
-            / "transfer"
-            / f"{content_hash(VERSION, self.weights.name, self.dataset)}.json"
-        )
+        """The file of the accuracies; the name of the weights' file is the hash of their recipe."""
+        digest = content_hash(VERSION, self.weights.name, self.dataset)
+        return self.cache / "transfer" / f"{digest}.json"
 
     @property
     def tuning(self) -> TrainingRecipe:
-        """How the network is fine-tuned: one epoch on the 900 training images of the new data set."""
+        """The recipe of the fine-tuning: one epoch on the 900 training images of the new data set."""
         assert self.entry.recipe is not None
         changed = {"dataset": self.dataset, "train_images": 900, "epochs": 1, "learning_rate": 1e-3}
         return self.entry.recipe.model_copy(update=changed)
 
 
 def transfer_accuracies(job: TransferJob) -> dict[str, float] | None:
-    """``probe`` and ``fine_tuned``, in percent of the data set's test images; None if they are not computed yet."""
+    """Read ``probe`` and ``fine_tuned``, in percent of the data set's test images; None if they are missing."""
     try:
         accuracies: dict[str, float] = json.loads(job.path.read_text())
     except (OSError, ValueError):
@@ -69,7 +67,7 @@ def transfer_accuracies(job: TransferJob) -> dict[str, float] | None:
     return accuracies if set(accuracies) == {"probe", "fine_tuned"} else None
 
 
-def compute_transfer(job: TransferJob) -> Done:
+def compute_transfer(job: TransferJob) -> Outcome:
     """Probe and fine-tune a network, and keep both accuracies."""
     from ..embedding.train import reproducible
     from ..embedding.views import part_view
@@ -85,19 +83,14 @@ def compute_transfer(job: TransferJob) -> Done:
     )
     with reproducible(tuning.seed):
         model = build_model(entry, job.weights)
-        accuracies = {"probe": _probed(model, job, train, test)}
-        accuracies["fine_tuned"] = _fine_tuned(model, job, train, test)
-    write_json(job.path, accuracies)
-    return Done(job.path.stem, job.name, True, "", perf_counter() - began)
+        accuracies = {"probe": _probe(model, job, train, test)}
+        accuracies["fine_tuned"] = _fine_tune(model, job, train, test)
+    write_text(job.path, json.dumps(accuracies))
+    return Outcome(job.path.stem, job.name, True, "", perf_counter() - began)
 
 
-def _probed(
-    model: Any,
-    job: TransferJob,
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
-) -> float:
-    """Accuracy, in percent, of a logistic regression on the standardised penultimate embedding."""
+def _probe(model: Any, job: TransferJob, train: Part, test: Part) -> float:
+    """Return the accuracy, in percent, of a logistic regression on the standardised penultimate embedding."""
     import torch
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -118,13 +111,8 @@ def _probed(
     return 100 * float(probe.score(unseen, test[1]))
 
 
-def _fine_tuned(
-    model: Any,
-    job: TransferJob,
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
-) -> float:
-    """Accuracy, in percent, of the whole network with a new classifier after the short training."""
+def _fine_tune(model: Any, job: TransferJob, train: Part, test: Part) -> float:
+    """Return the accuracy, in percent, of the whole network with a new classifier after the short training."""
     import torch
 
     from ..embedding.embed import embed
@@ -133,8 +121,7 @@ def _fine_tuned(
     model.reset_classifier(len(np.unique(train[1])))
     fit(model, job.entry, job.tuning, *train)
     assert job.entry.preprocessing is not None
-    predictions = embed(
-        model.eval(), test[0], job.entry.preprocessing, torch.device("cpu")
-    ).predictions
+    cpu = torch.device("cpu")
+    predictions = embed(model.eval(), test[0], job.entry.preprocessing, cpu).predictions
     assert predictions is not None
     return 100 * float(np.mean(predictions == test[1]))

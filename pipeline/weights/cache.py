@@ -12,10 +12,9 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import file_sha256, flush, hash_problem, write_atomically
 from dsmi_zoo._util.hashing import content_hash
 from dsmi_zoo._util.locks import Claim, exclusive
-from dsmi_zoo._util.paths import within
+from dsmi_zoo._util.paths import default_cache, within
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 
-from ..config.run import default_cache
 from .hub import (
     FOLDER,
     HUB_FILES,

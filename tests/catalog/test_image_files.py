@@ -80,10 +80,10 @@ def test_the_users_images_take_precedence_over_the_default_digits(
 ) -> None:
     caplog.set_level("INFO", "dsmi_zoo")
     assert resolve_config({"subset": {"data_root": str(folders)}}).subset.dataset == "imagefolder"
-    assert f"{folders} is read as the data set imagefolder, by its form" in caplog.text
+    assert f"reading {folders} as the data set imagefolder (detected)" in caplog.text
     given = {"catalog": "digits", "subset": {"data_root": str(folders)}}
     assert resolve_config(given).subset.dataset == "imagefolder"
-    with pytest.raises(InputError, match="--data-root is not for the data set digits"):
+    with pytest.raises(InputError, match="--data-root does not apply to the data set digits"):
         resolve_config({"subset": {"data_root": str(folders), "dataset": "digits"}})
     fashion = resolve_config({"catalog": "fashion", "subset": {"data_root": str(folders)}})
     assert fashion.subset.dataset == "fashion"

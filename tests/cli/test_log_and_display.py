@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dsmi_zoo.jobs import progress
 from dsmi_zoo.jobs.progress import SILENT, Display, Terminal, follow
-from dsmi_zoo.pipeline.engine.outcome import Done
+from dsmi_zoo.pipeline.engine.outcome import Outcome
 
 pytestmark = pytest.mark.long
 
@@ -37,8 +37,8 @@ if __name__ == "__main__":
     after = {name: level for name, level in levels().items() if name in before}
     Path(sys.argv[2]).write_text(f"{code} {after == before} {len(logging.getLogger().handlers)}")
 """
-BROKEN = Done("b", "b@32", False, "OSError: [red]no :smile: luck[/red]", 1.0)
-FINISHED = (Done("a", "a@32", True, "", 1.0), BROKEN)
+BROKEN = Outcome("b", "b@32", False, "OSError: [red]no :smile: luck[/red]", 1.0)
+FINISHED = (Outcome("a", "a@32", True, "", 1.0), BROKEN)
 
 
 def call(

@@ -23,7 +23,7 @@ from dsmi_zoo.jobs.progress import Terminal, follow
 from dsmi_zoo.jobs.runs.state import status
 from dsmi_zoo.jobs.terminal import LogLines, tell, tell_error
 from dsmi_zoo.jobs.tools.catalog import list_entries, show
-from dsmi_zoo.pipeline.engine.outcome import Done
+from dsmi_zoo.pipeline.engine.outcome import Outcome
 from dsmi_zoo.pipeline.store.record import EntryRecord
 from dsmi_zoo.pipeline.store.run_folder import write_run
 
@@ -107,7 +107,10 @@ def test_the_log_and_the_progress_of_a_hostile_network_are_escaped(
     log.setLevel(logging.DEBUG)
     try:
         follow(
-            [Done("a", HOSTILE, True, "", 1.0), Done("b", "b", False, f"OSError: {HOSTILE}", 1.0)],
+            [
+                Outcome("a", HOSTILE, True, "", 1.0),
+                Outcome("b", "b", False, f"OSError: {HOSTILE}", 1.0),
+            ],
             2,
         )
     finally:

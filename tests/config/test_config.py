@@ -8,14 +8,9 @@ import pytest
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.hashing import content_hash
-from dsmi_zoo.pipeline.config.run import (
-    CLUSTERS,
-    MeasureSettings,
-    RunConfig,
-    default_cache,
-    differences,
-    resolve_config,
-)
+from dsmi_zoo._util.paths import default_cache
+from dsmi_zoo.pipeline.config.compute import CLUSTERS
+from dsmi_zoo.pipeline.config.run import MeasureSettings, RunConfig, differences, resolve_config
 from dsmi_zoo.pipeline.plan.identity import ESTIMATES_VERSION, MEASURES_VERSION, measures_identity
 
 

@@ -117,10 +117,10 @@ def test_none_means_the_default_and_sigma_may_be_the_papers() -> None:
 @pytest.mark.parametrize(
     ("keywords", "line"),
     [
-        ({"sigmas": 2}, "sigmas is no setting of a run; did you mean sigma?"),
-        ({"subset_sed": 2}, "subset_sed is no setting of a run; did you mean subset_seed"),
-        ({"licence": "mit"}, "licence is no setting of a run; did you mean license"),
-        ({"tolerance": 2}, "tolerance is no setting of a run"),
+        ({"sigmas": 2}, "sigmas is not a setting of a run; did you mean sigma?"),
+        ({"subset_sed": 2}, "subset_sed is not a setting of a run; did you mean subset_seed"),
+        ({"licence": "mit"}, "licence is not a setting of a run; did you mean license"),
+        ({"tolerance": 2}, "tolerance is not a setting of a run"),
         ({"sigma": -1}, "sigma: Input should be greater than 0, not -1"),
         ({"t": "2"}, "t: must be a number, not '2'"),
         ({"subset_seed": -1}, "subset_seed: Input should be greater than or equal to 0, not -1"),

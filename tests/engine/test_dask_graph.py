@@ -19,7 +19,7 @@ from distributed import Client, LocalCluster
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.engine.attempts import LOST_AT_MOST, Attempts, KilledWorker
 from dsmi_zoo.pipeline.engine.graph import compute_each, shared_attempts
-from dsmi_zoo.pipeline.engine.outcome import Done
+from dsmi_zoo.pipeline.engine.outcome import Outcome
 from dsmi_zoo.pipeline.engine.workers import Workers, WorkersLost
 
 pytestmark = pytest.mark.usefixtures("server")
@@ -80,28 +80,28 @@ def processes(folder: Path, event: str, piece: str | None = None) -> list[int]:
     return [int(process) for name, process in lines if piece in (None, name)]
 
 
-def sleeping(seconds: float, piece: Piece) -> Done:
+def sleeping(seconds: float, piece: Piece) -> Outcome:
     piece.note("begun")
     time.sleep(seconds)
     piece.note("ended")
-    return Done(piece.name, piece.name, True, "", seconds)
+    return Outcome(piece.name, piece.name, True, "", seconds)
 
 
-def hanging_at_first(times: int, piece: Piece) -> Done:
+def hanging_at_first(times: int, piece: Piece) -> Outcome:
     piece.note("begun")
     if piece.name == "target" and piece.noted("begun") <= times:
         time.sleep(600)
     piece.note("ended")
-    return Done(piece.name, piece.name, True, "", 0.0)
+    return Outcome(piece.name, piece.name, True, "", 0.0)
 
 
-def deadly(piece: Piece) -> Done:
+def deadly(piece: Piece) -> Outcome:
     piece.note("begun")
     if piece.name == "target":
         os.kill(os.getpid(), signal.SIGSEGV)
     time.sleep(0.3)
     piece.note("ended")
-    return Done(piece.name, piece.name, True, "", 0.0)
+    return Outcome(piece.name, piece.name, True, "", 0.0)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -268,12 +268,12 @@ def test_workers_with_several_threads_do_one_piece_at_a_time(tmp_path: Path) -> 
 RUNNING = threading.Semaphore(1)
 
 
-def alone_in_its_process(piece: Piece) -> Done:
+def alone_in_its_process(piece: Piece) -> Outcome:
     if not RUNNING.acquire(blocking=False):
         piece.note("beside")
     time.sleep(0.1)
     RUNNING.release()
-    return Done(piece.name, piece.name, True, "", 0.1)
+    return Outcome(piece.name, piece.name, True, "", 0.1)
 
 
 def test_two_drivers_on_one_scheduler_do_not_get_each_others_work(tmp_path: Path) -> None:

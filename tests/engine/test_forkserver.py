@@ -16,7 +16,7 @@ from dsmi_zoo._util import forkserver
 from dsmi_zoo.jobs.clusters.opening import open_workers
 from dsmi_zoo.pipeline.config.preloaded import MODELS
 from dsmi_zoo.pipeline.config.run import ComputeSettings
-from dsmi_zoo.pipeline.engine.last_attempt import Died, in_a_child
+from dsmi_zoo.pipeline.engine.attempts import Died, in_a_child
 
 pytestmark = pytest.mark.long
 

@@ -11,7 +11,7 @@ import pytest
 from dsmi_zoo.jobs.clusters.local import local_cluster
 from dsmi_zoo.pipeline.config.compute import ComputeSettings
 from dsmi_zoo.pipeline.engine import workers as watched
-from dsmi_zoo.pipeline.engine.last_attempt import Died, in_a_child
+from dsmi_zoo.pipeline.engine.attempts import Died, in_a_child
 from dsmi_zoo.pipeline.engine.workers import Workers, WorkersLost
 
 pytestmark = pytest.mark.usefixtures("server")

@@ -15,7 +15,7 @@ from test_monitor import Noisy, Small, inputs
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.pipeline.monitor.file import monitor_path, read_monitor
-from dsmi_zoo.pipeline.monitor.images import drawn_from
+from dsmi_zoo.pipeline.monitor.images import draw_from
 from dsmi_zoo.pipeline.monitor.monitor import RepresentationMonitor
 
 
@@ -55,7 +55,7 @@ def without_complaints_of_the_cost() -> Iterator[None]:
         ({"start": 5}, "start=5, but .*monitor.parquet is not there"),
         ({"model": torch.nn.Flatten()}, "no nn.Linear ran.*name a layer"),
         ({"model": len}, "the model is a builtin_function_or_method, not a torch.nn.Module"),
-        ({"images": [torch.zeros(3, 4, 4)] * 20}, "images come as list; pass one tensor or array"),
+        ({"images": [torch.zeros(3, 4, 4)] * 20}, "images are list; pass one tensor or array"),
         ({"images": torch.full((20, 3, 4, 4), torch.nan)}, "images hold values that are NaN"),
         ({"out": Path(__file__)}, "test_monitor_inputs.py is a file; name a folder"),
     ],
@@ -92,7 +92,7 @@ def test_the_scores_to_beat_and_the_callers_numbers_are_measured_and_drawn_too(
         rows, monitor.results[list(rows)].astype(float), check_dtype=False
     )
     images, labels = held_out
-    chosen = drawn_from(torch.utils.data.TensorDataset(images, labels), 10**6, 4)
+    chosen = draw_from(torch.utils.data.TensorDataset(images, labels), 10**6, 4)
     assert len(chosen[1]) == len(labels)
     told = cli("status", "--out", out).stdout
     assert "a monitored training, 3 measurements of 60 images up to step 4, every 2 steps" in told
@@ -139,12 +139,12 @@ class Labelled(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return torch.full((1, 2, 2), float(index)), self.targets[index]
 
 
-def test_images_are_drawn_from_a_data_set_evenly_and_the_same_each_time(tmp_path: Path) -> None:
-    images, labels = drawn_from(Labelled(), 12, 4)
+def test_images_are_draw_from_a_data_set_evenly_and_the_same_each_time(tmp_path: Path) -> None:
+    images, labels = draw_from(Labelled(), 12, 4)
     assert np.bincount(labels).tolist() == [6, 6]
-    again, _ = drawn_from(torch.utils.data.DataLoader(Labelled(), batch_size=3), 12, 4)
+    again, _ = draw_from(torch.utils.data.DataLoader(Labelled(), batch_size=3), 12, 4)
     assert torch.equal(images, again)
-    assert len(drawn_from(Labelled(), 2, 4)[1]) == 8, "four of each class, though that is more"
+    assert len(draw_from(Labelled(), 2, 4)[1]) == 8, "four of each class, though that is more"
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
     with RepresentationMonitor(model, Labelled(), every=1, out=tmp_path / "m", n=12) as monitor:
         monitor.step()
@@ -152,7 +152,7 @@ def test_images_are_drawn_from_a_data_set_evenly_and_the_same_each_time(tmp_path
     with pytest.raises(InputError, match="labels come with the data set"):
         RepresentationMonitor(model, Labelled(), torch.tensor([0]), out=tmp_path / "other")
     with pytest.raises(InputError, match="no pairs"):
-        drawn_from(torch.utils.data.TensorDataset(images), 5, 4)
+        draw_from(torch.utils.data.TensorDataset(images), 5, 4)
 
 
 def test_classes_too_small_for_a_standard_error_are_told(

@@ -142,7 +142,7 @@ def test_missing_further_and_misleading_files_are_told(
     assert "run.json is missing" in told.text
     assert "other.json was not published" in told.text
     (copied / SUMS).write_text(f"{'0' * 64}  ../../secret\n")
-    with pytest.raises(InputError, match="line 1 is no sum of a file in the folder"):
+    with pytest.raises(InputError, match="line 1 is not the sum of a file in the folder"):
         verify(copied)
 
 

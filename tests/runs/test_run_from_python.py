@@ -116,7 +116,7 @@ def test_a_failed_model_is_a_row_of_what_is_returned(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"sgima": 2}, "sgima is no setting of a run; did you mean sigma"),
+        ({"sgima": 2}, "sgima is not a setting of a run; did you mean sigma"),
         ({"sigma": -2}, "sigma: "),
         ({"catalog": "imagenet-2099"}, "unknown catalogue 'imagenet-2099'"),
         ({"models": "no_such"}, "no model of digits matches 'no_such'"),

@@ -130,7 +130,7 @@ def test_a_setting_that_this_version_does_not_know_is_named(tmp_path: Path) -> N
         (b'{"format": 1, "git_commit": "a\0b"}', "cannot be read: Invalid JSON: control character"),
         (b'{"format": 1, "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "recursion limit"),
         (b'{"format": 1, "x": 1' + b"0" * 5000 + b"}", "number out of range"),
-        (b"[]", "no run record; the file is damaged"),
+        (b"[]", "not a run record; the file is damaged"),
         (b"{}", "format is missing; the file is damaged"),
         (b'{"format": 999}', "not a run record of format 1; a newer version wrote the file: update dsmi-zoo"),
         (without("entries"), "entries is missing; the file is damaged"),
@@ -164,7 +164,7 @@ def test_what_is_wrong_with_a_record_is_told_by_its_key_in_one_line(
 
 def test_a_folder_without_a_record_is_no_run(tmp_path: Path) -> None:
     for read in (read_run, read_results):
-        with pytest.raises(InputError, match=r"is no run: it has no run\.json; start one with"):
+        with pytest.raises(InputError, match=r"is not a run: it has no run\.json; start one with"):
             read(tmp_path)
 
 

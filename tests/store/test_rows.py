@@ -161,7 +161,7 @@ def test_a_lost_or_damaged_record_is_written_anew_from_the_rows(
         record.write_bytes(harmed[harm] or b"")
     said = cli("status", "--out", run_copy, code=2).stderr
     assert len(said.splitlines()) == 1
-    assert "the same command as before writes it anew from its rows" in said
+    assert "the same command as before writes it again from its rows" in said
     again = cli("run", "--models", *SMALL_ZOO, "--out", run_copy).stdout
     assert (
         "6 rows say that they belong to this very configuration: run.json will be written anew"
@@ -226,7 +226,7 @@ def test_a_record_of_a_newer_version_is_neither_lost_nor_replaced(
 
 
 def test_a_folder_without_rows_and_record_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(LostRecord, match=r"is no run: it has no run\.json; start one"):
+    with pytest.raises(LostRecord, match=r"is not a run: it has no run\.json; start one"):
         read_run(tmp_path)
 
 

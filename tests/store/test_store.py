@@ -23,7 +23,7 @@ from dsmi_zoo.pipeline.store.run_folder import (
     read_results,
     row_path,
     scan_results,
-    write_embedding,
+    embedding_path,
     write_row,
     write_run,
 )
@@ -159,8 +159,9 @@ def test_shares_that_begin_at_once_do_not_mistake_each_others_trial_files(
 
 def test_a_kept_embedding_is_checked_against_its_hash(tmp_path: Path) -> None:
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
-    write_embedding(tmp_path, "a", values)
-    path = tmp_path / "embeddings" / "a.npy"
+    path = embedding_path(tmp_path, "a")
+    path.parent.mkdir()
+    np.save(path, values)
     np.testing.assert_array_equal(read_embedding(path, array_sha256(values)), values)
     with pytest.raises(InputError, match="is not the one"):
         read_embedding(path, array_sha256(values + 1))
