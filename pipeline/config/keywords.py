@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.settings import keywords_of, options_of, settings_of
+from dsmi_zoo._util.settings import options_of, settings_of
 
 from .run import RunConfig, resolve_config
 

@@ -146,9 +146,7 @@ class RunConfig(Settings):
     @property
     def folder(self) -> Path:
         """OUT, absolute: as given, or ``runs/<catalog>``."""
-        return absolute_path(
-            self.out or Path("runs") / Path(self.catalog).stem.replace(":", "-")
-        )
+        return absolute_path(self.out or Path("runs") / Path(self.catalog).stem.replace(":", "-"))
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that change numbers: all rows of one OUT share them."""

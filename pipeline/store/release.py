@@ -22,7 +22,6 @@ from dsmi_zoo._util.parquet import read_parquet, write_parquet
 from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.settings import rule_of
 from dsmi_zoo._util.text import shortened
-from dsmi_zoo.data_catalog.models.entry import CURRENT_NAMES
 
 from .record import Moment, RunRecord, parse_record
 from .row_file import arrow_schema, checked_rows

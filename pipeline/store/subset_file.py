@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 
 from dsmi_zoo._util.errors import DamagedFile
-from dsmi_zoo._util.files import noted_damage, write_sealed
+from dsmi_zoo._util.files import write_sealed
 from dsmi_zoo._util.parquet import read_parquet, write_parquet
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 

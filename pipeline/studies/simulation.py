@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 
 from dsmi_zoo._util.errors import DamagedFile
-from dsmi_zoo._util.files import damage, write_checksummed
 from dsmi_zoo._util.hashing import content_hash
 
 from ..engine.outcome import Outcome

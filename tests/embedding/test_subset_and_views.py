@@ -124,9 +124,7 @@ def test_fashion_is_split_into_three_parts_of_the_images_that_torchvision_reads(
 
 
 def test_fashion_that_is_not_there_or_damaged_is_told_with_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"fashion is not in .*; install Debian's package"
-    ):
+    with pytest.raises(InputError, match=r"fashion is not in .*; install Debian's package"):
         open_dataset("fashion", tmp_path)
     for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
         (tmp_path / name).write_bytes(b"short")
