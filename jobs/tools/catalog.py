@@ -15,6 +15,7 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.filters import Filters, apply_filters
 from dsmi_zoo.data_catalog.models.registry import find_entries, load_models
 from dsmi_zoo.pipeline.config.preloaded import MODELS
+from dsmi_zoo.pipeline.engine.outcome import Outcome
 
 from ..clusters.machine import usable_cores
 from ..progress import SILENT, Display, follow

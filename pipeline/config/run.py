@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.paths import found_from_anywhere, is_file
+from dsmi_zoo._util.paths import absolute_path, is_file
 from dsmi_zoo._util.settings import (
     SEVERAL,
     Clash,
@@ -200,11 +200,11 @@ def resolve_config(
 
 def _with_its_images(subset: SubsetSettings, data_root: Path) -> SubsetSettings:
     """Make the folder of images absolute, and detect its data set unless one is named."""
-    root = found_from_anywhere(data_root)
+    root = absolute_path(data_root)
     dataset = subset.dataset
     if "dataset" not in subset.model_fields_set:
         # Imported here because it loads the readers of images.
-        from dsmi_zoo.data_catalog.datasets.detection import dataset_in
+        from dsmi_zoo.data_catalog.datasets.registry import dataset_in
 
         dataset = dataset_in(root)
         log.info(f"reading {root} as the data set {dataset} (detected); --dataset names another")

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from dsmi_zoo._util.parquet import read_parquet, write_parquet
-from dsmi_zoo._util.renamed import current_names
+from dsmi_zoo.data_catalog.models.entry import CURRENT_NAMES
 
 from .schema import COLUMNS
 
@@ -72,7 +72,7 @@ def checked_rows(table: pa.Table) -> list[dict[str, Any]]:
     ValueError
         When the table is missing a column that every row has, or a column has the wrong type.
     """
-    table = table.rename_columns(current_names(table.column_names))
+    table = table.rename_columns([CURRENT_NAMES.get(name, name) for name in table.column_names])
     lacking = [name for name in ALWAYS_THERE if name not in table.column_names]
     if lacking:
         raise ValueError(f"not a row of dsmi-zoo: lacks {', '.join(lacking)}")

@@ -1,6 +1,7 @@
 """The run directory: run.json, a Parquet file per entry, embeddings; each file appears whole or not at all."""
 
 import io
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import write_atomically, write_text
+from dsmi_zoo._util.files import write_atomically, write_json, write_text
 from dsmi_zoo._util.hashing import array_sha256
 
 from .record import MEND, LostRecord, RunRecord, parse_record
@@ -121,8 +122,7 @@ def rows_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def write_run(out: Path, record: RunRecord) -> None:
     """Store ``OUT/run.json``."""
-    text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    write_text(out / "run.json", text)
+    write_json(out / "run.json", record.model_dump(mode="json"))
 
 
 def read_run(out: str | Path) -> RunRecord:

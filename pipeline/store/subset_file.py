@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 
 from dsmi_zoo._util.errors import DamagedFile
-from dsmi_zoo._util.files import write_sealed
+from dsmi_zoo._util.files import damage, write_checksummed
 from dsmi_zoo._util.parquet import read_parquet, write_parquet
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 
@@ -60,7 +60,7 @@ def clusters_path(out: Path, img_size: int) -> Path:
 
 def write_clusters(path: Path, clusters: np.ndarray) -> None:
     """Store the clusters of a view's crops, int64 [n], with a checksum."""
-    write_sealed(path, lambda file: file.write(array_bytes(clusters)))
+    write_checksummed(path, lambda file: file.write(array_bytes(clusters)))
 
 
 def subset_with_clusters(out: Path, img_size: int | None) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from dsmi_zoo._util.errors import DamagedFile
+from dsmi_zoo._util.files import damage, write_checksummed
 from dsmi_zoo._util.hashing import content_hash
 
 from ..engine.outcome import Outcome
@@ -93,13 +94,13 @@ def compute_cell(cell: Cell) -> Outcome:
     """Measure a cell and write its file."""
     started = perf_counter()
     rows = pd.DataFrame(list(measured(cell)))
-    write_sealed(cell.path, partial(rows.to_parquet, index=False))
+    write_checksummed(cell.path, partial(rows.to_parquet, index=False))
     return Outcome(cell.path.stem, cell.name, True, "", perf_counter() - started)
 
 
 def is_measured(cell: Cell) -> bool:
     """Whether a cell's file is there and undamaged; files of the first versions have no checksum and are trusted."""
-    return not noted_damage(cell.path)
+    return not damage(cell.path, needs_note=False)
 
 
 def read_cells(cells: list[Cell]) -> pd.DataFrame:
@@ -118,7 +119,7 @@ def read_cells(cells: list[Cell]) -> pd.DataFrame:
     """
     tables = []
     for cell in cells:
-        problem = noted_damage(cell.path)
+        problem = damage(cell.path, needs_note=False)
         if problem:
             raise DamagedFile(cell.path, problem)
         try:

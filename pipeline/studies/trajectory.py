@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from dsmi_zoo._util.files import damage, write_sealed, write_text
+from dsmi_zoo._util.files import damage, write_checksummed, write_text
 from dsmi_zoo._util.hashing import content_hash
 from dsmi_zoo.data_catalog.models.entry import TrainingRecipe
 from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
@@ -98,7 +98,7 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         # A single entry, because several would have a random order, and the file's hash enters its rows' identity.
         content = safetensors.torch.save(state, metadata={"facts": json.dumps(facts)})
-        write_sealed(path, lambda file: file.write(content))
+        write_checksummed(path, lambda file: file.write(content))
 
     log.debug("training %s on %s images of %s", recipe.name, len(labels), recipe.dataset)
     with reproducible(recipe.seed):
@@ -152,4 +152,4 @@ def write_catalog(path: Path, recipes: Iterable[Trajectory], cache: Path) -> Non
                     "std": " ".join(map(str, PREPROCESSING.std)),
                 }
             )
-    write_text(path, csv_text(pd.DataFrame(rows)))
+    write_text(path, pd.DataFrame(rows).to_csv(index=False))
