@@ -17,9 +17,9 @@ except ImportError as error:
 class LightningMonitor(Callback):
     """Measures a Lightning module while it is fitted, on the process of rank 0.
 
-    It counts optimiser steps, however many batches are accumulated, records the loss that ``training_step`` returns, and
-    continues from ``trainer.global_step`` when a checkpoint is resumed. The measurements go to the trainer's loggers, as
-    ``dsmi-zoo/dsmi_z_y`` and so on, unless ``log`` is given.
+    It counts optimiser steps, however many batches are accumulated, records the loss that ``training_step`` returns,
+    and continues from ``trainer.global_step`` when a checkpoint is resumed. The measurements go to the trainer's
+    loggers, as ``dsmi-zoo/dsmi_z_y`` and so on, unless ``log`` is given.
 
     Parameters
     ----------

@@ -2,9 +2,9 @@
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,16 @@ from pydantic import Field
 
 from dsmi_zoo._util.files import damage, write_checksummed, write_text
 from dsmi_zoo._util.hashing import content_hash
-from dsmi_zoo.data_catalog.models.entry import TrainingRecipe
+from dsmi_zoo._util.tables import csv_text
+from dsmi_zoo.data_catalog.models.entry import Preprocessing, TrainingRecipe
 from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
 
+if TYPE_CHECKING:
+    import torch
+
 log = logging.getLogger(__name__)
+
+TEMPERATURE, PROJECTED = 0.5, 64  # of the contrastive loss; dimensions of its projections
 
 IMG_SIZE = 32
 VERSION = 2  # raise it when a training produces other weights for the same recipe
@@ -109,8 +115,6 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
                     torch.nn.init.normal_(module.weight, 0, recipe.convolution_std)
         keep(0)
         if recipe.regime == "contrastive":
-            from .contrastive import contrastive
-
             trained, loss_of = contrastive(model, torch.from_numpy(view), PREPROCESSING)
         else:
             trained, targets = model, torch.from_numpy(labels)
@@ -119,6 +123,56 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
                 return torch.nn.functional.cross_entropy(model(inputs[batch]), targets[batch])
 
         descend(trained, recipe, len(labels), loss_of, keep)
+
+
+def contrastive(
+    model: Any, images: "torch.Tensor", preprocessing: Preprocessing
+) -> "tuple[torch.nn.Module, Callable[[torch.Tensor], torch.Tensor]]":
+    """Return the modules to train, which are the model and a projection head, and the loss of a batch of indices.
+
+    Views are torchvision's random crops, rotations and changes of colour, without mirroring, which would spoil digits.
+    The loss is NT-Xent between the projections of the pre-logits.
+
+    Parameters
+    ----------
+    images : uint8 [n, h, w, 3]
+
+    References
+    ----------
+    Chen et al., A simple framework for contrastive learning of visual representations (arXiv 2002.05709).
+    """
+    import torch
+    from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
+    from torchvision.transforms import v2
+
+    from ..embedding.embed import normalised
+
+    pixels = images.permute(0, 3, 1, 2).contiguous()
+    side = pixels.shape[-1]
+    augment = v2.Compose(
+        [
+            v2.RandomResizedCrop(side, scale=(0.5, 1), antialias=True),
+            v2.RandomRotation(15),
+            v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4),
+        ]
+    )
+    d = model.head_hidden_size
+    head = torch.nn.Sequential(
+        torch.nn.Linear(d, d), torch.nn.ReLU(), torch.nn.Linear(d, PROJECTED)
+    )
+    loss = SelfSupervisedLoss(NTXentLoss(temperature=TEMPERATURE))
+
+    def views(batch: torch.Tensor) -> torch.Tensor:
+        drawn = torch.stack([augment(pixels[number]) for number in batch])  # one draw per image
+        return normalised(drawn.permute(0, 2, 3, 1), preprocessing)
+
+    def loss_of(batch: torch.Tensor) -> torch.Tensor:
+        both = torch.cat([views(batch), views(batch)])
+        projected = head(model.forward_head(model.forward_features(both), pre_logits=True))
+        first, second = projected.chunk(2)
+        return loss(first, second)
+
+    return torch.nn.ModuleList([model, head]), loss_of
 
 
 def write_catalog(path: Path, recipes: Iterable[Trajectory], cache: Path) -> None:

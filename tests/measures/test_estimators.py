@@ -15,7 +15,7 @@ from dsmi_zoo.pipeline.studies.estimators import (
     ksg_label_information,
     mine_mutual_information,
 )
-from dsmi_zoo.pipeline.studies.simulated_data import (
+from dsmi_zoo.pipeline.studies.simulation import (
     blobs,
     branching_tree,
     corrupted_labels,

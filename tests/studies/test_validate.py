@@ -23,9 +23,8 @@ from dsmi_zoo.pipeline.config.run import ComputeSettings
 from dsmi_zoo.pipeline.embedding.train import descend
 from dsmi_zoo.pipeline.embedding.views import part_view
 from dsmi_zoo.pipeline.store.run_folder import read_results
-from dsmi_zoo.pipeline.studies.contrastive import contrastive
 from dsmi_zoo.pipeline.studies.simulation import Cell, compute_cell, read_cells
-from dsmi_zoo.pipeline.studies.trajectory import Trajectory, train_trajectory
+from dsmi_zoo.pipeline.studies.trajectory import Trajectory, contrastive, train_trajectory
 
 pytestmark = pytest.mark.long
 
@@ -103,7 +102,8 @@ def test_a_study_without_its_library_is_refused_before_anything_is_computed(
 
 def test_the_driver_leaves_torch_to_the_workers() -> None:
     code = (
-        "import sys, dsmi_zoo.jobs.tools.validate, dsmi_zoo.reports.studies.validation, dsmi_zoo.pipeline.engine.graph; "
+        "import sys, dsmi_zoo.jobs.tools.validate, dsmi_zoo.reports.studies.validation; "
+        "import dsmi_zoo.pipeline.engine.graph; "
         "from dsmi_zoo.pipeline.studies.trainings import TrainingStudy; TrainingStudy().dynamics('digits'); "
         "print(sorted({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
     )
