@@ -91,7 +91,9 @@ def _trained_weights(job: Job, config: RunConfig) -> Path:
     assert job.weights is not None
     if not damage(job.weights):
         return job.weights
-    training = import_module("dsmi_zoo.pipeline.embedding.train")  # torch and timm, before the clock begins
+    training = import_module(
+        "dsmi_zoo.pipeline.embedding.train"
+    )  # torch and timm, before the clock begins
     with ModelClock(config.compute.model_timeout, timeout_log(config.folder, job.slug)).running():
         images, further = _training_part(job, config, "train"), _training_part(job, config, "test")
         weights: Path = training.train_weights(job.weights, job.entry, images, further)

@@ -15,9 +15,9 @@ from dsmi_zoo._util.user_code import NOT_AS_PLANNED
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 
 from ..config.run import MeasureSettings, RunConfig
+from ..measures.catalog import BY_NAME
 from ..measures.core.estimate import method_for, precision_for
 from ..measures.own import load_measure
-from ..measures.registry import BY_NAME
 from ..measures.run import measured
 from ..plan.identity import measures_identity, row_identity
 from ..plan.plan import Job
@@ -57,9 +57,7 @@ def measure_row(
     row.update(
         n_samples=len(labels), n_classes=len(np.unique(labels)), embedding_dim=embedding.shape[1]
     )
-    row["sigma"] = (
-        settings.sigma if settings.sigma is not None else float(np.sqrt(embedding.shape[1]))
-    )
+    row["sigma"] = settings.sigma_for(embedding.shape[1])
     clusters, images = subset["input_cluster"].to_numpy(), subset["number"].to_numpy()
     row["measure_method"] = method_for(settings.method, len(labels))
     row["measure_precision"] = precision_for(settings.precision, len(labels), settings.t)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import write_atomically
 
-from ..measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
+from ..measures.catalog import COMPARISONS, DIAGNOSTICS, MEASURES
 
 SIMPLE_SCORES = tuple(
     one for one in COMPARISONS if one.name in ("neighbour_accuracy", "centre_accuracy")
