@@ -65,7 +65,7 @@ def test_centre_and_neighbour_accuracy_leave_out_all_repeats_of_an_image():
     right = by_image(
         left_out(KNeighborsClassifier(5), Z[two], y[two], images[two]) == y[two], images[two]
     )
-    assert share_of_neighbours(Z[two], y[two], image_ids=images[two], k=5) == 100 * right.mean()
+    assert share_of_neighbours(Z[two], y[two], images[two], k=5) == 100 * right.mean()
 
 
 def test_a_tie_of_neighbours_goes_to_the_class_of_the_nearest():
