@@ -35,9 +35,9 @@ from dsmi_zoo.pipeline.measures import (
     diffusion_spectral_mutual_information_estimate,
     measure,
 )
+from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, DIAGNOSTICS, MEASURES
 from dsmi_zoo.pipeline.measures.core.points import as_points
 from dsmi_zoo.pipeline.measures.dse.lanczos import spectral_entropy_by_lanczos
-from dsmi_zoo.pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
 
 with warnings.catch_warnings():  # importing it silences all warnings for good
     from dse_dsmi import diffusion_spectral_entropy as reference_entropy
@@ -358,20 +358,16 @@ def spread() -> None:
 
 def extras(points: Any, labels: Classes) -> None:
     """What the null and the standard error cost beyond DSMI."""
-    from dsmi_zoo.pipeline.measures.dse.mutual_information import (
-        exact_entropies,
-        mutual_information,
-        random_subset_entropies,
-        shared_kernels,
-    )
-    from dsmi_zoo.pipeline.measures.uncertainty import sampling_error
+    from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
+    from dsmi_zoo.pipeline.measures.dse.sampling_error import sampling_error
+    from dsmi_zoo.pipeline.measures.dse.subsets import SpectralEntropies
 
-    entropies_of = exact_entropies(shared_kernels(points, np.sqrt(points.values.shape[1])), 1)
-    random_entropy = random_subset_entropies(entropies_of, len(labels), 5, 0)
+    settings = MeasureSettings(method="exact", precision="float64")
+    entropies = SpectralEntropies(points, settings.sigma_for(points.values.shape[1]), settings)
     generator = np.random.default_rng(0)
     for _ in range(10):
-        mutual_information(generator.permutation(labels), entropies_of, random_entropy)
-    sampling_error(labels, np.arange(len(labels)), entropies_of, 5, 0)
+        entropies.information(generator.permutation(labels))
+    sampling_error(labels, np.arange(len(labels)), entropies)
 
 
 PARTS = (values, six, row, entropy, coverage, exponent, repeated, classes, forward, spread)

@@ -27,9 +27,9 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.pipeline.embedding.embed import View, embed_inputs
 from dsmi_zoo.pipeline.embedding.view_file import StoredView, open_stored
-from dsmi_zoo.pipeline.measures.context import MeasureContext
+from dsmi_zoo.pipeline.measures.catalog import OF_A_ROW
+from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
-from dsmi_zoo.pipeline.measures.registry import OF_A_ROW
 from dsmi_zoo.pipeline.measures.run import has_gpu, values_of
 from dsmi_zoo.pipeline.networks.timm import build_untrained, choose_device
 

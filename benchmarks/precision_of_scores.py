@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
+from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES
 from dsmi_zoo.pipeline.store.run_folder import read_results
 
 KEY = ["model", "img_size"]

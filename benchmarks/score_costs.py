@@ -18,7 +18,7 @@ import numpy as np
 
 from dsmi_zoo import measure
 from dsmi_zoo.pipeline.measures import cluster_inputs
-from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
+from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES
 
 N, D, CLASSES, ROUNDS = 1_000, 512, 20, 3
 

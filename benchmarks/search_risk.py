@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dsmi_zoo.pipeline.measures.scores.probe import probe_hits, unpacked
+from dsmi_zoo.pipeline.measures import measure
+from dsmi_zoo.pipeline.measures.core.hits import unpacked
 from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results, read_run
 from dsmi_zoo.pipeline.store.subset_file import read_subset
 from dsmi_zoo.reports.statistics.ranking import tied_for_first
@@ -68,7 +69,8 @@ def main() -> None:
             chosen = np.concatenate(
                 [generator.permutation(some)[:per_class] for some in of_classes]
             )
-            is_kept = kept([probe_hits(Z[chosen], labels[chosen]) for Z in embeddings])
+            measured = [measure(Z[chosen], labels[chosen], scores="probe_hits") for Z in embeddings]
+            is_kept = kept([unpacked(str(values["probe_hits"])) for values in measured])
             dropped.append(not is_kept[best])
             dropped_tied.append((~is_kept[tied]).mean())
             lost.append(accuracy[best] - accuracy[is_kept].max())

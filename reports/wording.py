@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from dsmi_zoo.pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
+from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, DIAGNOSTICS, MEASURES
 from dsmi_zoo.pipeline.store.schema import is_accuracy
 
 from .statistics.sample import BASELINES, CEILING

@@ -6,8 +6,8 @@ from run_records import record_of
 
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.pipeline.engine.row_content import facts
-from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
-from dsmi_zoo.pipeline.measures.scores.probe import packed, wilson_interval
+from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES
+from dsmi_zoo.pipeline.measures.core.hits import packed, wilson_interval
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
 
 RUN = record_of(catalog="imagenet-2025, SYNTHETIC measures")

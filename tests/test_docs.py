@@ -10,7 +10,7 @@ from command_tree import commands
 from pages import DOCS, README, ROOT, code_blocks
 
 from dsmi_zoo.jobs.cli.main import cli
-from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
+from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES
 
 TESTS = ROOT / "tests"
 LONGEST_README = 170

@@ -15,7 +15,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import file_sha256
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.engine.row_content import measure_row
-from dsmi_zoo.pipeline.measures.registry import OF_A_ROW
+from dsmi_zoo.pipeline.measures.catalog import OF_A_ROW
 from dsmi_zoo.pipeline.plan.identity import measures_identity
 from dsmi_zoo.pipeline.store.release import (
     SUMS,

@@ -9,11 +9,10 @@ import numpy as np
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.pipeline.config.run import MeasureSettings, from_command_line
 from dsmi_zoo.pipeline.measures import measure as measure_embedding
+from dsmi_zoo.pipeline.measures.catalog import BY_NAME, UNDEFINED
 from dsmi_zoo.pipeline.measures.core.checks import as_classes
 from dsmi_zoo.pipeline.measures.files import read_array, read_labels
 from dsmi_zoo.pipeline.measures.own import load_measure
-from dsmi_zoo.pipeline.measures.registry import BY_NAME
-from dsmi_zoo.pipeline.measures.run import UNDEFINED
 from dsmi_zoo.pipeline.store.schema import COLUMN_NAMES
 
 from ..terminal import tell

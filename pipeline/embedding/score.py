@@ -17,8 +17,9 @@ from dsmi_zoo._util.settings import signature_with
 from ..measures import measure
 from ..measures.core.checks import as_count
 from ..measures.core.conversion import DEVICES, as_array
-from ..measures.definition import Value
-from ..measures.run import SETTINGS, checked_settings, names_of
+from ..measures.core.registry import Value
+from ..measures.core.settings import SETTINGS, checked_settings
+from ..measures.run import names_of
 from ..networks.forward import activations, default_batch, random_states_kept, undisturbed
 from ..networks.layers import check_layer, place_of, unwrapped
 

@@ -15,9 +15,9 @@ from dsmi_zoo._util.user_code import NOT_AS_PLANNED
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 
 from ..config.run import MeasureSettings, RunConfig
+from ..measures.catalog import BY_NAME
 from ..measures.core.estimate import method_for, precision_for
 from ..measures.own import load_measure
-from ..measures.registry import BY_NAME
 from ..measures.run import measured
 from ..plan.identity import measures_identity, row_identity
 from ..plan.plan import Job

@@ -5,15 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .core.estimate import Estimate
-    from .dse.entropy import (
-        diffusion_spectral_entropy,
-        diffusion_spectral_entropy_estimate,
-        shannon_entropy,
-    )
+    from .dse.classic import shannon_entropy, shannon_mutual_information
+    from .dse.entropy import diffusion_spectral_entropy, diffusion_spectral_entropy_estimate
     from .dse.mutual_information import (
         diffusion_spectral_mutual_information,
         diffusion_spectral_mutual_information_estimate,
-        shannon_mutual_information,
     )
     from .input_clusters import cluster_inputs
     from .run import measure
@@ -40,8 +36,8 @@ _HOMES = {
     "diffusion_spectral_mutual_information": "dse.mutual_information",
     "diffusion_spectral_mutual_information_estimate": "dse.mutual_information",
     "measure": "run",
-    "shannon_entropy": "dse.entropy",
-    "shannon_mutual_information": "dse.mutual_information",
+    "shannon_entropy": "dse.classic",
+    "shannon_mutual_information": "dse.classic",
 }
 
 

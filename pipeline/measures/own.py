@@ -14,7 +14,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.user_code import UsersModule, find_module
 from dsmi_zoo.data_catalog.models.entry import module_and_function
 
-from .registry import BY_NAME
+from .catalog import BY_NAME
 
 
 @dataclass(frozen=True)

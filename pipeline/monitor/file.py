@@ -11,7 +11,7 @@ import pyarrow as pa
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.parquet import read_parquet, write_parquet
 
-from ..measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
+from ..measures.catalog import COMPARISONS, DIAGNOSTICS, MEASURES
 
 SIMPLE_SCORES = tuple(
     one for one in COMPARISONS if one.name in ("neighbour_accuracy", "centre_accuracy")

@@ -13,7 +13,7 @@ from dsmi_zoo._util.errors import InputError
 
 from ..embedding.views import CLUSTER_SIDE
 from ..measures import cluster_inputs
-from ..measures.uncertainty import MOST_LEFT_OUT
+from ..measures.core.halves import MOST_LEFT_OUT
 
 FEWEST_PER_CLASS = 4  # images that a standard error over images needs
 

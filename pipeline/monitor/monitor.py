@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.hashing import array_sha256
 
-from ..measures.context import MeasureContext
+from ..measures.catalog import DIAGNOSTICS, MEASURES
+from ..measures.core.context import MeasureContext
+from ..measures.core.registry import Value
 from ..measures.core.settings import MeasureSettings
-from ..measures.definition import Value
-from ..measures.registry import DIAGNOSTICS, MEASURES
 from ..measures.run import values_of
 from ..networks.forward import activations, undisturbed
 from ..networks.layers import check_layer, unwrapped

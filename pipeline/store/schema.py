@@ -8,9 +8,7 @@ from typing import Literal
 
 from dsmi_zoo.data_catalog.models.entry import is_accuracy, target_unit
 
-from ..measures.definition import Measure
-from ..measures.registry import OF_A_ROW
-from ..measures.run import UNDEFINED
+from ..measures.catalog import OF_A_ROW, UNDEFINED, Measure
 
 __all__ = ["COLUMNS", "COLUMN_NAMES", "Column", "is_accuracy", "markdown_table", "target_unit"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.measures.registry import MEASURES
+from dsmi_zoo.pipeline.measures.catalog import MEASURES
 from dsmi_zoo.pipeline.monitor.file import NUMBERS, SIMPLE_SCORES, read_monitor
 
 from ..figures.curves import Panel, curves, lines_of

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from dsmi_zoo.pipeline.measures.scores.probe import unpacked
+from dsmi_zoo.pipeline.measures.core.hits import unpacked
 
 from .sample import names, succeeded, values
 

@@ -9,15 +9,8 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from dsmi_zoo.pipeline.config.run import MeasureSettings
-from dsmi_zoo.pipeline.measures.core.arrays import block_of
-from dsmi_zoo.pipeline.measures.core.checks import as_sigma
-from dsmi_zoo.pipeline.measures.core.distances import squared_distances
-from dsmi_zoo.pipeline.measures.dse.mutual_information import (
-    exact_entropies,
-    mutual_information,
-    random_subset_entropies,
-)
-from dsmi_zoo.pipeline.measures.dse.spectrum import subset_kernels
+from dsmi_zoo.pipeline.measures.core.points import Points
+from dsmi_zoo.pipeline.measures.dse.subsets import SpectralEntropies
 from dsmi_zoo.pipeline.store.record import RunRecord
 from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_embedding
 from dsmi_zoo.pipeline.store.subset_file import read_subset
@@ -206,18 +199,11 @@ def _dsmi_on(
     Z: np.ndarray, labels: np.ndarray, halves: list[np.ndarray], settings: MeasureSettings
 ) -> list[float]:
     """DSMI(Z;Y) on each choice of classes; distances are those of all points, once."""
-    Z = Z.astype(np.float64)
-    squares, sigma = squared_distances(Z), as_sigma(settings.sigma, Z.shape[1])
+    points, sigma = Points(Z.astype(np.float64)), settings.sigma_for(Z.shape[1])
+    exact = settings.model_copy(update={"method": "exact", "precision": "float64"})
     values = []
     for half in halves:
         rows = np.flatnonzero(np.isin(labels, half))
-        entropies_of = exact_entropies(subset_kernels(block_of(squares, rows), sigma), settings.t)
-        random_entropy = random_subset_entropies(
-            entropies_of, len(rows), settings.repetitions, settings.seed
-        )
-        values.append(
-            mutual_information(
-                np.searchsorted(half, labels[rows]), entropies_of, random_entropy
-            ).value
-        )
+        entropies = SpectralEntropies(points.part(rows), sigma, exact)
+        values.append(entropies.information(np.searchsorted(half, labels[rows])).value)
     return values

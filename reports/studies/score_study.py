@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
+from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES
 
 from ..statistics.bootstrap import LEVEL, Resamples, middle_error
 from ..statistics.partial import left_by

@@ -24,7 +24,7 @@ from torch.utils.data import (
 
 import dsmi_zoo
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.pipeline.measures.registry import OF_A_ROW
+from dsmi_zoo.pipeline.measures.catalog import OF_A_ROW
 
 torch.manual_seed(0)
 IMAGES = torch.randn(24, 3, 32, 32)

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy, measure
-from dsmi_zoo.pipeline.measures.context import MeasureContext
+from dsmi_zoo.pipeline.measures.catalog import OF_A_ROW
 from dsmi_zoo.pipeline.measures.core import conversion
 from dsmi_zoo.pipeline.measures.core import estimate as estimate_module
 from dsmi_zoo.pipeline.measures.core import points as points_module
+from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.points import Points, as_points
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
-from dsmi_zoo.pipeline.measures.dse import spectrum
-from dsmi_zoo.pipeline.measures.registry import OF_A_ROW
+from dsmi_zoo.pipeline.measures.dse import spectrum, subsets
 from dsmi_zoo.pipeline.measures.run import measured, values_of
 
 pytestmark = pytest.mark.long
@@ -111,8 +111,9 @@ def test_float32_eigenvalues_are_those_of_the_host(monkeypatch):
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_nothing_as_large_as_all_pairs_comes_back(monkeypatch, transfers, repeats):
     # Matrices of few points are solved by the host, some at a time.
-    monkeypatch.setattr(spectrum, "_SMALL", 40)
-    monkeypatch.setattr(spectrum, "_BLOCK", 4 * 10_000)
+    for module in (spectrum, subsets):
+        monkeypatch.setattr(module, "SMALL", 40)
+    monkeypatch.setattr(subsets, "BLOCK_NUMBERS", 4 * 10_000)
     data = example(repeats=repeats)
     values(on_strict_device(data[0]), data)
     assert transfers

@@ -17,11 +17,12 @@ from dsmi_zoo.pipeline.measures import (
     shannon_entropy,
     shannon_mutual_information,
 )
-from dsmi_zoo.pipeline.measures.context import MeasureContext
+from dsmi_zoo.pipeline.measures.catalog import BY_NAME, OF_A_ROW
+from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.once import computed_once
+from dsmi_zoo.pipeline.measures.core.registry import COMPUTATIONS
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.own import load_measure
-from dsmi_zoo.pipeline.measures.registry import BY_NAME, OF_A_ROW
 from dsmi_zoo.pipeline.measures.run import values_of
 
 NAMES = {one.name for one in OF_A_ROW if one.unit != "text"}
@@ -45,11 +46,15 @@ def test_all_measures_are_those_of_the_registry():
 
 def test_the_registry_is_imported_without_the_libraries_that_take_a_second():
     slow = "'sklearn.cluster', 'sklearn.mixture', 'scipy.cluster', 'torch'"
-    program = f"import sys, dsmi_zoo.pipeline.measures.registry; print([m for m in ({slow}) if m in sys.modules])"
+    program = f"import sys, dsmi_zoo.pipeline.measures.run; print([m for m in ({slow}) if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_every_measure_of_the_catalog_has_a_function_and_the_reverse():
+    assert COMPUTATIONS.keys() == BY_NAME.keys()
 
 
 def test_a_score_without_a_value_is_left_out_and_the_reason_is_told_once():
@@ -310,14 +315,14 @@ def test_each_score_alone_is_what_it_is_among_all() -> None:
     [
         (
             ("dse_z", "dsmi_z_y"),
-            {"decomposition", "uncentred_decomposition", "binned_entropies", "neighbour_hits"},
+            {"decomposition", "uncentred_decomposition", "direction_points"},
         ),
         (
             ("neighbour_accuracy",),
-            {"kernels", "decomposition", "probe_hits", "information_without_signal"},
+            {"decomposition", "halves", "different_image_points"},
         ),
-        (("rankme",), {"kernels", "decomposition", "_centred", "median_distance"}),
-        (("cse_z",), {"kernels", "uncentred_decomposition", "_centred"}),
+        (("rankme",), {"decomposition", "_centred", "points_in_range"}),
+        (("cse_z",), {"uncentred_decomposition", "_centred", "halves"}),
     ],
 )
 def test_nothing_is_computed_that_the_scores_do_not_need(

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 
 from dsmi_zoo.pipeline.measures import diffusion_spectral_mutual_information, measure
+from dsmi_zoo.pipeline.measures.core.halves import error_over_halves, random_halves
 from dsmi_zoo.pipeline.measures.core.points import as_points
-from dsmi_zoo.pipeline.measures.dse.mutual_information import exact_entropies, shared_kernels
-from dsmi_zoo.pipeline.measures.uncertainty import error_over_halves, random_halves, sampling_error
+from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
+from dsmi_zoo.pipeline.measures.dse.sampling_error import sampling_error
+from dsmi_zoo.pipeline.measures.dse.subsets import SpectralEntropies
 
 pytestmark = pytest.mark.long
 
@@ -21,10 +23,10 @@ def sample(seed, size=30, classes=6, d=20, separation=0.5, scale=1.0):
 
 
 def stated_error(Z, labels, images=None, seed=0):
-    entropies_of = exact_entropies(shared_kernels(as_points(Z), np.sqrt(Z.shape[1])), 1)
-    return sampling_error(
-        labels, np.arange(len(labels)) if images is None else images, entropies_of, 5, seed
-    )
+    settings = MeasureSettings(method="exact", precision="float64", seed=seed)
+    entropies = SpectralEntropies(as_points(Z), np.sqrt(Z.shape[1]), settings)
+    images = np.arange(len(labels)) if images is None else images
+    return sampling_error(labels, images, entropies)
 
 
 @pytest.mark.parametrize(("separation", "scale"), [(0.0, 1.0), (1.5, 1.0), (1.0, 0.4)])

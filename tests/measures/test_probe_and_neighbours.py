@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from by_name import value_of
 from numpy.testing import assert_array_equal
 from sklearn.datasets import load_digits
 from sklearn.linear_model import Ridge, RidgeClassifier
@@ -9,13 +10,11 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from test_transferability import ACCURACIES, SHAPES, example, transferability, with_repeats
 
-from dsmi_zoo.pipeline.measures.scores.probe import (
-    PENALTIES,
-    centre_accuracy,
-    neighbour_accuracy,
-    probe_hits,
-    unpacked,
-)
+from dsmi_zoo.pipeline.measures.core.checks import order_of_appearance
+from dsmi_zoo.pipeline.measures.core.hits import unpacked
+from dsmi_zoo.pipeline.measures.core.points import Points
+from dsmi_zoo.pipeline.measures.scores.neighbours import neighbour_hits
+from dsmi_zoo.pipeline.measures.scores.probe import PENALTIES
 
 pytestmark = pytest.mark.long
 
@@ -27,6 +26,18 @@ def by_image(right, images):
     )
 
 
+def share_of_neighbours(Z, y, images=None, k=10):
+    """The accuracy of k neighbours, in percent."""
+    classes = order_of_appearance(np.asarray(y))
+    images = np.arange(len(classes)) if images is None else order_of_appearance(np.asarray(images))
+    return 100 * neighbour_hits(Points(np.asarray(Z, float)), classes, images, k).mean()
+
+
+def hits_of_probe(Z, y, **images):
+    """Whether the probe classifies each image correctly."""
+    return unpacked(value_of("probe_hits", Z, y, **images))
+
+
 def left_out(classifier, Z, y, images):
     """What a classifier predicts that is refitted without each image."""
     return cross_val_predict(classifier, Z, y, groups=images, cv=LeaveOneGroupOut())
@@ -36,23 +47,25 @@ def left_out(classifier, Z, y, images):
 def test_centre_and_neighbour_accuracy_are_scikit_learns_without_each_image(n, d):
     Z, y = example(n, d, classes=2, signal=3 / d)
     images = np.arange(n)
-    assert centre_accuracy(Z, y) == 100 * np.mean(left_out(NearestCentroid(), Z, y, images) == y)
+    assert value_of("centre_accuracy", Z, y) == 100 * np.mean(
+        left_out(NearestCentroid(), Z, y, images) == y
+    )
     neighbours = left_out(KNeighborsClassifier(7), Z, y, images)
-    assert neighbour_accuracy(Z, y, k=7) == pytest.approx(100 * np.mean(neighbours == y))
-    assert 55 < centre_accuracy(Z, y) < 100
+    assert share_of_neighbours(Z, y, k=7) == pytest.approx(100 * np.mean(neighbours == y))
+    assert 55 < value_of("centre_accuracy", Z, y) < 100
 
 
 def test_centre_and_neighbour_accuracy_leave_out_all_repeats_of_an_image():
     Z, y, images = with_repeats()
     right = by_image(left_out(NearestCentroid(), Z, y, images) == y, images)
-    assert centre_accuracy(Z, y, image_ids=images) == 100 * right.mean()
+    assert value_of("centre_accuracy", Z, y, image_ids=images) == 100 * right.mean()
     right = by_image(left_out(KNeighborsClassifier(1), Z, y, images) == y, images)
-    assert neighbour_accuracy(Z, y, image_ids=images, k=1) == 100 * right.mean()
+    assert share_of_neighbours(Z, y, images, k=1) == 100 * right.mean()
     two = y < 2  # an odd vote between two classes has no tie
     right = by_image(
         left_out(KNeighborsClassifier(5), Z[two], y[two], images[two]) == y[two], images[two]
     )
-    assert neighbour_accuracy(Z[two], y[two], image_ids=images[two], k=5) == 100 * right.mean()
+    assert share_of_neighbours(Z[two], y[two], images[two], k=5) == 100 * right.mean()
 
 
 def test_a_tie_of_neighbours_goes_to_the_class_of_the_nearest():
@@ -65,17 +78,17 @@ def test_a_tie_of_neighbours_goes_to_the_class_of_the_nearest():
         )[:4]
         votes = [y[other] for other in nearest]
         predicted.append(votes[0] if votes.count(0) == 2 else max(votes, key=votes.count))
-    assert neighbour_accuracy(Z, y, k=4) == 100 * np.mean(np.array(predicted) == y)
+    assert share_of_neighbours(Z, y, k=4) == 100 * np.mean(np.array(predicted) == y)
 
 
 def test_with_few_samples_all_of_other_images_vote():
     Z = [[0.0], [0.1], [0.2], [5.0], [5.1], [5.2], [5.3]]
     y = ["a", "a", "a", "b", "b", "b", "b"]
     # Without itself an a is outvoted; a b ties, and another b is nearer. Without its repeat, a b is outvoted too.
-    assert neighbour_accuracy(Z, y, k=100) == pytest.approx(100 * 4 / 7)
+    assert share_of_neighbours(Z, y, k=100) == pytest.approx(100 * 4 / 7)
     images = [0, 0, 1, 2, 2, 3, 3]
-    assert neighbour_accuracy(Z, y, image_ids=images, k=100) == 0
-    assert neighbour_accuracy(Z, y, image_ids=images, k=1) == 100
+    assert share_of_neighbours(Z, y, images, k=100) == 0
+    assert share_of_neighbours(Z, y, images, k=1) == 100
 
 
 def chosen(Z, y, images):
@@ -99,7 +112,7 @@ def test_probe_hits_are_those_of_ridge_classifiers_refitted_without_each_image(
 ):
     Z, y = example(n, d, classes, signal)
     expected, _ = chosen(Z, y, np.arange(n))
-    assert_array_equal(probe_hits(Z, y), expected)
+    assert_array_equal(hits_of_probe(Z, y), expected)
     assert 0.4 < expected.mean() < 1
 
 
@@ -107,7 +120,7 @@ def test_probe_hits_of_repeats_are_those_of_classifiers_without_the_image():
     for seed in range(2):
         Z, y, images = with_repeats(seed=seed)
         expected, _ = chosen(Z, y, images)
-        assert_array_equal(probe_hits(Z, y, image_ids=images), expected)
+        assert_array_equal(hits_of_probe(Z, y, image_ids=images), expected)
         assert 0.3 < expected.mean() < 1
 
 
@@ -115,8 +128,8 @@ def test_the_probe_chooses_a_penalty_inside_its_range_and_a_great_one_for_noise(
     pixels, digits = load_digits(return_X_y=True)
     expected, best = chosen(pixels[:60], digits[:60], np.arange(60))
     assert 0 < best < len(PENALTIES) - 1
-    assert_array_equal(probe_hits(pixels[:60], digits[:60]), expected)
-    assert probe_hits(pixels, digits).mean() > 0.92
+    assert_array_equal(hits_of_probe(pixels[:60], digits[:60]), expected)
+    assert hits_of_probe(pixels, digits).mean() > 0.92
     Z, y = example(40, 90, signal=0)
     assert chosen(Z, y, np.arange(40))[1] == len(PENALTIES) - 1
 
@@ -140,5 +153,5 @@ def test_repeats_of_an_image_never_help_to_recognise_it(seed):
     assert all(10 < scores[name] < 37 for name in ACCURACIES), scores
     assert len(unpacked(scores["probe_hits"])) == 200
     # What one would believe who takes repeats for images.
-    assert neighbour_accuracy(Z, y, k=1) == 100
-    assert probe_hits(Z, y).mean() > 0.45
+    assert share_of_neighbours(Z, y, k=1) == 100
+    assert hits_of_probe(Z, y).mean() > 0.45

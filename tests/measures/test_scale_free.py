@@ -5,11 +5,11 @@ import warnings
 
 import numpy as np
 import pytest
+from by_name import value_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsmi_zoo.pipeline.measures import measure
-from dsmi_zoo.pipeline.measures.dse.scale_free import scale_free_mutual_information
 
 with warnings.catch_warnings():  # importing it silences all warnings for good
     from dse_dsmi import diffusion_spectral_mutual_information as reference
@@ -30,7 +30,7 @@ def test_it_is_the_references_at_half_the_root_mean_square_length_and_t_2(scale,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = reference(Z, labels, gaussian_kernel_sigma=sigma, t=2)[0]
-    assert scale_free_mutual_information(Z, labels) == pytest.approx(theirs, abs=1e-6)
+    assert value_of("dsmi_z_y_scale_free", Z, labels) == pytest.approx(theirs, abs=1e-6)
     assert theirs > 0.05
 
 
@@ -55,7 +55,7 @@ def test_it_is_what_the_definition_says_by_dense_matrices():
             [entropy(source.sample(range(90), len(members))) for _ in range(2)]
         )
     direct = sum(len(m) / 90 * (means[len(m)] - entropy(m)) for m in classes)
-    assert scale_free_mutual_information(Z, labels, repetitions=2, seed=4) == pytest.approx(
+    assert value_of("dsmi_z_y_scale_free", Z, labels, repetitions=2, seed=4) == pytest.approx(
         direct, abs=1e-9
     )
 
@@ -66,15 +66,15 @@ def test_it_is_what_the_definition_says_by_dense_matrices():
 )
 def test_no_scale_changes_it(scale, seed, negative):
     Z, labels = example(seed, n=30, d=4)
-    scaled = scale_free_mutual_information((-scale if negative else scale) * Z, labels)
-    assert scaled == pytest.approx(scale_free_mutual_information(Z, labels), abs=1e-9)
+    scaled = value_of("dsmi_z_y_scale_free", (-scale if negative else scale) * Z, labels)
+    assert scaled == pytest.approx(value_of("dsmi_z_y_scale_free", Z, labels), abs=1e-9)
     assert 0 < scaled < np.log2(30)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -7.5, 1e-300, 1e100])
 def test_points_that_are_all_alike_have_none(value):
     labels = np.arange(20) % 2
-    assert scale_free_mutual_information(np.full((20, 3), value), labels) == pytest.approx(
+    assert value_of("dsmi_z_y_scale_free", np.full((20, 3), value), labels) == pytest.approx(
         0, abs=1e-9
     )
 
@@ -84,12 +84,12 @@ def test_an_embedding_whose_median_distance_is_0_has_a_value():
     Z[30:] = [3.0, 4.0]
     assert np.median([np.linalg.norm(a - b) for a in Z for b in Z]) == 0
     # Both classes are one point, random points are mostly two: what is there to know is the random subsets' entropy.
-    assert 0.4 < scale_free_mutual_information(Z, labels) < 1
+    assert 0.4 < value_of("dsmi_z_y_scale_free", Z, labels) < 1
 
 
 def test_what_all_rows_share_makes_them_alike():
     values = [
-        scale_free_mutual_information(*example(offset=offset)) for offset in (0.0, 10.0, 1000.0)
+        value_of("dsmi_z_y_scale_free", *example(offset=offset)) for offset in (0.0, 10.0, 1000.0)
     ]
     assert values[0] > values[1] > values[2]
     assert values[2] == pytest.approx(0, abs=0.01)
@@ -98,8 +98,8 @@ def test_what_all_rows_share_makes_them_alike():
 def test_half_precision_is_computed_in_double():
     Z, labels = example()
     Z = (1000 * Z).astype(np.float16)  # whose squares half precision cannot hold
-    assert scale_free_mutual_information(Z, labels) == scale_free_mutual_information(
-        Z.astype(float), labels
+    assert value_of("dsmi_z_y_scale_free", Z, labels) == value_of(
+        "dsmi_z_y_scale_free", Z.astype(float), labels
     )
 
 
@@ -109,7 +109,7 @@ def test_a_row_has_it_whatever_sigma_and_t_are_set_and_not_without_labels():
         measure(Z, labels, sigma=sigma, t=t, repetitions=3, seed=9)["dsmi_z_y_scale_free"]
         for sigma, t in ((None, 1), (0.1, 3))
     ]
-    assert values == [scale_free_mutual_information(Z, labels, repetitions=3, seed=9)] * 2
+    assert values == [value_of("dsmi_z_y_scale_free", Z, labels, repetitions=3, seed=9)] * 2
     assert "dsmi_z_y_scale_free" not in measure(Z, None)
 
 
@@ -125,4 +125,4 @@ def test_a_row_has_it_whatever_sigma_and_t_are_set_and_not_without_labels():
 )
 def test_what_the_other_measures_refuse_it_refuses(Z, labels, words):
     with pytest.raises(ValueError, match=words):
-        scale_free_mutual_information(Z, labels)
+        value_of("dsmi_z_y_scale_free", Z, labels)

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from run_records import record_of
 
-from dsmi_zoo.pipeline.measures.registry import DIAGNOSTICS, MEASURES
-from dsmi_zoo.pipeline.measures.scores.probe import packed
+from dsmi_zoo.pipeline.measures.catalog import DIAGNOSTICS, MEASURES
+from dsmi_zoo.pipeline.measures.core.hits import packed
 from dsmi_zoo.pipeline.monitor.file import NUMBERS, write_monitor
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
 from dsmi_zoo.reports.figures import scatter as figures

@@ -15,7 +15,7 @@ from run_records import record_of
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from dsmi_zoo.pipeline.measures.scores.probe import packed, wilson_interval
+from dsmi_zoo.pipeline.measures.core.hits import packed, wilson_interval
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
 from dsmi_zoo.reports.page.build import write_page
 from dsmi_zoo.reports.page.ranking import ranking_lead

@@ -19,7 +19,7 @@ from .conversion import (
     shown_name,
     stays_on_its_device,
 )
-from .settings import LARGEST, LARGEST_SEED, SMALLEST
+from .settings import LARGEST, LARGEST_SEED
 
 LARGEST_WHOLE = 2.0**53  # beyond it, float64 does not hold every whole number
 
@@ -171,21 +171,6 @@ def order_of_appearance(values: NDArray[Any]) -> NDArray[np.int64]:
         ) from None
 
 
-def as_sigma(sigma: float | None, d: int) -> float:
-    """Return the kernel's width: sigma itself, or the paper's sqrt(d) for None."""
-    return float(np.sqrt(d)) if sigma is None else _positive(sigma, "sigma")
-
-
-def as_time(t: float) -> float:
-    """Return the diffusion time, any positive number."""
-    return _positive(t, "t")
-
-
-def as_tolerance(tolerance: float) -> float:
-    """Return the standard error, in bits, that an approximation stops at, any positive number."""
-    return _positive(tolerance, "tolerance")
-
-
 def as_count(value: int, name: str, least: int = 1, most: int | None = None) -> int:
     """Return a whole number that is at least ``least`` and at most ``most``."""
     try:
@@ -253,15 +238,6 @@ def _culprit(array: NDArray[Any]) -> str:
             if not isinstance(value, Real):
                 return f": column {column} holds {shown_name(repr(value))} in row {row}"
     return ""
-
-
-def _positive(value: float, name: str) -> float:
-    # Compared before it is made a float: a whole number may be too large for one.
-    if not isinstance(value, Real) or isinstance(value, bool) or not SMALLEST <= value <= LARGEST:
-        raise InputError(
-            f"{name} is {shown_name(repr(value))}; pass a number from {SMALLEST:g} to {LARGEST:g}"
-        )
-    return float(value)
 
 
 class UndefinedScore(ValueError):

@@ -1,4 +1,4 @@
-"""What the scores of an embedding share: its singular values and vectors, and sums over groups of its rows."""
+"""The singular values and vectors of an embedding."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import Array, group_sums, namespace, times_power_of_two
+from .checks import UndefinedScore
 from .once import computed_once
 
 
@@ -22,6 +23,11 @@ class Decomposition:
     squares: Array
     right: Array | None
     left: Array | None
+
+    def require_variance(self) -> None:
+        """Raise UndefinedScore if the matrix, the centred embedding, is zero."""
+        if not self.squares.shape[0]:
+            raise UndefinedScore("all rows are the same")
 
     @computed_once
     def singular_values(self) -> Array:

@@ -1,32 +1,30 @@
-"""A measure with what its computation leaves uncertain, and which computation that was."""
+"""A measure with the standard error of its computation, and the choice between exact and estimated eigenvalues."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
-from dsmi_zoo._util.errors import InputError
+from typing import Literal
 
 Method = Literal["auto", "exact", "lanczos"]
 Precision = Literal["float32", "float64"]
 
 ESTIMATED_FROM = 512
-"""Points up to which all eigenvalues cost no more than estimating their entropy."""
+"""Up to this many points, all eigenvalues cost no more than an estimate of their entropy."""
 
 EXACT_UP_TO = 8192
-"""Points up to which ``auto`` takes all eigenvalues: some 25 seconds on 2 cores, and 1.6 GB."""
+"""Up to this many points, ``auto`` computes all eigenvalues: about 25 seconds on 2 cores, and 1.6 GB."""
 
 TOLERANCE = 0.005
-"""Bits: the standard error at which the approximate method stops."""
+"""Bits: the standard error at which the estimate stops."""
 
 FLOAT32_FROM = 1024
-"""Points from which float32 saves anything; fewer are always computed in float64."""
+"""Above this many points float32 is faster; fewer are always computed in float64."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A measure in bits.
 
-    ``standard_error``, in bits, is that of the computation: 0 for ``exact``, and for ``lanczos`` what its random
-    probes, the quadrature and rounding leave open. It says nothing of other images: that is `dsmi_z_y_se`.
+    ``standard_error``, in bits, is that of the computation: 0 for ``exact``; for ``lanczos`` it covers random probes,
+    quadrature and rounding. It does not cover the choice of images: `dsmi_z_y_se` does.
     """
 
     value: float
@@ -34,24 +32,8 @@ class Estimate:
     method: str
 
 
-def as_method(method: Any) -> Method:
-    """Return the method if it is one."""
-    if method not in get_args(Method):
-        raise InputError(f"method is {method!r}; pass auto, exact or lanczos")
-    chosen: Method = method
-    return chosen
-
-
-def as_precision(precision: Any) -> Precision:
-    """Return the precision if it is one."""
-    if precision not in get_args(Precision):
-        raise InputError(f"precision is {precision!r}; pass float32 or float64")
-    chosen: Precision = precision
-    return chosen
-
-
 def method_for(method: Method, n: int) -> str:
-    """The method that is used for n points: ``exact`` or ``lanczos``."""
+    """Return the method for n points: ``exact`` or ``lanczos``."""
     if n <= ESTIMATED_FROM:
         return "exact"
     if method == "auto":
@@ -60,8 +42,8 @@ def method_for(method: Method, n: int) -> str:
 
 
 def precision_for(precision: Precision, n: int, t: float) -> Precision:
-    """The precision that is used for n points at time t.
+    """Return the precision for n points at time t.
 
-    A power below 1 makes much of eigenvalues that are rounding noise: it is always computed in float64.
+    A power below 1 amplifies eigenvalues that are rounding noise, so it is always computed in float64.
     """
     return precision if n > FLOAT32_FROM and t >= 1 else "float64"

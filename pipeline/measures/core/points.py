@@ -1,4 +1,4 @@
-"""An embedding that several measures share: validated once, its distances computed once."""
+"""A validated embedding whose distances are computed once."""
 
 from collections.abc import Callable, Iterator
 from typing import Self
@@ -6,14 +6,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import Array, block_of, is_on_host, middle_values, namespace, rows_of
+from .arrays import Array, block_of, is_on_host, middle_values, namespace, rows_of, to_host
 from .checks import as_embedding
 from .distances import centred_rows, distances_between, squared_distances
 from .estimate import EXACT_UP_TO
 from .once import computed_once
 
-SQUARES_FIT = 400  # powers of two: numbers beyond have squares that leave the range of float64
-_BLOCK = 2048  # rows of distances at a time where there are too many points for all of them
+SQUARES_FIT = 400  # powers of two: squares of larger numbers leave the range of float64
+ALIKE = 1e-12  # squared distances below this share of their mean are rounding
+_BLOCK = 2048  # rows of distances at a time, if there are too many points for all pairs
 
 
 class Points:
@@ -23,7 +24,7 @@ class Points:
     ----------
     values : float64 [n, d]
     squares : callable, optional
-        Gives the squared distances of all pairs where they follow from what is known; else they are computed.
+        Returns the squared distances of all pairs, where they follow from known distances.
     """
 
     def __init__(self, values: Array, squares: Callable[[], Array] | None = None) -> None:
@@ -35,25 +36,30 @@ class Points:
 
     @property
     def few(self) -> bool:
-        """Whether a matrix [n, n] is no burden."""
+        """Whether a matrix [n, n] fits easily into memory."""
         return self.values.shape[0] <= EXACT_UP_TO
 
     @computed_once
     def squares(self) -> Array:
-        """Squared distances of all pairs, float64 [n, n]; kept."""
+        """Squared distances of all pairs, float64 [n, n]."""
         return squared_distances(self.values) if self._squares is None else self._squares()
 
     def part(self, rows: NDArray[np.int64]) -> Self:
-        """Some of the points, int64 [m]."""
+        """Return some of the points, int64 [m], as points."""
         values = rows_of(self.values, rows)
-        return (
-            type(self)(values, lambda: block_of(self.squares, rows))
-            if self.few
-            else type(self)(values)
-        )
+        if not self.few:
+            return type(self)(values)
+        return type(self)(values, lambda: block_of(self.squares, rows))
+
+    def different(self) -> NDArray[np.int64]:
+        """Return the points that differ from all points before them, int64 [m]."""
+        xp, squares = namespace(self.squares), self.squares
+        alike = squares <= ALIKE * float(xp.mean(squares))
+        first = to_host(xp.argmax(xp.astype(alike, xp.uint8), axis=1))
+        return np.flatnonzero(first == np.arange(len(first)))
 
     def median_distance(self, seed: int) -> float:
-        """Median distance over the pairs of points, of some of the points (by the seed) if they are many."""
+        """Return the median distance over pairs of points; over a random sample of the points if there are many."""
         if self.few:
             squares = self.squares
         else:
@@ -64,7 +70,7 @@ class Points:
         return float(np.sqrt(low) + np.sqrt(high)) / 2
 
     def rows_of_squares(self) -> Iterator[Array]:
-        """The squared distances [m, n] from some points to all, block by block."""
+        """Yield the squared distances [m, n] from blocks of points to all."""
         if self.few:
             yield self.squares
             return
@@ -75,7 +81,7 @@ class Points:
 
 
 def _of_pairs(squares: Array) -> Array:
-    """The entry of each pair of points, once, [n (n - 1) / 2]."""
+    """Return the entry of each pair of points once, [n (n - 1) / 2]."""
     if is_on_host(squares):
         return np.concatenate([squares[i, i + 1 :] for i in range(squares.shape[0] - 1)])
     xp = namespace(squares)
@@ -83,11 +89,5 @@ def _of_pairs(squares: Array) -> Array:
 
 
 def as_points(Z: ArrayLike | Points) -> Points:
-    """Validate an embedding, unless it is already.
-
-    Raises
-    ------
-    ValueError
-        As ``as_embedding``.
-    """
+    """Validate an embedding as ``as_embedding`` does; return points as they are."""
     return Z if isinstance(Z, Points) else Points(as_embedding(Z))

@@ -1,22 +1,31 @@
-"""How an embedding is measured, as settings: what is a number here is one that the measures take."""
+"""How an embedding is measured, as validated settings."""
 
+import math
 from numbers import Integral, Real
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
 
-from dsmi_zoo._util.settings import ONLY_IN_FILE, SEVERAL, OnCommandLine, Settings
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.settings import (
+    ONLY_IN_FILE,
+    SEVERAL,
+    OnCommandLine,
+    Settings,
+    rule_of,
+    settings_of,
+)
 
 from .estimate import TOLERANCE, Method, Precision
 
-# Far beyond any network's values; between them no square, sum or quotient of squares leaves float64 unnoticed.
+# Far beyond any network's values; squares, sums and quotients of numbers between them stay within float64.
 SMALLEST, LARGEST = 1e-100, 1e100
 MOST = 1_000_000  # repetitions, bins, permutations: hours of them, but not years
 LARGEST_SEED = 2**32 - 1  # what Python's, NumPy's and scikit-learn's generators all take
 
 
 def _as_number(value: Any, info: ValidationInfo) -> Any:
-    """A number of NumPy's as Python's; text is for the command line alone."""
+    """Convert a NumPy number to Python's; text is accepted from the command line only."""
     if isinstance(value, bool) or (isinstance(value, str) and info.mode == "python"):
         raise ValueError("must be a number")
     return float(value) if isinstance(value, Real) and not isinstance(value, int) else value
@@ -83,3 +92,27 @@ class MeasureSettings(Settings):
     def arguments(self) -> dict[str, Any]:
         """The settings as keyword arguments of `measure`."""
         return self.model_dump(exclude={"own"})
+
+    def sigma_for(self, d: int) -> float:
+        """Return the width of the kernel for an embedding of d columns."""
+        return math.sqrt(d) if self.sigma is None else self.sigma
+
+
+SETTINGS = tuple(setting for setting in settings_of(MeasureSettings) if setting.key != "own")
+"""The settings that `measure` takes; your own measure is a function that you can call yourself."""
+
+
+def checked_settings(settings: dict[str, Any], function: str = "measure") -> MeasureSettings:
+    """Return the settings of a call; raise a one-line InputError for a wrong one."""
+    try:
+        return MeasureSettings.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+    name = str(problem["loc"][0])
+    if problem["type"] == "extra_forbidden":
+        known = ", ".join(setting.key for setting in SETTINGS)
+        raise InputError(
+            f"{function} has no setting {name!r}; beside its own arguments there are {known}"
+        )
+    rule = rule_of(problem)
+    raise InputError(f"{name} is {problem['input']!r}; {rule[0].lower()}{rule[1:]}")

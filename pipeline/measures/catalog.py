@@ -1,0 +1,142 @@
+"""Names, titles, units and meanings of all measures, in the order of a row's columns; nothing here computes them."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Needs = Literal["embedding", "labels", "input_clusters", "image_pairs"]
+"""What a measure is computed from; ``image_pairs`` are labels that give each class at least two images."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A column that models can be compared by: its name, a title for plots, its unit and its meaning.
+
+    The unit is "bits", "nats", "%", "pixels", "flag" (true or false), "text" or "".
+    """
+
+    name: str
+    title: str
+    unit: str
+    meaning: str
+    lower_is_better: bool = field(default=False, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Measure(Score):
+    """A column that is computed from an embedding, by the function that is registered under its name."""
+
+    needs: Needs = field(default="labels", kw_only=True)
+
+
+DIAGNOSTICS: tuple[Measure, ...] = (
+    Measure("embedding_rms", "Embedding RMS", "",
+            "Root mean square of the embedding's values: its scale.", needs="embedding"),
+    Measure("median_distance_over_sigma", "Median distance / sigma", "",
+            "Median distance between two points, in units of sigma; far from 1, DSE says little.", needs="embedding"),
+    Measure("saturated", "Saturated", "flag",
+            "DSE is within 0.1 bit of 0 or of log2 n: sigma is wrong for this embedding's scale.", needs="embedding"),
+    Measure("dsmi_z_y_se", "DSMI(Z;Y) standard error", "bits",
+            "Standard error of `dsmi_z_y` over images: its spread over other images of the same classes, as many."),
+    Measure("dsmi_z_y_null_sd", "DSMI(Z;Y) null spread", "bits",
+            "Standard deviation of DSMI(Z;Y) over the permutations behind `dsmi_z_y_null`."),
+)  # fmt: skip
+
+MEASURES: tuple[Measure, ...] = (
+    Measure("dse_z", "DSE(Z)", "bits", "Diffusion spectral entropy of the embedding.", needs="embedding"),
+    Measure("dsmi_z_y", "DSMI(Z;Y)", "bits", "Diffusion spectral mutual information of embedding and labels."),
+    Measure("dsmi_z_y_null", "DSMI(Z;Y) null", "bits",
+            "Mean DSMI(Z;Y) with the labels permuted over images, repeats moving together: what no signal gives."),
+    Measure("dsmi_z_y_scale_free", "Scale-free DSMI(Z;Y)", "bits",
+            "DSMI(Z;Y) at t = 2 and a sigma of half the root mean square length of the embedding's rows, "
+            "whatever the settings."),
+    Measure("dsmi_z_y_angular", "Angular DSMI(Z;Y)", "bits",
+            "DSMI(Z;Y) of the rows' directions from their mean, at t = 2 and a sigma of half the median "
+            "distance, whatever the settings."),
+    Measure("dsmi_z_x", "DSMI(Z;X)", "bits",
+            "Diffusion spectral mutual information of embedding and clusters of the inputs.", needs="input_clusters"),
+    Measure("cse_z", "CSE(Z)", "bits", "Classic (binned) Shannon entropy of the embedding.", needs="embedding"),
+    Measure("csmi_z_y", "CSMI(Z;Y)", "bits", "Classic Shannon mutual information of embedding and labels."),
+    Measure("csmi_z_x", "CSMI(Z;X)", "bits",
+            "Classic Shannon mutual information of embedding and clusters of the inputs.", needs="input_clusters"),
+)  # fmt: skip
+"""The paper's measures, and variants of them."""
+
+COMPARISONS: tuple[Measure, ...] = (
+    Measure("logme", "LogME", "nats",
+            "Greatest log evidence of a Bayesian linear regression of the labels, a sample."),
+    Measure("h_score", "H-score", "",
+            "Variance of the class means over the embedding's, summed over directions; shrunk as by Ledoit "
+            "and Wolf."),
+    Measure("transrate", "TransRate", "nats",
+            "Coding rate of the embedding less that of its classes, at a distortion of 1e-4; depends on the scale."),
+    Measure("rankme", "RankMe", "",
+            "Smooth rank: exp of the entropy of the embedding's singular values; no labels.", needs="embedding"),
+    Measure("centre_accuracy", "Nearest centre", "%",
+            "Accuracy of the nearest class centre, each image left out of its own, by image.", needs="image_pairs"),
+    Measure("neighbour_accuracy", "10 nearest neighbours", "%",
+            "Accuracy of a vote of the 10 nearest samples of other images, by image.", needs="image_pairs"),
+    Measure("probe_accuracy", "Linear probe", "%",
+            "Accuracy of a linear probe (a ridge classifier) on the embedding, each image left out in turn.",
+            needs="image_pairs"),
+    Measure("within_over_between", "Within / between", "",
+            "Variance within classes over variance between them (neural collapse's NC1, traces); lower is better.",
+            lower_is_better=True),
+    Measure("n_leep", "N-LEEP", "nats",
+            "Mean log probability of the labels by a Gaussian mixture of the embedding, fitted without them."),
+    Measure("gbc", "GBC", "",
+            "Minus the overlap of the classes as spherical Gaussians (Bhattacharyya), in 64 principal components."),
+    Measure("sfda", "SFDA", "",
+            "Mean probability of the true class by Fisher's discriminant, of samples made hard to tell."),
+    Measure("clid", "CLID", "",
+            "Learnability of the embedding's own clusters times its TwoNN dimension; no labels.", needs="embedding"),
+    Measure("cosine_neighbour_accuracy", "10 nearest neighbours by cosine", "%",
+            "Accuracy of a vote of the 10 samples of other images with the greatest cosine, by image.",
+            needs="image_pairs"),
+    Measure("cosine_centre_accuracy", "Nearest centre by centred cosine", "%",
+            "Accuracy of the class centre of the greatest cosine, all less the mean, each image left out, by image.",
+            needs="image_pairs"),
+    Measure("alpha_req", "alpha-ReQ", "",
+            "Exponent of the power law of the covariance's eigenvalues; no labels.", needs="embedding"),
+    Measure("participation_ratio", "Participation ratio", "",
+            "Squared sum of the covariance's eigenvalues over the sum of their squares; no labels.",
+            needs="embedding"),
+    Measure("two_nn_dimension", "TwoNN dimension", "",
+            "Intrinsic dimension by the distances to the two nearest images; no labels.", needs="embedding"),
+    Measure("mst_dimension", "MST dimension", "",
+            "Intrinsic dimension by the growth of the images' minimal spanning tree; no labels.", needs="embedding"),
+    Measure("offset_share", "Offset share", "",
+            "The mean's share of the embedding's mean squared length: a diagnostic; no labels.", needs="embedding"),
+)  # fmt: skip
+"""The scores that one would use instead."""
+
+DETAILS: tuple[Measure, ...] = (
+    Measure("probe_low", "Linear probe, lower limit", "%",
+            "Lower limit of `probe_accuracy`'s 95% interval (Wilson's, over images).", needs="image_pairs"),
+    Measure("probe_high", "Linear probe, upper limit", "%", "Upper limit of it.", needs="image_pairs"),
+    Measure("probe_hits", "Linear probe, images", "text",
+            "Which images the probe got right: their number, then their bits in hexadecimal.", needs="image_pairs"),
+)  # fmt: skip
+"""What rankings with ties need beside the scores."""
+
+# The others have columns of their own among the diagnostics.
+WITH_ERRORS = [
+    score for score in (*MEASURES, *COMPARISONS) if score.name not in ("dsmi_z_y", "dsmi_z_y_null")
+]
+ERRORS: tuple[Measure, ...] = tuple(
+    Measure(
+        f"{score.name}_se",
+        f"{score.title} standard error",
+        score.unit,
+        f"Standard error of `{score.name}` over images.",
+        needs=score.needs,
+    )
+    for score in WITH_ERRORS
+)
+
+OF_A_ROW: tuple[Measure, ...] = (*DIAGNOSTICS, *MEASURES, *COMPARISONS, *DETAILS, *ERRORS)
+"""All of them, in the order of a row's columns."""
+
+BY_NAME = {measure.name: measure for measure in OF_A_ROW}
+
+UNDEFINED = "undefined_scores"
+"""The column that says why scores have no value."""

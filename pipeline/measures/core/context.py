@@ -1,0 +1,185 @@
+"""What the measures of one embedding share: each value is computed when a measure first asks for it, and kept."""
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .arrays import Array
+from .checks import as_classes, as_images
+from .decomposition import Decomposition, centred, decomposed, scaled
+from .directions import direction_points
+from .halves import random_halves
+from .hits import first_rows
+from .once import computed_once
+from .points import SQUARES_FIT, Points, as_points
+from .settings import MeasureSettings
+
+MOST_IMAGES = 4096
+"""Images that intrinsic dimensions are computed from; all pairs of more would take too much memory."""
+
+
+class NotGiven(ValueError):
+    """A measure asked for labels or clusters that the context does not have."""
+
+
+class MeasureContext:
+    """An embedding with its labels and settings, validated, and what follows from them.
+
+    Parameters
+    ----------
+    Z : real [n, d]
+        The embedding, one row per sample.
+    labels : [n] or [n, 1] or None
+        The class of each sample.
+    image_ids : [n] or None
+        The image of each sample; by default each sample is an image of its own.
+    input_clusters : [n] or [n, 1] or None
+        The cluster of each sample's input.
+    settings : MeasureSettings
+        How to measure.
+
+    Raises
+    ------
+    ValueError
+        If the embedding is not a finite matrix of numbers, labels or clusters do not fit it, or repeats of an image
+        have different labels.
+    """
+
+    def __init__(
+        self,
+        Z: ArrayLike | Points,
+        labels: ArrayLike | None,
+        image_ids: ArrayLike | None,
+        input_clusters: ArrayLike | None,
+        settings: MeasureSettings,
+    ) -> None:
+        self.points = as_points(Z)
+        self.settings = settings
+        self.n, self.d = self.points.values.shape
+        self.sigma = settings.sigma_for(self.d)
+        self._classes = None if labels is None else as_classes(labels, self.n)
+        self._images = None if self._classes is None else as_images(image_ids, self._classes)
+        self._clusters = (
+            None if input_clusters is None else as_classes(input_clusters, self.n, "input_clusters")
+        )
+        self.results: dict[str, Any] = {}  # by column, as `Computation.result` keeps them
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there are labels."""
+        return self._classes is not None
+
+    @property
+    def has_clusters(self) -> bool:
+        """Whether there are clusters of the inputs."""
+        return self._clusters is not None
+
+    @computed_once
+    def has_image_pairs(self) -> bool:
+        """Whether each class has at least two images, so that one can be left out."""
+        if not self.has_labels:
+            return False
+        class_of_image = self.classes[first_rows(self.images)]
+        return bool(np.bincount(class_of_image).min() >= 2)
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """The class of each sample, numbered from 0, int64 [n]."""
+        return _given(self._classes)
+
+    @property
+    def images(self) -> NDArray[np.int64]:
+        """The image of each sample, numbered from 0, int64 [n]."""
+        return _given(self._images)
+
+    @property
+    def clusters(self) -> NDArray[np.int64]:
+        """The cluster of each sample's input, numbered from 0, int64 [n]."""
+        return _given(self._clusters)
+
+    # Singular values
+
+    @computed_once
+    def uncentred_decomposition(self) -> Decomposition:
+        """The decomposition of the embedding, scaled by a power of two."""
+        return decomposed(scaled(self.points.values)[0])
+
+    @computed_once
+    def _centred(self) -> tuple[Array, int]:
+        return centred(self.points.values)
+
+    @property
+    def centred_values(self) -> Array:
+        """The embedding minus its mean, divided by 2 to the power of ``exponent``, float64 [n, d]."""
+        return self._centred[0]
+
+    @property
+    def exponent(self) -> int:
+        """The power of two that ``centred_values`` are divided by."""
+        return self._centred[1]
+
+    @computed_once
+    def decomposition(self) -> Decomposition:
+        """The decomposition of ``centred_values``."""
+        return decomposed(self.centred_values)
+
+    # Distances and directions
+
+    @computed_once
+    def points_in_range(self) -> Points:
+        """The points, divided by a power of two if their squares would leave the range of float64."""
+        values, exponent = scaled(self.points.values)
+        return self.points if abs(exponent) <= SQUARES_FIT else Points(values)
+
+    @computed_once
+    def direction_points(self) -> Points:
+        """The directions of ``points_in_range``."""
+        return direction_points(self.points_in_range)
+
+    # Images: crops of one image would be each other's neighbours
+
+    @computed_once
+    def different_image_points(self) -> Points:
+        """The first row of each image, without duplicates; a random choice of the images if there are many."""
+        first = first_rows(self._images_or_rows)
+        if len(first) > MOST_IMAGES:
+            generator = np.random.default_rng(self.settings.seed)
+            first = np.sort(generator.choice(first, MOST_IMAGES, replace=False))
+        points = self.points_in_range
+        if len(first) < self.n:
+            points = points.part(first)
+        different = points.different()
+        return points if len(different) == len(points) else points.part(different)
+
+    # Halves, for standard errors
+
+    @computed_once
+    def halves(self) -> list[Self]:
+        """Random halves of the images of each class; none if classes are too small.
+
+        Without labels, all images count as one class.
+        """
+        classes = self.classes if self.has_labels else np.zeros(self.n, dtype=np.int64)
+        halves = random_halves(classes, self._images_or_rows, self.settings.seed)
+        return [self._part(rows) for rows in halves]
+
+    def _part(self, rows: NDArray[np.int64]) -> Self:
+        classes, clusters = _varied(self._classes, rows), _varied(self._clusters, rows)
+        images = None if classes is None else self.images[rows]
+        return type(self)(self.points.part(rows), classes, images, clusters, self.settings)
+
+    @property
+    def _images_or_rows(self) -> NDArray[np.int64]:
+        return np.arange(self.n) if self._images is None else self._images
+
+
+def _given(values: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    if values is None:
+        raise NotGiven
+    return values
+
+
+def _varied(values: NDArray[np.int64] | None, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Return the values of some rows, or None if they are all the same."""
+    return None if values is None or np.ptp(values[rows]) == 0 else values[rows]

@@ -1,0 +1,42 @@
+"""Whether a classifier recognises each image: counted, as an interval, and as text."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z95 = 1.959963984540054  # the normal quantile of a two-sided 95% interval
+
+
+def first_rows(images: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the first row of each image."""
+    return np.unique(images, return_index=True)[1]
+
+
+def most_repeats(correct: NDArray[np.bool_], images: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return whether most rows of each image are correct, bool [images]."""
+    return np.bincount(images, weights=correct) > np.bincount(images) / 2
+
+
+def percent(hits: NDArray[np.bool_]) -> float:
+    """Return the share of hits, in percent."""
+    return 100 * float(hits.mean())
+
+
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+    """Return the limits of the 95% interval of a share, in percent (Wilson, 1927)."""
+    share, z2 = hits / n, Z95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    variance = share * (1 - share) / n + z2 / (4 * n * n)
+    half = Z95 / (1 + z2 / n) * np.sqrt(variance)
+    return max(0.0, 100 * float(centre - half)), min(100.0, 100 * float(centre + half))
+
+
+def packed(hits: NDArray[np.bool_]) -> str:
+    """Write hits as text: their number, then their bits as hexadecimal digits."""
+    return f"{len(hits)}:{np.packbits(hits).tobytes().hex()}"
+
+
+def unpacked(text: str) -> NDArray[np.bool_]:
+    """Read the hits that ``packed`` wrote."""
+    count, digits = text.split(":")
+    packed_bits = np.frombuffer(bytes.fromhex(digits), dtype=np.uint8)
+    return np.unpackbits(packed_bits, count=int(count)).astype(bool)

@@ -1,0 +1,150 @@
+"""Decorators that make a function of a `MeasureContext` a column of a row.
+
+``pipeline.measures.catalog`` has the words for each column: title, unit, meaning, and what it needs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checks import UndefinedScore
+from .context import MeasureContext, NotGiven
+from .halves import error_over_halves
+from .hits import Z95, percent, wilson_interval
+from .once import computed_once
+
+Value = float | bool | str
+Compute = Callable[[MeasureContext], Value | None]
+Hits = NDArray[np.bool_]
+SomeCompute = TypeVar("SomeCompute", bound=Compute)
+
+Task = Literal["entropy", "spectrum", "distances", "decomposition", "values"]
+"""What a column shares with others: columns of one task are computed in sequence, different tasks in parallel."""
+
+COMPUTATIONS: dict[str, "Computation"] = {}
+"""The computation of each column, by the column's name."""
+
+
+@dataclass(frozen=True)
+class Computation:
+    """How a column is computed.
+
+    ``compute`` returns None, NaN or infinity, or raises UndefinedScore, where the column has no value. A standard error
+    that is estimated from halves of the images names its score in ``of_halves``.
+    """
+
+    name: str
+    compute: Compute
+    task: Task
+    grows_with_images: bool = False
+    of_halves: "Computation | None" = None
+
+    def result(self, context: MeasureContext) -> Value | UndefinedScore | None:
+        """Return the value, None if there is none, or why it is undefined; the context keeps it."""
+        if self.name not in context.results:
+            context.results[self.name] = self._compute(context)
+        kept: Value | UndefinedScore | None = context.results[self.name]
+        return kept
+
+    def _compute(self, context: MeasureContext) -> Value | UndefinedScore | None:
+        try:
+            value = self.compute(context)
+        except NotGiven:
+            return None
+        except UndefinedScore as undefined:
+            return undefined
+        return None if isinstance(value, float) and not isfinite(value) else value
+
+    def error_over_halves(self, context: MeasureContext) -> float | None:
+        """Return the standard error estimated from random halves of the images; None if a half has no value.
+
+        A score that grows with the number of images has its relative error estimated.
+        """
+        halves = context.halves
+        results = [self.result(half) for half in halves]
+        values = np.array([_number(result) for result in results if result is not None])
+        if len(values) < len(halves) or not halves:
+            return None
+        if not self.grows_with_images or (values == 0).any():
+            return error_over_halves(values, halves[0].n, context.n)
+        of_all = self.result(context)
+        if of_all is None:
+            return None
+        relative = error_over_halves(np.log(np.abs(values)), halves[0].n, context.n)
+        return abs(_number(of_all)) * relative
+
+
+def _number(result: Value | UndefinedScore) -> float:
+    if isinstance(result, UndefinedScore):
+        raise result
+    return float(result)
+
+
+def column(name: str, *, task: Task) -> Callable[[SomeCompute], SomeCompute]:
+    """Register a function as a column without a standard error."""
+
+    def register(compute: SomeCompute) -> SomeCompute:
+        COMPUTATIONS[name] = Computation(name, compute, task)
+        return compute
+
+    return register
+
+
+def score(
+    name: str, *, task: Task, error: Compute | None = None, grows_with_images: bool = False
+) -> Callable[[SomeCompute], SomeCompute]:
+    """Register a function as a score, and its standard error over images as ``<name>_se``.
+
+    Parameters
+    ----------
+    name : str
+        The score's name in the catalog.
+    task
+        The task that it is computed with.
+    error : callable, optional
+        A closed form of the standard error; by default it is estimated from random halves of the images.
+    grows_with_images : bool
+        Whether more images of the same classes give a larger score, and a larger spread.
+    """
+
+    def register(compute: SomeCompute) -> SomeCompute:
+        of_score = Computation(name, compute, task, grows_with_images)
+        if error is None:
+            of_error = Computation(
+                f"{name}_se", of_score.error_over_halves, task, of_halves=of_score
+            )
+        else:
+            of_error = Computation(f"{name}_se", error, task)
+        COMPUTATIONS[name], COMPUTATIONS[of_error.name] = of_score, of_error
+        return compute
+
+    return register
+
+
+def accuracy(
+    name: str, *, task: Task
+) -> Callable[[Callable[[MeasureContext], Hits]], computed_once[Hits]]:
+    """Register the accuracy of a classifier in percent, and its standard error, by Wilson's interval.
+
+    The decorated function returns whether each image is classified correctly, bool [images]. The error is above 0 even
+    if all images are, or none.
+    """
+
+    def register(function: Callable[[MeasureContext], Hits]) -> computed_once[Hits]:
+        hits = computed_once(function)
+
+        def error(context: MeasureContext) -> float:
+            low, high = wilson_interval(int(hits(context).sum()), len(hits(context)))
+            return (high - low) / (2 * Z95)
+
+        @score(name, task=task, error=error)
+        def share(context: MeasureContext) -> float:
+            return percent(hits(context))
+
+        return hits
+
+    return register

@@ -1,0 +1,184 @@
+"""Entropies of subsets of an embedding's points, and the mutual information that follows from them."""
+
+import math
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.arrays import Array, beside, namespace, rows_of, to_host
+from ..core.context import MeasureContext
+from ..core.distances import BLOCK_NUMBERS, gaussian_kernel, squared_distances
+from ..core.estimate import Estimate, method_for, precision_for
+from ..core.once import computed_once
+from ..core.points import Points
+from ..core.settings import MeasureSettings
+from ..core.threads import blas_threads, in_threads
+from .lanczos import spectral_entropy_by_lanczos
+from .spectrum import SMALL, diffusion_eigenvalues, eigenvalues, normalise, spectrum_entropy
+
+Subset = NDArray[np.int64]
+"""Indices of points, int64 [k]."""
+
+
+class SubsetEntropies(ABC):
+    """Entropies of subsets of n points.
+
+    Parameters
+    ----------
+    n : int
+        Number of points.
+    settings : MeasureSettings
+        The seed and number of random subsets.
+    """
+
+    def __init__(self, n: int, settings: MeasureSettings) -> None:
+        self.n = n
+        self.settings = settings
+        self._of_random: dict[int, Estimate] = {}
+
+    @abstractmethod
+    def of(self, subsets: Sequence[Subset]) -> list[Estimate]:
+        """Return the entropy of each subset, in bits."""
+
+    def of_random(self, k: int) -> Estimate:
+        """Return the mean entropy of random subsets of k points, in bits.
+
+        A fresh generator draws the subsets, so they depend on k only: classes of one size share theirs, which makes the
+        null and a second labelling of the same points cheap.
+        """
+        if k not in self._of_random:
+            repetitions = self.settings.repetitions
+            entropies = self.of(random_subsets(self.n, k, repetitions, self.settings.seed))
+            error = math.hypot(*(entropy.standard_error for entropy in entropies)) / repetitions
+            mean = float(np.mean([entropy.value for entropy in entropies]))
+            self._of_random[k] = Estimate(mean, error, _method(entropies))
+        return self._of_random[k]
+
+    def information(self, classes: NDArray[np.int64]) -> Estimate:
+        """Return the mutual information with classes, int64 [n], numbered from 0, in bits.
+
+        The sum over classes of p(c) (entropy of random points, as many as the class has, minus entropy of the class).
+        It is exact before its last rounding, so that the order of the classes does not matter.
+        """
+        by_class = np.argsort(classes, kind="stable")
+        members = np.split(by_class, np.cumsum(np.bincount(classes))[:-1])
+        within = self.of(members)
+        sizes = [len(points) for points in members]
+        at_random = {size: self.of_random(size) for size in set(sizes)}
+        share_of_size = dict.fromkeys(at_random, 0.0)
+        gains, errors = [], []
+        for size, entropy in zip(sizes, within, strict=True):
+            share = size / len(classes)
+            gains.append(share * (at_random[size].value - entropy.value))
+            errors.append(share * entropy.standard_error)
+            share_of_size[size] += share
+        # Classes of one size share their random subsets, so these errors add up.
+        errors += [share_of_size[size] * mean.standard_error for size, mean in at_random.items()]
+        method = _method([*within, *at_random.values()])
+        return Estimate(math.fsum(gains), math.hypot(*errors), method)
+
+
+def _method(estimates: Sequence[Estimate]) -> str:
+    return "lanczos" if any(estimate.method == "lanczos" for estimate in estimates) else "exact"
+
+
+def random_subsets(n: int, k: int, repetitions: int, seed: int) -> list[Subset]:
+    """Draw random subsets of k of the n points, as the reference does."""
+    generator = random.Random(seed)
+    return [np.array(generator.sample(range(n), k)) for _ in range(repetitions)]
+
+
+def of_equal_size(
+    subsets: Sequence[Subset], numbers_each: int | None = None
+) -> Iterator[list[int]]:
+    """Yield the places of subsets that are computed together: of one size, as many as memory and threads allow.
+
+    ``numbers_each`` is how many numbers there are for each point of a subset, by default its size.
+    """
+    sizes = [len(subset) for subset in subsets]
+    for size in sorted({*sizes}):
+        places = [place for place, of_this in enumerate(sizes) if of_this == size]
+        most = BLOCK_NUMBERS // (4 * size * (numbers_each or size))
+        step = max(1, min(most, -(-len(places) // blas_threads())))
+        for start in range(0, len(places), step):
+            yield places[start : start + step]
+
+
+class SpectralEntropies(SubsetEntropies):
+    """Diffusion spectral entropies of subsets of points, each by the method for its size."""
+
+    def __init__(self, points: Points, sigma: float, settings: MeasureSettings) -> None:
+        super().__init__(len(points), settings)
+        self.points = points
+        self.sigma = sigma
+
+    def of(self, subsets: Sequence[Subset]) -> list[Estimate]:
+        """Return the entropy of each subset, in bits."""
+        method = self.settings.method
+        large = [method_for(method, len(subset)) == "lanczos" for subset in subsets]
+        small = [subset for subset, is_large in zip(subsets, large, strict=True) if not is_large]
+        exact = iter(self._exact(small))
+        return [
+            self._estimated(subset) if is_large else Estimate(next(exact), 0.0, "exact")
+            for subset, is_large in zip(subsets, large, strict=True)
+        ]
+
+    def _estimated(self, subset: Subset) -> Estimate:
+        settings = self.settings
+        values = rows_of(self.points.values, subset)
+        return spectral_entropy_by_lanczos(
+            values, self.sigma, settings.t, settings.tolerance, settings.seed
+        )
+
+    def _exact(self, subsets: Sequence[Subset]) -> list[float]:
+        """Return the entropies from all eigenvalues.
+
+        Small subsets of one size are solved in stacks, and the stacks distributed over as many threads as BLAS may use;
+        large subsets are solved one by one with all threads.
+        """
+        entropies, t = np.empty(len(subsets)), self.settings.t
+        places = [place for place, subset in enumerate(subsets) if len(subset) <= SMALL]
+
+        def solve(chosen: list[int]) -> None:
+            numbers = [places[place] for place in chosen]
+            stack = self._kernels(np.stack([subsets[number] for number in numbers]))
+            normalise(stack)
+            entropies[numbers] = to_host(spectrum_entropy(eigenvalues(stack), t))
+
+        in_threads(solve, list(of_equal_size([subsets[place] for place in places])))
+        for number, subset in enumerate(subsets):
+            if len(subset) > SMALL:
+                precision = precision_for(self.settings.precision, len(subset), t)
+                spectrum = diffusion_eigenvalues(self._kernels(subset), precision=precision)
+                entropies[number] = float(spectrum_entropy(spectrum[None, :], t)[0])
+        values: list[float] = entropies.tolist()
+        return values
+
+    def _kernels(self, indices: NDArray[np.int64]) -> Array:
+        """Return new Gaussian kernels, float64 [..., k, k], of the points with these indices, int64 [..., k].
+
+        All points may come in any order, because a spectrum does not depend on it. Few points share one matrix of
+        distances; for many, the distances of each subset are computed.
+        """
+        if not self.points.few:
+            xp, values = namespace(self.points.values), self.points.values
+            if indices.ndim > 1:
+                return xp.stack([self._kernels(subset) for subset in indices])
+            return gaussian_kernel(squared_distances(rows_of(values, indices)), self.sigma)
+        squares = self.points.squares
+        if indices.shape == squares.shape[:1]:
+            return gaussian_kernel(squares, self.sigma)
+        xp = namespace(squares)
+        places = indices[..., :, None] * self.n + indices[..., None, :]
+        flat = xp.reshape(squares, (-1,))
+        of_subsets = xp.take(flat, beside(places.reshape(-1), squares))
+        return gaussian_kernel(xp.reshape(of_subsets, places.shape), self.sigma)
+
+
+@computed_once
+def spectral_entropies(context: MeasureContext) -> SpectralEntropies:
+    """The diffusion spectral entropies of subsets of a context's points."""
+    return SpectralEntropies(context.points, context.sigma, context.settings)

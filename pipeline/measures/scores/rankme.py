@@ -1,0 +1,28 @@
+"""RankMe: a smooth rank."""
+
+import numpy as np
+
+from ..core.arrays import to_host
+from ..core.context import MeasureContext
+from ..core.registry import score
+
+EPSILON = 1e-7  # the paper's, added to each share
+
+
+@score("rankme", task="decomposition")
+def rankme(context: MeasureContext) -> float | None:
+    """Return exp of the entropy of the singular values' shares, p = s / sum(s) + 1e-7, of the embedding as it is.
+
+    About 1 to min(n, d); None for an embedding of zeros.
+
+    References
+    ----------
+    Garrido et al., RankMe, ICML 2023 (arXiv 2210.02885).
+    """
+    squares = to_host(context.uncentred_decomposition.squares)
+    singular = np.zeros(min(context.n, context.d))
+    singular[: len(squares)] = np.sqrt(squares)
+    if not singular.any():
+        return None
+    shares = singular / singular.sum() + EPSILON
+    return float(np.exp(-(shares * np.log(shares)).sum()))
