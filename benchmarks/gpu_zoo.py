@@ -26,7 +26,7 @@ import torch
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.pipeline.embedding.embed import View, embed_inputs
-from dsmi_zoo.pipeline.embedding.view_file import StoredView, open_stored
+from dsmi_zoo.pipeline.embedding.views import StoredView, open_stored
 from dsmi_zoo.pipeline.measures.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.registry import OF_A_ROW

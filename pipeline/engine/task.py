@@ -31,7 +31,7 @@ from .time_limit import ModelClock
 if TYPE_CHECKING:
     import torch
 
-    from ..embedding.embed import Embedding, Inputs
+    from ..networks.forward import Embedding, Inputs
 
 
 def compute_row(
@@ -117,7 +117,9 @@ def _computed_row(
     weights: Path | None,
 ) -> Done:
     def fill(row: dict[str, Any]) -> None:
-        import_module("dsmi_zoo.pipeline.networks.timm")  # torch and timm, before the model's own time begins
+        import_module(
+            "dsmi_zoo.pipeline.networks.timm"
+        )  # torch and timm, before the model's own time begins
         clock = ModelClock(config.compute.model_timeout, timeout_log(config.folder, job.slug))
         with clock.running():
             _embed_and_measure(row, job, config, classifier_width, images, weights, clock)

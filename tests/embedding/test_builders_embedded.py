@@ -19,11 +19,11 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.datasets.base import ImageArray
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
-from dsmi_zoo.pipeline.embedding.embed import Embedding, View, embed_inputs
+from dsmi_zoo.pipeline.embedding.embed import View, embed_inputs
 from dsmi_zoo.pipeline.engine.graph import run_entries
 from dsmi_zoo.pipeline.engine.workers import Workers
 from dsmi_zoo.pipeline.networks.custom import BuilderError, Transformed
-from dsmi_zoo.pipeline.networks.forward import activations, undisturbed
+from dsmi_zoo.pipeline.networks.forward import Embedding, activations, undisturbed
 from dsmi_zoo.pipeline.networks.timm import embedding_shape
 from dsmi_zoo.pipeline.store.run_folder import read_row
 

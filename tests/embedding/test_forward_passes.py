@@ -1,4 +1,4 @@
-"""How images reach a network: views that stay on a device or are read ahead, growing batches, orders in memory."""
+"""How images reach a network: views that stay on a device, growing batches, orders in memory."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +10,15 @@ import torch
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
-from dsmi_zoo.pipeline.embedding import view_on_gpu as view_on_device
-from dsmi_zoo.pipeline.embedding.embed import View, embed, embed_inputs, takes_channels_last
-from dsmi_zoo.pipeline.embedding.view_file import StoredView, open_stored
-from dsmi_zoo.pipeline.embedding.view_on_gpu import ReadAhead, pixels_on
+from dsmi_zoo.pipeline.embedding import embed as embedding
+from dsmi_zoo.pipeline.embedding.embed import (
+    View,
+    embed,
+    embed_inputs,
+    pixels_on,
+    takes_channels_last,
+)
+from dsmi_zoo.pipeline.embedding.views import StoredView, open_stored
 from dsmi_zoo.pipeline.networks.forward import MOST, BatchSize
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -35,17 +40,17 @@ def stored(path: Path, seed: int) -> StoredView:
 
 @pytest.fixture
 def _the_cpu_keeps_views(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(view_on_device, "KEPT_ON", ("cpu",))
+    monkeypatch.setattr(embedding, "KEPT_ON", ("cpu",))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**7, 10**9))
     yield
-    view_on_device._kept = None
+    embedding._kept = None
 
 
 @pytest.mark.usefixtures("_the_cpu_keeps_views")
 def test_a_view_stays_on_the_device_while_models_share_it(
     view: StoredView, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(view_on_device, "_READ_AT_ONCE", 7 * view.bytes_of_a_row)
+    monkeypatch.setattr(embedding, "_CHUNK_BYTES", 7 * view.bytes_of_a_row)
     first = pixels_on(CPU, view)
     assert first is not None
     np.testing.assert_array_equal(first.numpy(), view[:])
@@ -77,15 +82,9 @@ def test_a_model_embeds_the_same_from_a_kept_view(view: StoredView, monkeypatch)
     torch.manual_seed(0)
     model = timm.create_model("test_resnet").eval()
     kept = embed(model, view, PREPROCESSING, CPU, 8).values
-    assert view_on_device._kept is not None
-    monkeypatch.setattr(view_on_device, "KEPT_ON", ())
+    assert embedding._kept is not None
+    monkeypatch.setattr(embedding, "KEPT_ON", ())
     np.testing.assert_array_equal(embed(model, view, PREPROCESSING, CPU, 8).values, kept)
-
-
-def test_batches_are_read_ahead_whatever_their_sizes(view: StoredView) -> None:
-    ahead = ReadAhead(view, CPU)
-    for start, stop in ((0, 8), (8, 16), (8, 12), (12, 16), (16, 40), (40, 50)):
-        np.testing.assert_array_equal(ahead.batch(start, stop).numpy(), view[start:stop])
 
 
 def test_a_view_in_memory_is_no_other(view: StoredView) -> None:
@@ -204,7 +203,7 @@ def test_a_compiled_network_gives_the_same_and_compiles_for_one_size_of_batch(
     np.testing.assert_array_equal(compiled.predictions, usual.predictions)
 
 
-def test_what_cannot_be_compiled_is_told_in_one_line(
+def test_a_network_that_cannot_be_compiled_is_reported_in_one_line(
     view: StoredView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_compiler(*_: object) -> None:

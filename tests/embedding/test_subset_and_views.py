@@ -26,11 +26,12 @@ from dsmi_zoo.data_catalog.models.entry import Preprocessing
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.data_catalog.models.trained_zoos import trained_models
 from dsmi_zoo.pipeline.config.run import RunConfig, SubsetSettings
-from dsmi_zoo.pipeline.embedding.view_file import ViewWriter, open_stored
 from dsmi_zoo.pipeline.embedding.views import (
+    ViewWriter,
     drop_oldest_views,
     input_vector,
     make_view,
+    open_stored,
     open_view,
     view_path,
     view_vectors,
