@@ -262,7 +262,7 @@ def random_states_kept() -> Iterator[None]:
 
 @contextmanager
 def defaults_kept() -> Iterator[None]:
-    """Restore torch's default type, device and precision of products, whatever a model's code changes."""
+    """Restore torch's default type, device and matrix-product precision after a model's own code has run."""
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     precision = torch.get_float32_matmul_precision()
     try:

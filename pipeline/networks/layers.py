@@ -16,7 +16,7 @@ WHOLE = "."  # names the network itself where a layer is named
 def unwrapped(model: torch.nn.Module) -> Any:
     """Return the module without DataParallel, DistributedDataParallel or torch.compile around it.
 
-    They share its parameters. Inside them another batch size would compile anew, and one process alone would wait for
+    They share its parameters. Inside them another batch size would compile again, and one process alone would wait for
     the others.
     """
     inner: Any = model
@@ -128,10 +128,7 @@ def as_vectors(output: Any, n: int, layer: str | None) -> torch.Tensor:
     InputError
         When the output is not a tensor of n.
     """
-    if isinstance(output, Mapping):
-        output = tuple(output.values())
-    if isinstance(output, tuple | list):
-        output = next((part for part in output if isinstance(part, torch.Tensor)), output)
+    output = _first_tensor(output)
     if not isinstance(output, torch.Tensor) or output.ndim < 2 or len(output) != n:
         is_tensor = isinstance(output, torch.Tensor)
         shape = f"shape {list(output.shape)}" if is_tensor else f"a {type(output).__name__}"
@@ -163,8 +160,12 @@ def _hooks(model: torch.nn.Module, layer: str | None, last: list[_Pass]) -> list
         module: torch.nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any
     ) -> None:
         taken = given[0] if given else named.get("input")
+        if layer is not None:
+            output = _first_tensor(output)
+            # What comes next in the network may work in place.
+            output = output.clone() if isinstance(output, torch.Tensor) else output
         # Only one pass: a large model has hundreds of linear layers.
-        last[:] = [_Pass(names[module], taken, output if layer is None else _copied(output))]
+        last[:] = [_Pass(names[module], taken, output)]
 
     return [module.register_forward_hook(keep, with_kwargs=True) for module in names]
 
@@ -183,13 +184,13 @@ def _penultimate(last: list[_Pass], logits: torch.Tensor | None, n: int) -> torc
     return taken
 
 
-def _copied(output: Any) -> Any:
-    """Return the output as it is now: what comes next in the network may work in place."""
-    if isinstance(output, torch.Tensor):
-        return output.clone()
+def _first_tensor(output: Any) -> Any:
+    """Return the first tensor of several outputs, and any other output as it is."""
     if isinstance(output, Mapping):
-        return tuple(_copied(part) for part in output.values())
-    return tuple(_copied(part) for part in output) if isinstance(output, tuple | list) else output
+        output = tuple(output.values())
+    if isinstance(output, tuple | list):
+        return next((part for part in output if isinstance(part, torch.Tensor)), output)
+    return output
 
 
 def _logits(answer: Any, n: int) -> torch.Tensor | None:

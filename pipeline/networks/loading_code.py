@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
+from dsmi_zoo.data_catalog.models.entry import ModelEntry
 
 from .timm import size_argument, weights_overlay
 
@@ -17,7 +17,9 @@ def loading_code(entry: ModelEntry) -> str | None:
     """
     if entry.builder is not None or entry.recipe is not None or entry.preprocessing is None:
         return None
-    transform = _transform(entry.preprocessing, entry.img_size)
+    size = (3, entry.img_size, entry.img_size)
+    preprocessing = entry.preprocessing.model_dump()
+    transform = _call("timm.data.create_transform", input_size=size, **preprocessing)
     return f"import timm\nmodel = {_network(entry)}.eval()\ntransform = {transform}"
 
 
@@ -31,18 +33,6 @@ def _network(entry: ModelEntry) -> str:
         if overlay:
             arguments["pretrained_cfg_overlay"] = overlay
     return _call("timm.create_model", entry.architecture, **arguments)
-
-
-def _transform(preprocessing: Preprocessing, img_size: int | None) -> str:
-    return _call(
-        "timm.data.create_transform",
-        input_size=(3, img_size, img_size),
-        crop_pct=preprocessing.crop_pct,
-        crop_mode=preprocessing.crop_mode,
-        interpolation=preprocessing.interpolation,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-    )
 
 
 def _call(function: str, *positional: Any, **named: Any) -> str:

@@ -33,27 +33,26 @@ def with_timm_defaults(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
     InputError
         For an architecture that timm does not have, or one without published weights where none are given.
     """
-    return [_with_timm_defaults(entry) for entry in entries]
-
-
-def _with_timm_defaults(entry: ModelEntry) -> ModelEntry:
-    try:
-        config = timm_config(entry.architecture)
-    except InputError as error:
-        raise InputError(f"{entry.model}: {error}") from None
-    family = entry.family or family_of(entry.architecture)
-    known: dict[str, Any] = input_of(config)
-    known |= {"family": family, "kind": kind_of(family, entry.architecture)}
-    if "img_size" in entry.model_kwargs:
-        known["img_size"] = entry.model_kwargs["img_size"]
-    if entry.checkpoint is None and entry.recipe is None and entry.weights is None:
-        if not config.has_weights:
-            raise InputError(
-                f"{entry.model}: timm has no pretrained weights of {entry.architecture!r}; give a checkpoint"
-            )
-        known |= weights_of(config)
-    missing = {name: value for name, value in known.items() if getattr(entry, name) is None}
-    return entry.model_copy(update=missing)
+    filled = []
+    for entry in entries:
+        try:
+            config = timm_config(entry.architecture)
+        except InputError as error:
+            raise InputError(f"{entry.model}: {error}") from None
+        family = entry.family or family_of(entry.architecture)
+        known: dict[str, Any] = input_of(config)
+        known |= {"family": family, "kind": kind_of(family, entry.architecture)}
+        if "img_size" in entry.model_kwargs:
+            known["img_size"] = entry.model_kwargs["img_size"]
+        if entry.checkpoint is None and entry.recipe is None and entry.weights is None:
+            if not config.has_weights:
+                raise InputError(
+                    f"{entry.model}: timm has no pretrained weights of {entry.architecture!r}; give a checkpoint"
+                )
+            known |= weights_of(config)
+        missing = {name: value for name, value in known.items() if getattr(entry, name) is None}
+        filled.append(entry.model_copy(update=missing))
+    return filled
 
 
 def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:

@@ -31,7 +31,6 @@ from .hub import (
 
 log = logging.getLogger(__name__)
 
-HEADER_BYTES = 512  # of a tar archive
 SHOWN_BYTES = 40  # of a file that is not weights
 
 
@@ -199,25 +198,14 @@ def _problem_of_arrival(part: Path, remote: RemoteFile, sha256: str) -> str:
 
 
 def content_problem(path: Path) -> str:
-    """Return what a file holds instead of weights; empty if it may hold weights.
-
-    Weights are a safetensors file, a zip archive (PyTorch's format, NumPy's ``.npz``), a pickle (PyTorch's format
-    before 1.6) or a tar archive (the one before 0.2).
-    """
+    """Return what a file holds instead of weights, which are binary: text or nothing; empty for a binary file."""
     with path.open("rb") as file:
-        start = file.read(HEADER_BYTES)
-    json_bytes = int.from_bytes(start[:8], "little")
-    is_safetensors = 2 <= json_bytes <= path.stat().st_size - 8 and start[8:9] == b"{"
-    is_archive = start.startswith(b"PK\x03\x04") or start[257:].startswith(b"ustar")
-    is_pickle = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-    if is_safetensors or is_archive or is_pickle:
-        return ""
+        start = file.read(SHOWN_BYTES)
     if not start:
         return "an empty file"
-    text = " ".join(start[:SHOWN_BYTES].decode("utf-8-sig", "replace").split())
-    if text.isprintable() and "\N{REPLACEMENT CHARACTER}" not in text:
-        return f"text ({text!r})"
-    return f"a file that begins with the bytes {start[:8].hex(' ')}"
+    text = " ".join(start.decode("utf-8-sig", "replace").split())
+    is_text = text.isprintable() and "\N{REPLACEMENT CHARACTER}" not in text
+    return f"text ({text!r})" if is_text else ""
 
 
 def _in_client_cache(weights: str) -> Path | None:

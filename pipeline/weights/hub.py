@@ -5,7 +5,6 @@ starts an interrupted file again from zero, sleeps as long as a server asks, nev
 now and then, compares sizes only, and trusts ``flock``.
 """
 
-import errno
 import logging
 import re
 import time
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from dsmi_zoo._util.errors import DiskFull, InputError
+from dsmi_zoo._util.files import NO_SPACE
 from dsmi_zoo._util.hashing import content_hash
 from dsmi_zoo._util.paths import repository_problem, safe_component, within
 
@@ -355,19 +355,15 @@ def _is_transient(error: Exception) -> bool:
 
 def _retry_after(error: Exception) -> float | None:
     """Return the seconds of the header Retry-After; None without one, or with a date."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if not isinstance(error, HfHubHTTPError):
-        return None
-    asked = error.response.headers.get("Retry-After", "").strip()
+    response = getattr(error, "response", None)
+    asked = "" if response is None else response.headers.get("Retry-After", "").strip()
     return float(asked) if asked.isascii() and asked.isdigit() else None
 
 
 def _status(error: Exception) -> int | None:
     """Return the HTTP status of an answer; None for other errors."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    response = getattr(error, "response", None)
+    return None if response is None else response.status_code
 
 
 def _is_broken_connection(error: Exception) -> bool:
@@ -391,36 +387,31 @@ def _explained(weights: str, error: Exception) -> Exception:
         RevisionNotFoundError,
     )
 
+    kind: type[Exception] = ConnectionError
     where, status = _server(weights), _status(error)
     if isinstance(error, GatedRepoError):
-        return PermissionError(
-            f"{weights}: accept its terms on {where}, then log in (hf auth login)"
-        )
-    if isinstance(error, RepositoryNotFoundError):
-        return FileNotFoundError(
-            f"{weights}: {where} has no such repository, or it is private (hf auth login)"
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return FileNotFoundError(f"{weights}: the repository has no such revision")
-    if status in (404, 410):
-        return FileNotFoundError(f"{weights}: {where} has no such file (HTTP {status})")
-    if status in (401, 403):
-        return PermissionError(
-            f"{weights}: {where} denies access (HTTP {status}); check the address"
-        )
-    if status is not None:
+        kind, reason = PermissionError, f"accept its terms on {where}, then log in (hf auth login)"
+    elif isinstance(error, RepositoryNotFoundError):
+        kind = FileNotFoundError
+        reason = f"{where} has no such repository, or it is private (hf auth login)"
+    elif isinstance(error, RevisionNotFoundError):
+        kind, reason = FileNotFoundError, "the repository has no such revision"
+    elif status in (404, 410):
+        kind, reason = FileNotFoundError, f"{where} has no such file (HTTP {status})"
+    elif status in (401, 403):
+        kind, reason = PermissionError, f"{where} denies access (HTTP {status}); check the address"
+    elif status is not None:
         later = "; try again later" if _is_transient(error) else ""
-        return ConnectionError(f"{weights}: {where} refuses (HTTP {status}){later}")
-    if isinstance(error, UnicodeError) or type(error).__name__ == "InvalidURL":
-        return ConnectionError(
-            f"{weights}: no server can have the name in this address, or in one that it redirects to"
-        )
-    if _is_broken_connection(error):
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = f"{where} refuses (HTTP {status}){later}"
+    elif isinstance(error, UnicodeError) or type(error).__name__ == "InvalidURL":
+        reason = "no server can have the name in this address, or in one that it redirects to"
+    elif _is_broken_connection(error):
+        kind = Unreachable
+        cause = " ".join(str(error).split())[:120] or type(error).__name__
         hint = "check the network, a proxy and HF_ENDPOINT; the same command goes on from here"
-        return Unreachable(f"{weights}: no connection to {where} ({reason}); {hint}")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(
-            f"{weights}: no space left in the cache; make room or choose another --cache"
-        )
-    return error
+        reason = f"no connection to {where} ({cause}); {hint}"
+    elif isinstance(error, OSError) and error.errno in NO_SPACE:
+        kind, reason = DiskFull, "no space left in the cache; make room or choose another --cache"
+    else:
+        return error
+    return kind(f"{weights}: {reason}")

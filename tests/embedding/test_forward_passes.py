@@ -87,7 +87,7 @@ def test_a_model_embeds_the_same_from_a_kept_view(view: StoredView, monkeypatch)
     np.testing.assert_array_equal(embed(model, view, PREPROCESSING, CPU, 8).values, kept)
 
 
-def test_a_view_in_memory_is_no_other(view: StoredView) -> None:
+def test_a_view_in_memory_gives_the_same_batches(view: StoredView) -> None:
     batches = [View(pixels, PREPROCESSING).batch(45, 60, CPU) for pixels in (view, view[:])]
     assert batches[0].shape == (5, 3, 32, 32)
     assert torch.equal(*batches)
@@ -125,7 +125,7 @@ def test_a_batch_that_was_halved_or_chosen_does_not_grow_and_on_a_cpu_none_does(
         assert size.count == before
 
 
-def test_a_last_smaller_batch_tells_nothing_of_speed() -> None:
+def test_a_smaller_last_batch_is_not_timed() -> None:
     size = BatchSize(GPU, 10)
     size.record_pass(64, 1.0)
     size.record_pass(3, 1e-9)
@@ -156,7 +156,7 @@ def test_channels_come_last_where_that_is_faster(name: str, on_cpu: bool) -> Non
     assert takes_channels_last(model, GPU)
 
 
-def test_a_network_of_ones_own_keeps_the_usual_order() -> None:
+def test_a_users_own_network_keeps_the_usual_order() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4, 2))
     assert not takes_channels_last(model, GPU)
     assert not takes_channels_last(model, CPU)

@@ -124,7 +124,7 @@ def test_fashion_is_split_into_three_parts_of_the_images_that_torchvision_reads(
     assert of_test.isdisjoint(of_validation)
 
 
-def test_fashion_that_is_not_there_or_damaged_is_told_with_how_to_get_it(tmp_path: Path) -> None:
+def test_missing_or_damaged_fashion_is_reported_with_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"fashion is not there in --data-root .*; install Debian's package"
     ):
@@ -137,7 +137,7 @@ def test_fashion_that_is_not_there_or_damaged_is_told_with_how_to_get_it(tmp_pat
         open_dataset("fashion", tmp_path)
 
 
-def test_a_trained_zoo_is_measured_on_the_images_of_its_recipes_unless_told() -> None:
+def test_a_trained_zoo_is_measured_on_the_images_of_its_recipes_by_default() -> None:
     assert RunConfig(catalog="fashion:3").subset.dataset == "fashion:3"
     assert (
         RunConfig(catalog="fashion", subset=SubsetSettings(images_per_class=9)).subset.dataset
@@ -360,7 +360,7 @@ def test_processes_that_want_a_view_at_the_same_moment_share_one(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["view.npy", "view.npy.json"]
 
 
-def test_the_oldest_views_that_nobody_needs_make_room(tmp_path: Path) -> None:
+def test_the_oldest_unneeded_views_make_room(tmp_path: Path) -> None:
     (tmp_path / "views").mkdir()
     paths = [tmp_path / "views" / f"{name}.npy" for name in "abcd"]
     for age, path in enumerate(paths):

@@ -146,7 +146,7 @@ def test_a_file_that_changes_between_two_requests_is_never_joined_from_two(
     assert fetch_weights(url, cache).read_bytes() == other
 
 
-def test_a_wait_that_a_busy_server_asks_for_is_said(
+def test_a_wait_that_a_busy_server_asks_for_is_reported(
     hub: HubServer, url: str, cache: Path, told: pytest.LogCaptureFixture
 ) -> None:
     hub.faults.append(Fault("GET", "net.pth", status=429, retry_after=1))
@@ -228,6 +228,6 @@ def test_ctrl_c_ends_a_wait_that_a_busy_hub_asked_for(
     assert "Traceback" not in told
 
 
-def test_a_name_that_no_server_can_have_is_told_in_one_line(cache: Path) -> None:
+def test_an_impossible_host_name_is_reported_in_one_line(cache: Path) -> None:
     with pytest.raises(ConnectionError, match="no server can have the name in this address"):
         fetch_weights(f"http://{'a' * 64}.example/net.pth", cache)

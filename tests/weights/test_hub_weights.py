@@ -105,7 +105,7 @@ def test_a_pinned_revision_and_an_older_format_are_fetched_too(
     )
 
 
-def test_what_the_hub_does_not_have_is_said_in_one_line(
+def test_a_file_that_the_hub_lacks_is_reported_in_one_line(
     hub: HubServer, script: Script, cache: Path
 ) -> None:
     hub.repositories["me/empty"] = {"README.md": b""}
@@ -336,7 +336,7 @@ from dsmi_zoo.pipeline.weights.cache import evict_weights, fetch_weights
 cache, kept, borrowed = Path(sys.argv[1]), "me/kept", "me/borrowed"
 if sys.argv[2:] == ["fetch"]:
     fetch_weights(kept, cache, keep=False)
-    fetch_weights(kept, cache)  # somebody wants it to stay
+    fetch_weights(kept, cache)  # now it must stay
     fetch_weights(kept, cache, keep=False)
     fetch_weights(borrowed, cache, keep=False)
 print(evict_weights(kept, cache), evict_weights(borrowed, cache), evict_weights("me/users", cache))
@@ -361,7 +361,7 @@ def test_only_what_a_run_fetched_itself_and_can_fetch_again_is_evicted(
     assert left == ["me--kept", "me--users"]
 
 
-def test_a_cached_file_of_the_wrong_size_is_fetched_anew(
+def test_a_cached_file_of_the_wrong_size_is_fetched_again(
     hub: HubServer, script: Script, cache: Path
 ) -> None:
     content = small_weights(b"12345")
