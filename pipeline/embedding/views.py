@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -73,34 +74,6 @@ def open_stored(path: Path) -> StoredView:
         return StoredView(path, shape, file.tell())
 
 
-class ViewWriter:
-    """A new file of NumPy's format for uint8 [n, h, w, 3], whose rows are written in any order."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        header = {"shape": shape, "fortran_order": False, "descr": "|u1"}
-        with path.open("wb") as file:
-            npy.write_array_header_1_0(file, header)
-            self._view = StoredView(path, shape, file.tell())
-        self._file = os.open(path, os.O_WRONLY)
-
-    def __enter__(self) -> "ViewWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._file)
-
-    def write(self, row: int, pixels: np.ndarray) -> None:
-        """Write one image, uint8 [h, w, 3]; threads may do so in parallel."""
-        assert pixels.dtype == np.uint8
-        assert pixels.shape == self._view.shape[1:]
-        rest = np.ascontiguousarray(pixels).reshape(-1).data
-        place = self._view.begins_at + row * self._view.bytes_of_a_row
-        while rest:
-            written = os.pwrite(self._file, rest, place)
-            rest = rest[written:]
-            place += written
-
-
 class ViewTooLarge(InputError):
     """A view for which the disk has no room, because its images are very large or very many."""
 
@@ -159,8 +132,11 @@ def make_view(
         log.debug("making the view %s: %s images at %s pixels", path, len(subset.labels), img_size)
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
         try:
-            with ViewWriter(temporary, shape) as view:
-                _fill(view, subset, img_size, preprocessing, threads, also)
+            with temporary.open("wb") as file:
+                header = {"shape": shape, "fortran_order": False, "descr": "|u1"}
+                npy.write_array_header_1_0(file, header)
+                file.flush()
+                _fill(file, subset, img_size, preprocessing, threads, also)
             seal(temporary, path)
         except OSError as error:
             raise disk_full(path) if error.errno in NO_SPACE else error from None
@@ -172,14 +148,15 @@ def make_view(
 
 
 def _fill(
-    view: ViewWriter,
+    file: IO[bytes],
     subset: Subset,
     img_size: int,
     preprocessing: Preprocessing,
     threads: int,
     also: Callable[[int, Image.Image], object],
 ) -> None:
-    """Decode every image and write its crops."""
+    """Decode every image and write its crops, in any order, behind the header of the file."""
+    begins_at = file.tell()
     is_random = preprocessing.crop_mode == "paper"
     crop = _paper_crop(img_size) if is_random else _timm_crop(img_size, preprocessing)
 
@@ -187,13 +164,23 @@ def _fill(
         image = subset.images.image(number)
         also(number, image)
         for repeat in range(subset.repeats):
+            pixels = np.ascontiguousarray(crop(image, subset.crop_seed(number, repeat)))
+            assert (pixels.shape, pixels.dtype) == ((img_size, img_size, 3), np.uint8)
             row = number * subset.repeats + repeat
-            view.write(row, crop(image, subset.crop_seed(number, repeat)))
+            _write_at(file.fileno(), begins_at + row * pixels.nbytes, pixels)
 
     # The paper's crops draw from torch's global generator, which threads would share.
     with ThreadPoolExecutor(1 if is_random else threads) as pool:
         for _ in pool.map(fill, range(len(subset.labels))):
             pass
+
+
+def _write_at(file: int, place: int, pixels: np.ndarray) -> None:
+    rest = pixels.reshape(-1).data
+    while rest:
+        written = os.pwrite(file, rest, place)
+        rest = rest[written:]
+        place += written
 
 
 def open_view(path: Path) -> StoredView:

@@ -44,16 +44,32 @@ def local_weights(weights: str, cache: Path | None = None) -> Path | None:
 
     Only the size is checked, so that looking up a thousand models is cheap.
     """
-    for path in paths_in_cache(weights, cache or default_cache()):
-        if path.is_file() and not _size_problem(path):
+    for path in _present(weights, cache or default_cache()):
+        if not _size_problem(path):
             return path
-    return _in_client_cache(weights)
+    return None
 
 
 def sound_weights(weights: str, cache: Path) -> Path | None:
     """Like ``local_weights``, for a file with the right checksum, which is computed once per process."""
-    path = local_weights(weights, cache)
-    return None if path is None or _problem(path) else path
+    for path in _present(weights, cache):
+        if not _problem(path):
+            return path
+    return None
+
+
+def _present(weights: str, cache: Path) -> list[Path]:
+    """Return the files of the weights in the cache, then those in the cache of the Hugging Face client."""
+    from huggingface_hub import try_to_load_from_cache
+
+    present = [path for path in paths_in_cache(weights, cache) if path.is_file()]
+    if is_on_hub(weights):
+        owner_and_name, revision = repository(weights)
+        for name in HUB_FILES:
+            found = try_to_load_from_cache(owner_and_name, name, revision=revision)
+            if isinstance(found, str):
+                present.append(Path(found))
+    return present
 
 
 def fetch_weights(
@@ -143,8 +159,9 @@ def _size_problem(path: Path) -> str:
 
 def _damage(weights: str, cache: Path) -> str:
     """Return which file of these weights is damaged, and how; empty if none is."""
-    for path in paths_in_cache(weights, cache):
-        if path.is_file() and (problem := _problem(path)):
+    for path in _present(weights, cache):
+        problem = _problem(path)
+        if problem:
             return f"{path} is damaged: {problem}"
     return ""
 
@@ -206,20 +223,6 @@ def content_problem(path: Path) -> str:
     text = " ".join(start.decode("utf-8-sig", "replace").split())
     is_text = text.isprintable() and "\N{REPLACEMENT CHARACTER}" not in text
     return f"text ({text!r})" if is_text else ""
-
-
-def _in_client_cache(weights: str) -> Path | None:
-    """Return the file in the cache of the Hugging Face client."""
-    if not is_on_hub(weights):
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    owner_and_name, revision = repository(weights)
-    for name in HUB_FILES:
-        cached = try_to_load_from_cache(owner_and_name, name, revision=revision)
-        if isinstance(cached, str):
-            return Path(cached)
-    return None
 
 
 def _note_path(path: Path) -> Path:

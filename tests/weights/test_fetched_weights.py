@@ -325,9 +325,7 @@ print(asked)
 """
 
 
-def test_offline_no_model_opens_a_socket(
-    client_settings: dict[str, str], tmp_path: Path
-) -> None:
+def test_offline_no_model_opens_a_socket(client_settings: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", OFFLINE],
         cwd=tmp_path,
