@@ -129,17 +129,17 @@ def embed_inputs(
     torch.OutOfMemoryError
         When even a single image does not fit.
     """
-    model = unwrapped(model.to(device))
-    check_layer(model, layer)
-    channels_last = takes_channels_last(model, device)
-    is_compiled = compiled and layer is None and has_pre_logits(model)
+    network: Any = unwrapped(model.to(device))
+    check_layer(network, layer)
+    channels_last = takes_channels_last(network, device)
+    is_compiled = compiled and layer is None and has_pre_logits(network)
     if is_compiled:
-        model.forward_features = torch.compile(model.forward_features)
+        network.forward_features = torch.compile(network.forward_features)
         batch_size = batch_size or default_batch(device, inputs.pixels)
     size = BatchSize(device, inputs.pixels, batch_size)
-    with _numerics(device, precision), _weights_ordered(model, channels_last):
+    with _numerics(device, precision), _weights_ordered(network, channels_last):
         return in_batches(
-            model, inputs, device, size, layer, channels_last=channels_last, compiled=is_compiled
+            network, inputs, device, size, layer, channels_last=channels_last, compiled=is_compiled
         )
 
 

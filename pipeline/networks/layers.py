@@ -150,6 +150,7 @@ class _Pass(NamedTuple):
 
 def _hooks(model: torch.nn.Module, layer: str | None, last: list[_Pass]) -> list[RemovableHandle]:
     """Keep the layer's pass, or for None the ``nn.Linear``'s that runs last, in ``last``."""
+    names: dict[torch.nn.Module, str]
     if layer is None:
         named = model.named_modules()
         names = {module: name for name, module in named if isinstance(module, torch.nn.Linear)}
