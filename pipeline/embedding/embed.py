@@ -2,61 +2,31 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
 
-from ..networks.forward import BatchSize, cannot_compile, compile_features, default_batch, filled
-from ..networks.layers import as_vectors, check_layer, forward, has_pre_logits, place_of, unwrapped
-from .view_file import StoredView
-from .view_on_gpu import ReadAhead, pixels_on
+from ..networks.forward import BatchSize, Embedding, Inputs, default_batch, in_batches
+from ..networks.layers import check_layer, has_pre_logits, unwrapped
+from .views import StoredView
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+KEPT_ON = ("cuda",)  # torch's names of devices with their own memory that report how much is free
+LARGEST_SHARE = 0.2  # of the free memory: models and other processes need the rest
 
+_CHUNK_BYTES = 2**26
 
-@dataclass(frozen=True)
-class Embedding:
-    """A model's view of the subset.
-
-    Attributes
-    ----------
-    values : float32 [n, d]
-        One layer's activations, by default the penultimate one's.
-    predictions : int64 [n] or None
-        The classifier's choices; None when the model has no classifier.
-    n_logits : int or None
-        How many outputs the classifier chooses from.
-    """
-
-    values: np.ndarray
-    predictions: np.ndarray | None
-    n_logits: int | None = None
+_kept: tuple[StoredView, torch.device, torch.Tensor] | None = None
 
 
 def normalised(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """uint8 [n, h, w, 3] as the float32 [n, 3, h, w] that a model takes."""
+    """Return uint8 [n, h, w, 3] as the float32 [n, 3, h, w] that a model takes."""
     mean = torch.tensor(preprocessing.mean, device=pixels.device).view(1, 3, 1, 1)
     std = torch.tensor(preprocessing.std, device=pixels.device).view(1, 3, 1, 1)
     return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
-
-
-class Inputs(Protocol):
-    """Images as a model takes them, made a batch at a time."""
-
-    @property
-    def pixels(self) -> int:
-        """Of one image."""
-
-    def __len__(self) -> int:
-        """How many images there are."""
-
-    def batch(self, start: int, stop: int, device: torch.device) -> torch.Tensor:
-        """The images from ``start`` up to ``stop`` (or the last), float [n, c, h, w], on the device."""
 
 
 class View:
@@ -65,7 +35,6 @@ class View:
     def __init__(self, values: np.ndarray | StoredView, preprocessing: Preprocessing) -> None:
         self._values = values
         self._preprocessing = preprocessing
-        self._ahead: ReadAhead | None = None
 
     @property
     def pixels(self) -> int:
@@ -76,17 +45,39 @@ class View:
         return len(self._values)
 
     def batch(self, start: int, stop: int, device: torch.device) -> torch.Tensor:
-        """These images, from the device where the whole view is there, else read."""
-        return normalised(self._raw(start, min(stop, len(self)), device), self._preprocessing)
-
-    def _raw(self, start: int, stop: int, device: torch.device) -> torch.Tensor:
+        """Return these images, float32 [n, 3, h, w], from the device if the whole view is there, else from disk."""
+        stop = min(stop, len(self))
         whole = pixels_on(device, self._values)
         if whole is not None:
-            return whole[start:stop]
-        if device.type == "cpu":
-            return torch.from_numpy(np.ascontiguousarray(self._values[start:stop]))
-        self._ahead = self._ahead or ReadAhead(self._values, device)
-        return self._ahead.batch(start, stop)
+            pixels = whole[start:stop]
+        else:
+            pixels = torch.from_numpy(np.ascontiguousarray(self._values[start:stop])).to(device)
+        return normalised(pixels, self._preprocessing)
+
+
+def pixels_on(device: torch.device, view: np.ndarray | StoredView) -> torch.Tensor | None:
+    """Return a whole stored view, uint8 [n, h, w, 3], on the device, where it stays until another one is asked for.
+
+    None if it does not fit or is not stored: the caller reads it batch by batch.
+    """
+    global _kept
+    if not isinstance(view, StoredView) or device.type not in KEPT_ON:
+        return None
+    if _kept is not None and _kept[:2] == (view, device):
+        return _kept[2]
+    _kept = None
+    free, _ = torch.cuda.mem_get_info(device)
+    if len(view) * view.bytes_of_a_row > LARGEST_SHARE * free:
+        return None
+    try:
+        pixels = torch.empty(view.shape, dtype=torch.uint8, device=device)
+    except torch.OutOfMemoryError:  # another process was faster
+        return None
+    step = max(1, _CHUNK_BYTES // view.bytes_of_a_row)
+    for start in range(0, len(view), step):
+        pixels[start : start + step] = torch.from_numpy(view[start : start + step])
+    _kept = view, device, pixels
+    return pixels
 
 
 def embed(
@@ -95,12 +86,9 @@ def embed(
     preprocessing: Preprocessing,
     device: torch.device,
     batch_size: int | None = None,
-    precision: str = "fp32",
 ) -> Embedding:
-    """The penultimate embedding of a view, uint8 [n, h, w, 3]; all else is as in ``embed_inputs``."""
-    return embed_inputs(
-        model, View(view, preprocessing), device, batch_size=batch_size, precision=precision
-    )
+    """Return the penultimate embedding of a view, uint8 [n, h, w, 3], as ``embed_inputs``."""
+    return embed_inputs(model, View(view, preprocessing), device, batch_size=batch_size)
 
 
 @torch.inference_mode()
@@ -114,7 +102,7 @@ def embed_inputs(
     precision: str = "fp32",
     compiled: bool = False,
 ) -> Embedding:
-    """The embedding of images by one layer of a model, and the classifier's predictions.
+    """Return the embedding of images by one layer of a model, and the classifier's predictions.
 
     Parameters
     ----------
@@ -123,10 +111,10 @@ def embed_inputs(
     inputs
         Only one batch of them is in memory at a time.
     layer
-        A name of ``named_modules()``; None is the penultimate layer (see ``dsmi_zoo.pipeline.networks.layers.forward``).
+        A name of ``named_modules()``; None is the penultimate layer (see `layers.forward`).
     batch_size
-        At most so many images in a forward pass; None chooses by the device, and on a GPU by what is fastest. It is
-        halved when the device's memory runs out.
+        The most images in a forward pass; None chooses by the device, and on a GPU by what is fastest. It is halved
+        when the device's memory runs out.
     precision
         ``fp32`` (TF32 off), ``tf32``, ``bf16`` or ``fp16`` (autocast).
     compiled
@@ -135,52 +123,29 @@ def embed_inputs(
     Raises
     ------
     ValueError
-        When the pre-logits of a timm model are not one vector an image.
+        When the pre-logits of a timm model are not one vector per image.
     InputError
-        When there is no such layer, or it does not give one output an image.
+        When there is no such layer, or it does not give one output per image.
     torch.OutOfMemoryError
         When even a single image does not fit.
     """
-    model = unwrapped(model.to(device))
-    check_layer(model, layer)
-    channels_last = takes_channels_last(model, device)
-    is_compiled = compiled and layer is None and has_pre_logits(model)
+    network: Any = unwrapped(model.to(device))
+    check_layer(network, layer)
+    channels_last = takes_channels_last(network, device)
+    is_compiled = compiled and layer is None and has_pre_logits(network)
     if is_compiled:
-        compile_features(model)
+        network.forward_features = torch.compile(network.forward_features)
         batch_size = batch_size or default_batch(device, inputs.pixels)
     size = BatchSize(device, inputs.pixels, batch_size)
-    whole: Embedding | None = None
-    start = 0
-    with _numerics(device, precision), _weights_ordered(model, channels_last):
-        while start < len(inputs):
-            began = perf_counter()
-            try:
-                images = inputs.batch(start, start + size.count, device)
-                if channels_last:
-                    images = images.contiguous(memory_format=torch.channels_last)
-                part = (
-                    _forward_filled(model, images, size.count)
-                    if is_compiled
-                    else _forward(model, images, layer)
-                )
-            except torch.OutOfMemoryError:
-                if not size.shrink():
-                    raise
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
-            size.record_pass(len(part.values), perf_counter() - began)
-            whole = whole or _room_like(part, len(inputs))
-            _put(part, whole, start)
-            start += len(part.values)
-    if whole is None:
-        raise ValueError("there are no images to embed")
-    return whole
+    with _numerics(device, precision), _weights_ordered(network, channels_last):
+        return in_batches(
+            network, inputs, device, size, layer, channels_last=channels_last, compiled=is_compiled
+        )
 
 
 @contextmanager
 def _weights_ordered(model: torch.nn.Module, channels_last: bool) -> Iterator[None]:
-    """Have a network's weights with channels last, and then as they were: it may be trained on.
+    """Put a network's weights into the order channels last, and then back: it may be trained on.
 
     Weights that are made in inference mode cannot be trained at all.
     """
@@ -197,69 +162,23 @@ def _weights_ordered(model: torch.nn.Module, channels_last: bool) -> Iterator[No
 
 
 def takes_channels_last(model: Any, device: torch.device) -> bool:
-    """Whether weights and images are put in the order in memory that convolutions are fastest in.
+    """Return whether weights and images are put into the order in memory in which convolutions are fastest.
 
-    On a CPU it pays for convolutional networks: a transformer's first layer alone gains nothing. Code of one's own may
-    call ``view``, which needs the usual order.
+    On a CPU it pays if convolutions hold a quarter of the weights (more, but for a classifier of many classes): a
+    transformer's first layer alone gains nothing. A user's own network may call ``view``, which needs the usual order.
     """
-    pays = device.type == "cuda" or (device.type == "cpu" and _is_convolutional(model))
-    return pays and has_pre_logits(model)
-
-
-def _is_convolutional(model: torch.nn.Module) -> bool:
-    """Whether convolutions hold a quarter of the weights: more, but for a classifier of many classes."""
+    if not has_pre_logits(model):
+        return False
     of_convolutions = sum(
         module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Conv2d)
     )
-    return 4 * of_convolutions > sum(weight.numel() for weight in model.parameters())
-
-
-def _forward(model: torch.nn.Module, images: torch.Tensor, layer: str | None) -> Embedding:
-    _, dtype = place_of(model)
-    output, logits = forward(model, images.to(dtype), layer, logits=True)
-    if layer is None and has_pre_logits(model) and output.ndim != 2:
-        raise ValueError(
-            f"the pre-logits have shape {tuple(output.shape)}, not one vector an image"
-        )
-    values = as_vectors(output, len(images), layer).float().cpu().numpy()
-    if logits is None:
-        return Embedding(values, None)
-    return Embedding(values, logits.argmax(dim=1).cpu().numpy(), logits.shape[1])
-
-
-def _forward_filled(model: torch.nn.Module, images: torch.Tensor, size: int) -> Embedding:
-    """The part of a compiled network, which takes batches of one size only."""
-    try:
-        part = _forward(model, filled(images, size), None)
-    except (torch.OutOfMemoryError, ValueError):
-        raise
-    except Exception as error:
-        raise cannot_compile(error) from error
-    predictions = None if part.predictions is None else part.predictions[: len(images)]
-    return Embedding(part.values[: len(images)], predictions, part.n_logits)
-
-
-def _room_like(part: Embedding, images: int) -> Embedding:
-    """Room for so many images, of which ``part`` holds some.
-
-    It is made at once, not joined from parts: small arrays that stay between the large ones of each batch keep the C
-    library from using freed memory again (glibc before 2.38: some gigabytes for a thousand large images).
-    """
-    values = np.empty((images, *part.values.shape[1:]), part.values.dtype)
-    predictions = None if part.predictions is None else np.empty(images, part.predictions.dtype)
-    return Embedding(values, predictions, part.n_logits)
-
-
-def _put(part: Embedding, whole: Embedding, start: int) -> None:
-    rows = slice(start, start + len(part.values))
-    whole.values[rows] = part.values
-    if whole.predictions is not None:
-        whole.predictions[rows] = part.predictions
+    is_convolutional = 4 * of_convolutions > sum(weight.numel() for weight in model.parameters())
+    return device.type == "cuda" or (device.type == "cpu" and is_convolutional)
 
 
 @contextmanager
 def _numerics(device: torch.device, precision: str) -> Iterator[None]:
-    """Matrix products and convolutions of the precision asked for, and of no other."""
+    """Compute matrix products and convolutions with this precision."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     try:

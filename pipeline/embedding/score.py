@@ -1,4 +1,4 @@
-"""Measure any network on labelled images: its embedding, and every score of it, in one call."""
+"""Measure any network on labelled images: embed them, and compute every score, in one call."""
 
 from __future__ import annotations  # so that help() shows ArrayLike by its name
 
@@ -17,15 +17,12 @@ from dsmi_zoo._util.settings import signature_with
 from ..measures import measure
 from ..measures.core.checks import as_count
 from ..measures.core.conversion import DEVICES, as_array
-from ..measures.core.registry import Value
-from ..measures.core.settings import SETTINGS, checked_settings
-from ..measures.run import names_of
-from ..networks.forward import activations, default_batch, random_states_kept, undisturbed
+from ..measures.definition import Value
+from ..measures.run import SETTINGS, checked_settings, names_of
+from ..networks.forward import activations, random_states_kept, undisturbed
 from ..networks.layers import check_layer, place_of, unwrapped
 
 Images = torch.Tensor | np.ndarray | Dataset | Iterable[Any]
-Batch = tuple[torch.Tensor, Any]
-"""Images, float [b, c, h, w], and their labels, or None."""
 
 
 @signature_with(SETTINGS)
@@ -53,15 +50,15 @@ def score(
     images : tensor or array [n, c, h, w], Dataset, DataLoader, or iterable of batches
         Images as the model takes them: normalised floats. A Dataset or loader may give pairs (images, labels).
     labels : [n], optional
-        The class of each image; by default those that the Dataset or loader gives. Without any, only what needs none is
-        measured.
+        The class of each image; by default those that the Dataset or loader gives. Without labels, only the scores that
+        need none are computed.
     scores : str or iterable of str, optional
         The columns to compute; by default all.
     layer : str, optional
         A name of ``model.named_modules()``, whose output is the embedding, or ``.`` for the model's own; by default the
         penultimate layer: a timm model's pre-logits, of any other model the input of the ``nn.Linear`` that ends it.
     batch_size : int, optional
-        Images in a forward pass; chosen by the device by default, and a loader's are its own.
+        The most images in a forward pass; by default chosen by the device.
     device : str or torch.device, optional
         Where to compute; by default where the model is. On a GPU the embedding is measured there too.
     image_ids, input_clusters : [n], optional
@@ -77,8 +74,8 @@ def score(
     Raises
     ------
     ValueError
-        As `measure`; also for images that are no floats [n, c, h, w], a layer that the model lacks, or a loader of
-        another order than the data's beside labels, ids or clusters.
+        As `measure`; also for images that are not floats [n, c, h, w], a layer that the model lacks, or a loader that
+        changes the order of the data, together with labels, ids or clusters.
     """
     wanted = None if scores is None else names_of(scores)
     checked_settings(settings, "score")
@@ -87,11 +84,11 @@ def score(
         batch_size = as_count(batch_size, "batch_size")
     in_order = any(one is not None for one in (labels, image_ids, input_clusters))
     embeddings, given = [], []
-    with random_states_kept(), _on_device(model, device):  # a loader draws too
+    with random_states_kept(), _on_device(model, device):  # a loader draws random numbers too
         place, _ = place_of(model)
-        for pixels, of_batch in _batches(images, in_order, batch_size, place):
+        for pixels, of_batch in _batches(images, in_order, batch_size):
             with undisturbed(unwrapped(model)):
-                embeddings.append(activations(model, pixels, layer))
+                embeddings.append(activations(model, pixels, layer, batch_size))
             given.append(of_batch)
     if not embeddings:
         raise InputError("there are no images; pass at least one batch")
@@ -111,60 +108,58 @@ def score(
 
 
 def _batches(
-    images: Images, in_order: bool, size: int | None, device: torch.device
-) -> Iterator[Batch]:
-    """The images batch by batch, with the labels that came along."""
-    if isinstance(images, torch.Tensor | np.ndarray):
-        pixels = _checked(torch.as_tensor(images))
-        step = size or default_batch(device, pixels.shape[-2] * pixels.shape[-1])
-        yield from ((pixels[start : start + step], None) for start in range(0, len(pixels), step))
-        return
+    images: Images, in_order: bool, batch_size: int | None
+) -> Iterator[tuple[torch.Tensor, Any]]:
+    """Yield batches of images, float [b, c, h, w], and the labels that come with them, or None."""
     loader: Any = images
-    if not isinstance(images, Iterable | Dataset) or isinstance(images, str | bytes):
+    if isinstance(images, torch.Tensor | np.ndarray):
+        loader = [torch.as_tensor(images)]
+    elif not isinstance(images, Iterable | Dataset) or isinstance(images, str | bytes):
         raise InputError(
             f"images are a {type(images).__name__}; pass a tensor [n, c, h, w], a Dataset or a loader"
         )
     # PyTorch's IterableDataset has a __getitem__, which only raises.
-    has_numbers = hasattr(images, "__getitem__") and not isinstance(
-        images, IterableDataset | DataLoader | list | tuple
+    is_stream = isinstance(loader, IterableDataset)
+    is_indexed = hasattr(loader, "__getitem__") and not isinstance(
+        loader, IterableDataset | DataLoader | list | tuple
     )
-    if has_numbers and len(loader):
-        _check_one(loader[0])
-    if has_numbers or isinstance(images, IterableDataset):
-        loader = DataLoader(loader, batch_size=size or 64)
-    if in_order and not _keeps_the_order(loader):
+    if is_indexed and len(loader):
+        first, _ = _parted(loader[0])  # a loader would fail to join anything but tensors
+        _check(first[None] if isinstance(first, torch.Tensor) else first)
+    if is_indexed or is_stream:
+        loader = DataLoader(loader, batch_size=batch_size or 64)
+    if in_order and not _keeps_order(loader):
         raise InputError(
             "the loader has an order of its own, as with shuffle=True, so labels, ids and clusters would not fit; "
             "let it give the labels, or pass shuffle=False"
         )
     for batch in loader:
-        if isinstance(batch, tuple | list):
-            yield _checked(batch[0]), batch[1] if len(batch) > 1 else None
-        else:
-            yield _checked(batch), None
+        pixels, labels = _parted(batch)
+        _check(pixels)
+        if len(pixels):
+            yield pixels, labels
 
 
-def _check_one(item: Any) -> None:
-    """Refuse a data set whose images are no tensors before its loader fails to join them."""
-    image = item[0] if isinstance(item, tuple | list) else item
-    _checked(image[None] if isinstance(image, torch.Tensor) else image)
+def _parted(batch: Any) -> tuple[Any, Any]:
+    """Return images and their labels, or None."""
+    if not isinstance(batch, tuple | list):
+        return batch, None
+    return batch[0], batch[1] if len(batch) > 1 else None
 
 
-def _keeps_the_order(loader: Any) -> bool:
-    """Whether batches come in the order of the data; other iterables than PyTorch's loaders are taken at their word."""
+def _keeps_order(loader: Any) -> bool:
+    """Return whether batches come in the order of the data; only PyTorch's loaders can be checked."""
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return True
-    # Without a batch sampler the sampler gives whole batches; one's own batch sampler need not have a sampler.
-    sampler = (
-        loader.sampler
-        if loader.batch_sampler is None
-        else getattr(loader.batch_sampler, "sampler", None)
-    )
+    # Without a batch sampler the sampler gives whole batches; a user's batch sampler need not have a sampler.
+    sampler = loader.sampler
+    if loader.batch_sampler is not None:
+        sampler = getattr(loader.batch_sampler, "sampler", None)
     return isinstance(sampler, SequentialSampler)
 
 
-def _checked(images: Any) -> torch.Tensor:
-    """A batch of images as a model takes them."""
+def _check(images: Any) -> None:
+    """Raise InputError unless these are a batch of images as a model takes them."""
     if not isinstance(images, torch.Tensor):
         raise InputError(
             f"images come as {type(images).__name__}; give the data set a transform that makes tensors"
@@ -175,12 +170,11 @@ def _checked(images: Any) -> torch.Tensor:
         raise InputError(
             f"images are {images.dtype}; pass them as the model takes them: normalised floats"
         )
-    return images
 
 
 @contextmanager
 def _on_device(model: torch.nn.Module, device: str | torch.device | None) -> Iterator[None]:
-    """Have the model on a device, and put it back where it was."""
+    """Move the model to a device, and put it back where it was."""
     before, _ = place_of(model)
     if before.type == "meta":
         raise InputError(

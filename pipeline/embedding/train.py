@@ -1,4 +1,4 @@
-"""Train one small model by its recipe; the weights are kept, so it is trained once on one machine."""
+"""Train one small model by its recipe; its weights are cached, so a machine trains it once."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from .embed import embed, normalised
 
 log = logging.getLogger(__name__)
 
-STATISTICS_BATCH = 300  # images of a forward pass that estimates batch norm's statistics
+STATISTICS_BATCH = 300  # most images in a pass that estimates batch norm's statistics
 
 
 def train_weights(
@@ -34,7 +34,7 @@ def train_weights(
     Parameters
     ----------
     train, test
-        A view each, uint8 [n, h, w, 3], and its labels, int64 [n].
+        A view, uint8 [n, h, w, 3], and its labels, int64 [n].
 
     Returns
     -------
@@ -43,39 +43,33 @@ def train_weights(
     """
 
     def make() -> None:
-        content = _trained(entry, train, test)
-        write_checksummed(path, lambda file: file.write(content))
+        assert entry.recipe is not None
+        assert entry.preprocessing is not None
+        log.debug("training %s on %s images", entry, len(train[1]))
+        with reproducible(entry.recipe.seed):
+            model = timm.create_model(entry.architecture, pretrained=False, **entry.model_kwargs)
+            fit(model, entry, entry.recipe, *train)
+            tested = embed(model.eval(), test[0], entry.preprocessing, torch.device("cpu"))
+        assert tested.predictions is not None
+        top1 = 100 * float(np.mean(tested.predictions == test[1]))
+        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        metadata = {"top1": repr(top1), "model": str(entry)}
+        content = safetensors.torch.save(state, metadata=metadata)
+        write_sealed(path, lambda file: file.write(content))
 
     make_unless_intact(path, "the weights", f"training {entry} again", make)
     return path
 
 
-def _trained(
-    entry: ModelEntry, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
-) -> bytes:
-    """The content of the safetensors file of a model that was trained by its recipe."""
-    assert entry.recipe is not None
-    assert entry.preprocessing is not None
-    log.debug("training %s on %s images", entry, len(train[1]))
-    with reproducible(entry.recipe.seed):
-        model = timm.create_model(entry.architecture, pretrained=False, **entry.model_kwargs)
-        fit(model, entry, entry.recipe, *train)
-        tested = embed(model.eval(), test[0], entry.preprocessing, torch.device("cpu"))
-    assert tested.predictions is not None
-    top1 = 100 * float(np.mean(tested.predictions == test[1]))
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    return safetensors.torch.save(state, metadata={"top1": repr(top1), "model": str(entry)})
-
-
 def stored_top1(path: Path) -> float:
-    """The test accuracy, in percent, of weights that ``train_weights`` stored."""
+    """Return the test accuracy, in percent, of weights that ``train_weights`` stored."""
     with safetensors.safe_open(path, framework="np") as file:
         return float(file.metadata()["top1"])
 
 
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """One thread on the CPU and a seed of its own: the same weights on every run of one machine."""
+    """Use one CPU thread and a fixed seed, so that every run on one machine gives the same weights."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -93,32 +87,31 @@ def fit(
     view: np.ndarray,
     labels: np.ndarray,
 ) -> None:
-    """Train a network by a recipe on images of it, with batch norm's statistics estimated anew at the end.
+    """Train a network by a recipe, then re-estimate batch norm's statistics.
 
     Parameters
     ----------
     entry
-        Whose preprocessing the images get.
+        Gives the preprocessing of the images.
     view, labels
-        uint8 [n, h, w, 3] and int64 [n]; as many as the recipe says are taken.
+        uint8 [n, h, w, 3] and int64 [n], of which the recipe's number of images is used.
     """
-    chosen = stratified(labels, recipe.train_images, recipe.seed)
     assert entry.preprocessing is not None
+    chosen = stratified(labels, recipe.train_images, recipe.seed)
     inputs = normalised(torch.from_numpy(np.array(view[chosen])), entry.preprocessing)
     targets = torch.from_numpy(labels[chosen])
-    descend(
-        model,
-        recipe,
-        len(targets),
-        lambda batch: cross_entropy(model(inputs[batch]), targets[batch]),
-    )
+
+    def loss_of(batch: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(model(inputs[batch]), targets[batch])
+
+    descend(model, recipe, len(targets), loss_of)
     estimate_batch_norms(model, inputs)
 
 
 def estimate_batch_norms(model: torch.nn.Module, images: torch.Tensor) -> None:
-    """Estimate batch norm's running statistics anew, by the mean over the batches of these images.
+    """Re-estimate batch norm's running statistics as the mean over the batches of these images.
 
-    The moving averages of a training of a hundred steps lag far behind its weights: with them a network of ours that
+    The moving averages of a training of a hundred steps lag far behind its weights: with them, a network that
     recognises 99% of the test images recognised 26%. Weights, mode and random states stay as they are.
 
     Parameters
@@ -131,7 +124,7 @@ def estimate_batch_norms(model: torch.nn.Module, images: torch.Tensor) -> None:
     ``torch.optim.swa_utils.update_bn``.
     """
     batches = -(-len(images) // STATISTICS_BATCH)
-    # Every so many-th image, so that a batch holds all classes whatever their order.
+    # Strided, so that each batch holds all classes whatever the order of the images.
     update_bn([images[start::batches] for start in range(batches)], model)
 
 
@@ -146,14 +139,12 @@ def descend(
 
     Parameters
     ----------
-    model
-        What is trained.
     images
-        How many there are.
+        Their number.
     loss_of
-        The loss, a scalar, of the images of these numbers, int64 [batch].
+        Returns the loss, a scalar, of the images with these numbers, int64 [batch].
     after_epoch
-        Called with the number of epochs that are done.
+        Called with the number of finished epochs.
     """
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -168,7 +159,7 @@ def descend(
 
 
 def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Numbers of ``count`` of the images, as evenly from their classes as they are, sorted; int64 [count]."""
+    """Return the sorted numbers of ``count`` images, with the classes in proportion; int64 [count]."""
     from sklearn.model_selection import train_test_split
 
     if count >= len(labels):

@@ -1,4 +1,4 @@
-"""Views: the subset's images, cropped and resized once for each distinct preprocessing, shared by all models."""
+"""Views: the images of the subset, cropped and resized once per preprocessing, shared by all models."""
 
 import logging
 import math
@@ -7,9 +7,12 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+from numpy.lib import format as npy
 from PIL import Image
 
 from dsmi_zoo._util.errors import DamagedFile, InputError
@@ -28,23 +31,62 @@ from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
 
-from .view_file import StoredView, ViewWriter, open_stored
-
 log = logging.getLogger(__name__)
 
 CLUSTER_SIDE = 64  # the paper's script shrinks the inputs to 64 x 64 before it clusters them
 PAPER_SCALE = (0.6, 1.6)  # of the paper's random crops
 ROWS_AT_ONCE = 64  # of a view in memory
-# Bytes; a view beyond this that does not fit is its entry's fault, not the disk's.
-LARGE_VIEW = 20 * 10**9
+# If a larger view does not fit, its entry fails; if a smaller one does not, the disk is full.
+LARGE_VIEW_BYTES = 20 * 10**9
+
+
+@dataclass(frozen=True)
+class StoredView:
+    """A view on disk, uint8 [n, h, w, 3], whose rows are read on demand.
+
+    It is never mapped: a mapped file counts as memory of its process, and Dask would end a worker whose view exceeds
+    its limit.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    begins_at: int
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Read these rows, uint8 [rows, h, w, 3]."""
+        start, stop, step = rows.indices(len(self))
+        read = np.fromfile(
+            self.path,
+            dtype=np.uint8,
+            count=max(stop - start, 0) * self.bytes_of_a_row,
+            offset=self.begins_at + start * self.bytes_of_a_row,
+        )
+        return read.reshape(-1, *self.shape[1:])[::step]
+
+    @property
+    def bytes_of_a_row(self) -> int:
+        """Size of one image."""
+        return math.prod(self.shape[1:])
+
+
+def open_stored(path: Path) -> StoredView:
+    """Return the view in a file of NumPy's format."""
+    with path.open("rb") as file:
+        version = npy.read_magic(file)
+        assert version == (1, 0)
+        shape, _, _ = npy.read_array_header_1_0(file)
+        return StoredView(path, shape, file.tell())
 
 
 class ViewTooLarge(InputError):
-    """A view that the disk has no room for, because its images are very large or very many."""
+    """A view for which the disk has no room, because its images are very large or very many."""
 
 
 def view_path(cache: Path, subset_digest: str, img_size: int, preprocessing: Preprocessing) -> Path:
-    """Where the view of a subset stands; mean and std are no part of it."""
+    """Return the file of the view of a subset; it does not depend on mean and std."""
     crop = preprocessing.model_dump(include={"crop_pct", "crop_mode", "interpolation"})
     return cache / "views" / f"{content_hash(subset_digest, img_size, crop)}.npy"
 
@@ -58,16 +100,16 @@ def make_view(
     threads: int = 1,
     also: Callable[[int, Image.Image], object] = lambda number, image: None,
 ) -> Path:
-    """Write the view as uint8 [n * repeats, h, w, 3], unless it is there, and return its path.
+    """Write the view as uint8 [n * repeats, h, w, 3], unless it exists, and return its path.
 
     Pixels are those of timm's evaluation transform (``timm.data.create_transform``) before normalisation; the crop
-    mode ``paper`` is the paper's random crop, seeded by image and repeat. However many processes ask for it at the
-    same moment, one makes it and the others wait.
+    mode ``paper`` is the paper's random crop, seeded by image and repeat. Of several processes that ask for it at
+    once, one makes it and the others wait.
 
     Parameters
     ----------
     threads
-        Decode and crop so many images at once.
+        How many images to decode and crop in parallel.
     also
         Called with each image's number and the decoded image, when the view is made.
 
@@ -76,21 +118,33 @@ def make_view(
     InputError
         Names an image that cannot be decoded.
     ViewTooLarge
-        When the disk has no room for so large a view.
+        When the disk has no room for a very large view.
     DiskFull
         When it has no room for one of an ordinary size.
     """
 
+    shape = (len(subset.labels) * subset.repeats, img_size, img_size, 3)
+
     def make() -> None:
-        # By a process that was killed; this one has the lock.
+        # Left by a process that was killed; this one holds the lock.
         for left in path.parent.glob(f".{path.stem}.*.tmp"):
             left.unlink(missing_ok=True)
+        needed, free = math.prod(shape), shutil.disk_usage(path.parent).free
+        if needed > max(free, LARGE_VIEW_BYTES):
+            raise ViewTooLarge(
+                f"its view of {shape[0]} images at {img_size} x {img_size} pixels takes {size_in_words(needed)}, "
+                f"and {path.parent} has {size_in_words(free)} free; "
+                "take fewer images, a smaller img_size or another --cache"
+            )
         log.debug("making the view %s: %s images at %s pixels", path, len(subset.labels), img_size)
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
         try:
-            with _room(temporary, path, subset, img_size) as view:
-                _fill(view, subset, img_size, preprocessing, threads, also)
-            move_checksummed(temporary, path)
+            with temporary.open("wb") as file:
+                header = {"shape": shape, "fortran_order": False, "descr": "|u1"}
+                npy.write_array_header_1_0(file, header)
+                file.flush()
+                _fill(file, subset, img_size, preprocessing, threads, also)
+            seal(temporary, path)
         except OSError as error:
             raise disk_full(path) if error.errno in NO_SPACE else error from None
         finally:
@@ -101,14 +155,15 @@ def make_view(
 
 
 def _fill(
-    view: ViewWriter,
+    file: IO[bytes],
     subset: Subset,
     img_size: int,
     preprocessing: Preprocessing,
     threads: int,
     also: Callable[[int, Image.Image], object],
 ) -> None:
-    """Decode and crop every image into its rows."""
+    """Decode every image and write its crops, in any order, behind the header of the file."""
+    begins_at = file.tell()
     is_random = preprocessing.crop_mode == "paper"
     crop = _paper_crop(img_size) if is_random else _timm_crop(img_size, preprocessing)
 
@@ -116,35 +171,32 @@ def _fill(
         image = subset.images.image(number)
         also(number, image)
         for repeat in range(subset.repeats):
-            view.write(
-                number * subset.repeats + repeat, crop(image, subset.crop_seed(number, repeat))
-            )
+            pixels = np.ascontiguousarray(crop(image, subset.crop_seed(number, repeat)))
+            assert (pixels.shape, pixels.dtype) == ((img_size, img_size, 3), np.uint8)
+            row = number * subset.repeats + repeat
+            _write_at(file.fileno(), begins_at + row * pixels.nbytes, pixels)
 
-    # The paper's crops draw from torch's one generator, which threads would share.
+    # The paper's crops draw from torch's global generator, which threads would share.
     with ThreadPoolExecutor(1 if is_random else threads) as pool:
         for _ in pool.map(fill, range(len(subset.labels))):
             pass
 
 
-def _room(temporary: Path, path: Path, subset: Subset, img_size: int) -> ViewWriter:
-    """An empty view in a file that has its blocks."""
-    shape = (len(subset.labels) * subset.repeats, img_size, img_size, 3)
-    needed, free = math.prod(shape), shutil.disk_usage(path.parent).free
-    if needed > max(free, LARGE_VIEW):
-        raise ViewTooLarge(
-            f"its view of {shape[0]} images at {img_size} x {img_size} pixels takes {size_in_words(needed)}, and "
-            f"{path.parent} has {size_in_words(free)} free; take fewer images, a smaller img_size or another --cache"
-        )
-    return ViewWriter(temporary, shape)
+def _write_at(file: int, place: int, pixels: np.ndarray) -> None:
+    rest = pixels.reshape(-1).data
+    while rest:
+        written = os.pwrite(file, rest, place)
+        rest = rest[written:]
+        place += written
 
 
 def open_view(path: Path) -> StoredView:
-    """A view, uint8 [n, h, w, 3], whose rows are read when they are asked for.
+    """Return a view, uint8 [n, h, w, 3], whose rows are read on demand.
 
     Raises
     ------
     DamagedFile
-        When it is not as it was made; making it again mends it.
+        When it has changed since it was made; making it again repairs it.
     """
     problem = damage(path)
     if problem:
@@ -160,7 +212,7 @@ def part_view(
     img_size: int,
     preprocessing: Preprocessing,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The view of one part of a data set, uint8 [n, h, w, 3], made unless it is there, and its labels, int64 [n]."""
+    """Return the view of one part of a data set, uint8 [n, h, w, 3], made unless it exists, and int64 labels [n]."""
     subset = select_subset(open_dataset(dataset, root, part))
     path = make_view(
         view_path(cache, subset.digest, img_size, preprocessing), subset, img_size, preprocessing
@@ -169,7 +221,7 @@ def part_view(
 
 
 def drop_oldest_views(cache: Path, limit_gb: float, keep: set[Path]) -> list[Path]:
-    """Remove views that nobody needs, least recently made first, until the others take at most ``limit_gb``."""
+    """Remove views that are not in ``keep``, oldest first, until the rest take at most ``limit_gb``."""
     stats = {}
     for path in (cache / "views").glob("*.npy"):
         with suppress(FileNotFoundError):  # another run dropped it
@@ -187,7 +239,7 @@ def drop_oldest_views(cache: Path, limit_gb: float, keep: set[Path]) -> list[Pat
 
 
 def input_vector(image: Image.Image) -> np.ndarray:
-    """An input X as a vector to be clustered: float32 [64 * 64 * 3] in 0 to 1, the image squashed."""
+    """Return an input X as a vector to be clustered: float32 [64 * 64 * 3] in 0 to 1, the image squashed."""
     shrunk = image.resize((CLUSTER_SIDE, CLUSTER_SIDE), Image.Resampling.BICUBIC)
     return np.asarray(shrunk).ravel().astype(np.float32) / 255
 
@@ -195,7 +247,7 @@ def input_vector(image: Image.Image) -> np.ndarray:
 def view_vectors(
     view: StoredView | np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> np.ndarray:
-    """The paper's X: a view's normalised crops shrunk to 64 x 64 (nearest) and flattened, float32 [n, 3 * 64 * 64]."""
+    """Return the paper's X: normalised crops shrunk to 64 x 64 (nearest) and flattened, float32 [n, 3 * 64 * 64]."""
     nearest = np.floor(np.arange(CLUSTER_SIDE) * (view.shape[1] / CLUSTER_SIDE)).astype(int)
     vectors = np.empty((len(view), 3 * CLUSTER_SIDE * CLUSTER_SIDE), dtype=np.float32)
     for start in range(0, len(view), ROWS_AT_ONCE):
@@ -228,16 +280,12 @@ def _paper_crop(img_size: int) -> Callable[[Image.Image, int], np.ndarray]:
     from torchvision import transforms
 
     bicubic = transforms.InterpolationMode.BICUBIC
-    transform = transforms.Compose(
-        [
-            transforms.Resize(img_size, interpolation=bicubic),
-            transforms.RandomResizedCrop(img_size, scale=PAPER_SCALE, interpolation=bicubic),
-        ]
-    )
+    resize = transforms.Resize(img_size, interpolation=bicubic)
+    random_crop = transforms.RandomResizedCrop(img_size, scale=PAPER_SCALE, interpolation=bicubic)
 
     def crop(image: Image.Image, seed: int) -> np.ndarray:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return np.asarray(transform(image))
+            return np.asarray(random_crop(resize(image)))
 
     return crop

@@ -1,4 +1,4 @@
-"""What an entry with a builder is taken for where its catalogue says nothing."""
+"""Defaults for what the catalogue leaves open in an entry with a builder."""
 
 from dsmi_zoo.data_catalog.datasets import imagenet
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
@@ -11,7 +11,7 @@ PREPROCESSING = Preprocessing(
 
 
 def with_builder_defaults(entry: ModelEntry) -> ModelEntry:
-    """Fill what the catalogue leaves open: the family by the builder's module, the preprocessing by habit."""
+    """Fill in what the catalogue leaves open: the family from the builder's module, ImageNet's usual preprocessing."""
     assert entry.builder is not None
     module = entry.builder.partition(":")[0]
     family = entry.family or module.rpartition(".")[2]

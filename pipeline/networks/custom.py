@@ -1,4 +1,4 @@
-"""Networks that a catalogue's own code makes: call a builder, load its weights, and feed it by its own transform."""
+"""Networks made by a user's builder: call it, load its weights, and apply its own transform."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -22,12 +22,12 @@ Transform = Callable[[Image.Image], torch.Tensor]
 
 
 class BuilderError(RuntimeError):
-    """A catalogue's own code did not do what it should; the message names its builder."""
+    """A user's builder or transform failed; the message names the builder."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """What a builder returned: a network in evaluation mode, and its own transform, if it has one."""
+    """A builder's network in evaluation mode, and its own transform, if it has one."""
 
     model: torch.nn.Module
     transform: Transform | None = None
@@ -35,7 +35,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Transformed:
-    """Images that pass through a builder's transform as they are needed (`dsmi_zoo.pipeline.embedding.embed.Inputs`)."""
+    """Images that pass through a builder's transform as they are needed, as `networks.forward.Inputs`."""
 
     builder: str
     images: LabelledImages
@@ -44,38 +44,31 @@ class Transformed:
     @property
     def pixels(self) -> int:
         """Height times width of the first image, as transformed."""
-        return int(np.prod(self._one(0).shape[1:]))
+        return int(np.prod(self._transformed(0).shape[1:]))
 
     def __len__(self) -> int:
         return len(self.images.labels)
 
     def batch(self, start: int, stop: int, device: torch.device) -> torch.Tensor:
         """Decode and transform these images, float [n, c, h, w]."""
-        images = [self._one(number) for number in range(start, min(stop, len(self)))]
-        for number, image in enumerate(images, start):
-            if image.shape != images[0].shape:
-                first, name = list(images[0].shape), self.images.names[number]
+        tensors = [self._transformed(number) for number in range(start, min(stop, len(self)))]
+        first = tensors[0].shape
+        for number, tensor in enumerate(tensors, start):
+            if tensor.shape != first:
                 raise BuilderError(
-                    f"{self._what} gives {first} for one image and {list(image.shape)} for {name}"
+                    f"the transform of builder {self.builder} gives {list(first)} for one image and "
+                    f"{list(tensor.shape)} for {self.images.names[number]}"
                 )
-        return torch.stack(images).to(device)
+        return torch.stack(tensors).to(device)
 
-    @property
-    def _what(self) -> str:
-        return f"the transform of builder {self.builder}"
-
-    def _one(self, number: int) -> torch.Tensor:
+    def _transformed(self, number: int) -> torch.Tensor:
         image = self.images.image(number)
-        with _blamed(f"{self._what}, of image {self.images.names[number]},"):
+        what = f"the transform of builder {self.builder}"
+        with _blamed(f"{what}, of image {self.images.names[number]},"):
             tensor = self.transform(image)
-        if (
-            not isinstance(tensor, torch.Tensor)
-            or not tensor.is_floating_point()
-            or tensor.ndim != 3
-        ):
-            raise BuilderError(
-                f"{self._what} gives {_described(tensor)}, not a float tensor [c, h, w]"
-            )
+        is_tensor = isinstance(tensor, torch.Tensor)
+        if not is_tensor or not tensor.is_floating_point() or tensor.ndim != 3:
+            raise BuilderError(f"{what} gives {_described(tensor)}, not a float tensor [c, h, w]")
         return tensor
 
 
@@ -83,7 +76,7 @@ def build(entry: ModelEntry, builder_sha256: str | None, weights: Path | None) -
     """Call the entry's builder with its ``model_kwargs`` and load its weights, if it names any, strictly.
 
     Random weights are the same on every machine: the builder is called with torch's, NumPy's and Python's random states
-    at seed 0, which are afterwards as they were.
+    at seed 0, and the states are restored.
 
     Parameters
     ----------
@@ -95,11 +88,11 @@ def build(entry: ModelEntry, builder_sha256: str | None, weights: Path | None) -
     Raises
     ------
     BuilderError
-        When the module's file is another one, or the module or its function raises, exits or returns something else.
+        When the module's file has changed, or the module or its function raises, exits or returns something else.
     InputError
-        When the module is not found here, or for a checkpoint of a kind that cannot be read safely.
+        When the module is not found, or for a checkpoint of a kind that cannot be read safely.
     RuntimeError
-        When the file cannot be loaded into what was built. One that was damaged in the cache is deleted.
+        When the file cannot be loaded into the network.
     """
     builder = entry.builder
     assert builder is not None
@@ -112,11 +105,15 @@ def build(entry: ModelEntry, builder_sha256: str | None, weights: Path | None) -
         random.seed(0)
         with _blamed(f"builder {builder}"):
             returned = function(**entry.model_kwargs)
-    built = _checked(builder, returned)
+    is_pair = isinstance(returned, tuple) and len(returned) == 2
+    model, transform = returned if is_pair else (returned, None)
+    if not isinstance(model, torch.nn.Module) or not (transform is None or callable(transform)):
+        wanted = "an nn.Module, or a pair of one and a transform"
+        raise BuilderError(f"builder {builder} returned {_described(returned)}, not {wanted}")
     if weights is not None:
-        load_file(built.model, weights)
-    built.model.eval()
-    return built
+        load_file(model, weights)
+    model.eval()
+    return Built(model, transform)
 
 
 def _function(builder: str, sha256: str | None) -> Callable[..., Any]:
@@ -132,16 +129,6 @@ def _function(builder: str, sha256: str | None) -> Callable[..., Any]:
     return function
 
 
-def _checked(builder: str, returned: Any) -> Built:
-    model, transform = (
-        returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
-    )
-    if not isinstance(model, torch.nn.Module) or not (transform is None or callable(transform)):
-        wanted = "an nn.Module, or a pair of one and a transform"
-        raise BuilderError(f"builder {builder} returned {_described(returned)}, not {wanted}")
-    return Built(model, transform)
-
-
 def _described(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"a {str(value.dtype).removeprefix('torch.')} tensor {list(value.shape)}"
@@ -150,7 +137,7 @@ def _described(value: Any) -> str:
 
 @contextmanager
 def _blamed(what: str) -> Iterator[None]:
-    """Whatever the catalogue's code raises, an exit among it, becomes an error that names the code."""
+    """Turn whatever the user's code raises, even an exit, into an error that names the code."""
     try:
         yield
     except (Exception, SystemExit) as error:

@@ -3,24 +3,78 @@
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from dsmi_zoo._util.errors import InputError
 
-from .layers import as_vectors, forward, place_of, unwrapped
+from .layers import as_vectors, forward, has_pre_logits, place_of, unwrapped
 
-# Beyond about so many, layers outgrow a core's cache: a quarter slower at 64 x 160 x 160.
+# Beyond this, layers outgrow a core's cache: a quarter slower at 64 x 160 x 160.
 CPU_BATCH_PIXELS = 2**19
 ACCELERATOR_BATCH = 64
 MOST = 1024
 WORTH_DOUBLING = 1.05  # times as many images per second
 
 
+@dataclass(frozen=True)
+class Embedding:
+    """The activations of a model for some images.
+
+    Attributes
+    ----------
+    values : float32 [n, d]
+        Those of one layer, by default the penultimate one.
+    predictions : int64 [n] or None
+        The classifier's choices; None when the model has no classifier.
+    n_logits : int or None
+        How many outputs the classifier chooses from.
+    """
+
+    values: np.ndarray
+    predictions: np.ndarray | None
+    n_logits: int | None = None
+
+
+class Inputs(Protocol):
+    """Images as a model takes them, made a batch at a time."""
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of one image."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def batch(self, start: int, stop: int, device: torch.device) -> torch.Tensor:
+        """Return the images from ``start`` up to ``stop`` (or the last), float [n, c, h, w], on the device."""
+
+
+@dataclass(frozen=True)
+class TensorInputs:
+    """Images in one tensor, float [n, c, h, w], as `Inputs`."""
+
+    images: torch.Tensor
+
+    @property
+    def pixels(self) -> int:
+        """Height times width."""
+        return self.images.shape[-2] * self.images.shape[-1]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, start: int, stop: int, device: torch.device) -> torch.Tensor:
+        """Return these images on the device."""
+        return self.images[start:stop].to(device)
+
+
 def default_batch(device: torch.device, pixels: int) -> int:
-    """How many images of so many pixels go through a model at once, to begin with."""
+    """Return how many images of this many pixels pass through a model at once, to begin with."""
     return max(8, CPU_BATCH_PIXELS // pixels) if device.type == "cpu" else ACCELERATOR_BATCH
 
 
@@ -33,11 +87,11 @@ class BatchSize:
     Parameters
     ----------
     device
-        Only on an accelerator it grows.
+        The size grows only on an accelerator.
     pixels
         Of an image.
     wanted
-        A size that the user has chosen, which does not grow; None begins with ``default_batch``.
+        A fixed size; None begins with ``default_batch``.
     """
 
     def __init__(self, device: torch.device, pixels: int, wanted: int | None = None) -> None:
@@ -47,7 +101,7 @@ class BatchSize:
         self._is_first_pass = True
 
     def record_pass(self, images: int, seconds: float) -> None:
-        """A pass of so many images took so long."""
+        """Adapt the size to the speed of a pass."""
         if not self._may_grow or images < self.count:
             return
         if self._is_first_pass:
@@ -64,25 +118,123 @@ class BatchSize:
             self._rate_at_half, self._is_first_pass = rate, True
 
     def shrink(self) -> bool:
-        """Memory ran out: halve it, and grow no further; False if one image is too many."""
+        """Halve the size, because memory ran out, and stop growing; return False if one image is too many."""
         self._may_grow = False
         self.count //= 2
         return self.count > 0
 
 
+def in_batches(
+    model: torch.nn.Module,
+    inputs: Inputs,
+    device: torch.device,
+    size: BatchSize,
+    layer: str | None,
+    *,
+    logits: bool = True,
+    channels_last: bool = False,
+    compiled: bool = False,
+) -> Embedding:
+    """Pass images through a model, batch by batch; parameters are as in `embed_inputs`.
+
+    Parameters
+    ----------
+    logits
+        Whether predictions are wanted; without, a timm model's classifier does not run.
+    channels_last
+        Whether images are put into that order in memory.
+    compiled
+        Whether the model's features are compiled code, which takes batches of one size only.
+    """
+    _, dtype = place_of(model)
+    whole: Embedding | None = None
+    start = 0
+    while start < len(inputs):
+        began = perf_counter()
+        try:
+            images = inputs.batch(start, start + size.count, device).to(dtype)
+            count = len(images)
+            if compiled and count < size.count:
+                images = torch.cat([images, images[-1:].expand(size.count - count, -1, -1, -1)])
+            if channels_last or compiled:
+                images = images.contiguous(memory_format=torch.channels_last)
+            output, answer = forward(model, images, layer, logits=logits)
+            if logits and layer is None and has_pre_logits(model) and output.ndim != 2:
+                raise ValueError(
+                    f"the pre-logits have shape {tuple(output.shape)}, not one vector per image"
+                )
+            values = as_vectors(output, len(images), layer)[:count].float().cpu().numpy()
+        except torch.OutOfMemoryError:
+            if not size.shrink():
+                raise
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            continue
+        except Exception as error:
+            if not compiled or isinstance(error, ValueError):
+                raise
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise InputError(
+                f"--compile: torch cannot compile this network here ({type(error).__name__}: {reason})"
+            ) from error
+        if whole is None:
+            # Made at once: small arrays that stay between the large ones of each batch keep the C library from using
+            # freed memory again (glibc before 2.38: some gigabytes for a thousand large images).
+            whole = Embedding(
+                np.empty((len(inputs), *values.shape[1:]), values.dtype),
+                None if answer is None else np.empty(len(inputs), np.int64),
+                None if answer is None else answer.shape[1],
+            )
+        whole.values[start : start + count] = values
+        if whole.predictions is not None and answer is not None:
+            whole.predictions[start : start + count] = answer.argmax(dim=1)[:count].cpu().numpy()
+        size.record_pass(count, perf_counter() - began)
+        start += count
+    if whole is None:
+        raise ValueError("there are no images to embed")
+    return whole
+
+
+def activations(
+    model: torch.nn.Module, images: torch.Tensor, layer: str | None, batch_size: int | None = None
+) -> np.ndarray:
+    """Return one layer's output for each image, float32 [n, d]; to be called inside ``undisturbed``.
+
+    Parameters
+    ----------
+    model
+        Any module that takes a batch of images.
+    images : float [n, c, h, w]
+        As the model takes them; they are moved to its device and type.
+    layer
+        As in `layers.forward`; one vector per image is made as in `layers.as_vectors`.
+    batch_size
+        The most images in a forward pass; None chooses by the device.
+
+    Raises
+    ------
+    InputError
+        When that layer does not run, gives no tensor, or, for None, no ``nn.Linear`` ends the network.
+    """
+    model = unwrapped(model)
+    device, _ = place_of(model)
+    inputs = TensorInputs(images)
+    size = BatchSize(device, inputs.pixels, batch_size or default_batch(device, inputs.pixels))
+    # Outside of autocast: its cache would keep weights cast without gradients for the next step.
+    with torch.autocast(device.type, enabled=False):
+        return in_batches(model, inputs, device, size, layer, logits=False).values
+
+
 @contextmanager
 def undisturbed(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every module's mode and every random state are as before.
+    """Use evaluation mode without gradients, then restore every module's mode and all random states.
 
     Flags are set module by module: ``eval()`` and ``train()`` may be overridden, and a merging adapter would change
     weights by rounding.
     """
     modes = [(module, module.training) for module in model.modules()]
     # Inference mode would leave unusable tensors in a model's caches.
-    with (
-        random_states_kept(),
-        torch.no_grad(),
-    ):
+    with random_states_kept(), torch.no_grad():
         try:
             for module, _ in modes:
                 module.training = False
@@ -94,7 +246,7 @@ def undisturbed(model: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def random_states_kept() -> Iterator[None]:
-    """Afterwards torch's random state, on the CPU and on each accelerator, NumPy's and Python's are as before."""
+    """Restore the random states of torch, on the CPU and on each accelerator, of NumPy and of Python."""
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 the global one is the user's
     accelerators = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with ExitStack() as stack:
@@ -110,7 +262,7 @@ def random_states_kept() -> Iterator[None]:
 
 @contextmanager
 def defaults_kept() -> Iterator[None]:
-    """Afterwards torch's default type, device and precision of products are as before, whatever a model's code did."""
+    """Restore torch's default type, device and matrix-product precision after a model's own code has run."""
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     precision = torch.get_float32_matmul_precision()
     try:
@@ -121,56 +273,3 @@ def defaults_kept() -> Iterator[None]:
         if torch.get_default_device() != device:
             torch.set_default_device(None if device.type == "cpu" else device)
         torch.set_float32_matmul_precision(precision)
-
-
-def activations(model: torch.nn.Module, images: torch.Tensor, layer: str | None) -> np.ndarray:
-    """One layer's output for each image, float32 [n, d]; to be called inside ``undisturbed``.
-
-    Parameters
-    ----------
-    model
-        Any module that takes a batch of images.
-    images : float [n, c, h, w]
-        As the model takes them; they are moved to its device and type.
-    layer
-        As in `dsmi_zoo.pipeline.networks.layers.forward`. Maps [n, c, h, w] are averaged over their positions, tokens [n, t, d]
-        over the tokens, all else is flattened.
-
-    Raises
-    ------
-    InputError
-        When that layer does not run, gives no tensor, or, for None, no ``nn.Linear`` ends the network.
-    """
-    model = unwrapped(model)
-    device, dtype = place_of(model)
-    size = default_batch(device, images.shape[-2] * images.shape[-1])
-    vectors = []
-    # Outside of autocast: its cache would keep weights cast without gradients for the next step.
-    with torch.autocast(device.type, enabled=False):
-        for start in range(0, len(images), size):
-            batch = images[start : start + size].to(device, dtype)
-            output, _ = forward(model, batch, layer, logits=False)
-            vectors.append(as_vectors(output, len(batch), layer).float().cpu().numpy())
-    return np.concatenate(vectors)
-
-
-def compile_features(model: Any) -> None:
-    """Have a timm model's features computed by compiled code, from the first batch on; all batches are of one size."""
-    model.forward_features = torch.compile(model.forward_features)
-
-
-def filled(images: torch.Tensor, size: int) -> torch.Tensor:
-    """The images [n, c, h, w] with the last one repeated until there are ``size``, channels last.
-
-    For another size, and for another order in memory, the network would be compiled anew.
-    """
-    again = images[-1:].expand(size - len(images), *images.shape[1:])
-    return torch.cat([images, again]).contiguous(memory_format=torch.channels_last)
-
-
-def cannot_compile(error: Exception) -> InputError:
-    """What to tell of an error in a compiled network's first batch."""
-    reason = str(error).strip().partition("\n")[0][:200]
-    return InputError(
-        f"--compile: torch cannot compile this network here ({type(error).__name__}: {reason})"
-    )

@@ -1,23 +1,22 @@
-"""One forward pass of any network: what one of its layers gives, and the logits."""
+"""One forward pass of any network: the output of one of its layers, and the logits."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from dsmi_zoo._util.errors import InputError
 
-WHOLE = "."
-"""What stands for the network itself where a layer is named."""
+WHOLE = "."  # names the network itself where a layer is named
 
 
 def unwrapped(model: torch.nn.Module) -> Any:
-    """The module itself, without DataParallel, DistributedDataParallel or torch.compile around it.
+    """Return the module without DataParallel, DistributedDataParallel or torch.compile around it.
 
-    They share its parameters. Inside them another batch size would compile anew, and one process alone would wait for
+    They share its parameters. Inside them another batch size would compile again, and one process alone would wait for
     the others.
     """
     inner: Any = model
@@ -31,7 +30,7 @@ def unwrapped(model: torch.nn.Module) -> Any:
 
 
 def check_layer(model: torch.nn.Module, layer: str | None) -> None:
-    """Raise InputError, with near names, unless ``layer`` is None or names a module of the model, which must be one."""
+    """Raise InputError, with similar names, unless ``layer`` is None or names a module of the model."""
     if not isinstance(model, torch.nn.Module):
         raise InputError(
             f"the model is a {type(model).__name__}, not a torch.nn.Module; pass one, such as timm's"
@@ -51,16 +50,15 @@ def check_layer(model: torch.nn.Module, layer: str | None) -> None:
 
 
 def has_pre_logits(model: Any) -> bool:
-    """Whether the model tells its penultimate embedding itself, as timm's models do."""
-    if not callable(getattr(model, "forward_features", None)) or not callable(
-        getattr(model, "forward_head", None)
-    ):
+    """Return whether the model gives its penultimate embedding itself, as timm's models do."""
+    head = getattr(model, "forward_head", None)
+    if not callable(head) or not callable(getattr(model, "forward_features", None)):
         return False
-    return "pre_logits" in inspect.signature(model.forward_head).parameters
+    return "pre_logits" in inspect.signature(head).parameters
 
 
 def place_of(model: torch.nn.Module) -> tuple[torch.device, torch.dtype]:
-    """The device and the floating type of the model's parameters; the CPU and float32 if it has none."""
+    """Return the device and the floating type of the model's parameters; the CPU and float32 if it has none."""
     for parameter in model.parameters():
         if parameter.is_floating_point():
             return parameter.device, parameter.dtype
@@ -70,7 +68,7 @@ def place_of(model: torch.nn.Module) -> tuple[torch.device, torch.dtype]:
 def forward(
     model: Any, images: torch.Tensor, layer: str | None, *, logits: bool
 ) -> tuple[Any, torch.Tensor | None]:
-    """A layer's output for a batch, and the logits of the same forward pass.
+    """Return a layer's output for a batch, and the logits of the same forward pass.
 
     Parameters
     ----------
@@ -86,39 +84,41 @@ def forward(
     Returns
     -------
     output
-        As the layer gives it; ``as_vectors`` makes one vector an image of it.
+        As the layer gives it; ``as_vectors`` makes one vector per image of it.
     logits : [n, k] or None
-        The model's output, or that output's ``logits``; None if it is no matrix, or a timm model has no classifier.
+        The model's output, or that output's ``logits``; None if it is not a matrix, or a timm model has no classifier.
 
     Raises
     ------
     InputError
         When the layer does not run or, for None, no ``nn.Linear`` ends the network.
     """
-    # 0 says that timm took it away.
-    has_classifier = not has_pre_logits(model) or getattr(model, "num_classes", 1) > 0
-    if layer is None and has_pre_logits(model):
+    is_timms = has_pre_logits(model)
+    has_classifier = not is_timms or getattr(model, "num_classes", 1) > 0  # 0: timm took it away
+    if layer is None and is_timms:
         features = model.forward_features(images)
         pre_logits = model.forward_head(features, pre_logits=True)
         answer = model.forward_head(features) if logits and has_classifier else None
         return pre_logits, answer
+    last: list[_Pass] = []
+    hooks = _hooks(model, layer, last)
+    try:
+        answer = model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = _logits(answer, len(images))
     if layer is None:
-        with _last_linear(model) as passes:
-            answer = model(images)
-        output = _penultimate(passes, _logits(answer, len(images)), len(images))
+        output = _penultimate(last, found, len(images))
+    elif last:
+        output = last[0].output
     else:
-        with _output_of(model, layer) as outputs:
-            answer = model(images)
-        if not outputs:
-            raise InputError(
-                f"in the model's forward pass {layer!r} did not run; name another layer"
-            )
-        output = outputs[0]
-    return output, _logits(answer, len(images)) if has_classifier else None
+        raise InputError(f"in the model's forward pass {layer!r} did not run; name another layer")
+    return output, found if has_classifier else None
 
 
 def as_vectors(output: Any, n: int, layer: str | None) -> torch.Tensor:
-    """A layer's output for n images as one vector each, [n, d].
+    """Return a layer's output for n images as one vector each, [n, d].
 
     Maps [n, c, h, w] are averaged over their positions, tokens [n, t, d] over the tokens, all else is flattened. Of
     several outputs the first tensor is taken.
@@ -126,97 +126,72 @@ def as_vectors(output: Any, n: int, layer: str | None) -> torch.Tensor:
     Raises
     ------
     InputError
-        When the output is no tensor of n.
+        When the output is not a tensor of n.
     """
-    if isinstance(output, Mapping):
-        output = tuple(output.values())
-    if isinstance(output, tuple | list):
-        output = next((part for part in output if isinstance(part, torch.Tensor)), output)
+    output = _first_tensor(output)
     if not isinstance(output, torch.Tensor) or output.ndim < 2 or len(output) != n:
-        shape = (
-            f"shape {list(output.shape)}"
-            if isinstance(output, torch.Tensor)
-            else f"a {type(output).__name__}"
-        )
+        is_tensor = isinstance(output, torch.Tensor)
+        shape = f"shape {list(output.shape)}" if is_tensor else f"a {type(output).__name__}"
         raise InputError(
-            f"the layer {layer or 'before the classifier'!r} gives {shape}, not one output an image"
+            f"the layer {layer or 'before the classifier'!r} gives {shape}, not one output per image"
         )
     if output.ndim == 4:
         return output.mean(dim=(2, 3))
     return output.mean(dim=1) if output.ndim == 3 else output.flatten(1)
 
 
-class _LinearPass(NamedTuple):
-    """What an ``nn.Linear`` was given in a forward pass, and the shape of what it made of it."""
+class _Pass(NamedTuple):
+    """A module's name, its input and its output in a forward pass."""
 
     name: str
-    taken: torch.Tensor
-    shape: torch.Size
+    taken: Any
+    output: Any
 
 
-@contextmanager
-def _last_linear(model: torch.nn.Module) -> Iterator[list[_LinearPass]]:
-    """A list that holds, after a forward pass, that of the ``nn.Linear`` which ran last, if one did."""
-    passes: list[_LinearPass] = []
-    names = {
-        module: name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    }
+def _hooks(model: torch.nn.Module, layer: str | None, last: list[_Pass]) -> list[RemovableHandle]:
+    """Keep the layer's pass, or for None the ``nn.Linear``'s that runs last, in ``last``."""
+    names: dict[torch.nn.Module, str]
+    if layer is None:
+        named = model.named_modules()
+        names = {module: name for name, module in named if isinstance(module, torch.nn.Linear)}
+    else:
+        names = {model.get_submodule("" if layer == WHOLE else layer): layer}
 
     def keep(
-        module: torch.nn.Linear, given: tuple[Any, ...], named: dict[str, Any], output: torch.Tensor
+        module: torch.nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any
     ) -> None:
-        taken = given[0] if given else named["input"]
-        # No more: a large model has hundreds.
-        passes[:] = [_LinearPass(names[module], taken, output.shape)]
+        taken = given[0] if given else named.get("input")
+        if layer is not None:
+            output = _first_tensor(output)
+            # What comes next in the network may work in place.
+            output = output.clone() if isinstance(output, torch.Tensor) else output
+        # Only one pass: a large model has hundreds of linear layers.
+        last[:] = [_Pass(names[module], taken, output)]
 
-    hooks = [module.register_forward_hook(keep, with_kwargs=True) for module in names]
-    try:
-        yield passes
-    finally:
-        for hook in hooks:
-            hook.remove()
+    return [module.register_forward_hook(keep, with_kwargs=True) for module in names]
 
 
-def _penultimate(
-    passes: Sequence[_LinearPass], logits: torch.Tensor | None, n: int
-) -> torch.Tensor:
-    """What the last ``nn.Linear`` was given, if that is the classifier: as wide as the logits, one vector an image."""
+def _penultimate(last: list[_Pass], logits: torch.Tensor | None, n: int) -> torch.Tensor:
+    """Return the input of the last ``nn.Linear`` if its output has the shape of the logits."""
     advice = f"name a layer, or {WHOLE!r} for the network's own output"
-    if not passes:
+    if not last:
         raise InputError(f"no nn.Linear ran, so the penultimate layer is unknown; {advice}")
-    (last,) = passes
-    wanted = (n, last.shape[-1]) if logits is None else logits.shape
-    if last.shape != wanted:  # a backbone's, whose classifier was taken away
+    name, taken, output = last[0]
+    wanted = (n, output.shape[-1]) if logits is None else logits.shape
+    if output.shape != wanted:  # a backbone's, whose classifier was taken away
         raise InputError(
-            f"the nn.Linear that runs last, {last.name!r}, lies within the network; {advice}"
+            f"the nn.Linear that runs last, {name!r}, lies within the network; {advice}"
         )
-    return last.taken
+    return taken
 
 
-@contextmanager
-def _output_of(model: torch.nn.Module, layer: str) -> Iterator[list[Any]]:
-    """A list that holds, after a forward pass, the layer's output, if it ran."""
-    outputs: list[Any] = []
-
-    def keep(module: torch.nn.Module, given: tuple[Any, ...], output: Any) -> None:
-        outputs[:] = [_copied(output)]
-
-    hook = model.get_submodule("" if layer == WHOLE else layer).register_forward_hook(keep)
-    try:
-        yield outputs
-    finally:
-        hook.remove()
-
-
-def _copied(output: Any) -> Any:
-    """The output as it is now: what comes next in the network may work in its place."""
-    if isinstance(output, torch.Tensor):
-        return output.clone()
+def _first_tensor(output: Any) -> Any:
+    """Return the first tensor of several outputs, and any other output as it is."""
     if isinstance(output, Mapping):
-        return tuple(_copied(part) for part in output.values())
-    return tuple(_copied(part) for part in output) if isinstance(output, tuple | list) else output
+        output = tuple(output.values())
+    if isinstance(output, tuple | list):
+        return next((part for part in output if isinstance(part, torch.Tensor)), output)
+    return output
 
 
 def _logits(answer: Any, n: int) -> torch.Tensor | None:

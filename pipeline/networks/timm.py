@@ -1,4 +1,4 @@
-"""Build a catalogue entry's model with its weights, and look up what timm knows about it."""
+"""Build a timm model with its weights, and fill in what timm knows about it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,73 +14,66 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry, sources_problem
 from dsmi_zoo.data_catalog.models.taxonomy import kind_of
 from dsmi_zoo.data_catalog.models.timm_registry import family_of, input_of, timm_config, weights_of
 
-from ..weights.cache import delete_if_damaged, fetch_weights, remote_weights
+from ..config.run import default_cache
+from ..weights.cache import fetch_weights, remote_weights
 from ..weights.hub import is_offline, is_on_hub
 from .forward import random_states_kept
 from .layers import as_vectors, check_layer, forward
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
-LONGEST_REASON = 300  # characters of what a loader says, which can be the names of all parameters
+LONGEST_REASON = 300  # characters of a loader's message, which can hold the names of all parameters
 
 
 def with_timm_defaults(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
-    """Fill what the catalogue leaves open (family, image size, preprocessing, weights and their facts) from timm.
+    """Fill in from timm what the catalogue leaves open: family, image size, preprocessing, weights and their facts.
 
-    An entry that brings its own weights, or a recipe to train them, gets none of timm's.
+    An entry with its own weights, or a recipe to train them, gets none of timm's.
 
     Raises
     ------
     InputError
-        For an architecture that timm does not have, or one that has no weights where none are given.
+        For an architecture that timm does not have, or one without published weights where none are given.
     """
-    return [_with_timm_defaults(entry) for entry in entries]
-
-
-def _with_timm_defaults(entry: ModelEntry) -> ModelEntry:
-    try:
-        config = timm_config(entry.architecture)
-    except InputError as error:
-        raise InputError(f"{entry.model}: {error}") from None
-    own_weights = (
-        entry.checkpoint is not None or entry.recipe is not None or entry.weights is not None
-    )
-    if not own_weights and not config.has_weights:
-        raise InputError(
-            f"{entry.model}: timm has no pretrained weights of {entry.architecture!r}; give a checkpoint"
-        )
-    family = entry.family or family_of(entry.architecture)
-    known: dict[str, Any] = {
-        "family": family,
-        "kind": kind_of(family, entry.architecture),
-        **input_of(config),
-    }
-    if "img_size" in entry.model_kwargs:
-        known["img_size"] = entry.model_kwargs["img_size"]
-    if not own_weights:
-        known |= weights_of(config)
-    return entry.model_copy(
-        update={name: value for name, value in known.items() if getattr(entry, name) is None}
-    )
+    filled = []
+    for entry in entries:
+        try:
+            config = timm_config(entry.architecture)
+        except InputError as error:
+            raise InputError(f"{entry.model}: {error}") from None
+        family = entry.family or family_of(entry.architecture)
+        known: dict[str, Any] = input_of(config)
+        known |= {"family": family, "kind": kind_of(family, entry.architecture)}
+        if "img_size" in entry.model_kwargs:
+            known["img_size"] = entry.model_kwargs["img_size"]
+        if entry.checkpoint is None and entry.recipe is None and entry.weights is None:
+            if not config.has_weights:
+                raise InputError(
+                    f"{entry.model}: timm has no pretrained weights of {entry.architecture!r}; give a checkpoint"
+                )
+            known |= weights_of(config)
+        missing = {name: value for name, value in known.items() if getattr(entry, name) is None}
+        filled.append(entry.model_copy(update=missing))
+    return filled
 
 
 def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
-    """The entry's model in evaluation mode on the CPU, for the entry's image size.
+    """Return the entry's model in evaluation mode on the CPU, for the entry's image size.
 
     Published weights pass through timm's adaptations to the architecture, as if timm had downloaded them.
 
     Parameters
     ----------
     weights
-        A file that holds them; None takes those that ``entry.weights`` names, or timm's own.
+        Their file; None takes those that ``entry.weights`` names, or timm's own.
 
     Raises
     ------
     InputError
         For a checkpoint of a kind that cannot be read safely, or arguments by which timm would load other weights.
     RuntimeError
-        When the file cannot be loaded. One that was damaged in the cache is deleted.
+        When the file cannot be loaded.
     FileNotFoundError
-        When the weights are not here, and HF_HUB_OFFLINE forbids to download them.
+        When the weights are missing and HF_HUB_OFFLINE forbids downloading them.
     """
     if weights is None:
         return _from_its_source(entry).eval()
@@ -93,14 +86,14 @@ def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
 
 
 def build_untrained(entry: ModelEntry) -> torch.nn.Module:
-    """The entry's model with the weights that timm initialises it with, drawn by the seed 0; as ``build_model``."""
+    """Return the entry's model like ``build_model``, with timm's initial weights, drawn with seed 0."""
     with random_states_kept():
         torch.manual_seed(0)
         return _create(entry, pretrained=False).eval()
 
 
 def pooling_of(model: Any) -> str | None:
-    """timm's name of how a network makes one vector of its positions or tokens; None where it does not say."""
+    """Return timm's name of how a network pools its positions or tokens; None where timm does not say."""
     for place in (model, getattr(model, "head", None)):
         pool = getattr(place, "global_pool", None)
         name = pool if isinstance(pool, str) else getattr(pool, "pool_type", None)
@@ -110,14 +103,14 @@ def pooling_of(model: Any) -> str | None:
 
 
 def repool(model: Any, pool: str) -> None:
-    """Give a backbone without a classifier another pooling; a network with one keeps what its classifier learnt from.
+    """Give a backbone without a classifier another pooling; leave a network with a classifier as it is.
 
     The norm before or after the pooling stays where the weights were trained with it.
 
     Raises
     ------
     InputError
-        When the network has no such pooling, as a class token or a trained attention pool.
+        When the network has no such pooling, such as a class token or a trained attention pool.
     """
     if model.num_classes != 0:
         return
@@ -131,20 +124,22 @@ def repool(model: Any, pool: str) -> None:
 
 
 def _from_its_source(entry: ModelEntry) -> torch.nn.Module:
-    """As timm downloads it; offline timm would ask for a URL all the same, the hub's client asks nobody."""
+    """Build the model with weights that timm downloads; offline, timm would still open a URL."""
     source = entry.weights or weights_of(timm_config(entry.architecture))["weights"]
     if is_offline() and source is not None and not is_on_hub(source):
         return _with_published(entry, fetch_weights(source, default_cache(), keep=False))
-    return _create(entry, pretrained=True, pretrained_cfg_overlay=_other_source(entry))
+    return _create(entry, pretrained=True, pretrained_cfg_overlay=weights_overlay(entry))
 
 
 def _with_published(entry: ModelEntry, weights: Path) -> torch.nn.Module:
+    # The file holds a state dict, whatever form timm's other sources of the weights have.
+    overlay = {"file": str(weights), "custom_load": False}
     try:
-        return _create(entry, pretrained=True, pretrained_cfg_overlay=_local_copy(weights))
+        return _create(entry, pretrained=True, pretrained_cfg_overlay=overlay)
     except MemoryError:
         raise
     except Exception as error:
-        _create(entry, pretrained=False)  # raises what is no fault of the file's
+        _create(entry, pretrained=False)  # raises if the file is not to blame
         raise _unloadable(weights, error) from error
 
 
@@ -154,7 +149,7 @@ def load_file(model: torch.nn.Module, weights: Path) -> None:
     Raises
     ------
     RuntimeError
-        When that cannot be done. A file that was damaged in the cache is deleted.
+        When the file cannot be loaded.
     """
     try:
         load_checkpoint(model, str(weights), device="cpu", strict=True, weights_only=True)
@@ -166,10 +161,7 @@ def load_file(model: torch.nn.Module, weights: Path) -> None:
 
 def _unloadable(weights: Path, error: Exception) -> RuntimeError:
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST_REASON]}"
-    damage = delete_if_damaged(weights)
-    return RuntimeError(
-        f"{weights} cannot be loaded: {f'{damage} ({reason})' if damage else reason}"
-    )
+    return RuntimeError(f"{weights} cannot be loaded: {reason}")
 
 
 def refuse_unsafe(checkpoint: Path) -> None:
@@ -182,14 +174,14 @@ def refuse_unsafe(checkpoint: Path) -> None:
 
 @torch.inference_mode()
 def embedding_shape(entry: ModelEntry) -> tuple[tuple[int, ...], int | None]:
-    """The shape of one image's embedding, and the width that the model declares for it (None if it is of ``layer``).
+    """Return the shape of one image's embedding, and the width that the model declares (None with ``entry.layer``).
 
-    Nothing is computed or downloaded: the model stands on PyTorch's meta device, which knows shapes only.
+    Nothing is computed or downloaded: the model is on PyTorch's meta device, which knows shapes only.
 
     Raises
     ------
     InputError
-        For a network that takes images of one size only, and the entry's is another; for a layer that it has not.
+        For a network that does not take images of the entry's size; for a layer that it does not have.
     """
     if entry.img_size is None:
         (entry,) = with_timm_defaults([entry])
@@ -213,24 +205,24 @@ def embedding_shape(entry: ModelEntry) -> tuple[tuple[int, ...], int | None]:
 
 
 def _create(entry: ModelEntry, **arguments: Any) -> torch.nn.Module:
-    """timm's model, told the image size where its network is made for a fixed one and the entry wants another."""
     problem = sources_problem(entry.model_kwargs)
     if problem:
         raise InputError(f"{entry.model}: {problem}")
-    arguments |= entry.model_kwargs
-    config = timm_config(entry.architecture)
-    if config.fixed_input_size and entry.img_size not in (None, config.input_size[-1]):
-        arguments.setdefault("img_size", entry.img_size)
+    arguments |= entry.model_kwargs | size_argument(entry)
     return timm.create_model(entry.architecture, **arguments)
 
 
-def _local_copy(weights: Path) -> dict[str, Any]:
-    """The same for a file that was fetched: a state dict, whatever form timm's other sources of it have."""
-    return {"file": str(weights), "custom_load": False}
+def size_argument(entry: ModelEntry) -> dict[str, Any]:
+    """Return the argument for the entry's image size, where timm builds the network for another fixed one."""
+    config = timm_config(entry.architecture)
+    usual_size = entry.img_size in (None, config.input_size[-1])
+    if usual_size or not config.fixed_input_size or "img_size" in entry.model_kwargs:
+        return {}
+    return {"img_size": entry.img_size}
 
 
-def _other_source(entry: ModelEntry) -> dict[str, Any]:
-    """Where timm shall load weights from, as changes to its configuration; none if these are its own weights.
+def weights_overlay(entry: ModelEntry) -> dict[str, Any]:
+    """Return the changes to timm's configuration by which it loads the entry's weights; empty for timm's own.
 
     timm takes a changed source for a plain state dict, which some of its own are not; a revision of its own
     repository keeps their form.
@@ -239,15 +231,15 @@ def _other_source(entry: ModelEntry) -> dict[str, Any]:
     own = weights_of(config)["weights"]
     if entry.weights is None or entry.weights == own:
         return {}
+    if not is_on_hub(entry.weights):
+        return {"url": entry.weights, "hf_hub_id": None}
     if entry.weights.partition("@")[0] == own:
         return {"hf_hub_id": entry.weights, "custom_load": config.custom_load}
-    if entry.weights.startswith(("http://", "https://")):
-        return {"url": entry.weights, "hf_hub_id": None}
     return {"hf_hub_id": entry.weights, "url": ""}
 
 
 def choose_device() -> torch.device:
-    """The accelerator that is there, else the CPU."""
+    """Return the accelerator of this machine, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

@@ -13,11 +13,11 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from .cache import evict_weights, is_evictable, local_weights, remote_weights
 from .hub import Stopped, Unreachable, is_offline, is_on_hub, remote_file
 
-ASKED_AT_ONCE = 8
+PARALLEL_REQUESTS = 8
 
 
 class HasEntry(Protocol):
-    """Something that stands for a catalogue entry, such as a job."""
+    """An object for one catalogue entry, such as a job."""
 
     @property
     def entry(self) -> ModelEntry:
@@ -30,12 +30,12 @@ AnyJob = TypeVar("AnyJob", bound=HasEntry)
 
 
 def plan_waves(sizes: Mapping[str, int | None], budget: int) -> list[list[str]]:
-    """Share out files among waves of at most ``budget`` bytes, in their order.
+    """Split files, in their order, into waves of at most ``budget`` bytes.
 
     Parameters
     ----------
     sizes
-        Bytes of each file; None if unknown: such a file gets a wave of its own.
+        Bytes of each file; None if unknown: such a file gets its own wave.
 
     Raises
     ------
@@ -60,12 +60,13 @@ def plan_waves(sizes: Mapping[str, int | None], budget: int) -> list[list[str]]:
 
 
 def waves_of_jobs(jobs: Sequence[AnyJob], cache: Path, budget_gb: float) -> list[list[AnyJob]]:
-    """The jobs in waves; those that share weights share a wave, those that download nothing go first."""
+    """Split jobs into waves: those that share weights share a wave, those that download nothing come first."""
     needing: dict[str, list[AnyJob]] = {}
     free: list[AnyJob] = []
     for job in jobs:
         weights = remote_weights(job.entry)
-        if weights is None or _stays(weights, cache):
+        path = None if weights is None else local_weights(weights, cache)
+        if weights is None or (path is not None and not is_evictable(path)):
             free.append(job)
         else:
             needing.setdefault(weights, []).append(job)
@@ -77,21 +78,36 @@ def waves_of_jobs(jobs: Sequence[AnyJob], cache: Path, budget_gb: float) -> list
 
 
 def weights_sizes(weights: Iterable[str], cache: Path) -> dict[str, int | None]:
-    """Bytes of each file of published weights, in the cache or at its server; None if the server does not say."""
+    """Return the bytes of each file of published weights, in the cache or at its server.
+
+    None if the server does not say; 0 for a file that is not available: nothing will be downloaded then, and the row
+    of the model will say why.
+    """
     weights = list(weights)
-    answers = asked_at_once(weights, lambda name, while_waiting: _size(name, cache, while_waiting))
-    return dict(zip(weights, answers, strict=True))
+
+    def size(name: str, while_waiting: Callable[[], None]) -> int | None:
+        path = local_weights(name, cache)
+        if path is not None:
+            return path.stat().st_size
+        try:
+            return remote_file(name, while_waiting).size
+        except OSError as error:
+            if isinstance(error, Unreachable) and is_on_hub(name):
+                raise
+            return 0
+
+    return dict(zip(weights, asked_at_once(weights, size), strict=True))
 
 
 def asked_at_once(
     weights: Sequence[str], ask: Callable[[str, Callable[[], None]], Answer]
 ) -> list[Answer]:
-    """What servers say of each file, several asked at once; an interrupt ends the pauses that they asked for.
+    """Ask servers about several files in parallel; an interrupt ends the pauses between attempts.
 
     Parameters
     ----------
     ask
-        Takes a file and what is to be called while it waits.
+        Takes a file and the function to call while it waits.
     """
     stop = Event()
 
@@ -99,7 +115,7 @@ def asked_at_once(
         if stop.is_set():
             raise Stopped
 
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+    with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
         try:
             return list(pool.map(lambda name: ask(name, while_waiting), weights))
         except BaseException:
@@ -108,7 +124,7 @@ def asked_at_once(
 
 
 def downloads(jobs: Iterable[HasEntry], cache: Path) -> dict[str, int | None]:
-    """Bytes of each file that the jobs need and the cache lacks; None if its server does not say, or offline."""
+    """Return the bytes of each file that the jobs need and the cache lacks; None if unknown, or offline."""
     needed = {name for job in jobs if (name := remote_weights(job.entry)) is not None}
     absent = [name for name in sorted(needed) if local_weights(name, cache) is None]
     return dict.fromkeys(absent) if is_offline() else weights_sizes(absent, cache)
@@ -117,44 +133,24 @@ def downloads(jobs: Iterable[HasEntry], cache: Path) -> dict[str, int | None]:
 def within_download(
     jobs: Sequence[AnyJob], sizes: Mapping[str, int | None], most: float
 ) -> list[AnyJob]:
-    """The jobs, in their order, whose weights fit into ``most`` bytes of download, the smallest files first.
+    """Return the jobs, in their order, whose weights fit into ``most`` bytes of download, smallest files first.
 
     Parameters
     ----------
     sizes
         Bytes of each file that must be downloaded; a file of unknown size never fits.
     """
-    chosen: set[str] = set()
+    too_much: set[str] = set()
     left = most
     for file, size in sorted(sizes.items(), key=lambda item: (item[1] or 0, item[0])):
-        if size is not None and size <= left:
-            chosen.add(file)
+        if size is None or size > left:
+            too_much.add(file)
+        else:
             left -= size
-    too_much = sizes.keys() - chosen
     return [job for job in jobs if remote_weights(job.entry) not in too_much]
 
 
 def evict(jobs: Iterable[HasEntry], cache: Path) -> int:
-    """Delete the weights of jobs whose rows are written; returns the bytes that were freed."""
+    """Delete the weights of jobs whose rows are written; return the freed bytes."""
     published = {remote_weights(job.entry) for job in jobs}
     return sum(evict_weights(weights, cache) for weights in published if weights is not None)
-
-
-def _stays(weights: str, cache: Path) -> bool:
-    path = local_weights(weights, cache)
-    return path is not None and not is_evictable(path)
-
-
-def _size(weights: str, cache: Path, while_waiting: Callable[[], None]) -> int | None:
-    """Bytes; 0 when the file cannot be had: nothing will be downloaded then, and the model's row will say why."""
-    path = local_weights(weights, cache)
-    if path is not None:
-        return path.stat().st_size
-    try:
-        return remote_file(weights, while_waiting).size
-    except Unreachable:
-        if is_on_hub(weights):
-            raise
-        return 0
-    except OSError:
-        return 0

@@ -160,8 +160,8 @@ def test_what_the_hub_has_no_repository_of_is_refused_by_name(weights: str, tmp_
 
 
 @pytest.mark.parametrize("url", ["http://[x/net.pth", "http://[::1/net.pth"])
-def test_a_url_that_is_none_is_refused_by_name(url: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"^{re.escape(url)}: no URL: "):
+def test_an_invalid_url_is_refused_by_name(url: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(url)}: not a URL: "):
         local_weights(url, tmp_path)
 
 

@@ -72,7 +72,7 @@ def test_a_builders_entry_is_filled_by_habit_and_keeps_what_it_says() -> None:
     assert with_builder_defaults(told) == told
 
 
-def test_random_weights_are_the_same_each_time_and_nobodys_random_state_changes(
+def test_random_weights_are_reproducible_and_global_random_states_stay(
     folder: Path,
 ) -> None:
     def drawn() -> list[float]:
@@ -128,7 +128,7 @@ def test_a_checkpoint_is_loaded_strictly_into_what_was_built(folder: Path, suffi
         built(own_entry(folder), path.with_suffix(".pkl"))
 
 
-def test_a_module_edited_since_the_plan_is_refused_and_after_a_new_plan_read_anew(
+def test_a_module_edited_since_the_plan_is_refused_and_read_again_after_a_new_plan(
     folder: Path,
 ) -> None:
     entry, file = own_entry(folder), folder / f"{module_name(folder)}.py"

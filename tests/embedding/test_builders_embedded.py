@@ -19,11 +19,11 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.datasets.base import ImageArray
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
-from dsmi_zoo.pipeline.embedding.embed import Embedding, View, embed_inputs
+from dsmi_zoo.pipeline.embedding.embed import View, embed_inputs
 from dsmi_zoo.pipeline.engine.graph import run_entries
 from dsmi_zoo.pipeline.engine.workers import Workers
 from dsmi_zoo.pipeline.networks.custom import BuilderError, Transformed
-from dsmi_zoo.pipeline.networks.forward import activations, undisturbed
+from dsmi_zoo.pipeline.networks.forward import Embedding, activations, undisturbed
 from dsmi_zoo.pipeline.networks.timm import embedding_shape
 from dsmi_zoo.pipeline.store.run_folder import read_row
 
@@ -177,7 +177,7 @@ def test_a_network_in_half_precision_gets_its_images_so(view: View) -> None:
         ("classifier.9", "the model has no layer"),
     ],
 )
-def test_a_network_without_a_linear_layer_or_the_one_named_is_told(
+def test_a_network_without_a_linear_layer_or_the_named_one_is_reported(
     view: View, layer: str | None, words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
@@ -242,7 +242,7 @@ def growing(image: Any) -> torch.Tensor:
         (lambda image: sys.exit(2), "of image image-0, raised SystemExit: 2"),
     ],
 )
-def test_a_wrong_transform_is_told_with_its_builder(transform: Any, words: str) -> None:
+def test_a_wrong_transform_is_reported_with_its_builder(transform: Any, words: str) -> None:
     with pytest.raises(BuilderError, match=f"^the transform of builder nets:t,? {words}"):
         Transformed("nets:t", images(), transform).batch(0, 6, CPU)
 

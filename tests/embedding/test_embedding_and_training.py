@@ -19,7 +19,7 @@ from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.data_catalog.models.trained_zoos import ARCHITECTURES, PREPROCESSING
-from dsmi_zoo.pipeline.embedding.embed import embed, normalised
+from dsmi_zoo.pipeline.embedding.embed import View, embed, embed_inputs, normalised
 from dsmi_zoo.pipeline.embedding.train import stored_top1, train_weights
 from dsmi_zoo.pipeline.embedding.views import make_view, open_view, part_view
 from dsmi_zoo.pipeline.networks.timm import build_model, choose_device, with_timm_defaults
@@ -222,7 +222,8 @@ def test_lower_precision_comes_near_and_leaves_the_switches_as_they_were(
     model = timm.create_model("test_vit", img_size=32, patch_size=8, num_classes=10).eval()
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     exact = embed(model, view[:8], PREPROCESSING, CPU, 8).values
-    near = embed(model, view[:8], PREPROCESSING, CPU, 8, precision).values
+    inputs = View(view[:8], PREPROCESSING)
+    near = embed_inputs(model, inputs, CPU, batch_size=8, precision=precision).values
     assert near.dtype == np.float32
     np.testing.assert_allclose(near, exact, atol=0.05 * np.abs(exact).max())
     assert (precision == "tf32") == np.array_equal(near, exact)

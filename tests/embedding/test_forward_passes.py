@@ -1,4 +1,4 @@
-"""How images reach a network: views that stay on a device or are read ahead, growing batches, orders in memory."""
+"""How images reach a network: views that stay on a device, growing batches, orders in memory."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +10,15 @@ import torch
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
-from dsmi_zoo.pipeline.embedding import view_on_gpu as view_on_device
-from dsmi_zoo.pipeline.embedding.embed import View, embed, embed_inputs, takes_channels_last
-from dsmi_zoo.pipeline.embedding.view_file import StoredView, open_stored
-from dsmi_zoo.pipeline.embedding.view_on_gpu import ReadAhead, pixels_on
+from dsmi_zoo.pipeline.embedding import embed as embedding
+from dsmi_zoo.pipeline.embedding.embed import (
+    View,
+    embed,
+    embed_inputs,
+    pixels_on,
+    takes_channels_last,
+)
+from dsmi_zoo.pipeline.embedding.views import StoredView, open_stored
 from dsmi_zoo.pipeline.networks.forward import MOST, BatchSize
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -35,17 +40,17 @@ def stored(path: Path, seed: int) -> StoredView:
 
 @pytest.fixture
 def _the_cpu_keeps_views(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(view_on_device, "KEPT_ON", ("cpu",))
+    monkeypatch.setattr(embedding, "KEPT_ON", ("cpu",))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**7, 10**9))
     yield
-    view_on_device._kept = None
+    embedding._kept = None
 
 
 @pytest.mark.usefixtures("_the_cpu_keeps_views")
 def test_a_view_stays_on_the_device_while_models_share_it(
     view: StoredView, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(view_on_device, "_READ_AT_ONCE", 7 * view.bytes_of_a_row)
+    monkeypatch.setattr(embedding, "_CHUNK_BYTES", 7 * view.bytes_of_a_row)
     first = pixels_on(CPU, view)
     assert first is not None
     np.testing.assert_array_equal(first.numpy(), view[:])
@@ -77,18 +82,12 @@ def test_a_model_embeds_the_same_from_a_kept_view(view: StoredView, monkeypatch)
     torch.manual_seed(0)
     model = timm.create_model("test_resnet").eval()
     kept = embed(model, view, PREPROCESSING, CPU, 8).values
-    assert view_on_device._kept is not None
-    monkeypatch.setattr(view_on_device, "KEPT_ON", ())
+    assert embedding._kept is not None
+    monkeypatch.setattr(embedding, "KEPT_ON", ())
     np.testing.assert_array_equal(embed(model, view, PREPROCESSING, CPU, 8).values, kept)
 
 
-def test_batches_are_read_ahead_whatever_their_sizes(view: StoredView) -> None:
-    ahead = ReadAhead(view, CPU)
-    for start, stop in ((0, 8), (8, 16), (8, 12), (12, 16), (16, 40), (40, 50)):
-        np.testing.assert_array_equal(ahead.batch(start, stop).numpy(), view[start:stop])
-
-
-def test_a_view_in_memory_is_no_other(view: StoredView) -> None:
+def test_a_view_in_memory_gives_the_same_batches(view: StoredView) -> None:
     batches = [View(pixels, PREPROCESSING).batch(45, 60, CPU) for pixels in (view, view[:])]
     assert batches[0].shape == (5, 3, 32, 32)
     assert torch.equal(*batches)
@@ -126,7 +125,7 @@ def test_a_batch_that_was_halved_or_chosen_does_not_grow_and_on_a_cpu_none_does(
         assert size.count == before
 
 
-def test_a_last_smaller_batch_tells_nothing_of_speed() -> None:
+def test_a_smaller_last_batch_is_not_timed() -> None:
     size = BatchSize(GPU, 10)
     size.record_pass(64, 1.0)
     size.record_pass(3, 1e-9)
@@ -157,7 +156,7 @@ def test_channels_come_last_where_that_is_faster(name: str, on_cpu: bool) -> Non
     assert takes_channels_last(model, GPU)
 
 
-def test_a_network_of_ones_own_keeps_the_usual_order() -> None:
+def test_a_users_own_network_keeps_the_usual_order() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4, 2))
     assert not takes_channels_last(model, GPU)
     assert not takes_channels_last(model, CPU)
@@ -204,7 +203,7 @@ def test_a_compiled_network_gives_the_same_and_compiles_for_one_size_of_batch(
     np.testing.assert_array_equal(compiled.predictions, usual.predictions)
 
 
-def test_what_cannot_be_compiled_is_told_in_one_line(
+def test_a_network_that_cannot_be_compiled_is_reported_in_one_line(
     view: StoredView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_compiler(*_: object) -> None:

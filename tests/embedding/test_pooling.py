@@ -97,7 +97,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_pools_as_told_and_its_rows_say_so(folder: Path, cli: Command) -> None:
+def test_a_run_pools_as_asked_and_its_rows_say_so(folder: Path, cli: Command) -> None:
     run = ("run", "--catalog", "zoo.csv", "--images-per-class", 3)
     cli(*run, "--out", "as-is", cwd=folder)
     as_is = read_results(folder / "as-is").set_index("model")

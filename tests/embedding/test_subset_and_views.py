@@ -26,11 +26,11 @@ from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.data_catalog.models.trained_zoos import trained_models
 from dsmi_zoo.pipeline.config.preloaded import MODELS
 from dsmi_zoo.pipeline.config.run import RunConfig, SubsetSettings
-from dsmi_zoo.pipeline.embedding.view_file import ViewWriter, open_stored
 from dsmi_zoo.pipeline.embedding.views import (
     drop_oldest_views,
     input_vector,
     make_view,
+    open_stored,
     open_view,
     view_path,
     view_vectors,
@@ -123,8 +123,10 @@ def test_fashion_is_split_into_three_parts_of_the_images_that_torchvision_reads(
     assert of_test.isdisjoint(of_validation)
 
 
-def test_fashion_that_is_not_there_or_damaged_is_told_with_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"fashion is not in .*; install Debian's package"):
+def test_missing_or_damaged_fashion_is_reported_with_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"fashion is not there in --data-root .*; install Debian's package"
+    ):
         open_dataset("fashion", tmp_path)
     for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
         (tmp_path / name).write_bytes(b"short")
@@ -134,7 +136,7 @@ def test_fashion_that_is_not_there_or_damaged_is_told_with_how_to_get_it(tmp_pat
         open_dataset("fashion", tmp_path)
 
 
-def test_a_trained_zoo_is_measured_on_the_images_of_its_recipes_unless_told() -> None:
+def test_a_trained_zoo_is_measured_on_the_images_of_its_recipes_by_default() -> None:
     assert RunConfig(catalog="fashion:3").subset.dataset == "fashion:3"
     assert (
         RunConfig(catalog="fashion", subset=SubsetSettings(images_per_class=9)).subset.dataset
@@ -357,7 +359,7 @@ def test_processes_that_want_a_view_at_the_same_moment_share_one(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["view.npy", "view.npy.json"]
 
 
-def test_the_oldest_views_that_nobody_needs_make_room(tmp_path: Path) -> None:
+def test_the_oldest_unneeded_views_make_room(tmp_path: Path) -> None:
     (tmp_path / "views").mkdir()
     paths = [tmp_path / "views" / f"{name}.npy" for name in "abcd"]
     for age, path in enumerate(paths):
@@ -369,10 +371,7 @@ def test_the_oldest_views_that_nobody_needs_make_room(tmp_path: Path) -> None:
 
 def test_rows_of_a_view_on_disk_are_read_as_an_array_gives_them(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 5, 3), dtype=np.uint8)
-    with ViewWriter(tmp_path / "view.npy", pixels.shape) as writer:
-        for row in (3, 0, 6, 1, 5, 2, 4):
-            writer.write(row, pixels[row])
-    np.testing.assert_array_equal(np.load(tmp_path / "view.npy"), pixels)
+    np.save(tmp_path / "view.npy", pixels)
     view = open_stored(tmp_path / "view.npy")
     assert (len(view), view.shape) == (7, (7, 5, 5, 3))
     for rows in (

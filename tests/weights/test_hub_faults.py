@@ -1,10 +1,8 @@
-"""Servers that hang, drip, are busy or answer nonsense cost a bounded time, are told of, and can be resumed."""
+"""Servers that hang, drip, are busy or answer nonsense cost a bounded time, are reported, and can be resumed."""
 
 import signal
 import sys
 import time
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -15,14 +13,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from processes import start_command
 
-from dsmi_zoo.pipeline.weights import hub as patience
-from dsmi_zoo.pipeline.weights import hub as remote
-from dsmi_zoo.pipeline.weights import hub as transfer
+from dsmi_zoo.pipeline.weights import hub as downloads
 from dsmi_zoo.pipeline.weights.cache import fetch_weights
-from dsmi_zoo.pipeline.weights.hub import Unreachable, remote_file
+from dsmi_zoo.pipeline.weights.hub import Unreachable
 
 DSMI_ZOO = str(Path(sys.executable).with_name("dsmi-zoo"))
-TIMEOUT_S = 0.3
+TIMEOUT_S = 1.0
 LARGE = small_weights(bytes(20_000_000))
 
 
@@ -32,21 +28,21 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-# The times that users have, before the tests shorten them.
-OF_USERS = {
-    "pause": patience.FIRST_PAUSE_S,
-    "head": remote.HEAD_TIMEOUT_S,
-    "get": transfer.TIMEOUT_S,
+# The defaults, before the tests shorten them.
+DEFAULTS = {
+    "pause": downloads.FIRST_PAUSE_S,
+    "head": downloads.HEAD_TIMEOUT_S,
+    "get": downloads.TIMEOUT_S,
 }
 
 
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Downloads are allowed, and what is waited for takes tenths of a second."""
+    """Allow downloads, and shorten the waits."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(remote, "HEAD_TIMEOUT_S", TIMEOUT_S)
-    monkeypatch.setattr(transfer, "TIMEOUT_S", TIMEOUT_S)
-    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(downloads, "HEAD_TIMEOUT_S", TIMEOUT_S)
+    monkeypatch.setattr(downloads, "TIMEOUT_S", TIMEOUT_S)
+    monkeypatch.setattr(downloads, "FIRST_PAUSE_S", 0.05)
 
 
 @pytest.fixture
@@ -57,9 +53,11 @@ def url(hub: HubServer) -> str:
 
 
 def test_the_times_of_a_hanging_server_add_up_to_less_than_a_minute() -> None:
-    pauses = [OF_USERS["pause"] * 2**attempt for attempt in range(patience.ATTEMPTS - 1)]
+    pauses = [DEFAULTS["pause"] * 2**attempt for attempt in range(downloads.ATTEMPTS - 1)]
     for timeout in ("head", "get"):
-        assert patience.ATTEMPTS * OF_USERS[timeout] + sum(pauses) < patience.PATIENCE_S == 60
+        assert (
+            downloads.ATTEMPTS * DEFAULTS[timeout] + sum(pauses) < downloads.GIVE_UP_AFTER_S == 60
+        )
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
@@ -72,8 +70,8 @@ def test_a_server_that_accepts_and_never_answers_is_given_up_after_a_few_timeout
         Unreachable, match=r"no connection to .*; the same command goes on from here$"
     ):
         fetch_weights(url, cache)
-    assert time.monotonic() - started < patience.ATTEMPTS * TIMEOUT_S + 0.35 + 2
-    assert len(hub.asked(method, "net.pth")) == patience.ATTEMPTS
+    assert time.monotonic() - started < downloads.ATTEMPTS * TIMEOUT_S + 0.35 + 5
+    assert len(hub.asked(method, "net.pth")) == downloads.ATTEMPTS
     hub.faults.clear()
     assert fetch_weights(url, cache).read_bytes() == hub.files["net.pth"]
 
@@ -81,7 +79,7 @@ def test_a_server_that_accepts_and_never_answers_is_given_up_after_a_few_timeout
 def test_no_further_attempt_is_made_when_those_before_have_taken_too_long(
     hub: HubServer, url: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "PATIENCE_S", TIMEOUT_S)
+    monkeypatch.setattr(downloads, "GIVE_UP_AFTER_S", TIMEOUT_S)
     hub.faults.append(Fault("HEAD", "net.pth", times=100, hang=True))
     with pytest.raises(Unreachable):
         fetch_weights(url, cache)
@@ -91,8 +89,8 @@ def test_no_further_attempt_is_made_when_those_before_have_taken_too_long(
 def test_a_server_that_drips_is_given_up_and_what_came_is_kept(
     hub: HubServer, url: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "WATCHED_S", 0.5)
-    monkeypatch.setattr(patience, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(downloads, "SPEED_WINDOW_S", 0.5)
+    monkeypatch.setattr(downloads, "GIVE_UP_AFTER_S", 0.5)
     hub.files["net.pth"] = small_weights(bytes(1000))
     hub.faults.append(Fault("GET", "net.pth", drip_s=0.02))
     started = time.monotonic()
@@ -108,9 +106,9 @@ def test_a_transfer_that_goes_on_is_left_to_go_on_however_often_it_breaks(
     hub: HubServer, url: str, cache: Path
 ) -> None:
     hub.files["net.pth"] = LARGE
-    hub.faults.append(Fault("GET", "net.pth", times=2 * patience.ATTEMPTS, drop_after=2_000_000))
+    hub.faults.append(Fault("GET", "net.pth", times=2 * downloads.ATTEMPTS, drop_after=2_000_000))
     assert fetch_weights(url, cache).read_bytes() == LARGE
-    assert len(hub.downloads()) == 2 * patience.ATTEMPTS + 1
+    assert len(hub.downloads()) == 2 * downloads.ATTEMPTS + 1
     assert hub.body_bytes() < 1.3 * len(LARGE)
 
 
@@ -121,7 +119,7 @@ def test_a_transfer_that_always_breaks_at_its_start_is_given_up(
     hub.faults.append(Fault("GET", "net.pth", times=100, drop_after=1000))
     with pytest.raises(Unreachable):
         fetch_weights(url, cache)
-    assert len(hub.downloads()) == patience.ATTEMPTS
+    assert len(hub.downloads()) == downloads.ATTEMPTS
 
 
 def test_a_server_that_ignores_the_range_or_refuses_it_sends_the_file_from_its_start(
@@ -144,11 +142,11 @@ def test_a_file_that_changes_between_two_requests_is_never_joined_from_two(
     def change(*_: object) -> None:
         hub.files["net.pth"] = other
 
-    monkeypatch.setattr(patience, "_sleep", change)
+    monkeypatch.setattr(downloads, "_sleep", change)
     assert fetch_weights(url, cache).read_bytes() == other
 
 
-def test_a_wait_that_a_busy_server_asks_for_is_said(
+def test_a_wait_that_a_busy_server_asks_for_is_reported(
     hub: HubServer, url: str, cache: Path, told: pytest.LogCaptureFixture
 ) -> None:
     hub.faults.append(Fault("GET", "net.pth", status=429, retry_after=1))
@@ -157,9 +155,7 @@ def test_a_wait_that_a_busy_server_asks_for_is_said(
     assert told.messages == [f"{url}: {where} is busy (HTTP 429) and asks to wait 1 s"]
 
 
-@pytest.mark.parametrize(
-    "asked", [900, "9" * 400, format_datetime(datetime(2999, 1, 1, tzinfo=UTC), usegmt=True)]
-)
+@pytest.mark.parametrize("asked", [900, "9" * 400])
 def test_a_wait_that_is_too_long_fails_at_once_and_says_when_to_try_again(
     asked: int | str, hub: HubServer, url: str, cache: Path
 ) -> None:
@@ -179,25 +175,11 @@ def test_the_waits_of_one_file_are_bounded_all_together(
     hub: HubServer, url: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(patience, "_sleep", lambda pause_s, _: slept.append(pause_s))
+    monkeypatch.setattr(downloads, "_sleep", lambda pause_s, _: slept.append(pause_s))
     hub.faults.append(Fault("HEAD", "net.pth", times=9, status=503, retry_after=50))
     with pytest.raises(ConnectionError, match="asks to wait 50 s"):
         fetch_weights(url, cache)
     assert slept == [50, 50]
-
-
-def test_a_date_to_wait_for_is_understood_by_the_servers_own_clock(
-    hub: HubServer, url: str, cache: Path, told: pytest.LogCaptureFixture
-) -> None:
-    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
-    hub.faults.append(Fault("HEAD", "net.pth", status=503, retry_after=soon))
-    fetch_weights(url, cache)
-    assert told.messages[0].endswith(("asks to wait 1 s", "asks to wait 2 s"))
-    told.clear()
-    past = format_datetime(datetime(2001, 1, 1, tzinfo=UTC), usegmt=True)
-    hub.faults.append(Fault("HEAD", "net.pth", status=503, retry_after=past))
-    remote_file(url)
-    assert told.messages == []
 
 
 class Answer:
@@ -210,20 +192,16 @@ class Answer:
 
 
 @bounded(200)
-@given(
-    st.text(max_size=40)
-    | st.from_regex(r"\w{3}, \d{1,4} \w{3} \d{1,6} \d\d:\d\d:\d\d( \S+)?", fullmatch=True)
-)
+@given(st.text(max_size=40))
 @example("²")
 @example("-5")
-@example("Wed, 99 Foo 99999999999 99:99:99 GMT")
-@example("Mon, 01 Jan 0000 00:00:00 +9999999")
-def test_a_wait_that_is_nonsense_counts_as_none(asked: str) -> None:
+@example("Wed, 21 Oct 2015 07:28:00 GMT")
+def test_an_invalid_wait_is_ignored(asked: str) -> None:
     from huggingface_hub.errors import HfHubHTTPError
 
     error = HfHubHTTPError.__new__(HfHubHTTPError)
     error.response = Answer(asked)
-    wait_s = patience._asked_to_wait(error)
+    wait_s = downloads._retry_after(error)
     assert wait_s is None or wait_s >= 0
 
 
@@ -250,6 +228,6 @@ def test_ctrl_c_ends_a_wait_that_a_busy_hub_asked_for(
     assert "Traceback" not in told
 
 
-def test_a_name_that_no_server_can_have_is_told_in_one_line(cache: Path) -> None:
-    with pytest.raises(ConnectionError, match="no server can have the name of this address"):
+def test_an_impossible_host_name_is_reported_in_one_line(cache: Path) -> None:
+    with pytest.raises(ConnectionError, match="no server can have the name in this address"):
         fetch_weights(f"http://{'a' * 64}.example/net.pth", cache)
