@@ -44,7 +44,7 @@ class ComputeSettings(Settings):
         "auto",
         description=f"{', '.join(CLUSTERS)}, tcp://host:port or tls://host:port; see docs/clusters.md.",
     )
-    profile: Annotated[Path, AfterValidator(found_from_anywhere)] | None = Field(
+    profile: Annotated[Path, AfterValidator(absolute_path)] | None = Field(
         None, description="Site settings of a cluster, in TOML; see docs/clusters.md."
     )
     workers: Annotated[

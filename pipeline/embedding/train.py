@@ -55,7 +55,7 @@ def train_weights(
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         metadata = {"top1": repr(top1), "model": str(entry)}
         content = safetensors.torch.save(state, metadata=metadata)
-        write_sealed(path, lambda file: file.write(content))
+        write_checksummed(path, lambda file: file.write(content))
 
     make_unless_intact(path, "the weights", f"training {entry} again", make)
     return path
