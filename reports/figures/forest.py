@@ -1,4 +1,4 @@
-"""All scores at a glance: the correlation of each with accuracy, and its intervals."""
+"""The forest plot: the correlation of each score with accuracy, and its intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from ..statistics.correlation import Coefficient, Correlation
 from ..statistics.sample import CEILING, PRIMARY_MEASURE
 from ..wording import fixed, measure_title, target_title
-from .scatter import COLOURS, INK, QUIET, STYLE, Rendered, canvas, head, legend, one_line, render
+from .canvas import COLOURS, INK, QUIET, STYLE, Rendered, canvas, head, legend, one_line, render
 
 
 def forest(
@@ -20,10 +20,9 @@ def forest(
     static: str | None = None,
     units: str = "families",
 ) -> Rendered:
-    """Spearman's coefficient of every score in ``order`` with one target: intervals over ``units`` and over rows.
+    """Draw Spearman's rho of every score in ``order`` with one target: intervals over ``units`` and over rows.
 
-    The ceiling is a line, not a row; of ``static``, the best ranker that looks at no image, there are lines too, at its
-    coefficient and at minus it.
+    The ceiling is a line, not a row. The best ranker without images, ``static``, has lines at plus and minus its rho.
     """
     shown = {name: correlations[name][target].spearman for name in order if name != CEILING}
     ceiling = correlations[CEILING][target].spearman if CEILING in order else None
@@ -44,7 +43,7 @@ def forest(
 
 
 def _handles_of_intervals(units: str) -> list[Line2D]:
-    """What the legend says of the marks in every row."""
+    """Return the legend's handles of the marks in every row."""
     over_rows = "over rows, as if independent"
     primary = measure_title(PRIMARY_MEASURE)
     return [
@@ -71,7 +70,7 @@ def _static(axes: Axes, static: str, value: float | None) -> list[Line2D]:
 
 
 def _score(axes: Axes, place: int, rho: Coefficient, colour: str) -> None:
-    """One row: the coefficient and both intervals, or why there is none."""
+    """Draw one row: the coefficient and both intervals, or why there is none."""
     for ci, width, shade in ((rho.ci, 1.8, 1.0), (rho.ci_rows, 5.0, 0.25)):
         if ci is not None:
             style: dict[str, Any] = {"linewidth": width, "alpha": shade, "solid_capstyle": "butt"}

@@ -1,9 +1,9 @@
 """Standard errors of least squares for rows that depend on each other within clusters, and their degrees of freedom.
 
 Pure functions of arrays. With few or unequal clusters the usual clustered errors (CR1, G - 1 degrees of freedom) are
-too small. CR3 is the jackknife: how much the coefficients move when each cluster is left out. CR2 is milder: unbiased
-if rows were independent, and still too small where large clusters hold rows that are much alike. Satterthwaite's
-approximation says on how many independent pieces of information the error rests.
+too small. CR3 is the jackknife: the spread of the coefficients when each cluster is left out. CR2 is milder: unbiased
+for independent rows, and too small if large clusters have very similar rows. The degrees of freedom are Satterthwaite's
+approximation.
 """
 
 from dataclasses import dataclass
