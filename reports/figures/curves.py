@@ -71,7 +71,7 @@ def over_epochs(rows: pd.DataFrame) -> Rendered | None:
     rows = succeeded(rows)
     if "epoch" not in rows or rows["epoch"].nunique() < 2:
         return None
-    by = "group" if groups_of(rows) else "architecture"
+    by: str | None = "group" if groups_of(rows) else "architecture"
     if rows[by].nunique() < 2:
         by = None
     panels = []

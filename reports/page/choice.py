@@ -1,7 +1,6 @@
 """The page for choosing a model for one's own images: what it says first, the winners, and the ranking."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -31,16 +30,6 @@ COST_COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
-class StaticChoice:
-    """The model that the catalogue alone would suggest: the greatest in one of its columns."""
-
-    ranker: str
-    model: str
-    img_size: int | None
-    accuracy: float
-
-
 def is_choice(run: RunRecord, ranking: Ranking, targets: Collection[str]) -> bool:
     """Return whether the page helps to choose a model: for the user's own images, or without known accuracies."""
     if run.config.random_weights or not ranking.models:
@@ -62,15 +51,7 @@ def lead_of_choice(
             "Run the same command with a longer --budget to continue."
         )
     sentences.append(ranking_lead(ranking))
-    static = static_choice(rows, ranking)
-    if static is not None:
-        first = ranking.models[0]
-        is_first = (static.model, static.img_size) == (first.model, first.img_size)
-        taken = f"{static.model}, which has {fixed(static.accuracy, 1)}% here"
-        sentences.append(
-            f"By {static.ranker} alone, without looking at these images, one would choose "
-            f"{'the same model' if is_first else taken}."
-        )
+    sentences += _static_choice(rows, ranking)
     if dropped:
         were = "was" if dropped == 1 else "were"
         sentences.append(f"{counted(dropped, 'more model')} {were} dropped after fewer images.")
@@ -85,18 +66,23 @@ def left_by_search(search: SearchNote | None, measured: Collection[str]) -> tupl
     return len(dropped), len(set(search.left_out) - set(measured))
 
 
-def static_choice(rows: pd.DataFrame, ranking: Ranking) -> StaticChoice | None:
-    """Return the greatest in the first column of `STATIC_RANKERS` that two models or more have; None without one."""
+def _static_choice(rows: pd.DataFrame, ranking: Ranking) -> list[str]:
+    """Say which model is the greatest in the first column of `STATIC_RANKERS` that two models or more have."""
     rows = succeeded(rows)
-    accuracies = {(m.model, m.img_size): m.accuracy for m in ranking.models}
+    ranked = {(m.model, m.img_size): m for m in ranking.models}
     keys = [(name["model"], name["img_size"]) for name in names(rows)]
-    is_ranked = np.array([key in accuracies for key in keys])
+    is_ranked = np.array([key in ranked for key in keys])
     for column, ranker in STATIC_RANKERS.items():
         known = np.where(is_ranked, values(rows, column), np.nan)
         if np.isfinite(known).sum() > 1:
-            taken = keys[int(np.nanargmax(known))]
-            return StaticChoice(ranker, *taken, accuracies[taken])
-    return None
+            chosen = ranked[keys[int(np.nanargmax(known))]]
+            which = f"{chosen.model}, which has {fixed(chosen.accuracy, 1)}% here"
+            if chosen is ranking.models[0]:
+                which = "the same model"
+            return [
+                f"By {ranker} alone, without looking at these images, one would choose {which}."
+            ]
+    return []
 
 
 def winners(rows: pd.DataFrame, ranking: Ranking) -> dict[str, Any]:

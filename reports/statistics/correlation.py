@@ -211,17 +211,13 @@ def with_holm(correlations: dict[str, dict[str, Correlation]]) -> dict[str, dict
     """
     pairs: dict[tuple[str, str], float] = {}
     for score, by_target in correlations.items():
-        if score == CEILING:
-            continue
         for target, correlation in by_target.items():
             pair = (score, _evidence(target, by_target))
             p = correlation.spearman.p_families
-            if p is not None and target == pair[1] and pair != (PRIMARY_MEASURE, PRIMARY_TARGET):
+            is_exploratory = score != CEILING and pair != (PRIMARY_MEASURE, PRIMARY_TARGET)
+            if p is not None and target == pair[1] and is_exploratory:
                 pairs[pair] = p
-    if not pairs:
-        return correlations
-    _, corrected_p, *_ = multipletests(list(pairs.values()), method="holm")
-    adjusted = dict(zip(pairs, corrected_p, strict=True))
+    adjusted = holm(pairs)
 
     corrected: dict[str, dict[str, Correlation]] = {}
     for score, by_target in correlations.items():
@@ -229,10 +225,18 @@ def with_holm(correlations: dict[str, dict[str, Correlation]]) -> dict[str, dict
         for target, correlation in by_target.items():
             p = adjusted.get((score, _evidence(target, by_target)))
             if p is not None:
-                spearman = replace(correlation.spearman, p_holm=float(p))
+                spearman = replace(correlation.spearman, p_holm=p)
                 correlation = replace(correlation, spearman=spearman)
             corrected[score][target] = correlation
     return corrected
+
+
+def holm(p_values: Mapping[Any, float]) -> dict[Any, float]:
+    """Return p values after Holm's correction."""
+    if not p_values:
+        return {}
+    corrected = multipletests(list(p_values.values()), method="holm")[1]
+    return dict(zip(p_values, corrected.tolist(), strict=True))
 
 
 def _evidence(target: str, by_target: Mapping[str, Any]) -> str:

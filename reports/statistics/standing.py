@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from .bootstrap import (
     LEVEL,
@@ -23,7 +22,7 @@ from .bootstrap import (
     small_sample,
     standard_ranks,
 )
-from .correlation import MIN_UNITS, Bootstraps, why_undefined
+from .correlation import MIN_UNITS, Bootstraps, holm, why_undefined
 from .sample import CEILING, families_of, scores_of, static_rankers, succeeded, targets_of, values
 
 Array = np.ndarray
@@ -115,11 +114,8 @@ def differences(
         x = values(rows, score)
         known = np.isfinite(x) & np.isfinite(y) & np.isfinite(base)
         by_score[score] = _difference(x[known], base[known], y[known], families[known], bootstraps)
-    known_p = {score: d.p for score, d in by_score.items() if d.p is not None}
-    if known_p:
-        adjusted = multipletests(list(known_p.values()), method="holm")[1]
-        for score, p in zip(known_p, adjusted, strict=True):
-            by_score[score] = replace(by_score[score], p_holm=float(p))
+    for score, p in holm({s: d.p for s, d in by_score.items() if d.p is not None}).items():
+        by_score[score] = replace(by_score[score], p_holm=p)
     return by_score
 
 

@@ -1,17 +1,17 @@
 """Which score predicts best, over several zoos and seeds: the statistics declared in docs/score-study.md."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
 
 from ..statistics.bootstrap import LEVEL, Resamples, middle_error
+from ..statistics.correlation import holm
 from ..statistics.partial import left_by
 from ..statistics.sample import sign_of, values
 
@@ -242,7 +242,7 @@ def _in_setting(setting: Setting, z: Mapping[str, Sequence[Any]]) -> list[ScoreI
 
 
 def _own_parts(settings: Sequence[Setting]) -> list[OwnPart]:
-    parts = []
+    parts: dict[tuple[str, str], OwnPart] = {}
     for setting in settings:
         t = stats.t(setting.architectures - 1)
         for score in OF_THEIR_OWN:
@@ -251,9 +251,10 @@ def _own_parts(settings: Sequence[Setting]) -> list[OwnPart]:
             half = float(t.ppf(0.5 + LEVEL / 2)) * error
             p = float(2 * t.sf(abs(value) / error)) if error > 0 else 1.0
             ci = float(np.tanh(value - half)), float(np.tanh(value + half))
-            parts.append((score, setting.name, float(np.tanh(value)), ci, p))
-    adjusted = multipletests([p for *_, p in parts], method="holm")[1]
-    return [OwnPart(*part[:-1], p_holm=float(p)) for part, p in zip(parts, adjusted, strict=True)]
+            rho = float(np.tanh(value))
+            parts[score, setting.name] = OwnPart(score, setting.name, rho, ci, p)
+    adjusted = holm({key: part.p_holm for key, part in parts.items()})
+    return [replace(part, p_holm=adjusted[key]) for key, part in parts.items()]
 
 
 def _verdict(ci: tuple[float, float], z_of_rival: float) -> Verdict:
