@@ -204,7 +204,7 @@ def expected_best(x: Array, y: Array, counts: Array, unit: Array, taken: Sequenc
 
 
 def _rows_that_suffice(x: Array, counts: Array, unit: Array, most: int) -> int:
-    """How many rows of the order hold the first ``most`` of every sample, and all that are equal to the last."""
+    """Return how many ordered rows contain the first ``most`` of every sample, and their ties."""
     n, rows = len(x), 8 * most
     while rows < n and (counts[:, unit[:rows]].sum(axis=1) < most).any():
         rows *= 2
@@ -212,10 +212,10 @@ def _rows_that_suffice(x: Array, counts: Array, unit: Array, most: int) -> int:
 
 
 def _expected_greatest(y: Array, copies: Array, wanted: Array, better: Array) -> Array:
-    """The expected greatest of ``wanted`` [b] draws without replacement from y [m], in decreasing order, and better."""
+    """Return the expected maximum of ``better`` and ``wanted`` [b] draws without replacement from y [m], descending."""
     passed = copies.cumsum(axis=1)
     total, draws = passed[:, -1:], wanted[:, None]
-    # None of the greatest is drawn: all draws fall on the rest.
+    # The probability that none of the largest is drawn.
     none = comb(total - passed, draws) / comb(total, draws)
     chance = -np.diff(none, axis=1, prepend=1)
     return np.asarray((chance * np.maximum(y, better[:, None])).sum(axis=1))

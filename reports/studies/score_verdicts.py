@@ -32,7 +32,7 @@ Array = np.ndarray
 class ScoreInSetting:
     """Mean over seeds of a score's Spearman correlation with the target, and its 95% interval over architectures.
 
-    ``from_best`` is the simultaneous interval of Fisher's z of the setting's best score less that of this one.
+    ``from_best`` is the simultaneous interval of Fisher's z of the setting's best score minus that of this one.
     """
 
     score: str
