@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from dsmi_zoo._util.text import plural
 from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
 from dsmi_zoo.pipeline.store.schema import target_unit
 
@@ -95,16 +96,12 @@ def explorer_data(rows: pd.DataFrame, across: Sequence[str], up: Sequence[str]) 
     settings = {
         "falling": [key_of(name) for name in numbers if sign_of(name) < 0],
         "facts": {name: head for name, head in FACTS.items() if any(facts[name])},
-        "unit": _plain_unit(families_of(rows)[0]),
+        "unit": plural(families_of(rows)[0]),
         "leastUnits": MIN_UNITS,
         "student": _student_table(),
         "normal": _normal_table(),
     }
     return ExplorerData(columns, _choices(rows, facts), download, settings)
-
-
-def _plain_unit(column: str) -> str:
-    return {"family": "families", "architecture": "architectures"}.get(column, "models")
 
 
 def _facts(rows: pd.DataFrame) -> dict[str, Any]:

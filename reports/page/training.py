@@ -107,11 +107,10 @@ def _warnings(rows: pd.DataFrame) -> list[str]:
     warnings = []
     saturated = rows.loc[rows["saturated"] == 1, "step"]
     if len(saturated):
-        shown = ", ".join(f"{step:.0f}" for step in saturated.head(5))
-        more = f" and {len(saturated) - 5} more" if len(saturated) > 5 else ""
-        at = "step" if len(saturated) == 1 else "steps"
+        more = f" and {len(saturated) - 1} more" if len(saturated) > 1 else ""
+        steps = f"{saturated.iloc[0]:.0f}{more}"
         warnings.append(
-            f"Saturated at {at} {shown}{more}: sigma does not fit the scale of the embedding."
+            f"Saturated at step {steps}: sigma does not fit the scale of the embedding."
         )
     failed = int(rows["dse_z"].isna().sum())
     if failed:

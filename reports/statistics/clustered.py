@@ -37,7 +37,7 @@ class ClusteredErrors:
 def clustered_errors(
     design: Array, y: Array, cluster: Array, kind: Correction = "CR3"
 ) -> ClusteredErrors:
-    r"""Compute clustered errors of ordinary least squares, with Satterthwaite's degrees of freedom for each coefficient.
+    r"""Compute clustered errors of ordinary least squares, with Satterthwaite's degrees of freedom.
 
     With the hat matrix H and the residuals e, cluster g's residuals become :math:`A_g e_g`, where
     :math:`A_g = (I - H_{gg})^{-1/2}` for CR2, and :math:`A_g = (I - H_{gg})^{-1} \sqrt{(G - 1) / G}` for CR3, which is
