@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dsmi_zoo.pipeline.measures.registry import COMPARISONS, DIAGNOSTICS, MEASURES
 from dsmi_zoo.pipeline.store.schema import is_accuracy
 
+from .statistics.ranking import COSTS
 from .statistics.sample import BASELINES, CEILING
 
 _REGISTERED = {m.name: m for m in (*MEASURES, *COMPARISONS, *BASELINES, *DIAGNOSTICS)}
@@ -30,6 +31,12 @@ def target_title(name: str) -> str:
     if not is_accuracy(name):
         return name.replace("_", " ")
     return name.replace("top1", "top-1").replace("top5", "top-5").replace("_", " ") + " accuracy"
+
+
+def cost_title(name: str) -> str:
+    """Return the title of a cost with its unit."""
+    title, unit, _ = COSTS[name]
+    return with_unit(title[:1].upper() + title[1:], unit)
 
 
 def with_unit(title: str, unit: str) -> str:

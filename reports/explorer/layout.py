@@ -34,7 +34,7 @@ from dsmi_zoo.pipeline.store.schema import target_unit
 from ..figures.canvas import COLOURS, one_line
 from ..statistics.ranking import COSTS
 from ..statistics.sample import groups_of, succeeded, texts
-from ..wording import measure_title, with_unit
+from ..wording import cost_title, measure_title
 from .data import FACTS, ExplorerData, explorer_data, key_of, with_target_unit
 
 HERE = Path(__file__).parent
@@ -147,8 +147,7 @@ def _renumbered(tree: Any) -> Any:
 def title_of(name: str) -> str:
     """Return the title of a column on an axis."""
     if name in COSTS:
-        title, unit, _ = COSTS[name]
-        return with_unit(title[:1].upper() + title[1:], unit)
+        return cost_title(name)
     return measure_title(name) if target_unit(name) is None else with_target_unit(name)
 
 

@@ -17,7 +17,7 @@ from ..statistics.correlation import Bootstraps, Correlation
 from ..statistics.ranking import COSTS, Ranking
 from ..statistics.regression import SHOWN, Influence, Regression, family_band
 from ..statistics.sample import families_of, groups_of, succeeded, values
-from ..wording import fixed, measure_title, measure_unit, target_title, with_unit
+from ..wording import cost_title, fixed, measure_title, measure_unit, target_title, with_unit
 from .canvas import (
     COLOURS,
     INK,
@@ -73,7 +73,7 @@ def score_scatter(
 def ranking_scatter(ranking: Ranking) -> Rendered:
     """Draw probe accuracy against the cost of a model, with the Pareto front joined and named."""
     assert ranking.cost is not None
-    name, unit, _ = COSTS[ranking.cost]
+    name = COSTS[ranking.cost][0]
     known = [m for m in ranking.models if m.cost is not None]
     front = sorted((m for m in known if m.pareto), key=lambda m: m.cost or 0)
     with matplotlib.rc_context(STYLE):
@@ -91,7 +91,7 @@ def ranking_scatter(ranking: Ranking) -> Rendered:
         axes.plot(costs, accuracies, color=INK, linewidth=1)
         for m in front[:NAMED_ON_FRONT]:
             _annotate(axes, m.model, (m.cost or 1, m.accuracy))
-        axes.set_xlabel(one_line(with_unit(name[:1].upper() + name[1:], unit), 70))
+        axes.set_xlabel(one_line(cost_title(ranking.cost), 70))
         axes.set_ylabel("Probe accuracy (%)")
         head(axes, f"Probe accuracy and {name}", f"{len(known)} models")
         tied = Line2D([], [], linestyle="", color=COLOURS[1], marker="s", label="tied for first")

@@ -10,9 +10,9 @@ import pandas as pd
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.store.record import RunRecord, SearchNote
 
-from ..statistics.ranking import COSTS, NAMED_TIES, Ranked, Ranking
+from ..statistics.ranking import NAMED_TIES, Ranked, Ranking
 from ..statistics.sample import names, succeeded, texts, values
-from ..wording import fixed, significant, with_unit
+from ..wording import cost_title, fixed, significant, with_unit
 
 WINNERS = 5
 OWN_IMAGES = ("imagefolder", "csv")
@@ -140,15 +140,9 @@ def ranking_table(ranking: Ranking) -> dict[str, Any]:
                 "notes": ", ".join(notes),
             }
         )
-    second_cost = _cost_head(second.cost) if second else ""
-    return {"cost": _cost_head(ranking.cost), "second_cost": second_cost, "rows": rows}
-
-
-def _cost_head(cost: str | None) -> str:
-    if cost is None:
-        return ""
-    title, unit, _ = COSTS[cost]
-    return with_unit(title[:1].upper() + title[1:], unit)
+    cost = cost_title(ranking.cost) if ranking.cost else ""
+    second_cost = cost_title(second.cost) if second and second.cost else ""
+    return {"cost": cost, "second_cost": second_cost, "rows": rows}
 
 
 def ranking_lead(ranking: Ranking) -> str:

@@ -1,7 +1,7 @@
 """Correlations of scores and accuracies, with intervals that account for dependence within families."""
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -26,6 +26,8 @@ from .sample import (
     values,
 )
 
+Array = np.ndarray
+Families = Sequence[Any] | Array | pd.Series
 RESAMPLES = 2000
 # Weighted Kendall is computed resample by resample, 6 ms each for a thousand rows.
 WEIGHTED_KENDALL_RESAMPLES = 100
@@ -76,7 +78,7 @@ class Bootstraps:
     seed: int = 0
     _made: dict[bytes, Resamples] = field(default_factory=dict)
 
-    def of(self, unit: np.ndarray) -> Resamples:
+    def of(self, unit: Array) -> Resamples:
         """Return the resamples of rows with these units [n]."""
         key = unit.tobytes()
         if key not in self._made:
@@ -88,9 +90,9 @@ class Bootstraps:
 
 
 def correlate(
-    x: np.ndarray,
-    y: np.ndarray,
-    families: Sequence[Hashable] | np.ndarray | pd.Series,
+    x: Array,
+    y: Array,
+    families: Families,
     bootstraps: Bootstraps | None = None,
     *,
     full: bool = True,
@@ -165,7 +167,7 @@ def correlate(
     return Correlation(n, units, effective, **coefficients)
 
 
-def _about_1(values: np.ndarray) -> np.ndarray:
+def _about_1(values: Array) -> Array:
     """Return the values times a power of two, so that the largest is about 1."""
     _, exponent = np.frexp(np.abs(values).max())
     return np.asarray(np.ldexp(values, -exponent))
@@ -256,7 +258,7 @@ def correlations_within_groups(
     return by_group
 
 
-def why_undefined(x: np.ndarray, y: np.ndarray) -> str | None:
+def why_undefined(x: Array, y: Array) -> str | None:
     """Return why x [n] and y [n] have no correlation; None if they have."""
     if len(x) < MIN_ROWS:
         return f"{len(x)} rows have both values, fewer than {MIN_ROWS}"

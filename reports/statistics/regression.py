@@ -13,7 +13,7 @@ from statsmodels.stats.outliers_influence import OLSInfluence, variance_inflatio
 
 from .bootstrap import LEVEL, middle_error, small_sample
 from .clustered import clustered_errors
-from .correlation import MIN_RANGE, MIN_UNITS, Bootstraps, why_undefined
+from .correlation import MIN_RANGE, MIN_UNITS, Array, Bootstraps, Families, why_undefined
 from .sample import families_of, names, scores_of, succeeded, targets_of, values
 
 MULTIPLE = ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params", "img_size")
@@ -89,9 +89,7 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def ols(
-    x: np.ndarray, y: np.ndarray, families: Sequence[Any] | np.ndarray | pd.Series | None = None
-) -> Regression:
+def ols(x: Array, y: Array, families: Families | None = None) -> Regression:
     """Fit y = intercept + slope x by least squares.
 
     Parameters
@@ -134,7 +132,7 @@ def ols(
     return Regression(len(x), intercept, slope, error, p, (low, high), r2, covariance, **clustered)
 
 
-def _clustered(x: np.ndarray, y: np.ndarray, families: np.ndarray) -> dict[str, Any]:
+def _clustered(x: Array, y: Array, families: Array) -> dict[str, Any]:
     """Return the slope's errors clustered by family, as fields of `Regression`; none if they cannot be estimated."""
     group = pd.factorize(families)[0]
     if int(group.max()) + 1 < MIN_UNITS:
@@ -153,12 +151,8 @@ def _clustered(x: np.ndarray, y: np.ndarray, families: np.ndarray) -> dict[str, 
 
 
 def family_band(
-    x: np.ndarray,
-    y: np.ndarray,
-    families: Sequence[Any] | np.ndarray | pd.Series,
-    at: np.ndarray,
-    drawn_by: Bootstraps,
-) -> tuple[np.ndarray, np.ndarray] | None:
+    x: Array, y: Array, families: Families, at: Array, drawn_by: Bootstraps
+) -> tuple[Array, Array] | None:
     """Return the 95% band of the least-squares line at the places ``at`` [k], from resamples of families.
 
     At each place the error is half the width of the middle 68% of the resampled lines, with the correction of
@@ -297,8 +291,8 @@ def multiple(rows: pd.DataFrame, target: str, predictors: Sequence[str] = MULTIP
 
 
 def _without_collinear(
-    columns: Mapping[str, np.ndarray],
-) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, str]]:
+    columns: Mapping[str, Array],
+) -> tuple[dict[str, Array], dict[str, float], dict[str, str]]:
     """Return the predictors that stay, their variance inflation factors, and the reasons for leaving out the others."""
     kept = dict(columns)
     why: dict[str, str] = {}
@@ -313,7 +307,7 @@ def _without_collinear(
         del kept[above[-1]]
 
 
-def variance_inflation(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
+def variance_inflation(columns: Mapping[str, Array]) -> dict[str, float]:
     """Return by how much each predictor's relation to the others multiplies its coefficient's variance, 1 / (1 - R2).
 
     References
