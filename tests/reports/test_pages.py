@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
 
 from dsmi_zoo.pipeline.store.record import EntryRecord
+from dsmi_zoo.pipeline.store.release import Release
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
 from dsmi_zoo.reports.figures import canvas as figures
 from dsmi_zoo.reports.page.build import write_page
@@ -272,6 +274,33 @@ def test_the_summary_holds_hostile_names_as_they_are(all_names: Path, own_measur
         == sorted(f["error_message"] for f in failures)
         == sorted(NAMES)
     )
+
+
+def shown_by_markdown(text: str) -> tuple[list[str], set[str]]:
+    """The texts of all inline parts of a Markdown document, and the kinds of markup in them."""
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+    inline = [token for token in tokens if token.type == "inline"]
+    parts = [part for token in inline for part in token.children or ()]
+    texts = ["".join(part.content for part in token.children or ()) for token in inline]
+    kinds = {part.type for part in parts}
+    return texts, kinds | {token.type for token in tokens if token.type.startswith("html")}
+
+
+def test_the_card_of_a_release_shows_hostile_names_as_they_are(tmp_path: Path) -> None:
+    release = Release(
+        format=1,
+        id="2026-01-02-0123abcd",
+        title=NAMES[0],
+        published_at=datetime(2026, 1, 2, tzinfo=UTC),
+        license=NAMES[1],
+        has_embeddings=False,
+    )
+    rows = rows_frame([failed_row(i) for i in range(len(NAMES))])
+    write_page(rows, record_of(catalog=NAMES[0]), tmp_path, release=release)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8").split("<!-- superseded -->")[1]
+    texts, markup = shown_by_markdown(card)
+    assert [name for name in NAMES if not any(" ".join(name.split()) in t for t in texts)] == []
+    assert not [kind for kind in markup if kind.startswith(("html", "image", "link"))]
 
 
 @pytest.mark.parametrize("name", ["- x", "+ x", "1. x", "12) x", "---", "===", "-", "1."])
