@@ -39,8 +39,8 @@ from .data import FACTS, ExplorerData, explorer_data, key_of, with_target_unit
 
 HERE = Path(__file__).parent
 SCRIPTS = ("statistics.js", "explorer.js")
-BOKEH_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "plus", "x")
-BOKEH_MARKERS += ("hex", "star", "asterisk")
+_MARKERS = "circle square triangle diamond inverted_triangle plus x hex star asterisk"
+BOKEH_MARKERS = tuple(_MARKERS.split())
 TABLE_ROWS = 14
 IDS = ("id", "root_id")  # the keys of a model's name in Bokeh's JSON
 ALL = ""  # the value of a filter that is off

@@ -125,7 +125,7 @@ def ols(x: Array, y: Array, families: Families | None = None) -> Regression:
     if leverage > 1 - MIN_RANGE or not is_defined:
         why = "no error: one row alone fixes the slope"
         return Regression(len(x), intercept, slope, r2=r2, reason=why)
-    clustered = {}
+    clustered: dict[str, Any] = {}
     if families is not None:
         clustered = _clustered(x, y, np.asarray(families, dtype=object)[known])
     covariance = (a, b), (c, d)
