@@ -7,7 +7,7 @@ import pandas as pd
 from better_default_candidates import CANDIDATES, Array
 from scipy import stats
 
-from dsmi_zoo.reports.statistics.bootstrap import LEVEL, Resamples, interval, precision
+from dsmi_zoo.reports.statistics.bootstrap import LEVEL, Resamples, interval, small_sample
 
 RESAMPLES = 4000
 
@@ -77,7 +77,7 @@ class Resampled:
     def interval(self, x: Array) -> tuple[float, tuple[float, float] | None]:
         """The value and its interval."""
         value, drawn = self.values(x)
-        return value, interval(value, drawn, precision(self.unit), len(self.unit))[0]
+        return value, interval(value, drawn, small_sample(self.unit), len(self.unit))[0]
 
     def difference(self, x: Array, reference: Array) -> tuple[float, tuple[float, float], float]:
         """How much higher x is than the reference: value, interval, p."""
@@ -114,7 +114,7 @@ class Resampled:
             drawn.append(self.resamples.pearson(*left))
         value = float(np.mean(values))
         return value, interval(
-            value, np.nanmean(drawn, axis=0), precision(self.unit), len(self.unit)
+            value, np.nanmean(drawn, axis=0), small_sample(self.unit), len(self.unit)
         )[0]
 
     def within_groups(self, x: Array) -> float:

@@ -17,11 +17,11 @@ from statsmodels.regression.linear_model import OLS
 
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.reports.statistics.bootstrap import (
-    Precision,
+    SmallSample,
     Resamples,
     influence_on_spearman,
     interval,
-    precision,
+    small_sample,
 )
 from dsmi_zoo.reports.statistics.clustered import clustered_errors
 from dsmi_zoo.reports.statistics.correlation import Bootstraps
@@ -112,7 +112,7 @@ def coverage() -> None:
         ("40 families, the k-th of 40 / k", falling),
     ):
         drawn_by = Resamples.drawn(family, RESAMPLES, 0)
-        earlier = Precision(1.0, max(effective_number(family) - 1, 1))
+        earlier = SmallSample(1.0, max(effective_number(family) - 1, 1))
         for shared in (0.0, 0.4, 0.8):
             for rho in (0.0, 0.5, 0.8):
                 rng = np.random.default_rng(0)
@@ -121,11 +121,11 @@ def coverage() -> None:
                 for _ in range(1000 if len(family) < 200 else 600):
                     x, y, truth = correlated(rng, family, rho, shared)
                     value, drawn = stats.spearmanr(x, y)[0], drawn_by.spearman(x, y)
-                    for precise, held in (
+                    for small, held in (
                         (earlier, before),
-                        (precision(family, influence_on_spearman(x, y)), after),
+                        (small_sample(family, influence_on_spearman(x, y)), after),
                     ):
-                        ci = interval(value, drawn, precise, len(x))[0]
+                        ci = interval(value, drawn, small, len(x))[0]
                         held.append(ci is not None and ci[0] <= truth <= ci[1])
                 rows.append([name, f"{shared:g}", f"{rho:g}", share(before), share(after)])
     table(["zoo", "variance between families", "rho", "before (%)", "after (%)"], rows)
@@ -256,13 +256,13 @@ def partial() -> None:
                         v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y)
                     )
                     value = float(stats.pearsonr(left_x, left_y)[0])
-                    precise = precision(family, influence_on_spearman(left_x, left_y))
+                    small = small_sample(family, influence_on_spearman(left_x, left_y))
                     anew = resampled_partial(x, y, given, drawn_by.counts, family)
                     for drawn, hits in (
                         (drawn_by.pearson(left_x, left_y), before),
                         (anew, refitted),
                     ):
-                        p = interval(value, drawn, precise, len(x))[1]
+                        p = interval(value, drawn, small, len(x))[1]
                         hits.append(p is not None and p < LEVEL)
                     p = partial_correlation(x, y, given, family, bootstraps).pearson.p_families
                     after.append(p is not None and p < LEVEL)

@@ -1,11 +1,11 @@
-"""How names and numbers are put into words: titles of columns, rounded numbers, intervals."""
+"""Titles of columns, and numbers and intervals as text."""
 
-import math
 from collections.abc import Sequence
 
 from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, DIAGNOSTICS, MEASURES
 from dsmi_zoo.pipeline.store.schema import is_accuracy
 
+from .statistics.ranking import COSTS
 from .statistics.sample import BASELINES, CEILING
 
 _REGISTERED = {m.name: m for m in (*MEASURES, *COMPARISONS, *BASELINES, *DIAGNOSTICS)}
@@ -13,33 +13,39 @@ MISSING = "–"
 
 
 def measure_title(name: str) -> str:
-    """A measure's title; the user's own go by their column's name."""
+    """Return a measure's title; own measures are called by their column's name."""
     if name == CEILING:
         return "Subset top-1 (ceiling)"
-    if name == "top1":  # the score that published accuracy is for another target
+    if name == "top1":  # as a score for another target
         return "Published top-1"
     return _REGISTERED[name].title if name in _REGISTERED else name
 
 
 def measure_unit(name: str) -> str:
-    """A measure's unit, or "" where there is none or it is unknown."""
+    """Return a measure's unit, or "" if there is none."""
     return _REGISTERED[name].unit if name in _REGISTERED else ""
 
 
 def target_title(name: str) -> str:
-    """A target's title: ``real_top1`` is "real top-1 accuracy", ``r_effective_robustness`` "r effective robustness"."""
+    """Return a target's title, such as "real top-1 accuracy" for ``real_top1``."""
     if not is_accuracy(name):
         return name.replace("_", " ")
     return name.replace("top1", "top-1").replace("top5", "top-5").replace("_", " ") + " accuracy"
 
 
+def cost_title(name: str) -> str:
+    """Return the title of a cost with its unit."""
+    title, unit, _ = COSTS[name]
+    return with_unit(title[:1].upper() + title[1:], unit)
+
+
 def with_unit(title: str, unit: str) -> str:
-    """An axis label or column head."""
+    """Return an axis label or column head."""
     return f"{title} ({unit})" if unit else title
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
-    """A number with so many decimals and a true minus sign; a dash for what is undefined."""
+    """Return a number with ``digits`` decimals and a minus sign; a dash if undefined."""
     if value is None or value != value:
         return MISSING
     text = f"{value:.{digits}f}"
@@ -47,7 +53,7 @@ def fixed(value: float | None, digits: int = 2) -> str:
 
 
 def significant(value: float | None, digits: int = 3) -> str:
-    """A number of any scale to so many significant digits; a power of ten only where it is very large or small."""
+    """Return a number with ``digits`` significant digits; as a power of ten only if very large or small."""
     if value is None or value != value:
         return MISSING
     rounded = float(f"{value:.{digits}g}")
@@ -57,20 +63,15 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """A p value; below 0.001 its size says no more."""
+    """Return a p value, or that it is below 0.001."""
     return MISSING if p is None else "< 0.001" if p < 0.001 else fixed(p, 3)
 
 
 def interval(ci: Sequence[float] | None, digits: int = 2) -> str:
-    """An interval in words."""
+    """Return an interval as text."""
     return MISSING if ci is None else f"{fixed(ci[0], digits)} to {fixed(ci[1], digits)}"
 
 
 def significant_interval(ci: Sequence[float] | None) -> str:
-    """An interval of any scale in words."""
+    """Return an interval of any scale as text."""
     return f"{significant(ci[0])} to {significant(ci[1])}" if ci else MISSING
-
-
-def give_or_take(error: float, digits: int) -> str:
-    """A standard error behind its value; nothing where there is none."""
-    return f" ± {fixed(error, digits)}" if math.isfinite(error) else ""

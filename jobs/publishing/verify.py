@@ -35,6 +35,8 @@ from .publish import NOTICES, page_versions
 log = logging.getLogger(__name__)
 
 SHOWN = 20
+RETIRED = ("class_subsets", "mixed")
+"""Parts of ``summary.json`` that releases of earlier versions have."""
 RELATIVE, ABSOLUTE = 1e-3, 1e-4
 """How far a number that is computed again may be from the published one: other machines add in another order."""
 
@@ -106,7 +108,7 @@ def _of_page(published: Published) -> Iterator[str]:
         if release.page_versions != page_versions():
             log.info("the page's words are not compared: other versions of the libraries made them")
             return
-        for file in ("index.html", "report.md", "README.md"):
+        for file in ("index.html", "README.md"):
             made = (again / file).read_text(encoding="utf-8")
             if release.superseded_by is not None and file in NOTICES:
                 made = NOTICES[file](made, release.model_copy(update={"id": release.superseded_by}))
@@ -121,6 +123,8 @@ def _of_numbers(folder: Path, again: Path) -> Iterator[str]:
         yield "summary.json is no JSON"
         return
     after = json.loads(_text(again / "summary.json"))
+    for name in RETIRED:
+        before.pop(name, None)
     for where, old, new in _different(before, after):
         yield f"summary.json: {where} is {_shown(old)}; the rows give {_shown(new)}"
 

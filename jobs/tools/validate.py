@@ -187,7 +187,7 @@ def _dynamics_of(validation: Validation, dataset: str) -> list[Trajectory]:
 
 
 def _initialisation(validation: Validation, display: Display) -> int:
-    from dsmi_zoo.reports.studies.trainings import extremes
+    from dsmi_zoo.reports.studies.trainings_page import extremes
 
     dataset, study = validation.datasets[0], validation.trainings
     states = study.initial_states(dataset)

@@ -1,4 +1,4 @@
-"""What the explorer knows of each model: its facts, its scores with their errors, and what the controls need."""
+"""The data of the explorer: facts and scores of each model, and the settings of the controls."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES
+from dsmi_zoo._util.text import plural
+from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
 from dsmi_zoo.pipeline.store.schema import target_unit
 
 from ..statistics.bootstrap import LEVEL
@@ -46,7 +47,7 @@ MOST_MODELS = 100_000
 
 @dataclass(frozen=True)
 class ExplorerData:
-    """Columns by key, each [n]; the filters' choices; which columns a download has; and the controls' settings."""
+    """Columns by key, each [n]; the choices of the filters; the columns of a download; the settings of the controls."""
 
     columns: Mapping[str, Any]
     choices: Mapping[str, list[str]]
@@ -55,28 +56,28 @@ class ExplorerData:
 
 
 def key_of(column: str) -> str:
-    """What the browser calls a column: the user's own measures may have any name, also one that is taken."""
+    """Return the browser's name of a column; own measures get a prefix, because their names may be taken."""
     return column if column in OURS or target_unit(column) is not None else f"own {column}"
 
 
 def with_target_unit(target: str) -> str:
-    """An accuracy's title with its unit."""
+    """Return an accuracy's title with its unit."""
     return with_unit(target_title(target), target_unit(target) or "")
 
 
 def explorer_data(rows: pd.DataFrame, across: Sequence[str], up: Sequence[str]) -> ExplorerData:
-    """The columns of the measured rows that an explorer of these axes needs."""
+    """Return the columns of the measured rows for an explorer of these axes."""
     facts = _facts(rows)
-    numbers = [
-        name
-        for name in dict.fromkeys((*across, *up, *NUMBERS))
-        if np.isfinite(values(rows, name)).any()
-    ]
-    scores = {key_of(name): values(rows, name) for name in numbers}
-    errors = {
-        f"{key_of(name)} se": values(rows, f"{name}_se").astype(np.float32) for name in numbers
-    }
-    errors = {name: error for name, error in errors.items() if np.isfinite(error).any()}
+    numbers = []
+    scores: dict[str, np.ndarray] = {}
+    errors: dict[str, np.ndarray] = {}
+    for name in dict.fromkeys((*across, *up, *NUMBERS)):
+        score, error = values(rows, name), values(rows, f"{name}_se")
+        if np.isfinite(score).any():
+            numbers.append(name)
+            scores[key_of(name)] = score
+            if np.isfinite(error).any():
+                errors[f"{key_of(name)} se"] = error.astype(np.float32)
     first = rows.index.isin(one_row_per_weights(rows).index)
     unit = pd.factorize(families_of(rows)[1])[0]
     columns = {
@@ -95,7 +96,7 @@ def explorer_data(rows: pd.DataFrame, across: Sequence[str], up: Sequence[str]) 
     settings = {
         "falling": [key_of(name) for name in numbers if sign_of(name) < 0],
         "facts": {name: head for name, head in FACTS.items() if any(facts[name])},
-        "unit": _plain_unit(families_of(rows)[0]),
+        "unit": plural(families_of(rows)[0]),
         "leastUnits": MIN_UNITS,
         "student": _student_table(),
         "normal": _normal_table(),
@@ -103,12 +104,8 @@ def explorer_data(rows: pd.DataFrame, across: Sequence[str], up: Sequence[str]) 
     return ExplorerData(columns, _choices(rows, facts), download, settings)
 
 
-def _plain_unit(column: str) -> str:
-    return {"family": "families", "architecture": "architectures"}.get(column, "models")
-
-
 def _facts(rows: pd.DataFrame) -> dict[str, Any]:
-    """What the catalogue says of each model: text, and the image's size in pixels."""
+    """Return the facts of each model: texts, and the image's size in pixels."""
     extra = {1.0: "yes", 0.0: "no"}
 
     def known_texts(name: str) -> list[str]:
@@ -128,7 +125,7 @@ def _facts(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _choices(rows: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The values of each fact that can be filtered by; a fact of one value filters nothing."""
+    """Return the values of each fact with several of them, to filter by."""
     sizes = facts["size"]
     choices = {name: sorted(set(facts[name]) - {""}) for name in ("family", "kind", "extra")}
     choices["group"] = groups_of(rows)
@@ -137,7 +134,7 @@ def _choices(rows: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, list[str
 
 
 def _drawn(rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """How large and how opaque each point is: by the parameters, and pale where saturated."""
+    """Return the size of each point, by parameters, and its opacity: pale if saturated."""
     size = values(rows, "params_m")
     scaled = np.log10(np.where(np.isfinite(size) & (size > 0), size, np.nan))
     span = np.nanmax(scaled) - np.nanmin(scaled) if np.isfinite(scaled).any() else 0.0
@@ -148,7 +145,7 @@ def _drawn(rows: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def _student_table() -> list[list[float]]:
-    """Student's t quantile of an interval at 0.95, by 1 over the degrees of freedom: the browser interpolates."""
+    """Return Student's t quantile of a 95% interval, by 1 over the degrees of freedom, for interpolation."""
     inverse = np.linspace(0, 1, 101)
     degrees = 1 / np.maximum(inverse, 1e-9)
     quantiles = stats.t.ppf(0.5 + LEVEL / 2, degrees)
@@ -156,7 +153,7 @@ def _student_table() -> list[list[float]]:
 
 
 def _normal_table() -> list[list[float]]:
-    """The normal quantile of comparisons with k others that hold together at 0.95, by the logarithm of k."""
+    """Return the normal quantile of k simultaneous comparisons at 0.95, by the logarithm of k, for interpolation."""
     count = np.geomspace(1, MOST_MODELS, 60)
     tail = (1 - LEVEL) / 2 / count
     quantiles = stats.norm.isf(tail)

@@ -1,8 +1,8 @@
-// What the explorer does: one state, which the controls change and everything shown follows. It meets Bokeh's models by
-// their names: the page's policy forbids code made of text while the page is open, which is how Bokeh would run a CustomJS.
+// The behaviour of the explorer: the controls change one state, and plot and table follow. Bokeh's models are found by
+// name, because the page's policy forbids eval, which Bokeh's CustomJS needs.
 "use strict";
 
-// Words of catalogues that a spreadsheet would take for a formula.
+// Text that a spreadsheet would take for a formula.
 const FORMULA = /^[=+\-@\t\r]/;
 const NEEDS_QUOTES = /[",\r\n]/;
 const VIEW = "#view:";
@@ -65,7 +65,7 @@ class ExplorerView {
     return model.map((name, i) => (Number.isFinite(size[i]) ? name + "@" + size[i] : name));
   }
 
-  // What is chosen, as text by name; what is left as it was is not in it.
+  // The choices that differ from the defaults, as text by name.
   state() {
     const {model, settings, source} = this;
     const chosen = {
@@ -82,7 +82,7 @@ class ExplorerView {
     return Object.fromEntries(Object.entries(chosen).filter(([_, value]) => value !== ""));
   }
 
-  // Set every control as the state says.
+  // Set every control to the state.
   apply(state) {
     const {model, settings, source} = this;
     const offered = (select, value) => select.options.some((option) => (Array.isArray(option) ? option[0] : option) === value);
@@ -145,13 +145,13 @@ class ExplorerView {
     return select.options.find(([key, _]) => key === select.value)[1];
   }
 
-  // The column that models are ranked by: as chosen, and turned so that more is better.
+  // The column that ranks the models, signed so that more is better.
   get ranked() {
     const name = this.model(this.settings.ranked === "x" ? "across" : "up").value;
     return {name, sign: this.settings.falling.includes(name) ? -1 : 1};
   }
 
-  // Another score or accuracy.
+  // Change the score or accuracy.
   pick() {
     const {model, source, ranked} = this;
     const data = {...source.data};
@@ -170,7 +170,7 @@ class ExplorerView {
     this.filter(data);
   }
 
-  // The best first, in every column; what is selected stays selected.
+  // Sort every column, best first, and keep the selection.
   put_in_order(data, {name, sign}) {
     const value = (i) => (Number.isFinite(data[name][i]) ? -sign * data[name][i] : Infinity);
     const order = Array.from(data.model.keys()).sort((i, j) => value(i) - value(j) || i - j);
@@ -197,7 +197,7 @@ class ExplorerView {
     };
   }
 
-  // Other models: the plot, the table, the ranks, the statistics and the download follow.
+  // Change the models; plot, table, ranks, statistics and download follow.
   filter(data = {...this.source.data}) {
     const kept = Array.from(data.model.keys()).filter(this.is_meant(data));
     this.rank(data, kept);
@@ -206,7 +206,7 @@ class ExplorerView {
     this.table.view.change.emit();  // else a table of the same rows keeps the old numbers
     this.remember();
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => { this.tell(); this.describe(); }, SETTLED_MS);
+    this.timer = setTimeout(() => { this.show_statistics(); this.describe(); }, SETTLED_MS);
   }
 
   rank(data, kept) {
@@ -221,8 +221,8 @@ class ExplorerView {
     });
   }
 
-  // What goes with what among the models that are shown.
-  tell() {
+  // Show the correlation over the models in view.
+  show_statistics() {
     const {data} = this.source;
     const rows = this.kept.indices.filter((i) => data.first[i] && Number.isFinite(data.x[i]) && Number.isFinite(data.y[i]));
     const [x, y, unit] = [data.x, data.y, data.unit].map((column) => rows.map((i) => column[i]));
@@ -234,13 +234,13 @@ class ExplorerView {
       : " (95% interval " + fixed(found.low, 2) + " to " + fixed(found.high, 2) + " over " + found.units + " " + this.settings.unit + ")";
     const pair = this.title("across") + " and " + this.title("up");
     const words = Number.isNaN(rho)
-      ? pair + ": too few models, or none that differ."
+      ? pair + ": too few models, or no variation."
       : pair + ": Spearman\u2019s rho = " + fixed(rho, 2) + range + ".";
-    const caution = some === all ? "" : " A choice made after looking has no honest interval: take it for a hint.";
+    const caution = some === all ? "" : " Models chosen after a look at the results make the interval too optimistic: treat it as a hint.";
     document.getElementById("explorer-statistics").textContent = shown + words + caution;
   }
 
-  // The facts of the one model that is selected, and how to load it.
+  // Show the facts of the selected model, and how to load it.
   describe() {
     const place = document.getElementById("explorer-model"), {data} = this.source;
     place.replaceChildren();

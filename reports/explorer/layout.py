@@ -1,6 +1,6 @@
-"""The interactive part of the page: a plot, a table and the statistics of whatever models are chosen.
+"""The interactive part of the page: a plot, a table and the statistics of the selected models.
 
-What its controls do stands in ``explorer.js``, the statistics they need in ``statistics.js``.
+The behaviour of its controls is in ``explorer.js``, their statistics in ``statistics.js``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,37 +31,27 @@ from bokeh.resources import Resources
 
 from dsmi_zoo.pipeline.store.schema import target_unit
 
-from ..figures.scatter import COLOURS, one_line
+from ..figures.canvas import COLOURS, one_line
 from ..statistics.ranking import COSTS
 from ..statistics.sample import groups_of, succeeded, texts
-from ..wording import measure_title, with_unit
+from ..wording import cost_title, measure_title
 from .data import FACTS, ExplorerData, explorer_data, key_of, with_target_unit
 
 HERE = Path(__file__).parent
 SCRIPTS = ("statistics.js", "explorer.js")
-BOKEH_MARKERS = (
-    "circle",
-    "square",
-    "triangle",
-    "diamond",
-    "inverted_triangle",
-    "plus",
-    "x",
-    "hex",
-    "star",
-    "asterisk",
-)
+_MARKERS = "circle square triangle diamond inverted_triangle plus x hex star asterisk"
+BOKEH_MARKERS = tuple(_MARKERS.split())
 TABLE_ROWS = 14
-IDS = ("id", "root_id")  # under which Bokeh's JSON names a model
-ALL = ""  # the value of a filter that lets everything pass
-_WRAP = {"flex-wrap": "wrap"}
+IDS = ("id", "root_id")  # the keys of a model's name in Bokeh's JSON
+ALL = ""  # the value of a filter that is off
+ROW: dict[str, Any] = {"sizing_mode": "stretch_width", "styles": {"flex-wrap": "wrap"}}
 
 
 @dataclass(frozen=True)
 class Axes:
-    """What can be chosen for the two axes, and what is shown first; models are ranked by the ``ranked`` one.
+    """The choices for the two axes, and the first ones; models are ranked by the axis ``ranked``.
 
-    By default they are a study's: any score against any accuracy.
+    The defaults are those of a study: any score against any accuracy.
     """
 
     across: Sequence[str]
@@ -74,10 +64,10 @@ class Axes:
 
 @dataclass(frozen=True)
 class Explorer:
-    """The explorer's parts; the scripts hold nothing of a run.
+    """The parts of the explorer.
 
-    ``models`` are Bokeh's, for JSON, ``settings`` what the controls must know of the columns; ``scripts`` are Bokeh
-    itself, because the page needs no network, and ours.
+    ``models`` is Bokeh's JSON, ``settings`` describes the columns to the controls, and ``scripts`` are ours and Bokeh
+    itself, because the page needs no network. The scripts have no data of a run.
     """
 
     models: Mapping[str, Any]
@@ -85,35 +75,30 @@ class Explorer:
     scripts: Sequence[str]
 
 
-def of_choice(scores: Sequence[str], targets: Sequence[str], costs: Sequence[str]) -> Axes:
-    """Any score or accuracy against any cost, the probe's accuracy and the ranking's cost first."""
+def choice_axes(scores: Sequence[str], targets: Sequence[str], costs: Sequence[str]) -> Axes:
+    """Return axes of any score or accuracy against any cost, beginning with the probe's accuracy and the first cost."""
     up = ["probe_accuracy", *(name for name in (*scores, *targets) if name != "probe_accuracy")]
     return Axes(costs, up, (costs[0], up[0]), ("Cost", "Score"), "y", True)
 
 
 def explorer(rows: pd.DataFrame, axes: Axes) -> Explorer:
-    """The explorer of the measured rows, one per entry."""
+    """Return the explorer of the measured rows, one per entry."""
     ok = succeeded(rows)
     data = explorer_data(ok, axes.across, axes.up)
     source = ColumnDataSource({**data.columns, **_chosen(data, axes)}, tags=data.download)
     legend, source.data["category"] = _categories(ok)
     kept = IndexFilter(name="kept", indices=list(range(len(ok))))
-    pickers = [
-        Select(name=name, title=title, value=key_of(value), options=_options(offered), width=230)
-        for name, title, value, offered in zip(
-            ("across", "up"), axes.heads, axes.start, (axes.across, axes.up), strict=True
-        )
-    ]
+    across = _picker("across", axes.heads[0], axes.start[0], axes.across)
+    up = _picker("up", axes.heads[1], axes.start[1], axes.up)
     save = Button(name="save", label="Download as CSV", width=150)
     clear = Button(name="clear", label="Show all again", width=150)
-    only = CheckboxGroup(
-        name="only", labels=["only models selected in plot or table"], active=[], width=300
-    )
+    labels = ["only models selected in plot or table"]
+    only = CheckboxGroup(name="only", labels=labels, active=[], width=300)
     layout = column(
-        row(*pickers, sizing_mode="stretch_width", styles=_WRAP),
-        row(*_filters(data), sizing_mode="stretch_width", styles=_WRAP),
+        row(across, up, **ROW),
+        row(*_filters(data), **ROW),
         _plot(source, kept, legend, axes),
-        row(only, clear, save, sizing_mode="stretch_width", styles=_WRAP),
+        row(only, clear, save, **ROW),
         _table(source, kept, axes, grouped=bool(groups_of(ok))),
         Spacer(height=4),
         sizing_mode="stretch_width",
@@ -121,17 +106,18 @@ def explorer(rows: pd.DataFrame, axes: Axes) -> Explorer:
     library = Resources(mode="inline", components=["bokeh", "bokeh-widgets", "bokeh-tables"])
     ours = [(HERE / name).read_text(encoding="utf-8") for name in SCRIPTS]
     titles = {key_of(name): title_of(name) for name in (*axes.across, *axes.up, *COSTS)}
-    settings = {
-        **data.settings,
-        "titles": titles,
-        "ranked": axes.ranked,
-        "start": [key_of(name) for name in axes.start],
-    }
+    start = [key_of(name) for name in axes.start]
+    settings = {**data.settings, "titles": titles, "ranked": axes.ranked, "start": start}
     return Explorer(_renumbered(json_item(layout)), settings, [*library.js_raw, *ours])
 
 
+def _picker(name: str, title: str, value: str, offered: Sequence[str]) -> Select:
+    options: list[Any] = [(key_of(column), title_of(column)) for column in offered]
+    return Select(name=name, title=title, value=key_of(value), options=options, width=230)
+
+
 def _chosen(data: ExplorerData, axes: Axes) -> dict[str, Any]:
-    """The columns that follow what is chosen; the controls fill the rest in."""
+    """Return the columns that depend on the axes; the controls fill in the rest."""
     n = len(data.columns["model"])
     across, up = (data.columns[key_of(name)] for name in axes.start)
     unknown = np.full(n, np.nan)
@@ -139,62 +125,53 @@ def _chosen(data: ExplorerData, axes: Axes) -> dict[str, Any]:
 
 
 def _renumbered(tree: Any) -> Any:
-    """Bokeh's JSON with models numbered from 1: Bokeh counts on from page to page, and equal rows give equal bytes."""
+    """Return Bokeh's JSON with models numbered from 1, not from page to page: equal rows give equal bytes."""
     numbers: dict[str, str] = {}
 
     def walk(part: Any) -> Any:
-        if isinstance(part, dict):
-            return {
-                name: numbers.setdefault(value, f"p{len(numbers) + 1}")
-                if name in IDS
-                else walk(value)
-                for name, value in part.items()
-            }
-        return [walk(item) for item in part] if isinstance(part, list) else part
+        if isinstance(part, list):
+            return [walk(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        renumbered = {}
+        for name, value in part.items():
+            is_id = name in IDS
+            renumbered[name] = (
+                numbers.setdefault(value, f"p{len(numbers) + 1}") if is_id else walk(value)
+            )
+        return renumbered
 
     return walk(tree)
 
 
 def title_of(name: str) -> str:
-    """What an axis calls a column."""
+    """Return the title of a column on an axis."""
     if name in COSTS:
-        title, unit, _ = COSTS[name]
-        return with_unit(title[:1].upper() + title[1:], unit)
+        return cost_title(name)
     return measure_title(name) if target_unit(name) is None else with_target_unit(name)
 
 
-def _options(offered: Sequence[str]) -> list[str | tuple[Any, str]]:
-    return [(key_of(name), title_of(name)) for name in offered]
-
-
 def _filters(data: ExplorerData) -> list[Any]:
-    """A text, one choice for each fact of which there are several values, and the greatest number of parameters."""
-    text = TextInput(
-        name="text",
-        title="Name, family or kind contains",
-        placeholder="vit, convnext ...",
-        width=230,
-    )
-    choices = [
-        Select(name=name, title=FACTS[name], value=ALL, options=_with_all(values), width=150)
-        for name, values in data.choices.items()
+    """Return filters by text, by each fact with several values, and by the number of parameters."""
+    title = "Name, family or kind contains"
+    filters: list[Any] = [
+        TextInput(name="text", title=title, placeholder="vit, convnext ...", width=230)
     ]
-    most = NumericInput(
-        name="most", title="Parameters (M), at most", value=None, mode="float", low=0, width=150
-    )
-    return [text, *choices, most]
-
-
-def _with_all(choices: Sequence[str]) -> list[str | tuple[Any, str]]:
-    return [(ALL, "all"), *((choice, choice) for choice in choices)]
+    for name, values in data.choices.items():
+        options: list[Any] = [(ALL, "all"), *((value, value) for value in values)]
+        filters.append(Select(name=name, title=FACTS[name], value=ALL, options=options, width=150))
+    title = "Parameters (M), at most"
+    most = NumericInput(name="most", title=title, value=None, mode="float", low=0, width=150)
+    return [*filters, most]
 
 
 def _categories(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """What the colours tell apart: the groups where there are some, else the kinds; and each row's."""
-    column = "group" if groups_of(rows) else "kind"
-    names = [text or "unknown" for text in texts(rows, column)]
-    distinct = groups_of(rows) if column == "group" else sorted(set(names))
-    distinct += [] if "unknown" not in names or "unknown" in distinct else ["unknown"]
+    """Return the colour categories and each row's: group if present, else kind."""
+    groups = groups_of(rows)
+    names = [text or "unknown" for text in texts(rows, "group" if groups else "kind")]
+    distinct = groups or sorted(set(names))
+    if "unknown" in names and "unknown" not in distinct:
+        distinct.append("unknown")
     if len(distinct) > len(COLOURS):
         return ["models"], ["models"] * len(rows)
     return distinct, names
@@ -238,49 +215,39 @@ def _plot(source: ColumnDataSource, kept: IndexFilter, legend: Sequence[str], ax
     plot.legend.label_text_font_size, plot.legend.glyph_width = "11px", 14
     plot.legend.click_policy = "hide"
     plot.legend.background_fill_alpha = 0
-    plot.add_tools(
-        HoverTool(
-            tooltips=[
-                ("model", "@model"),
-                ("size", "@size"),
-                ("family", "@family"),
-                ("kind", "@kind"),
-                (axes.heads[0].lower(), "@x{0.000}"),
-                (axes.heads[1].lower(), "@y{0.00}"),
-                ("rank", "@rank{0}, @ranks"),
-                ("parameters", "@params_m{0.0} M"),
-                ("dimension", "@embedding_dim"),
-                ("", "@flag"),
-            ]
-        )
-    )
+    tooltips = {
+        "model": "@model",
+        "size": "@size",
+        "family": "@family",
+        "kind": "@kind",
+        axes.heads[0].lower(): "@x{0.000}",
+        axes.heads[1].lower(): "@y{0.00}",
+        "rank": "@rank{0}, @ranks",
+        "parameters": "@params_m{0.0} M",
+        "dimension": "@embedding_dim",
+        "": "@flag",
+    }
+    plot.add_tools(HoverTool(tooltips=list(tooltips.items())))
     return plot
 
 
 def _table(source: ColumnDataSource, kept: IndexFilter, axes: Axes, grouped: bool) -> DataTable:
-    text, number = (
-        StringFormatter(nan_format="–"),
-        NumberFormatter(format="0.000", nan_format="–", text_align="right"),
+    text = StringFormatter(nan_format="–")
+    whole, brief, number = (
+        NumberFormatter(format=digits, nan_format="–", text_align="right")
+        for digits in ("0", "0.0", "0.000")
     )
-    brief = NumberFormatter(format="0.0", nan_format="–", text_align="right")
-    whole = NumberFormatter(format="0", nan_format="–", text_align="right")
-    x, y = (
-        TableColumn(field=name, title=head, formatter=number, width=105)
-        for name, head in zip("xy", axes.heads, strict=True)
-    )
+    x = TableColumn(field="x", title=axes.heads[0], formatter=number, width=105)
+    y = TableColumn(field="y", title=axes.heads[1], formatter=number, width=105)
     error = TableColumn(field="error", title="± se", formatter=number, width=60)
-    picked = [x, error, y] if axes.ranked == "x" else [y, error, x]
+    group = TableColumn(field="group", title="Group", formatter=text, width=125)
     columns = [
         TableColumn(field="rank", title="Rank", formatter=whole, width=45),
         TableColumn(field="ranks", title="Could be", formatter=text, width=75, sortable=False),
         TableColumn(field="model", title="Model", formatter=text, width=220),
         TableColumn(field="size", title="Size", formatter=whole, width=40),
-        *(
-            [TableColumn(field="group", title="Group", formatter=text, width=125)]
-            if grouped
-            else []
-        ),
-        *picked,
+        *([group] if grouped else []),
+        *([x, error, y] if axes.ranked == "x" else [y, error, x]),
         TableColumn(field="params_m", title="Parameters (M)", formatter=brief, width=100),
         TableColumn(field="family", title="Family", formatter=text, width=110),
         TableColumn(field="kind", title="Kind", formatter=text, width=95),

@@ -1,10 +1,10 @@
-// Statistics of the models that are chosen: pure functions of arrays, the same as reports/statistics/bootstrap.py computes.
+// Statistics of the chosen models: pure functions of arrays, with the same results as reports/statistics/bootstrap.py.
 "use strict";
 
 const RESAMPLES = 1000;
-// This near to 1, Fisher's transformation is infinite up to rounding.
+// Nearer to 1, Fisher's transformation is infinite up to rounding.
 const NEARLY_ONE = 1 - 1e-12;
-// Of the standard normal distribution, one standard deviation to either side.
+// The probabilities of the standard normal distribution at -1 and 1.
 const MIDDLE = [0.15865525393145707, 0.8413447460685429];
 
 const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
@@ -13,7 +13,7 @@ function order_of(x) {
   return Int32Array.from(x.keys()).sort((i, j) => x[i] - x[j]);
 }
 
-// Ranks of x under weights, ties with their mean rank, less their mean; order is that of x.
+// Centred ranks of x under weights, mean ranks for ties; order sorts x.
 function centred_ranks(x, order, weights) {
   const ranks = new Float64Array(x.length);
   const half = sum(weights) / 2;
@@ -43,7 +43,7 @@ function spearman(x, y) {
   return correlation(centred_ranks(x, order_of(x), once), centred_ranks(y, order_of(y), once), once);
 }
 
-// Random numbers in [0, 1) that are the same on every visit: a 32-bit linear congruential generator.
+// Random numbers in [0, 1), the same on every visit: a 32-bit linear congruential generator.
 function generator(seed) {
   let state = seed >>> 0;
   return () => {
@@ -52,7 +52,7 @@ function generator(seed) {
   };
 }
 
-// Numbers of families from 0, in the order in which they appear.
+// The number of each family, from 0, in order of appearance.
 function numbered(units) {
   const numbers = new Map();
   return units.map((unit) => numbers.get(unit) ?? numbers.set(unit, numbers.size).get(unit));
@@ -78,7 +78,7 @@ function quantile(sorted, share) {
   return sorted[low] + (place - low) * (sorted[high] - sorted[low]);
 }
 
-// How much of the variance of numbers lies between families.
+// The share of the variance between families.
 function shared_part(unit, sizes, numbers) {
   const families = sizes.length, n = unit.length;
   if (families < 2 || families >= n) return 0;
@@ -93,7 +93,7 @@ function shared_part(unit, sizes, numbers) {
   return variance + within > 0 ? variance / (variance + within) : 0;
 }
 
-// What a bootstrap of few, unequal families lacks: a factor of its error, and Satterthwaite's degrees of freedom.
+// The small-sample correction for few, unequal families: a factor of the error, and Satterthwaite's degrees of freedom.
 function precision(unit, sizes, influence) {
   const n = unit.length, r = shared_part(unit, sizes, influence);
   const a = sizes.map((size) => size * (1 + (size - 1) * r)), w = sizes.map((size) => size / n);
@@ -114,7 +114,7 @@ function interpolated([at, values], wanted) {
   return values[end - 1] + Math.max(0, Math.min(1, share)) * (values[end] - values[end - 1]);
 }
 
-// The interval at 0.95 of Spearman's rho over whole families; null with too few of them.
+// The 95% interval of Spearman's rho over whole families; null with too few.
 function family_interval(x, y, units, settings) {
   const unit = numbered(units), count = new Set(unit).size, n = x.length;
   const rho = spearman(x, y);
@@ -138,8 +138,8 @@ function family_interval(x, y, units, settings) {
   return {low: Math.tanh(Math.atanh(rho) - half), high: Math.tanh(Math.atanh(rho) + half), units: count};
 }
 
-// For each value its rank, 1 the greatest, and the ranks that its error does not exclude, all of them together at 0.95.
-// Errors are taken for independent: those of scores on the same images are not, which makes the ranges too wide.
+// Each value's rank, 1 the greatest, and the simultaneous 95% range of the rank.
+// Errors are treated as independent; scores on the same images are not, so the ranges are too wide.
 function ranks_of(values, errors, settings) {
   const known = values.map((value) => Number.isFinite(value)), n = sum(known.map(Number));
   const reach = n > 1 ? interpolated(settings.normal, Math.log(n - 1)) : 0;

@@ -1,4 +1,4 @@
-"""All scores at a glance: the correlation of each with accuracy, and its intervals."""
+"""The forest plot: the correlation of each score with accuracy, and its intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from ..statistics.correlation import Coefficient, Correlation
 from ..statistics.sample import CEILING, PRIMARY_MEASURE
 from ..wording import fixed, measure_title, target_title
-from .scatter import COLOURS, INK, QUIET, STYLE, Rendered, canvas, head, legend, one_line, render
+from .canvas import COLOURS, INK, QUIET, STYLE, Rendered, canvas, head, legend, one_line, render
 
 
 def forest(
@@ -20,58 +20,61 @@ def forest(
     static: str | None = None,
     units: str = "families",
 ) -> Rendered:
-    """Spearman's coefficient of every score in ``order`` with one target: intervals over ``units`` and over rows.
+    """Draw Spearman's rho of every score in ``order`` with one target: intervals over ``units`` and over rows.
 
-    The ceiling is a line, not a row; of ``static``, the best ranker that looks at no image, there are lines too, at its
-    coefficient and at minus it.
+    The ceiling is a line, not a row. The best ranker without images, ``static``, has lines at plus and minus its rho.
     """
     shown = {name: correlations[name][target].spearman for name in order if name != CEILING}
-    ceiling = correlations[CEILING][target].spearman if CEILING in order else None
-    with matplotlib.rc_context(STYLE):
-        figure, axes = canvas(6.4, 1.6 + 0.34 * max(len(shown), 1))
-        axes.axvline(0, color=QUIET, linewidth=1)
-        handles = _handles_of_intervals(units)
-        if ceiling is not None and ceiling.value is not None:
-            handles.append(_ceiling(axes, ceiling.value))
-        if static is not None:
-            handles += _static(axes, static, correlations[static][target].spearman.value)
-        for place, (name, rho) in enumerate(shown.items()):
-            _score(axes, place, rho, COLOURS[1] if name == PRIMARY_MEASURE else COLOURS[0])
-        _lay_out(axes, [one_line(measure_title(name), 30) for name in shown])
-        head(axes, one_line(f"Every score and {target_title(target)}", 62), "")
-        legend(figure, handles)
-        return render(figure, _described(shown, ceiling, target))
-
-
-def _handles_of_intervals(units: str) -> list[Line2D]:
-    """What the legend says of the marks in every row."""
+    described = dict(shown)
     over_rows = "over rows, as if independent"
     primary = measure_title(PRIMARY_MEASURE)
-    return [
+    handles = [
         Line2D([], [], color=COLOURS[0], linewidth=1.8, label=f"95% interval over {units}"),
         Line2D([], [], color=COLOURS[0], linewidth=5, alpha=0.25, label=over_rows),
         Line2D([], [], color=COLOURS[1], marker="o", linewidth=1.8, label=primary),
     ]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = canvas(6.4, 1.6 + 0.34 * max(len(shown), 1))
+        axes.axvline(0, color=QUIET, linewidth=1)
+        if CEILING in order:
+            ceiling = described[CEILING] = correlations[CEILING][target].spearman
+            style: dict[str, Any] = {"color": INK, "linewidth": 1.2, "linestyle": "--"}
+            handles += _vertical(axes, [ceiling.value], measure_title(CEILING), style)
+        if static is not None:
+            rho = correlations[static][target].spearman.value
+            style = {"color": QUIET, "linewidth": 1.2, "linestyle": ":"}
+            label = f"{measure_title(static)}: best of those that look at no image"
+            handles += _vertical(axes, [rho, None if rho is None else -rho], label, style)
+        for place, (name, coefficient) in enumerate(shown.items()):
+            colour = COLOURS[1] if name == PRIMARY_MEASURE else COLOURS[0]
+            _score(axes, place, coefficient, colour)
+        titles = [one_line(measure_title(name), 30) for name in shown]
+        axes.set_yticks(range(len(titles)), titles, color=INK)
+        axes.set_xlim(-1.05, 1.05)
+        axes.set_ylim(len(titles) - 0.4, -0.6)
+        axes.spines["left"].set_visible(False)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("Spearman's rho")
+        head(axes, one_line(f"Every score and {target_title(target)}", 62), "")
+        legend(figure, handles)
+        rhos = [f"{measure_title(name)} {fixed(rho.value)}" for name, rho in described.items()]
+        words = f"Correlations with {target_title(target)}. Spearman: {'; '.join(rhos)}."
+        return render(figure, words)
 
 
-def _ceiling(axes: Axes, value: float) -> Line2D:
-    style: dict[str, Any] = {"color": INK, "linewidth": 1.2, "linestyle": "--"}
-    axes.axvline(value, **style)
-    return Line2D([], [], label=measure_title(CEILING), **style)
-
-
-def _static(axes: Axes, static: str, value: float | None) -> list[Line2D]:
-    if value is None:
-        return []
-    style: dict[str, Any] = {"color": QUIET, "linewidth": 1.2, "linestyle": ":"}
-    for place in (value, -value):
+def _vertical(
+    axes: Axes, places: Sequence[float | None], label: str, style: Mapping[str, Any]
+) -> list[Line2D]:
+    """Draw vertical lines, and return their handle for the legend; none if their place is undefined."""
+    known = [place for place in places if place is not None]
+    for place in known:
         axes.axvline(place, **style)
-    label = f"{measure_title(static)}: best of those that look at no image"
-    return [Line2D([], [], label=label, **style)]
+    return [Line2D([], [], label=label, **style)] if known else []
 
 
 def _score(axes: Axes, place: int, rho: Coefficient, colour: str) -> None:
-    """One row: the coefficient and both intervals, or why there is none."""
+    """Draw one row: the coefficient and both intervals, or why there is none."""
     for ci, width, shade in ((rho.ci, 1.8, 1.0), (rho.ci_rows, 5.0, 0.25)):
         if ci is not None:
             style: dict[str, Any] = {"linewidth": width, "alpha": shade, "solid_capstyle": "butt"}
@@ -81,19 +84,3 @@ def _score(axes: Axes, place: int, rho: Coefficient, colour: str) -> None:
         axes.text(-1.02, place, why, va="center", fontsize=8.5, color=QUIET)
     else:
         axes.plot([rho.value], [place], "o", color=colour, markersize=5.5)
-
-
-def _lay_out(axes: Axes, titles: Sequence[str]) -> None:
-    axes.set_yticks(range(len(titles)), titles, color=INK)
-    axes.set_xlim(-1.05, 1.05)
-    axes.set_ylim(len(titles) - 0.4, -0.6)
-    axes.spines["left"].set_visible(False)
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("Spearman's rho")
-
-
-def _described(shown: Mapping[str, Coefficient], ceiling: Coefficient | None, target: str) -> str:
-    named = dict(shown) if ceiling is None else {**shown, CEILING: ceiling}
-    words = "; ".join(f"{measure_title(name)} {fixed(rho.value)}" for name, rho in named.items())
-    return f"Correlations with {target_title(target)}. Spearman: {words}."

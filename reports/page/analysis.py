@@ -1,74 +1,258 @@
 """The sections of the report between the correlations and the regression: one question each."""
 
+from collections.abc import Mapping
+
 from dsmi_zoo._util.text import plural
 
-from .. import wording
-from ..figures import scatter as figures
+from ..figures.scatter import compared
 from ..statistics.comparison import Comparison
-from ..statistics.summary import Summary
-from . import tables
-from .parts import Illustration, Section
+from ..statistics.correlation import Coefficient, Correlation
+from ..statistics.prediction import ALL, TAKEN, Regret
+from ..statistics.regression import GREATEST_INFLATION, SHOWN, Multiple
+from ..statistics.standing import Difference
+from ..statistics.summary import Summary, ranked_measures
+from ..wording import MISSING, fixed, measure_title, p_value, significant, target_title
+from .correlations import coefficient_cell
+from .parts import (
+    NO_NUMBER,
+    AnyCell,
+    Cell,
+    Illustration,
+    Section,
+    Table,
+    number,
+    table_of_records,
+    table_of_words,
+)
 from .rendering import prose
+
+LOWEST = -9.0  # below every difference of |rho|, to sort scores without one last
 
 
 def sections(summary: Summary) -> list[Section]:
-    """Prediction and choice, the primary score's rivals, what else it may be, and whether it holds."""
+    """Return the sections on prediction, the primary score's rivals, confounders and robustness."""
     if summary.primary is None:
         return []
-    measure, target = (
-        wording.measure_title(summary.primary[0]),
-        wording.target_title(summary.primary[1]),
-    )
+    score, accuracy = summary.primary
+    measure, target = measure_title(score), target_title(accuracy)
+    order = ranked_measures(summary, accuracy)
     unit, units = summary.unit, plural(summary.unit)
     return [
         Section(
             "choice",
             "Prediction and choice",
             prose("choice", target=target, unit=unit, units=units),
-            [tables.prediction_table(summary), *tables.band_tables(summary)],
+            [_prediction_table(summary, order), *_cost_band_tables(summary, order)],
         ),
         Section(
             "comparison",
             f"Against {measure}",
             prose("comparison", measure=measure, target=target, units=units),
-            [tables.difference_table(summary.differences)],
+            [_difference_table(summary.differences)],
         ),
         Section(
             "controls",
-            "What else it may be",
+            "Possible confounders",
             prose("controls"),
-            [
-                tables.partial_table(summary),
-                tables.multiple_table(summary.multiple, unit),
-                tables.mixed_table(summary),
-            ],
+            [_partial_table(summary, order), _multiple_table(summary.multiple, unit)],
         ),
         Section(
             "robustness",
             "Robustness",
             prose("robustness", measure=measure, target=target),
             [
-                tables.robustness_table(summary),
-                *tables.class_subsets_tables(summary),
-                *tables.published_tables(summary),
-                *tables.influence_tables(summary),
+                _robustness_table(summary),
+                *_published_tables(summary, accuracy),
+                *_influence_tables(summary),
             ],
         ),
     ]
 
 
 def compared_section(comparison: Comparison) -> Section:
-    """What the page says of a second run."""
-    drawing = figures.compared(*comparison.primary, "dsmi_z_y", ("this run", comparison.name))
+    """Return the section on a second run."""
+    drawing = compared(*comparison.primary, "dsmi_z_y", ("this run", comparison.name))
     return Section(
         "compared",
         f"Compared with {comparison.name}",
         prose(
             "compared",
-            changed="; ".join(comparison.settings) or "none of those that run.json holds",
+            changed="; ".join(comparison.settings) or "none that run.json records",
+            name=comparison.name,
             only_here=str(comparison.only_here),
             only_there=str(comparison.only_there),
         ),
-        [tables.compared_table(comparison)],
+        [_compared_table(comparison)],
         [Illustration("compared", drawing, prose("compared_figure"))],
     )
+
+
+def _prediction_table(summary: Summary, order: list[str]) -> Table:
+    overall = summary.regrets.get(ALL, {})
+    records: list[dict[str, AnyCell]] = []
+    for score in order:
+        prediction, regret = summary.predictions[score], overall.get(score)
+        reason = prediction.reason or (regret.reason if regret else None)
+        records.append(
+            {
+                "Score": measure_title(score),
+                "R² (leave one out)": number(prediction.r2, prediction.r2_ci),
+                "Mean absolute error": number(prediction.mean_absolute_error, digits=1),
+                **{f"Regret of {k}": _regret_cell(regret, k) for k in TAKEN},
+                "Not computed": reason or "",
+            }
+        )
+    return table_of_records(None, records)
+
+
+def _regret_cell(regret: Regret | None, k: int) -> Cell:
+    if regret is None or not regret.lost:
+        return NO_NUMBER
+    return number(regret.lost.get(k), (regret.lost_ci or {}).get(k), digits=1)
+
+
+def _cost_band_tables(summary: Summary, order: list[str]) -> list[Table]:
+    """Return the table of regret among models of similar cost; none if the costs are unknown."""
+    bands = {name: by_score for name, by_score in summary.regrets.items() if name != ALL}
+    if not bands:
+        return []
+    records: list[dict[str, AnyCell]] = []
+    for score in order:
+        record: dict[str, AnyCell] = {"Score": measure_title(score)}
+        for band, by_score in bands.items():
+            lost = by_score[score].lost if score in by_score else None
+            shown = [fixed(lost.get(k), 1) for k in TAKEN] if lost else [MISSING]
+            record[band] = " / ".join(shown)
+        records.append(record)
+    return [table_of_records("Regret of 1 / 5 / 10 among models of similar cost", records)]
+
+
+def _difference_table(differences: Mapping[str, Difference]) -> Table:
+    def ahead(score: str) -> float:
+        value = differences[score].value
+        return LOWEST if value is None else value
+
+    records: list[dict[str, AnyCell]] = []
+    for score in sorted(differences, key=ahead, reverse=True):
+        difference = differences[score]
+        records.append(
+            {
+                "Score": measure_title(score),
+                "n": difference.n,
+                "Difference of |rho|": number(difference.value, difference.ci),
+                "p (Holm)": p_value(difference.p_holm),
+                "Not computed": difference.reason or "",
+            }
+        )
+    return table_of_records(None, records)
+
+
+def _partial_table(summary: Summary, order: list[str]) -> Table:
+    records: list[dict[str, AnyCell]] = []
+    for score in order:
+        record: dict[str, AnyCell] = {"Score": measure_title(score)}
+        for controls, by_score in summary.partial.items():
+            found = by_score.get(score)
+            if isinstance(found, Correlation):
+                record[f"given {controls}"] = coefficient_cell(found.pearson)
+            else:
+                record[f"given {controls}"] = Cell(MISSING, found or "")
+        records.append(record)
+    return table_of_records("Partial correlations", records)
+
+
+def _multiple_table(regression: Multiple | None, unit: str) -> Table:
+    title = "Multiple regression"
+    if regression is None or regression.reason:
+        reason = regression.reason if regression else "there is no accuracy"
+        return table_of_records(title, [], note=f"Not computed: {reason}.")
+    records: list[dict[str, AnyCell]] = []
+    for predictor in regression.coefficients:
+        records.append(
+            {
+                "Predictor": measure_title(predictor.name),
+                "Percentage points per standard deviation": number(predictor.value, predictor.ci),
+                "p": p_value(predictor.p),
+                "Variance inflation": number(predictor.inflation, digits=1),
+            }
+        )
+    note = prose(
+        "multiple_regression",
+        n=str(regression.n),
+        r2=fixed(regression.r2),
+        unit=unit,
+        left_out=", ".join(
+            f"{measure_title(name)} ({why})" for name, why in regression.why.items()
+        ),
+        greatest_inflation=f"{GREATEST_INFLATION:.0f}",
+    )
+    return table_of_records(title, records, note=note)
+
+
+def _robustness_table(summary: Summary) -> Table:
+    records: list[dict[str, AnyCell]] = []
+    for variant in summary.robustness:
+        records.append(
+            {
+                "Rows": variant.name,
+                "n": variant.n,
+                plural(summary.unit).capitalize(): variant.families,
+                "Effective": number(variant.effective, digits=1),
+                "Spearman's rho": coefficient_cell(variant.spearman),
+                "Note": variant.spearman.reason or "",
+            }
+        )
+    return table_of_records(None, records)
+
+
+def _published_tables(summary: Summary, target: str) -> list[Table]:
+    """Return the paper's correlations beside those here; none for other zoos."""
+    records: list[dict[str, AnyCell]] = []
+    for score, theirs in summary.published.items():
+        ours = summary.correlations.get(score, {}).get(target)
+        for kind in ("pearson", "spearman"):
+            own = getattr(ours, kind) if ours else Coefficient()
+            records.append(
+                {
+                    "": f"{measure_title(score)}, {kind.capitalize()}",
+                    "Published": number(theirs[kind], digits=3),
+                    "Here": number(own.value, own.ci, 3),
+                }
+            )
+    return [table_of_records("The paper's figures and these", records)] if records else []
+
+
+def _influence_tables(summary: Summary) -> list[Table]:
+    """Return the table of the most influential rows; none without a regression."""
+    records: list[dict[str, AnyCell]] = []
+    for influence in summary.influences[:SHOWN]:
+        records.append(
+            {
+                "Model": f"{influence.model}@{influence.img_size}",
+                "Fitted (%)": number(influence.fitted, digits=1),
+                "Residual": number(influence.residual, digits=1),
+                "Leverage": number(influence.leverage, digits=3),
+                "Cook's distance": number(influence.cooks_distance, digits=3),
+            }
+        )
+    title = "Rows with the greatest influence on the regression"
+    return [table_of_records(title, records)] if records else []
+
+
+def _compared_table(comparison: Comparison) -> Table:
+    target = target_title(comparison.target) if comparison.target else "accuracy"
+    heads = [
+        "Score",
+        "n",
+        "Agreement (rho)",
+        "Median change",
+        f"rho with {target}, this run",
+        f"rho with {target}, {comparison.name}",
+    ]
+    rows: list[list[AnyCell]] = []
+    for score in comparison.scores:
+        change = significant(score.median_change)
+        rhos = [number(score.here), number(score.there)]
+        title = measure_title(score.score)
+        rows.append([title, score.n, number(score.agreement), change, *rhos])
+    return table_of_words(None, heads, rows)

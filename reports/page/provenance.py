@@ -1,4 +1,4 @@
-"""What the rows were computed from and with, and whether they may be compared with one another."""
+"""What the rows were computed from and with, whether they may be compared, and how a search went."""
 
 import json
 from collections.abc import Collection
@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.store.record import Dropped, RunRecord, SearchNote
+from dsmi_zoo.pipeline.store.record import RunRecord, SearchNote
 
 from ..statistics.sample import succeeded, values
 from ..wording import fixed, significant
 
 UNKNOWN = "unknown"
-# What all rows of a run should share; column and its name in a warning.
+# What all rows of a run should share: the column, and its name in a warning.
 SHARED = {
     "subset_hash": "subsets of images",
     "n_samples": "numbers of samples",
@@ -32,21 +32,20 @@ SHARED = {
 
 
 def mixture_warnings(rows: pd.DataFrame) -> list[str]:
-    """One sentence for each setting, device or library version in which measured rows differ."""
+    """Return one sentence for each setting, device or library version in which measured rows differ."""
     rows = succeeded(rows)
-    distinct_values = {what: distinct(rows, column) for column, what in SHARED.items()}
-    distinct_values |= {
-        f"versions of {library}": sorted(seen) for library, seen in _versions(rows).items()
-    }
+    seen = {what: distinct(rows, column) for column, what in SHARED.items()}
+    for library, versions in _versions(rows).items():
+        seen[f"versions of {library}"] = sorted(versions)
     return [
-        f"Rows were computed with different {what} ({', '.join(seen)}): their numbers may differ for that reason."
-        for what, seen in distinct_values.items()
-        if len(seen) > 1
+        f"Rows were computed with different {what} ({', '.join(found)}): their numbers may differ for that reason."
+        for what, found in seen.items()
+        if len(found) > 1
     ]
 
 
 def provenance(rows: pd.DataFrame, run: RunRecord) -> list[tuple[str, str]]:
-    """Name and value of what a reader needs to repeat the run; what is not recorded is "unknown"."""
+    """Return the name and value of what is needed to repeat the run; "unknown" if not recorded."""
     rows = succeeded(rows)
     subset = run.subset
     images, samples = _text(subset.n_images), _shared(rows, "n_samples", subset.n_samples)
@@ -65,7 +64,7 @@ def provenance(rows: pd.DataFrame, run: RunRecord) -> list[tuple[str, str]]:
         ("Diffusion time t", _shared(rows, "t")),
         ("Repetitions", _shared(rows, "repetitions")),
         ("Seed of the measures", _shared(rows, "seed")),
-        ("Bins a dimension", _shared(rows, "bins")),
+        ("Bins per dimension", _shared(rows, "bins")),
         ("Permutations of the null", _shared(rows, "null_permutations")),
         ("Method for eigenvalues", _shared(rows, "measure_method")),
         ("Precision of eigenvalues", _shared(rows, "measure_precision")),
@@ -80,7 +79,7 @@ def provenance(rows: pd.DataFrame, run: RunRecord) -> list[tuple[str, str]]:
 
 
 def distinct(rows: pd.DataFrame, column: str) -> list[str]:
-    """The different values of a column as text, sorted; numbers without needless decimals."""
+    """Return the different values of a column as text, sorted; numbers without needless decimals."""
     if column not in rows:
         return []
     present = rows[column].dropna().unique().tolist()
@@ -130,32 +129,30 @@ def _seconds(rows: pd.DataFrame) -> str:
 
 
 def search_context(note: SearchNote | None, measured: Collection[str]) -> dict[str, Any] | None:
-    """The stages of a search in words, and who was dropped on the way, the last ones first; None without a search.
+    """Return the stages of a search in words, and the models it dropped, the last ones first; None without a search.
 
-    Models that are ``measured`` on all images by now were not dropped for good.
+    Models that are ``measured`` on all images by now do not count as dropped.
     """
     if not note:
         return None
-    stages = []
-    dropped: list[dict[str, Any]] = []
-    for stage in note.stages:
-        stages.append(
-            f"{counted(stage.models, 'model')} on {stage.images} images ({stage.seconds:.0f} s)"
-        )
-        for_good = [entry for entry in stage.dropped if entry.model not in measured]
-        dropped = [*(_dropped(entry, stage.images) for entry in for_good), *dropped]
+    stages = [
+        f"{counted(stage.models, 'model')} on {stage.images} images ({stage.seconds:.0f} s)"
+        for stage in note.stages
+    ]
+    dropped = [
+        {
+            "model": entry.model,
+            "images": stage.images,
+            "accuracy": fixed(entry.accuracy, 1),
+            "ci": f"{fixed(entry.low, 1)} to {fixed(entry.high, 1)}",
+            "reason": entry.reason,
+        }
+        for stage in reversed(note.stages)
+        for entry in stage.dropped
+        if entry.model not in measured
+    ]
     return {
-        "words": f"With {note.budget_s:.0f} s to spend: {'; then '.join(stages)}.",
+        "words": f"Budget: {note.budget_s:.0f} s. {'; then '.join(stages)}.",
         "left_out": [model for model in note.left_out if model not in measured],
         "dropped": dropped,
-    }
-
-
-def _dropped(entry: Dropped, images: int) -> dict[str, Any]:
-    return {
-        "model": entry.model,
-        "images": images,
-        "accuracy": fixed(entry.accuracy, 1),
-        "ci": f"{fixed(entry.low, 1)} to {fixed(entry.high, 1)}",
-        "reason": entry.reason,
     }

@@ -1,4 +1,4 @@
-"""The data set card of a release: what a hub, or a reader of the folder, must know of it."""
+"""The data set card of a release, and the notices on superseded ones."""
 
 import html
 from typing import Any
@@ -13,7 +13,7 @@ TAGS = ("timm", "representation-learning", "transferability", "leaderboard")
 
 
 def card_context(rows: pd.DataFrame) -> dict[str, Any]:
-    """What the card shows beyond what the page does."""
+    """Return the template variables of the card beyond those of the page."""
     known = [column for column in COLUMNS if not rows[column.name].isna().all()]
     return {
         "columns": known,
@@ -22,7 +22,7 @@ def card_context(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def front_matter(release: Release, run: RunRecord) -> str:
-    """The card's head in YAML, which the hub reads: license, tags, and which file the data viewer shows."""
+    """Return the YAML front matter of the card, for the hub: license, tags, and the file for the data viewer."""
     from huggingface_hub import DatasetCardData
 
     head = DatasetCardData(
@@ -35,18 +35,18 @@ def front_matter(release: Release, run: RunRecord) -> str:
 
 
 MARK = "<!-- superseded -->"
-"""Where the notice will stand; templates of released pages and cards hold it."""
+"""The place of the notice in released pages and cards."""
 
 
 def page_with_notice(page: str, newer: Release) -> str:
-    """The HTML of an earlier release's page, which now points to the newer one, two folders above."""
+    """Return the page of an earlier release with a link to the newer one, two folders above."""
     words = html.escape(_words(newer))
     link = '<a href="../../index.html">Read that one.</a>'
     return page.replace(MARK, f'<p class="warning superseded" role="note">{words} {link}</p>', 1)
 
 
 def card_with_notice(card: str, newer: Release) -> str:
-    """The same of a data set card."""
+    """Return the data set card of an earlier release with a link to the newer one."""
     return card.replace(MARK, f"> **{_words(newer)}** [Read that one.](../../README.md)", 1)
 
 

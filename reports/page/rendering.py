@@ -1,4 +1,4 @@
-"""How every page is written: the same content as HTML and as Markdown, its numbers as JSON, its figures as files."""
+"""How pages are written: content as HTML, numbers as JSON, figures as files; and the Markdown of a data set card."""
 
 import base64
 import hashlib
@@ -16,10 +16,10 @@ from markupsafe import Markup
 
 from dsmi_zoo._util.files import sweep_temporary, write_atomically
 
-from ..figures.scatter import Rendered
+from ..figures.canvas import Rendered
 
-LARGEST_SVG = 160_000  # a vector drawing of many points is larger than its picture
-# Of Markdown: an item of a list, a rule, an underlined heading.
+LARGEST_SVG = 160_000  # above which the PNG is smaller
+# In Markdown: a list item, a rule, an underlined heading.
 STARTS_A_BLOCK = re.compile(r"[-+=]|\d+[.)]( |$)")
 _TEMPLATES: dict[str, Any] = {
     "loader": PackageLoader("dsmi_zoo.reports.page"),
@@ -31,14 +31,14 @@ _TEMPLATES: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class PageFiles:
-    """What one page is made of.
+    """The content of one page.
 
     Parameters
     ----------
     template
-        The name of its two templates: ``templates/NAME.html.j2`` and ``templates/NAME.md.j2``.
+        The name of its template.
     context
-        What the templates show, numbers already in words.
+        The template's variables.
     numbers
         The content of ``summary.json``.
     figures
@@ -54,25 +54,21 @@ class PageFiles:
     others: Mapping[str, bytes] = field(default_factory=dict)
 
     def contents(self) -> dict[str, bytes]:
-        """Every file by its name, ``index.html`` last: once it is there, all that it links to is."""
+        """Return the content of each file by name, ``index.html`` last, because it links to the others."""
         files: dict[str, bytes] = {}
         for name, drawing in self.figures.items():
             files[f"figures/{name}.png"] = drawing.png
             files[f"figures/{name}.svg"] = drawing.svg
-        files["report.md"] = encoded(as_markdown(f"{self.template}.md.j2", self.context))
         numbers = json.dumps(self.numbers, indent=2, ensure_ascii=False, allow_nan=False)
         files["summary.json"] = encoded(numbers + "\n")
         files.update(self.others)
-        files["index.html"] = encoded(as_html(f"{self.template}.html.j2", self.context))
+        files["index.html"] = encoded(as_html(self.template, self.context))
         return files
 
     def write(self, folder: Path) -> Path:
-        """Write the page into ``folder``, each file whole or not at all; figures of an earlier page go.
+        """Write the page into ``folder``, delete the figures of an earlier page, and return the path of ``index.html``.
 
-        Returns
-        -------
-        pathlib.Path
-            That of ``index.html``.
+        Each file is replaced atomically.
         """
         files = self.contents()
         for name, data in files.items():
@@ -91,29 +87,26 @@ def _write(data: bytes, file: IO[bytes]) -> None:
 
 
 def encoded(text: str) -> bytes:
-    """Text as UTF-8; what cannot be encoded, such as a byte of a folder's name that is no text, is a question mark."""
+    """Return the text as UTF-8; what cannot be encoded, such as a stray byte of a path, becomes a question mark."""
     return text.encode(errors="replace")
 
 
 def as_html(template: str, context: Mapping[str, Any]) -> str:
-    """A template of HTML with its values, which are escaped."""
+    """Render a template of HTML; values are escaped."""
     environment = Environment(**_TEMPLATES, autoescape=True)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     return environment.get_template(template).render(context)
 
 
 def as_markdown(template: str, context: Mapping[str, Any]) -> str:
-    """A template of Markdown with its values, each shown literally."""
-    # Every value passes markdown_text, so that none can be forgotten in the template.
-    return (
-        Environment(**_TEMPLATES, finalize=_escaped_for_markdown)
-        .get_template(template)
-        .render(context)
-    )
+    """Render a template of Markdown; values are shown literally, unless the template marks them ``safe``."""
+    # Escaped here, so that the template cannot forget a value.
+    environment = Environment(**_TEMPLATES, finalize=_escaped_for_markdown)
+    return environment.get_template(template).render(context)
 
 
-def prose(name: str, **words: str) -> str:
-    """A paragraph of ours, plain text as one line: the macro ``name`` of ``templates/prose.j2`` with its words."""
+def prose(name: str, /, **words: str) -> str:
+    """Return a paragraph as one line of plain text: the macro ``name`` of ``templates/prose.j2``."""
     return " ".join(str(getattr(_prose(), name)(**words)).split())
 
 
@@ -123,12 +116,11 @@ def _prose() -> Any:
 
 
 def _escaped_for_markdown(value: Any) -> str:
-    """What the template marks ``safe``, which is our own text, stays as it is."""
     return str(value) if isinstance(value, Markup) else markdown_text(value)
 
 
 def markdown_text(value: Any) -> str:
-    """Text as one line of Markdown that shows it literally, also inside a table."""
+    """Return the text as one line of Markdown that shows it literally, also inside a table."""
     line = html.escape(" ".join(str(value).split()), quote=False)
     line = re.sub(r"([\\`*\[\]|~#$])", r"\\\1", line)
     line = re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line) if STARTS_A_BLOCK.match(line) else line
@@ -136,7 +128,7 @@ def markdown_text(value: Any) -> str:
 
 
 def figure_name(*parts: str) -> str:
-    """A safe file name; names that had to be changed or cut get a hash, so that no two figures share a file."""
+    """Return a safe file name; names that had to be changed get a hash, so that no two figures share a file."""
     raw = "-".join(parts)
     safe = re.sub(r"[^a-z0-9_-]+", "-", raw.lower())[:80]
     if safe == raw:
@@ -145,14 +137,12 @@ def figure_name(*parts: str) -> str:
 
 
 def data_uri(drawing: Rendered) -> str:
-    """A drawing as the address of itself: the vector drawing, unless the picture is smaller."""
-    if len(drawing.svg) <= LARGEST_SVG:
-        kind, data = "svg+xml", drawing.svg
-    else:
-        kind, data = "png", drawing.png
+    """Return a drawing as a data URI: SVG, unless it is very large."""
+    is_small = len(drawing.svg) <= LARGEST_SVG
+    kind, data = ("svg+xml", drawing.svg) if is_small else ("png", drawing.png)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def script_hash(script: str) -> str:
-    """How a Content-Security-Policy names an inline script."""
+    """Return the hash by which a Content-Security-Policy admits an inline script."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,7 +1,7 @@
-"""The report of a monitored training: its curves, and what measuring cost."""
+"""Pages of curves over training, and the report of a monitored training: its curves, and what measuring cost."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,16 @@ from dsmi_zoo.pipeline.monitor.file import NUMBERS, SIMPLE_SCORES, read_monitor
 from ..figures.curves import Panel, curves, lines_of
 from ..statistics.sample import values
 from ..wording import fixed, measure_title, measure_unit, with_unit
-from .parts import Illustration, Section, Table, table_of_words
+from .parts import AnyCell, Illustration, Section, Table, table_of_words
 from .rendering import PageFiles, prose
+
+SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x")
+CLASSIC = ("cse_z", "csmi_z_y", "csmi_z_x")
 
 
 @dataclass(frozen=True)
 class CurvePage:
-    """All that the page shows; ``content`` is summary.json's."""
+    """The content of a page; ``content`` goes into summary.json."""
 
     eyebrow: str
     title: str
@@ -34,7 +37,7 @@ class CurvePage:
 
 
 def write_curve_page(page: CurvePage, folder: Path) -> Path:
-    """Write the page into ``folder``, each file whole or not at all; returns the path of ``index.html``, the last."""
+    """Write the page into ``folder``, each file atomically, and return the path of ``index.html``."""
     context = {
         "eyebrow": page.eyebrow,
         "title": page.title,
@@ -46,15 +49,11 @@ def write_curve_page(page: CurvePage, folder: Path) -> Path:
         "script_hashes": [],
         "folded": False,
     }
-    figures = {
+    drawings = {
         figure.name: figure.drawing for section in page.sections for figure in section.figures
     }
     numbers = {**page.content, "lead": page.lead[0], "warnings": list(page.warnings)}
-    return PageFiles("curves", context, numbers, figures).write(folder)
-
-
-SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x")
-CLASSIC = ("cse_z", "csmi_z_y", "csmi_z_x")
+    return PageFiles("curves.html.j2", context, numbers, drawings).write(folder)
 
 
 def write_monitor_report(out: Path) -> Path:
@@ -63,26 +62,17 @@ def write_monitor_report(out: Path) -> Path:
     Raises
     ------
     InputError
-        When the folder holds no measurements of a monitor.
+        When the folder has no measurements of a monitor.
     """
     rows, facts = read_monitor(out)
-    return write_curve_page(_page(rows, facts, out.name), out / "report")
-
-
-def _page(rows: pd.DataFrame, facts: dict[str, Any], name: str) -> CurvePage:
     steps = int(rows["step"].max())
     cost = monitor_cost(rows)
-    return CurvePage(
-        eyebrow=f"{name} · {counted(len(rows), 'measurement')} over {counted(steps, 'step')}",
+    page = CurvePage(
+        eyebrow=f"{out.name} · {counted(len(rows), 'measurement')} over {counted(steps, 'step')}",
         title="How the representation changed during training",
-        lead=list(_lead(rows, cost)),
-        warnings=list(_warnings(rows)),
-        sections=[
-            _curves_section(rows, facts),
-            _simple_section(rows),
-            _classic_section(rows),
-            Section("numbers", "Numbers", "Every measurement.", [_numbers_table(rows)]),
-        ],
+        lead=_lead(rows, cost),
+        warnings=_warnings(rows),
+        sections=_sections(rows, facts),
         content={"measurements": len(rows), "steps": steps, "cost_percent": cost, "monitor": facts},
         provenance=[
             ("Layer", facts["layer"] or "penultimate"),
@@ -91,78 +81,93 @@ def _page(rows: pd.DataFrame, facts: dict[str, Any], name: str) -> CurvePage:
             ("Hash of the images", facts["images_sha256"][:16]),
         ],
     )
+    return write_curve_page(page, out / "report")
 
 
-def _lead(rows: pd.DataFrame, cost: float | None) -> Iterator[str]:
-    yield f"{_change(rows, 'dse_z')}; {_change(rows, 'dsmi_z_y')}; {_change(rows, 'dsmi_z_x')}."
-    yield f"Measuring took {fixed(cost, 1)}% of the training time."
+def monitor_cost(rows: pd.DataFrame) -> float | None:
+    """Return the time of measuring in percent of training time; None if unknown or 0."""
+    measuring = float(values(rows, "seconds_monitor")[-1])
+    training = float(values(rows, "seconds_training")[-1])
+    return 100 * measuring / training if training > 0 and math.isfinite(measuring) else None
+
+
+def _lead(rows: pd.DataFrame, cost: float | None) -> list[str]:
+    sentences = [
+        f"{'; '.join(_change(rows, measure) for measure in ('dse_z', 'dsmi_z_y', 'dsmi_z_x'))}.",
+        f"Measuring took {fixed(cost, 1)}% of the training time.",
+    ]
     null = rows["dsmi_z_y_null"].dropna()
     if len(null):
-        yield f"The median of DSMI(Z;Y) with permuted labels is {fixed(float(null.median()), 3)} bits."
+        median = fixed(float(null.median()), 3)
+        sentences.append(f"The median of DSMI(Z;Y) with permuted labels is {median} bits.")
+    return sentences
 
 
-def _warnings(rows: pd.DataFrame) -> Iterator[str]:
-    saturated = int((rows["saturated"] == 1).sum())
-    if saturated:
-        yield f"{saturated} of {counted(len(rows), 'measurement')} saturated: sigma does not fit the scale."
-    lost = int(rows["dse_z"].isna().sum())
-    if lost:
-        yield f"{counted(lost, 'measurement')} failed, because the embedding was not finite."
+def _warnings(rows: pd.DataFrame) -> list[str]:
+    warnings = []
+    saturated = rows.loc[rows["saturated"] == 1, "step"]
+    if len(saturated):
+        more = f" and {len(saturated) - 1} more" if len(saturated) > 1 else ""
+        steps = f"{saturated.iloc[0]:.0f}{more}"
+        warnings.append(
+            f"Saturated at step {steps}: sigma does not fit the scale of the embedding."
+        )
+    failed = int(rows["dse_z"].isna().sum())
+    if failed:
+        warnings.append(
+            f"{counted(failed, 'measurement')} failed, because the embedding was not finite."
+        )
+    return warnings
 
 
-def _curves_section(rows: pd.DataFrame, facts: dict[str, Any]) -> Section:
-    panels = [_panel(rows, measure) for measure in SHOWN]
-    drawing = curves(panels, _described(rows))
-    words = prose("monitor_curves", n=str(facts["n"]), every=str(facts["every"]))
-    figure = Illustration("curves", drawing, "DSE and DSMI of the layer, in bits.")
-    return Section("curves", "Curves", words, figures=[figure])
-
-
-def _simple_section(rows: pd.DataFrame) -> Section:
+def _sections(rows: pd.DataFrame, facts: Mapping[str, Any]) -> list[Section]:
     simple = [measure.name for measure in SIMPLE_SCORES]
     own = [column for column in rows.columns if column not in NUMBERS]
-    panels = [_panel(rows, name) for name in (*simple, *own)]
-    drawing = curves(panels, "Simple scores and the training's own numbers over the steps.")
-    words = prose("monitor_simple")
-    return Section(
-        "simple", "What is simple, beside it", words, figures=[Illustration("simple", drawing)]
+    changes = "; ".join(_change(rows, measure) for measure in SHOWN)
+    main = curves([_panel(rows, name) for name in SHOWN], f"Curves over training steps. {changes}.")
+    baselines = curves(
+        [_panel(rows, name) for name in (*simple, *own)],
+        "Simple scores and the training's own numbers over the steps.",
     )
-
-
-def _classic_section(rows: pd.DataFrame) -> Section:
-    panels = [_panel(rows, measure) for measure in CLASSIC]
-    drawing = curves(panels, "Binned entropy and mutual information over the steps.")
-    words = prose("monitor_classic")
-    return Section(
-        "classic", "The classic measures", words, figures=[Illustration("classic", drawing)]
+    classic = curves(
+        [_panel(rows, name) for name in CLASSIC],
+        "Binned entropy and mutual information over the steps.",
     )
+    return [
+        Section(
+            "curves",
+            "Curves",
+            prose("monitor_curves", n=str(facts["n"]), every=str(facts["every"])),
+            figures=[Illustration("curves", main, "DSE and DSMI of the layer, in bits.")],
+        ),
+        Section(
+            "simple",
+            "Baselines",
+            prose("monitor_simple"),
+            figures=[Illustration("simple", baselines)],
+        ),
+        Section(
+            "classic",
+            "The classic measures",
+            prose("monitor_classic"),
+            figures=[Illustration("classic", classic)],
+        ),
+        Section("numbers", "Numbers", "Every measurement.", [_numbers_table(rows)]),
+    ]
 
 
 def _numbers_table(rows: pd.DataFrame) -> Table:
     heads = ["Step", "Training (s)", *(with_unit(measure_title(m.name), m.unit) for m in MEASURES)]
-    cells = []
+    cells: list[list[AnyCell]] = []
     for row in rows.to_dict("records"):
         measured = [fixed(row[measure.name], 3) for measure in MEASURES]
         cells.append([fixed(row["step"], 0), fixed(row["seconds_training"], 1), *measured])
     return table_of_words(None, heads, cells, text_columns=())
 
 
-def monitor_cost(rows: pd.DataFrame) -> float | None:
-    """Seconds of measuring in percent of those of training; None before there is any, or if one is unknown."""
-    measuring, training = (
-        float(values(rows, f"seconds_{what}")[-1]) for what in ("monitor", "training")
-    )
-    return 100 * measuring / training if training > 0 and math.isfinite(measuring) else None
-
-
 def _panel(rows: pd.DataFrame, measure: str) -> Panel:
-    title = measure_title(measure)
-    return Panel(
-        title,
-        "optimizer step",
-        measure_unit(measure),
-        [line for line in lines_of(rows, "step", measure, None) if len(line.x)],
-    )
+    lines = lines_of(rows, "step", measure, None)
+    return Panel(measure_title(measure), "optimizer step", measure_unit(measure), lines)
 
 
 def _change(rows: pd.DataFrame, measure: str) -> str:
@@ -171,7 +176,3 @@ def _change(rows: pd.DataFrame, measure: str) -> str:
     if not len(known):
         return f"{measure_title(measure)} is unknown"
     return f"{measure_title(measure)} went from {fixed(known[0])} to {fixed(known[-1])} bits"
-
-
-def _described(rows: pd.DataFrame) -> str:
-    return f"Curves over training steps. {'; '.join(_change(rows, measure) for measure in SHOWN)}."

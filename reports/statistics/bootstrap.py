@@ -1,9 +1,9 @@
 """Bootstrap of correlations that draws whole families of related rows, as products of matrices over family counts.
 
-A resample is a row of ``counts`` [b, g]: how often each of the g families was drawn. ``unit`` [n] says which family a
-row belongs to, so row i stands in a resample ``counts[:, unit[i]]`` times. Nothing is copied: multiplicities are
-weights, and what a family contributes is summed before the resamples are. A coefficient that a resample leaves
-undefined (x or y is constant in it) is NaN.
+A resample is a row of ``counts`` [b, g]: how often each of the g families was drawn. ``unit`` [n] is the family of each
+row, so row i occurs ``counts[:, unit[i]]`` times in the resamples. Nothing is copied: multiplicities are weights, and
+sums over families are taken before sums over resamples. A coefficient that is undefined in a resample (x or y is
+constant in it) is NaN.
 """
 
 from collections import OrderedDict
@@ -20,27 +20,25 @@ NEARLY_ONE = 1 - 1e-12
 
 
 @dataclass(frozen=True)
-class Precision:
-    """What a bootstrap of families lacks: its error is to be multiplied by ``scale``, and has so many ``degrees``."""
+class SmallSample:
+    """The small-sample correction of a bootstrap of families: a multiplier of its error, and its degrees of freedom."""
 
     scale: float
     degrees: float
 
     def half_width(self, error: float) -> float:
-        """Half the interval at ``LEVEL`` of an estimate with this error from the resamples."""
+        """Return half the width of the 95% interval of an estimate with this error from the resamples."""
         return float(stats.t.ppf(0.5 + LEVEL / 2, self.degrees) * self.scale * error)
 
     def p_value(self, value: float, error: float) -> float | None:
-        """Two-sided p of 0; None without an error."""
-        return (
-            float(2 * stats.t.sf(abs(value) / (self.scale * error), self.degrees))
-            if error > 0
-            else None
-        )
+        """Return the two-sided p value of 0; None without an error."""
+        if error <= 0:
+            return None
+        return float(2 * stats.t.sf(abs(value) / (self.scale * error), self.degrees))
 
 
-def precision(unit: Array, influence: Array | None = None) -> Precision:
-    r"""How precise a bootstrap of unequal families is.
+def small_sample(unit: Array, influence: Array | None = None) -> SmallSample:
+    r"""Return the small-sample correction of a bootstrap of unequal families.
 
     To first order an estimate is a mean of influences, in which families share a part r of the variance: the sum of a
     family's n_g has a variance :math:`a_g \propto n_g (1 + (n_g - 1) r)`. Resampling families estimates the estimate's
@@ -53,8 +51,8 @@ def precision(unit: Array, influence: Array | None = None) -> Precision:
     unit
         Each row's family, numbers from 0, [n].
     influence
-        Each row's part in the estimate, up to a factor and a constant, [n]. Without it the rows of a family are taken
-        for copies of each other (r = 1): the worst case.
+        Each row's part in the estimate, up to a factor and a constant, [n]. Without it the rows of a family count as
+        copies of each other (r = 1): the worst case.
 
     References
     ----------
@@ -69,12 +67,12 @@ def precision(unit: Array, influence: Array | None = None) -> Precision:
     off_diagonal = 2 * (wa**2 + ww * aa) - 4 * total * wa * ww + (total * ww) ** 2
     square = aa + 2 * (a @ (total * w**2 - 2 * w * a)) + off_diagonal
     if len(sizes) < 2 or not trace > 0:
-        return Precision(1.0, 1.0)
-    return Precision(float(np.sqrt(total / trace)), float(max(trace**2 / square, 1)))
+        return SmallSample(1.0, 1.0)
+    return SmallSample(float(np.sqrt(total / trace)), float(max(trace**2 / square, 1)))
 
 
 def shared_part(unit: Array, numbers: Array) -> float:
-    """The share of the variance of numbers [n] that lies between families: 0 to 1, by the analysis of variance.
+    """Return the share of the variance of numbers [n] between families, 0 to 1, by the analysis of variance.
 
     References
     ----------
@@ -93,9 +91,9 @@ def shared_part(unit: Array, numbers: Array) -> float:
 
 
 def standard_ranks(x: Array) -> Array:
-    """The ranks of x [n], ties with their mean rank, less their mean and over their standard deviation; NaN if all tie.
+    """Return the standardised ranks of x [n], mean ranks for ties; NaN if all tie.
 
-    A column is ranked once, though it stands in hundreds of pairs.
+    They are cached, because a column is part of hundreds of pairs.
     """
     return _standard_ranks(x.astype(float).tobytes())
 
@@ -111,7 +109,7 @@ def _standard_ranks(numbers: bytes) -> Array:
 
 
 def influence_on_spearman(x: Array, y: Array) -> Array:
-    """Each row's part in Fisher's transformation of Spearman's rho of x [n] and y [n], as if its ranks were given."""
+    """Return each row's part in Fisher's transformation of Spearman's rho of x [n] and y [n], ranks taken as given."""
     rank_x, rank_y = (standard_ranks(v) for v in (x, y))
     rho = float(np.clip((rank_x * rank_y).mean(), -NEARLY_ONE, NEARLY_ONE))
     deviation = rank_x * rank_y - rho / 2 * (rank_x**2 + rank_y**2)
@@ -119,9 +117,9 @@ def influence_on_spearman(x: Array, y: Array) -> Array:
 
 
 def fisher(drawn: Array, value: float, n: int) -> Array:
-    """Fisher's transformation of a correlation in resamples of n rows, whose value in all rows is ``value``.
+    """Return Fisher's transformation of a correlation in resamples of n rows, whose value in all rows is ``value``.
 
-    Resamples of few rows may reach 1, where the transformation has no bound: they are held off it.
+    Resamples of few rows may reach 1, where the transformation is infinite, so they are clipped.
     """
     bound = max(1 - 1 / n**2, abs(value))
     return np.asarray(np.arctanh(np.clip(drawn, -bound, bound)))
@@ -131,22 +129,22 @@ MIDDLE = stats.norm.cdf([-1, 1])
 
 
 def middle_error(drawn: Array) -> float:
-    """Half the width of the middle 68% of resamples [b], which the tails cannot move; NaN are left out."""
+    """Return half the width of the middle 68% of resamples [b], a robust standard error; NaNs are left out."""
     return float(middle_errors(drawn))
 
 
 def middle_errors(drawn: Array) -> Array:
-    """The same of many at once: [..., b] to [...]."""
-    # The former takes far longer.
+    """Return the same for many at once: [..., b] to [...]."""
+    # Nanquantile takes far longer.
     quantile = np.nanquantile if np.isnan(drawn).any() else np.quantile
     low, high = quantile(drawn, MIDDLE, axis=-1)
     return np.asarray((high - low) / 2)
 
 
 def interval(
-    value: float | None, resampled: Array, precise: Precision, n: int
+    value: float | None, resampled: Array, small: SmallSample, n: int
 ) -> tuple[tuple[float, float] | None, float | None, str | None]:
-    """The interval of a correlation of n rows, its p value, and why there is none."""
+    """Return the interval of a correlation of n rows, its p value, and the reason if there is none."""
     defined = resampled[np.isfinite(resampled)]
     if value is None or len(defined) < max(len(resampled) / 2, 2):
         return None, None, "no interval: undefined in most resamples"
@@ -155,29 +153,28 @@ def interval(
         return (float(min(low, value)), float(max(high, value))), None, None
     z = float(np.arctanh(value))
     error = middle_error(fisher(defined, value, n))
-    half = precise.half_width(error)
+    half = small.half_width(error)
     ci = float(np.tanh(z - half)), float(np.tanh(z + half))
-    return ci, precise.p_value(z, error), None
+    return ci, small.p_value(z, error), None
 
 
 KEPT_BYTES = 400_000_000  # of ranks in resamples, which the other columns of a table need again
-FEW_FAMILIES = (
-    4  # rows a family, from which on a product over families is faster than sums along the order
-)
+# Rows per family above which a product over families is faster than sums along the order.
+MANY_PER_FAMILY = 4
 
 
 def draw(units: int, resamples: int, seed: int) -> Array:
-    """How often each unit is drawn, with replacement, into resamples of as many units: integers [resamples, units]."""
+    """Return how often each unit is drawn, with replacement, into each resample: integers [resamples, units]."""
     return np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=resamples)
 
 
 class Resamples:
-    """The same resamples for many columns: what each column contributes is computed once.
+    """The same resamples for many columns, whose ranks are computed once.
 
     Parameters
     ----------
     unit
-        Numbers from 0 of the family that each row belongs to, [n].
+        Each row's family, numbers from 0, [n].
     counts
         How often each family was drawn, integers [b, g].
     """
@@ -190,12 +187,12 @@ class Resamples:
 
     @classmethod
     def drawn(cls, unit: Array, resamples: int, seed: int) -> "Resamples":
-        """So many resamples, of a seed, of the families that ``unit`` [n] numbers."""
+        """Draw resamples of the families that ``unit`` [n] numbers."""
         return cls(unit, draw(int(unit.max(initial=-1)) + 1, resamples, seed))
 
     @cached_property
     def _single(self) -> Array:
-        """The counts in single precision, which holds them, and all ranks, without error."""
+        # Single precision holds counts and ranks without error.
         return self.counts.astype(np.float32)
 
     @cached_property
@@ -207,7 +204,7 @@ class Resamples:
         return np.sqrt(self._weights)
 
     def pearson(self, x: Array, y: Array) -> Array:
-        """Pearson's r of x [n] and y [n] in every resample: float64 [b]."""
+        """Return Pearson's r of x [n] and y [n] in every resample: float64 [b]."""
         x = (x - x.mean()) / (x.std() or 1)
         y = (y - y.mean()) / (y.std() or 1)
         columns = np.column_stack([np.ones(len(x)), x, y, x * x, y * y, x * y])
@@ -222,11 +219,11 @@ class Resamples:
         return _ratio(xy - mean_x * mean_y, np.where(varies, spread, 0))
 
     def spearman(self, x: Array, y: Array) -> Array:
-        """Spearman's rho in every resample, ranked anew in each (ties get their mean rank): float64 [b].
+        """Return Spearman's rho in every resample, with the ranks of that resample (mean ranks for ties): float64 [b].
 
-        Single precision is exact to about 1e-6, far below the resampling's own noise.
+        Single precision is exact to about 1e-6, far below the noise of the resampling.
         """
-        # Ranks hold all that matters, so a rescaled column is found again.
+        # Ranks are the key of the cache, so a rescaled column is found again.
         x, y = standard_ranks(x), standard_ranks(y)
         key = (x.tobytes(), y.tobytes())
         if key not in self._spearman:
@@ -236,14 +233,13 @@ class Resamples:
         return self._spearman[key]
 
     def _ranked(self, x: Array) -> tuple[Array, Array]:
-        """The centred ranks of x in every resample, times the root of the weights, float32 [b, n]; their length [b]."""
+        """Return the centred ranks of x in every resample, times the root of the weights [b, n], and their norm [b]."""
         key = x.tobytes()
         if key not in self._ranks:
-            ranks = (
-                self._ranks_by_family(x)
-                if FEW_FAMILIES * len(self._sizes) < len(x)
-                else self._ranks_by_order(x)
-            )
+            if MANY_PER_FAMILY * len(self._sizes) < len(x):
+                ranks = self._ranks_by_family(x)
+            else:
+                ranks = self._ranks_by_order(x)
             ranks *= self._roots
             self._ranks[key] = ranks, np.sqrt(np.einsum("bn,bn->b", ranks, ranks)).astype(float)
             while len(self._ranks) > 2 and len(self._ranks) * ranks.nbytes > KEPT_BYTES:
@@ -252,22 +248,21 @@ class Resamples:
         return self._ranks[key]
 
     def _ranks_by_family(self, x: Array) -> Array:
-        """A row's rank is a sum over families: how many rows of each are below it, with half of those equal to it."""
+        """Return ranks as sums over families: how many rows of each are below, with half of those equal."""
         value, equal = self._equal(x)
         below = equal.cumsum(axis=0) - equal / 2 - self._sizes / 2
         return self._single @ below.astype(np.float32)[value].T
 
     def _equal(self, x: Array) -> tuple[Array, Array]:
-        """The number of each row's value [n], and how many rows of every family have it, float32 [values, g]."""
+        """Return the number of each row's value [n], and its count in every family, float32 [values, g]."""
         value = np.unique(x, return_inverse=True)[1]
         places = value * len(self._sizes) + self.unit
         shape = int(value.max()) + 1, len(self._sizes)
-        return value, np.bincount(places, minlength=shape[0] * shape[1]).reshape(shape).astype(
-            np.float32
-        )
+        counts = np.bincount(places, minlength=shape[0] * shape[1])
+        return value, counts.reshape(shape).astype(np.float32)
 
     def _ranks_by_order(self, x: Array) -> Array:
-        """The same as a running sum of the weights along the order of x."""
+        """Return the same ranks as a running sum of the weights along the order of x."""
         value = np.unique(x, return_inverse=True)[1]
         order = np.argsort(value, kind="stable")
         starts = np.flatnonzero(np.r_[True, np.diff(value[order]) > 0])
@@ -276,16 +271,15 @@ class Resamples:
         return below[:, value]
 
     def kendall(self, x: Array, y: Array) -> Array:
-        """Kendall's tau-b in every resample: float64 [b]."""
-        pairs = (self._concordance(x, y), self._untied(x), self._untied(y))
+        """Return Kendall's tau-b in every resample: float64 [b]."""
         counts = self.counts.astype(float)
-        of_resamples = [
-            ((counts @ self._of_families(rows.T)) * counts).sum(axis=1) for rows in pairs
-        ]
-        return _ratio(of_resamples[0], np.sqrt(of_resamples[1]) * np.sqrt(of_resamples[2]))
+        sums = []
+        for rows in (self._concordance(x, y), self._untied(x), self._untied(y)):
+            sums.append(((counts @ self._of_families(rows.T)) * counts).sum(axis=1))
+        return _ratio(sums[0], np.sqrt(sums[1]) * np.sqrt(sums[2]))
 
     def weighted_kendall(self, x: Array, y: Array) -> Array:
-        r"""Weighted Kendall (hyperbolic, high values weigh most) in every resample: float64 [b].
+        r"""Return weighted Kendall (hyperbolic, high values weigh most) in every resample: float64 [b].
 
         With additive weights :math:`f(\rho) = 1 / (1 + \rho)` of the ranks :math:`\rho`, a sum over pairs is one over
         rows, :math:`\sum_i f(\rho_i) K_i`, where :math:`K_i` adds up the signs of the pairs that row i is in. The
@@ -305,17 +299,17 @@ class Resamples:
         return np.asarray((halves[0] + halves[1]) / 2)
 
     def _concordance(self, x: Array, y: Array) -> Array:
-        """For each row, its concordant pairs less the discordant ones with the rows of every family: [g, n]."""
+        """Return each row's concordant minus discordant pairs with the rows of every family: [g, n]."""
         signs = _signs(x) * _signs(y)
         return self._of_families(signs).astype(float)
 
     def _untied(self, x: Array) -> Array:
-        """For each row, how many rows of every family have another x: [g, n]."""
+        """Return for each row how many rows of every family have a different x: [g, n]."""
         value, equal = self._equal(x)
         return np.asarray((self._sizes - equal)[value].T, dtype=float)
 
     def _hyperbolic(self, order: Array) -> Array:
-        """The weights of all copies of each row, float64 [b, n]; their ranks follow ``order`` [n], highest first."""
+        """Return the weights of all copies of each row, float64 [b, n]; ranks follow ``order`` [n], highest first."""
         copies = self.counts[:, self.unit[order]]
         behind = copies.cumsum(axis=1)
         harmonic = np.r_[0, np.cumsum(1 / np.arange(1, behind.max() + 1))]
@@ -324,20 +318,19 @@ class Resamples:
         return weight
 
     def _of_families(self, columns: Array) -> Array:
-        """Sums over the rows of each family: [n, k] to [g, k]."""
+        """Return sums over the rows of each family: [n, k] to [g, k]."""
         order = np.argsort(self.unit, kind="stable")
         kind = np.int32 if columns.dtype.kind == "i" else float
-        return np.asarray(
-            np.add.reduceat(columns[order], self._sizes.cumsum() - self._sizes, axis=0, dtype=kind)
-        )
+        starts = self._sizes.cumsum() - self._sizes
+        return np.asarray(np.add.reduceat(columns[order], starts, axis=0, dtype=kind))
 
 
 def _signs(x: Array) -> Array:
-    """The signs of all differences, int8 [n, n]."""
+    """Return the signs of all differences, int8 [n, n]."""
     return (x[:, None] > x).astype(np.int8) - (x[:, None] < x)
 
 
 def _ratio(products: Array, lengths: Array) -> Array:
-    """A correlation, NaN where a length is 0; rounding must not carry it past 1."""
+    """Return correlations, NaN where a length is 0, and not beyond 1 by rounding."""
     ratios = np.divide(products, lengths, out=np.full(len(products), np.nan), where=lengths > 0)
     return np.clip(ratios, -1, 1)

@@ -1,9 +1,9 @@
 """Standard errors of least squares for rows that depend on each other within clusters, and their degrees of freedom.
 
 Pure functions of arrays. With few or unequal clusters the usual clustered errors (CR1, G - 1 degrees of freedom) are
-too small. CR3 is the jackknife: how much the coefficients move when each cluster is left out. CR2 is milder: unbiased
-if rows were independent, and still too small where large clusters hold rows that are much alike. Satterthwaite's
-approximation says on how many independent pieces of information the error rests.
+too small. CR3 is the jackknife: the spread of the coefficients when each cluster is left out. CR2 is milder: unbiased
+for independent rows, and too small if large clusters have very similar rows. The degrees of freedom are Satterthwaite's
+approximation.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from .bootstrap import LEVEL
 
 Array = np.ndarray
 Correction = Literal["CR2", "CR3"]
-# A cluster that holds a direction of the design but for this share fixes it alone: its residuals know nothing of it.
+# A cluster that has all but this share of a direction of the design fixes it alone, with residuals of 0.
 ALONE = 1e-8
 
 
 @dataclass(frozen=True)
 class ClusteredErrors:
-    """Of each coefficient [k]: standard error, Satterthwaite's degrees of freedom, p, lower and upper limit at 0.95.
+    """For each coefficient [k]: standard error, Satterthwaite's degrees of freedom, p and 95% interval.
 
-    NaN where one cluster alone fixes the coefficient, or nothing is left to estimate an error from.
+    NaN where one cluster alone fixes the coefficient, or no residual is left.
     """
 
     error: Array
@@ -37,7 +37,7 @@ class ClusteredErrors:
 def clustered_errors(
     design: Array, y: Array, cluster: Array, kind: Correction = "CR3"
 ) -> ClusteredErrors:
-    r"""Clustered errors of ordinary least squares, with Satterthwaite's degrees of freedom for each coefficient.
+    r"""Compute clustered errors of ordinary least squares, with Satterthwaite's degrees of freedom.
 
     With the hat matrix H and the residuals e, cluster g's residuals become :math:`A_g e_g`, where
     :math:`A_g = (I - H_{gg})^{-1/2}` for CR2, and :math:`A_g = (I - H_{gg})^{-1} \sqrt{(G - 1) / G}` for CR3, which is
@@ -53,7 +53,7 @@ def clustered_errors(
     cluster
         Each row's cluster, numbers from 0, [n].
     kind
-        How residuals are corrected for leverage.
+        The correction of the residuals for leverage.
 
     References
     ----------
@@ -62,7 +62,7 @@ def clustered_errors(
     in fixed effects models. Hansen (2025), Jackknife standard errors for clustered regression.
     """
     # In an orthonormal basis Q of the design H_gg = Q_g Q_g', and (I - Q_g Q_g')^a Q_g = Q_g (I - Q_g'Q_g)^a:
-    # whatever the clusters' sizes, only k x k matrices are decomposed.
+    # so only k x k matrices are decomposed, however large the clusters are.
     basis, triangle = np.linalg.qr(design)
     coordinates = basis.T @ y
     coefficients = np.linalg.solve(triangle, coordinates)
@@ -82,14 +82,14 @@ def clustered_errors(
 
 
 def _summed(rows: Array, cluster: Array) -> Array:
-    """Rows [n, ...] summed over each cluster: [g, ...]."""
+    """Return sums of rows [n, ...] over each cluster: [g, ...]."""
     total = np.zeros((int(cluster.max()) + 1, *rows.shape[1:]))
     np.add.at(total, cluster, rows)
     return total
 
 
 def _corrected(leverage: Array, contrasts: Array, kind: Correction) -> Array:
-    """Each cluster's correction times each contrast, [g, k, contrast]; NaN where one cluster alone fixes it."""
+    """Return each cluster's correction times each contrast, [g, k, contrast]; NaN if one cluster alone fixes it."""
     clusters, predictors = leverage.shape[:2]
     eigenvalues, vectors = np.linalg.eigh(np.eye(predictors) - leverage)
     alone = eigenvalues <= ALONE
@@ -102,7 +102,7 @@ def _corrected(leverage: Array, contrasts: Array, kind: Correction) -> Array:
 
 
 def _degrees_of_freedom(leverage: Array, corrected: Array) -> Array:
-    """Satterthwaite's degrees of freedom of each contrast: [contrast]."""
+    """Return Satterthwaite's degrees of freedom of each contrast: [contrast]."""
     degrees = []
     for contrast in corrected.transpose(2, 0, 1):
         projected = np.einsum("gkl,gl->gk", leverage, contrast)

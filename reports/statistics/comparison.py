@@ -1,4 +1,4 @@
-"""Two runs of the same models beside each other: another protocol, sigma or subset."""
+"""The comparison of two runs of the same models with another protocol, sigma or subset."""
 
 from dataclasses import dataclass
 
@@ -17,10 +17,10 @@ KEY = ["model", "img_size"]
 
 @dataclass(frozen=True)
 class Compared:
-    """One score of the models that both runs measured.
+    """One score of the models in both runs.
 
-    ``agreement`` is Spearman's correlation of the score in one run with that in the other; ``here`` and ``there`` are
-    its correlations with the accuracy in each. None where something is constant or unknown.
+    ``agreement`` is Spearman's correlation of the score between the runs; ``here`` and ``there`` are its correlations
+    with the accuracy in each. None where something is constant or unknown.
     """
 
     score: str
@@ -33,7 +33,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that the page says of a second run."""
+    """The results of a comparison with a second run."""
 
     name: str
     settings: tuple[str, ...]
@@ -52,9 +52,9 @@ def compare(
     Parameters
     ----------
     rows, run
-        The run that the report is about.
+        The run of the report.
     others, other_run, name
-        The other one, and what to call it.
+        The other run, and its name on the page.
     """
     here, there = one_row_per_weights(rows), one_row_per_weights(others)
     both = here[KEY].merge(there[KEY], on=KEY)
@@ -79,20 +79,11 @@ def compare(
 def _compared(score: str, a: np.ndarray, b: np.ndarray, y: np.ndarray) -> Compared:
     known = np.isfinite(a) & np.isfinite(b)
     change = float(np.median((b - a)[known])) if known.any() else None
-    return Compared(
-        score,
-        n=int(known.sum()),
-        agreement=_rho(a, b),
-        median_change=change,
-        here=_rho(a, y),
-        there=_rho(b, y),
-    )
+    return Compared(score, int(known.sum()), _rho(a, b), change, here=_rho(a, y), there=_rho(b, y))
 
 
 def _rho(x: np.ndarray, y: np.ndarray) -> float | None:
     known = np.isfinite(x) & np.isfinite(y)
-    return (
-        None
-        if why_undefined(x[known], y[known])
-        else float(spearmanr(x[known], y[known]).statistic)
-    )
+    if why_undefined(x[known], y[known]):
+        return None
+    return float(spearmanr(x[known], y[known]).statistic)

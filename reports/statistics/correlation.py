@@ -1,7 +1,7 @@
-"""Correlations of scores and accuracies, with intervals that know that relatives are not independent."""
+"""Correlations of scores and accuracies, with intervals that account for dependence within families."""
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -11,8 +11,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from . import bootstrap as resampling
-from .bootstrap import Precision, influence_on_spearman, interval, precision
+from .bootstrap import Resamples, SmallSample, influence_on_spearman, interval, small_sample
 from .sample import (
     CEILING,
     PRIMARY_MEASURE,
@@ -27,13 +26,16 @@ from .sample import (
     values,
 )
 
+Array = np.ndarray
+Families = Sequence[Any] | Array | pd.Series
 RESAMPLES = 2000
 # Weighted Kendall is computed resample by resample, 6 ms each for a thousand rows.
 WEIGHTED_KENDALL_RESAMPLES = 100
 MIN_ROWS = 3
-# Resampling fewer families mostly repeats the data, and says nothing of others.
+# Resampling fewer families mostly repeats the data, and says nothing about others.
 MIN_UNITS = 5
-# A column that moves less than this is constant up to rounding.
+ONLY_IN_FULL = ("kendall", "weighted_kendall")  # their intervals take the most time
+# A column that varies less than this is constant up to rounding.
 MIN_RANGE = 1e-9
 
 
@@ -56,7 +58,7 @@ class Coefficient:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Four coefficients of one score and one target over n rows of so many families; ``effective`` is Kish's number."""
+    """Four coefficients of a score and a target over n rows of ``units`` families; ``effective`` is Kish's number."""
 
     n: int
     units: int
@@ -69,51 +71,51 @@ class Correlation:
 
 @dataclass
 class Bootstraps:
-    """The resamples of each set of rows with the same families, made once."""
+    """A cache of the resamples of each set of rows with the same families."""
 
     resamples: int = RESAMPLES
     weighted_kendall_resamples: int = WEIGHTED_KENDALL_RESAMPLES
     seed: int = 0
-    _made: dict[bytes, resampling.Resamples] = field(default_factory=dict)
+    _made: dict[bytes, Resamples] = field(default_factory=dict)
 
-    def of(self, unit: np.ndarray) -> resampling.Resamples:
-        """The resamples of rows whose units these numbers are, [n]."""
+    def of(self, unit: Array) -> Resamples:
+        """Return the resamples of rows with these units [n]."""
         key = unit.tobytes()
         if key not in self._made:
-            # Families and rows of one sample; each holds hundreds of megabytes.
+            # Two suffice (families and rows of one sample); each takes hundreds of megabytes.
             if len(self._made) >= 2:
                 self._made.pop(next(iter(self._made)))
-            self._made[key] = resampling.Resamples.drawn(unit, self.resamples, self.seed)
+            self._made[key] = Resamples.drawn(unit, self.resamples, self.seed)
         return self._made[key]
 
 
 def correlate(
-    x: np.ndarray,
-    y: np.ndarray,
-    families: Sequence[Hashable] | np.ndarray | pd.Series,
+    x: Array,
+    y: Array,
+    families: Families,
     bootstraps: Bootstraps | None = None,
     *,
     full: bool = True,
 ) -> Correlation:
-    """Four correlation coefficients with intervals from a bootstrap over families.
+    """Compute four correlation coefficients with intervals from a bootstrap over families.
 
     The interval is symmetric in Fisher's transformation: standard error from the resamples, corrected for few, unequal
-    families, Student's t with Satterthwaite's degrees of freedom (`dsmi_zoo.reports.statistics.bootstrap.precision`). Percentiles
-    are too short.
+    families, Student's t with Satterthwaite's degrees of freedom
+    (`dsmi_zoo.reports.statistics.bootstrap.small_sample`). Percentile intervals are too short.
 
     Parameters
     ----------
     x, y
         Numbers [n]; pairs with a NaN are left out.
     families
-        Each row's family [n]: rows of one family are drawn together.
+        Each row's family [n], the unit of the resampling.
     full
-        Whether to add the interval over rows, and those of both Kendalls, which take the most time.
+        Whether to add the interval over rows and those of both Kendalls, which take the most time.
 
     Returns
     -------
     Correlation
-        Fewer than three pairs, or a constant x or y, give None and a reason.
+        With None and a reason if there are fewer than three pairs, or if x or y is constant.
 
     References
     ----------
@@ -129,57 +131,44 @@ def correlate(
     reason = why_undefined(x, y)
     if reason:
         return Correlation(n, units, effective, *[Coefficient(reason=reason)] * 4)
-    # Squares of huge numbers overflow; a power of two changes no digit, and no coefficient sees it.
+    # Squares of huge numbers overflow; a power of two changes no digit and no coefficient.
     x, y = _about_1(x), _about_1(y)
     over_families = bootstraps.of(unit)
-    precise = precision(unit, influence_on_spearman(x, y))
-    few = resampling.Resamples(unit, over_families.counts[: bootstraps.weighted_kendall_resamples])
+    small = small_sample(unit, influence_on_spearman(x, y))
+    few = Resamples(unit, over_families.counts[: bootstraps.weighted_kendall_resamples])
 
-    def estimate(result: Any, resampled: Callable[[], np.ndarray] | None) -> Coefficient:
-        value, p = _finite(result.statistic), _finite(result.pvalue)
-        if units < MIN_UNITS:
-            return Coefficient(
-                value, p, reason=f"no interval: {units} independent units, fewer than {MIN_UNITS}"
-            )
-        if resampled is None:
-            return Coefficient(value, p, reason="no interval: computed for the first accuracy only")
-        ci, clustered, why = interval(value, resampled(), precise, n)
-        return Coefficient(value, p, ci, clustered, reason=why)
-
+    coefficients: dict[str, Coefficient] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        correlation = Correlation(
-            n,
-            units,
-            effective,
-            estimate(stats.pearsonr(x, y), lambda: over_families.pearson(x, y)),
-            estimate(stats.spearmanr(x, y), lambda: over_families.spearman(x, y)),
-            estimate(
-                stats.kendalltau(x, y), (lambda: over_families.kendall(x, y)) if full else None
-            ),
-            estimate(
-                stats.weightedtau(x, y), (lambda: few.weighted_kendall(x, y)) if full else None
-            ),
-        )
-        if not full or n < MIN_UNITS:
-            return correlation
-        over_rows, as_if_independent = bootstraps.of(np.arange(n)), Precision(1.0, n - 1)
-        rows_ci = {
-            "pearson": interval(
-                correlation.pearson.value, over_rows.pearson(x, y), as_if_independent, n
-            )[0],
-            "spearman": interval(
-                correlation.spearman.value, over_rows.spearman(x, y), as_if_independent, n
-            )[0],
-        }
-    return replace(
-        correlation,
-        **{name: replace(getattr(correlation, name), ci_rows=ci) for name, ci in rows_ci.items()},
-    )
+        over_rows = bootstraps.of(np.arange(n)) if full and n >= MIN_UNITS else None
+        for name, coefficient, resamples in (
+            ("pearson", stats.pearsonr, over_families),
+            ("spearman", stats.spearmanr, over_families),
+            ("kendall", stats.kendalltau, over_families),
+            ("weighted_kendall", stats.weightedtau, few),
+        ):
+            result = coefficient(x, y)
+            value, p = _finite(result.statistic), _finite(result.pvalue)
+            if units < MIN_UNITS:
+                why: str | None = f"no interval: {units} independent units, fewer than {MIN_UNITS}"
+                found = Coefficient(value, p, reason=why)
+            elif full or name not in ONLY_IN_FULL:
+                drawn = getattr(resamples, name)(x, y)
+                ci, p_families, why = interval(value, drawn, small, n)
+                found = Coefficient(value, p, ci, p_families, reason=why)
+            else:
+                why = "no interval: computed for the first accuracy only"
+                found = Coefficient(value, p, reason=why)
+            if over_rows is not None and name not in ONLY_IN_FULL:
+                drawn = getattr(over_rows, name)(x, y)
+                ci_rows = interval(value, drawn, SmallSample(1.0, n - 1), n)[0]
+                found = replace(found, ci_rows=ci_rows)
+            coefficients[name] = found
+    return Correlation(n, units, effective, **coefficients)
 
 
-def _about_1(values: np.ndarray) -> np.ndarray:
-    """The same values times a power of two, which changes no digit of them, so that their squares fit."""
+def _about_1(values: Array) -> Array:
+    """Return the values times a power of two, so that the largest is about 1."""
     _, exponent = np.frexp(np.abs(values).max())
     return np.asarray(np.ldexp(values, -exponent))
 
@@ -191,33 +180,32 @@ def correlations(
     *,
     full: bool = True,
 ) -> dict[str, dict[str, Correlation]]:
-    """Every score against every target over the measured rows, whose ``families`` are their own if not given.
+    """Correlate every score with every target over the measured rows; ``families`` default to `families_of`.
 
-    ``full`` as for `correlate`, for the first target.
+    ``full`` is that of `correlate` for the first target.
     """
     rows = succeeded(rows)
     families = families_of(rows)[1] if families is None else families
     targets, scores = targets_of(rows), scores_of(rows)
-    # In the order in which they are shown, whatever the order in which they are computed.
-    by_score: dict[str, dict[str, Correlation]] = {score: {} for score in scores}
-    alike: dict[bytes, list[str]] = {}
-    for target in targets:  # those that are known for the same rows share their resamples
-        alike.setdefault(np.isfinite(values(rows, target)).tobytes(), []).append(target)
+    same_rows: dict[bytes, list[str]] = {}
+    for target in targets:  # those known for the same rows share their resamples
+        same_rows.setdefault(np.isfinite(values(rows, target)).tobytes(), []).append(target)
     computed: dict[tuple[str, str], Correlation] = {}
-    for together in alike.values():
-        for score, target in product(scores, together):
+    for some_targets in same_rows.values():
+        for score, target in product(scores, some_targets):
             x, y = values(rows, score), values(rows, target)
             in_full = full and target == targets[0]
             computed[score, target] = correlate(x, y, families, bootstraps, full=in_full)
-    for score, target in product(scores, targets):
-        by_score[score][target] = computed[score, target]
+    by_score: dict[str, dict[str, Correlation]] = {}
+    for score in scores:
+        by_score[score] = {target: computed[score, target] for target in targets}
     return with_holm(by_score)
 
 
 def with_holm(correlations: dict[str, dict[str, Correlation]]) -> dict[str, dict[str, Correlation]]:
     """Add Holm's correction to Spearman's p over all pairs but the primary one and those of the ceiling.
 
-    Top-1, ReaL and V2 accuracy count as one target: the first of them that is there stands for all.
+    Top-1, ReaL and V2 accuracy count as one target, represented by the first of them that is known.
 
     References
     ----------
@@ -225,17 +213,13 @@ def with_holm(correlations: dict[str, dict[str, Correlation]]) -> dict[str, dict
     """
     pairs: dict[tuple[str, str], float] = {}
     for score, by_target in correlations.items():
-        if score == CEILING:
-            continue
         for target, correlation in by_target.items():
             pair = (score, _evidence(target, by_target))
             p = correlation.spearman.p_families
-            if p is not None and target == pair[1] and pair != (PRIMARY_MEASURE, PRIMARY_TARGET):
+            is_exploratory = score != CEILING and pair != (PRIMARY_MEASURE, PRIMARY_TARGET)
+            if p is not None and target == pair[1] and is_exploratory:
                 pairs[pair] = p
-    if not pairs:
-        return correlations
-    _, corrected_p, *_ = multipletests(list(pairs.values()), method="holm")
-    adjusted = dict(zip(pairs, corrected_p, strict=True))
+    adjusted = holm(pairs)
 
     corrected: dict[str, dict[str, Correlation]] = {}
     for score, by_target in correlations.items():
@@ -243,10 +227,18 @@ def with_holm(correlations: dict[str, dict[str, Correlation]]) -> dict[str, dict
         for target, correlation in by_target.items():
             p = adjusted.get((score, _evidence(target, by_target)))
             if p is not None:
-                spearman = replace(correlation.spearman, p_holm=float(p))
+                spearman = replace(correlation.spearman, p_holm=p)
                 correlation = replace(correlation, spearman=spearman)
             corrected[score][target] = correlation
     return corrected
+
+
+def holm(p_values: Mapping[Any, float]) -> dict[Any, float]:
+    """Return p values after Holm's correction."""
+    if not p_values:
+        return {}
+    corrected = multipletests(list(p_values.values()), method="holm")[1]
+    return dict(zip(p_values, corrected.tolist(), strict=True))
 
 
 def _evidence(target: str, by_target: Mapping[str, Any]) -> str:
@@ -256,24 +248,24 @@ def _evidence(target: str, by_target: Mapping[str, Any]) -> str:
 def correlations_within_groups(
     rows: pd.DataFrame, bootstraps: Bootstraps
 ) -> dict[str, dict[str, dict[str, Correlation]]]:
-    """The same among the rows of each group; empty without groups."""
+    """Return the same among the rows of each group; empty without groups."""
     rows = succeeded(rows)
     families = families_of(rows)[1]
-    parts = {group: rows[rows["group"].eq(group).fillna(False)] for group in groups_of(rows)}
-    return {
-        group: correlations(part, bootstraps, families.loc[part.index], full=False)
-        for group, part in parts.items()
-    }
+    by_group = {}
+    for group in groups_of(rows):
+        part = rows[rows["group"].eq(group).fillna(False)]
+        by_group[group] = correlations(part, bootstraps, families.loc[part.index], full=False)
+    return by_group
 
 
-def why_undefined(x: np.ndarray, y: np.ndarray) -> str | None:
-    """Why nothing can be computed of x [n] and y [n]; None if something can."""
+def why_undefined(x: Array, y: Array) -> str | None:
+    """Return why x [n] and y [n] have no correlation; None if they have."""
     if len(x) < MIN_ROWS:
         return f"{len(x)} rows have both values, fewer than {MIN_ROWS}"
     for numbers, what in ((x, "measure"), (y, "accuracy")):
-        # Half of each, because the range of all that float64 holds is beyond it.
+        # Half of each, because the full range of float64 overflows.
         half_range = np.ptp(numbers / 2)
-        # The relative limit is where float64 keeps no digit of the spread.
+        # Below the relative limit, float64 has no digit left for the spread.
         if half_range <= max(MIN_RANGE, 1e-12 * np.abs(numbers).max()) / 2:
             return f"the {what} is constant"
     return None

@@ -1,10 +1,10 @@
-"""Correlations of a score and a target given controls, whose regressions are fitted anew in each resample."""
+"""Correlations of a score and a target given controls, whose regressions are refitted in each resample."""
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .bootstrap import Precision, influence_on_spearman, interval, precision
+from .bootstrap import SmallSample, influence_on_spearman, interval, small_sample
 from .correlation import MIN_UNITS, Bootstraps, Coefficient, Correlation, why_undefined
 from .sample import effective_number, families_of, scores_of, succeeded, values
 
@@ -13,18 +13,18 @@ CONTROLS = {
     "log parameters": ("log10_params",),
     "log embedding scale and dimension": ("log10_rms", "log10_dim"),
 }
-NOTHING_LEFT = 1e-9  # the share of a column's variance below which controls explain all of it
+NOTHING_LEFT = 1e-9  # the share of unexplained variance that counts as 0
 
 
 def partial_correlations(
     rows: pd.DataFrame, target: str, bootstraps: Bootstraps
 ) -> dict[str, dict[str, Correlation | str]]:
-    """Correlations of what is left of each score and the target after linear regression on controls.
+    """Correlate the residuals of each score and the target after linear regression on controls.
 
     Returns
     -------
     dict
-        By the controls' name, by score; a text says why there is none.
+        By name of the controls, by score: a correlation, or why there is none.
     """
     rows = succeeded(rows)
     families = families_of(rows)[1].to_numpy(dtype=object)
@@ -38,15 +38,11 @@ def partial_correlations(
                 continue
             x = values(rows, score)
             known = np.isfinite(x) & np.isfinite(y) & np.isfinite(given).all(axis=1)
-            if known.sum() < given.shape[1] + MIN_UNITS:
-                given_controls[title][score] = f"{known.sum()} rows have all values"
-                continue
             reason = why_undefined(x[known], y[known])
-            if reason:
-                given_controls[title][score] = reason
-                continue
+            if known.sum() < given.shape[1] + MIN_UNITS:
+                reason = f"{known.sum()} rows have all values"
             unit = pd.factorize(families[known])[0]
-            given_controls[title][score] = partial_correlation(
+            given_controls[title][score] = reason or partial_correlation(
                 x[known], y[known], given[known], unit, bootstraps
             )
     return given_controls
@@ -55,12 +51,11 @@ def partial_correlations(
 def partial_correlation(
     x: Array, y: Array, given: Array, unit: Array, bootstraps: Bootstraps
 ) -> Correlation:
-    """The correlation of x [n] and y [n] given controls [n, k].
+    """Compute the correlation of x [n] and y [n] given controls [n, k].
 
-    Pearson's interval is from resamples of families, in each of which the regressions on the controls are fitted anew.
-    Each control costs a degree of freedom: k are taken from the families', and the error is scaled up accordingly,
-    which gives the factor of least squares, :math:`G / (G - 1 - k)`, where G families are of one size. The other
-    coefficients, of the residuals, have no interval.
+    Pearson's interval is from resamples of families, with the regressions on the controls refitted in each. Each
+    control costs a degree of freedom, and the error is scaled up accordingly, which gives the factor of least squares,
+    :math:`G / (G - 1 - k)`, for G families of one size. The other coefficients, of the residuals, have no interval.
 
     Parameters
     ----------
@@ -75,35 +70,30 @@ def partial_correlation(
     if reason:
         return Correlation(n, units, effective, *[Coefficient(reason=reason)] * 4)
     others = []
+    why = "no interval: only Pearson's is refitted in each resample"
     for coefficient in (stats.spearmanr, stats.kendalltau, stats.weightedtau):
-        statistic = float(coefficient(left_x, left_y).statistic)
-        others.append(
-            Coefficient(
-                statistic, reason="no interval: only Pearson's is refitted in each resample"
-            )
-        )
+        others.append(Coefficient(float(coefficient(left_x, left_y).statistic), reason=why))
     value = float(stats.pearsonr(left_x, left_y).statistic)
     if units < MIN_UNITS + controls:
         why = f"no interval: {units} independent units, fewer than {MIN_UNITS + controls}"
         return Correlation(n, units, effective, Coefficient(value, reason=why), *others)
     drawn = resampled_partial(x, y, given, bootstraps.of(unit).counts, unit)
-    precise = less_controls(precision(unit, influence_on_spearman(left_x, left_y)), controls)
-    ci, p, why_none = interval(value, drawn, precise, n)
-    return Correlation(
-        n, units, effective, Coefficient(value, ci=ci, p_families=p, reason=why_none), *others
-    )
+    small = less_controls(small_sample(unit, influence_on_spearman(left_x, left_y)), controls)
+    ci, p, why_none = interval(value, drawn, small, n)
+    pearson = Coefficient(value, ci=ci, p_families=p, reason=why_none)
+    return Correlation(n, units, effective, pearson, *others)
 
 
 def left_by(values: Array, design: Array) -> Array:
-    """What least squares on the design [n, k] leaves of the values [n]."""
+    """Return the residuals of least squares of the values [n] on the design [n, k]."""
     coefficients, *_ = np.linalg.lstsq(design, values, rcond=None)
     return np.asarray(values - design @ coefficients)
 
 
 def resampled_partial(x: Array, y: Array, given: Array, counts: Array, unit: Array) -> Array:
-    """Pearson's partial correlation in every resample, the controls fitted anew in each: float64 [b].
+    """Return Pearson's partial correlation in every resample, with the controls refitted in each: float64 [b].
 
-    Sums of products over families are all that least squares needs; a resample adds them up.
+    Least squares needs only sums of products over families, which a resample adds up.
     """
     columns = np.column_stack([x, y, given])
     spread = columns.std(axis=0)
@@ -123,15 +113,15 @@ def resampled_partial(x: Array, y: Array, given: Array, counts: Array, unit: Arr
     return np.asarray(np.clip(left[:, 0, 1] / length, -1, 1))
 
 
-def less_controls(precise: Precision, controls: int) -> Precision:
-    """The precision that is left when so many coefficients besides the mean have been fitted."""
-    degrees = max(precise.degrees - controls, 1)
-    return Precision(precise.scale * float(np.sqrt(precise.degrees / degrees)), degrees)
+def less_controls(small: SmallSample, controls: int) -> SmallSample:
+    """Return the small-sample correction after fitting the coefficients of the controls."""
+    degrees = max(small.degrees - controls, 1)
+    return SmallSample(small.scale * float(np.sqrt(small.degrees / degrees)), degrees)
 
 
 def _control(rows: pd.DataFrame, name: str) -> Array:
-    column = {"log10_rms": "embedding_rms", "log10_dim": "embedding_dim"}.get(name)
-    if column is None:
+    columns = {"log10_rms": "embedding_rms", "log10_dim": "embedding_dim"}
+    if name not in columns:
         return values(rows, name)
-    numbers = values(rows, column)
+    numbers = values(rows, columns[name])
     return np.log10(numbers, out=np.full(len(rows), np.nan), where=numbers > 0)

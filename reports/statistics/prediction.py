@@ -1,4 +1,4 @@
-"""How well a score predicts the accuracy of models of an unseen family, and what choosing by it costs."""
+"""How well a score predicts the accuracy of models of an unseen family, and the regret of choosing by it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import comb
 
-from .bootstrap import LEVEL, middle_error, precision
+from .bootstrap import LEVEL, middle_error, small_sample
 from .correlation import MIN_ROWS, MIN_UNITS, Bootstraps, why_undefined
 from .sample import families_of, scores_of, sign_of, succeeded, values
 
@@ -15,7 +15,7 @@ Array = np.ndarray
 TAKEN = (1, 5, 10)
 ALL = "all models"
 NO_ERROR = 1e-12  # of the baseline's squared error: a line through all points
-MOST_AT_ONCE = 500_000  # resamples times families, of which some twenty arrays are needed
+MOST_AT_ONCE = 500_000  # resamples times families, to bound the memory of some twenty arrays
 BANDS = 3
 COSTS = {"gmacs": "GMACs", "params_m": "million parameters"}
 
@@ -36,7 +36,7 @@ class Prediction:
 class Regret:
     """Accuracy (percentage points) lost by taking the best of a score's first 1, 5, 10 models instead of the best one.
 
-    Among equal scores chance decides: what is lost is its expectation.
+    Ties are broken at random; ``lost`` is the expectation.
     """
 
     n: int
@@ -49,10 +49,10 @@ class Regret:
 def leave_one_family_out(
     x: Array, y: Array, families: Array | pd.Series, bootstraps: Bootstraps | None = None
 ) -> Prediction:
-    """Predict each family's accuracies by the line through all the others.
+    """Predict each family's accuracies by the regression line of all others.
 
     The interval of R2 is symmetric in log(1 - R2), as those of correlations are in Fisher's transformation. In a
-    resample all copies of a family are left out together.
+    resample all copies of a family are left out at once.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def leave_one_family_out(
     Returns
     -------
     Prediction
-        R2 is one less the squared error over that of predicting the mean of the other families; it may be negative.
+        R2 is 1 minus the squared error over that of predicting the mean of the other families; it may be negative.
     """
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
@@ -93,22 +93,20 @@ def leave_one_family_out(
     drawn = np.concatenate([_error_ratios(sums, part) for part in parts])
     if np.isnan(drawn).mean() > 0.5:
         return prediction
-    precise = precision(group, error**2 - ratio * baseline**2)
-    half = precise.half_width(middle_error(np.log(drawn)))
-    return replace(
-        prediction, r2_ci=(1 - ratio * float(np.exp(half)), 1 - ratio * float(np.exp(-half)))
-    )
+    small = small_sample(group, error**2 - ratio * baseline**2)
+    half = small.half_width(middle_error(np.log(drawn)))
+    ci = 1 - ratio * float(np.exp(half)), 1 - ratio * float(np.exp(-half))
+    return replace(prediction, r2_ci=ci)
 
 
 def _sums(x: Array, y: Array, group: Array) -> Array:
-    """Sums over each family of 1, x, y, xx, xy, yy: [6, g]."""
-    return np.array(
-        [np.bincount(group, column) for column in (np.ones_like(x), x, y, x * x, x * y, y * y)]
-    )
+    """Return sums over each family of 1, x, y, xx, xy, yy: [6, g]."""
+    columns = (np.ones_like(x), x, y, x * x, x * y, y * y)
+    return np.array([np.bincount(group, column) for column in columns])
 
 
 def _lines_of_others(sums: Array, counts: Array) -> Array:
-    """Intercept, slope and mean of all families but one, in every resample: [3, b, g]; NaN where x is constant."""
+    """Return intercept, slope and mean without each family, in every resample: [3, b, g]; NaN where x is constant."""
     others = (sums @ counts.T)[:, :, None] - sums[:, None, :] * counts
     n, sx, sy, sxx, sxy, _ = others
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -120,7 +118,7 @@ def _lines_of_others(sums: Array, counts: Array) -> Array:
 
 
 def _error_ratios(sums: Array, counts: Array) -> Array:
-    """The squared error left out over that of the others' mean, in every resample [b]; NaN where one has no line."""
+    """Return the ratio of the squared errors of the line and of the mean, in every resample [b]; NaN without a line."""
     intercept, slope, mean = _lines_of_others(sums, counts)
     n, sx, sy, sxx, sxy, syy = sums
     error = syy - 2 * intercept * sy - 2 * slope * sxy
@@ -128,8 +126,7 @@ def _error_ratios(sums: Array, counts: Array) -> Array:
     baseline = syy - 2 * mean * sy + n * mean**2
     drawn_error = np.where(counts > 0, counts * error, 0).sum(axis=1)
     drawn_baseline = np.where(counts > 0, counts * baseline, 0).sum(axis=1)
-    of_drawn = [drawn_error, drawn_baseline]
-    return np.asarray(np.maximum(of_drawn[0], NO_ERROR * of_drawn[1]) / of_drawn[1])
+    return np.asarray(np.maximum(drawn_error, NO_ERROR * drawn_baseline) / drawn_baseline)
 
 
 def regret(
@@ -140,10 +137,10 @@ def regret(
     families: Array | pd.Series | None = None,
     bootstraps: Bootstraps | None = None,
 ) -> Regret:
-    """What is lost by choosing among the models that a score x [n] puts first; its expectation where scores are equal.
+    """Return the expected loss of choosing among the models that a score x [n] ranks first.
 
-    With families [n] and their resamples it has an interval: the middle 95% of the resamples, widened to what was
-    found where that lies outside. A family that is drawn twice offers two copies of its models.
+    With families [n] and their resamples it has an interval: the middle 95% of the resamples, widened to include the
+    value itself. A family that is drawn twice offers two copies of its models.
     """
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
@@ -152,8 +149,9 @@ def regret(
         return Regret(len(x), reason=reason)
     within = tuple(k for k in taken if k <= len(x))
     best = float(y.max())
-    # Not by rounding.
-    expected = expected_best(x, y, *_all_once(len(x)), within)[:, 0]
+    all_once = np.ones((1, 1), dtype=int), np.zeros(len(x), dtype=int)
+    expected = expected_best(x, y, *all_once, within)[:, 0]
+    # Rounding must not make it negative.
     lost = np.maximum(best - expected, 0)
     result = Regret(len(x), best, dict(zip(within, lost.tolist(), strict=True)))
     if families is None or bootstraps is None:
@@ -173,20 +171,15 @@ def regret(
     return replace(result, lost_ci=dict(zip(within, limits, strict=True)))
 
 
-def _all_once(n: int) -> tuple[Array, Array]:
-    """Counts and units of a single sample that holds every row once."""
-    return np.ones((1, 1), dtype=int), np.zeros(n, dtype=int)
-
-
 def expected_best(x: Array, y: Array, counts: Array, unit: Array, taken: Sequence[int]) -> Array:
-    """The expected greatest y among the k rows of greatest x, chance deciding among equal x: [len(taken), b].
+    """Return the expected maximum of y among the k rows with the largest x, ties broken at random: [len(taken), b].
 
     Parameters
     ----------
     x, y
         Numbers [n].
     counts, unit
-        How often each family is there in each of b samples, [b, g], and the family of each row, [n]. A sample of fewer
+        How often each family occurs in each of b samples, [b, g], and the family of each row, [n]. A sample of fewer
         than k rows gives NaN.
     """
     order = np.lexsort((-y, -x))
@@ -211,7 +204,7 @@ def expected_best(x: Array, y: Array, counts: Array, unit: Array, taken: Sequenc
 
 
 def _rows_that_suffice(x: Array, counts: Array, unit: Array, most: int) -> int:
-    """How many rows of the order hold the first ``most`` of every sample, and all that are equal to the last."""
+    """Return how many ordered rows contain the first ``most`` of every sample, and their ties."""
     n, rows = len(x), 8 * most
     while rows < n and (counts[:, unit[:rows]].sum(axis=1) < most).any():
         rows *= 2
@@ -219,10 +212,10 @@ def _rows_that_suffice(x: Array, counts: Array, unit: Array, most: int) -> int:
 
 
 def _expected_greatest(y: Array, copies: Array, wanted: Array, better: Array) -> Array:
-    """The expected greatest of ``wanted`` [b] draws without replacement from y [m], in decreasing order, and better."""
+    """Return the expected maximum of ``better`` and ``wanted`` [b] draws without replacement from y [m], descending."""
     passed = copies.cumsum(axis=1)
     total, draws = passed[:, -1:], wanted[:, None]
-    # None of the greatest is drawn: all draws fall on the rest.
+    # The probability that none of the largest is drawn.
     none = comb(total - passed, draws) / comb(total, draws)
     chance = -np.diff(none, axis=1, prepend=1)
     return np.asarray((chance * np.maximum(y, better[:, None])).sum(axis=1))
@@ -231,7 +224,7 @@ def _expected_greatest(y: Array, copies: Array, wanted: Array, better: Array) ->
 def predictions(
     rows: pd.DataFrame, target: str, bootstraps: Bootstraps | None = None
 ) -> dict[str, Prediction]:
-    """Every score's leave-one-family-out prediction of the target."""
+    """Return every score's leave-one-family-out prediction of the target."""
     rows = succeeded(rows)
     families, y = families_of(rows)[1], values(rows, target)
     return {
@@ -243,32 +236,29 @@ def predictions(
 def regrets(
     rows: pd.DataFrame, target: str, bootstraps: Bootstraps | None = None
 ) -> dict[str, dict[str, Regret]]:
-    """Every score's regret, overall (with intervals) and within thirds of the cost: by the band's name, by score."""
+    """Return every score's regret, overall (with intervals) and within thirds of the cost: by band, by score."""
     rows = succeeded(rows)
     families, y = families_of(rows)[1], values(rows, target)
-    turned = {score: sign_of(score) * values(rows, score) for score in scores_of(rows)}
-    by_band = {
-        ALL: {s: regret(x, y, families=families, bootstraps=bootstraps) for s, x in turned.items()}
-    }
-    for band, part in cost_bands(rows).items():
-        within = rows.index.isin(part.index)
-        by_band[band] = {score: regret(x[within], y[within]) for score, x in turned.items()}
+    bands = cost_bands(rows)
+    by_band: dict[str, dict[str, Regret]] = {band: {} for band in (ALL, *bands)}
+    for score in scores_of(rows):
+        x = sign_of(score) * values(rows, score)
+        by_band[ALL][score] = regret(x, y, families=families, bootstraps=bootstraps)
+        for band, within in bands.items():
+            by_band[band][score] = regret(x[within], y[within])
     return by_band
 
 
-def cost_bands(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The measured rows in thirds of GMACs, or of parameters where those are unknown; none without either."""
+def cost_bands(rows: pd.DataFrame) -> dict[str, Array]:
+    """Return which rows are in each third of GMACs, or of parameters if those are unknown; none without either."""
     for column, unit in COSTS.items():
         cost = values(rows, column)
         if np.unique(cost[np.isfinite(cost)]).size >= 2 * BANDS:
             edges = np.nanquantile(cost, np.linspace(0, 1, BANDS + 1))
-            edges[0] = -np.inf
             band = np.searchsorted(edges[1:-1], cost, side="left")
-            shown = np.nanquantile(cost, np.linspace(0, 1, BANDS + 1))
-            return {
-                f"{shown[i]:.3g} to {shown[i + 1]:.3g} {unit}": rows[
-                    np.isfinite(cost) & (band == i)
-                ]
-                for i in range(BANDS)
-            }
+            bands = {}
+            for i in range(BANDS):
+                name = f"{edges[i]:.3g} to {edges[i + 1]:.3g} {unit}"
+                bands[name] = np.isfinite(cost) & (band == i)
+            return bands
     return {}

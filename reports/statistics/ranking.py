@@ -1,4 +1,4 @@
-"""Which model to choose for one's own images: a ranking by the probe, ties, and what each costs."""
+"""Which model to choose for one's own images: a ranking by the probe, with ties and costs."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,9 +24,9 @@ NAMED_TIES = 3
 
 @dataclass(frozen=True)
 class Ranked:
-    """One model's place: percent and its 95% interval; whether it is tied with the first, and on the Pareto front.
+    """One model: its accuracy (%) with a 95% interval, its cost, and whether it is tied for first or on the front.
 
-    None is what the row does not say.
+    None is unknown.
     """
 
     model: str
@@ -42,9 +42,9 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Ranking:
-    """All models, the best first; ``cost`` is the column that the Pareto front weighs accuracy against.
+    """All models, the best first; ``cost`` is the column of the Pareto front of accuracy and cost.
 
-    ``second`` is the same ranking with the throughput on a CPU as the cost, where it is known and not the cost already.
+    ``second`` is the same ranking with CPU throughput as the cost, if it is known and not already ``cost``.
     """
 
     models: tuple[Ranked, ...]
@@ -52,33 +52,23 @@ class Ranking:
     second: "Ranking | None" = None
 
     def as_json(self) -> list[dict[str, Any]]:
-        """The content of ``summary.json``'s ``ranking``."""
-        entries = self._as_json()
-        if self.second is not None:
-            for entry, model in zip(entries, self.second.models, strict=True):
-                entry["pareto_cpu"] = model.pareto
+        """Return the part ``ranking`` of ``summary.json``."""
+        entries = []
+        for i, m in enumerate(self.models):
+            entry: dict[str, Any] = {"model": m.model, "img_size": m.img_size}
+            entry |= {"probe_accuracy": m.accuracy, "low": m.low, "high": m.high}
+            entry |= {"tied_for_first": m.tied_for_first, "pareto": m.pareto}
+            if self.second is not None:
+                entry["pareto_cpu"] = self.second.models[i].pareto
+            entries.append(entry)
         return entries
-
-    def _as_json(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "model": m.model,
-                "img_size": m.img_size,
-                "probe_accuracy": m.accuracy,
-                "low": m.low,
-                "high": m.high,
-                "tied_for_first": m.tied_for_first,
-                "pareto": m.pareto,
-            }
-            for m in self.models
-        ]
 
 
 def rank(rows: pd.DataFrame) -> Ranking:
     """Rank the measured models by the cross-validated accuracy of a linear probe.
 
-    A model is tied for first unless McNemar's exact test on the same images tells it from the best one at 5% after
-    Holm's correction over all models.
+    A model is tied for first unless McNemar's exact test on the same images finds a difference from the best one at 5%
+    after Holm's correction over all models.
 
     References
     ----------
@@ -91,11 +81,9 @@ def rank(rows: pd.DataFrame) -> Ranking:
     order = np.argsort(-accuracy, kind="stable")
     rows, accuracy = rows.iloc[order], accuracy[order]
     cost = next((name for name in COSTS if np.isfinite(_prices(rows, name)).any()), None)
-    tied = (
-        tied_for_first([unpacked(text) for text in rows["probe_hits"]])
-        if len(rows)
-        else np.zeros(0, dtype=bool)
-    )
+    tied = np.zeros(0, dtype=bool)
+    if len(rows):
+        tied = tied_for_first([unpacked(text) for text in rows["probe_hits"]])
     main = _ranking(rows, accuracy, tied, cost)
     if cost == SECOND_COST or not np.isfinite(_prices(rows, SECOND_COST)).any():
         return main
@@ -105,37 +93,28 @@ def rank(rows: pd.DataFrame) -> Ranking:
 def _ranking(
     rows: pd.DataFrame, accuracy: np.ndarray, tied: np.ndarray, cost: str | None
 ) -> Ranking:
-    """The ranking of ``rows``, which are in its order, by ``accuracy`` [n], with the front for one cost."""
+    """Return the ranking of ``rows``, which are in its order, with the Pareto front for one cost."""
     price = _prices(rows, cost) if cost else np.full(len(rows), np.nan)
     front = pareto_front(accuracy, price if cost and COSTS[cost][2] else -price)
     low, high, dsmi = (values(rows, name) for name in ("probe_low", "probe_high", "dsmi_z_y"))
-    return Ranking(
-        tuple(
-            Ranked(
-                named["model"],
-                named["img_size"],
-                float(accuracy[i]),
-                _known(low[i]),
-                _known(high[i]),
-                _known(dsmi[i]),
-                _known(price[i]),
-                bool(tied[i]),
-                bool(front[i]),
-            )
-            for i, named in enumerate(names(rows))
-        ),
-        cost,
-    )
+    models = []
+    for i, named in enumerate(names(rows)):
+        numbers = [_known(column[i]) for column in (low, high, dsmi, price)]
+        flags = bool(tied[i]), bool(front[i])
+        models.append(
+            Ranked(named["model"], named["img_size"], float(accuracy[i]), *numbers, *flags)
+        )
+    return Ranking(tuple(models), cost)
 
 
 def _prices(rows: pd.DataFrame, column: str) -> np.ndarray:
-    """A column of costs, [n]; nothing is free, so 0 and less are NaN."""
+    """Return a column of costs, [n]; NaN unless positive."""
     numbers = values(rows, column)
     return np.where(numbers > 0, numbers, np.nan)
 
 
 def tied_for_first(hits: list[np.ndarray]) -> np.ndarray:
-    """Which models, each with its hits on the same images (bool [m]), the data cannot tell from the first."""
+    """Return which models, each with its hits on the same images (bool [m]), may be as good as the first."""
     p = mcnemar(hits[0], np.array(hits))
     rivals = np.argsort(p[1:], kind="stable") + 1
     tied = np.ones(len(hits), dtype=bool)
@@ -147,7 +126,7 @@ def tied_for_first(hits: list[np.ndarray]) -> np.ndarray:
 
 
 def mcnemar(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The p value [k] of McNemar's exact test of the hits of one model, bool [m], and each of others, bool [k, m]."""
+    """Return the p value [k] of McNemar's exact test of one model's hits, bool [m], and each of others, bool [k, m]."""
     better = (one & ~others).sum(axis=1)
     worse = (others & ~one).sum(axis=1)
     tail = binom.cdf(np.minimum(better, worse), better + worse, 0.5)
@@ -155,7 +134,7 @@ def mcnemar(one: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def pareto_front(accuracy: np.ndarray, speed: np.ndarray) -> np.ndarray:
-    """Which points no other one beats in both (bool [n]); points without a speed are on no front."""
+    """Return which points no other one beats in both (bool [n]); points without a speed are not on the front."""
     known = np.isfinite(speed)
     front = np.zeros(len(accuracy), dtype=bool)
     for i in np.flatnonzero(known):

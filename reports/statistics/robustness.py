@@ -1,19 +1,11 @@
-"""The primary correlation on other choices of rows, made by what is known of the inputs, never by the outcome."""
+"""The primary correlation on other choices of rows, based on facts known in advance, never on the outcome."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
-
-from dsmi_zoo.pipeline.config.run import MeasureSettings
-from dsmi_zoo.pipeline.measures.core.points import Points
-from dsmi_zoo.pipeline.measures.dse.subsets import SpectralEntropies
-from dsmi_zoo.pipeline.store.record import RunRecord
-from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_embedding
-from dsmi_zoo.pipeline.store.subset_file import read_subset
 
 from .correlation import Bootstraps, Coefficient, correlate, why_undefined
 from .sample import (
@@ -28,10 +20,10 @@ from .sample import (
 )
 
 Part = tuple[str, pd.DataFrame, np.ndarray]
-"""A variant's name, its rows and its measure."""
+"""The name, rows and measure of a variant."""
 
-SMALLEST_M = 1.0  # million parameters; below are toys for tests
-FEWEST = 10  # rows of a part that is shown on its own
+SMALLEST_M = 1.0  # million parameters; smaller models are toys for tests
+FEWEST = 10  # rows of a variant
 SIZES = (
     (0, 224, "up to 224 pixels"),
     (225, 320, "225 to 320 pixels"),
@@ -58,7 +50,7 @@ class Variant:
 
 
 def variants(rows: pd.DataFrame, target: str, bootstraps: Bootstraps) -> list[Variant]:
-    """The primary correlation on every variant of the sample.
+    """Compute the primary correlation on every variant of the sample.
 
     Parameters
     ----------
@@ -75,47 +67,41 @@ def variants(rows: pd.DataFrame, target: str, bootstraps: Bootstraps) -> list[Va
 
 
 def _parts(rows: pd.DataFrame, primary: pd.DataFrame, target: str) -> Iterator[Part]:
-    def part(name: str, keep: np.ndarray) -> Iterator[Part]:
-        chosen = primary[keep]
-        if 0 < len(chosen) < len(primary):
-            yield name, chosen, values(chosen, PRIMARY_MEASURE)
-
-    yield "one row per set of weights (primary)", primary, values(primary, PRIMARY_MEASURE)
+    measure = values(primary, PRIMARY_MEASURE)
+    yield "one row per set of weights (primary)", primary, measure
     everything = succeeded(rows)
     if len(everything) > len(primary):
         yield "all image sizes of each model", everything, values(everything, PRIMARY_MEASURE)
     null = values(primary, "dsmi_z_y_null")
     if np.isfinite(null).any():
-        yield (
-            "DSMI(Z;Y) less its permutation null",
-            primary,
-            values(primary, PRIMARY_MEASURE) - null,
-        )
-    saturated = values(primary, "saturated") == 1
-    yield from part("without saturated rows", ~saturated)
-    extra = values(primary, "extra_data")
-    yield from part("without extra pretraining data", extra != 1)
-    small = values(primary, "params_m") < SMALLEST_M
-    toys = np.array(
-        [(text or "").startswith("test_") for text in texts(primary, "architecture")], dtype=bool
-    )
-    yield from part("without test_* and models under 1 M parameters", ~(small | toys))
+        yield "DSMI(Z;Y) minus its permutation null", primary, measure - null
+    for name, keep in _choices(primary, target):
+        if 0 < keep.sum() < len(primary):
+            yield name, primary[keep], measure[keep]
+
+
+def _choices(primary: pd.DataFrame, target: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the name of each choice of rows, and which rows it keeps, bool [n]."""
+    yield "without saturated rows", values(primary, "saturated") != 1
+    yield "without extra pretraining data", values(primary, "extra_data") != 1
+    is_small = values(primary, "params_m") < SMALLEST_M
+    architectures = [text or "" for text in texts(primary, "architecture")]
+    is_toy = np.array([name.startswith("test_") for name in architectures], dtype=bool)
+    yield "without test_* and models under 1 M parameters", ~(is_small | is_toy)
     kinds = np.array(texts(primary, "kind"), dtype=object)
     for kind in sorted({k for k in kinds if k is not None}):
         if (kinds == kind).sum() >= FEWEST:
-            yield from part(f"{kind} only", kinds == kind)
+            yield f"{kind} only", kinds == kind
     size = values(primary, "img_size")
     for low, high, name in SIZES:
         inside = (size >= low) & (size <= high)
         if inside.sum() >= FEWEST:
-            yield from part(name, inside)
-    yield from _extreme_tags(primary, target, part)
+            yield name, inside
+    yield from _extreme_tags(primary, target)
 
 
-def _extreme_tags(
-    primary: pd.DataFrame, target: str, part: Callable[[str, np.ndarray], Iterator[Part]]
-) -> Iterator[Part]:
-    """Without each pretraining tag in turn, of which the least and the greatest correlation are shown."""
+def _extreme_tags(primary: pd.DataFrame, target: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Leave out each pretraining tag in turn, and yield the choices of the lowest and the highest correlation."""
     tags = np.array(texts(primary, "pretraining"), dtype=object)
     x, y = values(primary, PRIMARY_MEASURE), values(primary, target)
     known = np.isfinite(x) & np.isfinite(y)
@@ -125,85 +111,13 @@ def _extreme_tags(
         if (tags == tag).sum() >= FEWEST and why_undefined(x[keep], y[keep]) is None:
             rho_without[tag] = float(spearmanr(x[keep], y[keep]).statistic)
     if rho_without:
-        for word, tag in (
-            ("least", min(rho_without, key=rho_without.__getitem__)),
-            ("greatest", max(rho_without, key=rho_without.__getitem__)),
-        ):
-            yield from part(
-                f"without the pretraining {tag} ({word} of {len(rho_without)} left out in turn)",
-                tags != tag,
-            )
+        lowest = min(rho_without, key=rho_without.__getitem__)
+        highest = max(rho_without, key=rho_without.__getitem__)
+        in_turn = f"of {len(rho_without)} left out in turn"
+        yield f"without the pretraining {lowest} (lowest rho {in_turn})", tags != lowest
+        yield f"without the pretraining {highest} (highest rho {in_turn})", tags != highest
 
 
 def published(catalog: str | None, target: str | None) -> dict[str, dict[str, float]]:
-    """The paper's own correlations, where this run's are comparable: its table of models and top-1 accuracy."""
+    """Return the paper's own correlations, if this run is comparable: on its table of models and top-1 accuracy."""
     return PUBLISHED if catalog == "imagenet-2023" and target == PRIMARY_TARGET else {}
-
-
-SUBSETS = 50
-
-
-def class_subset_correlations(
-    out: Path,
-    rows: pd.DataFrame,
-    run: RunRecord,
-    target: str,
-    subsets: int = SUBSETS,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[float]:
-    """Spearman's correlation of DSMI(Z;Y) with the target on each of ``subsets`` random halves of the classes.
-
-    Parameters
-    ----------
-    out
-        The run's directory, with its kept embeddings; models without one are left out.
-    progress
-        Called with the number of models done, and of all.
-
-    Returns
-    -------
-    list of float
-        One for each half that leaves the correlation defined.
-    """
-    labels = read_subset(out)["label"].to_numpy()
-    classes = np.unique(labels)
-    halves = [
-        np.sort(
-            np.random.default_rng([0, i]).choice(classes, max(2, len(classes) // 2), replace=False)
-        )
-        for i in range(subsets)
-    ]
-    settings = run.config.measures
-    origin = run.embeddings_from or out
-    slugs = {(entry.model, entry.img_size): entry.slug for entry in run.entries}
-    sample = one_row_per_weights(rows)
-    paths = [
-        embedding_path(origin, slugs[key])
-        for key in zip(sample["model"], sample["img_size"], strict=True)
-    ]
-    dsmi = np.full((len(sample), subsets), np.nan)
-    for number, (path, sha256) in enumerate(zip(paths, sample["embedding_sha256"], strict=True)):
-        if path.exists():
-            dsmi[number] = _dsmi_on(read_embedding(path, sha256), labels, halves, settings)
-        progress(number + 1, len(sample))
-    y = values(sample, target)
-    known = [np.isfinite(column) & np.isfinite(y) for column in dsmi.T]
-    return [
-        float(spearmanr(x[k], y[k]).statistic)
-        for x, k in zip(dsmi.T, known, strict=True)
-        if why_undefined(x[k], y[k]) is None
-    ]
-
-
-def _dsmi_on(
-    Z: np.ndarray, labels: np.ndarray, halves: list[np.ndarray], settings: MeasureSettings
-) -> list[float]:
-    """DSMI(Z;Y) on each choice of classes; distances are those of all points, once."""
-    points, sigma = Points(Z.astype(np.float64)), settings.sigma_for(Z.shape[1])
-    exact = settings.model_copy(update={"method": "exact", "precision": "float64"})
-    values = []
-    for half in halves:
-        rows = np.flatnonzero(np.isin(labels, half))
-        entropies = SpectralEntropies(points.part(rows), sigma, exact)
-        values.append(entropies.information(np.searchsorted(half, labels[rows])).value)
-    return values

@@ -1,4 +1,4 @@
-"""Which rows and columns the statistics are about: the sample, its families, its scores and its targets."""
+"""The rows and columns of the statistics: the sample, its families, its scores and its targets."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -21,52 +21,42 @@ BASELINES: tuple[Score, ...] = (
     Score("log10_params", "log10 parameters", "", "Size of the model: no embedding needed."),
     Score("log10_gmacs", "log10 GMACs", "", "Multiply-adds of one image: no embedding needed."),
     Score("img_size", "Image size", "pixels", "Side of the input: no embedding needed."),
-    Score(
-        "extra_data",
-        "Extra pretraining data",
-        "",
-        "Pretrained on more than ImageNet-1k: no embedding needed.",
-    ),
-    Score(
-        "log10_pretraining_images",
-        "log10 pretraining images",
-        "",
-        "Images of pretraining: no embedding needed.",
-    ),
+    Score("extra_data", "Extra pretraining data", "", "Pretrained on more than ImageNet-1k."),
+    Score("log10_pretraining_images", "log10 pretraining images", "", "Images of pretraining."),
     Score("subset_top1", "Subset top-1", "%", "The model's own classifier on the subset."),
 )
-"""What one knows or can have without the measures."""
+"""Scores that need no measure."""
 
 CEILING = "subset_top1"
-"""Accuracy itself, measured on a sample: how closely any score can follow it, and no rival of the scores."""
+"""Accuracy itself, measured on a sample: an upper bound for the scores, not a rival."""
 
 LOGARITHMS = {
     "log10_params": "params_m",
     "log10_gmacs": "gmacs",
     "log10_pretraining_images": "pretraining_images",
 }
-"""Scores that are the logarithm of a row's column."""
+"""Scores that are the logarithm of a column."""
 
 GREATEST = 1e100
-"""No measure comes near; of larger numbers variances and products overflow."""
+"""Larger numbers count as missing, because their variances and products overflow."""
 
 SAME_EVIDENCE = ("top1", "real_top1", "v2_top1", "a_clean_top1", "r_clean_top1")
-"""Targets that count as one: other labels, another sample, or 200 classes, of what top-1 accuracy measures."""
+"""Targets that count as one: top-1 accuracy with other labels, on another sample, or on 200 classes."""
 
 
 def static_rankers(target: str) -> tuple[str, ...]:
-    """Scores that look at no image; published top-1 is one where the target is not that accuracy, or much like it."""
+    """Return the scores that look at no image; published top-1 is one unless the target is a similar accuracy."""
     static = tuple(score.name for score in BASELINES if score.name != CEILING)
     return static if target in (*SAME_EVIDENCE, "top5") else (*static, "top1")
 
 
 def succeeded(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose entry was measured."""
+    """Return the rows of measured entries."""
     return rows[rows["status"].eq("ok").fillna(False).astype(bool)]
 
 
 def values(rows: pd.DataFrame, column: str) -> np.ndarray:
-    """A column as float64 [n]; what is missing, infinite, beyond ``GREATEST`` or no number is NaN."""
+    """Return a column as float64 [n]; NaN if missing, infinite, beyond ``GREATEST`` or not a number."""
     if column in LOGARITHMS and column not in rows:
         numbers = values(rows, LOGARITHMS[column])
         return np.log10(numbers, out=np.full(len(rows), np.nan), where=numbers > 0)
@@ -75,25 +65,20 @@ def values(rows: pd.DataFrame, column: str) -> np.ndarray:
     if rows[column].dtype == float:
         numbers = rows[column].to_numpy()
     else:
-        numbers = (
-            pd.to_numeric(rows[column], errors="coerce")
-            .astype("Float64")
-            .to_numpy(dtype=float, na_value=np.nan)
-        )
+        converted = pd.to_numeric(rows[column], errors="coerce").astype("Float64")
+        numbers = converted.to_numpy(dtype=float, na_value=np.nan)
     return np.where(np.abs(numbers) <= GREATEST, numbers, np.nan)
 
 
 def texts(rows: pd.DataFrame, column: str) -> list[str | None]:
-    """A column as text; None where it is empty."""
-    return (
-        [None if pd.isna(v) else str(v) for v in rows[column]]
-        if column in rows
-        else [None] * len(rows)
-    )
+    """Return a column as text; None where it is empty."""
+    if column not in rows:
+        return [None] * len(rows)
+    return [None if pd.isna(v) else str(v) for v in rows[column]]
 
 
 def names(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each row as {"model", "img_size"}."""
+    """Return each row as {"model", "img_size"}."""
     sizes = values(rows, "img_size")
     return [
         {"model": str(model), "img_size": int(size) if np.isfinite(size) else None}
@@ -102,26 +87,24 @@ def names(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def scores_of(rows: pd.DataFrame) -> list[str]:
-    """Columns of scores with a value in a measured row: measures, comparisons, the user's own, then baselines."""
+    """Return the scores with a value in a measured row: measures, comparisons, the user's own, then baselines."""
     rows = succeeded(rows)
-    own = sorted(
-        {name for text in texts(rows, "own_measures") if text for name in text.split()}
-        - COLUMN_NAMES
-    )
+    own = {name for text in texts(rows, "own_measures") if text for name in text.split()}
     ours = [m.name for m in (*MEASURES, *COMPARISONS)]
-    scores = [name for name in (*ours, *own) if np.isfinite(values(rows, name)).any()]
-    return scores + [
-        m.name for m in BASELINES if scores and np.isfinite(values(rows, m.name)).any()
-    ]
+    measured = (*ours, *sorted(own - COLUMN_NAMES))
+    scores = [name for name in measured if np.isfinite(values(rows, name)).any()]
+    if not scores:
+        return []
+    return scores + [m.name for m in BASELINES if np.isfinite(values(rows, m.name)).any()]
 
 
 def sign_of(score: str) -> int:
-    """1, or -1 for a score of which less is better."""
+    """Return 1, or -1 if a lower score is better."""
     return -1 if any(m.name == score and m.lower_is_better for m in COMPARISONS) else 1
 
 
 def targets_of(rows: pd.DataFrame) -> list[str]:
-    """Columns of targets with a value in a measured row: top-1, top-5, other accuracies, then effective robustness."""
+    """Return the targets with a value in a measured row: top-1, top-5, other accuracies, then effective robustness."""
     rows = succeeded(rows)
     targets = [str(c) for c in rows.columns if target_unit(str(c)) is not None]
     columns = sorted(targets, key=lambda c: (c != "top1", c != "top5", not is_accuracy(c), c))
@@ -129,7 +112,7 @@ def targets_of(rows: pd.DataFrame) -> list[str]:
 
 
 def one_row_per_weights(rows: pd.DataFrame) -> pd.DataFrame:
-    """The measured rows without a model's further image sizes: the smallest, at which it was trained, stays."""
+    """Return the measured rows, with each model at its smallest image size only, at which it was trained."""
     rows = succeeded(rows)
     order = np.argsort(np.nan_to_num(values(rows, "img_size")), kind="stable")
     first = rows.iloc[order].drop_duplicates("model")
@@ -137,16 +120,13 @@ def one_row_per_weights(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def families_of(rows: pd.DataFrame) -> tuple[str, pd.Series]:
-    """What makes rows dependent: the column's name, and each row's family; a row without one stands for itself.
+    """Return the column that makes rows dependent, and each row's family; a row without one is its own family.
 
-    Models of one timm module share a design. In a zoo whose entries are grouped (digits: by training budget) an
-    architecture stands there once a group, and those rows belong together.
+    Models of one timm module share a design. In a zoo whose entries are grouped (digits: by training budget), an
+    architecture occurs once per group, and its rows are a family.
     """
-    column = (
-        "architecture"
-        if groups_of(rows) or "family" not in rows or rows["family"].isna().all()
-        else "family"
-    )
+    has_families = "family" in rows and not rows["family"].isna().all()
+    column = "family" if has_families and not groups_of(rows) else "architecture"
     models = rows["model"].astype(object)
     if column not in rows:
         return "model", models
@@ -154,22 +134,22 @@ def families_of(rows: pd.DataFrame) -> tuple[str, pd.Series]:
 
 
 def effective_number(families: pd.Series | np.ndarray) -> float:
-    """How many equally large families would be as many: the square of n over the sum of squared sizes (Kish, 1965)."""
+    """Return the effective number of families: the square of n over the sum of squared sizes (Kish, 1965)."""
     sizes = pd.Series(np.asarray(families, dtype=object)).value_counts().to_numpy(dtype=float)
     return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
 
 
 def groups_of(rows: pd.DataFrame) -> list[str]:
-    """The names of the groups among measured rows, numbers in them ordered as numbers; fewer than two are none."""
+    """Return the names of the groups of measured rows in natural order; a single group counts as none."""
     rows = succeeded(rows)
-    groups = (
-        {str(g) for g in rows["group"].dropna() if str(g).strip()} if "group" in rows else set()
-    )
-    return sorted(groups, key=natural_order) if len(groups) > 1 else []
+    if "group" not in rows:
+        return []
+    groups = {str(g) for g in rows["group"].dropna() if str(g).strip()}
+    return sorted(groups, key=as_people_sort) if len(groups) > 1 else []
 
 
 def missing_entries(rows: pd.DataFrame, planned: Iterable[EntryRecord]) -> list[dict[str, Any]]:
-    """The entries without a row, each {"model", "img_size"}."""
+    """Return the entries without a row, each {"model", "img_size"}."""
     there = {(e["model"], e["img_size"]) for e in names(rows)}
     missing = [entry for entry in planned if (entry.model, entry.img_size) not in there]
     return [{"model": entry.model, "img_size": entry.img_size} for entry in missing]

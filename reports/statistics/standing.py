@@ -1,7 +1,7 @@
-"""Which scores go with accuracy more closely than others: differences of their correlations, and ranks with intervals.
+"""Which scores follow accuracy more closely than others: differences of their correlations, and ranks with intervals.
 
-Strength is the absolute value of Spearman's rho, so that a score of which less is better counts as much. Differences
-are taken of its Fisher transform, whose error hardly depends on its value.
+Strength is the absolute value of Spearman's rho, so the direction of a score does not matter. Differences are those of
+its Fisher transform, whose error hardly depends on its value.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from .bootstrap import (
     LEVEL,
@@ -20,21 +19,21 @@ from .bootstrap import (
     influence_on_spearman,
     middle_error,
     middle_errors,
-    precision,
+    small_sample,
     standard_ranks,
 )
-from .correlation import MIN_UNITS, Bootstraps, why_undefined
+from .correlation import MIN_UNITS, Bootstraps, holm, why_undefined
 from .sample import CEILING, families_of, scores_of, static_rankers, succeeded, targets_of, values
 
 Array = np.ndarray
-# A score that is known for fewer of the models would take too many of them from the other scores.
+# Scores known for a smaller share of the models are left out, because all are ranked on the same rows.
 KNOWN_FOR = 0.9
 UNDEFINED = 0.5  # the share of undefined resamples above which there is no error
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much stronger one score's Spearman correlation is than another's, on the same rows and resamples.
+    """The difference in strength of two scores' Spearman correlations, on the same rows and resamples.
 
     ``value`` and ``ci`` are differences of absolute rho; p is that of the difference of Fisher's z.
     """
@@ -49,10 +48,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Standing:
-    """A score's rank by the strength of its correlation (1 is the strongest), and the ranks that cannot be excluded.
+    """A score's rank by the strength of its correlation (1 is the strongest), and the range of plausible ranks.
 
-    ``behind_best`` and ``beyond_static`` are differences of absolute rho: of the best score less this one, and of this
-    one less the best static ranker. All intervals of one target hold together with a probability of 0.95.
+    ``behind_best`` and ``beyond_static`` are differences of absolute rho: of the best score minus this one, and of this
+    one minus the best static ranker. All intervals of one target are simultaneous at 0.95.
     """
 
     rank: int
@@ -80,7 +79,7 @@ class Standings:
 
 @dataclass(frozen=True)
 class Strength:
-    """A score's Fisher z of absolute rho, the same in every resample [b], and each row's part in it [n]."""
+    """A score's Fisher z of absolute rho, its values in the resamples [b], and each row's part in it [n]."""
 
     z: float
     drawn: Array
@@ -88,21 +87,22 @@ class Strength:
 
 
 def strength(x: Array, y: Array, resamples: Resamples) -> Strength:
-    """How strongly x [n] and y [n] go together, whichever the direction."""
+    """Return how strongly x [n] and y [n] correlate, in either direction."""
     rho = float(standard_ranks(x) @ standard_ranks(y)) / len(x)
-    turn = -1 if rho < 0 else 1
+    sign = -1 if rho < 0 else 1
     size = min(abs(rho), NEARLY_ONE)
-    drawn = fisher(np.clip(turn * resamples.spearman(x, y), -NEARLY_ONE, NEARLY_ONE), size, len(x))
-    return Strength(float(np.arctanh(size)), drawn, turn * influence_on_spearman(x, y))
+    rhos = np.clip(sign * resamples.spearman(x, y), -NEARLY_ONE, NEARLY_ONE)
+    influence = sign * influence_on_spearman(x, y)
+    return Strength(float(np.arctanh(size)), fisher(rhos, size, len(x)), influence)
 
 
 def differences(
     rows: pd.DataFrame, target: str, reference: str, bootstraps: Bootstraps
 ) -> dict[str, Difference]:
-    """Each other score's strength less that of ``reference``, each pair on the rows that know both.
+    """Return each other score's strength minus that of ``reference``, on the rows that have both.
 
-    The standard error is half the width of the middle 68% of the resamples, corrected as in
-    `dsmi_zoo.reports.statistics.bootstrap.precision`. Holm's p is over the scores.
+    The standard error is half the width of the middle 68% of the resamples, with the correction of
+    `dsmi_zoo.reports.statistics.bootstrap.small_sample`. Holm's p is over the scores.
     """
     rows = succeeded(rows)
     families = families_of(rows)[1].to_numpy(dtype=object)
@@ -114,11 +114,8 @@ def differences(
         x = values(rows, score)
         known = np.isfinite(x) & np.isfinite(y) & np.isfinite(base)
         by_score[score] = _difference(x[known], base[known], y[known], families[known], bootstraps)
-    known_p = {score: d.p for score, d in by_score.items() if d.p is not None}
-    if known_p:
-        adjusted = multipletests(list(known_p.values()), method="holm")[1]
-        for score, p in zip(known_p, adjusted, strict=True):
-            by_score[score] = replace(by_score[score], p_holm=float(p))
+    for score, p in holm({s: d.p for s, d in by_score.items() if d.p is not None}).items():
+        by_score[score] = replace(by_score[score], p_holm=p)
     return by_score
 
 
@@ -136,30 +133,30 @@ def _difference(
 
 
 def difference(x: Array, base: Array, y: Array, unit: Array, resamples: Resamples) -> Difference:
-    """How much more strongly x [n] goes with y [n] than base [n] does; each row's unit is its family, from 0."""
+    """Return how much more strongly x [n] correlates with y [n] than base [n] does; ``unit`` numbers the families."""
     one, other = strength(x, y, resamples), strength(base, y, resamples)
     drawn = one.drawn - other.drawn
     if np.isnan(drawn).mean() > UNDEFINED:
         return Difference(len(x), reason="undefined in most resamples")
-    precise, error = precision(unit, one.influence - other.influence), middle_error(drawn)
-    half, p = precise.half_width(error), precise.p_value(one.z - other.z, error)
+    small, error = small_sample(unit, one.influence - other.influence), middle_error(drawn)
+    half, p = small.half_width(error), small.p_value(one.z - other.z, error)
     value, low, high = _as_rho(one.z, other.z, half)
     return Difference(len(x), value, (low, high), p)
 
 
 def standings(rows: pd.DataFrame, bootstraps: Bootstraps) -> dict[str, Standings]:
-    """The standing of every score for every target, over the measured rows."""
+    """Return the standing of every score for every target, over the measured rows."""
     rows = succeeded(rows)
     return {target: standings_for(rows, target, bootstraps) for target in targets_of(rows)}
 
 
 def standings_for(rows: pd.DataFrame, target: str, bootstraps: Bootstraps) -> Standings:
-    """The standing of every score for one target, on the rows that know all of them.
+    """Return the standing of every score for one target, on the rows that have all of them.
 
-    All differences between two scores get intervals that hold together: the quantile is that of the greatest absolute
-    deviation among them in a resample, in standard errors, carried over to Student's t. So they also hold for the pairs
-    that the data pick out: the best score against each other. A score's rank lies between one more than the number of
-    scores that are surely stronger and the number of those that are not surely weaker.
+    The intervals of all differences between two scores are simultaneous: their quantile is that of the greatest
+    absolute deviation in a resample, in standard errors, converted to Student's t. So they also hold for pairs that
+    the data select, such as the best score and each other. A score's rank is between 1 + the number of significantly
+    stronger scores and the number of scores that are not significantly weaker.
 
     References
     ----------
@@ -178,16 +175,16 @@ def standings_for(rows: pd.DataFrame, target: str, bootstraps: Bootstraps) -> St
         there = int(np.isfinite(x[has_target]).sum())
         if there < KNOWN_FOR * has_target.sum():
             left_out[score] = f"known for {there} of {has_target.sum()} models"
-    known = has_target & np.all(
-        [np.isfinite(x) for s, x in columns.items() if s not in left_out] or [has_target], 0
-    )
+    known = has_target.copy()
+    for score, x in columns.items():
+        if score not in left_out:
+            known &= np.isfinite(x)
     n = int(known.sum())
     unit = pd.factorize(families_of(rows)[1].to_numpy(dtype=object)[known])[0]
     units = int(unit.max(initial=-1)) + 1
     if units < MIN_UNITS:
-        return Standings(
-            n, left_out=left_out, reason=f"{units} independent units, fewer than {MIN_UNITS}"
-        )
+        reason = f"{units} independent units, fewer than {MIN_UNITS}"
+        return Standings(n, left_out=left_out, reason=reason)
     resamples = bootstraps.of(unit)
     strengths: dict[str, Strength] = {}
     for score, x in columns.items():
@@ -217,33 +214,28 @@ def _ranked(
     z = np.array([strengths[name].z for name in names])
     reach = simultaneous_reach(list(strengths.values()), unit)
     lag = z[:, None] - z  # [i, j]: how much stronger i is than j
-    surely_stronger = lag - reach > 0
+    is_stronger = lag - reach > 0
     best = int(np.argmax(z))
     best_static = max(static, key=lambda name: strengths[name].z) if static else None
     scores: dict[str, Standing] = {}
     for i, name in enumerate(names):
-        behind, *behind_ci = _as_rho(z[best], z[i], reach[best, i])
+        behind, low, high = _as_rho(z[best], z[i], reach[best, i])
         standing = Standing(
             rank=1 + int((z > z[i]).sum()),
-            ranks=(
-                1 + int(surely_stronger[:, i].sum()),
-                len(names) - int(surely_stronger[i].sum()),
-            ),
+            ranks=(1 + int(is_stronger[:, i].sum()), len(names) - int(is_stronger[i].sum())),
             behind_best=behind,
-            behind_best_ci=(behind_ci[0], behind_ci[1]),
+            behind_best_ci=(low, high),
         )
         if best_static is not None and name not in static:
             s = names.index(best_static)
-            beyond, *beyond_ci = _as_rho(z[i], z[s], reach[i, s])
-            standing = replace(
-                standing, beyond_static=beyond, beyond_static_ci=(beyond_ci[0], beyond_ci[1])
-            )
+            beyond, low, high = _as_rho(z[i], z[s], reach[i, s])
+            standing = replace(standing, beyond_static=beyond, beyond_static_ci=(low, high))
         scores[name] = standing
     return Standings(len(unit), names[best], best_static, scores, left_out)
 
 
 def simultaneous_reach(strengths: Sequence[Strength], unit: Array) -> Array:
-    """Half the widths of intervals for all differences of z among k scores that hold together at 0.95: [k, k].
+    """Return half the widths of simultaneous 95% intervals of all differences of z among k scores: [k, k].
 
     Parameters
     ----------
@@ -251,7 +243,7 @@ def simultaneous_reach(strengths: Sequence[Strength], unit: Array) -> Array:
         Each row's family, numbers from 0, [n].
     """
     k = len(strengths)
-    # How far each score is from its own value in every resample, [k, b].
+    # The deviation of each score from its own value in every resample, [k, b].
     away = np.array([one.drawn - one.z for one in strengths])
     greatest = np.zeros(away.shape[1])
     errors, scales = np.zeros((k, k)), np.zeros((k, k))
@@ -263,18 +255,18 @@ def simultaneous_reach(strengths: Sequence[Strength], unit: Array) -> Array:
             shares = np.abs(deviations) / errors[i, i + 1 :, None]
         greatest = np.fmax(greatest, np.fmax.reduce(np.where(np.isfinite(shares), shares, np.nan)))
         for j in range(i + 1, k):
-            precise = precision(unit, strengths[i].influence - strengths[j].influence)
-            scales[i, j], degrees[i, j] = precise.scale, precise.degrees
+            small = small_sample(unit, strengths[i].influence - strengths[j].influence)
+            scales[i, j], degrees[i, j] = small.scale, small.degrees
     tail = stats.norm.sf(np.quantile(greatest, LEVEL))
-    # The tail that a normal quantile leaves, at Student's t: the error itself comes from few families.
+    # The tail of the normal quantile, at Student's t, because the error is estimated from few families.
     reach = np.triu(stats.t.isf(tail, degrees) * scales * errors, 1)
     return np.asarray(reach + reach.T)
 
 
 def _as_rho(z_one: float, z_other: float, half: float) -> tuple[float, float, float]:
-    """A difference of Fisher's z and its limits as differences of rho around the same middle.
+    """Convert a difference of Fisher's z and its limits to differences of rho around the same middle.
 
-    Monotone in the difference, exact at its value, and of the same sign.
+    This is monotone in the difference, exact at its value, and keeps its sign.
     """
     middle, difference = (z_one + z_other) / 2, z_one - z_other
 

@@ -1,6 +1,5 @@
-"""Everything that a report says in numbers, from the rows of a run: pure, and what is undefined has its reason."""
+"""All numbers of a report, from the rows of a run; undefined ones have a reason."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,17 +18,7 @@ from .correlation import (
 )
 from .partial import partial_correlations
 from .prediction import Prediction, Regret, predictions, regrets
-from .regression import (
-    SHOWN,
-    Influence,
-    Mixed,
-    Multiple,
-    Regression,
-    influences,
-    mixed,
-    multiple,
-    regressions,
-)
+from .regression import SHOWN, Influence, Multiple, Regression, influences, multiple, regressions
 from .robustness import Variant, published, variants
 from .sample import (
     CEILING,
@@ -43,13 +32,14 @@ from .sample import (
     succeeded,
     targets_of,
     texts,
+    values,
 )
 from .standing import Difference, Standings, differences, standings
 
 
 @dataclass(frozen=True)
 class Summary:
-    """All results of a report; ``as_json`` is the content of ``summary.json``."""
+    """All results of a report."""
 
     models: dict[str, int]
     primary: tuple[str, str] | None
@@ -65,22 +55,19 @@ class Summary:
     influences: list[Influence]
     multiple: Multiple | None
     partial: dict[str, dict[str, Correlation | str]]
-    mixed: Mixed | None
     predictions: dict[str, Prediction]
     regrets: dict[str, dict[str, Regret]]
     robustness: list[Variant]
-    class_subsets: list[float]
     published: dict[str, dict[str, float]]
     saturated: list[dict[str, Any]]
     failures: list[dict[str, Any]]
     missing: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values without NaN; ``models`` and ``correlations`` are a contract that other programs read."""
+        """Return the content of ``summary.json``; other programs rely on ``models`` and ``correlations``."""
         content = asdict(self)
-        content["primary"] = (
-            dict(zip(("measure", "target"), self.primary, strict=True)) if self.primary else None
-        )
+        if self.primary:
+            content["primary"] = {"measure": self.primary[0], "target": self.primary[1]}
         content["influences"] = content["influences"][:SHOWN]
         content["resampling"] = {
             "unit": content.pop("unit"),
@@ -93,10 +80,8 @@ class Summary:
         return content
 
 
-def summarise(
-    rows: pd.DataFrame, run: RunRecord | None = None, class_subsets: Sequence[float] = ()
-) -> Summary:
-    """All statistics of a run.
+def summarise(rows: pd.DataFrame, run: RunRecord | None = None) -> Summary:
+    """Compute all statistics of a run.
 
     Parameters
     ----------
@@ -104,8 +89,6 @@ def summarise(
         One row per entry, with the columns of ``dsmi_zoo.pipeline.store.schema``.
     run
         The content of ``run.json``, for the entries without a row and the name of the catalogue.
-    class_subsets
-        The primary correlation on random halves of the classes, from `dsmi_zoo.reports.statistics.robustness`.
     """
     ok = succeeded(rows)
     failed = rows[~rows.index.isin(ok.index)]
@@ -117,11 +100,11 @@ def summarise(
     target = PRIMARY_TARGET if PRIMARY_TARGET in targets else next(iter(targets), None)
     primary = (PRIMARY_MEASURE, target) if target and PRIMARY_MEASURE in pooled else None
     unit, families = families_of(sample)
-    saturated = (
-        ok[ok["saturated"].eq(True).fillna(False).astype(bool)]
-        if "saturated" in ok
-        else ok.iloc[:0]
-    )
+    errors = zip(texts(failed, "error_type"), texts(failed, "error_message"), strict=True)
+    failures = [
+        {**name, "error_type": kind, "error_message": message}
+        for name, (kind, message) in zip(names(failed), errors, strict=True)
+    ]
     return Summary(
         models={
             "total": len(rows) + len(missing),
@@ -142,28 +125,18 @@ def summarise(
         influences=influences(sample, *primary) if primary else [],
         multiple=multiple(sample, primary[1]) if primary else None,
         partial=partial_correlations(sample, primary[1], bootstraps) if primary else {},
-        mixed=mixed(sample, *primary) if primary else None,
         predictions=predictions(sample, primary[1], bootstraps) if primary else {},
         regrets=regrets(sample, primary[1], bootstraps) if primary else {},
         robustness=variants(rows, primary[1], bootstraps) if primary else [],
-        class_subsets=list(class_subsets),
         published=published(run.catalog.name if run else None, target),
-        saturated=names(saturated),
-        failures=[
-            {**name, "error_type": kind, "error_message": message}
-            for name, kind, message in zip(
-                names(failed),
-                texts(failed, "error_type"),
-                texts(failed, "error_message"),
-                strict=True,
-            )
-        ],
+        saturated=names(ok[values(ok, "saturated") == 1]),
+        failures=failures,
         missing=missing,
     )
 
 
 def ranked_measures(summary: Summary, target: str) -> list[str]:
-    """Scores by decreasing absolute Spearman correlation with a target; then the undefined, and the ceiling."""
+    """Return scores by decreasing absolute Spearman correlation with a target, undefined ones and the ceiling last."""
 
     def key(name: str) -> tuple[bool, bool, float]:
         value = summary.correlations[name][target].spearman.value

@@ -7,14 +7,20 @@ from typing import Any
 
 from dsmi_zoo._util.text import counted
 
-from ..page.parts import Section, table_of_words
+from ..page.parts import AnyCell, Section, table_of_words
 from ..page.rendering import prose
 from ..page.training import CurvePage, write_curve_page
 from ..wording import p_value, significant, significant_interval
-from . import simulation, trainings
 from .claims import Claim
-from .score_study import study_scores
-from .score_study_section import answer, score_study_section
+from .score_study_page import answer, score_study_section
+from .score_verdicts import study_scores
+from .simulation_page import claims_of, section
+from .trainings_page import (
+    dynamics_claims,
+    dynamics_section,
+    initialisation_claims,
+    initialisation_section,
+)
 
 ANSWERS = ("holds", "does not hold here", "cannot tell")
 
@@ -32,56 +38,52 @@ def write_validation_report(
     studies
         The settings of each complete study, by its name.
     results
-        Of ``simulated`` the cells' rows, of ``dynamics`` the rows of each data set, of ``initialisation`` the rows, of
-        ``scores`` the rows of each setting.
+        ``simulated`` has the rows of the cells, ``dynamics`` those of each data set, ``initialisation`` its rows,
+        and ``scores`` the rows of each setting.
     record
         Versions and commit.
     """
     claims: list[Claim] = []
     sections: list[Section] = []
     if "simulated" in results:
-        claims += simulation.claims_of(results["simulated"])
-        sections.append(simulation.section(results["simulated"]))
+        claims += claims_of(results["simulated"])
+        sections.append(section(results["simulated"]))
     if "dynamics" in results:
-        claims += trainings.dynamics_claims(results["dynamics"])
-        sections.append(trainings.dynamics_section(results["dynamics"]))
+        claims += dynamics_claims(results["dynamics"])
+        sections.append(dynamics_section(results["dynamics"]))
     if "initialisation" in results:
-        claims += trainings.initialisation_claims(results["initialisation"])
-        sections.append(trainings.initialisation_section(results["initialisation"]))
+        claims += initialisation_claims(results["initialisation"])
+        sections.append(initialisation_section(results["initialisation"]))
     study = study_scores(results["scores"]) if "scores" in results else None
     if study is not None:
         sections.append(score_study_section(study))
     small = [name for name, settings in studies.items() if settings["small"]]
     content: dict[str, Any] = {
-        "claims": [claim.as_json() for claim in claims],
+        "claims": [asdict(claim) for claim in claims],
         "studies": {name: dict(settings) for name, settings in studies.items()},
     }
     if study is not None:
         content["scores"] = asdict(study) | {"recommended": study.recommended()}
+    lead = _lead_of_claims(claims) if claims else []
+    lead += answer(study) if study is not None else []
+    lead.append("Each answer follows from a rule that was written down before the first run.")
+    warnings = []
+    if small:
+        warnings.append(f"Of reduced size, to try the command, not to answer: {', '.join(small)}.")
+    times = [
+        (f"Time of {name}", f"{settings['seconds']:.0f} s") for name, settings in studies.items()
+    ]
+    versions = [f"{name} {version}" for name, version in record.get("versions", {}).items()]
     page = CurvePage(
         eyebrow=f"dsmi-zoo validate · {', '.join(studies)}",
         title="Do the paper’s other claims hold here?" if claims else "Which score predicts best?",
-        lead=[
-            *(_lead_of_claims(claims) if claims else []),
-            *(answer(study) if study is not None else []),
-            "Each answer follows from a rule that was written down before the first run.",
-        ],
-        warnings=[f"Of reduced size, to try the command, not to answer: {', '.join(small)}."]
-        if small
-        else [],
-        sections=[*([_claims_section(claims)] if claims else []), *sections],
+        lead=lead,
+        warnings=warnings,
+        sections=[_claims_section(claims), *sections] if claims else sections,
         content=content,
         provenance=[
-            *(
-                (f"Time of {name}", f"{settings['seconds']:.0f} s")
-                for name, settings in studies.items()
-            ),
-            (
-                "Versions",
-                "; ".join(
-                    f"{name} {version}" for name, version in record.get("versions", {}).items()
-                ),
-            ),
+            *times,
+            ("Versions", "; ".join(versions)),
             ("Git commit", str(record.get("git_commit") or "unknown")),
         ],
     )
@@ -90,36 +92,20 @@ def write_validation_report(
 
 def _lead_of_claims(claims: list[Claim]) -> list[str]:
     counts = {answer: sum(claim.answer == answer for claim in claims) for answer in ANSWERS}
-    untold = f"; of {counts['cannot tell']} one cannot tell" if counts["cannot tell"] else ""
+    is_open = f"; {counts['cannot tell']} cannot be decided" if counts["cannot tell"] else ""
     of = counted(len(claims), "claim")
     return [
-        f"Of {of}, {counts['holds']} hold and {counts['does not hold here']} do not hold here{untold}."
+        f"Of {of}, {counts['holds']} hold and {counts['does not hold here']} do not hold here{is_open}."
     ]
 
 
 def _claims_section(claims: list[Claim]) -> Section:
-    words: list[list[str | tuple[str, str]]] = [
-        [
-            claim.claim,
-            claim.answer,
-            (significant(claim.statistic), significant_interval(claim.ci) if claim.ci else ""),
-            p_value(claim.p),
-            str(claim.seeds),
-            f"{claim.what}; holds if {claim.rule}",
-        ]
-        for claim in claims
-    ]
-    heads = [
-        "Claim",
-        "Answer",
-        "Statistic, 95% interval",
-        "p",
-        "Seeds",
-        "What the number is, and the rule",
-    ]
-    return Section(
-        "claims",
-        "Claims",
-        prose("claims"),
-        [table_of_words(None, heads, words, text_columns=(0, 1, 5), wordy=True)],
-    )
+    rows: list[list[AnyCell]] = []
+    for claim in claims:
+        ci = significant_interval(claim.ci) if claim.ci else ""
+        statistic = (significant(claim.statistic), ci)
+        rule = f"{claim.what}; holds if {claim.rule}"
+        rows.append([claim.claim, claim.answer, statistic, p_value(claim.p), claim.seeds, rule])
+    heads = ["Claim", "Answer", "Statistic, 95% interval", "p", "Seeds", "The number, and the rule"]
+    table = table_of_words(None, heads, rows, text_columns=(0, 1, 5), wordy=True)
+    return Section("claims", "Claims", prose("claims"), [table])

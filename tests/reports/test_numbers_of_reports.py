@@ -18,9 +18,9 @@ from dsmi_zoo.pipeline.measures.catalog import DIAGNOSTICS, MEASURES
 from dsmi_zoo.pipeline.measures.core.hits import packed
 from dsmi_zoo.pipeline.monitor.file import NUMBERS, write_monitor
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
-from dsmi_zoo.reports.figures import scatter as figures
+from dsmi_zoo.reports.figures.scatter import ranking_scatter
 from dsmi_zoo.reports.page.build import write_page
-from dsmi_zoo.reports.page.ranking import ranking_lead
+from dsmi_zoo.reports.page.choice import ranking_lead
 from dsmi_zoo.reports.page.training import write_monitor_report
 from dsmi_zoo.reports.statistics import ranking
 from dsmi_zoo.reports.statistics.sample import values
@@ -113,7 +113,7 @@ def test_a_ranking_stands_without_sizes_intervals_and_prices() -> None:
     assert "(– to –)" in ranking_lead(ranked)
     assert "at None" not in ranking_lead(ranked)
     mixed = ranking.rank(rows_frame([plain_row(i, params_m=(-1.0, 0.0, 5.0)[i]) for i in range(3)]))
-    figures.ranking(mixed)
+    ranking_scatter(mixed)
     assert [m.model for m in mixed.models if m.pareto] == ["m2"]
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
 
 from dsmi_zoo.pipeline.store.record import EntryRecord
+from dsmi_zoo.pipeline.store.release import Release
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
-from dsmi_zoo.reports.figures import scatter as figures
+from dsmi_zoo.reports.figures import canvas as figures
 from dsmi_zoo.reports.page.build import write_page
 from dsmi_zoo.reports.page.rendering import markdown_text
 from dsmi_zoo.reports.statistics import summary as statistics
@@ -260,31 +262,8 @@ def test_the_download_computes_nothing_in_a_spreadsheet(
     assert "'@SUM(1+1)" in lines[0]
 
 
-def shown_by_markdown(text: str) -> tuple[list[str], set[str]]:
-    """The texts of all inline parts of a Markdown document, and the kinds of markup in them."""
-    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
-    inline = [token for token in tokens if token.type == "inline"]
-    parts = [part for token in inline for part in token.children or ()]
-    texts = ["".join(part.content for part in token.children or ()) for token in inline]
-    return texts, {part.type for part in parts} | {
-        token.type for token in tokens if token.type.startswith("html")
-    }
-
-
-def test_markdown_and_summary_hold_hostile_names_as_they_are(
-    all_names: Path, own_measures: Path
-) -> None:
-    for page, names in ((all_names, NAMES), (own_measures, (*NAMES[:20], *OWN))):
-        texts, markup = shown_by_markdown((page.parent / "report.md").read_text(encoding="utf-8"))
-        assert [name for name in names if " ".join(name.split()) not in texts] == []
-        assert markup <= {
-            "text",
-            "text_special",
-            "image",
-            "strong_open",
-            "strong_close",
-            "softbreak",
-        }
+def test_the_summary_holds_hostile_names_as_they_are(all_names: Path, own_measures: Path) -> None:
+    for page in (all_names, own_measures):
         summary = json.loads((page.parent / "summary.json").read_text(encoding="utf-8"))
         assert summary["lead"].startswith("Across ")
     failures = json.loads((all_names.parent / "summary.json").read_text(encoding="utf-8"))[
@@ -295,6 +274,33 @@ def test_markdown_and_summary_hold_hostile_names_as_they_are(
         == sorted(f["error_message"] for f in failures)
         == sorted(NAMES)
     )
+
+
+def shown_by_markdown(text: str) -> tuple[list[str], set[str]]:
+    """The texts of all inline parts of a Markdown document, and the kinds of markup in them."""
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+    inline = [token for token in tokens if token.type == "inline"]
+    parts = [part for token in inline for part in token.children or ()]
+    texts = ["".join(part.content for part in token.children or ()) for token in inline]
+    kinds = {part.type for part in parts}
+    return texts, kinds | {token.type for token in tokens if token.type.startswith("html")}
+
+
+def test_the_card_of_a_release_shows_hostile_names_as_they_are(tmp_path: Path) -> None:
+    release = Release(
+        format=1,
+        id="2026-01-02-0123abcd",
+        title=NAMES[0],
+        published_at=datetime(2026, 1, 2, tzinfo=UTC),
+        license=NAMES[1],
+        has_embeddings=False,
+    )
+    rows = rows_frame([failed_row(i) for i in range(len(NAMES))])
+    write_page(rows, record_of(catalog=NAMES[0]), tmp_path, release=release)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8").split("<!-- superseded -->")[1]
+    texts, markup = shown_by_markdown(card)
+    assert [name for name in NAMES if not any(" ".join(name.split()) in t for t in texts)] == []
+    assert not [kind for kind in markup if kind.startswith(("html", "image", "link"))]
 
 
 @pytest.mark.parametrize("name", ["- x", "+ x", "1. x", "12) x", "---", "===", "-", "1."])

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
-from dsmi_zoo.reports.figures import scatter as figures
 from dsmi_zoo.reports.figures.forest import forest
-from dsmi_zoo.reports.statistics.bootstrap import precision
+from dsmi_zoo.reports.figures.scatter import score_scatter
+from dsmi_zoo.reports.statistics.bootstrap import small_sample
 from dsmi_zoo.reports.statistics.correlation import Bootstraps, correlate
 from dsmi_zoo.reports.statistics.regression import family_band, ols
 from dsmi_zoo.reports.statistics.sample import values
@@ -38,7 +38,7 @@ def frame(n=12, groups=("few images", "many images"), **columns):
 def scatter(rows):
     x, y = values(rows, "dsmi_z_y"), values(rows, "top1")
     found = correlate(x, y, rows["architecture"], Bootstraps(20, 5))
-    return figures.scatter(rows, "dsmi_z_y", "top1", found, ols(x, y))
+    return score_scatter(rows, "dsmi_z_y", "top1", found, ols(x, y))
 
 
 def check_png(data):
@@ -132,7 +132,7 @@ def test_the_band_is_from_the_lines_of_the_resamples_corrected_for_few_families(
     for i, place in enumerate(at):
         weight = 1 + (place - x.mean()) * (x - x.mean()) / x.var()
         ends = np.quantile(np.array(lines)[:, i], stats.norm.cdf([-1, 1]))
-        half = precision(family, weight * residual).half_width(np.diff(ends)[0] / 2)
+        half = small_sample(family, weight * residual).half_width(np.diff(ends)[0] / 2)
         assert (low[i], high[i]) == pytest.approx(
             (intercept + slope * place - half, intercept + slope * place + half)
         )

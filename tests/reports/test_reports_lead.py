@@ -44,7 +44,8 @@ def test_the_answer_compares_strengths_whichever_the_sign():
         in said
     )
     assert re.search(
-        r"DSMI\(Z;Y\) is 0\.\d\d \(0\.\d\d to 0\.\d\d, .*\) behind in \|rho\|, more than chance would explain\.$",
+        r"DSMI\(Z;Y\) trails by 0\.\d\d in \|rho\| \(simultaneous 95% interval 0\.\d\d to 0\.\d\d\), "
+        r"more than chance would explain\.$",
         said,
     )
 
@@ -53,7 +54,7 @@ def test_the_answer_does_not_set_the_luckiest_of_many_apart():
     noise = dict.fromkeys(
         ("logme", "h_score", "transrate", "rankme", "dsmi_z_x", "csmi_z_y", "csmi_z_x"), (1, 1.2)
     )
-    assert answer(summary_of(dsmi_z_y=(1, 1.3), **noise)).endswith("which may be chance.")
+    assert answer(summary_of(dsmi_z_y=(1, 1.3), **noise)).endswith("so the gap may be chance.")
 
 
 def test_the_lead_recommends_nothing_and_tells_how_the_simple_scores_do():

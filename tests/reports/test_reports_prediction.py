@@ -11,7 +11,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from test_reports_analysis import FEW, zoo
 
-from dsmi_zoo.reports.statistics.bootstrap import middle_error, precision
+from dsmi_zoo.reports.statistics.bootstrap import middle_error, small_sample
 from dsmi_zoo.reports.statistics.prediction import (
     cost_bands,
     expected_best,
@@ -103,8 +103,8 @@ def test_regret_and_r2_left_out_have_the_intervals_of_a_loop_that_copies_rows() 
         LinearRegression(), x[:, None], y, groups=family, cv=LeaveOneGroupOut()
     )
     mean = np.array([y[family != f].mean() for f in family])
-    precise = precision(family, (y - predicted) ** 2 - (1 - line.r2) * (y - mean) ** 2)
-    half = precise.half_width(middle_error(np.log(ratios)))
+    small = small_sample(family, (y - predicted) ** 2 - (1 - line.r2) * (y - mean) ** 2)
+    half = small.half_width(middle_error(np.log(ratios)))
     assert line.r2_ci == pytest.approx(
         (1 - (1 - line.r2) * np.exp(half), 1 - (1 - line.r2) * np.exp(-half))
     )
@@ -116,7 +116,7 @@ def test_regrets_turn_scores_of_which_less_is_better_and_split_by_cost() -> None
     assert found["all models"]["within_over_between"].lost == {1: 0, 5: 0, 10: 0}
     assert len(found) == 4
     bands = cost_bands(rows)
-    assert sum(map(len, bands.values())) == len(rows)
-    highest = [band["gmacs"].max() for band in bands.values()]
+    assert sum(within.sum() for within in bands.values()) == len(rows)
+    highest = [rows.loc[within, "gmacs"].max() for within in bands.values()]
     assert highest == sorted(highest)
     assert cost_bands(rows.assign(gmacs=None, params_m=None)) == {}

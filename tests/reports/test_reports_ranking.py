@@ -18,7 +18,7 @@ from statsmodels.stats.multitest import multipletests
 from dsmi_zoo.pipeline.measures.core.hits import packed, wilson_interval
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
 from dsmi_zoo.reports.page.build import write_page
-from dsmi_zoo.reports.page.ranking import ranking_lead
+from dsmi_zoo.reports.page.choice import ranking_lead
 from dsmi_zoo.reports.statistics.ranking import pareto_front, rank, tied_for_first
 
 pytestmark = pytest.mark.long
@@ -113,7 +113,7 @@ def test_a_page_without_published_accuracies_leads_with_the_ranking(tmp_path: Pa
         summary["ranking"][0]
     )
     assert (tmp_path / "figures" / "ranking.png").stat().st_size > 5000
-    assert "Ranking by a linear probe" in (tmp_path / "report.md").read_text()
+    assert "Ranking by a linear probe" in page
 
 
 def test_rows_without_a_probe_leave_the_ranking_out(tmp_path: Path) -> None:

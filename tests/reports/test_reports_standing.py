@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
-from dsmi_zoo.reports.statistics.bootstrap import Resamples, influence_on_spearman, precision
+from dsmi_zoo.reports.statistics.bootstrap import Resamples, influence_on_spearman, small_sample
 from dsmi_zoo.reports.statistics.correlation import Bootstraps
 from dsmi_zoo.reports.statistics.sample import static_rankers
 from dsmi_zoo.reports.statistics.standing import (
@@ -54,9 +54,9 @@ def test_a_difference_is_tested_on_fishers_scale_with_the_middle_of_the_resample
         influence_on_spearman(rows[name].to_numpy(), rows["top1"].to_numpy())
         for name in ("logme", "dsmi_z_y")
     ]
-    precise = precision(family, of_each[0] - of_each[1])
-    error = precise.scale * (high - low) / 2
-    assert found.p == pytest.approx(2 * stats.t.sf((za - zb) / error, precise.degrees), rel=1e-3)
+    small = small_sample(family, of_each[0] - of_each[1])
+    error = small.scale * (high - low) / 2
+    assert found.p == pytest.approx(2 * stats.t.sf((za - zb) / error, small.degrees), rel=1e-3)
     assert found.ci is not None
     assert (found.ci[0] > 0 or found.ci[1] < 0) == (found.p < 0.05)
 

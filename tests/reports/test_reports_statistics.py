@@ -14,11 +14,11 @@ from scipy import stats
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
 from dsmi_zoo.reports.statistics import bootstrap as resampling
 from dsmi_zoo.reports.statistics.bootstrap import (
-    Precision,
+    SmallSample,
     influence_on_spearman,
     interval,
-    precision,
     shared_part,
+    small_sample,
 )
 from dsmi_zoo.reports.statistics.correlation import MIN_UNITS, Bootstraps, Coefficient, correlate
 from dsmi_zoo.reports.statistics.regression import ols
@@ -114,23 +114,23 @@ def test_intervals_are_fishers_with_the_error_corrected_for_few_unequal_families
     counts = resampling.draw(12, 200, seed=5)
     drawn = RESAMPLED[name][0](x, y, counts, family)
     found = getattr(correlate(x, y, family, Bootstraps(200, 200, seed=5)), name)
-    precise = precision(family, influence_on_spearman(x, y))
+    small = small_sample(family, influence_on_spearman(x, y))
     low, high = np.quantile(
         np.arctanh(np.clip(drawn, -1 + 34**-2, 1 - 34**-2)), stats.norm.cdf([-1, 1])
     )
-    error = precise.scale * (high - low) / 2
+    error = small.scale * (high - low) / 2
     t = np.arctanh(found.value) / error
-    half = stats.t.ppf(0.975, precise.degrees) * error
+    half = stats.t.ppf(0.975, small.degrees) * error
     assert found.ci == pytest.approx(
         tuple(np.tanh(np.arctanh(found.value) + np.array([-half, half]))), abs=1e-6
     )
-    assert found.p_families == pytest.approx(2 * stats.t.sf(abs(t), precise.degrees), abs=1e-6)
+    assert found.p_families == pytest.approx(2 * stats.t.sf(abs(t), small.degrees), abs=1e-6)
 
 
 def test_the_error_of_g_equal_families_is_scaled_and_has_g_less_one_degrees():
-    found = precision(np.repeat(np.arange(16), 3))
+    found = small_sample(np.repeat(np.arange(16), 3))
     assert (found.scale, found.degrees) == pytest.approx((np.sqrt(16 / 15), 15))
-    assert precision(np.zeros(4, dtype=int)) == Precision(1.0, 1.0)
+    assert small_sample(np.zeros(4, dtype=int)) == SmallSample(1.0, 1.0)
 
 
 def test_scale_and_degrees_are_mean_and_spread_of_the_estimated_variance():
@@ -140,7 +140,7 @@ def test_scale_and_degrees_are_mean_and_spread_of_the_estimated_variance():
     u = rng.normal(size=(200_000, len(sizes)))
     mean = u @ sizes / sizes.sum()
     estimated = ((sizes * (u - mean[:, None])) ** 2).sum(axis=1) / sizes.sum() ** 2
-    found = precision(np.repeat(np.arange(len(sizes)), sizes.astype(int)))
+    found = small_sample(np.repeat(np.arange(len(sizes)), sizes.astype(int)))
     assert found.scale**2 * estimated.mean() == pytest.approx(mean.var(), rel=0.02)
     assert found.degrees == pytest.approx(2 * estimated.mean() ** 2 / estimated.var(), rel=0.03)
 
@@ -155,7 +155,7 @@ def test_scale_and_degrees_are_those_of_the_quadratic_forms_matrix():
     centring = np.eye(6) - np.outer(sizes / 19, np.ones(6))
     covariance = np.diag(sizes * (1 + (sizes - 1) * r))
     form = centring @ covariance @ centring.T
-    found = precision(unit, numbers)
+    found = small_sample(unit, numbers)
     assert found.scale**2 == pytest.approx(np.trace(covariance) / np.trace(form))
     assert found.degrees == pytest.approx(np.trace(form) ** 2 / np.trace(form @ form))
 
@@ -172,7 +172,7 @@ def test_an_interval_excludes_zero_where_p_is_below_5_percent_and_only_there():
     rng = np.random.default_rng(0)
     for shift in np.linspace(-0.9, 0.9, 13):
         ci, p, _ = interval(
-            shift, np.clip(shift + 0.2 * rng.normal(size=500), -1, 1), Precision(1.03, 14), 40
+            shift, np.clip(shift + 0.2 * rng.normal(size=500), -1, 1), SmallSample(1.03, 14), 40
         )
         assert (p < 0.05) == (ci[0] > 0 or ci[1] < 0)
 
@@ -210,7 +210,7 @@ def test_a_measure_without_relation_is_outside_the_interval_in_1_of_20_simulatio
         drawn = resampling.Resamples.drawn(family, 200, seed).spearman(x, y)
         rho = stats.spearmanr(x, y)
         ci, _, _ = interval(
-            rho.statistic, drawn, precision(family, influence_on_spearman(x, y)), len(family)
+            rho.statistic, drawn, small_sample(family, influence_on_spearman(x, y)), len(family)
         )
         leading += not ci[0] <= 0 <= ci[1]
         independent += rho.pvalue < 0.05

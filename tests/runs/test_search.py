@@ -18,7 +18,18 @@ from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import select_subset
 from dsmi_zoo.jobs.runs.search_prices import stages_of
 from dsmi_zoo.pipeline.config.run import resolve_config
-from dsmi_zoo.pipeline.plan.cost import MEASURE_FIXED_S, MEASURE_N, MEASURE_S, RESNET18_THROUGHPUT, Cost, affordable, corrected, estimate, resnet18_rate, wall_seconds
+from dsmi_zoo.pipeline.plan.cost import (
+    MEASURE_FIXED_S,
+    MEASURE_N,
+    MEASURE_S,
+    RESNET18_THROUGHPUT,
+    Cost,
+    affordable,
+    corrected,
+    estimate,
+    resnet18_rate,
+    wall_seconds,
+)
 from dsmi_zoo.pipeline.plan.order import by_promise
 from dsmi_zoo.pipeline.plan.plan import Job, make_plan
 from dsmi_zoo.pipeline.store.record import SearchNote
@@ -221,10 +232,8 @@ def test_a_search_without_time_measures_the_cheapest_model_and_names_the_others(
     assert "1 model: 1 ok" in done.stdout
     assert len(read_results(out)) == 1
     assert len(_note(out).left_out) == 3
-    page = (out / "report" / "report.md").read_text()
-    assert (
-        "The budget was too short to say which model suits best: 3 of 4 never had a turn." in page
-    )
+    page = (out / "report" / "index.html").read_text()
+    assert "The budget was too short to say which model suits best: 3 of 4 were not tried." in page
 
 
 def test_a_short_budget_goes_to_models_that_no_cheaper_one_beats() -> None:
@@ -265,9 +274,9 @@ def test_a_search_that_cannot_use_its_folder_is_refused_before_anything_else(
     note = _note(out)
     assert note.budget_s == 301
     assert [stage.models for stage in note.stages] == [4, len(read_results(out))]
-    page = (out / "report" / "report.md").read_text()
+    page = (out / "report" / "index.html").read_text()
     for model in read_results(out)["model"]:
-        assert f"| {model}@32 | 140 |" not in page, "measured on all images, so not dropped"
+        assert f"{model}@32</th><td>140</td>" not in page, "measured on all images, so not dropped"
 
 
 def test_a_search_of_which_no_model_can_be_measured_says_so_and_fails(

@@ -1,5 +1,7 @@
 """Three-way answers: what holds, what does not, and what cannot be told."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dsmi_zoo.reports.studies.claims import above, below, different, flat, undecided
-from dsmi_zoo.reports.studies.simulation import claims_of, drift, orders
-from dsmi_zoo.reports.studies.trainings import extremes, rises
+from dsmi_zoo.reports.studies.simulation_page import claims_of, drift, orders
+from dsmi_zoo.reports.studies.trainings_page import extremes, rises
 
 NUMBERS = st.lists(st.floats(-5, 5), min_size=2, max_size=8)
 
@@ -32,7 +34,7 @@ NUMBERS = st.lists(st.floats(-5, 5), min_size=2, max_size=8)
 def test_a_number_above_a_threshold(values: list[float], answer: str) -> None:
     claim = above("it rises", values, 0.1, "rise")
     assert claim.answer == answer
-    assert set(claim.as_json()) >= {"claim", "answer", "statistic", "p", "seeds"}
+    assert set(asdict(claim)) >= {"claim", "answer", "statistic", "p", "seeds"}
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,17 @@
-"""Which score predicts best, over several zoos and seeds: the statistics that docs/score-study.md declares."""
+"""Which score predicts best, over several zoos and seeds: the statistics declared in docs/score-study.md."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES
 
 from ..statistics.bootstrap import LEVEL, Resamples, middle_error
+from ..statistics.correlation import holm
 from ..statistics.partial import left_by
 from ..statistics.sample import sign_of, values
 
@@ -20,7 +20,7 @@ RIVALS = ("neighbour_accuracy", "centre_accuracy")
 OF_THEIR_OWN = ("dse_z", "dsmi_z_y", "dsmi_z_y_angular")
 CHOSEN_ON = {"dsmi_z_y_scale_free": ("digits",), "dsmi_z_y_angular": ("digits",)}
 STATIC = ("log10_params", "log10_budget", "source_top1")
-MARGIN = 0.05  # of rho, that "as good as" may lose
+MARGIN = 0.05  # the loss of rho that "as good as" allows
 RESAMPLES = 2000
 NEARLY_ONE = 1 - 1e-9
 
@@ -32,7 +32,7 @@ Array = np.ndarray
 class ScoreInSetting:
     """Mean over seeds of a score's Spearman correlation with the target, and its 95% interval over architectures.
 
-    ``from_best`` is the simultaneous interval of Fisher's z of the setting's best score less that of this one.
+    ``from_best`` is the simultaneous interval of Fisher's z of the setting's best score minus that of this one.
     """
 
     score: str
@@ -43,7 +43,7 @@ class ScoreInSetting:
 
     @property
     def tied_with_best(self) -> bool:
-        """Whether it is not told from the best score."""
+        """Whether it may be as good as the best score."""
         return self.from_best[0] <= 0
 
 
@@ -66,7 +66,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class OwnPart:
-    """What a score tells of the target given both rivals: a partial correlation of ranks, Holm's p over all of them."""
+    """The partial rank correlation of a score and the target given both rivals, with Holm's p over all of them."""
 
     score: str
     setting: str
@@ -77,7 +77,7 @@ class OwnPart:
 
 @dataclass(frozen=True)
 class ScoreStudyResult:
-    """All that the study found; ``left_out`` are scores without a value for some network, by setting."""
+    """The results of the study; ``left_out`` has the scores without a value for some network, by setting."""
 
     seeds: int
     models: int
@@ -87,18 +87,17 @@ class ScoreStudyResult:
     left_out: dict[str, list[str]]
 
     def recommended(self) -> list[str]:
-        """The candidates that are better or as good as both rivals wherever they were not chosen."""
+        """Return the candidates that are better or as good as both rivals wherever they were not chosen."""
         candidates = []
         for candidate in CANDIDATES:
-            verdicts = [
-                c.verdict for c in self.comparisons if c.candidate == candidate and c.counts
-            ]
+            counted = [c for c in self.comparisons if c.candidate == candidate and c.counts]
+            verdicts = [comparison.verdict for comparison in counted]
             if verdicts and all(verdict in ("better", "as good as") for verdict in verdicts):
                 candidates.append(candidate)
         return candidates
 
     def best(self) -> dict[str, ScoreInSetting]:
-        """The score of the greatest mean rho in each setting."""
+        """Return the score with the greatest mean rho in each setting."""
         best: dict[str, ScoreInSetting] = {}
         for score in self.scores:
             if score.setting not in best or score.rho > best[score.setting].rho:
@@ -107,12 +106,12 @@ class ScoreStudyResult:
 
 
 class Setting:
-    """One zoo with one target, over seeds: what scores have in common with the target, in every resample.
+    """One zoo with one target, over seeds: the correlations of scores with the target, in every resample.
 
     Parameters
     ----------
     name
-        For people.
+        The name on the page.
     rows
         One row per network and seed, with the columns ``seed``, ``model``, ``architecture``, ``target`` and the scores.
     resamples
@@ -128,28 +127,27 @@ class Setting:
         self.targets = [values(part, "target") for part in self.of_seeds]
 
     def columns(self, score: str) -> list[Array]:
-        """A score of the networks of each seed, turned so that more is better."""
+        """Return a score of the networks of each seed, signed so that more is better."""
         return [sign_of(score) * values(part, score) for part in self.of_seeds]
 
     def knows(self, score: str) -> bool:
-        """Whether the score has a value for every network, not always the same."""
-        return all(
-            np.isfinite(column).all() and np.ptp(column) > 0 for column in self.columns(score)
-        )
+        """Return whether the score has a value for every network, and varies."""
+        columns = self.columns(score)
+        return all(np.isfinite(column).all() and np.ptp(column) > 0 for column in columns)
 
     def correlations(self, score: str) -> tuple[float, Array]:
-        """Mean over seeds of Spearman's rho, and in every resample, [b]."""
+        """Return the mean over seeds of Spearman's rho, and the same in every resample, [b]."""
         pairs = list(zip(self.columns(score), self.targets, strict=True))
         value = np.mean([stats.spearmanr(x, y).statistic for x, y in pairs])
         drawn = np.nanmean([self.resamples.spearman(x, y) for x, y in pairs], axis=0)
         return float(value), drawn
 
     def has(self, score: str) -> bool:
-        """Whether any network of any seed has a value."""
+        """Return whether any network of any seed has a value."""
         return any(np.isfinite(column).any() for column in self.columns(score))
 
     def partial(self, score: str) -> tuple[float, Array]:
-        """The same given the ranks of both rivals, which are regressed out of the ranks of score and target."""
+        """Return the same as `correlations`, given the ranks of both rivals."""
         rhos, drawn = [], []
         rivals_of_seeds = zip(*(self.columns(rival) for rival in RIVALS), strict=True)
         for x, y, rivals in zip(self.columns(score), self.targets, rivals_of_seeds, strict=True):
@@ -160,14 +158,13 @@ class Setting:
         return float(np.mean(rhos)), np.nanmean(drawn, axis=0)
 
     def _partial_in_resamples(self, columns: Sequence[Array]) -> Array:
-        """That of the first two columns given the others, which are regressed out in each resample anew."""
+        """Return the partial rank correlation of the first two columns given the others, refitted in each resample."""
         size = len(columns)
         matrices = np.tile(np.eye(size), (len(self.resamples.counts), 1, 1))
         for i in range(size):
             for j in range(i):
-                matrices[:, i, j] = matrices[:, j, i] = self.resamples.spearman(
-                    columns[i], columns[j]
-                )
+                rho = self.resamples.spearman(columns[i], columns[j])
+                matrices[:, i, j] = matrices[:, j, i] = rho
         # The partial correlation is minus the scaled entry of the inverse.
         defined = np.isfinite(matrices).all(axis=(1, 2))
         inverse = np.full_like(matrices, np.nan)
@@ -177,7 +174,7 @@ class Setting:
 
 
 def study_scores(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -> ScoreStudyResult:
-    """All comparisons of the study.
+    """Compute all results of the study.
 
     Parameters
     ----------
@@ -206,18 +203,15 @@ def study_scores(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -
             for rival in RIVALS:
                 difference = float(z[candidate][0] - z[rival][0])
                 drawn = z[candidate][1] - z[rival][1]
-                deviations.append(
-                    (setting.name, candidate, rival, difference, drawn, float(z[rival][0]))
-                )
+                pair = (candidate, rival, setting.name)
+                deviations.append((pair, difference, drawn, float(z[rival][0])))
     quantile = _simultaneous_quantile(
-        [drawn - difference for *_, difference, drawn, _ in deviations]
+        [drawn - difference for _, difference, drawn, _ in deviations]
     )
-    for name, candidate, rival, difference, drawn, of_rival in deviations:
+    for pair, difference, drawn, of_rival in deviations:
         half = quantile * middle_error(drawn)
         ci = difference - half, difference + half
-        comparisons.append(
-            Comparison(candidate, rival, name, difference, ci, _verdict(ci, of_rival))
-        )
+        comparisons.append(Comparison(*pair, difference, ci, _verdict(ci, of_rival)))
     return ScoreStudyResult(
         seeds=len(settings[0].of_seeds),
         models=len(settings[0].of_seeds[0]),
@@ -230,28 +224,25 @@ def study_scores(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -
 
 def _in_setting(setting: Setting, z: Mapping[str, Sequence[Any]]) -> list[ScoreInSetting]:
     best = max(z, key=lambda name: z[name][0])
-    behind = {
-        name: (float(z[best][0] - value), z[best][1] - drawn) for name, (value, drawn) in z.items()
-    }
-    quantile = _simultaneous_quantile(
-        [drawn - lag for name, (lag, drawn) in behind.items() if name != best]
-    )
+    behind = {}
+    for name, (value, drawn) in z.items():
+        behind[name] = float(z[best][0] - value), z[best][1] - drawn
+    others = [drawn - lag for name, (lag, drawn) in behind.items() if name != best]
+    quantile = _simultaneous_quantile(others)
     t = stats.t(setting.architectures - 1).ppf(0.5 + LEVEL / 2)
     scores = []
     for name, (value, drawn) in z.items():
         half, (lag, of_lag) = float(t) * middle_error(drawn), behind[name]
         reach = quantile * middle_error(of_lag)
         ci = float(np.tanh(value - half)), float(np.tanh(value + half))
-        scores.append(
-            ScoreInSetting(
-                name, setting.name, float(np.tanh(value)), ci, (lag - reach, lag + reach)
-            )
-        )
+        from_best = lag - reach, lag + reach
+        rho = float(np.tanh(value))
+        scores.append(ScoreInSetting(name, setting.name, rho, ci, from_best))
     return scores
 
 
 def _own_parts(settings: Sequence[Setting]) -> list[OwnPart]:
-    parts = []
+    parts: dict[tuple[str, str], OwnPart] = {}
     for setting in settings:
         t = stats.t(setting.architectures - 1)
         for score in OF_THEIR_OWN:
@@ -260,9 +251,10 @@ def _own_parts(settings: Sequence[Setting]) -> list[OwnPart]:
             half = float(t.ppf(0.5 + LEVEL / 2)) * error
             p = float(2 * t.sf(abs(value) / error)) if error > 0 else 1.0
             ci = float(np.tanh(value - half)), float(np.tanh(value + half))
-            parts.append((score, setting.name, float(np.tanh(value)), ci, p))
-    adjusted = multipletests([p for *_, p in parts], method="holm")[1]
-    return [OwnPart(*part[:-1], p_holm=float(p)) for part, p in zip(parts, adjusted, strict=True)]
+            rho = float(np.tanh(value))
+            parts[score, setting.name] = OwnPart(score, setting.name, rho, ci, p)
+    adjusted = holm({key: part.p_holm for key, part in parts.items()})
+    return [replace(part, p_holm=adjusted[key]) for key, part in parts.items()]
 
 
 def _verdict(ci: tuple[float, float], z_of_rival: float) -> Verdict:
@@ -276,11 +268,12 @@ def _verdict(ci: tuple[float, float], z_of_rival: float) -> Verdict:
 
 
 def _simultaneous_quantile(deviations: Sequence[Array]) -> float:
-    """The quantile of the greatest absolute deviation of a resample, each in its standard errors."""
-    errors = [middle_error(drawn) for drawn in deviations]
-    in_errors = [
-        np.abs(drawn) / error for drawn, error in zip(deviations, errors, strict=True) if error > 0
-    ]
+    """Return the quantile of the greatest absolute deviation of a resample, in standard errors."""
+    in_errors = []
+    for drawn in deviations:
+        error = middle_error(drawn)
+        if error > 0:
+            in_errors.append(np.abs(drawn) / error)
     return float(np.nanquantile(np.nanmax(in_errors, axis=0), LEVEL)) if in_errors else 0.0
 
 
