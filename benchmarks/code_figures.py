@@ -3,8 +3,8 @@
     python benchmarks/code_figures.py                  # this folder
     python benchmarks/code_figures.py /path/to/other   # another copy, or any package
 
-A line of code holds a token other than a comment or a docstring. Punctuation counts as a token. An import chain starts at a
-module and follows its imports, also those inside functions, but not those for type checkers only.
+A line of code holds a token other than a comment or a docstring. Punctuation counts as a token. An import chain starts
+at a module and follows its imports, also those inside functions, but not those for type checkers only.
 """
 
 import ast
