@@ -105,10 +105,10 @@ def one(what: str, sizes: dict[str, int]) -> Point:
 def of_a_run(entries: int) -> Point:
     """Measure a run of empty entries, with the driver's memory."""
     command = [sys.executable, str(HERE / "empty_models.py"), "--models", str(entries)]
-    told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    output = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return {
-        "seconds": told["milliseconds_a_model"] * entries / 1000,
-        "mib": max(told["driver_pss_mib"]),
+        "seconds": output["milliseconds_a_model"] * entries / 1000,
+        "mib": max(output["driver_pss_mib"]),
     }
 
 
@@ -120,8 +120,8 @@ def point(what: str, axis: str, size: int) -> Point:
     if axis == "classes":
         sizes["n"] = max(sizes["n"], 4 * size)
     command = [sys.executable, __file__, "--one", json.dumps([what, sizes])]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return {"size": size} | json.loads(told.splitlines()[-1])
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return {"size": size} | json.loads(output.splitlines()[-1])
 
 
 def exponent(points: list[Point]) -> float:

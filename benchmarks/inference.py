@@ -183,8 +183,8 @@ def differences() -> None:
                         share(after),
                     ]
                 )
-    heads = ["zoo", "truth", "rho of both", "correlation of errors", "before: told apart (%)"]
-    table([*heads, "after: told apart (%)"], rows)
+    heads = ["zoo", "truth", "rho of both", "correlation of errors", "before: difference found (%)"]
+    table([*heads, "after: difference found (%)"], rows)
     print()
     together()
 
@@ -257,10 +257,10 @@ def partial() -> None:
                     )
                     value = float(stats.pearsonr(left_x, left_y)[0])
                     precise = precision(family, influence_on_spearman(left_x, left_y))
-                    anew = resampled_partial(x, y, given, drawn_by.counts, family)
+                    resampled = resampled_partial(x, y, given, drawn_by.counts, family)
                     for drawn, hits in (
                         (drawn_by.pearson(left_x, left_y), before),
-                        (anew, refitted),
+                        (resampled, refitted),
                     ):
                         p = interval(value, drawn, precise, len(x))[1]
                         hits.append(p is not None and p < LEVEL)

@@ -148,8 +148,8 @@ def main() -> None:
         for rate in options.rates:
             for gpus in options.gpus:
                 cells = [replay(plan, gpus, rate, processes) for processes in options.processes]
-                said = " | ".join(f"{ratio:.2f} ({busy:.0%})" for ratio, busy in cells)
-                print(f"| {rate:,.0f} | {gpus} | {said} |", flush=True)
+                cells_shown = " | ".join(f"{ratio:.2f} ({busy:.0%})" for ratio, busy in cells)
+                print(f"| {rate:,.0f} | {gpus} | {cells_shown} |", flush=True)
         for name, settings in VARIANTS.items() if options.variants else ():
             ratio, busy = replay(plan, 8, 8000, 3, settings)
             print(f"8 GPUs, 3 processes each, {name}: {ratio:.3f} ({busy:.1%})", flush=True)

@@ -146,9 +146,9 @@ def main() -> int:
     before = json.loads(noted.read_text()) if noted.exists() else {}
     memory_gib = {kind: max(held, before.get(kind, 0.0)) for kind, held in memory_gib.items()}
     noted.write_text(json.dumps(memory_gib))
-    said = report(read_results(arguments.out), len(read_run(arguments.out).entries), memory_gib)
-    (arguments.out / "whole-zoo.md").write_text(said)
-    print(said)
+    page = report(read_results(arguments.out), len(read_run(arguments.out).entries), memory_gib)
+    (arguments.out / "whole-zoo.md").write_text(page)
+    print(page)
     return code
 
 

@@ -62,12 +62,12 @@ class Process:
         self._files = [Path(folder) / name for name in ("stdout", "stderr")]
         for file in self._files:
             file.touch()
-        told = (str(cwd or Path.cwd()), *map(str, self._files), function, arguments)
+        settings = (str(cwd or Path.cwd()), *map(str, self._files), function, arguments)
         before = dict(os.environ)
         os.environ.update(environment or {})
         try:
             forkserver.start(MODULES)
-            self._process = forkserver.child_process(_become, *told)
+            self._process = forkserver.child_process(_become, *settings)
         finally:
             for name in environment or {}:
                 os.environ.pop(name)
