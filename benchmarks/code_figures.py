@@ -1,9 +1,10 @@
-"""How dense the code is: tokens in a line, comments, and the longest functions and files.
+"""Print figures of the code: size, density, longest functions and files, import chains, tests, benchmarks and docs.
 
-    python benchmarks/code_figures.py                  # of this folder
-    python benchmarks/code_figures.py /path/to/other   # of another copy, or of any package
+    python benchmarks/code_figures.py                  # this folder
+    python benchmarks/code_figures.py /path/to/other   # another copy, or any package
 
-A line of code is one that holds a token other than a comment or a docstring. Punctuation counts as a token.
+A line of code holds a token other than a comment or a docstring. Punctuation counts as a token. An import chain starts
+at a module and follows its imports, also those inside functions, but not those for type checkers only.
 """
 
 import ast
@@ -28,7 +29,7 @@ NOT_CODE = {
 
 
 class Source(NamedTuple):
-    """What one file holds."""
+    """The figures of one file."""
 
     tokens_by_line: Counter[int]
     comments: int
@@ -36,7 +37,7 @@ class Source(NamedTuple):
 
 
 def docstring_lines(tree: ast.AST) -> set[int]:
-    """The lines that docstrings take."""
+    """Return the numbers of the lines of all docstrings."""
     lines: set[int] = set()
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -48,7 +49,7 @@ def docstring_lines(tree: ast.AST) -> set[int]:
 
 
 def read(path: Path) -> Source:
-    """Count the tokens, comments and lengths of one file."""
+    """Return the figures of one file."""
     text = path.read_text()
     tree = ast.parse(text)
     skipped = docstring_lines(tree)
@@ -65,6 +66,78 @@ def read(path: Path) -> Source:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     return Source(tokens, comments, lengths)
+
+
+def imported_modules(module: str, path: Path, modules: dict[str, Path]) -> set[str]:
+    """Return the modules of the package that one of them imports, except for type checkers."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for child in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or node in typing_only:
+            continue
+        base = node.module or ""
+        if node.level:
+            parents = package.split(".")
+            parents = parents[: len(parents) - node.level + 1]
+            base = ".".join([*parents, base]).rstrip(".")
+        for alias in node.names:
+            submodule = f"{base}.{alias.name}"
+            found.add(submodule if submodule in modules else base)
+    return found & modules.keys() - {module}
+
+
+def longest_chains(root: Path) -> dict[str, list[str]]:
+    """Return the longest chain of imports that starts at each module of the package; its imports have no cycles."""
+    paths = [path for name in OURS for path in sorted((root / name).rglob("*.py"))]
+    modules = {}
+    for path in paths:
+        parts = path.relative_to(root).with_suffix("").parts
+        parts = parts if parts[0] == "dsmi_zoo" else ("dsmi_zoo", *parts)
+        modules[".".join(parts).removesuffix(".__init__")] = path
+    imports = {name: imported_modules(name, path, modules) for name, path in modules.items()}
+    imports["dsmi_zoo"] = set()  # the front door imports lazily, by name
+    chains: dict[str, list[str]] = {}
+
+    def chain(module: str) -> list[str]:
+        if module not in chains:
+            further = [chain(other) for other in sorted(imports[module])]
+            chains[module] = [module, *max(further, key=len, default=[])]
+        return chains[module]
+
+    for module in modules:
+        chain(module)
+    return chains
+
+
+def print_chains(root: Path) -> None:
+    """Print the median and the longest import chain."""
+    chains = longest_chains(root)
+    longest = max(chains.values(), key=len)
+    median = statistics.median(len(chain) for chain in chains.values())
+    names = " -> ".join(name.removeprefix("dsmi_zoo.") for name in longest)
+    print(
+        f"{len(chains)} modules; modules in an import chain: median {median:.0f}, longest {len(longest)}"
+    )
+    print(f"longest import chain: {names}")
+
+
+def print_surroundings(root: Path) -> None:
+    """Print the lines of tests and benchmarks, and the words of the README and the docs."""
+    for folder in ("tests", "benchmarks"):
+        texts = [path.read_text() for path in (root / folder).rglob("*.py")]
+        print(
+            f"{folder}: {sum(len(text.splitlines()) for text in texts):,} lines in {len(texts)} files"
+        )
+    pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    words = sum(len(page.read_text().split()) for page in pages)
+    print(f"README and docs: {words:,} words in {len(pages)} pages")
 
 
 def main() -> None:
@@ -93,6 +166,9 @@ def main() -> None:
     print(f"lines of a function: median {spread[9]:.0f}, 95th percentile {spread[18]:.0f}")
     print(f"longest function: {longest_function}, {lengths[longest_function]} lines")
     print(f"longest file: {longest_file.relative_to(root)}, {file_lengths[longest_file]} lines")
+    if all((root / name).is_dir() for name in OURS):
+        print_chains(root)
+        print_surroundings(root)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Compare the measures with the package `dse-dsmi`, in value and in time, and check the errors that they state.
+"""Compare the measures with the package `dse-dsmi` in value and time, and check their stated errors.
 
-    python benchmarks/compare_reference.py                   every part, some forty minutes on 2 cores
+    python benchmarks/compare_reference.py                   every part, about forty minutes on 2 cores
     python benchmarks/compare_reference.py six entropy       some of them, each at most ten minutes
 
 values    largest deviation over a grid of small embeddings, and at n = 3,000 over kinds of data and scales
-six       time of all six measures at n = 3,000, d = 1,024, called as the paper's script does: each for itself, X
+six       time of all six measures at n = 3,000, d = 1,024, called as in the paper's script: each separately, X
           clustered for each measure that needs it.
 row       every column of a row, with null, standard errors and all comparison scores, against those same six
-entropy   time and error of DSE at n = 10,000, and how often its standard error covers the truth
+entropy   time and error of DSE at n = 10,000, and the coverage of its standard error
 coverage  the same coverage at n = 2,000 over more data and seeds
 exponent  time against n with the kernel recomputed in tiles
 repeated  DSE of 50,000 points, which are 5,000 points ten times, and the process's greatest memory
@@ -61,7 +61,7 @@ BAR_SCALES = (0.02, 0.1, 0.5, 1.0, 2.0, 5.0)
 def reference(
     Z: Array, labels: Classes, X: NDArray[Any], sigma: float | None, t: int, bins: int
 ) -> dict[str, float]:
-    """The reference's value, in bits, of every measure that it has; X are inputs [n, p] or clusters of them [n]."""
+    """Return the reference's measures, in bits; X are inputs [n, p] or their clusters [n]."""
     spectral = {"gaussian_kernel_sigma": np.sqrt(Z.shape[1]) if sigma is None else sigma, "t": t}
     classic = {"classic_shannon_entropy": True, "num_bins_per_dim": bins}
     clusters = {"n_clusters": len(np.unique(labels))}
@@ -80,7 +80,7 @@ def reference(
 def example(
     n: int, d: int, scale: float = 1.0, classes: int = 10
 ) -> tuple[Array, Classes, Classes]:
-    """An embedding [n, d] that tells something of its labels, and two labellings with classes of unequal size."""
+    """Return an embedding [n, d] that depends on its labels, and two labellings with unequal classes."""
     generator = np.random.default_rng(n + d)
     labels = generator.integers(0, classes, size=n)
     clusters = np.minimum(generator.geometric(0.3, size=n), classes)
@@ -89,7 +89,7 @@ def example(
 
 
 def of_kind(kind: str, n: int, d: int, classes: int, seed: int = 0) -> tuple[Array, Classes]:
-    """An embedding of unit scale with classes of equal size: Gaussian, ReLU of that, or of rank 16."""
+    """Return an embedding of unit scale with equal classes: Gaussian, ReLU of that, or rank 16."""
     generator = np.random.default_rng(seed)
     labels = np.arange(n) % classes
     width = 16 if kind == "low rank" else d
@@ -103,14 +103,14 @@ KINDS = ("Gaussian", "ReLU", "low rank")
 
 
 def timed(function: Callable[..., Any], *arguments: Any, **settings: Any) -> tuple[float, Any]:
-    """Seconds that a call takes, and its result."""
+    """Return the seconds that a call takes, and its result."""
     started = perf_counter()
     result = function(*arguments, **settings)
     return perf_counter() - started, result
 
 
 def deviations() -> Iterator[dict[str, float]]:
-    """Absolute deviation, in bits, of each measure, for each case of the grid."""
+    """Return the absolute deviation of each measure, in bits, for each case of the grid."""
     settings = itertools.product(SHAPES, SCALES, SIGMAS, zip(TIMES, BINS, strict=True))
     for (n, d), scale, sigma, (t, bins) in settings:
         Z, labels, clusters = example(n, d, scale)
@@ -143,7 +143,7 @@ def values() -> None:
 
 
 def three_thousand() -> tuple[Array, Classes, Array, Classes]:
-    """An embedding, its labels, inputs as large as small photographs, and clusters of inputs."""
+    """Return an embedding, its labels, inputs the size of small photographs, and their clusters."""
     Z, labels = of_kind("Gaussian", N, D, CLASSES)
     generator = np.random.default_rng(2)
     X = (
@@ -156,7 +156,7 @@ def three_thousand() -> tuple[Array, Classes, Array, Classes]:
 def six() -> None:
     """Time of all six measures."""
     Z, labels, X, clusters = three_thousand()
-    measure(Z[:1200], labels[:1200])  # what is imported on first use
+    measure(Z[:1200], labels[:1200])  # imports on first use
     runs = []
     for _ in range(ROUNDS):
         theirs, _ = timed(reference, Z, labels[:, None], X, None, 1, 2)
@@ -179,7 +179,7 @@ def six() -> None:
 def row() -> None:
     """Time of a whole row against the reference's six measures."""
     Z, labels, X, clusters = three_thousand()
-    # What is imported on first use.
+    # Imports on first use.
     measure(Z[:1200], labels[:1200], input_clusters=clusters[:1200])
     runs = [
         (
@@ -209,7 +209,7 @@ def entropy() -> None:
 
 
 def covered(Z: Array, truth: float, seeds: range) -> list[bool]:
-    """Print and return how often the standard error covers the truth."""
+    """Print and return the coverage of the standard error."""
     found = [diffusion_spectral_entropy_estimate(Z, method="lanczos", seed=seed) for seed in seeds]
     inside = [abs(e.value - truth) <= 1.96 * e.standard_error for e in found]
     print(
@@ -249,13 +249,13 @@ def exponent() -> None:
 
 
 def fifty_thousand() -> tuple[Array, Classes]:
-    """5,000 points ten times, float32, and ten classes of 5,000 in which every point is once."""
+    """Return 5,000 points ten times, float32, and ten classes of 5,000, each with every point once."""
     Z, _ = of_kind("Gaussian", 5_000, D, CLASSES)
     return np.tile(Z.astype(np.float32), (10, 1)), np.repeat(np.arange(10), 5_000)
 
 
 def memory() -> float:
-    """The greatest memory of this process so far, GiB."""
+    """Return this process's peak memory, GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -374,7 +374,7 @@ PARTS = (values, six, row, entropy, coverage, exponent, repeated, classes, forwa
 
 
 def main() -> None:
-    """Run the parts that were named."""
+    """Run the named parts."""
     known = {part.__name__: part for part in PARTS}
     for name in sys.argv[1:] or known:
         if name not in known:

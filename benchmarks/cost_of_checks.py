@@ -1,6 +1,6 @@
-"""What it costs to look at cached files before they are believed, beside the forward passes that need them.
+"""Cost of verifying cached files, compared with the forward passes that need them.
 
-A view is read once in each process that uses it; a file of weights before it is loaded. Run it on the machine at hand::
+A view is hashed once per process that uses it, a file of weights before it is loaded::
 
     python benchmarks/cost_of_checks.py                              # a CPU: 200 images
     python benchmarks/cost_of_checks.py --images 3000                # a GPU
@@ -33,7 +33,7 @@ SIDE = 224
 
 
 def seconds(work: Callable[[], object], rounds: int) -> float:
-    """The median time of some rounds."""
+    """Return the median time of a few rounds."""
     times = []
     for _ in range(rounds):
         started = time.perf_counter()
@@ -43,7 +43,7 @@ def seconds(work: Callable[[], object], rounds: int) -> float:
 
 
 def random_view(folder: Path, images: int) -> Path:
-    """A view of random pixels, as a run would keep it."""
+    """Write a view of random pixels in a run's format."""
     made, path = folder / "made", folder / "view.npy"
     view = open_memmap(made, "w+", np.uint8, (images, SIDE, SIDE, 3))
     generator = np.random.default_rng(0)

@@ -3,7 +3,7 @@
     python benchmarks/digits_run.py [--repeat 3]
 
 Memory is the sum of the proportional set sizes (shared pages counted once) of the command and all its processes,
-sampled twice a second. Each cold run has an empty cache of its own.
+sampled twice a second. Each cold run has an empty cache.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import psutil
 
 
 def measured(arguments: Sequence[str], cache: Path) -> tuple[float, float]:
-    """Seconds and peak GiB of one command with all its processes."""
+    """Return seconds and peak GiB of one command with all its processes."""
     command = [str(Path(sys.executable).with_name("dsmi-zoo")), *arguments]
     started, peak = time.perf_counter(), 0
     environment = os.environ | {"DSMI_ZOO_CACHE": str(cache)}
@@ -37,7 +37,7 @@ def measured(arguments: Sequence[str], cache: Path) -> tuple[float, float]:
 
 
 def memory(process: psutil.Process) -> int:
-    """Bytes that the process and its descendants hold."""
+    """Return the bytes held by the process and its descendants."""
     total = 0
     try:
         family = [process, *process.children(recursive=True)]

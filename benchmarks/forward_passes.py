@@ -1,8 +1,8 @@
-"""How fast forward passes are on a CPU by the order of numbers in memory: of the images, and of the network's weights.
+"""Speed of forward passes on a CPU by memory format of the images and of the network's weights.
 
-``usual`` has channels first in both; ``images`` has them last in the images alone, as a view on disk has; ``both`` in
-the weights too, which is what the pipeline does with convolutional networks. For each network, of random weights, the
-three take turns on the same images, and the fastest round of each counts, for other work only ever slows one down.
+``usual`` has channels first in both; ``images`` has channels last in the images only, as in a view on disk; ``both`` in
+the weights too, as the pipeline does for convolutional networks. For each network with random weights, the three take
+turns on the same images, and the fastest round of each counts, because other work only slows a round down.
 
     python benchmarks/forward_passes.py
     python benchmarks/forward_passes.py --models resnet50 vit_small_patch16_224 --threads 2
@@ -63,7 +63,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def measured(name: str, rounds: int) -> tuple[dict[str, float], float]:
-    """Images a second in each order, and how far the embeddings are apart in units of their spread."""
+    """Return images per second in each format, and the distance of the embeddings in units of their spread."""
     torch.manual_seed(0)
     model = timm.create_model(name).eval()
     size = model.pretrained_cfg["input_size"][-1]
@@ -79,7 +79,7 @@ def measured(name: str, rounds: int) -> tuple[dict[str, float], float]:
             given = images.contiguous(memory_format=of_images)
             began = time.perf_counter()
             embeddings[order] = forward(models[order], given, None, logits=True)[0].numpy()
-            if number > 0:  # the first one pays for what is done once
+            if number > 0:  # the first one includes one-off work
                 seconds[order].append(time.perf_counter() - began)
     difference = float(
         np.abs(embeddings["usual"] - embeddings["both"]).max() / embeddings["usual"].std()

@@ -1,13 +1,13 @@
-"""How busy does a GPU get with several processes that take turns on it, and do the numbers stay the same?
+"""Utilisation of a GPU by several processes that take turns on it, and whether the numbers stay the same.
 
-Runs the same models with random weights (one of each of ``--models-of`` families, all of one preprocessing) with 1,
-2, 3, ... processes per GPU, and prints for each how long the rows took together and how much of that the GPU was at
-work, by the rows' own times::
+Runs the same models with random weights (one from each of ``--models-of`` families, all with one preprocessing) with 1,
+2, 3, ... processes per GPU, and prints for each the total time and how much of it the GPU was at work, from the rows'
+own times::
 
     python benchmarks/gpu_sharing.py --folder FOLDER [--per-gpu 1 2 3 4 6] [--images 2000] [--models-of 24]
 
-The images are noise: their content costs nothing. The first run, of one model, makes their view and is not counted.
-Without a GPU one can try the script with ``--cluster local``, where all processes compute at the same time.
+The images are noise, whose content does not matter. The first run, of one model, makes their view and is not counted.
+Without a GPU, try the script with ``--cluster local``, where all processes compute at the same time.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SECONDS = ["seconds_build", "seconds_embed", "seconds_measure"]
 
 
 def write_images(root: Path, images: int) -> None:
-    """Noise in as many folders as there are classes, drawn by the seed 0."""
+    """Write noise of seed 0 into one folder per class."""
     rng = np.random.default_rng(0)
     for number in range(images):
         folder = root / f"{number % CLASSES:02d}"
@@ -40,7 +40,7 @@ def write_images(root: Path, images: int) -> None:
 
 
 def chosen(families: int) -> list[str]:
-    """The median model of each of so many families, by multiply-adds, among those of the commonest preprocessing."""
+    """Return the median model by multiply-adds of each family, among those with the commonest preprocessing."""
     entries = load_models("imagenet-2023")
     view = Counter((entry.img_size, str(entry.preprocessing)) for entry in entries).most_common(1)[
         0
@@ -58,7 +58,7 @@ def chosen(families: int) -> list[str]:
 
 
 def run(folder: Path, name: str, models: Sequence[str], more: Sequence[str]) -> pd.DataFrame:
-    """The rows of these models, computed anew."""
+    """Compute the rows of these models from scratch."""
     command = [
         sys.executable,
         "-m",
@@ -115,7 +115,7 @@ def main() -> None:
 
 
 def line(processes: int, rows: pd.DataFrame, first: pd.DataFrame) -> str:
-    """A line of the table: ``rows`` beside those of the first run."""
+    """Return a line of the table: ``rows`` compared with those of the first run."""
     own_s = pd.to_timedelta(rows[SECONDS].sum(axis=1), unit="s")
     ended = pd.to_datetime(rows["finished_at"])
     seconds = (ended.max() - (ended - own_s).min()).total_seconds()

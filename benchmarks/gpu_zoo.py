@@ -1,15 +1,15 @@
-"""How fast is this machine with a zoo of networks, and how much of the time is its GPU at work?
+"""Speed of this machine on a zoo of networks, and utilisation of its GPU.
 
-Takes networks of imagenet-2025 from 0.5 to 300 million parameters, of random weights, through the pipeline's own path
-one after the other: a view of noise, the forward passes, and all measures of a row, on the device that is there::
+Runs networks of imagenet-2025 of 0.5 to 300 million parameters with random weights through the pipeline one after the
+other: a view of noise, the forward passes, and all measures of a row, on the available device::
 
     python benchmarks/gpu_zoo.py                        20 networks, 3,000 images on a GPU; 6 and 64 on a CPU
     python benchmarks/gpu_zoo.py --networks 40 --images 1000 --precision bf16 --compile
 
-Columns that end in * are no measurements of this machine: ``published`` is timm's own benchmark (bfloat16, compiled, on
+Columns that end in * are not measured on this machine: ``published`` is timm's own benchmark (bfloat16, compiled, on
 an RTX PRO 6000), and ``of published`` the ratio to it. ``busy`` is the share of samples, one every 20 ms, in which the
-driver says that a kernel ran; without the driver's library (``pip install "dsmi-zoo[cuda]"``) it is left out. The
-measures of the CPU are those of the same embedding, by NumPy, for comparison.
+driver reports a running kernel; without the driver's library (``pip install "dsmi-zoo[cuda]"``) it is left out. The CPU
+measures are those of the same embedding in NumPy, for comparison.
 """
 
 import argparse
@@ -40,7 +40,7 @@ SAMPLED_EVERY = 0.02  # seconds
 
 
 def chosen(count: int, on_cpu: bool) -> list[ModelEntry]:
-    """Networks whose parameters are spaced evenly on a logarithmic scale."""
+    """Return networks whose parameters are evenly spaced on a logarithmic scale."""
     entries = [entry for entry in load_models("imagenet-2025") if entry.extras.get("throughput")]
     most = MOST_M_ON_CPU if on_cpu else MOST_M
     entries = [entry for entry in entries if LEAST_M <= (entry.params_m or 0) <= most]
@@ -63,7 +63,7 @@ class Busy(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        """Sample until stopped, or the driver's library is not there."""
+        """Sample until stopped; return at once without the driver's library."""
         while not self._stopped.wait(SAMPLED_EVERY):
             try:
                 self.samples.append(torch.cuda.utilization())
@@ -71,14 +71,14 @@ class Busy(threading.Thread):
                 return
 
     def share(self) -> float | None:
-        """The share of samples in which a kernel ran; None without samples."""
+        """Return the share of samples in which a kernel ran; None without samples."""
         self._stopped.set()
         self.join()
         return float(np.mean([sample > 0 for sample in self.samples])) if self.samples else None
 
 
 def view_of(folder: Path, images: int, side: int) -> StoredView:
-    """Noise, uint8 [images, side, side, 3], drawn by the seed 0."""
+    """Return noise of seed 0, uint8 [images, side, side, 3]."""
     path = folder / f"{side}.npy"
     if not path.exists():
         np.save(
@@ -88,7 +88,7 @@ def view_of(folder: Path, images: int, side: int) -> StoredView:
 
 
 def seconds_of_measures(Z: object, labels: np.ndarray) -> float:
-    """Of all columns of a row."""
+    """Return the seconds of all columns of a row."""
     context = MeasureContext(Z, labels, None, labels, MeasureSettings())
     began = time.perf_counter()
     values_of(OF_A_ROW, context)

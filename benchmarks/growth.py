@@ -1,13 +1,12 @@
-"""How time and memory grow: measures with points, dimensions and classes, runs with entries, reports with rows.
+"""Growth of time and memory: measures with points, dimensions and classes, runs with entries, reports with rows.
 
     python benchmarks/growth.py --out docs/pictures/growth       all of it, half an hour on two cores
     python benchmarks/growth.py --only report --most 1600
 
-Each figure comes from a process of its own, which is asked for its greatest memory at the end. The exponent b of a
-table is that of seconds ~ size^b, fitted to its last three sizes: smaller ones pay for what is done once. Data are
-drawn by the seed 0. Measures: all columns of a row; ``DSE`` and ``DSMI`` are these two alone, ``dse-dsmi`` is the
-reference's DSE(Z) and DSMI(Z;Y). Runs: entries whose work is empty (``empty_models.py``): what is left is the graph,
-Dask and the files. Reports: synthetic rows.
+Each figure comes from a separate process, with its peak memory. The exponent b of a table is that of seconds ~ size^b,
+fitted to the last three sizes, because small ones are dominated by one-off work. Data have the seed 0. Measures: all
+columns of a row; ``DSE`` and ``DSMI`` are these two alone, ``dse-dsmi`` is the reference's DSE(Z) and DSMI(Z;Y). Runs:
+entries with empty work (``empty_models.py``), so only the graph, Dask and the files count. Reports: synthetic rows.
 """
 
 import argparse
@@ -40,7 +39,7 @@ CURVES = [
 
 
 def example(n: int, d: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """An embedding, float32 [n, d], and classes of equal size."""
+    """Return an embedding, float32 [n, d], and classes of equal size."""
     generator = np.random.default_rng(0)
     labels = np.arange(n) % classes
     centres = generator.normal(size=(classes, d)).astype(np.float32)
@@ -48,7 +47,7 @@ def example(n: int, d: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measured(what: str, sizes: dict[str, int]) -> Callable[[], object]:
-    """What is timed, all of it imported beforehand."""
+    """Return the function to time, after all imports."""
     import torch  # noqa: F401 - which large eigenproblems would load
 
     from dsmi_zoo.pipeline.measures import (
@@ -76,7 +75,7 @@ def measured(what: str, sizes: dict[str, int]) -> Callable[[], object]:
 
 
 def reported(rows_wanted: int) -> Callable[[], object]:
-    """A report of so many synthetic rows; beyond a whole zoo, its rows come again under other names."""
+    """Write a report of this number of synthetic rows; beyond a whole zoo, rows repeat under other names."""
     import tempfile
 
     sys.path.insert(0, str(HERE.parent / "tests"))
@@ -95,7 +94,7 @@ def reported(rows_wanted: int) -> Callable[[], object]:
 
 
 def one(what: str, sizes: dict[str, int]) -> Point:
-    """Seconds and MiB of one figure, in this process."""
+    """Measure seconds and MiB of one figure in this process."""
     work = reported(sizes["rows"]) if what == "report" else measured(what, sizes)
     began = time.perf_counter()
     work()
@@ -104,29 +103,29 @@ def one(what: str, sizes: dict[str, int]) -> Point:
 
 
 def of_a_run(entries: int) -> Point:
-    """The same of a run of empty entries: the driver's memory."""
+    """Measure a run of empty entries, with the driver's memory."""
     command = [sys.executable, str(HERE / "empty_models.py"), "--models", str(entries)]
-    told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    output = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return {
-        "seconds": told["milliseconds_a_model"] * entries / 1000,
-        "mib": max(told["driver_pss_mib"]),
+        "seconds": output["milliseconds_a_model"] * entries / 1000,
+        "mib": max(output["driver_pss_mib"]),
     }
 
 
 def point(what: str, axis: str, size: int) -> Point:
-    """One figure, by a process of its own."""
+    """Measure one figure in a separate process."""
     if what == "run":
         return {"size": size} | of_a_run(size)
     sizes = {"rows": size} if what == "report" else TYPICAL | {axis: size}
     if axis == "classes":
         sizes["n"] = max(sizes["n"], 4 * size)
     command = [sys.executable, __file__, "--one", json.dumps([what, sizes])]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return {"size": size} | json.loads(told.splitlines()[-1])
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return {"size": size} | json.loads(output.splitlines()[-1])
 
 
 def exponent(points: list[Point]) -> float:
-    """The slope of log seconds on log size over the last three points."""
+    """Return the slope of log seconds on log size over the last three points."""
     last = points[-3:]
     return float(
         np.polyfit(np.log([p["size"] for p in last]), np.log([p["seconds"] for p in last]), 1)[0]
@@ -134,7 +133,7 @@ def exponent(points: list[Point]) -> float:
 
 
 def table(curves: dict[tuple[str, str], list[Point]]) -> str:
-    """The figures in Markdown."""
+    """Return the figures in Markdown."""
     lines = ["| what | by | size: seconds (MiB) | exponent |", "| --- | --- | --- | ---: |"]
     for (what, axis), points in curves.items():
         figures = ", ".join(f"{p['size']:,}: {p['seconds']:.3g} ({p['mib']:,.0f})" for p in points)
@@ -144,7 +143,7 @@ def table(curves: dict[tuple[str, str], list[Point]]) -> str:
 
 
 def picture(curves: dict[tuple[str, str], list[Point]], path: Path) -> None:
-    """Seconds and memory against size, both on logarithmic axes: a panel for each axis."""
+    """Draw seconds and memory against size on logarithmic axes, one panel per axis."""
     import matplotlib
 
     matplotlib.use("Agg")

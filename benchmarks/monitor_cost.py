@@ -1,10 +1,10 @@
-"""What the monitor costs a real training, and that it changes nothing: the same training without and with it.
+"""Cost of the monitor in a real training, and proof that it changes nothing: the same training without and with it.
 
     python benchmarks/monitor_cost.py --out runs/monitored
 
 Trains one of timm's test networks on scikit-learn's digits on one thread, so it takes about a minute. Prints the
-seconds spent inside the monitor, measured from outside of it, in percent of the training's, and whether the weights are
-bit for bit the same; ``dsmi-zoo report --out runs/monitored`` draws the curves.
+seconds spent inside the monitor, measured from outside, in percent of the training's, and whether the weights are bit
+for bit the same; ``dsmi-zoo report --out runs/monitored`` draws the curves.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from dsmi_zoo.pipeline.monitor.monitor import RepresentationMonitor
 
 
 def inputs(pixels: object) -> torch.Tensor:
-    """Digits as a model takes them, float [n, 3, 32, 32]."""
+    """Return the digits as model inputs, float [n, 3, 32, 32]."""
     images = torch.as_tensor(pixels).float()[:, None].expand(-1, 3, -1, -1) / 127.5 - 1
     return torch.nn.functional.interpolate(images, size=32)
 
@@ -29,7 +29,7 @@ def inputs(pixels: object) -> torch.Tensor:
 def train(
     architecture: str, epochs: int, out: Path | None, every: int
 ) -> tuple[dict[str, torch.Tensor], float, float]:
-    """The weights, the seconds of the training without the monitor's, and the monitor's."""
+    """Return the weights, the seconds of the training without the monitor, and those of the monitor."""
     torch.manual_seed(0)
     model = timm.create_model(architecture, num_classes=10, drop_rate=0.1)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)

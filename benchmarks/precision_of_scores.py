@@ -1,7 +1,7 @@
-"""What does a lower precision of the forward passes do to each score?
+"""Effect of a lower precision of the forward passes on each score.
 
-Compares two runs of one zoo that differ in ``--precision`` only, and prints for each score how far its values are apart
-in units of their standard errors, and Spearman's correlation of the two rankings::
+Compares two runs of one zoo that differ in ``--precision`` only, and prints for each score the difference of its values
+in standard errors, and Spearman's correlation of the two rankings::
 
     dsmi-zoo run --out runs/digits
     dsmi-zoo run --out runs/digits-bf16 --precision bf16
@@ -18,7 +18,7 @@ from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES
 from dsmi_zoo.pipeline.store.run_folder import read_results
 
 KEY = ["model", "img_size"]
-NO_ERROR = 1e-9  # a score that all halves of the images agree on
+NO_ERROR = 1e-9  # all halves of the images agree on this score
 
 
 def main() -> None:

@@ -1,18 +1,18 @@
-"""How busy are the GPUs? A replay of imagenet-2023 on a clock that jumps from one event to the next.
+"""Utilisation of GPUs: a simulation of imagenet-2023 on a clock that jumps from one event to the next.
 
     python benchmarks/replay_zoo.py                                      every cell, 5 to 10 minutes
     python benchmarks/replay_zoo.py --gpus 1 8 --rates 8000 --processes 1 3 6 --variants
 
-Real are the catalogue's 1,002 models with their views, the order, the graph (keys, dependencies, priorities), the
-rolling window, and Dask's scheduler, workers and client. What a task does is to sleep for its expected time
+The catalogue's 1,002 models with their views, the order, the graph (keys, dependencies, priorities), the rolling
+window, and Dask's scheduler, workers and client are real. A task sleeps for its expected time
 (``pipeline/plan/cost.py``): a row builds its model, waits for its turn on the GPU, keeps it for the forward passes, and
-measures; a view is decoded; weights are there. There are 3,000 images; the measures take 10.3 s a row on the CPU (4 s
-with the scores of 0.1); a GPU has the stated number of ResNet-18 images per second, and other models are to it as their
-published throughputs are.
+measures; a view is decoded; weights are cached. There are 3,000 images; the measures take 10.3 s per row on the CPU (4
+s with the scores of 0.1); a GPU has the stated ResNet-18 images per second, and other models scale by their published
+throughputs.
 
-Printed: the time of all over max(seconds of all forward passes / GPUs, longest entry), which no schedule can beat, and
-the share of the time in which the GPUs compute. One process per GPU is a whole model at a time, as before several
-shared it. Not replayed: reading from a disk, or several processes that slow each other down.
+Prints the total time over max(seconds of all forward passes / GPUs, longest entry), which no schedule can beat, and the
+share of the time in which the GPUs compute. Not simulated: reading from a disk, and processes that slow each other
+down.
 """
 
 import virtual_clock  # before all that imports distributed  # isort: skip
@@ -48,7 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 class ReplayedGraph(ZooGraph):
-    """The zoo's graph, of tasks that sleep."""
+    """The zoo's graph with tasks that sleep."""
 
     def __init__(self, client: Client, plan: Plan, times: dict[str, Times], processes: int) -> None:
         self._times, self._processes = times, processes
@@ -57,7 +57,7 @@ class ReplayedGraph(ZooGraph):
     def task(
         self, kind: str, name: str, identity: str, priority: int, function: Any, *arguments: Any
     ) -> Future:
-        """Submit the task of that key, with its dependencies."""
+        """Submit a sleeping task with the same key and dependencies."""
         needed = [argument for argument in arguments if isinstance(argument, Future)]
         if kind == "row":
             return super().task(
@@ -76,18 +76,18 @@ class ReplayedGraph(ZooGraph):
 
 
 class Steady:
-    """A cluster of so many workers, of which none is lost."""
+    """A cluster with a constant number of workers."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
 
     def count(self) -> int:
-        """How many there are."""
+        """Return the number of workers."""
         return self._workers
 
 
 def times_of(jobs: Sequence[Job], rate: float) -> dict[str, Times]:
-    """What each entry takes on a GPU of so many ResNet-18 images per second."""
+    """Return the times of each entry on a GPU with this number of ResNet-18 images per second."""
     times = {}
     for job in jobs:
         cost = estimate(job, rate, untrained=False)
@@ -99,7 +99,7 @@ def times_of(jobs: Sequence[Job], rate: float) -> dict[str, Times]:
 def replay(
     plan: Plan, gpus: int, rate: float, processes: int, settings: Mapping[str, Any] = NONE
 ) -> tuple[float, float]:
-    """The time of all over the bound, and the share of it in which the GPUs compute."""
+    """Return the total time over the bound, and the share of it in which the GPUs compute."""
     times = times_of(plan.jobs, rate)
     begin()
 
@@ -148,8 +148,8 @@ def main() -> None:
         for rate in options.rates:
             for gpus in options.gpus:
                 cells = [replay(plan, gpus, rate, processes) for processes in options.processes]
-                said = " | ".join(f"{ratio:.2f} ({busy:.0%})" for ratio, busy in cells)
-                print(f"| {rate:,.0f} | {gpus} | {said} |", flush=True)
+                cells_shown = " | ".join(f"{ratio:.2f} ({busy:.0%})" for ratio, busy in cells)
+                print(f"| {rate:,.0f} | {gpus} | {cells_shown} |", flush=True)
         for name, settings in VARIANTS.items() if options.variants else ():
             ratio, busy = replay(plan, 8, 8000, 3, settings)
             print(f"8 GPUs, 3 processes each, {name}: {ratio:.3f} ({busy:.1%})", flush=True)

@@ -1,4 +1,4 @@
-"""What each score costs by itself, and what all of them cost together, as a Markdown table.
+"""Cost of each score by itself, and of all of them together, as a Markdown table.
 
     python benchmarks/score_costs.py                   # n = 1,000, d = 512, 20 classes; one core; a minute
 
@@ -26,7 +26,7 @@ N, D, CLASSES, ROUNDS = 1_000, 512, 20, 3
 def seconds(
     scores: tuple[str, ...], Z: np.ndarray, labels: np.ndarray, clusters: np.ndarray
 ) -> float:
-    """The median time of computing these scores from nothing."""
+    """Return the median time of computing these scores from scratch."""
     times = []
     for _ in range(ROUNDS):
         begun = time.perf_counter()

@@ -1,6 +1,6 @@
-"""Hold every score's standard error over images against how far the score spreads over fresh images.
+"""Compare every score's standard error over images with its actual spread over fresh images.
 
-    python benchmarks/score_errors.py                        five distributions, 40 draws of each: some ten minutes
+    python benchmarks/score_errors.py                        five distributions, 40 draws of each: about ten minutes
     python benchmarks/score_errors.py overlapping --draws 100
 
 A draw is 300 new points of 10 classes. For each score the table has the median over draws of its standard error,
@@ -26,36 +26,36 @@ CENTRES = np.random.default_rng(0).normal(size=(CLASSES, WIDTH))
 
 
 def mixture(rng: np.random.Generator, spread: float) -> Draw:
-    """Gaussian classes around the same centres."""
+    """Return Gaussian classes around fixed centres."""
     labels = np.repeat(np.arange(CLASSES), PER_CLASS)
     return CENTRES[labels] + spread * rng.normal(size=(len(labels), WIDTH)), labels
 
 
 def separate(rng: np.random.Generator) -> Draw:
-    """Classes of which hardly two touch."""
+    """Return classes that hardly touch."""
     return mixture(rng, 1.5)
 
 
 def overlapping(rng: np.random.Generator) -> Draw:
-    """Classes that overlap much."""
+    """Return classes with much overlap."""
     return mixture(rng, 4)
 
 
 def rectified(rng: np.random.Generator) -> Draw:
-    """Overlapping classes after a ReLU, as convolutional networks give them."""
+    """Return overlapping classes after a ReLU, as in convolutional networks."""
     points, labels = mixture(rng, 3)
     return np.maximum(points, 0), labels
 
 
 def heavy_tailed(rng: np.random.Generator) -> Draw:
-    """Overlapping classes with lengths as of Student's t of 4 degrees of freedom."""
+    """Return overlapping classes with lengths as of Student's t with 4 degrees of freedom."""
     labels = np.repeat(np.arange(CLASSES), PER_CLASS)
     lengths = np.sqrt(4 / rng.chisquare(4, size=(len(labels), 1)))
     return CENTRES[labels] + 2 * lengths * rng.normal(size=(len(labels), WIDTH)), labels
 
 
 def low_dimensional(rng: np.random.Generator) -> Draw:
-    """Classes that spread along 5 directions alone, and a little along all."""
+    """Return classes that spread along 5 directions, and slightly along all."""
     labels = np.repeat(np.arange(CLASSES), PER_CLASS)
     directions = np.random.default_rng(1).normal(size=(5, WIDTH))
     along = 1.5 * rng.normal(size=(len(labels), 5)) @ directions
@@ -69,7 +69,7 @@ CASES: dict[str, Callable[[np.random.Generator], Draw]] = {
 
 
 def ratios(case: Callable[[np.random.Generator], Draw], draws: int) -> pd.Series:
-    """The median standard error over the true one, by score; NaN for a score that does not vary."""
+    """Return the median standard error over the true one, by score; NaN for a constant score."""
     found = []
     for seed in range(draws):
         points, labels = case(np.random.default_rng([2, seed]))

@@ -1,10 +1,10 @@
-"""Which order finds good models in a short time: the cheapest first, or those that no cheaper one is said to beat.
+"""Which order finds good models in a short time: cheapest first, or first those that no cheaper one beats.
 
     python benchmarks/search_order.py
 
-Takes the published table of 2025. GMACs stand for the time, top-1 accuracy for what is known beforehand, and the
-accuracy on ImageNet-Sketch, -R and -A for that on images of one's own. A line has the share of the time that all
-models would take, and for each order the best accuracy among the models that fit, as points below the best of all.
+Takes the published table of 2025. GMACs stand for the time, top-1 accuracy for prior knowledge, and the accuracy on
+ImageNet-Sketch, -R and -A for that on one's own images. A line has the share of the time that all models would take,
+and for each order the best accuracy among the models that fit, as points below the best of all.
 """
 
 import numpy as np

@@ -1,13 +1,13 @@
-"""How often a search drops the model that is best on all images, and what is lost by it.
+"""How often a search drops the model that is best on all images, and the accuracy lost by it.
 
     dsmi-zoo run --out runs/digits
     python benchmarks/search_risk.py runs/digits --draws 100
 
-Takes the embeddings that a run kept. A draw chooses so many images of each class at random; every model's linear probe
-is measured on them, and those that McNemar's test with Holm's correction tells from the best are dropped, as a search
-drops them. A line has the images of each class, how often the model that is best on all images was dropped, how often
-one tied with it was (in percent of those), the mean and greatest loss in accuracy on all images of the best model that
-is left, in points, and how many of the models are left.
+Takes the stored embeddings of a run. A draw chooses random images of each class, measures every model's linear probe on
+them, and drops those that McNemar's test with Holm's correction distinguishes from the best, as a search does. A line
+has the images per class, how often the model that is best on all images was dropped, how often one tied with it was (in
+percent of those), the mean and greatest loss in accuracy on all images of the best remaining model, in points, and the
+number of remaining models.
 """
 
 import argparse
@@ -26,7 +26,7 @@ IMAGES_PER_CLASS = (5, 15, 45)
 
 
 def kept(hits: list[np.ndarray]) -> np.ndarray:
-    """Which models a stage keeps, bool [models], by their hits on its images."""
+    """Return which models a stage keeps, bool [models], from their hits on its images."""
     order = np.argsort([-one.sum() for one in hits], kind="stable")
     is_kept = np.zeros(len(hits), dtype=bool)
     is_kept[order] = tied_for_first([hits[i] for i in order])

@@ -1,14 +1,14 @@
-"""Half an hour of accidents: are all rows there at the end, each once, and right?
+"""Half an hour of accidents: is every row there at the end, once, and correct?
 
-Run a small zoo again and again while workers and drivers are killed and suspended, the disk fills up, bits of the cache
-and of rows flip, and two drivers start at the same instant; after each round let the same command finish undisturbed,
-and hold every row against an undisturbed run::
+Run a small zoo repeatedly while workers and drivers are killed and suspended, the disk fills up, bits of the cache and
+of rows flip, and two drivers start at the same instant; after each round let the same command finish undisturbed, and
+compare every row with an undisturbed run::
 
     python benchmarks/soak.py --minutes 30
 
-Each round has a folder of its own, on a small file system in memory where this process may mount one (as root): only
-there the disk can be full. It prints one line a round, and at the end a table of what was done and found, also as
-``soak.json``. The exit code is 1 if any row was wrong, lost or there twice, or a process was left.
+Each round has its own folder, on a small file system in memory where this process may mount one (as root); only there
+can the disk be full. Prints one line per round, and at the end a table of the accidents and results, also as
+``soak.json``. The exit code is 1 if any row was wrong, lost or duplicated, or a process was left.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 
 MODELS = ("test_resnet.*", "test_vit.*", "test_efficientnet.*", "test_mambaout.*")
 TIMEOUT_S = 40
-CHAOS_S = 75.0  # of each round; then it may finish
+CHAOS_S = 75.0  # of accidents per round
 ROOM_MB = 400
 FULL_FOR_S = (1.0, 6.0)
 SUSPENDED_FOR_S = (1.0, 20.0)
@@ -53,18 +53,18 @@ MARK = "DSMI_ZOO_SOAK"
 
 
 class Round:
-    """One OUT and one cache of its own, the drivers at work there, and what happens to them."""
+    """One OUT with its cache and drivers, and the accidents that happen to them."""
 
     def __init__(self, folder: Path, mounted: bool, rng: random.Random, done: Counter[str]) -> None:
         self.out, self.cache, self.filler = folder / "out", folder / "cache", folder / "filler"
         self.mounted, self.rng, self.done = mounted, rng, done
         self.log = folder / "log.txt"
         self.drivers: list[subprocess.Popen[bytes]] = []
-        self.suspended: dict[int, float] = {}  # process: when it goes on
+        self.suspended: dict[int, float] = {}  # process: when it resumes
         self.empty_at = 0.0
 
     def command(self, *more: str) -> list[str]:
-        """The run, as a user would write it."""
+        """The command, as a user would type it."""
         program = str(Path(sys.executable).with_name("dsmi-zoo"))
         run = [
             program,
@@ -104,7 +104,7 @@ class Round:
                 self.start()
 
     def workers(self) -> list[psutil.Process]:
-        """Processes that compute, and their like."""
+        """Return the processes below the drivers."""
         found = []
         for driver in self.drivers:
             with suppress(psutil.NoSuchProcess):
@@ -120,7 +120,7 @@ class Round:
         return bool(workers)
 
     def kill_a_driver(self) -> bool:
-        """Kill a driver; another one follows it."""
+        """Kill a driver; another one replaces it."""
         running = [driver for driver in self.drivers if driver.poll() is None]
         if running:
             self.rng.choice(running).kill()
@@ -149,7 +149,7 @@ class Round:
         return bool(running)
 
     def fill_the_disk(self) -> bool:
-        """Leave hardly a byte on the disk for some seconds."""
+        """Fill the disk for a few seconds."""
         if not self.mounted or self.filler.exists():
             return False
         with suppress(OSError), self.filler.open("wb") as file:
@@ -165,7 +165,7 @@ class Round:
         return self._flip([*files, *self.out.glob("subset.parquet")])
 
     def flip_a_bit_of_a_row(self) -> bool:
-        """Flip one bit of a row that is finished."""
+        """Flip one bit of a finished row."""
         return self._flip(list(self.out.glob("results/[!.]*.parquet")))
 
     def _flip(self, files: list[Path]) -> bool:
@@ -180,7 +180,7 @@ class Round:
         return True
 
     def disturb(self) -> None:
-        """Do one of these things."""
+        """Cause one random accident."""
         deeds: list[Callable[[], bool]] = [
             *[self.kill_a_worker] * 3, self.kill_a_driver, *[self.suspend_a_worker] * 2, self.suspend_a_driver,
             self.fill_the_disk, *[self.flip_a_bit_of_the_cache] * 2, *[self.flip_a_bit_of_a_row] * 2,
@@ -190,7 +190,7 @@ class Round:
             self.done[deed.__name__.replace("_", " ")] += 1
 
     def tidy(self, everything: bool = False) -> None:
-        """Let suspended processes go on whose time has come, and make room on the disk again."""
+        """Resume suspended processes whose time has come, and free the disk again."""
         now = time.monotonic()
         for pid in [pid for pid, until in self.suspended.items() if everything or now > until]:
             del self.suspended[pid]
@@ -200,7 +200,7 @@ class Round:
             self.filler.unlink()
 
     def run(self) -> None:
-        """Disturb, and start anew whoever ends, until the time is over or all is computed; then let it finish."""
+        """Cause accidents and restart drivers until the time is over or all is computed; then let the run finish."""
         end = time.monotonic() + CHAOS_S
         self.begin()
         while time.monotonic() < end:
@@ -219,7 +219,7 @@ class Round:
         self.drivers.clear()
 
     def finish(self) -> int:
-        """The exit code of the same run, undisturbed; a driver that was killed may be taken for alive at first."""
+        """Return the exit code of the same run, undisturbed; at first a killed driver may seem alive."""
         for _ in range(4):
             with self.log.open("ab") as log:
                 code = subprocess.run(
@@ -233,7 +233,7 @@ class Round:
 
 
 def problems(out: Path, right: pd.DataFrame) -> list[str]:
-    """What is wrong with the rows of a round."""
+    """Return the problems of a round's rows."""
     rows = read_results(out)
     files = sorted(path.stem for path in (out / "results").glob("[!.]*"))
     found = (
@@ -257,7 +257,7 @@ def problems(out: Path, right: pd.DataFrame) -> list[str]:
 
 
 def left_over(token: str) -> list[str]:
-    """Processes of ours that are still there after some time."""
+    """Return our processes that are still running after a while."""
     deadline = time.monotonic() + ENDS_WITHIN_S
     while found := list(_ours(token)):
         if time.monotonic() > deadline:
@@ -276,7 +276,7 @@ def _ours(token: str) -> Iterator[str]:
 
 @contextmanager
 def room(base: Path) -> Iterator[tuple[Path, bool]]:
-    """A folder for one round, and whether it is a small file system of its own."""
+    """Yield a folder for one round, and whether it is a separate small file system."""
     folder = Path(tempfile.mkdtemp(dir=base))
     mount = ["mount", "-t", "tmpfs", "-o", f"size={ROOM_MB}m", "tmpfs", str(folder)]
     mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0

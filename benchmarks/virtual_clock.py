@@ -1,7 +1,7 @@
 """Dask's scheduler, workers and client in one process, on a clock that jumps from one event to the next.
 
 Import this module before ``distributed``: it replaces the functions of ``time``, which Dask looks up at its import.
-Tasks are coroutines that sleep; an hour of theirs passes in the time that Dask takes to decide.
+Tasks are coroutines that sleep; an hour of theirs passes in the time that Dask needs for its decisions.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _real_sleep = time.sleep
 
 
 def now() -> float:
-    """Seconds on the virtual clock."""
+    """Return the seconds of the virtual clock."""
     return _now_s
 
 
@@ -40,20 +40,20 @@ QUIET = {
     "distributed.scheduler.dashboard.status.task-stream-length": 10,
 }
 ROUNDING_S = (
-    1e-8  # passes with every look, or what is due in less than a clock's resolution never would be
+    1e-8  # passes with every poll, or a timer shorter than the clock's resolution would never fire
 )
-SETTLED_AFTER = 20  # looks, of a millisecond each, at a loop in which nothing happens: it waits for a short timer
+SETTLED_AFTER = 20  # polls, of a millisecond each, of an idle loop: it waits for a short timer
 SHORT_S = 0.002
 
 
 class WaitedFor(SimpleQueue):  # type: ignore[type-arg]
-    """A queue that knows whether its one reader waits; it waits for ever, whatever the timeout."""
+    """A queue that knows whether its one reader waits; the reader waits forever, whatever the timeout."""
 
     def __init__(self) -> None:
         self._put, self._dealt_with = 0, -1
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """The next item; who asks has dealt with the one before."""
+        """Return the next item; the caller has processed the one before."""
         self._dealt_with += 1
         return super().get()
 
@@ -63,19 +63,19 @@ class WaitedFor(SimpleQueue):  # type: ignore[type-arg]
         super().put(item)
 
     def is_waited_for(self) -> bool:
-        """Whether the reader has dealt with all that was put, and waits for more."""
+        """Return whether the reader has processed all items and waits for more."""
         return self._put == self._dealt_with
 
 
 class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    """Where a loop would wait for its next timer, the clock is set to it, once the reader of the queue waits too."""
+    """Sets the clock to the loop's next timer instead of waiting for it, once the reader of the queue waits too."""
 
     def __init__(self, queue: WaitedFor) -> None:
         super().__init__()
         self._queue, self._looks = queue, 0
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        """Events; without any, and without anything else to do, the clock jumps."""
+        """Return events; without any, and with nothing else to do, make the clock jump."""
         global _now_s
         _now_s += ROUNDING_S
         nobody_works = self._queue.is_waited_for()
@@ -96,17 +96,17 @@ class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-t
 
 
 class _AtOnce:
-    """An executor that calls at once."""
+    """An executor that calls immediately."""
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Outcome[Any]:
-        """Call."""
+        """Call the function now."""
         outcome: Outcome[Any] = Outcome()
         outcome.set_result(function(*arguments))
         return outcome
 
 
 async def _in_the_loop(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """What Dask does in a thread beside the loop: the clock would jump meanwhile."""
+    """Call in the loop what Dask calls in a thread, during which the clock would jump."""
     return function(*arguments, **named)
 
 
@@ -118,10 +118,9 @@ for _module in [module for name, module in sys.modules.items() if name.startswit
 def with_cluster(
     workers: int, drive: Callable[[Client, WaitedFor], Any], settings: Mapping[str, Any]
 ) -> Any:
-    """What ``drive`` returns, called in a thread of its own with a client of so many workers of one thread each,
-    by these settings of Dask's.
+    """Call ``drive`` in a thread with a client of this number of single-threaded workers, and return its result.
 
-    Workers are named 0, 1, ...; ``drive`` is to wait for nothing but the queue.
+    Workers are named 0, 1, ...; ``drive`` may wait only for the queue. ``settings`` are Dask's.
     """
     queue = WaitedFor()
     loop = asyncio.SelectorEventLoop(_JumpingSelector(queue))

@@ -1,13 +1,13 @@
-"""Does a whole catalogue come through, each of its networks really built, run and measured?
+"""Run a whole catalogue, with each of its networks really built, embedded and measured.
 
-Takes all entries of ``imagenet-2023`` with random weights through the true path on 20 photographs (crops of four that
-scikit-image ships), and prints what came of it::
+Runs all entries of ``imagenet-2023`` with random weights on 20 photographs (crops of four that scikit-image ships), and
+prints the results::
 
     python benchmarks/whole_zoo.py --out runs/whole-zoo [--minutes 120] [--workers 2] [OPTIONS OF run]
 
-The same command goes on where it was stopped, by ``--minutes`` or otherwise. What it prints is written to
-``OUT/whole-zoo.md`` too: rows, failures with their reasons, seconds by family, and the most memory that the command
-with all its processes, and one of these, held (sampled twice a second, over all runs into the same OUT).
+The same command resumes where it was stopped, by ``--minutes`` or otherwise. The output is also in
+``OUT/whole-zoo.md``: rows, failures with their reasons, seconds by family, and the peak memory of the command with all
+its processes, and of one of them (sampled twice a second, over all runs into the same OUT).
 """
 
 import argparse
@@ -34,7 +34,7 @@ STOPS_WITHIN_S = 120
 
 
 def write_images(root: Path) -> None:
-    """Five crops of each photograph, a folder for each class, drawn by the seed 0."""
+    """Write five crops of each photograph, of seed 0, into one folder per class."""
     rng = np.random.default_rng(0)
     for name in PHOTOGRAPHS:
         photograph = Image.fromarray(getattr(skimage.data, name)())
@@ -47,7 +47,7 @@ def write_images(root: Path) -> None:
 
 
 def run(command: Sequence[str], minutes: float) -> tuple[int, dict[str, float]]:
-    """Exit code of the command, which is asked to stop after so many minutes, and the most memory held, in GiB."""
+    """Run the command for at most this number of minutes; return its exit code and peak memory in GiB."""
     until = time.monotonic() + 60 * minutes
     most = {"all": 0.0, "one": 0.0}
     with subprocess.Popen(command) as process:
@@ -63,7 +63,7 @@ def run(command: Sequence[str], minutes: float) -> tuple[int, dict[str, float]]:
 
 
 def held_by(driver: int) -> dict[str, float]:
-    """Bytes that the driver and its processes hold together, and that the largest of them does."""
+    """Return the bytes held by the driver and its processes together, and by the largest of them."""
     try:
         process = psutil.Process(driver)
         return {
@@ -75,7 +75,7 @@ def held_by(driver: int) -> dict[str, float]:
 
 
 def resident(process: psutil.Process) -> int:
-    """Bytes that one process holds."""
+    """Return the bytes held by one process."""
     try:
         return int(process.memory_info().rss)
     except psutil.Error:
@@ -83,7 +83,7 @@ def resident(process: psutil.Process) -> int:
 
 
 def report(rows: pd.DataFrame, wanted: int, memory_gib: dict[str, float]) -> str:
-    """What came of it, in Markdown."""
+    """Return the results in Markdown."""
     ok, failed = rows[rows["status"] == "ok"], rows[rows["status"] == "failed"]
     total = ok[SECONDS].sum(axis=1)
     by_family = ok.assign(total=total).groupby("family")
@@ -111,7 +111,7 @@ def report(rows: pd.DataFrame, wanted: int, memory_gib: dict[str, float]) -> str
 
 
 def main() -> int:
-    """Run, then report; options that this script does not know are those of ``dsmi-zoo run``."""
+    """Run, then report; unknown options are passed to ``dsmi-zoo run``."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -146,9 +146,9 @@ def main() -> int:
     before = json.loads(noted.read_text()) if noted.exists() else {}
     memory_gib = {kind: max(held, before.get(kind, 0.0)) for kind, held in memory_gib.items()}
     noted.write_text(json.dumps(memory_gib))
-    said = report(read_results(arguments.out), len(read_run(arguments.out).entries), memory_gib)
-    (arguments.out / "whole-zoo.md").write_text(said)
-    print(said)
+    page = report(read_results(arguments.out), len(read_run(arguments.out).entries), memory_gib)
+    (arguments.out / "whole-zoo.md").write_text(page)
+    print(page)
     return code
 
 

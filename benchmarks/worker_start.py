@@ -1,10 +1,10 @@
-"""How long workers take to start and what they cost: forked from a process with torch and timm, and spawned.
+"""Start-up time and cost of workers, forked from a process with torch and timm, or spawned.
 
     python benchmarks/worker_start.py [--workers 2 12]
 
 For each way of starting: seconds until every worker of a cluster has run a model, for the first cluster of a process
 and for a second one; memory (Pss) of each worker; and processor-seconds of a whole ``dsmi-zoo run`` of one model and
-20 images, those of every process that it leaves behind included.
+20 images, including those of processes that it leaves behind.
 """
 
 import argparse
@@ -30,7 +30,7 @@ RUN = ("run", "--models", "test_vit.100x3", "--images-per-class", "2")
 
 
 def run_a_model() -> int:
-    """Import torch and timm, unless they are there, and pass an image through a network."""
+    """Import torch and timm, unless imported, and pass an image through a network."""
     import timm
     import torch
 
@@ -58,7 +58,7 @@ def start(way: str, workers: int) -> None:
 
 
 def run(way: str, *further: str) -> None:
-    """Print the processor-seconds of the command and of everything that it starts."""
+    """Print the processor-seconds of the command and of all processes that it starts."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
@@ -93,7 +93,7 @@ def main() -> None:
     for way in WAYS:
         for (
             workers
-        ) in options.workers:  # each in a process of its own: a server would serve the next one too
+        ) in options.workers:  # each in a separate process: a server would serve the next one too
             alone = [sys.executable, __file__, "--only", way, "--workers", str(workers)]
             subprocess.run(alone, check=True)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Write the pages that come from the code: ``python docs/generate.py`` after a setting or a column has changed."""
+"""Write the pages generated from the code: ``python docs/generate.py`` after a setting or a column has changed."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ HERE = Path(__file__).parent
 
 SETTINGS = """# Settings
 
-Every setting of a run: as an option of `dsmi-zoo run`, as a key of the file that `--config` names, and, without the
-dashes and with `_` for `-`, as a keyword of `dsmi_zoo.run`. The command line comes before the file, the file before the
-default. A key `subset.seed` stands as `seed` in the table `[subset]`. *This page is generated.*
+Every setting of a run: an option of `dsmi-zoo run`, a key of the `--config` file (`subset.seed` is `seed` in the table
+`[subset]`), and, with `_` for `-`, a keyword of `dsmi_zoo.run`. The command line overrides the file. *This page is
+generated.*
 
 {table}
 """
@@ -19,14 +19,14 @@ default. A key `subset.seed` stands as `seed` in the table `[subset]`. *This pag
 COLUMNS = """# Columns
 
 One row per entry: these columns, then the catalogue's other columns and your own measures. An empty value is unknown,
-not computed, or undefined; of a score, `undefined_scores` says why. *This page is generated.*
+not computed, or undefined; for scores, `undefined_scores` says why. *This page is generated.*
 
 {table}
 """
 
 
 def pages() -> dict[Path, str]:
-    """The content of each generated page, by its path."""
+    """Return the content of each generated page, by its path."""
     return {
         HERE / "settings.md": SETTINGS.format(table=settings_table()),
         HERE / "columns.md": COLUMNS.format(table=markdown_table()),

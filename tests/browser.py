@@ -1,4 +1,4 @@
-"""Debian's Chromium without a screen, for tests that look at a page as a reader would."""
+"""Debian's Chromium, headless, for tests of pages as readers see them."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ const visible = () => deep(document, ".slick-row").map((row) => row.innerText.sp
 
 @contextmanager
 def chromium(downloads: Path) -> Iterator[webdriver.Chrome]:
-    """A browser that saves into ``downloads`` and notes what pages log and ask for."""
+    """Return a browser that saves into ``downloads`` and records the console and requests of pages."""
     options = webdriver.ChromeOptions()
     for argument in (
         "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900",
@@ -52,7 +52,7 @@ def chromium(downloads: Path) -> Iterator[webdriver.Chrome]:
 
 
 def open_page(browser: webdriver.Chrome, page: Path, *, explorer: bool = True) -> None:
-    """Open the file and wait until it is drawn; ``explorer`` says whether it has one."""
+    """Open the file and wait until it is drawn; ``explorer``: whether the page has one."""
     drawn = "window.Bokeh?.documents[0]?.is_idle" if explorer else "true"
     browser.get(page.as_uri())
     WebDriverWait(browser, 60, 0.05).until(
@@ -66,7 +66,7 @@ def ask(browser: webdriver.Chrome, code: str, *arguments: Any) -> Any:
 
 
 def complaints(browser: webdriver.Chrome) -> list[str]:
-    """What the console holds of errors and warnings since it was last asked."""
+    """Return the console's errors and warnings since the last call."""
     return [
         entry["message"]
         for entry in browser.get_log("browser")
@@ -75,7 +75,7 @@ def complaints(browser: webdriver.Chrome) -> list[str]:
 
 
 def asked_of_others(browser: webdriver.Chrome) -> set[str]:
-    """The addresses outside the page's own folder that were asked for since this was last called."""
+    """Return the addresses outside the page's folder that were requested since the last call."""
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = {
         e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"

@@ -1,4 +1,4 @@
-"""The commands that the command line has."""
+"""The commands of the command line."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import click
 
 
 def commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Every command by what is typed for it."""
+    """Return every command with the words that call it."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, f"{prefix}{name} ")

@@ -1,4 +1,4 @@
-"""Shared pieces of the tests: a cache and a run that several test files read, made once a session."""
+"""Fixtures of all tests: among them a cache and a run that several files read, made once per session."""
 
 import gc
 import logging
@@ -12,15 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Before the imports, because libraries read it then. With a process per core, threads of BLAS in each would wait for
-# each other longer than they compute. And embeddings are compared to the last bit, which on some processors depends on
-# the number of threads.
+# Before the imports, because libraries read it then. With a process per core, BLAS threads would mostly wait for each
+# other. And embeddings are compared to the last bit, which on some processors depends on the number of threads.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import hypothesis  # before `pytest_collection_finish`, because it asks who refers to an object
+import hypothesis  # before `pytest_collection_finish`, because it searches the referrers of an object
 import pytest
 from hub_server import HubServer
 from processes import MODULES, free_port, start_command
@@ -30,18 +29,18 @@ from dsmi_zoo._util import forkserver
 from dsmi_zoo._util.locks import exclusive
 from dsmi_zoo.jobs.cli.main import main
 
-# In the background of a shell; commands started here would too.
+# Ignored in the background of a shell; commands started here would inherit that.
 if TYPE_CHECKING:
     from dsmi_zoo.pipeline.engine.workers import Workers
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long an example takes depends on what else runs.
+# The time of an example depends on what else runs.
 hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.load_profile("ours")
 
-# A test with one of these is left out of `make test-fast`.
+# `make test-fast` leaves out tests with these fixtures.
 PROCESSES = {"server", "client_settings", "slurm"}
 
 
@@ -55,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is imported by now, millions of objects, out of every search for garbage."""
+    """Exclude what is imported by now, millions of objects, from garbage collection."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000)
@@ -66,14 +65,14 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the session's processes share: what one of them has made there, the others need not."""
+    """Return a folder that the session's processes share, so that each file in it is made only once."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
 def cache(shared: Path) -> Path:
-    """A cache of trained weights and views that the whole session shares, away from the user's own."""
+    """Return the session's cache of trained weights and views, separate from the user's."""
     return shared / "cache"
 
 
@@ -93,7 +92,7 @@ WRITES_NO_REPORT = {"--help", "--plan", "--no-report"}
 
 @pytest.fixture(scope="session")
 def server() -> None:
-    """The process from which commands and workers fork, with all that any of them imports."""
+    """Start the process from which commands and workers fork, with all their imports."""
     import dask
 
     assert forkserver.start(MODULES)
@@ -104,8 +103,8 @@ def server() -> None:
 def cli(cache: Path, server: None) -> Command:
     """Run the command as a user would, in a process that forks from one with all imports done.
 
-    A report costs five seconds of processor time: there is one only if the test asks for it. There are one worker and
-    200 images unless the test says how many, because a row of all 447 takes two seconds.
+    A report costs five seconds of processor time, so none is written by default. The default is one worker and 200
+    images, because a row of all 447 takes two seconds.
     """
 
     def run(
@@ -142,8 +141,8 @@ def cli(cache: Path, server: None) -> Command:
 
 @pytest.fixture(scope="module")
 def here() -> Iterator["Workers"]:
-    """A Dask worker that is a thread of this process, and sees what it patches."""
-    # Imported here: Dask sets logging up when it is imported, and tests of commands want that to be the command's.
+    """Return a Dask worker that is a thread of this process, and sees its patches."""
+    # Imported here: Dask sets up logging on import, and tests of commands need the command's own.
     from distributed import Client, LocalCluster
 
     from dsmi_zoo.pipeline.engine.workers import Workers
@@ -165,9 +164,9 @@ def here() -> Iterator["Workers"]:
 def refused(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[str, Path], str]:
-    """Run a command that is to be refused, in this process, and return what it says on standard error.
+    """Run a command that must be refused, in this process, and return its standard error.
 
-    A process of its own would spend a second on imports, for each of many refusals.
+    A separate process would spend a second on imports, for each of many refusals.
     """
     monkeypatch.setenv("DSMI_ZOO_CACHE", str(cache))
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command replaces it
@@ -190,7 +189,7 @@ def refused(
             log.setLevel(level)
             for name in set(sys.modules) - imported:
                 if getattr(sys.modules[name], "__file__", None) == str(folder / f"{name}.py"):
-                    del sys.modules[name]  # measures of the test's own
+                    del sys.modules[name]  # measures of the test
         assert ended.value.code == 2
         return capsys.readouterr().err
 
@@ -202,7 +201,7 @@ SMALL_ZOO = ("test_resnet.*", "test_vit.*")
 
 @pytest.fixture(scope="session")
 def small_run(cli: Command, shared: Path) -> Path:
-    """A finished run of six real models; tests that change a run copy it."""
+    """Return a finished run of six real models; tests that change a run copy it."""
     out, made = shared / "runs" / "small", shared / "small-run-made"
     with exclusive(shared / "small-run-lock"):
         if not made.exists():
@@ -213,13 +212,13 @@ def small_run(cli: Command, shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def hub_port() -> int:
-    """The port of every hub: its client reads the address when it is imported, once for all that fork."""
+    """Return the port of every hub: its client reads the address on import, once for all forks."""
     return free_port()
 
 
 @pytest.fixture
 def hub(hub_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A hub of the test's own on the loopback address, empty; this process may ask it."""
+    """Start an empty hub for one test on the loopback address, which this process may ask."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with HubServer(port=hub_port) as server:
         yield server
@@ -227,13 +226,13 @@ def hub(hub_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 @pytest.fixture(scope="session")
 def hub_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the hub's client keeps what is its own; it reads this, too, when it is imported."""
+    """Return the folder of the hub's client, which also reads it on import."""
     return tmp_path_factory.mktemp("hf")
 
 
 @pytest.fixture
 def client_settings(hub: HubServer, hub_home: Path, tmp_path: Path) -> dict[str, str]:
-    """The environment of a process that knows no hub but ``hub``, and no user's cache or token."""
+    """Return the environment of a process that knows only the hub ``hub``, and no user's cache or token."""
     shutil.rmtree(hub_home)
     hub_home.mkdir()
     ours = {
@@ -247,14 +246,14 @@ def client_settings(hub: HubServer, hub_home: Path, tmp_path: Path) -> dict[str,
 
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What the log says from INFO on."""
+    """Collect the log from INFO on."""
     caplog.set_level(logging.INFO, "dsmi_zoo")
     return caplog
 
 
 @pytest.fixture(scope="session")
 def published() -> dict[str, bytes]:
-    """Weights in the format in which timm publishes them, by architecture."""
+    """Return weights in the format in which timm publishes them, by architecture."""
 
     import safetensors.torch
     import timm
@@ -271,7 +270,7 @@ def published() -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment in which Slurm's commands talk to a Slurm of the tests' own."""
+    """Return the environment in which Slurm's commands talk to the tests' Slurm."""
     with running_slurm(tmp_path_factory.mktemp("slurm")) as environment:
         yield environment
 

@@ -1,4 +1,4 @@
-"""What hostile input is read by: a right answer or one printable line, without gigabytes of memory."""
+"""Helpers for hostile input: a correct answer or one printable line, without gigabytes of memory."""
 
 import os
 import resource
@@ -26,7 +26,7 @@ ODD_TEXT = st.sampled_from([
 
 
 def bounded(examples: int) -> settings:
-    """The same examples in every run, so that a test fails for what was changed and not by chance."""
+    """Use the same examples in every run, so that a test never fails by chance."""
     slow = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
     return settings(
         max_examples=examples * MANY, deadline=None, derandomize=True, suppress_health_check=slow
@@ -34,7 +34,7 @@ def bounded(examples: int) -> settings:
 
 
 def flipped(content: bytes, bit: int) -> bytes:
-    """The content with one bit the other way round."""
+    """Return the content with one bit flipped."""
     changed = bytearray(content)
     changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)
@@ -42,7 +42,7 @@ def flipped(content: bytes, bit: int) -> bytes:
 
 @contextmanager
 def little_memory() -> Iterator[None]:
-    """Let the process have a gibibyte more than it has; beyond that there is none."""
+    """Limit the process to a gibibyte more memory than it has."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + MOST_MEMORY, hard))
     try:
@@ -54,7 +54,7 @@ def little_memory() -> Iterator[None]:
 def answer_or_refusal(
     read: Callable[[], Answer], named: str | Path, may_lack_memory: bool = False
 ) -> tuple[Answer | None, str]:
-    """What a reader answers, or the line by which it refuses; that line is checked."""
+    """Return a reader's answer, or its checked one-line refusal."""
     with little_memory():
         try:
             return read(), ""
@@ -68,7 +68,7 @@ def answer_or_refusal(
 
 
 def refusal(read: Callable[[], object], named: str | Path) -> str:
-    """The line by which a reader refuses, as it must."""
+    """Return the line by which a reader refuses, which it must."""
     answer, line = answer_or_refusal(read, named)
     assert line, answer
     return line

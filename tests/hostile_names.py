@@ -1,4 +1,4 @@
-"""Names as somebody might give them who means harm, or who just has an odd taste."""
+"""Malicious and merely odd names."""
 
 SENTINEL = "window.struck=(window.struck||0)+1"
 """What a script in a name does if it runs."""
@@ -97,5 +97,5 @@ FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def in_a_spreadsheet(text: str) -> str:
-    """The text as a CSV for people has to hold it: an apostrophe before what a spreadsheet would calculate."""
+    """Return the text as a CSV for people must hold it: formulas start with an apostrophe."""
     return f"'{text}" if text.startswith(FORMULA_BEGINS) else text

@@ -1,4 +1,4 @@
-"""A small hub on the loopback address: what huggingface_hub's client asks for when it downloads weights."""
+"""A small hub on the loopback address that serves downloads of weights to huggingface_hub's client."""
 
 import hashlib
 import re
@@ -15,27 +15,27 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Fault:
-    """Something that goes wrong with the next ``times`` requests whose method and path match."""
+    """A failure of the next ``times`` requests whose method and path match."""
 
     method: str
     path: str
     times: int = 1
-    status: int | None = None  # answer with this error
+    status: int | None = None  # respond with this error
     retry_after: int | str | None = None
-    drop_after: int | None = None  # send so many bytes, then close the connection
+    drop_after: int | None = None  # send this number of bytes, then close the connection
     hang: bool = False  # accept the request and never answer it
     drip_s: float = 0  # between single bytes of the body
-    ignore_range: bool = False  # send the file from its start, whatever part is asked for
+    ignore_range: bool = False  # send the file from its start, whatever range is requested
 
 
 def small_weights(text: bytes) -> bytes:
-    """A few bytes that begin as PyTorch's files of weights do."""
+    """Return a few bytes that start like PyTorch's weight files."""
     return b"PK\x03\x04" + text
 
 
 @dataclass
 class Served:
-    """One request and what was sent."""
+    """A request and its response."""
 
     method: str
     path: str
@@ -56,13 +56,13 @@ class HubServer:
     # By owner/name or owner/name@revision.
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
-    # Other SHA-256 than the true one, by repository.
+    # Wrong SHA-256, by repository.
     announced: dict[str, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     served: list[Served] = field(default_factory=list)
     pause_s: float = 0  # between pieces of a body
     piece: int = 1 << 20
-    port: int = 0  # any that is free
+    port: int = 0  # any free one
 
     def __enter__(self) -> Self:
         self._lock, self._ended = threading.Lock(), threading.Event()
@@ -85,27 +85,27 @@ class HubServer:
             server.server_close()
 
     def body_bytes(self) -> int:
-        """Bytes of weights that were sent."""
+        """Return the number of bytes of weights that were sent."""
         with self._lock:
             return sum(one.body_bytes for one in self.served if one.status < 300)
 
     def downloads(self) -> list[Served]:
-        """The requests that were answered with weights, or a part of them."""
+        """Return the requests that were answered with weights, or a part of them."""
         with self._lock:
             return [one for one in self.served if one.method == "GET" and one.status < 300]
 
     def asked(self, method: str, path: str) -> list[Served]:
-        """The requests of one kind, whatever was answered."""
+        """Return the requests of one kind."""
         with self._lock:
             return [one for one in self.served if one.method == method and path in one.path]
 
     def weights_requests(self) -> int:
-        """How often anything about weights was asked; the client also has questions of its own."""
+        """Return the number of requests about weights; the client makes others too."""
         with self._lock:
             return sum("/api/" not in one.path for one in self.served)
 
     def wait(self, seconds: float) -> bool:
-        """Wait; whether the server ended meanwhile."""
+        """Wait, and return whether the server ended in the meantime."""
         return self._ended.wait(seconds)
 
     def note(self, served: Served) -> None:
@@ -130,18 +130,18 @@ class _Server(ThreadingHTTPServer):
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Take note of the connection; its client may keep it for another request."""
+        """Record the connection; its client may keep it for another request."""
         self._open.append(request)
         super().process_request(request, client_address)
 
     def hang_up(self) -> None:
-        """End all connections, so that nobody asks this server who means the next one at its port."""
+        """Close all connections, so that no client reaches this server instead of its successor at the port."""
         for connection in self._open:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, *_arguments: object) -> None:
-        """Clients that were killed are no news."""
+        """Ignore clients that were killed."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -244,4 +244,4 @@ class _Handler(BaseHTTPRequestHandler):
             hub.note(Served(self.command, self.path, range_, token, status, sent, started))
 
     def log_message(self, *_arguments: object) -> None:
-        """Silent."""
+        """Log nothing."""

@@ -1,4 +1,4 @@
-"""A hub on the loopback address that takes uploads: what huggingface_hub's client asks for when it commits files."""
+"""A hub on the loopback address that accepts commits of huggingface_hub's client."""
 
 import base64
 import hashlib
@@ -15,13 +15,13 @@ AS_LFS = (".npy", ".parquet")
 
 @dataclass
 class HubOfDataSets:
-    """Data sets by name, each with its files; ``private`` are those that only their owner sees."""
+    """Data sets by name, each with its files; only owners see those in ``private``."""
 
     datasets: dict[str, dict[str, bytes]] = field(default_factory=dict)
     private: set[str] = field(default_factory=set)
     objects: dict[str, bytes] = field(default_factory=dict)  # of Git LFS, by SHA-256
     token: str = "mine"
-    refuses: int | None = None  # a status that answers every commit
+    refuses: int | None = None  # the response status of every commit
 
     def __enter__(self) -> Self:
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -37,7 +37,7 @@ class HubOfDataSets:
         self._server.server_close()
 
     def commit(self, name: str, lines: list[dict[str, Any]]) -> None:
-        """Do what the lines of a commit say."""
+        """Apply the lines of a commit."""
         files = self.datasets[name]
         for line in lines:
             value = line["value"]
@@ -169,4 +169,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_arguments: object) -> None:
-        """Silent."""
+        """Log nothing."""

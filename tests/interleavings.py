@@ -1,8 +1,8 @@
-"""Every interleaving of the file-system steps of a few processes that want one lock: real functions, on real files.
+"""Every interleaving of the file-system steps of a few processes that want one lock: real functions on real files.
 
-Processes are threads with process numbers of their own, of which one runs at a time, from one step on the lock to its
-next. All choices of who goes on, who dies and when time leaps are tried, depth first; a state that was seen before is
-not followed again. Time stands still but for leaps, which are longer than a lock may be silent.
+Each process is a thread with its own process number; one runs at a time, from one step on the lock to the next. All
+choices of who runs next, who dies and when time leaps are tried, depth first; known states are not followed again. Time
+stands still except for leaps, which are longer than a lock may be silent.
 """
 
 import errno
@@ -25,7 +25,7 @@ import pytest
 from dsmi_zoo._util.locks import Claim
 
 STALE_AFTER_S, LEAP_S = 4.0, 5.0
-FIRST_PID = 5_000_000  # above what the kernel gives
+FIRST_PID = 5_000_000  # above the kernel's numbers
 READING, WRITING = (
     ("stat", "lstat", "listdir", "scandir"),
     ("mkdir", "rmdir", "rename", "unlink", "open"),
@@ -36,7 +36,7 @@ Hold = Callable[[Path], AbstractContextManager[Claim | None]]
 
 
 class Died(BaseException):
-    """What a process that is killed does not get to know."""
+    """Raised in a process to kill it."""
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Actor:
         return FIRST_PID + self.number
 
     def remember_only_what_a_waiter_does(self, now: float) -> None:
-        """What it saw at last, and since when: nothing else of a poll has an effect on the next one."""
+        """Keep what a waiter saw last, and since when: nothing else of a poll affects the next one."""
         seen = [step[1] for step in self.history if step[0] == "listdir"]
         if seen and self.waits_for[0] != seen[-1]:
             self.waits_for = seen[-1], now
@@ -83,18 +83,18 @@ class Actor:
 
 @dataclass(frozen=True)
 class Given:
-    """What may happen: on which machine each process runs, how many die, how often time leaps at an unlucky moment."""
+    """The limits of a search: each process's machine, the number of deaths and of leaps at unlucky moments."""
 
     machines: tuple[str, ...]
     deaths: int = 0
     leaps: int = 0
-    preemptions: int = 1000  # how often a process is interrupted that could have gone on
+    preemptions: int = 1000  # how often a process is interrupted that could have continued
     may_give_up: bool = False  # by Held
     prepare: Callable[[Path], object] = lambda lock: None
 
 
 class Play:
-    """One interleaving, by the numbers of the choices that are made in it."""
+    """One interleaving, given by the numbers of its choices."""
 
     def __init__(self, folder: Path, hold: Hold, given: Given) -> None:
         self.lock, self._hold, self._given = folder / "it.lock", hold, given
@@ -107,13 +107,13 @@ class Play:
         self._preemptions = given.preemptions
 
     def actor(self) -> Actor | None:
-        """Whose thread this is; None for the test's own."""
+        """Return the actor of this thread; None for the test's own."""
         return self._by_thread.get(threading.get_ident())
 
     def run(self, choices: list[int], seen: set[object]) -> list[tuple[int, int]]:
-        """Make the given choices, then the first each time; returns how many there were each time, and the chosen.
+        """Make the given choices, then always the first; return the number of options and the choice at each point.
 
-        Ends early where a state is reached that is in ``seen``.
+        Stop early at a state in ``seen``.
         """
         shutil.rmtree(self.lock.parent, ignore_errors=True)
         self.lock.parent.mkdir()
@@ -121,7 +121,7 @@ class Play:
         threads = [threading.Thread(target=self._act, args=(actor,)) for actor in self.actors]
         for thread in threads:
             thread.start()
-            self._back.get()  # it stands before its first step
+            self._back.get()  # before its first step
         made: list[tuple[int, int]] = []
         try:
             while not all(actor.ended for actor in self.actors):
@@ -157,7 +157,7 @@ class Play:
             raise Died
 
     def sleep(self) -> None:
-        """Wait until somebody has changed something, or time has leapt."""
+        """Wait until another process has changed something, or time has leapt."""
         actor = self.actor()
         assert actor is not None
         actor.asleep_at = self._changes
@@ -165,13 +165,13 @@ class Play:
         self.step(actor, "sleep")
 
     def note(self, actor: Actor, step: str, result: object) -> None:
-        """What a step came to; a state is what its processes have seen."""
+        """Record the result of a step; a state is what its processes have seen."""
         actor.history.append((step, result))
         if step in WRITING and result == "done":
             self._changes += 1
 
     def holds(self, actor: Actor) -> bool:
-        """Whether the lock is the actor's, told by its process number."""
+        """Return whether the lock has the actor's process number."""
         return str(actor.pid) in self._there()
 
     def _act(self, actor: Actor) -> None:
@@ -200,7 +200,7 @@ class Play:
         alive = [actor for actor in self.actors if not actor.ended]
         chosen = able if self._preemptions or self._last not in able else [self._last]
         choices: list[Callable[[], None]] = [partial(self._go_on, actor, able) for actor in chosen]
-        if self._deaths:  # a death before a mere look is the same as one after it
+        if self._deaths:  # a death before a read is the same as one after it
             choices += [
                 partial(self._die, a) for a in alive if a.pending == "work" or a.pending in WRITING
             ]
@@ -225,7 +225,7 @@ class Play:
         self._go_on(actor)
 
     def _leap(self, stopped: list[Actor]) -> None:
-        """Let time pass; whoever was about to do something was stopped, and its heart did not beat."""
+        """Let time pass, as if the process about to act had been suspended, without heartbeats."""
         if stopped:
             self._leaps -= 1
         else:
@@ -242,7 +242,7 @@ class Play:
         return self._there(), tuple(actor.state() for actor in self.actors), last, left
 
     def _there(self) -> str:
-        """What stands in the lock's place."""
+        """Return what is at the lock's path."""
         try:
             return "|".join(path.name for path in self.lock.iterdir())
         except FileNotFoundError:
@@ -273,7 +273,7 @@ def explore(
     Returns
     -------
     int
-        How many interleavings there were to try, up to states that were seen before.
+        The number of interleavings tried, up to known states.
     """
     seen: set[object] = set()
     choices: list[int] = []
@@ -292,7 +292,7 @@ def explore(
 
 @contextmanager
 def at_the_edge(module: ModuleType, plays: list[Play]) -> Iterator[None]:
-    """Hand control to the play before each step on the lock; each actor has its own process number, clock and names."""
+    """Hand control to the play before each step on the lock; each actor has its process number, clock and names."""
     with pytest.MonkeyPatch.context() as patch:
         for name in (*READING, *WRITING):
             patch.setattr(os, name, _stepwise(name, getattr(os, name), plays))
@@ -311,7 +311,7 @@ def at_the_edge(module: ModuleType, plays: list[Play]) -> Iterator[None]:
 
 
 class NoHeart:
-    """A heart that never beats: time stands still but for leaps, which stop it."""
+    """A heartbeat that never happens: time stands still except for leaps, which stop it."""
 
     ident = None
 
@@ -347,7 +347,7 @@ def _stepwise(name: str, real: Callable[..., Any], plays: list[Play]) -> Callabl
 
 
 def _is_of(lock: Path, path: Path) -> bool:
-    """Whether others see a step there; names that are one process's own are not looked at by anybody else."""
+    """Return whether others see a step there; nobody else looks at a process's private names."""
     return path == lock or path.parent == lock
 
 

@@ -1,4 +1,4 @@
-"""The pages of the project that people read."""
+"""The README and the pages of docs/."""
 
 import re
 from pathlib import Path
@@ -9,5 +9,5 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def code_blocks(text: str) -> list[tuple[str, str]]:
-    """The language and the content of each fenced block of a page."""
+    """Return the language and the content of each fenced block of a page."""
     return re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)

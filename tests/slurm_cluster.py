@@ -1,4 +1,4 @@
-"""A real Slurm of one node for the tests, on the loopback address: 8 CPUs declared, two null devices for GPUs."""
+"""A real one-node Slurm for the tests, on the loopback address, with 8 declared CPUs and two null devices as GPUs."""
 
 import os
 import shutil
@@ -49,7 +49,7 @@ PartitionName=main Nodes=ALL Default=YES State=UP
 
 @contextmanager
 def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
-    """Start a Slurm in ``folder``; yields the environment of those who want to use it. Skips where there is none."""
+    """Start a Slurm in ``folder`` and yield the environment to use it; skip the test where Slurm is not installed."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         pytest.skip(
@@ -78,7 +78,7 @@ def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
     environment["SLURM_CONF"] = str(conf)
     munge = [f"--{name}={folder}/munge/{file}" for name, file in _MUNGE.items()]
     try:
-        # A test's folder is closed to other users, which munged refuses unless it is forced.
+        # munged refuses a folder that other users cannot read, such as a test's, unless it is forced.
         for command in (
             ["munged", "--force", *munge],
             ["slurmctld", "-c", "-f", str(conf)],

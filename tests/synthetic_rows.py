@@ -1,4 +1,4 @@
-"""Rows of every entry of imagenet-2025 with SYNTHETIC measures: for tests and benchmarks of the report only."""
+"""Rows of all entries of imagenet-2025 with SYNTHETIC measures, for tests and benchmarks of the report only."""
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ transform = timm.data.create_transform(
 
 
 def synthetic_rows() -> pd.DataFrame:
-    """1,556 rows: the table's facts, and measures that are noise, families and, some of them, accuracy."""
+    """Return 1,556 rows: the table's facts, and measures made of noise, family effects and, for some, accuracy."""
     entries = load_models("imagenet-2025")
     rng = np.random.default_rng(0)
     accuracy = np.array([entry.top1 or np.nan for entry in entries])

@@ -1,4 +1,4 @@
-"""What the README and the pages of docs/ say of the project is so."""
+"""The README and the pages of docs/ match the project."""
 
 import re
 from importlib.util import module_from_spec, spec_from_file_location
@@ -19,7 +19,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")
 
 
 def generator() -> ModuleType:
-    """The script that writes the generated pages."""
+    """Load the script that writes the generated pages."""
     spec = spec_from_file_location("generate", DOCS / "generate.py")
     assert spec is not None
     assert spec.loader is not None
@@ -39,7 +39,7 @@ def test_the_generated_pages_are_those_of_the_code() -> None:
         assert path.read_text(encoding="utf-8") == text, "run `python docs/generate.py`"
 
 
-def test_every_score_stands_among_the_measures() -> None:
+def test_every_score_is_in_the_table_of_measures() -> None:
     page = (DOCS / "measures.md").read_text(encoding="utf-8")
     missing = [
         score.name for score in (*MEASURES, *COMPARISONS) if f"\n| `{score.name}` |" not in page
@@ -48,14 +48,14 @@ def test_every_score_stands_among_the_measures() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_files_that_a_page_links_to_are_there(page: Path) -> None:
+def test_files_that_a_page_links_to_exist(page: Path) -> None:
     links = re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
     files = [link.partition("#")[0] for link in links if not link.startswith(("http", "#"))]
     missing = [file for file in files if not (page.parent / file).is_file()]
     assert not missing
 
 
-def test_files_that_a_page_names_are_there() -> None:
+def test_files_that_a_page_names_exist() -> None:
     named = re.compile(r"`((?:benchmarks|docs|jobs|pipeline|reports|data_catalog|tests)/[\w./-]+)`")
     missing = {
         f"{page.name}: {path}"
@@ -67,7 +67,7 @@ def test_files_that_a_page_names_are_there() -> None:
 
 
 def shown_commands(page: Path) -> list[list[str]]:
-    """The words after ``dsmi-zoo`` of each line of the page's blocks for the shell."""
+    """Return the words after ``dsmi-zoo`` of each line of the page's shell blocks."""
     blocks = [
         content
         for language, content in code_blocks(page.read_text(encoding="utf-8"))
@@ -79,7 +79,7 @@ def shown_commands(page: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_that_a_page_shows_have_options_that_there_are(page: Path) -> None:
+def test_commands_that_a_page_shows_use_existing_options(page: Path) -> None:
     by_name = dict(commands(cli))
     for words in shown_commands(page):
         name = " ".join(words[:2]) if " ".join(words[:2]) in by_name else words[0]
@@ -90,7 +90,7 @@ def test_commands_that_a_page_shows_have_options_that_there_are(page: Path) -> N
         assert not unknown, " ".join(words)
 
 
-def test_names_of_tests_are_sentences_of_80_characters_at_most() -> None:
+def test_names_of_tests_have_at_most_80_characters() -> None:
     names = re.findall(
         r"^def (test_\w+)",
         "\n".join(path.read_text() for path in TESTS.rglob("*.py")),
