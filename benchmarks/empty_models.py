@@ -1,10 +1,10 @@
-"""Cost of the graph itself: models with empty work, through the real driver, Dask and store.
+"""What the graph itself costs: models whose work is empty, through the real driver, Dask and store.
 
     python benchmarks/empty_models.py                 10,000 models on 2 workers
 
-Each model's three tasks go through the graph and the window, but only count the attempt and write a row. Prints
-milliseconds per model, and the driver's proportional set size (its own memory plus its share of shared memory) after
-every tenth of the models.
+Each model's three tasks go through the graph and the window as ever, but only write a row, noting the attempt. Printed:
+milliseconds a model, and the driver's proportional set size (its own memory, and its share of what others use too) at
+every tenth of the way.
 """
 
 import argparse
@@ -38,8 +38,8 @@ from dsmi_zoo.pipeline.store.run_folder import write_row
 MEBIBYTE = 2**20
 
 
-def empty_row(job: Job, out: Path) -> Done:
-    """Write the row of a model without computing anything."""
+def empty_row(job: Job, out: Path) -> Outcome:
+    """The row of a model that nothing is computed for."""
     row: dict[str, Any] = {
         **facts(job.entry),
         "status": "ok",
@@ -51,11 +51,11 @@ def empty_row(job: Job, out: Path) -> Done:
 
 
 def nothing(*_: object) -> None:
-    """Do nothing, for the other tasks."""
+    """What other tasks do."""
 
 
 class EmptyGraph(ZooGraph):
-    """The zoo's graph with tasks that only write a row."""
+    """The zoo's graph, of tasks that do nothing but write a row."""
 
     def __init__(self, client: Client, plan: Plan) -> None:
         self._jobs = {job.name: job for job in plan.jobs}
@@ -64,7 +64,7 @@ class EmptyGraph(ZooGraph):
     def task(
         self, kind: str, name: str, identity: str, priority: int, function: Any, *arguments: Any
     ) -> Future:
-        """Submit an empty task with the same key and dependencies."""
+        """Submit the task of that key, with its dependencies."""
         needed = [argument for argument in arguments if isinstance(argument, Future)]
         if kind != "row":
             return super().task(kind, name, identity, priority, nothing, *needed)
@@ -73,14 +73,14 @@ class EmptyGraph(ZooGraph):
         return super().task(kind, name, identity, priority, after, work, *needed)
 
 
-def after(work: partial[Done], *_: object) -> Done:
-    """Write the row after its dependencies."""
-    done: Done = work()
+def after(work: partial[Outcome], *_: object) -> Outcome:
+    """The row, once what it needs is there."""
+    done: Outcome = work()
     return done
 
 
 def entries(count: int) -> list[Job]:
-    """Return this number of models, with different costs and 80 views."""
+    """So many models, of different cost and 80 views."""
     same = {
         "crop_pct": 1,
         "crop_mode": "center",

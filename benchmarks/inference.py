@@ -1,10 +1,10 @@
-"""Error rates of the report's tests and coverage of its intervals, on simulated zoos whose truth is known.
+"""How often the report's tests err, and its intervals hold: simulations of zoos whose truth is known.
 
     python benchmarks/inference.py clustered|coverage|differences|partial|choice
 
-Prints a Markdown table: before (the method of version 0.1, implemented here) and after. Two zoos: 16 families of 3
-rows, and families of the sizes found in timm, one row for each set of weights. After ± is the simulation's own standard
-error. The seed is 0.
+Prints a Markdown table: before (the way of earlier versions, written out here) and after. Two zoos: 16 families of 3
+rows, and families of the sizes that timm's have, one row for each set of weights. Behind ± is the simulation's own
+standard error. The same seed (0) gives the same table.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from statsmodels.regression.linear_model import OLS
 
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.reports.statistics.bootstrap import (
-    SmallSample,
     Resamples,
+    SmallSample,
     influence_on_spearman,
     interval,
     small_sample,
@@ -36,7 +36,7 @@ RESAMPLES = 400
 
 
 def zoos() -> Iterator[tuple[str, Array]]:
-    """Yield each zoo's name and its rows' families, [n]."""
+    """Each zoo's name and its rows' families, [n]."""
     yield "16 families of 3", np.repeat(np.arange(16), 3)
     first = {entry.model: entry.family for entry in load_models("imagenet-2025")}
     sizes = pd.Series(list(first.values())).value_counts().to_numpy()
@@ -47,14 +47,14 @@ def zoos() -> Iterator[tuple[str, Array]]:
 
 
 def noise(rng: np.random.Generator, family: Array, between: float, within: float) -> Array:
-    """Return normal numbers [n] with these standard deviations between and within families."""
+    """Normal numbers [n] of which each family shares a part: standard deviations between families and within."""
     return between * rng.normal(size=family.max() + 1)[family] + within * rng.normal(
         size=len(family)
     )
 
 
 def share(hits: list[bool]) -> str:
-    """Return a percentage with its simulation's standard error."""
+    """A percentage with its simulation's standard error."""
     p = float(np.mean(hits))
     return f"{100 * p:.1f} ± {100 * np.sqrt(p * (1 - p) / len(hits)):.1f}"
 
@@ -66,7 +66,7 @@ def table(heads: list[str], rows: list[list[str]]) -> None:
 
 
 def clustered() -> None:
-    """Print the rejection rate of a slope of 0 at the 5% level."""
+    """How often a slope of 0 is called another, at 5%."""
     rows = []
     for name, family in zoos():
         for kind, between, within in (
@@ -94,7 +94,7 @@ def clustered() -> None:
 def correlated(
     rng: np.random.Generator, family: Array, rho: float, shared: float
 ) -> tuple[Array, Array, float]:
-    """Return two columns [n] with variance shared by families, and their true Spearman correlation."""
+    """Two columns [n] of which families share a part of the variance, and Spearman's correlation of all such rows."""
     mix = np.linalg.cholesky([[1, rho], [rho, 1]])
     families, rows = rng.normal(size=(2, family.max() + 1)), rng.normal(size=(2, len(family)))
     x, y = mix @ (np.sqrt(shared) * families[:, family] + np.sqrt(1 - shared) * rows)
@@ -102,7 +102,7 @@ def correlated(
 
 
 def coverage() -> None:
-    """Print the coverage of the 95% interval of Spearman's correlation."""
+    """How often the families' interval at 95% holds Spearman's correlation."""
     rows = []
     falling = np.repeat(np.arange(40), np.maximum(1, (40 / np.arange(1, 41)).astype(int)))
     mixed = np.repeat(np.arange(40), [10] * 10 + [1] * 30)
@@ -134,7 +134,7 @@ def coverage() -> None:
 def rivals(
     rng: np.random.Generator, family: Array, rhos: Sequence[float], alike: float, shared: float
 ) -> Array:
-    """Return a target and scores that correlate with it at ``rhos``, [1 + scores, n]; their errors at ``alike``."""
+    """A target and scores that correlate with it at ``rhos``, [1 + scores, n]; ``alike`` is that of their errors."""
 
     def normal(columns: int) -> Array:
         families, rows = (
@@ -152,14 +152,14 @@ def rivals(
 def earlier_difference(
     x: Array, base: Array, y: Array, family: Array, resamples: Resamples
 ) -> bool:
-    """Return whether the earlier test, of rho itself with its bootstrap standard deviation, found a difference."""
+    """Whether the earlier test told two scores apart: of rho itself, with the standard deviation of its resamples."""
     value = stats.spearmanr(x, y)[0] - stats.spearmanr(base, y)[0]
     error = np.std(resamples.spearman(x, y) - resamples.spearman(base, y), ddof=1)
     return bool(2 * stats.t.sf(abs(value) / error, effective_number(family) - 1) < LEVEL)
 
 
 def differences() -> None:
-    """Print how often a difference of two scores is found at the 5% level; then the coverage of all ranks."""
+    """How often two scores are told apart at 5%, that are equally good or are not; then how often all ranks hold."""
     rows = []
     for name, family in zoos():
         drawn_by = Resamples.drawn(family, RESAMPLES, 0)
@@ -183,14 +183,14 @@ def differences() -> None:
                         share(after),
                     ]
                 )
-    heads = ["zoo", "truth", "rho of both", "correlation of errors", "before: difference found (%)"]
-    table([*heads, "after: difference found (%)"], rows)
+    heads = ["zoo", "truth", "rho of both", "correlation of errors", "before: told apart (%)"]
+    table([*heads, "after: told apart (%)"], rows)
     print()
     together()
 
 
 def together() -> None:
-    """Return the coverage of simultaneous intervals: all pairs, the best against the others, all ranks."""
+    """How often the simultaneous intervals hold: of all pairs, of the best found against the others, and all ranks."""
     rows = []
     zoo = {
         "8 equal": [0.7] * 8,
@@ -210,7 +210,7 @@ def together() -> None:
                 found = [strength(x, y, drawn_by) for x in scores]
                 z = np.array([one.z for one in found])
                 reach = simultaneous_reach(found, family)
-                # A score is turned by the sign of its own rho, so the truth is |rho|.
+                # Turned by the sign of its own rho, a score of no correlation has none below 0: |rho| is the truth.
                 miss = np.abs(z[:, None] - z - (truth[:, None] - truth)) > reach
                 first = int(np.argmax(z))
                 pairs.append(not miss.any())
@@ -231,7 +231,7 @@ def together() -> None:
 
 
 def partial() -> None:
-    """Print the rejection rate of a partial correlation of 0 at the 5% level."""
+    """How often a correlation given controls is found, at 5%, where there is none."""
     rows = []
     for name, family in zoos():
         drawn_by, bootstraps = Resamples.drawn(family, RESAMPLES, 0), Bootstraps(RESAMPLES)
@@ -256,11 +256,11 @@ def partial() -> None:
                         v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y)
                     )
                     value = float(stats.pearsonr(left_x, left_y)[0])
-                    precise = precision(family, influence_on_spearman(left_x, left_y))
-                    resampled = resampled_partial(x, y, given, drawn_by.counts, family)
+                    small = small_sample(family, influence_on_spearman(left_x, left_y))
+                    anew = resampled_partial(x, y, given, drawn_by.counts, family)
                     for drawn, hits in (
                         (drawn_by.pearson(left_x, left_y), before),
-                        (resampled, refitted),
+                        (anew, refitted),
                     ):
                         p = interval(value, drawn, small, len(x))[1]
                         hits.append(p is not None and p < LEVEL)
@@ -274,7 +274,7 @@ def partial() -> None:
 
 
 def choice() -> None:
-    """Print the coverage of intervals of regret and of leave-families-out R2."""
+    """How often the intervals of regret and of R2 left out hold their mean over zoos of the same families."""
     rows = []
     for name, family in zoos():
         bootstraps = Bootstraps(RESAMPLES)
@@ -296,7 +296,7 @@ def choice() -> None:
 
 
 def held(found: Sequence[float | None], intervals: Sequence[tuple[float, float] | None]) -> str:
-    """Return the share of intervals that contain the mean of the estimates."""
+    """The share of intervals that hold the mean of what was found."""
     truth = float(np.mean([value for value in found if value is not None]))
     return share([ci is not None and ci[0] <= truth <= ci[1] for ci in intervals])
 

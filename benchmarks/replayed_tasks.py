@@ -1,4 +1,4 @@
-"""Tasks of a simulated zoo: coroutines that sleep, in a module that every worker imports."""
+"""What stands for the zoo's tasks in a replay: coroutines that sleep, in a module that every worker imports."""
 
 import asyncio
 from collections import defaultdict
@@ -11,7 +11,7 @@ from dsmi_zoo.pipeline.engine.outcome import Outcome
 
 @dataclass(frozen=True)
 class Times:
-    """The times of an entry, in seconds."""
+    """Of an entry, in seconds."""
 
     build: float
     forward: float
@@ -19,7 +19,7 @@ class Times:
 
     @property
     def alone(self) -> float:
-        """The total without other entries."""
+        """With nothing else running."""
         return self.build + self.forward + self.measure
 
 
@@ -27,8 +27,8 @@ _turn_on: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 _worked_s: dict[int, float] = defaultdict(float)
 
 
-async def row(name: str, times: Times, processes: int, *_: object) -> Done:
-    """Simulate an entry's row."""
+async def row(name: str, times: Times, processes: int, *_: object) -> Outcome:
+    """What stands for an entry's row."""
     gpu = get_worker().name // processes
     await asyncio.sleep(times.build)
     async with _turn_on[gpu]:
@@ -39,16 +39,16 @@ async def row(name: str, times: Times, processes: int, *_: object) -> Done:
 
 
 async def rest(seconds: float, *_: object) -> None:
-    """Simulate any other task."""
+    """What stands for any other task."""
     await asyncio.sleep(seconds)
 
 
 def begin() -> None:
-    """Reset the GPUs."""
+    """Forget the GPUs of an earlier replay."""
     _turn_on.clear()
     _worked_s.clear()
 
 
 def worked_s() -> float:
-    """Return the seconds in which GPUs have computed, summed over GPUs."""
+    """Seconds in which GPUs have computed, of all together."""
     return sum(_worked_s.values())

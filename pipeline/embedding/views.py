@@ -144,7 +144,7 @@ def make_view(
                 npy.write_array_header_1_0(file, header)
                 file.flush()
                 _fill(file, subset, img_size, preprocessing, threads, also)
-            seal(temporary, path)
+            move_checksummed(temporary, path)
         except OSError as error:
             raise disk_full(path) if error.errno in NO_SPACE else error from None
         finally:

@@ -14,7 +14,6 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry, sources_problem
 from dsmi_zoo.data_catalog.models.taxonomy import kind_of
 from dsmi_zoo.data_catalog.models.timm_registry import family_of, input_of, timm_config, weights_of
 
-from ..config.run import default_cache
 from ..weights.cache import fetch_weights, remote_weights
 from ..weights.hub import is_offline, is_on_hub
 from .forward import random_states_kept

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from dsmi_zoo._util.files import damage, write_checksummed, write_text
 from dsmi_zoo._util.hashing import content_hash
-from dsmi_zoo._util.tables import csv_text
 from dsmi_zoo.data_catalog.models.entry import Preprocessing, TrainingRecipe
 from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
 

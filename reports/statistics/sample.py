@@ -145,7 +145,7 @@ def groups_of(rows: pd.DataFrame) -> list[str]:
     if "group" not in rows:
         return []
     groups = {str(g) for g in rows["group"].dropna() if str(g).strip()}
-    return sorted(groups, key=as_people_sort) if len(groups) > 1 else []
+    return sorted(groups, key=natural_order) if len(groups) > 1 else []
 
 
 def missing_entries(rows: pd.DataFrame, planned: Iterable[EntryRecord]) -> list[dict[str, Any]]:
