@@ -5,16 +5,19 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
 import pandas as pd
+
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.settings import spells_out
 from dsmi_zoo.pipeline.config.keywords import SETTINGS, settings_from_keywords
 from dsmi_zoo.pipeline.store.run_folder import read_results
+
 from .run import run as run_all
 from .search import search
+
 if TYPE_CHECKING:
     from distributed import Client
-
 
 
 GUARD = (

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.locks import STALE_AFTER_S, Claim, Held, claimed, exclusive, holder
-
-
 
 log = logging.getLogger(__name__)
 

@@ -2,15 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 import psutil
+
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE, ComputeSettings
 from dsmi_zoo.pipeline.plan.cost import DECODE_S, DOWNLOAD_BYTES_S, RESNET18_THROUGHPUT, estimate
 from dsmi_zoo.pipeline.plan.plan import Job, Plan
-from ..clusters.machine import chosen_gpus, default_per_gpu, default_workers, gpu_name, usable_cores, visible_gpus
+
+from ..clusters.machine import (
+    chosen_gpus,
+    default_per_gpu,
+    default_workers,
+    gpu_name,
+    usable_cores,
+    visible_gpus,
+)
 from ..clusters.profile import load_profile
-
-
 
 START_S = 20.0  # a worker imports torch and timm
 PROCESS_BYTES = 1.5e9  # of those, with a small model

@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from dsmi_zoo._util.text import counted
+
+from dsmi_zoo._util.text import counted, size_in_words
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.plan.cost import BUILD_S, BYTES_A_PARAMETER, DECODE_S, READ_BYTES_S, Cost
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
 from dsmi_zoo.pipeline.store.run_folder import row_path
-from dsmi_zoo._util.text import size_in_words
 from dsmi_zoo.pipeline.weights.cache import local_weights, remote_weights
-from .fleet import estimated, fleet_of
+
 from ..progress import SILENT, Display, duration
-from .run import sizes_to_download, within_max_download
 from ..terminal import tell
-
-
+from .fleet import estimated, fleet_of
+from .run import sizes_to_download, within_max_download
 
 EMBEDDING_WIDTH = 1100  # a typical width of timm's models
 

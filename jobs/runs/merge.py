@@ -1,30 +1,30 @@
 """Several runs of one configuration as one: their rows and embeddings in another OUT; they themselves stay as is."""
 
+import logging
 import os
 import shutil
 import uuid
-from pathlib import Path
-from dsmi_zoo._util.files import write_atomically
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from time import monotonic
 from typing import Any
+
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.data_catalog.models.filters import Filters
+from dsmi_zoo._util.files import write_atomically
 from dsmi_zoo._util.text import counted
+from dsmi_zoo.data_catalog.models.filters import Filters
 from dsmi_zoo.pipeline.config.run import RunConfig, differences
 from dsmi_zoo.pipeline.plan.identity import versions_of_measures
 from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord
 from dsmi_zoo.pipeline.store.run_folder import NOT_THIS_RUN, embedding_path, read_run, write_row
 from dsmi_zoo.pipeline.store.subset_file import read_subset
-from .driver_lock import drivers, driving
-from .state import EntryState, entry_states, make_writable, save_record
+
 from ..progress import SILENT, Display
+from .driver_lock import drivers, driving
 from .run import conclude
-
-
+from .state import EntryState, entry_states, make_writable, save_record
 
 
 def inputs_of(folder: Path) -> list[Path]:
@@ -49,7 +49,6 @@ def carry(source: Path, target: Path) -> None:
             write_atomically(target, lambda file: shutil.copyfileobj(content, file))
     finally:
         temporary.unlink(missing_ok=True)  # a rename onto a link to the same file leaves both names
-
 
 
 log = logging.getLogger(__name__)

@@ -2,15 +2,6 @@
 
 import logging
 import shlex
-from collections.abc import Iterator, Sequence
-from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.settings import flags_of
-from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE
-from dsmi_zoo.pipeline.config.run import RunConfig
-from dsmi_zoo.pipeline.plan.plan import Job
-from dsmi_zoo.pipeline.weights.hub import is_offline
-from dsmi_zoo.pipeline.weights.cache import local_weights, remote_weights
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
+
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -25,18 +17,26 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.settings import flags_of
+from dsmi_zoo._util.text import counted, size_in_words
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.filters import Filters, apply_filters
 from dsmi_zoo.data_catalog.models.registry import load_models
-from dsmi_zoo.pipeline.weights.hub import Stopped, Unreachable
-from dsmi_zoo.pipeline.plan.plan import resolve_entries
-from dsmi_zoo.pipeline.weights.hub import is_on_hub, remote_file
-from dsmi_zoo._util.text import size_in_words
+from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE
+from dsmi_zoo.pipeline.config.run import RunConfig
+from dsmi_zoo.pipeline.plan.plan import Job, resolve_entries
+from dsmi_zoo.pipeline.weights.cache import (
+    fetch_weights,
+    local_weights,
+    remote_weights,
+    sound_weights,
+)
+from dsmi_zoo.pipeline.weights.hub import Stopped, Unreachable, is_offline, is_on_hub, remote_file
 from dsmi_zoo.pipeline.weights.waves import asked_at_once
-from dsmi_zoo.pipeline.weights.cache import fetch_weights, local_weights, remote_weights, sound_weights
+
 from ..progress import SILENT, Display, duration
-
-
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,6 @@ def _options(config: RunConfig) -> Iterator[str]:
         for one in value if isinstance(value, tuple | list) else (value,):
             yield from (flags["filters", name], f"{one:g}" if isinstance(one, float) else str(one))
     yield from ("--cache", str(config.compute.cache))
-
 
 
 SPARE_BYTES = 100_000_000

@@ -6,23 +6,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
+
+from dsmi_zoo._util import forkserver
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
-from dsmi_zoo._util import forkserver
 from dsmi_zoo.pipeline.config.run import MeasureSettings, RunConfig, from_command_line
+from dsmi_zoo.pipeline.engine.row_content import RemeasureJob
 from dsmi_zoo.pipeline.plan.identity import check_own_measures, measures_identity, row_identity
 from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord
-from dsmi_zoo.pipeline.engine.row_content import RemeasureJob
 from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_run
 from dsmi_zoo.pipeline.store.subset_file import read_subset, write_subset
-from .merge import carry, inputs_of
+
 from ..clusters.opening import open_workers
-from .driver_lock import driving
-from .state import entry_states, make_writable, record_unless_lost, refuse_mixture, save_record, touch_record
 from ..progress import SILENT, Display, follow
+from .driver_lock import driving
+from .merge import carry, inputs_of
 from .run import conclude, elsewhere
-
-
+from .state import (
+    entry_states,
+    make_writable,
+    record_unless_lost,
+    refuse_mixture,
+    save_record,
+    touch_record,
+)
 
 log = logging.getLogger(__name__)
 

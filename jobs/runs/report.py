@@ -2,13 +2,14 @@
 
 import logging
 from pathlib import Path
+
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.pipeline.monitor.file import monitor_path
 from dsmi_zoo.reports.page.build import write_report
+
 from ..progress import SILENT, Display
-
-
 
 log = logging.getLogger(__name__)
 

@@ -6,31 +6,40 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.files import noted_damage
+from dsmi_zoo._util.text import counted, size_in_words
 from dsmi_zoo.data_catalog.models.filters import Filters
 from dsmi_zoo.data_catalog.models.registry import find_entries
-from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.config.run import ComputeSettings, RunConfig, from_command_line
+from dsmi_zoo.pipeline.engine.row_content import with_current_facts
 from dsmi_zoo.pipeline.plan.order import balanced
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
 from dsmi_zoo.pipeline.store.record import RunRecord
-from dsmi_zoo.pipeline.weights.hub import is_offline
-from dsmi_zoo.pipeline.engine.row_content import with_current_facts
-from dsmi_zoo._util.files import noted_damage
 from dsmi_zoo.pipeline.store.run_folder import read_run, row_path, write_row
 from dsmi_zoo.pipeline.store.subset_file import clusters_path, subset_is_stored
-from dsmi_zoo._util.text import size_in_words
-from dsmi_zoo.pipeline.weights.waves import downloads, evict, waves_of_jobs, within_download
 from dsmi_zoo.pipeline.weights.cache import remote_weights
+from dsmi_zoo.pipeline.weights.hub import is_offline
+from dsmi_zoo.pipeline.weights.waves import downloads, evict, waves_of_jobs, within_download
+
 from ..clusters.opening import open_workers
+from ..progress import SILENT, Display, duration, follow
 from .driver_lock import driving
 from .fleet import expected_costs
-from .state import EntryState, by_state, entry_states, make_writable, open_out, refuse_remeasured, touch_record
 from .offline import with_weights_here
-from ..progress import SILENT, Display, duration, follow
+from .state import (
+    EntryState,
+    by_state,
+    entry_states,
+    make_writable,
+    open_out,
+    refuse_remeasured,
+    touch_record,
+)
+
 if TYPE_CHECKING:
     from distributed import Client
-
 
 
 log = logging.getLogger(__name__)

@@ -6,24 +6,35 @@ from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
+
 import pandas as pd
+
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
 from dsmi_zoo.pipeline.store.record import Dropped, LostRecord, Passed, SearchNote
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, write_run
 from dsmi_zoo.reports.statistics.ranking import rank
+
 from ..clusters.opening import open_workers
-from .driver_lock import driving
-from .state import make_writable, open_out, stored_run, touch_record
 from ..progress import SILENT, Display, duration, follow
+from .driver_lock import driving
 from .run import conclude, missing, sizes_to_download, within_max_download
-from .search_prices import Prices, Stage, announced, refuse_single_images, row_key, stages_and_order, stages_of
+from .search_prices import (
+    Prices,
+    Stage,
+    announced,
+    refuse_single_images,
+    row_key,
+    stages_and_order,
+    stages_of,
+)
+from .state import make_writable, open_out, stored_run, touch_record
+
 if TYPE_CHECKING:
     from distributed import Client
 
     from dsmi_zoo.pipeline.engine.workers import Workers
-
 
 
 log = logging.getLogger(__name__)

@@ -3,20 +3,29 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
+
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.text import counted, size_in_words
 from dsmi_zoo.data_catalog.datasets.subset import Subset
-from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.plan.cost import Cost, affordable, corrected, estimate, resnet18_rate, wall_seconds
+from dsmi_zoo.pipeline.plan.cost import (
+    Cost,
+    affordable,
+    corrected,
+    estimate,
+    resnet18_rate,
+    wall_seconds,
+)
 from dsmi_zoo.pipeline.plan.order import by_promise
 from dsmi_zoo.pipeline.plan.plan import Job, Plan
-from dsmi_zoo._util.text import size_in_words
 from dsmi_zoo.pipeline.weights.cache import remote_weights
+
 from ..progress import Display, duration
+
 if TYPE_CHECKING:
     from dsmi_zoo.pipeline.engine.workers import Workers
-
 
 
 SHRINK = 3

@@ -7,21 +7,34 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.data_catalog.models.registry import catalog_sha256
 from dsmi_zoo._util.files import sweep_temporary, write_atomically
-from dsmi_zoo.pipeline.config.run import RunConfig, differences
-from dsmi_zoo.pipeline.plan.plan import Plan
-from dsmi_zoo._util.versions import git_commit, library_versions
-from dsmi_zoo.pipeline.store.record import FORMAT, CatalogRecord, EntryRecord, LostRecord, RunRecord, SubsetRecord
-from dsmi_zoo.pipeline.store.run_folder import NOT_THIS_RUN, UnreadableRow, embedding_path, read_run, scan_results, write_run
 from dsmi_zoo._util.text import counted
+from dsmi_zoo._util.versions import git_commit, library_versions
+from dsmi_zoo.data_catalog.models.registry import catalog_sha256
+from dsmi_zoo.pipeline.config.run import RunConfig, differences
 from dsmi_zoo.pipeline.monitor.file import monitor_path, read_monitor
-from dsmi_zoo.pipeline.store.run_folder import read_run
-from .driver_lock import WHOLE, drivers
+from dsmi_zoo.pipeline.plan.plan import Plan
+from dsmi_zoo.pipeline.store.record import (
+    FORMAT,
+    CatalogRecord,
+    EntryRecord,
+    LostRecord,
+    RunRecord,
+    SubsetRecord,
+)
+from dsmi_zoo.pipeline.store.run_folder import (
+    NOT_THIS_RUN,
+    UnreadableRow,
+    embedding_path,
+    read_run,
+    scan_results,
+    write_run,
+)
+
 from ..terminal import tell
-
-
+from .driver_lock import WHOLE, drivers
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +257,6 @@ def refuse_mixture(out: Path, stored: RunRecord, config: RunConfig) -> None:
         raise InputError(
             f"{out} belongs to another configuration: {'; '.join(different)}; choose another --out"
         )
-
 
 
 SHOWN = 50  # missing entries; a run of a thousand has just begun

@@ -4,18 +4,25 @@ import logging
 import re
 import shlex
 from collections.abc import Sequence
+
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.plan.plan import make_plan
-from ..clusters.slurm.scripts import batch_script, driver_requests, dsmi_zoo, sbatch, slurm_command, worker_requests
-from ..clusters.slurm.address import interface_address
+
 from ..clusters.profile import Profile, load_profile
+from ..clusters.slurm.address import interface_address
+from ..clusters.slurm.scripts import (
+    batch_script,
+    driver_requests,
+    dsmi_zoo,
+    sbatch,
+    slurm_command,
+    worker_requests,
+)
+from ..progress import SILENT, Display
 from .driver_lock import driving
 from .state import make_writable, open_out
-from ..progress import SILENT, Display
-
-
 
 log = logging.getLogger(__name__)
 
