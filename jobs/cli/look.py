@@ -170,7 +170,7 @@ def catalog_check_command(context: click.Context, **_: Any) -> int:
     help="Wait so long for the job on a node.  [default: 10m]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--node", type=PATH, hidden=True, help="What the job on a node is to check.")
+@click.option("--node", type=PATH, hidden=True, help="Answer the request in this folder.")
 @click.pass_context
 def doctor_command(
     context: click.Context,
@@ -192,7 +192,7 @@ def doctor_command(
       dsmi-zoo doctor --cluster cuda --out runs/imagenet --data-root imagenet
       dsmi-zoo doctor --cluster slurm --profile gpu.toml --out runs/imagenet --data-root imagenet --wait 1h
     """
-    from ..doctor.report import Folders
+    from ..doctor.report import Folders, doctor
 
     chosen = chosen_settings(context)
     root = chosen.subset.data_root
@@ -202,10 +202,8 @@ def doctor_command(
         None if root is None else root.expanduser().absolute(),
     )
     if node is not None:
-        from ..doctor.node import check_node
+        from ..doctor.slurm import check_node
 
         check_node(node, folders)
         return 0
-    from ..doctor.command import doctor
-
     return doctor(cluster, chosen.compute.profile, folders, wait, as_json, display(stderr=as_json))

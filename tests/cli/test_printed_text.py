@@ -17,7 +17,6 @@ from run_records import record_of
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import is_printable, one_line, printable, shortened, shown
-from dsmi_zoo.jobs.doctor.command import lines_of
 from dsmi_zoo.jobs.doctor.report import Finding
 from dsmi_zoo.jobs.progress import Terminal, follow
 from dsmi_zoo.jobs.runs.state import status
@@ -165,7 +164,7 @@ def test_what_doctor_found_is_escaped_line_by_line() -> None:
     finding = Finding(
         level="problem", what="job", found="its log:\n\x1b[2Jline\nlast", do="\u202emend"
     )
-    lines = [line.plain for line in lines_of(finding, 3)]
+    lines = [line.plain for line in finding.lines(3)]
     assert len(lines) == 4
     assert all(map(is_printable, lines))
 
