@@ -31,12 +31,12 @@ def display(stderr: bool = False) -> "Terminal":
     return terminal
 
 
-def tell(line: str = "") -> None:
+def print_line(line: str = "") -> None:
     """Print a line on stdout; of text that may be somebody else's, what a terminal would obey is shown as an escape."""
     print(printable(line))
 
 
-def tell_error(line: str) -> None:
+def print_error(line: str) -> None:
     """The same on stderr, after the command's name."""
     print(f"dsmi-zoo: {printable(line)}", file=sys.stderr)
 

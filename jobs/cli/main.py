@@ -10,7 +10,7 @@ import click
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import one_line
 
-from ..terminal import accept_any_text, show_details, show_log, tell_error
+from ..terminal import accept_any_text, print_error, show_details, show_log
 from .look import catalog_group, doctor_command, measure_command, report_command, status_command
 from .run import (
     merge_command,
@@ -69,7 +69,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop_in_order)
     show_log()
     accept_any_text()
-    warnings.showwarning = lambda message, *_where: tell_error(str(message))
+    warnings.showwarning = lambda message, *_where: print_error(str(message))
     try:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
@@ -112,7 +112,7 @@ def _message(error: click.ClickException) -> str:
 
 
 def _fail(line: str) -> None:
-    tell_error(line)
+    print_error(line)
     sys.exit(2)
 
 

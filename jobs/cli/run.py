@@ -184,7 +184,7 @@ def prefetch_command(context: click.Context, jobs: int, **_: Any) -> int:
       dsmi-zoo prefetch --catalog imagenet-2025 --max-gmacs 2 --license apache-2.0
       dsmi-zoo prefetch --catalog mine.csv --models 'resnet*' --cache shared/cache --jobs 8
     """
-    from ..runs.offline import prefetch
+    from ..runs.prefetch import prefetch
 
     chosen = chosen_settings(context)
     return prefetch(

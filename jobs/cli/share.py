@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ..terminal import display, tell
+from ..terminal import display, print_line
 from .options import PATH
 
 
@@ -61,15 +61,15 @@ def publish_command(
 
         refuse_wrong_name(push)
     release = publish(out, dest, title, license_, embeddings, display())
-    tell(f"Release {release.id}: {dest / 'index.html'}")
+    print_line(f"Release {release.id}: {dest / 'index.html'}")
     if license_ is None:
-        tell(
+        print_line(
             "It states no license, so others cannot tell what they may do with it; --license cc-by-4.0 would"
         )
     if push is not None:
         from ..publishing.push import push as push_release
 
-        tell(f"Pushed: {push_release(dest, push, public, display())}")
+        print_line(f"Pushed: {push_release(dest, push, public, display())}")
     return 0
 
 

@@ -41,7 +41,7 @@ from dsmi_zoo.reports.page.release import card_with_notice, page_with_notice
 
 from ..progress import SILENT, Display
 from ..runs.driver_lock import drivers
-from ..runs.merge import carry, inputs_of
+from ..runs.merge import input_files, link_or_copy
 from ..runs.state import EntryState, entry_states
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def publish(
     with display.status("Writing the rows"):
         write_rows(staged / ROWS, rows_for_others(states, private_folders(out, record)))
         write_text(staged / RECORD, public_record(record))
-        carry(out / "subset.parquet", staged / "subset.parquet")
+        link_or_copy(out / "subset.parquet", staged / "subset.parquet")
         if with_embeddings:
             _carry_embeddings(out, record, states, staged)
     release = _release(staged, record, states, title, license, with_embeddings, earlier)
@@ -175,9 +175,9 @@ def _carry_embeddings(out: Path, record: RunRecord, states: list[EntryState], st
             raise InputError(
                 f"{kept} is missing, and --embeddings publishes all of them; rerun {state.name}, or publish without"
             )
-        carry(kept, embedding_path(staged, state.slug))
-    for name in inputs_of(out):
-        carry(out / name, staged / name)
+        link_or_copy(kept, embedding_path(staged, state.slug))
+    for name in input_files(out):
+        link_or_copy(out / name, staged / name)
 
 
 def _release(
@@ -248,7 +248,7 @@ def _keep_earlier(into: Path, earlier: Release, newer: Release) -> None:
             raise InputError(
                 f"{into / name} is missing, so the earlier release is damaged; choose another folder"
             )
-        carry(into / name, kept / name)
+        link_or_copy(into / name, kept / name)
     say_superseded(kept, earlier, newer)
 
 

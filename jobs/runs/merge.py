@@ -22,19 +22,19 @@ from dsmi_zoo.pipeline.store.run_folder import NOT_THIS_RUN, embedding_path, rea
 from dsmi_zoo.pipeline.store.subset_file import read_subset
 
 from ..progress import SILENT, Display
-from .driver_lock import drivers, driving
-from .run import conclude
+from .conclude import conclude
+from .driver_lock import driver_lock, drivers
 from .state import EntryState, entry_states, make_writable, save_record
 
 
-def inputs_of(folder: Path) -> list[Path]:
+def input_files(folder: Path) -> list[Path]:
     """Which files a run has about its images, relative to its folder; a note comes before the file that it is of."""
     clusters = sorted((folder / "input_clusters").glob("*.npy*"), reverse=True)
     inputs = [folder / "subset.parquet", *clusters]
     return [path.relative_to(folder) for path in inputs if path.exists()]
 
 
-def carry(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """Let a file appear as ``target``, whole: as a hard link where the file system allows it, else as a copy.
 
     Files of a run are replaced, never written to, so whatever happens to one of them leaves the other as it is.
@@ -91,7 +91,7 @@ def merge(folders: Sequence[Path], out: Path, display: Display = SILENT) -> int:
         sources = [read(folder) for folder in folders]
         refuse_what_does_not_mix(sources)
     make_writable(out)
-    with driving(out):
+    with driver_lock(out):
         if not (out / "run.json").exists() and any((out / "results").glob("*.parquet")):
             raise InputError(
                 f"{out} holds results but no run.json to say what they are; choose another --out"
@@ -235,7 +235,7 @@ def remarks(sources: Sequence[Run], runs: Sequence[Run]) -> Iterable[str]:
 def _inputs_differ(one: Path, other: Path) -> bool:
     return any(
         not _same_inputs(one / name, other / name)
-        for name in inputs_of(other)
+        for name in input_files(other)
         if (one / name).exists()
     )
 
@@ -290,9 +290,9 @@ def _slugs(runs: Iterable[Run]) -> list[str]:
 
 def _carry_inputs(sources: Sequence[Run], out: Path) -> None:
     for run in sources:
-        for name in inputs_of(run.folder):
+        for name in input_files(run.folder):
             if not (out / name).exists():
-                carry(run.folder / name, out / name)
+                link_or_copy(run.folder / name, out / name)
 
 
 def _carry_entry(slug: str, run: Run, runs: Sequence[Run], out: Path) -> None:
@@ -306,6 +306,6 @@ def _carry_entry(slug: str, run: Run, runs: Sequence[Run], out: Path) -> None:
             if its_hash == row["embedding_sha256"] and path.exists():
                 kept.append(path)
         if kept and embedding_path(out, slug) not in kept:
-            carry(kept[0], embedding_path(out, slug))
+            link_or_copy(kept[0], embedding_path(out, slug))
     if run.folder != out:
         write_row(out, slug, row)

@@ -19,9 +19,10 @@ from dsmi_zoo.pipeline.store.subset_file import read_subset, write_subset
 
 from ..clusters.opening import open_workers
 from ..progress import SILENT, Display, follow
-from .driver_lock import driving
-from .merge import carry, inputs_of
-from .run import conclude, elsewhere
+from .conclude import conclude
+from .driver_lock import driver_lock
+from .merge import input_files, link_or_copy
+from .run import elsewhere
 from .state import (
     entry_states,
     make_writable,
@@ -70,7 +71,7 @@ def remeasure(
     origin = record.embeddings_from or source.absolute()
     jobs = _jobs(source, origin, record, settings)
     make_writable(out)
-    with driving(out) as confirm:
+    with driver_lock(out) as confirm:
         is_outdated = _prepare(out, source, origin, config, record, jobs)
         done = _done(out, jobs) if not is_outdated else set()
         if done:
@@ -132,11 +133,11 @@ def _prepare(
         if stored.embeddings_from != origin:
             raise InputError(f"{out} was not remeasured from {origin}; choose another --into")
     write_subset(out, read_subset(source))
-    clusters = [name for name in inputs_of(origin) if name.parent.name == "input_clusters"]
+    clusters = [name for name in input_files(origin) if name.parent.name == "input_clusters"]
     # The first versions did without them.
     is_outdated = any(not (out / name).exists() for name in clusters)
     for name in clusters:
-        carry(origin / name, out / name)
+        link_or_copy(origin / name, out / name)
     save_record(
         out,
         config,

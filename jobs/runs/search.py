@@ -18,8 +18,10 @@ from dsmi_zoo.reports.statistics.ranking import rank
 
 from ..clusters.opening import open_workers
 from ..progress import SILENT, Display, duration, follow
-from .driver_lock import driving
-from .run import conclude, missing, sizes_to_download, within_max_download
+from .conclude import conclude
+from .downloads import sizes_to_download, within_max_download
+from .driver_lock import driver_lock
+from .run import missing
 from .search_prices import (
     Prices,
     Stage,
@@ -70,7 +72,7 @@ def search(
         confirm: Callable[[], None] = _no_check
         if not only_plan:
             make_writable(config.folder)
-            confirm = opened.enter_context(driving(config.folder))
+            confirm = opened.enter_context(driver_lock(config.folder))
         # A plan needs them too: prices come from their measured speed.
         workers = opened.enter_context(open_workers(config.compute, config.folder, client))
         prices = Prices.measured(workers, plan, sizes, display)

@@ -21,7 +21,7 @@ from ..clusters.slurm.scripts import (
     worker_requests,
 )
 from ..progress import SILENT, Display
-from .driver_lock import driving
+from .driver_lock import driver_lock
 from .state import make_writable, open_out
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def submit(
     with display.status("Reading catalogue and images"):
         plan = make_plan(config)
     make_writable(config.folder)
-    with driving(config.folder):  # refuses when somebody is at work there
+    with driver_lock(config.folder):  # refuses when somebody is at work there
         open_out(plan)
         (config.folder / "logs").mkdir(exist_ok=True)
     jobs: list[str] = []

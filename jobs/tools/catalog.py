@@ -18,7 +18,7 @@ from dsmi_zoo.pipeline.engine.outcome import Done
 
 from ..clusters.machine import usable_cores
 from ..progress import SILENT, Display, follow
-from ..terminal import tell
+from ..terminal import print_line
 from .listing import in_order, said, table
 
 SHOWN_BY_DEFAULT = ("digits", "imagenet-2025", "imagenet-2023")
@@ -50,13 +50,13 @@ def list_entries(
         entries = in_order(every, sort)[: filters.limit]
     if as_json:
         for line in json.dumps([_all_known(entry) for entry in entries], indent=2).splitlines():
-            tell(line)
+            print_line(line)
         return 0
     for line in table(entries):
-        tell(line)
+        print_line(line)
     models = len({entry.model for entry in entries})
     of_models = f" of {counted(models, 'model')}" if models < len(entries) else ""
-    tell(f"{counted(len(entries), 'entry')}{of_models}")
+    print_line(f"{counted(len(entries), 'entry')}{of_models}")
     return 0
 
 
@@ -64,9 +64,9 @@ def show(model: str, catalog: str | None) -> int:
     """Print everything that is known of a model, at each of its sizes."""
     for number, (where, entry) in enumerate(_looked_up(model, catalog)):
         if number:
-            tell()
+            print_line()
         for name, value in {"catalogue": where, **_known(entry)}.items():
-            tell(f"{name:24}{value}")
+            print_line(f"{name:24}{value}")
     return 0
 
 
@@ -123,8 +123,8 @@ def check(
         workers = usable_cores()
     good, failed = follow(_checked(entries, workers), len(entries), display)
     for done in sorted(failed, key=lambda done: done.name):
-        tell(f"{done.name}: {done.message}")
-    tell(
+        print_line(f"{done.name}: {done.message}")
+    print_line(
         f"{good} of {counted(len(entries), 'entry')} with an embedding of the declared width; {len(failed)} failed",
     )
     return 1 if failed else 0
@@ -133,7 +133,9 @@ def check(
 def _tell_unchecked(entries: Sequence[ModelEntry]) -> None:
     for entry in entries:
         if entry.builder is not None:
-            tell(f"{entry.model}: built by {entry.builder}, whose module is there; not checked")
+            print_line(
+                f"{entry.model}: built by {entry.builder}, whose module is there; not checked"
+            )
 
 
 def _checked(entries: Sequence[ModelEntry], workers: int) -> Iterator[Done]:

@@ -20,7 +20,7 @@ from dsmi_zoo._util.text import is_printable, one_line, printable, shortened, sh
 from dsmi_zoo.jobs.doctor.report import Finding
 from dsmi_zoo.jobs.progress import Terminal, follow
 from dsmi_zoo.jobs.runs.state import status
-from dsmi_zoo.jobs.terminal import LogLines, tell, tell_error
+from dsmi_zoo.jobs.terminal import LogLines, print_error, print_line
 from dsmi_zoo.jobs.tools.catalog import list_entries, show
 from dsmi_zoo.pipeline.engine.outcome import Done
 from dsmi_zoo.pipeline.store.record import EntryRecord
@@ -85,8 +85,8 @@ def assert_harmless(told: str) -> None:
 
 
 def test_a_command_tells_text_and_errors_with_escapes(capsys: pytest.CaptureFixture[str]) -> None:
-    tell(HOSTILE)
-    tell_error(HOSTILE)
+    print_line(HOSTILE)
+    print_error(HOSTILE)
     said = capsys.readouterr()
     assert_harmless(said.out)
     assert_harmless(said.err)
