@@ -8,7 +8,7 @@ import click
 from dsmi_zoo.pipeline.config.run import CLUSTERS
 
 from ..terminal import display
-from ..tools.listing import ORDERS
+from ..tools.catalog import ORDERS
 from .options import (
     PATH,
     TimeType,

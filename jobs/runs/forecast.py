@@ -122,7 +122,7 @@ def _in_all(plan: Plan, download: float) -> list[str]:
     on = f"{fleet.words} with {counted(fleet.processes, 'process')}, {plan.config.precision}"
     return [
         f"in all      about {duration(expected.total)} on {on}{fetch}; may be off by a factor of two",
-        f"memory      at most about {size_in_words(expected.memory)}, for all processes together",
+        f"memory      about {size_in_words(expected.memory)} at most, for all processes together",
     ]
 
 
