@@ -1,4 +1,4 @@
-"""Commands that look: status, report, measure, catalog and doctor."""
+"""Commands that inspect: status, report, measure, catalog and doctor."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from .options import (
 @click.command("status")
 @out_option
 def status_command(out: Path) -> int:
-    """What of a run is done, failed (and why) and missing.
+    """Show which entries of a run are done, failed (and why) or missing.
 
     \b
     Example:
@@ -37,16 +37,16 @@ def status_command(out: Path) -> int:
 @click.command("report")
 @out_option
 @click.option(
-    "--compare", type=PATH, metavar="OUT", help="Set another run, or a published folder, beside it."
+    "--compare", type=PATH, metavar="OUT", help="Compare with another run, or a published folder."
 )
 @click.option(
     "--class-subsets",
     type=click.IntRange(1, 1000),
     metavar="N",
-    help="Repeat the correlation on N random halves of the classes, from the kept embeddings; 50 tell much.",
+    help="Repeat the correlation on N random halves of the classes, from the kept embeddings; 50 is usually enough.",
 )
 def report_command(out: Path, compare: Path | None, class_subsets: int | None) -> int:
-    """Write the report again, from the rows alone.
+    """Rebuild the report from the rows alone.
 
     \b
     Examples:
@@ -70,13 +70,13 @@ def measure_command(
 ) -> int:
     """Measure one embedding, an array [n, d]; with labels, an array [n], also their mutual information.
 
-    Files are .npy, .npz, .csv, .parquet, .safetensors or .pt; of one that holds several arrays, FILE:NAME takes one.
+    Files are .npy, .npz, .csv, .parquet, .safetensors or .pt; FILE:NAME selects one array of a file that holds several.
 
     \b
     Examples:
       dsmi-zoo measure Z.npy y.csv
       dsmi-zoo measure embeddings.npz:Z table.csv:species
-      dsmi-zoo measure table.csv table.csv:species          that column is left out of the embedding
+      dsmi-zoo measure table.csv table.csv:species          (the column is left out of the embedding)
       dsmi-zoo measure Z.npy y.npy --sigma 2 --measure my_measures:effective_rank
     """
     from ..tools.measure import measure
@@ -86,7 +86,7 @@ def measure_command(
 
 @click.group("catalog")
 def catalog_group() -> None:
-    """Look at model catalogues."""
+    """Inspect model catalogues."""
 
 
 @catalog_group.command("list")
@@ -95,10 +95,10 @@ def catalog_group() -> None:
 @click.option(
     "--sort",
     type=click.Choice(list(ORDERS)),
-    help="Order by a column; top1 and throughput: the greatest first.",
+    help="Sort by a column; top1 and throughput from the greatest.",
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON, with all that is known of each entry."
+    "--json", "as_json", is_flag=True, help="Print JSON with everything known about each entry."
 )
 @click.pass_context
 def catalog_list_command(context: click.Context, sort: str | None, as_json: bool, **_: Any) -> int:
@@ -120,10 +120,10 @@ def catalog_list_command(context: click.Context, sort: str | None, as_json: bool
 @click.argument("model", metavar="MODEL[@SIZE]")
 @click.option(
     "--catalog",
-    help="Where to look.  [default: digits, imagenet-2025 and imagenet-2023, in this order]",
+    help="Catalogue to search.  [default: digits, imagenet-2025 and imagenet-2023, in this order]",
 )
 def catalog_show_command(model: str, catalog: str | None) -> int:
-    """Show all that a catalogue knows of a model (MODEL alone: at all its sizes).
+    """Show everything that a catalogue knows about a model (MODEL alone: at all its sizes).
 
     \b
     Example:
@@ -140,7 +140,7 @@ def catalog_show_command(model: str, catalog: str | None) -> int:
 @options("compute.workers", help="Worker processes.", default_shown="one per core")
 @click.pass_context
 def catalog_check_command(context: click.Context, **_: Any) -> int:
-    """Build each entry without memory or weights, and confirm that it gives an embedding of the declared width.
+    """Build each entry without memory or weights, and check that its embedding has the declared width.
 
     \b
     Examples:
@@ -158,16 +158,16 @@ def catalog_check_command(context: click.Context, **_: Any) -> int:
     "--cluster",
     type=click.Choice(CLUSTERS),
     default="local",
-    help="What is to be used.  [default: local]",
+    help="Kind of cluster to check.  [default: local]",
 )
 @options("compute.profile", help="Site settings of Slurm, in TOML; see docs/clusters.md.")
-@click.option("--out", type=PATH, help="The directory that a run is to write to.")
+@click.option("--out", type=PATH, help="Directory that a run would write to.")
 @options("compute.cache", "subset.data_root")
 @click.option(
     "--wait",
     type=TimeType(),
     default="10m",
-    help="Wait so long for the job on a node.  [default: 10m]",
+    help="Time limit for the job on a node.  [default: 10m]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--node", type=PATH, hidden=True, help="Answer the request in this folder.")
@@ -181,10 +181,10 @@ def doctor_command(
     node: Path | None,
     **_: Any,
 ) -> int:
-    """Say what this machine has for a run and what is missing, each finding with what to do.
+    """Check what this machine has for a run and what is missing, and say what to do.
 
-    With --cluster slurm, a job of at most two minutes looks at the same from a compute node, at whether the folders are
-    shared and locks hold there, and at the route between scheduler and node. The exit code is 1 if there are problems.
+    With --cluster slurm, a job of at most two minutes makes the same checks on a compute node, and checks whether it
+    shares the folders, locks hold there, and scheduler and node reach each other. Exits with 1 if there are problems.
 
     \b
     Examples:

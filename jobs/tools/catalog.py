@@ -13,6 +13,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.filters import Filters, apply_filters
+from dsmi_zoo.data_catalog.models.registry import find_entries, load_models
 
 from ..terminal import print_line
 
@@ -49,13 +50,6 @@ GREATEST_FIRST = ("throughput", "top1")
 def choose(catalog: str, globs: Sequence[str], filters: Filters) -> list[ModelEntry]:
     """Return the entries of a catalogue that match a glob and pass the filters."""
     return apply_filters(load_models(catalog, globs), filters, catalog)
-
-
-def load_models(catalog: str, globs: Sequence[str] = ()) -> list[ModelEntry]:
-    """Return a catalogue's entries."""
-    from dsmi_zoo.data_catalog.models import registry
-
-    return registry.load_models(catalog, globs)
 
 
 def list_entries(
@@ -140,8 +134,6 @@ def show(model: str, catalog: str | None) -> int:
 
 def _find(model: str, catalog: str | None) -> tuple[str, list[ModelEntry]]:
     """Return the entries of that name in the catalogue, or in the first built-in one that has any."""
-    from dsmi_zoo.data_catalog.models.registry import find_entries
-
     if catalog is not None:
         return catalog, find_entries(load_models(catalog), [model], catalog)
     complaint = ""
