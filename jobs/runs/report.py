@@ -1,4 +1,4 @@
-"""The report on demand."""
+"""Rebuild the report on demand."""
 
 import logging
 from pathlib import Path
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 def report(
     out: Path, compared_with: Path | None, class_subsets: int, display: Display = SILENT
 ) -> int:
-    """Rebuild the report of a run, or of a monitored training, and say where it is."""
+    """Rebuild the report of a run, or of a monitored training, and log its path."""
     if monitor_path(out).exists() and not (out / "run.json").exists():
         if compared_with is not None or class_subsets:
             raise InputError(
