@@ -122,15 +122,19 @@ def processes_here(
         "silence_logs": logging.CRITICAL,
         "memory_limit": int(settings.worker_memory or 0),
     }
-    workers = {}
-    for name, gpu in gpu_of.items():
-        environment = {"CUDA_VISIBLE_DEVICES": gpu}
-        workers[name] = {"cls": Nanny, "options": {**options, "env": environment}}
+
+    def worker(gpu: str) -> dict[str, Any]:
+        return {"cls": Nanny, "options": {**options, "env": {"CUDA_VISIBLE_DEVICES": gpu}}}
+
     scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
-    with on_this_machine(settings, len(workers), modules):
+    with on_this_machine(settings, max(1, len(gpu_of)), modules):
         with interrupts_blocked():
             cluster = WorkersHere(
-                scheduler=scheduler, workers=workers, security=security, silence_logs="critical"
+                workers={name: worker(gpu) for name, gpu in gpu_of.items()},
+                worker=worker(""),  # of those that `adapt` or `scale` would add
+                scheduler=scheduler,
+                security=security,
+                silence_logs="critical",
             )
         with cluster, Client(cluster) as client:
             yield client
