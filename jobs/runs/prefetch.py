@@ -3,9 +3,8 @@
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
@@ -78,7 +77,14 @@ def prefetch(
     with display.status(f"Asking for {counted(len(missing), 'size')}"):
         sizes, failures = _ask_sizes(missing)
     total = sum(size or 0 for size in sizes.values())
-    _log_sizes(cached, sizes, total, len(failures))
+    in_cache = size_in_words(sum(path.stat().st_size for path in cached.values()))
+    unknown = sum(size is None for size in sizes.values())
+    more = f" and {unknown} of unknown size" if unknown else ""
+    unavailable = f", {len(failures)} unavailable" if failures else ""
+    log.info(
+        f"{counted(len(needed), 'file')}: {len(cached)} in the cache ({in_cache}), "
+        f"{len(sizes)} to download ({size_in_words(total)}{more}){unavailable}"
+    )
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     if total and total + SPARE_BYTES > free:
@@ -113,20 +119,6 @@ def _log_skipped(entries: Sequence[ModelEntry]) -> None:
     for which, count in skipped.items():
         if count:
             log.info(f"skipped {counted(count, 'model')} {which}")
-
-
-def _log_sizes(
-    cached: Mapping[str, Path], sizes: Mapping[str, int | None], total: int, failures: int
-) -> None:
-    files = counted(len(cached) + len(sizes) + failures, "file")
-    in_cache = size_in_words(sum(path.stat().st_size for path in cached.values()))
-    unknown = sum(size is None for size in sizes.values())
-    more = f" and {unknown} of unknown size" if unknown else ""
-    unavailable = f", {failures} unavailable" if failures else ""
-    log.info(
-        f"{files}: {len(cached)} in the cache ({in_cache}), "
-        f"{len(sizes)} to download ({size_in_words(total)}{more}){unavailable}"
-    )
 
 
 def _verified(
@@ -180,10 +172,16 @@ def _fetch_all(
 
         fetch_weights(weights, cache, progress)
 
-    with (
-        _bar_of_bytes(sum(size or 0 for size in sizes.values()), display) as show,
-        ThreadPoolExecutor(transfers) as pool,
-    ):
+    total = sum(size or 0 for size in sizes.values())
+    next_line = monotonic() + LINE_EVERY_S
+    columns = (
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("about"),
+        TimeRemainingColumn(),
+    )
+    with display.bar(*columns, total=total) as update, ThreadPoolExecutor(transfers) as pool:
         futures = {pool.submit(fetch, weights): weights for weights in sizes}
         left = set(futures)
         try:
@@ -198,32 +196,14 @@ def _fetch_all(
                     else:
                         number = len(futures) - len(left)
                         log.log(display.step_level, f"[{number}/{len(futures)}] {weights}")
-                show(sum(received.values()))
+                bytes_so_far = sum(received.values())
+                update(completed=bytes_so_far)
+                if monotonic() > next_line:
+                    next_line = monotonic() + LINE_EVERY_S
+                    line = f"{size_in_words(bytes_so_far)} of {size_in_words(total)}"
+                    log.log(display.step_level, line)
         except BaseException:
             stop.set()  # transfers stop at their next piece, and go on from there another time
             pool.shutdown(cancel_futures=True)
             raise
     return failures
-
-
-@contextmanager
-def _bar_of_bytes(total: int, display: Display) -> Iterator[Callable[[int], None]]:
-    """Show a bar of bytes on a terminal, and a plain line from time to time elsewhere."""
-    last_line = monotonic()
-    columns = (
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TextColumn("about"),
-        TimeRemainingColumn(),
-    )
-    with display.bar(*columns, total=total) as update:
-
-        def show(count: int) -> None:
-            nonlocal last_line
-            update(completed=count)
-            if monotonic() - last_line > LINE_EVERY_S:
-                last_line = monotonic()
-                log.log(display.step_level, f"{size_in_words(count)} of {size_in_words(total)}")
-
-        yield show
