@@ -77,7 +77,7 @@ def test_four_workers_of_a_job_share_two_gpus_and_come_back(
     profile.write_text(PROFILE.format(flag=tmp_path / "flag"))
     with slurm_cluster(ComputeSettings(cluster="slurm", profile=profile), tmp_path) as client:
         wait_until_there_are(client, 4)
-        assert "1 Slurm job of 4 workers asked for" in told.text
+        assert "1 Slurm job of 4 workers submitted" in told.text
         # Where the tests' Slurm has its node.
         assert "the workers reach this driver at 127.0.0.1" in told.text
         assert "ended before a worker connected (see" in told.text  # the first one did
