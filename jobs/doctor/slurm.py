@@ -164,8 +164,9 @@ def _cancel(job: str) -> None:
 
 def _wait(job: str, report: Path, job_log: Path, wait_s: float, display: Display) -> Finding | None:
     """Wait for a job's report, and show the job's state meanwhile; return the problem if no report comes."""
-    started = time.monotonic()
-    next_look, ended_at, shown = started, None, ""
+    started = next_look = time.monotonic()
+    ended_at: float | None = None
+    shown = ""
     with display.status(f"job {job}") as show:
         while not report.exists():
             now = time.monotonic()

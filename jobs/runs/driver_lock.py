@@ -71,8 +71,10 @@ def driver_lock(out: Path, share: str | None = None) -> Iterator[Callable[[], No
                     f"{drivers_folder(out)} cannot be written ({error.strerror}); choose another --out"
                 ) from None
 
+        acquired = claim
+
         def confirm() -> None:
-            if claim.is_lost():
+            if acquired.is_lost():
                 raise InputError(
                     f"{out}: another driver found this one's lock stale and goes on; this one stops"
                 )

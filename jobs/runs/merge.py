@@ -266,12 +266,12 @@ def joint_entries(runs: Sequence[Run], chosen: Mapping[str, Run]) -> list[EntryR
 def joint_config(configs: Sequence[RunConfig], out: Path) -> RunConfig:
     """Return the first settings, for all the models that any of them chose."""
     first = configs[0]
-    models: dict[str, None] = {}
+    models: tuple[str, ...] = ()
     if all(config.models for config in configs):
-        models = dict.fromkeys(glob for config in configs for glob in config.models)
+        models = tuple(dict.fromkeys(glob for config in configs for glob in config.models))
     agree = all(config.filters == first.filters for config in configs)
     filters = first.filters if agree else Filters()
-    return first.model_copy(update={"out": out, "models": tuple(models), "filters": filters})
+    return first.model_copy(update={"out": out, "models": models, "filters": filters})
 
 
 def _slugs(runs: Iterable[Run]) -> list[str]:

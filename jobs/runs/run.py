@@ -189,5 +189,5 @@ def _inputs_are_damaged(plan: Plan) -> bool:
         return True
     if plan.config.protocol != "paper":
         return False
-    sizes = {job.entry.img_size for job in plan.jobs} - {None}
+    sizes = {size for job in plan.jobs if (size := job.entry.img_size) is not None}
     return any(noted_damage(clusters_path(out, size)) for size in sizes)
