@@ -1,9 +1,8 @@
-"""What one sees while entries finish: lines of the log, and where a terminal is, a bar or a spinner below them."""
+"""What is shown while entries finish: lines of the log, and on a terminal a bar or a spinner below them."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from contextlib import contextmanager
 from time import monotonic
 
 from rich.console import Console
@@ -25,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Return seconds in a readable unit: ``50 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -34,59 +33,30 @@ def duration(seconds: float) -> str:
 
 
 class Display:
-    """Where it is shown how far something is: nowhere, for calls from Python have the log."""
+    """Bars, spinners and lines on a console; without one, nothing is shown, and calls from Python have the log."""
 
-    @property
-    def has_bars(self) -> bool:
-        """Whether somebody sees the bars."""
-        return False
-
-    @property
-    def step_level(self) -> int:
-        """The level at which the log tells of single steps: they are details where a bar counts them."""
-        return logging.DEBUG if self.has_bars else logging.INFO
-
-    def status(self, text: str) -> AbstractContextManager[Callable[[str], None]]:
-        """Say what is being done, until it is done; what it yields changes the text."""
-        return nullcontext(_show_nothing)
-
-    def bar(
-        self,
-        *columns: ProgressColumn,
-        total: float | None = None,
-        description: str = "",
-        visible: bool = True,
-    ) -> AbstractContextManager[Callable[..., None]]:
-        """Show a bar of these columns; what it yields takes the arguments of rich's ``Progress.update``."""
-        return nullcontext(_show_nothing)
-
-
-def _show_nothing(*_: object, **__: object) -> None:
-    pass
-
-
-SILENT = Display()
-
-
-class Terminal(Display):
-    """The command line's: bars and spinners if the console is a terminal, lines of the log above them."""
-
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         self.console = console
 
     @property
     def has_bars(self) -> bool:
-        """Whether somebody sees the bars."""
-        return self.console.is_terminal
+        """Whether bars are visible."""
+        return self.console is not None and self.console.is_terminal
+
+    @property
+    def step_level(self) -> int:
+        """The level at which single steps are logged: they are details if a bar counts them."""
+        return logging.DEBUG if self.has_bars else logging.INFO
 
     @contextmanager
     def status(self, text: str) -> Iterator[Callable[[str], None]]:
-        """Say what is being done, until it is done; what it yields changes the text."""
-        if not self.has_bars:
-            yield _show_nothing
+        """Show a spinner with a text; the function that this yields changes the text."""
+        if self.console is None or not self.has_bars:
+            yield lambda text: None
             return
-        with self.console.status(_as_it_is(text)) as status:
-            yield lambda text: status.update(_as_it_is(text))
+        # As Text, brackets are not markup.
+        with self.console.status(Text(printable(text))) as status:
+            yield lambda text: status.update(Text(printable(text)))
 
     @contextmanager
     def bar(
@@ -96,22 +66,25 @@ class Terminal(Display):
         description: str = "",
         visible: bool = True,
     ) -> Iterator[Callable[..., None]]:
-        """Show a bar of these columns; what it yields takes the arguments of rich's ``Progress.update``."""
+        """Show a bar of these columns; the function that this yields takes the arguments of ``Progress.update``."""
+        if self.console is None:
+            yield lambda **changes: None
+            return
         with Progress(
             *columns, console=self.console, disable=not self.has_bars, transient=True
         ) as bar:
-            yield partial(bar.update, bar.add_task(description, total=total, visible=visible))
+            task = bar.add_task(description, total=total, visible=visible)
+            yield lambda **changes: bar.update(task, **changes)
 
     def line(self, text: str) -> None:
-        """Print one line, as it is: no markup, no colours, no line breaks of ours; control characters as escapes."""
-        self.console.print(
-            printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True
-        )
+        """Print one line without markup, colours or line breaks; control characters become escapes."""
+        if self.console is not None:
+            self.console.print(
+                printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True
+            )
 
 
-def _as_it_is(text: str) -> Text:
-    """The text in one line, in which brackets are no markup."""
-    return Text(printable(text))
+SILENT = Display()
 
 
 def follow(
@@ -126,28 +99,18 @@ def follow(
     Parameters
     ----------
     costs
-        What each entry is expected to cost, by slug, in any unit: the time that is left goes by them, for the last of
-        a list may take a hundred times as long as the first. Without them all are taken for equal.
+        The expected cost of each entry by slug, in any unit, from which the remaining time is estimated: the last
+        entry may take a hundred times as long as the first. By default all cost the same.
 
     Returns
     -------
-    (int, list of Outcome)
-        How many went well, and those that failed.
+    (int, list of Done)
+        The number of successes, and the failures.
     """
-    started, good = monotonic(), 0
-    failed: list[Outcome] = []
-    of_all, of_done = (sum(costs.values()), 0.0) if costs else (float(total), 0.0)
-
-    def rate() -> str:
-        spent = monotonic() - started
-        seconds = spent / (good + len(failed))
-        pace = f"{seconds:.1f} s a {noun}" if seconds > 1 else f"{1 / seconds:.1f} {noun}s a second"
-        is_last = good + len(failed) == total
-        left = spent * (of_all - of_done) / of_done if of_done else 0.0
-        return f"{len(failed)} failed, {pace}" + (
-            "" if is_last else f", about {duration(left)} left"
-        )
-
+    started, succeeded = monotonic(), 0
+    failed: list[Done] = []
+    total_cost = sum(costs.values()) if costs else float(total)
+    finished_cost = 0.0
     columns = (
         SpinnerColumn(),
         BarColumn(),
@@ -156,18 +119,23 @@ def follow(
         TimeElapsedColumn(),
     )
     with display.bar(*columns, total=total, description="0 failed, starting") as update:
-        for done in finished:
+        for number, done in enumerate(finished, start=1):
             if done.ok:
-                good += 1
+                succeeded += 1
             else:
                 failed.append(done)
-            of_done += costs.get(done.slug, 0.0) if costs else 1.0
-            update(advance=1, description=rate())
+            finished_cost += costs.get(done.slug, 0.0) if costs else 1.0
+            spent = monotonic() - started
+            each = spent / number
+            pace = f"{each:.1f} s per {noun}" if each > 1 else f"{1 / each:.1f} {noun}s per second"
+            rate = f"{len(failed)} failed, {pace}"
+            if number < total:
+                left = spent * (total_cost - finished_cost) / finished_cost if finished_cost else 0
+                rate += f", about {duration(left)} left"
+            update(advance=1, description=rate)
             if done.ok:
-                step = (
-                    f"[{good + len(failed)}/{total}] {done.name} in {done.seconds:.1f} s; {rate()}"
-                )
+                step = f"[{number}/{total}] {done.name} in {done.seconds:.1f} s; {rate}"
                 log.log(display.step_level, step)
             else:
                 log.warning(f"{done.name} failed: {done.message}")
-    return good, failed
+    return succeeded, failed

@@ -1,4 +1,4 @@
-"""What the command line prints to: the log's lines and the bars share one console, so that neither breaks the other."""
+"""What the command prints to: the log's lines and the bars share one console, so that neither breaks the other."""
 
 import functools
 import io
@@ -9,60 +9,60 @@ from typing import TYPE_CHECKING
 from dsmi_zoo._util.text import printable
 
 if TYPE_CHECKING:
-    from .progress import Terminal
-
+    from .progress import Display
 
 PACKAGE = "dsmi_zoo"
 
 
 @functools.cache
-def _terminal() -> "Terminal":
+def _terminal() -> "Display":
     from rich.console import Console
 
-    from .progress import Terminal
+    from .progress import Display
 
-    return Terminal(Console())
+    return Display(Console())
 
 
-def display(stderr: bool = False) -> "Terminal":
-    """Where bars are shown, and lines of the log: stdout, unless that holds JSON."""
+def display(stderr: bool = False) -> "Display":
+    """Return the display of bars and of the log's lines: on stdout, or on stderr while stdout holds JSON."""
     terminal = _terminal()
-    terminal.console.stderr = stderr
+    if terminal.console is not None:
+        terminal.console.stderr = stderr
     return terminal
 
 
-def tell(line: str = "") -> None:
-    """Print a line on stdout; of text that may be somebody else's, what a terminal would obey is shown as an escape."""
+def print_line(line: str = "") -> None:
+    """Print a line on stdout, with escapes in place of control characters."""
     print(printable(line))
 
 
-def tell_error(line: str) -> None:
-    """The same on stderr, after the command's name."""
+def print_error(line: str) -> None:
+    """Print a line on stderr after the command's name, with escapes in place of control characters."""
     print(f"dsmi-zoo: {printable(line)}", file=sys.stderr)
 
 
 def accept_any_text() -> None:
-    """Let stdout and stderr show what their encoding lacks as an escape; an error there would hide what is told."""
+    """Let stdout and stderr print escapes for characters that their encoding lacks, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 class LogLines(logging.Handler):
-    """Prints what the package logs as plain lines."""
+    """Prints the package's log as plain lines; errors propagate."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print the message as it is; what goes wrong meanwhile goes wrong for the command."""
+        """Print the message."""
         _terminal().line(record.getMessage())
 
 
 def show_log() -> None:
-    """Let the command line show what the library logs."""
+    """Let the command print what the library logs."""
     log = logging.getLogger(PACKAGE)
     log.setLevel(logging.INFO)
     log.addHandler(LogLines())
 
 
 def show_details() -> None:
-    """Show what is done within each step, too."""
+    """Print the steps of the workers, too."""
     logging.getLogger(PACKAGE).setLevel(logging.DEBUG)

@@ -38,7 +38,6 @@ MODULES = (
         )
     ),
     "dsmi_zoo.jobs.clusters.local",
-    "dsmi_zoo.jobs.clusters.cuda",
     "dsmi_zoo.reports.page.build",
     "dask.__main__",
     "distributed.cli.dask_scheduler",

@@ -1,4 +1,4 @@
-"""Commands that look: status, report, measure, catalog and doctor."""
+"""Commands that inspect: status, report, measure, catalog and doctor."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import click
 from dsmi_zoo.pipeline.config.compute import CLUSTERS
 
 from ..terminal import display
-from ..tools.listing import ORDERS
+from ..tools.catalog import ORDERS
 from .options import (
     PATH,
     TimeType,
@@ -23,7 +23,7 @@ from .options import (
 @click.command("status")
 @out_option
 def status_command(out: Path) -> int:
-    """What of a run is done, failed (and why) and missing.
+    """Show which entries of a run are done, failed (and why) or missing.
 
     \b
     Example:
@@ -37,9 +37,15 @@ def status_command(out: Path) -> int:
 @click.command("report")
 @out_option
 @click.option(
-    "--compare", type=PATH, metavar="OUT", help="Compare it with another run or a published folder."
+    "--compare", type=PATH, metavar="OUT", help="Compare with another run, or a published folder."
 )
-def report_command(out: Path, compare: Path | None) -> int:
+@click.option(
+    "--class-subsets",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Repeat the correlation on N random halves of the classes, from the kept embeddings; 50 is usually enough.",
+)
+def report_command(out: Path, compare: Path | None, class_subsets: int | None) -> int:
     """Rebuild the report from the rows alone.
 
     \b
@@ -63,13 +69,13 @@ def measure_command(
 ) -> int:
     """Measure one embedding, an array [n, d]; with labels, an array [n], also their mutual information.
 
-    Files are .npy, .npz, .csv, .parquet, .safetensors or .pt; of one that holds several arrays, FILE:NAME takes one.
+    Files are .npy, .npz, .csv, .parquet, .safetensors or .pt; FILE:NAME selects one array of a file that holds several.
 
     \b
     Examples:
       dsmi-zoo measure Z.npy y.csv
       dsmi-zoo measure embeddings.npz:Z table.csv:species
-      dsmi-zoo measure table.csv table.csv:species          that column is left out of the embedding
+      dsmi-zoo measure table.csv table.csv:species          (the column is left out of the embedding)
       dsmi-zoo measure Z.npy y.npy --sigma 2 --measure my_measures:effective_rank
     """
     from ..tools.measure import measure
@@ -79,7 +85,7 @@ def measure_command(
 
 @click.group("catalog")
 def catalog_group() -> None:
-    """Look at model catalogues."""
+    """Inspect model catalogues."""
 
 
 @catalog_group.command("list")
@@ -88,10 +94,10 @@ def catalog_group() -> None:
 @click.option(
     "--sort",
     type=click.Choice(list(ORDERS)),
-    help="Order by a column; top1 and throughput: the greatest first.",
+    help="Sort by a column; top1 and throughput from the greatest.",
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON, with all that is known of each entry."
+    "--json", "as_json", is_flag=True, help="Print JSON with everything known about each entry."
 )
 @click.pass_context
 def catalog_list_command(context: click.Context, sort: str | None, as_json: bool, **_: Any) -> int:
@@ -113,10 +119,10 @@ def catalog_list_command(context: click.Context, sort: str | None, as_json: bool
 @click.argument("model", metavar="MODEL[@SIZE]")
 @click.option(
     "--catalog",
-    help="Where to look.  [default: digits, imagenet-2025 and imagenet-2023, in this order]",
+    help="Catalogue to search.  [default: digits, imagenet-2025 and imagenet-2023, in this order]",
 )
 def catalog_show_command(model: str, catalog: str | None) -> int:
-    """Show all that a catalogue knows of a model (MODEL alone: at all its sizes).
+    """Show everything that a catalogue knows about a model (MODEL alone: at all its sizes).
 
     \b
     Example:
@@ -133,7 +139,7 @@ def catalog_show_command(model: str, catalog: str | None) -> int:
 @options("compute.workers", help="Worker processes.", default_shown="one per core")
 @click.pass_context
 def catalog_check_command(context: click.Context, **_: Any) -> int:
-    """Build each entry without memory or weights, and confirm that it gives an embedding of the declared width.
+    """Build each entry without memory or weights, and check that its embedding has the declared width.
 
     \b
     Examples:
@@ -151,19 +157,19 @@ def catalog_check_command(context: click.Context, **_: Any) -> int:
     "--cluster",
     type=click.Choice(CLUSTERS),
     default="local",
-    help="What is to be used.  [default: local]",
+    help="Kind of cluster to check.  [default: local]",
 )
 @options("compute.profile", help="Site settings of Slurm, in TOML; see docs/clusters.md.")
-@click.option("--out", type=PATH, help="The directory that a run is to write to.")
+@click.option("--out", type=PATH, help="Directory that a run would write to.")
 @options("compute.cache", "subset.data_root")
 @click.option(
     "--wait",
     type=TimeType(),
     default="10m",
-    help="Wait so long for the job on a node.  [default: 10m]",
+    help="Time limit for the job on a node.  [default: 10m]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--node", type=PATH, hidden=True, help="What the job on a node is to check.")
+@click.option("--node", type=PATH, hidden=True, help="Answer the request in this folder.")
 @click.pass_context
 def doctor_command(
     context: click.Context,
@@ -174,10 +180,10 @@ def doctor_command(
     node: Path | None,
     **_: Any,
 ) -> int:
-    """Say what this machine has for a run and what is missing, each finding with what to do.
+    """Check what this machine has for a run and what is missing, and say what to do.
 
-    With --cluster slurm, a job of at most two minutes looks at the same from a compute node, at whether the folders are
-    shared and locks hold there, and at the route between scheduler and node. The exit code is 1 if there are problems.
+    With --cluster slurm, a job of at most two minutes makes the same checks on a compute node, and checks whether it
+    shares the folders, locks hold there, and scheduler and node reach each other. Exits with 1 if there are problems.
 
     \b
     Examples:
@@ -185,7 +191,7 @@ def doctor_command(
       dsmi-zoo doctor --cluster cuda --out runs/imagenet --data-root imagenet
       dsmi-zoo doctor --cluster slurm --profile gpu.toml --out runs/imagenet --data-root imagenet --wait 1h
     """
-    from ..doctor.report import Folders
+    from ..doctor.report import Folders, doctor
 
     chosen = chosen_settings(context)
     root = chosen.subset.data_root
@@ -195,10 +201,8 @@ def doctor_command(
         None if root is None else root.expanduser().absolute(),
     )
     if node is not None:
-        from ..doctor.node import check_node
+        from ..doctor.slurm import check_node
 
         check_node(node, folders)
         return 0
-    from ..doctor.command import doctor
-
     return doctor(cluster, chosen.compute.profile, folders, wait, as_json, display(stderr=as_json))

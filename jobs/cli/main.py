@@ -1,4 +1,4 @@
-"""The command ``dsmi-zoo``. Heavy imports stand inside the commands, so that ``--help`` is fast."""
+"""The command ``dsmi-zoo``; commands import what they need, so that ``--help`` is fast."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import click
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import one_line
 
-from ..terminal import accept_any_text, show_details, show_log, tell_error
+from ..terminal import accept_any_text, print_error, show_details, show_log
 from .look import catalog_group, doctor_command, measure_command, report_command, status_command
 from .run import (
     merge_command,
@@ -26,12 +26,7 @@ from .share import publish_command, verify_command
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="dsmi-zoo", prog_name="dsmi-zoo")
-@click.option(
-    "-v",
-    "--verbose",
-    is_flag=True,
-    help="Also tell what is done within each step, on the workers too.",
-)
+@click.option("-v", "--verbose", is_flag=True, help="Show more detail, also from the workers.")
 def cli(verbose: bool) -> None:
     """Benchmark a model zoo by its representations: diffusion spectral entropy (DSE) and mutual information (DSMI).
 
@@ -65,30 +60,27 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line; what the user got wrong is one line and exit code 2."""
-    signal.signal(signal.SIGTERM, _stop_in_order)
+    """Run the command line; a user's error is one line and exit code 2."""
+    signal.signal(signal.SIGTERM, _interrupt)
     show_log()
     accept_any_text()
-    warnings.showwarning = lambda message, *_where: tell_error(str(message))
+    warnings.showwarning = lambda message, *_where: print_error(str(message))
     try:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
         sys.stderr.flush()
-        # All is written and closed. Thread pools of native libraries have been seen to abort while Python is torn down,
-        # which would turn a finished run into a failed command.
+        # Everything is written and closed. Thread pools of native libraries may abort while Python shuts down, which
+        # would turn a finished run into a failed command.
         os._exit(code or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
         sys.exit(2)
     except click.ClickException as error:
-        path = (
-            f": {error.ctx.command_path}"
-            if isinstance(error, click.UsageError) and error.ctx
-            else ": dsmi-zoo"
-        )
-        _fail(f"{one_line(_message(error)).rstrip('.')}; see{path} --help")
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "dsmi-zoo"
+        _exit_with(f"{one_line(_message(error)).rstrip('.')}; see: {command} --help")
     except (InputError, OSError) as error:
-        _fail(one_line(str(error)))
+        _exit_with(one_line(str(error)))
     except (KeyboardInterrupt, click.Abort):
         print(
             "\ndsmi-zoo: stopped; finished rows are kept, and the same command goes on from here",
@@ -97,22 +89,22 @@ def main() -> None:
         sys.exit(130)
 
 
-def _stop_in_order(*_: object) -> None:
-    """Batch systems end a job by SIGTERM: stop as for Ctrl-C, and once: shell and command may both get it."""
+def _interrupt(*_: object) -> None:
+    """Answer SIGTERM, by which batch systems end jobs, as Ctrl-C; only once, as shell and command may both get it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _message(error: click.ClickException) -> str:
-    """What click found, after the name of the option if it is about one's value."""
+    """Return click's message, after the name of the option if it is about an option's value."""
     option = getattr(error, "param", None)
     if isinstance(error, click.BadParameter) and isinstance(option, click.Option) and error.message:
         return f"{option.opts[0]}: {error.message}"
     return error.format_message()
 
 
-def _fail(line: str) -> None:
-    tell_error(line)
+def _exit_with(line: str) -> None:
+    print_error(line)
     sys.exit(2)
 
 

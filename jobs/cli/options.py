@@ -1,4 +1,4 @@
-"""The command line's options, made from the fields of the settings."""
+"""Options of the command line, made from the fields of the settings."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ Command = Callable[..., Any]
 
 
 class PathType(click.Path):
-    """A path that is one printable line; tables, pages and batch scripts can hold no other."""
+    """A path of one printable line, because tables, pages and batch scripts can hold no other."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Make the word a path."""
@@ -29,24 +29,21 @@ class PathType(click.Path):
 
 
 PATH = PathType(path_type=Path)
-CLUSTER = tuple(
-    f"compute.{name}"
-    for name in (
-        "cluster",
-        "profile",
-        "workers",
-        "start_method",
-        "per_gpu",
-        "worker_memory",
-        "model_timeout",
-        "workers_within",
-    )
+# The settings of where a run is computed.
+CLUSTER = (
+    "compute.cluster",
+    "compute.profile",
+    "compute.workers",
+    "compute.start_method",
+    "compute.per_gpu",
+    "compute.worker_memory",
+    "compute.model_timeout",
+    "compute.workers_within",
 )
-"""The settings that say where it runs."""
 
 
 class SettingType(click.ParamType):
-    """What a setting takes: its field judges a word of the command line as it does a value in a file."""
+    """The value of a setting, validated by its field as in a file."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -66,7 +63,7 @@ class SettingType(click.ParamType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Offer the choices, or files."""
+        """Offer choices or files."""
         if self.setting.kind is Path:
             return [CompletionItem(incomplete, type="file")]
         return [
@@ -99,7 +96,7 @@ class SettingOption(click.Option):
     setting
         The field.
     help, default_shown
-        What to tell of it and of its default.
+        Its description and its default, as the help shows them.
     """
 
     def __init__(
@@ -108,27 +105,36 @@ class SettingOption(click.Option):
         self.setting = setting
         if setting.repeated and not setting.metavar.endswith("..."):
             help = f"{help.rstrip('.')}; may be repeated."
-        super().__init__(
-            names,
-            help=f"{help}  [default: {default_shown}]" if default_shown else help,
-            is_flag=setting.is_switch or None,  # False would make the value optional
-            type=None if setting.is_switch else SettingType(setting),
-            metavar=None if setting.is_switch else setting.metavar,
-            multiple=setting.repeated,
-        )
+        if default_shown:
+            help = f"{help}  [default: {default_shown}]"
+        if setting.is_switch:
+            super().__init__(names, help=help, is_flag=True)
+        else:
+            super().__init__(
+                names,
+                help=help,
+                type=SettingType(setting),
+                metavar=setting.metavar,
+                multiple=setting.repeated,
+            )
 
 
 def options(*keys: str, help: str = "", default_shown: str = "") -> Callable[[Command], Command]:
-    """A decorator that gives a command the options of settings.
+    """Return a decorator that gives a command the options of settings.
 
     Parameters
     ----------
     keys
-        Settings as a file has them, ``subset.seed``, or groups of them, ``subset``.
+        Settings as in a file, ``subset.seed``, or groups of them, ``subset``.
     help, default_shown
-        What this command tells of them instead of what the fields say.
+        Override the fields' descriptions and defaults in the help.
     """
-    settings = [setting for key in keys for setting in _settings_under(key)]
+    settings = []
+    for key in keys:
+        found = [s for s in options_of(RunConfig) if s.key == key or s.key.startswith(f"{key}.")]
+        if not found:
+            raise KeyError(key)
+        settings += found
 
     def decorate(command: Command) -> Command:
         for setting in reversed(settings):
@@ -146,37 +152,32 @@ def options(*keys: str, help: str = "", default_shown: str = "") -> Callable[[Co
     return decorate
 
 
-def _settings_under(key: str) -> list[Setting]:
-    settings = [s for s in options_of(RunConfig) if s.key == key or s.key.startswith(f"{key}.")]
-    if not settings:
-        raise KeyError(key)
-    return settings
-
-
 def catalog_options(command: Command) -> Command:
-    """Which models; further globs after --models arrive as arguments."""
+    """Add the options that choose models; further globs after --models arrive as arguments."""
     command = click.argument("more_models", nargs=-1, metavar="")(command)
     return options("catalog", "models")(command)
 
 
 def out_option(command: Command) -> Command:
-    """The run directory of a command that works on a finished or interrupted run."""
+    """Add the run directory of a command that works on a finished or interrupted run."""
     return click.option("--out", required=True, type=PATH, help="The run's directory.")(command)
 
 
 def given_settings(context: click.Context) -> dict[str, Any]:
-    """What the options of settings were given, nested as in a file; nothing of those that were not.
+    """Return the values of the settings' options that were given, nested as in a file.
 
     Raises
     ------
     click.UsageError
-        For an argument where none belongs.
+        For an argument that follows no --models.
     """
-    given = {
-        option.setting.keyword: context.params[option.setting.keyword]
-        for option in context.command.params
-        if isinstance(option, SettingOption) and was_given(context, option.setting.keyword)
-    }
+    given = {}
+    for option in context.command.params:
+        if isinstance(option, SettingOption):
+            name = option.setting.keyword
+            # An option may be given its default.
+            if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+                given[name] = context.params[name]
     more = context.params.get("more_models", ())
     if more and "models" not in given:
         raise click.UsageError(
@@ -187,16 +188,11 @@ def given_settings(context: click.Context) -> dict[str, Any]:
     return nested(given)
 
 
-def was_given(context: click.Context, name: str) -> bool:
-    """Whether an option was given, even if it was given its default."""
-    return context.get_parameter_source(name) is not ParameterSource.DEFAULT
-
-
 def chosen_settings(context: click.Context) -> RunConfig:
-    """The settings that a command was given over the defaults."""
+    """Return the given settings over the defaults."""
     return as_named(RunConfig, given_settings(context), flags_of(RunConfig))
 
 
 def run_settings(context: click.Context, file: Path | None) -> RunConfig:
-    """The settings of a run: what the command was given over the TOML file over the defaults."""
+    """Return the settings of a run: the given ones over the TOML file's over the defaults."""
     return resolve_config(given_settings(context), file)

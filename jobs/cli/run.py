@@ -51,16 +51,19 @@ Examples:
 @options("compute.budget_gb", "compute.budget", "compute.max_download", "compute.keep_embeddings")
 @options("compute.write_report")
 @click.option(
-    "--plan", "only_plan", is_flag=True, help="Say what the run would do, read and store, and stop."
+    "--plan",
+    "only_plan",
+    is_flag=True,
+    help="Print what the run would do, read and store, and stop.",
 )
-@click.option("--retry-failed", is_flag=True, help="Try entries again that failed before.")
+@click.option("--retry-failed", is_flag=True, help="Retry entries that failed before.")
 @click.pass_context
 def run_command(
     context: click.Context, file: Path | None, only_plan: bool, retry_failed: bool, **_: Any
 ) -> int:
     """Measure a zoo: compute every row that OUT lacks, then write the report.
 
-    Finished rows are never computed again; the same command goes on where it was stopped.
+    Finished rows are never recomputed; the same command resumes where it was stopped.
     """
     from ..runs.run import run
 
@@ -83,7 +86,7 @@ def run_command(
 @options("compute.write_report")
 @click.pass_context
 def rerun_command(context: click.Context, models: tuple[str, ...], out: Path, **_: Any) -> int:
-    """Redo single entries of a run (MODEL alone: all its sizes) and refresh the report; where the run was computed.
+    """Recompute single entries of a run (MODEL alone: all its sizes) where it was computed, and its report.
 
     \b
     Example:
@@ -99,13 +102,13 @@ def rerun_command(context: click.Context, models: tuple[str, ...], out: Path, **
 @click.option(
     "--into",
     type=PATH,
-    help="Where the new rows go.  [default: beside --out, named after the changes]",
+    help="Directory of the new rows.  [default: beside --out, named after the changes]",
 )
 @options("measures", *CLUSTER, default_shown="the run's")
 @options("compute.write_report")
 @click.pass_context
 def remeasure_command(context: click.Context, out: Path, into: Path | None, **_: Any) -> int:
-    """Other settings or new measures from the kept embeddings of a run, into another directory.
+    """Recompute measures from stored embeddings into a new directory.
 
     \b
     Examples:
@@ -120,7 +123,7 @@ def remeasure_command(context: click.Context, out: Path, into: Path | None, **_:
 
 @click.group("submit")
 def submit_group() -> None:
-    """The same run as a batch job, so that nobody has to stay logged in."""
+    """Submit a run as a batch job, so that nobody has to stay logged in."""
 
 
 @submit_group.command(
@@ -143,7 +146,7 @@ def submit_slurm_command(
     """Submit to Slurm what `dsmi-zoo run` with these options would do.
 
     A driver job starts the workers as further jobs, replaces lost ones and writes the report; when its walltime ends it
-    asks for another turn. With --array, K jobs each compute a balanced share instead, and one more writes the report.
+    is requeued. With --array, K jobs each compute a balanced share instead, and one more writes the report.
 
     \b
     Examples:
@@ -176,7 +179,7 @@ def submit_slurm_command(
 )
 @click.pass_context
 def prefetch_command(context: click.Context, jobs: int, **_: Any) -> int:
-    """Download the weights that a run will need, for nodes without internet; an interrupted transfer goes on.
+    """Download the weights that a run will need, for nodes without internet; interrupted transfers resume.
 
     \b
     Examples:
@@ -184,7 +187,7 @@ def prefetch_command(context: click.Context, jobs: int, **_: Any) -> int:
       dsmi-zoo prefetch --catalog imagenet-2025 --max-gmacs 2 --license apache-2.0
       dsmi-zoo prefetch --catalog mine.csv --models 'resnet*' --cache shared/cache --jobs 8
     """
-    from ..runs.offline import prefetch
+    from ..runs.prefetch import prefetch
 
     chosen = chosen_settings(context)
     return prefetch(
@@ -203,12 +206,12 @@ def prefetch_command(context: click.Context, jobs: int, **_: Any) -> int:
     "--out",
     required=True,
     type=PATH,
-    help="The joint run's directory; a run that is there counts too.",
+    help="Directory of the joint run; a run that it holds already is included.",
 )
 def merge_command(runs: tuple[Path, ...], out: Path) -> int:
-    """Join runs of one configuration on the same images, and write their report; they themselves stay as they are.
+    """Join runs of one configuration on the same images into a new one, and write its report.
 
-    Of two rows of one entry the finished one is kept, else the newest.
+    Of two rows of one entry, a successful one is kept, or else the newest.
 
     \b
     Examples:
@@ -221,7 +224,7 @@ def merge_command(runs: tuple[Path, ...], out: Path) -> int:
 
 
 @click.command("validate")
-@click.option("--out", type=PATH, help="Where all of it goes.  [default: runs/validate]")
+@click.option("--out", type=PATH, help="Directory of the results.  [default: runs/validate]")
 @click.option(
     "--study",
     "studies",
@@ -237,10 +240,10 @@ def merge_command(runs: tuple[Path, ...], out: Path) -> int:
     help=f"Train on {', '.join(TRAINABLE)}; may be repeated, to compare.  [default: digits, photos]",
 )
 @options("subset.data_root", help="The folder of a torchvision data set.")
-@click.option("--download", is_flag=True, help="Fetch the data sets into --data-root first.")
+@click.option("--download", is_flag=True, help="Download the data sets into --data-root first.")
 @click.option("--seeds", type=click.IntRange(2, 100), help="Trainings of each kind.  [default: 5]")
 @click.option(
-    "--small", is_flag=True, help="A minute's worth, to try the command; it answers nothing."
+    "--small", is_flag=True, help="A test of the command that takes a minute and answers nothing."
 )
 @options("compute.workers", help="Worker processes.", default_shown="one per core")
 @options("compute.cache")
@@ -257,7 +260,7 @@ def validate_command(
 ) -> int:
     """Check the paper's other claims, by simulated data and trainings, and which score predicts accuracy best.
 
-    Each claim is answered "holds", "does not hold here" or "cannot tell". What is finished is never computed again.
+    Each claim is answered "holds", "does not hold here" or "cannot tell". Finished parts are never recomputed.
 
     \b
     Examples:

@@ -1,17 +1,17 @@
-"""Commands for others' eyes: publish and verify."""
+"""Commands that publish a run, and verify a published one."""
 
 from pathlib import Path
 
 import click
 
-from ..terminal import display, tell
+from ..terminal import display, print_line
 from .options import PATH
 
 
 @click.command("publish")
 @click.argument("out", type=PATH, metavar="OUT")
 @click.argument("dest", type=PATH, metavar="DEST")
-@click.option("--title", metavar="TEXT", help="What the release is called.")
+@click.option("--title", metavar="TEXT", help="Title of the release.")
 @click.option(
     "--license",
     "license_",
@@ -21,7 +21,7 @@ from .options import PATH
 @click.option(
     "--embeddings",
     is_flag=True,
-    help="Publish the embeddings, too, so that others can check the numbers.",
+    help="Include the embeddings, so that others can check the numbers.",
 )
 @click.option(
     "--push", metavar="OWNER/NAME", help="Upload it to the Hugging Face hub as this data set."
@@ -29,7 +29,7 @@ from .options import PATH
 @click.option(
     "--public",
     is_flag=True,
-    help="Let everybody see a data set that --push makes; else only its owner can.",
+    help="Make a data set that --push creates public, not private.",
 )
 def publish_command(
     out: Path,
@@ -40,10 +40,10 @@ def publish_command(
     push: str | None,
     public: bool,
 ) -> int:
-    """Make a folder of a run that any static web host, or a data set of the Hugging Face hub, can serve.
+    """Publish a run as a folder that any static web host, or the Hugging Face hub as a data set, can serve.
 
     It holds the page, all rows as one Parquet file, the images' names (no images), settings, versions, a data set card
-    and the hash of every file. An earlier release in DEST moves into DEST/releases and says that it was superseded.
+    and the hash of every file. An earlier release in DEST moves into DEST/releases, marked as superseded.
 
     \b
     Examples:
@@ -61,15 +61,15 @@ def publish_command(
 
         refuse_wrong_name(push)
     release = publish(out, dest, title, license_, embeddings, display())
-    tell(f"Release {release.id}: {dest / 'index.html'}")
+    print_line(f"Release {release.id}: {dest / 'index.html'}")
     if license_ is None:
-        tell(
-            "It states no license, so others cannot tell what they may do with it; --license cc-by-4.0 would"
+        print_line(
+            "It has no license, so others do not know how they may use it; add one, such as --license cc-by-4.0"
         )
     if push is not None:
         from ..publishing.push import push as push_release
 
-        tell(f"Pushed: {push_release(dest, push, public, display())}")
+        print_line(f"Pushed: {push_release(dest, push, public, display())}")
     return 0
 
 
@@ -81,20 +81,20 @@ def publish_command(
     default=5,
     show_default=True,
     metavar="N",
-    help="Measure N embeddings again.",
+    help="Number of rows to recompute from their embeddings.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Of the choice of these rows.",
+    help="Random seed that selects these rows.",
 )
 def verify_command(dest: Path, rows: int, seed: int) -> int:
     """Check a published folder: hashes, the page from its rows, and some rows from their embeddings.
 
-    Numbers agree within 0.1%, accuracies within an image: machines add in different orders. Exits with 1 when
-    something differs.
+    Numbers must agree within 0.1%, accuracies within one image, because machines add in different orders. Exits with 1
+    when something differs.
 
     \b
     Examples:

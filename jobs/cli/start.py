@@ -1,4 +1,4 @@
-"""Where the command begins: from its first lines on, Ctrl-C ends it in one line, also while the rest is imported."""
+"""The entry point of the command: Ctrl-C ends it in one line even while the rest is imported."""
 
 import gc
 import sys
@@ -6,7 +6,7 @@ import sys
 
 def main() -> None:
     """Run the command line."""
-    # Imports create 100,000s of objects that stay; by default they are searched for garbage after every 700.
+    # Imports create several 100,000 permanent objects; by default, every 700 new ones start a garbage collection.
     gc.set_threshold(50_000)
     try:
         from .main import main as command_line

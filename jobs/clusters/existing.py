@@ -1,4 +1,4 @@
-"""A Dask scheduler that is already there."""
+"""A Dask scheduler that is already running."""
 
 import logging
 import os
@@ -13,72 +13,40 @@ from distributed.security import Security
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.versions import library_versions
-from dsmi_zoo.pipeline.config.run import ComputeSettings
+from dsmi_zoo.pipeline.config.compute import ComputeSettings
 
 from .profile import load_profile
 
 log = logging.getLogger(__name__)
 
 DASK = ("python", "dask", "distributed", "cloudpickle", "msgpack")
-ARRIVES_WITHIN = "20s"
+CONNECT_WITHIN = "20s"
 
 
 @contextmanager
-def existing_scheduler(
-    settings: ComputeSettings, out: Path, modules: tuple[str, ...] = ()
-) -> Iterator[Client]:
-    """A client of the scheduler at ``settings.cluster``, which stays when the run ends.
+def existing_scheduler(settings: ComputeSettings, out: Path) -> Iterator[Client]:
+    """Connect to the scheduler at ``settings.cluster``, which keeps running when the run ends.
 
     Raises
     ------
     InputError
-        When nobody answers there, credentials are refused, or its workers cannot compute what this client means.
+        When no scheduler answers there, credentials are refused, or its workers are unfit for the run.
     """
-    client = _connected(settings)
-    with client:
+    with _connected(settings) as client:
         refuse_unfit(client, settings.cluster, out)
         yield client
-
-
-def refuse_unfit(client: Client, name: str, out: Path) -> None:
-    """Refuse a client whose workers cannot compute rows of ``out``; log what is odd there and does no harm.
-
-    Raises
-    ------
-    InputError
-        When it is an asynchronous client, its workers are threads of this process, Python or Dask differ, a worker
-        lacks dsmi-zoo or does not see ``out``.
-    """
-    if client.asynchronous:
-        raise InputError(
-            f"{name}: the client is asynchronous; pass one that was made without asynchronous=True"
-        )
-    processes = cast(dict[str, tuple[str, int]], client.run(_process))
-    # What ends a model that hangs or kills its process would end this program.
-    if _process() in processes.values():
-        raise InputError(
-            f"{name}: its workers are threads of this process; make the cluster with processes=True"
-        )
-    for problem in differing_versions(cast(dict[str, Any], client.get_versions())):
-        raise InputError(f"{name}: {problem}")
-    for note in (*_differing_libraries(client, name), *_idle_threads(client, name)):
-        log.warning(note)
-    _refuse_other_folders(client, name, out)
-
-
-def _process() -> tuple[str, int]:
-    return socket.gethostname(), os.getpid()
 
 
 def _connected(settings: ComputeSettings) -> Client:
     tls = load_profile(settings.profile).tls
     security = None
     if tls is not None:
-        base = settings.profile.parent if settings.profile is not None else Path()
-        files = {name: base / path for name, path in tls.model_dump().items()}
-        absent = [path for path in files.values() if not path.is_file()]
-        if absent:
-            raise InputError(f"{settings.profile}: [tls] names {absent[0]}, which is not there")
+        assert settings.profile is not None
+        folder = settings.profile.parent
+        files = {name: folder / path for name, path in tls.model_dump().items()}
+        for path in files.values():
+            if not path.is_file():
+                raise InputError(f"{settings.profile}: [tls] names {path}, which is not there")
         security = Security(
             tls_ca_file=str(files["ca_file"]),
             tls_client_cert=str(files["cert"]),
@@ -86,26 +54,62 @@ def _connected(settings: ComputeSettings) -> Client:
             require_encryption=True,
         )
     try:
-        return Client(settings.cluster, security=security, timeout=ARRIVES_WITHIN)
+        return Client(settings.cluster, security=security, timeout=CONNECT_WITHIN)
     except (OSError, TypeError, ValueError) as error:
         reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
-        needs = (
-            "; tls:// needs credentials: [tls] in a --profile"
-            if settings.cluster.startswith("tls") and not tls
-            else ""
-        )
+        needs = ""
+        if settings.cluster.startswith("tls") and not tls:
+            needs = "; tls:// needs credentials: [tls] in a --profile"
         raise InputError(
             f"--cluster {settings.cluster}: no scheduler can be reached there ({reason}){needs}"
         ) from None
 
 
+def refuse_unfit(client: Client, name: str, out: Path) -> None:
+    """Refuse a client whose workers cannot compute rows of ``out``; warn of differences that do no harm.
+
+    Raises
+    ------
+    InputError
+        When the client is asynchronous, its workers are threads of this process, Python or Dask differ, a worker lacks
+        dsmi-zoo or does not see ``out``.
+    """
+    if client.asynchronous:
+        raise InputError(
+            f"{name}: the client is asynchronous; pass one that was made without asynchronous=True"
+        )
+    # Ending a model that hangs would end this program.
+    if _process() in cast(dict[str, Any], client.run(_process)).values():
+        raise InputError(
+            f"{name}: its workers are threads of this process; make the cluster with processes=True"
+        )
+    for problem in differing_versions(cast(dict[str, Any], client.get_versions())):
+        raise InputError(f"{name}: {problem}")
+    _compare_libraries(client, name)
+    threads = max(client.nthreads().values(), default=1)
+    if threads > 1:
+        log.warning(
+            f"{name}: workers have up to {threads} threads, and a run uses one of each; start them with one"
+        )
+    # A plan makes no OUT.
+    existing = next(folder for folder in (out, *out.parents) if folder.is_dir())
+    for worker, sees in client.run(os.path.isdir, str(existing)).items():
+        if not sees:
+            raise InputError(
+                f"{name}: worker {worker} does not see {out}; --out must be on a file system that all share"
+            )
+
+
+def _process() -> tuple[str, int]:
+    return socket.gethostname(), os.getpid()
+
+
 def differing_versions(versions: Mapping[str, Any]) -> Iterator[str]:
-    """What of Python and Dask differs between client, scheduler and workers, as ``Client.get_versions`` tells it."""
+    """Compare Python and Dask of client, scheduler and workers, as ``Client.get_versions`` returns them."""
     here = versions["client"]["packages"]
-    others = {
-        "the scheduler": versions["scheduler"],
-        **{f"worker {name}": v for name, v in versions["workers"].items()},
-    }
+    others = {"the scheduler": versions["scheduler"]}
+    for worker, theirs in versions["workers"].items():
+        others[f"worker {worker}"] = theirs
     for name in DASK:
         for who, theirs in others.items():
             there = theirs["packages"].get(name) if theirs else None
@@ -114,44 +118,22 @@ def differing_versions(versions: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _comparable(name: str, version: str | None) -> Any:
-    """Python may differ in its last part."""
+    """Leave out the last part of Python's version."""
     return version.split(".")[:2] if name == "python" and version else version
 
 
-def _differing_libraries(client: Client, address: str) -> Iterator[str]:
-    """One line a library whose version some workers have otherwise; the rows record it too.
-
-    Raises
-    ------
-    InputError
-        When a worker has no dsmi-zoo.
-    """
+def _compare_libraries(client: Client, name: str) -> None:
+    """Warn of libraries whose versions differ; the rows record them too. Refuse workers without dsmi-zoo."""
     try:
         workers = client.run(library_versions)
     except Exception as error:
         raise InputError(
-            f"{address}: its workers cannot run dsmi-zoo ({type(error).__name__}: {' '.join(str(error).split())}); "
+            f"{name}: its workers cannot run dsmi-zoo ({type(error).__name__}: {' '.join(str(error).split())}); "
             "install the same version there"
         ) from None
-    for name, here in library_versions().items():
-        others = sorted({str(theirs.get(name)) for theirs in workers.values()} - {str(here)})
+    for library, here in library_versions().items():
+        others = sorted({str(theirs.get(library)) for theirs in workers.values()} - {str(here)})
         if others:
-            yield f"{address}: workers have {name} {', '.join(others)}, this client {here}; rows say which it was"
-
-
-def _idle_threads(client: Client, address: str) -> Iterator[str]:
-    """One line if workers have several threads: a model has its process to itself."""
-    most = max(client.nthreads().values(), default=1)
-    if most > 1:
-        yield f"{address}: workers have up to {most} threads, and a run uses one of each; start them with one"
-
-
-def _refuse_other_folders(client: Client, address: str, out: Path) -> None:
-    # A plan makes no OUT.
-    there_already = next(folder for folder in (out, *out.parents) if folder.is_dir())
-    seen = client.run(os.path.isdir, str(there_already))
-    blind = [worker for worker, there in seen.items() if not there]
-    if blind:
-        raise InputError(
-            f"{address}: worker {blind[0]} does not see {out}; --out must be on a file system that all share"
-        )
+            log.warning(
+                f"{name}: workers have {library} {', '.join(others)}, this client {here}; rows record which"
+            )

@@ -1,23 +1,26 @@
 """Workers on this machine: one-thread processes behind TLS on the loopback address, which other users share."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, cast
 
 import dask
-from distributed import Client, LocalCluster
+import psutil
+from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.deploy.cluster import Cluster
+from distributed.security import Security
 
 from dsmi_zoo._util import forkserver
-from dsmi_zoo._util.processes import environment_with, sigint_blocked
-from dsmi_zoo.pipeline.config.preloaded import MODELS
-from dsmi_zoo.pipeline.config.run import ComputeSettings
+from dsmi_zoo.pipeline.config.compute import ComputeSettings
 
 from .machine import (
     blas_threads,
+    chosen_gpus,
+    default_per_gpu,
     default_workers,
+    environment_with,
+    interrupts_blocked,
     usable_cores,
     visible_gpus,
 )
@@ -25,12 +28,12 @@ from .machine import (
 log = logging.getLogger(__name__)
 
 SCHEDULING = {
-    "distributed.scheduler.allowed-failures": 10_000,  # OUT counts the attempts
+    "distributed.scheduler.allowed-failures": 10_000,  # attempts are counted in OUT
     "distributed.scheduler.worker-saturation": 1.0,
-    # A row goes to a worker that holds its weights' path; stealing takes it to one that has nothing to do.
+    # A row's task goes to the worker that holds its weights' path; stealing moves it to an idle one.
     "distributed.scheduler.work-stealing": True,
-    "distributed.admin.low-level-log-length": 1000,  # the driver's memory does not grow with the zoo
-    # The dashboard's profiler: a hundred samples a second of deep stacks took a fifth of a small model's time.
+    "distributed.admin.low-level-log-length": 1000,  # keeps the driver's memory independent of the zoo
+    # The dashboard's profiler took a fifth of a small model's time at its default of 100 samples per second.
     "distributed.worker.profile.interval": "200ms",
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
@@ -38,54 +41,113 @@ SCHEDULING = {
     "distributed.worker.memory.terminate": 0.95,
 }
 
-# Of all workers, as Dask's nannies have it; the server that they fork from starts before a nanny says so.
+# What Dask's nannies set for their workers; the server that workers fork from starts before a nanny does.
 HASH_SEED = {"PYTHONHASHSEED": "6640"}
 
 
 class LostWorkersComeBack:
-    """Part of a Dask cluster: a lost worker has a successor, from its nanny or from Slurm.
+    """Mixin for a Dask cluster whose lost workers are replaced, by their nanny or by Slurm.
 
-    Dask would close the worker's place after a while, and stumbles if several end at once.
+    Dask would remove the worker's place after a while, and fails if several workers end at once.
     """
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
-        """Called by Dask when workers come or one goes."""
-        with suppress(KeyError):  # already gone
+        """Called by Dask when workers arrive or one leaves."""
+        with suppress(KeyError):  # left already
             Cluster._update_worker_status(cast(Cluster, self), op, msg)
 
 
-class LocalWorkers(LostWorkersComeBack, LocalCluster):
-    """Worker processes of this machine."""
+class WorkersHere(LostWorkersComeBack, SpecCluster):
+    """Worker processes on this machine."""
 
 
 @contextmanager
 def local_cluster(
-    settings: ComputeSettings, out: Path, modules: tuple[str, ...] = MODELS
+    settings: ComputeSettings, modules: tuple[str, ...] = forkserver.MODELS
 ) -> Iterator[Client]:
-    """One worker a core (fewer when memory is short), the cores shared out among them for BLAS and torch.
+    """One worker per core (fewer when memory is short), sharing the cores among them for BLAS and torch.
 
-    They see no GPU: several processes would use one at the same time.
+    They see no GPU, because several processes would use one at the same time.
     """
     workers = settings.workers or default_workers(usable_cores())
     if visible_gpus():
         log.info("GPUs are not used: --cluster auto or cuda would")
-    with (
-        environment_with({"CUDA_VISIBLE_DEVICES": ""}),
-        on_this_machine(settings, workers, modules),
-        processes_here(settings, n_workers=workers) as cluster,
-        Client(cluster) as client,
-    ):
+    names = [f"cpu-{number}" for number in range(workers)]
+    with processes_here(settings, dict.fromkeys(names, ""), modules) as client:
         yield client
+
+
+@contextmanager
+def cuda_cluster(
+    settings: ComputeSettings, modules: tuple[str, ...] = forkserver.MODELS
+) -> Iterator[Client]:
+    """``per_gpu`` workers for each visible GPU, or for the first ``workers`` of them; each sees one GPU.
+
+    Raises
+    ------
+    InputError
+        When there is no GPU, or fewer than ``workers``.
+    """
+    gpus = chosen_gpus(settings.workers)
+    per_gpu = settings.per_gpu or default_per_gpu(
+        usable_cores(), len(gpus), psutil.virtual_memory().available
+    )
+    gpu_of = {
+        f"gpu-{number}-{process}": gpu
+        for process in range(per_gpu)
+        for number, gpu in enumerate(gpus)
+    }
+    with processes_here(settings, gpu_of, modules) as client:
+        yield client
+
+
+@contextmanager
+def processes_here(
+    settings: ComputeSettings, gpu_of: Mapping[str, str], modules: tuple[str, ...]
+) -> Iterator[Client]:
+    """Start a scheduler and workers on this machine, one thread each, that accept no client without credentials.
+
+    Parameters
+    ----------
+    gpu_of
+        What ``CUDA_VISIBLE_DEVICES`` is for each worker, by its name.
+    modules
+        What workers import before they start.
+    """
+    security = Security.temporary()
+    common = {"protocol": "tls://", "host": "127.0.0.1", "security": security}
+    options = {
+        **common,
+        "nthreads": 1,
+        "silence_logs": logging.CRITICAL,
+        "memory_limit": int(settings.worker_memory or 0),
+    }
+
+    def worker(gpu: str) -> dict[str, Any]:
+        return {"cls": Nanny, "options": {**options, "env": {"CUDA_VISIBLE_DEVICES": gpu}}}
+
+    scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
+    with on_this_machine(settings, max(1, len(gpu_of)), modules):
+        with interrupts_blocked():
+            cluster = WorkersHere(
+                workers={name: worker(gpu) for name, gpu in gpu_of.items()},
+                worker=worker(""),  # of those that `adapt` or `scale` would add
+                scheduler=scheduler,
+                security=security,
+                silence_logs="critical",
+            )
+        with cluster, Client(cluster) as client:
+            yield client
 
 
 @contextmanager
 def on_this_machine(
     settings: ComputeSettings, workers: int, modules: tuple[str, ...]
 ) -> Iterator[None]:
-    """Dask's settings for ``workers`` processes here, which need ``modules``.
+    """Configure Dask for ``workers`` processes here, which need ``modules``.
 
-    Besides `SCHEDULING`, these are how processes start, and threads for BLAS before a process loads it. Dask puts the
-    threads into the environment of this process and leaves them there, where the next cluster would find them.
+    Besides `SCHEDULING`, this sets how processes start, and the number of BLAS threads before a process loads BLAS.
+    Dask leaves these variables in this process's environment, where the next cluster would find them.
     """
     threads = blas_threads(workers)
     with environment_with(threads | HASH_SEED):
@@ -97,19 +159,3 @@ def on_this_machine(
         }
         with dask.config.set(of_dask):
             yield
-
-
-def processes_here(settings: ComputeSettings, **workers: object) -> LocalCluster:
-    """A scheduler and workers on this machine, one thread each, that let in nobody without credentials."""
-    with sigint_blocked():
-        return LocalWorkers(
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            protocol="tls://",
-            security=True,
-            dashboard_address="127.0.0.1:0",
-            memory_limit=int(settings.worker_memory or 0),
-            silence_logs=logging.CRITICAL,
-            **workers,
-        )

@@ -1,4 +1,4 @@
-"""What this machine has: cores, memory, GPUs."""
+"""What this machine has: cores, memory and GPUs; and how child processes are started."""
 
 import os
 import subprocess
@@ -9,34 +9,34 @@ import psutil
 from dsmi_zoo._util.errors import InputError
 
 PROCESS_MEMORY = 4 * 2**30  # torch with CUDA, and a model of ordinary size
-MOST_PER_GPU = 4  # processes, unless somebody asks for more: each holds torch and a model
+MOST_PER_GPU = 4  # default limit of processes: each holds torch and a model
 WORKER_MEMORY = 1.5 * 2**30  # torch, timm and a small model with room for its embedding
 BLAS_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers(cores: int) -> int:
-    """One worker a core, fewer when memory is short."""
+    """Return one worker per core, fewer when memory is short."""
     return max(1, min(cores, int(psutil.virtual_memory().available / WORKER_MEMORY)))
 
 
 def blas_threads(workers: int) -> dict[str, str]:
-    """Environment that shares the cores out among workers: Dask says 1 otherwise, and eigenvalues on one core crawl.
+    """Return the variables that share the cores among workers; on one core, Dask's default, eigenvalues are slow.
 
-    What the user's environment says comes before it; OMP_NUM_THREADS serves for the others, as it does in MKL.
+    The user's own variables take precedence; OMP_NUM_THREADS applies to the others too, as it does in MKL.
     """
     share = os.environ.get("OMP_NUM_THREADS") or str(max(1, usable_cores() // workers))
     return {name: os.environ.get(name) or share for name in BLAS_THREADS}
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The GPUs that a process here may use, as CUDA_VISIBLE_DEVICES names them; those with MIG by their instances.
+    """Return the GPUs that a process here may use, as CUDA_VISIBLE_DEVICES names them, or their MIG instances.
 
-    torch would tell too, but the driver does not import it.
+    The driver does not import torch, which could list them too.
     """
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
@@ -68,21 +68,58 @@ def chosen_gpus(workers: int | None) -> list[str]:
 
 
 def default_per_gpu(cores: int, gpus: int, memory: float) -> int:
-    """Processes for each GPU: one uses it while the others read, build and measure, on a core and with memory each."""
+    """Return the number of processes per GPU: one uses it while the others read, build and measure on the CPU."""
     return max(1, min(cores // gpus, MOST_PER_GPU, int(memory / PROCESS_MEMORY / gpus)))
 
 
 def gpu_name() -> str:
-    """What the first GPU of this machine is called."""
+    """Return the name of this machine's first GPU."""
     after_its_number = _listed_by_the_driver().partition(": ")[2]
     return after_its_number.partition(" (UUID")[0] or "of unknown kind"
 
 
 def _listed_by_the_driver() -> str:
-    """A line for each GPU and each instance of one; nothing where there is no driver."""
+    """Return one line per GPU and MIG instance; nothing where there is no driver."""
     try:
         return subprocess.run(
             ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+@contextmanager
+def environment_with(changes: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, which child processes inherit, and restore them at the end."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Start child processes and threads with SIGINT blocked; a SIGTERM waits until they have started.
+
+    A terminal sends Ctrl-C to all processes, but only the driver must answer it. Children inherit the mask, as do those
+    that a thread started here starts later.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    delayed: list[int] = []
+    terminating = signal.signal(signal.SIGTERM, lambda number, frame: delayed.append(number))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, terminating)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for number in delayed:
+            signal.raise_signal(number)

@@ -1,13 +1,15 @@
-"""Kinds of cluster: each module opens a Dask client and closes what it started."""
+"""Open the workers of a run, whatever kind of cluster they are on."""
 
 import logging
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from importlib import import_module
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsmi_zoo._util import forkserver
+from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE, ComputeSettings
 from dsmi_zoo.pipeline.config.preloaded import MODELS
@@ -19,19 +21,10 @@ if TYPE_CHECKING:
 
     from dsmi_zoo.pipeline.engine.workers import Workers
 
-
 log = logging.getLogger(__name__)
 
-OPENERS = {
-    "local": ("local", "local_cluster"),
-    "cuda": ("cuda", "cuda_cluster"),
-    "slurm": ("slurm.cluster", "slurm_cluster"),
-}
-"""The module and the function of each kind: a context manager that yields a client and closes what it started."""
-AT_AN_ADDRESS = ("existing", "existing_scheduler")
-
-GRACE_S = 15.0  # a worker ends a model that takes too long by itself
-EMPTY_FOR_S = 600.0  # a cluster of this machine without workers has more than a queue to wait for
+GRACE_S = 15.0  # for a worker to end, by itself, a model that takes too long
+EMPTY_FOR_S = 600.0  # on this machine no queue explains why there are no workers
 
 
 @contextmanager
@@ -42,60 +35,62 @@ def open_workers(
     models: int | None = None,
     modules: tuple[str, ...] = MODELS,
 ) -> "Iterator[Workers]":
-    """Workers of a given client, which stays as it is, or of the kind of cluster that the settings name.
+    """Yield the workers of a given client, which stays open, or of the kind of cluster that the settings name.
 
-    On this machine there are no more than ``models``, unless the settings say how many: one model gets all cores. They
-    have imported ``modules`` when they start.
+    On this machine there are no more than ``models``, unless the settings give a number: a single model gets all cores.
+    They import ``modules`` when they start.
     """
-    from dsmi_zoo.pipeline.engine.workers import Workers
+    from dsmi_zoo.pipeline.engine.workers import NO_HEARTBEAT_S, Workers
 
-    from .worker_log import forwarded_log, without_dasks_own_words
+    from .worker_log import forwarded_log, without_connection_messages
 
-    if given is not None:
-        from .existing import refuse_unfit
+    # A suspended process does not notice that its model's time is up.
+    silent_for_s = min(NO_HEARTBEAT_S, (settings.model_timeout or math.inf) + GRACE_S)
+    empty_for_s = settings.workers_within or math.inf
+    with ExitStack() as stack:
+        if given is not None:
+            from .existing import refuse_unfit
 
-        refuse_unfit(given, "client", out)
-        with forwarded_log(given):
-            yield _told(
-                Workers(given, settings.workers_within or math.inf, _silent_for_s(settings))
-            )
-        return
-    of_this_machine = settings.cluster in OF_THIS_MACHINE
-    empty_for_s = settings.workers_within or (EMPTY_FOR_S if of_this_machine else math.inf)
-    kind = (
-        ("cuda" if visible_gpus() else "local") if settings.cluster == "auto" else settings.cluster
-    )
-    if kind == "local" and settings.workers is None and models is not None:
-        workers = min(default_workers(usable_cores()), max(1, models))
-        settings = settings.model_copy(update={"workers": workers})
-    open_client = _opener(kind)
-    with (
-        without_dasks_own_words(),
-        open_client(settings, out, modules) as client,
-        forwarded_log(client),
-    ):
-        yield _told(Workers(client, empty_for_s, _silent_for_s(settings)))
+            refuse_unfit(given, "client", out)
+            client = given
+        else:
+            if settings.cluster in OF_THIS_MACHINE:
+                empty_for_s = settings.workers_within or EMPTY_FOR_S
+            stack.enter_context(without_connection_messages())
+            client = stack.enter_context(_cluster(settings, out, models, modules))
+        stack.enter_context(forwarded_log(client))
+        workers = Workers(client, empty_for_s, silent_for_s)
+        there = workers.count()
+        log.info(
+            f"{counted(there, 'worker') if there else 'waiting for workers'} {workers.where()}"
+        )
+        yield workers
 
 
-def _silent_for_s(settings: ComputeSettings) -> float:
-    """How long a worker may be silent: a model's clock stands still in a suspended process."""
-    from dsmi_zoo.pipeline.engine.workers import NO_HEARTBEAT_S
+def _cluster(
+    settings: ComputeSettings, out: Path, models: int | None, modules: tuple[str, ...]
+) -> "AbstractContextManager[Client]":
+    """Return what opens a client of a kind of cluster; only that kind's libraries are imported."""
+    kind = settings.cluster
+    if kind == "auto":
+        kind = "cuda" if visible_gpus() else "local"
+    if kind == "local":
+        from .local import local_cluster
 
-    return min(NO_HEARTBEAT_S, (settings.model_timeout or math.inf) + GRACE_S)
+        if settings.workers is None and models is not None:
+            workers = min(default_workers(usable_cores()), max(1, models))
+            settings = settings.model_copy(update={"workers": workers})
+        return local_cluster(settings, modules)
+    if kind == "cuda":
+        from .local import cuda_cluster
 
+        return cuda_cluster(settings, modules)
+    if kind == "slurm":
+        if find_spec("dask_jobqueue") is None:
+            raise InputError("--cluster slurm needs dask-jobqueue: pip install 'dsmi-zoo[slurm]'")
+        from .slurm.cluster import slurm_cluster
 
-def _told(workers: "Workers") -> "Workers":
-    there = workers.count()
-    log.info(
-        f"{counted(there, 'worker') if there else 'workers, of which none is there yet,'} {workers.where()}"
-    )
-    return workers
+        return slurm_cluster(settings, out)
+    from .existing import existing_scheduler
 
-
-def _opener(cluster: str) -> "Callable[..., AbstractContextManager[Client]]":
-    """The function that opens a kind of cluster; it is imported here, so that others' libraries are not."""
-    module, function = OPENERS.get(cluster, AT_AN_ADDRESS)
-    opener: Callable[..., AbstractContextManager[Client]] = getattr(
-        import_module(f".{module}", __package__), function
-    )
-    return opener
+    return existing_scheduler(settings, out)

@@ -1,4 +1,4 @@
-"""A site's settings for `--cluster`: what a job asks Slurm for, which network is shared, where credentials lie."""
+"""A site's profile for `--cluster`: what a job requests from Slurm, which network is shared, where credentials are."""
 
 import re
 from pathlib import Path
@@ -37,9 +37,8 @@ class _Section(BaseModel):
     def _a_size(cls, value: str) -> str:
         from dask.utils import parse_bytes
 
-        if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,12})? ?[KMGT]i?B", value):
-            raise ValueError('must be a size such as "16GB"')
-        if not 2**20 <= parse_bytes(value) <= LARGEST_MEMORY:
+        is_size = re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,12})? ?[KMGT]i?B", value)
+        if not is_size or not 2**20 <= parse_bytes(value) <= LARGEST_MEMORY:
             raise ValueError('must be a size such as "16GB", from a mebibyte to a pebibyte')
         return value
 
@@ -60,7 +59,7 @@ class _Section(BaseModel):
 
 
 class DriverJob(_Section):
-    """What ``dsmi-zoo submit slurm`` asks for, for the driver; it computes nothing itself."""
+    """What ``dsmi-zoo submit slurm`` requests for the driver, which computes nothing itself."""
 
     partition: str | None = None
     cpus: int = Field(default=1, ge=1, le=MOST)
@@ -70,7 +69,7 @@ class DriverJob(_Section):
 
 
 class Credentials(_Section):
-    """Of a scheduler that is already there, for ``tls://``; PEM files."""
+    """PEM files for a scheduler at ``tls://`` that is already running."""
 
     ca_file: Path
     cert: Path
@@ -78,7 +77,7 @@ class Credentials(_Section):
 
 
 class Profile(_Section):
-    """One job of workers, and the site around it.
+    """What one job of workers requests, and what the site needs.
 
     ``per_gpu`` processes use each of its ``gpus``; ``workers`` is the number of such jobs. ``interface`` is the network
     interface by which the nodes reach each other, by default the one that leads from the driver to them; ``prologue``
@@ -104,12 +103,12 @@ class Profile(_Section):
     tls: Credentials | None = None
 
     def requests(self) -> list[str]:
-        """The ``#SBATCH`` lines that jobqueue and we would not write without being told."""
+        """Return the ``#SBATCH`` lines that only the profile can know: generic resources and directives."""
         gres = self.gres or (f"gpu:{self.gpus}" if self.gpus else None)
         return [*([f"--gres={gres}"] if gres else []), *self.directives]
 
     def processes(self, per_gpu: int | None = None) -> int:
-        """Worker processes of a job, ``per_gpu`` or else the profile's number for each GPU; one without GPUs."""
+        """Return the worker processes of a job: ``per_gpu``, or else the profile's, for each GPU; 1 without GPUs."""
         if not self.gpus:
             return 1
         cpus_of_a_gpu = max(1, self.cpus // self.gpus)
@@ -128,7 +127,7 @@ class Profile(_Section):
 
 
 def walltime_seconds(walltime: str) -> int:
-    """Seconds of a walltime as Slurm writes it: ``90``, ``1:30:00``, ``1-12``; 0 stands for no limit."""
+    """Return the seconds of a walltime as Slurm writes it: ``90``, ``1:30:00``, ``1-12``; 0 means no limit."""
     days, is_with_days, rest = walltime.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     if is_with_days:
@@ -141,12 +140,12 @@ def walltime_seconds(walltime: str) -> int:
 
 
 def load_profile(path: Path | None) -> Profile:
-    """Read a profile, a TOML file; None stands for one that says nothing.
+    """Read a profile, a TOML file; None gives the defaults.
 
     Raises
     ------
     InputError
-        For a file that is not there or no TOML, an unknown name or a wrong value.
+        For a missing file, invalid TOML, an unknown name or an invalid value.
     """
     if path is None:
         return Profile()

@@ -1,4 +1,4 @@
-"""What Dask's processes log: workers' lines of ours are shown here, Dask's own of lost connections are not."""
+"""What the command shows of the logs of Dask and of its workers."""
 
 import logging
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ DETAILS = "dsmi-zoo-details"
 
 
 @contextmanager
-def without_dasks_own_words() -> Iterator[None]:
-    """For the while, what Dask's client would log of lost connections is not said: our own messages tell it."""
+def without_connection_messages() -> Iterator[None]:
+    """Silence Dask's connection-lost messages, because ours say the same."""
     loggers = [logging.getLogger(name) for name in ("distributed.client", "distributed.core")]
     levels = [logger.level for logger in loggers]
     try:
@@ -28,21 +28,19 @@ def without_dasks_own_words() -> Iterator[None]:
 
 
 class _Details(WorkerPlugin):
-    """Lets a worker, also one that comes later, log what is below INFO."""
+    """Makes each worker, including those that start later, log at level DEBUG."""
 
     def setup(self, worker: Any) -> None:
-        """Called by Dask when a worker starts."""
         self._before = logging.getLogger(OURS).level
         logging.getLogger(OURS).setLevel(logging.DEBUG)
 
     def teardown(self, worker: Any) -> None:
-        """Called by Dask when the plugin is taken out."""
         logging.getLogger(OURS).setLevel(self._before)
 
 
 @contextmanager
 def forwarded_log(client: Client) -> Iterator[None]:
-    """For the while, the loggers of this process handle the workers' log: warnings, and details if they are wanted."""
+    """Handle the workers' log in this process: warnings, and details if this process logs them."""
     has_details = log.isEnabledFor(logging.DEBUG)
     if has_details:
         client.register_plugin(_Details(), name=DETAILS)
@@ -50,7 +48,7 @@ def forwarded_log(client: Client) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(Exception):  # of a scheduler that is gone
+        with suppress(Exception):  # the scheduler may be lost
             client.unforward_logging(OURS)
             if has_details:
                 client.unregister_worker_plugin(DETAILS)

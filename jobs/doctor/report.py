@@ -1,29 +1,66 @@
-"""What a check finds, and what all checks of one machine make."""
+"""``dsmi-zoo doctor``: the findings of all checks, and how they are printed."""
 
+import json
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.text import Text
+
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.text import counted, printable
+
+from ..clusters.profile import load_profile
+from ..clusters.slurm.address import interface_address
+from ..progress import Display
+
+Level = Literal["ok", "note", "problem"]
+COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
-class Message(BaseModel):
-    """What goes from one machine to another as JSON."""
+class Finding(BaseModel):
+    """One thing that was checked: its state, and what to do about it unless it is ok."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-
-class Finding(Message):
-    """One thing that was looked at: how it is, and what to do about it unless it is well."""
-
-    level: Literal["ok", "note", "problem"]
+    level: Level
     what: str
     found: str
     do: str = ""
 
+    def lines(self, width: int) -> list[Text]:
+        """Lines for a terminal, with ``what`` padded to ``width`` columns."""
+        first, *more = [printable(line) for line in self.found.splitlines()] or [""]
+        level = (f"{self.level:<8}", COLOURS[self.level])
+        lines = [Text.assemble("  ", level, f"{self.what:<{width}}  {first}")]
+        lines += [Text(f"{'':12}{line}", "dim") for line in more]
+        if self.do:
+            lines.append(Text(f"{'':12}-> {printable(self.do)}"))
+        return lines
 
-class Report(Message):
-    """What was found on one machine."""
+
+def ok(what: str, found: str) -> Finding:
+    """Return a finding that needs nothing to be done."""
+    return Finding(level="ok", what=what, found=found)
+
+
+def note(what: str, found: str, do: str) -> Finding:
+    """Return a finding that stops no run."""
+    return Finding(level="note", what=what, found=found, do=do)
+
+
+def problem(what: str, found: str, do: str = "") -> Finding:
+    """Return a finding that would stop or spoil a run."""
+    return Finding(level="problem", what=what, found=found, do=do)
+
+
+class Report(BaseModel):
+    """The findings on one machine, which crosses from a compute node as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str
     job: str | None = None
@@ -32,8 +69,17 @@ class Report(Message):
 
     @property
     def problems(self) -> int:
-        """How many findings are problems."""
+        """The number of problems."""
         return sum(finding.level == "problem" for finding in self.findings)
+
+    def show(self, console: Console) -> None:
+        """Print all findings."""
+        job = f", by job {self.job}" if self.job else ""
+        console.print(Text(f"\n{printable(self.host)}{job}", "bold"), soft_wrap=True)
+        width = max(len(finding.what) for finding in self.findings)
+        for finding in self.findings:
+            for line in finding.lines(width):
+                console.print(line, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -43,3 +89,52 @@ class Folders:
     cache: Path
     out: Path | None = None
     data_root: Path | None = None
+
+
+def doctor(
+    cluster: str,
+    profile: Path | None,
+    folders: Folders,
+    wait_s: float,
+    as_json: bool,
+    display: Display,
+) -> int:
+    """Check this machine and, for ``cluster`` slurm, a compute node by a short job.
+
+    Returns
+    -------
+    int
+        The exit code: 0, or 1 when there are problems.
+
+    Raises
+    ------
+    InputError
+        For a profile that is invalid, names no interface of this machine, or does not apply to the kind of cluster.
+    """
+    from .machine import check_machine, versions
+
+    if profile is not None and cluster != "slurm":
+        raise InputError("--profile means nothing without --cluster slurm")
+    nodes = load_profile(profile) if cluster == "slurm" else None
+    if nodes is not None and nodes.interface is not None:
+        interface_address(nodes.interface)
+    console = Console(quiet=as_json)
+    with display.status("Checking this machine"):
+        findings = check_machine(
+            folders, wants_gpu=cluster == "cuda", wants_slurm=cluster == "slurm"
+        )
+    reports = [Report(host=socket.gethostname(), versions=versions(), findings=tuple(findings))]
+    reports[0].show(console)
+    if nodes is not None:
+        from .slurm import check_from_node
+
+        reports.append(check_from_node(nodes, folders, wait_s, display))
+        reports[1].show(console)
+    problems = sum(report.problems for report in reports)
+    notes = sum(finding.level == "note" for report in reports for finding in report.findings)
+    if as_json:
+        machines = [report.model_dump(mode="json") for report in reports]
+        print(json.dumps({"problems": problems, "machines": machines}, indent=2))
+    in_words = counted(problems, "problem") if problems else "no problem"
+    console.print(f"\n{in_words}, {counted(notes, 'note')}", markup=False, highlight=False)
+    return 1 if problems else 0

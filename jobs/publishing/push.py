@@ -1,7 +1,6 @@
-"""A release onto the Hugging Face hub, as a data set."""
+"""Upload a release to the Hugging Face hub, as a data set."""
 
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,37 +14,29 @@ from ..progress import SILENT, Display
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-
-log = logging.getLogger(__name__)
-
-OF_A_NEW_REPOSITORY = {".gitattributes", "README.md"}
+FILES_OF_A_NEW_REPOSITORY = {".gitattributes", "README.md"}
 
 
 def push(folder: Path, repository: str, public: bool = False, display: Display = SILENT) -> str:
-    """Upload a published folder; what an earlier release had beyond this one is removed there.
+    """Upload a published folder, remove files that only an earlier release had, and return the data set's address.
 
     Parameters
     ----------
     public
-        Whether a repository that is made for it can be seen by all.
-
-    Returns
-    -------
-    str
-        The data set's address.
+        Whether a repository that is created for it is visible to all.
 
     Raises
     ------
     InputError
-        For a name that can be no repository, one that holds something else or a release that the folder does not know,
-        or when the hub refuses.
+        For an invalid name, a repository that holds something else or a release that the folder does not know, or when
+        the hub refuses.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
     from huggingface_hub.utils import disable_progress_bars
 
-    # Whichever library the client's version uses.
-    of_the_http_library: type[Exception] = HfHubHTTPError.__bases__[0]
+    # Of requests or httpx, depending on the client's version.
+    http_error: type[Exception] = HfHubHTTPError.__bases__[0]
     refuse_wrong_name(repository)
     if not display.has_bars:
         disable_progress_bars()
@@ -67,34 +58,30 @@ def push(folder: Path, repository: str, public: bool = False, display: Display =
         ) from None
     except OfflineModeIsEnabled:
         raise InputError("HF_HUB_OFFLINE is set, so nothing can be pushed; unset it") from None
-    except HfHubHTTPError as error:
-        hint = (
-            ": set HF_TOKEN to a token that may write"
-            if error.response.status_code in (401, 403)
-            else ""
-        )
-        raise InputError(
-            f"the hub refused {repository} ({shortened(str(error), 200)}){hint}"
-        ) from None
-    except of_the_http_library as error:
-        raise InputError(
-            f"{api.endpoint} cannot be reached ({shortened(str(error), 200)}); try again later"
-        ) from None
+    except http_error as error:
+        reason = shortened(str(error), 200)
+        if not isinstance(error, HfHubHTTPError):
+            raise InputError(
+                f"{api.endpoint} cannot be reached ({reason}); try again later"
+            ) from None
+        is_forbidden = error.response.status_code in (401, 403)
+        hint = ": set HF_TOKEN to a token that may write" if is_forbidden else ""
+        raise InputError(f"the hub refused {repository} ({reason}){hint}") from None
     return f"{api.endpoint}/datasets/{repository}"
 
 
 def refuse_wrong_name(repository: str) -> None:
-    """Raise InputError for what can be no repository."""
+    """Raise InputError for an invalid name of a repository."""
     problem = repository_problem(repository)
     if problem:
         raise InputError(f"--push {repository}: {problem}")
 
 
 def _refuse_others_content(api: "HfApi", repository: str, folder: Path) -> None:
-    """Raise InputError when the upload would remove what is not an earlier state of this very folder."""
+    """Raise InputError when the upload would remove files that are not of an earlier state of this folder."""
     there = set(api.list_repo_files(repository, repo_type="dataset"))
     if RELEASE not in there:
-        if there - OF_A_NEW_REPOSITORY:
+        if there - FILES_OF_A_NEW_REPOSITORY:
             raise InputError(
                 f"{repository} holds something else than a release; choose a new repository"
             )

@@ -1,10 +1,10 @@
-"""Whether a published folder is what it says: its sums, its page from its rows, and some rows from their embeddings."""
+"""Check a published folder: its sums, its page from its rows, and some rows from their embeddings."""
 
 import json
 import logging
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +38,18 @@ SHOWN = 20
 RETIRED = ("class_subsets", "mixed")
 """Parts of ``summary.json`` that releases of earlier versions have."""
 RELATIVE, ABSOLUTE = 1e-3, 1e-4
-"""How far a number that is computed again may be from the published one: other machines add in another order."""
+"""Tolerances between a recomputed number and the published one, because machines add in different orders."""
 
 
 def verify(folder: Path, sample: int = 5, seed: int = 0, display: Display = SILENT) -> int:
-    """Check a release, and say what differs.
+    """Check a release, and log what differs.
 
     Parameters
     ----------
     sample
-        How many rows to measure again from their embeddings, if those are published.
+        How many rows to recompute from their embeddings, if those are published.
     seed
-        Of the choice of rows.
+        Selects these rows.
 
     Returns
     -------
@@ -59,35 +59,40 @@ def verify(folder: Path, sample: int = 5, seed: int = 0, display: Display = SILE
     Raises
     ------
     InputError
-        When the folder is no release, or cannot be read.
+        When the folder is not a release, or cannot be read.
     """
     release = read_release(folder)
     sums = read_sums(folder)
     with display.status("Checking the hashes"):
-        differences = list(_changed_files(folder, sums))
-    _tell(f"{SUMS}: {counted(len(sums), 'file')}", differences)
+        of_files = list(_changed_files(folder, sums))
+    _log(f"{SUMS}: {counted(len(sums), 'file')}", of_files)
     published = read_published(folder)
     with display.status("Making the page again from the rows"):
-        of_page = list(_of_page(published))
-    _tell("the page, made again from the rows", of_page)
-    of_rows = list(_of_rows(published, sample, seed, display))
+        of_page = list(_differences_of_page(published))
+    _log("the page, made again from the rows", of_page)
+    of_rows = _differences_of_rows(published, sample, seed, display)
     if release.superseded_by is not None:
         log.warning(f"this release was superseded by {release.superseded_by}")
-    _warn_of_older_measures(published)
-    return 1 if differences or of_page or of_rows else 0
+    settings = published.record.config.measures.model_copy(update={"own": ()})
+    today = measures_identity(settings, published.record.subset.n_samples)["version"]
+    if release.measures_version is not None and release.measures_version < today:
+        log.warning(
+            f"the measures have changed since: version {release.measures_version} there, {today} here; "
+            "`dsmi-zoo remeasure` the run and publish it again"
+        )
+    return 1 if of_files or of_page or of_rows else 0
 
 
-def _tell(what: str, differences: list[str]) -> None:
-    log.info(
-        f"{what}: {'as published' if not differences else counted(len(differences), 'difference')}"
-    )
+def _log(what: str, differences: Sequence[str]) -> None:
+    result = counted(len(differences), "difference") if differences else "as published"
+    log.info(f"{what}: {result}")
     for line in differences[:SHOWN]:
         log.warning(f"  {line}")
     if len(differences) > SHOWN:
         log.warning(f"  and {len(differences) - SHOWN} more")
 
 
-def _changed_files(folder: Path, sums: Mapping[str, str]) -> Iterator[str]:
+def _changed_files(folder: Path, sums: dict[str, str]) -> Iterator[str]:
     for name, digest in sums.items():
         path = folder / name
         if not path.is_file():
@@ -98,35 +103,29 @@ def _changed_files(folder: Path, sums: Mapping[str, str]) -> Iterator[str]:
         yield f"{name} was not published"
 
 
-def _of_page(published: Published) -> Iterator[str]:
-    """How the page's numbers and words differ from those that the rows give."""
-    with tempfile.TemporaryDirectory() as name:
-        again, release = Path(name), published.release
+def _differences_of_page(published: Published) -> Iterator[str]:
+    """Make the page again, and compare its numbers and, with the same libraries, its words."""
+    release, folder = published.release, published.folder
+    with tempfile.TemporaryDirectory() as temporary:
+        again = Path(temporary)
         first_time = release.model_copy(update={"superseded_by": None})
         write_page(published.rows, published.record, again, release=first_time)
-        yield from _of_numbers(published.folder, again)
+        try:
+            before = json.loads(_text(folder / "summary.json"))
+        except ValueError:
+            yield "summary.json is not JSON"
+        else:
+            yield from _differing_numbers(before, json.loads(_text(again / "summary.json")))
         if release.page_versions != page_versions():
             log.info("the page's words are not compared: other versions of the libraries made them")
             return
-        for file in ("index.html", "README.md"):
-            made = (again / file).read_text(encoding="utf-8")
-            if release.superseded_by is not None and file in NOTICES:
-                made = NOTICES[file](made, release.model_copy(update={"id": release.superseded_by}))
-            if made != _text(published.folder / file):
-                yield f"{file} is not what the rows give"
-
-
-def _of_numbers(folder: Path, again: Path) -> Iterator[str]:
-    try:
-        before = json.loads(_text(folder / "summary.json"))
-    except ValueError:
-        yield "summary.json is no JSON"
-        return
-    after = json.loads(_text(again / "summary.json"))
-    for name in RETIRED:
-        before.pop(name, None)
-    for where, old, new in _different(before, after):
-        yield f"summary.json: {where} is {_shown(old)}; the rows give {_shown(new)}"
+        for path in sorted([*again.glob("*.html"), *again.glob("*.md")]):
+            made = _text(path)
+            if release.superseded_by is not None and path.name in NOTICES:
+                newer = release.model_copy(update={"id": release.superseded_by})
+                made = NOTICES[path.name](made, newer)
+            if made != _text(folder / path.name):
+                yield f"{path.name} is not what the rows give"
 
 
 def _text(path: Path) -> str:
@@ -136,37 +135,34 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _different(before: Any, after: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The leaves of two trees of JSON that are not the same, each with the way to it."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
+def _differing_numbers(before: Any, after: Any, where: str = "") -> Iterator[str]:
+    """Compare the leaves of two trees of JSON."""
+    if isinstance(before, dict) and isinstance(after, dict):
         for name in sorted({*before, *after}):
-            yield from _different(
-                before.get(name), after.get(name), f"{where}.{name}" if where else name
-            )
+            path = f"{where}.{name}" if where else name
+            yield from _differing_numbers(before.get(name), after.get(name), path)
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for number, pair in enumerate(zip(before, after, strict=True)):
-            yield from _different(*pair, f"{where}[{number}]")
+        for number, (old, new) in enumerate(zip(before, after, strict=True)):
+            yield from _differing_numbers(old, new, f"{where}[{number}]")
     elif not _same(before, after):
-        yield where, before, after
+        yield f"summary.json: {where} is {_shown(before)}; the rows give {_shown(after)}"
 
 
 def _same(before: Any, after: Any, absolute: float = ABSOLUTE) -> bool:
-    numbers = [
-        value
-        for value in (before, after)
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    ]
-    if len(numbers) < 2:
-        return bool(before == after)
-    return math.isclose(*numbers, rel_tol=RELATIVE, abs_tol=absolute)
+    for value in (before, after):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return bool(before == after)
+    return math.isclose(before, after, rel_tol=RELATIVE, abs_tol=absolute)
 
 
 def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)[:60]
 
 
-def _of_rows(published: Published, sample: int, seed: int, display: Display) -> list[str]:
-    """Measure a sample of the embeddings again, and say how their rows differ."""
+def _differences_of_rows(
+    published: Published, sample: int, seed: int, display: Display
+) -> list[str]:
+    """Recompute a sample of the rows from their embeddings."""
     if not published.release.has_embeddings:
         log.info("rows: not measured again, because the embeddings are not published")
         return []
@@ -175,53 +171,34 @@ def _of_rows(published: Published, sample: int, seed: int, display: Display) -> 
     differences: list[str] = []
     with display.status("") as show:
         for number, place in enumerate(sorted(chosen)):
-            row = {name: _plain(value) for name, value in ok.iloc[place].items()}
+            cells = ok.iloc[place].items()
+            row = {name: None if pd.isna(value) else value for name, value in cells}
             show(f"Measuring {row['model']} again: {number + 1} of {len(chosen)}")
-            differences += _of_row(published, row)
-    _tell(
-        f"rows: {len(chosen)} of {counted(len(ok), 'embedding')} measured again (seed {seed})",
-        differences,
-    )
+            differences += _differences_of_row(published, row)
+    embeddings = counted(len(ok), "embedding")
+    _log(f"rows: {len(chosen)} of {embeddings} measured again (seed {seed})", differences)
     return differences
 
 
-def _plain(value: Any) -> Any:
-    """A cell as a row file has it."""
-    return None if pd.isna(value) else value
-
-
-def _of_row(published: Published, row: dict[str, Any]) -> Iterator[str]:
+def _differences_of_row(published: Published, row: dict[str, Any]) -> Iterator[str]:
     name = f"{row['model']}@{row['img_size']}"
     slugs = {entry.row_id: entry.slug for entry in published.record.entries}
+    if row["row_id"] not in slugs:
+        yield f"{name}: run.json has no such entry"
+        return
+    path = embedding_path(published.folder, slugs[row["row_id"]])
     settings = published.record.config.measures.model_copy(update={"own": ()})
     again = dict(row)
     try:
-        slug = slugs[row["row_id"]]
-        embedding = read_embedding(embedding_path(published.folder, slug), row["embedding_sha256"])
-        measure_row(
-            again, embedding, subset_with_clusters(published.folder, row["img_size"]), settings
-        )
-    except KeyError:
-        yield f"{name}: run.json has no such entry"
-        return
+        embedding = read_embedding(path, row["embedding_sha256"])
+        subset = subset_with_clusters(published.folder, row["img_size"])
+        measure_row(again, embedding, subset, settings)
     except InputError as error:
         yield f"{name}: {error}"
         return
     for measure in OF_A_ROW:
         before, after = row.get(measure.name), again[measure.name]
-        # One image more or less may be right: ties among neighbours are broken by the last bit.
+        # One image more or less may be right: ties among neighbours depend on the last bit.
         absolute = 150 / row["n_samples"] if measure.unit == "%" else ABSOLUTE
         if before is not None and not _same(before, after, absolute):
             yield f"{name}: {measure.name} is {_shown(before)}; its embedding gives {_shown(after)}"
-
-
-def _warn_of_older_measures(published: Published) -> None:
-    """Say when a measure has been corrected since: a board that predates a fix should not pass for the latest."""
-    record, version = published.record, published.release.measures_version
-    settings = record.config.measures.model_copy(update={"own": ()})
-    today = measures_identity(settings, record.subset.n_samples)["version"]
-    if version is not None and version < today:
-        log.warning(
-            f"the measures have changed since: version {version} there, {today} here; "
-            "`dsmi-zoo remeasure` the run and publish it again"
-        )

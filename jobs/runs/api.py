@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
-
 GUARD = (
     'call dsmi_zoo.run under `if __name__ == "__main__":`, because its workers import the script'
 )
@@ -38,7 +37,7 @@ def run(
 ) -> pd.DataFrame:
     """Measure a zoo: compute every row that ``out`` lacks, write the report there, and return the rows.
 
-    Finished rows are never computed again. Nothing is printed; the loggers below ``dsmi_zoo`` tell how far it is. In a
+    Finished rows are never recomputed. Nothing is printed; the loggers below ``dsmi_zoo`` report progress. In a
     script, call it under ``if __name__ == "__main__":``, because its workers are processes that import the script.
 
     Parameters
@@ -51,7 +50,7 @@ def run(
         A client of a cluster whose workers see ``out``; it stays open, and takes the place of ``cluster=``. By default
         workers are started on this machine.
     retry_failed : bool
-        Try entries again that failed before.
+        Retry entries that failed before.
     **settings
         The other options of ``dsmi-zoo run``, with ``_`` for ``-``: ``data_root="photos"``, ``max_params=30``,
         ``measure="mine:f"``, ``workers=2``, ``budget="1h"``.
@@ -91,7 +90,7 @@ def run(
 
 
 def _refuse_beside_client(client: object, settings: Mapping[str, Any]) -> None:
-    """Refuse what is no client, and settings of workers that would not be started."""
+    """Refuse an invalid client, and settings of workers that would not be started."""
     from distributed import Client
 
     if not isinstance(client, Client):

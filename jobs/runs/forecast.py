@@ -1,106 +1,106 @@
-"""What a run would do, read and store, before it starts."""
+"""What a run would do, read and store, and how long it would take, before it starts."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from dsmi_zoo._util.text import counted
+
+import psutil
+
+from dsmi_zoo._util.text import counted, size_in_words
+from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE, ComputeSettings
 from dsmi_zoo.pipeline.config.run import RunConfig
-from dsmi_zoo.pipeline.plan.cost import BUILD_S, BYTES_A_PARAMETER, DECODE_S, READ_BYTES_S, Cost
-from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
+from dsmi_zoo.pipeline.plan.cost import (
+    BUILD_S,
+    BYTES_A_PARAMETER,
+    DECODE_S,
+    DOWNLOAD_BYTES_S,
+    READ_BYTES_S,
+    RESNET18_THROUGHPUT,
+    Cost,
+    estimate,
+)
+from dsmi_zoo.pipeline.plan.plan import Job, Plan
 from dsmi_zoo.pipeline.store.run_folder import row_path
-from dsmi_zoo._util.text import size_in_words
 from dsmi_zoo.pipeline.weights.cache import local_weights, remote_weights
-from .fleet import estimated, fleet_of
+
+from ..clusters.machine import (
+    chosen_gpus,
+    default_per_gpu,
+    default_workers,
+    gpu_name,
+    usable_cores,
+    visible_gpus,
+)
+from ..clusters.profile import load_profile
 from ..progress import SILENT, Display, duration
-from .run import sizes_to_download, within_max_download
-from ..terminal import tell
+from ..terminal import print_line
+from .downloads import plan_run
 
-
-
-EMBEDDING_WIDTH = 1100  # a typical width of timm's models
+EMBEDDING_WIDTH = 1100  # typical of timm's models
+START_S = 20.0  # a worker imports torch and timm
+PROCESS_BYTES = 1.5e9  # of a worker with a small model
+RESNET18_A_CORE = 10.0  # images of 224 pixels per second, float32; measured on one core of a server
+# Of timm's published throughput, which is bfloat16, compiled, on an RTX PRO 6000 Max-Q. On that GPU, the peak rates of
+# float32, TF32 and the half formats are as 1 to 2 to 4; nothing is compiled here.
+PRECISION_SHARE = {"fp32": 0.2, "tf32": 0.4, "bf16": 0.8, "fp16": 0.8}
+ARRAYS_OF_SAMPLES = 6  # float64 [n, n], held at once by the measures
 
 
 def forecast(config: RunConfig, display: Display = SILENT) -> int:
     """Print the plan of a run."""
-    with display.status("Reading catalogue and images"):
-        plan = make_plan(config)
-    if config.compute.max_download is not None:
-        plan = within_max_download(plan, sizes_to_download(plan, display))
-    for line in described(plan):
-        tell(line)
+    for line in described(plan_run(config, display)):
+        print_line(line)
     return 0
 
 
 def described(plan: Plan) -> list[str]:
-    """The plan in words, one line per cost."""
+    """Return the plan in words, one line per cost."""
     jobs, subset, config = plan.jobs, plan.subset, plan.config
     samples = len(subset.labels) * subset.repeats
-    repeated = f" x {subset.repeats} random crops" if subset.repeats > 1 else ""
+    crops = f" x {subset.repeats} random crops" if subset.repeats > 1 else ""
     views = {job.view: job.entry.img_size or 0 for job in jobs}
     pixels = sum(samples * size * size * 3 for size in views.values())
-    trained = [job for job in jobs if job.entry.recipe is not None]
-    downloaded = [job for job in jobs if remote_weights(job.entry) is not None]
-    files = {remote_weights(job.entry): job for job in downloaded}.values()
-    as_built = sum(job.weights is None for job in jobs) - len(downloaded)
     architectures = {job.entry.architecture for job in jobs}
     done = sum(row_path(config.folder, job.slug).exists() for job in jobs)
     measures = Cost(build=0, image=0).seconds(samples) * len(jobs)
-    weights = (
-        f"{len(jobs) - len(trained) - len(downloaded) - as_built} local, {len(trained)} to be trained, "
-        f"{len(downloaded)} of timm's ({weights_size(list(files))} in fp32 by their parameters)"
-        + (f", {as_built} as their builder makes them" if as_built else "")
-    )
-    lines = [
+    embeddings = size_in_words(len(jobs) * samples * EMBEDDING_WIDTH * 4)
+    dropped = "" if config.compute.keep_embeddings else ", not kept"
+    building = len(jobs) * BUILD_S + bytes_of_weights(jobs) / READ_BYTES_S
+    return [
         f"catalogue   {config.catalog}: {counted(len(jobs), 'entry')} of "
         f"{counted(len(architectures), 'architecture')}; {done} have a row in {config.folder}",
-        f"images      {len(subset.labels)} of {subset.images.name} in {subset.n_classes} classes{repeated}, "
+        f"images      {len(subset.labels)} of {subset.images.name} in {subset.n_classes} classes{crops}, "
         f"subset {subset.digest}",
-        f"views       {counted(len(views), 'distinct preprocessing')}, {size_in_words(pixels)} on disk; at most "
-        f"{config.compute.cache_gb:g} GB stay once no model needs them",
-        f"weights     {'random' if config.random_weights else weights}",
-        f"embeddings  about {size_in_words(len(jobs) * samples * EMBEDDING_WIDTH * 4)}"
-        + ("" if config.compute.keep_embeddings else ", not kept"),
+        f"views       {counted(len(views), 'distinct preprocessing')}, {size_in_words(pixels)} on disk; cache limit "
+        f"{config.compute.cache_gb:g} GB",
+        f"weights     {'random' if config.random_weights else _weights(jobs)}",
+        f"embeddings  about {embeddings}{dropped}",
         "work        estimates for one core unless said otherwise:",
-        f"  build     {duration(len(jobs) * BUILD_S + weights_bytes(jobs) / READ_BYTES_S)}",
-        f"  decoding  {duration(len(views) * len(subset.labels) * subset.repeats * DECODE_S)}",
-        f"  forward   {forward_time(jobs, samples)}",
+        f"  build     {duration(building)}",
+        f"  decoding  {duration(len(views) * samples * DECODE_S)}",
+        f"  forward   {_forward_time(jobs, samples)}",
         f"  measures  {duration(measures)}",
-        *in_all(plan, to_download(downloaded, config.compute.cache)),
-    ]
-    return lines
-
-
-def in_all(plan: Plan, download: float) -> list[str]:
-    """Wall time and memory on the cluster that is asked for."""
-    fleet = fleet_of(plan.config.compute)
-    if fleet is None:
-        return [
-            f"in all      unknown: {plan.config.compute.cluster} is not asked how many workers it has"
-        ]
-    expected = estimated(plan, fleet, download)
-    fetch = (
-        f", {duration(expected.download)} of it to download {size_in_words(download)}"
-        if download
-        else ""
-    )
-    on = f"{fleet.words} with {counted(fleet.processes, 'process')}, {plan.config.precision}"
-    return [
-        f"in all      about {duration(expected.total)} on {on}{fetch}; half or twice as long is no surprise",
-        f"memory      about {size_in_words(expected.memory)} at the most, by all processes together",
+        *_in_all(plan, to_download(jobs, config.compute.cache)),
     ]
 
 
-def to_download(jobs: Sequence[Job], cache: Path) -> float:
-    """Bytes of the weights that the cache lacks, by their parameters; no server is asked."""
-    lacking = {
-        name: job
-        for job in jobs
-        if (name := remote_weights(job.entry)) and local_weights(name, cache) is None
-    }
-    return weights_bytes(list(lacking.values()))
+def _weights(jobs: Sequence[Job]) -> str:
+    """Say where the weights come from."""
+    trained = sum(job.entry.recipe is not None for job in jobs)
+    downloaded = [job for job in jobs if remote_weights(job.entry) is not None]
+    as_built = sum(job.weights is None for job in jobs) - len(downloaded)
+    local = len(jobs) - trained - len(downloaded) - as_built
+    files = list({remote_weights(job.entry): job for job in downloaded}.values())
+    size = size_in_words(bytes_of_weights(files))
+    unknown = sum(job.entry.params_m is None for job in files)
+    if unknown:
+        size += f" and {unknown} of unknown size"
+    words = f"{local} local, {trained} to be trained, {len(downloaded)} of timm's ({size} in fp32 by their parameters)"
+    return f"{words}, {as_built} as their builder makes them" if as_built else words
 
 
-def forward_time(jobs: Sequence[Job], samples: int) -> str:
-    """Time of the forward passes by the published throughput of one GPU, where the catalogue has it."""
+def _forward_time(jobs: Sequence[Job], samples: int) -> str:
+    """Estimate the forward passes by the published throughput of one GPU, where the catalogue has it."""
     known = [rate for job in jobs if (rate := job.entry.extras.get("throughput"))]
     if not known:
         return "unknown: the catalogue has no throughput"
@@ -108,14 +108,114 @@ def forward_time(jobs: Sequence[Job], samples: int) -> str:
     return f"{duration(seconds)} on one GPU of timm's published throughput (known for {len(known)} of {len(jobs)})"
 
 
-def weights_bytes(jobs: Sequence[Job]) -> float:
-    """Bytes of fp32 weights, as far as the parameters are known."""
+def _in_all(plan: Plan, download: float) -> list[str]:
+    """Estimate wall time and memory on the chosen cluster."""
+    fleet = fleet_of(plan.config.compute)
+    if fleet is None:
+        return [
+            f"in all      unknown: {plan.config.compute.cluster} is not asked how many workers it has"
+        ]
+    expected = estimated(plan, fleet, download)
+    fetch = ""
+    if download:
+        fetch = f", {duration(expected.download)} of it to download {size_in_words(download)}"
+    on = f"{fleet.words} with {counted(fleet.processes, 'process')}, {plan.config.precision}"
+    return [
+        f"in all      about {duration(expected.total)} on {on}{fetch}; may be off by a factor of two",
+        f"memory      about {size_in_words(expected.memory)} at most, for all processes together",
+    ]
+
+
+def to_download(jobs: Sequence[Job], cache: Path) -> float:
+    """Return the bytes of the weights that the cache lacks, by their parameters; no server is asked."""
+    missing = {}
+    for job in jobs:
+        name = remote_weights(job.entry)
+        if name is not None and local_weights(name, cache) is None:
+            missing[name] = job
+    return bytes_of_weights(list(missing.values()))
+
+
+def bytes_of_weights(jobs: Sequence[Job]) -> float:
+    """Return the bytes of fp32 weights, as far as the numbers of parameters are known."""
     return sum(1e6 * BYTES_A_PARAMETER * (job.entry.params_m or 0) for job in jobs)
 
 
-def weights_size(jobs: Sequence[Job]) -> str:
-    """The same in words."""
-    unknown = sum(job.entry.params_m is None for job in jobs)
-    return size_in_words(weights_bytes(jobs)) + (
-        f" and {unknown} of unknown size" if unknown else ""
-    )
+@dataclass(frozen=True)
+class Fleet:
+    """The processes of a run, the GPUs that they share (0: they compute on cores), and both in words."""
+
+    processes: int
+    gpus: int
+    words: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds of wall time and of its parts, and the most bytes that all processes hold at once."""
+
+    total: float
+    download: float
+    forward: float
+    others: float
+    memory: float
+
+
+def fleet_of(settings: ComputeSettings) -> Fleet | None:
+    """Return the workers that a run would have; None for a scheduler that is already running.
+
+    Raises
+    ------
+    InputError
+        For a cluster that this machine cannot have.
+    """
+    if settings.cluster == "slurm":
+        profile = load_profile(settings.profile)
+        jobs = settings.workers or profile.workers
+        gpus, processes = jobs * profile.gpus, jobs * profile.processes(settings.per_gpu)
+        kind = f" ({profile.gres})" if profile.gres else ""
+        each = f"{counted(jobs, 'job')} of Slurm"
+        return Fleet(processes, gpus, f"{counted(gpus, 'GPU')}{kind} in {each}" if gpus else each)
+    if settings.cluster == "cuda" or (settings.cluster == "auto" and visible_gpus()):
+        gpus = len(chosen_gpus(settings.workers))
+        per_gpu = settings.per_gpu or default_per_gpu(
+            usable_cores(), gpus, psutil.virtual_memory().available
+        )
+        return Fleet(gpus * per_gpu, gpus, f"{counted(gpus, 'GPU')} ({gpu_name()})")
+    if settings.cluster in OF_THIS_MACHINE:
+        processes = settings.workers or default_workers(usable_cores())
+        return Fleet(processes, 0, counted(usable_cores(), "core"))
+    return None
+
+
+def estimated(plan: Plan, fleet: Fleet, download: float) -> Forecast:
+    """Estimate how long the fleet would take for all of a plan's models, with ``download`` bytes of weights to fetch.
+
+    Processes work in parallel; forward passes of those that share a GPU add up. The longest model is a lower bound.
+    """
+    samples = len(plan.subset.labels) * plan.subset.repeats
+    rate = RESNET18_A_CORE
+    if fleet.gpus:
+        rate = RESNET18_THROUGHPUT * PRECISION_SHARE[plan.config.precision]
+    costs = [estimate(job, rate) for job in plan.jobs]
+    views = {job.view for job in plan.jobs if not job.view.exists()}
+    forward = sum(samples * cost.image for cost in costs)
+    decoding = len(views) * samples * DECODE_S
+    others = sum(cost.seconds(samples) - samples * cost.image for cost in costs) + decoding
+    longest = max((cost.seconds(samples) for cost in costs), default=0.0)
+    processes = max(1, min(fleet.processes, len(costs)))
+    bounds = [(forward + others) / processes, longest]
+    if fleet.gpus:
+        bounds.append(forward / fleet.gpus)
+    fetch = download / DOWNLOAD_BYTES_S
+    # Each process holds one of the largest models, loaded and in its file, and the arrays of the measures.
+    sizes = sorted((4e6 * (job.entry.params_m or 0) for job in plan.jobs), reverse=True)
+    memory = processes * (PROCESS_BYTES + ARRAYS_OF_SAMPLES * 8 * samples**2)
+    memory += 2 * sum(sizes[:processes])
+    return Forecast(START_S + fetch + max(bounds), fetch, forward, others, memory)
+
+
+def expected_costs(plan: Plan, jobs: Sequence[Job]) -> dict[str, float]:
+    """Return the seconds that each job would take on a core, by slug; only their ratios matter."""
+    samples = len(plan.subset.labels) * plan.subset.repeats
+    return {job.slug: estimate(job, RESNET18_A_CORE).seconds(samples) for job in jobs}

@@ -1,43 +1,47 @@
-"""Several runs of one configuration as one: their rows and embeddings in another OUT; they themselves stay as is."""
+"""Merge several runs of one configuration into another OUT; the runs themselves stay as they are."""
 
+import logging
 import os
 import shutil
 import uuid
-from pathlib import Path
-from dsmi_zoo._util.files import write_atomically
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from time import monotonic
 from typing import Any
+
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.data_catalog.models.filters import Filters
+from dsmi_zoo._util.files import write_atomically
 from dsmi_zoo._util.text import counted
+from dsmi_zoo.data_catalog.models.filters import Filters
 from dsmi_zoo.pipeline.config.run import RunConfig, differences
 from dsmi_zoo.pipeline.plan.identity import versions_of_measures
 from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord
 from dsmi_zoo.pipeline.store.run_folder import NOT_THIS_RUN, embedding_path, read_run, write_row
 from dsmi_zoo.pipeline.store.subset_file import read_subset
-from .driver_lock import drivers, driving
-from .state import EntryState, entry_states, make_writable, save_record
+
 from ..progress import SILENT, Display
-from .run import conclude
+from .conclude import conclude
+from .driver_lock import driver_lock, drivers
+from .state import entry_states, make_writable, save_record
+
+log = logging.getLogger(__name__)
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
-
-
-def inputs_of(folder: Path) -> list[Path]:
-    """Which files a run has about its images, relative to its folder; a note comes before the file that it is of."""
+def input_files(folder: Path) -> list[Path]:
+    """Return a run's files about its images, relative to its folder; checksums come before their files."""
     clusters = sorted((folder / "input_clusters").glob("*.npy*"), reverse=True)
-    inputs = [folder / "subset.parquet", *clusters]
-    return [path.relative_to(folder) for path in inputs if path.exists()]
+    paths = [folder / "subset.parquet", *clusters]
+    return [path.relative_to(folder) for path in paths if path.exists()]
 
 
-def carry(source: Path, target: Path) -> None:
-    """Let a file appear as ``target``, whole: as a hard link where the file system allows it, else as a copy.
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link a file to ``target`` where the file system allows it, else copy it; it appears there whole.
 
-    Files of a run are replaced, never written to, so whatever happens to one of them leaves the other as it is.
+    Files of a run are replaced, never written to, so a change of one link leaves the other as it is.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
@@ -51,29 +55,18 @@ def carry(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)  # a rename onto a link to the same file leaves both names
 
 
-
-log = logging.getLogger(__name__)
-
-LONG_AGO = datetime.min.replace(tzinfo=UTC)
-
-
 @dataclass(frozen=True)
 class Run:
-    """A run as its folder holds it; ``left_out`` are the files among its results that are no rows of it, and why."""
+    """A run with its rows by slug; ``left_out`` names the files among its results that are not rows of it, and why."""
 
     folder: Path
     record: RunRecord
-    states: tuple[EntryState, ...]
+    rows: dict[str, dict[str, Any]]
     left_out: tuple[str, ...]
-
-    @property
-    def rows(self) -> dict[str, dict[str, Any]]:
-        """The entries' rows by slug."""
-        return {state.slug: state.row for state in self.states if state.row is not None}
 
 
 def merge(folders: Sequence[Path], out: Path, display: Display = SILENT) -> int:
-    """Join runs into ``out``, which counts as one of them if it holds a run already.
+    """Merge runs into ``out``, which counts as one of them if it holds a run already.
 
     Returns
     -------
@@ -83,16 +76,16 @@ def merge(folders: Sequence[Path], out: Path, display: Display = SILENT) -> int:
     Raises
     ------
     InputError
-        For runs whose numbers would not mix, by name; while somebody computes in one of them.
+        For runs whose numbers are not comparable, by name; while one of them is being computed.
     """
     started = monotonic()
     out = out.absolute()
-    refuse_unfit(folders, out)
+    refuse_folders(folders, out)
     with display.status("Reading the runs"):
         sources = [read(folder) for folder in folders]
-        refuse_what_does_not_mix(sources)
+        refuse_incomparable(sources)
     make_writable(out)
-    with driving(out):
+    with driver_lock(out):
         if not (out / "run.json").exists() and any((out / "results").glob("*.parquet")):
             raise InputError(
                 f"{out} holds results but no run.json to say what they are; choose another --out"
@@ -100,35 +93,37 @@ def merge(folders: Sequence[Path], out: Path, display: Display = SILENT) -> int:
         earlier = [read(out)] if (out / "run.json").exists() else []
         runs = [*earlier, *sources]
         if earlier:
-            refuse_what_does_not_mix(runs)
+            refuse_incomparable(runs)
         for line in remarks(sources, runs):
             log.warning(line)
         chosen = best_rows(runs)
         base = runs[0].record
-        config = joint_config([run.record.config for run in runs], out)
-        save_record(
+        record = save_record(
             out,
-            config,
+            joint_config([run.record.config for run in runs], out),
             base.catalog,
             base.subset,
             joint_entries(runs, chosen),
             base if earlier else None,
             embeddings_from=base.embeddings_from,
         )
-        _carry_inputs(sources, out)
+        for run in sources:
+            for name in input_files(run.folder):
+                if not (out / name).exists():
+                    link_or_copy(run.folder / name, out / name)
         with display.status("") as show:
             for number, (slug, run) in enumerate(chosen.items()):
                 show(f"Joining rows and embeddings: {number} of {len(chosen)}")
-                _carry_entry(slug, run, runs, out)
+                _copy_entry(slug, run, runs, out)
         for run in runs:
-            taken = sum(other is run for other in chosen.values())
-            log.info(f"{run.folder}: {counted(len(run.rows), 'row')}, {taken} of them kept")
-        entries = {entry.slug for entry in read_run(out).entries}
-        return conclude(out, entries, started, display, may_be_partial=True)
+            kept = sum(other is run for other in chosen.values())
+            log.info(f"{run.folder}: {counted(len(run.rows), 'row')}, {kept} of them kept")
+        slugs = {entry.slug for entry in record.entries}
+        return conclude(out, slugs, started, display, may_be_partial=True)
 
 
-def refuse_unfit(folders: Sequence[Path], out: Path) -> None:
-    """Raise InputError for what is no folder, a run that is named twice or being computed, or too few of them."""
+def refuse_folders(folders: Sequence[Path], out: Path) -> None:
+    """Raise InputError for what is not a folder, a run that is named twice or being computed, or a single run."""
     seen: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
@@ -150,22 +145,19 @@ def refuse_unfit(folders: Sequence[Path], out: Path) -> None:
 
 
 def read(folder: Path) -> Run:
-    """A run with its rows; raises InputError when it is none."""
+    """Read a run with its rows, or raise InputError."""
     record = read_run(folder)
     states, unreadable = entry_states(folder, record.entries)
-    known = {state.slug for state in states}
-    already_told = {problem.path for problem in unreadable}
-    foreign = []
+    left_out = {problem.path: str(problem) for problem in unreadable}
+    of_this_run = {state.slug for state in states if state.reason != NOT_THIS_RUN}
     for path in sorted((folder / "results").glob("[!.]*.parquet")):
-        if path.stem not in known and path not in already_told:
-            foreign.append(f"{path}: {NOT_THIS_RUN}")
-    for state in states:
-        if state.reason == NOT_THIS_RUN:
-            foreign.append(f"{folder / 'results' / state.slug}.parquet: {state.reason}")
-    return Run(folder, record, tuple(states), (*map(str, unreadable), *foreign))
+        if path.stem not in of_this_run:
+            left_out.setdefault(path, f"{path}: {NOT_THIS_RUN}")
+    rows = {state.slug: state.row for state in states if state.row is not None}
+    return Run(folder, record, rows, tuple(left_out.values()))
 
 
-def refuse_what_does_not_mix(runs: Sequence[Run]) -> None:
+def refuse_incomparable(runs: Sequence[Run]) -> None:
     """Raise InputError unless all rows come from one configuration, on the same images, by the same measures."""
     first = runs[0]
     for other in runs[1:]:
@@ -184,47 +176,48 @@ def refuse_what_does_not_mix(runs: Sequence[Run]) -> None:
                 "merge the runs that computed the embeddings, then remeasure the result"
             )
     _refuse_other_measures(runs)
-    differ = {}
+    different_entries = []
     for slug in _slugs(runs):
         ids = {run.rows[slug]["row_id"]: run for run in runs if slug in run.rows}
         if len(ids) > 1:
             one, other, *_ = ids.values()
             row = one.rows[slug]
-            differ[f"{row['model']}@{row['img_size']}"] = f"{one.folder} and {other.folder}"
-    if differ:
-        name, folders = next(iter(differ.items()))
-        more = f", and {len(differ) - 1} more entries" if len(differ) > 1 else ""
-        raise InputError(
-            f"{name} has other weights or inputs in {folders}{more}; merge only runs of the same ones"
-        )
+            name = f"{row['model']}@{row['img_size']}"
+            different_entries.append(
+                f"{name} has other weights or inputs in {one.folder} and {other.folder}"
+            )
+    if different_entries:
+        others = len(different_entries) - 1
+        more = f", and {others} more entries" if others else ""
+        raise InputError(f"{different_entries[0]}{more}; merge only runs of the same ones")
 
 
 def _refuse_other_measures(runs: Sequence[Run]) -> None:
-    """Settings name a measure, row_id holds its version or source: rows of two versions look alike but do not mix."""
+    """Raise InputError for rows of different versions of the measures, which settings and columns do not show."""
     first = runs[0].record
     try:
-        measured_by = versions_of_measures(first.config.measures, first.subset.n_samples)
+        version_of = versions_of_measures(first.config.measures, first.subset.n_samples)
     except InputError as error:
-        log.warning(f"whether all runs mean the same by it cannot be checked: {error}")
+        log.warning(f"cannot check whether all runs were measured in the same way: {error}")
         return
-    holders: dict[int | None, Path] = {}
+    folders: dict[int | None, Path] = {}
     for run in runs:
         for row in run.rows.values():
-            holders.setdefault(measured_by(row), run.folder)
-    if len(holders) > 1:
-        one, other, *_ = holders.values()
+            folders.setdefault(version_of(row), run.folder)
+    if len(folders) > 1:
+        one, other, *_ = folders.values()
         raise InputError(
             f"rows of {one} and of {other} were computed by different versions of the measures; "
-            "the `dsmi-zoo run` of the older one computes its rows anew"
+            "the `dsmi-zoo run` of the older one recomputes its rows"
         )
 
 
-def remarks(sources: Sequence[Run], runs: Sequence[Run]) -> Iterable[str]:
-    """What is left out, and what the runs do not agree on although it changes no identity."""
+def remarks(sources: Sequence[Run], runs: Sequence[Run]) -> Iterator[str]:
+    """Say what is left out, and how the runs differ without a change of identity."""
     for run in sources:
         yield from (f"left out: {problem}" for problem in run.left_out)
         if (run.folder / "stages").exists() or run.record.search:
-            yield f"{run.folder}: how its search on a budget went is not carried, only the rows on all images"
+            yield f"{run.folder}: only the rows on all images of its search on a budget are merged"
     first = runs[0]
     for run in runs[1:]:
         if run.record.catalog.sha256 != first.record.catalog.sha256:
@@ -234,36 +227,34 @@ def remarks(sources: Sequence[Run], runs: Sequence[Run]) -> Iterable[str]:
 
 
 def _inputs_differ(one: Path, other: Path) -> bool:
-    return any(
-        not _same_inputs(one / name, other / name)
-        for name in inputs_of(other)
-        if (one / name).exists()
-    )
-
-
-def _same_inputs(one: Path, other: Path) -> bool:
-    if one.suffix in (".npy", ".json"):
-        return one.read_bytes() == other.read_bytes()
-    return read_subset(one.parent).equals(read_subset(other.parent))
+    for name in input_files(other):
+        if not (one / name).exists():
+            continue
+        if name.suffix == ".parquet":
+            if not read_subset(one).equals(read_subset(other)):
+                return True
+        elif (one / name).read_bytes() != (other / name).read_bytes():
+            return True
+    return False
 
 
 def best_rows(runs: Sequence[Run]) -> dict[str, Run]:
-    """For each entry that has a row: the run whose row is kept, an ok one before a failed one, then the newest."""
-
-    def rank(run: Run, slug: str) -> tuple[bool, datetime]:
-        row = run.rows[slug]
-        return row["status"] == "ok", row["finished_at"] or LONG_AGO
-
+    """Return the run whose row of each entry is kept: an ok row before a failed one, then the newest."""
     best: dict[str, Run] = {}
+    ranks: dict[str, tuple[bool, datetime]] = {}
     for slug in _slugs(runs):
         for run in runs:
-            if slug in run.rows and (slug not in best or rank(run, slug) > rank(best[slug], slug)):
-                best[slug] = run
+            row = run.rows.get(slug)
+            if row is None:
+                continue
+            rank = (row["status"] == "ok", row["finished_at"] or LONG_AGO)
+            if slug not in best or rank > ranks[slug]:
+                best[slug], ranks[slug] = run, rank
     return best
 
 
 def joint_entries(runs: Sequence[Run], chosen: Mapping[str, Run]) -> list[EntryRecord]:
-    """The entries of all runs; each as the run lists it whose row is kept, or the first one."""
+    """Return the entries of all runs, each as listed by the run whose row is kept, or else by the first one."""
     entries: dict[str, EntryRecord] = {}
     for run in runs:
         for entry in run.record.entries:
@@ -273,40 +264,32 @@ def joint_entries(runs: Sequence[Run], chosen: Mapping[str, Run]) -> list[EntryR
 
 
 def joint_config(configs: Sequence[RunConfig], out: Path) -> RunConfig:
-    """The first one's settings, for all the models that any of them chose."""
+    """Return the first settings, for all the models that any of them chose."""
     first = configs[0]
-    whole = any(not config.models for config in configs)
-    models = (
-        () if whole else tuple(dict.fromkeys(glob for config in configs for glob in config.models))
-    )
-    filters = (
-        first.filters if all(config.filters == first.filters for config in configs) else Filters()
-    )
+    models: tuple[str, ...] = ()
+    if all(config.models for config in configs):
+        models = tuple(dict.fromkeys(glob for config in configs for glob in config.models))
+    agree = all(config.filters == first.filters for config in configs)
+    filters = first.filters if agree else Filters()
     return first.model_copy(update={"out": out, "models": models, "filters": filters})
 
 
 def _slugs(runs: Iterable[Run]) -> list[str]:
-    return list(dict.fromkeys(state.slug for run in runs for state in run.states))
+    return list(dict.fromkeys(entry.slug for run in runs for entry in run.record.entries))
 
 
-def _carry_inputs(sources: Sequence[Run], out: Path) -> None:
-    for run in sources:
-        for name in inputs_of(run.folder):
-            if not (out / name).exists():
-                carry(run.folder / name, out / name)
-
-
-def _carry_entry(slug: str, run: Run, runs: Sequence[Run], out: Path) -> None:
-    """The kept row of an entry, after the embedding that it was computed from, whichever run kept that."""
+def _copy_entry(slug: str, run: Run, runs: Sequence[Run], out: Path) -> None:
+    """Copy the kept row of an entry, after its embedding from whichever run has it."""
     row = run.rows[slug]
-    if row["status"] == "ok" and row["embedding_sha256"]:
+    sha256 = row["embedding_sha256"]
+    if row["status"] == "ok" and sha256:
+        target = embedding_path(out, slug)
         kept = []
         for other in runs:
             path = embedding_path(other.folder, slug)
-            its_hash = other.rows.get(slug, {}).get("embedding_sha256")
-            if its_hash == row["embedding_sha256"] and path.exists():
+            if other.rows.get(slug, {}).get("embedding_sha256") == sha256 and path.exists():
                 kept.append(path)
-        if kept and embedding_path(out, slug) not in kept:
-            carry(kept[0], embedding_path(out, slug))
+        if kept and target not in kept:
+            link_or_copy(kept[0], target)
     if run.folder != out:
         write_row(out, slug, row)

@@ -1,4 +1,4 @@
-"""Other settings or new measures from the kept embeddings of a run, into another OUT: no model, no image, no GPU."""
+"""Recompute measures from the stored embeddings of a run, into another OUT, without models, images or a GPU."""
 
 import logging
 import re
@@ -6,23 +6,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
+
+from dsmi_zoo._util import forkserver
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.config import preloaded
 from dsmi_zoo.pipeline.config.run import MeasureSettings, RunConfig, from_command_line
+from dsmi_zoo.pipeline.engine.row_content import RemeasureJob
 from dsmi_zoo.pipeline.plan.identity import check_own_measures, measures_identity, row_identity
 from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord
-from dsmi_zoo.pipeline.engine.row_content import RemeasureJob
 from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_run
 from dsmi_zoo.pipeline.store.subset_file import read_subset, write_subset
-from .merge import carry, inputs_of
+
 from ..clusters.opening import open_workers
-from .driver_lock import driving
-from .state import entry_states, make_writable, record_unless_lost, refuse_mixture, save_record, touch_record
 from ..progress import SILENT, Display, follow
-from .run import conclude, elsewhere
-
-
+from .conclude import conclude
+from .driver_lock import driver_lock
+from .merge import input_files, link_or_copy
+from .run import elsewhere
+from .state import (
+    entry_states,
+    make_writable,
+    record_unless_lost,
+    refuse_mixture,
+    save_record,
+    touch_record,
+)
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +42,16 @@ def remeasure(
     compute: Mapping[str, Any],
     display: Display = SILENT,
 ) -> int:
-    """Measure every kept embedding of ``source`` by its settings with ``changes``.
+    """Measure every stored embedding of ``source`` with its settings and ``changes``.
 
     Parameters
     ----------
     into
-        The new OUT; None names one beside ``source`` after the changes.
+        The new OUT; by default one beside ``source``, named after the changes.
     changes
         Fields of ``MeasureSettings``.
     compute
-        Fields of ``ComputeSettings`` that are not to be as they were for the run.
+        Fields of ``ComputeSettings`` that override the run's.
 
     Returns
     -------
@@ -63,9 +71,12 @@ def remeasure(
     origin = record.embeddings_from or source.absolute()
     jobs = _jobs(source, origin, record, settings)
     make_writable(out)
-    with driving(out) as confirm:
+    with driver_lock(out) as confirm:
         is_outdated = _prepare(out, source, origin, config, record, jobs)
-        done = _done(out, jobs) if not is_outdated else set()
+        done = set()
+        if not is_outdated:
+            states, _ = entry_states(out, _entries(jobs))
+            done = {state.slug for state in states if state.state == "ok"}
         if done:
             log.info(f"{len(done)} of {len(jobs)} models are done already")
         todo = [job for job in jobs if job.slug not in done]
@@ -86,7 +97,7 @@ def remeasure(
 def _jobs(
     source: Path, origin: Path, record: RunRecord, settings: MeasureSettings
 ) -> list[RemeasureJob]:
-    """What is to be measured: every finished row of ``source``, from the embeddings that ``origin`` keeps."""
+    """Return a job for each successful row of ``source``, whose embeddings are in ``origin``."""
     measures_id = measures_identity(settings, record.subset.n_samples)
     states, _ = entry_states(source, record.entries)
     jobs = []
@@ -118,18 +129,18 @@ def _prepare(
     record: RunRecord,
     jobs: Sequence[RemeasureJob],
 ) -> bool:
-    """Write what OUT holds beside the rows; return whether rows that are there were measured without all of it."""
+    """Write what OUT holds beside the rows; return whether existing rows were measured without cluster files."""
     stored = record_unless_lost(out, {job.slug: job.row_id for job in jobs})
     if stored is not None:
         refuse_mixture(out, stored, config)
         if stored.embeddings_from != origin:
             raise InputError(f"{out} was not remeasured from {origin}; choose another --into")
     write_subset(out, read_subset(source))
-    clusters = [name for name in inputs_of(origin) if name.parent.name == "input_clusters"]
-    # The first versions did without them.
+    clusters = [name for name in input_files(origin) if name.parent.name == "input_clusters"]
+    # Early versions did not copy them.
     is_outdated = any(not (out / name).exists() for name in clusters)
     for name in clusters:
-        carry(origin / name, out / name)
+        link_or_copy(origin / name, out / name)
     save_record(
         out,
         config,
@@ -143,31 +154,27 @@ def _prepare(
 
 
 def _entries(jobs: Sequence[RemeasureJob]) -> list[EntryRecord]:
-    entries = []
-    for job in jobs:
-        model, img_size = job.source["model"], job.source["img_size"]
-        entries.append(
-            EntryRecord(model=model, img_size=img_size, slug=job.slug, row_id=job.row_id)
+    return [
+        EntryRecord(
+            model=job.source["model"],
+            img_size=job.source["img_size"],
+            slug=job.slug,
+            row_id=job.row_id,
         )
-    return entries
-
-
-def _done(out: Path, jobs: Sequence[RemeasureJob]) -> set[str]:
-    states, _ = entry_states(out, _entries(jobs))
-    return {state.slug for state in states if state.state == "ok"}
+        for job in jobs
+    ]
 
 
 def _named(before: MeasureSettings, after: MeasureSettings) -> str:
+    """Return a name for the folder of the changed settings."""
     old, new = before.model_dump(), after.model_dump()
     parts = []
-    for name in new:
-        if new[name] == old[name]:
+    for name, value in new.items():
+        if value == old[name]:
             continue
-        value = new[name]
         if name == "own":
-            value = "+".join(spec.split(":")[-1] for spec in value)
-        shown = value if value is not None else "sqrt-d"
-        parts.append(f"{'measure' if name == 'own' else name}-{shown}")
+            name, value = "measure", "+".join(spec.split(":")[-1] for spec in value)
+        parts.append(f"{name}-{'sqrt-d' if value is None else value}")
     if not parts:
         raise InputError(
             "nothing to remeasure: the settings are those of the run; give --sigma, --t, --measure, ..."

@@ -1,29 +1,43 @@
-"""A search on a budget of time: all models on few images first, the clearly worse dropped, the others on more."""
+"""A search on a time budget: all models on few images first, then all but the clearly worse on more."""
 
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
+
 import pandas as pd
+
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
 from dsmi_zoo.pipeline.store.record import Dropped, LostRecord, Passed, SearchNote
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, write_run
 from dsmi_zoo.reports.statistics.ranking import rank
+
 from ..clusters.opening import open_workers
-from .driver_lock import driving
-from .state import make_writable, open_out, stored_run, touch_record
 from ..progress import SILENT, Display, duration, follow
-from .run import conclude, missing, sizes_to_download, within_max_download
-from .search_prices import Prices, Stage, announced, refuse_single_images, row_key, stages_and_order, stages_of
+from .conclude import conclude
+from .downloads import sizes_to_download, within_max_download
+from .driver_lock import driver_lock
+from .run import missing
+from .search_prices import (
+    Prices,
+    Stage,
+    announced,
+    refuse_single_images,
+    row_key,
+    stages_and_order,
+    stages_of,
+)
+from .state import make_writable, open_out, stored_run, touch_record
+
 if TYPE_CHECKING:
     from distributed import Client
 
     from dsmi_zoo.pipeline.engine.workers import Workers
-
 
 
 log = logging.getLogger(__name__)
@@ -39,36 +53,36 @@ def search(
 ) -> int:
     """Find the best models for the images within ``config.compute.budget`` seconds, and write their report.
 
-    The last stage's rows are OUT's own; those of the stages before stand in ``OUT/stages``.
+    The last stage's rows are in OUT, those of the earlier stages in ``OUT/stages``.
 
     Returns
     -------
     int
-        The exit code: 0; 1 when a model of the last stage failed, or a stage could measure none.
+        The exit code: 0; 1 when a model of the last stage failed, or no model of a stage could be measured.
     """
     assert config.compute.budget is not None
     started = monotonic()
     end = started + config.compute.budget
     with display.status("Reading catalogue and images"):
         plan = make_plan(config)
-    _refuse_what_cannot_be_searched(plan)
+    _refuse_unfit(plan)
     sizes = sizes_to_download(plan, display)
     plan = within_max_download(plan, sizes)
 
-    with ExitStack() as opened:
+    with ExitStack() as stack:
         confirm: Callable[[], None] = _no_check
         if not only_plan:
             make_writable(config.folder)
-            confirm = opened.enter_context(driving(config.folder))
-        # A plan needs them too: prices come from their measured speed.
-        workers = opened.enter_context(open_workers(config.compute, config.folder, client))
+            confirm = stack.enter_context(driver_lock(config.folder))
+        # A plan needs workers too: prices come from their measured speed.
+        workers = stack.enter_context(open_workers(config.compute, config.folder, client))
         prices = Prices.measured(workers, plan, sizes, display)
         stages, candidates = stages_and_order(plan, prices, end - monotonic())
         for line in announced(plan, candidates, stages, prices, end - monotonic()):
             log.info(line)
         if only_plan:
             return 0
-        halving = Halving(plan, prices, stages, candidates, end, _note_before(config))
+        halving = Halving(plan, prices, stages, candidates, end, _earlier_note(config))
         while halving.stages:
             if not halving.take_stage(workers, display, retry_failed, confirm):
                 return 1
@@ -77,7 +91,7 @@ def search(
     write_run(config.folder, read_run(config.folder).model_copy(update={"search": note}))
     if note.left_out:
         log.info(
-            f"{counted(len(note.left_out), 'model')} had no turn; more --budget goes on from here"
+            f"{counted(len(note.left_out), 'model')} not tried for lack of time; more --budget goes on from here"
         )
     slugs = {job.slug for job in halving.candidates}
     report = config.compute.write_report
@@ -85,47 +99,39 @@ def search(
 
 
 def _no_check() -> None:
-    """A plan writes nothing, so it takes no lock that another driver could claim."""
+    """Do nothing: a plan writes nothing and holds no lock."""
 
 
+@dataclass
 class Halving:
-    """Successive halving as far as it has come: the stages that are to be taken, and the models that are left.
+    """Successive halving: the stages that are left, and the models that are left.
 
     Parameters
     ----------
     plan
         All models on all images.
     prices
-        What each model costs; every stage corrects them by what it measured.
+        What each model costs, corrected after each stage by what it measured.
     stages
-        The stages to take, the first next.
+        The stages that are left, the next one first.
     candidates
         The models, the most promising first.
     end
         When the time is up, on the clock of ``time.monotonic``.
     note
-        What the record tells of the search; it is completed here.
+        The record of the search; it is completed here.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        prices: Prices,
-        stages: list[Stage],
-        candidates: list[Job],
-        end: float,
-        note: SearchNote,
-    ) -> None:
-        self.plan = plan
-        self.prices = prices
-        self.stages = stages
-        self.candidates = candidates
-        self.end = end
-        self.note = note
-        self.is_first = True
+    plan: Plan
+    prices: Prices
+    stages: list[Stage]
+    candidates: list[Job]
+    end: float
+    note: SearchNote
+    is_first: bool = True
 
     def seconds_left(self) -> float:
-        """Seconds until the time is up."""
+        """Return the seconds until the time is up."""
         return self.end - monotonic()
 
     def take_stage(
@@ -136,16 +142,19 @@ class Halving:
         Returns
         -------
         bool
-            False where none could be measured, so that the search cannot go on.
+            False if none could be measured, so that the search cannot go on.
         """
         stage = self.stages[0]
         part = part_of_plan(self.plan, stage, self.candidates)
         begun = monotonic()
-        its_share = self.seconds_left() / len(self.stages)
-        measure_part(workers, part, begun + its_share, display, retry_failed, confirm)
+        until = begun + self.seconds_left() / len(self.stages)
+        measure_part(workers, part, until, display, retry_failed, confirm)
         rows = read_results(part.config.folder)
         if self.is_first:
-            self._leave_out_untried(rows)
+            tried = set(zip(rows["model"], rows["img_size"], strict=True))
+            untried = [job for job in self.candidates if row_key(job) not in tried]
+            self.note.left_out = [str(job.entry) for job in untried]
+            self.candidates = [job for job in self.candidates if row_key(job) in tried]
             self.is_first = False
 
         del self.stages[0]
@@ -162,31 +171,21 @@ class Halving:
             )
         return bool(self.candidates)
 
-    def _leave_out_untried(self, rows: pd.DataFrame) -> None:
-        """Go on with the models that had a turn; the note names the others."""
-        tried = set(zip(rows["model"], rows["img_size"], strict=True))
-        self.note.left_out = [
-            str(job.entry) for job in self.candidates if row_key(job) not in tried
-        ]
-        self.candidates = [job for job in self.candidates if row_key(job) in tried]
-
     def _choose(self, rows: pd.DataFrame, passed: Passed) -> None:
-        """The candidates of the next stage: those that are not clearly worse, as far as the time goes."""
+        """Choose the candidates of the next stage: those that are not clearly worse, as time allows."""
         self.prices = self.prices.corrected(rows, self.candidates)
         contenders, passed.dropped = _contenders(rows, self.candidates)
         if not contenders:
             self.candidates = []
             return
         self.candidates = self._affordable_in_next(contenders)
-        all_fit_the_last = (
-            self.prices.seconds(contenders, self.stages[-1].images) <= self.seconds_left()
-        )
-        if len(self.candidates) == 1 or all_fit_the_last:  # nothing is left to drop, or no need to
-            del self.stages[:-1]
+        seconds_on_all = self.prices.seconds(contenders, self.stages[-1].images)
+        if len(self.candidates) == 1 or seconds_on_all <= self.seconds_left():
+            del self.stages[:-1]  # nothing is left to drop, or there is time for all
             self.candidates = self._affordable_in_next(contenders)
-        no_time = [job for job in contenders if job not in self.candidates]
-        passed.dropped += [_dropped(rows, job, "no time left") for job in no_time]
-
+        for job in contenders:
+            if job not in self.candidates:
+                passed.dropped.append(_dropped(rows, job, "no time left"))
         images = self.stages[0].images
         expected = duration(self.prices.seconds(self.candidates, images))
         log.info(
@@ -195,12 +194,12 @@ class Halving:
         )
 
     def _affordable_in_next(self, contenders: Sequence[Job]) -> list[Job]:
-        its_share = self.seconds_left() / len(self.stages)
-        return self.prices.affordable(contenders, self.stages[0].images, its_share)
+        seconds = self.seconds_left() / len(self.stages)
+        return self.prices.affordable(contenders, self.stages[0].images, seconds)
 
 
-def _refuse_what_cannot_be_searched(plan: Plan) -> None:
-    """Raise InputError before anything is computed: OUT or a stage of other settings, or a class of one image."""
+def _refuse_unfit(plan: Plan) -> None:
+    """Raise InputError for an OUT or a stage of other settings, or a class of one image."""
     refuse_single_images(plan.subset)
     stored_run(plan)
     for stage in stages_of(plan.subset)[:-1]:
@@ -208,8 +207,8 @@ def _refuse_what_cannot_be_searched(plan: Plan) -> None:
             stored_run(part_of_plan(plan, stage, ()))
 
 
-def _note_before(config: RunConfig) -> SearchNote:
-    """What an earlier search in this OUT noted, with this one's budget added."""
+def _earlier_note(config: RunConfig) -> SearchNote:
+    """Return the note of an earlier search in this OUT, with this one's budget added."""
     assert config.compute.budget is not None
     try:
         before = read_run(config.folder).search
@@ -225,18 +224,17 @@ def _note_before(config: RunConfig) -> SearchNote:
 
 
 def part_of_plan(plan: Plan, stage: Stage, jobs: Sequence[Job]) -> Plan:
-    """The plan of one stage: its images, its folder and the models that are left."""
-    chosen = [job.slug for job in jobs]
+    """Return the plan of one stage: its images, its folder and the models that are left."""
     if stage.images_per_class is not None:
         subset = plan.config.subset.model_copy(update={"images_per_class": stage.images_per_class})
         folder = stage_folder(plan.config, stage)
         plan = make_plan(plan.config.model_copy(update={"subset": subset, "out": folder}))
     by_slug = {job.slug: job for job in plan.jobs}
-    return Plan(plan.config, plan.subset, tuple(by_slug[slug] for slug in chosen))
+    return Plan(plan.config, plan.subset, tuple(by_slug[job.slug] for job in jobs))
 
 
 def stage_folder(config: RunConfig, stage: Stage) -> Path:
-    """The folder of a stage's rows, below OUT."""
+    """Return the folder of a stage's rows, below OUT."""
     return config.folder / "stages" / f"{stage.images_per_class}-a-class"
 
 
@@ -258,10 +256,10 @@ def measure_part(
 
 
 def _contenders(rows: pd.DataFrame, jobs: Sequence[Job]) -> tuple[list[Job], list[Dropped]]:
-    """The models that the rows cannot tell from the best one, the most accurate first; and the others, and why."""
+    """Return the models that the rows cannot tell from the best one, the most accurate first; and the others."""
     job_of = {row_key(job): job for job in jobs}
-    is_among_them = [name in job_of for name in zip(rows["model"], rows["img_size"], strict=True)]
-    ranked = rank(rows[is_among_them]).models
+    is_candidate = [name in job_of for name in zip(rows["model"], rows["img_size"], strict=True)]
+    ranked = rank(rows[is_candidate]).models
     tied = [job_of[model.model, model.img_size] for model in ranked if model.tied_for_first]
     has_rank = {(model.model, model.img_size) for model in ranked}
     dropped = []
@@ -273,14 +271,13 @@ def _contenders(rows: pd.DataFrame, jobs: Sequence[Job]) -> tuple[list[Job], lis
 
 
 def _dropped(rows: pd.DataFrame, job: Job, reason: str) -> Dropped:
-    """What the record notes of a model that does not go on: its accuracy so far, if it has one, and why."""
+    """Return the record of a model that is dropped: its accuracy so far, if it has one, and why."""
     of_job = rows[(rows["model"] == job.entry.model) & (rows["img_size"] == job.entry.img_size)]
-    dropped = Dropped(model=str(job.entry), reason=reason)
-    if of_job.empty:
-        return dropped
-    columns = {"accuracy": "probe_accuracy", "low": "probe_low", "high": "probe_high"}
-    row = of_job.iloc[0]
-    known = {
-        field: float(row[column]) for field, column in columns.items() if not pd.isna(row[column])
-    }
-    return dropped.model_copy(update=known)
+    known = {}
+    if not of_job.empty:
+        row = of_job.iloc[0]
+        columns = {"accuracy": "probe_accuracy", "low": "probe_low", "high": "probe_high"}
+        for field, column in columns.items():
+            if not pd.isna(row[column]):
+                known[field] = float(row[column])
+    return Dropped(model=str(job.entry), reason=reason, **known)

@@ -1,39 +1,48 @@
-"""What a search on a budget of time is going to do: its stages, what they cost, and which models come first."""
+"""The plan of a search on a time budget: its stages, what they cost, and which models come first."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
+
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.text import counted, size_in_words
 from dsmi_zoo.data_catalog.datasets.subset import Subset
-from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.plan.cost import Cost, affordable, corrected, estimate, resnet18_rate, wall_seconds
+from dsmi_zoo.pipeline.plan.cost import (
+    Cost,
+    affordable,
+    corrected,
+    estimate,
+    resnet18_rate,
+    wall_seconds,
+)
 from dsmi_zoo.pipeline.plan.order import by_promise
 from dsmi_zoo.pipeline.plan.plan import Job, Plan
-from dsmi_zoo._util.text import size_in_words
 from dsmi_zoo.pipeline.weights.cache import remote_weights
+
 from ..progress import Display, duration
+
 if TYPE_CHECKING:
     from dsmi_zoo.pipeline.engine.workers import Workers
 
 
-
 SHRINK = 3
-CAUTION = 1.5  # by so much estimates from another device's published figures may be short
-FEWEST = 5  # images of a class: below, every accuracy is mostly noise
+CAUTION = 1.5  # safety factor on another device's published throughput
+FEWEST = 5  # images per class; with fewer, accuracies are mostly noise
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One pass over the models that are left; ``images_per_class`` None stands for the run's own choice of images."""
+    """One pass over the models that are left; ``images_per_class`` None means the run's own images."""
 
     images_per_class: int | None
     images: int
 
 
 def stages_of(subset: Subset) -> list[Stage]:
-    """The stages up to all images of ``subset``; each has a third of the images of the one that follows."""
+    """Return the stages up to all images of ``subset``; each has a third of the images of the next one."""
     _, smallest = rarest_class(subset)
     stages = [Stage(None, len(subset.labels))]
     while smallest // SHRINK >= FEWEST:
@@ -43,19 +52,19 @@ def stages_of(subset: Subset) -> list[Stage]:
 
 
 def rarest_class(subset: Subset) -> tuple[int, int]:
-    """The class of the fewest images, and how many those are."""
+    """Return the class with the fewest images, and their number."""
     labels, counts = np.unique(subset.labels, return_counts=True)
     return int(labels[counts.argmin()]), int(counts.min())
 
 
 def row_key(job: Job) -> tuple[str, int | None]:
-    """The model and image size by which an entry's row goes."""
+    """Return the model and image size of an entry's row."""
     return job.entry.model, job.entry.img_size
 
 
 @dataclass(frozen=True)
 class Prices:
-    """What each entry costs on the workers at hand, by slug."""
+    """What each entry costs on these workers, by slug."""
 
     costs: Mapping[str, Cost]
     workers: int
@@ -65,9 +74,9 @@ class Prices:
     def measured(
         cls, workers: "Workers", plan: Plan, sizes: Mapping[str, int | None], display: Display
     ) -> "Prices":
-        """The prices by ResNet-18's speed on the workers, timm's published figures and the files to download."""
+        """Derive prices from ResNet-18's speed on the workers, timm's published figures and the files to download."""
         with display.status("Measuring the speed of this machine"):
-            # A cluster may start its workers only when there is something to do.
+            # A cluster may start its workers only when there is a task.
             workers.ask(resnet18_rate)
             rates = list(workers.client.run(resnet18_rate).values())
         rate = sum(rates) / len(rates)
@@ -78,21 +87,21 @@ class Prices:
         return cls(costs, workers.count(), plan.config.repeats)
 
     def seconds(self, jobs: Sequence[Job], images: int) -> float:
-        """Time until all are done."""
+        """Return the time until all are done."""
         return wall_seconds(self._of(jobs), images, images * self.repeats, self.workers)
 
     def affordable(self, jobs: Sequence[Job], images: int, seconds: float) -> list[Job]:
-        """As many of the first of them as can be done in ``seconds``, but one at least."""
+        """Return as many of the first jobs as can be done in ``seconds``, but at least one."""
         priced = affordable(self._of(jobs), images, images * self.repeats, self.workers, seconds)
         return [job for job, _ in priced] or list(jobs[:1])
 
     def download(self, jobs: Sequence[Job]) -> int:
-        """Bytes to download; weights that entries share count once."""
+        """Return the bytes to download; weights that entries share count once."""
         by_file = {remote_weights(job.entry): self.costs[job.slug].download for job in jobs}
         return sum(by_file.values())
 
     def corrected(self, rows: pd.DataFrame, jobs: Sequence[Job]) -> "Prices":
-        """The prices as the rows have measured them."""
+        """Return the prices corrected by what the rows measured."""
         ok = rows[rows["status"] == "ok"].to_dict("records")
         row_of = {(row["model"], row["img_size"]): row for row in ok}
         costs = dict(self.costs)
@@ -107,7 +116,7 @@ class Prices:
 
 
 def stages_and_order(plan: Plan, prices: Prices, seconds: float) -> tuple[list[Stage], list[Job]]:
-    """The stages to take, and the models, the most promising first; one stage is enough where all of it fits."""
+    """Return the stages, a single one if time allows, and the models, the most promising first."""
     stages = stages_of(plan.subset)
     on_all_images = stages[-1].images
     costs = [prices.seconds([job], on_all_images) for job in plan.jobs]
@@ -122,34 +131,31 @@ def stages_and_order(plan: Plan, prices: Prices, seconds: float) -> tuple[list[S
 def announced(
     plan: Plan, jobs: Sequence[Job], stages: Sequence[Stage], prices: Prices, seconds: float
 ) -> Iterator[str]:
-    """What the search will do, before it does anything, line by line."""
+    """Say what the search will do, line by line."""
     first, *later = stages
     budget = plan.config.compute.budget or 0
     fit = prices.affordable(jobs, first.images, seconds / len(stages))
-    accuracies_known = any(job.entry.top1 is not None for job in jobs)
-    first_ones = (
-        "those that no cheaper one beats in published top-1" if accuracies_known else "the cheapest"
-    )
-    needed, download = (
-        duration(prices.seconds(fit, first.images)),
-        size_in_words(prices.download(fit)),
-    )
+    order = "the cheapest"
+    if any(job.entry.top1 is not None for job in jobs):
+        order = "those that no cheaper one beats in published top-1"
+    needed = duration(prices.seconds(fit, first.images))
+    download = size_in_words(prices.download(fit))
     yield (
-        f"budget {duration(budget)}: first {counted(len(jobs), 'model')} on {first.images} images, {first_ones} first; "
+        f"budget {duration(budget)}: first {counted(len(jobs), 'model')} on {first.images} images, {order} first; "
         f"about {len(fit)} fit, in about {needed}, with {download} to download, "
-        f"after {duration(max(budget - seconds, 0))} of starting"
+        f"plus {duration(max(budget - seconds, 0))} start-up"
     )
     if later:
         numbers = ", then ".join(str(stage.images) for stage in later)
         yield f"after that, without those that are clearly worse and as time allows, on {numbers} images"
     elif len(fit) < len(jobs):
         _, smallest = rarest_class(plan.subset)
-        needed_images = SHRINK * FEWEST
-        yield f"on all images at once: the smallest class has {smallest}; stages need {needed_images} images per class"
+        enough = SHRINK * FEWEST
+        yield f"on all images at once: the smallest class has {smallest}; stages need {enough} images per class"
 
 
 def refuse_single_images(subset: Subset) -> None:
-    """Raise InputError for a class of one image: of a pair, one is left out."""
+    """Raise InputError for a class of one image: a probe is tested on an image that it was not trained on."""
     rarest, images = rarest_class(subset)
     if images < 2:
         name = subset.images.class_names.get(rarest, rarest)

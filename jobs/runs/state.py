@@ -1,4 +1,4 @@
-"""The state of OUT: open it for a run, refuse what does not belong, and tell which entries are done."""
+"""The state of OUT: opened for a run, refused if it belongs to another, and which entries are done."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -7,28 +7,41 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.data_catalog.models.registry import catalog_sha256
 from dsmi_zoo._util.files import sweep_temporary, write_atomically
-from dsmi_zoo.pipeline.config.run import RunConfig, differences
-from dsmi_zoo.pipeline.plan.plan import Plan
-from dsmi_zoo._util.versions import git_commit, library_versions
-from dsmi_zoo.pipeline.store.record import FORMAT, CatalogRecord, EntryRecord, LostRecord, RunRecord, SubsetRecord
-from dsmi_zoo.pipeline.store.run_folder import NOT_THIS_RUN, UnreadableRow, embedding_path, read_run, scan_results, write_run
 from dsmi_zoo._util.text import counted
+from dsmi_zoo._util.versions import git_commit, library_versions
+from dsmi_zoo.data_catalog.models.registry import catalog_sha256
+from dsmi_zoo.pipeline.config.run import RunConfig, differences
 from dsmi_zoo.pipeline.monitor.file import monitor_path, read_monitor
-from dsmi_zoo.pipeline.store.run_folder import read_run
+from dsmi_zoo.pipeline.plan.plan import Plan
+from dsmi_zoo.pipeline.store.record import (
+    FORMAT,
+    CatalogRecord,
+    EntryRecord,
+    LostRecord,
+    RunRecord,
+    SubsetRecord,
+)
+from dsmi_zoo.pipeline.store.run_folder import (
+    NOT_THIS_RUN,
+    UnreadableRow,
+    embedding_path,
+    read_run,
+    scan_results,
+    write_run,
+)
+
+from ..terminal import print_line
 from .driver_lock import WHOLE, drivers
-from ..terminal import tell
-
-
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class EntryState:
-    """How far one entry of a run is; ``reason`` says why it is not done."""
+    """Whether one entry of a run is done, and the ``reason`` if it is not."""
 
     name: str
     slug: str
@@ -40,17 +53,17 @@ class EntryState:
 def by_state(
     states: Sequence[EntryState],
 ) -> tuple[list[EntryState], list[EntryState], list[EntryState]]:
-    """Those that are ok, failed, and missing."""
-    ok = [state for state in states if state.state == "ok"]
-    failed = [state for state in states if state.state == "failed"]
-    missing = [state for state in states if state.state == "missing"]
-    return ok, failed, missing
+    """Return the states that are ok, failed and missing."""
+    lists: dict[str, list[EntryState]] = {"ok": [], "failed": [], "missing": []}
+    for state in states:
+        lists[state.state].append(state)
+    return lists["ok"], lists["failed"], lists["missing"]
 
 
 def entry_states(
     out: Path, entries: Sequence[EntryRecord]
 ) -> tuple[list[EntryState], list[UnreadableRow]]:
-    """The state of each of ``entries`` (as run.json lists them), and the files in results that are none of theirs."""
+    """Return the state of each of ``entries`` (of run.json), and the files in results that are not rows."""
     rows, unreadable = scan_results(out)
     broken = {
         problem.path.stem: problem for problem in unreadable if problem.path.suffix == ".parquet"
@@ -71,7 +84,7 @@ def entry_states(
 
 
 def open_out(plan: Plan) -> RunRecord:
-    """Create OUT, or make sure that it belongs to the same configuration, and add the plan's entries to run.json.
+    """Create OUT, or check that it belongs to the same configuration, and add the plan's entries to run.json.
 
     Returns
     -------
@@ -81,7 +94,7 @@ def open_out(plan: Plan) -> RunRecord:
     Raises
     ------
     InputError
-        When OUT is a file, cannot be written, or belongs to a run whose numbers would not mix with this one's.
+        When OUT is a file, cannot be written, or belongs to a run whose numbers are not comparable with this one's.
     """
     config, out = plan.config, plan.config.folder
     make_writable(out)
@@ -104,12 +117,12 @@ def open_out(plan: Plan) -> RunRecord:
 
 
 def stored_run(plan: Plan) -> RunRecord | None:
-    """The content of OUT's run.json; None if OUT has no rows, or has them and lost its record. Nothing is written.
+    """Return the content of OUT's run.json; None if OUT has no rows, or rows whose record is lost. Write nothing.
 
     Raises
     ------
     InputError
-        When OUT belongs to a run whose numbers would not mix with the plan's.
+        When OUT belongs to a run whose numbers are not comparable with the plan's.
     """
     out = plan.config.folder
     stored = record_unless_lost(out, {job.slug: job.row_id for job in plan.jobs})
@@ -128,14 +141,14 @@ def stored_run(plan: Plan) -> RunRecord | None:
 
 
 def record_unless_lost(out: Path, row_ids: Mapping[str, str]) -> RunRecord | None:
-    """The content of OUT's run.json; None if OUT has no rows, or rows of these identities but a record no more.
+    """Return the content of OUT's run.json; None if OUT has no rows, or rows of these identities whose record is lost.
 
-    A row holds its identity, so one that is among ``row_ids`` (by slug) belongs here whatever became of the record.
+    A row holds its identity, so one that is among ``row_ids`` (by slug) belongs here without a record too.
 
     Raises
     ------
     InputError
-        When the record is lost or damaged, and no row is one of these.
+        When the record is missing or damaged, and no row has one of these identities.
     """
     if not any((out / "results").glob("*.parquet")):
         return None
@@ -145,17 +158,16 @@ def record_unless_lost(out: Path, row_ids: Mapping[str, str]) -> RunRecord | Non
         rows, _ = scan_results(out)
         ours = sum(row["row_id"] == row_ids.get(slug) for slug, row in rows.items())
         if not ours:
-            what = "its rows are of other settings than these, so choose another --out"
-            raise InputError(f"{problem.problem}; {what}") from None
-        kept = "1 row says that it belongs" if ours == 1 else f"{ours} rows say that they belong"
+            mend = "its rows are of other settings than these, so choose another --out"
+            raise InputError(f"{problem.problem}; {mend}") from None
         log.warning(
-            f"{problem.problem}; {kept} to this very configuration: run.json will be written anew"
+            f"{problem.problem}; {counted(ours, 'row')} of this configuration: run.json will be rewritten"
         )
         return None
 
 
 def _refuse_without_embeddings(out: Path) -> None:
-    """Raise InputError for an OUT without a record whose rows were measured from the embeddings of another run."""
+    """Raise InputError if OUT has no record and its rows were measured from another run's embeddings."""
     rows, _ = scan_results(out)
     measured = [slug for slug, row in rows.items() if row["status"] == "ok"]
     if measured and not any(embedding_path(out, slug).exists() for slug in measured):
@@ -174,7 +186,7 @@ def save_record(
     stored: RunRecord | None,
     embeddings_from: Path | None = None,
 ) -> RunRecord:
-    """Write run.json and return its content; what else ``stored`` notes stays."""
+    """Write run.json and return its content; keep what else ``stored`` holds."""
     now = datetime.now(UTC)
     whole = config.model_copy(update={"compute": config.compute.model_copy(update={"share": None})})
     unknown = (stored.model_extra if stored else None) or {}
@@ -193,27 +205,22 @@ def save_record(
         search=stored.search if stored else None,
         **unknown,
     )
-    _keep_damaged(out)
-    write_run(out, record)
-    return record
-
-
-def _keep_damaged(out: Path) -> None:
-    """Put a run.json that cannot be read aside: somebody may want to see what is left of it."""
     try:
         read_run(out)
     except LostRecord:
         with suppress(FileNotFoundError):
-            (out / "run.json").replace(out / "run.json.damaged")
+            (out / "run.json").replace(out / "run.json.damaged")  # for the user to inspect
+    write_run(out, record)
+    return record
 
 
 def touch_record(out: Path) -> None:
-    """Note in run.json that rows have changed."""
+    """Update the time in run.json at which rows were changed."""
     write_run(out, read_run(out).model_copy(update={"updated_at": datetime.now(UTC)}))
 
 
 def make_writable(out: Path, folders: Sequence[str] = ("results", "embeddings")) -> None:
-    """Create OUT and its folders, and try to write there."""
+    """Create OUT and its folders, and check that they can be written."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file, not a folder; choose another --out")
     try:
@@ -221,7 +228,7 @@ def make_writable(out: Path, folders: Sequence[str] = ("results", "embeddings"))
             (out / folder).mkdir(parents=True, exist_ok=True)
             sweep_temporary(out / folder)
         write_atomically(out / ".writable", lambda file: file.write(b""))
-        # Another share of the run may try at the same instant.
+        # Another share of the run may do so at the same time.
         (out / ".writable").unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
@@ -230,7 +237,7 @@ def make_writable(out: Path, folders: Sequence[str] = ("results", "embeddings"))
 
 
 def refuse_remeasured(out: Path, stored: RunRecord) -> None:
-    """Raise InputError if OUT holds measures of another run's embeddings, which only ``remeasure`` can add to."""
+    """Raise InputError if OUT was measured from another run's embeddings, and only ``remeasure`` can add to it."""
     if stored.embeddings_from is not None:
         raise InputError(
             f"{out} was remeasured from {stored.embeddings_from}: run or rerun there, then remeasure again"
@@ -238,7 +245,7 @@ def refuse_remeasured(out: Path, stored: RunRecord) -> None:
 
 
 def refuse_mixture(out: Path, stored: RunRecord, config: RunConfig) -> None:
-    """Raise InputError unless OUT's rows were computed by the same settings."""
+    """Raise InputError unless OUT's rows were computed with the same settings."""
     different = list(differences(stored.identity, config.identity()))
     if different:
         raise InputError(
@@ -246,55 +253,54 @@ def refuse_mixture(out: Path, stored: RunRecord, config: RunConfig) -> None:
         )
 
 
-
-SHOWN = 50  # missing entries; a run of a thousand has just begun
+SHOWN = 50  # missing entries
 
 
 def status(out: Path) -> int:
-    """Say what is done, failed (and why) and missing; the exit code is 1 when an entry failed."""
+    """Print what is done, failed (and why) and missing; return exit code 1 when an entry failed."""
     if monitor_path(out).exists() and not (out / "run.json").exists():
         return _of_monitor(out)
     begun = sorted((out / "stages").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if begun and not (out / "run.json").exists():
-        tell(
-            f"{out}: an unfinished search on a budget, its latest stage; the same run goes on from there"
+        print_line(
+            f"{out}: an unfinished search on a budget, at its latest stage; the same run goes on from there"
         )
         out = begun[-1].parent
     record = read_run(out)
     states, unreadable = entry_states(out, record.entries)
     ok, failed, missing = by_state(states)
-    tell(
+    print_line(
         f"{out}: catalogue {record.catalog.name}, {counted(len(states), 'model')}: "
         f"{len(ok)} ok, {len(failed)} failed, {len(missing)} missing",
     )
     for name, held in drivers(out).items():
-        tell(f"  being computed{'' if name == WHOLE else f' ({name})'} by {held}")
+        print_line(f"  being computed{'' if name == WHOLE else f' ({name})'} by {held}")
     for state in failed:
-        tell(f"  failed: {state.name}: {state.reason}")
+        print_line(f"  failed: {state.name}: {state.reason}")
     for state in missing[:SHOWN]:
-        tell(f"  missing: {state.name}: {state.reason}")
+        print_line(f"  missing: {state.name}: {state.reason}")
     if len(missing) > SHOWN:
-        tell(f"  missing: {len(missing) - SHOWN} more")
+        print_line(f"  missing: {len(missing) - SHOWN} more")
     known = {state.slug for state in states}
     for problem in unreadable:
         if problem.path.suffix != ".parquet" or problem.path.stem not in known:
-            tell(f"  not a row: {problem}")
+            print_line(f"  not a row: {problem}")
     if missing:
-        tell("compute what is missing: the same `dsmi-zoo run` again")
+        print_line("compute what is missing: the same `dsmi-zoo run` again")
     if failed:
         again = (
             "the same remeasure" if record.embeddings_from else f"dsmi-zoo rerun MODEL --out {out}"
         )
-        tell(f"try failed ones again: {again}")
+        print_line(f"try failed ones again: {again}")
     return 1 if failed else 0
 
 
 def _of_monitor(out: Path) -> int:
     rows, facts = read_monitor(out)
     last = rows.iloc[-1]
-    tell(
+    print_line(
         f"{out}: a monitored training, {counted(len(rows), 'measurement')} of {int(last['n_samples'])} images up to "
         f"step {int(last['step'])}, every {facts['every']} steps"
     )
-    tell(f"draw its curves: dsmi-zoo report --out {out}")
+    print_line(f"draw its curves: dsmi-zoo report --out {out}")
     return 0

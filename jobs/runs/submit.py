@@ -1,25 +1,32 @@
-"""The same run as a batch job of Slurm: a driver that starts its workers, or an array of shares without a driver."""
+"""Submit a run to Slurm: a driver job that starts its workers, or an array of shares without a driver."""
 
 import logging
 import re
 import shlex
 from collections.abc import Sequence
+
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.plan.plan import make_plan
-from ..clusters.slurm.scripts import batch_script, driver_requests, dsmi_zoo, sbatch, slurm_command, worker_requests
-from ..clusters.slurm.address import interface_address
+
 from ..clusters.profile import Profile, load_profile
-from .driver_lock import driving
-from .state import make_writable, open_out
+from ..clusters.slurm.address import interface_address
+from ..clusters.slurm.scripts import (
+    batch_script,
+    driver_requests,
+    dsmi_zoo,
+    sbatch,
+    slurm_command,
+    worker_requests,
+)
 from ..progress import SILENT, Display
-
-
+from .driver_lock import driver_lock
+from .state import make_writable, open_out
 
 log = logging.getLogger(__name__)
 
-WARNING_S = 120  # before its walltime ends, a driver stops its workers and asks for a further turn
+WARNING_S = 120  # before its walltime ends, a driver stops its workers and is requeued
 
 
 def submit(
@@ -29,24 +36,26 @@ def submit(
     dry_run: bool,
     display: Display = SILENT,
 ) -> int:
-    """Submit ``dsmi-zoo run ARGUMENTS``, which ``config`` is, to Slurm.
+    """Submit ``dsmi-zoo run ARGUMENTS``, whose settings are ``config``, to Slurm.
 
     Parameters
     ----------
     array
-        So many array tasks of balanced shares, each on its own job's GPUs, and a job that writes the report after them;
-        None submits a driver that starts its workers.
+        The number of array tasks, each a balanced share on its own job's GPUs; a further job writes the report after
+        them. None submits a driver that starts its workers.
     dry_run
         Print the scripts and submit nothing.
 
     Raises
     ------
     InputError
-        With Slurm's own words when it refuses; when the array is larger than the site allows.
+        With Slurm's own message when it refuses; when the array is larger than the site allows.
     """
     profile = load_profile(config.compute.profile)
-    scripts = _array_scripts if array is not None else _driver_scripts
-    script_of = scripts(config, profile, list(arguments), array or 0)
+    if array is None:
+        script_of = _driver_scripts(config, profile, arguments)
+    else:
+        script_of = _array_scripts(config, profile, arguments, array)
     if dry_run:
         for name, script in script_of.items():
             print(f"# {name}\n{script}")
@@ -58,7 +67,7 @@ def submit(
     with display.status("Reading catalogue and images"):
         plan = make_plan(config)
     make_writable(config.folder)
-    with driving(config.folder):  # refuses when somebody is at work there
+    with driver_lock(config.folder):  # refuses if another driver is at work
         open_out(plan)
         (config.folder / "logs").mkdir(exist_ok=True)
     jobs: list[str] = []
@@ -73,17 +82,18 @@ def submit(
 
 
 def _driver_scripts(
-    config: RunConfig, profile: Profile, arguments: list[str], _: int
+    config: RunConfig, profile: Profile, arguments: Sequence[str]
 ) -> dict[str, str]:
-    command = shlex.join(
-        [*dsmi_zoo(profile), "run", *arguments, "--cluster", "slurm", *_profile(config)]
-    )
+    words = [*dsmi_zoo(profile), "run", *arguments, "--cluster", "slurm"]
+    if config.compute.profile is not None:
+        words += ["--profile", str(config.compute.profile)]
+    command = shlex.join(words)
     lines = [
         *profile.prologue,
         f"{command} &",
         "driver=$!",
-        # At the end of its walltime, and when it is preempted, Slurm warns the shell; what is finished is on disk.
-        # Not by SIGINT: a shell lets its background commands ignore that.
+        # Slurm signals the shell before the walltime ends and on preemption; finished rows are on disk. The driver gets
+        # SIGTERM because background commands of a shell ignore SIGINT.
         "trap 'kill -TERM $driver; wait $driver; scontrol requeue $SLURM_JOB_ID' USR1",
         "trap 'kill -TERM $driver' TERM",
         "wait $driver; code=$?",
@@ -96,11 +106,12 @@ def _driver_scripts(
 
 
 def _array_scripts(
-    config: RunConfig, profile: Profile, arguments: list[str], tasks: int
+    config: RunConfig, profile: Profile, arguments: Sequence[str], tasks: int
 ) -> dict[str, str]:
-    of_the_profile = config.compute.per_gpu is None and profile.per_gpu is not None
-    per_gpu = ["--per-gpu", str(profile.per_gpu)] if of_the_profile else []
-    command = shlex.join([*dsmi_zoo(profile), "run", *arguments, *per_gpu])
+    words = [*dsmi_zoo(profile), "run", *arguments]
+    if config.compute.per_gpu is None and profile.per_gpu is not None:
+        words += ["--per-gpu", str(profile.per_gpu)]
+    command = shlex.join(words)
     logs = config.folder / "logs"
     share = [*profile.prologue, f'exec {command} --share "$SLURM_ARRAY_TASK_ID/{tasks}"']
     requests = [*worker_requests(profile), f"--array=1-{tasks}", "--requeue"]
@@ -114,10 +125,6 @@ def _array_scripts(
             "dsmi-zoo-report", driver_requests(profile), logs / "report-%j.out", report
         ),
     }
-
-
-def _profile(config: RunConfig) -> list[str]:
-    return [] if config.compute.profile is None else ["--profile", str(config.compute.profile)]
 
 
 def _check_array_size(tasks: int) -> None:

@@ -1,32 +1,54 @@
-"""Look at catalogues: list entries, show one, and check that every one gives an embedding."""
+"""List catalogues, show an entry, and check that every entry gives an embedding.
+
+``--help`` imports this module for `ORDERS`, so what is heavy is imported inside functions.
+"""
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.forkserver import process_pool
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.filters import Filters, apply_filters
 from dsmi_zoo.data_catalog.models.registry import find_entries, load_models
-from dsmi_zoo.pipeline.config.preloaded import MODELS
-from dsmi_zoo.pipeline.engine.outcome import Outcome
 
-from ..clusters.machine import usable_cores
-from ..progress import SILENT, Display, follow
-from ..terminal import tell
-from .listing import in_order, said, table
+from ..terminal import print_line
+
+if TYPE_CHECKING:
+    from dsmi_zoo.pipeline.engine.outcome import Done
+
+    from ..progress import Display
 
 SHOWN_BY_DEFAULT = ("digits", "imagenet-2025", "imagenet-2023")
 
+COLUMNS: dict[str, Callable[[ModelEntry], Any]] = {
+    "model": lambda entry: entry.model,
+    "pixels": lambda entry: entry.img_size,
+    "kind": lambda entry: entry.kind,
+    "network": lambda entry: (
+        entry.builder or (entry.architecture if entry.architecture != entry.model else None)
+    ),
+    "params (M)": lambda entry: entry.params_m,
+    "GMACs": lambda entry: entry.extras.get("gmacs"),
+    "images/s": lambda entry: entry.extras.get("throughput"),
+    "top-1 (%)": lambda entry: entry.top1,
+}
+ORDERS = {
+    "model": "model",
+    "size": "pixels",
+    "params": "params (M)",
+    "gmacs": "GMACs",
+    "throughput": "images/s",
+    "top1": "top-1 (%)",
+}
+GREATEST_FIRST = ("throughput", "top1")
+
 
 def choose(catalog: str, globs: Sequence[str], filters: Filters) -> list[ModelEntry]:
-    """The entries of a catalogue that match a glob and keep every bound."""
+    """Return the entries of a catalogue that match a glob and pass the filters."""
     return apply_filters(load_models(catalog, globs), filters, catalog)
 
 
@@ -37,12 +59,12 @@ def list_entries(
     sort: str | None = None,
     as_json: bool = False,
 ) -> int:
-    """Print a table of entries and their number, or JSON of all that is known of each.
+    """Print a table of entries and their number, or JSON of everything known about each.
 
     Parameters
     ----------
     sort
-        A key of ``ORDERS``; ``filters.limit`` then takes the first of that order.
+        A key of ``ORDERS``; ``filters.limit`` then takes the first entries in that order.
     """
     if sort is None:
         entries = choose(catalog, globs, filters)
@@ -50,52 +72,87 @@ def list_entries(
         every = choose(catalog, globs, filters.model_copy(update={"limit": None}))
         entries = in_order(every, sort)[: filters.limit]
     if as_json:
-        for line in json.dumps([_all_known(entry) for entry in entries], indent=2).splitlines():
-            tell(line)
+        for line in json.dumps([_facts(entry) for entry in entries], indent=2).splitlines():
+            print_line(line)
         return 0
     for line in table(entries):
-        tell(line)
+        print_line(line)
     models = len({entry.model for entry in entries})
     of_models = f" of {counted(models, 'model')}" if models < len(entries) else ""
-    tell(f"{counted(len(entries), 'entry')}{of_models}")
+    print_line(f"{counted(len(entries), 'entry')}{of_models}")
     return 0
+
+
+def in_order(entries: Sequence[ModelEntry], order: str) -> list[ModelEntry]:
+    """Sort by a key of ``ORDERS``, the greatest accuracy or throughput first; unknown values come last."""
+
+    def key(entry: ModelEntry) -> tuple[bool, Any]:
+        value = COLUMNS[ORDERS[order]](entry)
+        if value is not None and order in GREATEST_FIRST:
+            value = -value
+        return value is None, "" if value is None else value
+
+    return sorted(entries, key=key)
+
+
+def table(entries: Sequence[ModelEntry]) -> Iterator[str]:
+    """Yield the lines of a table with a head, without columns that are empty."""
+    columns = []
+    for title, value_of in COLUMNS.items():
+        values = [value_of(entry) for entry in entries]
+        if all(value is None for value in values):
+            continue
+        cells = [title, *("-" if value is None else in_words(value) for value in values)]
+        width = max(map(len, cells))
+        if any(isinstance(value, str) for value in values):
+            columns.append([cell.ljust(width) for cell in cells])
+        else:
+            columns.append([cell.rjust(width) for cell in cells])
+    for row in zip(*columns, strict=True):
+        yield "  ".join(row).rstrip()
+
+
+def in_words(value: object) -> str:
+    """Return a value as it is shown."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}" if abs(value) < 1e5 else f"{value:.0f}"
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def show(model: str, catalog: str | None) -> int:
     """Print everything that is known of a model, at each of its sizes."""
-    for number, (where, entry) in enumerate(_looked_up(model, catalog)):
+    where, entries = _find(model, catalog)
+    for number, entry in enumerate(entries):
         if number:
-            tell()
-        for name, value in {"catalogue": where, **_known(entry)}.items():
-            tell(f"{name:24}{value}")
+            print_line()
+        for name, value in {"catalogue": where, **_facts(entry)}.items():
+            print_line(f"{name:24}{in_words(value)}")
     return 0
 
 
-def _looked_up(model: str, catalog: str | None) -> list[tuple[str, ModelEntry]]:
-    """The entries of that name in the catalogue, or in the first of the built-in ones that has any."""
-    names = (catalog,) if catalog is not None else SHOWN_BY_DEFAULT
+def _find(model: str, catalog: str | None) -> tuple[str, list[ModelEntry]]:
+    """Return the entries of that name in the catalogue, or in the first built-in one that has any."""
+    if catalog is not None:
+        return catalog, find_entries(load_models(catalog), [model], catalog)
     complaint = ""
-    for name in names:
+    for name in SHOWN_BY_DEFAULT:
         try:
-            return [(name, entry) for entry in find_entries(load_models(name), [model], name)]
+            return name, find_entries(load_models(name), [model], name)
         except InputError as error:
-            if catalog is not None:
-                raise
             if "did you mean" in str(error) or not complaint:
                 complaint = str(error)
-    raise InputError(f"{complaint}; searched: {', '.join(names)} (--catalog names another)")
+    searched = ", ".join(SHOWN_BY_DEFAULT)
+    raise InputError(f"{complaint}; searched: {searched} (--catalog names another)")
 
 
-def _known(entry: ModelEntry) -> dict[str, str]:
-    return {name: said(value) for name, value in _all_known(entry).items()}
-
-
-def _all_known(entry: ModelEntry) -> dict[str, Any]:
-    fields = entry.model_dump(mode="json", exclude={"preprocessing", "recipe", "extras"})
+def _facts(entry: ModelEntry) -> dict[str, Any]:
+    facts = entry.model_dump(mode="json", exclude={"preprocessing", "recipe", "extras"})
     for group in (entry.preprocessing, entry.recipe):
-        fields |= group.model_dump(mode="json") if group is not None else {}
+        facts |= group.model_dump(mode="json") if group is not None else {}
     return {
-        name: value for name, value in (fields | entry.extras).items() if value not in (None, {})
+        name: value for name, value in (facts | entry.extras).items() if value not in (None, {})
     }
 
 
@@ -104,47 +161,52 @@ def check(
     globs: Sequence[str],
     filters: Filters,
     workers: int | None,
-    display: Display = SILENT,
+    display: "Display",
 ) -> int:
-    """Build every chosen entry on PyTorch's meta device and say which ones give no embedding; 1 if any fails.
+    """Build every chosen entry on PyTorch's meta device and print which ones give no embedding; return 1 if any.
 
-    Of an entry with a builder only its module is looked for: its code might download, or do anything else.
+    Only the module of a builder is looked for, because its code might download files, or do anything else.
     """
-    # Imported here: the other commands are faster without it.
     from dsmi_zoo.pipeline.plan.identity import builder_hashes
 
+    from ..clusters.machine import usable_cores
+    from ..progress import follow
+
     chosen = choose(catalog, globs, filters)
-    builders = builder_hashes(chosen)
-    if builders:
-        _tell_unchecked(chosen)
-    entries = [entry for entry in chosen if entry.builder is None]
+    builder_hashes(chosen)
+    entries = []
+    for entry in chosen:
+        if entry.builder is None:
+            entries.append(entry)
+        else:
+            print_line(
+                f"{entry.model}: built by {entry.builder}, whose module is there; not checked"
+            )
     if not entries:
         return 0
-    if workers is None:
-        workers = usable_cores()
-    good, failed = follow(_checked(entries, workers), len(entries), display)
+    checked = _checked(entries, workers or usable_cores())
+    good, failed = follow(checked, len(entries), display)
     for done in sorted(failed, key=lambda done: done.name):
-        tell(f"{done.name}: {done.message}")
-    tell(
-        f"{good} of {counted(len(entries), 'entry')} with an embedding of the declared width; {len(failed)} failed",
+        print_line(f"{done.name}: {done.message}")
+    print_line(
+        f"{good} of {counted(len(entries), 'entry')} with an embedding of the declared width; {len(failed)} failed"
     )
     return 1 if failed else 0
 
 
-def _tell_unchecked(entries: Sequence[ModelEntry]) -> None:
-    for entry in entries:
-        if entry.builder is not None:
-            tell(f"{entry.model}: built by {entry.builder}, whose module is there; not checked")
+def _checked(entries: Sequence[ModelEntry], workers: int) -> "Iterator[Done]":
+    """Yield the outcome of each entry; entries with the same network and size are built once."""
+    from concurrent.futures import as_completed
+    from concurrent.futures.process import BrokenProcessPool
 
+    from dsmi_zoo._util.forkserver import process_pool
+    from dsmi_zoo.pipeline.engine.outcome import Done
 
-def _checked(entries: Sequence[ModelEntry], workers: int) -> Iterator[Outcome]:
-    """What is found about each entry, as it is found; entries with the same network and size are built once."""
     same: dict[str, list[ModelEntry]] = {}
     for entry in entries:
         network = f"{entry.architecture} {entry.img_size} {entry.model_kwargs} {entry.layer}"
         same.setdefault(network, []).append(entry)
-    count = min(workers, len(same))
-    pool = process_pool(count, MODELS, _start_worker)
+    pool = process_pool(min(workers, len(same)), _start_worker)
     try:
         futures = {pool.submit(_problem, group[0]): group for group in same.values()}
         for future in as_completed(futures):
@@ -162,20 +224,19 @@ def _start_worker() -> None:
     import torch
 
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # of what timm's own code does on the meta device
+    warnings.simplefilter("ignore")  # timm's own code warns on the meta device
 
 
 def _problem(entry: ModelEntry) -> tuple[str, float]:
-    """Why an entry gives no embedding ("" if it does), and the seconds that it took to find out."""
+    """Return why an entry gives no embedding ("" if it does), and the seconds that it took."""
     from dsmi_zoo.pipeline.networks.timm import embedding_shape
 
     started = perf_counter()
+    problem = ""
     try:
         shape, width = embedding_shape(entry)
-        is_right = shape == (1, width) or width is None
-        problem = (
-            "" if is_right else f"the embedding of an image has shape {shape}, not (1, {width})"
-        )
+        if width is not None and shape != (1, width):
+            problem = f"the embedding of an image has shape {shape}, not (1, {width})"
     except Exception as error:
         problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return problem, perf_counter() - started

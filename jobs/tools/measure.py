@@ -15,7 +15,7 @@ from dsmi_zoo.pipeline.measures.files import read_array, read_labels
 from dsmi_zoo.pipeline.measures.own import load_measure
 from dsmi_zoo.pipeline.store.schema import COLUMN_NAMES
 
-from ..terminal import tell
+from ..terminal import print_line
 
 
 def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_json: bool) -> int:
@@ -37,15 +37,15 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
     if as_json:
         print(json.dumps(values))
         return 0
-    tell(
+    print_line(
         f"{len(Z)} points in {Z.shape[1]} dimensions, sigma = {settings.sigma or np.sqrt(Z.shape[1]):.4g}"
     )
     for name, value in values.items():
         if name == UNDEFINED:
-            tell(f"  {name}: {value}")
+            print_line(f"  {name}: {value}")
             continue
         known = BY_NAME.get(name)
         shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:z.4f}"
         unit = known.unit if known and known.unit != "flag" else ""
-        tell(f"  {name:<28} {shown:>10} {unit:<5} {known.meaning if known else ''}".rstrip())
+        print_line(f"  {name:<28} {shown:>10} {unit:<5} {known.meaning if known else ''}".rstrip())
     return 0

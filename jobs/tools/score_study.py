@@ -1,4 +1,4 @@
-"""The study of scores: its zoos are trained and measured by ordinary runs, and tried on each other's images."""
+"""The study of scores: zoos are trained and measured by ordinary runs, and transferred to each other's images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ SMALL_MODELS = (
 
 @dataclass(frozen=True)
 class ZooRun:
-    """One run of the study: the networks of a zoo and seed, measured on the images of a zoo and the same seed."""
+    """One run of the study: the networks of a zoo, measured on its own or the other zoo's images, with one seed."""
 
     out: Path
     zoo: str
@@ -38,7 +38,7 @@ class ZooRun:
 
     @property
     def is_transfer(self) -> bool:
-        """Whether the images are not those of the zoo."""
+        """Whether the images are the other zoo's."""
         return self.zoo != self.measured_on
 
     @property
@@ -55,39 +55,34 @@ class ZooRun:
         )
 
     def transfer_jobs(self) -> dict[str, TransferJob]:
-        """By the model's name, what its probe and its fine-tuning on the other images need."""
+        """Return what the probe and the fine-tuning on the other images need, by the model's name."""
         config = self.config
-        jobs = make_plan(config).jobs
+        subset = config.subset
         by_model = {}
-        for job in jobs:
+        for job in make_plan(config).jobs:
             assert job.weights is not None
-            of = TransferJob(
-                job.entry,
-                job.weights,
-                config.subset.dataset,
-                self.compute.cache,
-                config.subset.data_root,
+            by_model[job.entry.model] = TransferJob(
+                job.entry, job.weights, subset.dataset, self.compute.cache, subset.data_root
             )
-            by_model[job.entry.model] = of
         return by_model
 
 
 def zoo_runs(
     out: Path, seeds: int, small: bool, root: Path | None, compute: ComputeSettings
 ) -> list[ZooRun]:
-    """All runs of the study, those of a zoo on its own images first, because they train the networks."""
+    """Return all runs of the study, those of a zoo on its own images first, because they train the networks."""
     pairs = [(zoo, zoo) for zoo in TRAINED_ZOOS]
     pairs += [(zoo, other) for zoo in TRAINED_ZOOS for other in TRAINED_ZOOS if other != zoo]
     models = SMALL_MODELS if small else ()
     return [
         ZooRun(out, zoo, measured_on, seed, models, root, compute)
         for zoo, measured_on in pairs
-        for seed in range(1, seeds + 1)  # seed 0 was looked at while the zoos were made
+        for seed in range(1, seeds + 1)  # seed 0 was used to design the zoos
     ]
 
 
 def rows_of_settings(runs: list[ZooRun]) -> dict[str, pd.DataFrame]:
-    """For each setting of the study one row per network and seed, with the target as ``target``.
+    """Return for each setting of the study one row per network and seed, with its target in the column ``target``.
 
     Raises
     ------

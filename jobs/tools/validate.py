@@ -1,19 +1,19 @@
-"""The paper's other claims, checked, and the study of scores."""
+"""Check the paper's other claims, and which score predicts accuracy best."""
 
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import write_json
+from dsmi_zoo._util.files import write_text
 from dsmi_zoo._util.text import counted
 from dsmi_zoo._util.versions import git_commit, library_versions
 from dsmi_zoo.data_catalog.datasets.names import TRAINABLE
@@ -48,8 +48,13 @@ SMALL_TRAININGS = TrainingStudy(
 )
 
 
+# The data sets whose images are all measured; of the others, as many per class as a run takes here.
+MEASURED_WHOLE = ("digits", "fashion", "photos")
+IMAGES_PER_CLASS = 50
+
+
 class _Study(BaseModel):
-    """What ``validate.json`` notes of a complete study."""
+    """A complete study in ``validate.json``."""
 
     datasets: tuple[str, ...] = Field(min_length=1)
     small: bool
@@ -58,12 +63,16 @@ class _Study(BaseModel):
 
 
 class _Record(BaseModel):
-    studies: dict[str, _Study]
+    """The content of ``validate.json``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    studies: dict[str, _Study] = {}
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What is to be checked, and where."""
+    """What to check, and where."""
 
     out: Path
     compute: ComputeSettings
@@ -71,6 +80,7 @@ class Validation:
     root: Path | None = None
     small: bool = False
     seeds: int | None = None
+    display: Display = SILENT
 
     @property
     def simulation(self) -> Simulation:
@@ -81,22 +91,116 @@ class Validation:
     def trainings(self) -> TrainingStudy:
         """The size of the studies of trainings."""
         study = SMALL_TRAININGS if self.small else TrainingStudy()
-        return (
-            study
-            if self.seeds is None
-            else TrainingStudy(**(asdict(study) | {"seeds": self.seeds}))
-        )
+        return study if self.seeds is None else replace(study, seeds=self.seeds)
 
     @property
     def zoo_runs(self) -> list[ZooRun]:
         """The runs of the study of scores."""
-        return zoo_runs(
-            self.out / "scores", self.trainings.seeds, self.small, self.root, self.compute
-        )
+        out = self.out / "scores"
+        return zoo_runs(out, self.trainings.seeds, self.small, self.root, self.compute)
+
+    def dynamics(self, dataset: str) -> list[Trajectory]:
+        """Return the trainings on a data set: all regimes on the first one, the supervised regime on the others."""
+        if dataset == self.datasets[0]:
+            return self.trainings.dynamics(dataset)
+        return self.trainings.dynamics(dataset, ("supervised",))
+
+    def run_simulated(self) -> int:
+        """Measure simulated data."""
+        cells = self.simulation.cells(self.out / "simulated")
+        todo = [cell for cell in cells if not is_measured(cell)]
+        self._compute(todo, len(cells), "data set", compute_cell)
+        return 0
+
+    def run_dynamics(self) -> int:
+        """Train networks on each data set, and measure their checkpoints."""
+        trajectories = {name: self.dynamics(name) for name in self.datasets}
+        self._train([recipe for recipes in trajectories.values() for recipe in recipes])
+        codes = [
+            self._measure(name, f"dynamics-{name}", recipes)
+            for name, recipes in trajectories.items()
+        ]
+        return max(codes)
+
+    def run_initialisation(self) -> int:
+        """Measure initial states, train from the extreme ones, and measure those too."""
+        from dsmi_zoo.reports.studies.trainings import extremes
+
+        dataset = self.datasets[0]
+        states = self.trainings.initial_states(dataset)
+        self._train(states)
+        code = self._measure(dataset, "initialisation", states)
+        rows = checkpoint_rows(self.out / "initialisation", states)
+        trained = self.trainings.from_initial_states(dataset, extremes(rows))
+        self._train(trained)
+        return max(code, self._measure(dataset, "initialisation", [*states, *trained]))
+
+    def run_scores(self) -> int:
+        """Run the zoos of the study of scores, and fine-tune their networks on each other's images."""
+        runs = self.zoo_runs
+        code = max(run(zoo.config, self.display) for zoo in runs)
+        jobs = [job for zoo in runs if zoo.is_transfer for job in zoo.transfer_jobs().values()]
+        todo = [job for job in jobs if transfer_accuracies(job) is None]
+        self._compute(todo, len(jobs), "transfer", compute_transfer)
+        return code
+
+    def _train(self, recipes: Sequence[Trajectory]) -> None:
+        cache = self.compute.cache
+        todo = [recipe for recipe in recipes if not recipe.is_done(cache)]
+        jobs = [TrainingJob(recipe, cache, self.root) for recipe in todo]
+        self._compute(jobs, len(recipes), "training", compute_training)
+
+    def _measure(self, dataset: str, name: str, recipes: Sequence[Trajectory]) -> int:
+        """Measure all checkpoints of finished trainings by an ordinary run in ``OUT/<name>``."""
+        out = self.out / name
+        catalog = out / "checkpoints.csv"
+        by_name = {recipe.name: recipe for recipe in recipes}  # trainings share initial states
+        write_catalog(catalog, list(by_name.values()), self.compute.cache)
+        images = None if dataset in MEASURED_WHOLE else IMAGES_PER_CLASS
+        subset = SubsetSettings(dataset=dataset, data_root=self.root, images_per_class=images)
+        config = RunConfig(catalog=str(catalog), out=out, subset=subset, compute=self.compute)
+        return run(config, self.display)
+
+    def _compute(
+        self, jobs: Sequence[Any], total: int, noun: str, compute: Callable[[Any], Done]
+    ) -> None:
+        """Compute each job on the workers; ``total`` includes those that are done already."""
+        if len(jobs) < total:
+            log.info(f"{total - len(jobs)} of {counted(total, noun)} are done already")
+        if not jobs:
+            return
+        from dsmi_zoo.pipeline.engine.graph import compute_each
+
+        with open_workers(self.compute, self.out) as workers:
+            finished = compute_each(workers, self.out, jobs, compute)
+            follow(finished, len(jobs), self.display, noun)
+
+    def results(self, study: str) -> Any:
+        """Return the numbers of a complete study."""
+        if study == "simulated":
+            return read_cells(self.simulation.cells(self.out / "simulated"))
+        if study == "scores":
+            return rows_of_settings(self.zoo_runs)
+        if study == "dynamics":
+            return {
+                name: checkpoint_rows(self.out / f"dynamics-{name}", self.dynamics(name))
+                for name in self.datasets
+            }
+        recipes = self.trainings
+        states = recipes.initial_states(self.datasets[0])
+        states += recipes.from_initial_states(self.datasets[0], recipes.standard_deviations)
+        return checkpoint_rows(self.out / study, states)
+
+
+def checkpoint_rows(out: Path, recipes: Sequence[Trajectory]) -> pd.DataFrame:
+    """Return the measured checkpoints of these trainings from a run that may hold others."""
+    names = {f"{recipe.name} epoch {epoch}" for recipe in recipes for epoch in recipe.checkpoints}
+    rows = read_results(out)
+    return rows[rows["model"].isin(names) & (rows["status"] == "ok")]
 
 
 def validate(validation: Validation, studies: Sequence[str], display: Display = SILENT) -> int:
-    """Do what is missing of the studies and write the report of all that OUT holds.
+    """Compute what is missing of the studies and write the report of all that OUT holds.
 
     Returns
     -------
@@ -105,39 +209,32 @@ def validate(validation: Validation, studies: Sequence[str], display: Display = 
     """
     from dsmi_zoo.reports.studies.validation import write_validation_report
 
-    for name in validation.datasets:
-        if name not in TRAINABLE:
-            raise InputError(f"--dataset {name!r}: networks are trained on {', '.join(TRAINABLE)}")
-        if not {"dynamics", "initialisation"}.isdisjoint(studies):
-            open_dataset(name, validation.root, part="train")
-    if "scores" in studies:
-        open_dataset("fashion", validation.root, part="train")
-    if "dynamics" in studies and find_spec("pytorch_metric_learning") is None:
-        raise InputError(
-            "--study dynamics needs pytorch-metric-learning: pip install 'dsmi-zoo[studies]'"
-        )
+    _check_inputs(validation, studies)
     make_writable(validation.out, ())
-    _record(validation)  # a damaged one is told now, not after hours
+    record = _read_record(validation.out)
+    validation = replace(validation, display=display)
     started = monotonic()
     code = 0
-    do: dict[str, Callable[[Validation, Display], int]] = {
-        "simulated": _simulated,
-        "dynamics": _dynamics,
-        "initialisation": _initialisation,
-        "scores": _scores,
+    compute = {
+        "simulated": validation.run_simulated,
+        "dynamics": validation.run_dynamics,
+        "initialisation": validation.run_initialisation,
+        "scores": validation.run_scores,
     }
-    for name in STUDIES:
+    for number, name in enumerate(STUDIES, start=1):
         if name not in studies:
             continue
-        log.info(f"Study {STUDIES.index(name) + 1} of {len(STUDIES)}: {name}")
+        log.info(f"Study {number} of {len(STUDIES)}: {name}")
         began = monotonic()
-        code = max(code, do[name](validation, display))
-        _note(validation, name, monotonic() - began)
-    record = _record(validation)
+        code = max(code, compute[name]())
+        record = _record_study(validation, name, monotonic() - began)
+    results = {}
+    for name, study in record.studies.items():
+        then = replace(validation, datasets=study.datasets, small=study.small, seeds=study.seeds)
+        results[name] = then.results(name)
     with display.status("Writing the report"):
-        page, claims = write_validation_report(
-            validation.out, record["studies"], _results(validation, record), record
-        )
+        content = record.model_dump(mode="json")
+        page, claims = write_validation_report(validation.out, content["studies"], results, content)
     for claim in claims:
         log.info(f"  {claim.answer:<18} {claim.claim}")
     log.info(f"{counted(len(claims), 'claim')}, in {duration(monotonic() - started)}")
@@ -145,8 +242,23 @@ def validate(validation: Validation, studies: Sequence[str], display: Display = 
     return code
 
 
+def _check_inputs(validation: Validation, studies: Sequence[str]) -> None:
+    """Raise InputError for data sets or libraries that are missing, before anything is computed."""
+    for name in validation.datasets:
+        if name not in TRAINABLE:
+            raise InputError(f"--dataset {name!r}: networks are trained on {', '.join(TRAINABLE)}")
+        if "dynamics" in studies or "initialisation" in studies:
+            open_dataset(name, validation.root, part="train")
+    if "scores" in studies:
+        open_dataset("fashion", validation.root, part="train")
+    if "dynamics" in studies and find_spec("pytorch_metric_learning") is None:
+        raise InputError(
+            "--study dynamics needs pytorch-metric-learning: pip install 'dsmi-zoo[studies]'"
+        )
+
+
 def fetch(validation: Validation) -> None:
-    """Download the torchvision data sets that are to be trained on."""
+    """Download the torchvision data sets that networks are trained on."""
     from dsmi_zoo.data_catalog.datasets.torchvision import TORCHVISION_SETS, download
 
     if validation.root is None:
@@ -157,168 +269,32 @@ def fetch(validation: Validation) -> None:
             download(name, validation.root)
 
 
-def _simulated(validation: Validation, display: Display) -> int:
-    cells = validation.simulation.cells(validation.out / "simulated")
-    _each(
-        validation,
-        [cell for cell in cells if not is_measured(cell)],
-        len(cells),
-        "data set",
-        compute_cell,
-        display,
-    )
-    return 0
-
-
-def _dynamics(validation: Validation, display: Display) -> int:
-    recipes = {name: _dynamics_of(validation, name) for name in validation.datasets}
-    _train(validation, [recipe for those in recipes.values() for recipe in those], display)
-    return max(
-        _measured(validation, name, f"dynamics-{name}", those, display)
-        for name, those in recipes.items()
-    )
-
-
-def _dynamics_of(validation: Validation, dataset: str) -> list[Trajectory]:
-    """All regimes on the first data set; of the others the supervised one, which tells whether courses differ."""
-    study = validation.trainings
-    first = dataset == validation.datasets[0]
-    return study.dynamics(dataset) if first else study.dynamics(dataset, ("supervised",))
-
-
-def _initialisation(validation: Validation, display: Display) -> int:
-    from dsmi_zoo.reports.studies.trainings_page import extremes
-
-    dataset, study = validation.datasets[0], validation.trainings
-    states = study.initial_states(dataset)
-    _train(validation, states, display)
-    code = _measured(validation, dataset, "initialisation", states, display)
-    rows = _rows(validation.out / "initialisation", states)
-    trained = study.from_initial_states(dataset, extremes(rows))
-    _train(validation, trained, display)
-    return max(code, _measured(validation, dataset, "initialisation", [*states, *trained], display))
-
-
-def _scores(validation: Validation, display: Display) -> int:
-    runs = validation.zoo_runs
-    code = max(run(zoo.config, display) for zoo in runs)
-    jobs = [job for zoo in runs if zoo.is_transfer for job in zoo.transfer_jobs().values()]
-    missing = [job for job in jobs if transfer_accuracies(job) is None]
-    _each(validation, missing, len(jobs), "transfer", compute_transfer, display)
-    return code
-
-
-def _train(validation: Validation, recipes: Sequence[Trajectory], display: Display) -> None:
-    cache = validation.compute.cache
-    jobs = [
-        TrainingJob(recipe, cache, validation.root)
-        for recipe in recipes
-        if not recipe.is_done(cache)
-    ]
-    _each(validation, jobs, len(recipes), "training", compute_training, display)
-
-
-def _measured(
-    validation: Validation, dataset: str, name: str, recipes: Sequence[Trajectory], display: Display
-) -> int:
-    """Measure all checkpoints of finished trainings by an ordinary run in ``OUT/<name>``."""
-    out = validation.out / name
-    write_catalog(out / "checkpoints.csv", _without_repeats(recipes), validation.compute.cache)
-    subset = SubsetSettings(
-        dataset=dataset, data_root=validation.root, images_per_class=_images_per_class(dataset)
-    )
-    catalog = str(out / "checkpoints.csv")
-    return run(
-        RunConfig(catalog=catalog, out=out, subset=subset, compute=validation.compute), display
-    )
-
-
-def _without_repeats(recipes: Sequence[Trajectory]) -> list[Trajectory]:
-    """One recipe a name: a training also holds the state before it."""
-    return list({recipe.name: recipe for recipe in recipes}.values())
-
-
-def _images_per_class(dataset: str) -> int | None:
-    return None if dataset in ("digits", "fashion", "photos") else 50
-
-
-def _each(
-    validation: Validation,
-    jobs: Sequence[Any],
-    total: int,
-    noun: str,
-    compute: Callable[[Any], Outcome],
-    display: Display,
-) -> None:
-    if len(jobs) < total:
-        log.info(f"{total - len(jobs)} of {counted(total, noun)} are done already")
-    if not jobs:
-        return
-    from dsmi_zoo.pipeline.engine.graph import compute_each
-
-    with open_workers(validation.compute, validation.out) as workers:
-        follow(compute_each(workers, validation.out, jobs, compute), len(jobs), display, noun)
-
-
-def _rows(out: Path, recipes: Sequence[Trajectory]) -> pd.DataFrame:
-    """The measured checkpoints of these trainings, of a run that may hold others."""
-    names = {f"{recipe.name} epoch {epoch}" for recipe in recipes for epoch in recipe.checkpoints}
-    rows = read_results(out)
-    return rows[rows["model"].isin(names) & (rows["status"] == "ok")]
-
-
-def _record(validation: Validation) -> dict[str, Any]:
-    path = validation.out / "validate.json"
+def _read_record(out: Path) -> _Record:
+    path = out / "validate.json"
     if not path.exists():
-        return {"studies": {}}
+        return _Record()
     try:
-        content = path.read_bytes()
-        _Record.model_validate_json(content)
-        record: dict[str, Any] = json.loads(content)
+        return _Record.model_validate_json(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         raise InputError(
             f"{path}: is damaged; delete it, and the same validate goes on from what is finished"
         ) from None
-    return record
 
 
-def _note(validation: Validation, name: str, seconds: float) -> None:
-    """Note in ``OUT/validate.json`` that a study is complete, by which settings, and the seconds it took so far."""
-    record = _record(validation)
-    settings = {
-        "datasets": list(validation.datasets),
-        "small": validation.small,
-        "seeds": validation.trainings.seeds,
-    }
-    before = record["studies"].get(name, {})
-    seconds += before.get("seconds", 0) if before | settings == before else 0
-    record["studies"][name] = settings | {"seconds": seconds}
-    record |= {"versions": library_versions(), "git_commit": git_commit()}
-    write_json(validation.out / "validate.json", record)
-
-
-def _results(validation: Validation, record: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of every complete study in OUT, whichever call computed them."""
-    results: dict[str, Any] = {}
-    for name, settings in record["studies"].items():
-        then = replace(
-            validation,
-            datasets=tuple(settings["datasets"]),
-            small=settings["small"],
-            seeds=settings["seeds"],
-        )
-        if name == "simulated":
-            results[name] = read_cells(then.simulation.cells(then.out / "simulated"))
-        elif name == "dynamics":
-            results[name] = {
-                dataset: _rows(then.out / f"dynamics-{dataset}", _dynamics_of(then, dataset))
-                for dataset in then.datasets
-            }
-        elif name == "scores":
-            results[name] = rows_of_settings(then.zoo_runs)
-        else:
-            dataset, study = then.datasets[0], then.trainings
-            states = study.initial_states(dataset)
-            both = [*states, *study.from_initial_states(dataset, study.standard_deviations)]
-            results[name] = _rows(then.out / name, both)
-    return results
+def _record_study(validation: Validation, name: str, seconds: float) -> _Record:
+    """Record in ``OUT/validate.json`` that a study is complete, with its settings and its time so far."""
+    record = _read_record(validation.out)
+    study = _Study(
+        datasets=validation.datasets,
+        small=validation.small,
+        seeds=validation.trainings.seeds,
+        seconds=seconds,
+    )
+    before = record.studies.get(name)
+    if before is not None and before.model_copy(update={"seconds": seconds}) == study:
+        study.seconds += before.seconds
+    record.studies[name] = study
+    content = record.model_dump(mode="json")
+    content |= {"versions": library_versions(), "git_commit": git_commit()}
+    write_text(validation.out / "validate.json", json.dumps(content, indent=2))
+    return _Record.model_validate(content)

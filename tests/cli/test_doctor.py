@@ -3,8 +3,8 @@
 import json
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,15 +14,11 @@ from huggingface_hub import constants
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.locks import claimed
-from dsmi_zoo.jobs.doctor import gpus, machine, node
-from dsmi_zoo.jobs.doctor import machine as folders
-from dsmi_zoo.jobs.doctor import machine as libraries
-from dsmi_zoo.jobs.doctor.command import doctor, lines_of
+from dsmi_zoo.jobs.doctor import gpus, machine
+from dsmi_zoo.jobs.doctor import slurm as node
 from dsmi_zoo.jobs.doctor.gpus import Driver
-from dsmi_zoo.jobs.doctor.machine import Probe
-from dsmi_zoo.jobs.doctor.node import Request
-from dsmi_zoo.jobs.doctor.report import Finding, Folders
-from dsmi_zoo.jobs.doctor.route import answering, try_route
+from dsmi_zoo.jobs.doctor.report import Finding, Folders, doctor
+from dsmi_zoo.jobs.doctor.slurm import Request, answering, try_route
 from dsmi_zoo.jobs.progress import SILENT
 
 DRIVER = Driver(version="535.1", cuda="12.2", gpus=("H100", "H100"))
@@ -31,16 +27,7 @@ TORCH: dict[str, Any] = {
 }  # fmt: skip
 GOOD = {"name": "H100", "memory": 80e9, "error": ""}
 BAD = GOOD | {"error": "no kernel image"}
-TORCH_VERSION = libraries.version_of("torch")
-PROBE = Probe(
-    was_there=True,
-    file_system="lustre",
-    free=10**12,
-    bytes_a_second=1e8,
-    locks=True,
-    renames=True,
-    links="",
-)
+TORCH_VERSION = machine.version_of("torch")
 
 
 def worst(findings: list[Finding]) -> tuple[str, str]:
@@ -219,47 +206,50 @@ def test_the_drivers_versions_and_gpus_are_read_from_nvidia_smi(
 
 
 @pytest.mark.parametrize(
-    ("probe", "level", "words"),
+    ("changed", "level", "words"),
     [
-        (PROBE, "ok", ""),
-        (replace(PROBE, free=5 * 10**8), "problem", "500.0 MB free -> make room"),
-        (replace(PROBE, free=5 * 10**9), "note", "about 13 GB"),
-        (replace(PROBE, file_system="tmpfs"), "note", "lies in memory"),
-        (replace(PROBE, bytes_a_second=1e6), "note", "writes 1 MB/s"),
-        (replace(PROBE, locks=False), "problem", "exclusive create succeeds on a file that exists"),
-        (replace(PROBE, renames=False), "problem", "a rename does not replace"),
-        (
-            replace(PROBE, links="Operation not permitted"),
-            "note",
-            "no hard links: Operation not permitted",
-        ),
+        ({"free": 5 * 10**8}, "problem", "500.0 MB free -> make room"),
+        ({"free": 5 * 10**9}, "note", "about 13 GB"),
+        ({"kind": "tmpfs"}, "note", "it is in memory"),
+        ({"seconds": 8.0}, "note", "writes 1 MB/s"),
+        ({"locks": False}, "problem", "exclusive create succeeds on a file that exists"),
+        ({}, "ok", ""),
     ],
 )
-def test_what_a_file_system_cannot_do_is_said(probe: Probe, level: str, words: str) -> None:
-    found = worst(folders.folder_findings("OUT", Path("/scratch/run"), probe))
+def test_what_a_file_system_cannot_do_is_said(
+    changed: dict[str, Any], level: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = {"free": 10**12, "kind": "lustre", "seconds": 0.1, "locks": True} | changed
+    free = SimpleNamespace(free=folder["free"])
+    monkeypatch.setattr("shutil.disk_usage", lambda path: free)
+    monkeypatch.setattr(machine, "file_system", lambda path: folder["kind"])
+    monkeypatch.setattr(machine, "write_and_sync", lambda path: folder["seconds"])
+    monkeypatch.setattr(machine, "refuses_second_creation", lambda path: folder["locks"])
+    found = worst(machine.writable_findings("OUT", tmp_path))
     assert found[0] == level
     assert words in found[1]
 
 
-def test_a_real_folder_locks_renames_and_links(tmp_path: Path) -> None:
-    probe = folders.probe_folder(tmp_path / "a" / "b")
-    assert (probe.was_there, probe.locks, probe.renames, probe.links) == (False, True, True, "")
-    assert probe.bytes_a_second > 0
-    assert probe.file_system
+def test_a_real_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    space, speed, locks = machine.writable_findings("OUT", tmp_path / "a" / "b")
+    assert "a/b: does not exist yet, can be made" in space.found
+    assert "writes" in speed.found
+    assert (locks.level, locks.found) == ("ok", "works: exclusive create")
     assert not (tmp_path / "a").exists()
-    assert folders.probe_folder(tmp_path).was_there
+    assert "exists" in machine.writable_findings("OUT", tmp_path)[0].found
     assert not list(tmp_path.iterdir())
+    assert machine.file_system(tmp_path)
     (tmp_path / "file").touch()
-    assert worst(folders.writable_findings("OUT", tmp_path / "file"))[0] == "problem"
+    assert worst(machine.writable_findings("OUT", tmp_path / "file"))[0] == "problem"
 
 
 def test_a_library_that_is_missing_or_too_old_is_named_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert worst(libraries.library_findings())[0] == "ok"
+    assert worst(machine.library_findings())[0] == "ok"
     required = ["numpy>=1000", "no-such-library>=2", "click>=8", "ruff>=1000; extra == 'test'"]
     monkeypatch.setattr("importlib.metadata.requires", lambda name: required)
-    level, words = worst(libraries.library_findings())
+    level, words = worst(machine.library_findings())
     assert level == "problem"
     assert "pip install 'numpy>=1000' 'no-such-library>=2'" in words
     assert "click" not in words
@@ -284,7 +274,7 @@ def test_a_route_is_tried_both_ways_and_only_for_those_who_know_the_token() -> N
     with answering("127.0.0.1", "secret") as port:
         assert try_route("127.0.0.1", ("127.0.0.1", port), "secret") == ("", "")
         assert try_route("127.0.0.1", ("127.0.0.1", port), "guess") == (
-            "somebody else answers there",
+            "another program answers there",
             "",
         )
     there, _ = try_route("127.0.0.1", ("127.0.0.1", port), "secret")
@@ -292,7 +282,6 @@ def test_a_route_is_tried_both_ways_and_only_for_those_who_know_the_token() -> N
 
 
 def asked(tmp_path: Path, **changed: Any) -> Request:
-    paths = {name: tmp_path / name for name in ("lock", "node_lock", "result")}
     given = {
         "host": "login",
         "token": "t",
@@ -300,23 +289,24 @@ def asked(tmp_path: Path, **changed: Any) -> Request:
         "interface": "lo",
         "gpus": 0,
     }
-    return Request(**({**paths, **given, "address": ("127.0.0.1", 9), "versions": {}} | changed))
+    return Request(**({**given, "address": ("127.0.0.1", 9), "versions": {}} | changed))
 
 
 def test_a_folder_that_the_node_does_not_share_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node, "SEEN_WITHIN_S", 0.3)
+    monkeypatch.setattr(node, "VISIBLE_WITHIN_S", 0.3)
     request = asked(tmp_path)
-    findings = list(node.shared_findings(request))
+    lock = tmp_path / "lock"
+    findings = list(node.shared_findings(request, lock))
     assert [finding.level for finding in findings] == ["problem", "problem"]
     assert "does not see what login wrote" in findings[0].found
     assert "choose an --out on a file system that this node and login share" in findings[0].do
     assert "does not respect a file that login made" in findings[1].found
     request.marks["OUT"].write_text("t")
-    request.lock.unlink()  # which the failed check made
-    with claimed(request.lock):
-        assert [finding.level for finding in node.shared_findings(request)] == ["ok", "ok"]
+    lock.unlink()  # which the failed check made
+    with claimed(lock):
+        assert [finding.level for finding in node.shared_findings(request, lock)] == ["ok", "ok"]
 
 
 def test_a_node_without_the_interface_or_a_way_to_the_scheduler_is_told_so(tmp_path: Path) -> None:
@@ -345,7 +335,7 @@ def test_versions_that_must_agree_are_a_problem_and_others_a_note(
     there: dict[str, str], level: str
 ) -> None:
     here = {"python": "3.11.2", "dask": "2026.8.0", "timm": "1.0.31"}
-    assert worst(libraries.version_findings(there, here, "login"))[0] == level
+    assert worst(machine.version_findings(there, here, "login"))[0] == level
 
 
 @pytest.mark.parametrize(
@@ -364,6 +354,6 @@ def test_a_job_that_sees_other_gpus_than_it_asked_for_is_a_problem(
 
 def test_what_a_job_logged_stands_below_its_finding() -> None:
     finding = Finding(level="problem", what="job 3", found="FAILED:\nline 1\nline 2", do="mend it")
-    assert [line.plain for line in lines_of(finding, 5)] == [
+    assert [line.plain for line in finding.lines(5)] == [
         "  problem job 3  FAILED:", "            line 1", "            line 2", "            -> mend it"
     ]  # fmt: skip

@@ -14,8 +14,8 @@ from conftest import Command
 from rich.console import Console
 
 from dsmi_zoo.jobs import progress
-from dsmi_zoo.jobs.progress import SILENT, Display, Terminal, follow
-from dsmi_zoo.pipeline.engine.outcome import Outcome
+from dsmi_zoo.jobs.progress import SILENT, Display, follow
+from dsmi_zoo.pipeline.engine.outcome import Done
 
 pytestmark = pytest.mark.long
 
@@ -130,7 +130,7 @@ def test_the_time_that_is_left_goes_by_what_the_rest_costs(
 
 def test_on_a_terminal_a_bar_counts_what_is_done_and_lines_stand_above_it() -> None:
     screen = io.StringIO()
-    terminal = Terminal(Console(file=screen, force_terminal=True, width=80, color_system=None))
+    terminal = Display(Console(file=screen, force_terminal=True, width=80, color_system=None))
     log, lines = logging.getLogger("dsmi_zoo.jobs.progress"), _PrintedBy(terminal)
     log.addHandler(lines)
     try:
@@ -147,7 +147,7 @@ def test_on_a_terminal_a_bar_counts_what_is_done_and_lines_stand_above_it() -> N
 
 
 class _PrintedBy(logging.Handler):
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, terminal: Display) -> None:
         super().__init__(logging.INFO)
         self.terminal = terminal
 
@@ -158,11 +158,11 @@ class _PrintedBy(logging.Handler):
 def test_a_line_is_printed_as_it_is() -> None:
     printed = io.StringIO()
     line = "[bold]/data/:smile:/" + "long" * 40
-    Terminal(Console(file=printed, width=20)).line(line)
+    Display(Console(file=printed, width=20)).line(line)
     assert printed.getvalue() == f"{line}\n"
 
 
-@pytest.mark.parametrize("display", [SILENT, Terminal(Console(file=io.StringIO()))])
+@pytest.mark.parametrize("display", [SILENT, Display(Console(file=io.StringIO()))])
 def test_where_no_terminal_is_neither_bars_nor_spinners_are_shown(
     display: Display, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +172,6 @@ def test_where_no_terminal_is_neither_bars_nor_spinners_are_shown(
         print("a line of the user's")
     assert not display.has_bars
     assert capsys.readouterr() == ("a line of the user's\n", "")
-    if isinstance(display, Terminal):
+    if display.console is not None:
         assert isinstance(display.console.file, io.StringIO)
         assert display.console.file.getvalue() == ""

@@ -17,11 +17,10 @@ from run_records import record_of
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import is_printable, one_line, printable, shortened, shown
-from dsmi_zoo.jobs.doctor.command import lines_of
 from dsmi_zoo.jobs.doctor.report import Finding
-from dsmi_zoo.jobs.progress import Terminal, follow
+from dsmi_zoo.jobs.progress import Display, follow
 from dsmi_zoo.jobs.runs.state import status
-from dsmi_zoo.jobs.terminal import LogLines, tell, tell_error
+from dsmi_zoo.jobs.terminal import LogLines, print_error, print_line
 from dsmi_zoo.jobs.tools.catalog import list_entries, show
 from dsmi_zoo.pipeline.engine.outcome import Outcome
 from dsmi_zoo.pipeline.store.record import EntryRecord
@@ -86,8 +85,8 @@ def assert_harmless(told: str) -> None:
 
 
 def test_a_command_tells_text_and_errors_with_escapes(capsys: pytest.CaptureFixture[str]) -> None:
-    tell(HOSTILE)
-    tell_error(HOSTILE)
+    print_line(HOSTILE)
+    print_error(HOSTILE)
     said = capsys.readouterr()
     assert_harmless(said.out)
     assert_harmless(said.err)
@@ -98,7 +97,7 @@ def test_a_command_tells_text_and_errors_with_escapes(capsys: pytest.CaptureFixt
 def test_the_log_and_the_progress_of_a_hostile_network_are_escaped(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dsmi_zoo.jobs.terminal._terminal", lambda: Terminal(Console()))
+    monkeypatch.setattr("dsmi_zoo.jobs.terminal._terminal", lambda: Display(Console()))
     log, lines = logging.getLogger("dsmi_zoo"), LogLines()
     # Pytest would keep the text as it is, and cannot hand it on.
     monkeypatch.setattr(log, "propagate", False)
@@ -123,7 +122,7 @@ def test_the_log_and_the_progress_of_a_hostile_network_are_escaped(
 
 def test_what_a_spinner_says_is_escaped_and_no_markup() -> None:
     screen = io.StringIO()
-    terminal = Terminal(Console(file=screen, force_terminal=True, width=200, color_system=None))
+    terminal = Display(Console(file=screen, force_terminal=True, width=200, color_system=None))
     with terminal.status("[red]\x07\u202e[/red]"):
         pass
     with terminal.status("") as update:
@@ -168,7 +167,7 @@ def test_what_doctor_found_is_escaped_line_by_line() -> None:
     finding = Finding(
         level="problem", what="job", found="its log:\n\x1b[2Jline\nlast", do="\u202emend"
     )
-    lines = [line.plain for line in lines_of(finding, 3)]
+    lines = [line.plain for line in finding.lines(3)]
     assert len(lines) == 4
     assert all(map(is_printable, lines))
 

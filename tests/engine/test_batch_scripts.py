@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,9 +82,9 @@ def test_every_line_of_a_script_is_one_that_was_meant(
     config = RunConfig().model_copy(update={"out": tmp_path / out.replace("\0", "")})
     os.chdir(there)
     try:
-        for scripts in (_driver_scripts, _array_scripts):
+        for scripts in (_driver_scripts, partial(_array_scripts, tasks=3)):
             made, _ = answer_or_refusal(
-                lambda scripts=scripts: scripts(config, profile, arguments, 3), ""
+                lambda scripts=scripts: scripts(config, profile, arguments), ""
             )
             for script in (made or {}).values():
                 assert_meant(script, arguments, there)

@@ -16,7 +16,7 @@ from interleavings import STALE_AFTER_S, Given, explore
 from dsmi_zoo._util import locks
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.locks import Held, claimed, exclusive, holder
-from dsmi_zoo.jobs.runs.driver_lock import drivers, drivers_folder, driving
+from dsmi_zoo.jobs.runs.driver_lock import driver_lock, drivers, drivers_folder
 
 pytestmark = pytest.mark.long
 
@@ -31,7 +31,7 @@ def script(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     started: list[subprocess.Popen[str]] = []
     pipe = subprocess.PIPE
     head = (
-        "import os, signal, sys, time\nfrom pathlib import Path\nfrom dsmi_zoo.jobs.runs.driver_lock import driving\n"
+        "import os, signal, sys, time\nfrom pathlib import Path\nfrom dsmi_zoo.jobs.runs.driver_lock import driver_lock\n"
         "from dsmi_zoo._util.locks import claimed, exclusive\nlock = Path(sys.argv[1])\n"
     )
 
@@ -72,7 +72,7 @@ def begin_again_and_again(number: int, out: Path, barrier: Any, results: Any) ->
     for round_ in range(ROUNDS):
         barrier.wait(60)
         try:
-            with driving(out, BEGINNERS[number]):
+            with driver_lock(out, BEGINNERS[number]):
                 results.put((round_, number))
                 barrier.wait(60)  # all have won or lost by now
         except InputError:
@@ -109,11 +109,11 @@ def test_a_driver_that_died_at_its_start_blocks_nobody(
     out = tmp_path / "out"
     dies = "module.claimed = lambda lock: os.kill(os.getpid(), signal.SIGKILL)"
     code = f"import dsmi_zoo.jobs.runs.driver_lock as module\n{dies}\n"
-    script(f"{code}with driving(lock): pass", out).wait(60)
+    script(f"{code}with driver_lock(lock): pass", out).wait(60)
     assert [path.name for path in drivers_folder(out).iterdir()] == ["entrance"]
     assert drivers(out) == {}
     started = time.monotonic()
-    with driving(out):
+    with driver_lock(out):
         assert time.monotonic() - started < 10
         assert list(drivers(out)) == ["whole"]
 
@@ -127,7 +127,7 @@ def test_a_driver_suspended_at_its_start_does_not_run_beside_another(
         return claimed(lock)
 
     monkeypatch.setattr("dsmi_zoo.jobs.runs.driver_lock.claimed", taken_over)
-    with pytest.raises(InputError, match="was stopped while it began"), driving(tmp_path):
+    with pytest.raises(InputError, match="was stopped while it began"), driver_lock(tmp_path):
         pass
     assert drivers(tmp_path) == {}
 
@@ -137,7 +137,7 @@ def test_an_out_where_no_lock_can_be_written_is_refused_in_one_line(tmp_path: Pa
     with pytest.raises(
         InputError, match=r"drivers cannot be written \(File exists\); choose another --out"
     ):
-        driving(tmp_path).__enter__()
+        driver_lock(tmp_path).__enter__()
 
 
 # Every interleaving.

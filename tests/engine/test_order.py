@@ -16,7 +16,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.locks import STALE_AFTER_S, Held, claimed, holder
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
 from dsmi_zoo.data_catalog.models.registry import load_models
-from dsmi_zoo.jobs.runs.driver_lock import drivers_folder, driving
+from dsmi_zoo.jobs.runs.driver_lock import driver_lock, drivers_folder
 from dsmi_zoo.pipeline.plan.cost import DECODE_S
 from dsmi_zoo.pipeline.plan.order import Expectation, balanced, longest_first
 from dsmi_zoo.pipeline.plan.plan import Job
@@ -139,8 +139,8 @@ def test_a_requeued_job_waits_for_the_lock_that_it_left_behind_on_another_node(
     os.utime(theirs, (killed, killed))
     monkeypatch.setattr("dsmi_zoo.jobs.runs.driver_lock.LOOK_EVERY_S", 0.5)
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
-    with pytest.raises(InputError, match="process 77 on elsewhere"), driving(tmp_path, "1/2"):
+    with pytest.raises(InputError, match="process 77 on elsewhere"), driver_lock(tmp_path, "1/2"):
         pass
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    with driving(tmp_path, "1/2"):
+    with driver_lock(tmp_path, "1/2"):
         assert not theirs.exists()

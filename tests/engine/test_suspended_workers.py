@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -25,10 +24,10 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def test_a_suspended_worker_is_replaced_and_its_task_is_done_by_its_successor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(watched, "LOOK_AFTER_HEARTBEATS_S", 0.5)
-    with local_cluster(ComputeSettings(workers=1), tmp_path) as client:
+    with local_cluster(ComputeSettings(workers=1)) as client:
         workers = Workers(client, silent_for_s=5.0)
         wait_for(lambda: workers.count() == 1)
         (first,) = client.run(os.getpid).values()

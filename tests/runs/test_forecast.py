@@ -6,8 +6,15 @@ from typing import Any
 import pytest
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.jobs.runs.fleet import PRECISION_SHARE, START_S, Fleet, estimated, fleet_of
-from dsmi_zoo.jobs.runs.forecast import described, to_download
+from dsmi_zoo.jobs.runs.forecast import (
+    PRECISION_SHARE,
+    START_S,
+    Fleet,
+    described,
+    estimated,
+    fleet_of,
+    to_download,
+)
 from dsmi_zoo.pipeline.config.compute import ComputeSettings
 from dsmi_zoo.pipeline.config.run import resolve_config
 from dsmi_zoo.pipeline.plan.plan import Plan, make_plan

@@ -17,7 +17,15 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.publishing import publish as publishing
 from dsmi_zoo.jobs.publishing.publish import publish
 from dsmi_zoo.jobs.publishing.verify import verify
-from dsmi_zoo.pipeline.store.release import RELEASE, ROWS, SUMS, read_published, read_release, write_rows, write_sums
+from dsmi_zoo.pipeline.store.release import (
+    RELEASE,
+    ROWS,
+    SUMS,
+    read_published,
+    read_release,
+    write_rows,
+    write_sums,
+)
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, scan_results, write_row
 from dsmi_zoo.reports.page.build import write_report
 

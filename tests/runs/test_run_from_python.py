@@ -32,7 +32,9 @@ def without_times(rows: pd.DataFrame) -> pd.DataFrame:
 def test_a_run_from_python_gives_the_commands_rows_and_report(
     small_run: Path, tmp_path: Path, capfd
 ) -> None:
-    rows = dsmi_zoo.run("digits", models=TINY, out=tmp_path / "out", workers=1, images_per_class=IMAGES_PER_CLASS)
+    rows = dsmi_zoo.run(
+        "digits", models=TINY, out=tmp_path / "out", workers=1, images_per_class=IMAGES_PER_CLASS
+    )
     assert capfd.readouterr() == ("", "")
     expected = dsmi_zoo.read_results(small_run)
     expected = expected[expected["model"].isin(TINY)].reset_index(drop=True)
@@ -61,7 +63,9 @@ def test_a_clients_workers_compute_the_rows_and_stay(small_run: Path, tmp_path: 
         cluster.adapt(minimum=0, maximum=1, interval="200ms")
         theirs = client.submit(sum, [1, 2])
         level = logging.getLogger("distributed.client").level
-        rows = dsmi_zoo.run(models=TINY[0], out=tmp_path, client=client, images_per_class=IMAGES_PER_CLASS)
+        rows = dsmi_zoo.run(
+            models=TINY[0], out=tmp_path, client=client, images_per_class=IMAGES_PER_CLASS
+        )
         assert logging.getLogger("distributed.client").level == level
         assert theirs.result() == 3
         assert client.status == "running"
@@ -76,7 +80,13 @@ def test_workers_that_outlive_a_run_compute_the_next_one_by_the_code_of_then(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code = "def number(Z, labels):\n    return {}\n"
-    settings = {"models": TINY[0], "measure": "edited:number", "out": "out", "no_report": True, "images_per_class": IMAGES_PER_CLASS}
+    settings = {
+        "models": TINY[0],
+        "measure": "edited:number",
+        "out": "out",
+        "no_report": True,
+        "images_per_class": IMAGES_PER_CLASS,
+    }
     with (
         LocalCluster(
             n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from dsmi_zoo.jobs.clusters.profile import load_profile
-from dsmi_zoo.jobs.doctor import batch_job
-from dsmi_zoo.jobs.doctor.batch_job import check_from_node
+from dsmi_zoo.jobs.doctor import slurm as slurm_check
 from dsmi_zoo.jobs.doctor.report import Folders
+from dsmi_zoo.jobs.doctor.slurm import check_from_node
 
 PROFILE = (
     'gpus = {gpus}\ncpus = 1\nmemory = "{memory}"\ninterface = "lo"\nprologue = [{prologue}]\n'
@@ -95,7 +95,7 @@ def test_a_request_that_slurm_rejects_is_told_in_its_own_words(tmp_path: Path) -
 def test_the_log_of_a_job_that_ends_without_a_report_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(batch_job, "SEEN_WITHIN_S", 1.0)
+    monkeypatch.setattr(slurm_check, "REPORT_AFTER_END_S", 0.5)
     found = ask(tmp_path, profile(tmp_path, prologue='"echo no module python >&2", "exit 3"'))
     assert "FAILED without a report" in found
     assert "no module python" in found
@@ -118,7 +118,7 @@ def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(
 
         code = (
             "import logging, sys; logging.basicConfig(level='INFO', stream=sys.stdout); "
-            "from dsmi_zoo.jobs.doctor.batch_job import *; from dsmi_zoo.jobs.clusters.profile import load_profile; "
+            "from dsmi_zoo.jobs.doctor.slurm import *; from dsmi_zoo.jobs.clusters.profile import load_profile; "
             f"cache = Path({str(tmp_path / 'cache')!r}); profile = load_profile(Path({str(path)!r})); "
             "check_from_node(profile, Folders(cache), 60)"
         )

@@ -215,7 +215,7 @@ def test_a_worker_whose_walltime_ends_in_mid_model_is_replaced(site: Site, small
             "test_vit.100*",
         )
         said = site(*small, "--out", site.folder / "without", "--no-report")
-        assert "1 Slurm job of 1 worker asked for" in said
+        assert "1 Slurm job of 1 worker submitted" in said
         assert "1 model: 1 ok, 0 failed" in said
         out_of_time.result()
     assert first.exists()
@@ -262,7 +262,7 @@ def test_what_slurm_refuses_reaches_the_user_in_its_own_words(site: Site) -> Non
         "dsmi-zoo", "run", "--cluster", "slurm", "--profile", profile, "--out", site.out, code=2
     )
     assert (
-        "Requested node configuration is not available; say in a --profile what this site has"
+        "Requested node configuration is not available; name in a --profile what this site has"
         in said
     )
     assert said.count("\n") == 1

@@ -20,7 +20,7 @@ from dsmi_zoo.jobs.clusters.machine import BLAS_THREADS
 from dsmi_zoo.jobs.clusters.profile import Profile, load_profile, walltime_seconds
 from dsmi_zoo.jobs.clusters.slurm.address import address_towards
 from dsmi_zoo.jobs.clusters.slurm.cluster import slurm_cluster
-from dsmi_zoo.jobs.clusters.slurm.retiring import RETIRES_AT
+from dsmi_zoo.jobs.clusters.slurm.preload import RETIRES_AT
 from dsmi_zoo.jobs.clusters.slurm.scripts import retires_after
 from dsmi_zoo.pipeline.config.run import ComputeSettings
 
@@ -77,10 +77,10 @@ def test_four_workers_of_a_job_share_two_gpus_and_come_back(
     profile.write_text(PROFILE.format(flag=tmp_path / "flag"))
     with slurm_cluster(ComputeSettings(cluster="slurm", profile=profile), tmp_path) as client:
         wait_until_there_are(client, 4)
-        assert "1 Slurm job of 4 workers asked for" in told.text
+        assert "1 Slurm job of 4 workers submitted" in told.text
         # Where the tests' Slurm has its node.
         assert "the workers reach this driver at 127.0.0.1" in told.text
-        assert "ended before a worker came (see" in told.text  # the first one did
+        assert "ended before a worker connected (see" in told.text  # the first one did
         workers = list(client.run(seen_by).values())
         assert sorted(worker["gpu"] for worker in workers) == ["0", "0", "1", "1"]
         for worker in workers:
@@ -104,7 +104,7 @@ def test_four_workers_of_a_job_share_two_gpus_and_come_back(
         again = list(client.run(seen_by).values())
         assert {worker["job"] for worker in again} == {replacement}
         assert sorted(worker["gpu"] for worker in again) == ["0", "0", "1", "1"]
-    assert told.text.count("another one is asked for") == 2
+    assert told.text.count("submitting another one") == 2
 
 
 def let_begin_now(job: str) -> None:
@@ -131,7 +131,7 @@ def test_a_worker_that_retires_finishes_its_task_and_hands_on_the_others(tmp_pat
         "--nthreads",
         "1",
     ]
-    preload = ["--preload", "dsmi_zoo.jobs.clusters.slurm.retiring"]
+    preload = ["--preload", "dsmi_zoo.jobs.clusters.slurm.preload"]
     command = [sys.executable, "-m", "dask", "worker", f"tcp://127.0.0.1:{port}", *here, *preload]
     settings = {"DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False"}
 

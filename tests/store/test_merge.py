@@ -14,8 +14,8 @@ from conftest import Command
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.hashing import content_hash
-from dsmi_zoo.jobs.runs.driver_lock import driving
-from dsmi_zoo.jobs.runs.merge import carry, merge
+from dsmi_zoo.jobs.runs.driver_lock import driver_lock
+from dsmi_zoo.jobs.runs.merge import link_or_copy, merge
 from dsmi_zoo.pipeline.plan.identity import MEASURES_VERSION, measures_identity
 from dsmi_zoo.pipeline.store.run_folder import (
     embedding_path,
@@ -146,7 +146,7 @@ def test_where_no_hard_link_can_be_made_files_are_copied(
     (tmp_path / "a").write_bytes(b"content")
     (tmp_path / "b").write_bytes(b"old")
     monkeypatch.setattr(os, "link", refuse)
-    carry(tmp_path / "a", tmp_path / "b")
+    link_or_copy(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == b"content"
     assert (tmp_path / "b").stat().st_nlink == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
@@ -155,7 +155,7 @@ def test_where_no_hard_link_can_be_made_files_are_copied(
 def test_a_file_that_is_linked_already_stays_one_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"content")
     for _ in range(2):
-        carry(tmp_path / "a", tmp_path / "b")
+        link_or_copy(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "a").stat().st_nlink == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
@@ -209,11 +209,11 @@ def test_rows_of_another_version_of_the_measures_are_refused(part: Part, tmp_pat
 
 def test_a_run_that_is_being_computed_is_refused(part: Part, tmp_path: Path) -> None:
     one, other = part("one", "test_vit"), part("other", "test_resnet")
-    with driving(other, share="1/2"):
+    with driver_lock(other, share="1/2"):
         assert f"{other} is being computed by process {os.getpid()}" in refused(
             one, other, out=tmp_path / "c"
         )
-    with driving(one):
+    with driver_lock(one):
         assert f"{one} is being computed by process {os.getpid()}" in refused(other, out=one)
 
 

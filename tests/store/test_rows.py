@@ -164,7 +164,7 @@ def test_a_lost_or_damaged_record_is_written_anew_from_the_rows(
     assert "the same command as before writes it again from its rows" in said
     again = cli("run", "--models", *SMALL_ZOO, "--out", run_copy).stdout
     assert (
-        "6 rows say that they belong to this very configuration: run.json will be written anew"
+        "6 rows of this configuration: run.json will be rewritten"
         in again
     )
     assert "6 of 6 models are done already" in again
@@ -192,7 +192,7 @@ def test_remeasured_rows_survive_the_loss_of_their_record_too(
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()}
     (tmp_path / "out" / "run.json").write_text("{")
     again = cli(*remeasure).stdout
-    assert "6 rows say that they belong" in again
+    assert "6 rows of this configuration" in again
     assert {
         path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()
     } == finished

@@ -271,9 +271,9 @@ def test_a_damaged_subset_is_written_anew_though_no_row_is_missing(
     right = read_subset(run)
     (run / "subset.parquet").write_bytes(b"PAR1")
     said = cli("run", "--models", *SMALL_ZOO, "--out", run)
-    assert "what it holds of the images is damaged; writing it anew" in said.stdout
+    assert "subset or cluster files are damaged; repairing them" in said.stdout
     pd.testing.assert_frame_equal(read_subset(run), right)
-    assert "writing it anew" not in cli("run", "--models", *SMALL_ZOO, "--out", run).stdout
+    assert "repairing them" not in cli("run", "--models", *SMALL_ZOO, "--out", run).stdout
 
 
 def test_a_subset_that_is_missing_or_no_subset_is_told_in_one_line(tmp_path: Path) -> None:

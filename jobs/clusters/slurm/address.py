@@ -1,7 +1,6 @@
 """The address at which the nodes of a cluster reach this machine, where the scheduler listens."""
 
 import ipaddress
-import logging
 import socket
 from collections.abc import Iterable
 from itertools import islice
@@ -11,19 +10,17 @@ from dsmi_zoo._util.errors import InputError
 from ..profile import Profile
 from .scripts import slurm_command
 
-log = logging.getLogger(__name__)
-
-NODES_ASKED = 16  # looking up a name that is not known may take seconds
+NODES_ASKED = 16  # looking up an unknown name may take seconds
 ANY_PORT = 9
 
 
 def driver_address(profile: Profile) -> str:
-    """This machine's address on the profile's interface, or else on the way that leads from here to Slurm's nodes.
+    """Return this machine's address on the profile's interface, or else on the route to Slurm's nodes.
 
     Raises
     ------
     InputError
-        When this machine has no such interface, or no way leads to the nodes.
+        When this machine has no such interface, or no route to the nodes.
     """
     if profile.interface is not None:
         return interface_address(profile.interface)
@@ -32,12 +29,12 @@ def driver_address(profile: Profile) -> str:
 
 
 def interface_address(interface: str) -> str:
-    """The IPv4 address of this machine on a network interface.
+    """Return the IPv4 address of this machine on a network interface.
 
     Raises
     ------
     InputError
-        When it has no such interface, or the interface no address.
+        When there is no such interface, or it has no address.
     """
     import psutil
     from distributed.utils import get_ip_interface
@@ -56,21 +53,21 @@ def interface_address(interface: str) -> str:
 
 
 def address_towards(nodes: Iterable[str]) -> str:
-    """The address from which this machine reaches nodes; they answer to it.
+    """Return the address from which this machine reaches the nodes.
 
-    This host's own name would not do: it may stand for another network, and on Debian it stands for 127.0.1.1.
+    The address of its host name may be on another network; on Debian it is 127.0.1.1.
 
     Raises
     ------
     InputError
-        When no way leads to a node, or only the one to this very machine and there are others.
+        When there is no route to a node, or only the loopback interface although there are other machines.
     """
-    own = [own_address(node) for node in islice(dict.fromkeys(nodes), NODES_ASKED)]
-    outward = [address for address in own if address is not None and not _is_loopback(address)]
-    if outward:
-        return outward[0]
-    if own and None not in own:  # a Slurm of this machine alone
-        return own[0] or ""
+    addresses = [own_address(node) for node in islice(dict.fromkeys(nodes), NODES_ASKED)]
+    for address in addresses:
+        if address is not None and not ipaddress.ip_address(address).is_loopback:
+            return address
+    if addresses and addresses[0] is not None and None not in addresses:
+        return addresses[0]  # Slurm runs on this machine alone
     import psutil
 
     raise InputError(
@@ -80,17 +77,13 @@ def address_towards(nodes: Iterable[str]) -> str:
 
 
 def own_address(other: str) -> str | None:
-    """The address that this machine has on its way to another one; None if there is none. Nothing is sent."""
+    """Return the address from which this machine would send to another one, or None; nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((other, ANY_PORT))
         except OSError:
             return None
         return str(probe.getsockname()[0])
-
-
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address).is_loopback
 
 
 def _names(interfaces: Iterable[str]) -> str:

@@ -1,7 +1,6 @@
-"""Workers as Slurm jobs; all talk TLS with credentials of the run's own."""
+"""Workers as Slurm jobs, which communicate by TLS with credentials made for the run."""
 
 import asyncio
-import importlib.util
 import logging
 import os
 import shutil
@@ -10,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dask
 from dask_jobqueue import SLURMCluster
@@ -18,7 +17,6 @@ from distributed import Client
 from distributed.core import Status
 from distributed.security import Security
 
-from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.config.run import ComputeSettings
 
@@ -27,10 +25,6 @@ from ..profile import load_profile
 from .address import driver_address
 from .scripts import check_bare, prologue, slurm_command, worker_arguments
 
-if TYPE_CHECKING:
-    pass
-
-
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 10.0
@@ -38,16 +32,16 @@ LOOK_AT_LEAST_EVERY_S = 600.0
 
 
 class SlurmJobs(LostWorkersComeBack, SLURMCluster):
-    """A cluster whose jobs are replaced once Slurm does not list them any more.
+    """A cluster that replaces jobs once Slurm no longer lists them.
 
-    Dask itself would cancel a job whose worker is away for a while, be it about to come back or requeued, and would
-    replace neither a job of several workers nor one that ended before a worker came.
+    Dask itself would cancel a job whose worker is lost for a while, even if it is requeued, and would replace neither a
+    job of several workers nor one that ended before its first worker connected.
     """
 
     _looking: "asyncio.Task[None] | None" = None
 
     async def _start(self) -> None:
-        self._have_come: set[str] = set()  # names of workers
+        self._connected: set[str] = set()  # names of workers
         await super()._start()
         self._looking = asyncio.create_task(self._replace_ended_jobs())
 
@@ -57,22 +51,22 @@ class SlurmJobs(LostWorkersComeBack, SLURMCluster):
         await super()._close()
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
-        """Called by Dask when workers come or one goes."""
+        """Called by Dask when workers arrive or one leaves."""
         if op == "add":
-            self._have_come |= {worker["name"] for worker in msg["workers"].values()}
+            self._connected |= {worker["name"] for worker in msg["workers"].values()}
         super()._update_worker_status(op, msg)
 
     async def _replace_ended_jobs(self) -> None:
-        """Forget jobs that have ended, so that Dask asks for others; ever more slowly while they end for nothing."""
-        in_vain = 0
+        """Forget ended jobs, so that Dask submits others; more and more rarely if they end without workers."""
+        failures = 0
         while True:
-            await asyncio.sleep(min(LOOK_EVERY_S * 2**in_vain, LOOK_AT_LEAST_EVERY_S))
-            were_of_use = [self._forget(name) for name in await self._ended_jobs()]
-            if were_of_use:
-                in_vain = 0 if any(were_of_use) else in_vain + 1
+            await asyncio.sleep(min(LOOK_EVERY_S * 2**failures, LOOK_AT_LEAST_EVERY_S))
+            had_workers = [self._forget(name) for name in await self._ended_jobs()]
+            if had_workers:
+                failures = 0 if any(had_workers) else failures + 1
 
     async def _ended_jobs(self) -> list[str]:
-        """The names of jobs without workers that Slurm does not list among those that wait or run."""
+        """Return the names of jobs without workers that Slurm does not list as waiting or running."""
         silent = {
             name: job.job_id
             for name, job in self.workers.items()
@@ -80,26 +74,26 @@ class SlurmJobs(LostWorkersComeBack, SLURMCluster):
         }
         if not silent:
             return []
-        with suppress(RuntimeError, OSError):  # Slurm does not answer now
+        with suppress(RuntimeError, OSError):  # Slurm does not answer
             listing = ["squeue", "--noheader", "--all", f"--user={os.getuid()}", "--format=%A"]
             listed = set((await self.job_cls._call(listing)).split())
             return [name for name, number in silent.items() if number not in listed]
         return []
 
     def _forget(self, name: str) -> bool:
-        """Take a job for ended; whether a worker of it had come."""
+        """Treat a job as ended; return whether a worker of it had connected."""
         job = self.workers.pop(name)
         job.status = Status.closed
-        was_of_use = not self._workers_of(name).isdisjoint(self._have_come)
-        self._have_come -= self._workers_of(name)
-        if was_of_use:
-            log.info(f"Slurm job {job.job_id} has ended; another one is asked for")
+        had_worker = not self._workers_of(name).isdisjoint(self._connected)
+        self._connected -= self._workers_of(name)
+        if had_worker:
+            log.info(f"Slurm job {job.job_id} has ended; submitting another one")
         else:
             logs = f"{job.log_directory}/{job.job_name}-{job.job_id}.err"
             log.warning(
-                f"Slurm job {job.job_id} ended before a worker came (see {logs}); another one is asked for"
+                f"Slurm job {job.job_id} ended before a worker connected (see {logs}); submitting another one"
             )
-        return was_of_use
+        return had_worker
 
     def _workers_of(self, job: str) -> set[str]:
         return {f"{job}{suffix}" for suffix in self.new_spec.get("group", [""])}
@@ -110,17 +104,14 @@ ROLES = ("scheduler", "worker", "client")
 
 
 @contextmanager
-def slurm_cluster(
-    settings: ComputeSettings, out: Path, modules: tuple[str, ...] = ()
-) -> Iterator[Client]:
-    """So many jobs of one-thread workers; the scheduler runs in this process and listens where the nodes reach it.
+def slurm_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
+    """Submit jobs of one-thread workers; the scheduler runs in this process and listens where the nodes reach it.
 
     Raises
     ------
     InputError
-        When Slurm or dask-jobqueue is not there, no network leads to the nodes, or Slurm refuses the request.
+        When Slurm is missing, no network leads to the nodes, or Slurm refuses the request.
     """
-    SlurmJobs = _jobqueue()
     profile = load_profile(settings.profile)
     check_bare(out)
     host = driver_address(profile)
@@ -153,11 +144,11 @@ def slurm_cluster(
             silence_logs="critical",
         ) as cluster,
     ):
-        # The cluster would try refused ones for ever.
+        # The cluster would submit refused ones for ever.
         slurm_command(["sbatch", "--test-only"], cluster.job_script())
         cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
         log.info(
-            f"{counted(jobs, 'Slurm job')} of {counted(processes, 'worker')} asked for; their logs: {logs}"
+            f"{counted(jobs, 'Slurm job')} of {counted(processes, 'worker')} submitted; their logs: {logs}"
         )
         log.info(f"the workers reach this driver at {host}")
         with Client(cluster) as client:
@@ -166,8 +157,8 @@ def slurm_cluster(
 
 @contextmanager
 def _credentials(out: Path) -> Iterator[Security]:
-    """TLS credentials made for this run, in a folder that only the user can read, on the file system of the nodes."""
-    for left in out.glob(f"{CREDENTIALS}*"):  # by a driver that was killed
+    """Make TLS credentials for this run, in a folder on the nodes' file system that only the user can read."""
+    for left in out.glob(f"{CREDENTIALS}*"):  # by a killed driver
         shutil.rmtree(left, ignore_errors=True)
     made = Security.temporary()
     with tempfile.TemporaryDirectory(prefix=CREDENTIALS, dir=out) as folder:
@@ -179,11 +170,3 @@ def _credentials(out: Path) -> Iterator[Security]:
             files[name.removeprefix("tls_").removeprefix("scheduler_")] = str(file)
         roles = {f"tls_{role}_{kind}": files[kind] for role in ROLES for kind in ("cert", "key")}
         yield Security(tls_ca_file=files["ca_file"], require_encryption=True, **roles)
-
-
-def _jobqueue() -> "type[SlurmJobs]":
-    if importlib.util.find_spec("dask_jobqueue") is None:
-        raise InputError("--cluster slurm needs dask-jobqueue: pip install 'dsmi-zoo[slurm]'")
-    pass
-
-    return SlurmJobs

@@ -1,0 +1,91 @@
+"""The end of a run: the report, the summary and the exit code."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+
+from dsmi_zoo._util.text import counted
+from dsmi_zoo.pipeline.store.run_folder import read_run
+
+from ..progress import Display, duration
+from .state import EntryState, by_state, entry_states
+
+log = logging.getLogger(__name__)
+
+SHOWN = 5
+
+
+def conclude(
+    out: Path,
+    slugs: set[str],
+    started: float,
+    display: Display,
+    *,
+    report: bool = True,
+    may_be_partial: bool = False,
+) -> int:
+    """Write the report if it is wanted, log a summary, and return the exit code for the entries ``slugs``.
+
+    Parameters
+    ----------
+    may_be_partial
+        Entries without a row are expected, because time was short or nobody has begun with them yet.
+    """
+    page = None
+    if report:
+        with display.status("Writing the report"):
+            from dsmi_zoo.reports.page.build import write_report
+
+            page = write_report(out)
+    record = read_run(out)
+    states, _ = entry_states(out, [entry for entry in record.entries if entry.slug in slugs])
+    ok, failed, missing = by_state(states)
+    without_row = ""
+    if missing:
+        without_row = f", {len(missing)} {'not begun' if may_be_partial else 'missing'}"
+    log.info(
+        f"{counted(len(states), 'model')}: {len(ok)} ok, {len(failed)} failed{without_row}, "
+        f"in {duration(monotonic() - started)}",
+    )
+    for state in failed[:SHOWN]:
+        log.info(f"  {state.name}: {state.reason}")
+    if failed:
+        more = f" (and {len(failed) - SHOWN} more)" if len(failed) > SHOWN else ""
+        again = "the same run with --retry-failed"
+        if record.embeddings_from:
+            again = "the same remeasure"
+        log.info(f"  see them all{more}: dsmi-zoo status --out {out}; try them again: {again}")
+    if page is None:
+        log.info(f"Report skipped; write it with: dsmi-zoo report --out {out}")
+    else:
+        log.info(json.loads(page.with_name("summary.json").read_text(encoding="utf-8"))["lead"])
+        log.info(f"Report: {page}")
+    if may_be_partial:
+        missing = []
+    _warn_of_missing(missing)
+    return 1 if failed or missing else 0
+
+
+def conclude_share(out: Path, share: str, slugs: set[str], started: float) -> int:
+    """Log a summary of a share, whose run has its report written when all shares are done; return the exit code."""
+    states, _ = entry_states(out, [entry for entry in read_run(out).entries if entry.slug in slugs])
+    ok, failed, missing = by_state(states)
+    computed = counted(len(ok) + len(failed), "model")
+    log.info(
+        f"share {share}: {computed} computed, {len(failed)} failed, in {duration(monotonic() - started)}; "
+        f"when all shares are done: dsmi-zoo report --out {out}"
+    )
+    _warn_of_missing(missing)
+    return 1 if failed or missing else 0
+
+
+def _warn_of_missing(states: Sequence[EntryState]) -> None:
+    """Name entries whose rows were written, but are missing or damaged at the end."""
+    for state in states[:SHOWN]:
+        log.warning(f"  {state.name} has no row: {state.reason}")
+    if states:
+        log.warning(
+            f"  {counted(len(states), 'row')} missing at the end; the same command computes them"
+        )

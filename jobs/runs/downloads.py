@@ -1,0 +1,126 @@
+"""What a run may download: within ``--max-download``, in waves of ``--budget-gb``, or nothing when offline."""
+
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.settings import flags_of
+from dsmi_zoo._util.text import counted, size_in_words
+from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE
+from dsmi_zoo.pipeline.config.run import RunConfig
+from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
+from dsmi_zoo.pipeline.weights.cache import local_weights, remote_weights
+from dsmi_zoo.pipeline.weights.hub import is_offline
+from dsmi_zoo.pipeline.weights.waves import downloads, evict, waves_of_jobs, within_download
+
+from ..progress import Display
+
+log = logging.getLogger(__name__)
+
+
+def plan_run(config: RunConfig, display: Display) -> Plan:
+    """Plan a run of all models whose weights fit ``--max-download``."""
+    with display.status("Reading catalogue and images"):
+        plan = make_plan(config)
+    if config.compute.max_download is None:
+        return plan
+    return within_max_download(plan, sizes_to_download(plan, display))
+
+
+def sizes_to_download(plan: Plan, display: Display) -> dict[str, int | None]:
+    """Return the bytes of each file of weights that the cache lacks; None if unknown, or offline."""
+    with display.status("Asking for the sizes of the weights"):
+        sizes = downloads(plan.jobs, plan.config.compute.cache)
+    if sizes and is_offline():
+        files = counted(len(sizes), "file")
+        log.warning(
+            f"{files} of weights not in the cache, and HF_HUB_OFFLINE forbids downloading: run prefetch"
+        )
+    return sizes
+
+
+def within_max_download(plan: Plan, sizes: Mapping[str, int | None]) -> Plan:
+    """Return the plan without the models whose weights would exceed ``--max-download``, if that is given.
+
+    Raises
+    ------
+    InputError
+        When no model is left.
+    """
+    most = plan.config.compute.max_download
+    if most is None:
+        return plan
+    jobs = within_download(plan.jobs, sizes, most)
+    if not jobs:
+        given = size_in_words(most)
+        raise InputError(
+            f"the weights of no model fit --max-download {given}; raise it or run prefetch first"
+        )
+    needed = {remote_weights(job.entry) for job in jobs}
+    total = sum(size or 0 for name, size in sizes.items() if name in needed)
+    left_out = counted(len(plan.jobs) - len(jobs), "model")
+    log.info(f"{left_out} left out by --max-download; {size_in_words(total)} to download")
+    return Plan(plan.config, plan.subset, tuple(jobs))
+
+
+def waves_within_budget(plan: Plan, todo: Sequence[Job], display: Display) -> list[list[Job]]:
+    """Split the jobs into waves whose weights fit ``--budget-gb``; without it, return one wave of all."""
+    budget_gb = plan.config.compute.budget_gb
+    if budget_gb is None:
+        return [list(todo)]
+    with display.status("Asking for the sizes of the weights"):
+        waves = waves_of_jobs(todo, plan.config.compute.cache, budget_gb)
+    log.info(f"{counted(len(waves), 'wave')} of at most {budget_gb:g} GB of weights each")
+    return waves
+
+
+def evict_finished(plan: Plan, todo: Sequence[Job]) -> None:
+    """Delete weights that a run with ``--budget-gb`` left when it was stopped between a row and the deletion."""
+    if plan.config.compute.budget_gb is not None:
+        needed = {remote_weights(job.entry) for job in todo}
+        finished = [job for job in plan.jobs if remote_weights(job.entry) not in needed]
+        evict(finished, plan.config.compute.cache)
+
+
+def with_weights_here(config: RunConfig, jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs that need no download, if HF_HUB_OFFLINE forbids it; else all of them.
+
+    Workers elsewhere may have another cache and internet access, so nothing is checked for them.
+
+    Raises
+    ------
+    InputError
+        When no job is left.
+    """
+    if config.compute.cluster not in OF_THIS_MACHINE or config.random_weights or not is_offline():
+        return list(jobs)
+    left = []
+    for job in jobs:
+        weights = remote_weights(job.entry)
+        if weights is None or local_weights(weights, config.compute.cache) is not None:
+            left.append(job)
+    lacking = len(jobs) - len(left)
+    if not lacking:
+        return left
+    are = "are" if lacking > 1 else "is"
+    problem = (
+        f"the weights of {counted(lacking, 'model')} {are} not in {config.compute.cache}, and HF_HUB_OFFLINE forbids "
+        f"downloading; where there is internet: `{prefetch_command(config)}`, then the same command goes on"
+    )
+    if not left:
+        raise InputError(problem)
+    log.warning(f"{problem}; without them until then")
+    return left
+
+
+def prefetch_command(config: RunConfig) -> str:
+    """Return the command that downloads what a run of these settings needs."""
+    words = ["dsmi-zoo", "prefetch", "--catalog", config.catalog]
+    if config.models:
+        words += ["--models", *config.models]
+    flags = flags_of(RunConfig)
+    for name, value in config.filters.model_dump(exclude_defaults=True).items():
+        for one in value if isinstance(value, tuple | list) else (value,):
+            words += [flags["filters", name], f"{one:g}" if isinstance(one, float) else str(one)]
+    return shlex.join([*words, "--cache", str(config.compute.cache)])
