@@ -104,11 +104,11 @@ def follow(
 
     Returns
     -------
-    (int, list of Done)
+    (int, list of Outcome)
         The number of successes, and the failures.
     """
     started, succeeded = monotonic(), 0
-    failed: list[Done] = []
+    failed: list[Outcome] = []
     total_cost = sum(costs.values()) if costs else float(total)
     finished_cost = 0.0
     columns = (

@@ -39,13 +39,7 @@ def status_command(out: Path) -> int:
 @click.option(
     "--compare", type=PATH, metavar="OUT", help="Compare with another run, or a published folder."
 )
-@click.option(
-    "--class-subsets",
-    type=click.IntRange(1, 1000),
-    metavar="N",
-    help="Repeat the correlation on N random halves of the classes, from the kept embeddings; 50 is usually enough.",
-)
-def report_command(out: Path, compare: Path | None, class_subsets: int | None) -> int:
+def report_command(out: Path, compare: Path | None) -> int:
     """Rebuild the report from the rows alone.
 
     \b

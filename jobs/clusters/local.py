@@ -12,15 +12,15 @@ from distributed.deploy.cluster import Cluster
 from distributed.security import Security
 
 from dsmi_zoo._util import forkserver
+from dsmi_zoo._util.processes import environment_with, sigint_blocked
 from dsmi_zoo.pipeline.config.compute import ComputeSettings
+from dsmi_zoo.pipeline.config.preloaded import MODELS
 
 from .machine import (
     blas_threads,
     chosen_gpus,
     default_per_gpu,
     default_workers,
-    environment_with,
-    interrupts_blocked,
     usable_cores,
     visible_gpus,
 )
@@ -62,9 +62,7 @@ class WorkersHere(LostWorkersComeBack, SpecCluster):
 
 
 @contextmanager
-def local_cluster(
-    settings: ComputeSettings, modules: tuple[str, ...] = forkserver.MODELS
-) -> Iterator[Client]:
+def local_cluster(settings: ComputeSettings, modules: tuple[str, ...] = MODELS) -> Iterator[Client]:
     """One worker per core (fewer when memory is short), sharing the cores among them for BLAS and torch.
 
     They see no GPU, because several processes would use one at the same time.
@@ -78,9 +76,7 @@ def local_cluster(
 
 
 @contextmanager
-def cuda_cluster(
-    settings: ComputeSettings, modules: tuple[str, ...] = forkserver.MODELS
-) -> Iterator[Client]:
+def cuda_cluster(settings: ComputeSettings, modules: tuple[str, ...] = MODELS) -> Iterator[Client]:
     """``per_gpu`` workers for each visible GPU, or for the first ``workers`` of them; each sees one GPU.
 
     Raises
@@ -128,7 +124,7 @@ def processes_here(
 
     scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
     with on_this_machine(settings, max(1, len(gpu_of)), modules):
-        with interrupts_blocked():
+        with sigint_blocked():
             cluster = WorkersHere(
                 workers={name: worker(gpu) for name, gpu in gpu_of.items()},
                 worker=worker(""),  # of those that `adapt` or `scale` would add

@@ -7,9 +7,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from dsmi_zoo._util import forkserver
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
+from dsmi_zoo.pipeline.config.preloaded import MEASURES
 from dsmi_zoo.pipeline.config.run import MeasureSettings, RunConfig, from_command_line
 from dsmi_zoo.pipeline.engine.row_content import RemeasureJob
 from dsmi_zoo.pipeline.plan.identity import check_own_measures, measures_identity, row_identity
@@ -85,9 +85,7 @@ def remeasure(
             from dsmi_zoo.pipeline.engine.graph import remeasure_entries
 
             log.info(f"{counted(len(todo), 'embedding')} to measure")
-            with open_workers(
-                config.compute, out, models=len(todo), modules=preloaded.MEASURES
-            ) as workers:
+            with open_workers(config.compute, out, models=len(todo), modules=MEASURES) as workers:
                 follow(remeasure_entries(workers, config, todo, confirm), len(todo), display)
             touch_record(out)
         slugs = {job.slug for job in jobs}

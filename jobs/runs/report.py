@@ -3,20 +3,13 @@
 import logging
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.pipeline.monitor.file import monitor_path
-from dsmi_zoo.reports.page.build import write_report
-
-from ..progress import SILENT, Display
 
 log = logging.getLogger(__name__)
 
 
-def report(
-    out: Path, compared_with: Path | None, class_subsets: int, display: Display = SILENT
-) -> int:
+def report(out: Path, compared_with: Path | None) -> int:
     """Rebuild the report of a run, or of a monitored training, and log its path."""
     if monitor_path(out).exists() and not (out / "run.json").exists():
         from dsmi_zoo.reports.page.training import write_monitor_report

@@ -18,7 +18,7 @@ from dsmi_zoo.data_catalog.models.registry import find_entries, load_models
 from ..terminal import print_line
 
 if TYPE_CHECKING:
-    from dsmi_zoo.pipeline.engine.outcome import Done
+    from dsmi_zoo.pipeline.engine.outcome import Outcome
 
     from ..progress import Display
 
@@ -194,19 +194,20 @@ def check(
     return 1 if failed else 0
 
 
-def _checked(entries: Sequence[ModelEntry], workers: int) -> "Iterator[Done]":
+def _checked(entries: Sequence[ModelEntry], workers: int) -> "Iterator[Outcome]":
     """Yield the outcome of each entry; entries with the same network and size are built once."""
     from concurrent.futures import as_completed
     from concurrent.futures.process import BrokenProcessPool
 
     from dsmi_zoo._util.forkserver import process_pool
-    from dsmi_zoo.pipeline.engine.outcome import Done
+    from dsmi_zoo.pipeline.config.preloaded import MODELS
+    from dsmi_zoo.pipeline.engine.outcome import Outcome
 
     same: dict[str, list[ModelEntry]] = {}
     for entry in entries:
         network = f"{entry.architecture} {entry.img_size} {entry.model_kwargs} {entry.layer}"
         same.setdefault(network, []).append(entry)
-    pool = process_pool(min(workers, len(same)), _start_worker)
+    pool = process_pool(min(workers, len(same)), MODELS, _start_worker)
     try:
         futures = {pool.submit(_problem, group[0]): group for group in same.values()}
         for future in as_completed(futures):

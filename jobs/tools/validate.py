@@ -162,7 +162,7 @@ class Validation:
         return run(config, self.display)
 
     def _compute(
-        self, jobs: Sequence[Any], total: int, noun: str, compute: Callable[[Any], Done]
+        self, jobs: Sequence[Any], total: int, noun: str, compute: Callable[[Any], Outcome]
     ) -> None:
         """Compute each job on the workers; ``total`` includes those that are done already."""
         if len(jobs) < total:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dsmi_zoo.jobs import progress
 from dsmi_zoo.jobs.progress import SILENT, Display, follow
-from dsmi_zoo.pipeline.engine.outcome import Done
+from dsmi_zoo.pipeline.engine.outcome import Outcome
 
 pytestmark = pytest.mark.long
 

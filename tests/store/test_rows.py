@@ -163,10 +163,7 @@ def test_a_lost_or_damaged_record_is_written_anew_from_the_rows(
     assert len(said.splitlines()) == 1
     assert "the same command as before writes it again from its rows" in said
     again = cli("run", "--models", *SMALL_ZOO, "--out", run_copy).stdout
-    assert (
-        "6 rows of this configuration: run.json will be rewritten"
-        in again
-    )
+    assert "6 rows of this configuration: run.json will be rewritten" in again
     assert "6 of 6 models are done already" in again
     assert read_run(run_copy).entries == before.entries
     assert {path: path.stat().st_mtime_ns for path in (run_copy / "results").iterdir()} == finished
