@@ -23,7 +23,7 @@ from distributed import Client, Future
 from dsmi_zoo.data_catalog.datasets.base import ImageArray
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
-from dsmi_zoo.jobs.clusters.opening import open_workers
+from dsmi_zoo.jobs.workers import open_workers
 from dsmi_zoo.pipeline.config.compute import ComputeSettings
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.engine.attempts import Attempts

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from dsmi_zoo.jobs.clusters.opening import open_workers
+from dsmi_zoo.jobs.workers import open_workers
 from dsmi_zoo.pipeline.config.run import ComputeSettings
 
 WAYS = ("spawn", "fork")

@@ -274,7 +274,7 @@ def validate_command(
     chosen = chosen_settings(context)
     compute = chosen.compute.model_copy(update={"cache": chosen.compute.cache.absolute()})
     root = chosen.subset.data_root.expanduser().absolute() if chosen.subset.data_root else None
-    given = {"datasets": datasets} if datasets else {}
+    given: dict[str, Any] = {"datasets": datasets} if datasets else {}
     validation = Validation(
         (out or Path("runs/validate")).absolute(),
         compute,

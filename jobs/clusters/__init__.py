@@ -1,4 +1,4 @@
-"""Clusters: each module opens a Dask client and closes what it started; ``opening.open_workers`` chooses.
+"""Clusters: each module opens a Dask client and closes what it started; ``jobs.workers`` chooses one.
 
 May import `pipeline.config` and `pipeline.engine`.
 """

@@ -46,8 +46,8 @@ def nvidia_driver() -> Driver | None:
     except (OSError, subprocess.SubprocessError) as error:
         return Driver(error=_one_line(error))
     if listed.returncode:
-        error = " ".join((listed.stdout or listed.stderr).split())[:200]
-        return Driver(error=error or "nvidia-smi fails")
+        message = " ".join((listed.stdout or listed.stderr).split())[:200]
+        return Driver(error=message or "nvidia-smi fails")
     lines = [line.split(", ", 1) for line in listed.stdout.splitlines() if ", " in line]
     version = lines[0][0] if lines else ""
     cuda = re.search(r"CUDA[\w ]* Version\s*:\s*(\d+\.\d+)", head.stdout)

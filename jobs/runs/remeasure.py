@@ -17,8 +17,8 @@ from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord
 from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_run
 from dsmi_zoo.pipeline.store.subset_file import read_subset, write_subset
 
-from ..clusters.opening import open_workers
 from ..progress import SILENT, Display, follow
+from ..workers import open_workers
 from .conclude import conclude
 from .driver_lock import driver_lock
 from .merge import input_files, link_or_copy

@@ -6,7 +6,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from dsmi_zoo._util.files import noted_damage
+from dsmi_zoo._util.files import damage
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.models.filters import Filters
 from dsmi_zoo.data_catalog.models.registry import find_entries
@@ -18,8 +18,8 @@ from dsmi_zoo.pipeline.store.record import RunRecord
 from dsmi_zoo.pipeline.store.run_folder import read_run, row_path, write_row
 from dsmi_zoo.pipeline.store.subset_file import clusters_path, subset_is_stored
 
-from ..clusters.opening import open_workers
 from ..progress import SILENT, Display, follow
+from ..workers import open_workers
 from .conclude import conclude, conclude_share
 from .downloads import evict_finished, plan_run, waves_within_budget, with_weights_here
 from .driver_lock import driver_lock
@@ -190,4 +190,4 @@ def _inputs_are_damaged(plan: Plan) -> bool:
     if plan.config.protocol != "paper":
         return False
     sizes = {size for job in plan.jobs if (size := job.entry.img_size) is not None}
-    return any(noted_damage(clusters_path(out, size)) for size in sizes)
+    return any(damage(clusters_path(out, size), needs_note=False) for size in sizes)

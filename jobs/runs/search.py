@@ -17,8 +17,8 @@ from dsmi_zoo.pipeline.store.record import Dropped, LostRecord, Passed, SearchNo
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, write_run
 from dsmi_zoo.reports.statistics.ranking import rank
 
-from ..clusters.opening import open_workers
 from ..progress import SILENT, Display, duration, follow
+from ..workers import open_workers
 from .conclude import conclude
 from .downloads import sizes_to_download, within_max_download
 from .driver_lock import driver_lock

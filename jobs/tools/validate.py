@@ -27,10 +27,10 @@ from dsmi_zoo.pipeline.studies.trainings import TrainingJob, TrainingStudy, comp
 from dsmi_zoo.pipeline.studies.trajectory import Trajectory, write_catalog
 from dsmi_zoo.pipeline.studies.transfer import compute_transfer, transfer_accuracies
 
-from ..clusters.opening import open_workers
 from ..progress import SILENT, Display, duration, follow
 from ..runs.run import run
 from ..runs.state import make_writable
+from ..workers import open_workers
 from .score_study import ZooRun, rows_of_settings, zoo_runs
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class Validation:
 
     def run_initialisation(self) -> int:
         """Measure initial states, train from the extreme ones, and measure those too."""
-        from dsmi_zoo.reports.studies.trainings import extremes
+        from dsmi_zoo.reports.studies.trainings_page import extremes
 
         dataset = self.datasets[0]
         states = self.trainings.initial_states(dataset)

@@ -41,63 +41,70 @@ class ComputeSettings(Settings):
     cluster: Annotated[
         str, AfterValidator(_known_cluster), OnCommandLine(metavar="NAME|ADDRESS")
     ] = Field(
-        "auto",
+        default="auto",
         description=f"{', '.join(CLUSTERS)}, tcp://host:port or tls://host:port; see docs/clusters.md.",
     )
     profile: Annotated[Path, AfterValidator(absolute_path)] | None = Field(
-        None, description="Site settings of a cluster, in TOML; see docs/clusters.md."
+        default=None, description="Site settings of a cluster, in TOML; see docs/clusters.md."
     )
     workers: Annotated[
         int | None, OnCommandLine(default="one per core, all GPUs, or the profile's")
     ] = Field(
-        None, ge=1, le=10_000, description="Processes on CPUs, GPUs with cuda, jobs with slurm."
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Processes on CPUs, GPUs with cuda, jobs with slurm.",
     )
     start_method: Literal["fork", "spawn"] = Field(
-        "fork",
+        default="fork",
         description="Start local workers by forking a process with torch and timm, or by spawning.",
     )
     per_gpu: Annotated[int | None, OnCommandLine(default="the cores for each GPU, at most 4")] = (
         Field(
-            None, ge=1, le=64, description="Worker processes for each GPU, which take turns on it."
+            default=None,
+            ge=1,
+            le=64,
+            description="Worker processes for each GPU, which take turns on it.",
         )
     )
     worker_memory: Annotated[
         Memory | None, OnCommandLine(metavar="SIZE", default="no limit", text=True)
-    ] = Field(None, description="Memory limit of a local worker: 16GB.")
+    ] = Field(default=None, description="Memory limit of a local worker: 16GB.")
     model_timeout: Annotated[Seconds | None, OnCommandLine(metavar="TIME", text=True)] = Field(
-        None, description="Time limit of a model, which fails beyond it: 30m, 2h."
+        default=None, description="Time limit of a model, which fails beyond it: 30m, 2h."
     )
     workers_within: Annotated[
         Seconds | None, OnCommandLine(metavar="TIME", default="10m on this machine", text=True)
-    ] = Field(None, description="Give up after this long without workers.")
+    ] = Field(default=None, description="Give up after this long without workers.")
     share: Annotated[
         Annotated[str, AfterValidator(_one_of_several)] | None, OnCommandLine(metavar="I/K")
-    ] = Field(None, description="Only the I-th of K balanced shares: one batch job each.")
+    ] = Field(default=None, description="Only the I-th of K balanced shares: one batch job each.")
     batch_size: Annotated[
         int | None, OnCommandLine(default="by the device, and what is fastest there")
-    ] = Field(None, ge=1, le=1_000_000, description="Images in one forward pass.")
+    ] = Field(default=None, ge=1, le=1_000_000, description="Images in one forward pass.")
     compile: bool = Field(
-        False,
+        default=False,
         description="Compile each network: takes half a minute, and pays off from 3,000 images on.",
     )
     keep_embeddings: Annotated[bool, OnCommandLine("drop-embeddings", turns_off=True)] = Field(
-        True, description="Delete the embeddings (remeasure needs them)."
+        default=True, description="Delete the embeddings (remeasure needs them)."
     )
     write_report: Annotated[bool, OnCommandLine("no-report", turns_off=True)] = Field(
-        True, description="Skip the report; `dsmi-zoo report` writes it."
+        default=True, description="Skip the report; `dsmi-zoo report` writes it."
     )
     budget_gb: float | None = Field(
-        None,
+        default=None,
         gt=0,
         allow_inf_nan=False,
         description="Download weights in waves of this many GB, each deleted after its rows.",
     )
     budget: Annotated[Seconds | None, OnCommandLine(metavar="TIME", text=True)] = Field(
-        None,
+        default=None,
         description="Search for the best models for this long: 45m, 1h30m; see docs/choose.md.",
     )
     max_download: Annotated[Download | None, OnCommandLine(metavar="SIZE", text=True)] = Field(
-        None, description="Limit on all downloads; models beyond it are left out: 500MB, 20GB."
+        default=None,
+        description="Limit on all downloads; models beyond it are left out: 500MB, 20GB.",
     )
     cache: Annotated[
         Path,
@@ -107,7 +114,7 @@ class ComputeSettings(Settings):
         default_factory=default_cache, validate_default=True, description="Weights and views."
     )
     cache_gb: float = Field(
-        50.0,
+        default=50.0,
         ge=0,
         allow_inf_nan=False,
         description="Limit on cached views; those that no model needs are deleted beyond it.",

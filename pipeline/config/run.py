@@ -45,54 +45,59 @@ class SubsetSettings(Settings):
     """Which images are embedded."""
 
     dataset: Annotated[str, OnCommandLine(metavar="NAME")] = Field(
-        "digits", description=f"{', '.join(DATASETS)} or timm:NAME."
+        default="digits", description=f"{', '.join(DATASETS)} or timm:NAME."
     )
-    data_root: Path | None = Field(None, description="The folder that the images are in.")
+    data_root: Path | None = Field(default=None, description="The folder that the images are in.")
     classes: Annotated[str | None, OnCommandLine(metavar="NAMES", default="all")] = Field(
-        None, description="all, imagenette+imagewoof, or classes with commas."
+        default=None, description="all, imagenette+imagewoof, or classes with commas."
     )
     images_per_class: Annotated[int | None, OnCommandLine(default="all")] = Field(
-        None, ge=2, lt=2**31, description="Images per class."
+        default=None, ge=2, lt=2**31, description="Images per class."
     )
     repeats: Annotated[int | None, OnCommandLine(default=str(PAPER_REPEATS))] = Field(
-        None, ge=1, le=10_000, description="Random crops of each image, by the paper's protocol."
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Random crops of each image, by the paper's protocol.",
     )
     seed: Annotated[int, OnCommandLine("subset-seed")] = Field(
-        0, ge=0, lt=2**63, description="Seed of the choice of images."
+        default=0, ge=0, lt=2**63, description="Seed of the choice of images."
     )
     allow_train_images: bool = Field(
-        False, description="Accept ImageNet training images in an imagenet folder."
+        default=False, description="Accept ImageNet training images in an imagenet folder."
     )
-    skip_bad_images: bool = Field(False, description="Leave out images that cannot be decoded.")
+    skip_bad_images: bool = Field(
+        default=False, description="Leave out images that cannot be decoded."
+    )
 
 
 class RunConfig(Settings):
     """A whole run."""
 
     catalog: Annotated[str, OnCommandLine(metavar="NAME|FILE")] = Field(
-        "digits",
+        default="digits",
         description=f"{', '.join(BUILT_IN)}, digits:SEED, fashion:SEED, or a CSV or Parquet file.",
     )
     models: Annotated[tuple[str, ...], SEVERAL, OnCommandLine(metavar="GLOB ...")] = Field(
-        (), description="Only models whose name or name@size matches."
+        default=(), description="Only models whose name or name@size matches."
     )
     filters: Filters = Filters()
     protocol: Literal["standard", "paper"] = Field(
-        "standard", description="standard: each model's own transform; paper: random crops."
+        default="standard", description="standard: each model's own transform; paper: random crops."
     )
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
-        "fp32", description="Arithmetic of the forward pass."
+        default="fp32", description="Arithmetic of the forward pass."
     )
     pool: Literal["avg", "max", "avgmax", "token", "map"] | None = Field(
-        None,
+        default=None,
         description="Pooling of timm's backbones without a classifier, instead of timm's default for each.",
     )
     random_weights: bool = Field(
-        False, description="Dry run with untrained weights, as timm initialises them."
+        default=False, description="Dry run with untrained weights, as timm initialises them."
     )
     out: Annotated[
         Path | None, BeforeValidator(_no_empty_name), OnCommandLine(default="runs/<catalog>")
-    ] = Field(None, description="The run's directory.")
+    ] = Field(default=None, description="The run's directory.")
     subset: SubsetSettings = SubsetSettings()
     measures: MeasureSettings = MeasureSettings()
     compute: ComputeSettings = Field(default_factory=ComputeSettings)

@@ -17,7 +17,7 @@ from dsmi_zoo._util.settings import signature_with
 from ..measures import measure
 from ..measures.core.checks import as_count
 from ..measures.core.conversion import DEVICES, as_array
-from ..measures.definition import Value
+from ..measures.core.registry import Value
 from ..measures.run import SETTINGS, checked_settings, names_of
 from ..networks.forward import activations, random_states_kept, undisturbed
 from ..networks.layers import check_layer, place_of, unwrapped
@@ -152,7 +152,7 @@ def _keeps_order(loader: Any) -> bool:
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return True
     # Without a batch sampler the sampler gives whole batches; a user's batch sampler need not have a sampler.
-    sampler = loader.sampler
+    sampler: Any = loader.sampler
     if loader.batch_sampler is not None:
         sampler = getattr(loader.batch_sampler, "sampler", None)
     return isinstance(sampler, SequentialSampler)

@@ -172,7 +172,8 @@ def _fill(
         also(number, image)
         for repeat in range(subset.repeats):
             pixels = np.ascontiguousarray(crop(image, subset.crop_seed(number, repeat)))
-            assert (pixels.shape, pixels.dtype) == ((img_size, img_size, 3), np.uint8)
+            assert pixels.shape == (img_size, img_size, 3)
+            assert pixels.dtype == np.uint8
             row = number * subset.repeats + repeat
             _write_at(file.fileno(), begins_at + row * pixels.nbytes, pixels)
 

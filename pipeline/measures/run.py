@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.settings import spells_out
+from dsmi_zoo._util.settings import signature_with
 
 from . import dse
 from . import scores as scores_package
@@ -110,7 +110,7 @@ def _in_order(wanted: Sequence[Measure], results: Results) -> dict[str, Value]:
     return values
 
 
-@spells_out(SETTINGS)
+@signature_with(SETTINGS)
 def measure(
     Z: ArrayLike | Points,
     labels: ArrayLike | None = None,

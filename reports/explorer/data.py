@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from dsmi_zoo._util.text import plural
-from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
+from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES
 from dsmi_zoo.pipeline.store.schema import target_unit
 
 from ..statistics.bootstrap import LEVEL

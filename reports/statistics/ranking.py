@@ -99,10 +99,18 @@ def _ranking(
     low, high, dsmi = (values(rows, name) for name in ("probe_low", "probe_high", "dsmi_z_y"))
     models = []
     for i, named in enumerate(names(rows)):
-        numbers = [_known(column[i]) for column in (low, high, dsmi, price)]
-        flags = bool(tied[i]), bool(front[i])
         models.append(
-            Ranked(named["model"], named["img_size"], float(accuracy[i]), *numbers, *flags)
+            Ranked(
+                named["model"],
+                named["img_size"],
+                float(accuracy[i]),
+                _known(low[i]),
+                _known(high[i]),
+                _known(dsmi[i]),
+                _known(price[i]),
+                bool(tied[i]),
+                bool(front[i]),
+            )
         )
     return Ranking(tuple(models), cost)
 

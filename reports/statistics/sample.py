@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.text import natural_order
-from dsmi_zoo.pipeline.measures.definition import Score
-from dsmi_zoo.pipeline.measures.registry import COMPARISONS, MEASURES
+from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES, Score
 from dsmi_zoo.pipeline.store.record import EntryRecord
 from dsmi_zoo.pipeline.store.schema import COLUMN_NAMES, is_accuracy, target_unit
 

@@ -14,8 +14,8 @@ from distributed import Client
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.clusters.existing import differing_versions
 from dsmi_zoo.jobs.clusters.machine import BLAS_THREADS, default_per_gpu, usable_cores, visible_gpus
-from dsmi_zoo.jobs.clusters.opening import open_workers
 from dsmi_zoo.jobs.clusters.profile import EXAMPLES, load_profile
+from dsmi_zoo.jobs.workers import open_workers
 from dsmi_zoo.pipeline.config.run import ComputeSettings
 
 pytestmark = pytest.mark.usefixtures("server")

@@ -31,7 +31,8 @@ def script(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     started: list[subprocess.Popen[str]] = []
     pipe = subprocess.PIPE
     head = (
-        "import os, signal, sys, time\nfrom pathlib import Path\nfrom dsmi_zoo.jobs.runs.driver_lock import driver_lock\n"
+        "import os, signal, sys, time\nfrom pathlib import Path\n"
+        "from dsmi_zoo.jobs.runs.driver_lock import driver_lock\n"
         "from dsmi_zoo._util.locks import claimed, exclusive\nlock = Path(sys.argv[1])\n"
     )
 

@@ -13,7 +13,7 @@ from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE, ComputeSettings
 from dsmi_zoo.pipeline.config.preloaded import MODELS
 
-from .machine import default_workers, usable_cores, visible_gpus
+from .clusters.machine import default_workers, usable_cores, visible_gpus
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -41,14 +41,14 @@ def open_workers(
     """
     from dsmi_zoo.pipeline.engine.workers import NO_HEARTBEAT_S, Workers
 
-    from .worker_log import forwarded_log, without_connection_messages
+    from .clusters.worker_log import forwarded_log, without_connection_messages
 
     # A suspended process does not notice that its model's time is up.
     silent_for_s = min(NO_HEARTBEAT_S, (settings.model_timeout or math.inf) + GRACE_S)
     empty_for_s = settings.workers_within or math.inf
     with ExitStack() as stack:
         if given is not None:
-            from .existing import refuse_unfit
+            from .clusters.existing import refuse_unfit
 
             refuse_unfit(given, "client", out)
             client = given
@@ -74,22 +74,22 @@ def _cluster(
     if kind == "auto":
         kind = "cuda" if visible_gpus() else "local"
     if kind == "local":
-        from .local import local_cluster
+        from .clusters.local import local_cluster
 
         if settings.workers is None and models is not None:
             workers = min(default_workers(usable_cores()), max(1, models))
             settings = settings.model_copy(update={"workers": workers})
         return local_cluster(settings, modules)
     if kind == "cuda":
-        from .local import cuda_cluster
+        from .clusters.local import cuda_cluster
 
         return cuda_cluster(settings, modules)
     if kind == "slurm":
         if find_spec("dask_jobqueue") is None:
             raise InputError("--cluster slurm needs dask-jobqueue: pip install 'dsmi-zoo[slurm]'")
-        from .slurm.cluster import slurm_cluster
+        from .clusters.slurm.cluster import slurm_cluster
 
         return slurm_cluster(settings, out)
-    from .existing import existing_scheduler
+    from .clusters.existing import existing_scheduler
 
     return existing_scheduler(settings, out)
