@@ -209,7 +209,7 @@ def parse_record(content: bytes, path: Path) -> RunRecord:
     except (ValueError, RecursionError) as error:
         raise LostRecord(f"{path}: cannot be read: {shortened(str(error))}") from None
     for where, text in _texts(record.model_dump(mode="json")):
-        if "\\0" in text:  # not allowed in the name of a file
+        if "\0" in text:  # not allowed in the name of a file
             raise LostRecord(f"{path}: {dotted(where)}: holds a NUL character")
     return record
 

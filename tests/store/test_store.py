@@ -19,11 +19,11 @@ from dsmi_zoo._util.hashing import array_sha256
 from dsmi_zoo.jobs.runs.state import make_writable
 from dsmi_zoo.pipeline.store.record import EntryRecord
 from dsmi_zoo.pipeline.store.run_folder import (
+    embedding_path,
     read_embedding,
     read_results,
     row_path,
     scan_results,
-    embedding_path,
     write_row,
     write_run,
 )
