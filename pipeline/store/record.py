@@ -27,7 +27,7 @@ from dsmi_zoo._util.text import shortened
 from ..config.run import RunConfig
 
 FORMAT: Literal[1] = 1
-MEND = "the same command as before writes it again from its rows, or choose another --out"
+MEND = "the same command as before rewrites it from its rows, or choose another --out"
 DAMAGED = f"the file is damaged or was changed by hand: {MEND}"
 NEWER = "a newer version wrote the file: update dsmi-zoo, or choose another --out"
 

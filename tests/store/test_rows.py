@@ -161,7 +161,7 @@ def test_a_lost_or_damaged_record_is_written_anew_from_the_rows(
         record.write_bytes(harmed[harm] or b"")
     said = cli("status", "--out", run_copy, code=2).stderr
     assert len(said.splitlines()) == 1
-    assert "the same command as before writes it again from its rows" in said
+    assert "the same command as before rewrites it from its rows" in said
     again = cli("run", "--models", *SMALL_ZOO, "--out", run_copy).stdout
     assert (
         "6 rows say that they belong to this very configuration: run.json will be written anew"
