@@ -27,7 +27,7 @@ from dsmi_zoo._util.text import shortened
 from ..config.run import RunConfig
 
 FORMAT: Literal[1] = 1
-MEND = "the same command as before writes it again from its rows, or choose another --out"
+MEND = "the same command as before rewrites it from its rows, or choose another --out"
 DAMAGED = f"the file is damaged or was changed by hand: {MEND}"
 NEWER = "a newer version wrote the file: update dsmi-zoo, or choose another --out"
 
@@ -209,7 +209,7 @@ def parse_record(content: bytes, path: Path) -> RunRecord:
     except (ValueError, RecursionError) as error:
         raise LostRecord(f"{path}: cannot be read: {shortened(str(error))}") from None
     for where, text in _texts(record.model_dump(mode="json")):
-        if "\\0" in text:  # not allowed in the name of a file
+        if "\0" in text:  # not allowed in the name of a file
             raise LostRecord(f"{path}: {dotted(where)}: holds a NUL character")
     return record
 

@@ -202,7 +202,7 @@ def test_what_is_no_place_or_no_run_to_publish_is_refused(
         publish(run, run / "board")
     with pytest.raises(InputError, match="is a published folder, not a run"):
         publish(board, tmp_path / "new")
-    with pytest.raises(InputError, match=r"no published folder: it has no release\.json"):
+    with pytest.raises(InputError, match=r"not a published folder: it has no release\.json"):
         verify(run)
     (run_without := tmp_path / "bare").mkdir()
     shutil.copy(run / "run.json", run_without)

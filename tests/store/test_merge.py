@@ -230,7 +230,7 @@ def test_names_that_make_no_sense_are_refused_in_one_line(
     for folders, out, words in (
         ((one, tmp_path / "gone"), c, "gone is not there"),
         ((one, tmp_path / "file"), c, "file is a file"),
-        ((one, tmp_path / "empty"), c, "empty is no run"),
+        ((one, tmp_path / "empty"), c, "empty is not a run"),
         ((one, one), c, "are the same folder"),
         ((one, tmp_path / "link"), c, "are the same folder"),
         ((one,), one, "is, or lies in, the run"),
