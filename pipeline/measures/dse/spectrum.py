@@ -30,8 +30,8 @@ def diffusion_eigenvalues(kernel: Array, *, precision: Precision = "float64") ->
     kernel : float64 [n, n]
         It is overwritten by the matrix.
     precision
-        Of the eigensolver. In float32 the known eigenvector of the largest eigenvalue is removed first, so that rounding
-        is relative to the other eigenvalues.
+        Of the eigensolver. In float32 the known eigenvector of the largest eigenvalue is removed first, so that
+        rounding is relative to the other eigenvalues.
 
     Returns
     -------
