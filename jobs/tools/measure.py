@@ -32,7 +32,7 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
             # As in a run, never text.
             numbers = y if y.dtype.kind in "biu" else as_classes(y, len(Z))
             values |= {one.name: one.value(Z, numbers) for one in own}
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:
         raise InputError(f"{embeddings}{f' with {labels}' if labels else ''}: {error}") from None
     if as_json:
         print(json.dumps(values))

@@ -50,14 +50,13 @@ def read_array(path: str | Path, labels: str | Path | None = None) -> NDArray[An
         arrays (whose names are listed), or if a column of a table does not hold numbers.
     """
     file, name = _file_and_name(path)
+    of_labels, class_column = (file, None) if labels is None else _file_and_name(labels)
     with _one_line(file):
         if file.suffix.lower() not in TABLES:
             return as_array(READERS[file.suffix.lower()](file, name), _quoted(name))
         table = _table(file, name, _csv_of_numbers)
-        if labels is not None and name is None:
-            of_labels, class_column = _file_and_name(labels)
-            if class_column is not None and of_labels.samefile(file):
-                table = table.loc[:, [str(known) != class_column for known in table.columns]]
+        if name is None and class_column is not None and of_labels.samefile(file):
+            table = table.loc[:, [str(known) != class_column for known in table.columns]]
         if table.shape[1] == 1:
             column = as_array(table.iloc[:, 0], _quoted(table.columns[0]))
             if column.ndim == 2:  # of lists
@@ -137,15 +136,17 @@ def _quoted(name: Any) -> str:
 
 
 def _numpy(file: Path, name: str | None) -> Any:
+    with file.open("rb") as opened:  # NumPy leaves a damaged archive open
+        if opened.read(2) == b"PK":
+            opened.seek(0)
+            archive = np.load(opened, allow_pickle=False)
+            return archive[_chosen(file, name, archive.files)]
     # Mapped, so that a file that claims to be larger than it is takes no memory.
-    content = np.load(file, mmap_mode="r", allow_pickle=False)
-    if isinstance(content, np.lib.npyio.NpzFile):
-        with content:
-            return content[_chosen(file, name, content.files)]
-    if content.dtype.kind == "V":
+    array = np.load(file, mmap_mode="r", allow_pickle=False)
+    if array.dtype.kind == "V":
         raise InputError("holds records; save a plain array")
     _refuse_name(name)
-    return np.array(content)
+    return np.array(array)
 
 
 def _safetensors(file: Path, name: str | None) -> Any:

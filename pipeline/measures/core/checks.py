@@ -1,4 +1,4 @@
-"""What the measures accept: every wrong input is one line that says what is wrong and what to do."""
+"""Validate the input of measures; errors are one line that says what is wrong and what to do."""
 
 import operator
 from numbers import Integral, Real
@@ -14,7 +14,7 @@ from .conversion import (
     NUMBERS,
     as_array,
     check_columns,
-    is_a,
+    first_non_number,
     plain_tensor,
     shown_name,
     stays_on_its_device,
@@ -49,7 +49,7 @@ def as_embedding(Z: ArrayLike, name: str = "Z") -> Array:
             f"{name} has dtype {array.dtype}, not real numbers{_culprit(array)}; convert it, for instance to float64"
         )
     xp = namespace(array)
-    # A wider float may not fit; it is then infinite, and told as such.
+    # A wider float that does not fit becomes infinite, and is reported as such.
     with np.errstate(over="ignore"):
         array = widened(array)
     finite = xp.isfinite(array)
@@ -101,8 +101,6 @@ def as_classes(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.in
         raise InputError(
             f"{name} has {len(array)} entries but the embedding has {n} rows; pass one for each row"
         )
-    if n == 0:
-        raise InputError(f"{name} is empty; pass the label of at least two samples")
     _refuse_missing(array, name)
     if array.dtype.kind not in "iu" and not all(_is_whole(value) for value in array.tolist()):
         raise InputError(
@@ -157,10 +155,6 @@ def order_of_appearance(values: NDArray[Any]) -> NDArray[np.int64]:
         return np.argsort(np.argsort(first))[number]
     numbers: dict[Any, int] = {}
     plain = values.tolist()
-    if values.dtype.kind == "O" and any(is_a(value, "torch", "Tensor") for value in plain):
-        raise InputError(
-            "labels and ids mix tensors with other values; pass one tensor or plain numbers"
-        )
     try:
         return np.array(
             [numbers.setdefault(value, len(numbers)) for value in plain], dtype=np.int64
@@ -225,20 +219,19 @@ def _is_missing(value: Any) -> bool:
 
 
 def _is_whole(value: Any) -> bool:
-    """Whether it is a whole number, or none at all."""
+    """Return whether it is a whole number, or not a number at all."""
     return not isinstance(value, Real) or isinstance(value, Integral) or bool(value % 1 == 0)
 
 
 def _culprit(array: NDArray[Any]) -> str:
-    """Name the first column [n, d] of objects that holds something else than numbers, and say what."""
-    if array.dtype.kind != "O":
-        return ""
-    for column, values in enumerate(array.T):
-        for row, value in enumerate(values):
-            if not isinstance(value, Real):
-                return f": column {column} holds {shown_name(repr(value))} in row {row}"
+    """Show the first entry of an array [n, d] of objects that is not a number, and its column."""
+    columns = array.T if array.dtype.kind == "O" else ()
+    for column, values in enumerate(columns):
+        found = first_non_number(values)
+        if found:
+            return f": column {column} holds {found.removeprefix(': ')}"
     return ""
 
 
 class UndefinedScore(ValueError):
-    """A score has no value for this embedding; the message is the reason, one short line without a full stop."""
+    """Raised when a score is undefined for an embedding; the message is one short line without a full stop."""

@@ -1,6 +1,6 @@
-"""Arrays as people have them, from PyTorch, pandas or plain lists, made arrays of NumPy.
+"""Convert tensors, data frames and lists to NumPy arrays.
 
-Neither PyTorch nor pandas is imported here: whoever has something of theirs has imported them.
+Neither PyTorch nor pandas is imported here: a caller with their objects has imported them.
 """
 
 import sys
@@ -17,11 +17,15 @@ DEVICES = ("cuda",)
 """torch's names of devices on which an embedding is measured; Apple's has no float64."""
 
 NUMBERS = "biuf"  # NumPy's kinds of real numbers
+RAGGED = (
+    "cannot be read as an array: its rows differ in length or shape; make them the same, "
+    "or concatenate the batches"
+)
 FLOATS_OF_NUMPY = ("torch.float64", "torch.float32", "torch.float16")
 
 
 def as_array(values: Any, name: str) -> NDArray[Any]:
-    """Return values as an array of whatever shape and of any dtype but complex.
+    """Return values as an array of any shape, and of any dtype except complex.
 
     Parameters
     ----------
@@ -33,7 +37,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
     Raises
     ------
     InputError
-        If they are no array, ragged, sparse, masked or complex; in one line.
+        If they are not an array, or are ragged, sparse, masked or complex.
     """
     _refuse_other_things(values, name)
     try:
@@ -57,42 +61,40 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
 
 
 def stays_on_its_device(values: Any) -> bool:
-    """Whether they are a tensor on a device that can compute the measures: one that has float64."""
+    """Return whether they are a tensor on a device that can compute the measures: one that has float64."""
     return is_a(values, "torch", "Tensor") and values.device.type in DEVICES
 
 
 def check_columns(values: Any, name: str) -> None:
-    """Raise InputError if they are a data frame in which a column, which it names, holds no numbers."""
+    """Raise InputError if they are a data frame with a column that does not hold numbers, and name it."""
     if not is_a(values, "pandas", "DataFrame"):
         return
     for position, (column, dtype) in enumerate(zip(values.columns, values.dtypes, strict=True)):
         if _kind(dtype) not in NUMBERS:
             raise InputError(
                 f"{name} has a column {shown_name(column)!r} of dtype {shown_name(dtype)}, not real numbers"
-                f"{_first_word(values.iloc[:, position])}; drop it, or convert it, for instance to float64"
+                f"{first_non_number(values.iloc[:, position])}; drop it, or convert it, for instance to float64"
             )
 
 
-def _first_word(column: Any) -> str:
-    """The first entry of a column that is text and no number, and its row."""
-    for row, value in enumerate(column):
-        if not isinstance(value, str):
-            continue
+def first_non_number(values: Any) -> str:
+    """Show the first entry that is not a number, and its row; return "" if there is none."""
+    for row, value in enumerate(values):
         try:
             float(value)
-        except ValueError:
+        except (TypeError, ValueError):
             return f": {shown_name(repr(value))} in row {row}"
     return ""
 
 
 def is_a(values: Any, module: str, *names: str) -> bool:
-    """Whether values are of a class of a module; if that is not imported, they are not."""
+    """Return whether values are of a class of a module, which need not be imported."""
     imported = sys.modules.get(module)
     return any(isinstance(values, getattr(imported, name, ())) for name in names)
 
 
 def shown_name(value: Any, most: int = 40) -> str:
-    """Return what an error shows of a name, which need not be text: one line of so many characters at most."""
+    """Return a name of any type as one line for an error message, with at most ``most`` characters."""
     return shortened(str(value), most)
 
 
@@ -133,7 +135,7 @@ def _from_tensor(tensor: Any, name: str) -> NDArray[Any]:
 
 
 def plain_tensor(tensor: Any, name: str) -> Any:
-    """A tensor of real numbers where it is, without a gradient, of a type that NumPy has.
+    """Return a tensor of real numbers on its device, without a gradient, of a type that NumPy has.
 
     Raises
     ------
@@ -189,10 +191,10 @@ def _from_list(values: list[Any] | tuple[Any, ...], name: str) -> NDArray[Any]:
     ):
         parts = [as_array(value, name) for value in values]
         if len({part.shape for part in parts}) > 1:
-            raise InputError(_ragged(parts, name)) from None
+            raise InputError(f"{name} {RAGGED}") from None
         return np.stack(parts)
     except ValueError:
-        raise InputError(_ragged(values, name)) from None
+        raise InputError(f"{name} {RAGGED}") from None
     if array.dtype.kind not in "US":
         return array
     objects = np.array(values, dtype=object)
@@ -200,28 +202,8 @@ def _from_list(values: list[Any] | tuple[Any, ...], name: str) -> NDArray[Any]:
     return array if array.tolist() == objects.tolist() else objects
 
 
-def _ragged(rows: Any, name: str) -> str:
-    lengths = [_length(row) for row in rows]
-    for row, length in enumerate(lengths):
-        if length != lengths[0]:
-            return (
-                f"{name} cannot be read as an array: row {row} has {length} entries where row 0 has {lengths[0]}; "
-                "make all rows of one length, or concatenate the batches"
-            )
-    return (
-        f"{name} cannot be read as an array: its rows are of different shapes; make them the same"
-    )
-
-
-def _length(row: Any) -> int:
-    try:
-        return len(row)
-    except TypeError:  # a number
-        return 0
-
-
 def _holds_vectors(array: NDArray[Any]) -> bool:
-    """Whether it is a column of embeddings or of tensors: objects [n], all of them arrays or lists."""
+    """Return whether it is a column of vectors: objects [n], all of them arrays, lists or tensors."""
     if array.ndim != 1 or array.dtype.kind != "O" or not len(array):
         return False
     return all(
@@ -230,7 +212,7 @@ def _holds_vectors(array: NDArray[Any]) -> bool:
 
 
 def _kind(dtype: Any) -> str:
-    """NumPy's letter for what a column of a data frame holds."""
+    """Return NumPy's letter for the kind of values in a data frame's column."""
     categories = getattr(dtype, "categories", None)
     values = dtype if categories is None else categories.dtype
     kind: str = getattr(values, "numpy_dtype", values).kind

@@ -79,7 +79,7 @@ def rows_of_images(images: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 def large_classes(
     classes: NDArray[np.int64], rows: list[NDArray[np.int64]]
 ) -> list[NDArray[np.int64]]:
-    """Return the images of each class that has at least four; none if over a tenth of the rows are in others."""
+    """Return the images of each class of at least four; none if over a tenth of the rows are in smaller classes."""
     class_of_image = classes[[of_image[0] for of_image in rows]]
     members = [
         np.flatnonzero(class_of_image == of_class) for of_class in range(int(classes.max()) + 1)

@@ -1,4 +1,4 @@
-"""Diffusion spectral entropy and mutual information (Liao et al., arXiv 2312.04823) and their variants.
+"""Diffusion spectral entropy and mutual information (Liao et al., arXiv 2312.04823), their variants, and the baseline.
 
-May import `core`.
+Each module registers its functions as columns (`core.registry`). May import `core`.
 """

@@ -3,8 +3,8 @@
 DSMI is a difference of entropies, and neither jackknife nor bootstrap works: a diffusion spectral entropy depends on
 the number of points, and far from linearly on each of them (a delete-a-group jackknife states up to 25 times the
 spread, the infinitesimal one a third of it). So DSMI is measured on disjoint parts of the images, which are independent
-samples of the same classes: its variance between halves and between quarters is that at a half and a quarter of the images,
-whatever the statistic. The power law between the two is extrapolated to all images.
+samples of the same classes: its variance between halves and between quarters is that at a half and a quarter of the
+images, whatever the statistic. The power law between the two is extrapolated to all images.
 """
 
 from dataclasses import dataclass

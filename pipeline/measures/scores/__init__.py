@@ -1,4 +1,4 @@
-"""Scores that others have proposed to compare embeddings with labels, or without.
+"""Scores that others have proposed for comparing embeddings, with labels or without: one file per score.
 
-May import `core`.
+Each module registers its functions as columns (`core.registry`); new modules are found by `run`. May import `core`.
 """

@@ -137,7 +137,7 @@ def mst_dimension(context: MeasureContext) -> float:
 
 
 def _tree_lengths(distances: Array, members: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the lengths of the minimal spanning trees of subsets of points, the largest first, float64 [subsets].
+    """Return the lengths of the minimal spanning trees of subsets of points, largest subset first, float64 [subsets].
 
     By Prim's algorithm, one step for all subsets at once: each tree takes the nearest point outside it.
 

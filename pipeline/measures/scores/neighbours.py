@@ -35,7 +35,8 @@ def cosine_hits(context: MeasureContext) -> NDArray[np.bool_]:
 
     References
     ----------
-    scikit-learn's ``KNeighborsClassifier(metric="cosine")`` but for its ties; Caron et al., DINO (arXiv 2104.14294).
+    scikit-learn's ``KNeighborsClassifier(metric="cosine")``, except for its ties; Caron et al., DINO (arXiv
+    2104.14294).
     """
     return neighbour_hits(context.direction_points, context.classes, context.images, NEIGHBOURS)
 
