@@ -5,7 +5,7 @@ from typing import Any
 
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 
-from .timm import size_argument, weights_overlay
+from .timm import size_argument, source_overlay
 
 LONGEST_CALL = 70  # characters that a page shows without scrolling
 
@@ -29,9 +29,8 @@ def _network(entry: ModelEntry) -> str:
         arguments["checkpoint_path"] = Path(entry.checkpoint).name
     else:
         arguments["pretrained"] = True
-        overlay = weights_overlay(entry)
-        if overlay:
-            arguments["pretrained_cfg_overlay"] = overlay
+        if entry.weights is not None and entry.weights != f"timm/{entry.architecture}":
+            arguments["pretrained_cfg_overlay"] = source_overlay(entry.weights)
     return _call("timm.create_model", entry.architecture, **arguments)
 
 

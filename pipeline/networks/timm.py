@@ -127,7 +127,7 @@ def _from_its_source(entry: ModelEntry) -> torch.nn.Module:
     source = entry.weights or weights_of(timm_config(entry.architecture))["weights"]
     if is_offline() and source is not None and not is_on_hub(source):
         return _with_published(entry, fetch_weights(source, default_cache(), keep=False))
-    return _create(entry, pretrained=True, pretrained_cfg_overlay=weights_overlay(entry))
+    return _create(entry, pretrained=True, pretrained_cfg_overlay=_weights_overlay(entry))
 
 
 def _with_published(entry: ModelEntry, weights: Path) -> torch.nn.Module:
@@ -220,7 +220,14 @@ def size_argument(entry: ModelEntry) -> dict[str, Any]:
     return {"img_size": entry.img_size}
 
 
-def weights_overlay(entry: ModelEntry) -> dict[str, Any]:
+def source_overlay(weights: str) -> dict[str, Any]:
+    """Return the change to timm's configuration that makes these weights its source."""
+    if is_on_hub(weights):
+        return {"hf_hub_id": weights}
+    return {"url": weights, "hf_hub_id": None}
+
+
+def _weights_overlay(entry: ModelEntry) -> dict[str, Any]:
     """Return the changes to timm's configuration by which it loads the entry's weights; empty for timm's own.
 
     timm takes a changed source for a plain state dict, which some of its own are not; a revision of its own
@@ -230,11 +237,12 @@ def weights_overlay(entry: ModelEntry) -> dict[str, Any]:
     own = weights_of(config)["weights"]
     if entry.weights is None or entry.weights == own:
         return {}
-    if not is_on_hub(entry.weights):
-        return {"url": entry.weights, "hf_hub_id": None}
+    overlay = source_overlay(entry.weights)
     if entry.weights.partition("@")[0] == own:
-        return {"hf_hub_id": entry.weights, "custom_load": config.custom_load}
-    return {"hf_hub_id": entry.weights, "url": ""}
+        overlay["custom_load"] = config.custom_load
+    elif is_on_hub(entry.weights):
+        overlay["url"] = ""
+    return overlay
 
 
 def choose_device() -> torch.device:

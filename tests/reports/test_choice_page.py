@@ -124,14 +124,8 @@ def test_a_trial_with_random_weights_promises_no_choice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        (
-            {"weights": "timm/test_vit.r160_in1k"},
-            "timm.create_model('test_vit', pretrained=True).eval()",
-        ),
-        (
-            {"weights": "owner/other"},
-            "pretrained_cfg_overlay={'hf_hub_id': 'owner/other', 'url': ''}",
-        ),
+        ({"weights": "timm/test_vit"}, "timm.create_model('test_vit', pretrained=True).eval()"),
+        ({"weights": "owner/other"}, "pretrained_cfg_overlay={'hf_hub_id': 'owner/other'}"),
         (
             {"weights": "https://a.b/w.pth"},
             "pretrained_cfg_overlay={'url': 'https://a.b/w.pth', 'hf_hub_id': None}",
