@@ -99,10 +99,17 @@ def _ranking(
     low, high, dsmi = (values(rows, name) for name in ("probe_low", "probe_high", "dsmi_z_y"))
     models = []
     for i, named in enumerate(names(rows)):
-        numbers = [_known(column[i]) for column in (low, high, dsmi, price)]
-        flags = bool(tied[i]), bool(front[i])
         models.append(
-            Ranked(named["model"], named["img_size"], float(accuracy[i]), *numbers, *flags)
+            Ranked(
+                **named,
+                accuracy=float(accuracy[i]),
+                low=_known(low[i]),
+                high=_known(high[i]),
+                dsmi_z_y=_known(dsmi[i]),
+                cost=_known(price[i]),
+                tied_for_first=bool(tied[i]),
+                pareto=bool(front[i]),
+            )
         )
     return Ranking(tuple(models), cost)
 
