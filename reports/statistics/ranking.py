@@ -101,15 +101,14 @@ def _ranking(
     for i, named in enumerate(names(rows)):
         models.append(
             Ranked(
-                named["model"],
-                named["img_size"],
-                float(accuracy[i]),
-                _known(low[i]),
-                _known(high[i]),
-                _known(dsmi[i]),
-                _known(price[i]),
-                bool(tied[i]),
-                bool(front[i]),
+                **named,
+                accuracy=float(accuracy[i]),
+                low=_known(low[i]),
+                high=_known(high[i]),
+                dsmi_z_y=_known(dsmi[i]),
+                cost=_known(price[i]),
+                tied_for_first=bool(tied[i]),
+                pareto=bool(front[i]),
             )
         )
     return Ranking(tuple(models), cost)
