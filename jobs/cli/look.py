@@ -185,7 +185,8 @@ def doctor_command(
       dsmi-zoo doctor --cluster cuda --out runs/imagenet --data-root imagenet
       dsmi-zoo doctor --cluster slurm --profile gpu.toml --out runs/imagenet --data-root imagenet --wait 1h
     """
-    from ..doctor.report import Folders, doctor
+    from ..doctor.command import doctor
+    from ..doctor.report import Folders
 
     chosen = chosen_settings(context)
     root = chosen.subset.data_root

@@ -16,8 +16,9 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.locks import claimed
 from dsmi_zoo.jobs.doctor import gpus, machine
 from dsmi_zoo.jobs.doctor import slurm as node
+from dsmi_zoo.jobs.doctor.command import doctor
 from dsmi_zoo.jobs.doctor.gpus import Driver
-from dsmi_zoo.jobs.doctor.report import Finding, Folders, doctor
+from dsmi_zoo.jobs.doctor.report import Finding, Folders
 from dsmi_zoo.jobs.doctor.slurm import Request, answering, try_route
 from dsmi_zoo.jobs.progress import SILENT
 
