@@ -24,7 +24,8 @@ def copy_of_the_project(folder: Path) -> Path:
     package.mkdir(parents=True)
     for part in ("data_catalog", "pipeline", "reports", "jobs"):
         (package / part).symlink_to(folder / part)
-    (package / "__init__.py").symlink_to(folder / "dsmi_zoo" / "__init__.py")
+    for part in ("__init__.py", "_util"):
+        (package / part).symlink_to(folder / "dsmi_zoo" / part)
     return package.parent
 
 
