@@ -228,7 +228,7 @@ def parquet(path: Path, **columns: Any) -> Path:
         ({"model": ["a"], "top1": [datetime.date(2026, 1, 1)]}, "the column 'top1' holds date32"),
         ({"model": ["a"], "top1": [datetime.datetime(2026, 1, 1)]}, "the column 'top1' holds timestamp"),
         ({"model": ["a"], "top1": [math.inf]}, "line 2: top1 = 'inf' is not finite"),
-        ({"model": ["a"], "img_size": [2**63 - 1]}, "line 2: img_size: Input should be"),
+        ({"model": ["a"], "img_size": [2**63 - 1]}, "line 2: img_size: "),
         ({"model": ["a", "b"], "gmacs": [None, Decimal("1e35")]}, "line 3: gmacs = '1000000"),
         ({"model": [None, None]}, "the catalogue is empty"),
         ({"model": pa.array([], pa.string())}, "the catalogue is empty"),

@@ -139,7 +139,7 @@ class Labelled(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return torch.full((1, 2, 2), float(index)), self.targets[index]
 
 
-def test_images_are_draw_from_a_data_set_evenly_and_the_same_each_time(tmp_path: Path) -> None:
+def test_images_are_drawn_from_a_data_set_evenly_and_the_same_each_time(tmp_path: Path) -> None:
     images, labels = draw_from(Labelled(), 12, 4)
     assert np.bincount(labels).tolist() == [6, 6]
     again, _ = draw_from(torch.utils.data.DataLoader(Labelled(), batch_size=3), 12, 4)

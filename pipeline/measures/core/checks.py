@@ -15,6 +15,7 @@ from .conversion import (
     as_array,
     check_columns,
     first_non_number,
+    is_a,
     plain_tensor,
     shown_name,
     stays_on_its_device,
@@ -155,6 +156,10 @@ def order_of_appearance(values: NDArray[Any]) -> NDArray[np.int64]:
         return np.argsort(np.argsort(first))[number]
     numbers: dict[Any, int] = {}
     plain = values.tolist()
+    if values.dtype.kind == "O" and any(is_a(value, "torch", "Tensor") for value in plain):
+        raise InputError(
+            "labels and ids mix tensors with other values; pass one tensor or plain numbers"
+        )
     try:
         return np.array(
             [numbers.setdefault(value, len(numbers)) for value in plain], dtype=np.int64

@@ -5,6 +5,7 @@ Neither PyTorch nor pandas is imported here: a caller with their objects has imp
 
 import sys
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -80,11 +81,19 @@ def check_columns(values: Any, name: str) -> None:
 def first_non_number(values: Any) -> str:
     """Show the first entry that is not a number, and its row; return "" if there is none."""
     for row, value in enumerate(values):
-        try:
-            float(value)
-        except (TypeError, ValueError):
+        if not _is_number(value):
             return f": {shown_name(repr(value))} in row {row}"
     return ""
+
+
+def _is_number(value: Any) -> bool:
+    if not isinstance(value, str):
+        return isinstance(value, Real)
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def is_a(values: Any, module: str, *names: str) -> bool:
