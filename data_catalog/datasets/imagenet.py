@@ -22,7 +22,7 @@ PRESETS = {
     "imagenette+imagewoof": (*IMAGENETTE, *IMAGEWOOF),
 }
 
-# Of the training images, by channel, in 0 to 1: most networks are fed with these.
+# Mean and standard deviation of the training images per channel, pixels in [0, 1]; most networks normalise with these.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 TRAINING_IMAGE = re.compile(r"n\d{8}_")
@@ -45,8 +45,8 @@ def open_imagenet(root: Path, allow_train_images: bool = False) -> ImageFiles:
     Parameters
     ----------
     root
-        A torchvision root (``val/`` holds synset folders), a folder of synset folders, or Kaggle's folder: it has
-        ``LOC_val_solution.csv``, and the images in it, in ``val/`` or in ``ILSVRC/Data/CLS-LOC/val/``.
+        A torchvision root (``val/`` holds synset folders), a folder of synset folders, or Kaggle's folder, with
+        ``LOC_val_solution.csv`` and the images beside it, in ``val/`` or in ``ILSVRC/Data/CLS-LOC/val/``.
     allow_train_images
         Accept files with names of ImageNet's training images (``n########_*``).
 
@@ -63,7 +63,7 @@ def open_imagenet(root: Path, allow_train_images: bool = False) -> ImageFiles:
     if training and not allow_train_images:
         raise InputError(
             f"{root}: {len(training)} of {len(names)} files are ImageNet training images by their names, such as "
-            f"{training[0]}; models have seen them (--allow-train-images takes them all the same)"
+            f"{training[0]}; models have seen them (use --allow-train-images to include them anyway)"
         )
     name = "imagenet" if not training else "imagenet (with training images)"
     used = {int(label): synsets()[label] for label in np.unique(labels)}

@@ -1,4 +1,4 @@
-"""Imported by the fork server alone: import what its processes need, and stay in a state that can be forked."""
+"""Imported only by the fork server: imports what its children need and leaves the process safe to fork."""
 
 import gc
 import os
@@ -16,7 +16,7 @@ from .forkserver import MODULES_VARIABLE
 PARENT_CHECK_S = 0.5
 
 fork = os.fork
-# Only the server holds the writing end, so its processes see the end of the pipe when it has ended.
+# Only the server holds the write end, so its children read EOF once the server exits.
 _READING, _WRITING = os.pipe()
 
 
@@ -34,7 +34,9 @@ def _import_all() -> None:
         for module in os.environ[MODULES_VARIABLE].split():
             import_module(module)
     except Exception as error:
-        sys.exit(f"dsmi-zoo: workers are spawned, not forked: {type(error).__name__}: {error}")
+        sys.exit(
+            f"dsmi-zoo: cannot fork workers, so they are spawned (a slower start): {type(error).__name__}: {error}"
+        )
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
@@ -63,7 +65,7 @@ def after_fork(environment: Mapping[str, str]) -> int:
     os.close(_WRITING)
     os.environ.clear()
     os.environ.update(environment)
-    np.random.seed()  # noqa: NPY002 - all forks would share the global state, which other people's code uses
+    np.random.seed()  # noqa: NPY002 - otherwise all forks start from one global state, which others' code uses
     threads = environment.get("OPENBLAS_NUM_THREADS") or environment.get("OMP_NUM_THREADS")
     wanted = int(threads) if threads else len(os.sched_getaffinity(0))
     if wanted > 1:
@@ -73,11 +75,11 @@ def after_fork(environment: Mapping[str, str]) -> int:
     return _READING
 
 
-gc.disable()  # imports leave no garbage
+gc.disable()  # imports leave little garbage; collecting during them wastes time
 _import_all()
 _reason = _reason_not_to_fork()
 if _reason:
-    sys.exit(f"dsmi-zoo: workers are spawned, not forked: {_reason}")
+    sys.exit(f"dsmi-zoo: cannot fork workers, so they are spawned (a slower start): {_reason}")
 # Frozen objects are never visited by the collector, so their pages stay shared.
 gc.collect()
 gc.freeze()

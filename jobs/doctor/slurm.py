@@ -28,9 +28,9 @@ from ..clusters.machine import visible_gpus
 from ..clusters.profile import Profile
 from ..clusters.slurm.address import driver_address, own_address
 from ..clusters.slurm.scripts import (
-    MEND,
+    HINT,
     batch_script,
-    dsmi_zoo,
+    dsmi_zoo_command,
     prologue,
     sbatch,
     slurm_command,
@@ -125,7 +125,7 @@ def _report_of_job(
 ) -> Report:
     """Submit the job, wait for its report, and cancel it if there is none."""
     options = {"--out": folders.out, "--cache": folders.cache, "--data-root": folders.data_root}
-    command = [*dsmi_zoo(profile), "doctor", "--node", str(folder)]
+    command = [*dsmi_zoo_command(profile), "doctor", "--node", str(folder)]
     for name, path in options.items():
         command += [] if path is None else [name, str(path)]
     job_log = folder / "job.log"
@@ -134,7 +134,7 @@ def _report_of_job(
     try:
         job = sbatch(script, f"--time={LIMIT_MINUTES}")
     except InputError as error:
-        return _without_report(problem("job", str(error).removesuffix(f"; {MEND}"), MEND))
+        return _without_report(problem("job", str(error).removesuffix(f"; {HINT}"), HINT))
     log.info(
         f"job {job} submitted, of at most {LIMIT_MINUTES} minutes; waiting up to {duration(wait_s)}"
     )

@@ -91,7 +91,8 @@ def search(
     write_run(config.folder, read_run(config.folder).model_copy(update={"search": note}))
     if note.left_out:
         log.info(
-            f"{counted(len(note.left_out), 'model')} not tried for lack of time; more --budget goes on from here"
+            f"{counted(len(note.left_out), 'model')} not tried for lack of time; "
+            "run again with more --budget to continue from here"
         )
     slugs = {job.slug for job in halving.candidates}
     report = config.compute.write_report
@@ -199,7 +200,7 @@ class Halving:
 
 
 def _refuse_unfit(plan: Plan) -> None:
-    """Raise InputError for an OUT or a stage of other settings, or a class of one image."""
+    """Raise InputError if OUT or a stage was written with other settings, or a class has a single image."""
     refuse_single_images(plan.subset)
     stored_run(plan)
     for stage in stages_of(plan.subset)[:-1]:

@@ -15,7 +15,7 @@ from ..clusters.slurm.address import interface_address
 from ..clusters.slurm.scripts import (
     batch_script,
     driver_requests,
-    dsmi_zoo,
+    dsmi_zoo_command,
     sbatch,
     slurm_command,
     worker_requests,
@@ -84,7 +84,7 @@ def submit(
 def _driver_scripts(
     config: RunConfig, profile: Profile, arguments: Sequence[str]
 ) -> dict[str, str]:
-    words = [*dsmi_zoo(profile), "run", *arguments, "--cluster", "slurm"]
+    words = [*dsmi_zoo_command(profile), "run", *arguments, "--cluster", "slurm"]
     if config.compute.profile is not None:
         words += ["--profile", str(config.compute.profile)]
     command = shlex.join(words)
@@ -108,7 +108,7 @@ def _driver_scripts(
 def _array_scripts(
     config: RunConfig, profile: Profile, arguments: Sequence[str], tasks: int
 ) -> dict[str, str]:
-    words = [*dsmi_zoo(profile), "run", *arguments]
+    words = [*dsmi_zoo_command(profile), "run", *arguments]
     if config.compute.per_gpu is None and profile.per_gpu is not None:
         words += ["--per-gpu", str(profile.per_gpu)]
     command = shlex.join(words)
@@ -117,7 +117,7 @@ def _array_scripts(
     requests = [*worker_requests(profile), f"--array=1-{tasks}", "--requeue"]
     report = [
         *profile.prologue,
-        f"exec {shlex.join([*dsmi_zoo(profile), 'report', '--out', str(config.folder)])}",
+        f"exec {shlex.join([*dsmi_zoo_command(profile), 'report', '--out', str(config.folder)])}",
     ]
     return {
         f"array of {tasks}": batch_script("dsmi-zoo", requests, logs / "share-%A_%a.out", share),

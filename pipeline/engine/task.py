@@ -32,7 +32,7 @@ from ..store.subset_file import subset_with_clusters
 from .attempts import Attempts, KilledWorker
 from .outcome import Outcome
 from .row_content import RemeasureJob, begun_row, carried_row, measure_row
-from .time_limit import ModelClock
+from .time_limit import ModelClock, timed_out, timeout_error
 
 if TYPE_CHECKING:
     import torch
@@ -66,12 +66,14 @@ class RowTask:
                 return written
             if not attempts.unfinished():
                 log.unlink(missing_ok=True)  # an earlier run's
-            elif self._timed_out():
+            elif timed_out(log):
                 attempts.forget()
-                return self.fail(self._timeout_error())
+                return self.fail(timeout_error(self.config.compute.model_timeout, log))
             return attempts.run(self.compute, weights)
         except KilledWorker as error:
-            return self.fail(self._timeout_error() if self._timed_out() else error)
+            if timed_out(log):
+                return self.fail(timeout_error(self.config.compute.model_timeout, log))
+            return self.fail(error)
         finally:
             # Only an attempt whose process dies leaves an embedding to its successor.
             PendingEmbedding(self.config.folder, self.job.slug).discard()
@@ -136,15 +138,6 @@ class RowTask:
     @property
     def _timeout_log(self) -> Path:
         return timeout_log(self.config.folder, self.job.slug)
-
-    def _timed_out(self) -> bool:
-        """Whether the model's clock ended an attempt: it writes the log only then."""
-        log = self._timeout_log
-        return log.exists() and log.stat().st_size > 0
-
-    def _timeout_error(self) -> TimeoutError:
-        limit = f"{self.config.compute.model_timeout:g} s"
-        return TimeoutError(f"took longer than --model-timeout {limit}; see {self._timeout_log}")
 
     def _written_by_earlier_attempt(self) -> Outcome | None:
         out, job = self.config.folder, self.job

@@ -60,3 +60,13 @@ class ModelClock:
         assert self._file is not None
         self._since = monotonic()
         faulthandler.dump_traceback_later(max(self._left, 0.001), exit=True, file=self._file)
+
+
+def timed_out(log: Path) -> bool:
+    """Return whether the clock ended an attempt: it writes the log only then."""
+    return log.exists() and log.stat().st_size > 0
+
+
+def timeout_error(limit_s: float | None, log: Path) -> TimeoutError:
+    """Return the error of a model whose time is up."""
+    return TimeoutError(f"took longer than --model-timeout {limit_s:g} s; see {log}")

@@ -12,7 +12,7 @@ from .cost import BYTES_A_PARAMETER, DECODE_S, DOWNLOAD_BYTES_S, estimate
 from .plan import Job
 
 NOMINAL_RATE = 100.0  # ResNet-18 images per second; the order needs ratios only
-SHORTEST = 2.0**-20
+SHORTEST = 2.0**-20  # seconds; keeps log2 away from 0
 
 
 class Expectation:
@@ -23,7 +23,7 @@ class Expectation:
     samples
         Rows of an embedding.
     look
-        Whether trained weights on this machine's disk count.
+        Look for trained weights on this machine's disk; if False, assume that there are none.
     """
 
     def __init__(self, samples: int, *, look: bool = True) -> None:
@@ -75,7 +75,7 @@ def balanced(jobs: Sequence[Job], parts: int, samples: int) -> list[list[Job]]:
 
 
 def by_promise(seconds: Sequence[float], accuracies: Sequence[float | None]) -> list[int]:
-    """Return the order that finds good models soonest: first those that no cheaper one beats by published accuracy.
+    """Return the order that finds good models soonest: first models for which no cheaper one is more accurate.
 
     Parameters
     ----------

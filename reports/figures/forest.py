@@ -43,7 +43,7 @@ def forest(
         if static is not None:
             rho = correlations[static][target].spearman.value
             style = {"color": QUIET, "linewidth": 1.2, "linestyle": ":"}
-            label = f"{measure_title(static)}: best of those that look at no image"
+            label = f"{measure_title(static)}: best predictor that uses no images"
             handles += _vertical(axes, [rho, None if rho is None else -rho], label, style)
         for place, (name, coefficient) in enumerate(shown.items()):
             colour = COLOURS[1] if name == PRIMARY_MEASURE else COLOURS[0]

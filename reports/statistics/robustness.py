@@ -1,4 +1,7 @@
-"""The primary correlation on other choices of rows, based on facts known in advance, never on the outcome."""
+"""The primary correlation on other subsets of the rows.
+
+Subsets are defined in advance, except the two that leave out one tag, which are picked by their rho.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -16,18 +16,20 @@ from ..machine import BLAS_THREADS
 from ..profile import DriverJob, Profile, walltime_seconds
 from .preload import RETIRES_AT
 
-MEND = "name in a --profile what this site has"
-RETIRE_BEFORE_END_S = 600  # long enough for most models to be finished
-SHORTEST_TO_RETIRE_S = 600  # a shorter walltime leaves no time to gain
+HINT = "set this site's partition, account and limits in a --profile"
+RETIRE_BEFORE_END_S = (
+    600  # at most this early, and at most a sixth of the job: most models finish in that time
+)
+SHORTEST_TO_RETIRE_S = 600  # in a shorter job, retiring early saves nothing
 
 
 def driver_requests(profile: Profile) -> list[str]:
-    """Return what a job requests that computes nothing itself."""
+    """Return the sbatch options of a driver job, which computes nothing itself."""
     return [*_common(profile, profile.driver), *profile.driver.directives]
 
 
 def worker_requests(profile: Profile) -> list[str]:
-    """Return what a job requests that computes as a job of workers does."""
+    """Return the sbatch options of a job that computes as the worker jobs do."""
     return [*_common(profile, profile), *profile.requests()]
 
 
@@ -45,8 +47,8 @@ def _common(profile: Profile, job: Profile | DriverJob) -> list[str]:
     ]
 
 
-def dsmi_zoo(profile: Profile) -> list[str]:
-    """Return this command, as it is beside the profile's Python."""
+def dsmi_zoo_command(profile: Profile) -> list[str]:
+    """Return the path of the dsmi-zoo script next to the profile's Python, as a command."""
     return [str(Path(profile.python or sys.executable).with_name("dsmi-zoo"))]
 
 
@@ -56,12 +58,12 @@ def batch_script(name: str, requests: Iterable[str], log: Path, lines: Iterable[
     Parameters
     ----------
     log
-        The file it writes to; ``%j`` and the like are Slurm's in the file's name, but not in its folder's.
+        The file it writes to. Slurm expands ``%j`` and the like in the file's name; in its folder they are literal.
 
     Raises
     ------
     InputError
-        When a line holds control characters, or the folder of the log quotes.
+        When a line contains control characters, or the log's folder contains quotes or backslashes.
     """
     folder = str(log.parent)
     if '"' in folder or "\\" in folder:
@@ -83,7 +85,7 @@ def batch_script(name: str, requests: Iterable[str], log: Path, lines: Iterable[
     ]
     for line in script:
         if not is_printable(line.replace("\t", " ")):
-            problem = "holds a control character or is not UTF-8; give paths, arguments and a --profile without such"
+            problem = "holds a control character or is not UTF-8; remove it from the paths, arguments or --profile"
             raise InputError(f"a line of the batch script, {shown(line, 200)}, {problem}")
     return "\n".join(script) + "\n"
 
@@ -129,15 +131,15 @@ def slurm_command(command: Sequence[str], standard_input: str = "") -> str:
             f"Slurm does not answer {command[0]} within 2 minutes; try again later"
         ) from None
     if done.returncode:
-        mend = f"; {MEND}" if command[0] == "sbatch" else ""
-        raise InputError(f"Slurm refuses: {error_message(done.stderr)}{mend}")
+        hint = f"; {HINT}" if command[0] == "sbatch" else ""
+        raise InputError(f"Slurm refuses: {error_message(done.stderr)}{hint}")
     return done.stdout
 
 
 def error_message(errors: str) -> str:
     """Return what a Slurm command wrote to stderr, in one line."""
     lines = [line.partition("error: ")[2] or line for line in errors.splitlines() if line.strip()]
-    return "; ".join(dict.fromkeys(line.strip() for line in lines)) or "without a message"
+    return "; ".join(dict.fromkeys(line.strip() for line in lines)) or "no message given"
 
 
 def prologue(profile: Profile, processes: int) -> list[str]:
@@ -145,9 +147,9 @@ def prologue(profile: Profile, processes: int) -> list[str]:
     threads = max(1, profile.cpus // processes)
     lines = [
         *profile.prologue,
-        "export PYTHONSAFEPATH=1",  # modules in the job's folder come after all libraries, not first
-        # What the job has set already stays. Dask's own setting for threads, `pre-spawn-environ`, cannot be made by
-        # environment variables, because they would be in small letters.
+        "export PYTHONSAFEPATH=1",  # keep the job's folder off the front of sys.path
+        # Values the job has already set are kept. Dask's `pre-spawn-environ` cannot be used: Dask lower-cases keys that
+        # come from environment variables.
         f'export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-{threads}}}"',
         *(f'export {name}="${{{name}:-$OMP_NUM_THREADS}}"' for name in BLAS_THREADS[1:]),
     ]

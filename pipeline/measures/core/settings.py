@@ -20,7 +20,7 @@ from .estimate import TOLERANCE, Method, Precision
 
 # Far beyond any network's values; squares, sums and quotients of numbers between them stay within float64.
 SMALLEST, LARGEST = 1e-100, 1e100
-MOST = 1_000_000  # repetitions, bins, permutations: hours of them, but not years
+LARGEST_COUNT = 1_000_000  # repetitions, bins, permutations: hours of work; more is surely a typo
 LARGEST_SEED = 2**32 - 1  # what Python's, NumPy's and scikit-learn's generators all take
 
 
@@ -53,14 +53,14 @@ PositiveNumber = Annotated[
     AfterValidator(_within_reach),
     BeforeValidator(_as_number),
 ]
-Count = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(_as_whole_number)]
+Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT), BeforeValidator(_as_whole_number)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED), BeforeValidator(_as_whole_number)]
 
 
 class MeasureSettings(Settings):
     """How an embedding is measured; ``sigma`` None means sqrt(d), the paper's choice.
 
-    ``method``, ``precision`` and ``tolerance`` (bits) are those of the eigenvalues, not of the forward pass.
+    ``method``, ``precision`` and ``tolerance`` (bits) apply to the eigenvalues, not to the forward pass.
     """
 
     sigma: Annotated[

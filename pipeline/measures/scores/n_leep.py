@@ -1,4 +1,4 @@
-"""N-LEEP: the log likelihood of the labels by a Gaussian mixture that has not seen them."""
+"""N-LEEP: the log likelihood of the labels under a Gaussian mixture fitted without them."""
 
 import warnings
 
@@ -13,20 +13,20 @@ from ..core.registry import score
 ENERGY = 0.8  # share of the variance that the mixture sees
 COMPONENTS = 5  # per class
 FEWEST = 2  # points per component: with one, each point would predict its own class
-DIGITS = 9  # to which equal rows agree, in units of the spread
+DIGITS = 9  # rows equal to this many decimals, after scaling to unit spread, count as one point
 
 
 @score("n_leep", task="decomposition")
 def n_leep(context: MeasureContext) -> float:
-    """Return the mean log likelihood of the labels by the components of a Gaussian mixture: nats per sample, at most 0.
+    """Return the mean log likelihood of the labels under a Gaussian mixture's components: nats per sample, at most 0.
 
     The mixture has five Gaussians per class, sees no label, and is fitted to the principal components with 80% of the
-    variance. A sample of component shares p(z | x) has the label y with probability sum_z p(y | z) p(z | x), where
+    variance. A sample x with component shares p(z | x) has label y with probability sum_z p(y | z) p(z | x), where
     p(y | z) is the share of label y in component z over all samples, this one included.
 
     Covariances are diagonal, in the principal components: full ones, as in published code, have more parameters than
     a component has points, and take over ten seconds for 3000 points in 386 dimensions. The embedding's scale does not
-    matter. Undefined for fewer than ten different points per class.
+    matter. Undefined if there are fewer than ten distinct points per class, over all classes together.
 
     References
     ----------
@@ -40,12 +40,10 @@ def log_likelihoods(context: MeasureContext) -> NDArray[np.float64]:
     """Return the log likelihood of each sample's label in nats, float64 [n]."""
     classes = context.classes
     shares = _component_shares(context)
-    together = group_sums(shares, classes)
-    of_component = together.sum(axis=0)
+    by_class = group_sums(shares, classes)
+    totals = by_class.sum(axis=0)
     # A component without points, because their shares underflow, predicts nothing.
-    label_shares = np.divide(
-        together, of_component, out=np.zeros_like(together), where=of_component > 0
-    )
+    label_shares = np.divide(by_class, totals, out=np.zeros_like(by_class), where=totals > 0)
     likelihoods = np.einsum("nz,nz->n", shares, label_shares[classes])
     return np.log(np.minimum(likelihoods, 1))  # rounding may exceed 1
 
