@@ -273,7 +273,7 @@ def test_only_entries_with_a_builder_are_sent_the_images(
 
     def recording(function: Any, *arguments: Any, key: tuple[str, str, str], **options: Any) -> Any:
         if key[0] == "row":
-            sent[key[1]] = function.args[-1]
+            sent[key[1]] = function.__self__.images
         return submit(function, *arguments, key=key, **options)
 
     monkeypatch.setattr(here.client, "submit", recording)
