@@ -125,7 +125,7 @@ def test_fashion_is_split_into_three_parts_of_the_images_that_torchvision_reads(
 
 def test_missing_or_damaged_fashion_is_reported_with_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"fashion is not there in --data-root .*; install Debian's package"
+        InputError, match=r"the data set fashion is not in .*; install Debian's package"
     ):
         open_dataset("fashion", tmp_path)
     for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
