@@ -221,7 +221,7 @@ def test_a_report_is_compared_with_a_published_folder(
         1.0,
         None,
     }
-    with pytest.raises(InputError, match="is a published folder, which holds its report"):
+    with pytest.raises(InputError, match="is a published folder, which has its report"):
         write_report(board)
 
 
