@@ -67,7 +67,7 @@ class _Record(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    studies: dict[str, _Study] = {}
+    studies: dict[str, _Study]
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ def fetch(validation: Validation) -> None:
 def _read_record(out: Path) -> _Record:
     path = out / "validate.json"
     if not path.exists():
-        return _Record()
+        return _Record(studies={})
     try:
         return _Record.model_validate_json(path.read_bytes())
     except (OSError, ValueError, RecursionError):
