@@ -69,8 +69,9 @@ def test_a_run_called_from_python_tells_its_steps_to_the_log_by_module(
     assert done.stdout == ""
     ours = [line for line in done.stderr.splitlines() if line.startswith("INFO:dsmi_zoo.")]
     assert [line.split(":")[1] for line in ours] == [
-        "dsmi_zoo.jobs.runs.run", "dsmi_zoo.jobs.workers", "dsmi_zoo.jobs.progress", *["dsmi_zoo.jobs.runs.conclude"] * 3
-    ]  # fmt: skip
+        f"dsmi_zoo.jobs.{name}"
+        for name in ("runs.run", "workers", "progress", *["runs.conclude"] * 3)
+    ]
     assert (
         "INFO:dsmi_zoo.jobs.runs.run:1 model to measure on 447 images of digits/validation" in ours
     )
