@@ -262,7 +262,7 @@ def test_what_slurm_refuses_reaches_the_user_in_its_own_words(site: Site) -> Non
         "dsmi-zoo", "run", "--cluster", "slurm", "--profile", profile, "--out", site.out, code=2
     )
     assert (
-        "Requested node configuration is not available; name in a --profile what this site has"
+        "Requested node configuration is not available; set this site's partition, account and limits in a --profile"
         in said
     )
     assert said.count("\n") == 1
