@@ -141,6 +141,15 @@ def test_a_number_changed_in_the_page_alone_is_found(
     assert "index.html is not what the rows give" in told.text
 
 
+def test_parts_of_the_summary_that_only_earlier_versions_wrote_are_no_difference(
+    copied: Path, told: pytest.LogCaptureFixture
+) -> None:
+    path = copied / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mixed": {"slope": 1.0}}))
+    write_sums(copied)
+    assert verify(copied, sample=0) == 0, told.text
+
+
 def test_missing_further_and_misleading_files_are_told(
     copied: Path, told: pytest.LogCaptureFixture
 ) -> None:
