@@ -7,6 +7,8 @@ from typing import Literal, Protocol, Self
 import numpy as np
 from PIL import Image
 
+from .account import WHOLE, Account
+
 Part = Literal["train", "test", "validation"]
 
 
@@ -33,6 +35,10 @@ class LabelledImages(Protocol):
     def classifier_width(self) -> int | None:
         """The outputs of a classifier whose argmax is a label; None if unknown."""
 
+    @property
+    def account(self) -> Account:
+        """What of the data set is not among these images, by reason, and how ambiguous input was read."""
+
     def image(self, number: int) -> Image.Image:
         """Return an image as RGB, upright, 8 bits a channel."""
 
@@ -52,6 +58,7 @@ class ImageArray:
     labels: np.ndarray
     pixels: np.ndarray
     classes: tuple[str, ...] = tuple("0123456789")
+    account: Account = WHOLE
 
     @property
     def class_names(self) -> dict[int, str]:

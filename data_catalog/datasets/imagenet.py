@@ -11,7 +11,8 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.tables import read_table
 from dsmi_zoo._util.text import shown
 
-from .folders import SUFFIXES, ImageFiles, images_by_folder, refuse_odd_name, subfolders
+from .folders import images_by_folder, subfolders
+from .image_files import SUFFIXES, ImageFiles, refuse_odd_name
 
 # fastai's ten easier and ten harder classes; the paper takes 50 validation images of each.
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)

@@ -12,8 +12,10 @@ from dsmi_zoo._util.text import shown
 from ..models.trained_zoos import seeded_zoo
 from .base import ImageArray, LabelledImages, Part, split_numbers
 from .builtin import FASHION_CLASSES, STRIPS, digits_split, fashion_split, photo_patches
-from .folders import ImageFiles, list_class_folders, list_labels_file, subfolders
+from .folders import list_class_folders, subfolders
+from .image_files import ImageFiles
 from .imagenet import KAGGLE_TABLE, open_imagenet, synsets
+from .labels_file import list_labels_file
 from .names import DATASETS
 from .timm import open_timm_dataset
 from .torchvision import TORCHVISION_SETS, torchvision_images
@@ -80,8 +82,10 @@ def _in_folder(name: str, root: Path, part: Part, allow_train_images: bool) -> L
         return open_imagenet(root, allow_train_images)
     if name in ("imagefolder", "csv"):
         listed = list_class_folders(root) if name == "imagefolder" else list_labels_file(root)
-        names, labels, class_names = listed
-        return ImageFiles(name, root, names, labels, dict(enumerate(class_names)), len(class_names))
+        class_names = dict(enumerate(listed.class_names))
+        return ImageFiles(
+            name, root, listed.names, listed.labels, class_names, len(class_names), listed.account
+        )
     if name not in TORCHVISION_SETS:
         return open_timm_dataset(name.removeprefix("timm:"), root)
     pixels, labels, classes = torchvision_images(name, root, part == "train")

@@ -9,6 +9,7 @@ import pandas as pd
 
 from dsmi_zoo._util.errors import InputError
 
+from .account import WHOLE, Account
 from .base import LabelledImages
 
 
@@ -25,12 +26,15 @@ class Subset:
     seed : int
     digest : str
         Hash of names, contents and labels, and of the crop seeds where crops are random.
+    account : Account
+        What else the data set holds, and how ambiguous input was read; not part of the digest.
     """
 
     images: LabelledImages
     repeats: int
     seed: int
     digest: str
+    account: Account = WHOLE
 
     @property
     def labels(self) -> np.ndarray:
@@ -83,6 +87,7 @@ def select_subset(
     InputError
         When a class is missing or has too few images, or there are fewer than two classes.
     """
+    account = images.account
     order = np.lexsort((np.array(images.names, dtype=str), images.labels))
     if classes is not None:
         absent = sorted(set(classes) - set(images.labels.tolist()))
@@ -90,7 +95,10 @@ def select_subset(
             raise InputError(
                 f"{images.name} has no image of class {absent[0]} ({len(absent)} of {len(classes)} absent)"
             )
-        order = order[np.isin(images.labels[order], list(classes))]
+        is_chosen = np.isin(images.labels[order], list(classes))
+        others = [images.names[i] for i in order[~is_chosen]]
+        account = account.leaving_out("of classes not in --classes", others, by_choice=True)
+        order = order[is_chosen]
     labels = images.labels[order]
     present, counts = np.unique(labels, return_counts=True)
     if len(present) < 2:
@@ -107,11 +115,14 @@ def select_subset(
             generator = np.random.default_rng([seed, int(label)])
             of_class = np.flatnonzero(labels == label)
             drawn.append(np.sort(generator.choice(of_class, images_per_class, replace=False)))
-        order = order[np.concatenate(drawn)]
+        is_drawn = np.isin(np.arange(len(order)), np.concatenate(drawn))
+        others = [images.names[i] for i in order[~is_drawn]]
+        account = account.leaving_out("not drawn by --images-per-class", others, by_choice=True)
+        order = order[is_drawn]
     chosen = images.take(order)
     content = hashlib.sha256(images.name.encode())
     for number, (name, label) in enumerate(zip(chosen.names, chosen.labels, strict=True)):
         content.update(f"\n{name}\t{label}\t{chosen.fingerprint(number)}".encode())
     if repeats > 1:
         content.update(f"\nrepeats {repeats}, seed {seed}".encode())
-    return Subset(chosen, repeats, seed, content.hexdigest()[:16])
+    return Subset(chosen, repeats, seed, content.hexdigest()[:16], account)

@@ -13,6 +13,8 @@ from PIL import Image
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import shortened
 
+from .account import WHOLE, Account
+
 
 @dataclass(frozen=True)
 class TimmImages:
@@ -24,6 +26,7 @@ class TimmImages:
     places: np.ndarray
     labels: np.ndarray
     classifier_width: int | None = None
+    account: Account = WHOLE
 
     @property
     def names(self) -> tuple[str, ...]:

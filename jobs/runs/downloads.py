@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.settings import flags_of
 from dsmi_zoo._util.text import counted, size_in_words
+from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
@@ -26,6 +27,16 @@ def plan_run(config: RunConfig, display: Display) -> Plan:
     if config.compute.max_download is None:
         return plan
     return within_max_download(plan, sizes_to_download(plan, display))
+
+
+def log_images(subset: Subset) -> None:
+    """Log what of the data set is used and what is left out, and how ambiguous input was read."""
+    account = subset.account
+    for reading in account.readings:
+        log.warning(str(reading))
+    if account.left_out:
+        level = logging.INFO if account.is_all_by_choice else logging.WARNING
+        log.log(level, account.balance(len(subset.labels)))
 
 
 def sizes_to_download(plan: Plan, display: Display) -> dict[str, int | None]:

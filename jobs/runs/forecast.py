@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 from dsmi_zoo._util.text import counted, size_in_words
+from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE, ComputeSettings
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.plan.cost import (
@@ -71,6 +72,7 @@ def described(plan: Plan) -> list[str]:
         f"{counted(len(architectures), 'architecture')}; {done} have a row in {config.folder}",
         f"images      {len(subset.labels)} of {subset.images.name} in {subset.n_classes} classes{crops}, "
         f"subset {subset.digest}",
+        *_account_lines(subset),
         f"views       {counted(len(views), 'distinct preprocessing')}, {size_in_words(pixels)} on disk; cache limit "
         f"{config.compute.cache_gb:g} GB",
         f"weights     {'random' if config.random_weights else _weights(jobs)}",
@@ -82,6 +84,15 @@ def described(plan: Plan) -> list[str]:
         f"  measures  {duration(measures)}",
         *_in_all(plan, to_download(jobs, config.compute.cache)),
     ]
+
+
+def _account_lines(subset: Subset) -> list[str]:
+    """Say what else the data set holds, and how ambiguous input was read."""
+    account = subset.account
+    lines = [f"  read as   {reading}" for reading in account.readings]
+    if account.left_out:
+        lines.insert(0, f"  account   {account.balance(len(subset.labels))}")
+    return lines
 
 
 def _weights(jobs: Sequence[Job]) -> str:

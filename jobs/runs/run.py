@@ -21,7 +21,7 @@ from dsmi_zoo.pipeline.store.subset_file import clusters_path, subset_is_stored
 from ..progress import SILENT, Display, follow
 from ..workers import open_workers
 from .conclude import conclude, conclude_share
-from .downloads import evict_finished, plan_run, waves_within_budget, with_weights_here
+from .downloads import evict_finished, log_images, plan_run, waves_within_budget, with_weights_here
 from .driver_lock import driver_lock
 from .forecast import expected_costs
 from .state import entry_states, make_writable, open_out, refuse_remeasured, touch_record
@@ -52,6 +52,7 @@ def run(
         The exit code: 0, or 1 when a model failed.
     """
     plan = plan_run(config, display)
+    log_images(plan.subset)
     make_writable(config.folder)
     with driver_lock(config.folder, config.compute.share) as confirm:
         record = open_out(plan)
@@ -92,6 +93,7 @@ def rerun(
     config = stored.model_copy(update={"out": out.absolute(), "models": (), "filters": Filters()})
     with display.status("Reading catalogue and images"):
         plan = make_plan(config)
+    log_images(plan.subset)
     recorded = {entry.slug: entry.row_id for entry in record.entries}
     jobs = [job for job in plan.jobs if job.slug in recorded]
     found = find_entries([job.entry for job in jobs], names, str(out))

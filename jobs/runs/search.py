@@ -20,7 +20,7 @@ from dsmi_zoo.reports.statistics.ranking import rank
 from ..progress import SILENT, Display, duration, follow
 from ..workers import open_workers
 from .conclude import conclude
-from .downloads import sizes_to_download, within_max_download
+from .downloads import log_images, sizes_to_download, within_max_download
 from .driver_lock import driver_lock
 from .run import missing
 from .search_prices import (
@@ -65,6 +65,7 @@ def search(
     end = started + config.compute.budget
     with display.status("Reading catalogue and images"):
         plan = make_plan(config)
+    log_images(plan.subset)
     _refuse_unfit(plan)
     sizes = sizes_to_download(plan, display)
     plan = within_max_download(plan, sizes)

@@ -8,7 +8,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import write_atomically
 from dsmi_zoo._util.text import shown
 from dsmi_zoo.data_catalog.datasets.base import LabelledImages
-from dsmi_zoo.data_catalog.datasets.folders import ImageFiles, unreadable
+from dsmi_zoo.data_catalog.datasets.image_files import ImageFiles, unreadable
 from dsmi_zoo.data_catalog.datasets.imagenet import PRESETS
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset

@@ -23,6 +23,7 @@ from pydantic import (
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.settings import dotted, rule_of
 from dsmi_zoo._util.text import shortened
+from dsmi_zoo.data_catalog.datasets.account import Account
 
 from ..config.run import RunConfig
 
@@ -83,7 +84,10 @@ class CatalogRecord(_Frozen):
 
 
 class SubsetRecord(_Frozen):
-    """The images of a run; ``n_samples`` counts each repeat of an image."""
+    """The images of a run; ``n_samples`` counts each repeat of an image.
+
+    ``account`` says what else the data set holds; versions before 0.3 noted none.
+    """
 
     dataset: str
     hash: str
@@ -91,6 +95,7 @@ class SubsetRecord(_Frozen):
     n_images: Count
     n_classes: Count
     seed: Annotated[int, Field(ge=0)]
+    account: Account | None = None
 
 
 class EntryRecord(_Frozen):

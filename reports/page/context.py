@@ -17,7 +17,7 @@ from ..wording import fixed
 from .choice import is_choice, lead_of_choice, left_by_search, ranking_table, winners
 from .correlations import target_tables
 from .lead import answer, lead
-from .provenance import mixture_warnings, provenance, search_context
+from .provenance import mixture_warnings, provenance, search_context, warnings_of_images
 from .rendering import script_hash
 
 
@@ -45,7 +45,7 @@ def page_context(
         "ranking": ranking_table(ranking),
         "search": search_context(run.search, measured),
         "models": summary.models,
-        "warnings": _warnings(rows, summary),
+        "warnings": warnings_of_images(run.subset) + _warnings(rows, summary),
         "unit": summary.unit,
         "plural": plural(summary.unit),
         "units": summary.units,

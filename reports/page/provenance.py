@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.store.record import RunRecord, SearchNote
+from dsmi_zoo.pipeline.store.record import RunRecord, SearchNote, SubsetRecord
 
 from ..statistics.sample import succeeded, values
 from ..wording import fixed, significant
@@ -44,6 +44,17 @@ def mixture_warnings(rows: pd.DataFrame) -> list[str]:
     ]
 
 
+def warnings_of_images(subset: SubsetRecord) -> list[str]:
+    """Return one sentence for each ambiguous input, and one for all images that were left out unasked."""
+    account = subset.account
+    if account is None:
+        return []
+    warnings = [f"{reading}." for reading in account.readings]
+    if not account.is_all_by_choice:
+        warnings.append(f"Images: {account.balance(subset.n_images)}.")
+    return warnings
+
+
 def provenance(rows: pd.DataFrame, run: RunRecord) -> list[tuple[str, str]]:
     """Return the name and value of what is needed to repeat the run; "unknown" if not recorded."""
     rows = succeeded(rows)
@@ -58,6 +69,7 @@ def provenance(rows: pd.DataFrame, run: RunRecord) -> list[tuple[str, str]]:
         ("Data set", _text(subset.dataset)),
         ("Subset hash", _shared(rows, "subset_hash", subset.hash)),
         ("Images", counts),
+        ("Images found", subset.account.balance(subset.n_images) if subset.account else UNKNOWN),
         ("Classes", _shared(rows, "n_classes", subset.n_classes)),
         ("Subset seed", _text(subset.seed)),
         ("Kernel width sigma", _sigma(rows, run)),

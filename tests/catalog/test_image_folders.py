@@ -13,13 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dsmi_zoo._util.text import is_printable
-from dsmi_zoo.data_catalog.datasets.folders import (
-    Listing,
-    image_names,
-    list_class_folders,
-    list_labels_file,
-)
+from dsmi_zoo.data_catalog.datasets.folders import image_names, list_class_folders
+from dsmi_zoo.data_catalog.datasets.image_files import Listing
 from dsmi_zoo.data_catalog.datasets.imagenet import KAGGLE_TABLE, open_imagenet, synsets
+from dsmi_zoo.data_catalog.datasets.labels_file import list_labels_file
 
 
 @pytest.fixture
@@ -77,7 +74,7 @@ def test_a_byte_order_mark_is_skipped(folder: Path) -> None:
 def test_labels_of_thousands_of_digits_are_sorted_by_their_value(folder: Path) -> None:
     small, large = "9" * 5000, "1" + "0" * 5000
     labelled(folder, f"image,label\na.png,{large}\nb.png,{small}\n")
-    assert list_labels_file(folder)[2] == [small, large]
+    assert list_labels_file(folder).class_names == [small, large]
 
 
 def test_labels_of_equal_value_have_the_same_order_in_every_process(folder: Path) -> None:
@@ -87,8 +84,8 @@ def test_labels_of_equal_value_have_the_same_order_in_every_process(folder: Path
         folder, "image,label\n" + "".join(f"{number}.png,{'0' * number}1\n" for number in range(6))
     )
     code = (
-        "from pathlib import Path; from dsmi_zoo.data_catalog.datasets.folders import list_labels_file; "
-        f"print(list_labels_file(Path({str(folder)!r}))[2])"
+        "from pathlib import Path; from dsmi_zoo.data_catalog.datasets.labels_file import list_labels_file; "
+        f"print(list_labels_file(Path({str(folder)!r})).class_names)"
     )
     said = set()
     for seed in ("1", "2", "3"):

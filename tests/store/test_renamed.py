@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.data_catalog.datasets.folders import list_labels_file
+from dsmi_zoo.data_catalog.datasets.labels_file import list_labels_file
 from dsmi_zoo.data_catalog.models.csv_catalog import read_catalog
 from dsmi_zoo.data_catalog.models.filters import Filters
 from dsmi_zoo.pipeline.store.release import read_published
