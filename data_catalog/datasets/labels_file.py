@@ -1,5 +1,10 @@
 """A folder of images with a table of their labels."""
 
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -9,7 +14,18 @@ from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.tables import read_table
 from dsmi_zoo._util.text import natural_order, shortened, shown
 
-from .image_files import Listing
+from .account import WHOLE, Account, with_lookalikes
+from .image_files import SUFFIXES, Listing
+
+COLUMNS = {
+    "image": ("file", "filename", "file_name", "filepath", "path", "image_path", "img", "images", "image_id", "id"),
+    "label": ("class", "category", "target", "labels", "class_name", "classname", "cats", "y"),
+}  # fmt: skip
+"""The columns that are needed, and what people call them elsewhere."""
+MISSING_VALUES = ("nan", "#n/a", "<na>")  # as pandas and spreadsheets write them
+NUMBER = re.compile(r"(-?)\+?0*([0-9]+?)(?:\.([0-9]*?)0*)?")
+"""Its groups are equal for numbers of equal value."""
+SPLIT_COLUMNS = ("split", "set", "subset", "fold", "is_valid", "partition")
 
 
 def list_labels_file(root: Path) -> Listing:
@@ -23,31 +39,152 @@ def list_labels_file(root: Path) -> Listing:
     table = root / "labels.csv"
     if not table.is_file():
         raise InputError(f"{root}: holds no labels.csv with the columns image,label")
-    columns, rows = read_table(table, "labels of images")
-    if not {"image", "label"} <= set(columns):
-        raise InputError(
-            f"{table}: needs the columns image,label; it has {shortened(','.join(columns), 300)}"
-        )
-    resolved_root = root.resolve()
+    header, rows = read_table(table, "labels of images")
+    image, label = (_column(name, header, table) for name in COLUMNS)
+    folder = _Folder(root)
+    splits = _Values(header, SPLIT_COLUMNS)
     names: list[str] = []
     classes: list[str] = []
-    lines: dict[PurePath, int] = {}
+    first_line: dict[Path, int] = {}
     for line, cells in rows:
         where = f"{table}, line {line}"
-        name, label = cells["image"], cells["label"]
-        if not name or not label:
+        if not cells[image] or not cells[label]:
             raise InputError(f"{where}: an image or its label is missing")
-        if not is_file(resolved_root / name):
-            raise InputError(f"{where}: {shown(name)} is not a file")
-        if not (resolved_root / name).resolve().is_relative_to(resolved_root):
-            raise InputError(f"{where}: {shown(name)} lies outside the folder")
-        normalised = PurePath(name)  # drops the dot of ./name
-        if normalised in lines:
-            raise InputError(f"{where}: {shown(name)} is already in line {lines[normalised]}")
-        lines[normalised] = line
+        if cells[label].lower() in MISSING_VALUES:
+            raise InputError(
+                f"{where}: the label {shown(cells[label])} stands for a missing value: "
+                "remove the line, or name the class otherwise"
+            )
+        name, path = folder.find(cells[image], where)
+        if path in first_line:
+            raise InputError(f"{where}: {shown(name)} is already in line {first_line[path]}")
+        first_line[path] = line
         names.append(name)
-        classes.append(label)
+        classes.append(cells[label])
+        splits.add(cells)
     class_names = sorted(set(classes), key=natural_order)
+    _refuse_equal_numbers(class_names, table)
     number = {name: label for label, name in enumerate(class_names)}
     labels = np.array([number[c] for c in classes], dtype=np.int64)
-    return Listing(tuple(names), labels, class_names)
+    account = with_lookalikes(splits.account(), class_names)
+    return Listing(tuple(names), labels, class_names, account)
+
+
+def _column(name: str, header: Sequence[str], table: Path) -> str:
+    """Return the header's name of a column that is needed, whatever its case."""
+    if name in header:
+        return name
+    candidates = [column for column in header if column.lower() == name]
+    if len(candidates) == 1:
+        return candidates[0]
+    needed = f"{table}: needs the columns image,label; it has {shortened(','.join(header), 300)}"
+    alike = [column for column in header if column.lower() in COLUMNS[name]]
+    if len(alike) == 1:
+        raise InputError(f"{needed}: rename {shown(alike[0])} to {name}")
+    if any(PurePath(column).suffix.lower() in SUFFIXES for column in header):
+        raise InputError(f"{needed}: put the line image,label first")
+    if len(header) == 1 and " " in header[0]:
+        raise InputError(f"{needed}: separate its cells with commas")
+    raise InputError(needed)
+
+
+class _Folder:
+    """Finds the images that a table names in a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.resolved = root.resolve()
+
+    def find(self, cell: str, where: str) -> tuple[str, Path]:
+        """Return an image's name in the folder and its resolved path; also for Windows' separators or without suffix.
+
+        Raises
+        ------
+        InputError
+            When there is no such file, or it lies outside the folder.
+        """
+        # A cell that is a path as it stands keeps its spelling, which is part of the subset's hash.
+        name = cell
+        if not is_file(self.resolved / name):
+            slashes = cell.replace("\\", "/")
+            name = self._with_suffix(slashes, where) or slashes
+        if not is_file(self.resolved / name):
+            raise InputError(f"{where}: {shown(cell)} is not a file{self._hint(name)}")
+        path = (self.resolved / name).resolve()
+        if not path.is_relative_to(self.resolved):
+            raise InputError(f"{where}: {shown(cell)} lies outside the folder")
+        if PurePath(name).is_absolute():
+            name = path.relative_to(self.resolved).as_posix()
+        return name, path
+
+    def _with_suffix(self, name: str, where: str) -> str | None:
+        """Return the only image that has this name and a suffix; None without one."""
+        images = self._by_stem.get(PurePath(name), [])
+        if len(images) > 1:
+            some = " and ".join(shown(image) for image in images[:2])
+            raise InputError(f"{where}: {shown(name)} may be {some}: add the suffix")
+        return images[0] if images else None
+
+    @cached_property
+    def _images(self) -> list[str]:
+        paths = (path for path in self.resolved.rglob("*") if path.suffix.lower() in SUFFIXES)
+        return sorted(path.relative_to(self.resolved).as_posix() for path in paths)
+
+    @cached_property
+    def _by_stem(self) -> dict[PurePath, list[str]]:
+        by_stem: dict[PurePath, list[str]] = defaultdict(list)
+        for name in self._images:
+            by_stem[PurePath(name).with_suffix("")].append(name)
+        return by_stem
+
+    def _hint(self, name: str) -> str:
+        """Return which image of the folder may be meant, after a colon."""
+        parts = PurePath(name).parts
+        for start in range(1, len(parts)):
+            shorter = "/".join(parts[start:])
+            if is_file(self.resolved / shorter):
+                return f": did you mean {shown(shorter)}? Paths begin in {self.root}"
+        last = parts[-1] if parts else ""
+        near = [image for image in self._images if PurePath(image).name.lower() == last.lower()]
+        near = near or get_close_matches(name, self._images, n=1)
+        return f": did you mean {shown(near[0])}?" if near else ""
+
+
+class _Values:
+    """The values of a table's column for splits, if it has one."""
+
+    def __init__(self, header: Sequence[str], names: Sequence[str]) -> None:
+        self._column = next((column for column in header if column.lower() in names), None)
+        self._seen: set[str] = set()
+
+    def add(self, cells: dict[str, str]) -> None:
+        """Note a row's value."""
+        if self._column is not None:
+            self._seen.add(cells[self._column])
+
+    def account(self) -> Account:
+        """Return an account that says that all values are used, if there are several."""
+        if len(self._seen) < 2:
+            return WHOLE
+        some = ", ".join(shown(value) for value in sorted(self._seen)[:3])
+        return WHOLE.reading(
+            f"all rows of labels.csv are used, whatever their {shown(self._column)} ({some})",
+            other="those of one value",
+            option="removing the others from the table",
+        )
+
+
+def _refuse_equal_numbers(class_names: Iterable[str], table: Path) -> None:
+    """Raise InputError for labels such as ``1``, ``1.0`` and ``01``, which a spreadsheet makes of one."""
+    by_value: dict[tuple[str, ...], str] = {}
+    for name in class_names:
+        parts = NUMBER.fullmatch(name)
+        if parts is None:
+            continue
+        value = parts.groups("")  # text, because floats cannot tell long numbers apart
+        if value in by_value:
+            both = f"{shown(by_value[value])} and {shown(name)}"
+            raise InputError(
+                f"{table}: the labels {both} are one number: write it in one way, or name the classes otherwise"
+            )
+        by_value[value] = name

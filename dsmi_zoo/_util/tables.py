@@ -2,10 +2,11 @@
 
 import csv
 import json
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .errors import InputError
 from .text import is_printable, shortened, shown
@@ -16,6 +17,7 @@ Row = tuple[int, dict[str, str]]
 """A line's number, and its cells by column name."""
 
 LONGEST_CELL = 10_000  # characters
+LONGEST_HEADER = 1_000_000
 ROWS_AT_ONCE = 256  # bounds the copies of a long cell in memory
 
 
@@ -27,7 +29,8 @@ def read_table(
     Parameters
     ----------
     path
-        A Parquet file (by its suffix) of text and numbers, or else a CSV file in UTF-8. Both have a header.
+        A Parquet file (by its suffix) of text and numbers, or else a text file in UTF-8 or UTF-16 whose cells are
+        separated by commas, or by the tabs or semicolons of a header without commas. Both have a header.
     what
         What the file should be, for error messages.
     renamed
@@ -82,17 +85,36 @@ def _rows(header: list[str], lines: Iterator[Line], path: Path) -> Iterator[Row]
 def _csv_lines(path: Path, what: str) -> Iterator[Line]:
     number = 0
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, skipinitialspace=True, strict=True)
+        with path.open("rb") as file:
+            is_utf16 = file.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE)
+        with path.open(newline="", encoding="utf-16" if is_utf16 else "utf-8-sig") as file:
+            separator = _separator(file)
+            file.seek(0)
+            reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
             for cells in reader:
                 number = reader.line_num
                 yield number, [cell.strip() for cell in cells]
     except (UnicodeError, csv.Error, OSError) as error:
         where = f"after line {number}: " if number else ""
         reason = shortened(str(error), 150)
+        if isinstance(error, UnicodeError):
+            reason = "other bytes are in it; save it as CSV UTF-8"
         raise InputError(
             f"{path}: {where}cannot be read as {what}, a table in UTF-8: {reason}"
         ) from None
+
+
+def _separator(file: TextIO) -> str:
+    """Return what separates the names of the header: a tab or a semicolon if it holds no comma, else the comma."""
+    header = ""
+    while not header.strip():
+        header = file.readline(LONGEST_HEADER)
+        if not header:
+            break
+    for separator in ("\t", ";"):
+        if separator in header.strip() and "," not in header:
+            return separator
+    return ","
 
 
 def _parquet_lines(path: Path, what: str) -> Iterator[Line]:

@@ -1,5 +1,8 @@
 """The images of a run: the classes and images that its settings choose, without damaged files."""
 
+import csv
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +30,7 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
     images = open_dataset(
         settings.dataset, settings.data_root, allow_train_images=settings.allow_train_images
     )
-    classes = _class_numbers(settings.classes, images)
+    classes = class_numbers(settings.classes, images)
     while True:
         subset = select_subset(
             images,
@@ -56,29 +59,63 @@ def _bad_images(subset: Subset, cache: Path) -> dict[str, str]:
     return {images.names[number]: problem for number, problem in bad.items()}
 
 
-def _class_numbers(classes: str | None, images: LabelledImages) -> tuple[int, ...] | None:
-    """Return the labels of a preset, or of a list of classes by name or number."""
-    if classes is None or classes == "all":
+def class_numbers(classes: str | None, images: LabelledImages) -> tuple[int, ...] | None:
+    """Return the labels of a preset, or of a list of classes by name or number.
+
+    A class is meant by its name; by its number only where no class is named by a number.
+
+    Raises
+    ------
+    InputError
+        For an unknown class, or text that can be read in two ways.
+    """
+    number = {name: label for label, name in images.class_names.items()}
+    if classes is None or (classes == "all" and classes not in number):
         return None
+    if classes in (*PRESETS, "all") and classes in number:
+        raise InputError(
+            f"--classes: {classes} is a class of {images.name} and a choice of several: "
+            f"write '\"{classes}\"' for the class, or rename it"
+        )
     if classes in PRESETS:
         if images.classifier_width != 1000:
             raise InputError(
                 f"--classes {classes} names ImageNet classes; {images.name} has others"
             )
         return PRESETS[classes]
-    number = {name: label for label, name in images.class_names.items()}
-    chosen = []
-    for part in (p.strip() for p in classes.split(",")):
-        label = number.get(part, _as_label(part))
-        if label not in images.class_names:
-            known = ", ".join([*PRESETS, "all", *list(number)[:3]])
-            raise InputError(
-                f"--classes: {images.name} has no class {shown(part)}; there are {known} ..."
-            )
-        chosen.append(label)
-    return tuple(chosen)
+    if not any(name.isdecimal() for name in number):
+        number |= {str(label): label for label in images.class_names}
+    chosen = _class_list(classes, number)
+    for name in chosen:
+        if name not in number:
+            raise InputError(f"--classes: {images.name} has no class {_unknown(name, number)}")
+    return tuple(number[name] for name in chosen)
 
 
-def _as_label(text: str) -> int:
-    """Return a class's number, or -1 if it is not one; Python cannot read numbers of thousands of digits."""
-    return int(text) if text.isdecimal() and len(text) < 10 else -1
+def _class_list(classes: str, number: Mapping[str, int]) -> list[str]:
+    """Split at the commas outside quotes; a class's name that holds commas may stand alone without them."""
+    try:
+        parts = next(csv.reader([classes], skipinitialspace=True, strict=True), [])
+    except csv.Error:
+        raise InputError(f"--classes {shown(classes)}: a quote is not closed") from None
+    parts = [part.strip() for part in parts]
+    if classes not in number or parts == [classes]:
+        return parts
+    if all(part in number for part in parts):
+        raise InputError(
+            f"--classes {shown(classes)} is one class and {len(parts)} classes: "
+            f"write '\"{classes}\"' for the one, or change their order"
+        )
+    return [classes]
+
+
+def _unknown(name: str, number: Mapping[str, int]) -> str:
+    """Return an unknown class as text, and which may be meant."""
+    near = get_close_matches(name, number, n=1) or [
+        known for known in number if name in known.split(",")
+    ]
+    if near:
+        quotes = " (names with a comma need quotes)" if "," in near[0] else ""
+        return f"{shown(name)}: did you mean {shown(near[0])}?{quotes}"
+    known = ", ".join([*PRESETS, "all", *list(number)[:3]])
+    return f"{shown(name)}; there are {known} ..."

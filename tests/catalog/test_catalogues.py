@@ -179,6 +179,18 @@ def test_preprocessing_that_would_give_nan_or_infinity_is_refused(
     assert "line 2: preprocessing." in line
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_catalogue_is_read_whatever_program_saved_it(
+    tmp_path: Path, separator: str, encoding: str
+) -> None:
+    table = "model,top1,mean,std,crop_pct\na,50,0 0 0,1 1 1,0.9\n".replace(",", separator)
+    path = tmp_path / "mine.csv"
+    path.write_bytes(table.encode(encoding))
+    (entry,) = load_models(path)
+    assert (entry.model, entry.top1) == ("a", 50)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -188,12 +200,11 @@ def test_preprocessing_that_would_give_nan_or_infinity_is_refused(
         ("model,a\x1bb\na,1\n", "line 1: the column 'a\\x1bb' needs a plain name"),
         ('model,top1\n"a,1\n', "unexpected end of data"),
         (b"model\nM\xfcller\n", "cannot be read as a catalogue, a table in UTF-8"),
-        ("model,top1\na,1\n".encode("utf-16"), "cannot be read as a catalogue, a table in UTF-8"),
         ("model\n\ud800\n", "cannot be read as a catalogue, a table in UTF-8"),
         (b"\0" * 4000, "the column"),
-        ("model;top1\na;1\n", "no column 'model'; its columns are model;top1"),
+        ("model|top1\na|1\n", "no column 'model'; its columns are model|top1"),
     ],
-    ids=range(10),
+    ids=range(9),
 )  # fmt: skip
 def test_a_file_that_is_not_a_table_in_utf_8_is_refused(
     tmp_path: Path, content: str | bytes, message: str

@@ -15,7 +15,7 @@ from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
 from dsmi_zoo.pipeline.config.run import SubsetSettings, resolve_config
 from dsmi_zoo.pipeline.embedding.views import make_view
-from dsmi_zoo.pipeline.plan.subset import open_subset
+from dsmi_zoo.pipeline.plan.subset import class_numbers, open_subset
 
 
 def picture(path: Path, seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (20, 30)) -> Path:
@@ -274,6 +274,36 @@ def test_classes_are_chosen_by_name_number_or_preset(folders: Path, tmp_path: Pa
         open_subset(nette.model_copy(update={"classes": "imagenette+imagewoof"}), 1, tmp_path)
     assert len(set(PRESETS["imagenette+imagewoof"])) == 20
     assert not set(IMAGENETTE) & set(IMAGEWOOF)
+
+
+@pytest.mark.parametrize(
+    ("classes", "chosen"),
+    [
+        ("1", ["1"]),  # the class of that name, not the second class
+        ("dog, brown", ["dog, brown"]),
+        ('"dog, brown",owl', ["dog, brown", "owl"]),
+        ('"all",1', ["all", "1"]),
+        ("0", "has no class '0'"),
+        ("brown", "has no class 'brown'"),
+        ("dog, brown,owl", r"no class 'dog': did you mean 'dog, brown'\? \(names with a comma need quotes\)"),
+        ("all", "all is a class of imagefolder and a choice of several: write"),
+        ("red, blue", "'red, blue' is one class and 2 classes: write"),
+        ("Owl", r"has no class 'Owl': did you mean 'owl'\?"),
+        ('"owl', "a quote is not closed"),
+    ],
+)  # fmt: skip
+def test_classes_are_taken_in_the_one_way_that_they_can_be_read(
+    tmp_path: Path, classes: str, chosen: list[str] | str
+) -> None:
+    for name in ("1", "2", "dog, brown", "owl", "all", "red", "blue", "red, blue"):
+        picture(tmp_path / "set" / name / "a.png", 1)
+    images = open_dataset("imagefolder", tmp_path / "set")
+    if isinstance(chosen, str):
+        with pytest.raises(InputError, match=chosen):
+            class_numbers(classes, images)
+    else:
+        labels = class_numbers(classes, images) or ()
+        assert [images.class_names[label] for label in labels] == chosen
 
 
 def test_the_same_files_in_another_folder_are_the_same_subset(

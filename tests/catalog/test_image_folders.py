@@ -1,9 +1,8 @@
 """Folders of images and tables of labels of anybody's making: listed right, or refused in one line."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,9 +35,8 @@ def labelled(folder: Path, content: str | bytes) -> Path:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("image,label\na.png,1\nb.png,2\n".encode("utf-16"), "labels.csv: cannot be read as labels of images, a table"),
         ("image,label\na.png,1\n./a.png,2\n", "line 3: './a.png' is already in line 2"),
-        ("image,label\na.png,caf\xe9\n".encode("latin-1"), "labels.csv: "),
+        ("image,label\na.png,caf\xe9\n".encode("latin-1"), "a table in UTF-8: other bytes are in it"),
         ("image,label\na.png,1\nb\0.png,2\n", "line 3: 'image' = 'b\\x00.png' holds a control character"),
         ("image,label\na.png,\x1b[31mred\n", "line 2: 'label' = '\\x1b[31mred' holds a control character"),
         ("image,label\na.png," + "x" * 100_000, "line 2: 'label' has 100,000 characters"),
@@ -55,7 +53,7 @@ def labelled(folder: Path, content: str | bytes) -> Path:
         ("", "needs the columns image,label"),
         (b"\0" * 300_000, "cannot be read as labels of images"),
     ],
-    ids=range(18),
+    ids=range(17),
 )  # fmt: skip
 def test_a_wrong_table_is_refused_with_its_line(
     folder: Path, content: str | bytes, message: str
@@ -77,28 +75,75 @@ def test_labels_of_thousands_of_digits_are_sorted_by_their_value(folder: Path) -
     assert list_labels_file(folder).class_names == [small, large]
 
 
-def test_labels_of_equal_value_have_the_same_order_in_every_process(folder: Path) -> None:
-    for number in range(6):
-        Image.new("RGB", (4, 4)).save(folder / f"{number}.png")
-    labelled(
-        folder, "image,label\n" + "".join(f"{number}.png,{'0' * number}1\n" for number in range(6))
-    )
-    code = (
-        "from pathlib import Path; from dsmi_zoo.data_catalog.datasets.labels_file import list_labels_file; "
-        f"print(list_labels_file(Path({str(folder)!r})).class_names)"
-    )
-    said = set()
-    for seed in ("1", "2", "3"):
-        environment = os.environ | {"PYTHONHASHSEED": seed}
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            check=True,
-        )
-        said.add(done.stdout)
-    assert len(said) == 1
+SPELLINGS = st.fixed_dictionaries(
+    {
+        "separator": st.sampled_from([",", ";", "\t"]),
+        "encoding": st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+        "header": st.sampled_from(["image,label", "Image,Label", "IMAGE,LABEL,note"]),
+        "line_end": st.sampled_from(["\n", "\r\n"]),
+        "backslashes": st.booleans(),
+        "suffixes": st.booleans(),
+        "absolute": st.booleans(),
+    }
+)
+
+
+@given(SPELLINGS)
+def test_a_table_is_read_alike_however_it_is_spelled(
+    tmp_path_factory: pytest.TempPathFactory, spelling: dict[str, Any]
+) -> None:
+    root = tmp_path_factory.mktemp("labelled")
+    labels = {"images/a 1.png": "cat", "images/b;2.png": "dog", "c.png": "cat"}
+    lines = [spelling["header"].replace(",", spelling["separator"])]
+    for name, label in labels.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(root / name)
+        cell = str(root / name) if spelling["absolute"] else name
+        cell = cell if spelling["suffixes"] else cell.removesuffix(".png")
+        cell = cell.replace("/", "\\") if spelling["backslashes"] else cell
+        lines.append(f'"{cell}"{spelling["separator"]}{label}')
+    text = spelling["line_end"].join(lines)
+    if spelling["absolute"] and (spelling["backslashes"] or not spelling["suffixes"]):
+        return  # such paths are of another machine
+    (root / "labels.csv").write_bytes(text.encode(spelling["encoding"]))
+    names, numbers, classes = list_labels_file(root)
+    assert (names, numbers.tolist(), classes) == (tuple(labels), [0, 1, 0], ["cat", "dog"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("filename,label\na.png,1\n", "it has filename,label: rename 'filename' to image"),
+        ("image,class\na.png,1\n", "it has image,class: rename 'class' to label"),
+        ("a.png,1\nb.png,2\n", "it has a.png,1: put the line image,label first"),
+        ("image label\na.png 1\n", "it has image label: separate its cells with commas"),
+        ("image,label\nA.PNG,1\n", "line 2: 'A.PNG' is not a file: did you mean 'a.png'?"),
+        ("image,label\nphotos/a.png,1\n", "line 2: 'photos/a.png' is not a file: did you mean 'a.png'? Paths begin"),
+        ("image,label\nc,1\n", "line 2: 'c' may be 'c.jpg' and 'c.png': add the suffix"),
+        ("image,label\na.png,1\nx/../a.png,2\n", "line 3: 'x/../a.png' is already in line 2"),
+        ("image,label\na.png,nan\nb.png,2\n", "line 2: the label 'nan' stands for a missing value"),
+        ("image,label\na.png,01\nb.png,1.0\n", "the labels '01' and '1.0' are one number"),
+    ],
+    ids=range(10),
+)  # fmt: skip
+def test_a_table_that_needs_a_change_is_refused_with_that_change(
+    folder: Path, content: str, message: str
+) -> None:
+    (folder / "x").mkdir()
+    for name in ("c.png", "c.jpg"):
+        Image.new("RGB", (4, 4)).save(folder / name)
+    assert message in refusal(lambda: list_labels_file(folder), labelled(folder, content))
+
+
+def test_classes_that_look_alike_and_rows_of_several_splits_are_named(folder: Path) -> None:
+    labelled(folder, "image,label,split\na.png,cat,train\nb.png,Cat,test\n")
+    listing = list_labels_file(folder)
+    assert listing.class_names == ["Cat", "cat"]
+    assert [str(reading) for reading in listing.account.readings] == [
+        "all rows of labels.csv are used, whatever their 'split' ('test', 'train'), not those of one value; "
+        "removing the others from the table decides",
+        "'Cat' and 'cat' are 2 classes, not one; renaming them decides",
+    ]
 
 
 ODD_NAMES = [b"caf\xe9", b"a\x1b[31mb", b"a\nb", "a\u202eb".encode(), b"\x7f"]
