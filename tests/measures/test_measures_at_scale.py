@@ -339,3 +339,20 @@ def test_float64_loads_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+WITH_TWO_THREADS = """
+import numpy as np
+import dsmi_zoo
+generator = np.random.default_rng(0)
+Z = generator.normal(size=(1500, 256)).astype("f4")
+dsmi_zoo.measure(Z, generator.integers(0, 10, 1500))
+"""
+
+
+@pytest.mark.long
+def test_no_openmp_loop_of_scikit_learn_enters_a_blas_with_several_threads(monkeypatch):
+    for library in ("OMP", "OPENBLAS"):
+        monkeypatch.setenv(f"{library}_NUM_THREADS", "2")
+    done = subprocess.run([sys.executable, "-c", WITH_TWO_THREADS], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
