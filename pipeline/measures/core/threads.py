@@ -66,8 +66,8 @@ def one_blas_thread() -> Iterator[None]:
 @cache
 def _blas() -> ThreadpoolController:
     """The BLAS libraries of this process; looking for them takes milliseconds."""
-    # SciPy brings a BLAS besides NumPy's, which scikit-learn calls from OpenMP loops. scikit-learn sets it to one thread
-    # there and then restores what was before: if that is not one thread, then in another thread's loop as well.
+    # SciPy brings a BLAS besides NumPy's, which scikit-learn calls from OpenMP loops. It sets it to one thread there
+    # and then restores what was before: if that is not one thread, then in another thread's loop as well.
     import scipy.linalg  # noqa: F401
 
     return ThreadpoolController()
