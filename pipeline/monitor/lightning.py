@@ -42,6 +42,7 @@ class LightningMonitor(Callback):
         self._images, self._labels = images, labels
         self._network, self._settings = network, settings
         self._counted = 0
+        self._accumulated: list[dict[str, torch.Tensor]] = []  # the losses of a step so far
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin, or continue from the checkpoint's step."""
@@ -63,7 +64,7 @@ class LightningMonitor(Callback):
         model = pl_module if sharding is None else whole
         if self._network is not None:
             model = pl_module.get_submodule(self._network)
-        self._counted = trainer.global_step
+        self._counted, self._accumulated = trainer.global_step, []
         settings = {"log": log, "start": self._counted, **self._settings}
         self.monitor = RepresentationMonitor(model, self._images, self._labels, **settings)
 
@@ -75,11 +76,16 @@ class LightningMonitor(Callback):
             return
         numbers = _loss(trainer, pl_module, outputs)
         self.monitor.record(**numbers)
+        self._accumulated.append(numbers)
+        if self._counted == trainer.global_step:
+            return
         while self._counted < trainer.global_step:
-            if not self.monitor.has_numbers:  # another optimiser's step in this batch
-                self.monitor.record(**numbers)
+            if not self.monitor.has_numbers:  # the step of another optimiser, with the same batches
+                for again in self._accumulated:
+                    self.monitor.record(**again)
             self._counted += 1
             self.monitor.step()
+        self._accumulated = []
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the last state, and write everything."""

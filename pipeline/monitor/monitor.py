@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.hashing import array_sha256
-from dsmi_zoo._util.text import shown
+from dsmi_zoo._util.text import counted, shown
 
 from ..measures.catalog import DIAGNOSTICS, MEASURES, UNDEFINED
 from ..measures.core.context import MeasureContext
@@ -476,9 +476,9 @@ class RepresentationMonitor:
             self._training = float(self._rows[-1]["seconds_training"])
             self._own = float(self._rows[-1]["seconds_monitor"])
         dropped = len(rows) - len(kept)
-        later = f", without {dropped} later measurements" if dropped else ""
+        later = f", without {counted(dropped, 'later measurement')}" if dropped else ""
         print(
-            f"monitor: {path} continues at step {self.steps} with {len(kept)} measurements{later}"
+            f"monitor: {path} continues at step {self.steps} with {counted(len(kept), 'measurement')}{later}"
         )
 
 

@@ -251,7 +251,10 @@ def test_what_a_loader_cannot_give_is_said_in_one_line() -> None:
     loaders = {
         "gives no batch": {"batch_size": 64, "drop_last": True},
         "cannot be read: TypeError: batch must contain tensors": {"collate_fn": broken},
-        "6 images and 0 labels": {"batch_size": 6, "collate_fn": lambda _: (torch.ones(6, 1, 2, 2), 3)},
+        "6 images and 0 labels": {
+            "batch_size": 6,
+            "collate_fn": lambda _: (torch.ones(6, 1, 2, 2), 3),
+        },
     }
     for words, settings in loaders.items():
         with pytest.raises(InputError, match=words):
@@ -262,8 +265,15 @@ def test_drawing_augmented_images_leaves_every_random_state_and_repeats() -> Non
     from torch.utils.data import DataLoader
 
     own = torch.Generator().manual_seed(7)
-    loader = DataLoader(Items("augmented"), batch_size=16, shuffle=True, drop_last=True, generator=own)
-    states = (torch.get_rng_state(), own.get_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    loader = DataLoader(
+        Items("augmented"), batch_size=16, shuffle=True, drop_last=True, generator=own
+    )
+    states = (
+        torch.get_rng_state(),
+        own.get_state(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+    )
     images, _ = draw_from(loader, 20, 4)
     assert torch.equal(states[0], torch.get_rng_state())
     assert torch.equal(states[1], own.get_state())
