@@ -383,9 +383,8 @@ class RepresentationMonitor:
         model = unwrapped(self.model)
         with undisturbed(model):
             if self._ranks is not None and self.layer is None:
-                model = torch.nn.Sequential(
-                    model
-                )  # past its own `forward`, weights are not gathered
+                # Weights are gathered only on the way through the network's own `forward`.
+                model = torch.nn.Sequential(model)
             return activations(model, self._images[:n], self.layer)
 
     def _add(self, step: int, embedding: np.ndarray | None, began: float) -> None:

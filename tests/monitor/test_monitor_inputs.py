@@ -272,7 +272,7 @@ def test_drawing_augmented_images_leaves_every_random_state_and_repeats() -> Non
         torch.get_rng_state(),
         own.get_state(),
         random.getstate(),
-        np.random.get_state()[1].tolist(),
+        np.random.get_state()[1].tolist(),  # noqa: NPY002
     )
     images, _ = draw_from(loader, 20, 4)
     assert torch.equal(states[0], torch.get_rng_state())
