@@ -1,11 +1,13 @@
 """The monitor as a callback of Hugging Face's Trainer."""
 
+from numbers import Real
 from typing import Any
 
 import torch
 
 from .file import NUMBERS
 from .monitor import RepresentationMonitor
+from .ranks import sharding_of
 
 try:
     from transformers import TrainerCallback
@@ -16,45 +18,105 @@ except ImportError as error:
 
 
 class TrainerMonitor(TrainerCallback):
-    """Measures the model of a Hugging Face Trainer while it trains, on the first process.
+    """Measures the model of a Hugging Face Trainer while it trains, on the first process (of a sharded model, on all).
 
-    It counts optimiser steps, records the numbers that the Trainer logs (loss, learning rate, ...), and continues from
-    ``state.global_step`` when a checkpoint is resumed.
+    It counts optimiser steps, and continues from ``state.global_step`` when a checkpoint is resumed. The row of a step
+    has the numbers that the Trainer logs at this step (loss, learning rate, ``eval_loss``, ...), as it logs them; where
+    it logs nothing, the row has none, so let ``every`` be a multiple of ``logging_steps``.
 
     Parameters
     ----------
     images, labels
         As for `RepresentationMonitor`; the images are the model's ``pixel_values``.
     **settings
-        ``every``, ``out``, ``layer``, ``n`` and ``log`` of `RepresentationMonitor`.
+        ``every``, ``out``, ``layer``, ``n``, ``log`` and ``start`` of `RepresentationMonitor`.
     """
 
     def __init__(self, images: Any, labels: Any = None, **settings: Any) -> None:
         self.monitor: RepresentationMonitor | None = None
         self._images, self._labels, self._settings = images, labels, settings
-        self._logged: dict[str, float] = {}
+        self._logged: dict[int, dict[str, float]] = {}  # by the monitor's steps
+        self._start = self._offset = (
+            0  # the monitor's first step, and how far it is ahead of the Trainer's
+        )
+        self._is_training = False
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: torch.nn.Module | None = None, **_: Any
     ) -> None:
         """Begin, or continue from the checkpoint's step."""
-        if state.is_world_process_zero and model is not None:
-            settings = {"start": state.global_step, **self._settings}
-            self.monitor = RepresentationMonitor(model, self._images, self._labels, **settings)
+        if model is None or not (state.is_world_process_zero or sharding_of(model)):
+            return
+        settings = {"start": state.global_step, **self._settings}
+        self.monitor = RepresentationMonitor(model, self._images, self._labels, **settings)
+        self.monitor.holds_rows = True  # the Trainer logs a step's numbers after its end
+        self._logged, self._start = {}, settings["start"]
+        self._offset = self._start - state.global_step
+        self._is_training = True
+        self._warn_of_rows_without_loss(args.logging_strategy, state.logging_steps)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Complete the rows of earlier steps, of which everything is logged now."""
+        self._complete_rows()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Keep the numbers for the next measurement."""
+        """Keep the numbers for the row of this step, but not the summary of the whole training."""
+        if not self._is_training or "train_runtime" in (logs or {}):
+            return
+        of_step = self._logged.setdefault(state.global_step + self._offset, {})
         for name, value in (logs or {}).items():
-            if isinstance(value, int | float) and name not in NUMBERS:
-                self._logged[name] = float(value)
+            if isinstance(value, Real) and name not in NUMBERS:
+                of_step[name] = float(value)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count an optimiser step."""
         if self.monitor is not None:
-            self.monitor.step(**self._logged)
-            self._logged = {}
+            self.monitor.step()
+            self._measure_if_last(control)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measure the last state before the Trainer loads its best one."""
+        self._measure_if_last(control)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measure the last state before the Trainer loads its best one."""
+        self._measure_if_last(control)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measure the last state, and write everything."""
+        if self.monitor is None or not self._is_training:
+            return
+        has_loaded_best = args.load_best_model_at_end and state.best_model_checkpoint is not None
+        if not has_loaded_best:
+            self.monitor.measure_now()
+        elif self.monitor.lags:
+            words = "the last state was not measured, because the Trainer has loaded its best model"
+            self.monitor.warn_once("best", words)
+        self._complete_rows()
+        self.monitor.finish()
+        self._is_training = False
+
+    def _measure_if_last(self, control: Any) -> None:
+        if self.monitor is not None and self._is_training and control.should_training_stop:
+            self.monitor.measure_now()
+
+    def _complete_rows(self) -> None:
         if self.monitor is not None:
-            self.monitor.close()
+            self.monitor.send(self._logged)
+            # The row of the first step waits for the first measurement.
+            self._logged = {
+                step: of_step for step, of_step in self._logged.items() if step == self._start
+            }
+
+    def _warn_of_rows_without_loss(self, strategy: Any, logging_steps: int) -> None:
+        assert self.monitor is not None
+        every = self.monitor.every
+        if strategy == "steps" and every % logging_steps:
+            words = f"the Trainer logs every {logging_steps} steps"
+        elif strategy == "epoch":
+            words = "the Trainer logs at the end of an epoch"
+        else:
+            return
+        self.monitor.warn_once(
+            "apart", f"{words}; rows of other steps (every={every}) have no loss"
+        )

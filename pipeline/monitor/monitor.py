@@ -3,9 +3,11 @@
 import contextlib
 import html
 import json
+import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -18,13 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.hashing import array_sha256
+from dsmi_zoo._util.text import counted, shown
 
-from ..measures.catalog import DIAGNOSTICS, MEASURES
+from ..measures.catalog import DIAGNOSTICS, MEASURES, UNDEFINED
 from ..measures.core.context import MeasureContext
 from ..measures.core.registry import Value
 from ..measures.core.settings import MeasureSettings
 from ..measures.run import values_of
-from ..networks.forward import activations, undisturbed
+from ..networks.forward import activations, random_states_kept, undisturbed
 from ..networks.layers import check_layer, unwrapped
 from .file import NUMBERS, SIMPLE_SCORES, monitor_path, read_monitor, write_monitor
 from .images import (
@@ -33,9 +36,12 @@ from .images import (
     class_balanced_order,
     clusters_of,
     draw_from,
-    warn_of_small_classes,
+    warning_of_small_classes,
     whole_number,
 )
+from .ranks import Ranks, described
+
+LOG = logging.getLogger(__name__)
 
 BUDGET = 0.05  # share of the training time
 # The regular measurements get this share; the rest is for one-off set-up and for slower moments.
@@ -55,10 +61,11 @@ class RepresentationMonitor:
     Parameters
     ----------
     model
-        Any module, also inside DataParallel, DistributedDataParallel (then on one process only) or torch.compile.
+        Any module, also inside DataParallel, DistributedDataParallel (then on one process only) or torch.compile. Of a
+        sharded network (FSDP) every process makes a monitor and calls `step`; rank 0 writes.
     images : float tensor or array [m, c, h, w]
         Held-out images, as the model takes them: normalised.
-        Or a data set of pairs (image, label), or its loader, from which up to 500 are drawn, seeded.
+        Or a data set of pairs (image, label), or its loader, from which up to 500 are drawn, seeded: see `draw_from`.
     labels : [m] or None
         Their classes, at least two; None with a data set.
     every
@@ -74,14 +81,16 @@ class RepresentationMonitor:
         from about five measurements on).
     log
         Called after each measurement as ``log(numbers, step)`` with a dict of the known values: ``wandb.log`` and
-        ``mlflow.log_metrics`` can be passed as they are. An error in it is reported once; training goes on.
+        ``mlflow.log_metrics`` can be passed as they are.
     start
-        The step from which a training continues; later measurements are dropped, and all settings must be as before.
+        The step from which a training continues. Later measurements are dropped, and all settings must be as before;
+        if ``out`` has no measurements yet, they begin at this step.
 
     Raises
     ------
     InputError
-        For invalid images, labels, layers or numbers, and for a folder that holds another training.
+        For invalid images, labels, layers or settings, for a folder that holds another training, and for a sharded
+        network without a monitor on every rank. Later, a monitor only warns, once for each kind of failure.
     """
 
     def __init__(
@@ -99,41 +108,79 @@ class RepresentationMonitor:
     ) -> None:
         began = perf_counter()
         self.model, self.layer, self.out = model, layer, Path(out)
+        self._n, self._log = n, log
+        self._rows: list[dict[str, Any]] = []
+        self._unsent: list[dict[str, Any]] = []
+        self._given: dict[str, list[Any]] = {}  # the caller's numbers since the last measurement
+        self._said: set[Hashable] = set()
+        self._clusters: np.ndarray | None = None
+        self._training = self._own = 0.0  # seconds
+        self._board: Any = None
+        self.holds_rows = (
+            False  # until `send`, for a callback that knows numbers of a step only later
+        )
+        check_layer(model, layer)
+        self._ranks = Ranks.of(model)
+        self._writes = self._ranks is None or self._ranks.rank == 0
+        with self._ranks_agree():
+            self._check_and_draw(images, labels, every, start)
+        self._start = self.steps
+        if self._ranks is not None:
+            self._n = int(self._ranks.from_first(self._n or 0)) or None
+        # A model that cannot be measured fails here, before hours of training. The embedding waits for n.
+        with self._ranks_agree():
+            self._first = self._first_embedding(is_continued=self._from_first(len(self._rows)) > 0)
+            if self._writes:
+                self._board = _prepared(self.out, start)
+        self._since = perf_counter()
+        self._own += self._since - began
+
+    def _ranks_agree(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._ranks is None else self._ranks.all_or_none()
+
+    def _from_first(self, value: float) -> float:
+        """Return the value of a sharded network's rank 0, so that all measure the same images."""
+        return value if self._ranks is None else self._ranks.from_first(value)
+
+    def _check_and_draw(self, images: Any, labels: Any, every: int, start: int) -> None:
         if self.out.is_file():
             raise InputError(f"out: {self.out} is a file; name a folder")
-        self.every, self._n = whole_number(every, "every", 1), n
+        self.every = whole_number(every, "every", 1)
         self.steps = self._measured_at = whole_number(start, "start", 0)
         if isinstance(images, Dataset | DataLoader):
             if labels is not None:
                 raise InputError("labels come with the data set; pass it alone")
             images, labels = draw_from(images, MOST, FEWEST_PER_CLASS)
         images, labels = checked_images(images, labels)
-        warn_of_small_classes(labels)
-        check_layer(model, layer)
+        if reason := warning_of_small_classes(labels):
+            self.warn_once(reason, reason)
         self._least = max(2, FEWEST_PER_CLASS * len(np.unique(labels)))
+        n = self._n
         if n is not None and not 2 <= whole_number(n, "n", 2) <= len(labels):
             raise InputError(f"n={n}, but there are only {len(labels)} images")
         self._most = min(len(labels), max(MOST, self._least)) if n is None else n
         order = class_balanced_order(labels)[: self._most]
         self._images, self._labels = images[torch.from_numpy(order)].float(), labels[order]
-        self._clusters: np.ndarray | None = None
-        self._rows: list[dict[str, Any]] = []
         self._facts: dict[str, Any] = {
-            "layer": layer,
+            "layer": self.layer,
             "every": self.every,
             "images_sha256": array_sha256(images.float().numpy()),
             "labels_sha256": array_sha256(labels),
         }
-        self._log = log
-        self._log_has_failed = False
-        self._given: dict[str, list[Any]] = {}  # the caller's numbers since the last measurement
-        self._training = self._own = 0.0  # seconds
-        self._continue_or_refuse()
-        # A model that cannot be measured fails here, before hours of training. The embedding waits for n.
-        self._first: np.ndarray | None = None if start else self._embedded(self._most)
-        self._board = _tensorboard(self.out, start)
-        self._since = perf_counter()
-        self._own += self._since - began
+        if self._writes:
+            self._continue_or_refuse()
+
+    def _first_embedding(self, is_continued: bool) -> np.ndarray | None:
+        """Return the embedding before the first step; None if the folder has measurements of the training already."""
+        try:
+            embedding = self._embedded(2 if is_continued else self._most)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"the model's forward pass fails on these images ({described(error)})"
+            ) from error
+        return None if is_continued else embedding
 
     @property
     def results(self) -> pd.DataFrame:
@@ -142,44 +189,91 @@ class RepresentationMonitor:
 
     def _repr_html_(self) -> str:
         """Show the last measurements in a notebook."""
-        shown = [name for name in ("step", *SHOWN, *self._own_names()) if name in self.results]
-        last = self.results[shown].tail(5).astype(float).round(3)
+        names = [name for name in ("step", *SHOWN, *self._own_names()) if name in self.results]
+        last = self.results[names].tail(5).astype(float).round(3)
         table = last.to_html(index=False) if self._rows else ""
         return f"<p>RepresentationMonitor at step {self.steps}: {html.escape(str(self.out))}</p>{table}"
 
     def step(self, **numbers: float | torch.Tensor) -> None:
         """Count an optimiser step, and measure if one is due.
 
+        What fails is said once, in a warning, and training goes on.
+
         Parameters
         ----------
         **numbers
             The caller's own numbers, such as ``loss``. A measurement holds the mean of each since the last one. Tensors
             are read only then, to avoid waiting for a GPU at every step.
-
-        Raises
-        ------
-        InputError
-            For the name of a column of the monitor's own.
         """
-        for name, value in numbers.items():
-            if name in NUMBERS:
-                raise InputError(
-                    f"{name} is a column of the monitor's own; give yours another name"
-                )
-            kept = value.detach() if isinstance(value, torch.Tensor) else float(value)
-            self._given.setdefault(name, []).append(kept)
+        self.record(**numbers)
         self.steps += 1
         if self.steps % self.every == 0:
-            self._measure()
+            self.measure_now()
+
+    def record(self, **numbers: float | torch.Tensor) -> None:
+        """Keep numbers as `step` does, without counting a step: for each batch while gradients are accumulated."""
+        for name, value in numbers.items():
+            if name in NUMBERS:
+                self.warn_once(
+                    name, f"{name} is a column of the monitor's own; give yours another name"
+                )
+                continue
+            try:
+                self._given.setdefault(name, []).append(_one_number(value))
+            except Exception as error:
+                self.warn_once(("number", name), f"{name} is not recorded: {error}")
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether there are numbers for the next measurement."""
+        return bool(self._given)
+
+    @property
+    def lags(self) -> bool:
+        """Whether the last step has not been measured."""
+        return self.steps > self._measured_at
+
+    def measure_now(self) -> None:
+        """Measure the present state, unless it has been."""
+        if not self.lags:
+            return
+        with self._training_goes_on("step {} was not measured"):
+            try:
+                self._measure()
+            finally:
+                self._measured_at = self.steps
+                self._given = {}
+        if not self.holds_rows:
+            self.send()
+
+    def send(self, numbers: Mapping[int, Mapping[str, float]] | None = None) -> None:
+        """Pass new measurements on to TensorBoard and ``log``, with the caller's numbers of their steps."""
+        rows, self._unsent = self._unsent, []
+        if not rows:
+            return
+        with self._own_time():
+            for row in rows:
+                row.update((numbers or {}).get(row["step"], {}))
+            if numbers:
+                self._write()
+            for row in rows:
+                self._pass_on(row)
 
     def close(self) -> None:
         """Measure the last state, unless it has been, and write everything."""
-        if self.steps > self._measured_at:
-            self._measure()
-        self._finish()
+        self.measure_now()
+        self.finish()
+
+    def finish(self) -> None:
+        """Write everything, without another measurement."""
+        self.send()
         if self._rows:
+            self._write()
             count = len(self._rows)
             print(f"monitor: {count} measurements; their curves: dsmi-zoo report --out {self.out}")
+        if self._board is not None:
+            with self._training_goes_on("TensorBoard failed at step {}"):
+                self._board.close()
 
     def __enter__(self) -> Self:
         return self
@@ -193,48 +287,75 @@ class RepresentationMonitor:
         if kind is None:
             self.close()
         else:  # the model may not be in a state to be measured
-            self._finish()
+            self.finish()
 
-    def _finish(self) -> None:
-        if self._rows:
-            self._write()
-        if self._board is not None:
-            self._board.close()
+    @contextmanager
+    def _training_goes_on(self, what: str) -> Iterator[None]:
+        """Turn an exception into a warning, once for each kind."""
+        try:
+            yield
+        except Exception as error:
+            words = f"{what.format(self.steps)}, training goes on: {described(error)}"
+            self.warn_once((what, type(error)), words)
+
+    def warn_once(self, kind: Hashable, message: str) -> None:
+        """Warn, once for each kind."""
+        if kind in self._said:
+            return
+        self._said.add(kind)
+        try:
+            warnings.warn(f"monitor: {message}", stacklevel=4)
+        except Warning:  # where warnings are errors, this one would end the training
+            LOG.warning("monitor: %s", message)
+
+    @contextmanager
+    def _own_time(self) -> Iterator[float]:
+        """Count the time since the last measurement as training, and what follows as measuring; give its beginning."""
+        began = perf_counter()
+        self._training += began - self._since
+        try:
+            yield began
+        finally:
+            self._since = perf_counter()
+            self._own += self._since - began
 
     def _measure(self) -> None:
         if any(parameter.is_cuda for parameter in self.model.parameters()):
             torch.cuda.synchronize()  # pending work on a GPU is training, not measuring
-        began = perf_counter()
-        self._training += began - self._since
+        with self._own_time() as began, random_states_kept():
+            self._measure_from(began)
+            self._write()
+
+    def _measure_from(self, began: float) -> None:
         if self._n is None:
             self._n = self._choose_n()
-        if self._clusters is None:
-            self._clusters = clusters_of(self._images[: self._n], self._labels[: self._n])
+        if self._writes and self._clusters is None:
+            try:
+                self._clusters = clusters_of(self._images[: self._n], self._labels[: self._n])
+            except ValueError as error:
+                self.warn_once("clusters", f"no DSMI(Z;X): {error}")
         if self._first is not None:
-            self._add(0, self._first[: self._n], 0.0)
+            self._add(self._start, self._first[: self._n], 0.0)
             self._first = None
-        self._add(self.steps, self._embedded(self._n), began)
-        self._measured_at = self.steps
-        try:
-            self._write()
-        except OSError as error:
-            warnings.warn(f"monitor: not written, training goes on: {error}", stacklevel=3)
-        self._since = perf_counter()
-        self._own += self._since - began
+        embedding = None
+        with self._training_goes_on("step {} cannot be measured"):
+            embedding = self._embedded(self._n)
+        self._add(self.steps, embedding, began)
 
     def _choose_n(self) -> int:
         """Increase the number of images, at most twofold at a time, while a measurement keeps to its share of time."""
-        budget = SHARE * self.every * self._training / max(self.steps - self._measured_at, 1)
+        seconds_per_step = self._training / max(self.steps - self._measured_at, 1)
+        budget = self._from_first(SHARE * self.every * seconds_per_step)
         n = min(self._least, self._most)
         self._timed(n)  # the first call loads and allocates
         seconds = self._timed(n)
         if seconds > budget:
             need = math.ceil(self.every * seconds / budget)
-            warnings.warn(
-                f"monitor: measuring {n} images every {self.every} steps takes "
+            self.warn_once(
+                "cost",
+                f"measuring {n} images every {self.every} steps takes "
                 f"{100 * SHARE * seconds / budget:.1f}% of the training time; every={need} would take "
                 f"{100 * SHARE:.0f}%, and under {100 * BUDGET:.0f}% including one-off set-up",
-                stacklevel=4,
             )
         growth = 2.0  # exponent of n in the time: 1 for forward passes, 3 for eigenvalues
         while n < self._most:
@@ -252,52 +373,76 @@ class RepresentationMonitor:
     def _timed(self, n: int) -> float:
         began = perf_counter()
         labels = self._labels[:n]
-        with contextlib.suppress(ValueError):  # values that are not finite are reported by `_add`
-            _measured(self._embedded(n), labels, labels)
-        return perf_counter() - began
+        embedding = self._embedded(n)
+        if self._writes:
+            with contextlib.suppress(Exception):  # `_add` reports why an embedding has no values
+                _measured(embedding, labels, labels)
+        return self._from_first(perf_counter() - began)
 
     def _embedded(self, n: int) -> np.ndarray:
-        with undisturbed(unwrapped(self.model)):
-            return activations(self.model, self._images[:n], self.layer)
+        model = unwrapped(self.model)
+        with undisturbed(model):
+            if self._ranks is not None and self.layer is None:
+                # Weights are gathered only on the way through the network's own `forward`.
+                model = torch.nn.Sequential(model)
+            return activations(model, self._images[:n], self.layer)
 
-    def _add(self, step: int, embedding: np.ndarray, began: float) -> None:
-        row: dict[str, Any] = dict.fromkeys(NUMBERS)
-        row |= {"step": step, "n_samples": len(embedding), "embedding_dim": embedding.shape[1]}
-        try:
-            row |= _measured(embedding, self._labels[: len(embedding)], self._clusters)
-        except ValueError as error:  # only the user can decide to stop a training that has diverged
-            warnings.warn(f"monitor: step {step} cannot be measured: {error}", stacklevel=4)
-        row["seconds_training"] = self._training if step else 0.0
+    def _add(self, step: int, embedding: np.ndarray | None, began: float) -> None:
+        if not self._writes:
+            return
+        row: dict[str, Any] = dict.fromkeys(NUMBERS) | {"step": step, "n_samples": self._n}
+        if embedding is not None:
+            row["embedding_dim"] = embedding.shape[1]
+            row |= self._values(step, embedding)
+        is_before_training = step == self._start
+        row["seconds_training"] = 0.0 if is_before_training else self._training
         row["seconds_monitor"] = self._own + (perf_counter() - began if began else 0.0)
-        if step:
-            for name, given in self._given.items():
-                row[name] = float(np.mean([float(value) for value in given]))
-            self._given = {}
+        if not is_before_training:
+            row |= self._means()
         self._rows.append(row)
+        self._unsent.append(row)
+
+    def _values(self, step: int, embedding: np.ndarray) -> dict[str, Value]:
+        """Return the measures; those without a value are named in a warning."""
+        try:
+            values = _measured(embedding, self._labels[: len(embedding)], self._clusters)
+        except Exception as error:  # only the user can decide to stop a training that has diverged
+            reason = str(error) if isinstance(error, ValueError) else described(error)
+            self.warn_once(("values", type(error)), f"step {step} cannot be measured: {reason}")
+            return {}
+        reasons = values.pop(UNDEFINED, None)
+        if reasons is not None:
+            self.warn_once(("undefined", reasons), f"step {step} lacks values: {reasons}")
+        return values
+
+    def _means(self) -> dict[str, float]:
+        means = {}
+        for name, given in self._given.items():
+            if given:
+                means[name] = float(np.mean([float(value) for value in given]))
+        return means
+
+    def _pass_on(self, row: Mapping[str, Any]) -> None:
+        step = row["step"]
         known = {name: float(value) for name, value in row.items() if value is not None}
         del known["step"]
         if self._board is not None:
-            for name in (*SHOWN, *self._own_names()):
-                if name in known:
-                    self._board.add_scalar(f"dsmi-zoo/{name}", known[name], step)
-        if self._log is None:
-            return
-        try:
-            self._log(known, step)
-        except Exception as error:  # a failing logger must not end the training
-            if not self._log_has_failed:
-                reason = f"{type(error).__name__}: {error}"
-                warnings.warn(
-                    f"monitor: log failed at step {step}, training goes on: {reason}", stacklevel=4
-                )
-            self._log_has_failed = True
+            with self._training_goes_on("TensorBoard failed at step {}"):
+                for name in (*SHOWN, *self._own_names()):
+                    if name in known:
+                        self._board.add_scalar(f"dsmi-zoo/{name}", known[name], step)
+        if self._log is not None:
+            with self._training_goes_on("log failed at step {}"):
+                self._log(known, step)
 
     def _own_names(self) -> list[str]:
         names = dict.fromkeys(name for row in self._rows for name in row)
         return [name for name in names if name not in NUMBERS]
 
     def _write(self) -> None:
-        write_monitor(self.out, self._rows, self._facts | {"n": self._n})
+        if self._rows:
+            with self._training_goes_on("step {} was not written"):
+                write_monitor(self.out, self._rows, self._facts | {"n": self._n})
 
     def _continue_or_refuse(self) -> None:
         path = monitor_path(self.out)
@@ -305,7 +450,7 @@ class RepresentationMonitor:
             raise InputError(f"{self.out} holds a run of models; choose another out")
         if not path.exists():
             if self.steps:
-                raise InputError(f"start={self.steps}, but {path} is missing; start=0 begins it")
+                self.warn_once("resumed", f"{path} is missing; it begins at step {self.steps}")
             return
         rows, facts = read_monitor(self.out)
         if not self.steps:
@@ -329,6 +474,30 @@ class RepresentationMonitor:
         if self._rows:
             self._training = float(self._rows[-1]["seconds_training"])
             self._own = float(self._rows[-1]["seconds_monitor"])
+        dropped = len(rows) - len(kept)
+        later = f", without {counted(dropped, 'later measurement')}" if dropped else ""
+        print(
+            f"monitor: {path} continues at step {self.steps} with {counted(len(kept), 'measurement')}{later}"
+        )
+
+
+def _one_number(value: Any) -> Any:
+    """Return a number as a float, a tensor as a copy of its own on its device; ValueError for anything else."""
+    if isinstance(value, torch.Tensor):
+        if value.numel() != 1 or value.is_complex():
+            shape = list(value.shape)
+            raise ValueError(
+                f"it is a tensor of shape {shape}; pass one number, such as its mean()"
+            )
+        return value.detach().reshape(()).clone()  # the caller may go on to add to it
+    if isinstance(value, np.ndarray):
+        if value.size != 1:
+            raise ValueError(f"it is an array of shape {list(value.shape)}; pass one number")
+        value = value.item()
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{shown(value)} is not a number") from None
 
 
 def _measured(
@@ -339,9 +508,14 @@ def _measured(
     return values_of((*DIAGNOSTICS, *MEASURES, *SIMPLE_SCORES), context)
 
 
-def _tensorboard(out: Path, start: int) -> Any:
+def _prepared(out: Path, start: int) -> Any:
+    """Make the folder, and return TensorBoard's writer for it, or None if TensorBoard is not installed."""
     try:
+        out.mkdir(parents=True, exist_ok=True)
         from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(out), purge_step=start or None)
     except ImportError:
         return None
-    return SummaryWriter(str(out), purge_step=start or None)
+    except OSError as error:
+        raise InputError(f"out: {out} cannot be written ({described(error)})") from None

@@ -1,11 +1,12 @@
 """Forward passes up to a layer, in batches of a size that fits."""
 
 import random
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -227,14 +228,15 @@ def activations(
 
 @contextmanager
 def undisturbed(model: torch.nn.Module) -> Iterator[None]:
-    """Use evaluation mode without gradients, then restore every module's mode and all random states.
+    """Use evaluation mode without gradients, then restore every module's mode and buffers, and all random states.
 
-    Flags are set module by module: ``eval()`` and ``train()`` may be overridden, and a merging adapter would change
+    Compiled modules run as they are written: another batch size would make their next compilation a dynamic one. Flags
+    are set module by module: ``eval()`` and ``train()`` may be overridden, and a merging adapter would change
     weights by rounding.
     """
     modes = [(module, module.training) for module in model.modules()]
     # Inference mode would leave unusable tensors in a model's caches.
-    with random_states_kept(), torch.no_grad():
+    with random_states_kept(), _buffers_kept(model), _not_compiled(), torch.no_grad():
         try:
             for module, _ in modes:
                 module.training = False
@@ -242,6 +244,31 @@ def undisturbed(model: torch.nn.Module) -> Iterator[None]:
         finally:
             for module, mode in modes:
                 module.training = mode
+
+
+@contextmanager
+def _buffers_kept(model: torch.nn.Module) -> Iterator[None]:
+    """Restore buffers, which some networks change in each forward pass: counters, queues, caches."""
+    before = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and not hasattr(buffer, "device_mesh")
+    ]
+    try:
+        yield
+    finally:
+        for module, name, buffer, values in before:
+            module._buffers[name] = buffer
+            if not torch.equal(buffer, values):
+                buffer.detach().copy_(values)
+
+
+def _not_compiled() -> AbstractContextManager[Any]:
+    """Ignore ``torch.compile``, if the process has used it."""
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 @contextmanager

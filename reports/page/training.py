@@ -115,7 +115,7 @@ def _warnings(rows: pd.DataFrame) -> list[str]:
     failed = int(rows["dse_z"].isna().sum())
     if failed:
         warnings.append(
-            f"{counted(failed, 'measurement')} failed, because the embedding was not finite."
+            f"{counted(failed, 'measurement')} failed: the embedding was not finite, or the forward pass failed."
         )
     return warnings
 

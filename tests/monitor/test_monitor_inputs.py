@@ -1,5 +1,6 @@
 """What a monitor is given: images, labels, numbers of the caller's own, a log."""
 
+import random
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +53,13 @@ def without_complaints_of_the_cost() -> Iterator[None]:
         ({"every": 0}, "every must be a whole number of at least 1, not 0"),
         ({"n": 21}, "n=21, but there are only 20"),
         ({"n": 1}, "n must be"),
-        ({"start": 5}, "start=5, but .*monitor.parquet is missing"),
+        ({"start": -1}, "start must be a whole number of at least 0"),
+        ({"labels": np.eye(2)[np.arange(20) % 2]}, r"labels have shape \[20, 2\].*argmax"),
+        ({"labels": np.zeros((20, 4, 4))}, r"labels have shape \[20, 4, 4\].*a label per pixel"),
+        ({"labels": [[0], [0, 1]] * 10}, "no arrays of numbers"),
+        ({"labels": np.array([0, "a"] * 10, dtype=object)}, r"of several types \(int, str\)"),
+        ({"images": np.array("abc")}, "no arrays of numbers"),
+        ({"images": torch.zeros(20, 3, 5, 5)}, "forward pass fails on these images"),
         ({"model": torch.nn.Flatten()}, "no nn.Linear ran.*name a layer"),
         ({"model": len}, "the model is a builtin_function_or_method, not a torch.nn.Module"),
         ({"images": [torch.zeros(3, 4, 4)] * 20}, "images are list; pass one tensor or array"),
@@ -98,7 +105,7 @@ def test_the_scores_to_beat_and_the_callers_numbers_are_measured_and_drawn_too(
     assert "a monitored training, 3 measurements of 60 images up to step 4, every 2 steps" in told
     cli("report", "--out", out)
     assert (out / "report" / "figures" / "simple.png").stat().st_size > 10_000
-    with pytest.raises(InputError, match="dse_z is a column of the monitor's own"):
+    with pytest.warns(UserWarning, match="dse_z is a column of the monitor's own"):
         monitor.step(dse_z=1.0)
 
 
@@ -153,6 +160,127 @@ def test_images_are_drawn_from_a_data_set_evenly_and_the_same_each_time(tmp_path
         RepresentationMonitor(model, Labelled(), torch.tensor([0]), out=tmp_path / "other")
     with pytest.raises(InputError, match="no pairs"):
         draw_from(torch.utils.data.TensorDataset(images), 5, 4)
+
+
+class Items(torch.utils.data.Dataset[Any]):
+    """Forty images of two classes, whose pixels are their index, in one of the forms that people use."""
+
+    def __init__(self, form: str = "pair") -> None:
+        self.form = form
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = torch.full((1, 2, 2), float(index)), index % 2
+        return {
+            "pair": (image, label),
+            "text": (image, "ab"[label]),
+            "dict": {"pixel_values": image, "labels": label, "path": "x"},
+            "triple": (image, label, index),
+            "two images": {"image": image, "img": image, "label": label},
+            "one-hot": (image, torch.eye(2)[label]),
+            "soft": (image, label / 3),
+            "augmented": (image + torch.rand(()) / 10 + random.random() / 10, label),
+        }[self.form]
+
+
+def drawn(loader: Any, most: int = 500) -> list[int]:
+    return sorted(int(image.mean()) for image in draw_from(loader, most, 4)[0])
+
+
+def test_a_loaders_sampler_drop_last_and_collate_are_respected() -> None:
+    from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SubsetRandomSampler
+
+    def doubled(items: list[Any]) -> Any:
+        images, labels = torch.utils.data.default_collate(items)
+        return images + 0.25, labels
+
+    data = Items()
+    assert drawn(DataLoader(data, sampler=SubsetRandomSampler(range(10)))) == list(range(10))
+    assert drawn(DataLoader(data, batch_size=16, drop_last=True)) == list(range(32))
+    assert len(drawn(DataLoader(data, batch_size=16, drop_last=True, shuffle=True))) == 32
+    assert drawn(DataLoader(data, batch_size=None)) == list(range(40))
+    batches = BatchSampler(range(5, 11), 2, drop_last=False)
+    assert drawn(DataLoader(data, batch_sampler=batches)) == list(range(5, 11))
+    endless = RandomSampler(data, replacement=True, num_samples=10**4)
+    assert drawn(DataLoader(data, batch_size=50, sampler=endless)) == list(range(40))
+    images, labels = draw_from(DataLoader(data, batch_size=7, collate_fn=doubled), 500, 4)
+    assert set((images[:, 0, 0, 0] % 1).tolist()) == {0.25}
+    assert (images[:, 0, 0, 0].long() % 2).tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize("form", ["pair", "dict", "text"])
+@pytest.mark.parametrize("in_loader", [False, True])
+def test_pairs_dicts_and_classes_as_text_are_read(form: str, in_loader: bool) -> None:
+    data: Any = Items(form)
+    images, labels = draw_from(
+        torch.utils.data.DataLoader(data, batch_size=6) if in_loader else data, 500, 4
+    )
+    assert images.shape == (40, 1, 2, 2)
+    classes = ["ab".index(label) if form == "text" else label for label in labels.tolist()]
+    assert (images[:, 0, 0, 0].long() % 2).tolist() == classes
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("triple", r"3 values \((Tensor, int, int|Tensor, Tensor, Tensor)\)"),
+        ("two images", r"dicts \(image, img, label\) without one image"),
+        ("one-hot", "not a class per image"),
+        ("soft", "labels are continuous"),
+    ],
+)
+@pytest.mark.parametrize("in_loader", [False, True])
+def test_items_with_two_readings_are_refused_in_one_line(
+    form: str, words: str, in_loader: bool, tmp_path: Path
+) -> None:
+    data: Any = Items(form)
+    if in_loader:
+        data = torch.utils.data.DataLoader(data, batch_size=6)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    with pytest.raises(InputError, match=words) as caught:
+        RepresentationMonitor(model, data, out=tmp_path / "m")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_loader_cannot_give_is_said_in_one_line() -> None:
+    def broken(items: list[Any]) -> Any:
+        raise TypeError("batch must contain\ntensors")
+
+    loaders = {
+        "gives no batch": {"batch_size": 64, "drop_last": True},
+        "cannot be read: TypeError: batch must contain tensors": {"collate_fn": broken},
+        "6 images and 0 labels": {
+            "batch_size": 6,
+            "collate_fn": lambda _: (torch.ones(6, 1, 2, 2), 3),
+        },
+    }
+    for words, settings in loaders.items():
+        with pytest.raises(InputError, match=words):
+            draw_from(torch.utils.data.DataLoader(Items(), **settings), 500, 4)
+
+
+def test_drawing_augmented_images_leaves_every_random_state_and_repeats() -> None:
+    from torch.utils.data import DataLoader
+
+    own = torch.Generator().manual_seed(7)
+    loader = DataLoader(
+        Items("augmented"), batch_size=16, shuffle=True, drop_last=True, generator=own
+    )
+    states = (
+        torch.get_rng_state(),
+        own.get_state(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),  # noqa: NPY002
+    )
+    images, _ = draw_from(loader, 20, 4)
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert torch.equal(states[1], own.get_state())
+    assert states[2] == random.getstate()
+    assert states[3] == np.random.get_state()[1].tolist()  # noqa: NPY002
+    torch.rand(5)
+    assert torch.equal(images, draw_from(loader, 20, 4)[0]), "a resumed training has the same"
 
 
 def test_classes_too_small_for_a_standard_error_are_told(

@@ -1,0 +1,108 @@
+"""The processes of a sharded network: each must take part in every forward pass, so they agree before one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from time import monotonic, sleep
+from typing import Self
+
+import torch
+import torch.distributed as dist
+
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.text import shortened
+
+PRESENT_WITHIN = 10.0  # seconds
+AGREED_WITHIN = 600.0  # seconds, for drawing images and the first forward pass
+_NUMBERS = count()  # the monitors of a process, in the same order on every rank
+
+
+def sharding_of(model: torch.nn.Module) -> str | None:
+    """Return what shards the network's weights over several processes; None if each process has all of them."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return None
+    from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
+
+    for module in model.modules():
+        is_fsdp = isinstance(module, FullyShardedDataParallel)
+        if is_fsdp and module.sharding_strategy != ShardingStrategy.NO_SHARD:
+            return "FSDP"
+        if type(module).__name__.startswith("FSDP"):  # what `fully_shard` makes of a module's class
+            return "FSDP"
+    for parameter in model.parameters():
+        mesh = getattr(parameter, "device_mesh", None)  # a DTensor's
+        if mesh is not None and mesh.size() > 1:
+            return "DTensor"
+        if hasattr(parameter, "ds_id"):  # ZeRO-3's
+            return "DeepSpeed"
+    return None
+
+
+class Ranks:
+    """All processes of a sharded network, which talk through the process group's store.
+
+    Unlike a collective, a store can be asked with a time limit.
+
+    Raises
+    ------
+    InputError
+        When a process makes no monitor within ``PRESENT_WITHIN``.
+    """
+
+    def __init__(self, sharding: str) -> None:
+        group_store = dist.distributed_c10d._get_default_store()
+        self._store = dist.PrefixStore(f"dsmi-zoo monitor {next(_NUMBERS)}", group_store)
+        self.rank, self._world = dist.get_rank(), dist.get_world_size()
+        self._questions = count()
+        try:
+            self._gathered("", PRESENT_WITHIN)
+        except (TimeoutError, RuntimeError):  # RuntimeError where the store itself has gone
+            raise InputError(
+                f"the network is sharded ({sharding}): make the monitor on every rank, not on some of the {self._world}"
+            ) from None
+
+    @classmethod
+    def of(cls, model: torch.nn.Module) -> Self | None:
+        """Return the processes of a sharded network; None for any other."""
+        sharding = sharding_of(model)
+        return None if sharding is None else cls(sharding)
+
+    def from_first(self, value: float) -> float:
+        """Return rank 0's value."""
+        key = f"value {next(self._questions)}"
+        if self.rank == 0:
+            self._store.set(key, repr(float(value)))
+        return float(self._store.get(key))
+
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Raise an error of one process on all of them, before the others wait for it."""
+        failure, cause = "", None
+        try:
+            yield
+        except Exception as error:
+            cause = error
+            failure = str(error) if isinstance(error, InputError) else described(error)
+        try:
+            failures = self._gathered(failure, AGREED_WITHIN)
+        except (TimeoutError, RuntimeError):  # RuntimeError where the store itself has gone
+            failures = [failure, "a rank of the sharded network does not answer"]
+        for first in filter(None, failures):
+            raise InputError(first) from (None if isinstance(cause, InputError) else cause)
+
+    def _gathered(self, words: str, limit: float) -> list[str]:
+        """Return the words of every rank; TimeoutError if one is silent."""
+        question = next(self._questions)
+        self._store.set(f"{question} of {self.rank}", f".{words}")  # a store takes no empty value
+        keys = [f"{question} of {rank}" for rank in range(self._world)]
+        until = monotonic() + limit
+        while not self._store.check(keys):  # `wait` would log warnings about sockets
+            if monotonic() > until:
+                raise TimeoutError
+            sleep(0.02)
+        return [self._store.get(key).decode()[1:] for key in keys]
+
+
+def described(error: BaseException) -> str:
+    """Return an exception's type and text as one line."""
+    return f"{type(error).__name__}: {shortened(str(error), 300)}".removesuffix(": ")
