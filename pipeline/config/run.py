@@ -77,7 +77,7 @@ class SubsetSettings(Settings):
         str | None, BeforeValidator(_as_text), OnCommandLine(metavar="text|number|FILE")
     ] = Field(
         default=None,
-        description="Order of a classifier's outputs: names of classes as text, by number, or one a line.",
+        description="Order of a classifier's outputs: text, number, or a file with a class in each line.",
     )
 
 
