@@ -13,6 +13,7 @@ import numpy as np
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.text import natural_order, printable, shortened, shown
 
 from .account import Account
@@ -123,36 +124,46 @@ def class_orders(
         if given is not None:
             sets = " and ".join(BY_NAME)
             raise InputError(
-                f"{OPTION} applies to the data sets {sets}; the labels of {images.name} are the outputs themselves"
+                f"{OPTION} applies to the data sets {sets}; {images.name} numbers its classes itself"
             )
         width = images.classifier_width
-        possible = () if width is None else (ClassOrder("as labels", tuple(range(width)), width),)
-        return ClassOrders(possible=possible), account
+        if width is None:
+            return NO_ORDER, account
+        by_label = ClassOrder("as labels", tuple(range(width)), width)
+        return ClassOrders(possible=(by_label,)), account
     names = tuple(images.class_names[label] for label in sorted(images.class_names))
     if given is not None:
         order = _given_order(names, given)
         return ClassOrders(names, (order,), decided_by=OPTION), account
     possible = orders_by_name(names, are_outputs=images.name == "csv")
+    return _order_beside(root, ClassOrders(names, possible, is_open=True), account)
+
+
+def _order_beside(
+    root: Path, by_name: ClassOrders, account: Account
+) -> tuple[ClassOrders, Account]:
+    """Return the order of a list of the classes beside the images, if it changes anything, else the one by name."""
     for file in LIST_FILES:
-        if not (root / file).is_file():
+        if not is_file(root / file):
             continue
-        order, problem = _listed_order(names, _lines(root / file), file)
+        order, problem = _listed_order(by_name.names, root / file)
         if order is not None:
-            if [(o.outputs, o.width) for o in possible] == [(order.outputs, order.width)]:
-                break
+            known = [(one.outputs, one.width) for one in by_name.possible]
+            if known == [(order.outputs, order.width)]:
+                return by_name, account
             account = account.reading(
                 f"a classifier's outputs are the lines of {file}",
                 other="the classes in the order of their names",
                 option=OPTION,
             )
-            return ClassOrders(names, (order,), decided_by=file), account
+            return replace(by_name, possible=(order,), decided_by=file, is_open=False), account
         if file == "classes.txt":
             account = account.reading(
                 "a classifier's outputs are the classes in the order of their names",
                 other=f"the lines of {file}, because {problem}",
                 option=OPTION,
             )
-    return ClassOrders(names, possible, is_open=True), account
+    return by_name, account
 
 
 def with_open_order(account: Account, orders: ClassOrders) -> Account:
@@ -231,9 +242,9 @@ def _given_order(names: Sequence[str], given: str) -> ClassOrder:
     if given in ("text", "number"):
         return _ranked(names, sorted(names) if given == "text" else _by_number(names), given, 0)
     path = Path(given)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{OPTION} {given}: must be text, number or a file of class names")
-    order, problem = _listed_order(names, _lines(path), path.name)
+    order, problem = _listed_order(names, path)
     if order is None:
         raise InputError(
             f"{path}: {problem}; {OPTION} needs one class in each line, in the order of outputs"
@@ -241,21 +252,16 @@ def _given_order(names: Sequence[str], given: str) -> ClassOrder:
     return order
 
 
-def _lines(path: Path) -> list[str]:
+def _listed_order(names: Sequence[str], path: Path) -> tuple[ClassOrder | None, str]:
+    """Return the order of a list of classes, which may hold others too, or what is wrong with it."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        return None, f"it cannot be read: {error.strerror}"
     except UnicodeDecodeError:
-        raise InputError(f"{path}: is not a text in UTF-8") from None
-    return [line.strip() for line in text.rstrip().split("\n")]
-
-
-def _listed_order(
-    names: Sequence[str], lines: Sequence[str], file: str
-) -> tuple[ClassOrder | None, str]:
-    """Return the order of a list of classes, which may hold others too, or what is wrong with it."""
+        return None, "it is not a text in UTF-8"
     output: dict[str, int] = {}
+    lines = [line.strip() for line in text.rstrip().split("\n")]
     for number, line in enumerate(lines):
         if line in output and line in names:
             return None, f"the class {shown(line)} is in lines {output[line] + 1} and {number + 1}"
@@ -264,4 +270,4 @@ def _listed_order(
     if lacking:
         more = f" and {len(lacking) - 1} more of the {len(names)}" if len(lacking) > 1 else ""
         return None, f"it lacks the class {shown(lacking[0])}{more}"
-    return ClassOrder(f"as {file}", tuple(output[name] for name in names), len(lines)), ""
+    return ClassOrder(f"as {path.name}", tuple(output[name] for name in names), len(lines)), ""

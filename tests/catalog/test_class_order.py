@@ -119,7 +119,7 @@ def test_an_option_names_an_order_or_a_file_of_classes_for_any_width(tmp_path: P
         (b"1\n2\n", "it lacks the class '10'; --class-order needs one class in each line"),
         (b"a\nb\n", "it lacks the class '1' and 2 more of the 3"),
         (b"1\n2\n10\n2\n", "the class '2' is in lines 2 and 4"),
-        (b"\xff\xfe1", "is not a text in UTF-8"),
+        (b"\xff\xfe1", "it is not a text in UTF-8"),
     ],
 )
 def test_a_file_that_lacks_a_class_or_has_it_twice_is_refused(
@@ -134,7 +134,7 @@ def test_a_file_that_lacks_a_class_or_has_it_twice_is_refused(
 
 
 def test_an_order_is_refused_where_labels_are_outputs() -> None:
-    with pytest.raises(InputError, match="the labels of digits/validation are the outputs"):
+    with pytest.raises(InputError, match="digits/validation numbers its classes itself"):
         class_orders(open_dataset("digits"), None, WHOLE, "text")
 
 
@@ -164,6 +164,10 @@ def test_a_list_that_changes_nothing_or_lacks_a_class_leaves_identities_alone(
     other, account = class_orders(images_of(tmp_path, ["cat", "newt"]), tmp_path, WHOLE, None)
     assert (other.identity, other.is_open) == ([], True)
     assert "because it lacks the class 'newt'; --class-order decides" in str(account.readings[0])
+    (tmp_path / "classes.txt").write_bytes(b"\xff\xfe")
+    other, account = class_orders(images_of(tmp_path, ["cat", "dog"]), tmp_path, WHOLE, None)
+    assert other.is_open
+    assert "because it is not a text in UTF-8" in str(account.readings[0])
 
 
 def test_a_networks_own_list_decides_only_if_it_names_all_classes(tmp_path: Path) -> None:
