@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -33,11 +34,40 @@ KAGGLE_TABLE = "LOC_val_solution.csv"
 @cache
 def synsets() -> tuple[str, ...]:
     """Return the 1,000 synsets in the order of a classifier's outputs, from the list in timm."""
+    return tuple(_list_in_timm("imagenet_synsets.txt").split())
+
+
+def imagenet_numbers(names: Sequence[str]) -> tuple[int, ...] | None:
+    """Return ImageNet's class indices of 1,000 classes that are called by its words, -1 for each unclear name.
+
+    None unless most names are such words, as in folders ``tench``, ``goldfish`` and ``great_white_shark``.
+    """
+    if len(names) != len(synsets()):
+        return None
+    words_of = dict(
+        line.split("\t") for line in _list_in_timm("imagenet_synset_to_lemma.txt").splitlines()
+    )
+    numbers_of: dict[str, set[int]] = {}
+    for number, synset in enumerate(synsets()):
+        for word in (words_of[synset], *words_of[synset].split(", ")):
+            numbers_of.setdefault(_as_words(word), set()).add(number)
+    numbers = []
+    for name in names:
+        found = numbers_of.get(_as_words(name), set())
+        numbers.append(next(iter(found)) if len(found) == 1 else -1)
+    return tuple(numbers) if 2 * numbers.count(-1) < len(names) else None
+
+
+def _as_words(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", name.lower()).strip()
+
+
+def _list_in_timm(name: str) -> str:
     spec = importlib.util.find_spec("timm")
     if spec is None or not spec.submodule_search_locations:
         raise InputError("timm is not installed: `pip install timm`")
-    path = Path(spec.submodule_search_locations[0]) / "data" / "_info" / "imagenet_synsets.txt"
-    return tuple(path.read_text(encoding="utf-8").split())
+    path = Path(spec.submodule_search_locations[0]) / "data" / "_info" / name
+    return path.read_text(encoding="utf-8")
 
 
 def open_imagenet(root: Path, allow_train_images: bool = False) -> ImageFiles:

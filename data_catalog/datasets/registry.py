@@ -16,6 +16,7 @@ from .folders import list_class_folders, subfolders
 from .image_files import ImageFiles
 from .imagenet import KAGGLE_TABLE, open_imagenet, synsets
 from .labels_file import list_labels_file
+from .layout import doubt_about, holds_images
 from .names import DATASETS
 from .timm import open_timm_dataset
 from .torchvision import TORCHVISION_SETS, torchvision_images
@@ -26,7 +27,6 @@ TORCHVISION_FOLDERS = {
     "FashionMNIST": "fashion",
     "stl10_binary": "stl10",
 }
-SPLITS = {"train", "training", "val", "valid", "validation", "test"}
 
 
 @cache
@@ -122,13 +122,13 @@ def dataset_in(root: Path) -> str:
     classes = {path.name for path in subfolders(root / "val")} if "val" in folders else folders
     if classes and classes <= set(synsets()):
         return "imagenet"
-    if folders and folders <= SPLITS:
-        raise InputError(
-            f"{root}: {', '.join(sorted(folders))} are splits, not classes; pass one, as {root / max(folders)}"
-        )
+    doubt = doubt_about(root)
+    if doubt is not None:
+        raise InputError(f"{root}: {doubt}")
     if folders:
         return "imagefolder"
+    images = "images, but " if holds_images(root) else ""
     raise InputError(
-        f"{root}: holds neither a folder of images for each class nor a labels.csv of the columns image,label; "
+        f"{root}: holds {images}neither a folder of images for each class nor a labels.csv of the columns image,label; "
         "say with --dataset what it is"
     )

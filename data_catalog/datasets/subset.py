@@ -11,6 +11,7 @@ from dsmi_zoo._util.errors import InputError
 
 from .account import WHOLE, Account
 from .base import LabelledImages
+from .class_order import NO_ORDER, ClassOrders
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Subset:
         Hash of names, contents and labels, and of the crop seeds where crops are random.
     account : Account
         What else the data set holds, and how ambiguous input was read; not part of the digest.
+    orders : ClassOrders
+        How a classifier's outputs stand for the classes; not part of the digest.
     """
 
     images: LabelledImages
@@ -35,6 +38,7 @@ class Subset:
     seed: int
     digest: str
     account: Account = WHOLE
+    orders: ClassOrders = NO_ORDER
 
     @property
     def labels(self) -> np.ndarray:

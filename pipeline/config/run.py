@@ -41,6 +41,10 @@ def _no_empty_name(folder: Any) -> Any:
     return folder
 
 
+def _as_text(path: Any) -> Any:
+    return str(path) if isinstance(path, Path) else path
+
+
 class SubsetSettings(Settings):
     """Which images are embedded."""
 
@@ -68,6 +72,12 @@ class SubsetSettings(Settings):
     )
     skip_bad_images: bool = Field(
         default=False, description="Leave out images that cannot be decoded."
+    )
+    class_order: Annotated[
+        str | None, BeforeValidator(_as_text), OnCommandLine(metavar="text|number|FILE")
+    ] = Field(
+        default=None,
+        description="Order of a classifier's outputs: text, number, or a file with a class in each line.",
     )
 
 
@@ -149,7 +159,9 @@ class RunConfig(Settings):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that change numbers: all rows of one OUT share them."""
-        subset = self.subset.model_dump(mode="json", exclude={"data_root"})
+        subset = self.subset.model_dump(mode="json", exclude={"data_root", "class_order"})
+        if self.subset.class_order:  # rows of earlier versions have no such key
+            subset["class_order"] = Path(self.subset.class_order).name
         identity: dict[str, Any] = {
             "catalog": Path(self.catalog).name if is_file(self.catalog) else self.catalog,
             "protocol": self.protocol,
@@ -190,6 +202,10 @@ def resolve_config(
     config = as_named(RunConfig, _merged(settings, given), names or flags_of(RunConfig))
     if is_file(config.catalog):  # run.json must find it again from any folder
         config = config.model_copy(update={"catalog": str(Path(config.catalog).absolute())})
+    order = config.subset.class_order
+    if order not in (None, "text", "number"):  # as above
+        subset = config.subset.model_copy(update={"class_order": str(absolute_path(Path(order)))})
+        config = config.model_copy(update={"subset": subset})
     if config.subset.data_root is not None:
         config = config.model_copy(
             update={"subset": _with_its_images(config.subset, config.subset.data_root)}

@@ -238,7 +238,7 @@ class ZooGraph(Graph[Job]):
             config=self._config,
             mark=row_mark(self._out, job.slug),
             subset_hash=self._images.digest,
-            classifier_width=images.classifier_width,
+            orders=self._images.orders,
             images=images if may_transform else None,
         )
 

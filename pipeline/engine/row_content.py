@@ -15,7 +15,7 @@ from dsmi_zoo._util.user_code import NOT_AS_PLANNED
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 
 from ..config.run import MeasureSettings, RunConfig
-from ..measures.catalog import BY_NAME
+from ..measures.catalog import BY_NAME, UNDEFINED
 from ..measures.core.estimate import method_for, precision_for
 from ..measures.own import load_measure
 from ..measures.run import measured
@@ -28,6 +28,9 @@ FACTS = (
     "builder", "layer", "img_size", "group", "top1", "top5", "params_m",
 )  # fmt: skip
 """The catalogue's facts about an entry that are columns of its row."""
+
+OF_CLASSIFIER = "subset_top1: "
+"""Begins the last of a row's undefined scores, if the order of a classifier's outputs leaves its accuracy open."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ def measure_row(
     row["sigma"] = float(np.sqrt(d)) if settings.sigma is None else settings.sigma
     row["measure_method"] = method_for(settings.method, n)
     row["measure_precision"] = precision_for(settings.precision, n, settings.t)
+    of_classifier = row.pop(UNDEFINED, None)
     row.update(measured(embedding, labels, images, clusters, settings))
+    row[UNDEFINED] = "; ".join(filter(None, (row.get(UNDEFINED), of_classifier))) or None
     measures = [load_measure(spec) for spec in settings.own]
     with ExitStack() as stack:
         if (
@@ -113,6 +118,8 @@ def carried_row(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
     """Return what stays of the source's row when its embedding is measured again."""
     measured = set(BY_NAME) | set(job.source["own_measures"].split())
     kept = {name: value for name, value in job.source.items() if name not in measured}
+    _, mark, reason = (job.source[UNDEFINED] or "").rpartition(OF_CLASSIFIER)
+    kept[UNDEFINED] = f"{mark}{reason}" if mark else None
     return {**kept, **_settings(config.measures), "row_id": job.row_id}
 
 

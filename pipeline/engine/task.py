@@ -16,9 +16,11 @@ from dsmi_zoo._util.errors import DamagedFile, DiskFull, InputError
 from dsmi_zoo._util.files import damage
 from dsmi_zoo._util.versions import library_versions
 from dsmi_zoo.data_catalog.datasets.base import LabelledImages
+from dsmi_zoo.data_catalog.datasets.class_order import ClassOrders
 
 from ..config.run import RunConfig
 from ..embedding.views import open_view
+from ..measures.catalog import UNDEFINED
 from ..plan.plan import Job
 from ..store.run_folder import (
     PendingEmbedding,
@@ -31,13 +33,14 @@ from ..store.run_folder import (
 from ..store.subset_file import subset_with_clusters
 from .attempts import Attempts, KilledWorker
 from .outcome import Outcome
-from .row_content import RemeasureJob, begun_row, carried_row, measure_row
+from .row_content import OF_CLASSIFIER, RemeasureJob, begun_row, carried_row, measure_row
 from .time_limit import ModelClock, timed_out, timeout_error
 
 if TYPE_CHECKING:
     import torch
 
     from ..embedding.embed import Inputs
+    from ..networks.forward import Embedding
 
 
 @dataclass(frozen=True)
@@ -158,15 +161,15 @@ class EntryTask(RowTask):
 
     Parameters
     ----------
-    classifier_width
-        Classes of the data set, where the outputs of a classifier of that width are comparable with its labels.
+    orders
+        How the outputs of a classifier stand for the classes of the data set.
     images
         The subset's, for a network whose builder brings its own transform; other entries need the view only.
     """
 
     job: Job
     subset_hash: str
-    classifier_width: int | None
+    orders: ClassOrders
     images: LabelledImages | None
 
     def first_row(self) -> dict[str, Any]:
@@ -258,10 +261,25 @@ class EntryTask(RowTask):
                 raise DamagedFile(path, problem)
         if trained is not None:
             fields["top1"] = stored_top1(trained)
-        if embedding.predictions is not None and embedding.n_logits == self.classifier_width:
-            is_right = embedding.predictions == subset["label"].to_numpy()
-            fields["subset_top1"] = 100 * float(np.mean(is_right))
+        fields |= self.own_top1(embedding, subset["label"].to_numpy(), model, weights)
         return embedding.values, fields
+
+    def own_top1(
+        self, embedding: "Embedding", labels: np.ndarray, model: Any, weights: Path | None
+    ) -> dict[str, Any]:
+        """Return the accuracy of the network's own classifier, or why the order of its outputs leaves it open."""
+        from ..networks.class_list import with_listed_order
+
+        predictions, width = embedding.predictions, embedding.n_logits
+        if predictions is None or width is None:
+            return {}
+        orders, reason = self.orders, ""
+        if orders.is_open:
+            checkpoint = weights if self.job.entry.checkpoint is not None else None
+            orders, reason = with_listed_order(orders, width, model, checkpoint)
+        if not reason:
+            value, reason = orders.top1(predictions, labels, width)
+        return {UNDEFINED: f"{OF_CLASSIFIER}{reason}"} if reason else {"subset_top1": value}
 
     def measure(self, row: dict[str, Any], subset: pd.DataFrame, pending: PendingEmbedding) -> None:
         """Fill in the fields and measures of the stored embedding, and keep it if wanted."""

@@ -1,13 +1,14 @@
 """The plan of a run: its entries and their identities, before anything is built, downloaded or trained."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.forkserver import process_pool
 from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo.data_catalog.datasets.class_order import with_open_order
 from dsmi_zoo.data_catalog.datasets.imagenet import MEAN, STD
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing, target_unit
@@ -91,7 +92,14 @@ def make_plan(config: RunConfig) -> Plan:
                 f"{config.catalog}: {entry} is there twice; the pair (model, img_size) must be unique"
             )
         jobs[entry.slug] = _job(config, subset, entry, builders, measures)
+    if any(_may_have_outputs(job.entry, len(subset.orders.names)) for job in jobs.values()):
+        subset = replace(subset, account=with_open_order(subset.account, subset.orders))
     return Plan(config, subset, tuple(jobs.values()))
+
+
+def _may_have_outputs(entry: ModelEntry, count: int) -> bool:
+    """Return whether the entry's classifier may have that many outputs; only a builder's is unknown."""
+    return entry.builder is not None or entry.model_kwargs.get("num_classes", 1000) == count
 
 
 def _chosen_entries(config: RunConfig) -> list[ModelEntry]:
@@ -135,6 +143,7 @@ def _job(
         config.precision,
         *([own_code] if own_code else []),
         *([f"pool={config.pool}"] if config.pool else []),
+        *subset.orders.identity,
     )
     return Job(
         entry=entry,

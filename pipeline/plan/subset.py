@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import write_atomically
 from dsmi_zoo._util.text import shown
 from dsmi_zoo.data_catalog.datasets.base import LabelledImages
+from dsmi_zoo.data_catalog.datasets.class_order import class_orders
 from dsmi_zoo.data_catalog.datasets.image_files import ImageFiles, unreadable
 from dsmi_zoo.data_catalog.datasets.imagenet import PRESETS
+from dsmi_zoo.data_catalog.datasets.layout import doubt_about
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
 
@@ -25,7 +28,7 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
     Raises
     ------
     InputError
-        For an unknown data set or class, a wrong folder, or too few images.
+        For an unknown data set or class, a wrong folder or order of classes, or too few images.
     """
     images = open_dataset(
         settings.dataset, settings.data_root, allow_train_images=settings.allow_train_images
@@ -41,10 +44,19 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
         )
         bad = _bad_images(subset, cache) if settings.skip_bad_images else {}
         if not bad:
-            return subset
+            return _with_readings(subset, settings)
         images = images.take(
             np.array([i for i, name in enumerate(images.names) if name not in bad])
         )
+
+
+def _with_readings(subset: Subset, settings: SubsetSettings) -> Subset:
+    """Add the order of the classes, and what is ambiguous in the folders and in that order."""
+    root, account = settings.data_root, subset.account
+    if settings.dataset == "imagefolder" and root is not None and (doubt := doubt_about(root)):
+        account = doubt.as_reading(account)
+    orders, account = class_orders(subset.images, root, account, settings.class_order)
+    return replace(subset, orders=orders, account=account)
 
 
 def _bad_images(subset: Subset, cache: Path) -> dict[str, str]:

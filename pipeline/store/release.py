@@ -159,7 +159,9 @@ def public_record(record: RunRecord) -> str:
     """Return the run's record as JSON, without the folders of the machine that it ran on."""
     config = record.config
     catalog = _last_part(config.catalog)
-    subset = config.subset.model_copy(update={"data_root": None})
+    order = config.subset.class_order
+    hidden = {"data_root": None, "class_order": None if order is None else _last_part(order)}
+    subset = config.subset.model_copy(update=hidden)
     public = record.model_copy(
         update={
             "config": config.model_copy(update={"catalog": catalog, "subset": subset}),

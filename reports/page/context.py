@@ -17,7 +17,13 @@ from ..wording import fixed
 from .choice import is_choice, lead_of_choice, left_by_search, ranking_table, winners
 from .correlations import target_tables
 from .lead import answer, lead
-from .provenance import mixture_warnings, provenance, search_context, warnings_of_images
+from .provenance import (
+    mixture_warnings,
+    provenance,
+    search_context,
+    warnings_of_ceiling,
+    warnings_of_images,
+)
 from .rendering import script_hash
 
 
@@ -104,7 +110,7 @@ def _lead(
 
 
 def _warnings(rows: pd.DataFrame, summary: Summary) -> list[str]:
-    warnings = mixture_warnings(rows)
+    warnings = mixture_warnings(rows) + warnings_of_ceiling(rows)
     saturated = len(summary.saturated)
     if saturated:
         of = f"{saturated} of {counted(summary.models['ok'], 'row')}"

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.text import counted
+from dsmi_zoo.pipeline.measures.catalog import UNDEFINED
 from dsmi_zoo.pipeline.store.record import RunRecord, SearchNote, SubsetRecord
 
-from ..statistics.sample import succeeded, values
-from ..wording import fixed, significant
+from ..statistics.sample import CEILING, succeeded, texts, values
+from ..wording import fixed, measure_title, significant
 
 UNKNOWN = "unknown"
 # What all rows of a run should share: the column, and its name in a warning.
@@ -53,6 +54,22 @@ def warnings_of_images(subset: SubsetRecord) -> list[str]:
     if not account.is_all_by_choice:
         warnings.append(f"Images: {account.balance(subset.n_images)}.")
     return warnings
+
+
+def warnings_of_ceiling(rows: pd.DataFrame) -> list[str]:
+    """Return one sentence on the models whose own classifiers could not be scored."""
+    rows = succeeded(rows)
+    mark = f"{CEILING}: "
+    reasons = {
+        model: text.partition(mark)[2]
+        for model, text in zip(rows["model"], texts(rows, UNDEFINED), strict=True)
+        if text is not None and mark in text
+    }
+    if not reasons:
+        return []
+    model, reason = next(iter(reasons.items()))
+    of = counted(len(reasons), "model")
+    return [f"{measure_title(CEILING)} is empty for {of}. For {model}, {reason}."]
 
 
 def provenance(rows: pd.DataFrame, run: RunRecord) -> list[tuple[str, str]]:

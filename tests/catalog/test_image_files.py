@@ -70,7 +70,7 @@ def test_an_unknown_kind_of_folder_is_refused_with_the_known_ones(
     for split in ("train", "val"):
         (tmp_path / "splits" / split / "cat").mkdir(parents=True)
     with pytest.raises(
-        InputError, match=r"train, val are splits, not classes; pass one, as .*splits/val"
+        InputError, match=r"train, val look like splits, not classes; pass one, as .*splits/val"
     ):
         dataset_in(tmp_path / "splits")
 

@@ -1,0 +1,273 @@
+"""Which output of a classifier belongs to each class of a data set.
+
+Labels are numbered by the data set. A classifier's outputs are numbered by whoever trained it: torchvision sorts the
+names of folders as text, timm by the numbers in them, and a list of classes may have any order.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.paths import is_file
+from dsmi_zoo._util.text import natural_order, printable, shortened, shown
+
+from .account import Account
+from .base import LabelledImages
+from .imagenet import imagenet_numbers
+
+OPTION = "--class-order"
+BY_NAME = ("imagefolder", "csv")  # data sets whose labels say nothing of a classifier's outputs
+LIST_FILES = ("classes.txt", "labels.txt")
+SHOWN = 4  # names of an order
+LARGEST = 10**6  # a number in a class's name that may be an output
+
+
+@dataclass(frozen=True)
+class ClassOrder:
+    """The ``outputs`` of the classes, by label, of a classifier of ``width`` outputs; -1 where one is unknown.
+
+    ``words`` say in a message which order it is.
+    """
+
+    words: str
+    outputs: tuple[int, ...]
+    width: int
+
+    def top1(self, predictions: np.ndarray, labels: np.ndarray) -> float:
+        """Return the share of predictions that are right, in percent."""
+        return 100 * float(np.mean(predictions == np.array(self.outputs)[labels]))
+
+
+@dataclass(frozen=True)
+class ClassOrders:
+    """The orders in which a classifier's outputs may stand for the classes.
+
+    Attributes
+    ----------
+    names : the classes' names, by label
+    possible : the orders
+    decided_by : str
+        The option or the file that names the only one; it is part of an embedding's identity.
+    is_open : bool
+        Whether the classes that a network or its checkpoint lists take precedence.
+    """
+
+    names: tuple[str, ...] = ()
+    possible: tuple[ClassOrder, ...] = ()
+    decided_by: str = ""
+    is_open: bool = False
+
+    @property
+    def identity(self) -> list[str]:
+        """The part of an embedding's identity; empty where the data set's names alone give the order."""
+        if not self.decided_by:
+            return []
+        return [f"class_order={content_hash(*((o.outputs, o.width) for o in self.possible))}"]
+
+    def as_listed(self, outputs: Mapping[str, int], width: int, source: str) -> Self | None:
+        """Return the order that a network's own list of classes gives, None if it names other classes."""
+        numbers = [outputs.get(name, -1) for name in self.names]
+        if len(set(numbers)) < len(numbers) or not all(0 <= number < width for number in numbers):
+            return None
+        return replace(self, possible=(ClassOrder(f"as {source}", tuple(numbers), width),))
+
+    def top1(
+        self, predictions: np.ndarray, labels: np.ndarray, width: int
+    ) -> tuple[float | None, str]:
+        """Return the top-1 accuracy in percent of a classifier with that many outputs.
+
+        Returns
+        -------
+        value : None where the classifier is of another width, or the orders that fit it give different values
+        reason : why the orders leave it empty, else ""
+        """
+        values = {
+            order.words: order.top1(predictions, labels)
+            for order in self.possible
+            if order.width == width
+        }
+        if len(set(values.values())) <= 1:
+            return next(iter(values.values()), None), ""
+        (words, value), *others = values.items()
+        each = [f"{value:.1f}% if outputs are ordered {words}"]
+        each += [f"{value:.1f}% if {words}" for words, value in others]
+        return None, f"class order is ambiguous: {', '.join(each)}; {OPTION} decides"
+
+
+NO_ORDER = ClassOrders()
+"""Of images whose classes no classifier's outputs are known to stand for."""
+
+
+def class_orders(
+    images: LabelledImages, root: Path | None, account: Account, given: str | None
+) -> tuple[ClassOrders, Account]:
+    """Return the orders that a data set allows, and the account with the file that decided between them.
+
+    Parameters
+    ----------
+    root
+        The folder of the images, which may hold a list of the classes.
+    given
+        ``text``, ``number``, or a file with the name of a class in each line; None leaves it to the data set.
+
+    Raises
+    ------
+    InputError
+        For an order that does not apply to the data set, or a file that lacks a class.
+    """
+    if images.name not in BY_NAME or root is None:
+        if given is not None:
+            sets = " and ".join(BY_NAME)
+            raise InputError(
+                f"{OPTION} applies to the data sets {sets}; {images.name} numbers its classes itself"
+            )
+        width = images.classifier_width
+        if width is None:
+            return NO_ORDER, account
+        by_label = ClassOrder("as labels", tuple(range(width)), width)
+        return ClassOrders(possible=(by_label,)), account
+    names = tuple(images.class_names[label] for label in sorted(images.class_names))
+    if given is not None:
+        order = _given_order(names, given)
+        return ClassOrders(names, (order,), decided_by=OPTION), account
+    possible = orders_by_name(names, are_outputs=images.name == "csv")
+    return _order_beside(root, ClassOrders(names, possible, is_open=True), account)
+
+
+def _order_beside(
+    root: Path, by_name: ClassOrders, account: Account
+) -> tuple[ClassOrders, Account]:
+    """Return the order of a list of the classes beside the images, if it changes anything, else the one by name."""
+    for file in LIST_FILES:
+        if not is_file(root / file):
+            continue
+        order, problem = _listed_order(by_name.names, root / file)
+        if order is not None:
+            known = [(one.outputs, one.width) for one in by_name.possible]
+            if known == [(order.outputs, order.width)]:
+                return by_name, account
+            account = account.reading(
+                f"a classifier's outputs are the lines of {file}",
+                other="the classes in the order of their names",
+                option=OPTION,
+            )
+            return replace(by_name, possible=(order,), decided_by=file, is_open=False), account
+        if file == "classes.txt":
+            account = account.reading(
+                "a classifier's outputs are the classes in the order of their names",
+                other=f"the lines of {file}, because {problem}",
+                option=OPTION,
+            )
+    return by_name, account
+
+
+def with_open_order(account: Account, orders: ClassOrders) -> Account:
+    """Return the account with the orders of the classes, if there are several."""
+    words = [order.words for order in orders.possible if order.width == len(orders.names)]
+    if len(words) < 2:
+        return account
+    return account.reading(
+        f"subset_top1 is left empty where it depends on the order of the classes ({' or '.join(words)})",
+        other="computed by one of them",
+        option=OPTION,
+    )
+
+
+def orders_by_name(names: Sequence[str], *, are_outputs: bool = False) -> tuple[ClassOrder, ...]:
+    """Return the orders of outputs that names of classes suggest; several if they leave it open.
+
+    Parameters
+    ----------
+    names
+        By label.
+    are_outputs
+        Whether the numbers from 0 on, as names, are the outputs themselves, as in a table of labels.
+    """
+    by_number, as_text = _by_number(names), sorted(names)
+    values = _whole_numbers(names)
+    if are_outputs and values is not None and set(values) == set(range(len(names))):
+        return (ClassOrder("as labels", values, len(names)),)
+    if by_number == as_text:
+        orders = [_ranked(names, as_text, "as text", 0)]
+    else:
+        first = next(i for i, name in enumerate(as_text) if name != by_number[i])
+        how = "by number" if any(c.isdigit() for c in "".join(names)) else "regardless of case"
+        orders = [_ranked(names, by_number, how, first), _ranked(names, as_text, "as text", first)]
+    if values is not None and max(values) >= len(names):
+        width = max(values) + 1
+        by_rank = _ranked(names, by_number, "by rank", 0)
+        by_value = ClassOrder(f"{_first(by_number, 0)} by value", values, width)
+        orders += [by_value, replace(by_rank, width=width)]
+    numbers = imagenet_numbers(names)
+    if numbers is not None:
+        orders.append(ClassOrder("as ImageNet's classes", numbers, len(names)))
+    return tuple(orders)
+
+
+def _by_number(names: Sequence[str]) -> list[str]:
+    """Sort as timm does: numbers by value, letters regardless of case."""
+    return sorted(names, key=lambda name: (natural_order(name.lower()), name))
+
+
+def _whole_numbers(names: Sequence[str]) -> tuple[int, ...] | None:
+    """Return the names as numbers that may be outputs; None unless all are, and different."""
+    if not all(name.isascii() and name.isdigit() and len(name) < 10 for name in names):
+        return None
+    values = tuple(int(name) for name in names)
+    return values if len(set(values)) == len(values) and max(values) < LARGEST else None
+
+
+def _ranked(names: Sequence[str], ordered: Sequence[str], how: str, start: int) -> ClassOrder:
+    output = {name: number for number, name in enumerate(ordered)}
+    return ClassOrder(
+        f"{_first(ordered, start)} {how}", tuple(output[name] for name in names), len(names)
+    )
+
+
+def _first(ordered: Sequence[str], difference: int) -> str:
+    """Return a few names of an order, from shortly before where it differs from another one."""
+    start = 0 if difference < SHOWN else difference - 1
+    few = [printable(shortened(name, 30)) for name in ordered[start : start + SHOWN]]
+    before = ["..."] if start else []
+    after = ["..."] if start + SHOWN < len(ordered) else []
+    return ", ".join([*before, *few, *after])
+
+
+def _given_order(names: Sequence[str], given: str) -> ClassOrder:
+    if given in ("text", "number"):
+        return _ranked(names, sorted(names) if given == "text" else _by_number(names), given, 0)
+    path = Path(given)
+    if not is_file(path):
+        raise InputError(f"{OPTION} {given}: must be text, number or a file of class names")
+    order, problem = _listed_order(names, path)
+    if order is None:
+        raise InputError(
+            f"{path}: {problem}; {OPTION} needs one class in each line, in the order of outputs"
+        )
+    return order
+
+
+def _listed_order(names: Sequence[str], path: Path) -> tuple[ClassOrder | None, str]:
+    """Return the order of a list of classes, which may hold others too, or what is wrong with it."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        return None, f"it cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        return None, "it is not a text in UTF-8"
+    output: dict[str, int] = {}
+    lines = [line.strip() for line in text.rstrip().split("\n")]
+    for number, line in enumerate(lines):
+        if line in output and line in names:
+            return None, f"the class {shown(line)} is in lines {output[line] + 1} and {number + 1}"
+        output.setdefault(line, number)
+    lacking = [name for name in names if name not in output]
+    if lacking:
+        more = f" and {len(lacking) - 1} more of the {len(names)}" if len(lacking) > 1 else ""
+        return None, f"it lacks the class {shown(lacking[0])}{more}"
+    return ClassOrder(f"as {path.name}", tuple(output[name] for name in names), len(lines)), ""

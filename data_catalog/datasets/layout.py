@@ -1,0 +1,163 @@
+"""Whether the folders in a folder are classes, or splits, groups of classes, or parts of another kind of data set."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsmi_zoo._util.text import printable, shortened
+
+from .account import Account
+from .folders import subfolders
+from .image_files import SUFFIXES
+
+SPLITS = {
+    "validation": r"val|valid|validation|dev|eval|evaluation",
+    "test": r"test|testing|holdout|heldout",
+    "train": r"train|training|trainval",
+    "unlabeled": r"unlabell?ed",
+}
+"""The words for each split, the one to measure on first."""
+
+WITH_NOUN = r"(?:sets?|data|dataset|split|images?|imgs?)?"
+NOUNS = frozenset({"set", "sets", "data", "dataset", "split", "image", "images", "img", "imgs"})
+OF_IMAGES = frozenset({"images", "image", "imgs", "img", "jpegimages"})
+OF_MARKS = frozenset({"labels", "label", "annotations", "annotation", "masks", "mask"})
+SHOWN = 5  # names of folders
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Folders that are probably not classes: what they look like instead, and what to do."""
+
+    folders: tuple[str, ...]
+    look_like: str
+    remedy: str
+
+    def __str__(self) -> str:
+        look = "look" if len(self.folders) > 1 else "looks"
+        classes = "classes" if len(self.folders) > 1 else "a class"
+        what = f"{_listed(self.folders)} {look} like {self.look_like}, not {classes}"
+        return f"{what}; {self.remedy}; --dataset imagefolder takes the outer folders as classes"
+
+    def as_reading(self, account: Account) -> Account:
+        """Return the account of a data set that takes these folders as classes all the same."""
+        taken = f"{_listed(self.folders)} taken as class{'es' if len(self.folders) > 1 else ''}"
+        return account.reading(taken, other=f"as {self.look_like}", option="--data-root")
+
+
+def doubt_about(root: Path) -> Doubt | None:
+    """Return why the folders in ``root`` are probably not classes; None if nothing speaks against it."""
+    folders = [path.name for path in subfolders(root)]
+    inner = {name: _folders_of_images(root / name) for name in folders}
+    return (
+        _marks(root, folders, inner)
+        or _wrapping(root, folders, inner)
+        or _splits(root, folders, inner)
+        or _same_folders(root, folders, inner)
+    )
+
+
+def holds_images(folder: Path) -> bool:
+    """Return whether there is an image file at any depth."""
+    return any(
+        Path(name).suffix.lower() in SUFFIXES for *_, names in os.walk(folder) for name in names
+    )
+
+
+def _folders_of_images(folder: Path) -> frozenset[str]:
+    _, names, _ = next(os.walk(folder), ("", [], []))
+    visible = (name for name in names if not name.startswith("."))
+    return frozenset(name for name in visible if holds_images(folder / name))
+
+
+def _marks(root: Path, folders: Sequence[str], inner: Mapping[str, frozenset[str]]) -> Doubt | None:
+    """Recognise images for detection or segmentation, with labels or masks in a folder beside them."""
+    images = [name for name in folders if name.lower() in OF_IMAGES]
+    marks = [name for name in folders if name.lower() in OF_MARKS]
+    if not images or not marks:
+        return None
+    classes = inner[images[0]]
+    remedy = "put the images into one folder for each class"
+    if len(classes) > 1 and not any(_split_of(name) for name in classes):
+        remedy = f"pass {root / images[0]}"
+    return Doubt((images[0], marks[0]), "images and their marks", remedy)
+
+
+def _wrapping(
+    root: Path, folders: Sequence[str], inner: Mapping[str, frozenset[str]]
+) -> Doubt | None:
+    """Recognise a single folder around the classes."""
+    if len(folders) != 1 or not inner[folders[0]]:
+        return None
+    path, names = root / folders[0], inner[folders[0]]
+    while len(names) == 1 and (deeper := _folders_of_images(path / next(iter(names)))):
+        path, names = path / next(iter(names)), deeper
+    return Doubt((folders[0],), "a folder around the classes", f"pass {path}")
+
+
+def _splits(
+    root: Path, folders: Sequence[str], inner: Mapping[str, frozenset[str]]
+) -> Doubt | None:
+    """Recognise splits: two by their names, or one by its name and by being the only folder of folders."""
+    split_of = {name: found for name in folders if (found := _split_of(name))}
+    alike = [rest for _, rest in split_of.values()]
+    splits = [name for name, (_, rest) in split_of.items() if alike.count(rest) > 1]
+    if len(split_of) == 1 and sum(map(bool, inner.values())) == 1:
+        splits = [name for name in split_of if len(inner[name]) > 1]
+    if not splits:
+        return None
+    order = list(SPLITS)
+    best = min(splits, key=lambda name: (len(inner[name]) < 2, order.index(split_of[name][0])))
+    look_like = "splits" if len(splits) > 1 else "a split"
+    return Doubt(tuple(splits), look_like, f"pass one, as {root / best}")
+
+
+def _split_of(name: str) -> tuple[str, str] | None:
+    """Return which split a folder's name means, and its other words, which name no class if another split has them."""
+    spaced = re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    words = re.findall("[a-z]+", re.sub("h[eo]ld[ _-]out", "holdout", spaced))
+    for split, of_split in SPLITS.items():
+        for word in words:
+            if re.fullmatch(f"(?:{of_split}){WITH_NOUN}", word):
+                return split, " ".join(w for w in words if w != word and w not in NOUNS)
+    return None
+
+
+def _same_folders(
+    root: Path, folders: Sequence[str], inner: Mapping[str, frozenset[str]]
+) -> Doubt | None:
+    """Recognise folders that hold the same folders: years, folds or sides of the same classes, or classes of splits."""
+    sharing = _sharing(folders, inner)
+    if not sharing:
+        return None
+    common = sorted(inner[sharing[0]])
+    if all(_split_of(name) for name in common):
+        look_like = f"folders of the splits {_listed(common)}"
+        return Doubt(sharing, look_like, "make a folder of one split's classes")
+    look_like = f"groups of the same classes ({_listed(common)})"
+    return Doubt(sharing, look_like, f"pass one, as {root / sharing[-1]}")
+
+
+def _sharing(folders: Sequence[str], inner: Mapping[str, frozenset[str]]) -> tuple[str, ...]:
+    """Return the folders, at least half of all, that hold mostly the same two or more folders."""
+    of_several = [name for name in folders if len(inner[name]) > 1]
+    if len(of_several) < 2 or 2 * len(of_several) < len(folders):
+        return ()
+    for name in of_several:
+        alike = tuple(other for other in of_several if _are_alike(inner[name], inner[other]))
+        if len(alike) > 1 and 2 * len(alike) >= len(folders):
+            return alike
+    return ()
+
+
+def _are_alike(one: frozenset[str], other: frozenset[str]) -> bool:
+    common = len(one & other)
+    return common > 1 and 2 * common >= len(one | other)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return the first names, and that there are more."""
+    every = [printable(shortened(name, 30)) for name in names]
+    return ", ".join(every[:SHOWN]) + (", ..." if len(every) > SHOWN else "")
