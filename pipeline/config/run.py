@@ -69,6 +69,14 @@ class SubsetSettings(Settings):
     skip_bad_images: bool = Field(
         default=False, description="Leave out images that cannot be decoded."
     )
+    white: Annotated[float | None, OnCommandLine(metavar="LEVEL", default="from the images")] = (
+        Field(
+            default=None,
+            gt=0,
+            allow_inf_nan=False,
+            description="The value of white in images of more than 8 bits, such as 4095, 65535 or 1.",
+        )
+    )
 
 
 class RunConfig(Settings):
@@ -149,7 +157,8 @@ class RunConfig(Settings):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that change numbers: all rows of one OUT share them."""
-        subset = self.subset.model_dump(mode="json", exclude={"data_root"})
+        # The level of white is part of the subset's digest, where images need one.
+        subset = self.subset.model_dump(mode="json", exclude={"data_root", "white"})
         identity: dict[str, Any] = {
             "catalog": Path(self.catalog).name if is_file(self.catalog) else self.catalog,
             "protocol": self.protocol,

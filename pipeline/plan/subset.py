@@ -14,6 +14,7 @@ from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
 
 from ..config.run import SubsetSettings
+from .white import with_white
 
 
 def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
@@ -22,7 +23,7 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
     Raises
     ------
     InputError
-        For an unknown data set or class, a wrong folder, or too few images.
+        For an unknown data set or class, a wrong folder, too few images, or an unknown level of white.
     """
     images = open_dataset(
         settings.dataset, settings.data_root, allow_train_images=settings.allow_train_images
@@ -38,7 +39,7 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
         )
         bad = _bad_images(subset, cache) if settings.skip_bad_images else {}
         if not bad:
-            return subset
+            return with_white(subset, settings.white, cache)
         images = images.take(
             np.array([i for i, name in enumerate(images.names) if name not in bad])
         )
