@@ -1,91 +1,297 @@
 """Decode image files to RGB; errors name the file.
 
 Pillow recognises formats by content, not by name, and starts programs for some: an EPS file named ``.jpg`` would be run
-by Ghostscript. So only the formats listed here are allowed.
+by Ghostscript. So only the formats listed here are allowed. Each is attack surface, so they are those in which people
+keep photographs, each with a maintained decoder, and all are recognised by their first bytes. TGA is not: any file may
+be one. For the rare others (PCX, SGI, DDS, ICO, PSD) converting is no burden.
 """
 
+import importlib.util
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.text import shortened
+from dsmi_zoo._util.text import counted, shortened
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+from .deep_pixels import DeepPixels, UnknownWhite, deep_pixels, is_deep, upright
+
+
+def _with_heif(formats: tuple[str, ...]) -> tuple[str, ...]:
+    if importlib.util.find_spec("pillow_heif") is None:
+        return formats
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return (*formats, "HEIF")
+
+
+# JPEG includes MPO: a JPEG with a second picture behind it.
+FORMATS = _with_heif(("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000"))
 # About where Pillow begins to warn (89.5 million); decoded, they fill 360 MB.
 MOST_PIXELS = 90_000_000
+# Of a JPEG, which is decoded at half its size.
+MOST_PIXELS_OF_JPEG = 250_000_000
+# Its decoder keeps all coefficients, up to 6 bytes a pixel.
+MOST_PIXELS_OF_PROGRESSIVE_JPEG = 135_000_000
 # The short side becomes the model's input size; a longer one would fill the memory.
 MOST_ELONGATED = 200
 
-HINT = "repair it, or skip such images with --skip-bad-images"
+OR_SKIP = "skip such images with --skip-bad-images"
+HINT = f"repair it, or {OR_SKIP}"
+SHRINK = "shrink it below 90 megapixels"
+
+MAY_BE_DEEP = {"PNG", "TIFF", "PPM", "JPEG2000"}
+TIFF_MAGIC = (b"II*\0", b"MM\0*")
+
+# What people find under the name of an image, by the first bytes.
+FOREIGN = {
+    b"%!PS": "PostScript",
+    b"%PDF": "a PDF document",
+    b"8BPS": "a Photoshop document",
+    b"\xff\x0a": "a JPEG XL image",
+    b"\0\0\0\x0cJXL ": "a JPEG XL image",
+    b"v/1\x01": "an OpenEXR image",
+    b"SIMPLE  =": "a FITS image",
+    b"<svg": "an SVG drawing",
+    b"<?xml": "XML, perhaps an SVG drawing",
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+    b"PK\x03\x04": "a ZIP archive",
+    b"version https://git-lfs": "a pointer of Git LFS, so `git lfs pull` gets the image",
+}
+HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, white: float | None = None) -> Image.Image:
     """Return an image as RGB, upright (by its EXIF orientation), 8 bits a channel, transparency on white.
 
-    Of several frames it is the first. Values of 16 or 32 bits are scaled by `scale_of`; without a value above 255 they
-    are read as 8 bits.
+    Of several frames it is the first. A JPEG of more than 90 megapixels is decoded at half its size.
+
+    Parameters
+    ----------
+    white
+        The value of white in an image of more than 8 bits; larger ones are white, too. By default what the file says,
+        else 65535 for integers if a value is above 16383, and 1 for floats up to 1.
+
+    Raises
+    ------
+    UnknownWhite
+        When ``white`` is needed.
+    InputError
+        Names a file that is missing, damaged, not an image, too large or too elongated, or has values out of range.
+    """
+    with _named(path), _open(path) as opened:
+        if is_deep(opened):
+            return deep_pixels(path, opened, lambda: _open(path)).as_rgb(white)
+        return _as_rgb(path, upright(opened))
+
+
+def read_deep(path: Path) -> DeepPixels | None:
+    """Return the exact values of an image of more than 8 bits; None for others.
 
     Raises
     ------
     InputError
-        Names a file that is missing, damaged, not an image, too large or too elongated, or has values out of range.
+        As `read_image`.
     """
+    with _named(path), _open(path) as opened:
+        return deep_pixels(path, opened, lambda: _open(path)) if is_deep(opened) else None
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Suppress Pillow's warnings, and raise every error as an InputError that names the file."""
     try:
-        with _quiet, Image.open(path, formats=FORMATS) as opened:
-            _check_size(*opened.size)
-            opened.load()
-            ImageOps.exif_transpose(opened, in_place=True)
-            return _as_rgb(opened)
+        with _quiet:
+            yield
+    except UnknownWhite as error:
+        raise UnknownWhite(f"{path}: {error}") from None
     except UnidentifiedImageError:
-        raise InputError(
-            f"{path}: not a supported image ({path.stat().st_size} bytes); {HINT}"
-        ) from None
+        raise InputError(f"{path}: {_unidentified(path)}") from None
     except Exception as error:  # decoders do not document what they raise for damaged files
         reason = shortened(str(error), 200) or type(error).__name__
+        if isinstance(error, _Unfit):
+            raise InputError(f"{path}: {reason}, or {OR_SKIP}") from None
         raise InputError(f"{path}: the image cannot be read: {reason}; {HINT}") from None
+
+
+class _Unfit(ValueError):
+    """Raised for a sound image that is not read; the message says what to do."""
+
+
+def _open(path: Path) -> Image.Image:
+    """Open an image without decoding it, a large JPEG at a smaller scale."""
+    try:
+        opened = Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError:
+        if _head(path)[:3] != b"\xff\xd8\xff":
+            raise _Unfit(f"more than 178 megapixels are too many: {SHRINK}") from None
+        opened = JpegImagePlugin.JpegImageFile(path)
+    try:
+        _shrink_jpeg(opened)
+        _check_size(*opened.size)
+        if isinstance(opened, TiffImagePlugin.TiffImageFile):
+            _check_tiff(opened.tag_v2)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _shrink_jpeg(opened: Image.Image) -> None:
+    """Let a JPEG of too many pixels be decoded at half its size."""
+    width, height = opened.size
+    is_progressive = "progressive" in opened.info
+    most = MOST_PIXELS_OF_PROGRESSIVE_JPEG if is_progressive else MOST_PIXELS_OF_JPEG
+    if opened.format in ("JPEG", "MPO") and MOST_PIXELS < width * height <= most:
+        opened.draft(None, (width // 2, height // 2))  # None keeps the mode
 
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
-        raise ValueError(f"{width} x {height} pixels are too many to decode")
+        raise _Unfit(f"{width:,} x {height:,} pixels are too many: {SHRINK}")
     if max(width, height) > min(width, height) * MOST_ELONGATED:
         raise ValueError(
             f"of {width} x {height} pixels, one side is more than {MOST_ELONGATED} times the other"
         )
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # Pillow would clip the values, not scale them
-        values = np.array(image, dtype=np.float32)
-        values *= 255 / scale_of(values, is_float=image.mode.startswith("F"))
-        return Image.fromarray(np.rint(values, out=values).astype(np.uint8)).convert("RGB")
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+def _check_tiff(tags: Any) -> None:
+    """Refuse what Pillow reads, but not as it is meant."""
+    bands = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+    is_cmyk = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 5
+    if bands > (5 if is_cmyk else 4):
+        raise _Unfit(f"it has {bands} bands: keep one (grey) or three (RGB)")
+    is_planar = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
+    if is_planar and bands > 1 and max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))) > 8:
+        raise _Unfit("its 16-bit channels lie in separate planes: save it with interleaved ones")
+
+
+def _as_rgb(path: Path, image: Image.Image) -> Image.Image:
+    if _is_signed(image) and image.getextrema()[1] > 127:  # type: ignore[operator]
+        raise ValueError("it has negative values")
+    _mend(path, image)
+    if image.mode in ("La", "RGBa"):
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
 
 
-def scale_of(values: NDArray[np.float32], is_float: bool) -> int:
-    """Return the value of white: 1 for floats up to 1, else 255 if no value is larger, else 65535.
+def _is_signed(image: Image.Image) -> bool:
+    tags = getattr(image, "tag_v2", {})
+    return image.mode == "L" and tags.get(TiffImagePlugin.SAMPLEFORMAT) == (2,)
 
-    Raises
-    ------
-    ValueError
-        For negative, NaN, infinite or larger values.
+
+def _mend(path: Path, image: Image.Image) -> None:
+    """Correct what Pillow reads wrong in images of up to 8 bits: see `needs_mending`."""
+    if not needs_mending(path, image):
+        return
+    if image.format == "PNG":
+        step = 255 // (2 ** _head(path)[24] - 1)
+        image.info["transparency"] *= step
+    else:
+        colours = image.tag_v2[TiffImagePlugin.COLORMAP]  # type: ignore[attr-defined]
+        image.putpalette(bytes(colours), "RGB;L")
+
+
+def needs_mending(path: Path, opened: Image.Image) -> bool:
+    """Return whether Pillow reads an image of up to 8 bits wrong.
+
+    It scales grey values of 2 and 4 bits in a PNG, but not the one that is transparent; and it takes the upper 8 of 16
+    bits of a TIFF's palette that was written with 8, which is then black.
     """
-    low, high = float(values.min(initial=0)), float(values.max(initial=0))
-    if not (low >= 0 and high <= 65535):
-        raise ValueError(
-            f"its values, {low:g} to {high:g}, are not shades from 0 to 1, 255 or 65535"
+    if opened.format == "PNG":
+        is_keyed = opened.mode == "L" and isinstance(opened.info.get("transparency"), int)
+        return is_keyed and _head(path)[24] < 8
+    if opened.format == "TIFF" and opened.mode == "P":
+        return max(opened.tag_v2[TiffImagePlugin.COLORMAP]) < 256  # type: ignore[attr-defined]
+    return False
+
+
+class Look(NamedTuple):
+    """What an image's header says: more than 8 bits, mended here, more than one page."""
+
+    is_deep: bool = False
+    is_mended: bool = False
+    has_pages: bool = False
+
+
+@cache
+def _deep_suffixes() -> frozenset[str]:
+    formats = Image.registered_extensions()
+    return frozenset(suffix for suffix, kind in formats.items() if kind in MAY_BE_DEEP)
+
+
+def may_be_deep(path: Path) -> bool:
+    """Return whether images of this suffix can have more than 8 bits."""
+    return path.suffix.lower() in _deep_suffixes()
+
+
+def look(path: Path) -> Look:
+    """Read an image's header; say nothing of a bad one."""
+    try:
+        head = _head(path)
+        # Of a PNG the first bytes say it, in a tenth of the time.
+        if head.startswith(b"\x89PNG") and (head[24] >= 8 or head[25] != 0):
+            return Look(is_deep=head[24] == 16)
+        with _named(path), _open(path) as opened:
+            return Look(is_deep(opened), needs_mending(path, opened), _has_pages(opened))
+    except (InputError, OSError, IndexError):
+        return Look()
+
+
+def _has_pages(opened: Image.Image) -> bool:
+    """Return whether a second page of a TIFF is neither a smaller copy nor a mask."""
+    if not isinstance(opened, TiffImagePlugin.TiffImageFile) or not opened.tag_v2.next:
+        return False
+    opened.seek(1)
+    return not int(opened.tag_v2.get(TiffImagePlugin.OSUBFILETYPE - 1, 0)) & 0b101
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)
+
+
+def _unidentified(path: Path) -> str:
+    """Return why Pillow does not recognise a file."""
+    head, size = _head(path), path.stat().st_size
+    if head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS:
+        return f"is a HEIC image: convert it, or install pillow-heif; or {OR_SKIP}"
+    layout = _tiff_layout(path) if head[:4] in TIFF_MAGIC else ""
+    if layout:
+        return f"not a supported image: a TIFF of {layout}; save it as grey or RGB of 8 or 16 bits, or {OR_SKIP}"
+    start = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    for magic, kind in FOREIGN.items():
+        if start.startswith(magic.lower()):
+            return f"not a supported image but {kind}; {HINT}"
+    return f"not a supported image ({size} bytes); {HINT}"
+
+
+def _tiff_layout(path: Path) -> str:
+    """Return the bands and bits of a TIFF, or nothing if its directory is damaged."""
+    try:
+        with path.open("rb") as file:
+            tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+            file.seek(tags.next)
+            tags.load(file)
+        bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+        bands = int(tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
+        kind = {2: "signed ", 3: "float ", 6: "complex "}.get(
+            tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0], ""
         )
-    if is_float and high <= 1:
-        return 1
-    return 255 if high <= 255 else 65535
+        return f"{counted(bands, 'band')} of {bits} {kind}bits"
+    except Exception:  # as above
+        return ""
 
 
 class _Quiet:

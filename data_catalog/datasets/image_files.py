@@ -15,6 +15,7 @@ from dsmi_zoo._util.text import is_printable, shown
 
 from .account import WHOLE, Account
 from .decoding import read_image
+from .deep_pixels import UnknownWhite
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -39,7 +40,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files below one folder; ``names`` are relative paths, so they are the same on every machine."""
+    """Image files below one folder; ``names`` are relative paths, so they are the same on every machine.
+
+    ``white`` is the level of white of images of more than 8 bits; by default each image decides.
+    """
 
     name: str
     root: Path
@@ -48,6 +52,7 @@ class ImageFiles:
     class_names: dict[int, str]
     classifier_width: int | None = None
     account: Account = WHOLE
+    white: float | None = None
 
     def path(self, number: int) -> Path:
         """Return the path of an image."""
@@ -55,7 +60,7 @@ class ImageFiles:
 
     def image(self, number: int) -> Image.Image:
         """Return an image as RGB, upright, 8 bits a channel."""
-        return read_image(self.path(number))
+        return read_image(self.path(number), self.white)
 
     def fingerprint(self, number: int) -> str:
         """Return the SHA-256 of the file."""
@@ -71,11 +76,13 @@ class ImageFiles:
 
 
 def unreadable(paths: Sequence[Path], threads: int = 4) -> dict[int, str]:
-    """Return why images cannot be decoded, by their index in ``paths``."""
+    """Return why images cannot be decoded, by their index in ``paths``; an unknown level of white is no reason."""
 
     def problem(path: Path) -> str | None:
         try:
             read_image(path)
+        except UnknownWhite:
+            return None
         except InputError as error:
             return str(error)
         return None

@@ -14,6 +14,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import shortened
 
 from .account import WHOLE, Account
+from .deep_pixels import is_deep
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,17 @@ class TimmImages:
         """Return an image as RGB."""
         place = int(self.places[number])
         try:
-            image: Image.Image = _opened(self.source, self.root)[place][0].convert("RGB")
+            image: Image.Image = _opened(self.source, self.root)[place][0]
+            if is_deep(image):
+                raise ValueError(
+                    "it has more than 8 bits, which only --dataset imagefolder and csv read"
+                )
+            return image.convert("RGB")
         except Exception as error:  # timm does not document what its readers raise
             reason = shortened(str(error), 300) or type(error).__name__
             raise InputError(
                 f"{self.name}: image {place} in {self.root} cannot be read: {reason}; repair it"
             ) from None
-        return image
 
     def fingerprint(self, number: int) -> str:
         """Return the SHA-256 of the decoded pixels."""
@@ -88,6 +93,12 @@ def _opened(source: str, root: Path) -> Any:
 
     # timm lets Pillow read any format, and for EPS it would start Ghostscript.
     EpsImagePlugin.gs_binary = False
+    # Converted here: timm would clip values of 16 bits, and take the next image in place of a damaged one.
     return create_dataset(
-        source, root=str(root), split="validation", is_training=False, download=False
+        source,
+        root=str(root),
+        split="validation",
+        is_training=False,
+        download=False,
+        input_img_mode="",
     )

@@ -228,7 +228,10 @@ def _earlier_note(config: RunConfig) -> SearchNote:
 def part_of_plan(plan: Plan, stage: Stage, jobs: Sequence[Job]) -> Plan:
     """Return the plan of one stage: its images, its folder and the models that are left."""
     if stage.images_per_class is not None:
-        subset = plan.config.subset.model_copy(update={"images_per_class": stage.images_per_class})
+        # The level of white of all images: those of a stage might not suffice to decide it.
+        white = getattr(plan.subset.images, "white", None)
+        update = {"images_per_class": stage.images_per_class, "white": white}
+        subset = plan.config.subset.model_copy(update=update)
         folder = stage_folder(plan.config, stage)
         plan = make_plan(plan.config.model_copy(update={"subset": subset, "out": folder}))
     by_slug = {job.slug: job for job in plan.jobs}

@@ -136,7 +136,7 @@ def stored_run(plan: Plan) -> RunRecord | None:
     if stored.subset.hash != plan.subset.digest:
         raise InputError(
             f"{out} was computed on the images {stored.subset.hash}, not {plan.subset.digest}: "
-            "the data set's content has changed; choose another --out"
+            "the data set's content, or --white, has changed; choose another --out"
         )
     return stored
 

@@ -79,6 +79,14 @@ class SubsetSettings(Settings):
         default=None,
         description="Order of a classifier's outputs: text, number, or a file with a class in each line.",
     )
+    white: Annotated[float | None, OnCommandLine(metavar="LEVEL", default="from the images")] = (
+        Field(
+            default=None,
+            gt=0,
+            allow_inf_nan=False,
+            description="The value of white in images of more than 8 bits, such as 4095, 65535 or 1.",
+        )
+    )
 
 
 class RunConfig(Settings):
@@ -159,7 +167,8 @@ class RunConfig(Settings):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that change numbers: all rows of one OUT share them."""
-        subset = self.subset.model_dump(mode="json", exclude={"data_root", "class_order"})
+        # The level of white is part of the subset's digest, where images need one.
+        subset = self.subset.model_dump(mode="json", exclude={"data_root", "class_order", "white"})
         if self.subset.class_order:  # rows of earlier versions have no such key
             subset["class_order"] = Path(self.subset.class_order).name
         identity: dict[str, Any] = {

@@ -20,6 +20,7 @@ from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
 
 from ..config.run import SubsetSettings
+from .white import with_white
 
 
 def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
@@ -28,7 +29,7 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
     Raises
     ------
     InputError
-        For an unknown data set or class, a wrong folder or order of classes, or too few images.
+        For an unknown data set, class or level of white, a wrong folder or order of classes, or too few images.
     """
     images = open_dataset(
         settings.dataset, settings.data_root, allow_train_images=settings.allow_train_images
@@ -44,7 +45,7 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
         )
         bad = _bad_images(subset, cache) if settings.skip_bad_images else {}
         if not bad:
-            return _with_readings(subset, settings)
+            return with_white(_with_readings(subset, settings), settings.white, cache)
         images = images.take(
             np.array([i for i, name in enumerate(images.names) if name not in bad])
         )

@@ -42,6 +42,7 @@ ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "allow_train_images": (["--allow-train-images"], True),
     "skip_bad_images": (["--skip-bad-images"], True),
     "class_order": (["--class-order", "number"], "number"),
+    "white": (["--white", "4095"], 4095),
     "sigma": (["--sigma", "2"], 2),
     "t": (["--t", "3"], 3),
     "repetitions": (["--repetitions", "4"], 4),
