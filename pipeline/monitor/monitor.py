@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.hashing import array_sha256
 
-from ..measures.catalog import DIAGNOSTICS, MEASURES
+from ..measures.catalog import DIAGNOSTICS, MEASURES, UNDEFINED
 from ..measures.core.context import MeasureContext
 from ..measures.core.registry import Value
 from ..measures.core.settings import MeasureSettings
@@ -126,6 +126,7 @@ class RepresentationMonitor:
         }
         self._log = log
         self._log_has_failed = False
+        self._reasons: list[str] = []  # for values that measurements lack
         self._given: dict[str, list[Any]] = {}  # the caller's numbers since the last measurement
         self._training = self._own = 0.0  # seconds
         self._continue_or_refuse()
@@ -267,6 +268,10 @@ class RepresentationMonitor:
             row |= _measured(embedding, self._labels[: len(embedding)], self._clusters)
         except ValueError as error:  # only the user can decide to stop a training that has diverged
             warnings.warn(f"monitor: step {step} cannot be measured: {error}", stacklevel=4)
+        reasons = row.pop(UNDEFINED, None)
+        if reasons not in (None, *self._reasons):
+            self._reasons.append(reasons)
+            warnings.warn(f"monitor: step {step} lacks values: {reasons}", stacklevel=4)
         row["seconds_training"] = self._training if step else 0.0
         row["seconds_monitor"] = self._own + (perf_counter() - began if began else 0.0)
         if step:
