@@ -154,7 +154,7 @@ def joined_reasons(reasons: Mapping[str, str]) -> str:
 def parted_reasons(text: str) -> dict[str, str]:
     """Return the reason of each score, by its name, from what ``joined_reasons`` wrote."""
     reasons: dict[str, str] = {}
-    for part in text.split("; "):
+    for part in filter(None, text.split("; ")):
         names, _, reason = part.partition(": ")
         reasons |= dict.fromkeys(names.split(", "), reason)
     return reasons
