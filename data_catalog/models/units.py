@@ -13,7 +13,7 @@ PILLOW = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:(?:,\d{3})+\.\d+|(?:,\d{3}){2,})")
 _DECIMAL_COMMA = re.compile(r"[+-]?(?:\d+,\d{1,2}|\d+,\d{4,}|0,\d+)")
 _EITHER = re.compile(r"[+-]?\d{1,3},\d{3}")
-_SIDES = re.compile(r"[\[(]?\s*(?:[13]\s*[x×,* ]\s*)?(\d+)\s*[x×,* ]\s*(\d+)\s*[\])]?")  # noqa: RUF001
+_SIDES = re.compile(r"[\[(]?\s*(?:[13]\s*[x×,* ]\s*)?(\d+)\s*[x×,* ]\s*(\d+)\s*[\])]?")
 
 
 def plain_number(text: str, is_accuracy: bool) -> str:
@@ -91,7 +91,9 @@ def crop_share(text: str) -> str:
     except ValueError:
         return text
     if 50 <= value <= 100:
-        raise ValueError(f"crop_pct = {text} is a share, not percent; divide by 100: {value / 100:g}")
+        raise ValueError(
+            f"crop_pct = {text} is a share, not percent; divide by 100: {value / 100:g}"
+        )
     return text
 
 

@@ -107,7 +107,6 @@ def test_measure_takes_a_measure_of_ones_own(arrays: Path, cli: Command) -> None
     ("arguments", "words"),
     [
         ("measure Z.npy short.npy", ["Z.npy with short.npy", "40", "37"]),
-        ("measure Z.npy one.npy", ["one.npy", "one class only"]),
         ("measure nan.npy y.npy", ["nan.npy", "NaN"]),
         ("measure flat.npy", ["flat.npy", "[n, d]"]),
         ("measure gone.npy", ["gone.npy", "No such file"]),

@@ -157,7 +157,10 @@ def test_classes_too_small_for_standard_errors_are_counted_once():
     reasons = parted_reasons(text)
     few = "20 of 20 classes have fewer than 4 images, too few for a standard error"
     assert text.count(few) == 1
-    assert {name for name, reason in reasons.items() if reason == few} >= {"dsmi_z_y_se", "dse_z_se"}
+    assert {name for name, reason in reasons.items() if reason == few} >= {
+        "dsmi_z_y_se",
+        "dse_z_se",
+    }
 
 
 def test_reasons_are_read_back_as_they_were_written():

@@ -32,8 +32,8 @@ def test_a_collapsed_representation_is_measured_and_one_score_says_why_not(
     torch.manual_seed(0)
     model, images, labels = Collapsing(share), torch.randn(60, 3, 8, 8), torch.arange(60) % 3
     reason = "dsmi_z_y_angular: .*direction"
+    monitor = RepresentationMonitor(model, images, labels, every=1, out=tmp_path, n=60)
     with pytest.warns(UserWarning, match=f"monitor: step 0 lacks values: {reason}") as warned:
-        monitor = RepresentationMonitor(model, images, labels, every=1, out=tmp_path, n=60)
         monitor.step()
     assert len(warned) == 1
     rows, _ = read_monitor(tmp_path)

@@ -92,7 +92,9 @@ class MeasureContext:
             image = shown_name(as_array(self._image_ids, "image_ids").reshape(-1)[row], 100)
         many = f"class {label} has one image ({image})"
         if len(single) > 1:
-            many = f"{len(single)} of {len(sizes)} classes have one image, such as {label} ({image})"
+            many = (
+                f"{len(single)} of {len(sizes)} classes have one image, such as {label} ({image})"
+            )
         raise UndefinedScore(f"{many}, an accuracy needs two images of each class")
 
     @property

@@ -86,9 +86,7 @@ def too_few_images(classes: NDArray[np.int64], images: NDArray[np.int64]) -> str
     if len(sizes) == 1:
         return f"{counted(len(class_of_image), 'image')}, a standard error needs {FEWEST_IMAGES}"
     small = int((sizes < FEWEST_IMAGES).sum())
-    return (
-        f"{small} of {len(sizes)} classes have fewer than {FEWEST_IMAGES} images, too few for a standard error"
-    )
+    return f"{small} of {len(sizes)} classes have fewer than {FEWEST_IMAGES} images, too few for a standard error"
 
 
 def large_classes(
