@@ -62,7 +62,7 @@ def prepare_subset(job: Job, config: RunConfig, subset: Subset) -> None:
 
 
 def _clusters(X: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """Cluster the inputs; if too few of them differ, one cluster, which leaves only DSMI(Z;X) and CSMI(Z;X) undefined."""
+    """Cluster the inputs; into one cluster if too few of them differ, which leaves only the Z;X scores undefined."""
     try:
         return cluster_inputs(X, n_clusters, seed)
     except ValueError as error:

@@ -37,7 +37,6 @@ def arrays(tmp_path: Path) -> Path:
     np.save(tmp_path / "Z.npy", rng.normal(size=(40, 8)) + labels[:, None])
     np.save(tmp_path / "y.npy", labels)
     np.save(tmp_path / "short.npy", labels[:-3])
-    np.save(tmp_path / "one.npy", labels * 0)
     np.save(tmp_path / "nan.npy", np.full((40, 8), np.nan))
     np.save(tmp_path / "flat.npy", np.zeros(40))
     np.save(tmp_path / "objects.npy", np.array([{}] * 40, dtype=object), allow_pickle=True)
