@@ -56,8 +56,9 @@ def measure_row(
     """Fill in the measures of an embedding, float [n, d], of the images of ``subset``."""
     started = perf_counter()
     labels = subset["label"].to_numpy()
-    # Reasons for undefined scores show names of images.
-    clusters, images = subset["input_cluster"].to_numpy(), subset["image"].to_numpy()
+    clusters = subset["input_cluster"].to_numpy()
+    # Reasons for undefined scores show the images' names.
+    images = subset.get("image", subset["number"]).to_numpy()
     n, d = len(labels), embedding.shape[1]
     if settings.own:
         planned = row_identity(row["embedding_id"], measures_identity(settings, n))
