@@ -96,7 +96,7 @@ class ClassOrders:
         (words, value), *others = values.items()
         each = [f"{value:.1f}% if outputs are ordered {words}"]
         each += [f"{value:.1f}% if {words}" for words, value in others]
-        return None, f"class order is ambiguous: {', '.join(each)}; {OPTION} decides"
+        return None, f"class order is ambiguous ({', '.join(each)}): {OPTION} decides"
 
 
 NO_ORDER = ClassOrders()

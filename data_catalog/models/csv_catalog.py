@@ -13,6 +13,16 @@ from dsmi_zoo._util.tables import json_object, read_table
 from dsmi_zoo._util.text import shortened, shown
 
 from .entry import CURRENT_NAMES, ModelEntry, is_accuracy
+from .units import (
+    accuracy_problem,
+    ambiguity,
+    crop_share,
+    image_side,
+    interpolation_name,
+    number_problem,
+    pixel_statistics,
+    plain_number,
+)
 
 TEXT_COLUMNS = (
     "model", "architecture", "family", "kind", "pretraining", "license", "group", "published_name", "builder", "layer",
@@ -43,6 +53,7 @@ def read_catalog(path: Path) -> list[ModelEntry]:
             )
     entries: list[ModelEntry] = []
     lines: dict[tuple[str, int | None], int] = {}
+    accuracies: dict[str, list[str]] = {name: [] for name in columns if is_accuracy(name)}
     for line, cells in rows:
         where = f"{path}, line {line}"
         try:
@@ -60,8 +71,14 @@ def read_catalog(path: Path) -> list[ModelEntry]:
             )
         lines[key] = line
         entries.append(entry)
+        for name, texts in accuracies.items():
+            texts += [cells[name]] if cells[name] else []
     if not entries:
         raise InputError(f"{path}: the catalogue is empty")
+    for name, texts in accuracies.items():
+        problem = accuracy_problem(name, texts)
+        if problem:
+            raise InputError(f"{path}: {problem}")
     return entries
 
 
@@ -78,15 +95,19 @@ def _entry(cells: dict[str, str], folder: Path) -> ModelEntry:
     extras: dict[str, float | None] = {}
     for name, text in cells.items():
         if name in NUMBER_FIELDS:
-            fields[name] = _number(text, name)
+            fields[name] = _number(image_side(text) if name == "img_size" else text, name)
         elif name not in (*TEXT_COLUMNS, *PREPROCESSING_COLUMNS, "extra_data"):
             extras[name] = _number(text, name)
         elif not text:
             continue
         elif name in ("mean", "std"):
-            preprocessing[name] = text.replace(",", " ").split()
-        elif name in PREPROCESSING_COLUMNS:
-            preprocessing[name] = text
+            preprocessing[name] = pixel_statistics(text, name)
+        elif name == "crop_pct":
+            preprocessing[name] = crop_share(text)
+        elif name == "interpolation":
+            preprocessing[name] = interpolation_name(text)
+        elif name == "crop_mode":
+            preprocessing[name] = text.lower()
         elif name == "checkpoint":
             fields[name] = _file(text, folder)
         elif name == "model_kwargs":
@@ -114,8 +135,11 @@ def _file(name: str, folder: Path) -> Path:
 def _number(text: str, column: str) -> float | None:
     if text == "":
         return None
+    problem = ambiguity(text, is_accuracy(column))
+    if problem:
+        raise ValueError(f"{column} = {shown(text)} {problem}")
     try:
-        value = float(text)
+        value = float(plain_number(text, is_accuracy(column)))
     except ValueError:
         known = ", ".join(TEXT_COLUMNS)
         raise ValueError(
@@ -128,4 +152,7 @@ def _number(text: str, column: str) -> float | None:
         )
     if is_accuracy(column) and not 0 <= value <= 100:
         raise ValueError(f"{column} = {shortened(text)} lies outside 0 to 100 percent{hint}")
+    problem = number_problem(value, column)
+    if problem:
+        raise ValueError(f"{column} = {shortened(text)} {problem}{hint}")
     return value

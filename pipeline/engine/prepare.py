@@ -1,5 +1,6 @@
 """The tasks before an entry's row: the subset of images, its view of them, and its weights."""
 
+import logging
 import os
 from contextlib import suppress
 from importlib import import_module
@@ -26,6 +27,8 @@ from ..store.run_folder import timeout_log
 from ..store.subset_file import clusters_path, subset_is_stored, write_clusters, write_subset
 from ..weights.cache import fetch_weights, remote_weights
 from .time_limit import ModelClock
+
+log = logging.getLogger(__name__)
 
 
 def prepare_subset(job: Job, config: RunConfig, subset: Subset) -> None:
@@ -54,8 +57,17 @@ def prepare_subset(job: Job, config: RunConfig, subset: Subset) -> None:
             shrink(number, subset.images.image(number))
     X = np.stack([vectors[number] for number in range(len(subset.labels))])
     table = subset.table()
-    clusters = cluster_inputs(X, subset.n_classes, config.subset.seed)
+    clusters = _clusters(X, subset.n_classes, config.subset.seed)
     write_subset(config.folder, table.assign(input_cluster=clusters[table["number"]]))
+
+
+def _clusters(X: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """Cluster the inputs; into one cluster if too few of them differ, which leaves only the Z;X scores undefined."""
+    try:
+        return cluster_inputs(X, n_clusters, seed)
+    except ValueError as error:
+        log.warning(f"no clusters of the inputs, so no information about them: {error}")
+        return np.zeros(len(X), dtype=np.int64)
 
 
 def prepare_view(job: Job, config: RunConfig, subset: Subset, _after: object = None) -> None:
@@ -66,7 +78,7 @@ def prepare_view(job: Job, config: RunConfig, subset: Subset, _after: object = N
         clusters = clusters_path(config.folder, job.entry.img_size)
         if damage(clusters):
             vectors = view_vectors(open_view(path), job.preprocessing.mean, job.preprocessing.std)
-            write_clusters(clusters, cluster_inputs(vectors, subset.n_classes, config.subset.seed))
+            write_clusters(clusters, _clusters(vectors, subset.n_classes, config.subset.seed))
 
 
 def prepare_weights(job: Job, config: RunConfig) -> Path | None:

@@ -15,7 +15,7 @@ from dsmi_zoo._util.user_code import NOT_AS_PLANNED
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 
 from ..config.run import MeasureSettings, RunConfig
-from ..measures.catalog import BY_NAME, UNDEFINED
+from ..measures.catalog import BY_NAME, UNDEFINED, joined_reasons, parted_reasons
 from ..measures.core.estimate import method_for, precision_for
 from ..measures.own import load_measure
 from ..measures.run import measured
@@ -29,8 +29,8 @@ FACTS = (
 )  # fmt: skip
 """The catalogue's facts about an entry that are columns of its row."""
 
-OF_CLASSIFIER = "subset_top1: "
-"""Begins the last of a row's undefined scores, if the order of a classifier's outputs leaves its accuracy open."""
+CEILING = "subset_top1"
+"""The accuracy of the entry's own classifier, which the order of its outputs may leave undefined."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ def measure_row(
     """Fill in the measures of an embedding, float [n, d], of the images of ``subset``."""
     started = perf_counter()
     labels = subset["label"].to_numpy()
-    clusters, images = subset["input_cluster"].to_numpy(), subset["number"].to_numpy()
+    clusters = subset["input_cluster"].to_numpy()
+    # Reasons for undefined scores show the images' names.
+    images = subset.get("image", subset["number"]).to_numpy()
     n, d = len(labels), embedding.shape[1]
     if settings.own:
         planned = row_identity(row["embedding_id"], measures_identity(settings, n))
@@ -118,8 +120,8 @@ def carried_row(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
     """Return what stays of the source's row when its embedding is measured again."""
     measured = set(BY_NAME) | set(job.source["own_measures"].split())
     kept = {name: value for name, value in job.source.items() if name not in measured}
-    _, mark, reason = (job.source[UNDEFINED] or "").rpartition(OF_CLASSIFIER)
-    kept[UNDEFINED] = f"{mark}{reason}" if mark else None
+    reason = parted_reasons(job.source[UNDEFINED] or "").get(CEILING)
+    kept[UNDEFINED] = joined_reasons({CEILING: reason}) if reason else None
     return {**kept, **_settings(config.measures), "row_id": job.row_id}
 
 

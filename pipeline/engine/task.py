@@ -20,7 +20,7 @@ from dsmi_zoo.data_catalog.datasets.class_order import ClassOrders
 
 from ..config.run import RunConfig
 from ..embedding.views import open_view
-from ..measures.catalog import UNDEFINED
+from ..measures.catalog import UNDEFINED, joined_reasons
 from ..plan.plan import Job
 from ..store.run_folder import (
     PendingEmbedding,
@@ -33,7 +33,7 @@ from ..store.run_folder import (
 from ..store.subset_file import subset_with_clusters
 from .attempts import Attempts, KilledWorker
 from .outcome import Outcome
-from .row_content import OF_CLASSIFIER, RemeasureJob, begun_row, carried_row, measure_row
+from .row_content import CEILING, RemeasureJob, begun_row, carried_row, measure_row
 from .time_limit import ModelClock, timed_out, timeout_error
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ class EntryTask(RowTask):
             orders, reason = with_listed_order(orders, width, model, checkpoint)
         if not reason:
             value, reason = orders.top1(predictions, labels, width)
-        return {UNDEFINED: f"{OF_CLASSIFIER}{reason}"} if reason else {"subset_top1": value}
+        return {UNDEFINED: joined_reasons({CEILING: reason})} if reason else {CEILING: value}
 
     def measure(self, row: dict[str, Any], subset: pd.DataFrame, pending: PendingEmbedding) -> None:
         """Fill in the fields and measures of the stored embedding, and keep it if wanted."""

@@ -1,10 +1,11 @@
 """Names, titles, units and meanings of all measures, in the order of a row's columns; nothing here computes them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 Needs = Literal["embedding", "labels", "input_clusters", "image_pairs"]
-"""What a measure is computed from; ``image_pairs`` are labels that give each class at least two images."""
+"""What a measure is computed from; ``image_pairs`` are labels, of which each class needs two images or more."""
 
 
 @dataclass(frozen=True)
@@ -140,3 +141,20 @@ BY_NAME = {measure.name: measure for measure in OF_A_ROW}
 
 UNDEFINED = "undefined_scores"
 """The column that says why scores have no value."""
+
+
+def joined_reasons(reasons: Mapping[str, str]) -> str:
+    """Return why scores have no value, for the column: names that share a reason, then the reason."""
+    names_of: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names_of.setdefault(reason.replace(";", ","), []).append(name)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in names_of.items())
+
+
+def parted_reasons(text: str) -> dict[str, str]:
+    """Return the reason of each score, by its name, from what ``joined_reasons`` wrote."""
+    reasons: dict[str, str] = {}
+    for part in filter(None, text.split("; ")):
+        names, _, reason = part.partition(": ")
+        reasons |= dict.fromkeys(names.split(", "), reason)
+    return reasons

@@ -19,7 +19,7 @@ from dsmi_zoo._util.settings import signature_with
 
 from . import dse
 from . import scores as scores_package
-from .catalog import BY_NAME, OF_A_ROW, UNDEFINED, Measure
+from .catalog import BY_NAME, OF_A_ROW, UNDEFINED, Measure, joined_reasons
 from .core.arrays import is_on_host
 from .core.checks import UndefinedScore
 from .core.context import MeasureContext
@@ -74,12 +74,10 @@ def values_of(wanted: Sequence[Measure], context: MeasureContext) -> dict[str, V
 
 
 def can_be_computed(measure: Measure, context: MeasureContext) -> bool:
-    """Return whether the context has what the measure needs."""
+    """Return whether the context has the input that the measure needs."""
     if measure.needs == "embedding":
         return True
-    if measure.needs == "input_clusters":
-        return context.has_clusters
-    return context.has_image_pairs if measure.needs == "image_pairs" else context.has_labels
+    return context.has_clusters if measure.needs == "input_clusters" else context.has_labels
 
 
 def _takes_one_thread(context: MeasureContext) -> bool:
@@ -96,17 +94,13 @@ def _computed(computations: Sequence[Computation], context: MeasureContext) -> R
 
 def _in_order(wanted: Sequence[Measure], results: Results) -> dict[str, Value]:
     """Return the values in the order of the measures, and the reasons for those that are missing."""
-    values: dict[str, Value] = {}
-    reasons: dict[str, str] = {}
-    for one in wanted:
-        result = results.get(one.name)
-        if isinstance(result, UndefinedScore):
-            if one.name.removesuffix("_se") not in reasons:  # the error's reason is the same
-                reasons[one.name] = str(result)
-        elif result is not None:
-            values[one.name] = result
-    if reasons:
-        values[UNDEFINED] = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    known = {one.name: results[one.name] for one in wanted if results.get(one.name) is not None}
+    values = {name: value for name, value in known.items() if not isinstance(value, UndefinedScore)}
+    reasons = {name: str(why) for name, why in known.items() if isinstance(why, UndefinedScore)}
+    # The reason of a score is also that of its error, <name>_se, and of its spread, <name>_sd.
+    of_scores = {name: why for name, why in reasons.items() if name[:-3] not in reasons}
+    if of_scores:
+        values[UNDEFINED] = joined_reasons(of_scores)
     return values
 
 
@@ -160,15 +154,15 @@ def measure(
     -------
     dict
         In the order of a row's columns, or of ``scores``. Entropies and information are in bits, accuracies in percent.
-        Undefined values are left out: standard errors where classes have too few images, `within_over_between` where
-        all class means coincide, and, unless asked for by name, accuracies where a class has a single image. For other
-        scores without a value, `undefined_scores` gives the reason.
+        A score that is undefined for this embedding, such as an accuracy where a class has a single image, is left out,
+        and `undefined_scores` gives the reason: "NAME, NAME: reason; NAME: reason". The standard error of a score
+        without a value is left out with it.
 
     Raises
     ------
     ValueError
-        If the embedding is not a finite matrix of numbers, the labels do not fit it or make only one class, repeats of
-        an image have different labels, a setting is out of range, or a score is unknown or lacks its input.
+        If the embedding is not a finite matrix of numbers, the labels do not fit it, repeats of an image have different
+        labels, a setting is out of range, or a score is unknown or lacks its input.
 
     References
     ----------
@@ -209,10 +203,6 @@ def _askable(name: str, context: MeasureContext) -> Measure:
     score = BY_NAME[name]
     if can_be_computed(score, context):
         return score
-    if score.needs == "image_pairs" and context.has_labels:
-        raise InputError(
-            f"the score {name} needs two images of each class, one to be left out; give each class two"
-        )
     lacking = "input_clusters" if score.needs == "input_clusters" else "labels"
     raise InputError(f"the score {name} needs {lacking}; pass them too")
 

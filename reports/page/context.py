@@ -1,5 +1,6 @@
 """What the template of the report shows, with numbers already formatted as text."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.text import counted, plural
+from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, UNDEFINED, parted_reasons
 from dsmi_zoo.pipeline.store.record import RunRecord
 
 from ..explorer.layout import Axes, Explorer, choice_axes, explorer
@@ -111,12 +113,29 @@ def _lead(
 
 def _warnings(rows: pd.DataFrame, summary: Summary) -> list[str]:
     warnings = mixture_warnings(rows) + warnings_of_ceiling(rows)
+    warnings += _undefined(succeeded(rows))
     saturated = len(summary.saturated)
     if saturated:
         of = f"{saturated} of {counted(summary.models['ok'], 'row')}"
         are = "is" if saturated == 1 else "are"
         warnings.append(f"{of} {are} saturated: sigma does not fit the scale of the embedding.")
     return warnings
+
+
+def _undefined(ok: pd.DataFrame) -> list[str]:
+    """Say why scores that rankings and choices are made by have no value in any row, with the most frequent reason."""
+    texts = ok[UNDEFINED].dropna() if UNDEFINED in ok else []
+    reasons = [parted_reasons(str(text)) for text in texts]
+    names_of: dict[str, list[str]] = {}
+    for score in COMPARISONS:
+        given = Counter(of_row[score.name] for of_row in reasons if score.name in of_row)
+        if score.unit == "%" and len(ok) and given.total() == len(ok):
+            names_of.setdefault(given.most_common(1)[0][0], []).append(score.name)
+    of = f"in {len(ok)} of {counted(len(ok), 'row')}"
+    return [
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} undefined {of}: {reason}."
+        for reason, names in names_of.items()
+    ]
 
 
 def _median(rows: pd.DataFrame, column: str) -> str | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.measures.catalog import UNDEFINED
+from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, parted_reasons
 from dsmi_zoo.pipeline.store.record import RunRecord, SearchNote, SubsetRecord
 
 from ..statistics.sample import CEILING, succeeded, texts, values
@@ -59,12 +59,11 @@ def warnings_of_images(subset: SubsetRecord) -> list[str]:
 def warnings_of_ceiling(rows: pd.DataFrame) -> list[str]:
     """Return one sentence on the models whose own classifiers could not be scored."""
     rows = succeeded(rows)
-    mark = f"{CEILING}: "
-    reasons = {
-        model: text.partition(mark)[2]
-        for model, text in zip(rows["model"], texts(rows, UNDEFINED), strict=True)
-        if text is not None and mark in text
-    }
+    reasons = {}
+    for model, text in zip(rows["model"], texts(rows, UNDEFINED), strict=True):
+        of_row = parted_reasons(text or "")
+        if CEILING in of_row:
+            reasons[model] = of_row[CEILING]
     if not reasons:
         return []
     model, reason = next(iter(reasons.items()))

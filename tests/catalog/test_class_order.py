@@ -51,7 +51,7 @@ def test_a_perfect_classifier_in_either_order_never_gets_a_wrong_value(
     orders = ClassOrders(tuple(names), orders_by_name(names))
     for ordered in (text, number):
         value, reason = orders.top1(perfect(ordered, names, labels), labels, len(names))
-        assert value == 100 or (value is None and reason.startswith("class order is ambiguous: "))
+        assert value == 100 or (value is None and reason.startswith("class order is ambiguous ("))
     if text == number:
         assert value == 100
 
@@ -72,8 +72,8 @@ def test_an_ambiguity_names_both_orders_their_values_and_the_option() -> None:
     labels = np.arange(4)
     assert orders.top1(np.array([0, 1, 3, 2]), labels, 4) == (
         None,
-        "class order is ambiguous: 100.0% if outputs are ordered 0, 1, 2, 10 by number, "
-        "50.0% if 0, 1, 10, 2 as text; --class-order decides",
+        "class order is ambiguous (100.0% if outputs are ordered 0, 1, 2, 10 by number, "
+        "50.0% if 0, 1, 10, 2 as text): --class-order decides",
     )
     assert orders.top1(np.array([0, 1, 0, 0]), labels, 4) == (50, "")
     assert orders.top1(np.array([0, 1, 0, 0]), labels, 1000) == (None, "")

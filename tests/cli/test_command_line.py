@@ -37,7 +37,6 @@ def arrays(tmp_path: Path) -> Path:
     np.save(tmp_path / "Z.npy", rng.normal(size=(40, 8)) + labels[:, None])
     np.save(tmp_path / "y.npy", labels)
     np.save(tmp_path / "short.npy", labels[:-3])
-    np.save(tmp_path / "one.npy", labels * 0)
     np.save(tmp_path / "nan.npy", np.full((40, 8), np.nan))
     np.save(tmp_path / "flat.npy", np.zeros(40))
     np.save(tmp_path / "objects.npy", np.array([{}] * 40, dtype=object), allow_pickle=True)
@@ -107,7 +106,6 @@ def test_measure_takes_a_measure_of_ones_own(arrays: Path, cli: Command) -> None
     ("arguments", "words"),
     [
         ("measure Z.npy short.npy", ["Z.npy with short.npy", "40", "37"]),
-        ("measure Z.npy one.npy", ["one.npy", "one class only"]),
         ("measure nan.npy y.npy", ["nan.npy", "NaN"]),
         ("measure flat.npy", ["flat.npy", "[n, d]"]),
         ("measure gone.npy", ["gone.npy", "No such file"]),

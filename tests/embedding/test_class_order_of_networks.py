@@ -89,8 +89,8 @@ def test_a_right_network_is_never_wrong_by_the_order_of_its_classes(
     assert rows["subset_top1"].dropna().to_dict() == {"listed": 100, "network": 100}
     reason = rows.loc["number", "undefined_scores"].partition("subset_top1: ")[2]
     assert reason == (
-        "class order is ambiguous: 100.0% if outputs are ordered 0, 1, 2, 3, ... by number, "
-        "16.7% if 0, 1, 10, 11, ... as text; --class-order decides"
+        "class order is ambiguous (100.0% if outputs are ordered 0, 1, 2, 3, ... by number, "
+        "16.7% if 0, 1, 10, 11, ... as text): --class-order decides"
     )
     assert "100.0% if 0, 1, 10, 11, ... as text" in rows.loc["text", "undefined_scores"]
     assert (

@@ -8,8 +8,8 @@ from dsmi_zoo.pipeline.measures.core.checks import UndefinedScore
 
 
 def value_of(name: str, Z: Any, labels: Any = None, **settings: Any) -> Any:
-    """Return the value of a score, or None if it is left out; raise UndefinedScore with the reason for no value."""
+    """Return the value of a score; raise UndefinedScore with the reason for no value."""
     values = measure(Z, labels, scores=name, **settings)
     if UNDEFINED in values:
         raise UndefinedScore(values[UNDEFINED])
-    return values.get(name)
+    return values[name]

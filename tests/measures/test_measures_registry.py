@@ -17,7 +17,7 @@ from dsmi_zoo.pipeline.measures import (
     shannon_entropy,
     shannon_mutual_information,
 )
-from dsmi_zoo.pipeline.measures.catalog import BY_NAME, OF_A_ROW
+from dsmi_zoo.pipeline.measures.catalog import BY_NAME, OF_A_ROW, parted_reasons
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.once import computed_once
 from dsmi_zoo.pipeline.measures.core.registry import COMPUTATIONS
@@ -190,7 +190,6 @@ def test_a_bad_embedding_is_refused_in_one_line(measure, bad, words):
         (np.eye(6), "argmax of one-hot"),
         (1, "shape []"),
         ([[0], [1, 2]], "cannot be read as an array"),
-        ([3] * 6, "one class only"),
         (
             [0.5, 1.5, 2, 3, 4, 5],
             "look continuous, they are not whole numbers; cluster them with cluster_inputs",
@@ -211,6 +210,22 @@ def test_bad_labels_are_refused_in_one_line(measure, bad, words):
     refused(words, measure, Z, bad)
 
 
+@pytest.mark.parametrize(
+    "information", [diffusion_spectral_mutual_information, shannon_mutual_information]
+)
+def test_information_about_one_class_is_refused_in_one_line(information):
+    refused("one class only", information, Z, [3] * 6)
+
+
+def test_labels_of_one_class_leave_the_scores_that_need_none():
+    values, without = measure(Z, [3] * 6, input_clusters=[1] * 6), measure(Z)
+    reasons, known = (parted_reasons(some.pop("undefined_scores")) for some in (values, without))
+    assert values == without
+    assert reasons["logme"] == "labels make one class only, pass two or more"
+    assert reasons["csmi_z_x"] == "input_clusters make one class only, pass two or more"
+    assert known.items() < reasons.items()
+
+
 def test_pandas_missing_labels_are_refused():
 
     refused("1 missing entries", measure, Z, pd.Series([1, 2, pd.NA, 1, 2, 1], dtype="Int64"))
@@ -229,7 +244,6 @@ def test_pandas_missing_labels_are_refused():
             "null_permutations is 0; input should be greater than or equal to 1",
         ),
         ({"input_clusters": [1, 2]}, "input_clusters has 2 entries"),
-        ({"input_clusters": [1] * 6}, "input_clusters make one class only"),
         ({"image_ids": [1, 2]}, "image_ids has shape [2]"),
         ({"image_ids": [5, 6, 7, 5, 8, 9]}, "the repeats of image 5 bear different labels"),
     ],
@@ -348,16 +362,15 @@ def test_a_score_that_needs_what_is_not_given_is_refused() -> None:
     refused("the score csmi_z_x needs input_clusters", measure, Z, LABELS, scores=["csmi_z_x"])
 
 
-def test_an_accuracy_without_two_images_of_each_class_is_left_out_or_refused() -> None:
-    single = [0, 0, 0, 1, 1, 2]
-    assert "probe_accuracy" not in measure(Z, single)
-    refused(
-        "the score probe_accuracy needs two images of each class",
-        measure,
-        Z,
-        single,
-        scores="probe_accuracy",
-    )
+def test_a_score_that_is_undefined_does_not_take_the_others_along() -> None:
+    values = measure(Z, [0, 0, 0, 1, 1, 2], scores=("probe_accuracy", "logme"))
+    assert values.keys() == {"logme", "undefined_scores"}
+    assert values["undefined_scores"].startswith("probe_accuracy: class 2 has one image (row 5)")
+    one_class = measure(Z, [0] * 6, scores=("probe_accuracy", "rankme"))
+    assert one_class.keys() == {"rankme", "undefined_scores"}
+
+
+def test_scores_and_settings_of_no_use_are_refused() -> None:
     refused("scores is empty; name one", measure, Z, LABELS, scores=())
     refused("sigma is True; must be a number", measure, Z, LABELS, sigma=True)
 

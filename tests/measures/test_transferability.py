@@ -12,7 +12,8 @@ from scipy.optimize import minimize
 from scipy.stats import binomtest, multivariate_normal, ortho_group
 from sklearn.covariance import LedoitWolf, ledoit_wolf_shrinkage
 
-from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, DETAILS
+from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, DETAILS, UNDEFINED, parted_reasons
+from dsmi_zoo.pipeline.measures.core.checks import UndefinedScore
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.hits import packed, unpacked, wilson_interval
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
@@ -133,7 +134,8 @@ def test_rankme_of_k_equal_singular_values_is_k(k):
 
 
 def test_rankme_of_zeros_is_undefined():
-    assert value_of("rankme", np.zeros((5, 3))) is None
+    with pytest.raises(UndefinedScore, match="all rows are zero"):
+        value_of("rankme", np.zeros((5, 3)))
 
 
 @pytest.mark.parametrize(("n", "d"), SHAPES)
@@ -148,10 +150,11 @@ def test_within_over_between_is_that_of_the_sums_of_squares(n, d):
     assert within + between == pytest.approx(n * Z.var(0).sum())
 
 
-def test_within_over_between_is_0_for_collapsed_classes_and_none_for_equal_means():
+def test_within_over_between_is_0_for_collapsed_classes_and_undefined_for_equal_means():
     y = np.array([0, 0, 1, 1])
     assert value_of("within_over_between", [[1.0], [1], [2], [2]], y) == 0
-    assert value_of("within_over_between", [[0.1], [0.3], [0.1], [0.3]], y) is None
+    with pytest.raises(UndefinedScore, match="the means of all classes coincide"):
+        value_of("within_over_between", [[0.1], [0.3], [0.1], [0.3]], y)
 
 
 def test_a_row_has_every_score_by_its_columns_name_and_the_probes_interval():
@@ -176,23 +179,33 @@ def test_only_the_variance_ratio_is_better_when_lower():
     assert [name for name, higher in better.items() if not higher] == ["within_over_between"]
 
 
-def test_a_class_with_one_image_leaves_out_the_accuracies_and_keeps_the_rest():
+def test_a_class_with_one_image_has_a_reason_for_no_accuracies_and_keeps_the_rest():
     Z = np.random.default_rng(0).normal(size=(9, 3))
-    y = [0, 0, 0, 0, 1, 1, 1, 1, 2]
-    assert set(transferability(Z, y)) == SCORES - ACCURACIES
-    y[3] = 2
+    y = ["a", "a", "a", "a", "b", "b", "b", "b", "c; d"]
+    scores = transferability(Z, y)
+    assert set(scores) == (SCORES - ACCURACIES) | {UNDEFINED}
+    reasons = parted_reasons(scores[UNDEFINED])
+    assert reasons.keys() == ACCURACIES | PROBE
+    assert set(reasons.values()) == {
+        "class c, d has one image (row 8), an accuracy needs two images of each class"
+    }
+    y[3] = "c; d"
     assert set(transferability(Z, y)) == SCORES | PROBE
-    assert "probe_accuracy" not in transferability(Z, y, image_ids=[0, 1, 2, 3, 4, 5, 6, 7, 3])
+    repeats = ["1.png", "2.png", "3.png", "4.png", "5.png", "6.png", "7.png", "8.png", "4.png"]
+    of_one = parted_reasons(transferability(Z, y, image_ids=repeats)[UNDEFINED])
+    assert "class c, d has one image (4.png)" in of_one["probe_accuracy"]
+    of_all = parted_reasons(transferability(Z, range(9))[UNDEFINED])
+    assert "9 of 9 classes have one image, such as 0 (row 0)" in of_all["probe_accuracy"]
 
 
 def test_a_constant_embedding_has_a_row_without_warnings():
     y = np.array([0] * 6 + [1] * 3 + [2] * 3)
     scores = transferability(np.full((12, 5), 0.1), y)
-    assert set(scores) == (SCORES | PROBE) - {"within_over_between"}
+    assert set(scores) == (SCORES | PROBE | {UNDEFINED}) - {"within_over_between"}
     assert scores["h_score"] == scores["transrate"] == 0
     assert scores["rankme"] == pytest.approx(1, abs=1e-4)
     assert scores["probe_accuracy"] == 50  # the largest class
-    assert set(transferability(np.zeros((12, 5)), y)) == (SCORES | PROBE) - {
+    assert set(transferability(np.zeros((12, 5)), y)) == (SCORES | PROBE | {UNDEFINED}) - {
         "within_over_between",
         "rankme",
     }
@@ -229,7 +242,6 @@ def test_duplicates_strings_and_single_columns_are_measured(d):
         (np.zeros(4), [0, 0, 1, 1], None, "reshape"),
         (np.full((4, 2), np.nan), [0, 0, 1, 1], None, "NaN"),
         (np.zeros((4, 2)), [0, 1, 1], None, "3 entries"),
-        (np.zeros((4, 2)), [0, 0, 0, 0], None, "one class"),
         (np.zeros((4, 2)), [0, 0, 1, 1], [0, 1], "image_ids has shape"),
         (np.zeros((4, 2)), [0, 0, 1, 1], [0, 1, 1, 2], "different labels"),
     ],

@@ -5,16 +5,19 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from run_records import record_of
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, joined_reasons
 from dsmi_zoo.pipeline.store.record import EntryRecord
 from dsmi_zoo.pipeline.store.run_folder import rows_frame, write_row, write_run
 from dsmi_zoo.reports import wording
 from dsmi_zoo.reports.page.build import write_page, write_report
+from dsmi_zoo.reports.page.context import _undefined
 from dsmi_zoo.reports.page.provenance import mixture_warnings, provenance
 from dsmi_zoo.reports.page.rendering import figure_name, markdown_text
 
@@ -358,3 +361,15 @@ def test_a_negative_zero_has_no_sign():
 
 def plain(text):
     return " ".join(text.replace("\N{NO-BREAK SPACE}", " ").split())
+
+
+def test_the_page_says_why_no_row_has_an_accuracy():
+    reason = "class c9 has one image (c9/1.png), an accuracy needs two images of each class"
+    text = joined_reasons({"probe_accuracy": reason, "centre_accuracy": reason, "gbc": "other"})
+    rows = pd.DataFrame({UNDEFINED: [text] * 12})
+    assert _undefined(rows) == [
+        f"centre_accuracy, probe_accuracy are undefined in 12 of 12 rows: {reason}."
+    ]
+    rows.loc[0, UNDEFINED] = None
+    assert _undefined(rows) == []
+    assert _undefined(rows.drop(columns=UNDEFINED)) == []

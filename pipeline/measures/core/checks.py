@@ -92,6 +92,16 @@ def as_classes(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.in
     InputError
         If there are not n labels, one is missing, they are continuous, or they make fewer than two classes.
     """
+    classes = as_groups(labels, n, name)
+    if classes.max() == 0:
+        raise InputError(
+            f"{name} make one class only, a mutual information needs at least two; pass more classes"
+        )
+    return classes
+
+
+def as_groups(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.int64]:
+    """Return the classes as ``as_classes`` does, also if there is only one."""
     array = _column(labels, name)
     if array.ndim != 1:
         raise InputError(
@@ -107,12 +117,7 @@ def as_classes(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.in
         raise InputError(
             f"{name} look continuous, they are not whole numbers; cluster them with cluster_inputs first"
         )
-    classes = order_of_appearance(array)
-    if classes.max() == 0:
-        raise InputError(
-            f"{name} make one class only, a mutual information needs at least two; pass more classes"
-        )
-    return classes
+    return order_of_appearance(array)
 
 
 def as_images(image_ids: ArrayLike | None, classes: NDArray[np.int64]) -> NDArray[np.int64]:

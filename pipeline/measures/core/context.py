@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import Array
-from .checks import as_classes, as_images
+from .checks import UndefinedScore, as_groups, as_images
+from .conversion import as_array, shown_name
 from .decomposition import Decomposition, centred, decomposed, scaled
 from .directions import direction_points
-from .halves import random_halves
+from .halves import random_halves, too_few_images
 from .hits import first_rows
 from .once import computed_once
 from .points import SQUARES_FIT, Points, as_points
@@ -58,10 +59,11 @@ class MeasureContext:
         self.settings = settings
         self.n, self.d = self.points.values.shape
         self.sigma = settings.sigma_for(self.d)
-        self._classes = None if labels is None else as_classes(labels, self.n)
+        self._labels, self._image_ids = labels, image_ids  # as given, for the words of reasons
+        self._classes = None if labels is None else as_groups(labels, self.n)
         self._images = None if self._classes is None else as_images(image_ids, self._classes)
         self._clusters = (
-            None if input_clusters is None else as_classes(input_clusters, self.n, "input_clusters")
+            None if input_clusters is None else as_groups(input_clusters, self.n, "input_clusters")
         )
         self.results: dict[str, Any] = {}  # by column, as `Computation.result` keeps them
 
@@ -75,18 +77,30 @@ class MeasureContext:
         """Whether there are clusters of the inputs."""
         return self._clusters is not None
 
-    @computed_once
-    def has_image_pairs(self) -> bool:
-        """Whether each class has at least two images, so that one can be left out."""
-        if not self.has_labels:
-            return False
-        class_of_image = self.classes[first_rows(self.images)]
-        return bool(np.bincount(class_of_image).min() >= 2)
+    def require_image_pairs(self) -> None:
+        """Raise UndefinedScore unless each class has at least two images, so that one can be left out."""
+        first = first_rows(self.images)
+        class_of_image = self.classes[first]
+        sizes = np.bincount(class_of_image)
+        single = np.flatnonzero(sizes == 1)
+        if not len(single):
+            return
+        row = int(first[class_of_image == single[0]][0])
+        label = shown_name(as_array(self._labels, "labels").reshape(-1)[row])
+        image = f"row {row}"
+        if self._image_ids is not None:
+            image = shown_name(as_array(self._image_ids, "image_ids").reshape(-1)[row], 100)
+        many = f"class {label} has one image ({image})"
+        if len(single) > 1:
+            many = (
+                f"{len(single)} of {len(sizes)} classes have one image, such as {label} ({image})"
+            )
+        raise UndefinedScore(f"{many}, an accuracy needs two images of each class")
 
     @property
     def classes(self) -> NDArray[np.int64]:
-        """The class of each sample, numbered from 0, int64 [n]."""
-        return _given(self._classes)
+        """The class of each sample, numbered from 0, int64 [n]; UndefinedScore if there is only one."""
+        return _several(self._classes, "labels")
 
     @property
     def images(self) -> NDArray[np.int64]:
@@ -95,8 +109,8 @@ class MeasureContext:
 
     @property
     def clusters(self) -> NDArray[np.int64]:
-        """The cluster of each sample's input, numbered from 0, int64 [n]."""
-        return _given(self._clusters)
+        """The cluster of each sample's input, numbered from 0, int64 [n]; UndefinedScore if there is only one."""
+        return _several(self._clusters, "input_clusters")
 
     # Singular values
 
@@ -160,14 +174,22 @@ class MeasureContext:
 
         Without labels, all images count as one class.
         """
-        classes = self.classes if self.has_labels else np.zeros(self.n, dtype=np.int64)
-        halves = random_halves(classes, self._images_or_rows, self.settings.seed)
+        halves = random_halves(self._classes_or_one, self._images_or_rows, self.settings.seed)
         return [self._part(rows) for rows in halves]
+
+    def require_halves(self) -> None:
+        """Raise UndefinedScore if classes are too small to be halved."""
+        if not self.halves:
+            raise UndefinedScore(too_few_images(self._classes_or_one, self._images_or_rows))
 
     def _part(self, rows: NDArray[np.int64]) -> Self:
         classes, clusters = _varied(self._classes, rows), _varied(self._clusters, rows)
         images = None if classes is None else self.images[rows]
         return type(self)(self.points.part(rows), classes, images, clusters, self.settings)
+
+    @property
+    def _classes_or_one(self) -> NDArray[np.int64]:
+        return np.zeros(self.n, dtype=np.int64) if self._classes is None else self._classes
 
     @property
     def _images_or_rows(self) -> NDArray[np.int64]:
@@ -178,6 +200,14 @@ def _given(values: NDArray[np.int64] | None) -> NDArray[np.int64]:
     if values is None:
         raise NotGiven
     return values
+
+
+def _several(values: NDArray[np.int64] | None, name: str) -> NDArray[np.int64]:
+    """Return the groups of the samples; raise UndefinedScore if there is only one."""
+    groups = _given(values)
+    if groups.max() == 0:
+        raise UndefinedScore(f"{name} make one class only, pass two or more")
+    return groups
 
 
 def _varied(values: NDArray[np.int64] | None, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:

@@ -13,18 +13,18 @@ NEARLY_ALONG = 0.01
 SAME = 4 * float(np.finfo(np.float64).eps)  # differences of directions below are rounding
 
 
-def directions(values: Array) -> Array:
-    """Each row scaled to length 1, float64 [n, d]."""
+def directions(values: Array, name: str = "rows") -> Array:
+    """Each row scaled to length 1, float64 [n, d]; ``name`` is what reasons call the rows."""
     xp = namespace(values)
     lengths = xp.linalg.vector_norm(values, axis=1)
     shortest = float(np.finfo(np.float64).eps) * float(xp.max(lengths))
     without = int(xp.count_nonzero(lengths <= shortest))
     if without:
-        raise UndefinedScore(f"{without} of {values.shape[0]} rows have no direction")
+        raise UndefinedScore(f"{without} of {values.shape[0]} {name} have no direction, they are 0")
     unit = values / lengths[:, None]
     spread = xp.max(unit, axis=0) - xp.min(unit, axis=0)
     if float(xp.max(spread)) <= SAME:
-        raise UndefinedScore("all rows have the same direction")
+        raise UndefinedScore(f"all {name} have the same direction")
     return unit
 
 

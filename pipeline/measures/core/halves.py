@@ -5,8 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dsmi_zoo._util.text import counted
+
 HALVES = 8
 LARGEST_HALF = 500  # rows; larger halves would be slow
+FEWEST_IMAGES = 4  # of a class: two for each half
 MOST_LEFT_OUT = 0.1  # of the rows, in classes with too few images to split
 
 
@@ -76,6 +79,16 @@ def rows_of_images(images: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return np.split(by_image, ends[:-1])
 
 
+def too_few_images(classes: NDArray[np.int64], images: NDArray[np.int64]) -> str:
+    """Return why there are no halves, in terms of images of a class."""
+    class_of_image = classes[np.unique(images, return_index=True)[1]]
+    sizes = np.bincount(class_of_image)
+    if len(sizes) == 1:
+        return f"{counted(len(class_of_image), 'image')}, a standard error needs {FEWEST_IMAGES}"
+    small = int((sizes < FEWEST_IMAGES).sum())
+    return f"{small} of {len(sizes)} classes have fewer than {FEWEST_IMAGES} images, too few for a standard error"
+
+
 def large_classes(
     classes: NDArray[np.int64], rows: list[NDArray[np.int64]]
 ) -> list[NDArray[np.int64]]:
@@ -84,6 +97,6 @@ def large_classes(
     members = [
         np.flatnonzero(class_of_image == of_class) for of_class in range(int(classes.max()) + 1)
     ]
-    members = [of_class for of_class in members if len(of_class) >= 4]
+    members = [of_class for of_class in members if len(of_class) >= FEWEST_IMAGES]
     kept = sum(len(rows[image]) for of_class in members for image in of_class)
     return members if kept >= (1 - MOST_LEFT_OUT) * len(classes) else []

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from math import isfinite
 from typing import Literal, TypeVar
 
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 
 from .checks import UndefinedScore
 from .context import MeasureContext, NotGiven
+from .conversion import shown_name
 from .halves import error_over_halves
 from .hits import Z95, percent, wilson_interval
 from .once import computed_once
 
 Value = float | bool | str
-Compute = Callable[[MeasureContext], Value | None]
+Compute = Callable[[MeasureContext], Value]
 Hits = NDArray[np.bool_]
 SomeCompute = TypeVar("SomeCompute", bound=Compute)
 
@@ -33,8 +35,8 @@ COMPUTATIONS: dict[str, "Computation"] = {}
 class Computation:
     """How a column is computed.
 
-    ``compute`` returns None, NaN or infinity, or raises UndefinedScore, where the column has no value. A standard error
-    that is estimated from halves of the images names its score in ``of_halves``.
+    ``compute`` raises UndefinedScore where the column has no value. A standard error that is estimated from halves of
+    the images names its score in ``of_halves``.
     """
 
     name: str
@@ -44,7 +46,7 @@ class Computation:
     of_halves: "Computation | None" = None
 
     def result(self, context: MeasureContext) -> Value | UndefinedScore | None:
-        """Return the value, None if there is none, or why it is undefined; the context keeps it."""
+        """Return the value, or why it is undefined, or None if its input is not given; the context keeps it."""
         if self.name not in context.results:
             context.results[self.name] = self._compute(context)
         kept: Value | UndefinedScore | None = context.results[self.name]
@@ -57,30 +59,38 @@ class Computation:
             return None
         except UndefinedScore as undefined:
             return undefined
-        return None if isinstance(value, float) and not isfinite(value) else value
+        # Of a library, such as NumPy's LinAlgError: the other scores stay.
+        except (ValueError, ArithmeticError) as error:
+            return UndefinedScore(
+                f"its computation failed with {type(error).__name__} ({shown_name(error, 200)})"
+            )
+        if isinstance(value, float) and not isfinite(value):
+            return UndefinedScore(f"its value is {value}, which is not finite")
+        return value
 
-    def error_over_halves(self, context: MeasureContext) -> float | None:
-        """Return the standard error estimated from random halves of the images; None if a half has no value.
+    def error_over_halves(self, context: MeasureContext) -> float:
+        """Return the standard error estimated from random halves of the images.
 
-        A score that grows with the number of images has its relative error estimated.
+        A score that grows with the number of images has its relative error estimated. Undefined if the score has no
+        value for a half.
         """
+        context.require_halves()
         halves = context.halves
-        results = [self.result(half) for half in halves]
-        values = np.array([_number(result) for result in results if result is not None])
-        if len(values) < len(halves) or not halves:
-            return None
+        values = np.array([_number_of_half(self.result(half)) for half in halves])
         if not self.grows_with_images or (values == 0).any():
             return error_over_halves(values, halves[0].n, context.n)
         of_all = self.result(context)
-        if of_all is None:
-            return None
+        if of_all is None or isinstance(of_all, UndefinedScore):
+            raise of_all or NotGiven
         relative = error_over_halves(np.log(np.abs(values)), halves[0].n, context.n)
-        return abs(_number(of_all)) * relative
+        return abs(float(of_all)) * relative
 
 
-def _number(result: Value | UndefinedScore) -> float:
+def _number_of_half(result: Value | UndefinedScore | None) -> float:
+    if result is None:
+        raise UndefinedScore("a random half of the images holds one class or cluster only")
     if isinstance(result, UndefinedScore):
-        raise result
+        raise UndefinedScore(f"in a random half of the images, {result}")
     return float(result)
 
 
@@ -130,12 +140,16 @@ def accuracy(
 ) -> Callable[[Callable[[MeasureContext], Hits]], computed_once[Hits]]:
     """Register the accuracy of a classifier in percent, and its standard error, by Wilson's interval.
 
-    The decorated function returns whether each image is classified correctly, bool [images]. The error is above 0 even
-    if all images are, or none.
+    The decorated function returns whether each image is classified correctly, bool [images]; it is called only if each
+    class has two images. The error is above 0 even if all images are classified correctly, or none.
     """
 
     def register(function: Callable[[MeasureContext], Hits]) -> computed_once[Hits]:
-        hits = computed_once(function)
+        @computed_once
+        @wraps(function)
+        def hits(context: MeasureContext) -> Hits:
+            context.require_image_pairs()
+            return function(context)
 
         def error(context: MeasureContext) -> float:
             low, high = wilson_interval(int(hits(context).sum()), len(hits(context)))

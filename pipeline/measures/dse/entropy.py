@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
 from ..core.distances import gaussian_kernel, squared_distances
 from ..core.estimate import TOLERANCE, Estimate, Method, Precision, method_for, precision_for
@@ -116,8 +117,8 @@ def saturated(context: MeasureContext) -> bool:
 
 
 @column("median_distance_over_sigma", task="spectrum")
-def median_distance_over_sigma(context: MeasureContext) -> float | None:
-    """Return the median distance between two points, in units of sigma; None for a single point."""
+def median_distance_over_sigma(context: MeasureContext) -> float:
+    """Return the median distance between two points, in units of sigma; undefined for a single point."""
     if context.n == 1:
-        return None
+        raise UndefinedScore("a single row has no distance to another")
     return context.points.median_distance(context.settings.seed) / context.sigma

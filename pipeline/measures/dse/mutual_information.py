@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..core.checks import as_classes
+from ..core.checks import UndefinedScore, as_classes
 from ..core.context import MeasureContext
 from ..core.estimate import TOLERANCE, Estimate, Method, Precision
 from ..core.hits import first_rows
@@ -105,6 +105,7 @@ def diffusion_spectral_mutual_information_estimate(
 
 
 def _error(context: MeasureContext) -> float:
+    context.require_halves()
     return sampling_error(context.classes, context.images, spectral_entropies(context))
 
 
@@ -138,7 +139,9 @@ def dsmi_z_y_null(context: MeasureContext) -> float:
 
 
 @column("dsmi_z_y_null_sd", task="spectrum")
-def dsmi_z_y_null_sd(context: MeasureContext) -> float | None:
-    """Return the standard deviation over the permutations; None if there is only one."""
+def dsmi_z_y_null_sd(context: MeasureContext) -> float:
+    """Return the standard deviation over the permutations; undefined if there is only one."""
     values = _information_without_signal(context)
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+    if len(values) == 1:
+        raise UndefinedScore("one permutation has no spread, set null_permutations to 2 or more")
+    return float(np.std(values, ddof=1))

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..core.arrays import namespace, times_power_of_two
+from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
 from ..core.decomposition import scaled
 from ..core.directions import directions, squares_of_directions
@@ -12,6 +13,7 @@ from .subsets import SpectralEntropies
 
 SHARE = 0.5  # of the root mean square length of a row, or of the median distance
 TIME = 2
+ROUNDING = 1e-14  # of directions, whose length is 1
 
 
 @score("dsmi_z_y_scale_free", task="spectrum")
@@ -43,20 +45,23 @@ def dsmi_z_y_angular(context: MeasureContext) -> float:
     Each row minus the mean is scaled to length 1; sigma is half the median distance of two such points, t is 2. Neither
     the embedding's scale nor its offset matters. The choices were made on the digits zoo of seed 0 and on one zoo of
     photographs; ``docs/score-study.md`` has the results elsewhere. Undefined if a row is the mean itself, and so has no
-    direction.
+    direction, or if the median distance is 0: most pairs of rows have one direction.
 
     References
     ----------
     Liao et al., arXiv 2312.04823, for DSMI.
     """
     points, values, exponent = context.points, context.centred_values, context.exponent
-    unit = directions(values)
+    unit = directions(values, "rows less their mean")
     if points.few and abs(exponent) <= SQUARES_FIT:
         in_units = times_power_of_two(values, exponent)
         known = Points(unit, lambda: squares_of_directions(points.squares, in_units, unit))
     else:
         known = Points(unit)
-    return _information(context, known, SHARE * known.median_distance(context.settings.seed))
+    median = known.median_distance(context.settings.seed)
+    if median <= ROUNDING:
+        raise UndefinedScore("the median distance of the directions is 0")
+    return _information(context, known, SHARE * median)
 
 
 def _information(context: MeasureContext, points: Points, sigma: float) -> float:

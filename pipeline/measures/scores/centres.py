@@ -47,11 +47,13 @@ def cosine_hits(context: MeasureContext) -> NDArray[np.bool_]:
     ----------
     The nearest class mean of Mensink et al., IEEE PAMI 35 (2013), in the cosine of Snell et al. (arXiv 1703.05175).
     """
-    unit, classes, images = directions(context.centred_values), context.classes, context.images
+    classes, images = context.classes, context.images
+    unit = directions(context.centred_values, "rows less their mean")
     sums = group_sums(unit, classes)
     sums_without = rows_of(sums, classes[first_rows(images)]) - group_sums(unit, images)
-    own = namespace(unit).vecdot(unit, rows_of(directions(sums_without), images))
-    cosines = _with_own(unit @ directions(sums).T, own, classes)
+    own_centres = directions(sums_without, "class centres without an image")
+    own = namespace(unit).vecdot(unit, rows_of(own_centres, images))
+    cosines = _with_own(unit @ directions(sums, "class centres").T, own, classes)
     return most_repeats(cosines.argmax(axis=1) == classes, images)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..core.arrays import beside, group_means, namespace, rows_of
+from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
 from ..core.registry import score
 
@@ -10,11 +11,11 @@ ROUNDING = float(np.finfo(np.float64).eps)
 
 
 @score("within_over_between", task="values", grows_with_images=True)
-def within_over_between(context: MeasureContext) -> float | None:
+def within_over_between(context: MeasureContext) -> float:
     """Return tr(S_W) / tr(S_B), the variance within classes over the variance between them: lower is better.
 
     Neural collapse drives it to 0. It is NC1 in its trace form; the paper's is tr(S_W S_B^+) / classes. S_B weights a
-    class by its size, so that tr(S_W) + tr(S_B) is the variance. None where all class means coincide.
+    class by its size, so that tr(S_W) + tr(S_B) is the variance. Undefined where all class means coincide.
 
     References
     ----------
@@ -27,4 +28,6 @@ def within_over_between(context: MeasureContext) -> float | None:
     deviations = values - rows_of(means, classes)
     within = float(xp.sum(deviations * deviations))
     between = float(xp.sum(beside(sizes, means) * xp.vecdot(means, means)))
-    return within / between if between > ROUNDING * (within + between) else None
+    if between <= ROUNDING * (within + between):
+        raise UndefinedScore("the means of all classes coincide")
+    return within / between

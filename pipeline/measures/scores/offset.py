@@ -12,8 +12,8 @@ from ..core.registry import column, score
 @column("embedding_rms", task="values")
 def embedding_rms(context: MeasureContext) -> float:
     """Return the root mean square of the embedding's values."""
-    values = context.points.values
-    return float(np.sqrt(float(namespace(values).mean(values * values))))
+    values, exponent = scaled(context.points.values)
+    return float(np.ldexp(np.sqrt(float(namespace(values).mean(values * values))), exponent))
 
 
 @score("offset_share", task="values")

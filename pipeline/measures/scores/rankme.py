@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..core.arrays import to_host
+from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
 from ..core.registry import score
 
@@ -10,10 +11,10 @@ EPSILON = 1e-7  # the paper's, added to each share
 
 
 @score("rankme", task="decomposition")
-def rankme(context: MeasureContext) -> float | None:
+def rankme(context: MeasureContext) -> float:
     """Return exp of the entropy of the singular values' shares, p = s / sum(s) + 1e-7, of the embedding as it is.
 
-    About 1 to min(n, d); None for an embedding of zeros.
+    About 1 to min(n, d); undefined for an embedding of zeros.
 
     References
     ----------
@@ -23,6 +24,6 @@ def rankme(context: MeasureContext) -> float | None:
     singular = np.zeros(min(context.n, context.d))
     singular[: len(squares)] = np.sqrt(squares)
     if not singular.any():
-        return None
+        raise UndefinedScore("all rows are zero")
     shares = singular / singular.sum() + EPSILON
     return float(np.exp(-(shares * np.log(shares)).sum()))
