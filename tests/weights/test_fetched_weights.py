@@ -136,7 +136,7 @@ def test_the_note_beside_a_file_holds_its_size_and_hash_also_where_none_is_publi
 ) -> None:
     _, path = fetched(hub, cache, small_weights(b"any"))
     note = json.loads(note_of(path).read_text())
-    assert (note["size"], note["sha256"]) == (7, file_sha256(path))
+    assert (note["size"], note["sha256"]) == (29, file_sha256(path))
 
 
 def test_a_file_that_was_damaged_in_the_cache_is_fetched_again_with_one_warning(
