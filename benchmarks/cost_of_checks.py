@@ -78,7 +78,9 @@ def cost_of_flushes(folder: Path, rows: int = 200) -> tuple[float, float]:
         pending = PendingEmbedding(folder, f"model-{number}")
         pending.write("id", np.zeros((1000, 512), np.float32), {})
         pending.keep()
-        write_atomically(row_path(folder, f"model-{number}"), lambda file: file.write(bytes(33_000)))
+        write_atomically(
+            row_path(folder, f"model-{number}"), lambda file: file.write(bytes(33_000))
+        )
         whole.append(time.perf_counter() - started)
         spent.append(0.0)
     files.flush_folder = flush_folder
@@ -109,7 +111,9 @@ def main() -> None:
         print(f"hash of the view, once a process: {read:.2f} s, {size / read / 1e9:.2f} GB/s")
         print(f"each further look at it: {1e6 * again:.0f} microseconds")
         stored, flushed = cost_of_flushes(Path(folder) / "out")
-        print(f"storing a row: {1000 * stored:.1f} ms, {1000 * flushed:.1f} of them to flush folders")
+        print(
+            f"storing a row: {1000 * stored:.1f} ms, {1000 * flushed:.1f} of them to flush folders"
+        )
         for model in MODELS:
             network = timm.create_model(model, num_classes=1000).eval()
             saved = Path(folder) / "weights"

@@ -63,7 +63,7 @@ def _absolute(path: Any, folder: object = -1) -> Path:
     """Return a path, which may be relative to an open folder, as in `shutil.rmtree`."""
     given = Path(os.fsdecode(path))
     if isinstance(folder, int) and folder > 2 and not given.is_absolute():
-        return Path(os.readlink(f"/proc/self/fd/{folder}")) / given
+        return Path(f"/proc/self/fd/{folder}").readlink() / given
     return given.absolute()
 
 
@@ -88,13 +88,15 @@ def dying_at(number: int, folder: Path) -> Iterator[None]:
             raise Died
 
     with watching(die), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "getpid", lambda: 5_000_000)  # which no process has: the locks are a dead one's
+        patch.setattr(
+            os, "getpid", lambda: 5_000_000
+        )  # which no process has: the locks are a dead one's
         patch.setattr(os, "fsync", lambda _: None)  # a death loses nothing that was written
         yield
 
 
-def deaths(work: Callable[[], object], folder: Path) -> Iterator[int]:
-    """Call ``work`` again and again, each time dying one operation later; yield after each death."""
+def deaths(work: Callable[[], object], folder: Path, every: int = 1) -> Iterator[int]:
+    """Call ``work`` again and again, each time dying one operation (or ``every``) later; yield after each death."""
     number = 0
     while True:
         try:
@@ -102,7 +104,7 @@ def deaths(work: Callable[[], object], folder: Path) -> Iterator[int]:
                 work()
         except Died:
             yield number
-            number += 1
+            number += every
         else:
             return
 
@@ -151,7 +153,7 @@ class Recording:
         """Record what is done within."""
 
         def fsync(descriptor: int) -> None:
-            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
             if path.is_relative_to(self.root):
                 with self._lock:
                     self._flush(path)
@@ -283,7 +285,11 @@ class Recording:
                 is_durable = any(id(folder) in flushed_names for folder in step.touches())
                 if is_durable or keep_names():
                     kept.append(step)
-        flushed = {id(step[1]): step[2] for step in steps if isinstance(step, tuple) and step[0] == "content"}
+        flushed = {
+            id(step[1]): step[2]
+            for step in steps
+            if isinstance(step, tuple) and step[0] == "content"
+        }
         names = {number: dict(there) for number, there in self._start.items()}
         for change in reversed(kept):
             if change.gone is not None:

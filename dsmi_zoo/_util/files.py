@@ -19,7 +19,14 @@ log = logging.getLogger(__name__)
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # A file system that cannot flush a folder, or a folder that may be written but not read.
-NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM)
+NO_FOLDER_FLUSH = (
+    errno.EINVAL,
+    errno.ENOTSUP,
+    errno.ENOSYS,
+    errno.EBADF,
+    errno.EACCES,
+    errno.EPERM,
+)
 NO_NOTE = "has no checksum beside it"
 YOUNG_S = 2.0  # the coarsest resolution of modification times
 

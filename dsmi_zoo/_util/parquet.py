@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 
 from .files import write_atomically
 
-
 # A table may take this much memory whatever the size of its file, or this many bytes for each one of the file.
 ANY_TABLE = 2**30
 MOST_FOR_A_BYTE = 1100

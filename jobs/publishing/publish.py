@@ -24,7 +24,6 @@ from dsmi_zoo.pipeline.store.release import (
     NEXT,
     READY,
     RECORD,
-    RELEASE,
     ROWS,
     SUMS,
     Release,

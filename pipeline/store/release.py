@@ -31,7 +31,10 @@ from .schema import COLUMNS
 FORMAT: Literal[1] = 1
 RELEASE, ROWS, RECORD, SUMS = "release.json", "rows.parquet", "run.json", "SHA256SUMS"
 EARLIER = "releases"  # the folder of earlier releases
-NEXT, READY = ".next", ".ready"  # the next release while it is made, and while it replaces the earlier one
+NEXT, READY = (
+    ".next",
+    ".ready",
+)  # the next release while it is made, and while it replaces the earlier one
 SUM_LINE = re.compile(r"([0-9a-f]{64})  (\S(?:.*\S)?)")  # as the command sha256sum writes it
 PRIVATE_SETTINGS = ("compute", "out")
 

@@ -75,6 +75,7 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     def with_notice(text: str, newer: Release) -> str:
         return f"{text} superseded by {newer.id}"
 
+    monkeypatch.setattr(publishing, "git_commit", lambda: None)
     for module in (publishing, verifying):
         monkeypatch.setattr(module, "write_page", write_page)
     for name in publishing.NOTICES:
@@ -94,9 +95,10 @@ def test_a_publication_that_dies_at_any_operation_leaves_the_old_or_the_new_rele
         found.append(read_release(into).title)
         if found[-1] == "second":
             assert verify(into / "releases" / first.id, sample=0) == 0
-        third = publish(run, into, title="third")
-        assert third.supersedes == (first.id if found[-1] == "first" else second)
-        assert verify(into, sample=0) == 0
+        if number % 5 == 0:
+            third = publish(run, into, title="third")
+            assert third.supersedes == (first.id if found[-1] == "first" else second)
+            assert verify(into, sample=0) == 0
         shutil.rmtree(into)
         shutil.copytree(aside, into)
     assert found == sorted(found)
@@ -107,7 +109,7 @@ def test_a_first_publication_that_dies_at_any_operation_can_be_repeated(
     run: Path, tmp_path: Path
 ) -> None:
     into = tmp_path / "board"
-    for _ in deaths(lambda: publish(run, into, title="first"), into):
+    for _ in deaths(lambda: publish(run, into, title="first"), into, every=3):
         publish(run, into, title="second")
         assert read_release(into).title == "second"
         assert verify(into, sample=0) == 0
@@ -123,11 +125,11 @@ def test_after_a_power_cut_at_any_step_a_publication_is_the_old_or_the_new_relea
     with recording.recording():
         publish(run, disk / "board", title="second")
     found = []
-    for cut, state in recording.cuts():
+    for cut, state in recording.cuts(every=2):
         board = restore(state, tmp_path / "after") / "board"
         assert verify(board, sample=0) == 0, cut
         found.append((cut, read_release(board).title))
-        if cut % 20 == 0:
+        if cut % 40 == 0:
             publish(run, board, title="third")
             assert verify(board, sample=0) == 0
     assert {title for _, title in found} == {"first", "second"}
@@ -169,7 +171,7 @@ def test_a_release_that_is_being_replaced_is_not_read(run: Path, tmp_path: Path)
     into = tmp_path / "board"
     publish(run, into, title="first")
     shutil.copytree(into, into / READY)
-    with pytest.raises(InputError, match="`dsmi-zoo verify .*board` finishes it"):
+    with pytest.raises(InputError, match=r"`dsmi-zoo verify .*board` finishes it"):
         rows_and_record(into)
     assert verify(into, sample=0) == 0
     assert len(rows_and_record(into)[0]) == 2

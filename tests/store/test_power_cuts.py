@@ -1,7 +1,6 @@
 """Power cuts at each step of a run, a merge and a publication: nothing finished is lost, nothing wrong is read."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,15 +32,15 @@ TINY = ("test_vit.100x3", "test_resnet.100x3")
 
 
 @pytest.fixture(scope="module")
-def recorded(
-    cache: Path, here: "Workers", tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Recording]:
+def recorded(cache: Path, here: "Workers", tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """A run of two models, and all that it did to files."""
     disk = tmp_path_factory.mktemp("disk")
     recording = Recording(disk)
     with pytest.MonkeyPatch.context() as patch, recording.recording():
         patch.setenv("DSMI_ZOO_CACHE", str(cache))
-        patch.setattr("dsmi_zoo.jobs.clusters.existing.refuse_unfit", lambda *_: None)  # threads of this process
+        patch.setattr(
+            "dsmi_zoo.jobs.clusters.existing.refuse_unfit", lambda *_: None
+        )  # threads of this process
         dsmi_zoo.run(
             "digits",
             out=disk / "out",
@@ -50,7 +49,7 @@ def recorded(
             no_report=True,
             client=here.client,
         )
-    yield recording
+    return recording
 
 
 def is_private(path: Path) -> bool:

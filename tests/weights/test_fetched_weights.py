@@ -347,7 +347,9 @@ def test_offline_no_model_opens_a_socket(client_settings: dict[str, str], tmp_pa
     ]
 
 
-def left_by_a_power_cut(hub: HubServer, cache: Path, content: bytes, monkeypatch) -> tuple[str, Path]:
+def left_by_a_power_cut(
+    hub: HubServer, cache: Path, content: bytes, monkeypatch
+) -> tuple[str, Path]:
     """A partial file of the right size, whose last blocks never reached the disk, from before the machine restarted."""
     hub.files["net.pth"] = content
     url = f"{hub.endpoint}/files/net.pth"
@@ -388,6 +390,8 @@ def test_weights_that_are_cut_off_are_refused_though_no_size_was_announced(
     content: bytes, hub: HubServer, cache: Path
 ) -> None:
     hub.files["net.pth"] = content
-    with pytest.raises(ValueError, match=r"net\.pth arrived incomplete and was deleted: .*; fetch it again"):
+    with pytest.raises(
+        ValueError, match=r"net\.pth arrived incomplete and was deleted: .*; fetch it again"
+    ):
         fetch_weights(f"{hub.endpoint}/files/net.pth", cache)
     assert [path for path in cache.rglob("*") if path.is_file()] == []
