@@ -20,7 +20,7 @@ from dsmi_zoo.jobs.publishing import verify as verifying
 from dsmi_zoo.jobs.publishing.publish import publish
 from dsmi_zoo.jobs.publishing.verify import verify
 from dsmi_zoo.pipeline.store.record import EntryRecord
-from dsmi_zoo.pipeline.store.release import READY, Release, read_release, rows_and_record
+from dsmi_zoo.pipeline.store.release import READY, Release, read_release, read_sums, rows_and_record
 from dsmi_zoo.pipeline.store.run_folder import (
     array_bytes,
     embedding_path,
@@ -82,6 +82,13 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(publishing.NOTICES, name, with_notice)
 
 
+def assert_whole(folder: Path, number: int) -> None:
+    """Check a release after its interruption ``number``; each tenth by `verify`, which takes longer than the hashes."""
+    if (folder / READY).exists() or number % 10 == 0:
+        assert verify(folder, sample=0) == 0, number
+    assert list(verifying._changed_files(folder, read_sums(folder))) == [], number
+
+
 def test_a_publication_that_dies_at_any_operation_leaves_the_old_or_the_new_release(
     run: Path, tmp_path: Path
 ) -> None:
@@ -91,14 +98,14 @@ def test_a_publication_that_dies_at_any_operation_leaves_the_old_or_the_new_rele
     second = publish_id(run, "second")
     found = []
     for number in deaths(lambda: publish(run, into, title="second"), into):
-        assert verify(into, sample=0) == 0, number
+        assert_whole(into, number)
         found.append(read_release(into).title)
         if found[-1] == "second":
-            assert verify(into / "releases" / first.id, sample=0) == 0
+            assert_whole(into / "releases" / first.id, number)
         if number % 5 == 0:
             third = publish(run, into, title="third")
             assert third.supersedes == (first.id if found[-1] == "first" else second)
-            assert verify(into, sample=0) == 0
+            assert_whole(into, number)
         shutil.rmtree(into)
         shutil.copytree(aside, into)
     assert found == sorted(found)
@@ -112,7 +119,7 @@ def test_a_first_publication_that_dies_at_any_operation_can_be_repeated(
     for _ in deaths(lambda: publish(run, into, title="first"), into, every=3):
         publish(run, into, title="second")
         assert read_release(into).title == "second"
-        assert verify(into, sample=0) == 0
+        assert_whole(into, 1)
         shutil.rmtree(into)
 
 
@@ -125,13 +132,13 @@ def test_after_a_power_cut_at_any_step_a_publication_is_the_old_or_the_new_relea
     with recording.recording():
         publish(run, disk / "board", title="second")
     found = []
-    for cut, state in recording.cuts(every=2):
+    for cut, state in recording.cuts():
         board = restore(state, tmp_path / "after") / "board"
-        assert verify(board, sample=0) == 0, cut
+        assert_whole(board, cut)
         found.append((cut, read_release(board).title))
         if cut % 40 == 0:
             publish(run, board, title="third")
-            assert verify(board, sample=0) == 0
+            assert_whole(board, cut)
     assert {title for _, title in found} == {"first", "second"}
     assert {title for cut, title in found if cut == len(recording.steps)} == {"second"}
 
