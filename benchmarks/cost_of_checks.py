@@ -1,4 +1,4 @@
-"""Cost of verifying cached files, compared with the forward passes that need them.
+"""Cost of verifying cached files, compared with the forward passes that need them; and of flushing a row's folders.
 
 A view is hashed once per process that uses it, a file of weights before it is loaded::
 
@@ -20,12 +20,20 @@ import timm
 import torch
 from numpy.lib.format import open_memmap
 
-from dsmi_zoo._util.files import damage, file_sha256, move_checksummed
+from dsmi_zoo._util import files
+from dsmi_zoo._util.files import (
+    damage,
+    file_sha256,
+    flush_folder,
+    move_checksummed,
+    write_atomically,
+)
 from dsmi_zoo.data_catalog.datasets.imagenet import MEAN, STD
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
 from dsmi_zoo.pipeline.embedding.embed import View, embed_inputs
 from dsmi_zoo.pipeline.embedding.views import open_view
 from dsmi_zoo.pipeline.networks.timm import choose_device
+from dsmi_zoo.pipeline.store.run_folder import PendingEmbedding, row_path
 
 MODELS = ("resnet18", "tf_efficientnet_lite0", "resnet50", "vit_base_patch16_224")
 PREPROCESSING = Preprocessing(crop_pct=0.875, mean=MEAN, std=STD)
@@ -54,6 +62,31 @@ def random_view(folder: Path, images: int) -> Path:
     return path
 
 
+def cost_of_flushes(folder: Path, rows: int = 200) -> tuple[float, float]:
+    """Return the median seconds of storing what a row stores, and of the flushes of its folders among them."""
+    spent = [0.0]
+
+    def timed_flush(path: Path) -> None:
+        started = time.perf_counter()
+        flush_folder(path)
+        spent[-1] += time.perf_counter() - started
+
+    files.flush_folder = timed_flush
+    whole = []
+    for number in range(rows):
+        started = time.perf_counter()
+        pending = PendingEmbedding(folder, f"model-{number}")
+        pending.write("id", np.zeros((1000, 512), np.float32), {})
+        pending.keep()
+        write_atomically(
+            row_path(folder, f"model-{number}"), lambda file: file.write(bytes(33_000))
+        )
+        whole.append(time.perf_counter() - started)
+        spent.append(0.0)
+    files.flush_folder = flush_folder
+    return statistics.median(whole), statistics.median(spent[:-1])
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -77,6 +110,10 @@ def main() -> None:
         print(f"{name}; {given.images} images of {SIDE} x {SIDE}: {size / 1e6:.0f} MB")
         print(f"hash of the view, once a process: {read:.2f} s, {size / read / 1e9:.2f} GB/s")
         print(f"each further look at it: {1e6 * again:.0f} microseconds")
+        stored, flushed = cost_of_flushes(Path(folder) / "out")
+        print(
+            f"storing a row: {1000 * stored:.1f} ms, {1000 * flushed:.1f} of them to flush folders"
+        )
         for model in MODELS:
             network = timm.create_model(model, num_classes=1000).eval()
             saved = Path(folder) / "weights"

@@ -29,8 +29,8 @@ class Fault:
 
 
 def small_weights(text: bytes) -> bytes:
-    """Return a few bytes that start like PyTorch's weight files."""
-    return b"PK\x03\x04" + text
+    """Return a few bytes that start and end like PyTorch's weight files."""
+    return b"PK\x03\x04" + text + b"PK\x05\x06" + bytes(18)
 
 
 @dataclass

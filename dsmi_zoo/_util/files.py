@@ -18,6 +18,15 @@ from .locks import exclusive
 log = logging.getLogger(__name__)
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# A file system that cannot flush a folder, or a folder that may be written but not read.
+NO_FOLDER_FLUSH = (
+    errno.EINVAL,
+    errno.ENOTSUP,
+    errno.ENOSYS,
+    errno.EBADF,
+    errno.EACCES,
+    errno.EPERM,
+)
 NO_NOTE = "has no checksum beside it"
 YOUNG_S = 2.0  # the coarsest resolution of modification times
 
@@ -25,8 +34,11 @@ _hashes: dict[tuple[Path, int, int, int], str] = {}
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a temporary file, then rename it: readers see the old content or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a temporary file, then rename it: readers see the old content or the new one, never a part.
+
+    When this returns, the file survives a power cut.
+    """
+    make_folder(path.parent)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -34,7 +46,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
-        temporary.replace(path)
+        move(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in NO_SPACE:
@@ -58,6 +70,33 @@ def flush(path: Path) -> None:
     """Force a file to the disk; renamed before that, a crash could leave its name without its content."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk, where the file system can; before that, a crash may undo a rename."""
+    try:
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_FLUSH:
+            raise
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its missing parents, and force their names to the disk."""
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in reversed(new):
+        flush_folder(one.parent)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a flushed file, or a folder of such files, so that the new name survives a power cut."""
+    source.replace(target)
+    flush_folder(target.parent)
 
 
 def disk_full(path: Path) -> DiskFull:
@@ -116,7 +155,7 @@ def move_checksummed(temporary: Path, path: Path) -> None:
     flush(temporary)
     note = {"size": temporary.stat().st_size, "sha256": file_sha256(temporary)}
     write_json(note_path(path), note)
-    temporary.replace(path)
+    move(temporary, path)
 
 
 def damage(path: Path, *, needs_note: bool = True) -> str:

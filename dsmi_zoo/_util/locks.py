@@ -280,12 +280,17 @@ def _state_and_start(pid: int) -> tuple[str, str] | None:
 
 def _machine() -> str:
     """Identify this host, its boot (hosts may share a name) and its process numbering (containers have their own)."""
-    boot = space = ""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    space = ""
     with suppress(OSError):
         space = str(Path("/proc/self/ns/pid").stat().st_ino)
-    return f"host={quote(socket.gethostname(), safe='')[:100]},boot={boot},space={space}"
+    return f"host={quote(socket.gethostname(), safe='')[:100]},boot={boot_id()},space={space}"
+
+
+def boot_id() -> str:
+    """Identify the time since this machine was started; "" where the system hides it."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
 
 
 @contextmanager

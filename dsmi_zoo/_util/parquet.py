@@ -1,11 +1,17 @@
 """Parquet files whose pages carry checksums, which are verified whenever one is read."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .files import write_atomically
+
+# A table may take this much memory whatever the size of its file, or this many bytes for each one of the file.
+ANY_TABLE = 2**30
+MOST_FOR_A_BYTE = 1100
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
@@ -24,4 +30,37 @@ def read_parquet(path: Path) -> pa.Table:
     if not path.is_file():  # opening a pipe would block forever
         raise OSError("not a file" if path.exists() else "there is no such file")
     with path.open("rb") as file:
+        _refuse_claims(file, path.stat().st_size)
         return pq.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)
+
+
+def _refuse_claims(file: BinaryIO, size: int) -> None:
+    """Raise ValueError for a file that takes far more memory than its size explains.
+
+    A few bytes may stand for billions of equal numbers, or one long text for that of every row.
+    """
+    parquet = pq.ParquetFile(file)
+    most = max(ANY_TABLE, size * MOST_FOR_A_BYTE)
+    claimed, texts = 0, set()
+    for group in map(parquet.metadata.row_group, range(parquet.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            claimed += 8 * max(column.num_values, group.num_rows)
+            if column.num_values * column.total_uncompressed_size > most:
+                texts.add(column.path_in_schema)
+    if claimed <= most:
+        claimed += sum(_bytes_of_texts(file, name) for name in texts)
+    if claimed > most:
+        raise ValueError(f"{size} bytes that claim to be {claimed:.3g} bytes of values")
+
+
+def _bytes_of_texts(file: BinaryIO, name: str) -> int:
+    """Return the bytes of a column of texts in memory; 0 for one of another type."""
+    parquet = pq.ParquetFile(file, read_dictionary=[name])
+    codes = [field.name for field in parquet.schema_arrow if pa.types.is_dictionary(field.type)]
+    if name not in codes:
+        return 0
+    total = 0
+    for chunk in parquet.read(columns=[name], use_threads=False).column(0).chunks:
+        lengths = pc.binary_length(chunk.dictionary).take(chunk.indices)
+        total += pc.sum(lengths).as_py() or 0
+    return total

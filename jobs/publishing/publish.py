@@ -3,15 +3,17 @@
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import write_text
+from dsmi_zoo._util.files import flush_folder, make_folder, move, write_text
+from dsmi_zoo._util.locks import Claim, Held, claimed
+from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.text import counted
 from dsmi_zoo._util.versions import git_commit
 from dsmi_zoo.pipeline.plan.identity import measures_identity, versions_of_measures
@@ -19,12 +21,12 @@ from dsmi_zoo.pipeline.store.record import RunRecord
 from dsmi_zoo.pipeline.store.release import (
     EARLIER,
     FORMAT,
+    NEXT,
+    READY,
     RECORD,
-    RELEASE,
     ROWS,
     SUMS,
     Release,
-    files_of,
     is_release,
     public_record,
     read_published,
@@ -57,7 +59,7 @@ PAGE_LIBRARIES = (
     "scipy",
     "statsmodels",
 )
-PENDING = ".next"
+LOCK = ".publish.lock"
 NOTICES: Mapping[str, Callable[[str, Release], str]] = {
     "index.html": page_with_notice,
     "README.md": card_with_notice,
@@ -74,18 +76,51 @@ def publish(
 ) -> Release:
     """Write the release of a run into the folder ``into``; an earlier release there moves into its ``releases``.
 
-    All files are made in a hidden folder first, so that a failure leaves the earlier release as it is.
+    All files are made in a hidden folder first, so that a failure leaves the earlier release as it is. Whoever reads
+    or publishes after an interruption finds the earlier release, or finishes the new one by `finish_publication`.
 
     Raises
     ------
     InputError
-        For a run that is not finished, or a folder that holds something else.
+        For a run that is not finished, a folder that holds something else, or one that another process publishes to.
     """
     record = _checked_record(out, into)
+    make_folder(into)
+    with publishing(into) as claim:
+        finish_publication(into)
+        _refuse_other_content(into)
+        release = _make_release(out, record, into, title, license, with_embeddings, display)
+        if claim.is_lost():
+            raise InputError(f"{into}: another process publishes to it now; this one stops")
+        move(into / NEXT, into / READY)
+        finish_publication(into)
+    return release
+
+
+@contextmanager
+def publishing(into: Path) -> Iterator[Claim]:
+    """Be the only process that publishes to a folder; raise InputError while another one does."""
+    try:
+        with claimed(into / LOCK) as claim:
+            yield claim
+    except Held as held:
+        raise InputError(f"{into} is being published to by {held}; wait for it") from None
+
+
+def _make_release(
+    out: Path,
+    record: RunRecord,
+    into: Path,
+    title: str | None,
+    license: str | None,
+    with_embeddings: bool,
+    display: Display,
+) -> Release:
+    """Write all files of the release, and the archived earlier one, below ``into / NEXT``."""
     states, _ = entry_states(out, record.entries)
     measured, _, _ = by_state(states)
     earlier = read_release(into) if is_release(into) else None
-    pending = into / PENDING
+    pending = into / NEXT
     shutil.rmtree(pending, ignore_errors=True)
     with display.status("Writing the rows"):
         write_rows(pending / ROWS, rows_for_others(out, record, states))
@@ -122,7 +157,6 @@ def publish(
     write_sums(pending)
     if earlier is not None and earlier.id != release.id:
         _archive(into, earlier, release)
-    _replace(into, pending)
     return release
 
 
@@ -137,9 +171,8 @@ def _checked_record(out: Path, into: Path) -> RunRecord:
         raise InputError(f"{into} and the run {out} lie in one another; choose another folder")
     if into.exists() and not into.is_dir():
         raise InputError(f"{into} is a file, not a folder; choose another folder")
-    is_empty = not into.exists() or all(path.name.startswith(".") for path in into.iterdir())
-    if not is_empty and not is_release(into):
-        raise InputError(f"{into} holds something else than a release; choose an empty folder")
+    if not (into / READY).exists():
+        _refuse_other_content(into)
     if record.config.random_weights:
         raise InputError(
             f"{out} is a trial with random weights, which says nothing of published models"
@@ -149,6 +182,13 @@ def _checked_record(out: Path, into: Path) -> RunRecord:
     if not any((out / "results").glob("*.parquet")):
         raise InputError(f"{out} has no row to publish; `dsmi-zoo run` computes them")
     return record
+
+
+def _refuse_other_content(into: Path) -> None:
+    """Raise InputError for a folder with files that are not of a release."""
+    is_empty = not into.exists() or all(path.name.startswith(".") for path in into.iterdir())
+    if not is_empty and not is_release(into):
+        raise InputError(f"{into} holds something else than a release; choose an empty folder")
 
 
 def rows_for_others(
@@ -215,10 +255,8 @@ def page_versions() -> dict[str, str]:
 
 
 def _archive(into: Path, earlier: Release, newer: Release) -> None:
-    """Copy the earlier release into ``releases``, where its page, card and record name the newer one."""
-    archived = into / EARLIER / earlier.id
-    if is_release(archived):  # by a publication that was interrupted
-        return
+    """Copy the earlier release into the next one's ``releases``; its page, card and record name the newer one."""
+    archived = into / NEXT / EARLIER / earlier.id
     for name in read_sums(into):
         if not (into / name).is_file():
             raise InputError(
@@ -232,16 +270,38 @@ def _archive(into: Path, earlier: Release, newer: Release) -> None:
     write_sums(archived)
 
 
-def _replace(into: Path, pending: Path) -> None:
-    """Replace the files of an earlier release, the sums last; keep files that it did not list."""
-    new = set(files_of(pending))
-    old = set(read_sums(into)) if (into / SUMS).is_file() else set()
-    for name in sorted(new, key=lambda name: (name == SUMS, name == RELEASE)):
-        if name == SUMS:
-            for gone in old - new:
-                (into / gone).unlink(missing_ok=True)
-                with suppress(OSError):  # not empty yet
-                    (into / gone).parent.rmdir()
-        (into / name).parent.mkdir(parents=True, exist_ok=True)
-        (pending / name).replace(into / name)
-    shutil.rmtree(pending)
+def finish_publication(into: Path) -> None:
+    """Replace the release in ``into`` by the one in ``into / READY``; keep files that the earlier one did not list.
+
+    May be called again after an interruption at any step, also one by a power cut: the sums move last, after all
+    other changes are on the disk. The caller holds the lock.
+    """
+    ready = into / READY
+    if not is_file(ready / SUMS):  # nothing to do, or only to tidy up
+        shutil.rmtree(ready, ignore_errors=True)
+        return
+    new = read_sums(ready)
+    earlier = read_sums(into) if is_file(into / SUMS) else {}
+    for name in (EARLIER, *new, *earlier):
+        if not (into / name).parent.resolve().is_relative_to(into.resolve()):
+            raise InputError(f"{into / name} leads out of the folder by a symbolic link; remove it")
+    for archived in (ready / EARLIER).glob("*"):
+        make_folder(into / EARLIER)
+        if not is_release(into / EARLIER / archived.name):
+            move(archived, into / EARLIER / archived.name)
+    changed = set()
+    for name in new:
+        make_folder((into / name).parent)
+        if is_file(ready / name):
+            (ready / name).replace(into / name)
+        changed.add((into / name).parent)
+    for name in earlier.keys() - new.keys():
+        (into / name).unlink(missing_ok=True)
+        with suppress(OSError):  # not empty yet
+            (into / name).parent.rmdir()
+        changed |= {(into / name).parent, (into / name).parent.parent}
+    for folder in changed:
+        if folder.is_dir():
+            flush_folder(folder)
+    move(ready / SUMS, into / SUMS)
+    shutil.rmtree(ready)

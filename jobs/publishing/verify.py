@@ -13,13 +13,16 @@ import pandas as pd
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import file_sha256
+from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.engine.row_content import measure_row
 from dsmi_zoo.pipeline.measures.catalog import OF_A_ROW
 from dsmi_zoo.pipeline.plan.identity import measures_identity
 from dsmi_zoo.pipeline.store.release import (
+    READY,
     SUMS,
     Published,
+    Release,
     files_of,
     read_published,
     read_release,
@@ -30,7 +33,7 @@ from dsmi_zoo.pipeline.store.subset_file import subset_with_clusters
 from dsmi_zoo.reports.page.build import write_page
 
 from ..progress import SILENT, Display
-from .publish import NOTICES, page_versions
+from .publish import NOTICES, finish_publication, page_versions, publishing
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ RELATIVE, ABSOLUTE = 1e-3, 1e-4
 
 
 def verify(folder: Path, sample: int = 5, seed: int = 0, display: Display = SILENT) -> int:
-    """Check a release, and log what differs.
+    """Check a release, and log what differs; finish its publication first if that was interrupted.
 
     Parameters
     ----------
@@ -59,9 +62,28 @@ def verify(folder: Path, sample: int = 5, seed: int = 0, display: Display = SILE
     Raises
     ------
     InputError
-        When the folder is not a release, or cannot be read.
+        When the folder is not a release, cannot be read, or was published to meanwhile.
     """
+    if is_file(folder / READY / SUMS):
+        with publishing(folder):
+            finish_publication(folder)
     release = read_release(folder)
+    try:
+        code = _differences(folder, release, sample, seed, display)
+    except InputError:
+        _refuse_replaced(folder, release)
+        raise
+    _refuse_replaced(folder, release)
+    return code
+
+
+def _refuse_replaced(folder: Path, release: Release) -> None:
+    if read_release(folder) != release:
+        raise InputError(f"{folder} was published to meanwhile; verify it again")
+
+
+def _differences(folder: Path, release: Release, sample: int, seed: int, display: Display) -> int:
+    """Log what differs, and return the exit code."""
     sums = read_sums(folder)
     with display.status("Checking the hashes"):
         of_files = list(_changed_files(folder, sums))

@@ -1,5 +1,6 @@
 """Merge several runs of one configuration into another OUT; the runs themselves stay as they are."""
 
+import filecmp
 import logging
 import os
 import shutil
@@ -12,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import write_atomically
+from dsmi_zoo._util.files import make_folder, move, write_atomically
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.models.filters import Filters
 from dsmi_zoo.pipeline.config.run import RunConfig, differences
@@ -43,11 +44,11 @@ def link_or_copy(source: Path, target: Path) -> None:
 
     Files of a run are replaced, never written to, so a change of one link leaves the other as it is.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         os.link(source.resolve(), temporary)
-        temporary.replace(target)
+        move(temporary, target)
     except OSError:
         with source.open("rb") as content:
             write_atomically(target, lambda file: shutil.copyfileobj(content, file))
@@ -233,7 +234,7 @@ def _inputs_differ(one: Path, other: Path) -> bool:
         if name.suffix == ".parquet":
             if not read_subset(one).equals(read_subset(other)):
                 return True
-        elif (one / name).read_bytes() != (other / name).read_bytes():
+        elif not filecmp.cmp(one / name, other / name, shallow=False):
             return True
     return False
 

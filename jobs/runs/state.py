@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import sweep_temporary, write_atomically
+from dsmi_zoo._util.files import make_folder, move, sweep_temporary, write_atomically
 from dsmi_zoo._util.text import counted
 from dsmi_zoo._util.versions import git_commit, library_versions
 from dsmi_zoo.data_catalog.models.registry import catalog_sha256
@@ -210,7 +210,7 @@ def save_record(
         read_run(out)
     except LostRecord:
         with suppress(FileNotFoundError):
-            (out / "run.json").replace(out / "run.json.damaged")  # for the user to inspect
+            move(out / "run.json", out / "run.json.damaged")  # for the user to inspect
     write_run(out, record)
     return record
 
@@ -226,7 +226,7 @@ def make_writable(out: Path, folders: Sequence[str] = ("results", "embeddings"))
         raise InputError(f"{out} is a file, not a folder; choose another --out")
     try:
         for folder in folders:
-            (out / folder).mkdir(parents=True, exist_ok=True)
+            make_folder(out / folder)
             sweep_temporary(out / folder)
         write_atomically(out / ".writable", lambda file: file.write(b""))
         # Another share of the run may do so at the same time.

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 SHOWN_NAMES = 10
 TABLES = (".csv", ".parquet")
+ANY_TENSOR = 2**30  # bytes in memory that a file of any size may take
 
 
 def read_array(path: str | Path, labels: str | Path | None = None) -> NDArray[Any]:
@@ -164,8 +165,14 @@ def _pt(file: Path, name: str | None) -> Any:
         content = torch.load(file, map_location="cpu", weights_only=True)
     if isinstance(content, Mapping):
         by_name = {str(key): value for key, value in content.items()}
-        return by_name[_chosen(file, name, by_name)]
-    _refuse_name(name)
+        content = by_name[_chosen(file, name, by_name)]
+    else:
+        _refuse_name(name)
+    if isinstance(content, torch.Tensor):
+        # One stored number may stand for all of a tensor.
+        claimed, stored = content.numel() * content.element_size(), file.stat().st_size
+        if claimed > max(ANY_TENSOR, stored):
+            raise InputError(f"{stored} bytes that claim to be a tensor of {claimed:.3g} bytes")
     return content
 
 
@@ -181,9 +188,9 @@ READERS: dict[str, Callable[[Path, str | None], Any]] = {
 def _table(
     file: Path, name: str | None, read_csv: "Callable[[Path], pd.DataFrame]"
 ) -> "pd.DataFrame":
-    import pandas as pd
+    from dsmi_zoo._util.parquet import read_parquet
 
-    table = read_csv(file) if file.suffix.lower() == ".csv" else pd.read_parquet(file)
+    table = read_csv(file) if file.suffix.lower() == ".csv" else read_parquet(file).to_pandas()
     first = str(table.columns[0])
     other = next((mark for mark in ";\t|" if mark in first), None)
     if table.shape[1] == 1 and other is not None:

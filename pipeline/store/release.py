@@ -31,6 +31,10 @@ from .schema import COLUMNS
 FORMAT: Literal[1] = 1
 RELEASE, ROWS, RECORD, SUMS = "release.json", "rows.parquet", "run.json", "SHA256SUMS"
 EARLIER = "releases"  # the folder of earlier releases
+NEXT, READY = (
+    ".next",
+    ".ready",
+)  # the next release while it is made, and while it replaces the earlier one
 SUM_LINE = re.compile(r"([0-9a-f]{64})  (\S(?:.*\S)?)")  # as the command sha256sum writes it
 PRIVATE_SETTINGS = ("compute", "out")
 
@@ -78,9 +82,13 @@ def read_release(folder: Path) -> Release:
     Raises
     ------
     InputError
-        When it is missing, damaged or of a newer format.
+        When it is missing, damaged or of a newer format, or while another release replaces it.
     """
     path = folder / RELEASE
+    if is_file(folder / READY / SUMS):
+        raise InputError(
+            f"{folder} is being published to, or that was interrupted; `dsmi-zoo verify {folder}` finishes it"
+        )
     if not is_release(folder):
         raise InputError(
             f"{folder} is not a published folder: it has no {RELEASE}; `dsmi-zoo publish OUT DEST` makes one"

@@ -13,8 +13,9 @@ import pandas as pd
 import pyarrow as pa
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import write_atomically, write_json, write_text
+from dsmi_zoo._util.files import make_folder, move, write_atomically, write_json, write_text
 from dsmi_zoo._util.hashing import array_sha256
+from dsmi_zoo._util.text import shortened
 
 from .record import MEND, LostRecord, RunRecord, parse_record
 from .row_file import read_row_file, write_row_file
@@ -159,6 +160,30 @@ def array_bytes(array: np.ndarray) -> memoryview:
     return content.getbuffer()
 
 
+def read_npy(path: Path) -> np.ndarray:
+    """Read an array of NumPy's format.
+
+    Raises
+    ------
+    OSError, ValueError
+        When the file is missing, damaged or not an array, or its header claims more than it holds.
+    """
+    if not path.is_file():
+        raise OSError("there is no such file")
+    try:
+        # Mapping takes no memory, and refuses a header that claims more bytes than there are.
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # NumPy does not document what odd headers raise
+        raise ValueError(shortened(str(error)) or type(error).__name__) from None
+    if not isinstance(mapped, np.ndarray):
+        raise ValueError("an archive of arrays")
+    del mapped
+    array: np.ndarray = np.load(path, allow_pickle=False)
+    return array
+
+
 def read_embedding(path: Path, sha256: str) -> np.ndarray:
     """Read a kept embedding, and check it against the hash in its row.
 
@@ -168,13 +193,9 @@ def read_embedding(path: Path, sha256: str) -> np.ndarray:
         When the file is missing, unreadable, or does not match the hash.
     """
     try:
-        if not path.is_file():
-            raise OSError("there is no such file")
-        embedding = np.load(path, allow_pickle=False)
-        if not isinstance(embedding, np.ndarray):
-            raise ValueError("an archive of arrays")
-    except (OSError, ValueError, EOFError) as error:
-        reason = f"cannot be read ({error})"
+        embedding = read_npy(path)
+    except (OSError, ValueError) as error:
+        reason = f"cannot be read ({shortened(str(error))})"
         raise InputError(f"{path}: the kept embedding {reason}; rerun this model") from None
     if array_sha256(embedding) != sha256:
         reason = "is not the one that its row was computed from"
@@ -212,8 +233,8 @@ class PendingEmbedding:
 
     def keep(self) -> None:
         """Move the embedding to those that the run keeps."""
-        self._kept.parent.mkdir(parents=True, exist_ok=True)
-        self._array.replace(self._kept)
+        make_folder(self._kept.parent)
+        move(self._array, self._kept)
         self._fields.unlink(missing_ok=True)
 
     def discard(self) -> None:

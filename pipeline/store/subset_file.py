@@ -11,7 +11,7 @@ from dsmi_zoo._util.files import damage, write_checksummed
 from dsmi_zoo._util.parquet import read_parquet, write_parquet
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 
-from .run_folder import array_bytes
+from .run_folder import array_bytes, read_npy
 
 OF_THE_SUBSET = ["image", "label", "number", "repeat"]
 
@@ -79,8 +79,8 @@ def subset_with_clusters(out: Path, img_size: int | None) -> pd.DataFrame:
     if problem:
         raise DamagedFile(path, problem)
     try:
-        return subset.assign(input_cluster=np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
+        return subset.assign(input_cluster=read_npy(path))
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
 
 

@@ -3,14 +3,24 @@
 import json
 import logging
 import re
+import uuid
+import zipfile
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from dsmi_zoo._util.files import file_sha256, flush, hash_problem, write_atomically
+from dsmi_zoo._util.files import (
+    file_sha256,
+    flush,
+    hash_problem,
+    make_folder,
+    move,
+    write_atomically,
+)
 from dsmi_zoo._util.hashing import content_hash
-from dsmi_zoo._util.locks import Claim, exclusive
+from dsmi_zoo._util.locks import Claim, boot_id, exclusive
 from dsmi_zoo._util.paths import default_cache, within
+from dsmi_zoo._util.text import shortened
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 
 from .hub import (
@@ -171,11 +181,16 @@ def _download(weights: str, cache: Path, progress: Progress, keep: bool) -> Path
     damage = _damage(weights, cache)
     if damage:
         log.warning(f"{damage}; it is fetched again")
+    boot = boot_id() or uuid.uuid4().hex
+    is_resumed = any(folder.glob(".*.part"))
 
     def attempt() -> tuple[RemoteFile, Path]:
         remote = describe(weights)  # each time: the address that the hub gives expires in an hour
-        folder.mkdir(parents=True, exist_ok=True)
-        part = within(folder, f".{remote.name}.{content_hash(remote.version, remote.size)}.part")
+        make_folder(folder)
+        # A power cut may leave zeros at the end of the file, which only a published checksum shows.
+        since = () if remote.sha256 else (boot,)
+        digits = content_hash(remote.version, remote.size, *since)
+        part = within(folder, f".{remote.name}.{digits}.part")
         for other in set(folder.glob(".*.part")) - {part}:
             other.unlink(missing_ok=True)
         transfer(remote, part, progress)
@@ -192,13 +207,16 @@ def _download(weights: str, cache: Path, progress: Progress, keep: bool) -> Path
     problem = _problem_of_arrival(part, remote, sha256)
     if problem:
         part.unlink()
+        if is_resumed:
+            log.warning(f"{weights}: {problem}; fetching it again from its beginning")
+            return _download(weights, cache, progress, keep)
         raise ValueError(f"{weights}: {problem}")
     flush(part)
     path = within(folder, remote.name)
     path.unlink(missing_ok=True)  # present only if it is damaged
     note = {"weights": weights, "size": part.stat().st_size, "sha256": sha256}
     _write_note(path, note | {"keep": keep or _note(path).get("keep") is True})
-    part.replace(path)
+    move(part, path)
     return path
 
 
@@ -207,6 +225,9 @@ def _problem_of_arrival(part: Path, remote: RemoteFile, sha256: str) -> str:
     content = content_problem(part)
     if content:
         return f"the server sent {content} instead of weights; check the address"
+    cut = _missing_end(part)
+    if cut:
+        return f"{remote.name} arrived incomplete and was deleted: {cut}; fetch it again"
     if not sha256.startswith(remote.sha256):
         checksum = f"the checksum is {sha256[:12]}..., not {remote.sha256[:12]}... as published"
         return f"{remote.name} arrived damaged and was deleted: {checksum}; fetch it again"
@@ -222,6 +243,22 @@ def content_problem(path: Path) -> str:
     text = " ".join(start.decode("utf-8-sig", "replace").split())
     is_text = text.isprintable() and "\N{REPLACEMENT CHARACTER}" not in text
     return f"text ({text!r})" if is_text else ""
+
+
+def _missing_end(path: Path) -> str:
+    """Return what shows that a safetensors file or a zip archive, such as PyTorch's, is cut off or ends in zeros."""
+    with path.open("rb") as file:
+        start = file.read(9)
+        if start.startswith(b"PK"):
+            return "" if zipfile.is_zipfile(file) else "a zip archive without its end"
+    if start[8:] == b"{":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            safe_open(path, framework="numpy").__exit__(None, None, None)
+        except SafetensorError as error:
+            return shortened(str(error))
+    return ""
 
 
 def _note_path(path: Path) -> Path:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 import torch
@@ -18,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsmi_zoo.pipeline.measures.files import read_array, read_labels
+from dsmi_zoo.pipeline.store.run_folder import read_embedding
 
 EMBEDDING = np.random.default_rng(0).normal(size=(8, 3))
 LABELS = np.array(["a", "b"] * 4)
@@ -194,3 +197,39 @@ def test_any_file_is_an_array_or_refused_in_one_line(
     for read in (lambda: read_array(path), lambda: read_labels(path, 3)):
         array, _ = answer_or_refusal(read, path, may_lack_memory=suffix in ("npz", "pt", "pth"))
         assert array is None or isinstance(array, np.ndarray)
+
+
+def claiming_tables() -> dict[str, pa.Table]:
+    """Tables that take a few kilobytes on the disk, and a terabyte or so in memory."""
+    number = pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(150_000_000, np.int8)), pa.array([1.5])
+    )
+    text = pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(1_000_000, np.int8)), pa.array(["x" * 10**6])
+    )
+    return {"numbers": pa.table({"z": number}), "texts": pa.table({"z": text})}
+
+
+@pytest.mark.parametrize("kind", ["numbers", "texts"])
+def test_a_small_parquet_file_of_many_values_is_refused_without_them(
+    tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "any.parquet"
+    pq.write_table(claiming_tables()[kind], path, row_group_size=2**28)
+    _, line = answer_or_refusal(lambda: read_array(path), path)
+    assert "bytes that claim to be" in line
+
+
+def test_a_tensor_that_repeats_one_number_a_terabyte_long_is_refused(tmp_path: Path) -> None:
+    for path, is_zip in ((tmp_path / "any.pt", True), (tmp_path / "old.pth", False)):
+        torch.save(torch.zeros(1).expand(10**12), path, _use_new_zipfile_serialization=is_zip)
+        _, line = answer_or_refusal(lambda file=path: read_array(file), path)
+        assert "bytes that claim to be a tensor of 4e+12 bytes" in line
+
+
+@pytest.mark.parametrize("what", [what for what in HOSTILE if what.startswith("np")])
+def test_a_hostile_kept_embedding_is_refused_in_one_line(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "kept.npy"
+    path.write_bytes(HOSTILE[what][1]())
+    _, line = answer_or_refusal(lambda: read_embedding(path, "0" * 64), path)
+    assert "; rerun this model" in line

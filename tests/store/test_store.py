@@ -1,6 +1,8 @@
 """The run directory's files: whole or absent, and never taken for what they are not."""
 
+import errno
 import os
+import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -14,7 +16,7 @@ import pytest
 from run_records import record_of
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import sweep_temporary, write_atomically
+from dsmi_zoo._util.files import sweep_temporary, write_atomically, write_text
 from dsmi_zoo._util.hashing import array_sha256
 from dsmi_zoo.jobs.runs.state import make_writable
 from dsmi_zoo.pipeline.store.record import EntryRecord
@@ -183,3 +185,21 @@ def test_hashes_of_arrays_see_type_shape_and_values() -> None:
     others = [base.reshape(3, 2), base.astype(np.float64), base + 1, base.astype(np.int32)]
     assert len({array_sha256(a) for a in (base, *others)}) == 5
     assert array_sha256(np.asfortranarray(base)) == array_sha256(base)
+
+
+def test_a_folder_that_cannot_be_flushed_is_no_error_but_a_failing_disk_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, number = os.fsync, errno.EINVAL
+
+    def fsync(opened: int) -> None:
+        if stat.S_ISDIR(os.fstat(opened).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(opened)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "new" / "folder" / "file", "text")
+    assert (tmp_path / "new" / "folder" / "file").read_text() == "text"
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output error"):
+        write_text(tmp_path / "file", "text")

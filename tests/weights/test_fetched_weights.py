@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import file_sha256, hash_problem
+from dsmi_zoo._util.locks import boot_id
 from dsmi_zoo._util.user_code import find_module
 from dsmi_zoo.data_catalog.models.entry import SOURCES, ModelEntry, sources_problem
 from dsmi_zoo.pipeline.networks.custom import build
@@ -30,6 +31,7 @@ from dsmi_zoo.pipeline.weights.cache import (
     fetch_weights,
     local_weights,
 )
+from dsmi_zoo.pipeline.weights.hub import Stopped
 
 
 @pytest.fixture
@@ -136,7 +138,7 @@ def test_the_note_beside_a_file_holds_its_size_and_hash_also_where_none_is_publi
 ) -> None:
     _, path = fetched(hub, cache, small_weights(b"any"))
     note = json.loads(note_of(path).read_text())
-    assert (note["size"], note["sha256"]) == (7, file_sha256(path))
+    assert (note["size"], note["sha256"]) == (29, file_sha256(path))
 
 
 def test_a_file_that_was_damaged_in_the_cache_is_fetched_again_with_one_warning(
@@ -157,7 +159,7 @@ def test_a_file_that_was_damaged_in_the_cache_is_fetched_again_with_one_warning(
     assert local_weights(url, cache) is None
     assert fetch_weights(url, cache).read_bytes() == content
     assert told.messages == [
-        f"{path} is damaged: it has 3 bytes, not 7 as noted; it is fetched again"
+        f"{path} is damaged: it has 3 bytes, not 29 as noted; it is fetched again"
     ]
 
 
@@ -183,7 +185,7 @@ def test_a_file_that_must_stay_stays_so_when_it_is_fetched_again(
 
 
 @pytest.mark.parametrize(
-    "note", [{"checksum": "", "size": 7, "keep": True}, None], ids=["old note", "no note"]
+    "note", [{"checksum": "", "size": 29, "keep": True}, None], ids=["old note", "no note"]
 )
 def test_files_with_an_old_note_or_none_are_trusted(
     hub: HubServer, cache: Path, note: dict[str, object] | None
@@ -344,3 +346,54 @@ def test_offline_no_model_opens_a_socket(client_settings: dict[str, str], tmp_pa
         "FileNotFoundError",
         "FileNotFoundError",
     ]
+
+
+def left_by_a_power_cut(
+    hub: HubServer, cache: Path, content: bytes, monkeypatch
+) -> tuple[str, Path]:
+    """A partial file of the right size, whose last blocks never reached the disk, from before the machine restarted."""
+    hub.files["net.pth"] = content
+    url = f"{hub.endpoint}/files/net.pth"
+
+    def stop(arrived: int) -> None:
+        if arrived:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        fetch_weights(url, cache, stop)
+    (part,) = cache.rglob("*.part")
+    part.write_bytes(content[: len(content) // 2].ljust(len(content), b"\0"))
+    monkeypatch.setattr("dsmi_zoo.pipeline.weights.cache.boot_id", lambda: "another")
+    return url, part
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_partial_file_from_before_a_restart_is_not_taken_for_whole(
+    hub: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch, is_zip: bool
+) -> None:
+    content = saved(STATE, _use_new_zipfile_serialization=is_zip)
+    url, _ = left_by_a_power_cut(hub, cache, content, monkeypatch)
+    assert fetch_weights(url, cache).read_bytes() == content
+    assert not list(cache.rglob("*.part"))
+
+
+def test_a_partial_file_that_ends_in_zeros_is_fetched_again_from_its_beginning(
+    hub: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+) -> None:
+    content = saved(STATE)
+    url, _ = left_by_a_power_cut(hub, cache, content, monkeypatch)
+    monkeypatch.setattr("dsmi_zoo.pipeline.weights.cache.boot_id", boot_id)
+    assert fetch_weights(url, cache).read_bytes() == content
+    assert "arrived incomplete and was deleted: a zip archive without its end" in told.text
+
+
+@pytest.mark.parametrize("content", [safetensors.torch.save(STATE)[:-4], saved(STATE)[:-4]])
+def test_weights_that_are_cut_off_are_refused_though_no_size_was_announced(
+    content: bytes, hub: HubServer, cache: Path
+) -> None:
+    hub.files["net.pth"] = content
+    with pytest.raises(
+        ValueError, match=r"net\.pth arrived incomplete and was deleted: .*; fetch it again"
+    ):
+        fetch_weights(f"{hub.endpoint}/files/net.pth", cache)
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
