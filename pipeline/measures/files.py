@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.tensor_files import format_problem, is_safetensors
 
 from .core.conversion import as_array, check_columns, shown_name
 
@@ -149,6 +150,14 @@ def _numpy(file: Path, name: str | None) -> Any:
     return np.array(array)
 
 
+def _tensors(file: Path, name: str | None) -> Any:
+    """Read a file of PyTorch or safetensors by its content, whatever its name says."""
+    problem = format_problem(file, "save the array by torch.save or numpy.save")
+    if problem:
+        raise InputError(problem)
+    return _safetensors(file, name) if is_safetensors(file) else _pt(file, name)
+
+
 def _safetensors(file: Path, name: str | None) -> Any:
     from safetensors import safe_open
 
@@ -172,9 +181,9 @@ def _pt(file: Path, name: str | None) -> Any:
 READERS: dict[str, Callable[[Path, str | None], Any]] = {
     ".npy": _numpy,
     ".npz": _numpy,
-    ".safetensors": _safetensors,
-    ".pt": _pt,
-    ".pth": _pt,
+    ".safetensors": _tensors,
+    ".pt": _tensors,
+    ".pth": _tensors,
 }
 
 
