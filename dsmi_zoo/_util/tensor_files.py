@@ -203,21 +203,23 @@ def _safetensors(path: Path) -> dict[str, Any]:
         raise InputError(f"is a damaged safetensors file; {COPY_AGAIN}") from error
 
 
+def load_pytorch(path: Path) -> Any:
+    """Return what ``torch.save`` wrote, on the CPU; whatever is not plain raises."""
+    import torch
+
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of unusual tensors and pickle protocols
+        # PyTorch itself goes by the name, which may be wrong.
+        source = file if path.suffix == ".safetensors" else path
+        return torch.load(source, map_location="cpu", weights_only=True)
+
+
 def _pytorch(path: Path) -> TensorFile:
     """Read a file of ``torch.save`` with nothing but tensors and plain containers; harmless objects are left out."""
     import torch
 
-    def load() -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of unusual tensors and pickle protocols
-            # PyTorch itself goes by the name, which may be wrong.
-            if path.suffix != ".safetensors":
-                return torch.load(path, map_location="cpu", weights_only=True)
-            with path.open("rb") as file:
-                return torch.load(file, map_location="cpu", weights_only=True)
-
     try:
-        return TensorFile(load())
+        return TensorFile(load_pytorch(path))
     except MemoryError:
         raise
     except pickle.UnpicklingError:
@@ -227,7 +229,7 @@ def _pytorch(path: Path) -> TensorFile:
     replaced = frozenset(name for name in found if _is_harmless(name))
     try:
         with torch.serialization.safe_globals([_replacement(name) for name in sorted(replaced)]):
-            return TensorFile(load(), replaced=replaced)
+            return TensorFile(load_pytorch(path), replaced=replaced)
     except MemoryError:
         raise
     except Exception as error:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.tensor_files import format_problem, is_safetensors
+from dsmi_zoo._util.tensor_files import format_problem, is_safetensors, load_pytorch
 
 from .core.conversion import as_array, check_columns, shown_name
 
@@ -166,11 +166,7 @@ def _safetensors(file: Path, name: str | None) -> Any:
 
 
 def _pt(file: Path, name: str | None) -> Any:
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sparse tensors, which `as_array` refuses
-        content = torch.load(file, map_location="cpu", weights_only=True)
+    content = load_pytorch(file)
     if isinstance(content, Mapping):
         by_name = {str(key): value for key, value in content.items()}
         return by_name[_chosen(file, name, by_name)]

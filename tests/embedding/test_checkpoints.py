@@ -161,6 +161,7 @@ def test_weights_of_wrapped_networks_are_restored(
     assert same(state, STATE)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice
 def test_a_checkpoint_of_a_real_lightning_training_is_loaded(tmp_path: Path) -> None:
     from lightning.pytorch import LightningModule, Trainer
@@ -425,6 +426,7 @@ def test_a_file_of_something_else_is_named_with_what_to_do(tmp_path: Path, name:
     assert line in refused(tmp_path / name)
 
 
+@pytest.mark.long
 def test_rows_say_which_weights_were_taken_and_a_key_makes_another_row(
     tmp_path: Path, cache: Path, here: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
