@@ -290,8 +290,8 @@ def pickled_types(path: Path) -> dict[str, str]:
     with suppress(ValueError, IndexError, OSError, zipfile.BadZipFile, NotImplementedError):
         for operation, value in _pickle_operations(path):
             if operation in ("GLOBAL", "STACK_GLOBAL"):
-                place = tuple(value.split(" ", 1)) if operation == "GLOBAL" else tuple(texts[-2:])
-                module, name = NAME_MAPPING.get(place, place)
+                module, name = value.split(" ", 1) if operation == "GLOBAL" else texts[-2:]
+                module, name = NAME_MAPPING.get((module, name), (module, name))
                 full_name = f"{IMPORT_MAPPING.get(module, module)}.{name}"
                 key = texts[-1] if texts and operation == "GLOBAL" else ""
                 found.setdefault(full_name, key)
