@@ -335,7 +335,7 @@ def _is_timms_place(fit: Fit) -> bool:
 
 def _load_as_timm(model: torch.nn.Module, content: Any) -> bool:
     """Load the way timm does, for a network that renames old weights itself; return whether they fit."""
-    if not isinstance(content, Mapping):
+    if not isinstance(content, dict):
         return False
     key = next((key for key in TIMMS_KEYS if content.get(key) is not None), None)
     try:
