@@ -138,4 +138,6 @@ def follow(
                 log.log(display.step_level, step)
             else:
                 log.warning(f"{done.name} failed: {done.message}")
+            if done.readings:
+                log.warning(f"{done.name}: {done.readings}")
     return succeeded, failed

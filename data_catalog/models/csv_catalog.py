@@ -1,5 +1,6 @@
 """Read a catalogue from a CSV or Parquet file; errors name the line and the column."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from .units import (
 
 TEXT_COLUMNS = (
     "model", "architecture", "family", "kind", "pretraining", "license", "group", "published_name", "builder", "layer",
-    "weights", "checkpoint", "model_kwargs", "crop_mode", "interpolation",
+    "weights", "checkpoint", "checkpoint_key", "model_kwargs", "crop_mode", "interpolation",
 )  # fmt: skip
 PREPROCESSING_COLUMNS = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
 NUMBER_FIELDS = ("img_size", "top1", "top5", "params_m")
@@ -126,6 +127,10 @@ def _entry(cells: dict[str, str], folder: Path) -> ModelEntry:
 
 
 def _file(name: str, folder: Path) -> Path:
+    if os.path.isdir(folder / name):  # noqa: PTH112 False, too, for a name that no file can have
+        raise ValueError(
+            f"the checkpoint {shown(name)} is a folder; name the file of weights in it"
+        )
     if not is_file(folder / name):
         looked_for = shortened(str(folder.absolute() / name), 300)
         raise ValueError(f"the checkpoint {shown(name)} is not a file (looked for {looked_for})")

@@ -94,6 +94,8 @@ class ModelEntry(BaseModel):
         The function that makes the network in place of timm: ``module:function``.
     layer
         The layer whose output is the embedding, a name of ``named_modules()``; by default the penultimate layer.
+    checkpoint_key
+        Which weights of a checkpoint that holds several: the dotted path of their dict, such as ``state_dict.ema``.
     extra_data
         Whether the weights saw images beyond ImageNet-1k.
     extras
@@ -116,6 +118,7 @@ class ModelEntry(BaseModel):
     layer: str | None = Field(default=None, min_length=1)
     weights: str | None = None
     checkpoint: Path | None = None
+    checkpoint_key: str | None = Field(default=None, min_length=1)
     recipe: TrainingRecipe | None = None
     model_kwargs: dict[str, Any] = {}
     preprocessing: Preprocessing | None = None
@@ -161,6 +164,12 @@ class ModelEntry(BaseModel):
         problem = sources_problem(self.model_kwargs) if self.builder is None else ""
         if problem:
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _key_of_a_checkpoint(self) -> Self:
+        if self.checkpoint_key is not None and self.checkpoint is None:
+            raise ValueError("checkpoint_key chooses among the weights of a checkpoint; name one")
         return self
 
     @cached_property

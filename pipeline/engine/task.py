@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..embedding.embed import Inputs
+    from ..networks.checkpoints import Loaded
     from ..networks.forward import Embedding
 
 
@@ -132,7 +133,8 @@ class RowTask:
             "finished_at": datetime.now(UTC),
         }
         write_row(self.config.folder, self.job.slug, row)
-        return Outcome(self.job.slug, self.job.name, error is None, message, seconds)
+        readings = row.get("readings") or ""
+        return Outcome(self.job.slug, self.job.name, error is None, message, seconds, readings)
 
     def clock(self) -> ModelClock:
         """Return the clock that ends the process after ``--model-timeout``."""
@@ -149,7 +151,7 @@ class RowTask:
             return None
         is_ok = row["status"] == "ok"
         message = "" if is_ok else f"{row['error_type']}: {row['error_message']}"
-        return Outcome(job.slug, job.name, is_ok, message, 0.0)
+        return Outcome(job.slug, job.name, is_ok, message, 0.0, row["readings"] or "")
 
     def _own_code(self) -> str:
         return ""
@@ -194,29 +196,31 @@ class EntryTask(RowTask):
                 pending.write(self.job.embedding_id, embedding, fields)
             self.measure(row, subset, pending)
 
-    def prepare(self, weights: Path | None) -> "tuple[torch.nn.Module, Inputs]":
+    def prepare(self, weights: Path | None) -> "tuple[torch.nn.Module, Inputs, Loaded]":
         """Build the entry's model, and open its images: the view, or those of its builder's own transform."""
         from ..embedding.embed import View
+        from ..networks.checkpoints import Loaded
 
         job, config = self.job, self.config
         view = View(open_view(job.view), job.preprocessing)
         if job.entry.builder is None:
-            from ..networks.timm import build_model, build_untrained, repool
+            from ..networks.timm import build_untrained, loaded_model, repool
 
             if config.random_weights:
-                network = build_untrained(job.entry)
+                network, loaded = build_untrained(job.entry), Loaded()
             else:
-                network = build_model(job.entry, weights)
+                network, loaded = loaded_model(job.entry, weights)
             if config.pool is not None:
                 repool(network, config.pool)
-            return network, view
+            return network, view, loaded
 
         from ..networks.custom import Transformed, build
 
         built = build(job.entry, job.builder_sha256, weights)
         if built.transform is None or self.images is None:
-            return built.model, view
-        return built.model, Transformed(job.entry.builder, self.images, built.transform)
+            return built.model, view, built.loaded
+        images = Transformed(job.entry.builder, self.images, built.transform)
+        return built.model, images, built.loaded
 
     def embed(
         self, weights: Path | None, subset: pd.DataFrame, clock: ModelClock
@@ -233,12 +237,13 @@ class EntryTask(RowTask):
         with defaults_kept():  # a network's own code may change them, and affect the next model
             started = perf_counter()
             device = choose_device()
-            model, inputs = self.prepare(weights)
+            model, inputs, loaded = self.prepare(weights)
             fields: dict[str, Any] = {"device": str(device)}
             fields["seconds_build"] = perf_counter() - started
             if entry.builder is None and entry.layer is None:
                 fields["pooling"] = pooling_of(model)
-            if not config.random_weights:
+            fields["readings"] = loaded.readings or None
+            if not config.random_weights and loaded.by_timm:
                 fields["loading_code"] = loading_code(entry)
             fields["params_m"] = entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
             with gpu_turn(model, device, clock):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.tensor_files import format_problem, is_safetensors, load_pytorch
 
 from .core.conversion import as_array, check_columns, shown_name
 
@@ -150,6 +151,14 @@ def _numpy(file: Path, name: str | None) -> Any:
     return np.array(array)
 
 
+def _tensors(file: Path, name: str | None) -> Any:
+    """Read a file of PyTorch or safetensors by its content, whatever its name says."""
+    problem = format_problem(file, "save the array by torch.save or numpy.save")
+    if problem:
+        raise InputError(problem)
+    return _safetensors(file, name) if is_safetensors(file) else _pt(file, name)
+
+
 def _safetensors(file: Path, name: str | None) -> Any:
     from safetensors import safe_open
 
@@ -160,9 +169,7 @@ def _safetensors(file: Path, name: str | None) -> Any:
 def _pt(file: Path, name: str | None) -> Any:
     import torch
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sparse tensors, which `as_array` refuses
-        content = torch.load(file, map_location="cpu", weights_only=True)
+    content = load_pytorch(file)
     if isinstance(content, Mapping):
         by_name = {str(key): value for key, value in content.items()}
         content = by_name[_chosen(file, name, by_name)]
@@ -179,9 +186,9 @@ def _pt(file: Path, name: str | None) -> Any:
 READERS: dict[str, Callable[[Path, str | None], Any]] = {
     ".npy": _numpy,
     ".npz": _numpy,
-    ".safetensors": _safetensors,
-    ".pt": _pt,
-    ".pth": _pt,
+    ".safetensors": _tensors,
+    ".pt": _tensors,
+    ".pth": _tensors,
 }
 
 

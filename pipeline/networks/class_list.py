@@ -1,12 +1,15 @@
 """The classes that a checkpoint or a network lists for its outputs."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.tensor_files import read_tensors
 from dsmi_zoo._util.text import printable, shortened
 from dsmi_zoo.data_catalog.datasets.class_order import OPTION, ClassOrders
 
@@ -41,7 +44,7 @@ def with_listed_order(
 def classes_of_checkpoint(weights: Path) -> ClassList | None:
     """Return the classes that a checkpoint lists beside its weights, as many trainings save them.
 
-    None without a list, or for a file that cannot be read: `networks.timm.load_file` says why.
+    None without a list, or for a file that cannot be read: `networks.checkpoints.load_file` says why.
     """
     if weights.suffix == ".safetensors":
         return None
@@ -67,14 +70,11 @@ def classes_of_network(model: Any) -> ClassList | None:
 
 
 def _content(weights: Path) -> Any:
-    """Read a checkpoint without its tensors where its form allows."""
-    for mmap in (True, False):
-        try:
-            return torch.load(weights, map_location="cpu", weights_only=True, mmap=mmap)
-        except (
-            Exception
-        ):  # torch does not document what it raises; it maps no file of its form before 1.6
-            continue
+    """Read a checkpoint, without its tensors where its form allows."""
+    with suppress(Exception):  # torch does not document what it raises
+        return torch.load(weights, map_location="cpu", weights_only=True, mmap=True)
+    with suppress(InputError):
+        return read_tensors(weights).content
     return None
 
 

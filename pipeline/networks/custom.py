@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from dsmi_zoo._util.user_code import NOT_AS_PLANNED, find_module
 from dsmi_zoo.data_catalog.datasets.base import LabelledImages
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 
+from .checkpoints import Loaded, load_file
 from .forward import random_states_kept
-from .timm import load_file, refuse_unsafe
+from .timm import refuse_unsafe
 
 Transform = Callable[[Image.Image], torch.Tensor]
 
@@ -27,10 +28,11 @@ class BuilderError(RuntimeError):
 
 @dataclass(frozen=True)
 class Built:
-    """A builder's network in evaluation mode, and its own transform, if it has one."""
+    """A builder's network in evaluation mode, its own transform, if it has one, and how its weights were read."""
 
     model: torch.nn.Module
     transform: Transform | None = None
+    loaded: Loaded = field(default_factory=Loaded)
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,7 @@ def build(entry: ModelEntry, builder_sha256: str | None, weights: Path | None) -
     BuilderError
         When the module's file has changed, or the module or its function raises, exits or returns something else.
     InputError
-        When the module is not found, or for a checkpoint of a kind that cannot be read safely.
-    RuntimeError
-        When the file cannot be loaded into the network.
+        When the module is not found, or for a checkpoint that cannot be read safely or does not fit the network.
     """
     builder = entry.builder
     assert builder is not None
@@ -110,10 +110,9 @@ def build(entry: ModelEntry, builder_sha256: str | None, weights: Path | None) -
     if not isinstance(model, torch.nn.Module) or not (transform is None or callable(transform)):
         wanted = "an nn.Module, or a pair of one and a transform"
         raise BuilderError(f"builder {builder} returned {_described(returned)}, not {wanted}")
-    if weights is not None:
-        load_file(model, weights)
+    loaded = Loaded() if weights is None else load_file(model, weights, entry.checkpoint_key)
     model.eval()
-    return Built(model, transform)
+    return Built(model, transform, loaded)
 
 
 def _function(builder: str, sha256: str | None) -> Callable[..., Any]:

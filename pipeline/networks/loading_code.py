@@ -13,7 +13,8 @@ LONGEST_CALL = 70  # characters that a page shows without scrolling
 def loading_code(entry: ModelEntry) -> str | None:
     """Return three statements: the import, the network with its weights, the transform of an image.
 
-    None for networks that are not timm's or were trained here. A checkpoint is named without its folder.
+    None for networks that are not timm's or were trained here. A checkpoint, which must be one that timm's own loader
+    reads, is named without its folder.
     """
     if entry.builder is not None or entry.recipe is not None or entry.preprocessing is None:
         return None

@@ -6,7 +6,6 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import load_checkpoint
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.paths import default_cache
@@ -16,11 +15,11 @@ from dsmi_zoo.data_catalog.models.timm_registry import family_of, input_of, timm
 
 from ..weights.cache import fetch_weights, remote_weights
 from ..weights.hub import is_offline, is_on_hub
+from .checkpoints import Loaded, load_file
 from .forward import random_states_kept
 from .layers import as_vectors, check_layer, forward
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
-LONGEST_REASON = 300  # characters of a loader's message, which can hold the names of all parameters
 
 
 def with_timm_defaults(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
@@ -56,7 +55,12 @@ def with_timm_defaults(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
 
 
 def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
-    """Return the entry's model in evaluation mode on the CPU, for the entry's image size.
+    """Return the entry's model as `loaded_model`, without how its weights were read."""
+    return loaded_model(entry, weights)[0]
+
+
+def loaded_model(entry: ModelEntry, weights: Path | None) -> tuple[torch.nn.Module, Loaded]:
+    """Return the entry's model in evaluation mode on the CPU, for the entry's image size, and how it was loaded.
 
     Published weights pass through timm's adaptations to the architecture, as if timm had downloaded them.
 
@@ -68,20 +72,20 @@ def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
     Raises
     ------
     InputError
-        For a checkpoint of a kind that cannot be read safely, or arguments by which timm would load other weights.
-    RuntimeError
-        When the file cannot be loaded.
+        For a checkpoint of a kind that cannot be read safely, or that does not fit the network, or arguments by which
+        timm would load other weights.
     FileNotFoundError
         When the weights are missing and HF_HUB_OFFLINE forbids downloading them.
     """
     if weights is None:
-        return _from_its_source(entry).eval()
+        return _from_its_source(entry).eval(), Loaded()
     refuse_unsafe(weights)
     if remote_weights(entry) is not None:
-        return _with_published(entry, weights).eval()
-    model = _create(entry, pretrained=False)
-    load_file(model, weights)
-    return model.eval()
+        model, loaded = _with_published(entry, weights)
+    else:
+        model = _create(entry, pretrained=False)
+        loaded = load_file(model, weights, entry.checkpoint_key)
+    return model.eval(), loaded
 
 
 def build_untrained(entry: ModelEntry) -> torch.nn.Module:
@@ -126,46 +130,25 @@ def _from_its_source(entry: ModelEntry) -> torch.nn.Module:
     """Build the model with weights that timm downloads; offline, timm would still open a URL."""
     source = entry.weights or weights_of(timm_config(entry.architecture))["weights"]
     if is_offline() and source is not None and not is_on_hub(source):
-        return _with_published(entry, fetch_weights(source, default_cache(), keep=False))
+        return _with_published(entry, fetch_weights(source, default_cache(), keep=False))[0]
     return _create(entry, pretrained=True, pretrained_cfg_overlay=_weights_overlay(entry))
 
 
-def _with_published(entry: ModelEntry, weights: Path) -> torch.nn.Module:
+def _with_published(entry: ModelEntry, weights: Path) -> tuple[torch.nn.Module, Loaded]:
     # The file holds a state dict, whatever form timm's other sources of the weights have.
     overlay = {"file": str(weights), "custom_load": False}
     try:
-        return _create(entry, pretrained=True, pretrained_cfg_overlay=overlay)
+        return _create(entry, pretrained=True, pretrained_cfg_overlay=overlay), Loaded()
     except MemoryError:
         raise
-    except Exception as error:
-        _create(entry, pretrained=False)  # raises if the file is not to blame
-        raise _unloadable(weights, error) from error
-
-
-def load_file(model: torch.nn.Module, weights: Path) -> None:
-    """Load a file of weights into a network, strictly.
-
-    Raises
-    ------
-    RuntimeError
-        When the file cannot be loaded.
-    """
-    try:
-        load_checkpoint(model, str(weights), device="cpu", strict=True, weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise _unloadable(weights, error) from error
-
-
-def _unloadable(weights: Path, error: Exception) -> RuntimeError:
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST_REASON]}"
-    return RuntimeError(f"{weights} cannot be loaded: {reason}")
+    except Exception:
+        model = _create(entry, pretrained=False)  # raises if the file is not to blame
+        return model, load_file(model, weights)
 
 
 def refuse_unsafe(checkpoint: Path) -> None:
     """Raise InputError for a checkpoint of a kind that cannot be read without running what is in it."""
-    if checkpoint.suffix not in CHECKPOINT_SUFFIXES:
+    if checkpoint.suffix.lower() not in CHECKPOINT_SUFFIXES:
         raise InputError(
             f"{checkpoint}: a checkpoint must be one of {', '.join(CHECKPOINT_SUFFIXES)}"
         )

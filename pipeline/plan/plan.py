@@ -144,6 +144,7 @@ def _job(
         *([own_code] if own_code else []),
         *([f"pool={config.pool}"] if config.pool else []),
         *subset.orders.identity,
+        *([f"checkpoint_key={entry.checkpoint_key}"] if entry.checkpoint_key else []),
     )
     return Job(
         entry=entry,
@@ -177,7 +178,7 @@ def without_weights(entry: ModelEntry) -> ModelEntry:
         raise InputError(
             f"--random-weights is for networks of timm; {entry} is made by {entry.builder}: leave it out"
         )
-    sources = ("weights", "checkpoint", "recipe")
+    sources = ("weights", "checkpoint", "checkpoint_key", "recipe")
     known_of_them = ("pretraining", "extra_data", "license", "group", "top1", "top5")
     extras = {
         name: value

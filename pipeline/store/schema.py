@@ -59,6 +59,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("n_classes", "integer", "", "Classes in the subset."),
     Column("embedding_dim", "integer", "", "Columns of the embedding, d."),
     *map(_column_of, OF_A_ROW),
+    Column("readings", "text", "", "How ambiguous input of this row was read."),
     Column(UNDEFINED, "text", "", "Scores that have no value for this embedding, each with the reason."),
     Column("own_measures", "text", "", "Names of the columns that `--measure` added, separated by spaces."),
     Column("sigma", "number", "", "Width of the Gaussian kernel that was used."),

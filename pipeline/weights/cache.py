@@ -20,6 +20,7 @@ from dsmi_zoo._util.files import (
 from dsmi_zoo._util.hashing import content_hash
 from dsmi_zoo._util.locks import Claim, boot_id, exclusive
 from dsmi_zoo._util.paths import default_cache, within
+from dsmi_zoo._util.tensor_files import text_of
 from dsmi_zoo._util.text import shortened
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 
@@ -240,9 +241,8 @@ def content_problem(path: Path) -> str:
         start = file.read(SHOWN_BYTES)
     if not start:
         return "an empty file"
-    text = " ".join(start.decode("utf-8-sig", "replace").split())
-    is_text = text.isprintable() and "\N{REPLACEMENT CHARACTER}" not in text
-    return f"text ({text!r})" if is_text else ""
+    text = text_of(start)
+    return f"text ({text!r})" if text else ""
 
 
 def _missing_end(path: Path) -> str:

@@ -140,6 +140,8 @@ def test_blank_lines_are_skipped_but_counted(tmp_path: Path) -> None:
         ("model,img_size\na,32.5\n", ["line 2", "img_size", "32.5"]),
         ("model,img_size\na,-3\n", ["line 2", "img_size", "-3"]),
         ("model,checkpoint\na,gone.safetensors\n", ["line 2", "gone.safetensors", "not a file"]),
+        ("model,checkpoint\na,.\n", ["line 2", "'.'", "is a folder; name the file of weights"]),
+        ("model,checkpoint_key\na,ema\n", ["line 2", "checkpoint_key", "a checkpoint; name one"]),
         ("model,model_kwargs\na,{bad\n", ["line 2", "model_kwargs", "JSON"]),
         ("model,model_kwargs\na,[1]\n", ["line 2", "model_kwargs", "object"]),
         ("model,colour\na,red\n", ["line 2", "colour", "'red'"]),

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -283,10 +284,26 @@ def test_an_empty_file_and_one_cut_in_half_are_refused(tmp_path: Path, name: str
     WRITERS[name](path)
     whole = path.read_bytes()
     path.write_bytes(b"")
-    assert f"not a {path.suffix} file" in refused(path)
+    assert re.search(
+        rf"not a {path.suffix} file|is empty; copy or download it again", refused(path)
+    )
     if name != "bare.csv":
         path.write_bytes(whole[: len(whole) // 2])
-        assert f"not a {path.suffix} file" in refused(path)
+        assert re.search(rf"not a {path.suffix} file|is cut off", refused(path))
+
+
+def test_a_file_of_tensors_is_read_by_its_content_and_named_if_it_is_another(
+    tmp_path: Path,
+) -> None:
+    WRITERS["Z.safetensors"](tmp_path / "Z.pt")
+    WRITERS["Z.pt"](tmp_path / "Z.safetensors")
+    for name in ("Z.pt", "Z.safetensors"):
+        np.testing.assert_array_equal(read_array(tmp_path / name), EMBEDDING)
+    np.save(tmp_path / "Z.npy", EMBEDDING)
+    path = (tmp_path / "Z.npy").rename(tmp_path / "Y.pt")
+    assert "is an array of NumPy; save the array by torch.save or numpy.save" in refused(path)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n")
+    assert "is a Git LFS pointer, not the file itself: run git lfs pull" in refused(path)
 
 
 def test_several_arrays_are_listed_by_name(tmp_path: Path) -> None:
