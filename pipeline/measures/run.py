@@ -94,9 +94,14 @@ def _computed(computations: Sequence[Computation], context: MeasureContext) -> R
 
 def _in_order(wanted: Sequence[Measure], results: Results) -> dict[str, Value]:
     """Return the values in the order of the measures, and the reasons for those that are missing."""
-    known = {one.name: results[one.name] for one in wanted if results.get(one.name) is not None}
-    values = {name: value for name, value in known.items() if not isinstance(value, UndefinedScore)}
-    reasons = {name: str(why) for name, why in known.items() if isinstance(why, UndefinedScore)}
+    values: dict[str, Value] = {}
+    reasons: dict[str, str] = {}
+    for one in wanted:
+        result = results.get(one.name)
+        if isinstance(result, UndefinedScore):
+            reasons[one.name] = str(result)
+        elif result is not None:
+            values[one.name] = result
     # The reason of a score is also that of its error, <name>_se, and of its spread, <name>_sd.
     of_scores = {name: why for name, why in reasons.items() if name[:-3] not in reasons}
     if of_scores:

@@ -13,7 +13,7 @@ from dsmi_zoo.pipeline.store.record import RunRecord
 
 from ..explorer.layout import Axes, Explorer, choice_axes, explorer
 from ..statistics.ranking import COSTS, Ranking
-from ..statistics.sample import names, scores_of, succeeded, values
+from ..statistics.sample import names, scores_of, succeeded, texts, values
 from ..statistics.summary import Summary
 from ..wording import fixed
 from .choice import is_choice, lead_of_choice, left_by_search, ranking_table, winners
@@ -25,6 +25,7 @@ from .provenance import (
     search_context,
     warnings_of_ceiling,
     warnings_of_images,
+    warnings_of_readings,
 )
 from .rendering import script_hash
 
@@ -114,6 +115,7 @@ def _lead(
 def _warnings(rows: pd.DataFrame, summary: Summary) -> list[str]:
     warnings = mixture_warnings(rows) + warnings_of_ceiling(rows)
     warnings += _undefined(succeeded(rows))
+    warnings += warnings_of_readings(rows)
     saturated = len(summary.saturated)
     if saturated:
         of = f"{saturated} of {counted(summary.models['ok'], 'row')}"
@@ -124,8 +126,7 @@ def _warnings(rows: pd.DataFrame, summary: Summary) -> list[str]:
 
 def _undefined(ok: pd.DataFrame) -> list[str]:
     """Say why scores that rankings and choices are made by have no value in any row, with the most frequent reason."""
-    texts = ok[UNDEFINED].dropna() if UNDEFINED in ok else []
-    reasons = [parted_reasons(str(text)) for text in texts]
+    reasons = [parted_reasons(text or "") for text in texts(ok, UNDEFINED)]
     names_of: dict[str, list[str]] = {}
     for score in COMPARISONS:
         given = Counter(of_row[score.name] for of_row in reasons if score.name in of_row)

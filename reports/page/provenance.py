@@ -71,6 +71,19 @@ def warnings_of_ceiling(rows: pd.DataFrame) -> list[str]:
     return [f"{measure_title(CEILING)} is empty for {of}. For {model}, {reason}."]
 
 
+def warnings_of_readings(rows: pd.DataFrame) -> list[str]:
+    """Return one sentence for each way in which ambiguous checkpoints were read."""
+    rows = succeeded(rows)
+    models: dict[str, list[str]] = {}
+    for model, text in zip(rows["model"], texts(rows, "readings"), strict=True):
+        if text is not None:
+            models.setdefault(text, []).append(model)
+    return [
+        f"{', '.join(read[:3])}{', ...' if len(read) > 3 else ''}: {text}."
+        for text, read in models.items()
+    ]
+
+
 def provenance(rows: pd.DataFrame, run: RunRecord) -> list[tuple[str, str]]:
     """Return the name and value of what is needed to repeat the run; "unknown" if not recorded."""
     rows = succeeded(rows)
