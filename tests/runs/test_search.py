@@ -1,6 +1,7 @@
 """The search on a budget: what it costs, which stages it takes, and the real thing on real models."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -165,8 +166,8 @@ def test_wrong_limits_are_refused_in_one_line(settings: dict[str, object], messa
     assert "\n" not in str(refusal.value)
 
 
-@pytest.fixture
-def catalog(tmp_path: Path, small_run: Path, cache: Path) -> Path:
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory, small_run: Path, cache: Path) -> Path:
     """Two well-trained models and two hardly trained ones, which claim to need hours."""
     plan = make_plan(
         resolve_config({"models": ["test_resnet.*", "test_vit.*"], "compute": {"cache": cache}})
@@ -177,9 +178,19 @@ def catalog(tmp_path: Path, small_run: Path, cache: Path) -> Path:
             arguments = json.dumps(job.entry.model_kwargs).replace('"', '""')
             name = job.entry.model.replace(".100x3", ".hardly")
             lines.append(f'{name},{job.entry.architecture},{job.weights},"{arguments}",32,1e6')
-    path = tmp_path / "mine.csv"
+    path = tmp_path_factory.mktemp("catalog") / "mine.csv"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+@pytest.fixture(scope="module")
+def cut_short(
+    catalog: Path, tmp_path_factory: pytest.TempPathFactory, cli: Command
+) -> tuple[Path, str]:
+    """A search without time and what it printed; tests that go on with it copy its folder."""
+    out = tmp_path_factory.mktemp("search") / "out"
+    done = cli("run", "--catalog", catalog, "--out", out, "--budget", "1s", report=True)
+    return out, done.stdout
 
 
 def _note(out: Path) -> SearchNote:
@@ -225,11 +236,10 @@ def test_a_search_drops_the_clearly_worse_on_few_images_and_measures_the_rest_on
 
 
 def test_a_search_without_time_measures_the_cheapest_model_and_names_the_others(
-    catalog: Path, tmp_path: Path, cli: Command
+    cut_short: tuple[Path, str],
 ) -> None:
-    out = tmp_path / "out"
-    done = cli("run", "--catalog", catalog, "--out", out, "--budget", "1s", report=True)
-    assert "1 model: 1 ok" in done.stdout
+    out, said = cut_short
+    assert "1 model: 1 ok" in said
     assert len(read_results(out)) == 1
     assert len(_note(out).left_out) == 3
     page = (out / "report" / "index.html").read_text()
@@ -256,10 +266,9 @@ def test_no_model_comes_before_one_that_is_cheaper_and_better(
 
 
 def test_a_search_that_cannot_use_its_folder_is_refused_before_anything_else(
-    catalog: Path, tmp_path: Path, cli: Command
+    catalog: Path, cut_short: tuple[Path, str], tmp_path: Path, cli: Command
 ) -> None:
-    out = tmp_path / "out"
-    cli("run", "--catalog", catalog, "--out", out, "--budget", "1s")
+    out = Path(shutil.copytree(cut_short[0], tmp_path / "out"))
     before = {path for path in out.rglob("*") if path.is_file()}
     for more in (("--plan",), ()):
         refused = cli(
