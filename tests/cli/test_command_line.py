@@ -22,7 +22,9 @@ COMMANDS = (
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
-    text = CliRunner().invoke(command_line, [*command.split(), "--help"], prog_name="dsmi-zoo").output
+    text = (
+        CliRunner().invoke(command_line, [*command.split(), "--help"], prog_name="dsmi-zoo").output
+    )
     assert "Usage: dsmi-zoo" in text
     if command != "status":
         assert "dsmi-zoo " + (command or "run") in text.split("Usage:", 1)[1].split("\n", 1)[1]

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from conftest import IMAGES_PER_CLASS, SMALL_ZOO, Command
@@ -22,7 +21,6 @@ from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results, rea
 DSMI_ZOO = str(Path(sys.executable).with_name("dsmi-zoo"))
 TRAP = """
 import os, time
-import numpy as np
 
 EMBEDDINGS = {{name: np.load(path) for name, path in {paths!r}.items()}}
 ACTIONS = {actions!r}
