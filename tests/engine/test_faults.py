@@ -21,6 +21,7 @@ from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results, rea
 DSMI_ZOO = str(Path(sys.executable).with_name("dsmi-zoo"))
 TRAP = """
 import os, time
+import numpy as np
 
 EMBEDDINGS = {{name: np.load(path) for name, path in {paths!r}.items()}}
 ACTIONS = {actions!r}
