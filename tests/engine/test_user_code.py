@@ -198,10 +198,6 @@ def first_coordinate(Z, labels):
 
 def classes(Z, labels):
     return len(set(labels.tolist()))
-
-def default_is_float32(Z, labels):
-    import torch
-    return torch.get_default_dtype() == torch.float32
 """
 
 
@@ -210,14 +206,13 @@ def test_what_a_measure_does_to_torch_or_by_force_is_not_seen_by_others(
     small_run: Path, tmp_path: Path, cli: Command
 ) -> None:
     (tmp_path / "forced.py").write_text(IN_SPITE_OF_NUMPY)
-    names = ("centred", "forked", "first_coordinate", "classes", "default_is_float32")
+    names = ("centred", "forked", "first_coordinate", "classes")
     measures = [part for name in names for part in ("--measure", f"forced:{name}")]
     out = tmp_path / "out"
     cli("remeasure", "--out", small_run, "--into", out, *measures, "--workers", 1, cwd=tmp_path)
     rows = read_results(out).set_index("model")
     assert (rows["status"] == "ok").all()
     assert (rows["classes"] == 10).all()
-    assert (rows["default_is_float32"] == 1).all()
     for entry in read_run(small_run).entries:
         Z = np.load(embedding_path(small_run, entry.slug))
         assert rows.loc[entry.model, "first_coordinate"] == pytest.approx(float(Z[:, 0].mean()))
