@@ -237,6 +237,7 @@ def test_catalog_list_can_be_sorted_and_printed_as_json(cli: Command) -> None:
     assert "--sort" in cli(*options, "--sort", "beauty", code=2).stderr
 
 
+@pytest.mark.long
 def test_the_measures_need_no_torch_and_no_pandas() -> None:
     code = "import sys, dsmi_zoo.pipeline.measures as m; print({'torch', 'timm', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -260,6 +261,7 @@ except SystemExit as error:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "imported", "most"),
     [

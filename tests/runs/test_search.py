@@ -103,6 +103,7 @@ def test_what_is_affordable_fits_and_one_more_would_not(
         assert wall_seconds(jobs[: len(taken) + 1], 50, 50, workers) > seconds  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_a_workers_speed_is_measured_with_a_real_network() -> None:
     assert 1 < resnet18_rate() < 1e6
     expected = 1 + 0.1 * MEASURE_N + MEASURE_FIXED_S + MEASURE_S
