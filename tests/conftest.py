@@ -22,7 +22,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import hypothesis  # before `pytest_collection_finish`, because it searches the referrers of an object
 import pytest
 from hub_server import HubServer
-from processes import MODULES, free_port, start_command
+from processes import MODULES, fork_dask_workers, free_port, start_command
 from slurm_cluster import running_slurm
 
 from dsmi_zoo._util import forkserver
@@ -93,10 +93,8 @@ WRITES_NO_REPORT = {"--help", "--plan", "--no-report"}
 @pytest.fixture(scope="session")
 def server() -> None:
     """Start the process from which commands and workers fork, with all their imports."""
-    import dask
-
     assert forkserver.start(MODULES)
-    dask.config.set({"distributed.worker.multiprocessing-method": forkserver.METHOD})
+    fork_dask_workers()
 
 
 @pytest.fixture(scope="session")

@@ -78,8 +78,13 @@ class HubServer:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End, so that nothing listens at the port."""
         self._ended.set()
-        for server in self._servers:
+        servers, self._servers = self._servers, []
+        for server in servers:
             server.shutdown()
             server.hang_up()
             server.server_close()

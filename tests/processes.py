@@ -141,11 +141,22 @@ def _command(arguments: list[str]) -> None:
     main()
 
 
-def _dask(arguments: list[str]) -> None:
+def fork_dask_workers() -> None:
+    """Let workers of Dask's own clusters fork from the server, in its environment: another would need a new server."""
     import dask
+
+    dask.config.set(
+        {
+            "distributed.worker.multiprocessing-method": forkserver.METHOD,
+            "distributed.nanny.pre-spawn-environ": {},
+        }
+    )
+
+
+def _dask(arguments: list[str]) -> None:
     from dask.__main__ import main
 
-    dask.config.set({"distributed.worker.multiprocessing-method": forkserver.METHOD})
+    fork_dask_workers()
     sys.argv = ["dask", *arguments]
     main()
 

@@ -3,14 +3,13 @@
 import csv
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.forkserver import process_pool
 from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.text import shown
 
@@ -116,7 +115,7 @@ def _built_in(name: str) -> Callable[[], list[ModelEntry]] | None:
 
 def _timm_pretrained() -> list[ModelEntry]:
     """Ask timm in another process, so that the caller's stays free of timm and torch."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with process_pool(1, ("timm",)) as pool:
         return pool.submit(_ask_timm).result()
 
 

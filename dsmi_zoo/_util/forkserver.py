@@ -44,6 +44,11 @@ NOT_READ_ON_IMPORT = {
     "PYTEST_CURRENT_TEST",
     "PYTHONHASHSEED",
     "__DASK_PARENT_PID",
+    # scikit-learn, torch and Lightning set these on import: in the server, and perhaps later in the caller.
+    "KMP_DUPLICATE_LIB_OK",
+    "KMP_INIT_AT_FORK",
+    "PYTORCH_NVML_BASED_CUDA_CHECK",
+    "TORCHINDUCTOR_CACHE_DIR",
 }
 OUR_PREFIX = "DSMI_ZOO_"  # we read ours when we need them
 SERVER_VARIABLES = {

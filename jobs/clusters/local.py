@@ -1,7 +1,7 @@
 """Workers on this machine: one-thread processes behind TLS on the loopback address, which other users share."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from dsmi_zoo._util import forkserver
 from dsmi_zoo._util.processes import environment_with, sigint_blocked
 from dsmi_zoo.pipeline.config.compute import ComputeSettings
 from dsmi_zoo.pipeline.config.preloaded import MODELS
+from dsmi_zoo.pipeline.engine.workers import WorkersLost
 
 from .machine import (
     blas_threads,
@@ -40,6 +41,8 @@ SCHEDULING = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
 }
+
+START_TRIES = 3
 
 # What Dask's nannies set for their workers; the server that workers fork from starts before a nanny does.
 HASH_SEED = {"PYTHONHASHSEED": "6640"}
@@ -123,17 +126,32 @@ def processes_here(
         return {"cls": Nanny, "options": {**options, "env": {"CUDA_VISIBLE_DEVICES": gpu}}}
 
     scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
+
+    def start() -> WorkersHere:
+        return WorkersHere(
+            workers={name: worker(gpu) for name, gpu in gpu_of.items()},
+            worker=worker(""),  # of those that `adapt` or `scale` would add
+            scheduler=scheduler,
+            security=security,
+            silence_logs="critical",
+        )
+
     with on_this_machine(settings, max(1, len(gpu_of)), modules):
         with sigint_blocked():
-            cluster = WorkersHere(
-                workers={name: worker(gpu) for name, gpu in gpu_of.items()},
-                worker=worker(""),  # of those that `adapt` or `scale` would add
-                scheduler=scheduler,
-                security=security,
-                silence_logs="critical",
-            )
+            cluster = _started(start)
         with cluster, Client(cluster) as client:
             yield client
+
+
+def _started(start: Callable[[], WorkersHere]) -> WorkersHere:
+    """Start a cluster; again, if a worker or the server that it forks from was killed meanwhile."""
+    for _ in range(START_TRIES):
+        try:
+            return start()
+        except RuntimeError as error:  # Dask's; it has closed the cluster
+            problem = error
+            log.debug(f"the workers did not start: {error}")
+    raise WorkersLost(f"no worker could be started on this machine: {problem.__cause__ or problem}")
 
 
 @contextmanager

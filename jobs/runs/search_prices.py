@@ -1,5 +1,6 @@
 """The plan of a search on a time budget: its stages, what they cost, and which models come first."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -76,8 +77,7 @@ class Prices:
     ) -> "Prices":
         """Derive prices from ResNet-18's speed on the workers, timm's published figures and the files to download."""
         with display.status("Measuring the speed of this machine"):
-            # A cluster may start its workers only when there is a task.
-            workers.ask(resnet18_rate)
+            workers.ask(os.getpid)  # a cluster may start its workers only when there is a task
             rates = list(workers.client.run(resnet18_rate).values())
         rate = sum(rates) / len(rates)
         costs = {}

@@ -5,6 +5,7 @@ MEASURES = ("dsmi_zoo.pipeline.engine.graph", "sklearn.cluster", "sklearn.mixtur
 # What embeddings need, too.
 MODELS = (
     *MEASURES,
+    "timm",
     "dsmi_zoo.pipeline.embedding.embed",
     "dsmi_zoo.pipeline.embedding.train",
     "dsmi_zoo.pipeline.engine.gpu_lock",

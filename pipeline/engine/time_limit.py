@@ -40,7 +40,7 @@ class ModelClock:
             finally:
                 faulthandler.cancel_dump_traceback_later()
                 self._file = None
-        self._log.unlink(missing_ok=True)
+                self._log.unlink(missing_ok=True)
 
     @contextmanager
     def stopped(self) -> Iterator[None]:

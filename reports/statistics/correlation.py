@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from .bootstrap import Resamples, SmallSample, influence_on_spearman, interval, small_sample
 from .sample import (
@@ -237,7 +236,12 @@ def holm(p_values: Mapping[Any, float]) -> dict[Any, float]:
     """Return p values after Holm's correction."""
     if not p_values:
         return {}
-    corrected = multipletests(list(p_values.values()), method="holm")[1]
+    # Not statsmodels' multipletests, which collects garbage at each call: a quarter of the time of a small report.
+    p = np.array(list(p_values.values()))
+    order = p.argsort(kind="stable")
+    corrected = np.empty_like(p)
+    stepwise = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected[order] = np.minimum(stepwise, 1.0)
     return dict(zip(p_values, corrected.tolist(), strict=True))
 
 

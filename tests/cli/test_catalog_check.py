@@ -1,8 +1,8 @@
 """Every timm module of the tables gives an embedding; the commands that look at catalogues."""
 
-import os
-import subprocess
+import resource
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -14,12 +14,14 @@ import pytest
 import timm
 import torch
 from conftest import Command
+from processes import forked, start_command
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.data_catalog.models.timm_registry import pretrained_models, timm_config
-from dsmi_zoo.pipeline.networks.timm import embedding_shape, with_timm_defaults
+from dsmi_zoo.pipeline.engine.attempts import in_a_child
+from dsmi_zoo.pipeline.networks.timm import build_model, embedding_shape, with_timm_defaults
 
 pytestmark = pytest.mark.long
 
@@ -68,25 +70,15 @@ def test_check_says_which_entries_fail_and_why_and_exits_with_1(
     assert "colour" in failures["odd@64"]
 
 
-def test_the_workers_of_a_check_that_is_killed_end_with_it() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "dsmi_zoo.jobs.cli.main",
-        "catalog",
-        "check",
-        "--catalog",
-        "imagenet-2023",
-        "--workers",
-        "1",
-    ]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as driver:
-        assert driver.stdout is not None
-        driver.stdout.readline()  # the first model is checked: the worker works
-        workers = psutil.Process(driver.pid).children(recursive=True)
-        driver.kill()
+def test_the_workers_of_a_check_that_is_killed_end_with_it(server: None) -> None:
+    others = forked()
+    driver = start_command("catalog", "check", "--catalog", "imagenet-2023", "--workers", 1)
+    deadline = time.monotonic() + 60
+    while not driver.stdout():  # the first model is checked: the worker works
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    workers = forked() - others - {psutil.Process(driver.pid)}
+    driver.kill()
     gone, alive = psutil.wait_procs(workers, timeout=30)
     assert gone
     assert not alive
@@ -118,17 +110,15 @@ def test_a_network_of_one_size_only_is_refused_at_another() -> None:
         )
 
 
-def test_a_model_of_four_gigabytes_is_checked_without_its_memory() -> None:
-    code = (
-        "import resource; from dsmi_zoo.data_catalog.models.registry import load_models\n"
-        "from dsmi_zoo.pipeline.networks.timm import embedding_shape\n"
-        "print(embedding_shape(load_models('imagenet-2023', ['eva_giant_patch14_336.clip_ft_in1k'])[0]))\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found, peak = done.stdout.splitlines()
-    assert found == "((1, 1408), 1408)"
-    assert int(peak) * (1 if sys.platform == "darwin" else 1024) < 2 * 2**30
+def shape_and_peak_memory(model: str) -> tuple[object, int]:
+    (entry,) = load_models("imagenet-2023", [model])
+    return embedding_shape(entry), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_a_model_of_four_gigabytes_is_checked_without_its_memory(server: None) -> None:
+    found, peak = in_a_child(shape_and_peak_memory, "eva_giant_patch14_336.clip_ft_in1k")
+    assert found == ((1, 1408), 1408)
+    assert peak * (1 if sys.platform == "darwin" else 1024) < 2 * 2**30
 
 
 def test_published_parameters_are_those_of_the_network_that_timm_builds() -> None:
@@ -176,29 +166,20 @@ def test_a_users_entry_without_facts_gets_timms() -> None:
     assert [getattr(filled, name) for name in names] == [getattr(known, name) for name in names]
 
 
-def test_weights_that_an_entry_names_are_loaded_instead_of_timms(tmp_path: Path) -> None:
+def test_weights_that_an_entry_names_are_loaded_instead_of_timms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     theirs = timm.create_model("test_resnet").state_dict()
     torch.save(theirs, tmp_path / "weights-of-ours.pth")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/weights-of-ours.pth"
-        code = (
-            "import sys, torch; from dsmi_zoo.data_catalog.models.entry import ModelEntry\n"
-            "from dsmi_zoo.pipeline.networks.timm import build_model\n"
-            f"entry = ModelEntry(model='a', architecture='test_resnet.r160_in1k', weights={url!r})\n"
-            "torch.save(build_model(entry, None).state_dict(), 'loaded.pth')"
-        )
-        environment = os.environ | {"TORCH_HOME": str(tmp_path / "torch"), "HF_HUB_OFFLINE": "0"}
-        subprocess.run(
-            [sys.executable, "-c", code],
-            check=True,
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-        )
+        entry = ModelEntry(model="a", architecture="test_resnet.r160_in1k", weights=url)
+        loaded = build_model(entry, None).state_dict()
         server.shutdown()
-    loaded = torch.load(tmp_path / "loaded.pth", weights_only=True)
     assert all(torch.equal(loaded[name], value) for name, value in theirs.items())
 
 

@@ -72,6 +72,7 @@ def test_the_help_names_every_data_set() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
+@pytest.mark.long
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\n"

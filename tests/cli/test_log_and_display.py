@@ -2,15 +2,13 @@
 
 import io
 import logging
-import os
 import re
-import subprocess
-import sys
 from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
 from conftest import Command
+from processes import start_script
 from rich.console import Console
 
 from dsmi_zoo.jobs import progress
@@ -41,33 +39,31 @@ BROKEN = Outcome("b", "b@32", False, "OSError: [red]no :smile: luck[/red]", 1.0)
 FINISHED = (Outcome("a", "a@32", True, "", 1.0), BROKEN)
 
 
-def call(
-    tmp_path: Path, cache: Path, *arguments: str
-) -> tuple[subprocess.CompletedProcess[str], str]:
-    script, noted = tmp_path / "call.py", tmp_path / "noted"
-    script.write_text(CALL)
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "out"), str(noted), *arguments],
-        env=os.environ | {"DSMI_ZOO_CACHE": str(cache)}, capture_output=True, text=True, timeout=300, check=True,
-    )  # fmt: skip
-    return done, noted.read_text()
+def call(tmp_path: Path, cache: Path, *arguments: str) -> tuple[str, str, str]:
+    """What a program that runs a model prints, on both streams, and what it noted of loggers."""
+    noted = tmp_path / "noted"
+    environment = {"DSMI_ZOO_CACHE": str(cache)}
+    program = start_script(CALL, tmp_path / "out", noted, *arguments, environment=environment)
+    stdout, stderr = program.communicate(timeout=300)
+    assert program.returncode == 0, stderr
+    return stdout, stderr, noted.read_text()
 
 
 def test_a_run_called_from_python_prints_nothing_and_leaves_other_loggers_alone(
-    tmp_path: Path, cache: Path
+    tmp_path: Path, cache: Path, server: None
 ) -> None:
-    done, noted = call(tmp_path, cache)
-    assert (done.stdout, done.stderr) == ("", "")
+    stdout, stderr, noted = call(tmp_path, cache)
+    assert (stdout, stderr) == ("", "")
     assert noted == "0 True 0"
     assert (tmp_path / "out" / "report" / "index.html").exists()
 
 
 def test_a_run_called_from_python_tells_its_steps_to_the_log_by_module(
-    tmp_path: Path, cache: Path
+    tmp_path: Path, cache: Path, server: None
 ) -> None:
-    done, noted = call(tmp_path, cache, "told")
-    assert done.stdout == ""
-    ours = [line for line in done.stderr.splitlines() if line.startswith("INFO:dsmi_zoo.")]
+    stdout, stderr, noted = call(tmp_path, cache, "told")
+    assert stdout == ""
+    ours = [line for line in stderr.splitlines() if line.startswith("INFO:dsmi_zoo.")]
     assert [line.split(":")[1] for line in ours] == [
         f"dsmi_zoo.jobs.{name}"
         for name in ("runs.run", "workers", "progress", *["runs.conclude"] * 3)

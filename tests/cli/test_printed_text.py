@@ -172,6 +172,7 @@ def test_what_doctor_found_is_escaped_line_by_line() -> None:
     assert all(map(is_printable, lines))
 
 
+@pytest.mark.long
 def test_an_error_line_with_half_a_character_is_printed_whatever_the_encoding(
     tmp_path: Path,
 ) -> None:

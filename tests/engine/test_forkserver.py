@@ -65,6 +65,10 @@ def is_alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
+def children(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children() if is_alive(pid) else []
+
+
 def parent_and_absent(*modules: str) -> tuple[int, set[str]]:
     return os.getppid(), set(modules) - set(sys.modules)
 
@@ -108,6 +112,7 @@ def test_a_forked_process_has_the_environment_and_the_folder_of_its_caller(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1234")
     monkeypatch.setenv("DSMI_ZOO_CACHE", str(tmp_path))
+    monkeypatch.setenv("KMP_INIT_AT_FORK", "TRUE")  # which scikit-learn sets on import
     monkeypatch.chdir(tmp_path)
     before = pid_of_server()
     environment, folder = in_a_child(environment_and_folder)
@@ -192,6 +197,37 @@ def test_a_server_that_is_killed_while_it_forks_costs_no_process_its_start(apart
             os.kill(pid_of_server(), signal.SIGKILL)  # and may be dead when the next is asked for
         begun.append(in_a_child(os.getpid))
     assert len(set(begun)) == 6
+
+
+def test_a_cluster_starts_although_its_server_is_killed_while_workers_fork(
+    apart: None, tmp_path: Path
+) -> None:
+    killed: list[int] = []
+    started = threading.Event()
+
+    def kill() -> None:
+        while len(killed) < 2 and not started.wait(0.02):
+            for server in forkserver._servers:
+                pid = server._forkserver_pid
+                # Both workers, which have yet to import Dask; a single child asks whether the server is ready.
+                if pid not in (None, *killed) and len(children(pid)) == 2:
+                    server.kill()
+                    killed.append(pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        settings = ComputeSettings(cluster="local", workers=2)
+        with open_workers(settings, tmp_path, modules=()) as workers:
+            workers.client.wait_for_workers(2, timeout=WITHIN_S)
+            started.set()
+            killer.join()
+            workers.client.wait_for_workers(2, timeout=WITHIN_S)
+            assert workers.ask(os.getppid) == pid_of_server()
+    finally:
+        started.set()
+        killer.join()
+    assert killed
 
 
 def test_processes_that_start_at_once_fork_from_one_server_and_share_an_environment(
@@ -283,13 +319,16 @@ UNFIT = {
 
 @pytest.mark.parametrize("code", UNFIT.values(), ids=UNFIT)
 def test_without_a_server_processes_are_spawned(
-    module: Module, tmp_path: Path, code: str, capfd: pytest.CaptureFixture[str]
+    module: Module, code: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert not forkserver.start(module(code))
     assert capfd.readouterr().err.count("\n") <= 1
     assert in_a_child(os.getppid) == os.getpid()
+
+
+def test_workers_are_spawned_where_no_server_can_run(module: Module, tmp_path: Path) -> None:
     settings = ComputeSettings(cluster="local", workers=1)
-    with open_workers(settings, tmp_path, modules=module(code)) as workers:
+    with open_workers(settings, tmp_path, modules=module(UNFIT["a thread"])) as workers:
         assert workers.ask(os.getppid) == os.getpid()
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,9 @@ def test_a_models_clock_stands_while_it_waits_and_ends_its_process_in_time(tmp_p
     assert "Timeout" in log.read_text()
     with ModelClock(60.0, log).running():
         assert log.read_text() == ""
+    assert not log.exists()
+    with suppress(ValueError), ModelClock(60.0, log).running():
+        raise ValueError
     assert not log.exists()
 
 

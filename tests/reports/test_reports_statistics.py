@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
 from dsmi_zoo.reports.statistics import bootstrap as resampling
@@ -20,7 +21,13 @@ from dsmi_zoo.reports.statistics.bootstrap import (
     shared_part,
     small_sample,
 )
-from dsmi_zoo.reports.statistics.correlation import MIN_UNITS, Bootstraps, Coefficient, correlate
+from dsmi_zoo.reports.statistics.correlation import (
+    MIN_UNITS,
+    Bootstraps,
+    Coefficient,
+    correlate,
+    holm,
+)
 from dsmi_zoo.reports.statistics.regression import ols
 from dsmi_zoo.reports.statistics.sample import groups_of
 from dsmi_zoo.reports.statistics.summary import summarise
@@ -322,3 +329,9 @@ def test_one_group_or_none_has_no_within_group_part():
     assert groups_of(rows.assign(group="all")) == []
     assert groups_of(rows.assign(group=None)) == []
     assert groups_of(rows.assign(group="")) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holms_correction_is_that_of_statsmodels(p: list[float]) -> None:
+    expected = multipletests(p, method="holm")[1]
+    assert list(holm(dict(enumerate(p))).values()) == pytest.approx(expected, abs=1e-15)

@@ -18,6 +18,17 @@ def run_copy(small_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small_run, tmp_path / "run"))
 
 
+OTHER = ("--t", 3, "--seed", 4, "--repetitions", 2)
+
+
+@pytest.fixture(scope="module")
+def remeasured(small_run: Path, tmp_path_factory: pytest.TempPathFactory, cli: Command) -> Path:
+    """The small run's embeddings measured with other settings; tests only read it."""
+    out = tmp_path_factory.mktemp("remeasured") / "again"
+    cli("remeasure", "--out", small_run, "--into", out, "--sigma", 2, *OTHER)
+    return out
+
+
 OWN = """
 import numpy as np
 
@@ -68,18 +79,17 @@ def test_rerun_of_a_model_that_is_not_of_the_run_is_refused(run_copy: Path, cli:
 
 
 def test_remeasure_equals_a_run_with_these_settings_from_the_start(
-    run_copy: Path, tmp_path: Path, cli: Command
+    remeasured: Path, tmp_path: Path, cli: Command
 ) -> None:
-    settings = ["--sigma", 2, "--t", 3, "--seed", 4, "--repetitions", 2]
-    cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", *settings)
-    cli("run", "--models", *SMALL_ZOO, "--out", tmp_path / "fresh", *settings)
+    two = ("test_vit.900x5", "test_resnet.100x3")
+    cli("run", "--models", *two, "--out", tmp_path, "--sigma", 2, *OTHER)
     volatile = ["finished_at", "seconds_build", "seconds_embed", "seconds_measure"]
-    again, fresh = (
-        read_results(tmp_path / name).drop(columns=volatile) for name in ("again", "fresh")
-    )
-    pd.testing.assert_frame_equal(again, fresh)
+    again, fresh = (read_results(out).drop(columns=volatile) for out in (remeasured, tmp_path))
+    assert len(again) == 6
     assert (again["sigma"] == 2).all()
     assert (again["t"] == 3).all()
+    again = again[again["model"].isin(two)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(again, fresh)
 
 
 def test_remeasure_names_its_folder_after_what_changes(run_copy: Path, cli: Command) -> None:
@@ -112,17 +122,19 @@ def test_measures_of_ones_own_become_columns_of_rows_and_report(
     assert ((read_results(tmp_path / "own")["rank"] - rows["rank"]) == 1).all()
 
 
-def test_remeasure_refuses_what_it_cannot_do(run_copy: Path, tmp_path: Path, cli: Command) -> None:
-    assert "nothing to remeasure" in cli("remeasure", "--out", run_copy, code=2).stderr
-    into_itself = cli("remeasure", "--out", run_copy, "--into", run_copy, "--sigma", 2, code=2)
+def test_remeasure_refuses_what_it_cannot_do(
+    small_run: Path, remeasured: Path, cli: Command
+) -> None:
+    assert "nothing to remeasure" in cli("remeasure", "--out", small_run, code=2).stderr
+    into_itself = cli("remeasure", "--out", small_run, "--into", small_run, "--sigma", 2, code=2)
     assert "into itself" in into_itself.stderr
-    assert "sigma" in cli("remeasure", "--out", run_copy, "--sigma", -1, code=2).stderr
-    cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 2)
-    mixed = cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 3, code=2)
+    assert "sigma" in cli("remeasure", "--out", small_run, "--sigma", -1, code=2).stderr
+    remeasure = ("remeasure", "--out", small_run, "--into", remeasured)
+    mixed = cli(*remeasure, "--sigma", 3, *OTHER, code=2)
     assert "measures.sigma = 2.0, not 3.0" in mixed.stderr
-    refused = cli("run", "--models", *SMALL_ZOO, "--sigma", 2, "--out", tmp_path / "again", code=2)
+    refused = cli("run", "--models", *SMALL_ZOO, "--sigma", 2, "--out", remeasured, code=2)
     assert "was remeasured from" in refused.stderr
-    refused = cli("rerun", "test_vit.900x5", "--out", tmp_path / "again", code=2)
+    refused = cli("rerun", "test_vit.900x5", "--out", remeasured, code=2)
     assert "was remeasured from" in refused.stderr
 
 
@@ -161,15 +173,15 @@ def test_dropped_embeddings_are_not_kept_and_cannot_be_remeasured(
 
 
 def test_kept_embeddings_give_the_measures_of_other_settings(
-    run_copy: Path, tmp_path: Path, cli: Command
+    small_run: Path, remeasured: Path
 ) -> None:
-    cli("remeasure", "--out", run_copy, "--into", tmp_path / "again", "--sigma", 3)
-    subset = pd.read_parquet(run_copy / "subset.parquet")
-    path = next((run_copy / "embeddings").glob("test_vit-900x5-*"))
+    subset = pd.read_parquet(small_run / "subset.parquet")
+    path = next((small_run / "embeddings").glob("test_vit-900x5-*"))
+    settings = {"sigma": 2, "t": 3, "seed": 4, "repetitions": 2}
     expected = measure(
-        np.load(path), subset["label"], input_clusters=subset["input_cluster"], sigma=3
+        np.load(path), subset["label"], input_clusters=subset["input_cluster"], **settings
     )
-    row = read_results(tmp_path / "again").set_index("model").loc["test_vit.900x5"]
+    row = read_results(remeasured).set_index("model").loc["test_vit.900x5"]
     assert all(row[name] == pytest.approx(value, abs=1e-9) for name, value in expected.items())
 
 

@@ -311,28 +311,6 @@ def test_the_driver_never_imports_torch_or_timm(
     assert done.stdout.splitlines()[-1] == "['distributed']"
 
 
-def test_a_model_that_kills_its_worker_becomes_a_failed_row(
-    mine: Path, tmp_path: Path, cli: Command
-) -> None:
-    (tmp_path / "deadly.py").write_text("import os\n\ndef die(Z, labels):\n    os._exit(3)\n")
-    out = tmp_path / "out"
-    cli(
-        "run",
-        "--catalog",
-        mine,
-        "--out",
-        out,
-        "--measure",
-        "deadly:die",
-        "--workers",
-        1,
-        cwd=tmp_path,
-        code=1,
-    )
-    row = read_results(out).iloc[0]
-    assert (row["status"], row["error_type"]) == ("failed", "KilledWorker")
-
-
 @pytest.mark.parametrize(
     "asked", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "the end of a batch job"]
 )
