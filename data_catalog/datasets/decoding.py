@@ -50,6 +50,15 @@ def read_image(path: Path) -> Image.Image:
         raise InputError(f"{path}: the image cannot be read: {reason}; {HINT}") from None
 
 
+def begins_as_image(path: Path) -> bool:
+    """Return whether the beginning of a file is that of a supported image."""
+    try:
+        with _quiet, Image.open(path, formats=FORMATS):
+            return True
+    except Exception:  # as above
+        return False
+
+
 def _check_size(width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
         raise ValueError(f"{width} x {height} pixels are too many to decode")

@@ -1,10 +1,11 @@
-"""Image files below one folder: their names, and what a listing of them is."""
+"""Image files below one folder: their names, what a listing of them is, and which have the same content."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -15,10 +16,9 @@ from dsmi_zoo._util.text import is_printable, shown
 
 from .account import WHOLE, Account
 from .decoding import read_image
+BEGINNING_BYTES = 4096
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-)
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files below one folder; ``names`` are relative paths, so they are the same on every machine."""
+    """Image files below one folder; ``names`` are relative paths, so they are the same on every machine.
+
+    Each file is hashed once, until the data set is opened again.
+    """
 
     name: str
     root: Path
@@ -48,6 +51,10 @@ class ImageFiles:
     class_names: dict[int, str]
     classifier_width: int | None = None
     account: Account = WHOLE
+    _hashes: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_hashes": {}}  # workers need none
 
     def path(self, number: int) -> Path:
         """Return the path of an image."""
@@ -59,8 +66,27 @@ class ImageFiles:
 
     def fingerprint(self, number: int) -> str:
         """Return the SHA-256 of the file."""
+        name = self.names[number]
+        if name not in self._hashes:
+            self._hashes[name] = self._of_file(file_sha256, number)
+        return self._hashes[name]
+
+    def size(self, number: int) -> int:
+        """Return the bytes of the file."""
+        return self._of_file(lambda path: path.stat().st_size, number)
+
+    def beginning(self, number: int) -> bytes:
+        """Return the first bytes of the file."""
+
+        def read(path: Path) -> bytes:
+            with path.open("rb", buffering=0) as file:
+                return file.read(BEGINNING_BYTES)
+
+        return self._of_file(read, number)
+
+    def _of_file(self, read: Callable[[Path], Value], number: int) -> Value:
         try:
-            return file_sha256(self.path(number))
+            return read(self.path(number))
         except OSError as error:
             raise InputError(f"{self.path(number)}: cannot be read: {error.strerror}") from None
 
@@ -83,6 +109,34 @@ def unreadable(paths: Sequence[Path], threads: int = 4) -> dict[int, str]:
     with ThreadPoolExecutor(threads) as pool:
         problems = pool.map(problem, paths)
     return {number: text for number, text in enumerate(problems) if text is not None}
+
+
+def copies(
+    images: ImageFiles, numbers: Iterable[int], *, few_are_hashed: bool = False
+) -> list[list[int]]:
+    """Return groups of images that have the same bytes.
+
+    Parameters
+    ----------
+    numbers
+        The images to compare.
+    few_are_hashed
+        Compare the beginnings of files before their hashes, which saves time unless all hashes are needed anyway.
+    """
+    beginnings = [images.beginning] if few_are_hashed else []
+    steps: list[Callable[[int], Hashable]] = [images.size, *beginnings, images.fingerprint]
+    groups = [list(numbers)]
+    for step in steps:
+        groups = [part for group in groups for part in _parts(group, step)]
+    return groups
+
+
+def _parts(group: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
+    """Split a group by a key, and return the parts of at least two."""
+    parts: dict[Hashable, list[int]] = defaultdict(list)
+    for number in group:
+        parts[key(number)].append(number)
+    return [part for part in parts.values() if len(part) > 1]
 
 
 def refuse_odd_name(name: str, root: Path) -> None:

@@ -69,6 +69,9 @@ class SubsetSettings(Settings):
     skip_bad_images: bool = Field(
         default=False, description="Leave out images that cannot be decoded."
     )
+    keep_copies: bool = Field(
+        default=False, description="Keep images whose files are exact copies of each other."
+    )
 
 
 class RunConfig(Settings):
@@ -149,7 +152,8 @@ class RunConfig(Settings):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that change numbers: all rows of one OUT share them."""
-        subset = self.subset.model_dump(mode="json", exclude={"data_root"})
+        # Which copies are kept is in the hash of the images.
+        subset = self.subset.model_dump(mode="json", exclude={"data_root", "keep_copies"})
         identity: dict[str, Any] = {
             "catalog": Path(self.catalog).name if is_file(self.catalog) else self.catalog,
             "protocol": self.protocol,
