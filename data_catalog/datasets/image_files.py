@@ -1,5 +1,6 @@
 """Image files below one folder: their names, what a listing of them is, and which have the same content."""
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from dsmi_zoo._util.text import is_printable, shown
 
 from .account import WHOLE, Account
 from .decoding import read_image
+
 BEGINNING_BYTES = 4096
 
 Value = TypeVar("Value")
@@ -68,27 +70,23 @@ class ImageFiles:
         """Return the SHA-256 of the file."""
         name = self.names[number]
         if name not in self._hashes:
-            self._hashes[name] = self._of_file(file_sha256, number)
+            self._hashes[name] = self._of_file(_sha256, number)
         return self._hashes[name]
 
     def size(self, number: int) -> int:
         """Return the bytes of the file."""
-        return self._of_file(lambda path: path.stat().st_size, number)
+        return self._of_file(os.path.getsize, number)
 
     def beginning(self, number: int) -> bytes:
         """Return the first bytes of the file."""
+        return self._of_file(_beginning, number)
 
-        def read(path: Path) -> bytes:
-            with path.open("rb", buffering=0) as file:
-                return file.read(BEGINNING_BYTES)
-
-        return self._of_file(read, number)
-
-    def _of_file(self, read: Callable[[Path], Value], number: int) -> Value:
+    def _of_file(self, read: Callable[[str], Value], number: int) -> Value:
+        path = f"{self.root}/{self.names[number]}"  # tens of thousands of times: a Path would take longer than reading
         try:
-            return read(self.path(number))
+            return read(path)
         except OSError as error:
-            raise InputError(f"{self.path(number)}: cannot be read: {error.strerror}") from None
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
     def take(self, numbers: np.ndarray) -> Self:
         """Return only these images, in this order."""
@@ -111,6 +109,15 @@ def unreadable(paths: Sequence[Path], threads: int = 4) -> dict[int, str]:
     return {number: text for number, text in enumerate(problems) if text is not None}
 
 
+def _sha256(path: str) -> str:
+    return file_sha256(Path(path))
+
+
+def _beginning(path: str) -> bytes:
+    with Path(path).open("rb", buffering=0) as file:
+        return file.read(BEGINNING_BYTES)
+
+
 def copies(
     images: ImageFiles, numbers: Iterable[int], *, few_are_hashed: bool = False
 ) -> list[list[int]]:
@@ -121,10 +128,11 @@ def copies(
     numbers
         The images to compare.
     few_are_hashed
-        Compare the beginnings of files before their hashes, which saves time unless all hashes are needed anyway.
+        Hash only files whose size and beginning are the same; otherwise all hashes are needed anyway.
     """
-    beginnings = [images.beginning] if few_are_hashed else []
-    steps: list[Callable[[int], Hashable]] = [images.size, *beginnings, images.fingerprint]
+    steps: list[Callable[[int], Hashable]] = [images.fingerprint]
+    if few_are_hashed:
+        steps = [images.size, images.beginning, images.fingerprint]
     groups = [list(numbers)]
     for step in steps:
         groups = [part for group in groups for part in _parts(group, step)]

@@ -7,7 +7,7 @@ import stat
 import unicodedata
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,15 +82,20 @@ def is_ignored_folder(name: str) -> bool:
 
 def leads_upwards(path: str | Path, *folders: str) -> bool:
     """Return whether a path resolves to one of these (resolved) folders, or to a folder that holds it."""
-    target = os.path.join(os.path.realpath(path), "")
-    return any(os.path.join(folder, "").startswith(target) for folder in folders)
+    target = os.path.realpath(path)
+    return any(f"{folder}/".startswith(f"{target}/") for folder in folders)
 
 
 def reason_of(name: str) -> str:
     """Return why a file of this name is not an image, or ""."""
     if name.startswith(".") or name.lower() in SYSTEM_FILES:
         return HIDDEN
-    suffix = os.path.splitext(name.rstrip())[1].lower()  # "photo.jpg " is an image
+    stem, dot, suffix = name.rstrip().rpartition(".")  # "photo.jpg " is an image
+    return _reason_of_suffix(dot + suffix.lower() if stem else "")
+
+
+@lru_cache(maxsize=1000)
+def _reason_of_suffix(suffix: str) -> str:
     if suffix in suffixes():
         return ""
     if suffix in HEIF_SUFFIXES:
@@ -117,7 +122,7 @@ def files_below(folder: Path, root: Path, skip: Collection[str] = ()) -> list[Fo
         When a folder cannot be listed.
     """
     name = folder.relative_to(root).as_posix()
-    top = _Folder(str(folder), "" if name == "." else name, os.path.realpath(folder))
+    top = _Folder(str(folder), "" if name == "." else name, os.path.realpath(folder).rstrip("/"))
     files: list[FoundFile] = []
     linked_files: list[FoundFile] = []
     folders, links = deque([top]), deque[tuple[_Folder, str]]()
@@ -161,7 +166,7 @@ def _entries(
     for entry in _scanned(here):
         if entry.name in skip:
             continue
-        name, place = here.below(entry.name), os.path.join(here.place, entry.name)
+        name, place = here.below(entry.name), f"{here.place}/{entry.name}"
         if entry.is_dir(follow_symlinks=False):
             reason = here.reason or (IN_HIDDEN if is_ignored_folder(entry.name) else "")
             folders.append(_Folder(entry.path, name, place, reason))
@@ -187,9 +192,9 @@ def _scanned(here: _Folder) -> list[os.DirEntry[str]]:
 
 def _followed(here: _Folder, entry: str, top: str) -> FoundFile | _Folder:
     """Return the folder that a link leads to, or the link as a file."""
-    name, place = here.below(entry), os.path.join(here.place, entry)
+    name, place = here.below(entry), f"{here.place}/{entry}"
     try:
-        mode = os.stat(place).st_mode
+        mode = Path(place).stat().st_mode
     except OSError as error:
         return FoundFile(name, place, LOOPS if error.errno == errno.ELOOP else BROKEN)
     if stat.S_ISDIR(mode):
@@ -197,7 +202,7 @@ def _followed(here: _Folder, entry: str, top: str) -> FoundFile | _Folder:
             return FoundFile(name, place, IN_HIDDEN)
         if leads_upwards(place, here.place, top):
             return FoundFile(name, place, LOOPS)
-        return _Folder(os.path.join(here.path, entry), name, os.path.realpath(place))
+        return _Folder(f"{here.path}/{entry}", name, os.path.realpath(place))
     return FoundFile(name, place, reason_of(entry) if stat.S_ISREG(mode) else SPECIAL)
 
 
@@ -230,8 +235,8 @@ def account_of_rest(root: Path, used: Iterable[str], reason: str) -> Account:
     resolved = cache(os.path.realpath)
     places = set()
     for name in used:
-        folder, file = os.path.split(os.path.join(root, name))
-        places.add(os.path.join(resolved(folder), file))
+        folder, file = os.path.split(f"{root}/{name}")
+        places.add(f"{resolved(folder)}/{file}")
     rest = (file for file in files_below(root, root) if file.place not in places)
     return account_of(file if file.reason else file._replace(reason=reason) for file in rest)
 

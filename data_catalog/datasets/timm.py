@@ -47,7 +47,9 @@ class TimmImages:
         """Return an image as RGB."""
         place = int(self.places[number])
         try:
-            image: Image.Image = _opened(self.source, self.root, self.opening)[place][0].convert("RGB")
+            image: Image.Image = _opened(self.source, self.root, self.opening)[place][0].convert(
+                "RGB"
+            )
         except Exception as error:  # timm does not document what its readers raise
             reason = shortened(str(error), 300) or type(error).__name__
             raise InputError(

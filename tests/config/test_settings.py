@@ -41,6 +41,7 @@ ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "subset_seed": (["--subset-seed", "7"], 7),
     "allow_train_images": (["--allow-train-images"], True),
     "skip_bad_images": (["--skip-bad-images"], True),
+    "keep_copies": (["--keep-copies"], True),
     "sigma": (["--sigma", "2"], 2),
     "t": (["--t", "3"], 3),
     "repetitions": (["--repetitions", "4"], 4),
