@@ -114,8 +114,11 @@ def _sha256(path: str) -> str:
 
 
 def _beginning(path: str) -> bytes:
-    with Path(path).open("rb", buffering=0) as file:
-        return file.read(BEGINNING_BYTES)
+    file = os.open(path, os.O_RDONLY)  # half the time of a file object
+    try:
+        return os.read(file, BEGINNING_BYTES)
+    finally:
+        os.close(file)
 
 
 def copies(

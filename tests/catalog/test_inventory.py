@@ -266,8 +266,8 @@ def test_copies_change_no_digest_where_there_are_none_and_may_be_kept(
     drawn = chosen(root, tmp_path, images_per_class=3)
     assert left_out(drawn)["exact copies of another image"] == 2
     assert len({drawn.images.fingerprint(number) for number in range(6)}) == 6
-    only_dogs = chosen(root, tmp_path, classes="dog,cat", images_per_class=2)
-    assert left_out(only_dogs)["exact copies in two classes"] == 2
+    of_both = chosen(root, tmp_path, classes="dog,cat", images_per_class=2)
+    assert left_out(of_both)["exact copies in two classes"] == 2
 
 
 def test_copies_are_found_in_a_table_of_labels_and_named_with_their_class(
