@@ -1,13 +1,11 @@
 """The account of a data set: found = used + left out by reason, and how ambiguous input was read."""
 
-import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from dsmi_zoo._util.text import counted, printable, shown
+from dsmi_zoo._util.text import counted, printable
 
 EXAMPLES = 3  # names that are kept for each reason
 
@@ -84,17 +82,3 @@ class Account(_Frozen):
 
 WHOLE = Account()
 """The account of a data set that is used as a whole, and can be read in one way."""
-
-
-def with_lookalikes(account: Account, class_names: Iterable[str]) -> Account:
-    """Return the account with a reading for classes whose names differ only in case, spaces or Unicode forms."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in class_names:
-        groups["".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
-    for alike in groups.values():
-        if len(alike) > 1:
-            some = " and ".join(shown(name) for name in alike[:3])
-            account = account.reading(
-                f"{some} are {len(alike)} classes", other="one", option="renaming them"
-            )
-    return account

@@ -154,6 +154,15 @@ def _shrink_jpeg(opened: Image.Image) -> None:
         opened.draft(None, (width // 2, height // 2))  # None keeps the mode
 
 
+def begins_as_image(path: Path) -> bool:
+    """Return whether the beginning of a file is that of a supported image."""
+    try:
+        with _quiet, Image.open(path, formats=FORMATS):
+            return True
+    except Exception:  # as above
+        return False
+
+
 def _check_size(width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
         raise _Unfit(f"{width:,} x {height:,} pixels are too many: {SHRINK}")

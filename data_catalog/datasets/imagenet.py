@@ -10,10 +10,12 @@ import numpy as np
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.tables import read_table
-from dsmi_zoo._util.text import shown
+from dsmi_zoo._util.text import printable, shown
 
+from .account import WHOLE, Account
 from .folders import images_by_folder, subfolders
-from .image_files import SUFFIXES, ImageFiles, refuse_odd_name
+from .image_files import ImageFiles, refuse_odd_name
+from .inventory import suffixes
 
 # fastai's ten easier and ten harder classes; the paper takes 50 validation images of each.
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
@@ -87,9 +89,9 @@ def open_imagenet(root: Path, allow_train_images: bool = False) -> ImageFiles:
         When the folder has none of these forms, or holds training images.
     """
     if (root / KAGGLE_TABLE).is_file():
-        names, labels = _kaggle(root)
+        names, labels, account = _kaggle(root)
     else:
-        names, labels = _synset_folders(root)
+        names, labels, account = _synset_folders(root)
     training = [name for name in names if TRAINING_IMAGE.match(Path(name).name)]
     if training and not allow_train_images:
         raise InputError(
@@ -98,10 +100,10 @@ def open_imagenet(root: Path, allow_train_images: bool = False) -> ImageFiles:
         )
     name = "imagenet" if not training else "imagenet (with training images)"
     used = {int(label): synsets()[label] for label in np.unique(labels)}
-    return ImageFiles(name, root, names, labels, used, classifier_width=1000)
+    return ImageFiles(name, root, names, labels, used, classifier_width=1000, account=account)
 
 
-def _synset_folders(root: Path) -> tuple[tuple[str, ...], np.ndarray]:
+def _synset_folders(root: Path) -> tuple[tuple[str, ...], np.ndarray, Account]:
     folder = root / "val" if (root / "val").is_dir() else root
     folders = subfolders(folder)
     unknown = [path.name for path in folders if path.name not in synsets()]
@@ -113,16 +115,16 @@ def _synset_folders(root: Path) -> tuple[tuple[str, ...], np.ndarray]:
             f"{folder}: {what}; the data set imagenet needs folders such as {synsets()[0]} "
             f"(or Kaggle's {KAGGLE_TABLE}); use --dataset imagefolder for classes of your own"
         )
-    names, numbers = images_by_folder(folders, root)
+    names, numbers, account = images_by_folder(folders, root)
     labels = np.array([synsets().index(path.name) for path in folders])
-    return names, labels[numbers]
+    return names, labels[numbers], account
 
 
-def _kaggle(root: Path) -> tuple[tuple[str, ...], np.ndarray]:
+def _kaggle(root: Path) -> tuple[tuple[str, ...], np.ndarray, Account]:
     label_of = {synset: label for label, synset in enumerate(synsets())}
     folders = (root / "ILSVRC" / "Data" / "CLS-LOC" / "val", root / "val", root)
     folder = next(f for f in folders if f.is_dir())
-    files = {p.stem: p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES}
+    files = {p.stem: p for p in folder.iterdir() if p.suffix.lower() in suffixes()}
     table = root / KAGGLE_TABLE
     columns, rows = read_table(table, "Kaggle's table of labels")
     if not {"ImageId", "PredictionString"} <= set(columns):
@@ -140,4 +142,6 @@ def _kaggle(root: Path) -> tuple[tuple[str, ...], np.ndarray]:
             labels.append(label_of[synset])
     if not names:
         raise InputError(f"{folder}: holds none of the images that {KAGGLE_TABLE} names")
-    return tuple(names), np.array(labels, dtype=np.int64)
+    unlisted = sorted(printable(path.relative_to(root).as_posix()) for path in files.values())
+    account = WHOLE.leaving_out(f"not in {KAGGLE_TABLE}", unlisted)
+    return tuple(names), np.array(labels, dtype=np.int64), account

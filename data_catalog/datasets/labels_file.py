@@ -14,8 +14,9 @@ from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.tables import read_table
 from dsmi_zoo._util.text import natural_order, shortened, shown
 
-from .account import WHOLE, Account, with_lookalikes
-from .image_files import SUFFIXES, Listing
+from .account import Account
+from .image_files import Listing
+from .inventory import account_of_rest, files_below, reason_of, with_alike_names
 
 COLUMNS = {
     "image": ("file", "filename", "file_name", "filepath", "path", "image_path", "img", "images", "image_id", "id"),
@@ -66,7 +67,8 @@ def list_labels_file(root: Path) -> Listing:
     _refuse_equal_numbers(class_names, table)
     number = {name: label for label, name in enumerate(class_names)}
     labels = np.array([number[c] for c in classes], dtype=np.int64)
-    account = with_lookalikes(splits.account(), class_names)
+    account = account_of_rest(root, [*names, table.name], "not in labels.csv")
+    account = with_alike_names(splits.noted_in(account), class_names)
     return Listing(tuple(names), labels, class_names, account)
 
 
@@ -81,7 +83,7 @@ def _column(name: str, header: Sequence[str], table: Path) -> str:
     alike = [column for column in header if column.lower() in COLUMNS[name]]
     if len(alike) == 1:
         raise InputError(f"{needed}: rename {shown(alike[0])} to {name}")
-    if any(PurePath(column).suffix.lower() in SUFFIXES for column in header):
+    if any(PurePath(column).suffix and not reason_of(column) for column in header):
         raise InputError(f"{needed}: put the line image,label first")
     if len(header) == 1 and " " in header[0]:
         raise InputError(f"{needed}: separate its cells with commas")
@@ -127,8 +129,7 @@ class _Folder:
 
     @cached_property
     def _images(self) -> list[str]:
-        paths = (path for path in self.resolved.rglob("*") if path.suffix.lower() in SUFFIXES)
-        return sorted(path.relative_to(self.resolved).as_posix() for path in paths)
+        return [file.name for file in files_below(self.root, self.root) if not file.reason]
 
     @cached_property
     def _by_stem(self) -> dict[PurePath, list[str]]:
@@ -162,12 +163,12 @@ class _Values:
         if self._column is not None:
             self._seen.add(cells[self._column])
 
-    def account(self) -> Account:
-        """Return an account that says that all values are used, if there are several."""
+    def noted_in(self, account: Account) -> Account:
+        """Return the account with a reading if there are several values, as all are used."""
         if len(self._seen) < 2:
-            return WHOLE
+            return account
         some = ", ".join(shown(value) for value in sorted(self._seen)[:3])
-        return WHOLE.reading(
+        return account.reading(
             f"all rows of labels.csv are used, whatever their {shown(self._column)} ({some})",
             other="those of one value",
             option="removing the others from the table",

@@ -10,7 +10,7 @@ from dsmi_zoo._util.text import printable, shortened
 
 from .account import Account
 from .folders import subfolders
-from .image_files import SUFFIXES
+from .inventory import is_ignored_folder, reason_of
 
 SPLITS = {
     "validation": r"val|valid|validation|dev|eval|evaluation",
@@ -61,14 +61,12 @@ def doubt_about(root: Path) -> Doubt | None:
 
 def holds_images(folder: Path) -> bool:
     """Return whether there is an image file at any depth."""
-    return any(
-        Path(name).suffix.lower() in SUFFIXES for *_, names in os.walk(folder) for name in names
-    )
+    return any(not reason_of(name) for *_, names in os.walk(folder) for name in names)
 
 
 def _folders_of_images(folder: Path) -> frozenset[str]:
     _, names, _ = next(os.walk(folder), ("", [], []))
-    visible = (name for name in names if not name.startswith("."))
+    visible = (name for name in names if not is_ignored_folder(name))
     return frozenset(name for name in visible if holds_images(folder / name))
 
 

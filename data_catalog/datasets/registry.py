@@ -1,7 +1,6 @@
 """Open a data set by its name, and recognise the one that a folder holds."""
 
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +28,10 @@ TORCHVISION_FOLDERS = {
 }
 
 
-@cache
 def open_dataset(
     name: str, root: Path | None = None, part: Part = "validation", allow_train_images: bool = False
 ) -> LabelledImages:
-    """Open a data set.
+    """Open a data set; a folder of images is listed each time, because its owner may change it between two runs.
 
     Parameters
     ----------

@@ -2,8 +2,9 @@
 
 import hashlib
 import io
+import uuid
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,11 +20,15 @@ from .deep_pixels import is_deep
 
 @dataclass(frozen=True)
 class TimmImages:
-    """A map-style data set of timm's; an image's name is its place in it."""
+    """A map-style data set of timm's; an image's name is its place in it.
+
+    Each process opens it once for each ``opening``, because places change when its owner adds images.
+    """
 
     name: str
     source: str
     root: Path
+    opening: str
     places: np.ndarray
     labels: np.ndarray
     classifier_width: int | None = None
@@ -43,7 +48,7 @@ class TimmImages:
         """Return an image as RGB."""
         place = int(self.places[number])
         try:
-            image: Image.Image = _opened(self.source, self.root)[place][0]
+            image: Image.Image = _opened(self.source, self.root, self.opening)[place][0]
             if is_deep(image):
                 raise ValueError(
                     "it has more than 8 bits, which only --dataset imagefolder and csv read"
@@ -74,8 +79,9 @@ def open_timm_dataset(source: str, root: Path) -> TimmImages:
     InputError
         When timm cannot open it, or can only stream it.
     """
+    opening = uuid.uuid4().hex
     try:
-        opened = _opened(source, root)
+        opened = _opened(source, root, opening)
         count = len(opened)
         labels = np.array([int(opened[i][1]) for i in range(count)], dtype=np.int64)
     except Exception as error:  # as above
@@ -83,11 +89,11 @@ def open_timm_dataset(source: str, root: Path) -> TimmImages:
         raise InputError(
             f"--dataset timm:{source}: timm cannot open it in {root}: {reason}"
         ) from None
-    return TimmImages(f"timm:{source}", source, root, np.arange(count), labels)
+    return TimmImages(f"timm:{source}", source, root, opening, np.arange(count), labels)
 
 
-@cache
-def _opened(source: str, root: Path) -> Any:
+@lru_cache(maxsize=2)
+def _opened(source: str, root: Path, opening: str) -> Any:
     from PIL import EpsImagePlugin
     from timm.data import create_dataset
 

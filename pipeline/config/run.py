@@ -87,6 +87,9 @@ class SubsetSettings(Settings):
             description="The value of white in images of more than 8 bits, such as 4095, 65535 or 1.",
         )
     )
+    keep_copies: bool = Field(
+        default=False, description="Keep images whose files are exact copies of each other."
+    )
 
 
 class RunConfig(Settings):
@@ -167,8 +170,9 @@ class RunConfig(Settings):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that change numbers: all rows of one OUT share them."""
-        # The level of white is part of the subset's digest, where images need one.
-        subset = self.subset.model_dump(mode="json", exclude={"data_root", "class_order", "white"})
+        # The level of white and the copies that are kept are part of the hash of the images.
+        elsewhere = {"data_root", "class_order", "white", "keep_copies"}
+        subset = self.subset.model_dump(mode="json", exclude=elsewhere)
         if self.subset.class_order:  # rows of earlier versions have no such key
             subset["class_order"] = Path(self.subset.class_order).name
         identity: dict[str, Any] = {

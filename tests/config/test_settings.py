@@ -43,6 +43,7 @@ ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "skip_bad_images": (["--skip-bad-images"], True),
     "class_order": (["--class-order", "number"], "number"),
     "white": (["--white", "4095"], 4095),
+    "keep_copies": (["--keep-copies"], True),
     "sigma": (["--sigma", "2"], 2),
     "t": (["--t", "3"], 3),
     "repetitions": (["--repetitions", "4"], 4),
