@@ -107,7 +107,7 @@ def test_a_flat_folder_of_images_is_told_what_it_lacks(tmp_path: Path) -> None:
 
 def test_outer_folders_that_are_named_as_classes_are_said_to_be(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", *each("2019 2020", "cat dog"))
-    settings = SubsetSettings(dataset="imagefolder", data_root=root)
+    settings = SubsetSettings(dataset="imagefolder", data_root=root, keep_copies=True)
     subset = open_subset(settings, 1, tmp_path)
     assert list(subset.images.class_names.values()) == ["2019", "2020"]
     assert [str(reading) for reading in subset.account.readings] == [
