@@ -101,7 +101,7 @@ def catalog_sha256(catalog: str | Path) -> str:
     lines: list[str] = []
     for entry in load_models(catalog):
         # As the first versions wrote entries, so that the hash in existing run.json files stays valid.
-        line = entry.model_dump_json(exclude={"builder", "layer"})
+        line = entry.model_dump_json(exclude={"builder", "layer", "checkpoint_key"})
         for former, current in CURRENT_NAMES.items():
             line = line.replace(f'"{current}":', f'"{former}":')
         lines.append(line)

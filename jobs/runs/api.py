@@ -80,8 +80,8 @@ def run(
         run_or_search(config, retry_failed=retry_failed, client=client)
     except BrokenProcessPool:
         raise InputError(f"the process that asks timm ended at once: {GUARD}") from None
-    except RuntimeError as error:
-        if "failed to start" not in str(error):  # Dask's words; the class is any error's
+    except (RuntimeError, OSError) as error:
+        if "failed to start" not in str(error):  # Dask's words; the classes are any error's
             raise
         raise InputError(
             f"{error} Workers import the script that calls: it must be a file, and {GUARD}."

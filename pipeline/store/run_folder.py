@@ -175,6 +175,8 @@ def read_npy(path: Path) -> np.ndarray:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):
         raise
+    except MemoryError:
+        raise ValueError("its header claims to be longer than the file") from None
     except Exception as error:  # NumPy does not document what odd headers raise
         raise ValueError(shortened(str(error)) or type(error).__name__) from None
     if not isinstance(mapped, np.ndarray):

@@ -120,7 +120,7 @@ while True:
     time.sleep(0.02)"""
 
 
-def test_whatever_models_do_to_their_processes_the_others_are_measured_once_and_right(
+def test_whatever_models_do_to_processes_the_others_are_measured_once_and_right(
     trap: Trap, tmp_path: Path, small_run: Path, start: Start
 ) -> None:
     """They exit, hang, ask for too much memory or take it, and one loses its worker to another program."""

@@ -287,6 +287,16 @@ def test_a_class_of_one_member_adds_nothing(method):
 
 @pytest.mark.parametrize("method", ["auto", *METHODS])
 @pytest.mark.parametrize(
+    "information",
+    [diffusion_spectral_mutual_information, diffusion_spectral_mutual_information_estimate],
+)
+def test_information_about_a_single_class_is_refused_by_every_method(information, method):
+    with pytest.raises(ValueError, match="one class only"):
+        information(embedding(6, 2), [1] * 6, method=method)
+
+
+@pytest.mark.parametrize("method", ["auto", *METHODS])
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"Z": np.zeros((0, 3))}, "empty"),
@@ -297,7 +307,6 @@ def test_a_class_of_one_member_adds_nothing(method):
         ({"tolerance": 0}, "tolerance is 0"),
         ({"precision": "float16"}, "precision is 'float16'; "),
         ({"seed": -1}, "seed is -1"),
-        ({"labels": [1] * 6}, "one class only"),
         ({"labels": [1, 2]}, "labels has 2 entries"),
     ],
 )

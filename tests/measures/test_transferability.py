@@ -150,7 +150,7 @@ def test_within_over_between_is_that_of_the_sums_of_squares(n, d):
     assert within + between == pytest.approx(n * Z.var(0).sum())
 
 
-def test_within_over_between_is_0_for_collapsed_classes_and_undefined_for_equal_means():
+def test_within_over_between_is_0_if_classes_collapse_and_undefined_for_equal_means():
     y = np.array([0, 0, 1, 1])
     assert value_of("within_over_between", [[1.0], [1], [2], [2]], y) == 0
     with pytest.raises(UndefinedScore, match="the means of all classes coincide"):
