@@ -331,6 +331,7 @@ def test_one_group_or_none_has_no_within_group_part():
     assert groups_of(rows.assign(group="")) == []
 
 
+@settings(max_examples=25)  # statsmodels collects garbage at each call
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holms_correction_is_that_of_statsmodels(p: list[float]) -> None:
     expected = multipletests(p, method="holm")[1]
