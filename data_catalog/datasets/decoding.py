@@ -7,20 +7,29 @@ be one. For the rare others (PCX, SGI, DDS, ICO, PSD) converting is no burden.
 """
 
 import importlib.util
+import os
+import re
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted, shortened
 
-from .deep_pixels import DeepPixels, UnknownWhite, deep_pixels, is_deep, upright
+from .deep_pixels import (
+    DeepPixels,
+    Invisible,
+    UnknownWhite,
+    deep_pixels,
+    is_deep,
+    on_white,
+    upright,
+)
 
 
 def _with_heif(formats: tuple[str, ...]) -> tuple[str, ...]:
@@ -47,7 +56,8 @@ OR_SKIP = "skip such images with --skip-bad-images"
 HINT = f"repair it, or {OR_SKIP}"
 SHRINK = "shrink it below 90 megapixels"
 
-MAY_BE_DEEP = {"PNG", "TIFF", "PPM", "JPEG2000"}
+JPEG_MAGIC, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 TIFF_MAGIC = (b"II*\0", b"MM\0*")
 
 # What people find under the name of an image, by the first bytes.
@@ -72,7 +82,8 @@ HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 def read_image(path: Path, white: float | None = None) -> Image.Image:
     """Return an image as RGB, upright (by its EXIF orientation), 8 bits a channel, transparency on white.
 
-    Of several frames it is the first. A JPEG of more than 90 megapixels is decoded at half its size.
+    Of several frames it is the first. A JPEG of more than 90 megapixels is decoded at half its size. Colour profiles
+    are ignored, as by torchvision and timm.
 
     Parameters
     ----------
@@ -117,7 +128,7 @@ def _named(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: {_unidentified(path)}") from None
     except Exception as error:  # decoders do not document what they raise for damaged files
         reason = shortened(str(error), 200) or type(error).__name__
-        if isinstance(error, _Unfit):
+        if isinstance(error, _Unfit | Invisible):
             raise InputError(f"{path}: {reason}, or {OR_SKIP}") from None
         raise InputError(f"{path}: the image cannot be read: {reason}; {HINT}") from None
 
@@ -131,7 +142,7 @@ def _open(path: Path) -> Image.Image:
     try:
         opened = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError:
-        if _head(path)[:3] != b"\xff\xd8\xff":
+        if not _begins_as_jpeg(path):
             raise _Unfit(f"more than 178 megapixels are too many: {SHRINK}") from None
         opened = JpegImagePlugin.JpegImageFile(path)
     try:
@@ -139,6 +150,8 @@ def _open(path: Path) -> Image.Image:
         _check_size(*opened.size)
         if isinstance(opened, TiffImagePlugin.TiffImageFile):
             _check_tiff(opened.tag_v2)
+        if opened.format == "JPEG":
+            _check_end(path)
     except BaseException:
         opened.close()
         raise
@@ -172,6 +185,27 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
+def _check_end(path: Path) -> None:
+    """Refuse a JPEG without the marker of its end: where the rest of the file is zeros, Pillow decodes them as grey."""
+    with path.open("rb") as file:
+        file.seek(-len(JPEG_END), os.SEEK_END)
+        if file.read() == JPEG_END:
+            return
+        file.seek(0)
+        content = file.read()
+    # Thumbnails before the pixels have an end, too, and programs write other data behind it.
+    if JPEG_END not in content[_end_of_header(content) :]:
+        raise ValueError("the end of the JPEG is missing")
+
+
+def _end_of_header(content: bytes) -> int:
+    """Return where the segments of a JPEG end: at its pixels, or at bytes that are not a segment."""
+    place = 2
+    while re.match(rb"\xff[\xc0-\xcf\xdb-\xfe]", content[place : place + 2]):
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return place
+
+
 def _check_tiff(tags: Any) -> None:
     """Refuse what Pillow reads, but not as it is meant."""
     bands = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
@@ -190,8 +224,7 @@ def _as_rgb(path: Path, image: Image.Image) -> Image.Image:
     if image.mode in ("La", "RGBa"):
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        return on_white(image.convert("RGBA"))
     return image.convert("RGB")
 
 
@@ -227,22 +260,27 @@ def needs_mending(path: Path, opened: Image.Image) -> bool:
 
 
 class Look(NamedTuple):
-    """What an image's header says: more than 8 bits, mended here, more than one page."""
+    """What an image's header says: more than 8 bits, mended here, more than one page or frame."""
 
     is_deep: bool = False
     is_mended: bool = False
-    has_pages: bool = False
+    has_frames: bool = False
 
 
-@cache
-def _deep_suffixes() -> frozenset[str]:
-    formats = Image.registered_extensions()
-    return frozenset(suffix for suffix, kind in formats.items() if kind in MAY_BE_DEEP)
+def is_jpeg(path: str) -> bool:
+    """Return whether a file is a JPEG by its name and content, which has 8 bits and one frame."""
+    return path.lower().endswith(JPEG_SUFFIXES) and _begins_as_jpeg(path)
 
 
-def may_be_deep(path: Path) -> bool:
-    """Return whether images of this suffix can have more than 8 bits."""
-    return path.suffix.lower() in _deep_suffixes()
+def _begins_as_jpeg(path: str | Path) -> bool:
+    try:
+        file = os.open(path, os.O_RDONLY)  # a third of the time of a file object
+    except OSError:
+        return False
+    try:
+        return os.read(file, len(JPEG_MAGIC)) == JPEG_MAGIC
+    finally:
+        os.close(file)
 
 
 def look(path: Path) -> Look:
@@ -253,13 +291,19 @@ def look(path: Path) -> Look:
         if head.startswith(b"\x89PNG") and (head[24] >= 8 or head[25] != 0):
             return Look(is_deep=head[24] == 16)
         with _named(path), _open(path) as opened:
-            return Look(is_deep(opened), needs_mending(path, opened), _has_pages(opened))
+            return Look(is_deep(opened), needs_mending(path, opened), _has_frames(opened))
     except (InputError, OSError, IndexError):
         return Look()
 
 
-def _has_pages(opened: Image.Image) -> bool:
-    """Return whether a second page of a TIFF is neither a smaller copy nor a mask."""
+def _has_frames(opened: Image.Image) -> bool:
+    """Return whether an image moves, or a second page of a TIFF is neither a smaller copy nor a mask.
+
+    An animated PNG says itself which picture it is where nothing moves, and the second picture of an MPO is the same
+    scene.
+    """
+    if opened.format in ("GIF", "WEBP", "AVIF"):
+        return bool(getattr(opened, "is_animated", False))
     if not isinstance(opened, TiffImagePlugin.TiffImageFile) or not opened.tag_v2.next:
         return False
     opened.seek(1)
@@ -304,15 +348,17 @@ def _tiff_layout(path: Path) -> str:
 
 
 class _Quiet:
-    """Suppress Pillow's warnings while any thread decodes an image; real faults raise anyway.
+    """Suppress Pillow's warnings while any thread decodes an image, and let no image pass that breaks off.
 
-    Warning filters are global: the first thread sets them, and the last one restores them.
+    Warning filters are global, and so is Pillow's switch for images that break off, which people's own code turns on:
+    the first thread sets them, and the last one restores them.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
         self._before = warnings.catch_warnings()
+        self._loads_truncated = False
 
     def __enter__(self) -> None:
         with self._lock:
@@ -320,6 +366,8 @@ class _Quiet:
                 self._before = warnings.catch_warnings()
                 self._before.__enter__()
                 warnings.filterwarnings("ignore", module=r"PIL\.")
+                self._loads_truncated = ImageFile.LOAD_TRUNCATED_IMAGES
+                ImageFile.LOAD_TRUNCATED_IMAGES = False
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
@@ -327,6 +375,7 @@ class _Quiet:
             self._inside -= 1
             if self._inside == 0:
                 self._before.__exit__(None, None, None)
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._loads_truncated
 
 
 _quiet = _Quiet()

@@ -37,6 +37,26 @@ class UnknownWhite(InputError):
     """Raised for a sound image of which neither the file nor the user says what white is."""
 
 
+class Invisible(ValueError):
+    """Raised for an image of which nothing is left on white; the message says what to do."""
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Return an image with alpha (RGBA) laid on white, as RGB.
+
+    Raises
+    ------
+    Invisible
+        When that hides all that the image has: white drawings on a transparent ground, or colours of which none shows.
+    """
+    paper = Image.new("RGBA", image.size, "white")
+    laid = Image.alpha_composite(paper, image).convert("RGB")
+    is_blank = laid.getextrema() == ((255, 255),) * 3
+    if is_blank and any(low < high for low, high in image.getextrema()):
+        raise Invisible("nothing of it is visible on white: save it without transparency")
+    return laid
+
+
 @dataclass(frozen=True)
 class DeepPixels:
     """Values of more than 8 bits, as the file stores them.
@@ -114,7 +134,7 @@ class DeepPixels:
             paper = 255 - opacity[..., None].astype(np.int16)
             return Image.fromarray(np.minimum(np.asarray(image) + paper, 255).astype(np.uint8))
         image.putalpha(Image.fromarray(opacity))
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return on_white(image)
 
     def _out_of_range(self) -> str:
         low, high = float(self.values.min(initial=0)), self.greatest

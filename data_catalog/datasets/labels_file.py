@@ -1,5 +1,6 @@
 """A folder of images with a table of their labels."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.tables import read_table
-from dsmi_zoo._util.text import natural_order, shortened, shown
+from dsmi_zoo._util.text import counted, natural_order, shortened, shown
 
 from .account import Account
 from .image_files import Listing
@@ -24,6 +25,8 @@ COLUMNS = {
 }  # fmt: skip
 """The columns that are needed, and what people call them elsewhere."""
 MISSING_VALUES = ("nan", "#n/a", "<na>")  # as pandas and spreadsheets write them
+MAYBE_MISSING = ("na", "n/a", "none", "null", "nil", "missing", "-", "?")  # fmt: skip
+"""Labels that may be classes, too: NA is also Namibia."""
 NUMBER = re.compile(r"(-?)\+?0*([0-9]+?)(?:\.([0-9]*?)0*)?")
 """Its groups are equal for numbers of equal value."""
 SPLIT_COLUMNS = ("split", "set", "subset", "fold", "is_valid", "partition")
@@ -69,7 +72,55 @@ def list_labels_file(root: Path) -> Listing:
     labels = np.array([number[c] for c in classes], dtype=np.int64)
     account = account_of_rest(root, [*names, table.name], "not in labels.csv")
     account = with_alike_names(splits.noted_in(account), class_names)
+    account = _with_other_meanings(account, class_names)
+    account = _with_other_folders(account, names, classes)
     return Listing(tuple(names), labels, class_names, account)
+
+
+def _with_other_meanings(account: Account, class_names: Sequence[str]) -> Account:
+    """Return the account with a reading for labels that may be several classes at once, or none."""
+    words = {name: re.findall(r"[^][\s,;|/+&'\"]+", name) for name in class_names}
+    single = {parts[0] for parts in words.values() if len(parts) == 1}
+    joined = [name for name, parts in words.items() if len(parts) > 1 and single.issuperset(parts)]
+    if joined:
+        some = ", ".join(shown(name) for name in joined[:3])
+        account = account.reading(
+            f"{counted(len(joined), 'label')} of several classes ({some}) taken as "
+            f"{'other classes' if len(joined) > 1 else 'another class'}",
+            other="as each of them",
+            option="one label per image",
+        )
+    values = [NUMBER.fullmatch(name) for name in class_names]
+    if all(values) and any(value and value[3] for value in values):
+        account = account.reading(
+            f"{counted(len(class_names), 'number')} ({', '.join(class_names[:3])}, ...) taken as classes",
+            other="as values to predict",
+            option="writing labels as words",
+        )
+    for name in class_names:
+        if name.lower() in MAYBE_MISSING:
+            account = account.reading(
+                f"the label {shown(name)} is a class",
+                other="a missing value",
+                option="removing its rows or renaming it",
+            )
+    return account
+
+
+def _with_other_folders(account: Account, names: Sequence[str], classes: Sequence[str]) -> Account:
+    """Return the account with a reading for images in folders that are named as other classes than their labels."""
+    folders = [PurePath(name).parts[0] for name in names]
+    if set(folders) != set(classes):
+        return account
+    others = [name for name, *two in zip(names, folders, classes, strict=True) if len(set(two)) > 1]
+    if not others:
+        return account
+    differ = f"which differ for {counted(len(others), 'image')}, such as {shown(others[0])}"
+    return account.reading(
+        "the classes are the labels in labels.csv",
+        other=f"the names of the folders, {differ}",
+        option="--dataset (csv or imagefolder)",
+    )
 
 
 def _column(name: str, header: Sequence[str], table: Path) -> str:
@@ -79,13 +130,14 @@ def _column(name: str, header: Sequence[str], table: Path) -> str:
     candidates = [column for column in header if column.lower() == name]
     if len(candidates) == 1:
         return candidates[0]
-    needed = f"{table}: needs the columns image,label; it has {shortened(','.join(header), 300)}"
+    has = shortened(",".join(header), 300)
+    needed = f"{table}: needs the columns image,label in its first line; it has {has}"
     alike = [column for column in header if column.lower() in COLUMNS[name]]
     if len(alike) == 1:
         raise InputError(f"{needed}: rename {shown(alike[0])} to {name}")
     if any(PurePath(column).suffix and not reason_of(column) for column in header):
         raise InputError(f"{needed}: put the line image,label first")
-    if len(header) == 1 and " " in header[0]:
+    if len(header) == 1 and set(header[0].lower().split()) > {"image"}:
         raise InputError(f"{needed}: separate its cells with commas")
     raise InputError(needed)
 
@@ -138,6 +190,15 @@ class _Folder:
             by_stem[PurePath(name).with_suffix("")].append(name)
         return by_stem
 
+    @cached_property
+    def _zero_padded(self) -> dict[PurePath, list[str]]:
+        """Images by their name without the zeros at its beginning, which spreadsheets drop."""
+        by_stem: dict[PurePath, list[str]] = defaultdict(list)
+        for name in self._images:
+            path = PurePath(name)
+            by_stem[path.with_name(path.stem.lstrip("0") or "0")].append(name)
+        return by_stem
+
     def _hint(self, name: str) -> str:
         """Return which image of the folder may be meant, after a colon."""
         parts = PurePath(name).parts
@@ -147,6 +208,7 @@ class _Folder:
                 return f": did you mean {shown(shorter)}? Paths begin in {self.root}"
         last = parts[-1] if parts else ""
         near = [image for image in self._images if PurePath(image).name.lower() == last.lower()]
+        near = near or self._zero_padded.get(PurePath(os.path.splitext(name)[0]), [])  # noqa: PTH122 also of "."
         near = near or get_close_matches(name, self._images, n=1)
         return f": did you mean {shown(near[0])}?" if near else ""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsmi_zoo._util.text import printable, shortened
+from dsmi_zoo._util.text import counted, printable, shortened
 
 from .account import Account
 from .folders import subfolders
@@ -24,6 +24,12 @@ WITH_NOUN = r"(?:sets?|data|dataset|split|images?|imgs?)?"
 NOUNS = frozenset({"set", "sets", "data", "dataset", "split", "image", "images", "img", "imgs"})
 OF_IMAGES = frozenset({"images", "image", "imgs", "img", "jpegimages"})
 OF_MARKS = frozenset({"labels", "label", "annotations", "annotation", "masks", "mask"})
+OF_ANOTHER = re.compile(
+    r"(.*[^ _.-])[ _.-]+(?:masks?|seg|segmentation|gt|ground_?truth|annotations?|annotated|overlay|heatmap|depth"
+    r"|copy|thumb|thumbnail|resized|flip|flipped|hflip|vflip|rot|rotated|aug|augmented)(?:[ _-]?\d+)?\.[^./]+$",
+    re.IGNORECASE,
+)
+"""The name of a mask or an edited copy; the group is that of its image."""
 SHOWN = 5  # names of folders
 
 
@@ -56,6 +62,46 @@ def doubt_about(root: Path) -> Doubt | None:
         or _wrapping(root, folders, inner)
         or _splits(root, folders, inner)
         or _same_folders(root, folders, inner)
+    )
+
+
+def with_nested_folders(account: Account, names: Iterable[str]) -> Account:
+    """Return the account with a reading for class folders that hold folders, which timm takes as the classes.
+
+    Parameters
+    ----------
+    names
+        The images' paths, which begin with their class.
+    """
+    inner: dict[str, set[str]] = {}
+    for name in names:
+        folder, _, rest = name.rpartition("/")[0].partition("/")
+        inner.setdefault(folder, set()).add(rest)
+    outer = sorted(name for name, below in inner.items() if len(below) > 1)
+    if not outer:
+        return account
+    each = [f"{name}/{below}" for name in outer for below in sorted(inner[name]) if below]
+    return account.reading(
+        f"{_listed(outer)} taken as {'classes' if len(outer) > 1 else 'a class'}",
+        other=f"the {counted(len(each), 'folder')} inside ({_listed(each)})",
+        option="labels.csv",
+    )
+
+
+def with_named_after_others(account: Account, names: Sequence[str]) -> Account:
+    """Return the account with a reading for images named as the mask or an edited copy of another one."""
+    stems = {name.rpartition(".")[0] for name in names}
+    found = []
+    for name in names:
+        named = OF_ANOTHER.match(name)
+        if named is not None and named[1] in stems:
+            found.append(name)
+    if not found:
+        return account
+    return account.reading(
+        f"{counted(len(found), 'image')} named as the mask or a copy of another ({_listed(found)}) used as images",
+        other="left out",
+        option="moving them",
     )
 
 
@@ -131,6 +177,10 @@ def _same_folders(
     if not sharing:
         return None
     common = sorted(inner[sharing[0]])
+    kinds = {name.lower() for name in common}
+    if kinds & OF_IMAGES and kinds & OF_MARKS:
+        look_like = f"folders of images and their marks ({_listed(common)})"
+        return Doubt(sharing, look_like, "move the marks to another place")
     if all(_split_of(name) for name in common):
         look_like = f"folders of the splits {_listed(common)}"
         return Doubt(sharing, look_like, "make a folder of one split's classes")

@@ -126,7 +126,11 @@ def dataset_in(root: Path) -> str:
     if folders:
         return "imagefolder"
     images = "images, but " if holds_images(root) else ""
+    table = next((path.name for path in sorted(root.glob("*.csv"))), None)
+    remedy = (
+        f"name {shown(table)} so, if it is that table" if table else "say with --dataset what it is"
+    )
     raise InputError(
         f"{root}: holds {images}neither a folder of images for each class nor a labels.csv of the columns image,label; "
-        "say with --dataset what it is"
+        f"{remedy}"
     )

@@ -43,6 +43,10 @@ def read_catalog(path: Path) -> list[ModelEntry]:
         For a file that is not a table, a wrong value (with its line), or a pair (model, img_size) that occurs twice.
     """
     columns, rows = read_table(path, "a catalogue", CURRENT_NAMES)
+    for name in columns:
+        known = _SPELT.get(_spelling(name), name)
+        if known not in columns:
+            raise InputError(f"{path}, line 1: rename the column {shown(name)} to {known}")
     if "model" not in columns:
         raise InputError(
             f"{path}: no column 'model'; its columns are {shortened(', '.join(columns), 300)}"
@@ -63,6 +67,11 @@ def read_catalog(path: Path) -> list[ModelEntry]:
             raise InputError(f"{where}: {validation_line(error)}") from None
         except ValueError as error:
             raise InputError(f"{where}: {error}") from None
+        if entry.top1 is not None and entry.top5 is not None and entry.top1 > entry.top5:
+            raise InputError(
+                f"{where}: top1 = {entry.top1:g} is above top5 = {entry.top5:g}: "
+                "swap them, or write 100 minus the errors"
+            )
         key = (entry.model, entry.img_size)
         if key in lines:
             size = "" if entry.img_size is None else f" at img_size {entry.img_size}"
@@ -81,6 +90,19 @@ def read_catalog(path: Path) -> list[ModelEntry]:
         if problem:
             raise InputError(f"{path}: {problem}")
     return entries
+
+
+def _spelling(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+_SPELT = {
+    _spelling(name): name
+    for name in (
+        *TEXT_COLUMNS, *PREPROCESSING_COLUMNS, *NUMBER_FIELDS, "extra_data", "gmacs", "throughput", "epoch",
+    )
+}  # fmt: skip
+"""Columns by their names without capitals and underscores; a column that differs only in these is a mistake."""
 
 
 def _entry(cells: dict[str, str], folder: Path) -> ModelEntry:

@@ -25,7 +25,9 @@ def timm_config(architecture: str) -> PretrainedCfg:
         For a name unknown to timm.
     """
     if not timm.is_model(architecture):
-        raise InputError(f"timm {timm.__version__} has no architecture {architecture!r}")
+        name = architecture.rpartition("/")[2].lower()  # as on the hub, or in other case
+        hint = f": did you mean {name}?" if timm.is_model(name) else ""
+        raise InputError(f"timm {timm.__version__} has no architecture {architecture!r}{hint}")
     try:
         config = get_pretrained_cfg(architecture, allow_unregistered=False)
     except RuntimeError as error:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dsmi_zoo._util.text import shown
 
 MOST_PARAMS_M = 1e5  # a hundred billion parameters
+MOST_GMACS = 1e6
 MOST_STATISTIC = 1e6
 PILLOW = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Interpolations by Pillow's numbers."""
@@ -41,6 +42,8 @@ def number_problem(value: float, column: str) -> str:
     """Return why the value cannot be in the column's unit, and what to do, or ""."""
     if column == "params_m" and value > MOST_PARAMS_M:
         return "is too large for millions of parameters; divide by 1,000,000"
+    if column == "gmacs" and value > MOST_GMACS:
+        return "is too large for billions of multiplications; divide by 1,000,000,000"
     if column == "gmacs" and value < 0:
         return "is negative; write billions of multiplications"
     if column in ("throughput", "cpu_throughput") and value <= 0:

@@ -19,7 +19,11 @@ from dsmi_zoo.data_catalog.datasets.class_order import BY_NAME, class_orders
 from dsmi_zoo.data_catalog.datasets.decoding import begins_as_image
 from dsmi_zoo.data_catalog.datasets.image_files import ImageFiles, copies, unreadable
 from dsmi_zoo.data_catalog.datasets.imagenet import PRESETS
-from dsmi_zoo.data_catalog.datasets.layout import doubt_about
+from dsmi_zoo.data_catalog.datasets.layout import (
+    doubt_about,
+    with_named_after_others,
+    with_nested_folders,
+)
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
 
@@ -31,6 +35,7 @@ log = logging.getLogger(__name__)
 COPIES = "exact copies of another image"
 CONTRADICTORY = "exact copies in two classes"
 UNDECODABLE = "that cannot be decoded"
+CHECKED = "checked-2"  # another name when `read_image` refuses more
 
 
 def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
@@ -74,8 +79,12 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
 def _with_readings(subset: Subset, settings: SubsetSettings) -> Subset:
     """Add the order of the classes, and what is ambiguous in the folders and in that order."""
     root, account = settings.data_root, subset.account
-    if settings.dataset == "imagefolder" and root is not None and (doubt := doubt_about(root)):
-        account = doubt.as_reading(account)
+    names = subset.images.names
+    if settings.dataset == "imagefolder" and root is not None:
+        doubt = doubt_about(root)
+        account = doubt.as_reading(account) if doubt else with_nested_folders(account, names)
+    if settings.dataset in BY_NAME:
+        account = with_named_after_others(account, names)
     orders, account = class_orders(subset.images, root, account, settings.class_order)
     return replace(subset, orders=orders, account=account)
 
@@ -149,7 +158,7 @@ def _bad_images(subset: Subset, good: set[str], cache: Path) -> set[str]:
     """
     images = subset.images
     assert isinstance(images, ImageFiles)
-    note = cache / "checked" / subset.digest
+    note = cache / CHECKED / subset.digest
     noted = _noted_bad(note)
     unsure = [
         number
@@ -167,10 +176,9 @@ def _bad_images(subset: Subset, good: set[str], cache: Path) -> set[str]:
 
 
 def _noted_bad(note: Path) -> set[str] | None:
-    """Return the bad images that a note holds; None without one. Early versions noted only that there are none."""
+    """Return the bad images that a note holds; None without one."""
     try:
-        text = note.read_text(encoding="utf-8")
-        return set(json.loads(text)) if text else set()
+        return set(json.loads(note.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -18,7 +18,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import write_text
 from dsmi_zoo._util.hashing import content_hash
 from dsmi_zoo._util.text import counted
-from dsmi_zoo.data_catalog.datasets.decoding import look, may_be_deep, read_deep
+from dsmi_zoo.data_catalog.datasets.decoding import is_jpeg, look, read_deep
 from dsmi_zoo.data_catalog.datasets.deep_pixels import WHITE_16, is_ambiguous, question
 from dsmi_zoo.data_catalog.datasets.image_files import ImageFiles
 from dsmi_zoo.data_catalog.datasets.subset import Subset
@@ -48,10 +48,10 @@ class DeepImage(_Note):
 
 
 class Headers(_Note):
-    """Images of more than 8 bits, TIFF images of several pages, and whether Pillow's reading of one is corrected."""
+    """Images of more than 8 bits, those of several pages or frames, and whether Pillow's reading is corrected."""
 
     deep: tuple[DeepImage, ...] = ()
-    pages: tuple[str, ...] = ()
+    frames: tuple[str, ...] = ()
     is_mended: bool = False
 
 
@@ -65,15 +65,17 @@ def with_white(subset: Subset, option: float | None, cache: Path) -> Subset:
     """
     images = subset.images
     if not isinstance(images, ImageFiles):
+        if option is not None:
+            log.warning(f"{OPTION} {option:g} changes nothing: {images.name} has 8 bits")
         return subset
     headers = _headers(images, cache / "white" / f"{subset.digest}.json")
     digest, account = subset.digest, subset.account
     if headers.is_mended:
         digest = content_hash(digest, "mended")
-    if headers.pages:
-        several = counted(len(headers.pages), "TIFF image")
-        taken = f"of several pages in {several} ({headers.pages[0]}), the first is read"
-        account = account.reading(taken, other="the others", option="one file per page")
+    if headers.frames:
+        several = counted(len(headers.frames), "image")
+        taken = f"of several pages or frames in {several} ({headers.frames[0]}), the first is read"
+        account = account.reading(taken, other="the others", option="a file for each")
     if headers.deep:
         white = white_of(headers.deep, option, images.root.name)
         images = replace(images, white=white)
@@ -82,6 +84,8 @@ def with_white(subset: Subset, option: float | None, cache: Path) -> Subset:
             kind = "float" if any(image.is_float for image in headers.deep) else "16-bit"
             taken = f"{kind} images are read with white at {white:,.0f}"
             account = account.reading(taken, other="at another level", option=OPTION)
+    elif option is not None:
+        log.warning(f"{OPTION} {option:g} changes nothing: no image has more than 8 bits")
     return replace(subset, images=images, digest=digest, account=account)
 
 
@@ -153,7 +157,7 @@ def _log_clipped(deep: Sequence[DeepImage], white: float) -> None:
 
 def _headers(images: ImageFiles, note: Path) -> Headers:
     """Look at the headers of the images, and decode those of more than 8 bits; a note spares the next run that."""
-    candidates = [name for name in images.names if may_be_deep(images.root / name)]
+    candidates = [name for name in images.names if not is_jpeg(f"{images.root}/{name}")]
     if not candidates:
         return Headers()
     try:
@@ -165,9 +169,9 @@ def _headers(images: ImageFiles, note: Path) -> Headers:
         deep_names = [name for name, seen in zip(candidates, looks, strict=True) if seen.is_deep]
         found = pool.map(lambda name: _deep_image(images.root, name), deep_names)
         deep = [image for image in _logged(found, len(deep_names)) if image is not None]
-    pages = [name for name, seen in zip(candidates, looks, strict=True) if seen.has_pages]
+    frames = [name for name, seen in zip(candidates, looks, strict=True) if seen.has_frames]
     is_mended = any(seen.is_mended for seen in looks)
-    headers = Headers(deep=tuple(deep), pages=tuple(pages), is_mended=is_mended)
+    headers = Headers(deep=tuple(deep), frames=tuple(frames), is_mended=is_mended)
     write_text(note, headers.model_dump_json())
     return headers
 

@@ -83,6 +83,16 @@ def test_a_notation_with_one_reading_is_read(tmp_path, column, cell, value):
         ("top1", "-3", "outside 0 to 100 percent"),
         ("top1", "101", "outside 0 to 100 percent"),
         ("gmacs", "-1", "gmacs = -1 is negative"),
+        (
+            "gmacs",
+            "1814000000",
+            "too large for billions of multiplications; divide by 1,000,000,000",
+        ),
+        (
+            "top1,top5",
+            "30.2,10.9",
+            "top1 = 30.2 is above top5 = 10.9: swap them, or write 100 minus",
+        ),
         ("throughput", "0", "throughput = 0 is not above 0"),
         ("img_size", "224x288", "img_size = '224x288' is not square"),
     ],
@@ -121,3 +131,12 @@ def test_statistics_of_pixels_to_1_pass_and_those_to_255_do_not(values):
     assert pixel_statistics(" ".join(map(repr, values)), "std") == [*map(repr, values)]
     with pytest.raises(ValueError, match="divide by 255"):
         pixel_statistics(" ".join(repr(255 * value) for value in values), "std")
+
+
+@pytest.mark.parametrize(
+    ("column", "name"),
+    [("imgsize", "img_size"), ("Top1", "top1"), ("top_5", "top5"), ("IMG_SIZE", "img_size"), ("GMACs", "gmacs")],
+)  # fmt: skip
+def test_a_column_that_only_looks_like_a_known_one_is_refused(tmp_path, column, name):
+    assert f"rename the column '{column}' to {name}" in refused(tmp_path, column, "a,64")
+    assert read(tmp_path, f"{column},{name}", "a,1,64")[0].extras[column] == 1

@@ -15,7 +15,7 @@ from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
 from dsmi_zoo.pipeline.config.run import SubsetSettings, resolve_config
 from dsmi_zoo.pipeline.embedding.views import make_view
-from dsmi_zoo.pipeline.plan.subset import class_numbers, open_subset
+from dsmi_zoo.pipeline.plan.subset import CHECKED, class_numbers, open_subset
 
 
 def picture(path: Path, seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (20, 30)) -> Path:
@@ -255,7 +255,7 @@ def test_a_bad_image_stops_the_run_before_it_starts_or_is_skipped(
 def test_a_subset_without_bad_images_is_not_decoded_again(folders: Path, tmp_path: Path) -> None:
     settings = SubsetSettings(dataset="imagefolder", data_root=folders, skip_bad_images=True)
     subset = open_subset(settings, 1, tmp_path)
-    assert (tmp_path / "checked" / subset.digest).exists()
+    assert (tmp_path / CHECKED / subset.digest).exists()
     assert open_subset(settings, 1, tmp_path).digest == subset.digest
 
 

@@ -117,6 +117,8 @@ def test_a_table_is_read_alike_however_it_is_spelled(
         ("image,class\na.png,1\n", "it has image,class: rename 'class' to label"),
         ("a.png,1\nb.png,2\n", "it has a.png,1: put the line image,label first"),
         ("image label\na.png 1\n", "it has image label: separate its cells with commas"),
+        ("# my labels\nimage,label\na.png,1\n", "needs the columns image,label in its first line; it has # my labels"),
+        ("image,label\n7,1\n", "line 2: '7' is not a file: did you mean '007.png'?"),
         ("image,label\nA.PNG,1\n", "line 2: 'A.PNG' is not a file: did you mean 'a.png'?"),
         ("image,label\nphotos/a.png,1\n", "line 2: 'photos/a.png' is not a file: did you mean 'a.png'? Paths begin"),
         ("image,label\nc,1\n", "line 2: 'c' may be 'c.jpg' and 'c.png': add the suffix"),
@@ -124,13 +126,13 @@ def test_a_table_is_read_alike_however_it_is_spelled(
         ("image,label\na.png,nan\nb.png,2\n", "line 2: the label 'nan' stands for a missing value"),
         ("image,label\na.png,01\nb.png,1.0\n", "the labels '01' and '1.0' are one number"),
     ],
-    ids=range(10),
+    ids=range(12),
 )  # fmt: skip
 def test_a_table_that_needs_a_change_is_refused_with_that_change(
     folder: Path, content: str, message: str
 ) -> None:
     (folder / "x").mkdir()
-    for name in ("c.png", "c.jpg"):
+    for name in ("c.png", "c.jpg", "007.png"):
         Image.new("RGB", (4, 4)).save(folder / name)
     assert message in refusal(lambda: list_labels_file(folder), labelled(folder, content))
 
@@ -144,6 +146,70 @@ def test_classes_that_look_alike_and_rows_of_several_splits_are_named(folder: Pa
         "removing the others from the table decides",
         "'Cat', 'cat' are 2 classes, not one whose name is written in several ways; renaming them decides",
     ]
+
+
+JOINED = "taken as another class, not as each of them; one label per image decides"
+MISSING = "is a class, not a missing value; removing its rows or renaming it decides"
+
+
+@bounded(60)
+@given(
+    st.lists(st.sampled_from(["cat", "dog", "owl"]), min_size=2, max_size=3, unique=True),
+    st.sampled_from(["|", ";", " ", ", ", "/", " + ", "&"]),
+    st.sampled_from(["{}", "[{}]", "'{}'"]),
+)
+def test_a_label_of_several_classes_is_said_to_be_one_more(
+    tmp_path: Path, parts: list[str], between: str, around: str
+) -> None:
+    joined = around.format(between.join(parts))
+    rows = [f'{number}.png,"{label}"' for number, label in enumerate([joined, "cat", "dog", "owl"])]
+    for number in range(4):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{number}.png")
+    labelled(tmp_path, "\n".join(["image,label", *rows]))
+    [reading] = list_labels_file(tmp_path).account.readings
+    assert str(reading) == f"1 label of several classes ({joined!r}) {JOINED}"
+
+
+@pytest.mark.parametrize("label", ["polar bear", "cat-like", "cat_dog", "U.S.A."])
+def test_a_label_of_several_words_is_one_class(folder: Path, label: str) -> None:
+    labelled(folder, f"image,label\na.png,{label}\nb.png,cat\n")
+    assert list_labels_file(folder).account.readings == ()
+
+
+@pytest.mark.parametrize("label", ["NA", "None", "null", "?"])
+def test_a_label_that_may_mean_a_missing_value_is_named(folder: Path, label: str) -> None:
+    labelled(folder, f"image,label\na.png,{label}\nb.png,cat\n")
+    [reading] = list_labels_file(folder).account.readings
+    assert str(reading) == f"the label {label!r} {MISSING}"
+
+
+@pytest.mark.parametrize(
+    ("labels", "is_named"), [("0.13 2", True), ("0.0 1.0", False), ("v1.5 2", False)]
+)
+def test_labels_that_are_measured_values_are_said_to_be_classes(
+    folder: Path, labels: str, is_named: bool
+) -> None:
+    rows = [
+        f"{name},{label}" for name, label in zip(("a.png", "b.png"), labels.split(), strict=True)
+    ]
+    labelled(folder, "\n".join(["image,label", *rows]))
+    said = [str(reading) for reading in list_labels_file(folder).account.readings]
+    value = "2 numbers (0.13, 2, ...) taken as classes, not as values to predict; writing labels as words decides"
+    assert said == [value] * is_named
+
+
+def test_labels_that_contradict_the_folders_are_named(tmp_path: Path) -> None:
+    for name in ("cat/a.png", "dog/b.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    labelled(tmp_path, "image,label\ncat/a.png,dog\ndog/b.png,cat\n")
+    [reading] = list_labels_file(tmp_path).account.readings
+    assert str(reading) == (
+        "the classes are the labels in labels.csv, not the names of the folders, which differ for 2 images, such as "
+        "'cat/a.png'; --dataset (csv or imagefolder) decides"
+    )
+    labelled(tmp_path, "image,label\ncat/a.png,cat\ndog/b.png,dog\n")
+    assert list_labels_file(tmp_path).account.readings == ()
 
 
 ODD_NAMES = [b"caf\xe9", b"a\x1b[31mb", b"a\nb", "a\u202eb".encode(), b"\x7f"]

@@ -16,7 +16,7 @@ import tifffile
 from hostile_input import answer_or_refusal, bounded, refusal
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, ImageFile
 
 from dsmi_zoo.data_catalog.datasets.decoding import look, read_image
 from dsmi_zoo.data_catalog.datasets.timm import open_timm_dataset
@@ -271,6 +271,10 @@ def test_deep_pngs_have_the_shades_of_the_closed_form_or_ask_for_white(
     path = tmp_path / "a.png"
     path.write_bytes(png_of(values))
     image, line = answer_or_refusal(lambda: read_image(path, white), path)
+    if image is None and "nothing of it is visible" in line:
+        assert channels in (2, 4)
+        assert (shades(values[..., :-1], white or 65535) == 255).all()
+        return
     if image is None:
         assert white is None
         assert most == 4095
@@ -506,6 +510,66 @@ ODD: dict[str, Callable[[], bytes]] = {
 def test_an_odd_but_whole_image_becomes_rgb_of_8_bits(tmp_path: Path, what: str) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(ODD[what]())
+    assert_picture(read_image(path))
+
+
+HIDDEN = {
+    "colours under a transparent channel": lambda: saved(seen(photo("RGBA"), 0), "PNG"),
+    "in 16 bits": lambda: png_of(
+        np.stack([np.arange(20000, 65000, 5000)[None], np.zeros((1, 9))], -1)
+    ),
+    "in WebP": lambda: saved(seen(photo("RGBA"), 0), "WEBP", lossless=True, exact=True),
+    "white on transparent": lambda: saved(seen(Image.new("LA", (9, 9), "white"), 7), "PNG"),
+    "black transparent, else white": lambda: saved(photo("1"), "PNG", transparency=0),
+}
+
+
+def seen(image: Image.Image, alpha: int) -> Image.Image:
+    image.putalpha(alpha)
+    if alpha:
+        image.putpixel((0, 0), (255, 255))
+    return image
+
+
+@pytest.mark.parametrize("what", HIDDEN)
+def test_an_image_of_which_white_hides_all_is_refused(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(HIDDEN[what]())
+    line = refusal(lambda: read_image(path), path)
+    assert "nothing of it is visible on white: save it without transparency, or skip" in line
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255, 0), (255, 255, 255, 255), (9, 9, 9, 0)])
+def test_an_empty_image_is_white(tmp_path: Path, colour: tuple[int, ...]) -> None:
+    Image.new("RGBA", (4, 4), colour).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").getextrema() == ((255, 255),) * 3
+
+
+@bounded(40)
+@given(st.floats(0.1, 0.99), st.booleans(), st.booleans())
+def test_a_jpeg_that_breaks_off_is_refused_whatever_follows_and_is_switched_on(
+    tmp_path: Path, part: float, has_zeros: bool, is_switched_on: bool
+) -> None:
+    whole = saved(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), "u1")), "JPEG"
+    )
+    cut = int(len(whole) * part)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(whole[:cut] + bytes(len(whole) - cut) * has_zeros)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", is_switched_on)
+        assert "a.jpg: " in refusal(lambda: read_image(path), path)
+        assert is_switched_on == ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+@pytest.mark.parametrize("behind", [b"", b"\0" * 100, b"trailer\xff\xda\0\0", b"\xff\xff"])
+@pytest.mark.parametrize("before", [b"", b"\xff\xe5\0\6\xff\xd9\xff\xda", b"\xff\xff"])
+def test_data_around_the_pixels_of_a_jpeg_is_ignored(
+    tmp_path: Path, before: bytes, behind: bytes
+) -> None:
+    whole = saved(photo(), "JPEG")
+    path = tmp_path / "a.jpg"
+    path.write_bytes(whole[:2] + before + whole[2:] + behind)
     assert_picture(read_image(path))
 
 

@@ -23,7 +23,7 @@ from dsmi_zoo.data_catalog.datasets.inventory import (
 from dsmi_zoo.data_catalog.datasets.registry import dataset_in, open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.pipeline.config.run import SubsetSettings
-from dsmi_zoo.pipeline.plan.subset import open_subset
+from dsmi_zoo.pipeline.plan.subset import CHECKED, open_subset
 
 
 def write(path: Path, content: bytes = b"x") -> Path:
@@ -301,7 +301,7 @@ def test_an_image_that_becomes_readable_is_used_though_it_was_noted_as_bad(
     write(root / "cat" / "bad.png", b"junk")
     subset = chosen(root, tmp_path, skip_bad_images=True)
     assert left_out(subset) == {"that cannot be decoded": 1}
-    [first] = [note for note in (tmp_path / "checked").iterdir() if "bad" in note.read_text()]
+    [first] = [note for note in (tmp_path / CHECKED).iterdir() if "bad" in note.read_text()]
     first.write_text('["cat/bad.png", "cat/0.png"]')  # which an earlier version could not decode
     assert chosen(root, tmp_path, skip_bad_images=True).digest == subset.digest
     first.write_text('{"damaged"')

@@ -72,6 +72,10 @@ def test_folders_that_are_no_classes_are_refused_with_the_one_to_pass(
         ("images/train images/val labels/train", "put the images into one folder"),
         ("images/cat images/dog annotations", "images and their marks.*pass .*/images;"),
         ("JPEGImages Annotations", "images and their marks"),
+        (
+            "sick/images sick/masks well/images well/masks",
+            "sick, well look like folders of images and their marks",
+        ),
     ],
 )
 def test_other_layouts_are_refused_in_one_line(tmp_path: Path, folders: str, said: str) -> None:
@@ -113,6 +117,59 @@ def test_outer_folders_that_are_named_as_classes_are_said_to_be(tmp_path: Path) 
     assert [str(reading) for reading in subset.account.readings] == [
         "2019, 2020 taken as classes, not as groups of the same classes (cat, dog); --data-root decides"
     ]
+
+
+def readings(root: Path, cache: Path) -> list[str]:
+    settings = SubsetSettings(dataset="imagefolder", data_root=root, keep_copies=True)
+    return [str(reading) for reading in open_subset(settings, 1, cache).account.readings]
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        ("a/bar a/bath b/cafe b/dam", "a, b taken as classes, not the 4 folders inside (a/bar, a/bath, b/cafe, b/dam)"),
+        ("cat dog/pug dog/poodle", "dog taken as a class, not the 2 folders inside (dog/poodle, dog/pug)"),
+        ("cat cat/old dog", "cat taken as a class, not the 1 folder inside (cat/old)"),
+    ],
+)  # fmt: skip
+def test_folders_inside_the_classes_are_said_not_to_be_classes(
+    tmp_path: Path, folders: str, said: str
+) -> None:
+    assert readings(tree(tmp_path / "set", *folders.split()), tmp_path) == [
+        f"{said}; labels.csv decides"
+    ]
+
+
+def test_one_folder_in_each_class_says_nothing(tmp_path: Path) -> None:
+    assert readings(tree(tmp_path / "set", "cat/images", "dog/images", "owl"), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["0_mask", "0_Mask_1", "0-segmentation", "0 gt", "0.copy", "0_flip", "0_aug3", "0_thumb"],
+)
+def test_masks_and_edited_copies_of_another_image_are_named(tmp_path: Path, name: str) -> None:
+    root = tree(tmp_path / "set", "sick", "well")
+    Image.new("L", (4, 4)).save(root / "sick" / f"{name}.png")
+    [reading] = readings(root, tmp_path)
+    assert reading == (
+        f"1 image named as the mask or a copy of another (sick/{name}.png) used as images, not left out; "
+        "moving them decides"
+    )
+
+
+@pytest.mark.parametrize("name", ["9_mask", "mask", "0_cat", "0mask", "well_mask"])
+def test_other_names_are_those_of_images(tmp_path: Path, name: str) -> None:
+    root = tree(tmp_path / "set", "sick", "well")
+    Image.new("L", (4, 4)).save(root / "sick" / f"{name}.png")
+    assert readings(root, tmp_path) == []
+
+
+def test_a_table_of_another_name_is_pointed_to(tmp_path: Path) -> None:
+    root = tree(tmp_path, ".")
+    (root / "metadata.csv").write_text("file_name,label\n")
+    with pytest.raises(InputError, match=r"name 'metadata\.csv' so, if it is that table"):
+        dataset_in(root)
 
 
 SPLIT = st.sampled_from(

@@ -159,7 +159,33 @@ def test_pages_behind_the_first_are_mentioned(photos: Path) -> None:
     fill(photos, grey(255, "u1"), suffix=".tif")
     tifffile.imwrite(photos / "b" / "1.tif", np.zeros((8, 8), "u1"))
     [reading] = opened(photos).account.readings
-    assert reading.taken == "of several pages in 1 TIFF image (b/0.tif), the first is read"
+    assert reading.taken == "of several pages or frames in 1 image (b/0.tif), the first is read"
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "AVIF"])
+def test_frames_behind_the_first_are_mentioned(photos: Path, kind: str) -> None:
+    fill(photos, grey(255, "u1"), grey(100, "u1"), grey(50, "u1"))
+    frames = [Image.fromarray(grey(level, "u1")) for level in (0, 200)]
+    frames[0].save(photos / "a" / "moves.jpg", kind, save_all=True, append_images=frames[1:])
+    frames[1].save(photos / "a" / f"still.{kind.lower()}")
+    [reading] = opened(photos).account.readings
+    assert reading.taken == "of several pages or frames in 1 image (a/moves.jpg), the first is read"
+
+
+def test_deep_images_with_the_suffix_of_a_jpeg_have_the_white_of_the_others(photos: Path) -> None:
+    fill(photos, grey(65535), grey(65535))
+    (photos / "a" / "2.jpg").write_bytes((photos / "a" / "0.png").read_bytes())
+    subset = opened(photos, white=131070.0)
+    assert brightest(subset) == [128, 128, 128]
+
+
+def test_a_white_that_no_image_needs_is_mentioned(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(fill(photos, grey(255, "u1"), grey(9, "u1"), suffix=".jpg"), white=4095.0)
+    assert "--white 4095 changes nothing: no image has more than 8 bits" in caplog.text
+    open_subset(SubsetSettings(dataset="digits", white=1.0), 1, photos)
+    assert "--white 1 changes nothing: digits/validation has 8 bits" in caplog.text
 
 
 def test_deep_images_are_decoded_once_for_their_values(

@@ -162,6 +162,11 @@ def test_timm_fills_in_what_a_catalogue_leaves_open() -> None:
     ("architecture", "line"),
     [
         ("no_such_net", "m: timm .* has no architecture 'no_such_net'"),
+        (
+            "timm/test_vit.r160_in1k",
+            "no architecture 'timm/test_vit.r160_in1k': did you mean test_vit.r160_in1k",
+        ),
+        ("Test_ViT", "m: timm .* has no architecture 'Test_ViT': did you mean test_vit"),
         ("test_vit.no_tag", "m: timm has no weights of this tag: .*no_tag"),
         (
             "resnet50_mlp.untrained",
