@@ -57,6 +57,7 @@ HINT = f"repair it, or {OR_SKIP}"
 SHRINK = "shrink it below 90 megapixels"
 
 JPEG_MAGIC, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+ZEROS_AT_END = 16  # bytes
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 TIFF_MAGIC = (b"II*\0", b"MM\0*")
 
@@ -186,16 +187,16 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _check_end(path: Path) -> None:
-    """Refuse a JPEG without the marker of its end: where the rest of the file is zeros, Pillow decodes them as grey."""
+    """Refuse a JPEG that ends in zeros and has no marker of its end: Pillow decodes the zeros as grey."""
     with path.open("rb") as file:
-        file.seek(-len(JPEG_END), os.SEEK_END)
-        if file.read() == JPEG_END:
+        file.seek(-min(ZEROS_AT_END, path.stat().st_size), os.SEEK_END)
+        if any(file.read()):  # some cameras write no marker
             return
         file.seek(0)
         content = file.read()
     # Thumbnails before the pixels have an end, too, and programs write other data behind it.
     if JPEG_END not in content[_end_of_header(content) :]:
-        raise ValueError("the end of the JPEG is missing")
+        raise ValueError("it ends in zeros, as an interrupted transfer leaves it")
 
 
 def _end_of_header(content: bytes) -> int:
