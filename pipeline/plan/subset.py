@@ -32,8 +32,8 @@ from .white import with_white
 
 log = logging.getLogger(__name__)
 
-COPIES = "exact copies of another image"
-CONTRADICTORY = "exact copies in two classes"
+COPIES = "with the same content as another image"
+CONTRADICTORY = "with the same content as an image of another class"
 UNDECODABLE = "that cannot be decoded"
 CHECKED = "checked-2"  # another name when `read_image` refuses more
 

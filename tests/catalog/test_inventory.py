@@ -235,7 +235,7 @@ FOLDERS_OF_PEOPLE = [
     (notebook_folder, 8, {"with the suffix .ipynb": 1, IN_SYSTEM: 2}),
     (zip_of_macos, 8, {SYSTEM: 5, IN_SYSTEM: 4}),
     (folder_of_links, 10, {"with a broken link": 2, LOOPS: 1}),
-    (duplicates, 7, {"exact copies of another image": 2, "exact copies in two classes": 2}),
+    (duplicates, 7, {"with the same content as another image": 2, "with the same content as an image of another class": 2}),
     (damaged_downloads, 8, {"with the suffix .part": 1, "that cannot be decoded": 5}),
 ]
 
@@ -264,10 +264,10 @@ def test_copies_change_no_digest_where_there_are_none_and_may_be_kept(
     duplicates(root)
     assert len(chosen(root, tmp_path, keep_copies=True).labels) == 11
     drawn = chosen(root, tmp_path, images_per_class=3)
-    assert left_out(drawn)["exact copies of another image"] == 2
+    assert left_out(drawn)["with the same content as another image"] == 2
     assert len({drawn.images.fingerprint(number) for number in range(6)}) == 6
     of_both = chosen(root, tmp_path, classes="dog,cat", images_per_class=2)
-    assert left_out(of_both)["exact copies in two classes"] == 2
+    assert left_out(of_both)["with the same content as an image of another class"] == 2
 
 
 def test_copies_are_found_in_a_table_of_labels_and_named_with_their_class(
@@ -286,7 +286,7 @@ def test_no_class_vanishes_by_copies_or_bad_images(root: Path, tmp_path: Path) -
     for path in (root / "cat").iterdir():
         write(root / "owl" / path.name, path.read_bytes())
     line = refusal(lambda: chosen(root, tmp_path), root)
-    assert "class 'cat' would be left without images: 4 exact copies in two classes" in line
+    assert "class 'cat' would be left without images: 4 with the same content as an image of another class" in line
     assert "--keep-copies" in line
     for path in (root / "owl").iterdir():
         path.write_bytes(b"junk")
