@@ -388,8 +388,8 @@ class RepresentationMonitor:
         self._equal = self._equal + 1 if is_equal else 0
         if self._equal == MOST_EQUAL:
             words = (
-                f"the embedding at step {self.steps} is bit for bit that of the {MOST_EQUAL} measurements before: the layer is "
-                "frozen, the optimiser skips its steps, or another copy of the network is trained"
+                f"the embedding at step {self.steps} is bit for bit that of the {MOST_EQUAL} measurements before: "
+                "the layer is frozen, the optimiser skips its steps, or another copy of the network is trained"
             )
             self.warn_once("unchanged", words)
 
