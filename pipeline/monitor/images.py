@@ -126,7 +126,8 @@ def draw_from(
             indices = _indices(loader, dataset, most)
             order = indices[np.random.default_rng(0).permutation(len(indices))]
             targets = getattr(dataset, "targets", None)
-            if targets is not None and len(targets) == len(dataset):
+            has_classes = targets is not None and len(targets) == len(dataset)
+            if has_classes and np.ndim(targets[0]) == 0:
                 classes = np.asarray(targets)[order]
                 order = order[np.argsort(_rank_in_class(classes), kind="stable")]
                 most = max(most, per_class * len(np.unique(classes)))

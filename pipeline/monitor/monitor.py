@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.hashing import array_sha256
@@ -47,6 +47,8 @@ BUDGET = 0.05  # share of the training time
 # The regular measurements get this share; the rest is for one-off set-up and for slower moments.
 SHARE = 0.4 * BUDGET
 MOST = 500  # images by default: more hardly change a curve, and the cost of eigenvalues is cubic
+MOST_EQUAL = 3  # measurements in a row without any change of the embedding, before a warning
+NOISE = 0.02  # relative differences of two forward passes that rounding explains
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x", *(one.name for one in SIMPLE_SCORES))
 
 
@@ -114,6 +116,10 @@ class RepresentationMonitor:
         self._given: dict[str, list[Any]] = {}  # the caller's numbers since the last measurement
         self._said: set[Hashable] = set()
         self._clusters: np.ndarray | None = None
+        self._last: np.ndarray | None = None  # the embedding of the last measurement
+        self._equal = 0  # measurements in a row that gave it again
+        # What identifies the file as we wrote it, to notice that another monitor writes it too.
+        self._file: tuple[int, int, int] | None = None
         self._training = self._own = 0.0  # seconds
         self._board: Any = None
         self.holds_rows = (
@@ -150,7 +156,14 @@ class RepresentationMonitor:
         if isinstance(images, Dataset | DataLoader):
             if labels is not None:
                 raise InputError("labels come with the data set; pass it alone")
+            dataset = images.dataset if isinstance(images, DataLoader) else images
             images, labels = draw_from(images, MOST, FEWEST_PER_CLASS)
+            if isinstance(dataset, IterableDataset) and len(images) >= MOST:
+                count = counted(len(np.unique(labels)), "class")
+                words = f"the first {MOST} images of an IterableDataset are taken, of {count}"
+                self.warn_once(
+                    "stream", f"{words}; shuffle it, or pass tensors of images and labels"
+                )
         images, labels = checked_images(images, labels)
         if reason := warning_of_small_classes(labels):
             self.warn_once(reason, reason)
@@ -180,7 +193,29 @@ class RepresentationMonitor:
             raise InputError(
                 f"the model's forward pass fails on these images ({described(error)})"
             ) from error
+        self._check_repeatable()
+        if is_continued and self._rows:
+            before, now = self._rows[-1]["embedding_dim"], embedding.shape[1]
+            if before not in (None, now):
+                raise InputError(
+                    f"{monitor_path(self.out)} was begun with {before:g} columns of the embedding, not {now}: another "
+                    "network or layer; choose another out"
+                )
         return None if is_continued else embedding
+
+    def _check_repeatable(self) -> None:
+        """Warn of a network that draws random numbers in evaluation mode, as with a forgotten ``self.training``."""
+        outputs = []
+        for seed in range(2):
+            with random_states_kept():
+                torch.manual_seed(seed)
+                outputs.append(self._embedded(2))
+        one, other = outputs
+        if not np.allclose(one, other, rtol=0, atol=NOISE * np.abs(one).max(), equal_nan=True):
+            words = "the model gives other values for the same images in evaluation mode (such as by F.dropout without "
+            self.warn_once(
+                "random", f"{words}training=self.training), so each measurement has its noise"
+            )
 
     @property
     def results(self) -> pd.DataFrame:
@@ -335,12 +370,28 @@ class RepresentationMonitor:
             except ValueError as error:
                 self.warn_once("clusters", f"no DSMI(Z;X): {error}")
         if self._first is not None:
-            self._add(self._start, self._first[: self._n], 0.0)
+            self._last = self._first[: self._n]
+            self._add(self._start, self._last, 0.0)
             self._first = None
         embedding = None
         with self._training_goes_on("step {} cannot be measured"):
             embedding = self._embedded(self._n)
+        self._warn_if_unchanged(embedding)
         self._add(self.steps, embedding, began)
+
+    def _warn_if_unchanged(self, embedding: np.ndarray | None) -> None:
+        """Warn of a layer that does not change; a few steps may be skipped, or have a learning rate of 0."""
+        before, self._last = self._last, embedding
+        is_equal = (
+            embedding is not None and before is not None and np.array_equal(embedding, before)
+        )
+        self._equal = self._equal + 1 if is_equal else 0
+        if self._equal == MOST_EQUAL:
+            words = (
+                f"the embedding at step {self.steps} is bit for bit that of the {MOST_EQUAL} measurements before: "
+                "the layer is frozen, the optimiser skips its steps, or another copy of the network is trained"
+            )
+            self.warn_once("unchanged", words)
 
     def _choose_n(self) -> int:
         """Increase the number of images, at most twofold at a time, while a measurement keeps to its share of time."""
@@ -440,9 +491,18 @@ class RepresentationMonitor:
         return [name for name in names if name not in NUMBERS]
 
     def _write(self) -> None:
-        if self._rows:
-            with self._training_goes_on("step {} was not written"):
-                write_monitor(self.out, self._rows, self._facts | {"n": self._n})
+        if not self._rows:
+            return
+        path = monitor_path(self.out)
+        with self._training_goes_on("step {} was not written"):
+            if _identity(path) not in (None, self._file):
+                words = f"{path} is written by another monitor too, so this one's measurements are only in its results"
+                self.warn_once(
+                    "shared", f"{words}; give each monitor (and one process) an out of its own"
+                )
+                return
+            write_monitor(self.out, self._rows, self._facts | {"n": self._n})
+            self._file = _identity(path)
 
     def _continue_or_refuse(self) -> None:
         path = monitor_path(self.out)
@@ -452,6 +512,7 @@ class RepresentationMonitor:
             if self.steps:
                 self.warn_once("resumed", f"{path} is missing; it begins at step {self.steps}")
             return
+        self._file = _identity(path)
         rows, facts = read_monitor(self.out)
         if not self.steps:
             last = int(rows["step"].max())
@@ -461,6 +522,11 @@ class RepresentationMonitor:
         wanted = self._facts | {"n": self._n if self._n is not None else facts["n"]}
         for name, value in wanted.items():
             if facts.get(name) != value:
+                if name.endswith("_sha256"):
+                    what = name.removesuffix("_sha256")
+                    raise InputError(
+                        f"{path} was begun with other {what}; pass the same ones, or choose another out"
+                    )
                 was = json.dumps(facts.get(name))
                 raise InputError(
                     f"{path} was begun with {name}={was}, not {json.dumps(value)}; choose another out"
@@ -479,6 +545,15 @@ class RepresentationMonitor:
         print(
             f"monitor: {path} continues at step {self.steps} with {counted(len(kept), 'measurement')}{later}"
         )
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes whenever a file is replaced; None if it is missing."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _one_number(value: Any) -> Any:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from timm.models import clean_state_dict
 
@@ -30,8 +31,15 @@ AVERAGES = frozenset({"ema", "swa", "average", "averaged", "teacher", "emamodel"
 WRAPPERS = frozenset(("_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod", "module"))
 """Modules that compute nothing themselves and may be anywhere in a name (FSDP, ``torch.compile``, DDP)."""
 
+OF_OPTIMIZERS = re.compile(
+    r"(.*[._])?(optim\w*|(max_)?exp_(avg|avg_sq|inf)|square_avg|momentum_buffer|grads?|gradients?)(\..*)?"
+)
+"""Places of an optimiser's state and of gradients, which have the names and shapes of the weights."""
+
 NOT_NEEDED = "num_batches_tracked"  # batch norm counts training steps, older versions did not
 INTEGERS_OF_QUANTIZED = (torch.int8, torch.uint8)
+SHARD = re.compile(r"-\d+-of-(\d+)\.")  # as Hugging Face's libraries write large models
+JOIN_SHARDS = "join them into one file: load the whole model, and save its state_dict()"
 TOP = "."  # names the file's own top level
 DEEPEST = 5  # levels of dicts and lists that are searched
 MOST_VALUES = 1_000_000
@@ -67,11 +75,12 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a network needs: its state dict, its buffers that are not part of it, and the names of its classifiers."""
+    """What a network needs: its state dict, all its buffers, its classifiers' names, and timm's name of it."""
 
     state: Mapping[str, Any]
     buffers: Mapping[str, torch.Tensor]
     classifiers: tuple[str, ...]
+    architecture: str = ""
 
     @cached_property
     def same(self) -> dict[str, list[str]]:
@@ -198,15 +207,20 @@ def load_file(model: torch.nn.Module, weights: Path, key: str | None = None) -> 
 def _load(model: torch.nn.Module, file: TensorFile, weights: Path, key: str | None) -> Loaded:
     wanted = _wanted_by(model)
     leaves = _leaves_of(file.content)
-    candidates = _candidates(wanted, leaves)
+    candidates = _candidates(wanted, leaves, key)
     fits = _fits(candidates)
     if not fits:
         if key is None and _load_as_timm(model, file.content):
             return Loaded()
+        shard = SHARD.search(weights.name)
+        if shard:
+            raise InputError(f"is one of {int(shard[1])} shards; {JOIN_SHARDS}")
         raise InputError(_misfit(wanted, file, candidates, key))
     choice, alternatives = _chosen(fits, key)
     for name, value in choice.found.items():
-        _refuse_quantized(name, value, wanted.state[name])
+        _refuse_quantized(name, value, wanted)
+        _refuse_infinite(name, value, wanted)
+    _refuse_untied(choice)
     try:
         model.load_state_dict(choice.state, strict=True)
     except MemoryError:
@@ -214,7 +228,13 @@ def _load(model: torch.nn.Module, file: TensorFile, weights: Path, key: str | No
     except Exception as error:  # of tensors that cannot be copied, or of a hook of the network
         raise InputError("holds tensors that cannot be copied into the network") from error
     beside = choice.others(fits)
-    sentences = [_ambiguity(weights, choice, alternatives), _ignored(choice, beside)]
+    sentences = [
+        _ambiguity(weights, choice, alternatives),
+        _passed_over(choice, candidates, fits),
+        _ignored(choice, beside),
+        _other_architecture(wanted, file.content),
+        _untouched_norms(choice),
+    ]
     readings = "; ".join(filter(None, sentences))
     is_named_so = file.is_safetensors == (weights.suffix == ".safetensors")
     is_plain = choice.leaves is leaves and is_named_so and file.replaced <= TIMM_REPLACES
@@ -226,7 +246,8 @@ def _wanted_by(model: torch.nn.Module) -> Wanted:
     config = getattr(model, "pretrained_cfg", None)
     classifiers = config.get("classifier") if isinstance(config, Mapping) else None
     names = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers or ())
-    return Wanted(model.state_dict(), dict(model.named_buffers()), names)
+    architecture = config.get("architecture") if isinstance(config, Mapping) else None
+    return Wanted(model.state_dict(), dict(model.named_buffers()), names, architecture or "")
 
 
 def _leaves_of(content: Any) -> dict[str, Leaf]:
@@ -262,26 +283,31 @@ def _without_wrappers(leaves: Leaves, wanted: Wanted) -> dict[str, Leaf]:
     return {new: leaves[name] for name, new in renamed.items() if count[new] == 1}
 
 
-def _candidates(wanted: Wanted, leaves: dict[str, Leaf]) -> list[Fit]:
-    """Return what is under each prefix of one of the network's names, the fullest first."""
-    candidates = list(_under_prefixes(wanted, leaves))
+def _candidates(wanted: Wanted, leaves: dict[str, Leaf], key: str | None) -> list[Fit]:
+    """Return what is under each prefix of one of the network's names, the fullest first.
+
+    Optimisers' states are weights only if a key names them.
+    """
+    candidates = list(_under_prefixes(wanted, leaves, key))
     plainer = _without_wrappers(leaves, wanted)
     if plainer.keys() != leaves.keys():
-        candidates += _under_prefixes(wanted, plainer)
+        candidates += _under_prefixes(wanted, plainer, key)
     unique: dict[tuple[int, ...], Fit] = {}
     for candidate in candidates:
         unique.setdefault(tuple(map(id, candidate.found.values())), candidate)
     return sorted(unique.values(), key=lambda fit: (len(fit.missing), len(fit.differing)))
 
 
-def _under_prefixes(wanted: Wanted, leaves: Leaves) -> Iterator[Fit]:
+def _under_prefixes(wanted: Wanted, leaves: Leaves, key: str | None) -> Iterator[Fit]:
     counts: Counter[str] = Counter()
     for name in leaves:
         parts = name.split(".")
         for start in range(len(parts)):
             own_name = ".".join(parts[start:])
-            if own_name in wanted.state:
-                counts[name.removesuffix(own_name)] += 1
+            prefix = name.removesuffix(own_name)
+            is_of_weights = key is not None or not OF_OPTIMIZERS.fullmatch(prefix.lower())
+            if own_name in wanted.state and is_of_weights:
+                counts[prefix] += 1
     most = max(counts.values(), default=0)
     for prefix, count in counts.items():
         if 2 * count >= most:  # others cannot be the whole network
@@ -319,10 +345,13 @@ def _under_key(fits: Sequence[Fit], key: str) -> list[Fit]:
 def _preference(fit: Fit) -> tuple[bool, bool, int, int]:
     first = fit.prefix.partition(".")[0]
     rank = TIMMS_KEYS.index(first) if first in TIMMS_KEYS else len(TIMMS_KEYS)
-    words = set(re.split("[^a-z]+", fit.prefix.lower()))
     first_name = fit.prefix + next(iter(fit.found))
     position = list(fit.leaves).index(first_name)
-    return not _is_timms_place(fit), not words & AVERAGES, rank, position
+    return not _is_timms_place(fit), not _is_average(fit), rank, position
+
+
+def _is_average(fit: Fit) -> bool:
+    return bool(AVERAGES & set(re.split("[^a-z]+", fit.prefix.lower())))
 
 
 def _is_timms_place(fit: Fit) -> bool:
@@ -339,12 +368,14 @@ def _load_as_timm(model: torch.nn.Module, content: Any) -> bool:
         return False
     key = next((key for key in TIMMS_KEYS if content.get(key) is not None), None)
     try:
-        model.load_state_dict(clean_state_dict(content if key is None else content[key]))
+        answer = model.load_state_dict(clean_state_dict(content if key is None else content[key]))
     except MemoryError:
         raise
     except Exception:
         return False
-    return True
+    # A network's own method may be lenient.
+    lists = (getattr(answer, name, ()) for name in ("missing_keys", "unexpected_keys"))
+    return not any(lists)
 
 
 def _ambiguity(weights: Path, choice: Fit, alternatives: Sequence[Fit]) -> str:
@@ -363,6 +394,50 @@ def _ignored(choice: Fit, beside: Sequence[str]) -> str:
     if not beside:
         return ""
     return f"{_listed(beside, counted(len(beside), 'tensor'))} beside {shown(choice.place)} ignored"
+
+
+def _passed_over(choice: Fit, candidates: Sequence[Fit], fits: Sequence[Fit]) -> str:
+    """Return why averages over the training, which would be preferred, were not taken."""
+    if _is_average(choice):
+        return ""
+    for other in candidates:
+        if _is_average(other) and other not in fits:
+            wrong = other.missing or other.differing or other.unexpected()
+            lacks = "lacks" if other.missing else "has another"
+            reason = f"it {lacks} {shown(wrong[0])}"
+            return f"{shown(other.place)} does not fit the network ({reason}), {shown(choice.place)} was taken"
+    return ""
+
+
+def _other_architecture(wanted: Wanted, content: Any) -> str:
+    """Return what differs if the file names another architecture, as timm's and PyTorch's own trainings do."""
+    said = content.get("arch") if isinstance(content, Mapping) else None
+    if not wanted.architecture or not isinstance(said, str):
+        return ""
+    theirs = said.rpartition("/")[2].partition(".")[0].lower().replace("-", "_")
+    if theirs == wanted.architecture or not timm.is_model(theirs):
+        return ""
+    return (
+        f"the file names the architecture {shown(said)}, the network is {wanted.architecture}: "
+        "the same shapes may compute something else"
+    )
+
+
+def _untouched_norms(choice: Fit) -> str:
+    """Return how many batch norms have trained weights, but the statistics of no training at all."""
+    untouched = []
+    for name, mean in choice.found.items():
+        if name.rpartition(".")[2] != "running_mean":
+            continue
+        norm = name.removesuffix("running_mean")
+        variance, bias = choice.found.get(f"{norm}running_var"), choice.found.get(f"{norm}bias")
+        is_initial = not mean.any() and variance is not None and bool((variance == 1).all())
+        if is_initial and bias is not None and bias.any():
+            untouched.append(name)
+    if not untouched:
+        return ""
+    norms = f"{len(untouched)} batch norms have trained weights but untrained statistics (mean 0, variance 1)"
+    return _listed(untouched, norms)
 
 
 def _misfit(wanted: Wanted, file: TensorFile, candidates: Sequence[Fit], key: str | None) -> str:
@@ -436,6 +511,8 @@ def _of_shapes(fit: Fit, unexpected: Sequence[str]) -> str:
         return ""
     name = fit.differing[0]
     theirs, own = list(fit.found[name].shape), list(fit.wanted.state[name].shape)
+    if theirs == [0]:
+        return f"holds empty tensors ({name}), as DeepSpeed's ZeRO-3 saves; gather them by zero_to_fp32.py"
     more = f" (and {len(fit.differing) - 1} more)" if len(fit.differing) > 1 else ""
     return (
         f"holds tensors of other shapes: {name} is {theirs}, the network's {own}{more}; "
@@ -449,12 +526,37 @@ def _listed(names: Sequence[str], what: str) -> str:
     return f"{what} ({', '.join(shown(name) for name in names[:SHOWN_NAMES])}{more})"
 
 
-def _refuse_quantized(name: str, value: Any, own: Any) -> None:
+def _refuse_quantized(name: str, value: Any, wanted: Wanted) -> None:
+    own = wanted.state[name]
     if not _is_plain(own) or not own.is_floating_point():
         return
-    if value.is_quantized or value.dtype in INTEGERS_OF_QUANTIZED:
+    is_trained = name not in wanted.buffers
+    is_other = is_trained and not value.is_floating_point()
+    if value.is_quantized or value.dtype in INTEGERS_OF_QUANTIZED or is_other:
         dtype = str(value.dtype).removeprefix("torch.")
-        raise InputError(f"holds quantized weights ({name} is {dtype}); save them as floats")
+        kind = "complex" if value.is_complex() else "quantized"
+        raise InputError(f"holds {kind} weights ({name} is {dtype}); save them as floats")
+
+
+def _refuse_infinite(name: str, value: Any, wanted: Wanted) -> None:
+    """Refuse trained weights of a diverged training, or beyond the range of float16; masks may be infinite."""
+    is_trained = _is_plain(wanted.state[name]) and name not in wanted.buffers
+    if not is_trained or value.is_meta or bool(torch.isfinite(value).all()):
+        return
+    kind = str(value.dtype).removeprefix("torch.")
+    raise InputError(
+        f"holds NaN or infinite weights ({name}, {kind}): the training diverged, or they overflowed when saved"
+    )
+
+
+def _refuse_untied(choice: Fit) -> None:
+    """Refuse two values for one tensor that the network uses in two places."""
+    for name, value in choice.found.items():
+        first = next(same for same in choice.wanted.same[name] if same in choice.found)
+        if not _equal(choice.found[first], value):
+            raise InputError(
+                f"has two values for what the network shares: {shown(first)} and {shown(name)} are one tensor there"
+            )
 
 
 def _is_plain(value: Any) -> bool:

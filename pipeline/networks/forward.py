@@ -2,6 +2,7 @@
 
 import random
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -228,7 +229,7 @@ def activations(
 
 @contextmanager
 def undisturbed(model: torch.nn.Module) -> Iterator[None]:
-    """Use evaluation mode without gradients, then restore every module's mode and buffers, and all random states.
+    """Use evaluation mode without gradients, then restore all modes, buffers, plain attributes and random states.
 
     Compiled modules run as they are written: another batch size would make their next compilation a dynamic one. Flags
     are set module by module: ``eval()`` and ``train()`` may be overridden, and a merging adapter would change
@@ -236,7 +237,13 @@ def undisturbed(model: torch.nn.Module) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in model.modules()]
     # Inference mode would leave unusable tensors in a model's caches.
-    with random_states_kept(), _buffers_kept(model), _not_compiled(), torch.no_grad():
+    with (
+        random_states_kept(),
+        _buffers_kept(model),
+        _attributes_kept(model),
+        _not_compiled(),
+        torch.no_grad(),
+    ):
         try:
             for module, _ in modes:
                 module.training = False
@@ -262,6 +269,48 @@ def _buffers_kept(model: torch.nn.Module) -> Iterator[None]:
             module._buffers[name] = buffer
             if not torch.equal(buffer, values):
                 buffer.detach().copy_(values)
+
+
+@contextmanager
+def _attributes_kept(model: torch.nn.Module) -> Iterator[None]:
+    """Restore what a network's own modules keep in plain attributes: counted calls, caches, lists of features."""
+    before = [(one, type(one), dict(vars(one))) for one in _own_modules(model)]
+    containers = [
+        (value, value.copy())
+        for _, _, attributes in before
+        for name, value in attributes.items()
+        if isinstance(value, list | deque | dict) and name not in _OF_EVERY_MODULE
+    ]
+    try:
+        yield
+    finally:
+        for value, contents in containers:
+            value.clear()
+            value.update(contents) if isinstance(value, dict) else value.extend(contents)
+        for module, kind, attributes in before:
+            if type(module) is kind:  # a lazy module has become another
+                _restore(vars(module), attributes)
+
+
+def _own_modules(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """Return the modules that are not torch's; none of a sharded network, which keeps views of weights in them."""
+    modules = list(model.modules())
+    if any("FSDP" in type(one).__name__ or "FullySharded" in type(one).__name__ for one in modules):
+        return []
+    return [one for one in modules if not type(one).__module__.startswith("torch.")]
+
+
+def _restore(now: dict[str, Any], before: dict[str, Any]) -> None:
+    for name in now.keys() - before.keys():
+        if isinstance(now[name], _PLAIN):
+            del now[name]
+    for name, value in before.items():
+        if isinstance(value, _PLAIN) and now.get(name) is not value and name != "training":
+            now[name] = value
+
+
+_OF_EVERY_MODULE = frozenset(vars(torch.nn.Module()))
+_PLAIN = (int, float, str, type(None), torch.Tensor)
 
 
 def _not_compiled() -> AbstractContextManager[Any]:

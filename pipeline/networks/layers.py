@@ -1,7 +1,7 @@
 """One forward pass of any network: the output of one of its layers, and the logits."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -101,7 +101,7 @@ def forward(
         answer = model.forward_head(features) if logits and has_classifier else None
         return pre_logits, answer
     last: list[_Pass] = []
-    hooks = _hooks(model, layer, last)
+    hooks = _hooks(model, layer, last, len(images))
     try:
         answer = model(images)
     finally:
@@ -109,7 +109,7 @@ def forward(
             hook.remove()
     found = _logits(answer, len(images))
     if layer is None:
-        output = _penultimate(last, found, len(images))
+        output = _penultimate(last, answer, found, len(images))
     elif last:
         output = last[0].output
     else:
@@ -147,9 +147,16 @@ class _Pass(NamedTuple):
     taken: Any
     output: Any
 
+    def is_vector(self, n: int) -> bool:
+        """Return whether the output is one vector for each of n images."""
+        output = self.output
+        return isinstance(output, torch.Tensor) and output.ndim == 2 and len(output) == n
 
-def _hooks(model: torch.nn.Module, layer: str | None, last: list[_Pass]) -> list[RemovableHandle]:
-    """Keep the layer's pass, or for None the ``nn.Linear``'s that runs last, in ``last``."""
+
+def _hooks(
+    model: torch.nn.Module, layer: str | None, last: list[_Pass], n: int
+) -> list[RemovableHandle]:
+    """Keep in ``last`` the layer's pass, or for None those of ``nn.Linear`` that may be the classifier's."""
     names: dict[torch.nn.Module, str]
     if layer is None:
         named = model.named_modules()
@@ -165,24 +172,50 @@ def _hooks(model: torch.nn.Module, layer: str | None, last: list[_Pass]) -> list
             output = _first_tensor(output)
             # What comes next in the network may work in place.
             output = output.clone() if isinstance(output, torch.Tensor) else output
-        # Only one pass: a large model has hundreds of linear layers.
-        last[:] = [_Pass(names[module], taken, output)]
+        # Of the passes before only vectors are kept, as of classifiers: a large model has hundreds of linear layers.
+        kept = [one for one in last if layer is None and one.is_vector(n)]
+        last[:] = [*kept, _Pass(names[module], taken, output)]
 
     return [module.register_forward_hook(keep, with_kwargs=True) for module in names]
 
 
-def _penultimate(last: list[_Pass], logits: torch.Tensor | None, n: int) -> torch.Tensor:
-    """Return the input of the last ``nn.Linear`` if its output has the shape of the logits."""
+def _penultimate(
+    last: list[_Pass], answer: Any, logits: torch.Tensor | None, n: int
+) -> torch.Tensor:
+    """Return the input of the ``nn.Linear`` that gives the logits, else of the last one if its output has their shape.
+
+    Two heads of one width, with inputs of their own, are ambiguous: an auxiliary classifier may run last.
+    """
     advice = f"name a layer, or {WHOLE!r} for the network's own output"
     if not last:
         raise InputError(f"no nn.Linear ran, so the penultimate layer is unknown; {advice}")
-    name, taken, output = last[0]
+    heads = [one for one in last if any(one.output is part for part in _parts(answer, logits))]
+    rivals = [
+        one
+        for one in heads
+        if one.output.shape == heads[-1].output.shape and one.taken is not heads[-1].taken
+    ]
+    if rivals:
+        listed = ", ".join(repr(one.name) for one in (*rivals[:2], heads[-1]))
+        raise InputError(f"the network gives the outputs of several nn.Linear ({listed}); {advice}")
+    name, taken, output = (heads or last)[-1]
+    if heads:
+        return taken
     wanted = (n, output.shape[-1]) if logits is None else logits.shape
     if output.shape != wanted:  # a backbone's, whose classifier was taken away
         raise InputError(
             f"the nn.Linear that runs last, {name!r}, lies within the network; {advice}"
         )
     return taken
+
+
+def _parts(answer: Any, logits: torch.Tensor | None) -> Iterable[Any]:
+    """Return the tensors of an answer that may be the classes' scores."""
+    if logits is not None:
+        return (logits,)
+    if isinstance(answer, Mapping):
+        return answer.values()
+    return answer if isinstance(answer, tuple | list) else ()
 
 
 def _first_tensor(output: Any) -> Any:

@@ -15,7 +15,7 @@ from dsmi_zoo.data_catalog.models.timm_registry import family_of, input_of, timm
 
 from ..weights.cache import fetch_weights, remote_weights
 from ..weights.hub import is_offline, is_on_hub
-from .checkpoints import Loaded, load_file
+from .checkpoints import JOIN_SHARDS, Loaded, load_file
 from .forward import random_states_kept
 from .layers import as_vectors, check_layer, forward
 
@@ -148,6 +148,8 @@ def _with_published(entry: ModelEntry, weights: Path) -> tuple[torch.nn.Module, 
 
 def refuse_unsafe(checkpoint: Path) -> None:
     """Raise InputError for a checkpoint of a kind that cannot be read without running what is in it."""
+    if checkpoint.name.endswith(".index.json"):
+        raise InputError(f"{checkpoint} only lists the shards of a checkpoint; {JOIN_SHARDS}")
     if checkpoint.suffix.lower() not in CHECKPOINT_SUFFIXES:
         raise InputError(
             f"{checkpoint}: a checkpoint must be one of {', '.join(CHECKPOINT_SUFFIXES)}"

@@ -426,6 +426,121 @@ def test_a_file_of_something_else_is_named_with_what_to_do(tmp_path: Path, name:
     assert line in refused(tmp_path / name)
 
 
+MATRICES = [name for name, value in STATE.items() if value.ndim > 1]
+PARAMETERS: State = {name: value.detach() for name, value in network().named_parameters()}
+
+
+@pytest.mark.parametrize("place", ["optimizer", "grads", "adam.exp_avg", "state.max_exp_avg_sq"])
+def test_an_optimisers_state_is_never_taken_for_the_weights(tmp_path: Path, place: str) -> None:
+    beside: Any = STATE if "." in place else OTHER
+    beside = {name: torch.zeros_like(value) for name, value in beside.items()}
+    for part in reversed(place.split(".")):
+        beside = {part: beside}
+    state, how = loaded(saved(tmp_path, {**beside, "weights": STATE}))
+    assert same(state, STATE)
+    assert how.readings == ""
+    line = refused(saved(tmp_path, beside))
+    assert "none of the network's" in line
+    named, _ = loaded(saved(tmp_path, beside), key=place)
+    assert not named[MATRICES[0]].any()
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int16, torch.int32, torch.int64, torch.bool, torch.complex64]
+)
+def test_trained_weights_that_are_not_floats_are_refused(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    state = STATE | {MATRICES[0]: (100 * STATE[MATRICES[0]]).to(dtype)}
+    line = refused(saved(tmp_path, state))
+    assert MATRICES[0] in line
+    assert "save them as floats" in line
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])
+def test_weights_of_a_diverged_or_overflowed_training_are_refused(
+    tmp_path: Path, value: float
+) -> None:
+    state = STATE | {MATRICES[1]: torch.full_like(STATE[MATRICES[1]], value).half()}
+    assert f"NaN or infinite weights ({MATRICES[1]}, float16)" in refused(saved(tmp_path, state))
+
+
+def test_an_average_that_does_not_fit_is_named_when_other_weights_are_taken(
+    tmp_path: Path,
+) -> None:
+    state, how = loaded(saved(tmp_path, {"net": STATE, "ema": PARAMETERS}))
+    assert same(state, STATE)
+    assert how.readings.startswith("'ema' does not fit the network (it lacks ")
+    assert how.readings.endswith("'net' was taken")
+
+
+@pytest.mark.parametrize(
+    ("said", "is_other"),
+    [("test_resnet", False), ("test_resnet.r160_in1k", False), ("timm/test-resnet", False), ("resnet", False),
+     ("test_vit", True)],
+)  # fmt: skip
+def test_another_architecture_that_the_file_names_is_reported(
+    tmp_path: Path, said: str, is_other: bool
+) -> None:
+    _, how = loaded(saved(tmp_path, {"arch": said, "state_dict": STATE}))
+    assert (f"names the architecture '{said}', the network is test_resnet" in how.readings) == (
+        is_other
+    )
+
+
+def test_batch_norms_with_untrained_statistics_are_counted(tmp_path: Path) -> None:
+    trained = {name: value + 0.1 for name, value in PARAMETERS.items()}
+    untouched = {name: STATE[name] for name in STATE if "running" in name}
+    _, how = loaded(saved(tmp_path, STATE | untouched | trained))
+    norms = sum(name.endswith("running_mean") for name in STATE)
+    assert f"{norms} batch norms have trained weights but untrained statistics" in how.readings
+    _, untrained = loaded(saved(tmp_path, STATE))
+    assert untrained.readings == ""
+
+
+class Tied(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = torch.nn.Linear(4, 4, bias=False)
+        self.b = torch.nn.Linear(4, 4, bias=False)
+        self.b.weight = self.a.weight
+
+
+def test_two_values_for_a_shared_tensor_are_refused(tmp_path: Path) -> None:
+    state = {"a.weight": torch.ones(4, 4), "b.weight": torch.zeros(4, 4)}
+    with pytest.raises(InputError, match=r"'a.weight' and 'b.weight' are one tensor there"):
+        load_file(Tied(), saved(tmp_path, state))
+
+
+class Lenient(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+
+def test_a_network_that_loads_leniently_is_not_left_half_random(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"lacks 2 of 4 tensors"):
+        load_file(
+            Lenient(), saved(tmp_path, {"a.weight": torch.ones(4, 4), "a.bias": torch.ones(4)})
+        )
+
+
+def test_shards_of_a_checkpoint_are_named_as_such(tmp_path: Path) -> None:
+    half = {name: STATE[name] for name in list(STATE)[::2]}
+    shard = tmp_path / "model-00001-of-00002.safetensors"
+    safetensors.torch.save_file(half, shard)
+    assert refused(shard).startswith("is one of 2 shards; join them")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text("{}")
+    with pytest.raises(InputError, match="only lists the shards of a checkpoint; join them"):
+        loaded(index)
+    empty = {name: torch.empty(0) for name in STATE}
+    assert "DeepSpeed's ZeRO-3" in refused(saved(tmp_path, {"module": empty}))
+
+
 @pytest.mark.long
 def test_rows_say_which_weights_were_taken_and_a_key_makes_another_row(
     tmp_path: Path, cache: Path, here: Workers, caplog: pytest.LogCaptureFixture

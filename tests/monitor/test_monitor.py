@@ -302,7 +302,7 @@ def test_a_folder_that_holds_a_training_is_refused_and_a_continued_one_goes_on(
         RepresentationMonitor(Small(), *held_out, n=40, **arguments)
     with pytest.raises(InputError, match="begun with n=40, not 50"):
         RepresentationMonitor(Small(), *held_out, n=50, start=4, **arguments)
-    with pytest.raises(InputError, match="begun with images_sha256"):
+    with pytest.raises(InputError, match="begun with other images"):
         RepresentationMonitor(Small(), held_out[0] * 2, held_out[1], start=4, **arguments)
     with RepresentationMonitor(Small(), *held_out, start=4, **arguments) as monitor:
         monitor.step()

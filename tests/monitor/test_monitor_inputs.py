@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -305,3 +306,170 @@ def test_measurements_of_an_earlier_version_can_still_be_read(
     rows, _ = read_monitor(tmp_path)
     assert rows["neighbour_accuracy"].isna().all()
     assert rows["dse_z"].notna().all()
+
+
+class TwoLayers(torch.nn.Module):
+    """For images of 3 x 4 x 4: a layer and a classifier, and more in the subclasses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = torch.nn.Linear(48, 8), torch.nn.Linear(8, 3)
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.head(self.layer(images.flatten(1)))
+
+
+class DropsAlways(TwoLayers):
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.head(torch.nn.functional.dropout(self.layer(images.flatten(1)), 0.5))
+
+
+class Remembers(TwoLayers):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.cache = 0, None
+        self.seen: list[int] = []
+        self.queue: deque[torch.Tensor] = deque(maxlen=3)
+
+    def forward(self, images: torch.Tensor) -> Any:
+        self.calls += 1
+        self.cache = self.late = images.mean()
+        self.seen.append(len(images))
+        self.queue.append(images)
+        return super().forward(images)
+
+
+class TwoHeads(TwoLayers):
+    def __init__(self, answer: str) -> None:
+        super().__init__()
+        self.answer, self.middle, self.aux = answer, torch.nn.Linear(48, 2), torch.nn.Linear(2, 3)
+
+    def forward(self, images: torch.Tensor) -> Any:
+        features = self.layer(images.flatten(1))
+        logits, aux = self.head(features), self.aux(self.middle(images.flatten(1)))
+        answers = {
+            "logits named": {"logits": logits, "aux": aux},
+            "logits and aux": (logits, aux),
+            "features and logits": (features, self.head(features)),
+        }
+        return answers[self.answer]
+
+
+def of_48_numbers() -> tuple[torch.Tensor, np.ndarray]:
+    return torch.randn(24, 3, 4, 4, generator=torch.Generator().manual_seed(0)), np.arange(24) % 3
+
+
+def watched(folder: Path, model: torch.nn.Module, **settings: Any) -> RepresentationMonitor:
+    settings = {"every": 1, "n": 24, "out": folder / "m"} | settings
+    return RepresentationMonitor(model, *of_48_numbers(), **settings)
+
+
+def test_a_network_that_is_random_in_evaluation_mode_is_reported(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="other values for the same images in evaluation mode"):
+        watched(tmp_path, DropsAlways())
+
+
+def test_an_embedding_that_does_not_change_while_steps_are_counted_is_reported(
+    tmp_path: Path,
+) -> None:
+    model = TwoLayers()
+    monitor = watched(tmp_path, model)
+    with torch.no_grad():
+        model.layer.weight.mul_(1.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", message="monitor: measuring")
+        for _ in range(3):
+            monitor.step()
+    with pytest.warns(UserWarning, match="step 4 is bit for bit that of the 3 measurements before"):
+        monitor.step()
+
+
+def test_what_a_network_keeps_in_plain_attributes_stays_as_it_was(tmp_path: Path) -> None:
+    model = Remembers()
+    model(torch.ones(2, 3, 4, 4))
+    before = dict(vars(model), seen=[2], queue=list(model.queue))
+    monitor = watched(tmp_path, model)
+    with torch.no_grad():
+        model.layer.weight.mul_(1.5)
+    monitor.step()
+    assert (model.calls, model.seen) == (1, [2])
+    assert model.cache is before["cache"]
+    assert len(model.queue) == 1
+    assert vars(model).keys() == before.keys()
+
+
+@pytest.mark.parametrize("answer", ["logits named", "features and logits"])
+def test_an_auxiliary_classifier_that_runs_last_is_not_taken_for_the_final_one(
+    tmp_path: Path, answer: str
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        monitor = watched(tmp_path, TwoHeads(answer))
+        monitor.step()
+    assert monitor.results["embedding_dim"].tolist() == [8, 8]
+
+
+def test_two_classifiers_with_inputs_of_their_own_need_a_layer(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"several nn.Linear \('head', 'aux'\); name a layer"):
+        watched(tmp_path, TwoHeads("logits and aux"))
+    monitor = watched(tmp_path, TwoHeads("logits and aux"), layer="layer")
+    monitor.close()
+
+
+@pytest.mark.filterwarnings("ignore:monitor. the embedding at step")
+def test_two_monitors_with_one_folder_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    model = TwoLayers()
+    one, other = watched(tmp_path, model), watched(tmp_path, model, layer="layer")
+    one.step()
+    with pytest.warns(UserWarning, match="is written by another monitor too"):
+        other.step()
+    one.step()
+    other.step()
+    one.close()
+    other.close()
+    rows, facts = read_monitor(tmp_path / "m")
+    assert facts["layer"] is None
+    assert rows["step"].tolist() == other.results["step"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:monitor. the embedding at step")
+def test_a_training_is_continued_only_with_its_own_images_and_network(tmp_path: Path) -> None:
+    with watched(tmp_path, TwoLayers()) as monitor:
+        monitor.step()
+    wider = TwoLayers()
+    wider.layer, wider.head = torch.nn.Linear(48, 16), torch.nn.Linear(16, 3)
+    with pytest.raises(InputError, match="begun with 8 columns of the embedding, not 16"):
+        watched(tmp_path, wider, start=1)
+    images, labels = of_48_numbers()
+    with pytest.raises(InputError, match="begun with other images; pass the same ones"):
+        RepresentationMonitor(
+            TwoLayers(), images + 1, labels, every=1, n=24, out=tmp_path / "m", start=1
+        )
+
+
+class Stream(torch.utils.data.IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        for number in range(1000):
+            yield torch.randn(3, 4, 4), number // 300
+
+
+def test_the_classes_of_an_endless_stream_are_counted(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="first 500 images of an IterableDataset.* of 2 classes"):
+        RepresentationMonitor(TwoLayers(), Stream(), every=1, out=tmp_path / "m")
+
+
+class OneHot(torch.utils.data.Dataset[Any]):
+    targets = np.eye(3)[np.arange(24) % 3]
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.ones(3, 4, 4) * index, index % 3
+
+
+def test_targets_that_are_vectors_do_not_decide_which_images_are_drawn() -> None:
+    images, labels = draw_from(OneHot(), 24, 4)
+    assert len(images) == 24
+    assert np.bincount(labels).tolist() == [8, 8, 8]
