@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
@@ -118,8 +118,8 @@ class RepresentationMonitor:
         self._clusters: np.ndarray | None = None
         self._last: np.ndarray | None = None  # the embedding of the last measurement
         self._equal = 0  # measurements in a row that gave it again
-        # What identifies the file as we wrote it, to notice that another monitor writes it too.
-        self._file: tuple[int, int, int] | None = None
+        # What the file holds as we wrote it, to notice that another monitor writes it too.
+        self._written: list[tuple[int, float]] | None = None
         self._training = self._own = 0.0  # seconds
         self._board: Any = None
         self.holds_rows = (
@@ -495,14 +495,24 @@ class RepresentationMonitor:
             return
         path = monitor_path(self.out)
         with self._training_goes_on("step {} was not written"):
-            if _identity(path) not in (None, self._file):
+            if self._is_of_another(path):
                 words = f"{path} is written by another monitor too, so this one's measurements are only in its results"
                 self.warn_once(
                     "shared", f"{words}; give each monitor (and one process) an out of its own"
                 )
                 return
             write_monitor(self.out, self._rows, self._facts | {"n": self._n})
-            self._file = _identity(path)
+            self._written = _moments(self._rows)
+
+    def _is_of_another(self, path: Path) -> bool:
+        """Return whether the file holds measurements that we did not write."""
+        if not path.exists():
+            return False
+        try:
+            rows, _ = read_monitor(self.out)
+        except ValueError:  # damaged: written again
+            return False
+        return _moments(rows.to_dict("records")) != self._written
 
     def _continue_or_refuse(self) -> None:
         path = monitor_path(self.out)
@@ -512,8 +522,8 @@ class RepresentationMonitor:
             if self.steps:
                 self.warn_once("resumed", f"{path} is missing; it begins at step {self.steps}")
             return
-        self._file = _identity(path)
         rows, facts = read_monitor(self.out)
+        self._written = _moments(rows.to_dict("records"))
         if not self.steps:
             last = int(rows["step"].max())
             raise InputError(
@@ -547,13 +557,9 @@ class RepresentationMonitor:
         )
 
 
-def _identity(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes whenever a file is replaced; None if it is missing."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+def _moments(rows: Iterable[Mapping[Hashable, Any]]) -> list[tuple[int, float]]:
+    """Return the step and the seconds of training of each measurement, which no two trainings share."""
+    return [(int(row["step"]), float(row["seconds_training"])) for row in rows]
 
 
 def _one_number(value: Any) -> Any:

@@ -235,7 +235,14 @@ FOLDERS_OF_PEOPLE = [
     (notebook_folder, 8, {"with the suffix .ipynb": 1, IN_SYSTEM: 2}),
     (zip_of_macos, 8, {SYSTEM: 5, IN_SYSTEM: 4}),
     (folder_of_links, 10, {"with a broken link": 2, LOOPS: 1}),
-    (duplicates, 7, {"with the same content as another image": 2, "with the same content as an image of another class": 2}),
+    (
+        duplicates,
+        7,
+        {
+            "with the same content as another image": 2,
+            "with the same content as an image of another class": 2,
+        },
+    ),
     (damaged_downloads, 8, {"with the suffix .part": 1, "that cannot be decoded": 5}),
 ]
 
@@ -286,7 +293,10 @@ def test_no_class_vanishes_by_copies_or_bad_images(root: Path, tmp_path: Path) -
     for path in (root / "cat").iterdir():
         write(root / "owl" / path.name, path.read_bytes())
     line = refusal(lambda: chosen(root, tmp_path), root)
-    assert "class 'cat' would be left without images: 4 with the same content as an image of another class" in line
+    assert (
+        "class 'cat' would be left without images: 4 with the same content as an image of another class"
+        in line
+    )
     assert "--keep-copies" in line
     for path in (root / "owl").iterdir():
         path.write_bytes(b"junk")
