@@ -52,7 +52,7 @@ def on_white(image: Image.Image) -> Image.Image:
     paper = Image.new("RGBA", image.size, "white")
     laid = Image.alpha_composite(paper, image).convert("RGB")
     is_blank = laid.getextrema() == ((255, 255),) * 3
-    if is_blank and any(low < high for low, high in image.getextrema()):
+    if is_blank and any(band.getextrema()[0] != band.getextrema()[1] for band in image.split()):
         raise Invisible("nothing of it is visible on white: save it without transparency")
     return laid
 

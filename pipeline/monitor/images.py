@@ -125,7 +125,7 @@ def draw_from(
         else:
             indices = _indices(loader, dataset, most)
             order = indices[np.random.default_rng(0).permutation(len(indices))]
-            targets = getattr(dataset, "targets", None)
+            targets: Any = getattr(dataset, "targets", None)
             has_classes = targets is not None and len(targets) == len(dataset)
             if has_classes and np.ndim(targets[0]) == 0:
                 classes = np.asarray(targets)[order]

@@ -557,7 +557,7 @@ class RepresentationMonitor:
         )
 
 
-def _moments(rows: Iterable[Mapping[Hashable, Any]]) -> list[tuple[int, float]]:
+def _moments(rows: Iterable[Mapping[Any, Any]]) -> list[tuple[int, float]]:
     """Return the step and the seconds of training of each measurement, which no two trainings share."""
     return [(int(row["step"]), float(row["seconds_training"])) for row in rows]
 

@@ -65,15 +65,16 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
             repeats=repeats,
             seed=settings.seed,
         )
-        found: set[str] = set()
-        if settings.skip_bad_images and isinstance(images, ImageFiles):
-            found = _bad_images(subset, good, cache)
+        if not settings.skip_bad_images or not isinstance(images, ImageFiles):
+            break
+        found = _bad_images(subset, good, cache)
         if not found:
-            return with_white(_with_readings(subset, settings), settings.white, cache)
+            break
         bad |= found
         remaining = _leave_out(
             images, bad, UNDECODABLE, "repair them, or choose the other classes with --classes"
         )
+    return with_white(_with_readings(subset, settings), settings.white, cache)
 
 
 def _with_readings(subset: Subset, settings: SubsetSettings) -> Subset:
