@@ -1,6 +1,7 @@
 """The README and the pages of docs/ match the project."""
 
 import re
+import subprocess
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +33,13 @@ def test_the_readme_is_a_front_page() -> None:
     assert len(README.splitlines()) <= LONGEST_README
     (_, first), *_ = code_blocks(README)
     assert [line.split("  ")[0] for line in first.splitlines()] == ["make run", "make test"]
+
+
+@pytest.mark.parametrize(
+    "example", sorted((DOCS / "examples").glob("*.patch")), ids=lambda path: path.stem
+)
+def test_an_example_of_how_to_add_something_applies(example: Path) -> None:
+    subprocess.run(["git", "apply", "--check", str(example)], cwd=ROOT, check=True)
 
 
 def test_the_generated_pages_are_those_of_the_code() -> None:
