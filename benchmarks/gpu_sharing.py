@@ -25,7 +25,7 @@ from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.pipeline.store.run_folder import read_results
 
 CLASSES, SIDE = 20, 256
-MOST_PARAMETERS_M = 100.0
+MAX_PARAMETERS_M = 100.0
 SECONDS = ["seconds_build", "seconds_embed", "seconds_measure"]
 
 
@@ -50,7 +50,7 @@ def chosen(families: int) -> list[str]:
             {"model": entry.model, "family": entry.family, "gmacs": entry.extras["gmacs"]}
             for entry in entries
             if (entry.img_size, str(entry.preprocessing)) == view
-            and (entry.params_m or 0) <= MOST_PARAMETERS_M
+            and (entry.params_m or 0) <= MAX_PARAMETERS_M
         ]
     ).sort_values(["family", "gmacs"])
     median = table.groupby("family").apply(lambda family: family.iloc[len(family) // 2]["model"])

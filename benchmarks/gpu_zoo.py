@@ -33,8 +33,8 @@ from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.run import has_gpu, values_of
 from dsmi_zoo.pipeline.networks.timm import build_untrained, choose_device
 
-LEAST_M, MOST_M = 0.5, 300.0
-MOST_M_ON_CPU, MOST_PIXELS_ON_CPU = 30.0, 224
+LEAST_M, MAX_M = 0.5, 300.0
+MAX_M_ON_CPU, MAX_PIXELS_ON_CPU = 30.0, 224
 CLASSES = 20
 SAMPLED_EVERY = 0.02  # seconds
 
@@ -42,10 +42,10 @@ SAMPLED_EVERY = 0.02  # seconds
 def chosen(count: int, on_cpu: bool) -> list[ModelEntry]:
     """Return networks whose parameters are evenly spaced on a logarithmic scale."""
     entries = [entry for entry in load_models("imagenet-2025") if entry.extras.get("throughput")]
-    most = MOST_M_ON_CPU if on_cpu else MOST_M
+    most = MAX_M_ON_CPU if on_cpu else MAX_M
     entries = [entry for entry in entries if LEAST_M <= (entry.params_m or 0) <= most]
     if on_cpu:
-        entries = [entry for entry in entries if (entry.img_size or 0) <= MOST_PIXELS_ON_CPU]
+        entries = [entry for entry in entries if (entry.img_size or 0) <= MAX_PIXELS_ON_CPU]
     entries.sort(key=lambda entry: entry.params_m or 0)
     sizes = np.log([entry.params_m for entry in entries])
     wanted = np.linspace(sizes[0], sizes[-1], count)

@@ -16,7 +16,7 @@ from dsmi_zoo._util.text import is_printable
 
 Answer = TypeVar("Answer")
 
-MOST_MEMORY = 2**30  # bytes beyond what the process has
+MAX_MEMORY = 2**30  # bytes beyond what the process has
 MANY = int(os.environ.get("HOSTILE_EXAMPLES", "1"))  # times as many examples, for a longer search
 ODD_TEXT = st.sampled_from([
     "", " ", "a", "\0", "\x1b[31m", "\x85", "\u2028", "\u202ea", "a\nb", "a\r\nb", '"', "'", "\\", ";", ",", "é" * 50,
@@ -44,7 +44,7 @@ def flipped(content: bytes, bit: int) -> bytes:
 def little_memory() -> Iterator[None]:
     """Limit the process to a gibibyte more memory than it has."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + MOST_MEMORY, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + MAX_MEMORY, hard))
     try:
         yield
     finally:

@@ -30,7 +30,7 @@ READING, WRITING = (
     ("stat", "lstat", "listdir", "scandir"),
     ("mkdir", "rmdir", "rename", "unlink", "open"),
 )
-MOST_STEPS = 300
+MAX_STEPS = 300
 
 Hold = Callable[[Path], AbstractContextManager[Claim | None]]
 
@@ -130,7 +130,7 @@ class Play:
                     if state in seen:
                         return made
                     seen.add(state)
-                assert len(made) < MOST_STEPS, "no progress"
+                assert len(made) < MAX_STEPS, "no progress"
                 possible = self._possible()
                 chosen = choices[len(made)] if len(made) < len(choices) else 0
                 made.append((len(possible), chosen))

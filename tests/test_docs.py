@@ -14,8 +14,8 @@ from dsmi_zoo.jobs.cli.main import cli
 from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES
 
 TESTS = ROOT / "tests"
-LONGEST_README = 170
-LONGEST_TEST_NAME = 80
+MAX_README_LINES = 170
+MAX_TEST_NAME_LENGTH = 80
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")])
 
 
@@ -30,7 +30,7 @@ def generator() -> ModuleType:
 
 
 def test_the_readme_is_a_front_page() -> None:
-    assert len(README.splitlines()) <= LONGEST_README
+    assert len(README.splitlines()) <= MAX_README_LINES
     (_, first), *_ = code_blocks(README)
     assert [line.split("  ")[0] for line in first.splitlines()] == ["make run", "make test"]
 
@@ -104,4 +104,4 @@ def test_names_of_tests_have_at_most_80_characters() -> None:
         "\n".join(path.read_text() for path in TESTS.rglob("*.py")),
         re.MULTILINE,
     )
-    assert [name for name in names if len(name) > LONGEST_TEST_NAME] == []
+    assert [name for name in names if len(name) > MAX_TEST_NAME_LENGTH] == []

@@ -24,7 +24,7 @@ OPTION = "--class-order"
 BY_NAME = ("imagefolder", "csv")  # data sets whose labels say nothing of a classifier's outputs
 LIST_FILES = ("classes.txt", "labels.txt")
 SHOWN = 4  # names of an order
-LARGEST = 10**6  # a number in a class's name that may be an output
+MAX_OUTPUT = 10**6  # a number in a class's name that may be an output
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _whole_numbers(names: Sequence[str]) -> tuple[int, ...] | None:
     if not all(name.isascii() and name.isdigit() and len(name) < 10 for name in names):
         return None
     values = tuple(int(name) for name in names)
-    return values if len(set(values)) == len(values) and max(values) < LARGEST else None
+    return values if len(set(values)) == len(values) and max(values) < MAX_OUTPUT else None
 
 
 def _ranked(names: Sequence[str], ordered: Sequence[str], how: str, start: int) -> ClassOrder:

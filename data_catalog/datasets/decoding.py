@@ -44,13 +44,13 @@ def _with_heif(formats: tuple[str, ...]) -> tuple[str, ...]:
 # JPEG includes MPO: a JPEG with a second picture behind it.
 FORMATS = _with_heif(("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000"))
 # About where Pillow begins to warn (89.5 million); decoded, they fill 360 MB.
-MOST_PIXELS = 90_000_000
+MAX_PIXELS = 90_000_000
 # Of a JPEG, which is decoded at half its size.
-MOST_PIXELS_OF_JPEG = 250_000_000
+MAX_PIXELS_OF_JPEG = 250_000_000
 # Its decoder keeps all coefficients, up to 6 bytes a pixel.
-MOST_PIXELS_OF_PROGRESSIVE_JPEG = 135_000_000
+MAX_PIXELS_OF_PROGRESSIVE_JPEG = 135_000_000
 # The short side becomes the model's input size; a longer one would fill the memory.
-MOST_ELONGATED = 200
+MAX_ELONGATED = 200
 
 OR_SKIP = "skip such images with --skip-bad-images"
 HINT = f"repair it, or {OR_SKIP}"
@@ -163,8 +163,8 @@ def _shrink_jpeg(opened: Image.Image) -> None:
     """Let a JPEG of too many pixels be decoded at half its size."""
     width, height = opened.size
     is_progressive = "progressive" in opened.info
-    most = MOST_PIXELS_OF_PROGRESSIVE_JPEG if is_progressive else MOST_PIXELS_OF_JPEG
-    if opened.format in ("JPEG", "MPO") and MOST_PIXELS < width * height <= most:
+    most = MAX_PIXELS_OF_PROGRESSIVE_JPEG if is_progressive else MAX_PIXELS_OF_JPEG
+    if opened.format in ("JPEG", "MPO") and MAX_PIXELS < width * height <= most:
         opened.draft(None, (width // 2, height // 2))  # None keeps the mode
 
 
@@ -178,11 +178,11 @@ def begins_as_image(path: Path) -> bool:
 
 
 def _check_size(width: int, height: int) -> None:
-    if width * height > MOST_PIXELS:
+    if width * height > MAX_PIXELS:
         raise _Unfit(f"{width:,} x {height:,} pixels are too many: {SHRINK}")
-    if max(width, height) > min(width, height) * MOST_ELONGATED:
+    if max(width, height) > min(width, height) * MAX_ELONGATED:
         raise ValueError(
-            f"of {width} x {height} pixels, one side is more than {MOST_ELONGATED} times the other"
+            f"of {width} x {height} pixels, one side is more than {MAX_ELONGATED} times the other"
         )
 
 

@@ -31,7 +31,7 @@ OTHER_SUFFIXES = "with other suffixes"
 NEEDS_HEIF = "in HEIC format, which needs `pip install pillow-heif`"
 
 HEIF_SUFFIXES = {".heic", ".heif", ".hif"}
-MOST_SUFFIXES = 8  # that get a reason each; DICOM files end in thousands of different numbers
+MAX_SUFFIXES = 8  # that get a reason each; DICOM files end in thousands of different numbers
 _PLAIN_SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
 
 # In lower case. Written by Windows, macOS, and the network drives of Synology, QNAP and others.
@@ -214,10 +214,10 @@ def account_of(files: Iterable[FoundFile]) -> Account:
             by_reason[file.reason].append(printable(file.name))
     ours = (LOOSE, NEEDS_HEIF, NO_SUFFIX, TWICE, BROKEN, LOOPS, SPECIAL, HIDDEN, IN_HIDDEN)
     others = sorted(set(by_reason) - {*ours, OTHER_SUFFIXES}, key=lambda r: (-len(by_reason[r]), r))
-    for reason in others[MOST_SUFFIXES:]:
+    for reason in others[MAX_SUFFIXES:]:
         by_reason[OTHER_SUFFIXES] += by_reason.pop(reason)
     account = WHOLE
-    for reason in (*others[:MOST_SUFFIXES], OTHER_SUFFIXES, *ours):
+    for reason in (*others[:MAX_SUFFIXES], OTHER_SUFFIXES, *ours):
         account = account.leaving_out(reason, by_reason[reason])
     return account
 

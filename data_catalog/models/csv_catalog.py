@@ -31,7 +31,7 @@ TEXT_COLUMNS = (
 )  # fmt: skip
 PREPROCESSING_COLUMNS = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
 NUMBER_FIELDS = ("img_size", "top1", "top5", "params_m")
-LARGEST_NUMBER = 1e30  # sums of its squares are still finite
+MAX_NUMBER = 1e30  # sums of its squares are still finite
 
 
 def read_catalog(path: Path) -> list[ModelEntry]:
@@ -173,10 +173,8 @@ def _number(text: str, column: str) -> float | None:
             f"{column} = {shown(text)} is not a number (only these columns hold text: {known})"
         ) from None
     hint = "; leave the cell empty if it is unknown"
-    if not abs(value) <= LARGEST_NUMBER:  # also for NaN
-        raise ValueError(
-            f"{column} = {shown(text)} is not finite, or beyond {LARGEST_NUMBER:g}{hint}"
-        )
+    if not abs(value) <= MAX_NUMBER:  # also for NaN
+        raise ValueError(f"{column} = {shown(text)} is not finite, or beyond {MAX_NUMBER:g}{hint}")
     if is_accuracy(column) and not 0 <= value <= 100:
         raise ValueError(f"{column} = {shortened(text)} lies outside 0 to 100 percent{hint}")
     problem = number_problem(value, column)

@@ -36,11 +36,11 @@ def sources_problem(model_kwargs: Iterable[str]) -> str:
     return f"model_kwargs may not hold {names}: name a model's weights in the column weights or checkpoint"
 
 
-LARGEST_IMG_SIZE = 4096  # pixels; at 20,000 a view of the 447 digits would take 536 GB
-LARGEST_MEAN = 1e6  # far beyond any in use, for means and standard deviations
+MAX_IMG_SIZE = 4096  # pixels; at 20,000 a view of the 447 digits would take 536 GB
+MAX_MEAN = 1e6  # far beyond any in use, for means and standard deviations
 
-Mean = Annotated[float, Field(ge=-LARGEST_MEAN, le=LARGEST_MEAN)]
-Std = Annotated[float, Field(ge=1 / LARGEST_MEAN, le=LARGEST_MEAN)]
+Mean = Annotated[float, Field(ge=-MAX_MEAN, le=MAX_MEAN)]
+Std = Annotated[float, Field(ge=1 / MAX_MEAN, le=MAX_MEAN)]
 
 
 def module_and_function(text: str) -> tuple[str, str] | None:
@@ -112,7 +112,7 @@ class ModelEntry(BaseModel):
     extra_data: bool | None = None
     license: str | None = None
     published_name: str | None = None
-    img_size: int | None = Field(default=None, ge=1, le=LARGEST_IMG_SIZE)
+    img_size: int | None = Field(default=None, ge=1, le=MAX_IMG_SIZE)
     group: str | None = None
     builder: str | None = None
     layer: str | None = Field(default=None, min_length=1)
@@ -154,8 +154,8 @@ class ModelEntry(BaseModel):
     @classmethod
     def _one_img_size(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         size = arguments.get("img_size", 1)
-        if type(size) is not int or not 1 <= size <= LARGEST_IMG_SIZE:
-            rule = f"one whole number, 1 to {LARGEST_IMG_SIZE}, for images are square"
+        if type(size) is not int or not 1 <= size <= MAX_IMG_SIZE:
+            rule = f"one whole number, 1 to {MAX_IMG_SIZE}, for images are square"
             raise ValueError(f"img_size must be {rule}, not {shown(size)}")
         return arguments
 

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.settings import SEVERAL, OnCommandLine, Settings
 
-from .entry import CURRENT_NAMES, LARGEST_IMG_SIZE, ModelEntry
+from .entry import CURRENT_NAMES, MAX_IMG_SIZE, ModelEntry
 from .taxonomy import KINDS, NetworkKind
 
 
@@ -33,7 +33,7 @@ class Filters(Settings):
         description="At most this many billion multiply-adds per image.",
     )
     img_size: Annotated[int | None, OnCommandLine(metavar="PIXELS")] = Field(
-        default=None, gt=0, le=LARGEST_IMG_SIZE, description="Only this image size."
+        default=None, gt=0, le=MAX_IMG_SIZE, description="Only this image size."
     )
     license: Annotated[tuple[str, ...], SEVERAL, OnCommandLine(metavar="LICENSE")] = Field(
         default=(), description="Only weights with this license."

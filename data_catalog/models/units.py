@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from dsmi_zoo._util.text import shown
 
-MOST_PARAMS_M = 1e5  # a hundred billion parameters
-MOST_GMACS = 1e6
-MOST_STATISTIC = 1e6
+MAX_PARAMS_M = 1e5  # a hundred billion parameters
+MAX_GMACS = 1e6
+MAX_STATISTIC = 1e6
 PILLOW = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Interpolations by Pillow's numbers."""
 
@@ -40,9 +40,9 @@ def ambiguity(text: str, is_accuracy: bool) -> str:
 
 def number_problem(value: float, column: str) -> str:
     """Return why the value cannot be in the column's unit, and what to do, or ""."""
-    if column == "params_m" and value > MOST_PARAMS_M:
+    if column == "params_m" and value > MAX_PARAMS_M:
         return "is too large for millions of parameters; divide by 1,000,000"
-    if column == "gmacs" and value > MOST_GMACS:
+    if column == "gmacs" and value > MAX_GMACS:
         return "is too large for billions of multiplications; divide by 1,000,000,000"
     if column == "gmacs" and value < 0:
         return "is negative; write billions of multiplications"
@@ -77,7 +77,7 @@ def pixel_statistics(text: str, column: str) -> list[str]:
         except ValueError:
             continue  # the entry's own check says what is wrong
         # What is beyond has limits of its own in `Preprocessing`.
-        if 1 < value <= MOST_STATISTIC or (column == "mean" and -MOST_STATISTIC <= value < 0):
+        if 1 < value <= MAX_STATISTIC or (column == "mean" and -MAX_STATISTIC <= value < 0):
             raise ValueError(
                 f"{column} = {shown(text)} lies outside 0 to 1, the range of pixels here; "
                 "if it is for pixels of 0 to 255, divide by 255 (both mean and std)"

@@ -60,7 +60,7 @@ SERVER_VARIABLES = {
     "PYTHONSAFEPATH": "1",
 }
 TRIES = 3
-MOST_SERVERS = 4  # clusters of different sizes set different numbers of threads
+MAX_SERVERS = 4  # clusters of different sizes set different numbers of threads
 
 # Guards the environment while a server starts, and the list of servers: Dask starts each worker in its own thread.
 _lock = threading.RLock()
@@ -185,9 +185,9 @@ def _server_for(modules: tuple[str, ...]) -> Server:
         fitting = [server for server in _servers if server.fits(modules, os.environ)]
         server = fitting[0] if fitting else Server(modules, os.environ)
         others = [other for other in _servers if other is not server]
-        for dropped in others[MOST_SERVERS - 1 :]:
+        for dropped in others[MAX_SERVERS - 1 :]:
             dropped.stop()
-        _servers[:] = [server, *others[: MOST_SERVERS - 1]]
+        _servers[:] = [server, *others[: MAX_SERVERS - 1]]
         return server
 
 

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 BEAT_S = 10.0
 STALE_AFTER_S = 180.0  # longer than a network file system caches a modification time
-LONGEST_GAP_S = 5.0  # between two looks at a lock; in a longer gap this process was stopped, and perhaps the owner, too
+MAX_GAP_S = 5.0  # between two looks at a lock; in a longer gap this process was stopped, and perhaps the owner, too
 
 # A rename that finds another lock in its place. ENOENT: NFS lost the answer to the first attempt, and tried again.
 NOT_RENAMED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
@@ -144,7 +144,7 @@ def exclusive(
             if held is not None:
                 raise held
             now = time.monotonic()
-            gap = min(now - looked, LONGEST_GAP_S)
+            gap = min(now - looked, MAX_GAP_S)
             untouched_s = untouched_s + gap if seen == before else 0.0
             before, looked = seen, now
             if seen is not None and (not wait or _is_dead(seen) or untouched_s > stale_after_s):

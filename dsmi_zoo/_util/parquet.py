@@ -11,7 +11,7 @@ from .files import write_atomically
 
 # A table may take this much memory whatever the size of its file, or this many bytes for each one of the file.
 ANY_TABLE = 2**30
-MOST_FOR_A_BYTE = 1100
+MAX_FOR_A_BYTE = 1100
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
@@ -41,11 +41,11 @@ def _refuse_claims(file: BinaryIO, size: int) -> None:
     """
     parquet = pq.ParquetFile(file)
     metadata, schema = parquet.metadata, parquet.schema_arrow
-    most = max(ANY_TABLE, size * MOST_FOR_A_BYTE)
+    most = max(ANY_TABLE, size * MAX_FOR_A_BYTE)
     claimed = 8 * metadata.num_rows * len(schema)
     if any(pa.types.is_nested(field.type) for field in schema):
         claimed += 8 * _values_of(metadata)
-    elif claimed <= most < metadata.num_rows * size * MOST_FOR_A_BYTE:
+    elif claimed <= most < metadata.num_rows * size * MAX_FOR_A_BYTE:
         texts = [field.name for field in schema if not pa.types.is_primitive(field.type)]
         claimed += sum(_bytes_of_texts(file, name) for name in texts)
     if claimed > most:

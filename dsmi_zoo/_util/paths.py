@@ -7,10 +7,10 @@ from pathlib import Path
 
 from .errors import InputError
 
-LONGEST_NAME = 120  # bytes; file systems take 255, and our own names add to it
-LONGEST_SUFFIX = 16
-LONGEST_ON_DISK = 255
-LONGEST_REPOSITORY = 140  # characters; the hub allows 42 for the owner and 96 for the name
+MAX_NAME_BYTES = 120  # bytes; file systems take 255, and our own names add to it
+MAX_SUFFIX_LENGTH = 16
+MAX_BYTES_ON_DISK = 255
+MAX_REPOSITORY_LENGTH = 140  # characters; the hub allows 42 for the owner and 96 for the name
 
 
 def safe_component(text: str, fallback: str) -> str:
@@ -27,12 +27,12 @@ def safe_component(text: str, fallback: str) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", text.strip()).rstrip(".")
     stem, dot, ending = name.rpartition(".")
     suffix = f".{ending}"
-    if not dot or len(suffix) > LONGEST_SUFFIX:
+    if not dot or len(suffix) > MAX_SUFFIX_LENGTH:
         stem, suffix = name, ""
     stem = stem.lstrip(".")
-    if len(stem) + len(suffix) > LONGEST_NAME:
+    if len(stem) + len(suffix) > MAX_NAME_BYTES:
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-        stem = f"{stem[: LONGEST_NAME - len(suffix) - 13]}_{digest}"
+        stem = f"{stem[: MAX_NAME_BYTES - len(suffix) - 13]}_{digest}"
     return f"{stem or fallback}{suffix}"
 
 
@@ -45,7 +45,7 @@ def within(folder: Path, name: str) -> Path:
         When the name is not that of one file, or is a symbolic link out of the folder.
     """
     if not _is_one_component(name):
-        raise InputError(f"{name[:LONGEST_NAME]!a} is not the name of a file in {folder}")
+        raise InputError(f"{name[:MAX_NAME_BYTES]!a} is not the name of a file in {folder}")
     path = folder / name
     try:
         is_inside = not path.is_symlink() or folder.resolve() in path.resolve().parents
@@ -77,8 +77,8 @@ def repository_problem(name: str) -> str:
         return "the name of a repository holds neither '--' nor '..'"
     if any(part[0] in ".-" or part[-1] in ".-" for part in name.split("/")):
         return "no part of a repository's name begins or ends with '.' or '-'"
-    if len(name) > LONGEST_REPOSITORY:
-        return f"the name of a repository has at most {LONGEST_REPOSITORY} characters"
+    if len(name) > MAX_REPOSITORY_LENGTH:
+        return f"the name of a repository has at most {MAX_REPOSITORY_LENGTH} characters"
     return ""
 
 
@@ -86,7 +86,7 @@ def _is_one_component(name: str) -> bool:
     if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
         return False
     try:
-        return len(os.fsencode(name)) <= LONGEST_ON_DISK
+        return len(os.fsencode(name)) <= MAX_BYTES_ON_DISK
     except UnicodeEncodeError:  # a surrogate
         return False
 

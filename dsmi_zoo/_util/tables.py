@@ -16,8 +16,8 @@ Line = tuple[int, list[str]]
 Row = tuple[int, dict[str, str]]
 """A line's number, and its cells by column name."""
 
-LONGEST_CELL = 10_000  # characters
-LONGEST_HEADER = 1_000_000
+MAX_CELL_LENGTH = 10_000  # characters
+MAX_HEADER_LENGTH = 1_000_000
 ROWS_AT_ONCE = 256  # bounds the copies of a long cell in memory
 
 
@@ -69,9 +69,9 @@ def _rows(header: list[str], lines: Iterator[Line], path: Path) -> Iterator[Row]
                 "put quotes around text with a comma in it"
             )
         for name, cell in zip(header, cells, strict=False):
-            if len(cell) > LONGEST_CELL:
+            if len(cell) > MAX_CELL_LENGTH:
                 raise InputError(
-                    f"{where}: {shown(name)} has {len(cell):,} characters; at most {LONGEST_CELL:,} are read"
+                    f"{where}: {shown(name)} has {len(cell):,} characters; at most {MAX_CELL_LENGTH:,} are read"
                 )
             if not is_printable(cell):
                 raise InputError(
@@ -108,7 +108,7 @@ def _separator(file: TextIO) -> str:
     """Return what separates the names of the header: a tab or a semicolon if it holds no comma, else the comma."""
     header = ""
     while not header.strip():
-        header = file.readline(LONGEST_HEADER)
+        header = file.readline(MAX_HEADER_LENGTH)
         if not header:
             break
     for separator in ("\t", ";"):

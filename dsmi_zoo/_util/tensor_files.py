@@ -18,8 +18,8 @@ from .errors import InputError
 from .text import shortened, shown
 
 START_BYTES = 512  # holds every mark that tells formats apart
-LONGEST_HEADER = 100_000_000  # bytes of a safetensors file; the format's own limit
-LONGEST_PICKLE = 200_000_000  # bytes that are searched for the name of what cannot be read
+MAX_HEADER_LENGTH = 100_000_000  # bytes of a safetensors file; the format's own limit
+MAX_PICKLE_BYTES = 200_000_000  # bytes that are searched for the name of what cannot be read
 LEGACY_PICKLES = 5  # at the beginning of a file of PyTorch before 1.6
 LEGACY_MARK = b"l\xfc\x9cF\xf9 j\xa8P\x19"
 TAR_MARK = slice(257, 262)
@@ -173,7 +173,7 @@ def is_safetensors(path: Path) -> bool:
     start = _start(path)
     if len(start) < 10 or start[8:9] != b"{":
         return False
-    return int(struct.unpack("<Q", start[:8])[0]) <= LONGEST_HEADER
+    return int(struct.unpack("<Q", start[:8])[0]) <= MAX_HEADER_LENGTH
 
 
 def _safetensors_problem(path: Path, size: int) -> str:
@@ -311,7 +311,7 @@ def _pickle_operations(path: Path) -> Iterator[tuple[str, Any]]:
         with zipfile.ZipFile(path) as archive:
             (name,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
             with archive.open(name) as member:
-                yield from of(member.read(LONGEST_PICKLE))
+                yield from of(member.read(MAX_PICKLE_BYTES))
         return
     with path.open("rb") as file:
         for _ in range(LEGACY_PICKLES):

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-LONGEST_SHOWN = 100
+MAX_SHOWN_LENGTH = 100
 
 # Control characters, which a terminal obeys; separators of lines and paragraphs; marks that change the direction of
 # writing, so that a name reads as another one; and surrogates, which no file can hold.
@@ -28,7 +28,7 @@ def one_line(text: str) -> str:
     return printable(" ".join(line for line in lines if line))
 
 
-def shown(value: object, most: int = LONGEST_SHOWN) -> str:
+def shown(value: object, most: int = MAX_SHOWN_LENGTH) -> str:
     """Return a value's ``repr`` for an error: one line of at most ``most`` characters."""
     try:
         text = repr(value)
@@ -37,7 +37,7 @@ def shown(value: object, most: int = LONGEST_SHOWN) -> str:
     return shortened(text, most)
 
 
-def shortened(text: str, most: int = LONGEST_SHOWN) -> str:
+def shortened(text: str, most: int = MAX_SHOWN_LENGTH) -> str:
     """Return the text as one line of at most ``most`` characters."""
     line = one_line(text[: 10 * most])  # cleaning megabytes would take long
     return line if len(line) <= most else f"{line[: most - 3]}..."

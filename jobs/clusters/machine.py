@@ -9,7 +9,7 @@ import psutil
 from dsmi_zoo._util.errors import InputError
 
 PROCESS_MEMORY = 4 * 2**30  # torch with CUDA, and a model of ordinary size
-MOST_PER_GPU = 4  # default limit of processes: each holds torch and a model
+MAX_PER_GPU = 4  # default limit of processes: each holds torch and a model
 WORKER_MEMORY = 1.5 * 2**30  # torch, timm and a small model with room for its embedding
 BLAS_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -69,7 +69,7 @@ def chosen_gpus(workers: int | None) -> list[str]:
 
 def default_per_gpu(cores: int, gpus: int, memory: float) -> int:
     """Return the number of processes per GPU: one uses it while the others read, build and measure on the CPU."""
-    return max(1, min(cores // gpus, MOST_PER_GPU, int(memory / PROCESS_MEMORY / gpus)))
+    return max(1, min(cores // gpus, MAX_PER_GPU, int(memory / PROCESS_MEMORY / gpus)))
 
 
 def gpu_name() -> str:

@@ -12,12 +12,12 @@ from dsmi_zoo._util.text import is_printable
 from dsmi_zoo._util.toml import read_toml
 from dsmi_zoo.pipeline.config.run import validated
 
-from .machine import MOST_PER_GPU
+from .machine import MAX_PER_GPU
 
 EXAMPLES = Path(__file__).parents[1] / "profiles"
 WALLTIME = re.compile(r"([0-9]{1,3}-)?[0-9]{1,6}(:[0-9]{1,2}){0,2}")
-MOST = 10_000  # cores, GPUs, workers
-LARGEST_MEMORY = 2**50  # bytes: a pebibyte
+MAX_COUNT = 10_000  # cores, GPUs, workers
+MAX_MEMORY = 2**50  # bytes: a pebibyte
 
 
 class _Section(BaseModel):
@@ -38,7 +38,7 @@ class _Section(BaseModel):
         from dask.utils import parse_bytes
 
         is_size = re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,12})? ?[KMGT]i?B", value)
-        if not is_size or not 2**20 <= parse_bytes(value) <= LARGEST_MEMORY:
+        if not is_size or not 2**20 <= parse_bytes(value) <= MAX_MEMORY:
             raise ValueError('must be a size such as "16GB", from a mebibyte to a pebibyte')
         return value
 
@@ -62,7 +62,7 @@ class DriverJob(_Section):
     """What ``dsmi-zoo submit slurm`` requests for the driver, which computes nothing itself."""
 
     partition: str | None = None
-    cpus: int = Field(default=1, ge=1, le=MOST)
+    cpus: int = Field(default=1, ge=1, le=MAX_COUNT)
     memory: str = "4GB"
     walltime: str = "1-00:00:00"
     directives: tuple[str, ...] = ()
@@ -87,13 +87,13 @@ class Profile(_Section):
 
     partition: str | None = None
     account: str | None = None
-    gpus: int = Field(default=1, ge=0, le=MOST)
+    gpus: int = Field(default=1, ge=0, le=MAX_COUNT)
     gres: str | None = None
-    per_gpu: int | None = Field(default=None, ge=1, le=MOST)
-    cpus: int = Field(default=4, ge=1, le=MOST)
+    per_gpu: int | None = Field(default=None, ge=1, le=MAX_COUNT)
+    cpus: int = Field(default=4, ge=1, le=MAX_COUNT)
     memory: str = "16GB"
     walltime: str = "04:00:00"
-    workers: int = Field(default=4, ge=1, le=MOST)
+    workers: int = Field(default=4, ge=1, le=MAX_COUNT)
     interface: str | None = None
     prologue: tuple[str, ...] = ()
     directives: tuple[str, ...] = ()
@@ -112,7 +112,7 @@ class Profile(_Section):
         if not self.gpus:
             return 1
         cpus_of_a_gpu = max(1, self.cpus // self.gpus)
-        return self.gpus * (per_gpu or self.per_gpu or min(cpus_of_a_gpu, MOST_PER_GPU))
+        return self.gpus * (per_gpu or self.per_gpu or min(cpus_of_a_gpu, MAX_PER_GPU))
 
     @model_validator(mode="after")
     def _gres_and_gpus_agree(self) -> Self:

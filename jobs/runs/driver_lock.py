@@ -73,13 +73,13 @@ def driver_lock(out: Path, share: str | None = None) -> Iterator[Callable[[], No
 
         acquired = claim
 
-        def confirm() -> None:
+        def confirm_lock() -> None:
             if acquired.is_lost():
                 raise InputError(
                     f"{out}: another driver found this one's lock stale and goes on; this one stops"
                 )
 
-        yield confirm
+        yield confirm_lock
 
 
 def _acquire(out: Path, share: str | None, stack: ExitStack) -> Claim:

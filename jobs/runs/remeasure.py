@@ -71,7 +71,7 @@ def remeasure(
     origin = record.embeddings_from or source.absolute()
     jobs = _jobs(source, origin, record, settings)
     make_writable(out)
-    with driver_lock(out) as confirm:
+    with driver_lock(out) as confirm_lock:
         is_outdated = _prepare(out, source, origin, config, record, jobs)
         done = set()
         if not is_outdated:
@@ -86,7 +86,7 @@ def remeasure(
 
             log.info(f"{counted(len(todo), 'embedding')} to measure")
             with open_workers(config.compute, out, models=len(todo), modules=MEASURES) as workers:
-                follow(remeasure_entries(workers, config, todo, confirm), len(todo), display)
+                follow(remeasure_entries(workers, config, todo, confirm_lock), len(todo), display)
             touch_record(out)
         slugs = {job.slug for job in jobs}
         return conclude(out, slugs, started, display, report=config.compute.write_report)

@@ -54,10 +54,10 @@ def run(
     plan = plan_run(config, display)
     log_images(plan.subset)
     make_writable(config.folder)
-    with driver_lock(config.folder, config.compute.share) as confirm:
+    with driver_lock(config.folder, config.compute.share) as confirm_lock:
         record = open_out(plan)
         todo = missing(_share_of(plan), record, retry_failed)
-        return _compute(plan, todo, display, confirm, client)
+        return _compute(plan, todo, display, confirm_lock, client)
 
 
 def elsewhere(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
@@ -106,9 +106,9 @@ def rerun(
             "the same `dsmi-zoo run` recomputes them"
         )
     make_writable(config.folder)
-    with driver_lock(config.folder) as confirm:
+    with driver_lock(config.folder) as confirm_lock:
         open_out(chosen)
-        return _compute(chosen, chosen.jobs, display, confirm)
+        return _compute(chosen, chosen.jobs, display, confirm_lock)
 
 
 def missing(plan: Plan, record: RunRecord, retry_failed: bool) -> list[Job]:
@@ -150,7 +150,7 @@ def _compute(
     plan: Plan,
     todo: Sequence[Job],
     display: Display,
-    confirm: Callable[[], None],
+    confirm_lock: Callable[[], None],
     client: "Client | None" = None,
 ) -> int:
     """Compute the rows, or else repair what OUT holds of the images, and conclude."""
@@ -166,7 +166,7 @@ def _compute(
         log.info(f"{counted(len(todo), 'model')} to measure on {images}")
         waves = waves_within_budget(plan, todo, display)
         with open_workers(compute, out, client, models=len(todo)) as workers:
-            finished = run_in_waves(workers, plan, waves, confirm)
+            finished = run_in_waves(workers, plan, waves, confirm_lock)
             follow(finished, len(todo), display, costs=expected_costs(plan, todo))
         touch_record(out)
     elif _inputs_are_damaged(plan):

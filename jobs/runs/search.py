@@ -32,7 +32,7 @@ from .search_prices import (
     stages_and_order,
     stages_of,
 )
-from .state import make_writable, open_out, stored_run, touch_record
+from .state import make_writable, open_out, record_of_same_run, touch_record
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -71,10 +71,10 @@ def search(
     plan = within_max_download(plan, sizes)
 
     with ExitStack() as stack:
-        confirm: Callable[[], None] = _no_check
+        confirm_lock: Callable[[], None] = _no_check
         if not only_plan:
             make_writable(config.folder)
-            confirm = stack.enter_context(driver_lock(config.folder))
+            confirm_lock = stack.enter_context(driver_lock(config.folder))
         # A plan needs workers too: prices come from their measured speed.
         workers = stack.enter_context(open_workers(config.compute, config.folder, client))
         prices = Prices.measured(workers, plan, sizes, display)
@@ -85,7 +85,7 @@ def search(
             return 0
         halving = Halving(plan, prices, stages, candidates, end, _earlier_note(config))
         while halving.stages:
-            if not halving.take_stage(workers, display, retry_failed, confirm):
+            if not halving.take_stage(workers, display, retry_failed, confirm_lock):
                 return 1
 
     note = halving.note
@@ -137,7 +137,11 @@ class Halving:
         return self.end - monotonic()
 
     def take_stage(
-        self, workers: "Workers", display: Display, retry_failed: bool, confirm: Callable[[], None]
+        self,
+        workers: "Workers",
+        display: Display,
+        retry_failed: bool,
+        confirm_lock: Callable[[], None],
     ) -> bool:
         """Measure the candidates on the images of the next stage, and choose those of the one after it.
 
@@ -150,7 +154,7 @@ class Halving:
         part = part_of_plan(self.plan, stage, self.candidates)
         begun = monotonic()
         until = begun + self.seconds_left() / len(self.stages)
-        measure_part(workers, part, until, display, retry_failed, confirm)
+        measure_part(workers, part, until, display, retry_failed, confirm_lock)
         rows = read_results(part.config.folder)
         if self.is_first:
             tried = set(zip(rows["model"], rows["img_size"], strict=True))
@@ -160,12 +164,12 @@ class Halving:
             self.is_first = False
 
         del self.stages[0]
-        passed = self.note.stage(stage.images)
-        passed.models = len(rows)
-        passed.seconds += monotonic() - begun
+        stage_record = self.note.stage(stage.images)
+        stage_record.models = len(rows)
+        stage_record.seconds += monotonic() - begun
         if not self.stages:
             return True
-        self._choose(rows, passed)
+        self._choose(rows, stage_record)
         if not self.candidates:
             folder = part.config.folder
             log.warning(
@@ -173,10 +177,10 @@ class Halving:
             )
         return bool(self.candidates)
 
-    def _choose(self, rows: pd.DataFrame, passed: Passed) -> None:
+    def _choose(self, rows: pd.DataFrame, stage_record: Passed) -> None:
         """Choose the candidates of the next stage: those that are not clearly worse, as time allows."""
         self.prices = self.prices.corrected(rows, self.candidates)
-        contenders, passed.dropped = _contenders(rows, self.candidates)
+        contenders, stage_record.dropped = _contenders(rows, self.candidates)
         if not contenders:
             self.candidates = []
             return
@@ -187,11 +191,11 @@ class Halving:
             self.candidates = self._affordable_in_next(contenders)
         for job in contenders:
             if job not in self.candidates:
-                passed.dropped.append(_dropped(rows, job, "no time left"))
+                stage_record.dropped.append(_dropped(rows, job, "no time left"))
         images = self.stages[0].images
         expected = duration(self.prices.seconds(self.candidates, images))
         log.info(
-            f"{counted(len(passed.dropped), 'model')} dropped; {len(self.candidates)} left, "
+            f"{counted(len(stage_record.dropped), 'model')} dropped; {len(self.candidates)} left, "
             f"now on {images} images, about {expected}"
         )
 
@@ -203,10 +207,10 @@ class Halving:
 def _refuse_unfit(plan: Plan) -> None:
     """Raise InputError if OUT or a stage was written with other settings, or a class has a single image."""
     refuse_single_images(plan.subset)
-    stored_run(plan)
+    record_of_same_run(plan)
     for stage in stages_of(plan.subset)[:-1]:
         if (stage_folder(plan.config, stage) / "run.json").exists():
-            stored_run(part_of_plan(plan, stage, ()))
+            record_of_same_run(part_of_plan(plan, stage, ()))
 
 
 def _earlier_note(config: RunConfig) -> SearchNote:
@@ -249,14 +253,18 @@ def measure_part(
     end: float,
     display: Display,
     retry_failed: bool,
-    confirm: Callable[[], None],
+    confirm_lock: Callable[[], None],
 ) -> None:
     """Compute the rows of one stage that are missing, and begin none after ``end``."""
     from dsmi_zoo.pipeline.engine.graph import run_entries
 
     todo = missing(part, open_out(part), retry_failed)
     if todo:
-        follow(run_entries(workers, part, todo, until=end, confirm=confirm), len(todo), display)
+        follow(
+            run_entries(workers, part, todo, until=end, confirm_lock=confirm_lock),
+            len(todo),
+            display,
+        )
     touch_record(part.config.folder)
 
 

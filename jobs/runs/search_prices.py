@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SHRINK = 3
 CAUTION = 1.5  # safety factor on another device's published throughput
-FEWEST = 5  # images per class; with fewer, accuracies are mostly noise
+MIN_IMAGES_PER_CLASS = 5  # images per class; with fewer, accuracies are mostly noise
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def stages_of(subset: Subset) -> list[Stage]:
     """Return the stages up to all images of ``subset``; each has a third of the images of the next one."""
     _, smallest = rarest_class(subset)
     stages = [Stage(None, len(subset.labels))]
-    while smallest // SHRINK >= FEWEST:
+    while smallest // SHRINK >= MIN_IMAGES_PER_CLASS:
         smallest //= SHRINK
         stages.insert(0, Stage(smallest, smallest * subset.n_classes))
     return stages
@@ -150,7 +150,7 @@ def announced(
         yield f"after that, without those that are clearly worse and as time allows, on {numbers} images"
     elif len(fit) < len(jobs):
         _, smallest = rarest_class(plan.subset)
-        enough = SHRINK * FEWEST
+        enough = SHRINK * MIN_IMAGES_PER_CLASS
         yield f"on all images at once: the smallest class has {smallest}; stages need {enough} images per class"
 
 

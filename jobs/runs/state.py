@@ -98,7 +98,7 @@ def open_out(plan: Plan) -> RunRecord:
     """
     config, out = plan.config, plan.config.folder
     make_writable(out)
-    stored = stored_run(plan)
+    stored = record_of_same_run(plan)
     entries = {entry.slug: entry for entry in (stored.entries if stored else ())}
     for job in plan.jobs:
         entries[job.slug] = EntryRecord(
@@ -117,7 +117,7 @@ def open_out(plan: Plan) -> RunRecord:
     return save_record(out, config, catalog, subset, list(entries.values()), stored)
 
 
-def stored_run(plan: Plan) -> RunRecord | None:
+def record_of_same_run(plan: Plan) -> RunRecord | None:
     """Return the content of OUT's run.json; None if OUT has no rows, or rows whose record is lost. Write nothing.
 
     Raises

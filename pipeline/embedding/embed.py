@@ -15,7 +15,7 @@ from .views import StoredView
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 KEPT_ON = ("cuda",)  # torch's names of devices with their own memory that report how much is free
-LARGEST_SHARE = 0.2  # of the free memory: models and other processes need the rest
+MAX_SHARE = 0.2  # of the free memory: models and other processes need the rest
 
 _CHUNK_BYTES = 2**26
 
@@ -67,7 +67,7 @@ def pixels_on(device: torch.device, view: np.ndarray | StoredView) -> torch.Tens
         return _kept[2]
     _kept = None
     free, _ = torch.cuda.mem_get_info(device)
-    if len(view) * view.bytes_of_a_row > LARGEST_SHARE * free:
+    if len(view) * view.bytes_of_a_row > MAX_SHARE * free:
         return None
     try:
         pixels = torch.empty(view.shape, dtype=torch.uint8, device=device)

@@ -43,7 +43,7 @@ def run_entries(
     plan: Plan,
     jobs: Sequence[Job],
     until: float = math.inf,
-    confirm: Callable[[], None] = lambda: None,
+    confirm_lock: Callable[[], None] = lambda: None,
 ) -> Iterator[Outcome]:
     """Compute the rows of ``jobs``; each is on disk before it is reported here.
 
@@ -52,7 +52,7 @@ def run_entries(
     until
         When ``time.monotonic()`` has passed this, no further entry is begun. The entries then run in the given order,
         because the caller has decided which ones may be missed.
-    confirm
+    confirm_lock
         Called about once a second; an error that it raises ends the run.
 
     Raises
@@ -69,7 +69,7 @@ def run_entries(
     in_order = longest_first(jobs, samples) if until == math.inf else jobs
     graph = ZooGraph(workers.client, plan, jobs)
     try:
-        for job, outcome in Window(workers, graph, in_order, until, confirm).outcomes():
+        for job, outcome in Window(workers, graph, in_order, until, confirm_lock).outcomes():
             needed[job.view] -= 1
             if not needed[job.view]:
                 graph.forget_view(job.view)
@@ -85,11 +85,11 @@ def run_in_waves(
     workers: Workers,
     plan: Plan,
     waves: Sequence[Sequence[Job]],
-    confirm: Callable[[], None] = lambda: None,
+    confirm_lock: Callable[[], None] = lambda: None,
 ) -> Iterator[Outcome]:
     """Compute the rows of one wave after the other, and delete a wave's weights once all of its rows are on disk."""
     for wave in waves:
-        yield from run_entries(workers, plan, wave, confirm=confirm)
+        yield from run_entries(workers, plan, wave, confirm_lock=confirm_lock)
         evict(wave, plan.config.compute.cache)
 
 
@@ -107,12 +107,12 @@ def remeasure_entries(
     workers: Workers,
     config: RunConfig,
     jobs: Sequence[RemeasureJob],
-    confirm: Callable[[], None] = lambda: None,
+    confirm_lock: Callable[[], None] = lambda: None,
 ) -> Iterator[Outcome]:
     """Measure kept embeddings again; each row is on disk before it is reported here."""
     graph = RemeasureGraph(workers.client, config)
     in_order = sorted(jobs, key=lambda job: job.order)
-    for _, outcome in Window(workers, graph, in_order, confirm=confirm).outcomes():
+    for _, outcome in Window(workers, graph, in_order, confirm_lock=confirm_lock).outcomes():
         yield outcome
     _remove_attempts_folder(config.folder)
 

@@ -111,7 +111,7 @@ class Window(Generic[AnyJob]):
         In the order of submission, and of priority on the workers.
     until
         When ``time.monotonic()`` has passed this, no further job is begun, unless none has been.
-    confirm
+    confirm_lock
         Called about once a second; an error that it raises ends the run.
     """
 
@@ -121,9 +121,9 @@ class Window(Generic[AnyJob]):
         graph: Graph[AnyJob],
         jobs: Sequence[AnyJob],
         until: float = math.inf,
-        confirm: Callable[[], None] = lambda: None,
+        confirm_lock: Callable[[], None] = lambda: None,
     ) -> None:
-        self._workers, self._graph, self._until, self._confirm = workers, graph, until, confirm
+        self._workers, self._graph, self._until, self._confirm = workers, graph, until, confirm_lock
         self._jobs = list(enumerate(jobs))
         self._jobs.reverse()
         self._running: dict[Future, tuple[int, AnyJob]] = {}

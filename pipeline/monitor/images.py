@@ -15,10 +15,10 @@ from dsmi_zoo._util.text import shortened
 
 from ..embedding.views import CLUSTER_SIDE
 from ..measures import cluster_inputs
-from ..measures.core.halves import MOST_LEFT_OUT
+from ..measures.core.halves import MAX_LEFT_OUT
 from ..networks.forward import random_states_kept
 
-FEWEST_PER_CLASS = 4  # images that a standard error over images needs
+MIN_PER_CLASS = 4  # images that a standard error over images needs
 _SHAPES = {
     2: "; of one-hot vectors pass labels.argmax(1)",
     3: "; a label per pixel has no place here, pass a class per image",
@@ -81,11 +81,11 @@ def checked_images(images: Any, labels: Any) -> tuple[torch.Tensor, np.ndarray]:
 def warning_of_small_classes(labels: np.ndarray) -> str | None:
     """Return a line if too many images are of classes without a standard error; None otherwise."""
     sizes = np.bincount(labels)
-    small = sizes[sizes < FEWEST_PER_CLASS]
-    if small.sum() <= MOST_LEFT_OUT * len(labels):
+    small = sizes[sizes < MIN_PER_CLASS]
+    if small.sum() <= MAX_LEFT_OUT * len(labels):
         return None
     return (
-        f"{len(small)} of {len(sizes)} classes have fewer than {FEWEST_PER_CLASS} images, so there is no standard "
+        f"{len(small)} of {len(sizes)} classes have fewer than {MIN_PER_CLASS} images, so there is no standard "
         "error over images; pass more of them"
     )
 

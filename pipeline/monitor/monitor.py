@@ -31,7 +31,7 @@ from ..networks.forward import activations, random_states_kept, undisturbed
 from ..networks.layers import check_layer, unwrapped
 from .file import NUMBERS, SIMPLE_SCORES, monitor_path, read_monitor, write_monitor
 from .images import (
-    FEWEST_PER_CLASS,
+    MIN_PER_CLASS,
     checked_images,
     class_balanced_order,
     clusters_of,
@@ -46,8 +46,10 @@ LOG = logging.getLogger(__name__)
 BUDGET = 0.05  # share of the training time
 # The regular measurements get this share; the rest is for one-off set-up and for slower moments.
 SHARE = 0.4 * BUDGET
-MOST = 500  # images by default: more hardly change a curve, and the cost of eigenvalues is cubic
-MOST_EQUAL = 3  # measurements in a row without any change of the embedding, before a warning
+MAX_IMAGES = (
+    500  # images by default: more hardly change a curve, and the cost of eigenvalues is cubic
+)
+MAX_EQUAL = 3  # measurements in a row without any change of the embedding, before a warning
 NOISE = 0.02  # relative differences of two forward passes that rounding explains
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x", *(one.name for one in SIMPLE_SCORES))
 
@@ -157,21 +159,21 @@ class RepresentationMonitor:
             if labels is not None:
                 raise InputError("labels come with the data set; pass it alone")
             dataset = images.dataset if isinstance(images, DataLoader) else images
-            images, labels = draw_from(images, MOST, FEWEST_PER_CLASS)
-            if isinstance(dataset, IterableDataset) and len(images) >= MOST:
+            images, labels = draw_from(images, MAX_IMAGES, MIN_PER_CLASS)
+            if isinstance(dataset, IterableDataset) and len(images) >= MAX_IMAGES:
                 count = counted(len(np.unique(labels)), "class")
-                words = f"the first {MOST} images of an IterableDataset are taken, of {count}"
+                words = f"the first {MAX_IMAGES} images of an IterableDataset are taken, of {count}"
                 self.warn_once(
                     "stream", f"{words}; shuffle it, or pass tensors of images and labels"
                 )
         images, labels = checked_images(images, labels)
         if reason := warning_of_small_classes(labels):
             self.warn_once(reason, reason)
-        self._least = max(2, FEWEST_PER_CLASS * len(np.unique(labels)))
+        self._least = max(2, MIN_PER_CLASS * len(np.unique(labels)))
         n = self._n
         if n is not None and not 2 <= whole_number(n, "n", 2) <= len(labels):
             raise InputError(f"n={n}, but there are only {len(labels)} images")
-        self._most = min(len(labels), max(MOST, self._least)) if n is None else n
+        self._most = min(len(labels), max(MAX_IMAGES, self._least)) if n is None else n
         order = class_balanced_order(labels)[: self._most]
         self._images, self._labels = images[torch.from_numpy(order)].float(), labels[order]
         self._facts: dict[str, Any] = {
@@ -386,9 +388,9 @@ class RepresentationMonitor:
             embedding is not None and before is not None and np.array_equal(embedding, before)
         )
         self._equal = self._equal + 1 if is_equal else 0
-        if self._equal == MOST_EQUAL:
+        if self._equal == MAX_EQUAL:
             words = (
-                f"the embedding at step {self.steps} is bit for bit that of the {MOST_EQUAL} measurements before: "
+                f"the embedding at step {self.steps} is bit for bit that of the {MAX_EQUAL} measurements before: "
                 "the layer is frozen, the optimiser skips its steps, or another copy of the network is trained"
             )
             self.warn_once("unchanged", words)

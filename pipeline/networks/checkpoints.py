@@ -42,7 +42,7 @@ SHARD = re.compile(r"-\d+-of-(\d+)\.")  # as Hugging Face's libraries write larg
 JOIN_SHARDS = "join them into one file: load the whole model, and save its state_dict()"
 TOP = "."  # names the file's own top level
 DEEPEST = 5  # levels of dicts and lists that are searched
-MOST_VALUES = 1_000_000
+MAX_VALUES = 1_000_000
 SHOWN_NAMES = 3
 
 
@@ -254,7 +254,7 @@ def _leaves_of(content: Any) -> dict[str, Leaf]:
     """Return all tensors in a nesting of dicts and lists by their dotted names, in the order of the file."""
     leaves: dict[str, Leaf] = {}
     pending: list[tuple[tuple[str, ...], Any]] = [((), content)]
-    for _ in range(MOST_VALUES):
+    for _ in range(MAX_VALUES):
         if not pending:
             break
         path, value = pending.pop()

@@ -19,7 +19,7 @@ from .layers import as_vectors, forward, has_pre_logits, place_of, unwrapped
 # Beyond this, layers outgrow a core's cache: a quarter slower at 64 x 160 x 160.
 CPU_BATCH_PIXELS = 2**19
 ACCELERATOR_BATCH = 64
-MOST = 1024
+MAX_BATCH = 1024
 WORTH_DOUBLING = 1.05  # times as many images per second
 
 
@@ -113,7 +113,7 @@ class BatchSize:
         if rate < WORTH_DOUBLING * self._rate_at_half:
             self.count //= 2
             self._may_grow = False
-        elif 2 * self.count > MOST:
+        elif 2 * self.count > MAX_BATCH:
             self._may_grow = False
         else:
             self.count *= 2

@@ -7,7 +7,7 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry
 
 from .timm import size_argument, source_overlay
 
-LONGEST_CALL = 70  # characters that a page shows without scrolling
+MAX_CALL_LENGTH = 70  # characters that a page shows without scrolling
 
 
 def loading_code(entry: ModelEntry) -> str | None:
@@ -41,6 +41,6 @@ def _call(function: str, *positional: Any, **named: Any) -> str:
     others = {name: value for name, value in named.items() if not name.isidentifier()}
     written += [f"**{others!r}"] if others else []
     on_one_line = f"{function}({', '.join(written)})"
-    if len(on_one_line) <= LONGEST_CALL:
+    if len(on_one_line) <= MAX_CALL_LENGTH:
         return on_one_line
     return f"{function}(\n" + "".join(f"    {argument},\n" for argument in written) + ")"

@@ -12,7 +12,7 @@ from .cost import BYTES_A_PARAMETER, DECODE_S, DOWNLOAD_BYTES_S, estimate
 from .plan import Job
 
 NOMINAL_RATE = 100.0  # ResNet-18 images per second; the order needs ratios only
-SHORTEST = 2.0**-20  # seconds; keeps log2 away from 0
+MIN_SECONDS = 2.0**-20  # seconds; keeps log2 away from 0
 
 
 class Expectation:
@@ -48,7 +48,7 @@ def longest_first(jobs: Sequence[Job], samples: int) -> list[Job]:
 
     def key(job: Job) -> tuple[float, str, float]:
         decoding = 0.0 if job.view.exists() else samples * DECODE_S
-        expected = max(expectation.seconds(job) + decoding, SHORTEST)
+        expected = max(expectation.seconds(job) + decoding, MIN_SECONDS)
         return (-math.floor(math.log2(expected)), str(job.view), -expected)
 
     return sorted(jobs, key=key)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "pretrained"  # in the cache
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the order in which timm looks for them
-LONGEST_REVISION = 64  # characters in a folder's name
+MAX_REVISION_LENGTH = 64  # characters in a folder's name
 
 HEAD_TIMEOUT_S = 10.0
 TIMEOUT_S = 10.0  # to connect, and to wait for the next bytes
@@ -34,7 +34,7 @@ ATTEMPTS = 4  # in a row, without progress
 FIRST_PAUSE_S = 1.0  # doubled before each further attempt
 GIVE_UP_AFTER_S = 60.0  # without progress
 PROGRESS_BYTES = 100_000  # of an attempt that counts as progress
-LONGEST_RETRY_AFTER_S = 120.0  # of all pauses that a server asks for
+MAX_RETRY_AFTER_S = 120.0  # of all pauses that a server asks for
 POLL_S = 0.2
 
 Answer = TypeVar("Answer")
@@ -109,7 +109,7 @@ def folder_in_cache(weights: str, cache: Path) -> Path:
     folder = name.replace("/", "--")
     if revision is not None:
         shown = revision.replace("/", "--")
-        readable = safe_component(shown, "revision")[:LONGEST_REVISION]
+        readable = safe_component(shown, "revision")[:MAX_REVISION_LENGTH]
         is_unique = readable == shown and "--" not in revision
         folder += f"@{readable}" if is_unique else f"@{readable}@{content_hash(revision)}"
     return within(cache / FOLDER, folder)
@@ -292,7 +292,7 @@ def with_retries(
     """Call ``attempt``, and again after a pause while the server is busy or the connection breaks.
 
     Give up after ``ATTEMPTS`` attempts in a row or ``GIVE_UP_AFTER_S`` seconds without progress, and at once when the
-    server asks for pauses of more than ``LONGEST_RETRY_AFTER_S`` seconds. A transfer that makes progress is continued
+    server asks for pauses of more than ``MAX_RETRY_AFTER_S`` seconds. A transfer that makes progress is continued
     however often it breaks.
 
     Parameters
@@ -327,7 +327,7 @@ def with_retries(
                 asked_s += pause_s
                 since += pause_s
                 busy = f"{weights}: {_server(weights)} is busy (HTTP {_status(error)}) and asks to wait {pause_s:.0f} s"
-                if asked_s > LONGEST_RETRY_AFTER_S:
+                if asked_s > MAX_RETRY_AFTER_S:
                     raise ConnectionError(
                         f"{busy}; after that time the same command goes on from here"
                     ) from None

@@ -41,8 +41,8 @@ FACTS = {
 }
 CHOICES = ("family", "kind", "group", "size", "extra")
 NUMBERS = ("params_m", "gmacs", "throughput", "cpu_throughput", "embedding_dim")
-SMALLEST, LARGEST = 6.0, 18.0  # pixels
-MOST_MODELS = 100_000
+MIN_MARKER, MAX_MARKER = 6.0, 18.0  # pixels
+MAX_MODELS = 100_000
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _drawn(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     scaled = np.log10(np.where(np.isfinite(size) & (size > 0), size, np.nan))
     span = np.nanmax(scaled) - np.nanmin(scaled) if np.isfinite(scaled).any() else 0.0
     share = (scaled - np.nanmin(scaled)) / span if span > 0 else np.full(len(rows), 0.4)
-    pixels = np.nan_to_num(SMALLEST + (LARGEST - SMALLEST) * share, nan=SMALLEST)
+    pixels = np.nan_to_num(MIN_MARKER + (MAX_MARKER - MIN_MARKER) * share, nan=MIN_MARKER)
     alpha = np.where(values(rows, "saturated") == 1, 0.15, 0.7)
     return {"pixels": pixels.astype(np.float32), "alpha": alpha.astype(np.float32)}
 
@@ -154,7 +154,7 @@ def _student_table() -> list[list[float]]:
 
 def _normal_table() -> list[list[float]]:
     """Return the normal quantile of k simultaneous comparisons at 0.95, by the logarithm of k, for interpolation."""
-    count = np.geomspace(1, MOST_MODELS, 60)
+    count = np.geomspace(1, MAX_MODELS, 60)
     tail = (1 - LEVEL) / 2 / count
     quantiles = stats.norm.isf(tail)
     return [np.log(count).round(4).tolist(), quantiles.round(4).tolist()]

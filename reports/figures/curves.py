@@ -18,7 +18,7 @@ from ..wording import measure_title, measure_unit, target_title
 from .canvas import COLOURS, MARKERS, QUIET, STYLE, Rendered, legend, one_line, render
 
 EPOCH_MEASURES = ("dse_z", "dsmi_z_y", "dsmi_z_x", "probe_accuracy")
-MOST_TICKS = 6
+MAX_TICKS = 6
 WIDTH, HEIGHT = 3.5, 3.1  # inches, of a panel
 
 
@@ -115,15 +115,15 @@ def curves(panels: Sequence[Panel], description: str, columns: int = 3) -> Rende
                 axes.plot(x, line.mean, markersize=3.5, linewidth=1.5, **style)
             if panel.log_x and panel.lines:
                 ticks = np.unique(np.concatenate([line.x for line in panel.lines]))
-                if len(ticks) > MOST_TICKS:
-                    shown = np.linspace(0, len(ticks) - 1, MOST_TICKS).astype(int)
+                if len(ticks) > MAX_TICKS:
+                    shown = np.linspace(0, len(ticks) - 1, MAX_TICKS).astype(int)
                     ticks = ticks[np.unique(shown)]
                 axes.xaxis.set_major_locator(FixedLocator(list(_spaced(ticks, panel))))
                 axes.xaxis.set_minor_locator(NullLocator())
                 axes.xaxis.set_minor_formatter(NullFormatter())
                 axes.set_xticklabels([f"{tick:g}" for tick in ticks])
             elif all((line.x == np.round(line.x)).all() for line in panel.lines):
-                axes.xaxis.set_major_locator(MaxNLocator(nbins=MOST_TICKS, integer=True))
+                axes.xaxis.set_major_locator(MaxNLocator(nbins=MAX_TICKS, integer=True))
             if not panel.lines:
                 axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color=QUIET)
             axes.set_title(one_line(panel.title, 44), loc="left", fontsize=10, fontweight="bold")

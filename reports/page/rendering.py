@@ -18,7 +18,7 @@ from dsmi_zoo._util.files import sweep_temporary, write_atomically
 
 from ..figures.canvas import Rendered
 
-LARGEST_SVG = 160_000  # above which the PNG is smaller
+MAX_SVG = 160_000  # above which the PNG is smaller
 # In Markdown: a list item, a rule, an underlined heading.
 STARTS_A_BLOCK = re.compile(r"[-+=]|\d+[.)]( |$)")
 _TEMPLATES: dict[str, Any] = {
@@ -138,7 +138,7 @@ def figure_name(*parts: str) -> str:
 
 def data_uri(drawing: Rendered) -> str:
     """Return a drawing as a data URI: SVG, unless it is very large."""
-    is_small = len(drawing.svg) <= LARGEST_SVG
+    is_small = len(drawing.svg) <= MAX_SVG
     kind, data = ("svg+xml", drawing.svg) if is_small else ("png", drawing.png)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 

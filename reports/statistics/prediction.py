@@ -15,7 +15,7 @@ Array = np.ndarray
 TAKEN = (1, 5, 10)
 ALL = "all models"
 NO_ERROR = 1e-12  # of the baseline's squared error: a line through all points
-MOST_AT_ONCE = 500_000  # resamples times families, to bound the memory of some twenty arrays
+MAX_AT_ONCE = 500_000  # resamples times families, to bound the memory of some twenty arrays
 BANDS = 3
 COSTS = {"gmacs": "GMACs", "params_m": "million parameters"}
 
@@ -89,7 +89,7 @@ def leave_one_family_out(
     if bootstraps is None or ratio < NO_ERROR:
         return prediction
     counts = bootstraps.of(group).counts
-    parts = np.array_split(counts, max(1, counts.size // MOST_AT_ONCE))
+    parts = np.array_split(counts, max(1, counts.size // MAX_AT_ONCE))
     drawn = np.concatenate([_error_ratios(sums, part) for part in parts])
     if np.isnan(drawn).mean() > 0.5:
         return prediction

@@ -25,8 +25,8 @@ from .sample import (
 Part = tuple[str, pd.DataFrame, np.ndarray]
 """The name, rows and measure of a variant."""
 
-SMALLEST_M = 1.0  # million parameters; smaller models are toys for tests
-FEWEST = 10  # rows of a variant
+MIN_M = 1.0  # million parameters; smaller models are toys for tests
+MIN_ROWS_OF_VARIANT = 10  # rows of a variant
 SIZES = (
     (0, 224, "up to 224 pixels"),
     (225, 320, "225 to 320 pixels"),
@@ -61,15 +61,15 @@ def variants(rows: pd.DataFrame, target: str, bootstraps: Bootstraps) -> list[Va
         All rows of a run; the primary sample is the first variant.
     """
     primary, unit = one_row_per_weights(rows), families_of(succeeded(rows))[1]
-    choices = []
-    for name, part, column in _parts(rows, primary, target):
+    found = []
+    for name, part, column in _samples(rows, primary, target):
         families = unit.loc[part.index]
         c = correlate(column, values(part, target), families, bootstraps, full=False)
-        choices.append(Variant(name, c.n, c.units, effective_number(families), c.spearman))
-    return choices
+        found.append(Variant(name, c.n, c.units, effective_number(families), c.spearman))
+    return found
 
 
-def _parts(rows: pd.DataFrame, primary: pd.DataFrame, target: str) -> Iterator[Part]:
+def _samples(rows: pd.DataFrame, primary: pd.DataFrame, target: str) -> Iterator[Part]:
     measure = values(primary, PRIMARY_MEASURE)
     yield "one row per set of weights (primary)", primary, measure
     everything = succeeded(rows)
@@ -78,40 +78,40 @@ def _parts(rows: pd.DataFrame, primary: pd.DataFrame, target: str) -> Iterator[P
     null = values(primary, "dsmi_z_y_null")
     if np.isfinite(null).any():
         yield "DSMI(Z;Y) minus its permutation null", primary, measure - null
-    for name, keep in _choices(primary, target):
+    for name, keep in _row_filters(primary, target):
         if 0 < keep.sum() < len(primary):
             yield name, primary[keep], measure[keep]
 
 
-def _choices(primary: pd.DataFrame, target: str) -> Iterator[tuple[str, np.ndarray]]:
+def _row_filters(primary: pd.DataFrame, target: str) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the name of each choice of rows, and which rows it keeps, bool [n]."""
     yield "without saturated rows", values(primary, "saturated") != 1
     yield "without extra pretraining data", values(primary, "extra_data") != 1
-    is_small = values(primary, "params_m") < SMALLEST_M
+    is_small = values(primary, "params_m") < MIN_M
     architectures = [text or "" for text in texts(primary, "architecture")]
     is_toy = np.array([name.startswith("test_") for name in architectures], dtype=bool)
     yield "without test_* and models under 1 M parameters", ~(is_small | is_toy)
     kinds = np.array(texts(primary, "kind"), dtype=object)
     for kind in sorted({k for k in kinds if k is not None}):
-        if (kinds == kind).sum() >= FEWEST:
+        if (kinds == kind).sum() >= MIN_ROWS_OF_VARIANT:
             yield f"{kind} only", kinds == kind
     size = values(primary, "img_size")
     for low, high, name in SIZES:
         inside = (size >= low) & (size <= high)
-        if inside.sum() >= FEWEST:
+        if inside.sum() >= MIN_ROWS_OF_VARIANT:
             yield name, inside
     yield from _extreme_tags(primary, target)
 
 
 def _extreme_tags(primary: pd.DataFrame, target: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Leave out each pretraining tag in turn, and yield the choices of the lowest and the highest correlation."""
+    """Leave out each pretraining tag in turn, and yield the filters of the lowest and the highest correlation."""
     tags = np.array(texts(primary, "pretraining"), dtype=object)
     x, y = values(primary, PRIMARY_MEASURE), values(primary, target)
     known = np.isfinite(x) & np.isfinite(y)
     rho_without: dict[str, float] = {}
     for tag in sorted({t for t in tags if t is not None}):
         keep = known & (tags != tag)
-        if (tags == tag).sum() >= FEWEST and why_undefined(x[keep], y[keep]) is None:
+        if (tags == tag).sum() >= MIN_ROWS_OF_VARIANT and why_undefined(x[keep], y[keep]) is None:
             rho_without[tag] = float(spearmanr(x[keep], y[keep]).statistic)
     if rho_without:
         lowest = min(rho_without, key=rho_without.__getitem__)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from dsmi_zoo._util.hashing import content_hash
 from dsmi_zoo._util.text import is_printable
 from dsmi_zoo.data_catalog.models.csv_catalog import PREPROCESSING_COLUMNS, TEXT_COLUMNS
-from dsmi_zoo.data_catalog.models.entry import LARGEST_IMG_SIZE, ModelEntry
+from dsmi_zoo.data_catalog.models.entry import MAX_IMG_SIZE, ModelEntry
 from dsmi_zoo.data_catalog.models.registry import load_models
 
 COLUMNS = (
@@ -52,7 +52,7 @@ def refused_cell(folder: Path, column: str, text: str) -> str:
 
 def assert_in_bounds(entry: ModelEntry) -> None:
     """What no later part of a run is prepared for must not be in an entry."""
-    assert entry.img_size is None or 1 <= entry.img_size <= LARGEST_IMG_SIZE
+    assert entry.img_size is None or 1 <= entry.img_size <= MAX_IMG_SIZE
     for text in (
         entry.model,
         entry.architecture,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from processes import start_command
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.paths import LONGEST_NAME, repository_problem, safe_component, within
+from dsmi_zoo._util.paths import MAX_NAME_BYTES, repository_problem, safe_component, within
 from dsmi_zoo.pipeline.weights.cache import local_weights
 from dsmi_zoo.pipeline.weights.hub import folder_in_cache, paths_in_cache
 
@@ -51,7 +51,7 @@ NAMES = ANY_TEXT | NASTY
 def test_any_text_becomes_a_plain_name_that_stays_as_it_is(text: str) -> None:
     name = safe_component(text, "weights")
     assert re.fullmatch(r"[A-Za-z0-9_-]([A-Za-z0-9._-]*[A-Za-z0-9_-])?", name)
-    assert len(name) <= LONGEST_NAME
+    assert len(name) <= MAX_NAME_BYTES
     assert safe_component(name, "weights") == name
     assert within(Path("folder"), name) == Path("folder", name)
 

@@ -19,7 +19,7 @@ from dsmi_zoo.pipeline.embedding.embed import (
     takes_channels_last,
 )
 from dsmi_zoo.pipeline.embedding.views import StoredView, open_stored
-from dsmi_zoo.pipeline.networks.forward import MOST, BatchSize
+from dsmi_zoo.pipeline.networks.forward import MAX_BATCH, BatchSize
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 PREPROCESSING = Preprocessing(crop_pct=1, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -112,7 +112,7 @@ def test_a_batch_grows_while_passes_get_faster_and_goes_back_when_they_do_not() 
 
 def test_a_batch_grows_no_further_than_its_limit() -> None:
     rates = {64 * 2**power: 1000.0 * 2**power for power in range(8)}
-    assert max(sizes_over(rates, 30)) == MOST
+    assert max(sizes_over(rates, 30)) == MAX_BATCH
 
 
 def test_a_batch_that_was_halved_or_chosen_does_not_grow_and_on_a_cpu_none_does() -> None:

@@ -20,7 +20,7 @@ HINT = "set this site's partition, account and limits in a --profile"
 RETIRE_BEFORE_END_S = (
     600  # at most this early, and at most a sixth of the job: most models finish in that time
 )
-SHORTEST_TO_RETIRE_S = 600  # in a shorter job, retiring early saves nothing
+MIN_TO_RETIRE_S = 600  # in a shorter job, retiring early saves nothing
 
 
 def driver_requests(profile: Profile) -> list[str]:
@@ -179,6 +179,6 @@ def worker_arguments(profile: Profile) -> list[str]:
 def retires_after(walltime: str) -> int | None:
     """Return the seconds after which the workers of a job with this walltime retire; None for never."""
     seconds = walltime_seconds(walltime)
-    if seconds < SHORTEST_TO_RETIRE_S:
+    if seconds < MIN_TO_RETIRE_S:
         return None
     return seconds - min(RETIRE_BEFORE_END_S, seconds // 6)

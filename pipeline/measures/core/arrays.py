@@ -12,7 +12,7 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-FEWEST_FOR_ARPACK = (
+MIN_FOR_ARPACK = (
     200  # rows of a matrix from which a few products with it cost less than all eigenvalues
 )
 
@@ -138,7 +138,7 @@ def group_means(values: Array, groups: NDArray[np.int64]) -> Array:
 
 def largest_eigenvalue(matrix: Array) -> float:
     """The largest eigenvalue of a symmetric matrix [n, n] without negative ones."""
-    if not is_on_host(matrix) or matrix.shape[0] < FEWEST_FOR_ARPACK:
+    if not is_on_host(matrix) or matrix.shape[0] < MIN_FOR_ARPACK:
         return float(namespace(matrix).linalg.eigvalsh(matrix)[-1])
     from scipy.sparse.linalg import eigsh  # imported here: it takes a tenth of a second
 

@@ -20,9 +20,9 @@ from .conversion import (
     shown_name,
     stays_on_its_device,
 )
-from .settings import LARGEST, LARGEST_SEED
+from .settings import MAX_SEED, MAX_VALUE
 
-LARGEST_WHOLE = 2.0**53  # beyond it, float64 does not hold every whole number
+MAX_WHOLE = 2.0**53  # beyond it, float64 does not hold every whole number
 
 
 def as_embedding(Z: ArrayLike, name: str = "Z") -> Array:
@@ -61,9 +61,9 @@ def as_embedding(Z: ArrayLike, name: str = "Z") -> Array:
             f"{int(broken.argmax())}; drop such rows or mend what made them"
         )
     largest = float(xp.max(xp.abs(array)))
-    if largest > LARGEST:
+    if largest > MAX_VALUE:
         raise InputError(
-            f"{name} holds values up to {largest:.3g}, too large to square; scale it to below {LARGEST:g}"
+            f"{name} holds values up to {largest:.3g}, too large to square; scale it to below {MAX_VALUE:g}"
         )
     return array
 
@@ -191,7 +191,7 @@ def as_count(value: int, name: str, least: int = 1, most: int | None = None) -> 
 
 def as_seed(seed: int) -> int:
     """Return a seed that Python's, NumPy's and scikit-learn's generators all take."""
-    return as_count(seed, "seed", least=0, most=LARGEST_SEED)
+    return as_count(seed, "seed", least=0, most=MAX_SEED)
 
 
 def _column(values: ArrayLike, name: str) -> NDArray[Any]:
@@ -210,7 +210,7 @@ def _refuse_missing(array: NDArray[Any], name: str) -> None:
         raise InputError(
             f"{name} has {int(missing.sum())} missing entries, the first in row {row}; drop such rows"
         )
-    if array.dtype.kind == "f" and len(array) and float(np.abs(array).max()) >= LARGEST_WHOLE:
+    if array.dtype.kind == "f" and len(array) and float(np.abs(array).max()) >= MAX_WHOLE:
         raise InputError(
             f"{name} holds numbers beyond 2^53 as {array.dtype}, which are rounded; pass integers or text"
         )

@@ -16,7 +16,7 @@ from .once import computed_once
 from .points import SQUARES_FIT, Points, as_points
 from .settings import MeasureSettings
 
-MOST_IMAGES = 4096
+MAX_IMAGES = 4096
 """Images that intrinsic dimensions are computed from; all pairs of more would take too much memory."""
 
 
@@ -157,9 +157,9 @@ class MeasureContext:
     def different_image_points(self) -> Points:
         """The first row of each image, without duplicates; a random choice of the images if there are many."""
         first = first_rows(self._images_or_rows)
-        if len(first) > MOST_IMAGES:
+        if len(first) > MAX_IMAGES:
             generator = np.random.default_rng(self.settings.seed)
-            first = np.sort(generator.choice(first, MOST_IMAGES, replace=False))
+            first = np.sort(generator.choice(first, MAX_IMAGES, replace=False))
         points = self.points_in_range
         if len(first) < self.n:
             points = points.part(first)

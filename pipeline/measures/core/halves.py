@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from dsmi_zoo._util.text import counted
 
 HALVES = 8
-LARGEST_HALF = 500  # rows; larger halves would be slow
-FEWEST_IMAGES = 4  # of a class: two for each half
-MOST_LEFT_OUT = 0.1  # of the rows, in classes with too few images to split
+MAX_HALF = 500  # rows; larger halves would be slow
+MIN_IMAGES = 4  # of a class: two for each half
+MAX_LEFT_OUT = 0.1  # of the rows, in classes with too few images to split
 
 
 def random_halves(
@@ -35,7 +35,7 @@ def random_halves(
     if not members:
         return []
     generator = np.random.default_rng([seed, 7])
-    share = min(1 / 2, LARGEST_HALF / len(classes))
+    share = min(1 / 2, MAX_HALF / len(classes))
     sizes = [max(2, int(share * len(of_class))) for of_class in members]
     halves = []
     for _ in range(HALVES):
@@ -84,9 +84,9 @@ def too_few_images(classes: NDArray[np.int64], images: NDArray[np.int64]) -> str
     class_of_image = classes[np.unique(images, return_index=True)[1]]
     sizes = np.bincount(class_of_image)
     if len(sizes) == 1:
-        return f"{counted(len(class_of_image), 'image')}, a standard error needs {FEWEST_IMAGES}"
-    small = int((sizes < FEWEST_IMAGES).sum())
-    return f"{small} of {len(sizes)} classes have fewer than {FEWEST_IMAGES} images, too few for a standard error"
+        return f"{counted(len(class_of_image), 'image')}, a standard error needs {MIN_IMAGES}"
+    small = int((sizes < MIN_IMAGES).sum())
+    return f"{small} of {len(sizes)} classes have fewer than {MIN_IMAGES} images, too few for a standard error"
 
 
 def large_classes(
@@ -97,6 +97,6 @@ def large_classes(
     members = [
         np.flatnonzero(class_of_image == of_class) for of_class in range(int(classes.max()) + 1)
     ]
-    members = [of_class for of_class in members if len(of_class) >= FEWEST_IMAGES]
+    members = [of_class for of_class in members if len(of_class) >= MIN_IMAGES]
     kept = sum(len(rows[image]) for of_class in members for image in of_class)
-    return members if kept >= (1 - MOST_LEFT_OUT) * len(classes) else []
+    return members if kept >= (1 - MAX_LEFT_OUT) * len(classes) else []

@@ -19,9 +19,9 @@ from dsmi_zoo._util.settings import (
 from .estimate import TOLERANCE, Method, Precision
 
 # Far beyond any network's values; squares, sums and quotients of numbers between them stay within float64.
-SMALLEST, LARGEST = 1e-100, 1e100
-LARGEST_COUNT = 1_000_000  # repetitions, bins, permutations: hours of work; more is surely a typo
-LARGEST_SEED = 2**32 - 1  # what Python's, NumPy's and scikit-learn's generators all take
+MIN_VALUE, MAX_VALUE = 1e-100, 1e100
+MAX_COUNT = 1_000_000  # repetitions, bins, permutations: hours of work; more is surely a typo
+MAX_SEED = 2**32 - 1  # what Python's, NumPy's and scikit-learn's generators all take
 
 
 def _as_number(value: Any, info: ValidationInfo) -> Any:
@@ -38,8 +38,8 @@ def _as_whole_number(value: Any, info: ValidationInfo) -> Any:
 
 
 def _within_reach(value: float) -> float:
-    if not SMALLEST <= value <= LARGEST:
-        raise ValueError(f"must be between {SMALLEST:g} and {LARGEST:g}")
+    if not MIN_VALUE <= value <= MAX_VALUE:
+        raise ValueError(f"must be between {MIN_VALUE:g} and {MAX_VALUE:g}")
     return value
 
 
@@ -53,8 +53,8 @@ PositiveNumber = Annotated[
     AfterValidator(_within_reach),
     BeforeValidator(_as_number),
 ]
-Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT), BeforeValidator(_as_whole_number)]
-Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED), BeforeValidator(_as_whole_number)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT), BeforeValidator(_as_whole_number)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_as_whole_number)]
 
 
 class MeasureSettings(Settings):

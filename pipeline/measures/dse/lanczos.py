@@ -19,7 +19,7 @@ from .operator import HELD_BYTES, DiffusionOperator
 
 DEFLATED = 32  # directions of the top of the spectrum that are taken exactly
 PROBES = 64  # random vectors at a time
-MOST_PROBES = 1024
+MAX_PROBES = 1024
 # Of Lanczos, after which the bounds are looked at.
 STEPS = (
     6,
@@ -156,7 +156,7 @@ def spectral_entropy_by_lanczos(
         value = (gauss.entropy() + radau.entropy()) / 2
         fixed = float(np.hypot(quadrature, rounding))  # whatever the number of probes
         error = float(np.hypot(gauss.standard_error(), fixed))
-        if error <= tolerance or fixed >= tolerance or gauss.count >= MOST_PROBES:
+        if error <= tolerance or fixed >= tolerance or gauss.count >= MAX_PROBES:
             return Estimate(value, error, "lanczos")
         more = _Krylov.of(probes())
         while len(more.diagonal) < steps:

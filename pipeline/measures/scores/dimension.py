@@ -16,10 +16,10 @@ from ..core.registry import score
 
 FIRST_EIGENVALUE, LAST_EIGENVALUE = 11, 100
 LEFT_TAIL = 10  # eigenvalues before the last, whose decay is due to the sample's size
-FEWEST_EIGENVALUES = 10
+MIN_EIGENVALUES = 10
 
 TWO_NN_DISCARDED = 0.1  # share of the points, those with the greatest ratios
-FEWEST_POINTS = 10
+MIN_POINTS = 10
 
 MST_SHARES = np.linspace(0.25, 1, 5)
 MST_SUBSETS = 3  # of each size
@@ -39,8 +39,8 @@ def alpha_req(context: MeasureContext) -> float:
     """
     squares = to_host(context.decomposition.squares)
     last = min(LAST_EIGENVALUE, len(squares) - LEFT_TAIL)
-    if last - FIRST_EIGENVALUE + 1 < FEWEST_EIGENVALUES:
-        fewest = FIRST_EIGENVALUE - 1 + FEWEST_EIGENVALUES + LEFT_TAIL
+    if last - FIRST_EIGENVALUE + 1 < MIN_EIGENVALUES:
+        fewest = FIRST_EIGENVALUE - 1 + MIN_EIGENVALUES + LEFT_TAIL
         raise UndefinedScore(
             f"the covariance has {len(squares)} eigenvalues above rounding, fewer than {fewest}"
         )
@@ -120,7 +120,7 @@ def mst_dimension(context: MeasureContext) -> float:
     """
     points = context.different_image_points
     n = len(points)
-    require_points(points, 4 * FEWEST_POINTS)
+    require_points(points, 4 * MIN_POINTS)
     generator = np.random.default_rng(context.settings.seed)
     sizes: list[int] = []
     for size in np.rint(MST_SHARES * n).astype(int):
@@ -165,7 +165,7 @@ def _tree_lengths(distances: Array, members: NDArray[np.bool_]) -> NDArray[np.fl
     return to_host(lengths)
 
 
-def require_points(points: Points, fewest: int = FEWEST_POINTS) -> None:
+def require_points(points: Points, fewest: int = MIN_POINTS) -> None:
     """Raise UndefinedScore for too few points."""
     if len(points) < fewest:
         raise UndefinedScore(f"{len(points)} different points, fewer than {fewest}")

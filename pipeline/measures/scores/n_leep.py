@@ -12,7 +12,7 @@ from ..core.registry import score
 
 ENERGY = 0.8  # share of the variance that the mixture sees
 COMPONENTS = 5  # per class
-FEWEST = 2  # points per component: with one, each point would predict its own class
+MIN_POINTS = 2  # points per component: with one, each point would predict its own class
 DIGITS = 9  # rows equal to this many decimals, after scaling to unit spread, count as one point
 
 
@@ -60,7 +60,7 @@ def _component_shares(context: MeasureContext) -> NDArray[np.float64]:
     kept = int(np.searchsorted(np.cumsum(variances), ENERGY * variances.sum())) + 1
     points = to_host(decomposition.components[:, -kept:])[:, ::-1].copy()
     points /= np.sqrt((points**2).mean())  # the mixture adds 1e-6 to variances
-    different, fewest = count_different(points, DIGITS), FEWEST * count
+    different, fewest = count_different(points, DIGITS), MIN_POINTS * count
     if different < fewest:
         raise UndefinedScore(
             f"{different} different points, fewer than {fewest} for {count} Gaussians"
