@@ -200,11 +200,13 @@ def test_a_second_driver_is_refused_by_name_and_a_dead_ones_lock_is_taken(
     cli: Command,
     start: Start,
 ) -> None:
-    trap({TARGET: hanging_at_first(tmp_path / "first")})
+    hangs = tmp_path / "first"
+    trap({TARGET: hanging_at_first(hangs)})
     out = tmp_path / "out"
     run = ("run", "--models", *ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 1)
     driver = start(*run)
-    wait_for(lambda: list((out / "results").glob("*.parquet")))
+    # Killed before it hangs, the driver would leave that to the next one.
+    wait_for(lambda: hangs.exists() and list((out / "results").glob("*.parquet")))
     named = f"process {driver.pid} on {socket.gethostname()}"
     for command in (run, ("rerun", TARGET, "--out", out), (*run, "--share", "1/2")):
         assert f"{out} is being computed by {named}" in cli(*command, cwd=tmp_path, code=2).stderr
