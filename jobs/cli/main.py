@@ -86,7 +86,9 @@ def main() -> None:
             "\ndsmi-zoo: stopped; finished rows are kept, and the same command goes on from here",
             file=sys.stderr,
         )
-        sys.exit(130)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)  # as above: workers and locks are closed, and a thread pool may wait for ever
 
 
 def _interrupt(*_: object) -> None:
