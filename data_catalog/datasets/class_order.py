@@ -19,9 +19,9 @@ from dsmi_zoo._util.text import natural_order, printable, shortened, shown
 from .account import Account
 from .base import LabelledImages
 from .imagenet import imagenet_numbers
+from .names import OWN_IMAGES
 
 OPTION = "--class-order"
-BY_NAME = ("imagefolder", "csv")  # data sets whose labels say nothing of a classifier's outputs
 LIST_FILES = ("classes.txt", "labels.txt")
 SHOWN = 4  # names of an order
 MAX_OUTPUT = 10**6  # a number in a class's name that may be an output
@@ -120,9 +120,9 @@ def class_orders(
     InputError
         For an order that does not apply to the data set, or a file that lacks a class.
     """
-    if images.name not in BY_NAME or root is None:
+    if images.name not in OWN_IMAGES or root is None:
         if given is not None:
-            sets = " and ".join(BY_NAME)
+            sets = " and ".join(OWN_IMAGES)
             raise InputError(
                 f"{OPTION} applies to the data sets {sets}; {images.name} numbers its classes itself"
             )

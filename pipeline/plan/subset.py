@@ -15,7 +15,7 @@ from dsmi_zoo._util.files import write_json
 from dsmi_zoo._util.text import shown
 from dsmi_zoo.data_catalog.datasets.account import WHOLE
 from dsmi_zoo.data_catalog.datasets.base import LabelledImages
-from dsmi_zoo.data_catalog.datasets.class_order import BY_NAME, class_orders
+from dsmi_zoo.data_catalog.datasets.class_order import class_orders
 from dsmi_zoo.data_catalog.datasets.decoding import begins_as_image
 from dsmi_zoo.data_catalog.datasets.image_files import ImageFiles, copies, unreadable
 from dsmi_zoo.data_catalog.datasets.imagenet import PRESETS
@@ -24,6 +24,7 @@ from dsmi_zoo.data_catalog.datasets.layout import (
     with_named_after_others,
     with_nested_folders,
 )
+from dsmi_zoo.data_catalog.datasets.names import OWN_IMAGES
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
 
@@ -51,7 +52,9 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
         settings.dataset, settings.data_root, allow_train_images=settings.allow_train_images
     )
     classes = class_numbers(settings.classes, images)
-    if settings.dataset in BY_NAME and not settings.keep_copies:  # published sets stay as they are
+    if (
+        settings.dataset in OWN_IMAGES and not settings.keep_copies
+    ):  # published sets stay as they are
         assert isinstance(images, ImageFiles)
         images = _without_copies(images, classes, is_sampled=settings.images_per_class is not None)
     remaining = images
@@ -84,7 +87,7 @@ def _with_readings(subset: Subset, settings: SubsetSettings) -> Subset:
     if settings.dataset == "imagefolder" and root is not None:
         doubt = doubt_about(root)
         account = doubt.as_reading(account) if doubt else with_nested_folders(account, names)
-    if settings.dataset in BY_NAME:
+    if settings.dataset in OWN_IMAGES:
         account = with_named_after_others(account, names)
     orders, account = class_orders(subset.images, root, account, settings.class_order)
     return replace(subset, orders=orders, account=account)

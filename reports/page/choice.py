@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.text import counted
+from dsmi_zoo.data_catalog.datasets.names import OWN_IMAGES
 from dsmi_zoo.pipeline.store.record import RunRecord, SearchNote
 
 from ..statistics.ranking import NAMED_TIES, Ranked, Ranking
@@ -15,8 +16,6 @@ from ..statistics.sample import names, succeeded, texts, values
 from ..wording import cost_title, fixed, significant, with_unit
 
 WINNERS = 5
-OWN_IMAGES = ("imagefolder", "csv")
-"""The user's own data sets, beside those named ``timm:NAME``."""
 STATIC_RANKERS = {
     "top1": "published top-1 accuracy",
     "gmacs": "GMACs",
