@@ -24,7 +24,7 @@ import pytest
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 ONE_PATH = {"os.remove": "unlink", "os.mkdir": "mkdir", "os.rmdir": "rmdir", "os.truncate": "write"}
 TWO_PATHS = {"os.rename": "rename", "os.link": "link", "os.symlink": "link"}
-OF_LOCKS = ("drivers", ".publish.lock")
+OF_LOCKS = ("drivers", ".publish.lock", ".report.lock")
 
 Watcher = Callable[[str, Path, Path | None], None]
 _watchers: list[Watcher] = []

@@ -15,9 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dsmi_zoo._util.files import sweep_temporary, write_atomically
+from dsmi_zoo._util.locks import exclusive
 
 from ..figures.canvas import Rendered
 
+LOCK = ".report.lock"
 MAX_SVG = 160_000  # above which the PNG is smaller
 # In Markdown: a list item, a rule, an underlined heading.
 STARTS_A_BLOCK = re.compile(r"[-+=]|\d+[.)]( |$)")
@@ -68,14 +70,15 @@ class PageFiles:
     def write(self, folder: Path) -> Path:
         """Write the page into ``folder``, delete the figures of an earlier page, and return the path of ``index.html``.
 
-        Each file is replaced atomically.
+        Each file is replaced atomically. Of several processes one writes, and the others wait.
         """
         files = self.contents()
-        for name, data in files.items():
-            write_atomically(folder / name, partial(_write, data))
-        for path in (folder / "figures").glob("*.*"):
-            if path.suffix in (".png", ".svg") and f"figures/{path.name}" not in files:
-                path.unlink(missing_ok=True)
+        with exclusive(folder / LOCK):
+            for name, data in files.items():
+                write_atomically(folder / name, partial(_write, data))
+            for path in (folder / "figures").glob("*.*"):
+                if path.suffix in (".png", ".svg") and f"figures/{path.name}" not in files:
+                    path.unlink(missing_ok=True)
         for place in (folder, folder / "figures"):
             if place.is_dir():
                 sweep_temporary(place)

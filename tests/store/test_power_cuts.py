@@ -1,6 +1,7 @@
 """Power cuts at each step of a run, a merge and a publication: nothing finished is lost, nothing wrong is read."""
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import dsmi_zoo
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.runs.driver_lock import driver_lock
 from dsmi_zoo.jobs.runs.merge import merge
+from dsmi_zoo.jobs.runs.remeasure import remeasure
 from dsmi_zoo.jobs.runs.state import entry_states, record_unless_lost
 from dsmi_zoo.pipeline.store.record import LostRecord
 from dsmi_zoo.pipeline.store.run_folder import (
@@ -170,3 +172,45 @@ def test_of_two_merges_into_one_folder_the_second_is_refused(
     with driver_lock(out), pytest.raises(InputError, match="is being computed by process"):
         merge(halves, out)
     pd.testing.assert_frame_equal(read_results(out), before)
+
+
+@pytest.fixture
+def in_this_process(here: "Workers", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remeasure in threads of this process, and without a report, which takes seconds."""
+    of_remeasure = "dsmi_zoo.jobs.runs.remeasure"
+    monkeypatch.setattr(f"{of_remeasure}.open_workers", lambda *_, **__: nullcontext(here))
+    monkeypatch.setattr(f"{of_remeasure}.conclude", lambda *_, **__: 0)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_after_a_power_cut_at_any_step_the_same_remeasure_goes_on(
+    recorded: Recording, tmp_path: Path
+) -> None:
+    run = recorded.root / "out"
+    (disk := tmp_path / "disk").mkdir()
+    recording = Recording(disk)
+    with recording.recording():
+        remeasure(run, disk / "out", {"t": 2}, {})
+    right, _ = scan_results(disk / "out")
+    measured = {slug: row["dse_z"] for slug, row in right.items()}
+    assert len(measured) == 2
+    states = list(recording.cuts(every=3))
+    for number, (_, state) in enumerate(states):
+        after = restore(state, tmp_path / "after") / "out"
+        rows, _ = scan_results(after)
+        assert all(row == right[slug] for slug, row in rows.items())
+        if number % (len(states) // 2) == 0:
+            remeasure(run, after, {"t": 2}, {})
+            again, _ = scan_results(after)
+            assert {slug: row["dse_z"] for slug, row in again.items()} == measured
+    assert assert_sound(run, run) == 2
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_of_two_remeasures_into_one_folder_the_second_is_refused(
+    recorded: Recording, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with driver_lock(out), pytest.raises(InputError, match="is being computed by process"):
+        remeasure(recorded.root / "out", out, {"t": 2}, {})
+    assert not scan_results(out)[0]
