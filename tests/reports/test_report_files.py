@@ -61,7 +61,7 @@ def test_a_report_that_dies_at_any_operation_leaves_a_whole_page_and_the_next_on
     for _ in deaths(lambda: page("b").write(folder), folder):
         found.append((folder / "index.html").read_text())
         page("a").write(folder)
-        stray = [path for path in folder.rglob("*.tmp")]
+        stray = list(folder.rglob("*.tmp"))
         for path in stray:  # swept when they are an hour old
             path.unlink()
         assert_page_of(folder, "a")
