@@ -244,7 +244,7 @@ def test_processes_that_start_at_once_fork_from_one_server_and_share_an_environm
     other = threading.Thread(target=start_again_and_again)
     other.start()
     try:
-        servers = [forkserver._server_for(()) for _ in range(20_000)]
+        servers = [forkserver._server_for(()) for _ in range(300)]
         process = forkserver.child_process(end_unless_environment_is, dict(os.environ))
     finally:
         enough.set()
