@@ -36,7 +36,7 @@ from dsmi_zoo.pipeline.measures import (
     measure,
 )
 from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, DIAGNOSTICS, MEASURES
-from dsmi_zoo.pipeline.measures.core.points import as_points
+from dsmi_zoo.pipeline.measures.core.distances import as_points
 from dsmi_zoo.pipeline.measures.dse.lanczos import spectral_entropy_by_lanczos
 
 with warnings.catch_warnings():  # importing it silences all warnings for good
@@ -359,8 +359,7 @@ def spread() -> None:
 def extras(points: Any, labels: Classes) -> None:
     """What the null and the standard error cost beyond DSMI."""
     from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
-    from dsmi_zoo.pipeline.measures.dse.sampling_error import sampling_error
-    from dsmi_zoo.pipeline.measures.dse.subsets import SpectralEntropies
+    from dsmi_zoo.pipeline.measures.dse.subsets import SpectralEntropies, sampling_error
 
     settings = MeasureSettings(method="exact", precision="float64")
     entropies = SpectralEntropies(points, settings.sigma_for(points.values.shape[1]), settings)

@@ -23,10 +23,13 @@ from dsmi_zoo.reports.statistics.bootstrap import (
     interval,
     small_sample,
 )
-from dsmi_zoo.reports.statistics.clustered import clustered_errors
-from dsmi_zoo.reports.statistics.correlation import Bootstraps
-from dsmi_zoo.reports.statistics.partial import partial_correlation, resampled_partial
+from dsmi_zoo.reports.statistics.correlation import (
+    Bootstraps,
+    partial_correlation,
+    resampled_partial,
+)
 from dsmi_zoo.reports.statistics.prediction import TAKEN, leave_one_family_out, regret
+from dsmi_zoo.reports.statistics.regression import clustered_errors
 from dsmi_zoo.reports.statistics.sample import effective_number
 from dsmi_zoo.reports.statistics.standing import difference, simultaneous_reach, strength
 

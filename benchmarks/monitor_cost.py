@@ -15,7 +15,7 @@ from time import perf_counter
 import timm
 import torch
 
-from dsmi_zoo.data_catalog.datasets.builtin import digits_split
+from dsmi_zoo.data_catalog.datasets.libraries import digits_split
 from dsmi_zoo.pipeline.monitor.file import read_monitor
 from dsmi_zoo.pipeline.monitor.monitor import RepresentationMonitor
 

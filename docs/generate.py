@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dsmi_zoo.pipeline.config.keywords import settings_table
+from dsmi_zoo.pipeline.config.run import settings_table
 from dsmi_zoo.pipeline.store.schema import markdown_table
 
 HERE = Path(__file__).parent

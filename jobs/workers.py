@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE, ComputeSettings
-from dsmi_zoo.pipeline.config.preloaded import MODELS
+from dsmi_zoo.pipeline.config.compute import MODELS, OF_THIS_MACHINE, ComputeSettings
 
 from .clusters.machine import default_workers, usable_cores, visible_gpus
 

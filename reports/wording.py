@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, DIAGNOSTICS, MEASURES
 from dsmi_zoo.pipeline.store.schema import is_accuracy
 
-from .statistics.ranking import COSTS
-from .statistics.sample import BASELINES, CEILING
+from .statistics.sample import BASELINES, CEILING, COSTS
 
 _REGISTERED = {m.name: m for m in (*MEASURES, *COMPARISONS, *BASELINES, *DIAGNOSTICS)}
 MISSING = "–"

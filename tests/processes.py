@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from dsmi_zoo._util import forkserver
-from dsmi_zoo.pipeline.config.preloaded import MODELS
+from dsmi_zoo.pipeline.config.compute import MODELS
 
 # The imports of the command and its workers, and of Dask's scheduler and worker.
 MODULES = (

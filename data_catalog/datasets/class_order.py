@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.files import content_hash
 from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.text import natural_order, printable, shortened, shown
 

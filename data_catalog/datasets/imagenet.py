@@ -13,8 +13,7 @@ from dsmi_zoo._util.tables import read_table
 from dsmi_zoo._util.text import printable, shown
 
 from .account import WHOLE, Account
-from .folders import images_by_folder, subfolders
-from .image_files import ImageFiles, refuse_odd_name
+from .folders import ImageFiles, images_by_folder, refuse_odd_name, subfolders
 from .inventory import suffixes
 
 # fastai's ten easier and ten harder classes; the paper takes 50 validation images of each.

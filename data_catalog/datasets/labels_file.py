@@ -16,7 +16,7 @@ from dsmi_zoo._util.tables import read_table
 from dsmi_zoo._util.text import counted, natural_order, shortened, shown
 
 from .account import Account
-from .image_files import Listing
+from .folders import Listing
 from .inventory import account_of_rest, files_below, reason_of, with_alike_names
 
 COLUMNS = {

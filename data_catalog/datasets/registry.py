@@ -10,15 +10,21 @@ from dsmi_zoo._util.text import shown
 
 from ..models.trained_zoos import seeded_zoo
 from .base import ImageArray, LabelledImages, Part, split_numbers
-from .builtin import FASHION_CLASSES, STRIPS, digits_split, fashion_split, photo_patches
-from .folders import list_class_folders, subfolders
-from .image_files import ImageFiles
+from .folders import ImageFiles, list_class_folders, subfolders
 from .imagenet import KAGGLE_TABLE, open_imagenet, synsets
 from .labels_file import list_labels_file
 from .layout import doubt_about, holds_images
+from .libraries import (
+    FASHION_CLASSES,
+    STRIPS,
+    TORCHVISION_SETS,
+    digits_split,
+    fashion_split,
+    open_timm_dataset,
+    photo_patches,
+    torchvision_images,
+)
 from .names import DATASETS
-from .timm import open_timm_dataset
-from .torchvision import TORCHVISION_SETS, torchvision_images
 
 TORCHVISION_FOLDERS = {
     "cifar-10-batches-py": "cifar10",

@@ -1,19 +1,25 @@
-"""Write files atomically, verify them against checksums, and hash them."""
+"""Write files atomically, verify them against checksums, and hash files, settings and arrays."""
+
+from __future__ import annotations
 
 import errno
 import hashlib
 import json
 import logging
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from .errors import DiskFull, InputError
 from .locks import exclusive
+
+if TYPE_CHECKING:
+    import numpy as np
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +103,23 @@ def move(source: Path, target: Path) -> None:
     """Rename a flushed file, or a folder of such files, so that the new name survives a power cut."""
     source.replace(target)
     flush_folder(target.parent)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link a file to ``target`` where the file system allows it, else copy it; it appears there whole.
+
+    Files of a run are replaced, never written to, so a change of one link leaves the other as it is.
+    """
+    make_folder(target.parent)
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        os.link(source.resolve(), temporary)
+        move(temporary, target)
+    except OSError:
+        with source.open("rb") as content:
+            write_atomically(target, lambda file: shutil.copyfileobj(content, file))
+    finally:
+        temporary.unlink(missing_ok=True)  # a rename onto a link to the same file leaves both names
 
 
 def disk_full(path: Path) -> DiskFull:
@@ -210,3 +233,18 @@ def remove_checksummed(path: Path) -> None:
 def note_path(path: Path) -> Path:
     """Return where the checksum of a file is kept."""
     return path.with_name(f"{path.name}.json")
+
+
+def content_hash(*parts: Any) -> str:
+    """Hash JSON-able values to 16 hexadecimal digits, independent of the order of keys."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def array_sha256(array: np.ndarray) -> str:
+    """Hash an array's type, shape and values."""
+    import numpy as np
+
+    content = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    content.update(np.ascontiguousarray(array).data)
+    return content.hexdigest()

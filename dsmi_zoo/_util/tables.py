@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -176,3 +177,19 @@ def json_object(text: str, column: str) -> dict[str, Any]:
             f'{column} must be a JSON object such as {{"num_classes": 10}}, not {shown(value)}'
         )
     return value
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Raises
+    ------
+    InputError
+        For a file that cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{shortened(str(path), 300)}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # also not UTF-8, or nested too deep
+        raise InputError(f"{path}: cannot be read as TOML: {shortened(str(error), 200)}") from None

@@ -47,7 +47,7 @@ def report_command(out: Path, compare: Path | None) -> int:
       dsmi-zoo report --out runs/digits
       dsmi-zoo report --out runs/digits --compare runs/digits-sigma-2.0
     """
-    from ..runs.report import report
+    from ..runs.conclude import report
 
     return report(out, compare)
 

@@ -12,8 +12,7 @@ from pydantic import ValidationError
 
 from dsmi_zoo._util.settings import NOT_PRINTABLE, Setting, flags_of, options_of, validation_line
 from dsmi_zoo._util.text import in_seconds, is_printable, shown
-from dsmi_zoo.pipeline.config.keywords import nested
-from dsmi_zoo.pipeline.config.run import RunConfig, as_named, resolve_config
+from dsmi_zoo.pipeline.config.run import RunConfig, as_named, nested, resolve_config
 
 Command = Callable[..., Any]
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.paths import is_file
+from dsmi_zoo._util.tables import read_toml
 from dsmi_zoo._util.text import is_printable
-from dsmi_zoo._util.toml import read_toml
 from dsmi_zoo.pipeline.config.run import validated
 
 from .machine import MAX_PER_GPU

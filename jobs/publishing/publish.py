@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import flush_folder, make_folder, move, write_text
+from dsmi_zoo._util.files import flush_folder, link_or_copy, make_folder, move, write_text
 from dsmi_zoo._util.locks import Claim, Held, claimed
 from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.text import counted
@@ -37,13 +37,11 @@ from dsmi_zoo.pipeline.store.release import (
     write_rows,
     write_sums,
 )
-from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_run
-from dsmi_zoo.reports.page.build import write_page
-from dsmi_zoo.reports.page.release import card_with_notice, page_with_notice
+from dsmi_zoo.pipeline.store.run_folder import embedding_path, input_files, read_run
+from dsmi_zoo.reports.page.build import card_with_notice, page_with_notice, write_page
 
 from ..progress import SILENT, Display
 from ..runs.driver_lock import drivers
-from ..runs.merge import input_files, link_or_copy
 from ..runs.state import EntryState, by_state, entry_states
 
 log = logging.getLogger(__name__)

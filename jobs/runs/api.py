@@ -10,7 +10,7 @@ import pandas as pd
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.settings import signature_with
-from dsmi_zoo.pipeline.config.keywords import SETTINGS, settings_from_keywords
+from dsmi_zoo.pipeline.config.run import SETTINGS, settings_from_keywords
 from dsmi_zoo.pipeline.store.run_folder import read_results
 
 from .run import run as run_all

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 
+from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
+from dsmi_zoo.pipeline.monitor.file import monitor_path
 from dsmi_zoo.pipeline.store.run_folder import read_run
 
 from ..progress import Display, duration
@@ -89,3 +91,19 @@ def _warn_of_missing(states: Sequence[EntryState]) -> None:
         log.warning(
             f"  {counted(len(states), 'row')} missing at the end; the same command computes them"
         )
+
+
+def report(out: Path, compared_with: Path | None) -> int:
+    """Rebuild the report of a run, or of a monitored training, and log its path."""
+    if monitor_path(out).exists() and not (out / "run.json").exists():
+        from dsmi_zoo.reports.page.training import write_monitor_report
+
+        if compared_with is not None:
+            raise InputError(f"{out} is a monitored training; --compare is for runs of a zoo")
+        page = write_monitor_report(out.absolute())
+    else:
+        from dsmi_zoo.reports.page.build import write_report
+
+        page = write_report(out.absolute(), compared_with.absolute() if compared_with else None)
+    log.info(f"Report: {page}")
+    return 0

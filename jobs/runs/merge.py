@@ -2,9 +2,6 @@
 
 import filecmp
 import logging
-import os
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,13 +10,19 @@ from time import monotonic
 from typing import Any
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import make_folder, move, write_atomically
+from dsmi_zoo._util.files import link_or_copy
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.models.filters import Filters
 from dsmi_zoo.pipeline.config.run import RunConfig, differences
 from dsmi_zoo.pipeline.plan.identity import versions_of_measures
 from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord
-from dsmi_zoo.pipeline.store.run_folder import NOT_THIS_RUN, embedding_path, read_run, write_row
+from dsmi_zoo.pipeline.store.run_folder import (
+    NOT_THIS_RUN,
+    embedding_path,
+    input_files,
+    read_run,
+    write_row,
+)
 from dsmi_zoo.pipeline.store.subset_file import read_subset
 
 from ..progress import SILENT, Display
@@ -30,30 +33,6 @@ from .state import entry_states, make_writable, save_record
 log = logging.getLogger(__name__)
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
-
-
-def input_files(folder: Path) -> list[Path]:
-    """Return a run's files about its images, relative to its folder; checksums come before their files."""
-    clusters = sorted((folder / "input_clusters").glob("*.npy*"), reverse=True)
-    paths = [folder / "subset.parquet", *clusters]
-    return [path.relative_to(folder) for path in paths if path.exists()]
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Hard-link a file to ``target`` where the file system allows it, else copy it; it appears there whole.
-
-    Files of a run are replaced, never written to, so a change of one link leaves the other as it is.
-    """
-    make_folder(target.parent)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        os.link(source.resolve(), temporary)
-        move(temporary, target)
-    except OSError:
-        with source.open("rb") as content:
-            write_atomically(target, lambda file: shutil.copyfileobj(content, file))
-    finally:
-        temporary.unlink(missing_ok=True)  # a rename onto a link to the same file leaves both names
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,20 @@ from time import monotonic
 from typing import Any
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.files import link_or_copy
 from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.config.preloaded import MEASURES
+from dsmi_zoo.pipeline.config.compute import MEASURES
 from dsmi_zoo.pipeline.config.run import MeasureSettings, RunConfig, from_command_line
 from dsmi_zoo.pipeline.engine.row_content import RemeasureJob
 from dsmi_zoo.pipeline.plan.identity import check_own_measures, measures_identity, row_identity
 from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord
-from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_run
+from dsmi_zoo.pipeline.store.run_folder import embedding_path, input_files, read_run
 from dsmi_zoo.pipeline.store.subset_file import read_subset, write_subset
 
 from ..progress import SILENT, Display, follow
 from ..workers import open_workers
 from .conclude import conclude
 from .driver_lock import driver_lock
-from .merge import input_files, link_or_copy
 from .run import elsewhere
 from .state import (
     entry_states,

@@ -200,7 +200,7 @@ def _checked(entries: Sequence[ModelEntry], workers: int) -> "Iterator[Outcome]"
     from concurrent.futures.process import BrokenProcessPool
 
     from dsmi_zoo._util.forkserver import process_pool
-    from dsmi_zoo.pipeline.config.preloaded import MODELS
+    from dsmi_zoo.pipeline.config.compute import MODELS
     from dsmi_zoo.pipeline.engine.outcome import Outcome
 
     same: dict[str, list[ModelEntry]] = {}

@@ -2,13 +2,14 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,20 +19,132 @@ from dsmi_zoo._util.text import counted
 from dsmi_zoo._util.versions import git_commit, library_versions
 from dsmi_zoo.data_catalog.datasets.names import TRAINABLE
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
+from dsmi_zoo.data_catalog.models.trained_zoos import TRAINED_ZOOS
 from dsmi_zoo.pipeline.config.run import ComputeSettings, RunConfig, SubsetSettings
 from dsmi_zoo.pipeline.engine.outcome import Outcome
+from dsmi_zoo.pipeline.plan.plan import make_plan
 from dsmi_zoo.pipeline.store.run_folder import read_results
 from dsmi_zoo.pipeline.studies import STUDIES
 from dsmi_zoo.pipeline.studies.simulation import Simulation, compute_cell, is_measured, read_cells
-from dsmi_zoo.pipeline.studies.trainings import TrainingJob, TrainingStudy, compute_training
-from dsmi_zoo.pipeline.studies.trajectory import Trajectory, write_catalog
-from dsmi_zoo.pipeline.studies.transfer import compute_transfer, transfer_accuracies
+from dsmi_zoo.pipeline.studies.trajectory import (
+    TrainingJob,
+    TrainingStudy,
+    Trajectory,
+    compute_training,
+    write_catalog,
+)
+from dsmi_zoo.pipeline.studies.transfer import TransferJob, compute_transfer, transfer_accuracies
+from dsmi_zoo.reports.statistics.sample import succeeded
 
 from ..progress import SILENT, Display, duration, follow
 from ..runs.run import run
 from ..runs.state import make_writable
 from ..workers import open_workers
-from .score_study import ZooRun, rows_of_settings, zoo_runs
+
+SMALL_MODELS = (
+    "test_resnet.*",
+    "test_convnext.*",
+    "test_efficientnet.*",
+    "test_mambaout.*",
+    "test_byobnet.*",
+)
+
+
+@dataclass(frozen=True)
+class ZooRun:
+    """One run of the study: the networks of a zoo, measured on its own or the other zoo's images, with one seed."""
+
+    out: Path
+    zoo: str
+    measured_on: str
+    seed: int
+    models: tuple[str, ...]
+    root: Path | None
+    compute: ComputeSettings
+
+    @property
+    def is_transfer(self) -> bool:
+        """Whether the images are the other zoo's."""
+        return self.zoo != self.measured_on
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's settings."""
+        name = f"{self.zoo}-{self.seed}" + (f"-on-{self.measured_on}" if self.is_transfer else "")
+        root = self.root if self.measured_on == "fashion" else None
+        return RunConfig(
+            catalog=f"{self.zoo}:{self.seed}",
+            models=self.models,
+            out=self.out / name,
+            subset=SubsetSettings(dataset=f"{self.measured_on}:{self.seed}", data_root=root),
+            compute=self.compute,
+        )
+
+    def transfer_jobs(self) -> dict[str, TransferJob]:
+        """Return what the probe and the fine-tuning on the other images need, by the model's name."""
+        config = self.config
+        subset = config.subset
+        by_model = {}
+        for job in make_plan(config).jobs:
+            assert job.weights is not None
+            by_model[job.entry.model] = TransferJob(
+                job.entry, job.weights, subset.dataset, self.compute.cache, subset.data_root
+            )
+        return by_model
+
+
+def zoo_runs(
+    out: Path, seeds: int, small: bool, root: Path | None, compute: ComputeSettings
+) -> list[ZooRun]:
+    """Return all runs of the study, those of a zoo on its own images first, because they train the networks."""
+    pairs = [(zoo, zoo) for zoo in TRAINED_ZOOS]
+    pairs += [(zoo, other) for zoo in TRAINED_ZOOS for other in TRAINED_ZOOS if other != zoo]
+    models = SMALL_MODELS if small else ()
+    return [
+        ZooRun(out, zoo, measured_on, seed, models, root, compute)
+        for zoo, measured_on in pairs
+        for seed in range(1, seeds + 1)  # seed 0 was used to design the zoos
+    ]
+
+
+def rows_of_settings(runs: list[ZooRun]) -> dict[str, pd.DataFrame]:
+    """Return for each setting of the study one row per network and seed, with its target in the column ``target``.
+
+    Raises
+    ------
+    InputError
+        When a row or an accuracy of a network is missing.
+    """
+    parts: dict[str, list[pd.DataFrame]] = {}
+    top1: dict[tuple[str, int], pd.Series] = {}
+    for finished in runs:
+        rows = succeeded(read_results(finished.config.folder)).set_index("model", drop=False)
+        if not finished.is_transfer:
+            top1[finished.zoo, finished.seed] = rows["top1"]
+        for name, frame in _with_targets(finished, rows, top1[finished.zoo, finished.seed]):
+            parts.setdefault(name, []).append(frame)
+    return {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}
+
+
+def _with_targets(
+    run: ZooRun, rows: pd.DataFrame, top1: pd.Series
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    log10_budget = np.log10(rows["train_images"].astype(float) * rows["epochs"].astype(float))
+    known = rows.assign(seed=run.seed, log10_budget=log10_budget)
+    if not run.is_transfer:
+        yield run.zoo, known.assign(target=rows["top1"])
+        return
+    accuracies = {name: transfer_accuracies(job) for name, job in run.transfer_jobs().items()}
+    missing = [name for name, accuracy in accuracies.items() if accuracy is None]
+    if missing:
+        raise InputError(
+            f"{run.out}: the accuracies of {missing[0]} are missing; validate --study scores goes on"
+        )
+    both = pd.DataFrame.from_dict(accuracies, orient="index")
+    known = known.assign(source_top1=top1)
+    for column, word in (("probe", "probe"), ("fine_tuned", "fine-tuned")):
+        yield f"{run.zoo} to {run.measured_on}, {word}", known.assign(target=both[column])
+
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +372,7 @@ def _check_inputs(validation: Validation, studies: Sequence[str]) -> None:
 
 def fetch(validation: Validation) -> None:
     """Download the torchvision data sets that networks are trained on."""
-    from dsmi_zoo.data_catalog.datasets.torchvision import TORCHVISION_SETS, download
+    from dsmi_zoo.data_catalog.datasets.libraries import TORCHVISION_SETS, download
 
     if validation.root is None:
         raise InputError("--download needs --data-root, the folder to download to")

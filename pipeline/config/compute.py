@@ -10,6 +10,20 @@ from dsmi_zoo._util.paths import absolute_path, default_cache
 from dsmi_zoo._util.settings import Clash, OnCommandLine, Settings
 from dsmi_zoo._util.text import in_bytes, in_seconds
 
+# What every row needs sooner or later.
+MEASURES = ("dsmi_zoo.pipeline.engine.graph", "sklearn.cluster", "sklearn.mixture")
+# What embeddings need, too.
+MODELS = (
+    *MEASURES,
+    "timm",
+    "dsmi_zoo.pipeline.embedding.embed",
+    "dsmi_zoo.pipeline.embedding.train",
+    "dsmi_zoo.pipeline.engine.gpu_lock",
+    "dsmi_zoo.pipeline.networks.timm",
+    "dsmi_zoo.pipeline.networks.timm",
+)
+
+
 CLUSTERS = ("auto", "local", "cuda", "slurm")
 OF_THIS_MACHINE = ("auto", "local", "cuda")
 

@@ -18,13 +18,13 @@ from PIL import Image
 from dsmi_zoo._util.errors import DamagedFile, InputError
 from dsmi_zoo._util.files import (
     NO_SPACE,
+    content_hash,
     damage,
     disk_full,
     make_unless_intact,
     move_checksummed,
     remove_checksummed,
 )
-from dsmi_zoo._util.hashing import content_hash
 from dsmi_zoo._util.text import size_in_words
 from dsmi_zoo.data_catalog.datasets.base import Part
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 from distributed import Client, Future
 
 from dsmi_zoo._util.errors import DamagedFile, DiskFull, InputError
-from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.files import content_hash
 
 from ..config.run import RunConfig
 from ..embedding.views import drop_oldest_views

@@ -229,8 +229,7 @@ class EntryTask(RowTask):
         from ..embedding.embed import embed_inputs
         from ..embedding.train import stored_top1
         from ..networks.forward import defaults_kept
-        from ..networks.loading_code import loading_code
-        from ..networks.timm import choose_device, pooling_of
+        from ..networks.timm import choose_device, loading_code, pooling_of
         from .gpu_lock import gpu_turn
 
         job, entry, config = self.job, self.job.entry, self.config

@@ -15,7 +15,7 @@ import distributed
 from distributed import Client, Future
 
 from dsmi_zoo._util.errors import DamagedFile
-from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.files import content_hash
 
 from .attempts import ATTEMPTS, LOST_AT_MOST, Attempts
 from .outcome import Outcome

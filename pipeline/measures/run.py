@@ -23,8 +23,8 @@ from .catalog import BY_NAME, OF_A_ROW, UNDEFINED, Measure, joined_reasons
 from .core.arrays import is_on_host
 from .core.checks import UndefinedScore
 from .core.context import MeasureContext
+from .core.distances import Points
 from .core.estimate import precision_for
-from .core.points import Points
 from .core.registry import COMPUTATIONS, Computation, Task, Value
 from .core.settings import SETTINGS, MeasureSettings, checked_settings
 from .core.threads import in_threads

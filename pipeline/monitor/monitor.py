@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.hashing import array_sha256
+from dsmi_zoo._util.files import array_sha256
 from dsmi_zoo._util.text import counted, shown
 
 from ..measures.catalog import DIAGNOSTICS, MEASURES, UNDEFINED, joined_reasons, parted_reasons

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dsmi_zoo._util.files import file_sha256, write_text
-from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.files import content_hash, file_sha256, write_text
 from dsmi_zoo._util.user_code import find_module
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.files import content_hash
 from dsmi_zoo._util.forkserver import process_pool
-from dsmi_zoo._util.hashing import content_hash
 from dsmi_zoo.data_catalog.datasets.class_order import with_open_order
 from dsmi_zoo.data_catalog.datasets.imagenet import MEAN, STD
 from dsmi_zoo.data_catalog.datasets.subset import Subset
@@ -15,7 +15,7 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing, target
 from dsmi_zoo.data_catalog.models.filters import apply_filters
 from dsmi_zoo.data_catalog.models.registry import load_models
 
-from ..config.preloaded import MODELS
+from ..config.compute import MODELS
 from ..config.run import RunConfig
 from ..embedding.views import view_path
 from ..networks.builder_defaults import with_builder_defaults

@@ -17,7 +17,7 @@ from dsmi_zoo.data_catalog.datasets.account import WHOLE
 from dsmi_zoo.data_catalog.datasets.base import LabelledImages
 from dsmi_zoo.data_catalog.datasets.class_order import class_orders
 from dsmi_zoo.data_catalog.datasets.decoding import begins_as_image
-from dsmi_zoo.data_catalog.datasets.image_files import ImageFiles, copies, unreadable
+from dsmi_zoo.data_catalog.datasets.folders import ImageFiles, copies, unreadable
 from dsmi_zoo.data_catalog.datasets.imagenet import PRESETS
 from dsmi_zoo.data_catalog.datasets.layout import (
     doubt_about,

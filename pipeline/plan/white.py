@@ -15,12 +15,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import write_text
-from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.files import content_hash, write_text
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.datasets.decoding import is_jpeg, look, read_deep
 from dsmi_zoo.data_catalog.datasets.deep_pixels import WHITE_16, is_ambiguous, question
-from dsmi_zoo.data_catalog.datasets.image_files import ImageFiles
+from dsmi_zoo.data_catalog.datasets.folders import ImageFiles
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 
 log = logging.getLogger(__name__)

@@ -24,8 +24,7 @@ from dsmi_zoo._util.settings import rule_of
 from dsmi_zoo._util.text import shortened
 
 from .record import Moment, RunRecord, parse_record
-from .row_file import arrow_schema, checked_rows
-from .run_folder import read_results, read_run, rows_frame
+from .run_folder import arrow_schema, checked_rows, read_results, read_run, rows_frame
 from .schema import COLUMNS
 
 FORMAT: Literal[1] = 1

@@ -13,8 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dsmi_zoo._util.errors import DamagedFile
-from dsmi_zoo._util.files import damage, write_checksummed
-from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.files import content_hash, damage, write_checksummed
 
 from ..engine.outcome import Outcome
 from ..measures import (

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dsmi_zoo._util.files import write_text
-from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.files import content_hash, write_text
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, TrainingRecipe
 
 from ..engine.outcome import Outcome

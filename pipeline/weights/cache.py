@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmi_zoo._util.files import (
+    content_hash,
     file_sha256,
     flush,
     hash_problem,
@@ -17,7 +18,6 @@ from dsmi_zoo._util.files import (
     move,
     write_atomically,
 )
-from dsmi_zoo._util.hashing import content_hash
 from dsmi_zoo._util.locks import Claim, boot_id, exclusive
 from dsmi_zoo._util.paths import default_cache, within
 from dsmi_zoo._util.tensor_files import text_of

@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from dsmi_zoo._util.errors import DiskFull, InputError
-from dsmi_zoo._util.files import NO_SPACE
-from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.files import NO_SPACE, content_hash
 from dsmi_zoo._util.paths import repository_problem, safe_component, within
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from dsmi_zoo._util.text import plural
 from dsmi_zoo.pipeline.store.schema import target_unit
 
 from ..statistics.correlation import Bootstraps, Correlation
-from ..statistics.ranking import COSTS, Ranking
+from ..statistics.ranking import Ranking
 from ..statistics.regression import SHOWN, Influence, Regression, family_band
-from ..statistics.sample import families_of, groups_of, succeeded, values
+from ..statistics.sample import COSTS, families_of, groups_of, succeeded, values
 from ..wording import cost_title, fixed, measure_title, measure_unit, target_title, with_unit
 from .canvas import (
     COLOURS,

@@ -16,8 +16,7 @@ from dsmi_zoo.pipeline.monitor.file import NUMBERS, SIMPLE_SCORES, read_monitor
 from ..figures.curves import Panel, curves, lines_of
 from ..statistics.sample import values
 from ..wording import fixed, measure_title, measure_unit, with_unit
-from .parts import AnyCell, Illustration, Section, Table, table_of_words
-from .rendering import PageFiles, prose
+from .rendering import AnyCell, Illustration, PageFiles, Section, Table, prose, table_of_words
 
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x")
 CLASSIC = ("cse_z", "csmi_z_y", "csmi_z_x")

@@ -9,15 +9,9 @@ from scipy.stats import binom
 
 from dsmi_zoo.pipeline.measures.core.hits import unpacked
 
-from .sample import names, succeeded, values
+from .sample import COSTS, names, succeeded, values
 
 LEVEL = 0.05
-COSTS = {
-    "throughput": ("published throughput", "images/s", True),
-    "gmacs": ("GMACs", "", False),
-    "params_m": ("parameters", "M", False),
-    "cpu_throughput": ("published CPU throughput", "images/s", True),
-}
 SECOND_COST = "cpu_throughput"
 NAMED_TIES = 3
 

@@ -1,6 +1,5 @@
 """The rows and columns of the statistics: the sample, its families, its scores and its targets."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,6 @@ import pandas as pd
 
 from dsmi_zoo._util.text import natural_order
 from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES, Score
-from dsmi_zoo.pipeline.store.record import EntryRecord
 from dsmi_zoo.pipeline.store.schema import COLUMN_NAMES, is_accuracy, target_unit
 
 PRIMARY_MEASURE = "dsmi_z_y"
@@ -35,6 +33,14 @@ LOGARITHMS = {
     "log10_pretraining_images": "pretraining_images",
 }
 """Scores that are the logarithm of a column."""
+
+COSTS = {
+    "throughput": ("published throughput", "images/s", True),
+    "gmacs": ("GMACs", "", False),
+    "params_m": ("parameters", "M", False),
+    "cpu_throughput": ("published CPU throughput", "images/s", True),
+}
+"""Title, unit, and whether more is better."""
 
 GREATEST = 1e100
 """Larger numbers count as missing, because their variances and products overflow."""
@@ -145,10 +151,3 @@ def groups_of(rows: pd.DataFrame) -> list[str]:
         return []
     groups = {str(g) for g in rows["group"].dropna() if str(g).strip()}
     return sorted(groups, key=natural_order) if len(groups) > 1 else []
-
-
-def missing_entries(rows: pd.DataFrame, planned: Iterable[EntryRecord]) -> list[dict[str, Any]]:
-    """Return the entries without a row, each {"model", "img_size"}."""
-    there = {(e["model"], e["img_size"]) for e in names(rows)}
-    missing = [entry for entry in planned if (entry.model, entry.img_size) not in there]
-    return [{"model": entry.model, "img_size": entry.img_size} for entry in missing]

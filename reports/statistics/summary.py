@@ -1,11 +1,12 @@
 """All numbers of a report, from the rows of a run; undefined ones have a reason."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
-from dsmi_zoo.pipeline.store.record import RunRecord
+from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord
 
 from .bootstrap import LEVEL
 from .correlation import (
@@ -15,8 +16,8 @@ from .correlation import (
     Correlation,
     correlations,
     correlations_within_groups,
+    partial_correlations,
 )
-from .partial import partial_correlations
 from .prediction import Prediction, Regret, predictions, regrets
 from .regression import SHOWN, Influence, Multiple, Regression, influences, multiple, regressions
 from .robustness import Variant, published, variants
@@ -26,7 +27,6 @@ from .sample import (
     PRIMARY_TARGET,
     effective_number,
     families_of,
-    missing_entries,
     names,
     one_row_per_weights,
     succeeded,
@@ -143,3 +143,10 @@ def ranked_measures(summary: Summary, target: str) -> list[str]:
         return name == CEILING, value is None, -abs(value or 0)
 
     return sorted((m for m in summary.correlations if target in summary.correlations[m]), key=key)
+
+
+def missing_entries(rows: pd.DataFrame, planned: Iterable[EntryRecord]) -> list[dict[str, Any]]:
+    """Return the entries without a row, each {"model", "img_size"}."""
+    there = {(e["model"], e["img_size"]) for e in names(rows)}
+    missing = [entry for entry in planned if (entry.model, entry.img_size) not in there]
+    return [{"model": entry.model, "img_size": entry.img_size} for entry in missing]

@@ -7,8 +7,7 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from ..figures.curves import Panel, curves, lines_of
-from ..page.parts import AnyCell, Illustration, Section, table_of_words
-from ..page.rendering import prose
+from ..page.rendering import AnyCell, Illustration, Section, prose, table_of_words
 from ..wording import fixed, significant
 from .claims import Claim, above, below
 

@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.studies.trainings import ARCHITECTURE
+from dsmi_zoo.pipeline.studies.trajectory import ARCHITECTURE
 
 from ..figures.curves import Panel, curves, lines_of
-from ..page.parts import Illustration, Section, table_of_words
-from ..page.rendering import figure_name, prose
+from ..page.rendering import Illustration, Section, figure_name, prose, table_of_words
 from ..statistics.sample import values
 from ..wording import fixed, measure_title, measure_unit
 from .claims import Claim, above, different, flat, undecided

@@ -7,13 +7,11 @@ from typing import Any
 
 from dsmi_zoo._util.text import counted
 
-from ..page.parts import AnyCell, Section, table_of_words
-from ..page.rendering import prose
+from ..page.rendering import AnyCell, Section, prose, table_of_words
 from ..page.training import CurvePage, write_curve_page
 from ..wording import p_value, significant, significant_interval
 from .claims import Claim
-from .score_study_page import answer, score_study_section
-from .score_verdicts import study_scores
+from .score_verdicts import answer, score_study_section, study_scores
 from .simulation_page import claims_of, section
 from .trainings_page import (
     dynamics_claims,

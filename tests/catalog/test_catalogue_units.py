@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.data_catalog.models.csv_catalog import accuracy_problem, pixel_statistics
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.registry import load_models
-from dsmi_zoo.data_catalog.models.units import accuracy_problem, pixel_statistics
 
 
 def read(folder: Path, header: str, *rows: str) -> list[ModelEntry]:

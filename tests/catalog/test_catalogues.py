@@ -17,7 +17,7 @@ from hostile_input import ODD_TEXT, answer_or_refusal, bounded, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.files import content_hash
 from dsmi_zoo._util.text import is_printable
 from dsmi_zoo.data_catalog.models.csv_catalog import PREPROCESSING_COLUMNS, TEXT_COLUMNS
 from dsmi_zoo.data_catalog.models.entry import MAX_IMG_SIZE, ModelEntry

@@ -17,7 +17,7 @@ from dsmi_zoo.data_catalog.datasets.class_order import (
     orders_by_name,
     with_open_order,
 )
-from dsmi_zoo.data_catalog.datasets.image_files import ImageFiles
+from dsmi_zoo.data_catalog.datasets.folders import ImageFiles
 from dsmi_zoo.data_catalog.datasets.imagenet import imagenet_numbers, synsets
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.data_catalog.datasets.image_files import ImageFiles, read_image, unreadable
+from dsmi_zoo.data_catalog.datasets.folders import ImageFiles, read_image, unreadable
 from dsmi_zoo.data_catalog.datasets.imagenet import IMAGENETTE, IMAGEWOOF, PRESETS, synsets
 from dsmi_zoo.data_catalog.datasets.registry import dataset_in, open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset

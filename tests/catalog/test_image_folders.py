@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dsmi_zoo._util.text import is_printable
-from dsmi_zoo.data_catalog.datasets.folders import list_class_folders
-from dsmi_zoo.data_catalog.datasets.image_files import Listing
+from dsmi_zoo.data_catalog.datasets.folders import Listing, list_class_folders
 from dsmi_zoo.data_catalog.datasets.imagenet import KAGGLE_TABLE, open_imagenet, synsets
 from dsmi_zoo.data_catalog.datasets.labels_file import list_labels_file
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, ImageFile
 
 from dsmi_zoo.data_catalog.datasets.decoding import look, read_image
-from dsmi_zoo.data_catalog.datasets.timm import open_timm_dataset
+from dsmi_zoo.data_catalog.datasets.libraries import open_timm_dataset
 
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
 %%BoundingBox: 0 0 10 10

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.files import content_hash
 from dsmi_zoo._util.paths import default_cache
 from dsmi_zoo.pipeline.config.compute import CLUSTERS
 from dsmi_zoo.pipeline.config.run import MeasureSettings, RunConfig, differences, resolve_config

@@ -15,8 +15,12 @@ from dsmi_zoo._util.settings import settings_of
 from dsmi_zoo._util.text import is_printable
 from dsmi_zoo.jobs.clusters.profile import DriverJob, Profile, load_profile
 from dsmi_zoo.jobs.clusters.slurm.scripts import worker_requests
-from dsmi_zoo.pipeline.config.keywords import settings_from_keywords
-from dsmi_zoo.pipeline.config.run import RunConfig, differences, resolve_config
+from dsmi_zoo.pipeline.config.run import (
+    RunConfig,
+    differences,
+    resolve_config,
+    settings_from_keywords,
+)
 from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord, parse_record
 
 FIRST = json.loads(Path(__file__).parents[1].joinpath("run_of_the_first_version.json").read_text())

@@ -15,8 +15,13 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.settings import Setting, options_of, settings_of
 from dsmi_zoo.jobs.cli.options import run_settings
 from dsmi_zoo.jobs.cli.run import run_command
-from dsmi_zoo.pipeline.config.keywords import settings_from_keywords, settings_table
-from dsmi_zoo.pipeline.config.run import RunConfig, differences, resolve_config
+from dsmi_zoo.pipeline.config.run import (
+    RunConfig,
+    differences,
+    resolve_config,
+    settings_from_keywords,
+    settings_table,
+)
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 
 ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {

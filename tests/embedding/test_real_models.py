@@ -9,7 +9,7 @@ import torch
 from conftest import Command
 from real_weights import LITE, crops, lite_weights, photograph
 
-from dsmi_zoo.data_catalog.datasets.image_files import ImageFiles
+from dsmi_zoo.data_catalog.datasets.folders import ImageFiles
 from dsmi_zoo.data_catalog.datasets.imagenet import synsets
 from dsmi_zoo.data_catalog.datasets.subset import select_subset
 from dsmi_zoo.data_catalog.models.entry import ModelEntry

@@ -18,13 +18,13 @@ from torchvision.datasets import FashionMNIST
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.forkserver import process_pool
 from dsmi_zoo.data_catalog.datasets.base import ImageArray, split_numbers
-from dsmi_zoo.data_catalog.datasets.builtin import DEBIAN, digits_split, fashion_split
+from dsmi_zoo.data_catalog.datasets.libraries import DEBIAN, digits_split, fashion_split
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.data_catalog.models.trained_zoos import trained_models
-from dsmi_zoo.pipeline.config.preloaded import MODELS
+from dsmi_zoo.pipeline.config.compute import MODELS
 from dsmi_zoo.pipeline.config.run import RunConfig, SubsetSettings
 from dsmi_zoo.pipeline.embedding.views import (
     drop_oldest_views,

@@ -14,7 +14,7 @@ import pytest
 
 from dsmi_zoo._util import forkserver
 from dsmi_zoo.jobs.workers import open_workers
-from dsmi_zoo.pipeline.config.preloaded import MODELS
+from dsmi_zoo.pipeline.config.compute import MODELS
 from dsmi_zoo.pipeline.config.run import ComputeSettings
 from dsmi_zoo.pipeline.engine.attempts import Died, in_a_child
 

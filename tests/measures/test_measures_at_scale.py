@@ -18,7 +18,7 @@ from dsmi_zoo.pipeline.measures import (
     measure,
 )
 from dsmi_zoo.pipeline.measures.core import estimate as estimate_module
-from dsmi_zoo.pipeline.measures.core import points
+from dsmi_zoo.pipeline.measures.core import distances
 from dsmi_zoo.pipeline.measures.core.distances import gaussian_kernel, squared_distances
 from dsmi_zoo.pipeline.measures.dse.lanczos import spectral_entropy_by_lanczos
 from dsmi_zoo.pipeline.measures.dse.operator import DiffusionOperator
@@ -185,9 +185,9 @@ def test_measures_of_more_points_than_a_matrix_holds_are_those_of_the_matrix(mon
     labels = np.repeat(np.arange(4), 150)
     Z = embedding(600, 20) + 0.7 * generator.normal(size=(4, 20))[labels]
     whole = measure(Z, labels)
-    for module in (estimate_module, points):
+    for module in (estimate_module, distances):
         monkeypatch.setattr(module, "EXACT_UP_TO", 550)
-    monkeypatch.setattr(points, "_BLOCK", 100)
+    monkeypatch.setattr(distances, "_BLOCK", 100)
     parts = measure(Z, labels)
     assert parts["dse_z"] == pytest.approx(whole["dse_z"], abs=0.02)
     assert parts["dse_z"] != whole["dse_z"]

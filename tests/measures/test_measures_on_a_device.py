@@ -14,9 +14,9 @@ from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy, measure
 from dsmi_zoo.pipeline.measures.catalog import OF_A_ROW
 from dsmi_zoo.pipeline.measures.core import conversion
 from dsmi_zoo.pipeline.measures.core import estimate as estimate_module
-from dsmi_zoo.pipeline.measures.core import points as points_module
+from dsmi_zoo.pipeline.measures.core import distances as distances_module
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
-from dsmi_zoo.pipeline.measures.core.points import Points, as_points
+from dsmi_zoo.pipeline.measures.core.distances import Points, as_points
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.dse import spectrum, subsets
 from dsmi_zoo.pipeline.measures.run import measured, values_of
@@ -77,9 +77,9 @@ def test_every_measure_has_the_same_value_on_a_device(place, repeats):
 
 @pytest.mark.parametrize("place", [on_strict_device, torch.from_numpy])
 def test_so_it_has_where_points_are_too_many_for_all_pairs(monkeypatch, place):
-    for module in (estimate_module, points_module):
+    for module in (estimate_module, distances_module):
         monkeypatch.setattr(module, "EXACT_UP_TO", 100)
-    monkeypatch.setattr(points_module, "_BLOCK", 64)
+    monkeypatch.setattr(distances_module, "_BLOCK", 64)
     data = example()
     assert_same(values(place(data[0]), data), values(data[0].copy(), data))
 

@@ -19,9 +19,9 @@ from dsmi_zoo.pipeline.measures import (
 )
 from dsmi_zoo.pipeline.measures.catalog import BY_NAME, OF_A_ROW, parted_reasons
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
-from dsmi_zoo.pipeline.measures.core.once import computed_once
 from dsmi_zoo.pipeline.measures.core.registry import COMPUTATIONS
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
+from dsmi_zoo.pipeline.measures.core.threads import computed_once
 from dsmi_zoo.pipeline.measures.own import load_measure
 from dsmi_zoo.pipeline.measures.run import values_of
 

@@ -5,11 +5,10 @@ import pandas as pd
 import pytest
 
 from dsmi_zoo.pipeline.measures import diffusion_spectral_mutual_information, measure
+from dsmi_zoo.pipeline.measures.core.distances import as_points
 from dsmi_zoo.pipeline.measures.core.halves import error_over_halves, random_halves
-from dsmi_zoo.pipeline.measures.core.points import as_points
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
-from dsmi_zoo.pipeline.measures.dse.sampling_error import sampling_error
-from dsmi_zoo.pipeline.measures.dse.subsets import SpectralEntropies
+from dsmi_zoo.pipeline.measures.dse.subsets import SpectralEntropies, sampling_error
 
 pytestmark = pytest.mark.long
 

@@ -11,8 +11,8 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from test_transferability import ACCURACIES, SHAPES, example, transferability, with_repeats
 
 from dsmi_zoo.pipeline.measures.core.checks import order_of_appearance
+from dsmi_zoo.pipeline.measures.core.distances import Points
 from dsmi_zoo.pipeline.measures.core.hits import unpacked
-from dsmi_zoo.pipeline.measures.core.points import Points
 from dsmi_zoo.pipeline.measures.scores.neighbours import neighbour_hits
 from dsmi_zoo.pipeline.measures.scores.probe import PENALTIES
 

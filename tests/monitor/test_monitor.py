@@ -14,7 +14,7 @@ import torch
 from conftest import Command
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.data_catalog.datasets.builtin import digits_split
+from dsmi_zoo.data_catalog.datasets.libraries import digits_split
 from dsmi_zoo.pipeline.measures import cluster_inputs, measure
 from dsmi_zoo.pipeline.monitor.file import monitor_path, read_monitor
 from dsmi_zoo.pipeline.monitor.monitor import RepresentationMonitor

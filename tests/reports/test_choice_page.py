@@ -16,7 +16,7 @@ from run_records import record_of
 from test_reports_ranking import models
 
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
-from dsmi_zoo.pipeline.networks.loading_code import loading_code
+from dsmi_zoo.pipeline.networks.timm import loading_code
 from dsmi_zoo.pipeline.store.record import Dropped, Passed, RunRecord, SearchNote
 from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results
 from dsmi_zoo.reports.page.build import write_page

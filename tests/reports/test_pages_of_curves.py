@@ -23,8 +23,7 @@ from test_pages import (
 
 from dsmi_zoo.pipeline.monitor.file import NUMBERS, write_monitor
 from dsmi_zoo.reports.figures.curves import Line, Panel, curves
-from dsmi_zoo.reports.page.parts import Illustration, Section, table_of_words
-from dsmi_zoo.reports.page.rendering import figure_name
+from dsmi_zoo.reports.page.rendering import Illustration, Section, figure_name, table_of_words
 from dsmi_zoo.reports.page.training import CurvePage, write_curve_page, write_monitor_report
 from dsmi_zoo.reports.statistics import summary as statistics
 from dsmi_zoo.reports.statistics.correlation import Bootstraps

@@ -17,21 +17,18 @@ from sklearn.linear_model import LinearRegression
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, rows_frame
 from dsmi_zoo.reports.statistics import robustness
 from dsmi_zoo.reports.statistics.bootstrap import draw
-from dsmi_zoo.reports.statistics.clustered import clustered_errors
 from dsmi_zoo.reports.statistics.comparison import compare
 from dsmi_zoo.reports.statistics.correlation import (
     Bootstraps,
     Coefficient,
     Correlation,
     correlations,
-    with_holm,
-)
-from dsmi_zoo.reports.statistics.partial import (
     partial_correlation,
     partial_correlations,
     resampled_partial,
+    with_holm,
 )
-from dsmi_zoo.reports.statistics.regression import influences, multiple
+from dsmi_zoo.reports.statistics.regression import clustered_errors, influences, multiple
 from dsmi_zoo.reports.statistics.sample import (
     effective_number,
     families_of,

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg, stats
 
-from dsmi_zoo.reports.statistics.clustered import Correction, clustered_errors
-from dsmi_zoo.reports.statistics.regression import ols
+from dsmi_zoo.reports.statistics.regression import Correction, clustered_errors, ols
 
 
 def drawn(

@@ -7,7 +7,7 @@ import pytest
 from test_reports_page import entry
 
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
-from dsmi_zoo.reports.page.lead import answer, lead
+from dsmi_zoo.reports.page.context import answer, lead
 from dsmi_zoo.reports.statistics.summary import summarise
 
 pytestmark = pytest.mark.long

@@ -10,13 +10,12 @@ from test_reports_statistics import COEFFICIENTS, entry, sample
 from dsmi_zoo.pipeline.store.record import EntryRecord
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
 from dsmi_zoo.reports.statistics.sample import (
-    missing_entries,
     scores_of,
     succeeded,
     targets_of,
     values,
 )
-from dsmi_zoo.reports.statistics.summary import summarise
+from dsmi_zoo.reports.statistics.summary import missing_entries, summarise
 
 
 def test_measures_and_targets_are_the_columns_that_hold_values():

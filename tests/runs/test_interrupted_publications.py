@@ -13,8 +13,7 @@ from power_cuts import Recording, deaths, restore
 from run_records import record_of
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import write_atomically, write_text
-from dsmi_zoo._util.hashing import array_sha256
+from dsmi_zoo._util.files import array_sha256, write_atomically, write_text
 from dsmi_zoo.jobs.publishing import publish as publishing
 from dsmi_zoo.jobs.publishing import verify as verifying
 from dsmi_zoo.jobs.publishing.publish import publish

@@ -17,7 +17,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import select_subset
 from dsmi_zoo.data_catalog.models.registry import load_models
-from dsmi_zoo.jobs.runs.search_prices import stages_of
+from dsmi_zoo.jobs.runs.search import stages_of
 from dsmi_zoo.pipeline.config.run import resolve_config
 from dsmi_zoo.pipeline.plan.cost import (
     MEASURE_FIXED_S,

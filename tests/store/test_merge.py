@@ -13,9 +13,9 @@ import pytest
 from conftest import Command
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.hashing import content_hash
+from dsmi_zoo._util.files import content_hash, link_or_copy
 from dsmi_zoo.jobs.runs.driver_lock import driver_lock
-from dsmi_zoo.jobs.runs.merge import link_or_copy, merge
+from dsmi_zoo.jobs.runs.merge import merge
 from dsmi_zoo.pipeline.plan.identity import MEASURES_VERSION, measures_identity
 from dsmi_zoo.pipeline.store.run_folder import (
     embedding_path,

@@ -12,7 +12,7 @@ from dsmi_zoo.data_catalog.datasets.labels_file import list_labels_file
 from dsmi_zoo.data_catalog.models.csv_catalog import read_catalog
 from dsmi_zoo.data_catalog.models.filters import Filters
 from dsmi_zoo.pipeline.store.release import read_published
-from dsmi_zoo.pipeline.store.row_file import DIGEST, _digest, read_row_file, write_row_file
+from dsmi_zoo.pipeline.store.run_folder import DIGEST, _digest, read_row_file, write_row_file
 
 BOARD = Path(__file__).parents[2] / "docs" / "boards" / "digits"
 

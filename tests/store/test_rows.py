@@ -21,8 +21,15 @@ from hypothesis import strategies as st
 
 from dsmi_zoo._util.errors import DamagedFile, InputError
 from dsmi_zoo.pipeline.store.record import LostRecord
-from dsmi_zoo.pipeline.store.row_file import DIGEST, read_row_file, write_row_file
-from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, row_path, scan_results
+from dsmi_zoo.pipeline.store.run_folder import (
+    DIGEST,
+    read_results,
+    read_row_file,
+    read_run,
+    row_path,
+    scan_results,
+    write_row_file,
+)
 from dsmi_zoo.pipeline.store.schema import COLUMNS
 from dsmi_zoo.pipeline.store.subset_file import read_subset, write_subset
 

@@ -16,8 +16,7 @@ import pytest
 from run_records import record_of
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import sweep_temporary, write_atomically, write_text
-from dsmi_zoo._util.hashing import array_sha256
+from dsmi_zoo._util.files import array_sha256, sweep_temporary, write_atomically, write_text
 from dsmi_zoo.jobs.runs.state import make_writable
 from dsmi_zoo.pipeline.store.record import EntryRecord
 from dsmi_zoo.pipeline.store.run_folder import (

@@ -7,8 +7,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from dsmi_zoo.reports.studies.score_study_page import answer, score_study_section
-from dsmi_zoo.reports.studies.score_verdicts import CANDIDATES, ScoreStudyResult, study_scores
+from dsmi_zoo.reports.studies.score_verdicts import (
+    CANDIDATES,
+    ScoreStudyResult,
+    answer,
+    score_study_section,
+    study_scores,
+)
 from dsmi_zoo.reports.studies.validation import write_validation_report
 
 pytestmark = pytest.mark.long

@@ -104,7 +104,7 @@ def test_the_driver_leaves_torch_to_the_workers() -> None:
     code = (
         "import sys, dsmi_zoo.jobs.tools.validate, dsmi_zoo.reports.studies.validation; "
         "import dsmi_zoo.pipeline.engine.graph; "
-        "from dsmi_zoo.pipeline.studies.trainings import TrainingStudy; TrainingStudy().dynamics('digits'); "
+        "from dsmi_zoo.pipeline.studies.trajectory import TrainingStudy; TrainingStudy().dynamics('digits'); "
         "print(sorted({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

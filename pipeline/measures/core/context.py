@@ -9,12 +9,11 @@ from .arrays import Array
 from .checks import UndefinedScore, as_groups, as_images
 from .conversion import as_array, shown_name
 from .decomposition import Decomposition, centred, decomposed, scaled
-from .directions import direction_points
+from .distances import SQUARES_FIT, Points, as_points, direction_points
 from .halves import random_halves, too_few_images
 from .hits import first_rows
-from .once import computed_once
-from .points import SQUARES_FIT, Points, as_points
 from .settings import MeasureSettings
+from .threads import computed_once
 
 MAX_IMAGES = 4096
 """Images that intrinsic dimensions are computed from; all pairs of more would take too much memory."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from .arrays import Array, group_sums, namespace, times_power_of_two
 from .checks import UndefinedScore
-from .once import computed_once
+from .threads import computed_once
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from .context import MeasureContext, NotGiven
 from .conversion import shown_name
 from .halves import error_over_halves
 from .hits import Z95, percent, wilson_interval
-from .once import computed_once
+from .threads import computed_once
 
 Value = float | bool | str
 Compute = Callable[[MeasureContext], Value]

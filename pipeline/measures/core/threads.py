@@ -1,11 +1,12 @@
-"""Threads: work in as many as BLAS may use, each with one thread of BLAS."""
+"""Work in as many threads as BLAS may use, each with one thread of BLAS; and values that threads share."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from typing import TypeVar
+from threading import RLock
+from typing import Any, Generic, TypeVar, overload
 
 from threadpoolctl import ThreadpoolController
 
@@ -71,3 +72,39 @@ def _blas() -> ThreadpoolController:
     import scipy.linalg  # noqa: F401
 
     return ThreadpoolController()
+
+
+Value = TypeVar("Value")
+
+
+class computed_once(Generic[Value]):
+    """A property, or a function of one object, whose value is computed once and kept in the object's ``__dict__``.
+
+    Each value has its own lock. ``functools.cached_property`` has one lock per class in Python 3.11, and none from 3.12
+    on.
+    """
+
+    def __init__(self, function: Callable[[Any], Value]) -> None:
+        self.function = function
+        self.name = f"{function.__module__}.{function.__name__}"
+        self.__doc__ = function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __call__(self, instance: object) -> Value:
+        known = instance.__dict__
+        with known.setdefault(f"lock of {self.name}", RLock()):
+            if self.name not in known:
+                known[self.name] = self.function(instance)
+        value: Value = known[self.name]
+        return value
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> "computed_once[Value]": ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> Value: ...
+
+    def __get__(self, instance: object | None, owner: type) -> "Value | computed_once[Value]":
+        return self if instance is None else self(instance)

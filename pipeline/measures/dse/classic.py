@@ -12,10 +12,9 @@ from ..core.arrays import Array, namespace, stacked_rows, to_host
 from ..core.checks import as_classes, as_embedding
 from ..core.context import MeasureContext
 from ..core.estimate import Estimate
-from ..core.once import computed_once
 from ..core.registry import score
 from ..core.settings import MeasureSettings, checked_settings
-from ..core.threads import in_threads
+from ..core.threads import computed_once, in_threads
 from .spectrum import probability_entropy
 from .subsets import Subset, SubsetEntropies, of_equal_size
 

@@ -9,12 +9,11 @@ from numpy.typing import ArrayLike
 
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
-from ..core.distances import gaussian_kernel, squared_distances
+from ..core.distances import as_points, gaussian_kernel, squared_distances
 from ..core.estimate import TOLERANCE, Estimate, Method, Precision, method_for, precision_for
-from ..core.once import computed_once
-from ..core.points import as_points
 from ..core.registry import column, score
 from ..core.settings import checked_settings
+from ..core.threads import computed_once
 from .lanczos import spectral_entropy_by_lanczos
 from .spectrum import diffusion_eigenvalues, spectrum_entropy
 from .subsets import spectral_entropies

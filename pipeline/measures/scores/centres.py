@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ..core.arrays import Array, beside, group_sums, namespace, rows_of, to_host
 from ..core.context import MeasureContext
-from ..core.directions import directions
+from ..core.distances import directions
 from ..core.hits import first_rows, most_repeats
 from ..core.registry import accuracy
 

@@ -6,8 +6,7 @@ from numpy.typing import NDArray
 from ..core.arrays import Array, beside, namespace, to_host
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
-from ..core.directions import direction_points
-from ..core.points import Points
+from ..core.distances import Points, direction_points
 from ..core.registry import score
 from .dimension import require_points, two_nn_dimension
 

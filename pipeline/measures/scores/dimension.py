@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from ..core.arrays import Array, beside, namespace, set_diagonal, to_host
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
-from ..core.once import computed_once
-from ..core.points import Points
+from ..core.distances import Points
 from ..core.registry import score
+from ..core.threads import computed_once
 
 FIRST_EIGENVALUE, LAST_EIGENVALUE = 11, 100
 LEFT_TAIL = 10  # eigenvalues before the last, whose decay is due to the sample's size

@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from ..core.arrays import Array, beside, namespace, smallest_of_rows, to_host
 from ..core.context import MeasureContext
+from ..core.distances import Points
 from ..core.hits import most_repeats
-from ..core.points import Points
 from ..core.registry import accuracy
 
 NEIGHBOURS = 10

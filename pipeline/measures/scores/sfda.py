@@ -14,8 +14,8 @@ from ..core.arrays import (
 )
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
-from ..core.once import computed_once
 from ..core.registry import score
+from ..core.threads import computed_once
 
 DECAY = 5  # of the shrinkage with the largest eigenvalue of the scatter
 LEAST_SHRINKAGE = 1e-10

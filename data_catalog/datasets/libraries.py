@@ -1,15 +1,24 @@
-"""Data sets that come installed: scikit-learn's digits and photographs, and Debian's Fashion-MNIST."""
+"""Data sets that libraries bring or open: scikit-learn's, Debian's Fashion-MNIST, torchvision's and timm's."""
 
 import gzip
-from functools import cache
+import hashlib
+import io
+import uuid
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
+from PIL import Image
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.text import shortened
 
+from .account import WHOLE, Account
 from .base import Part, split_numbers
+from .deep_pixels import is_deep
 
 SPLIT_OF_SEED_0 = Path(__file__).parents[1] / "tables" / "digits-split.txt"
 """The part of each digit by `split_numbers` with seed 0, which every run of the digits zoo needs."""
@@ -149,3 +158,145 @@ def _idx_values(folder: Path, name: str, header: int, count: int) -> np.ndarray:
             f"{path}: is not Fashion-MNIST's file of that name, by its size; {HOW_TO_GET_IT}"
         )
     return np.frombuffer(content, np.uint8, count, header)
+
+
+TORCHVISION_SETS = {"cifar10": "CIFAR10", "mnist": "MNIST", "stl10": "STL10"}
+
+
+@cache
+def torchvision_images(
+    name: str, root: Path, train: bool
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return the training or the test images of a data set.
+
+    Returns
+    -------
+    images : uint8 [n, h, w] or [n, h, w, 3]
+    labels : int64 [n]
+    classes : the classes' names
+
+    Raises
+    ------
+    InputError
+        When the files are missing or damaged.
+    """
+    opened = _opened(name, root, train, download=False)
+    pixels = np.asarray(opened.data)
+    if name == "stl10":
+        pixels = pixels.transpose(0, 2, 3, 1)
+    labels = opened.labels if name == "stl10" else opened.targets
+    return pixels, np.asarray(labels, dtype=np.int64), tuple(opened.classes)
+
+
+def download(name: str, root: Path) -> None:
+    """Download a data set into ``root``, unless it is there."""
+    for train in (True, False):
+        _opened(name, root, train, download=True)
+
+
+def _opened(name: str, root: Path, train: bool, download: bool) -> Any:
+    from torchvision import datasets
+
+    kind = getattr(datasets, TORCHVISION_SETS[name])
+    part: dict[str, Any] = {"train": train}
+    if name == "stl10":
+        part = {"split": "train" if train else "test"}
+    try:
+        return kind(str(root), **part, download=download)
+    except Exception as error:  # torchvision does not document what it raises for damaged files
+        reason = shortened(str(error), 300) or type(error).__name__
+        raise InputError(
+            f"--dataset {name}: torchvision cannot open it in {root}: {reason}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class TimmImages:
+    """A map-style data set of timm's; an image's name is its place in it.
+
+    Each process opens it once for each ``opening``, because places change when its owner adds images.
+    """
+
+    name: str
+    source: str
+    root: Path
+    opening: str
+    places: np.ndarray
+    labels: np.ndarray
+    classifier_width: int | None = None
+    account: Account = WHOLE
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The places as text."""
+        return tuple(f"{place:08d}" for place in self.places)
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """The labels themselves."""
+        return {int(label): str(label) for label in np.unique(self.labels)}
+
+    def image(self, number: int) -> Image.Image:
+        """Return an image as RGB."""
+        place = int(self.places[number])
+        try:
+            image: Image.Image = _opened_by_timm(self.source, self.root, self.opening)[place][0]
+            if is_deep(image):
+                raise ValueError(
+                    "it has more than 8 bits, which only --dataset imagefolder and csv read"
+                )
+            return image.convert("RGB")
+        except Exception as error:  # timm does not document what its readers raise
+            reason = shortened(str(error), 300) or type(error).__name__
+            raise InputError(
+                f"{self.name}: image {place} in {self.root} cannot be read: {reason}; repair it"
+            ) from None
+
+    def fingerprint(self, number: int) -> str:
+        """Return the SHA-256 of the decoded pixels."""
+        pixels = io.BytesIO()
+        self.image(number).save(pixels, "bmp")
+        return hashlib.sha256(pixels.getvalue()).hexdigest()
+
+    def take(self, numbers: np.ndarray) -> Self:
+        """Return only these images, in this order."""
+        return replace(self, places=self.places[numbers], labels=self.labels[numbers])
+
+
+def open_timm_dataset(source: str, root: Path) -> TimmImages:
+    """Open the validation part of ``timm.data.create_dataset(source, root)``.
+
+    Raises
+    ------
+    InputError
+        When timm cannot open it, or can only stream it.
+    """
+    opening = uuid.uuid4().hex
+    try:
+        opened = _opened_by_timm(source, root, opening)
+        count = len(opened)
+        labels = np.array([int(opened[i][1]) for i in range(count)], dtype=np.int64)
+    except Exception as error:  # as above
+        reason = shortened(str(error), 300) or type(error).__name__
+        raise InputError(
+            f"--dataset timm:{source}: timm cannot open it in {root}: {reason}"
+        ) from None
+    return TimmImages(f"timm:{source}", source, root, opening, np.arange(count), labels)
+
+
+@lru_cache(maxsize=2)
+def _opened_by_timm(source: str, root: Path, opening: str) -> Any:
+    from PIL import EpsImagePlugin
+    from timm.data import create_dataset
+
+    # timm lets Pillow read any format, and for EPS it would start Ghostscript.
+    EpsImagePlugin.gs_binary = False
+    # Converted here: timm would clip values of 16 bits, and take the next image in place of a damaged one.
+    return create_dataset(
+        source,
+        root=str(root),
+        split="validation",
+        is_training=False,
+        download=False,
+        input_img_mode="",
+    )
