@@ -20,9 +20,7 @@ MODELS = (
     "dsmi_zoo.pipeline.embedding.train",
     "dsmi_zoo.pipeline.engine.gpu_lock",
     "dsmi_zoo.pipeline.networks.timm",
-    "dsmi_zoo.pipeline.networks.timm",
 )
-
 
 CLUSTERS = ("auto", "local", "cuda", "slurm")
 OF_THIS_MACHINE = ("auto", "local", "cuda")
