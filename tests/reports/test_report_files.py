@@ -53,7 +53,7 @@ def test_a_report_waits_until_another_process_has_written_its_own(tmp_path: Path
     assert_page_of(tmp_path, "b")
 
 
-def test_a_report_that_dies_at_any_operation_leaves_a_whole_page_and_the_next_one_is_clean(
+def test_a_report_that_dies_at_any_operation_leaves_a_whole_page(
     tmp_path: Path,
 ) -> None:
     folder, found = tmp_path / "report", []
