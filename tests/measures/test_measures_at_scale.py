@@ -17,8 +17,8 @@ from dsmi_zoo.pipeline.measures import (
     diffusion_spectral_mutual_information_estimate,
     measure,
 )
-from dsmi_zoo.pipeline.measures.core import estimate as estimate_module
 from dsmi_zoo.pipeline.measures.core import distances
+from dsmi_zoo.pipeline.measures.core import estimate as estimate_module
 from dsmi_zoo.pipeline.measures.core.distances import gaussian_kernel, squared_distances
 from dsmi_zoo.pipeline.measures.dse.lanczos import spectral_entropy_by_lanczos
 from dsmi_zoo.pipeline.measures.dse.operator import DiffusionOperator

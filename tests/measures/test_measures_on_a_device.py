@@ -13,8 +13,8 @@ import torch
 from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy, measure
 from dsmi_zoo.pipeline.measures.catalog import OF_A_ROW
 from dsmi_zoo.pipeline.measures.core import conversion
-from dsmi_zoo.pipeline.measures.core import estimate as estimate_module
 from dsmi_zoo.pipeline.measures.core import distances as distances_module
+from dsmi_zoo.pipeline.measures.core import estimate as estimate_module
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.distances import Points, as_points
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
