@@ -1,6 +1,7 @@
 """Workers on this machine: one-thread processes behind TLS on the loopback address, which other users share."""
 
 import logging
+import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, cast
@@ -12,6 +13,7 @@ from distributed.deploy.cluster import Cluster
 from distributed.security import Security
 
 from dsmi_zoo._util import forkserver
+from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.processes import environment_with, sigint_blocked
 from dsmi_zoo.pipeline.config.compute import MODELS, ComputeSettings
 from dsmi_zoo.pipeline.engine.workers import WorkersLost
@@ -144,6 +146,7 @@ def processes_here(
 
 def _started(start: Callable[[], WorkersHere]) -> WorkersHere:
     """Start a cluster; again, if a worker or the server that it forks from was killed meanwhile."""
+    _refuse_full_shared_memory()
     for _ in range(START_TRIES):
         try:
             return start()
@@ -172,3 +175,13 @@ def on_this_machine(
         }
         with dask.config.set(of_dask):
             yield
+
+
+def _refuse_full_shared_memory() -> None:
+    """Raise InputError where no semaphore can be made, since Dask hides that error of its processes."""
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        raise InputError(
+            f"/dev/shm: {error.strerror}; processes keep their semaphores there, so make room"
+        ) from None

@@ -1,8 +1,13 @@
 """A full disk, a real one: the run stops in one line, what was finished stays, and it goes on when there is room."""
 
+import os
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from conftest import SMALL_ZOO, Command, Mount
 
 from dsmi_zoo.pipeline.store.run_folder import read_results
@@ -39,3 +44,23 @@ def test_a_full_disk_under_the_cache_is_named_before_any_row_is_computed(
     assert stopped.stderr.startswith(f"dsmi-zoo: {cache}/views/")
     assert "no space left" in stopped.stderr
     assert not list((out / "results").glob("*.parquet"))
+
+
+@pytest.mark.processes
+def test_a_full_shared_memory_is_named_before_workers_start(cache: Path, tmp_path: Path) -> None:
+    full = "mount -t tmpfs -o size=4k tmpfs /dev/shm && head -c 4096 /dev/zero > /dev/shm/full"
+    start = f"{shlex.quote(str(Path(sys.executable).with_name('dsmi-zoo')))} run --models test_vit.100x3"
+    command = f"{full} && {start} --images-per-class 2 --out {shlex.quote(str(tmp_path / 'out'))}"
+    stopped = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"DSMI_ZOO_CACHE": str(cache)},
+    )
+    if stopped.returncode in (1, 32):
+        pytest.skip(f"cannot mount a file system here: {stopped.stderr.strip()}")
+    assert stopped.returncode == 2
+    assert stopped.stderr.splitlines()[-1] == (
+        "dsmi-zoo: /dev/shm: No space left on device; processes keep their semaphores there, so make room"
+    )
