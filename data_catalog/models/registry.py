@@ -9,6 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.files import file_sha256
 from dsmi_zoo._util.forkserver import process_pool
 from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.text import shown
@@ -97,7 +98,7 @@ def default_models() -> dict[str, str]:
 def catalog_sha256(catalog: str | Path) -> str:
     """Hash a catalogue: its file, or the entries of a built-in one."""
     if not _built_in(str(catalog)):
-        return hashlib.sha256(Path(catalog).read_bytes()).hexdigest()
+        return file_sha256(Path(catalog))
     lines: list[str] = []
     for entry in load_models(catalog):
         # As the first versions wrote entries, so that the hash in existing run.json files stays valid.

@@ -1,6 +1,5 @@
 """Find and import the user's modules: after all libraries, and as their files are now."""
 
-import hashlib
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from types import ModuleType
 import psutil
 
 from .errors import InputError
+from .files import file_sha256
 
 NOT_AS_PLANNED = "has changed since the run was planned; start the run again"
 
@@ -74,7 +74,7 @@ def find_module(name: str, wanted_by: str) -> UsersModule:
         raise InputError(
             f"{wanted_by}: {name} has no file; put the function in a module of your own"
         )
-    return UsersModule(name, path, hashlib.sha256(path.read_bytes()).hexdigest())
+    return UsersModule(name, path, file_sha256(path))
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Check the paper's other claims, and which score predicts accuracy best."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import write_text
+from dsmi_zoo._util.files import write_json
 from dsmi_zoo._util.text import counted
 from dsmi_zoo._util.versions import git_commit, library_versions
 from dsmi_zoo.data_catalog.datasets.names import TRAINABLE
@@ -409,5 +408,5 @@ def _record_study(validation: Validation, name: str, seconds: float) -> _Record:
     record.studies[name] = study
     content = record.model_dump(mode="json")
     content |= {"versions": library_versions(), "git_commit": git_commit()}
-    write_text(validation.out / "validate.json", json.dumps(content, indent=2))
+    write_json(validation.out / "validate.json", content)
     return _Record.model_validate(content)

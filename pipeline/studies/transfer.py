@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dsmi_zoo._util.files import content_hash, write_text
+from dsmi_zoo._util.files import content_hash, write_json
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, TrainingRecipe
 
 from ..engine.outcome import Outcome
@@ -84,7 +84,7 @@ def compute_transfer(job: TransferJob) -> Outcome:
         model = build_model(entry, job.weights)
         accuracies = {"probe": _probe(model, job, train, test)}
         accuracies["fine_tuned"] = _fine_tune(model, job, train, test)
-    write_text(job.path, json.dumps(accuracies))
+    write_json(job.path, accuracies)
     return Outcome(job.path.stem, job.name, True, "", perf_counter() - began)
 
 
