@@ -39,9 +39,8 @@ QUIET = {
     "distributed.comm.timeouts.connect": "1000 days",
     "distributed.scheduler.dashboard.status.task-stream-length": 10,
 }
-ROUNDING_S = (
-    1e-8  # passes with every poll, or a timer shorter than the clock's resolution would never fire
-)
+# Passes with every poll, or a timer shorter than the clock's resolution would never fire
+ROUNDING_S = 1e-8
 SETTLED_AFTER = 20  # polls, of a millisecond each, of an idle loop: it waits for a short timer
 SHORT_S = 0.002
 

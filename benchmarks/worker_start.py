@@ -23,9 +23,8 @@ from dsmi_zoo.jobs.workers import open_workers
 from dsmi_zoo.pipeline.config.run import ComputeSettings
 
 WAYS = ("spawn", "fork")
-BECOME_SUBREAPER = (
-    36  # PR_SET_CHILD_SUBREAPER: orphans become children of this process, and are counted
-)
+# PR_SET_CHILD_SUBREAPER: orphans become children of this process, and are counted
+BECOME_SUBREAPER = 36
 RUN = ("run", "--models", "test_vit.100x3", "--images-per-class", "2")
 
 

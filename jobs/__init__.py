@@ -1,1 +1,1 @@
-"""Where it runs: the command line, drivers of runs, clusters, publishing."""
+"""Where a run happens: the command line, the drivers of runs, clusters, publishing."""

@@ -1,4 +1,4 @@
-"""A folder with one folder of images per class."""
+"""Image files: those of a folder per class, and which of them are copies or unreadable."""
 
 import os
 from collections import defaultdict

@@ -17,7 +17,7 @@ def family_of(architecture: str) -> str:
 
 
 def timm_config(architecture: str) -> PretrainedCfg:
-    """Return timm's configuration of an architecture, with a tag or its default tag.
+    """Return timm's configuration for ``architecture`` or ``architecture.tag``; without a tag, the default one's.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def timm_config(architecture: str) -> PretrainedCfg:
         For a name unknown to timm.
     """
     if not timm.is_model(architecture):
-        name = architecture.rpartition("/")[2].lower()  # as on the hub, or in other case
+        name = architecture.rpartition("/")[2].lower()  # drop the hub's owner and upper case
         hint = f": did you mean {name}?" if timm.is_model(name) else ""
         raise InputError(f"timm {timm.__version__} has no architecture {architecture!r}{hint}")
     try:

@@ -196,8 +196,8 @@ def doctor_command(
         None if root is None else root.expanduser().absolute(),
     )
     if node is not None:
-        from ..doctor.slurm import check_node
+        from ..doctor.slurm import check_this_node
 
-        check_node(node, folders)
+        check_this_node(node, folders)
         return 0
     return doctor(cluster, chosen.compute.profile, folders, wait, as_json, display(stderr=as_json))

@@ -49,9 +49,9 @@ def doctor(
     reports = [Report(host=socket.gethostname(), versions=versions(), findings=tuple(findings))]
     reports[0].show(console)
     if nodes is not None:
-        from .slurm import check_from_node
+        from .slurm import check_by_job
 
-        reports.append(check_from_node(nodes, folders, wait_s, display))
+        reports.append(check_by_job(nodes, folders, wait_s, display))
         reports[1].show(console)
     problems = sum(report.problems for report in reports)
     notes = sum(finding.level == "note" for report in reports for finding in report.findings)

@@ -21,12 +21,12 @@ from dsmi_zoo._util.text import size_in_words
 
 from .report import Finding, note, ok, problem
 
-# From a cold parallel file system; the job on a node has two minutes for everything.
+# Importing torch from a cold parallel file system is slow, and the job on a node has two minutes for everything.
 TORCH_ANSWERS_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True)
-class Driver:
+class NvidiaDriver:
     """NVIDIA's driver: its version, the newest CUDA that it runs, and its GPUs; or why it does not answer."""
 
     version: str = ""
@@ -35,7 +35,7 @@ class Driver:
     error: str = ""
 
 
-def nvidia_driver() -> Driver | None:
+def nvidia_driver() -> NvidiaDriver | None:
     """Return the driver as nvidia-smi describes it; None where there is no such command."""
     if shutil.which("nvidia-smi") is None:
         return None
@@ -44,14 +44,14 @@ def nvidia_driver() -> Driver | None:
         listed = subprocess.run(query, capture_output=True, text=True, timeout=30)
         head = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.SubprocessError) as error:
-        return Driver(error=_one_line(error))
+        return NvidiaDriver(error=_one_line(error))
     if listed.returncode:
         message = " ".join((listed.stdout or listed.stderr).split())[:200]
-        return Driver(error=message or "nvidia-smi fails")
+        return NvidiaDriver(error=message or "nvidia-smi fails")
     lines = [line.split(", ", 1) for line in listed.stdout.splitlines() if ", " in line]
     version = lines[0][0] if lines else ""
     cuda = re.search(r"CUDA[\w ]* Version\s*:\s*(\d+\.\d+)", head.stdout)
-    return Driver(version, cuda[1] if cuda else "", tuple(name for _, name in lines))
+    return NvidiaDriver(version, cuda[1] if cuda else "", tuple(name for _, name in lines))
 
 
 def ask_torch() -> dict[str, Any]:
@@ -72,13 +72,17 @@ def ask_torch() -> dict[str, Any]:
 
 
 def gpu_findings(
-    driver: Driver | None, torch: Mapping[str, Any], visible: Sequence[str], *, wants_gpu: bool
+    driver: NvidiaDriver | None,
+    torch: Mapping[str, Any],
+    visible: Sequence[str],
+    *,
+    wants_gpu: bool,
 ) -> list[Finding]:
     """Check torch's build against the driver, and each GPU that a process may use."""
     if "error" in torch:
         do = "reinstall torch, for this machine's driver"
         if "SIGKILL" in torch["error"]:
-            do = "is memory short? ask for more"
+            do = "memory may be short; ask for more"
         return [problem("torch", f"torch {torch['error']}", do)]
     build = "CPU"
     if torch["cuda"]:
@@ -106,16 +110,20 @@ def gpu_findings(
 
 
 def _no_gpu(
-    driver: Driver | None, torch: Mapping[str, Any], visible: Sequence[str], *, wants_gpu: bool
+    driver: NvidiaDriver | None,
+    torch: Mapping[str, Any],
+    visible: Sequence[str],
+    *,
+    wants_gpu: bool,
 ) -> Finding:
     """Say why torch sees no GPU, by the most likely reason."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    unless_wanted = problem if wants_gpu else note
+    problem_if_wanted = problem if wants_gpu else note
     if driver is not None and driver.gpus:
         there = f"{len(driver.gpus)} ({driver.gpus[0]})"
         if chosen is not None and not visible:
             found = f"CUDA_VISIBLE_DEVICES={chosen!r} hides all {len(driver.gpus)}"
-            return unless_wanted("GPUs", found, "unset it, or name the GPUs to use")
+            return problem_if_wanted("GPUs", found, "unset it, or name the GPUs to use")
         readme = "see Install in the README"
         if not torch["cuda"]:
             found = f"{there}, which this build of torch cannot use"
@@ -134,13 +142,13 @@ def _no_gpu(
         return problem("GPUs", found, "reinstall the driver, or a torch that fits it")
     if driver is not None and driver.error:
         do = "models run on the CPU; if there is a GPU, repair its driver"
-        return unless_wanted("GPUs", f"nvidia-smi: {driver.error}", do)
+        return problem_if_wanted("GPUs", f"nvidia-smi: {driver.error}", do)
     if visible:
         found = f"CUDA_VISIBLE_DEVICES={chosen}, but this machine has no NVIDIA driver"
         do = (
             "ask the administrators, or use another partition; without a GPU, models run on the CPU"
         )
-        return unless_wanted("GPUs", found, do)
+        return problem_if_wanted("GPUs", found, do)
     if wants_gpu:
         do = "ask for a GPU (gpus, partition in the --profile), or use --cluster local"
         return problem("GPUs", "none", do)

@@ -60,7 +60,7 @@ ENDED = re.compile(
 
 
 class Request(BaseModel):
-    """What the node is to check: files that were just written, each holding ``token``, the route and the versions."""
+    """What the node is to check: the files ``marks``, each of which holds ``token``; the route; the versions."""
 
     host: str
     token: str
@@ -71,7 +71,7 @@ class Request(BaseModel):
     versions: dict[str, str]
 
 
-def check_from_node(
+def check_by_job(
     profile: Profile, folders: Folders, wait_s: float, display: Display = SILENT
 ) -> Report:
     """Submit the job and return its report; one without a report says why."""
@@ -100,8 +100,8 @@ def check_from_node(
             (folder / "lock").touch()
             return _report_of_job(folder, profile, folders, wait_s, display)
     except OSError as error:
-        do = "the job and this machine exchange files in OUT or the cache: choose writable folders"
-        return _without_report(problem("job", f"is given up: {error}", do))
+        do = "choose writable folders: the job and this machine exchange files in OUT or the cache"
+        return _without_report(problem("job", f"was abandoned: {error}", do))
 
 
 @contextmanager
@@ -215,7 +215,7 @@ def _ended_without_report(job: str, state: str, job_log: Path) -> Finding:
     return problem(f"job {job}", found, "correct prologue or python in the --profile")
 
 
-def check_node(folder: Path, folders: Folders) -> None:
+def check_this_node(folder: Path, folders: Folders) -> None:
     """Make the checks on the node: read the request in ``folder``, and write the report there."""
     request = Request.model_validate_json((folder / "request.json").read_text(encoding="utf-8"))
     findings = [
@@ -279,14 +279,14 @@ def route_finding(request: Request) -> Finding:
     except ValueError:
         found = f"this node has no interface {request.interface} with an IPv4 address"
         return problem(what, found, f"{other}; here are {', '.join(sorted(psutil.net_if_addrs()))}")
-    there, back = "no network leads there", ""
+    why_not_there, why_not_back = "no network leads there", ""
     if own:
-        there, back = try_route(own, (host, port), request.token)
-    if there:
-        found = f"no way from {own or 'here'} to {host} on {request.host} ({there})"
+        why_not_there, why_not_back = try_route(own, (host, port), request.token)
+    if why_not_there:
+        found = f"no way from {own or 'here'} to {host} on {request.host} ({why_not_there})"
         return problem(what, found, f"{other}{elsewhere}")
-    if back:
-        found = f"{own} reaches {host} on {request.host}, but no way leads back ({back})"
+    if why_not_back:
+        found = f"{own} reaches {host} on {request.host}, but no way leads back ({why_not_back})"
         return problem(what, found, f"open ports from {host} to the nodes{elsewhere}")
     return ok(what, f"{own} to {host} on {request.host} and back")
 
@@ -302,7 +302,7 @@ def assigned_gpu_findings(wanted: int) -> list[Finding]:
     if len(gpus) == wanted:
         return [ok("GPUs of the job", found)]
     shared = "workers on one node would share GPUs: " if len(gpus) > wanted else ""
-    do = f"{shared}does the site want gres or directives in another form?"
+    do = f"{shared}set gres or directives in the --profile in the form that this site expects"
     return [problem("GPUs of the job", f"{found}, asked for {wanted}", do)]
 
 

@@ -63,7 +63,7 @@ def run(
     Raises
     ------
     InputError
-        A ValueError, for what is wrong with the settings, the catalogue or the images, in one line.
+        When the settings, the catalogue or the images are wrong; a subclass of ValueError with a one-line message.
     OSError
         When the disk is full or the workers are lost; finished rows stay, and the same call goes on from there.
     """

@@ -17,12 +17,12 @@ from dsmi_zoo._util.locks import claimed
 from dsmi_zoo.jobs.doctor import gpus, machine
 from dsmi_zoo.jobs.doctor import slurm as node
 from dsmi_zoo.jobs.doctor.command import doctor
-from dsmi_zoo.jobs.doctor.gpus import Driver
+from dsmi_zoo.jobs.doctor.gpus import NvidiaDriver
 from dsmi_zoo.jobs.doctor.report import Finding, Folders
 from dsmi_zoo.jobs.doctor.slurm import Request, answering, try_route
 from dsmi_zoo.jobs.progress import SILENT
 
-DRIVER = Driver(version="535.1", cuda="12.2", gpus=("H100", "H100"))
+DRIVER = NvidiaDriver(version="535.1", cuda="12.2", gpus=("H100", "H100"))
 TORCH: dict[str, Any] = {
     "version": "2.9.0", "cuda": "12.6", "hip": None, "unimportable": {}, "reason": "", "devices": []
 }  # fmt: skip
@@ -141,13 +141,13 @@ def test_a_profile_that_nothing_reads_or_that_is_none_is_refused(tmp_path: Path)
         (DRIVER, {"cuda": None}, ["a", "b"], False, "problem", "install torch for CUDA 12.2 or older"),
         (DRIVER, {"cuda": "13.0", "reason": "too old"}, ["a"], False, "problem", "the driver runs 12.2"),
         (DRIVER, {"cuda": "12.6", "reason": "unknown error"}, ["a"], False, "problem", "them: unknown error"),
-        (Driver(error="no devices"), {}, [], False, "note", "nvidia-smi: no devices"),
+        (NvidiaDriver(error="no devices"), {}, [], False, "note", "nvidia-smi: no devices"),
         (None, {"unimportable": {"torchvision": "nms does not exist"}}, [], False, "problem", "torchvision: cannot be"),
         (None, {"error": "is ended by SIGABRT: free()"}, [], False, "problem", "torch is ended by SIGABRT"),
     ],
 )  # fmt: skip
 def test_a_gpu_that_cannot_be_used_is_told_with_the_reason(
-    driver: Driver | None, torch: dict[str, Any], visible: list[str], wants: bool, level: str, words: str,
+    driver: NvidiaDriver | None, torch: dict[str, Any], visible: list[str], wants: bool, level: str, words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -199,9 +199,11 @@ def test_the_drivers_versions_and_gpus_are_read_from_nvidia_smi(
         f"if [ $# -gt 0 ]; then echo '535.104.05, NVIDIA H100'; echo '535.104.05, NVIDIA H100'; else echo '{head}'; fi",
     )
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert gpus.nvidia_driver() == Driver("535.104.05", "12.2", ("NVIDIA H100", "NVIDIA H100"))
+    assert gpus.nvidia_driver() == NvidiaDriver(
+        "535.104.05", "12.2", ("NVIDIA H100", "NVIDIA H100")
+    )
     program(tmp_path / "bin" / "nvidia-smi", "echo NVIDIA-SMI has failed; exit 9")
-    assert gpus.nvidia_driver() == Driver(error="NVIDIA-SMI has failed")
+    assert gpus.nvidia_driver() == NvidiaDriver(error="NVIDIA-SMI has failed")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert gpus.nvidia_driver() is None
 

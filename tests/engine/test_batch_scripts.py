@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.clusters.profile import Profile
-from dsmi_zoo.jobs.clusters.slurm.scripts import batch_script, check_bare
+from dsmi_zoo.jobs.clusters.slurm.scripts import batch_script, check_needs_no_quotes
 from dsmi_zoo.jobs.runs.submit import _array_scripts, _driver_scripts
 from dsmi_zoo.pipeline.config.run import RunConfig
 
@@ -110,11 +110,11 @@ def test_a_percent_sign_of_the_folder_is_none_of_slurms_names(tmp_path: Path) ->
     ["/a;touch was-run", "/a b", "/$(x)", "/a'b", '/a"b', "/a\\b", "/a%j", "/a#b", "/a\nb", "/~"],
 )
 def test_a_folder_that_a_shell_would_read_is_not_handed_to_dask_jobqueue(out: str) -> None:
-    refusal(lambda: check_bare(Path(out)), "--out")
+    refusal(lambda: check_needs_no_quotes(Path(out)), "--out")
 
 
 def test_folders_with_letters_of_any_language_are(tmp_path: Path) -> None:
-    check_bare(tmp_path / "résultats_2026-01,é@x+y=z:1")
+    check_needs_no_quotes(tmp_path / "résultats_2026-01,é@x+y=z:1")
 
 
 FLAGS = {

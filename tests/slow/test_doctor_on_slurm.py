@@ -13,7 +13,7 @@ import pytest
 from dsmi_zoo.jobs.clusters.profile import load_profile
 from dsmi_zoo.jobs.doctor import slurm as slurm_check
 from dsmi_zoo.jobs.doctor.report import Folders
-from dsmi_zoo.jobs.doctor.slurm import check_from_node
+from dsmi_zoo.jobs.doctor.slurm import check_by_job
 
 PROFILE = (
     'gpus = {gpus}\ncpus = 1\nmemory = "{memory}"\ninterface = "lo"\nprologue = [{prologue}]\n'
@@ -44,7 +44,7 @@ def queue() -> str:
 def ask(tmp_path: Path, path: Path, wait_s: float = 60) -> str:
     """What is found instead of a report."""
     folders = Folders(tmp_path / "cache", tmp_path / "out")
-    report = check_from_node(load_profile(path), folders, wait_s)
+    report = check_by_job(load_profile(path), folders, wait_s)
     assert report.problems == 1
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "cache").exists()
@@ -120,7 +120,7 @@ def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(
             "import logging, sys; logging.basicConfig(level='INFO', stream=sys.stdout); "
             "from dsmi_zoo.jobs.doctor.slurm import *; from dsmi_zoo.jobs.clusters.profile import load_profile; "
             f"cache = Path({str(tmp_path / 'cache')!r}); profile = load_profile(Path({str(path)!r})); "
-            "check_from_node(profile, Folders(cache), 60)"
+            "check_by_job(profile, Folders(cache), 60)"
         )
         waiting = subprocess.Popen(
             [sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -219,9 +219,8 @@ def test_a_job_has_a_process_for_each_core_of_a_gpu_up_to_four_unless_told(tmp_p
 
 def test_a_loopback_address_is_the_drivers_only_where_all_nodes_are_this_machine() -> None:
     unknown = "no-such-node.invalid"
-    outward = (
-        "192.0.2.1"  # kept for documentation: the way there begins at this machine's own address
-    )
+    # Kept for documentation: the way there begins at this machine's own address
+    outward = "192.0.2.1"
     assert address_towards(["127.0.0.1", "127.0.1.1"]) == "127.0.0.1"
     for nodes in ([], [unknown], ["127.0.1.1", unknown]):
         with pytest.raises(

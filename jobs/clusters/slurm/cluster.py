@@ -23,7 +23,7 @@ from dsmi_zoo.pipeline.config.run import ComputeSettings
 from ..local import SCHEDULING, LostWorkersComeBack
 from ..profile import load_profile
 from .address import driver_address
-from .scripts import check_bare, prologue, slurm_command, worker_arguments
+from .scripts import check_needs_no_quotes, prologue, slurm_command, worker_arguments
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def slurm_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
         When Slurm is missing, no network leads to the nodes, or Slurm refuses the request.
     """
     profile = load_profile(settings.profile)
-    check_bare(out)
+    check_needs_no_quotes(out)
     host = driver_address(profile)
     jobs = settings.workers or profile.workers
     processes = profile.processes(settings.per_gpu)

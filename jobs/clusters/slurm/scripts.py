@@ -1,4 +1,4 @@
-"""Slurm's batch scripts and commands."""
+"""Batch scripts for Slurm, its commands, and the arguments of the workers in them."""
 
 import math
 import re
@@ -17,9 +17,8 @@ from ..profile import DriverJob, Profile, walltime_seconds
 from .preload import RETIRES_AT
 
 HINT = "set this site's partition, account and limits in a --profile"
-RETIRE_BEFORE_END_S = (
-    600  # at most this early, and at most a sixth of the job: most models finish in that time
-)
+# At most this early, and at most a sixth of the job: most models finish in that time
+RETIRE_BEFORE_END_S = 600
 MIN_TO_RETIRE_S = 600  # in a shorter job, retiring early saves nothing
 
 
@@ -90,7 +89,7 @@ def batch_script(name: str, requests: Iterable[str], log: Path, lines: Iterable[
     return "\n".join(script) + "\n"
 
 
-def check_bare(out: Path) -> None:
+def check_needs_no_quotes(out: Path) -> None:
     """Raise InputError unless Slurm and a shell can read the folder without quotes."""
     if not re.fullmatch(r"[\w@+=:,./-]+", str(out)):
         raise InputError(

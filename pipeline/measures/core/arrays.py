@@ -12,9 +12,8 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_FOR_ARPACK = (
-    200  # rows of a matrix from which a few products with it cost less than all eigenvalues
-)
+# Rows of a matrix from which a few products with it cost less than all eigenvalues
+MIN_FOR_ARPACK = 200
 
 Array = Any
 """An array of NumPy, torch or another library of the standard; the comments tell its shape."""

@@ -1,4 +1,5 @@
 """Scores that others have proposed for comparing embeddings, with labels or without: one file per score.
 
-Each module registers its functions as columns (`core.registry`); new modules are found by `run`. May import `core`.
+A score's fixed numbers, such as how many neighbours vote, are constants at the top of its file. Each module registers
+its functions as columns (`core.registry`); new modules are found by `run`. May import `core`.
 """

@@ -13,8 +13,8 @@ from ..core.registry import accuracy, column
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 """The penalties that the probe chooses from, in units of the mean of the min(n, d) eigenvalues of the scatter.
 
-Greater ones leave an embedding without signal only the intercept, which without an image speaks against its class: the
-accuracy of noise would be 0 rather than chance.
+With a larger penalty and an embedding without signal, only the intercept remains. Fitted without an image, it leans
+against that image's class, so the accuracy of noise would be 0, not chance.
 """
 
 
@@ -24,9 +24,9 @@ def hits(context: MeasureContext) -> NDArray[np.bool_]:
 
     A ridge classifier: least squares on targets of 1 for the class and -1 for the others, with an intercept and a
     penalty on the squared weights. Features are centred and share one scale; none is standardised on its own. The
-    penalty is the one of ``PENALTIES`` with the least squared error over images left out. All classes and images share
-    it: it has seen each image, but it is one number of six. Images are in order of appearance; one is classified
-    correctly if most of its repeats are.
+    penalty is the one of ``PENALTIES`` with the least squared error over images left out. One penalty serves all
+    classes and images: its choice does use every image, but only to pick one of six values. Images are in order of
+    appearance; one is classified correctly if most of its repeats are.
 
     References
     ----------
