@@ -13,8 +13,8 @@ if TYPE_CHECKING:
         diffusion_spectral_mutual_information,
         measure,
     )
-    from .pipeline.monitor.lightning import LightningMonitor as LightningMonitor
     from .pipeline.monitor.hf_trainer import TrainerMonitor as TrainerMonitor
+    from .pipeline.monitor.lightning import LightningMonitor as LightningMonitor
     from .pipeline.monitor.monitor import RepresentationMonitor
     from .pipeline.store.run_folder import read_results
 

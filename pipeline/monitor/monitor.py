@@ -29,6 +29,7 @@ from ..measures.core.settings import MeasureSettings
 from ..measures.run import values_of
 from ..networks.forward import activations, random_states_kept, undisturbed
 from ..networks.layers import check_layer, unwrapped
+from .cost import BUDGET, CHOICE, SHARE, choose_n
 from .file import NUMBERS, SIMPLE_SCORES, monitor_path, read_monitor, write_monitor
 from .images import (
     MIN_PER_CLASS,
@@ -43,9 +44,6 @@ from .ranks import Ranks, described
 
 LOG = logging.getLogger(__name__)
 
-BUDGET = 0.05  # share of the training time
-# The regular measurements get this share; the rest is for one-off set-up and for slower moments.
-SHARE = 0.4 * BUDGET
 MAX_IMAGES = (
     500  # images by default: more hardly change a curve, and the cost of eigenvalues is cubic
 )
@@ -81,8 +79,8 @@ class RepresentationMonitor:
         `dsmi_zoo.pipeline.networks.layers.forward`).
     n
         Number of images to measure, balanced over the classes. With None the first measurement chooses it: at most 500
-        (or four per class), and few enough to keep the cost under 5% of the training time (including one-off set-up,
-        from about five measurements on).
+        (or four per class), and few enough to keep a measurement under 2% of the training time since the last one, and
+        all under 5% with this choice (from about five measurements on).
     log
         Called after each measurement as ``log(numbers, step)`` with a dict of the known values: ``wandb.log`` and
         ``mlflow.log_metrics`` can be passed as they are.
@@ -139,6 +137,7 @@ class RepresentationMonitor:
         with self._ranks_agree():
             self._first = self._first_embedding(is_continued=self._from_first(len(self._rows)) > 0)
             if self._writes:
+                self._warm_up()
                 self._board = _prepared(self.out, start)
         self._since = perf_counter()
         self._own += self._since - began
@@ -396,41 +395,37 @@ class RepresentationMonitor:
             self.warn_once("unchanged", words)
 
     def _choose_n(self) -> int:
-        """Increase the number of images, at most twofold at a time, while a measurement keeps to its share of time."""
         seconds_per_step = self._training / max(self.steps - self._measured_at, 1)
-        budget = self._from_first(SHARE * self.every * seconds_per_step)
-        n = min(self._least, self._most)
-        self._timed(n)  # the first call loads and allocates
-        seconds = self._timed(n)
+        between = self._from_first(self.every * seconds_per_step)
+        least, budget = min(self._least, self._most), SHARE * between
+        n, seconds = choose_n(self._timed, least, self._most, budget, CHOICE * between)
         if seconds > budget:
             need = math.ceil(self.every * seconds / budget)
             self.warn_once(
                 "cost",
-                f"measuring {n} images every {self.every} steps takes "
+                f"measuring {least} images every {self.every} steps takes "
                 f"{100 * SHARE * seconds / budget:.1f}% of the training time; every={need} would take "
-                f"{100 * SHARE:.0f}%, and under {100 * BUDGET:.0f}% including one-off set-up",
+                f"{100 * SHARE:.0f}%, and under {100 * BUDGET:.0f}% with the choice of n",
             )
-        growth = 2.0  # exponent of n in the time: 1 for forward passes, 3 for eigenvalues
-        while n < self._most:
-            fitting = int(n * (budget / seconds) ** (1 / growth))
-            larger = min(2 * n, fitting, self._most)
-            if larger <= n:
-                break
-            before, seconds = seconds, self._timed(larger)
-            if seconds > budget:
-                break
-            grown = math.log(seconds / before) / math.log(larger / n)
-            n, growth = larger, min(max(grown + 0.5, 1.5), 3.0)
         return n
 
     def _timed(self, n: int) -> float:
         began = perf_counter()
         labels = self._labels[:n]
+        # Another partition, so that nothing is computed once for both.
+        clusters = np.roll(labels, n // 2)
         embedding = self._embedded(n)
         if self._writes:
             with contextlib.suppress(Exception):  # `_add` reports why an embedding has no values
-                _measured(embedding, labels, labels)
+                _measured(embedding, labels, clusters)
         return self._from_first(perf_counter() - began)
+
+    def _warm_up(self) -> None:
+        """Measure a few images, so that imports and caches do not delay the first measurement."""
+        n = min(self._least, len(self._labels))
+        images, labels = self._images[:n], self._labels[:n]
+        with random_states_kept(), contextlib.suppress(Exception):
+            _measured(images.flatten(1)[:, :8].numpy(), labels, clusters_of(images, labels))
 
     def _embedded(self, n: int) -> np.ndarray:
         model = unwrapped(self.model)
