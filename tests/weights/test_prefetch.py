@@ -54,9 +54,10 @@ def cache(tmp_path: Path) -> Path:
 
 
 def weights_in(cache: Path) -> list[str]:
+    # Not below all folders: that of a lock may vanish meanwhile.
     return sorted(
         path.parent.name.removeprefix("timm--").partition(".")[0]
-        for path in cache.rglob("model.safetensors")
+        for path in cache.glob("pretrained/timm--*/model.safetensors")
     )
 
 
