@@ -1,4 +1,4 @@
-"""Read a catalogue from a CSV or Parquet file; errors name the line and the column."""
+"""Read a catalogue from a CSV or Parquet file, in whatever units are clear; errors name the line and the column."""
 
 import os
 import re

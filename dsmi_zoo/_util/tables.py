@@ -1,4 +1,4 @@
-"""Read tables that people write: CSV, Parquet, and JSON in a cell."""
+"""Read what people write: tables in CSV and Parquet, JSON in a cell, and TOML."""
 
 import csv
 import json

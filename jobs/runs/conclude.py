@@ -1,4 +1,4 @@
-"""The end of a run: the report, the summary and the exit code."""
+"""The end of a run: the report, which can be rebuilt on demand, the summary and the exit code."""
 
 import json
 import logging

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     from dsmi_zoo.pipeline.engine.workers import Workers
 
+log = logging.getLogger(__name__)
+
 SHRINK = 3
 CAUTION = 1.5  # safety factor on another device's published throughput
 MIN_IMAGES_PER_CLASS = 5  # images per class; with fewer, accuracies are mostly noise
@@ -177,9 +179,6 @@ def refuse_single_images(subset: Subset) -> None:
         raise InputError(
             f"class {name} has {images} image; a search ranks by a probe, which needs 2 of every class"
         )
-
-
-log = logging.getLogger(__name__)
 
 
 def search(

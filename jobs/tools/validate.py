@@ -40,6 +40,8 @@ from ..runs.run import run
 from ..runs.state import make_writable
 from ..workers import open_workers
 
+log = logging.getLogger(__name__)
+
 SMALL_MODELS = (
     "test_resnet.*",
     "test_convnext.*",
@@ -144,8 +146,6 @@ def _with_targets(
     for column, word in (("probe", "probe"), ("fine_tuned", "fine-tuned")):
         yield f"{run.zoo} to {run.measured_on}, {word}", known.assign(target=both[column])
 
-
-log = logging.getLogger(__name__)
 
 SMALL_SIMULATION = Simulation(
     points=100, dimensions=(20, 200), noises=(0.1, 0.5), seeds=2, mine_steps=20

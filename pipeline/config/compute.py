@@ -1,4 +1,4 @@
-"""Settings that say where and how a run is computed, and never change a number."""
+"""Where and how a run is computed, which never changes a number; and the modules that its workers preload."""
 
 import re
 from pathlib import Path

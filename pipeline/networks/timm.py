@@ -1,4 +1,4 @@
-"""Build a timm model with its weights, and fill in what timm knows about it."""
+"""Build a timm model with its weights, fill in what timm knows about it, and write the code that loads it."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The sections of the report between the correlations and the regression: one question each."""
+"""The tables of correlations and simple regressions, and the sections between them: one question each."""
 
 from collections.abc import Mapping
 from typing import Any

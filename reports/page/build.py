@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained page, summary.json and the figures."""
+"""The report of a run: one self-contained page, summary.json and the figures; of a release, also its card."""
 
 import html
 import logging
@@ -27,6 +27,8 @@ from ..statistics.summary import Summary, ranked_measures, summarise
 from .analysis import compared_section, sections
 from .context import page_context
 from .rendering import Illustration, PageFiles, as_markdown, encoded, figure_name
+
+log = logging.getLogger(__name__)
 
 TAGS = ("timm", "representation-learning", "transferability", "leaderboard")
 
@@ -72,8 +74,6 @@ def card_with_notice(card: str, newer: Release) -> str:
 def _words(newer: Release) -> str:
     return f"Superseded by release {newer.id}."
 
-
-log = logging.getLogger(__name__)
 
 SCATTERS = 4
 MANY_ROWS = 200

@@ -1,4 +1,4 @@
-"""What the template of the report shows, with numbers already formatted as text."""
+"""What the template of the report shows: the opening sentences, and numbers already formatted as text."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence

@@ -1,4 +1,4 @@
-"""Which score predicts best, over several zoos and seeds: the statistics declared in docs/score-study.md."""
+"""Which score predicts best, over several zoos and seeds: the statistics declared in docs/score-study.md, as a page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
