@@ -155,7 +155,7 @@ def here() -> Iterator["Workers"]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        yield Workers(client)
+        yield Workers(client, empty_for_s=60)  # a worker lost to a test's patches fails, and does not hang
 
 
 @pytest.fixture

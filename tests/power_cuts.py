@@ -75,7 +75,7 @@ class Died(BaseException):
 def dying_at(number: int, folder: Path) -> Iterator[None]:
     """Let this process die at its operation ``number`` below ``folder``, counted from 0, without its locks."""
     left = number
-    thread = threading.get_ident()
+    thread, pid = threading.get_ident(), os.getpid()
 
     def die(kind: str, path: Path, other: Path | None) -> None:
         nonlocal left
@@ -88,9 +88,8 @@ def dying_at(number: int, folder: Path) -> Iterator[None]:
             raise Died
 
     with watching(die), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            os, "getpid", lambda: 5_000_000
-        )  # which no process has: the locks are a dead one's
+        # Which no process has: the locks are a dead one's. Not in other threads, where Dask asks for its process.
+        patch.setattr(os, "getpid", lambda: 5_000_000 if threading.get_ident() == thread else pid)
         patch.setattr(os, "fsync", lambda _: None)  # a death loses nothing that was written
         yield
 
