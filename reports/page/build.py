@@ -75,7 +75,7 @@ def _words(newer: Release) -> str:
 
 log = logging.getLogger(__name__)
 
-SCATTERS = 4
+SCATTERS = 1  # beside the primary score; Explore draws every other
 MANY_ROWS = 200
 
 
