@@ -70,6 +70,20 @@ def excludes_zero(ci: tuple[float, float] | None) -> bool:
     return ci is not None and not ci[0] <= 0 <= ci[1]
 
 
+def _rivals(summary: Summary, target: str) -> list[str]:
+    """Return the ranked scores without the ceiling, which is accuracy itself."""
+    return [measure for measure in ranked_measures(summary, target) if measure != CEILING]
+
+
+def _unknown(summary: Summary, target: str) -> set[str]:
+    """Return the scores without a correlation, whose reasons the first table gives."""
+    return {
+        measure
+        for measure, by_target in summary.correlations.items()
+        if target in by_target and by_target[target].spearman.value is None
+    }
+
+
 def remarks(reasons: Mapping[str, str], of: int) -> str:
     """Return each reason once, after the names that it holds for: "All" if those are ``of``."""
     names_of: dict[str, list[str]] = {}
@@ -103,10 +117,9 @@ def _correlation_table(summary: Summary, target: str) -> Table:
             "Spearman": coefficient_cell(rho),
             "Rank": _rank_cell((standings.scores or {}).get(measure), len(standings.scores or ())),
         }
-        if (measure, target) == (PRIMARY_MEASURE, PRIMARY_TARGET):
-            record["p (Holm)"] = f"{p_value(rho.p_families)} (primary)"
-        else:
-            record["p (Holm)"] = p_value(rho.p_holm)
+        # The primary hypothesis is one, so its p needs no correction.
+        is_hypothesis = (measure, target) == (PRIMARY_MEASURE, PRIMARY_TARGET)
+        record["p"] = p_value(rho.p_families if is_hypothesis else rho.p_holm)
         if summary.primary is not None and _is_primary(summary, target):
             head = f"|rho| minus that of {measure_title(summary.primary[0])}"
             record[head] = _difference_cell(summary.differences.get(measure))
@@ -199,14 +212,14 @@ def _group_cells(summary: Summary, measure: str, target: str) -> dict[str, AnyCe
 def _regression_table(summary: Summary, target: str) -> Table:
     """Return the regression lines; for the primary target also how they predict unseen families."""
     is_primary = _is_primary(summary, target)
-    order = ranked_measures(summary, target)
+    order, explained = _rivals(summary, target), _unknown(summary, target)
     reasons: dict[str, str] = {}
     records: list[dict[str, AnyCell]] = []
     for measure in order:
         fit = summary.regression[measure][target]
         prediction = summary.predictions.get(measure) if is_primary else None
         reason = fit.reason or (prediction.reason if prediction else None)
-        if reason:
+        if reason and measure not in explained:
             reasons[measure_title(measure)] = reason
         if fit.slope is None:
             continue
@@ -215,7 +228,6 @@ def _regression_table(summary: Summary, target: str) -> Table:
             "Score": with_unit(measure_title(measure), measure_unit(measure)),
             "Slope": Cell(significant(fit.slope), slope_ci),
             "Intercept": significant(fit.intercept),
-            "R²": fixed(fit.r2),
         }
         if is_primary:
             r2, error = NO_NUMBER, NO_NUMBER
@@ -235,14 +247,14 @@ def sections(summary: Summary) -> list[Section]:
         return []
     score, accuracy = summary.primary
     measure, target = measure_title(score), target_title(accuracy)
-    order = ranked_measures(summary, accuracy)
-    unit, units = summary.unit, plural(summary.unit)
+    order = _rivals(summary, accuracy)
+    unit = summary.unit
     return [
         Section(
             "choice",
             "Choosing by a score",
-            prose("choice", units=units),
-            [_regret_table(summary, order)],
+            prose("choice"),
+            [_regret_table(summary, accuracy, order)],
         ),
         Section(
             "controls",
@@ -281,22 +293,22 @@ def compared_section(comparison: Comparison) -> Section:
     )
 
 
-def _regret_table(summary: Summary, order: list[str]) -> Table:
+def _regret_table(summary: Summary, target: str, order: list[str]) -> Table:
     """Return the regret of each score, also among models of similar cost, and name the scores without one."""
     bands = {name: by_score for name, by_score in summary.regrets.items() if name != ALL}
     overall = summary.regrets.get(ALL, {})
+    explained = _unknown(summary, target)
     reasons: dict[str, str] = {}
     records: list[dict[str, AnyCell]] = []
     for score in order:
         regret = overall.get(score)
         if regret is None or not regret.lost:
-            if regret is not None and regret.reason:
+            if regret is not None and regret.reason and score not in explained:
                 reasons[measure_title(score)] = regret.reason
             continue
         record: dict[str, AnyCell] = {"Score": measure_title(score)}
         for k in TAKEN:
-            ci = (regret.lost_ci or {}).get(k) if k == TAKEN[0] else None
-            record[f"Regret of {k}"] = number(regret.lost.get(k), ci, digits=1)
+            record[f"Regret of {k}"] = fixed(regret.lost.get(k), 1)
         for band, by_score in bands.items():
             lost = by_score[score].lost if score in by_score else None
             record[f"Regret of {TAKEN[0]}, {band}"] = fixed((lost or {}).get(TAKEN[0]), 1)
@@ -306,6 +318,7 @@ def _regret_table(summary: Summary, order: list[str]) -> Table:
 
 def _partial_table(summary: Summary, target: str, order: list[str]) -> Table:
     """Return the partial correlations of each score and its rank correlations within groups."""
+    explained = _unknown(summary, target)
     reasons: dict[str, str] = {}
     records: list[dict[str, AnyCell]] = []
     for score in order:
@@ -317,7 +330,7 @@ def _partial_table(summary: Summary, target: str, order: list[str]) -> Table:
             if isinstance(found, Correlation):
                 cell = coefficient_cell(found.pearson)
                 is_known |= found.pearson.value is not None
-            elif found:
+            elif found and score not in explained:
                 reasons[measure_title(score)] = found
             record[f"given {controls}"] = cell
         groups = _group_cells(summary, score, target)

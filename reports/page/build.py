@@ -75,7 +75,7 @@ def _words(newer: Release) -> str:
 
 log = logging.getLogger(__name__)
 
-SCATTERS = 1  # beside the primary score; Explore draws every other
+SCATTERS = 2  # the primary score's and the best other's; Explore draws every other
 MANY_ROWS = 200
 
 
@@ -196,9 +196,9 @@ def _score_scatters(
     rows: pd.DataFrame, summary: Summary, primary: str, target: str
 ) -> list[Illustration]:
     sample = one_row_per_weights(rows)
-    best = ranked_measures(summary, target)[:SCATTERS]
+    best = dict.fromkeys((primary, *ranked_measures(summary, target)))
     drawn = []
-    for measure in dict.fromkeys((primary, *best)):
+    for measure in list(best)[:SCATTERS]:
         correlation = summary.correlations[measure][target]
         regression = summary.regression[measure][target]
         drawing = score_scatter(sample, measure, target, correlation, regression)
