@@ -139,6 +139,7 @@ def write_page(
         drawings |= {figure.name: figure.drawing for figure in section.figures}
     numbers: dict[str, Any] = {
         **summary.as_json(),
+        "answer": context["answer"],
         "lead": context["lead"][0],
         "warnings": context["warnings"],
         "provenance": dict(context["provenance"]),

@@ -131,7 +131,7 @@ def test_links_headings_and_figures_are_accessible(usual):
     assert all(
         after <= before + 1 for before, after in zip(page.headings, page.headings[1:], strict=False)
     )
-    assert len(page.images) == 6
+    assert len(page.images) == 4
     assert all(image["alt"] for image in page.images)
 
 
