@@ -56,7 +56,7 @@ def test_every_setting_of_a_run_has_an_option_or_is_known_to_be_only_in_a_file()
     assert absent == ONLY_IN_A_FILE
     assert everything - reached <= absent
     assert len(offered - {"more_models"}) == len(everything - absent) + len(
-        {"--config", "--plan", "--retry-failed"}
+        {"--config", "--plan", "--retry-failed", "--help-all"}
     )
 
 
