@@ -88,8 +88,10 @@ class Display:
 
             def update(**changes: Any) -> None:
                 bar.update(task, **changes)
-                if "description" in changes:
-                    self._step = changes["description"]
+                state = bar.tasks[0]
+                if total:
+                    done = f"{state.completed:,.0f} of {total:,.0f} done"
+                    self._step = f"{done}, {state.description}"
 
             yield update
 
@@ -114,7 +116,7 @@ class Display:
             return
         ended = Event()
         self.line(first)
-        self._begin(first)
+        self._begin("Working")
         thread = Thread(target=self._break_silences, args=(ended,), daemon=True)
         thread.start()
         try:
