@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .pipeline.monitor.callbacks import TrainerMonitor as TrainerMonitor
     from .pipeline.monitor.monitor import RepresentationMonitor
     from .pipeline.store.run_folder import read_results
+    from .pipeline.store.tables import by_name, rank
 
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever wants to hear says so
@@ -24,10 +25,12 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever wants t
 # Without the callbacks, whose libraries need not be there: `from dsmi_zoo import *` must work all the same.
 __all__ = [
     "RepresentationMonitor",
+    "by_name",
     "diffusion_spectral_entropy",
     "diffusion_spectral_mutual_information",
     "load_models",
     "measure",
+    "rank",
     "read_results",
     "run",
     "score",
@@ -38,10 +41,12 @@ _HOMES = {
     "LightningMonitor": "pipeline.monitor.callbacks",
     "RepresentationMonitor": "pipeline.monitor.monitor",
     "TrainerMonitor": "pipeline.monitor.callbacks",
+    "by_name": "pipeline.store.tables",
     "diffusion_spectral_entropy": "pipeline.measures",
     "diffusion_spectral_mutual_information": "pipeline.measures",
     "load_models": "data_catalog.models.registry",
     "measure": "pipeline.measures",
+    "rank": "pipeline.store.tables",
     "read_results": "pipeline.store.run_folder",
     "run": "jobs.runs.api",
     "score": "pipeline.embedding.score",

@@ -12,6 +12,7 @@ from ..terminal import display
 from .options import (
     CLUSTER,
     PATH,
+    GroupedHelp,
     catalog_options,
     chosen_settings,
     given_settings,
@@ -33,7 +34,7 @@ Examples:
 """
 
 
-@click.command("run", epilog=EPILOG)
+@click.command("run", cls=GroupedHelp, epilog=EPILOG)
 @catalog_options
 @options("filters", "out")
 @click.option(
@@ -65,18 +66,21 @@ def run_command(
 
     Finished rows are never recomputed; the same command resumes where it was stopped.
     """
-    from ..runs.run import run
-
     config = run_settings(context, file)
-    if config.compute.budget is not None:
-        from ..runs.search import search
+    shown = display()
+    # Before the imports, which take a second.
+    with shown.never_silent("Reading catalogue and images"):
+        if config.compute.budget is not None:
+            from ..runs.search import search
 
-        return search(config, display(), only_plan=only_plan, retry_failed=retry_failed)
-    if only_plan:
-        from ..runs.forecast import forecast
+            return search(config, shown, only_plan=only_plan, retry_failed=retry_failed)
+        if only_plan:
+            from ..runs.forecast import forecast
 
-        return forecast(config, display())
-    return run(config, display(), retry_failed=retry_failed)
+            return forecast(config, shown)
+        from ..runs.run import run
+
+        return run(config, shown, retry_failed=retry_failed)
 
 
 @click.command("rerun")
@@ -92,9 +96,11 @@ def rerun_command(context: click.Context, models: tuple[str, ...], out: Path, **
     Example:
       dsmi-zoo rerun test_resnet.900x5 test_vit.900x5@32 --out runs/digits
     """
-    from ..runs.run import rerun
+    shown = display()
+    with shown.never_silent("Reading catalogue and images"):
+        from ..runs.run import rerun
 
-    return rerun(out, models, given_settings(context).get("compute", {}), display())
+        return rerun(out, models, given_settings(context).get("compute", {}), shown)
 
 
 @click.command("remeasure")
@@ -115,10 +121,11 @@ def remeasure_command(context: click.Context, out: Path, into: Path | None, **_:
       dsmi-zoo remeasure --out runs/digits --sigma 2
       dsmi-zoo remeasure --out runs/digits --into runs/mine --measure my_measures:effective_rank
     """
-    from ..runs.remeasure import remeasure
+    given, shown = given_settings(context), display()
+    with shown.never_silent("Reading the run"):
+        from ..runs.remeasure import remeasure
 
-    given = given_settings(context)
-    return remeasure(out, into, given.get("measures", {}), given.get("compute", {}), display())
+        return remeasure(out, into, given.get("measures", {}), given.get("compute", {}), shown)
 
 
 @click.group("submit")

@@ -13,6 +13,7 @@ from dsmi_zoo._util.settings import signature_with
 from dsmi_zoo.pipeline.config.run import SETTINGS, settings_from_keywords
 from dsmi_zoo.pipeline.store.run_folder import read_results
 
+from ..notebook import notebook_display, show_answer
 from .run import run as run_all
 from .search import search
 
@@ -37,8 +38,9 @@ def run(
 ) -> pd.DataFrame:
     """Measure a zoo: compute every row that ``out`` lacks, write the report there, and return the rows.
 
-    Finished rows are never recomputed. Nothing is printed; the loggers below ``dsmi_zoo`` report progress. In a
-    script, call it under ``if __name__ == "__main__":``, because its workers are processes that import the script.
+    Finished rows are never recomputed. In a Jupyter notebook a bar shows progress, and the answer and a link to the
+    report follow; elsewhere nothing is printed, and the loggers below ``dsmi_zoo`` report progress. In a script, call
+    it under ``if __name__ == "__main__":``, because its workers are processes that import the script.
 
     Parameters
     ----------
@@ -76,8 +78,9 @@ def run(
     if config.compute.share is not None:
         raise InputError("share is for batch jobs of the command; leave it out")
     run_or_search = search if config.compute.budget is not None else run_all
+    display = notebook_display()
     try:
-        run_or_search(config, retry_failed=retry_failed, client=client)
+        run_or_search(config, display, retry_failed=retry_failed, client=client)
     except BrokenProcessPool:
         raise InputError(f"the process that asks timm ended at once: {GUARD}") from None
     except (RuntimeError, OSError) as error:
@@ -86,6 +89,8 @@ def run(
         raise InputError(
             f"{error} Workers import the script that calls: it must be a file, and {GUARD}."
         ) from None
+    if config.compute.write_report:
+        show_answer(config.folder, display)
     return read_results(config.folder)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -165,7 +166,10 @@ def _compute(
         images = f"{len(plan.subset.labels)} images of {plan.subset.images.name}"
         log.info(f"{counted(len(todo), 'model')} to measure on {images}")
         waves = waves_within_budget(plan, todo, display)
-        with open_workers(compute, out, client, models=len(todo)) as workers:
+        with ExitStack() as stack:
+            opened = open_workers(compute, out, client, models=len(todo))
+            with display.status("Starting workers"):
+                workers = stack.enter_context(opened)
             finished = run_in_waves(workers, plan, waves, confirm_lock)
             follow(finished, len(todo), display, costs=expected_costs(plan, todo))
         touch_record(out)

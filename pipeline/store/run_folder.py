@@ -28,6 +28,7 @@ from dsmi_zoo.data_catalog.models.entry import CURRENT_NAMES
 
 from .record import MEND, LostRecord, RunRecord, parse_record
 from .schema import COLUMNS
+from .tables import for_people
 
 ALWAYS_THERE = (
     "model", "img_size", "status", "row_id", "embedding_id", "embedding_sha256", "own_measures", "finished_at",
@@ -176,8 +177,9 @@ def read_results(out: str | Path) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per entry, sorted by model and image size; the columns of ``dsmi_zoo.pipeline.store.schema`` first,
-        then the catalogue's and the user's own. Files that are not rows of this run are left out with a warning.
+        One row per entry, sorted by model and image size; the model first, then accuracies and scores, then the other
+        columns of ``dsmi_zoo.pipeline.store.schema``, the catalogue's and the user's own. Files that are not rows of
+        this run are left out with a warning.
 
     Raises
     ------
@@ -191,7 +193,7 @@ def read_results(out: str | Path) -> pd.DataFrame:
     unreadable += [UnreadableRow(row_path(out, slug), NOT_THIS_RUN) for slug in foreign]
     for problem in unreadable:
         warnings.warn(f"left out: {problem}", stacklevel=2)
-    return rows_frame([row for slug, row in rows.items() if slug not in foreign])
+    return for_people(rows_frame([row for slug, row in rows.items() if slug not in foreign]))
 
 
 def rows_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

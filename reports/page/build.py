@@ -75,7 +75,7 @@ def _words(newer: Release) -> str:
 
 log = logging.getLogger(__name__)
 
-SCATTERS = 4
+SCATTERS = 2  # the primary score's and the best other's; Explore draws every other
 MANY_ROWS = 200
 
 
@@ -139,6 +139,7 @@ def write_page(
         drawings |= {figure.name: figure.drawing for figure in section.figures}
     numbers: dict[str, Any] = {
         **summary.as_json(),
+        "answer": context["answer"],
         "lead": context["lead"][0],
         "warnings": context["warnings"],
         "provenance": dict(context["provenance"]),
@@ -196,9 +197,9 @@ def _score_scatters(
     rows: pd.DataFrame, summary: Summary, primary: str, target: str
 ) -> list[Illustration]:
     sample = one_row_per_weights(rows)
-    best = ranked_measures(summary, target)[:SCATTERS]
+    best = dict.fromkeys((primary, *ranked_measures(summary, target)))
     drawn = []
-    for measure in dict.fromkeys((primary, *best)):
+    for measure in list(best)[:SCATTERS]:
         correlation = summary.correlations[measure][target]
         regression = summary.regression[measure][target]
         drawing = score_scatter(sample, measure, target, correlation, regression)

@@ -192,8 +192,19 @@ def _explorer(
         known = [name for name in costs if np.isfinite(values(ok, name)).any()]
         return explorer(rows, choice_axes(scores_of(rows), targets, known)) if known else None
     if summary.primary:
-        return explorer(rows, Axes(list(summary.correlations), targets, summary.primary))
+        axes = Axes(list(summary.correlations), targets, summary.primary)
+        return explorer(rows, axes, _intervals(summary))
     return None
+
+
+def _intervals(summary: Summary) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return the interval of rho of each score and accuracy that has one."""
+    return {
+        (score, target): correlation.spearman.ci
+        for score, by_target in summary.correlations.items()
+        for target, correlation in by_target.items()
+        if correlation.spearman.ci is not None
+    }
 
 
 def _title(is_trial: bool, choosing: bool) -> str:

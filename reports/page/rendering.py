@@ -158,10 +158,11 @@ SENTENCES = ("Note", "Not computed")
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table; ``ci`` is the interval, or another remark, below the value."""
+    """One cell of a table; ``ci`` is the interval, or another remark, beside the value; bold if ``is_strong``."""
 
     value: str
     ci: str = ""
+    is_strong: bool = False
 
 
 NO_NUMBER = Cell(MISSING)
