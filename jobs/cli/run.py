@@ -108,17 +108,24 @@ def rerun_command(context: click.Context, models: tuple[str, ...], out: Path, **
 @options("compute.write_report")
 @click.pass_context
 def remeasure_command(context: click.Context, out: Path, into: Path | None, **_: Any) -> int:
-    """Recompute measures from stored embeddings into a new directory.
+    """Recompute measures from stored embeddings: other settings into a new directory.
+
+    With --measure alone, the new columns are added to the rows of --out, and nothing else is computed again.
 
     \b
     Examples:
+      dsmi-zoo remeasure --out runs/digits --measure my_measures:effective_rank
       dsmi-zoo remeasure --out runs/digits --sigma 2
-      dsmi-zoo remeasure --out runs/digits --into runs/mine --measure my_measures:effective_rank
     """
+    given = given_settings(context)
+    measures, compute = given.get("measures", {}), given.get("compute", {})
+    if into is None and set(measures) == {"own"}:
+        from ..runs.own_scores import add_own_scores
+
+        return add_own_scores(out, measures["own"], compute, display())
     from ..runs.remeasure import remeasure
 
-    given = given_settings(context)
-    return remeasure(out, into, given.get("measures", {}), given.get("compute", {}), display())
+    return remeasure(out, into, measures, compute, display())
 
 
 @click.group("submit")

@@ -245,10 +245,21 @@ def refuse_remeasured(out: Path, stored: RunRecord) -> None:
         )
 
 
+OWN_MEASURES = "measures.own = "
+"""How a difference in the user's own measures begins; people know the setting as ``--measure``."""
+
+
 def refuse_mixture(out: Path, stored: RunRecord, config: RunConfig) -> None:
     """Raise InputError unless OUT's rows were computed with the same settings."""
     different = list(differences(stored.identity, config.identity()))
+    lacking = [spec for spec in config.measures.own if spec not in stored.config.measures.own]
+    if lacking and len(different) == 1 and different[0].startswith(OWN_MEASURES):
+        options = " ".join(f"--measure {spec}" for spec in lacking)
+        raise InputError(
+            f"{out} was run without {options}; add it to its rows: dsmi-zoo remeasure --out {out} {options}"
+        )
     if different:
+        different = [line.replace(OWN_MEASURES, "--measure = ", 1) for line in different]
         raise InputError(
             f"{out} belongs to another configuration: {'; '.join(different)}; choose another --out"
         )

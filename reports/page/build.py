@@ -144,6 +144,8 @@ def write_page(
         "provenance": dict(context["provenance"]),
         "ranking": ranking.as_json(),
     }
+    if context["own_scores"]:
+        numbers["own_scores"] = context["own_scores"]
     if comparison is not None:
         scores = [asdict(score) for score in comparison.scores]
         numbers["compared"] = {"with": comparison.name, "scores": scores}
