@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .pipeline.monitor.callbacks import LightningMonitor as LightningMonitor
     from .pipeline.monitor.callbacks import TrainerMonitor as TrainerMonitor
     from .pipeline.monitor.monitor import RepresentationMonitor
+    from .pipeline.store.kept import embedding
     from .pipeline.store.run_folder import read_results
 
 
@@ -26,6 +27,7 @@ __all__ = [
     "RepresentationMonitor",
     "diffusion_spectral_entropy",
     "diffusion_spectral_mutual_information",
+    "embedding",
     "load_models",
     "measure",
     "read_results",
@@ -40,6 +42,7 @@ _HOMES = {
     "TrainerMonitor": "pipeline.monitor.callbacks",
     "diffusion_spectral_entropy": "pipeline.measures",
     "diffusion_spectral_mutual_information": "pipeline.measures",
+    "embedding": "pipeline.store.kept",
     "load_models": "data_catalog.models.registry",
     "measure": "pipeline.measures",
     "read_results": "pipeline.store.run_folder",

@@ -2,7 +2,7 @@
 
 import html
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import plural
 from dsmi_zoo.pipeline.store.record import RunRecord
 from dsmi_zoo.pipeline.store.release import ROWS, Release, is_release, rows_and_record
-from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 from dsmi_zoo.pipeline.store.schema import COLUMN_NAMES, COLUMNS
 
+from ..figures.canvas import Rendered
 from ..figures.curves import over_epochs
 from ..figures.forest import forest
 from ..figures.scatter import ranking_scatter, residual_scatter, score_scatter
@@ -26,7 +26,8 @@ from ..statistics.sample import one_row_per_weights
 from ..statistics.summary import Summary, ranked_measures, summarise
 from .analysis import compared_section, sections
 from .context import page_context
-from .rendering import Illustration, PageFiles, as_markdown, encoded, figure_name
+from .export import correlation_table, latex_of_correlations
+from .rendering import Illustration, PageFiles, Section, as_markdown, encoded, figure_name
 
 TAGS = ("timm", "representation-learning", "transferability", "leaderboard")
 
@@ -100,7 +101,7 @@ def write_report(out: Path, compared_with: Path | None = None) -> Path:
     out = Path(out)
     if is_release(out):
         raise InputError(f"{out} is a published folder, which has its report: {out / 'index.html'}")
-    rows, run = read_results(out), read_run(out)
+    rows, run = rows_and_record(out)
     comparison = None
     if compared_with is not None:
         comparison = compare(rows, run, *rows_and_record(compared_with), compared_with.name)
@@ -125,18 +126,18 @@ def write_page(
     summary, ranking = summarise(rows, run), rank(rows)
     figures = draw(rows, summary, ranking)
     analysis = sections(summary)
+    correlations = correlation_table(summary)
     if comparison is not None:
         analysis.append(compared_section(comparison))
     context = {
         **page_context(rows, run, summary, ranking),
         "figures": figures,
+        "has_correlations": not correlations.empty,
         "sections": analysis,
         "release": release,
     }
 
-    drawings = {figure.name: figure.drawing for figure in figures.all()}
-    for section in analysis:
-        drawings |= {figure.name: figure.drawing for figure in section.figures}
+    drawings = drawings_of(figures, analysis)
     numbers: dict[str, Any] = {
         **summary.as_json(),
         "lead": context["lead"][0],
@@ -149,11 +150,39 @@ def write_page(
     if comparison is not None:
         scores = [asdict(score) for score in comparison.scores]
         numbers["compared"] = {"with": comparison.name, "scores": scores}
-    others = {}
+    others = {} if correlations.empty else correlation_files(summary, correlations)
     if release is not None:
         card = as_markdown("card.md.j2", context | card_context(rows))
         others["README.md"] = encoded(front_matter(release, run) + card)
     return PageFiles("report.html.j2", context, numbers, drawings, others).write(folder)
+
+
+def correlation_files(summary: Summary, table: pd.DataFrame) -> dict[str, bytes]:
+    """Return the files of the correlations that the page links to, by name."""
+    return {
+        "correlations.csv": encoded(table.to_csv(index=False, lineterminator="\n")),
+        "correlations.tex": encoded(latex_of_correlations(summary)),
+    }
+
+
+def drawings_of(figures: "Figures", analysis: Sequence[Section]) -> dict[str, Rendered]:
+    """Return all drawings of a page by the names of their files."""
+    drawings = {figure.name: figure.drawing for figure in figures.all()}
+    for section in analysis:
+        drawings |= {figure.name: figure.drawing for figure in section.figures}
+    return drawings
+
+
+def figures_of(out: Path) -> Mapping[str, bytes]:
+    """Return the figures of a run's report as PDF, SVG and PNG, by the names of their files."""
+    rows, run = rows_and_record(out)
+    summary = summarise(rows, run)
+    drawings = drawings_of(draw(rows, summary, rank(rows)), sections(summary))
+    files: dict[str, bytes] = {}
+    for name, drawing in drawings.items():
+        files |= {f"{name}.pdf": drawing.pdf(), f"{name}.svg": drawing.svg}
+        files[f"{name}.png"] = drawing.png
+    return files
 
 
 @dataclass(frozen=True)
