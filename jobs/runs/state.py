@@ -8,10 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import make_folder, move, sweep_temporary, write_atomically
 from dsmi_zoo._util.text import counted
 from dsmi_zoo._util.versions import git_commit, library_versions
+from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.data_catalog.models.registry import catalog_sha256
 from dsmi_zoo.pipeline.config.run import RunConfig, differences
 from dsmi_zoo.pipeline.monitor.file import monitor_path, read_monitor
@@ -112,9 +115,16 @@ def open_out(plan: Plan) -> RunRecord:
         n_classes=plan.subset.n_classes,
         seed=config.subset.seed,
         account=plan.subset.account,
+        classes=_class_names(plan.subset),
     )
     catalog = CatalogRecord(name=config.catalog, sha256=catalog_sha256(config.catalog))
     return save_record(out, config, catalog, subset, list(entries.values()), stored)
+
+
+def _class_names(subset: Subset) -> tuple[str, ...]:
+    """Return the names of the subset's classes, in the order of their labels."""
+    known = subset.images.class_names
+    return tuple(known.get(label, str(label)) for label in np.unique(subset.labels).tolist())
 
 
 def record_of_same_run(plan: Plan) -> RunRecord | None:

@@ -25,6 +25,8 @@ from ..statistics.ranking import Ranking, rank
 from ..statistics.sample import one_row_per_weights
 from ..statistics.summary import Summary, ranked_measures, summarise
 from .analysis import compared_section, sections
+from .choice import WINNERS
+from .classes import class_context, class_files, per_class
 from .context import page_context
 from .export import correlation_table, latex_of_correlations
 from .rendering import Illustration, PageFiles, Section, as_markdown, encoded, figure_name
@@ -105,7 +107,7 @@ def write_report(out: Path, compared_with: Path | None = None) -> Path:
     comparison = None
     if compared_with is not None:
         comparison = compare(rows, run, *rows_and_record(compared_with), compared_with.name)
-    return write_page(rows, run, out / "report", comparison)
+    return write_page(rows, run, out / "report", comparison, source=out)
 
 
 def write_page(
@@ -114,11 +116,13 @@ def write_page(
     folder: Path,
     comparison: Comparison | None = None,
     release: Release | None = None,
+    source: Path | None = None,
 ) -> Path:
     """Write the report of ``rows`` into ``folder`` and delete the figures of an earlier report.
 
     Each file is replaced atomically, ``index.html`` last. The report of a ``release`` names it, and has a data set
-    card, ``README.md``.
+    card, ``README.md``. ``source`` is the run's OUT or the published folder, with the images' classes; confusions are
+    not of a release, whose page must follow from its rows alone.
     """
     # A report of many rows takes more than a moment, so it is announced.
     level = logging.INFO if len(rows) > MANY_ROWS else logging.DEBUG
@@ -129,8 +133,14 @@ def write_page(
     correlations = correlation_table(summary)
     if comparison is not None:
         analysis.append(compared_section(comparison))
+    of_page = page_context(rows, run, summary, ranking)
+    classes = None
+    if source is not None and of_page["choosing"]:
+        best = [model for model in ranking.models if model.tied_for_first][:WINNERS]
+        classes = per_class(rows, run, best, source, recompute=release is None)
     context = {
-        **page_context(rows, run, summary, ranking),
+        **of_page,
+        "classes": None if classes is None else class_context(*classes),
         "figures": figures,
         "has_correlations": not correlations.empty,
         "sections": analysis,
@@ -151,6 +161,8 @@ def write_page(
         scores = [asdict(score) for score in comparison.scores]
         numbers["compared"] = {"with": comparison.name, "scores": scores}
     others = {} if correlations.empty else correlation_files(summary, correlations)
+    if classes is not None:
+        others |= {name: as_csv(table) for name, table in class_files(*classes).items()}
     if release is not None:
         card = as_markdown("card.md.j2", context | card_context(rows))
         others["README.md"] = encoded(front_matter(release, run) + card)
@@ -160,9 +172,14 @@ def write_page(
 def correlation_files(summary: Summary, table: pd.DataFrame) -> dict[str, bytes]:
     """Return the files of the correlations that the page links to, by name."""
     return {
-        "correlations.csv": encoded(table.to_csv(index=False, lineterminator="\n")),
+        "correlations.csv": as_csv(table),
         "correlations.tex": encoded(latex_of_correlations(summary)),
     }
+
+
+def as_csv(table: pd.DataFrame) -> bytes:
+    """Return a table as a CSV file."""
+    return encoded(table.to_csv(index=False, lineterminator="\n"))
 
 
 def drawings_of(figures: "Figures", analysis: Sequence[Section]) -> dict[str, Rendered]:

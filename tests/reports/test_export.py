@@ -75,11 +75,13 @@ def test_correlations_are_those_of_the_summary(out: Path, report: Path, tmp_path
             expected = [of_page[name]["value"], *ends]
             found = [row[name], row[f"{name}_low"], row[f"{name}_high"]]
             np.testing.assert_array_equal(found, np.array(expected, dtype=float))
-        standing = summary["standings"][row["target"]]["scores"][row["score"]]
-        assert [row["rank"], row["rank_low"], row["rank_high"]] == [
-            standing["rank"],
-            *standing["ranks"],
-        ]
+        standing = summary["standings"][row["target"]]["scores"].get(row["score"])
+        ranks = [row["rank"], row["rank_low"], row["rank_high"]]
+        if standing is None:
+            assert np.isnan(ranks).all()
+            assert row["reason"]
+        else:
+            assert ranks == [standing["rank"], *standing["ranks"]]
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "c.parquet"), table, check_dtype=False)
 
 
