@@ -43,8 +43,14 @@ def _standing(ok: pd.DataFrame, summary: Summary, name: str) -> str:
         why = (standings.left_out or {}).get(name) or standings.reason
         return f"{what}; not ranked among the scores: {why}."
     low, high = standing.ranks
+    of = counted(len(standings.scores or {}), "score")
+    if (low, high) == (1, len(standings.scores or {})):
+        return f"{what}, rank {standing.rank} of {of}, though any rank is plausible."
     span = "" if low == high else f" (simultaneous 95% range {low} to {high})"
-    return f"{what}, rank {standing.rank}{span} of {counted(len(standings.scores or {}), 'score')}."
+    return f"{what}, rank {standing.rank}{span} of {of}."
+
+
+_NOT_YET = "not computed there yet, which the command that added it does"
 
 
 def _lacking(ok: pd.DataFrame, name: str) -> str:
@@ -53,7 +59,7 @@ def _lacking(ok: pd.DataFrame, name: str) -> str:
     lacking = np.flatnonzero(~np.isfinite(numbers))
     if not len(lacking):
         return ""
-    why = Counter(parted_reasons(reasons[i] or "").get(name, "not computed yet") for i in lacking)
+    why = Counter(parted_reasons(reasons[i] or "").get(name, _NOT_YET) for i in lacking)
     (reason, _), *more = why.most_common()
     further = f" (and {counted(len(more), 'other reason')})" if more else ""
     return f"No value for {len(lacking)} of {counted(len(ok), 'model')}: {reason}{further}."

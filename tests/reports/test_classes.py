@@ -36,7 +36,9 @@ def run_of(out: Path, k: int, models: int = 2) -> tuple[pd.DataFrame, RunRecord]
     entries, rows = [], []
     for m in range(models):
         angle = 2 * np.pi * labels / k
-        Z = 1.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + rng.normal(size=(len(labels), 2))
+        Z = 1.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + rng.normal(
+            size=(len(labels), 2)
+        )
         Z = Z.astype(np.float32)
         entry = EntryRecord(model=f"net{m}", img_size=64, slug=f"net{m}", row_id=f"r{m}")
         embedding_path(out, entry.slug).parent.mkdir(exist_ok=True)

@@ -119,7 +119,7 @@ def test_a_score_that_raises_leaves_its_row_valid_and_says_why_there(
     assert rows["picky"].isna().sum() == failing
     reasons = rows.loc[rows["picky"].isna(), "undefined_scores"]
     assert reasons.str.endswith(
-        "picky: ValueError: the measure mine:picky raised RuntimeError: too wide, try another"
+        "picky: the measure mine:picky raised RuntimeError: too wide, try another"
     ).all()
     pd.testing.assert_frame_equal(
         others(run_copy).drop(columns="undefined_scores"), before.drop(columns="undefined_scores")
@@ -131,16 +131,30 @@ def test_a_score_that_raises_leaves_its_row_valid_and_says_why_there(
 
 
 def test_a_score_that_ends_its_process_costs_no_row(run_copy: Path, cli: Command) -> None:
+    for path in sorted((run_copy / "results").iterdir())[1:]:  # each death takes a second
+        path.unlink()
     before = others(run_copy)
-    only = sorted((run_copy / "results").iterdir())
     said = added_to(run_copy, cli, "deadly", code=1)
-    assert "6 models without a value" in said
+    assert f"5 models of {run_copy} without a finished row left out" in said
+    assert "1 model without a value" in said
     rows = read_results(run_copy)
-    assert rows["undefined_scores"].str.contains("deadly: KilledWorker").all()
-    assert sorted((run_copy / "results").iterdir()) == only
+    assert rows["undefined_scores"].str.contains("deadly: its worker process died").all()
     pd.testing.assert_frame_equal(
         others(run_copy).drop(columns="undefined_scores"), before.drop(columns="undefined_scores")
     )
+
+
+def test_an_interrupted_addition_is_finished_by_the_same_command(
+    run_copy: Path, small_run: Path, cli: Command
+) -> None:
+    added_to(run_copy, cli, "spread")
+    whole = read_results(run_copy)
+    for path in sorted((run_copy / "results").iterdir())[:2]:
+        shutil.copy(small_run / "results" / path.name, path)
+    assert read_results(run_copy)["spread"].isna().sum() == 2
+    said = added_to(run_copy, cli, "spread")
+    assert "4 of 6 models are done already" in said
+    pd.testing.assert_frame_equal(read_results(run_copy), whole)
 
 
 def test_added_scores_stay_when_other_settings_are_measured(run_copy: Path, cli: Command) -> None:
