@@ -124,7 +124,9 @@ def open_out(plan: Plan) -> RunRecord:
 def _class_names(subset: Subset) -> tuple[str, ...]:
     """Return the names of the subset's classes, in the order of their labels."""
     known = subset.images.class_names
-    return tuple(known.get(label, str(label)) for label in np.unique(subset.labels).tolist())
+    names = [known.get(label, str(label)) for label in np.unique(subset.labels).tolist()]
+    # The name of a folder may hold bytes that are no text, which JSON cannot.
+    return tuple(name.encode(errors="backslashreplace").decode() for name in names)
 
 
 def record_of_same_run(plan: Plan) -> RunRecord | None:
