@@ -9,6 +9,7 @@ from typing import Any
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.config.compute import MEASURES
+from dsmi_zoo.pipeline.engine.outcome import Outcome
 from dsmi_zoo.pipeline.engine.row_content import RemeasureJob, added_code, lacks
 from dsmi_zoo.pipeline.measures.own import (
     column_of,
@@ -30,8 +31,6 @@ from .run import elsewhere
 from .state import EntryState, by_state, entry_states, make_writable, touch_record
 
 log = logging.getLogger(__name__)
-
-SHOWN = 5
 
 
 def add_own_scores(
@@ -71,6 +70,7 @@ def add_own_scores(
         if len(todo) < len(jobs):
             log.info(f"{len(jobs) - len(todo)} of {len(jobs)} models are done already")
         started = monotonic()
+        failed: list[Outcome] = []
         if todo:
             from dsmi_zoo.pipeline.engine.graph import add_own_scores as finished_rows
 
@@ -80,10 +80,6 @@ def add_own_scores(
                 finished = finished_rows(workers, config, todo, identities, confirm_lock)
                 _, failed = follow(finished, len(todo), display)
             touch_record(out)
-            for outcome in failed[:SHOWN]:
-                log.warning(f"  {outcome.name}: {outcome.message}")
-        else:
-            failed = []
         slugs = {job.slug for job in jobs}
         code = conclude(out, slugs, started, display, report=config.compute.write_report)
         if failed:
