@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .pipeline.monitor.callbacks import LightningMonitor as LightningMonitor
     from .pipeline.monitor.callbacks import TrainerMonitor as TrainerMonitor
     from .pipeline.monitor.monitor import RepresentationMonitor
+    from .pipeline.store.kept import embedding
     from .pipeline.store.run_folder import read_results
     from .pipeline.store.tables import by_name, rank
 
@@ -28,6 +29,7 @@ __all__ = [
     "by_name",
     "diffusion_spectral_entropy",
     "diffusion_spectral_mutual_information",
+    "embedding",
     "load_models",
     "measure",
     "rank",
@@ -44,6 +46,7 @@ _HOMES = {
     "by_name": "pipeline.store.tables",
     "diffusion_spectral_entropy": "pipeline.measures",
     "diffusion_spectral_mutual_information": "pipeline.measures",
+    "embedding": "pipeline.store.kept",
     "load_models": "data_catalog.models.registry",
     "measure": "pipeline.measures",
     "rank": "pipeline.store.tables",

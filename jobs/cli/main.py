@@ -21,7 +21,7 @@ from .run import (
     submit_group,
     validate_command,
 )
-from .share import publish_command, verify_command
+from .share import export_command, publish_command, verify_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -49,6 +49,7 @@ for command in (
     prefetch_command,
     status_command,
     report_command,
+    export_command,
     publish_command,
     verify_command,
     validate_command,

@@ -114,18 +114,25 @@ def rerun_command(context: click.Context, models: tuple[str, ...], out: Path, **
 @options("compute.write_report")
 @click.pass_context
 def remeasure_command(context: click.Context, out: Path, into: Path | None, **_: Any) -> int:
-    """Recompute measures from stored embeddings into a new directory.
+    """Recompute measures from stored embeddings: other settings into a new directory.
+
+    With --measure alone, the new columns are added to the rows of --out, and nothing else is computed again.
 
     \b
     Examples:
+      dsmi-zoo remeasure --out runs/digits --measure my_measures:effective_rank
       dsmi-zoo remeasure --out runs/digits --sigma 2
-      dsmi-zoo remeasure --out runs/digits --into runs/mine --measure my_measures:effective_rank
     """
     given, shown = given_settings(context), display()
+    measures, compute = given.get("measures", {}), given.get("compute", {})
     with shown.never_silent("Reading the run"):
+        if into is None and set(measures) == {"own"}:
+            from ..runs.own_scores import add_own_scores
+
+            return add_own_scores(out, measures["own"], compute, shown)
         from ..runs.remeasure import remeasure
 
-        return remeasure(out, into, given.get("measures", {}), given.get("compute", {}), shown)
+        return remeasure(out, into, measures, compute, shown)
 
 
 @click.group("submit")

@@ -62,8 +62,11 @@ def conclude(
     if page is None:
         log.info(f"Report skipped; write it with: dsmi-zoo report --out {out}")
     else:
-        log.info(json.loads(page.with_name("summary.json").read_text(encoding="utf-8"))["lead"])
+        summary = json.loads(page.with_name("summary.json").read_text(encoding="utf-8"))
+        log.info(summary["lead"])
         log.info(f"Report: {page}")
+        for sentence in summary.get("own_scores", []):
+            log.info(sentence)
     if may_be_partial:
         missing = []
     _warn_of_missing(missing)

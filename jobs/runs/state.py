@@ -8,10 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import make_folder, move, sweep_temporary, write_atomically
 from dsmi_zoo._util.text import counted
 from dsmi_zoo._util.versions import git_commit, library_versions
+from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.data_catalog.models.registry import catalog_sha256
 from dsmi_zoo.pipeline.config.run import RunConfig, differences
 from dsmi_zoo.pipeline.monitor.file import monitor_path, read_monitor
@@ -112,9 +115,18 @@ def open_out(plan: Plan) -> RunRecord:
         n_classes=plan.subset.n_classes,
         seed=config.subset.seed,
         account=plan.subset.account,
+        classes=_class_names(plan.subset),
     )
     catalog = CatalogRecord(name=config.catalog, sha256=catalog_sha256(config.catalog))
     return save_record(out, config, catalog, subset, list(entries.values()), stored)
+
+
+def _class_names(subset: Subset) -> tuple[str, ...]:
+    """Return the names of the subset's classes, in the order of their labels."""
+    known = subset.images.class_names
+    names = [known.get(label, str(label)) for label in np.unique(subset.labels).tolist()]
+    # The name of a folder may hold bytes that are no text, which JSON cannot.
+    return tuple(name.encode(errors="backslashreplace").decode() for name in names)
 
 
 def record_of_same_run(plan: Plan) -> RunRecord | None:
@@ -245,10 +257,21 @@ def refuse_remeasured(out: Path, stored: RunRecord) -> None:
         )
 
 
+OWN_MEASURES = "measures.own = "
+"""How a difference in the user's own measures begins; people know the setting as ``--measure``."""
+
+
 def refuse_mixture(out: Path, stored: RunRecord, config: RunConfig) -> None:
     """Raise InputError unless OUT's rows were computed with the same settings."""
     different = list(differences(stored.identity, config.identity()))
+    lacking = [spec for spec in config.measures.own if spec not in stored.config.measures.own]
+    if lacking and len(different) == 1 and different[0].startswith(OWN_MEASURES):
+        options = " ".join(f"--measure {spec}" for spec in lacking)
+        raise InputError(
+            f"{out} was run without {options}; add it to its rows: dsmi-zoo remeasure --out {out} {options}"
+        )
     if different:
+        different = [line.replace(OWN_MEASURES, "--measure = ", 1) for line in different]
         raise InputError(
             f"{out} belongs to another configuration: {'; '.join(different)}; choose another --out"
         )

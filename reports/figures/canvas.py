@@ -5,8 +5,9 @@ Figures use matplotlib's objects alone (no pyplot, no global state); the same ro
 
 import re
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
@@ -47,6 +48,28 @@ class Rendered:
     png: bytes
     svg: bytes
     description: str
+    figure: Figure | None = field(default=None, repr=False, compare=False)
+
+    def pdf(self) -> bytes:
+        """Return the figure as PDF, the same bytes for the same drawing; not made for a page, as it takes a while."""
+        assert self.figure is not None
+        pdf = BytesIO()
+        with _boxes_for_missing_characters():
+            # Without the day and the program, which matplotlib notes otherwise.
+            self.figure.savefig(
+                pdf,
+                format="pdf",
+                metadata={"CreationDate": None, "Creator": None, "Producer": None},
+            )
+        return pdf.getvalue()
+
+
+@contextmanager
+def _boxes_for_missing_characters() -> Iterator[None]:
+    """Show a character that is missing from the font as a box, without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
@@ -93,11 +116,9 @@ def one_line(text: str, longest: int) -> str:
 def render(figure: Figure, description: str) -> Rendered:
     """Return the figure as PNG and SVG, the same bytes for the same drawing."""
     png, svg = BytesIO(), BytesIO()
-    with warnings.catch_warnings():
-        # A character missing from the font is shown as a box.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
+    with _boxes_for_missing_characters():
         figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
         # The layout is done; doing it again takes half of the time.
         figure.set_layout_engine("none")
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return Rendered(png.getvalue(), svg.getvalue(), description)
+    return Rendered(png.getvalue(), svg.getvalue(), description, figure)

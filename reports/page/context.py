@@ -19,6 +19,7 @@ from ..statistics.summary import Summary
 from ..wording import fixed, interval, measure_title, target_title
 from .analysis import target_tables
 from .choice import is_choice, lead_of_choice, left_by_search, ranking_table, winners
+from .own_scores import own_sentences
 from .provenance import (
     mixture_warnings,
     provenance,
@@ -152,10 +153,12 @@ def page_context(
     is_trial = run.config.random_weights
     dropped, untried = left_by_search(run.search, measured)
     explored = _explorer(rows, summary, ranking, targets, choosing)
+    own = [] if is_trial else own_sentences(rows, summary)
     return {
         "folded": True,
         "name": run.catalog.name,
-        "lead": _lead(rows, run, summary, ranking, measured, choosing),
+        "lead": _lead(rows, run, summary, ranking, measured, choosing) + own,
+        "own_scores": own,
         "title": _title(is_trial, choosing),
         "choosing": choosing,
         "winners": winners(rows, ranking) if choosing else None,

@@ -15,10 +15,11 @@ from PIL import Image
 from run_records import record_of
 from test_reports_ranking import models
 
+from dsmi_zoo import embedding
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
 from dsmi_zoo.pipeline.networks.timm import loading_code
 from dsmi_zoo.pipeline.store.record import Dropped, Passed, RunRecord, SearchNote
-from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 from dsmi_zoo.reports.page.build import write_page
 from dsmi_zoo.reports.statistics.ranking import rank
 
@@ -173,6 +174,10 @@ def test_the_code_of_a_row_gives_the_embedding_of_the_row(
     cli("run", "--catalog", "zoo.csv", "--data-root", "photos", "--out", "out", cwd=tmp_path)
     (row,) = read_results(tmp_path / "out").to_dict("records")
     assert row["dataset"] == "imagefolder"
+    assert read_run(tmp_path / "out").subset.classes == ("cat", "dog")
+    kept = embedding(tmp_path / "out", "mine")
+    assert kept.files.tolist() == [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(3)]
+    assert kept.labels.tolist() == [0, 0, 0, 1, 1, 1]
     monkeypatch.chdir(tmp_path)
     made: dict[str, Any] = {}
     exec(row["loading_code"], made)  # what users are told to run
@@ -182,7 +187,4 @@ def test_the_code_of_a_row_gives_the_embedding_of_the_row(
     with torch.inference_mode():
         batch = torch.stack([made["transform"](image) for image in images])
         found = made["model"].forward_head(made["model"].forward_features(batch), pre_logits=True)
-    slug = ModelEntry(model="mine", architecture="test_vit", img_size=128).slug
-    np.testing.assert_allclose(
-        found.numpy(), np.load(embedding_path(tmp_path / "out", slug)), rtol=1e-3, atol=1e-4
-    )
+    np.testing.assert_allclose(found.numpy(), kept.Z, rtol=1e-3, atol=1e-4)
