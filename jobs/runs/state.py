@@ -33,6 +33,8 @@ from dsmi_zoo.pipeline.store.run_folder import (
     write_run,
 )
 
+from dsmi_zoo.pipeline.weights.hub import NOT_REACHED, RESUMES
+
 from ..terminal import print_line
 from .driver_lock import WHOLE, drivers
 
@@ -48,6 +50,15 @@ class EntryState:
     state: Literal["ok", "failed", "missing"]
     reason: str
     row: dict[str, Any] | None
+
+    @property
+    def was_not_reached(self) -> bool:
+        """Whether it failed because a server could not be reached: the same run tries it again by itself."""
+        return (
+            self.state == "failed"
+            and self.row is not None
+            and self.row["error_type"] in NOT_REACHED
+        )
 
 
 def by_state(
@@ -81,6 +92,15 @@ def entry_states(
             state, reason = "ok", ""
         states.append(EntryState(str(entry), slug, state, reason, row))  # type: ignore[arg-type]
     return states, unreadable
+
+
+def how_to_retry(failed: Sequence[EntryState], command: str) -> str:
+    """Say what computes failed entries again: ``command``, or the same run by itself where a server was not reached."""
+    not_reached = sum(state.was_not_reached for state in failed)
+    if not not_reached:
+        return f"try them again: {command}"
+    of = f"the weights of {counted(not_reached, 'model')} could not be reached: {RESUMES}"
+    return of if not_reached == len(failed) else f"{of}; try the others again: {command}"
 
 
 def open_out(plan: Plan) -> RunRecord:
@@ -292,7 +312,7 @@ def status(out: Path) -> int:
         again = (
             "the same remeasure" if record.embeddings_from else f"dsmi-zoo rerun MODEL --out {out}"
         )
-        print_line(f"try failed ones again: {again}")
+        print_line(how_to_retry(failed, again))
     return 1 if failed else 0
 
 
