@@ -75,7 +75,7 @@ def run_command(
     if only_plan:
         from ..runs.forecast import forecast
 
-        return forecast(config, display())
+        return forecast(config, display(), retry_failed=retry_failed)
     return run(config, display(), retry_failed=retry_failed)
 
 

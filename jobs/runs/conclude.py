@@ -58,7 +58,9 @@ def conclude(
         again = "the same run with --retry-failed"
         if record.embeddings_from:
             again = "the same remeasure"
-        log.info(f"  see them all{more}: dsmi-zoo status --out {out}; {how_to_retry(failed, again)}")
+        log.info(
+            f"  see them all{more}: dsmi-zoo status --out {out}; {how_to_retry(failed, again)}"
+        )
     if page is None:
         log.info(f"Report skipped; write it with: dsmi-zoo report --out {out}")
     else:

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 from time import perf_counter
 from typing import Any
 
@@ -193,23 +194,40 @@ def resnet18_rate() -> float:
     return len(images) / min(seconds)
 
 
-def network_rates(
-    jobs: Sequence[Job], precision: str, seconds: float, threads: int | None = None
-) -> dict[str, float]:
-    """Time one batch of each network on this machine, and begin none after ``seconds``.
+@dataclass(frozen=True)
+class Speed:
+    """How fast one process is: images per second of ResNet-18 and of networks by `network_key`, and where."""
 
-    Weights do not matter for speed: timm's networks have random ones. A network that cannot be built is left out; its
-    row will say why.
+    resnet18: float
+    on_cpu: bool
+    networks: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def mean(cls, speeds: Sequence["Speed"]) -> "Speed":
+        """Return the mean of several processes'."""
+        of_network: dict[str, list[float]] = {}
+        for speed in speeds:
+            for key, rate in speed.networks.items():
+                of_network.setdefault(key, []).append(rate)
+        networks = {key: fmean(rates) for key, rates in of_network.items()}
+        return cls(fmean(speed.resnet18 for speed in speeds), speeds[0].on_cpu, networks)
+
+
+def speed_here(
+    jobs: Sequence[Job],
+    precision: str,
+    seconds: float,
+    threads: int | None = None,
+    resnet18: float | None = None,
+) -> Speed:
+    """Measure the speed of this process: one batch of each network of ``jobs``, and ResNet-18 unless its rate is known.
 
     Parameters
     ----------
+    seconds
+        No network is begun after them.
     threads
         Of torch on a CPU; None leaves them as they are.
-
-    Returns
-    -------
-    dict
-        Images per second by `network_key`.
     """
     import torch
 
@@ -217,6 +235,24 @@ def network_rates(
 
     if threads is not None:
         torch.set_num_threads(threads)
+    rates = network_rates(jobs, precision, seconds)
+    on_cpu = choose_device().type == "cpu"
+    return Speed(resnet18 or resnet18_rate(), on_cpu, rates)
+
+
+def network_rates(jobs: Sequence[Job], precision: str, seconds: float) -> dict[str, float]:
+    """Time one batch of each network on this machine, and begin none after ``seconds``.
+
+    Weights do not matter for speed: timm's networks have random ones. A network that cannot be built is left out; its
+    row will say why.
+
+    Returns
+    -------
+    dict
+        Images per second by `network_key`.
+    """
+    from ..networks.timm import choose_device
+
     device, end = choose_device(), perf_counter() + seconds
     rates: dict[str, float] = {}
     for job in {network_key(job): job for job in jobs}.values():

@@ -137,6 +137,7 @@ def write_page(
     drawings = {figure.name: figure.drawing for figure in figures.all()}
     for section in analysis:
         drawings |= {figure.name: figure.drawing for figure in section.figures}
+    context["has_figures"] = bool(drawings)
     numbers: dict[str, Any] = {
         **summary.as_json(),
         "lead": context["lead"][0],
