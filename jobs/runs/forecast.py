@@ -63,6 +63,26 @@ TIMING_S = 10.0  # to time networks without a published speed; none is begun aft
 TIMING_SHARE = 0.05  # of a time budget, at most, for the same
 
 
+@dataclass(frozen=True)
+class Fleet:
+    """The processes of a run, the GPUs that they share (0: they compute on cores), and both in words."""
+
+    processes: int
+    gpus: int
+    words: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds of wall time and of its parts, and the most bytes that all processes hold at once."""
+
+    total: float
+    download: float
+    forward: float
+    others: float
+    memory: float
+
+
 def forecast(config: RunConfig, display: Display = SILENT, *, retry_failed: bool = False) -> int:
     """Print the plan of a run, or refuse it as the run itself would."""
     plan = plan_run(config, display, only_plan=True)
@@ -190,7 +210,8 @@ def speed_of(fleet: Fleet, plan: Plan, display: Display, *, needs_resnet18: bool
     """Return the speed of one process of a fleet.
 
     Networks of timm without a published speed are timed in a process of this machine, if the fleet is here too.
-    ResNet-18's speed comes from published figures, unless it is needed and can be measured here.
+    ResNet-18's speed comes from published figures, unless it is needed and can be measured here. On CPUs, speeds are
+    those of one core.
     """
     config = plan.config
     published = published_speed(fleet, config)
@@ -198,14 +219,13 @@ def speed_of(fleet: Fleet, plan: Plan, display: Display, *, needs_resnet18: bool
     is_here = config.compute.cluster in OF_THIS_MACHINE
     if not is_here or not (to_time or needs_resnet18):
         return published
-    threads = max(1, usable_cores() // fleet.processes)
     known = None if needs_resnet18 else published.resnet18
     try:
         with (
             display.status("Measuring the speed of this machine"),
             process_pool(1, MODELS) as pool,
         ):
-            call = pool.submit(speed_here, to_time, config.precision, TIMING_S, threads, known)
+            call = pool.submit(speed_here, to_time, config.precision, TIMING_S, 1, known)
             speed = call.result()
     except BrokenProcessPool:
         log.warning("the process that was to time the networks died (out of memory?)")
@@ -252,26 +272,6 @@ def to_download(jobs: Sequence[Job], cache: Path) -> float:
 def bytes_of_weights(jobs: Sequence[Job]) -> float:
     """Return the bytes of fp32 weights, as far as the numbers of parameters are known."""
     return sum(1e6 * BYTES_A_PARAMETER * (job.entry.params_m or 0) for job in jobs)
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """The processes of a run, the GPUs that they share (0: they compute on cores), and both in words."""
-
-    processes: int
-    gpus: int
-    words: str
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """Seconds of wall time and of its parts, and the most bytes that all processes hold at once."""
-
-    total: float
-    download: float
-    forward: float
-    others: float
-    memory: float
 
 
 def fleet_of(settings: ComputeSettings) -> Fleet | None:

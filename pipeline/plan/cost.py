@@ -22,6 +22,7 @@ DOWNLOAD_BYTES_S = 30e6
 MEASURE_FIXED_S = 0.9
 MEASURE_S, MEASURE_N = 4.0, 2000  # all scores of 2,000 samples in 768 dimensions
 MEASURE_POWER = 2.1  # between the distances' n squared and the eigenvalues' n cubed
+ENOUGH_S, GROWTH = 0.5, 4  # a timed batch on a CPU grows fourfold until a pass takes that long
 BACKWARD = 3  # a training step, in forward passes
 BYTES_A_PARAMETER = 4
 RESNET18_GMACS, RESNET18_THROUGHPUT = 1.82, 35806.38  # timm's published figures at 224 pixels
@@ -228,6 +229,8 @@ def speed_here(
         No network is begun after them.
     threads
         Of torch on a CPU; None leaves them as they are.
+    resnet18
+        Images per second, if they are known.
     """
     import torch
 
@@ -267,7 +270,7 @@ def network_rates(jobs: Sequence[Job], precision: str, seconds: float) -> dict[s
 
 
 def _network_rate(job: Job, precision: str, device: Any, seconds: float) -> float:
-    """Return images per second in one batch; in a single image if a batch would take longer than ``seconds``."""
+    """Return images per second in one batch, or in a part of it that takes long enough to tell."""
     import torch
 
     from ..embedding.embed import embed_inputs
@@ -296,9 +299,13 @@ def _network_rate(job: Job, precision: str, device: Any, seconds: float) -> floa
             )
             return perf_counter() - started
 
-        is_cpu = device.type == "cpu"
-        warm_up = 1 if is_cpu else batch  # a GPU chooses its kernels by the batch
-        first = timed(warm_up)  # includes one-off set-up
-        if is_cpu and first * batch > seconds:
-            return 1 / first
-        return batch / timed(batch)
+        if device.type != "cpu":
+            timed(batch)  # chooses kernels for this size
+            return batch / timed(batch)
+        timed(1)  # one-off set-up
+        count = 1
+        while True:
+            taken = min(timed(count), timed(count))  # another process may have interrupted one
+            if count == batch or taken > ENOUGH_S or GROWTH * taken > seconds:
+                return count / taken
+            count = min(batch, GROWTH * count)
