@@ -194,6 +194,8 @@ def announced(
     if len(left) < len(jobs):
         done = len(jobs) - len(left)
         yield f"{done} of {counted(len(jobs), 'model')} are done already on {first.images} images"
+    if not left:
+        return
     fit = prices.affordable(left, first.images, seconds / len(stages))
     order = "the cheapest"
     if any(job.entry.top1 is not None for job in jobs):
