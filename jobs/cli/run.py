@@ -77,7 +77,7 @@ def run_command(
         if only_plan:
             from ..runs.forecast import forecast
 
-            return forecast(config, shown)
+            return forecast(config, shown, retry_failed=retry_failed)
         from ..runs.run import run
 
         return run(config, shown, retry_failed=retry_failed)

@@ -12,7 +12,7 @@ from dsmi_zoo.pipeline.monitor.file import monitor_path
 from dsmi_zoo.pipeline.store.run_folder import read_run
 
 from ..progress import Display, duration
-from .state import EntryState, by_state, entry_states
+from .state import EntryState, by_state, entry_states, how_to_retry
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,9 @@ def conclude(
         again = "the same run with --retry-failed"
         if record.embeddings_from:
             again = "the same remeasure"
-        log.info(f"  see them all{more}: dsmi-zoo status --out {out}; try them again: {again}")
+        log.info(
+            f"  see them all{more}: dsmi-zoo status --out {out}; {how_to_retry(failed, again)}"
+        )
     if page is None:
         log.info(f"Report skipped; write it with: dsmi-zoo report --out {out}")
     else:

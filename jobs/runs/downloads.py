@@ -10,9 +10,10 @@ from dsmi_zoo._util.text import counted, size_in_words
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE
 from dsmi_zoo.pipeline.config.run import RunConfig
+from dsmi_zoo.pipeline.plan.cost import BYTES_A_PARAMETER
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
 from dsmi_zoo.pipeline.weights.cache import local_weights, remote_weights
-from dsmi_zoo.pipeline.weights.hub import is_offline
+from dsmi_zoo.pipeline.weights.hub import Unreachable, is_offline
 from dsmi_zoo.pipeline.weights.waves import downloads, evict, waves_of_jobs, within_download
 
 from ..progress import Display
@@ -20,13 +21,14 @@ from ..progress import Display
 log = logging.getLogger(__name__)
 
 
-def plan_run(config: RunConfig, display: Display) -> Plan:
+def plan_run(config: RunConfig, display: Display, *, only_plan: bool = False) -> Plan:
     """Plan a run of all models whose weights fit ``--max-download``."""
     with display.status("Reading catalogue and images"):
         plan = make_plan(config)
     if config.compute.max_download is None:
         return plan
-    return within_max_download(plan, sizes_to_download(plan, display))
+    sizes = planned_sizes(plan, display) if only_plan else sizes_to_download(plan, display)
+    return within_max_download(plan, sizes)
 
 
 def log_images(subset: Subset) -> None:
@@ -48,6 +50,22 @@ def sizes_to_download(plan: Plan, display: Display) -> dict[str, int | None]:
         log.warning(
             f"{files} of weights not in the cache, and HF_HUB_OFFLINE forbids downloading: run prefetch"
         )
+    return sizes
+
+
+def planned_sizes(plan: Plan, display: Display) -> dict[str, int | None]:
+    """Like `sizes_to_download`, for a plan: servers are asked only for ``--max-download``, and need not answer."""
+    if plan.config.compute.max_download is not None and not is_offline():
+        try:
+            return sizes_to_download(plan, display)
+        except Unreachable as error:
+            log.warning(f"{error}; sizes of weights are by the numbers of parameters")
+    sizes: dict[str, int | None] = {}
+    for job in plan.jobs:
+        name = remote_weights(job.entry)
+        if name is not None and local_weights(name, plan.config.compute.cache) is None:
+            params = job.entry.params_m
+            sizes[name] = None if params is None else int(1e6 * BYTES_A_PARAMETER * params)
     return sizes
 
 

@@ -165,7 +165,8 @@ class RunRecord(_Frozen):
     """The content of ``OUT/run.json``.
 
     ``identity`` holds the settings that change numbers, as `RunConfig.identity` gave them then; ``embeddings_from`` is
-    the run whose embeddings a remeasured one was computed from.
+    the run whose embeddings a remeasured one was computed from. ``catalog`` is the latest; entries may also be those of
+    ``earlier_catalogs``.
     """
 
     format: Literal[1]
@@ -179,7 +180,13 @@ class RunRecord(_Frozen):
     created_at: Moment
     updated_at: Moment
     embeddings_from: Path | None = None
+    earlier_catalogs: tuple[CatalogRecord, ...] = ()
     search: SearchNote | None = None
+
+
+def catalogs_in_words(record: RunRecord) -> str:
+    """Return the names of all catalogues of a run, the latest last."""
+    return " and ".join(one.name for one in (*record.earlier_catalogs, record.catalog))
 
 
 def parse_record(content: bytes, path: Path) -> RunRecord:

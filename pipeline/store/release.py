@@ -174,6 +174,10 @@ def public_record(record: RunRecord) -> str:
         update={
             "config": config.model_copy(update={"catalog": catalog, "subset": subset}),
             "catalog": record.catalog.model_copy(update={"name": _last_part(record.catalog.name)}),
+            "earlier_catalogs": tuple(
+                one.model_copy(update={"name": _last_part(one.name)})
+                for one in record.earlier_catalogs
+            ),
             "embeddings_from": None,
         }
     )

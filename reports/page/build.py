@@ -148,6 +148,7 @@ def write_page(
     }
 
     drawings = drawings_of(figures, analysis)
+    context["has_figures"] = bool(drawings)
     numbers: dict[str, Any] = {
         **summary.as_json(),
         "answer": context["answer"],

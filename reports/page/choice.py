@@ -29,6 +29,15 @@ COST_COLUMNS = {
 }
 
 
+SPEED_HERE = "speed_here"
+
+
+def speeds_here(rows: pd.DataFrame) -> np.ndarray:
+    """Return the images per second of each row's forward passes, [n]; NaN where no time was measured."""
+    seconds = values(rows, "seconds_embed")
+    return values(rows, "n_samples") / np.where(seconds > 0, seconds, np.nan)
+
+
 def is_choice(run: RunRecord, ranking: Ranking, targets: Collection[str]) -> bool:
     """Return whether the page helps to choose a model: for the user's own images, or without known accuracies."""
     if run.config.random_weights or not ranking.models:
@@ -99,13 +108,15 @@ def winners(rows: pd.DataFrame, ranking: Ranking) -> dict[str, Any]:
     place_of = {(name["model"], name["img_size"]): i for i, name in enumerate(names(rows))}
     places = [place_of[model.model, model.img_size] for model in shown]
     costs = {name: values(rows, name)[places] for name in COST_COLUMNS}
+    costs[SPEED_HERE] = speeds_here(rows)[places]
     known_costs = [name for name, of_shown in costs.items() if np.isfinite(of_shown).any()]
     code = texts(rows, "loading_code")
     shown_rows = []
     for i, model in enumerate(shown):
         cells = [significant(float(costs[name][i])) for name in known_costs]
         shown_rows.append({**_cells(model), "costs": cells, "code": code[places[i]] or ""})
-    heads = [with_unit(*COST_COLUMNS[name]) for name in known_costs]
+    titles = COST_COLUMNS | {SPEED_HERE: ("Measured here", "images/s")}
+    heads = [with_unit(*titles[name]) for name in known_costs]
     return {"heads": heads, "rows": shown_rows, "more": len(tied) - len(shown)}
 
 
@@ -118,10 +129,13 @@ def _cells(model: Ranked) -> dict[str, Any]:
     }
 
 
-def ranking_table(ranking: Ranking) -> dict[str, Any]:
+def ranking_table(ranking: Ranking, rows: pd.DataFrame) -> dict[str, Any]:
     """Return every model by its probe accuracy: the heads of the costs, and ``rows``."""
     second = ranking.second
-    rows = []
+    measured = succeeded(rows)
+    keys = [(name["model"], name["img_size"]) for name in names(measured)]
+    speed_of = dict(zip(keys, speeds_here(measured).tolist(), strict=True))
+    table = []
     for model, other in zip_longest(ranking.models, second.models if second else ()):
         notes = []
         if model.tied_for_first:
@@ -130,9 +144,10 @@ def ranking_table(ranking: Ranking) -> dict[str, Any]:
             notes.append("Pareto front")
         if other is not None and other.pareto:
             notes.append("Pareto front on a CPU")
-        rows.append(
+        table.append(
             {
                 **_cells(model),
+                "speed": significant(speed_of[model.model, model.img_size]),
                 "dsmi": fixed(model.dsmi_z_y),
                 "cost": significant(model.cost),
                 "second_cost": significant(other.cost) if other is not None else "",
@@ -141,7 +156,17 @@ def ranking_table(ranking: Ranking) -> dict[str, Any]:
         )
     cost = cost_title(ranking.cost) if ranking.cost else ""
     second_cost = cost_title(second.cost) if second and second.cost else ""
-    return {"cost": cost, "second_cost": second_cost, "rows": rows}
+    return {
+        "cost": cost,
+        "second_cost": second_cost,
+        "devices": devices_of(measured),
+        "rows": table,
+    }
+
+
+def devices_of(rows: pd.DataFrame) -> str:
+    """Return the devices that computed the rows, in words."""
+    return " or ".join(sorted(filter(None, set(texts(rows, "device")))))
 
 
 def ranking_lead(ranking: Ranking) -> str:

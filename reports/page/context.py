@@ -164,7 +164,7 @@ def page_context(
         "winners": winners(rows, ranking) if choosing else None,
         "dropped": dropped,
         "untried": untried,
-        "ranking": ranking_table(ranking),
+        "ranking": ranking_table(ranking, rows),
         "search": search_context(run.search, measured),
         "models": summary.models,
         "warnings": warnings_of_images(run.subset) + _warnings(rows, summary),

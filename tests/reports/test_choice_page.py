@@ -188,3 +188,14 @@ def test_the_code_of_a_row_gives_the_embedding_of_the_row(
         batch = torch.stack([made["transform"](image) for image in images])
         found = made["model"].forward_head(made["model"].forward_features(batch), pre_logits=True)
     np.testing.assert_allclose(found.numpy(), kept.Z, rtol=1e-3, atol=1e-4)
+
+
+def test_the_page_shows_the_speed_that_was_measured_beside_the_published_one(
+    tmp_path: Path,
+) -> None:
+    rows = with_accuracies(seconds_embed=[0.5, 1, 2, 4, 8], n_samples=1000, device="cpu")
+    page, _ = said(rows, on("imagefolder"), tmp_path)
+    assert page.count("Measured here (images/s)") == 2, "of the winners, and of all"
+    assert "one worker's forward passes (cpu)" in page.replace("&#39;", "'")
+    for speed in ("2,000", "1,000", "500", "250", "125"):
+        assert f"<td>{speed}</td>" in page
