@@ -84,13 +84,17 @@ def _export_correlations(out: Path, to: Path, display: Display) -> None:
 def _write_table(table: "pd.DataFrame", to: Path) -> None:
     if to.suffix.lower() == ".csv":
         text = table.to_csv(index=False, lineterminator="\n")
-        write_atomically(to, lambda file: file.write(text.encode(errors="replace")))
+        _write(to, text.encode(errors="replace"))
         return
     import pyarrow as pa
 
     from dsmi_zoo._util.parquet import write_parquet
 
     write_parquet(to, pa.Table.from_pandas(table, preserve_index=False))
+
+
+def _write(path: Path, content: bytes) -> None:
+    write_atomically(path, lambda file: file.write(content))
 
 
 def _export_figures(out: Path, to: Path, display: Display) -> int:
@@ -105,6 +109,6 @@ def _export_figures(out: Path, to: Path, display: Display) -> int:
     if not files:
         raise InputError(f"{out} has nothing to draw yet")
     for name, content in files.items():
-        write_atomically(to / name, lambda file, content=content: file.write(content))
+        _write(to / name, content)
     log.info(f"{to}: {counted(len(files) // 3, 'figure')} as PDF, SVG and PNG")
     return 0

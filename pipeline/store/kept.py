@@ -1,9 +1,9 @@
 """The kept embedding of one model of a run, with the labels and names of its images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -87,6 +87,7 @@ def _some(entries: Sequence[EntryRecord], most: int = 3) -> str:
 
 def _digest_and_origin(out: Path, record: RunRecord, entry: EntryRecord) -> tuple[str, Path]:
     """Return the hash of the entry's embedding, and the folder that keeps it; raise InputError without a row."""
+    row: Mapping[Any, Any] | None
     if is_release(out):
         rows, _ = rows_and_record(out)
         of_entry = rows[rows["row_id"] == entry.row_id].to_dict("records")

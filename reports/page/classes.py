@@ -69,7 +69,8 @@ def per_class(
     place_of = {(name["model"], name["img_size"]): i for i, name in enumerate(names(ok))}
     models: list[OfModel] = []
     for one in best:
-        row = ok.iloc[place_of[one.model, one.img_size]].to_dict()
+        cells = ok.iloc[place_of[one.model, one.img_size]].items()
+        row = {str(name): value for name, value in cells}
         hits = unpacked(row["probe_hits"])
         if len(hits) != len(images.classes):
             return None

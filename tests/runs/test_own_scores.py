@@ -89,7 +89,7 @@ def test_the_same_run_keeps_added_scores_and_computes_no_row_again(
     assert {path: path.read_bytes() for path in (run_copy / "results").iterdir()} == before
 
 
-def test_an_edited_score_is_computed_again_and_another_function_of_its_name_is_refused(
+def test_an_edited_score_is_computed_again_and_anothers_function_is_refused(
     run_copy: Path, cli: Command
 ) -> None:
     added_to(run_copy, cli, "spread")
