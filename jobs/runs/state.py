@@ -237,7 +237,7 @@ def _refuse_namesakes(out: Path, stored: RunRecord, plan: Plan) -> None:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         raise InputError(
             f"{plan.config.catalog}: {others[0].entry}{more} has other weights, code or inputs than the entry of that "
-            f"name of {stored.catalog.name}, whose row {out} holds; rename it, or choose another --out"
+            f"name in {out}; rename it, or choose another --out"
         )
 
 

@@ -92,7 +92,7 @@ def test_the_plan_ends_with_the_time_in_all_the_download_and_the_memory(tmp_path
 
 def test_on_cores_the_published_figures_of_a_cpu_count(tmp_path: Path) -> None:
     compute = {"cluster": "local", "workers": 1}
-    plan = planned(tmp_path, models=["resnet50.a*", "resnet18.a*"], compute=compute)
+    plan = planned(tmp_path, models=["resnet50.a*"], compute=compute)
     for job in plan.jobs:
         slower = RESNET18_CPU_THROUGHPUT / job.entry.extras["cpu_throughput"]
         assert estimate(job, 10, on_cpu=True).image == pytest.approx(slower / 10)
@@ -114,14 +114,16 @@ def own(folder: Path, *columns: str) -> Plan:
 
 def test_a_network_without_a_published_speed_is_timed_once(tmp_path: Path) -> None:
     plan = own(tmp_path, "test_resnet-a", "test_resnet-b", "test_vit-c", "no_such_network-d")
-    speed = speed_here(plan.jobs, "fp32", seconds=5, resnet18=10.0)
+    speed = speed_here(plan.jobs, "fp32", seconds=60, threads=1, resnet18=10.0)
     keys = [network_key(job) for job in plan.jobs]
     assert keys[0] == keys[1]
     assert set(speed.networks) == set(keys[:3]), "one that cannot be built is left out"
-    assert 10 < speed.networks[keys[0]] < 1e6
+    assert 1 < speed.networks[keys[0]] < 1e6
     cost = estimate(plan.jobs[0], speed.resnet18, timed=speed.networks)
     assert cost.image == 1 / speed.networks[keys[0]]
-    assert not speed_here(plan.jobs, "fp32", seconds=0, resnet18=10.0).networks, "time is bounded"
+    assert not speed_here(plan.jobs, "fp32", seconds=0, threads=1, resnet18=10.0).networks, (
+        "time is bounded"
+    )
     two = Speed.mean([speed, Speed(30.0, on_cpu=True, networks={keys[0]: 1.0})])
     assert two.resnet18 == 20
     assert two.networks[keys[0]] == (speed.networks[keys[0]] + 1) / 2
