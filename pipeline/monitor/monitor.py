@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import count
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -83,7 +84,7 @@ class RepresentationMonitor:
     every
         Optimiser steps between measurements.
     out
-        The folder; one for each training.
+        The folder; one for each training. Of one that has ended, the measurements move to ``OUT/earlier-1``.
     layer
         A name of ``model.named_modules()``; None is the penultimate layer (see
         `dsmi_zoo.pipeline.networks.layers.forward`). Of several layers, measured in one forward pass, the first one has
@@ -143,6 +144,8 @@ class RepresentationMonitor:
         for name in self.layers:
             check_layer(model, name)
         self._ranks = Ranks.of(model)
+        self._is_after_another = False  # a training whose measurements are in the folder has ended
+        self._has_ended = False
         self.is_idle = self._ranks is None and rank_here() > 0
         if self.is_idle:
             self.every, self.steps = (
@@ -162,6 +165,8 @@ class RepresentationMonitor:
             self._first = self._first_embedding(is_continued=self._from_first(len(self._rows)) > 0)
             if self._writes:
                 self._warm_up()
+                if self._is_after_another:
+                    self._set_aside()
                 self._board = _prepared(self.out, start, log)
         self._since = perf_counter()
         self._own += self._since - began
@@ -338,9 +343,11 @@ class RepresentationMonitor:
         """Write everything, without another measurement."""
         self.send()
         if self._rows:
+            self._has_ended = True
             self._write()
-            count = len(self._rows)
-            print(f"monitor: {count} measurements; their curves: dsmi-zoo report --out {self.out}")
+            print(
+                f"monitor: {len(self._rows)} measurements; their curves: dsmi-zoo report --out {self.out}"
+            )
         if self._board is not None:
             with self._training_goes_on("TensorBoard failed at step {}"):
                 self._board.close()
@@ -546,7 +553,8 @@ class RepresentationMonitor:
                     "shared", f"{words}; give each monitor (and one process) an out of its own"
                 )
                 return
-            write_monitor(self.out, self._rows, self._facts | {"n": self._n})
+            facts = self._facts | {"n": self._n, "ended": self._has_ended}
+            write_monitor(self.out, self._rows, facts)
             self._written = _moments(self._rows)
 
     def _is_of_another(self, path: Path) -> bool:
@@ -559,6 +567,18 @@ class RepresentationMonitor:
             return False
         return _moments(rows.to_dict("records")) != self._written
 
+    def _set_aside(self) -> None:
+        """Move the measurements of the training before, with its curves for TensorBoard, into a folder of their own."""
+        numbers = (number for number in count(1) if not (self.out / f"earlier-{number}").exists())
+        folder = self.out / f"earlier-{next(numbers)}"
+        try:
+            folder.mkdir()
+            for path in (monitor_path(self.out), *self.out.glob("events.out.tfevents.*")):
+                path.rename(folder / path.name)
+        except OSError as error:
+            raise InputError(f"out: {self.out} cannot be written ({described(error)})") from None
+        print(f"monitor: the training before is kept in {folder}")
+
     def _continue_or_refuse(self) -> None:
         path = monitor_path(self.out)
         if (self.out / "run.json").exists():
@@ -568,11 +588,15 @@ class RepresentationMonitor:
                 self.warn_once("resumed", f"{path} is missing; it begins at step {self.steps}")
             return
         rows, facts = read_monitor(self.out)
+        if not self.steps and facts.get("ended"):
+            self._is_after_another = True
+            return
         self._written = _moments(rows.to_dict("records"))
         if not self.steps:
             last = int(rows["step"].max())
             raise InputError(
-                f"{path} holds a training of {last} steps; choose another out, or start=STEP to continue that training"
+                f"{path} holds a training of {last} steps that goes on or was interrupted; choose another out, "
+                "start=STEP to continue it, or delete the file"
             )
         n = self._n if self._n is not None else facts["n"]
         wanted = {"layers": None} | self._facts | {"n": n}

@@ -45,7 +45,7 @@ def test_a_step_returns_what_it_measured_and_last_keeps_it(
 def test_lightnings_early_stopping_and_checkpoints_use_a_measured_value(
     tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    """Ten steps an epoch, and a measurement at the end of the first one, for which both wait, before that of step 15."""
+    """Ten steps an epoch, and a measurement at the end of the first one, for which both wait, before step 15."""
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
