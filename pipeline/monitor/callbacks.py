@@ -108,6 +108,7 @@ class LightningMonitor(Callback):
         """Give the last values to the other callbacks, on every process."""
         assert self.monitor is not None
         self._values = _shared(self.monitor, self._ranks)
+        self._values.pop("step", None)
         tensors = {name: torch.tensor(value) for name, value in self._values.items()}
         trainer.callback_metrics.update(tensors)
 
@@ -128,7 +129,7 @@ class LightningMonitor(Callback):
 def _shared(monitor: RepresentationMonitor, ranks: Ranks | None) -> dict[str, float]:
     """Return what was measured last, without times and the caller's numbers; on every process what rank 0 has."""
     last = monitor.last if ranks is None else ranks.from_first(monitor.last)
-    return {name: value for name, value in (last or {}).items() if name in monitor.shown}
+    return {name: value for name, value in (last or {}).items() if name in ("step", *monitor.shown)}
 
 
 def _loss(trainer: Trainer, pl_module: LightningModule, outputs: Any) -> dict[str, torch.Tensor]:
@@ -195,7 +196,8 @@ class TrainerMonitor(TrainerCallback):
         self._logged, self._start = {}, settings["start"]
         self._offset = self._start - state.global_step
         self._is_training = True
-        self._warn_of_rows_without_loss(args.logging_strategy, state.logging_steps)
+        if not self.monitor.is_idle:
+            self._warn_of_rows_without_loss(args.logging_strategy, state.logging_steps)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Complete the rows of earlier steps, of which everything is logged now."""
@@ -263,7 +265,8 @@ class TrainerMonitor(TrainerCallback):
         """Keep the last values, on every process, and put them into the Trainer's history."""
         assert self.monitor is not None
         self._values, self._shared_at = _shared(self.monitor, self._ranks), self.monitor.steps
-        if self._values:
+        measured_at = self._values.pop("step", None)
+        if measured_at == self.monitor.steps:  # not when this step could not be measured
             entry = {**self._values, "epoch": state.epoch, "step": state.global_step}
             state.log_history.append(entry)
 

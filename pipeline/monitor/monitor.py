@@ -159,7 +159,7 @@ class RepresentationMonitor:
             self._check_and_draw(images, labels, every, start)
         self._start = self.steps
         if self._ranks is not None:
-            self._n = int(self._ranks.from_first(self._n or 0)) or None
+            self._n = int(self._ranks.from_first(int(self._n or 0))) or None
         # A model that cannot be measured fails here, before hours of training. The embedding waits for n.
         with self._ranks_agree():
             self._first = self._first_embedding(is_continued=self._from_first(len(self._rows)) > 0)
