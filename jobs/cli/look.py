@@ -37,9 +37,14 @@ def status_command(out: Path) -> int:
 @click.command("report")
 @out_option
 @click.option(
-    "--compare", type=PATH, metavar="OUT", help="Compare with another run, or a published folder."
+    "--compare",
+    type=PATH,
+    metavar="OUT",
+    multiple=True,
+    help="Compare with another run, or a published folder; of monitored trainings with several.",
 )
-def report_command(out: Path, compare: Path | None) -> int:
+@click.option("--watch", is_flag=True, help="Of a monitored training: follow it until it ends.")
+def report_command(out: Path, compare: tuple[Path, ...], watch: bool) -> int:
     """Rebuild the report from the rows alone.
 
     \b
@@ -49,7 +54,7 @@ def report_command(out: Path, compare: Path | None) -> int:
     """
     from ..runs.conclude import report
 
-    return report(out, compare)
+    return report(out, compare, watch)
 
 
 @click.command("measure")

@@ -88,11 +88,11 @@ def nothing(axes: Axes, text: str) -> None:
     axes.set(xticks=[], yticks=[])
 
 
-def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """Add a legend below the axes, in as many columns as fit beside the widest label."""
+def legend(figure: Figure, handles: Sequence[Line2D], room: int = 84) -> None:
+    """Add a legend below the axes, in as many columns as fit: ``room`` characters."""
     if handles:
         widest = max(len(str(h.get_label())) for h in handles)
-        columns = max(1, min(len(handles), 84 // (widest + 6)))
+        columns = max(1, min(len(handles), room // (widest + 6)))
         figure.legend(
             handles=list(handles),
             loc="outside lower center",
@@ -113,11 +113,14 @@ def one_line(text: str, longest: int) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def render(figure: Figure, description: str) -> Rendered:
-    """Return the figure as PNG and SVG, the same bytes for the same drawing."""
+def render(figure: Figure, description: str, is_for_files: bool = True) -> Rendered:
+    """Return the figure as PNG and SVG, the same bytes for the same drawing; the PNG is empty if only for a page."""
     png, svg = BytesIO(), BytesIO()
     with _boxes_for_missing_characters():
-        figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+        if is_for_files:
+            figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+        else:
+            figure.draw_without_rendering()
         # The layout is done; doing it again takes half of the time.
         figure.set_layout_engine("none")
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
