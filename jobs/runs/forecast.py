@@ -35,7 +35,7 @@ from ..clusters.machine import (
 from ..clusters.profile import load_profile
 from ..progress import SILENT, Display, duration
 from ..terminal import print_line
-from .downloads import plan_run
+from .downloads import own_columns_in_words, plan_run
 
 EMBEDDING_WIDTH = 1100  # typical of timm's models
 START_S = 20.0  # a worker imports torch and timm
@@ -66,10 +66,12 @@ def described(plan: Plan) -> list[str]:
     measures = Cost(build=0, image=0).seconds(samples) * len(jobs)
     embeddings = size_in_words(len(jobs) * samples * EMBEDDING_WIDTH * 4)
     dropped = "" if config.compute.keep_embeddings else ", not kept"
+    unknown = own_columns_in_words(plan)
     building = len(jobs) * BUILD_S + bytes_of_weights(jobs) / READ_BYTES_S
     return [
         f"catalogue   {config.catalog}: {counted(len(jobs), 'entry')} of "
         f"{counted(len(architectures), 'architecture')}; {done} have a row in {config.folder}",
+        *([f"  columns   {unknown}"] if unknown else []),
         f"images      {len(subset.labels)} of {subset.images.name} in {subset.n_classes} classes{crops}, "
         f"subset {subset.digest}",
         *_account_lines(subset),

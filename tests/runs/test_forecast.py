@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.jobs.runs.downloads import log_plan
 from dsmi_zoo.jobs.runs.forecast import (
     PRECISION_SHARE,
     START_S,
@@ -78,3 +79,21 @@ def test_the_plan_ends_with_the_time_in_all_the_download_and_the_memory(tmp_path
     assert f"to download {sum(files.values()) / 1e9:.1f} GB" in in_all
     assert "with 2 processes, fp32" in in_all
     assert memory.startswith("memory      about ")
+
+
+def test_unknown_columns_of_a_catalogue_are_listed_in_the_plan_and_once_in_the_log(
+    tmp_path: Path, told: pytest.LogCaptureFixture
+) -> None:
+    catalog = tmp_path / "mine.csv"
+    catalog.write_text(
+        "model,weights,family,img_size,crop_pct,mean,std,top1,acc,layers,x\n"
+        "a,owner/a,vit,32,1,0 0 0,1 1 1,50,1,2,3\n"
+    )
+    plan = planned(tmp_path, catalog=str(catalog), models=())
+    words = "3 unknown columns, kept as numbers of your own: "
+    words += "acc (did you mean top1?), layers (did you mean layer?), x"
+    assert f"  columns   {words}" in described(plan)
+    log_plan(plan)
+    assert told.text.count(words) == 1
+    built_in = planned(tmp_path, catalog="digits", models=("test_vit.*",))
+    assert "columns" not in "".join(described(built_in))
