@@ -112,6 +112,7 @@ def open_out(plan: Plan) -> RunRecord:
         n_classes=plan.subset.n_classes,
         seed=config.subset.seed,
         account=plan.subset.account,
+        n_largest_class=int(plan.subset.class_sizes.max()),
     )
     catalog = CatalogRecord(name=config.catalog, sha256=catalog_sha256(config.catalog))
     return save_record(out, config, catalog, subset, list(entries.values()), stored)

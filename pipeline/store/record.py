@@ -86,7 +86,8 @@ class CatalogRecord(_Frozen):
 class SubsetRecord(_Frozen):
     """The images of a run; ``n_samples`` counts each repeat of an image.
 
-    ``account`` says what else the data set holds; versions before 0.3 noted none.
+    ``account`` says what else the data set holds, ``n_largest_class`` is the images of the largest class; early
+    versions noted neither.
     """
 
     dataset: str
@@ -96,6 +97,7 @@ class SubsetRecord(_Frozen):
     n_classes: Count
     seed: Annotated[int, Field(ge=0)]
     account: Account | None = None
+    n_largest_class: Count | None = None
 
 
 class EntryRecord(_Frozen):
