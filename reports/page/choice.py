@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import zip_longest
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -182,7 +181,9 @@ def ranking_lead(rows: pd.DataFrame, ranking: Ranking, run: RunRecord) -> str:
     first = ranking.models[0]
     tied = [model for model in ranking.models if model.tied_for_first]
     total = len(ranking.models)
-    accuracy = f"{fixed(first.accuracy, 1)}% ({fixed(first.low, 1)} to {fixed(first.high, 1)})"
+    accuracy = f"{fixed(first.accuracy, 1)}%"
+    if first.low is not None and first.high is not None:
+        accuracy = f"{accuracy} ({fixed(first.low, 1)} to {fixed(first.high, 1)})"
     baseline = baseline_accuracy(subset)
     if baseline is not None and first.low is not None and first.low <= baseline:
         of = f"none of {total} models is" if total > 1 else "the one model is not"
@@ -198,9 +199,9 @@ def ranking_lead(rows: pd.DataFrame, ranking: Ranking, run: RunRecord) -> str:
             f"On {on}, choose {_label(first, ranking)}: its probe accuracy, {accuracy}, is higher than that of {than} "
             "by more than chance."
         )
-    which = f"{len(tied)} of {total}" if len(tied) < total else f"all {total}"
+    which = f"{len(tied)} of {total} models" if len(tied) < total else f"the {total} models"
     sentences = [
-        f"On {on}, {which} models cannot be told apart by their probe accuracies: {_listed(tied, ranking)}.",
+        f"On {on}, {which} cannot be told apart by their probe accuracies: {_listed(tied, ranking)}.",
         *_cheapest(rows, tied, ranking),
         _separated(ranking, subset),
     ]
@@ -254,7 +255,7 @@ def _separated(ranking: Ranking, subset: SubsetRecord) -> str:
     if between.images > TOO_MANY * subset.n_images:
         return f"To separate them would take over {TOO_MANY} times as many images."
     more = max(1, (between.images - subset.n_images) / subset.n_classes)
-    rounded = float(f"{ceil(more):.2g}")
+    rounded = float(f"{more:.2g}")
     whom = (
         "them" if sum(m.tied_for_first for m in ranking.models) == 2 else "the best from the others"
     )
@@ -262,7 +263,7 @@ def _separated(ranking: Ranking, subset: SubsetRecord) -> str:
 
 
 def undefined_table(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return each reason why scores have no value, with these scores and the number of models, the most frequent first."""
+    """Return each reason why scores have no value, the most frequent first, with its scores and number of models."""
     scores: dict[str, dict[str, None]] = {}
     models: Counter[str] = Counter()
     for text in texts(succeeded(rows), UNDEFINED):

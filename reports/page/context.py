@@ -217,7 +217,7 @@ def _title(is_trial: bool, choosing: bool, images: str) -> str:
     if is_trial:
         return "Does this zoo run? A dry run with untrained weights"
     if choosing:
-        return f"Which model suits {images}?"
+        return f"Which model suits “{images}”?"
     return "How well do representation measures predict accuracy?"
 
 
