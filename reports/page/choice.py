@@ -256,9 +256,11 @@ def _separated(ranking: Ranking, subset: SubsetRecord) -> str:
         return f"To separate them would take over {TOO_MANY} times as many images."
     more = max(1, (between.images - subset.n_images) / subset.n_classes)
     rounded = float(f"{more:.2g}")
-    whom = (
-        "them" if sum(m.tied_for_first for m in ranking.models) == 2 else "the best from the others"
-    )
+    tied = [model for model in ranking.models if model.tied_for_first]
+    best = sum(model.accuracy == tied[0].accuracy for model in tied)
+    whom = "the best from the others" if len(tied) > 2 else "them"
+    if best > 1:
+        whom = f"the {best} best, which are equally accurate, from the others"
     return f"About {rounded:,.0f} more images per class would separate {whom}."
 
 

@@ -19,7 +19,7 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
 from dsmi_zoo.pipeline.measures.catalog import joined_reasons
 from dsmi_zoo.pipeline.networks.timm import loading_code
 from dsmi_zoo.pipeline.store.record import Dropped, Passed, RunRecord, SearchNote
-from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results, rows_frame
+from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results, read_run, rows_frame
 from dsmi_zoo.reports.page.build import write_page
 from dsmi_zoo.reports.page.choice import is_choice, lead_of_choice, ranking_lead
 from dsmi_zoo.reports.statistics.ranking import images_to_separate, rank
@@ -129,6 +129,10 @@ def test_tied_models_are_answered_with_the_smallest_and_the_images_that_would_se
     assert "3 of 4 models cannot be told apart" in lead
     assert "highest" not in lead
     assert "The smallest of them is b0. All are right on the same images" in lead
+    equal = pair(("b1", 196, 5.4), ("b2", 196, 6.1), ("b0", 193, 4.7))
+    assert "would separate the 2 best, which are equally accurate, from the others." in headline(
+        equal
+    )
     lead = headline(pair(("b1", 199, None), ("b0", 198, 4.7)))
     assert "smallest" not in lead, "the size of the other is unknown"
 
@@ -258,14 +262,22 @@ def test_the_code_of_a_row_gives_the_embedding_of_the_row(
         for i in range(3):
             pixels = generator.integers(0, 256, (150, 200, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
-    cli("run", "--catalog", "zoo.csv", "--data-root", "photos", "--out", "out", cwd=tmp_path)
+    (tmp_path / "photos" / "stray").mkdir()
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "photos" / "stray" / "x.png")
+    said = cli("run", "--catalog", "zoo.csv", "--data-root", "photos", "--out", "out", cwd=tmp_path)
     (row,) = read_results(tmp_path / "out").to_dict("records")
-    assert row["dataset"] == "imagefolder"
+    assert (row["dataset"], row["n_samples"], row["n_classes"]) == ("imagefolder", 6, 2)
+    assert row["probe_hits"] is not None
+    left_out = "7 found = 6 images used + 1 left out: 1 alone in a class (stray/x.png)"
+    assert left_out in said.stdout + said.stderr
+    recorded = read_run(tmp_path / "out").subset
+    assert (recorded.n_images, recorded.n_largest_class) == (6, 3)
     monkeypatch.chdir(tmp_path)
     made: dict[str, Any] = {}
     exec(row["loading_code"], made)  # what users are told to run
     images = [
-        Image.open(path).convert("RGB") for path in sorted((tmp_path / "photos").rglob("*.png"))
+        Image.open(path).convert("RGB")
+        for path in sorted((tmp_path / "photos").glob("[cd]*/*.png"))
     ]
     with torch.inference_mode():
         batch = torch.stack([made["transform"](image) for image in images])
