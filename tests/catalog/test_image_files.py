@@ -92,7 +92,7 @@ def test_the_users_images_take_precedence_over_the_default_digits(
     assert fashion.subset.dataset == "fashion"
 
 
-def test_a_folder_of_images_without_a_catalogue_is_refused_with_the_search_that_is_meant(
+def test_own_images_without_a_catalogue_are_refused_with_the_search_that_is_meant(
     folders: Path, tmp_path: Path, refused: Callable[[str, Path], str]
 ) -> None:
     search = "dsmi-zoo run --catalog imagenet-2025 --data-root set --out runs/set --budget 1h"

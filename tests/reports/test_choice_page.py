@@ -115,9 +115,7 @@ def test_no_model_is_praised_for_its_size_alone() -> None:
     assert "one would choose" not in " ".join(sentences)
 
 
-def test_tied_models_are_answered_with_the_smallest_and_the_images_that_would_separate_them() -> (
-    None
-):
+def test_tied_models_are_answered_with_the_smallest_and_what_would_separate_them() -> None:
     lead = headline(pair(("b1", 196, 5.4), ("b0", 193, 4.7)))
     more = (images_to_separate(3, 0, 200) - 200) / 4
     assert lead == (
@@ -146,7 +144,7 @@ def test_models_no_better_than_the_largest_class_are_not_recommended() -> None:
     assert "smallest" not in lead
 
 
-def test_a_folder_of_ones_own_has_the_choice_page_without_any_accuracy_and_its_reasons(
+def test_own_images_have_the_choice_page_without_any_accuracy_and_its_reasons(
     tmp_path: Path,
 ) -> None:
     reason = "class stray has one image (x.png), an accuracy needs two images of each class"

@@ -88,7 +88,7 @@ def test_ties_are_those_of_mcnemars_test_with_holms_correction() -> None:
 
 
 @pytest.mark.parametrize(("better", "worse", "images"), [(12, 6, 200), (9, 3, 120), (30, 18, 100)])
-def test_so_many_more_images_separate_two_models_in_four_of_five_draws(
+def test_the_images_that_would_separate_two_models_do_so_in_four_of_five_draws(
     better: int, worse: int, images: int
 ) -> None:
     needed = round(images_to_separate(better, worse, images))
