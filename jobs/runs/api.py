@@ -29,7 +29,7 @@ WORKER_SETTINGS = ("cluster", "profile", "workers", "worker_memory", "per_gpu")
 
 @signature_with(SETTINGS.values())
 def run(
-    catalog: str | Path = "digits",
+    catalog: str | Path | None = None,
     *,
     out: str | Path | None = None,
     client: "Client | None" = None,
@@ -44,8 +44,9 @@ def run(
 
     Parameters
     ----------
-    catalog : str or Path
-        A built-in catalogue's name, as `dsmi-zoo run --help` lists them, or a CSV or Parquet file.
+    catalog : str or Path, optional
+        A built-in catalogue's name, as `dsmi-zoo run --help` lists them, or a CSV or Parquet file; by default
+        ``digits``. Images of your own (``data_root``) need one.
     out : str or Path, optional
         The run's directory; by default ``runs/<catalog>``.
     client : distributed.Client, optional

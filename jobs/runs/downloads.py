@@ -5,9 +5,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.settings import flags_of
 from dsmi_zoo._util.text import counted, size_in_words
 from dsmi_zoo.data_catalog.datasets.subset import Subset
+from dsmi_zoo.data_catalog.models.csv_catalog import nearest_column, own_columns
 from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.plan.cost import BYTES_A_PARAMETER
@@ -39,6 +41,31 @@ def log_images(subset: Subset) -> None:
     if account.left_out:
         level = logging.INFO if account.is_all_by_choice else logging.WARNING
         log.log(level, account.balance(len(subset.labels)))
+    single = int((subset.class_sizes == 1).sum())
+    if single:
+        log.warning(
+            f"{single} of {counted(subset.n_classes, 'class')} have one image, so no accuracy can be computed and no "
+            "model ranked: add images until at least two classes have two"
+        )
+
+
+def own_columns_in_words(plan: Plan) -> str:
+    """Return which columns of the catalogue have no meaning here, in one line; "" if all have one."""
+    is_users = is_file(plan.config.catalog)
+    names = own_columns([job.entry for job in plan.jobs]) if is_users else []
+    if not names:
+        return ""
+    described = ", ".join(f"{name}{nearest_column(name)}" for name in names)
+    kept = "kept as numbers of your own" if len(names) > 1 else "kept as a number of your own"
+    return f"{counted(len(names), 'unknown column')}, {kept}: {described}"
+
+
+def log_plan(plan: Plan) -> None:
+    """Log what of the data set and of the catalogue is used, what is not, and how ambiguous input was read."""
+    unknown = own_columns_in_words(plan)
+    if unknown:
+        log.info(f"{plan.config.catalog}: {unknown}")
+    log_images(plan.subset)
 
 
 def sizes_to_download(plan: Plan, display: Display) -> dict[str, int | None]:

@@ -44,7 +44,7 @@ from ..clusters.machine import (
 from ..clusters.profile import load_profile
 from ..progress import SILENT, Display, duration
 from ..terminal import print_line
-from .downloads import plan_run
+from .downloads import own_columns_in_words, plan_run
 from .state import EntryState, by_state, is_to_compute, record_of_same_run, states_of
 
 log = logging.getLogger(__name__)
@@ -103,9 +103,11 @@ def described(plan: Plan, display: Display = SILENT, *, retry_failed: bool = Fal
     subset, config = plan.subset, plan.config
     crops = f" x {subset.repeats} random crops" if subset.repeats > 1 else ""
     architectures = {job.entry.architecture for job in plan.jobs}
+    unknown = own_columns_in_words(plan)
     lines = [
         f"catalogue   {config.catalog}: {counted(len(plan.jobs), 'entry')} of "
         f"{counted(len(architectures), 'architecture')}; {_done(states, len(todo), config)}",
+        *([f"  columns   {unknown}"] if unknown else []),
         f"images      {len(subset.labels)} of {subset.images.name} in {subset.n_classes} classes{crops}, "
         f"subset {subset.digest}",
         *_account_lines(subset),

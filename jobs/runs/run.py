@@ -24,7 +24,14 @@ from dsmi_zoo.pipeline.store.subset_file import clusters_path, subset_is_stored
 from ..progress import SILENT, Display, follow
 from ..workers import open_workers
 from .conclude import conclude, conclude_share
-from .downloads import evict_finished, log_images, plan_run, waves_within_budget, with_weights_here
+from .downloads import (
+    evict_finished,
+    log_images,
+    log_plan,
+    plan_run,
+    waves_within_budget,
+    with_weights_here,
+)
 from .driver_lock import driver_lock
 from .forecast import expected_costs
 from .state import (
@@ -62,7 +69,7 @@ def run(
         The exit code: 0, or 1 when a model failed.
     """
     plan = plan_run(config, display)
-    log_images(plan.subset)
+    log_plan(plan)
     make_writable(config.folder)
     with driver_lock(config.folder, config.compute.share) as confirm_lock:
         open_out(plan)

@@ -9,7 +9,6 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.errors import InputError
@@ -36,7 +35,7 @@ from dsmi_zoo.reports.statistics.ranking import rank
 from ..progress import SILENT, Display, duration, follow
 from ..workers import open_workers
 from .conclude import conclude
-from .downloads import log_images, planned_sizes, sizes_to_download, within_max_download
+from .downloads import log_plan, planned_sizes, sizes_to_download, within_max_download
 from .driver_lock import driver_lock
 from .forecast import (
     START_S,
@@ -77,18 +76,12 @@ class Stage:
 
 def stages_of(subset: Subset) -> list[Stage]:
     """Return the stages up to all images of ``subset``; each has a third of the images of the next one."""
-    _, smallest = rarest_class(subset)
+    smallest = int(subset.class_sizes.min())
     stages = [Stage(None, len(subset.labels))]
     while smallest // SHRINK >= MIN_IMAGES_PER_CLASS:
         smallest //= SHRINK
         stages.insert(0, Stage(smallest, smallest * subset.n_classes))
     return stages
-
-
-def rarest_class(subset: Subset) -> tuple[int, int]:
-    """Return the class with the fewest images, and their number."""
-    labels, counts = np.unique(subset.labels, return_counts=True)
-    return int(labels[counts.argmin()]), int(counts.min())
 
 
 def row_key(job: Job) -> tuple[str, int | None]:
@@ -211,7 +204,7 @@ def announced(
         numbers = ", then ".join(str(stage.images) for stage in later)
         yield f"after that, without those that are clearly worse and as time allows, on {numbers} images"
     elif len(fit) < len(left):
-        _, smallest = rarest_class(plan.subset)
+        smallest = int(plan.subset.class_sizes.min())
         enough = SHRINK * MIN_IMAGES_PER_CLASS
         yield f"on all images at once: the smallest class has {smallest}; stages need {enough} images per class"
 
@@ -233,12 +226,12 @@ def _not_done(plan: Plan, stage: Stage, jobs: Sequence[Job]) -> list[Job]:
 
 
 def refuse_single_images(subset: Subset) -> None:
-    """Raise InputError for a class of one image: a probe is tested on an image that it was not trained on."""
-    rarest, images = rarest_class(subset)
-    if images < 2:
-        name = subset.images.class_names.get(rarest, rarest)
+    """Raise InputError for classes of one image: a probe is tested on an image that it was not trained on."""
+    single = int((subset.class_sizes == 1).sum())
+    if single:
         raise InputError(
-            f"class {name} has {images} image; a search ranks by a probe, which needs 2 of every class"
+            f"{single} of {counted(subset.n_classes, 'class')} have one image; "
+            "a search ranks by a probe, which needs 2 images in at least two classes"
         )
 
 
@@ -267,7 +260,7 @@ def search(
     end = started + config.compute.budget
     with display.status("Reading catalogue and images"):
         plan = make_plan(config)
-    log_images(plan.subset)
+    log_plan(plan)
     _refuse_unfit(plan)
     sizes = planned_sizes(plan, display) if only_plan else sizes_to_download(plan, display)
     plan = within_max_download(plan, sizes)
@@ -418,7 +411,7 @@ class Halving:
 
 
 def _refuse_unfit(plan: Plan) -> None:
-    """Raise InputError if OUT or a stage was written with other settings, or a class has a single image."""
+    """Raise InputError if OUT or a stage was written with other settings, or classes have a single image."""
     refuse_single_images(plan.subset)
     record_of_same_run(plan)
     for stage in stages_of(plan.subset)[:-1]:

@@ -152,6 +152,7 @@ def open_out(plan: Plan) -> RunRecord:
         seed=config.subset.seed,
         account=plan.subset.account,
         classes=_class_names(plan.subset),
+        n_largest_class=int(plan.subset.class_sizes.max()),
     )
     catalog = CatalogRecord(name=config.catalog, sha256=catalog_sha256(config.catalog))
     earlier = other_catalogs([stored] if stored else [], catalog)

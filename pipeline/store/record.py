@@ -86,8 +86,8 @@ class CatalogRecord(_Frozen):
 class SubsetRecord(_Frozen):
     """The images of a run; ``n_samples`` counts each repeat of an image.
 
-    ``account`` says what else the data set holds, and ``classes`` names the classes in the order of their labels;
-    earlier versions noted neither.
+    ``account`` says what else the data set holds, ``classes`` names the classes in the order of their labels, and
+    ``n_largest_class`` is the images of the largest class; earlier versions noted none of them.
     """
 
     dataset: str
@@ -98,6 +98,7 @@ class SubsetRecord(_Frozen):
     seed: Annotated[int, Field(ge=0)]
     account: Account | None = None
     classes: tuple[str, ...] | None = None
+    n_largest_class: Count | None = None
 
 
 class EntryRecord(_Frozen):

@@ -8,6 +8,7 @@ from hub_server import HubServer
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.runs import search as searching
+from dsmi_zoo.jobs.runs.downloads import log_plan
 from dsmi_zoo.jobs.runs.forecast import (
     PRECISION_SHARE,
     START_S,
@@ -152,3 +153,21 @@ def test_a_search_is_planned_without_workers_and_without_the_hub(
     assert "budget 5 min: first " in told.text
     assert hub.served == []
     assert not (tmp_path / "out").exists()
+
+
+def test_unknown_columns_of_a_catalogue_are_listed_in_the_plan_and_once_in_the_log(
+    tmp_path: Path, told: pytest.LogCaptureFixture
+) -> None:
+    catalog = tmp_path / "mine.csv"
+    catalog.write_text(
+        "model,weights,family,img_size,crop_pct,mean,std,top1,acc,layers,x\n"
+        "a,owner/a,vit,32,1,0 0 0,1 1 1,50,1,2,3\n"
+    )
+    plan = planned(tmp_path, catalog=str(catalog), models=())
+    words = "3 unknown columns, kept as numbers of your own: "
+    words += "acc (did you mean top1?), layers (did you mean layer?), x"
+    assert f"  columns   {words}" in described(plan)
+    log_plan(plan)
+    assert told.text.count(words) == 1
+    built_in = planned(tmp_path, catalog="digits", models=("test_vit.*",))
+    assert "columns" not in "".join(described(built_in))
