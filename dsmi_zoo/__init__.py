@@ -13,8 +13,8 @@ if TYPE_CHECKING:
         diffusion_spectral_mutual_information,
         measure,
     )
-    from .pipeline.monitor.callbacks import LightningMonitor as LightningMonitor
-    from .pipeline.monitor.callbacks import TrainerMonitor as TrainerMonitor
+    from .pipeline.monitor.hf_trainer import TrainerMonitor as TrainerMonitor
+    from .pipeline.monitor.lightning import LightningMonitor as LightningMonitor
     from .pipeline.monitor.monitor import RepresentationMonitor
     from .pipeline.store.kept import embedding
     from .pipeline.store.run_folder import read_results
@@ -40,9 +40,9 @@ __all__ = [
 
 # Each is imported when it is first asked for: torch and pandas take seconds, and few need all of it.
 _HOMES = {
-    "LightningMonitor": "pipeline.monitor.callbacks",
+    "LightningMonitor": "pipeline.monitor.lightning",
     "RepresentationMonitor": "pipeline.monitor.monitor",
-    "TrainerMonitor": "pipeline.monitor.callbacks",
+    "TrainerMonitor": "pipeline.monitor.hf_trainer",
     "by_name": "pipeline.store.tables",
     "diffusion_spectral_entropy": "pipeline.measures",
     "diffusion_spectral_mutual_information": "pipeline.measures",

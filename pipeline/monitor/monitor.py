@@ -680,3 +680,9 @@ def _prepared(out: Path, start: int, log: Any) -> Any:
         return None
     except OSError as error:
         raise InputError(f"out: {out} cannot be written ({described(error)})") from None
+
+
+def last_values(monitor: RepresentationMonitor, ranks: Ranks | None) -> dict[str, float]:
+    """Return what was measured last, without times and the caller's numbers; on every process what rank 0 has."""
+    last = monitor.last if ranks is None else ranks.from_first(monitor.last)
+    return {name: value for name, value in (last or {}).items() if name in ("step", *monitor.shown)}
