@@ -1,8 +1,11 @@
 """The monitor in Lightning's Trainer and in Hugging Face's: the real ones, each with its own way to count and log."""
 
+import importlib.util
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -317,3 +320,29 @@ def test_the_last_state_is_measured_before_the_trainer_loads_its_best_model(
         found.append(read_monitor(tmp_path / str(best))[0])
     assert found[0]["step"].tolist() == found[1]["step"].tolist() == [0, 3, 6, 7]
     assert found[0]["dse_z"].tolist() == found[1]["dse_z"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("library", "ours", "missing"),
+    [("lightning", "lightning", "hf_trainer"), ("transformers", "hf_trainer", "lightning")],
+)
+def test_the_callback_of_one_library_needs_no_other(
+    library: str, ours: str, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [name for name in sys.modules if name.split(".")[0] in ("lightning", "transformers")]
+    for name in (*others, "lightning.pytorch", "transformers"):
+        if name.split(".")[0] != library:
+            monkeypatch.setitem(sys.modules, name, None)
+    loaded(f"dsmi_zoo.pipeline.monitor.{ours}")
+    with pytest.raises(ImportError, match="pip install 'dsmi-zoo"):
+        loaded(f"dsmi_zoo.pipeline.monitor.{missing}")
+
+
+def loaded(name: str) -> ModuleType:
+    """Import a module, whether it has been imported or not, for this call alone."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
