@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +21,7 @@ from dsmi_zoo.data_catalog.datasets.class_order import ClassOrders
 
 from ..config.run import RunConfig
 from ..embedding.views import open_view
-from ..measures.catalog import UNDEFINED, joined_reasons
+from ..measures.catalog import UNDEFINED, joined_reasons, parted_reasons
 from ..measures.own import column_of, load_measure, spec_of
 from ..plan.plan import Job
 from ..store.run_folder import (
@@ -40,6 +40,7 @@ from .row_content import (
     RemeasureJob,
     begun_row,
     carried_row,
+    lacks,
     measure_row,
     torch_defaults_kept,
     with_own_scores,
@@ -368,6 +369,16 @@ class OwnScoresTask(RowTask):
         """Write the row without values, because the worker died or the time was up."""
         reason = _in_one_line(error, "")
         return self._write({}, dict.fromkeys(map(column_of, self.identities), reason))
+
+    def _written_by_earlier_attempt(self) -> Outcome | None:
+        written = super()._written_by_earlier_attempt()
+        row = None if written is None else read_row(self.config.folder, self.job.slug)
+        if written is None or row is None:
+            return None
+        lacking = [column_of(one) for one in self.identities if lacks(row, one)]
+        reasons = parted_reasons(row[UNDEFINED] or "")
+        message = "; ".join(f"{name}: {reasons.get(name, 'no value')}" for name in lacking)
+        return replace(written, ok=not lacking, message=message)
 
     def _value(self, identity: str, embedding: np.ndarray, labels: np.ndarray) -> float:
         own = load_measure(spec_of(identity))

@@ -40,8 +40,8 @@ def _standing(ok: pd.DataFrame, summary: Summary, name: str) -> str:
     standings = summary.standings[target]
     standing = (standings.scores or {}).get(name)
     if standing is None:
-        why = (standings.left_out or {}).get(name) or standings.reason
-        return f"{what}; not ranked among the scores: {why}."
+        left_out = (standings.left_out or {}).get(name) or standings.reason
+        return f"{what}; not ranked among the scores: {left_out}."
     low, high = standing.ranks
     of = counted(len(standings.scores or {}), "score")
     if (low, high) == (1, len(standings.scores or {})):
