@@ -121,7 +121,7 @@ def test_rank_0_measures_copies_of_a_network_and_every_process_gets_its_values(
     ]  # fmt: skip
     try:
         for process in both:
-            process.wait(90)
+            process.wait(180)
         said = [process.stdout() + process.stderr() for process in both]
         assert [process.poll() for process in both] == [0, 0], said
     finally:
