@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import chromium, needs_browser, open_page
+from browser import ask, chromium, needs_browser, open_page
 from pages import DOCS
 from selenium import webdriver
 
@@ -89,3 +89,21 @@ def test_one_number_has_one_interval_on_the_page(browser: webdriver.Chrome, page
     assert "0.75 0.46 to 0.90" in browser.execute_script(
         "return document.querySelector('#correlations-1 + .scroll').innerText"
     )
+
+
+def test_the_page_of_a_choice_has_one_column_of_parameters(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    rows, run = rows_and_record(DOCS / "boards" / "digits")
+    subset = run.config.subset.model_copy(update={"dataset": "imagefolder"})
+    config = run.config.model_copy(update={"subset": subset})
+    page = write_page(rows.head(8), run.model_copy(update={"config": config}), tmp_path)
+    unfolded(browser, page, 1300)
+    heads = ask(browser, "return deep(document, '.slick-header-column').map((h) => h.innerText)")
+    assert heads.count("parameters (M)") + heads.count("Parameters (M)") == 1
+    blank = ask(
+        browser,
+        "return deep(document, '.slick-viewport').map((v) => v.clientHeight)[0]"
+        " - deep(document, '.slick-row').length * 25",
+    )
+    assert blank < 40, "eight rows leave no blank table"
