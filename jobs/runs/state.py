@@ -163,7 +163,7 @@ def other_catalogs(
     records: Iterable[RunRecord], catalog: CatalogRecord
 ) -> tuple[CatalogRecord, ...]:
     """Return the catalogues of runs beside ``catalog``, the oldest first."""
-    known = {}
+    known: dict[str, CatalogRecord] = {}
     for record in records:
         known |= {one.name: one for one in (*record.earlier_catalogs, record.catalog)}
     return tuple(

@@ -252,7 +252,7 @@ def layer_activations(
     others = {
         name: unwrapped(model).get_submodule("" if name == WHOLE else name)
         for name in layers
-        if name != main
+        if name is not None and name != main
     }
     inputs = _Followed(images)
     with ExitStack() as stack:

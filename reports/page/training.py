@@ -224,7 +224,7 @@ def _sections(trainings: Sequence[Training]) -> list[Section]:
     rows, facts = trainings[0].rows, trainings[0].facts
     simple = [measure.name for measure in SIMPLE_SCORES]
     own = dict.fromkeys(
-        name for one in trainings for name in own_columns(list(one.rows), one.layers)
+        name for one in trainings for name in own_columns(map(str, one.rows.columns), one.layers)
     )
     changes = "; ".join(_change(rows, measure) for measure in SHOWN)
     main = [_panel(trainings, name) for name in SHOWN]
