@@ -61,6 +61,13 @@ def show_log() -> None:
     log = logging.getLogger(PACKAGE)
     log.setLevel(logging.INFO)
     log.addHandler(LogLines())
+    logging.getLogger("asyncio").addFilter(_is_worth_showing)
+
+
+def _is_worth_showing(record: logging.LogRecord) -> bool:
+    """Return False for what asyncio logs of Dask's connections that closed when the command was stopped."""
+    error = record.exc_info[1] if record.exc_info else None
+    return type(error).__name__ != "CommClosedError"
 
 
 def show_details() -> None:

@@ -52,9 +52,10 @@ def report_command(out: Path, compare: tuple[Path, ...], watch: bool) -> int:
       dsmi-zoo report --out runs/digits
       dsmi-zoo report --out runs/digits --compare runs/digits-sigma-2.0
     """
-    from ..runs.conclude import report
+    with display().never_silent("Reading the rows"):
+        from ..runs.conclude import report
 
-    return report(out, compare, watch)
+        return report(out, compare, watch)
 
 
 @click.command("measure")
@@ -205,4 +206,6 @@ def doctor_command(
 
         check_this_node(node, folders)
         return 0
-    return doctor(cluster, chosen.compute.profile, folders, wait, as_json, display(stderr=as_json))
+    shown = display(stderr=as_json)
+    with shown.never_silent("Checking this machine"):
+        return doctor(cluster, chosen.compute.profile, folders, wait, as_json, shown)

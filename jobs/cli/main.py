@@ -83,10 +83,9 @@ def main() -> None:
     except (InputError, OSError) as error:
         _exit_with(one_line(str(error)))
     except (KeyboardInterrupt, click.Abort):
-        print(
-            "\ndsmi-zoo: stopped; finished rows are kept, and the same command goes on from here",
-            file=sys.stderr,
-        )
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # after the terminal's ^C
+        print_error("stopped; finished rows are kept, and the same command goes on from here")
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # as above: workers and locks are closed, and a thread pool may wait for ever

@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from itertools import chain, repeat
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from dsmi_zoo.jobs import progress
 from dsmi_zoo.jobs.progress import SILENT, Display, follow
+from dsmi_zoo.jobs.terminal import show_log
 from dsmi_zoo.pipeline.engine.outcome import Outcome
 
 pytestmark = pytest.mark.long
@@ -202,3 +204,26 @@ def test_where_no_terminal_is_neither_bars_nor_spinners_are_shown(
     if display.console is not None:
         assert isinstance(display.console.file, io.StringIO)
         assert display.console.file.getvalue() == ""
+
+
+def test_connections_that_close_with_the_command_are_not_logged_by_asyncio(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from distributed.comm.core import CommClosedError
+
+    log = logging.getLogger("asyncio")
+    handler = logging.StreamHandler(sys.stderr)
+    ours = logging.getLogger("dsmi_zoo")
+    before, filters, handlers = ours.level, log.filters.copy(), ours.handlers.copy()
+    log.addHandler(handler)
+    try:
+        show_log()
+        for error in (CommClosedError("lost"), ValueError("kept")):
+            log.error("Future exception was never retrieved", exc_info=error)
+    finally:
+        log.removeHandler(handler)
+        log.filters, ours.handlers = filters, handlers
+        ours.setLevel(before)
+    printed = capsys.readouterr().err
+    assert "kept" in printed
+    assert "lost" not in printed
