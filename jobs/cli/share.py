@@ -1,11 +1,42 @@
-"""Commands that publish a run, and verify a published one."""
+"""Commands that export and publish a run, and verify a published one."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from ..terminal import display, print_line
-from .options import PATH
+from .options import PATH, out_option
+
+
+@click.command("export")
+@out_option
+@click.option(
+    "--to",
+    required=True,
+    type=PATH,
+    metavar="FILE",
+    help="A file that ends in .csv, .parquet or .tex; for figures, a folder.",
+)
+@click.option(
+    "--what",
+    type=click.Choice(["rows", "correlations", "figures"]),
+    default="rows",
+    show_default=True,
+    help="What to write; correlations are those of the report.",
+)
+def export_command(out: Path, to: Path, what: Literal["rows", "correlations", "figures"]) -> int:
+    """Write the rows of a run, or its correlations, as one flat table, or its figures as PDF, SVG and PNG.
+
+    \b
+    Examples:
+      dsmi-zoo export --out runs/digits --to rows.csv
+      dsmi-zoo export --out runs/digits --to correlations.tex --what correlations
+      dsmi-zoo export --out runs/digits --to figures --what figures
+    """
+    from ..tools.export import export
+
+    return export(out, to, what, display())
 
 
 @click.command("publish")

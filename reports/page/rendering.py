@@ -142,7 +142,7 @@ def figure_name(*parts: str) -> str:
 
 def data_uri(drawing: Rendered) -> str:
     """Return a drawing as a data URI: SVG, unless it is very large."""
-    is_small = len(drawing.svg) <= MAX_SVG
+    is_small = len(drawing.svg) <= MAX_SVG or not drawing.png
     kind, data = ("svg+xml", drawing.svg) if is_small else ("png", drawing.png)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
@@ -158,10 +158,11 @@ SENTENCES = ("Note", "Not computed")
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table; ``ci`` is the interval, or another remark, below the value."""
+    """One cell of a table; ``ci`` is the interval, or another remark, beside the value; bold if ``is_strong``."""
 
     value: str
     ci: str = ""
+    is_strong: bool = False
 
 
 NO_NUMBER = Cell(MISSING)
@@ -232,11 +233,15 @@ def _cell(entry: AnyCell) -> Cell:
 
 @dataclass(frozen=True)
 class Illustration:
-    """A drawing with its caption, saved as ``figures/NAME.png`` and ``figures/NAME.svg``."""
+    """A drawing with its caption, saved as ``figures/NAME.png`` and ``figures/NAME.svg``.
+
+    ``narrow`` takes its place in narrow windows.
+    """
 
     name: str
     drawing: Rendered
     caption: str = ""
+    narrow: Rendered | None = None
 
     def __post_init__(self) -> None:
         """Refuse a name that could leave the folder."""
@@ -247,6 +252,11 @@ class Illustration:
     def uri(self) -> str:
         """The drawing as a data URI."""
         return data_uri(self.drawing)
+
+    @property
+    def narrow_uri(self) -> str:
+        """The drawing for narrow windows as a data URI; empty without one."""
+        return data_uri(self.narrow) if self.narrow else ""
 
     @property
     def description(self) -> str:
