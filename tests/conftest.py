@@ -155,7 +155,8 @@ def here() -> Iterator["Workers"]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        yield Workers(client, empty_for_s=60)  # a worker lost to a test's patches fails, and does not hang
+        # A worker that is lost to what a test patches ends the test, which would wait for one.
+        yield Workers(client, empty_for_s=60)
 
 
 @pytest.fixture
