@@ -41,7 +41,7 @@ def status_command(out: Path) -> int:
     type=PATH,
     metavar="OUT",
     multiple=True,
-    help="Compare with another run, or a published folder; of monitored trainings with several.",
+    help="Compare with another run, a published folder or, of a monitored training, another one; may be repeated.",
 )
 @click.option("--watch", is_flag=True, help="Of a monitored training: follow it until it ends.")
 def report_command(out: Path, compare: tuple[Path, ...], watch: bool) -> int:

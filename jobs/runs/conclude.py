@@ -114,9 +114,7 @@ def report(out: Path, compared_with: Sequence[Path] = (), watch: bool = False) -
 
         if watch:
             raise InputError(f"{out} is not a monitored training; leave --watch out")
-        if len(others) > 1:
-            raise InputError(f"{out} is a run of models; --compare one other run")
-        page = write_report(out.absolute(), others[0] if others else None)
+        page = write_report(out.absolute(), others)
     log.info(f"Report: {page}")
     return 0
 

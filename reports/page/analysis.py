@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from scipy.stats import rankdata
+
 from dsmi_zoo._util.text import plural
 from dsmi_zoo.pipeline.store.schema import target_unit
 
@@ -37,6 +40,8 @@ from .rendering import (
     table_of_records,
     table_of_words,
 )
+
+BEST_IN_BOTH = 20  # models that a comparison lists
 
 
 def target_tables(summary: Summary, target: str) -> dict[str, Any]:
@@ -275,22 +280,65 @@ def sections(summary: Summary) -> list[Section]:
     ]
 
 
-def compared_section(comparison: Comparison) -> Section:
-    """Return the section on a second run."""
-    drawing = compared(*comparison.primary, "dsmi_z_y", ("this run", comparison.name))
-    return Section(
+def compared_section(comparison: Comparison, place: int = 1) -> Section:
+    """Return the section on another run, the ``place``-th one of a page."""
+    name = "compared" if place == 1 else f"compared_{place}"
+    is_same = comparison.is_same_images
+    text = prose(
         "compared",
-        f"Compared with {comparison.name}",
-        prose(
-            "compared",
-            changed="; ".join(comparison.settings) or "none that run.json records",
-            name=comparison.name,
-            only_here=str(comparison.only_here),
-            only_there=str(comparison.only_there),
-        ),
-        [_compared_table(comparison)],
-        [Illustration("compared", drawing, prose("compared_figure"))],
+        changed="; ".join(comparison.settings) or "none that run.json records",
+        name=comparison.name,
+        only_here=str(comparison.only_here),
+        only_there=str(comparison.only_there),
+        is_same_images=is_same,
+        best=_best_in_both(comparison),
     )
+    tables = [_compared_table(comparison)]
+    if comparison.accuracies:
+        tables.insert(0, _accuracies_in_both(comparison))
+    # Values of other images are not on one scale.
+    figures = []
+    if is_same and np.isfinite(comparison.primary).all(axis=0).any():
+        drawing = compared(*comparison.primary, "dsmi_z_y", ("this run", comparison.name))
+        figures = [Illustration(name, drawing, prose("compared_figure"))]
+    return Section(name, f"Compared with {comparison.name}", text, tables, figures)
+
+
+def _best_in_both(comparison: Comparison) -> str:
+    """Say which model is best here, there and in the mean of both."""
+    models = comparison.accuracies
+    if not models:
+        return ""
+    here = max(models, key=lambda model: model.here)
+    there = max(models, key=lambda model: model.there)
+    if here is there:
+        return f"{here.model} has the highest accuracy in both."
+    mean = f"{models[0].model} has the highest mean of the two"
+    return (
+        f"{here.model} has the highest accuracy here, {there.model} in {comparison.name}; {mean}. "
+        "Each page says which models cannot be told apart."
+    )
+
+
+def _accuracies_in_both(comparison: Comparison) -> Table:
+    heads = ["Model", "Accuracy here (%)", "Rank", f"in {comparison.name} (%)", "Rank"]
+    models = comparison.accuracies
+    ranks = [
+        rankdata([-getattr(model, run) for model in models], "min") for run in ("here", "there")
+    ]
+    rows: list[list[AnyCell]] = [
+        [
+            model.model,
+            number(model.here, digits=1),
+            int(here),
+            number(model.there, digits=1),
+            int(there),
+        ]
+        for model, here, there in zip(models, *ranks, strict=True)
+    ]
+    left_out = len(rows) - BEST_IN_BOTH
+    note = f"{left_out} more models are in summary.json." if left_out > 0 else ""
+    return table_of_words("Accuracy by the linear probe", heads, rows[:BEST_IN_BOTH], note=note)
 
 
 def _regret_table(summary: Summary, target: str, order: list[str]) -> Table:
@@ -425,19 +473,19 @@ def _influence_tables(summary: Summary) -> list[Table]:
 
 
 def _compared_table(comparison: Comparison) -> Table:
-    target = target_title(comparison.target) if comparison.target else "accuracy"
-    heads = [
-        "Score",
-        "n",
-        "Agreement (rho)",
-        "Median change",
-        f"rho with {target}, this run",
-        f"rho with {target}, {comparison.name}",
-    ]
+    is_same, has_target = comparison.is_same_images, comparison.target is not None
+    heads = ["Score", "n", "Agreement (rho)"]
+    if is_same:
+        heads.append("Median change")
+    if comparison.target is not None:
+        target = target_title(comparison.target)
+        heads += [f"rho with {target}, this run", f"rho with {target}, {comparison.name}"]
     rows: list[list[AnyCell]] = []
     for score in comparison.scores:
-        change = significant(score.median_change)
-        rhos = [number(score.here), number(score.there)]
-        title = measure_title(score.score)
-        rows.append([title, score.n, number(score.agreement), change, *rhos])
-    return table_of_words(None, heads, rows)
+        row: list[AnyCell] = [measure_title(score.score), score.n, number(score.agreement)]
+        if is_same:
+            row.append(significant(score.median_change))
+        if has_target:
+            row += [number(score.here), number(score.there)]
+        rows.append(row)
+    return table_of_words("Scores", heads, rows)

@@ -82,13 +82,13 @@ SCATTERS = 2  # the primary score's and the best other's; Explore draws every ot
 MANY_ROWS = 200
 
 
-def write_report(out: Path, compared_with: Path | None = None) -> Path:
+def write_report(out: Path, compared_with: Sequence[Path] = ()) -> Path:
     """Rebuild ``OUT/report`` from the rows of a run.
 
     Parameters
     ----------
     compared_with
-        Another run, or a published folder, to compare this one with.
+        Other runs, or published folders, to compare this one with.
 
     Returns
     -------
@@ -98,23 +98,23 @@ def write_report(out: Path, compared_with: Path | None = None) -> Path:
     Raises
     ------
     InputError
-        When ``out`` or ``compared_with`` is not a run.
+        When ``out`` or one of ``compared_with`` is not a run.
     """
     out = Path(out)
     if is_release(out):
         raise InputError(f"{out} is a published folder, which has its report: {out / 'index.html'}")
     rows, run = rows_and_record(out)
-    comparison = None
-    if compared_with is not None:
-        comparison = compare(rows, run, *rows_and_record(compared_with), compared_with.name)
-    return write_page(rows, run, out / "report", comparison, source=out)
+    comparisons = [
+        compare(rows, run, *rows_and_record(other), other.name) for other in compared_with
+    ]
+    return write_page(rows, run, out / "report", comparisons, source=out)
 
 
 def write_page(
     rows: pd.DataFrame,
     run: RunRecord,
     folder: Path,
-    comparison: Comparison | None = None,
+    comparisons: Sequence[Comparison] = (),
     release: Release | None = None,
     source: Path | None = None,
 ) -> Path:
@@ -131,8 +131,7 @@ def write_page(
     figures = draw(rows, summary, ranking)
     analysis = sections(summary)
     correlations = correlation_table(summary)
-    if comparison is not None:
-        analysis.append(compared_section(comparison))
+    compared = [compared_section(one, place) for place, one in enumerate(comparisons, 1)]
     of_page = page_context(rows, run, summary, ranking)
     classes = None
     if source is not None and of_page["choosing"]:
@@ -144,10 +143,11 @@ def write_page(
         "figures": figures,
         "has_correlations": not correlations.empty,
         "sections": analysis,
+        "comparisons": compared,
         "release": release,
     }
 
-    drawings = drawings_of(figures, analysis)
+    drawings = drawings_of(figures, [*analysis, *compared])
     context["has_figures"] = bool(drawings)
     numbers: dict[str, Any] = {
         **summary.as_json(),
@@ -159,9 +159,16 @@ def write_page(
     }
     if context["own_scores"]:
         numbers["own_scores"] = context["own_scores"]
-    if comparison is not None:
-        scores = [asdict(score) for score in comparison.scores]
-        numbers["compared"] = {"with": comparison.name, "scores": scores}
+    if comparisons:
+        numbers["compared"] = [
+            {
+                "with": one.name,
+                "is_same_images": one.is_same_images,
+                "scores": [asdict(score) for score in one.scores],
+                "accuracies": [asdict(model) for model in one.accuracies],
+            }
+            for one in comparisons
+        ]
     others = {} if correlations.empty else correlation_files(summary, correlations)
     if classes is not None:
         others |= {name: as_csv(table) for name, table in class_files(*classes).items()}

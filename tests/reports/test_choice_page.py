@@ -23,6 +23,7 @@ from dsmi_zoo.pipeline.store.record import Dropped, Passed, RunRecord, SearchNot
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, rows_frame
 from dsmi_zoo.reports.page.build import write_page
 from dsmi_zoo.reports.page.choice import is_choice, lead_of_choice, ranking_lead
+from dsmi_zoo.reports.statistics.comparison import compare
 from dsmi_zoo.reports.statistics.ranking import images_to_separate, rank
 
 pytestmark = pytest.mark.long
@@ -89,6 +90,38 @@ def test_images_of_ones_own_get_the_choice_page_whatever_the_catalogue_knows(
         "accuracy over its cost"
     )
     assert '"name":"LogScale"' in page
+
+
+def test_a_choice_page_compares_several_runs_and_no_values_of_other_images(tmp_path: Path) -> None:
+    rows, run = models(), on("csv")
+    others = run.model_copy(update={"subset": run.subset.model_copy(update={"hash": "f" * 64})})
+    # On the other images the order is reversed.
+    reversed_rows = rows.assign(
+        probe_accuracy=rows["probe_accuracy"].to_numpy()[::-1],
+        dsmi_z_y=rows["dsmi_z_y"].to_numpy()[::-1],
+    )
+    comparisons = [
+        compare(rows, run, rows, run, "again"),
+        compare(rows, run, reversed_rows, others, "<winter>"),
+    ]
+    page = write_page(rows, run, tmp_path, comparisons).read_text()
+    again, winter = page.split('<h2 id="compared">')[1].split('<h2 id="compared_2">')
+    winter = winter.split("</section>")[0]
+    assert "net0 has the highest accuracy in both." in again
+    assert "Median change" in again
+    assert "<figure" in again
+    words = " ".join(winter.split())
+    assert "Compared with &lt;winter&gt;" in words
+    assert "These are different images, so orders of models and correlations can be" in words
+    assert "net0 has the highest accuracy here, net4 in &lt;winter&gt;;" in words
+    assert "Median change" not in winter
+    assert "<figure" not in winter
+    assert 'href="#compared_2"' in page
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [one["is_same_images"] for one in summary["compared"]] == [True, False]
+    assert {s["score"]: s["agreement"] for s in summary["compared"][1]["scores"]}[
+        "probe_accuracy"
+    ] == pytest.approx(-1)
 
 
 @pytest.mark.parametrize("dataset", ["imagenet", "digits"])
@@ -294,6 +327,6 @@ def test_the_page_shows_the_speed_that_was_measured_beside_the_published_one(
     rows = with_accuracies(seconds_embed=[0.5, 1, 2, 4, 8], n_samples=1000, device="cpu")
     page, _ = said(rows, on("imagefolder"), tmp_path)
     assert page.count("Measured here (images/s)") == 2, "of the winners, and of all"
-    assert "one worker's forward passes (cpu)" in page.replace("&#39;", "'")
+    assert "one worker's forward passes (cpu)" in " ".join(page.replace("&#39;", "'").split())
     for speed in ("2,000", "1,000", "500", "250", "125"):
         assert f"<td>{speed}</td>" in page
