@@ -109,13 +109,14 @@ class Display:
         self._step, self._began = step, monotonic()
 
     @contextmanager
-    def never_silent(self, first: str) -> Iterator[None]:
+    def never_silent(self, first: str | None = None) -> Iterator[None]:
         """Print ``first`` at once where no bar moves, then a line whenever `SILENCE_S` passed without one."""
         if self.console is None or self.has_bars:
             yield
             return
         ended = Event()
-        self.line(first)
+        if first is not None:
+            self.line(first)
         self._begin("Working")
         thread = Thread(target=self._break_silences, args=(ended,), daemon=True)
         thread.start()

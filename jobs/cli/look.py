@@ -148,8 +148,9 @@ def catalog_check_command(context: click.Context, **_: Any) -> int:
     """
     from ..tools.catalog import check
 
-    chosen = chosen_settings(context)
-    return check(chosen.catalog, chosen.models, chosen.filters, chosen.compute.workers, display())
+    chosen, shown = chosen_settings(context), display()
+    with shown.never_silent():
+        return check(chosen.catalog, chosen.models, chosen.filters, chosen.compute.workers, shown)
 
 
 @click.command("doctor")

@@ -203,15 +203,10 @@ def prefetch_command(context: click.Context, jobs: int, **_: Any) -> int:
     """
     from ..runs.prefetch import prefetch
 
-    chosen = chosen_settings(context)
-    return prefetch(
-        chosen.catalog,
-        chosen.models,
-        chosen.filters,
-        chosen.compute.cache.absolute(),
-        jobs,
-        display(),
-    )
+    chosen, shown = chosen_settings(context), display()
+    cache = chosen.compute.cache.absolute()
+    with shown.never_silent():
+        return prefetch(chosen.catalog, chosen.models, chosen.filters, cache, jobs, shown)
 
 
 @click.command("merge")
@@ -234,7 +229,9 @@ def merge_command(runs: tuple[Path, ...], out: Path) -> int:
     """
     from ..runs.merge import merge
 
-    return merge(runs, out, display())
+    shown = display()
+    with shown.never_silent():
+        return merge(runs, out, shown)
 
 
 @click.command("validate")
@@ -297,6 +294,8 @@ def validate_command(
         seeds=seeds,
         **given,
     )
-    if download:
-        fetch(validation)
-    return validate(validation, studies or CLAIMS, display())
+    shown = display()
+    with shown.never_silent():
+        if download:
+            fetch(validation)
+        return validate(validation, studies or CLAIMS, shown)

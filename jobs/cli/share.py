@@ -91,7 +91,9 @@ def publish_command(
         from ..publishing.push import refuse_wrong_name
 
         refuse_wrong_name(push)
-    release = publish(out, dest, title, license_, embeddings, display())
+    shown = display()
+    with shown.never_silent():
+        release = publish(out, dest, title, license_, embeddings, shown)
     print_line(f"Release {release.id}: {dest / 'index.html'}")
     if license_ is None:
         print_line(
@@ -100,7 +102,9 @@ def publish_command(
     if push is not None:
         from ..publishing.push import push as push_release
 
-        print_line(f"Pushed: {push_release(dest, push, public, display())}")
+        with shown.never_silent():
+            where = push_release(dest, push, public, shown)
+        print_line(f"Pushed: {where}")
     return 0
 
 
@@ -135,4 +139,6 @@ def verify_command(dest: Path, rows: int, seed: int) -> int:
     """
     from ..publishing.verify import verify
 
-    return verify(dest, rows, seed, display())
+    shown = display()
+    with shown.never_silent():
+        return verify(dest, rows, seed, shown)

@@ -31,6 +31,8 @@ _TEMPLATES: dict[str, Any] = {
     "lstrip_blocks": True,
 }
 
+TABLES = ("correlations.csv", "correlations.tex", "classes.csv", "confusions.csv")  # of some pages
+
 
 @dataclass(frozen=True)
 class PageFiles:
@@ -69,16 +71,18 @@ class PageFiles:
         return files
 
     def write(self, folder: Path) -> Path:
-        """Write the page into ``folder``, delete the figures of an earlier page, and return the path of ``index.html``.
+        """Write the page into ``folder`` and return the path of ``index.html``.
 
-        Each file is replaced atomically. Of several processes one writes, and the others wait.
+        Figures and tables of an earlier page that this one does not have are deleted. Each file is replaced atomically.
+        Of several processes one writes, and the others wait.
         """
         files = self.contents()
         with exclusive(folder / LOCK):
             for name, data in files.items():
                 write_atomically(folder / name, partial(_write, data))
-            for path in (folder / "figures").glob("*.*"):
-                if path.suffix in (".png", ".svg") and f"figures/{path.name}" not in files:
+            figures = [*folder.glob("figures/*.png"), *folder.glob("figures/*.svg")]
+            for path in (*figures, *(folder / name for name in TABLES)):
+                if path.relative_to(folder).as_posix() not in files:
                     path.unlink(missing_ok=True)
         for place in (folder, folder / "figures"):
             if place.is_dir():
