@@ -208,5 +208,5 @@ def doctor_command(
         check_this_node(node, folders)
         return 0
     shown = display(stderr=as_json)
-    with shown.never_silent("Checking this machine"):
+    with shown.never_silent():
         return doctor(cluster, chosen.compute.profile, folders, wait, as_json, shown)

@@ -242,9 +242,8 @@ def test_the_report_of_a_monitored_training_draws_its_curves(
     assert "DSMI(Z;Y) went from" in page
     assert "<img" in page
     assert (report / "figures" / "curves.png").stat().st_size > 10_000
-    assert (
-        "--compare" in cli("report", "--out", tmp_path / "m", "--compare", tmp_path, code=2).stderr
-    )
+    refused = cli("report", "--out", tmp_path / "m", "--compare", tmp_path, code=2).stderr
+    assert f"--compare {tmp_path}: no measurements of a monitor there" in refused
 
 
 def test_tensorboard_gets_the_curves_if_it_is_installed(

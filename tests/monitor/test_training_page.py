@@ -109,7 +109,7 @@ def test_a_watched_page_is_rebuilt_and_reloads_until_the_training_ends(
         watching.join(0.05)
     assert '<meta http-equiv="refresh" content="10">' in page.read_text()
     written(out, [0.0, 1, 2], ended=True)
-    watching.join(30)
+    watching.join(120)
     assert not watching.is_alive()
     assert "refresh" not in page.read_text()
     assert "3 measurements over 100 steps" in page.read_text()

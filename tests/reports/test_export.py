@@ -106,7 +106,7 @@ def test_latex_tables_are_whole_and_show_names_literally(
     columns = len(re.findall("[lr]", text.split(r"\begin{tabular}{")[1].split("}")[0]))
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {columns}
-    assert len(lines) == {"rows": MODELS, "correlations": 4 + 1}[what]
+    assert len(lines) == {"rows": MODELS, "correlations": 3 + 1}[what]
     assert r"my\_score" in text
     if what == "rows":
         assert r"a\_\textquotedbl{}50\%\textquotedbl{}\&\{x\},\$1\#" in text
