@@ -136,7 +136,8 @@ def write_page(
     classes = None
     if source is not None and of_page["choosing"]:
         best = [model for model in ranking.models if model.tied_for_first][:WINNERS]
-        classes = per_class(rows, run, best, source, recompute=release is None)
+        if best:
+            classes = per_class(rows, run, best, source, recompute=release is None)
     context = {
         **of_page,
         "classes": None if classes is None else class_context(*classes),

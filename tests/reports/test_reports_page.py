@@ -189,7 +189,7 @@ def test_the_same_rows_give_the_same_files(usual, tmp_path):
     report(tmp_path, [*(entry(i) for i in range(10)), failed])
     names = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     assert names == sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
-    assert len(names) == 2 + 2 * 4
+    assert len(names) == 4 + 2 * 4
     for name in names:
         # Bokeh numbers its objects anew for each page.
         first, second = (
