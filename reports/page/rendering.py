@@ -113,7 +113,7 @@ def as_markdown(template: str, context: Mapping[str, Any]) -> str:
     return environment.get_template(template).render(context)
 
 
-def prose(name: str, /, **words: str) -> str:
+def prose(name: str, /, **words: str | bool) -> str:
     """Return a paragraph as one line of plain text: the macro ``name`` of ``templates/prose.j2``."""
     return " ".join(str(getattr(_prose(), name)(**words)).split())
 
