@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from .pipeline.monitor.hf_trainer import TrainerMonitor as TrainerMonitor
     from .pipeline.monitor.lightning import LightningMonitor as LightningMonitor
     from .pipeline.monitor.monitor import RepresentationMonitor
+    from .pipeline.store.kept import embedding
     from .pipeline.store.run_folder import read_results
+    from .pipeline.store.tables import by_name, rank
 
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever wants to hear says so
@@ -24,10 +26,13 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever wants t
 # Without the callbacks, whose libraries need not be there: `from dsmi_zoo import *` must work all the same.
 __all__ = [
     "RepresentationMonitor",
+    "by_name",
     "diffusion_spectral_entropy",
     "diffusion_spectral_mutual_information",
+    "embedding",
     "load_models",
     "measure",
+    "rank",
     "read_results",
     "run",
     "score",
@@ -38,10 +43,13 @@ _HOMES = {
     "LightningMonitor": "pipeline.monitor.lightning",
     "RepresentationMonitor": "pipeline.monitor.monitor",
     "TrainerMonitor": "pipeline.monitor.hf_trainer",
+    "by_name": "pipeline.store.tables",
     "diffusion_spectral_entropy": "pipeline.measures",
     "diffusion_spectral_mutual_information": "pipeline.measures",
+    "embedding": "pipeline.store.kept",
     "load_models": "data_catalog.models.registry",
     "measure": "pipeline.measures",
+    "rank": "pipeline.store.tables",
     "read_results": "pipeline.store.run_folder",
     "run": "jobs.runs.api",
     "score": "pipeline.embedding.score",

@@ -3,7 +3,9 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from threading import Event, Thread
 from time import monotonic
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -17,10 +19,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from dsmi_zoo._util.text import printable
+from dsmi_zoo._util.text import counted, printable
 from dsmi_zoo.pipeline.engine.outcome import Outcome
 
 log = logging.getLogger(__name__)
+
+
+SILENCE_S = 8.0
 
 
 def duration(seconds: float) -> str:
@@ -37,6 +42,8 @@ class Display:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console
+        self._step = ""  # what is being done, for the line that breaks a silence
+        self._last_line = self._began = monotonic()
 
     @property
     def has_bars(self) -> bool:
@@ -52,7 +59,8 @@ class Display:
     def status(self, text: str) -> Iterator[Callable[[str], None]]:
         """Show a spinner with a text; the function that this yields changes the text."""
         if self.console is None or not self.has_bars:
-            yield lambda text: None
+            with self._doing(text):
+                yield self._begin
             return
         # As Text, brackets are not markup.
         with self.console.status(Text(printable(text))) as status:
@@ -70,14 +78,62 @@ class Display:
         if self.console is None:
             yield lambda **changes: None
             return
-        with Progress(
-            *columns, console=self.console, disable=not self.has_bars, transient=True
-        ) as bar:
+        with (
+            self._doing(description),
+            Progress(
+                *columns, console=self.console, disable=not self.has_bars, transient=True
+            ) as bar,
+        ):
             task = bar.add_task(description, total=total, visible=visible)
-            yield lambda **changes: bar.update(task, **changes)
+
+            def update(**changes: Any) -> None:
+                bar.update(task, **changes)
+                state = bar.tasks[0]
+                if total:
+                    done = f"{state.completed:,.0f} of {total:,.0f} done"
+                    self._step = f"{done}, {state.description}"
+
+            yield update
+
+    @contextmanager
+    def _doing(self, step: str) -> Iterator[None]:
+        """Name a step while it lasts."""
+        before, began = self._step, self._began
+        self._begin(step)
+        try:
+            yield
+        finally:
+            self._step, self._began = before, began
+
+    def _begin(self, step: str) -> None:
+        self._step, self._began = step, monotonic()
+
+    @contextmanager
+    def never_silent(self, first: str | None = None) -> Iterator[None]:
+        """Print ``first`` at once where no bar moves, then a line whenever `SILENCE_S` passed without one."""
+        if self.console is None or self.has_bars:
+            yield
+            return
+        ended = Event()
+        if first is not None:
+            self.line(first)
+        self._begin("Working")
+        thread = Thread(target=self._break_silences, args=(ended,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _break_silences(self, ended: Event) -> None:
+        while not ended.wait(SILENCE_S / 8):
+            if monotonic() - self._last_line >= SILENCE_S:
+                self.line(f"{self._step}: {duration(monotonic() - self._began)} so far")
 
     def line(self, text: str) -> None:
         """Print one line without markup, colours or line breaks; control characters become escapes."""
+        self._last_line = monotonic()
         if self.console is not None:
             self.console.print(
                 printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True
@@ -118,7 +174,9 @@ def follow(
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
-    with display.bar(*columns, total=total, description="0 failed, starting") as update:
+    with display.bar(
+        *columns, total=total, description=f"{counted(total, noun)}, none finished yet"
+    ) as update:
         for number, done in enumerate(finished, start=1):
             if done.ok:
                 succeeded += 1

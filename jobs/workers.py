@@ -40,12 +40,17 @@ def open_workers(
     """
     from dsmi_zoo.pipeline.engine.workers import NO_HEARTBEAT_S, Workers
 
-    from .clusters.worker_log import forwarded_log, without_connection_messages
+    from .clusters.worker_log import (
+        forwarded_log,
+        without_connection_messages,
+        without_routine_messages,
+    )
 
     # A suspended process does not notice that its model's time is up.
     silent_for_s = min(NO_HEARTBEAT_S, (settings.model_timeout or math.inf) + GRACE_S)
     empty_for_s = settings.workers_within or math.inf
     with ExitStack() as stack:
+        stack.enter_context(without_routine_messages())
         if given is not None:
             from .clusters.existing import refuse_unfit
 

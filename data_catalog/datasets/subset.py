@@ -13,6 +13,9 @@ from .account import WHOLE, Account
 from .base import LabelledImages
 from .class_order import NO_ORDER, ClassOrders
 
+SINGLE = "alone in a class"
+"""Why the images of classes of one are left out."""
+
 
 @dataclass(frozen=True)
 class Subset:
@@ -46,9 +49,14 @@ class Subset:
         return self.images.labels
 
     @property
+    def class_sizes(self) -> np.ndarray:
+        """The number of images in each class, int64 [classes]."""
+        return np.unique(self.labels, return_counts=True)[1]
+
+    @property
     def n_classes(self) -> int:
         """The number of classes."""
-        return len(np.unique(self.labels))
+        return len(self.class_sizes)
 
     def crop_seed(self, number: int, repeat: int) -> int:
         """Return the seed of a random crop; it depends on the image's name, but on no other image."""
@@ -75,7 +83,8 @@ def select_subset(
 ) -> Subset:
     """Choose images, sorted by class, then name.
 
-    The choice depends on names and seed, not on the order in which the data set lists its images.
+    The choice depends on names and seed, not on the order in which the data set lists its images. A class of one image
+    is left out if two larger ones are left: it alone would leave every accuracy over images left out undefined.
 
     Parameters
     ----------
@@ -103,10 +112,12 @@ def select_subset(
         others = [images.names[i] for i in order[~is_chosen]]
         account = account.leaving_out("of classes not in --classes", others, by_choice=True)
         order = order[is_chosen]
-    labels = images.labels[order]
-    present, counts = np.unique(labels, return_counts=True)
+    present = np.unique(images.labels[order])
     if len(present) < 2:
         raise InputError(f"{images.name}: {len(present)} class is chosen; at least two are needed")
+    order, account = _without_single_images(images, order, account)
+    labels = images.labels[order]
+    present, counts = np.unique(labels, return_counts=True)
     if images_per_class is not None:
         if counts.min() < images_per_class:
             poorest, has = int(present[counts.argmin()]), int(counts.min())
@@ -130,3 +141,23 @@ def select_subset(
     if repeats > 1:
         content.update(f"\nrepeats {repeats}, seed {seed}".encode())
     return Subset(chosen, repeats, seed, content.hexdigest()[:16], account)
+
+
+def _without_single_images(
+    images: LabelledImages, order: np.ndarray, account: Account
+) -> tuple[np.ndarray, Account]:
+    """Leave out the classes of one image if two others are left, and note it in the account."""
+    labels = images.labels[order]
+    present, counts = np.unique(labels, return_counts=True)
+    if (counts > 1).sum() < 2:
+        return order, account
+    is_single = np.isin(labels, present[counts == 1])
+    alone = [described(images, int(number)) for number in order[is_single]]
+    return order[~is_single], account.leaving_out(SINGLE, alone)
+
+
+def described(images: LabelledImages, number: int) -> str:
+    """Return the name of an image, with its class unless that is its folder."""
+    name, label = images.names[number], int(images.labels[number])
+    of_class = images.class_names.get(label, str(label))
+    return name if name.startswith(f"{of_class}/") else f"{name} of class {of_class}"

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from dsmi_zoo._util.settings import validation_line
 from dsmi_zoo._util.tables import json_object, read_table
 from dsmi_zoo._util.text import shortened, shown
 
-from .entry import CURRENT_NAMES, ModelEntry, is_accuracy
+from .entry import CURRENT_NAMES, ModelEntry, is_accuracy, target_unit
 
 MAX_PARAMS_M = 1e5  # a hundred billion parameters
 MAX_GMACS = 1e6
@@ -148,9 +149,11 @@ def read_catalog(path: Path) -> list[ModelEntry]:
     """
     columns, rows = read_table(path, "a catalogue", CURRENT_NAMES)
     for name in columns:
-        known = _SPELT.get(_spelling(name), name)
-        if known not in columns:
-            raise InputError(f"{path}, line 1: rename the column {shown(name)} to {known}")
+        meant = _meant(name)
+        if meant is not None and meant not in columns:
+            raise InputError(
+                f"{path}, line 1: did you mean {meant}? If so, rename the column {shown(name)} to {meant}"
+            )
     if "model" not in columns:
         raise InputError(
             f"{path}: no column 'model'; its columns are {shortened(', '.join(columns), 300)}"
@@ -196,17 +199,58 @@ def read_catalog(path: Path) -> list[ModelEntry]:
     return entries
 
 
+KNOWN_COLUMNS = (
+    *TEXT_COLUMNS, *PREPROCESSING_COLUMNS, *NUMBER_FIELDS, "extra_data", "gmacs", "throughput", "cpu_throughput",
+    "epoch", "pretraining_images",
+)  # fmt: skip
+"""Columns that have a meaning, besides accuracies."""
+
+OTHER_NAMES = {
+    "model": ("name", "model name", "model id"),
+    "architecture": ("arch", "network", "backbone", "timm name", "timm model"),
+    "checkpoint": ("ckpt", "checkpoint path", "checkpoint file", "weights file", "weights path"),
+    "img_size": ("image size", "input size", "im size", "resolution"),
+    "top1": ("acc1", "acc@1", "top1 acc", "top1 accuracy"),
+    "top5": ("acc5", "acc@5", "top5 acc", "top5 accuracy"),
+    "model_kwargs": ("kwargs", "model args"),
+}
+"""What columns are called elsewhere; under such a name, what a run needs would be lost."""
+SIMILAR_NAMES = {
+    "top1": ("acc", "accuracy", "val acc"),
+    "params_m": ("params", "param count", "parameters", "num params"),
+    "gmacs": ("macs", "flops", "gflops"),
+    "crop_pct": ("crop", "crop ratio"),
+    "kind": ("type",),
+}
+"""Names that may mean a column, or a figure of the user's own."""
+
+
 def _spelling(name: str) -> str:
-    return name.lower().replace("_", "")
+    return re.sub(r"[\s_.-]", "", name.lower())
 
 
-_SPELT = {
-    _spelling(name): name
-    for name in (
-        *TEXT_COLUMNS, *PREPROCESSING_COLUMNS, *NUMBER_FIELDS, "extra_data", "gmacs", "throughput", "epoch",
-    )
-}  # fmt: skip
-"""Columns by their names without capitals and underscores; a column that differs only in these is a mistake."""
+_SPELT = {_spelling(name): name for name in KNOWN_COLUMNS}
+_SPELT |= {_spelling(other): name for name, others in OTHER_NAMES.items() for other in others}
+_SIMILAR = {_spelling(other): name for name, others in SIMILAR_NAMES.items() for other in others}
+
+
+def _meant(name: str) -> str | None:
+    """Return the column of another name that a name can only mean, whatever its capitals and underscores."""
+    known = _SPELT.get(_spelling(name))
+    return None if known == name else known
+
+
+def nearest_column(name: str) -> str:
+    """Return ``" (did you mean img_size?)"`` for a name like one of the columns with a meaning, or ""."""
+    known = _SPELT | _SIMILAR
+    near = get_close_matches(_spelling(name), known, n=1, cutoff=0.75)
+    return f" (did you mean {known[near[0]]}?)" if near else ""
+
+
+def own_columns(entries: Iterable[ModelEntry]) -> list[str]:
+    """Return the columns of a catalogue that have no meaning here, and are kept as numbers, in their order."""
+    names = dict.fromkeys(name for entry in entries for name in entry.extras)
+    return [name for name in names if name not in KNOWN_COLUMNS and target_unit(name) is None]
 
 
 def _entry(cells: dict[str, str], folder: Path) -> ModelEntry:
@@ -274,7 +318,8 @@ def _number(text: str, column: str) -> float | None:
     except ValueError:
         known = ", ".join(TEXT_COLUMNS)
         raise ValueError(
-            f"{column} = {shown(text)} is not a number (only these columns hold text: {known})"
+            f"{column}{nearest_column(column)} = {shown(text)} is not a number "
+            f"(only these columns hold text: {known})"
         ) from None
     hint = "; leave the cell empty if it is unknown"
     if not abs(value) <= MAX_NUMBER:  # also for NaN

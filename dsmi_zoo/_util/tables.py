@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping
@@ -31,7 +32,7 @@ def read_table(
     ----------
     path
         A Parquet file (by its suffix) of text and numbers, or else a text file in UTF-8 or UTF-16 whose cells are
-        separated by commas, or by the tabs or semicolons of a header without commas. Both have a header.
+        separated by commas, tabs or semicolons, as their header is. Both have a header.
     what
         What the file should be, for error messages.
     renamed
@@ -89,11 +90,13 @@ def _csv_lines(path: Path, what: str) -> Iterator[Line]:
         with path.open("rb") as file:
             is_utf16 = file.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE)
         with path.open(newline="", encoding="utf-16" if is_utf16 else "utf-8-sig") as file:
-            separator = _separator(file)
+            separator, skipped = _separator(file)
             file.seek(0)
+            for _ in range(skipped):
+                file.readline()
             reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
             for cells in reader:
-                number = reader.line_num
+                number = skipped + reader.line_num
                 yield number, [cell.strip() for cell in cells]
     except (UnicodeError, csv.Error, OSError) as error:
         where = f"after line {number}: " if number else ""
@@ -105,17 +108,26 @@ def _csv_lines(path: Path, what: str) -> Iterator[Line]:
         ) from None
 
 
-def _separator(file: TextIO) -> str:
-    """Return what separates the names of the header: a tab or a semicolon if it holds no comma, else the comma."""
-    header = ""
+def _separator(file: TextIO) -> tuple[str, int]:
+    """Return what separates the cells, and the number of lines before the header.
+
+    It is what Excel's line ``sep=;`` says, else a tab or a semicolon if the header holds more of them than of commas,
+    text in quotes aside, else the comma.
+    """
+    header, skipped = "", 0
     while not header.strip():
         header = file.readline(MAX_HEADER_LENGTH)
         if not header:
             break
+        declared = re.fullmatch(r"sep=([,;\t])", header.rstrip("\r\n"), re.IGNORECASE)
+        if declared:
+            return declared[1], skipped + 1
+        skipped += 1
+    names = re.sub(r'"[^"]*"', "", header.strip())
     for separator in ("\t", ";"):
-        if separator in header.strip() and "," not in header:
-            return separator
-    return ","
+        if names.count(separator) > names.count(","):
+            return separator, 0
+    return ",", 0
 
 
 def _parquet_lines(path: Path, what: str) -> Iterator[Line]:

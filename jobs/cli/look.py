@@ -37,9 +37,14 @@ def status_command(out: Path) -> int:
 @click.command("report")
 @out_option
 @click.option(
-    "--compare", type=PATH, metavar="OUT", help="Compare with another run, or a published folder."
+    "--compare",
+    type=PATH,
+    metavar="OUT",
+    multiple=True,
+    help="Compare with another run, a published folder or, of a monitored training, another one; may be repeated.",
 )
-def report_command(out: Path, compare: Path | None) -> int:
+@click.option("--watch", is_flag=True, help="Of a monitored training: follow it until it ends.")
+def report_command(out: Path, compare: tuple[Path, ...], watch: bool) -> int:
     """Rebuild the report from the rows alone.
 
     \b
@@ -47,9 +52,10 @@ def report_command(out: Path, compare: Path | None) -> int:
       dsmi-zoo report --out runs/digits
       dsmi-zoo report --out runs/digits --compare runs/digits-sigma-2.0
     """
-    from ..runs.conclude import report
+    with display().never_silent("Reading the rows"):
+        from ..runs.conclude import report
 
-    return report(out, compare)
+        return report(out, compare, watch)
 
 
 @click.command("measure")
@@ -142,8 +148,9 @@ def catalog_check_command(context: click.Context, **_: Any) -> int:
     """
     from ..tools.catalog import check
 
-    chosen = chosen_settings(context)
-    return check(chosen.catalog, chosen.models, chosen.filters, chosen.compute.workers, display())
+    chosen, shown = chosen_settings(context), display()
+    with shown.never_silent():
+        return check(chosen.catalog, chosen.models, chosen.filters, chosen.compute.workers, shown)
 
 
 @click.command("doctor")
@@ -200,4 +207,6 @@ def doctor_command(
 
         check_this_node(node, folders)
         return 0
-    return doctor(cluster, chosen.compute.profile, folders, wait, as_json, display(stderr=as_json))
+    shown = display(stderr=as_json)
+    with shown.never_silent():
+        return doctor(cluster, chosen.compute.profile, folders, wait, as_json, shown)

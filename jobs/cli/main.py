@@ -21,7 +21,7 @@ from .run import (
     submit_group,
     validate_command,
 )
-from .share import publish_command, verify_command
+from .share import export_command, publish_command, verify_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -49,6 +49,7 @@ for command in (
     prefetch_command,
     status_command,
     report_command,
+    export_command,
     publish_command,
     verify_command,
     validate_command,
@@ -82,10 +83,9 @@ def main() -> None:
     except (InputError, OSError) as error:
         _exit_with(one_line(str(error)))
     except (KeyboardInterrupt, click.Abort):
-        print(
-            "\ndsmi-zoo: stopped; finished rows are kept, and the same command goes on from here",
-            file=sys.stderr,
-        )
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # after the terminal's ^C
+        print_error("stopped; finished rows are kept, and the same command goes on from here")
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # as above: workers and locks are closed, and a thread pool may wait for ever

@@ -118,6 +118,78 @@ class SettingOption(click.Option):
             )
 
 
+FIRST = (
+    *("catalog", "models", "subset.dataset", "subset.data_root", "subset.images_per_class", "out"),
+    *("compute.workers", "compute.budget", "compute.max_download", "only_plan"),
+)
+"""What a first run needs: keys of settings, and the command's own options."""
+
+GROUPS = {
+    "catalog": "Models",
+    "models": "Models",
+    "filters": "Models",
+    "subset": "Images",
+    "protocol": "Networks",
+    "precision": "Networks",
+    "pool": "Networks",
+    "random_weights": "Networks",
+    "measures": "Measures",
+    **dict.fromkeys(CLUSTER, "Workers"),
+    **dict.fromkeys(("compute.share", "compute.batch_size", "compute.compile"), "Workers"),
+}
+"""The group of each setting, by its key or the first part of it; all others belong to the run."""
+
+REST = "Run"
+
+
+class GroupedHelp(click.Command):
+    """A command of many options: ``--help`` shows the first ones, ``--help-all`` all of them by group."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        every = click.Option(
+            ["--help-all"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=self._show_all,
+            help="Show every option, by group.",
+        )
+        self.params.append(every)
+
+    @staticmethod
+    def _show_all(context: click.Context, option: click.Parameter, given: bool) -> None:
+        if given and not context.resilient_parsing:
+            context.meta["help-all"] = True
+            click.echo(context.get_help())
+            context.exit()
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, of all groups or those of a first run."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            lines = option.get_help_record(ctx)
+            if lines is None or not isinstance(option, click.Option):
+                continue
+            if ctx.meta.get("help-all"):
+                groups.setdefault(_group_of(option), []).append(lines)
+            elif _key_of(option) in FIRST or option.is_eager:
+                groups.setdefault("Options", []).append(lines)
+        # The options of the command itself are last.
+        for title, of_group in sorted(groups.items(), key=lambda item: item[0] == REST):
+            with formatter.section(title):
+                formatter.write_dl(of_group)
+
+
+def _key_of(option: click.Parameter) -> str:
+    return option.setting.key if isinstance(option, SettingOption) else option.name or ""
+
+
+def _group_of(option: click.Parameter) -> str:
+    key = _key_of(option)
+    return GROUPS.get(key) or GROUPS.get(key.partition(".")[0]) or REST
+
+
 def options(*keys: str, help: str = "", default_shown: str = "") -> Callable[[Command], Command]:
     """Return a decorator that gives a command the options of settings.
 

@@ -12,6 +12,7 @@ from ..terminal import display
 from .options import (
     CLUSTER,
     PATH,
+    GroupedHelp,
     catalog_options,
     chosen_settings,
     given_settings,
@@ -33,7 +34,7 @@ Examples:
 """
 
 
-@click.command("run", epilog=EPILOG)
+@click.command("run", cls=GroupedHelp, epilog=EPILOG)
 @catalog_options
 @options("filters", "out")
 @click.option(
@@ -65,18 +66,21 @@ def run_command(
 
     Finished rows are never recomputed; the same command resumes where it was stopped.
     """
-    from ..runs.run import run
-
     config = run_settings(context, file)
-    if config.compute.budget is not None:
-        from ..runs.search import search
+    shown = display()
+    # Before the imports, which take a second.
+    with shown.never_silent("Reading catalogue and images"):
+        if config.compute.budget is not None:
+            from ..runs.search import search
 
-        return search(config, display(), only_plan=only_plan, retry_failed=retry_failed)
-    if only_plan:
-        from ..runs.forecast import forecast
+            return search(config, shown, only_plan=only_plan, retry_failed=retry_failed)
+        if only_plan:
+            from ..runs.forecast import forecast
 
-        return forecast(config, display())
-    return run(config, display(), retry_failed=retry_failed)
+            return forecast(config, shown, retry_failed=retry_failed)
+        from ..runs.run import run
+
+        return run(config, shown, retry_failed=retry_failed)
 
 
 @click.command("rerun")
@@ -92,9 +96,11 @@ def rerun_command(context: click.Context, models: tuple[str, ...], out: Path, **
     Example:
       dsmi-zoo rerun test_resnet.900x5 test_vit.900x5@32 --out runs/digits
     """
-    from ..runs.run import rerun
+    shown = display()
+    with shown.never_silent("Reading catalogue and images"):
+        from ..runs.run import rerun
 
-    return rerun(out, models, given_settings(context).get("compute", {}), display())
+        return rerun(out, models, given_settings(context).get("compute", {}), shown)
 
 
 @click.command("remeasure")
@@ -108,17 +114,25 @@ def rerun_command(context: click.Context, models: tuple[str, ...], out: Path, **
 @options("compute.write_report")
 @click.pass_context
 def remeasure_command(context: click.Context, out: Path, into: Path | None, **_: Any) -> int:
-    """Recompute measures from stored embeddings into a new directory.
+    """Recompute measures from stored embeddings: other settings into a new directory.
+
+    With --measure alone, the new columns are added to the rows of --out, and nothing else is computed again.
 
     \b
     Examples:
+      dsmi-zoo remeasure --out runs/digits --measure my_measures:effective_rank
       dsmi-zoo remeasure --out runs/digits --sigma 2
-      dsmi-zoo remeasure --out runs/digits --into runs/mine --measure my_measures:effective_rank
     """
-    from ..runs.remeasure import remeasure
+    given, shown = given_settings(context), display()
+    measures, compute = given.get("measures", {}), given.get("compute", {})
+    with shown.never_silent("Reading the run"):
+        if into is None and set(measures) == {"own"}:
+            from ..runs.own_scores import add_own_scores
 
-    given = given_settings(context)
-    return remeasure(out, into, given.get("measures", {}), given.get("compute", {}), display())
+            return add_own_scores(out, measures["own"], compute, shown)
+        from ..runs.remeasure import remeasure
+
+        return remeasure(out, into, measures, compute, shown)
 
 
 @click.group("submit")
@@ -189,15 +203,10 @@ def prefetch_command(context: click.Context, jobs: int, **_: Any) -> int:
     """
     from ..runs.prefetch import prefetch
 
-    chosen = chosen_settings(context)
-    return prefetch(
-        chosen.catalog,
-        chosen.models,
-        chosen.filters,
-        chosen.compute.cache.absolute(),
-        jobs,
-        display(),
-    )
+    chosen, shown = chosen_settings(context), display()
+    cache = chosen.compute.cache.absolute()
+    with shown.never_silent():
+        return prefetch(chosen.catalog, chosen.models, chosen.filters, cache, jobs, shown)
 
 
 @click.command("merge")
@@ -220,7 +229,9 @@ def merge_command(runs: tuple[Path, ...], out: Path) -> int:
     """
     from ..runs.merge import merge
 
-    return merge(runs, out, display())
+    shown = display()
+    with shown.never_silent():
+        return merge(runs, out, shown)
 
 
 @click.command("validate")
@@ -283,6 +294,8 @@ def validate_command(
         seeds=seeds,
         **given,
     )
-    if download:
-        fetch(validation)
-    return validate(validation, studies or CLAIMS, display())
+    shown = display()
+    with shown.never_silent():
+        if download:
+            fetch(validation)
+        return validate(validation, studies or CLAIMS, shown)

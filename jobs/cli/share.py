@@ -1,11 +1,42 @@
-"""Commands that publish a run, and verify a published one."""
+"""Commands that export and publish a run, and verify a published one."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from ..terminal import display, print_line
-from .options import PATH
+from .options import PATH, out_option
+
+
+@click.command("export")
+@out_option
+@click.option(
+    "--to",
+    required=True,
+    type=PATH,
+    metavar="FILE",
+    help="A file that ends in .csv, .parquet or .tex; for figures, a folder.",
+)
+@click.option(
+    "--what",
+    type=click.Choice(["rows", "correlations", "figures"]),
+    default="rows",
+    show_default=True,
+    help="What to write; correlations are those of the report.",
+)
+def export_command(out: Path, to: Path, what: Literal["rows", "correlations", "figures"]) -> int:
+    """Write the rows of a run, or its correlations, as one flat table, or its figures as PDF, SVG and PNG.
+
+    \b
+    Examples:
+      dsmi-zoo export --out runs/digits --to rows.csv
+      dsmi-zoo export --out runs/digits --to correlations.tex --what correlations
+      dsmi-zoo export --out runs/digits --to figures --what figures
+    """
+    from ..tools.export import export
+
+    return export(out, to, what, display())
 
 
 @click.command("publish")
@@ -60,7 +91,9 @@ def publish_command(
         from ..publishing.push import refuse_wrong_name
 
         refuse_wrong_name(push)
-    release = publish(out, dest, title, license_, embeddings, display())
+    shown = display()
+    with shown.never_silent():
+        release = publish(out, dest, title, license_, embeddings, shown)
     print_line(f"Release {release.id}: {dest / 'index.html'}")
     if license_ is None:
         print_line(
@@ -69,7 +102,9 @@ def publish_command(
     if push is not None:
         from ..publishing.push import push as push_release
 
-        print_line(f"Pushed: {push_release(dest, push, public, display())}")
+        with shown.never_silent():
+            where = push_release(dest, push, public, shown)
+        print_line(f"Pushed: {where}")
     return 0
 
 
@@ -104,4 +139,6 @@ def verify_command(dest: Path, rows: int, seed: int) -> int:
     """
     from ..publishing.verify import verify
 
-    return verify(dest, rows, seed, display())
+    shown = display()
+    with shown.never_silent():
+        return verify(dest, rows, seed, shown)

@@ -13,5 +13,7 @@ def main() -> None:
 
         command_line()
     except KeyboardInterrupt:
-        print("\ndsmi-zoo: stopped before it began", file=sys.stderr)
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # after the terminal's ^C
+        print("dsmi-zoo: stopped before it began", file=sys.stderr)
         sys.exit(130)

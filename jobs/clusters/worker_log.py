@@ -27,6 +27,18 @@ def without_connection_messages() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@contextmanager
+def without_routine_messages() -> Iterator[None]:
+    """Silence what Dask logs at INFO, such as each worker's address, even where the caller logs all at INFO."""
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    try:
+        logger.setLevel(max(level, logging.WARNING))
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class _Details(WorkerPlugin):
     """Makes each worker, including those that start later, log at level DEBUG."""
 

@@ -151,7 +151,7 @@ def _make_release(
     write_release(pending, release)
     published = read_published(pending)
     with display.status("Making the page"):
-        write_page(published.rows, published.record, pending, release=release)
+        write_page(published.rows, published.record, pending, release=release, source=pending)
     write_sums(pending)
     if earlier is not None and earlier.id != release.id:
         _archive(into, earlier, release)

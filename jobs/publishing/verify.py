@@ -131,7 +131,7 @@ def _differences_of_page(published: Published) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as temporary:
         again = Path(temporary)
         first_time = release.model_copy(update={"superseded_by": None})
-        write_page(published.rows, published.record, again, release=first_time)
+        write_page(published.rows, published.record, again, release=first_time, source=folder)
         try:
             before = json.loads(_text(folder / "summary.json"))
         except ValueError:

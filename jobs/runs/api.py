@@ -13,6 +13,7 @@ from dsmi_zoo._util.settings import signature_with
 from dsmi_zoo.pipeline.config.run import SETTINGS, settings_from_keywords
 from dsmi_zoo.pipeline.store.run_folder import read_results
 
+from ..notebook import notebook_display, show_answer
 from .run import run as run_all
 from .search import search
 
@@ -28,7 +29,7 @@ WORKER_SETTINGS = ("cluster", "profile", "workers", "worker_memory", "per_gpu")
 
 @signature_with(SETTINGS.values())
 def run(
-    catalog: str | Path = "digits",
+    catalog: str | Path | None = None,
     *,
     out: str | Path | None = None,
     client: "Client | None" = None,
@@ -37,13 +38,15 @@ def run(
 ) -> pd.DataFrame:
     """Measure a zoo: compute every row that ``out`` lacks, write the report there, and return the rows.
 
-    Finished rows are never recomputed. Nothing is printed; the loggers below ``dsmi_zoo`` report progress. In a
-    script, call it under ``if __name__ == "__main__":``, because its workers are processes that import the script.
+    Finished rows are never recomputed. In a Jupyter notebook a bar shows progress, and the answer and a link to the
+    report follow; elsewhere nothing is printed, and the loggers below ``dsmi_zoo`` report progress. In a script, call
+    it under ``if __name__ == "__main__":``, because its workers are processes that import the script.
 
     Parameters
     ----------
-    catalog : str or Path
-        A built-in catalogue's name, as `dsmi-zoo run --help` lists them, or a CSV or Parquet file.
+    catalog : str or Path, optional
+        A built-in catalogue's name, as `dsmi-zoo run --help` lists them, or a CSV or Parquet file; by default
+        ``digits``. Images of your own (``data_root``) need one.
     out : str or Path, optional
         The run's directory; by default ``runs/<catalog>``.
     client : distributed.Client, optional
@@ -76,8 +79,9 @@ def run(
     if config.compute.share is not None:
         raise InputError("share is for batch jobs of the command; leave it out")
     run_or_search = search if config.compute.budget is not None else run_all
+    display = notebook_display()
     try:
-        run_or_search(config, retry_failed=retry_failed, client=client)
+        run_or_search(config, display, retry_failed=retry_failed, client=client)
     except BrokenProcessPool:
         raise InputError(f"the process that asks timm ended at once: {GUARD}") from None
     except (RuntimeError, OSError) as error:
@@ -86,6 +90,8 @@ def run(
         raise InputError(
             f"{error} Workers import the script that calls: it must be a file, and {GUARD}."
         ) from None
+    if config.compute.write_report:
+        show_answer(config.folder, display)
     return read_results(config.folder)
 
 

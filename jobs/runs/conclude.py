@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
@@ -12,11 +12,13 @@ from dsmi_zoo.pipeline.monitor.file import monitor_path
 from dsmi_zoo.pipeline.store.run_folder import read_run
 
 from ..progress import Display, duration
-from .state import EntryState, by_state, entry_states
+from .state import EntryState, by_state, entry_states, how_to_retry
 
 log = logging.getLogger(__name__)
 
 SHOWN = 5
+REFRESH = 10  # seconds after which a browser loads the page of a training again
+POLL = 2.0  # seconds
 
 
 def conclude(
@@ -58,12 +60,17 @@ def conclude(
         again = "the same run with --retry-failed"
         if record.embeddings_from:
             again = "the same remeasure"
-        log.info(f"  see them all{more}: dsmi-zoo status --out {out}; try them again: {again}")
+        log.info(
+            f"  see them all{more}: dsmi-zoo status --out {out}; {how_to_retry(failed, again)}"
+        )
     if page is None:
         log.info(f"Report skipped; write it with: dsmi-zoo report --out {out}")
     else:
-        log.info(json.loads(page.with_name("summary.json").read_text(encoding="utf-8"))["lead"])
+        summary = json.loads(page.with_name("summary.json").read_text(encoding="utf-8"))
+        log.info(summary["lead"])
         log.info(f"Report: {page}")
+        for sentence in summary.get("own_scores", []):
+            log.info(sentence)
     if may_be_partial:
         missing = []
     _warn_of_missing(missing)
@@ -93,17 +100,38 @@ def _warn_of_missing(states: Sequence[EntryState]) -> None:
         )
 
 
-def report(out: Path, compared_with: Path | None) -> int:
+def report(out: Path, compared_with: Sequence[Path] = (), watch: bool = False) -> int:
     """Rebuild the report of a run, or of a monitored training, and log its path."""
+    others = [folder.absolute() for folder in compared_with]
     if monitor_path(out).exists() and not (out / "run.json").exists():
         from dsmi_zoo.reports.page.training import write_monitor_report
 
-        if compared_with is not None:
-            raise InputError(f"{out} is a monitored training; --compare is for runs of a zoo")
-        page = write_monitor_report(out.absolute())
+        if watch:
+            return _watch(out, others)
+        page = write_monitor_report(out.absolute(), others)
     else:
         from dsmi_zoo.reports.page.build import write_report
 
-        page = write_report(out.absolute(), compared_with.absolute() if compared_with else None)
+        if watch:
+            raise InputError(f"{out} is not a monitored training; leave --watch out")
+        page = write_report(out.absolute(), others)
     log.info(f"Report: {page}")
     return 0
+
+
+def _watch(out: Path, others: Sequence[Path]) -> int:
+    """Rebuild the report of trainings whenever one is measured, until all have ended."""
+    from dsmi_zoo.reports.page.training import read_trainings, write_monitor_report
+
+    before: list[int] = []
+    while True:
+        folders = [out.absolute(), *others]
+        now = [monitor_path(folder).stat().st_mtime_ns for folder in folders]
+        if now != before:
+            has_ended = all(training.has_ended for training in read_trainings(folders))
+            page = write_monitor_report(folders[0], others, None if has_ended else REFRESH)
+            log.info(f"Report: {page}" if not before or has_ended else "Report: rebuilt")
+            if has_ended:
+                return 0
+        before = now
+        sleep(POLL)

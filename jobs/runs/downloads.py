@@ -5,14 +5,17 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.settings import flags_of
 from dsmi_zoo._util.text import counted, size_in_words
 from dsmi_zoo.data_catalog.datasets.subset import Subset
+from dsmi_zoo.data_catalog.models.csv_catalog import nearest_column, own_columns
 from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE
 from dsmi_zoo.pipeline.config.run import RunConfig
+from dsmi_zoo.pipeline.plan.cost import BYTES_A_PARAMETER
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
 from dsmi_zoo.pipeline.weights.cache import local_weights, remote_weights
-from dsmi_zoo.pipeline.weights.hub import is_offline
+from dsmi_zoo.pipeline.weights.hub import Unreachable, is_offline
 from dsmi_zoo.pipeline.weights.waves import downloads, evict, waves_of_jobs, within_download
 
 from ..progress import Display
@@ -20,13 +23,14 @@ from ..progress import Display
 log = logging.getLogger(__name__)
 
 
-def plan_run(config: RunConfig, display: Display) -> Plan:
+def plan_run(config: RunConfig, display: Display, *, only_plan: bool = False) -> Plan:
     """Plan a run of all models whose weights fit ``--max-download``."""
     with display.status("Reading catalogue and images"):
         plan = make_plan(config)
     if config.compute.max_download is None:
         return plan
-    return within_max_download(plan, sizes_to_download(plan, display))
+    sizes = planned_sizes(plan, display) if only_plan else sizes_to_download(plan, display)
+    return within_max_download(plan, sizes)
 
 
 def log_images(subset: Subset) -> None:
@@ -37,6 +41,31 @@ def log_images(subset: Subset) -> None:
     if account.left_out:
         level = logging.INFO if account.is_all_by_choice else logging.WARNING
         log.log(level, account.balance(len(subset.labels)))
+    single = int((subset.class_sizes == 1).sum())
+    if single:
+        log.warning(
+            f"{single} of {counted(subset.n_classes, 'class')} have one image, so no accuracy can be computed and no "
+            "model ranked: add images until at least two classes have two"
+        )
+
+
+def own_columns_in_words(plan: Plan) -> str:
+    """Return which columns of the catalogue have no meaning here, in one line; "" if all have one."""
+    is_users = is_file(plan.config.catalog)
+    names = own_columns([job.entry for job in plan.jobs]) if is_users else []
+    if not names:
+        return ""
+    described = ", ".join(f"{name}{nearest_column(name)}" for name in names)
+    kept = "kept as numbers of your own" if len(names) > 1 else "kept as a number of your own"
+    return f"{counted(len(names), 'unknown column')}, {kept}: {described}"
+
+
+def log_plan(plan: Plan) -> None:
+    """Log what of the data set and of the catalogue is used, what is not, and how ambiguous input was read."""
+    unknown = own_columns_in_words(plan)
+    if unknown:
+        log.info(f"{plan.config.catalog}: {unknown}")
+    log_images(plan.subset)
 
 
 def sizes_to_download(plan: Plan, display: Display) -> dict[str, int | None]:
@@ -48,6 +77,22 @@ def sizes_to_download(plan: Plan, display: Display) -> dict[str, int | None]:
         log.warning(
             f"{files} of weights not in the cache, and HF_HUB_OFFLINE forbids downloading: run prefetch"
         )
+    return sizes
+
+
+def planned_sizes(plan: Plan, display: Display) -> dict[str, int | None]:
+    """Like `sizes_to_download`, for a plan: servers are asked only for ``--max-download``, and need not answer."""
+    if plan.config.compute.max_download is not None and not is_offline():
+        try:
+            return sizes_to_download(plan, display)
+        except Unreachable as error:
+            log.warning(f"{error}; sizes of weights are by the numbers of parameters")
+    sizes: dict[str, int | None] = {}
+    for job in plan.jobs:
+        name = remote_weights(job.entry)
+        if name is not None and local_weights(name, plan.config.compute.cache) is None:
+            params = job.entry.params_m
+            sizes[name] = None if params is None else int(1e6 * BYTES_A_PARAMETER * params)
     return sizes
 
 

@@ -1,14 +1,18 @@
 """What a run would do, read and store, and how long it would take, before it starts."""
 
-from collections.abc import Sequence
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from dsmi_zoo._util.forkserver import process_pool
 from dsmi_zoo._util.text import counted, size_in_words
 from dsmi_zoo.data_catalog.datasets.subset import Subset
-from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE, ComputeSettings
+from dsmi_zoo.pipeline.config.compute import MODELS, OF_THIS_MACHINE, ComputeSettings
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.plan.cost import (
     BUILD_S,
@@ -17,11 +21,16 @@ from dsmi_zoo.pipeline.plan.cost import (
     DOWNLOAD_BYTES_S,
     READ_BYTES_S,
     RESNET18_THROUGHPUT,
+    TIMED,
     Cost,
+    Speed,
     estimate,
+    needs_timing,
+    network_key,
+    relative_cost,
+    speed_here,
 )
 from dsmi_zoo.pipeline.plan.plan import Job, Plan
-from dsmi_zoo.pipeline.store.run_folder import row_path
 from dsmi_zoo.pipeline.weights.cache import local_weights, remote_weights
 
 from ..clusters.machine import (
@@ -35,7 +44,10 @@ from ..clusters.machine import (
 from ..clusters.profile import load_profile
 from ..progress import SILENT, Display, duration
 from ..terminal import print_line
-from .downloads import plan_run
+from .downloads import own_columns_in_words, plan_run
+from .state import EntryState, by_state, is_to_compute, record_of_same_run, states_of
+
+log = logging.getLogger(__name__)
 
 EMBEDDING_WIDTH = 1100  # typical of timm's models
 START_S = 20.0  # a worker imports torch and timm
@@ -47,42 +59,103 @@ PRECISION_SHARE = {"fp32": 0.2, "tf32": 0.4, "bf16": 0.8, "fp16": 0.8}
 ARRAYS_OF_SAMPLES = 6  # float64 [n, n], held at once by the measures
 
 
-def forecast(config: RunConfig, display: Display = SILENT) -> int:
-    """Print the plan of a run."""
-    for line in described(plan_run(config, display)):
+TIMING_S = 10.0  # to time networks without a published speed; none is begun after that
+TIMING_SHARE = 0.05  # of a time budget, at most, for the same
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The processes of a run, the GPUs that they share (0: they compute on cores), and both in words."""
+
+    processes: int
+    gpus: int
+    words: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds of wall time and of its parts, and the most bytes that all processes hold at once."""
+
+    total: float
+    download: float
+    forward: float
+    others: float
+    memory: float
+
+
+def forecast(config: RunConfig, display: Display = SILENT, *, retry_failed: bool = False) -> int:
+    """Print the plan of a run, or refuse it as the run itself would."""
+    plan = plan_run(config, display, only_plan=True)
+    record_of_same_run(plan)
+    for line in described(plan, display, retry_failed=retry_failed):
         print_line(line)
     return 0
 
 
-def described(plan: Plan) -> list[str]:
-    """Return the plan in words, one line per cost."""
+def described(plan: Plan, display: Display = SILENT, *, retry_failed: bool = False) -> list[str]:
+    """Return the plan in words, one line per cost of what the run would compute."""
+    states, _ = states_of(plan)
+    todo = [
+        job
+        for job, state in zip(plan.jobs, states, strict=True)
+        if is_to_compute(state, retry_failed)
+    ]
+    subset, config = plan.subset, plan.config
+    crops = f" x {subset.repeats} random crops" if subset.repeats > 1 else ""
+    architectures = {job.entry.architecture for job in plan.jobs}
+    unknown = own_columns_in_words(plan)
+    lines = [
+        f"catalogue   {config.catalog}: {counted(len(plan.jobs), 'entry')} of "
+        f"{counted(len(architectures), 'architecture')}; {_done(states, len(todo), config)}",
+        *([f"  columns   {unknown}"] if unknown else []),
+        f"images      {len(subset.labels)} of {subset.images.name} in {subset.n_classes} classes{crops}, "
+        f"subset {subset.digest}",
+        *_account_lines(subset),
+    ]
+    if not todo:
+        return [*lines, "work        nothing to compute: the run only writes the report"]
+    return [*lines, *_costs(Plan(config, subset, tuple(todo)), display)]
+
+
+def _done(states: Sequence[EntryState], todo: int, config: RunConfig) -> str:
+    """Say how many entries of a plan are done, failed and to be computed."""
+    ok, failed, _ = by_state(states)
+    not_reached = sum(state.was_not_reached for state in failed)
+    parts = [f"{len(ok)} done in {config.folder}"]
+    if failed:
+        parts.append(f"{len(failed)} failed")
+    parts.append(f"{todo} to compute")
+    if not_reached:
+        parts.append(f"{not_reached} of them not reached before")
+    return ", ".join(parts)
+
+
+def _costs(plan: Plan, display: Display) -> list[str]:
+    """Return the costs of all jobs of a plan in words."""
     jobs, subset, config = plan.jobs, plan.subset, plan.config
     samples = len(subset.labels) * subset.repeats
-    crops = f" x {subset.repeats} random crops" if subset.repeats > 1 else ""
     views = {job.view: job.entry.img_size or 0 for job in jobs}
     pixels = sum(samples * size * size * 3 for size in views.values())
-    architectures = {job.entry.architecture for job in jobs}
-    done = sum(row_path(config.folder, job.slug).exists() for job in jobs)
+    fleet = fleet_of(config.compute)
+    speed = Speed(RESNET18_A_CORE, on_cpu=True)
+    if fleet is not None:
+        speed = speed_of(fleet, plan, display)
+    to_decode = sum(not view.exists() for view in views)
     measures = Cost(build=0, image=0).seconds(samples) * len(jobs)
     embeddings = size_in_words(len(jobs) * samples * EMBEDDING_WIDTH * 4)
     dropped = "" if config.compute.keep_embeddings else ", not kept"
     building = len(jobs) * BUILD_S + bytes_of_weights(jobs) / READ_BYTES_S
     return [
-        f"catalogue   {config.catalog}: {counted(len(jobs), 'entry')} of "
-        f"{counted(len(architectures), 'architecture')}; {done} have a row in {config.folder}",
-        f"images      {len(subset.labels)} of {subset.images.name} in {subset.n_classes} classes{crops}, "
-        f"subset {subset.digest}",
-        *_account_lines(subset),
         f"views       {counted(len(views), 'distinct preprocessing')}, {size_in_words(pixels)} on disk; cache limit "
         f"{config.compute.cache_gb:g} GB",
         f"weights     {'random' if config.random_weights else _weights(jobs)}",
         f"embeddings  about {embeddings}{dropped}",
         "work        estimates for one core unless said otherwise:",
         f"  build     {duration(building)}",
-        f"  decoding  {duration(len(views) * samples * DECODE_S)}",
-        f"  forward   {_forward_time(jobs, samples)}",
+        f"  decoding  {duration(to_decode * samples * DECODE_S)}",
+        f"  forward   {_forward_time(plan, speed)}",
         f"  measures  {duration(measures)}",
-        *_in_all(plan, to_download(jobs, config.compute.cache)),
+        *_in_all(plan, fleet, speed, to_download(jobs, config.compute.cache)),
     ]
 
 
@@ -110,23 +183,74 @@ def _weights(jobs: Sequence[Job]) -> str:
     return f"{words}, {as_built} as their builder makes them" if as_built else words
 
 
-def _forward_time(jobs: Sequence[Job], samples: int) -> str:
-    """Estimate the forward passes by the published throughput of one GPU, where the catalogue has it."""
-    known = [rate for job in jobs if (rate := job.entry.extras.get("throughput"))]
-    if not known:
-        return "unknown: the catalogue has no throughput"
-    seconds = sum(samples / rate for rate in known) * len(jobs) / len(known)
-    return f"{duration(seconds)} on one GPU of timm's published throughput (known for {len(known)} of {len(jobs)})"
+def _forward_time(plan: Plan, speed: Speed) -> str:
+    """Estimate the forward passes on one core or GPU, and say from what."""
+    samples = len(plan.subset.labels) * plan.subset.repeats
+    sources: Counter[str] = Counter()
+    seconds = 0.0
+    for job in plan.jobs:
+        cost = estimate(job, speed.resnet18, on_cpu=speed.on_cpu, timed=speed.networks)
+        seconds += samples * cost.image
+        is_timed = network_key(job) in speed.networks
+        source = TIMED if is_timed else relative_cost(job.entry, on_cpu=speed.on_cpu)[1]
+        sources[source] += 1
+    by = "; ".join(f"{number} by {source}" for source, number in sources.most_common())
+    builders = sum(needs_timing(job) and job.entry.builder is not None for job in plan.jobs)
+    if builders:
+        by += f" (code of builders runs only in a run: {builders} unknown until then)"
+    return f"{duration(seconds)}{'' if speed.on_cpu else ' on one GPU'}: {by}"
 
 
-def _in_all(plan: Plan, download: float) -> list[str]:
+def published_speed(fleet: Fleet, config: RunConfig) -> Speed:
+    """Return the speed of one process of a fleet without a look at this machine."""
+    if not fleet.gpus:
+        return Speed(RESNET18_A_CORE, on_cpu=True)
+    return Speed(RESNET18_THROUGHPUT * PRECISION_SHARE[config.precision], on_cpu=False)
+
+
+def speed_of(fleet: Fleet, plan: Plan, display: Display, *, needs_resnet18: bool = False) -> Speed:
+    """Return the speed of one process of a fleet.
+
+    Networks of timm without a published speed are timed in a process of this machine, if the fleet is here too.
+    ResNet-18's speed comes from published figures, unless it is needed and can be measured here. On CPUs, speeds are
+    those of one core.
+    """
+    config = plan.config
+    published = published_speed(fleet, config)
+    to_time = [job for job in plan.jobs if needs_timing(job) and job.entry.builder is None]
+    is_here = config.compute.cluster in OF_THIS_MACHINE
+    if not is_here or not (to_time or needs_resnet18):
+        return published
+    known = None if needs_resnet18 else published.resnet18
+    try:
+        with (
+            display.status("Measuring the speed of this machine"),
+            process_pool(1, MODELS) as pool,
+        ):
+            call = pool.submit(speed_here, to_time, config.precision, TIMING_S, 1, known)
+            speed = call.result()
+    except BrokenProcessPool:
+        log.warning("the process that was to time the networks died (out of memory?)")
+        return published
+    log_timed(to_time, speed.networks)
+    return speed
+
+
+def log_timed(jobs: Sequence[Job], rates: Mapping[str, float]) -> None:
+    """Log how many networks without a published speed were timed."""
+    networks = {network_key(job) for job in jobs}
+    if networks:
+        words = f"{len(rates)} of {counted(len(networks), 'network')} without a published speed timed: one batch each"
+        log.info(words + ("" if len(rates) == len(networks) else "; the others are estimated"))
+
+
+def _in_all(plan: Plan, fleet: Fleet | None, speed: Speed, download: float) -> list[str]:
     """Estimate wall time and memory on the chosen cluster."""
-    fleet = fleet_of(plan.config.compute)
     if fleet is None:
         return [
             f"in all      unknown: {plan.config.compute.cluster} is not asked how many workers it has"
         ]
-    expected = estimated(plan, fleet, download)
+    expected = estimated(plan, fleet, download, speed)
     fetch = ""
     if download:
         fetch = f", {duration(expected.download)} of it to download {size_in_words(download)}"
@@ -150,26 +274,6 @@ def to_download(jobs: Sequence[Job], cache: Path) -> float:
 def bytes_of_weights(jobs: Sequence[Job]) -> float:
     """Return the bytes of fp32 weights, as far as the numbers of parameters are known."""
     return sum(1e6 * BYTES_A_PARAMETER * (job.entry.params_m or 0) for job in jobs)
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """The processes of a run, the GPUs that they share (0: they compute on cores), and both in words."""
-
-    processes: int
-    gpus: int
-    words: str
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """Seconds of wall time and of its parts, and the most bytes that all processes hold at once."""
-
-    total: float
-    download: float
-    forward: float
-    others: float
-    memory: float
 
 
 def fleet_of(settings: ComputeSettings) -> Fleet | None:
@@ -199,16 +303,18 @@ def fleet_of(settings: ComputeSettings) -> Fleet | None:
     return None
 
 
-def estimated(plan: Plan, fleet: Fleet, download: float) -> Forecast:
+def estimated(plan: Plan, fleet: Fleet, download: float, speed: Speed | None = None) -> Forecast:
     """Estimate how long the fleet would take for all of a plan's models, with ``download`` bytes of weights to fetch.
 
     Processes work in parallel; forward passes of those that share a GPU add up. The longest model is a lower bound.
     """
     samples = len(plan.subset.labels) * plan.subset.repeats
-    rate = RESNET18_A_CORE
-    if fleet.gpus:
-        rate = RESNET18_THROUGHPUT * PRECISION_SHARE[plan.config.precision]
-    costs = [estimate(job, rate) for job in plan.jobs]
+    if speed is None:
+        speed = published_speed(fleet, plan.config)
+    costs = [
+        estimate(job, speed.resnet18, on_cpu=speed.on_cpu, timed=speed.networks)
+        for job in plan.jobs
+    ]
     views = {job.view for job in plan.jobs if not job.view.exists()}
     forward = sum(samples * cost.image for cost in costs)
     decoding = len(views) * samples * DECODE_S
@@ -229,4 +335,7 @@ def estimated(plan: Plan, fleet: Fleet, download: float) -> Forecast:
 def expected_costs(plan: Plan, jobs: Sequence[Job]) -> dict[str, float]:
     """Return the seconds that each job would take on a core, by slug; only their ratios matter."""
     samples = len(plan.subset.labels) * plan.subset.repeats
-    return {job.slug: estimate(job, RESNET18_A_CORE).seconds(samples) for job in jobs}
+    on_cpu = plan.config.compute.cluster in OF_THIS_MACHINE and not visible_gpus()
+    return {
+        job.slug: estimate(job, RESNET18_A_CORE, on_cpu=on_cpu).seconds(samples) for job in jobs
+    }

@@ -28,7 +28,7 @@ from dsmi_zoo.pipeline.store.subset_file import read_subset
 from ..progress import SILENT, Display
 from .conclude import conclude
 from .driver_lock import driver_lock, drivers
-from .state import entry_states, make_writable, save_record
+from .state import entry_states, make_writable, other_catalogs, save_record
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,7 @@ def merge(folders: Sequence[Path], out: Path, display: Display = SILENT) -> int:
             joint_entries(runs, chosen),
             base if earlier else None,
             embeddings_from=base.embeddings_from,
+            earlier_catalogs=other_catalogs([run.record for run in runs], base.catalog),
         )
         for run in sources:
             for name in input_files(run.folder):

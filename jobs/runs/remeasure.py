@@ -147,6 +147,7 @@ def _prepare(
         _entries(jobs),
         stored,
         embeddings_from=origin,
+        earlier_catalogs=record.earlier_catalogs,
     )
     return is_outdated
 

@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from dsmi_zoo._util.files import damage
+from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.models.filters import Filters
-from dsmi_zoo.data_catalog.models.registry import find_entries
+from dsmi_zoo.data_catalog.models.registry import BUILT_IN, find_entries
+from dsmi_zoo.data_catalog.models.trained_zoos import seeded_zoo
 from dsmi_zoo.pipeline.config.run import ComputeSettings, RunConfig, from_command_line
 from dsmi_zoo.pipeline.engine.row_content import with_current_facts
 from dsmi_zoo.pipeline.plan.order import balanced
@@ -21,10 +24,24 @@ from dsmi_zoo.pipeline.store.subset_file import clusters_path, subset_is_stored
 from ..progress import SILENT, Display, follow
 from ..workers import open_workers
 from .conclude import conclude, conclude_share
-from .downloads import evict_finished, log_images, plan_run, waves_within_budget, with_weights_here
+from .downloads import (
+    evict_finished,
+    log_images,
+    log_plan,
+    plan_run,
+    waves_within_budget,
+    with_weights_here,
+)
 from .driver_lock import driver_lock
 from .forecast import expected_costs
-from .state import entry_states, make_writable, open_out, refuse_remeasured, touch_record
+from .state import (
+    is_to_compute,
+    make_writable,
+    open_out,
+    refuse_remeasured,
+    states_of,
+    touch_record,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -52,11 +69,11 @@ def run(
         The exit code: 0, or 1 when a model failed.
     """
     plan = plan_run(config, display)
-    log_images(plan.subset)
+    log_plan(plan)
     make_writable(config.folder)
     with driver_lock(config.folder, config.compute.share) as confirm_lock:
-        record = open_out(plan)
-        todo = missing(_share_of(plan), record, retry_failed)
+        open_out(plan)
+        todo = missing(_share_of(plan), retry_failed)
         return _compute(plan, todo, display, confirm_lock, client)
 
 
@@ -92,7 +109,7 @@ def rerun(
     stored = elsewhere(record.config, compute)
     config = stored.model_copy(update={"out": out.absolute(), "models": (), "filters": Filters()})
     with display.status("Reading catalogue and images"):
-        plan = make_plan(config)
+        plan = _plan_of_all(config, record)
     log_images(plan.subset)
     recorded = {entry.slug: entry.row_id for entry in record.entries}
     jobs = [job for job in plan.jobs if job.slug in recorded]
@@ -111,13 +128,28 @@ def rerun(
         return _compute(chosen, chosen.jobs, display, confirm_lock)
 
 
-def missing(plan: Plan, record: RunRecord, retry_failed: bool) -> list[Job]:
-    """Return the jobs without a row of their identity; update the catalogue's facts in the other rows."""
+def _plan_of_all(config: RunConfig, record: RunRecord) -> Plan:
+    """Plan the entries of all catalogues that a run has had; a later one's entry replaces an earlier one's."""
+    plan = make_plan(config)
+    jobs = {job.slug: job for job in plan.jobs}
+    for catalog in record.earlier_catalogs:
+        if (
+            catalog.name not in BUILT_IN
+            and seeded_zoo(catalog.name) is None
+            and not is_file(catalog.name)
+        ):
+            log.warning(f"{catalog.name} is no longer there; its models cannot be computed again")
+            continue
+        earlier = make_plan(config.model_copy(update={"catalog": catalog.name}))
+        jobs = {job.slug: job for job in earlier.jobs} | jobs
+    return Plan(config, plan.subset, tuple(jobs.values()))
+
+
+def missing(plan: Plan, retry_failed: bool) -> list[Job]:
+    """Return the jobs that are to be computed; update the catalogue's facts in the other rows."""
     out = plan.config.folder
     jobs = {job.slug: job for job in plan.jobs}
-    states, unreadable = entry_states(
-        out, [entry for entry in record.entries if entry.slug in jobs]
-    )
+    states, unreadable = states_of(plan)
     damaged = set()
     for problem in unreadable:
         if problem.path.stem in jobs and problem.path.suffix == ".parquet":
@@ -126,11 +158,12 @@ def missing(plan: Plan, record: RunRecord, retry_failed: bool) -> list[Job]:
         else:
             log.warning(f"not a row: {problem}")
     todo = []
-    outdated = 0
+    outdated = not_reached = 0
     for state in states:
         job = jobs[state.slug]
-        if state.state == "missing" or (state.state == "failed" and retry_failed):
+        if is_to_compute(state, retry_failed):
             todo.append(job)
+            not_reached += state.was_not_reached
             is_there = state.state == "missing" and row_path(out, state.slug).exists()
             outdated += is_there and state.slug not in damaged
         elif state.row is not None:
@@ -141,6 +174,8 @@ def missing(plan: Plan, record: RunRecord, retry_failed: bool) -> list[Job]:
         log.info(
             f"{outdated} rows are of other weights, code or inputs than today's; recomputing them"
         )
+    if not_reached:
+        log.info(f"{counted(not_reached, 'model')} could not be reached before; trying again")
     if len(todo) < len(jobs):
         log.info(f"{len(jobs) - len(todo)} of {len(jobs)} models are done already")
     return todo
@@ -165,14 +200,17 @@ def _compute(
         images = f"{len(plan.subset.labels)} images of {plan.subset.images.name}"
         log.info(f"{counted(len(todo), 'model')} to measure on {images}")
         waves = waves_within_budget(plan, todo, display)
-        with open_workers(compute, out, client, models=len(todo)) as workers:
+        with ExitStack() as stack:
+            opened = open_workers(compute, out, client, models=len(todo))
+            with display.status("Starting workers"):
+                workers = stack.enter_context(opened)
             finished = run_in_waves(workers, plan, waves, confirm_lock)
             follow(finished, len(todo), display, costs=expected_costs(plan, todo))
         touch_record(out)
     elif _inputs_are_damaged(plan):
         from dsmi_zoo.pipeline.engine.graph import mend_inputs
 
-        log.warning(f"{out}: subset or cluster files are damaged; repairing them")
+        log.warning(f"{out}: subset or cluster files are missing or damaged; repairing them")
         with (
             open_workers(compute, out, client) as workers,
             display.status("Reading the images"),
@@ -185,11 +223,18 @@ def _compute(
 
 
 def _inputs_are_damaged(plan: Plan) -> bool:
-    """Return whether OUT's subset or cluster files differ from what was written; later measures may need them."""
+    """Return whether OUT's subset or cluster files differ from what was written; later measures may need them.
+
+    Where no row was measured, they may never have been written.
+    """
     out = plan.config.folder
+    measured = {state.slug for state in states_of(plan)[0] if state.state == "ok"}
+    jobs = [job for job in plan.jobs if job.slug in measured]
+    if not jobs:
+        return False
     if not subset_is_stored(out, plan.subset):
         return True
     if plan.config.protocol != "paper":
         return False
-    sizes = {size for job in plan.jobs if (size := job.entry.img_size) is not None}
+    sizes = {size for job in jobs if (size := job.entry.img_size) is not None}
     return any(damage(clusters_path(out, size), needs_note=False) for size in sizes)

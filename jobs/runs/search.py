@@ -9,7 +9,6 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.errors import InputError
@@ -18,10 +17,12 @@ from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.plan.cost import (
     Cost,
+    Speed,
     affordable,
     corrected,
     estimate,
-    resnet18_rate,
+    needs_timing,
+    speed_here,
     wall_seconds,
 )
 from dsmi_zoo.pipeline.plan.order import by_promise
@@ -34,10 +35,26 @@ from dsmi_zoo.reports.statistics.ranking import rank
 from ..progress import SILENT, Display, duration, follow
 from ..workers import open_workers
 from .conclude import conclude
-from .downloads import log_images, sizes_to_download, within_max_download
+from .downloads import log_plan, planned_sizes, sizes_to_download, within_max_download
 from .driver_lock import driver_lock
+from .forecast import (
+    START_S,
+    TIMING_S,
+    TIMING_SHARE,
+    Fleet,
+    fleet_of,
+    log_timed,
+    speed_of,
+)
 from .run import missing
-from .state import make_writable, open_out, record_of_same_run, touch_record
+from .state import (
+    is_to_compute,
+    make_writable,
+    open_out,
+    record_of_same_run,
+    states_of,
+    touch_record,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -61,18 +78,12 @@ class Stage:
 
 def stages_of(subset: Subset) -> list[Stage]:
     """Return the stages up to all images of ``subset``; each has a third of the images of the next one."""
-    _, smallest = rarest_class(subset)
+    smallest = int(subset.class_sizes.min())
     stages = [Stage(None, len(subset.labels))]
     while smallest // SHRINK >= MIN_IMAGES_PER_CLASS:
         smallest //= SHRINK
         stages.insert(0, Stage(smallest, smallest * subset.n_classes))
     return stages
-
-
-def rarest_class(subset: Subset) -> tuple[int, int]:
-    """Return the class with the fewest images, and their number."""
-    labels, counts = np.unique(subset.labels, return_counts=True)
-    return int(labels[counts.argmin()]), int(counts.min())
 
 
 def row_key(job: Job) -> tuple[str, int | None]:
@@ -92,16 +103,38 @@ class Prices:
     def measured(
         cls, workers: "Workers", plan: Plan, sizes: Mapping[str, int | None], display: Display
     ) -> "Prices":
-        """Derive prices from ResNet-18's speed on the workers, timm's published figures and the files to download."""
+        """Derive prices from the speed of the workers, timm's published figures and the files to download."""
+        budget = plan.config.compute.budget
+        assert budget is not None
+        seconds = min(TIMING_S, TIMING_SHARE * budget)
+        to_time = [job for job in plan.jobs if needs_timing(job)]
         with display.status("Measuring the speed of this machine"):
             workers.ask(os.getpid)  # a cluster may start its workers only when there is a task
-            rates = list(workers.client.run(resnet18_rate).values())
-        rate = sum(rates) / len(rates)
+            speeds = workers.client.run(speed_here, to_time, plan.config.precision, seconds)
+        speed = Speed.mean(list(speeds.values()))
+        log_timed(to_time, speed.networks)
+        return cls.of(speed, plan, sizes, workers.count())
+
+    @classmethod
+    def expected(
+        cls, fleet: Fleet, plan: Plan, sizes: Mapping[str, int | None], display: Display
+    ) -> "Prices":
+        """Derive prices without workers: from the speed of a process on this machine, else from published figures."""
+        speed = speed_of(fleet, plan, display, needs_resnet18=True)
+        return cls.of(speed, plan, sizes, fleet.processes)
+
+    @classmethod
+    def of(
+        cls, speed: Speed, plan: Plan, sizes: Mapping[str, int | None], workers: int
+    ) -> "Prices":
+        """Return the prices on ``workers`` workers of a speed."""
         costs = {}
         for job in plan.jobs:
             download = sizes.get(remote_weights(job.entry) or "") or 0
-            costs[job.slug] = estimate(job, rate, download)
-        return cls(costs, workers.count(), plan.config.repeats)
+            costs[job.slug] = estimate(
+                job, speed.resnet18, download, on_cpu=speed.on_cpu, timed=speed.networks
+            )
+        return cls(costs, workers, plan.config.repeats)
 
     def seconds(self, jobs: Sequence[Job], images: int) -> float:
         """Return the time until all are done."""
@@ -140,7 +173,8 @@ def stages_and_order(plan: Plan, prices: Prices, seconds: float) -> tuple[list[S
     order = by_promise(costs, [job.entry.top1 for job in plan.jobs])
     jobs = [plan.jobs[i] for i in order]
     goes_on = (plan.config.folder / "stages").exists()
-    if not goes_on and CAUTION * prices.seconds(jobs, on_all_images) <= seconds:
+    left = _not_done(plan, stages[-1], jobs)
+    if not goes_on and CAUTION * prices.seconds(left, on_all_images) <= seconds:
         return stages[-1:], jobs
     return stages, jobs
 
@@ -151,7 +185,13 @@ def announced(
     """Say what the search will do, line by line."""
     first, *later = stages
     budget = plan.config.compute.budget or 0
-    fit = prices.affordable(jobs, first.images, seconds / len(stages))
+    left = _not_done(plan, first, jobs)
+    if len(left) < len(jobs):
+        done = len(jobs) - len(left)
+        yield f"{done} of {counted(len(jobs), 'model')} are done already on {first.images} images"
+    if not left:
+        return
+    fit = prices.affordable(left, first.images, seconds / len(stages))
     order = "the cheapest"
     if any(job.entry.top1 is not None for job in jobs):
         order = "those that no cheaper one beats in published top-1"
@@ -165,19 +205,35 @@ def announced(
     if later:
         numbers = ", then ".join(str(stage.images) for stage in later)
         yield f"after that, without those that are clearly worse and as time allows, on {numbers} images"
-    elif len(fit) < len(jobs):
-        _, smallest = rarest_class(plan.subset)
+    elif len(fit) < len(left):
+        smallest = int(plan.subset.class_sizes.min())
         enough = SHRINK * MIN_IMAGES_PER_CLASS
         yield f"on all images at once: the smallest class has {smallest}; stages need {enough} images per class"
 
 
+def _not_done(plan: Plan, stage: Stage, jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs whose row of a stage is still to be computed."""
+    if stage.images_per_class is None:
+        part = Plan(plan.config, plan.subset, tuple(jobs))
+    elif (stage_folder(plan.config, stage) / "run.json").exists():
+        part = part_of_plan(plan, stage, jobs)
+    else:
+        return list(jobs)
+    states, _ = states_of(part)
+    return [
+        job
+        for job, state in zip(jobs, states, strict=True)
+        if is_to_compute(state, retry_failed=False)
+    ]
+
+
 def refuse_single_images(subset: Subset) -> None:
-    """Raise InputError for a class of one image: a probe is tested on an image that it was not trained on."""
-    rarest, images = rarest_class(subset)
-    if images < 2:
-        name = subset.images.class_names.get(rarest, rarest)
+    """Raise InputError for classes of one image: a probe is tested on an image that it was not trained on."""
+    single = int((subset.class_sizes == 1).sum())
+    if single:
         raise InputError(
-            f"class {name} has {images} image; a search ranks by a probe, which needs 2 of every class"
+            f"{single} of {counted(subset.n_classes, 'class')} have one image; "
+            "a search ranks by a probe, which needs 2 images in at least two classes"
         )
 
 
@@ -203,22 +259,25 @@ def search(
     end = started + config.compute.budget
     with display.status("Reading catalogue and images"):
         plan = make_plan(config)
-    log_images(plan.subset)
+    log_plan(plan)
     _refuse_unfit(plan)
-    sizes = sizes_to_download(plan, display)
+    sizes = planned_sizes(plan, display) if only_plan else sizes_to_download(plan, display)
     plan = within_max_download(plan, sizes)
+    fleet = fleet_of(config.compute) if only_plan else None
+    if fleet is not None:
+        # Without workers; those of an existing scheduler are asked below.
+        prices = Prices.expected(fleet, plan, sizes, display)
+        _announce(plan, prices, config.compute.budget - START_S)
+        return 0
 
     with ExitStack() as stack:
         confirm_lock: Callable[[], None] = _no_check
         if not only_plan:
             make_writable(config.folder)
             confirm_lock = stack.enter_context(driver_lock(config.folder))
-        # A plan needs workers too: prices come from their measured speed.
         workers = stack.enter_context(open_workers(config.compute, config.folder, client))
         prices = Prices.measured(workers, plan, sizes, display)
-        stages, candidates = stages_and_order(plan, prices, end - monotonic())
-        for line in announced(plan, candidates, stages, prices, end - monotonic()):
-            log.info(line)
+        stages, candidates = _announce(plan, prices, end - monotonic())
         if only_plan:
             return 0
         halving = Halving(plan, prices, stages, candidates, end, _earlier_note(config))
@@ -236,6 +295,14 @@ def search(
     slugs = {job.slug for job in halving.candidates}
     report = config.compute.write_report
     return conclude(config.folder, slugs, started, display, report=report, may_be_partial=True)
+
+
+def _announce(plan: Plan, prices: Prices, seconds: float) -> tuple[list[Stage], list[Job]]:
+    """Log what the search will do in ``seconds``; return its stages and the models, the most promising first."""
+    stages, candidates = stages_and_order(plan, prices, seconds)
+    for line in announced(plan, candidates, stages, prices, seconds):
+        log.info(line)
+    return stages, candidates
 
 
 def _no_check() -> None:
@@ -343,7 +410,7 @@ class Halving:
 
 
 def _refuse_unfit(plan: Plan) -> None:
-    """Raise InputError if OUT or a stage was written with other settings, or a class has a single image."""
+    """Raise InputError if OUT or a stage was written with other settings, or classes have a single image."""
     refuse_single_images(plan.subset)
     record_of_same_run(plan)
     for stage in stages_of(plan.subset)[:-1]:
@@ -396,7 +463,8 @@ def measure_part(
     """Compute the rows of one stage that are missing, and begin none after ``end``."""
     from dsmi_zoo.pipeline.engine.graph import run_entries
 
-    todo = missing(part, open_out(part), retry_failed)
+    open_out(part)
+    todo = missing(part, retry_failed)
     if todo:
         follow(
             run_entries(workers, part, todo, until=end, confirm_lock=confirm_lock),

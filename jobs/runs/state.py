@@ -1,21 +1,24 @@
 """The state of OUT: opened for a run, refused if it belongs to another, and which entries are done."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from dsmi_zoo._util.errors import InputError
+import numpy as np
+
+from dsmi_zoo._util.errors import DamagedFile, InputError
 from dsmi_zoo._util.files import make_folder, move, sweep_temporary, write_atomically
-from dsmi_zoo._util.text import counted
+from dsmi_zoo._util.text import counted, shown
 from dsmi_zoo._util.versions import git_commit, library_versions
+from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.data_catalog.models.registry import catalog_sha256
-from dsmi_zoo.pipeline.config.run import RunConfig, differences
+from dsmi_zoo.pipeline.config.run import RunConfig, SubsetSettings, differences
 from dsmi_zoo.pipeline.monitor.file import monitor_path, read_monitor
-from dsmi_zoo.pipeline.plan.plan import Plan
+from dsmi_zoo.pipeline.plan.plan import Job, Plan
 from dsmi_zoo.pipeline.store.record import (
     FORMAT,
     CatalogRecord,
@@ -23,6 +26,7 @@ from dsmi_zoo.pipeline.store.record import (
     LostRecord,
     RunRecord,
     SubsetRecord,
+    catalogs_in_words,
 )
 from dsmi_zoo.pipeline.store.run_folder import (
     NOT_THIS_RUN,
@@ -32,6 +36,8 @@ from dsmi_zoo.pipeline.store.run_folder import (
     scan_results,
     write_run,
 )
+from dsmi_zoo.pipeline.store.subset_file import read_subset
+from dsmi_zoo.pipeline.weights.hub import NOT_REACHED, RESUMES
 
 from ..terminal import print_line
 from .driver_lock import WHOLE, drivers
@@ -48,6 +54,15 @@ class EntryState:
     state: Literal["ok", "failed", "missing"]
     reason: str
     row: dict[str, Any] | None
+
+    @property
+    def was_not_reached(self) -> bool:
+        """Whether it failed because a server could not be reached: the same run tries it again by itself."""
+        return (
+            self.state == "failed"
+            and self.row is not None
+            and self.row["error_type"] in NOT_REACHED
+        )
 
 
 def by_state(
@@ -83,6 +98,32 @@ def entry_states(
     return states, unreadable
 
 
+def states_of(plan: Plan) -> tuple[list[EntryState], list[UnreadableRow]]:
+    """Return the state of each job of a plan in its order, and the files in results that are not rows."""
+    return entry_states(plan.config.folder, [_entry_of(job) for job in plan.jobs])
+
+
+def is_to_compute(state: EntryState, retry_failed: bool) -> bool:
+    """Return whether a run computes an entry: it has no row, or a failed one that is to be tried again."""
+    is_retried = state.was_not_reached or (state.state == "failed" and retry_failed)
+    return state.state == "missing" or is_retried
+
+
+def _entry_of(job: Job) -> EntryRecord:
+    return EntryRecord(
+        model=job.entry.model, img_size=job.entry.img_size, slug=job.slug, row_id=job.row_id
+    )
+
+
+def how_to_retry(failed: Sequence[EntryState], command: str) -> str:
+    """Say what computes failed entries again: ``command``, or the same run by itself where a server was not reached."""
+    not_reached = sum(state.was_not_reached for state in failed)
+    if not not_reached:
+        return f"try them again: {command}"
+    of = f"the weights of {counted(not_reached, 'model')} could not be reached: {RESUMES}"
+    return of if not_reached == len(failed) else f"{of}; try the others again: {command}"
+
+
 def open_out(plan: Plan) -> RunRecord:
     """Create OUT, or check that it belongs to the same configuration, and add the plan's entries to run.json.
 
@@ -101,9 +142,7 @@ def open_out(plan: Plan) -> RunRecord:
     stored = record_of_same_run(plan)
     entries = {entry.slug: entry for entry in (stored.entries if stored else ())}
     for job in plan.jobs:
-        entries[job.slug] = EntryRecord(
-            model=job.entry.model, img_size=job.entry.img_size, slug=job.slug, row_id=job.row_id
-        )
+        entries[job.slug] = _entry_of(job)
     subset = SubsetRecord(
         dataset=plan.subset.images.name,
         hash=plan.subset.digest,
@@ -112,9 +151,34 @@ def open_out(plan: Plan) -> RunRecord:
         n_classes=plan.subset.n_classes,
         seed=config.subset.seed,
         account=plan.subset.account,
+        classes=_class_names(plan.subset),
+        n_largest_class=int(plan.subset.class_sizes.max()),
     )
     catalog = CatalogRecord(name=config.catalog, sha256=catalog_sha256(config.catalog))
-    return save_record(out, config, catalog, subset, list(entries.values()), stored)
+    earlier = other_catalogs([stored] if stored else [], catalog)
+    return save_record(out, config, catalog, subset, list(entries.values()), stored, None, earlier)
+
+
+def other_catalogs(
+    records: Iterable[RunRecord], catalog: CatalogRecord
+) -> tuple[CatalogRecord, ...]:
+    """Return the catalogues of runs beside ``catalog``, the oldest first."""
+    known: dict[str, CatalogRecord] = {}
+    for record in records:
+        known |= {one.name: one for one in (*record.earlier_catalogs, record.catalog)}
+    return tuple(
+        one
+        for one in known.values()
+        if one.name != catalog.name and (one.sha256 is None or one.sha256 != catalog.sha256)
+    )
+
+
+def _class_names(subset: Subset) -> tuple[str, ...]:
+    """Return the names of the subset's classes, in the order of their labels."""
+    known = subset.images.class_names
+    names = [known.get(label, str(label)) for label in np.unique(subset.labels).tolist()]
+    # The name of a folder may hold bytes that are no text, which JSON cannot.
+    return tuple(name.encode(errors="backslashreplace").decode() for name in names)
 
 
 def record_of_same_run(plan: Plan) -> RunRecord | None:
@@ -134,11 +198,48 @@ def record_of_same_run(plan: Plan) -> RunRecord | None:
     refuse_remeasured(out, stored)
     refuse_mixture(out, stored, plan.config)
     if stored.subset.hash != plan.subset.digest:
+        was = images_in_words(stored.subset.n_images, stored.subset.n_classes, stored.config.subset)
+        given = images_in_words(len(plan.subset.labels), plan.subset.n_classes, plan.config.subset)
         raise InputError(
-            f"{out} was computed on the images {stored.subset.hash}, not {plan.subset.digest}: "
-            "the data set's content, or --white, has changed; choose another --out"
+            f"{out} holds rows of {was}; you gave {given}: {_difference_of_images(out, plan)}. "
+            "Rows of different images cannot be compared; choose another --out"
         )
+    _refuse_namesakes(out, stored, plan)
     return stored
+
+
+def images_in_words(images: int, classes: int, settings: SubsetSettings) -> str:
+    """Return images as a user knows them: ``120 images in 4 classes of clothes``, by the folder or the data set."""
+    root = settings.data_root
+    name = settings.dataset if root is None else root.name or str(root)
+    return f"{counted(images, 'image')} in {counted(classes, 'class')} of {shown(name)}"
+
+
+def _difference_of_images(out: Path, plan: Plan) -> str:
+    """Say how the files of a plan differ from those whose rows OUT holds."""
+    try:
+        stored = read_subset(out)
+    except DamagedFile:
+        return "which files differ is unknown, because its list of images is missing or damaged"
+    was, given = set(stored["image"]), set(plan.subset.images.names)
+    if was != given:
+        new, gone = counted(len(given - was), "new file"), len(was - given)
+        return f"{new}, {gone} removed, {len(was & given)} of the same name"
+    return "the same file names, with other content or classes, or another level of --white"
+
+
+def _refuse_namesakes(out: Path, stored: RunRecord, plan: Plan) -> None:
+    """Refuse a catalogue whose entries would replace rows of another catalogue's entries of the same name."""
+    if stored.catalog.name == plan.config.catalog:
+        return
+    row_ids = {entry.slug: entry.row_id for entry in stored.entries}
+    others = [job for job in plan.jobs if row_ids.get(job.slug, job.row_id) != job.row_id]
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise InputError(
+            f"{plan.config.catalog}: {others[0].entry}{more} has other weights, code or inputs than the entry of that "
+            f"name in {out}; rename it, or choose another --out"
+        )
 
 
 def record_unless_lost(out: Path, row_ids: Mapping[str, str]) -> RunRecord | None:
@@ -186,6 +287,7 @@ def save_record(
     entries: Sequence[EntryRecord],
     stored: RunRecord | None,
     embeddings_from: Path | None = None,
+    earlier_catalogs: tuple[CatalogRecord, ...] = (),
 ) -> RunRecord:
     """Write run.json and return its content; keep what else ``stored`` holds."""
     now = datetime.now(UTC)
@@ -196,6 +298,7 @@ def save_record(
         config=whole,
         identity=config.identity(),
         catalog=catalog,
+        earlier_catalogs=earlier_catalogs,
         subset=subset,
         entries=tuple(entries),
         versions=library_versions(),
@@ -245,10 +348,22 @@ def refuse_remeasured(out: Path, stored: RunRecord) -> None:
         )
 
 
+OWN_MEASURES = "measures.own = "
+"""How a difference in the user's own measures begins; people know the setting as ``--measure``."""
+
+
 def refuse_mixture(out: Path, stored: RunRecord, config: RunConfig) -> None:
-    """Raise InputError unless OUT's rows were computed with the same settings."""
-    different = list(differences(stored.identity, config.identity()))
+    """Raise InputError unless OUT's rows were computed with the same settings; a catalogue changes no number."""
+    was, given = ({**one, "catalog": None} for one in (stored.identity, config.identity()))
+    different = list(differences(was, given))
+    lacking = [spec for spec in config.measures.own if spec not in stored.config.measures.own]
+    if lacking and len(different) == 1 and different[0].startswith(OWN_MEASURES):
+        options = " ".join(f"--measure {spec}" for spec in lacking)
+        raise InputError(
+            f"{out} was run without {options}; add it to its rows: dsmi-zoo remeasure --out {out} {options}"
+        )
     if different:
+        different = [line.replace(OWN_MEASURES, "--measure = ", 1) for line in different]
         raise InputError(
             f"{out} belongs to another configuration: {'; '.join(different)}; choose another --out"
         )
@@ -271,7 +386,7 @@ def status(out: Path) -> int:
     states, unreadable = entry_states(out, record.entries)
     ok, failed, missing = by_state(states)
     print_line(
-        f"{out}: catalogue {record.catalog.name}, {counted(len(states), 'model')}: "
+        f"{out}: catalogue {catalogs_in_words(record)}, {counted(len(states), 'model')}: "
         f"{len(ok)} ok, {len(failed)} failed, {len(missing)} missing",
     )
     for name, held in drivers(out).items():
@@ -292,7 +407,7 @@ def status(out: Path) -> int:
         again = (
             "the same remeasure" if record.embeddings_from else f"dsmi-zoo rerun MODEL --out {out}"
         )
-        print_line(f"try failed ones again: {again}")
+        print_line(how_to_retry(failed, again))
     return 1 if failed else 0
 
 

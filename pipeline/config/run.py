@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -92,6 +93,18 @@ class SubsetSettings(Settings):
     keep_copies: bool = Field(
         default=False, description="Keep images whose files are exact copies of each other."
     )
+    name: Annotated[str | None, OnCommandLine(metavar="TEXT", default="the folder's")] = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="Name of the images in the report.",
+    )
+
+    @property
+    def title(self) -> str:
+        """What people call the images: the name as set, else that of their folder, else the data set's."""
+        folder = self.data_root.name if self.data_root is not None else ""
+        return self.name or folder or self.dataset
 
 
 class RunConfig(Settings):
@@ -172,8 +185,8 @@ class RunConfig(Settings):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that change numbers: all rows of one OUT share them."""
-        # The level of white and the copies that are kept are part of the hash of the images.
-        elsewhere = {"data_root", "class_order", "white", "keep_copies"}
+        # The level of white and the copies that are kept are part of the hash of the images; a name is only shown.
+        elsewhere = {"data_root", "class_order", "white", "keep_copies", "name"}
         subset = self.subset.model_dump(mode="json", exclude=elsewhere)
         if self.subset.class_order:  # rows of earlier versions have no such key
             subset["class_order"] = Path(self.subset.class_order).name
@@ -215,6 +228,8 @@ def resolve_config(
         settings = read_toml(file)
         validated(RunConfig, settings, str(file))
     config = as_named(RunConfig, _merged(settings, given), names or flags_of(RunConfig))
+    if config.subset.data_root is not None and "catalog" not in config.model_fields_set:
+        _refuse_default_catalog(config.subset, is_command=names is None)
     if is_file(config.catalog):  # run.json must find it again from any folder
         config = config.model_copy(update={"catalog": str(Path(config.catalog).absolute())})
     order = config.subset.class_order
@@ -226,6 +241,27 @@ def resolve_config(
             update={"subset": _with_its_images(config.subset, config.subset.data_root)}
         )
     return config
+
+
+def _refuse_default_catalog(subset: SubsetSettings, *, is_command: bool) -> None:
+    """Refuse images of a folder without a catalogue: the default holds toy networks, trained on digits."""
+    if subset.dataset in NEEDS_NO_ROOT and "dataset" in subset.model_fields_set:
+        return  # refused because the folder does not apply
+    folder, out = str(subset.data_root), f"runs/{subset.title}"
+    if is_command:
+        option, catalog = "--data-root", "--catalog"
+        words = ["--data-root", folder, "--out", out, "--budget", "1h", "--max-download", "20GB"]
+        search = shlex.join(["dsmi-zoo", "run", "--catalog", "imagenet-2025", *words])
+    else:
+        option, catalog = "data_root", "catalog"
+        search = (
+            f'dsmi_zoo.run("imagenet-2025", data_root={folder!r}, out={out!r}, '
+            'budget="1h", max_download="20GB")'
+        )
+    raise InputError(
+        f"{option} {folder} needs {catalog}, the models to compare: the default, digits, holds toy networks; "
+        f"to search timm's pretrained models: {search}"
+    )
 
 
 def _with_its_images(subset: SubsetSettings, data_root: Path) -> SubsetSettings:
@@ -306,14 +342,14 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings_from_keywords(
-    catalog: str | Path = "digits", out: str | Path | None = None, **keywords: Any
+    catalog: str | Path | None = None, out: str | Path | None = None, **keywords: Any
 ) -> RunConfig:
     """Resolve the settings of a run.
 
     Parameters
     ----------
     catalog
-        The name of a built-in catalogue, or a file.
+        The name of a built-in catalogue, or a file; None means ``digits``, unless ``data_root`` is given.
     out
         The run's directory; None means ``runs/<catalog>``.
     keywords
@@ -325,7 +361,7 @@ def settings_from_keywords(
     InputError
         For an unknown name, a wrong value, or values that clash.
     """
-    given: dict[str, Any] = {"catalog": str(catalog), "out": out}
+    given: dict[str, Any] = {"catalog": None if catalog is None else str(catalog), "out": out}
     for keyword, value in keywords.items():
         if keyword not in SETTINGS:
             near = get_close_matches(keyword, SETTINGS)

@@ -22,7 +22,7 @@ from .attempts import Attempts, KilledWorker
 from .outcome import Outcome
 from .prepare import prepare_subset, prepare_view, prepare_weights
 from .row_content import RemeasureJob
-from .task import EntryTask, RemeasureTask
+from .task import EntryTask, OwnScoresTask, RemeasureTask, RowTask
 from .window import Graph, Named, Window
 from .workers import Workers, WorkersLost
 
@@ -110,11 +110,31 @@ def remeasure_entries(
     confirm_lock: Callable[[], None] = lambda: None,
 ) -> Iterator[Outcome]:
     """Measure kept embeddings again; each row is on disk before it is reported here."""
-    graph = RemeasureGraph(workers.client, config)
+    yield from _from_kept(workers, RemeasureGraph(workers.client, config), jobs, confirm_lock)
+
+
+def add_own_scores(
+    workers: Workers,
+    config: RunConfig,
+    jobs: Sequence[RemeasureJob],
+    identities: Sequence[str],
+    confirm_lock: Callable[[], None] = lambda: None,
+) -> Iterator[Outcome]:
+    """Add own measures, by the identities of their code, to finished rows; each is on disk before it is reported."""
+    graph = OwnScoresGraph(workers.client, config, identities)
+    yield from _from_kept(workers, graph, jobs, confirm_lock)
+
+
+def _from_kept(
+    workers: Workers,
+    graph: "RemeasureGraph",
+    jobs: Sequence[RemeasureJob],
+    confirm_lock: Callable[[], None],
+) -> Iterator[Outcome]:
     in_order = sorted(jobs, key=lambda job: job.order)
     for _, outcome in Window(workers, graph, in_order, confirm_lock=confirm_lock).outcomes():
         yield outcome
-    _remove_attempts_folder(config.folder)
+    _remove_attempts_folder(graph.config.folder)
 
 
 def compute_each(
@@ -255,7 +275,7 @@ class RemeasureGraph(Graph[RemeasureJob]):
 
     def __init__(self, client: Client, config: RunConfig) -> None:
         super().__init__(client, config.folder)
-        self._config = config
+        self.config = config
 
     def submit(self, job: RemeasureJob, priority: int) -> Future:
         """Submit an entry's row."""
@@ -272,8 +292,20 @@ class RemeasureGraph(Graph[RemeasureJob]):
         """Return the counter of an entry's row."""
         return [Attempts(self._out, "row", job.slug)]
 
-    def _row_task(self, job: RemeasureJob) -> RemeasureTask:
-        return RemeasureTask(job, self._config, row_mark(self._out, job.slug))
+    def _row_task(self, job: RemeasureJob) -> RowTask:
+        return RemeasureTask(job, self.config, row_mark(self._out, job.slug))
+
+
+class OwnScoresGraph(RemeasureGraph):
+    """Own measures of kept embeddings, in rows that are finished."""
+
+    def __init__(self, client: Client, config: RunConfig, identities: Sequence[str]) -> None:
+        super().__init__(client, config)
+        self._identities = tuple(identities)
+
+    def _row_task(self, job: RemeasureJob) -> RowTask:
+        mark = row_mark(self._out, job.slug)
+        return OwnScoresTask(job, self.config, mark, self._identities)
 
 
 class PlainGraph(Graph[OrderedJob]):

@@ -1,7 +1,8 @@
 """The content of a row: the catalogue's facts, the settings, and the measures."""
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -17,7 +18,7 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from ..config.run import MeasureSettings, RunConfig
 from ..measures.catalog import BY_NAME, UNDEFINED, joined_reasons, parted_reasons
 from ..measures.core.estimate import method_for, precision_for
-from ..measures.own import load_measure
+from ..measures.own import column_of, load_measure
 from ..measures.run import measured
 from ..plan.identity import measures_identity, row_identity
 from ..plan.plan import Job
@@ -28,6 +29,8 @@ FACTS = (
     "builder", "layer", "img_size", "group", "top1", "top5", "params_m",
 )  # fmt: skip
 """The catalogue's facts about an entry that are columns of its row."""
+
+CODE = "own_measures_code"
 
 CEILING = "subset_top1"
 """The accuracy of the entry's own classifier, which the order of its outputs may leave undefined."""
@@ -75,16 +78,66 @@ def measure_row(
     row.update(measured(embedding, labels, images, clusters, settings))
     row[UNDEFINED] = "; ".join(filter(None, (row.get(UNDEFINED), of_classifier))) or None
     measures = [load_measure(spec) for spec in settings.own]
+    with torch_defaults_kept():
+        row.update({measure.name: measure.value(embedding, labels) for measure in measures})
+    own = [measure.name for measure in measures]
+    row["own_measures"] = " ".join(dict.fromkeys([*own, *added_code(row)]))
+    row["seconds_measure"] = perf_counter() - started
+
+
+@contextmanager
+def torch_defaults_kept() -> Iterator[None]:
+    """Undo what a user's measure changes of torch's defaults, which would affect the next model."""
     with ExitStack() as stack:
-        if (
-            "torch" in sys.modules
-        ):  # a measure may change torch's defaults, and affect the next model
+        if "torch" in sys.modules:
             from ..networks.forward import defaults_kept
 
             stack.enter_context(defaults_kept())
-        row.update({measure.name: measure.value(embedding, labels) for measure in measures})
-    row["own_measures"] = " ".join(measure.name for measure in measures)
-    row["seconds_measure"] = perf_counter() - started
+        yield
+
+
+def added_code(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the identity of each own measure that was added to a finished row, by its column."""
+    identities = (row.get(CODE) or "").split()
+    return {column_of(identity): identity for identity in identities}
+
+
+def lacks(row: Mapping[str, Any], identity: str) -> bool:
+    """Return whether a row has no value that this code of an own measure computed."""
+    name = column_of(identity)
+    return added_code(row).get(name) != identity or row.get(name) is None
+
+
+def with_own_scores(
+    row: Mapping[str, Any],
+    identities: Sequence[str],
+    values: Mapping[str, float],
+    reasons: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return a finished row with own measures added or replaced; its other columns and its identity stay.
+
+    Parameters
+    ----------
+    identities
+        Of the code of the measures.
+    values, reasons
+        By column: the value, or why there is none.
+    """
+    code = added_code(row) | {column_of(identity): identity for identity in identities}
+    names = [column_of(identity) for identity in identities]
+    kept = [
+        part
+        for part in filter(None, (row.get(UNDEFINED) or "").split("; "))
+        if part.partition(": ")[0] not in names
+    ]
+    why = [joined_reasons({name: reasons[name]}) for name in names if name in reasons]
+    return {
+        **row,
+        **{name: values.get(name) for name in names},
+        UNDEFINED: "; ".join([*kept, *why]) or None,
+        "own_measures": " ".join(dict.fromkeys([*row["own_measures"].split(), *names])),
+        CODE: " ".join(code.values()),
+    }
 
 
 def facts(entry: ModelEntry) -> dict[str, Any]:
@@ -117,11 +170,18 @@ def begun_row(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]
 
 
 def carried_row(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
-    """Return what stays of the source's row when its embedding is measured again."""
-    measured = set(BY_NAME) | set(job.source["own_measures"].split())
+    """Return what stays of the source's row when its embedding is measured again.
+
+    Own measures that were added to it stay too, because no setting changes them.
+    """
+    again = {spec.split(":")[1] for spec in config.measures.own}
+    added = {name: code for name, code in added_code(job.source).items() if name not in again}
+    measured = set(BY_NAME) | (set(job.source["own_measures"].split()) - set(added))
     kept = {name: value for name, value in job.source.items() if name not in measured}
-    reason = parted_reasons(job.source[UNDEFINED] or "").get(CEILING)
-    kept[UNDEFINED] = joined_reasons({CEILING: reason}) if reason else None
+    reasons = parted_reasons(job.source[UNDEFINED] or "")
+    stay = {name: reasons[name] for name in (CEILING, *added) if name in reasons}
+    kept[UNDEFINED] = joined_reasons(stay) or None
+    kept[CODE] = " ".join(added.values()) or None
     return {**kept, **_settings(config.measures), "row_id": job.row_id}
 
 

@@ -2,7 +2,8 @@
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +21,8 @@ from dsmi_zoo.data_catalog.datasets.class_order import ClassOrders
 
 from ..config.run import RunConfig
 from ..embedding.views import open_view
-from ..measures.catalog import UNDEFINED, joined_reasons
+from ..measures.catalog import UNDEFINED, joined_reasons, parted_reasons
+from ..measures.own import column_of, load_measure, spec_of
 from ..plan.plan import Job
 from ..store.run_folder import (
     PendingEmbedding,
@@ -30,10 +32,19 @@ from ..store.run_folder import (
     timeout_log,
     write_row,
 )
-from ..store.subset_file import subset_with_clusters
+from ..store.subset_file import read_subset, subset_with_clusters
 from .attempts import Attempts, KilledWorker
 from .outcome import Outcome
-from .row_content import CEILING, RemeasureJob, begun_row, carried_row, measure_row
+from .row_content import (
+    CEILING,
+    RemeasureJob,
+    begun_row,
+    carried_row,
+    lacks,
+    measure_row,
+    torch_defaults_kept,
+    with_own_scores,
+)
 from .time_limit import ModelClock, timed_out, timeout_error
 
 if TYPE_CHECKING:
@@ -319,6 +330,70 @@ class RemeasureTask(RowTask):
         subset = subset_with_clusters(self.config.folder, row["img_size"])
         with self.clock().running():
             measure_row(row, embedding, subset, self.config.measures)
+
+
+@dataclass(frozen=True)
+class OwnScoresTask(RowTask):
+    """Add the user's own measures to a finished row, whose other columns stay as they are.
+
+    Parameters
+    ----------
+    identities
+        Of the measures' code, as it was planned.
+    """
+
+    job: RemeasureJob
+    identities: tuple[str, ...]
+
+    def compute(self, weights: Path | None = None) -> Outcome:
+        """Compute the measures and write the row; one that raises has no value, and the row says why."""
+        started, process = perf_counter(), os.getpid()
+        values: dict[str, float] = {}
+        reasons: dict[str, str] = {}
+        try:
+            embedding = read_embedding(self.job.embedding, self.job.source["embedding_sha256"])
+            labels = read_subset(self.config.folder)["label"].to_numpy()
+            with self.clock().running(), torch_defaults_kept():
+                for identity in self.identities:
+                    try:
+                        values[column_of(identity)] = self._value(identity, embedding, labels)
+                    except BaseException as error:  # as in `RowTask.compute`
+                        reasons[column_of(identity)] = _in_one_line(error, "")
+        except InputError as error:  # of the embedding
+            reasons = dict.fromkeys(map(column_of, self.identities), str(error))
+        if os.getpid() != process:  # user code has forked, and this is the child
+            os._exit(1)
+        return self._write(values, reasons, perf_counter() - started)
+
+    def fail(self, error: BaseException) -> Outcome:
+        """Write the row without values, because the worker died or the time was up."""
+        reason = _in_one_line(error, "")
+        return self._write({}, dict.fromkeys(map(column_of, self.identities), reason))
+
+    def _written_by_earlier_attempt(self) -> Outcome | None:
+        written = super()._written_by_earlier_attempt()
+        row = None if written is None else read_row(self.config.folder, self.job.slug)
+        if written is None or row is None:
+            return None
+        lacking = [column_of(one) for one in self.identities if lacks(row, one)]
+        reasons = parted_reasons(row[UNDEFINED] or "")
+        message = "; ".join(f"{name}: {reasons.get(name, 'no value')}" for name in lacking)
+        return replace(written, ok=not lacking, message=message)
+
+    def _value(self, identity: str, embedding: np.ndarray, labels: np.ndarray) -> float:
+        own = load_measure(spec_of(identity))
+        if own.identity != identity:
+            raise InputError(f"the module of {own.spec} has changed meanwhile; repeat the command")
+        return own.value(embedding, labels)
+
+    def _write(
+        self, values: Mapping[str, float], reasons: Mapping[str, str], seconds: float = 0.0
+    ) -> Outcome:
+        job = self.job
+        row = with_own_scores(job.source, self.identities, values, reasons)
+        write_row(self.config.folder, job.slug, row)
+        message = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        return Outcome(job.slug, job.name, not reasons, message, seconds)
 
 
 def _in_one_line(error: BaseException, code: str) -> str:

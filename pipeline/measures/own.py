@@ -96,6 +96,16 @@ def measure_identity(spec: str, source: UsersModule) -> str:
     return f"{spec}:{source.sha256}"
 
 
+def spec_of(identity: str) -> str:
+    """Return the ``module:function`` of a measure's identity."""
+    return identity.rpartition(":")[0]
+
+
+def column_of(identity: str) -> str:
+    """Return the name of the column of a measure's identity: its function's."""
+    return identity.split(":")[1]
+
+
 def _imported(source: UsersModule, spec: str) -> ModuleType:
     try:
         return source.imported()

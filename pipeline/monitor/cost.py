@@ -1,7 +1,11 @@
-"""What a monitor may cost: how many images keep to a share of the training time."""
+"""What a monitor costs: how many images keep to a share of the training time, and the share that was spent."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
 
 SHARE = 0.02  # of the training time, for the measurements
 CHOICE = 0.08  # of the time between two measurements, once, for choosing the number of images
@@ -55,3 +59,37 @@ def choose_n(
         growth = min(max(math.log(taken / seconds) / math.log(larger / n), 1.0), 3.0)
         n, seconds = larger, taken
     return n, of_least
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What measuring took.
+
+    Attributes
+    ----------
+    regular
+        Percent of the training time, by the median measurement: one that a busy machine made slow does not count.
+    whole
+        Percent of the training time while it ran: the measurements as they were, and the choice of their images.
+    start
+        Seconds before the training: imports, and a first forward pass.
+    """
+
+    regular: float
+    whole: float
+    start: float
+
+
+def cost_of(rows: pd.DataFrame) -> Cost | None:
+    """Return what a monitor's measurements took; None before the first one of a training."""
+    training = rows["seconds_training"].to_numpy(float)
+    measuring = rows["seconds_monitor"].to_numpy(float)
+    if len(rows) < 2 or not training[-1] > 0 or not np.isfinite(measuring).all():
+        return None
+    each = np.diff(measuring)
+    usual = np.median(each[1:] if len(each) > 1 else each)  # the first one also chose the images
+    return Cost(
+        regular=float(100 * usual * len(each) / training[-1]),
+        whole=float(100 * (measuring[-1] - measuring[0]) / training[-1]),
+        start=float(measuring[0]),
+    )

@@ -1,7 +1,7 @@
 """``OUT/monitor.parquet``: one row per measurement of a training, and the settings fixed at its start."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,26 @@ measures in bits and the simple scores in percent, null where the embedding coul
 numbers follow."""
 
 _KEY = b"dsmi-zoo monitor"
+PENULTIMATE = "penultimate"
+
+
+def layers_of(layer: str | Sequence[str | None] | None) -> list[str | None]:
+    """Return the layers of a monitor as a list without repetitions."""
+    listed = [layer] if layer is None or isinstance(layer, str) else list(layer)
+    if not listed:
+        raise InputError("layer is an empty list; name a layer, or leave it out")
+    return list(dict.fromkeys(listed))
+
+
+def column_of(layers: Sequence[str | None], layer: str | None, name: str) -> str:
+    """Return the column of a layer's value: the first layer's have plain names, as without other layers."""
+    return name if layer == layers[0] else f"{layer or PENULTIMATE}/{name}"
+
+
+def own_columns(names: Iterable[str], layers: Sequence[str | None]) -> list[str]:
+    """Return those columns that hold the caller's own numbers."""
+    measured = {column_of(layers, layer, name) for layer in layers for name in NUMBERS}
+    return [name for name in names if name not in measured]
 
 
 def monitor_path(out: Path) -> Path:

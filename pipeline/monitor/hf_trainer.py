@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from .file import NUMBERS
-from .monitor import RepresentationMonitor
-from .ranks import sharding_of
+from .monitor import RepresentationMonitor, last_values
+from .ranks import Ranks
 
 try:
     from transformers import TrainerCallback
@@ -23,6 +23,9 @@ class TrainerMonitor(TrainerCallback):
     It counts optimiser steps, and continues from ``state.global_step`` when a checkpoint is resumed. The row of a step
     has the numbers that the Trainer logs at this step (loss, learning rate, ``eval_loss``, ...), as it logs them; where
     it logs nothing, the row has none, so let ``every`` be a multiple of ``logging_steps``.
+
+    The values are in ``state.log_history``, and as ``eval_dsmi_z_y`` and so on in the metrics of an evaluation, for
+    ``metric_for_best_model`` (then each evaluation measures) and for callbacks that come after this one.
 
     Parameters
     ----------
@@ -40,20 +43,28 @@ class TrainerMonitor(TrainerCallback):
             0  # the monitor's first step, and how far it is ahead of the Trainer's
         )
         self._is_training = False
+        self._ranks: Ranks | None = None
+        self._values: dict[str, float] = {}
+        self._shared_at = -1  # the step of these values
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: torch.nn.Module | None = None, **_: Any
     ) -> None:
         """Begin, or continue from the checkpoint's step."""
-        if model is None or not (state.is_world_process_zero or sharding_of(model)):
+        if model is None:
             return
+        self._ranks = Ranks.of_copies()
+        if self._ranks is None and not state.is_world_process_zero:
+            return
+        self._values, self._shared_at = {}, -1
         settings = {"start": state.global_step, **self._settings}
         self.monitor = RepresentationMonitor(model, self._images, self._labels, **settings)
         self.monitor.holds_rows = True  # the Trainer logs a step's numbers after its end
         self._logged, self._start = {}, settings["start"]
         self._offset = self._start - state.global_step
         self._is_training = True
-        self._warn_of_rows_without_loss(args.logging_strategy, state.logging_steps)
+        if not self.monitor.is_idle:
+            self._warn_of_rows_without_loss(args.logging_strategy, state.logging_steps)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Complete the rows of earlier steps, of which everything is logged now."""
@@ -72,15 +83,25 @@ class TrainerMonitor(TrainerCallback):
         """Count an optimiser step."""
         if self.monitor is not None:
             self.monitor.step()
-            self._measure_if_last(control)
+            if self.monitor.steps % self.monitor.every == 0:
+                self._share(state)
+            self._measure_if_last(state, control)
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Measure the last state before the Trainer loads its best one."""
-        self._measure_if_last(control)
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any
+    ) -> None:
+        """Add the values to an evaluation's metrics; measure the last state before the Trainer loads its best one."""
+        if self.monitor is None or not self._is_training:
+            return
+        self._measure_if_last(state, control)
+        if str(args.metric_for_best_model).removeprefix("eval_") in self.monitor.shown:
+            self._measure(state)
+        if metrics is not None:
+            metrics |= {f"eval_{name}": value for name, value in self._values.items()}
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measure the last state before the Trainer loads its best one."""
-        self._measure_if_last(control)
+        self._measure_if_last(state, control)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measure the last state, and write everything."""
@@ -88,7 +109,7 @@ class TrainerMonitor(TrainerCallback):
             return
         has_loaded_best = args.load_best_model_at_end and state.best_model_checkpoint is not None
         if not has_loaded_best:
-            self.monitor.measure_now()
+            self._measure(state)
         elif self.monitor.lags:
             words = "the last state was not measured, because the Trainer has loaded its best model"
             self.monitor.warn_once("best", words)
@@ -96,9 +117,25 @@ class TrainerMonitor(TrainerCallback):
         self.monitor.finish()
         self._is_training = False
 
-    def _measure_if_last(self, control: Any) -> None:
+    def _measure_if_last(self, state: Any, control: Any) -> None:
         if self.monitor is not None and self._is_training and control.should_training_stop:
+            self._measure(state)
+
+    def _measure(self, state: Any) -> None:
+        """Measure the present state, unless it has been."""
+        assert self.monitor is not None
+        if self._shared_at < self.monitor.steps > self._start:
             self.monitor.measure_now()
+            self._share(state)
+
+    def _share(self, state: Any) -> None:
+        """Keep the last values, on every process, and put them into the Trainer's history."""
+        assert self.monitor is not None
+        self._values, self._shared_at = last_values(self.monitor, self._ranks), self.monitor.steps
+        measured_at = self._values.pop("step", None)
+        if measured_at == self.monitor.steps:  # not when this step could not be measured
+            entry = {**self._values, "epoch": state.epoch, "step": state.global_step}
+            state.log_history.append(entry)
 
     def _complete_rows(self) -> None:
         if self.monitor is not None:

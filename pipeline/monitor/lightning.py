@@ -6,8 +6,8 @@ import torch
 
 from dsmi_zoo._util.errors import InputError
 
-from .monitor import RepresentationMonitor
-from .ranks import sharding_of
+from .monitor import RepresentationMonitor, last_values
+from .ranks import Ranks, sharding_of
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -23,7 +23,9 @@ class LightningMonitor(Callback):
     It counts optimiser steps, however many batches are accumulated, and continues from ``trainer.global_step`` when a
     checkpoint is resumed. It records the loss that ``training_step`` returns: the mean over the batches, accumulated
     ones too, since the last measurement. The measurements go to the trainer's loggers, as ``dsmi-zoo/dsmi_z_y`` and so
-    on, unless ``log`` is given.
+    on, unless ``log`` is given. ``trainer.callback_metrics`` has the last values on every process, as ``dsmi_z_y`` and
+    so on: for EarlyStopping and ModelCheckpoint. If one of them waits for such a value, the end of the first epoch is
+    measured in any case.
 
     Parameters
     ----------
@@ -42,14 +44,14 @@ class LightningMonitor(Callback):
         self._images, self._labels = images, labels
         self._network, self._settings = network, settings
         self._counted = 0
+        self._values: dict[str, float] = {}
+        self._ranks: Ranks | None = None
         self._accumulated: list[dict[str, torch.Tensor]] = []  # the losses of a step so far
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin, or continue from the checkpoint's step."""
         whole = trainer.strategy.model or pl_module
         sharding = sharding_of(whole)
-        if sharding is None and not trainer.is_global_zero:
-            return
         if sharding is not None and self._network is not None:
             raise InputError(
                 f"network={self._network!r} is part of a sharded network ({sharding}), which runs only as a whole; "
@@ -66,6 +68,7 @@ class LightningMonitor(Callback):
             model = pl_module.get_submodule(self._network)
         self._counted, self._accumulated = trainer.global_step, []
         settings = {"log": log, "start": self._counted, **self._settings}
+        self._ranks, self._values = Ranks.of_copies(), {}
         self.monitor = RepresentationMonitor(model, self._images, self._labels, **settings)
 
     def on_train_batch_end(
@@ -77,20 +80,41 @@ class LightningMonitor(Callback):
         numbers = _loss(trainer, pl_module, outputs)
         self.monitor.record(**numbers)
         self._accumulated.append(numbers)
-        if self._counted == trainer.global_step:
-            return
+        measured_at = self.monitor.steps
         while self._counted < trainer.global_step:
             if not self.monitor.has_numbers:  # the step of another optimiser, with the same batches
                 for again in self._accumulated:
                     self.monitor.record(**again)
             self._counted += 1
             self.monitor.step()
-        self._accumulated = []
+        every = self.monitor.every
+        if self.monitor.steps > measured_at:
+            self._accumulated = []
+        if self.monitor.steps // every > measured_at // every:
+            self._share(trainer)
+        elif trainer.is_last_batch and not self._values and self._is_awaited(trainer):
+            self.monitor.measure_now()
+            self._share(trainer)
+
+    def _is_awaited(self, trainer: Trainer) -> bool:
+        """Return whether a callback of the trainer's waits for a value of ours."""
+        assert self.monitor is not None
+        awaited = (getattr(one, "monitor", None) for one in trainer.callbacks)  # type: ignore[attr-defined]
+        return any(name in self.monitor.shown for name in awaited if isinstance(name, str))
+
+    def _share(self, trainer: Trainer) -> None:
+        """Give the last values to the other callbacks, on every process."""
+        assert self.monitor is not None
+        self._values = last_values(self.monitor, self._ranks)
+        self._values.pop("step", None)
+        tensors = {name: torch.tensor(value) for name, value in self._values.items()}
+        trainer.callback_metrics.update(tensors)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the last state, and write everything."""
         if self.monitor is not None:
             self.monitor.close()
+            self._share(trainer)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -6,8 +6,9 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import count
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -27,10 +28,19 @@ from ..measures.core.context import MeasureContext
 from ..measures.core.registry import Value
 from ..measures.core.settings import MeasureSettings
 from ..measures.run import values_of
-from ..networks.forward import activations, random_states_kept, undisturbed
+from ..networks.forward import layer_activations, random_states_kept, undisturbed
 from ..networks.layers import check_layer, unwrapped
 from .cost import BUDGET, CHOICE, SHARE, choose_n
-from .file import NUMBERS, SIMPLE_SCORES, monitor_path, read_monitor, write_monitor
+from .file import (
+    NUMBERS,
+    SIMPLE_SCORES,
+    column_of,
+    layers_of,
+    monitor_path,
+    own_columns,
+    read_monitor,
+    write_monitor,
+)
 from .images import (
     MIN_PER_CLASS,
     checked_images,
@@ -40,7 +50,8 @@ from .images import (
     warning_of_small_classes,
     whole_number,
 )
-from .ranks import Ranks, described
+from .ranks import Ranks, described, rank_here
+from .trackers import Tracker, tracker
 
 LOG = logging.getLogger(__name__)
 
@@ -63,8 +74,8 @@ class RepresentationMonitor:
     Parameters
     ----------
     model
-        Any module, also inside DataParallel, DistributedDataParallel (then on one process only) or torch.compile. Of a
-        sharded network (FSDP) every process makes a monitor and calls `step`; rank 0 writes.
+        Any module, also inside DataParallel, DistributedDataParallel or torch.compile. Every process may make a monitor
+        and call `step`: rank 0 measures, the others do nothing. Of a sharded network (FSDP) every process must.
     images : float tensor or array [m, c, h, w]
         Held-out images, as the model takes them: normalised.
         Or a data set of pairs (image, label), or its loader, from which up to 500 are drawn, seeded: see `draw_from`.
@@ -73,17 +84,18 @@ class RepresentationMonitor:
     every
         Optimiser steps between measurements.
     out
-        The folder; one for each training.
+        The folder; one for each training. Of one that has ended, the measurements move to ``OUT/earlier-1``.
     layer
         A name of ``model.named_modules()``; None is the penultimate layer (see
-        `dsmi_zoo.pipeline.networks.layers.forward`).
+        `dsmi_zoo.pipeline.networks.layers.forward`). Of several layers, measured in one forward pass, the first one has
+        the plain columns, the others ``LAYER/dse_z`` and so on.
     n
         Number of images to measure, balanced over the classes. With None the first measurement chooses it: at most 500
         (or four per class), and few enough to keep a measurement under 2% of the training time since the last one, and
         all under 5% with this choice (from about five measurements on).
     log
-        Called after each measurement as ``log(numbers, step)`` with a dict of the known values: ``wandb.log`` and
-        ``mlflow.log_metrics`` can be passed as they are.
+        ``"wandb"``, ``"mlflow"`` or ``"tensorboard"``, which get ``dsmi-zoo/dse_z`` and so on at the training's steps;
+        or a function, called after each measurement as ``log(numbers, step)`` with a dict of the known values.
     start
         The step from which a training continues. Later measurements are dropped, and all settings must be as before;
         if ``out`` has no measurements yet, they begin at this step.
@@ -103,14 +115,18 @@ class RepresentationMonitor:
         *,
         every: int = 100,
         out: str | Path,
-        layer: str | None = None,
+        layer: str | Sequence[str | None] | None = None,
         n: int | None = None,
-        log: Callable[[dict[str, float], int], Any] | None = None,
+        log: str | Callable[[dict[str, float], int], Any] | None = None,
         start: int = 0,
     ) -> None:
         began = perf_counter()
-        self.model, self.layer, self.out = model, layer, Path(out)
-        self._n, self._log = n, log
+        self.model, self.out = model, Path(out)
+        self.layers = layers_of(layer)
+        self.layer = self.layers[0]
+        self._n = n
+        self._log = tracker(log)
+        self.last: dict[str, float] | None = None
         self._rows: list[dict[str, Any]] = []
         self._unsent: list[dict[str, Any]] = []
         self._given: dict[str, list[Any]] = {}  # the caller's numbers since the last measurement
@@ -125,20 +141,33 @@ class RepresentationMonitor:
         self.holds_rows = (
             False  # until `send`, for a callback that knows numbers of a step only later
         )
-        check_layer(model, layer)
+        for name in self.layers:
+            check_layer(model, name)
         self._ranks = Ranks.of(model)
+        self._is_after_another = False  # a training whose measurements are in the folder has ended
+        self._has_ended = False
+        self.is_idle = self._ranks is None and rank_here() > 0
+        if self.is_idle:
+            self.every, self.steps = (
+                whole_number(every, "every", 1),
+                whole_number(start, "start", 0),
+            )
+            LOG.info("monitor: rank %d measures nothing; rank 0 does", rank_here())
+            return
         self._writes = self._ranks is None or self._ranks.rank == 0
         with self._ranks_agree():
             self._check_and_draw(images, labels, every, start)
         self._start = self.steps
         if self._ranks is not None:
-            self._n = int(self._ranks.from_first(self._n or 0)) or None
+            self._n = int(self._ranks.from_first(int(self._n or 0))) or None
         # A model that cannot be measured fails here, before hours of training. The embedding waits for n.
         with self._ranks_agree():
             self._first = self._first_embedding(is_continued=self._from_first(len(self._rows)) > 0)
             if self._writes:
                 self._warm_up()
-                self._board = _prepared(self.out, start)
+                if self._is_after_another:
+                    self._set_aside()
+                self._board = _prepared(self.out, start, log)
         self._since = perf_counter()
         self._own += self._since - began
 
@@ -177,6 +206,7 @@ class RepresentationMonitor:
         self._images, self._labels = images[torch.from_numpy(order)].float(), labels[order]
         self._facts: dict[str, Any] = {
             "layer": self.layer,
+            **({"layers": self.layers} if len(self.layers) > 1 else {}),
             "every": self.every,
             "images_sha256": array_sha256(images.float().numpy()),
             "labels_sha256": array_sha256(labels),
@@ -184,8 +214,8 @@ class RepresentationMonitor:
         if self._writes:
             self._continue_or_refuse()
 
-    def _first_embedding(self, is_continued: bool) -> np.ndarray | None:
-        """Return the embedding before the first step; None if the folder has measurements of the training already."""
+    def _first_embedding(self, is_continued: bool) -> list[np.ndarray] | None:
+        """Return the embeddings before the first step; None if the folder has measurements of the training already."""
         try:
             embedding = self._embedded(2 if is_continued else self._most)
         except InputError:
@@ -196,7 +226,7 @@ class RepresentationMonitor:
             ) from error
         self._check_repeatable()
         if is_continued and self._rows:
-            before, now = self._rows[-1]["embedding_dim"], embedding.shape[1]
+            before, now = self._rows[-1]["embedding_dim"], embedding[0].shape[1]
             if before not in (None, now):
                 raise InputError(
                     f"{monitor_path(self.out)} was begun with {before:g} columns of the embedding, not {now}: another "
@@ -210,7 +240,7 @@ class RepresentationMonitor:
         for seed in range(2):
             with random_states_kept():
                 torch.manual_seed(seed)
-                outputs.append(self._embedded(2))
+                outputs.append(self._embedded(2)[0])
         one, other = outputs
         if not np.allclose(one, other, rtol=0, atol=NOISE * np.abs(one).max(), equal_nan=True):
             words = "the model gives other values for the same images in evaluation mode (such as by F.dropout without "
@@ -225,12 +255,12 @@ class RepresentationMonitor:
 
     def _repr_html_(self) -> str:
         """Show the last measurements in a notebook."""
-        names = [name for name in ("step", *SHOWN, *self._own_names()) if name in self.results]
+        names = [name for name in ("step", *self.shown, *self._own_names()) if name in self.results]
         last = self.results[names].tail(5).astype(float).round(3)
         table = last.to_html(index=False) if self._rows else ""
         return f"<p>RepresentationMonitor at step {self.steps}: {html.escape(str(self.out))}</p>{table}"
 
-    def step(self, **numbers: float | torch.Tensor) -> None:
+    def step(self, **numbers: float | torch.Tensor) -> dict[str, float] | None:
         """Count an optimiser step, and measure if one is due.
 
         What fails is said once, in a warning, and training goes on.
@@ -240,15 +270,19 @@ class RepresentationMonitor:
         **numbers
             The caller's own numbers, such as ``loss``. A measurement holds the mean of each since the last one. Tensors
             are read only then, to avoid waiting for a GPU at every step.
+
+        Returns
+        -------
+        dict or None
+            The known values of this step's measurement, as in `last`; None without one.
         """
         self.record(**numbers)
         self.steps += 1
-        if self.steps % self.every == 0:
-            self.measure_now()
+        return self.measure_now() if self.steps % self.every == 0 else None
 
     def record(self, **numbers: float | torch.Tensor) -> None:
         """Keep numbers as `step` does, without counting a step: for each batch while gradients are accumulated."""
-        for name, value in numbers.items():
+        for name, value in numbers.items() if not self.is_idle else ():
             if name in NUMBERS:
                 self.warn_once(
                     name, f"{name} is a column of the monitor's own; give yours another name"
@@ -267,12 +301,13 @@ class RepresentationMonitor:
     @property
     def lags(self) -> bool:
         """Whether the last step has not been measured."""
-        return self.steps > self._measured_at
+        return not self.is_idle and self.steps > self._measured_at
 
-    def measure_now(self) -> None:
-        """Measure the present state, unless it has been."""
+    def measure_now(self) -> dict[str, float] | None:
+        """Measure the present state, unless it has been, and return the known values."""
         if not self.lags:
-            return
+            return None
+        before = len(self._rows)
         with self._training_goes_on("step {} was not measured"):
             try:
                 self._measure()
@@ -281,6 +316,10 @@ class RepresentationMonitor:
                 self._given = {}
         if not self.holds_rows:
             self.send()
+        if len(self._rows) == before:
+            return None
+        self.last = _known(self._rows[-1])
+        return self.last
 
     def send(self, numbers: Mapping[int, Mapping[str, float]] | None = None) -> None:
         """Pass new measurements on to TensorBoard and ``log``, with the caller's numbers of their steps."""
@@ -304,12 +343,17 @@ class RepresentationMonitor:
         """Write everything, without another measurement."""
         self.send()
         if self._rows:
+            self._has_ended = True
             self._write()
-            count = len(self._rows)
-            print(f"monitor: {count} measurements; their curves: dsmi-zoo report --out {self.out}")
+            print(
+                f"monitor: {len(self._rows)} measurements; their curves: dsmi-zoo report --out {self.out}"
+            )
         if self._board is not None:
             with self._training_goes_on("TensorBoard failed at step {}"):
                 self._board.close()
+        if isinstance(self._log, Tracker):
+            with self._training_goes_on("log failed at step {}"):
+                self._log.close()
 
     def __enter__(self) -> Self:
         return self
@@ -371,14 +415,14 @@ class RepresentationMonitor:
             except ValueError as error:
                 self.warn_once("clusters", f"no DSMI(Z;X): {error}")
         if self._first is not None:
-            self._last = self._first[: self._n]
-            self._add(self._start, self._last, 0.0)
-            self._first = None
-        embedding = None
+            first, self._first = [one[: self._n] for one in self._first], None
+            self._last = first[0]
+            self._add(self._start, first, 0.0)
+        embeddings = None
         with self._training_goes_on("step {} cannot be measured"):
-            embedding = self._embedded(self._n)
-        self._warn_if_unchanged(embedding)
-        self._add(self.steps, embedding, began)
+            embeddings = self._embedded(self._n)
+        self._warn_if_unchanged(embeddings[0] if embeddings else None)
+        self._add(self.steps, embeddings, began)
 
     def _warn_if_unchanged(self, embedding: np.ndarray | None) -> None:
         """Warn of a layer that does not change; a few steps may be skipped, or have a learning rate of 0."""
@@ -412,12 +456,14 @@ class RepresentationMonitor:
     def _timed(self, n: int) -> float:
         began = perf_counter()
         labels = self._labels[:n]
-        # Another partition, so that nothing is computed once for both.
-        clusters = np.roll(labels, n // 2)
-        embedding = self._embedded(n)
+        clusters = np.roll(
+            labels, n // 2
+        )  # another partition, so that nothing is computed once for both
+        embeddings = self._embedded(n)
         if self._writes:
             with contextlib.suppress(Exception):  # `_add` reports why an embedding has no values
-                _measured(embedding, labels, clusters)
+                for embedding in embeddings:
+                    _measured(embedding, labels, clusters)
         return self._from_first(perf_counter() - began)
 
     def _warm_up(self) -> None:
@@ -427,21 +473,25 @@ class RepresentationMonitor:
         with random_states_kept(), contextlib.suppress(Exception):
             _measured(images.flatten(1)[:, :8].numpy(), labels, clusters_of(images, labels))
 
-    def _embedded(self, n: int) -> np.ndarray:
+    def _embedded(self, n: int) -> list[np.ndarray]:
+        """Return the embeddings of the first n images, one of each layer."""
         model = unwrapped(self.model)
         with undisturbed(model):
-            if self._ranks is not None and self.layer is None:
+            if self._ranks is not None and None in self.layers:
                 # Weights are gathered only on the way through the network's own `forward`.
+                layers = [name and f"0.{name}".removesuffix("..") for name in self.layers]
                 model = torch.nn.Sequential(model)
-            return activations(model, self._images[:n], self.layer)
+            else:
+                layers = self.layers
+            return layer_activations(model, self._images[:n], layers)
 
-    def _add(self, step: int, embedding: np.ndarray | None, began: float) -> None:
+    def _add(self, step: int, embeddings: list[np.ndarray] | None, began: float) -> None:
         if not self._writes:
             return
         row: dict[str, Any] = dict.fromkeys(NUMBERS) | {"step": step, "n_samples": self._n}
-        if embedding is not None:
-            row["embedding_dim"] = embedding.shape[1]
-            row |= self._values(step, embedding)
+        for name, embedding in zip(self.layers, embeddings or [], strict=False):
+            of_layer = {"embedding_dim": embedding.shape[1], **self._values(step, embedding)}
+            row |= {column_of(self.layers, name, one): value for one, value in of_layer.items()}
         is_before_training = step == self._start
         row["seconds_training"] = 0.0 if is_before_training else self._training
         row["seconds_monitor"] = self._own + (perf_counter() - began if began else 0.0)
@@ -472,20 +522,25 @@ class RepresentationMonitor:
 
     def _pass_on(self, row: Mapping[str, Any]) -> None:
         step = row["step"]
-        known = {name: float(value) for name, value in row.items() if value is not None}
+        known = _known(row)
         del known["step"]
         if self._board is not None:
             with self._training_goes_on("TensorBoard failed at step {}"):
-                for name in (*SHOWN, *self._own_names()):
+                for name in (*self.shown, *self._own_names()):
                     if name in known:
                         self._board.add_scalar(f"dsmi-zoo/{name}", known[name], step)
         if self._log is not None:
             with self._training_goes_on("log failed at step {}"):
                 self._log(known, step)
 
+    @property
+    def shown(self) -> list[str]:
+        """The columns of the scores that are shown, logged to TensorBoard and given to trainers."""
+        return [column_of(self.layers, layer, name) for layer in self.layers for name in SHOWN]
+
     def _own_names(self) -> list[str]:
         names = dict.fromkeys(name for row in self._rows for name in row)
-        return [name for name in names if name not in NUMBERS]
+        return own_columns(names, self.layers)
 
     def _write(self) -> None:
         if not self._rows:
@@ -498,7 +553,8 @@ class RepresentationMonitor:
                     "shared", f"{words}; give each monitor (and one process) an out of its own"
                 )
                 return
-            write_monitor(self.out, self._rows, self._facts | {"n": self._n})
+            facts = self._facts | {"n": self._n, "ended": self._has_ended}
+            write_monitor(self.out, self._rows, facts)
             self._written = _moments(self._rows)
 
     def _is_of_another(self, path: Path) -> bool:
@@ -511,6 +567,18 @@ class RepresentationMonitor:
             return False
         return _moments(rows.to_dict("records")) != self._written
 
+    def _set_aside(self) -> None:
+        """Move the measurements of the training before, with its curves for TensorBoard, into a folder of their own."""
+        numbers = (number for number in count(1) if not (self.out / f"earlier-{number}").exists())
+        folder = self.out / f"earlier-{next(numbers)}"
+        try:
+            folder.mkdir()
+            for path in (monitor_path(self.out), *self.out.glob("events.out.tfevents.*")):
+                path.rename(folder / path.name)
+        except OSError as error:
+            raise InputError(f"out: {self.out} cannot be written ({described(error)})") from None
+        print(f"monitor: the training before is kept in {folder}")
+
     def _continue_or_refuse(self) -> None:
         path = monitor_path(self.out)
         if (self.out / "run.json").exists():
@@ -520,13 +588,18 @@ class RepresentationMonitor:
                 self.warn_once("resumed", f"{path} is missing; it begins at step {self.steps}")
             return
         rows, facts = read_monitor(self.out)
+        if not self.steps and facts.get("ended"):
+            self._is_after_another = True
+            return
         self._written = _moments(rows.to_dict("records"))
         if not self.steps:
             last = int(rows["step"].max())
             raise InputError(
-                f"{path} holds a training of {last} steps; choose another out, or start=STEP to continue that training"
+                f"{path} holds a training of {last} steps that goes on or was interrupted; choose another out, "
+                "start=STEP to continue it, or delete the file"
             )
-        wanted = self._facts | {"n": self._n if self._n is not None else facts["n"]}
+        n = self._n if self._n is not None else facts["n"]
+        wanted = {"layers": None} | self._facts | {"n": n}
         for name, value in wanted.items():
             if facts.get(name) != value:
                 if name.endswith("_sha256"):
@@ -552,6 +625,10 @@ class RepresentationMonitor:
         print(
             f"monitor: {path} continues at step {self.steps} with {counted(len(kept), 'measurement')}{later}"
         )
+
+
+def _known(row: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in row.items() if value is not None}
 
 
 def _moments(rows: Iterable[Mapping[Any, Any]]) -> list[tuple[int, float]]:
@@ -590,7 +667,7 @@ def _measured(
     return values | ({UNDEFINED: joined_reasons(of_scores)} if of_scores else {})
 
 
-def _prepared(out: Path, start: int) -> Any:
+def _prepared(out: Path, start: int, log: Any) -> Any:
     """Make the folder, and return TensorBoard's writer for it, or None if TensorBoard is not installed."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -598,6 +675,14 @@ def _prepared(out: Path, start: int) -> Any:
 
         return SummaryWriter(str(out), purge_step=start or None)
     except ImportError:
+        if log == "tensorboard":
+            raise InputError('log="tensorboard" needs it: pip install tensorboard') from None
         return None
     except OSError as error:
         raise InputError(f"out: {out} cannot be written ({described(error)})") from None
+
+
+def last_values(monitor: RepresentationMonitor, ranks: Ranks | None) -> dict[str, float]:
+    """Return what was measured last, without times and the caller's numbers; on every process what rank 0 has."""
+    last = monitor.last if ranks is None else ranks.from_first(monitor.last)
+    return {name: value for name, value in (last or {}).items() if name in ("step", *monitor.shown)}

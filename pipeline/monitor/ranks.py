@@ -1,10 +1,12 @@
 """The processes of a sharded network: each must take part in every forward pass, so they agree before one."""
 
+import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from time import monotonic, sleep
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -38,6 +40,15 @@ def sharding_of(model: torch.nn.Module) -> str | None:
     return None
 
 
+def rank_here() -> int:
+    """Return this process's rank in its group, or the one that ``torchrun`` gave it; 0 without others."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank()
+    rank, world = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    has_others = rank.isdecimal() and world.isdecimal() and int(world) > 1
+    return int(rank) if has_others else 0
+
+
 class Ranks:
     """All processes of a sharded network, which talk through the process group's store.
 
@@ -49,7 +60,7 @@ class Ranks:
         When a process makes no monitor within ``PRESENT_WITHIN``.
     """
 
-    def __init__(self, sharding: str) -> None:
+    def __init__(self, network: str) -> None:
         group_store = dist.distributed_c10d._get_default_store()
         self._store = dist.PrefixStore(f"dsmi-zoo monitor {next(_NUMBERS)}", group_store)
         self.rank, self._world = dist.get_rank(), dist.get_world_size()
@@ -58,21 +69,27 @@ class Ranks:
             self._gathered("", PRESENT_WITHIN)
         except (TimeoutError, RuntimeError):  # RuntimeError where the store itself has gone
             raise InputError(
-                f"the network is sharded ({sharding}): make the monitor on every rank, not on some of the {self._world}"
+                f"the network is {network}: make the monitor on every rank, not on some of the {self._world}"
             ) from None
+
+    @classmethod
+    def of_copies(cls) -> Self | None:
+        """Return the processes that train copies of one network; None for a single process."""
+        has_others = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        return cls("trained on several ranks") if has_others else None
 
     @classmethod
     def of(cls, model: torch.nn.Module) -> Self | None:
         """Return the processes of a sharded network; None for any other."""
         sharding = sharding_of(model)
-        return None if sharding is None else cls(sharding)
+        return None if sharding is None else cls(f"sharded ({sharding})")
 
-    def from_first(self, value: float) -> float:
-        """Return rank 0's value."""
+    def from_first(self, value: Any) -> Any:
+        """Return rank 0's value: a number, a text, or a dict of them."""
         key = f"value {next(self._questions)}"
         if self.rank == 0:
-            self._store.set(key, repr(float(value)))
-        return float(self._store.get(key))
+            self._store.set(key, json.dumps(value))
+        return json.loads(self._store.get(key))
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:

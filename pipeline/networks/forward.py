@@ -3,9 +3,10 @@
 import random
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -14,7 +15,15 @@ import torch
 
 from dsmi_zoo._util.errors import InputError
 
-from .layers import as_vectors, forward, has_pre_logits, place_of, unwrapped
+from .layers import (
+    WHOLE,
+    as_vectors,
+    first_tensor,
+    forward,
+    has_pre_logits,
+    place_of,
+    unwrapped,
+)
 
 # Beyond this, layers outgrow a core's cache: a quarter slower at 64 x 160 x 160.
 CPU_BATCH_PIXELS = 2**19
@@ -218,13 +227,70 @@ def activations(
     InputError
         When that layer does not run, gives no tensor, or, for None, no ``nn.Linear`` ends the network.
     """
+    return _activations(model, TensorInputs(images), layer, batch_size)
+
+
+def _activations(
+    model: torch.nn.Module, inputs: TensorInputs, layer: str | None, batch_size: int | None
+) -> np.ndarray:
     model = unwrapped(model)
     device, _ = place_of(model)
-    inputs = TensorInputs(images)
     size = BatchSize(device, inputs.pixels, batch_size or default_batch(device, inputs.pixels))
     # Outside of autocast: its cache would keep weights cast without gradients for the next step.
     with torch.autocast(device.type, enabled=False):
         return in_batches(model, inputs, device, size, layer, logits=False).values
+
+
+def layer_activations(
+    model: torch.nn.Module,
+    images: torch.Tensor,
+    layers: Sequence[str | None],
+    batch_size: int | None = None,
+) -> list[np.ndarray]:
+    """Return what `activations` returns of each of several layers, from one forward pass."""
+    main = None if None in layers else layers[0]
+    others = {
+        name: unwrapped(model).get_submodule("" if name == WHOLE else name)
+        for name in layers
+        if name is not None and name != main
+    }
+    inputs = _Followed(images)
+    with ExitStack() as stack:
+        for name, module in others.items():
+            hook = module.register_forward_hook(partial(inputs.keep, name))
+            stack.callback(hook.remove)
+        found: dict[str | None, np.ndarray] = {main: _activations(model, inputs, main, batch_size)}
+    for name in others:
+        parts = [outputs[name] for outputs in inputs.outputs.values() if name in outputs]
+        if sum(map(len, parts)) != len(images):
+            raise InputError(
+                f"in the model's forward pass {name!r} did not run; name another layer"
+            )
+        found[name] = np.concatenate(parts)
+    return [found[name] for name in layers]
+
+
+@dataclass(frozen=True)
+class _Followed(TensorInputs):
+    """Images that keep what further layers make of each batch; a batch that is tried again replaces the first try."""
+
+    outputs: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+
+    def batch(self, start: int, stop: int, device: torch.device) -> torch.Tensor:
+        """Return these images on the device, as the beginning of a new try."""
+        self.outputs[start] = {}
+        return super().batch(start, stop, device)
+
+    def keep(self, name: str, module: torch.nn.Module, given: Any, output: Any) -> None:
+        """Keep a layer's output as vectors: a hook. A layer that runs twice counts as it was last."""
+        start = max(self.outputs)
+        count = min(len(self.images) - start, _length(output))
+        self.outputs[start][name] = as_vectors(output, count, name).float().cpu().numpy()
+
+
+def _length(output: Any) -> int:
+    output = first_tensor(output)
+    return len(output) if isinstance(output, torch.Tensor) and output.ndim else 0
 
 
 @contextmanager

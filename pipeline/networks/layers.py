@@ -128,7 +128,7 @@ def as_vectors(output: Any, n: int, layer: str | None) -> torch.Tensor:
     InputError
         When the output is not a tensor of n.
     """
-    output = _first_tensor(output)
+    output = first_tensor(output)
     if not isinstance(output, torch.Tensor) or output.ndim < 2 or len(output) != n:
         is_tensor = isinstance(output, torch.Tensor)
         shape = f"shape {list(output.shape)}" if is_tensor else f"a {type(output).__name__}"
@@ -169,7 +169,7 @@ def _hooks(
     ) -> None:
         taken = given[0] if given else named.get("input")
         if layer is not None:
-            output = _first_tensor(output)
+            output = first_tensor(output)
             # What comes next in the network may work in place.
             output = output.clone() if isinstance(output, torch.Tensor) else output
         # Of the passes before only vectors are kept, as of classifiers: a large model has hundreds of linear layers.
@@ -218,7 +218,7 @@ def _parts(answer: Any, logits: torch.Tensor | None) -> Iterable[Any]:
     return answer if isinstance(answer, tuple | list) else ()
 
 
-def _first_tensor(output: Any) -> Any:
+def first_tensor(output: Any) -> Any:
     """Return the first tensor of several outputs, and any other output as it is."""
     if isinstance(output, Mapping):
         output = tuple(output.values())

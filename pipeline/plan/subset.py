@@ -26,7 +26,7 @@ from dsmi_zoo.data_catalog.datasets.layout import (
 )
 from dsmi_zoo.data_catalog.datasets.names import OWN_IMAGES
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
-from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
+from dsmi_zoo.data_catalog.datasets.subset import Subset, described, select_subset
 
 from ..config.run import SubsetSettings
 from .white import with_white
@@ -147,12 +147,7 @@ def _leave_out(images: ImageFiles, names: Set[str], reason: str, remedy: str) ->
 
 def _with_classes(images: ImageFiles, numbers: np.ndarray) -> list[str]:
     """Return names of images, with their classes unless those are their folders."""
-    described = []
-    for number in numbers:
-        name, of_class = images.names[number], images.class_names[int(images.labels[number])]
-        is_in_folder = name.startswith(f"{of_class}/")
-        described.append(name if is_in_folder else f"{name} of class {of_class}")
-    return described
+    return [described(images, int(number)) for number in numbers]
 
 
 def _bad_images(subset: Subset, good: set[str], cache: Path) -> set[str]:

@@ -86,7 +86,8 @@ class CatalogRecord(_Frozen):
 class SubsetRecord(_Frozen):
     """The images of a run; ``n_samples`` counts each repeat of an image.
 
-    ``account`` says what else the data set holds; versions before 0.3 noted none.
+    ``account`` says what else the data set holds, ``classes`` names the classes in the order of their labels, and
+    ``n_largest_class`` is the images of the largest class; earlier versions noted none of them.
     """
 
     dataset: str
@@ -96,6 +97,8 @@ class SubsetRecord(_Frozen):
     n_classes: Count
     seed: Annotated[int, Field(ge=0)]
     account: Account | None = None
+    classes: tuple[str, ...] | None = None
+    n_largest_class: Count | None = None
 
 
 class EntryRecord(_Frozen):
@@ -163,7 +166,8 @@ class RunRecord(_Frozen):
     """The content of ``OUT/run.json``.
 
     ``identity`` holds the settings that change numbers, as `RunConfig.identity` gave them then; ``embeddings_from`` is
-    the run whose embeddings a remeasured one was computed from.
+    the run whose embeddings a remeasured one was computed from. ``catalog`` is the latest; entries may also be those of
+    ``earlier_catalogs``.
     """
 
     format: Literal[1]
@@ -177,7 +181,13 @@ class RunRecord(_Frozen):
     created_at: Moment
     updated_at: Moment
     embeddings_from: Path | None = None
+    earlier_catalogs: tuple[CatalogRecord, ...] = ()
     search: SearchNote | None = None
+
+
+def catalogs_in_words(record: RunRecord) -> str:
+    """Return the names of all catalogues of a run, the latest last."""
+    return " and ".join(one.name for one in (*record.earlier_catalogs, record.catalog))
 
 
 def parse_record(content: bytes, path: Path) -> RunRecord:

@@ -24,7 +24,7 @@ from dsmi_zoo._util.settings import rule_of
 from dsmi_zoo._util.text import shortened
 
 from .record import Moment, RunRecord, parse_record
-from .run_folder import arrow_schema, checked_rows, read_results, read_run, rows_frame
+from .run_folder import arrow_schema, checked_rows, read_run, read_stored_rows, rows_frame
 from .schema import COLUMNS
 
 FORMAT: Literal[1] = 1
@@ -135,7 +135,8 @@ def rows_and_record(folder: Path) -> tuple[pd.DataFrame, RunRecord]:
     if is_release(folder):
         published = read_published(folder)
         return published.rows, published.record
-    return read_results(folder), read_run(folder)
+    record = read_run(folder)
+    return read_stored_rows(folder, record), record
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -173,6 +174,10 @@ def public_record(record: RunRecord) -> str:
         update={
             "config": config.model_copy(update={"catalog": catalog, "subset": subset}),
             "catalog": record.catalog.model_copy(update={"name": _last_part(record.catalog.name)}),
+            "earlier_catalogs": tuple(
+                one.model_copy(update={"name": _last_part(one.name)})
+                for one in record.earlier_catalogs
+            ),
             "embeddings_from": None,
         }
     )

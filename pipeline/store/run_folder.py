@@ -28,6 +28,7 @@ from dsmi_zoo.data_catalog.models.entry import CURRENT_NAMES
 
 from .record import MEND, LostRecord, RunRecord, parse_record
 from .schema import COLUMNS
+from .tables import for_people
 
 ALWAYS_THERE = (
     "model", "img_size", "status", "row_id", "embedding_id", "embedding_sha256", "own_measures", "finished_at",
@@ -176,8 +177,10 @@ def read_results(out: str | Path) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per entry, sorted by model and image size; the columns of ``dsmi_zoo.pipeline.store.schema`` first,
-        then the catalogue's and the user's own. Files that are not rows of this run are left out with a warning.
+        One row per entry, sorted by model and image size; the model first, then accuracies and scores, then the other
+        columns of ``dsmi_zoo.pipeline.store.schema``, the catalogue's and the user's own, and ``embedding_file``: the
+        path of the kept embedding, relative to ``out`` (absolute for that of another run), or None. Files that are not
+        rows of this run are left out with a warning.
 
     Raises
     ------
@@ -185,12 +188,29 @@ def read_results(out: str | Path) -> pd.DataFrame:
         When the folder is not a run.
     """
     out = Path(out)
-    current = {entry.slug: entry.row_id for entry in read_run(out).entries}
+    record = read_run(out)
+    rows = read_stored_rows(out, record)
+    slugs = {entry.row_id: entry.slug for entry in record.entries}
+    is_ok = rows["status"].eq("ok").fillna(False)
+    files: list[str | None] = []
+    for row_id, ok in zip(rows["row_id"], is_ok, strict=True):
+        path = embedding_path(record.embeddings_from or out, slugs[row_id])
+        is_kept = ok and path.is_file()
+        files.append(
+            str(path if record.embeddings_from else path.relative_to(out)) if is_kept else None
+        )
+    column = pd.Series(files, index=rows.index, dtype=object, name="embedding_file")
+    return for_people(pd.concat([rows, column], axis=1))
+
+
+def read_stored_rows(out: Path, record: RunRecord) -> pd.DataFrame:
+    """Return the rows as their files hold them, like those of `read_results`."""
+    current = {entry.slug: entry.row_id for entry in record.entries}
     rows, unreadable = scan_results(out)
     foreign = [slug for slug, row in rows.items() if row["row_id"] != current.get(slug)]
     unreadable += [UnreadableRow(row_path(out, slug), NOT_THIS_RUN) for slug in foreign]
     for problem in unreadable:
-        warnings.warn(f"left out: {problem}", stacklevel=2)
+        warnings.warn(f"left out: {problem}", stacklevel=3)
     return rows_frame([row for slug, row in rows.items() if slug not in foreign])
 
 
@@ -203,7 +223,8 @@ def rows_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     dtypes = {c.name: dtype_of[c.kind] for c in COLUMNS if c.kind in dtype_of}
     frame = frame.astype(dtypes | dict.fromkeys(extra, "float64"))
     frame["finished_at"] = pd.to_datetime(frame["finished_at"], utc=True)
-    return frame.sort_values(["model", "img_size"], ignore_index=True)
+    frame = frame.sort_values(["model", "img_size"], ignore_index=True)
+    return frame.copy()  # in few blocks; of a hundred, pandas warns whoever adds a column
 
 
 def write_run(out: Path, record: RunRecord) -> None:

@@ -62,6 +62,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("readings", "text", "", "How ambiguous input of this row was read."),
     Column(UNDEFINED, "text", "", "Scores that have no value for this embedding, each with the reason."),
     Column("own_measures", "text", "", "Names of the columns that `--measure` added, separated by spaces."),
+    Column("own_measures_code", "text", "",
+           "Code of those added to a finished row: `module:function:SHA-256`."),
     Column("sigma", "number", "", "Width of the Gaussian kernel that was used."),
     Column("t", "number", "", "Diffusion time: the power of the eigenvalues."),
     Column("repetitions", "integer", "", "Random subsets for each class of a mutual information."),

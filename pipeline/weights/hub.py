@@ -40,8 +40,23 @@ Answer = TypeVar("Answer")
 Progress = Callable[[int], None]
 
 
+RESUMES = "the same command goes on from here"
+
+
 class Unreachable(ConnectionError):
     """A server did not answer at all, several times: its other files need not be tried."""
+
+
+class Unavailable(ConnectionError):
+    """A server answers, but cannot send the file now."""
+
+
+class Offline(FileNotFoundError):
+    """HF_HUB_OFFLINE forbids a download."""
+
+
+NOT_REACHED = frozenset(error.__name__ for error in (Unreachable, Unavailable, Offline))
+"""Values of ``error_type`` in rows whose weights could not be reached: the next run tries them again by itself."""
 
 
 class Stopped(Exception):
@@ -165,7 +180,7 @@ def describe(weights: str) -> RemoteFile:
 def refuse_offline(weights: str) -> None:
     """Raise FileNotFoundError, with what to do, if downloads are forbidden."""
     if is_offline():
-        raise FileNotFoundError(
+        raise Offline(
             f"{weights}: not in the cache, and HF_HUB_OFFLINE forbids downloading it; "
             "run `dsmi-zoo prefetch` on a node with internet"
         )
@@ -327,9 +342,7 @@ def with_retries(
                 since += pause_s
                 busy = f"{weights}: {_server(weights)} is busy (HTTP {_status(error)}) and asks to wait {pause_s:.0f} s"
                 if asked_s > MAX_RETRY_AFTER_S:
-                    raise ConnectionError(
-                        f"{busy}; after that time the same command goes on from here"
-                    ) from None
+                    raise Unavailable(f"{busy}; after that time {RESUMES}") from None
                 if pause_s > 0:
                     log.warning(busy)
         _sleep(pause_s, while_waiting)
@@ -400,14 +413,15 @@ def _explained(weights: str, error: Exception) -> Exception:
     elif status in (401, 403):
         kind, reason = PermissionError, f"{where} denies access (HTTP {status}); check the address"
     elif status is not None:
-        later = "; try again later" if _is_transient(error) else ""
-        reason = f"{where} refuses (HTTP {status}){later}"
+        reason = f"{where} refuses (HTTP {status})"
+        if _is_transient(error):
+            kind, reason = Unavailable, f"{reason}; try again later: {RESUMES}"
     elif isinstance(error, UnicodeError) or type(error).__name__ == "InvalidURL":
         reason = "no server can have the name in this address, or in one that it redirects to"
     elif _is_broken_connection(error):
         kind = Unreachable
         cause = " ".join(str(error).split())[:120] or type(error).__name__
-        hint = "check the network, a proxy and HF_ENDPOINT; the same command goes on from here"
+        hint = f"check the network, a proxy and HF_ENDPOINT; {RESUMES}"
         reason = f"no connection to {where} ({cause}); {hint}"
     elif isinstance(error, OSError) and error.errno in NO_SPACE:
         kind, reason = DiskFull, "no space left in the cache; make room or choose another --cache"

@@ -165,6 +165,7 @@ class ExplorerView {
     const heads = {x: this.title("across"), y: this.title("up")};
     for (const column of this.table.columns) {
       if (column.field in heads) column.title = element("span", heads[column.field]).innerHTML;
+      if (column.field === "params_m") column.visible = ![model("across").value, model("up").value].includes("params_m");
     }
     this.table.columns = [...this.table.columns];
     this.filter(data);
@@ -226,8 +227,10 @@ class ExplorerView {
     const {data} = this.source;
     const rows = this.kept.indices.filter((i) => data.first[i] && Number.isFinite(data.x[i]) && Number.isFinite(data.y[i]));
     const [x, y, unit] = [data.x, data.y, data.unit].map((column) => rows.map((i) => column[i]));
-    const rho = spearman(x, y), found = family_interval(x, y, unit, this.settings);
     const [some, all] = [this.kept.indices.length, data.model.length];
+    const rho = spearman(x, y), found = family_interval(x, y, unit, this.settings);
+    const reported = this.settings.intervals[this.model("across").value]?.[this.model("up").value];
+    if (some === all && found !== null && reported) [found.low, found.high] = reported;
     const shown = (some === all ? "All " + all : some + " of " + all) + " models are shown. ";
     const range = found === null
       ? " (too few " + this.settings.unit + " for an interval)"

@@ -190,6 +190,7 @@ SCRIPTS = ("statistics.js", "explorer.js")
 _MARKERS = "circle square triangle diamond inverted_triangle plus x hex star asterisk"
 BOKEH_MARKERS = tuple(_MARKERS.split())
 TABLE_ROWS = 14
+SCROLLBAR = 18  # pixels
 IDS = ("id", "root_id")  # the keys of a model's name in Bokeh's JSON
 ALL = ""  # the value of a filter that is off
 ROW: dict[str, Any] = {"sizing_mode": "stretch_width", "styles": {"flex-wrap": "wrap"}}
@@ -229,8 +230,17 @@ def choice_axes(scores: Sequence[str], targets: Sequence[str], costs: Sequence[s
     return Axes(costs, up, (costs[0], up[0]), ("Cost", "Score"), "y", True)
 
 
-def explorer(rows: pd.DataFrame, axes: Axes) -> Explorer:
-    """Return the explorer of the measured rows, one per entry."""
+Interval = tuple[float, float]
+
+
+def explorer(
+    rows: pd.DataFrame, axes: Axes, intervals: Mapping[tuple[str, str], Interval] | None = None
+) -> Explorer:
+    """Return the explorer of the measured rows, one per entry.
+
+    ``intervals`` are those that the page gives for rho of (across, up) over all models: shown instead of the browser's
+    estimate, which differs in the second decimal.
+    """
     ok = succeeded(rows)
     data = explorer_data(ok, axes.across, axes.up)
     source = ColumnDataSource({**data.columns, **_chosen(data, axes)}, tags=data.download)
@@ -255,7 +265,16 @@ def explorer(rows: pd.DataFrame, axes: Axes) -> Explorer:
     ours = [(HERE / name).read_text(encoding="utf-8") for name in SCRIPTS]
     titles = {key_of(name): title_of(name) for name in (*axes.across, *axes.up, *COSTS)}
     start = [key_of(name) for name in axes.start]
-    settings = {**data.settings, "titles": titles, "ranked": axes.ranked, "start": start}
+    reported: dict[str, dict[str, Interval]] = {}
+    for (x, y), ci in (intervals or {}).items():
+        reported.setdefault(key_of(x), {})[key_of(y)] = ci
+    settings = {
+        **data.settings,
+        "titles": titles,
+        "ranked": axes.ranked,
+        "start": start,
+        "intervals": reported,
+    }
     return Explorer(_renumbered(json_item(layout)), settings, [*library.js_raw, *ours])
 
 
@@ -407,7 +426,7 @@ def _table(source: ColumnDataSource, kept: IndexFilter, axes: Axes, grouped: boo
         view=CDSView(filter=kept),
         columns=columns,
         sizing_mode="stretch_width",
-        height=26 * (TABLE_ROWS + 1),
+        height=26 * (min(TABLE_ROWS, len(source.data["model"])) + 1) + SCROLLBAR,
         index_position=None,
         selectable=True,
         sortable=True,

@@ -5,8 +5,9 @@ Figures use matplotlib's objects alone (no pyplot, no global state); the same ro
 
 import re
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
@@ -47,6 +48,28 @@ class Rendered:
     png: bytes
     svg: bytes
     description: str
+    figure: Figure | None = field(default=None, repr=False, compare=False)
+
+    def pdf(self) -> bytes:
+        """Return the figure as PDF, the same bytes for the same drawing; not made for a page, as it takes a while."""
+        assert self.figure is not None
+        pdf = BytesIO()
+        with _boxes_for_missing_characters():
+            # Without the day and the program, which matplotlib notes otherwise.
+            self.figure.savefig(
+                pdf,
+                format="pdf",
+                metadata={"CreationDate": None, "Creator": None, "Producer": None},
+            )
+        return pdf.getvalue()
+
+
+@contextmanager
+def _boxes_for_missing_characters() -> Iterator[None]:
+    """Show a character that is missing from the font as a box, without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
@@ -65,11 +88,11 @@ def nothing(axes: Axes, text: str) -> None:
     axes.set(xticks=[], yticks=[])
 
 
-def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """Add a legend below the axes, in as many columns as fit beside the widest label."""
+def legend(figure: Figure, handles: Sequence[Line2D], room: int = 84) -> None:
+    """Add a legend below the axes, in as many columns as fit: ``room`` characters."""
     if handles:
         widest = max(len(str(h.get_label())) for h in handles)
-        columns = max(1, min(len(handles), 84 // (widest + 6)))
+        columns = max(1, min(len(handles), room // (widest + 6)))
         figure.legend(
             handles=list(handles),
             loc="outside lower center",
@@ -90,14 +113,15 @@ def one_line(text: str, longest: int) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def render(figure: Figure, description: str) -> Rendered:
-    """Return the figure as PNG and SVG, the same bytes for the same drawing."""
+def render(figure: Figure, description: str, is_for_files: bool = True) -> Rendered:
+    """Return the figure as PNG and SVG, the same bytes for the same drawing; the PNG is empty if only for a page."""
     png, svg = BytesIO(), BytesIO()
-    with warnings.catch_warnings():
-        # A character missing from the font is shown as a box.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+    with _boxes_for_missing_characters():
+        if is_for_files:
+            figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+        else:
+            figure.draw_without_rendering()
         # The layout is done; doing it again takes half of the time.
         figure.set_layout_engine("none")
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return Rendered(png.getvalue(), svg.getvalue(), description)
+    return Rendered(png.getvalue(), svg.getvalue(), description, figure)

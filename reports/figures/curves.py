@@ -95,8 +95,10 @@ def _line(label: str, x: np.ndarray, y: np.ndarray) -> Line:
     return Line(label, at, mean, low, high)
 
 
-def curves(panels: Sequence[Panel], description: str, columns: int = 3) -> Rendered:
-    """Draw panels in rows of ``columns``, with one legend for all lines."""
+def curves(
+    panels: Sequence[Panel], description: str, columns: int = 3, is_for_files: bool = True
+) -> Rendered:
+    """Draw panels in rows of ``columns``, with one legend for all lines; without ``is_for_files`` as SVG alone."""
     columns = min(columns, len(panels))
     lines_down = -(-len(panels) // columns)
     labels = dict.fromkeys(line.label for panel in panels for line in panel.lines)
@@ -104,7 +106,12 @@ def curves(panels: Sequence[Panel], description: str, columns: int = 3) -> Rende
     for i, label in enumerate(labels):
         styles[label] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
     with matplotlib.rc_context(STYLE):
-        size = (max(WIDTH * columns, 5.2), HEIGHT * lines_down + 0.5)
+        width = WIDTH * columns
+        if len(panels) > 1 and columns == 1:  # for a narrow window
+            legend_lines = sum(map(bool, labels))
+        else:
+            width, legend_lines = max(width, 5.2), 1
+        size = (width, HEIGHT * lines_down + 0.3 + 0.2 * legend_lines)
         figure = Figure(figsize=size, layout="constrained", facecolor="white")
         for i, panel in enumerate(panels):
             axes = figure.add_subplot(lines_down, columns, i + 1)
@@ -134,8 +141,8 @@ def curves(panels: Sequence[Panel], description: str, columns: int = 3) -> Rende
             for label, style in styles.items()
             if label
         ]
-        legend(figure, handles)
-        return render(figure, description)
+        legend(figure, handles, room=int(16 * width) if width < 5.2 else 84)
+        return render(figure, description, is_for_files)
 
 
 def _spaced(x: np.ndarray, panel: Panel) -> np.ndarray:

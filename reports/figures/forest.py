@@ -35,7 +35,7 @@ def forest(
         Line2D([], [], color=COLOURS[1], marker="o", linewidth=1.8, label=primary),
     ]
     with matplotlib.rc_context(STYLE):
-        figure, axes = canvas(6.4, 1.6 + 0.34 * max(len(rhos), 1))
+        figure, axes = canvas(6.4, 1.6 + 0.26 * max(len(rhos), 1))
         axes.axvline(0, color=QUIET, linewidth=1)
         if CEILING in order:
             ceiling = named_rhos[CEILING] = correlations[CEILING][target].spearman

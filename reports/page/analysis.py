@@ -3,19 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from scipy.stats import rankdata
+
 from dsmi_zoo._util.text import plural
 from dsmi_zoo.pipeline.store.schema import target_unit
 
 from ..figures.scatter import compared
 from ..statistics.comparison import Comparison
 from ..statistics.correlation import Coefficient, Correlation
-from ..statistics.prediction import ALL, TAKEN, Regret
+from ..statistics.prediction import ALL, TAKEN
 from ..statistics.regression import GREATEST_INFLATION, SHOWN, Multiple
 from ..statistics.sample import CEILING, PRIMARY_MEASURE, PRIMARY_TARGET
 from ..statistics.standing import Difference, Standing
 from ..statistics.summary import Summary, ranked_measures
 from ..wording import (
-    MISSING,
     fixed,
     interval,
     measure_title,
@@ -39,14 +41,23 @@ from .rendering import (
     table_of_words,
 )
 
+BEST_IN_BOTH = 20  # models that a comparison lists
+
 
 def target_tables(summary: Summary, target: str) -> dict[str, Any]:
-    """Return all tables of one target."""
+    """Return all tables of one target; its groups are in `sections` if it is the primary one."""
+    is_primary = _is_primary(summary, target)
+    show_groups = bool(summary.within_groups) and not is_primary
     return {
+        "primary": is_primary,
         "correlations": _correlation_table(summary, target),
         "regression": _regression_table(summary, target),
-        "within": _within_groups_table(summary, target) if summary.within_groups else None,
+        "within": _within_groups_table(summary, target) if show_groups else None,
     }
+
+
+def _is_primary(summary: Summary, target: str) -> bool:
+    return summary.primary is not None and summary.primary[1] == target
 
 
 def coefficient_cell(coefficient: Coefficient) -> Cell:
@@ -54,93 +65,185 @@ def coefficient_cell(coefficient: Coefficient) -> Cell:
     return number(coefficient.value, coefficient.ci)
 
 
+def _clear_cell(coefficient: Coefficient) -> Cell:
+    """Return the cell of a coefficient alone, in bold if its interval excludes 0."""
+    return Cell(fixed(coefficient.value), is_strong=excludes_zero(coefficient.ci))
+
+
+def excludes_zero(ci: tuple[float, float] | None) -> bool:
+    """Return whether an interval is known and lies on one side of 0."""
+    return ci is not None and not ci[0] <= 0 <= ci[1]
+
+
+def _rivals(summary: Summary, target: str) -> list[str]:
+    """Return the ranked scores without the ceiling, which is accuracy itself."""
+    return [measure for measure in ranked_measures(summary, target) if measure != CEILING]
+
+
+def _unknown(summary: Summary, target: str) -> set[str]:
+    """Return the scores without a correlation, whose reasons the first table gives."""
+    return {
+        measure
+        for measure, by_target in summary.correlations.items()
+        if target in by_target and by_target[target].spearman.value is None
+    }
+
+
+def remarks(reasons: Mapping[str, str], of: int) -> str:
+    """Return each reason once, after the names that it holds for: "All" if those are ``of``."""
+    names_of: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names_of.setdefault(reason, []).append(name)
+    return " ".join(
+        f"{'All' if len(names) == of > 1 else ', '.join(names)}: {reason}."
+        for reason, names in names_of.items()
+    )
+
+
 def _correlation_table(summary: Summary, target: str) -> Table:
+    """Return the correlations of every score that has one; the note names the others."""
     standings = summary.standings[target]
+    order = ranked_measures(summary, target)
+    counts = {summary.correlations[measure][target].n for measure in order}
+    reasons: dict[str, str] = {}
     records: list[dict[str, AnyCell]] = []
-    for measure in ranked_measures(summary, target):
+    for measure in order:
         correlation = summary.correlations[measure][target]
         rho = correlation.spearman
-        standing = (standings.scores or {}).get(measure)
-        if (measure, target) == (PRIMARY_MEASURE, PRIMARY_TARGET):
-            p = f"{p_value(rho.p_families)} (primary)"
-        else:
-            p = p_value(rho.p_holm)
-        records.append(
-            {
-                "Score": measure_title(measure),
-                "n": correlation.n,
-                "Spearman": coefficient_cell(rho),
-                "Rank": _rank_cell(standing),
-                "Pearson": coefficient_cell(correlation.pearson),
-                "Kendall": coefficient_cell(correlation.kendall),
-                "Weighted Kendall": coefficient_cell(correlation.weighted_kendall),
-                "Spearman, rows as independent": interval(rho.ci_rows),
-                "p (Holm)": p,
-                "Note": rho.reason or _standing_note(measure, standing, standings.static),
-            }
-        )
-    return table_of_records(f"Scores and {target_title(target)}", records)
+        title = measure_title(measure)
+        if rho.reason:
+            reasons[title] = rho.reason
+        elif measure == CEILING:
+            reasons[title] = "accuracy itself on the subset, not a rival"
+        if rho.value is None:
+            continue
+        record: dict[str, AnyCell] = {
+            "Score": title,
+            "Spearman": coefficient_cell(rho),
+            "Rank": _rank_cell((standings.scores or {}).get(measure), len(standings.scores or ())),
+        }
+        # The primary hypothesis is one, so its p needs no correction.
+        is_hypothesis = (measure, target) == (PRIMARY_MEASURE, PRIMARY_TARGET)
+        record["p"] = p_value(rho.p_families if is_hypothesis else rho.p_holm)
+        if summary.primary is not None and _is_primary(summary, target):
+            head = f"|rho| minus that of {measure_title(summary.primary[0])}"
+            record[head] = _difference_cell(summary.differences.get(measure))
+        record["Pearson"] = _clear_cell(correlation.pearson)
+        record["Kendall"] = _clear_cell(correlation.kendall)
+        record["Weighted Kendall"] = _clear_cell(correlation.weighted_kendall)
+        if len(counts) > 1:
+            record["n"] = correlation.n
+        records.append(record)
+    title = f"Scores and {target_title(target)}"
+    if len(counts) == 1:
+        title = f"{title}, n = {counts.pop()}"
+    notes = (_static_note(summary, target), remarks(reasons, len(order)))
+    return table_of_records(title, records, note=" ".join(filter(None, notes)))
 
 
-def _rank_cell(standing: Standing | None) -> Cell:
+def _rank_cell(standing: Standing | None, of: int) -> Cell:
+    """Return a rank, with its range if that spans at most half of the ranks: else it says nothing."""
     if standing is None:
         return NO_NUMBER
     low, high = standing.ranks
-    return Cell(str(standing.rank), f"{low} to {high}")
+    is_informative = low < high and 2 * (high - low + 1) <= of
+    return Cell(str(standing.rank), f"({low} to {high})" if is_informative else "")
 
 
-def _standing_note(score: str, standing: Standing | None, static: str | None) -> str:
-    if score == CEILING:
-        return "accuracy itself on the subset: not a rival"
-    if standing is None or static is None or standing.beyond_static_ci is None:
+def _difference_cell(difference: Difference | None) -> Cell:
+    if difference is None:
+        return NO_NUMBER
+    p = difference.p_holm
+    is_clear = p is not None and p < 0.05
+    ci = interval(difference.ci) if difference.ci else ""
+    return Cell(fixed(difference.value), ci, is_clear)
+
+
+def _static_note(summary: Summary, target: str) -> str:
+    """Say which scores are shown to beat the best ranker that looks at no image."""
+    standings = summary.standings[target]
+    static, scores = standings.static, standings.scores
+    if static is None or not scores:
         return ""
-    beats_static = standing.beyond_static_ci[0] > 0
-    return "" if beats_static else f"not shown to beat {measure_title(static)}"
+    beaten = {
+        measure: standing.beyond_static_ci[0] > 0
+        for measure, standing in scores.items()
+        if standing.beyond_static_ci is not None and measure != static
+    }
+    if not beaten:
+        return ""
+    static_title = f"{measure_title(static)}, the best ranker that looks at no image"
+    better = [measure_title(name) for name, is_better in beaten.items() if is_better]
+    others = [measure_title(name) for name, is_better in beaten.items() if not is_better]
+    if not better:
+        return f"No score is shown to beat {static_title}."
+    if not others:
+        return f"Every score is shown to beat {static_title}."
+    if len(better) <= len(others):
+        return f"Shown to beat {static_title}: {', '.join(better)}."
+    return f"All are shown to beat {static_title}, but {', '.join(others)}."
 
 
 def _within_groups_table(summary: Summary, target: str) -> Table:
-    groups = summary.within_groups
-    rows: list[list[AnyCell]] = []
+    records: list[dict[str, AnyCell]] = []
     for measure in ranked_measures(summary, target):
-        row: list[AnyCell] = [measure_title(measure)]
-        for by_measure in groups.values():
-            row.append(_within_cell(by_measure.get(measure, {}).get(target)))
-        rows.append(row)
-    title = f"Measures and {target_title(target)}, group by group"
-    return table_of_words(title, ["Measure", *groups], rows)
+        cells = _group_cells(summary, measure, target)
+        if cells:
+            records.append({"Score": measure_title(measure), **cells})
+    return table_of_records(f"Spearman's rho within groups, {target_title(target)}", records)
 
 
-def _within_cell(correlation: Correlation | None) -> Cell:
-    if correlation is None:
-        return Cell(MISSING, "n = 0")
-    rho = coefficient_cell(correlation.spearman)
-    n = f"n = {correlation.n}"
-    return Cell(rho.value, f"{rho.ci}, {n}" if rho.ci else n)
+def _group_cells(summary: Summary, measure: str, target: str) -> dict[str, AnyCell]:
+    """Return rho within each group; nothing if it is undefined in all of them."""
+    found = {
+        group: by_measure.get(measure, {}).get(target)
+        for group, by_measure in summary.within_groups.items()
+    }
+    if not any(c is not None and c.spearman.value is not None for c in found.values()):
+        return {}
+    sizes = {
+        group: max((of[target].n for of in by_measure.values() if target in of), default=0)
+        for group, by_measure in summary.within_groups.items()
+    }
+    cells: dict[str, AnyCell] = {}
+    for group, correlation in found.items():
+        cell = NO_NUMBER if correlation is None else _clear_cell(correlation.spearman)
+        if correlation is not None and correlation.n != sizes[group]:
+            cell = Cell(cell.value, f"n = {correlation.n}", cell.is_strong)
+        cells[f"{group} (n = {sizes[group]})"] = cell
+    return cells
 
 
 def _regression_table(summary: Summary, target: str) -> Table:
+    """Return the regression lines; for the primary target also how they predict unseen families."""
+    is_primary = _is_primary(summary, target)
+    order, explained = _rivals(summary, target), _unknown(summary, target)
+    reasons: dict[str, str] = {}
     records: list[dict[str, AnyCell]] = []
-    for measure in ranked_measures(summary, target):
+    for measure in order:
         fit = summary.regression[measure][target]
-        records.append(
-            {
-                "Score": with_unit(measure_title(measure), measure_unit(measure)),
-                "n": fit.n,
-                "Intercept": significant(fit.intercept),
-                "Slope": significant(fit.slope),
-                f"95% interval, clustered by {summary.unit}": significant_interval(fit.ci_families),
-                "p, clustered": p_value(fit.p_families),
-                "95% interval, HC3 (independent rows)": significant_interval(fit.ci),
-                "p, HC3": p_value(fit.p),
-                "R²": fixed(fit.r2),
-                "Note": fit.reason or "",
-            }
-        )
+        prediction = summary.predictions.get(measure) if is_primary else None
+        reason = fit.reason or (prediction.reason if prediction else None)
+        if reason and measure not in explained:
+            reasons[measure_title(measure)] = reason
+        if fit.slope is None:
+            continue
+        slope_ci = significant_interval(fit.ci_families) if fit.ci_families else ""
+        record: dict[str, AnyCell] = {
+            "Score": with_unit(measure_title(measure), measure_unit(measure)),
+            "Slope": Cell(significant(fit.slope), slope_ci),
+            "Intercept": significant(fit.intercept),
+        }
+        if is_primary:
+            r2, error = NO_NUMBER, NO_NUMBER
+            if prediction is not None:
+                r2 = number(prediction.r2, prediction.r2_ci)
+                error = number(prediction.mean_absolute_error, digits=1)
+            record |= {f"R², unseen {summary.unit}": r2, "Mean absolute error": error}
+        records.append(record)
     title = with_unit(target_title(target), target_unit(target) or "")
-    return table_of_records(f"{title[0].upper()}{title[1:]}", records)
-
-
-LOWEST = -9.0  # below every difference of |rho|, to sort scores without one last
+    note = remarks(reasons, len(order))
+    return table_of_records(f"{title[0].upper()}{title[1:]}", records, note=note)
 
 
 def sections(summary: Summary) -> list[Section]:
@@ -149,26 +252,20 @@ def sections(summary: Summary) -> list[Section]:
         return []
     score, accuracy = summary.primary
     measure, target = measure_title(score), target_title(accuracy)
-    order = ranked_measures(summary, accuracy)
-    unit, units = summary.unit, plural(summary.unit)
+    order = _rivals(summary, accuracy)
+    unit = summary.unit
     return [
         Section(
             "choice",
-            "Prediction and choice",
-            prose("choice", target=target, unit=unit, units=units),
-            [_prediction_table(summary, order), *_cost_band_tables(summary, order)],
-        ),
-        Section(
-            "comparison",
-            f"Against {measure}",
-            prose("comparison", measure=measure, target=target, units=units),
-            [_difference_table(summary.differences)],
+            "Choosing by a score",
+            prose("choice"),
+            [_regret_table(summary, accuracy, order)],
         ),
         Section(
             "controls",
             "Possible confounders",
-            prose("controls"),
-            [_partial_table(summary, order), _multiple_table(summary.multiple, unit)],
+            prose("controls", groups="yes" if summary.within_groups else ""),
+            [_partial_table(summary, accuracy, order), _multiple_table(summary.multiple, unit)],
         ),
         Section(
             "robustness",
@@ -183,96 +280,118 @@ def sections(summary: Summary) -> list[Section]:
     ]
 
 
-def compared_section(comparison: Comparison) -> Section:
-    """Return the section on a second run."""
-    drawing = compared(*comparison.primary, "dsmi_z_y", ("this run", comparison.name))
-    return Section(
+def compared_section(comparison: Comparison, place: int = 1) -> Section:
+    """Return the section on another run, the ``place``-th one of a page."""
+    name = "compared" if place == 1 else f"compared_{place}"
+    is_same = comparison.is_same_images
+    text = prose(
         "compared",
-        f"Compared with {comparison.name}",
-        prose(
-            "compared",
-            changed="; ".join(comparison.settings) or "none that run.json records",
-            name=comparison.name,
-            only_here=str(comparison.only_here),
-            only_there=str(comparison.only_there),
-        ),
-        [_compared_table(comparison)],
-        [Illustration("compared", drawing, prose("compared_figure"))],
+        changed="; ".join(comparison.settings) or "none that run.json records",
+        name=comparison.name,
+        only_here=str(comparison.only_here),
+        only_there=str(comparison.only_there),
+        is_same_images=is_same,
+        best=_best_in_both(comparison),
+    )
+    tables = [_compared_table(comparison)]
+    if comparison.accuracies:
+        tables.insert(0, _accuracies_in_both(comparison))
+    # Values of other images are not on one scale.
+    figures = []
+    if is_same and np.isfinite(comparison.primary).all(axis=0).any():
+        drawing = compared(*comparison.primary, "dsmi_z_y", ("this run", comparison.name))
+        figures = [Illustration(name, drawing, prose("compared_figure"))]
+    return Section(name, f"Compared with {comparison.name}", text, tables, figures)
+
+
+def _best_in_both(comparison: Comparison) -> str:
+    """Say which model is best here, there and in the mean of both."""
+    models = comparison.accuracies
+    if not models:
+        return ""
+    here = max(models, key=lambda model: model.here)
+    there = max(models, key=lambda model: model.there)
+    if here is there:
+        return f"{here.model} has the highest accuracy in both."
+    mean = f"{models[0].model} has the highest mean of the two"
+    return (
+        f"{here.model} has the highest accuracy here, {there.model} in {comparison.name}; {mean}. "
+        "Each page says which models cannot be told apart."
     )
 
 
-def _prediction_table(summary: Summary, order: list[str]) -> Table:
-    overall = summary.regrets.get(ALL, {})
-    records: list[dict[str, AnyCell]] = []
-    for score in order:
-        prediction, regret = summary.predictions[score], overall.get(score)
-        reason = prediction.reason or (regret.reason if regret else None)
-        records.append(
-            {
-                "Score": measure_title(score),
-                "R² (leave one out)": number(prediction.r2, prediction.r2_ci),
-                "Mean absolute error": number(prediction.mean_absolute_error, digits=1),
-                **{f"Regret of {k}": _regret_cell(regret, k) for k in TAKEN},
-                "Not computed": reason or "",
-            }
-        )
-    return table_of_records(None, records)
+def _accuracies_in_both(comparison: Comparison) -> Table:
+    heads = ["Model", "Accuracy here (%)", "Rank", f"in {comparison.name} (%)", "Rank"]
+    models = comparison.accuracies
+    ranks = [
+        rankdata([-getattr(model, run) for model in models], "min") for run in ("here", "there")
+    ]
+    rows: list[list[AnyCell]] = [
+        [
+            model.model,
+            number(model.here, digits=1),
+            int(here),
+            number(model.there, digits=1),
+            int(there),
+        ]
+        for model, here, there in zip(models, *ranks, strict=True)
+    ]
+    left_out = len(rows) - BEST_IN_BOTH
+    note = f"{left_out} more models are in summary.json." if left_out > 0 else ""
+    return table_of_words("Accuracy by the linear probe", heads, rows[:BEST_IN_BOTH], note=note)
 
 
-def _regret_cell(regret: Regret | None, k: int) -> Cell:
-    if regret is None or not regret.lost:
-        return NO_NUMBER
-    return number(regret.lost.get(k), (regret.lost_ci or {}).get(k), digits=1)
-
-
-def _cost_band_tables(summary: Summary, order: list[str]) -> list[Table]:
-    """Return the table of regret among models of similar cost; none if the costs are unknown."""
+def _regret_table(summary: Summary, target: str, order: list[str]) -> Table:
+    """Return the regret of each score, also among models of similar cost, and name the scores without one."""
     bands = {name: by_score for name, by_score in summary.regrets.items() if name != ALL}
-    if not bands:
-        return []
+    overall = summary.regrets.get(ALL, {})
+    explained = _unknown(summary, target)
+    reasons: dict[str, str] = {}
     records: list[dict[str, AnyCell]] = []
     for score in order:
+        regret = overall.get(score)
+        if regret is None or not regret.lost:
+            if regret is not None and regret.reason and score not in explained:
+                reasons[measure_title(score)] = regret.reason
+            continue
         record: dict[str, AnyCell] = {"Score": measure_title(score)}
+        for k in TAKEN:
+            record[f"Regret of {k}"] = fixed(regret.lost.get(k), 1)
         for band, by_score in bands.items():
             lost = by_score[score].lost if score in by_score else None
-            shown = [fixed(lost.get(k), 1) for k in TAKEN] if lost else [MISSING]
-            record[band] = " / ".join(shown)
+            record[f"Regret of {TAKEN[0]}, {band}"] = fixed((lost or {}).get(TAKEN[0]), 1)
         records.append(record)
-    return [table_of_records("Regret of 1 / 5 / 10 among models of similar cost", records)]
+    return table_of_records(None, records, note=remarks(reasons, len(order)))
 
 
-def _difference_table(differences: Mapping[str, Difference]) -> Table:
-    def ahead(score: str) -> float:
-        value = differences[score].value
-        return LOWEST if value is None else value
-
-    records: list[dict[str, AnyCell]] = []
-    for score in sorted(differences, key=ahead, reverse=True):
-        difference = differences[score]
-        records.append(
-            {
-                "Score": measure_title(score),
-                "n": difference.n,
-                "Difference of |rho|": number(difference.value, difference.ci),
-                "p (Holm)": p_value(difference.p_holm),
-                "Not computed": difference.reason or "",
-            }
-        )
-    return table_of_records(None, records)
-
-
-def _partial_table(summary: Summary, order: list[str]) -> Table:
+def _partial_table(summary: Summary, target: str, order: list[str]) -> Table:
+    """Return the partial correlations of each score and its rank correlations within groups."""
+    explained = _unknown(summary, target)
+    reasons: dict[str, str] = {}
     records: list[dict[str, AnyCell]] = []
     for score in order:
         record: dict[str, AnyCell] = {"Score": measure_title(score)}
+        is_known = False
         for controls, by_score in summary.partial.items():
             found = by_score.get(score)
+            cell = NO_NUMBER
             if isinstance(found, Correlation):
-                record[f"given {controls}"] = coefficient_cell(found.pearson)
-            else:
-                record[f"given {controls}"] = Cell(MISSING, found or "")
-        records.append(record)
-    return table_of_records("Partial correlations", records)
+                cell = coefficient_cell(found.pearson)
+                is_known |= found.pearson.value is not None
+            elif found and score not in explained:
+                reasons[measure_title(score)] = found
+            record[f"given {controls}"] = cell
+        groups = _group_cells(summary, score, target)
+        if summary.within_groups and not groups:
+            empty = next(filter(None, (_group_cells(summary, s, target) for s in order)), {})
+            groups = dict.fromkeys(empty, NO_NUMBER)
+        is_known |= any(cell is not NO_NUMBER for cell in groups.values())
+        if is_known:
+            records.append(record | {f"within {group}": cell for group, cell in groups.items()})
+    title = "Partial correlations"
+    if summary.within_groups:
+        title += ", and Spearman's rho within groups"
+    return table_of_records(title, records, note=remarks(reasons, len(order)))
 
 
 def _multiple_table(regression: Multiple | None, unit: str) -> Table:
@@ -354,19 +473,19 @@ def _influence_tables(summary: Summary) -> list[Table]:
 
 
 def _compared_table(comparison: Comparison) -> Table:
-    target = target_title(comparison.target) if comparison.target else "accuracy"
-    heads = [
-        "Score",
-        "n",
-        "Agreement (rho)",
-        "Median change",
-        f"rho with {target}, this run",
-        f"rho with {target}, {comparison.name}",
-    ]
+    is_same, has_target = comparison.is_same_images, comparison.target is not None
+    heads = ["Score", "n", "Agreement (rho)"]
+    if is_same:
+        heads.append("Median change")
+    if comparison.target is not None:
+        target = target_title(comparison.target)
+        heads += [f"rho with {target}, this run", f"rho with {target}, {comparison.name}"]
     rows: list[list[AnyCell]] = []
     for score in comparison.scores:
-        change = significant(score.median_change)
-        rhos = [number(score.here), number(score.there)]
-        title = measure_title(score.score)
-        rows.append([title, score.n, number(score.agreement), change, *rhos])
-    return table_of_words(None, heads, rows)
+        row: list[AnyCell] = [measure_title(score.score), score.n, number(score.agreement)]
+        if is_same:
+            row.append(significant(score.median_change))
+        if has_target:
+            row += [number(score.here), number(score.there)]
+        rows.append(row)
+    return table_of_words("Scores", heads, rows)

@@ -2,7 +2,7 @@
 
 import html
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import plural
 from dsmi_zoo.pipeline.store.record import RunRecord
 from dsmi_zoo.pipeline.store.release import ROWS, Release, is_release, rows_and_record
-from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 from dsmi_zoo.pipeline.store.schema import COLUMN_NAMES, COLUMNS
 
+from ..figures.canvas import Rendered
 from ..figures.curves import over_epochs
 from ..figures.forest import forest
 from ..figures.scatter import ranking_scatter, residual_scatter, score_scatter
@@ -25,8 +25,11 @@ from ..statistics.ranking import Ranking, rank
 from ..statistics.sample import one_row_per_weights
 from ..statistics.summary import Summary, ranked_measures, summarise
 from .analysis import compared_section, sections
+from .choice import WINNERS
+from .classes import class_context, class_files, per_class
 from .context import page_context
-from .rendering import Illustration, PageFiles, as_markdown, encoded, figure_name
+from .export import correlation_table, latex_of_correlations
+from .rendering import Illustration, PageFiles, Section, as_markdown, encoded, figure_name
 
 log = logging.getLogger(__name__)
 
@@ -75,17 +78,17 @@ def _words(newer: Release) -> str:
     return f"Superseded by release {newer.id}."
 
 
-SCATTERS = 4
+SCATTERS = 2  # the primary score's and the best other's; Explore draws every other
 MANY_ROWS = 200
 
 
-def write_report(out: Path, compared_with: Path | None = None) -> Path:
+def write_report(out: Path, compared_with: Sequence[Path] = ()) -> Path:
     """Rebuild ``OUT/report`` from the rows of a run.
 
     Parameters
     ----------
     compared_with
-        Another run, or a published folder, to compare this one with.
+        Other runs, or published folders, to compare this one with.
 
     Returns
     -------
@@ -95,29 +98,31 @@ def write_report(out: Path, compared_with: Path | None = None) -> Path:
     Raises
     ------
     InputError
-        When ``out`` or ``compared_with`` is not a run.
+        When ``out`` or one of ``compared_with`` is not a run.
     """
     out = Path(out)
     if is_release(out):
         raise InputError(f"{out} is a published folder, which has its report: {out / 'index.html'}")
-    rows, run = read_results(out), read_run(out)
-    comparison = None
-    if compared_with is not None:
-        comparison = compare(rows, run, *rows_and_record(compared_with), compared_with.name)
-    return write_page(rows, run, out / "report", comparison)
+    rows, run = rows_and_record(out)
+    comparisons = [
+        compare(rows, run, *rows_and_record(other), other.name) for other in compared_with
+    ]
+    return write_page(rows, run, out / "report", comparisons, source=out)
 
 
 def write_page(
     rows: pd.DataFrame,
     run: RunRecord,
     folder: Path,
-    comparison: Comparison | None = None,
+    comparisons: Sequence[Comparison] = (),
     release: Release | None = None,
+    source: Path | None = None,
 ) -> Path:
     """Write the report of ``rows`` into ``folder`` and delete the figures of an earlier report.
 
     Each file is replaced atomically, ``index.html`` last. The report of a ``release`` names it, and has a data set
-    card, ``README.md``.
+    card, ``README.md``. ``source`` is the run's OUT or the published folder, with the images' classes; confusions are
+    not of a release, whose page must follow from its rows alone.
     """
     # A report of many rows takes more than a moment, so it is announced.
     level = logging.INFO if len(rows) > MANY_ROWS else logging.DEBUG
@@ -125,33 +130,86 @@ def write_page(
     summary, ranking = summarise(rows, run), rank(rows)
     figures = draw(rows, summary, ranking)
     analysis = sections(summary)
-    if comparison is not None:
-        analysis.append(compared_section(comparison))
+    correlations = correlation_table(summary)
+    compared = [compared_section(one, place) for place, one in enumerate(comparisons, 1)]
+    of_page = page_context(rows, run, summary, ranking)
+    classes = None
+    if source is not None and of_page["choosing"]:
+        best = [model for model in ranking.models if model.tied_for_first][:WINNERS]
+        if best:
+            classes = per_class(rows, run, best, source, recompute=release is None)
     context = {
-        **page_context(rows, run, summary, ranking),
+        **of_page,
+        "classes": None if classes is None else class_context(*classes),
         "figures": figures,
+        "has_correlations": not correlations.empty,
         "sections": analysis,
+        "comparisons": compared,
         "release": release,
     }
 
-    drawings = {figure.name: figure.drawing for figure in figures.all()}
-    for section in analysis:
-        drawings |= {figure.name: figure.drawing for figure in section.figures}
+    drawings = drawings_of(figures, [*analysis, *compared])
+    context["has_figures"] = bool(drawings)
     numbers: dict[str, Any] = {
         **summary.as_json(),
+        "answer": context["answer"],
         "lead": context["lead"][0],
         "warnings": context["warnings"],
         "provenance": dict(context["provenance"]),
         "ranking": ranking.as_json(),
     }
-    if comparison is not None:
-        scores = [asdict(score) for score in comparison.scores]
-        numbers["compared"] = {"with": comparison.name, "scores": scores}
-    others = {}
+    if context["own_scores"]:
+        numbers["own_scores"] = context["own_scores"]
+    if comparisons:
+        numbers["compared"] = [
+            {
+                "with": one.name,
+                "is_same_images": one.is_same_images,
+                "scores": [asdict(score) for score in one.scores],
+                "accuracies": [asdict(model) for model in one.accuracies],
+            }
+            for one in comparisons
+        ]
+    others = {} if correlations.empty else correlation_files(summary, correlations)
+    if classes is not None:
+        others |= {name: as_csv(table) for name, table in class_files(*classes).items()}
     if release is not None:
         card = as_markdown("card.md.j2", context | card_context(rows))
         others["README.md"] = encoded(front_matter(release, run) + card)
     return PageFiles("report.html.j2", context, numbers, drawings, others).write(folder)
+
+
+def correlation_files(summary: Summary, table: pd.DataFrame) -> dict[str, bytes]:
+    """Return the files of the correlations that the page links to, by name."""
+    return {
+        "correlations.csv": as_csv(table),
+        "correlations.tex": encoded(latex_of_correlations(summary)),
+    }
+
+
+def as_csv(table: pd.DataFrame) -> bytes:
+    """Return a table as a CSV file."""
+    return encoded(table.to_csv(index=False, lineterminator="\n"))
+
+
+def drawings_of(figures: "Figures", analysis: Sequence[Section]) -> dict[str, Rendered]:
+    """Return all drawings of a page by the names of their files."""
+    drawings = {figure.name: figure.drawing for figure in figures.all()}
+    for section in analysis:
+        drawings |= {figure.name: figure.drawing for figure in section.figures}
+    return drawings
+
+
+def figures_of(out: Path) -> Mapping[str, bytes]:
+    """Return the figures of a run's report as PDF, SVG and PNG, by the names of their files."""
+    rows, run = rows_and_record(out)
+    summary = summarise(rows, run)
+    drawings = drawings_of(draw(rows, summary, rank(rows)), sections(summary))
+    files: dict[str, bytes] = {}
+    for name, drawing in drawings.items():
+        files |= {f"{name}.pdf": drawing.pdf(), f"{name}.svg": drawing.svg}
+        files[f"{name}.png"] = drawing.png
+    return files
 
 
 @dataclass(frozen=True)
@@ -196,9 +254,9 @@ def _score_scatters(
     rows: pd.DataFrame, summary: Summary, primary: str, target: str
 ) -> list[Illustration]:
     sample = one_row_per_weights(rows)
-    best = ranked_measures(summary, target)[:SCATTERS]
+    best = dict.fromkeys((primary, *ranked_measures(summary, target)))
     drawn = []
-    for measure in dict.fromkeys((primary, *best)):
+    for measure in list(best)[:SCATTERS]:
         correlation = summary.correlations[measure][target]
         regression = summary.regression[measure][target]
         drawing = score_scatter(sample, measure, target, correlation, regression)

@@ -1,6 +1,7 @@
 """The page for choosing a model for one's own images: what it says first, the winners, and the ranking."""
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -9,18 +10,21 @@ import pandas as pd
 
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.datasets.names import OWN_IMAGES
-from dsmi_zoo.pipeline.store.record import RunRecord, SearchNote
+from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, parted_reasons
+from dsmi_zoo.pipeline.store.record import RunRecord, SearchNote, SubsetRecord
 
-from ..statistics.ranking import NAMED_TIES, Ranked, Ranking
+from ..statistics.ranking import Ranked, Ranking
 from ..statistics.sample import names, succeeded, texts, values
 from ..wording import cost_title, fixed, significant, with_unit
 
 WINNERS = 5
-STATIC_RANKERS = {
-    "top1": "published top-1 accuracy",
-    "gmacs": "GMACs",
-    "params_m": "number of parameters",
-}
+TOO_MANY = 100  # times as many images as there are: no longer a forecast
+NAMED = 4  # of the models that are tied
+CHEAPEST = (
+    ("smallest", "params_m", 1),
+    ("fastest", "throughput", -1),
+    ("fastest", "cpu_throughput", -1),
+)
 COST_COLUMNS = {
     "params_m": ("Parameters", "M"),
     "gmacs": ("GMACs", ""),
@@ -29,19 +33,30 @@ COST_COLUMNS = {
 }
 
 
+SPEED_HERE = "speed_here"
+
+
+def speeds_here(rows: pd.DataFrame) -> np.ndarray:
+    """Return the images per second of each row's forward passes, [n]; NaN where no time was measured."""
+    seconds = values(rows, "seconds_embed")
+    return values(rows, "n_samples") / np.where(seconds > 0, seconds, np.nan)
+
+
 def is_choice(run: RunRecord, ranking: Ranking, targets: Collection[str]) -> bool:
     """Return whether the page helps to choose a model: for the user's own images, or without known accuracies."""
-    if run.config.random_weights or not ranking.models:
+    if run.config.random_weights:
         return False
     dataset = run.config.subset.dataset
-    return not targets or dataset in OWN_IMAGES or dataset.startswith("timm:")
+    if dataset in OWN_IMAGES or dataset.startswith("timm:"):
+        return True
+    return bool(ranking.models) and not targets
 
 
 def lead_of_choice(
-    rows: pd.DataFrame, ranking: Ranking, search: SearchNote | None, measured: Collection[str]
+    rows: pd.DataFrame, ranking: Ranking, run: RunRecord, measured: Collection[str]
 ) -> list[str]:
     """Return the opening sentences; that a budget was too short comes before all else."""
-    dropped, untried = left_by_search(search, measured)
+    dropped, untried = left_by_search(run.search, measured)
     sentences = []
     if untried:
         models = len(ranking.models) + dropped + untried
@@ -49,7 +64,12 @@ def lead_of_choice(
             f"The budget was too short to say which model suits best: {untried} of {models} were not tried. "
             "Run the same command with a longer --budget to continue."
         )
-    sentences.append(ranking_lead(ranking))
+    baseline = baseline_accuracy(run.subset)
+    sentences.append(ranking_lead(rows, ranking, run))
+    if baseline is not None and ranking.models:
+        sentences.append(
+            f"Baseline: always naming the largest class is right for {fixed(baseline, 1)}%."
+        )
     sentences += _static_choice(rows, ranking)
     if dropped:
         were = "was" if dropped == 1 else "were"
@@ -65,23 +85,39 @@ def left_by_search(search: SearchNote | None, measured: Collection[str]) -> tupl
     return len(dropped), len(set(search.left_out) - set(measured))
 
 
+def baseline_accuracy(subset: SubsetRecord) -> float | None:
+    """Return the accuracy of always naming the largest class, in percent; None if its size was not recorded."""
+    if subset.n_largest_class is None or not subset.n_images:
+        return None
+    return 100 * subset.n_largest_class / subset.n_images
+
+
 def _static_choice(rows: pd.DataFrame, ranking: Ranking) -> list[str]:
-    """Say which model is the greatest in the first column of `STATIC_RANKERS` that two models or more have."""
+    """Say which model has the highest published top-1 accuracy, if two models or more have one."""
+    known = _column(rows, ranking.models, "top1")
+    if np.isfinite(known).sum() < 2:
+        return []
+    chosen = ranking.models[int(np.nanargmax(known))]
+    which = f"{_label(chosen, ranking)}, which has {fixed(chosen.accuracy, 1)}% here"
+    if chosen is ranking.models[0]:
+        which = "the same model"
+    if chosen.tied_for_first and len(ranking.models) > 1 and chosen is not ranking.models[0]:
+        which += ", one of them"
+    return [f"By published top-1 accuracy alone, one would choose {which}."]
+
+
+def _column(rows: pd.DataFrame, models: Sequence[Ranked], column: str) -> np.ndarray:
+    """Return a column for some of the ranked models, [k]; NaN where it is unknown."""
     rows = succeeded(rows)
-    ranked = {(m.model, m.img_size): m for m in ranking.models}
-    keys = [(name["model"], name["img_size"]) for name in names(rows)]
-    is_ranked = np.array([key in ranked for key in keys])
-    for column, ranker in STATIC_RANKERS.items():
-        known = np.where(is_ranked, values(rows, column), np.nan)
-        if np.isfinite(known).sum() > 1:
-            chosen = ranked[keys[int(np.nanargmax(known))]]
-            which = f"{chosen.model}, which has {fixed(chosen.accuracy, 1)}% here"
-            if chosen is ranking.models[0]:
-                which = "the same model"
-            return [
-                f"By {ranker} alone, without looking at these images, one would choose {which}."
-            ]
-    return []
+    place_of = {(name["model"], name["img_size"]): i for i, name in enumerate(names(rows))}
+    places = [place_of[model.model, model.img_size] for model in models]
+    return values(rows, column)[places]
+
+
+def _label(model: Ranked, ranking: Ranking) -> str:
+    """Return a model's name, with its image size if it is ranked at several."""
+    sizes = [other.img_size for other in ranking.models if other.model == model.model]
+    return model.model if len(sizes) == 1 else f"{model.model} at {model.img_size} pixels"
 
 
 def winners(rows: pd.DataFrame, ranking: Ranking) -> dict[str, Any]:
@@ -99,13 +135,15 @@ def winners(rows: pd.DataFrame, ranking: Ranking) -> dict[str, Any]:
     place_of = {(name["model"], name["img_size"]): i for i, name in enumerate(names(rows))}
     places = [place_of[model.model, model.img_size] for model in shown]
     costs = {name: values(rows, name)[places] for name in COST_COLUMNS}
+    costs[SPEED_HERE] = speeds_here(rows)[places]
     known_costs = [name for name, of_shown in costs.items() if np.isfinite(of_shown).any()]
     code = texts(rows, "loading_code")
     shown_rows = []
     for i, model in enumerate(shown):
         cells = [significant(float(costs[name][i])) for name in known_costs]
         shown_rows.append({**_cells(model), "costs": cells, "code": code[places[i]] or ""})
-    heads = [with_unit(*COST_COLUMNS[name]) for name in known_costs]
+    titles = COST_COLUMNS | {SPEED_HERE: ("Measured here", "images/s")}
+    heads = [with_unit(*titles[name]) for name in known_costs]
     return {"heads": heads, "rows": shown_rows, "more": len(tied) - len(shown)}
 
 
@@ -118,10 +156,13 @@ def _cells(model: Ranked) -> dict[str, Any]:
     }
 
 
-def ranking_table(ranking: Ranking) -> dict[str, Any]:
+def ranking_table(ranking: Ranking, rows: pd.DataFrame) -> dict[str, Any]:
     """Return every model by its probe accuracy: the heads of the costs, and ``rows``."""
     second = ranking.second
-    rows = []
+    measured = succeeded(rows)
+    keys = [(name["model"], name["img_size"]) for name in names(measured)]
+    speed_of = dict(zip(keys, speeds_here(measured).tolist(), strict=True))
+    table = []
     for model, other in zip_longest(ranking.models, second.models if second else ()):
         notes = []
         if model.tied_for_first:
@@ -130,9 +171,10 @@ def ranking_table(ranking: Ranking) -> dict[str, Any]:
             notes.append("Pareto front")
         if other is not None and other.pareto:
             notes.append("Pareto front on a CPU")
-        rows.append(
+        table.append(
             {
                 **_cells(model),
+                "speed": significant(speed_of[model.model, model.img_size]),
                 "dsmi": fixed(model.dsmi_z_y),
                 "cost": significant(model.cost),
                 "second_cost": significant(other.cost) if other is not None else "",
@@ -141,28 +183,122 @@ def ranking_table(ranking: Ranking) -> dict[str, Any]:
         )
     cost = cost_title(ranking.cost) if ranking.cost else ""
     second_cost = cost_title(second.cost) if second and second.cost else ""
-    return {"cost": cost, "second_cost": second_cost, "rows": rows}
+    return {
+        "cost": cost,
+        "second_cost": second_cost,
+        "devices": devices_of(measured),
+        "rows": table,
+    }
 
 
-def ranking_lead(ranking: Ranking) -> str:
-    """Return the ranking in one sentence."""
+def devices_of(rows: pd.DataFrame) -> str:
+    """Return the devices that computed the rows, in words."""
+    return " or ".join(sorted(filter(None, set(texts(rows, "device")))))
+
+
+def ranking_lead(rows: pd.DataFrame, ranking: Ranking, run: RunRecord) -> str:
+    """Return what to do: take the winner, or the smallest or fastest of those that are tied, or no model."""
+    subset = run.subset
+    counts = f"{counted(subset.n_images, 'image')}, {counted(subset.n_classes, 'class')}"
+    on = f"{run.config.subset.title} ({counts})"
     if not ranking.models:
-        return "No model has a probe accuracy."
-    first, *tied = [m for m in ranking.models if m.tied_for_first]
-    of = f"Of {len(ranking.models)} models, " if len(ranking.models) > 1 else "The one model, "
-    at = "" if first.img_size is None else f" at {first.img_size} pixels"
-    return (
-        f"{of}{first.model}{at} has the highest cross-validated "
-        f"probe accuracy, {fixed(first.accuracy, 1)}% ({fixed(first.low, 1)} to {fixed(first.high, 1)}); {_ties(tied)}."
-    )
+        return _why_unranked(rows, on)
+    first = ranking.models[0]
+    tied = [model for model in ranking.models if model.tied_for_first]
+    total = len(ranking.models)
+    accuracy = f"{fixed(first.accuracy, 1)}%"
+    if first.low is not None and first.high is not None:
+        accuracy = f"{accuracy} ({fixed(first.low, 1)} to {fixed(first.high, 1)})"
+    baseline = baseline_accuracy(subset)
+    if baseline is not None and first.low is not None and first.low <= baseline:
+        of = f"none of {total} models is" if total > 1 else "the one model is not"
+        return (
+            f"On {on}, {of} shown to be better than always naming the largest class, {fixed(baseline, 1)}%: "
+            f"the probe accuracy of {'the best, ' if total > 1 else ''}{_label(first, ranking)}, is {accuracy}."
+        )
+    if total == 1:
+        return f"On {on}, the one model, {first.model}, has a probe accuracy of {accuracy}."
+    if len(tied) == 1:
+        than = "the other model" if total == 2 else f"each of the {total - 1} other models"
+        return (
+            f"On {on}, choose {_label(first, ranking)}: its probe accuracy, {accuracy}, is higher than that of {than} "
+            "by more than chance."
+        )
+    which = f"{len(tied)} of {total} models" if len(tied) < total else f"the {total} models"
+    sentences = [
+        f"On {on}, {which} cannot be told apart by their probe accuracies: {_listed(tied, ranking)}.",
+        *_cheapest(rows, tied, ranking),
+        _separated(ranking, subset),
+    ]
+    return " ".join(sentences)
 
 
-def _ties(tied: list[Ranked]) -> str:
-    if not tied:
-        return "no other is tied with it"
-    parts = [model.model for model in tied[:NAMED_TIES]]
-    if len(tied) > NAMED_TIES:
-        parts.append(f"{len(tied) - NAMED_TIES} more")
-    if len(parts) == 1:
-        return f"{parts[0]} is tied with it"
-    return f"{', '.join(parts[:-1])} and {parts[-1]} are tied with it"
+def _why_unranked(rows: pd.DataFrame, on: str) -> str:
+    measured = succeeded(rows)
+    if not len(measured):
+        return (
+            f"On {on}, none of {counted(len(rows), 'model')} was measured, so none can be chosen."
+        )
+    reasons = [parted_reasons(text or "") for text in texts(measured, UNDEFINED)]
+    given = Counter(of_row["probe_accuracy"] for of_row in reasons if "probe_accuracy" in of_row)
+    reason = given.most_common(1)[0][0] if given else "its rows hold none"
+    return f"On {on}, no model can be ranked, because no probe accuracy has a value: {reason}."
+
+
+def _listed(models: Sequence[Ranked], ranking: Ranking) -> str:
+    most = NAMED if len(models) > NAMED + 1 else len(models)
+    parts = [f"{_label(m, ranking)} ({fixed(m.accuracy, 1)}%)" for m in models[:most]]
+    if len(models) > most:
+        parts.append(f"{len(models) - most} more")
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _cheapest(rows: pd.DataFrame, tied: Sequence[Ranked], ranking: Ranking) -> list[str]:
+    """Name the smallest and the fastest of the tied models, as far as the costs of all are known."""
+    best: dict[str, list[str]] = {}
+    for word, column, sign in CHEAPEST:
+        cost = sign * _column(rows, tied, column)
+        if (
+            word not in {known for words in best.values() for known in words}
+            and np.isfinite(cost).all()
+        ):
+            model = _label(tied[int(cost.argmin())], ranking)
+            best.setdefault(model, []).append(word)
+    said = [f"the {' and '.join(words)} of them is {model}" for model, words in best.items()]
+    text = "; ".join(said)
+    return [f"{text[0].upper()}{text[1:]}."] if text else []
+
+
+def _separated(ranking: Ranking, subset: SubsetRecord) -> str:
+    """Say how many more images per class would separate the tied models, where that can be said."""
+    between = ranking.separation
+    assert between is not None
+    if between.is_same_images:
+        return "All are right on the same images, so only other images can separate them."
+    if between.images is None:
+        return "Their accuracies are equal, so the number of images that would separate them is unknown."
+    if between.images > TOO_MANY * subset.n_images:
+        return f"To separate them would take over {TOO_MANY} times as many images."
+    more = max(1, (between.images - subset.n_images) / subset.n_classes)
+    rounded = float(f"{more:.2g}")
+    tied = [model for model in ranking.models if model.tied_for_first]
+    best = sum(model.accuracy == tied[0].accuracy for model in tied)
+    whom = "the best from the others" if len(tied) > 2 else "them"
+    if best > 1:
+        whom = f"the {best} best, which are equally accurate, from the others"
+    return f"About {rounded:,.0f} more images per class would separate {whom}."
+
+
+def undefined_table(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return each reason why scores have no value, the most frequent first, with its scores and number of models."""
+    scores: dict[str, dict[str, None]] = {}
+    models: Counter[str] = Counter()
+    for text in texts(succeeded(rows), UNDEFINED):
+        of_row = parted_reasons(text or "")
+        models.update(set(of_row.values()))
+        for score, reason in of_row.items():
+            scores.setdefault(reason, {})[score] = None
+    return [
+        {"scores": ", ".join(scores[reason]), "models": count, "reason": reason}
+        for reason, count in models.most_common()
+    ]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,15 @@ from ..statistics.sample import COSTS, names, scores_of, succeeded, texts, value
 from ..statistics.summary import Summary
 from ..wording import fixed, interval, measure_title, target_title
 from .analysis import target_tables
-from .choice import is_choice, lead_of_choice, left_by_search, ranking_table, winners
+from .choice import (
+    is_choice,
+    lead_of_choice,
+    left_by_search,
+    ranking_table,
+    undefined_table,
+    winners,
+)
+from .own_scores import own_sentences
 from .provenance import (
     mixture_warnings,
     provenance,
@@ -152,16 +161,20 @@ def page_context(
     is_trial = run.config.random_weights
     dropped, untried = left_by_search(run.search, measured)
     explored = _explorer(rows, summary, ranking, targets, choosing)
+    own = [] if is_trial else own_sentences(rows, summary)
     return {
         "folded": True,
-        "name": run.catalog.name,
-        "lead": _lead(rows, run, summary, ranking, measured, choosing),
-        "title": _title(is_trial, choosing),
+        "name": run.config.subset.title if choosing else shown_catalog(run.catalog.name),
+        "images": f"{counted(run.subset.n_images, 'image')} in {counted(run.subset.n_classes, 'class')}",
+        "undefined": undefined_table(rows) if choosing else [],
+        "lead": _lead(rows, run, summary, ranking, measured, choosing) + own,
+        "own_scores": own,
+        "title": _title(is_trial, choosing, run.config.subset.title),
         "choosing": choosing,
-        "winners": winners(rows, ranking) if choosing else None,
+        "winners": winners(rows, ranking) if choosing and ranking.models else None,
         "dropped": dropped,
         "untried": untried,
-        "ranking": ranking_table(ranking),
+        "ranking": ranking_table(ranking, rows),
         "search": search_context(run.search, measured),
         "models": summary.models,
         "warnings": warnings_of_images(run.subset) + _warnings(rows, summary),
@@ -186,21 +199,39 @@ def _explorer(
     rows: pd.DataFrame, summary: Summary, ranking: Ranking, targets: Sequence[str], choosing: bool
 ) -> Explorer | None:
     """Return an explorer of accuracy over cost for a choice, else of scores and accuracies; None without either."""
+    if choosing and not ranking.models:
+        return None
     if choosing:
         ok = succeeded(rows)
         costs = sorted(COSTS, key=lambda name: name != ranking.cost)
         known = [name for name in costs if np.isfinite(values(ok, name)).any()]
         return explorer(rows, choice_axes(scores_of(rows), targets, known)) if known else None
     if summary.primary:
-        return explorer(rows, Axes(list(summary.correlations), targets, summary.primary))
+        axes = Axes(list(summary.correlations), targets, summary.primary)
+        return explorer(rows, axes, _intervals(summary))
     return None
 
 
-def _title(is_trial: bool, choosing: bool) -> str:
+def _intervals(summary: Summary) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return the interval of rho of each score and accuracy that has one."""
+    return {
+        (score, target): correlation.spearman.ci
+        for score, by_target in summary.correlations.items()
+        for target, correlation in by_target.items()
+        if correlation.spearman.ci is not None
+    }
+
+
+def shown_catalog(name: str) -> str:
+    """Return the name of a catalogue without the folders of this machine."""
+    return PurePath(name).name
+
+
+def _title(is_trial: bool, choosing: bool, images: str) -> str:
     if is_trial:
         return "Does this zoo run? A dry run with untrained weights"
     if choosing:
-        return "Which model suits these images?"
+        return f"Which model suits “{images}”?"
     return "How well do representation measures predict accuracy?"
 
 
@@ -218,7 +249,7 @@ def _lead(
             f"{summary.models['ok']:,} of {counted(summary.models['total'], 'model')} ran without an error.",
         ]
     if choosing:
-        return lead_of_choice(rows, ranking, run.search, measured)
+        return lead_of_choice(rows, ranking, run, measured)
     return lead(summary)
 
 

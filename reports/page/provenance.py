@@ -9,7 +9,7 @@ import pandas as pd
 
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, parted_reasons
-from dsmi_zoo.pipeline.store.record import RunRecord, SearchNote, SubsetRecord
+from dsmi_zoo.pipeline.store.record import RunRecord, SearchNote, SubsetRecord, catalogs_in_words
 
 from ..statistics.sample import CEILING, succeeded, texts, values
 from ..wording import fixed, measure_title, significant
@@ -93,7 +93,7 @@ def provenance(rows: pd.DataFrame, run: RunRecord) -> list[tuple[str, str]]:
     versions = {library: ", ".join(sorted(seen)) for library, seen in _versions(rows).items()}
     versions = versions or run.versions
     return [
-        ("Catalogue", _text(run.catalog.name)),
+        ("Catalogue", _text(catalogs_in_words(run))),
         ("Catalogue SHA-256", _text(run.catalog.sha256)),
         ("Data set", _text(subset.dataset)),
         ("Subset hash", _shared(rows, "subset_hash", subset.hash)),

@@ -31,6 +31,8 @@ _TEMPLATES: dict[str, Any] = {
     "lstrip_blocks": True,
 }
 
+TABLES = ("correlations.csv", "correlations.tex", "classes.csv", "confusions.csv")  # of some pages
+
 
 @dataclass(frozen=True)
 class PageFiles:
@@ -69,16 +71,18 @@ class PageFiles:
         return files
 
     def write(self, folder: Path) -> Path:
-        """Write the page into ``folder``, delete the figures of an earlier page, and return the path of ``index.html``.
+        """Write the page into ``folder`` and return the path of ``index.html``.
 
-        Each file is replaced atomically. Of several processes one writes, and the others wait.
+        Figures and tables of an earlier page that this one does not have are deleted. Each file is replaced atomically.
+        Of several processes one writes, and the others wait.
         """
         files = self.contents()
         with exclusive(folder / LOCK):
             for name, data in files.items():
                 write_atomically(folder / name, partial(_write, data))
-            for path in (folder / "figures").glob("*.*"):
-                if path.suffix in (".png", ".svg") and f"figures/{path.name}" not in files:
+            figures = [*folder.glob("figures/*.png"), *folder.glob("figures/*.svg")]
+            for path in (*figures, *(folder / name for name in TABLES)):
+                if path.relative_to(folder).as_posix() not in files:
                     path.unlink(missing_ok=True)
         for place in (folder, folder / "figures"):
             if place.is_dir():
@@ -109,7 +113,7 @@ def as_markdown(template: str, context: Mapping[str, Any]) -> str:
     return environment.get_template(template).render(context)
 
 
-def prose(name: str, /, **words: str) -> str:
+def prose(name: str, /, **words: str | bool) -> str:
     """Return a paragraph as one line of plain text: the macro ``name`` of ``templates/prose.j2``."""
     return " ".join(str(getattr(_prose(), name)(**words)).split())
 
@@ -142,7 +146,7 @@ def figure_name(*parts: str) -> str:
 
 def data_uri(drawing: Rendered) -> str:
     """Return a drawing as a data URI: SVG, unless it is very large."""
-    is_small = len(drawing.svg) <= MAX_SVG
+    is_small = len(drawing.svg) <= MAX_SVG or not drawing.png
     kind, data = ("svg+xml", drawing.svg) if is_small else ("png", drawing.png)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
@@ -158,10 +162,11 @@ SENTENCES = ("Note", "Not computed")
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table; ``ci`` is the interval, or another remark, below the value."""
+    """One cell of a table; ``ci`` is the interval, or another remark, beside the value; bold if ``is_strong``."""
 
     value: str
     ci: str = ""
+    is_strong: bool = False
 
 
 NO_NUMBER = Cell(MISSING)
@@ -232,11 +237,15 @@ def _cell(entry: AnyCell) -> Cell:
 
 @dataclass(frozen=True)
 class Illustration:
-    """A drawing with its caption, saved as ``figures/NAME.png`` and ``figures/NAME.svg``."""
+    """A drawing with its caption, saved as ``figures/NAME.png`` and ``figures/NAME.svg``.
+
+    ``narrow`` takes its place in narrow windows.
+    """
 
     name: str
     drawing: Rendered
     caption: str = ""
+    narrow: Rendered | None = None
 
     def __post_init__(self) -> None:
         """Refuse a name that could leave the folder."""
@@ -247,6 +256,11 @@ class Illustration:
     def uri(self) -> str:
         """The drawing as a data URI."""
         return data_uri(self.drawing)
+
+    @property
+    def narrow_uri(self) -> str:
+        """The drawing for narrow windows as a data URI; empty without one."""
+        return data_uri(self.narrow) if self.narrow else ""
 
     @property
     def description(self) -> str:

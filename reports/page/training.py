@@ -1,6 +1,5 @@
 """Pages of curves over training, and the report of a monitored training: its curves, and what measuring cost."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,17 +7,29 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import linregress
+from scipy.stats import t as student_t
 
+from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.measures.catalog import MEASURES
-from dsmi_zoo.pipeline.monitor.file import NUMBERS, SIMPLE_SCORES, read_monitor
+from dsmi_zoo.pipeline.monitor.cost import BUDGET, SHARE, Cost, cost_of
+from dsmi_zoo.pipeline.monitor.file import (
+    NUMBERS,
+    SIMPLE_SCORES,
+    column_of,
+    monitor_path,
+    own_columns,
+    read_monitor,
+)
 
-from ..figures.curves import Panel, curves, lines_of
+from ..figures.curves import Line, Panel, curves
 from ..statistics.sample import values
 from ..wording import fixed, measure_title, measure_unit, with_unit
 from .rendering import AnyCell, Illustration, PageFiles, Section, Table, prose, table_of_words
 
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x")
+MIN_TREND = 4  # measurements, for a line with an interval
 CLASSIC = ("cse_z", "csmi_z_y", "csmi_z_x")
 
 
@@ -33,6 +44,7 @@ class CurvePage:
     content: Mapping[str, Any]
     warnings: Sequence[str] = ()
     provenance: Sequence[tuple[str, str]] = ()
+    refresh: int | None = None  # seconds after which a browser loads the page again
 
 
 def write_curve_page(page: CurvePage, folder: Path) -> Path:
@@ -47,6 +59,7 @@ def write_curve_page(page: CurvePage, folder: Path) -> Path:
         "provenance": list(page.provenance),
         "script_hashes": [],
         "folded": False,
+        "refresh": page.refresh,
     }
     drawings = {
         figure.name: figure.drawing for section in page.sections for figure in section.figures
@@ -55,51 +68,144 @@ def write_curve_page(page: CurvePage, folder: Path) -> Path:
     return PageFiles("curves.html.j2", context, numbers, drawings).write(folder)
 
 
-def write_monitor_report(out: Path) -> Path:
+@dataclass(frozen=True)
+class Training:
+    """The measurements of a training, and its settings."""
+
+    name: str
+    rows: pd.DataFrame
+    facts: Mapping[str, Any]
+
+    @property
+    def layers(self) -> list[str | None]:
+        """The layers, the first one with the plain columns."""
+        return list(self.facts.get("layers") or [self.facts["layer"]])
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its monitor was closed; unknown of a file of an earlier version, which is not waited for."""
+        return bool(self.facts.get("ended", True))
+
+
+def read_trainings(folders: Sequence[Path]) -> list[Training]:
+    """Read the measurements of trainings, named by their folders, or by paths where two have one name."""
+    names = [folder.name for folder in folders]
+    if len(set(names)) < len(names):
+        names = ["/".join(folder.parts[-2:]) for folder in folders]
+    for folder in folders[1:]:
+        if not monitor_path(folder).exists():
+            raise InputError(f"--compare {folder}: no measurements of a monitor there")
+    return [
+        Training(name, *read_monitor(folder)) for name, folder in zip(names, folders, strict=True)
+    ]
+
+
+def write_monitor_report(
+    out: Path, others: Sequence[Path] = (), refresh: int | None = None
+) -> Path:
     """Write ``OUT/report`` of a folder with ``monitor.parquet`` and return the path of its page.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    others
+        Those of other trainings, whose curves are drawn into the same axes.
+    refresh
+        Seconds after which a browser loads the page again; None for a training that has ended.
 
     Raises
     ------
     InputError
-        When the folder has no measurements of a monitor.
+        When a folder has no measurements of a monitor.
     """
-    rows, facts = read_monitor(out)
+    trainings = read_trainings([out, *others])
+    rows, facts = trainings[0].rows, trainings[0].facts
     steps = int(rows["step"].max())
-    cost = monitor_cost(rows)
+    cost = cost_of(rows)
     page = CurvePage(
         eyebrow=f"{out.name} · {counted(len(rows), 'measurement')} over {counted(steps, 'step')}",
         title="How the representation changed during training",
         lead=_lead(rows, cost),
-        warnings=_warnings(rows),
-        sections=_sections(rows, facts),
-        content={"measurements": len(rows), "steps": steps, "cost_percent": cost, "monitor": facts},
+        warnings=[*_warnings(rows), *_differences(trainings)],
+        sections=_sections(trainings),
+        content={
+            "measurements": len(rows),
+            "steps": steps,
+            "cost_percent": cost and cost.whole,
+            "cost_regular_percent": cost and cost.regular,
+            "monitor": facts,
+            "compared": [one.name for one in trainings[1:]],
+        },
         provenance=[
-            ("Layer", facts["layer"] or "penultimate"),
+            ("Layer", ", ".join(layer or "penultimate" for layer in trainings[0].layers)),
             ("Images", str(facts["n"])),
             ("Every", counted(int(facts["every"]), "step")),
             ("Hash of the images", facts["images_sha256"][:16]),
         ],
+        refresh=refresh,
     )
     return write_curve_page(page, out / "report")
 
 
-def monitor_cost(rows: pd.DataFrame) -> float | None:
-    """Return the time of measuring in percent of training time; None if unknown or 0."""
-    measuring = float(values(rows, "seconds_monitor")[-1])
-    training = float(values(rows, "seconds_training")[-1])
-    return 100 * measuring / training if training > 0 and math.isfinite(measuring) else None
-
-
-def _lead(rows: pd.DataFrame, cost: float | None) -> list[str]:
+def _lead(rows: pd.DataFrame, cost: Cost | None) -> list[str]:
     sentences = [
         f"{'; '.join(_change(rows, measure) for measure in ('dse_z', 'dsmi_z_y', 'dsmi_z_x'))}.",
-        f"Measuring took {fixed(cost, 1)}% of the training time.",
+        trend(rows, "dsmi_z_y"),
     ]
+    if cost is not None:
+        sentences.append(
+            f"Measurements take {fixed(cost.regular, 1)}% of the training time, by the median one (the aim is "
+            f"{100 * SHARE:.0f}%), and took {fixed(cost.whole, 1)}% with the choice of their images (the aim is under "
+            f"{100 * BUDGET:.0f}%); {fixed(cost.start, 1)} s passed before the training."
+        )
     null = rows["dsmi_z_y_null"].dropna()
     if len(null):
         median = fixed(float(null.median()), 3)
         sentences.append(f"The median of DSMI(Z;Y) with permuted labels is {median} bits.")
     return sentences
+
+
+def trend(rows: pd.DataFrame, measure: str) -> str:
+    """Say whether a measure still rises: the slope of a line through the second half of the steps."""
+    title = measure_title(measure)
+    known = rows[np.isfinite(values(rows, measure))]
+    steps = values(known, "step")
+    half = steps >= steps.max() / 2 if len(steps) else steps.astype(bool)
+    x, y = steps[half], values(known, measure)[half]
+    if len(x) < MIN_TREND:
+        return f"Too few measurements to say whether {title} still rises."
+    fit = linregress(x, y)
+    span = x[-1] - x[0]
+    change = float(fit.slope * span)
+    margin = float(student_t.ppf(0.975, len(x) - 2) * fit.stderr * span)
+    low, high = change - margin, change + margin
+    verb = "still rose" if low > 0 else "fell" if high < 0 else "did not clearly change"
+    return (
+        f"From step {x[0]:.0f} to {x[-1]:.0f}, {title} {verb}: a line through its {len(x)} measurements changes by "
+        f"{change:+.2f} bits (95% interval {low:+.2f} to {high:+.2f})."
+    )
+
+
+def _differences(trainings: Sequence[Training]) -> list[str]:
+    """Name trainings whose curves cannot be compared with the first one's."""
+    first, warnings = trainings[0], []
+    for other in trainings[1:]:
+        differing = [
+            words
+            for key, words in (
+                ("images_sha256", "images"),
+                ("labels_sha256", "labels"),
+                ("n", "numbers of images"),
+            )
+            if other.facts.get(key) != first.facts.get(key)
+        ]
+        if differing:
+            listed = " and ".join(differing)
+            warnings.append(
+                f"{other.name} was measured on other {listed}: compare shapes of curves, not values."
+            )
+    return warnings
 
 
 def _warnings(rows: pd.DataFrame) -> list[str]:
@@ -119,40 +225,59 @@ def _warnings(rows: pd.DataFrame) -> list[str]:
     return warnings
 
 
-def _sections(rows: pd.DataFrame, facts: Mapping[str, Any]) -> list[Section]:
+def _sections(trainings: Sequence[Training]) -> list[Section]:
+    rows, facts = trainings[0].rows, trainings[0].facts
     simple = [measure.name for measure in SIMPLE_SCORES]
-    own = [column for column in rows.columns if column not in NUMBERS]
+    own = dict.fromkeys(
+        name for one in trainings for name in own_columns(map(str, one.rows.columns), one.layers)
+    )
     changes = "; ".join(_change(rows, measure) for measure in SHOWN)
-    main = curves([_panel(rows, name) for name in SHOWN], f"Curves over training steps. {changes}.")
-    baselines = curves(
-        [_panel(rows, name) for name in (*simple, *own)],
-        "Simple scores and the training's own numbers over the steps.",
-    )
-    classic = curves(
-        [_panel(rows, name) for name in CLASSIC],
-        "Binned entropy and mutual information over the steps.",
-    )
+    main = [_panel(trainings, name) for name in SHOWN]
+    baselines = [_panel(trainings, name) for name in (*simple, *own)]
+    classic = [_panel(trainings, name) for name in CLASSIC]
     return [
         Section(
             "curves",
             "Curves",
             prose("monitor_curves", n=str(facts["n"]), every=str(facts["every"])),
-            figures=[Illustration("curves", main, "DSE and DSMI of the layer, in bits.")],
+            figures=[
+                _drawn(
+                    "curves",
+                    main,
+                    f"Curves over training steps. {changes}.",
+                    "DSE and DSMI, in bits; the band of DSMI(Z;Y) is its 95% interval over images.",
+                )
+            ],
         ),
         Section(
             "simple",
             "Baselines",
             prose("monitor_simple"),
-            figures=[Illustration("simple", baselines)],
+            figures=[
+                _drawn(
+                    "simple",
+                    baselines,
+                    "Simple scores and the training's own numbers over the steps.",
+                    "The bands of the accuracies are 95% intervals over images.",
+                )
+            ],
         ),
         Section(
             "classic",
             "The classic measures",
             prose("monitor_classic"),
-            figures=[Illustration("classic", classic)],
+            figures=[
+                _drawn("classic", classic, "Binned entropy and mutual information over the steps.")
+            ],
         ),
         Section("numbers", "Numbers", "Every measurement.", [_numbers_table(rows)]),
     ]
+
+
+def _drawn(name: str, panels: Sequence[Panel], description: str, caption: str = "") -> Illustration:
+    """Draw panels side by side, and below each other for narrow windows."""
+    narrow = curves(panels, description, columns=1, is_for_files=False)
+    return Illustration(name, curves(panels, description), caption, narrow)
 
 
 def _numbers_table(rows: pd.DataFrame) -> Table:
@@ -164,9 +289,35 @@ def _numbers_table(rows: pd.DataFrame) -> Table:
     return table_of_words(None, heads, cells, text_columns=())
 
 
-def _panel(rows: pd.DataFrame, measure: str) -> Panel:
-    lines = lines_of(rows, "step", measure, None)
+def _panel(trainings: Sequence[Training], measure: str) -> Panel:
+    lines = []
+    for training in trainings:
+        for layer in training.layers:
+            name = column_of(training.layers, layer, measure)
+            if layer != training.layers[0] and measure not in NUMBERS:
+                continue  # the caller's own numbers have no layer
+            several = [training.name] if len(trainings) > 1 else []
+            if len(training.layers) > 1:
+                several.append(layer or "penultimate")
+            if name in training.rows:
+                lines.append(_line(training.rows, name, " · ".join(several)))
+    lines = [line for line in lines if len(line.x)]
     return Panel(measure_title(measure), "optimizer step", measure_unit(measure), lines)
+
+
+def _line(rows: pd.DataFrame, name: str, label: str) -> Line:
+    """Return a curve with its 95% interval over images, where it is known."""
+    x, y, n = (values(rows, column) for column in ("step", name, "n_samples"))
+    error = np.zeros(len(y))
+    layer, slash, measure = name.rpartition("/")
+    if f"{layer}{slash}{measure}_se" in rows:
+        error = values(rows, f"{layer}{slash}{measure}_se")
+    elif measure in {score.name for score in SIMPLE_SCORES}:
+        share = y / 100
+        error = 100 * np.sqrt(share * (1 - share) / n)
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y, error = x[known], y[known], 1.96 * np.nan_to_num(error[known])
+    return Line(label, x, y, y - error, y + error)
 
 
 def _change(rows: pd.DataFrame, measure: str) -> str:

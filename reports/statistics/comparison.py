@@ -1,4 +1,4 @@
-"""The comparison of two runs of the same models with another protocol, sigma or subset."""
+"""The comparison of two runs of the same models with another protocol, sigma or other images."""
 
 from dataclasses import dataclass
 
@@ -32,8 +32,20 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class InBoth:
+    """One model's accuracy by the linear probe (%) in this run and in the other one."""
+
+    model: str
+    here: float
+    there: float
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """The results of a comparison with a second run."""
+    """The results of a comparison with a second run.
+
+    ``accuracies`` are of the models with a probe in both runs, ordered by the mean of the two.
+    """
 
     name: str
     settings: tuple[str, ...]
@@ -42,6 +54,8 @@ class Comparison:
     target: str | None
     scores: tuple[Compared, ...]
     primary: tuple[np.ndarray, np.ndarray]
+    is_same_images: bool
+    accuracies: tuple[InBoth, ...]
 
 
 def compare(
@@ -73,7 +87,16 @@ def compare(
         target,
         tuple(_compared(score, values(a, score), values(b, score), y) for score in shared),
         (values(a, "dsmi_z_y"), values(b, "dsmi_z_y")),
+        run.subset.hash == other_run.subset.hash,
+        _accuracies(a, b),
     )
+
+
+def _accuracies(a: pd.DataFrame, b: pd.DataFrame) -> tuple[InBoth, ...]:
+    here, there = values(a, "probe_accuracy"), values(b, "probe_accuracy")
+    known = np.flatnonzero(np.isfinite(here) & np.isfinite(there))
+    models = [InBoth(str(a["model"].iloc[i]), float(here[i]), float(there[i])) for i in known]
+    return tuple(sorted(models, key=lambda model: -(model.here + model.there)))
 
 
 def _compared(score: str, a: np.ndarray, b: np.ndarray, y: np.ndarray) -> Compared:

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from dsmi_zoo.pipeline.measures.core.hits import unpacked
 
 from .sample import COSTS, names, succeeded, values
 
 LEVEL = 0.05
+POWER = 0.8
 SECOND_COST = "cpu_throughput"
-NAMED_TIES = 3
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,29 @@ class Ranked:
 
 
 @dataclass(frozen=True)
+class Separation:
+    """What would separate the best model from those tied with it.
+
+    ``images`` is the number of images in all that would, None if every tied model has the best one's accuracy;
+    ``is_same_images`` whether all of them are right on the same images.
+    """
+
+    images: float | None
+    is_same_images: bool
+
+
+@dataclass(frozen=True)
 class Ranking:
     """All models, the best first; ``cost`` is the column of the Pareto front of accuracy and cost.
 
-    ``second`` is the same ranking with CPU throughput as the cost, if it is known and not already ``cost``.
+    ``second`` is the same ranking with CPU throughput as the cost, if it is known and not already ``cost``;
+    ``separation`` is None without ties.
     """
 
     models: tuple[Ranked, ...]
     cost: str | None
     second: "Ranking | None" = None
+    separation: Separation | None = None
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the part ``ranking`` of ``summary.json``."""
@@ -76,9 +90,13 @@ def rank(rows: pd.DataFrame) -> Ranking:
     rows, accuracy = rows.iloc[order], accuracy[order]
     cost = next((name for name in COSTS if np.isfinite(_prices(rows, name)).any()), None)
     tied = np.zeros(0, dtype=bool)
-    if len(rows):
-        tied = tied_for_first([unpacked(text) for text in rows["probe_hits"]])
-    main = _ranking(rows, accuracy, tied, cost)
+    hits = [unpacked(text) for text in rows["probe_hits"]]
+    if hits:
+        tied = tied_for_first(hits)
+    between = separation(
+        [of_model for of_model, is_tied in zip(hits, tied, strict=True) if is_tied]
+    )
+    main = replace(_ranking(rows, accuracy, tied, cost), separation=between)
     if cost == SECOND_COST or not np.isfinite(_prices(rows, SECOND_COST)).any():
         return main
     return replace(main, second=_ranking(rows, accuracy, tied, SECOND_COST))
@@ -132,6 +150,44 @@ def mcnemar(one: np.ndarray, others: np.ndarray) -> np.ndarray:
     worse = (others & ~one).sum(axis=1)
     tail = binom.cdf(np.minimum(better, worse), better + worse, 0.5)
     return np.asarray(np.minimum(2 * tail, 1))
+
+
+def separation(hits: list[np.ndarray]) -> Separation | None:
+    """Return what would separate the first model from the others, each with its hits on the same images (bool [m]).
+
+    The level is that of Holm's correction for the first of them to be rejected. None without others.
+    """
+    if len(hits) < 2:
+        return None
+    first, others = hits[0], np.array(hits[1:])
+    better = (first & ~others).sum(axis=1)
+    worse = (others & ~first).sum(axis=1)
+    level = LEVEL / len(others)
+    needed = [
+        images_to_separate(b, w, len(first), level)
+        for b, w in zip(better.tolist(), worse.tolist(), strict=True)
+        if b != w
+    ]
+    return Separation(max(needed, default=None), not (better.any() or worse.any()))
+
+
+def images_to_separate(better: int, worse: int, images: int, level: float = LEVEL) -> float:
+    """Return how many images McNemar's test needs to separate two models, with a power of 80%.
+
+    Parameters
+    ----------
+    better, worse
+        Of ``images``, those that only the one, or only the other model gets right; their shares are taken as true.
+
+    References
+    ----------
+    Connor (1987), Sample size for testing differences in proportions for the paired-sample design, equation 3.
+    """
+    disagree = (better + worse) / images
+    difference = (better - worse) / images
+    spread = norm.isf(level / 2) * np.sqrt(disagree)
+    spread += norm.ppf(POWER) * np.sqrt(disagree - difference**2)
+    return float((spread / difference) ** 2)
 
 
 def pareto_front(accuracy: np.ndarray, speed: np.ndarray) -> np.ndarray:

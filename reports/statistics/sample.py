@@ -94,13 +94,18 @@ def names(rows: pd.DataFrame) -> list[dict[str, Any]]:
 def scores_of(rows: pd.DataFrame) -> list[str]:
     """Return the scores with a value in a measured row: measures, comparisons, the user's own, then baselines."""
     rows = succeeded(rows)
-    own = {name for text in texts(rows, "own_measures") if text for name in text.split()}
     ours = [m.name for m in (*MEASURES, *COMPARISONS)]
-    measured = (*ours, *sorted(own - COLUMN_NAMES))
+    measured = (*ours, *own_scores(rows))
     scores = [name for name in measured if np.isfinite(values(rows, name)).any()]
     if not scores:
         return []
     return scores + [m.name for m in BASELINES if np.isfinite(values(rows, m.name)).any()]
+
+
+def own_scores(rows: pd.DataFrame) -> list[str]:
+    """Return the names of the user's own scores, with or without values."""
+    own = {name for text in texts(rows, "own_measures") if text for name in text.split()}
+    return sorted(own - COLUMN_NAMES)
 
 
 def sign_of(score: str) -> int:

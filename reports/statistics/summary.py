@@ -128,7 +128,7 @@ def summarise(rows: pd.DataFrame, run: RunRecord | None = None) -> Summary:
         predictions=predictions(sample, primary[1], bootstraps) if primary else {},
         regrets=regrets(sample, primary[1], bootstraps) if primary else {},
         robustness=variants(rows, primary[1], bootstraps) if primary else [],
-        published=published(run.catalog.name if run else None, target),
+        published=published(run.catalog.name if run and not run.earlier_catalogs else None, target),
         saturated=names(ok[values(ok, "saturated") == 1]),
         failures=failures,
         missing=missing,

@@ -135,8 +135,15 @@ def test_statistics_of_pixels_to_1_pass_and_those_to_255_do_not(values):
 
 @pytest.mark.parametrize(
     ("column", "name"),
-    [("imgsize", "img_size"), ("Top1", "top1"), ("top_5", "top5"), ("IMG_SIZE", "img_size"), ("GMACs", "gmacs")],
+    [
+        ("imgsize", "img_size"), ("Top1", "top1"), ("top_5", "top5"), ("IMG_SIZE", "img_size"), ("GMACs", "gmacs"),
+        ("image_size", "img_size"), ("Resolution", "img_size"), ("acc1", "top1"), ("arch", "architecture"),
+    ],
 )  # fmt: skip
 def test_a_column_that_only_looks_like_a_known_one_is_refused(tmp_path, column, name):
-    assert f"rename the column '{column}' to {name}" in refused(tmp_path, column, "a,64")
+    line = refused(tmp_path, column, "a,64")
+    assert f"did you mean {name}?" in line
+    assert f"rename the column '{column}' to {name}" in line
+    if name == "architecture":
+        return
     assert read(tmp_path, f"{column},{name}", "a,1,64")[0].extras[column] == 1

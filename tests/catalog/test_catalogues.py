@@ -192,8 +192,28 @@ def test_a_catalogue_is_read_whatever_program_saved_it(
 
 
 @pytest.mark.parametrize(
+    "header",
+    ['model;top1;"x_top1"', "sep=;\nmodel;top1;x_top1", "sep=;\r\nmodel;top1;x_top1", '"model";"top1";x_top1'],
+)  # fmt: skip
+def test_semicolons_are_recognised_as_spreadsheets_write_them(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(f"{header}\na;76,1;80\n", newline="")
+    (entry,) = load_models(path)
+    assert (entry.model, entry.top1, entry.extras) == ("a", 76.1, {"x_top1": 80})
+    line = header.count("\n") + 2
+    assert f"line {line}: x_top1 = 800" in refused(tmp_path, f"{header}\na;76,1;800\n")
+
+
+def test_a_header_with_more_semicolons_than_commas_is_separated_by_them(tmp_path: Path) -> None:
+    line = refused(tmp_path, "model;top1;a,b\na;76,1;80\n")
+    assert "the column 'a,b' needs a plain name" in line
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("model,archi\na,resnet18\n", "archi (did you mean architecture?) = 'resnet18' is not a number"),
+        ("name,top1\na,50\n", "did you mean model?"),
         ("model,top1\na,50,3\nb,60,4\n", "line 2: has 3 cells, and the header 2"),
         ("model,top1,top1\na,1,2\n", "line 1: 2 columns are named 'top1'"),
         ("model,top1,\na,1,\n", "line 1: the column '' needs a plain name"),
@@ -204,7 +224,7 @@ def test_a_catalogue_is_read_whatever_program_saved_it(
         (b"\0" * 4000, "the column"),
         ("model|top1\na|1\n", "no column 'model'; its columns are model|top1"),
     ],
-    ids=range(9),
+    ids=range(11),
 )  # fmt: skip
 def test_a_file_that_is_not_a_table_in_utf_8_is_refused(
     tmp_path: Path, content: str | bytes, message: str

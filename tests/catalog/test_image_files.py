@@ -1,12 +1,14 @@
 """Folders of images: found with their classes, read right, and what is wrong said with its name."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import dsmi_zoo
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.datasets.folders import ImageFiles, read_image, unreadable
 from dsmi_zoo.data_catalog.datasets.imagenet import IMAGENETTE, IMAGEWOOF, PRESETS, synsets
@@ -79,7 +81,8 @@ def test_the_users_images_take_precedence_over_the_default_digits(
     folders: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "dsmi_zoo")
-    assert resolve_config({"subset": {"data_root": str(folders)}}).subset.dataset == "imagefolder"
+    mine = {"catalog": "imagenet-2025", "subset": {"data_root": str(folders)}}
+    assert resolve_config(mine).subset.dataset == "imagefolder"
     assert f"reading {folders} as the data set imagefolder (detected)" in caplog.text
     given = {"catalog": "digits", "subset": {"data_root": str(folders)}}
     assert resolve_config(given).subset.dataset == "imagefolder"
@@ -87,6 +90,23 @@ def test_the_users_images_take_precedence_over_the_default_digits(
         resolve_config({"subset": {"data_root": str(folders), "dataset": "digits"}})
     fashion = resolve_config({"catalog": "fashion", "subset": {"data_root": str(folders)}})
     assert fashion.subset.dataset == "fashion"
+
+
+def test_own_images_without_a_catalogue_are_refused_with_the_search_that_is_meant(
+    folders: Path, tmp_path: Path, refused: Callable[[str, Path], str]
+) -> None:
+    search = "dsmi-zoo run --catalog imagenet-2025 --data-root set --out runs/set --budget 1h"
+    for more in ("", " --dataset imagefolder", " --budget 1h --plan"):
+        line = refused(f"run --data-root set{more}", tmp_path)
+        assert "--data-root set needs --catalog, the models to compare" in line
+        assert search in line
+        assert line.count("\n") == 1
+    with pytest.raises(InputError) as found:
+        dsmi_zoo.run(data_root=folders, out=tmp_path / "out")
+    assert f"dsmi_zoo.run(\"imagenet-2025\", data_root='{folders}'" in str(found.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
+    (tmp_path / "run.toml").write_text('catalog = "digits"\n[subset]\ndata_root = "set"\n')
+    assert resolve_config({}, tmp_path / "run.toml").catalog == "digits"
 
 
 def test_class_folders_are_classes_in_the_order_of_their_names(folders: Path) -> None:

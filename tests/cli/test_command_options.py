@@ -3,12 +3,14 @@
 ``PYTHONPATH=tests python tests/cli/test_command_options.py`` writes ``command_options.txt``; look at what differs then.
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from command_tree import commands
 
 from dsmi_zoo._util.settings import settings_of
@@ -56,7 +58,7 @@ def test_every_setting_of_a_run_has_an_option_or_is_known_to_be_only_in_a_file()
     assert absent == ONLY_IN_A_FILE
     assert everything - reached <= absent
     assert len(offered - {"more_models"}) == len(everything - absent) + len(
-        {"--config", "--plan", "--retry-failed"}
+        {"--config", "--plan", "--retry-failed", "--help-all"}
     )
 
 
@@ -69,6 +71,29 @@ def test_the_help_names_every_data_set() -> None:
     dataset = next(setting for setting in settings_of(RunConfig) if setting.key == "subset.dataset")
     for name in (*DATASETS, "timm:NAME"):
         assert name in dataset.help
+
+
+def shown_options(argument: str) -> list[str]:
+    """The options that the help of `run` lists, by their first names."""
+    shown = CliRunner().invoke(cli, ["run", argument])
+    assert shown.exit_code == 0
+    return re.findall(r"^  (?:-h, )?(--[a-z-]+)", shown.output, flags=re.MULTILINE)
+
+
+def test_the_help_of_run_shows_ten_options_and_how_to_see_all() -> None:
+    assert set(shown_options("--help")) == {
+        *("--catalog", "--models", "--dataset", "--data-root", "--images-per-class", "--out"),
+        *("--workers", "--budget", "--max-download", "--plan", "--help-all", "--help"),
+    }
+
+
+def test_all_options_of_run_are_in_the_whole_help_once_and_by_group() -> None:
+    run = dict(commands(cli))["run"]
+    options = [option.opts[0] for option in run.params if isinstance(option, click.Option)]
+    assert sorted(shown_options("--help-all")) == sorted([*options, "--help"])
+    output = CliRunner().invoke(cli, ["run", "--help-all"]).output
+    titles = re.findall(r"^(\w+):$", output, flags=re.MULTILINE)
+    assert titles == ["Models", "Images", "Networks", "Measures", "Workers", "Run"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])

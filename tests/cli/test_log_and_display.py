@@ -4,8 +4,10 @@ import io
 import logging
 import re
 import sys
+from collections.abc import Iterator
 from itertools import chain, repeat
 from pathlib import Path
+from time import sleep
 
 import pytest
 from conftest import Command
@@ -73,6 +75,7 @@ def test_a_run_called_from_python_tells_its_steps_to_the_log_by_module(
     assert (
         "INFO:dsmi_zoo.jobs.runs.run:1 model to measure on 447 images of digits/validation" in ours
     )
+    assert "INFO:distributed" not in stderr, "addresses of workers are Dask's business"
     assert noted == "0 True 1"
 
 
@@ -93,8 +96,10 @@ def test_the_command_prints_the_log_as_plain_lines_and_more_when_verbose(
     said = cli("-v", *options)
     lines = said.stdout.splitlines()
     assert said.stderr == ""
-    assert lines[0] == "1 model to measure on 447 images of digits/validation"
-    assert lines[1].startswith("1 worker at tls://127.0.0.1:")
+    assert lines[0] == "Reading catalogue and images"
+    assert lines[1] == "1 model to measure on 447 images of digits/validation"
+    lines = [line for line in lines if not line.endswith("so far")]
+    assert lines[2].startswith("1 worker at tls://127.0.0.1:")
     assert lines[-1] == f"Report: {tmp_path / 'out' / 'report' / 'index.html'}"
     details = [
         line for line in lines if re.match("making the view|training|writing the report", line)
@@ -102,7 +107,7 @@ def test_the_command_prints_the_log_as_plain_lines_and_more_when_verbose(
     assert len(details) == 5
     assert "training test_vit.100x3@32 on 900 images" in details
     quiet = cli(*options, images_per_class=None).stdout.splitlines()
-    assert quiet[0] == "1 of 1 models are done already"
+    assert quiet[1] == "1 of 1 models are done already"
     assert not [line for line in quiet if line.startswith("writing")]
 
 
@@ -125,6 +130,31 @@ def test_the_time_that_is_left_goes_by_what_the_rest_costs(
     costs = {"a": 1.0, "b": 119.0}
     follow(FINISHED, 2, costs=costs)
     assert "about 2 min left" in told.records[0].getMessage(), "of 120, 1 is done after a second"
+
+
+def test_without_a_terminal_a_line_breaks_each_silence_and_says_what_takes_so_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "SILENCE_S", 0.08)
+    file = io.StringIO()
+    pipe = Display(Console(file=file, width=80))
+
+    def finished() -> Iterator[Outcome]:
+        yield FINISHED[0]
+        sleep(0.3)
+        yield FINISHED[0]
+
+    with pipe.never_silent("Reading catalogue and images"):
+        assert file.getvalue() == "Reading catalogue and images\n", "at once"
+        with pipe.status("Starting workers"):
+            sleep(0.3)
+        follow(finished(), 2, pipe)
+    lines = file.getvalue().splitlines()
+    assert "Starting workers: 0 s so far" in lines
+    assert [line for line in lines if line.startswith("1 of 2 done, 0 failed, ")]
+    before = file.getvalue()
+    sleep(0.3)
+    assert file.getvalue() == before, "it ends with the command"
 
 
 def test_on_a_terminal_a_bar_counts_what_is_done_and_lines_stand_above_it() -> None:

@@ -98,6 +98,7 @@ EVERYTHING: dict[str, Any] = {
     "subset": {
         "dataset": "imagenet", "data_root": "/x/d", "classes": "all", "images_per_class": 5, "repeats": 4, "seed": 7,
         "allow_train_images": True, "skip_bad_images": True, "keep_copies": True,
+        "name": "Our photos",
     },
     "measures": {
         "sigma": 2, "t": 3, "repetitions": 4, "seed": 5, "bins": 6, "null_permutations": 7, "method": "lanczos",

@@ -49,6 +49,7 @@ ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "class_order": (["--class-order", "number"], "number"),
     "white": (["--white", "4095"], 4095),
     "keep_copies": (["--keep-copies"], True),
+    "name": (["--name", "Our photos"], "Our photos"),
     "sigma": (["--sigma", "2"], 2),
     "t": (["--t", "3"], 3),
     "repetitions": (["--repetitions", "4"], 4),
@@ -75,7 +76,10 @@ ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "share": (["--share", "1/2"], "1/2"),
     "budget_gb": (["--budget-gb", "3"], 3),
 }
-NEEDED_BESIDE = {"repeats": {"protocol": "paper"}, "data_root": {"dataset": "csv"}}
+NEEDED_BESIDE = {
+    "repeats": {"protocol": "paper"},
+    "data_root": {"dataset": "csv", "catalog": "digits"},
+}
 AT_ODDS_WITH_OTHERS = {"share", "budget_gb", "random_weights"}
 
 
@@ -246,7 +250,7 @@ def test_a_folder_in_the_users_home_may_be_written_with_a_tilde(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     config = settings_from_keywords(
-        out="~/out", cache="~/cache", data_root="~/images", dataset="csv"
+        "digits", out="~/out", cache="~/cache", data_root="~/images", dataset="csv"
     )
     assert (config.folder, config.compute.cache) == (tmp_path / "out", tmp_path / "cache")
     assert config.subset.data_root == tmp_path / "images"

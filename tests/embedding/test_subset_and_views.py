@@ -2,6 +2,7 @@
 
 import gzip
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.data_catalog.models.trained_zoos import trained_models
+from dsmi_zoo.jobs.runs.downloads import log_images
+from dsmi_zoo.jobs.runs.search import refuse_single_images
 from dsmi_zoo.pipeline.config.compute import MODELS
 from dsmi_zoo.pipeline.config.run import RunConfig, SubsetSettings
 from dsmi_zoo.pipeline.embedding.views import (
@@ -221,6 +224,32 @@ def test_a_single_class_is_refused() -> None:
     images = photographs(4)
     with pytest.raises(InputError, match="at least two"):
         select_subset(ImageArray(images.name, images.names, images.labels * 0, images.pixels))
+
+
+def test_a_class_of_one_image_is_left_out_named_and_counted() -> None:
+    images = photographs(6)
+    stray = replace(images, labels=np.array([0, 1, 0, 1, 7, 1]), classes=tuple("abcdefgh"))
+    subset = select_subset(stray)
+    assert subset.images.names == ("p0", "p2", "p1", "p3", "p5")
+    assert subset.digest == select_subset(stray.take(np.array([0, 1, 2, 3, 5]))).digest
+    balance = "6 found = 5 images used + 1 left out: 1 alone in a class (p4 of class h)"
+    assert subset.account.balance(5) == balance
+    assert not subset.account.is_all_by_choice
+    assert len(select_subset(stray, images_per_class=2).labels) == 4, "before images are drawn"
+    assert select_subset(stray, classes=[0, 1]).account.is_all_by_choice
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 1], [0, 1, 2, 3]])
+def test_classes_of_one_image_are_kept_and_warned_about_where_no_two_others_are_left(
+    labels: list[int], told: pytest.LogCaptureFixture
+) -> None:
+    subset = select_subset(replace(photographs(4), labels=np.array(labels)))
+    assert len(subset.labels) == 4
+    assert subset.account.left_out == ()
+    log_images(subset)
+    assert "classes have one image, so no accuracy can be computed" in told.text
+    with pytest.raises(InputError, match="needs 2 images in at least two classes"):
+        refuse_single_images(subset)
 
 
 @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])

@@ -40,7 +40,7 @@ def test_a_collapsed_representation_is_measured_and_one_score_says_why_not(
     known = rows.columns[rows.notna().all()]
     assert {"dse_z", "dsmi_z_y", "dsmi_z_y_scale_free", "centre_accuracy"} <= set(known)
     assert "dsmi_z_y_angular" not in known
-    embedding = monitor._embedded(60)
+    (embedding,) = monitor._embedded(60)
     assert len(np.unique(embedding, axis=0)) <= 13
     alone = measure(embedding, monitor._labels, scores=("dse_z", "neighbour_accuracy"))
     assert rows.loc[1, list(alone)].to_dict() == pytest.approx(alone)

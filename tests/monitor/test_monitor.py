@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from conftest import Command
+from pages import DOCS, code_blocks
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.datasets.libraries import digits_split
@@ -241,9 +242,8 @@ def test_the_report_of_a_monitored_training_draws_its_curves(
     assert "DSMI(Z;Y) went from" in page
     assert "<img" in page
     assert (report / "figures" / "curves.png").stat().st_size > 10_000
-    assert (
-        "--compare" in cli("report", "--out", tmp_path / "m", "--compare", tmp_path, code=2).stderr
-    )
+    refused = cli("report", "--out", tmp_path / "m", "--compare", tmp_path, code=2).stderr
+    assert f"--compare {tmp_path}: no measurements of a monitor there" in refused
 
 
 def test_tensorboard_gets_the_curves_if_it_is_installed(
@@ -261,6 +261,25 @@ def test_tensorboard_gets_the_curves_if_it_is_installed(
     assert told == pytest.approx(read_monitor(tmp_path / "m")[0]["dse_z"].tolist(), abs=1e-5)
 
 
+def test_the_readmes_example_runs_twice_and_keeps_the_first_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    code = next(text for _, text in code_blocks(readme) if "RepresentationMonitor(" in text)
+    for whole, few in (("range(300)", "range(4)"), ("every=50", "every=2"), ("images[1200:]", "images[1600:]"),
+                       ("labels[1200:]", "labels[1600:]")):  # fmt: skip
+        assert whole in code
+        code = code.replace(whole, few)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        exec(code, {})
+    assert "the training before is kept in runs/mine/earlier-1" in capsys.readouterr().out
+    trainings = [read_monitor(Path("runs/mine") / part)[0] for part in ("earlier-1", "")]
+    assert [rows["step"].tolist() for rows in trainings] == [[0, 2, 4]] * 2
+    assert len({rows["loss"].iloc[-1] for rows in trainings}) == 2
+    assert len(list(Path("runs/mine").glob("events*"))) == 1
+
+
 def test_a_folder_that_holds_a_training_is_refused_and_a_continued_one_goes_on(
     tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
@@ -268,8 +287,11 @@ def test_a_folder_that_holds_a_training_is_refused_and_a_continued_one_goes_on(
     with RepresentationMonitor(Small(), *held_out, n=40, **arguments) as monitor:
         for _ in range(6):
             monitor.step()
-    with pytest.raises(InputError, match=r"training of 6 steps.*start=STEP"):
-        RepresentationMonitor(Small(), *held_out, n=40, **arguments)
+    killed = RepresentationMonitor(Small(), *held_out, n=40, every=2, out=tmp_path / "k")
+    train_steps = [killed.step() for _ in range(2)]
+    assert train_steps[1] is not None
+    with pytest.raises(InputError, match=r"training of 2 steps.*interrupted.*start=STEP"):
+        RepresentationMonitor(Small(), *held_out, n=40, every=2, out=tmp_path / "k")
     with pytest.raises(InputError, match="begun with n=40, not 50"):
         RepresentationMonitor(Small(), *held_out, n=50, start=4, **arguments)
     with pytest.raises(InputError, match="begun with other images"):

@@ -48,7 +48,7 @@ def train_steps(monitor: RepresentationMonitor, count: int, **numbers: Any) -> N
 STAGES = {
     "the choice of n": (RepresentationMonitor, "_choose_n", ValueError("no\nbudget")),
     "clusters": (module, "clusters_of", MemoryError()),
-    "forward pass": (module, "activations", torch.OutOfMemoryError("CUDA out of memory")),
+    "forward pass": (module, "layer_activations", torch.OutOfMemoryError("CUDA out of memory")),
     "measures": (module, "_measured", RuntimeError("svd failed to converge")),
     "means": (RepresentationMonitor, "_means", OverflowError("too large")),
     "disk": (module, "write_monitor", OSError(28, "No space left on device")),

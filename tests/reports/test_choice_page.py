@@ -13,14 +13,18 @@ import torch
 from conftest import Command
 from PIL import Image
 from run_records import record_of
-from test_reports_ranking import models
+from test_reports_ranking import models, row
 
+from dsmi_zoo import embedding
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
+from dsmi_zoo.pipeline.measures.catalog import joined_reasons
 from dsmi_zoo.pipeline.networks.timm import loading_code
 from dsmi_zoo.pipeline.store.record import Dropped, Passed, RunRecord, SearchNote
-from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, rows_frame
 from dsmi_zoo.reports.page.build import write_page
-from dsmi_zoo.reports.statistics.ranking import rank
+from dsmi_zoo.reports.page.choice import is_choice, lead_of_choice, ranking_lead
+from dsmi_zoo.reports.statistics.comparison import compare
+from dsmi_zoo.reports.statistics.ranking import images_to_separate, rank
 
 pytestmark = pytest.mark.long
 
@@ -31,10 +35,31 @@ PREPROCESSING = Preprocessing(
 
 def on(dataset: str, search: SearchNote | None = None) -> RunRecord:
     record = record_of()
-    subset = record.config.subset.model_copy(update={"dataset": dataset})
-    return record.model_copy(
-        update={"config": record.config.model_copy(update={"subset": subset}), "search": search}
+    folder = Path("/home/me/some photos")
+    subset = record.config.subset.model_copy(update={"dataset": dataset, "data_root": folder})
+    config = record.config.model_copy(update={"subset": subset})
+    catalog = record.catalog.model_copy(update={"name": "/home/me/zoo.csv"})
+    images = record.subset.model_copy(
+        update={"n_images": 200, "n_classes": 4, "n_largest_class": 60}
     )
+    return record.model_copy(
+        update={"config": config, "search": search, "catalog": catalog, "subset": images}
+    )
+
+
+def headline(rows: pd.DataFrame) -> str:
+    """Return the first sentences of the page of these rows."""
+    return ranking_lead(rows, rank(rows), on("csv"))
+
+
+def pair(*models: tuple[str, int, float | None]) -> pd.DataFrame:
+    """Return rows of models with a number of hits, the first of 200 images, and a number of parameters."""
+    hits = [np.arange(200) < count for _, count, _ in models]
+    rows = [
+        row(name, of_model, params_m=size)
+        for (name, _, size), of_model in zip(models, hits, strict=True)
+    ]
+    return rows_frame(rows)
 
 
 def with_accuracies(**columns: Any) -> pd.DataFrame:
@@ -52,8 +77,12 @@ def test_images_of_ones_own_get_the_choice_page_whatever_the_catalogue_knows(
     dataset: str, tmp_path: Path
 ) -> None:
     page, summary = said(with_accuracies(), on(dataset), tmp_path)
-    assert "<h1>Which model suits these images?</h1>" in page
-    assert summary["lead"].startswith("Of 5 models, net0 at 224 pixels has the highest")
+    assert "<h1>Which model suits “some photos”?</h1>" in page
+    assert "<title>some photos: which model suits these images?</title>" in page
+    assert "some photos · 200 images in 4 classes · 5 of 5 models measured" in " ".join(
+        page.split()
+    )
+    assert summary["lead"].startswith("On some photos (200 images, 4 classes), choose net0: its ")
     assert page.index('id="ranking"') < page.index('id="correlations"')
     assert page.count('id="ranking"') == 1
     settings = json.loads(page.split('id="explorer-settings">')[1].split("</script>")[0])
@@ -63,29 +92,124 @@ def test_images_of_ones_own_get_the_choice_page_whatever_the_catalogue_knows(
     assert '"name":"LogScale"' in page
 
 
+def test_a_choice_page_compares_several_runs_and_no_values_of_other_images(tmp_path: Path) -> None:
+    rows, run = models(), on("csv")
+    others = run.model_copy(update={"subset": run.subset.model_copy(update={"hash": "f" * 64})})
+    # On the other images the order is reversed.
+    reversed_rows = rows.assign(
+        probe_accuracy=rows["probe_accuracy"].to_numpy()[::-1],
+        dsmi_z_y=rows["dsmi_z_y"].to_numpy()[::-1],
+    )
+    comparisons = [
+        compare(rows, run, rows, run, "again"),
+        compare(rows, run, reversed_rows, others, "<winter>"),
+    ]
+    page = write_page(rows, run, tmp_path, comparisons).read_text()
+    again, winter = page.split('<h2 id="compared">')[1].split('<h2 id="compared_2">')
+    winter = winter.split("</section>")[0]
+    assert "net0 has the highest accuracy in both." in again
+    assert "Median change" in again
+    assert "<figure" in again
+    words = " ".join(winter.split())
+    assert "Compared with &lt;winter&gt;" in words
+    assert "These are different images, so orders of models and correlations can be" in words
+    assert "net0 has the highest accuracy here, net4 in &lt;winter&gt;;" in words
+    assert "Median change" not in winter
+    assert "<figure" not in winter
+    assert 'href="#compared_2"' in page
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [one["is_same_images"] for one in summary["compared"]] == [True, False]
+    assert {s["score"]: s["agreement"] for s in summary["compared"][1]["scores"]}[
+        "probe_accuracy"
+    ] == pytest.approx(-1)
+
+
 @pytest.mark.parametrize("dataset", ["imagenet", "digits"])
 def test_images_of_the_published_accuracies_get_the_page_of_correlations(
     dataset: str, tmp_path: Path
 ) -> None:
     page, _ = said(with_accuracies(), on(dataset), tmp_path)
     assert "<h1>How well do representation measures predict accuracy?</h1>" in page
+    assert "<title>zoo.csv: representation measures and accuracy</title>" in page
+    assert "/home/me" not in page.split('<nav aria-label="Sections">')[0]
     assert page.index('id="correlations"') < page.index('id="ranking"')
 
 
 def test_a_ranker_that_looks_at_no_image_says_what_it_would_have_taken(tmp_path: Path) -> None:
     page, _ = said(with_accuracies(), on("csv"), tmp_path / "other")
     accuracy = rank(with_accuracies()).models[4].accuracy
-    assert (
-        "By published top-1 accuracy alone, without looking at these images, one would choose net4, which has "
-        in page
-    )
+    assert "By published top-1 accuracy alone, one would choose net4, which has " in page
     assert f"{accuracy:.1f}% here" in page
-    gmacs = models().assign(gmacs=[1.0, 2.0, 3.0, 4.0, 9.0])
-    gmacs["gmacs"] = gmacs["model"].map({f"net{i}": 9.0 - i for i in range(5)})
-    page, _ = said(gmacs, on("csv"), tmp_path / "same")
-    assert (
-        "By GMACs alone, without looking at these images, one would choose the same model." in page
+    assert "Baseline: always naming the largest class is right for 30.0%." in page
+
+
+def test_no_model_is_praised_for_its_size_alone() -> None:
+    rows = models().assign(top1=np.nan, gmacs=[1.0, 2.0, 3.0, 4.0, 9.0], params_m=5.0)
+    sentences = lead_of_choice(rows, rank(rows), on("csv"), ())
+    assert "one would choose" not in " ".join(sentences)
+
+
+def test_tied_models_are_answered_with_the_smallest_and_what_would_separate_them() -> None:
+    lead = headline(pair(("b1", 196, 5.4), ("b0", 193, 4.7)))
+    more = (images_to_separate(3, 0, 200) - 200) / 4
+    assert lead == (
+        "On some photos (200 images, 4 classes), the 2 models cannot be told apart by their probe accuracies: "
+        "b1 (98.0%) and b0 (96.5%). The smallest of them is b0. "
+        f"About {float(f'{more:.2g}'):,.0f} more images per class would separate them."
     )
+    lead = headline(pair(("b1", 199, 5.4), ("b2", 199, 6.1), ("b0", 199, 4.7), ("weak", 90, 1.0)))
+    assert "3 of 4 models cannot be told apart" in lead
+    assert "highest" not in lead
+    assert "The smallest of them is b0. All are right on the same images" in lead
+    equal = pair(("b1", 196, 5.4), ("b2", 196, 6.1), ("b0", 193, 4.7))
+    assert "would separate the 2 best, which are equally accurate, from the others." in headline(
+        equal
+    )
+    lead = headline(pair(("b1", 199, None), ("b0", 198, 4.7)))
+    assert "smallest" not in lead, "the size of the other is unknown"
+
+
+def test_models_no_better_than_the_largest_class_are_not_recommended() -> None:
+    lead = headline(pair(("b1", 66, 5.4), ("b0", 64, 4.7)))
+    assert lead.startswith(
+        "On some photos (200 images, 4 classes), none of 2 models is shown to be better than always naming the "
+        "largest class, 30.0%: the probe accuracy of the best, b1, is 33.0%"
+    )
+    assert "smallest" not in lead
+
+
+def test_own_images_have_the_choice_page_without_any_accuracy_and_its_reasons(
+    tmp_path: Path,
+) -> None:
+    reason = "class stray has one image (x.png), an accuracy needs two images of each class"
+    rows = with_accuracies().assign(
+        probe_accuracy=np.nan,
+        probe_hits=None,
+        undefined_scores=joined_reasons({"probe_accuracy": reason, "gbc": "too few"}),
+    )
+    page, summary = said(rows, on("imagefolder"), tmp_path / "single")
+    assert "<h1>Which model suits “some photos”?</h1>" in page
+    assert (
+        f"no model can be ranked, because no probe accuracy has a value: {reason}."
+        in summary["lead"]
+    )
+    table = " ".join(page.split('id="undefined"')[1].split("</section>")[0].split())
+    assert f"{reason}</th><td>5</td>" in table
+    assert 'too few</th><td>5</td><td class="l message">gbc' in table
+    failed = rows.assign(status="failed", error_type="OSError", error_message="gone")
+    assert "none of 5 models was measured" in headline(failed)
+    assert is_choice(on("imagefolder"), rank(failed), ())
+
+
+def test_no_title_holds_a_path_of_this_machine(tmp_path: Path) -> None:
+    named = on("csv")
+    subset = named.config.subset.model_copy(update={"name": "Cats & <dogs>"})
+    named = named.model_copy(update={"config": named.config.model_copy(update={"subset": subset})})
+    page, summary = said(with_accuracies(), named, tmp_path / "named")
+    assert "<h1>Which model suits “Cats &amp; &lt;dogs&gt;”?</h1>" in page
+    assert "/home/me" not in page.split('<nav aria-label="Sections">')[0]
+    assert summary["lead"].startswith("On Cats & <dogs> (200 images")
+    assert named.config.identity() == on("csv").config.identity()
 
 
 def test_a_budget_that_was_too_short_is_said_before_the_winner(tmp_path: Path) -> None:
@@ -107,7 +231,7 @@ def test_those_tied_with_the_best_are_named_with_costs_and_loading_code(tmp_path
     # The same hits: no difference at all.
     rows["probe_hits"] = rows.loc[rows["model"] == "net0", "probe_hits"].iloc[0]
     page, summary = said(rows, on("csv"), tmp_path)
-    assert "net1, net2, net3 and 1 more are tied with it" in summary["lead"]
+    assert "the 5 models cannot be told apart" in summary["lead"]
     assert page.count("<summary>Load net") == 5
     assert "timm.create_model(&#39;&lt;net&gt;&#39;)" in page
     assert "Parameters (M)" in page
@@ -170,19 +294,39 @@ def test_the_code_of_a_row_gives_the_embedding_of_the_row(
         for i in range(3):
             pixels = generator.integers(0, 256, (150, 200, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
-    cli("run", "--catalog", "zoo.csv", "--data-root", "photos", "--out", "out", cwd=tmp_path)
+    (tmp_path / "photos" / "stray").mkdir()
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "photos" / "stray" / "x.png")
+    said = cli("run", "--catalog", "zoo.csv", "--data-root", "photos", "--out", "out", cwd=tmp_path)
     (row,) = read_results(tmp_path / "out").to_dict("records")
-    assert row["dataset"] == "imagefolder"
+    assert (row["dataset"], row["n_samples"], row["n_classes"]) == ("imagefolder", 6, 2)
+    assert row["probe_hits"] is not None
+    left_out = "7 found = 6 images used + 1 left out: 1 alone in a class (stray/x.png)"
+    assert left_out in said.stdout + said.stderr
+    recorded = read_run(tmp_path / "out").subset
+    assert (recorded.n_images, recorded.n_largest_class) == (6, 3)
+    assert recorded.classes == ("cat", "dog")
+    kept = embedding(tmp_path / "out", "mine")
+    assert kept.files.tolist() == [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(3)]
+    assert kept.labels.tolist() == [0, 0, 0, 1, 1, 1]
     monkeypatch.chdir(tmp_path)
     made: dict[str, Any] = {}
     exec(row["loading_code"], made)  # what users are told to run
     images = [
-        Image.open(path).convert("RGB") for path in sorted((tmp_path / "photos").rglob("*.png"))
+        Image.open(path).convert("RGB")
+        for path in sorted((tmp_path / "photos").glob("[cd]*/*.png"))
     ]
     with torch.inference_mode():
         batch = torch.stack([made["transform"](image) for image in images])
         found = made["model"].forward_head(made["model"].forward_features(batch), pre_logits=True)
-    slug = ModelEntry(model="mine", architecture="test_vit", img_size=128).slug
-    np.testing.assert_allclose(
-        found.numpy(), np.load(embedding_path(tmp_path / "out", slug)), rtol=1e-3, atol=1e-4
-    )
+    np.testing.assert_allclose(found.numpy(), kept.Z, rtol=1e-3, atol=1e-4)
+
+
+def test_the_page_shows_the_speed_that_was_measured_beside_the_published_one(
+    tmp_path: Path,
+) -> None:
+    rows = with_accuracies(seconds_embed=[0.5, 1, 2, 4, 8], n_samples=1000, device="cpu")
+    page, _ = said(rows, on("imagefolder"), tmp_path)
+    assert page.count("Measured here (images/s)") == 2, "of the winners, and of all"
+    assert "one worker's forward passes (cpu)" in " ".join(page.replace("&#39;", "'").split())
+    for speed in ("2,000", "1,000", "500", "250", "125"):
+        assert f"<td>{speed}</td>" in page

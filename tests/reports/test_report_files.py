@@ -42,6 +42,14 @@ def test_two_reports_at_once_leave_all_files_of_one_of_them(tmp_path: Path) -> N
         assert_page_of(tmp_path, (tmp_path / "index.html").read_text().split()[-1])
 
 
+def test_tables_of_an_earlier_page_are_deleted_and_files_of_others_stay(tmp_path: Path) -> None:
+    with_table = {"correlations.csv": b"rho"}
+    PageFiles("", {"name": "a"}, {}, {}, with_table).write(tmp_path)
+    (tmp_path / "mine.csv").touch()
+    PageFiles("", {"name": "b"}, {}, {}).write(tmp_path)
+    assert {path.name for path in tmp_path.glob("*.csv")} == {"mine.csv"}
+
+
 def test_a_report_waits_until_another_process_has_written_its_own(tmp_path: Path) -> None:
     with exclusive(tmp_path / LOCK):
         waiting = threading.Thread(target=page("b").write, args=(tmp_path,))

@@ -16,10 +16,12 @@ from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, joined_reasons
 from dsmi_zoo.pipeline.store.record import EntryRecord
 from dsmi_zoo.pipeline.store.run_folder import rows_frame, write_row, write_run
 from dsmi_zoo.reports import wording
+from dsmi_zoo.reports.page.analysis import _rank_cell, remarks
 from dsmi_zoo.reports.page.build import write_page, write_report
 from dsmi_zoo.reports.page.context import _undefined
 from dsmi_zoo.reports.page.provenance import mixture_warnings, provenance
 from dsmi_zoo.reports.page.rendering import figure_name, markdown_text
+from dsmi_zoo.reports.statistics.standing import Standing
 
 pytestmark = pytest.mark.long
 
@@ -131,7 +133,7 @@ def test_links_headings_and_figures_are_accessible(usual):
     assert all(
         after <= before + 1 for before, after in zip(page.headings, page.headings[1:], strict=False)
     )
-    assert len(page.images) == 6
+    assert len(page.images) == 4
     assert all(image["alt"] for image in page.images)
 
 
@@ -143,6 +145,35 @@ def test_the_page_has_every_table(usual):
             "OSError", "net10.a", "√d (8)", "447 samples of 149 images", "d" * 40, "torch 2.9.0", "0123abcd", "unknown",
         ):  # fmt: skip
         assert needed.lower() in text.lower(), needed
+
+
+def test_a_rank_has_a_range_only_where_that_says_something():
+    def shown(low, high, of):
+        return _rank_cell(Standing(2, (low, high), 0.1, (0.0, 0.2)), of).ci
+
+    assert shown(1, 30, 30) == ""
+    assert shown(2, 2, 30) == ""
+    assert shown(1, 15, 30) == "(1 to 15)"
+    assert shown(1, 16, 30) == ""
+
+
+def test_each_reason_is_given_once_with_all_that_it_holds_for():
+    reasons = {"A": "the measure is constant", "B": "too few rows", "C": "the measure is constant"}
+    assert remarks(reasons, 5) == "A, C: the measure is constant. B: too few rows."
+    assert remarks({"A": "too few rows", "B": "too few rows"}, 2) == "All: too few rows."
+    assert remarks({}, 2) == ""
+
+
+def test_tables_repeat_no_sentence_and_no_interval(usual):
+    _, page, summary = usual
+    text = plain(page.text)
+    assert "not shown to beat" not in text
+    assert text.count("the measure is constant") == 1 + text.count("not computed: the measure")
+    low, high = summary["correlations"]["dsmi_z_y"]["top1"]["spearman"]["ci"]
+    content = (usual[0] / "index.html").read_text(encoding="utf-8")
+    found = re.search(r'id="explorer-settings">(.*?)</script>', content, re.DOTALL)
+    settings = json.loads(found[1])
+    assert settings["intervals"]["dsmi_z_y"]["top1"] == [low, high]
 
 
 def test_the_same_rows_give_the_same_files(usual, tmp_path):
@@ -158,7 +189,7 @@ def test_the_same_rows_give_the_same_files(usual, tmp_path):
     report(tmp_path, [*(entry(i) for i in range(10)), failed])
     names = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     assert names == sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
-    assert len(names) == 2 + 2 * 6
+    assert len(names) == 4 + 2 * 4
     for name in names:
         # Bokeh numbers its objects anew for each page.
         first, second = (
@@ -331,8 +362,8 @@ def test_the_subsets_accuracy_is_a_ceiling_and_no_rival(tmp_path):
     assert summary["correlations"]["subset_top1"]["top1"]["spearman"]["p_holm"] is None
     assert "subset_top1" not in summary["standings"]["top1"]["scores"]
     assert "subset_top1" not in summary["differences"]
-    table = page.text.split("Scores and top-1 accuracy")[1].split("Within groups")[0]
-    assert "accuracy itself on the subset: not a rival" in table
+    table = page.text.split("Scores and top-1 accuracy")[1].split("Choosing by a score")[0]
+    assert "Subset top-1 (ceiling): accuracy itself on the subset, not a rival." in table
 
 
 @pytest.mark.parametrize(

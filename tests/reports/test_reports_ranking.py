@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from run_records import record_of
+from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -19,7 +20,14 @@ from dsmi_zoo.pipeline.measures.core.hits import packed, wilson_interval
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
 from dsmi_zoo.reports.page.build import write_page
 from dsmi_zoo.reports.page.choice import ranking_lead
-from dsmi_zoo.reports.statistics.ranking import pareto_front, rank, tied_for_first
+from dsmi_zoo.reports.statistics.ranking import (
+    Separation,
+    images_to_separate,
+    pareto_front,
+    rank,
+    separation,
+    tied_for_first,
+)
 
 pytestmark = pytest.mark.long
 
@@ -45,13 +53,17 @@ def models(count: int = 5, n: int = 200) -> pd.DataFrame:
 
 
 def test_models_are_ranked_by_their_probe_and_the_lead_names_the_first() -> None:
-    ranking = rank(models())
+    rows = models()
+    ranking = rank(rows)
     assert [m.model for m in ranking.models] == [f"net{i}" for i in range(5)]
     first = ranking.models[0]
+    lead = ranking_lead(rows, ranking, record_of())
+    assert lead.startswith("On digits (149 images, 10 classes), choose net0: its probe accuracy, ")
     assert (
-        f"net0 at 224 pixels has the highest cross-validated probe accuracy, {first.accuracy:.1f}%"
-        in ranking_lead(ranking)
+        f"{first.accuracy:.1f}% ({first.low:.1f} to {first.high:.1f}), is higher than that of "
+        in lead
     )
+    assert "each of the 4 other models by more than chance" in lead
     assert first.tied_for_first
     assert all(m.pareto for m in ranking.models)
     assert ranking.cost == "throughput"
@@ -73,6 +85,29 @@ def test_ties_are_those_of_mcnemars_test_with_holms_correction() -> None:
     expected = ~multipletests(p, alpha=0.05, method="holm")[0]
     assert tied_for_first([best, *others]).tolist() == [True, *expected.tolist()]
     assert not expected.all()
+
+
+@pytest.mark.parametrize(("better", "worse", "images"), [(12, 6, 200), (9, 3, 120), (30, 18, 100)])
+def test_the_images_that_would_separate_two_models_do_so_in_four_of_five_draws(
+    better: int, worse: int, images: int
+) -> None:
+    needed = round(images_to_separate(better, worse, images))
+    assert needed > images
+    shares = [better / images, worse / images, 1 - (better + worse) / images]
+    drawn = np.random.default_rng(0).multinomial(needed, shares, size=4000)
+    p = binom.cdf(drawn[:, :2].min(axis=1), drawn[:, :2].sum(axis=1), 0.5) * 2
+    assert 0.74 < (p <= 0.05).mean() < 0.84
+
+
+def test_what_separates_ties_is_unknown_where_models_agree_or_are_equally_accurate() -> None:
+    first = np.arange(100) < 90
+    equal, other = np.roll(first, 3), np.arange(100) < 88
+    assert separation([first]) is None
+    assert separation([first, first]) == Separation(None, True)
+    assert separation([first, equal]) == Separation(None, False)
+    assert separation([first, equal, other]) == Separation(
+        images_to_separate(2, 0, 100, 0.025), False
+    )
 
 
 points = arrays.arrays(float, st.integers(1, 12), elements=st.sampled_from([0.0, 1.0, 2.0, 3.0]))
@@ -99,8 +134,8 @@ def test_a_page_without_published_accuracies_leads_with_the_ranking(tmp_path: Pa
     rows.loc[rows["model"] == "net2", "model"] = "<i>net2</i>"
     page = write_page(rows, record_of(), tmp_path).read_text()
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert "Which model suits these images?" in page
-    assert summary["lead"].startswith("Of 5 models, net0 at 224 pixels")
+    assert "<h1>Which model suits “digits”?</h1>" in page
+    assert summary["lead"].startswith("On digits (149 images, 10 classes), choose net0")
     assert "<i>net2" not in page
     assert [m["model"] for m in summary["ranking"]] == [
         "net0",

@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import HubServer
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.jobs.runs import search as searching
+from dsmi_zoo.jobs.runs.downloads import log_plan
 from dsmi_zoo.jobs.runs.forecast import (
     PRECISION_SHARE,
     START_S,
@@ -17,6 +20,14 @@ from dsmi_zoo.jobs.runs.forecast import (
 )
 from dsmi_zoo.pipeline.config.compute import ComputeSettings
 from dsmi_zoo.pipeline.config.run import resolve_config
+from dsmi_zoo.pipeline.plan.cost import (
+    OF_A_CPU,
+    RESNET18_CPU_THROUGHPUT,
+    Speed,
+    estimate,
+    network_key,
+    speed_here,
+)
 from dsmi_zoo.pipeline.plan.plan import Plan, make_plan
 
 
@@ -78,3 +89,85 @@ def test_the_plan_ends_with_the_time_in_all_the_download_and_the_memory(tmp_path
     assert f"to download {sum(files.values()) / 1e9:.1f} GB" in in_all
     assert "with 2 processes, fp32" in in_all
     assert memory.startswith("memory      about ")
+
+
+def test_on_cores_the_published_figures_of_a_cpu_count(tmp_path: Path) -> None:
+    compute = {"cluster": "local", "workers": 1}
+    plan = planned(tmp_path, models=["resnet50.a*"], compute=compute)
+    for job in plan.jobs:
+        slower = RESNET18_CPU_THROUGHPUT / job.entry.extras["cpu_throughput"]
+        assert estimate(job, 10, on_cpu=True).image == pytest.approx(slower / 10)
+        assert estimate(job, 10).image != pytest.approx(slower / 10)
+    (forward,) = (line for line in described(plan) if line.startswith("  forward"))
+    assert forward.endswith(f": {len(plan.jobs)} by {OF_A_CPU}")
+    assert "one GPU" not in forward
+
+
+def own(folder: Path, *columns: str) -> Plan:
+    """A plan of the user's own networks, of which nothing is published."""
+    head = "model,architecture,weights,img_size,family,crop_pct,interpolation,crop_mode,mean,std"
+    known = "32,test,1,bicubic,center,0.5 0.5 0.5,0.5 0.5 0.5"
+    lines = [head]
+    lines += [f"{name},{name.partition('-')[0]},me/{name},{known}" for name in columns]
+    (folder / "own.csv").write_text("\n".join(lines) + "\n")
+    return planned(folder, catalog=str(folder / "own.csv"), models=[])
+
+
+def test_a_network_without_a_published_speed_is_timed_once(tmp_path: Path) -> None:
+    plan = own(tmp_path, "test_resnet-a", "test_resnet-b", "test_vit-c", "no_such_network-d")
+    speed = speed_here(plan.jobs, "fp32", seconds=60, threads=1, resnet18=10.0)
+    keys = [network_key(job) for job in plan.jobs]
+    assert keys[0] == keys[1]
+    assert set(speed.networks) == set(keys[:3]), "one that cannot be built is left out"
+    assert 1 < speed.networks[keys[0]] < 1e6
+    cost = estimate(plan.jobs[0], speed.resnet18, timed=speed.networks)
+    assert cost.image == 1 / speed.networks[keys[0]]
+    assert not speed_here(plan.jobs, "fp32", seconds=0, threads=1, resnet18=10.0).networks, (
+        "time is bounded"
+    )
+    two = Speed.mean([speed, Speed(30.0, on_cpu=True, networks={keys[0]: 1.0})])
+    assert two.resnet18 == 20
+    assert two.networks[keys[0]] == (speed.networks[keys[0]] + 1) / 2
+
+
+def test_a_search_is_planned_without_workers_and_without_the_hub(
+    hub: HubServer,
+    tmp_path: Path,
+    server: None,
+    monkeypatch: pytest.MonkeyPatch,
+    told: pytest.LogCaptureFixture,
+) -> None:
+    def none(*_: Any, **__: Any) -> None:
+        raise AssertionError("a plan starts no workers")
+
+    monkeypatch.setattr(searching, "open_workers", none)
+    settings = {
+        "catalog": "imagenet-2025",
+        "models": ["test_vit.*"],
+        "subset": {"dataset": "digits", "images_per_class": 5},
+        "out": tmp_path / "out",
+    }
+    compute = {"cache": tmp_path / "cache", "budget": "5m", "cluster": "local", "workers": 1}
+    config = resolve_config({**settings, "compute": compute})
+    assert searching.search(config, only_plan=True) == 0
+    assert "budget 5 min: first " in told.text
+    assert hub.served == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_columns_of_a_catalogue_are_listed_in_the_plan_and_once_in_the_log(
+    tmp_path: Path, told: pytest.LogCaptureFixture
+) -> None:
+    catalog = tmp_path / "mine.csv"
+    catalog.write_text(
+        "model,weights,family,img_size,crop_pct,mean,std,top1,acc,layers,x\n"
+        "a,owner/a,vit,32,1,0 0 0,1 1 1,50,1,2,3\n"
+    )
+    plan = planned(tmp_path, catalog=str(catalog), models=())
+    words = "3 unknown columns, kept as numbers of your own: "
+    words += "acc (did you mean top1?), layers (did you mean layer?), x"
+    assert f"  columns   {words}" in described(plan)
+    log_plan(plan)
+    assert told.text.count(words) == 1
+    built_in = planned(tmp_path, catalog="digits", models=("test_vit.*",))
+    assert "columns" not in "".join(described(built_in))

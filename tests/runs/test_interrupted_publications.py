@@ -64,7 +64,7 @@ def run(tmp_path: Path) -> Path:
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of a few lines: a real one takes seconds, and there are hundreds of publications."""
 
-    def write_page(rows: pd.DataFrame, _run: Any, folder: Path, release: Release) -> None:
+    def write_page(rows: pd.DataFrame, _run: Any, folder: Path, release: Release, **_: Any) -> None:
         assert len(rows) == 2
         write_text(folder / f"figures/{release.title}.svg", "<svg/>")
         write_text(folder / "summary.json", "{}")

@@ -81,7 +81,7 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     document = json.loads(written)
     assert list(document) == [
         "format", "config", "identity", "catalog", "subset", "entries", "versions", "git_commit", "created_at",
-        "updated_at", "embeddings_from", "search",
+        "updated_at", "embeddings_from", "earlier_catalogs", "search",
     ]  # fmt: skip
     assert (document["format"], document["created_at"]) == (1, "2026-01-02T03:04:05+00:00")
 
@@ -98,7 +98,8 @@ def test_the_record_of_a_run_of_the_first_version_is_still_read(tmp_path: Path) 
     document = json.loads(FIRST_VERSION.read_bytes())
     write_run(tmp_path, first)
     again = json.loads((tmp_path / "run.json").read_bytes())
-    assert again["subset"].pop("account") is None  # that version noted none
+    for name in ("account", "classes", "n_largest_class"):
+        assert again["subset"].pop(name) is None  # that version noted none
     assert {name: again[name] for name in document if name not in ("config", "catalog")} == {
         name: value for name, value in document.items() if name not in ("config", "catalog")
     }

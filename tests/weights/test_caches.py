@@ -271,7 +271,7 @@ def test_a_damaged_subset_is_written_anew_though_no_row_is_missing(
     right = read_subset(run)
     (run / "subset.parquet").write_bytes(b"PAR1")
     said = cli("run", "--models", *SMALL_ZOO, "--out", run)
-    assert "subset or cluster files are damaged; repairing them" in said.stdout
+    assert "subset or cluster files are missing or damaged; repairing them" in said.stdout
     pd.testing.assert_frame_equal(read_subset(run), right)
     assert "repairing them" not in cli("run", "--models", *SMALL_ZOO, "--out", run).stdout
 

@@ -341,8 +341,8 @@ def test_offline_no_model_opens_a_socket(client_settings: dict[str, str], tmp_pa
     assert kinds == [
         "LocalEntryNotFoundError",
         "LocalEntryNotFoundError",
-        "FileNotFoundError",
-        "FileNotFoundError",
+        "Offline",
+        "Offline",
     ]
 
 

@@ -184,7 +184,7 @@ def test_offline_a_warm_cache_serves_and_a_cold_one_says_what_to_do(
     hub.repositories[VIT] = {"model.safetensors": published["test_vit"]}
     told = script(FETCH, VIT, cache, HF_HUB_OFFLINE="1")
     assert told == (
-        f"FileNotFoundError: {VIT}: not in the cache, and HF_HUB_OFFLINE forbids downloading it; "
+        f"Offline: {VIT}: not in the cache, and HF_HUB_OFFLINE forbids downloading it; "
         "run `dsmi-zoo prefetch` on a node with internet"
     )
     url = f"{hub.endpoint}/files/net-0123abcd.pth"

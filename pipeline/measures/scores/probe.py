@@ -33,6 +33,11 @@ def hits(context: MeasureContext) -> NDArray[np.bool_]:
     scikit-learn's ``RidgeClassifier``, refitted without each image; the closed form is Allen's PRESS (1974), for rows
     that are left out together: y - yhat without them = (1 - H_II)^-1 (y_I - yhat_I), H the hat matrix.
     """
+    return most_repeats(predicted(context) == context.classes, context.images)
+
+
+def predicted(context: MeasureContext) -> NDArray[np.int64]:
+    """Return the class that the probe of ``hits`` predicts for each row, int64 [n], numbered as ``context.classes``."""
     decomposition, classes, images = context.decomposition, context.classes, context.images
     U, squares = decomposition.left_vectors, decomposition.squares
     xp = namespace(squares)
@@ -42,7 +47,7 @@ def hits(context: MeasureContext) -> NDArray[np.bool_]:
     means = beside(2 * sizes / n - 1, U)
     # Of the targets; the -1 of every row is orthogonal to U.
     projected = 2 * decomposition.class_sums(classes).T
-    least, predicted = np.inf, classes
+    least, predictions = np.inf, classes
     scale = float(xp.sum(squares)) / min(n, context.d)
     without_images = _without_images(U, images)
     for penalty in PENALTIES:
@@ -50,8 +55,8 @@ def hits(context: MeasureContext) -> NDArray[np.bool_]:
         residuals = without_images(targets - means - U @ (shrunk[:, None] * projected), shrunk)
         error = float(xp.sum(residuals * residuals))
         if error < least:
-            least, predicted = error, to_host(xp.argmax(targets - residuals, axis=1))
-    return most_repeats(predicted == classes, images)
+            least, predictions = error, to_host(xp.argmax(targets - residuals, axis=1))
+    return predictions
 
 
 def _without_images(U: Array, images: NDArray[np.int64]) -> Callable[[Array, Array], Array]:

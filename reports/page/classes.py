@@ -1,0 +1,199 @@
+"""Accuracy per class, and who is taken for whom: of the best model and of those tied with it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.text import counted
+from dsmi_zoo.pipeline.measures.core.context import MeasureContext
+from dsmi_zoo.pipeline.measures.core.hits import unpacked
+from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
+from dsmi_zoo.pipeline.measures.scores.probe import predicted
+from dsmi_zoo.pipeline.store.record import RunRecord
+from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_embedding
+from dsmi_zoo.pipeline.store.subset_file import read_subset
+
+from ..statistics.classes import (
+    ClassAccuracy,
+    Images,
+    class_accuracies,
+    confusion,
+    images_of,
+    most_confused,
+)
+from ..statistics.ranking import Ranked
+from ..statistics.sample import names, succeeded
+from ..wording import fixed, interval
+from .rendering import AnyCell, Table, table_of_words
+
+FEW = 20  # classes that are all shown
+WORST = 10
+MAY_DIFFER = 0.01  # of the images
+MOST_WORK = 1e11  # n d min(n, d) of the probes for the confusions: some ten seconds of two cores
+
+
+@dataclass(frozen=True)
+class OfModel:
+    """What one model gets right: its accuracy in each class, and its confusions [k, k] or why there are none."""
+
+    name: str
+    row: Mapping[str, Any]
+    accuracies: list[ClassAccuracy]
+    matrix: np.ndarray | None = None
+    why: str = ""
+
+
+def per_class(
+    rows: pd.DataFrame, run: RunRecord, best: list[Ranked], folder: Path, *, recompute: bool
+) -> tuple[Images, list[OfModel]] | None:
+    """Return the images and what the ``best`` models get right, by the hits in their rows; None if the images are lost.
+
+    Parameters
+    ----------
+    folder
+        The run's OUT, or a published folder: where ``subset.parquet`` is.
+    recompute
+        Whether to compute the confusions, which rows do not hold, from the kept embeddings by the same probe.
+    """
+    try:
+        subset = read_subset(folder)
+    except InputError:
+        return None
+    images = images_of(subset, run.subset.classes)
+    ok = succeeded(rows)
+    place_of = {(name["model"], name["img_size"]): i for i, name in enumerate(names(ok))}
+    models: list[OfModel] = []
+    for one in best:
+        cells = ok.iloc[place_of[one.model, one.img_size]].items()
+        row = {str(name): value for name, value in cells}
+        hits = unpacked(row["probe_hits"])
+        if len(hits) != len(images.classes):
+            return None
+        size = "" if one.img_size is None else f"@{one.img_size}"
+        models.append(OfModel(f"{one.model}{size}", row, class_accuracies(hits, images)))
+    if not recompute:
+        return images, models
+    done = np.cumsum([_work(model) for model in models])
+    found = int((done <= MOST_WORK).sum())
+    return images, [
+        _with_confusion(model, run, subset, images, folder)
+        if i < found
+        else replace(model, why="the probe of so large an embedding would take too long")
+        for i, model in enumerate(models)
+    ]
+
+
+def _work(model: OfModel) -> float:
+    n, d = float(model.row["n_samples"]), float(model.row["embedding_dim"])
+    return n * d * min(n, d)
+
+
+def _with_confusion(
+    model: OfModel, run: RunRecord, subset: pd.DataFrame, images: Images, folder: Path
+) -> OfModel:
+    slugs = {entry.row_id: entry.slug for entry in run.entries}
+    path = embedding_path(run.embeddings_from or folder, slugs[model.row["row_id"]])
+    if not path.is_file():
+        return replace(model, why="its embedding was dropped")
+    try:
+        Z = read_embedding(path, model.row["embedding_sha256"])
+    except InputError as error:
+        return replace(model, why=str(error))
+    found = predictions(Z, subset, images)
+    differ = int(((found == images.classes) != unpacked(model.row["probe_hits"])).sum())
+    # Machines add in different orders, so an image at the border may change sides.
+    if differ > MAY_DIFFER * len(found):
+        return replace(
+            model, why=f"its embedding gives other hits than its row for {differ} images"
+        )
+    return replace(model, matrix=confusion(found, images))
+
+
+def predictions(Z: np.ndarray, subset: pd.DataFrame, images: Images) -> np.ndarray:
+    """Return the class that a linear probe predicts for each image without having seen it, int64 [m]."""
+    labels = subset["label"].to_numpy()
+    context = MeasureContext(Z, labels, subset["image"].to_numpy(), None, MeasureSettings())
+    codes = np.unique(labels, return_inverse=True)[1]
+    code_of = np.zeros(len(images.names), dtype=np.int64)
+    code_of[context.classes] = codes  # the context numbers classes as they appear
+    votes = np.zeros((len(images.classes), len(images.names)), dtype=np.int64)
+    np.add.at(votes, (context.images, code_of[predicted(context)]), 1)
+    return votes.argmax(axis=1)
+
+
+def class_context(images: Images, models: list[OfModel]) -> dict[str, Any]:
+    """Return the template's variables: the table of accuracies, and for each model its confusions as a table."""
+    return {
+        "accuracies": _accuracy_table(images, models),
+        "confusions": [
+            {"model": model.name, "why": model.why, "table": _confusion_table(images, model)}
+            for model in models
+            if model.matrix is not None or model.why
+        ],
+        "has_confusions": any(model.matrix is not None for model in models),
+        "is_matrix": len(images.names) <= FEW,
+    }
+
+
+def _accuracy_table(images: Images, models: list[OfModel]) -> Table:
+    best = models[0].accuracies
+    order = sorted(range(len(best)), key=lambda i: best[i].value)
+    shown = order if len(order) <= FEW else order[:WORST]
+    rows: list[list[AnyCell]] = []
+    for i in shown:
+        cells: list[AnyCell] = [images.names[i], best[i].images]
+        for model in models:
+            accuracy = model.accuracies[i]
+            cells.append((fixed(accuracy.value, 1), interval(accuracy.interval, 1)))
+        rows.append(cells)
+    note = ""
+    if len(shown) < len(order):
+        low, high = best[order[WORST]].value, best[order[-1]].value
+        others = counted(len(order) - WORST, "other class")
+        note = f"{others}: {fixed(low, 1)} to {fixed(high, 1)}% with {models[0].name}."
+    heads = ["Class", "Images", *(model.name for model in models)]
+    return table_of_words(None, heads, rows, note=note)
+
+
+def _confusion_table(images: Images, model: OfModel) -> Table | None:
+    if model.matrix is None:
+        return None
+    if len(images.names) <= FEW:
+        numbers = [str(i + 1) for i in range(len(images.names))]
+        rows: list[list[AnyCell]] = []
+        for i, of_class in enumerate(model.matrix):
+            cells = [str(count) if count else "·" for count in of_class.tolist()]
+            rows.append([f"{i + 1} {images.names[i]}", *cells])
+        return table_of_words(None, ["Class", *numbers], rows)
+    pairs: list[list[AnyCell]] = []
+    for true, taken, count in most_confused(model.matrix, WORST):
+        of = model.accuracies[true].images
+        pairs.append([images.names[true], images.names[taken], f"{count} of {of}"])
+    note = "" if pairs else "No image is taken for one of another class."
+    return table_of_words(
+        None, ["Class", "Taken for", "Images"], pairs, note=note, text_columns=(0, 1)
+    )
+
+
+def class_files(images: Images, models: list[OfModel]) -> dict[str, pd.DataFrame]:
+    """Return the tables that the page links to, by the name of their file."""
+    accuracies, confused = [], []
+    for model in models:
+        for name, accuracy in zip(images.names, model.accuracies, strict=True):
+            low, high = accuracy.interval
+            of_class = {"model": model.name, "class": name, "images": accuracy.images}
+            of_class |= {"correct": accuracy.correct, "accuracy": accuracy.value}
+            accuracies.append({**of_class, "low": low, "high": high})
+        if model.matrix is None:
+            continue
+        for true, taken in zip(*np.nonzero(model.matrix), strict=True):
+            pair = {"class": images.names[true], "taken_for": images.names[taken]}
+            pair |= {"images": int(model.matrix[true, taken])}
+            confused.append({"model": model.name, **pair})
+    files = {"classes.csv": pd.DataFrame(accuracies)}
+    return files | ({"confusions.csv": pd.DataFrame(confused)} if confused else {})
