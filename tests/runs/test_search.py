@@ -111,14 +111,15 @@ def test_a_workers_speed_is_measured_with_a_real_network() -> None:
 
 
 def test_the_stages_grow_threefold_up_to_all_images() -> None:
-    images = open_dataset("digits")
-    stages = stages_of(select_subset(images))
-    smallest = int(np.bincount(images.labels).min())
-    assert [s.images_per_class for s in stages] == [smallest // 3, None]
-    assert [s.images for s in stages] == [smallest // 3 * 10, len(images.labels)]
-    assert [s.images_per_class for s in stages_of(select_subset(images, images_per_class=9))] == [
-        None
-    ]
+    subset = select_subset(open_dataset("digits"))
+    stages, sizes = stages_of(subset), subset.class_sizes
+    assert [str(s.sample) for s in stages] == ["1/3", "None"]
+    assert [s.images for s in stages] == [149, 447]
+    balanced = stages_of(subset, "balanced_accuracy")
+    assert [str(s.sample) for s in balanced] == [str(sizes.min() // 3), "None"]
+    assert [s.images for s in balanced] == [sizes.min() // 3 * 10, 447]
+    few = select_subset(open_dataset("digits"), images_per_class=9)
+    assert [s.sample for s in stages_of(few)] == [None]
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 100)), max_size=12), st.integers(0, 300))
@@ -206,13 +207,13 @@ def test_a_search_drops_the_clearly_worse_on_few_images_and_measures_the_rest_on
     out = tmp_path / "out"
     arguments = ["run", "--catalog", catalog, "--out", out, "--budget", "5m"]
     done = cli(*arguments, report=True)
-    assert "budget 5 min: first 4 models on 140 images" in done.stdout
+    assert "budget 5 min: first 4 models on 149 images" in done.stdout
     assert "to download" in done.stdout
     assert "now on 447 images" in done.stdout
     rows = read_results(out)
     assert (rows["n_samples"] == 447).all()
     note = _note(out)
-    assert [stage.images for stage in note.stages] == [140, 447]
+    assert [stage.images for stage in note.stages] == [149, 447]
     dropped = {entry.model: entry for entry in note.stages[0].dropped}
     assert dropped
     assert {entry.reason for entry in dropped.values()} == {"clearly worse"}
@@ -225,8 +226,11 @@ def test_a_search_drops_the_clearly_worse_on_few_images_and_measures_the_rest_on
         assert entry.high is not None
         assert entry.low <= entry.accuracy <= entry.high
         assert entry.accuracy < best
+    assert (note.metric, note.error_rate) == ("accuracy", 5)
+    assert note.stages[0].contenders == len(rows)
     page = (out / "report" / "index.html").read_text()
     assert "How the search went" in page
+    assert "by accuracy, was dropped as clearly worse is at most 5%, over all stages" in page
     assert all(name in page for name in dropped)
     again = cli(*arguments)
     assert "4 of 4 models are done already" in again.stdout
@@ -283,7 +287,7 @@ def test_a_search_that_cannot_use_its_folder_is_refused_before_anything_else(
     assert [stage.models for stage in note.stages] == [4, len(read_results(out))]
     page = (out / "report" / "index.html").read_text()
     for model in read_results(out)["model"]:
-        assert f"{model}@32</th><td>140</td>" not in page, "measured on all images, so not dropped"
+        assert f"{model}@32</th><td>149</td>" not in page, "measured on all images, so not dropped"
 
 
 def test_a_search_of_which_no_model_can_be_measured_says_so_and_fails(
