@@ -34,7 +34,7 @@ from dsmi_zoo.pipeline.plan.cost import (
 )
 from dsmi_zoo.pipeline.plan.order import by_promise
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
-from dsmi_zoo.pipeline.store.record import Dropped, LostRecord, Passed, SearchNote
+from dsmi_zoo.pipeline.store.record import NO_TIME, Dropped, LostRecord, Passed, SearchNote
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, write_run
 from dsmi_zoo.pipeline.weights.cache import remote_weights
 from dsmi_zoo.reports.statistics.paired import ERROR_RATE, may_be_best

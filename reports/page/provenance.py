@@ -187,9 +187,9 @@ def _risk(note: SearchNote) -> str:
         for stage in tested
     )
     words = (
-        f"The chance that a model as good as the best on all images, by {metric}, was dropped as clearly worse is at most "
-        f"{note.error_rate:g}%, over all stages and models, as far as predictions do not change with the number of images "
-        f"that the probe learns from. Its cost: {kept}."
+        f"The chance that a model as good as the best on all images, by {metric}, was dropped as clearly worse is at "
+        f"most {note.error_rate:g}%, over all stages and models, as far as predictions do not change with the number "
+        f"of images that the probe learns from. Its cost: {kept}."
     )
     late = sum(entry.reason == NO_TIME for stage in note.stages for entry in stage.dropped)
     if late:

@@ -7,7 +7,7 @@ ERROR_RATE = 0.05
 """The greatest chance that a search drops a model that is as good as the best on all images."""
 FAR = 8.0  # standard deviations, from which on a bound serves as the p value
 WIDTH = 16.0  # standard deviations, beyond which a sum of random signs has no chance
-PERIOD = 2**15
+PERIOD = 2**14
 """Steps in twice that width: to whole steps weights are rounded where images count unequally."""
 TOGETHER = 64  # pairs of models whose distributions are computed at a time
 
@@ -120,7 +120,11 @@ def may_be_best(
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(lead > 0, lead / np.sqrt(np.maximum(variance, squares.min())), 0)
     rival = z.argmax(axis=0)
-    p = np.where(z.max(axis=0) > 0, upper_p(*by_weight(hits[rival], hits, weights)), 1.0)
+    p = np.ones(len(hits))
+    is_behind = z.max(axis=0) > 2  # others are far from any threshold
+    if is_behind.any():
+        pairs = by_weight(hits[rival[is_behind]], hits[is_behind], weights)
+        p[is_behind] = upper_p(*pairs)
     left = np.ones(len(hits), dtype=bool)
     while True:
         still = p > level / ((max(compared, len(hits)) - 1) * left.sum())

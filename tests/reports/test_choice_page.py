@@ -23,6 +23,7 @@ from dsmi_zoo.pipeline.store.record import Dropped, Passed, RunRecord, SearchNot
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, rows_frame
 from dsmi_zoo.reports.page.build import write_page
 from dsmi_zoo.reports.page.choice import is_choice, lead_of_choice, ranking_lead
+from dsmi_zoo.reports.page.classes import quantity_of
 from dsmi_zoo.reports.statistics.ranking import images_to_separate, rank
 
 pytestmark = pytest.mark.long
@@ -48,7 +49,8 @@ def on(dataset: str, search: SearchNote | None = None) -> RunRecord:
 
 def headline(rows: pd.DataFrame) -> str:
     """Return the first sentences of the page of these rows."""
-    return ranking_lead(rows, rank(rows), on("csv"))
+    run = on("csv")
+    return ranking_lead(rows, rank(rows, quantity_of(rows, run, None)), run)
 
 
 def pair(*models: tuple[str, int, float | None]) -> pd.DataFrame:
