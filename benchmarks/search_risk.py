@@ -6,11 +6,11 @@
     python benchmarks/search_risk.py runs/digits runs/fashion --refit --draws 20
     python benchmarks/search_risk.py hits.npz      arrays ``hits``, bool [models, images], and ``labels``, [images]
 
-A population has the hits of a run's probes: images drawn with replacement, class by class, so that the largest class
-has ``--images`` and the others fall geometrically to 1/skew of that; with ties, half of the models are the best one with
-its hits permuted among a fifth of the images of each class, so that all are equally good. 100 classes are simulated. Each
-draw has another population, other models and another choice of images. With ``--refit`` the images are the run's, and
-each stage fits the probes to its images, as a search does. A file of hits is taken as it is.
+A population has the hits of a run's probes: images drawn with replacement, class by class, so that the largest
+class has ``--images`` and the others fall geometrically to 1/skew of that; with ties, half of the models are the best
+one with its hits permuted among a fifth of the images of each class, so that all are equally good. 100 classes are
+simulated. Each draw has another population, other models and another choice of images. With ``--refit`` the images are
+the run's, and each stage fits the probes to its images, as a search does. A file of hits is taken as it is.
 
 Rules: ``now`` is the search's; ``before`` took equally many images of each class and tested at 5% in each stage. A line
 has the share of draws in which a model that is best on all images was dropped, with the standard error of the
@@ -207,15 +207,7 @@ def refitted(zoos: list[Zoo], draws: int) -> Iterator[dict]:
             images = chosen(sizes, zoo.labels, np.random.default_rng([draw, skew]))
             labels = zoo.labels[images]
 
-            def fit(
-                models: np.ndarray, some: np.ndarray, images=images, labels=labels
-            ) -> np.ndarray:
-                where = images[some]
-                found = [
-                    measure(embeddings[i][where], labels[some], scores="probe_hits") for i in models
-                ]
-                return np.array([unpacked(str(values["probe_hits"])) for values in found])
-
+            fit = partial(fitted, [Z[images] for Z in embeddings], labels)
             hits = fit(np.arange(len(embeddings)), np.arange(len(images)))
             kind = {"zoo": zoo.name, "classes": len(sizes), "skew": f"1:{skew}"}
             kind |= {"models": len(hits), "ties": "as found"}

@@ -34,6 +34,7 @@ from dsmi_zoo.pipeline.plan.order import by_promise
 from dsmi_zoo.pipeline.plan.plan import Job, make_plan
 from dsmi_zoo.pipeline.store.record import SearchNote
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
+from dsmi_zoo.pipeline.store.subset_file import read_subset
 from dsmi_zoo.pipeline.weights.waves import within_download
 
 
@@ -300,3 +301,42 @@ def test_a_search_of_which_no_model_can_be_measured_says_so_and_fails(
     done = cli("run", "--catalog", mine, "--out", tmp_path / "out", "--budget", "5m", code=1)
     assert "none of 1 model could be measured: dsmi-zoo status --out" in done.stdout
     assert "unfinished search" in cli("report", "--out", tmp_path / "out", code=2).stderr
+
+
+@pytest.fixture(scope="module")
+def skewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of real digits: many ones, fewer sevens and nines, three twos."""
+    root, images = tmp_path_factory.mktemp("skewed") / "photos", open_dataset("digits")
+    for label, count in {1: 44, 7: 20, 9: 15, 2: 3}.items():
+        (root / str(label)).mkdir(parents=True)
+        for number in np.flatnonzero(images.labels == label)[:count]:
+            images.image(int(number)).save(root / str(label) / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("metric", "images"), [("accuracy", [15, 14, 2]), ("balanced_accuracy", [8, 8, 3])]
+)
+def test_a_search_samples_skewed_classes_for_what_it_ranks_by(
+    metric: str, images: list[int], catalog: Path, skewed: Path, tmp_path: Path, cli: Command
+) -> None:
+    out = tmp_path / "out"
+    options = ["--catalog", catalog, "--data-root", skewed, "--out", out, "--metric", metric]
+    cli("run", *options, "--budget", "5m", report=True)
+    note, record = _note(out), read_run(out)
+    assert (note.metric, record.config.metric, note.error_rate) == (metric, metric, 5)
+    assert [stage.images for stage in note.stages][-1] == 82
+    first = note.stages[0]
+    assert first.contenders is not None
+    stage = next((out / "stages").iterdir())
+    taken = read_run(stage).subset
+    assert taken.n_images == first.images < 41
+    sizes = read_subset(stage)["label"].value_counts()
+    assert sizes.min() == images[-1], "of the smallest class"
+    summary = json.loads((out / "report" / "summary.json").read_text())
+    assert summary["metric"] == metric
+    page = " ".join((out / "report" / "index.html").read_text().split())
+    baseline = "53.7" if metric == "accuracy" else "25.0"
+    head = "Probe" if metric == "accuracy" else "Balanced probe"
+    assert f"{head} (%; largest class: {baseline})" in page
+    assert "at most 5%, over all stages" in page
