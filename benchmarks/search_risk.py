@@ -8,9 +8,10 @@
 
 A population has the hits of a run's probes: images drawn with replacement, class by class, so that the largest
 class has ``--images`` and the others fall geometrically to 1/skew of that; with ties, half of the models are the best
-one with its hits permuted among a fifth of the images of each class, so that all are equally good. 100 classes are
-simulated. Each draw has another population, other models and another choice of images. With ``--refit`` the images are
-the run's, and each stage fits the probes to its images, as a search does. A file of hits is taken as it is.
+one with its hits permuted among a fifth of the images of each class, so that all are equally good. Models whose skill
+differs between classes are simulated, too. Each draw has another population, other models and another choice of
+images. With ``--refit`` the images are the run's, and each stage fits the probes to its images, as a search does. A file of hits
+is taken as it is.
 
 Rules: ``now`` is the search's; ``before`` took equally many images of each class and tested at 5% in each stage. A line
 has the share of draws in which a model that is best on all images was dropped, with the standard error of the
@@ -170,9 +171,9 @@ def on_hits(hits: np.ndarray, labels: np.ndarray, seed: int) -> Iterator[dict]:
 
 def drawn(zoos: list[Zoo], draws: int, largest: int) -> Iterator[dict]:
     """Yield outcomes on populations of all kinds."""
-    kinds = [(zoo, n) for zoo in zoos for n in CLASSES] + [(None, 100)]
+    kinds = [(zoo, n) for zoo in zoos for n in CLASSES] + [(None, 10), (None, 100)]
     for (zoo, classes), skew, models, ties in product(kinds, SKEWS, MODELS, (False, True)):
-        sizes = skewed_sizes(largest if zoo else largest // 5, classes, skew)
+        sizes = skewed_sizes(largest if classes < 100 else largest // 5, classes, skew)
         kind = {"zoo": zoo.name if zoo else "simulated", "classes": classes, "skew": f"1:{skew}"}
         kind |= {"models": models, "ties": "half" if ties else "none"}
         for draw in range(draws):

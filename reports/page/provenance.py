@@ -193,7 +193,7 @@ def _risk(note: SearchNote) -> str:
     )
     late = sum(entry.reason == NO_TIME for stage in note.stages for entry in stage.dropped)
     if late:
-        words += f" The {counted(late, 'model')} without time are not covered."
+        words += f" {counted(late, 'model')} dropped for lack of time {'is' if late == 1 else 'are'} not covered."
     return words
 
 
