@@ -4,14 +4,15 @@
     dsmi-zoo run --catalog fashion --out runs/fashion
     python benchmarks/search_risk.py runs/digits runs/fashion --draws 20
     python benchmarks/search_risk.py runs/digits runs/fashion --refit --draws 20
+    python benchmarks/search_risk.py               only simulated models
     python benchmarks/search_risk.py hits.npz      arrays ``hits``, bool [models, images], and ``labels``, [images]
 
 A population has the hits of a run's probes: images drawn with replacement, class by class, so that the largest
 class has ``--images`` and the others fall geometrically to 1/skew of that; with ties, half of the models are the best
 one with its hits permuted among a fifth of the images of each class, so that all are equally good. Models whose skill
 differs between classes are simulated, too. Each draw has another population, other models and another choice of
-images. With ``--refit`` the images are the run's, and each stage fits the probes to its images, as a search does. A file of hits
-is taken as it is.
+images. With ``--refit`` the images are the run's, and each stage fits the probes to its images, as a search does. A
+file of hits is taken as it is.
 
 Rules: ``now`` is the search's; ``before`` took equally many images of each class and tested at 5% in each stage. A line
 has the share of draws in which a model that is best on all images was dropped, with the standard error of the
@@ -250,7 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("paths", type=Path, nargs="+", metavar="OUT|HITS.npz")
+    parser.add_argument("paths", type=Path, nargs="*", metavar="OUT|HITS.npz")
     parser.add_argument("--draws", type=int, default=20, help="of each kind")
     parser.add_argument("--images", type=int, default=400, help="of the largest class")
     parser.add_argument("--refit", action="store_true", help="fit the probes in each stage")
@@ -263,7 +264,7 @@ def main() -> None:
     zoos = [Zoo(path) for path in arguments.paths if path.suffix != ".npz"]
     if zoos and arguments.refit:
         sources.append(refitted(zoos, arguments.draws))
-    elif zoos:
+    elif zoos or not arguments.paths:
         sources.append(drawn(zoos, arguments.draws, arguments.images))
     for source in sources:
         for outcome in source:
