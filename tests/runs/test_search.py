@@ -5,9 +5,11 @@ import shutil
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from time import monotonic
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import Command
 from hypothesis import given
@@ -17,8 +19,9 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import select_subset
 from dsmi_zoo.data_catalog.models.registry import load_models
-from dsmi_zoo.jobs.runs.search import stages_of
+from dsmi_zoo.jobs.runs.search import Halving, Prices, part_of_plan, stages_of
 from dsmi_zoo.pipeline.config.run import resolve_config
+from dsmi_zoo.pipeline.measures.core.hits import packed
 from dsmi_zoo.pipeline.plan.cost import (
     MEASURE_FIXED_S,
     MEASURE_N,
@@ -121,6 +124,50 @@ def test_the_stages_grow_threefold_up_to_all_images() -> None:
     assert [s.images for s in balanced] == [sizes.min() // 3 * 10, 447]
     few = select_subset(open_dataset("digits"), images_per_class=9)
     assert [s.sample for s in stages_of(few)] == [None]
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy"])
+def test_a_stage_keeps_what_may_be_the_best_and_notes_what_its_caution_costs(
+    metric: str, tmp_path: Path
+) -> None:
+    compute = {"cache": tmp_path / "cache", "budget": "5m"}
+    given_settings = {"models": ["test_resnet.*", "test_vit.*"], "out": tmp_path / "out"}
+    plan = make_plan(resolve_config({**given_settings, "metric": metric, "compute": compute}))
+    stages = stages_of(plan.subset, plan.config.metric)
+    stage, jobs = stages[0], list(plan.jobs)
+    assert stage.sample is not None
+    part = part_of_plan(plan, stage, jobs)
+    assert len(part.subset.labels) == stage.images
+    shares = [0.5, 0.97, 0.95, 0.9, 0.3]
+    rng, order = np.random.default_rng(0), np.random.default_rng(1).permutation(stage.images)
+    timed = {
+        "n_samples": stage.images,
+        "seconds_build": 0.1,
+        "seconds_embed": 0.1,
+        "seconds_measure": 1.0,
+    }
+    rows = pd.DataFrame(
+        [
+            {"model": job.entry.model, "img_size": job.entry.img_size, "status": "ok", **timed,
+             "probe_hits": packed((order < share * stage.images) ^ (rng.random(stage.images) < 0.02))}
+            for job, share in zip(jobs, shares, strict=False)
+        ]
+    )  # fmt: skip
+    prices = Prices({job.slug: Cost(0.1, 0.001) for job in jobs}, 1, 1)
+    halving = Halving(plan, prices, stages, jobs, monotonic() + 300, SearchNote(budget_s=300))
+    assert halving.level == 0.05
+    del halving.stages[0]
+    record = halving.note.stage(stage.images)
+    halving._choose(part.subset, stage.sample, rows, record)
+    kept = [job.entry.model for job in halving.candidates]
+    assert kept[0] == jobs[1].entry.model, "the most accurate first"
+    assert {job.entry.model for job in jobs[1:3]} <= set(kept)
+    reasons = {entry.model: entry.reason for entry in record.dropped}
+    assert reasons[str(jobs[0].entry)] == reasons[str(jobs[4].entry)] == "clearly worse"
+    assert reasons[str(jobs[5].entry)] == "failed or not measured in time"
+    assert record.contenders == len(kept)
+    assert record.contenders_alone is not None
+    assert 2 <= record.contenders_alone <= record.contenders
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 100)), max_size=12), st.integers(0, 300))
