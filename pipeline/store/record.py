@@ -25,7 +25,7 @@ from dsmi_zoo._util.settings import dotted, rule_of
 from dsmi_zoo._util.text import shortened
 from dsmi_zoo.data_catalog.datasets.account import Account
 
-from ..config.run import RunConfig
+from ..config.run import Metric, RunConfig
 
 FORMAT: Literal[1] = 1
 MEND = "the same command as before rewrites it from its rows, or choose another --out"
@@ -113,6 +113,10 @@ class EntryRecord(_Frozen):
         return f"{self.model}@{self.img_size}"
 
 
+NO_TIME = "no time left"
+"""Why a search drops a model that may be the best."""
+
+
 class Dropped(_Record):
     """A model that leaves a search after a stage, and its accuracy in percent, None if it failed."""
 
@@ -124,18 +128,31 @@ class Dropped(_Record):
 
 
 class Passed(_Record):
-    """A stage of a search that is over."""
+    """A stage of a search that is over.
+
+    ``contenders`` are the models that it did not find clearly worse, and ``contenders_alone`` those that it would have
+    left if the error rate were this stage's and this stage's alone; earlier versions noted neither.
+    """
 
     images: Count
     models: Count
     seconds: Number
+    contenders: Count | None = None
+    contenders_alone: Count | None = None
     dropped: list[Dropped] = []
 
 
 class SearchNote(_Record):
-    """The history of a search within a time budget; ``left_out`` are the models that did not fit in it."""
+    """The history of a search within a time budget; ``left_out`` are the models that did not fit in it.
+
+    ``error_rate`` is the bound on the chance that a model as good as the best is dropped, in percent, over all stages,
+    and ``metric`` what that is by. Searches of earlier versions have neither: their stages took equally many images of
+    each class, and each had a test at 5%.
+    """
 
     budget_s: Number
+    metric: Metric | None = None
+    error_rate: Number | None = None
     left_out: list[str] = []
     stages: list[Passed] = []
 

@@ -92,14 +92,15 @@ def ranking_scatter(ranking: Ranking) -> Rendered:
         for m in front[:NAMED_ON_FRONT]:
             _annotate(axes, m.model, (m.cost or 1, m.accuracy))
         axes.set_xlabel(one_line(cost_title(ranking.cost), 70))
-        axes.set_ylabel("Probe accuracy (%)")
-        head(axes, f"Probe accuracy and {name}", f"{len(known)} models")
+        accuracy = ranking.quantity.title.capitalize()
+        axes.set_ylabel(f"{accuracy} (%)")
+        head(axes, f"{accuracy} and {name}", f"{len(known)} models")
         tied = Line2D([], [], linestyle="", color=COLOURS[1], marker="s", label="tied for first")
         others = Line2D([], [], linestyle="", color=COLOURS[0], marker="o", label="other models")
         joined = Line2D([], [], color=INK, linewidth=1, label="Pareto front")
         legend(figure, [tied, others, joined])
         on_front = ", ".join(m.model for m in front)
-        words = f"Probe accuracy against {name} of {len(known)} models; on the Pareto front: "
+        words = f"{accuracy} against {name} of {len(known)} models; on the Pareto front: "
         return render(figure, f"{words}{on_front}.")
 
 

@@ -177,7 +177,7 @@ def page_context(
         "ranking": ranking_table(ranking, rows),
         "search": search_context(run.search, measured),
         "models": summary.models,
-        "warnings": warnings_of_images(run.subset) + _warnings(rows, summary),
+        "warnings": warnings_of_images(run.subset) + _warnings(rows, run, summary, ranking),
         "unit": summary.unit,
         "plural": plural(summary.unit),
         "units": summary.units,
@@ -253,8 +253,18 @@ def _lead(
     return lead(summary)
 
 
-def _warnings(rows: pd.DataFrame, summary: Summary) -> list[str]:
-    warnings = mixture_warnings(rows) + warnings_of_ceiling(rows)
+def _other_metric(run: RunRecord, ranking: Ranking) -> list[str]:
+    """Say that models are ranked by something else than the run's settings say."""
+    if ranking.metric == run.config.metric:
+        return []
+    return [
+        "Models are ranked by accuracy: balanced accuracy needs subset.parquet, the list of images, which is missing "
+        "or damaged; the same run again writes it."
+    ]
+
+
+def _warnings(rows: pd.DataFrame, run: RunRecord, summary: Summary, ranking: Ranking) -> list[str]:
+    warnings = mixture_warnings(rows) + warnings_of_ceiling(rows) + _other_metric(run, ranking)
     warnings += _undefined(succeeded(rows))
     warnings += warnings_of_readings(rows)
     saturated = len(summary.saturated)
