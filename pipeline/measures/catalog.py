@@ -105,6 +105,11 @@ COMPARISONS: tuple[Measure, ...] = (
             "Intrinsic dimension by the distances to the two nearest images; no labels.", needs="embedding"),
     Measure("mst_dimension", "MST dimension", "",
             "Intrinsic dimension by the growth of the images' minimal spanning tree; no labels.", needs="embedding"),
+    Measure("dse_z_knn", "DSE(Z) by neighbours", "bits",
+            "DSE of a graph of 15 nearest neighbours with bandwidths of their own, at t = 3, over images; no scale, "
+            "no labels.", needs="embedding"),
+    Measure("dsmi_z_y_knn", "DSMI(Z;Y) by neighbours", "bits",
+            "DSMI(Z;Y) by the same entropy, each class's and each random subset's on its own graph, over images."),
     Measure("offset_share", "Offset share", "",
             "The mean's share of the embedding's mean squared length: a diagnostic; no labels.", needs="embedding"),
 )  # fmt: skip

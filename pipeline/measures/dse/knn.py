@@ -1,0 +1,134 @@
+"""DSE and DSMI on a graph of nearest neighbours whose bandwidths follow the local density, in bits.
+
+Neither needs a width: each point's is the distance to its 15th neighbour, so the embedding times a number has the same
+values. ``dsmi_z_y_knn`` builds the graph of each class and of each random subset anew, as the paper's does its kernel.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.arrays import (
+    Array,
+    namespace,
+    narrowed,
+    smallest_of_rows,
+    to_host,
+    widened,
+)
+from ..core.context import MeasureContext
+from ..core.distances import ALIKE, Points
+from ..core.estimate import Estimate, precision_for
+from ..core.hits import first_rows
+from ..core.registry import score
+from ..core.settings import MeasureSettings
+from ..core.threads import computed_once
+from .knn_graph import KnnOperator, alike_before, settled, sparse_matrix
+from .lanczos import entropy_by_lanczos
+from .spectrum import eigenvalues, normalise
+from .subsets import SpectralEntropies, Subset, sampling_error
+
+NEIGHBOURS = 15
+TIME = 3
+
+
+def adaptive_kernel(squares: Array) -> Array:
+    """Return new kernels, float64 [..., m, m], of points with these squared distances, which differ in pairs.
+
+    exp(-d^2 / (s_i s_j)) where one of the two is among the other's 15 nearest neighbours, or as near as the last of
+    them, else 0; s is the distance to the 15th neighbour, or to the last one of fewer points. Then each entry is
+    divided by both row sums (alpha = 1), which takes out the density of the points.
+    """
+    xp, m = namespace(squares), squares.shape[-1]
+    rows = xp.reshape(squares, (-1, m))
+    reach = min(NEIGHBOURS, m - 1)  # the point itself is the nearest
+    last = smallest_of_rows(rows, reach + 1)[:, reach:]
+    square = xp.reshape(xp.take_along_axis(rows, last, axis=1), squares.shape[:-1])
+    near = squares <= square[..., :, None]
+    near |= xp.matrix_transpose(near)
+    width = xp.sqrt(square)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
+        kernel = xp.exp(-(squares / width[..., :, None]) / width[..., None, :])
+        kernel = xp.where(near, kernel, 0.0)
+        if m == 1:
+            kernel = xp.ones_like(kernel)
+        sums = xp.sum(kernel, axis=-1)
+        kernel /= sums[..., :, None]
+        kernel /= sums[..., None, :]
+    return kernel
+
+
+class KnnEntropies(SpectralEntropies):
+    """Entropies of subsets of points, each on its own graph of nearest neighbours; points that are alike count once."""
+
+    def __init__(self, points: Points, settings: MeasureSettings) -> None:
+        super().__init__(points, 1.0, settings.model_copy(update={"t": float(TIME)}))
+
+    @computed_once
+    def first_alike(self) -> NDArray[np.int64]:
+        """The first of the points that each is equal to, up to rounding, int64 [n]."""
+        if not self.points.few:
+            return alike_before(to_host(self.points.values), NEIGHBOURS)
+        xp, squares = namespace(self.points.squares), self.points.squares
+        alike = squares <= ALIKE * float(xp.mean(squares))
+        return settled(to_host(xp.argmax(xp.astype(alike, xp.uint8), axis=1)))
+
+    def of(self, subsets: Sequence[Subset]) -> list[Estimate]:
+        """Return the entropy of each subset, in bits."""
+        return super().of([np.unique(self.first_alike[subset]) for subset in subsets])
+
+    def _estimated(self, subset: Subset) -> Estimate:
+        settings, values = self.settings, to_host(self.points.values)
+        operator = KnnOperator(*sparse_matrix(values[subset], NEIGHBOURS))
+        # Eigenvalues below 0 count by their size, so those of the square are what is needed.
+        generator = np.random.default_rng(settings.seed)
+        found = entropy_by_lanczos(operator, settings.t / 2, settings.tolerance, generator, values)
+        assert found is not None  # float64 is the finest
+        return found
+
+    def _eigenvalues(self, kernel: Array) -> Array:
+        normalise(kernel)
+        precision = precision_for(self.settings.precision, kernel.shape[0], self.settings.t)
+        if precision == "float32":
+            return widened(eigenvalues(narrowed(kernel)))
+        return eigenvalues(kernel)
+
+    def _kernels_of(self, squares: Array) -> Array:
+        return adaptive_kernel(squares)
+
+
+@computed_once
+def _entropies(context: MeasureContext) -> KnnEntropies:
+    """Entropies of subsets of the images: crops of one image would be each other's neighbours."""
+    return KnnEntropies(_of_images(context), context.settings)
+
+
+def _of_images(context: MeasureContext) -> Points:
+    first = first_rows(context.images) if context.has_labels else np.arange(context.n)
+    points = context.points_in_range
+    return points if len(first) == context.n else points.part(first)
+
+
+@score("dse_z_knn", task="spectrum")
+def dse_z_knn(context: MeasureContext) -> float:
+    """Return the entropy of all images."""
+    entropies = _entropies(context)
+    return entropies.of([np.arange(entropies.n)])[0].value
+
+
+def _classes_of_images(context: MeasureContext) -> NDArray[np.int64]:
+    classes: NDArray[np.int64] = context.classes[first_rows(context.images)]
+    return classes
+
+
+def _error(context: MeasureContext) -> float:
+    context.require_halves()
+    classes = _classes_of_images(context)
+    return sampling_error(classes, np.arange(len(classes)), _entropies(context))
+
+
+@score("dsmi_z_y_knn", task="spectrum", error=_error)
+def dsmi_z_y_knn(context: MeasureContext) -> float:
+    """Return the mutual information of images and labels."""
+    return _entropies(context).information(_classes_of_images(context)).value
