@@ -105,6 +105,8 @@ COMPARISONS: tuple[Measure, ...] = (
             "Intrinsic dimension by the distances to the two nearest images; no labels.", needs="embedding"),
     Measure("mst_dimension", "MST dimension", "",
             "Intrinsic dimension by the growth of the images' minimal spanning tree; no labels.", needs="embedding"),
+    Measure("dsmi_z_y_net", "DSMI(Z;Y) less its null", "bits",
+            "`dsmi_z_y` less `dsmi_z_y_null`, which share their random subsets: most of the sampling error cancels."),
     Measure("dse_z_knn", "DSE(Z) by neighbours", "bits",
             "DSE of a graph of 15 nearest neighbours with bandwidths of their own, at t = 3, over images; no scale, "
             "no labels.", needs="embedding"),
