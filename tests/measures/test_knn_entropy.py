@@ -94,7 +94,7 @@ def test_the_order_of_rows_does_not_matter_to_dse_by_neighbours(seed):
 
 
 def test_copies_count_once_however_many_there_are():
-    Z, labels = example()
+    Z, _ = example()
     expected = value_of("dse_z_knn", Z)
     for copies in (2, 40):
         doubled = np.concatenate([Z, np.repeat(Z[:5], copies, axis=0) * (1 + 1e-9)])
@@ -176,3 +176,22 @@ def test_points_alike_are_found_by_neighbours_as_by_all_pairs():
     Z[60:70] = Z[50] * (1 + 1e-9)
     first = alike_before(Z, 5)
     assert (first == np.where((np.arange(80) >= 40) & (np.arange(80) < 70), 3, np.arange(80))).all()
+
+
+def test_the_stated_error_is_the_spread_over_fresh_images():
+    names = ("dsmi_z_y_knn", "dsmi_z_y_knn_se", "dsmi_z_y_net", "dsmi_z_y_net_se")
+    centres = np.random.default_rng(0).normal(size=(4, 8))
+    labels = np.arange(160) % 4
+    drawn = []
+    for seed in range(24):
+        Z = centres[labels] + 2 * np.random.default_rng([1, seed]).normal(size=(160, 8))
+        drawn.append(measure(Z, labels, scores=names, seed=seed))
+    for value, error in (names[:2], names[2:]):
+        spread = np.std([one[value] for one in drawn], ddof=1)
+        assert 0.6 < np.median([one[error] for one in drawn]) / spread < 1.6
+
+
+def test_one_repetition_has_no_error_by_neighbours_and_says_why():
+    values = measure(*example(), scores=("dsmi_z_y_knn", "dsmi_z_y_knn_se"), repetitions=1)
+    assert "dsmi_z_y_knn" in values
+    assert values["undefined_scores"].startswith("dsmi_z_y_knn_se: one repetition has no spread")

@@ -17,6 +17,7 @@ from ..core.arrays import (
     to_host,
     widened,
 )
+from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
 from ..core.distances import ALIKE, Points
 from ..core.estimate import Estimate, precision_for
@@ -27,7 +28,7 @@ from ..core.threads import computed_once
 from .knn_graph import KnnOperator, alike_before, settled, sparse_matrix
 from .lanczos import entropy_by_lanczos
 from .spectrum import eigenvalues, normalise
-from .subsets import SpectralEntropies, Subset, sampling_error
+from .subsets import SpectralEntropies, Subset, random_subsets
 
 NEIGHBOURS = 15
 TIME = 3
@@ -122,10 +123,48 @@ def _classes_of_images(context: MeasureContext) -> NDArray[np.int64]:
     return classes
 
 
+GROUPS = 10  # of a class's images, each of which is left out in turn
+MOST_IMAGES = 500  # of a class; more are represented by these
+
+
 def _error(context: MeasureContext) -> float:
+    """Return the standard error, from the spread over random subsets and a jackknife of each class.
+
+    Halves of the classes will not do: with about 15 images every graph is complete, and its entropy hardly varies.
+    """
     context.require_halves()
-    classes = _classes_of_images(context)
-    return sampling_error(classes, np.arange(len(classes)), _entropies(context))
+    settings = context.settings
+    if settings.repetitions == 1:
+        raise UndefinedScore("one repetition has no spread, set repetitions to 2 or more")
+    entropies, classes = _entropies(context), _classes_of_images(context)
+    sizes, counts = np.unique(np.bincount(classes), return_counts=True)
+    of_repetitions = np.zeros(settings.repetitions)
+    for size, count in zip(sizes, counts, strict=True):
+        drawn = random_subsets(len(classes), int(size), settings.repetitions, settings.seed)
+        values = [entropy.value for entropy in entropies.of(drawn)]
+        of_repetitions += count * size / len(classes) * np.array(values)
+    at_random = of_repetitions.var(ddof=1) / settings.repetitions
+    return float(np.sqrt(at_random + _variance_within(classes, entropies)))
+
+
+def _variance_within(classes: NDArray[np.int64], entropies: KnnEntropies) -> float:
+    """Return the variance over images of the mean entropy of the classes, by leaving out a tenth of a class's images."""
+    generator = np.random.default_rng([entropies.settings.seed, 8])
+    left: list[Subset] = []
+    shares, groups = [], []
+    for of_class in range(int(classes.max()) + 1):
+        members = generator.permutation(np.flatnonzero(classes == of_class))
+        some = members[:MOST_IMAGES]
+        parts = min(GROUPS, len(some))
+        if parts < 2:
+            continue
+        left += [np.delete(some, slice(part, None, parts)) for part in range(parts)]
+        shares.append(len(members) / len(classes) * np.sqrt(len(some) / len(members)))
+        groups.append(parts)
+    values = np.array([entropy.value for entropy in entropies.of(left)])
+    of_classes = np.split(values, np.cumsum(groups)[:-1])
+    variances = [(len(v) - 1) * v.var() for v in of_classes]
+    return float(np.square(shares) @ variances)
 
 
 @score("dsmi_z_y_knn", task="spectrum", error=_error)
