@@ -29,13 +29,18 @@ class Measure(Score):
     needs: Needs = field(default="labels", kw_only=True)
 
 
+SENSIBLE_DISTANCES = 0.6, 2.0
+"""Median distance over sigma within which DSMI has a quarter of its best or more (``benchmarks/scale_range.py``)."""
+
 DIAGNOSTICS: tuple[Measure, ...] = (
     Measure("embedding_rms", "Embedding RMS", "",
             "Root mean square of the embedding's values: its scale.", needs="embedding"),
     Measure("median_distance_over_sigma", "Median distance / sigma", "",
-            "Median distance between two points, in units of sigma; far from 1, DSE says little.", needs="embedding"),
+            "Median distance between two points, in units of sigma; below 0.6 or above 2, sigma is wrong for this "
+            "embedding's scale.", needs="embedding"),
     Measure("saturated", "Saturated", "flag",
-            "DSE is within 0.1 bit of 0 or of log2 n: sigma is wrong for this embedding's scale.", needs="embedding"),
+            "DSE is within 0.1 bit of 0 or of log2 n. A false value is no assurance: see "
+            "`median_distance_over_sigma`.", needs="embedding"),
     Measure("dsmi_z_y_se", "DSMI(Z;Y) standard error", "bits",
             "Standard error of `dsmi_z_y` over images: its spread over other images of the same classes, as many."),
     Measure("dsmi_z_y_null_sd", "DSMI(Z;Y) null spread", "bits",

@@ -1,6 +1,6 @@
 """DSE and DSMI on a graph of nearest neighbours, against the algorithm of `manylatents` written out.
 
-`manylatents` 0.1.8 itself cannot be a test dependency: it needs SciPy below 1.15. Its DSE was compared once by hand, and
+`manylatents` 0.1.8 itself cannot be a test dependency: it needs SciPy below 1.15. Its DSE was compared once by hand and
 differed by less than 2e-15 bits in float64.
 """
 

@@ -148,7 +148,7 @@ def _error(context: MeasureContext) -> float:
 
 
 def _variance_within(classes: NDArray[np.int64], entropies: KnnEntropies) -> float:
-    """Return the variance over images of the mean entropy of the classes, by leaving out a tenth of a class's images."""
+    """Return the variance over images of the mean entropy of the classes, leaving out tenths of each."""
     generator = np.random.default_rng([entropies.settings.seed, 8])
     left: list[Subset] = []
     shares, groups = [], []
