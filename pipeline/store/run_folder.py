@@ -223,7 +223,8 @@ def rows_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     dtypes = {c.name: dtype_of[c.kind] for c in COLUMNS if c.kind in dtype_of}
     frame = frame.astype(dtypes | dict.fromkeys(extra, "float64"))
     frame["finished_at"] = pd.to_datetime(frame["finished_at"], utc=True)
-    return frame.sort_values(["model", "img_size"], ignore_index=True)
+    ordered = frame.sort_values(["model", "img_size"], ignore_index=True)
+    return ordered.copy()  # in few blocks, or pandas warns whoever adds a column
 
 
 def write_run(out: Path, record: RunRecord) -> None:

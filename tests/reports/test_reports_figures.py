@@ -26,7 +26,8 @@ def frame(n=12, groups=("few images", "many images"), **columns):
     x = rng.normal(size=n)
     rows = [
         {
-            "model": f"m{i}", "architecture": f"a{i // 2}", "img_size": 32, "status": "ok", "median_distance_over_sigma": 3.0 if i % 5 == 0 else 1.0,
+            "model": f"m{i}", "architecture": f"a{i // 2}", "img_size": 32, "status": "ok",
+            "median_distance_over_sigma": 3.0 if i % 5 == 0 else 1.0,
             "group": groups[i % len(groups)] if groups else None, "dsmi_z_y": x[i], "top1": 50 + 10 * x[i] + i % 3,
         }
         | columns

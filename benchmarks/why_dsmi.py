@@ -1,0 +1,222 @@
+"""Why DSMI may order networks wrongly: its two terms, with labels coarser than what the networks separate.
+
+    python benchmarks/why_dsmi.py --seeds 0              trains and measures 96 networks: about five minutes
+    python benchmarks/why_dsmi.py --seeds 1 2 --forms    the test of the three forms of docs/why-dsmi.md
+
+DSMI is the entropy of random subsets of a class's size (``random``) less that of the classes (``within``). The networks
+of the digits and fashion zoos are scored by their ten classes, and by these joined to five, three and two (label
+modulo 5, 3, 2). The first table has Spearman's rho with top-1 accuracy on ten classes of ``random``, minus ``within``
+and DSMI, for three kernels: the paper's, that of the directions from the mean (``angular``), and the nearest
+neighbours'. The second relates the terms to what else differs.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+import dsmi_zoo
+from dsmi_zoo.data_catalog.models.entry import ModelEntry
+from dsmi_zoo.data_catalog.models.trained_zoos import TRAINED_ZOOS, trained_models
+from dsmi_zoo.pipeline.embedding.embed import embed
+from dsmi_zoo.pipeline.embedding.train import stored_top1, train_weights
+from dsmi_zoo.pipeline.embedding.views import part_view
+from dsmi_zoo.pipeline.measures.core.context import MeasureContext
+from dsmi_zoo.pipeline.measures.core.distances import Points, direction_points
+from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
+from dsmi_zoo.pipeline.measures.dse.knn import KnnEntropies
+from dsmi_zoo.pipeline.measures.dse.spectrum import eigenvalues, normalise, spectrum_entropy
+from dsmi_zoo.pipeline.measures.dse.subsets import SpectralEntropies, SubsetEntropies
+from dsmi_zoo.pipeline.networks.timm import build_model
+
+Labels = NDArray[np.int64]
+CLASSES = (10, 5, 3, 2)
+RIVALS = ("dsmi_z_y", "dsmi_z_y_angular", "dsmi_z_y_knn", "centre_accuracy", "neighbour_accuracy")
+
+
+def angular_points(context: MeasureContext) -> Points:
+    """Return the directions from the mean."""
+    return direction_points(Points(context.centred_values))
+
+
+def angular(context: MeasureContext) -> SubsetEntropies:
+    """Return the entropies behind ``dsmi_z_y_angular``."""
+    points = angular_points(context)
+    settings = context.settings.model_copy(update={"t": 2.0})
+    return SpectralEntropies(points, points.median_distance(0) / 2, settings)
+
+
+KERNELS: dict[str, Callable[[MeasureContext], SubsetEntropies]] = {
+    "paper": lambda context: SpectralEntropies(context.points, context.sigma, context.settings),
+    "angular": angular,
+    "neighbours": lambda context: KnnEntropies(context.points, context.settings),
+}
+
+
+def terms(entropies: SubsetEntropies, labels: Labels) -> tuple[float, float]:
+    """Return the mean entropy of random subsets and that of the classes, both weighted by the classes' sizes."""
+    sizes = np.bincount(labels)
+    members = [np.flatnonzero(labels == of_class) for of_class in range(len(sizes))]
+    within = np.array([entropy.value for entropy in entropies.of(members)])
+    at_random = np.array([entropies.of_random(int(size)).value for size in sizes])
+    shares = sizes / len(labels)
+    return float(shares @ at_random), float(shares @ within)
+
+
+def share(context: MeasureContext, labels: Labels) -> float:
+    """Return the share of the attainable that the classes explain: 1 - within / random, angular."""
+    at_random, within = terms(angular(context), labels)
+    return 1 - within / at_random
+
+
+def masked(context: MeasureContext, labels: Labels) -> float:
+    """Return minus the entropy that the angular kernel gains where pairs of different classes are set to 0."""
+    points = angular_points(context)
+    sigma = points.median_distance(0) / 2
+    kernel = np.exp(points.squares / (-2 * sigma**2))
+    entropies = []
+    for one in (kernel * (labels[:, None] == labels), kernel):
+        normalise(one)
+        entropies.append(float(spectrum_entropy(eigenvalues(one), 2.0)))
+    return entropies[1] - entropies[0]
+
+
+def cosine_entropy(context: MeasureContext, labels: Labels) -> float:
+    """Return DSE of the rows' directions at a sigma of 0.3 of their median distance; no labels."""
+    points = context.direction_points
+    entropies = SpectralEntropies(points, 0.3 * points.median_distance(0), context.settings)
+    return entropies.of([np.arange(len(labels))])[0].value
+
+
+FORMS: dict[str, Callable[[MeasureContext, Labels], float]] = {
+    "share": share,
+    "masked": masked,
+    "cosine entropy": cosine_entropy,
+}
+
+
+def scored(Z: NDArray[np.float32], labels: Labels, forms: bool) -> pd.DataFrame:
+    """Return the terms, and the forms, for each number of classes."""
+    context = MeasureContext(Z, labels, None, None, MeasureSettings())
+    entropies = {kernel: make(context) for kernel, make in KERNELS.items()}
+    rows = []
+    for classes in CLASSES:
+        joined = labels % classes
+        row: dict[str, float] = {"classes": classes}
+        for kernel, of_kernel in entropies.items():
+            row[f"{kernel} random"], row[f"{kernel} within"] = terms(of_kernel, joined)
+        if forms:
+            row |= {form: compute(context, joined) for form, compute in FORMS.items()}
+            row |= {
+                name: float(v) for name, v in dsmi_zoo.measure(Z, joined, scores=RIVALS).items()
+            }
+        rows.append(row)
+    facts = {
+        "dimension": Z.shape[1],
+        "zeros": float(np.mean(np.abs(Z) < 1e-6)),
+        "rms": float(np.sqrt(np.mean(np.square(Z, dtype=float)))),
+        **dsmi_zoo.measure(Z, labels, scores=("participation_ratio", "within_over_between")),
+    }
+    return pd.DataFrame(rows).assign(**facts)
+
+
+def of_zoo(zoo: str, seed: int, cache: Path, forms: bool) -> pd.DataFrame:
+    """Return a row for each network and number of classes; networks are trained unless the cache has them."""
+    entries = trained_models(zoo, seed)
+    first = entries[0]
+    assert first.recipe is not None
+    assert first.preprocessing is not None
+    assert first.img_size is not None
+    train, test, validation = (
+        part_view(cache, first.recipe.dataset, None, part, first.img_size, first.preprocessing)
+        for part in ("train", "test", "validation")
+    )
+    parts = []
+    for number, entry in enumerate(entries):
+        print(f"{zoo}:{seed} {number + 1} of {len(entries)}", end="\r", file=sys.stderr, flush=True)
+        weights = train_weights(
+            cache / f"{zoo}-{seed}-{entry.model}.safetensors", entry, train, test
+        )
+        Z = embedding_of(entry, weights, validation[0])
+        found = scored(Z, validation[1], forms)
+        budget = int(np.prod([int(part) for part in entry.model.rsplit(".")[1].split("x")]))
+        parts.append(
+            found.assign(model=entry.model, seed=seed, budget=budget, top1=stored_top1(weights))
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def embedding_of(entry: ModelEntry, weights: Path, view: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the penultimate embedding of the images."""
+    assert entry.preprocessing is not None
+    model = build_model(entry, weights)
+    values: NDArray[np.float32] = embed(
+        model, view, entry.preprocessing, torch.device("cpu")
+    ).values
+    return values
+
+
+def rho(x: pd.Series, y: pd.Series) -> float:
+    """Return Spearman's correlation."""
+    return float(spearmanr(x, y).statistic)
+
+
+def correlations(table: pd.DataFrame, names: Sequence[str], target: str) -> pd.Series:
+    """Return the mean over seeds of Spearman's rho of columns with a target."""
+    of_seeds = [
+        pd.Series({n: rho(p[n], p[target]) for n in names}) for _, p in table.groupby("seed")
+    ]
+    mean: pd.Series = pd.concat(of_seeds, axis=1).mean(axis=1)
+    return mean
+
+
+def decomposition(table: pd.DataFrame) -> pd.DataFrame:
+    """Return rho with top-1 of each term and of DSMI, mean over seeds."""
+    found = {}
+    for classes, part in table.groupby("classes", sort=False):
+        for kernel in KERNELS:
+            random, within = part[f"{kernel} random"], part[f"{kernel} within"]
+            columns = {"random": random, "-within": -within, "DSMI": random - within}
+            found[classes, kernel] = correlations(part.assign(**columns), list(columns), "top1")
+    return pd.DataFrame(found).T
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--forms", action="store_true")
+    parser.add_argument("--zoos", nargs="+", default=list(TRAINED_ZOOS))
+    parser.add_argument(
+        "--cache", type=Path, default=Path("runs/why-dsmi"), help="weights and rows"
+    )
+    arguments = parser.parse_args()
+    for zoo in arguments.zoos:
+        parts = [of_zoo(zoo, seed, arguments.cache, arguments.forms) for seed in arguments.seeds]
+        table = pd.concat(parts, ignore_index=True)
+        name = "-".join(map(str, (zoo, *arguments.seeds)))
+        table.to_csv(arguments.cache / f"{name}.csv", index=False)
+        print(f"\n{zoo}, seeds {arguments.seeds}, {len(table) // len(CLASSES)} networks")
+        print(decomposition(table).round(2).to_string())
+        names = [f"{kernel} {term}" for kernel in KERNELS for term in ("random", "within")]
+        two = table[table["classes"] == 2]
+        facts = ("dimension", "zeros", "rms", "participation_ratio", "budget", "top1")
+        print(pd.DataFrame({fact: correlations(two, names, fact) for fact in facts}).round(2))
+        if arguments.forms:
+            scores = [*FORMS, *RIVALS, "dimension"]
+            of_classes = table.groupby("classes", sort=False)
+            print(
+                pd.DataFrame({c: correlations(p, scores, "top1") for c, p in of_classes}).round(2)
+            )
+
+
+if __name__ == "__main__":
+    main()
