@@ -13,19 +13,20 @@ from ..core.arrays import (
     Array,
     namespace,
     narrowed,
+    rows_of,
     smallest_of_rows,
     to_host,
     widened,
 )
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
-from ..core.distances import ALIKE, Points
-from ..core.estimate import Estimate, precision_for
+from ..core.distances import ALIKE, Points, centred_rows, squared_distances
+from ..core.estimate import Estimate, method_for, precision_for
 from ..core.hits import first_rows
 from ..core.registry import score
 from ..core.settings import MeasureSettings
 from ..core.threads import computed_once
-from .knn_graph import KnnOperator, alike_before, settled, sparse_matrix
+from .knn_graph import KnnOperator, settled, sparse_matrix
 from .lanczos import entropy_by_lanczos
 from .spectrum import eigenvalues, normalise
 from .subsets import SpectralEntropies, Subset, random_subsets
@@ -67,24 +68,43 @@ class KnnEntropies(SpectralEntropies):
         super().__init__(points, 1.0, settings.model_copy(update={"t": float(TIME)}))
 
     @computed_once
+    def alike(self) -> float:
+        """The squared distance below which two points are one, up to rounding."""
+        xp, values = namespace(self.points.values), centred_rows(self.points.values)
+        return ALIKE * 2 * float(xp.sum(values * values)) / self.n  # of the mean over all pairs
+
+    @computed_once
     def first_alike(self) -> NDArray[np.int64]:
-        """The first of the points that each is equal to, up to rounding, int64 [n]."""
-        if not self.points.few:
-            return alike_before(to_host(self.points.values), NEIGHBOURS)
-        xp, squares = namespace(self.points.squares), self.points.squares
-        alike = squares <= ALIKE * float(xp.mean(squares))
-        return settled(to_host(xp.argmax(xp.astype(alike, xp.uint8), axis=1)))
+        """The first of few points that each is equal to, int64 [n]."""
+        return self._first_alike(self.points.squares)
+
+    def _first_alike(self, squares: Array) -> NDArray[np.int64]:
+        xp = namespace(squares)
+        first = xp.argmax(xp.astype(squares <= self.alike, xp.uint8), axis=1)
+        return settled(to_host(first))
 
     def of(self, subsets: Sequence[Subset]) -> list[Estimate]:
         """Return the entropy of each subset, in bits."""
-        return super().of([np.unique(self.first_alike[subset]) for subset in subsets])
+        return super().of([self._different(subset) for subset in subsets])
+
+    def _different(self, subset: Subset) -> Subset:
+        """Return the points of a subset that are not alike; of a large one, ``_estimated`` finds them."""
+        if self.points.few:
+            return np.unique(self.first_alike[subset])
+        if method_for(self.settings.method, len(subset)) == "lanczos":
+            return subset
+        return subset[np.unique(self._first_alike(self._squares_of(subset)))]
+
+    def _squares_of(self, subset: Subset) -> Array:
+        return squared_distances(rows_of(self.points.values, subset))
 
     def _estimated(self, subset: Subset) -> Estimate:
-        settings, values = self.settings, to_host(self.points.values)
-        operator = KnnOperator(*sparse_matrix(values[subset], NEIGHBOURS))
+        settings, values = self.settings, to_host(rows_of(self.points.values, subset))
+        matrix, roots = sparse_matrix(values, NEIGHBOURS, self.alike)
         # Eigenvalues below 0 count by their size, so those of the square are what is needed.
+        operator = KnnOperator(matrix, roots)
         generator = np.random.default_rng(settings.seed)
-        found = entropy_by_lanczos(operator, settings.t / 2, settings.tolerance, generator, values)
+        found = entropy_by_lanczos(operator, settings.t / 2, settings.tolerance, generator, roots)
         assert found is not None  # float64 is the finest
         return found
 

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.arrays import Array
-from ..core.distances import ALIKE, centred_rows
+from ..core.distances import centred_rows
 from ..core.threads import in_threads
 
 ROWS, COLUMNS = 1024, 4096  # points of a tile of distances: 16 MiB of float32
 SPARE = 5  # neighbours beyond k that float32 distances choose, of which float64 keeps k
 _FLOAT64_NOISE = 16 * float(np.finfo(np.float64).eps)
-_SQUARED_AT_ONCE = 4096  # rows of the squared matrix
+_ROWS_AT_ONCE = 4096  # of the sparse matrix, for each thread
 
 Values = NDArray[np.float64]
 
@@ -100,23 +100,22 @@ def _squares_to(points: Values, some: slice, others: NDArray[np.int64]) -> Value
     return squares
 
 
-def alike_before(points: Values, k: int) -> NDArray[np.int64]:
-    """Return the first of the points that each is equal to, up to rounding, int64 [n]."""
-    n = len(points)
-    first = np.arange(n)
-    centred = centred_rows(points)
-    # The mean over all pairs.
-    alike = ALIKE * 2 * float(np.einsum("ij,ij->", centred, centred)) / n
-    kept = np.arange(n)
-    while len(kept) > k:
-        squares, numbers = nearest_neighbours(points[kept], k)
-        candidates = np.where(squares <= alike, numbers, len(kept)).min(axis=1)
-        earlier = candidates < np.arange(len(kept))
+def different_neighbours(
+    points: Values, k: int, alike: float
+) -> tuple[Values, NDArray[np.int64], NDArray[np.int64]]:
+    """Return the neighbours of those points that no earlier one is alike, and which points these are.
+
+    Points within a squared distance of ``alike`` are one. If that leaves k points or fewer, so many neighbours less.
+    """
+    kept = np.arange(len(points))
+    while True:
+        reach = min(k, len(kept) - 1)
+        squares, numbers = nearest_neighbours(points[kept], reach)
+        nearest = np.where(squares <= alike, numbers, len(kept)).min(axis=1, initial=len(kept))
+        earlier = nearest < np.arange(len(kept))
         if not earlier.any():
-            break
-        first[kept[earlier]] = kept[candidates[earlier]]
+            return squares, numbers, kept
         kept = kept[~earlier]
-    return settled(first)
 
 
 def settled(first: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -126,15 +125,17 @@ def settled(first: NDArray[np.int64]) -> NDArray[np.int64]:
     return first
 
 
-def sparse_matrix(points: Values, k: int) -> tuple[Any, Values]:
-    """Return the diffusion matrix of points that differ in pairs, by k neighbours, and its eigenvector of 1.
+def sparse_matrix(points: Values, k: int, alike: float) -> tuple[Any, Values]:
+    """Return the diffusion matrix of the points that are not alike, by k neighbours, and its eigenvector of 1.
 
-    The matrix is SciPy's sparse one [n, n]; the vector [n], the root of the kernel's row sums, has no length of 1.
+    The matrix is SciPy's sparse one [m, m]; the vector [m] holds the roots of the kernel's row sums.
     """
     from scipy.sparse import coo_array, eye_array  # imported here: it takes a tenth of a second
 
-    n = len(points)
-    squares, numbers = nearest_neighbours(points, k)
+    squares, numbers, _ = different_neighbours(points, k, alike)
+    n, k = squares.shape
+    if k == 0:
+        return eye_array(1, format="csr"), np.ones(1)
     width = np.sqrt(squares[:, -1])
     with np.errstate(over="ignore", under="ignore"):
         near = np.exp(-(squares / width[:, None]) / width[numbers])
@@ -160,16 +161,18 @@ class KnnOperator:
         self._matrix = matrix
         self.n = matrix.shape[0]
         self._top = roots / np.linalg.norm(roots)
+        starts = range(0, self.n, _ROWS_AT_ONCE)
+        self._rows = [matrix[start : start + _ROWS_AT_ONCE] for start in starts]
         self.trace = float(matrix.multiply(matrix).sum()) - 1
         self.squared_norm = self._sum_of_squared_square() - 1
         self.trace_error = _FLOAT64_NOISE * (self.trace + 1)
 
     def _sum_of_squared_square(self) -> float:
-        total = 0.0
-        for start in range(0, self.n, _SQUARED_AT_ONCE):
-            block = self._matrix[start : start + _SQUARED_AT_ONCE] @ self._matrix
-            total += float(block.data @ block.data)
-        return total
+        def of_rows(rows: Any) -> float:
+            block = rows @ self._matrix
+            return float(block.data @ block.data)
+
+        return sum(in_threads(of_rows, self._rows))
 
     def squared_norm_error(self, noise: float) -> float:
         """How far the squared norm may be off."""
@@ -192,4 +195,7 @@ class KnnOperator:
         return np.full(X.shape[1], _FLOAT64_NOISE)
 
     def _twice(self, X: Array) -> Array:
-        return self._matrix @ (self._matrix @ X)
+        return self._once(self._once(X))
+
+    def _once(self, X: Array) -> Array:
+        return np.concatenate(in_threads(lambda rows: rows @ X, self._rows))
