@@ -30,7 +30,7 @@ from dsmi_zoo.pipeline.embedding.views import part_view
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.distances import Points, direction_points
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
-from dsmi_zoo.pipeline.measures.dse.knn import KnnEntropies
+from dsmi_zoo.pipeline.measures.dse.knn import TIME, KnnEntropies, adaptive_kernel
 from dsmi_zoo.pipeline.measures.dse.spectrum import eigenvalues, normalise, spectrum_entropy
 from dsmi_zoo.pipeline.measures.dse.subsets import SpectralEntropies, SubsetEntropies
 from dsmi_zoo.pipeline.networks.timm import build_model
@@ -76,14 +76,12 @@ def share(context: MeasureContext, labels: Labels) -> float:
 
 
 def masked(context: MeasureContext, labels: Labels) -> float:
-    """Return minus the entropy that the angular kernel gains where pairs of different classes are set to 0."""
-    points = angular_points(context)
-    sigma = points.median_distance(0) / 2
-    kernel = np.exp(points.squares / (-2 * sigma**2))
+    """Return minus the entropy that the graph of neighbours gains where edges between classes are cut."""
+    kernel = adaptive_kernel(angular_points(context).squares)
     entropies = []
     for one in (kernel * (labels[:, None] == labels), kernel):
         normalise(one)
-        entropies.append(float(spectrum_entropy(eigenvalues(one), 2.0)))
+        entropies.append(float(spectrum_entropy(eigenvalues(one), TIME)))
     return entropies[1] - entropies[0]
 
 
