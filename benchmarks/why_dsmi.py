@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import safetensors.torch
+import timm
 import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
@@ -34,9 +36,16 @@ from dsmi_zoo.pipeline.measures.dse.knn import TIME, KnnEntropies, adaptive_kern
 from dsmi_zoo.pipeline.measures.dse.spectrum import eigenvalues, normalise, spectrum_entropy
 from dsmi_zoo.pipeline.measures.dse.subsets import SpectralEntropies, SubsetEntropies
 from dsmi_zoo.pipeline.networks.timm import build_model
+from dsmi_zoo.reports.statistics.bootstrap import Resamples
 
 Labels = NDArray[np.int64]
 CLASSES = (10, 5, 3, 2)
+RESAMPLES = 1000
+PHOTOGRAPHS = (
+    "astronaut", "coffee", "chelsea", "rocket", "camera", "motorcycle", "coins", "brick", "grass", "page"
+)  # fmt: skip
+CROPS = 20
+LITE_TOP1 = (74.8, 76.6, 77.5)  # published
 RIVALS = ("dsmi_z_y", "dsmi_z_y_angular", "dsmi_z_y_knn", "centre_accuracy", "neighbour_accuracy")
 
 
@@ -160,9 +169,59 @@ def embedding_of(entry: ModelEntry, weights: Path, view: NDArray[np.uint8]) -> N
     return values
 
 
+def of_lites(folder: Path) -> pd.DataFrame:
+    """Return the terms for the three EfficientNet-Lites on crops of ten photographs, the fine classes."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from real_weights import LITE, lite_weights, photograph
+
+    generator = np.random.default_rng(0)
+    corners = generator.uniform(0, 0.5, size=(len(PHOTOGRAPHS), CROPS, 2))
+    parts = []
+    for number, size in LITE.items():
+        images = []
+        for name, of_photograph in zip(PHOTOGRAPHS, corners, strict=True):
+            image = photograph(name)
+            width, height = image.size
+            for left, top in of_photograph * (width, height):
+                crop = image.crop((left, top, left + width / 2, top + height / 2))
+                images.append(np.asarray(crop.resize((size, size))))
+        model = timm.create_model(f"tf_efficientnet_lite{number}", num_classes=0).eval()
+        state = safetensors.torch.load_file(lite_weights(number, folder))
+        model.load_state_dict(state, strict=False)
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.inference_mode():
+            Z = torch.cat([model(batch) for batch in pixels.split(20)]).numpy()
+        labels = np.repeat(np.arange(len(PHOTOGRAPHS)), CROPS)
+        parts.append(
+            scored(Z, labels, forms=True).assign(model=f"lite{number}", top1=LITE_TOP1[number])
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
 def rho(x: pd.Series, y: pd.Series) -> float:
     """Return Spearman's correlation."""
     return float(spearmanr(x, y).statistic)
+
+
+def tested(table: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
+    """Return mean rho over seeds, its 95% interval, and that of the difference from angular DSMI."""
+    found = {}
+    for classes, part in table.groupby("classes", sort=False):
+        of_seeds = [one.sort_values("model") for _, one in part.groupby("seed")]
+        architectures = pd.factorize(of_seeds[0]["model"].str.split(".").str[0])[0]
+        resamples = Resamples.drawn(architectures, RESAMPLES, seed=0)
+        drawn, values = {}, {}
+        for name in scores:
+            pairs = [(one[name].to_numpy(float), one["top1"].to_numpy(float)) for one in of_seeds]
+            values[name] = float(np.mean([spearmanr(x, y).statistic for x, y in pairs]))
+            drawn[name] = np.mean([resamples.spearman(x, y) for x, y in pairs], axis=0)
+        for name in scores:
+            low, high = np.quantile(drawn[name], [0.025, 0.975])
+            worse, better = np.quantile(drawn[name] - drawn["dsmi_z_y_angular"], [0.025, 0.975])
+            found[classes, name] = {
+                "rho": values[name], "low": low, "high": high, "less angular": worse, "to": better
+            }  # fmt: skip
+    return pd.DataFrame(found).T
 
 
 def correlations(table: pd.DataFrame, names: Sequence[str], target: str) -> pd.Series:
@@ -192,11 +251,16 @@ def main() -> None:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--forms", action="store_true")
+    parser.add_argument("--lites", action="store_true", help="three networks with ImageNet weights")
     parser.add_argument("--zoos", nargs="+", default=list(TRAINED_ZOOS))
     parser.add_argument(
         "--cache", type=Path, default=Path("runs/why-dsmi"), help="weights and rows"
     )
     arguments = parser.parse_args()
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    if arguments.lites:
+        print(of_lites(arguments.cache).T.to_string(float_format="{:.3f}".format))
+        return
     for zoo in arguments.zoos:
         parts = [of_zoo(zoo, seed, arguments.cache, arguments.forms) for seed in arguments.seeds]
         table = pd.concat(parts, ignore_index=True)
@@ -209,11 +273,7 @@ def main() -> None:
         facts = ("dimension", "zeros", "rms", "participation_ratio", "budget", "top1")
         print(pd.DataFrame({fact: correlations(two, names, fact) for fact in facts}).round(2))
         if arguments.forms:
-            scores = [*FORMS, *RIVALS, "dimension"]
-            of_classes = table.groupby("classes", sort=False)
-            print(
-                pd.DataFrame({c: correlations(p, scores, "top1") for c, p in of_classes}).round(2)
-            )
+            print(tested(table, [*FORMS, *RIVALS, "dimension"]).round(2).to_string())
 
 
 if __name__ == "__main__":
