@@ -1,5 +1,7 @@
 """Why DSMI may order networks wrongly: its two terms, with labels coarser than what the networks separate.
 
+    python benchmarks/why_dsmi.py --simulated docs/pictures/why-dsmi.png       half a minute
+    python benchmarks/why_dsmi.py --lites                three networks with ImageNet weights
     python benchmarks/why_dsmi.py --seeds 0              trains and measures 96 networks: about five minutes
     python benchmarks/why_dsmi.py --seeds 1 2 --forms    the test of the three forms of docs/why-dsmi.md
 
@@ -20,6 +22,7 @@ import pandas as pd
 import safetensors.torch
 import timm
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
@@ -41,6 +44,9 @@ from dsmi_zoo.reports.statistics.bootstrap import Resamples
 Labels = NDArray[np.int64]
 CLASSES = (10, 5, 3, 2)
 RESAMPLES = 1000
+FINE = (10, 100)
+SEPARATIONS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
+POINTS = 300
 PHOTOGRAPHS = (
     "astronaut", "coffee", "chelsea", "rocket", "camera", "motorcycle", "coins", "brick", "grass", "page"
 )  # fmt: skip
@@ -198,6 +204,40 @@ def of_lites(folder: Path) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def simulated(width: int = 64) -> pd.DataFrame:
+    """Return the terms for ever better networks, which separate 10 or 100 fine classes of Gaussian points."""
+    parts = []
+    for fine in FINE:
+        for separation in SEPARATIONS:
+            generator = np.random.default_rng(0)
+            classes = np.arange(POINTS) % fine
+            centres = generator.normal(size=(fine, width))
+            Z = separation * centres[classes] + generator.normal(size=(POINTS, width))
+            unit = (Z / np.sqrt(np.mean(Z**2))).astype(np.float32)
+            found = scored(unit, classes, forms=True)
+            parts.append(found.assign(fine=fine, separation=separation))
+    return pd.concat(parts, ignore_index=True)
+
+
+def picture(table: pd.DataFrame, path: Path) -> None:
+    """Draw DSMI over the separation of the fine classes, for labels as fine and coarser."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(KERNELS), sharex=True)
+    for kernel, part in zip(KERNELS, axes, strict=True):
+        for (fine, classes), rows in table.groupby(["fine", "classes"]):
+            if classes not in (2, 10):
+                continue
+            dsmi = rows[f"{kernel} random"] - rows[f"{kernel} within"]
+            style = {"color": f"C{FINE.index(fine)}", "linestyle": "-" if classes == 10 else "--"}
+            part.plot(rows["separation"], dsmi, label=f"{fine} fine, {classes} labels", **style)
+        part.axhline(0, color="#999999", linewidth=0.8)
+        part.set_title(kernel)
+        part.set_xlabel("separation of the fine classes")
+    axes[0].set_ylabel("DSMI, bits")
+    axes[-1].legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
 def rho(x: pd.Series, y: pd.Series) -> float:
     """Return Spearman's correlation."""
     return float(spearmanr(x, y).statistic)
@@ -251,6 +291,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--forms", action="store_true")
+    parser.add_argument("--simulated", type=Path, metavar="PNG", help="Gaussian classes instead")
     parser.add_argument("--lites", action="store_true", help="three networks with ImageNet weights")
     parser.add_argument("--zoos", nargs="+", default=list(TRAINED_ZOOS))
     parser.add_argument(
@@ -258,6 +299,19 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
+    if arguments.simulated:
+        table = simulated()
+        for kernel in KERNELS:
+            table[f"{kernel} DSMI"] = table[f"{kernel} random"] - table[f"{kernel} within"]
+        picture(table, arguments.simulated)
+        names = [*(f"{kernel} DSMI" for kernel in KERNELS), *FORMS]
+        print(
+            table.set_index(["fine", "classes", "separation"])[names]
+            .round(2)
+            .sort_index()
+            .to_string()
+        )
+        return
     if arguments.lites:
         print(of_lites(arguments.cache).T.to_string(float_format="{:.3f}".format))
         return
