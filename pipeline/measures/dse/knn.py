@@ -48,7 +48,7 @@ def adaptive_kernel(squares: Array) -> Array:
     last = smallest_of_rows(rows, reach + 1)[:, reach:]
     square = xp.reshape(xp.take_along_axis(rows, last, axis=1), squares.shape[:-1])
     near = squares <= square[..., :, None]
-    near |= xp.matrix_transpose(near)
+    near = near | xp.matrix_transpose(near)
     width = xp.sqrt(square)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
         kernel = xp.exp(-(squares / width[..., :, None]) / width[..., None, :])
