@@ -110,7 +110,8 @@ def different_neighbours(
     kept = np.arange(len(points))
     while True:
         reach = min(k, len(kept) - 1)
-        squares, numbers = nearest_neighbours(points[kept], reach)
+        chosen = points if len(kept) == len(points) else points[kept]
+        squares, numbers = nearest_neighbours(chosen, reach)
         nearest = np.where(squares <= alike, numbers, len(kept)).min(axis=1, initial=len(kept))
         earlier = nearest < np.arange(len(kept))
         if not earlier.any():
