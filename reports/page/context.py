@@ -9,7 +9,12 @@ import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.text import counted, plural
-from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, UNDEFINED, parted_reasons
+from dsmi_zoo.pipeline.measures.catalog import (
+    COMPARISONS,
+    SENSIBLE_DISTANCES,
+    UNDEFINED,
+    parted_reasons,
+)
 from dsmi_zoo.pipeline.store.record import RunRecord
 
 from ..explorer.layout import Axes, Explorer, choice_axes, explorer
@@ -189,7 +194,8 @@ def page_context(
         "failures": summary.failures,
         "missing": summary.missing,
         "provenance": provenance(rows, run),
-        "saturated": len(summary.saturated),
+        "off_scale": len(summary.off_scale),
+        "sensible": SENSIBLE_DISTANCES,
         "median_dsmi": _median(ok, "dsmi_z_y"),
         "median_null": _median(ok, "dsmi_z_y_null"),
     }
@@ -267,11 +273,14 @@ def _warnings(rows: pd.DataFrame, run: RunRecord, summary: Summary, ranking: Ran
     warnings = mixture_warnings(rows) + warnings_of_ceiling(rows) + _other_metric(run, ranking)
     warnings += _undefined(succeeded(rows))
     warnings += warnings_of_readings(rows)
-    saturated = len(summary.saturated)
-    if saturated:
-        of = f"{saturated} of {counted(summary.models['ok'], 'row')}"
-        are = "is" if saturated == 1 else "are"
-        warnings.append(f"{of} {are} saturated: sigma does not fit the scale of the embedding.")
+    off_scale = len(summary.off_scale)
+    if off_scale:
+        of = f"{off_scale} of {counted(summary.models['ok'], 'row')}"
+        low, high = SENSIBLE_DISTANCES
+        warnings.append(
+            f"Sigma does not fit the scale of {of}: DSE and DSMI say little where median_distance_over_sigma is below "
+            f"{low:g} or above {high:g}."
+        )
     return warnings
 
 

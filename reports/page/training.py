@@ -24,7 +24,7 @@ from dsmi_zoo.pipeline.monitor.file import (
 )
 
 from ..figures.curves import Line, Panel, curves
-from ..statistics.sample import values
+from ..statistics.sample import off_scale, values
 from ..wording import fixed, measure_title, measure_unit, with_unit
 from .rendering import AnyCell, Illustration, PageFiles, Section, Table, prose, table_of_words
 
@@ -210,12 +210,11 @@ def _differences(trainings: Sequence[Training]) -> list[str]:
 
 def _warnings(rows: pd.DataFrame) -> list[str]:
     warnings = []
-    saturated = rows.loc[rows["saturated"] == 1, "step"]
-    if len(saturated):
-        more = f" and {len(saturated) - 1} more" if len(saturated) > 1 else ""
-        steps = f"{saturated.iloc[0]:.0f}{more}"
+    steps = rows.loc[off_scale(rows), "step"]
+    if len(steps):
+        more = f" and {len(steps) - 1} more" if len(steps) > 1 else ""
         warnings.append(
-            f"Saturated at step {steps}: sigma does not fit the scale of the embedding."
+            f"Sigma does not fit the scale of the embedding at step {steps.iloc[0]:.0f}{more}: DSE and DSMI say little."
         )
     failed = int(rows["dse_z"].isna().sum())
     if failed:

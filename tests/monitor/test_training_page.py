@@ -55,16 +55,21 @@ def test_a_sentence_says_whether_the_curve_still_rises(curve: list[float], words
     assert re.search(words.replace("(", r"\(").replace(")", r"\)").replace("+", r"\+"), said), said
 
 
-def test_the_page_says_its_cost_and_the_saturated_step_and_is_readable_at_390_pixels(
+def test_the_page_says_its_cost_and_the_step_off_scale_and_is_readable_at_390_pixels(
     tmp_path: Path,
 ) -> None:
-    out = written(tmp_path / "m", [0.0, 1, 2, 3], saturated=[0.0, 0, 1, 1], loss=[3.0, 2, 1, 0])
+    out = written(
+        tmp_path / "m",
+        [0.0, 1, 2, 3],
+        median_distance_over_sigma=[1.0, 2.0, 2.1, 0.5],
+        loss=[3.0, 2, 1, 0],
+    )
     page = write_monitor_report(out).read_text()
     assert (
         "Measurements take 2.0% of the training time, by the median one (the aim is 2%), and took 3.0% with the choice "
         "of their images (the aim is under 5%); 2.0 s passed before the training." in page
     )
-    assert "Saturated at step 100 and 1 more" in page
+    assert "does not fit the scale of the embedding at step 100 and 1 more" in page
     narrow = re.findall(
         r'<source media="\(max-width: 40rem\)" srcset="data:image/svg\+xml;base64,([^"]+)"', page
     )

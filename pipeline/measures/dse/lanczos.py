@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..core.arrays import Array, beside, namespace, to_host
 from ..core.estimate import Estimate, Precision
-from .operator import HELD_BYTES, DiffusionOperator
+from .operator import HELD_BYTES, DiffusionOperator, Operator
 
 DEFLATED = 32  # directions of the top of the spectrum that are taken exactly
 PROBES = 64  # random vectors at a time
@@ -60,7 +60,7 @@ class _Krylov:
         squared = to_host(norms) ** 2
         return cls(squared, np.zeros_like(squared), xp.zeros_like(starts), starts / norms, [], [])
 
-    def step(self, operator: DiffusionOperator) -> None:
+    def step(self, operator: Operator) -> None:
         """One more step. Lost orthogonality repeats nodes and shares out their weights, which sums do not notice."""
         xp, current = namespace(self.current), self.current
         new = operator.times(current)
@@ -134,13 +134,33 @@ def spectral_entropy_by_lanczos(
     chosen: Precision = precision or ("float32" if t >= 1 else "float64")
     generator = np.random.default_rng(seed)
     operator = DiffusionOperator(Z, sigma, chosen, held_bytes)
-    basis = operator.normalise(beside(generator.standard_normal((operator.n, DEFLATED - 1)), Z))
+    may_be_coarse = chosen == "float32" and precision is None
+    estimate = entropy_by_lanczos(operator, t, tolerance, generator, Z, may_be_coarse)
+    if estimate is None:
+        return spectral_entropy_by_lanczos(Z, sigma, t, tolerance, seed, held_bytes, "float64")
+    return estimate
+
+
+def entropy_by_lanczos(
+    operator: Operator,
+    t: float,
+    tolerance: float,
+    generator: np.random.Generator,
+    like: Array,
+    may_be_coarse: bool = False,
+) -> Estimate | None:
+    """Estimate the entropy of an operator's spectrum to the power t; ``like`` is an array where its vectors are.
+
+    None if rounding makes up half the tolerance or more, and ``may_be_coarse`` says that a finer operator can be had.
+    """
+    sketch = generator.standard_normal((operator.n, DEFLATED - 1))
+    basis = operator.normalise(beside(sketch, like))
 
     def probes() -> Array:
-        signs = beside(generator.choice([-1.0, 1.0], size=(operator.n, PROBES)), Z)
+        signs = beside(generator.choice([-1.0, 1.0], size=(operator.n, PROBES)), like)
         return signs - basis @ (basis.T @ signs)
 
-    starts = namespace(Z).concat([basis[:, 1:], probes()], axis=1)
+    starts = namespace(like).concat([basis[:, 1:], probes()], axis=1)
     krylov = _Krylov.of(starts)
     for steps in STEPS:
         while len(krylov.diagonal) < steps:
@@ -151,8 +171,8 @@ def spectral_entropy_by_lanczos(
             break
     while True:
         rounding = gauss.rounding()
-        if rounding >= tolerance / 2 and chosen == "float32" and precision is None:
-            return spectral_entropy_by_lanczos(Z, sigma, t, tolerance, seed, held_bytes, "float64")
+        if rounding >= tolerance / 2 and may_be_coarse:
+            return None
         value = (gauss.entropy() + radau.entropy()) / 2
         fixed = float(np.hypot(quadrature, rounding))  # whatever the number of probes
         error = float(np.hypot(gauss.standard_error(), fixed))
@@ -168,7 +188,7 @@ def spectral_entropy_by_lanczos(
 class _Tally:
     """What the rules of deflated directions and of probes add up to."""
 
-    def __init__(self, krylov: _Krylov, radau: bool, operator: DiffusionOperator, t: float) -> None:
+    def __init__(self, krylov: _Krylov, radau: bool, operator: Operator, t: float) -> None:
         self.t, self._radau = t, radau
         nodes, weights = krylov.rules(radau)
         inner = DEFLATED - 1

@@ -1,6 +1,7 @@
 """Products with an embedding's diffusion matrix, which need not fit into memory."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
@@ -34,6 +35,36 @@ _FLOAT32_REACH = 16.0  # squared distance from the centre, in units of 2 sigma^2
 _FLOAT64_NOISE = 16 * float(np.finfo(np.float64).eps)
 _ROWS = 128  # of a held kernel that are summed at a time
 _CHECKED = 64  # rows that are computed once more in float64, to see how far the products are off
+
+
+class Operator(Protocol):
+    """A symmetric matrix with eigenvalues from 0 to 1, for products without the largest, whose vector is known."""
+
+    n: int
+
+    @property
+    def trace(self) -> float:
+        """The sum of the eigenvalues but the largest."""
+
+    @property
+    def squared_norm(self) -> float:
+        """The sum of the squared eigenvalues but the largest; known once there was a product."""
+
+    @property
+    def trace_error(self) -> float:
+        """How far the trace may be off."""
+
+    def squared_norm_error(self, noise: float) -> float:
+        """How far the squared norm may be off, given the noise of vectors of random directions."""
+
+    def normalise(self, sketch: Array) -> Array:
+        """Return an orthonormal basis of the largest eigenvalue's vector and of the product with a sketch [n, k]."""
+
+    def times(self, X: Array) -> Array:
+        """Return the product with a block of vectors [n, k], without the largest eigenvalue."""
+
+    def noise(self, X: Array, product: Array) -> Array:
+        """Return how far a product is off for each vector, as a share of its length, [k]."""
 
 
 class DiffusionOperator:

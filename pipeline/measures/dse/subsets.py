@@ -151,14 +151,22 @@ class SpectralEntropies(SubsetEntropies):
         in_threads(solve, list(of_equal_size([subsets[place] for place in places])))
         for number, subset in enumerate(subsets):
             if len(subset) > SMALL:
-                precision = precision_for(self.settings.precision, len(subset), t)
-                spectrum = diffusion_eigenvalues(self._kernels(subset), precision=precision)
+                spectrum = self._eigenvalues(self._kernels(subset))
                 entropies[number] = float(spectrum_entropy(spectrum[None, :], t)[0])
         values: list[float] = entropies.tolist()
         return values
 
+    def _eigenvalues(self, kernel: Array) -> Array:
+        """Return all eigenvalues, float64 [k], of a large kernel [k, k], which is overwritten."""
+        precision = precision_for(self.settings.precision, kernel.shape[0], self.settings.t)
+        return diffusion_eigenvalues(kernel, precision=precision)
+
+    def _kernels_of(self, squares: Array) -> Array:
+        """Return new kernels, float64 [..., k, k], of points with these squared distances."""
+        return gaussian_kernel(squares, self.sigma)
+
     def _kernels(self, indices: NDArray[np.int64]) -> Array:
-        """Return new Gaussian kernels, float64 [..., k, k], of the points with these indices, int64 [..., k].
+        """Return new kernels, float64 [..., k, k], of the points with these indices, int64 [..., k].
 
         All points may come in any order, because a spectrum does not depend on it. Few points share one matrix of
         distances; for many, the distances of each subset are computed.
@@ -167,15 +175,15 @@ class SpectralEntropies(SubsetEntropies):
             xp, values = namespace(self.points.values), self.points.values
             if indices.ndim > 1:
                 return xp.stack([self._kernels(subset) for subset in indices])
-            return gaussian_kernel(squared_distances(rows_of(values, indices)), self.sigma)
+            return self._kernels_of(squared_distances(rows_of(values, indices)))
         squares = self.points.squares
         if indices.shape == squares.shape[:1]:
-            return gaussian_kernel(squares, self.sigma)
+            return self._kernels_of(squares)
         xp = namespace(squares)
         places = indices[..., :, None] * self.n + indices[..., None, :]
         flat = xp.reshape(squares, (-1,))
         of_subsets = xp.take(flat, beside(places.reshape(-1), squares))
-        return gaussian_kernel(xp.reshape(of_subsets, places.shape), self.sigma)
+        return self._kernels_of(xp.reshape(of_subsets, places.shape))
 
 
 @computed_once
