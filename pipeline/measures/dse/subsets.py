@@ -17,7 +17,7 @@ from ..core.halves import large_classes, rows_of_images
 from ..core.settings import MeasureSettings
 from ..core.threads import blas_threads, computed_once, in_threads
 from .lanczos import spectral_entropy_by_lanczos
-from .spectrum import SMALL, diffusion_eigenvalues, eigenvalues, normalise, spectrum_entropy
+from .spectrum import SMALL, eigenvalues, kernel_entropy, normalise, spectrum_entropy
 
 Subset = NDArray[np.int64]
 """Indices of points, int64 [k]."""
@@ -152,8 +152,7 @@ class SpectralEntropies(SubsetEntropies):
         for number, subset in enumerate(subsets):
             if len(subset) > SMALL:
                 precision = precision_for(self.settings.precision, len(subset), t)
-                spectrum = diffusion_eigenvalues(self._kernels(subset), precision=precision)
-                entropies[number] = float(spectrum_entropy(spectrum[None, :], t)[0])
+                entropies[number] = kernel_entropy(self._kernels(subset), t, precision=precision)
         values: list[float] = entropies.tolist()
         return values
 
