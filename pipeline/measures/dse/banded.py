@@ -85,7 +85,7 @@ def banded(matrix: Matrix) -> Matrix:
 
 
 def _reflected(columns: Matrix) -> tuple[Matrix, Matrix, Matrix]:
-    """Return V [m, k], R and T [k, k], so that (1 - V T V') times R, rows of zeros below it, are the columns [m, WIDTH].
+    """Return V [m, k], R and T [k, k]: (1 - V T V') times R, with rows of zeros below it, are the columns [m, WIDTH].
 
     References
     ----------
