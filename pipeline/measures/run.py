@@ -200,6 +200,8 @@ def measure(
             "own measures are for runs and the command line; here, call your function itself"
         )
     asked = () if is_group(scores) else names_of(scores)
+    group = "default" if scores == "default" else "all"
+    checked = checked.model_copy(update={"scores": group})
     context = MeasureContext(Z, labels, image_ids, input_clusters, checked)
     if asked:
         return values_of([_askable(name, context) for name in asked], context)

@@ -39,9 +39,7 @@ def test_a_matrix_that_is_a_band_already_and_one_of_zeros_stay_what_they_are() -
     assert sum_of_x_log_x(np.zeros((65, 200)), 0.0, 0.0) == 0
 
 
-@given(
-    st.lists(st.floats(1e-12, 1) | st.just(0.0), min_size=1, max_size=80), st.floats(1e-8, 1e8)
-)
+@given(st.lists(st.floats(1e-12, 1) | st.just(0.0), min_size=1, max_size=80), st.floats(1e-8, 1e8))
 @settings(deadline=None, max_examples=60)
 def test_the_sum_of_x_log_x_is_that_of_the_eigenvalues(values: list[float], unit: float) -> None:
     x = np.array(values) * unit

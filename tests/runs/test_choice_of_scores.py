@@ -45,7 +45,8 @@ def test_remeasure_fills_in_all_scores_beside_the_run(
     assert after[sorted(COSTLY)].notna().any(axis=None)
     assert not after["undefined_scores"].fillna("").str.contains("--scores all").any()
     assert set(before["row_id"]).isdisjoint(after["row_id"])
-    others = [one.name for one in OF_A_ROW if one.name not in COSTLY]
+    # The error of LogME has a closed form by default, and comes from halves with all scores, as it did before.
+    others = [one.name for one in OF_A_ROW if one.name not in COSTLY | {"logme_se"}]
     pd.testing.assert_frame_equal(before[others], after[others])
 
 

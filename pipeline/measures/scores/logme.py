@@ -30,10 +30,11 @@ def _error(context: MeasureContext) -> float:
     """Return the standard error over images, from the density of each image's label given all others.
 
     Without an image, the log evidence is less by that density, in closed form at the same alpha and beta, where it is
-    flat: the delete-one jackknife needs no further regression. Images of several rows are left out by halves.
+    flat: the delete-one jackknife needs no further regression. Images of several rows are left out by halves, and so
+    are all with ``--scores all``, as in the rows of earlier versions, which stay valid.
     """
     context.require_halves()
-    if len(np.unique(context.images)) < context.n:
+    if context.settings.scores == "all" or len(np.unique(context.images)) < context.n:
         return COMPUTATIONS["logme"].error_over_halves(context)
     densities = _densities_without(context)
     classes = context.classes
