@@ -63,6 +63,7 @@ from .state import (
     record_of_same_run,
     states_of,
     touch_record,
+    with_scores_of_folder,
 )
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ def search(
     started = monotonic()
     end = started + config.compute.budget
     with display.status("Reading catalogue and images"):
-        plan = make_plan(config)
+        plan = make_plan(with_scores_of_folder(config))
     log_plan(plan)
     _refuse_unfit(plan)
     sizes = planned_sizes(plan, display) if only_plan else sizes_to_download(plan, display)

@@ -221,7 +221,7 @@ class RunConfig(Settings):
             "protocol": self.protocol,
             "precision": self.precision,
             "subset": subset | {"repeats": self.repeats},
-            "measures": self.measures.model_dump(mode="json"),
+            "measures": self.measures.identity(),
         }
         if self.random_weights:  # rows of earlier versions have neither key
             identity["random_weights"] = True

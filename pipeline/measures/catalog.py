@@ -155,6 +155,17 @@ OF_A_ROW: tuple[Measure, ...] = (*DIAGNOSTICS, *MEASURES, *COMPARISONS, *DETAILS
 
 BY_NAME = {measure.name: measure for measure in OF_A_ROW}
 
+COSTLY = frozenset({
+    # As dear as all neighbours, centres and the probe together, and no better at ranking networks.
+    "n_leep", "n_leep_se", "clid", "clid_se", "mst_dimension", "mst_dimension_se",
+    # Eight more decompositions, or binnings, for errors that no ranking uses.
+    "h_score_se", "transrate_se", "gbc_se", "rankme_se", "alpha_req_se", "participation_ratio_se",
+    "cse_z_se", "csmi_z_y_se", "csmi_z_x_se", "dsmi_z_x_se",
+})  # fmt: skip
+"""Columns that are computed only with ``--scores all``: they double a row's cost."""
+
+NOT_BY_DEFAULT = "not computed by default, --scores all computes it"
+
 UNDEFINED = "undefined_scores"
 """The column that says why scores have no value."""
 

@@ -14,6 +14,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -179,6 +180,13 @@ def _whole_identity(identity: dict[str, Any]) -> dict[str, Any]:
     return identity
 
 
+def _with_all_scores(config: Any) -> Any:
+    """Complete the settings of a run of earlier versions, which computed all scores."""
+    if not isinstance(config, dict) or not isinstance(measures := config.get("measures"), dict):
+        return config
+    return config | {"measures": {"scores": "all"} | measures}
+
+
 class RunRecord(_Frozen):
     """The content of ``OUT/run.json``.
 
@@ -188,7 +196,7 @@ class RunRecord(_Frozen):
     """
 
     format: Literal[1]
-    config: RunConfig
+    config: Annotated[RunConfig, BeforeValidator(_with_all_scores)]
     identity: Annotated[dict[str, Any], AfterValidator(_whole_identity)]
     catalog: CatalogRecord
     subset: SubsetRecord

@@ -28,7 +28,7 @@ from ..core.settings import MeasureSettings
 from ..core.threads import computed_once
 from .knn_graph import KnnOperator, settled, sparse_matrix
 from .lanczos import entropy_by_lanczos
-from .spectrum import eigenvalues, normalise
+from .spectrum import eigenvalues, normalise, spectrum_entropy
 from .subsets import SpectralEntropies, Subset, random_subsets
 
 NEIGHBOURS = 15
@@ -108,12 +108,11 @@ class KnnEntropies(SpectralEntropies):
         assert found is not None  # float64 is the finest
         return found
 
-    def _eigenvalues(self, kernel: Array) -> Array:
+    def _entropy(self, kernel: Array) -> float:
         normalise(kernel)
         precision = precision_for(self.settings.precision, kernel.shape[0], self.settings.t)
-        if precision == "float32":
-            return widened(eigenvalues(narrowed(kernel)))
-        return eigenvalues(kernel)
+        spectrum = eigenvalues(narrowed(kernel) if precision == "float32" else kernel)
+        return float(spectrum_entropy(widened(spectrum)[None, :], self.settings.t)[0])
 
     def _kernels_of(self, squares: Array) -> Array:
         return adaptive_kernel(squares)

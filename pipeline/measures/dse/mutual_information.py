@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 from ..core.arrays import namespace, times_power_of_two
 from ..core.checks import UndefinedScore, as_classes
 from ..core.context import MeasureContext
-from ..core.decomposition import scaled
 from ..core.distances import SQUARES_FIT, Points, as_points, directions, squares_of_directions
 from ..core.estimate import TOLERANCE, Estimate, Method, Precision
 from ..core.hits import first_rows
@@ -178,7 +177,7 @@ def dsmi_z_y_scale_free(context: MeasureContext) -> float:
     Liao et al., arXiv 2312.04823, for DSMI; sigma and t were chosen by ``benchmarks/better_default.py``.
     """
     points = context.points
-    values, exponent = scaled(points.values)
+    values, exponent = context.scaled_values
     if abs(exponent) > SQUARES_FIT:
         points, exponent = Points(values), 0
     sum_of_squares = float(namespace(values).sum(values * values))

@@ -17,7 +17,7 @@ from ..core.halves import large_classes, rows_of_images
 from ..core.settings import MeasureSettings
 from ..core.threads import blas_threads, computed_once, in_threads
 from .lanczos import spectral_entropy_by_lanczos
-from .spectrum import SMALL, diffusion_eigenvalues, eigenvalues, normalise, spectrum_entropy
+from .spectrum import SMALL, eigenvalues, kernel_entropy, normalise, spectrum_entropy
 
 Subset = NDArray[np.int64]
 """Indices of points, int64 [k]."""
@@ -151,15 +151,14 @@ class SpectralEntropies(SubsetEntropies):
         in_threads(solve, list(of_equal_size([subsets[place] for place in places])))
         for number, subset in enumerate(subsets):
             if len(subset) > SMALL:
-                spectrum = self._eigenvalues(self._kernels(subset))
-                entropies[number] = float(spectrum_entropy(spectrum[None, :], t)[0])
+                entropies[number] = self._entropy(self._kernels(subset))
         values: list[float] = entropies.tolist()
         return values
 
-    def _eigenvalues(self, kernel: Array) -> Array:
-        """Return all eigenvalues, float64 [k], of a large kernel [k, k], which is overwritten."""
+    def _entropy(self, kernel: Array) -> float:
+        """Return the entropy of a large kernel [k, k], which is overwritten."""
         precision = precision_for(self.settings.precision, kernel.shape[0], self.settings.t)
-        return diffusion_eigenvalues(kernel, precision=precision)
+        return kernel_entropy(kernel, self.settings.t, precision=precision)
 
     def _kernels_of(self, squares: Array) -> Array:
         """Return new kernels, float64 [..., k, k], of points with these squared distances."""
