@@ -122,6 +122,15 @@ def simulated(models: int, labels: np.ndarray, rng: np.random.Generator) -> np.n
     return skill[:, labels] - difficulty + rng.normal(0, 0.7, (models, len(labels))) > 0
 
 
+def crossed() -> tuple[np.ndarray, np.ndarray]:
+    """Return hits of models of which the best one is not the best on the mean over the classes, and labels."""
+    sizes = np.rint(np.geomspace(4677, 250, 8)).astype(int)
+    labels, rng = np.repeat(np.arange(8), sizes), np.random.default_rng(22)
+    skill = rng.normal(1.6, 0.05, (8, 1)) + rng.normal(0, 0.3, (8, 8))
+    difficulty = rng.normal(size=len(labels))
+    return skill[:, labels] - difficulty + rng.normal(0, 0.7, (8, len(labels))) > 0, labels
+
+
 class Zoo:
     """The hits of a run's probes, and its embeddings."""
 
@@ -218,14 +227,16 @@ def refitted(zoos: list[Zoo], draws: int) -> Iterator[dict]:
 
 
 def from_file(path: Path, draws: int) -> Iterator[dict]:
-    """Yield outcomes of searches on given hits."""
+    """Yield outcomes of searches on the hits in a file."""
     content = np.load(path)
-    hits, labels = (
-        content["hits"].astype(bool),
-        np.unique(content["labels"], return_inverse=True)[1],
-    )
+    yield from on_one_matrix(path.stem, content["hits"].astype(bool), content["labels"], draws)
+
+
+def on_one_matrix(name: str, hits: np.ndarray, of: np.ndarray, draws: int) -> Iterator[dict]:
+    """Yield outcomes of searches on the same hits."""
+    labels = np.unique(of, return_inverse=True)[1]
     sizes = np.bincount(labels)
-    kind = {"zoo": path.stem, "classes": len(sizes), "skew": f"1:{sizes.max() / sizes.min():.3g}"}
+    kind = {"zoo": name, "classes": len(sizes), "skew": f"1:{sizes.max() / sizes.min():.3g}"}
     for draw in range(draws):
         for outcome in on_hits(hits, labels, draw):
             yield {**kind, "models": len(hits), "ties": "as found", **outcome}
@@ -255,6 +266,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20, help="of each kind")
     parser.add_argument("--images", type=int, default=400, help="of the largest class")
     parser.add_argument("--refit", action="store_true", help="fit the probes in each stage")
+    parser.add_argument(
+        "--crossed", action="store_true", help="models that differ between classes of 250 to 4,677"
+    )
     parser.add_argument("--csv", type=Path, help="file for the outcome of each draw")
     arguments = parser.parse_args()
     outcomes: list[dict] = []
@@ -262,7 +276,9 @@ def main() -> None:
         from_file(path, arguments.draws) for path in arguments.paths if path.suffix == ".npz"
     ]
     zoos = [Zoo(path) for path in arguments.paths if path.suffix != ".npz"]
-    if zoos and arguments.refit:
+    if arguments.crossed:
+        sources.append(on_one_matrix("crossed", *crossed(), arguments.draws))
+    elif zoos and arguments.refit:
         sources.append(refitted(zoos, arguments.draws))
     elif zoos or not arguments.paths:
         sources.append(drawn(zoos, arguments.draws, arguments.images))
