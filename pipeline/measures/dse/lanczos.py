@@ -115,11 +115,12 @@ def spectral_entropy_by_lanczos(
 ) -> Estimate:
     """Entropy, in bits, of the diffusion spectrum of a validated embedding [n, d], n over 512, and its standard error.
 
-    Steps are added until the quadrature's bounds say less than the spread over the random vectors, then vectors until
-    the standard error, of both and of rounding, is within the tolerance; after 96 steps or 1,024 vectors it is returned
-    as it is. Time grows with n^2 d times the steps where the kernel has more than ``held_bytes`` and is recomputed for
-    each, else with n^2 times the vectors. Products are in float32, unless their rounding makes up half the tolerance or
-    more; then, and for t below 1, which makes much of small eigenvalues, in float64. ``precision`` insists on one.
+    Steps are added until the quadrature's bounds agree to half the tolerance, then as many vectors as the spread over
+    those so far asks for, until the standard error, of both and of rounding, is within the tolerance; after 96 steps or
+    1,024 vectors it is returned as it is. Tiles of the kernel beyond ``held_bytes`` are recomputed for each step, in
+    time n^2 d; the rest takes n^2 times the vectors. Products are in float32, unless their rounding makes up half the
+    tolerance or more; then, and for t below 1, which makes much of small eigenvalues, in float64. ``precision`` insists
+    on one.
     """
     chosen: Precision = precision or ("float32" if t >= 1 else "float64")
     generator = np.random.default_rng(seed)

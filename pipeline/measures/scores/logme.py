@@ -62,7 +62,9 @@ def _densities_without(context: MeasureContext) -> NDArray[np.float64]:
     precision = n / regression.misfits
     left = np.maximum(1 - leverage, np.finfo(np.float64).eps)
     squared = precision * (targets - fitted) ** 2 / left
-    return ((np.log(precision * left / (2 * np.pi)) - squared) / 2).mean(axis=1)
+    logarithms = np.log(precision * left / (2 * np.pi))
+    densities: NDArray[np.float64] = ((logarithms - squared) / 2).mean(axis=1)
+    return densities
 
 
 @score("logme", task="decomposition", error=_error)
