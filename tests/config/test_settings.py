@@ -35,6 +35,7 @@ ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "license": (["--license", "mit"], "mit"),
     "limit": (["--limit", "3"], 3),
     "protocol": (["--protocol", "paper"], "paper"),
+    "metric": (["--metric", "balanced_accuracy"], "balanced_accuracy"),
     "precision": (["--precision", "bf16"], "bf16"),
     "pool": (["--pool", "token"], "token"),
     "random_weights": (["--random-weights"], True),

@@ -143,6 +143,8 @@ def _classes_of_images(context: MeasureContext) -> NDArray[np.int64]:
 
 
 GROUPS = 10  # of a class's images, each of which is left out in turn
+FEWEST = 40
+"""Images of each class for a standard error: without a tenth of fewer, the graph changes more than for fresh images."""
 MOST_IMAGES = 500  # of a class; more are represented by these
 
 
@@ -157,6 +159,8 @@ def _error(context: MeasureContext) -> float:
         raise UndefinedScore("one repetition has no spread, set repetitions to 2 or more")
     entropies, classes = _entropies(context), _classes_of_images(context)
     sizes, counts = np.unique(np.bincount(classes), return_counts=True)
+    if sizes[0] < FEWEST:
+        raise UndefinedScore(f"its error needs {FEWEST} images of each class, one has {sizes[0]}")
     of_repetitions = np.zeros(settings.repetitions)
     for size, count in zip(sizes, counts, strict=True):
         drawn = random_subsets(len(classes), int(size), settings.repetitions, settings.seed)
