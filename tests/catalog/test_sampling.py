@@ -13,7 +13,7 @@ class_sizes = st.lists(st.integers(2, 400), min_size=2, max_size=20).map(np.arra
 
 
 @given(class_sizes, st.sampled_from([3, 9, 27]), st.integers(0, 2**31))
-def test_one_in_so_many_keeps_the_frequencies_and_weights_the_classes_too_small_for_it(
+def test_one_in_k_keeps_frequencies_and_weights_the_classes_too_small_for_it(
     sizes: np.ndarray, one_in: int, seed: int
 ) -> None:
     sample = Sample(one_in=one_in)

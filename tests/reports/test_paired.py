@@ -73,7 +73,7 @@ def test_a_model_that_is_only_better_has_one_chance_in_two_to_the_number_of_imag
     st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=3),
     st.lists(st.floats(0.1, 30), min_size=3, max_size=3, unique=True),
 )
-def test_repeated_images_make_no_lead_less_clear_and_a_lead_and_a_lag_leave_nothing_out(
+def test_repeated_images_make_no_lead_less_clear(
     counts: list[tuple[int, int]], weights: list[float]
 ) -> None:
     better, worse = np.array(counts).T[:, None]
@@ -154,7 +154,7 @@ def by_class(shares: list[tuple[float, float, float]], seed: int = 0) -> np.ndar
     return hits
 
 
-def test_a_search_on_skewed_classes_keeps_the_best_which_stages_of_balanced_classes_lost() -> None:
+def test_a_search_on_skewed_classes_keeps_the_best_that_balanced_stages_lost() -> None:
     hits = by_class([(0.95, 0.6, 0.5), *[(0.92, 0.9, 0.9 - 0.02 * i) for i in range(5)]])
     assert hits.mean(axis=1).argmax() == 0
     best = np.array([0])
@@ -163,7 +163,7 @@ def test_a_search_on_skewed_classes_keeps_the_best_which_stages_of_balanced_clas
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_the_chance_that_any_model_as_good_as_the_best_is_dropped_is_at_most_five_percent(
+def test_a_model_as_good_as_the_best_is_dropped_in_at_most_5_percent(
     balanced: bool,
 ) -> None:
     hits = by_class([(0.8, 0.7, 0.7)] * 10 + [(0.6, 0.6, 0.6)] * 4)

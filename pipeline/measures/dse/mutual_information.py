@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # so that help() shows ArrayLike by its name
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from ..core.checks import UndefinedScore, as_classes
 from ..core.context import MeasureContext
 from ..core.distances import SQUARES_FIT, Points, as_points, directions, squares_of_directions
 from ..core.estimate import TOLERANCE, Estimate, Method, Precision
+from ..core.halves import too_few_images
 from ..core.hits import first_rows
 from ..core.registry import column, score
 from ..core.settings import checked_settings
 from ..core.threads import computed_once
-from .subsets import SpectralEntropies, sampling_error, spectral_entropies
+from .subsets import FOR_QUARTERS, SpectralEntropies, sampling_error, spectral_entropies
 
 
 def diffusion_spectral_mutual_information(
@@ -106,7 +108,10 @@ def diffusion_spectral_mutual_information_estimate(
 
 def _error(context: MeasureContext) -> float:
     context.require_halves()
-    return sampling_error(context.classes, context.images, spectral_entropies(context))
+    error = sampling_error(context.classes, context.images, spectral_entropies(context))
+    if math.isnan(error):
+        raise UndefinedScore(too_few_images(context.classes, context.images, FOR_QUARTERS))
+    return error
 
 
 @score("dsmi_z_y", task="spectrum", error=_error)

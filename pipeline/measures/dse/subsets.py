@@ -193,6 +193,8 @@ def spectral_entropies(context: MeasureContext) -> SpectralEntropies:
 
 HALVINGS = 8
 QUARTERINGS = 6
+FOR_QUARTERS = 8
+"""Images of a class: two for each quarter, because one alone has an entropy of 0 whatever it is."""
 _POWERS = -2.0, 1.0  # of the size; an estimate beyond them is noise
 
 
@@ -211,10 +213,10 @@ def sampling_error(
     Returns
     -------
     float
-        NaN if over a tenth of the rows belong to classes of fewer than four images.
+        NaN if over a tenth of the rows belong to classes of fewer than eight images.
     """
     rows = rows_of_images(images)
-    members = large_classes(classes, rows)
+    members = large_classes(classes, rows, FOR_QUARTERS)
     if not members:
         return float("nan")
     generator = np.random.default_rng([entropies.settings.seed, 6])
