@@ -13,6 +13,7 @@ from scipy.stats import t as student_t
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.measures.catalog import MEASURES
+from dsmi_zoo.pipeline.measures.core.hits import wilson_interval
 from dsmi_zoo.pipeline.monitor.cost import BUDGET, SHARE, Cost, cost_of
 from dsmi_zoo.pipeline.monitor.file import (
     NUMBERS,
@@ -257,7 +258,7 @@ def _sections(trainings: Sequence[Training]) -> list[Section]:
                     "simple",
                     baselines,
                     "Simple scores and the training's own numbers over the steps.",
-                    "The bands of the accuracies are 95% intervals over images.",
+                    "The bands of the accuracies are Wilson's 95% intervals over images.",
                 )
             ],
         ),
@@ -307,15 +308,21 @@ def _panel(trainings: Sequence[Training], measure: str) -> Panel:
 def _line(rows: pd.DataFrame, name: str, label: str) -> Line:
     """Return a curve with its 95% interval over images, where it is known."""
     x, y, n = (values(rows, column) for column in ("step", name, "n_samples"))
-    error = np.zeros(len(y))
-    layer, slash, measure = name.rpartition("/")
-    if f"{layer}{slash}{measure}_se" in rows:
-        error = values(rows, f"{layer}{slash}{measure}_se")
-    elif measure in {score.name for score in SIMPLE_SCORES}:
-        share = y / 100
-        error = 100 * np.sqrt(share * (1 - share) / n)
     known = np.isfinite(x) & np.isfinite(y)
-    x, y, error = x[known], y[known], 1.96 * np.nan_to_num(error[known])
+    x, y, n = x[known], y[known], n[known]
+    layer, slash, measure = name.rpartition("/")
+    if measure in {score.name for score in SIMPLE_SCORES}:
+        limits = [
+            wilson_interval(round(share / 100 * images), int(images))
+            if images > 0
+            else (share, share)
+            for share, images in zip(y, n, strict=True)
+        ]
+        low, high = np.array(limits).reshape(-1, 2).T
+        return Line(label, x, y, low, high)
+    error = np.zeros(len(y))
+    if f"{layer}{slash}{measure}_se" in rows:
+        error = 1.96 * np.nan_to_num(values(rows, f"{layer}{slash}{measure}_se")[known])
     return Line(label, x, y, y - error, y + error)
 
 

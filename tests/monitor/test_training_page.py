@@ -154,3 +154,23 @@ def test_several_layers_are_measured_in_one_pass_as_each_alone(
         RepresentationMonitor(model, *held_out, every=1, out=tmp_path / "all", start=1)
     with pytest.raises(InputError, match="no layer 'boddy'"):
         RepresentationMonitor(model, *held_out, out=tmp_path / "x", layer=["body", "boddy"])
+
+
+def test_the_bands_of_accuracies_stay_between_0_and_100_percent(tmp_path: Path) -> None:
+    facts = {"facts": {"layers": [None, "body.4"]}, "body.4/centre_accuracy": [0.0, 95, 100, 100]}
+    out = written(tmp_path / "m", [0.0, 1, 2, 3], centre_accuracy=[92.5, 0, 100, 98], **facts)
+    from dsmi_zoo.reports.page.training import _panel, read_trainings
+
+    for line in _panel(read_trainings([out]), "centre_accuracy").lines:
+        assert ((line.low >= 0) & (line.low <= line.mean + 1e-9)).all()
+        assert ((line.high <= 100) & (line.high >= line.mean - 1e-9)).all()
+        assert (line.low < line.high).all(), "no band of width zero at 0 or 100%"
+
+
+def test_the_numbers_of_a_column_are_aligned_with_its_head(tmp_path: Path) -> None:
+    out = written(tmp_path / "m", [0.0, 1, 2, 3])
+    page = write_monitor_report(out).read_text()
+    head, cell = re.search(
+        r'<th scope="col"([^>]*)>Step</th>.*?<th scope="row"([^>]*)>0<', page, re.S
+    ).groups()  # type: ignore[union-attr]
+    assert 'class="l' not in head + cell
