@@ -553,7 +553,8 @@ class RepresentationMonitor:
                     "shared", f"{words}; give each monitor (and one process) an out of its own"
                 )
                 return
-            facts = self._facts | {"n": self._n, "ended": self._has_ended}
+            own = "logged" if self.holds_rows else "means"
+            facts = self._facts | {"n": self._n, "ended": self._has_ended, "own_numbers": own}
             write_monitor(self.out, self._rows, facts)
             self._written = _moments(self._rows)
 

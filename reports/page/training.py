@@ -31,6 +31,7 @@ from .rendering import AnyCell, Illustration, PageFiles, Section, Table, prose, 
 
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x")
 MIN_TREND = 4  # measurements, for a line with an interval
+AXES = {"epoch", "epochs", "step", "steps", "global_step", "iteration", "iterations"}  # of training
 CLASSIC = ("cse_z", "csmi_z_y", "csmi_z_x")
 
 
@@ -228,9 +229,7 @@ def _warnings(rows: pd.DataFrame) -> list[str]:
 def _sections(trainings: Sequence[Training]) -> list[Section]:
     rows, facts = trainings[0].rows, trainings[0].facts
     simple = [measure.name for measure in SIMPLE_SCORES]
-    own = dict.fromkeys(
-        name for one in trainings for name in own_columns(map(str, one.rows.columns), one.layers)
-    )
+    own = _own_numbers(trainings)
     changes = "; ".join(_change(rows, measure) for measure in SHOWN)
     main = [_panel(trainings, name) for name in SHOWN]
     baselines = [_panel(trainings, name) for name in (*simple, *own)]
@@ -252,7 +251,7 @@ def _sections(trainings: Sequence[Training]) -> list[Section]:
         Section(
             "simple",
             "Baselines",
-            prose("monitor_simple"),
+            prose("monitor_simple", own=_what_own_numbers_are(trainings) if own else ""),
             figures=[
                 _drawn(
                     "simple",
@@ -272,6 +271,26 @@ def _sections(trainings: Sequence[Training]) -> list[Section]:
         ),
         Section("numbers", "Numbers", "Every measurement.", [_numbers_table(rows)]),
     ]
+
+
+def _own_numbers(trainings: Sequence[Training]) -> list[str]:
+    """Return the columns of the callers' own numbers to draw: those that only count the training are not."""
+    names = dict.fromkeys(
+        name for one in trainings for name in own_columns(map(str, one.rows.columns), one.layers)
+    )
+    return [name for name in names if name.rsplit("/", 1)[-1].lower() not in AXES]
+
+
+def _what_own_numbers_are(trainings: Sequence[Training]) -> str:
+    """Say what a row has of the training's own numbers, by the kind that its monitor stored."""
+    means, logged = "means since the last measurement", "the values that {} logged at that step"
+    kinds = {one.facts.get("own_numbers") for one in trainings}
+    if kinds == {"means"}:
+        return means
+    if kinds == {"logged"}:
+        return logged.format("Hugging Face's Trainer")
+    # Both, or files of earlier versions, which do not say it.
+    return f"{means}, or, with Hugging Face's Trainer, {logged.format('it')}"
 
 
 def _drawn(name: str, panels: Sequence[Panel], description: str, caption: str = "") -> Illustration:

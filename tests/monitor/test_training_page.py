@@ -174,3 +174,27 @@ def test_the_numbers_of_a_column_are_aligned_with_its_head(tmp_path: Path) -> No
         r'<th scope="col"([^>]*)>Step</th>.*?<th scope="row"([^>]*)>0<', page, re.S
     ).groups()  # type: ignore[union-attr]
     assert 'class="l' not in head + cell
+
+
+def test_the_page_says_what_the_trainings_own_numbers_are_and_draws_no_counters(
+    tmp_path: Path,
+) -> None:
+    from dsmi_zoo.reports.page.training import (
+        _own_numbers,
+        _what_own_numbers_are,
+        read_trainings,
+    )
+
+    curve = [0.0, 1, 2, 3]
+    own = {"epoch": curve, "trainer/global_step": curve, "learning_rate": curve}
+    logged = written(tmp_path / "logged", curve, facts={"own_numbers": "logged"}, **own)
+    means = written(tmp_path / "means", curve, facts={"own_numbers": "means"}, loss=curve)
+    older = written(tmp_path / "older", curve, loss=curve)
+    page = " ".join(write_monitor_report(logged).read_text().replace("&#39;", "'").split())
+    words = "own numbers: the values that Hugging Face's Trainer logged at that step."
+    assert words in page.replace("’", "'")
+    assert _own_numbers(read_trainings([logged])) == ["learning_rate"]
+    assert _what_own_numbers_are(read_trainings([means])) == "means since the last measurement"
+    for several in ([older], [means, logged]):
+        said = _what_own_numbers_are(read_trainings(several))
+        assert said.startswith("means since the last measurement, or, with Hugging Face's Trainer")
