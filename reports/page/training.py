@@ -195,11 +195,7 @@ def _differences(trainings: Sequence[Training]) -> list[str]:
     for other in trainings[1:]:
         differing = [
             words
-            for key, words in (
-                ("images_sha256", "images"),
-                ("labels_sha256", "labels"),
-                ("n", "numbers of images"),
-            )
+            for key, words in (("images_sha256", "images"), ("labels_sha256", "labels"))
             if other.facts.get(key) != first.facts.get(key)
         ]
         if differing:
@@ -207,7 +203,22 @@ def _differences(trainings: Sequence[Training]) -> list[str]:
             warnings.append(
                 f"{other.name} was measured on other {listed}: compare shapes of curves, not values."
             )
+    numbers = [int(one.facts["n"]) for one in trainings]
+    if len(set(numbers)) > 1:
+        same = "the same images and " if warnings else ""
+        warnings.append(
+            f"DSMI depends on the number of images, which differs: {_each(trainings, 'n')}. Compare shapes of curves, "
+            f"not values; for comparable values, pass {same}n={min(numbers)} to each training."
+        )
     return warnings
+
+
+def _each(trainings: Sequence[Training], setting: str) -> str:
+    """Write a setting, of each training where they differ."""
+    given = [str(one.facts[setting]) for one in trainings]
+    if len(set(given)) == 1:
+        return given[0]
+    return ", ".join(f"{value} ({one.name})" for one, value in zip(trainings, given, strict=True))
 
 
 def _warnings(rows: pd.DataFrame) -> list[str]:
@@ -227,7 +238,7 @@ def _warnings(rows: pd.DataFrame) -> list[str]:
 
 
 def _sections(trainings: Sequence[Training]) -> list[Section]:
-    rows, facts = trainings[0].rows, trainings[0].facts
+    rows = trainings[0].rows
     simple = [measure.name for measure in SIMPLE_SCORES]
     own = _own_numbers(trainings)
     changes = "; ".join(_change(rows, measure) for measure in SHOWN)
@@ -238,7 +249,7 @@ def _sections(trainings: Sequence[Training]) -> list[Section]:
         Section(
             "curves",
             "Curves",
-            prose("monitor_curves", n=str(facts["n"]), every=str(facts["every"])),
+            prose("monitor_curves", n=_each(trainings, "n"), every=_each(trainings, "every")),
             figures=[
                 _drawn(
                     "curves",

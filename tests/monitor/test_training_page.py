@@ -87,8 +87,16 @@ def test_several_trainings_and_layers_share_axes_and_differences_are_named(tmp_p
     other = written(tmp_path / "other", [0.0, 2, 3, 4], facts={"images_sha256": "c", "n": 50})
     assert conclude.report(one, (two, other)) == 0
     page = (one / "report" / "index.html").read_text()
-    assert "other was measured on other images and numbers of images: compare shapes" in page
+    assert "other was measured on other images: compare shapes" in page
     assert "two was measured on other" not in page
+    assert (
+        "which differs: 60 (one), 60 (two), 50 (other). Compare shapes of curves, not values"
+        in page
+    )
+    assert "for comparable values, pass the same images and n=50 to each training." in page
+    assert (
+        "Held-out images: 60 (one), 60 (two), 50 (other). Steps between measurements: 50;" in page
+    )
     from dsmi_zoo.reports.page.training import _panel, read_trainings
 
     panel = _panel(read_trainings([one, two, other]), "dse_z")
