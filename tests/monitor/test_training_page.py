@@ -1,6 +1,7 @@
 """The page of a monitored training: what it says and draws, alone and beside others."""
 
 import re
+from io import StringIO
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 from test_monitor import Small, inputs
 
 from dsmi_zoo import RepresentationMonitor
@@ -104,6 +106,7 @@ def test_several_trainings_and_layers_share_axes_and_differences_are_named(tmp_p
     assert labels == ["one · penultimate", "one · body.4", "two", "other"]
     band = _panel(read_trainings([one]), "dsmi_z_y").lines[0]
     assert band.high - band.mean == pytest.approx([1.96 * 0.05] * 4)
+    (tmp_path / "run.json").write_text("{}")
     with pytest.raises(InputError, match="not a monitored training; leave --watch out"):
         conclude.report(tmp_path, watch=True)
 
@@ -206,3 +209,33 @@ def test_the_page_says_what_the_trainings_own_numbers_are_and_draws_no_counters(
     for several in ([older], [means, logged]):
         said = _what_own_numbers_are(read_trainings(several))
         assert said.startswith("means since the last measurement, or, with Hugging Face's Trainer")
+
+
+def test_watching_waits_for_the_first_measurement_and_says_so_and_the_end_in_a_line_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dsmi_zoo.jobs import progress
+    from dsmi_zoo.jobs.cli import look
+
+    monkeypatch.setattr(conclude, "POLL", 0.02)
+    monkeypatch.setattr(progress, "SILENCE_S", 0.1)
+    lines = StringIO()
+    shown = progress.Display(Console(file=lines))
+    monkeypatch.setattr(look, "display", lambda: shown)
+    out = tmp_path / "m"
+    said: list[str] = []
+    monkeypatch.setattr(conclude.log, "info", said.append)
+
+    def watch() -> None:
+        look.report_command.main(["--out", str(out), "--watch"], standalone_mode=False)
+
+    watching = Thread(target=watch, daemon=True)
+    watching.start()
+    watching.join(0.5)
+    assert watching.is_alive()
+    assert said == [f"Waiting for the first measurement in {out}"]
+    written(out, [0.0, 1], ended=True)
+    watching.join(60)
+    page = out / "report" / "index.html"
+    assert said[1:] == [f"Report: {page}", "The training has ended; the page stands"]
+    assert "so far" not in lines.getvalue(), "no computation goes on while it waits"
