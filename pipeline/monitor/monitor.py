@@ -182,6 +182,8 @@ class RepresentationMonitor:
     def _check_and_draw(self, images: Any, labels: Any, every: int, start: int) -> None:
         if self.out.is_file():
             raise InputError(f"out: {self.out} is a file; name a folder")
+        if self._writes and isinstance(self._log, Tracker):
+            self._log.check()
         self.every = whole_number(every, "every", 1)
         self.steps = self._measured_at = whole_number(start, "start", 0)
         if isinstance(images, Dataset | DataLoader):
