@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 SHOWN = 5
 REFRESH = 10  # seconds after which a browser loads the page of a training again
 POLL = 2.0  # seconds
+OF_RUNS = ("run.json", "stages", "validate.json")  # what folders of models and studies hold
 
 
 def conclude(
@@ -103,35 +104,46 @@ def _warn_of_missing(states: Sequence[EntryState]) -> None:
 def report(out: Path, compared_with: Sequence[Path] = (), watch: bool = False) -> int:
     """Rebuild the report of a run, or of a monitored training, and log its path."""
     others = [folder.absolute() for folder in compared_with]
+    if watch:
+        return _watch(out, others)
     if monitor_path(out).exists() and not (out / "run.json").exists():
         from dsmi_zoo.reports.page.training import write_monitor_report
 
-        if watch:
-            return _watch(out, others)
         page = write_monitor_report(out.absolute(), others)
     else:
         from dsmi_zoo.reports.page.build import write_report
 
-        if watch:
-            raise InputError(f"{out} is not a monitored training; leave --watch out")
         page = write_report(out.absolute(), others)
     log.info(f"Report: {page}")
     return 0
 
 
 def _watch(out: Path, others: Sequence[Path]) -> int:
-    """Rebuild the report of trainings whenever one is measured, until all have ended."""
+    """Rebuild the report of trainings whenever one is measured, until all have ended; wait for their beginning."""
     from dsmi_zoo.reports.page.training import read_trainings, write_monitor_report
 
+    folders = [out.absolute(), *others]
+    for folder in folders:
+        if folder.is_file() or any((folder / name).exists() for name in OF_RUNS):
+            raise InputError(f"{folder} is not a monitored training; leave --watch out")
     before: list[int] = []
+    awaited: set[Path] = set()
     while True:
-        folders = [out.absolute(), *others]
-        now = [monitor_path(folder).stat().st_mtime_ns for folder in folders]
-        if now != before:
+        missing = {folder for folder in folders if not monitor_path(folder).exists()}
+        for folder in folders:
+            if folder in missing - awaited:
+                log.info(f"Waiting for the first measurement in {folder}")
+        awaited |= missing
+        now = [
+            monitor_path(folder).stat().st_mtime_ns for folder in folders if folder not in missing
+        ]
+        if not missing and now != before:
             has_ended = all(training.has_ended for training in read_trainings(folders))
             page = write_monitor_report(folders[0], others, None if has_ended else REFRESH)
             log.info(f"Report: {page}" if not before or has_ended else "Report: rebuilt")
             if has_ended:
+                subject = "All trainings have" if others else "The training has"
+                log.info(f"{subject} ended; the page stands")
                 return 0
-        before = now
+            before = now
         sleep(POLL)

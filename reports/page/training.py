@@ -13,6 +13,7 @@ from scipy.stats import t as student_t
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.measures.catalog import MEASURES
+from dsmi_zoo.pipeline.measures.core.hits import wilson_interval
 from dsmi_zoo.pipeline.monitor.cost import BUDGET, SHARE, Cost, cost_of
 from dsmi_zoo.pipeline.monitor.file import (
     NUMBERS,
@@ -30,6 +31,7 @@ from .rendering import AnyCell, Illustration, PageFiles, Section, Table, prose, 
 
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x")
 MIN_TREND = 4  # measurements, for a line with an interval
+AXES = {"epoch", "epochs", "step", "steps", "global_step", "iteration", "iterations"}  # of training
 CLASSIC = ("cse_z", "csmi_z_y", "csmi_z_x")
 
 
@@ -193,11 +195,7 @@ def _differences(trainings: Sequence[Training]) -> list[str]:
     for other in trainings[1:]:
         differing = [
             words
-            for key, words in (
-                ("images_sha256", "images"),
-                ("labels_sha256", "labels"),
-                ("n", "numbers of images"),
-            )
+            for key, words in (("images_sha256", "images"), ("labels_sha256", "labels"))
             if other.facts.get(key) != first.facts.get(key)
         ]
         if differing:
@@ -205,7 +203,22 @@ def _differences(trainings: Sequence[Training]) -> list[str]:
             warnings.append(
                 f"{other.name} was measured on other {listed}: compare shapes of curves, not values."
             )
+    numbers = [int(one.facts["n"]) for one in trainings]
+    if len(set(numbers)) > 1:
+        same = "the same images and " if warnings else ""
+        warnings.append(
+            f"DSMI depends on the number of images, which differs: {_each(trainings, 'n')}. Compare shapes of curves, "
+            f"not values; for comparable values, pass {same}n={min(numbers)} to each training."
+        )
     return warnings
+
+
+def _each(trainings: Sequence[Training], setting: str) -> str:
+    """Write a setting, of each training where they differ."""
+    given = [str(one.facts[setting]) for one in trainings]
+    if len(set(given)) == 1:
+        return given[0]
+    return ", ".join(f"{value} ({one.name})" for one, value in zip(trainings, given, strict=True))
 
 
 def _warnings(rows: pd.DataFrame) -> list[str]:
@@ -225,11 +238,9 @@ def _warnings(rows: pd.DataFrame) -> list[str]:
 
 
 def _sections(trainings: Sequence[Training]) -> list[Section]:
-    rows, facts = trainings[0].rows, trainings[0].facts
+    rows = trainings[0].rows
     simple = [measure.name for measure in SIMPLE_SCORES]
-    own = dict.fromkeys(
-        name for one in trainings for name in own_columns(map(str, one.rows.columns), one.layers)
-    )
+    own = _own_numbers(trainings)
     changes = "; ".join(_change(rows, measure) for measure in SHOWN)
     main = [_panel(trainings, name) for name in SHOWN]
     baselines = [_panel(trainings, name) for name in (*simple, *own)]
@@ -238,7 +249,7 @@ def _sections(trainings: Sequence[Training]) -> list[Section]:
         Section(
             "curves",
             "Curves",
-            prose("monitor_curves", n=str(facts["n"]), every=str(facts["every"])),
+            prose("monitor_curves", n=_each(trainings, "n"), every=_each(trainings, "every")),
             figures=[
                 _drawn(
                     "curves",
@@ -251,13 +262,13 @@ def _sections(trainings: Sequence[Training]) -> list[Section]:
         Section(
             "simple",
             "Baselines",
-            prose("monitor_simple"),
+            prose("monitor_simple", own=_what_own_numbers_are(trainings) if own else ""),
             figures=[
                 _drawn(
                     "simple",
                     baselines,
                     "Simple scores and the training's own numbers over the steps.",
-                    "The bands of the accuracies are 95% intervals over images.",
+                    "The bands of the accuracies are Wilson's 95% intervals over images.",
                 )
             ],
         ),
@@ -271,6 +282,26 @@ def _sections(trainings: Sequence[Training]) -> list[Section]:
         ),
         Section("numbers", "Numbers", "Every measurement.", [_numbers_table(rows)]),
     ]
+
+
+def _own_numbers(trainings: Sequence[Training]) -> list[str]:
+    """Return the columns of the callers' own numbers to draw: those that only count the training are not."""
+    names = dict.fromkeys(
+        name for one in trainings for name in own_columns(map(str, one.rows.columns), one.layers)
+    )
+    return [name for name in names if name.rsplit("/", 1)[-1].lower() not in AXES]
+
+
+def _what_own_numbers_are(trainings: Sequence[Training]) -> str:
+    """Say what a row has of the training's own numbers, by the kind that its monitor stored."""
+    means, logged = "means since the last measurement", "the values that {} logged at that step"
+    kinds = {one.facts.get("own_numbers") for one in trainings}
+    if kinds == {"means"}:
+        return means
+    if kinds == {"logged"}:
+        return logged.format("Hugging Face's Trainer")
+    # Both, or files of earlier versions, which do not say it.
+    return f"{means}, or, with Hugging Face's Trainer, {logged.format('it')}"
 
 
 def _drawn(name: str, panels: Sequence[Panel], description: str, caption: str = "") -> Illustration:
@@ -307,15 +338,21 @@ def _panel(trainings: Sequence[Training], measure: str) -> Panel:
 def _line(rows: pd.DataFrame, name: str, label: str) -> Line:
     """Return a curve with its 95% interval over images, where it is known."""
     x, y, n = (values(rows, column) for column in ("step", name, "n_samples"))
-    error = np.zeros(len(y))
-    layer, slash, measure = name.rpartition("/")
-    if f"{layer}{slash}{measure}_se" in rows:
-        error = values(rows, f"{layer}{slash}{measure}_se")
-    elif measure in {score.name for score in SIMPLE_SCORES}:
-        share = y / 100
-        error = 100 * np.sqrt(share * (1 - share) / n)
     known = np.isfinite(x) & np.isfinite(y)
-    x, y, error = x[known], y[known], 1.96 * np.nan_to_num(error[known])
+    x, y, n = x[known], y[known], n[known]
+    layer, slash, measure = name.rpartition("/")
+    if measure in {score.name for score in SIMPLE_SCORES}:
+        limits = [
+            wilson_interval(round(share / 100 * images), int(images))
+            if images > 0
+            else (share, share)
+            for share, images in zip(y, n, strict=True)
+        ]
+        low, high = np.array(limits).reshape(-1, 2).T
+        return Line(label, x, y, low, high)
+    error = np.zeros(len(y))
+    if f"{layer}{slash}{measure}_se" in rows:
+        error = 1.96 * np.nan_to_num(values(rows, f"{layer}{slash}{measure}_se")[known])
     return Line(label, x, y, y - error, y + error)
 
 
