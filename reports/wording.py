@@ -51,6 +51,11 @@ def fixed(value: float | None, digits: int = 2) -> str:
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """Return a change with ``digits`` decimals and its sign, also where it is positive."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
 def significant(value: float | None, digits: int = 3) -> str:
     """Return a number with ``digits`` significant digits; as a power of ten only if very large or small."""
     if value is None or value != value:

@@ -107,6 +107,7 @@ def _correlation_table(summary: Summary, target: str) -> Table:
     counts = {summary.correlations[measure][target].n for measure in order}
     reasons: dict[str, str] = {}
     records: list[dict[str, AnyCell]] = []
+    corrected: dict[str, bool] = {}
     for measure in order:
         correlation = summary.correlations[measure][target]
         rho = correlation.spearman
@@ -124,7 +125,10 @@ def _correlation_table(summary: Summary, target: str) -> Table:
         }
         # The primary hypothesis is one, so its p needs no correction.
         is_hypothesis = (measure, target) == (PRIMARY_MEASURE, PRIMARY_TARGET)
-        record["p"] = p_value(rho.p_families if is_hypothesis else rho.p_holm)
+        p = rho.p_families if is_hypothesis else rho.p_holm
+        record["p"] = p_value(p)
+        if p is not None:
+            corrected[title] = not is_hypothesis
         if summary.primary is not None and _is_primary(summary, target):
             head = f"|rho| minus that of {measure_title(summary.primary[0])}"
             record[head] = _difference_cell(summary.differences.get(measure))
@@ -137,8 +141,19 @@ def _correlation_table(summary: Summary, target: str) -> Table:
     title = f"Scores and {target_title(target)}"
     if len(counts) == 1:
         title = f"{title}, n = {counts.pop()}"
-    notes = (_static_note(summary, target), remarks(reasons, len(order)))
+    notes = (_p_note(corrected), _static_note(summary, target), remarks(reasons, len(order)))
     return table_of_records(title, records, note=" ".join(filter(None, notes)))
+
+
+def _p_note(corrected: Mapping[str, bool]) -> str:
+    """Say which p values are corrected for the number of scores; ``corrected`` is by title."""
+    plain = [title for title, is_corrected in corrected.items() if not is_corrected]
+    if not corrected:
+        return ""
+    if not plain:
+        return "p is corrected over scores and accuracies (Holm)."
+    rest = "; the others are corrected over scores and accuracies (Holm)"
+    return f"p of {', '.join(plain)}, the hypothesis, is uncorrected{rest if len(corrected) > 1 else ''}."
 
 
 def _rank_cell(standing: Standing | None, of: int) -> Cell:

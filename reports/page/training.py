@@ -25,7 +25,7 @@ from dsmi_zoo.pipeline.monitor.file import (
 
 from ..figures.curves import Line, Panel, curves
 from ..statistics.sample import off_scale, values
-from ..wording import fixed, measure_title, measure_unit, with_unit
+from ..wording import fixed, measure_title, measure_unit, signed, with_unit
 from .rendering import AnyCell, Illustration, PageFiles, Section, Table, prose, table_of_words
 
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x")
@@ -183,7 +183,7 @@ def trend(rows: pd.DataFrame, measure: str) -> str:
     verb = "still rose" if low > 0 else "fell" if high < 0 else "did not clearly change"
     return (
         f"From step {x[0]:.0f} to {x[-1]:.0f}, {title} {verb}: a line through its {len(x)} measurements changes by "
-        f"{change:+.2f} bits (95% interval {low:+.2f} to {high:+.2f})."
+        f"{signed(change)} bits (95% interval {signed(low)} to {signed(high)})."
     )
 
 
