@@ -8,7 +8,8 @@ from time import monotonic, sleep
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.monitor.file import monitor_path
+from dsmi_zoo.pipeline.monitor.file import check_measurements, monitor_path
+from dsmi_zoo.pipeline.store.release import is_release
 from dsmi_zoo.pipeline.store.run_folder import read_run
 
 from ..progress import Display, duration
@@ -103,7 +104,20 @@ def _warn_of_missing(states: Sequence[EntryState]) -> None:
 def report(out: Path, compared_with: Sequence[Path] = (), watch: bool = False) -> int:
     """Rebuild the report of a run, or of a monitored training, and log its path."""
     others = [folder.absolute() for folder in compared_with]
-    if monitor_path(out).exists() and not (out / "run.json").exists():
+    is_monitored = monitor_path(out).exists() and not (out / "run.json").exists()
+    # Before the imports, which take seconds.
+    if is_monitored:
+        check_measurements(others)
+    else:
+        if is_release(out):
+            page = out / "index.html"
+            raise InputError(f"{out} is a published folder, which has its report: {page}")
+        if watch:
+            raise InputError(f"{out} is not a monitored training; leave --watch out")
+        for folder in (out, *others):
+            if not is_release(folder):
+                read_run(folder)
+    if is_monitored:
         from dsmi_zoo.reports.page.training import write_monitor_report
 
         if watch:
@@ -112,8 +126,6 @@ def report(out: Path, compared_with: Sequence[Path] = (), watch: bool = False) -
     else:
         from dsmi_zoo.reports.page.build import write_report
 
-        if watch:
-            raise InputError(f"{out} is not a monitored training; leave --watch out")
         page = write_report(out.absolute(), others)
     log.info(f"Report: {page}")
     return 0

@@ -10,15 +10,14 @@ import pandas as pd
 from scipy.stats import linregress
 from scipy.stats import t as student_t
 
-from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.measures.catalog import MEASURES
 from dsmi_zoo.pipeline.monitor.cost import BUDGET, SHARE, Cost, cost_of
 from dsmi_zoo.pipeline.monitor.file import (
     NUMBERS,
     SIMPLE_SCORES,
+    check_measurements,
     column_of,
-    monitor_path,
     own_columns,
     read_monitor,
 )
@@ -92,9 +91,7 @@ def read_trainings(folders: Sequence[Path]) -> list[Training]:
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = ["/".join(folder.parts[-2:]) for folder in folders]
-    for folder in folders[1:]:
-        if not monitor_path(folder).exists():
-            raise InputError(f"--compare {folder}: no measurements of a monitor there")
+    check_measurements(folders[1:])
     return [
         Training(name, *read_monitor(folder)) for name, folder in zip(names, folders, strict=True)
     ]
