@@ -16,6 +16,8 @@ from run_records import record_of
 from test_reports_ranking import models, row
 
 from dsmi_zoo import embedding
+from dsmi_zoo.data_catalog.datasets.account import WHOLE
+from dsmi_zoo.data_catalog.datasets.class_order import ClassOrders, orders_by_name, with_open_order
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
 from dsmi_zoo.pipeline.measures.catalog import joined_reasons
 from dsmi_zoo.pipeline.networks.timm import loading_code
@@ -25,6 +27,7 @@ from dsmi_zoo.pipeline.store.subset_file import write_subset
 from dsmi_zoo.reports.page.build import write_page
 from dsmi_zoo.reports.page.choice import is_choice, lead_of_choice, ranking_lead, ranking_table
 from dsmi_zoo.reports.page.classes import quantity_of
+from dsmi_zoo.reports.page.provenance import warnings_of_images
 from dsmi_zoo.reports.statistics.comparison import compare
 from dsmi_zoo.reports.statistics.ranking import images_to_separate, rank
 
@@ -282,6 +285,18 @@ def test_those_tied_with_the_best_are_named_with_costs_and_loading_code(tmp_path
     assert page.count("<summary>Load net") == 5
     assert "timm.create_model(&#39;&lt;net&gt;&#39;)" in page
     assert "Parameters (M)" in page
+
+
+def test_an_open_order_of_classes_is_said_where_an_accuracy_is_empty_for_it() -> None:
+    names = ("1", "10", "2")
+    account = with_open_order(WHOLE, ClassOrders(names, orders_by_name(names), is_open=True))
+    images, rows = on("csv").subset.model_copy(update={"account": account}), with_accuracies()
+    assert warnings_of_images(images, rows) == []
+    rows["undefined_scores"] = (
+        "subset_top1: class order is ambiguous (90.0% if outputs are ordered by number): --class-order decides"
+    )
+    (warning,) = warnings_of_images(images, rows)
+    assert "subset_top1 is left empty where it depends on the order of the classes" in warning
 
 
 def test_a_trial_with_random_weights_promises_no_choice(tmp_path: Path) -> None:
