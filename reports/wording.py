@@ -71,6 +71,12 @@ def p_value(p: float | None) -> str:
     return MISSING if p is None else "< 0.001" if p < 0.001 else fixed(p, 3)
 
 
+def p_in_words(p: float) -> str:
+    """Return a p value with its relation: ``= 0.012`` or ``< 0.001``."""
+    text = p_value(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
 def interval(ci: Sequence[float] | None, digits: int = 2) -> str:
     """Return an interval as text."""
     return MISSING if ci is None else f"{fixed(ci[0], digits)} to {fixed(ci[1], digits)}"

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -30,6 +31,7 @@ def conclude(
     *,
     report: bool = True,
     may_be_partial: bool = False,
+    added: Sequence[str] = (),
 ) -> int:
     """Write the report if it is wanted, log a summary, and return the exit code for the entries ``slugs``.
 
@@ -37,6 +39,8 @@ def conclude(
     ----------
     may_be_partial
         Entries without a row are expected, because time was short or nobody has begun with them yet.
+    added
+        Own scores that were added to rows, which were finished before: the summary is about their values.
     """
     page = None
     if report:
@@ -50,9 +54,11 @@ def conclude(
     without_row = ""
     if missing:
         without_row = f", {len(missing)} {'not begun' if may_be_partial else 'missing'}"
+    what = f"{len(ok)} ok, {len(failed)} failed"
+    if added and not failed:
+        what = "; ".join(_values_in_words(name, ok) for name in added)
     log.info(
-        f"{counted(len(states), 'model')}: {len(ok)} ok, {len(failed)} failed{without_row}, "
-        f"in {duration(monotonic() - started)}",
+        f"{counted(len(states), 'model')}: {what}{without_row}, in {duration(monotonic() - started)}"
     )
     for state in failed[:SHOWN]:
         log.info(f"  {state.name}: {state.reason}")
@@ -76,6 +82,14 @@ def conclude(
         missing = []
     _warn_of_missing(missing)
     return 1 if failed or missing else 0
+
+
+def _values_in_words(score: str, states: Sequence[EntryState]) -> str:
+    values = [(state.row or {}).get(score) for state in states]
+    lacking = sum(value is None or not isfinite(value) for value in values)
+    if lacking == 0:
+        return f"all have a value of {score}"
+    return f"{lacking} without a value of {score}, {len(values) - lacking} with one"
 
 
 def conclude_share(out: Path, share: str, slugs: set[str], started: float) -> int:

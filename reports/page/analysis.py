@@ -41,6 +41,7 @@ from .rendering import (
     table_of_words,
 )
 
+WIDEST = 1.0  # interval of a difference of |rho| that is not shown
 BEST_IN_BOTH = 20  # models that a comparison lists
 
 
@@ -141,7 +142,13 @@ def _correlation_table(summary: Summary, target: str) -> Table:
     title = f"Scores and {target_title(target)}"
     if len(counts) == 1:
         title = f"{title}, n = {counts.pop()}"
-    notes = (_p_note(corrected), _static_note(summary, target), remarks(reasons, len(order)))
+    wide = (
+        "Differences whose interval would span 1 or more have none."
+        if _is_primary(summary, target)
+        and any(one.ci and not shown_interval(one) for one in summary.differences.values())
+        else ""
+    )
+    notes = (_p_note(corrected), wide, _static_note(summary, target), remarks(reasons, len(order)))
     return table_of_records(title, records, note=" ".join(filter(None, notes)))
 
 
@@ -168,10 +175,18 @@ def _rank_cell(standing: Standing | None, of: int) -> Cell:
 def _difference_cell(difference: Difference | None) -> Cell:
     if difference is None:
         return NO_NUMBER
-    p = difference.p_holm
-    is_clear = p is not None and p < 0.05
-    ci = interval(difference.ci) if difference.ci else ""
-    return Cell(fixed(difference.value), ci, is_clear)
+    return Cell(fixed(difference.value), shown_interval(difference), is_clear(difference))
+
+
+def is_clear(difference: Difference) -> bool:
+    """Return whether the difference is more than chance explains, after Holm's correction over the scores."""
+    return difference.p_holm is not None and difference.p_holm < 0.05
+
+
+def shown_interval(difference: Difference) -> str:
+    """Return the interval of a difference as text; "" for one that says nothing, as it spans over half of -1 to 1."""
+    ci = difference.ci
+    return "" if ci is None or round(ci[1] - ci[0], 2) >= WIDEST else interval(ci)
 
 
 def _static_note(summary: Summary, target: str) -> str:

@@ -268,11 +268,13 @@ def simultaneous_reach(strengths: Sequence[Strength], unit: Array) -> Array:
 def _as_rho(z_one: float, z_other: float, half: float) -> tuple[float, float, float]:
     """Convert a difference of Fisher's z and its limits to differences of rho around the same middle.
 
-    This is monotone in the difference, exact at its value, and keeps its sign.
+    This is monotone in the difference, exact at its value, and keeps its sign. Both rho are absolute, so that the
+    limits lie in -1 to 1.
     """
     middle, difference = (z_one + z_other) / 2, z_one - z_other
 
     def rho(d: float) -> float:
         return float(np.tanh(middle + d / 2) - np.tanh(middle - d / 2))
 
-    return rho(difference), rho(difference - half), rho(difference + half)
+    low, high = rho(difference - half), rho(difference + half)
+    return rho(difference), max(low, -1.0), min(high, 1.0)
