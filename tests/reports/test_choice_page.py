@@ -318,6 +318,11 @@ def test_a_trial_with_random_weights_promises_no_choice(tmp_path: Path) -> None:
         ),
         ({"checkpoint": "/somewhere/mine.pth"}, "checkpoint_path='mine.pth'"),
         (
+            {"checkpoint": "/somewhere/w/mine.pth", "checkpoint_in_catalog": "w/mine.pth"},
+            "# a path relative to the folder of the catalogue model = timm.create_model('test_vit', "
+            "checkpoint_path='w/mine.pth')",
+        ),
+        (
             {"model_kwargs": {"num_classes": 3, "no name": 1}},
             "num_classes=3, pretrained=True, **{'no name': 1}",
         ),
@@ -345,10 +350,11 @@ def test_the_code_of_a_row_gives_the_embedding_of_the_row(
 ) -> None:
     torch.manual_seed(0)
     network = timm.create_model("test_vit", num_classes=4, img_size=128)
-    safetensors.torch.save_file(network.state_dict(), tmp_path / "mine.safetensors")
+    (tmp_path / "weights").mkdir()
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "weights" / "mine.safetensors")
     (tmp_path / "zoo.csv").write_text(
         "model,architecture,checkpoint,model_kwargs,img_size\n"
-        'mine,test_vit,mine.safetensors,"{""num_classes"": 4}",128\n'
+        'mine,test_vit,weights/mine.safetensors,"{""num_classes"": 4}",128\n'
     )
     generator = np.random.default_rng(0)
     for name in ("cat", "dog"):
