@@ -228,7 +228,7 @@ def test_names_that_would_leave_their_folder_stay_in_it() -> None:
     ("written", "kept"),
     [("w/a.pth", "w/a.pth"), ("./w/a.pth", "w/a.pth"), ("../zoo/w/a.pth", None)],
 )
-def test_a_checkpoint_is_also_known_by_its_path_below_the_catalogue_but_in_no_hash(
+def test_a_checkpoints_path_below_the_catalogue_is_kept_but_in_no_hash(
     tmp_path: Path, written: str, kept: str | None
 ) -> None:
     (tmp_path / "zoo" / "w").mkdir(parents=True)

@@ -287,7 +287,7 @@ def test_those_tied_with_the_best_are_named_with_costs_and_loading_code(tmp_path
     assert "Parameters (M)" in page
 
 
-def test_an_open_order_of_classes_is_said_where_an_accuracy_is_empty_for_it() -> None:
+def test_an_open_order_is_said_where_an_accuracy_is_empty_for_it() -> None:
     names = ("1", "10", "2")
     account = with_open_order(WHOLE, ClassOrders(names, orders_by_name(names), is_open=True))
     images, rows = on("csv").subset.model_copy(update={"account": account}), with_accuracies()

@@ -83,7 +83,7 @@ def test_a_report_that_dies_at_any_operation_leaves_a_whole_page(
 
 
 @pytest.mark.parametrize("wrong", ["out", "compared", "compared with a training"])
-def test_a_folder_that_is_no_run_is_refused_before_the_report_is_imported(
+def test_a_wrong_folder_is_refused_before_the_report_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     for name in ("build", "training"):

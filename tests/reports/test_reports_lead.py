@@ -82,7 +82,7 @@ def test_the_answer_and_the_table_give_one_difference():
     assert f"trails by {cell.value} in |rho| (95% interval {cell.ci}, p by Holm " in answer(summary)
 
 
-def test_an_interval_of_a_difference_that_says_nothing_is_left_out_with_its_reason():
+def test_an_interval_that_says_nothing_is_left_out_with_its_reason():
     rng = np.random.default_rng(0)
     summary = summarise(
         rows_frame([entry(i, dsmi_z_y=i + 4 * rng.normal(), rankme=float(i)) for i in range(12)])

@@ -130,7 +130,7 @@ def test_a_score_that_raises_leaves_its_row_valid_and_says_why_there(
     assert (read_results(run_copy)["picky"] == 1).all()
 
 
-def test_a_score_without_any_value_is_no_success_and_only_in_the_table_of_such_scores(
+def test_a_score_without_any_value_is_no_success_and_not_in_the_lead(
     run_copy: Path, cli: Command
 ) -> None:
     (run_copy.parent / "mine.py").write_text(OWN.replace("> 100", "> 4"))
