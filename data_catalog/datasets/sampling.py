@@ -42,6 +42,7 @@ class Sample:
         from a random start.
         """
         if self.one_in is None:
+            assert self.most is not None
             return np.minimum(class_sizes, self.most)
         # Modulo a multiple of one_in, so that a larger sample of the same seed holds a smaller one.
         start = int(np.random.default_rng(seed).integers(2**62)) % self.one_in

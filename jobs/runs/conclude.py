@@ -3,12 +3,14 @@
 import json
 import logging
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from time import monotonic, sleep
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.monitor.file import monitor_path
+from dsmi_zoo.pipeline.monitor.file import check_measurements, monitor_path
+from dsmi_zoo.pipeline.store.release import is_release
 from dsmi_zoo.pipeline.store.run_folder import read_run
 
 from ..progress import Display, duration
@@ -30,6 +32,7 @@ def conclude(
     *,
     report: bool = True,
     may_be_partial: bool = False,
+    added: Sequence[str] = (),
 ) -> int:
     """Write the report if it is wanted, log a summary, and return the exit code for the entries ``slugs``.
 
@@ -37,6 +40,8 @@ def conclude(
     ----------
     may_be_partial
         Entries without a row are expected, because time was short or nobody has begun with them yet.
+    added
+        Own scores that were added to rows, which were finished before: the summary is about their values.
     """
     page = None
     if report:
@@ -50,9 +55,11 @@ def conclude(
     without_row = ""
     if missing:
         without_row = f", {len(missing)} {'not begun' if may_be_partial else 'missing'}"
+    what = f"{len(ok)} ok, {len(failed)} failed"
+    if added and not failed:
+        what = "; ".join(_values_in_words(name, ok) for name in added)
     log.info(
-        f"{counted(len(states), 'model')}: {len(ok)} ok, {len(failed)} failed{without_row}, "
-        f"in {duration(monotonic() - started)}",
+        f"{counted(len(states), 'model')}: {what}{without_row}, in {duration(monotonic() - started)}"
     )
     for state in failed[:SHOWN]:
         log.info(f"  {state.name}: {state.reason}")
@@ -76,6 +83,14 @@ def conclude(
         missing = []
     _warn_of_missing(missing)
     return 1 if failed or missing else 0
+
+
+def _values_in_words(score: str, states: Sequence[EntryState]) -> str:
+    values = [(state.row or {}).get(score) for state in states]
+    lacking = sum(value is None or not isfinite(value) for value in values)
+    if lacking == 0:
+        return f"all have a value of {score}"
+    return f"{lacking} without a value of {score}, {len(values) - lacking} with one"
 
 
 def conclude_share(out: Path, share: str, slugs: set[str], started: float) -> int:
@@ -106,7 +121,18 @@ def report(out: Path, compared_with: Sequence[Path] = (), watch: bool = False) -
     others = [folder.absolute() for folder in compared_with]
     if watch:
         return _watch(out, others)
-    if monitor_path(out).exists() and not (out / "run.json").exists():
+    is_monitored = monitor_path(out).exists() and not (out / "run.json").exists()
+    # Before the imports, which take seconds.
+    if is_monitored:
+        check_measurements(others)
+    else:
+        if is_release(out):
+            page = out / "index.html"
+            raise InputError(f"{out} is a published folder, which has its report: {page}")
+        for folder in (out, *others):
+            if not is_release(folder):
+                read_run(folder)
+    if is_monitored:
         from dsmi_zoo.reports.page.training import write_monitor_report
 
         page = write_monitor_report(out.absolute(), others)

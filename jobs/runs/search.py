@@ -474,20 +474,21 @@ def _earlier_note(plan: Plan) -> SearchNote:
     """Return the note of an earlier search in this OUT, with this one's budget; other stages are left out."""
     config = plan.config
     assert config.compute.budget is not None
-    rule = {"metric": config.metric, "error_rate": 100 * ERROR_RATE}
+    rate = 100 * ERROR_RATE
     try:
         before = read_run(config.folder).search
     except LostRecord:
         before = None
     if before is None:
-        return SearchNote(budget_s=config.compute.budget, **rule)
+        return SearchNote(budget_s=config.compute.budget, metric=config.metric, error_rate=rate)
     ours = {stage.images for stage in stages_of(plan.subset, config.metric)}
     stages = [
         Passed(images=stage.images, models=stage.models, seconds=stage.seconds)
         for stage in before.stages
         if stage.images in ours
     ]
-    return SearchNote(budget_s=before.budget_s + config.compute.budget, stages=stages, **rule)
+    budget = before.budget_s + config.compute.budget
+    return SearchNote(budget_s=budget, stages=stages, metric=config.metric, error_rate=rate)
 
 
 def part_of_plan(plan: Plan, stage: Stage, jobs: Sequence[Job]) -> Plan:

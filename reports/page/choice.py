@@ -317,12 +317,18 @@ def _separated(ranking: Ranking, between: Separation, subset: SubsetRecord) -> s
     return f"About {rounded:,.0f} more images per class would separate {whom}."
 
 
-def undefined_table(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return each reason why scores have no value, the most frequent first, with its scores and number of models."""
+def undefined_table(
+    rows: pd.DataFrame, only: Collection[str] | None = None
+) -> list[dict[str, Any]]:
+    """Return each reason why scores have no value, the most frequent first, with its scores and number of models.
+
+    ``only`` restricts it to some scores.
+    """
     scores: dict[str, dict[str, None]] = {}
     models: Counter[str] = Counter()
     for text in texts(succeeded(rows), UNDEFINED):
         of_row = parted_reasons(text or "")
+        of_row = {name: why for name, why in of_row.items() if only is None or name in only}
         models.update(set(of_row.values()))
         for score, reason in of_row.items():
             scores.setdefault(reason, {})[score] = None

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.text import counted
+from dsmi_zoo.data_catalog.datasets.class_order import LEFT_EMPTY, OPTION
 from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, parted_reasons
 from dsmi_zoo.pipeline.store.record import (
     NO_TIME,
@@ -51,12 +52,21 @@ def mixture_warnings(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def warnings_of_images(subset: SubsetRecord) -> list[str]:
-    """Return one sentence for each ambiguous input, and one for all images that were left out unasked."""
+def warnings_of_images(subset: SubsetRecord, rows: pd.DataFrame) -> list[str]:
+    """Return one sentence for each ambiguous input, and one for all images that were left out unasked.
+
+    That the order of the classes is open is left out if no accuracy of the rows is empty for it.
+    """
     account = subset.account
     if account is None:
         return []
-    warnings = [f"{reading}." for reading in account.readings]
+    reasons = [parted_reasons(text or "").get(CEILING, "") for text in texts(rows, UNDEFINED)]
+    depends_on_order = any(OPTION in reason for reason in reasons)
+    warnings = [
+        f"{reading}."
+        for reading in account.readings
+        if depends_on_order or not reading.taken.startswith(LEFT_EMPTY)
+    ]
     if not account.is_all_by_choice:
         warnings.append(f"Images: {account.balance(subset.n_images)}.")
     return warnings

@@ -10,7 +10,6 @@ import pandas as pd
 from scipy.stats import linregress
 from scipy.stats import t as student_t
 
-from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.measures.catalog import MEASURES
 from dsmi_zoo.pipeline.measures.core.hits import wilson_interval
@@ -18,15 +17,15 @@ from dsmi_zoo.pipeline.monitor.cost import BUDGET, SHARE, Cost, cost_of
 from dsmi_zoo.pipeline.monitor.file import (
     NUMBERS,
     SIMPLE_SCORES,
+    check_measurements,
     column_of,
-    monitor_path,
     own_columns,
     read_monitor,
 )
 
 from ..figures.curves import Line, Panel, curves
 from ..statistics.sample import off_scale, values
-from ..wording import fixed, measure_title, measure_unit, with_unit
+from ..wording import fixed, measure_title, measure_unit, signed, with_unit
 from .rendering import AnyCell, Illustration, PageFiles, Section, Table, prose, table_of_words
 
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x")
@@ -94,9 +93,7 @@ def read_trainings(folders: Sequence[Path]) -> list[Training]:
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = ["/".join(folder.parts[-2:]) for folder in folders]
-    for folder in folders[1:]:
-        if not monitor_path(folder).exists():
-            raise InputError(f"--compare {folder}: no measurements of a monitor there")
+    check_measurements(folders[1:])
     return [
         Training(name, *read_monitor(folder)) for name, folder in zip(names, folders, strict=True)
     ]
@@ -185,7 +182,7 @@ def trend(rows: pd.DataFrame, measure: str) -> str:
     verb = "still rose" if low > 0 else "fell" if high < 0 else "did not clearly change"
     return (
         f"From step {x[0]:.0f} to {x[-1]:.0f}, {title} {verb}: a line through its {len(x)} measurements changes by "
-        f"{change:+.2f} bits (95% interval {low:+.2f} to {high:+.2f})."
+        f"{signed(change)} bits (95% interval {signed(low)} to {signed(high)})."
     )
 
 

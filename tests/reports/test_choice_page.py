@@ -16,6 +16,8 @@ from run_records import record_of
 from test_reports_ranking import models, row
 
 from dsmi_zoo import embedding
+from dsmi_zoo.data_catalog.datasets.account import WHOLE
+from dsmi_zoo.data_catalog.datasets.class_order import ClassOrders, orders_by_name, with_open_order
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
 from dsmi_zoo.pipeline.measures.catalog import joined_reasons
 from dsmi_zoo.pipeline.networks.timm import loading_code
@@ -25,6 +27,7 @@ from dsmi_zoo.pipeline.store.subset_file import write_subset
 from dsmi_zoo.reports.page.build import write_page
 from dsmi_zoo.reports.page.choice import is_choice, lead_of_choice, ranking_lead, ranking_table
 from dsmi_zoo.reports.page.classes import quantity_of
+from dsmi_zoo.reports.page.provenance import warnings_of_images
 from dsmi_zoo.reports.statistics.comparison import compare
 from dsmi_zoo.reports.statistics.ranking import images_to_separate, rank
 
@@ -284,6 +287,18 @@ def test_those_tied_with_the_best_are_named_with_costs_and_loading_code(tmp_path
     assert "Parameters (M)" in page
 
 
+def test_an_open_order_is_said_where_an_accuracy_is_empty_for_it() -> None:
+    names = ("1", "10", "2")
+    account = with_open_order(WHOLE, ClassOrders(names, orders_by_name(names), is_open=True))
+    images, rows = on("csv").subset.model_copy(update={"account": account}), with_accuracies()
+    assert warnings_of_images(images, rows) == []
+    rows["undefined_scores"] = (
+        "subset_top1: class order is ambiguous (90.0% if outputs are ordered by number): --class-order decides"
+    )
+    (warning,) = warnings_of_images(images, rows)
+    assert "subset_top1 is left empty where it depends on the order of the classes" in warning
+
+
 def test_a_trial_with_random_weights_promises_no_choice(tmp_path: Path) -> None:
     run = on("csv")
     run = run.model_copy(update={"config": run.config.model_copy(update={"random_weights": True})})
@@ -302,6 +317,11 @@ def test_a_trial_with_random_weights_promises_no_choice(tmp_path: Path) -> None:
             "pretrained_cfg_overlay={'url': 'https://a.b/w.pth', 'hf_hub_id': None}",
         ),
         ({"checkpoint": "/somewhere/mine.pth"}, "checkpoint_path='mine.pth'"),
+        (
+            {"checkpoint": "/somewhere/w/mine.pth", "checkpoint_in_catalog": "w/mine.pth"},
+            "# a path relative to the folder of the catalogue model = timm.create_model('test_vit', "
+            "checkpoint_path='w/mine.pth')",
+        ),
         (
             {"model_kwargs": {"num_classes": 3, "no name": 1}},
             "num_classes=3, pretrained=True, **{'no name': 1}",
@@ -330,10 +350,11 @@ def test_the_code_of_a_row_gives_the_embedding_of_the_row(
 ) -> None:
     torch.manual_seed(0)
     network = timm.create_model("test_vit", num_classes=4, img_size=128)
-    safetensors.torch.save_file(network.state_dict(), tmp_path / "mine.safetensors")
+    (tmp_path / "weights").mkdir()
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "weights" / "mine.safetensors")
     (tmp_path / "zoo.csv").write_text(
         "model,architecture,checkpoint,model_kwargs,img_size\n"
-        'mine,test_vit,mine.safetensors,"{""num_classes"": 4}",128\n'
+        'mine,test_vit,weights/mine.safetensors,"{""num_classes"": 4}",128\n'
     )
     generator = np.random.default_rng(0)
     for name in ("cat", "dog"):

@@ -5,6 +5,8 @@ memory. A band takes products of blocks only. For the entropy one needs of the e
 x ln x, an integral over the shifts s of ln det(1 + B / s), and a determinant of a band is a factorisation of it.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,7 +46,9 @@ def banded(matrix: Matrix) -> Matrix:
     add_product = blas.sgemm if kind == np.float32 else blas.dgemm
     # Of each block of columns, the rows from its diagonal on, in one piece so that BLAS updates it in place.
     starts = range(0, n, _BLOCK)
-    blocks = [np.asfortranarray(matrix[start:, start : start + _BLOCK]) for start in starts]
+    blocks: list[Any] = [
+        np.asfortranarray(matrix[start:, start : start + _BLOCK]) for start in starts
+    ]
     band = np.zeros((WIDTH + 1, n), kind)
     left = right = np.zeros((n, 0), kind)  # of the update that is due: matrix - left right'
     for first in range(0, n, WIDTH):
