@@ -141,17 +141,17 @@ def select_subset(
     if sample is not None:
         of_classes = [np.flatnonzero(images.labels[order] == label) for label in present]
         class_sizes = np.array([len(of_class) for of_class in of_classes])
-        drawn: list[np.ndarray] = []
+        of_sample: list[np.ndarray] = []
         for label, of_class, size in zip(
             present, of_classes, sample.sizes(class_sizes, seed), strict=True
         ):
             generator = np.random.default_rng([seed, int(label), 1])
-            drawn.append(np.sort(generator.permutation(of_class)[:size]))
-        kept = np.concatenate(drawn)
-        others = np.setdiff1d(np.arange(len(order)), kept)
-        names = [images.names[order[i]] for i in others]
+            of_sample.append(np.sort(generator.permutation(of_class)[:size]))
+        taken = np.concatenate(of_sample)
+        left = np.setdiff1d(np.arange(len(order)), taken)
+        names = [images.names[order[i]] for i in left]
         account = account.leaving_out("not in the sample", names, by_choice=True)
-        order = order[kept]
+        order = order[taken]
     chosen = images.take(order)
     content = hashlib.sha256(images.name.encode())
     for number, (name, label) in enumerate(zip(chosen.names, chosen.labels, strict=True)):

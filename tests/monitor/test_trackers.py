@@ -117,7 +117,7 @@ def test_without_a_run_of_weights_and_biases_a_monitor_is_refused_before_trainin
     assert not (tmp_path / "m").exists()
 
 
-def test_a_run_of_weights_and_biases_that_ends_too_early_is_said_once_and_training_goes_on(
+def test_a_run_of_wandb_that_ends_too_early_is_said_once_and_training_goes_on(
     tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor], wandb: Any
 ) -> None:
     monitor = RepresentationMonitor(

@@ -211,7 +211,7 @@ def test_the_page_says_what_the_trainings_own_numbers_are_and_draws_no_counters(
         assert said.startswith("means since the last measurement, or, with Hugging Face's Trainer")
 
 
-def test_watching_waits_for_the_first_measurement_and_says_so_and_the_end_in_a_line_each(
+def test_watching_waits_for_the_first_measurement_and_says_when_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dsmi_zoo.jobs import progress
