@@ -82,6 +82,7 @@ def test_measure_without_labels_gives_the_entropies(arrays: Path, cli: Command) 
         "cse_z",
         "rankme",
         "clid",
+        "dse_z_knn",
         "participation_ratio",
         "offset_share",
         "two_nn_dimension",
