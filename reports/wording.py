@@ -51,6 +51,11 @@ def fixed(value: float | None, digits: int = 2) -> str:
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """Return a change with ``digits`` decimals and its sign, also where it is positive."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
 def significant(value: float | None, digits: int = 3) -> str:
     """Return a number with ``digits`` significant digits; as a power of ten only if very large or small."""
     if value is None or value != value:
@@ -64,6 +69,12 @@ def significant(value: float | None, digits: int = 3) -> str:
 def p_value(p: float | None) -> str:
     """Return a p value, or that it is below 0.001."""
     return MISSING if p is None else "< 0.001" if p < 0.001 else fixed(p, 3)
+
+
+def p_in_words(p: float) -> str:
+    """Return a p value with its relation: ``= 0.012`` or ``< 0.001``."""
+    text = p_value(p)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def interval(ci: Sequence[float] | None, digits: int = 2) -> str:

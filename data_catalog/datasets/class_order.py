@@ -22,6 +22,7 @@ from .imagenet import imagenet_numbers
 from .names import OWN_IMAGES
 
 OPTION = "--class-order"
+LEFT_EMPTY = "subset_top1 is left empty where it depends on the order of the classes"
 LIST_FILES = ("classes.txt", "labels.txt")
 SHOWN = 4  # names of an order
 MAX_OUTPUT = 10**6  # a number in a class's name that may be an output
@@ -172,7 +173,7 @@ def with_open_order(account: Account, orders: ClassOrders) -> Account:
     if len(words) < 2:
         return account
     return account.reading(
-        f"subset_top1 is left empty where it depends on the order of the classes ({' or '.join(words)})",
+        f"{LEFT_EMPTY} ({' or '.join(words)})",
         other="computed by one of them",
         option=OPTION,
     )

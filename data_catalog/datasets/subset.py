@@ -12,6 +12,7 @@ from dsmi_zoo._util.errors import InputError
 from .account import WHOLE, Account
 from .base import LabelledImages
 from .class_order import NO_ORDER, ClassOrders
+from .sampling import Sample
 
 SINGLE = "alone in a class"
 """Why the images of classes of one are left out."""
@@ -78,6 +79,7 @@ def select_subset(
     *,
     classes: Sequence[int] | None = None,
     images_per_class: int | None = None,
+    sample: Sample | None = None,
     repeats: int = 1,
     seed: int = 0,
 ) -> Subset:
@@ -92,6 +94,8 @@ def select_subset(
         The labels to keep; None keeps all.
     images_per_class
         Images per class, drawn without replacement; None keeps all.
+    sample
+        What to draw of the images that are left, as a stage of a search does; None keeps all.
     repeats
         Random crops per image.
 
@@ -134,6 +138,20 @@ def select_subset(
         others = [images.names[i] for i in order[~is_drawn]]
         account = account.leaving_out("not drawn by --images-per-class", others, by_choice=True)
         order = order[is_drawn]
+    if sample is not None:
+        of_classes = [np.flatnonzero(images.labels[order] == label) for label in present]
+        class_sizes = np.array([len(of_class) for of_class in of_classes])
+        of_sample: list[np.ndarray] = []
+        for label, of_class, size in zip(
+            present, of_classes, sample.sizes(class_sizes, seed), strict=True
+        ):
+            generator = np.random.default_rng([seed, int(label), 1])
+            of_sample.append(np.sort(generator.permutation(of_class)[:size]))
+        taken = np.concatenate(of_sample)
+        left = np.setdiff1d(np.arange(len(order)), taken)
+        names = [images.names[order[i]] for i in left]
+        account = account.leaving_out("not in the sample", names, by_choice=True)
+        order = order[taken]
     chosen = images.take(order)
     content = hashlib.sha256(images.name.encode())
     for number, (name, label) in enumerate(zip(chosen.names, chosen.labels, strict=True)):

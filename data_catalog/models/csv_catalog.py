@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import ValidationError
@@ -281,6 +281,7 @@ def _entry(cells: dict[str, str], folder: Path) -> ModelEntry:
             preprocessing[name] = text.lower()
         elif name == "checkpoint":
             fields[name] = _file(text, folder)
+            fields["checkpoint_in_catalog"] = _below(text)
         elif name == "model_kwargs":
             fields[name] = json_object(text, name)
         elif name == "extra_data":
@@ -305,6 +306,12 @@ def _file(name: str, folder: Path) -> Path:
         looked_for = shortened(str(folder.absolute() / name), 300)
         raise ValueError(f"the checkpoint {shown(name)} is not a file (looked for {looked_for})")
     return (folder / name).resolve()
+
+
+def _below(name: str) -> str | None:
+    """Return a path that stays below its folder, None for one that may name folders of this machine."""
+    path = PurePath(name)
+    return None if path.is_absolute() or ".." in path.parts else path.as_posix()
 
 
 def _number(text: str, column: str) -> float | None:

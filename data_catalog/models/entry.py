@@ -94,6 +94,9 @@ class ModelEntry(BaseModel):
         The function that makes the network in place of timm: ``module:function``.
     layer
         The layer whose output is the embedding, a name of ``named_modules()``; by default the penultimate layer.
+    checkpoint_in_catalog
+        The checkpoint's path below the catalogue's folder, as the catalogue writes it; None if it is elsewhere. In no
+        identity.
     checkpoint_key
         Which weights of a checkpoint that holds several: the dotted path of their dict, such as ``state_dict.ema``.
     extra_data
@@ -118,6 +121,7 @@ class ModelEntry(BaseModel):
     layer: str | None = Field(default=None, min_length=1)
     weights: str | None = None
     checkpoint: Path | None = None
+    checkpoint_in_catalog: str | None = Field(default=None, exclude=True)
     checkpoint_key: str | None = Field(default=None, min_length=1)
     recipe: TrainingRecipe | None = None
     model_kwargs: dict[str, Any] = {}

@@ -1,5 +1,6 @@
 """Commands that inspect: status, report, measure, catalog and doctor."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ def report_command(out: Path, compare: tuple[Path, ...], watch: bool) -> int:
       dsmi-zoo report --out runs/digits
       dsmi-zoo report --out runs/digits --compare runs/digits-sigma-2.0
     """
-    with display().never_silent("Reading the rows"):
+    shown = display()
+    # Whoever watches a training waits most of the time: silence is no sign of a long computation.
+    with nullcontext() if watch else shown.never_silent("Reading the rows"):
         from ..runs.conclude import report
 
         return report(out, compare, watch)

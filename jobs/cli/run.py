@@ -49,7 +49,8 @@ Examples:
     "compute.cache",
     "compute.cache_gb",
 )
-@options("compute.budget_gb", "compute.budget", "compute.max_download", "compute.keep_embeddings")
+@options("metric", "compute.budget_gb", "compute.budget", "compute.max_download")
+@options("compute.keep_embeddings")
 @options("compute.write_report")
 @click.option(
     "--plan",

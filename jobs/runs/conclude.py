@@ -3,12 +3,14 @@
 import json
 import logging
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from time import monotonic, sleep
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.monitor.file import monitor_path
+from dsmi_zoo.pipeline.monitor.file import check_measurements, monitor_path
+from dsmi_zoo.pipeline.store.release import is_release
 from dsmi_zoo.pipeline.store.run_folder import read_run
 
 from ..progress import Display, duration
@@ -19,6 +21,7 @@ log = logging.getLogger(__name__)
 SHOWN = 5
 REFRESH = 10  # seconds after which a browser loads the page of a training again
 POLL = 2.0  # seconds
+OF_RUNS = ("run.json", "stages", "validate.json")  # what folders of models and studies hold
 
 
 def conclude(
@@ -29,6 +32,7 @@ def conclude(
     *,
     report: bool = True,
     may_be_partial: bool = False,
+    added: Sequence[str] = (),
 ) -> int:
     """Write the report if it is wanted, log a summary, and return the exit code for the entries ``slugs``.
 
@@ -36,6 +40,8 @@ def conclude(
     ----------
     may_be_partial
         Entries without a row are expected, because time was short or nobody has begun with them yet.
+    added
+        Own scores that were added to rows, which were finished before: the summary is about their values.
     """
     page = None
     if report:
@@ -49,9 +55,11 @@ def conclude(
     without_row = ""
     if missing:
         without_row = f", {len(missing)} {'not begun' if may_be_partial else 'missing'}"
+    what = f"{len(ok)} ok, {len(failed)} failed"
+    if added and not failed:
+        what = "; ".join(_values_in_words(name, ok) for name in added)
     log.info(
-        f"{counted(len(states), 'model')}: {len(ok)} ok, {len(failed)} failed{without_row}, "
-        f"in {duration(monotonic() - started)}",
+        f"{counted(len(states), 'model')}: {what}{without_row}, in {duration(monotonic() - started)}"
     )
     for state in failed[:SHOWN]:
         log.info(f"  {state.name}: {state.reason}")
@@ -75,6 +83,14 @@ def conclude(
         missing = []
     _warn_of_missing(missing)
     return 1 if failed or missing else 0
+
+
+def _values_in_words(score: str, states: Sequence[EntryState]) -> str:
+    values = [(state.row or {}).get(score) for state in states]
+    lacking = sum(value is None or not isfinite(value) for value in values)
+    if lacking == 0:
+        return f"all have a value of {score}"
+    return f"{lacking} without a value of {score}, {len(values) - lacking} with one"
 
 
 def conclude_share(out: Path, share: str, slugs: set[str], started: float) -> int:
@@ -103,35 +119,57 @@ def _warn_of_missing(states: Sequence[EntryState]) -> None:
 def report(out: Path, compared_with: Sequence[Path] = (), watch: bool = False) -> int:
     """Rebuild the report of a run, or of a monitored training, and log its path."""
     others = [folder.absolute() for folder in compared_with]
-    if monitor_path(out).exists() and not (out / "run.json").exists():
+    if watch:
+        return _watch(out, others)
+    is_monitored = monitor_path(out).exists() and not (out / "run.json").exists()
+    # Before the imports, which take seconds.
+    if is_monitored:
+        check_measurements(others)
+    else:
+        if is_release(out):
+            page = out / "index.html"
+            raise InputError(f"{out} is a published folder, which has its report: {page}")
+        for folder in (out, *others):
+            if not is_release(folder):
+                read_run(folder)
+    if is_monitored:
         from dsmi_zoo.reports.page.training import write_monitor_report
 
-        if watch:
-            return _watch(out, others)
         page = write_monitor_report(out.absolute(), others)
     else:
         from dsmi_zoo.reports.page.build import write_report
 
-        if watch:
-            raise InputError(f"{out} is not a monitored training; leave --watch out")
         page = write_report(out.absolute(), others)
     log.info(f"Report: {page}")
     return 0
 
 
 def _watch(out: Path, others: Sequence[Path]) -> int:
-    """Rebuild the report of trainings whenever one is measured, until all have ended."""
+    """Rebuild the report of trainings whenever one is measured, until all have ended; wait for their beginning."""
     from dsmi_zoo.reports.page.training import read_trainings, write_monitor_report
 
+    folders = [out.absolute(), *others]
+    for folder in folders:
+        if folder.is_file() or any((folder / name).exists() for name in OF_RUNS):
+            raise InputError(f"{folder} is not a monitored training; leave --watch out")
     before: list[int] = []
+    awaited: set[Path] = set()
     while True:
-        folders = [out.absolute(), *others]
-        now = [monitor_path(folder).stat().st_mtime_ns for folder in folders]
-        if now != before:
+        missing = {folder for folder in folders if not monitor_path(folder).exists()}
+        for folder in folders:
+            if folder in missing - awaited:
+                log.info(f"Waiting for the first measurement in {folder}")
+        awaited |= missing
+        now = [
+            monitor_path(folder).stat().st_mtime_ns for folder in folders if folder not in missing
+        ]
+        if not missing and now != before:
             has_ended = all(training.has_ended for training in read_trainings(folders))
             page = write_monitor_report(folders[0], others, None if has_ended else REFRESH)
             log.info(f"Report: {page}" if not before or has_ended else "Report: rebuilt")
             if has_ended:
+                subject = "All trainings have" if others else "The training has"
+                log.info(f"{subject} ended; the page stands")
                 return 0
-        before = now
+            before = now
         sleep(POLL)

@@ -19,14 +19,15 @@ from dsmi_zoo.pipeline.weights.hub import Unreachable, is_offline
 from dsmi_zoo.pipeline.weights.waves import downloads, evict, waves_of_jobs, within_download
 
 from ..progress import Display
+from .state import with_scores_of_folder
 
 log = logging.getLogger(__name__)
 
 
 def plan_run(config: RunConfig, display: Display, *, only_plan: bool = False) -> Plan:
-    """Plan a run of all models whose weights fit ``--max-download``."""
+    """Plan a run of all models whose weights fit ``--max-download``, with the scores that OUT has."""
     with display.status("Reading catalogue and images"):
-        plan = make_plan(config)
+        plan = make_plan(with_scores_of_folder(config))
     if config.compute.max_download is None:
         return plan
     sizes = planned_sizes(plan, display) if only_plan else sizes_to_download(plan, display)

@@ -61,6 +61,7 @@ def add_own_scores(
         measured, _, _ = by_state(states)
         jobs = _jobs(out, record, measured)
         identities = _identities(out, record, specs, [job.source for job in jobs])
+        names = [column_of(identity) for identity in identities]
         try_measures([spec_of(identity) for identity in identities], config.compute.model_timeout)
         read_subset(out)  # damaged, it would leave every row without a value
         if len(jobs) < len(states):
@@ -74,14 +75,15 @@ def add_own_scores(
         if todo:
             from dsmi_zoo.pipeline.engine.graph import add_own_scores as finished_rows
 
-            names = ", ".join(column_of(identity) for identity in identities)
-            log.info(f"adding {names} to {counted(len(todo), 'row')} of {out}")
+            log.info(f"adding {', '.join(names)} to {counted(len(todo), 'row')} of {out}")
             with open_workers(config.compute, out, models=len(todo), modules=MEASURES) as workers:
                 finished = finished_rows(workers, config, todo, identities, confirm_lock)
                 _, failed = follow(finished, len(todo), display)
             touch_record(out)
         slugs = {job.slug for job in jobs}
-        code = conclude(out, slugs, started, display, report=config.compute.write_report)
+        code = conclude(
+            out, slugs, started, display, report=config.compute.write_report, added=names
+        )
         if failed:
             models = counted(len(failed), "model")
             log.warning(f"{models} without a value; the same command tries them again")

@@ -1,4 +1,9 @@
-"""A search on a time budget: all models on few images first, then all but the clearly worse on more."""
+"""A search on a time budget: all models on few images first, then all but the clearly worse on more.
+
+Early stages take a sample of the images that estimates what the models are ranked by: every image with the same chance
+for accuracy, equally many of each class for balanced accuracy. One error rate is divided over the stages that may drop
+a model.
+"""
 
 import logging
 import os
@@ -9,12 +14,14 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
-from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted, size_in_words
+from dsmi_zoo.data_catalog.datasets.sampling import Sample, samples
 from dsmi_zoo.data_catalog.datasets.subset import Subset
-from dsmi_zoo.pipeline.config.run import RunConfig
+from dsmi_zoo.pipeline.config.run import Metric, RunConfig
+from dsmi_zoo.pipeline.measures.core.hits import unpacked
 from dsmi_zoo.pipeline.plan.cost import (
     Cost,
     Speed,
@@ -27,10 +34,12 @@ from dsmi_zoo.pipeline.plan.cost import (
 )
 from dsmi_zoo.pipeline.plan.order import by_promise
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
-from dsmi_zoo.pipeline.store.record import Dropped, LostRecord, Passed, SearchNote
+from dsmi_zoo.pipeline.store.record import NO_TIME, Dropped, LostRecord, Passed, SearchNote
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, write_run
 from dsmi_zoo.pipeline.weights.cache import remote_weights
-from dsmi_zoo.reports.statistics.ranking import rank
+from dsmi_zoo.reports.statistics.paired import ERROR_RATE, may_be_best
+from dsmi_zoo.reports.statistics.quantity import Quantity
+from dsmi_zoo.reports.statistics.ranking import tied_for_first
 
 from ..progress import SILENT, Display, duration, follow
 from ..workers import open_workers
@@ -54,6 +63,7 @@ from .state import (
     record_of_same_run,
     states_of,
     touch_record,
+    with_scores_of_folder,
 )
 
 if TYPE_CHECKING:
@@ -63,30 +73,36 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Key = tuple[str, int | None]
 SHRINK = 3
 CAUTION = 1.5  # safety factor on another device's published throughput
-MIN_IMAGES_PER_CLASS = 5  # images per class; with fewer, accuracies are mostly noise
+MIN_IMAGES_PER_CLASS = 5  # on average; with fewer, accuracies are mostly noise
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One pass over the models that are left; ``images_per_class`` None means the run's own images."""
+    """One pass over the models that are left; ``sample`` None means all of the run's images."""
 
-    images_per_class: int | None
+    sample: Sample | None
     images: int
 
 
-def stages_of(subset: Subset) -> list[Stage]:
-    """Return the stages up to all images of ``subset``; each has a third of the images of the next one."""
-    smallest = int(subset.class_sizes.min())
-    stages = [Stage(None, len(subset.labels))]
-    while smallest // SHRINK >= MIN_IMAGES_PER_CLASS:
-        smallest //= SHRINK
-        stages.insert(0, Stage(smallest, smallest * subset.n_classes))
-    return stages
+def stages_of(subset: Subset, metric: Metric = "accuracy") -> list[Stage]:
+    """Return the stages up to all images of ``subset``; each has about a third of the images of the next one.
+
+    A stage would tell nothing of classes of one image: with one, there is a single stage, on all images.
+    """
+    on_all = Stage(None, len(subset.labels))
+    sizes = subset.class_sizes
+    if sizes.min() < 2:
+        return [on_all]
+    earlier = samples(
+        sizes, balanced=metric != "accuracy", shrink=SHRINK, fewest=MIN_IMAGES_PER_CLASS
+    )
+    return [*(Stage(one, int(one.sizes(sizes, subset.seed).sum())) for one in earlier), on_all]
 
 
-def row_key(job: Job) -> tuple[str, int | None]:
+def row_key(job: Job) -> Key:
     """Return the model and image size of an entry's row."""
     return job.entry.model, job.entry.img_size
 
@@ -167,7 +183,7 @@ class Prices:
 
 def stages_and_order(plan: Plan, prices: Prices, seconds: float) -> tuple[list[Stage], list[Job]]:
     """Return the stages, a single one if time allows, and the models, the most promising first."""
-    stages = stages_of(plan.subset)
+    stages = stages_of(plan.subset, plan.config.metric)
     on_all_images = stages[-1].images
     costs = [prices.seconds([job], on_all_images) for job in plan.jobs]
     order = by_promise(costs, [job.entry.top1 for job in plan.jobs])
@@ -206,14 +222,25 @@ def announced(
         numbers = ", then ".join(str(stage.images) for stage in later)
         yield f"after that, without those that are clearly worse and as time allows, on {numbers} images"
     elif len(fit) < len(left):
-        smallest = int(plan.subset.class_sizes.min())
-        enough = SHRINK * MIN_IMAGES_PER_CLASS
-        yield f"on all images at once: the smallest class has {smallest}; stages need {enough} images per class"
+        yield f"on all images at once: {_why_one_stage(plan)}"
+
+
+def _why_one_stage(plan: Plan) -> str:
+    """Say why a search that lacks time for all models has no stages."""
+    sizes = plan.subset.class_sizes
+    if sizes.min() < 2:
+        return "a class has one image, so no model can be ranked"
+    if len(stages_of(plan.subset, plan.config.metric)) > 1:
+        return "there is time for it"
+    return (
+        f"{len(plan.subset.labels)} images in {counted(plan.subset.n_classes, 'class')} are too few for stages, "
+        f"which need {SHRINK * MIN_IMAGES_PER_CLASS} images per class on average"
+    )
 
 
 def _not_done(plan: Plan, stage: Stage, jobs: Sequence[Job]) -> list[Job]:
     """Return the jobs whose row of a stage is still to be computed."""
-    if stage.images_per_class is None:
+    if stage.sample is None:
         part = Plan(plan.config, plan.subset, tuple(jobs))
     elif (stage_folder(plan.config, stage) / "run.json").exists():
         part = part_of_plan(plan, stage, jobs)
@@ -225,16 +252,6 @@ def _not_done(plan: Plan, stage: Stage, jobs: Sequence[Job]) -> list[Job]:
         for job, state in zip(jobs, states, strict=True)
         if is_to_compute(state, retry_failed=False)
     ]
-
-
-def refuse_single_images(subset: Subset) -> None:
-    """Raise InputError for classes of one image: a probe is tested on an image that it was not trained on."""
-    single = int((subset.class_sizes == 1).sum())
-    if single:
-        raise InputError(
-            f"{single} of {counted(subset.n_classes, 'class')} have one image; "
-            "a search ranks by a probe, which needs 2 images in at least two classes"
-        )
 
 
 def search(
@@ -258,7 +275,7 @@ def search(
     started = monotonic()
     end = started + config.compute.budget
     with display.status("Reading catalogue and images"):
-        plan = make_plan(config)
+        plan = make_plan(with_scores_of_folder(config))
     log_plan(plan)
     _refuse_unfit(plan)
     sizes = planned_sizes(plan, display) if only_plan else sizes_to_download(plan, display)
@@ -280,7 +297,7 @@ def search(
         stages, candidates = _announce(plan, prices, end - monotonic())
         if only_plan:
             return 0
-        halving = Halving(plan, prices, stages, candidates, end, _earlier_note(config))
+        halving = Halving(plan, prices, stages, candidates, end, _earlier_note(plan))
         while halving.stages:
             if not halving.take_stage(workers, display, retry_failed, confirm_lock):
                 return 1
@@ -327,6 +344,12 @@ class Halving:
         When the time is up, on the clock of ``time.monotonic``.
     note
         The record of the search; it is completed here.
+    is_first
+        Whether no stage is over.
+    compared
+        The models with an accuracy after the first stage.
+    level
+        The part of the error rate that each stage spends.
     """
 
     plan: Plan
@@ -336,6 +359,12 @@ class Halving:
     end: float
     note: SearchNote
     is_first: bool = True
+    compared: int = 0
+    level: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Divide the error rate over the stages that may drop a model: all but the last."""
+        self.level = ERROR_RATE / max(1, len(self.stages) - 1)
 
     def seconds_left(self) -> float:
         """Return the seconds until the time is up."""
@@ -374,7 +403,8 @@ class Halving:
         stage_record.seconds += monotonic() - begun
         if not self.stages:
             return True
-        self._choose(rows, stage_record)
+        assert stage.sample is not None
+        self._choose(part.subset, stage.sample, rows, stage_record)
         if not self.candidates:
             folder = part.config.folder
             log.warning(
@@ -382,10 +412,31 @@ class Halving:
             )
         return bool(self.candidates)
 
-    def _choose(self, rows: pd.DataFrame, stage_record: Passed) -> None:
+    def _choose(
+        self, subset: Subset, sample: Sample, rows: pd.DataFrame, stage_record: Passed
+    ) -> None:
         """Choose the candidates of the next stage: those that are not clearly worse, as time allows."""
         self.prices = self.prices.corrected(rows, self.candidates)
-        contenders, stage_record.dropped = _contenders(rows, self.candidates)
+        rows = _rows_of(rows, self.candidates)
+        hits = _hits(rows)
+        self.compared = self.compared or len(hits)
+        is_contender: dict[Key, bool] = {}
+        if hits:
+            of_models = np.array(list(hits.values()))
+            weights = weights_in_stage(subset, self.plan.subset, sample)
+            found = may_be_best(of_models, weights, level=self.level, compared=self.compared)
+            # The most accurate first, because time may not be enough for all.
+            order = np.argsort(-(of_models @ weights), kind="stable")
+            keys = list(hits)
+            is_contender = {keys[i]: bool(found[i]) for i in order}
+            stage_record.contenders = int(found.sum())
+            alone = tied_for_first(list(of_models[order]), weights)
+            stage_record.contenders_alone = int(alone.sum())
+        contenders, dropped = _contenders(self.candidates, is_contender)
+        quantity = quantity_of(subset, self.plan.config.metric)
+        stage_record.dropped = [
+            _dropped(job, why, hits.get(row_key(job)), quantity) for job, why in dropped
+        ]
         if not contenders:
             self.candidates = []
             return
@@ -396,7 +447,9 @@ class Halving:
             self.candidates = self._affordable_in_next(contenders)
         for job in contenders:
             if job not in self.candidates:
-                stage_record.dropped.append(_dropped(rows, job, "no time left"))
+                stage_record.dropped.append(
+                    _dropped(job, NO_TIME, hits.get(row_key(job)), quantity)
+                )
         images = self.stages[0].images
         expected = duration(self.prices.seconds(self.candidates, images))
         log.info(
@@ -410,36 +463,40 @@ class Halving:
 
 
 def _refuse_unfit(plan: Plan) -> None:
-    """Raise InputError if OUT or a stage was written with other settings, or classes have a single image."""
-    refuse_single_images(plan.subset)
+    """Raise InputError if OUT or a stage was written with other settings."""
     record_of_same_run(plan)
-    for stage in stages_of(plan.subset)[:-1]:
+    for stage in stages_of(plan.subset, plan.config.metric)[:-1]:
         if (stage_folder(plan.config, stage) / "run.json").exists():
             record_of_same_run(part_of_plan(plan, stage, ()))
 
 
-def _earlier_note(config: RunConfig) -> SearchNote:
-    """Return the note of an earlier search in this OUT, with this one's budget added."""
+def _earlier_note(plan: Plan) -> SearchNote:
+    """Return the note of an earlier search in this OUT, with this one's budget; other stages are left out."""
+    config = plan.config
     assert config.compute.budget is not None
+    rate = 100 * ERROR_RATE
     try:
         before = read_run(config.folder).search
     except LostRecord:
         before = None
     if before is None:
-        return SearchNote(budget_s=config.compute.budget)
+        return SearchNote(budget_s=config.compute.budget, metric=config.metric, error_rate=rate)
+    ours = {stage.images for stage in stages_of(plan.subset, config.metric)}
     stages = [
         Passed(images=stage.images, models=stage.models, seconds=stage.seconds)
         for stage in before.stages
+        if stage.images in ours
     ]
-    return SearchNote(budget_s=before.budget_s + config.compute.budget, stages=stages)
+    budget = before.budget_s + config.compute.budget
+    return SearchNote(budget_s=budget, stages=stages, metric=config.metric, error_rate=rate)
 
 
 def part_of_plan(plan: Plan, stage: Stage, jobs: Sequence[Job]) -> Plan:
     """Return the plan of one stage: its images, its folder and the models that are left."""
-    if stage.images_per_class is not None:
+    if stage.sample is not None:
         # The level of white of all images: those of a stage might not suffice to decide it.
         white = getattr(plan.subset.images, "white", None)
-        update = {"images_per_class": stage.images_per_class, "white": white}
+        update = {"sample": str(stage.sample), "white": white}
         subset = plan.config.subset.model_copy(update=update)
         folder = stage_folder(plan.config, stage)
         plan = make_plan(plan.config.model_copy(update={"subset": subset, "out": folder}))
@@ -449,7 +506,17 @@ def part_of_plan(plan: Plan, stage: Stage, jobs: Sequence[Job]) -> Plan:
 
 def stage_folder(config: RunConfig, stage: Stage) -> Path:
     """Return the folder of a stage's rows, below OUT."""
-    return config.folder / "stages" / f"{stage.images_per_class}-a-class"
+    sample = stage.sample
+    assert sample is not None
+    name = f"{sample.most}-a-class" if sample.one_in is None else f"1-in-{sample.one_in}"
+    return config.folder / "stages" / name
+
+
+def weights_in_stage(part: Subset, whole: Subset, sample: Sample) -> np.ndarray:
+    """Return how much each image of a stage's subset counts, float64 [images]."""
+    taken = part.class_sizes
+    of_class = sample.weights(whole.class_sizes, taken)
+    return np.repeat(of_class, taken)  # a subset is sorted by class
 
 
 def measure_part(
@@ -474,29 +541,44 @@ def measure_part(
     touch_record(part.config.folder)
 
 
-def _contenders(rows: pd.DataFrame, jobs: Sequence[Job]) -> tuple[list[Job], list[Dropped]]:
-    """Return the models that the rows cannot tell from the best one, the most accurate first; and the others."""
+def _rows_of(rows: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
+    """Return the rows of some jobs."""
+    wanted = {row_key(job) for job in jobs}
+    return rows[[key in wanted for key in zip(rows["model"], rows["img_size"], strict=True)]]
+
+
+def _hits(rows: pd.DataFrame) -> dict[Key, np.ndarray]:
+    """Return the images that each measured model's probe gets right, bool [images], by its row's key."""
+    known = rows[rows["status"].eq("ok") & rows["probe_hits"].notna()]
+    keys = zip(known["model"], known["img_size"], strict=True)
+    return {key: unpacked(text) for key, text in zip(keys, known["probe_hits"], strict=True)}
+
+
+def _contenders(
+    jobs: Sequence[Job], is_contender: Mapping[Key, bool]
+) -> tuple[list[Job], list[tuple[Job, str]]]:
+    """Return the models that may be the best, in the order of ``is_contender``, and why each other one is dropped."""
     job_of = {row_key(job): job for job in jobs}
-    is_candidate = [name in job_of for name in zip(rows["model"], rows["img_size"], strict=True)]
-    ranked = rank(rows[is_candidate]).models
-    tied = [job_of[model.model, model.img_size] for model in ranked if model.tied_for_first]
-    has_rank = {(model.model, model.img_size) for model in ranked}
+    contenders = [job_of[key] for key, is_left in is_contender.items() if is_left]
     dropped = []
-    for name, job in job_of.items():
-        if job not in tied:
-            reason = "clearly worse" if name in has_rank else "failed or not measured in time"
-            dropped.append(_dropped(rows, job, reason))
-    return tied, dropped
+    for key, job in job_of.items():
+        if key not in is_contender:
+            dropped.append((job, "failed or not measured in time"))
+        elif not is_contender[key]:
+            dropped.append((job, "clearly worse"))
+    return contenders, dropped
 
 
-def _dropped(rows: pd.DataFrame, job: Job, reason: str) -> Dropped:
+def quantity_of(subset: Subset, metric: Metric) -> Quantity:
+    """Return what models are ranked by, on the images of a stage."""
+    classes = np.unique(subset.labels, return_inverse=True)[1]
+    return Quantity(metric, classes)
+
+
+def _dropped(job: Job, reason: str, hits: np.ndarray | None, quantity: Quantity) -> Dropped:
     """Return the record of a model that is dropped: its accuracy so far, if it has one, and why."""
-    of_job = rows[(rows["model"] == job.entry.model) & (rows["img_size"] == job.entry.img_size)]
-    known = {}
-    if not of_job.empty:
-        row = of_job.iloc[0]
-        columns = {"accuracy": "probe_accuracy", "low": "probe_low", "high": "probe_high"}
-        for field, column in columns.items():
-            if not pd.isna(row[column]):
-                known[field] = float(row[column])
-    return Dropped(model=str(job.entry), reason=reason, **known)
+    if hits is None:
+        return Dropped(model=str(job.entry), reason=reason)
+    low, high = quantity.interval(hits)
+    accuracy = quantity.value(hits)
+    return Dropped(model=str(job.entry), reason=reason, accuracy=accuracy, low=low, high=high)

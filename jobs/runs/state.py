@@ -352,10 +352,22 @@ OWN_MEASURES = "measures.own = "
 """How a difference in the user's own measures begins; people know the setting as ``--measure``."""
 
 
+def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an identity without the catalogue, and with the choice of scores that earlier versions left out."""
+    measures = {"scores": "all"} | identity["measures"]
+    return {**identity, "catalog": None, "measures": measures}
+
+
 def refuse_mixture(out: Path, stored: RunRecord, config: RunConfig) -> None:
     """Raise InputError unless OUT's rows were computed with the same settings; a catalogue changes no number."""
-    was, given = ({**one, "catalog": None} for one in (stored.identity, config.identity()))
+    was, given = (_comparable(one) for one in (stored.identity, config.identity()))
     different = list(differences(was, given))
+    if [line.partition(" = ")[0] for line in different] == ["measures.scores"]:
+        scores = config.measures.scores
+        raise InputError(
+            f"{out} was run with --scores {stored.config.measures.scores}; leave --scores out to continue it, or: "
+            f"dsmi-zoo remeasure --out {out} --scores {scores}"
+        )
     lacking = [spec for spec in config.measures.own if spec not in stored.config.measures.own]
     if lacking and len(different) == 1 and different[0].startswith(OWN_MEASURES):
         options = " ".join(f"--measure {spec}" for spec in lacking)
@@ -367,6 +379,21 @@ def refuse_mixture(out: Path, stored: RunRecord, config: RunConfig) -> None:
         raise InputError(
             f"{out} belongs to another configuration: {'; '.join(different)}; choose another --out"
         )
+
+
+def with_scores_of_folder(config: RunConfig) -> RunConfig:
+    """Continue an existing OUT with its choice of scores, unless ``--scores`` is given; all, in earlier versions."""
+    if "scores" in config.measures.model_fields_set:
+        return config
+    try:
+        scores = read_run(config.folder).config.measures.scores
+    except InputError:  # there is none yet, or it is reported when OUT is opened
+        return config
+    if scores == config.measures.scores:
+        return config
+    log.info(f"{config.folder} holds rows with --scores {scores}; continuing with these")
+    measures = config.measures.model_copy(update={"scores": scores})
+    return config.model_copy(update={"measures": measures})
 
 
 SHOWN = 50  # missing entries

@@ -22,7 +22,7 @@ from ..clusters.slurm.scripts import (
 )
 from ..progress import SILENT, Display
 from .driver_lock import driver_lock
-from .state import make_writable, open_out
+from .state import make_writable, open_out, with_scores_of_folder
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def submit(
     if array is not None:
         _check_array_size(array)
     with display.status("Reading catalogue and images"):
-        plan = make_plan(config)
+        plan = make_plan(with_scores_of_folder(config))
     make_writable(config.folder)
     with driver_lock(config.folder):  # refuses if another driver is at work
         open_out(plan)

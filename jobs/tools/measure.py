@@ -27,7 +27,7 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         raise InputError("--measure calls f(Z, labels): give the labels' file too")
     try:
         own = [load_measure(spec, COLUMN_NAMES) for spec in settings.own]
-        values = measure_embedding(Z, y, **settings.arguments())
+        values = measure_embedding(Z, y, scores=settings.scores, **settings.arguments())
         if y is not None:
             # As in a run, never text.
             numbers = y if y.dtype.kind in "biu" else as_classes(y, len(Z))

@@ -8,11 +8,19 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.paths import absolute_path, is_file
 from dsmi_zoo._util.settings import (
+    ONLY_IN_FILE,
     SEVERAL,
     Clash,
     KeyPath,
@@ -35,6 +43,7 @@ from .compute import ComputeSettings
 log = logging.getLogger(__name__)
 
 SettingsType = TypeVar("SettingsType", bound=BaseModel)
+Metric = Literal["accuracy", "balanced_accuracy"]
 PAPER_REPEATS = 3  # of each image, as in the script of the paper's authors
 
 
@@ -42,6 +51,13 @@ def _no_empty_name(folder: Any) -> Any:
     if folder == "":
         raise ValueError("must name a folder")
     return folder
+
+
+def _sample(text: str) -> str:
+    # Imported here because it loads numpy.
+    from dsmi_zoo.data_catalog.datasets.sampling import Sample
+
+    return str(Sample.of(text))
 
 
 def _as_text(path: Any) -> Any:
@@ -60,6 +76,10 @@ class SubsetSettings(Settings):
     )
     images_per_class: Annotated[int | None, OnCommandLine(default="all")] = Field(
         default=None, ge=2, lt=2**31, description="Images per class."
+    )
+    sample: Annotated[Annotated[str, AfterValidator(_sample)] | None, ONLY_IN_FILE] = Field(
+        default=None,
+        description="A sample of these images, as a search takes it: 1/9 of each class, or 15 of each.",
     )
     repeats: Annotated[int | None, OnCommandLine(default=str(PAPER_REPEATS))] = Field(
         default=None,
@@ -136,6 +156,10 @@ class RunConfig(Settings):
     ] = Field(default=None, description="The run's directory.")
     subset: SubsetSettings = SubsetSettings()
     measures: MeasureSettings = MeasureSettings()
+    metric: Metric = Field(
+        default="accuracy",
+        description="What models are ranked by: accuracy on the images as they come, or its mean over classes.",
+    )
     compute: ComputeSettings = Field(default_factory=ComputeSettings)
 
     @model_validator(mode="before")
@@ -186,16 +210,18 @@ class RunConfig(Settings):
     def identity(self) -> dict[str, Any]:
         """Return the settings that change numbers: all rows of one OUT share them."""
         # The level of white and the copies that are kept are part of the hash of the images; a name is only shown.
-        elsewhere = {"data_root", "class_order", "white", "keep_copies", "name"}
+        elsewhere = {"data_root", "class_order", "white", "keep_copies", "name", "sample"}
         subset = self.subset.model_dump(mode="json", exclude=elsewhere)
-        if self.subset.class_order:  # rows of earlier versions have no such key
+        if self.subset.sample:  # rows of earlier versions have no such key, nor the next one
+            subset["sample"] = self.subset.sample
+        if self.subset.class_order:
             subset["class_order"] = Path(self.subset.class_order).name
         identity: dict[str, Any] = {
             "catalog": Path(self.catalog).name if is_file(self.catalog) else self.catalog,
             "protocol": self.protocol,
             "precision": self.precision,
             "subset": subset | {"repeats": self.repeats},
-            "measures": self.measures.model_dump(mode="json"),
+            "measures": self.measures.identity(),
         }
         if self.random_weights:  # rows of earlier versions have neither key
             identity["random_weights"] = True

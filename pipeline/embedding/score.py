@@ -18,7 +18,7 @@ from ..measures import measure
 from ..measures.core.checks import as_count
 from ..measures.core.conversion import DEVICES, as_array
 from ..measures.core.registry import Value
-from ..measures.run import SETTINGS, checked_settings, names_of
+from ..measures.run import SETTINGS, checked_settings, is_group, names_of
 from ..networks.forward import activations, random_states_kept, undisturbed
 from ..networks.layers import check_layer, place_of, unwrapped
 
@@ -53,7 +53,7 @@ def score(
         The class of each image; by default those that the Dataset or loader gives. Without labels, only the scores that
         need none are computed.
     scores : str or iterable of str, optional
-        The columns to compute; by default all.
+        The columns to compute, as for `measure`; by default all.
     layer : str, optional
         A name of ``model.named_modules()``, whose output is the embedding, or ``.`` for the model's own; by default the
         penultimate layer: a timm model's pre-logits, of any other model the input of the ``nn.Linear`` that ends it.
@@ -77,7 +77,7 @@ def score(
         As `measure`; also for images that are not floats [n, c, h, w], a layer that the model lacks, or a loader that
         changes the order of the data, together with labels, ids or clusters.
     """
-    wanted = None if scores is None else names_of(scores)
+    wanted = scores if is_group(scores) else names_of(scores)
     checked_settings(settings, "score")
     check_layer(model, layer)
     if batch_size is not None:

@@ -186,5 +186,5 @@ def carried_row(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
 
 
 def _settings(settings: MeasureSettings) -> dict[str, Any]:
-    columns = settings.model_dump(exclude={"own", "method", "precision", "tolerance"})
+    columns = settings.model_dump(exclude={"own", "method", "precision", "tolerance", "scores"})
     return columns | {"own_measures": ""}

@@ -29,13 +29,18 @@ class Measure(Score):
     needs: Needs = field(default="labels", kw_only=True)
 
 
+SENSIBLE_DISTANCES = 0.6, 2.0
+"""Median distance over sigma within which DSMI has a quarter of its best or more (``benchmarks/scale_range.py``)."""
+
 DIAGNOSTICS: tuple[Measure, ...] = (
     Measure("embedding_rms", "Embedding RMS", "",
             "Root mean square of the embedding's values: its scale.", needs="embedding"),
     Measure("median_distance_over_sigma", "Median distance / sigma", "",
-            "Median distance between two points, in units of sigma; far from 1, DSE says little.", needs="embedding"),
+            "Median distance between two points, in units of sigma; below 0.6 or above 2, sigma is wrong for this "
+            "embedding's scale.", needs="embedding"),
     Measure("saturated", "Saturated", "flag",
-            "DSE is within 0.1 bit of 0 or of log2 n: sigma is wrong for this embedding's scale.", needs="embedding"),
+            "DSE is within 0.1 bit of 0 or of log2 n. A false value is no assurance: see "
+            "`median_distance_over_sigma`.", needs="embedding"),
     Measure("dsmi_z_y_se", "DSMI(Z;Y) standard error", "bits",
             "Standard error of `dsmi_z_y` over images: its spread over other images of the same classes, as many."),
     Measure("dsmi_z_y_null_sd", "DSMI(Z;Y) null spread", "bits",
@@ -105,6 +110,17 @@ COMPARISONS: tuple[Measure, ...] = (
             "Intrinsic dimension by the distances to the two nearest images; no labels.", needs="embedding"),
     Measure("mst_dimension", "MST dimension", "",
             "Intrinsic dimension by the growth of the images' minimal spanning tree; no labels.", needs="embedding"),
+    Measure("label_cka", "Label CKA", "",
+            "Linear centred kernel alignment of the embedding and one-hot labels, 0 to 1."),
+    Measure("parc", "PARC", "",
+            "100 times the rank correlation, over pairs of images, of unlike rows and unlike labels."),
+    Measure("dsmi_z_y_net", "DSMI(Z;Y) less its null", "bits",
+            "`dsmi_z_y` less `dsmi_z_y_null`, which share their random subsets: most of the sampling error cancels."),
+    Measure("dse_z_knn", "DSE(Z) by neighbours", "bits",
+            "DSE of a graph of 15 nearest neighbours with bandwidths of their own, at t = 3, over images; no scale, "
+            "no labels.", needs="embedding"),
+    Measure("dsmi_z_y_knn", "DSMI(Z;Y) by neighbours", "bits",
+            "DSMI(Z;Y) by the same entropy, each class's and each random subset's on its own graph, over images."),
     Measure("offset_share", "Offset share", "",
             "The mean's share of the embedding's mean squared length: a diagnostic; no labels.", needs="embedding"),
 )  # fmt: skip
@@ -138,6 +154,17 @@ OF_A_ROW: tuple[Measure, ...] = (*DIAGNOSTICS, *MEASURES, *COMPARISONS, *DETAILS
 """All of them, in the order of a row's columns."""
 
 BY_NAME = {measure.name: measure for measure in OF_A_ROW}
+
+COSTLY = frozenset({
+    # As dear as all neighbours, centres and the probe together, and no better at ranking networks.
+    "n_leep", "n_leep_se", "clid", "clid_se", "mst_dimension", "mst_dimension_se",
+    # Eight more decompositions, or binnings, for errors that no ranking uses.
+    "h_score_se", "transrate_se", "gbc_se", "rankme_se", "alpha_req_se", "participation_ratio_se",
+    "cse_z_se", "csmi_z_y_se", "csmi_z_x_se", "dsmi_z_x_se",
+})  # fmt: skip
+"""Columns that are computed only with ``--scores all``: they double a row's cost."""
+
+NOT_BY_DEFAULT = "not computed by default, --scores all computes it"
 
 UNDEFINED = "undefined_scores"
 """The column that says why scores have no value."""

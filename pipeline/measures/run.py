@@ -19,7 +19,16 @@ from dsmi_zoo._util.settings import signature_with
 
 from . import dse
 from . import scores as scores_package
-from .catalog import BY_NAME, OF_A_ROW, UNDEFINED, Measure, joined_reasons
+from .catalog import (
+    BY_NAME,
+    COSTLY,
+    NOT_BY_DEFAULT,
+    OF_A_ROW,
+    UNDEFINED,
+    Measure,
+    joined_reasons,
+    parted_reasons,
+)
 from .core.arrays import is_on_host
 from .core.checks import UndefinedScore
 from .core.context import MeasureContext
@@ -38,6 +47,8 @@ for _package in (dse, scores_package):
 # The longest first.
 TASKS: tuple[Task, ...] = ("decomposition", "entropy", "spectrum", "distances", "values")
 WITH_DISTANCES = {"entropy", "spectrum", "distances"}
+
+GROUPS = ("default", "all")
 
 Results = dict[str, Value | UndefinedScore | None]
 
@@ -71,6 +82,15 @@ def values_of(wanted: Sequence[Measure], context: MeasureContext) -> dict[str, V
             compute(part)
     results |= _computed(direct, context) | _computed(from_halves, context)
     return _in_order(wanted, results)
+
+
+def values_by_default(wanted: Sequence[Measure], context: MeasureContext) -> dict[str, Value]:
+    """Return the values of measures as ``values_of`` does, without the costly ones: ``UNDEFINED`` names those."""
+    values = values_of([one for one in wanted if one.name not in COSTLY], context)
+    reasons = parted_reasons(str(values.pop(UNDEFINED, "")))
+    left_out = [one for one in wanted if one.name in COSTLY and can_be_computed(one, context)]
+    reasons |= {one.name: NOT_BY_DEFAULT for one in left_out}
+    return values | ({UNDEFINED: joined_reasons(reasons)} if reasons else {})
 
 
 def can_be_computed(measure: Measure, context: MeasureContext) -> bool:
@@ -119,7 +139,7 @@ def measure(
     input_clusters: ArrayLike | None = None,
     **settings: Any,
 ) -> dict[str, Value]:
-    """Measures, diagnostics and comparison scores of an embedding, by their columns' names: all, or those asked for.
+    """Measures, diagnostics and comparison scores of an embedding, by their columns' names: all, or those chosen.
 
     Distances, kernels, spectra and neighbours are computed once and shared, and only if a score needs them.
 
@@ -130,7 +150,8 @@ def measure(
     labels : [n] or [n, 1], optional
         The class of each sample, of any type; without labels, scores that need them are left out.
     scores : str or iterable of str, optional
-        The columns to compute, such as ``("dse_z", "neighbour_accuracy")``; by default all except `probe_hits`.
+        The columns to compute, such as ``("dse_z", "neighbour_accuracy")``, or ``"all"`` (the default; all except
+        `probe_hits`), or ``"default"``: those of a run's row, at half the cost.
     image_ids : [n], optional
         The image of each sample: repeats of an image share an id, and are permuted and left out together. By default
         each sample is an image of its own.
@@ -178,16 +199,22 @@ def measure(
         raise InputError(
             "own measures are for runs and the command line; here, call your function itself"
         )
-    asked = () if scores is None else names_of(scores)
+    asked = () if is_group(scores) else names_of(scores)
+    group = "default" if scores == "default" else "all"
+    checked = checked.model_copy(update={"scores": group})
     context = MeasureContext(Z, labels, image_ids, input_clusters, checked)
-    if scores is None:
-        wanted = [one for one in OF_A_ROW if one.unit != "text" and can_be_computed(one, context)]
-    else:
-        wanted = [_askable(name, context) for name in asked]
-    return values_of(wanted, context)
+    if asked:
+        return values_of([_askable(name, context) for name in asked], context)
+    wanted = [one for one in OF_A_ROW if one.unit != "text" and can_be_computed(one, context)]
+    return (values_by_default if scores == "default" else values_of)(wanted, context)
 
 
-def names_of(scores: str | Iterable[str]) -> tuple[str, ...]:
+def is_group(scores: str | Iterable[str] | None) -> bool:
+    """Return whether scores are not named one by one; None means all."""
+    return scores is None or (isinstance(scores, str) and scores in GROUPS)
+
+
+def names_of(scores: str | Iterable[str] | None) -> tuple[str, ...]:
     """Return the names of the scores that are asked for; raise InputError for an unknown one, with similar names."""
     if not isinstance(scores, Iterable):
         raise InputError(f"scores is {scores!r}; pass names of columns, such as 'dse_z'")
@@ -223,10 +250,11 @@ def measured(
     clusters: np.ndarray | None,
     settings: MeasureSettings,
 ) -> dict[str, Value]:
-    """Return all measures of a row for an embedding, float32 [n, d]; on the CPU if the GPU's memory runs out."""
+    """Return the measures of a row for an embedding, float32 [n, d]; on the CPU if the GPU's memory runs out."""
 
     def values(Z: Any) -> dict[str, Value]:
-        return values_of(OF_A_ROW, MeasureContext(Z, labels, images, clusters, settings))
+        compute = values_of if settings.scores == "all" else values_by_default
+        return compute(OF_A_ROW, MeasureContext(Z, labels, images, clusters, settings))
 
     if has_gpu():
         import torch

@@ -54,6 +54,13 @@ def monitor_path(out: Path) -> Path:
     return out / "monitor.parquet"
 
 
+def check_measurements(folders: Iterable[Path]) -> None:
+    """Raise InputError for a folder of ``--compare`` without measurements of a training."""
+    for folder in folders:
+        if not monitor_path(folder).exists():
+            raise InputError(f"--compare {folder}: no measurements of a monitor there")
+
+
 def write_monitor(out: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
     """Store all measurements; readers see the old file or the new one."""
     own = dict.fromkeys(name for row in rows for name in row if name not in NUMBERS)

@@ -125,6 +125,7 @@ class RepresentationMonitor:
         self.layers = layers_of(layer)
         self.layer = self.layers[0]
         self._n = n
+        self._chooses_n = n is None
         self._log = tracker(log)
         self.last: dict[str, float] | None = None
         self._rows: list[dict[str, Any]] = []
@@ -181,6 +182,8 @@ class RepresentationMonitor:
     def _check_and_draw(self, images: Any, labels: Any, every: int, start: int) -> None:
         if self.out.is_file():
             raise InputError(f"out: {self.out} is a file; name a folder")
+        if self._writes and isinstance(self._log, Tracker):
+            self._log.check()
         self.every = whole_number(every, "every", 1)
         self.steps = self._measured_at = whole_number(start, "start", 0)
         if isinstance(images, Dataset | DataLoader):
@@ -345,9 +348,10 @@ class RepresentationMonitor:
         if self._rows:
             self._has_ended = True
             self._write()
-            print(
-                f"monitor: {len(self._rows)} measurements; their curves: dsmi-zoo report --out {self.out}"
-            )
+            of_images = f"{counted(len(self._rows), 'measurement')} of {counted(int(self._n or 0), 'image')}"
+            if self._chooses_n and self._n is not None:
+                of_images += f" ({comparable(self._n)})"
+            print(f"monitor: {of_images}; their curves: dsmi-zoo report --out {self.out}")
         if self._board is not None:
             with self._training_goes_on("TensorBoard failed at step {}"):
                 self._board.close()
@@ -409,6 +413,10 @@ class RepresentationMonitor:
     def _measure_from(self, began: float) -> None:
         if self._n is None:
             self._n = self._choose_n()
+            if self._writes:
+                LOG.info(
+                    "monitor: n=%d images, chosen by their cost; %s", self._n, comparable(self._n)
+                )
         if self._writes and self._clusters is None:
             try:
                 self._clusters = clusters_of(self._images[: self._n], self._labels[: self._n])
@@ -553,7 +561,8 @@ class RepresentationMonitor:
                     "shared", f"{words}; give each monitor (and one process) an out of its own"
                 )
                 return
-            facts = self._facts | {"n": self._n, "ended": self._has_ended}
+            own = "logged" if self.holds_rows else "means"
+            facts = self._facts | {"n": self._n, "ended": self._has_ended, "own_numbers": own}
             write_monitor(self.out, self._rows, facts)
             self._written = _moments(self._rows)
 
@@ -625,6 +634,11 @@ class RepresentationMonitor:
         print(
             f"monitor: {path} continues at step {self.steps} with {counted(len(kept), 'measurement')}{later}"
         )
+
+
+def comparable(n: int) -> str:
+    """Say how another training gets comparable values."""
+    return f"pass n={n} to other trainings for comparable values"
 
 
 def _known(row: Mapping[str, Any]) -> dict[str, float]:

@@ -14,6 +14,9 @@ TRACKERS = ("wandb", "mlflow", "tensorboard")
 class Tracker:
     """A log that ends with the training."""
 
+    def check(self) -> None:
+        """Refuse, before training, what could only fail later."""
+
     def __call__(self, numbers: Mapping[str, float], step: int) -> None:
         """Take the known values of a measurement."""
         raise NotImplementedError
@@ -34,6 +37,11 @@ class WandbTracker(Tracker):
         self._waiting: deque[dict[str, float]] = deque()
         self._run: Any = None
         self._row = -1  # the run's row that has a measurement already
+
+    def check(self) -> None:
+        """Refuse a training without an active run; trainers' own loggers have one before their first step."""
+        if self._wandb.run is None:
+            raise InputError('log="wandb", but there is no active run; call wandb.init() first')
 
     def __call__(self, numbers: Mapping[str, float], step: int) -> None:
         """Add a measurement to the present row, or let it wait."""
@@ -57,7 +65,7 @@ class WandbTracker(Tracker):
     def _has_run(self) -> bool:
         run = self._wandb.run
         if run is None:
-            raise InputError("there is no active run of wandb; call wandb.init before")
+            raise InputError("there is no active run of wandb; call wandb.init() before")
         if run is not self._run:
             self._run, self._row = run, -1
             run.define_metric(f"{PREFIX}step", hidden=True)

@@ -246,20 +246,25 @@ def loading_code(entry: ModelEntry) -> str | None:
     """Return three statements: the import, the network with its weights, the transform of an image.
 
     None for networks that are not timm's or were trained here. A checkpoint, which must be one that timm's own loader
-    reads, is named without its folder.
+    reads, is named as in the catalogue if it is below its folder, else without folder; a comment says which.
     """
     if entry.builder is not None or entry.recipe is not None or entry.preprocessing is None:
         return None
     size = (3, entry.img_size, entry.img_size)
     preprocessing = entry.preprocessing.model_dump()
     transform = _call("timm.data.create_transform", input_size=size, **preprocessing)
-    return f"import timm\nmodel = {_network(entry)}.eval()\ntransform = {transform}"
+    comment = ""
+    if entry.checkpoint is not None and entry.checkpoint_in_catalog is not None:
+        comment = "# a path relative to the folder of the catalogue\n"
+    elif entry.checkpoint is not None:
+        comment = "# the checkpoint's name; put its folder before it\n"
+    return f"import timm\n{comment}model = {_network(entry)}.eval()\ntransform = {transform}"
 
 
 def _network(entry: ModelEntry) -> str:
     arguments = dict(entry.model_kwargs) | size_argument(entry)
     if entry.checkpoint is not None:
-        arguments["checkpoint_path"] = Path(entry.checkpoint).name
+        arguments["checkpoint_path"] = entry.checkpoint_in_catalog or entry.checkpoint.name
     else:
         arguments["pretrained"] = True
         if entry.weights is not None and entry.weights != f"timm/{entry.architecture}":

@@ -19,7 +19,7 @@ TRAINING_VERSION = 2
 # Raise it when a measure produces another number for the same embedding and settings.
 MEASURES_VERSION = 6
 # The same, where eigenvalues are estimated; never below the other.
-ESTIMATES_VERSION = 7
+ESTIMATES_VERSION = 8
 
 
 def own_identities(settings: MeasureSettings) -> list[str]:
@@ -58,7 +58,7 @@ def measures_identity(settings: MeasureSettings, n_samples: int) -> dict[str, An
     """
     is_estimated = method_for(settings.method, n_samples) == "lanczos"
     version = ESTIMATES_VERSION if is_estimated else MEASURES_VERSION
-    return {**settings.model_dump(mode="json"), "own": own_identities(settings), "version": version}
+    return {**settings.identity(), "own": own_identities(settings), "version": version}
 
 
 def row_identity(embedding_id: str, measures: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from dsmi_zoo.data_catalog.datasets.layout import (
 )
 from dsmi_zoo.data_catalog.datasets.names import OWN_IMAGES
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
+from dsmi_zoo.data_catalog.datasets.sampling import Sample
 from dsmi_zoo.data_catalog.datasets.subset import Subset, described, select_subset
 
 from ..config.run import SubsetSettings
@@ -56,7 +57,9 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
         settings.dataset in OWN_IMAGES and not settings.keep_copies
     ):  # published sets stay as they are
         assert isinstance(images, ImageFiles)
-        images = _without_copies(images, classes, is_sampled=settings.images_per_class is not None)
+        # The images of a sample are those of a run that has looked for copies already.
+        is_sampled = settings.images_per_class is not None
+        images = _without_copies(images, classes, is_sampled=is_sampled)
     remaining = images
     bad: set[str] = set()
     good: set[str] = set()
@@ -65,6 +68,7 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
             remaining,
             classes=classes,
             images_per_class=settings.images_per_class,
+            sample=Sample.of(settings.sample) if settings.sample else None,
             repeats=repeats,
             seed=settings.seed,
         )

@@ -14,6 +14,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -25,7 +26,7 @@ from dsmi_zoo._util.settings import dotted, rule_of
 from dsmi_zoo._util.text import shortened
 from dsmi_zoo.data_catalog.datasets.account import Account
 
-from ..config.run import RunConfig
+from ..config.run import Metric, RunConfig
 
 FORMAT: Literal[1] = 1
 MEND = "the same command as before rewrites it from its rows, or choose another --out"
@@ -113,6 +114,10 @@ class EntryRecord(_Frozen):
         return f"{self.model}@{self.img_size}"
 
 
+NO_TIME = "no time left"
+"""Why a search drops a model that may be the best."""
+
+
 class Dropped(_Record):
     """A model that leaves a search after a stage, and its accuracy in percent, None if it failed."""
 
@@ -124,18 +129,31 @@ class Dropped(_Record):
 
 
 class Passed(_Record):
-    """A stage of a search that is over."""
+    """A stage of a search that is over.
+
+    ``contenders`` are the models that it did not find clearly worse, and ``contenders_alone`` those that it would have
+    left if the error rate were this stage's and this stage's alone; earlier versions noted neither.
+    """
 
     images: Count
     models: Count
     seconds: Number
+    contenders: Count | None = None
+    contenders_alone: Count | None = None
     dropped: list[Dropped] = []
 
 
 class SearchNote(_Record):
-    """The history of a search within a time budget; ``left_out`` are the models that did not fit in it."""
+    """The history of a search within a time budget; ``left_out`` are the models that did not fit in it.
+
+    ``error_rate`` is the bound on the chance that a model as good as the best is dropped, in percent, over all stages,
+    and ``metric`` what that is by. Searches of earlier versions have neither: their stages took equally many images of
+    each class, and each had a test at 5%.
+    """
 
     budget_s: Number
+    metric: Metric | None = None
+    error_rate: Number | None = None
     left_out: list[str] = []
     stages: list[Passed] = []
 
@@ -162,6 +180,13 @@ def _whole_identity(identity: dict[str, Any]) -> dict[str, Any]:
     return identity
 
 
+def _with_all_scores(config: Any) -> Any:
+    """Complete the settings of a run of earlier versions, which computed all scores."""
+    if not isinstance(config, dict) or not isinstance(measures := config.get("measures"), dict):
+        return config
+    return config | {"measures": {"scores": "all"} | measures}
+
+
 class RunRecord(_Frozen):
     """The content of ``OUT/run.json``.
 
@@ -171,7 +196,7 @@ class RunRecord(_Frozen):
     """
 
     format: Literal[1]
-    config: RunConfig
+    config: Annotated[RunConfig, BeforeValidator(_with_all_scores)]
     identity: Annotated[dict[str, Any], AfterValidator(_whole_identity)]
     catalog: CatalogRecord
     subset: SubsetRecord

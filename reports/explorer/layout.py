@@ -43,6 +43,7 @@ from ..statistics.sample import (
     families_of,
     groups_of,
     names,
+    off_scale,
     one_row_per_weights,
     sign_of,
     succeeded,
@@ -145,7 +146,7 @@ def _facts(rows: pd.DataFrame) -> dict[str, Any]:
         "extra": [extra.get(value, "") for value in values(rows, "extra_data").tolist()],
         "pretraining": known_texts("pretraining"),
         "license": known_texts("license"),
-        "flag": np.where(values(rows, "saturated") == 1, "saturated", "").tolist(),
+        "flag": np.where(off_scale(rows), "off scale", "").tolist(),
     }
 
 
@@ -159,13 +160,13 @@ def _choices(rows: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, list[str
 
 
 def _drawn(rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return the size of each point, by parameters, and its opacity: pale if saturated."""
+    """Return the size of each point, by parameters, and its opacity: pale if off scale."""
     size = values(rows, "params_m")
     scaled = np.log10(np.where(np.isfinite(size) & (size > 0), size, np.nan))
     span = np.nanmax(scaled) - np.nanmin(scaled) if np.isfinite(scaled).any() else 0.0
     share = (scaled - np.nanmin(scaled)) / span if span > 0 else np.full(len(rows), 0.4)
     pixels = np.nan_to_num(MIN_MARKER + (MAX_MARKER - MIN_MARKER) * share, nan=MIN_MARKER)
-    alpha = np.where(values(rows, "saturated") == 1, 0.15, 0.7)
+    alpha = np.where(off_scale(rows), 0.15, 0.7)
     return {"pixels": pixels.astype(np.float32), "alpha": alpha.astype(np.float32)}
 
 

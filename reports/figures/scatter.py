@@ -16,7 +16,7 @@ from dsmi_zoo.pipeline.store.schema import target_unit
 from ..statistics.correlation import Bootstraps, Correlation
 from ..statistics.ranking import Ranking
 from ..statistics.regression import SHOWN, Influence, Regression, family_band
-from ..statistics.sample import COSTS, families_of, groups_of, succeeded, values
+from ..statistics.sample import COSTS, families_of, groups_of, off_scale, succeeded, values
 from ..wording import cost_title, fixed, measure_title, measure_unit, target_title, with_unit
 from .canvas import (
     COLOURS,
@@ -92,14 +92,15 @@ def ranking_scatter(ranking: Ranking) -> Rendered:
         for m in front[:NAMED_ON_FRONT]:
             _annotate(axes, m.model, (m.cost or 1, m.accuracy))
         axes.set_xlabel(one_line(cost_title(ranking.cost), 70))
-        axes.set_ylabel("Probe accuracy (%)")
-        head(axes, f"Probe accuracy and {name}", f"{len(known)} models")
+        accuracy = ranking.quantity.title.capitalize()
+        axes.set_ylabel(f"{accuracy} (%)")
+        head(axes, f"{accuracy} and {name}", f"{len(known)} models")
         tied = Line2D([], [], linestyle="", color=COLOURS[1], marker="s", label="tied for first")
         others = Line2D([], [], linestyle="", color=COLOURS[0], marker="o", label="other models")
         joined = Line2D([], [], color=INK, linewidth=1, label="Pareto front")
         legend(figure, [tied, others, joined])
         on_front = ", ".join(m.model for m in front)
-        words = f"Probe accuracy against {name} of {len(known)} models; on the Pareto front: "
+        words = f"{accuracy} against {name} of {len(known)} models; on the Pareto front: "
         return render(figure, f"{words}{on_front}.")
 
 
@@ -149,10 +150,10 @@ def _white_edge(colour: str) -> dict[str, Any]:
 
 
 def _points(axes: Axes, rows: pd.DataFrame, x: np.ndarray, y: np.ndarray) -> list[Line2D]:
-    """Draw the points, hollow if saturated, and return their handles for the legend."""
+    """Draw the points, hollow if off scale, and return their handles for the legend."""
     groups = groups_of(rows)
     groups = groups if len(groups) <= len(COLOURS) else []
-    saturated = values(rows, "saturated") == 1
+    hollows = off_scale(rows)
     size, alpha = (6.5, 0.85) if len(x) <= MANY_POINTS else (3.6, 0.5)
     handles = []
     names = rows["group"].fillna("").astype(str).to_numpy() if groups else np.full(len(x), "")
@@ -161,12 +162,12 @@ def _points(axes: Axes, rows: pd.DataFrame, x: np.ndarray, y: np.ndarray) -> lis
         style: dict[str, Any] = {"markersize": size, "alpha": alpha, **_white_edge(colour)}
         hollow = {"markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": 1.2}
         for is_hollow in (False, True):
-            chosen = (names == group) & (saturated == is_hollow)
+            chosen = (names == group) & (hollows == is_hollow)
             axes.plot(x[chosen], y[chosen], marker, **(style | hollow if is_hollow else style))
         if group:
             handles.append(_handle(one_line(group, 36), color=colour, marker=marker))
-    if saturated.any():
-        handles.append(_handle("saturated", color=INK, marker="o", markerfacecolor="none"))
+    if hollows.any():
+        handles.append(_handle("off scale", color=INK, marker="o", markerfacecolor="none"))
     return handles
 
 

@@ -41,6 +41,7 @@ from .rendering import (
     table_of_words,
 )
 
+WIDEST = 1.0  # interval of a difference of |rho| that is not shown
 BEST_IN_BOTH = 20  # models that a comparison lists
 
 
@@ -107,6 +108,7 @@ def _correlation_table(summary: Summary, target: str) -> Table:
     counts = {summary.correlations[measure][target].n for measure in order}
     reasons: dict[str, str] = {}
     records: list[dict[str, AnyCell]] = []
+    corrected: dict[str, bool] = {}
     for measure in order:
         correlation = summary.correlations[measure][target]
         rho = correlation.spearman
@@ -124,7 +126,10 @@ def _correlation_table(summary: Summary, target: str) -> Table:
         }
         # The primary hypothesis is one, so its p needs no correction.
         is_hypothesis = (measure, target) == (PRIMARY_MEASURE, PRIMARY_TARGET)
-        record["p"] = p_value(rho.p_families if is_hypothesis else rho.p_holm)
+        p = rho.p_families if is_hypothesis else rho.p_holm
+        record["p"] = p_value(p)
+        if p is not None:
+            corrected[title] = not is_hypothesis
         if summary.primary is not None and _is_primary(summary, target):
             head = f"|rho| minus that of {measure_title(summary.primary[0])}"
             record[head] = _difference_cell(summary.differences.get(measure))
@@ -137,8 +142,25 @@ def _correlation_table(summary: Summary, target: str) -> Table:
     title = f"Scores and {target_title(target)}"
     if len(counts) == 1:
         title = f"{title}, n = {counts.pop()}"
-    notes = (_static_note(summary, target), remarks(reasons, len(order)))
+    wide = (
+        "Differences whose interval would span 1 or more have none."
+        if _is_primary(summary, target)
+        and any(one.ci and not shown_interval(one) for one in summary.differences.values())
+        else ""
+    )
+    notes = (_p_note(corrected), wide, _static_note(summary, target), remarks(reasons, len(order)))
     return table_of_records(title, records, note=" ".join(filter(None, notes)))
+
+
+def _p_note(corrected: Mapping[str, bool]) -> str:
+    """Say which p values are corrected for the number of scores; ``corrected`` is by title."""
+    plain = [title for title, is_corrected in corrected.items() if not is_corrected]
+    if not corrected:
+        return ""
+    if not plain:
+        return "p is corrected over scores and accuracies (Holm)."
+    rest = "; the others are corrected over scores and accuracies (Holm)"
+    return f"p of {', '.join(plain)}, the hypothesis, is uncorrected{rest if len(corrected) > 1 else ''}."
 
 
 def _rank_cell(standing: Standing | None, of: int) -> Cell:
@@ -153,10 +175,18 @@ def _rank_cell(standing: Standing | None, of: int) -> Cell:
 def _difference_cell(difference: Difference | None) -> Cell:
     if difference is None:
         return NO_NUMBER
-    p = difference.p_holm
-    is_clear = p is not None and p < 0.05
-    ci = interval(difference.ci) if difference.ci else ""
-    return Cell(fixed(difference.value), ci, is_clear)
+    return Cell(fixed(difference.value), shown_interval(difference), is_clear(difference))
+
+
+def is_clear(difference: Difference) -> bool:
+    """Return whether the difference is more than chance explains, after Holm's correction over the scores."""
+    return difference.p_holm is not None and difference.p_holm < 0.05
+
+
+def shown_interval(difference: Difference) -> str:
+    """Return the interval of a difference as text; "" for one that says nothing, as it spans over half of -1 to 1."""
+    ci = difference.ci
+    return "" if ci is None or round(ci[1] - ci[0], 2) >= WIDEST else interval(ci)
 
 
 def _static_note(summary: Summary, target: str) -> str:

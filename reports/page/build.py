@@ -26,7 +26,7 @@ from ..statistics.sample import one_row_per_weights
 from ..statistics.summary import Summary, ranked_measures, summarise
 from .analysis import compared_section, sections
 from .choice import WINNERS
-from .classes import class_context, class_files, per_class
+from .classes import class_context, class_files, per_class, quantity_of
 from .context import page_context
 from .export import correlation_table, latex_of_correlations
 from .rendering import Illustration, PageFiles, Section, as_markdown, encoded, figure_name
@@ -127,7 +127,7 @@ def write_page(
     # A report of many rows takes more than a moment, so it is announced.
     level = logging.INFO if len(rows) > MANY_ROWS else logging.DEBUG
     log.log(level, "writing the report of %s rows to %s", len(rows), folder)
-    summary, ranking = summarise(rows, run), rank(rows)
+    summary, ranking = summarise(rows, run), rank(rows, quantity_of(rows, run, source))
     figures = draw(rows, summary, ranking)
     analysis = sections(summary)
     correlations = correlation_table(summary)
@@ -135,7 +135,7 @@ def write_page(
     of_page = page_context(rows, run, summary, ranking)
     classes = None
     if source is not None and of_page["choosing"]:
-        best = [model for model in ranking.models if model.tied_for_first][:WINNERS]
+        best = (ranking.best or list(ranking.models[:1]))[:WINNERS]
         if best:
             classes = per_class(rows, run, best, source, recompute=release is None)
     context = {
@@ -156,6 +156,7 @@ def write_page(
         "lead": context["lead"][0],
         "warnings": context["warnings"],
         "provenance": dict(context["provenance"]),
+        "metric": ranking.metric,
         "ranking": ranking.as_json(),
     }
     if context["own_scores"]:
@@ -203,8 +204,8 @@ def drawings_of(figures: "Figures", analysis: Sequence[Section]) -> dict[str, Re
 def figures_of(out: Path) -> Mapping[str, bytes]:
     """Return the figures of a run's report as PDF, SVG and PNG, by the names of their files."""
     rows, run = rows_and_record(out)
-    summary = summarise(rows, run)
-    drawings = drawings_of(draw(rows, summary, rank(rows)), sections(summary))
+    summary, ranking = summarise(rows, run), rank(rows, quantity_of(rows, run, out))
+    drawings = drawings_of(draw(rows, summary, ranking), sections(summary))
     files: dict[str, bytes] = {}
     for name, drawing in drawings.items():
         files |= {f"{name}.pdf": drawing.pdf(), f"{name}.svg": drawing.svg}

@@ -10,10 +10,11 @@ import pandas as pd
 
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.datasets.names import OWN_IMAGES
+from dsmi_zoo.pipeline.config.run import Metric
 from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, parted_reasons
 from dsmi_zoo.pipeline.store.record import RunRecord, SearchNote, SubsetRecord
 
-from ..statistics.ranking import Ranked, Ranking
+from ..statistics.ranking import Ranked, Ranking, Separation
 from ..statistics.sample import names, succeeded, texts, values
 from ..wording import cost_title, fixed, significant, with_unit
 
@@ -64,17 +65,23 @@ def lead_of_choice(
             f"The budget was too short to say which model suits best: {untried} of {models} were not tried. "
             "Run the same command with a longer --budget to continue."
         )
-    baseline = baseline_accuracy(run.subset)
+    baseline = ranking.quantity.baseline
     sentences.append(ranking_lead(rows, ranking, run))
     if baseline is not None and ranking.models:
-        sentences.append(
-            f"Baseline: always naming the largest class is right for {fixed(baseline, 1)}%."
-        )
+        sentences.append(f"Baseline: always naming the largest class {_is_right(ranking)}.")
     sentences += _static_choice(rows, ranking)
     if dropped:
         were = "was" if dropped == 1 else "were"
         sentences.append(f"{counted(dropped, 'more model')} {were} dropped after fewer images.")
     return sentences
+
+
+def _is_right(ranking: Ranking) -> str:
+    """Return what always naming the largest class reaches, as the rest of a sentence."""
+    baseline = f"{fixed(ranking.quantity.baseline, 1)}%"
+    if ranking.metric == "accuracy":
+        return f"is right for {baseline}"
+    return f"has a balanced accuracy of {baseline}"
 
 
 def left_by_search(search: SearchNote | None, measured: Collection[str]) -> tuple[int, int]:
@@ -85,8 +92,10 @@ def left_by_search(search: SearchNote | None, measured: Collection[str]) -> tupl
     return len(dropped), len(set(search.left_out) - set(measured))
 
 
-def baseline_accuracy(subset: SubsetRecord) -> float | None:
-    """Return the accuracy of always naming the largest class, in percent; None if its size was not recorded."""
+def baseline_accuracy(subset: SubsetRecord, metric: Metric = "accuracy") -> float | None:
+    """Return what always naming the largest class reaches, in percent; None if its size was not recorded."""
+    if metric == "balanced_accuracy":
+        return 100 / subset.n_classes
     if subset.n_largest_class is None or not subset.n_images:
         return None
     return 100 * subset.n_largest_class / subset.n_images
@@ -101,7 +110,7 @@ def _static_choice(rows: pd.DataFrame, ranking: Ranking) -> list[str]:
     which = f"{_label(chosen, ranking)}, which has {fixed(chosen.accuracy, 1)}% here"
     if chosen is ranking.models[0]:
         which = "the same model"
-    if chosen.tied_for_first and len(ranking.models) > 1 and chosen is not ranking.models[0]:
+    if chosen in ranking.best and len(ranking.models) > 1 and chosen is not ranking.models[0]:
         which += ", one of them"
     return [f"By published top-1 accuracy alone, one would choose {which}."]
 
@@ -130,7 +139,7 @@ def winners(rows: pd.DataFrame, ranking: Ranking) -> dict[str, Any]:
         beyond the five.
     """
     rows = succeeded(rows)
-    tied = [model for model in ranking.models if model.tied_for_first]
+    tied = ranking.best
     shown = tied[:WINNERS]
     place_of = {(name["model"], name["img_size"]): i for i, name in enumerate(names(rows))}
     places = [place_of[model.model, model.img_size] for model in shown]
@@ -167,6 +176,8 @@ def ranking_table(ranking: Ranking, rows: pd.DataFrame) -> dict[str, Any]:
         notes = []
         if model.tied_for_first:
             notes.append("tied for first")
+        if not model.beats_baseline:
+            notes.append("not shown to beat the baseline")
         if model.pareto:
             notes.append("Pareto front")
         if other is not None and other.pareto:
@@ -184,11 +195,20 @@ def ranking_table(ranking: Ranking, rows: pd.DataFrame) -> dict[str, Any]:
     cost = cost_title(ranking.cost) if ranking.cost else ""
     second_cost = cost_title(second.cost) if second and second.cost else ""
     return {
+        "head": _head_of_accuracies(ranking),
+        "metric": ranking.metric,
         "cost": cost,
         "second_cost": second_cost,
         "devices": devices_of(measured),
         "rows": table,
     }
+
+
+def _head_of_accuracies(ranking: Ranking) -> str:
+    """Return the head of the column that models are ranked by, with the baseline."""
+    baseline = ranking.quantity.baseline
+    beside = "" if baseline is None else f"; largest class: {fixed(baseline, 1)}"
+    return f"{'Probe' if ranking.metric == 'accuracy' else 'Balanced probe'} (%{beside})"
 
 
 def devices_of(rows: pd.DataFrame) -> str:
@@ -204,32 +224,42 @@ def ranking_lead(rows: pd.DataFrame, ranking: Ranking, run: RunRecord) -> str:
     if not ranking.models:
         return _why_unranked(rows, on)
     first = ranking.models[0]
+    best = ranking.best
     tied = [model for model in ranking.models if model.tied_for_first]
+    title = ranking.quantity.title
     total = len(ranking.models)
     accuracy = f"{fixed(first.accuracy, 1)}%"
     if first.low is not None and first.high is not None:
         accuracy = f"{accuracy} ({fixed(first.low, 1)} to {fixed(first.high, 1)})"
-    baseline = baseline_accuracy(subset)
-    if baseline is not None and first.low is not None and first.low <= baseline:
+    baseline = ranking.quantity.baseline
+    if not best:
         of = f"none of {total} models is" if total > 1 else "the one model is not"
         return (
             f"On {on}, {of} shown to be better than always naming the largest class, {fixed(baseline, 1)}%: "
-            f"the probe accuracy of {'the best, ' if total > 1 else ''}{_label(first, ranking)}, is {accuracy}."
+            f"the {title} of {'the best, ' if total > 1 else ''}{_label(first, ranking)}, is {accuracy}."
         )
     if total == 1:
-        return f"On {on}, the one model, {first.model}, has a probe accuracy of {accuracy}."
-    if len(tied) == 1:
+        return f"On {on}, the one model, {first.model}, has a {title} of {accuracy}."
+    if len(best) == 1 and len(tied) > 1:
+        return (
+            f"On {on}, {_label(best[0], ranking)} is the only one of {counted(len(tied), 'tied model')} that is shown "
+            f"to be better than always naming the largest class, {fixed(baseline, 1)}%: its {title} is "
+            f"{fixed(best[0].accuracy, 1)}%."
+        )
+    if len(best) == 1:
         than = "the other model" if total == 2 else f"each of the {total - 1} other models"
         return (
-            f"On {on}, choose {_label(first, ranking)}: its probe accuracy, {accuracy}, is higher than that of {than} "
+            f"On {on}, choose {_label(first, ranking)}: its {title}, {accuracy}, is higher than that of {than} "
             "by more than chance."
         )
-    which = f"{len(tied)} of {total} models" if len(tied) < total else f"the {total} models"
+    which = f"{len(best)} of {total} models" if len(best) < total else f"the {total} models"
+    titles = title.replace("accuracy", "accuracies")
     sentences = [
-        f"On {on}, {which} cannot be told apart by their probe accuracies: {_listed(tied, ranking)}.",
-        *_cheapest(rows, tied, ranking),
-        _separated(ranking, subset),
+        f"On {on}, {which} cannot be told apart by their {titles}: {_listed(best, ranking)}.",
+        *_cheapest(rows, best, ranking),
     ]
+    if ranking.separation is not None:
+        sentences.append(_separated(ranking, ranking.separation, subset))
     return " ".join(sentences)
 
 
@@ -269,10 +299,8 @@ def _cheapest(rows: pd.DataFrame, tied: Sequence[Ranked], ranking: Ranking) -> l
     return [f"{text[0].upper()}{text[1:]}."] if text else []
 
 
-def _separated(ranking: Ranking, subset: SubsetRecord) -> str:
+def _separated(ranking: Ranking, between: Separation, subset: SubsetRecord) -> str:
     """Say how many more images per class would separate the tied models, where that can be said."""
-    between = ranking.separation
-    assert between is not None
     if between.is_same_images:
         return "All are right on the same images, so only other images can separate them."
     if between.images is None:
@@ -289,12 +317,18 @@ def _separated(ranking: Ranking, subset: SubsetRecord) -> str:
     return f"About {rounded:,.0f} more images per class would separate {whom}."
 
 
-def undefined_table(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return each reason why scores have no value, the most frequent first, with its scores and number of models."""
+def undefined_table(
+    rows: pd.DataFrame, only: Collection[str] | None = None
+) -> list[dict[str, Any]]:
+    """Return each reason why scores have no value, the most frequent first, with its scores and number of models.
+
+    ``only`` restricts it to some scores.
+    """
     scores: dict[str, dict[str, None]] = {}
     models: Counter[str] = Counter()
     for text in texts(succeeded(rows), UNDEFINED):
         of_row = parted_reasons(text or "")
+        of_row = {name: why for name, why in of_row.items() if only is None or name in only}
         models.update(set(of_row.values()))
         for score, reason in of_row.items():
             scores.setdefault(reason, {})[score] = None

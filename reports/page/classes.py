@@ -26,9 +26,11 @@ from ..statistics.classes import (
     images_of,
     most_confused,
 )
+from ..statistics.quantity import Quantity
 from ..statistics.ranking import Ranked
 from ..statistics.sample import names, succeeded
 from ..wording import fixed, interval
+from .choice import baseline_accuracy
 from .rendering import AnyCell, Table, table_of_words
 
 FEW = 20  # classes that are all shown
@@ -86,6 +88,23 @@ def per_class(
         else replace(model, why="the probe of so large an embedding would take too long")
         for i, model in enumerate(models)
     ]
+
+
+def quantity_of(rows: pd.DataFrame, run: RunRecord, folder: Path | None) -> Quantity:
+    """Return what the models of a run are ranked by; accuracy if the images' classes are needed and lost."""
+    metric = run.config.metric
+    if metric == "accuracy":
+        return Quantity(baseline=baseline_accuracy(run.subset))
+    try:
+        if folder is None:
+            raise InputError("no folder with the images' classes")
+        classes = images_of(read_subset(folder), run.subset.classes).classes
+    except InputError:
+        return Quantity(baseline=baseline_accuracy(run.subset))
+    lengths = {int(text.partition(":")[0]) for text in succeeded(rows)["probe_hits"].dropna()}
+    if lengths - {len(classes)}:
+        return Quantity(baseline=baseline_accuracy(run.subset))
+    return Quantity(metric, classes, baseline_accuracy(run.subset, metric))
 
 
 def _work(model: OfModel) -> float:

@@ -9,7 +9,12 @@ import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.text import counted, plural
-from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, UNDEFINED, parted_reasons
+from dsmi_zoo.pipeline.measures.catalog import (
+    COMPARISONS,
+    SENSIBLE_DISTANCES,
+    UNDEFINED,
+    parted_reasons,
+)
 from dsmi_zoo.pipeline.store.record import RunRecord
 
 from ..explorer.layout import Axes, Explorer, choice_axes, explorer
@@ -17,8 +22,8 @@ from ..statistics.correlation import Coefficient
 from ..statistics.ranking import Ranking
 from ..statistics.sample import COSTS, names, scores_of, succeeded, texts, values
 from ..statistics.summary import Summary
-from ..wording import fixed, interval, measure_title, target_title
-from .analysis import target_tables
+from ..wording import fixed, interval, measure_title, p_in_words, target_title
+from .analysis import is_clear, shown_interval, target_tables
 from .choice import (
     is_choice,
     lead_of_choice,
@@ -27,7 +32,7 @@ from .choice import (
     undefined_table,
     winners,
 )
-from .own_scores import own_sentences
+from .own_scores import own_sentences, own_without_value
 from .provenance import (
     mixture_warnings,
     provenance,
@@ -103,13 +108,20 @@ def answer(summary: Summary) -> str | None:
         f"Of {of_all}, {measure_title(standings.best)} orders these models best: its "
         f"Spearman's rho with {target_title(target)} is {fixed(rho.value)} (95% interval {interval(rho.ci)})"
     )
-    own = standings.scores.get(measure)
-    if own is None:
+    behind = summary.differences.get(standings.best)
+    if behind is None or measure not in standings.scores:
         return f"{best}."
-    is_clear = own.behind_best_ci[0] > 0
-    so = "more than chance would explain" if is_clear else "so the gap may be chance"
-    ci = f"simultaneous 95% interval {interval(own.behind_best_ci)}"
-    return f"{best}. {measure_title(measure)} trails by {fixed(own.behind_best)} in |rho| ({ci}), {so}."
+    title = measure_title(measure)
+    if behind.value is None:
+        return f"{best}. {title} is not compared with it: {behind.reason}."
+    if behind.value <= 0:
+        return f"{best}. On the {counted(behind.n, 'model')} with both, {title} is not behind it."
+    so = "more than chance would explain" if is_clear(behind) else "so the gap may be chance"
+    ci = shown_interval(behind)
+    units = counted(summary.correlations[measure][target].units, summary.unit)
+    ci = f"95% interval {ci}" if ci else f"no interval: over {units} it would span 1 or more"
+    p = "" if behind.p_holm is None else f", p by Holm {p_in_words(behind.p_holm)}"
+    return f"{best}. {title} trails by {fixed(behind.value)} in |rho| ({ci}{p}), {so}."
 
 
 def _simple_scores(summary: Summary, target: str) -> list[str]:
@@ -166,7 +178,7 @@ def page_context(
         "folded": True,
         "name": run.config.subset.title if choosing else shown_catalog(run.catalog.name),
         "images": f"{counted(run.subset.n_images, 'image')} in {counted(run.subset.n_classes, 'class')}",
-        "undefined": undefined_table(rows) if choosing else [],
+        "undefined": undefined_table(rows, None if choosing else own_without_value(rows)),
         "lead": _lead(rows, run, summary, ranking, measured, choosing) + own,
         "own_scores": own,
         "title": _title(is_trial, choosing, run.config.subset.title),
@@ -177,7 +189,7 @@ def page_context(
         "ranking": ranking_table(ranking, rows),
         "search": search_context(run.search, measured),
         "models": summary.models,
-        "warnings": warnings_of_images(run.subset) + _warnings(rows, summary),
+        "warnings": warnings_of_images(run.subset, ok) + _warnings(rows, run, summary, ranking),
         "unit": summary.unit,
         "plural": plural(summary.unit),
         "units": summary.units,
@@ -189,7 +201,8 @@ def page_context(
         "failures": summary.failures,
         "missing": summary.missing,
         "provenance": provenance(rows, run),
-        "saturated": len(summary.saturated),
+        "off_scale": len(summary.off_scale),
+        "sensible": SENSIBLE_DISTANCES,
         "median_dsmi": _median(ok, "dsmi_z_y"),
         "median_null": _median(ok, "dsmi_z_y_null"),
     }
@@ -253,15 +266,28 @@ def _lead(
     return lead(summary)
 
 
-def _warnings(rows: pd.DataFrame, summary: Summary) -> list[str]:
-    warnings = mixture_warnings(rows) + warnings_of_ceiling(rows)
+def _other_metric(run: RunRecord, ranking: Ranking) -> list[str]:
+    """Say that models are ranked by something else than the run's settings say."""
+    if ranking.metric == run.config.metric:
+        return []
+    return [
+        "Models are ranked by accuracy: balanced accuracy needs subset.parquet, the list of images, which is missing "
+        "or damaged; the same run again writes it."
+    ]
+
+
+def _warnings(rows: pd.DataFrame, run: RunRecord, summary: Summary, ranking: Ranking) -> list[str]:
+    warnings = mixture_warnings(rows) + warnings_of_ceiling(rows) + _other_metric(run, ranking)
     warnings += _undefined(succeeded(rows))
     warnings += warnings_of_readings(rows)
-    saturated = len(summary.saturated)
-    if saturated:
-        of = f"{saturated} of {counted(summary.models['ok'], 'row')}"
-        are = "is" if saturated == 1 else "are"
-        warnings.append(f"{of} {are} saturated: sigma does not fit the scale of the embedding.")
+    off_scale = len(summary.off_scale)
+    if off_scale:
+        of = f"{off_scale} of {counted(summary.models['ok'], 'row')}"
+        low, high = SENSIBLE_DISTANCES
+        warnings.append(
+            f"Sigma does not fit the scale of {of}: DSE and DSMI say little where median_distance_over_sigma is below "
+            f"{low:g} or above {high:g}."
+        )
     return warnings
 
 

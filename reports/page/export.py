@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dsmi_zoo.pipeline.store.schema import target_unit
@@ -16,6 +17,7 @@ from .analysis import target_tables
 from .rendering import AnyCell, Cell, Table, table_of_words
 
 COEFFICIENTS = ("spearman", "pearson", "kendall", "weighted_kendall")
+ROUNDING = 1e-12  # of the largest number of a column
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -82,7 +84,7 @@ def latex_of_rows(rows: pd.DataFrame) -> tuple[str, int]:
     rows = succeeded(rows)
     found = dict.fromkeys([*targets_of(rows), *scores_of(rows)])
     columns = [name for name in found if name != "img_size"]
-    numbers = {name: values(rows, name) for name in columns}
+    numbers = {name: _without_rounding_errors(values(rows, name)) for name in columns}
     targets = targets_of(rows)
     heads = ["Model", "Size", *(_head(name, name in targets) for name in columns)]
     lines: list[list[AnyCell]] = []
@@ -92,6 +94,12 @@ def latex_of_rows(rows: pd.DataFrame) -> tuple[str, int]:
     return as_latex(table_of_words(None, heads, lines)), len(heads)
 
 
+def _without_rounding_errors(column: np.ndarray) -> np.ndarray:
+    """Return the numbers [n] with 0 in place of those that are nothing beside the largest of them."""
+    largest = np.max(np.abs(column), where=np.isfinite(column), initial=0)
+    return np.where(np.abs(column) < ROUNDING * largest, 0.0, column)
+
+
 def _head(name: str, is_target: bool) -> str:
     if is_target:
         return with_unit(target_title(name), target_unit(name) or "")
@@ -99,13 +107,21 @@ def _head(name: str, is_target: bool) -> str:
 
 
 def as_latex(table: Table) -> str:
-    """Return a table for LaTeX's package booktabs; an interval stands behind its number, in brackets."""
+    """Return a table for LaTeX's package booktabs; intervals stand in brackets behind their numbers, the note below."""
     alignment = "".join("l" if i in table.text_columns else "r" for i in range(len(table.heads)))
     lines = [] if table.title is None else [f"% {' '.join(table.title.split())}"]
-    lines += [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", _latex_row(table.heads)]
+    lines += [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", _with_rho(_latex_row(table.heads))]
     lines.append(r"\midrule")
     lines += [_latex_row([_with_interval(cell) for cell in row]) for row in table.rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if table.note:
+        note = _with_rho(escaped_for_latex(table.note))
+        lines += [r"\par\smallskip", rf"{{\footnotesize {note}\par}}"]
+    return "\n".join([*lines, ""])
+
+
+def _with_rho(line: str) -> str:
+    return line.replace(r"\textbar{}rho\textbar{}", r"$|\rho|$")
 
 
 def _with_interval(cell: Cell) -> str:

@@ -14,12 +14,23 @@ from ..wording import fixed, interval, target_title
 
 
 def own_sentences(rows: pd.DataFrame, summary: Summary) -> list[str]:
-    """Return for each own score its correlation with accuracy, its rank among all scores, and the rows without it."""
+    """Return for each own score its correlation with accuracy, its rank among all scores, and the rows without it.
+
+    A score without a value in any row is only in the table of scores without one.
+    """
     ok = succeeded(rows)
+    without = own_without_value(rows)
     return [
         " ".join(filter(None, (_standing(ok, summary, name), _lacking(ok, name), _code(ok, name))))
         for name in own_scores(ok)
+        if name not in without
     ]
+
+
+def own_without_value(rows: pd.DataFrame) -> set[str]:
+    """Return the own scores that have no value in any measured row."""
+    ok = succeeded(rows)
+    return {name for name in own_scores(ok) if not np.isfinite(values(ok, name)).any()}
 
 
 def _standing(ok: pd.DataFrame, summary: Summary, name: str) -> str:
@@ -27,8 +38,8 @@ def _standing(ok: pd.DataFrame, summary: Summary, name: str) -> str:
     target = summary.primary[1] if summary.primary else next(iter(by_target), None)
     if target is None or target not in by_target:
         known = int(np.isfinite(values(ok, name)).sum())
-        why = "no accuracy is known to compare it with" if known else "it has no value"
-        return f"{name}: {known} of {counted(len(ok), 'value')}; {why}."
+        of = f"{known} of {counted(len(ok), 'value')}"
+        return f"{name}: {of}; no accuracy is known to compare it with."
     rho = by_target[target].spearman
     if rho.value is None:
         return f"{name}: its correlation with {target_title(target)} is not computed: {rho.reason}."

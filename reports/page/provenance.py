@@ -8,8 +8,15 @@ import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.text import counted
+from dsmi_zoo.data_catalog.datasets.class_order import LEFT_EMPTY, OPTION
 from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, parted_reasons
-from dsmi_zoo.pipeline.store.record import RunRecord, SearchNote, SubsetRecord, catalogs_in_words
+from dsmi_zoo.pipeline.store.record import (
+    NO_TIME,
+    RunRecord,
+    SearchNote,
+    SubsetRecord,
+    catalogs_in_words,
+)
 
 from ..statistics.sample import CEILING, succeeded, texts, values
 from ..wording import fixed, measure_title, significant
@@ -45,12 +52,21 @@ def mixture_warnings(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def warnings_of_images(subset: SubsetRecord) -> list[str]:
-    """Return one sentence for each ambiguous input, and one for all images that were left out unasked."""
+def warnings_of_images(subset: SubsetRecord, rows: pd.DataFrame) -> list[str]:
+    """Return one sentence for each ambiguous input, and one for all images that were left out unasked.
+
+    That the order of the classes is open is left out if no accuracy of the rows is empty for it.
+    """
     account = subset.account
     if account is None:
         return []
-    warnings = [f"{reading}." for reading in account.readings]
+    reasons = [parted_reasons(text or "").get(CEILING, "") for text in texts(rows, UNDEFINED)]
+    depends_on_order = any(OPTION in reason for reason in reasons)
+    warnings = [
+        f"{reading}."
+        for reading in account.readings
+        if depends_on_order or not reading.taken.startswith(LEFT_EMPTY)
+    ]
     if not account.is_all_by_choice:
         warnings.append(f"Images: {account.balance(subset.n_images)}.")
     return warnings
@@ -169,6 +185,28 @@ def _seconds(rows: pd.DataFrame) -> str:
     return f"{build} to build, {embed} to embed, {measure} to measure {counted(len(rows), 'model')}"
 
 
+def _risk(note: SearchNote) -> str:
+    """Say how likely the search was to drop the best model, and how many more models that kept."""
+    tested = [stage for stage in note.stages if stage.contenders is not None]
+    if note.error_rate is None or not tested:
+        return ""
+    metric = "balanced accuracy" if note.metric == "balanced_accuracy" else "accuracy"
+    kept = "; ".join(
+        f"after {stage.images} images {stage.contenders} were left, with a test at 5% in each stage it would have been "
+        f"{stage.contenders_alone}"
+        for stage in tested
+    )
+    words = (
+        f"The chance that a model as good as the best on all images, by {metric}, was dropped as clearly worse is at "
+        f"most {note.error_rate:g}%, over all stages and models, as far as predictions do not change with the number "
+        f"of images that the probe learns from. Its cost: {kept}."
+    )
+    late = sum(entry.reason == NO_TIME for stage in note.stages for entry in stage.dropped)
+    if late:
+        words += f" {counted(late, 'model')} dropped for lack of time {'is' if late == 1 else 'are'} not covered."
+    return words
+
+
 def search_context(note: SearchNote | None, measured: Collection[str]) -> dict[str, Any] | None:
     """Return the stages of a search in words, and the models it dropped, the last ones first; None without a search.
 
@@ -194,6 +232,7 @@ def search_context(note: SearchNote | None, measured: Collection[str]) -> dict[s
     ]
     return {
         "words": f"Budget: {note.budget_s:.0f} s. {'; then '.join(stages)}.",
+        "risk": _risk(note),
         "left_out": [model for model in note.left_out if model not in measured],
         "dropped": dropped,
     }

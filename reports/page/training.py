@@ -10,26 +10,27 @@ import pandas as pd
 from scipy.stats import linregress
 from scipy.stats import t as student_t
 
-from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.measures.catalog import MEASURES
+from dsmi_zoo.pipeline.measures.core.hits import wilson_interval
 from dsmi_zoo.pipeline.monitor.cost import BUDGET, SHARE, Cost, cost_of
 from dsmi_zoo.pipeline.monitor.file import (
     NUMBERS,
     SIMPLE_SCORES,
+    check_measurements,
     column_of,
-    monitor_path,
     own_columns,
     read_monitor,
 )
 
 from ..figures.curves import Line, Panel, curves
-from ..statistics.sample import values
-from ..wording import fixed, measure_title, measure_unit, with_unit
+from ..statistics.sample import off_scale, values
+from ..wording import fixed, measure_title, measure_unit, signed, with_unit
 from .rendering import AnyCell, Illustration, PageFiles, Section, Table, prose, table_of_words
 
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x")
 MIN_TREND = 4  # measurements, for a line with an interval
+AXES = {"epoch", "epochs", "step", "steps", "global_step", "iteration", "iterations"}  # of training
 CLASSIC = ("cse_z", "csmi_z_y", "csmi_z_x")
 
 
@@ -92,9 +93,7 @@ def read_trainings(folders: Sequence[Path]) -> list[Training]:
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = ["/".join(folder.parts[-2:]) for folder in folders]
-    for folder in folders[1:]:
-        if not monitor_path(folder).exists():
-            raise InputError(f"--compare {folder}: no measurements of a monitor there")
+    check_measurements(folders[1:])
     return [
         Training(name, *read_monitor(folder)) for name, folder in zip(names, folders, strict=True)
     ]
@@ -183,7 +182,7 @@ def trend(rows: pd.DataFrame, measure: str) -> str:
     verb = "still rose" if low > 0 else "fell" if high < 0 else "did not clearly change"
     return (
         f"From step {x[0]:.0f} to {x[-1]:.0f}, {title} {verb}: a line through its {len(x)} measurements changes by "
-        f"{change:+.2f} bits (95% interval {low:+.2f} to {high:+.2f})."
+        f"{signed(change)} bits (95% interval {signed(low)} to {signed(high)})."
     )
 
 
@@ -193,11 +192,7 @@ def _differences(trainings: Sequence[Training]) -> list[str]:
     for other in trainings[1:]:
         differing = [
             words
-            for key, words in (
-                ("images_sha256", "images"),
-                ("labels_sha256", "labels"),
-                ("n", "numbers of images"),
-            )
+            for key, words in (("images_sha256", "images"), ("labels_sha256", "labels"))
             if other.facts.get(key) != first.facts.get(key)
         ]
         if differing:
@@ -205,17 +200,31 @@ def _differences(trainings: Sequence[Training]) -> list[str]:
             warnings.append(
                 f"{other.name} was measured on other {listed}: compare shapes of curves, not values."
             )
+    numbers = [int(one.facts["n"]) for one in trainings]
+    if len(set(numbers)) > 1:
+        same = "the same images and " if warnings else ""
+        warnings.append(
+            f"DSMI depends on the number of images, which differs: {_each(trainings, 'n')}. Compare shapes of curves, "
+            f"not values; for comparable values, pass {same}n={min(numbers)} to each training."
+        )
     return warnings
+
+
+def _each(trainings: Sequence[Training], setting: str) -> str:
+    """Write a setting, of each training where they differ."""
+    given = [str(one.facts[setting]) for one in trainings]
+    if len(set(given)) == 1:
+        return given[0]
+    return ", ".join(f"{value} ({one.name})" for one, value in zip(trainings, given, strict=True))
 
 
 def _warnings(rows: pd.DataFrame) -> list[str]:
     warnings = []
-    saturated = rows.loc[rows["saturated"] == 1, "step"]
-    if len(saturated):
-        more = f" and {len(saturated) - 1} more" if len(saturated) > 1 else ""
-        steps = f"{saturated.iloc[0]:.0f}{more}"
+    steps = rows.loc[off_scale(rows), "step"]
+    if len(steps):
+        more = f" and {len(steps) - 1} more" if len(steps) > 1 else ""
         warnings.append(
-            f"Saturated at step {steps}: sigma does not fit the scale of the embedding."
+            f"Sigma does not fit the scale of the embedding at step {steps.iloc[0]:.0f}{more}: DSE and DSMI say little."
         )
     failed = int(rows["dse_z"].isna().sum())
     if failed:
@@ -226,11 +235,9 @@ def _warnings(rows: pd.DataFrame) -> list[str]:
 
 
 def _sections(trainings: Sequence[Training]) -> list[Section]:
-    rows, facts = trainings[0].rows, trainings[0].facts
+    rows = trainings[0].rows
     simple = [measure.name for measure in SIMPLE_SCORES]
-    own = dict.fromkeys(
-        name for one in trainings for name in own_columns(map(str, one.rows.columns), one.layers)
-    )
+    own = _own_numbers(trainings)
     changes = "; ".join(_change(rows, measure) for measure in SHOWN)
     main = [_panel(trainings, name) for name in SHOWN]
     baselines = [_panel(trainings, name) for name in (*simple, *own)]
@@ -239,7 +246,7 @@ def _sections(trainings: Sequence[Training]) -> list[Section]:
         Section(
             "curves",
             "Curves",
-            prose("monitor_curves", n=str(facts["n"]), every=str(facts["every"])),
+            prose("monitor_curves", n=_each(trainings, "n"), every=_each(trainings, "every")),
             figures=[
                 _drawn(
                     "curves",
@@ -252,13 +259,13 @@ def _sections(trainings: Sequence[Training]) -> list[Section]:
         Section(
             "simple",
             "Baselines",
-            prose("monitor_simple"),
+            prose("monitor_simple", own=_what_own_numbers_are(trainings) if own else ""),
             figures=[
                 _drawn(
                     "simple",
                     baselines,
                     "Simple scores and the training's own numbers over the steps.",
-                    "The bands of the accuracies are 95% intervals over images.",
+                    "The bands of the accuracies are Wilson's 95% intervals over images.",
                 )
             ],
         ),
@@ -272,6 +279,26 @@ def _sections(trainings: Sequence[Training]) -> list[Section]:
         ),
         Section("numbers", "Numbers", "Every measurement.", [_numbers_table(rows)]),
     ]
+
+
+def _own_numbers(trainings: Sequence[Training]) -> list[str]:
+    """Return the columns of the callers' own numbers to draw: those that only count the training are not."""
+    names = dict.fromkeys(
+        name for one in trainings for name in own_columns(map(str, one.rows.columns), one.layers)
+    )
+    return [name for name in names if name.rsplit("/", 1)[-1].lower() not in AXES]
+
+
+def _what_own_numbers_are(trainings: Sequence[Training]) -> str:
+    """Say what a row has of the training's own numbers, by the kind that its monitor stored."""
+    means, logged = "means since the last measurement", "the values that {} logged at that step"
+    kinds = {one.facts.get("own_numbers") for one in trainings}
+    if kinds == {"means"}:
+        return means
+    if kinds == {"logged"}:
+        return logged.format("Hugging Face's Trainer")
+    # Both, or files of earlier versions, which do not say it.
+    return f"{means}, or, with Hugging Face's Trainer, {logged.format('it')}"
 
 
 def _drawn(name: str, panels: Sequence[Panel], description: str, caption: str = "") -> Illustration:
@@ -308,15 +335,21 @@ def _panel(trainings: Sequence[Training], measure: str) -> Panel:
 def _line(rows: pd.DataFrame, name: str, label: str) -> Line:
     """Return a curve with its 95% interval over images, where it is known."""
     x, y, n = (values(rows, column) for column in ("step", name, "n_samples"))
-    error = np.zeros(len(y))
-    layer, slash, measure = name.rpartition("/")
-    if f"{layer}{slash}{measure}_se" in rows:
-        error = values(rows, f"{layer}{slash}{measure}_se")
-    elif measure in {score.name for score in SIMPLE_SCORES}:
-        share = y / 100
-        error = 100 * np.sqrt(share * (1 - share) / n)
     known = np.isfinite(x) & np.isfinite(y)
-    x, y, error = x[known], y[known], 1.96 * np.nan_to_num(error[known])
+    x, y, n = x[known], y[known], n[known]
+    layer, slash, measure = name.rpartition("/")
+    if measure in {score.name for score in SIMPLE_SCORES}:
+        limits = [
+            wilson_interval(round(share / 100 * images), int(images))
+            if images > 0
+            else (share, share)
+            for share, images in zip(y, n, strict=True)
+        ]
+        low, high = np.array(limits).reshape(-1, 2).T
+        return Line(label, x, y, low, high)
+    error = np.zeros(len(y))
+    if f"{layer}{slash}{measure}_se" in rows:
+        error = 1.96 * np.nan_to_num(values(rows, f"{layer}{slash}{measure}_se")[known])
     return Line(label, x, y, y - error, y + error)
 
 

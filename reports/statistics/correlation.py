@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from dsmi_zoo._util.text import counted
+
 from .bootstrap import Resamples, SmallSample, influence_on_spearman, interval, small_sample
 from .sample import (
     CEILING,
@@ -149,7 +151,9 @@ def correlate(
             result = coefficient(x, y)
             value, p = _finite(result.statistic), _finite(result.pvalue)
             if units < MIN_UNITS:
-                why: str | None = f"no interval: {units} independent units, fewer than {MIN_UNITS}"
+                why: str | None = (
+                    f"no interval: {counted(units, 'independent unit')}, fewer than {MIN_UNITS}"
+                )
                 found = Coefficient(value, p, reason=why)
             elif full or name not in ONLY_IN_FULL:
                 drawn = getattr(resamples, name)(x, y)
@@ -345,7 +349,9 @@ def partial_correlation(
         others.append(Coefficient(float(coefficient(left_x, left_y).statistic), reason=why))
     value = float(stats.pearsonr(left_x, left_y).statistic)
     if units < MIN_UNITS + controls:
-        why = f"no interval: {units} independent units, fewer than {MIN_UNITS + controls}"
+        why = (
+            f"no interval: {counted(units, 'independent unit')}, fewer than {MIN_UNITS + controls}"
+        )
         return Correlation(n, units, effective, Coefficient(value, reason=why), *others)
     drawn = resampled_partial(x, y, given, bootstraps.of(unit).counts, unit)
     small = less_controls(small_sample(unit, influence_on_spearman(left_x, left_y)), controls)

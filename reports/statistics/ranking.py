@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom, norm
+from scipy.stats import norm
 
+from dsmi_zoo.pipeline.config.run import Metric
 from dsmi_zoo.pipeline.measures.core.hits import unpacked
 
+from .paired import two_sided_p
+from .quantity import ACCURACY, Quantity
 from .sample import COSTS, names, succeeded, values
 
 LEVEL = 0.05
@@ -20,7 +23,8 @@ SECOND_COST = "cpu_throughput"
 class Ranked:
     """One model: its accuracy (%) with a 95% interval, its cost, and whether it is tied for first or on the front.
 
-    None is unknown.
+    ``accuracy`` is what models are ranked by, ``beats_baseline`` whether it is shown to be above that of always naming
+    the largest class, as far as that is known. None is unknown.
     """
 
     model: str
@@ -32,6 +36,7 @@ class Ranked:
     cost: float | None
     tied_for_first: bool
     pareto: bool
+    beats_baseline: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,32 +56,47 @@ class Ranking:
     """All models, the best first; ``cost`` is the column of the Pareto front of accuracy and cost.
 
     ``second`` is the same ranking with CPU throughput as the cost, if it is known and not already ``cost``;
-    ``separation`` is None without ties.
+    ``separation`` is None without ties, and where images count unequally; ``quantity`` is what models are ranked by.
     """
 
     models: tuple[Ranked, ...]
     cost: str | None
     second: "Ranking | None" = None
     separation: Separation | None = None
+    quantity: Quantity = ACCURACY
+
+    @property
+    def metric(self) -> Metric:
+        """The name of what models are ranked by."""
+        return self.quantity.metric
+
+    @property
+    def best(self) -> list[Ranked]:
+        """The models tied for first that are shown to be above the baseline: those to choose from."""
+        return [model for model in self.models if model.tied_for_first and model.beats_baseline]
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the part ``ranking`` of ``summary.json``."""
         entries = []
         for i, m in enumerate(self.models):
             entry: dict[str, Any] = {"model": m.model, "img_size": m.img_size}
-            entry |= {"probe_accuracy": m.accuracy, "low": m.low, "high": m.high}
+            value = "probe_accuracy" if self.metric == "accuracy" else self.metric
+            entry |= {value: m.accuracy, "low": m.low, "high": m.high}
             entry |= {"tied_for_first": m.tied_for_first, "pareto": m.pareto}
+            entry["beats_baseline"] = m.beats_baseline
             if self.second is not None:
                 entry["pareto_cpu"] = self.second.models[i].pareto
             entries.append(entry)
         return entries
 
 
-def rank(rows: pd.DataFrame) -> Ranking:
-    """Rank the measured models by the cross-validated accuracy of a linear probe.
+def rank(rows: pd.DataFrame, quantity: Quantity = ACCURACY) -> Ranking:
+    """Rank the measured models by the cross-validated accuracy of a linear probe, or by its balanced accuracy.
 
-    A model is tied for first unless McNemar's exact test on the same images finds a difference from the best one at 5%
-    after Holm's correction over all models.
+    A model is tied for first unless the exact paired test on the same images finds a difference from the best one at
+    5% after Holm's correction over all models: McNemar's test for accuracy, for balanced accuracy the permutation test
+    that swaps the two models image by image within the classes. A model beats the baseline if the lower limit of its
+    interval, at 5% over all models, is above it.
 
     References
     ----------
@@ -86,29 +106,42 @@ def rank(rows: pd.DataFrame) -> Ranking:
     accuracy = np.where(rows["probe_hits"].notna(), values(rows, "probe_accuracy"), np.nan)
     rows = rows[np.isfinite(accuracy)]
     accuracy = accuracy[np.isfinite(accuracy)]
+    if quantity.metric != "accuracy":
+        accuracy = np.array([quantity.value(unpacked(text)) for text in rows["probe_hits"]])
     order = np.argsort(-accuracy, kind="stable")
     rows, accuracy = rows.iloc[order], accuracy[order]
     cost = next((name for name in COSTS if np.isfinite(_prices(rows, name)).any()), None)
     tied = np.zeros(0, dtype=bool)
     hits = [unpacked(text) for text in rows["probe_hits"]]
     if hits:
-        tied = tied_for_first(hits)
-    between = separation(
-        [of_model for of_model, is_tied in zip(hits, tied, strict=True) if is_tied]
-    )
-    main = replace(_ranking(rows, accuracy, tied, cost), separation=between)
+        tied = tied_for_first(hits, quantity.weights(len(hits[0])))
+    between = None
+    if quantity.metric == "accuracy":
+        between = separation(
+            [of_model for of_model, is_tied in zip(hits, tied, strict=True) if is_tied]
+        )
+    main = replace(_ranking(rows, accuracy, tied, cost, quantity), separation=between)
     if cost == SECOND_COST or not np.isfinite(_prices(rows, SECOND_COST)).any():
         return main
-    return replace(main, second=_ranking(rows, accuracy, tied, SECOND_COST))
+    return replace(main, second=_ranking(rows, accuracy, tied, SECOND_COST, quantity))
 
 
 def _ranking(
-    rows: pd.DataFrame, accuracy: np.ndarray, tied: np.ndarray, cost: str | None
+    rows: pd.DataFrame,
+    accuracy: np.ndarray,
+    tied: np.ndarray,
+    cost: str | None,
+    quantity: Quantity,
 ) -> Ranking:
     """Return the ranking of ``rows``, which are in its order, with the Pareto front for one cost."""
     price = _prices(rows, cost) if cost else np.full(len(rows), np.nan)
     front = pareto_front(accuracy, price if cost and COSTS[cost][2] else -price)
     low, high, dsmi = (values(rows, name) for name in ("probe_low", "probe_high", "dsmi_z_y"))
+    hits = [unpacked(text) for text in rows["probe_hits"]]
+    if quantity.metric != "accuracy":
+        limits = np.array([quantity.interval(of_model) for of_model in hits]).reshape(-1, 2)
+        low, high = limits[:, 0], limits[:, 1]
+    baseline = -np.inf if quantity.baseline is None else quantity.baseline
     models = []
     for i, named in enumerate(names(rows)):
         models.append(
@@ -121,9 +154,10 @@ def _ranking(
                 cost=_known(price[i]),
                 tied_for_first=bool(tied[i]),
                 pareto=bool(front[i]),
+                beats_baseline=quantity.interval(hits[i], LEVEL / len(hits))[0] > baseline,
             )
         )
-    return Ranking(tuple(models), cost)
+    return Ranking(tuple(models), cost, quantity=quantity)
 
 
 def _prices(rows: pd.DataFrame, column: str) -> np.ndarray:
@@ -132,9 +166,12 @@ def _prices(rows: pd.DataFrame, column: str) -> np.ndarray:
     return np.where(numbers > 0, numbers, np.nan)
 
 
-def tied_for_first(hits: list[np.ndarray]) -> np.ndarray:
-    """Return which models, each with its hits on the same images (bool [m]), may be as good as the first."""
-    p = mcnemar(hits[0], np.array(hits))
+def tied_for_first(hits: list[np.ndarray], weights: np.ndarray | None = None) -> np.ndarray:
+    """Return which models, each with its hits on the same images (bool [m]), may be as good as the first.
+
+    ``weights`` is how much each image counts, [m]; None means all the same.
+    """
+    p = two_sided_p(hits[0], np.array(hits), np.ones(len(hits[0])) if weights is None else weights)
     rivals = np.argsort(p[1:], kind="stable") + 1
     tied = np.ones(len(hits), dtype=bool)
     for place, rival in enumerate(rivals):
@@ -142,14 +179,6 @@ def tied_for_first(hits: list[np.ndarray]) -> np.ndarray:
             break
         tied[rival] = False
     return tied
-
-
-def mcnemar(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the p value [k] of McNemar's exact test of one model's hits, bool [m], and each of others, bool [k, m]."""
-    better = (one & ~others).sum(axis=1)
-    worse = (others & ~one).sum(axis=1)
-    tail = binom.cdf(np.minimum(better, worse), better + worse, 0.5)
-    return np.asarray(np.minimum(2 * tail, 1))
 
 
 def separation(hits: list[np.ndarray]) -> Separation | None:

@@ -16,6 +16,7 @@ from .sample import (
     PRIMARY_TARGET,
     effective_number,
     families_of,
+    off_scale,
     one_row_per_weights,
     succeeded,
     texts,
@@ -85,7 +86,7 @@ def _samples(rows: pd.DataFrame, primary: pd.DataFrame, target: str) -> Iterator
 
 def _row_filters(primary: pd.DataFrame, target: str) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the name of each choice of rows, and which rows it keeps, bool [n]."""
-    yield "without saturated rows", values(primary, "saturated") != 1
+    yield "without rows whose scale sigma does not fit", ~off_scale(primary)
     yield "without extra pretraining data", values(primary, "extra_data") != 1
     is_small = values(primary, "params_m") < MIN_M
     architectures = [text or "" for text in texts(primary, "architecture")]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.text import natural_order
-from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES, Score
+from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES, SENSIBLE_DISTANCES, Score
 from dsmi_zoo.pipeline.store.schema import COLUMN_NAMES, is_accuracy, target_unit
 
 PRIMARY_MEASURE = "dsmi_z_y"
@@ -16,6 +16,7 @@ accuracy under the standard protocol. Everything else is exploratory."""
 
 BASELINES: tuple[Score, ...] = (
     Score("log10_params", "log10 parameters", "", "Size of the model: no embedding needed."),
+    Score("embedding_dim", "Embedding dimension", "", "Columns of the embedding: no image needed."),
     Score("log10_gmacs", "log10 GMACs", "", "Multiply-adds of one image: no embedding needed."),
     Score("img_size", "Image size", "pixels", "Side of the input: no embedding needed."),
     Score("extra_data", "Extra pretraining data", "", "Pretrained on more than ImageNet-1k."),
@@ -73,6 +74,13 @@ def values(rows: pd.DataFrame, column: str) -> np.ndarray:
         converted = pd.to_numeric(rows[column], errors="coerce").astype("Float64")
         numbers = converted.to_numpy(dtype=float, na_value=np.nan)
     return np.where(np.abs(numbers) <= GREATEST, numbers, np.nan)
+
+
+def off_scale(rows: pd.DataFrame) -> np.ndarray:
+    """Return whether sigma is wrong for the scale of each row's embedding, bool [n]; not where that is unknown."""
+    low, high = SENSIBLE_DISTANCES
+    distances = values(rows, "median_distance_over_sigma")
+    return (distances < low) | (distances > high)
 
 
 def texts(rows: pd.DataFrame, column: str) -> list[str | None]:

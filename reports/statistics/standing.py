@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from dsmi_zoo._util.text import counted
+
 from .bootstrap import (
     LEVEL,
     NEARLY_ONE,
@@ -126,7 +128,7 @@ def _difference(
     units = int(unit.max(initial=-1)) + 1
     reason = why_undefined(x, y) or why_undefined(base, y)
     if reason is None and units < MIN_UNITS:
-        reason = f"{units} independent units, fewer than {MIN_UNITS}"
+        reason = f"{counted(units, 'independent unit')}, fewer than {MIN_UNITS}"
     if reason:
         return Difference(len(x), reason=reason)
     return difference(x, base, y, unit, bootstraps.of(unit))
@@ -183,7 +185,7 @@ def standings_for(rows: pd.DataFrame, target: str, bootstraps: Bootstraps) -> St
     unit = pd.factorize(families_of(rows)[1].to_numpy(dtype=object)[known])[0]
     units = int(unit.max(initial=-1)) + 1
     if units < MIN_UNITS:
-        reason = f"{units} independent units, fewer than {MIN_UNITS}"
+        reason = f"{counted(units, 'independent unit')}, fewer than {MIN_UNITS}"
         return Standings(n, left_out=left_out, reason=reason)
     resamples = bootstraps.of(unit)
     strengths: dict[str, Strength] = {}
@@ -266,11 +268,13 @@ def simultaneous_reach(strengths: Sequence[Strength], unit: Array) -> Array:
 def _as_rho(z_one: float, z_other: float, half: float) -> tuple[float, float, float]:
     """Convert a difference of Fisher's z and its limits to differences of rho around the same middle.
 
-    This is monotone in the difference, exact at its value, and keeps its sign.
+    This is monotone in the difference, exact at its value, and keeps its sign. Both rho are absolute, so that the
+    limits lie in -1 to 1.
     """
     middle, difference = (z_one + z_other) / 2, z_one - z_other
 
     def rho(d: float) -> float:
         return float(np.tanh(middle + d / 2) - np.tanh(middle - d / 2))
 
-    return rho(difference), rho(difference - half), rho(difference + half)
+    low, high = rho(difference - half), rho(difference + half)
+    return rho(difference), max(low, -1.0), min(high, 1.0)

@@ -28,6 +28,7 @@ from .sample import (
     effective_number,
     families_of,
     names,
+    off_scale,
     one_row_per_weights,
     succeeded,
     targets_of,
@@ -60,6 +61,7 @@ class Summary:
     robustness: list[Variant]
     published: dict[str, dict[str, float]]
     saturated: list[dict[str, Any]]
+    off_scale: list[dict[str, Any]]
     failures: list[dict[str, Any]]
     missing: list[dict[str, Any]]
 
@@ -130,6 +132,7 @@ def summarise(rows: pd.DataFrame, run: RunRecord | None = None) -> Summary:
         robustness=variants(rows, primary[1], bootstraps) if primary else [],
         published=published(run.catalog.name if run and not run.earlier_catalogs else None, target),
         saturated=names(ok[values(ok, "saturated") == 1]),
+        off_scale=names(ok[off_scale(ok)]),
         failures=failures,
         missing=missing,
     )

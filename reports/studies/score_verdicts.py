@@ -25,7 +25,7 @@ CANDIDATES = ("dsmi_z_y", "dsmi_z_y_scale_free", "dsmi_z_y_angular")
 RIVALS = ("neighbour_accuracy", "centre_accuracy")
 OF_THEIR_OWN = ("dse_z", "dsmi_z_y", "dsmi_z_y_angular")
 CHOSEN_ON = {"dsmi_z_y_scale_free": ("digits",), "dsmi_z_y_angular": ("digits",)}
-STATIC = ("log10_params", "log10_budget", "source_top1")
+STATIC = ("log10_params", "embedding_dim", "log10_budget", "source_top1")
 MARGIN = 0.05  # the loss of rho that "as good as" allows
 RESAMPLES = 2000
 NEARLY_ONE = 1 - 1e-9
@@ -289,6 +289,7 @@ def _fisher(rho: Any) -> Any:
 
 TITLES = {
     "log10_params": "Parameters (no image)",
+    "embedding_dim": "Embedding dimension (no image)",
     "log10_budget": "Training budget (no image)",
     "source_top1": "Top-1 on the training data (no image)",
 }

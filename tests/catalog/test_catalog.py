@@ -222,3 +222,20 @@ def test_names_that_would_leave_their_folder_stay_in_it() -> None:
     for name in ("../../etc/passwd", "a/b", "..", ".", "x" * 300, "nul\x00", "C:\\x"):
         path = Path("/out") / f"{ModelEntry(model=name, architecture='x', img_size=1).slug}.parquet"
         assert path.resolve().parent == Path("/out")
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [("w/a.pth", "w/a.pth"), ("./w/a.pth", "w/a.pth"), ("../zoo/w/a.pth", None)],
+)
+def test_a_checkpoints_path_below_the_catalogue_is_kept_but_in_no_hash(
+    tmp_path: Path, written: str, kept: str | None
+) -> None:
+    (tmp_path / "zoo" / "w").mkdir(parents=True)
+    (tmp_path / "zoo" / "w" / "a.pth").touch()
+    for name in (written, str(tmp_path / "zoo" / "w" / "a.pth")):
+        (tmp_path / "zoo" / "zoo.csv").write_text(f"model,checkpoint\na,{name}\n")
+        (entry,) = load_models(str(tmp_path / "zoo" / "zoo.csv"))
+        assert entry.checkpoint == tmp_path / "zoo" / "w" / "a.pth"
+        assert entry.checkpoint_in_catalog == (kept if name == written else None)
+        assert "checkpoint_in_catalog" not in entry.model_dump_json()

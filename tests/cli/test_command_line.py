@@ -56,14 +56,14 @@ def arrays(tmp_path: Path) -> Path:
 
 def test_measure_prints_every_measure_of_two_files(arrays: Path, cli: Command) -> None:
     Z, y = np.load(arrays / "Z.npy"), np.load(arrays / "y.npy")
-    text = cli("measure", "Z.npy", "y.npy", cwd=arrays).stdout
+    text = cli("measure", "Z.npy", "y.npy", "--scores", "all", cwd=arrays).stdout
     values = measure(Z, y)
     assert f"undefined_scores: {values.pop('undefined_scores')}" in text
     for name, value in values.items():
         shown = ("yes" if value else "no") if isinstance(value, bool) else f"{value:z.4f}"
         assert any(line.split()[:2] == [name, shown] for line in text.splitlines()), name
     values = json.loads(cli("measure", "Z.npy", "y.npy", "--json", "--sigma", 2, cwd=arrays).stdout)
-    expected = measure(Z, y, sigma=2)
+    expected = measure(Z, y, scores="default", sigma=2)
     assert values.pop("undefined_scores") == expected.pop("undefined_scores")
     assert values == pytest.approx(expected)
 
@@ -75,12 +75,14 @@ def test_measure_prints_no_zero_with_a_sign(tmp_path: Path, cli: Command) -> Non
 
 
 def test_measure_without_labels_gives_the_entropies(arrays: Path, cli: Command) -> None:
-    values = json.loads(cli("measure", "Z.npy", "--json", cwd=arrays).stdout)
+    arguments = ("measure", "Z.npy", "--json", "--scores", "all")
+    values = json.loads(cli(*arguments, cwd=arrays).stdout)
     without_labels = {
         "dse_z",
         "cse_z",
         "rankme",
         "clid",
+        "dse_z_knn",
         "participation_ratio",
         "offset_share",
         "two_nn_dimension",

@@ -19,7 +19,12 @@ from dsmi_zoo.jobs.cli.main import cli
 from dsmi_zoo.pipeline.config.run import RunConfig
 
 FROZEN = Path(__file__).with_name("command_options.txt")
-ONLY_IN_A_FILE = {"measures.method", "measures.precision", "measures.tolerance"}
+ONLY_IN_A_FILE = {
+    "measures.method",
+    "measures.precision",
+    "measures.tolerance",
+    "subset.sample",
+}
 
 
 def described(option: click.Option) -> str:

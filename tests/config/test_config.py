@@ -102,7 +102,7 @@ EVERYTHING: dict[str, Any] = {
     },
     "measures": {
         "sigma": 2, "t": 3, "repetitions": 4, "seed": 5, "bins": 6, "null_permutations": 7, "method": "lanczos",
-        "precision": "float64", "tolerance": 0.25, "own": ["a:b", "c.d:e"],
+        "precision": "float64", "tolerance": 0.25, "scores": "all", "own": ["a:b", "c.d:e"],
     },
     "compute": {
         "cluster": "tcp://h:1", "profile": "/x/p.toml", "workers": 2, "worker_memory": "16GB", "model_timeout": "2h",
@@ -127,7 +127,10 @@ FROZEN_EVERYTHING = (
 
 @pytest.mark.parametrize(
     ("settings", "identity", "hashed"),
-    [({}, FROZEN, "c3453ce5ba820566"), (EVERYTHING, FROZEN_EVERYTHING, "9da69157f3596369")],
+    [
+        ({"measures": {"scores": "all"}}, FROZEN, "c3453ce5ba820566"),
+        (EVERYTHING, FROZEN_EVERYTHING, "9da69157f3596369"),
+    ],
     ids=["defaults", "everything set"],
 )
 def test_the_identity_of_a_run_stays_what_it_was_for_rows_already_computed(
@@ -155,6 +158,7 @@ def test_where_a_run_is_computed_does_not_enter_its_identity() -> None:
     [
         ({"measures": {"sigma": 2.0}}, "measures.sigma = sqrt(d), not 2.0"),
         ({"measures": {"t": 2.0}}, "measures.t = 1.0, not 2.0"),
+        ({"measures": {"scores": "all"}}, 'measures.scores = "default", not null'),
         ({"measures": {"own": ["a:b"]}}, 'measures.own = [], not ["a:b"]'),
         ({"subset": {"images_per_class": 5}}, "subset.images_per_class = null, not 5"),
         ({"catalog": "other"}, 'catalog = "digits", not "other"'),

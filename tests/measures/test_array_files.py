@@ -384,7 +384,7 @@ def test_the_command_measures_a_tensor_with_the_labels_of_a_table(
     values = json.loads(
         cli("measure", "Z.pt:features", "y.csv:class", *options, cwd=tmp_path).stdout
     )
-    expected = measure(EMBEDDING, CLASSES)
+    expected = measure(EMBEDDING, CLASSES, scores="default")
     assert {name: values[name] for name in expected} == pytest.approx(expected)
     assert values["largest"] == 2, "a measure of one's own gets classes as numbers, as in a run"
     told = cli("measure", "Z.pt:features", "y.csv", cwd=tmp_path, code=2).stderr

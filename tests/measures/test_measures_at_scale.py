@@ -195,7 +195,8 @@ def test_measures_of_more_points_than_a_matrix_holds_are_those_of_the_matrix(mon
         whole["median_distance_over_sigma"], rel=0.01
     )
     assert parts["dsmi_z_y_angular"] == pytest.approx(whole["dsmi_z_y_angular"], rel=0.01)
-    shared = {"dse_z", "median_distance_over_sigma", "dsmi_z_y_angular"}
+    assert parts["dse_z_knn"] == pytest.approx(whole["dse_z_knn"], abs=0.02)
+    shared = {"dse_z", "dse_z_knn", "median_distance_over_sigma", "dsmi_z_y_angular"}
     assert {k: parts[k] for k in parts if k not in shared} == pytest.approx(
         {k: whole[k] for k in whole if k not in shared}, abs=1e-9
     )

@@ -307,7 +307,7 @@ def test_without_labels_the_measures_of_the_embedding_alone_are_left() -> None:
         "two_nn_dimension",
         "mst_dimension",
     }
-    scores |= {"offset_share", "clid"}
+    scores |= {"offset_share", "clid", "dse_z_knn"}
     assert set(values) == diagnostics | scores | {f"{score}_se" for score in scores}
     labelled = measure(Z, np.arange(240) % 3)
     split_by_class = {name for name in values if name.endswith("_se")}

@@ -48,6 +48,17 @@ def test_repeats_that_say_nothing_new_do_not_make_the_error_smaller():
     assert thrice != pytest.approx(apart, rel=0.1)
 
 
+@pytest.mark.parametrize(("size", "is_known"), [(4, False), (7, False), (8, True)])
+def test_quarters_of_one_image_give_no_error_rather_than_0(size, is_known):
+    Z, labels = sample(0, size=size)
+    values = measure(Z, labels, scores=("dsmi_z_y", "dsmi_z_y_se"))
+    assert ("dsmi_z_y_se" in values) == is_known
+    if is_known:
+        assert values["dsmi_z_y_se"] > 0.01
+    else:
+        assert "classes have fewer than 8 images" in values["undefined_scores"]
+
+
 def test_no_spread_is_no_error():
     Z, labels = sample(0)
     assert stated_error(np.zeros_like(Z), labels) == pytest.approx(0, abs=1e-9)

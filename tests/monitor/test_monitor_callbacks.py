@@ -127,7 +127,8 @@ def test_a_hugging_face_trainer_is_measured_with_what_it_logs(
     Trainer(
         ViTForImageClassification(config), arguments, train_dataset=Digits(), callbacks=[monitor]
     ).train()
-    rows, _ = read_monitor(tmp_path / "curves")
+    rows, facts = read_monitor(tmp_path / "curves")
+    assert facts["own_numbers"] == "logged"
     assert rows["step"].tolist() == [0, 4, 8, 10]
     assert rows["embedding_dim"].tolist() == [16] * 4, "what the classifier is given"
     assert rows["loss"].notna().tolist() == [False, True, True, True]

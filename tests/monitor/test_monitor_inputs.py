@@ -89,7 +89,7 @@ def test_the_scores_to_beat_and_the_callers_numbers_are_measured_and_drawn_too(
             monitor.step(loss=torch.tensor(4.0 - step, requires_grad=True), rate=0.1)
         assert "loss" in monitor._repr_html_()
     assert (
-        f"monitor: 3 measurements; their curves: dsmi-zoo report --out {out}"
+        f"monitor: 3 measurements of 60 images; their curves: dsmi-zoo report --out {out}"
         in capsys.readouterr().out
     )
     rows = read_monitor(out)[0]
@@ -473,3 +473,24 @@ def test_targets_that_are_vectors_do_not_decide_which_images_are_drawn() -> None
     images, labels = draw_from(OneHot(), 24, 4)
     assert len(images) == 24
     assert np.bincount(labels).tolist() == [8, 8, 8]
+
+
+def test_the_chosen_number_of_images_is_said_with_how_another_training_gets_it(
+    tmp_path: Path,
+    held_out: tuple[torch.Tensor, torch.Tensor],
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level("INFO", "dsmi_zoo")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # steps that cost nothing leave no time for measuring
+        with RepresentationMonitor(Small(), *held_out, every=1, out=tmp_path / "m") as monitor:
+            monitor.step()
+            monitor.step()
+    n = read_monitor(tmp_path / "m")[1]["n"]
+    hint = f"pass n={n} to other trainings for comparable values"
+    said = [one.message for one in caplog.records if "n=" in one.message]
+    assert said == [f"monitor: n={n} images, chosen by their cost; {hint}"]
+    assert (
+        f"monitor: 3 measurements of {n} images ({hint}); their curves:" in capsys.readouterr().out
+    )

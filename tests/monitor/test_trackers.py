@@ -107,13 +107,23 @@ def test_weights_and_biases_gets_every_measurement_and_keeps_the_callers_rows(
     assert [row["mine"] for row in rows if "mine" in row] == kept
 
 
-def test_without_a_run_of_weights_and_biases_it_is_said_once_and_training_goes_on(
+def test_without_a_run_of_weights_and_biases_a_monitor_is_refused_before_training(
     tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    pytest.importorskip("wandb")
+    library = pytest.importorskip("wandb")
+    for log in ("wandb", library.log):
+        with pytest.raises(InputError, match=r"no active run; call wandb.init\(\) first"):
+            RepresentationMonitor(Small(), *held_out, out=tmp_path / "m", n=40, log=log)
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_run_of_wandb_that_ends_too_early_is_said_once_and_training_goes_on(
+    tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor], wandb: Any
+) -> None:
     monitor = RepresentationMonitor(
         Small(), *held_out, every=1, out=tmp_path / "m", n=40, log="wandb"
     )
+    wandb.finish()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         for _ in range(2):
@@ -121,7 +131,7 @@ def test_without_a_run_of_weights_and_biases_it_is_said_once_and_training_goes_o
         monitor.close()
     words = [str(one.message) for one in said if "log failed" in str(one.message)]
     assert len(words) == 1
-    assert "there is no active run of wandb; call wandb.init before" in words[0]
+    assert "there is no active run of wandb; call wandb.init() before" in words[0]
     assert monitor.results["step"].tolist() == [0, 1, 2]
 
 

@@ -1,6 +1,7 @@
 """The page of a monitored training: what it says and draws, alone and beside others."""
 
 import re
+from io import StringIO
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 from test_monitor import Small, inputs
 
 from dsmi_zoo import RepresentationMonitor
@@ -44,7 +46,7 @@ def written(out: Path, curve: list[float], ended: bool = True, **more: Any) -> P
     ("curve", "words"),
     [
         ([0, 1, 2, 3, 4, 5, 6, 7], "still rose: .* changes by +3.00 bits"),
-        ([7, 6, 5, 4, 3, 2, 1, 0], "fell: "),
+        ([7, 6, 5, 4, 3, 2, 1, 0], "fell: .* changes by −3.00 bits (95% interval −3.00 to −3.00)"),
         ([0, 2, 3, 3.0, 3.1, 3.0, 3.1, 3.0], "did not clearly change"),
         ([0, 1, 2, 3, 4], "Too few measurements to say whether DSMI(Z;Y) still rises"),
         ([0, 1, 2, np.nan], "Too few measurements"),
@@ -55,16 +57,21 @@ def test_a_sentence_says_whether_the_curve_still_rises(curve: list[float], words
     assert re.search(words.replace("(", r"\(").replace(")", r"\)").replace("+", r"\+"), said), said
 
 
-def test_the_page_says_its_cost_and_the_saturated_step_and_is_readable_at_390_pixels(
+def test_the_page_says_its_cost_and_the_step_off_scale_and_is_readable_at_390_pixels(
     tmp_path: Path,
 ) -> None:
-    out = written(tmp_path / "m", [0.0, 1, 2, 3], saturated=[0.0, 0, 1, 1], loss=[3.0, 2, 1, 0])
+    out = written(
+        tmp_path / "m",
+        [0.0, 1, 2, 3],
+        median_distance_over_sigma=[1.0, 2.0, 2.1, 0.5],
+        loss=[3.0, 2, 1, 0],
+    )
     page = write_monitor_report(out).read_text()
     assert (
         "Measurements take 2.0% of the training time, by the median one (the aim is 2%), and took 3.0% with the choice "
         "of their images (the aim is under 5%); 2.0 s passed before the training." in page
     )
-    assert "Saturated at step 100 and 1 more" in page
+    assert "does not fit the scale of the embedding at step 100 and 1 more" in page
     narrow = re.findall(
         r'<source media="\(max-width: 40rem\)" srcset="data:image/svg\+xml;base64,([^"]+)"', page
     )
@@ -82,8 +89,16 @@ def test_several_trainings_and_layers_share_axes_and_differences_are_named(tmp_p
     other = written(tmp_path / "other", [0.0, 2, 3, 4], facts={"images_sha256": "c", "n": 50})
     assert conclude.report(one, (two, other)) == 0
     page = (one / "report" / "index.html").read_text()
-    assert "other was measured on other images and numbers of images: compare shapes" in page
+    assert "other was measured on other images: compare shapes" in page
     assert "two was measured on other" not in page
+    assert (
+        "which differs: 60 (one), 60 (two), 50 (other). Compare shapes of curves, not values"
+        in page
+    )
+    assert "for comparable values, pass the same images and n=50 to each training." in page
+    assert (
+        "Held-out images: 60 (one), 60 (two), 50 (other). Steps between measurements: 50;" in page
+    )
     from dsmi_zoo.reports.page.training import _panel, read_trainings
 
     panel = _panel(read_trainings([one, two, other]), "dse_z")
@@ -91,6 +106,7 @@ def test_several_trainings_and_layers_share_axes_and_differences_are_named(tmp_p
     assert labels == ["one · penultimate", "one · body.4", "two", "other"]
     band = _panel(read_trainings([one]), "dsmi_z_y").lines[0]
     assert band.high - band.mean == pytest.approx([1.96 * 0.05] * 4)
+    (tmp_path / "run.json").write_text("{}")
     with pytest.raises(InputError, match="not a monitored training; leave --watch out"):
         conclude.report(tmp_path, watch=True)
 
@@ -149,3 +165,77 @@ def test_several_layers_are_measured_in_one_pass_as_each_alone(
         RepresentationMonitor(model, *held_out, every=1, out=tmp_path / "all", start=1)
     with pytest.raises(InputError, match="no layer 'boddy'"):
         RepresentationMonitor(model, *held_out, out=tmp_path / "x", layer=["body", "boddy"])
+
+
+def test_the_bands_of_accuracies_stay_between_0_and_100_percent(tmp_path: Path) -> None:
+    facts = {"facts": {"layers": [None, "body.4"]}, "body.4/centre_accuracy": [0.0, 95, 100, 100]}
+    out = written(tmp_path / "m", [0.0, 1, 2, 3], centre_accuracy=[92.5, 0, 100, 98], **facts)
+    from dsmi_zoo.reports.page.training import _panel, read_trainings
+
+    for line in _panel(read_trainings([out]), "centre_accuracy").lines:
+        assert ((line.low >= 0) & (line.low <= line.mean + 1e-9)).all()
+        assert ((line.high <= 100) & (line.high >= line.mean - 1e-9)).all()
+        assert (line.low < line.high).all(), "no band of width zero at 0 or 100%"
+
+
+def test_the_numbers_of_a_column_are_aligned_with_its_head(tmp_path: Path) -> None:
+    out = written(tmp_path / "m", [0.0, 1, 2, 3])
+    page = write_monitor_report(out).read_text()
+    head, cell = re.search(
+        r'<th scope="col"([^>]*)>Step</th>.*?<th scope="row"([^>]*)>0<', page, re.S
+    ).groups()  # type: ignore[union-attr]
+    assert 'class="l' not in head + cell
+
+
+def test_the_page_says_what_the_trainings_own_numbers_are_and_draws_no_counters(
+    tmp_path: Path,
+) -> None:
+    from dsmi_zoo.reports.page.training import (
+        _own_numbers,
+        _what_own_numbers_are,
+        read_trainings,
+    )
+
+    curve = [0.0, 1, 2, 3]
+    own = {"epoch": curve, "trainer/global_step": curve, "learning_rate": curve}
+    logged = written(tmp_path / "logged", curve, facts={"own_numbers": "logged"}, **own)
+    means = written(tmp_path / "means", curve, facts={"own_numbers": "means"}, loss=curve)
+    older = written(tmp_path / "older", curve, loss=curve)
+    page = " ".join(write_monitor_report(logged).read_text().replace("&#39;", "'").split())
+    words = "own numbers: the values that Hugging Face's Trainer logged at that step."
+    assert words in page.replace("’", "'")
+    assert _own_numbers(read_trainings([logged])) == ["learning_rate"]
+    assert _what_own_numbers_are(read_trainings([means])) == "means since the last measurement"
+    for several in ([older], [means, logged]):
+        said = _what_own_numbers_are(read_trainings(several))
+        assert said.startswith("means since the last measurement, or, with Hugging Face's Trainer")
+
+
+def test_watching_waits_for_the_first_measurement_and_says_when_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dsmi_zoo.jobs import progress
+    from dsmi_zoo.jobs.cli import look
+
+    monkeypatch.setattr(conclude, "POLL", 0.02)
+    monkeypatch.setattr(progress, "SILENCE_S", 0.1)
+    lines = StringIO()
+    shown = progress.Display(Console(file=lines))
+    monkeypatch.setattr(look, "display", lambda: shown)
+    out = tmp_path / "m"
+    said: list[str] = []
+    monkeypatch.setattr(conclude.log, "info", said.append)
+
+    def watch() -> None:
+        look.report_command.main(["--out", str(out), "--watch"], standalone_mode=False)
+
+    watching = Thread(target=watch, daemon=True)
+    watching.start()
+    watching.join(0.5)
+    assert watching.is_alive()
+    assert said == [f"Waiting for the first measurement in {out}"]
+    written(out, [0.0, 1], ended=True)
+    watching.join(60)
+    page = out / "report" / "index.html"
+    assert said[1:] == [f"Report: {page}", "The training has ended; the page stands"]
+    assert "so far" not in lines.getvalue(), "no computation goes on while it waits"

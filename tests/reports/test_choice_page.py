@@ -16,13 +16,18 @@ from run_records import record_of
 from test_reports_ranking import models, row
 
 from dsmi_zoo import embedding
+from dsmi_zoo.data_catalog.datasets.account import WHOLE
+from dsmi_zoo.data_catalog.datasets.class_order import ClassOrders, orders_by_name, with_open_order
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
 from dsmi_zoo.pipeline.measures.catalog import joined_reasons
 from dsmi_zoo.pipeline.networks.timm import loading_code
-from dsmi_zoo.pipeline.store.record import Dropped, Passed, RunRecord, SearchNote
+from dsmi_zoo.pipeline.store.record import NO_TIME, Dropped, Passed, RunRecord, SearchNote
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, rows_frame
+from dsmi_zoo.pipeline.store.subset_file import write_subset
 from dsmi_zoo.reports.page.build import write_page
-from dsmi_zoo.reports.page.choice import is_choice, lead_of_choice, ranking_lead
+from dsmi_zoo.reports.page.choice import is_choice, lead_of_choice, ranking_lead, ranking_table
+from dsmi_zoo.reports.page.classes import quantity_of
+from dsmi_zoo.reports.page.provenance import warnings_of_images
 from dsmi_zoo.reports.statistics.comparison import compare
 from dsmi_zoo.reports.statistics.ranking import images_to_separate, rank
 
@@ -49,7 +54,8 @@ def on(dataset: str, search: SearchNote | None = None) -> RunRecord:
 
 def headline(rows: pd.DataFrame) -> str:
     """Return the first sentences of the page of these rows."""
-    return ranking_lead(rows, rank(rows), on("csv"))
+    run = on("csv")
+    return ranking_lead(rows, rank(rows, quantity_of(rows, run, None)), run)
 
 
 def pair(*models: tuple[str, int, float | None]) -> pd.DataFrame:
@@ -224,6 +230,50 @@ def test_a_budget_that_was_too_short_is_said_before_the_winner(tmp_path: Path) -
     assert "5 of 5 models measured, 1 dropped by the search, 2 not tried" in " ".join(page.split())
 
 
+def test_the_page_says_how_likely_the_best_was_dropped_and_what_that_costs(tmp_path: Path) -> None:
+    gone = Dropped(model="weak@224", accuracy=20.0, low=10.0, high=30.0, reason="clearly worse")
+    late = Dropped(model="slow@224", reason=NO_TIME)
+    counts = {"contenders": 6, "contenders_alone": 4}
+    stage = Passed(images=50, models=7, seconds=3.0, dropped=[gone, late], **counts)
+    search = SearchNote(budget_s=60, stages=[stage], metric="accuracy", error_rate=5.0)
+    page, _ = said(with_accuracies(), on("csv", search), tmp_path / "new")
+    page = page.replace("&#39;", "'")
+    assert (
+        "as good as the best on all images, by accuracy, was dropped as clearly worse is at most 5%"
+        in page
+    )
+    assert (
+        "after 50 images 6 were left, with a test at 5% in each stage it would have been 4" in page
+    )
+    assert "1 model dropped for lack of time is not covered" in page
+    before = {"budget_s": 60, "stages": [{"images": 50, "models": 7, "seconds": 3.0}]}
+    old = SearchNote.model_validate(before)
+    assert (old.metric, old.error_rate, old.stages[0].contenders) == (None, None, None)
+    page, _ = said(with_accuracies(), on("csv", old), tmp_path / "old")
+    assert "7 models on 50 images" in page
+    assert "at most 5%, over all stages" not in page
+
+
+def test_balanced_accuracy_without_the_list_of_images_is_said_and_not_guessed(
+    tmp_path: Path,
+) -> None:
+    run = on("csv")
+    run = run.model_copy(
+        update={"config": run.config.model_copy(update={"metric": "balanced_accuracy"})}
+    )
+    page, summary = said(with_accuracies(), run, tmp_path)
+    assert "Models are ranked by accuracy: balanced accuracy needs subset.parquet" in page
+    assert summary["metric"] == "accuracy"
+    n = np.arange(200)
+    table = pd.DataFrame({"image": [f"{i}.png" for i in n], "label": n % 2, "number": n})
+    table = table.assign(repeat=0, input_cluster=0)
+    write_subset(tmp_path, table)
+    rows = with_accuracies()
+    ranking = rank(rows, quantity_of(rows, run, tmp_path))
+    assert ranking_table(ranking, rows)["head"] == "Balanced probe (%; largest class: 25.0)"
+    assert "its balanced probe accuracy, " in ranking_lead(rows, ranking, run)
+
+
 def test_those_tied_with_the_best_are_named_with_costs_and_loading_code(tmp_path: Path) -> None:
     rows = with_accuracies(
         params_m=25.6, loading_code="import timm\nmodel = timm.create_model('<net>')"
@@ -235,6 +285,18 @@ def test_those_tied_with_the_best_are_named_with_costs_and_loading_code(tmp_path
     assert page.count("<summary>Load net") == 5
     assert "timm.create_model(&#39;&lt;net&gt;&#39;)" in page
     assert "Parameters (M)" in page
+
+
+def test_an_open_order_is_said_where_an_accuracy_is_empty_for_it() -> None:
+    names = ("1", "10", "2")
+    account = with_open_order(WHOLE, ClassOrders(names, orders_by_name(names), is_open=True))
+    images, rows = on("csv").subset.model_copy(update={"account": account}), with_accuracies()
+    assert warnings_of_images(images, rows) == []
+    rows["undefined_scores"] = (
+        "subset_top1: class order is ambiguous (90.0% if outputs are ordered by number): --class-order decides"
+    )
+    (warning,) = warnings_of_images(images, rows)
+    assert "subset_top1 is left empty where it depends on the order of the classes" in warning
 
 
 def test_a_trial_with_random_weights_promises_no_choice(tmp_path: Path) -> None:
@@ -255,6 +317,11 @@ def test_a_trial_with_random_weights_promises_no_choice(tmp_path: Path) -> None:
             "pretrained_cfg_overlay={'url': 'https://a.b/w.pth', 'hf_hub_id': None}",
         ),
         ({"checkpoint": "/somewhere/mine.pth"}, "checkpoint_path='mine.pth'"),
+        (
+            {"checkpoint": "/somewhere/w/mine.pth", "checkpoint_in_catalog": "w/mine.pth"},
+            "# a path relative to the folder of the catalogue model = timm.create_model('test_vit', "
+            "checkpoint_path='w/mine.pth')",
+        ),
         (
             {"model_kwargs": {"num_classes": 3, "no name": 1}},
             "num_classes=3, pretrained=True, **{'no name': 1}",
@@ -283,10 +350,11 @@ def test_the_code_of_a_row_gives_the_embedding_of_the_row(
 ) -> None:
     torch.manual_seed(0)
     network = timm.create_model("test_vit", num_classes=4, img_size=128)
-    safetensors.torch.save_file(network.state_dict(), tmp_path / "mine.safetensors")
+    (tmp_path / "weights").mkdir()
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "weights" / "mine.safetensors")
     (tmp_path / "zoo.csv").write_text(
         "model,architecture,checkpoint,model_kwargs,img_size\n"
-        'mine,test_vit,mine.safetensors,"{""num_classes"": 4}",128\n'
+        'mine,test_vit,weights/mine.safetensors,"{""num_classes"": 4}",128\n'
     )
     generator = np.random.default_rng(0)
     for name in ("cat", "dog"):

@@ -12,10 +12,11 @@ from run_records import record_of
 
 from dsmi_zoo.jobs.tools.export import What, export
 from dsmi_zoo.pipeline.store.record import EntryRecord
-from dsmi_zoo.pipeline.store.run_folder import read_results, write_row, write_run
+from dsmi_zoo.pipeline.store.run_folder import read_results, rows_frame, write_row, write_run
 from dsmi_zoo.reports.figures.canvas import canvas, render
 from dsmi_zoo.reports.page.build import write_report
-from dsmi_zoo.reports.page.export import escaped_for_latex
+from dsmi_zoo.reports.page.export import escaped_for_latex, latex_of_correlations, latex_of_rows
+from dsmi_zoo.reports.statistics.summary import summarise
 
 MODELS = 12
 
@@ -117,6 +118,33 @@ def test_every_character_that_latex_reads_as_a_command_is_escaped() -> None:
         r"\textbackslash{} \& \% \$ \# \_ \{ \} \textasciitilde{} \textasciicircum{}"
     )
     assert escaped_for_latex("[b] −0.5\n–") == "{[b] $-$0.5 --}"
+
+
+def test_the_table_of_correlations_says_which_p_are_corrected() -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        {"model": f"m{i}", "architecture": f"m{i}", "img_size": 32, "status": "ok", "row_id": str(i),
+         "top1": 50.0 + i, "dsmi_z_y": i + 5 * rng.random(), "dse_z": rng.random()}
+        for i in range(12)
+    ]  # fmt: skip
+    text = latex_of_correlations(summarise(rows_frame(rows)))
+    shown = text.split(r"\end{tabular}")[1]
+    assert r"{\footnotesize p of DSMI(Z;Y), the hypothesis, is uncorrected; " in shown
+    assert "the others are corrected over scores and accuracies (Holm)." in shown
+    assert r"$|\rho|$ minus that of DSMI(Z;Y)" in text
+    assert "textbar" not in text
+
+
+def test_what_rounding_left_of_zero_is_zero_in_a_table_of_rows() -> None:
+    rows = [
+        {"model": f"m{i}", "img_size": 32, "status": "ok", "row_id": str(i), "top1": 50.0 + i,
+         "dsmi_z_y": (-8.75e-18, 0.5, 1.0)[i], "own_measures": "tiny", "tiny": (i + 1) * 1e-20}
+        for i in range(3)
+    ]  # fmt: skip
+    first = latex_of_rows(rows_frame(rows))[0].split("\\midrule\n")[1].splitlines()[0]
+    assert " 0.00 " in first
+    assert "e-18" not in first
+    assert "1.00e" in first
 
 
 def test_figures_are_exported_as_vectors_too(out: Path, report: Path, tmp_path: Path) -> None:

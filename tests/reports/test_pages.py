@@ -64,7 +64,8 @@ def hostile_row(i: int, **columns: Any) -> dict[str, Any]:
         "license": another(i, 4), "group": another(i, 5), "device": another(i, 6), "subset_hash": another(i, 7),
         "precision": another(i, 8), "dataset": another(i, 9), "pretraining": another(i, 10), "layer": another(i, 11),
         "versions": json.dumps({another(i, 12): another(i, 13)}), "status": "ok", "row_id": f"r{i}", "img_size": 32,
-        "embedding_dim": 64, "saturated": i % 9 == 0, "params_m": float(i + 1), "own_measures": "",
+        "embedding_dim": 64,
+        "median_distance_over_sigma": 0.5 if i % 9 == 0 else 1.0, "params_m": float(i + 1), "own_measures": "",
         "dsmi_z_y": noise.normal(), "top1": 50 + noise.normal(),
     } | columns  # fmt: skip
 

@@ -1,13 +1,18 @@
 """Reports written two at a time, or by a process that dies: the page is always whole, and the next report is clean."""
 
 import json
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 from power_cuts import deaths
+from run_records import record_of
 
+from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.locks import exclusive
+from dsmi_zoo.jobs.runs import conclude
+from dsmi_zoo.pipeline.store.run_folder import write_run
 from dsmi_zoo.reports.figures.canvas import Rendered
 from dsmi_zoo.reports.page import rendering
 from dsmi_zoo.reports.page.rendering import LOCK, PageFiles
@@ -75,3 +80,20 @@ def test_a_report_that_dies_at_any_operation_leaves_a_whole_page(
         assert_page_of(folder, "a")
     assert found == sorted(found)
     assert set(found) == {"page of a", "page of b"}
+
+
+@pytest.mark.parametrize("wrong", ["out", "compared", "compared with a training"])
+def test_a_wrong_folder_is_refused_before_the_report_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    for name in ("build", "training"):
+        monkeypatch.setitem(sys.modules, f"dsmi_zoo.reports.page.{name}", None)
+    good, nowhere = tmp_path / "good", tmp_path / "nowhere"
+    good.mkdir()
+    if wrong == "compared with a training":
+        (good / "monitor.parquet").touch()
+    else:
+        write_run(good, record_of())
+    folders = (nowhere,) if wrong == "out" else (good, (nowhere,))
+    with pytest.raises(InputError, match=r"nowhere(: no measurements| is not a run)"):
+        conclude.report(*folders)

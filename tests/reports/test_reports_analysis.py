@@ -55,7 +55,8 @@ def zoo(seed: int = 0, families: int = 12, size: int = 4) -> pd.DataFrame:
         {
             "model": f"m{i}", "architecture": f"a{i}", "family": f"f{family[i]}", "img_size": (224, 288)[i % 2],
             "status": "ok", "kind": ("convolutional", "transformer")[family[i] % 2], "own_measures": "",
-            "pretraining": ("in1k", "in21k")[i % 2], "extra_data": bool(i % 2), "saturated": i % 7 == 0,
+            "pretraining": ("in1k", "in21k")[i % 2], "extra_data": bool(i % 2),
+            "median_distance_over_sigma": 1.0 + (i % 7 == 0) * 2,
             "dsmi_z_y": quality[i] + rng.normal(), "dsmi_z_y_null": 0.1 * rng.normal(), "dse_z": rng.normal(),
             "dsmi_z_x": rng.normal(), "neighbour_accuracy": 50 + 5 * (quality[i] + 0.3 * rng.normal()),
             "within_over_between": -quality[i], "embedding_rms": np.exp(rng.normal()), "embedding_dim": 64 + i,
@@ -290,7 +291,7 @@ def test_robustness_leaves_out_by_inputs_and_correlates_the_rest() -> None:
         stats.spearmanr(rows["dsmi_z_y"] - rows["dsmi_z_y_null"], rows["top1"]).statistic
     )
     for needed in (
-        "without saturated rows",
+        "without rows whose scale sigma does not fit",
         "convolutional only",
         "transformer only",
         "up to 224 pixels",

@@ -26,7 +26,8 @@ def frame(n=12, groups=("few images", "many images"), **columns):
     x = rng.normal(size=n)
     rows = [
         {
-            "model": f"m{i}", "architecture": f"a{i // 2}", "img_size": 32, "status": "ok", "saturated": i % 5 == 0,
+            "model": f"m{i}", "architecture": f"a{i // 2}", "img_size": 32, "status": "ok",
+            "median_distance_over_sigma": 3.0 if i % 5 == 0 else 1.0,
             "group": groups[i % len(groups)] if groups else None, "dsmi_z_y": x[i], "top1": 50 + 10 * x[i] + i % 3,
         }
         | columns
@@ -109,7 +110,7 @@ def test_a_scatter_shows_saturation_groups_and_the_band():
     assert shown == [
         "few images",
         "many images",
-        "saturated",
+        "off scale",
         "least squares, 95% band over architectures",
     ]
     assert legend_labels(frame(6))[-1] == "least squares"
@@ -140,12 +141,12 @@ def test_the_band_is_from_the_lines_of_the_resamples_corrected_for_few_families(
 
 
 def test_more_than_ten_groups_are_not_coloured():
-    rows = frame(30, groups=[f"group {i}" for i in range(11)], saturated=False)
+    rows = frame(30, groups=[f"group {i}" for i in range(11)], median_distance_over_sigma=1.0)
     assert legend_labels(rows) == ["least squares, 95% band over architectures"]
 
 
 def test_long_and_underscored_group_names_stay_in_the_legend():
-    shown = legend_labels(frame(12, groups=("_first", "g" * 200), saturated=False))
+    shown = legend_labels(frame(12, groups=("_first", "g" * 200), median_distance_over_sigma=1.0))
     assert shown[0].endswith("_first")
     assert len(shown[1]) == 36
 

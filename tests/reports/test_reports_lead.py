@@ -7,6 +7,7 @@ import pytest
 from test_reports_page import entry
 
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
+from dsmi_zoo.reports.page.analysis import target_tables
 from dsmi_zoo.reports.page.context import answer, lead
 from dsmi_zoo.reports.statistics.summary import summarise
 
@@ -44,7 +45,7 @@ def test_the_answer_compares_strengths_whichever_the_sign():
         in said
     )
     assert re.search(
-        r"DSMI\(Z;Y\) trails by 0\.\d\d in \|rho\| \(simultaneous 95% interval 0\.\d\d to 0\.\d\d\), "
+        r"DSMI\(Z;Y\) trails by 0\.\d\d in \|rho\| \(95% interval 0\.\d\d to 0\.\d\d, p by Holm < 0\.001\), "
         r"more than chance would explain\.$",
         said,
     )
@@ -71,3 +72,24 @@ def test_the_lead_recommends_nothing_and_tells_how_the_simple_scores_do():
         for s in sentences
     )
     assert not any("recommended" in s or "preferred" in s for s in sentences)
+
+
+def test_the_answer_and_the_table_give_one_difference():
+    summary = summary_of(dsmi_z_y=(1, 1), rankme=(-1, 0.6), logme=(1, 0.9))
+    table = target_tables(summary, "top1")["correlations"]
+    (cells,) = [row for row in table.rows if row[0].value == "RankMe"]
+    cell = cells[table.heads.index("|rho| minus that of DSMI(Z;Y)")]
+    assert f"trails by {cell.value} in |rho| (95% interval {cell.ci}, p by Holm " in answer(summary)
+
+
+def test_an_interval_that_says_nothing_is_left_out_with_its_reason():
+    rng = np.random.default_rng(0)
+    summary = summarise(
+        rows_frame([entry(i, dsmi_z_y=i + 4 * rng.normal(), rankme=float(i)) for i in range(12)])
+    )
+    wide = summary.differences["rankme"].ci
+    assert wide[1] == 1  # as far as a difference of |rho| can be
+    assert "in |rho| (no interval: over 6 architectures it would span 1 or more, p" in answer(
+        summary
+    )
+    assert "would span 1 or more have none" in target_tables(summary, "top1")["correlations"].note

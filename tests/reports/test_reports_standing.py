@@ -124,6 +124,8 @@ def test_a_score_that_few_models_have_does_not_shrink_the_sample() -> None:
     few = standings_for(rows.iloc[:9], "top1", Bootstraps(100))
     assert few.scores is None
     assert "fewer than" in (few.reason or "")
+    one = standings_for(zoo({"dsmi_z_y": 1.0, "logme": 0.7}, families=1), "top1", Bootstraps())
+    assert (one.reason or "").startswith("1 independent unit, fewer than ")
 
 
 def test_no_difference_of_equally_good_scores_is_seen_in_19_of_20_zoos() -> None:

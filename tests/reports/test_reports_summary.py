@@ -67,6 +67,7 @@ def test_the_summary_keeps_its_contract():
                 cse_z=3.0,
                 top1=50 + 5 * b,
                 saturated=i == 2,
+                median_distance_over_sigma=0.5 if i == 3 else 1.0,
             )
             for i, (a, b, f) in enumerate(zip(x, y, family, strict=True))
         ]
@@ -83,6 +84,7 @@ def test_the_summary_keeps_its_contract():
     undefined = content["correlations"]["cse_z"]["top1"]["pearson"]
     assert (undefined["value"], undefined["p"], undefined["ci"]) == (None, None, None)
     assert content["saturated"] == [{"model": "m2", "img_size": 32}]
+    assert content["off_scale"] == [{"model": "m3", "img_size": 32}]
     failure = {"model": "broken", "img_size": 32, "error_type": "ValueError", "error_message": "no"}
     assert content["failures"] == [failure]
     assert content["primary"] == {"measure": "dsmi_z_y", "target": "top1"}

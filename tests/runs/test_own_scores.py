@@ -130,6 +130,19 @@ def test_a_score_that_raises_leaves_its_row_valid_and_says_why_there(
     assert (read_results(run_copy)["picky"] == 1).all()
 
 
+def test_a_score_without_any_value_is_no_success_and_not_in_the_lead(
+    run_copy: Path, cli: Command
+) -> None:
+    (run_copy.parent / "mine.py").write_text(OWN.replace("> 100", "> 4"))
+    said = added_to(run_copy, cli, "picky", code=1, report=True)
+    assert "6 models: 6 without a value of picky, 0 with one, in " in said
+    assert " ok, 0 failed" not in said
+    assert "own_scores" not in json.loads((run_copy / "report" / "summary.json").read_text())
+    page = (run_copy / "report" / "index.html").read_text()
+    assert "too wide, try another" not in page.split("Scores without a value")[0]
+    assert "picky raised RuntimeError: too wide, try another</th><td>6</td>" in page
+
+
 def test_a_score_that_ends_its_process_costs_no_row(run_copy: Path, cli: Command) -> None:
     for path in sorted((run_copy / "results").iterdir())[1:]:  # each death takes a second
         path.unlink()

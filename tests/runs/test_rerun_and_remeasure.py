@@ -185,7 +185,11 @@ def test_kept_embeddings_give_the_measures_of_other_settings(
     path = next((small_run / "embeddings").glob("test_vit-900x5-*"))
     settings = {"sigma": 2, "t": 3, "seed": 4, "repetitions": 2}
     expected = measure(
-        np.load(path), subset["label"], input_clusters=subset["input_cluster"], **settings
+        np.load(path),
+        subset["label"],
+        scores="default",
+        input_clusters=subset["input_cluster"],
+        **settings,
     )
     row = read_results(remeasured).set_index("model").loc["test_vit.900x5"]
     assert all(row[name] == pytest.approx(value, abs=1e-9) for name, value in expected.items())

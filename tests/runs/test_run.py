@@ -97,7 +97,12 @@ def test_a_rows_measures_are_those_of_its_kept_embedding(small_run: Path) -> Non
     subset = pd.read_parquet(small_run / "subset.parquet")
     for _, row in read_results(small_run).iterrows():
         path = next((small_run / "embeddings").glob(f"{row['model'].replace('.', '-')}-*.npy"))
-        again = measure(np.load(path), subset["label"], input_clusters=subset["input_cluster"])
+        again = measure(
+            np.load(path),
+            subset["label"],
+            scores="default",
+            input_clusters=subset["input_cluster"],
+        )
         for name, value in again.items():
             assert row[name] == pytest.approx(value, abs=1e-9), name
 

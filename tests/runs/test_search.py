@@ -5,9 +5,11 @@ import shutil
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from time import monotonic
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import Command
 from hypothesis import given
@@ -17,8 +19,9 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import select_subset
 from dsmi_zoo.data_catalog.models.registry import load_models
-from dsmi_zoo.jobs.runs.search import stages_of
+from dsmi_zoo.jobs.runs.search import Halving, Prices, part_of_plan, stages_of
 from dsmi_zoo.pipeline.config.run import resolve_config
+from dsmi_zoo.pipeline.measures.core.hits import packed
 from dsmi_zoo.pipeline.plan.cost import (
     MEASURE_FIXED_S,
     MEASURE_N,
@@ -35,6 +38,7 @@ from dsmi_zoo.pipeline.plan.order import by_promise
 from dsmi_zoo.pipeline.plan.plan import Job, make_plan
 from dsmi_zoo.pipeline.store.record import SearchNote
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
+from dsmi_zoo.pipeline.store.subset_file import read_subset
 from dsmi_zoo.pipeline.weights.waves import within_download
 
 
@@ -111,14 +115,59 @@ def test_a_workers_speed_is_measured_with_a_real_network() -> None:
 
 
 def test_the_stages_grow_threefold_up_to_all_images() -> None:
-    images = open_dataset("digits")
-    stages = stages_of(select_subset(images))
-    smallest = int(np.bincount(images.labels).min())
-    assert [s.images_per_class for s in stages] == [smallest // 3, None]
-    assert [s.images for s in stages] == [smallest // 3 * 10, len(images.labels)]
-    assert [s.images_per_class for s in stages_of(select_subset(images, images_per_class=9))] == [
-        None
-    ]
+    subset = select_subset(open_dataset("digits"))
+    stages, sizes = stages_of(subset), subset.class_sizes
+    assert [str(s.sample) for s in stages] == ["1/3", "None"]
+    assert [s.images for s in stages] == [149, 447]
+    balanced = stages_of(subset, "balanced_accuracy")
+    assert [str(s.sample) for s in balanced] == [str(sizes.min() // 3), "None"]
+    assert [s.images for s in balanced] == [sizes.min() // 3 * 10, 447]
+    few = select_subset(open_dataset("digits"), images_per_class=9)
+    assert [s.sample for s in stages_of(few)] == [None]
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy"])
+def test_a_stage_keeps_what_may_be_the_best_and_notes_what_its_caution_costs(
+    metric: str, tmp_path: Path
+) -> None:
+    compute = {"cache": tmp_path / "cache", "budget": "5m"}
+    given_settings = {"models": ["test_resnet.*", "test_vit.*"], "out": tmp_path / "out"}
+    plan = make_plan(resolve_config({**given_settings, "metric": metric, "compute": compute}))
+    stages = stages_of(plan.subset, plan.config.metric)
+    stage, jobs = stages[0], list(plan.jobs)
+    assert stage.sample is not None
+    part = part_of_plan(plan, stage, jobs)
+    assert len(part.subset.labels) == stage.images
+    shares = [0.5, 0.97, 0.95, 0.9, 0.3]
+    rng, order = np.random.default_rng(0), np.random.default_rng(1).permutation(stage.images)
+    timed = {
+        "n_samples": stage.images,
+        "seconds_build": 0.1,
+        "seconds_embed": 0.1,
+        "seconds_measure": 1.0,
+    }
+    rows = pd.DataFrame(
+        [
+            {"model": job.entry.model, "img_size": job.entry.img_size, "status": "ok", **timed,
+             "probe_hits": packed((order < share * stage.images) ^ (rng.random(stage.images) < 0.02))}
+            for job, share in zip(jobs, shares, strict=False)
+        ]
+    )  # fmt: skip
+    prices = Prices({job.slug: Cost(0.1, 0.001) for job in jobs}, 1, 1)
+    halving = Halving(plan, prices, stages, jobs, monotonic() + 300, SearchNote(budget_s=300))
+    assert halving.level == 0.05
+    del halving.stages[0]
+    record = halving.note.stage(stage.images)
+    halving._choose(part.subset, stage.sample, rows, record)
+    kept = [job.entry.model for job in halving.candidates]
+    assert kept[0] == jobs[1].entry.model, "the most accurate first"
+    assert {job.entry.model for job in jobs[1:3]} <= set(kept)
+    reasons = {entry.model: entry.reason for entry in record.dropped}
+    assert reasons[str(jobs[0].entry)] == reasons[str(jobs[4].entry)] == "clearly worse"
+    assert reasons[str(jobs[5].entry)] == "failed or not measured in time"
+    assert record.contenders == len(kept)
+    assert record.contenders_alone is not None
+    assert 2 <= record.contenders_alone <= record.contenders
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 100)), max_size=12), st.integers(0, 300))
@@ -206,13 +255,13 @@ def test_a_search_drops_the_clearly_worse_on_few_images_and_measures_the_rest_on
     out = tmp_path / "out"
     arguments = ["run", "--catalog", catalog, "--out", out, "--budget", "5m"]
     done = cli(*arguments, report=True)
-    assert "budget 5 min: first 4 models on 140 images" in done.stdout
+    assert "budget 5 min: first 4 models on 149 images" in done.stdout
     assert "to download" in done.stdout
     assert "now on 447 images" in done.stdout
     rows = read_results(out)
     assert (rows["n_samples"] == 447).all()
     note = _note(out)
-    assert [stage.images for stage in note.stages] == [140, 447]
+    assert [stage.images for stage in note.stages] == [149, 447]
     dropped = {entry.model: entry for entry in note.stages[0].dropped}
     assert dropped
     assert {entry.reason for entry in dropped.values()} == {"clearly worse"}
@@ -225,8 +274,11 @@ def test_a_search_drops_the_clearly_worse_on_few_images_and_measures_the_rest_on
         assert entry.high is not None
         assert entry.low <= entry.accuracy <= entry.high
         assert entry.accuracy < best
+    assert (note.metric, note.error_rate) == ("accuracy", 5)
+    assert note.stages[0].contenders == len(rows)
     page = (out / "report" / "index.html").read_text()
     assert "How the search went" in page
+    assert "by accuracy, was dropped as clearly worse is at most 5%, over all stages" in page
     assert all(name in page for name in dropped)
     again = cli(*arguments)
     assert "4 of 4 models are done already" in again.stdout
@@ -283,7 +335,7 @@ def test_a_search_that_cannot_use_its_folder_is_refused_before_anything_else(
     assert [stage.models for stage in note.stages] == [4, len(read_results(out))]
     page = (out / "report" / "index.html").read_text()
     for model in read_results(out)["model"]:
-        assert f"{model}@32</th><td>140</td>" not in page, "measured on all images, so not dropped"
+        assert f"{model}@32</th><td>149</td>" not in page, "measured on all images, so not dropped"
 
 
 def test_a_search_of_which_no_model_can_be_measured_says_so_and_fails(
@@ -297,3 +349,42 @@ def test_a_search_of_which_no_model_can_be_measured_says_so_and_fails(
     done = cli("run", "--catalog", mine, "--out", tmp_path / "out", "--budget", "5m", code=1)
     assert "none of 1 model could be measured: dsmi-zoo status --out" in done.stdout
     assert "unfinished search" in cli("report", "--out", tmp_path / "out", code=2).stderr
+
+
+@pytest.fixture(scope="module")
+def skewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of real digits: many ones, fewer sevens and nines, three twos."""
+    root, images = tmp_path_factory.mktemp("skewed") / "photos", open_dataset("digits")
+    for label, count in {1: 44, 7: 20, 9: 15, 2: 3}.items():
+        (root / str(label)).mkdir(parents=True)
+        for number in np.flatnonzero(images.labels == label)[:count]:
+            images.image(int(number)).save(root / str(label) / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("metric", "images"), [("accuracy", [15, 14, 2]), ("balanced_accuracy", [8, 8, 3])]
+)
+def test_a_search_samples_skewed_classes_for_what_it_ranks_by(
+    metric: str, images: list[int], catalog: Path, skewed: Path, tmp_path: Path, cli: Command
+) -> None:
+    out = tmp_path / "out"
+    options = ["--catalog", catalog, "--data-root", skewed, "--out", out, "--metric", metric]
+    cli("run", *options, "--budget", "5m", report=True)
+    note, record = _note(out), read_run(out)
+    assert (note.metric, record.config.metric, note.error_rate) == (metric, metric, 5)
+    assert [stage.images for stage in note.stages][-1] == 82
+    first = note.stages[0]
+    assert first.contenders is not None
+    stage = next((out / "stages").iterdir())
+    taken = read_run(stage).subset
+    assert taken.n_images == first.images < 41
+    sizes = read_subset(stage)["label"].value_counts()
+    assert sizes.min() == images[-1], "of the smallest class"
+    summary = json.loads((out / "report" / "summary.json").read_text())
+    assert summary["metric"] == metric
+    page = " ".join((out / "report" / "index.html").read_text().split())
+    baseline = "53.7" if metric == "accuracy" else "25.0"
+    head = "Probe" if metric == "accuracy" else "Balanced probe"
+    assert f"{head} (%; largest class: {baseline})" in page
+    assert "at most 5%, over all stages" in page

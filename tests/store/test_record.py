@@ -90,6 +90,7 @@ def test_the_record_of_a_run_of_the_first_version_is_still_read(tmp_path: Path) 
     first = parse_record(FIRST_VERSION.read_bytes(), FIRST_VERSION)
     assert (first.config.compute.batch_size, first.config.measures.method) == (64, "auto")
     assert (first.catalog.sha256, first.search) == (None, None)
+    assert first.config.metric == "accuracy", "which all versions without the setting ranked by"
     assert [entry.slug for entry in first.entries] == [
         "test_resnet-100x3-32-63147ecc87f3", "test_vit-100x3-32-eae0bd3ccbe0"
     ]  # fmt: skip

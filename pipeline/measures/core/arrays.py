@@ -75,11 +75,6 @@ def widened(array: Array) -> Array:
     return xp.astype(array, xp.float64)
 
 
-def empty(shape: tuple[int, ...], like: Array) -> Array:
-    """Room for numbers of an array's library, device and type."""
-    return namespace(like).empty(shape, dtype=like.dtype, device=array_api_compat.device(like))
-
-
 def exponential_in_place(array: Array) -> None:
     """Replace numbers by their exponentials; those that are too small become 0."""
     if is_on_host(array):

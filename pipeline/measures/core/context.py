@@ -116,7 +116,12 @@ class MeasureContext:
     @computed_once
     def uncentred_decomposition(self) -> Decomposition:
         """The decomposition of the embedding, scaled by a power of two."""
-        return decomposed(scaled(self.points.values)[0])
+        return decomposed(self.scaled_values[0])
+
+    @computed_once
+    def scaled_values(self) -> tuple[Array, int]:
+        """The embedding divided by 2 to the power of e, so that its squares stay in range, float64 [n, d], and e."""
+        return scaled(self.points.values)
 
     @computed_once
     def _centred(self) -> tuple[Array, int]:
@@ -142,7 +147,7 @@ class MeasureContext:
     @computed_once
     def points_in_range(self) -> Points:
         """The points, divided by a power of two if their squares would leave the range of float64."""
-        values, exponent = scaled(self.points.values)
+        values, exponent = self.scaled_values
         return self.points if abs(exponent) <= SQUARES_FIT else Points(values)
 
     @computed_once

@@ -79,24 +79,26 @@ def rows_of_images(images: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return np.split(by_image, ends[:-1])
 
 
-def too_few_images(classes: NDArray[np.int64], images: NDArray[np.int64]) -> str:
-    """Return why there are no halves, in terms of images of a class."""
+def too_few_images(
+    classes: NDArray[np.int64], images: NDArray[np.int64], fewest: int = MIN_IMAGES
+) -> str:
+    """Return why there are no halves (or smaller parts), in terms of images of a class."""
     class_of_image = classes[np.unique(images, return_index=True)[1]]
     sizes = np.bincount(class_of_image)
     if len(sizes) == 1:
-        return f"{counted(len(class_of_image), 'image')}, a standard error needs {MIN_IMAGES}"
-    small = int((sizes < MIN_IMAGES).sum())
-    return f"{small} of {len(sizes)} classes have fewer than {MIN_IMAGES} images, too few for a standard error"
+        return f"{counted(len(class_of_image), 'image')}, a standard error needs {fewest}"
+    small = int((sizes < fewest).sum())
+    return f"{small} of {len(sizes)} classes have fewer than {fewest} images, too few for a standard error"
 
 
 def large_classes(
-    classes: NDArray[np.int64], rows: list[NDArray[np.int64]]
+    classes: NDArray[np.int64], rows: list[NDArray[np.int64]], fewest: int = MIN_IMAGES
 ) -> list[NDArray[np.int64]]:
-    """Return the images of each class of at least four; none if over a tenth of the rows are in smaller classes."""
+    """Return the images of each large enough class; none if over a tenth of the rows are in smaller classes."""
     class_of_image = classes[[of_image[0] for of_image in rows]]
     members = [
         np.flatnonzero(class_of_image == of_class) for of_class in range(int(classes.max()) + 1)
     ]
-    members = [of_class for of_class in members if len(of_class) >= MIN_IMAGES]
+    members = [of_class for of_class in members if len(of_class) >= fewest]
     kept = sum(len(rows[image]) for of_class in members for image in of_class)
     return members if kept >= (1 - MAX_LEFT_OUT) * len(classes) else []

@@ -2,7 +2,7 @@
 
 import math
 from numbers import Integral, Real
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
 
@@ -57,6 +57,9 @@ Count = Annotated[int, Field(ge=1, le=MAX_COUNT), BeforeValidator(_as_whole_numb
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_as_whole_number)]
 
 
+_NOT_OF_A_CALL = ("scores", "own")
+
+
 class MeasureSettings(Settings):
     """How an embedding is measured; ``sigma`` None means sqrt(d), the paper's choice.
 
@@ -85,21 +88,37 @@ class MeasureSettings(Settings):
     tolerance: Annotated[PositiveNumber, ONLY_IN_FILE] = Field(
         default=TOLERANCE, description="Standard error, in bits, at which an estimate stops."
     )
+    scores: Literal["default", "all"] = Field(
+        default="default",
+        description="default: without costly scores that rank no better; all: these too, and every standard error.",
+    )
     own: Annotated[tuple[str, ...], SEVERAL, OnCommandLine("measure", "MODULE:FUNCTION")] = Field(
         default=(), description="A measure of your own, f(Z, labels) -> number."
     )
 
     def arguments(self) -> dict[str, Any]:
-        """The settings as keyword arguments of `measure`."""
-        return self.model_dump(exclude={"own"})
+        """The settings as keyword arguments of `measure`, beside ``scores``."""
+        return self.model_dump(exclude={*_NOT_OF_A_CALL})
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that change numbers, as identities hold them.
+
+        Rows of earlier versions have all scores and no such key, and keep their identity.
+        """
+        settings = self.model_dump(mode="json")
+        if self.scores == "all":
+            del settings["scores"]
+        return settings
 
     def sigma_for(self, d: int) -> float:
         """Return the width of the kernel for an embedding of d columns."""
         return math.sqrt(d) if self.sigma is None else self.sigma
 
 
-SETTINGS = tuple(setting for setting in settings_of(MeasureSettings) if setting.key != "own")
-"""The settings that `measure` takes; your own measure is a function that you can call yourself."""
+SETTINGS = tuple(
+    setting for setting in settings_of(MeasureSettings) if setting.key not in _NOT_OF_A_CALL
+)
+"""The settings that `measure` takes beside ``scores``; your own measure is a function that you can call yourself."""
 
 
 def checked_settings(settings: dict[str, Any], function: str = "measure") -> MeasureSettings:

@@ -15,28 +15,18 @@ from numpy.typing import NDArray
 
 from ..core.arrays import Array, beside, namespace, to_host
 from ..core.estimate import Estimate, Precision
-from .operator import HELD_BYTES, DiffusionOperator
+from ..core.hits import Z95
+from .operator import HELD_BYTES, DiffusionOperator, Operator
 
-DEFLATED = 32  # directions of the top of the spectrum that are taken exactly
-PROBES = 64  # random vectors at a time
+DEFLATED = 24  # directions of the top of the spectrum that are taken exactly
+PROBES = 24  # random vectors at first
+MORE_PROBES = 96  # at most, at a time
 MAX_PROBES = 1024
+COVERAGE = 0.997
+"""Of 1.96 standard errors: few vectors leave their spread uncertain, and twenty seeds of twenty are to be covered."""
 # Of Lanczos, after which the bounds are looked at.
-STEPS = (
-    6,
-    8,
-    10,
-    12,
-    15,
-    19,
-    24,
-    30,
-    38,
-    48,
-    60,
-    76,
-    96,
-)
-_NEGLIGIBLE = 0.1  # of the tolerance
+STEPS = (6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 21, 24, 28, 32, 38, 44, 52, 60, 72, 84, 96)
+_QUADRATURE = 0.25  # of the tolerance, to which the bounds agree
 _ROUNDING = 2  # times the noise, which is estimated from some rows: a vector that is no longer is taken for rounding
 
 Values = NDArray[np.float64]
@@ -60,7 +50,7 @@ class _Krylov:
         squared = to_host(norms) ** 2
         return cls(squared, np.zeros_like(squared), xp.zeros_like(starts), starts / norms, [], [])
 
-    def step(self, operator: DiffusionOperator) -> None:
+    def step(self, operator: Operator) -> None:
         """One more step. Lost orthogonality repeats nodes and shares out their weights, which sums do not notice."""
         xp, current = namespace(self.current), self.current
         new = operator.times(current)
@@ -125,50 +115,78 @@ def spectral_entropy_by_lanczos(
 ) -> Estimate:
     """Entropy, in bits, of the diffusion spectrum of a validated embedding [n, d], n over 512, and its standard error.
 
-    Steps are added until the quadrature's bounds say less than the spread over the random vectors, then vectors until
-    the standard error, of both and of rounding, is within the tolerance; after 96 steps or 1,024 vectors it is returned
-    as it is. Time grows with n^2 d times the steps where the kernel has more than ``held_bytes`` and is recomputed for
-    each, else with n^2 times the vectors. Products are in float32, unless their rounding makes up half the tolerance or
-    more; then, and for t below 1, which makes much of small eigenvalues, in float64. ``precision`` insists on one.
+    Steps are added until the quadrature's bounds agree to half the tolerance, then as many vectors as the spread over
+    those so far asks for, until the standard error, of both and of rounding, is within the tolerance; after 96 steps or
+    1,024 vectors it is returned as it is. Tiles of the kernel beyond ``held_bytes`` are recomputed for each step, in
+    time n^2 d; the rest takes n^2 times the vectors. Products are in float32, unless their rounding makes up half the
+    tolerance or more; then, and for t below 1, which makes much of small eigenvalues, in float64. ``precision`` insists
+    on one.
     """
     chosen: Precision = precision or ("float32" if t >= 1 else "float64")
     generator = np.random.default_rng(seed)
     operator = DiffusionOperator(Z, sigma, chosen, held_bytes)
-    basis = operator.normalise(beside(generator.standard_normal((operator.n, DEFLATED - 1)), Z))
+    may_be_coarse = chosen == "float32" and precision is None
+    estimate = entropy_by_lanczos(operator, t, tolerance, generator, Z, may_be_coarse)
+    if estimate is None:
+        return spectral_entropy_by_lanczos(Z, sigma, t, tolerance, seed, held_bytes, "float64")
+    return estimate
 
-    def probes() -> Array:
-        signs = beside(generator.choice([-1.0, 1.0], size=(operator.n, PROBES)), Z)
+
+def entropy_by_lanczos(
+    operator: Operator,
+    t: float,
+    tolerance: float,
+    generator: np.random.Generator,
+    like: Array,
+    may_be_coarse: bool = False,
+) -> Estimate | None:
+    """Estimate the entropy of an operator's spectrum to the power t; ``like`` is an array where its vectors are.
+
+    None if rounding makes up half the tolerance or more, and ``may_be_coarse`` says that a finer operator can be had.
+    """
+    sketch = generator.standard_normal((operator.n, DEFLATED - 1))
+    basis = operator.normalise(beside(sketch, like))
+
+    def probes(count: int) -> Array:
+        signs = beside(generator.choice([-1.0, 1.0], size=(operator.n, count)), like)
         return signs - basis @ (basis.T @ signs)
 
-    starts = namespace(Z).concat([basis[:, 1:], probes()], axis=1)
+    starts = namespace(like).concat([basis[:, 1:], probes(PROBES)], axis=1)
     krylov = _Krylov.of(starts)
     for steps in STEPS:
         while len(krylov.diagonal) < steps:
             krylov.step(operator)
         gauss, radau = (_Tally(krylov, side, operator, t) for side in (False, True))
         quadrature = gauss.distance(radau) / 2
-        if quadrature <= max(_NEGLIGIBLE * tolerance, min(tolerance, gauss.standard_error()) / 2):
+        if quadrature <= _QUADRATURE * tolerance:
             break
     while True:
         rounding = gauss.rounding()
-        if rounding >= tolerance / 2 and chosen == "float32" and precision is None:
-            return spectral_entropy_by_lanczos(Z, sigma, t, tolerance, seed, held_bytes, "float64")
+        if rounding >= tolerance / 2 and may_be_coarse:
+            return None
         value = (gauss.entropy() + radau.entropy()) / 2
         fixed = float(np.hypot(quadrature, rounding))  # whatever the number of probes
         error = float(np.hypot(gauss.standard_error(), fixed))
         if error <= tolerance or fixed >= tolerance or gauss.count >= MAX_PROBES:
             return Estimate(value, error, "lanczos")
-        more = _Krylov.of(probes())
+        more = _Krylov.of(probes(_lacking(gauss.count, gauss.standard_error(), tolerance, fixed)))
         while len(more.diagonal) < steps:
             more.step(operator)
         gauss.add(more)
         radau.add(more)
 
 
+def _lacking(count: int, error: float, tolerance: float, fixed: float) -> int:
+    """Return how many more vectors bring the error to nine tenths of what the tolerance leaves for it."""
+    left = 0.9 * np.sqrt(tolerance**2 - fixed**2)
+    needed = int(np.ceil(count * (error / left) ** 2)) - count
+    return int(np.clip(needed, 8, min(MORE_PROBES, MAX_PROBES - count)))
+
+
 class _Tally:
     """What the rules of deflated directions and of probes add up to."""
 
-    def __init__(self, krylov: _Krylov, radau: bool, operator: DiffusionOperator, t: float) -> None:
+    def __init__(self, krylov: _Krylov, radau: bool, operator: Operator, t: float) -> None:
         self.t, self._radau = t, radau
         nodes, weights = krylov.rules(radau)
         inner = DEFLATED - 1
@@ -239,9 +257,12 @@ class _Tally:
         return np.array([1 / (np.log(2) * S) + T / S**2, -1 / S])
 
     def standard_error(self) -> float:
-        """Of the entropy, from the spread over probes."""
+        """Of the entropy, from the spread over probes; 1.96 of it cover ``COVERAGE``, by Student's distribution."""
+        from scipy.special import stdtrit  # imported here: it takes a fifth of a second
+
+        free = self.count - 3
         spread = (self._slopes() @ self._samples).std(ddof=3)
-        return float(spread / np.sqrt(self.count))
+        return float(spread / np.sqrt(self.count) * stdtrit(free, (1 + COVERAGE) / 2) / Z95)
 
     def rounding(self) -> float:
         """How far rounding may move the entropy, in bits.

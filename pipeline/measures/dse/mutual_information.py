@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # so that help() shows ArrayLike by its name
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,14 @@ from numpy.typing import ArrayLike
 from ..core.arrays import namespace, times_power_of_two
 from ..core.checks import UndefinedScore, as_classes
 from ..core.context import MeasureContext
-from ..core.decomposition import scaled
 from ..core.distances import SQUARES_FIT, Points, as_points, directions, squares_of_directions
 from ..core.estimate import TOLERANCE, Estimate, Method, Precision
+from ..core.halves import too_few_images
 from ..core.hits import first_rows
 from ..core.registry import column, score
 from ..core.settings import checked_settings
 from ..core.threads import computed_once
-from .subsets import SpectralEntropies, sampling_error, spectral_entropies
+from .subsets import FOR_QUARTERS, SpectralEntropies, sampling_error, spectral_entropies
 
 
 def diffusion_spectral_mutual_information(
@@ -107,12 +108,16 @@ def diffusion_spectral_mutual_information_estimate(
 
 def _error(context: MeasureContext) -> float:
     context.require_halves()
-    return sampling_error(context.classes, context.images, spectral_entropies(context))
+    error = sampling_error(context.classes, context.images, spectral_entropies(context))
+    if math.isnan(error):
+        raise UndefinedScore(too_few_images(context.classes, context.images, FOR_QUARTERS))
+    return error
 
 
 @score("dsmi_z_y", task="spectrum", error=_error)
+@computed_once
 def dsmi_z_y(context: MeasureContext) -> float:
-    """Return the mutual information with the labels."""
+    """The mutual information with the labels."""
     return spectral_entropies(context).information(context.classes).value
 
 
@@ -148,6 +153,17 @@ def dsmi_z_y_null_sd(context: MeasureContext) -> float:
     return float(np.std(values, ddof=1))
 
 
+@score("dsmi_z_y_net", task="spectrum")
+def dsmi_z_y_net(context: MeasureContext) -> float:
+    """Return the mutual information with the labels less the mean one with permuted labels.
+
+    Both subtract from the entropies of the same random subsets, which cancel where classes keep their sizes: what
+    remains is the mean entropy of the permuted classes less that of the classes, in place of five random subsets ten
+    times all of the images.
+    """
+    return dsmi_z_y(context) - dsmi_z_y_null(context)
+
+
 SHARE = 0.5  # of the root mean square length of a row, or of the median distance
 TIME = 2
 ROUNDING = 1e-14  # of directions, whose length is 1
@@ -166,7 +182,7 @@ def dsmi_z_y_scale_free(context: MeasureContext) -> float:
     Liao et al., arXiv 2312.04823, for DSMI; sigma and t were chosen by ``benchmarks/better_default.py``.
     """
     points = context.points
-    values, exponent = scaled(points.values)
+    values, exponent = context.scaled_values
     if abs(exponent) > SQUARES_FIT:
         points, exponent = Points(values), 0
     sum_of_squares = float(namespace(values).sum(values * values))

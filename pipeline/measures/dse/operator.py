@@ -1,12 +1,12 @@
 """Products with an embedding's diffusion matrix, which need not fit into memory."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
 from ..core.arrays import (
     Array,
-    empty,
     exponential_in_place,
     is_on_host,
     namespace,
@@ -23,8 +23,8 @@ from ..core.threads import blas_threads, in_threads
 Summed = Callable[[Array, slice, slice], Array]
 """What is summed of a part of the kernel, given that part, its rows and its columns."""
 
-HELD_BYTES = 2**31
-"""Bytes up to which the kernel is held in memory; beyond, every product computes it anew, tile by tile."""
+HELD_BYTES = 2**30
+"""Bytes of the kernel's tiles that are held in memory; every product computes the others anew."""
 
 _TILE = 2048  # points a side: 16 MiB of float32
 _FLOAT32_BLIND = 1e-10
@@ -32,8 +32,38 @@ _FLOAT32_REACH = 16.0  # squared distance from the centre, in units of 2 sigma^2
 # A float64 product may agree with its check to the last bit, yet both are rounded: up to some ten units where like
 # terms are added, as of many equal points.
 _FLOAT64_NOISE = 16 * float(np.finfo(np.float64).eps)
-_ROWS = 128  # of a held kernel that are summed at a time
+_ROWS = 128  # of a tile that are worked through at a time: 1 MiB of float32
 _CHECKED = 64  # rows that are computed once more in float64, to see how far the products are off
+
+
+class Operator(Protocol):
+    """A symmetric matrix with eigenvalues from 0 to 1, for products without the largest, whose vector is known."""
+
+    n: int
+
+    @property
+    def trace(self) -> float:
+        """The sum of the eigenvalues but the largest."""
+
+    @property
+    def squared_norm(self) -> float:
+        """The sum of the squared eigenvalues but the largest; known once there was a product."""
+
+    @property
+    def trace_error(self) -> float:
+        """How far the trace may be off."""
+
+    def squared_norm_error(self, noise: float) -> float:
+        """How far the squared norm may be off, given the noise of vectors of random directions."""
+
+    def normalise(self, sketch: Array) -> Array:
+        """Return an orthonormal basis of the largest eigenvalue's vector and of the product with a sketch [n, k]."""
+
+    def times(self, X: Array) -> Array:
+        """Return the product with a block of vectors [n, k], without the largest eigenvalue."""
+
+    def noise(self, X: Array, product: Array) -> Array:
+        """Return how far a product is off for each vector, as a share of its length, [k]."""
 
 
 class DiffusionOperator:
@@ -51,7 +81,7 @@ class DiffusionOperator:
     precision
         Of the kernel and of products with it.
     held_bytes : int
-        Bytes of kernel up to which it is held in memory.
+        Bytes of tiles that are held in memory.
     """
 
     def __init__(
@@ -71,11 +101,15 @@ class DiffusionOperator:
             # Below what the kernel's digits show, the points are one; tiny numbers would only cost time.
             points = xp.zeros_like(points[:, :1]) if reach < _FLOAT32_BLIND else points / sigma
             points = narrowed(points)
-            self._norms = xp.vecdot(points, points) / 2
+            norms, ones = -xp.vecdot(points, points)[:, None] / 2, xp.ones_like(points[:, :1])
+            # So that x'y - |x|^2 / 2 - |y|^2 / 2 is one product.
+            self._columns = xp.concat([points, ones, norms], axis=1)
+            points = xp.concat([points, norms, ones], axis=1)
         self._points = points
         self._starts = range(0, self.n, _TILE)
-        bytes_of_all = np.dtype(precision).itemsize * self.n**2
-        self._held = self._whole() if bytes_of_all <= held_bytes else None
+        self._held: dict[tuple[int, int], Array] = {}
+        bytes_of_tile = np.dtype(precision).itemsize * min(self.n, _TILE) ** 2
+        self._most_held = held_bytes // bytes_of_tile
         # Until ``normalise``.
         self._roots, self._top, self._squared_norm = (
             Z[:, 0],
@@ -184,8 +218,6 @@ class DiffusionOperator:
     def _kernel_times(self, X: Array, summed: Summed | None = None) -> tuple[Array, Array]:
         """The kernel's product with X, and if wanted the float64 row sums of a symmetric function of the kernel."""
         xp, X = self._xp, self._as_kernel(X)
-        if self._held is not None:
-            return widened(self._held @ X), self._held_sums(self._held, summed)
         threads = blas_threads() if is_on_host(X) else 1
 
         def share(number: int) -> tuple[Array, Array]:
@@ -193,7 +225,7 @@ class DiffusionOperator:
             for i in self._starts[number::threads]:
                 rows = self._tile_at(i)
                 for j in self._starts[i // _TILE :]:
-                    columns, tile = self._tile_at(j), self._tile(i, j)
+                    columns, tile = self._tile_at(j), self._kept_tile(i, j)
                     total[rows, :] += tile @ X[columns, :]
                     if i != j:
                         total[columns, :] += tile.T @ X[rows, :]
@@ -211,33 +243,14 @@ class DiffusionOperator:
             sums += further_sums
         return total, sums
 
-    def _held_sums(self, kernel: Array, summed: Summed | None) -> Array:
-        sums = self._xp.zeros_like(self._Z[:, 0])
-
-        if summed is None:
-            return sums
-
-        def add(i: int) -> None:
-            rows = slice(i, min(i + step, self.n))
-            sums[rows] = self._xp.sum(
-                summed(kernel[rows, :], rows, slice(None)), axis=1, dtype=self._xp.float64
-            )
-
-        step = _ROWS if is_on_host(kernel) else self.n
-        in_threads(add, range(0, self.n, step))
-        return sums
-
-    def _whole(self) -> Array:
-        kernel = empty((self.n, self.n), like=self._as_kernel(self._Z[:1, :1]))
-
-        def fill(i: int) -> None:
-            for j in self._starts[i // _TILE :]:
-                rows, columns, tile = self._tile_at(i), self._tile_at(j), self._tile(i, j)
-                kernel[rows, columns] = tile
-                kernel[columns, rows] = tile.T
-
-        in_threads(fill, self._starts)
-        return kernel
+    def _kept_tile(self, i: int, j: int) -> Array:
+        """The kernel between the points from i and those from j, kept if there is room."""
+        tile = self._held.get((i, j))
+        if tile is None:
+            tile = self._tile(i, j)
+            if len(self._held) < self._most_held:
+                self._held[i, j] = tile
+        return tile
 
     def _tile_at(self, start: int) -> slice:
         return slice(start, min(start + _TILE, self.n))
@@ -246,17 +259,18 @@ class DiffusionOperator:
         """The kernel between the points from i and those from j."""
         rows, columns = self._tile_at(i), self._tile_at(j)
         if self._by_narrow_distances:
-            tile = self._points[rows, :] @ self._points[columns, :].T
-            tile -= self._norms[rows, None]
-            tile -= self._norms[None, columns]
+            tile = self._points[rows, :] @ self._columns[columns, :].T
         else:
             points, Z = self._points, self._Z
             of_rows, of_columns = points[rows, :], points[columns, :]
             tile = distances_between(of_rows, of_columns, Z[rows, :], Z[columns, :])
             with np.errstate(over="ignore"):
                 tile /= -2 * self._sigma**2
-        not_above_zero_in_place(tile)
         if i == j:
             set_diagonal(tile, 0)
-        exponential_in_place(tile)
+        step = _ROWS if is_on_host(tile) else tile.shape[0]
+        for start in range(0, tile.shape[0], step):  # in the cache of a core
+            some = tile[start : start + step, :]
+            not_above_zero_in_place(some)
+            exponential_in_place(some)
         return self._as_kernel(tile)

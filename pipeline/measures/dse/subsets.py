@@ -17,7 +17,7 @@ from ..core.halves import large_classes, rows_of_images
 from ..core.settings import MeasureSettings
 from ..core.threads import blas_threads, computed_once, in_threads
 from .lanczos import spectral_entropy_by_lanczos
-from .spectrum import SMALL, diffusion_eigenvalues, eigenvalues, normalise, spectrum_entropy
+from .spectrum import SMALL, eigenvalues, kernel_entropy, normalise, spectrum_entropy
 
 Subset = NDArray[np.int64]
 """Indices of points, int64 [k]."""
@@ -151,14 +151,21 @@ class SpectralEntropies(SubsetEntropies):
         in_threads(solve, list(of_equal_size([subsets[place] for place in places])))
         for number, subset in enumerate(subsets):
             if len(subset) > SMALL:
-                precision = precision_for(self.settings.precision, len(subset), t)
-                spectrum = diffusion_eigenvalues(self._kernels(subset), precision=precision)
-                entropies[number] = float(spectrum_entropy(spectrum[None, :], t)[0])
+                entropies[number] = self._entropy(self._kernels(subset))
         values: list[float] = entropies.tolist()
         return values
 
+    def _entropy(self, kernel: Array) -> float:
+        """Return the entropy of a large kernel [k, k], which is overwritten."""
+        precision = precision_for(self.settings.precision, kernel.shape[0], self.settings.t)
+        return kernel_entropy(kernel, self.settings.t, precision=precision)
+
+    def _kernels_of(self, squares: Array) -> Array:
+        """Return new kernels, float64 [..., k, k], of points with these squared distances."""
+        return gaussian_kernel(squares, self.sigma)
+
     def _kernels(self, indices: NDArray[np.int64]) -> Array:
-        """Return new Gaussian kernels, float64 [..., k, k], of the points with these indices, int64 [..., k].
+        """Return new kernels, float64 [..., k, k], of the points with these indices, int64 [..., k].
 
         All points may come in any order, because a spectrum does not depend on it. Few points share one matrix of
         distances; for many, the distances of each subset are computed.
@@ -167,15 +174,15 @@ class SpectralEntropies(SubsetEntropies):
             xp, values = namespace(self.points.values), self.points.values
             if indices.ndim > 1:
                 return xp.stack([self._kernels(subset) for subset in indices])
-            return gaussian_kernel(squared_distances(rows_of(values, indices)), self.sigma)
+            return self._kernels_of(squared_distances(rows_of(values, indices)))
         squares = self.points.squares
         if indices.shape == squares.shape[:1]:
-            return gaussian_kernel(squares, self.sigma)
+            return self._kernels_of(squares)
         xp = namespace(squares)
         places = indices[..., :, None] * self.n + indices[..., None, :]
         flat = xp.reshape(squares, (-1,))
         of_subsets = xp.take(flat, beside(places.reshape(-1), squares))
-        return gaussian_kernel(xp.reshape(of_subsets, places.shape), self.sigma)
+        return self._kernels_of(xp.reshape(of_subsets, places.shape))
 
 
 @computed_once
@@ -186,6 +193,8 @@ def spectral_entropies(context: MeasureContext) -> SpectralEntropies:
 
 HALVINGS = 8
 QUARTERINGS = 6
+FOR_QUARTERS = 8
+"""Images of a class: two for each quarter, because one alone has an entropy of 0 whatever it is."""
 _POWERS = -2.0, 1.0  # of the size; an estimate beyond them is noise
 
 
@@ -204,10 +213,10 @@ def sampling_error(
     Returns
     -------
     float
-        NaN if over a tenth of the rows belong to classes of fewer than four images.
+        NaN if over a tenth of the rows belong to classes of fewer than eight images.
     """
     rows = rows_of_images(images)
-    members = large_classes(classes, rows)
+    members = large_classes(classes, rows, FOR_QUARTERS)
     if not members:
         return float("nan")
     generator = np.random.default_rng([entropies.settings.seed, 6])

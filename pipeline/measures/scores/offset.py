@@ -5,14 +5,13 @@ import numpy as np
 from ..core.arrays import namespace
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
-from ..core.decomposition import scaled
 from ..core.registry import column, score
 
 
 @column("embedding_rms", task="values")
 def embedding_rms(context: MeasureContext) -> float:
     """Return the root mean square of the embedding's values."""
-    values, exponent = scaled(context.points.values)
+    values, exponent = context.scaled_values
     return float(np.ldexp(np.sqrt(float(namespace(values).mean(values * values))), exponent))
 
 
@@ -22,7 +21,7 @@ def offset_share(context: MeasureContext) -> float:
 
     0 (centred) to 1 (all rows the same); undefined for an embedding of zeros.
     """
-    values, _ = scaled(context.points.values)
+    values, _ = context.scaled_values
     xp = namespace(values)
     length = float(xp.sum(xp.vecdot(values, values))) / values.shape[0]
     if length == 0:
