@@ -10,7 +10,7 @@ from time import monotonic, sleep
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.monitor.file import check_measurements, monitor_path
-from dsmi_zoo.pipeline.store.release import is_release
+from dsmi_zoo.pipeline.store.release import is_release, refuse_release
 from dsmi_zoo.pipeline.store.run_folder import read_run
 
 from ..progress import Display, duration
@@ -121,22 +121,17 @@ def report(out: Path, compared_with: Sequence[Path] = (), watch: bool = False) -
     others = [folder.absolute() for folder in compared_with]
     if watch:
         return _watch(out, others)
-    is_monitored = monitor_path(out).exists() and not (out / "run.json").exists()
-    # Before the imports, which take seconds.
-    if is_monitored:
+    # Wrong folders are refused before the imports, which take seconds.
+    if monitor_path(out).exists() and not (out / "run.json").exists():
         check_measurements(others)
-    else:
-        if is_release(out):
-            page = out / "index.html"
-            raise InputError(f"{out} is a published folder, which has its report: {page}")
-        for folder in (out, *others):
-            if not is_release(folder):
-                read_run(folder)
-    if is_monitored:
         from dsmi_zoo.reports.page.training import write_monitor_report
 
         page = write_monitor_report(out.absolute(), others)
     else:
+        refuse_release(out)
+        for folder in (out, *others):
+            if not is_release(folder):
+                read_run(folder)
         from dsmi_zoo.reports.page.build import write_report
 
         page = write_report(out.absolute(), others)

@@ -27,6 +27,7 @@ from ..progress import SILENT, Display, follow
 from ..workers import open_workers
 from .conclude import conclude
 from .driver_lock import driver_lock
+from .remeasure import refuse_without_embeddings
 from .run import elsewhere
 from .state import EntryState, by_state, entry_states, make_writable, touch_record
 
@@ -99,10 +100,7 @@ def _jobs(out: Path, record: RunRecord, measured: Sequence[EntryState]) -> list[
         jobs.append(RemeasureJob(state.row, state.slug, state.row["row_id"], embedding))
     if not jobs:
         raise InputError(f"{out} has no finished model to measure")
-    if not any(job.embedding.exists() for job in jobs):
-        raise InputError(
-            f"{origin}/embeddings is empty: the run dropped its embeddings; run it without --drop-embeddings"
-        )
+    refuse_without_embeddings(origin, jobs)
     return jobs
 
 

@@ -92,6 +92,14 @@ def remeasure(
         return conclude(out, slugs, started, display, report=config.compute.write_report)
 
 
+def refuse_without_embeddings(origin: Path, jobs: Sequence[RemeasureJob]) -> None:
+    """Raise InputError if the run ``origin`` has kept no embedding of any job."""
+    if not any(job.embedding.exists() for job in jobs):
+        raise InputError(
+            f"{origin}/embeddings is empty: the run dropped its embeddings; run it without --drop-embeddings"
+        )
+
+
 def _jobs(
     source: Path, origin: Path, record: RunRecord, settings: MeasureSettings
 ) -> list[RemeasureJob]:
@@ -109,10 +117,7 @@ def _jobs(
         )
     if not jobs:
         raise InputError(f"{source} has no finished model to remeasure")
-    if not any(job.embedding.exists() for job in jobs):
-        raise InputError(
-            f"{origin}/embeddings is empty: the run dropped its embeddings; run it without --drop-embeddings"
-        )
+    refuse_without_embeddings(origin, jobs)
     left_out = len(states) - len(jobs)
     if left_out:
         log.info(f"{left_out} models of {source} have no finished row and are left out")

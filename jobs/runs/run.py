@@ -227,11 +227,15 @@ def _inputs_are_damaged(plan: Plan) -> bool:
 
     Where no row was measured, they may never have been written.
     """
-    out = plan.config.folder
+    if not _inputs_of_any_are_damaged(plan, plan.jobs):
+        return False
     measured = {state.slug for state in states_of(plan)[0] if state.state == "ok"}
     jobs = [job for job in plan.jobs if job.slug in measured]
-    if not jobs:
-        return False
+    return bool(jobs) and _inputs_of_any_are_damaged(plan, jobs)
+
+
+def _inputs_of_any_are_damaged(plan: Plan, jobs: Sequence[Job]) -> bool:
+    out = plan.config.folder
     if not subset_is_stored(out, plan.subset):
         return True
     if plan.config.protocol != "paper":

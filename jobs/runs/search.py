@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -360,7 +360,7 @@ class Halving:
     note: SearchNote
     is_first: bool = True
     compared: int = 0
-    level: float = 0.0
+    level: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Divide the error rate over the stages that may drop a model: all but the last."""
@@ -433,7 +433,7 @@ class Halving:
             alone = tied_for_first(list(of_models[order]), weights)
             stage_record.contenders_alone = int(alone.sum())
         contenders, dropped = _contenders(self.candidates, is_contender)
-        quantity = quantity_of(subset, self.plan.config.metric)
+        quantity = quantity_in_stage(subset, self.plan.config.metric)
         stage_record.dropped = [
             _dropped(job, why, hits.get(row_key(job)), quantity) for job, why in dropped
         ]
@@ -569,7 +569,7 @@ def _contenders(
     return contenders, dropped
 
 
-def quantity_of(subset: Subset, metric: Metric) -> Quantity:
+def quantity_in_stage(subset: Subset, metric: Metric) -> Quantity:
     """Return what models are ranked by, on the images of a stage."""
     classes = np.unique(subset.labels, return_inverse=True)[1]
     return Quantity(metric, classes)

@@ -83,8 +83,9 @@ def _export_correlations(out: Path, to: Path, display: Display) -> None:
 
 def _write_table(table: "pd.DataFrame", to: Path) -> None:
     if to.suffix.lower() == ".csv":
-        text = table.to_csv(index=False, lineterminator="\n")
-        _write(to, text.encode(errors="replace"))
+        from dsmi_zoo.pipeline.store.tables import as_csv
+
+        _write(to, as_csv(table))
         return
     import pyarrow as pa
 

@@ -125,16 +125,12 @@ def with_own_scores(
     """
     code = added_code(row) | {column_of(identity): identity for identity in identities}
     names = [column_of(identity) for identity in identities]
-    kept = [
-        part
-        for part in filter(None, (row.get(UNDEFINED) or "").split("; "))
-        if part.partition(": ")[0] not in names
-    ]
-    why = [joined_reasons({name: reasons[name]}) for name in names if name in reasons]
+    known = parted_reasons(row.get(UNDEFINED) or "")
+    others = {name: reason for name, reason in known.items() if name not in names}
     return {
         **row,
         **{name: values.get(name) for name in names},
-        UNDEFINED: "; ".join([*kept, *why]) or None,
+        UNDEFINED: joined_reasons(others | dict(reasons)) or None,
         "own_measures": " ".join(dict.fromkeys([*row["own_measures"].split(), *names])),
         CODE: " ".join(code.values()),
     }
@@ -174,7 +170,7 @@ def carried_row(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
 
     Own measures that were added to it stay too, because no setting changes them.
     """
-    again = {spec.split(":")[1] for spec in config.measures.own}
+    again = {column_of(spec) for spec in config.measures.own}
     added = {name: code for name, code in added_code(job.source).items() if name not in again}
     measured = set(BY_NAME) | (set(job.source["own_measures"].split()) - set(added))
     kept = {name: value for name, value in job.source.items() if name not in measured}

@@ -102,7 +102,7 @@ def spec_of(identity: str) -> str:
 
 
 def column_of(identity: str) -> str:
-    """Return the name of the column of a measure's identity: its function's."""
+    """Return the name of the column of a measure, by its identity or ``module:function``: its function's."""
     return identity.split(":")[1]
 
 

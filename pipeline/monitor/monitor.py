@@ -464,9 +464,8 @@ class RepresentationMonitor:
     def _timed(self, n: int) -> float:
         began = perf_counter()
         labels = self._labels[:n]
-        clusters = np.roll(
-            labels, n // 2
-        )  # another partition, so that nothing is computed once for both
+        # Another partition, so that nothing is computed once for both.
+        clusters = np.roll(labels, n // 2)
         embeddings = self._embedded(n)
         if self._writes:
             with contextlib.suppress(Exception):  # `_add` reports why an embedding has no values

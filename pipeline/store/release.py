@@ -130,6 +130,13 @@ def read_published(folder: Path) -> Published:
     return Published(folder, release, record, read_rows(folder / ROWS))
 
 
+def refuse_release(folder: Path) -> None:
+    """Raise InputError for a published folder: its report is part of it."""
+    if is_release(folder):
+        page = folder / "index.html"
+        raise InputError(f"{folder} is a published folder, which has its report: {page}")
+
+
 def rows_and_record(folder: Path) -> tuple[pd.DataFrame, RunRecord]:
     """Read the rows and the record of a run's OUT or of a published folder."""
     if is_release(folder):

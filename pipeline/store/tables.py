@@ -34,6 +34,12 @@ def for_people(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[[*first, *(column for column in columns if column not in set(first))]]
 
 
+def as_csv(table: pd.DataFrame) -> bytes:
+    """Return a table as a CSV file; what cannot be encoded, such as a stray byte of a path, becomes a question mark."""
+    text: str = table.to_csv(index=False, lineterminator="\n")
+    return text.encode(errors="replace")
+
+
 def by_name(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows indexed by ``model@size``, so that ``by_name(rows).loc["resnet18@224"]`` is one of them.
 

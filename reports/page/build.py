@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import plural
 from dsmi_zoo.pipeline.store.record import RunRecord
-from dsmi_zoo.pipeline.store.release import ROWS, Release, is_release, rows_and_record
+from dsmi_zoo.pipeline.store.release import ROWS, Release, refuse_release, rows_and_record
 from dsmi_zoo.pipeline.store.schema import COLUMN_NAMES, COLUMNS
+from dsmi_zoo.pipeline.store.tables import as_csv
 
 from ..figures.canvas import Rendered
 from ..figures.curves import over_epochs
@@ -101,8 +101,7 @@ def write_report(out: Path, compared_with: Sequence[Path] = ()) -> Path:
         When ``out`` or one of ``compared_with`` is not a run.
     """
     out = Path(out)
-    if is_release(out):
-        raise InputError(f"{out} is a published folder, which has its report: {out / 'index.html'}")
+    refuse_release(out)
     rows, run = rows_and_record(out)
     comparisons = [
         compare(rows, run, *rows_and_record(other), other.name) for other in compared_with
@@ -186,11 +185,6 @@ def correlation_files(summary: Summary, table: pd.DataFrame) -> dict[str, bytes]
         "correlations.csv": as_csv(table),
         "correlations.tex": encoded(latex_of_correlations(summary)),
     }
-
-
-def as_csv(table: pd.DataFrame) -> bytes:
-    """Return a table as a CSV file."""
-    return encoded(table.to_csv(index=False, lineterminator="\n"))
 
 
 def drawings_of(figures: "Figures", analysis: Sequence[Section]) -> dict[str, Rendered]:

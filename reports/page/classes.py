@@ -92,18 +92,16 @@ def per_class(
 
 def quantity_of(rows: pd.DataFrame, run: RunRecord, folder: Path | None) -> Quantity:
     """Return what the models of a run are ranked by; accuracy if the images' classes are needed and lost."""
-    metric = run.config.metric
-    if metric == "accuracy":
-        return Quantity(baseline=baseline_accuracy(run.subset))
+    metric, by_accuracy = run.config.metric, Quantity(baseline=baseline_accuracy(run.subset))
+    if metric == "accuracy" or folder is None:
+        return by_accuracy
     try:
-        if folder is None:
-            raise InputError("no folder with the images' classes")
         classes = images_of(read_subset(folder), run.subset.classes).classes
     except InputError:
-        return Quantity(baseline=baseline_accuracy(run.subset))
+        return by_accuracy
     lengths = {int(text.partition(":")[0]) for text in succeeded(rows)["probe_hits"].dropna()}
     if lengths - {len(classes)}:
-        return Quantity(baseline=baseline_accuracy(run.subset))
+        return by_accuracy
     return Quantity(metric, classes, baseline_accuracy(run.subset, metric))
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, parted_reasons
+from dsmi_zoo.pipeline.measures.own import column_of
 
 from ..statistics.sample import own_scores, succeeded, texts, values
 from ..statistics.summary import Summary
@@ -80,7 +81,7 @@ def _code(ok: pd.DataFrame, name: str) -> str:
     """Say if versions of the code mix, as after an interruption."""
     codes: set[str] = set()
     for text in texts(ok, "own_measures_code"):
-        codes |= {code for code in (text or "").split() if code.split(":")[1] == name}
+        codes |= {code for code in (text or "").split() if column_of(code) == name}
     if len(codes) < 2:
         return ""
     return f"Rows are of {len(codes)} versions of its code: repeat the command that added it."

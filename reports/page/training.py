@@ -16,6 +16,7 @@ from dsmi_zoo.pipeline.measures.core.hits import wilson_interval
 from dsmi_zoo.pipeline.monitor.cost import BUDGET, SHARE, Cost, cost_of
 from dsmi_zoo.pipeline.monitor.file import (
     NUMBERS,
+    PENULTIMATE,
     SIMPLE_SCORES,
     check_measurements,
     column_of,
@@ -137,7 +138,7 @@ def write_monitor_report(
             "compared": [one.name for one in trainings[1:]],
         },
         provenance=[
-            ("Layer", ", ".join(layer or "penultimate" for layer in trainings[0].layers)),
+            ("Layer", ", ".join(layer or PENULTIMATE for layer in trainings[0].layers)),
             ("Images", str(facts["n"])),
             ("Every", counted(int(facts["every"]), "step")),
             ("Hash of the images", facts["images_sha256"][:16]),
@@ -325,7 +326,7 @@ def _panel(trainings: Sequence[Training], measure: str) -> Panel:
                 continue  # the caller's own numbers have no layer
             several = [training.name] if len(trainings) > 1 else []
             if len(training.layers) > 1:
-                several.append(layer or "penultimate")
+                several.append(layer or PENULTIMATE)
             if name in training.rows:
                 lines.append(_line(training.rows, name, " · ".join(several)))
     lines = [line for line in lines if len(line.x)]

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import norm
 
 from dsmi_zoo.pipeline.config.run import Metric
+from dsmi_zoo.pipeline.measures.core.hits import wilson_limits
 
 TITLES: dict[Metric, str] = {
     "accuracy": "probe accuracy",
@@ -67,12 +68,10 @@ class Quantity:
             n = np.bincount(self.classes)
             of_class = np.bincount(self.classes, weights=hits)[n > 0]
             n = n[n > 0]
-        share, z2 = of_class / n, norm.isf(level / 2) ** 2
-        centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-        half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-        value = share.mean()
-        below = np.sqrt(((share - centre + half) ** 2).sum()) / len(n)
-        above = np.sqrt(((centre + half - share) ** 2).sum()) / len(n)
+        share, value = of_class / n, (of_class / n).mean()
+        low, high = wilson_limits(of_class, n, float(norm.isf(level / 2)))
+        below = np.sqrt(((share - low) ** 2).sum()) / len(n)
+        above = np.sqrt(((high - share) ** 2).sum()) / len(n)
         return max(0.0, 100 * float(value - below)), min(100.0, 100 * float(value + above))
 
 

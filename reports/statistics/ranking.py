@@ -1,5 +1,6 @@
 """Which model to choose for one's own images: a ranking by the probe, with ties and costs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -106,13 +107,12 @@ def rank(rows: pd.DataFrame, quantity: Quantity = ACCURACY) -> Ranking:
     accuracy = np.where(rows["probe_hits"].notna(), values(rows, "probe_accuracy"), np.nan)
     rows = rows[np.isfinite(accuracy)]
     accuracy = accuracy[np.isfinite(accuracy)]
-    if quantity.metric != "accuracy":
-        accuracy = np.array([quantity.value(unpacked(text)) for text in rows["probe_hits"]])
-    order = np.argsort(-accuracy, kind="stable")
-    rows, accuracy = rows.iloc[order], accuracy[order]
-    cost = next((name for name in COSTS if np.isfinite(_prices(rows, name)).any()), None)
-    tied = np.zeros(0, dtype=bool)
     hits = [unpacked(text) for text in rows["probe_hits"]]
+    if quantity.metric != "accuracy":
+        accuracy = np.array([quantity.value(of_model) for of_model in hits])
+    order = np.argsort(-accuracy, kind="stable")
+    rows, accuracy, hits = rows.iloc[order], accuracy[order], [hits[i] for i in order]
+    tied = np.zeros(0, dtype=bool)
     if hits:
         tied = tied_for_first(hits, quantity.weights(len(hits[0])))
     between = None
@@ -120,44 +120,55 @@ def rank(rows: pd.DataFrame, quantity: Quantity = ACCURACY) -> Ranking:
         between = separation(
             [of_model for of_model, is_tied in zip(hits, tied, strict=True) if is_tied]
         )
-    main = replace(_ranking(rows, accuracy, tied, cost, quantity), separation=between)
-    if cost == SECOND_COST or not np.isfinite(_prices(rows, SECOND_COST)).any():
-        return main
-    return replace(main, second=_ranking(rows, accuracy, tied, SECOND_COST, quantity))
+    models = _models(rows, accuracy, hits, tied, quantity)
+    cost = next((name for name in COSTS if np.isfinite(_prices(rows, name)).any()), None)
+    ranked = Ranking(_with_cost(models, rows, cost), cost, quantity=quantity)
+    second = None
+    if cost != SECOND_COST and np.isfinite(_prices(rows, SECOND_COST)).any():
+        second = replace(ranked, models=_with_cost(models, rows, SECOND_COST), cost=SECOND_COST)
+    return replace(ranked, second=second, separation=between)
 
 
-def _ranking(
+def _models(
     rows: pd.DataFrame,
     accuracy: np.ndarray,
+    hits: list[np.ndarray],
     tied: np.ndarray,
-    cost: str | None,
     quantity: Quantity,
-) -> Ranking:
-    """Return the ranking of ``rows``, which are in its order, with the Pareto front for one cost."""
-    price = _prices(rows, cost) if cost else np.full(len(rows), np.nan)
-    front = pareto_front(accuracy, price if cost and COSTS[cost][2] else -price)
+) -> list[Ranked]:
+    """Return the models of ``rows``, which are in the ranking's order, without costs."""
     low, high, dsmi = (values(rows, name) for name in ("probe_low", "probe_high", "dsmi_z_y"))
-    hits = [unpacked(text) for text in rows["probe_hits"]]
     if quantity.metric != "accuracy":
         limits = np.array([quantity.interval(of_model) for of_model in hits]).reshape(-1, 2)
         low, high = limits[:, 0], limits[:, 1]
     baseline = -np.inf if quantity.baseline is None else quantity.baseline
-    models = []
-    for i, named in enumerate(names(rows)):
-        models.append(
-            Ranked(
-                **named,
-                accuracy=float(accuracy[i]),
-                low=_known(low[i]),
-                high=_known(high[i]),
-                dsmi_z_y=_known(dsmi[i]),
-                cost=_known(price[i]),
-                tied_for_first=bool(tied[i]),
-                pareto=bool(front[i]),
-                beats_baseline=quantity.interval(hits[i], LEVEL / len(hits))[0] > baseline,
-            )
+    return [
+        Ranked(
+            **named,
+            accuracy=float(accuracy[i]),
+            low=_known(low[i]),
+            high=_known(high[i]),
+            dsmi_z_y=_known(dsmi[i]),
+            cost=None,
+            tied_for_first=bool(tied[i]),
+            pareto=False,
+            beats_baseline=quantity.interval(hits[i], LEVEL / len(hits))[0] > baseline,
         )
-    return Ranking(tuple(models), cost, quantity=quantity)
+        for i, named in enumerate(names(rows))
+    ]
+
+
+def _with_cost(
+    models: Sequence[Ranked], rows: pd.DataFrame, cost: str | None
+) -> tuple[Ranked, ...]:
+    """Return the models of ``rows`` with one cost, and with the Pareto front for it."""
+    price = _prices(rows, cost) if cost else np.full(len(rows), np.nan)
+    accuracy = np.array([model.accuracy for model in models])
+    front = pareto_front(accuracy, price if cost and COSTS[cost][2] else -price)
+    return tuple(
+        replace(model, cost=_known(price[i]), pareto=bool(front[i]))
+        for i, model in enumerate(models)
+    )
 
 
 def _prices(rows: pd.DataFrame, column: str) -> np.ndarray:

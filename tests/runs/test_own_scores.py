@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from conftest import SMALL_ZOO, Command
 
+from dsmi_zoo.pipeline.engine.row_content import with_own_scores
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 
 OWN = """
@@ -186,3 +187,11 @@ def test_a_run_with_a_further_score_is_refused_with_the_command_that_adds_it(
                   "--images-per-class", 20, "--measure", "mine:spread",
                   cwd=run_copy.parent, code=2).stderr  # fmt: skip
     assert f"dsmi-zoo remeasure --out {run_copy} --measure mine:spread" in refused
+
+
+def test_a_value_replaces_its_reason_also_where_it_shared_one() -> None:
+    row = {"own_measures": "x y", "undefined_scores": "clid: few images; x, y: it broke"}
+    added = with_own_scores(row, ["mine:x:abc"], {"x": 1.0}, {})
+    assert added["undefined_scores"] == "clid: few images; y: it broke"
+    again = with_own_scores(row, ["mine:x:abc"], {}, {"x": "it broke; twice"})
+    assert again["undefined_scores"] == "clid: few images; y: it broke; x: it broke, twice"

@@ -158,13 +158,18 @@ class MeasureContext:
     # Images: crops of one image would be each other's neighbours
 
     @computed_once
+    def some_first_rows(self) -> NDArray[np.int64]:
+        """The first row of each image; of many images, a random choice."""
+        first = first_rows(self._images_or_rows)
+        if len(first) <= MAX_IMAGES:
+            return first
+        generator = np.random.default_rng(self.settings.seed)
+        return np.sort(generator.choice(first, MAX_IMAGES, replace=False))
+
+    @computed_once
     def different_image_points(self) -> Points:
         """The first row of each image, without duplicates; a random choice of the images if there are many."""
-        first = first_rows(self._images_or_rows)
-        if len(first) > MAX_IMAGES:
-            generator = np.random.default_rng(self.settings.seed)
-            first = np.sort(generator.choice(first, MAX_IMAGES, replace=False))
-        points = self.points_in_range
+        first, points = self.some_first_rows, self.points_in_range
         if len(first) < self.n:
             points = points.part(first)
         different = points.different()

@@ -1,5 +1,7 @@
 """Whether a classifier recognises each image: counted, as an interval, and as text."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,13 +23,24 @@ def percent(hits: NDArray[np.bool_]) -> float:
     return 100 * float(hits.mean())
 
 
-def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """Return the limits of the 95% interval of a share, in percent (Wilson, 1927)."""
-    share, z2 = hits / n, Z95**2
+def wilson_limits(hits: Any, n: Any, z: float = Z95) -> tuple[Any, Any]:
+    """Return the limits of the intervals of shares, which rounding may move out of 0 to 1; ``z`` is 1.96 for 95%.
+
+    References
+    ----------
+    Wilson (1927), Probable inference, the law of succession, and statistical inference.
+    """
+    share, z2 = hits / n, z**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     variance = share * (1 - share) / n + z2 / (4 * n * n)
-    half = Z95 / (1 + z2 / n) * np.sqrt(variance)
-    return max(0.0, 100 * float(centre - half)), min(100.0, 100 * float(centre + half))
+    half = z / (1 + z2 / n) * np.sqrt(variance)
+    return centre - half, centre + half
+
+
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+    """Return the limits of the 95% interval of a share, in percent."""
+    low, high = wilson_limits(hits, n)
+    return max(0.0, 100 * float(low)), min(100.0, 100 * float(high))
 
 
 def packed(hits: NDArray[np.bool_]) -> str:

@@ -16,10 +16,8 @@ _BLOCK = 4 * WIDTH  # columns that are updated at a time
 STEP = 0.8
 """Of the logarithm of the shift. The rule's error is exp(-2 pi^2 / step) of each eigenvalue: 3e-9."""
 
-_FIRST, _LAST = (
-    15,
-    -43,
-)  # steps to the greatest and the smallest shift, in units of the largest eigenvalue
+# Steps to the greatest and the smallest shift, in units of the largest eigenvalue.
+_FIRST, _LAST = 15, -43
 
 Matrix = NDArray[np.float32] | NDArray[np.float64]
 

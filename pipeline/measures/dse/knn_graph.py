@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from ..core.arrays import Array
 from ..core.distances import centred_rows
 from ..core.threads import in_threads
+from .operator import FLOAT64_NOISE
 
 ROWS, COLUMNS = 1024, 4096  # points of a tile of distances: 16 MiB of float32
 SPARE = 5  # neighbours beyond k that float32 distances choose, of which float64 keeps k
-_FLOAT64_NOISE = 16 * float(np.finfo(np.float64).eps)
 _ROWS_AT_ONCE = 4096  # of the sparse matrix, for each thread
 
 Values = NDArray[np.float64]
@@ -166,7 +166,7 @@ class KnnOperator:
         self._rows = [matrix[start : start + _ROWS_AT_ONCE] for start in starts]
         self.trace = float(matrix.multiply(matrix).sum()) - 1
         self.squared_norm = self._sum_of_squared_square() - 1
-        self.trace_error = _FLOAT64_NOISE * (self.trace + 1)
+        self.trace_error = FLOAT64_NOISE * (self.trace + 1)
 
     def _sum_of_squared_square(self) -> float:
         def of_rows(rows: Any) -> float:
@@ -177,7 +177,7 @@ class KnnOperator:
 
     def squared_norm_error(self, noise: float) -> float:
         """How far the squared norm may be off."""
-        return _FLOAT64_NOISE * (self.squared_norm + 1)
+        return FLOAT64_NOISE * (self.squared_norm + 1)
 
     def normalise(self, sketch: Array) -> Array:
         """Return an orthonormal basis of the eigenvector of 1 and of the product with a sketch: [n, 1 + k]."""
@@ -193,7 +193,7 @@ class KnnOperator:
 
     def noise(self, X: Array, product: Array) -> Array:
         """How far a product is off for each of its vectors, as a share of the vector's length: [k]."""
-        return np.full(X.shape[1], _FLOAT64_NOISE)
+        return np.full(X.shape[1], FLOAT64_NOISE)
 
     def _twice(self, X: Array) -> Array:
         return self._once(self._once(X))

@@ -31,7 +31,7 @@ _FLOAT32_BLIND = 1e-10
 _FLOAT32_REACH = 16.0  # squared distance from the centre, in units of 2 sigma^2, up to which float32 is good to 1e-6
 # A float64 product may agree with its check to the last bit, yet both are rounded: up to some ten units where like
 # terms are added, as of many equal points.
-_FLOAT64_NOISE = 16 * float(np.finfo(np.float64).eps)
+FLOAT64_NOISE = 16 * float(np.finfo(np.float64).eps)
 _ROWS = 128  # of a tile that are worked through at a time: 1 MiB of float32
 _CHECKED = 64  # rows that are computed once more in float64, to see how far the products are off
 
@@ -196,7 +196,7 @@ class DiffusionOperator:
         xp = self._xp
         deviations = rows_of(product, self._checked) - self._exact @ X
         shares_of_square = xp.mean(deviations**2, axis=0) / xp.mean(X**2, axis=0)
-        return xp.clip(xp.sqrt(shares_of_square), _FLOAT64_NOISE, None)
+        return xp.clip(xp.sqrt(shares_of_square), FLOAT64_NOISE, None)
 
     def _check(self) -> None:
         """Find some rows of the matrix in float64, and how far the trace is off, going by their sums."""

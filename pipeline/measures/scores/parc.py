@@ -4,10 +4,8 @@ import numpy as np
 
 from ..core.arrays import Array, beside, namespace, rows_of
 from ..core.checks import UndefinedScore
-from ..core.context import MAX_IMAGES, MeasureContext
-from ..core.decomposition import scaled
+from ..core.context import MeasureContext
 from ..core.distances import directions
-from ..core.hits import first_rows
 from ..core.registry import score
 
 
@@ -26,11 +24,8 @@ def parc(context: MeasureContext) -> float:
     (arXiv 2111.06977).
     """
     classes = context.classes
-    first = first_rows(context.images)
-    if len(first) > MAX_IMAGES:
-        generator = np.random.default_rng(context.settings.seed)
-        first = np.sort(generator.choice(first, MAX_IMAGES, replace=False))
-    values = rows_of(scaled(context.points.values)[0], first)
+    first = context.some_first_rows
+    values = rows_of(context.scaled_values[0], first)
     xp = namespace(values)
     if values.shape[1] == 1:
         raise UndefinedScore("a row of one column has no correlation with another")
