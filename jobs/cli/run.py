@@ -40,7 +40,7 @@ Examples:
 @click.option(
     "--config", "file", type=PATH, help="Settings in TOML; the command line overrides them."
 )
-@options("subset", "protocol", "precision", "pool", "random_weights", "measures")
+@options("subset", "protocol", "precision", "pool", "random_weights", "layers", "measures")
 @options(
     *CLUSTER,
     "compute.share",

@@ -164,7 +164,7 @@ def embed_inputs(
             compiled=is_compiled,
         )
         depths = _depths(network, inputs, device, named) if named else {}
-    return replace(embedding, depths=depths)
+    return replace(embedding, depths=depths, layer=layer)
 
 
 def shares_a_pass(model: torch.nn.Module) -> bool:

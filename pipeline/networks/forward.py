@@ -48,6 +48,8 @@ class Embedding:
         Why a further layer has none.
     depths
         Where in a pass a named layer ends, from 0 to 1, as `layers.relative_depths`.
+    layer
+        Whose output ``values`` are.
     """
 
     values: np.ndarray
@@ -56,6 +58,11 @@ class Embedding:
     others: dict[str, np.ndarray] = field(default_factory=dict)
     problems: dict[str, InputError] = field(default_factory=dict)
     depths: dict[str, float] = field(default_factory=dict)
+    layer: str | None = None
+
+    def by_layer(self) -> dict[str | None, np.ndarray]:
+        """Return the values of all layers that have some."""
+        return {self.layer: self.values, **self.others}
 
 
 class Inputs(Protocol):
