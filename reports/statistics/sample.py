@@ -129,10 +129,10 @@ def targets_of(rows: pd.DataFrame) -> list[str]:
     return [name for name in columns if np.isfinite(values(rows, name)).any()]
 
 
-def networks_of(rows: pd.DataFrame) -> list[str | None]:
+def networks_of(rows: pd.DataFrame) -> list[str]:
     """Return the identity of each row's network; in rows of earlier versions, that of the embedding."""
-    own = texts(rows, "embedding_id")
-    return [one or other for one, other in zip(texts(rows, "network_id"), own, strict=True)]
+    both = zip(texts(rows, "network_id"), texts(rows, "embedding_id"), strict=True)
+    return [network or own or f"row {i}" for i, (network, own) in enumerate(both)]
 
 
 def further_layers(rows: pd.DataFrame) -> np.ndarray:
@@ -142,7 +142,7 @@ def further_layers(rows: pd.DataFrame) -> np.ndarray:
     """
     layers, networks = texts(rows, "layer"), networks_of(rows)
     depth = np.nan_to_num(values(rows, "layer_depth"), nan=-1.0)
-    own: dict[str | None, int] = {}
+    own: dict[str, int] = {}
     for i, network in enumerate(networks):
         known = own.setdefault(network, i)
         if layers[known] is not None and (layers[i] is None or depth[i] > depth[known]):
