@@ -57,7 +57,8 @@ def planned(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Pla
 
     def plan(*lines: str, out: str = "out", layers: Any = (), **settings: Any) -> Plan:
         (tmp_path / "mine.csv").write_text(
-            "\n".join(["model,builder,layer,img_size", *lines]).replace("NETS", name) + "\n"
+            "\n".join(["model,builder,layer,img_size,architecture", *lines]).replace("NETS", name)
+            + "\n"
         )
         images = {"images_per_class": 3}
         compute = {"cache": cache, "batch_size": 8}
@@ -90,11 +91,13 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_rows_of_layers_equal_those_of_a_catalogue_that_names_them_from_one_pass(
     planned: Planned, here: Workers, passes: list[int]
 ) -> None:
-    together = planned("net,NETS:net,,32", layers=["blocks"])
+    together = planned("net,NETS:net,,32,net", layers=["blocks"])
     assert [str(one.ok) for one in done(together, here)] == ["True"] * 4
     assert passes == [4]
     alone = planned(
-        "net,NETS:net,,32", *(f"net:blocks.{i},NETS:net,blocks.{i},32" for i in range(3)), out="b"
+        "net,NETS:net,,32,net",
+        *(f"net:blocks.{i},NETS:net,blocks.{i},32" for i in range(3)),
+        out="b",
     )
     for job in alone.jobs:  # each as if it were the only one
         assert all(one.ok for one in done(Plan(alone.config, alone.subset, (job,)), here))
@@ -114,9 +117,9 @@ def test_rows_of_layers_equal_those_of_a_catalogue_that_names_them_from_one_pass
 def test_runs_with_layers_and_catalogues_that_name_them_resume_each_other(
     planned: Planned, here: Workers, passes: list[int]
 ) -> None:
-    done(planned("net,NETS:net,,32", "net:blocks.1,NETS:net,blocks.1,32"), here)
+    done(planned("net,NETS:net,,32,net", "net:blocks.1,NETS:net,blocks.1,32,net"), here)
     assert passes == [2], "a catalogue's own layers share a pass, too"
-    plan = planned("net,NETS:net,,32", layers=["blocks"])
+    plan = planned("net,NETS:net,,32,net", layers=["blocks"])
     before = {job.slug: row_path(plan.config.folder, job.slug) for job in plan.jobs}
     marks = {slug: path.stat().st_mtime_ns for slug, path in before.items() if path.exists()}
     assert len(marks) == 2
@@ -128,7 +131,7 @@ def test_runs_with_layers_and_catalogues_that_name_them_resume_each_other(
 def test_a_run_that_is_stopped_within_a_network_keeps_its_rows_and_its_pass(
     planned: Planned, here: Workers, passes: list[int]
 ) -> None:
-    plan = planned("net,NETS:net,,32", layers=["blocks"])
+    plan = planned("net,NETS:net,,32,net", layers=["blocks"])
     open_out(plan)
     running = run_entries(here, plan, plan.jobs)
     first = next(running)
@@ -143,7 +146,9 @@ def test_a_run_that_is_stopped_within_a_network_keeps_its_rows_and_its_pass(
 
 
 def test_a_layer_that_fails_fails_alone(planned: Planned, here: Workers) -> None:
-    plan = planned("net,NETS:net,,32", "good,NETS:net,blocks.0,32", "wrong,NETS:net,blocks.7,32")
+    plan = planned(
+        "net,NETS:net,,32,net", "good,NETS:net,blocks.0,32,net", "wrong,NETS:net,blocks.7,32,net"
+    )
     outcomes = {one.name: one.message for one in done(plan, here)}
     assert [name for name, message in outcomes.items() if message] == ["wrong@32"]
     assert "the model has no layer 'blocks.7'; did you mean" in outcomes["wrong@32"]
@@ -152,7 +157,7 @@ def test_a_layer_that_fails_fails_alone(planned: Planned, here: Workers) -> None
 def test_a_layer_of_the_catalogue_stays_the_models_own_and_others_are_added(
     planned: Planned,
 ) -> None:
-    plan = planned("net,NETS:net,blocks.1,32", layers=["blocks"])
+    plan = planned("net,NETS:net,blocks.1,32,net", layers=["blocks"])
     assert [(job.entry.model, job.entry.layer) for job in plan.jobs] == [
         ("net", "blocks.1"),
         ("net:blocks.0", "blocks.0"),
@@ -164,7 +169,7 @@ def test_layers_are_chosen_by_name_pattern_or_kind_in_the_order_of_the_network(
     planned: Planned,
 ) -> None:
     def of(layers: Any) -> list[str | None]:
-        return [job.entry.layer for job in planned("net,NETS:net,,32", layers=layers).jobs[1:]]
+        return [job.entry.layer for job in planned("net,NETS:net,,32,net", layers=layers).jobs[1:]]
 
     assert of("all") == ["stem", "blocks.0", "blocks.1", "blocks.2"]
     assert of(["blocks.1, stem"]) == ["stem", "blocks.1"]
@@ -173,8 +178,8 @@ def test_layers_are_chosen_by_name_pattern_or_kind_in_the_order_of_the_network(
 
 
 def test_identities_of_a_networks_own_row_do_not_depend_on_layers(planned: Planned) -> None:
-    (own,) = planned("net,NETS:net,,32").jobs
-    first, *others = planned("net,NETS:net,,32", layers="blocks").jobs
+    (own,) = planned("net,NETS:net,,32,net").jobs
+    first, *others = planned("net,NETS:net,,32,net", layers="blocks").jobs
     assert (first.embedding_id, first.row_id, first.slug) == (
         own.embedding_id,
         own.row_id,
@@ -186,10 +191,14 @@ def test_identities_of_a_networks_own_row_do_not_depend_on_layers(planned: Plann
 @pytest.mark.parametrize(
     ("line", "layers", "words"),
     [
-        ("net,NETS:net,,32", "block.1", "net@32 has no layer 'block.1'; did you mean blocks.1"),
-        ("net,NETS:linear,,32", "blocks", "net@32 has no repeated blocks; name layers, such as 0"),
+        ("net,NETS:net,,32,net", "block.1", "net@32 has no layer 'block.1'; did you mean blocks.1"),
         (
-            "net,NETS:gone,,32",
+            "net,NETS:linear,,32,net",
+            "blocks",
+            "net@32 has no repeated blocks; name layers, such as 0",
+        ),
+        (
+            "net,NETS:gone,,32,net",
             "blocks",
             "layers of net@32 cannot be listed: BuilderError.*no function",
         ),
@@ -207,7 +216,7 @@ def test_networks_without_a_layer_that_others_have_are_counted(
     planned: Planned, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "dsmi_zoo")
-    plan = planned("net,NETS:net,,32", "line,NETS:linear,,32", layers="stem")
+    plan = planned("net,NETS:net,,32,net", "line,NETS:linear,,32,net", layers="stem")
     assert [job.name for job in plan.jobs] == ["net@32", "net:stem@32", "line@32"]
     assert "1 of 2 networks has no layer 'stem', such as line@32" in caplog.text
 
@@ -244,7 +253,7 @@ def test_names_of_timms_layers_are_kept_in_the_cache(
 
 
 def test_layers_of_a_network_stay_together_in_order_and_shares(planned: Planned) -> None:
-    plan = planned("a,NETS:net,,32", "b,NETS:net,,64", layers="blocks")
+    plan = planned("a,NETS:net,,32,net", "b,NETS:net,,64,net", layers="blocks")
     mixed = sorted(plan.jobs, key=lambda job: str(job.entry.layer))
     assert [len(group) for group in by_network(mixed)] == [4, 4]
     shares = balanced(plan.jobs, 2, 30)
