@@ -56,7 +56,7 @@ def _spread_of_ranks(ordered: Array) -> float:
 
     The variance of m different ranks is (m^2 - 1) / 12; of it, t equal ones take (t^3 - t) / 12m.
     """
-    m = len(ordered)
+    m = ordered.shape[0]
     ends = np.flatnonzero(to_host(ordered[1:] != ordered[:-1])) + 1
     ties = np.diff(ends, prepend=0, append=m).astype(float)
     return float(np.sqrt(max(m**2 - 1 - np.sum(ties**3 - ties) / m, 0) / 12))
