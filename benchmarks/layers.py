@@ -2,7 +2,7 @@
 
 Passes with and without layers take turns in one process, and each pair gives a ratio; the median counts. Rows are
 compared with those of a pass for each layer, bit by bit. ``--picture`` draws DSE, DSMI, neighbours and probe over depth
-on Fashion-MNIST: EfficientNet-Lite0 with its ImageNet weights from PyPI (a requirement of the tests), the others random.
+on Fashion-MNIST: EfficientNet-Lite0 with its ImageNet weights from PyPI (needed by the tests), the others random.
 
     python benchmarks/layers.py
     PYTHONPATH=tests python benchmarks/layers.py --picture docs/pictures/layers.png
