@@ -5,7 +5,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -62,7 +62,8 @@ class Embedding:
 
     def by_layer(self) -> dict[str | None, np.ndarray]:
         """Return the values of all layers that have some."""
-        return {self.layer: self.values, **self.others}
+        found: dict[str | None, np.ndarray] = {self.layer: self.values}
+        return found | dict(self.others.items())
 
 
 class Inputs(Protocol):
@@ -285,7 +286,7 @@ def layer_activations(
     embedding = _embedded(model, images, main, batch_size, others)
     for problem in embedding.problems.values():
         raise problem
-    found: dict[str | None, np.ndarray] = {**embedding.others, main: embedding.values}
+    found = replace(embedding, layer=main).by_layer()
     return [found[name] for name in layers]
 
 
