@@ -12,6 +12,12 @@ class InputError(ValueError):
         return one_line(super().__str__())
 
 
+def named(error: Exception) -> str:
+    """Return an error of a library in one line: its type, then at most 300 characters of its message."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message[:300]}"
+
+
 class DiskFull(OSError):
     """Raised when no space is left; finished rows are kept."""
 

@@ -53,6 +53,10 @@ def _no_empty_name(folder: Any) -> Any:
     return folder
 
 
+ALL, BLOCKS = "all", "blocks"
+"""The layers of each network that ``layers`` may stand for."""
+
+
 def _listed(names: Any) -> Any:
     """Split names at commas; a list of them may be given as well."""
     if isinstance(names, str):
@@ -65,7 +69,7 @@ def _listed(names: Any) -> Any:
 def _layers(names: tuple[str, ...]) -> tuple[str, ...]:
     if not all(names):
         raise ValueError("must be all, blocks, or names of layers with commas between them")
-    if len(names) > 1 and {"all", "blocks"} & set(names):
+    if len(names) > 1 and {ALL, BLOCKS} & set(names):
         raise ValueError("must be all or blocks alone, or names of layers")
     return tuple(dict.fromkeys(names))
 

@@ -66,15 +66,15 @@ def run_entries(
     """
     config, samples = plan.config, len(plan.subset.labels) * plan.subset.repeats
     needed = Counter(job.view for job in jobs)
-    layers = Counter(job.network_id for job in jobs)
+    layers = Counter(job.network for job in jobs)
     in_order = longest_first(jobs, samples) if until == math.inf else jobs
     in_order = [job for group in by_network(in_order) for job in group]
     graph = ZooGraph(workers.client, plan, jobs)
     try:
         for job, outcome in Window(workers, graph, in_order, until, confirm_lock).outcomes():
-            layers[job.network_id] -= 1
-            if not layers[job.network_id]:
-                graph.forget_pass(job.network_id)
+            layers[job.network] -= 1
+            if not layers[job.network]:
+                graph.forget_pass(job.network)
             needed[job.view] -= 1
             if not needed[job.view]:
                 graph.forget_view(job.view)
@@ -176,7 +176,7 @@ class ZooGraph(Graph[Job]):
         super().__init__(client, plan.config.folder)
         self._config, self._images = plan.config, plan.subset
         self._views: dict[Path, Future] = {}
-        self._layers = {group[0].network_id: group for group in by_network(jobs) if len(group) > 1}
+        self._layers = {group[0].network: group for group in by_network(jobs) if len(group) > 1}
         self._passes: dict[str, tuple[Future, Future]] = {}
         views = Counter(job.view for job in jobs)
         commonest = max(views, key=views.__getitem__)
@@ -187,8 +187,8 @@ class ZooGraph(Graph[Job]):
         """Submit an entry's weights and row, and its view and pass unless another entry has."""
         view = self.view(job, priority)
         row = self._row_task(job).run
-        if job.network_id in self._layers:
-            before = (*self._pass(job.network_id, priority, view), view)
+        if job.network in self._layers:
+            before = (*self._pass(job.network, priority, view), view)
             return self.hold(job, self.task("row", job.name, job.row_id, priority, row, *before))
         weights = self._weights(job, priority)
         return self.hold(
@@ -197,7 +197,7 @@ class ZooGraph(Graph[Job]):
 
     def unit(self, job: Job) -> str:
         """Return the network of several layers, or the entry."""
-        return job.network_id if job.network_id in self._layers else job.name
+        return job.network if job.network in self._layers else job.name
 
     def _weights(self, job: Job, priority: int) -> Future:
         attempts = Attempts(self._out, "weights", job.slug)
@@ -277,9 +277,12 @@ class ZooGraph(Graph[Job]):
 
     def attempts(self, job: Job) -> list[Attempts]:
         """Return the counters of an entry's weights and row, and of what it shares with other layers."""
-        own = [Attempts(self._out, kind, job.slug) for kind in ("weights", "row")]
-        first, *_ = self._layers.get(job.network_id, [job])
-        return own + [Attempts(self._out, kind, first.slug) for kind in ("weights", "pass")]
+        first = self._layers.get(job.network, [job])[0]
+        shared = ("weights", "pass") if job.network in self._layers else ("weights",)
+        return [
+            *(Attempts(self._out, kind, first.slug) for kind in shared),
+            Attempts(self._out, "row", job.slug),
+        ]
 
     def _row_task(self, job: Job) -> EntryTask:
         images = self._images.images

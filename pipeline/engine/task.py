@@ -3,13 +3,13 @@
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from ..networks.forward import Embedding
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,6 @@ class RowTask:
 
         The row fails if the last attempt dies or exceeds its time limit.
         """
-        log = self._timeout_log
         attempts = Attempts(
             self.config.folder, "row", self.job.slug, self.config.compute.model_timeout
         )
@@ -82,16 +82,7 @@ class RowTask:
             written = self.written_by_earlier_attempt()
             if written is not None:
                 return written
-            if not attempts.unfinished():
-                log.unlink(missing_ok=True)  # an earlier run's
-            elif timed_out(log):
-                attempts.forget()
-                return self.fail(timeout_error(self.config.compute.model_timeout, log))
-            return attempts.run(self.compute, weights)
-        except KilledWorker as error:
-            if timed_out(log):
-                return self.fail(timeout_error(self.config.compute.model_timeout, log))
-            return self.fail(error)
+            return _attempted(attempts, self._timeout_log, self.fail, self.compute, weights)
         finally:
             # Only an attempt whose process dies leaves an embedding to its successor.
             PendingEmbedding(self.config.folder, self.job.slug).discard()
@@ -353,6 +344,30 @@ class EntryTask(RowTask):
         return "" if builder is None else f" (the network is of builder {builder})"
 
 
+def _attempted(
+    attempts: Attempts,
+    log: Path,
+    fail: Callable[[BaseException], Result],
+    work: Callable[..., Result],
+    *arguments: Any,
+) -> Result:
+    """Make one attempt at some work, or let it fail if its last process died or its time is over, as ``log`` says."""
+    if not attempts.unfinished():
+        log.unlink(missing_ok=True)  # an earlier run's
+    elif timed_out(log):
+        attempts.forget()
+        return fail(timeout_error(attempts.timeout, log))
+    try:
+        result: Result = attempts.run(work, *arguments)
+    except KilledWorker as error:
+        return fail(timeout_error(attempts.timeout, log) if timed_out(log) else error)
+    return result
+
+
+def _raised(error: BaseException) -> None:
+    raise error
+
+
 def _is_named(layer: str | None) -> bool:
     return layer is not None
 
@@ -380,20 +395,9 @@ class PassTask:
         missing = [task for task in self.tasks if self._is_missing(task)]
         if len(missing) < 2:  # a single row makes its own pass
             return
-        compute, log = missing[0].config.compute, self._timeout_log
-        slug = self.tasks[0].job.slug
-        attempts = Attempts(missing[0].config.folder, "pass", slug, compute.model_timeout)
-        if not attempts.unfinished():
-            log.unlink(missing_ok=True)  # an earlier run's
-        elif timed_out(log):
-            attempts.forget()
-            raise timeout_error(compute.model_timeout, log)
-        try:
-            attempts.run(self.embed, missing, weights)
-        except KilledWorker:
-            if timed_out(log):
-                raise timeout_error(compute.model_timeout, log) from None
-            raise
+        config, slug = missing[0].config, self.tasks[0].job.slug
+        attempts = Attempts(config.folder, "pass", slug, config.compute.model_timeout)
+        _attempted(attempts, self._timeout_log, _raised, self.embed, missing, weights)
 
     def embed(self, missing: Sequence[EntryTask], weights: Path | None) -> None:
         """Store the embedding of each row for its measures.

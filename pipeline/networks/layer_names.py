@@ -7,7 +7,7 @@ import torch
 
 from dsmi_zoo._util.errors import InputError
 
-from .layers import as_vectors
+from .layers import as_vectors, hooked
 
 SEQUENCES = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
 MIN_WEIGHTS = 2  # layers of weights in a block; one with its norm and activation is a layer
@@ -41,16 +41,15 @@ def layer_names(model: torch.nn.Module, image: torch.Tensor) -> LayerNames:
     ran, answer = _outputs(model, image)
     blocks = {name for name in _blocks(model) if name in ran}
     if not blocks:
-        stages = getattr(getattr(model, "feature_info", None), "module_name", None)
-        blocks = set(stages() if callable(stages) else _modules_of(model)) & set(ran)
+        blocks = set(_modules_of(model)) & set(ran)
     modules = {name: module for name, module in model.named_modules() if name}
-    steps = {name for name in _steps(modules, blocks) if name in ran}
-    between = steps - blocks
     classifiers = _classifiers(model)
     between = {
         name
-        for name in between
-        if modules[name] not in classifiers
+        for name in _steps(modules, blocks)
+        if name in ran
+        and name not in blocks
+        and modules[name] not in classifiers
         and not _is_of_the_head(modules[name], ran[name], answer)
     }
     order = list(ran)
@@ -72,16 +71,18 @@ def _classifiers(model: Any) -> tuple[Any, ...]:
 def _modules_of(model: Any) -> list[str]:
     """Return the modules that timm takes features from."""
     known = getattr(model, "feature_info", None)
+    names = getattr(known, "module_name", None)
+    if callable(names):
+        return list(names())
     return [one["module"] for one in known or () if isinstance(one, dict) and "module" in one]
 
 
 def _outputs(model: torch.nn.Module, image: torch.Tensor) -> tuple[dict[str, Any], Any]:
     """Return the output of each module that gives one per image, in the order in which they end, and the answer."""
     outputs: dict[str, Any] = {}
-    names = {module: name for name, module in model.named_modules() if name}
+    modules = {name: module for name, module in model.named_modules() if name}
 
-    def keep(module: torch.nn.Module, given: Any, output: Any) -> None:
-        name = names[module]
+    def keep(name: str, _given: Any, output: Any) -> None:
         outputs.pop(name, None)  # one that runs twice counts as it was last
         try:
             as_vectors(output, len(image), name)
@@ -89,13 +90,8 @@ def _outputs(model: torch.nn.Module, image: torch.Tensor) -> tuple[dict[str, Any
             return
         outputs[name] = output
 
-    hooks = [module.register_forward_hook(keep) for module in names]
-    try:
-        with torch.no_grad():
-            answer = model(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with hooked(modules, keep), torch.no_grad():
+        answer = model(image)
     return outputs, answer
 
 
@@ -130,7 +126,7 @@ def _size(module: torch.nn.Module) -> int:
 
 def _steps(modules: dict[str, torch.nn.Module], blocks: set[str]) -> Iterator[str]:
     """Return the outermost modules that hold no block, and the blocks."""
-    holders = {"".join(name[:i]) for name in blocks for i, c in enumerate(name) if c == "."}
+    holders = {name[:i] for name in blocks for i, c in enumerate(name) if c == "."}
     for name in modules:
         parent = name.rpartition(".")[0]
         if name not in holders and (not parent or parent in holders):

@@ -1,14 +1,13 @@
 """One forward pass of any network: the output of one of its layers, and the logits."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.hooks import RemovableHandle
 
 from dsmi_zoo._util.errors import InputError
 
@@ -103,12 +102,8 @@ def forward(
         answer = model.forward_head(features) if logits and has_classifier else None
         return pre_logits, answer
     last: list[_Pass] = []
-    hooks = _hooks(model, layer, last, len(images))
-    try:
+    with hooked(_passes_of(model, layer), partial(_keep_pass, last, layer, len(images))):
         answer = model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
     found = _logits(answer, len(images))
     if layer is None:
         output = _penultimate(last, answer, found, len(images))
@@ -164,18 +159,14 @@ class Followed:
         """Follow the layers of a network through the pass of a batch of n images."""
         self._n = n
         self.vectors.clear()
-        with ExitStack() as stack:
-            for name in self._layers:
-                module = model.get_submodule("" if name == WHOLE else name)
-                hook = module.register_forward_hook(partial(self._keep, name))
-                stack.callback(hook.remove)
+        with hooked(named_layers(model, self._layers), self._keep):
             yield
         for name in self._layers:
             if name not in self.vectors:
                 self.problems.setdefault(name, did_not_run(name))
 
-    def _keep(self, name: str, module: torch.nn.Module, given: Any, output: Any) -> None:
-        """Keep a layer's output as vectors: a hook. A layer that runs twice counts as it was last."""
+    def _keep(self, name: str, _given: Any, output: Any) -> None:
+        """Keep a layer's output as vectors. A layer that runs twice counts as it was last."""
         try:
             vectors = as_vectors(_copied(output), self._n, name)
         except InputError as error:
@@ -201,13 +192,9 @@ def relative_depths(model: Any, images: torch.Tensor, layers: Iterable[str]) -> 
     def note(name: str, *_: Any) -> None:
         ends[name] = calls
 
-    with ExitStack() as stack:
-        for module in model.modules():
-            if next(module.children(), None) is None:
-                stack.callback(module.register_forward_hook(count).remove)
-        for name in layers:
-            module = model.get_submodule("" if name == WHOLE else name)
-            stack.callback(module.register_forward_hook(partial(note, name)).remove)
+    named = list(model.named_modules())
+    innermost = {name: one for name, one in named if next(one.children(), None) is None}
+    with hooked(innermost, count), hooked(named_layers(model, layers), note):
         model(images)
     return {name: end / calls for name, end in ends.items()} if calls else {}
 
@@ -225,27 +212,48 @@ class _Pass(NamedTuple):
         return isinstance(output, torch.Tensor) and output.ndim == 2 and len(output) == n
 
 
-def _hooks(
-    model: torch.nn.Module, layer: str | None, last: list[_Pass], n: int
-) -> list[RemovableHandle]:
-    """Keep in ``last`` the layer's pass, or for None those of ``nn.Linear`` that may be the classifier's."""
-    names: dict[torch.nn.Module, str]
-    if layer is None:
-        named = model.named_modules()
-        names = {module: name for name, module in named if isinstance(module, torch.nn.Linear)}
-    else:
-        names = {model.get_submodule("" if layer == WHOLE else layer): layer}
+def named_layers(model: torch.nn.Module, layers: Iterable[str]) -> dict[str, torch.nn.Module]:
+    """Return the modules of some layers by their names, of which ``.`` is the network itself."""
+    return {name: model.get_submodule("" if name == WHOLE else name) for name in layers}
 
-    def keep(
-        module: torch.nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any
+
+@contextmanager
+def hooked(
+    modules: Mapping[str, torch.nn.Module], keep: Callable[[str, Any, Any], None]
+) -> Iterator[None]:
+    """Call ``keep`` with the name, the input and the output of each pass through one of the modules."""
+
+    def hook(
+        name: str,
+        _: torch.nn.Module,
+        given: tuple[Any, ...],
+        named: dict[str, Any],
+        output: Any,
     ) -> None:
-        taken = given[0] if given else named.get("input")
-        output = output if layer is None else _copied(output)
-        # Of the passes before only vectors are kept, as of classifiers: a large model has hundreds of linear layers.
-        kept = [one for one in last if layer is None and one.is_vector(n)]
-        last[:] = [*kept, _Pass(names[module], taken, output)]
+        keep(name, given[0] if given else named.get("input"), output)
 
-    return [module.register_forward_hook(keep, with_kwargs=True) for module in names]
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            handle = module.register_forward_hook(partial(hook, name), with_kwargs=True)
+            stack.callback(handle.remove)
+        yield
+
+
+def _passes_of(model: torch.nn.Module, layer: str | None) -> dict[str, torch.nn.Module]:
+    """Return the layer or, for None, each ``nn.Linear``, which may be the classifier."""
+    if layer is not None:
+        return named_layers(model, [layer])
+    return {name: one for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+
+
+def _keep_pass(
+    last: list[_Pass], layer: str | None, n: int, name: str, taken: Any, output: Any
+) -> None:
+    """Keep in ``last`` the layer's pass, or for None those that may be the classifier's."""
+    output = output if layer is None else _copied(output)
+    # Of the passes before only vectors are kept, as of classifiers: a large model has hundreds of linear layers.
+    kept = [one for one in last if layer is None and one.is_vector(n)]
+    last[:] = [*kept, _Pass(name, taken, output)]
 
 
 def _copied(output: Any) -> Any:

@@ -153,10 +153,10 @@ def corrected(cost: Cost, row: Mapping[Any, Any]) -> Cost:
 
 def shared_by_layers(jobs: Sequence[Job], costs: Iterable[Cost]) -> list[Cost]:
     """Return the costs with each network's building and forward pass spread over its layers among the jobs."""
-    sharing = Counter(job.network_id or job.slug for job in jobs)
+    sharing = Counter(job.network for job in jobs)
     shared = []
     for job, cost in zip(jobs, costs, strict=True):
-        layers = sharing[job.network_id or job.slug]
+        layers = sharing[job.network]
         shared.append(replace(cost, build=cost.build / layers, image=cost.image / layers))
     return shared
 

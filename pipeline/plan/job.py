@@ -31,6 +31,11 @@ class Job:
         return self.entry.slug
 
     @property
+    def network(self) -> str:
+        """What the entry shares with other layers of its network; without an identity it is alone."""
+        return self.network_id or self.slug
+
+    @property
     def name(self) -> str:
         """Name for people."""
         return str(self.entry)

@@ -15,22 +15,24 @@ from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 
-from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.errors import InputError, named
 from dsmi_zoo._util.files import content_hash, write_json
 from dsmi_zoo._util.forkserver import process_pool
 from dsmi_zoo._util.text import counted, shown
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 
 from ..config.compute import MODELS
+from ..config.run import ALL, BLOCKS
 from .job import Job
 
 log = logging.getLogger(__name__)
 
-ALL, BLOCKS = "all", "blocks"
 NAMES_VERSION = 1  # raise it when networks/layer_names.py finds other names
 MANY = 20  # networks, from which on building them is announced
 Names = Mapping[str, Sequence[str]]
-"""Names of layers under ``blocks``, ``all`` and ``modules``, or under ``problem`` why there are none."""
+"""Names of layers under ``blocks``, ``all`` and ``modules``."""
+Listed = Names | str
+"""The layers of a network, or why they cannot be listed."""
 
 
 def layer_entries(
@@ -52,13 +54,11 @@ def layer_entries(
     """
     networks: dict[str, list[Job]] = {}
     for job in jobs:
-        networks.setdefault(job.network_id, []).append(job)
+        networks.setdefault(job.network, []).append(job)
     first = {key: min(some, key=_is_of_a_layer) for key, some in networks.items()}
     names = dict(zip(first, _names_of(list(first.values()), cache, timeout), strict=True))
-    problems = {
-        first[key].name: ", ".join(of["problem"]) for key, of in names.items() if "problem" in of
-    }
-    known = {key: of for key, of in names.items() if "problem" not in of}
+    problems = {first[key].name: of for key, of in names.items() if isinstance(of, str)}
+    known = {key: of for key, of in names.items() if not isinstance(of, str)}
     if not known:
         model, reason = next(iter(problems.items()))
         raise InputError(f"--layers: the layers of {model} cannot be listed: {reason}")
@@ -114,19 +114,22 @@ def _refuse_unknown(wanted: Sequence[str], names: Mapping[str, Names]) -> None:
 
 def _lacking(without: Sequence[str], of: int, what: str) -> str:
     have = "has" if len(without) == 1 else "have"
-    return f"--layers: {len(without)} of {counted(of, 'network')} {have} no {what}, such as {without[0]}"
+    networks = f"{len(without)} of {counted(of, 'network')}"
+    return f"--layers: {networks} {have} no {what}, such as {without[0]}"
 
 
-def _names_of(jobs: Sequence[Job], cache: Path, timeout: float | None) -> list[Names]:
+def _names_of(jobs: Sequence[Job], cache: Path, timeout: float | None) -> list[Listed]:
     """Return the layers of each job's network, from the cache if it is timm's and was built before."""
     notes = [_note(job, cache) for job in jobs]
-    found = {note: names for note in notes if (names := _read(note)) is not None}
+    found: dict[Path, Listed] = {
+        note: names for note in notes if (names := _read(note)) is not None
+    }
     lacking = {note: job for note, job in zip(notes, jobs, strict=True) if note not in found}
     if len(lacking) >= MANY:
         log.info(f"building {len(lacking)} networks without weights to list their layers")
     found |= _built(lacking, timeout)
     for note, job in lacking.items():
-        if job.entry.builder is None and "problem" not in found[note]:
+        if job.entry.builder is None and not isinstance(found[note], str):
             write_json(note, found[note])
     return [found[note] for note in notes]
 
@@ -147,9 +150,9 @@ def _read(note: Path) -> Names | None:
     return names if is_whole else None
 
 
-def _built(jobs: Mapping[Path, Job], timeout: float | None) -> dict[Path, Names]:
+def _built(jobs: Mapping[Path, Job], timeout: float | None) -> dict[Path, Listed]:
     """Build networks in other processes; a builder's, whose code may end its process, each in its own."""
-    found: dict[Path, Names] = {}
+    found: dict[Path, Listed] = {}
     of_timm = {note: job for note, job in jobs.items() if job.entry.builder is None}
     if of_timm:
         with process_pool(min(len(of_timm), os.cpu_count() or 1), MODELS) as pool:
@@ -171,23 +174,23 @@ def _end(processes: Iterable[object]) -> None:
         process.kill()  # type: ignore[attr-defined]
 
 
-def _answer(asked: "Future[Names]", timeout: float | None) -> Names:
+def _answer(asked: "Future[Listed]", timeout: float | None) -> Listed:
     try:
         return asked.result(timeout)
     except BrokenProcessPool:
-        return {"problem": ["its process died"]}
+        return "its process died"
     except TimeoutError:
-        return {"problem": [f"it takes longer than --model-timeout {timeout:g} s"]}
+        return f"it takes longer than --model-timeout {timeout:g} s"
 
 
-def _ask(job: Job) -> Names:
+def _ask(job: Job) -> Listed:
     """Build a network without weights, and list its layers; runs in a process that has torch."""
     import warnings
 
     import torch
 
     from ..networks.custom import build
-    from ..networks.layer_names import LayerNames, layer_names
+    from ..networks.layer_names import layer_names
     from ..networks.timm import build_untrained
 
     entry, size = job.entry, job.entry.img_size
@@ -203,6 +206,5 @@ def _ask(job: Job) -> Names:
                 network = build(entry, job.builder_sha256, None).model
                 names = layer_names(network, torch.zeros(1, 3, size, size))
     except Exception as error:
-        return {"problem": [f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"]}
-    assert isinstance(names, LayerNames)
+        return named(error)
     return {BLOCKS: list(names.blocks), ALL: list(names.steps), "modules": list(names.modules)}

@@ -58,7 +58,7 @@ def by_network(jobs: Sequence[Job]) -> list[list[Job]]:
     """Group the jobs by their networks, in the order of each one's first job."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
-        groups.setdefault(job.network_id or job.slug, []).append(job)
+        groups.setdefault(job.network, []).append(job)
     return list(groups.values())
 
 

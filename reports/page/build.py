@@ -210,8 +210,9 @@ def drawings_of(figures: "Figures", analysis: Sequence[Section]) -> dict[str, Re
 def figures_of(out: Path) -> Mapping[str, bytes]:
     """Return the figures of a run's report as PDF, SVG and PNG, by the names of their files."""
     rows, run = rows_and_record(out)
-    summary, ranking = summarise(rows, run), rank(rows, quantity_of(rows, run, out))
-    of_layers = depths(rows, quantity_of(rows, run, out))
+    quantity = quantity_of(rows, run, out)
+    summary, ranking = summarise(rows, run), rank(rows, quantity)
+    of_layers = depths(rows, quantity)
     layers = [] if of_layers is None else [layers_part(of_layers).section]
     figures = draw(own_rows(rows), summary, ranking)
     drawings = drawings_of(figures, [*sections(summary), *layers])

@@ -13,7 +13,16 @@ from .correlation import holm
 from .paired import two_sided_p
 from .quantity import ACCURACY, Quantity
 from .ranking import tied_for_first
-from .sample import families_of, further_layers, names, networks_of, succeeded, texts, values
+from .sample import (
+    families_of,
+    further_layers,
+    known_number,
+    names,
+    networks_of,
+    succeeded,
+    texts,
+    values,
+)
 
 SCORES = ("dse_z", "dsmi_z_y", "neighbour_accuracy", "probe_accuracy")
 """What a profile shows, by column."""
@@ -96,8 +105,8 @@ class Depths:
         for one in self.profiles:
             best = None if one.best is None else vars(one.best)
             layers = [
-                {"layer": layer.name, "depth": _known(layer.depth)}
-                | {name: _known(value) for name, value in layer.scores.items()}
+                {"layer": layer.name, "depth": known_number(layer.depth)}
+                | {name: known_number(value) for name, value in layer.scores.items()}
                 for layer in one.layers
             ]
             profiles.append(
@@ -173,8 +182,7 @@ def _best(
     weights = quantity.weights(hits.shape[1])
     accuracy = 100 * hits @ weights
     own = layers.index(None)
-    # Of equals, the penultimate layer.
-    first = own if accuracy[own] == accuracy.max() else int(accuracy.argmax())
+    first = _greatest(accuracy, own)
     others = [i for i in range(len(layers)) if i != own]
     p = dict(zip(others, two_sided_p(hits[own], hits[others], weights).tolist(), strict=True))
     corrected = holm(p)
@@ -182,8 +190,7 @@ def _best(
     halves = np.random.default_rng(0).permutation(hits.shape[1]) % 2 == 0
     crossed = np.empty(hits.shape[1], dtype=bool)
     for half in (halves, ~halves):
-        on_half = hits[:, half] @ weights[half]
-        picked = own if on_half[own] == on_half.max() else int(on_half.argmax())
+        picked = _greatest(hits[:, half] @ weights[half], own)
         crossed[~half] = hits[picked, ~half]
     best = Best(
         layers[first],
@@ -193,6 +200,11 @@ def _best(
         float(100 * crossed @ weights),
     )
     return best, crossed
+
+
+def _greatest(numbers: np.ndarray, favourite: int) -> int:
+    """Return the place of the greatest number; of equal ones the favourite's, or else the first."""
+    return favourite if numbers[favourite] == numbers.max() else int(numbers.argmax())
 
 
 def _choice(
@@ -205,9 +217,8 @@ def _choice(
     by_own = np.array([own for _, own, _ in chosen]) @ weights
     crossed = np.array([any_layer for _, _, any_layer in chosen])
     by_any = crossed @ weights
-    before, after = int(by_own.argmax()), int(by_any.argmax())
-    if by_any[before] == by_any[after]:
-        after = before
+    before = int(by_own.argmax())
+    after = _greatest(by_any, before)
     order = np.argsort(-by_any, kind="stable")
     order = np.concatenate([[after], order[order != after]])
     tied = tied_for_first(list(crossed[order]), weights)
@@ -232,7 +243,3 @@ def of_family(profiles: Sequence[Profile], score: str) -> tuple[np.ndarray, np.n
     of_models = np.array(lines).T
     spanned = np.isfinite(of_models).all(axis=1)
     return GRID[spanned], of_models[spanned]
-
-
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

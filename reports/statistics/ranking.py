@@ -13,7 +13,7 @@ from dsmi_zoo.pipeline.measures.core.hits import unpacked
 
 from .paired import two_sided_p
 from .quantity import ACCURACY, Quantity
-from .sample import COSTS, names, own_rows, succeeded, values
+from .sample import COSTS, known_number, names, own_rows, succeeded, values
 
 LEVEL = 0.05
 POWER = 0.8
@@ -146,9 +146,9 @@ def _models(
         Ranked(
             **named,
             accuracy=float(accuracy[i]),
-            low=_known(low[i]),
-            high=_known(high[i]),
-            dsmi_z_y=_known(dsmi[i]),
+            low=known_number(low[i]),
+            high=known_number(high[i]),
+            dsmi_z_y=known_number(dsmi[i]),
             cost=None,
             tied_for_first=bool(tied[i]),
             pareto=False,
@@ -166,7 +166,7 @@ def _with_cost(
     accuracy = np.array([model.accuracy for model in models])
     front = pareto_front(accuracy, price if cost and COSTS[cost][2] else -price)
     return tuple(
-        replace(model, cost=_known(price[i]), pareto=bool(front[i]))
+        replace(model, cost=known_number(price[i]), pareto=bool(front[i]))
         for i, model in enumerate(models)
     )
 
@@ -239,7 +239,3 @@ def pareto_front(accuracy: np.ndarray, speed: np.ndarray) -> np.ndarray:
         better = no_worse & ((accuracy > accuracy[i]) | (speed > speed[i]))
         front[i] = not better.any()
     return front
-
-
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -129,6 +129,11 @@ def targets_of(rows: pd.DataFrame) -> list[str]:
     return [name for name in columns if np.isfinite(values(rows, name)).any()]
 
 
+def known_number(value: float) -> float | None:
+    """Return a number, or None for one that is not finite."""
+    return float(value) if np.isfinite(value) else None
+
+
 def networks_of(rows: pd.DataFrame) -> list[str]:
     """Return the identity of each row's network; in rows of earlier versions, that of the embedding."""
     both = zip(texts(rows, "network_id"), texts(rows, "embedding_id"), strict=True)
