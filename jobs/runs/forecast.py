@@ -19,6 +19,8 @@ from dsmi_zoo.pipeline.plan.cost import (
     BYTES_A_PARAMETER,
     DECODE_S,
     DOWNLOAD_BYTES_S,
+    EAGER,
+    EAGER_RANGE,
     READ_BYTES_S,
     RESNET18_THROUGHPUT,
     TIMED,
@@ -53,9 +55,9 @@ EMBEDDING_WIDTH = 1100  # typical of timm's models
 START_S = 20.0  # a worker imports torch and timm
 PROCESS_BYTES = 1.5e9  # of a worker with a small model
 RESNET18_A_CORE = 10.0  # images of 224 pixels per second, float32; measured on one core of a server
-# Of timm's published throughput, which is bfloat16, compiled, on an RTX PRO 6000 Max-Q. On that GPU, the peak rates of
-# float32, TF32 and the half formats are as 1 to 2 to 4; nothing is compiled here.
-PRECISION_SHARE = {"fp32": 0.2, "tf32": 0.4, "bf16": 0.8, "fp16": 0.8}
+# Of timm's published throughput, which is bfloat16 on an RTX PRO 6000 Max-Q. There, the peak rates of float32, TF32
+# and the half formats are as 1 to 2 to 4.
+PRECISION_SHARE = {"fp32": 0.25, "tf32": 0.5, "bf16": 1.0, "fp16": 1.0}
 ARRAYS_OF_SAMPLES = 6  # float64 [n, n], held at once by the measures
 
 
@@ -153,7 +155,7 @@ def _costs(plan: Plan, display: Display) -> list[str]:
         "work        estimates for one core unless said otherwise:",
         f"  build     {duration(building)}",
         f"  decoding  {duration(to_decode * samples * DECODE_S)}",
-        f"  forward   {_forward_time(plan, speed)}",
+        f"  forward   {forward_time(plan, speed)}",
         f"  measures  {duration(measures)}",
         *_in_all(plan, fleet, speed, to_download(jobs, config.compute.cache)),
     ]
@@ -183,13 +185,13 @@ def _weights(jobs: Sequence[Job]) -> str:
     return f"{words}, {as_built} as their builder makes them" if as_built else words
 
 
-def _forward_time(plan: Plan, speed: Speed) -> str:
+def forward_time(plan: Plan, speed: Speed) -> str:
     """Estimate the forward passes on one core or GPU, and say from what."""
     samples = len(plan.subset.labels) * plan.subset.repeats
     sources: Counter[str] = Counter()
     seconds = 0.0
     for job in plan.jobs:
-        cost = estimate(job, speed.resnet18, on_cpu=speed.on_cpu, timed=speed.networks)
+        cost = _estimate(job, plan, speed)
         seconds += samples * cost.image
         is_timed = network_key(job) in speed.networks
         source = TIMED if is_timed else relative_cost(job.entry, on_cpu=speed.on_cpu)[1]
@@ -198,14 +200,26 @@ def _forward_time(plan: Plan, speed: Speed) -> str:
     builders = sum(needs_timing(job) and job.entry.builder is not None for job in plan.jobs)
     if builders:
         by += f" (code of builders runs only in a run: {builders} unknown until then)"
-    return f"{duration(seconds)}{'' if speed.on_cpu else ' on one GPU'}: {by}"
+    return f"{duration(seconds)}{_mode(plan.config, speed)}: {by}"
+
+
+def _mode(config: RunConfig, speed: Speed) -> str:
+    """Say on a GPU how networks run, because published figures are of compiled ones."""
+    if speed.on_cpu:
+        return ", compiled" if config.compute.compile else ""
+    if config.compute.compile:
+        return " on one GPU, compiled as published"
+    low, high = EAGER_RANGE
+    return f" on one GPU, eager: {EAGER:g} times as long as published ({low:g} to {high:g})"
 
 
 def published_speed(fleet: Fleet, config: RunConfig) -> Speed:
     """Return the speed of one process of a fleet without a look at this machine."""
     if not fleet.gpus:
         return Speed(RESNET18_A_CORE, on_cpu=True)
-    return Speed(RESNET18_THROUGHPUT * PRECISION_SHARE[config.precision], on_cpu=False)
+    # The published figure is of the compiled network.
+    rate = RESNET18_THROUGHPUT / EAGER * PRECISION_SHARE[config.precision]
+    return Speed(rate, on_cpu=False)
 
 
 def speed_of(fleet: Fleet, plan: Plan, display: Display, *, needs_resnet18: bool = False) -> Speed:
@@ -261,6 +275,17 @@ def _in_all(plan: Plan, fleet: Fleet | None, speed: Speed, download: float) -> l
     ]
 
 
+def _estimate(job: Job, plan: Plan, speed: Speed) -> Cost:
+    """Estimate the cost of a job on a process of that speed, eager or compiled as the run's settings say."""
+    return estimate(
+        job,
+        speed.resnet18,
+        on_cpu=speed.on_cpu,
+        timed=speed.networks,
+        compiled=plan.config.compute.compile,
+    )
+
+
 def to_download(jobs: Sequence[Job], cache: Path) -> float:
     """Return the bytes of the weights that the cache lacks, by their parameters; no server is asked."""
     missing = {}
@@ -311,10 +336,7 @@ def estimated(plan: Plan, fleet: Fleet, download: float, speed: Speed | None = N
     samples = len(plan.subset.labels) * plan.subset.repeats
     if speed is None:
         speed = published_speed(fleet, plan.config)
-    costs = [
-        estimate(job, speed.resnet18, on_cpu=speed.on_cpu, timed=speed.networks)
-        for job in plan.jobs
-    ]
+    costs = [_estimate(job, plan, speed) for job in plan.jobs]
     views = {job.view for job in plan.jobs if not job.view.exists()}
     forward = sum(samples * cost.image for cost in costs)
     decoding = len(views) * samples * DECODE_S
@@ -337,5 +359,6 @@ def expected_costs(plan: Plan, jobs: Sequence[Job]) -> dict[str, float]:
     samples = len(plan.subset.labels) * plan.subset.repeats
     on_cpu = plan.config.compute.cluster in OF_THIS_MACHINE and not visible_gpus()
     return {
-        job.slug: estimate(job, RESNET18_A_CORE, on_cpu=on_cpu).seconds(samples) for job in jobs
+        job.slug: _estimate(job, plan, Speed(RESNET18_A_CORE, on_cpu)).seconds(samples)
+        for job in jobs
     }

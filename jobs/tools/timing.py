@@ -49,7 +49,7 @@ def time_models(
     again: bool = False,
     display: Display = SILENT,
 ) -> int:
-    """Time networks, store a file for each below ``OUT/timed``, print a table, and rebuild the report.
+    """Time networks, store a file for each below ``OUT/timed``, print a table, and rebuild the report if there is one.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def time_models(
     problems: list[str] = []
     for number, entry in enumerate(entries, 1):
         path = timed_path(out, entry.slug, place, precision)
-        known = None if again else _known(path, compiled)
+        known = None if again else known_times(path, compiled)
         if known is not None:
             timed.append(known)
             continue
@@ -99,6 +99,11 @@ def time_models(
     for line in described(timed):
         print_line(line)
     _warn_of_disturbance(timed)
+    if timed and (out / "report").is_dir():
+        with display.status("Writing the report"):
+            from dsmi_zoo.reports.page.build import write_report
+
+            log.info(f"Report: {write_report(out)}")
     if problems:
         log.warning(f"not timed, or not compiled: {', '.join(problems)}")
     return 1 if problems else 0
@@ -124,12 +129,13 @@ def _place(device: str) -> Place:
 
 
 def _name_here(device: str) -> str:
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from dsmi_zoo.pipeline.embedding.timing import device_name
 
     return device_name(device)
 
 
-def _known(path: Path, compiled: bool) -> TimedRow | None:
+def known_times(path: Path, compiled: bool) -> TimedRow | None:
     """Return the times that OUT has, if they are all that is wanted."""
     try:
         row = read_timed(path)
@@ -159,6 +165,8 @@ def _timed(
 def _timed_here(
     entry: ModelEntry, sha256: str | None, place: Place, precision: str, compiled: bool
 ) -> TimedRow:
+    # torch's benchmarks load its compiler of extensions, which warns on a machine without a GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from dsmi_zoo.pipeline.embedding.timing import time_network
 
     return time_network(entry, sha256, place, precision, compiled=compiled)

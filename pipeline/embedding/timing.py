@@ -127,7 +127,7 @@ def time_network(
         others_share=others.share(),
         load=load,
         versions=library_versions(),
-        finished_at=datetime.now(UTC),
+        finished_at=datetime.now(UTC).replace(microsecond=0),
     )
 
 
