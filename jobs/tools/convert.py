@@ -129,6 +129,7 @@ def convert(out: Path, model: str, to: Path, display: Display = SILENT) -> int:
         proof = {"file and network": asdict(by_network), "file and run": asdict(by_run)}
         size = size_in_words(temporary.stat().st_size)
         write_json(beside, {**note, "proof": proof, "run_by": _runtime(to.suffix)})
+        temporary.chmod(0o644)
         flush(temporary)
         move(temporary, to)
     log.info(f"{to}: {size}, {len(names)} classes; transform, classes and proof are in {beside}")
@@ -148,8 +149,8 @@ def _planned(out: Path, record: RunRecord, model: str) -> tuple[Job, Plan]:
         raise InputError(f"{entry} is no longer in the catalogue of {out}")
     if row is None or row["embedding_id"] != job.embedding_id:
         raise InputError(
-            f"{entry} would have another embedding than the one in {out}, because its weights, code, transform or images "
-            "have changed; `dsmi-zoo rerun` computes it"
+            f"{entry} would have another embedding than in {out}, because its weights, code, transform or images have "
+            "changed; `dsmi-zoo rerun` computes it"
         )
     return job, plan
 

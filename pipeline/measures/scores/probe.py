@@ -44,7 +44,7 @@ def predicted(context: MeasureContext) -> NDArray[np.int64]:
 def fitted(context: MeasureContext) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the probe of ``hits``, fitted to all images: weights [d, classes] and intercepts [classes].
 
-    The class with the largest of ``Z @ weights + intercepts`` is predicted; classes are numbered as ``context.classes``.
+    It predicts the class with the largest of ``Z @ weights + intercepts``; classes are numbered as ``context.classes``.
     """
     decomposition, classes = context.decomposition, context.classes
     penalty, _ = _best_fit(context)
