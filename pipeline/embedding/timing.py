@@ -117,7 +117,7 @@ def time_network(
                 in_code, reason = _compiled(bench, batch)
     return TimedRow(
         model=entry.model,
-        img_size=entry.img_size,
+        img_size=size,
         **asdict(place),
         precision=precision,
         eager=eager,
