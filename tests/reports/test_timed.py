@@ -50,7 +50,7 @@ def page_of(out: Path, *rows: TimedRow) -> str:
 
 
 @pytest.mark.long
-def test_the_choice_page_shows_times_beside_the_published_figures_and_their_conditions(
+def test_the_choice_page_shows_times_beside_published_figures_and_their_conditions(
     tmp_path: Path,
 ) -> None:
     page = page_of(tmp_path, times("b1"), times("b0", others_share=0.4))
