@@ -111,7 +111,7 @@ def time_network(
                     f"not even one image of {size} pixels fits into the memory of {place.name}"
                 ) from None
             batch, largest = bench.fastest_batch()
-            eager = Mode(single=single, best=bench.passes(batch) if batch > 1 else single)
+            eager = bench.mode(single, batch)
             in_code, reason = None, None
             if compiled:
                 in_code, reason = _compiled(bench, batch)
@@ -140,8 +140,7 @@ def _compiled(bench: "_Bench", batch: int) -> tuple[Mode | None, str | None]:
         bench.run(1)()
         seconds = timer() - started
         single = bench.passes(1, fewest=FOR_P95)
-        best = bench.passes(batch) if batch > 1 else single
-        return Mode(single=single, best=best, seconds_compile=seconds), None
+        return bench.mode(single, batch, seconds), None
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         return None, shortened(f"{type(error).__name__}: {lines[0] if lines else ''}", 200)
@@ -186,6 +185,13 @@ class _Bench:
             p95_s=p95,
             memory=self.memory.peak(),
         )
+
+    def mode(self, single: Passes, batch: int, seconds_compile: float | None = None) -> Mode:
+        """Time a batch, too, and return the times of one image and of the faster of the two."""
+        best = single
+        if batch > 1:
+            best = max(single, self.passes(batch), key=lambda passes: passes.rate)
+        return Mode(single=single, best=best, seconds_compile=seconds_compile)
 
     def fastest_batch(self) -> tuple[int, int | None]:
         """Double the batch while that makes images faster; return the fastest, and the largest that fits.

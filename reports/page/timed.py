@@ -81,7 +81,14 @@ def _table(where: str, times: Sequence[TimedRow], networks: Any) -> Table:
                     *(significant(one) for one in published),
                 ]
             )
-    heads = ["Model", "One image (ms)", "Images/s", "Memory, one image", "in batches", *PUBLISHED]
+    heads = [
+        "Model",
+        "One image (ms)",
+        "Images/s",
+        "Memory, one image",
+        "Memory, batches",
+        *PUBLISHED,
+    ]
     refused = [f"{row.model}: {row.not_compiled}" for row in times if row.not_compiled]
     note = f"Not compiled: {'; '.join(refused)}." if refused else ""
     return table_of_words(where, heads, rows, note=note)

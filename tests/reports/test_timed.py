@@ -59,7 +59,7 @@ def test_the_choice_page_shows_times_beside_published_figures_and_their_conditio
     assert "b1 at 224, eager" in section
     for cell in ("20.0", "95%: 30.0", "80.0", "in batches of 8", "50.0 MB", "200.0 MB"):
         assert cell in section, cell
-    assert "slower there by a factor of 1.69 in the median (1.25 to 2.24)" in section
+    assert "slower by a factor of 1.69 in the median of timm's own tables (1.25 to 2.24)" in section
     assert "b0 (40%)" in section, "a disturbed time is named"
     assert "not timed" not in section
     assert '<a href="#timed">' in page

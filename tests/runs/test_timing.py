@@ -61,7 +61,7 @@ def test_a_network_is_timed_at_one_image_and_at_the_fastest_batch(
     assert (single.batch, single.passes >= timing.FOR_P95) == (1, True)
     assert single.p95_s is not None
     assert single.p95_s >= single.median_s > 0
-    assert best.rate >= 0.5 * single.rate, "noise aside, the fastest"
+    assert best.rate >= single.rate
     assert row.compiled is None
     assert 0 <= row.others_share <= 1
     path = timed_path(tmp_path, NETWORK.slug, HERE, "fp32")
