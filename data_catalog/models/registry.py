@@ -95,6 +95,21 @@ def default_models() -> dict[str, str]:
         return {row["network"]: row["model"] for row in csv.DictReader(file)}
 
 
+@cache
+def published_speeds() -> dict[tuple[str, int | None], tuple[float | None, float | None]]:
+    """Return timm's published images per second, on a GPU and on a CPU, by network (without its tag) and image size.
+
+    Tags name weights, which do not change the speed. The conditions are in ``data_catalog/tables/README.md``.
+    """
+    return {
+        (entry.architecture.partition(".")[0], entry.img_size): (
+            entry.extras.get("throughput"),
+            entry.extras.get("cpu_throughput"),
+        )
+        for entry in load_models("imagenet-2025")
+    }
+
+
 def catalog_sha256(catalog: str | Path) -> str:
     """Hash a catalogue: its file, or the entries of a built-in one."""
     if not _built_in(str(catalog)):

@@ -11,6 +11,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import one_line
 
 from ..terminal import accept_any_text, print_error, show_details, show_log
+from .device import convert_command, time_command
 from .look import catalog_group, doctor_command, measure_command, report_command, status_command
 from .run import (
     merge_command,
@@ -50,6 +51,8 @@ for command in (
     status_command,
     report_command,
     export_command,
+    time_command,
+    convert_command,
     publish_command,
     verify_command,
     validate_command,

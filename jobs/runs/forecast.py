@@ -19,6 +19,8 @@ from dsmi_zoo.pipeline.plan.cost import (
     BYTES_A_PARAMETER,
     DECODE_S,
     DOWNLOAD_BYTES_S,
+    EAGER,
+    EAGER_RANGE,
     READ_BYTES_S,
     RESNET18_THROUGHPUT,
     TIMED,
@@ -55,9 +57,9 @@ EMBEDDING_WIDTH = 1100  # typical of timm's models
 START_S = 20.0  # a worker imports torch and timm
 PROCESS_BYTES = 1.5e9  # of a worker with a small model
 RESNET18_A_CORE = 10.0  # images of 224 pixels per second, float32; measured on one core of a server
-# Of timm's published throughput, which is bfloat16, compiled, on an RTX PRO 6000 Max-Q. On that GPU, the peak rates of
-# float32, TF32 and the half formats are as 1 to 2 to 4; nothing is compiled here.
-PRECISION_SHARE = {"fp32": 0.2, "tf32": 0.4, "bf16": 0.8, "fp16": 0.8}
+# Of timm's published throughput, which is bfloat16 on an RTX PRO 6000 Max-Q. There, the peak rates of float32, TF32
+# and the half formats are as 1 to 2 to 4.
+PRECISION_SHARE = {"fp32": 0.25, "tf32": 0.5, "bf16": 1.0, "fp16": 1.0}
 ARRAYS_OF_SAMPLES = 6  # float64 [n, n], held at once by the measures
 
 
@@ -156,7 +158,7 @@ def _costs(plan: Plan, display: Display) -> list[str]:
         "work        estimates for one core unless said otherwise:",
         f"  build     {duration(building)}",
         f"  decoding  {duration(to_decode * samples * DECODE_S)}",
-        f"  forward   {_forward_time(plan, speed)}",
+        f"  forward   {forward_time(plan, speed)}",
         f"  measures  {duration(measures)}",
         *_in_all(plan, fleet, speed, to_download(jobs, config.compute.cache)),
     ]
@@ -186,7 +188,7 @@ def _weights(jobs: Sequence[Job]) -> str:
     return f"{words}, {as_built} as their builder makes them" if as_built else words
 
 
-def _forward_time(plan: Plan, speed: Speed) -> str:
+def forward_time(plan: Plan, speed: Speed) -> str:
     """Estimate the forward passes on one core or GPU, and say from what."""
     samples = len(plan.subset.labels) * plan.subset.repeats
     sources: Counter[str] = Counter()
@@ -199,14 +201,26 @@ def _forward_time(plan: Plan, speed: Speed) -> str:
     builders = sum(needs_timing(job) and job.entry.builder is not None for job in plan.jobs)
     if builders:
         by += f" (code of builders runs only in a run: {builders} unknown until then)"
-    return f"{duration(seconds)}{'' if speed.on_cpu else ' on one GPU'}: {by}"
+    return f"{duration(seconds)}{_mode(plan.config, speed)}: {by}"
+
+
+def _mode(config: RunConfig, speed: Speed) -> str:
+    """Say on a GPU how networks run, because published figures are of compiled ones."""
+    if speed.on_cpu:
+        return ", compiled" if config.compute.compile else ""
+    if config.compute.compile:
+        return " on one GPU, compiled as published"
+    low, high = EAGER_RANGE
+    return f" on one GPU, eager: {EAGER:g} times as long as published ({low:g} to {high:g})"
 
 
 def published_speed(fleet: Fleet, config: RunConfig) -> Speed:
     """Return the speed of one process of a fleet without a look at this machine."""
     if not fleet.gpus:
         return Speed(RESNET18_A_CORE, on_cpu=True)
-    return Speed(RESNET18_THROUGHPUT * PRECISION_SHARE[config.precision], on_cpu=False)
+    # The published figure is of the compiled network.
+    rate = RESNET18_THROUGHPUT / EAGER * PRECISION_SHARE[config.precision]
+    return Speed(rate, on_cpu=False)
 
 
 def speed_of(fleet: Fleet, plan: Plan, display: Display, *, needs_resnet18: bool = False) -> Speed:
@@ -260,6 +274,17 @@ def _in_all(plan: Plan, fleet: Fleet | None, speed: Speed, download: float) -> l
         f"in all      about {duration(expected.total)} on {on}{fetch}; may be off by a factor of two",
         f"memory      about {size_in_words(expected.memory)} at most, for all processes together",
     ]
+
+
+def _estimate(job: Job, plan: Plan, speed: Speed) -> Cost:
+    """Estimate the cost of a job on a process of that speed, eager or compiled as the run's settings say."""
+    return estimate(
+        job,
+        speed.resnet18,
+        on_cpu=speed.on_cpu,
+        timed=speed.networks,
+        compiled=plan.config.compute.compile,
+    )
 
 
 def to_download(jobs: Sequence[Job], cache: Path) -> float:
@@ -332,16 +357,13 @@ def estimated(plan: Plan, fleet: Fleet, download: float, speed: Speed | None = N
 
 def _job_costs(plan: Plan, speed: Speed) -> list[Cost]:
     """Estimate what each job costs at that speed."""
-    costs = (
-        estimate(job, speed.resnet18, on_cpu=speed.on_cpu, timed=speed.networks)
-        for job in plan.jobs
-    )
-    return shared_by_layers(plan.jobs, costs)
+    return shared_by_layers(plan.jobs, (_estimate(job, plan, speed) for job in plan.jobs))
 
 
 def expected_costs(plan: Plan, jobs: Sequence[Job]) -> dict[str, float]:
     """Return the seconds that each job would take on a core, by slug; only their ratios matter."""
     samples = len(plan.subset.labels) * plan.subset.repeats
     on_cpu = plan.config.compute.cluster in OF_THIS_MACHINE and not visible_gpus()
-    costs = shared_by_layers(jobs, (estimate(job, RESNET18_A_CORE, on_cpu=on_cpu) for job in jobs))
+    speed = Speed(RESNET18_A_CORE, on_cpu)
+    costs = shared_by_layers(jobs, (_estimate(job, plan, speed) for job in jobs))
     return {job.slug: cost.seconds(samples) for job, cost in zip(jobs, costs, strict=True)}

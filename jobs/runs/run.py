@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from dsmi_zoo._util.files import damage
 from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.text import counted
+from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.filters import Filters
-from dsmi_zoo.data_catalog.models.registry import BUILT_IN, find_entries
+from dsmi_zoo.data_catalog.models.registry import BUILT_IN, find_entries, load_models
 from dsmi_zoo.data_catalog.models.trained_zoos import seeded_zoo
 from dsmi_zoo.pipeline.config.run import ComputeSettings, RunConfig, from_command_line
 from dsmi_zoo.pipeline.engine.row_content import with_current_facts
 from dsmi_zoo.pipeline.plan.order import balanced
-from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
+from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan, resolve_entries
 from dsmi_zoo.pipeline.store.record import RunRecord
 from dsmi_zoo.pipeline.store.run_folder import read_run, row_path, write_row
 from dsmi_zoo.pipeline.store.subset_file import clusters_path, subset_is_stored
@@ -109,7 +110,7 @@ def rerun(
     stored = elsewhere(record.config, compute)
     config = stored.model_copy(update={"out": out.absolute(), "models": (), "filters": Filters()})
     with display.status("Reading catalogue and images"):
-        plan = _plan_of_all(config, record)
+        plan = plan_of_all(config, record)
     log_images(plan.subset)
     recorded = {entry.slug: entry.row_id for entry in record.entries}
     jobs = [job for job in plan.jobs if job.slug in recorded]
@@ -128,21 +129,34 @@ def rerun(
         return _compute(chosen, chosen.jobs, display, confirm_lock)
 
 
-def _plan_of_all(config: RunConfig, record: RunRecord) -> Plan:
+def plan_of_all(config: RunConfig, record: RunRecord) -> Plan:
     """Plan the entries of all catalogues that a run has had; a later one's entry replaces an earlier one's."""
     plan = make_plan(config)
     jobs = {job.slug: job for job in plan.jobs}
     for catalog in record.earlier_catalogs:
-        if (
-            catalog.name not in BUILT_IN
-            and seeded_zoo(catalog.name) is None
-            and not is_file(catalog.name)
-        ):
+        if not is_there(catalog.name):
             log.warning(f"{catalog.name} is no longer there; its models cannot be computed again")
             continue
         earlier = make_plan(config.model_copy(update={"catalog": catalog.name}))
         jobs = {job.slug: job for job in earlier.jobs} | jobs
     return Plan(config, plan.subset, tuple(jobs.values()))
+
+
+def entries_of(record: RunRecord) -> list[ModelEntry]:
+    """Return the catalogue entries of a run's models, as far as its catalogues are still there; no image is read."""
+    recorded = {entry.slug for entry in record.entries}
+    entries: dict[str, ModelEntry] = {}
+    for name in (*(one.name for one in record.earlier_catalogs), record.config.catalog):
+        if not is_there(name):
+            continue
+        of_catalog = resolve_entries(load_models(name))
+        entries |= {entry.slug: entry for entry in of_catalog if entry.slug in recorded}
+    return list(entries.values())
+
+
+def is_there(catalog: str) -> bool:
+    """Return whether a catalogue is built in, or a file that still exists."""
+    return catalog in BUILT_IN or seeded_zoo(catalog) is not None or is_file(catalog)
 
 
 def missing(plan: Plan, retry_failed: bool) -> list[Job]:

@@ -148,7 +148,12 @@ class Prices:
         for job in plan.jobs:
             download = sizes.get(remote_weights(job.entry) or "") or 0
             costs[job.slug] = estimate(
-                job, speed.resnet18, download, on_cpu=speed.on_cpu, timed=speed.networks
+                job,
+                speed.resnet18,
+                download,
+                on_cpu=speed.on_cpu,
+                timed=speed.networks,
+                compiled=plan.config.compute.compile,
             )
         return cls(costs, workers, plan.config.repeats)
 

@@ -152,7 +152,7 @@ def embed_inputs(
         network.forward_features = torch.compile(network.forward_features)
         batch_size = batch_size or default_batch(device, inputs.pixels)
     size = BatchSize(device, inputs.pixels, batch_size)
-    with _numerics(device, precision), _weights_ordered(network, channels_last):
+    with numerics(device, precision), _weights_ordered(network, channels_last):
         embedding = in_batches(
             network,
             inputs,
@@ -218,7 +218,7 @@ def takes_channels_last(model: Any, device: torch.device) -> bool:
 
 
 @contextmanager
-def _numerics(device: torch.device, precision: str) -> Iterator[None]:
+def numerics(device: torch.device, precision: str) -> Iterator[None]:
     """Compute matrix products and convolutions with this precision."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"

@@ -114,6 +114,25 @@ def forward(
     return output, found if has_classifier else None
 
 
+def last_linear(model: torch.nn.Module, images: torch.Tensor) -> str:
+    """Return the name of the ``nn.Linear`` whose input is a network's penultimate embedding, by one forward pass.
+
+    Raises
+    ------
+    InputError
+        As `forward`.
+    """
+    last: list[_Pass] = []
+    hooks = _hooks(model, None, last, len(images))
+    try:
+        answer = model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    embedding = _penultimate(last, answer, _logits(answer, len(images)), len(images))
+    return next(one.name for one in last if one.taken is embedding)
+
+
 def as_vectors(output: Any, n: int, layer: str | None) -> torch.Tensor:
     """Return a layer's output for n images as one vector each, [n, d].
 
@@ -132,6 +151,11 @@ def as_vectors(output: Any, n: int, layer: str | None) -> torch.Tensor:
         raise InputError(
             f"the layer {layer or 'before the classifier'!r} gives {shape}, not one output per image"
         )
+    return pooled(output)
+
+
+def pooled(output: torch.Tensor) -> torch.Tensor:
+    """Return maps [n, c, h, w] and tokens [n, t, d] averaged over their positions, and all else flattened, [n, d]."""
     if output.ndim == 4:
         return output.mean(dim=(2, 3))
     return output.mean(dim=1) if output.ndim == 3 else output.flatten(1)

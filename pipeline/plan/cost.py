@@ -28,6 +28,11 @@ BACKWARD = 3  # a training step, in forward passes
 BYTES_A_PARAMETER = 4
 RESNET18_GMACS, RESNET18_THROUGHPUT = 1.82, 35806.38  # timm's published figures at 224 pixels
 RESNET18_CPU_THROUGHPUT = 62.22  # timm's, at 224 pixels in float32 on an Intel i7-12700H
+EAGER = 1.69
+"""Time of an eager network over that of a compiled one, in the median of 1,627 pairs of timm's own tables."""
+EAGER_RANGE = (1.25, 2.24)  # of the same pairs, on a GPU
+CPU_EAGER = 1.3  # on a core, 1.1 to 1.5: docs/speed.md
+COMPILE_S = 30.0  # to compile a network
 TYPICAL_SHARE = 0.63  # of ResNet-18's multiply-adds per second; the median of imagenet-2025
 
 
@@ -76,8 +81,8 @@ def relative_cost(entry: ModelEntry, *, on_cpu: bool) -> tuple[float, str]:
     return pixels / 224**2 / TYPICAL_SHARE, "nothing, so as ResNet-18"
 
 
-OF_A_CPU = "timm's published CPU throughput (float32, Intel i7-12700H)"
-OF_A_GPU = "timm's published GPU throughput (bfloat16, RTX PRO 6000 Max-Q)"
+OF_A_CPU = "timm's published CPU throughput (float32, compiled, Intel i7-12700H)"
+OF_A_GPU = "timm's published GPU throughput (bfloat16, compiled, RTX PRO 6000 Max-Q)"
 TIMED = "one batch timed on this machine"
 
 
@@ -110,6 +115,7 @@ def estimate(
     untrained: bool | None = None,
     on_cpu: bool = False,
     timed: Mapping[str, float] | None = None,
+    compiled: bool = False,
 ) -> Cost:
     """Estimate the cost of an entry that has never run, from one batch of it or the facts in its catalogue.
 
@@ -120,23 +126,29 @@ def estimate(
     Parameters
     ----------
     resnet18_rate
-        Images per second, from `resnet18_rate`.
+        Images per second of the eager network, from `resnet18_rate`.
     untrained
         Whether a recipe must still be trained; None looks for its weights on disk.
     on_cpu
         Whether published figures of a CPU fit better than those of a GPU.
     timed
         Images per second of networks, from `network_rates`.
+    compiled
+        Whether the network is compiled; both rates are those of eager networks.
     """
     entry, recipe = job.entry, job.entry.recipe
     parameters = _parameters(entry)
     rate = timed.get(network_key(job)) if timed else None
     image = 1 / rate if rate else relative_cost(entry, on_cpu=on_cpu)[0] / resnet18_rate
     build = BUILD_S + parameters * BYTES_A_PARAMETER / READ_BYTES_S
+    training = BACKWARD * image
+    if compiled:
+        image /= CPU_EAGER if on_cpu else EAGER
+        build += COMPILE_S
     if untrained is None:
         untrained = job.weights is None or not job.weights.exists()
     if recipe and untrained:
-        build += BACKWARD * image * recipe.train_images * recipe.epochs
+        build += training * recipe.train_images * recipe.epochs
     return Cost(build=build, image=image, download=download)
 
 

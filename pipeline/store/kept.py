@@ -48,7 +48,7 @@ def embedding(out: str | Path, model: str) -> KeptEmbedding:
     """
     out = Path(out)
     record = read_run(out)
-    entry = _entry(record, model, out)
+    entry = entry_named(record, model, out)
     digest, origin = _digest_and_origin(out, record, entry)
     path = embedding_path(origin, entry.slug)
     if not path.is_file():
@@ -65,7 +65,8 @@ def embedding(out: str | Path, model: str) -> KeptEmbedding:
     return KeptEmbedding(Z, subset["label"].to_numpy(), subset["image"].to_numpy())
 
 
-def _entry(record: RunRecord, model: str, out: Path) -> EntryRecord:
+def entry_named(record: RunRecord, model: str, out: Path) -> EntryRecord:
+    """Return the entry of a run that ``model@size`` names, or ``model`` if it has one size; else raise InputError."""
     named = [entry for entry in record.entries if str(entry) == model]
     named = named or [entry for entry in record.entries if entry.model == model]
     if len(named) == 1:

@@ -32,6 +32,7 @@ from .context import page_context
 from .export import correlation_table, latex_of_correlations
 from .layers import layers_part
 from .rendering import Illustration, PageFiles, Section, as_markdown, encoded, figure_name
+from .timed import timed_context
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +144,12 @@ def write_page(
         best = (ranking.best or list(ranking.models[:1]))[:WINNERS]
         if best:
             classes = per_class(rows, run, best, source, recompute=release is None)
+    timed = None
+    if source is not None and of_page["choosing"] and release is None:
+        timed = timed_context(rows, run, ranking, source)
     context = {
         **of_page,
+        "timed": timed,
         "classes": None if classes is None else class_context(*classes),
         "figures": figures,
         "has_correlations": not correlations.empty,

@@ -16,11 +16,14 @@ from dsmi_zoo.jobs.runs.forecast import (
     described,
     estimated,
     fleet_of,
+    forward_time,
     to_download,
 )
 from dsmi_zoo.pipeline.config.compute import ComputeSettings
 from dsmi_zoo.pipeline.config.run import resolve_config
 from dsmi_zoo.pipeline.plan.cost import (
+    CPU_EAGER,
+    EAGER,
     OF_A_CPU,
     RESNET18_CPU_THROUGHPUT,
     Speed,
@@ -65,7 +68,30 @@ def test_the_precision_counts_as_its_arithmetic_does(tmp_path: Path) -> None:
     }
     assert seconds["fp32"] == pytest.approx(4 * seconds["bf16"])
     published = sum(447 / job.entry.extras["throughput"] for job in planned(tmp_path).jobs)
-    assert seconds["bf16"] == pytest.approx(published / 0.8)
+    assert seconds["bf16"] == pytest.approx(published * EAGER), "published figures are compiled"
+
+
+def test_published_figures_are_compiled_so_an_eager_run_is_planned_slower(tmp_path: Path) -> None:
+    fleet = Fleet(4, 2, "")
+    compute = {"cluster": "local", "workers": 1}
+    eager = planned(tmp_path, precision="bf16", models=["resnet50.a*"])
+    compiled = planned(
+        tmp_path, precision="bf16", models=["resnet50.a*"], compute={"compile": True}
+    )
+    of_eager, of_compiled = estimated(eager, fleet, 0), estimated(compiled, fleet, 0)
+    assert of_eager.forward == pytest.approx(EAGER * of_compiled.forward)
+    assert of_compiled.others > of_eager.others + 25 * len(eager.jobs), "compiling takes a while"
+    on_cores = {
+        name: estimate(eager.jobs[0], 10, on_cpu=True, compiled=name).image
+        for name in (False, True)
+    }
+    assert on_cores[False] == pytest.approx(CPU_EAGER * on_cores[True])
+    gpu = Speed(1000.0, on_cpu=False)
+    assert "eager: 1.69 times as long as published (1.25 to 2.24)" in forward_time(eager, gpu)
+    assert "compiled as published" in forward_time(compiled, gpu)
+    cores = planned(tmp_path, models=["resnet50.a*"], compute={**compute, "compile": True})
+    (line,) = (one for one in described(cores) if one.startswith("  forward"))
+    assert ", compiled: " in line
 
 
 def test_the_cluster_that_is_asked_for_is_the_one_that_is_planned_for(tmp_path: Path) -> None:

@@ -38,6 +38,28 @@ def hits(context: MeasureContext) -> NDArray[np.bool_]:
 
 def predicted(context: MeasureContext) -> NDArray[np.int64]:
     """Return the class that the probe of ``hits`` predicts for each row, int64 [n], numbered as ``context.classes``."""
+    return _best_fit(context)[1]
+
+
+def fitted(context: MeasureContext) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the probe of ``hits``, fitted to all images: weights [d, classes] and intercepts [classes].
+
+    It predicts the class with the largest of ``Z @ weights + intercepts``; classes are numbered as ``context.classes``.
+    """
+    decomposition, classes = context.decomposition, context.classes
+    penalty, _ = _best_fit(context)
+    xp, n, sizes = namespace(decomposition.squares), len(classes), np.bincount(classes)
+    scale = float(xp.sum(decomposition.squares)) / min(n, context.d)
+    projected = 2 * decomposition.class_sums(classes).T
+    shrunk = projected / (decomposition.squares + penalty * scale)[:, None]
+    of_scaled = to_host(decomposition.matrix.T @ (decomposition.left_vectors @ shrunk))
+    weights = np.ldexp(of_scaled, -context.exponent)
+    mean = to_host(context.points.values).mean(axis=0)
+    return weights, 2 * sizes / n - 1 - mean @ weights
+
+
+def _best_fit(context: MeasureContext) -> tuple[float, NDArray[np.int64]]:
+    """Return the penalty with the least squared error over images left out, and the classes predicted with it."""
     decomposition, classes, images = context.decomposition, context.classes, context.images
     U, squares = decomposition.left_vectors, decomposition.squares
     xp = namespace(squares)
@@ -47,7 +69,7 @@ def predicted(context: MeasureContext) -> NDArray[np.int64]:
     means = beside(2 * sizes / n - 1, U)
     # Of the targets; the -1 of every row is orthogonal to U.
     projected = 2 * decomposition.class_sums(classes).T
-    least, predictions = np.inf, classes
+    least, best, predictions = np.inf, PENALTIES[0], classes
     scale = float(xp.sum(squares)) / min(n, context.d)
     without_images = _without_images(U, images)
     for penalty in PENALTIES:
@@ -55,8 +77,9 @@ def predicted(context: MeasureContext) -> NDArray[np.int64]:
         residuals = without_images(targets - means - U @ (shrunk[:, None] * projected), shrunk)
         error = float(xp.sum(residuals * residuals))
         if error < least:
-            least, predictions = error, to_host(xp.argmax(targets - residuals, axis=1))
-    return predictions
+            least, best = error, penalty
+            predictions = to_host(xp.argmax(targets - residuals, axis=1))
+    return best, predictions
 
 
 def _without_images(U: Array, images: NDArray[np.int64]) -> Callable[[Array, Array], Array]:
