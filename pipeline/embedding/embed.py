@@ -1,6 +1,6 @@
 """From a model and images to an embedding."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,6 +52,16 @@ class View:
             pixels = whole[start:stop]
         else:
             pixels = torch.from_numpy(np.ascontiguousarray(self._values[start:stop])).to(device)
+        return normalised(pixels, self._preprocessing)
+
+    def at(self, numbers: Sequence[int], device: torch.device) -> torch.Tensor:
+        """Return the images of these numbers, float32 [k, 3, h, w], as ``batch`` does."""
+        whole = pixels_on(device, self._values)
+        if whole is not None:
+            pixels = whole[torch.as_tensor(numbers, device=device)]
+        else:
+            rows = [self._values[number : number + 1] for number in numbers]
+            pixels = torch.from_numpy(np.concatenate(rows)).to(device)
         return normalised(pixels, self._preprocessing)
 
 
