@@ -184,6 +184,12 @@ class ModelEntry(BaseModel):
         digest = hashlib.sha256(identity).hexdigest()[:12]
         return f"{readable}-{self.img_size}-{digest}"
 
+    def at_layer(self, layer: str) -> Self:
+        """Return the entry of another layer of the same network, ``MODEL:LAYER``."""
+        # Not by model_copy, which would keep the cached slug.
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**fields | {"model": f"{self.model}:{layer}", "layer": layer})
+
     def __str__(self) -> str:
         return f"{self.model}@{self.img_size}"
 

@@ -28,6 +28,7 @@ Examples:
   dsmi-zoo run --models 'test_vit*' 'test_resnet*'   some of them
   dsmi-zoo run --out runs/narrow --sigma 2 --t 3     other settings go to another OUT
   dsmi-zoo run --catalog mine.csv --config run.toml  your own models and settings
+  dsmi-zoo run --models 'test_*' --layers blocks     a row for each block, from one forward pass
   dsmi-zoo run --catalog mine.csv --budget-gb 20     downloaded weights in waves of at most 20 GB
   dsmi-zoo run --catalog imagenet-2025 --data-root photos --budget 1h --max-download 20GB
                                                      the best of 1,266 models for your images, as far as an hour goes
@@ -40,7 +41,7 @@ Examples:
 @click.option(
     "--config", "file", type=PATH, help="Settings in TOML; the command line overrides them."
 )
-@options("subset", "protocol", "precision", "pool", "random_weights", "measures")
+@options("subset", "protocol", "precision", "pool", "random_weights", "layers", "measures")
 @options(
     *CLUSTER,
     "compute.share",

@@ -168,6 +168,8 @@ def missing(plan: Plan, retry_failed: bool) -> list[Job]:
             outdated += is_there and state.slug not in damaged
         elif state.row is not None:
             row = with_current_facts(state.row, job.entry)
+            if job.entry.layer is not None:  # earlier versions noted no network
+                row["network_id"] = job.network_id
             if row != state.row:
                 write_row(out, state.slug, row)
     if outdated:

@@ -53,6 +53,23 @@ def _no_empty_name(folder: Any) -> Any:
     return folder
 
 
+def _listed(names: Any) -> Any:
+    """Split names at commas; a list of them may be given as well."""
+    if isinstance(names, str):
+        names = (names,)
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError("must be all, blocks, or names of layers")
+    return tuple(part.strip() for name in names for part in name.split(","))
+
+
+def _layers(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(names):
+        raise ValueError("must be all, blocks, or names of layers with commas between them")
+    if len(names) > 1 and {"all", "blocks"} & set(names):
+        raise ValueError("must be all or blocks alone, or names of layers")
+    return tuple(dict.fromkeys(names))
+
+
 def _sample(text: str) -> str:
     # Imported here because it loads numpy.
     from dsmi_zoo.data_catalog.datasets.sampling import Sample
@@ -151,6 +168,15 @@ class RunConfig(Settings):
     random_weights: bool = Field(
         default=False, description="Dry run with untrained weights, as timm initialises them."
     )
+    layers: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_listed),
+        AfterValidator(_layers),
+        OnCommandLine(metavar="all|blocks|NAME,..."),
+    ] = Field(
+        default=(),
+        description="More layers of each network, a row each: its blocks, all (also what lies between), or names.",
+    )
     out: Annotated[
         Path | None, BeforeValidator(_no_empty_name), OnCommandLine(default="runs/<catalog>")
     ] = Field(default=None, description="The run's directory.")
@@ -195,6 +221,13 @@ class RunConfig(Settings):
                 "without weights there is nothing to download and nothing to choose; leave one out"
             )
             raise Clash(reason, "random_weights", *(f"compute.{name}" for name in limits))
+        return self
+
+    @model_validator(mode="after")
+    def _no_search_over_layers(self) -> Self:
+        if self.layers and self.compute.budget is not None:
+            reason = "a search compares models by one layer each; measure the layers of its best ones in another run"
+            raise Clash(reason, "layers", "compute.budget")
         return self
 
     @property

@@ -1,7 +1,9 @@
 """From a model and images to an embedding."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,16 @@ import torch
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
 
 from ..networks.forward import BatchSize, Embedding, Inputs, default_batch, in_batches
-from ..networks.layers import check_layer, has_pre_logits, unwrapped
+from ..networks.layers import (
+    check_layer,
+    has_pre_logits,
+    place_of,
+    relative_depths,
+    unwrapped,
+)
 from .views import StoredView
+
+log = logging.getLogger(__name__)
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 KEPT_ON = ("cuda",)  # torch's names of devices with their own memory that report how much is free
@@ -108,6 +118,7 @@ def embed_inputs(
     device: torch.device,
     *,
     layer: str | None = None,
+    also: Sequence[str] = (),
     batch_size: int | None = None,
     precision: str = "fp32",
     compiled: bool = False,
@@ -122,6 +133,8 @@ def embed_inputs(
         Only one batch of them is in memory at a time.
     layer
         A name of ``named_modules()``; None is the penultimate layer (see `layers.forward`).
+    also
+        Names of further layers to take from the same passes, if the network `shares_a_pass`.
     batch_size
         The most images in a forward pass; None chooses by the device, and on a GPU by what is fastest. It is halved
         when the device's memory runs out.
@@ -140,7 +153,9 @@ def embed_inputs(
         When even a single image does not fit.
     """
     network: Any = unwrapped(model.to(device))
-    check_layer(network, layer)
+    named = [name for name in (layer, *also) if name is not None]
+    for name in named:
+        check_layer(network, name)
     channels_last = takes_channels_last(network, device)
     is_compiled = compiled and layer is None and has_pre_logits(network)
     if is_compiled:
@@ -148,9 +163,35 @@ def embed_inputs(
         batch_size = batch_size or default_batch(device, inputs.pixels)
     size = BatchSize(device, inputs.pixels, batch_size)
     with _numerics(device, precision), _weights_ordered(network, channels_last):
-        return in_batches(
-            network, inputs, device, size, layer, channels_last=channels_last, compiled=is_compiled
+        embedding = in_batches(
+            network,
+            inputs,
+            device,
+            size,
+            layer,
+            also=also,
+            channels_last=channels_last,
+            compiled=is_compiled,
         )
+        depths = _depths(network, inputs, device, named) if named else {}
+    return replace(embedding, depths=depths, layer=layer)
+
+
+def shares_a_pass(model: torch.nn.Module) -> bool:
+    """Return whether hooks leave a network's arithmetic as it is: torch's own encoder takes another path with them."""
+    return not any(isinstance(one, torch.nn.TransformerEncoderLayer) for one in model.modules())
+
+
+def _depths(
+    network: torch.nn.Module, inputs: Inputs, device: torch.device, layers: Sequence[str]
+) -> dict[str, float]:
+    """Return the relative depths of layers by a pass of one image; of a network that takes none, no depth."""
+    _, dtype = place_of(network)
+    try:
+        return relative_depths(network, inputs.batch(0, 1, device).to(dtype), layers)
+    except Exception as error:
+        log.debug("the depths of its layers are unknown: %s", error)
+        return {}
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from dsmi_zoo._util.errors import InputError
 from ..config.finetuning import FineTuning
 from ..networks.forward import Inputs, default_batch, random_states_kept
 from ..networks.layers import as_vectors, first_tensor, forward, has_pre_logits
-from .embed import View
+from .embed import AUTOCAST, View
 from .train import STATISTICS_BATCH, descend
 
 STATISTICS_PIXELS = (
@@ -191,9 +191,15 @@ def rate_at(step: int, total: int, warm_up: float) -> float:
 
 def mixed(device: torch.device) -> AbstractContextManager[Any]:
     """Compute in bfloat16 where a GPU has it, with weights and their updates in float32."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", dtype=torch.bfloat16)
+    name = mixed_precision(device)
+    if name is not None:
+        return torch.autocast(device.type, dtype=AUTOCAST[name])
     return nullcontext()
+
+
+def mixed_precision(device: torch.device) -> str | None:
+    """Return the name of the lower precision of a mixed one; None where all is computed in float32."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ from dsmi_zoo._util.files import content_hash
 
 from ..config.run import RunConfig
 from ..embedding.views import drop_oldest_views
-from ..plan.order import longest_first
+from ..plan.order import by_network, longest_first
 from ..plan.plan import Job, Plan
 from ..store.run_folder import row_mark
 from ..weights.waves import evict
@@ -22,7 +22,7 @@ from .attempts import Attempts, KilledWorker
 from .outcome import Outcome
 from .prepare import prepare_subset, prepare_view, prepare_weights
 from .row_content import RemeasureJob
-from .task import EntryTask, OwnScoresTask, RemeasureTask, RowTask
+from .task import EntryTask, OwnScoresTask, PassTask, RemeasureTask, RowTask
 from .window import Graph, Named, Window
 from .workers import Workers, WorkersLost
 
@@ -66,10 +66,15 @@ def run_entries(
     """
     config, samples = plan.config, len(plan.subset.labels) * plan.subset.repeats
     needed = Counter(job.view for job in jobs)
+    layers = Counter(job.network_id for job in jobs)
     in_order = longest_first(jobs, samples) if until == math.inf else jobs
+    in_order = [job for group in by_network(in_order) for job in group]
     graph = ZooGraph(workers.client, plan, jobs)
     try:
         for job, outcome in Window(workers, graph, in_order, until, confirm_lock).outcomes():
+            layers[job.network_id] -= 1
+            if not layers[job.network_id]:
+                graph.forget_pass(job.network_id)
             needed[job.view] -= 1
             if not needed[job.view]:
                 graph.forget_view(job.view)
@@ -78,7 +83,7 @@ def run_entries(
             yield outcome
     finally:
         graph.close()
-    _remove_attempts_folder(config.folder)
+    remove_attempts_folder(config.folder)
 
 
 def run_in_waves(
@@ -134,7 +139,7 @@ def _from_kept(
     in_order = sorted(jobs, key=lambda job: job.order)
     for _, outcome in Window(workers, graph, in_order, confirm_lock=confirm_lock).outcomes():
         yield outcome
-    _remove_attempts_folder(graph.config.folder)
+    remove_attempts_folder(graph.config.folder)
 
 
 def compute_each(
@@ -148,16 +153,19 @@ def compute_each(
     in_order = sorted(jobs, key=lambda job: job.order)
     for _, outcome in Window(workers, graph, in_order).outcomes():
         yield outcome
-    _remove_attempts_folder(out)
+    remove_attempts_folder(out)
 
 
-def _remove_attempts_folder(out: Path) -> None:
+def remove_attempts_folder(out: Path) -> None:
+    """Remove the folder of attempts once all have ended."""
     with suppress(OSError):  # it is not empty, or was never made
         (out / "attempts").rmdir()
 
 
 class ZooGraph(Graph[Job]):
     """Rows of a catalogue's entries: ``weights`` and ``row`` for each, shared ``view``s, one ``subset``.
+
+    Layers of one network share its ``weights`` and a ``pass``, which embeds the images by all of them.
 
     Parameters
     ----------
@@ -169,28 +177,50 @@ class ZooGraph(Graph[Job]):
         super().__init__(client, plan.config.folder)
         self._config, self._images = plan.config, plan.subset
         self._views: dict[Path, Future] = {}
+        self._layers = {group[0].network_id: group for group in by_network(jobs) if len(group) > 1}
+        self._passes: dict[str, tuple[Future, Future]] = {}
         views = Counter(job.view for job in jobs)
         commonest = max(views, key=views.__getitem__)
         self._first = next(job for job in jobs if job.view == commonest)
         self.subset = self._submit_subset()
 
     def submit(self, job: Job, priority: int) -> Future:
-        """Submit an entry's weights and row, and its view unless another entry has."""
-        weights = self.task(
-            "weights",
-            job.name,
-            job.embedding_id,
-            priority,
-            Attempts(self._out, "weights", job.slug).run,
-            prepare_weights,
-            job,
-            self._config,
-        )
+        """Submit an entry's weights and row, and its view and pass unless another entry has."""
         view = self.view(job, priority)
         row = self._row_task(job).run
+        if job.network_id in self._layers:
+            before = (*self._pass(job.network_id, priority, view), view)
+            return self.hold(job, self.task("row", job.name, job.row_id, priority, row, *before))
+        weights = self._weights(job, priority)
         return self.hold(
             job, weights, self.task("row", job.name, job.row_id, priority, row, weights, view)
         )
+
+    def unit(self, job: Job) -> str:
+        """Return the network of several layers, or the entry."""
+        return job.network_id if job.network_id in self._layers else job.name
+
+    def _weights(self, job: Job, priority: int) -> Future:
+        attempts = Attempts(self._out, "weights", job.slug)
+        arguments = attempts.run, prepare_weights, job, self._config
+        return self.task("weights", job.name, job.embedding_id, priority, *arguments)
+
+    def _pass(self, network: str, priority: int, view: Future) -> tuple[Future, Future]:
+        """Return the futures of the weights and of the pass that the layers of a network share."""
+        known = self._passes.get(network)
+        if known is None or any(one.status in ("error", "cancelled") for one in known):
+            layers = self._layers[network]
+            weights = self._weights(layers[0], priority)
+            run = PassTask(tuple(map(self._row_task, layers))).run
+            name = layers[0].name
+            found = self.task("pass", name, network, priority, run, weights, view)
+            self._passes[network] = weights, found
+        return self._passes[network]
+
+    def forget_pass(self, network: str) -> None:
+        """Release the pass of a network whose rows are all done, and its weights."""
+        for future in self._passes.pop(network, ()):
+            future.release()
 
     def _submit_subset(self) -> Future:
         """Submit the images and their clusters; the commonest view is made in the same pass."""
@@ -242,12 +272,15 @@ class ZooGraph(Graph[Job]):
 
     def close(self) -> None:
         """Release the tasks that entries share."""
-        for future in (self.subset, *self._views.values()):
+        shared = [future for both in self._passes.values() for future in both]
+        for future in (self.subset, *self._views.values(), *shared):
             future.release()
 
     def attempts(self, job: Job) -> list[Attempts]:
-        """Return the counters of an entry's weights and row."""
-        return [Attempts(self._out, kind, job.slug) for kind in ("weights", "row")]
+        """Return the counters of an entry's weights and row, and of what it shares with other layers."""
+        own = [Attempts(self._out, kind, job.slug) for kind in ("weights", "row")]
+        first, *_ = self._layers.get(job.network_id, [job])
+        return own + [Attempts(self._out, kind, first.slug) for kind in ("weights", "pass")]
 
     def _row_task(self, job: Job) -> EntryTask:
         images = self._images.images

@@ -160,6 +160,7 @@ def begun_row(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]
         "dataset": config.subset.dataset,
         "precision": config.precision,
         "embedding_id": job.embedding_id,
+        "network_id": job.network_id or None,
         "row_id": job.row_id,
         "subset_hash": subset_digest,
     }

@@ -1,8 +1,9 @@
 """The tasks that turn an entry into a row on a worker, whatever happens to it on the way."""
 
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from ..networks.checkpoints import Loaded
     from ..networks.forward import Embedding
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class RowTask:
@@ -66,17 +69,19 @@ class RowTask:
     config: RunConfig
     mark: object
 
-    def run(self, weights: Path | None = None, _view: object = None) -> Outcome:
+    kind = "row"
+
+    def run(self, weights: Path | None = None, *_after: object) -> Outcome:
         """Make one attempt at the row, unless an earlier one finished it.
 
         The row fails if the last attempt dies or exceeds its time limit.
         """
         log = self._timeout_log
         attempts = Attempts(
-            self.config.folder, "row", self.job.slug, self.config.compute.model_timeout
+            self.config.folder, self.kind, self.job.slug, self.config.compute.model_timeout
         )
         try:
-            written = self._written_by_earlier_attempt()
+            written = self.written_by_earlier_attempt()
             if written is not None:
                 return written
             if not attempts.unfinished():
@@ -90,8 +95,21 @@ class RowTask:
                 return self.fail(timeout_error(self.config.compute.model_timeout, log))
             return self.fail(error)
         finally:
-            # Only an attempt whose process dies leaves an embedding to its successor.
-            PendingEmbedding(self.config.folder, self.job.slug).discard()
+            # Only an attempt whose process dies leaves something to its successor.
+            self.discard()
+
+    def discard(self) -> None:
+        """Delete what an attempt keeps on disk before the row."""
+        PendingEmbedding(self.config.folder, self.job.slug).discard()
+
+    def store(self, row: dict[str, Any]) -> None:
+        """Write the row."""
+        write_row(self.config.folder, self.job.slug, row)
+
+    def stored(self) -> dict[str, Any] | None:
+        """Return the row that was written since the task was submitted."""
+        out, slug = self.config.folder, self.job.slug
+        return read_row(out, slug) if row_mark(out, slug) != self.mark else None
 
     def compute(self, weights: Path | None = None) -> Outcome:
         """Fill the row and write it; an error is noted in it.
@@ -143,7 +161,7 @@ class RowTask:
             "versions": json.dumps(library_versions()),
             "finished_at": datetime.now(UTC),
         }
-        write_row(self.config.folder, self.job.slug, row)
+        self.store(row)
         readings = row.get("readings") or ""
         return Outcome(self.job.slug, self.job.name, error is None, message, seconds, readings)
 
@@ -155,9 +173,9 @@ class RowTask:
     def _timeout_log(self) -> Path:
         return timeout_log(self.config.folder, self.job.slug)
 
-    def _written_by_earlier_attempt(self) -> Outcome | None:
-        out, job = self.config.folder, self.job
-        row = read_row(out, job.slug) if row_mark(out, job.slug) != self.mark else None
+    def written_by_earlier_attempt(self) -> Outcome | None:
+        """Return the outcome of a row that was written since the task was submitted; None if there is none."""
+        job, row = self.job, self.stored()
         if row is None or row["row_id"] != job.row_id:
             return None
         is_ok = row["status"] == "ok"
@@ -203,7 +221,8 @@ class EntryTask(RowTask):
             subset = subset_with_clusters(self.config.folder, self.job.entry.img_size)
             pending = PendingEmbedding(self.config.folder, self.job.slug)
             if pending.read(self.job.embedding_id) is None:
-                embedding, fields = self.embed(weights, subset, clock)
+                layer = self.job.entry.layer
+                embedding, fields = self.embed(weights, subset, clock, [layer])[layer]
                 pending.write(self.job.embedding_id, embedding, fields)
             self.measure(row, subset, pending)
 
@@ -234,10 +253,16 @@ class EntryTask(RowTask):
         return built.model, images, built.loaded
 
     def embed(
-        self, weights: Path | None, subset: pd.DataFrame, clock: ModelClock
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Compute the embedding, float32 [n, d], and the fields of the row that say how."""
-        from ..embedding.embed import embed_inputs
+        self,
+        weights: Path | None,
+        subset: pd.DataFrame,
+        clock: ModelClock,
+        layers: Sequence[str | None],
+    ) -> dict[str | None, tuple[np.ndarray, dict[str, Any]]]:
+        """Compute the embeddings of some layers, float32 [n, d], and the fields of each one's row that say how.
+
+        Of several layers, those that give no embedding are left out; a single one raises its error.
+        """
         from ..embedding.train import stored_top1
         from ..networks.forward import defaults_kept
         from ..networks.timm import choose_device, loading_code, pooling_of
@@ -250,23 +275,13 @@ class EntryTask(RowTask):
             model, inputs, loaded = self.prepare(weights)
             fields: dict[str, Any] = {"device": str(device)}
             fields["seconds_build"] = perf_counter() - started
-            if entry.builder is None and entry.layer is None:
-                fields["pooling"] = pooling_of(model)
             fields["readings"] = loaded.readings or None
             if not config.random_weights and loaded.by_timm:
                 fields["loading_code"] = loading_code(entry)
             fields["params_m"] = entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
             with gpu_turn(model, device, clock):
                 started = perf_counter()
-                embedding = embed_inputs(
-                    model,
-                    inputs,
-                    device,
-                    layer=entry.layer,
-                    batch_size=config.compute.batch_size,
-                    precision=config.precision,
-                    compiled=config.compute.compile,
-                )
+                embeddings = self._passes(model, inputs, device, layers)
                 fields["seconds_embed"] = perf_counter() - started
 
         trained = job.weights if entry.recipe is not None else None
@@ -276,8 +291,46 @@ class EntryTask(RowTask):
                 raise DamagedFile(path, problem)
         if trained is not None:
             fields["top1"] = stored_top1(trained)
-        fields |= self.own_top1(embedding, subset["label"].to_numpy(), model, weights)
-        return embedding.values, fields
+        labels = subset["label"].to_numpy()
+        found: dict[str | None, tuple[np.ndarray, dict[str, Any]]] = {}
+        for embedding in embeddings:
+            shared = fields | self.own_top1(embedding, labels, model, weights)
+            for layer, values in embedding.by_layer().items():
+                found[layer] = values, dict(shared)
+                if layer is not None:
+                    found[layer][1]["layer_depth"] = embedding.depths.get(layer)
+                elif entry.builder is None:
+                    found[layer][1]["pooling"] = pooling_of(model)
+        return found
+
+    def _passes(
+        self,
+        model: "torch.nn.Module",
+        inputs: "Inputs",
+        device: "torch.device",
+        layers: Sequence[str | None],
+    ) -> "list[Embedding]":
+        """Embed the images by all layers in one pass over them; by each in its own where hooks would change numbers."""
+        from ..embedding.embed import embed_inputs, shares_a_pass
+
+        compute = self.config.compute
+        passes = [list(layers)] if shares_a_pass(model) else [[layer] for layer in layers]
+        if compute.compile and None in layers and len(passes) < len(layers):
+            # Compiled code runs no hooks; it comes last, because it stays in the network.
+            passes = [[layer for layer in layers if layer is not None], [None]]
+        return [
+            embed_inputs(
+                model,
+                inputs,
+                device,
+                layer=first,
+                also=[layer for layer in others if layer is not None],
+                batch_size=compute.batch_size,
+                precision=self.config.precision,
+                compiled=compute.compile,
+            )
+            for first, *others in (sorted(one, key=_is_named) for one in passes)
+        ]
 
     def own_top1(
         self, embedding: "Embedding", labels: np.ndarray, model: Any, weights: Path | None
@@ -312,6 +365,87 @@ class EntryTask(RowTask):
     def _own_code(self) -> str:
         builder = self.job.entry.builder
         return "" if builder is None else f" (the network is of builder {builder})"
+
+
+def _is_named(layer: str | None) -> bool:
+    return layer is not None
+
+
+@dataclass(frozen=True)
+class PassTask:
+    """The forward pass by which the layers of one network are embedded; each one's row then finds its embedding.
+
+    Parameters
+    ----------
+    tasks
+        The rows, all of one network.
+    """
+
+    tasks: tuple[EntryTask, ...]
+
+    def run(self, weights: Path | None = None, _view: object = None) -> None:
+        """Make one attempt at the embeddings of the rows that have none yet.
+
+        Raises
+        ------
+        KilledWorker, TimeoutError
+            Which is then each row's error.
+        """
+        missing = [task for task in self.tasks if self._is_missing(task)]
+        if len(missing) < 2:  # a single row makes its own pass
+            return
+        compute, log = missing[0].config.compute, self._timeout_log
+        slug = self.tasks[0].job.slug
+        attempts = Attempts(missing[0].config.folder, "pass", slug, compute.model_timeout)
+        if not attempts.unfinished():
+            log.unlink(missing_ok=True)  # an earlier run's
+        elif timed_out(log):
+            attempts.forget()
+            raise timeout_error(compute.model_timeout, log)
+        try:
+            attempts.run(self.embed, missing, weights)
+        except KilledWorker:
+            if timed_out(log):
+                raise timeout_error(compute.model_timeout, log) from None
+            raise
+
+    def embed(self, missing: Sequence[EntryTask], weights: Path | None) -> None:
+        """Store the embedding of each row for its measures.
+
+        What goes wrong goes wrong again where a row makes its own pass, and is then that row's error.
+        """
+        import_module("dsmi_zoo.pipeline.networks.timm")  # loads torch before the time begins
+        first, process = missing[0], os.getpid()
+        folder = first.config.folder
+        clock = ModelClock(first.config.compute.model_timeout, self._timeout_log)
+        with clock.running():
+            subset = subset_with_clusters(folder, first.job.entry.img_size)
+            layers = [task.job.entry.layer for task in missing]
+            try:
+                found = first.embed(weights, subset, clock, layers)
+            except (DiskFull, DamagedFile):
+                raise
+            except BaseException as error:  # as in `RowTask.compute`
+                log.debug("the layers of %s do not share a pass: %s", first.job.name, error)
+                found = {}
+            if os.getpid() != process:  # user code has forked, and this is the child
+                os._exit(1)
+            for task in missing:
+                if task.job.entry.layer in found:
+                    values, fields = found[task.job.entry.layer]
+                    pending = PendingEmbedding(folder, task.job.slug)
+                    pending.write(task.job.embedding_id, values, fields)
+
+    @property
+    def _timeout_log(self) -> Path:
+        job = self.tasks[0].job
+        return timeout_log(self.tasks[0].config.folder, f"{job.slug}.pass")
+
+    def _is_missing(self, task: EntryTask) -> bool:
+        if task.written_by_earlier_attempt() is not None:
+            return False
+        pending = PendingEmbedding(task.config.folder, task.job.slug)
+        return pending.read(task.job.embedding_id) is None
 
 
 @dataclass(frozen=True)
@@ -370,8 +504,9 @@ class OwnScoresTask(RowTask):
         reason = _in_one_line(error, "")
         return self._write({}, dict.fromkeys(map(column_of, self.identities), reason))
 
-    def _written_by_earlier_attempt(self) -> Outcome | None:
-        written = super()._written_by_earlier_attempt()
+    def written_by_earlier_attempt(self) -> Outcome | None:
+        """Return the outcome by what the row has of the measures."""
+        written = super().written_by_earlier_attempt()
         row = None if written is None else read_row(self.config.folder, self.job.slug)
         if written is None or row is None:
             return None

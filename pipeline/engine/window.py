@@ -66,6 +66,10 @@ class Graph(Generic[AnyJob]):
         """Return the counters of attempts at a job's own tasks."""
         raise NotImplementedError
 
+    def unit(self, job: AnyJob) -> str:
+        """Return what jobs share that have a task in common: together they take the room of one."""
+        return job.name
+
     def release(self, job: AnyJob) -> None:
         """Release a job's tasks; those that have not begun never will."""
         for future in self._held.pop(job.name, []):
@@ -175,10 +179,15 @@ class Window(Generic[AnyJob]):
         self._looked = monotonic()
 
     def _submit_next(self) -> None:
-        while self._jobs and len(self._running) < self._room:
+        units = {self._graph.unit(job) for _, job in self._running.values()}
+        while self._jobs:
+            unit = self._graph.unit(self._jobs[-1][1])
+            if unit not in units and len(units) >= self._room:
+                return
             if self._has_begun and monotonic() > self._until:
                 return
             self._has_begun = True
+            units.add(unit)
             number, job = self._jobs.pop()
             self._watch(self._graph.submit(job, -number), number, job)
 

@@ -157,7 +157,9 @@ BY_NAME = {measure.name: measure for measure in OF_A_ROW}
 
 COSTLY = frozenset({
     # As dear as all neighbours, centres and the probe together, and no better at ranking networks.
-    "n_leep", "n_leep_se", "clid", "clid_se", "mst_dimension", "mst_dimension_se",
+    "n_leep", "n_leep_se", "clid", "clid_se", "mst_dimension", "mst_dimension_se", "parc", "parc_se",
+    # One more eigenproblem of all points.
+    "dse_z_knn", "dse_z_knn_se", "dsmi_z_y_knn", "dsmi_z_y_knn_se",
     # Eight more decompositions, or binnings, for errors that no ranking uses.
     "h_score_se", "transrate_se", "gbc_se", "rankme_se", "alpha_req_se", "participation_ratio_se",
     "cse_z_se", "csmi_z_y_se", "csmi_z_x_se", "dsmi_z_x_se",

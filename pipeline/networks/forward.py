@@ -5,8 +5,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -16,9 +15,8 @@ import torch
 from dsmi_zoo._util.errors import InputError
 
 from .layers import (
-    WHOLE,
+    Followed,
     as_vectors,
-    first_tensor,
     forward,
     has_pre_logits,
     place_of,
@@ -44,11 +42,28 @@ class Embedding:
         The classifier's choices; None when the model has no classifier.
     n_logits : int or None
         How many outputs the classifier chooses from.
+    others
+        The values of further layers of the same passes, float32 [n, d], by name.
+    problems
+        Why a further layer has none.
+    depths
+        Where in a pass a named layer ends, from 0 to 1, as `layers.relative_depths`.
+    layer
+        Whose output ``values`` are.
     """
 
     values: np.ndarray
     predictions: np.ndarray | None
     n_logits: int | None = None
+    others: dict[str, np.ndarray] = field(default_factory=dict)
+    problems: dict[str, InputError] = field(default_factory=dict)
+    depths: dict[str, float] = field(default_factory=dict)
+    layer: str | None = None
+
+    def by_layer(self) -> dict[str | None, np.ndarray]:
+        """Return the values of all layers that have some."""
+        found: dict[str | None, np.ndarray] = {self.layer: self.values}
+        return found | dict(self.others.items())
 
 
 class Inputs(Protocol):
@@ -142,6 +157,7 @@ def in_batches(
     size: BatchSize,
     layer: str | None,
     *,
+    also: Sequence[str] = (),
     logits: bool = True,
     channels_last: bool = False,
     compiled: bool = False,
@@ -150,6 +166,8 @@ def in_batches(
 
     Parameters
     ----------
+    also
+        Further layers to take from the same passes, each equal to what it would be as ``layer``.
     logits
         Whether predictions are wanted; without, a timm model's classifier does not run.
     channels_last
@@ -159,7 +177,7 @@ def in_batches(
     """
     _, dtype = place_of(model)
     whole: Embedding | None = None
-    start = 0
+    followed, start = Followed(also), 0
     while start < len(inputs):
         began = perf_counter()
         try:
@@ -169,12 +187,14 @@ def in_batches(
                 images = torch.cat([images, images[-1:].expand(size.count - count, -1, -1, -1)])
             if channels_last or compiled:
                 images = images.contiguous(memory_format=torch.channels_last)
-            output, answer = forward(model, images, layer, logits=logits)
+            with followed.hooked(model, len(images)):
+                output, answer = forward(model, images, layer, logits=logits)
             if logits and layer is None and has_pre_logits(model) and output.ndim != 2:
                 raise ValueError(
                     f"the pre-logits have shape {tuple(output.shape)}, not one vector per image"
                 )
             values = as_vectors(output, len(images), layer)[:count].float().cpu().numpy()
+            vectors = {name: one[:count].cpu().numpy() for name, one in followed.vectors.items()}
         except torch.OutOfMemoryError:
             if not size.shrink():
                 raise
@@ -195,7 +215,14 @@ def in_batches(
                 np.empty((len(inputs), *values.shape[1:]), values.dtype),
                 None if answer is None else np.empty(len(inputs), np.int64),
                 None if answer is None else answer.shape[1],
+                {
+                    name: np.empty((len(inputs), one.shape[1]), np.float32)
+                    for name, one in vectors.items()
+                },
+                followed.problems,
             )
+        for name, one in vectors.items():
+            whole.others[name][start : start + count] = one
         whole.values[start : start + count] = values
         if whole.predictions is not None and answer is not None:
             whole.predictions[start : start + count] = answer.argmax(dim=1)[:count].cpu().numpy()
@@ -203,6 +230,8 @@ def in_batches(
         start += count
     if whole is None:
         raise ValueError("there are no images to embed")
+    for name in followed.problems:
+        whole.others.pop(name, None)
     return whole
 
 
@@ -227,18 +256,22 @@ def activations(
     InputError
         When that layer does not run, gives no tensor, or, for None, no ``nn.Linear`` ends the network.
     """
-    return _activations(model, TensorInputs(images), layer, batch_size)
+    return _embedded(model, images, layer, batch_size).values
 
 
-def _activations(
-    model: torch.nn.Module, inputs: TensorInputs, layer: str | None, batch_size: int | None
-) -> np.ndarray:
-    model = unwrapped(model)
+def _embedded(
+    model: torch.nn.Module,
+    images: torch.Tensor,
+    layer: str | None,
+    batch_size: int | None,
+    also: Sequence[str] = (),
+) -> Embedding:
+    model, inputs = unwrapped(model), TensorInputs(images)
     device, _ = place_of(model)
     size = BatchSize(device, inputs.pixels, batch_size or default_batch(device, inputs.pixels))
     # Outside of autocast: its cache would keep weights cast without gradients for the next step.
     with torch.autocast(device.type, enabled=False):
-        return in_batches(model, inputs, device, size, layer, logits=False).values
+        return in_batches(model, inputs, device, size, layer, also=also, logits=False)
 
 
 def layer_activations(
@@ -249,48 +282,12 @@ def layer_activations(
 ) -> list[np.ndarray]:
     """Return what `activations` returns of each of several layers, from one forward pass."""
     main = None if None in layers else layers[0]
-    others = {
-        name: unwrapped(model).get_submodule("" if name == WHOLE else name)
-        for name in layers
-        if name is not None and name != main
-    }
-    inputs = _Followed(images)
-    with ExitStack() as stack:
-        for name, module in others.items():
-            hook = module.register_forward_hook(partial(inputs.keep, name))
-            stack.callback(hook.remove)
-        found: dict[str | None, np.ndarray] = {main: _activations(model, inputs, main, batch_size)}
-    for name in others:
-        parts = [outputs[name] for outputs in inputs.outputs.values() if name in outputs]
-        if sum(map(len, parts)) != len(images):
-            raise InputError(
-                f"in the model's forward pass {name!r} did not run; name another layer"
-            )
-        found[name] = np.concatenate(parts)
+    others = [name for name in dict.fromkeys(layers) if name is not None and name != main]
+    embedding = _embedded(model, images, main, batch_size, others)
+    for problem in embedding.problems.values():
+        raise problem
+    found = replace(embedding, layer=main).by_layer()
     return [found[name] for name in layers]
-
-
-@dataclass(frozen=True)
-class _Followed(TensorInputs):
-    """Images that keep what further layers make of each batch; a batch that is tried again replaces the first try."""
-
-    outputs: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
-
-    def batch(self, start: int, stop: int, device: torch.device) -> torch.Tensor:
-        """Return these images on the device, as the beginning of a new try."""
-        self.outputs[start] = {}
-        return super().batch(start, stop, device)
-
-    def keep(self, name: str, module: torch.nn.Module, given: Any, output: Any) -> None:
-        """Keep a layer's output as vectors: a hook. A layer that runs twice counts as it was last."""
-        start = max(self.outputs)
-        count = min(len(self.images) - start, _length(output))
-        self.outputs[start][name] = as_vectors(output, count, name).float().cpu().numpy()
-
-
-def _length(output: Any) -> int:
-    output = first_tensor(output)
-    return len(output) if isinstance(output, torch.Tensor) and output.ndim else 0
 
 
 @contextmanager

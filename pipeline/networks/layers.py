@@ -1,8 +1,10 @@
 """One forward pass of any network: the output of one of its layers, and the logits."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -113,7 +115,7 @@ def forward(
     elif last:
         output = last[0].output
     else:
-        raise InputError(f"in the model's forward pass {layer!r} did not run; name another layer")
+        raise did_not_run(str(layer))
     return output, found if has_classifier else None
 
 
@@ -138,6 +140,76 @@ def as_vectors(output: Any, n: int, layer: str | None) -> torch.Tensor:
     if output.ndim == 4:
         return output.mean(dim=(2, 3))
     return output.mean(dim=1) if output.ndim == 3 else output.flatten(1)
+
+
+class Followed:
+    """Further layers of forward passes, each pooled to one vector per image as it runs: no activation is kept.
+
+    Attributes
+    ----------
+    vectors
+        Of the present batch: a layer's [n, d], float32 on the device, as `forward` and `as_vectors` would give it.
+    problems
+        Why a layer has none.
+    """
+
+    def __init__(self, layers: Iterable[str]) -> None:
+        self._layers = tuple(layers)
+        self._n = 0
+        self.vectors: dict[str, torch.Tensor] = {}
+        self.problems: dict[str, InputError] = {}
+
+    @contextmanager
+    def hooked(self, model: torch.nn.Module, n: int) -> Iterator[None]:
+        """Follow the layers of a network through the pass of a batch of n images."""
+        self._n = n
+        self.vectors.clear()
+        with ExitStack() as stack:
+            for name in self._layers:
+                module = model.get_submodule("" if name == WHOLE else name)
+                hook = module.register_forward_hook(partial(self._keep, name))
+                stack.callback(hook.remove)
+            yield
+        for name in self._layers:
+            if name not in self.vectors:
+                self.problems.setdefault(name, did_not_run(name))
+
+    def _keep(self, name: str, module: torch.nn.Module, given: Any, output: Any) -> None:
+        """Keep a layer's output as vectors: a hook. A layer that runs twice counts as it was last."""
+        try:
+            vectors = as_vectors(_copied(output), self._n, name)
+        except InputError as error:
+            self.problems[name] = error
+        else:
+            self.vectors[name] = vectors.float()
+
+
+def did_not_run(layer: str) -> InputError:
+    """Return the error of a layer that a forward pass leaves out."""
+    return InputError(f"in the model's forward pass {layer!r} did not run; name another layer")
+
+
+def relative_depths(model: Any, images: torch.Tensor, layers: Iterable[str]) -> dict[str, float]:
+    """Return where in a forward pass each layer ends: the share of the innermost modules' calls up to then, 0 to 1."""
+    calls = 0
+    ends: dict[str, int] = {}
+
+    def count(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+
+    def note(name: str, *_: Any) -> None:
+        ends[name] = calls
+
+    with ExitStack() as stack:
+        for module in model.modules():
+            if next(module.children(), None) is None:
+                stack.callback(module.register_forward_hook(count).remove)
+        for name in layers:
+            module = model.get_submodule("" if name == WHOLE else name)
+            stack.callback(module.register_forward_hook(partial(note, name)).remove)
+        model(images)
+    return {name: end / calls for name, end in ends.items()} if calls else {}
 
 
 class _Pass(NamedTuple):
@@ -168,15 +240,18 @@ def _hooks(
         module: torch.nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any
     ) -> None:
         taken = given[0] if given else named.get("input")
-        if layer is not None:
-            output = first_tensor(output)
-            # What comes next in the network may work in place.
-            output = output.clone() if isinstance(output, torch.Tensor) else output
+        output = output if layer is None else _copied(output)
         # Of the passes before only vectors are kept, as of classifiers: a large model has hundreds of linear layers.
         kept = [one for one in last if layer is None and one.is_vector(n)]
         last[:] = [*kept, _Pass(names[module], taken, output)]
 
     return [module.register_forward_hook(keep, with_kwargs=True) for module in names]
+
+
+def _copied(output: Any) -> Any:
+    """Return a copy of an output's first tensor, because what comes next in the network may work in place."""
+    output = first_tensor(output)
+    return output.clone() if isinstance(output, torch.Tensor) else output
 
 
 def _penultimate(

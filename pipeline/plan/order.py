@@ -54,11 +54,19 @@ def longest_first(jobs: Sequence[Job], samples: int) -> list[Job]:
     return sorted(jobs, key=key)
 
 
+def by_network(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Group the jobs by their networks, in the order of each one's first job."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.network_id or job.slug, []).append(job)
+    return list(groups.values())
+
+
 def balanced(jobs: Sequence[Job], parts: int, samples: int) -> list[list[Job]]:
     """Split the jobs into ``parts`` shares of nearly equal time, the same on every machine.
 
-    The longest job goes to the emptiest share. With fewer jobs than parts some shares are empty. The time to make a
-    view is spread over the jobs that need it.
+    The longest job goes to the emptiest share, and the layers of a network to one. With fewer jobs than parts some
+    shares are empty. The time to make a view is spread over the jobs that need it.
     """
     expectation, sharing = Expectation(samples, look=False), Counter(job.view for job in jobs)
 
@@ -67,10 +75,11 @@ def balanced(jobs: Sequence[Job], parts: int, samples: int) -> list[list[Job]]:
 
     shares: list[list[Job]] = [[] for _ in range(parts)]
     loads = [(0.0, part) for part in range(parts)]
-    for job in sorted(jobs, key=lambda job: (-seconds(job), job.slug)):
+    costs = [(sum(map(seconds, group)), group) for group in by_network(jobs)]
+    for cost, group in sorted(costs, key=lambda one: (-one[0], one[1][0].slug)):
         load, part = heapq.heappop(loads)
-        shares[part].append(job)
-        heapq.heappush(loads, (load + seconds(job), part))
+        shares[part] += group
+        heapq.heappush(loads, (load + cost, part))
     return shares
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from dsmi_zoo._util.errors import InputError
@@ -28,37 +27,13 @@ from .identity import (
     row_identity,
     weights_of,
 )
+from .job import Job
+from .layers import layer_entries
 from .subset import open_subset
 
+__all__ = ["Job", "Plan", "make_plan"]
+
 RANDOM_WEIGHTS = "random:0"  # the seed
-
-
-@dataclass(frozen=True)
-class Job:
-    """One entry of a run, with all that a worker needs.
-
-    ``weights`` is a file, which may not be trained yet. None means the published weights that ``entry.weights`` names,
-    those that the entry's builder makes, or timm's initial ones in a run with ``random_weights``. ``builder_sha256`` is
-    the hash of the file of the builder's module.
-    """
-
-    entry: ModelEntry
-    preprocessing: Preprocessing
-    weights: Path | None
-    view: Path
-    embedding_id: str
-    row_id: str
-    builder_sha256: str | None = None
-
-    @property
-    def slug(self) -> str:
-        """Name of the entry's files."""
-        return self.entry.slug
-
-    @property
-    def name(self) -> str:
-        """Name for people."""
-        return str(self.entry)
 
 
 @dataclass(frozen=True)
@@ -92,9 +67,32 @@ def make_plan(config: RunConfig) -> Plan:
                 f"{config.catalog}: {entry} is there twice; the pair (model, img_size) must be unique"
             )
         jobs[entry.slug] = _job(config, subset, entry, builders, measures)
+    if config.layers:
+        compute = config.compute
+        added = layer_entries(
+            list(jobs.values()), config.layers, compute.cache, compute.model_timeout
+        )
+        of_layers = {
+            slug: [_job(config, subset, entry, builders, measures) for entry in entries]
+            for slug, entries in added.items()
+        }
+        jobs = _with_layers(jobs, of_layers)
     if any(_may_have_outputs(job.entry, len(subset.orders.names)) for job in jobs.values()):
         subset = replace(subset, account=with_open_order(subset.account, subset.orders))
     return Plan(config, subset, tuple(jobs.values()))
+
+
+def _with_layers(jobs: Mapping[str, Job], of_layers: Mapping[str, Sequence[Job]]) -> dict[str, Job]:
+    """Return the jobs by slug, each followed by those of its network's other layers."""
+    together: dict[str, Job] = {}
+    for slug, job in jobs.items():
+        for one in (job, *of_layers.get(slug, ())):
+            if one is not job and one.slug in jobs:
+                raise InputError(
+                    f"--layers: the catalogue has an entry {one.entry} of other content; rename it"
+                )
+            together[one.slug] = one
+    return together
 
 
 def _may_have_outputs(entry: ModelEntry, count: int) -> bool:
@@ -131,21 +129,25 @@ def _job(
     assert entry.img_size is not None
     preprocessing = protocol_preprocessing(entry, config.protocol)
     builder_sha256 = builders[entry.builder] if entry.builder is not None else None
+
+    def identity(own_code: dict[str, str]) -> str:
+        return content_hash(
+            weights_id,
+            entry.architecture,
+            entry.model_kwargs,
+            subset.digest,
+            entry.img_size,
+            preprocessing.model_dump(),
+            config.protocol,
+            config.precision,
+            *([own_code] if own_code else []),
+            *([f"pool={config.pool}"] if config.pool else []),
+            *subset.orders.identity,
+            *([f"checkpoint_key={entry.checkpoint_key}"] if entry.checkpoint_key else []),
+        )
+
     own_code = own_code_of(entry, builder_sha256)
-    embedding_id = content_hash(
-        weights_id,
-        entry.architecture,
-        entry.model_kwargs,
-        subset.digest,
-        entry.img_size,
-        preprocessing.model_dump(),
-        config.protocol,
-        config.precision,
-        *([own_code] if own_code else []),
-        *([f"pool={config.pool}"] if config.pool else []),
-        *subset.orders.identity,
-        *([f"checkpoint_key={entry.checkpoint_key}"] if entry.checkpoint_key else []),
-    )
+    embedding_id = identity(own_code)
     return Job(
         entry=entry,
         preprocessing=preprocessing,
@@ -154,6 +156,7 @@ def _job(
         embedding_id=embedding_id,
         row_id=row_identity(embedding_id, measures),
         builder_sha256=builder_sha256,
+        network_id=identity({key: own_code[key] for key in own_code.keys() - {"layer"}}),
     )
 
 

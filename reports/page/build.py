@@ -21,14 +21,16 @@ from ..figures.forest import forest
 from ..figures.scatter import ranking_scatter, residual_scatter, score_scatter
 from ..statistics.comparison import Comparison, compare
 from ..statistics.correlation import MIN_ROWS
+from ..statistics.layers import depths
 from ..statistics.ranking import Ranking, rank
-from ..statistics.sample import one_row_per_weights
+from ..statistics.sample import one_row_per_weights, own_rows
 from ..statistics.summary import Summary, ranked_measures, summarise
 from .analysis import compared_section, sections
 from .choice import WINNERS
 from .classes import class_context, class_files, per_class, quantity_of
 from .context import page_context
 from .export import correlation_table, latex_of_correlations
+from .layers import layers_part
 from .rendering import Illustration, PageFiles, Section, as_markdown, encoded, figure_name
 
 log = logging.getLogger(__name__)
@@ -126,7 +128,11 @@ def write_page(
     # A report of many rows takes more than a moment, so it is announced.
     level = logging.INFO if len(rows) > MANY_ROWS else logging.DEBUG
     log.log(level, "writing the report of %s rows to %s", len(rows), folder)
-    summary, ranking = summarise(rows, run), rank(rows, quantity_of(rows, run, source))
+    quantity = quantity_of(rows, run, source)
+    summary, ranking = summarise(rows, run), rank(rows, quantity)
+    of_layers = depths(rows, quantity)
+    layers = None if of_layers is None else layers_part(of_layers)
+    rows = own_rows(rows)
     figures = draw(rows, summary, ranking)
     analysis = sections(summary)
     correlations = correlation_table(summary)
@@ -143,11 +149,13 @@ def write_page(
         "figures": figures,
         "has_correlations": not correlations.empty,
         "sections": analysis,
+        "layers": None if layers is None else layers.section,
         "comparisons": compared,
         "release": release,
     }
 
-    drawings = drawings_of(figures, [*analysis, *compared])
+    drawn = [layers.section] if layers is not None else []
+    drawings = drawings_of(figures, [*analysis, *drawn, *compared])
     context["has_figures"] = bool(drawings)
     numbers: dict[str, Any] = {
         **summary.as_json(),
@@ -160,6 +168,8 @@ def write_page(
     }
     if context["own_scores"]:
         numbers["own_scores"] = context["own_scores"]
+    if of_layers is not None:
+        numbers["layers"] = of_layers.as_json()
     if comparisons:
         numbers["compared"] = [
             {
@@ -171,6 +181,8 @@ def write_page(
             for one in comparisons
         ]
     others = {} if correlations.empty else correlation_files(summary, correlations)
+    if layers is not None:
+        others["layers.csv"] = as_csv(layers.table)
     if classes is not None:
         others |= {name: as_csv(table) for name, table in class_files(*classes).items()}
     if release is not None:
@@ -199,7 +211,10 @@ def figures_of(out: Path) -> Mapping[str, bytes]:
     """Return the figures of a run's report as PDF, SVG and PNG, by the names of their files."""
     rows, run = rows_and_record(out)
     summary, ranking = summarise(rows, run), rank(rows, quantity_of(rows, run, out))
-    drawings = drawings_of(draw(rows, summary, ranking), sections(summary))
+    of_layers = depths(rows, quantity_of(rows, run, out))
+    layers = [] if of_layers is None else [layers_part(of_layers).section]
+    figures = draw(own_rows(rows), summary, ranking)
+    drawings = drawings_of(figures, [*sections(summary), *layers])
     files: dict[str, bytes] = {}
     for name, drawing in drawings.items():
         files |= {f"{name}.pdf": drawing.pdf(), f"{name}.svg": drawing.svg}

@@ -13,7 +13,7 @@ from dsmi_zoo.pipeline.measures.core.hits import unpacked
 
 from .paired import two_sided_p
 from .quantity import ACCURACY, Quantity
-from .sample import COSTS, names, succeeded, values
+from .sample import COSTS, names, own_rows, succeeded, values
 
 LEVEL = 0.05
 POWER = 0.8
@@ -103,7 +103,7 @@ def rank(rows: pd.DataFrame, quantity: Quantity = ACCURACY) -> Ranking:
     ----------
     McNemar (1947); Holm (1979).
     """
-    rows = succeeded(rows)
+    rows = succeeded(own_rows(rows))
     accuracy = np.where(rows["probe_hits"].notna(), values(rows, "probe_accuracy"), np.nan)
     rows = rows[np.isfinite(accuracy)]
     accuracy = accuracy[np.isfinite(accuracy)]

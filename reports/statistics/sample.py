@@ -129,9 +129,41 @@ def targets_of(rows: pd.DataFrame) -> list[str]:
     return [name for name in columns if np.isfinite(values(rows, name)).any()]
 
 
+def networks_of(rows: pd.DataFrame) -> list[str]:
+    """Return the identity of each row's network; in rows of earlier versions, that of the embedding."""
+    both = zip(texts(rows, "network_id"), texts(rows, "embedding_id"), strict=True)
+    return [network or own or f"row {i}" for i, (network, own) in enumerate(both)]
+
+
+def further_layers(rows: pd.DataFrame) -> np.ndarray:
+    """Return which rows are further layers of a network, bool [n]: they are no models of their own.
+
+    The network's own row is that of its penultimate layer or, if it has none, of its deepest one.
+    """
+    layers, networks = texts(rows, "layer"), networks_of(rows)
+    depth = np.nan_to_num(values(rows, "layer_depth"), nan=-1.0)
+    own: dict[str, int] = {}
+    for i, network in enumerate(networks):
+        known = own.setdefault(network, i)
+        if layers[known] is not None and (layers[i] is None or depth[i] > depth[known]):
+            own[network] = i
+    return np.array(
+        [layers[i] is not None and own[network] != i for i, network in enumerate(networks)],
+        dtype=bool,
+    )
+
+
+def own_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows without further layers: one for each entry that is a model."""
+    return rows[~further_layers(rows)]
+
+
 def one_row_per_weights(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the measured rows, with each model at its smallest image size only, at which it was trained."""
-    rows = succeeded(rows)
+    """Return the measured rows, with each model at its smallest image size only, at which it was trained.
+
+    Of a network with rows of several layers, only its own row is there.
+    """
+    rows = succeeded(own_rows(rows))
     order = np.argsort(np.nan_to_num(values(rows, "img_size")), kind="stable")
     first = rows.iloc[order].drop_duplicates("model")
     return rows[rows.index.isin(first.index)]

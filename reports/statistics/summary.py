@@ -30,6 +30,7 @@ from .sample import (
     names,
     off_scale,
     one_row_per_weights,
+    own_rows,
     succeeded,
     targets_of,
     texts,
@@ -92,9 +93,10 @@ def summarise(rows: pd.DataFrame, run: RunRecord | None = None) -> Summary:
     run
         The content of ``run.json``, for the entries without a row and the name of the catalogue.
     """
-    ok = succeeded(rows)
-    failed = rows[~rows.index.isin(ok.index)]
+    failed = rows[~rows.index.isin(succeeded(rows).index)]
     missing = missing_entries(rows, run.entries if run else ())
+    rows = own_rows(rows)
+    ok = succeeded(rows)
     sample = one_row_per_weights(rows)
     bootstraps = Bootstraps()
     pooled = correlations(sample, bootstraps)
@@ -111,7 +113,7 @@ def summarise(rows: pd.DataFrame, run: RunRecord | None = None) -> Summary:
         models={
             "total": len(rows) + len(missing),
             "ok": len(ok),
-            "failed": len(failed),
+            "failed": len(rows) - len(ok),
             "missing": len(missing),
         },
         primary=primary,

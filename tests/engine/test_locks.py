@@ -153,7 +153,9 @@ def stale(lock: Path) -> None:
     "given",
     [
         Given((HERE, HERE), deaths=1),
-        Given((HERE, THERE), deaths=1, leaps=1, preemptions=2),
+        pytest.param(
+            Given((HERE, THERE), deaths=1, leaps=1, preemptions=2), marks=pytest.mark.slow
+        ),
         Given((HERE, THERE), leaps=1, preemptions=3),
         Given((HERE, HERE, HERE), preemptions=1, prepare=stale),
     ],

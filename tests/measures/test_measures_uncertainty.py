@@ -97,7 +97,9 @@ def test_the_names_of_classes_and_images_do_not_matter():
     assert first == second
 
 
-@pytest.mark.parametrize(("separation", "scale"), [(0.5, 1.0), (1.5, 0.4)])
+@pytest.mark.parametrize(
+    ("separation", "scale"), [pytest.param(0.5, 1.0, marks=pytest.mark.slow), (1.5, 0.4)]
+)
 def test_the_error_of_no_score_is_far_from_its_spread_over_fresh_samples(separation, scale):
     """Quarters of the images stated a fifth of some. Trees of half the points say too little: not the MST dimension."""
     samples = [sample(seed, size=24, separation=separation, scale=scale) for seed in range(40)]

@@ -16,6 +16,8 @@ from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy
 from dsmi_zoo.pipeline.store.run_folder import read_results, rows_frame
 from dsmi_zoo.reports.figures.curves import over_epochs
 
+pytestmark = pytest.mark.slow  # a training, and a run with its report
+
 
 def example() -> str:
     page = (DOCS / "monitor.md").read_text(encoding="utf-8")

@@ -105,7 +105,11 @@ def on_rank(function: Callable[[int, str], None], rank: int, folder: str) -> Non
 
 @pytest.mark.parametrize(
     ("function", "steps"),
-    [(by_hand, [0, 2, 4, 5]), (lightning, [0, 2, 4, 6]), (hugging_face, [0, 2, 4, 6])],
+    [
+        (by_hand, [0, 2, 4, 5]),
+        pytest.param(lightning, [0, 2, 4, 6], marks=pytest.mark.slow),
+        pytest.param(hugging_face, [0, 2, 4, 6], marks=pytest.mark.slow),
+    ],
 )
 def test_rank_0_measures_copies_of_a_network_and_every_process_gets_its_values(
     function: Callable[[int, str], None], steps: list[int], tmp_path: Path, server: None

@@ -78,7 +78,7 @@ def train_by_decree(folder: str) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.long
+@pytest.mark.slow
 def test_measuring_takes_2_percent_and_under_5_with_the_choice_of_n(
     tmp_path: Path, server: None
 ) -> None:

@@ -32,8 +32,7 @@ def test_costly_scores_are_empty_by_default_with_the_reason(small_run: Path) -> 
     for text in rows["undefined_scores"]:
         reasons = parted_reasons(text)
         assert {name for name, why in reasons.items() if why == NOT_BY_DEFAULT} == COSTLY
-    # Twenty images of a class are too few for that error.
-    others = [one.name for one in OF_A_ROW if one.name not in {*COSTLY, "dsmi_z_y_knn_se"}]
+    others = [one.name for one in OF_A_ROW if one.name not in COSTLY]
     assert rows[others].notna().any().all()
 
 

@@ -145,7 +145,9 @@ def test_a_wrong_setting_is_an_input_error_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("catalog", ["digits", "asked_of_timm.csv"])
+@pytest.mark.parametrize(
+    "catalog", ["digits", pytest.param("asked_of_timm.csv", marks=pytest.mark.slow)]
+)
 def test_a_script_without_its_guard_is_told_what_is_missing(catalog: str, tmp_path: Path) -> None:
     (tmp_path / "asked_of_timm.csv").write_text("model\nresnet10t.c3_in1k\n")
     script = tmp_path / "script.py"

@@ -56,14 +56,14 @@ def test_no_flipped_bit_of_a_row_reads_back_as_another_value(tmp_path: Path) -> 
     path = tmp_path / "row.parquet"
     write_row_file(path, ROW)
     right, content = read_row_file(path), path.read_bytes()
-    bits = np.random.default_rng(0).integers(0, 8 * len(content), 1500)
+    bits = np.random.default_rng(0).integers(0, 8 * len(content), 500)
     refused = 0
     for bit in bits:
         path.write_bytes(flipped(content, int(bit)))
         row = read_or_none(path)
         assert row is None or row == right, f"bit {bit}"
         refused += row is None
-    assert refused > 500
+    assert refused > 150
 
 
 @given(st.binary(max_size=300), st.integers(0, 20_000))

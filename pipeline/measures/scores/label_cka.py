@@ -3,11 +3,12 @@
 import numpy as np
 
 from ..core.arrays import group_sums, namespace, to_host
+from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
 from ..core.registry import score
 
 
-@score("label_cka", task="decomposition")
+@score("label_cka", task="values")
 def label_cka(context: MeasureContext) -> float:
     """Return linear CKA of the embedding and one-hot labels, 0 to 1.
 
@@ -20,15 +21,15 @@ def label_cka(context: MeasureContext) -> float:
     Kornblith et al., Similarity of neural network representations revisited, ICML 2019 (arXiv 1905.00414); with labels,
     kernel alignment of Cristianini et al., NeurIPS 2001.
     """
-    decomposition, classes = context.decomposition, context.classes
-    decomposition.require_variance()
-    squares = decomposition.squares
-    xp = namespace(squares)
-    sums = to_host(
-        group_sums(context.centred_values, classes)
-    )  # Y'Z, whose rows need no centring as Z has none
+    values, classes = context.centred_values, context.classes
+    xp = namespace(values)
+    # |Z'Z| = |ZZ'|, whichever is smaller: cheaper than singular values, of which halves have none by default.
+    similarity = values @ values.T if context.n <= context.d else values.T @ values
+    of_values = float(xp.linalg.vector_norm(similarity))
+    if of_values == 0:
+        raise UndefinedScore("all rows are the same")
+    sums = to_host(group_sums(values, classes))  # Y'Z, whose rows need no centring as Z has none
     sizes = np.bincount(classes).astype(float)
     # |Y'Y|^2 of centred one-hot columns: their Gram matrix is diag(sizes) - sizes sizes' / n.
     gram = np.diag(sizes) - np.outer(sizes, sizes) / len(classes)
-    norms = float(xp.linalg.vector_norm(squares)) * float(np.linalg.norm(gram))
-    return float(np.sum(sums**2)) / norms
+    return float(np.sum(sums**2)) / of_values / float(np.linalg.norm(gram))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..core.arrays import Array, beside, namespace, rows_of
+from ..core.arrays import Array, beside, namespace, rows_of, to_host
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
 from ..core.distances import directions
@@ -30,28 +30,33 @@ def parc(context: MeasureContext) -> float:
     if values.shape[1] == 1:
         raise UndefinedScore("a row of one column has no correlation with another")
     unit = directions(values - xp.mean(values, axis=1, keepdims=True), "rows less their own mean")
-    pairs = np.triu_indices(len(first), k=1)
-    different = classes[first][pairs[0]] != classes[first][pairs[1]]
-    if different.all():
+    pairs = np.flatnonzero(np.triu(np.ones((len(first), len(first)), bool), k=1))
+    same = (classes[first][:, None] == classes[first]).reshape(-1)[pairs]
+    if not same.any():
         raise UndefinedScore("no two images share a class")
-    flat = beside(pairs[0] * len(first) + pairs[1], values)
     cosines = xp.round((unit @ unit.T) * 2.0**40)  # so that rounding does not order equal ones
-    unlike = -xp.take(xp.reshape(cosines, (-1,)), flat)
-    ranks = _ranks(unlike)
-    between = float(xp.mean(ranks[beside(different, ranks)]))
-    spread = float(xp.std(ranks))
+    alike = xp.take(xp.reshape(cosines, (-1,)), beside(pairs, values))
+    ordered = xp.sort(alike)
+    # Ranks run from 1/2, equal numbers share their mean rank, and the mean of all is half their number.
+    spread = _spread_of_ranks(ordered)
     if spread == 0:
         raise UndefinedScore("all pairs of rows are equally unlike")
-    share = float(different.mean())
-    mean = float(xp.mean(ranks))
-    # Pearson's correlation of numbers with a flag.
-    return 100 * (between - mean) / spread * float(np.sqrt(share / (1 - share)))
+    # In order, for a search jumps through memory otherwise: a tenth of the time.
+    of_same = xp.sort(alike[beside(np.flatnonzero(same), alike)])
+    below = xp.searchsorted(ordered, of_same, side="left")
+    up_to = xp.searchsorted(ordered, of_same, side="right")
+    mean_rank = float(xp.mean(xp.astype(below + up_to, xp.float64))) / 2
+    share = float(same.mean())
+    # Pearson's correlation of ranks with a flag.
+    return 100 * (mean_rank - len(pairs) / 2) / spread * float(np.sqrt(share / (1 - share)))
 
 
-def _ranks(numbers: Array) -> Array:
-    """Return the rank of each number, float64 [m]; equal ones share their mean rank."""
-    xp = namespace(numbers)
-    ordered = xp.sort(numbers)
-    below = xp.searchsorted(ordered, numbers, side="left")
-    up_to = xp.searchsorted(ordered, numbers, side="right")
-    return xp.astype(below + up_to, xp.float64) / 2
+def _spread_of_ranks(ordered: Array) -> float:
+    """Return the standard deviation of the ranks of ascending numbers [m], of which equal ones share their mean rank.
+
+    The variance of m different ranks is (m^2 - 1) / 12; of it, t equal ones take (t^3 - t) / 12m.
+    """
+    m = ordered.shape[0]
+    ends = np.flatnonzero(to_host(ordered[1:] != ordered[:-1])) + 1
+    ties = np.diff(ends, prepend=0, append=m).astype(float)
+    return float(np.sqrt(max(m**2 - 1 - np.sum(ties**3 - ties) / m, 0) / 12))
