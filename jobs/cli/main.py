@@ -13,6 +13,7 @@ from dsmi_zoo._util.text import one_line
 from ..terminal import accept_any_text, print_error, show_details, show_log
 from .look import catalog_group, doctor_command, measure_command, report_command, status_command
 from .run import (
+    finetune_command,
     merge_command,
     prefetch_command,
     remeasure_command,
@@ -45,6 +46,7 @@ for command in (
     submit_group,
     rerun_command,
     remeasure_command,
+    finetune_command,
     merge_command,
     prefetch_command,
     status_command,

@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import damage
 from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.text import counted
@@ -109,7 +111,7 @@ def rerun(
     stored = elsewhere(record.config, compute)
     config = stored.model_copy(update={"out": out.absolute(), "models": (), "filters": Filters()})
     with display.status("Reading catalogue and images"):
-        plan = _plan_of_all(config, record)
+        plan = plan_of_all(config, record)
     log_images(plan.subset)
     recorded = {entry.slug: entry.row_id for entry in record.entries}
     jobs = [job for job in plan.jobs if job.slug in recorded]
@@ -125,10 +127,12 @@ def rerun(
     make_writable(config.folder)
     with driver_lock(config.folder) as confirm_lock:
         open_out(chosen)
+        once = config.compute.model_copy(update={"finetune": None})
+        chosen = replace(chosen, config=config.model_copy(update={"compute": once}))
         return _compute(chosen, chosen.jobs, display, confirm_lock)
 
 
-def _plan_of_all(config: RunConfig, record: RunRecord) -> Plan:
+def plan_of_all(config: RunConfig, record: RunRecord) -> Plan:
     """Plan the entries of all catalogues that a run has had; a later one's entry replaces an earlier one's."""
     plan = make_plan(config)
     jobs = {job.slug: job for job in plan.jobs}
@@ -220,8 +224,28 @@ def _compute(
             mend_inputs(workers, plan)
     if compute.share is not None:
         return conclude_share(out, compute.share, {job.slug for job in todo}, started)
+    failed = fine_tune_after(plan.config, display, confirm_lock, client)
     slugs = {job.slug for job in plan.jobs}
-    return conclude(out, slugs, started, display, report=compute.write_report)
+    code = conclude(out, slugs, started, display, report=compute.write_report)
+    return 1 if failed else code
+
+
+def fine_tune_after(
+    config: RunConfig,
+    display: Display,
+    confirm_lock: Callable[[], None],
+    client: "Client | None" = None,
+) -> int:
+    """Fine-tune the best models if the settings say so, and return how many failed; the rows stay whatever happens."""
+    if config.compute.finetune is None:
+        return 0
+    from .finetune import fine_tune_best
+
+    try:
+        return fine_tune_best(config, display, confirm_lock, client)
+    except InputError as error:
+        log.warning(str(error))
+        return 1
 
 
 def _inputs_are_damaged(plan: Plan) -> bool:

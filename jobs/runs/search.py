@@ -55,7 +55,7 @@ from .forecast import (
     log_timed,
     speed_of,
 )
-from .run import missing
+from .run import fine_tune_after, missing
 from .state import (
     is_to_compute,
     make_writable,
@@ -287,6 +287,7 @@ def search(
         _announce(plan, prices, config.compute.budget - START_S)
         return 0
 
+    failed = 0
     with ExitStack() as stack:
         confirm_lock: Callable[[], None] = _no_check
         if not only_plan:
@@ -301,6 +302,7 @@ def search(
         while halving.stages:
             if not halving.take_stage(workers, display, retry_failed, confirm_lock):
                 return 1
+        failed = fine_tune_after(config, display, confirm_lock, workers.client)
 
     note = halving.note
     write_run(config.folder, read_run(config.folder).model_copy(update={"search": note}))
@@ -311,7 +313,8 @@ def search(
         )
     slugs = {job.slug for job in halving.candidates}
     report = config.compute.write_report
-    return conclude(config.folder, slugs, started, display, report=report, may_be_partial=True)
+    code = conclude(config.folder, slugs, started, display, report=report, may_be_partial=True)
+    return 1 if failed else code
 
 
 def _announce(plan: Plan, prices: Prices, seconds: float) -> tuple[list[Stage], list[Job]]:

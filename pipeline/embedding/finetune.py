@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch.optim.swa_utils import update_bn
 from dsmi_zoo._util.errors import InputError
 
 from ..config.finetuning import FineTuning
-from ..networks.forward import Inputs, default_batch, random_states_kept
+from ..networks.forward import CPU_BATCH_PIXELS, Inputs, default_batch, random_states_kept
 from ..networks.layers import as_vectors, first_tensor, forward, has_pre_logits
 from .embed import AUTOCAST, View
 from .train import STATISTICS_BATCH, descend
@@ -106,7 +106,7 @@ def fine_tune(
     while True:
         try:
             model.to(device)
-            with random_states_kept():
+            with random_states_kept(), _threads_for(inputs.pixels * at_once):
                 torch.manual_seed(seed)
                 _train(model, inputs, labels, train, recipe, device, at_once)
             return
@@ -124,6 +124,18 @@ def fine_tune(
         model.load_state_dict(before)
         if device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+@contextmanager
+def _threads_for(pixels: int) -> Iterator[None]:
+    """Use one CPU thread where a step is small: several would mostly wait for each other, the more so beside others."""
+    threads = torch.get_num_threads()
+    if pixels < CPU_BATCH_PIXELS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _is_lack_of_memory(error: BaseException) -> bool:

@@ -30,6 +30,7 @@ from .attempts import Attempts
 from .graph import ZooGraph, remove_attempts_folder
 from .outcome import Outcome
 from .task import EntryTask
+from .time_limit import ModelClock
 from .window import Window
 from .workers import Workers
 
@@ -53,7 +54,7 @@ class Images:
     def of(cls, out: Path) -> "Images":
         """Read the images of a run."""
         subset = read_subset(out)
-        numbers, first, image_of_row = np.unique(
+        _, first, image_of_row = np.unique(
             subset["number"].to_numpy(), return_index=True, return_inverse=True
         )
         class_of_row = np.unique(subset["label"].to_numpy(), return_inverse=True)[1]
@@ -118,21 +119,23 @@ class FineTuneTask(EntryTask):
         tuning.check_classes(images.classes)
         known = read_finetuned_row(self.config.folder, self.job.slug) or {}
         is_known = known.get("row_id") == self.job.row_id and known.get("status") == "ok"
-        with self.clock().running():
-            row.update(known if is_known else self._accuracies(images, weights))
+        clock = self.clock()
+        with clock.running():
+            row.update(known if is_known else self._accuracies(images, weights, clock))
             if self.keep_checkpoint:
-                self._keep_checkpoint(images, weights)
+                self._keep_checkpoint(images, weights, clock)
 
-    def _accuracies(self, images: Images, weights: Path | None) -> dict[str, Any]:
+    def _accuracies(
+        self, images: Images, weights: Path | None, clock: ModelClock
+    ) -> dict[str, Any]:
         parts = self.recipe.held_out(images.classes)
         predictions = np.full(len(images.class_of_row), -1)
         facts: list[dict[str, float]] = []
-        fields: dict[str, Any] = {}
         for fold, part in enumerate(parts):
             rows = images.rows_of(part)
             done = self._pending.read(fold, len(rows))
             if done is None:
-                done = self._trained_without(images, fold, part, rows, weights)
+                done = self._trained_without(images, fold, rows, weights, clock)
                 self._pending.write(fold, *done)
             predictions[rows], of_fold = done
             facts.append(of_fold)
@@ -146,7 +149,7 @@ class FineTuneTask(EntryTask):
         classes = images.classes[held]
         sizes = np.bincount(classes)
         shares = np.bincount(classes, weights=hits[held])[sizes > 0] / sizes[sizes > 0]
-        fields |= {
+        fields: dict[str, Any] = {
             "finetuned_accuracy": 100 * float(hits[held].mean()),
             "finetuned_low": low,
             "finetuned_high": high,
@@ -173,9 +176,9 @@ class FineTuneTask(EntryTask):
         self,
         images: Images,
         fold: int,
-        part: np.ndarray,
         rows: np.ndarray,
         weights: Path | None,
+        clock: ModelClock,
     ) -> tuple[np.ndarray, dict[str, float]]:
         """Return the predictions for the held-out rows of a network trained on all others, and what that took."""
         from ..embedding.finetune import predicted
@@ -183,7 +186,7 @@ class FineTuneTask(EntryTask):
         train = np.setdiff1d(np.arange(len(images.class_of_row)), rows)
         with peak_memory() as peak:
             started = perf_counter()
-            with self._trained(images, train, weights, seed=self.recipe.seed + fold) as trained:
+            with self._trained(images, train, weights, clock, self.recipe.seed + fold) as trained:
                 predictions = predicted(*trained[:2], rows, trained[2])
                 peak_bytes = peak()
             seconds = perf_counter() - started
@@ -191,7 +194,7 @@ class FineTuneTask(EntryTask):
 
     @contextmanager
     def _trained(
-        self, images: Images, train: np.ndarray, weights: Path | None, seed: int
+        self, images: Images, train: np.ndarray, weights: Path | None, clock: ModelClock, seed: int
     ) -> "Iterator[tuple[torch.nn.Module, Inputs, torch.device]]":
         """Yield the network trained on some rows, its images and the device, which it has alone until the end."""
         import torch
@@ -207,18 +210,18 @@ class FineTuneTask(EntryTask):
             with random_states_kept():
                 torch.manual_seed(seed)
                 model = with_new_classifier(network, images.n_classes, self.job.entry.layer, inputs)
-            with gpu_turn(model, device, self.clock()):
+            with gpu_turn(model, device, clock):
                 fine_tune(model, inputs, images.class_of_row, train, self.recipe, device, seed)
                 yield model, inputs, device
 
-    def _keep_checkpoint(self, images: Images, weights: Path | None) -> None:
+    def _keep_checkpoint(self, images: Images, weights: Path | None, clock: ModelClock) -> None:
         import safetensors.torch
 
         path = checkpoint_path(self.config.folder, self.job.slug, self.job.row_id)
         if path.exists():
             return
         every = np.arange(len(images.class_of_row))
-        with self._trained(images, every, weights, seed=self.recipe.seed) as (model, _, _):
+        with self._trained(images, every, weights, clock, self.recipe.seed) as (model, _, _):
             state = {name: one.cpu().contiguous() for name, one in model.state_dict().items()}
         entry = self.job.entry
         metadata = {

@@ -1,9 +1,8 @@
 """The rows of fine-tuned models: ``OUT/finetuned/<slug>.parquet``, and what is kept between two trainings."""
 
 import json
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ FINETUNED_COLUMNS: tuple[Column, ...] = (
     Column("finetuned_spread", "number", "points",
            "Standard deviation of the accuracy over the trainings, each of its own seed and held-out part."),
     Column("trainings", "integer", "", "Trainings, each of which held out another part of the images."),
-    Column("finetuned_hits", "text", "", "Whether each held-out image is recognised: their number, and hexadecimal bits."),
+    Column("finetuned_hits", "text", "", "Which held-out images are recognised: number and hexadecimal bits."),
     Column("held_out", "text", "", "Which images were held out, in the same form."),
     Column("n_images", "integer", "images", "All images."),
     Column("n_classes", "integer", "", "Classes."),
@@ -128,15 +127,8 @@ class PendingFolds:
 
     def discard(self) -> None:
         """Delete all of them."""
-        for path in self._all():
-            with suppress(FileNotFoundError):
-                path.unlink()
-
-    def _all(self) -> Iterator[Path]:
-        # Not a glob: a slug may hold brackets.
-        fold = 0
-        for fold in range(100):
-            yield self._path(fold)
+        for path in (self.out / "attempts").glob(f"{escape(self.slug)}.finetune-*.json"):
+            path.unlink(missing_ok=True)
 
     def _path(self, fold: int) -> Path:
         return self.out / "attempts" / f"{self.slug}.finetune-{fold}.json"
