@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from .pipeline.monitor.hf_trainer import TrainerMonitor as TrainerMonitor
     from .pipeline.monitor.lightning import LightningMonitor as LightningMonitor
     from .pipeline.monitor.monitor import RepresentationMonitor
-    from .pipeline.store.kept import embedding
     from .pipeline.store.finetuned import read_finetuned
+    from .pipeline.store.kept import embedding
     from .pipeline.store.run_folder import read_results
     from .pipeline.store.tables import by_name, rank
 
