@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ def settings(out: Path, top: int, **compute: Any) -> RunConfig:
 
 
 def tune(out: Path, here: Workers, top: int = 1, **compute: Any) -> int:
-    return command.fine_tune_best(settings(out, top, **compute), SILENT, lambda: None, here.client)
+    """Fine-tune on a worker that is a thread, which the command itself refuses."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(command, "open_workers", lambda *_, **__: nullcontext(here))
+        return command.fine_tune_best(settings(out, top, **compute), SILENT, lambda: None)
 
 
 @pytest.fixture
