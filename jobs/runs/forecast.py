@@ -28,8 +28,10 @@ from dsmi_zoo.pipeline.plan.cost import (
     needs_timing,
     network_key,
     relative_cost,
+    shared_by_layers,
     speed_here,
 )
+from dsmi_zoo.pipeline.plan.order import by_network
 from dsmi_zoo.pipeline.plan.plan import Job, Plan
 from dsmi_zoo.pipeline.weights.cache import local_weights, remote_weights
 
@@ -144,7 +146,8 @@ def _costs(plan: Plan, display: Display) -> list[str]:
     measures = Cost(build=0, image=0).seconds(samples) * len(jobs)
     embeddings = size_in_words(len(jobs) * samples * EMBEDDING_WIDTH * 4)
     dropped = "" if config.compute.keep_embeddings else ", not kept"
-    building = len(jobs) * BUILD_S + bytes_of_weights(jobs) / READ_BYTES_S
+    networks = [group[0] for group in by_network(jobs)]
+    building = len(networks) * BUILD_S + bytes_of_weights(networks) / READ_BYTES_S
     return [
         f"views       {counted(len(views), 'distinct preprocessing')}, {size_in_words(pixels)} on disk; cache limit "
         f"{config.compute.cache_gb:g} GB",
@@ -187,10 +190,8 @@ def _forward_time(plan: Plan, speed: Speed) -> str:
     """Estimate the forward passes on one core or GPU, and say from what."""
     samples = len(plan.subset.labels) * plan.subset.repeats
     sources: Counter[str] = Counter()
-    seconds = 0.0
+    seconds = samples * sum(cost.image for cost in _job_costs(plan, speed))
     for job in plan.jobs:
-        cost = estimate(job, speed.resnet18, on_cpu=speed.on_cpu, timed=speed.networks)
-        seconds += samples * cost.image
         is_timed = network_key(job) in speed.networks
         source = TIMED if is_timed else relative_cost(job.entry, on_cpu=speed.on_cpu)[1]
         sources[source] += 1
@@ -311,10 +312,7 @@ def estimated(plan: Plan, fleet: Fleet, download: float, speed: Speed | None = N
     samples = len(plan.subset.labels) * plan.subset.repeats
     if speed is None:
         speed = published_speed(fleet, plan.config)
-    costs = [
-        estimate(job, speed.resnet18, on_cpu=speed.on_cpu, timed=speed.networks)
-        for job in plan.jobs
-    ]
+    costs = _job_costs(plan, speed)
     views = {job.view for job in plan.jobs if not job.view.exists()}
     forward = sum(samples * cost.image for cost in costs)
     decoding = len(views) * samples * DECODE_S
@@ -332,10 +330,18 @@ def estimated(plan: Plan, fleet: Fleet, download: float, speed: Speed | None = N
     return Forecast(START_S + fetch + max(bounds), fetch, forward, others, memory)
 
 
+def _job_costs(plan: Plan, speed: Speed) -> list[Cost]:
+    """Estimate what each job costs at that speed."""
+    costs = (
+        estimate(job, speed.resnet18, on_cpu=speed.on_cpu, timed=speed.networks)
+        for job in plan.jobs
+    )
+    return shared_by_layers(plan.jobs, costs)
+
+
 def expected_costs(plan: Plan, jobs: Sequence[Job]) -> dict[str, float]:
     """Return the seconds that each job would take on a core, by slug; only their ratios matter."""
     samples = len(plan.subset.labels) * plan.subset.repeats
     on_cpu = plan.config.compute.cluster in OF_THIS_MACHINE and not visible_gpus()
-    return {
-        job.slug: estimate(job, RESNET18_A_CORE, on_cpu=on_cpu).seconds(samples) for job in jobs
-    }
+    costs = shared_by_layers(jobs, (estimate(job, RESNET18_A_CORE, on_cpu=on_cpu) for job in jobs))
+    return {job.slug: cost.seconds(samples) for job, cost in zip(jobs, costs, strict=True)}

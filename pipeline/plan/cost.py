@@ -1,6 +1,7 @@
 """The cost of an entry, estimated before it runs and corrected by its own row."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
@@ -148,6 +149,16 @@ def corrected(cost: Cost, row: Mapping[Any, Any]) -> Cost:
     return replace(
         cost, build=row["seconds_build"], image=row["seconds_embed"] / row["n_samples"], download=0
     )
+
+
+def shared_by_layers(jobs: Sequence[Job], costs: Iterable[Cost]) -> list[Cost]:
+    """Return the costs with each network's building and forward pass spread over its layers among the jobs."""
+    sharing = Counter(job.network_id or job.slug for job in jobs)
+    shared = []
+    for job, cost in zip(jobs, costs, strict=True):
+        layers = sharing[job.network_id or job.slug]
+        shared.append(replace(cost, build=cost.build / layers, image=cost.image / layers))
+    return shared
 
 
 def wall_seconds(

@@ -77,12 +77,13 @@ ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "share": (["--share", "1/2"], "1/2"),
     "budget_gb": (["--budget-gb", "3"], 3),
     "scores": (["--scores", "all"], "all"),
+    "layers": (["--layers", "stem,layer4*"], "stem,layer4*"),
 }
 NEEDED_BESIDE = {
     "repeats": {"protocol": "paper"},
     "data_root": {"dataset": "csv", "catalog": "digits"},
 }
-AT_ODDS_WITH_OTHERS = {"share", "budget_gb", "random_weights"}
+AT_ODDS_WITH_OTHERS = {"share", "budget_gb", "random_weights", "layers"}
 
 
 def from_command_line(*arguments: str) -> RunConfig:

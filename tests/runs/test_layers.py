@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.jobs.runs.forecast import RESNET18_A_CORE, Fleet, estimated
 from dsmi_zoo.jobs.runs.run import missing
 from dsmi_zoo.jobs.runs.state import open_out
 from dsmi_zoo.pipeline.config.run import RunConfig, resolve_config
@@ -17,6 +18,7 @@ from dsmi_zoo.pipeline.embedding import embed
 from dsmi_zoo.pipeline.engine.graph import run_entries
 from dsmi_zoo.pipeline.engine.outcome import Outcome
 from dsmi_zoo.pipeline.engine.workers import Workers
+from dsmi_zoo.pipeline.plan.cost import Speed
 from dsmi_zoo.pipeline.plan.order import balanced, by_network
 from dsmi_zoo.pipeline.plan.plan import Plan, make_plan
 from dsmi_zoo.pipeline.store.run_folder import read_results, row_path
@@ -267,3 +269,12 @@ def test_layers_of_a_network_stay_together_in_order_and_shares(planned: Planned)
 
 def test_layers_are_no_part_of_a_runs_identity() -> None:
     assert RunConfig(layers="blocks").identity() == RunConfig().identity()
+
+
+def test_a_forecast_counts_one_forward_pass_for_all_layers_of_a_network(planned: Planned) -> None:
+    one, more = (planned("net,NETS:net,,32,net", layers=layers) for layers in ((), "blocks"))
+    speed = Speed(RESNET18_A_CORE, on_cpu=True)
+    fleet = Fleet(1, 0, "1 core")
+    few, many = (estimated(plan, fleet, 0, speed) for plan in (one, more))
+    assert many.forward == pytest.approx(few.forward)
+    assert many.others > few.others, "each row has its measures"
