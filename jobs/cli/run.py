@@ -135,13 +135,14 @@ def finetune_command(
       dsmi-zoo finetune --out runs/photos --top 3
       dsmi-zoo finetune --out runs/photos --top 1 --keep-checkpoints
     """
-    if (folder is None) == (out is None):
+    chosen = out or folder
+    if chosen is None or (folder is not None and out is not None):
         raise click.UsageError("name the run's directory once: --out OUT", context)
     given, shown = given_settings(context).get("compute", {}), display()
     with shown.never_silent("Reading the run"):
         from ..runs.finetune import finetune
 
-        return finetune(out or folder, top, given, shown)
+        return finetune(chosen, top, given, shown)
 
 
 @click.command("remeasure")

@@ -8,18 +8,14 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import damage
-from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.models.filters import Filters
-from dsmi_zoo.data_catalog.models.registry import BUILT_IN, find_entries
-from dsmi_zoo.data_catalog.models.trained_zoos import seeded_zoo
+from dsmi_zoo.data_catalog.models.registry import find_entries
 from dsmi_zoo.pipeline.config.run import ComputeSettings, RunConfig, from_command_line
 from dsmi_zoo.pipeline.engine.row_content import with_current_facts
 from dsmi_zoo.pipeline.plan.order import balanced
-from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
-from dsmi_zoo.pipeline.store.record import RunRecord
+from dsmi_zoo.pipeline.plan.plan import Job, Plan
 from dsmi_zoo.pipeline.store.run_folder import read_run, row_path, write_row
 from dsmi_zoo.pipeline.store.subset_file import clusters_path, subset_is_stored
 
@@ -35,6 +31,7 @@ from .downloads import (
     with_weights_here,
 )
 from .driver_lock import driver_lock
+from .finalists import fine_tune_after
 from .forecast import expected_costs
 from .state import (
     is_to_compute,
@@ -44,6 +41,7 @@ from .state import (
     states_of,
     touch_record,
 )
+from .whole_plan import plan_of_all
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -132,23 +130,6 @@ def rerun(
         return _compute(chosen, chosen.jobs, display, confirm_lock)
 
 
-def plan_of_all(config: RunConfig, record: RunRecord) -> Plan:
-    """Plan the entries of all catalogues that a run has had; a later one's entry replaces an earlier one's."""
-    plan = make_plan(config)
-    jobs = {job.slug: job for job in plan.jobs}
-    for catalog in record.earlier_catalogs:
-        if (
-            catalog.name not in BUILT_IN
-            and seeded_zoo(catalog.name) is None
-            and not is_file(catalog.name)
-        ):
-            log.warning(f"{catalog.name} is no longer there; its models cannot be computed again")
-            continue
-        earlier = make_plan(config.model_copy(update={"catalog": catalog.name}))
-        jobs = {job.slug: job for job in earlier.jobs} | jobs
-    return Plan(config, plan.subset, tuple(jobs.values()))
-
-
 def missing(plan: Plan, retry_failed: bool) -> list[Job]:
     """Return the jobs that are to be computed; update the catalogue's facts in the other rows."""
     out = plan.config.folder
@@ -228,24 +209,6 @@ def _compute(
     slugs = {job.slug for job in plan.jobs}
     code = conclude(out, slugs, started, display, report=compute.write_report)
     return 1 if failed else code
-
-
-def fine_tune_after(
-    config: RunConfig,
-    display: Display,
-    confirm_lock: Callable[[], None],
-    client: "Client | None" = None,
-) -> int:
-    """Fine-tune the best models if the settings say so, and return how many failed; the rows stay whatever happens."""
-    if config.compute.finetune is None:
-        return 0
-    from .finetune import fine_tune_best
-
-    try:
-        return fine_tune_best(config, display, confirm_lock, client)
-    except InputError as error:
-        log.warning(str(error))
-        return 1
 
 
 def _inputs_are_damaged(plan: Plan) -> bool:

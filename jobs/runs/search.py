@@ -46,6 +46,7 @@ from ..workers import open_workers
 from .conclude import conclude
 from .downloads import log_plan, planned_sizes, sizes_to_download, within_max_download
 from .driver_lock import driver_lock
+from .finalists import fine_tune_after
 from .forecast import (
     START_S,
     TIMING_S,
@@ -55,7 +56,7 @@ from .forecast import (
     log_timed,
     speed_of,
 )
-from .run import fine_tune_after, missing
+from .run import missing
 from .state import (
     is_to_compute,
     make_writable,

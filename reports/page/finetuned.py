@@ -41,8 +41,8 @@ def tuned_section(after: AfterTuning, quantity: Quantity) -> Section:
     text = prose(
         "finetuned",
         answer=tuned_answer(after, quantity),
-        images=after.images,
-        trainings=after.trainings,
+        images=str(after.images),
+        trainings=str(after.trainings),
         failed="; ".join(f"{name}: {why}" for name, why in after.failed),
     )
     return Section("finetuned", "After fine-tuning", text, [_table(after)])

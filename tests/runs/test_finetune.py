@@ -17,7 +17,7 @@ import safetensors.numpy
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.progress import SILENT
-from dsmi_zoo.jobs.runs import finetune as command
+from dsmi_zoo.jobs.runs import finalists as command
 from dsmi_zoo.jobs.runs.run import elsewhere
 from dsmi_zoo.pipeline.config.finetuning import FineTuning
 from dsmi_zoo.pipeline.config.run import RunConfig
