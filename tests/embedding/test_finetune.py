@@ -80,7 +80,7 @@ def test_a_network_learns_and_the_same_seed_gives_the_same_predictions() -> None
     np.testing.assert_array_equal(*answers)
 
 
-def test_a_network_without_a_classifier_gets_one_and_a_batch_that_is_too_large_is_parted() -> None:
+def test_a_network_without_a_classifier_gets_one_and_too_large_a_batch_is_parted() -> None:
     inputs, labels = striped()
     torch.manual_seed(0)
     network = NoClassifier(most=4)

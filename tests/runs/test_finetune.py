@@ -102,7 +102,7 @@ def test_the_best_and_the_static_choice_are_tuned_once_and_the_page_says_who_win
     assert len(opening.split()) < 100
 
 
-def test_kept_weights_are_of_a_training_on_all_images_and_need_no_other_training_again(
+def test_kept_weights_are_of_one_more_training_on_all_images(
     out: Path, here: Workers, trainings: list[int]
 ) -> None:
     tune(out, here)
@@ -157,7 +157,7 @@ def command_finalists(out: Path) -> Any:
     return finalists(read_results(out), Quantity(), 1)
 
 
-def test_what_cannot_be_tuned_has_a_row_that_says_why_in_one_line_and_is_tried_again(
+def test_what_cannot_be_tuned_says_why_in_one_line_and_is_tried_again(
     out: Path, here: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
