@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .pipeline.monitor.hf_trainer import TrainerMonitor as TrainerMonitor
     from .pipeline.monitor.lightning import LightningMonitor as LightningMonitor
     from .pipeline.monitor.monitor import RepresentationMonitor
+    from .pipeline.store.finetuned import read_finetuned
     from .pipeline.store.kept import embedding
     from .pipeline.store.run_folder import read_results
     from .pipeline.store.tables import by_name, rank
@@ -33,6 +34,7 @@ __all__ = [
     "load_models",
     "measure",
     "rank",
+    "read_finetuned",
     "read_results",
     "run",
     "score",
@@ -50,6 +52,7 @@ _HOMES = {
     "load_models": "data_catalog.models.registry",
     "measure": "pipeline.measures",
     "rank": "pipeline.store.tables",
+    "read_finetuned": "pipeline.store.finetuned",
     "read_results": "pipeline.store.run_folder",
     "run": "jobs.runs.api",
     "score": "pipeline.embedding.score",

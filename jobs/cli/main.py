@@ -14,6 +14,7 @@ from ..terminal import accept_any_text, print_error, show_details, show_log
 from .device import convert_command, time_command
 from .look import catalog_group, doctor_command, measure_command, report_command, status_command
 from .run import (
+    finetune_command,
     merge_command,
     prefetch_command,
     remeasure_command,
@@ -46,6 +47,7 @@ for command in (
     submit_group,
     rerun_command,
     remeasure_command,
+    finetune_command,
     merge_command,
     prefetch_command,
     status_command,

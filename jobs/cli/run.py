@@ -32,6 +32,8 @@ Examples:
   dsmi-zoo run --catalog mine.csv --budget-gb 20     downloaded weights in waves of at most 20 GB
   dsmi-zoo run --catalog imagenet-2025 --data-root photos --budget 1h --max-download 20GB
                                                      the best of 1,266 models for your images, as far as an hour goes
+  dsmi-zoo run --catalog mine.csv --data-root photos --finetune 3
+                                                     then fine-tune the three best, and say which one wins
 """
 
 
@@ -51,6 +53,7 @@ Examples:
     "compute.cache_gb",
 )
 @options("metric", "compute.budget_gb", "compute.budget", "compute.max_download")
+@options("compute.finetune", "compute.keep_checkpoints")
 @options("compute.keep_embeddings")
 @options("compute.write_report")
 @click.option(
@@ -103,6 +106,43 @@ def rerun_command(context: click.Context, models: tuple[str, ...], out: Path, **
         from ..runs.run import rerun
 
         return rerun(out, models, given_settings(context).get("compute", {}), shown)
+
+
+@click.command("finetune")
+@click.argument("folder", required=False, type=PATH, metavar="[OUT]")
+@click.option("--out", type=PATH, help="The run's directory.")
+@click.option(
+    "--top",
+    type=click.IntRange(1, 1000),
+    default=3,
+    metavar="N",
+    help="How many of the best models.  [default: 3]",
+)
+@options("compute.keep_checkpoints")
+@options(*CLUSTER, default_shown="the run's")
+@options("compute.write_report")
+@click.pass_context
+def finetune_command(
+    context: click.Context, folder: Path | None, out: Path | None, top: int, **_: Any
+) -> int:
+    """Fine-tune the best models of a run and the one that a static ranker would choose, and say which one wins.
+
+    Each is trained by one recipe on parts of the run's images and tested on the others; see docs/choose.md. The same
+    command resumes where it was stopped, and repeats nothing.
+
+    \b
+    Examples:
+      dsmi-zoo finetune --out runs/photos --top 3
+      dsmi-zoo finetune --out runs/photos --top 1 --keep-checkpoints
+    """
+    chosen = out or folder
+    if chosen is None or (folder is not None and out is not None):
+        raise click.UsageError("name the run's directory once: --out OUT", context)
+    given, shown = given_settings(context).get("compute", {}), display()
+    with shown.never_silent("Reading the run"):
+        from ..runs.finetune import finetune
+
+        return finetune(chosen, top, given, shown)
 
 
 @click.command("remeasure")

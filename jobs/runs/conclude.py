@@ -76,6 +76,8 @@ def conclude(
     else:
         summary = json.loads(page.with_name("summary.json").read_text(encoding="utf-8"))
         log.info(summary["lead"])
+        if "finetuned" in summary:
+            log.info(summary["finetuned"]["answer"])
         log.info(f"Report: {page}")
         for sentence in summary.get("own_scores", []):
             log.info(sentence)

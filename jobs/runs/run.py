@@ -3,22 +3,19 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from dsmi_zoo._util.files import damage
-from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.text import counted
-from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.filters import Filters
-from dsmi_zoo.data_catalog.models.registry import BUILT_IN, find_entries, load_models
-from dsmi_zoo.data_catalog.models.trained_zoos import seeded_zoo
+from dsmi_zoo.data_catalog.models.registry import find_entries
 from dsmi_zoo.pipeline.config.run import ComputeSettings, RunConfig, from_command_line
 from dsmi_zoo.pipeline.engine.row_content import with_current_facts
 from dsmi_zoo.pipeline.plan.order import balanced
-from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan, resolve_entries
-from dsmi_zoo.pipeline.store.record import RunRecord
+from dsmi_zoo.pipeline.plan.plan import Job, Plan
 from dsmi_zoo.pipeline.store.run_folder import read_run, row_path, write_row
 from dsmi_zoo.pipeline.store.subset_file import clusters_path, subset_is_stored
 
@@ -34,6 +31,7 @@ from .downloads import (
     with_weights_here,
 )
 from .driver_lock import driver_lock
+from .finalists import fine_tune_after
 from .forecast import expected_costs
 from .state import (
     is_to_compute,
@@ -43,6 +41,7 @@ from .state import (
     states_of,
     touch_record,
 )
+from .whole_plan import plan_of_all
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -126,37 +125,9 @@ def rerun(
     make_writable(config.folder)
     with driver_lock(config.folder) as confirm_lock:
         open_out(chosen)
+        once = config.compute.model_copy(update={"finetune": None})
+        chosen = replace(chosen, config=config.model_copy(update={"compute": once}))
         return _compute(chosen, chosen.jobs, display, confirm_lock)
-
-
-def plan_of_all(config: RunConfig, record: RunRecord) -> Plan:
-    """Plan the entries of all catalogues that a run has had; a later one's entry replaces an earlier one's."""
-    plan = make_plan(config)
-    jobs = {job.slug: job for job in plan.jobs}
-    for catalog in record.earlier_catalogs:
-        if not is_there(catalog.name):
-            log.warning(f"{catalog.name} is no longer there; its models cannot be computed again")
-            continue
-        earlier = make_plan(config.model_copy(update={"catalog": catalog.name}))
-        jobs = {job.slug: job for job in earlier.jobs} | jobs
-    return Plan(config, plan.subset, tuple(jobs.values()))
-
-
-def entries_of(record: RunRecord) -> list[ModelEntry]:
-    """Return the catalogue entries of a run's models, as far as its catalogues are still there; no image is read."""
-    recorded = {entry.slug for entry in record.entries}
-    entries: dict[str, ModelEntry] = {}
-    for name in (*(one.name for one in record.earlier_catalogs), record.config.catalog):
-        if not is_there(name):
-            continue
-        of_catalog = resolve_entries(load_models(name))
-        entries |= {entry.slug: entry for entry in of_catalog if entry.slug in recorded}
-    return list(entries.values())
-
-
-def is_there(catalog: str) -> bool:
-    """Return whether a catalogue is built in, or a file that still exists."""
-    return catalog in BUILT_IN or seeded_zoo(catalog) is not None or is_file(catalog)
 
 
 def missing(plan: Plan, retry_failed: bool) -> list[Job]:
@@ -234,8 +205,10 @@ def _compute(
             mend_inputs(workers, plan)
     if compute.share is not None:
         return conclude_share(out, compute.share, {job.slug for job in todo}, started)
+    failed = fine_tune_after(plan.config, display, confirm_lock, client)
     slugs = {job.slug for job in plan.jobs}
-    return conclude(out, slugs, started, display, report=compute.write_report)
+    code = conclude(out, slugs, started, display, report=compute.write_report)
+    return 1 if failed else code
 
 
 def _inputs_are_damaged(plan: Plan) -> bool:

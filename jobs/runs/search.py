@@ -46,6 +46,7 @@ from ..workers import open_workers
 from .conclude import conclude
 from .downloads import log_plan, planned_sizes, sizes_to_download, within_max_download
 from .driver_lock import driver_lock
+from .finalists import fine_tune_after
 from .forecast import (
     START_S,
     TIMING_S,
@@ -292,6 +293,7 @@ def search(
         _announce(plan, prices, config.compute.budget - START_S)
         return 0
 
+    failed = 0
     with ExitStack() as stack:
         confirm_lock: Callable[[], None] = _no_check
         if not only_plan:
@@ -306,6 +308,7 @@ def search(
         while halving.stages:
             if not halving.take_stage(workers, display, retry_failed, confirm_lock):
                 return 1
+        failed = fine_tune_after(config, display, confirm_lock, workers.client)
 
     note = halving.note
     write_run(config.folder, read_run(config.folder).model_copy(update={"search": note}))
@@ -316,7 +319,8 @@ def search(
         )
     slugs = {job.slug for job in halving.candidates}
     report = config.compute.write_report
-    return conclude(config.folder, slugs, started, display, report=report, may_be_partial=True)
+    code = conclude(config.folder, slugs, started, display, report=report, may_be_partial=True)
+    return 1 if failed else code
 
 
 def _announce(plan: Plan, prices: Prices, seconds: float) -> tuple[list[Stage], list[Job]]:

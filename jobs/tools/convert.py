@@ -23,7 +23,7 @@ from dsmi_zoo.pipeline.store.release import refuse_release
 from dsmi_zoo.pipeline.store.run_folder import read_row, read_run
 
 from ..progress import SILENT, Display
-from ..runs.run import plan_of_all
+from ..runs.whole_plan import plan_of_all
 from ..terminal import print_line
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from dsmi_zoo.pipeline.store.timed import (
 
 from ..clusters.machine import usable_cores, visible_gpus
 from ..progress import SILENT, Display
-from ..runs.run import entries_of
+from ..runs.whole_plan import entries_of
 from ..terminal import print_line
 
 if TYPE_CHECKING:

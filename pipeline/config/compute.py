@@ -118,6 +118,16 @@ class ComputeSettings(Settings):
         default=None,
         description="Limit on all downloads; models beyond it are left out: 500MB, 20GB.",
     )
+    finetune: Annotated[int | None, OnCommandLine(metavar="N")] = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="Fine-tune the best N models, and the one that a static ranker would choose; see docs/choose.md.",
+    )
+    keep_checkpoints: bool = Field(
+        default=False,
+        description="Train each fine-tuned model once more, on all images, and keep its weights.",
+    )
     cache: Annotated[
         Path,
         AfterValidator(absolute_path),
@@ -138,6 +148,12 @@ class ComputeSettings(Settings):
             reason = "a search needs the weights again for its next stage, and waves delete them; give one"
             raise Clash(reason, "budget", "budget_gb")
         budgets = [name for name in ("budget", "budget_gb") if getattr(self, name) is not None]
+        if self.share is not None and self.finetune is not None:
+            raise Clash(
+                "a share does not know which models are best; when all are done: dsmi-zoo finetune --out OUT",
+                "share",
+                "finetune",
+            )
         if self.share is not None and budgets:
             raise Clash(
                 "a share cannot be combined with a budget: the shares know nothing of each other",

@@ -220,6 +220,12 @@ class RunConfig(Settings):
     def _no_budget_without_weights(self) -> Self:
         kinds = ("budget", "budget_gb", "max_download")
         limits = [name for name in kinds if getattr(self.compute, name) is not None]
+        if self.random_weights and self.compute.finetune is not None:
+            raise Clash(
+                "a dry run with random weights chooses no model; leave one out",
+                "random_weights",
+                "compute.finetune",
+            )
         if self.random_weights and limits:
             reason = (
                 "without weights there is nothing to download and nothing to choose; leave one out"

@@ -64,6 +64,16 @@ class View:
             pixels = torch.from_numpy(np.ascontiguousarray(self._values[start:stop])).to(device)
         return normalised(pixels, self._preprocessing)
 
+    def at(self, numbers: Sequence[int], device: torch.device) -> torch.Tensor:
+        """Return the images of these numbers, float32 [k, 3, h, w], as ``batch`` does."""
+        whole = pixels_on(device, self._values)
+        if whole is not None:
+            pixels = whole[torch.as_tensor(numbers, device=device)]
+        else:
+            rows = [self._values[number : number + 1] for number in numbers]
+            pixels = torch.from_numpy(np.concatenate(rows)).to(device)
+        return normalised(pixels, self._preprocessing)
+
 
 def pixels_on(device: torch.device, view: np.ndarray | StoredView) -> torch.Tensor | None:
     """Return a whole stored view, uint8 [n, h, w, 3], on the device, where it stays until another one is asked for.

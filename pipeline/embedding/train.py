@@ -1,9 +1,10 @@
 """Train one small model by its recipe; its weights are cached, so a machine trains it once."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import safetensors
@@ -11,6 +12,7 @@ import safetensors.torch
 import timm
 import torch
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import update_bn
 
 from dsmi_zoo._util.files import make_unless_intact, write_checksummed
@@ -128,12 +130,36 @@ def estimate_batch_norms(model: torch.nn.Module, images: torch.Tensor) -> None:
     update_bn([images[start::batches] for start in range(batches)], model)
 
 
+class Descent(Protocol):
+    """What a recipe says about the steps of a training."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the images."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a step."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The greatest one."""
+
+    @property
+    def weight_decay(self) -> float:
+        """AdamW's."""
+
+
 def descend(
     model: torch.nn.Module,
-    recipe: TrainingRecipe,
+    recipe: Descent,
     images: int,
     loss_of: Callable[[torch.Tensor], torch.Tensor],
     after_epoch: Callable[[int], object] = lambda epoch: None,
+    *,
+    schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+    groups: Sequence[dict[str, Any]] | None = None,
+    at_once: int | None = None,
 ) -> None:
     """Train by AdamW on random batches.
 
@@ -142,19 +168,30 @@ def descend(
     images
         Their number.
     loss_of
-        Returns the loss, a scalar, of the images with these numbers, int64 [batch].
+        Returns the mean loss, a scalar, of the images with these numbers, int64 [batch].
     after_epoch
         Called with the number of finished epochs.
+    schedule
+        Makes the schedule of the learning rate, which goes on after each step; None keeps the rate.
+    groups
+        Of parameters, as torch's optimisers take them; None trains all alike.
+    at_once
+        The most images in a forward pass; the gradients of a batch's parts add up. None takes a batch at once.
     """
+    trained = model.parameters() if groups is None else list(groups)
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
+    rate = None if schedule is None else schedule(optimiser)
     for epoch in range(recipe.epochs):
         model.train()
         for batch in torch.randperm(images).split(recipe.batch_size):
             optimiser.zero_grad(set_to_none=True)
-            loss_of(batch).backward()
+            for part in batch.split(at_once or len(batch)):
+                (loss_of(part) * (len(part) / len(batch))).backward()
             optimiser.step()
+            if rate is not None:
+                rate.step()
         after_epoch(epoch + 1)
 
 

@@ -83,7 +83,7 @@ def run_entries(
             yield outcome
     finally:
         graph.close()
-    _remove_attempts_folder(config.folder)
+    remove_attempts_folder(config.folder)
 
 
 def run_in_waves(
@@ -139,7 +139,7 @@ def _from_kept(
     in_order = sorted(jobs, key=lambda job: job.order)
     for _, outcome in Window(workers, graph, in_order, confirm_lock=confirm_lock).outcomes():
         yield outcome
-    _remove_attempts_folder(graph.config.folder)
+    remove_attempts_folder(graph.config.folder)
 
 
 def compute_each(
@@ -153,10 +153,11 @@ def compute_each(
     in_order = sorted(jobs, key=lambda job: job.order)
     for _, outcome in Window(workers, graph, in_order).outcomes():
         yield outcome
-    _remove_attempts_folder(out)
+    remove_attempts_folder(out)
 
 
-def _remove_attempts_folder(out: Path) -> None:
+def remove_attempts_folder(out: Path) -> None:
+    """Remove the folder of attempts once all have ended."""
     with suppress(OSError):  # it is not empty, or was never made
         (out / "attempts").rmdir()
 

@@ -70,13 +70,15 @@ class RowTask:
     config: RunConfig
     mark: object
 
+    kind = "row"
+
     def run(self, weights: Path | None = None, *_after: object) -> Outcome:
         """Make one attempt at the row, unless an earlier one finished it.
 
         The row fails if the last attempt dies or exceeds its time limit.
         """
         attempts = Attempts(
-            self.config.folder, "row", self.job.slug, self.config.compute.model_timeout
+            self.config.folder, self.kind, self.job.slug, self.config.compute.model_timeout
         )
         try:
             written = self.written_by_earlier_attempt()
@@ -84,8 +86,21 @@ class RowTask:
                 return written
             return _attempted(attempts, self._timeout_log, self.fail, self.compute, weights)
         finally:
-            # Only an attempt whose process dies leaves an embedding to its successor.
-            PendingEmbedding(self.config.folder, self.job.slug).discard()
+            # Only an attempt whose process dies leaves something to its successor.
+            self.discard()
+
+    def discard(self) -> None:
+        """Delete what an attempt keeps on disk before the row."""
+        PendingEmbedding(self.config.folder, self.job.slug).discard()
+
+    def store(self, row: dict[str, Any]) -> None:
+        """Write the row."""
+        write_row(self.config.folder, self.job.slug, row)
+
+    def stored(self) -> dict[str, Any] | None:
+        """Return the row that was written since the task was submitted."""
+        out, slug = self.config.folder, self.job.slug
+        return read_row(out, slug) if row_mark(out, slug) != self.mark else None
 
     def compute(self, weights: Path | None = None) -> Outcome:
         """Fill the row and write it; an error is noted in it.
@@ -137,7 +152,7 @@ class RowTask:
             "versions": json.dumps(library_versions()),
             "finished_at": datetime.now(UTC),
         }
-        write_row(self.config.folder, self.job.slug, row)
+        self.store(row)
         readings = row.get("readings") or ""
         return Outcome(self.job.slug, self.job.name, error is None, message, seconds, readings)
 
@@ -151,8 +166,7 @@ class RowTask:
 
     def written_by_earlier_attempt(self) -> Outcome | None:
         """Return the outcome of a row that was written since the task was submitted; None if there is none."""
-        out, job = self.config.folder, self.job
-        row = read_row(out, job.slug) if row_mark(out, job.slug) != self.mark else None
+        job, row = self.job, self.stored()
         if row is None or row["row_id"] != job.row_id:
             return None
         is_ok = row["status"] == "ok"

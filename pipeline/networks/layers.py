@@ -123,12 +123,8 @@ def last_linear(model: torch.nn.Module, images: torch.Tensor) -> str:
         As `forward`.
     """
     last: list[_Pass] = []
-    hooks = _hooks(model, None, last, len(images))
-    try:
+    with hooked(_passes_of(model, None), partial(_keep_pass, last, None, len(images))):
         answer = model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
     embedding = _penultimate(last, answer, _logits(answer, len(images)), len(images))
     return next(one.name for one in last if one.taken is embedding)
 

@@ -27,7 +27,7 @@ from dsmi_zoo._util.text import shortened
 from dsmi_zoo.data_catalog.models.entry import CURRENT_NAMES
 
 from .record import MEND, LostRecord, RunRecord, parse_record
-from .schema import COLUMNS
+from .schema import COLUMNS, Column
 from .tables import for_people
 
 ALWAYS_THERE = (
@@ -45,23 +45,30 @@ _ARROW_TYPES = {
 }
 
 
-def write_row_file(path: Path, row: Mapping[str, Any]) -> None:
-    """Store one row; columns beyond the schema are numbers."""
-    schema = arrow_schema(row)
+def write_row_file(path: Path, row: Mapping[str, Any], columns: Sequence[Column] = COLUMNS) -> None:
+    """Store one row of these ``columns``; those beyond them are numbers."""
+    schema = arrow_schema(row, columns)
     whole_row = {name: row.get(name) for name in schema.names}
     table = pa.Table.from_pylist([whole_row], schema=schema)
     write_parquet(path, table.replace_schema_metadata({DIGEST: _digest(table)}))
 
 
-def arrow_schema(names: Iterable[str]) -> pa.Schema:
+def arrow_schema(names: Iterable[str], columns: Sequence[Column] = COLUMNS) -> pa.Schema:
     """Return the columns of rows, those of the schema first; further ``names`` are numbers."""
-    fields = [pa.field(column.name, _ARROW_TYPES[column.kind]) for column in COLUMNS]
+    fields = [pa.field(column.name, _ARROW_TYPES[column.kind]) for column in columns]
     further = sorted(set(names) - {field.name for field in fields})
     return pa.schema([*fields, *(pa.field(name, pa.float64()) for name in further)])
 
 
-def read_row_file(path: Path) -> dict[str, Any]:
+def read_row_file(
+    path: Path, columns: Sequence[Column] = COLUMNS, always: Sequence[str] = ALWAYS_THERE
+) -> dict[str, Any]:
     """Read the row of a file, with null for what its version did not have.
+
+    Parameters
+    ----------
+    columns, always
+        The columns of its kind of row, and the names of those that each such row has.
 
     Raises
     ------
@@ -71,17 +78,19 @@ def read_row_file(path: Path) -> dict[str, Any]:
     if path.suffix != ".parquet":
         raise ValueError("not a Parquet file")
     table = read_parquet(path)
-    rows = checked_rows(table)
+    rows = checked_rows(table, columns, always)
     if len(rows) != 1:
         raise ValueError(f"not a row of dsmi-zoo: {len(rows)} rows")
     metadata = table.schema.metadata or {}  # rows of the first versions have none
     if metadata and metadata.get(DIGEST) != _digest(table):
         raise ValueError("damaged: its values are not those that were written")
     # An older version's row lacks newer columns; its numbers and its embedding are still valid.
-    return {column.name: None for column in COLUMNS} | rows[0]
+    return {column.name: None for column in columns} | rows[0]
 
 
-def checked_rows(table: pa.Table) -> list[dict[str, Any]]:
+def checked_rows(
+    table: pa.Table, columns: Sequence[Column] = COLUMNS, always: Sequence[str] = ALWAYS_THERE
+) -> list[dict[str, Any]]:
     """Return a table's rows by the current names of their columns.
 
     Raises
@@ -90,10 +99,10 @@ def checked_rows(table: pa.Table) -> list[dict[str, Any]]:
         When the table is missing a column that every row has, or a column has the wrong type.
     """
     table = table.rename_columns([CURRENT_NAMES.get(name, name) for name in table.column_names])
-    lacking = [name for name in ALWAYS_THERE if name not in table.column_names]
+    lacking = [name for name in always if name not in table.column_names]
     if lacking:
         raise ValueError(f"not a row of dsmi-zoo: lacks {', '.join(lacking)}")
-    expected = arrow_schema(table.column_names)
+    expected = arrow_schema(table.column_names, columns)
     wrong = [field.name for field in table.schema if field.type != expected.field(field.name).type]
     if wrong:
         raise ValueError(f"not a row of dsmi-zoo: wrong type of {', '.join(wrong)}")
@@ -133,8 +142,13 @@ def timeout_log(out: Path, slug: str) -> Path:
 
 def row_mark(out: Path, slug: str) -> tuple[int, int] | None:
     """Return a value that changes whenever an entry's row is written."""
+    return mark_of(row_path(out, slug))
+
+
+def mark_of(path: Path) -> tuple[int, int] | None:
+    """Return a value that changes whenever a file is written; None without one."""
     try:
-        stat = row_path(out, slug).stat()
+        stat = path.stat()
     except FileNotFoundError:
         return None
     return stat.st_ino, stat.st_mtime_ns

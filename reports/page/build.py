@@ -30,6 +30,7 @@ from .choice import WINNERS
 from .classes import class_context, class_files, per_class, quantity_of
 from .context import page_context
 from .export import correlation_table, latex_of_correlations
+from .finetuned import summary_of, tuned_models, tuned_section
 from .layers import layers_part
 from .rendering import Illustration, PageFiles, Section, as_markdown, encoded, figure_name
 from .timed import timed_context
@@ -134,6 +135,9 @@ def write_page(
     of_layers = depths(rows, quantity)
     layers = None if of_layers is None else layers_part(of_layers)
     rows = own_rows(rows)
+    tuned = None
+    if source is not None and release is None:
+        tuned = tuned_models(rows, run, quantity, source)
     figures = draw(rows, summary, ranking)
     analysis = sections(summary)
     correlations = correlation_table(summary)
@@ -155,6 +159,7 @@ def write_page(
         "has_correlations": not correlations.empty,
         "sections": analysis,
         "layers": None if layers is None else layers.section,
+        "finetuned": None if tuned is None else tuned_section(tuned, quantity),
         "comparisons": compared,
         "release": release,
     }
@@ -173,6 +178,8 @@ def write_page(
     }
     if context["own_scores"]:
         numbers["own_scores"] = context["own_scores"]
+    if tuned is not None:
+        numbers["finetuned"] = summary_of(tuned, quantity)
     if of_layers is not None:
         numbers["layers"] = of_layers.as_json()
     if comparisons:

@@ -71,6 +71,8 @@ ON_COMMAND_LINE: dict[str, tuple[list[str], Any]] = {
     "no_report": (["--no-report"], True),
     "budget": (["--budget", "1h30m"], "1h30m"),
     "max_download": (["--max-download", "20GB"], 20e9),
+    "finetune": (("--finetune", "2"), 2),
+    "keep_checkpoints": (("--keep-checkpoints",), True),
     "start_method": (["--start-method", "spawn"], "spawn"),
     "cache": (["--cache", "/x/c"], "/x/c"),
     "cache_gb": (["--cache-gb", "5"], 5),
