@@ -16,7 +16,7 @@ from dsmi_zoo._util.errors import InputError
 from ..config.finetuning import FineTuning
 from ..networks.forward import CPU_BATCH_PIXELS, Inputs, default_batch, random_states_kept
 from ..networks.layers import as_vectors, first_tensor, forward, has_pre_logits
-from .embed import AUTOCAST, View
+from .embed import AUTOCAST, View, takes_channels_last
 from .train import STATISTICS_BATCH, descend
 
 STATISTICS_PIXELS = (
@@ -153,9 +153,12 @@ def _train(
 ) -> None:
     steps = recipe.steps(len(train))
     targets = torch.from_numpy(labels[train]).to(device)
+    layout = torch.channels_last if takes_channels_last(model, device) else torch.contiguous_format
+    model.to(memory_format=layout)
 
     def loss_of(batch: torch.Tensor) -> torch.Tensor:
         images = images_at(inputs, train[batch.numpy()].tolist(), device)
+        images = images.contiguous(memory_format=layout)
         with mixed(device):
             return cross_entropy(first_tensor(model(images)).float(), targets[batch.to(device)])
 

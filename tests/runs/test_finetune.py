@@ -1,12 +1,10 @@
 """Fine-tuning the best models of a run: what is computed, kept, repeated and said."""
 
 import json
-import os
 import shutil
-import signal
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -132,17 +130,12 @@ def test_a_kill_in_the_middle_costs_the_training_at_work_and_no_other(
         keep_checkpoint=False,  # type: ignore[arg-type]
     )
     first = out / "attempts" / f"{job.slug}.{KIND}-0.json"
-    child = os.fork()
-    if child == 0:
-        try:
-            task.compute(job.weights)
-        finally:
-            os._exit(0)
-    deadline = time.monotonic() + 60
-    while not first.exists() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    child = get_context("spawn").Process(target=task.compute, args=(job.weights,))
+    child.start()
+    while not first.exists() and child.is_alive():
+        child.join(0.002)
+    child.kill()
+    child.join()
     assert first.exists()
     done = len(list(first.parent.glob(f"{job.slug}.{KIND}-*.json")))
     outcome = task.run(job.weights)
