@@ -149,7 +149,7 @@ def write_page(
         if best:
             classes = per_class(rows, run, best, source, recompute=release is None)
     timed = None
-    if source is not None and of_page["choosing"] and release is None:
+    if source is not None and release is None:
         timed = timed_context(rows, run, ranking, source)
     context = {
         **of_page,

@@ -34,13 +34,16 @@ def _best(ranking: Ranking) -> list[Ranked]:
 def timed_context(
     rows: pd.DataFrame, run: RunRecord, ranking: Ranking, out: Path
 ) -> dict[str, Any] | None:
-    """Return the template's variables: the times of the best models, by device; None if none was timed."""
-    wanted = {(model.model, model.img_size): place for place, model in enumerate(_best(ranking))}
-    slugs = {(one.model, one.img_size): one.slug for one in run.entries}
-    found, unreadable = scan_timed(out, [slugs[key] for key in wanted if key in slugs])
+    """Return the template's variables: the times of models by device, the best models' first; None if none was timed."""
+    best = {(model.model, model.img_size) for model in _best(ranking)}
+    places = {(model.model, model.img_size): n for n, model in enumerate(ranking.models)}
+    found, unreadable = scan_timed(out, [one.slug for one in run.entries])
     if not found and not unreadable:
         return None
-    times = sorted((row for _, row in found), key=lambda row: wanted[row.model, row.img_size])
+    times = sorted(
+        (row for _, row in found),
+        key=lambda row: places.get((row.model, row.img_size), len(places)),
+    )
     networks = dict(
         zip(
             ((one["model"], one["img_size"]) for one in names(succeeded(rows))),
@@ -53,7 +56,7 @@ def timed_context(
         by_place.setdefault(row.where, []).append(row)
     return {
         "tables": [_table(where, of_place, networks) for where, of_place in by_place.items()],
-        "missing": len(wanted) - len({(row.model, row.img_size) for row in times}),
+        "missing": len(best - {(row.model, row.img_size) for row in times}),
         "disturbed": [f"{row.model} ({row.others_share:.0%})" for row in times if row.is_disturbed],
         "unreadable": unreadable,
         "eager": EAGER,
