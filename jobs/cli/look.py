@@ -44,21 +44,27 @@ def status_command(out: Path) -> int:
     multiple=True,
     help="Compare with another run, a published folder or, of a monitored training, another one; may be repeated.",
 )
+@click.option(
+    "--thumbnails",
+    is_flag=True,
+    help="Show the images to look at, of a run on images of one's own; the page then holds images.",
+)
 @click.option("--watch", is_flag=True, help="Of a monitored training: follow it until it ends.")
-def report_command(out: Path, compare: tuple[Path, ...], watch: bool) -> int:
+def report_command(out: Path, compare: tuple[Path, ...], thumbnails: bool, watch: bool) -> int:
     """Rebuild the report from the rows alone.
 
     \b
     Examples:
       dsmi-zoo report --out runs/digits
       dsmi-zoo report --out runs/digits --compare runs/digits-sigma-2.0
+      dsmi-zoo report --out runs/photos --thumbnails
     """
     shown = display()
     # Whoever watches a training waits most of the time: silence is no sign of a long computation.
     with nullcontext() if watch else shown.never_silent("Reading the rows"):
         from ..runs.conclude import report
 
-        return report(out, compare, watch)
+        return report(out, compare, watch, thumbnails)
 
 
 @click.command("measure")

@@ -15,6 +15,7 @@ from dsmi_zoo.pipeline.store.run_folder import read_run
 
 from ..progress import Display, duration
 from .state import EntryState, by_state, entry_states, how_to_retry
+from .thumbnails import thumbnails_of
 
 log = logging.getLogger(__name__)
 
@@ -118,13 +119,20 @@ def _warn_of_missing(states: Sequence[EntryState]) -> None:
         )
 
 
-def report(out: Path, compared_with: Sequence[Path] = (), watch: bool = False) -> int:
+def report(
+    out: Path,
+    compared_with: Sequence[Path] = (),
+    watch: bool = False,
+    thumbnails: bool = False,
+) -> int:
     """Rebuild the report of a run, or of a monitored training, and log its path."""
     others = [folder.absolute() for folder in compared_with]
     if watch:
         return _watch(out, others)
     # Wrong folders are refused before the imports, which take seconds.
     if monitor_path(out).exists() and not (out / "run.json").exists():
+        if thumbnails:
+            raise InputError(f"{out} is a monitored training, whose page shows no images")
         check_measurements(others)
         from dsmi_zoo.reports.page.training import write_monitor_report
 
@@ -136,7 +144,8 @@ def report(out: Path, compared_with: Sequence[Path] = (), watch: bool = False) -
                 read_run(folder)
         from dsmi_zoo.reports.page.build import write_report
 
-        page = write_report(out.absolute(), others)
+        make = thumbnails_of(read_run(out).config.subset) if thumbnails else None
+        page = write_report(out.absolute(), others, make)
     log.info(f"Report: {page}")
     return 0
 

@@ -27,10 +27,11 @@ from ..statistics.sample import one_row_per_weights, own_rows
 from ..statistics.summary import Summary, ranked_measures, summarise
 from .analysis import compared_section, sections
 from .choice import WINNERS
-from .classes import class_context, class_files, per_class, quantity_of
+from .classes import class_context, class_files, image_names, per_class, quantity_of
 from .context import page_context
 from .export import correlation_table, latex_of_correlations
 from .finetuned import summary_of, tuned_models, tuned_section
+from .images import Thumbnails, images_context, judged_images
 from .layers import layers_part
 from .rendering import Illustration, PageFiles, Section, as_markdown, encoded, figure_name
 from .timed import timed_context
@@ -86,13 +87,17 @@ SCATTERS = 2  # the primary score's and the best other's; Explore draws every ot
 MANY_ROWS = 200
 
 
-def write_report(out: Path, compared_with: Sequence[Path] = ()) -> Path:
+def write_report(
+    out: Path, compared_with: Sequence[Path] = (), thumbnails: Thumbnails | None = None
+) -> Path:
     """Rebuild ``OUT/report`` from the rows of a run.
 
     Parameters
     ----------
     compared_with
         Other runs, or published folders, to compare this one with.
+    thumbnails
+        Makes thumbnails of the images to look at; None shows their names alone.
 
     Returns
     -------
@@ -110,7 +115,7 @@ def write_report(out: Path, compared_with: Sequence[Path] = ()) -> Path:
     comparisons = [
         compare(rows, run, *rows_and_record(other), other.name) for other in compared_with
     ]
-    return write_page(rows, run, out / "report", comparisons, source=out)
+    return write_page(rows, run, out / "report", comparisons, source=out, thumbnails=thumbnails)
 
 
 def write_page(
@@ -120,6 +125,7 @@ def write_page(
     comparisons: Sequence[Comparison] = (),
     release: Release | None = None,
     source: Path | None = None,
+    thumbnails: Thumbnails | None = None,
 ) -> Path:
     """Write the report of ``rows`` into ``folder`` and delete the figures of an earlier report.
 
@@ -143,11 +149,13 @@ def write_page(
     correlations = correlation_table(summary)
     compared = [compared_section(one, place) for place, one in enumerate(comparisons, 1)]
     of_page = page_context(rows, run, summary, ranking)
-    classes = None
+    classes = seen = None
     if source is not None and of_page["choosing"]:
         best = (ranking.best or list(ranking.models[:1]))[:WINNERS]
         if best:
             classes = per_class(rows, run, best, source, recompute=release is None)
+        if classes is not None:
+            seen = judged_images(rows, ranking, *classes, image_names(source))
     timed = None
     if source is not None and release is None:
         timed = timed_context(rows, run, ranking, source)
@@ -155,6 +163,7 @@ def write_page(
         **of_page,
         "timed": timed,
         "classes": None if classes is None else class_context(*classes),
+        "to_look_at": None if seen is None else images_context(seen, thumbnails),
         "figures": figures,
         "has_correlations": not correlations.empty,
         "sections": analysis,
@@ -197,6 +206,8 @@ def write_page(
         others["layers.csv"] = as_csv(layers.table)
     if classes is not None:
         others |= {name: as_csv(table) for name, table in class_files(*classes).items()}
+    if seen is not None:
+        others["images.csv"] = as_csv(seen.table)
     if release is not None:
         card = as_markdown("card.md.j2", context | card_context(rows))
         others["README.md"] = encoded(front_matter(release, run) + card)

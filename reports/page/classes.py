@@ -41,11 +41,15 @@ MOST_WORK = 1e11  # n d min(n, d) of the probes for the confusions: some ten sec
 
 @dataclass(frozen=True)
 class OfModel:
-    """What one model gets right: its accuracy in each class, and its confusions [k, k] or why there are none."""
+    """What one model gets right: its accuracy in each class, and its confusions or why there are none.
+
+    ``taken_for`` is the class that the probe predicts for each image, int64 [m], ``matrix`` their counts [k, k].
+    """
 
     name: str
     row: Mapping[str, Any]
     accuracies: list[ClassAccuracy]
+    taken_for: np.ndarray | None = None
     matrix: np.ndarray | None = None
     why: str = ""
 
@@ -90,6 +94,12 @@ def per_class(
     ]
 
 
+def image_names(folder: Path) -> list[str]:
+    """Return the names of a run's images, in the order of the hits in its rows."""
+    names: list[str] = read_subset(folder)["image"].drop_duplicates().astype(str).tolist()
+    return names
+
+
 def quantity_of(rows: pd.DataFrame, run: RunRecord, folder: Path | None) -> Quantity:
     """Return what the models of a run are ranked by; accuracy if the images' classes are needed and lost."""
     metric, by_accuracy = run.config.metric, Quantity(baseline=baseline_accuracy(run.subset))
@@ -128,7 +138,7 @@ def _with_confusion(
         return replace(
             model, why=f"its embedding gives other hits than its row for {differ} images"
         )
-    return replace(model, matrix=confusion(found, images))
+    return replace(model, taken_for=found, matrix=confusion(found, images))
 
 
 def predictions(Z: np.ndarray, subset: pd.DataFrame, images: Images) -> np.ndarray:

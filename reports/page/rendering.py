@@ -31,7 +31,13 @@ _TEMPLATES: dict[str, Any] = {
     "lstrip_blocks": True,
 }
 
-TABLES = ("correlations.csv", "correlations.tex", "classes.csv", "confusions.csv")  # of some pages
+TABLES = (
+    "correlations.csv",
+    "correlations.tex",
+    "classes.csv",
+    "confusions.csv",
+    "images.csv",
+)  # of some pages
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def _best(ranking: Ranking) -> list[Ranked]:
 def timed_context(
     rows: pd.DataFrame, run: RunRecord, ranking: Ranking, out: Path
 ) -> dict[str, Any] | None:
-    """Return the template's variables: the times of models by device, the best models' first; None if none was timed."""
+    """Return the template's variables: times of models by device, the best ones first; None if none was timed."""
     best = {(model.model, model.img_size) for model in _best(ranking)}
     places = {(model.model, model.img_size): n for n, model in enumerate(ranking.models)}
     found, unreadable = scan_timed(out, [one.slug for one in run.entries])
