@@ -67,6 +67,27 @@ def report_command(out: Path, compare: tuple[Path, ...], thumbnails: bool, watch
         return report(out, compare, watch, thumbnails)
 
 
+@click.command("pairs")
+@click.argument("models", nargs=-1, metavar="[MODEL[@SIZE]]...")
+@out_option
+def pairs_command(models: tuple[str, ...], out: Path) -> int:
+    """Probe pairs of a run's models on their kept embeddings, and say whether a second backbone adds anything.
+
+    Without a MODEL, all pairs, or those of the best models if all would take too long. The report then has a section on
+    them; the hits are in OUT/pairs.parquet.
+
+    \b
+    Examples:
+      dsmi-zoo pairs --out runs/photos
+      dsmi-zoo pairs resnet50.a1_in1k vit_base_patch16_224.dino --out runs/photos
+    """
+    shown = display()
+    with shown.never_silent("Reading the rows"):
+        from ..tools.pairs import pair_models
+
+        return pair_models(out, models, shown)
+
+
 @click.command("measure")
 @click.argument("embeddings", type=PATH, metavar="EMBEDDINGS")
 @click.argument("labels", type=PATH, required=False, metavar="[LABELS]")

@@ -12,7 +12,14 @@ from dsmi_zoo._util.text import one_line
 
 from ..terminal import accept_any_text, print_error, show_details, show_log
 from .device import convert_command, time_command
-from .look import catalog_group, doctor_command, measure_command, report_command, status_command
+from .look import (
+    catalog_group,
+    doctor_command,
+    measure_command,
+    pairs_command,
+    report_command,
+    status_command,
+)
 from .run import (
     finetune_command,
     merge_command,
@@ -52,6 +59,7 @@ for command in (
     prefetch_command,
     status_command,
     report_command,
+    pairs_command,
     export_command,
     time_command,
     convert_command,

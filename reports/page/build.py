@@ -33,6 +33,7 @@ from .export import correlation_table, latex_of_correlations
 from .finetuned import summary_of, tuned_models, tuned_section
 from .images import Thumbnails, images_context, judged_images
 from .layers import layers_part
+from .pairs import pairs_of, pairs_section, pairs_table, summary_of_pairs
 from .rendering import Illustration, PageFiles, Section, as_markdown, encoded, figure_name
 from .timed import timed_context
 
@@ -141,9 +142,10 @@ def write_page(
     of_layers = depths(rows, quantity)
     layers = None if of_layers is None else layers_part(of_layers)
     rows = own_rows(rows)
-    tuned = None
+    tuned = pairs = None
     if source is not None and release is None:
         tuned = tuned_models(rows, run, quantity, source)
+        pairs = pairs_of(rows, quantity, source)
     figures = draw(rows, summary, ranking)
     analysis = sections(summary)
     correlations = correlation_table(summary)
@@ -169,6 +171,7 @@ def write_page(
         "sections": analysis,
         "layers": None if layers is None else layers.section,
         "finetuned": None if tuned is None else tuned_section(tuned, quantity),
+        "pairs": None if pairs is None else pairs_section(pairs, rows),
         "comparisons": compared,
         "release": release,
     }
@@ -189,6 +192,8 @@ def write_page(
         numbers["own_scores"] = context["own_scores"]
     if tuned is not None:
         numbers["finetuned"] = summary_of(tuned, quantity)
+    if pairs is not None:
+        numbers["pairs"] = summary_of_pairs(pairs)
     if of_layers is not None:
         numbers["layers"] = of_layers.as_json()
     if comparisons:
@@ -206,6 +211,8 @@ def write_page(
         others["layers.csv"] = as_csv(layers.table)
     if classes is not None:
         others |= {name: as_csv(table) for name, table in class_files(*classes).items()}
+    if pairs is not None:
+        others["pairs.csv"] = as_csv(pairs_table(pairs))
     if seen is not None:
         others["images.csv"] = as_csv(seen.table)
     if release is not None:

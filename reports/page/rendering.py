@@ -37,6 +37,7 @@ TABLES = (
     "classes.csv",
     "confusions.csv",
     "images.csv",
+    "pairs.csv",
 )  # of some pages
 
 

@@ -1,7 +1,7 @@
 """Paired tests of models on the same images: exact ones, and the rule by which a search drops models."""
 
 import numpy as np
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 ERROR_RATE = 0.05
 """The greatest chance that a search drops a model that is as good as the best on all images."""
@@ -131,3 +131,31 @@ def may_be_best(
         if (still == left).all():
             return left
         left = still
+
+
+def gain_interval(
+    one: np.ndarray, other: np.ndarray, weights: np.ndarray, level: float = 0.05
+) -> tuple[float, float]:
+    """Return the limits of the interval of coverage 1 - ``level`` of one model's lead over another, in points.
+
+    An adjusted Wald interval, which counts one more image in either direction; where images count unequally, their
+    number is the effective one.
+
+    Parameters
+    ----------
+    one, other
+        Hits on the same images, bool [m].
+    weights
+        How much each image counts, [m]; they add up to 1.
+
+    References
+    ----------
+    Bonett and Price (2012), Adjusted Wald confidence interval for a difference of binomial proportions based on paired
+    data.
+    """
+    n = 1 / float(np.square(weights).sum())
+    better, worse = (
+        (n * float(weights @ differ) + 1) / (n + 2) for differ in (one & ~other, other & ~one)
+    )
+    half = norm.isf(level / 2) * np.sqrt((better + worse - (better - worse) ** 2) / (n + 2))
+    return 100 * float(better - worse - half), 100 * float(better - worse + half)
