@@ -15,6 +15,7 @@ from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.plan.plan import Job, Plan
 from dsmi_zoo.pipeline.store.finetuned import checkpoint_path, read_finetuned_row
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
+from dsmi_zoo.pipeline.store.subset_file import read_subset
 
 from ..progress import Display, duration, follow
 from ..workers import open_workers
@@ -74,6 +75,7 @@ def fine_tune_best(
             f"{out}: no model is ranked, because none has a probe accuracy, so none is fine-tuned; the report says why"
         )
     _log_choice(chosen, top)
+    _warn_of_single_images(out)
     plan = _plan(config, chosen)
     todo = [job for job in plan.jobs if _is_missing(out, job, keep)]
     if len(todo) < len(plan.jobs):
@@ -95,6 +97,16 @@ def fine_tune_best(
         f"{len(todo) - len(failed)} fine-tuned, {len(failed)} failed, in {duration(monotonic() - began)}"
     )
     return len(failed)
+
+
+def _warn_of_single_images(out: Path) -> None:
+    """Warn of classes that no training can learn, because their only image is held out."""
+    labels = read_subset(out).drop_duplicates("image")["label"]
+    single = int((labels.value_counts() == 1).sum())
+    if single:
+        log.warning(
+            f"{counted(single, 'class')} of a single image: it is held out, so no training can recognise it"
+        )
 
 
 def _log_choice(chosen: "Sequence[Finalist]", top: int) -> None:

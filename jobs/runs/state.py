@@ -1,7 +1,7 @@
 """The state of OUT: opened for a run, refused if it belongs to another, and which entries are done."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -424,6 +424,8 @@ def status(out: Path) -> int:
         print_line(f"  missing: {state.name}: {state.reason}")
     if len(missing) > SHOWN:
         print_line(f"  missing: {len(missing) - SHOWN} more")
+    for line in _of_finetuned(out, record):
+        print_line(line)
     known = {state.slug for state in states}
     for problem in unreadable:
         if problem.path.suffix != ".parquet" or problem.path.stem not in known:
@@ -436,6 +438,20 @@ def status(out: Path) -> int:
         )
         print_line(how_to_retry(failed, again))
     return 1 if failed else 0
+
+
+def _of_finetuned(out: Path, record: RunRecord) -> Iterator[str]:
+    """Yield the lines on fine-tuned models; none if there are none."""
+    if not (out / "finetuned").is_dir():
+        return
+    from dsmi_zoo.pipeline.store.finetuned import read_finetuned_row
+
+    found = {entry: read_finetuned_row(out, entry.slug) for entry in record.entries}
+    rows = {entry: row for entry, row in found.items() if row is not None}
+    failed = {entry: row for entry, row in rows.items() if row["status"] != "ok"}
+    yield f"  fine-tuned: {len(rows) - len(failed)} ok, {len(failed)} failed"
+    for entry, row in failed.items():
+        yield f"  fine-tuning failed: {entry}: {row['error_type']}: {row['error_message']}"
 
 
 def _of_monitor(out: Path) -> int:

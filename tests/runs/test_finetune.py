@@ -17,6 +17,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.progress import SILENT
 from dsmi_zoo.jobs.runs import finalists as command
 from dsmi_zoo.jobs.runs.run import elsewhere
+from dsmi_zoo.jobs.runs.state import status
 from dsmi_zoo.pipeline.config.finetuning import FineTuning
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.embedding import finetune as tuning
@@ -25,6 +26,7 @@ from dsmi_zoo.pipeline.engine.workers import Workers
 from dsmi_zoo.pipeline.measures.core.hits import packed, unpacked
 from dsmi_zoo.pipeline.store.finetuned import read_finetuned
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
+from dsmi_zoo.pipeline.store.subset_file import write_subset
 from dsmi_zoo.reports.page.build import write_report
 from dsmi_zoo.reports.page.finetuned import tuned_answer
 from dsmi_zoo.reports.statistics.finetuned import after_tuning
@@ -151,7 +153,10 @@ def command_finalists(out: Path) -> Any:
 
 
 def test_what_cannot_be_tuned_says_why_in_one_line_and_is_tried_again(
-    out: Path, here: Workers, monkeypatch: pytest.MonkeyPatch
+    out: Path,
+    here: Workers,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with monkeypatch.context() as patched:
 
@@ -162,6 +167,10 @@ def test_what_cannot_be_tuned_says_why_in_one_line_and_is_tried_again(
         assert tune(out, here) == len(read_finetuned(out))
     reasons = read_finetuned(out)["error_message"].tolist()
     assert reasons == ["fine-tuning does not fit"] * len(reasons)
+    status(out)
+    printed = capsys.readouterr().out
+    assert f"fine-tuned: 0 ok, {len(reasons)} failed" in printed
+    assert "MemoryError: fine-tuning does not fit" in printed
     assert tune(out, here) == 0
     assert (read_finetuned(out)["status"] == "ok").all()
 
@@ -177,6 +186,15 @@ def test_runs_without_a_choice_are_refused_in_one_line(
     record["subset"]["n_classes"] = 1
     (out / "run.json").write_text(json.dumps(record))
     assert "of one class" in refused(f"finetune {out}", tmp_path)
+
+
+def test_a_class_of_a_single_image_is_announced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = pd.DataFrame({"image": ["a", "a", "b", "c"], "label": [0, 0, 1, 1]})
+    write_subset(tmp_path, images.assign(number=0, repeat=0, input_cluster=0))
+    command._warn_of_single_images(tmp_path)
+    assert "1 class of a single image" in caplog.text
 
 
 def test_no_ranked_model_is_a_warning_of_a_run_and_an_error_of_the_command(
