@@ -15,7 +15,7 @@ from dsmi_zoo.pipeline.store.run_folder import read_run
 
 from ..progress import Display, duration
 from .state import EntryState, by_state, entry_states, how_to_retry
-from .thumbnails import thumbnails_of
+from .thumbnails import Thumbnails
 
 log = logging.getLogger(__name__)
 
@@ -144,8 +144,12 @@ def report(
                 read_run(folder)
         from dsmi_zoo.reports.page.build import write_report
 
-        make = thumbnails_of(read_run(out).config.subset) if thumbnails else None
+        make = Thumbnails(read_run(out).config.subset) if thumbnails else None
         page = write_report(out.absolute(), others, make)
+        if make is not None and not make.asked:
+            log.warning(
+                "no thumbnails: only the page of a choice between models lists images to look at, where models differ"
+            )
     log.info(f"Report: {page}")
     return 0
 

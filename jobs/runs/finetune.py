@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Any
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo.pipeline.store.release import refuse_release
 from dsmi_zoo.pipeline.store.run_folder import read_run
 
 from ..progress import SILENT, Display
@@ -31,6 +32,7 @@ def finetune(out: Path, top: int, compute: Mapping[str, Any], display: Display =
     int
         The exit code: 0, or 1 when a fine-tuning failed.
     """
+    refuse_release(out)
     record = read_run(out)
     refuse_remeasured(out, record)
     if record.config.random_weights:

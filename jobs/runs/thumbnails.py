@@ -2,7 +2,7 @@
 
 import logging
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 
 from dsmi_zoo.pipeline.config.run import SubsetSettings
@@ -12,28 +12,33 @@ log = logging.getLogger(__name__)
 SIDE = 112  # pixels
 
 
-def thumbnails_of(settings: SubsetSettings) -> Callable[[Sequence[str]], dict[str, str]]:
-    """Return the function that makes thumbnails, as data URIs, of images by their names.
+class Thumbnails:
+    """Thumbnails, as data URIs, of a run's images by their names.
 
-    It leaves out, with a warning, what can no longer be read.
+    What can no longer be read is left out, with a warning. ``asked`` is the number of images asked for so far.
 
     Raises
     ------
     InputError
         When the images are no longer where the run found them.
     """
-    from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 
-    images = open_dataset(
-        settings.dataset, settings.data_root, allow_train_images=settings.allow_train_images
-    )
-    numbers = {name: number for number, name in enumerate(images.names)}
+    def __init__(self, settings: SubsetSettings) -> None:
+        from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 
-    def thumbnails(names: Sequence[str]) -> dict[str, str]:
+        self._images = open_dataset(
+            settings.dataset, settings.data_root, allow_train_images=settings.allow_train_images
+        )
+        self._numbers = {name: number for number, name in enumerate(self._images.names)}
+        self.asked = 0
+
+    def __call__(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the thumbnails of these images."""
+        self.asked += len(names)
         uris = {}
         for name in names:
             try:
-                image = images.image(numbers[name])
+                image = self._images.image(self._numbers[name])
             except (KeyError, OSError, ValueError) as error:
                 log.warning(
                     f"no thumbnail of {name}: it is no longer there, or unreadable ({error})"
@@ -44,5 +49,3 @@ def thumbnails_of(settings: SubsetSettings) -> Callable[[Sequence[str]], dict[st
             image.save(file, "JPEG", quality=80)
             uris[name] = f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
         return uris
-
-    return thumbnails

@@ -65,6 +65,8 @@ def pair_models(out: Path, names: Sequence[str], display: Display = SILENT) -> i
         entries = list(
             {one.slug: one for one in (entry_named(record, name, out) for name in names)}.values()
         )
+        if len(entries) < 2:
+            raise InputError("a pair needs two models: name two or more, or none for all pairs")
         kept = [Kept(one, embedding(out, str(one))) for one in entries]
     else:
         kept = _ranked(out, record, rows)

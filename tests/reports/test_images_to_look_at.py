@@ -1,6 +1,7 @@
 """Images to look at on the page of a choice: those that decide between models, those that none recognises."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from test_classes import PER_CLASS, run_of
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.runs.conclude import report
-from dsmi_zoo.jobs.runs.thumbnails import thumbnails_of
+from dsmi_zoo.jobs.runs.thumbnails import Thumbnails
 from dsmi_zoo.pipeline.config.run import SubsetSettings
 from dsmi_zoo.pipeline.measures.core.hits import packed, unpacked
 from dsmi_zoo.pipeline.store.record import RunRecord
@@ -81,7 +82,7 @@ def test_a_run_on_which_all_models_agree_has_no_images_to_look_at(tmp_path: Path
 def test_an_image_that_is_gone_has_no_thumbnail_and_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    make = thumbnails_of(SubsetSettings(dataset="digits"))
+    make = Thumbnails(SubsetSettings(dataset="digits"))
     with caplog.at_level(logging.WARNING):
         uris = make(["digit-0030", "gone"])
     assert list(uris) == ["digit-0030"]
@@ -93,3 +94,13 @@ def test_a_training_has_no_thumbnails(tmp_path: Path) -> None:
     (tmp_path / "monitor.parquet").touch()
     with pytest.raises(InputError, match="monitored training, whose page shows no images"):
         report(tmp_path, thumbnails=True)
+
+
+@pytest.mark.long
+def test_a_page_that_lists_no_images_says_that_it_has_no_thumbnails(
+    small_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(small_run, tmp_path / "out")
+    with caplog.at_level(logging.WARNING):
+        report(tmp_path / "out", thumbnails=True)
+    assert "no thumbnails: only the page of a choice" in caplog.text

@@ -131,5 +131,8 @@ def test_pairs_that_cannot_be_are_refused_in_one_line(out: Path) -> None:
     with pytest.raises(InputError, match="has no model"):
         pair_models(out, ("resnet18",))
     name = read_results(out)["model"].iloc[0]
-    with pytest.raises(InputError, match="1 model with a kept embedding; a pair needs two"):
+    with pytest.raises(InputError, match="a pair needs two models"):
         pair_models(out, (name, name))
+    shutil.rmtree(out / "embeddings")
+    with pytest.raises(InputError, match="0 models with a kept embedding"):
+        pair_models(out, ())

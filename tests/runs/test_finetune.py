@@ -182,6 +182,9 @@ def test_runs_without_a_choice_are_refused_in_one_line(
     assert "is not a run" in refused("finetune --out nothing", tmp_path)
     assert "leave one out" in refused("run --random-weights --finetune 2", tmp_path)
     assert "dsmi-zoo finetune" in refused("run --share 1/2 --finetune 2", tmp_path)
+    (out / "release.json").write_text("{}")
+    assert "is a published folder" in refused(f"finetune {out}", tmp_path)
+    (out / "release.json").unlink()
     record = json.loads((out / "run.json").read_text())
     record["subset"]["n_classes"] = 1
     (out / "run.json").write_text(json.dumps(record))
