@@ -16,7 +16,7 @@ from dsmi_zoo.pipeline.store.subset_file import read_subset
 from ..statistics.classes import images_of
 from ..statistics.pairs import Pairs, of_pairs
 from ..statistics.quantity import Quantity
-from ..statistics.sample import names, own_rows, succeeded, values
+from ..statistics.sample import labels, own_rows, succeeded, values
 from ..wording import fixed, p_in_words, p_value, significant
 from .rendering import AnyCell, Section, Table, number, prose, table_of_words
 
@@ -37,8 +37,8 @@ def pairs_of(rows: pd.DataFrame, quantity: Quantity, folder: Path) -> Pairs | No
         return None
     ok = succeeded(own_rows(rows))
     ok = ok[ok["probe_hits"].notna()]
-    name_of = dict(zip(ok["row_id"], _labels(ok), strict=True))
-    singles = dict(zip(_labels(ok), map(unpacked, ok["probe_hits"]), strict=True))
+    name_of = dict(zip(ok["row_id"], labels(ok), strict=True))
+    singles = dict(zip(labels(ok), map(unpacked, ok["probe_hits"]), strict=True))
     found = [
         PairHits(name_of[one.first], name_of[one.second], one.hits)
         for one in stored
@@ -50,11 +50,6 @@ def pairs_of(rows: pd.DataFrame, quantity: Quantity, folder: Path) -> Pairs | No
             f"changed since; `dsmi-zoo pairs --out {folder}` computes them again"
         )
     return of_pairs(singles, found, classes, quantity)
-
-
-def _labels(rows: pd.DataFrame) -> list[str]:
-    sizes = ("" if one["img_size"] is None else f"@{one['img_size']}" for one in names(rows))
-    return [f"{one['model']}{size}" for one, size in zip(names(rows), sizes, strict=True)]
 
 
 def pairs_section(found: Pairs, rows: pd.DataFrame) -> Section:
@@ -81,7 +76,7 @@ def pairs_answer(found: Pairs) -> str:
 def _table(found: Pairs, rows: pd.DataFrame) -> Table:
     ok = succeeded(own_rows(rows))
     costs = {
-        title: dict(zip(_labels(ok), values(ok, column), strict=True))
+        title: dict(zip(labels(ok), values(ok, column), strict=True))
         for title, column in (("Parameters (M)", "params_m"), ("GMACs", "gmacs"))
     }
     heads = ["Pair", "Both (%)", "Above the better one", "p (Holm)", *costs]

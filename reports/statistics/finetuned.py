@@ -13,7 +13,7 @@ from .correlation import holm
 from .paired import two_sided_p
 from .quantity import Quantity
 from .ranking import LEVEL
-from .sample import names, own_rows, succeeded, values
+from .sample import labels, own_rows, succeeded, values
 
 STATIC = ("top1", "embedding_dim")
 """Columns by which one would choose without an image, the first one that at least two models have."""
@@ -42,11 +42,10 @@ def ranked_finalists(rows: pd.DataFrame, quantity: Quantity) -> list[Finalist]:
     rows, accuracy = rows.iloc[order], accuracy[order]
     column, chosen = _static_choice(rows)
     found = []
-    for place, (named, row_id) in enumerate(zip(names(rows), rows["row_id"], strict=True)):
-        size = "" if named["img_size"] is None else f"@{named['img_size']}"
+    for place, (name, row_id) in enumerate(zip(labels(rows), rows["row_id"], strict=True)):
         static = column if place == chosen else None
         probe = float(accuracy[place])
-        found.append(Finalist(str(row_id), f"{named['model']}{size}", place + 1, probe, static))
+        found.append(Finalist(str(row_id), name, place + 1, probe, static))
     return found
 
 

@@ -99,6 +99,15 @@ def names(rows: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+def labels(rows: pd.DataFrame) -> list[str]:
+    """Return each row's ``model@size``; the model's name alone where the size is unknown."""
+    named = names(rows)
+    return [
+        one["model"] if one["img_size"] is None else f"{one['model']}@{one['img_size']}"
+        for one in named
+    ]
+
+
 def scores_of(rows: pd.DataFrame) -> list[str]:
     """Return the scores with a value in a measured row: measures, comparisons, the user's own, then baselines."""
     rows = succeeded(rows)
