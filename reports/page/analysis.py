@@ -12,6 +12,7 @@ from dsmi_zoo.pipeline.store.schema import target_unit
 from ..figures.scatter import compared
 from ..statistics.comparison import Comparison
 from ..statistics.correlation import Coefficient, Correlation
+from ..statistics.fidelity import GAPS
 from ..statistics.prediction import ALL, TAKEN
 from ..statistics.regression import GREATEST_INFLATION, SHOWN, Multiple
 from ..statistics.sample import CEILING, PRIMARY_MEASURE, PRIMARY_TARGET
@@ -288,8 +289,8 @@ def sections(summary: Summary) -> list[Section]:
         Section(
             "choice",
             "Choosing by a score",
-            prose("choice"),
-            [_regret_table(summary, accuracy, order)],
+            prose("choice", unit=unit),
+            [_regret_table(summary, accuracy, order), _fidelity_table(summary, order)],
         ),
         Section(
             "controls",
@@ -392,6 +393,27 @@ def _regret_table(summary: Summary, target: str, order: list[str]) -> Table:
             record[f"Regret of {TAKEN[0]}, {band}"] = fixed((lost or {}).get(TAKEN[0]), 1)
         records.append(record)
     return table_of_records(None, records, note=remarks(reasons, len(order)))
+
+
+def _fidelity_table(summary: Summary, order: list[str]) -> Table:
+    """Return how often each score orders two models right, and its weakest correlation without one family."""
+    records: list[dict[str, AnyCell]] = []
+    for score in order:
+        found = summary.fidelity.get(score)
+        if found is None:
+            continue
+        record: dict[str, AnyCell] = {"Score": measure_title(score)}
+        for (low, high), share in zip(GAPS, found.right, strict=True):
+            band = f"{low:g} to {high:g}" if np.isfinite(high) else f"over {low:g}"
+            record[f"{band} points"] = NO_NUMBER if share is None else f"{share:.0%}"
+        record["Spearman"] = fixed(found.rho)
+        record[f"Weakest without one {summary.unit}"] = Cell(
+            fixed(found.lowest), found.without or ""
+        )
+        records.append(record)
+    return table_of_records(
+        "Pairs of models ordered right, by their difference in accuracy", records
+    )
 
 
 def _partial_table(summary: Summary, target: str, order: list[str]) -> Table:

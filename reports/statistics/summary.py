@@ -18,6 +18,7 @@ from .correlation import (
     correlations_within_groups,
     partial_correlations,
 )
+from .fidelity import Fidelity, fidelity
 from .prediction import Prediction, Regret, predictions, regrets
 from .regression import SHOWN, Influence, Multiple, Regression, influences, multiple, regressions
 from .robustness import Variant, published, variants
@@ -59,6 +60,7 @@ class Summary:
     partial: dict[str, dict[str, Correlation | str]]
     predictions: dict[str, Prediction]
     regrets: dict[str, dict[str, Regret]]
+    fidelity: dict[str, Fidelity]
     robustness: list[Variant]
     published: dict[str, dict[str, float]]
     saturated: list[dict[str, Any]]
@@ -131,6 +133,7 @@ def summarise(rows: pd.DataFrame, run: RunRecord | None = None) -> Summary:
         partial=partial_correlations(sample, primary[1], bootstraps) if primary else {},
         predictions=predictions(sample, primary[1], bootstraps) if primary else {},
         regrets=regrets(sample, primary[1], bootstraps) if primary else {},
+        fidelity=fidelity(sample, primary[1]) if primary else {},
         robustness=variants(rows, primary[1], bootstraps) if primary else [],
         published=published(run.catalog.name if run and not run.earlier_catalogs else None, target),
         saturated=names(ok[values(ok, "saturated") == 1]),
