@@ -71,7 +71,8 @@ def transfers(monkeypatch):
 def test_every_measure_has_the_same_value_on_a_device(place, repeats):
     data = example(repeats=repeats)
     expected = values(data[0].copy(), data)
-    assert len(expected) == len(OF_A_ROW)
+    of_repeats = {"lidar", "lidar_se"} if repeats == 1 else set()
+    assert len(expected) == len(OF_A_ROW) - len(of_repeats)
     assert_same(values(place(data[0]), data), expected)
 
 
