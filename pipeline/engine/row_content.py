@@ -35,7 +35,7 @@ CODE = "own_measures_code"
 CEILING = "subset_top1"
 """The accuracy of the entry's own classifier, which the order of its outputs may leave undefined."""
 
-OF_CLASSIFIER = (CEILING, "nce", "nce_se")
+OF_CLASSIFIER = ("nce", "nce_se", CEILING)
 """Columns from the predictions of that classifier; another measuring of the embedding leaves them."""
 
 

@@ -112,7 +112,9 @@ def test_the_error_of_no_score_is_far_from_its_spread_over_fresh_samples(separat
             for Z, labels in samples
         ]
     )
-    scores = [score for score in rows if f"{score}_se" in rows and score != "mst_dimension"]
+    # One that is at a bound in most draws has an error only where it happens not to be.
+    known = rows.notna().mean() > 0.5
+    scores = [s for s in rows if known.get(f"{s}_se", False) and s != "mst_dimension"]
     spread = rows[scores].std()
     stated = np.sqrt((rows[[f"{score}_se" for score in scores]] ** 2).mean()).set_axis(scores)
     ratios = (stated / spread)[spread > 1e-6]
