@@ -124,6 +124,18 @@ def test_the_copied_logme_lacks_a_term_where_there_are_more_columns_than_rows() 
     assert value_of("logme", Z, y) == pytest.approx(copied - lacking, abs=1e-3)
 
 
+def test_the_copied_logme_then_follows_the_width_and_ours_does_not() -> None:
+    rng = np.random.default_rng(0)
+    widths = rng.permutation(np.linspace(80, 400, 12).astype(int))
+    ours, copied = [], []
+    for seed, d in enumerate(widths):
+        Z, y = embedding(seed, sizes=(12,) * 5, d=int(d), signal=rng.uniform(0.2, 1.5))
+        ours.append(value_of("logme", Z, y))
+        copied.append(copied_logme(Z, y)[0])
+    follows = [spearmanr(some, widths).statistic for some in (copied, ours)]
+    assert follows == pytest.approx([0.9, 0.16], abs=0.03)
+
+
 # N-LEEP, CLID, GBC, alpha-ReQ, RankMe
 
 
