@@ -64,7 +64,7 @@ def time_command(
     help="A new file that ends in .onnx, .pt2 or .safetensors.",
 )
 def convert_command(model: str, out: Path, to: Path) -> int:
-    """Convert a model of a run for deployment, with a linear probe for the run's classes, and prove it.
+    """Convert a model of a run for deployment, with a ridge probe for the run's classes, and prove it.
 
     The file gives the scores of the classes and the embedding; FILE.json beside it holds the classes, the transform of
     an image, and the proof: its embeddings and predictions on the run's images, beside those of the network and of the

@@ -80,7 +80,7 @@ class Difference:
 
 
 def convert(out: Path, model: str, to: Path, display: Display = SILENT) -> int:
-    """Write a model's network with a linear probe for the run's classes, and its proof ``FILE.json``.
+    """Write a model's network with a ridge probe for the run's classes, and its proof ``FILE.json``.
 
     Returns
     -------
@@ -288,7 +288,7 @@ def _note(
         "input": "images, float32 [n, 3, height, width], after the transform",
         "outputs": "scores [n, classes]: the largest is the predicted class; embedding [n, d]",
         "classes": names,
-        "head": "the linear probe of probe_accuracy, fitted to all images of the run; not the network's own classifier",
+        "head": "the ridge probe of probe_accuracy, fitted to all images of the run; not the network's own classifier",
         "transform": transform,
         "versions": library_versions(),
     }

@@ -35,6 +35,9 @@ CODE = "own_measures_code"
 CEILING = "subset_top1"
 """The accuracy of the entry's own classifier, which the order of its outputs may leave undefined."""
 
+OF_CLASSIFIER = ("nce", "nce_se", CEILING)
+"""Columns from the predictions of that classifier; another measuring of the embedding leaves them."""
+
 
 @dataclass(frozen=True)
 class RemeasureJob:
@@ -176,7 +179,7 @@ def carried_row(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
     measured = set(BY_NAME) | (set(job.source["own_measures"].split()) - set(added))
     kept = {name: value for name, value in job.source.items() if name not in measured}
     reasons = parted_reasons(job.source[UNDEFINED] or "")
-    stay = {name: reasons[name] for name in (CEILING, *added) if name in reasons}
+    stay = {name: reasons[name] for name in (*OF_CLASSIFIER, *added) if name in reasons}
     kept[UNDEFINED] = joined_reasons(stay) or None
     kept[CODE] = " ".join(added.values()) or None
     return {**kept, **_settings(config.measures), "row_id": job.row_id}

@@ -24,6 +24,7 @@ from ..config.run import RunConfig
 from ..embedding.views import open_view
 from ..measures.catalog import UNDEFINED, joined_reasons, parted_reasons
 from ..measures.own import column_of, load_measure, spec_of
+from ..measures.scores.nce import ONE_LABEL, nce
 from ..plan.plan import Job
 from ..store.run_folder import (
     PendingEmbedding,
@@ -282,10 +283,9 @@ class EntryTask(RowTask):
                 raise DamagedFile(path, problem)
         if trained is not None:
             fields["top1"] = stored_top1(trained)
-        labels = subset["label"].to_numpy()
         found: dict[str | None, tuple[np.ndarray, dict[str, Any]]] = {}
         for embedding in embeddings:
-            shared = fields | self.own_top1(embedding, labels, model, weights)
+            shared = fields | self.of_classifier(embedding, subset, model, weights)
             for layer, values in embedding.by_layer().items():
                 found[layer] = values, dict(shared)
                 if layer is not None:
@@ -323,22 +323,30 @@ class EntryTask(RowTask):
             for first, *others in (sorted(one, key=_is_named) for one in passes)
         ]
 
-    def own_top1(
-        self, embedding: "Embedding", labels: np.ndarray, model: Any, weights: Path | None
+    def of_classifier(
+        self, embedding: "Embedding", subset: pd.DataFrame, model: Any, weights: Path | None
     ) -> dict[str, Any]:
-        """Return the accuracy of the network's own classifier, or why the order of its outputs leaves it open."""
+        """Return the columns ``OF_CLASSIFIER``, or why one has no value: the order of outputs may leave it open."""
         from ..networks.class_list import with_listed_order
 
         predictions, width = embedding.predictions, embedding.n_logits
         if predictions is None or width is None:
             return {}
+        labels = subset["label"].to_numpy()
+        entropy, error = nce(predictions, labels, subset["number"].to_numpy())
+        fields: dict[str, Any] = {"nce": entropy, "nce_se": error}
+        reasons = {} if error is not None else {"nce_se": ONE_LABEL}
         orders, reason = self.orders, ""
         if orders.is_open:
             checkpoint = weights if self.job.entry.checkpoint is not None else None
             orders, reason = with_listed_order(orders, width, model, checkpoint)
         if not reason:
             value, reason = orders.top1(predictions, labels, width)
-        return {UNDEFINED: joined_reasons({CEILING: reason})} if reason else {CEILING: value}
+        if reason:
+            reasons[CEILING] = reason
+        else:
+            fields[CEILING] = value
+        return fields | ({UNDEFINED: joined_reasons(reasons)} if reasons else {})
 
     def measure(self, row: dict[str, Any], subset: pd.DataFrame, pending: PendingEmbedding) -> None:
         """Fill in the fields and measures of the stored embedding, and keep it if wanted."""

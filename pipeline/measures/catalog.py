@@ -81,8 +81,8 @@ COMPARISONS: tuple[Measure, ...] = (
             "Accuracy of the nearest class centre, each image left out of its own, by image.", needs="image_pairs"),
     Measure("neighbour_accuracy", "10 nearest neighbours", "%",
             "Accuracy of a vote of the 10 nearest samples of other images, by image.", needs="image_pairs"),
-    Measure("probe_accuracy", "Linear probe", "%",
-            "Accuracy of a linear probe (a ridge classifier) on the embedding, each image left out in turn.",
+    Measure("probe_accuracy", "Ridge probe", "%",
+            "Accuracy of a ridge classifier on the embedding, each image left out in turn.",
             needs="image_pairs"),
     Measure("within_over_between", "Within / between", "",
             "Variance within classes over variance between them (neural collapse's NC1, traces); lower is better.",
@@ -123,14 +123,27 @@ COMPARISONS: tuple[Measure, ...] = (
             "DSMI(Z;Y) by the same entropy, each class's and each random subset's on its own graph, over images."),
     Measure("offset_share", "Offset share", "",
             "The mean's share of the embedding's mean squared length: a diagnostic; no labels.", needs="embedding"),
+    Measure("nesum", "NESum", "",
+            "Sum of the covariance's eigenvalues over the largest; no labels.", needs="embedding"),
+    Measure("matrix_entropy", "Matrix-based entropy", "bits",
+            "Renyi's entropy of order 2 of the eigenvalues of the rows' Gram matrix over its trace; no labels.",
+            needs="embedding"),
+    Measure("cdnv", "Class-distance normalised variance", "",
+            "Variance within two classes over twice the squared distance of their means, the mean over pairs; lower "
+            "is better.", lower_is_better=True),
+    Measure("logistic_probe_accuracy", "Logistic probe", "%",
+            "Accuracy of logistic regression on standardised features, five folds of images, penalty by inner folds.",
+            needs="image_pairs"),
+    Measure("lidar", "LiDAR", "",
+            "Smooth rank of the discriminants between images whose repeats are a class; needs repeats, no labels."),
 )  # fmt: skip
 """The scores that one would use instead."""
 
 DETAILS: tuple[Measure, ...] = (
-    Measure("probe_low", "Linear probe, lower limit", "%",
+    Measure("probe_low", "Ridge probe, lower limit", "%",
             "Lower limit of `probe_accuracy`'s 95% interval (Wilson's, over images).", needs="image_pairs"),
-    Measure("probe_high", "Linear probe, upper limit", "%", "Upper limit of it.", needs="image_pairs"),
-    Measure("probe_hits", "Linear probe, images", "text",
+    Measure("probe_high", "Ridge probe, upper limit", "%", "Upper limit of it.", needs="image_pairs"),
+    Measure("probe_hits", "Ridge probe, images", "text",
             "Which images the probe got right: their number, then their bits in hexadecimal.", needs="image_pairs"),
 )  # fmt: skip
 """What rankings with ties need beside the scores."""
@@ -158,10 +171,13 @@ BY_NAME = {measure.name: measure for measure in OF_A_ROW}
 COSTLY = frozenset({
     # As dear as all neighbours, centres and the probe together, and no better at ranking networks.
     "n_leep", "n_leep_se", "clid", "clid_se", "mst_dimension", "mst_dimension_se", "parc", "parc_se",
+    # Fifty regressions; two more eigenproblems.
+    "logistic_probe_accuracy", "logistic_probe_accuracy_se", "lidar", "lidar_se",
     # One more eigenproblem of all points.
     "dse_z_knn", "dse_z_knn_se", "dsmi_z_y_knn", "dsmi_z_y_knn_se",
     # Eight more decompositions, or binnings, for errors that no ranking uses.
     "h_score_se", "transrate_se", "gbc_se", "rankme_se", "alpha_req_se", "participation_ratio_se",
+    "nesum_se", "matrix_entropy_se",
     "cse_z_se", "csmi_z_y_se", "csmi_z_x_se", "dsmi_z_x_se",
 })  # fmt: skip
 """Columns that are computed only with ``--scores all``: they double a row's cost."""

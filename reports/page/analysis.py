@@ -369,7 +369,7 @@ def _accuracies_in_both(comparison: Comparison) -> Table:
     ]
     left_out = len(rows) - BEST_IN_BOTH
     note = f"{left_out} more models are in summary.json." if left_out > 0 else ""
-    return table_of_words("Accuracy by the linear probe", heads, rows[:BEST_IN_BOTH], note=note)
+    return table_of_words("Accuracy by the ridge probe", heads, rows[:BEST_IN_BOTH], note=note)
 
 
 def _regret_table(summary: Summary, target: str, order: list[str]) -> Table:

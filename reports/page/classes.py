@@ -142,7 +142,7 @@ def _with_confusion(
 
 
 def predictions(Z: np.ndarray, subset: pd.DataFrame, images: Images) -> np.ndarray:
-    """Return the class that a linear probe predicts for each image without having seen it, int64 [m]."""
+    """Return the class that the ridge probe predicts for each image without having seen it, int64 [m]."""
     labels = subset["label"].to_numpy()
     context = MeasureContext(Z, labels, subset["image"].to_numpy(), None, MeasureSettings())
     codes = np.unique(labels, return_inverse=True)[1]

@@ -139,7 +139,7 @@ def _best_table(profiles: Sequence[Profile]) -> Table:
                 number(best.chosen_on_others, digits=1),
             ]
         )
-    return table_of_words("Best layer by the linear probe", heads, rows, text_columns=(0, 1))
+    return table_of_words("Best layer by the ridge probe", heads, rows, text_columns=(0, 1))
 
 
 def _table(profiles: Sequence[Profile]) -> pd.DataFrame:

@@ -33,7 +33,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class InBoth:
-    """One model's accuracy by the linear probe (%) in this run and in the other one."""
+    """One model's accuracy by the ridge probe (%) in this run and in the other one."""
 
     model: str
     here: float

@@ -41,7 +41,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Best:
-    """A network's best layer by the linear probe, and what another choice than the penultimate layer is worth.
+    """A network's best layer by the ridge probe, and what another choice than the penultimate layer is worth.
 
     Attributes
     ----------

@@ -92,7 +92,7 @@ class Ranking:
 
 
 def rank(rows: pd.DataFrame, quantity: Quantity = ACCURACY) -> Ranking:
-    """Rank the measured models by the cross-validated accuracy of a linear probe, or by its balanced accuracy.
+    """Rank the measured models by the cross-validated accuracy of a ridge probe, or by its balanced accuracy.
 
     A model is tied for first unless the exact paired test on the same images finds a difference from the best one at
     5% after Holm's correction over all models: McNemar's test for accuracy, for balanced accuracy the permutation test

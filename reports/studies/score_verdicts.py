@@ -314,7 +314,7 @@ def answer(result: ScoreStudyResult) -> list[str]:
     recommended = " and ".join(measure_title(name) for name in result.recommended())
     verdict = (
         f"No DSMI is as good as {rivals} in every setting that it was not chosen on: with labels, use those or a "
-        "linear probe."
+        "ridge probe."
     )
     if recommended:
         verdict = f"{recommended}: as good as {rivals} wherever it was not chosen."

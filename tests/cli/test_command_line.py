@@ -85,6 +85,8 @@ def test_measure_without_labels_gives_the_entropies(arrays: Path, cli: Command) 
         "dse_z_knn",
         "participation_ratio",
         "offset_share",
+        "nesum",
+        "matrix_entropy",
         "two_nn_dimension",
     }
     assert set(values) == {

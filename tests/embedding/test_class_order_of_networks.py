@@ -87,6 +87,8 @@ def test_a_right_network_is_never_wrong_by_the_order_of_its_classes(
     said = cli("run", *images, "--out", "open", cwd=zoo, report=True)
     rows = results(zoo / "open")
     assert rows["subset_top1"].dropna().to_dict() == {"listed": 100, "network": 100}
+    assert (rows["nce"] == 0).all()  # whatever the order
+    assert rows["nce_se"].isna().all()
     reason = rows.loc["number", "undefined_scores"].partition("subset_top1: ")[2]
     assert reason == (
         "class order is ambiguous (100.0% if outputs are ordered 0, 1, 2, 3, ... by number, "
@@ -106,7 +108,8 @@ def test_a_right_network_is_never_wrong_by_the_order_of_its_classes(
 
     cli("remeasure", "--out", "open", "--t", 2, "--into", "again", cwd=zoo)
     again = results(zoo / "again")
-    assert again["subset_top1"].equals(rows["subset_top1"])
+    assert again[["subset_top1", "nce"]].equals(rows[["subset_top1", "nce"]])
+    assert again.loc["number", "undefined_scores"].count("nce_se: each class that") == 1
     assert again.loc["number", "undefined_scores"].count("subset_top1: ") == 1
     assert again.loc["number", "undefined_scores"].endswith(f"subset_top1: {reason}")
 

@@ -71,7 +71,9 @@ def transfers(monkeypatch):
 def test_every_measure_has_the_same_value_on_a_device(place, repeats):
     data = example(repeats=repeats)
     expected = values(data[0].copy(), data)
-    assert len(expected) == len(OF_A_ROW)
+    undefined = {"cse_z_se", "csmi_z_y_se", "dsmi_z_y_knn_se"}
+    undefined |= {"lidar", "lidar_se"} if repeats == 1 else set()
+    assert {one.name for one in OF_A_ROW} - expected.keys() == undefined
     assert_same(values(place(data[0]), data), expected)
 
 

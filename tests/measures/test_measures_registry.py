@@ -17,7 +17,7 @@ from dsmi_zoo.pipeline.measures import (
     shannon_entropy,
     shannon_mutual_information,
 )
-from dsmi_zoo.pipeline.measures.catalog import BY_NAME, OF_A_ROW, parted_reasons
+from dsmi_zoo.pipeline.measures.catalog import BY_NAME, OF_A_ROW, UNDEFINED, parted_reasons
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.registry import COMPUTATIONS
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
@@ -25,7 +25,8 @@ from dsmi_zoo.pipeline.measures.core.threads import computed_once
 from dsmi_zoo.pipeline.measures.own import load_measure
 from dsmi_zoo.pipeline.measures.run import values_of
 
-NAMES = {one.name for one in OF_A_ROW if one.unit != "text"}
+WITH_REPEATS = {"lidar", "lidar_se"}
+NAMES = {one.name for one in OF_A_ROW if one.unit != "text"} - WITH_REPEATS | {UNDEFINED}
 WITH_INPUTS = {"dsmi_z_x", "csmi_z_x", "dsmi_z_x_se", "csmi_z_x_se"}
 
 
@@ -62,7 +63,8 @@ def test_a_score_without_a_value_is_left_out_and_the_reason_is_told_once():
     values = measure(Z, labels)
     assert not {"alpha_req", "alpha_req_se"} & set(values)
     reason = "alpha_req: the covariance has 5 eigenvalues above rounding, fewer than 30"
-    assert values["undefined_scores"] == reason
+    assert values["undefined_scores"].startswith(f"{reason}; lidar: ")
+    assert values["undefined_scores"].count("alpha_req") == 1
     assert measure(Z, labels, scores=["alpha_req", "dse_z"]) == {
         "dse_z": values["dse_z"],
         "undefined_scores": reason,
@@ -129,7 +131,8 @@ def test_diagnostics_describe_the_embedding_as_given():
     assert values["embedding_rms"] == pytest.approx(np.sqrt(np.mean(Z**2)), rel=1e-6)
     assert values["median_distance_over_sigma"] == pytest.approx(np.median(distances) / 2, rel=1e-5)
     assert type(values["saturated"]) is bool
-    assert all(type(value) is float for name, value in values.items() if name != "saturated")
+    numbers = values.keys() - {"saturated", UNDEFINED}
+    assert all(type(values[name]) is float for name in numbers)
 
 
 def test_inputs_and_global_random_states_stay_untouched():
@@ -307,18 +310,23 @@ def test_without_labels_the_measures_of_the_embedding_alone_are_left() -> None:
         "two_nn_dimension",
         "mst_dimension",
     }
-    scores |= {"offset_share", "clid", "dse_z_knn"}
-    assert set(values) == diagnostics | scores | {f"{score}_se" for score in scores}
+    scores |= {"offset_share", "clid", "dse_z_knn", "nesum", "matrix_entropy"}
+    at_a_bound = {"cse_z_se"}  # each row in a bin of its own
+    errors = {f"{score}_se" for score in scores} - at_a_bound
+    assert set(values) == diagnostics | scores | errors | {UNDEFINED}
     labelled = measure(Z, np.arange(240) % 3)
     split_by_class = {name for name in values if name.endswith("_se")}
     assert all(
-        labelled[name] == value for name, value in values.items() if name not in split_by_class
+        labelled[name] == value
+        for name, value in values.items()
+        if name not in split_by_class | {UNDEFINED}
     )
 
 
 def test_each_score_alone_is_what_it_is_among_all() -> None:
     Z, labels, clusters = example()
     everything = measure(Z, labels, input_clusters=clusters)
+    assert everything.pop(UNDEFINED) == "lidar: 200 of 200 images have one row, not repeats"
     for name, value in everything.items():
         assert measure(Z, labels, input_clusters=clusters, scores=[name]) == {name: value}
     assert measure(Z, scores="dse_z") == {"dse_z": everything["dse_z"]}

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from dsmi_zoo.pipeline.measures import diffusion_spectral_mutual_information, measure
+from dsmi_zoo.pipeline.measures.catalog import OF_A_ROW
 from dsmi_zoo.pipeline.measures.core.distances import as_points
 from dsmi_zoo.pipeline.measures.core.halves import error_over_halves, random_halves
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
@@ -103,10 +104,17 @@ def test_the_names_of_classes_and_images_do_not_matter():
 def test_the_error_of_no_score_is_far_from_its_spread_over_fresh_samples(separation, scale):
     """Quarters of the images stated a fifth of some. Trees of half the points say too little: not the MST dimension."""
     samples = [sample(seed, size=24, separation=separation, scale=scale) for seed in range(40)]
+    names = [one.name for one in OF_A_ROW if one.needs != "input_clusters" and one.unit != "text"]
+    names = [name for name in names if not name.startswith("logistic_probe")]  # a closed form
     rows = pd.DataFrame(
-        [measure(Z, labels, null_permutations=1, repetitions=2) for Z, labels in samples]
+        [
+            measure(Z, labels, scores=names, null_permutations=1, repetitions=2)
+            for Z, labels in samples
+        ]
     )
-    scores = [score for score in rows if f"{score}_se" in rows and score != "mst_dimension"]
+    # One that is at a bound in most draws has an error only where it happens not to be.
+    known = rows.notna().mean() > 0.5
+    scores = [s for s in rows if known.get(f"{s}_se", False) and s != "mst_dimension"]
     spread = rows[scores].std()
     stated = np.sqrt((rows[[f"{score}_se" for score in scores]] ** 2).mean()).set_axis(scores)
     ratios = (stated / spread)[spread > 1e-6]

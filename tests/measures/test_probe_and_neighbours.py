@@ -1,4 +1,4 @@
-"""Accuracies of nearest centre, neighbours and a linear probe, each image left out: scikit-learn's."""
+"""Accuracies of nearest centre, neighbours and a ridge probe, each image left out: scikit-learn's."""
 
 import numpy as np
 import pytest

@@ -170,7 +170,10 @@ def test_a_row_has_every_score_by_its_columns_name_and_the_probes_interval():
 
 
 def test_only_the_variance_ratio_is_better_when_lower():
-    assert [score.name for score in COMPARISONS if score.lower_is_better] == ["within_over_between"]
+    assert [score.name for score in COMPARISONS if score.lower_is_better] == [
+        "within_over_between",
+        "cdnv",
+    ]
     clear, y = example(signal=2)
     vague, _ = example(signal=0.2)
     above, below = transferability(clear, y), transferability(vague, y)

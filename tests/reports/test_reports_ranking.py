@@ -148,13 +148,13 @@ def test_a_page_without_published_accuracies_leads_with_the_ranking(tmp_path: Pa
         summary["ranking"][0]
     )
     assert (tmp_path / "figures" / "ranking.png").stat().st_size > 5000
-    assert "Ranking by a linear probe" in page
+    assert "Ranking by a ridge probe" in page
 
 
 def test_rows_without_a_probe_leave_the_ranking_out(tmp_path: Path) -> None:
     rows = models().assign(probe_accuracy=np.nan)
     assert rank(rows).models == ()
-    assert "Ranking by a linear probe" not in write_page(rows, record_of(), tmp_path).read_text()
+    assert "Ranking by a ridge probe" not in write_page(rows, record_of(), tmp_path).read_text()
 
 
 def test_the_cheapest_counts_where_no_throughput_is_known() -> None:

@@ -68,6 +68,8 @@ def test_a_run_leaves_one_row_and_one_embedding_an_entry_and_a_report(small_run:
     # Of the difference of two samples' shares, in percent.
     five_errors = 5 * np.sqrt(2 * 50 * 50 / 200)
     assert (rows["subset_top1"] - rows["top1"]).abs().max() < five_errors
+    assert rows["nce"].between(-np.log(10), -1e-9).all()
+    assert rows.set_index("model")["nce"].idxmin().endswith(".100x3")  # the shortest training
     assert (rows["n_samples"] == 200).all()
     measured = [
         "dse_z",

@@ -3,7 +3,7 @@
 Measures are written in the array API standard, which both follow. Here stand the ways from one device to another, of
 which there are no others, and the few operations that the standard lacks or that NumPy has a faster form of. Classes,
 images and random numbers are NumPy's everywhere; of an embedding on a device, only results and what has one number a
-sample come back, and for scikit-learn's mixtures and k-means [n, d].
+sample come back, and for scikit-learn's estimators [n, d].
 """
 
 from typing import Any

@@ -43,6 +43,15 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     return max(0.0, 100 * float(low)), min(100.0, 100 * float(high))
 
 
+def error_of_share(values: NDArray[np.float64]) -> float:
+    """Return the standard error of a mean of values from 0 to 1, [n], above 0 even if all are 0 or all are 1.
+
+    Half the width of Wilson's 95% interval over 1.96, with the values' variance in place of that of hits.
+    """
+    n, z2 = len(values), Z95**2
+    return float(np.sqrt(np.var(values) / n + z2 / (4 * n * n)) / (1 + z2 / n))
+
+
 def packed(hits: NDArray[np.bool_]) -> str:
     """Write hits as text: their number, then their bits as hexadecimal digits."""
     return f"{len(hits)}:{np.packbits(hits).tobytes().hex()}"

@@ -27,6 +27,9 @@ SomeCompute = TypeVar("SomeCompute", bound=Compute)
 Task = Literal["entropy", "spectrum", "distances", "decomposition", "values"]
 """What a column shares with others: columns of one task are computed in sequence, different tasks in parallel."""
 
+ROUNDING = 1e-12  # of a score
+SAME_IN_HALVES = "all random halves of the images give the same value, which leaves the error open"
+
 COMPUTATIONS: dict[str, "Computation"] = {}
 """The computation of each column, by the column's name."""
 
@@ -36,7 +39,7 @@ class Computation:
     """How a column is computed.
 
     ``compute`` raises UndefinedScore where the column has no value. A standard error that is estimated from halves of
-    the images names its score in ``of_halves``.
+    the images names its score in ``of_halves``; ``check_error`` raises UndefinedScore where such an error is wrong.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Computation:
     task: Task
     grows_with_images: bool = False
     of_halves: "Computation | None" = None
+    check_error: Callable[[MeasureContext], None] | None = None
 
     def result(self, context: MeasureContext) -> Value | UndefinedScore | None:
         """Return the value, or why it is undefined, or None if its input is not given; the context keeps it."""
@@ -72,11 +76,15 @@ class Computation:
         """Return the standard error estimated from random halves of the images.
 
         A score that grows with the number of images has its relative error estimated. Undefined if the score has no
-        value for a half.
+        value for a half, or the same for all: it is at a bound, and how near all images come to leaving it is unknown.
         """
         context.require_halves()
+        if self.check_error is not None:
+            self.check_error(context)
         halves = context.halves
         values = np.array([_number_of_half(self.result(half)) for half in halves])
+        if np.ptp(values) <= ROUNDING * np.abs(values).max():
+            raise UndefinedScore(SAME_IN_HALVES)
         if not self.grows_with_images or (values == 0).any():
             return error_over_halves(values, halves[0].n, context.n)
         of_all = self.result(context)
@@ -105,7 +113,12 @@ def column(name: str, *, task: Task) -> Callable[[SomeCompute], SomeCompute]:
 
 
 def score(
-    name: str, *, task: Task, error: Compute | None = None, grows_with_images: bool = False
+    name: str,
+    *,
+    task: Task,
+    error: Compute | None = None,
+    grows_with_images: bool = False,
+    check_error: Callable[[MeasureContext], None] | None = None,
 ) -> Callable[[SomeCompute], SomeCompute]:
     """Register a function as a score, and its standard error over images as ``<name>_se``.
 
@@ -119,10 +132,12 @@ def score(
         A closed form of the standard error; by default it is estimated from random halves of the images.
     grows_with_images : bool
         Whether more images of the same classes give a larger score, and a larger spread.
+    check_error : callable, optional
+        Raises UndefinedScore where an error from halves would be wrong.
     """
 
     def register(compute: SomeCompute) -> SomeCompute:
-        of_score = Computation(name, compute, task, grows_with_images)
+        of_score = Computation(name, compute, task, grows_with_images, check_error=check_error)
         if error is None:
             of_error = Computation(
                 f"{name}_se", of_score.error_over_halves, task, of_halves=of_score

@@ -100,7 +100,15 @@ def diffusion_spectral_entropy_estimate(Z: ArrayLike, **settings: Any) -> Estima
     return Estimate(kernel_entropy(kernel, t, precision=precision), 0.0, "exact")
 
 
-@score("dse_z", task="entropy")
+def _check_error(context: MeasureContext) -> None:
+    """Raise UndefinedScore at a bound of the entropy, where its spread falls more slowly than with the images."""
+    if saturated(context):
+        raise UndefinedScore(
+            "the entropy is within 0.1 bit of a bound, where halves state too small an error"
+        )
+
+
+@score("dse_z", task="entropy", check_error=_check_error)
 @computed_once
 def entropy_of_all(context: MeasureContext) -> float:
     """The diffusion spectral entropy of all points, in bits."""

@@ -107,8 +107,13 @@ def diffusion_spectral_mutual_information_estimate(
 
 
 def _error(context: MeasureContext) -> float:
+    return _error_of(spectral_entropies(context), context)
+
+
+def _error_of(entropies: SpectralEntropies, context: MeasureContext) -> float:
+    """Return the standard error over images; undefined if classes are too small."""
     context.require_halves()
-    error = sampling_error(context.classes, context.images, spectral_entropies(context))
+    error = sampling_error(context.classes, context.images, entropies)
     if math.isnan(error):
         raise UndefinedScore(too_few_images(context.classes, context.images, FOR_QUARTERS))
     return error
@@ -169,7 +174,12 @@ TIME = 2
 ROUNDING = 1e-14  # of directions, whose length is 1
 
 
-@score("dsmi_z_y_scale_free", task="spectrum")
+def _scale_free_error(context: MeasureContext) -> float:
+    # Halves of at most 500 rows state a third of it for 2,000.
+    return _error_of(_scale_free_entropies(context), context)
+
+
+@score("dsmi_z_y_scale_free", task="spectrum", error=_scale_free_error)
 def dsmi_z_y_scale_free(context: MeasureContext) -> float:
     """Return DSMI at sigma = 1/2 sqrt(mean |z|^2) and t = 2, in bits; 0 for a constant embedding.
 
@@ -181,6 +191,12 @@ def dsmi_z_y_scale_free(context: MeasureContext) -> float:
     ----------
     Liao et al., arXiv 2312.04823, for DSMI; sigma and t were chosen by ``benchmarks/better_default.py``.
     """
+    return _scale_free_entropies(context).information(context.classes).value
+
+
+@computed_once
+def _scale_free_entropies(context: MeasureContext) -> SpectralEntropies:
+    """The entropies at that sigma and t."""
     points = context.points
     values, exponent = context.scaled_values
     if abs(exponent) > SQUARES_FIT:
@@ -188,7 +204,7 @@ def dsmi_z_y_scale_free(context: MeasureContext) -> float:
     sum_of_squares = float(namespace(values).sum(values * values))
     length = float(np.sqrt(sum_of_squares / values.shape[0]))
     sigma = float(np.ldexp(SHARE * length, exponent)) or 1.0  # for zeros, any sigma will do
-    return _information(context, points, sigma)
+    return _entropies_at(context, points, sigma)
 
 
 @score("dsmi_z_y_angular", task="spectrum")
@@ -214,9 +230,9 @@ def dsmi_z_y_angular(context: MeasureContext) -> float:
     median = known.median_distance(context.settings.seed)
     if median <= ROUNDING:
         raise UndefinedScore("the median distance of the directions is 0")
-    return _information(context, known, SHARE * median)
+    return _entropies_at(context, known, SHARE * median).information(context.classes).value
 
 
-def _information(context: MeasureContext, points: Points, sigma: float) -> float:
+def _entropies_at(context: MeasureContext, points: Points, sigma: float) -> SpectralEntropies:
     settings = context.settings.model_copy(update={"t": float(TIME)})
-    return SpectralEntropies(points, sigma, settings).information(context.classes).value
+    return SpectralEntropies(points, sigma, settings)

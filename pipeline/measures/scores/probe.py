@@ -1,4 +1,4 @@
-"""Accuracy of a linear probe, each image left out in closed form: nothing is random, and no fold is fitted."""
+"""Accuracy of a ridge probe, each image left out in closed form: nothing is random, and no fold is fitted."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ against that image's class, so the accuracy of noise would be 0, not chance.
 
 @accuracy("probe_accuracy", task="decomposition")
 def hits(context: MeasureContext) -> NDArray[np.bool_]:
-    """Whether a linear probe that has not seen an image classifies it correctly, bool [images].
+    """Whether a ridge probe that has not seen an image classifies it correctly, bool [images].
 
     A ridge classifier: least squares on targets of 1 for the class and -1 for the others, with an intercept and a
     penalty on the squared weights. Features are centred and share one scale; none is standardised on its own. The

@@ -14,6 +14,7 @@ from ..core.arrays import (
 )
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
+from ..core.hits import error_of_share
 from ..core.registry import score
 from ..core.threads import computed_once
 
@@ -23,10 +24,13 @@ ROUNDING = 1e-12  # of the variance
 
 
 def _error(context: MeasureContext) -> float:
-    """Return the standard error of the mean over images, with the fitted discriminant as it is."""
+    """Return the standard error of the mean over images, with the fitted discriminant as it is.
+
+    Above 0 near 1: that no image is doubtful here does not mean that none is among others.
+    """
     images = context.images
     of_images = np.bincount(images, probabilities(context)) / np.bincount(images)
-    return float(np.std(of_images, ddof=1) / np.sqrt(len(of_images)))
+    return error_of_share(of_images)
 
 
 @score("sfda", task="decomposition", error=_error)
