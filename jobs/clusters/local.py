@@ -137,6 +137,7 @@ def processes_here(
             silence_logs="critical",
         )
 
+    _refuse_full_shared_memory()  # before the imports of the server that workers fork from, which take seconds
     with on_this_machine(settings, max(1, len(gpu_of)), modules):
         with sigint_blocked():
             cluster = _started(start)
@@ -146,7 +147,6 @@ def processes_here(
 
 def _started(start: Callable[[], WorkersHere]) -> WorkersHere:
     """Start a cluster; again, if a worker or the server that it forks from was killed meanwhile."""
-    _refuse_full_shared_memory()
     for _ in range(START_TRIES):
         try:
             return start()

@@ -121,7 +121,7 @@ def render(figure: Figure, description: str, is_for_files: bool = True) -> Rende
             figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
         else:
             figure.draw_without_rendering()
-        # The layout is done; doing it again takes half of the time.
-        figure.set_layout_engine("none")
+        # The layout is done. Doing it again, or only a draw before the drawing as for "none", takes half of the time.
+        figure.set_layout_engine(None)
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return Rendered(png.getvalue(), svg.getvalue(), description, figure)

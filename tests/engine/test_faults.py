@@ -135,7 +135,7 @@ def test_whatever_models_do_to_processes_the_others_are_measured_once_and_right(
         loses_its_worker: hanging_at_first(marker),
     }
     tally = trap(actions)
-    limits = ("--model-timeout", "20s", "--worker-memory", "2GB", "--workers", 2)
+    limits = ("--model-timeout", "12s", "--worker-memory", "2GB", "--workers", 2)
     driver = start("run", "--models", *ZOO, "--out", out, "--measure", "trapped:trap", *limits)
     wait_for(lambda: marker.exists() and marker.read_text())
     os.kill(int(marker.read_text()), signal.SIGKILL)
@@ -156,7 +156,7 @@ def test_whatever_models_do_to_processes_the_others_are_measured_once_and_right(
     assert counts(tally) == expected
     messages = read_results(out).set_index("model")["error_message"]
     assert "Unable to allocate 128. TiB" in messages[asks]
-    log = Path(re.search(r"--model-timeout 20 s; see (\S+)$", messages[hangs])[1])  # type: ignore[index]
+    log = Path(re.search(r"--model-timeout 12 s; see (\S+)$", messages[hangs])[1])  # type: ignore[index]
     assert "trapped.py" in log.read_text()
     assert [path for path in log.parent.iterdir() if path.stat().st_size] == [log]
 

@@ -42,8 +42,9 @@ from pathlib import Path
 import torch
 from dsmi_zoo.pipeline.engine.gpu_lock import gpu_turn
 from dsmi_zoo.pipeline.engine.time_limit import ModelClock
-model, clock = torch.nn.Linear(3, 2), ModelClock(4.0, Path(sys.argv[1], "log"))
+model, clock = torch.nn.Linear(3, 2), ModelClock(float(sys.argv[2]), Path(sys.argv[1], "log"))
 device = torch.device("meta")  # there is everywhere, and is not the CPU
+print("imported", flush=True)
 with clock.running(), gpu_turn(model, device, clock):
     print(model.weight.device, end=", then ")
 print(model.weight.device)
@@ -124,11 +125,15 @@ def test_a_models_clock_stands_while_it_waits_and_ends_its_process_in_time(tmp_p
 
 
 def test_a_turn_waits_outside_the_models_time_and_gives_its_memory_back(tmp_path: Path) -> None:
-    with holder("device meta", "alone", 9.0):
-        took = subprocess.run(
-            [sys.executable, "-c", TURN, str(tmp_path)], capture_output=True, text=True, check=False
-        )
-    assert (took.returncode, took.stdout, took.stderr) == (0, "cpu, then meta\n", "")
+    limit_s, pipe = 2.0, subprocess.PIPE
+    command = [sys.executable, "-c", TURN, str(tmp_path), str(limit_s)]
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        with machine_lock("device meta"):
+            assert process.stdout.readline() == "imported\n"
+            time.sleep(limit_s + 1)  # a clock that ran would have ended the process
+        said = process.communicate(timeout=60)
+    assert (process.returncode, *said) == (0, "cpu, then meta\n", "")
     model, clock = torch.nn.Linear(3, 2), ModelClock(None, tmp_path / "log")
     with holder("device cpu", "alone", 600) as process, gpu_turn(model, torch.device("cpu"), clock):
         process.kill()  # which nobody waited for

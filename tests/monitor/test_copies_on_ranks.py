@@ -95,7 +95,11 @@ def hugging_face(rank: int, folder: str) -> None:
     print(f"best {trainer.state.best_metric:.6f}, {history}")
 
 
-def on_rank(function: Callable[[int, str], None], rank: int, folder: str) -> None:
+def on_rank(function: Callable[[int, str], None], rank: int, port: int, folder: str) -> None:
+    # Set here, because each environment of a `Process` needs a server that imports everything, and nothing reads these
+    # on import.
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "NODE_RANK": "0"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     function(rank, folder)
@@ -114,17 +118,8 @@ def on_rank(function: Callable[[int, str], None], rank: int, folder: str) -> Non
 def test_rank_0_measures_copies_of_a_network_and_every_process_gets_its_values(
     function: Callable[[int, str], None], steps: list[int], tmp_path: Path, server: None
 ) -> None:
-    common = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": "2",
-        "NODE_RANK": "0",
-    }
-    both = [
-        Process(on_rank, function, rank, str(tmp_path),
-                environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(2)
-    ]  # fmt: skip
+    port = free_port()
+    both = [Process(on_rank, function, rank, port, str(tmp_path)) for rank in range(2)]
     try:
         for process in both:
             process.wait(180)

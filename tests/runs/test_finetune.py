@@ -2,9 +2,9 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import safetensors.numpy
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.forkserver import child_process
 from dsmi_zoo.jobs.progress import SILENT
 from dsmi_zoo.jobs.runs import finalists as command
 from dsmi_zoo.jobs.runs.run import elsewhere
@@ -117,7 +118,7 @@ def test_kept_weights_are_of_one_more_training_on_all_images(
 
 
 def test_a_kill_in_the_middle_costs_the_training_at_work_and_no_other(
-    out: Path, trainings: list[int]
+    out: Path, trainings: list[int], server: None
 ) -> None:
     config = settings(out, 1)
     plan = command._plan(config, command_finalists(out))
@@ -132,12 +133,11 @@ def test_a_kill_in_the_middle_costs_the_training_at_work_and_no_other(
         keep_checkpoint=False,  # type: ignore[arg-type]
     )
     first = out / "attempts" / f"{job.slug}.{KIND}-0.json"
-    child = get_context("spawn").Process(target=task.compute, args=(job.weights,))
-    child.start()
-    while not first.exists() and child.is_alive():
-        child.join(0.002)
+    child = child_process(task.compute, job.weights)
+    while not first.exists() and child.poll() is None:
+        time.sleep(0.002)
     child.kill()
-    child.join()
+    child.wait()
     assert first.exists()
     done = len(list(first.parent.glob(f"{job.slug}.{KIND}-*.json")))
     outcome = task.run(job.weights)
