@@ -1,10 +1,11 @@
-"""What a child process inherits: environment variables and signals that are blocked."""
+"""What a child process inherits, environment variables and blocked signals, and the memory of this one."""
 
 import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 
 @contextmanager
@@ -42,3 +43,14 @@ def sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number in postponed:
             signal.raise_signal(number)
+
+
+def peak_resident() -> int | None:
+    """Return the most bytes of memory that this process has held since Linux reset its peak; None elsewhere."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    lines = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    line = next(lines, None)
+    return None if line is None else 1024 * int(line.split()[1])

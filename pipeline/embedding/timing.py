@@ -18,6 +18,7 @@ import torch
 from torch.utils.benchmark import timer
 
 from dsmi_zoo._util.errors import InputError
+from dsmi_zoo._util.processes import peak_resident
 from dsmi_zoo._util.text import shortened
 from dsmi_zoo._util.versions import library_versions
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
@@ -249,11 +250,7 @@ class _Memory:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated()
         used = psutil.Process().memory_info().rss
-        with suppress(OSError):
-            for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-                if line.startswith("VmHWM:"):
-                    used = max(used, 1024 * int(line.split()[1]))
-        return max(0, used - self.before)
+        return max(0, used - self.before, (peak_resident() or 0) - self.before)
 
     def has_room_for_twice(self) -> bool:
         """Return whether a batch twice as large is expected to fit; a GPU tells when it is tried."""

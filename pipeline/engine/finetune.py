@@ -13,6 +13,7 @@ import numpy as np
 from distributed import Client, Future
 
 from dsmi_zoo._util.files import write_atomically
+from dsmi_zoo._util.processes import peak_resident
 
 from ..config.finetuning import FineTuning
 from ..measures.core.hits import most_repeats, packed, wilson_interval
@@ -255,18 +256,12 @@ def peak_memory() -> Iterator[Callable[[], float]]:
         torch.cuda.reset_peak_memory_stats()
         yield lambda: float(torch.cuda.max_memory_allocated())
         return
-    status = Path("/proc/self/status")
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         yield lambda: 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return
-    yield lambda: _high_water_mark(status.read_text())
-
-
-def _high_water_mark(status: str) -> float:
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return 1024.0 * int(line.split()[1])
+    yield lambda: float(peak_resident() or 0)
 
 
 class FineTuneGraph(ZooGraph):
