@@ -77,6 +77,8 @@ def test_its_error_is_the_jackknife_that_leaves_out_tenths_and_counts_images() -
     assert value_of("pactran_gauss_se", Z, twice) < 0.9 * copies
     with pytest.raises(UndefinedScore, match="a class has one image, which cannot be left out"):
         value_of("pactran_gauss_se", Z[:60], np.append(9, y[1:60]))
+    with pytest.raises(UndefinedScore, match="it is the same whichever tenth is left out"):
+        value_of("pactran_gauss_se", np.eye(4)[y], y)
 
 
 def test_an_embedding_of_an_absurd_scale_has_no_pactran_but_a_reason() -> None:
