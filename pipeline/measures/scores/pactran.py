@@ -39,13 +39,14 @@ def _error(context: MeasureContext) -> float:
     by_class = shuffled[np.argsort(of_image[shuffled], kind="stable")]
     part = np.full(len(of_image), -1)
     part[by_class] = np.arange(len(by_class)) % PARTS
-    values = []
+    found = []
     for number in np.unique(part):
         rows = np.flatnonzero(part[images] != number)
         mean = points[rows].mean(axis=0)
         start = weights.copy()
         start[-1] += mean @ weights[:-1]
-        values.append(_bound(points[rows] - mean, classes[rows], context.d, start)[0])
+        found.append(_bound(points[rows] - mean, classes[rows], context.d, start)[0])
+    values = np.array(found)
     if np.ptp(values) < TOLERANCE / 10 * np.max(values):
         raise UndefinedScore("it is the same whichever tenth is left out, so its error is open")
     return float(np.sqrt((1 - 1 / len(values)) * np.sum((values - np.mean(values)) ** 2)))
