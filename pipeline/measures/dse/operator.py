@@ -14,7 +14,6 @@ from ..core.arrays import (
     not_above_zero_in_place,
     rows_of,
     set_diagonal,
-    widened,
 )
 from ..core.distances import centred_rows, distances_between, gaussian_kernel
 from ..core.estimate import Precision
@@ -163,9 +162,8 @@ class DiffusionOperator:
     def times(self, X: Array) -> Array:
         """The product with a block of vectors, float64 [n, k], of the matrix without its largest eigenvalue."""
         first = np.isnan(self._squared_norm)
-        product, squares = self._kernel_times(
-            X / self._roots[:, None], self._squares() if first else None
-        )
+        scaled = self._as_kernel(X) / self._as_kernel(self._roots)[:, None]
+        product, squares = self._kernel_times(scaled, self._squares() if first else None)
         product /= self._roots[:, None]
         product -= self._top[:, None] * (self._top[None, :] @ product)
         if first:
@@ -219,22 +217,21 @@ class DiffusionOperator:
         """The kernel's product with X, and if wanted the float64 row sums of a symmetric function of the kernel."""
         xp, X = self._xp, self._as_kernel(X)
         threads = blas_threads() if is_on_host(X) else 1
+        tiles = [(i, j) for i in self._starts for j in self._starts if i <= j]
 
         def share(number: int) -> tuple[Array, Array]:
-            total, sums = widened(xp.zeros_like(X)), widened(xp.zeros_like(X[:, 0]))
-            for i in self._starts[number::threads]:
-                rows = self._tile_at(i)
-                for j in self._starts[i // _TILE :]:
-                    columns, tile = self._tile_at(j), self._kept_tile(i, j)
-                    total[rows, :] += tile @ X[columns, :]
-                    if i != j:
-                        total[columns, :] += tile.T @ X[rows, :]
-                    if summed is None:
-                        continue
-                    part = summed(tile, rows, columns)
-                    sums[rows] += xp.sum(part, axis=1, dtype=xp.float64)
-                    if i != j:
-                        sums[columns] += xp.sum(part, axis=0, dtype=xp.float64)
+            total, sums = (xp.zeros_like(a, dtype=xp.float64) for a in (X, X[:, 0]))
+            for i, j in tiles[number::threads]:
+                rows, columns, tile = self._tile_at(i), self._tile_at(j), self._kept_tile(i, j)
+                total[rows, :] += tile @ X[columns, :]
+                if i != j:
+                    total[columns, :] += tile.T @ X[rows, :]
+                if summed is None:
+                    continue
+                part = summed(tile, rows, columns)
+                sums[rows] += xp.sum(part, axis=1, dtype=xp.float64)
+                if i != j:
+                    sums[columns] += xp.sum(part, axis=0, dtype=xp.float64)
             return total, sums
 
         (total, sums), *others = in_threads(share, range(threads))
