@@ -20,17 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.arrays import Array, beside, namespace, to_host
-from ..core.distances import centred_rows
 from ..core.estimate import Estimate, Precision
 from ..core.hits import Z95
 from .operator import HELD_BYTES, DiffusionOperator, Operator
 
-MIN_DEFLATED, MAX_DEFLATED = 23, 320
-"""Ritz vectors of the top of the spectrum. A product costs little more with them than with a few vectors as long as
-they are no more than the dimensions of the points, with which the matrix is computed."""
-_BEYOND_LINEAR = (
-    48  # Ritz vectors beyond one for each dimension, along which most spectra have a step
-)
+MIN_DEFLATED, MOST_DEFLATED = 23, 64  # Ritz vectors of the top of the spectrum
+MAX_DEFLATED = 320
+"""Where every product computes the kernel anew, more Ritz vectors cost little beside it and save products. They do if
+there are enough for every dimension of the points and ``_BEYOND_LINEAR`` more: many spectra have a step there."""
+_BEYOND_LINEAR = 48
 _POINTS_EACH = 16  # points at least for each Ritz vector
 _LINEAR = (
     10.0  # of a sketch, how much longer its part in the span of the points is than the random one
@@ -239,15 +237,18 @@ def _sketch(Z: Array, generator: np.random.Generator) -> Array:
     dimensions; to them comes a random part, so that no direction is missing.
     """
     xp, (n, d) = namespace(Z), Z.shape
-    count = int(np.clip(min(d + _BEYOND_LINEAR, n // _POINTS_EACH), MIN_DEFLATED, MAX_DEFLATED))
+    is_held, wide = 2 * n * n <= HELD_BYTES, d + _BEYOND_LINEAR
+    most = MOST_DEFLATED if is_held or wide > MAX_DEFLATED else max(wide, MOST_DEFLATED)
+    count = max(MIN_DEFLATED, min(most, n // _POINTS_EACH))
     sketch = beside(generator.standard_normal((n, count)), Z)
     mixture = beside(generator.standard_normal((d, count)), Z)
-    centred = centred_rows(Z)
-    largest = float(xp.max(xp.abs(centred)))
+    largest = max(float(xp.max(Z)), -float(xp.min(Z)))
     if largest > 0:
-        linear = (centred / largest) @ mixture
-        linear *= _LINEAR / float(xp.sqrt(xp.mean(linear * linear)))
-        sketch += linear
+        linear = Z @ (mixture / largest)
+        linear -= xp.mean(linear, axis=0)
+        length = float(xp.sqrt(xp.mean(linear * linear)))
+        if length > 0:
+            sketch += linear * (_LINEAR / length)
     return sketch
 
 
