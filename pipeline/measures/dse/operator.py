@@ -211,7 +211,8 @@ class DiffusionOperator:
 
     def _as_kernel(self, array: Array) -> Array:
         """An array in the kernel's precision."""
-        return narrowed(array) if self._is_narrow else array
+        xp = self._xp
+        return xp.astype(array, xp.float32, copy=False) if self._is_narrow else array
 
     def _kernel_times(self, X: Array, summed: Summed | None = None) -> tuple[Array, Array]:
         """The kernel's product with X, and if wanted the float64 row sums of a symmetric function of the kernel."""
