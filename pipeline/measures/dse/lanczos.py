@@ -33,14 +33,14 @@ _POINTS_EACH = 16  # points at least for each Ritz vector
 _LINEAR = (
     10.0  # of a sketch, how much longer its part in the span of the points is than the random one
 )
-PROBES = 24  # random vectors at first
+PROBES = 16  # random vectors at first
 MORE_PROBES = 96  # at most, at a time
 MAX_PROBES = 1024
 COVERAGE = 0.997
 """Of 1.96 standard errors: few vectors leave their spread uncertain, and twenty seeds of twenty are to be covered."""
 # Of Lanczos, after which the bounds are looked at.
 STEPS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 21, 24, 28, 32, 38, 44, 52, 60, 72, 84, 96)
-_QUADRATURE = 0.25  # of the tolerance, to which the bounds agree
+_QUADRATURE = 0.4  # of the tolerance, to which the bounds agree
 _COUPLING = 0.5  # of the tolerance, which the coupling's own error is below, or Ritz vectors are computed again
 _MAX_ROUNDS = 6
 _BEYOND_SECOND_ORDER = 0.1, 0.6
