@@ -80,7 +80,7 @@ class DiffusionOperator:
     precision
         Of the kernel and of products with it.
     held_bytes : int
-        Bytes of tiles that are held in memory.
+        Bytes of tiles, and of copies of a sketch, that are held in memory.
     """
 
     def __init__(
@@ -107,8 +107,9 @@ class DiffusionOperator:
         self._points = points
         self._starts = range(0, self.n, _TILE)
         self._held: dict[tuple[int, int], Array] = {}
-        bytes_of_tile = np.dtype(precision).itemsize * min(self.n, _TILE) ** 2
-        self._most_held = held_bytes // bytes_of_tile
+        self._held_bytes = held_bytes
+        self._bytes_of_tile = np.dtype(precision).itemsize * min(self.n, _TILE) ** 2
+        self._most_held = 0  # tiles; known in ``normalise``
         # Until ``normalise``.
         self._roots, self._top, self._squared_norm = (
             Z[:, 0],
@@ -125,6 +126,10 @@ class DiffusionOperator:
         millionth of it, and would drown in its rounding.
         """
         xp = self._xp
+        of_vectors = (
+            2 * 8 * sketch.shape[0] * sketch.shape[1]
+        )  # copies of what comes from the sketch
+        self._most_held = max(0, (self._held_bytes - of_vectors) // self._bytes_of_tile)
         # The sums are float64: in float32, 0.999999 added to 1,000 is 1 each time, an error in one direction.
         product, sums = self._kernel_times(sketch, lambda kernel, rows, columns: kernel)
         self._roots = xp.sqrt(sums)
