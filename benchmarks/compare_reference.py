@@ -9,6 +9,8 @@ six       time of all six measures at n = 3,000, d = 1,024, called as in the pap
 row       a row's columns, by default and with --scores all, against those same six
 entropy   time and error of DSE at n = 10,000, and the coverage of its standard error
 coverage  the same coverage at n = 2,000 over more data and seeds
+twenty    time and memory of DSE at n = 20,000, d = 256; run it with two versions to compare them
+fifty     the same at n = 50,000
 exponent  time against n with the kernel recomputed in tiles
 repeated  DSE of 50,000 points, which are 5,000 points ten times, and the process's greatest memory
 classes   DSMI(Z;Y) of the same with ten classes of 5,000
@@ -22,7 +24,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -250,6 +252,32 @@ def exponent() -> None:
     )
 
 
+def large(n: int) -> None:
+    """Time, memory and stated error of DSE of many points."""
+    generator = np.random.default_rng(0)
+    Z = generator.standard_normal((n, 256), dtype=np.float32)
+    centres = generator.standard_normal((CLASSES, 256), dtype=np.float32)
+    Z += centres[np.arange(n) % CLASSES] / 2
+    diffusion_spectral_entropy_estimate(Z[:600], method="lanczos")  # imports on first use
+    before = process_time()
+    seconds, found = timed(diffusion_spectral_entropy_estimate, Z)
+    print(
+        f"DSE, n = {n}, d = 256: {seconds:.0f} s, {process_time() - before:.0f} s of a processor, greatest memory "
+        f"{memory():.2f} GiB; {found.value:.4f}, standard error {found.standard_error:.5f}",
+        flush=True,
+    )
+
+
+def twenty() -> None:
+    """DSE at n = 20,000."""
+    large(20_000)
+
+
+def fifty() -> None:
+    """DSE at n = 50,000."""
+    large(50_000)
+
+
 def fifty_thousand() -> tuple[Array, Classes]:
     """Return 5,000 points ten times, float32, and ten classes of 5,000, each with every point once."""
     Z, _ = of_kind("Gaussian", 5_000, D, CLASSES)
@@ -371,7 +399,9 @@ def extras(points: Any, labels: Classes) -> None:
     sampling_error(labels, np.arange(len(labels)), entropies)
 
 
-PARTS = (values, six, row, entropy, coverage, exponent, repeated, classes, forward, spread)
+PARTS = (
+    values, six, row, entropy, coverage, twenty, fifty, exponent, repeated, classes, forward, spread
+)  # fmt: skip
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from ..core.registry import score
 from ..core.settings import MeasureSettings
 from ..core.threads import computed_once
 from .knn_graph import KnnOperator, settled, sparse_matrix
-from .lanczos import entropy_by_lanczos
+from .lanczos import entropy_by_lanczos, random_sketch
 from .spectrum import eigenvalues, normalise, spectrum_entropy
 from .subsets import SpectralEntropies, Subset, random_subsets
 
@@ -104,7 +104,8 @@ class KnnEntropies(SpectralEntropies):
         # Eigenvalues below 0 count by their size, so those of the square are what is needed.
         operator = KnnOperator(matrix, roots)
         generator = np.random.default_rng(settings.seed)
-        found = entropy_by_lanczos(operator, settings.t / 2, settings.tolerance, generator, roots)
+        sketch = random_sketch(operator.n, generator)
+        found = entropy_by_lanczos(operator, settings.t / 2, settings.tolerance, generator, sketch)
         assert found is not None  # float64 is the finest
         return found
 

@@ -1,11 +1,17 @@
-"""The entropy of a diffusion spectrum without its eigenvalues: stochastic Lanczos quadrature with a deflated top.
+"""The entropy of a diffusion spectrum without its eigenvalues: stochastic Lanczos quadrature beside a deflated top.
 
-The entropy of p = |lambda|^t / S is log2 S - T / S with the traces S of lambda^t and T of lambda^t log2 lambda^t. A
-trace of f(A) is the exact one on a subspace that holds the top of the spectrum, plus the mean of z' f(A) z over random
-vectors z orthogonal to it (Hutch++: Meyer et al., arXiv 2010.09649). Three things make few vectors enough: each z' f(A)
-z comes from some steps of Lanczos as a Gauss quadrature (Ubaru, Chen and Saad, SIAM J. Matrix Anal. Appl. 38, 2017);
-the parabola nearest to f on the spectrum is subtracted, whose trace is known exactly; and Gauss's rule, and Radau's
-with a node at 0, bound the quadrature from both sides, because the derivatives of lambda log lambda alternate in sign.
+The entropy of p = |lambda|^t / S is log2 S - T / S with the traces S of lambda^t and T of lambda^t log2 lambda^t. Ritz
+vectors hold the top of the spectrum (Hutch++: Meyer et al., arXiv 2010.09649), and the trace over the rest is the mean
+of z' f(A) z over random vectors z orthogonal to them. Few vectors and few products with the matrix are enough:
+
+- Each z' f(A) z is a Gauss quadrature from some steps of Lanczos (Ubaru, Chen and Saad, SIAM J. Matrix Anal. Appl. 38,
+  2017). Ritz vectors are projected out in every step, or what they miss of the top would grow until Lanczos
+  finds the top once more, which takes three quarters of the steps.
+- So A is replaced by its two diagonal blocks, of Ritz vectors and of the rest. What the block between them adds is
+  taken from perturbation theory, to second order, with the random vectors that are there; see `_Krylov.coupled`.
+- The parabola nearest to f on the spectrum is subtracted, whose trace is known exactly.
+- Gauss's rule, and Radau's with a node at 0, bound the quadrature from both sides, because the derivatives of
+  lambda log lambda alternate in sign.
 """
 
 from dataclasses import dataclass
@@ -18,23 +24,78 @@ from ..core.estimate import Estimate, Precision
 from ..core.hits import Z95
 from .operator import HELD_BYTES, DiffusionOperator, Operator
 
-DEFLATED = 24  # directions of the top of the spectrum that are taken exactly
-PROBES = 24  # random vectors at first
+MIN_DEFLATED, MOST_DEFLATED = 23, 64  # Ritz vectors of the top of the spectrum
+MAX_DEFLATED = 320
+"""Where every product computes the kernel anew, more Ritz vectors cost little beside it and save products. They do if
+there are enough for every dimension of the points and ``_BEYOND_LINEAR`` more: many spectra have a step there."""
+_BEYOND_LINEAR = 48
+_POINTS_EACH = 16  # points at least for each Ritz vector
+_LINEAR = (
+    10.0  # of a sketch, how much longer its part in the span of the points is than the random one
+)
+PROBES = 16  # random vectors at first
 MORE_PROBES = 96  # at most, at a time
 MAX_PROBES = 1024
 COVERAGE = 0.997
 """Of 1.96 standard errors: few vectors leave their spread uncertain, and twenty seeds of twenty are to be covered."""
 # Of Lanczos, after which the bounds are looked at.
-STEPS = (6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 21, 24, 28, 32, 38, 44, 52, 60, 72, 84, 96)
-_QUADRATURE = 0.25  # of the tolerance, to which the bounds agree
+STEPS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 21, 24, 28, 32, 38, 44, 52, 60, 72, 84, 96)
+_QUADRATURE = 0.4  # of the tolerance, to which the bounds agree
+_COUPLING = 0.5  # of the tolerance, which the coupling's own error is below, or Ritz vectors are computed again
+_MAX_ROUNDS = 6
+_BEYOND_SECOND_ORDER = 0.1, 0.6
+"""Of the coupling, what second order leaves at least, at t = 1 and at others; in trials over 36 spectra at most."""
 _ROUNDING = 2  # times the noise, which is estimated from some rows: a vector that is no longer is taken for rounding
+
+_SAME = 1e-5  # of a number: differences below it are taken for none
 
 Values = NDArray[np.float64]
 
 
 @dataclass
+class _Top:
+    """Ritz vectors of the top of the spectrum, their values, and what the matrix makes of them beyond themselves."""
+
+    basis: Array  # [n, 1 + s], the vector of the largest eigenvalue, which products leave out, and Ritz vectors
+    values: Values  # [s]
+    residuals: Values  # [s, s], the scalar products of the residuals A v - value v
+    noise: Values  # [s], how far products with them are off
+
+    @classmethod
+    def of(cls, operator: Operator, basis: Array, product: Array) -> "_Top":
+        """From an orthonormal basis [n, 1 + s] and the product [n, s] with all but its first vector."""
+        xp = namespace(basis)
+        inner = to_host(basis[:, 1:].T @ product)
+        values, rotation = np.linalg.eigh((inner + inner.T) / 2)
+        vectors, product = (part @ beside(rotation, part) for part in (basis[:, 1:], product))
+        noise = to_host(operator.noise(vectors, product))
+        product -= vectors * beside(values, product)
+        residuals = to_host(product.T @ product)
+        basis = xp.concat([basis[:, :1], vectors], axis=1)
+        return cls(basis, np.clip(values, 0, 1), residuals, noise)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def moments(self) -> Values:
+        """Of the powers 0, 1 and 2 of the matrix, what is not the trace over the rest: [3]."""
+        squares = np.sum(self.values**2) + 2 * np.trace(self.residuals)
+        return np.array([len(self), np.sum(self.values), squares])
+
+    def fourth_order(self) -> float:
+        """Of the coupling, the share that second order leaves, for a function such as lambda log lambda."""
+        values = np.maximum(self.values, np.maximum(self.noise, np.finfo(np.float64).tiny))
+        second = np.sum(np.diag(self.residuals) / values)
+        pairs = (self.residuals / values[:, None]) * (self.residuals / values)
+        return float(np.sum(pairs / np.sqrt(np.outer(values, values))) / second) if second else 0.0
+
+
+@dataclass
 class _Krylov:
-    """Lanczos recurrences of a block of start vectors, side by side: their coefficients, and the last two vectors."""
+    """Lanczos recurrences of a block of start vectors, side by side: their coefficients, and the last two vectors.
+
+    They are orthogonal to the Ritz vectors, and those are projected out of each product.
+    """
 
     squared_norms: Values  # [k] of the start vectors
     noise: Values  # [k], how far products with unit vectors are off; known after the first step
@@ -42,22 +103,35 @@ class _Krylov:
     current: Array  # [n, k], unit columns
     diagonal: list[Values]  # each [k]
     off_diagonal: list[Values]
+    couplings: list[Values]  # each [s, k], the products' share of each Ritz vector
 
     @classmethod
     def of(cls, starts: Array) -> "_Krylov":
         xp = namespace(starts)
         norms = xp.linalg.vector_norm(starts, axis=0)
+        norms = xp.clip(norms, float(np.finfo(np.float64).tiny), None)
         squared = to_host(norms) ** 2
-        return cls(squared, np.zeros_like(squared), xp.zeros_like(starts), starts / norms, [], [])
+        return cls(
+            squared, np.zeros_like(squared), xp.zeros_like(starts), starts / norms, [], [], []
+        )
 
-    def step(self, operator: Operator) -> None:
-        """One more step. Lost orthogonality repeats nodes and shares out their weights, which sums do not notice."""
-        xp, current = namespace(self.current), self.current
-        new = operator.times(current)
+    def step(self, operator: Operator, top: _Top) -> None:
+        """One more step."""
+        self.advance(operator, top, operator.times(self.current))
+
+    def advance(self, operator: Operator, top: _Top, new: Array) -> None:
+        """One more step, given the product with the current vectors, which is overwritten.
+
+        Lost orthogonality repeats nodes and shares out their weights, which sums do not notice.
+        """
+        xp, current, ritz = namespace(self.current), self.current, top.basis[:, 1:]
+        if not self.diagonal:
+            self.noise = to_host(operator.noise(current, new))
+        coupling = ritz.T @ new
+        self.couplings.append(to_host(coupling))
+        new -= ritz @ coupling
         if self.off_diagonal:
             new -= beside(self.off_diagonal[-1], new) * self.last
-        else:
-            self.noise = to_host(operator.noise(current, new))
         alpha = xp.sum(current * new, axis=0)
         new -= alpha * current
         beta = to_host(xp.linalg.vector_norm(new, axis=0))
@@ -70,6 +144,34 @@ class _Krylov:
         self.diagonal.append(to_host(alpha))
         self.off_diagonal.append(beta)
 
+    def coupled(self, top: _Top, t: float) -> Values:
+        """What the block R between Ritz vectors and the rest adds to the traces S and T, as each vector has it: [2, k].
+
+        To second order that is the sum of R_ij^2 (f'(x_i) - f'(y_j)) / (x_i - y_j) over Ritz values x_i and the rest's
+        eigenvalues y_j, or the trace of sum_i r_i r_i' h_i(B) with the rest B and h_i the quotient as a function of y.
+        """
+        matrices = self._matrices(np.array(self.diagonal).T, np.array(self.off_diagonal).T[:, :-1])
+        nodes, vectors = np.linalg.eigh(matrices)  # [k, m], [k, m, m]
+        along = np.array(self.couplings).transpose(2, 1, 0)  # [k, s, m]
+        start = (
+            along[:, :, 0] * self.squared_norms[:, None]
+        )  # with z, of which one factor is in the next
+        along = (along @ vectors) * vectors[:, None, 0, :]
+        low = self.noise[:, None, None]
+        x = np.maximum(top.values[:, None], low)
+        y = np.maximum(nodes[:, None, :], low)
+        return np.array([np.einsum("ks,ksm,ksm->k", start, along, h) for h in _quotients(x, y, t)])
+
+    @staticmethod
+    def _matrices(diagonal: Values, off: Values) -> Values:
+        """Tridiagonal matrices [k, m, m], of which only the lower triangle is filled, which is what eigh reads."""
+        k, m = diagonal.shape
+        matrices = np.zeros((k, m, m))
+        steps = np.arange(m)
+        matrices[:, steps, steps] = diagonal
+        matrices[:, steps[1:], steps[:-1]] = off
+        return matrices
+
     def rules(self, radau: bool) -> tuple[Values, Values]:
         """Nodes, at least 0, and weights, each [k, m], of Gauss's rule, or of Radau's with a further node at 0."""
         diagonal, off = np.array(self.diagonal).T, np.array(self.off_diagonal).T  # [k, m]
@@ -77,12 +179,7 @@ class _Krylov:
             diagonal = np.column_stack([diagonal, self._radau(diagonal, off)])
         else:
             off = off[:, :-1]
-        k, m = diagonal.shape
-        matrices = np.zeros((k, m, m))
-        steps = np.arange(m)
-        matrices[:, steps, steps] = diagonal
-        matrices[:, steps[1:], steps[:-1]] = off  # eigh reads the lower triangle
-        nodes, vectors = np.linalg.eigh(matrices)
+        nodes, vectors = np.linalg.eigh(self._matrices(diagonal, off))
         return np.clip(nodes, 0, 1), vectors[:, 0, :] ** 2 * self.squared_norms[:, None]
 
     def _radau(self, diagonal: Values, off: Values) -> Values:
@@ -115,21 +212,50 @@ def spectral_entropy_by_lanczos(
 ) -> Estimate:
     """Entropy, in bits, of the diffusion spectrum of a validated embedding [n, d], n over 512, and its standard error.
 
-    Steps are added until the quadrature's bounds agree to half the tolerance, then as many vectors as the spread over
-    those so far asks for, until the standard error, of both and of rounding, is within the tolerance; after 96 steps or
-    1,024 vectors it is returned as it is. Tiles of the kernel beyond ``held_bytes`` are recomputed for each step, in
-    time n^2 d; the rest takes n^2 times the vectors. Products are in float32, unless their rounding makes up half the
-    tolerance or more; then, and for t below 1, which makes much of small eigenvalues, in float64. ``precision`` insists
-    on one.
+    Ritz vectors are computed again until what second order leaves of their coupling is within half the tolerance, steps
+    are added until the quadrature's bounds agree to half of it, then as many vectors as the spread so far asks for,
+    until the standard error, of all these and of rounding, is within the tolerance; after 96 steps or 1,024 vectors it
+    is returned as it is. Tiles of the kernel beyond ``held_bytes`` are recomputed for each step, in time n^2 d; the
+    rest takes n^2 times the vectors. Products are in float32, unless their rounding makes up half the tolerance or
+    more; then, and for t below 1, which makes much of small eigenvalues, in float64. ``precision`` insists on one.
     """
     chosen: Precision = precision or ("float32" if t >= 1 else "float64")
     generator = np.random.default_rng(seed)
     operator = DiffusionOperator(Z, sigma, chosen, held_bytes)
     may_be_coarse = chosen == "float32" and precision is None
-    estimate = entropy_by_lanczos(operator, t, tolerance, generator, Z, may_be_coarse)
+    estimate = entropy_by_lanczos(
+        operator, t, tolerance, generator, _sketch(Z, generator), may_be_coarse
+    )
     if estimate is None:
         return spectral_entropy_by_lanczos(Z, sigma, t, tolerance, seed, held_bytes, "float64")
     return estimate
+
+
+def _sketch(Z: Array, generator: np.random.Generator) -> Array:
+    """Vectors [n, s] that have much in common with the top of the spectrum of an embedding's kernel.
+
+    At a width as large as the distances the kernel is nearly linear, so they are random combinations of the points'
+    dimensions; to them comes a random part, so that no direction is missing.
+    """
+    xp, (n, d) = namespace(Z), Z.shape
+    is_held, wide = 2 * n * n <= HELD_BYTES, d + _BEYOND_LINEAR
+    most = MOST_DEFLATED if is_held or wide > MAX_DEFLATED else max(wide, MOST_DEFLATED)
+    count = max(MIN_DEFLATED, min(most, n // _POINTS_EACH))
+    sketch = beside(generator.standard_normal((n, count)), Z)
+    mixture = beside(generator.standard_normal((d, count)), Z)
+    largest = max(float(xp.max(Z)), -float(xp.min(Z)))
+    if largest > 0:
+        linear = Z @ (mixture / largest)
+        linear -= xp.mean(linear, axis=0)
+        length = float(xp.sqrt(xp.mean(linear * linear)))
+        if length > 0:
+            sketch += linear * (_LINEAR / length)
+    return sketch
+
+
+def random_sketch(n: int, generator: np.random.Generator) -> Values:
+    """Vectors [n, s] of random directions."""
+    return generator.standard_normal((n, MIN_DEFLATED))
 
 
 def entropy_by_lanczos(
@@ -137,26 +263,37 @@ def entropy_by_lanczos(
     t: float,
     tolerance: float,
     generator: np.random.Generator,
-    like: Array,
+    sketch: Array,
     may_be_coarse: bool = False,
 ) -> Estimate | None:
-    """Estimate the entropy of an operator's spectrum to the power t; ``like`` is an array where its vectors are.
+    """Estimate the entropy of an operator's spectrum to the power t; Ritz vectors are from the product with a sketch.
 
     None if rounding makes up half the tolerance or more, and ``may_be_coarse`` says that a finer operator can be had.
     """
-    sketch = generator.standard_normal((operator.n, DEFLATED - 1))
-    basis = operator.normalise(beside(sketch, like))
+    basis = operator.normalise(sketch)
+    del sketch  # 128 MB for 50,000 points
+    xp = namespace(basis)
 
     def probes(count: int) -> Array:
-        signs = beside(generator.choice([-1.0, 1.0], size=(operator.n, count)), like)
+        signs = beside(generator.choice([-1.0, 1.0], size=(operator.n, count)), basis)
         return signs - basis @ (basis.T @ signs)
 
-    starts = namespace(like).concat([basis[:, 1:], probes(PROBES)], axis=1)
-    krylov = _Krylov.of(starts)
+    for last_round in [False] * (_MAX_ROUNDS - 1) + [True]:
+        krylov = _Krylov.of(probes(PROBES))
+        product = operator.times(xp.concat([basis[:, 1:], krylov.current], axis=1))
+        of_ritz, of_probes = product[:, :-PROBES], product[:, -PROBES:]
+        top = _Top.of(operator, basis, of_ritz)
+        krylov.advance(operator, top, of_probes)
+        coupling = _Tally(krylov, False, operator, top, t).coupling_error()
+        if last_round or coupling <= _COUPLING * tolerance:
+            break
+        basis = xp.linalg.qr(xp.concat([basis[:, :1], of_ritz], axis=1)).Q
+    basis = top.basis
+    del product, of_ritz, of_probes
     for steps in STEPS:
         while len(krylov.diagonal) < steps:
-            krylov.step(operator)
-        gauss, radau = (_Tally(krylov, side, operator, t) for side in (False, True))
+            krylov.step(operator, top)
+        gauss, radau = (_Tally(krylov, side, operator, top, t) for side in (False, True))
         quadrature = gauss.distance(radau) / 2
         if quadrature <= _QUADRATURE * tolerance:
             break
@@ -165,13 +302,14 @@ def entropy_by_lanczos(
         if rounding >= tolerance / 2 and may_be_coarse:
             return None
         value = (gauss.entropy() + radau.entropy()) / 2
-        fixed = float(np.hypot(quadrature, rounding))  # whatever the number of probes
+        # Whatever the number of probes.
+        fixed = float(np.hypot(np.hypot(quadrature, rounding), gauss.coupling_error()))
         error = float(np.hypot(gauss.standard_error(), fixed))
         if error <= tolerance or fixed >= tolerance or gauss.count >= MAX_PROBES:
             return Estimate(value, error, "lanczos")
         more = _Krylov.of(probes(_lacking(gauss.count, gauss.standard_error(), tolerance, fixed)))
         while len(more.diagonal) < steps:
-            more.step(operator)
+            more.step(operator, top)
         gauss.add(more)
         radau.add(more)
 
@@ -184,23 +322,18 @@ def _lacking(count: int, error: float, tolerance: float, fixed: float) -> int:
 
 
 class _Tally:
-    """What the rules of deflated directions and of probes add up to."""
+    """What Ritz values, the rules of probes and the coupling of both add up to."""
 
-    def __init__(self, krylov: _Krylov, radau: bool, operator: Operator, t: float) -> None:
-        self.t, self._radau = t, radau
-        nodes, weights = krylov.rules(radau)
-        inner = DEFLATED - 1
-        self._inner_rules = nodes[:inner], weights[:inner], krylov.noise[:inner]
-        self._nodes, self._weights, self._noise = (
-            nodes[inner:],
-            weights[inner:],
-            krylov.noise[inner:],
-        )
-        self._inner = _traces(nodes[:inner], weights[:inner], t)  # [2]
+    def __init__(
+        self, krylov: _Krylov, radau: bool, operator: Operator, top: _Top, t: float
+    ) -> None:
+        self.t, self._radau, self._top = t, radau, top
+        self._nodes, self._weights = krylov.rules(radau)
+        self._noise, self._coupled = krylov.noise, krylov.coupled(top, t)
+        self._inner = np.array([np.sum(f) for f in _functions(top.values, t)])  # [2]
         moments = np.array([operator.n - 1, operator.trace, operator.squared_norm])
-        known = np.array([np.sum(weights[:inner] * nodes[:inner] ** power) for power in range(3)])
-        self._moments = moments - known  # of the spectrum outside of the deflated directions
-        trace_error = np.hypot(operator.trace_error, np.linalg.norm(krylov.noise[:inner]))
+        self._moments = moments - top.moments()
+        trace_error = np.hypot(operator.trace_error, np.linalg.norm(top.noise))
         squared_norm_error = operator.squared_norm_error(np.sqrt(np.mean(self._noise**2)))
         self._moment_errors = np.array([0, trace_error, squared_norm_error])
         self._sample()
@@ -218,6 +351,7 @@ class _Tally:
             np.vstack([self._weights, weights]),
         )
         self._noise = np.concatenate([self._noise, krylov.noise])
+        self._coupled = np.hstack([self._coupled, krylov.coupled(self._top, self.t)])
         self._sample()
 
     def _sample(self) -> None:
@@ -241,7 +375,8 @@ class _Tally:
             rest = ((f - powers @ parabola) * self._weights).sum(axis=1)
             samples.append(rest + parabola @ (self._moments / units))
             parabolas.append(parabola / units)
-        self._samples, self._parabolas = np.array(samples), np.array(parabolas)
+        self._samples = np.array(samples) + self._coupled
+        self._parabolas = np.array(parabolas)
 
     def traces(self) -> Values:
         """S and T, [2], with the largest eigenvalue, 1."""
@@ -264,6 +399,12 @@ class _Tally:
         spread = (self._slopes() @ self._samples).std(ddof=3)
         return float(spread / np.sqrt(self.count) * stdtrit(free, (1 + COVERAGE) / 2) / Z95)
 
+    def coupling_error(self) -> float:
+        """How far the coupling may be off beyond second order, in bits."""
+        coupling = abs(float(self._slopes() @ self._coupled.mean(axis=1)))
+        least = _BEYOND_SECOND_ORDER[self.t != 1]
+        return coupling * max(self._top.fourth_order(), least)
+
     def rounding(self) -> float:
         """How far rounding may move the entropy, in bits.
 
@@ -273,7 +414,8 @@ class _Tally:
         parabola = self._slopes() @ self._parabolas
         of_moments = np.linalg.norm(parabola * self._moment_errors)
         of_probes = self._moved(self._nodes, self._weights, self._noise, parabola) / self.count
-        of_deflated = self._moved(*self._inner_rules, np.zeros(3))
+        values = self._top.values[:, None]
+        of_deflated = self._moved(values, np.ones_like(values), self._top.noise, np.zeros(3))
         return float(of_moments + of_probes + of_deflated)
 
     def _moved(self, nodes: Values, weights: Values, noise: Values, parabola: Values) -> float:
@@ -314,8 +456,23 @@ def _functions(nodes: Values, t: float) -> tuple[Values, Values]:
     return powers, powers * np.log2(np.where(powers > 0, powers, 1))
 
 
-def _traces(nodes: Values, weights: Values, t: float) -> Values:
-    return np.array([np.sum(weights * f) for f in _functions(np.abs(nodes), t)])
+def _quotients(x: Values, y: Values, t: float) -> tuple[Values, Values]:
+    """Return (f'(x) - f'(y)) / (x - y) for both functions of positive numbers; the second derivative where x is y."""
+    difference = x - y
+    near = np.abs(difference) < _SAME * x
+    middle, difference = (x + y) / 2, np.where(near, 1, difference)
+    of_S, of_T = (a - b for a, b in zip(_slopes(x, t), _slopes(y, t), strict=True))
+    with np.errstate(under="ignore"):
+        curve = t * (t - 1) * middle ** (t - 2)
+        bend = curve * (t * np.log2(middle) + 1 / np.log(2)) + t**2 * middle ** (t - 2) / np.log(2)
+    return np.where(near, curve, of_S / difference), np.where(near, bend, of_T / difference)
+
+
+def _slopes(x: Values, t: float) -> tuple[Values, Values]:
+    """Return the derivatives of both functions."""
+    with np.errstate(under="ignore"):
+        slope = t * x ** (t - 1)
+    return slope, slope * (t * np.log2(x) + 1 / np.log(2))
 
 
 def _entropy(S: float, T: float) -> float:

@@ -14,7 +14,6 @@ from ..core.arrays import (
     not_above_zero_in_place,
     rows_of,
     set_diagonal,
-    widened,
 )
 from ..core.distances import centred_rows, distances_between, gaussian_kernel
 from ..core.estimate import Precision
@@ -81,7 +80,7 @@ class DiffusionOperator:
     precision
         Of the kernel and of products with it.
     held_bytes : int
-        Bytes of tiles that are held in memory.
+        Bytes of tiles, and of copies of a sketch, that are held in memory.
     """
 
     def __init__(
@@ -108,8 +107,9 @@ class DiffusionOperator:
         self._points = points
         self._starts = range(0, self.n, _TILE)
         self._held: dict[tuple[int, int], Array] = {}
-        bytes_of_tile = np.dtype(precision).itemsize * min(self.n, _TILE) ** 2
-        self._most_held = held_bytes // bytes_of_tile
+        self._held_bytes = held_bytes
+        self._bytes_of_tile = np.dtype(precision).itemsize * min(self.n, _TILE) ** 2
+        self._most_held = 0  # tiles; known in ``normalise``
         # Until ``normalise``.
         self._roots, self._top, self._squared_norm = (
             Z[:, 0],
@@ -126,6 +126,10 @@ class DiffusionOperator:
         millionth of it, and would drown in its rounding.
         """
         xp = self._xp
+        of_vectors = (
+            2 * 8 * sketch.shape[0] * sketch.shape[1]
+        )  # copies of what comes from the sketch
+        self._most_held = max(0, (self._held_bytes - of_vectors) // self._bytes_of_tile)
         # The sums are float64: in float32, 0.999999 added to 1,000 is 1 each time, an error in one direction.
         product, sums = self._kernel_times(sketch, lambda kernel, rows, columns: kernel)
         self._roots = xp.sqrt(sums)
@@ -163,9 +167,8 @@ class DiffusionOperator:
     def times(self, X: Array) -> Array:
         """The product with a block of vectors, float64 [n, k], of the matrix without its largest eigenvalue."""
         first = np.isnan(self._squared_norm)
-        product, squares = self._kernel_times(
-            X / self._roots[:, None], self._squares() if first else None
-        )
+        scaled = self._as_kernel(X) / self._as_kernel(self._roots)[:, None]
+        product, squares = self._kernel_times(scaled, self._squares() if first else None)
         product /= self._roots[:, None]
         product -= self._top[:, None] * (self._top[None, :] @ product)
         if first:
@@ -213,28 +216,28 @@ class DiffusionOperator:
 
     def _as_kernel(self, array: Array) -> Array:
         """An array in the kernel's precision."""
-        return narrowed(array) if self._is_narrow else array
+        xp = self._xp
+        return xp.astype(array, xp.float32, copy=False) if self._is_narrow else array
 
     def _kernel_times(self, X: Array, summed: Summed | None = None) -> tuple[Array, Array]:
         """The kernel's product with X, and if wanted the float64 row sums of a symmetric function of the kernel."""
         xp, X = self._xp, self._as_kernel(X)
         threads = blas_threads() if is_on_host(X) else 1
+        tiles = [(i, j) for i in self._starts for j in self._starts if i <= j]
 
         def share(number: int) -> tuple[Array, Array]:
-            total, sums = widened(xp.zeros_like(X)), widened(xp.zeros_like(X[:, 0]))
-            for i in self._starts[number::threads]:
-                rows = self._tile_at(i)
-                for j in self._starts[i // _TILE :]:
-                    columns, tile = self._tile_at(j), self._kept_tile(i, j)
-                    total[rows, :] += tile @ X[columns, :]
-                    if i != j:
-                        total[columns, :] += tile.T @ X[rows, :]
-                    if summed is None:
-                        continue
-                    part = summed(tile, rows, columns)
-                    sums[rows] += xp.sum(part, axis=1, dtype=xp.float64)
-                    if i != j:
-                        sums[columns] += xp.sum(part, axis=0, dtype=xp.float64)
+            total, sums = (xp.zeros_like(a, dtype=xp.float64) for a in (X, X[:, 0]))
+            for i, j in tiles[number::threads]:
+                rows, columns, tile = self._tile_at(i), self._tile_at(j), self._kept_tile(i, j)
+                total[rows, :] += tile @ X[columns, :]
+                if i != j:
+                    total[columns, :] += tile.T @ X[rows, :]
+                if summed is None:
+                    continue
+                part = summed(tile, rows, columns)
+                sums[rows] += xp.sum(part, axis=1, dtype=xp.float64)
+                if i != j:
+                    sums[columns] += xp.sum(part, axis=0, dtype=xp.float64)
             return total, sums
 
         (total, sums), *others = in_threads(share, range(threads))
