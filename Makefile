@@ -9,7 +9,9 @@ BIN := .venv/bin/
 with = .venv/with-$(1)
 endif
 
-PYTEST = $(PYTHON) -m pytest --numprocesses auto --dist worksteal
+# One process more than cores, because tests wait for the processes that they start.
+PROCESSES := $(shell python3 -c 'import os; print(os.cpu_count() + 1)')
+PYTEST = $(PYTHON) -m pytest --numprocesses $(PROCESSES) --dist worksteal
 
 .PHONY: run test test-fast test-all check docs unpacked clean
 
@@ -44,7 +46,8 @@ docs: $(call with,docs) unpacked
 	$(BIN)mkdocs build --strict
 	$(BIN)dsmi-zoo verify build/site/boards/digits
 
-PIP := -m pip install --disable-pip-version-check
+# --no-compile: of 24,000 files most are never imported, and compiling them takes a minute.
+PIP := -m pip install --disable-pip-version-check --no-compile
 extras = --editable '.$(if $(filter product,$(1)),,[$(1)])'
 
 .venv/bin/python:
@@ -58,7 +61,7 @@ extras = --editable '.$(if $(filter product,$(1)),,[$(1)])'
 
 # Nothing is pinned here: the environment's own torch, made for its own driver, stays as it is.
 yours-with-%:
-	$(PYTHON) $(PIP) --quiet $(call extras,$*)
+	$(PYTHON) -m pip install --disable-pip-version-check --quiet $(call extras,$*)
 
 clean:
 	rm -rf .venv

@@ -44,7 +44,7 @@ _QUADRATURE = 0.4  # of the tolerance, to which the bounds agree
 _COUPLING = 0.5  # of the tolerance, which the coupling's own error is below, or Ritz vectors are computed again
 _MAX_ROUNDS = 6
 _BEYOND_SECOND_ORDER = 0.1, 0.6
-"""Of the coupling, what second order leaves at least, at t = 1 and at others; in trials over 36 spectra at most."""
+"""Of the coupling, the share that second order may leave, at t = 1 and at others: found by trials, not derived."""
 _ROUNDING = 2  # times the noise, which is estimated from some rows: a vector that is no longer is taken for rounding
 
 _SAME = 1e-5  # of a number: differences below it are taken for none
