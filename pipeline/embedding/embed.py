@@ -119,6 +119,7 @@ def embed_inputs(
     *,
     layer: str | None = None,
     also: Sequence[str] = (),
+    probabilities: bool = False,
     batch_size: int | None = None,
     precision: str = "fp32",
     compiled: bool = False,
@@ -135,6 +136,8 @@ def embed_inputs(
         A name of ``named_modules()``; None is the penultimate layer (see `layers.forward`).
     also
         Names of further layers to take from the same passes, if the network `shares_a_pass`.
+    probabilities
+        Whether the classifier's probabilities are wanted beside its predictions.
     batch_size
         The most images in a forward pass; None chooses by the device, and on a GPU by what is fastest. It is halved
         when the device's memory runs out.
@@ -170,6 +173,7 @@ def embed_inputs(
             size,
             layer,
             also=also,
+            probabilities=probabilities,
             channels_last=channels_last,
             compiled=is_compiled,
         )

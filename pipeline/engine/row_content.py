@@ -35,8 +35,8 @@ CODE = "own_measures_code"
 CEILING = "subset_top1"
 """The accuracy of the entry's own classifier, which the order of its outputs may leave undefined."""
 
-OF_CLASSIFIER = ("nce", "nce_se", CEILING)
-"""Columns from the predictions of that classifier; another measuring of the embedding leaves them."""
+OF_CLASSIFIER = ("nce", "nce_se", "leep", "leep_se", CEILING)
+"""Columns from the outputs of that classifier; another measuring of the embedding leaves them."""
 
 
 @dataclass(frozen=True)

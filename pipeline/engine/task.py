@@ -24,7 +24,6 @@ from ..config.run import RunConfig
 from ..embedding.views import open_view
 from ..measures.catalog import UNDEFINED, joined_reasons, parted_reasons
 from ..measures.own import column_of, load_measure, spec_of
-from ..measures.scores.nce import ONE_LABEL, nce
 from ..plan.plan import Job
 from ..store.run_folder import (
     PendingEmbedding,
@@ -37,6 +36,7 @@ from ..store.run_folder import (
 from ..store.subset_file import read_subset, subset_with_clusters
 from .attempts import Attempts, KilledWorker
 from .outcome import Outcome
+from .own_classifier import Scored, scored_by_classifier
 from .row_content import (
     CEILING,
     RemeasureJob,
@@ -273,7 +273,7 @@ class EntryTask(RowTask):
             fields["params_m"] = entry.params_m or sum(p.numel() for p in model.parameters()) / 1e6
             with gpu_turn(model, device, clock):
                 started = perf_counter()
-                embeddings = self._passes(model, inputs, device, layers)
+                scored = self._passes(model, inputs, device, layers, subset)
                 fields["seconds_embed"] = perf_counter() - started
 
         trained = job.weights if entry.recipe is not None else None
@@ -284,8 +284,13 @@ class EntryTask(RowTask):
         if trained is not None:
             fields["top1"] = stored_top1(trained)
         found: dict[str | None, tuple[np.ndarray, dict[str, Any]]] = {}
-        for embedding in embeddings:
-            shared = fields | self.of_classifier(embedding, subset, model, weights)
+        for embedding, scores, reasons in scored:
+            value, reason = self.subset_top1(embedding, subset, model, weights)
+            if reason:
+                reasons[CEILING] = reason
+            shared = fields | scores
+            shared |= {CEILING: value} if value is not None else {}
+            shared |= {UNDEFINED: joined_reasons(reasons)} if reasons else {}
             for layer, values in embedding.by_layer().items():
                 found[layer] = values, dict(shared)
                 if layer is not None:
@@ -300,7 +305,8 @@ class EntryTask(RowTask):
         inputs: "Inputs",
         device: "torch.device",
         layers: Sequence[str | None],
-    ) -> "list[Embedding]":
+        subset: pd.DataFrame,
+    ) -> "list[Scored]":
         """Embed the images by all layers in one pass over them; by each in its own where hooks would change numbers."""
         from ..embedding.embed import embed_inputs, shares_a_pass
 
@@ -309,44 +315,45 @@ class EntryTask(RowTask):
         if compute.compile and None in layers and len(passes) < len(layers):
             # Compiled code runs no hooks; it comes last, because it stays in the network.
             passes = [[layer for layer in layers if layer is not None], [None]]
+        labels, images = subset["label"].to_numpy(), subset["number"].to_numpy()
         return [
-            embed_inputs(
-                model,
-                inputs,
-                device,
-                layer=first,
-                also=[layer for layer in others if layer is not None],
-                batch_size=compute.batch_size,
-                precision=self.config.precision,
-                compiled=compute.compile,
+            scored_by_classifier(
+                embed_inputs(
+                    model,
+                    inputs,
+                    device,
+                    layer=first,
+                    also=[layer for layer in others if layer is not None],
+                    probabilities=True,
+                    batch_size=compute.batch_size,
+                    precision=self.config.precision,
+                    compiled=compute.compile,
+                ),
+                labels,
+                images,
             )
             for first, *others in (sorted(one, key=_is_named) for one in passes)
         ]
 
-    def of_classifier(
+    def subset_top1(
         self, embedding: "Embedding", subset: pd.DataFrame, model: Any, weights: Path | None
-    ) -> dict[str, Any]:
-        """Return the columns ``OF_CLASSIFIER``, or why one has no value: the order of outputs may leave it open."""
+    ) -> tuple[float | None, str]:
+        """Return the accuracy of the network's own classifier in percent, or why the order of outputs leaves it open.
+
+        Without a classifier, or one for other classes, there is neither.
+        """
         from ..networks.class_list import with_listed_order
 
         predictions, width = embedding.predictions, embedding.n_logits
         if predictions is None or width is None:
-            return {}
-        labels = subset["label"].to_numpy()
-        entropy, error = nce(predictions, labels, subset["number"].to_numpy())
-        fields: dict[str, Any] = {"nce": entropy, "nce_se": error}
-        reasons = {} if error is not None else {"nce_se": ONE_LABEL}
+            return None, ""
         orders, reason = self.orders, ""
         if orders.is_open:
             checkpoint = weights if self.job.entry.checkpoint is not None else None
             orders, reason = with_listed_order(orders, width, model, checkpoint)
-        if not reason:
-            value, reason = orders.top1(predictions, labels, width)
         if reason:
-            reasons[CEILING] = reason
-        else:
-            fields[CEILING] = value
-        return fields | ({UNDEFINED: joined_reasons(reasons)} if reasons else {})
+            return None, reason
+        return orders.top1(predictions, subset["label"].to_numpy(), width)
 
     def measure(self, row: dict[str, Any], subset: pd.DataFrame, pending: PendingEmbedding) -> None:
         """Fill in the fields and measures of the stored embedding, and keep it if wanted."""

@@ -136,6 +136,9 @@ COMPARISONS: tuple[Measure, ...] = (
             needs="image_pairs"),
     Measure("lidar", "LiDAR", "",
             "Smooth rank of the discriminants between images whose repeats are a class; needs repeats, no labels."),
+    Measure("pactran_gauss", "PACTran-Gauss", "nats",
+            "PAC-Bayesian bound on the loss of a linear classifier on the centred embedding; depends on the scale; "
+            "lower is better.", lower_is_better=True),
 )  # fmt: skip
 """The scores that one would use instead."""
 
@@ -171,8 +174,9 @@ BY_NAME = {measure.name: measure for measure in OF_A_ROW}
 COSTLY = frozenset({
     # As dear as all neighbours, centres and the probe together, and no better at ranking networks.
     "n_leep", "n_leep_se", "clid", "clid_se", "mst_dimension", "mst_dimension_se", "parc", "parc_se",
-    # Fifty regressions; two more eigenproblems.
+    # Fifty regressions; two more eigenproblems; a regression, and eight on halves.
     "logistic_probe_accuracy", "logistic_probe_accuracy_se", "lidar", "lidar_se",
+    "pactran_gauss", "pactran_gauss_se",
     # One more eigenproblem of all points.
     "dse_z_knn", "dse_z_knn_se", "dsmi_z_y_knn", "dsmi_z_y_knn_se",
     # Eight more decompositions, or binnings, for errors that no ranking uses.

@@ -12,7 +12,7 @@ from dsmi_zoo.pipeline.store.schema import target_unit
 from ..figures.scatter import compared
 from ..statistics.comparison import Comparison
 from ..statistics.correlation import Coefficient, Correlation
-from ..statistics.fidelity import GAPS
+from ..statistics.fidelity import GAPS, Fidelity
 from ..statistics.prediction import ALL, TAKEN
 from ..statistics.regression import GREATEST_INFLATION, SHOWN, Multiple
 from ..statistics.sample import CEILING, PRIMARY_MEASURE, PRIMARY_TARGET
@@ -44,6 +44,8 @@ from .rendering import (
 
 WIDEST = 1.0  # interval of a difference of |rho| that is not shown
 BEST_IN_BOTH = 20  # models that a comparison lists
+CLOSE = 1  # which of ``GAPS`` the first table shows: models that one would choose between
+CLOSE_PAIRS = "Close pairs"
 
 
 def target_tables(summary: Summary, target: str) -> dict[str, Any]:
@@ -132,6 +134,7 @@ def _correlation_table(summary: Summary, target: str) -> Table:
         if p is not None:
             corrected[title] = not is_hypothesis
         if summary.primary is not None and _is_primary(summary, target):
+            record[CLOSE_PAIRS] = _close_pairs_cell(summary.fidelity.get(measure))
             head = f"|rho| minus that of {measure_title(summary.primary[0])}"
             record[head] = _difference_cell(summary.differences.get(measure))
         record["Pearson"] = _clear_cell(correlation.pearson)
@@ -149,8 +152,27 @@ def _correlation_table(summary: Summary, target: str) -> Table:
         and any(one.ci and not shown_interval(one) for one in summary.differences.values())
         else ""
     )
-    notes = (_p_note(corrected), wide, _static_note(summary, target), remarks(reasons, len(order)))
+    close = (
+        f"{CLOSE_PAIRS}: {_close_pairs()}; by chance 50%." if _is_primary(summary, target) else ""
+    )
+    notes = (
+        _p_note(corrected),
+        close,
+        wide,
+        _static_note(summary, target),
+        remarks(reasons, len(order)),
+    )
     return table_of_records(title, records, note=" ".join(filter(None, notes)))
+
+
+def _close_pairs() -> str:
+    low, high = GAPS[CLOSE]
+    return f"of two models {low:g} to {high:g} points apart, how often the score orders them right"
+
+
+def _close_pairs_cell(fidelity: Fidelity | None) -> Cell:
+    share = None if fidelity is None else fidelity.right[CLOSE]
+    return NO_NUMBER if share is None else Cell(f"{share:.0%}")
 
 
 def _p_note(corrected: Mapping[str, bool]) -> str:

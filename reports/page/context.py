@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,6 @@ from dsmi_zoo.pipeline.measures.catalog import (
 )
 from dsmi_zoo.pipeline.store.record import RunRecord
 
-from ..explorer.layout import Axes, Explorer, choice_axes, explorer
 from ..statistics.correlation import Coefficient
 from ..statistics.ranking import Ranking
 from ..statistics.sample import COSTS, names, scores_of, succeeded, texts, values
@@ -42,6 +41,9 @@ from .provenance import (
     warnings_of_readings,
 )
 from .rendering import script_hash
+
+if TYPE_CHECKING:
+    from ..explorer.layout import Explorer
 
 FEW_UNITS = 20  # with fewer, a percentile interval is known to be too short
 SIMPLE_SCORES = ("centre_accuracy", "neighbour_accuracy")
@@ -210,19 +212,21 @@ def page_context(
 
 def _explorer(
     rows: pd.DataFrame, summary: Summary, ranking: Ranking, targets: Sequence[str], choosing: bool
-) -> Explorer | None:
+) -> "Explorer | None":
     """Return an explorer of accuracy over cost for a choice, else of scores and accuracies; None without either."""
-    if choosing and not ranking.models:
+    if not (ranking.models if choosing else summary.primary):
         return None
+    # Imported here: Bokeh takes a second, and the page of a few models has no explorer.
+    from ..explorer.layout import Axes, choice_axes, explorer
+
     if choosing:
         ok = succeeded(rows)
         costs = sorted(COSTS, key=lambda name: name != ranking.cost)
         known = [name for name in costs if np.isfinite(values(ok, name)).any()]
         return explorer(rows, choice_axes(scores_of(rows), targets, known)) if known else None
-    if summary.primary:
-        axes = Axes(list(summary.correlations), targets, summary.primary)
-        return explorer(rows, axes, _intervals(summary))
-    return None
+    assert summary.primary is not None
+    axes = Axes(list(summary.correlations), targets, summary.primary)
+    return explorer(rows, axes, _intervals(summary))
 
 
 def _intervals(summary: Summary) -> dict[tuple[str, str], tuple[float, float]]:

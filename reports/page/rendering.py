@@ -108,9 +108,14 @@ def encoded(text: str) -> bytes:
 
 def as_html(template: str, context: Mapping[str, Any]) -> str:
     """Render a template of HTML; values are escaped."""
+    return _html().get_template(template).render(context)
+
+
+@cache
+def _html() -> Environment:
     environment = Environment(**_TEMPLATES, autoescape=True)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    return environment.get_template(template).render(context)
+    return environment
 
 
 def as_markdown(template: str, context: Mapping[str, Any]) -> str:

@@ -9,8 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.regression.linear_model import OLS
-from statsmodels.stats.outliers_influence import OLSInfluence, variance_inflation_factor
 
 from .bootstrap import LEVEL, middle_error, small_sample
 from .correlation import MIN_RANGE, MIN_UNITS, Array, Bootstraps, Families, why_undefined
@@ -186,6 +184,13 @@ def _quietly() -> Iterator[None]:
         yield
 
 
+def _ols(y: Array, design: Array) -> Any:
+    """Return statsmodels' model, imported here because the page of a few models fits none."""
+    from statsmodels.regression.linear_model import OLS
+
+    return OLS(y, design)
+
+
 def ols(x: Array, y: Array, families: Families | None = None) -> Regression:
     """Fit y = intercept + slope x by least squares.
 
@@ -208,7 +213,7 @@ def ols(x: Array, y: Array, families: Families | None = None) -> Regression:
     if reason:
         return Regression(len(x), reason=reason)
     with _quietly():
-        fit = OLS(y, np.column_stack([np.ones_like(x), x])).fit(cov_type="HC3", use_t=True)
+        fit = _ols(y, np.column_stack([np.ones_like(x), x])).fit(cov_type="HC3", use_t=True)
         low, high = (float(limit) for limit in fit.conf_int(alpha=1 - LEVEL)[1])
         (a, b), (c, d) = np.asarray(fit.cov_params()).tolist()
         squares = (x - x.mean()) ** 2
@@ -314,8 +319,8 @@ def influences(rows: pd.DataFrame, score: str, target: str) -> list[Influence]:
     if why_undefined(x[known], y[known]):
         return []
     with _quietly():
-        fit = OLS(y[known], np.column_stack([np.ones(known.sum()), x[known]])).fit()
-        influence = OLSInfluence(fit)
+        fit = _ols(y[known], np.column_stack([np.ones(known.sum()), x[known]])).fit()
+        influence = fit.get_influence()
         cooks = np.nan_to_num(influence.cooks_distance[0], nan=0.0, posinf=np.finfo(float).max)
         leverage = influence.hat_matrix_diag
     named = names(rows[known])
@@ -374,7 +379,7 @@ def multiple(rows: pd.DataFrame, target: str, predictors: Sequence[str] = MULTIP
     found = Multiple(n, left_out=left_out, why=why)
     design = np.column_stack([np.ones(n), *((x - x.mean()) / x.std(ddof=1) for x in kept.values())])
     with _quietly():
-        fit = OLS(y[known], design).fit()
+        fit = _ols(y[known], design).fit()
         r2 = float(fit.rsquared)
         errors = clustered_errors(design, y[known], group)
     if not np.isfinite([errors.low, errors.high, errors.p]).all():
@@ -413,6 +418,8 @@ def variance_inflation(columns: Mapping[str, Array]) -> dict[str, float]:
     """
     if len(columns) < 2:
         return dict.fromkeys(columns, 1.0)
+    from statsmodels.stats.outliers_influence import variance_inflation_factor
+
     standardised = [(x - x.mean()) / x.std() for x in columns.values()]
     design = np.column_stack([np.ones(len(standardised[0])), *standardised])
     with _quietly():

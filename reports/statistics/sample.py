@@ -28,13 +28,14 @@ BASELINES: tuple[Score, ...] = (
         "nats",
         "Labels given the model's own classifier: negative conditional entropy.",
     ),
+    Score("leep", "LEEP", "nats", "Log probability of the labels by the model's own classifier."),
 )
 """Scores that need no measure."""
 
 CEILING = "subset_top1"
 """Accuracy itself, measured on a sample: an upper bound for the scores, not a rival."""
 
-OF_CLASSIFIER = (CEILING, "nce")
+OF_CLASSIFIER = (CEILING, "nce", "leep")
 """Scores by the model's own classifier, which looks at the images."""
 
 LOGARITHMS = {

@@ -7,6 +7,7 @@ import pytest
 from by_name import value_of
 from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 
 from dsmi_zoo.pipeline.measures.core.context import MAX_IMAGES, MeasureContext
@@ -134,6 +135,38 @@ def test_the_copied_logme_then_follows_the_width_and_ours_does_not() -> None:
         copied.append(copied_logme(Z, y)[0])
     follows = [spearmanr(some, widths).statistic for some in (copied, ours)]
     assert follows == pytest.approx([0.9, 0.16], abs=0.03)
+
+
+# PACTran-Gauss
+
+
+def published_pactran(Z: np.ndarray, y: np.ndarray) -> float:
+    """As the authors' code, with the Hessian of the loss summed over samples, and the trace of its whole diagonal."""
+    (n, d), k = Z.shape, y.max() + 1
+    X = Z - Z.mean(axis=0)
+    fitted = LogisticRegression(C=10, tol=1e-6, max_iter=10_000).fit(X, y)
+    p = fitted.predict_proba(X)
+    least = -np.mean(np.log(p[np.arange(n), y])) + np.sum(fitted.coef_**2) / (20 * n)
+    trace = np.sum((p - p**2).sum(axis=1) * ((X**2).sum(axis=1) + 1)) + k * d / (10 * n)
+    return float(least + 5 * k / n * np.log(trace * 10 * n / (k * d)))
+
+
+def test_pactran_is_the_codes_but_for_the_hessian_of_a_sum() -> None:
+    some = several()[:12]
+    ours = [value_of("pactran_gauss", *one) for one in some]
+    theirs = [published_pactran(*one) for one in some]
+    assert spearmanr(ours, theirs).statistic == pytest.approx(0.99, abs=0.02)
+    # ln n, as far as the other term of the logarithm is small
+    less = 5 * CLASSES / 300 * np.log(300)
+    assert np.subtract(theirs, ours) == pytest.approx(less, rel=0.4)
+
+
+def test_a_tenth_of_the_scale_reorders_pactran() -> None:
+    some = several()[:12]
+    values = [
+        (value_of("pactran_gauss", Z, y), value_of("pactran_gauss", Z / 10, y)) for Z, y in some
+    ]
+    assert spearmanr(values).statistic == pytest.approx(0.9, abs=0.03)
 
 
 # N-LEEP, CLID, GBC, alpha-ReQ, RankMe

@@ -173,6 +173,7 @@ def test_only_the_variance_ratio_is_better_when_lower():
     assert [score.name for score in COMPARISONS if score.lower_is_better] == [
         "within_over_between",
         "cdnv",
+        "pactran_gauss",
     ]
     clear, y = example(signal=2)
     vague, _ = example(signal=0.2)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from dsmi_zoo.reports.page.analysis import sections
+from dsmi_zoo.reports.page.analysis import CLOSE_PAIRS, sections, target_tables
 from dsmi_zoo.reports.statistics.fidelity import GAPS, MOST_PAIRS, fidelity
 from dsmi_zoo.reports.statistics.summary import summarise
 
@@ -81,3 +81,22 @@ def test_too_few_pairs_have_no_share() -> None:
     rows = zoo(4, 0, 1.0)
     found = fidelity(rows, "top1")["dsmi_z_y"]
     assert found.right == (None,) * len(GAPS)
+
+
+def test_the_table_of_scores_says_how_often_each_orders_two_close_models_right() -> None:
+    rows = zoo(60, 2, 0.0)
+    summary = summarise(rows)
+    table = target_tables(summary, "top1")["correlations"]
+    place = table.heads.index(CLOSE_PAIRS)
+    shown = {row[0].value: row[place].value for row in table.rows}
+    i, j = np.triu_indices(60, 1)
+    gap = rows["top1"].to_numpy()[i] - rows["top1"].to_numpy()[j]
+    close = (np.abs(gap) > 1) & (np.abs(gap) <= 3)
+    for score, values in {
+        "DSMI(Z;Y)": rows["dsmi_z_y"],
+        "log10 parameters": rows["params_m"],
+    }.items():
+        x = values.to_numpy()
+        right = np.mean(((x[i] - x[j]) * gap > 0)[close])
+        assert shown[score] == f"{right:.0%}"
+    assert CLOSE_PAIRS in table.note

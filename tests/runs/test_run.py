@@ -70,6 +70,10 @@ def test_a_run_leaves_one_row_and_one_embedding_an_entry_and_a_report(small_run:
     assert (rows["subset_top1"] - rows["top1"]).abs().max() < five_errors
     assert rows["nce"].between(-np.log(10), -1e-9).all()
     assert rows.set_index("model")["nce"].idxmin().endswith(".100x3")  # the shortest training
+    # Softer than the choices, the probabilities tell less.
+    assert (rows["leep"] <= rows["nce"]).all()
+    assert rows["leep"].between(-np.log(10) - 0.01, -1e-9).all()
+    assert (rows["leep_se"] > 0).all(), rows[["leep", "leep_se", "nce", "nce_se"]]
     assert (rows["n_samples"] == 200).all()
     measured = [
         "dse_z",

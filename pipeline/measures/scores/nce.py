@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+# Of `leep` too, which is then NCE.
 ONE_LABEL = "each class that the classifier predicts has one label here, so nothing varies"
 
 
