@@ -325,7 +325,7 @@ def validate_command(
     \b
     Examples:
       dsmi-zoo validate                                    the paper's claims, about a quarter of an hour on two cores
-      dsmi-zoo validate --study scores                     480 networks on digits and Fashion-MNIST, about 20 minutes
+      dsmi-zoo validate --study scores                     480 networks on digits and Fashion-MNIST, about an hour
       dsmi-zoo validate --study replications               five claims of others, on the same networks
       dsmi-zoo validate --study simulated                  estimators on data whose truth is known
       dsmi-zoo validate --study dynamics --dataset cifar10 --dataset mnist --data-root data --download --out runs/cifar
