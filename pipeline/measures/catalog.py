@@ -174,7 +174,7 @@ BY_NAME = {measure.name: measure for measure in OF_A_ROW}
 COSTLY = frozenset({
     # As dear as all neighbours, centres and the probe together, and no better at ranking networks.
     "n_leep", "n_leep_se", "clid", "clid_se", "mst_dimension", "mst_dimension_se", "parc", "parc_se",
-    # Fifty regressions; two more eigenproblems; a regression, and eight on halves.
+    # Fifty regressions; two more eigenproblems; a regression, and ten without a tenth.
     "logistic_probe_accuracy", "logistic_probe_accuracy_se", "lidar", "lidar_se",
     "pactran_gauss", "pactran_gauss_se",
     # One more eigenproblem of all points.
