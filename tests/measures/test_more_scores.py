@@ -206,7 +206,7 @@ def test_mst_dimension_is_the_slope_of_trees_by_scipy():
     assert value_of("mst_dimension", Z, seed=5) == pytest.approx(1 / (1 - slope))
 
 
-def test_mst_dimension_takes_more_subsets_where_three_put_the_slope_above_1_by_chance():
+def test_mst_dimension_takes_more_subsets_where_three_put_the_slope_above_1():
     Z = np.random.default_rng(36).standard_t(3, size=(60, 12))
     assert tree_exponent_by_scipy(Z, MST_SUBSETS, seed=0) > 1
     slope = tree_exponent_by_scipy(Z, MST_MORE_SUBSETS, seed=0)
