@@ -296,6 +296,12 @@ def merge_command(runs: tuple[Path, ...], out: Path) -> int:
 @click.option("--download", is_flag=True, help="Download the data sets into --data-root first.")
 @click.option("--seeds", type=click.IntRange(2, 100), help="Trainings of each kind.  [default: 5]")
 @click.option(
+    "--first-seed",
+    type=click.IntRange(1, 10**6),
+    default=1,
+    help="First seed of scores and replications.  [default: 1]",
+)
+@click.option(
     "--small", is_flag=True, help="A test of the command that takes a minute and answers nothing."
 )
 @options("compute.workers", help="Worker processes.", default_shown="one per core")
@@ -308,17 +314,19 @@ def validate_command(
     datasets: tuple[str, ...],
     download: bool,
     seeds: int | None,
+    first_seed: int,
     small: bool,
     **_: Any,
 ) -> int:
-    """Check the paper's other claims, by simulated data and trainings, and which score predicts accuracy best.
+    """Check the paper's other claims, which score predicts accuracy best, and claims of others about scores.
 
     Each claim is answered "holds", "does not hold here" or "cannot tell". Finished parts are never recomputed.
 
     \b
     Examples:
       dsmi-zoo validate                                    the paper's claims, about a quarter of an hour on two cores
-      dsmi-zoo validate --study scores                     480 networks on digits and Fashion-MNIST, about 20 minutes
+      dsmi-zoo validate --study scores                     480 networks on digits and Fashion-MNIST, about an hour
+      dsmi-zoo validate --study replications               five claims of others, on the same networks
       dsmi-zoo validate --study simulated                  estimators on data whose truth is known
       dsmi-zoo validate --study dynamics --dataset cifar10 --dataset mnist --data-root data --download --out runs/cifar
     """
@@ -334,6 +342,7 @@ def validate_command(
         root=root,
         small=small,
         seeds=seeds,
+        first_seed=first_seed,
         **given,
     )
     shown = display()

@@ -1,7 +1,7 @@
-"""Check the paper's other claims, and which score predicts accuracy best."""
+"""Check the paper's other claims, which score predicts accuracy best, and claims of others about scores."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,9 +21,10 @@ from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.models.trained_zoos import TRAINED_ZOOS
 from dsmi_zoo.pipeline.config.run import ComputeSettings, RunConfig, SubsetSettings
 from dsmi_zoo.pipeline.engine.outcome import Outcome
+from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 from dsmi_zoo.pipeline.plan.plan import make_plan
 from dsmi_zoo.pipeline.store.run_folder import read_results
-from dsmi_zoo.pipeline.studies import STUDIES
+from dsmi_zoo.pipeline.studies import OF_ZOOS, STUDIES
 from dsmi_zoo.pipeline.studies.simulation import Simulation, compute_cell, is_measured, read_cells
 from dsmi_zoo.pipeline.studies.trajectory import (
     TrainingJob,
@@ -78,6 +79,7 @@ class ZooRun:
             models=self.models,
             out=self.out / name,
             subset=SubsetSettings(dataset=f"{self.measured_on}:{self.seed}", data_root=root),
+            measures=MeasureSettings(scores="all"),
             compute=self.compute,
         )
 
@@ -95,7 +97,7 @@ class ZooRun:
 
 
 def zoo_runs(
-    out: Path, seeds: int, small: bool, root: Path | None, compute: ComputeSettings
+    out: Path, seeds: Iterable[int], small: bool, root: Path | None, compute: ComputeSettings
 ) -> list[ZooRun]:
     """Return all runs of the study, those of a zoo on its own images first, because they train the networks."""
     pairs = [(zoo, zoo) for zoo in TRAINED_ZOOS]
@@ -104,7 +106,7 @@ def zoo_runs(
     return [
         ZooRun(out, zoo, measured_on, seed, models, root, compute)
         for zoo, measured_on in pairs
-        for seed in range(1, seeds + 1)  # seed 0 was used to design the zoos
+        for seed in seeds
     ]
 
 
@@ -139,7 +141,7 @@ def _with_targets(
     missing = [name for name, accuracy in accuracies.items() if accuracy is None]
     if missing:
         raise InputError(
-            f"{run.out}: the accuracies of {missing[0]} are missing; validate --study scores goes on"
+            f"{run.out}: the accuracies of {missing[0]} are missing; the same validate goes on"
         )
     both = pd.DataFrame.from_dict(accuracies, orient="index")
     known = known.assign(source_top1=top1)
@@ -171,6 +173,7 @@ class _Study(BaseModel):
     datasets: tuple[str, ...] = Field(min_length=1)
     small: bool
     seeds: int
+    first_seed: int = 1
     seconds: float
 
 
@@ -192,6 +195,7 @@ class Validation:
     root: Path | None = None
     small: bool = False
     seeds: int | None = None
+    first_seed: int = 1  # of the studies of zoos; seed 0 was used to design them
     display: Display = SILENT
 
     @property
@@ -207,9 +211,9 @@ class Validation:
 
     @property
     def zoo_runs(self) -> list[ZooRun]:
-        """The runs of the study of scores."""
-        out = self.out / "scores"
-        return zoo_runs(out, self.trainings.seeds, self.small, self.root, self.compute)
+        """The runs of the studies of zoos."""
+        seeds = range(self.first_seed, self.first_seed + self.trainings.seeds)
+        return zoo_runs(self.out / "scores", seeds, self.small, self.root, self.compute)
 
     def dynamics(self, dataset: str) -> list[Trajectory]:
         """Return the trainings on a data set: all regimes on the first one, the supervised regime on the others."""
@@ -247,8 +251,8 @@ class Validation:
         self._train(trained)
         return max(code, self._measure(dataset, "initialisation", [*states, *trained]))
 
-    def run_scores(self) -> int:
-        """Run the zoos of the study of scores, and fine-tune their networks on each other's images."""
+    def run_zoos(self) -> int:
+        """Run the zoos, and fine-tune their networks on each other's images."""
         runs = self.zoo_runs
         code = max(run(zoo.config, self.display) for zoo in runs)
         jobs = [job for zoo in runs if zoo.is_transfer for job in zoo.transfer_jobs().values()]
@@ -291,7 +295,7 @@ class Validation:
         """Return the numbers of a complete study."""
         if study == "simulated":
             return read_cells(self.simulation.cells(self.out / "simulated"))
-        if study == "scores":
+        if study in OF_ZOOS:
             return rows_of_settings(self.zoo_runs)
         if study == "dynamics":
             return {
@@ -331,19 +335,21 @@ def validate(validation: Validation, studies: Sequence[str], display: Display = 
         "simulated": validation.run_simulated,
         "dynamics": validation.run_dynamics,
         "initialisation": validation.run_initialisation,
-        "scores": validation.run_scores,
+        "scores": validation.run_zoos,
+        "replications": validation.run_zoos,
     }
     for number, name in enumerate(STUDIES, start=1):
         if name not in studies:
             continue
         log.info(f"Study {number} of {len(STUDIES)}: {name}")
         began = monotonic()
-        code = max(code, compute[name]())
+        if not (name == "replications" and "scores" in studies):  # the same rows
+            code = max(code, compute[name]())
         record = _record_study(validation, name, monotonic() - began)
     results = {}
     for name, study in record.studies.items():
-        then = replace(validation, datasets=study.datasets, small=study.small, seeds=study.seeds)
-        results[name] = then.results(name)
+        settings = study.model_dump(exclude={"seconds"})
+        results[name] = replace(validation, **settings).results(name)
     with display.status("Writing the report"):
         content = record.model_dump(mode="json")
         page, claims = write_validation_report(validation.out, content["studies"], results, content)
@@ -361,8 +367,10 @@ def _check_inputs(validation: Validation, studies: Sequence[str]) -> None:
             raise InputError(f"--dataset {name!r}: networks are trained on {', '.join(TRAINABLE)}")
         if "dynamics" in studies or "initialisation" in studies:
             open_dataset(name, validation.root, part="train")
-    if "scores" in studies:
+    if set(studies) & set(OF_ZOOS):
         open_dataset("fashion", validation.root, part="train")
+    elif validation.first_seed != 1:
+        raise InputError(f"--first-seed: only --study {' or '.join(OF_ZOOS)} takes one")
     if "dynamics" in studies and find_spec("pytorch_metric_learning") is None:
         raise InputError(
             "--study dynamics needs pytorch-metric-learning: pip install 'dsmi-zoo[studies]'"
@@ -400,6 +408,7 @@ def _record_study(validation: Validation, name: str, seconds: float) -> _Record:
         datasets=validation.datasets,
         small=validation.small,
         seeds=validation.trainings.seeds,
+        first_seed=validation.first_seed,
         seconds=seconds,
     )
     before = record.studies.get(name)

@@ -18,7 +18,7 @@ from ..figures.canvas import COLOURS, MARKERS, STYLE, Rendered, legend, render
 from ..page.rendering import AnyCell, Illustration, Section, Table, prose, table_of_words
 from ..statistics.bootstrap import LEVEL, Resamples, middle_error
 from ..statistics.correlation import holm, left_by
-from ..statistics.sample import sign_of, values
+from ..statistics.sample import CEILING, OF_CLASSIFIER, sign_of, values
 from ..wording import MISSING, fixed, interval, measure_title, p_value
 
 CANDIDATES = ("dsmi_z_y", "dsmi_z_y_scale_free", "dsmi_z_y_angular")
@@ -152,15 +152,15 @@ class Setting:
         """Return whether any network of any seed has a value."""
         return any(np.isfinite(column).any() for column in self.columns(score))
 
-    def partial(self, score: str) -> tuple[float, Array]:
-        """Return the same as `correlations`, given the ranks of both rivals."""
+    def partial(self, score: str, given: Sequence[str]) -> tuple[float, Array]:
+        """Return the same as `correlations`, given the ranks of other scores."""
         rhos, drawn = [], []
-        rivals_of_seeds = zip(*(self.columns(rival) for rival in RIVALS), strict=True)
-        for x, y, rivals in zip(self.columns(score), self.targets, rivals_of_seeds, strict=True):
-            design = np.column_stack([np.ones(len(x)), *map(stats.rankdata, rivals)])
+        given_of_seeds = zip(*(self.columns(other) for other in given), strict=True)
+        for x, y, others in zip(self.columns(score), self.targets, given_of_seeds, strict=True):
+            design = np.column_stack([np.ones(len(x)), *map(stats.rankdata, others)])
             left_x, left_y = (left_by(stats.rankdata(column), design) for column in (x, y))
             rhos.append(np.corrcoef(left_x, left_y)[0, 1])
-            drawn.append(self._partial_in_resamples([x, y, *rivals]))
+            drawn.append(self._partial_in_resamples([x, y, *others]))
         return float(np.mean(rhos)), np.nanmean(drawn, axis=0)
 
     def _partial_in_resamples(self, columns: Sequence[Array]) -> Array:
@@ -196,14 +196,16 @@ def study_scores(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -
     deviation of a resample.
     """
     settings = [Setting(name, of, resamples) for name, of in rows.items()]
-    names = [*(score.name for score in (*MEASURES, *COMPARISONS)), *STATIC]
+    names = [score.name for score in (*MEASURES, *COMPARISONS)]
+    names += [name for name in OF_CLASSIFIER if name != CEILING]
+    names += STATIC
     in_settings, comparisons, left_out = [], [], {}
     deviations = []
     for setting in settings:
         there = [name for name in names if setting.has(name)]
         known = [name for name in there if setting.knows(name)]
         left_out[setting.name] = [name for name in there if name not in known]
-        z = {name: tuple(map(_fisher, setting.correlations(name))) for name in known}
+        z = {name: tuple(map(fisher, setting.correlations(name))) for name in known}
         in_settings += _in_setting(setting, z)
         for candidate in CANDIDATES:
             for rival in RIVALS:
@@ -211,9 +213,7 @@ def study_scores(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -
                 drawn = z[candidate][1] - z[rival][1]
                 pair = (candidate, rival, setting.name)
                 deviations.append((pair, difference, drawn, float(z[rival][0])))
-    quantile = _simultaneous_quantile(
-        [drawn - difference for _, difference, drawn, _ in deviations]
-    )
+    quantile = simultaneous_quantile([drawn - difference for _, difference, drawn, _ in deviations])
     for pair, difference, drawn, of_rival in deviations:
         half = quantile * middle_error(drawn)
         ci = difference - half, difference + half
@@ -234,7 +234,7 @@ def _in_setting(setting: Setting, z: Mapping[str, Sequence[Any]]) -> list[ScoreI
     for name, (value, drawn) in z.items():
         behind[name] = float(z[best][0] - value), z[best][1] - drawn
     others = [drawn - lag for name, (lag, drawn) in behind.items() if name != best]
-    quantile = _simultaneous_quantile(others)
+    quantile = simultaneous_quantile(others)
     t = stats.t(setting.architectures - 1).ppf(0.5 + LEVEL / 2)
     scores = []
     for name, (value, drawn) in z.items():
@@ -252,7 +252,7 @@ def _own_parts(settings: Sequence[Setting]) -> list[OwnPart]:
     for setting in settings:
         t = stats.t(setting.architectures - 1)
         for score in OF_THEIR_OWN:
-            value, drawn = map(_fisher, setting.partial(score))
+            value, drawn = map(fisher, setting.partial(score, RIVALS))
             error = middle_error(drawn)
             half = float(t.ppf(0.5 + LEVEL / 2)) * error
             p = float(2 * t.sf(abs(value) / error)) if error > 0 else 1.0
@@ -273,7 +273,7 @@ def _verdict(ci: tuple[float, float], z_of_rival: float) -> Verdict:
     return "as good as" if loses < MARGIN else "cannot tell"
 
 
-def _simultaneous_quantile(deviations: Sequence[Array]) -> float:
+def simultaneous_quantile(deviations: Sequence[Array]) -> float:
     """Return the quantile of the greatest absolute deviation of a resample, in standard errors."""
     in_errors = []
     for drawn in deviations:
@@ -283,7 +283,8 @@ def _simultaneous_quantile(deviations: Sequence[Array]) -> float:
     return float(np.nanquantile(np.nanmax(in_errors, axis=0), LEVEL)) if in_errors else 0.0
 
 
-def _fisher(rho: Any) -> Any:
+def fisher(rho: Any) -> Any:
+    """Return Fisher's transformation, finite for a correlation of 1."""
     return np.arctanh(np.clip(rho, -NEARLY_ONE, NEARLY_ONE))
 
 

@@ -11,6 +11,7 @@ from ..page.rendering import AnyCell, Section, prose, table_of_words
 from ..page.training import CurvePage, write_curve_page
 from ..wording import p_value, significant, significant_interval
 from .claims import Claim
+from .replications import replicate, replications_section
 from .score_verdicts import answer, score_study_section, study_scores
 from .simulation_page import claims_of, section
 from .trainings_page import (
@@ -37,7 +38,7 @@ def write_validation_report(
         The settings of each complete study, by its name.
     results
         ``simulated`` has the rows of the cells, ``dynamics`` those of each data set, ``initialisation`` its rows,
-        and ``scores`` the rows of each setting.
+        ``scores`` and ``replications`` the rows of each setting.
     record
         Versions and commit.
     """
@@ -55,14 +56,21 @@ def write_validation_report(
     study = study_scores(results["scores"]) if "scores" in results else None
     if study is not None:
         sections.append(score_study_section(study))
+    replications = replicate(results["replications"]) if "replications" in results else []
+    if replications:
+        sections.append(replications_section(replications))
+    of_others = [found.claim for found in replications]
     small = [name for name, settings in studies.items() if settings["small"]]
     content: dict[str, Any] = {
-        "claims": [asdict(claim) for claim in claims],
+        "claims": [asdict(claim) for claim in (*claims, *of_others)],
         "studies": {name: dict(settings) for name, settings in studies.items()},
     }
     if study is not None:
         content["scores"] = asdict(study) | {"recommended": study.recommended()}
+    if replications:
+        content["replications"] = [asdict(found) for found in replications]
     lead = _lead_of_claims(claims) if claims else []
+    lead += _lead_of_claims(of_others, " of others") if of_others else []
     lead += answer(study) if study is not None else []
     lead.append("Each answer follows from a rule that was written down before the first run.")
     warnings = []
@@ -74,7 +82,7 @@ def write_validation_report(
     versions = [f"{name} {version}" for name, version in record.get("versions", {}).items()]
     page = CurvePage(
         eyebrow=f"dsmi-zoo validate · {', '.join(studies)}",
-        title="Do the paper’s other claims hold here?" if claims else "Which score predicts best?",
+        title=_title(bool(claims), study is not None),
         lead=lead,
         warnings=warnings,
         sections=[_claims_section(claims), *sections] if claims else sections,
@@ -85,13 +93,19 @@ def write_validation_report(
             ("Git commit", str(record.get("git_commit") or "unknown")),
         ],
     )
-    return write_curve_page(page, out / "report"), claims
+    return write_curve_page(page, out / "report"), [*claims, *of_others]
 
 
-def _lead_of_claims(claims: list[Claim]) -> list[str]:
+def _title(papers_claims: bool, scores: bool) -> str:
+    if papers_claims:
+        return "Do the paper’s other claims hold here?"
+    return "Which score predicts best?" if scores else "Do claims of others hold here?"
+
+
+def _lead_of_claims(claims: list[Claim], whose: str = "") -> list[str]:
     counts = {answer: sum(claim.answer == answer for claim in claims) for answer in ANSWERS}
     is_open = f"; {counts['cannot tell']} cannot be decided" if counts["cannot tell"] else ""
-    of = counted(len(claims), "claim")
+    of = counted(len(claims), "claim") + whose
     return [
         f"Of {of}, {counts['holds']} hold and {counts['does not hold here']} do not hold here{is_open}."
     ]

@@ -185,6 +185,7 @@ def test_measure_takes_a_measure_of_ones_own(arrays: Path, cli: Command) -> None
         ("validate --dataset mnist --data-root .", ["--dataset mnist", "torchvision cannot open it"]),
         ("validate --download --dataset mnist", ["--download needs --data-root"]),
         ("validate --seeds 1", ["--seeds: "]),
+        ("validate --first-seed 6", ["--first-seed", "--study scores or replications"]),
         ("validate --out Z.npy", ["Z.npy", "is a file"]),
         ("fly", ["No such command 'fly'", "dsmi-zoo --help"]),
     ],

@@ -18,7 +18,11 @@ from dsmi_zoo.pipeline.measures.core.checks import UndefinedScore
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.dse.mutual_information import diffusion_spectral_mutual_information
-from dsmi_zoo.pipeline.measures.scores.dimension import MST_SHARES, MST_SUBSETS
+from dsmi_zoo.pipeline.measures.scores.dimension import (
+    MST_MORE_SUBSETS,
+    MST_SHARES,
+    MST_SUBSETS,
+)
 from dsmi_zoo.pipeline.measures.scores.n_leep import log_likelihoods
 
 
@@ -184,18 +188,29 @@ def test_two_nn_is_the_published_fit_written_out():
     )
 
 
-def test_mst_dimension_is_the_slope_of_trees_by_scipy():
-    Z, _ = example()
+def tree_exponent_by_scipy(Z, subsets, seed):
     distances = cdist(Z, Z)
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(seed)
     sizes, lengths = [], []
     for size in np.rint(MST_SHARES * len(Z)).astype(int):
-        for _ in range(MST_SUBSETS if size < len(Z) else 1):
+        for _ in range(subsets if size < len(Z) else 1):
             rows = rng.permutation(len(Z))[:size]
             sizes.append(size)
             lengths.append(minimum_spanning_tree(distances[np.ix_(rows, rows)]).sum())
-    slope = np.polyfit(np.log(sizes), np.log(lengths), 1)[0]
+    return np.polyfit(np.log(sizes), np.log(lengths), 1)[0]
+
+
+def test_mst_dimension_is_the_slope_of_trees_by_scipy():
+    Z, _ = example()
+    slope = tree_exponent_by_scipy(Z, MST_SUBSETS, seed=5)
     assert value_of("mst_dimension", Z, seed=5) == pytest.approx(1 / (1 - slope))
+
+
+def test_mst_dimension_takes_more_subsets_where_three_put_the_slope_above_1():
+    Z = np.random.default_rng(36).standard_t(3, size=(60, 12))
+    assert tree_exponent_by_scipy(Z, MST_SUBSETS, seed=0) > 1
+    slope = tree_exponent_by_scipy(Z, MST_MORE_SUBSETS, seed=0)
+    assert value_of("mst_dimension", Z, seed=0) == pytest.approx(1 / (1 - slope))
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3, 5])

@@ -23,6 +23,7 @@ MIN_POINTS = 10
 
 MST_SHARES = np.linspace(0.25, 1, 5)
 MST_SUBSETS = 3  # of each size
+MST_MORE_SUBSETS = 30  # where so few have an exponent of 1 or more
 
 
 @score("alpha_req", task="decomposition")
@@ -111,7 +112,8 @@ def mst_dimension(context: MeasureContext) -> float:
 
     The tree of n points of a d-dimensional set has a length of about n^((d - 1) / d). The exponent m is the slope of
     ln length on ln n over random subsets of a quarter to all of the points, three of each of five sizes;
-    d = 1 / (1 - m). Undefined for fewer than 40 different points, or a tree that grows as fast as the number of points.
+    d = 1 / (1 - m). In many dimensions m is near 1, and three subsets may put it above by chance; then 30 of each size
+    are taken. Undefined for fewer than 40 different points, or an exponent of 1 or more with 30 subsets, too.
 
     References
     ----------
@@ -119,21 +121,27 @@ def mst_dimension(context: MeasureContext) -> float:
     (2004), for the estimate; Birdal et al., NeurIPS 2021, who write it as a persistent-homology dimension.
     """
     points = context.different_image_points
-    n = len(points)
     require_points(points, 4 * MIN_POINTS)
-    generator = np.random.default_rng(context.settings.seed)
+    distances = namespace(points.squares).sqrt(points.squares)
+    for subsets in (MST_SUBSETS, MST_MORE_SUBSETS):
+        exponent = _tree_exponent(distances, subsets, context.settings.seed)
+        if exponent < 1:
+            return 1 / (1 - exponent)
+    raise UndefinedScore("the minimal spanning tree grows as fast as the number of points")
+
+
+def _tree_exponent(distances: Array, subsets: int, seed: int) -> float:
+    """Return the slope of ln length on ln n of the trees of random subsets, ``subsets`` of each size."""
+    n = distances.shape[0]
+    generator = np.random.default_rng(seed)
     sizes: list[int] = []
     for size in np.rint(MST_SHARES * n).astype(int):
-        sizes += [size] * (MST_SUBSETS if size < n else 1)
+        sizes += [size] * (subsets if size < n else 1)
     members = np.zeros((len(sizes), n), dtype=bool)
     for subset, size in zip(members, sizes, strict=True):
         subset[generator.permutation(n)[:size]] = True
-    distances = namespace(points.squares).sqrt(points.squares)
     lengths = _tree_lengths(distances, members[::-1])[::-1]
-    exponent = np.polyfit(np.log(sizes), np.log(lengths), 1)[0]
-    if exponent >= 1:
-        raise UndefinedScore("the minimal spanning tree grows as fast as the number of points")
-    return float(1 / (1 - exponent))
+    return float(np.polyfit(np.log(sizes), np.log(lengths), 1)[0])
 
 
 def _tree_lengths(distances: Array, members: NDArray[np.bool_]) -> NDArray[np.float64]:
