@@ -9,9 +9,7 @@ BIN := .venv/bin/
 with = .venv/with-$(1)
 endif
 
-# One process more than cores, because tests wait for the processes that they start.
-PROCESSES := $(shell python3 -c 'import os; print(os.cpu_count() + 1)')
-PYTEST = $(PYTHON) -m pytest --numprocesses $(PROCESSES) --dist worksteal
+PYTEST = $(PYTHON) -m pytest --numprocesses auto --dist worksteal
 
 .PHONY: run test test-fast test-all check docs unpacked clean
 

@@ -2,10 +2,13 @@
 
     python benchmarks/score_costs.py                   # n = 3,000, d = 1,024, 20 classes; a minute
     python benchmarks/score_costs.py 1000 512 5        # points, dimensions, rounds
+    python benchmarks/score_costs.py growth            # exponents of each value, as CSV; two minutes
 
 What several scores share (distances, decompositions, halves) is computed first and has its own lines; the others are
 what a score adds. A value that belongs to another, such as the spread of the null, costs nothing after it. Medians over
-the rounds; one thread, so that seconds of the processor are those of the work.
+the rounds; one thread, so that seconds of the processor are those of the work. Growth: the exponent b of seconds ~
+size^b over three sizes in n, d and classes, each around n = 2,000, d = 512 and 20 classes, empty where a value takes
+less than 20 ms. LiDAR has two rows of each image.
 """
 
 import os
@@ -40,26 +43,68 @@ SHARED: dict[str, Callable[[MeasureContext], object]] = {
 ONLY_WITH_ALL = {"decompositions of halves"}
 
 
-def seconds(n: int, d: int, seed: int) -> dict[str, float]:
-    """Return the processor-seconds of a row's parts, by name."""
+TYPICAL = {"n": 2_000, "d": 512, "classes": 20}
+GROWTH = {"n": (1_000, 2_000, 4_000), "d": (256, 512, 1_024), "classes": (10, 40, 160)}
+LEAST_S = 0.02
+
+
+def example(n: int, d: int, classes: int, seed: int, repeats: int = 1) -> MeasureContext:
+    """Return an embedding of random vectors around the centres of their classes."""
     rng = np.random.default_rng(seed)
-    labels = np.arange(n) % CLASSES
-    Z = rng.standard_normal((n, d)) + 0.5 * rng.standard_normal((CLASSES, d))[labels]
-    context = MeasureContext(Z, labels, None, rng.integers(0, CLASSES, n), MeasureSettings())
+    images = np.arange(n) // repeats
+    labels = images % classes
+    Z = rng.standard_normal((n, d)) + 0.5 * rng.standard_normal((classes, d))[labels]
+    clusters = rng.integers(0, classes, n)
+    return MeasureContext(Z, labels, images if repeats > 1 else None, clusters, MeasureSettings())
+
+
+def seconds(context: MeasureContext, with_errors: bool = True) -> dict[str, float]:
+    """Return the processor-seconds of a row's parts, by name."""
     spent = {}
     for name, compute in SHARED.items():
-        begun = time.process_time()
-        compute(context)
-        spent[name] = time.process_time() - begun
+        if with_errors or "halves" not in name:
+            begun = time.process_time()
+            compute(context)
+            spent[name] = time.process_time() - begun
     for one in OF_A_ROW:
-        begun = time.process_time()
-        COMPUTATIONS[one.name].result(context)
-        spent[one.name] = time.process_time() - begun
+        if with_errors or not one.name.endswith("_se"):
+            begun = time.process_time()
+            COMPUTATIONS[one.name].result(context)
+            spent[one.name] = time.process_time() - begun
     return spent
+
+
+def growth() -> None:
+    """Print how each value's cost grows."""
+
+    def costs(**size: int) -> dict[str, float]:
+        spent = seconds(example(**TYPICAL | size, seed=0), with_errors=False)
+        repeated = example(**TYPICAL | size, seed=0, repeats=2)
+        return spent | {"lidar": seconds(repeated, with_errors=False)["lidar"]}
+
+    costs(n=1_200, d=16)  # imports, also those for large eigenproblems
+    typical = costs()
+    found = {
+        axis: [(size, costs(**{axis: size})) for size in sizes] for axis, sizes in GROWTH.items()
+    }
+    print("value,seconds," + ",".join(f"exponent_in_{axis}" for axis in GROWTH))
+    for name in typical:
+        exponents = []
+        for points in found.values():
+            sizes = [size for size, _ in points]
+            spent = [of_size[name] for _, of_size in points]
+            is_known = min(spent) >= LEAST_S
+            exponents.append(
+                f"{np.polyfit(np.log(sizes), np.log(spent), 1)[0]:.2f}" if is_known else ""
+            )
+        print(f"{name},{typical[name]:.3f},{','.join(exponents)}")
 
 
 def main() -> None:
     """Print the table, the dearest first, and the sums."""
+    if sys.argv[1:] == ["growth"]:
+        growth()
+        return
     given = [int(word) for word in sys.argv[1:]]
     n, d, rounds = (*given, *(N, D, ROUNDS)[len(given) :])
     rng = np.random.default_rng(0)
@@ -68,7 +113,7 @@ def main() -> None:
         rng.standard_normal((1_200, 16)), np.arange(1_200) % 3, input_clusters=np.arange(1_200) % 4
     )
 
-    runs = [seconds(n, d, seed) for seed in range(rounds)]
+    runs = [seconds(example(n, d, CLASSES, seed)) for seed in range(rounds)]
     spent = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
     values = {name: cost for name, cost in spent.items() if not name.endswith("_se")}
     print(f"n = {n}, d = {d}, {CLASSES} classes, {rounds} rounds; * only with --scores all\n")

@@ -26,6 +26,9 @@ HELD_BYTES = 2**30
 """Bytes of the kernel's tiles that are held in memory; every product computes the others anew."""
 
 _TILE = 2048  # points a side: 16 MiB of float32
+_COPIES = (
+    6  # of a sketch, at the peak of memory: itself, the basis, and sums and products of two threads
+)
 _FLOAT32_BLIND = 1e-10
 _FLOAT32_REACH = 16.0  # squared distance from the centre, in units of 2 sigma^2, up to which float32 is good to 1e-6
 # A float64 product may agree with its check to the last bit, yet both are rounded: up to some ten units where like
@@ -126,9 +129,7 @@ class DiffusionOperator:
         millionth of it, and would drown in its rounding.
         """
         xp = self._xp
-        of_vectors = (
-            2 * 8 * sketch.shape[0] * sketch.shape[1]
-        )  # copies of what comes from the sketch
+        of_vectors = _COPIES * 8 * sketch.shape[0] * sketch.shape[1]
         self._most_held = max(0, (self._held_bytes - of_vectors) // self._bytes_of_tile)
         # The sums are float64: in float32, 0.999999 added to 1,000 is 1 each time, an error in one direction.
         product, sums = self._kernel_times(sketch, lambda kernel, rows, columns: kernel)
