@@ -302,7 +302,9 @@ def merge_command(runs: tuple[Path, ...], out: Path) -> int:
     help="First seed of scores and replications.  [default: 1]",
 )
 @click.option(
-    "--small", is_flag=True, help="A test of the command that takes a minute and answers nothing."
+    "--small",
+    is_flag=True,
+    help="A test of the command that answers nothing: a minute, or ten with the studies of zoos.",
 )
 @options("compute.workers", help="Worker processes.", default_shown="one per core")
 @options("compute.cache")

@@ -138,7 +138,6 @@ def _correlation_table(summary: Summary, target: str) -> Table:
             head = f"|rho| minus that of {measure_title(summary.primary[0])}"
             record[head] = _difference_cell(summary.differences.get(measure))
         record["Pearson"] = _clear_cell(correlation.pearson)
-        record["Kendall"] = _clear_cell(correlation.kendall)
         record["Weighted Kendall"] = _clear_cell(correlation.weighted_kendall)
         if len(counts) > 1:
             record["n"] = correlation.n
