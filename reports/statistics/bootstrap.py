@@ -6,7 +6,10 @@ sums over families are taken before sums over resamples. A coefficient that is u
 constant in it) is NaN.
 """
 
+import warnings
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -17,6 +20,14 @@ Array = np.ndarray
 LEVEL = 0.95
 # This near to 1, Fisher's transformation is infinite up to rounding.
 NEARLY_ONE = 1 - 1e-12
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Silence the warnings of degenerate fits and resamples, whose results are checked instead."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """Regressions of accuracy on scores, with errors for unequal variances and for families, and their diagnostics."""
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .bootstrap import LEVEL, middle_error, small_sample
+from .bootstrap import LEVEL, middle_error, quietly, small_sample
 from .correlation import MIN_RANGE, MIN_UNITS, Array, Bootstraps, Families, why_undefined
 from .sample import families_of, names, scores_of, succeeded, targets_of, values
 
@@ -176,14 +174,6 @@ class Multiple:
     why: Mapping[str, str] = field(default_factory=dict)
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Silence the warnings of degenerate fits, whose results are checked instead."""
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _ols(y: Array, design: Array) -> Any:
     """Return statsmodels' model, imported here because the page of a few models fits none."""
     from statsmodels.regression.linear_model import OLS
@@ -212,7 +202,7 @@ def ols(x: Array, y: Array, families: Families | None = None) -> Regression:
     reason = why_undefined(x, y)
     if reason:
         return Regression(len(x), reason=reason)
-    with _quietly():
+    with quietly():
         fit = _ols(y, np.column_stack([np.ones_like(x), x])).fit(cov_type="HC3", use_t=True)
         low, high = (float(limit) for limit in fit.conf_int(alpha=1 - LEVEL)[1])
         (a, b), (c, d) = np.asarray(fit.cov_params()).tolist()
@@ -318,7 +308,7 @@ def influences(rows: pd.DataFrame, score: str, target: str) -> list[Influence]:
     known = np.isfinite(x) & np.isfinite(y)
     if why_undefined(x[known], y[known]):
         return []
-    with _quietly():
+    with quietly():
         fit = _ols(y[known], np.column_stack([np.ones(known.sum()), x[known]])).fit()
         influence = fit.get_influence()
         cooks = np.nan_to_num(influence.cooks_distance[0], nan=0.0, posinf=np.finfo(float).max)
@@ -378,7 +368,7 @@ def multiple(rows: pd.DataFrame, target: str, predictors: Sequence[str] = MULTIP
     left_out = tuple(name for name in predictors if name in why)
     found = Multiple(n, left_out=left_out, why=why)
     design = np.column_stack([np.ones(n), *((x - x.mean()) / x.std(ddof=1) for x in kept.values())])
-    with _quietly():
+    with quietly():
         fit = _ols(y[known], design).fit()
         r2 = float(fit.rsquared)
         errors = clustered_errors(design, y[known], group)
@@ -422,6 +412,6 @@ def variance_inflation(columns: Mapping[str, Array]) -> dict[str, float]:
 
     standardised = [(x - x.mean()) / x.std() for x in columns.values()]
     design = np.column_stack([np.ones(len(standardised[0])), *standardised])
-    with _quietly():
+    with quietly():
         factors = [float(variance_inflation_factor(design, i)) for i in range(1, design.shape[1])]
     return dict(zip(columns, factors, strict=True))

@@ -11,7 +11,7 @@ from scipy import stats
 from dsmi_zoo._util.text import counted
 
 from ..page.rendering import AnyCell, Section, prose, table_of_words
-from ..statistics.bootstrap import LEVEL, middle_error
+from ..statistics.bootstrap import LEVEL, middle_error, quietly
 from ..wording import fixed, interval, measure_title
 from .claims import Answer, Claim, undecided
 from .score_verdicts import RESAMPLES, Setting, fisher, simultaneous_quantile
@@ -56,6 +56,7 @@ class Replication:
     left_out: list[str]
 
 
+@quietly()
 def replicate(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -> list[Replication]:
     """Answer all claims from the rows of the six settings, as ``study_scores`` takes them."""
     settings = {name: Setting(name, of, resamples) for name, of in rows.items()}

@@ -16,7 +16,7 @@ from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES
 
 from ..figures.canvas import COLOURS, MARKERS, STYLE, Rendered, legend, render
 from ..page.rendering import AnyCell, Illustration, Section, Table, prose, table_of_words
-from ..statistics.bootstrap import LEVEL, Resamples, middle_error
+from ..statistics.bootstrap import LEVEL, Resamples, middle_error, quietly
 from ..statistics.correlation import holm, left_by
 from ..statistics.sample import CEILING, OF_CLASSIFIER, sign_of, values
 from ..wording import MISSING, fixed, interval, measure_title, p_value
@@ -179,6 +179,7 @@ class Setting:
         return np.clip(-inverse[:, 0, 1] / scale, -1, 1)
 
 
+@quietly()
 def study_scores(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -> ScoreStudyResult:
     """Compute all results of the study.
 

@@ -181,6 +181,17 @@ def test_the_page_shows_the_answers_the_quantities_and_what_was_left_out(tmp_pat
     assert "GBC" in text
 
 
+def test_resamples_of_few_architectures_without_a_correlation_warn_nobody() -> None:
+    rows = {
+        name: frame[frame["architecture"].isin(["net00", "net01"])].assign(
+            mst_dimension=lambda few: (few["architecture"] == "net00").astype(float)
+        )
+        for name, frame in zoo(scores(0.1, 2, 3)).items()
+    }
+    answers = {of.claim.answer for of in replicate(rows, resamples=50)}
+    assert answers <= {"holds", "does not hold here", "cannot tell"}
+
+
 def test_one_run_of_the_zoos_answers_both_studies_with_the_seeds_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
