@@ -278,15 +278,24 @@ def replications_section(found: Sequence[Replication]) -> Section:
     for of in found:
         claim = of.claim
         statistic = (fixed(claim.statistic), interval(claim.ci))
-        left_out = ", ".join(map(measure_title, of.left_out))
-        rule = f"{claim.what}; holds if {claim.rule}"
-        answers.append([claim.claim, claim.answer, statistic, rule, left_out])
+        answers.append(
+            [claim.claim, claim.answer, statistic, f"{claim.what}; holds if {claim.rule}"]
+        )
         for quantity in of.quantities:
             value = (fixed(quantity.value), interval(quantity.ci))
             details.append([claim.claim, quantity.name, value])
-    heads = ["Claim", "Answer", "Deciding quantity", "Which, and the rule", "Left out"]
+    left_out = dict.fromkeys(measure_title(score) for of in found for score in of.left_out)
     tables = [
-        table_of_words(None, heads, answers, text_columns=(0, 1, 3, 4), wordy=True),
+        table_of_words(
+            None,
+            ["Claim", "Answer", "Deciding quantity", "Which, and the rule"],
+            answers,
+            text_columns=(0, 1, 3),
+            note=f"Left out, without a value for some network: {', '.join(left_out)}."
+            if left_out
+            else "",
+            wordy=True,
+        ),
         table_of_words(
             "All quantities, with simultaneous 95% intervals",
             ["Claim", "Quantity", "Value"],
