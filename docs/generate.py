@@ -21,6 +21,9 @@ COLUMNS = """# Columns
 One row per entry: these columns, then the catalogue's other columns and your own measures. An empty value is unknown,
 not computed, or undefined; for scores, `undefined_scores` says why. *This page is generated.*
 
+Each score but `dsmi_z_y_null` also has its standard error over images, in its unit: `dse_z_se` and so on. That is its
+spread over other images of the same classes, as many of each.
+
 {table}
 """
 

@@ -107,11 +107,9 @@ COLUMN_NAMES = frozenset(column.name for column in COLUMNS)
 
 
 def markdown_table() -> str:
-    """Return the table of columns in `docs/columns.md`."""
+    """Return the table of columns in `docs/columns.md`, which has one sentence for all standard errors."""
     lines = ["| column | unit | meaning |", "| --- | --- | --- |"]
-    lines += [f"| `{c.name}` | {c.unit} | {c.meaning} |" for c in COLUMNS]
+    lines += [
+        f"| `{c.name}` | {c.unit} | {c.meaning} |" for c in COLUMNS if not c.name.endswith("_se")
+    ]
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(markdown_table())
