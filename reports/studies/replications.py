@@ -138,13 +138,15 @@ def _replication(
     return Replication(decided, quantities, list(left_out))
 
 
+def _on_fishers_scale(setting: Setting, correlation: tuple[float, Array]) -> Estimate:
+    value, drawn = map(fisher, correlation)
+    return Estimate(setting.name, float(value), drawn)
+
+
 def _mst_dimension(settings: Mapping[str, Setting]) -> Replication:
     asked = [settings[name] for name in (*OWN, *PROBES)]
     known = all(setting.knows("mst_dimension") for setting in asked)
-    estimates = []
-    for setting in asked if known else []:
-        value, drawn = map(fisher, setting.correlations("mst_dimension"))
-        estimates.append(Estimate(setting.name, float(value), drawn))
+    estimates = [_on_fishers_scale(of, of.correlations("mst_dimension")) for of in asked if known]
     return _replication(
         "MST dimension predicts accuracy, lower is better (2606.03338)",
         "rho of MST dimension with the target",
@@ -186,10 +188,9 @@ def _static_ranking(settings: Mapping[str, Setting]) -> Replication:
 
 def _effective_dimension(settings: Mapping[str, Setting]) -> Replication:
     asked = [settings[name] for name in OWN]
-    estimates = []
-    for setting in asked:
-        value, drawn = map(fisher, setting.partial("participation_ratio", ["log10_params"]))
-        estimates.append(Estimate(setting.name, float(value), drawn))
+    estimates = [
+        _on_fishers_scale(of, of.partial("participation_ratio", ["log10_params"])) for of in asked
+    ]
     return _replication(
         "Effective dimension predicts accuracy given capacity (2602.00130)",
         "partial rho of participation ratio and top-1 given parameters",

@@ -30,9 +30,8 @@ MAX_DEFLATED = 320
 there are enough for every dimension of the points and ``_BEYOND_LINEAR`` more: many spectra have a step there."""
 _BEYOND_LINEAR = 48
 _POINTS_EACH = 16  # points at least for each Ritz vector
-_LINEAR = (
-    10.0  # of a sketch, how much longer its part in the span of the points is than the random one
-)
+# Of a sketch, how much longer its part in the span of the points is than the random one.
+_LINEAR = 10.0
 PROBES = 16  # random vectors at first
 MORE_PROBES = 96  # at most, at a time
 MAX_PROBES = 1024
