@@ -23,7 +23,7 @@ from PIL import Image
 import dsmi_zoo
 from dsmi_zoo.pipeline.embedding.embed import embed_inputs
 from dsmi_zoo.pipeline.networks.forward import TensorInputs
-from dsmi_zoo.pipeline.networks.layer_names import layer_names
+from dsmi_zoo.pipeline.networks.layers import layer_names
 from dsmi_zoo.reports.figures.curves import Line, Panel, curves
 from dsmi_zoo.reports.statistics.layers import SCORES
 from dsmi_zoo.reports.wording import measure_title, measure_unit

@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 
 import dsmi_zoo
-from dsmi_zoo.data_catalog.models.trained_zoos import TRAINED_ZOOS, trained_models
+from dsmi_zoo.data_catalog.models.registry import TRAINED_ZOOS, trained_models
 from dsmi_zoo.pipeline.config.finetuning import FineTuning
 from dsmi_zoo.pipeline.embedding.views import part_view
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from distributed import get_worker
 
-from dsmi_zoo.pipeline.engine.outcome import Outcome
+from dsmi_zoo.pipeline.plan.job import Outcome
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,7 @@ from dsmi_zoo.pipeline.measures.core.hits import unpacked
 from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results, read_run
 from dsmi_zoo.pipeline.store.subset_file import read_subset
 from dsmi_zoo.reports.statistics.paired import ERROR_RATE, may_be_best
-from dsmi_zoo.reports.statistics.quantity import Quantity
-from dsmi_zoo.reports.statistics.ranking import tied_for_first
+from dsmi_zoo.reports.statistics.ranking import Quantity, tied_for_first
 
 SKEWS = (1, 5, 20, 100)
 CLASSES = (2, 10)

@@ -28,7 +28,7 @@ from scipy.stats import spearmanr
 
 import dsmi_zoo
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
-from dsmi_zoo.data_catalog.models.trained_zoos import TRAINED_ZOOS, trained_models
+from dsmi_zoo.data_catalog.models.registry import TRAINED_ZOOS, trained_models
 from dsmi_zoo.pipeline.embedding.embed import embed
 from dsmi_zoo.pipeline.embedding.train import stored_top1, train_weights
 from dsmi_zoo.pipeline.embedding.views import part_view

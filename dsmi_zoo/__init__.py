@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .pipeline.store.finetuned import read_finetuned
     from .pipeline.store.kept import embedding
     from .pipeline.store.run_folder import read_results
-    from .pipeline.store.tables import by_name, rank
+    from .pipeline.store.schema import by_name, rank
 
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever wants to hear says so
@@ -45,13 +45,13 @@ _HOMES = {
     "LightningMonitor": "pipeline.monitor.lightning",
     "RepresentationMonitor": "pipeline.monitor.monitor",
     "TrainerMonitor": "pipeline.monitor.hf_trainer",
-    "by_name": "pipeline.store.tables",
+    "by_name": "pipeline.store.schema",
     "diffusion_spectral_entropy": "pipeline.measures",
     "diffusion_spectral_mutual_information": "pipeline.measures",
     "embedding": "pipeline.store.kept",
     "load_models": "data_catalog.models.registry",
     "measure": "pipeline.measures",
-    "rank": "pipeline.store.tables",
+    "rank": "pipeline.store.schema",
     "read_finetuned": "pipeline.store.finetuned",
     "read_results": "pipeline.store.run_folder",
     "run": "jobs.runs.api",

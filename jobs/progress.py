@@ -1,8 +1,13 @@
-"""What is shown while entries finish: lines of the log, and on a terminal a bar or a spinner below them."""
+"""What is shown while entries finish: lines of the log, a bar on a terminal, and a bar in a notebook."""
 
+import html
+import json
 import logging
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
 from typing import Any
@@ -20,12 +25,13 @@ from rich.progress import (
 from rich.text import Text
 
 from dsmi_zoo._util.text import counted, printable
-from dsmi_zoo.pipeline.engine.outcome import Outcome
+from dsmi_zoo.pipeline.plan.job import Outcome
 
 log = logging.getLogger(__name__)
 
 
 SILENCE_S = 8.0
+PAGE, NUMBERS = "index.html", "summary.json"
 
 
 def duration(seconds: float) -> str:
@@ -199,3 +205,103 @@ def follow(
             if done.readings:
                 log.warning(f"{done.name}: {done.readings}")
     return succeeded, failed
+
+
+def notebook_display() -> Display:
+    """Return the display of this process: bars of a Jupyter kernel, or nothing anywhere else."""
+    return NotebookDisplay() if is_kernel() else SILENT
+
+
+def is_kernel() -> bool:
+    """Return whether this process is the kernel of a notebook; a terminal's IPython is not."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+class NotebookDisplay(Display):
+    """Bars and texts as HTML below the cell, without ipywidgets; each vanishes when its step is done."""
+
+    @property
+    def has_bars(self) -> bool:
+        """Whether bars are visible."""
+        return True
+
+    @property
+    def step_level(self) -> int:
+        """The level at which single steps are logged: the bar counts them."""
+        return logging.DEBUG
+
+    @contextmanager
+    def status(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Show a text; the function that this yields changes it."""
+        with _area() as show:
+            show(html.escape(text))
+            yield lambda text: show(html.escape(text))
+
+    @contextmanager
+    def bar(
+        self,
+        *columns: ProgressColumn,
+        total: float | None = None,
+        description: str = "",
+        visible: bool = True,
+    ) -> Iterator[Callable[..., None]]:
+        """Show a bar; the function that this yields takes the arguments of ``Progress.update``."""
+        state: dict[str, Any] = {
+            "completed": 0.0,
+            "total": total,
+            "description": description,
+            "visible": visible,
+        }
+        with _area() as show:
+
+            def update(advance: float = 0.0, **changes: Any) -> None:
+                state.update(changes)
+                state["completed"] += advance
+                show(_bar(**state) if state["visible"] else "")
+
+            update()
+            yield update
+
+
+def _bar(completed: float, total: float | None, description: str, visible: bool) -> str:
+    if not total:
+        return html.escape(description)
+    return (
+        f'<progress value="{completed:g}" max="{total:g}"></progress> '
+        f"{completed:,.0f} of {total:,.0f}: {html.escape(description)}"
+    )
+
+
+@contextmanager
+def _area() -> Iterator[Callable[[str], None]]:
+    """Yield a function that replaces the HTML of one area, which is empty at the end."""
+    from IPython.display import HTML, display
+
+    handle = display(HTML(""), display_id=True)
+
+    def show(content: str) -> None:
+        handle.update(HTML(content))
+
+    try:
+        yield show
+    finally:
+        show("")
+
+
+def show_answer(out: Path, shown: Display) -> None:
+    """Show the answer of the report in ``out`` and a link to it, if this is a notebook and there is a report."""
+    report = out / "report"
+    if not isinstance(shown, NotebookDisplay) or not (report / PAGE).is_file():
+        return
+    from IPython.display import HTML, display
+
+    numbers = json.loads((report / NUMBERS).read_text(encoding="utf-8"))
+    sentences = filter(None, (numbers.get("answer"), numbers["lead"]))
+    # Jupyter serves the files below the notebook's folder, by relative address only.
+    page = Path(os.path.relpath(report / PAGE))
+    address = page.as_posix() if ".." not in page.parts else (report / PAGE).as_uri()
+    link = f'<a href="{html.escape(address)}" target="_blank">{html.escape(str(page))}</a>'
+    paragraphs = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
+    display(HTML(f"{paragraphs}<p>Report: {link}</p>"))

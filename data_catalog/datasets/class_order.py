@@ -16,8 +16,7 @@ from dsmi_zoo._util.files import content_hash
 from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.text import natural_order, printable, shortened, shown
 
-from .account import Account
-from .base import LabelledImages
+from .base import Account, LabelledImages
 from .imagenet import imagenet_numbers
 from .names import OWN_IMAGES
 

@@ -1,36 +1,54 @@
-"""Image files: those of a folder per class, and which of them are copies or unreadable."""
+"""Image files in folders: each is an image or left out for a reason; those of a class, copies, and unreadable ones."""
 
+import errno
 import os
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+import re
+import stat
+import unicodedata
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import file_sha256
-from dsmi_zoo._util.text import is_printable, shown
+from dsmi_zoo._util.text import is_printable, printable, shown
 
-from .account import WHOLE, Account
-from .decoding import read_image
+from .base import WHOLE, Account
+from .decoding import FORMATS, read_image
 from .deep_pixels import UnknownWhite
-from .inventory import (
-    LOOSE,
-    FoundFile,
-    account_of,
-    files_below,
-    is_ignored_folder,
-    leads_upwards,
-    with_alike_names,
-)
 
 BEGINNING_BYTES = 4096
 
 Value = TypeVar("Value")
+HIDDEN = "hidden or written by the system"
+IN_HIDDEN = "in hidden or system folders"
+BROKEN = "with a broken link"
+LOOPS = "whose link loops"
+TWICE = "reached again through a link"
+SPECIAL = "not a regular file"
+LOOSE = "beside the class folders"
+NO_SUFFIX = "without a suffix"
+OTHER_SUFFIXES = "with other suffixes"
+NEEDS_HEIF = "in HEIC format, which needs `pip install pillow-heif`"
+
+HEIF_SUFFIXES = {".heic", ".heif", ".hif"}
+MAX_SUFFIXES = 8  # that get a reason each; DICOM files end in thousands of different numbers
+_PLAIN_SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
+
+# In lower case. Written by Windows, macOS, and the network drives of Synology, QNAP and others.
+SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"}
+SYSTEM_FOLDERS = {
+    "@eadir", "@recently-snapshot", "@recycle", "@tmp", "#recycle", "#snapshot", "$recycle.bin",
+    "__macosx", "__pycache__", "lost+found", "network trash folder", "recycler", "system volume information",
+    "temporary items",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -243,3 +261,217 @@ def images_by_folder(
     beside = files_below(parent, root, skip={folder.name for folder in folders})
     others += [file if file.reason else file._replace(reason=LOOSE) for file in beside]
     return tuple(names), np.array(numbers, dtype=np.int64), account_of(others)
+
+
+class FoundFile(NamedTuple):
+    """A file below a folder.
+
+    ``name`` is its path below the root. ``place`` is its absolute path, with the links of its folders resolved.
+    ``reason`` says why it is not an image; "" for an image.
+    """
+
+    name: str
+    place: str
+    reason: str
+
+
+class _Folder(NamedTuple):
+    """A folder to read: its path, its path below the root, its resolved path, and why its files are not used."""
+
+    path: str
+    name: str
+    place: str
+    reason: str = ""
+
+    def below(self, entry: str) -> str:
+        return f"{self.name}/{entry}" if self.name else entry
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """Return the suffixes of all formats that may be decoded, in lower case, by Pillow's table."""
+    Image.init()
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, format_ in known if format_ in FORMATS)
+
+
+def is_ignored_folder(name: str) -> bool:
+    """Return whether a folder is hidden or the system's, so that nothing in it is an image of the user's."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+def leads_upwards(path: str | Path, *folders: str) -> bool:
+    """Return whether a path resolves to one of these (resolved) folders, or to a folder that holds it."""
+    target = os.path.realpath(path)
+    return any(f"{folder}/".startswith(f"{target}/") for folder in folders)
+
+
+def reason_of(name: str) -> str:
+    """Return why a file of this name is not an image, or ""."""
+    if name.startswith(".") or name.lower() in SYSTEM_FILES:
+        return HIDDEN
+    stem, dot, suffix = name.rstrip().rpartition(".")  # "photo.jpg " is an image
+    return _reason_of_suffix(dot + suffix.lower() if stem else "")
+
+
+@lru_cache(maxsize=1000)
+def _reason_of_suffix(suffix: str) -> str:
+    if suffix in suffixes():
+        return ""
+    if suffix in HEIF_SUFFIXES:
+        return NEEDS_HEIF
+    if suffix in ("", "."):
+        return NO_SUFFIX
+    return f"with the suffix {suffix}" if _PLAIN_SUFFIX.fullmatch(suffix) else OTHER_SUFFIXES
+
+
+def files_below(folder: Path, root: Path, skip: Collection[str] = ()) -> list[FoundFile]:
+    """List the files at any depth below ``folder``, each once, sorted by name.
+
+    Links are followed, as by torchvision and timm, after everything that is reached without them: a file that is
+    reached twice is used under its own name. A link that is not followed counts as a file.
+
+    Parameters
+    ----------
+    skip
+        Names in ``folder`` that are not listed.
+
+    Raises
+    ------
+    InputError
+        When a folder cannot be listed.
+    """
+    name = folder.relative_to(root).as_posix()
+    top = _Folder(str(folder), "" if name == "." else name, os.path.realpath(folder).rstrip("/"))
+    files: list[FoundFile] = []
+    linked_files: list[FoundFile] = []
+    folders, links = deque([top]), deque[tuple[_Folder, str]]()
+    read: set[str] = set()
+    while folders or links:
+        if links and not folders:
+            target = _followed(*links.popleft(), top.place)
+            if isinstance(target, _Folder):
+                folders.append(target)
+            else:
+                linked_files.append(target)
+            continue
+        here = folders.popleft()
+        if here.place in read:
+            files.append(FoundFile(f"{here.name}/", here.place, TWICE))
+            continue
+        read.add(here.place)
+        found, below, linked = _entries(here, skip if here is top else ())
+        files += found
+        folders += below
+        links += linked
+    return sorted([*files, *_once(linked_files, {file.place for file in files})])
+
+
+def _once(links: Iterable[FoundFile], places: set[str]) -> Iterator[FoundFile]:
+    """Yield linked files; those that lead to one of the places, or to the same file, are not used."""
+    for file in links:
+        place = os.path.realpath(file.place)
+        is_again = not file.reason and place in places
+        places.add(place)
+        yield file._replace(reason=TWICE) if is_again else file
+
+
+def _entries(
+    here: _Folder, skip: Collection[str]
+) -> tuple[list[FoundFile], list[_Folder], list[tuple[_Folder, str]]]:
+    """Return the files in a folder, the folders in it, and its links, which are yet to be followed."""
+    files: list[FoundFile] = []
+    folders: list[_Folder] = []
+    links: list[tuple[_Folder, str]] = []
+    for entry in _scanned(here):
+        if entry.name in skip:
+            continue
+        name, place = here.below(entry.name), f"{here.place}/{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            reason = here.reason or (IN_HIDDEN if is_ignored_folder(entry.name) else "")
+            folders.append(_Folder(entry.path, name, place, reason))
+        elif here.reason:
+            files.append(FoundFile(name, place, here.reason))
+        elif entry.is_symlink():
+            links.append((here, entry.name))
+        else:
+            reason = reason_of(entry.name) if entry.is_file(follow_symlinks=False) else SPECIAL
+            files.append(FoundFile(name, place, reason))
+    return files, folders, links
+
+
+def _scanned(here: _Folder) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(here.path) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        if here.reason:  # lost+found, for one, is closed to all but the administrator
+            return []
+        raise InputError(f"{shown(here.path, 300)}: cannot be listed: {error.strerror}") from None
+
+
+def _followed(here: _Folder, entry: str, top: str) -> FoundFile | _Folder:
+    """Return the folder that a link leads to, or the link as a file."""
+    name, place = here.below(entry), f"{here.place}/{entry}"
+    try:
+        mode = Path(place).stat().st_mode
+    except OSError as error:
+        return FoundFile(name, place, LOOPS if error.errno == errno.ELOOP else BROKEN)
+    if stat.S_ISDIR(mode):
+        if is_ignored_folder(entry):
+            return FoundFile(name, place, IN_HIDDEN)
+        if leads_upwards(place, here.place, top):
+            return FoundFile(name, place, LOOPS)
+        return _Folder(f"{here.path}/{entry}", name, os.path.realpath(place))
+    return FoundFile(name, place, reason_of(entry) if stat.S_ISREG(mode) else SPECIAL)
+
+
+def account_of(files: Iterable[FoundFile]) -> Account:
+    """Return the account of those of the files that are left out."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        if file.reason:
+            by_reason[file.reason].append(printable(file.name))
+    ours = (LOOSE, NEEDS_HEIF, NO_SUFFIX, TWICE, BROKEN, LOOPS, SPECIAL, HIDDEN, IN_HIDDEN)
+    others = sorted(set(by_reason) - {*ours, OTHER_SUFFIXES}, key=lambda r: (-len(by_reason[r]), r))
+    for reason in others[MAX_SUFFIXES:]:
+        by_reason[OTHER_SUFFIXES] += by_reason.pop(reason)
+    account = WHOLE
+    for reason in (*others[:MAX_SUFFIXES], OTHER_SUFFIXES, *ours):
+        account = account.leaving_out(reason, by_reason[reason])
+    return account
+
+
+def account_of_rest(root: Path, used: Iterable[str], reason: str) -> Account:
+    """Return the account of all files below ``root`` that a table of images does not name.
+
+    Parameters
+    ----------
+    used
+        The paths below ``root`` that the table names, and that of the table.
+    reason
+        Why other images are left out, such as "not in labels.csv".
+    """
+    resolved = cache(os.path.realpath)
+    places = set()
+    for name in used:
+        folder, file = os.path.split(f"{root}/{name}")
+        places.add(f"{resolved(folder)}/{file}")
+    rest = (file for file in files_below(root, root) if file.place not in places)
+    return account_of(file if file.reason else file._replace(reason=reason) for file in rest)
+
+
+def with_alike_names(account: Account, names: Iterable[str]) -> Account:
+    """Return the account with a reading for classes whose names differ only in case, spaces or Unicode form."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[unicodedata.normalize("NFKC", name).casefold().strip()].append(name)
+    for group in alike.values():
+        if len(group) > 1:
+            some = ", ".join(ascii(name) for name in group[:3])
+            account = account.reading(
+                f"{some} are {len(group)} classes",
+                other="one whose name is written in several ways",
+                option="renaming them",
+            )
+    return account

@@ -12,9 +12,8 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.tables import read_table
 from dsmi_zoo._util.text import printable, shown
 
-from .account import WHOLE, Account
-from .folders import ImageFiles, images_by_folder, refuse_odd_name, subfolders
-from .inventory import suffixes
+from .base import WHOLE, Account
+from .folders import ImageFiles, images_by_folder, refuse_odd_name, subfolders, suffixes
 
 # fastai's ten easier and ten harder classes; the paper takes 50 validation images of each.
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)

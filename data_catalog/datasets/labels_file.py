@@ -15,9 +15,8 @@ from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.tables import read_table
 from dsmi_zoo._util.text import counted, natural_order, shortened, shown
 
-from .account import Account
-from .folders import Listing
-from .inventory import account_of_rest, files_below, reason_of, with_alike_names
+from .base import Account
+from .folders import Listing, account_of_rest, files_below, reason_of, with_alike_names
 
 COLUMNS = {
     "image": ("file", "filename", "file_name", "filepath", "path", "image_path", "img", "images", "image_id", "id"),

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from dsmi_zoo._util.text import counted, printable, shortened
 
-from .account import Account
-from .folders import subfolders
-from .inventory import is_ignored_folder, reason_of
+from .base import Account
+from .folders import is_ignored_folder, reason_of, subfolders
 
 SPLITS = {
     "validation": r"val|valid|validation|dev|eval|evaluation",

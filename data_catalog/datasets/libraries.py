@@ -16,8 +16,7 @@ from PIL import Image
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import shortened
 
-from .account import WHOLE, Account
-from .base import Part, split_numbers
+from .base import WHOLE, Account, Part, split_numbers
 from .deep_pixels import is_deep
 
 SPLIT_OF_SEED_0 = Path(__file__).parents[1] / "tables" / "digits-split.txt"

@@ -8,7 +8,7 @@ import numpy as np
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import shown
 
-from ..models.trained_zoos import seeded_zoo
+from ..models.registry import seeded_zoo
 from .base import ImageArray, LabelledImages, Part, split_numbers
 from .folders import ImageFiles, list_class_folders, subfolders
 from .imagenet import KAGGLE_TABLE, open_imagenet, synsets

@@ -9,8 +9,7 @@ import pandas as pd
 
 from dsmi_zoo._util.errors import InputError
 
-from .account import WHOLE, Account
-from .base import LabelledImages
+from .base import WHOLE, Account, LabelledImages
 from .class_order import NO_ORDER, ClassOrders
 from .sampling import Sample
 

@@ -1,12 +1,4 @@
-"""Fork worker processes from a server that has imported torch and timm.
-
-A spawned worker spends about ten seconds of processor time on imports. A forked one starts in 50 ms and shares the
-memory of the imported libraries. The server is a subclass of multiprocessing's: a child of the process that starts it,
-which ends with it. To be forked safely it has one thread, no CUDA context and no BLAS pool; `preload` checks that.
-Where no server can run, processes are spawned.
-
-Dask finds a multiprocessing context by its name (``distributed.worker.multiprocessing-method``); ours is METHOD.
-"""
+"""Fork worker processes from a server that has imported torch and timm, and say what child processes inherit."""
 
 import io
 import logging
@@ -14,9 +6,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import (
     connection,
     context,
@@ -28,9 +20,8 @@ from multiprocessing import (
     spawn,
     util,
 )
+from pathlib import Path
 from typing import Any
-
-from .processes import environment_with, sigint_blocked
 
 log = logging.getLogger(__name__)
 
@@ -300,3 +291,51 @@ class _Context(context.BaseContext):
 
 CONTEXT = _Context()
 context._concrete_contexts[METHOD] = CONTEXT  # type: ignore[attr-defined]
+
+
+@contextmanager
+def environment_with(changes: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that start meanwhile, then restore them."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def sigint_blocked() -> Iterator[None]:
+    """Block SIGINT in the processes and threads that start meanwhile.
+
+    A terminal sends Ctrl-C to all processes of a command, and the driver alone answers it. In the main thread a
+    SIGTERM, which ends the children, is postponed until they have started.
+    """
+    postponed: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:  # no other may set a handler
+        handler = signal.signal(signal.SIGTERM, lambda number, frame: postponed.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number in postponed:
+            signal.raise_signal(number)
+
+
+def peak_resident() -> int | None:
+    """Return the most bytes of memory that this process has held since Linux reset its peak; None elsewhere."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    lines = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    line = next(lines, None)
+    return None if line is None else 1024 * int(line.split()[1])

@@ -11,14 +11,15 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import one_line
 
 from ..terminal import accept_any_text, print_error, show_details, show_log
-from .device import convert_command, time_command
 from .look import (
     catalog_group,
+    convert_command,
     doctor_command,
     measure_command,
     pairs_command,
     report_command,
     status_command,
+    time_command,
 )
 from .run import (
     finetune_command,

@@ -169,7 +169,7 @@ def remeasure_command(context: click.Context, out: Path, into: Path | None, **_:
     measures, compute = given.get("measures", {}), given.get("compute", {})
     with shown.never_silent("Reading the run"):
         if into is None and set(measures) == {"own"}:
-            from ..runs.own_scores import add_own_scores
+            from ..runs.remeasure import add_own_scores
 
             return add_own_scores(out, measures["own"], compute, shown)
         from ..runs.remeasure import remeasure

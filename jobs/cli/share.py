@@ -88,7 +88,7 @@ def publish_command(
     if public and push is None:
         raise click.UsageError("--public is for --push OWNER/NAME")
     if push is not None:
-        from ..publishing.push import refuse_wrong_name
+        from ..publishing.publish import refuse_wrong_name
 
         refuse_wrong_name(push)
     shown = display()
@@ -100,7 +100,7 @@ def publish_command(
             "It has no license, so others do not know how they may use it; add one, such as --license cc-by-4.0"
         )
     if push is not None:
-        from ..publishing.push import push as push_release
+        from ..publishing.publish import push as push_release
 
         with shown.never_silent():
             where = push_release(dest, push, public, shown)

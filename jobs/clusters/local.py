@@ -14,7 +14,7 @@ from distributed.security import Security
 
 from dsmi_zoo._util import forkserver
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.processes import environment_with, sigint_blocked
+from dsmi_zoo._util.forkserver import environment_with, sigint_blocked
 from dsmi_zoo.pipeline.config.compute import MODELS, ComputeSettings
 from dsmi_zoo.pipeline.engine.workers import WorkersLost
 

@@ -10,7 +10,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
 
 from ..clusters.profile import load_profile
-from ..clusters.slurm.address import interface_address
+from ..clusters.slurm.scripts import interface_address
 from ..progress import Display
 from .machine import check_machine, versions
 from .report import Folders, Report

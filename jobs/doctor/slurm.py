@@ -26,11 +26,12 @@ from dsmi_zoo._util.files import write_text
 
 from ..clusters.machine import visible_gpus
 from ..clusters.profile import Profile
-from ..clusters.slurm.address import driver_address, own_address
 from ..clusters.slurm.scripts import (
     HINT,
     batch_script,
+    driver_address,
     dsmi_zoo_command,
+    own_address,
     prologue,
     sbatch,
     slurm_command,

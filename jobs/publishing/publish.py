@@ -1,5 +1,6 @@
-"""Publish a run as a folder: its rows, its page, and what is needed to check them."""
+"""Publish a run as a folder with its rows, its page and what is needed to check them; and upload it to the hub."""
 
+import json
 import logging
 import re
 import shutil
@@ -8,13 +9,13 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import flush_folder, link_or_copy, make_folder, move, write_text
 from dsmi_zoo._util.locks import Claim, Held, claimed
-from dsmi_zoo._util.paths import is_file
-from dsmi_zoo._util.text import counted
+from dsmi_zoo._util.paths import is_file, repository_problem
+from dsmi_zoo._util.text import counted, shortened
 from dsmi_zoo._util.versions import git_commit
 from dsmi_zoo.pipeline.plan.identity import measures_identity, versions_of_measures
 from dsmi_zoo.pipeline.store.record import RunRecord
@@ -24,6 +25,7 @@ from dsmi_zoo.pipeline.store.release import (
     NEXT,
     READY,
     RECORD,
+    RELEASE,
     ROWS,
     SUMS,
     Release,
@@ -44,6 +46,9 @@ from ..progress import SILENT, Display
 from ..runs.driver_lock import drivers
 from ..runs.state import EntryState, by_state, entry_states
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
 log = logging.getLogger(__name__)
 
 # A page depends on their versions.
@@ -62,6 +67,7 @@ NOTICES: Mapping[str, Callable[[str, Release], str]] = {
     "index.html": page_with_notice,
     "README.md": card_with_notice,
 }
+FILES_OF_A_NEW_REPOSITORY = {".gitattributes", "README.md"}
 
 
 def publish(
@@ -303,3 +309,85 @@ def finish_publication(into: Path) -> None:
             flush_folder(folder)
     move(ready / SUMS, into / SUMS)
     shutil.rmtree(ready)
+
+
+def push(folder: Path, repository: str, public: bool = False, display: Display = SILENT) -> str:
+    """Upload a published folder, remove files that only an earlier release had, and return the data set's address.
+
+    Parameters
+    ----------
+    public
+        Whether a repository that is created for it is visible to all.
+
+    Raises
+    ------
+    InputError
+        For an invalid name, a repository that holds something else or a release that the folder does not know, or when
+        the hub refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.utils import disable_progress_bars
+
+    # Of requests or httpx, depending on the client's version.
+    http_error: type[Exception] = HfHubHTTPError.__bases__[0]
+    refuse_wrong_name(repository)
+    if not display.has_bars:
+        disable_progress_bars()
+    release, api = read_release(folder), HfApi()
+    try:
+        api.create_repo(repository, repo_type="dataset", private=not public, exist_ok=True)
+        _refuse_others_content(api, repository, folder)
+        api.upload_folder(
+            repo_id=repository,
+            repo_type="dataset",
+            folder_path=folder,
+            ignore_patterns=[".*", "**/.*"],
+            delete_patterns=["*"],
+            commit_message=f"Release {release.id}",
+        )
+    except LocalTokenNotFoundError:
+        raise InputError(
+            "the hub needs a token that may write: set HF_TOKEN, or `hf auth login`"
+        ) from None
+    except OfflineModeIsEnabled:
+        raise InputError("HF_HUB_OFFLINE is set, so nothing can be pushed; unset it") from None
+    except http_error as error:
+        reason = shortened(str(error), 200)
+        if not isinstance(error, HfHubHTTPError):
+            raise InputError(
+                f"{api.endpoint} cannot be reached ({reason}); try again later"
+            ) from None
+        is_forbidden = error.response.status_code in (401, 403)
+        hint = ": set HF_TOKEN to a token that may write" if is_forbidden else ""
+        raise InputError(f"the hub refused {repository} ({reason}){hint}") from None
+    return f"{api.endpoint}/datasets/{repository}"
+
+
+def refuse_wrong_name(repository: str) -> None:
+    """Raise InputError for an invalid name of a repository."""
+    problem = repository_problem(repository)
+    if problem:
+        raise InputError(f"--push {repository}: {problem}")
+
+
+def _refuse_others_content(api: "HfApi", repository: str, folder: Path) -> None:
+    """Raise InputError when the upload would remove files that are not of an earlier state of this folder."""
+    there = set(api.list_repo_files(repository, repo_type="dataset"))
+    if RELEASE not in there:
+        if there - FILES_OF_A_NEW_REPOSITORY:
+            raise InputError(
+                f"{repository} holds something else than a release; choose a new repository"
+            )
+        return
+    path = api.hf_hub_download(repository, RELEASE, repo_type="dataset")
+    theirs = json.loads(Path(path).read_text(encoding="utf-8")).get("id")
+    known = {
+        read_release(folder).id,
+        *(path.name for path in (folder / EARLIER).glob("*") if is_release(path)),
+    }
+    if theirs not in known:
+        raise InputError(
+            f"{repository} holds release {theirs}, which {folder} does not know; "
+            f"`hf download {repository} --repo-type dataset --local-dir DIR`, then publish into DIR"
+        )

@@ -13,7 +13,7 @@ from dsmi_zoo._util.settings import signature_with
 from dsmi_zoo.pipeline.config.run import SETTINGS, settings_from_keywords
 from dsmi_zoo.pipeline.store.run_folder import read_results
 
-from ..notebook import notebook_display, show_answer
+from ..progress import notebook_display, show_answer
 from .run import run as run_all
 from .search import search
 

@@ -1,21 +1,23 @@
-"""The end of a run: the report, which can be rebuilt on demand, the summary and the exit code."""
+"""The end of a run: the report with its thumbnails, which can be rebuilt on demand, the summary and the exit code."""
 
 import json
 import logging
+from base64 import b64encode
 from collections.abc import Sequence
+from io import BytesIO
 from math import isfinite
 from pathlib import Path
 from time import monotonic, sleep
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
+from dsmi_zoo.pipeline.config.run import SubsetSettings
 from dsmi_zoo.pipeline.monitor.file import check_measurements, monitor_path
 from dsmi_zoo.pipeline.store.release import is_release, refuse_release
 from dsmi_zoo.pipeline.store.run_folder import read_run
 
 from ..progress import Display, duration
 from .state import EntryState, by_state, entry_states, how_to_retry
-from .thumbnails import Thumbnails
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ SHOWN = 5
 REFRESH = 10  # seconds after which a browser loads the page of a training again
 POLL = 2.0  # seconds
 OF_RUNS = ("run.json", "stages", "validate.json")  # what folders of models and studies hold
+SIDE = 112  # pixels
 
 
 def conclude(
@@ -183,3 +186,42 @@ def _watch(out: Path, others: Sequence[Path]) -> int:
                 return 0
             before = now
         sleep(POLL)
+
+
+class Thumbnails:
+    """Thumbnails, as data URIs, of a run's images by their names.
+
+    What can no longer be read is left out, with a warning. ``asked`` is the number of images asked for so far.
+
+    Raises
+    ------
+    InputError
+        When the images are no longer where the run found them.
+    """
+
+    def __init__(self, settings: SubsetSettings) -> None:
+        from dsmi_zoo.data_catalog.datasets.registry import open_dataset
+
+        self._images = open_dataset(
+            settings.dataset, settings.data_root, allow_train_images=settings.allow_train_images
+        )
+        self._numbers = {name: number for number, name in enumerate(self._images.names)}
+        self.asked = 0
+
+    def __call__(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the thumbnails of these images."""
+        self.asked += len(names)
+        uris = {}
+        for name in names:
+            try:
+                image = self._images.image(self._numbers[name])
+            except (KeyError, OSError, ValueError) as error:
+                log.warning(
+                    f"no thumbnail of {name}: it is no longer there, or unreadable ({error})"
+                )
+                continue
+            image.thumbnail((SIDE, SIDE))
+            file = BytesIO()
+            image.save(file, "JPEG", quality=80)
+            uris[name] = f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
+        return uris

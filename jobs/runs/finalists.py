@@ -12,7 +12,7 @@ from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.models.filters import Filters
 from dsmi_zoo.pipeline.config.finetuning import FineTuning
 from dsmi_zoo.pipeline.config.run import RunConfig
-from dsmi_zoo.pipeline.plan.plan import Job, Plan
+from dsmi_zoo.pipeline.plan.plan import Job, Plan, plan_of_all
 from dsmi_zoo.pipeline.store.finetuned import checkpoint_path, read_finetuned_row
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 from dsmi_zoo.pipeline.store.subset_file import read_subset
@@ -20,7 +20,6 @@ from dsmi_zoo.pipeline.store.subset_file import read_subset
 from ..progress import Display, duration, follow
 from ..workers import open_workers
 from .state import record_of_same_run, touch_record
-from .whole_plan import plan_of_all
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -26,20 +26,19 @@ from dsmi_zoo.pipeline.plan.cost import (
     Cost,
     Speed,
     affordable,
+    by_promise,
     corrected,
     estimate,
     needs_timing,
     speed_here,
     wall_seconds,
 )
-from dsmi_zoo.pipeline.plan.order import by_promise
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
 from dsmi_zoo.pipeline.store.record import NO_TIME, Dropped, LostRecord, Passed, SearchNote
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, write_run
 from dsmi_zoo.pipeline.weights.cache import remote_weights
 from dsmi_zoo.reports.statistics.paired import ERROR_RATE, may_be_best
-from dsmi_zoo.reports.statistics.quantity import Quantity
-from dsmi_zoo.reports.statistics.ranking import tied_for_first
+from dsmi_zoo.reports.statistics.ranking import Quantity, tied_for_first
 
 from ..progress import SILENT, Display, duration, follow
 from ..workers import open_workers

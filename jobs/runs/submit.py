@@ -11,11 +11,11 @@ from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.plan.plan import make_plan
 
 from ..clusters.profile import Profile, load_profile
-from ..clusters.slurm.address import interface_address
 from ..clusters.slurm.scripts import (
     batch_script,
     driver_requests,
     dsmi_zoo_command,
+    interface_address,
     sbatch,
     slurm_command,
     worker_requests,

@@ -18,7 +18,7 @@ from dsmi_zoo.data_catalog.models.registry import find_entries, load_models
 from ..terminal import print_line
 
 if TYPE_CHECKING:
-    from dsmi_zoo.pipeline.engine.outcome import Outcome
+    from dsmi_zoo.pipeline.plan.job import Outcome
 
     from ..progress import Display
 
@@ -201,7 +201,7 @@ def _checked(entries: Sequence[ModelEntry], workers: int) -> "Iterator[Outcome]"
 
     from dsmi_zoo._util.forkserver import process_pool
     from dsmi_zoo.pipeline.config.compute import MODELS
-    from dsmi_zoo.pipeline.engine.outcome import Outcome
+    from dsmi_zoo.pipeline.plan.job import Outcome
 
     same: dict[str, list[ModelEntry]] = {}
     for entry in entries:

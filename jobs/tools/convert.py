@@ -16,14 +16,13 @@ from dsmi_zoo._util.files import flush, make_folder, move, write_json
 from dsmi_zoo._util.text import size_in_words
 from dsmi_zoo._util.versions import library_versions
 from dsmi_zoo.data_catalog.models.filters import Filters
-from dsmi_zoo.pipeline.plan.plan import Job, Plan
+from dsmi_zoo.pipeline.plan.plan import Job, Plan, plan_of_all
 from dsmi_zoo.pipeline.store.kept import KeptEmbedding, embedding, entry_named
 from dsmi_zoo.pipeline.store.record import RunRecord
 from dsmi_zoo.pipeline.store.release import refuse_release
 from dsmi_zoo.pipeline.store.run_folder import read_row, read_run
 
 from ..progress import SILENT, Display
-from ..runs.whole_plan import plan_of_all
 from ..terminal import print_line
 
 if TYPE_CHECKING:

@@ -83,7 +83,7 @@ def _export_correlations(out: Path, to: Path, display: Display) -> None:
 
 def _write_table(table: "pd.DataFrame", to: Path) -> None:
     if to.suffix.lower() == ".csv":
-        from dsmi_zoo.pipeline.store.tables import as_csv
+        from dsmi_zoo.pipeline.store.schema import as_csv
 
         _write(to, as_csv(table))
         return

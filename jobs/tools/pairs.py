@@ -56,7 +56,7 @@ def pair_models(out: Path, names: Sequence[str], display: Display = SILENT) -> i
     rows, record = rows_and_record(out)
     if record.subset.n_classes < 2:
         raise InputError(f"{out} has images of one class, so there is nothing to probe")
-    from dsmi_zoo.pipeline.measures.pairs import comparable, pair_hits
+    from dsmi_zoo.pipeline.measures.scores.probe import comparable, pair_hits
     from dsmi_zoo.reports.page.build import write_report
     from dsmi_zoo.reports.page.classes import quantity_of
     from dsmi_zoo.reports.page.pairs import pairs_answer, pairs_of
@@ -101,7 +101,7 @@ def pair_models(out: Path, names: Sequence[str], display: Display = SILENT) -> i
 
 def _ranked(out: Path, record: RunRecord, rows: "pd.DataFrame") -> list[Kept]:
     """Return the models with a kept embedding, the best first, as many as can be paired in the time."""
-    from dsmi_zoo.pipeline.measures.pairs import work_of
+    from dsmi_zoo.pipeline.measures.scores.probe import work_of
     from dsmi_zoo.reports.page.classes import quantity_of
     from dsmi_zoo.reports.statistics.finetuned import ranked_finalists
 

@@ -14,7 +14,7 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.registry import find_entries
 from dsmi_zoo.pipeline.config.compute import MODELS
 from dsmi_zoo.pipeline.plan.identity import builder_hashes
-from dsmi_zoo.pipeline.plan.plan import resolve_entries
+from dsmi_zoo.pipeline.plan.plan import entries_of, resolve_entries
 from dsmi_zoo.pipeline.store.record import RunRecord
 from dsmi_zoo.pipeline.store.release import refuse_release, rows_and_record
 from dsmi_zoo.pipeline.store.timed import (
@@ -28,7 +28,6 @@ from dsmi_zoo.pipeline.store.timed import (
 
 from ..clusters.machine import usable_cores, visible_gpus
 from ..progress import SILENT, Display
-from ..runs.whole_plan import entries_of
 from ..terminal import print_line
 
 if TYPE_CHECKING:

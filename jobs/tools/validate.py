@@ -18,10 +18,10 @@ from dsmi_zoo._util.text import counted
 from dsmi_zoo._util.versions import git_commit, library_versions
 from dsmi_zoo.data_catalog.datasets.names import TRAINABLE
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
-from dsmi_zoo.data_catalog.models.trained_zoos import TRAINED_ZOOS
+from dsmi_zoo.data_catalog.models.registry import TRAINED_ZOOS
 from dsmi_zoo.pipeline.config.run import ComputeSettings, RunConfig, SubsetSettings
-from dsmi_zoo.pipeline.engine.outcome import Outcome
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
+from dsmi_zoo.pipeline.plan.job import Outcome
 from dsmi_zoo.pipeline.plan.plan import make_plan
 from dsmi_zoo.pipeline.store.run_folder import read_results
 from dsmi_zoo.pipeline.studies import OF_ZOOS, STUDIES

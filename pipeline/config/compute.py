@@ -18,7 +18,6 @@ MODELS = (
     "timm",
     "dsmi_zoo.pipeline.embedding.embed",
     "dsmi_zoo.pipeline.embedding.train",
-    "dsmi_zoo.pipeline.engine.gpu_lock",
     "dsmi_zoo.pipeline.networks.timm",
 )
 

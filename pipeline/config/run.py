@@ -34,8 +34,7 @@ from dsmi_zoo._util.settings import (
 from dsmi_zoo._util.tables import read_toml
 from dsmi_zoo.data_catalog.datasets.names import DATASETS, NEEDS_NO_ROOT
 from dsmi_zoo.data_catalog.models.filters import Filters
-from dsmi_zoo.data_catalog.models.registry import BUILT_IN
-from dsmi_zoo.data_catalog.models.trained_zoos import seeded_zoo
+from dsmi_zoo.data_catalog.models.registry import BUILT_IN, seeded_zoo
 
 from ..measures.core.settings import MeasureSettings
 from .compute import ComputeSettings

@@ -18,7 +18,7 @@ import torch
 from torch.utils.benchmark import timer
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.processes import peak_resident
+from dsmi_zoo._util.forkserver import peak_resident
 from dsmi_zoo._util.text import shortened
 from dsmi_zoo._util.versions import library_versions
 from dsmi_zoo.data_catalog.models.entry import ModelEntry

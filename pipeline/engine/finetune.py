@@ -13,10 +13,11 @@ import numpy as np
 from distributed import Client, Future
 
 from dsmi_zoo._util.files import write_atomically
-from dsmi_zoo._util.processes import peak_resident
+from dsmi_zoo._util.forkserver import peak_resident
 
 from ..config.finetuning import FineTuning
 from ..measures.core.hits import most_repeats, packed, wilson_interval
+from ..plan.job import Outcome
 from ..plan.plan import Job, Plan
 from ..store.finetuned import (
     PendingFolds,
@@ -29,7 +30,6 @@ from ..store.run_folder import mark_of, timeout_log
 from ..store.subset_file import read_subset
 from .attempts import Attempts
 from .graph import ZooGraph, remove_attempts_folder
-from .outcome import Outcome
 from .task import EntryTask
 from .time_limit import ModelClock
 from .window import Window
@@ -203,7 +203,7 @@ class FineTuneTask(EntryTask):
         from ..embedding.finetune import fine_tune, with_new_classifier
         from ..networks.forward import defaults_kept, random_states_kept
         from ..networks.timm import choose_device
-        from .gpu_lock import gpu_turn
+        from .time_limit import gpu_turn
 
         device = choose_device()
         with defaults_kept():  # as for embeddings

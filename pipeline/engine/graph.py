@@ -14,12 +14,12 @@ from dsmi_zoo._util.files import content_hash
 
 from ..config.run import RunConfig
 from ..embedding.views import drop_oldest_views
-from ..plan.order import by_network, longest_first
+from ..plan.cost import by_network, longest_first
+from ..plan.job import Outcome
 from ..plan.plan import Job, Plan
 from ..store.run_folder import row_mark
 from ..weights.waves import evict
 from .attempts import Attempts, KilledWorker
-from .outcome import Outcome
 from .prepare import prepare_subset, prepare_view, prepare_weights
 from .row_content import RemeasureJob
 from .task import EntryTask, OwnScoresTask, PassTask, RemeasureTask, RowTask

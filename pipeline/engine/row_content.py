@@ -1,12 +1,12 @@
-"""The content of a row: the catalogue's facts, the settings, and the measures."""
+"""The content of a row: the catalogue's facts, settings, measures, and the scores by a network's own classifier."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,12 +17,18 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry
 
 from ..config.run import MeasureSettings, RunConfig
 from ..measures.catalog import BY_NAME, UNDEFINED, joined_reasons, parted_reasons
+from ..measures.core.checks import UndefinedScore
 from ..measures.core.estimate import method_for, precision_for
 from ..measures.own import column_of, load_measure
 from ..measures.run import measured
+from ..measures.scores.leep import ONE_IMAGE, leep
+from ..measures.scores.nce import ONE_LABEL, nce
 from ..plan.identity import measures_identity, row_identity
 from ..plan.plan import Job
 from ..store.schema import COLUMNS
+
+if TYPE_CHECKING:
+    from ..networks.forward import Embedding
 
 FACTS = (
     "model", "architecture", "family", "kind", "pretraining", "extra_data", "license",
@@ -37,6 +43,9 @@ CEILING = "subset_top1"
 
 OF_CLASSIFIER = ("nce", "nce_se", "leep", "leep_se", CEILING)
 """Columns from the outputs of that classifier; another measuring of the embedding leaves them."""
+Fields = dict[str, Any]
+Reasons = dict[str, str]
+Scored = tuple["Embedding", Fields, Reasons]
 
 
 @dataclass(frozen=True)
@@ -188,3 +197,40 @@ def carried_row(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
 def _settings(settings: MeasureSettings) -> dict[str, Any]:
     columns = settings.model_dump(exclude={"own", "method", "precision", "tolerance", "scores"})
     return columns | {"own_measures": ""}
+
+
+def scored_by_classifier(embedding: "Embedding", labels: np.ndarray, images: np.ndarray) -> Scored:
+    """Return an embedding without its probabilities, which are large, beside the scores from them."""
+    scores = scores_of_classifier(embedding, labels, images)
+    return replace(embedding, probabilities=None), *scores
+
+
+def scores_of_classifier(
+    embedding: "Embedding", labels: np.ndarray, images: np.ndarray
+) -> tuple[Fields, Reasons]:
+    """Return NCE and LEEP with their errors, and why one has no value; nothing for a network without a classifier.
+
+    Parameters
+    ----------
+    embedding
+        With ``predictions`` and ``probabilities``.
+    labels, images : int64 [n]
+        Class and image of each row.
+    """
+    if embedding.predictions is None:
+        return {}, {}
+    value, error = nce(embedding.predictions, labels, images)
+    fields: Fields = {"nce": value, "nce_se": error}
+    reasons: Reasons = {} if error is not None else {"nce_se": ONE_LABEL}
+    if embedding.probabilities is None:
+        n, width = len(labels), embedding.n_logits
+        reasons["leep"] = f"the probabilities of {n:,} images by {width:,} outputs exceed 1 GiB"
+        return fields, reasons
+    try:
+        value, error = leep(embedding.probabilities, labels, images)
+    except UndefinedScore as undefined:
+        return fields, reasons | {"leep": str(undefined)}
+    fields |= {"leep": value, "leep_se": error}
+    if error is None:
+        reasons["leep_se"] = ONE_IMAGE if value else ONE_LABEL
+    return fields, reasons

@@ -24,6 +24,7 @@ from ..config.run import RunConfig
 from ..embedding.views import open_view
 from ..measures.catalog import UNDEFINED, joined_reasons, parted_reasons
 from ..measures.own import column_of, load_measure, spec_of
+from ..plan.job import Outcome
 from ..plan.plan import Job
 from ..store.run_folder import (
     PendingEmbedding,
@@ -35,15 +36,15 @@ from ..store.run_folder import (
 )
 from ..store.subset_file import read_subset, subset_with_clusters
 from .attempts import Attempts, KilledWorker
-from .outcome import Outcome
-from .own_classifier import Scored, scored_by_classifier
 from .row_content import (
     CEILING,
     RemeasureJob,
+    Scored,
     begun_row,
     carried_row,
     lacks,
     measure_row,
+    scored_by_classifier,
     torch_defaults_kept,
     with_own_scores,
 )
@@ -258,7 +259,7 @@ class EntryTask(RowTask):
         from ..embedding.train import stored_top1
         from ..networks.forward import defaults_kept
         from ..networks.timm import choose_device, loading_code, pooling_of
-        from .gpu_lock import gpu_turn
+        from .time_limit import gpu_turn
 
         job, entry, config = self.job, self.job.entry, self.config
         with defaults_kept():  # a network's own code may change them, and affect the next model

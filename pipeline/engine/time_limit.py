@@ -1,11 +1,19 @@
-"""The time limit of a model: its process ends when the time is up."""
+"""The time limit of a model, whose process ends when the time is up; and its turns on a GPU, which do not count."""
 
 import faulthandler
+import gc
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from time import monotonic
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+from dsmi_zoo._util.locks import machine_lock
+
+if TYPE_CHECKING:
+    import torch
 
 
 class ModelClock:
@@ -70,3 +78,35 @@ def timed_out(log: Path) -> bool:
 def timeout_error(limit_s: float | None, log: Path) -> TimeoutError:
     """Return the error of a model whose time is up."""
     return TimeoutError(f"took longer than --model-timeout {limit_s:g} s; see {log}")
+
+
+@contextmanager
+def gpu_turn(model: "torch.nn.Module", device: "torch.device", clock: ModelClock) -> Iterator[None]:
+    """Wait until no other process of the user uses the device, then use it alone.
+
+    The model may be moved there within the turn. At the end it loses its weights, so that two models never share the
+    memory. Waiting does not count as the model's time. The CPU needs no turns.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    turn = machine_lock(f"device {device_name(device)}")
+    with clock.stopped():
+        turn.__enter__()
+    try:
+        yield
+    finally:
+        with suppress(Exception):  # a network of the user's own may fail to move
+            model.to("meta")
+        gc.collect()
+        if device.type == "cuda":
+            import_module("torch").cuda.empty_cache()
+        turn.__exit__(None, None, None)
+
+
+def device_name(device: "torch.device") -> str:
+    """Return the device's name for all processes on this machine, which may number devices differently."""
+    if device.type != "cuda":
+        return device.type
+    properties = import_module("torch").cuda.get_device_properties(device)
+    return str(getattr(properties, "uuid", os.environ.get("CUDA_VISIBLE_DEVICES")))

@@ -17,8 +17,8 @@ from distributed import Client, Future
 from dsmi_zoo._util.errors import DamagedFile
 from dsmi_zoo._util.files import content_hash
 
+from ..plan.job import Outcome
 from .attempts import ATTEMPTS, LOST_AT_MOST, Attempts
-from .outcome import Outcome
 from .workers import Workers
 
 LOOK_EVERY_S = 1.0

@@ -1,4 +1,4 @@
-"""One entry of a run, ready for a worker."""
+"""An entry of a run: ready for a worker, and what the driver learns once it is finished."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,3 +39,15 @@ class Job:
     def name(self) -> str:
         """Name for people."""
         return str(self.entry)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an entry ended, ``ok`` or failed; its row is on disk. ``readings`` says how ambiguous input was read."""
+
+    slug: str
+    name: str
+    ok: bool
+    message: str
+    seconds: float
+    readings: str = ""

@@ -27,7 +27,7 @@ from .job import Job
 
 log = logging.getLogger(__name__)
 
-NAMES_VERSION = 1  # raise it when networks/layer_names.py finds other names
+NAMES_VERSION = 1  # raise it when networks/layers.py finds other names
 MANY = 20  # networks, from which on building them is announced
 Names = Mapping[str, Sequence[str]]
 """Names of layers under ``blocks``, ``all`` and ``modules``."""
@@ -190,7 +190,7 @@ def _ask(job: Job) -> Listed:
     import torch
 
     from ..networks.custom import build
-    from ..networks.layer_names import layer_names
+    from ..networks.layers import layer_names
     from ..networks.timm import build_untrained
 
     entry, size = job.entry, job.entry.img_size

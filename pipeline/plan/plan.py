@@ -1,5 +1,6 @@
 """The plan of a run: its entries and their identities, before anything is built, downloaded or trained."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,17 +8,19 @@ from typing import Any
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import content_hash
 from dsmi_zoo._util.forkserver import process_pool
+from dsmi_zoo._util.paths import is_file
 from dsmi_zoo.data_catalog.datasets.class_order import with_open_order
 from dsmi_zoo.data_catalog.datasets.imagenet import MEAN, STD
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing, target_unit
 from dsmi_zoo.data_catalog.models.filters import apply_filters
-from dsmi_zoo.data_catalog.models.registry import load_models
+from dsmi_zoo.data_catalog.models.registry import BUILT_IN, load_models, seeded_zoo
+from dsmi_zoo.data_catalog.models.taxonomy import kind_of
 
 from ..config.compute import MODELS
 from ..config.run import RunConfig
 from ..embedding.views import view_path
-from ..networks.builder_defaults import with_builder_defaults
+from ..store.record import RunRecord
 from ..store.schema import COLUMN_NAMES
 from .identity import (
     builder_hashes,
@@ -34,6 +37,9 @@ from .subset import open_subset
 __all__ = ["Job", "Plan", "make_plan"]
 
 RANDOM_WEIGHTS = "random:0"  # the seed
+IMG_SIZE = 224
+PREPROCESSING = Preprocessing(crop_pct=0.875, interpolation="bicubic", mean=MEAN, std=STD)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -224,3 +230,49 @@ def _ask_timm(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
     from ..networks.timm import with_timm_defaults
 
     return with_timm_defaults(entries)
+
+
+def with_builder_defaults(entry: ModelEntry) -> ModelEntry:
+    """Fill in what the catalogue leaves open: the family from the builder's module, ImageNet's usual preprocessing."""
+    assert entry.builder is not None
+    module = entry.builder.partition(":")[0]
+    family = entry.family or module.rpartition(".")[2]
+    defaults = {
+        "family": family,
+        "kind": kind_of(family, entry.architecture),
+        "img_size": IMG_SIZE,
+        "preprocessing": PREPROCESSING,
+    }
+    return entry.model_copy(
+        update={name: value for name, value in defaults.items() if getattr(entry, name) is None}
+    )
+
+
+def plan_of_all(config: RunConfig, record: RunRecord) -> Plan:
+    """Plan the entries of all catalogues that a run has had; a later one's entry replaces an earlier one's."""
+    plan = make_plan(config)
+    jobs = {job.slug: job for job in plan.jobs}
+    for catalog in record.earlier_catalogs:
+        if not _is_there(catalog.name):
+            log.warning(f"{catalog.name} is no longer there; its models cannot be computed again")
+            continue
+        earlier = make_plan(config.model_copy(update={"catalog": catalog.name}))
+        jobs = {job.slug: job for job in earlier.jobs} | jobs
+    return Plan(config, plan.subset, tuple(jobs.values()))
+
+
+def entries_of(record: RunRecord) -> list[ModelEntry]:
+    """Return the catalogue entries of a run's models, as far as its catalogues are still there; no image is read."""
+    recorded = {entry.slug for entry in record.entries}
+    entries: dict[str, ModelEntry] = {}
+    for name in (*(one.name for one in record.earlier_catalogs), record.config.catalog):
+        if not _is_there(name):
+            continue
+        of_catalog = resolve_entries(load_models(name))
+        entries |= {entry.slug: entry for entry in of_catalog if entry.slug in recorded}
+    return list(entries.values())
+
+
+def _is_there(catalog: str) -> bool:
+    """Return whether a catalogue is built in, or a file that still exists."""
+    return catalog in BUILT_IN or seeded_zoo(catalog) is not None or is_file(catalog)

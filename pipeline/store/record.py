@@ -24,7 +24,7 @@ from pydantic import (
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.settings import dotted, rule_of
 from dsmi_zoo._util.text import shortened
-from dsmi_zoo.data_catalog.datasets.account import Account
+from dsmi_zoo.data_catalog.datasets.base import Account
 
 from ..config.run import Metric, RunConfig
 

@@ -27,8 +27,7 @@ from dsmi_zoo._util.text import shortened
 from dsmi_zoo.data_catalog.models.entry import CURRENT_NAMES
 
 from .record import MEND, LostRecord, RunRecord, parse_record
-from .schema import COLUMNS, Column
-from .tables import for_people
+from .schema import COLUMNS, Column, for_people
 
 ALWAYS_THERE = (
     "model", "img_size", "status", "row_id", "embedding_id", "embedding_sha256", "own_measures", "finished_at",

@@ -14,9 +14,9 @@ from pydantic import Field
 
 from dsmi_zoo._util.files import content_hash, damage, write_checksummed, write_text
 from dsmi_zoo.data_catalog.models.entry import Preprocessing, TrainingRecipe
-from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
+from dsmi_zoo.data_catalog.models.registry import PREPROCESSING
 
-from ..engine.outcome import Outcome
+from ..plan.job import Outcome
 
 if TYPE_CHECKING:
     import torch

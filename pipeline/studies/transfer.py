@@ -12,7 +12,7 @@ import numpy as np
 from dsmi_zoo._util.files import content_hash, write_json
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, TrainingRecipe
 
-from ..engine.outcome import Outcome
+from ..plan.job import Outcome
 
 VERSION = 1  # raise it when the same network gets other accuracies
 PROBE_STEPS = 1000

@@ -1,6 +1,6 @@
-"""Scatter plots: a score and an accuracy, accuracy and cost, residuals, and one score in two runs."""
+"""Scatter plots of scores, accuracies and costs; and the forest plot of correlations and their intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -13,10 +13,19 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from dsmi_zoo._util.text import plural
 from dsmi_zoo.pipeline.store.schema import target_unit
 
-from ..statistics.correlation import Bootstraps, Correlation
+from ..statistics.correlation import Bootstraps, Coefficient, Correlation
 from ..statistics.ranking import Ranking
 from ..statistics.regression import SHOWN, Influence, Regression, family_band
-from ..statistics.sample import COSTS, families_of, groups_of, off_scale, succeeded, values
+from ..statistics.sample import (
+    CEILING,
+    COSTS,
+    PRIMARY_MEASURE,
+    families_of,
+    groups_of,
+    off_scale,
+    succeeded,
+    values,
+)
 from ..wording import cost_title, fixed, measure_title, measure_unit, target_title, with_unit
 from .canvas import (
     COLOURS,
@@ -203,3 +212,77 @@ def _caption(correlation: Correlation) -> str:
         return f"n = {correlation.n:,}; not computed: {rho.reason}"
     ci = f" [{fixed(rho.ci[0])}, {fixed(rho.ci[1])}]" if rho.ci else ""
     return f"n = {correlation.n:,}, Spearman's rho = {fixed(rho.value)}{ci}"
+
+
+def forest(
+    correlations: Mapping[str, Mapping[str, Correlation]],
+    target: str,
+    order: Sequence[str],
+    static_ranker: str | None = None,
+    units: str = "families",
+) -> Rendered:
+    """Draw Spearman's rho of every score in ``order`` with one target: intervals over ``units`` and over rows.
+
+    The ceiling is a line, not a row. The best ranker without images, ``static_ranker``, has lines at plus and minus its
+    rho.
+    """
+    rhos = {name: correlations[name][target].spearman for name in order if name != CEILING}
+    named_rhos = dict(rhos)
+    over_rows = "over rows, as if independent"
+    primary = measure_title(PRIMARY_MEASURE)
+    handles = [
+        Line2D([], [], color=COLOURS[0], linewidth=1.8, label=f"95% interval over {units}"),
+        Line2D([], [], color=COLOURS[0], linewidth=5, alpha=0.25, label=over_rows),
+        Line2D([], [], color=COLOURS[1], marker="o", linewidth=1.8, label=primary),
+    ]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = canvas(6.4, 1.6 + 0.26 * max(len(rhos), 1))
+        axes.axvline(0, color=QUIET, linewidth=1)
+        if CEILING in order:
+            ceiling = named_rhos[CEILING] = correlations[CEILING][target].spearman
+            style: dict[str, Any] = {"color": INK, "linewidth": 1.2, "linestyle": "--"}
+            handles += _vertical(axes, [ceiling.value], measure_title(CEILING), style)
+        if static_ranker is not None:
+            rho = correlations[static_ranker][target].spearman.value
+            style = {"color": QUIET, "linewidth": 1.2, "linestyle": ":"}
+            label = f"{measure_title(static_ranker)}: best predictor that uses no images"
+            handles += _vertical(axes, [rho, None if rho is None else -rho], label, style)
+        for row, (name, coefficient) in enumerate(rhos.items()):
+            colour = COLOURS[1] if name == PRIMARY_MEASURE else COLOURS[0]
+            _draw_row(axes, row, coefficient, colour)
+        titles = [one_line(measure_title(name), 30) for name in rhos]
+        axes.set_yticks(range(len(titles)), titles, color=INK)
+        axes.set_xlim(-1.05, 1.05)
+        axes.set_ylim(len(titles) - 0.4, -0.6)
+        axes.spines["left"].set_visible(False)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("Spearman's rho")
+        head(axes, one_line(f"Every score and {target_title(target)}", 62), "")
+        legend(figure, handles)
+        named = [f"{measure_title(name)} {fixed(rho.value)}" for name, rho in named_rhos.items()]
+        words = f"Correlations with {target_title(target)}. Spearman: {'; '.join(named)}."
+        return render(figure, words)
+
+
+def _vertical(
+    axes: Axes, places: Sequence[float | None], label: str, style: Mapping[str, Any]
+) -> list[Line2D]:
+    """Draw vertical lines, and return their handle for the legend; none if their place is undefined."""
+    known = [place for place in places if place is not None]
+    for place in known:
+        axes.axvline(place, **style)
+    return [Line2D([], [], label=label, **style)] if known else []
+
+
+def _draw_row(axes: Axes, row: int, rho: Coefficient, colour: str) -> None:
+    """Draw one row: the coefficient and both intervals, or why there is none."""
+    for ci, width, shade in ((rho.ci, 1.8, 1.0), (rho.ci_rows, 5.0, 0.25)):
+        if ci is not None:
+            style: dict[str, Any] = {"linewidth": width, "alpha": shade, "solid_capstyle": "butt"}
+            axes.plot(ci, [row, row], color=colour, **style)
+    if rho.value is None:
+        why = f"not computed: {rho.reason}"
+        axes.text(-1.02, row, why, va="center", fontsize=8.5, color=QUIET)
+    else:
+        axes.plot([rho.value], [row], "o", color=colour, markersize=5.5)

@@ -12,13 +12,11 @@ import pandas as pd
 from dsmi_zoo._util.text import plural
 from dsmi_zoo.pipeline.store.record import RunRecord
 from dsmi_zoo.pipeline.store.release import ROWS, Release, refuse_release, rows_and_record
-from dsmi_zoo.pipeline.store.schema import COLUMN_NAMES, COLUMNS
-from dsmi_zoo.pipeline.store.tables import as_csv
+from dsmi_zoo.pipeline.store.schema import COLUMN_NAMES, COLUMNS, as_csv
 
 from ..figures.canvas import Rendered
 from ..figures.curves import over_epochs
-from ..figures.forest import forest
-from ..figures.scatter import ranking_scatter, residual_scatter, score_scatter
+from ..figures.scatter import forest, ranking_scatter, residual_scatter, score_scatter
 from ..statistics.comparison import Comparison, compare
 from ..statistics.correlation import MIN_ROWS
 from ..statistics.layers import depths
@@ -27,11 +25,19 @@ from ..statistics.sample import one_row_per_weights, own_rows
 from ..statistics.summary import Summary, ranked_measures, summarise
 from .analysis import compared_section, sections
 from .choice import WINNERS
-from .classes import class_context, class_files, image_names, per_class, quantity_of
+from .classes import (
+    Thumbnails,
+    class_context,
+    class_files,
+    image_names,
+    images_context,
+    judged_images,
+    per_class,
+    quantity_of,
+)
 from .context import page_context
 from .export import correlation_table, latex_of_correlations
 from .finetuned import summary_of, tuned_models, tuned_section
-from .images import Thumbnails, images_context, judged_images
 from .layers import layers_part
 from .pairs import pairs_of, pairs_section, pairs_table, summary_of_pairs
 from .rendering import Illustration, PageFiles, Section, as_markdown, encoded, figure_name

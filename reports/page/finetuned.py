@@ -10,7 +10,7 @@ from dsmi_zoo.pipeline.store.finetuned import read_finetuned_row
 from dsmi_zoo.pipeline.store.record import RunRecord
 
 from ..statistics.finetuned import AfterTuning, Tuned, after_tuning
-from ..statistics.quantity import Quantity
+from ..statistics.ranking import Quantity
 from ..wording import fixed, p_in_words, p_value, significant
 from .rendering import AnyCell, Section, Table, number, prose, table_of_words
 

@@ -15,7 +15,7 @@ from dsmi_zoo.pipeline.store.subset_file import read_subset
 
 from ..statistics.classes import images_of
 from ..statistics.pairs import Pairs, of_pairs
-from ..statistics.quantity import Quantity
+from ..statistics.ranking import Quantity
 from ..statistics.sample import labels, own_rows, succeeded, values
 from ..wording import fixed, p_in_words, p_value, significant
 from .rendering import AnyCell, Section, Table, number, prose, table_of_words

@@ -1,18 +1,47 @@
-"""How far a score's order can be trusted: between models of similar accuracy, and without any one family."""
+"""How far a score's order can be trusted: between similar models, without any one family, and on other subsets."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 
-from .correlation import why_undefined
-from .sample import families_of, scores_of, succeeded, values
+from .correlation import Bootstraps, Coefficient, correlate, why_undefined
+from .sample import (
+    PRIMARY_MEASURE,
+    PRIMARY_TARGET,
+    effective_number,
+    families_of,
+    off_scale,
+    one_row_per_weights,
+    scores_of,
+    succeeded,
+    texts,
+    values,
+)
 
 GAPS = ((0.0, 1.0), (1.0, 3.0), (3.0, 10.0), (10.0, np.inf))
 """Differences of accuracy in points, the lower limit excluded: two equal models have no order."""
 MOST_PAIRS = 200_000
 FEWEST_PAIRS = 10
+Part = tuple[str, pd.DataFrame, np.ndarray]
+"""The name, rows and measure of a variant."""
+
+MIN_M = 1.0  # million parameters; smaller models are toys for tests
+MIN_ROWS_OF_VARIANT = 10  # rows of a variant
+SIZES = (
+    (0, 224, "up to 224 pixels"),
+    (225, 320, "225 to 320 pixels"),
+    (321, np.inf, "above 320 pixels"),
+)
+
+# Liao et al. (arXiv 2312.04823), on ImageNet's validation images, by the authors' own script.
+PUBLISHED = {
+    "dsmi_z_y": {"pearson": 0.216, "spearman": 0.144},
+    "dsmi_z_x": {"pearson": 0.076, "spearman": 0.008},
+    "dse_z": {"pearson": 0.002, "spearman": -0.014},
+}
 
 
 @dataclass(frozen=True)
@@ -97,3 +126,88 @@ def _weakest(x: np.ndarray, y: np.ndarray, families: np.ndarray) -> tuple[float 
         return None, None
     without = min(found, key=found.__getitem__)
     return found[without], without
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Spearman's correlation of the primary measure with a target on some of the rows."""
+
+    name: str
+    n: int
+    families: int
+    effective: float
+    spearman: Coefficient
+
+
+def variants(rows: pd.DataFrame, target: str, bootstraps: Bootstraps) -> list[Variant]:
+    """Compute the primary correlation on every variant of the sample.
+
+    Parameters
+    ----------
+    rows
+        All rows of a run; the primary sample is the first variant.
+    """
+    primary, unit = one_row_per_weights(rows), families_of(succeeded(rows))[1]
+    found = []
+    for name, part, column in _samples(rows, primary, target):
+        families = unit.loc[part.index]
+        c = correlate(column, values(part, target), families, bootstraps, full=False)
+        found.append(Variant(name, c.n, c.units, effective_number(families), c.spearman))
+    return found
+
+
+def _samples(rows: pd.DataFrame, primary: pd.DataFrame, target: str) -> Iterator[Part]:
+    measure = values(primary, PRIMARY_MEASURE)
+    yield "one row per set of weights (primary)", primary, measure
+    everything = succeeded(rows)
+    if len(everything) > len(primary):
+        yield "all image sizes of each model", everything, values(everything, PRIMARY_MEASURE)
+    null = values(primary, "dsmi_z_y_null")
+    if np.isfinite(null).any():
+        yield "DSMI(Z;Y) minus its permutation null", primary, measure - null
+    for name, keep in _row_filters(primary, target):
+        if 0 < keep.sum() < len(primary):
+            yield name, primary[keep], measure[keep]
+
+
+def _row_filters(primary: pd.DataFrame, target: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the name of each choice of rows, and which rows it keeps, bool [n]."""
+    yield "without rows whose scale sigma does not fit", ~off_scale(primary)
+    yield "without extra pretraining data", values(primary, "extra_data") != 1
+    is_small = values(primary, "params_m") < MIN_M
+    architectures = [text or "" for text in texts(primary, "architecture")]
+    is_toy = np.array([name.startswith("test_") for name in architectures], dtype=bool)
+    yield "without test_* and models under 1 M parameters", ~(is_small | is_toy)
+    kinds = np.array(texts(primary, "kind"), dtype=object)
+    for kind in sorted({k for k in kinds if k is not None}):
+        if (kinds == kind).sum() >= MIN_ROWS_OF_VARIANT:
+            yield f"{kind} only", kinds == kind
+    size = values(primary, "img_size")
+    for low, high, name in SIZES:
+        inside = (size >= low) & (size <= high)
+        if inside.sum() >= MIN_ROWS_OF_VARIANT:
+            yield name, inside
+    yield from _extreme_tags(primary, target)
+
+
+def _extreme_tags(primary: pd.DataFrame, target: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Leave out each pretraining tag in turn, and yield the filters of the lowest and the highest correlation."""
+    tags = np.array(texts(primary, "pretraining"), dtype=object)
+    x, y = values(primary, PRIMARY_MEASURE), values(primary, target)
+    known = np.isfinite(x) & np.isfinite(y)
+    rho_without: dict[str, float] = {}
+    for tag in sorted({t for t in tags if t is not None}):
+        keep = known & (tags != tag)
+        if (tags == tag).sum() >= MIN_ROWS_OF_VARIANT and why_undefined(x[keep], y[keep]) is None:
+            rho_without[tag] = float(spearmanr(x[keep], y[keep]).statistic)
+    if rho_without:
+        lowest = min(rho_without, key=rho_without.__getitem__)
+        highest = max(rho_without, key=rho_without.__getitem__)
+        in_turn = f"of {len(rho_without)} left out in turn"
+        yield f"without the pretraining {lowest} (lowest rho {in_turn})", tags != lowest
+        yield f"without the pretraining {highest} (highest rho {in_turn})", tags != highest
+
+
+def published(catalog: str | None, target: str | None) -> dict[str, dict[str, float]]:
+    """Return the paper's own correlations, if this run is comparable: on its table of models and top-1 accuracy."""
+    return PUBLISHED if catalog == "imagenet-2023" and target == PRIMARY_TARGET else {}

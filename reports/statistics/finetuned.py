@@ -11,8 +11,7 @@ from dsmi_zoo.pipeline.measures.core.hits import unpacked
 
 from .correlation import holm
 from .paired import two_sided_p
-from .quantity import Quantity
-from .ranking import LEVEL
+from .ranking import LEVEL, Quantity
 from .sample import labels, own_rows, succeeded, values
 
 STATIC = ("top1", "embedding_dim")

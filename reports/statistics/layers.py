@@ -11,8 +11,7 @@ from dsmi_zoo.pipeline.measures.core.hits import unpacked
 
 from .correlation import holm
 from .paired import two_sided_p
-from .quantity import ACCURACY, Quantity
-from .ranking import tied_for_first
+from .ranking import ACCURACY, Quantity, tied_for_first
 from .sample import (
     families_of,
     further_layers,

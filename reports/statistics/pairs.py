@@ -10,7 +10,7 @@ from dsmi_zoo.pipeline.store.pairs import PairHits
 
 from .correlation import holm
 from .paired import gain_interval, two_sided_p
-from .quantity import Quantity
+from .ranking import Quantity
 
 
 @dataclass(frozen=True)

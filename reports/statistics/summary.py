@@ -18,10 +18,9 @@ from .correlation import (
     correlations_within_groups,
     partial_correlations,
 )
-from .fidelity import Fidelity, fidelity
+from .fidelity import Fidelity, Variant, fidelity, published, variants
 from .prediction import Prediction, Regret, predictions, regrets
 from .regression import SHOWN, Influence, Multiple, Regression, influences, multiple, regressions
-from .robustness import Variant, published, variants
 from .sample import (
     CEILING,
     PRIMARY_MEASURE,

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsmi_zoo.data_catalog.datasets.account import WHOLE, Account
+from dsmi_zoo.data_catalog.datasets.base import WHOLE, Account
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import select_subset
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
-from dsmi_zoo.data_catalog.models.registry import find_entries, load_models
-from dsmi_zoo.data_catalog.models.trained_zoos import ARCHITECTURES
+from dsmi_zoo.data_catalog.models.registry import ARCHITECTURES, find_entries, load_models
 
 
 def catalog(folder: Path, text: str) -> Path:

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.data_catalog.datasets.account import WHOLE
+from dsmi_zoo.data_catalog.datasets.base import WHOLE
 from dsmi_zoo.data_catalog.datasets.class_order import (
     ClassOrders,
     class_orders,

@@ -13,11 +13,11 @@ from PIL import Image
 
 from dsmi_zoo.data_catalog.datasets.base import LabelledImages
 from dsmi_zoo.data_catalog.datasets.decoding import FORMATS
-from dsmi_zoo.data_catalog.datasets.folders import list_class_folders
-from dsmi_zoo.data_catalog.datasets.inventory import (
+from dsmi_zoo.data_catalog.datasets.folders import (
     LOOPS,
     account_of_rest,
     files_below,
+    list_class_folders,
     suffixes,
 )
 from dsmi_zoo.data_catalog.datasets.registry import dataset_in, open_dataset

@@ -14,9 +14,8 @@ from PIL import Image
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.pipeline.config.run import RunConfig, SubsetSettings
-from dsmi_zoo.pipeline.plan import white
-from dsmi_zoo.pipeline.plan.subset import open_subset
-from dsmi_zoo.pipeline.plan.white import DeepImage, white_of
+from dsmi_zoo.pipeline.plan import subset
+from dsmi_zoo.pipeline.plan.subset import DeepImage, open_subset, white_of
 
 RAMP = np.tile(np.linspace(0, 1, 32), (32, 1))
 
@@ -193,8 +192,10 @@ def test_deep_images_are_decoded_once_for_their_values(
 ) -> None:
     fill(photos, grey(65535), grey(300), grey(255, "u1"))
     decoded: list[str] = []
-    read = white.read_deep
-    monkeypatch.setattr(white, "read_deep", lambda path: [decoded.append(path.name), read(path)][1])
+    read = subset.read_deep
+    monkeypatch.setattr(
+        subset, "read_deep", lambda path: [decoded.append(path.name), read(path)][1]
+    )
     first = opened(photos)
     assert decoded == ["0.png", "1.png"]
     assert opened(photos).digest == first.digest
@@ -207,7 +208,7 @@ def test_deep_images_are_decoded_once_for_their_values(
 
 def test_jpegs_are_not_looked_at(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(photos, grey(255, "u1"), grey(100, "u1"), suffix=".jpg")
-    monkeypatch.delattr(white, "look")
+    monkeypatch.delattr(subset, "look")
     opened(photos)
     assert not (photos.parent / "cache" / "white").exists()
 

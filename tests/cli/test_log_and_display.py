@@ -17,7 +17,7 @@ from rich.console import Console
 from dsmi_zoo.jobs import progress
 from dsmi_zoo.jobs.progress import SILENT, Display, follow
 from dsmi_zoo.jobs.terminal import show_log
-from dsmi_zoo.pipeline.engine.outcome import Outcome
+from dsmi_zoo.pipeline.plan.job import Outcome
 
 pytestmark = pytest.mark.long
 

@@ -22,7 +22,7 @@ from dsmi_zoo.jobs.progress import Display, follow
 from dsmi_zoo.jobs.runs.state import status
 from dsmi_zoo.jobs.terminal import LogLines, print_error, print_line
 from dsmi_zoo.jobs.tools.catalog import list_entries, show
-from dsmi_zoo.pipeline.engine.outcome import Outcome
+from dsmi_zoo.pipeline.plan.job import Outcome
 from dsmi_zoo.pipeline.store.record import EntryRecord
 from dsmi_zoo.pipeline.store.run_folder import write_run
 

@@ -13,13 +13,12 @@ from test_builders import NETS, module_name, own_entry, planned, write_catalog
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.user_code import find_module
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
-from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
+from dsmi_zoo.data_catalog.models.registry import PREPROCESSING
 from dsmi_zoo.pipeline.engine.graph import run_entries
 from dsmi_zoo.pipeline.engine.workers import Workers
-from dsmi_zoo.pipeline.networks.builder_defaults import with_builder_defaults
 from dsmi_zoo.pipeline.networks.custom import BuilderError, Built, build
 from dsmi_zoo.pipeline.networks.forward import defaults_kept
-from dsmi_zoo.pipeline.plan.plan import Plan
+from dsmi_zoo.pipeline.plan.plan import Plan, with_builder_defaults
 from dsmi_zoo.pipeline.store.run_folder import embedding_path
 
 

@@ -18,7 +18,7 @@ from test_builders_built import built, embeddings_of
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.datasets.base import ImageArray
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
-from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
+from dsmi_zoo.data_catalog.models.registry import PREPROCESSING
 from dsmi_zoo.pipeline.embedding.embed import View, embed_inputs
 from dsmi_zoo.pipeline.engine.graph import run_entries
 from dsmi_zoo.pipeline.engine.workers import Workers

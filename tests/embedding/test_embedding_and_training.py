@@ -17,8 +17,7 @@ from dsmi_zoo._util.files import damage, move_checksummed
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
-from dsmi_zoo.data_catalog.models.registry import load_models
-from dsmi_zoo.data_catalog.models.trained_zoos import ARCHITECTURES, PREPROCESSING
+from dsmi_zoo.data_catalog.models.registry import ARCHITECTURES, PREPROCESSING, load_models
 from dsmi_zoo.pipeline.embedding.embed import View, embed, embed_inputs, normalised
 from dsmi_zoo.pipeline.embedding.train import stored_top1, train_weights
 from dsmi_zoo.pipeline.embedding.views import make_view, open_view, part_view

@@ -9,7 +9,7 @@ import torch
 
 from dsmi_zoo.pipeline.embedding.embed import embed_inputs, shares_a_pass
 from dsmi_zoo.pipeline.networks.forward import TensorInputs
-from dsmi_zoo.pipeline.networks.layer_names import LayerNames, layer_names
+from dsmi_zoo.pipeline.networks.layers import LayerNames, layer_names
 
 CPU = torch.device("cpu")
 ARCHITECTURES = (

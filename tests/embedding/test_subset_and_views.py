@@ -23,8 +23,7 @@ from dsmi_zoo.data_catalog.datasets.libraries import DEBIAN, digits_split, fashi
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset, select_subset
 from dsmi_zoo.data_catalog.models.entry import Preprocessing
-from dsmi_zoo.data_catalog.models.registry import load_models
-from dsmi_zoo.data_catalog.models.trained_zoos import trained_models
+from dsmi_zoo.data_catalog.models.registry import load_models, trained_models
 from dsmi_zoo.jobs.runs.downloads import log_images
 from dsmi_zoo.jobs.runs.search import stages_of
 from dsmi_zoo.pipeline.config.compute import MODELS

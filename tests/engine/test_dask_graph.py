@@ -19,8 +19,8 @@ from distributed import Client, LocalCluster
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.engine.attempts import LOST_AT_MOST, Attempts, KilledWorker
 from dsmi_zoo.pipeline.engine.graph import compute_each, shared_attempts
-from dsmi_zoo.pipeline.engine.outcome import Outcome
 from dsmi_zoo.pipeline.engine.workers import Workers, WorkersLost
+from dsmi_zoo.pipeline.plan.job import Outcome
 
 pytestmark = pytest.mark.usefixtures("server")
 

@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from dsmi_zoo._util.locks import machine_lock
-from dsmi_zoo.pipeline.engine.gpu_lock import gpu_turn
-from dsmi_zoo.pipeline.engine.time_limit import ModelClock
+from dsmi_zoo.pipeline.engine.time_limit import ModelClock, gpu_turn
 
 pytestmark = pytest.mark.long
 
@@ -40,7 +39,7 @@ TURN = """
 import sys
 from pathlib import Path
 import torch
-from dsmi_zoo.pipeline.engine.gpu_lock import gpu_turn
+from dsmi_zoo.pipeline.engine.time_limit import gpu_turn
 from dsmi_zoo.pipeline.engine.time_limit import ModelClock
 model, clock = torch.nn.Linear(3, 2), ModelClock(float(sys.argv[2]), Path(sys.argv[1], "log"))
 device = torch.device("meta")  # there is everywhere, and is not the CPU

@@ -9,17 +9,15 @@ from scipy.spatial.distance import pdist
 from sklearn.feature_selection import mutual_info_classif
 
 from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy
-from dsmi_zoo.pipeline.studies.estimators import (
+from dsmi_zoo.pipeline.studies.simulation import (
     _counts_within,
     _for_network,
-    ksg_label_information,
-    mine_mutual_information,
-)
-from dsmi_zoo.pipeline.studies.simulation import (
     blobs,
     branching_tree,
     corrupted_labels,
+    ksg_label_information,
     label_information,
+    mine_mutual_information,
 )
 
 pytestmark = pytest.mark.long

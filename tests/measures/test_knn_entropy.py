@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dsmi_zoo.pipeline.measures import measure
 from dsmi_zoo.pipeline.measures.core import distances as distances_module
 from dsmi_zoo.pipeline.measures.core import estimate as estimate_module
-from dsmi_zoo.pipeline.measures.dse.knn_graph import (
+from dsmi_zoo.pipeline.measures.dse.knn import (
     KnnOperator,
     different_neighbours,
     nearest_neighbours,
@@ -146,8 +146,8 @@ def test_large_sets_are_estimated_within_the_stated_error(monkeypatch):
 
 
 def test_the_neighbours_are_those_of_all_pairs_of_distances(monkeypatch):
-    monkeypatch.setattr("dsmi_zoo.pipeline.measures.dse.knn_graph.ROWS", 64)
-    monkeypatch.setattr("dsmi_zoo.pipeline.measures.dse.knn_graph.COLUMNS", 50)
+    monkeypatch.setattr("dsmi_zoo.pipeline.measures.dse.knn.ROWS", 64)
+    monkeypatch.setattr("dsmi_zoo.pipeline.measures.dse.knn.COLUMNS", 50)
     for n, k in ((300, 15), (60, 59), (5, 2)):
         Z = np.random.default_rng(n).normal(size=(n, 6)) + 3
         squares, numbers = nearest_neighbours(Z, k)

@@ -8,7 +8,7 @@ import timm
 import torch
 
 from dsmi_zoo.pipeline.embedding.embed import embed_inputs
-from dsmi_zoo.pipeline.engine.own_classifier import scored_by_classifier
+from dsmi_zoo.pipeline.engine.row_content import scored_by_classifier
 from dsmi_zoo.pipeline.measures.core.checks import UndefinedScore
 from dsmi_zoo.pipeline.measures.scores import leep as module
 from dsmi_zoo.pipeline.measures.scores.leep import leep

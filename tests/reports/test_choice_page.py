@@ -16,7 +16,7 @@ from run_records import record_of
 from test_reports_ranking import models, row
 
 from dsmi_zoo import embedding
-from dsmi_zoo.data_catalog.datasets.account import WHOLE
+from dsmi_zoo.data_catalog.datasets.base import WHOLE
 from dsmi_zoo.data_catalog.datasets.class_order import ClassOrders, orders_by_name, with_open_order
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
 from dsmi_zoo.pipeline.measures.catalog import joined_reasons

@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 from test_classes import PER_CLASS, run_of
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.jobs.runs.conclude import report
-from dsmi_zoo.jobs.runs.thumbnails import Thumbnails
+from dsmi_zoo.jobs.runs.conclude import Thumbnails, report
 from dsmi_zoo.pipeline.config.run import SubsetSettings
 from dsmi_zoo.pipeline.measures.core.hits import packed, unpacked
 from dsmi_zoo.pipeline.store.record import RunRecord
 from dsmi_zoo.reports.page.build import write_page
-from dsmi_zoo.reports.statistics.classes import Images
-from dsmi_zoo.reports.statistics.images import judged
+from dsmi_zoo.reports.statistics.classes import Images, judged
 
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 

@@ -21,8 +21,7 @@ from dsmi_zoo.reports.statistics.paired import (
     two_sided_p,
     upper_p,
 )
-from dsmi_zoo.reports.statistics.quantity import Quantity
-from dsmi_zoo.reports.statistics.ranking import rank, tied_for_first
+from dsmi_zoo.reports.statistics.ranking import Quantity, rank, tied_for_first
 
 
 def pair(seed: int, images: int) -> np.ndarray:

@@ -13,13 +13,13 @@ import dsmi_zoo
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.tools.pairs import pair_models
 from dsmi_zoo.pipeline.measures.core.hits import unpacked
-from dsmi_zoo.pipeline.measures.pairs import comparable, pair_hits
+from dsmi_zoo.pipeline.measures.scores.probe import comparable, pair_hits
 from dsmi_zoo.pipeline.store.pairs import PairHits, pairs_path, read_pairs, write_pairs
 from dsmi_zoo.pipeline.store.run_folder import read_results
 from dsmi_zoo.reports.page.build import write_report
 from dsmi_zoo.reports.statistics.paired import gain_interval
 from dsmi_zoo.reports.statistics.pairs import of_pairs
-from dsmi_zoo.reports.statistics.quantity import ACCURACY, Quantity
+from dsmi_zoo.reports.statistics.ranking import ACCURACY, Quantity
 
 N, CLASSES = 240, 6
 LABELS = np.arange(N) % CLASSES

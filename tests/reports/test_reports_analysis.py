@@ -15,7 +15,7 @@ from scipy import stats
 from sklearn.linear_model import LinearRegression
 
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, rows_frame
-from dsmi_zoo.reports.statistics import robustness
+from dsmi_zoo.reports.statistics import fidelity
 from dsmi_zoo.reports.statistics.bootstrap import draw
 from dsmi_zoo.reports.statistics.comparison import compare
 from dsmi_zoo.reports.statistics.correlation import (
@@ -282,7 +282,7 @@ def test_holms_correction_spares_the_primary_pair_and_counts_top1_real_and_v2_on
 
 def test_robustness_leaves_out_by_inputs_and_correlates_the_rest() -> None:
     rows = zoo(12)
-    found = {v.name: v for v in robustness.variants(rows, "top1", FEW)}
+    found = {v.name: v for v in fidelity.variants(rows, "top1", FEW)}
     rho = found["without extra pretraining data"].spearman.value
     part = rows[~rows["extra_data"].astype(bool)]
     assert rho == pytest.approx(stats.spearmanr(part["dsmi_z_y"], part["top1"]).statistic)
@@ -301,11 +301,11 @@ def test_robustness_leaves_out_by_inputs_and_correlates_the_rest() -> None:
         found["without test_* and models under 1 M parameters"].n == (rows["params_m"] >= 1).sum()
     )
     assert any("lowest rho of 2" in name for name in found)
-    assert robustness.published("imagenet-2023", "top1")["dsmi_z_y"] == {
+    assert fidelity.published("imagenet-2023", "top1")["dsmi_z_y"] == {
         "pearson": 0.216,
         "spearman": 0.144,
     }
-    assert robustness.published("imagenet-2025", "top1") == {}
+    assert fidelity.published("imagenet-2025", "top1") == {}
 
 
 @settings(max_examples=25, deadline=None)

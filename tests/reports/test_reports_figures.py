@@ -10,8 +10,7 @@ import pytest
 from scipy import stats
 
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
-from dsmi_zoo.reports.figures.forest import forest
-from dsmi_zoo.reports.figures.scatter import score_scatter
+from dsmi_zoo.reports.figures.scatter import forest, score_scatter
 from dsmi_zoo.reports.statistics.bootstrap import small_sample
 from dsmi_zoo.reports.statistics.correlation import Bootstraps, correlate
 from dsmi_zoo.reports.statistics.regression import family_band, ols

@@ -31,7 +31,7 @@ from dsmi_zoo.pipeline.store.subset_file import write_subset
 from dsmi_zoo.reports.page.build import write_report
 from dsmi_zoo.reports.page.finetuned import tuned_answer
 from dsmi_zoo.reports.statistics.finetuned import after_tuning
-from dsmi_zoo.reports.statistics.quantity import Quantity
+from dsmi_zoo.reports.statistics.ranking import Quantity
 
 pytestmark = pytest.mark.long
 

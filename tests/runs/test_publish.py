@@ -246,7 +246,7 @@ def pushed(
 ) -> str:
     """What a process that pushes says; the real client, which takes the hub's address from its environment."""
     code = (
-        "import sys; from pathlib import Path; from dsmi_zoo.jobs.publishing.push import push\n"
+        "import sys; from pathlib import Path; from dsmi_zoo.jobs.publishing.publish import push\n"
         "try: print(push(Path(sys.argv[1]), sys.argv[2]))\n"
         "except ValueError as error: print(error)"
     )

@@ -18,10 +18,9 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.clusters.local import SCHEDULING
 from dsmi_zoo.jobs.clusters.machine import BLAS_THREADS
 from dsmi_zoo.jobs.clusters.profile import Profile, load_profile, walltime_seconds
-from dsmi_zoo.jobs.clusters.slurm.address import address_towards
 from dsmi_zoo.jobs.clusters.slurm.cluster import slurm_cluster
 from dsmi_zoo.jobs.clusters.slurm.preload import RETIRES_AT
-from dsmi_zoo.jobs.clusters.slurm.scripts import retires_after
+from dsmi_zoo.jobs.clusters.slurm.scripts import address_towards, retires_after
 from dsmi_zoo.pipeline.config.run import ComputeSettings
 
 PROFILE = """

@@ -6,7 +6,7 @@ import pytest
 import dsmi_zoo
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
-from dsmi_zoo.pipeline.store.tables import for_people
+from dsmi_zoo.pipeline.store.schema import for_people
 
 
 def row(model: str, **columns: object) -> dict[str, object]:

@@ -16,7 +16,7 @@ from torchvision import datasets
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
-from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING
+from dsmi_zoo.data_catalog.models.registry import PREPROCESSING
 from dsmi_zoo.jobs.tools import validate as validate_module
 from dsmi_zoo.jobs.tools.validate import Validation, validate
 from dsmi_zoo.pipeline.config.run import ComputeSettings

@@ -19,7 +19,7 @@ from dsmi_zoo._util import files
 from dsmi_zoo._util.errors import DamagedFile
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset
-from dsmi_zoo.data_catalog.models.trained_zoos import PREPROCESSING, trained_models
+from dsmi_zoo.data_catalog.models.registry import PREPROCESSING, trained_models
 from dsmi_zoo.pipeline.embedding.train import stored_top1, train_weights
 from dsmi_zoo.pipeline.embedding.views import ViewTooLarge, make_view, open_view
 from dsmi_zoo.pipeline.store.run_folder import read_results

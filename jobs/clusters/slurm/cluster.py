@@ -22,8 +22,13 @@ from dsmi_zoo.pipeline.config.run import ComputeSettings
 
 from ..local import SCHEDULING, LostWorkersComeBack
 from ..profile import load_profile
-from .address import driver_address
-from .scripts import check_needs_no_quotes, prologue, slurm_command, worker_arguments
+from .scripts import (
+    check_needs_no_quotes,
+    driver_address,
+    prologue,
+    slurm_command,
+    worker_arguments,
+)
 
 log = logging.getLogger(__name__)
 
