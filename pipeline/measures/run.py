@@ -104,7 +104,7 @@ def _takes_one_thread(context: MeasureContext) -> bool:
     """Return whether one thread computes the entropy of all points, leaving the others free."""
     settings = context.settings
     precision = precision_for(settings.precision, context.n, settings.t)
-    return context.n <= ONE_THREAD and precision == "float32"
+    return context.n <= ONE_THREAD and (precision == "float32" or settings.t == 1)
 
 
 def _computed(computations: Sequence[Computation], context: MeasureContext) -> Results:

@@ -1,12 +1,17 @@
 """The entropy of a large spectrum, from a band and determinants: equal to that of all eigenvalues."""
 
+from threading import Barrier
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import eig_banded
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from dsmi_zoo.pipeline.measures.core.distances import gaussian_kernel, squared_distances
+from dsmi_zoo.pipeline.measures.core.threads import in_threads, one_blas_thread
+from dsmi_zoo.pipeline.measures.dse import banded as module
 from dsmi_zoo.pipeline.measures.dse.banded import WIDTH, banded, sum_of_x_log_x
 from dsmi_zoo.pipeline.measures.dse.spectrum import (
     BAND_FROM,
@@ -37,6 +42,45 @@ def test_a_matrix_that_is_a_band_already_and_one_of_zeros_stay_what_they_are() -
     np.testing.assert_array_equal(banded(diagonal)[0], np.arange(1.0, 200))
     assert not banded(np.zeros((200, 200))).any()
     assert sum_of_x_log_x(np.zeros((65, 200)), 0.0, 0.0) == 0
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_band_is_the_same_to_the_last_bit_from_one_thread_and_from_several(kind: type) -> None:
+    matrix = positive(700, 400).astype(kind)
+    with one_blas_thread():
+        of_one = in_threads(lambda _: banded(matrix), [0, 1])  # threads of ours start no others
+    with threadpool_limits(4, "blas"), one_blas_thread():
+        of_four = banded(matrix)
+    np.testing.assert_array_equal(of_one[0], of_four)
+    np.testing.assert_array_equal(of_one[1], of_four)
+
+
+def test_threads_of_ours_work_side_by_side_while_blas_has_one_thread() -> None:
+    meeting = Barrier(3, timeout=60)
+    with threadpool_limits(3, "blas"), one_blas_thread():
+        in_threads(
+            lambda _: meeting.wait(), range(3)
+        )  # a thread that waits alone breaks the barrier
+
+
+def test_neither_blas_has_several_threads_while_a_band_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = set()
+    reflected = module._reflected
+
+    def seen(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        counts.update(
+            pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"
+        )
+        return reflected(columns)
+
+    monkeypatch.setattr(module, "_reflected", seen)
+    Z = np.random.default_rng(0).normal(size=(2100, 3))
+    kernel = gaussian_kernel(squared_distances(Z), 2.0)
+    with threadpool_limits(4, "blas"):
+        kernel_entropy(kernel, 1, precision="float32")
+    assert counts == {1}
 
 
 @given(st.lists(st.floats(1e-12, 1) | st.just(0.0), min_size=1, max_size=80), st.floats(1e-8, 1e8))

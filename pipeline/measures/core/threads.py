@@ -15,7 +15,12 @@ Result = TypeVar("Result")
 
 
 def blas_threads() -> int:
-    """Threads that BLAS may use in this process, at least 1: a worker's share of the cores."""
+    """Threads that BLAS may use in this process outside of `one_blas_thread`, at least 1: its share of the cores."""
+    with _lock:
+        return _threads_outside if _depth else _current_threads()
+
+
+def _current_threads() -> int:
     return max(
         (pool.num_threads for pool in _blas().select(user_api="blas").lib_controllers), default=1
     )
@@ -45,14 +50,16 @@ def _mark_this_thread() -> None:
 
 _lock, _inside = threading.Lock(), ExitStack()
 _depth = 0
+_threads_outside = 1
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Keep BLAS to one thread; threads of ours may be inside at the same time, and the last one out restores it."""
-    global _depth
+    global _depth, _threads_outside
     with _lock:
         if _depth == 0:
+            _threads_outside = _current_threads()
             _inside.enter_context(_blas().limit(limits=1, user_api="blas"))
         _depth += 1
     try:

@@ -5,10 +5,10 @@ memory. A band takes products of blocks only. For the entropy one needs of the e
 x ln x, an integral over the shifts s of ln det(1 + B / s), and a determinant of a band is a factorisation of it.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
+
+from ..core.threads import in_threads
 
 WIDTH = 64  # of the band
 _BLOCK = 4 * WIDTH  # columns that are updated at a time
@@ -38,21 +38,15 @@ def banded(matrix: Matrix) -> Matrix:
     ----------
     Bischof, Lang and Sun, A framework for symmetric band reduction, ACM TOMS 26 (2000), its first stage.
     """
-    from scipy.linalg import blas  # imported here: it takes a tenth of a second
-
     n, kind = len(matrix), matrix.dtype
-    add_product = blas.sgemm if kind == np.float32 else blas.dgemm
-    # Of each block of columns, the rows from its diagonal on, in one piece so that BLAS updates it in place.
-    starts = range(0, n, _BLOCK)
-    blocks: list[Any] = [
-        np.asfortranarray(matrix[start:, start : start + _BLOCK]) for start in starts
-    ]
+    # Of each block of columns, the rows from its diagonal on.
+    blocks = {start: matrix[start:, start : start + _BLOCK].copy() for start in range(0, n, _BLOCK)}
     band = np.zeros((WIDTH + 1, n), kind)
     left = right = np.zeros((n, 0), kind)  # of the update that is due: matrix - left right'
     for first in range(0, n, WIDTH):
-        own, column = blocks[first // _BLOCK], first % _BLOCK
-        stop = min(column + WIDTH, own.shape[1])
-        panel = own[column:, column:stop]
+        column = first % _BLOCK
+        own = blocks[first - column]
+        panel = own[column:, column : column + WIDTH]
         panel -= left[first:] @ right[first : first + panel.shape[1]].T
         below = first + WIDTH
         if below >= n:
@@ -60,30 +54,39 @@ def banded(matrix: Matrix) -> Matrix:
             break
         vectors, triangle, factor = _reflected(panel[WIDTH:])
         _keep(band, np.vstack([panel[:WIDTH], triangle]), first)
-        scaled = np.zeros((n, vectors.shape[1]), kind)
-        scaled[below:] = vectors @ factor
-        product = np.zeros_like(scaled)
-        for start, block in zip(starts, blocks, strict=True):
-            end = start + block.shape[1]
-            if end <= below:
-                continue
-            from_row = max(start, below)
-            rest = block[from_row - start :, from_row - start :]
-            if start < below:  # what is left of the panel's own block
-                rest -= left[below:] @ right[below:end].T
-            elif left.shape[1]:
-                add_product(
-                    -1, left[start:].T, right[start:end].T, 1, block, trans_a=1, overwrite_c=1
-                )
-            product[from_row:] += rest @ scaled[from_row:end]
-            product[from_row:end] += rest[end - from_row :].T @ scaled[end:]
-        of_rows = np.zeros_like(scaled)
+        of_rows, scaled = np.zeros((2, n, vectors.shape[1]), kind)
         of_rows[below:] = vectors
+        scaled[below:] = vectors @ factor
+        product = _updated_product(blocks, below, left, right, scaled)
         inner = factor.T @ (vectors.T @ product[below:])
         other = product - of_rows @ (inner / 2)
         left = np.hstack([of_rows, other])
         right = np.hstack([other, of_rows])
     return band
+
+
+def _updated_product(
+    blocks: dict[int, Matrix], below: int, left: Matrix, right: Matrix, factor: Matrix
+) -> Matrix:
+    """Subtract left right' from the rows and columns from ``below`` on, and return their product with a factor [n, k].
+
+    Threads share the blocks; the sum is in their order, so that it is the same whatever their number.
+    """
+    n = len(factor)
+
+    def part(start: int) -> tuple[int, int, Matrix, Matrix]:
+        end, row = min(start + _BLOCK, n), max(start, below)
+        rest = blocks[start][row - start :, row - start :]
+        rest -= left[row:] @ right[row:end].T
+        return row, end, rest @ factor[row:end], rest[end - row :].T @ factor[end:]
+
+    product = np.zeros_like(factor)
+    for row, end, of_columns, of_rows in in_threads(
+        part, [start for start in blocks if start + _BLOCK > below]
+    ):
+        product[row:] += of_columns
+        product[row:end] += of_rows
+    return product
 
 
 def _reflected(columns: Matrix) -> tuple[Matrix, Matrix, Matrix]:

@@ -49,10 +49,11 @@ def diffusion_eigenvalues(kernel: Array, *, precision: Precision = "float64") ->
 def kernel_entropy(kernel: Array, t: float, *, precision: Precision = "float64") -> float:
     """Return the entropy, in bits, of the diffusion spectrum of a Gaussian kernel [n, n], which is overwritten.
 
-    At t = 1, on the host, the entropy of a large matrix follows from a band, in half the time of its eigenvalues.
+    At t = 1, on the host, the entropy of a large matrix follows from a band, in half the time of its eigenvalues. NumPy
+    and SciPy each have a BLAS there, whose threads would wait for each other, so it has threads of ours.
     """
     if t == 1 and is_on_host(kernel) and kernel.shape[0] > BAND_FROM:
-        with one_blas_thread() if kernel.shape[0] <= _ONE_BLAS_THREAD else nullcontext():
+        with one_blas_thread():
             return _entropy_by_band(kernel, precision)
     eigenvalues = diffusion_eigenvalues(kernel, precision=precision)
     return float(spectrum_entropy(eigenvalues[None, :], t)[0])
