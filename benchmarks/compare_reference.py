@@ -6,6 +6,7 @@
 values    largest deviation over a grid of small embeddings, and at n = 3,000 over kinds of data and scales
 six       time of all six measures at n = 3,000, d = 1,024, called as in the paper's script: each separately, X
           clustered for each measure that needs it.
+ways      DSE at n = 3,000 by all eigenvalues, by a band and by Lanczos, with one thread and with all; and BLAS's peak
 row       a row's columns, by default and with --scores all, against those same six
 entropy   time and error of DSE at n = 10,000, and the coverage of its standard error
 coverage  the same coverage at n = 2,000 over more data and seeds
@@ -29,6 +30,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from dsmi_zoo.pipeline.measures import (
     diffusion_spectral_entropy,
@@ -38,8 +40,15 @@ from dsmi_zoo.pipeline.measures import (
     measure,
 )
 from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, DIAGNOSTICS, MEASURES
-from dsmi_zoo.pipeline.measures.core.distances import as_points
+from dsmi_zoo.pipeline.measures.core.distances import as_points, gaussian_kernel, squared_distances
+from dsmi_zoo.pipeline.measures.core.estimate import Precision
+from dsmi_zoo.pipeline.measures.core.threads import blas_threads
 from dsmi_zoo.pipeline.measures.dse.lanczos import spectral_entropy_by_lanczos
+from dsmi_zoo.pipeline.measures.dse.spectrum import (
+    diffusion_eigenvalues,
+    kernel_entropy,
+    spectrum_entropy,
+)
 
 with warnings.catch_warnings():  # importing it silences all warnings for good
     from dse_dsmi import diffusion_spectral_entropy as reference_entropy
@@ -176,6 +185,58 @@ def six() -> None:
             f"  {name}: reference {theirs:.2f} s; float32 {single:.2f} s, {theirs / single:.1f} times as fast; "
             f"float64 {double:.2f} s, {theirs / double:.1f} times"
         )
+
+
+def ways() -> None:
+    """Times of DSE in several ways, beside the flops of LAPACK's reduction at the rate of a product of matrices."""
+    Z, _, _, _ = three_thousand()
+    kernel = gaussian_kernel(squared_distances(as_points(Z).values), np.sqrt(D))
+    truth = kernel_entropy(kernel.copy(), 1)
+    spectral_entropy_by_lanczos(Z[:1200], np.sqrt(D), 1, 0.005, 0)  # imports on first use
+
+    def by_eigenvalues(precision: Precision) -> float:
+        spectrum = diffusion_eigenvalues(kernel.copy(), precision=precision)
+        return float(spectrum_entropy(spectrum[None], 1)[0])
+
+    for threads in (1, blas_threads()):
+        with threadpool_limits(threads, "blas"):
+            for precision, kind in (("float32", np.float32), ("float64", np.float64)):
+                square = kernel.astype(kind)
+                least = (
+                    4
+                    / 3
+                    * N**3
+                    / (2 * N**3 / min(timed(np.matmul, square, square)[0] for _ in range(3)))
+                )
+                found = [
+                    min(timed(way, precision) for _ in range(3))
+                    for way in (
+                        by_eigenvalues,
+                        lambda kind: kernel_entropy(kernel.copy(), 1, precision=kind),
+                    )
+                ]
+                print(
+                    f"{threads} threads, {precision}: "
+                    + "; ".join(
+                        f"{name} {seconds:.2f} s, off by {abs(value - truth):.1e} bits"
+                        for name, (seconds, value) in zip(
+                            ("eigenvalues", "band"), found, strict=True
+                        )
+                    )
+                    + f"; 4/3 n^3 flops as a product of matrices {least:.2f} s"
+                )
+            seconds, estimate = min(
+                (
+                    timed(spectral_entropy_by_lanczos, Z, np.sqrt(D), 1, 0.005, seed)
+                    for seed in range(3)
+                ),
+                key=lambda one: one[0],
+            )
+            print(
+                f"{threads} threads: Lanczos {seconds:.2f} s, off by {abs(estimate.value - truth):.1e} bits, "
+                f"standard error {estimate.standard_error:.1e}",
+                flush=True,
+            )
 
 
 def row() -> None:
@@ -400,7 +461,7 @@ def extras(points: Any, labels: Classes) -> None:
 
 
 PARTS = (
-    values, six, row, entropy, coverage, twenty, fifty, exponent, repeated, classes, forward, spread
+    values, six, ways, row, entropy, coverage, twenty, fifty, exponent, repeated, classes, forward, spread
 )  # fmt: skip
 
 
