@@ -77,7 +77,9 @@ def run(folder: Path, name: str, models: Sequence[str], more: Sequence[str]) -> 
         str(folder / "images"),
     ]
     command += ["--cache", str(folder / "cache"), "--out", str(folder / name)]
-    subprocess.run([*command, "--no-report", "--drop-embeddings", *more], check=True)
+    subprocess.run(
+        [*command, "--no-report", "--drop-embeddings", *more], check=True, stdout=sys.stderr
+    )
     return read_results(folder / name)
 
 
@@ -92,26 +94,26 @@ def main() -> None:
     parser.add_argument("--models-of", type=int, default=24)
     parser.add_argument("--cluster", choices=("cuda", "local"), default="cuda")
     options = parser.parse_args()
-    write_images(options.folder / "images", options.images)
-    models = chosen(options.models_of)
-    run(options.folder, "first", models[:1], ["--cluster", options.cluster, "--workers", "1"])
-    how = "--per-gpu" if options.cluster == "cuda" else "--workers"
-    lines = [
-        "| processes per GPU | rows ok | seconds | GPU busy | a row: build, embed, measure, s | same embeddings |"
-    ]
-    lines.append("| ---: | ---: | ---: | ---: | --- | ---: |")
+    compare(options.folder, options.per_gpu, options.images, options.models_of, options.cluster)
+
+
+def compare(
+    folder: Path, per_gpu: Sequence[int], images: int, models_of: int, cluster: str
+) -> None:
+    """Run the models once for each number of processes, and print a line for each."""
+    write_images(folder / "images", images)
+    models = chosen(models_of)
+    run(folder, "first", models[:1], ["--cluster", cluster, "--workers", "1"])
+    how = "--per-gpu" if cluster == "cuda" else "--workers"
+    print(
+        "| processes per GPU | rows ok | seconds | GPU busy | a row: build, embed, measure, s | same embeddings |\n"
+        "| ---: | ---: | ---: | ---: | --- | ---: |"
+    )
     first = None
-    for processes in options.per_gpu:
-        rows = run(
-            options.folder,
-            str(processes),
-            models,
-            ["--cluster", options.cluster, how, str(processes)],
-        )
+    for processes in per_gpu:
+        rows = run(folder, str(processes), models, ["--cluster", cluster, how, str(processes)])
         first = rows if first is None else first
-        lines.append(line(processes, rows, first))
-        print(lines[-1], flush=True)
-    print("\n".join(lines))
+        print(line(processes, rows, first), flush=True)
 
 
 def line(processes: int, rows: pd.DataFrame, first: pd.DataFrame) -> str:

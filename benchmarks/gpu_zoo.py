@@ -1,15 +1,18 @@
-"""Speed of this machine on a zoo of networks, and utilisation of its GPU.
+"""What a GPU gives: the first minutes on one, written line by line, so that whatever is reached is kept.
 
-Runs networks of imagenet-2025 of 0.5 to 300 million parameters with random weights through the pipeline one after the
-other: a view of noise, the forward passes, and all measures of a row, on the available device::
+Networks of imagenet-2025 of 0.5 to 300 million parameters, with random weights, on noise::
 
-    python benchmarks/gpu_zoo.py                        20 networks, 3,000 images on a GPU; 6 and 64 on a CPU
-    python benchmarks/gpu_zoo.py --networks 40 --images 1000 --precision bf16 --compile
+    python benchmarks/gpu_zoo.py | tee gpu.md            8 networks, 3,000 images; to try it on a CPU, 2 and 16
+    python benchmarks/gpu_zoo.py --networks 40 --images 1000 --sharing 0
 
-Columns that end in * are not measured on this machine: ``published`` is timm's own benchmark (bfloat16, compiled, on
-an RTX PRO 6000), and ``of published`` the ratio to it. ``busy`` is the share of samples, one every 20 ms, in which the
-driver reports a running kernel; without the driver's library (``pip install "dsmi-zoo[cuda]"``) it is left out. The CPU
-measures are those of the same embedding in NumPy, for comparison.
+First a line for each network: images per second as the pipeline runs it (channels last for convolutions), in bfloat16,
+and in bfloat16 compiled; seconds of the measures of its row there and in NumPy, and the largest difference between
+their values, relative to the value or to 1, whichever is greater. Then `gpu_sharing.py`: 24 networks by 1, 3 and 6
+processes, how busy the GPU was, and whether embeddings are the same.
+
+The column that ends in * is not measured here: timm's own benchmark (bfloat16, compiled, on an RTX PRO 6000). ``busy``
+is the share of samples, one every 20 ms of the first pass, in which the driver reports a running kernel; without the
+driver's library (``pip install "dsmi-zoo[cuda]"``) it is left out.
 """
 
 import argparse
@@ -17,8 +20,9 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from statistics import median
+from typing import Any
 
+import gpu_sharing
 import numpy as np
 import timm
 import torch
@@ -26,11 +30,11 @@ import torch
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.pipeline.embedding.embed import View, embed_inputs
-from dsmi_zoo.pipeline.embedding.view_file import StoredView, open_stored
+from dsmi_zoo.pipeline.embedding.views import StoredView, open_stored
 from dsmi_zoo.pipeline.measures.catalog import OF_A_ROW
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
-from dsmi_zoo.pipeline.measures.run import has_gpu, values_of
+from dsmi_zoo.pipeline.measures.run import has_gpu, values_by_default
 from dsmi_zoo.pipeline.networks.timm import build_untrained, choose_device
 
 LEAST_M, MAX_M = 0.5, 300.0
@@ -47,7 +51,7 @@ def chosen(count: int, on_cpu: bool) -> list[ModelEntry]:
     if on_cpu:
         entries = [entry for entry in entries if (entry.img_size or 0) <= MAX_PIXELS_ON_CPU]
     entries.sort(key=lambda entry: entry.params_m or 0)
-    sizes = np.log([entry.params_m for entry in entries])
+    sizes = np.log([entry.params_m or 0 for entry in entries])
     wanted = np.linspace(sizes[0], sizes[-1], count)
     return [
         entries[place] for place in sorted({int(np.abs(sizes - size).argmin()) for size in wanted})
@@ -87,77 +91,88 @@ def view_of(folder: Path, images: int, side: int) -> StoredView:
     return open_stored(path)
 
 
-def seconds_of_measures(Z: object, labels: np.ndarray) -> float:
-    """Return the seconds of all columns of a row."""
+def measures(Z: Any, labels: np.ndarray) -> tuple[float, dict[str, Any]]:
+    """Return the seconds of all columns of a row, and their values."""
     context = MeasureContext(Z, labels, None, labels, MeasureSettings())
     began = time.perf_counter()
-    values_of(OF_A_ROW, context)
-    return time.perf_counter() - began
+    values = values_by_default(OF_A_ROW, context)
+    return time.perf_counter() - began, values
+
+
+def largest_difference(some: dict[str, Any], others: dict[str, Any]) -> float:
+    """Return the largest difference between the numbers of two rows, relative to the number or to 1."""
+    return max(
+        abs(value - others[name]) / max(1, abs(value))
+        for name, value in some.items()
+        if isinstance(value, float) and name in others
+    )
+
+
+MODES: dict[str, dict[str, Any]] = {
+    "images/s": {},
+    "bf16": {"precision": "bf16"},
+    "bf16, compiled": {"precision": "bf16", "compiled": True},
+}
+
+
+def line(entry: ModelEntry, stored: StoredView, labels: np.ndarray, device: torch.device) -> str:
+    """Return a network's line of the table."""
+    preprocessing = entry.preprocessing or Preprocessing(crop_pct=1, mean=(0, 0, 0), std=(1, 1, 1))
+    busy, rates = Busy(), []
+    busy.start()
+    for settings in MODES.values():
+        model = build_untrained(entry)
+        few = View(stored[: min(len(stored), 256)], preprocessing)
+        embed_inputs(model, few, device, **settings)  # starts, chooses algorithms, compiles
+        began = time.perf_counter()
+        embedding = embed_inputs(model, View(stored, preprocessing), device, **settings)
+        rates.append(len(stored) / (time.perf_counter() - began))
+        if len(rates) == 1:
+            share, values = busy.share(), embedding.values
+    by_numpy, expected = measures(values, labels)
+    here, found = (
+        measures(torch.from_numpy(values).cuda(), labels) if has_gpu() else (by_numpy, expected)
+    )
+    cells = [entry.model, f"{entry.params_m:.1f}", str(entry.img_size or 224)]
+    cells += [f"{rate:,.1f}" for rate in rates]
+    cells += [
+        f"{float(entry.extras['throughput'] or 0):,.0f}",
+        "" if share is None else f"{share:.0%}",
+    ]
+    cells += [f"{here:.1f}", f"{by_numpy:.1f}", f"{largest_difference(found, expected):.0e}"]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Measure and print both tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--networks", type=int)
     parser.add_argument("--images", type=int)
-    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--sharing", type=int, help="networks that processes share the GPU for")
     options = parser.parse_args()
     device = choose_device()
     on_cpu = device.type == "cpu"
-    networks, images = (
-        options.networks or (6 if on_cpu else 20),
-        options.images or (64 if on_cpu else 3000),
-    )
+    networks = options.networks or (2 if on_cpu else 8)
+    images = options.images or (16 if on_cpu else 3000)
+    sharing = options.sharing if options.sharing is not None else (2 if on_cpu else 24)
     labels = np.arange(images) % min(CLASSES, images // 4)
-    name = (
-        torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
+    name = f"CPU, {torch.get_num_threads()} threads" if on_cpu else torch.cuda.get_device_name()
     print(
-        f"{name}; torch {torch.__version__}, timm {timm.__version__}; {images} images, {options.precision}"
+        f"{name}; torch {torch.__version__}, timm {timm.__version__}; {images} images", flush=True
     )
-    print("| network | million parameters | pixels | images/s | published* | of published* | embed, s | busy |"
-          " measures, s | by NumPy, s |")  # fmt: skip
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    embedding_s, measuring_s, began_all = [], [], time.perf_counter()
+    heads = ["network", "million parameters", "pixels", *MODES, "published*", "busy"]
+    heads += ["measures, s", "by NumPy, s", "largest difference"]
+    print(f"| {' | '.join(heads)} |\n|{' ---: |' * len(heads)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for entry in chosen(networks, on_cpu):
-            side = entry.img_size or 224
-            preprocessing = entry.preprocessing or Preprocessing(
-                crop_pct=1, mean=(0, 0, 0), std=(1, 1, 1)
-            )
-            inputs = View(view_of(Path(folder), images, side), preprocessing)
-            model = build_untrained(entry)
-            busy = Busy()
-            busy.start()
-            began = time.perf_counter()
-            embedding = embed_inputs(
-                model, inputs, device, precision=options.precision, compiled=options.compile
-            )
-            embedding_s.append(time.perf_counter() - began)
-            share = busy.share()
-            del model
-            Z = torch.from_numpy(embedding.values).cuda() if has_gpu() else embedding.values
-            measuring_s.append(seconds_of_measures(Z, labels))
-            by_numpy = (
-                seconds_of_measures(embedding.values, labels) if has_gpu() else measuring_s[-1]
-            )
-            rate, published = images / embedding_s[-1], float(entry.extras["throughput"])
-            print(
-                f"| {entry.model} | {entry.params_m:.1f} | {side} | {rate:,.1f} | {published:,.0f} | "
-                f"{rate / published:.2f} | {embedding_s[-1]:.1f} | {'' if share is None else f'{share:.0%}'} | "
-                f"{measuring_s[-1]:.1f} | {by_numpy:.1f} |",
-                flush=True,
-            )
-    worked, whole = sum(embedding_s) + sum(measuring_s), time.perf_counter() - began_all
-    print(
-        f"median seconds: embed {median(embedding_s):.2f}, measures {median(measuring_s):.2f}; forward passes and "
-        f"measures are {worked / whole:.0%} of {whole:.0f} s, building networks and views the rest"
-    )
+            stored = view_of(Path(folder), images, entry.img_size or 224)
+            print(line(entry, stored, labels, device), flush=True)
+        if sharing:
+            processes = (1, 2) if on_cpu else (1, 3, 6)
+            cluster = "local" if on_cpu else "cuda"
+            gpu_sharing.compare(Path(folder), processes, images, sharing, cluster)
 
 
 if __name__ == "__main__":
