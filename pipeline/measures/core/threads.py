@@ -14,8 +14,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+_this_thread = threading.local()
+
+
 def blas_threads() -> int:
-    """Threads that BLAS may use in this process outside of `one_blas_thread`, at least 1: its share of the cores."""
+    """Threads that work here may have: those of BLAS outside of `one_blas_thread`, its process's share of the cores.
+
+    Work that is already in one of several threads has no others.
+    """
+    if getattr(_this_thread, "is_one_of_several", False):
+        return 1
     with _lock:
         return _threads_outside if _depth else _current_threads()
 
@@ -26,17 +34,12 @@ def _current_threads() -> int:
     )
 
 
-_this_thread = threading.local()
-
-
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """Map the function over the items in as many threads as BLAS may use, each with one thread of BLAS.
 
     Within such a thread, it maps them one after the other.
     """
-    threads = (
-        1 if getattr(_this_thread, "is_one_of_several", False) else min(blas_threads(), len(items))
-    )
+    threads = min(blas_threads(), len(items))
     with one_blas_thread():
         if threads <= 1:
             return [function(item) for item in items]
