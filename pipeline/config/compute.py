@@ -56,7 +56,7 @@ class ComputeSettings(Settings):
         description=f"{', '.join(CLUSTERS)}, tcp://host:port or tls://host:port; see docs/clusters.md.",
     )
     profile: Annotated[Path, AfterValidator(absolute_path)] | None = Field(
-        default=None, description="Site settings of a cluster, in TOML; see docs/clusters.md."
+        default=None, description="Site settings of a cluster, in TOML."
     )
     workers: Annotated[
         int | None, OnCommandLine(default="one per core, all GPUs, or the profile's")
@@ -68,14 +68,14 @@ class ComputeSettings(Settings):
     )
     start_method: Literal["fork", "spawn"] = Field(
         default="fork",
-        description="Start local workers by forking a process with torch and timm, or by spawning.",
+        description="Start local workers by fork, from a process with torch and timm, or by spawn.",
     )
     per_gpu: Annotated[int | None, OnCommandLine(default="the cores for each GPU, at most 4")] = (
         Field(
             default=None,
             ge=1,
             le=64,
-            description="Worker processes for each GPU, which take turns on it.",
+            description="Worker processes per GPU, which take turns on it.",
         )
     )
     worker_memory: Annotated[
@@ -95,7 +95,7 @@ class ComputeSettings(Settings):
     ] = Field(default=None, ge=1, le=1_000_000, description="Images in one forward pass.")
     compile: bool = Field(
         default=False,
-        description="Compile each network: takes half a minute, and pays off from 3,000 images on.",
+        description="Compile each network: takes half a minute, pays off from 3,000 images on.",
     )
     keep_embeddings: Annotated[bool, OnCommandLine("drop-embeddings", turns_off=True)] = Field(
         default=True, description="Delete the embeddings (remeasure needs them)."
@@ -121,11 +121,11 @@ class ComputeSettings(Settings):
         default=None,
         ge=1,
         le=1000,
-        description="Fine-tune the best N models, and the one that a static ranker would choose; see docs/choose.md.",
+        description="Fine-tune the best N models and a static ranker's choice.",
     )
     keep_checkpoints: bool = Field(
         default=False,
-        description="Train each fine-tuned model once more, on all images, and keep its weights.",
+        description="Train each fine-tuned model again on all images, and keep its weights.",
     )
     cache: Annotated[
         Path,
@@ -138,7 +138,7 @@ class ComputeSettings(Settings):
         default=50.0,
         ge=0,
         allow_inf_nan=False,
-        description="Limit on cached views; those that no model needs are deleted beyond it.",
+        description="Limit on cached views, beyond which unneeded ones are deleted.",
     )
 
     @model_validator(mode="after")

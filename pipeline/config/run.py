@@ -90,7 +90,7 @@ class SubsetSettings(Settings):
     dataset: Annotated[str, OnCommandLine(metavar="NAME")] = Field(
         default="digits", description=f"{', '.join(DATASETS)} or timm:NAME."
     )
-    data_root: Path | None = Field(default=None, description="The folder that the images are in.")
+    data_root: Path | None = Field(default=None, description="The folder of the images.")
     classes: Annotated[str | None, OnCommandLine(metavar="NAMES", default="all")] = Field(
         default=None, description="all, imagenette+imagewoof, or classes with commas."
     )
@@ -99,7 +99,7 @@ class SubsetSettings(Settings):
     )
     sample: Annotated[Annotated[str, AfterValidator(_sample)] | None, ONLY_IN_FILE] = Field(
         default=None,
-        description="A sample of these images, as a search takes it: 1/9 of each class, or 15 of each.",
+        description="A sample of these images, as in a search: 1/9 of each class, or 15 of each.",
     )
     repeats: Annotated[int | None, OnCommandLine(default=str(PAPER_REPEATS))] = Field(
         default=None,
@@ -120,19 +120,17 @@ class SubsetSettings(Settings):
         str | None, BeforeValidator(_as_text), OnCommandLine(metavar="text|number|FILE")
     ] = Field(
         default=None,
-        description="Order of a classifier's outputs: text, number, or a file with a class in each line.",
+        description="Order of a classifier's outputs: text, number, or a file with a class per line.",
     )
     white: Annotated[float | None, OnCommandLine(metavar="LEVEL", default="from the images")] = (
         Field(
             default=None,
             gt=0,
             allow_inf_nan=False,
-            description="The value of white in images of more than 8 bits, such as 4095, 65535 or 1.",
+            description="White in images of more than 8 bits: 4095, 65535, 1.",
         )
     )
-    keep_copies: bool = Field(
-        default=False, description="Keep images whose files are exact copies of each other."
-    )
+    keep_copies: bool = Field(default=False, description="Keep exact copies of images.")
     name: Annotated[str | None, OnCommandLine(metavar="TEXT", default="the folder's")] = Field(
         default=None,
         min_length=1,
@@ -166,7 +164,7 @@ class RunConfig(Settings):
     )
     pool: Literal["avg", "max", "avgmax", "token", "map"] | None = Field(
         default=None,
-        description="Pooling of timm's backbones without a classifier, instead of timm's default for each.",
+        description="Pooling of backbones without a classifier, instead of timm's.",
     )
     random_weights: bool = Field(
         default=False, description="Dry run with untrained weights, as timm initialises them."
@@ -178,7 +176,7 @@ class RunConfig(Settings):
         OnCommandLine(metavar="all|blocks|NAME,..."),
     ] = Field(
         default=(),
-        description="More layers of each network, a row each: its blocks, all (also what lies between), or names.",
+        description="More layers, a row each: blocks, all (also those between), or names.",
     )
     out: Annotated[
         Path | None, BeforeValidator(_no_empty_name), OnCommandLine(default="runs/<catalog>")
@@ -187,7 +185,7 @@ class RunConfig(Settings):
     measures: MeasureSettings = MeasureSettings()
     metric: Metric = Field(
         default="accuracy",
-        description="What models are ranked by: accuracy on the images as they come, or its mean over classes.",
+        description="Rank models by accuracy, or by balanced_accuracy, its mean over classes.",
     )
     compute: ComputeSettings = Field(default_factory=ComputeSettings)
 

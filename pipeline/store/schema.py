@@ -1,4 +1,4 @@
-"""The columns of a row, declared once for the files and the report; their order, and rows as people read them."""
+"""The columns of a row, declared once for files, report and docs; their order, and rows as people read them."""
 
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,7 +12,7 @@ from dsmi_zoo.data_catalog.models.entry import is_accuracy, target_unit
 
 from ..measures.catalog import COMPARISONS, MEASURES, OF_A_ROW, UNDEFINED, Measure
 
-__all__ = ["COLUMNS", "COLUMN_NAMES", "Column", "is_accuracy", "markdown_table", "target_unit"]
+__all__ = ["COLUMNS", "COLUMN_NAMES", "Column", "is_accuracy", "target_unit"]
 
 
 ColumnKind = Literal["text", "integer", "number", "flag", "time"]
@@ -66,7 +66,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("pretraining", "text", "", "timm's tag of the weights: how and on what they were trained."),
     Column("extra_data", "flag", "", "Whether the weights were trained on images beyond ImageNet-1k."),
     Column("license", "text", "", "License of the weights, where it is known."),
-    Column("random_weights", "flag", "", "Whether the network was tried out with random weights, not with its own."),
+    Column("random_weights", "flag", "", "Whether the weights are random: a dry run."),
     Column("img_size", "integer", "pixels", "Side of the square input."),
     Column("group", "text", "",
            "Entries that the report also compares among themselves (digits: the training budget)."),
@@ -119,15 +119,6 @@ COLUMNS: tuple[Column, ...] = (
 # fmt: on
 
 COLUMN_NAMES = frozenset(column.name for column in COLUMNS)
-
-
-def markdown_table() -> str:
-    """Return the table of columns in `docs/columns.md`, which has one sentence for all standard errors."""
-    lines = ["| column | unit | meaning |", "| --- | --- | --- |"]
-    lines += [
-        f"| `{c.name}` | {c.unit} | {c.meaning} |" for c in COLUMNS if not c.name.endswith("_se")
-    ]
-    return "\n".join(lines)
 
 
 def for_people(rows: pd.DataFrame) -> pd.DataFrame:

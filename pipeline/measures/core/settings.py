@@ -90,7 +90,7 @@ class MeasureSettings(Settings):
     )
     scores: Literal["default", "all"] = Field(
         default="default",
-        description="default: without costly scores that rank no better; all: these too, and every standard error.",
+        description="default: no costly scores that rank no better; all: these too, and every standard error.",
     )
     own: Annotated[tuple[str, ...], SEVERAL, OnCommandLine("measure", "MODULE:FUNCTION")] = Field(
         default=(), description="A measure of your own, f(Z, labels) -> number."
