@@ -70,8 +70,8 @@ def test_the_quick_start_for_a_zoo_works_as_printed(
 ) -> None:
     shutil.copy(ROOT / "jobs" / "profiles" / "gpu.toml", tmp_path)
     said = follow("Measure a zoo", tmp_path, offline)
-    assert read_results(tmp_path / "runs" / "digits")["status"].eq("ok").all()
-    assert read_results(tmp_path / "runs" / "digits-sigma-2.0")["sigma"].eq(2).all()
+    assert read_results(tmp_path / "runs" / "part")["status"].eq("ok").all()
+    assert read_results(tmp_path / "runs" / "part-sigma-2.0")["sigma"].eq(2).all()
     assert "#SBATCH" in said
 
 
