@@ -2,11 +2,13 @@
 
     python benchmarks/growth.py --out docs/pictures/growth       all of it, half an hour on two cores
     python benchmarks/growth.py --only report --most 1600
+    python benchmarks/growth.py --only page     reports as a person waits for them: processor seconds, bytes, Chromium
 
 Each figure comes from a separate process, with its peak memory. The exponent b of a table is that of seconds ~ size^b,
 fitted to the last three sizes, because small ones are dominated by one-off work. Data have the seed 0. Measures: all
 columns of a row; ``DSE`` and ``DSMI`` are these two alone, ``dse-dsmi`` is the reference's DSE(Z) and DSMI(Z;Y). Runs:
-entries with empty work (``empty_models.py``), so only the graph, Dask and the files count. Reports: synthetic rows.
+entries with empty work (``empty_models.py``), so only the graph, Dask and the files count. Reports: synthetic rows; a
+page can be used when its explorer is drawn and idle, in headless Chromium, the middle of three times.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -23,6 +26,7 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests"))  # for its synthetic rows and its browser
 TYPICAL = {"n": 2000, "d": 512, "classes": 20}
 Point = dict[str, Any]
 
@@ -36,6 +40,7 @@ CURVES = [
     ("run", "entries", (48, 480, 1556, 10_000)),
     ("report", "rows", (48, 480, 1556, 5000, 10_000)),
 ]
+PAGES = (48, 1556, 10_000)
 
 
 def example(n: int, d: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,11 +79,8 @@ def measured(what: str, sizes: dict[str, int]) -> Callable[[], object]:
     return lambda: (entropy(Z, sigma), information(Z, labels[:, None], gaussian_kernel_sigma=sigma))
 
 
-def reported(rows_wanted: int) -> Callable[[], object]:
+def reported(rows_wanted: int, folder: Path) -> Callable[[], object]:
     """Write a report of this number of synthetic rows; beyond a whole zoo, rows repeat under other names."""
-    import tempfile
-
-    sys.path.insert(0, str(HERE.parent / "tests"))
     from synthetic_rows import RUN, synthetic_rows
 
     from dsmi_zoo.reports.page.build import write_page
@@ -90,16 +92,42 @@ def reported(rows_wanted: int) -> Callable[[], object]:
     again = rows.groupby(["model", "img_size"]).cumcount()
     for column in ("model", "architecture", "row_id"):
         rows[column] = rows[column].where(again == 0, rows[column] + "-" + again.astype(str))
-    return lambda: write_page(rows, RUN, Path(tempfile.mkdtemp()))
+    # Errors differ from model to model, as in a run, or the page would compress better.
+    spread = np.random.default_rng(1)
+    for column in rows.columns[rows.columns.str.endswith("_se")]:
+        rows[column] *= np.exp(spread.normal(size=len(rows)) / 4)
+    return lambda: write_page(rows, RUN, folder)
 
 
 def one(what: str, sizes: dict[str, int]) -> Point:
     """Measure seconds and MiB of one figure in this process."""
-    work = reported(sizes["rows"]) if what == "report" else measured(what, sizes)
-    began = time.perf_counter()
-    work()
-    seconds = time.perf_counter() - began
-    return {"seconds": seconds, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    with tempfile.TemporaryDirectory() as folder:
+        is_page = what in ("report", "page")
+        work = reported(sizes["rows"], Path(folder)) if is_page else measured(what, sizes)
+        began, processor = time.perf_counter(), time.process_time()
+        work()
+        found = {
+            "seconds": time.perf_counter() - began,
+            "processor_seconds": time.process_time() - processor,
+            "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+        if what == "page":
+            page = Path(folder) / "index.html"
+            found |= {"page_mib": page.stat().st_size / 2**20, "usable": until_usable(page)}
+    return found
+
+
+def until_usable(page: Path) -> float:
+    """Return the seconds until Chromium has drawn the page and its explorer, the middle of three."""
+    from browser import chromium, open_page
+
+    seconds = []
+    with tempfile.TemporaryDirectory() as downloads, chromium(Path(downloads)) as browser:
+        for _ in range(3):
+            began = time.perf_counter()
+            open_page(browser, page)
+            seconds.append(time.perf_counter() - began)
+    return sorted(seconds)[1]
 
 
 def of_a_run(entries: int) -> Point:
@@ -116,7 +144,7 @@ def point(what: str, axis: str, size: int) -> Point:
     """Measure one figure in a separate process."""
     if what == "run":
         return {"size": size} | of_a_run(size)
-    sizes = {"rows": size} if what == "report" else TYPICAL | {axis: size}
+    sizes = {"rows": size} if axis == "rows" else TYPICAL | {axis: size}
     if axis == "classes":
         sizes["n"] = max(sizes["n"], 4 * size)
     command = [sys.executable, __file__, "--one", json.dumps([what, sizes])]
@@ -139,6 +167,18 @@ def table(curves: dict[tuple[str, str], list[Point]]) -> str:
         figures = ", ".join(f"{p['size']:,}: {p['seconds']:.3g} ({p['mib']:,.0f})" for p in points)
         fitted = f"{exponent(points):.2f}" if len(points) > 2 else ""
         lines.append(f"| {what} | {axis} | {figures} | {fitted} |")
+    return "\n".join(lines)
+
+
+def pages(most: int) -> str:
+    """Measure reports and their pages; return the figures in Markdown."""
+    heads = ("rows", "seconds", "processor seconds", "MiB", "page, MiB", "usable after, s")
+    lines = [f"| {' | '.join(heads)} |", "| ---: " * len(heads) + "|"]
+    for size in (size for size in PAGES if size <= most):
+        p = point("page", "rows", size)
+        figures = (p["seconds"], p["processor_seconds"], p["mib"], p["page_mib"], p["usable"])
+        lines.append(f"| {size:,} | {' | '.join(f'{figure:,.3g}' for figure in figures)} |")
+        print(lines[-1], file=sys.stderr, flush=True)
     return "\n".join(lines)
 
 
@@ -189,7 +229,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=dict.fromkeys(what for what, _, _ in CURVES),
+        choices=[*dict.fromkeys(what for what, _, _ in CURVES), "page"],
         help="these curves",
     )
     parser.add_argument("--most", type=int, default=50_000, help="leave larger sizes out")
@@ -201,6 +241,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         print(json.dumps(one(*json.loads(options.one))))
+        return
+    if options.only == ["page"]:
+        print(pages(options.most))
         return
     earlier = json.loads(options.add.read_text()) if options.add else []
     curves: dict[tuple[str, str], list[Point]] = {

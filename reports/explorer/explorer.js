@@ -16,6 +16,7 @@ function words_of(text) {
 
 function cell_of(value) {
   if (value === null || Number.isNaN(value)) return "";
+  if (typeof value === "number") return String(Number(value.toPrecision(7)));
   const is_formula = typeof value === "string" && FORMULA.test(value);
   const text = is_formula ? "'" + value : String(value);
   return NEEDS_QUOTES.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
@@ -270,10 +271,18 @@ class ExplorerView {
   }
 }
 
+// The text of an element that has it compressed, in base64.
+async function unpacked(id) {
+  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
+}
+
 async function start() {
-  const parsed = (id) => JSON.parse(document.getElementById(id).textContent);
-  await Bokeh.embed.embed_item(parsed("explorer-models"), "explorer");
-  const view = new ExplorerView((name) => Bokeh.documents[0].get_model_by_name(name), parsed("explorer-settings"));
+  const [library, models] = await Promise.all([unpacked("explorer-library"), unpacked("explorer-models")]);
+  document.head.append(element("script", library));
+  await Bokeh.embed.embed_item(JSON.parse(models), "explorer");
+  const settings = JSON.parse(document.getElementById("explorer-settings").textContent);
+  const view = new ExplorerView((name) => Bokeh.documents[0].get_model_by_name(name), settings);
   view.connect();
   if (view.restore()) document.getElementById("explore").scrollIntoView();
   else view.pick();

@@ -3,8 +3,12 @@
 The behaviour of its controls is in ``explorer.js``, their statistics in ``statistics.js``.
 """
 
+import base64
+import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +105,8 @@ def explorer_data(rows: pd.DataFrame, across: Sequence[str], up: Sequence[str]) 
         score, error = values(rows, name), values(rows, f"{name}_se")
         if np.isfinite(score).any():
             numbers.append(name)
-            scores[key_of(name)] = score
+            # Single precision has the seven digits of the download; costs are compared with numbers that readers type.
+            scores[key_of(name)] = score if name in NUMBERS else score.astype(np.float32)
             if np.isfinite(error).any():
                 errors[f"{key_of(name)} se"] = error.astype(np.float32)
     first = rows.index.isin(one_row_per_weights(rows).index)
@@ -216,13 +221,29 @@ class Axes:
 class Explorer:
     """The parts of the explorer.
 
-    ``models`` is Bokeh's JSON, ``settings`` describes the columns to the controls, and ``scripts`` are ours and Bokeh
-    itself, because the page needs no network. The scripts have no data of a run.
+    ``models`` is Bokeh's JSON, packed; ``settings`` describes the columns to the controls. ``library`` is Bokeh itself,
+    because the page needs no network, and ``packed`` the same as the page has it; ``scripts`` are ours. The library and
+    the scripts have no data of a run.
     """
 
-    models: Mapping[str, Any]
+    models: str
     settings: Mapping[str, Any]
+    library: str
+    packed: str
     scripts: Sequence[str]
+
+
+def packed(text: str) -> str:
+    """Return the text compressed, in base64: a third of the bytes. ``explorer.js`` unpacks it."""
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+@cache
+def library() -> tuple[str, str]:
+    """Return Bokeh's scripts as one, and the same packed."""
+    parts = Resources(mode="inline", components=["bokeh", "bokeh-widgets", "bokeh-tables"]).js_raw
+    script = "\n".join(parts)
+    return script, packed(script)
 
 
 def choice_axes(scores: Sequence[str], targets: Sequence[str], costs: Sequence[str]) -> Axes:
@@ -262,7 +283,6 @@ def explorer(
         Spacer(height=4),
         sizing_mode="stretch_width",
     )
-    library = Resources(mode="inline", components=["bokeh", "bokeh-widgets", "bokeh-tables"])
     ours = [(HERE / name).read_text(encoding="utf-8") for name in SCRIPTS]
     titles = {key_of(name): title_of(name) for name in (*axes.across, *axes.up, *COSTS)}
     start = [key_of(name) for name in axes.start]
@@ -276,7 +296,8 @@ def explorer(
         "start": start,
         "intervals": reported,
     }
-    return Explorer(_renumbered(json_item(layout)), settings, [*library.js_raw, *ours])
+    models = json.dumps(_renumbered(json_item(layout)), separators=(",", ":"), allow_nan=False)
+    return Explorer(packed(models), settings, *library(), ours)
 
 
 def _picker(name: str, title: str, value: str, offered: Sequence[str]) -> Select:

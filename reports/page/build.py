@@ -3,6 +3,7 @@
 import html
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from dsmi_zoo._util.text import plural
+from dsmi_zoo.pipeline.measures.core.threads import one_blas_thread
 from dsmi_zoo.pipeline.store.record import RunRecord
 from dsmi_zoo.pipeline.store.release import ROWS, Release, refuse_release, rows_and_record
 from dsmi_zoo.pipeline.store.schema import COLUMN_NAMES, COLUMNS, as_csv
@@ -144,7 +146,9 @@ def write_page(
     level = logging.INFO if len(rows) > MANY_ROWS else logging.DEBUG
     log.log(level, "writing the report of %s rows to %s", len(rows), folder)
     quantity = quantity_of(rows, run, source)
-    summary, ranking = summarise(rows, run), rank(rows, quantity)
+    # For small matrices, threads that wait for each other cost more than they save.
+    with one_blas_thread() if len(rows) <= MANY_ROWS else nullcontext():
+        summary, ranking = summarise(rows, run), rank(rows, quantity)
     of_layers = depths(rows, quantity)
     layers = None if of_layers is None else layers_part(of_layers)
     rows = own_rows(rows)

@@ -197,7 +197,7 @@ def page_context(
         "units": summary.units,
         "sample": summary.sample,
         "explorer": explored,
-        "script_hashes": [script_hash(script) for script in explored.scripts] if explored else [],
+        "script_hashes": _script_hashes(explored) if explored else [],
         "answer": None if choosing or is_trial else answer(summary),
         "tables": [target_tables(summary, target) for target in targets],
         "failures": summary.failures,
@@ -208,6 +208,10 @@ def page_context(
         "median_dsmi": _median(ok, "dsmi_z_y"),
         "median_null": _median(ok, "dsmi_z_y_null"),
     }
+
+
+def _script_hashes(explored: "Explorer") -> list[str]:
+    return [script_hash(script) for script in (explored.library, *explored.scripts)]
 
 
 def _explorer(

@@ -7,11 +7,11 @@ constant in it) is NaN.
 """
 
 import warnings
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import product
 
 import numpy as np
 from scipy import stats
@@ -169,18 +169,21 @@ def interval(
     return ci, small.p_value(z, error), None
 
 
-KEPT_BYTES = 400_000_000  # of ranks in resamples, which the other columns of a table need again
+CHUNK_BYTES = 16_000_000  # of ranks at a time, so that they stay in the processor's cache
 # Rows per family above which a product over families is faster than sums along the order.
 MANY_PER_FAMILY = 4
+ROWS_AT_ONCE = 64  # whose pairs with all rows stay in the cache
 
 
 def draw(units: int, resamples: int, seed: int) -> Array:
     """Return how often each unit is drawn, with replacement, into each resample: integers [resamples, units]."""
-    return np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=resamples)
+    generator = np.random.default_rng(seed)
+    drawn = generator.multinomial(units, np.full(units, 1 / units), size=resamples)
+    return drawn.astype(np.int32)
 
 
 class Resamples:
-    """The same resamples for many columns, whose ranks are computed once.
+    """The same resamples for many columns; what two columns give is kept.
 
     Parameters
     ----------
@@ -193,8 +196,15 @@ class Resamples:
     def __init__(self, unit: Array, counts: Array) -> None:
         self.unit, self.counts = unit, counts
         self._sizes = np.bincount(unit, minlength=counts.shape[1])
-        self._ranks: OrderedDict[bytes, tuple[Array, Array]] = OrderedDict()
+        self._lengths: dict[bytes, Array] = {}
         self._spearman: dict[tuple[bytes, bytes], Array] = {}
+        self._concordances: dict[bytes, Array] = {}
+
+    def first(self, resamples: int) -> "Resamples":
+        """Return the first of these resamples."""
+        few = Resamples(self.unit, self.counts[:resamples])
+        few._concordances = self._concordances  # which do not depend on the resamples
+        return few
 
     @classmethod
     def drawn(cls, unit: Array, resamples: int, seed: int) -> "Resamples":
@@ -202,31 +212,21 @@ class Resamples:
         return cls(unit, draw(int(unit.max(initial=-1)) + 1, resamples, seed))
 
     @cached_property
-    def _single(self) -> Array:
-        # Single precision holds counts and ranks without error.
-        return self.counts.astype(np.float32)
-
-    @cached_property
-    def _weights(self) -> Array:
-        return self._single[:, self.unit]
-
-    @cached_property
-    def _roots(self) -> Array:
-        return np.sqrt(self._weights)
+    def _double(self) -> Array:
+        return self.counts.astype(float)
 
     def pearson(self, x: Array, y: Array) -> Array:
         """Return Pearson's r of x [n] and y [n] in every resample: float64 [b]."""
         x = (x - x.mean()) / (x.std() or 1)
         y = (y - y.mean()) / (y.std() or 1)
         columns = np.column_stack([np.ones(len(x)), x, y, x * x, y * y, x * y])
-        rows, *sums = (self.counts.astype(float) @ self._of_families(columns)).T
+        rows, *sums = (self._double @ self._of_families(columns)).T
         mean_x, mean_y, xx, yy, xy = (of_rows / rows for of_rows in sums)
         spread_x = np.sqrt(np.maximum(xx - mean_x**2, 0))
         spread_y = np.sqrt(np.maximum(yy - mean_y**2, 0))
         spread = spread_x * spread_y
-        _, lengths_x = self._ranked(standard_ranks(x))
-        _, lengths_y = self._ranked(standard_ranks(y))
-        varies = (lengths_x > 0) & (lengths_y > 0)
+        self.rank([x], [y])
+        varies = (self._lengths[_key(x)] > 0) & (self._lengths[_key(y)] > 0)
         return _ratio(xy - mean_x * mean_y, np.where(varies, spread, 0))
 
     def spearman(self, x: Array, y: Array) -> Array:
@@ -234,35 +234,67 @@ class Resamples:
 
         Single precision is exact to about 1e-6, far below the noise of the resampling.
         """
-        # Ranks are the key of the cache, so a rescaled column is found again.
-        x, y = standard_ranks(x), standard_ranks(y)
-        key = (x.tobytes(), y.tobytes())
-        if key not in self._spearman:
-            (ranks_x, length_x), (ranks_y, length_y) = self._ranked(x), self._ranked(y)
-            products = np.einsum("bn,bn->b", ranks_x, ranks_y).astype(float)
-            self._spearman[key] = _ratio(products, length_x * length_y)
-        return self._spearman[key]
+        self.rank([x], [y])
+        return self._spearman[_key(x), _key(y)]
 
-    def _ranked(self, x: Array) -> tuple[Array, Array]:
-        """Return the centred ranks of x in every resample, times the root of the weights [b, n], and their norm [b]."""
-        key = x.tobytes()
-        if key not in self._ranks:
-            if MANY_PER_FAMILY * len(self._sizes) < len(x):
-                ranks = self._ranks_by_family(x)
-            else:
-                ranks = self._ranks_by_order(x)
-            ranks *= self._roots
-            self._ranks[key] = ranks, np.sqrt(np.einsum("bn,bn->b", ranks, ranks)).astype(float)
-            while len(self._ranks) > 2 and len(self._ranks) * ranks.nbytes > KEPT_BYTES:
-                self._ranks.popitem(last=False)
-        self._ranks.move_to_end(key)
-        return self._ranks[key]
+    def rank(self, xs: Sequence[Array], ys: Sequence[Array]) -> None:
+        """Compute rho of every x [n] with every y [n] in all resamples at once: far faster than pair by pair."""
+        # Ranks are the key, so a rescaled column is found again.
+        across = {_key(x): standard_ranks(x) for x in xs}
+        up = {_key(y): standard_ranks(y) for y in ys}
+        pairs = [pair for pair in product(across, up) if pair not in self._spearman]
+        if not pairs:
+            return
+        across = {key: across[key] for key, _ in pairs}
+        up = {key: up[key] for _, key in pairs}
+        columns = across | up
+        place = {key: i for i, key in enumerate(columns)}
+        rows, others = ([place[key] for key in keys] for keys in (across, up))
+        ranks_in = self._ranks_in(list(columns.values()))
+        lengths: list[Array] = []
+        products: list[Array] = []
+        step = max(CHUNK_BYTES // (4 * len(columns) * len(self.unit)), 1)
+        for start in range(0, len(self.counts), step):
+            # Single precision holds counts and ranks without error.
+            counts = self.counts[start : start + step].astype(np.float32)
+            ranks = ranks_in(counts)
+            ranks *= np.sqrt(counts)[:, None, self.unit]
+            lengths.append(np.einsum("bcn,bcn->bc", ranks, ranks))
+            products.append(np.einsum("bin,bjn->bij", ranks[:, rows], ranks[:, others]))
+        length = np.sqrt(np.concatenate(lengths)).astype(float)
+        found = np.concatenate(products).astype(float)
+        for key, i in place.items():
+            self._lengths[key] = length[:, i]
+        for (i, x), (j, y) in product(enumerate(across), enumerate(up)):
+            self._spearman[x, y] = _ratio(found[:, i, j], length[:, place[x]] * length[:, place[y]])
 
-    def _ranks_by_family(self, x: Array) -> Array:
-        """Return ranks as sums over families: how many rows of each are below, with half of those equal."""
-        value, equal = self._equal(x)
-        below = equal.cumsum(axis=0) - equal / 2 - self._sizes / 2
-        return self._single @ below.astype(np.float32)[value].T
+    def _ranks_in(self, columns: Sequence[Array]) -> Callable[[Array], Array]:
+        """Return a function of counts [b, g] that gives the centred ranks of k columns in resamples: [b, k, n]."""
+        n, families = len(self.unit), len(self._sizes)
+        if MANY_PER_FAMILY * families < n:
+            # Ranks are sums over families: how many rows of each are below, with half of those equal.
+            below = np.empty((families, len(columns), n), dtype=np.float32)
+            for k, column in enumerate(columns):
+                value, equal = self._equal(column)
+                of_values = equal.cumsum(axis=0) - equal / 2 - self._sizes / 2
+                below[:, k] = of_values.astype(np.float32)[value].T
+            return lambda counts: (counts @ below.reshape(families, -1)).reshape(
+                -1, *below.shape[1:]
+            )
+        orders = [_order(column) for column in columns]
+
+        def along_the_orders(counts: Array) -> Array:
+            weights = counts[:, self.unit]
+            half = weights.sum(axis=1, keepdims=True) / 2
+            ranks = np.empty((len(counts), len(columns), n), dtype=np.float32)
+            for k, (order, value, ends) in enumerate(orders):
+                upto = weights[:, order].cumsum(axis=1)[:, ends]
+                below = upto / 2 - half
+                below[:, 1:] += upto[:, :-1] / 2
+                ranks[:, k] = below[:, value]
+            return ranks
+
+        return along_the_orders
 
     def _equal(self, x: Array) -> tuple[Array, Array]:
         """Return the number of each row's value [n], and its count in every family, float32 [values, g]."""
@@ -272,18 +304,9 @@ class Resamples:
         counts = np.bincount(places, minlength=shape[0] * shape[1])
         return value, counts.reshape(shape).astype(np.float32)
 
-    def _ranks_by_order(self, x: Array) -> Array:
-        """Return the same ranks as a running sum of the weights along the order of x."""
-        value = np.unique(x, return_inverse=True)[1]
-        order = np.argsort(value, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(value[order]) > 0])
-        equal = np.add.reduceat(self._weights[:, order], starts, axis=1)
-        below = equal.cumsum(axis=1) - equal / 2 - self._weights.sum(axis=1, keepdims=True) / 2
-        return below[:, value]
-
     def kendall(self, x: Array, y: Array) -> Array:
         """Return Kendall's tau-b in every resample: float64 [b]."""
-        counts = self.counts.astype(float)
+        counts = self._double
         sums = []
         for rows in (self._concordance(x, y), self._untied(x), self._untied(y)):
             sums.append(((counts @ self._of_families(rows.T)) * counts).sum(axis=1))
@@ -301,7 +324,7 @@ class Resamples:
         Vigna (2015), A weighted correlation index for rankings with ties, equation 4.
         """
         pairs = (self._concordance(x, y), self._untied(x), self._untied(y))
-        of_rows = [self.counts.astype(float) @ of_families for of_families in pairs]
+        of_rows = [self._double @ of_families for of_families in pairs]
         halves = []
         for first, then in ((x, y), (y, x)):
             weight = self._hyperbolic(np.lexsort((then, first))[::-1])
@@ -311,8 +334,21 @@ class Resamples:
 
     def _concordance(self, x: Array, y: Array) -> Array:
         """Return each row's concordant minus discordant pairs with the rows of every family: [g, n]."""
-        signs = _signs(x) * _signs(y)
-        return self._of_families(signs).astype(float)
+        key = x.tobytes() + y.tobytes()
+        if key not in self._concordances:
+            self._concordances.clear()  # both Kendalls of a pair ask one after the other
+            self._concordances[key] = self._concordant(x, y)
+        return self._concordances[key]
+
+    def _concordant(self, x: Array, y: Array) -> Array:
+        order = np.argsort(self.unit, kind="stable")
+        pairs = np.zeros((len(self._sizes), len(x)))
+        for family, rows in enumerate(np.split(order, self._sizes.cumsum()[:-1])):
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                some = rows[start : start + ROWS_AT_ONCE]
+                signs = _signs(x[some], x) * _signs(y[some], y)
+                pairs[family] += signs.sum(axis=0, dtype=np.int32)
+        return pairs
 
     def _untied(self, x: Array) -> Array:
         """Return for each row how many rows of every family have a different x: [g, n]."""
@@ -331,14 +367,23 @@ class Resamples:
     def _of_families(self, columns: Array) -> Array:
         """Return sums over the rows of each family: [n, k] to [g, k]."""
         order = np.argsort(self.unit, kind="stable")
-        kind = np.int32 if columns.dtype.kind == "i" else float
         starts = self._sizes.cumsum() - self._sizes
-        return np.asarray(np.add.reduceat(columns[order], starts, axis=0, dtype=kind))
+        return np.asarray(np.add.reduceat(columns[order], starts, axis=0))
 
 
-def _signs(x: Array) -> Array:
-    """Return the signs of all differences, int8 [n, n]."""
-    return (x[:, None] > x).astype(np.int8) - (x[:, None] < x)
+def _key(x: Array) -> bytes:
+    return standard_ranks(x).tobytes()
+
+
+def _order(x: Array) -> tuple[Array, Array, Array]:
+    """Return the order of x [n], the number of each row's value [n], and the last place of each value in the order."""
+    value = np.unique(x, return_inverse=True)[1]
+    return np.argsort(value, kind="stable"), value, np.bincount(value).cumsum() - 1
+
+
+def _signs(x: Array, others: Array) -> Array:
+    """Return the signs of all differences of x [m] and others [n], int8 [m, n]."""
+    return (x[:, None] > others).astype(np.int8) - (x[:, None] < others)
 
 
 def _ratio(products: Array, lengths: Array) -> Array:

@@ -32,6 +32,8 @@ Families = Sequence[Any] | Array | pd.Series
 RESAMPLES = 2000
 # Weighted Kendall is computed resample by resample, 6 ms each for a thousand rows.
 WEIGHTED_KENDALL_RESAMPLES = 100
+# Sets of rows whose resamples are kept: those of all rows are needed again and again, and each takes 30 MB or more.
+KEPT = 4
 MIN_ROWS = 3
 # Resampling fewer families mostly repeats the data, and says nothing about others.
 MIN_UNITS = 5
@@ -82,12 +84,11 @@ class Bootstraps:
     def of(self, unit: Array) -> Resamples:
         """Return the resamples of rows with these units [n]."""
         key = unit.tobytes()
-        if key not in self._made:
-            # Two suffice (families and rows of one sample); each takes hundreds of megabytes.
-            if len(self._made) >= 2:
-                self._made.pop(next(iter(self._made)))
-            self._made[key] = Resamples.drawn(unit, self.resamples, self.seed)
-        return self._made[key]
+        made = self._made.pop(key, None) or Resamples.drawn(unit, self.resamples, self.seed)
+        self._made[key] = made  # the latest last
+        if len(self._made) > KEPT:
+            self._made.pop(next(iter(self._made)))
+        return made
 
 
 def correlate(
@@ -136,7 +137,7 @@ def correlate(
     x, y = _about_1(x), _about_1(y)
     over_families = bootstraps.of(unit)
     small = small_sample(unit, influence_on_spearman(x, y))
-    few = Resamples(unit, over_families.counts[: bootstraps.weighted_kendall_resamples])
+    few = over_families.first(bootstraps.weighted_kendall_resamples)
 
     coefficients: dict[str, Coefficient] = {}
     with warnings.catch_warnings():
@@ -190,19 +191,49 @@ def correlations(
     rows = succeeded(rows)
     families = families_of(rows)[1] if families is None else families
     targets, scores = targets_of(rows), scores_of(rows)
-    same_rows: dict[bytes, list[str]] = {}
-    for target in targets:  # those known for the same rows share their resamples
-        same_rows.setdefault(np.isfinite(values(rows, target)).tobytes(), []).append(target)
+    groups = families.to_numpy(dtype=object)
     computed: dict[tuple[str, str], Correlation] = {}
-    for some_targets in same_rows.values():
-        for score, target in product(scores, some_targets):
+    for known, pairs in same_rows(rows, scores, targets):
+        rank_together(rows, known, pairs, groups, bootstraps)
+        if full:
+            of_first = [pair for pair in pairs if pair[1] == targets[0]]
+            rank_together(rows, known, of_first, np.arange(len(rows)), bootstraps)
+        for score, target in pairs:
             x, y = values(rows, score), values(rows, target)
             in_full = full and target == targets[0]
-            computed[score, target] = correlate(x, y, families, bootstraps, full=in_full)
+            computed[score, target] = correlate(x, y, groups, bootstraps, full=in_full)
     by_score: dict[str, dict[str, Correlation]] = {}
     for score in scores:
         by_score[score] = {target: computed[score, target] for target in targets}
     return with_holm(by_score)
+
+
+Pairs = Sequence[tuple[str, str]]
+
+
+def same_rows(
+    rows: pd.DataFrame, scores: Sequence[str], targets: Sequence[str]
+) -> list[tuple[Array, Pairs]]:
+    """Return all pairs of a score and a target by the rows that have both, bool [n]."""
+    known = {name: np.isfinite(values(rows, name)) for name in (*scores, *targets)}
+    by_rows: dict[bytes, list[tuple[str, str]]] = {}
+    for target, score in product(targets, scores):
+        by_rows.setdefault((known[score] & known[target]).tobytes(), []).append((score, target))
+    return [(np.frombuffer(key, dtype=bool), pairs) for key, pairs in by_rows.items()]
+
+
+def rank_together(
+    rows: pd.DataFrame, known: Array, pairs: Pairs, families: Array, bootstraps: Bootstraps
+) -> None:
+    """Rank all columns of the pairs in the resamples of the known rows at once, for those who ask pair by pair."""
+    unit = pd.factorize(families[known])[0]
+    if not pairs or int(unit.max(initial=-1)) + 1 < MIN_UNITS:
+        return
+    scores, targets = (
+        [values(rows, name)[known] for name in dict.fromkeys(names)]
+        for names in zip(*pairs, strict=True)
+    )
+    bootstraps.of(unit).rank(scores, targets)
 
 
 def with_holm(correlations: dict[str, dict[str, Correlation]]) -> dict[str, dict[str, Correlation]]:

@@ -149,7 +149,58 @@ def difference(x: Array, base: Array, y: Array, unit: Array, resamples: Resample
 def standings(rows: pd.DataFrame, bootstraps: Bootstraps) -> dict[str, Standings]:
     """Return the standing of every score for every target, over the measured rows."""
     rows = succeeded(rows)
-    return {target: standings_for(rows, target, bootstraps) for target in targets_of(rows)}
+    samples = {target: sample_of(rows, target) for target in targets_of(rows)}
+    by_unit: dict[bytes, list[Sample]] = {}
+    for sample in samples.values():
+        by_unit.setdefault(sample.known.tobytes(), []).append(sample)
+    for same in by_unit.values():
+        if (
+            same[0].units >= MIN_UNITS
+        ):  # accuracies of the same models share the ranks of the scores
+            scores = [x for sample in same for x in sample.columns.values()]
+            bootstraps.of(same[0].unit).rank(scores, [sample.y for sample in same])
+    return {target: standings_for(rows, target, bootstraps) for target in samples}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The rows that have a target and all scores ranked by it, ``known`` [n of all], with their values [n].
+
+    ``unit`` is each row's family; ``left_out`` has the reasons of the scores that are not ranked.
+    """
+
+    known: Array
+    y: Array
+    columns: Mapping[str, Array]
+    unit: Array
+    left_out: dict[str, str]
+
+    @property
+    def units(self) -> int:
+        """The number of families."""
+        return int(self.unit.max(initial=-1)) + 1
+
+
+def sample_of(rows: pd.DataFrame, target: str) -> Sample:
+    """Return the rows on which the scores are ranked for a target."""
+    y = values(rows, target)
+    columns = {score: values(rows, score) for score in scores_of(rows) if score != CEILING}
+    published = values(rows, "top1")
+    if "top1" in static_rankers(target) and np.isfinite(published).any():
+        columns["top1"] = published
+    has_target = np.isfinite(y)
+    left_out: dict[str, str] = {}
+    for score, x in columns.items():
+        there = int(np.isfinite(x[has_target]).sum())
+        if there < KNOWN_FOR * has_target.sum():
+            left_out[score] = f"known for {there} of {has_target.sum()} models"
+    known = has_target.copy()
+    for score, x in columns.items():
+        if score not in left_out:
+            known &= np.isfinite(x)
+    unit = pd.factorize(families_of(rows)[1].to_numpy(dtype=object)[known])[0]
+    ranked = {score: x[known] for score, x in columns.items() if score not in left_out}
+    return Sample(known, y[known], ranked, unit, left_out)
 
 
 def standings_for(rows: pd.DataFrame, target: str, bootstraps: Bootstraps) -> Standings:
@@ -166,35 +217,18 @@ def standings_for(rows: pd.DataFrame, target: str, bootstraps: Bootstraps) -> St
     A joint confidence region for an overall ranking of populations. Mogstad, Romano, Shaikh and Wilhelm (2024),
     Inference for ranks with applications to mobility across neighbourhoods and academic achievement across countries.
     """
-    y = values(rows, target)
-    columns = {score: values(rows, score) for score in scores_of(rows) if score != CEILING}
-    published = values(rows, "top1")
-    if "top1" in static_rankers(target) and np.isfinite(published).any():
-        columns["top1"] = published
-    has_target = np.isfinite(y)
-    left_out: dict[str, str] = {}
-    for score, x in columns.items():
-        there = int(np.isfinite(x[has_target]).sum())
-        if there < KNOWN_FOR * has_target.sum():
-            left_out[score] = f"known for {there} of {has_target.sum()} models"
-    known = has_target.copy()
-    for score, x in columns.items():
-        if score not in left_out:
-            known &= np.isfinite(x)
-    n = int(known.sum())
-    unit = pd.factorize(families_of(rows)[1].to_numpy(dtype=object)[known])[0]
-    units = int(unit.max(initial=-1)) + 1
-    if units < MIN_UNITS:
-        reason = f"{counted(units, 'independent unit')}, fewer than {MIN_UNITS}"
+    sample = sample_of(rows, target)
+    n, y, left_out = len(sample.y), sample.y, sample.left_out
+    if sample.units < MIN_UNITS:
+        reason = f"{counted(sample.units, 'independent unit')}, fewer than {MIN_UNITS}"
         return Standings(n, left_out=left_out, reason=reason)
-    resamples = bootstraps.of(unit)
+    resamples = bootstraps.of(sample.unit)
+    resamples.rank(list(sample.columns.values()), [y])
     strengths: dict[str, Strength] = {}
-    for score, x in columns.items():
-        if score in left_out:
-            continue
-        why = why_undefined(x[known], y[known])
+    for score, x in sample.columns.items():
+        why = why_undefined(x, y)
         if why is None:
-            strengths[score] = strength(x[known], y[known], resamples)
+            strengths[score] = strength(x, y, resamples)
             if np.isnan(strengths[score].drawn).mean() > UNDEFINED:
                 del strengths[score]
                 why = "undefined in most resamples"
@@ -203,7 +237,7 @@ def standings_for(rows: pd.DataFrame, target: str, bootstraps: Bootstraps) -> St
     if len(strengths) < 2:
         return Standings(n, left_out=left_out, reason="fewer than two scores have a correlation")
     static = [score for score in static_rankers(target) if score in strengths]
-    return _ranked(unit, strengths, static, left_out)
+    return _ranked(sample.unit, strengths, static, left_out)
 
 
 def _ranked(

@@ -1,6 +1,8 @@
 """What names that strangers chose cannot do to a page: run, hide, or break it."""
 
+import base64
 import csv
+import hashlib
 import html
 import io
 import json
@@ -20,6 +22,7 @@ from hostile_names import FORMULA_BEGINS, MATHEMATICS, NAMES, in_a_spreadsheet
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from packed_parts import unpacked
 from PIL import Image
 from run_records import record_of
 from selenium import webdriver
@@ -359,12 +362,37 @@ def test_a_legend_shows_every_hostile_name_as_it_is_and_no_mathematics() -> None
 
 def test_no_script_of_a_page_holds_a_name_and_its_data_hold_no_markup(own_measures: Path) -> None:
     content = own_measures.read_text(encoding="utf-8")
-    found = re.search(
-        r'<script type="application/json" id="explorer-models">(.*?)</script>', content, re.DOTALL
-    )
-    assert found
-    assert not re.search("[<>&]", found[1])
-    assert "own __proto__" in found[1]
-    json.loads(found[1])
+    models = unpacked(content, "explorer-models")
+    assert "own __proto__" in models
+    json.loads(models)
     scripts = re.findall(r"<script>(.*?)</script>", content, re.DOTALL)
     assert not [script for script in scripts if "$$y$$" in script or "SUM(1+1)" in script]
+
+
+def test_a_page_holds_bokeh_once_and_compressed_and_its_policy_admits_no_other_script(
+    own_measures: Path,
+) -> None:
+    content = own_measures.read_text(encoding="utf-8")
+    library = unpacked(content, "explorer-library")
+    assert library.count("Bokeh.set_log_level") >= 1
+    assert "set_log_level" not in content
+    assert len(content) < len(library)
+    scripts = [library, *re.findall(r"<script>(.*?)</script>", content, re.DOTALL)]
+    expected = [
+        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
+    ]
+    assert re.findall("'sha256-(.*?)'", content) == expected
+
+
+def test_a_png_of_a_report_has_the_pixels_of_its_drawing_but_few_colours() -> None:
+    figure, axes = figures.canvas(4.0, 3.0)
+    axes.plot([0, 1], [0, 1], color="#0072b2", linewidth=4)
+    drawn = figures.render(figure, "a line")
+    exact = io.BytesIO()
+    figure.savefig(exact, format="png", dpi=150)
+    few = np.asarray(Image.open(io.BytesIO(drawn.png)).convert("RGB"), dtype=int)
+    all_of_them = np.asarray(Image.open(exact).convert("RGB"), dtype=int)
+    assert few.shape == all_of_them.shape == (450, 600, 3)
+    assert np.abs(few - all_of_them).max() <= 24
+    assert np.abs(few - all_of_them).mean() < 0.5
+    assert len(drawn.png) < 0.6 * len(exact.getvalue())

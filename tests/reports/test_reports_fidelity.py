@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from dsmi_zoo.reports.page.analysis import CLOSE_PAIRS, sections, target_tables
-from dsmi_zoo.reports.statistics.fidelity import GAPS, MOST_PAIRS, fidelity
+from dsmi_zoo.reports.statistics.fidelity import GAPS, MOST_PAIRS, _weakest, fidelity
 from dsmi_zoo.reports.statistics.summary import summarise
 
 
@@ -100,3 +100,17 @@ def test_the_table_of_scores_says_how_often_each_orders_two_close_models_right()
         right = np.mean(((x[i] - x[j]) * gap > 0)[close])
         assert shown[score] == f"{right:.0%}"
     assert CLOSE_PAIRS in table.note
+
+
+@pytest.mark.parametrize("digits", [0, 6])
+def test_the_weakest_rho_is_that_of_a_loop_that_leaves_each_family_out(digits: int) -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(2, 50)).round(digits)
+    families = np.array([f"family {i}" for i in rng.integers(8, size=50)], dtype=object)
+    loop = {}
+    for family in families:
+        keep = families != family
+        loop[family] = spearmanr(x[keep], y[keep]).statistic
+    lowest, without = _weakest(x, y, families)
+    assert without == min(loop, key=loop.__getitem__)
+    assert lowest == pytest.approx(loop[without], abs=1e-12)

@@ -336,3 +336,20 @@ def test_one_group_or_none_has_no_within_group_part():
 def test_holms_correction_is_that_of_statsmodels(p: list[float]) -> None:
     expected = multipletests(p, method="holm")[1]
     assert list(holm(dict(enumerate(p))).values()) == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("families", [6, 40])
+def test_columns_ranked_together_have_the_very_rho_of_pair_by_pair(families, monkeypatch):
+    rng = np.random.default_rng(7)
+    unit = np.r_[np.arange(families), rng.integers(families, size=60 - families)]
+    scores = [rng.normal(size=60), rng.integers(5, size=60).astype(float), np.ones(60)]
+    targets = [rng.normal(size=60), rng.integers(9, size=60).astype(float)]
+    one_by_one = resampling.Resamples.drawn(unit, 50, seed=1)
+    expected = [one_by_one.spearman(x, y) for x in scores for y in targets]
+    monkeypatch.setattr(resampling, "CHUNK_BYTES", 7 * 4 * 5 * 60)  # seven resamples at a time
+    together = resampling.Resamples.drawn(unit, 50, seed=1)
+    together.rank(scores, targets)
+    monkeypatch.setattr(together, "_ranks_in", None)  # nothing is ranked again
+    found = [together.spearman(x, y) for x in scores for y in targets]
+    np.testing.assert_array_equal(found, expected)
+    assert np.isnan(found[-1]).all()
