@@ -16,7 +16,18 @@ MAX_FOR_A_BYTE = 1100
 
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Write a table, whole or not at all, with a checksum for each page."""
-    write_atomically(path, lambda file: pq.write_table(table, file, write_page_checksum=True))
+    has_many = (
+        table.num_rows > 1
+    )  # for one row, dictionaries and statistics take longer than its values
+    content = pa.BufferOutputStream()  # a file object would be called for each page
+    pq.write_table(
+        table,
+        content,
+        write_page_checksum=True,
+        use_dictionary=has_many,
+        write_statistics=has_many,
+    )
+    write_atomically(path, lambda file: file.write(content.getvalue()))
 
 
 def read_parquet(path: Path) -> pa.Table:

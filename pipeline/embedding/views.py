@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 CLUSTER_SIDE = 64  # the paper's script shrinks the inputs to 64 x 64 before it clusters them
 PAPER_SCALE = (0.6, 1.6)  # of the paper's random crops
+TALL = 1.8  # from twice as high as wide, Pillow 13 resizes down first when it shrinks
+SUPPORT = {"bilinear": 1, "bicubic": 2, "lanczos": 3}  # of an interpolation, pixels on either side
 ROWS_AT_ONCE = 64  # of a view in memory
 # If a larger view does not fit, its entry fails; if a smaller one does not, the disk is full.
 LARGE_VIEW_BYTES = 20 * 10**9
@@ -165,7 +167,7 @@ def _fill(
     """Decode every image and write its crops, in any order, behind the header of the file."""
     begins_at = file.tell()
     is_random = preprocessing.crop_mode == "paper"
-    crop = _paper_crop(img_size) if is_random else _timm_crop(img_size, preprocessing)
+    crop = _paper_crop(img_size) if is_random else timm_crop(img_size, preprocessing)
 
     def fill(number: int) -> None:
         image = subset.images.image(number)
@@ -260,9 +262,10 @@ def view_vectors(
     return vectors
 
 
-def _timm_crop(
+def timm_crop(
     img_size: int, preprocessing: Preprocessing
 ) -> Callable[[Image.Image, int], np.ndarray]:
+    """Return what makes an RGB image, and a seed that it ignores, a row of a view by timm's evaluation transform."""
     from timm.data import create_transform
 
     transform = create_transform(
@@ -273,7 +276,39 @@ def _timm_crop(
         crop_pct=preprocessing.crop_pct,
         crop_mode=preprocessing.crop_mode,
     )
-    return lambda image, seed: np.asarray(transform(image)).transpose(1, 2, 0)
+    shorter = math.floor(img_size / preprocessing.crop_pct)
+    is_central = preprocessing.crop_mode == "center" and shorter >= img_size  # else it is padded
+
+    def crop(image: Image.Image, seed: int) -> np.ndarray:
+        if (
+            is_central
+            and image.height < TALL * image.width
+            and preprocessing.interpolation in SUPPORT
+        ):
+            return central_crop(image, img_size, shorter, preprocessing.interpolation)
+        return np.asarray(transform(image)).transpose(1, 2, 0)
+
+    return crop
+
+
+def central_crop(image: Image.Image, size: int, shorter: int, interpolation: str) -> np.ndarray:
+    """Resize an RGB image's shorter side, and crop its centre: timm's pixels, without most of those that it cuts off.
+
+    Pillow resizes across, then down. Rows that the second step does not read are left out of the first, and columns
+    outside the crop out of the second. Pillow's own ``box`` would save more, but its corners are in single precision,
+    which changes pixels. The image is less than `TALL` times as high as wide.
+    """
+    resampling = Image.Resampling[interpolation.upper()]
+    width, height = (int(shorter * side / min(image.size)) for side in image.size)
+    x, y = round((width - size) / 2), round((height - size) / 2)
+    scale = image.height / height
+    margin = SUPPORT[interpolation] * max(scale, 1) + 1
+    top, bottom = max(int(y * scale - margin), 0), math.ceil((y + size) * scale + margin)
+    rows = image.crop((0, top, image.width, min(bottom, image.height)))
+    columns = rows.resize((width, rows.height), resampling).crop((x, 0, x + size, rows.height))
+    whole = Image.new("RGB", (size, image.height))
+    whole.paste(columns, (0, top))
+    return np.asarray(whole.resize((size, height), resampling).crop((0, y, size, y + size)))
 
 
 def _paper_crop(img_size: int) -> Callable[[Image.Image, int], np.ndarray]:

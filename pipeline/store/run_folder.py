@@ -47,9 +47,14 @@ _ARROW_TYPES = {
 def write_row_file(path: Path, row: Mapping[str, Any], columns: Sequence[Column] = COLUMNS) -> None:
     """Store one row of these ``columns``; those beyond them are numbers."""
     schema = arrow_schema(row, columns)
-    whole_row = {name: row.get(name) for name in schema.names}
-    table = pa.Table.from_pylist([whole_row], schema=schema)
+    values = [_of_one(row.get(field.name), field.type) for field in schema]
+    table = pa.Table.from_arrays(values, schema=schema)
     write_parquet(path, table.replace_schema_metadata({DIGEST: _digest(table)}))
+
+
+def _of_one(value: Any, kind: pa.DataType) -> pa.Array:
+    """Return a column of one row; most are empty in a failed one, and pandas would be asked about each."""
+    return pa.nulls(1, kind) if value is None else pa.array([value], kind)
 
 
 def arrow_schema(names: Iterable[str], columns: Sequence[Column] = COLUMNS) -> pa.Schema:

@@ -34,6 +34,7 @@ from dsmi_zoo.pipeline.embedding.views import (
     make_view,
     open_stored,
     open_view,
+    timm_crop,
     view_path,
     view_vectors,
 )
@@ -287,6 +288,46 @@ def test_a_view_has_the_pixels_of_timms_transform_before_normalisation(
         np.testing.assert_allclose(
             (view[row] / 255 - np.array(mean)) / np.array(std), expected, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos"])
+def test_views_of_photographs_of_any_shape_are_timms_to_the_last_bit(interpolation: str) -> None:
+    rng = np.random.default_rng(0)
+    shapes = (
+        (500, 375),
+        (375, 500),
+        (333, 333),
+        (900, 91),
+        (91, 163),
+        (90, 170),
+        (97, 1201),
+        (30, 20),
+    )
+    for width, height in shapes:
+        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        for size, crop_pct in (
+            (224, 0.875),
+            (224, 0.95),
+            (160, 1.0),
+            (384, 0.9),
+            (8, 0.5),
+            (40, 1.2),
+        ):
+            transform = create_transform(
+                size,
+                is_training=False,
+                use_prefetcher=True,
+                interpolation=interpolation,
+                crop_pct=crop_pct,
+            )
+            crop = timm_crop(
+                size,
+                Preprocessing(
+                    crop_pct=crop_pct, interpolation=interpolation, mean=(0, 0, 0), std=(1, 1, 1)
+                ),
+            )
+            expected = np.asarray(transform(image)).transpose(1, 2, 0)
+            np.testing.assert_array_equal(crop(image, 0), expected)
 
 
 def test_a_view_is_made_once_and_leaves_no_temporary_file(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsmi_zoo._util.errors import DamagedFile, InputError
+from dsmi_zoo._util.parquet import write_parquet
 from dsmi_zoo.pipeline.store.record import LostRecord
 from dsmi_zoo.pipeline.store.run_folder import (
     DIGEST,
@@ -248,3 +249,16 @@ def test_a_pipe_or_a_folder_in_place_of_a_row_or_a_subset_is_no_file(tmp_path: P
         InputError, match=r"folder\.parquet is a folder where a file belongs; move it away"
     ):
         write_row_file(tmp_path / "results" / "folder.parquet", ROW)
+
+
+def test_one_row_is_stored_without_dictionaries_and_statistics_which_many_rows_have(
+    tmp_path: Path,
+) -> None:
+    write_row_file(tmp_path / "one.parquet", ROW)
+    one = pq.ParquetFile(tmp_path / "one.parquet").metadata.row_group(0)
+    columns = [one.column(place) for place in range(one.num_columns)]
+    assert not any(column.has_dictionary_page or column.is_stats_set for column in columns)
+    write_parquet(tmp_path / "many.parquet", pa.table({"names": ["a", "a", "b"]}))
+    names = pq.ParquetFile(tmp_path / "many.parquet").metadata.row_group(0).column(0)
+    assert names.has_dictionary_page
+    assert names.is_stats_set
