@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Before the imports, because libraries read it then. With a process per core, BLAS threads would mostly wait for each
 # other. And embeddings are compared to the last bit, which on some processors depends on the number of threads.
@@ -21,11 +21,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import hypothesis  # before `pytest_collection_finish`, because it searches the referrers of an object
 import pytest
+import unsynced  # noqa: F401
 from hub_server import HubServer
-from processes import MODULES, fork_dask_workers, free_port, start_command
+from processes import fork_dask_workers, free_port, start_command, start_server
 from slurm_cluster import running_slurm
 
-from dsmi_zoo._util import forkserver
 from dsmi_zoo._util.locks import exclusive
 from dsmi_zoo.jobs.cli.main import main
 
@@ -93,7 +93,7 @@ WRITES_NO_REPORT = {"--help", "--plan", "--no-report"}
 @pytest.fixture(scope="session")
 def server() -> None:
     """Start the process from which commands and workers fork, with all their imports."""
-    assert forkserver.start(MODULES)
+    assert start_server()
     fork_dask_workers()
 
 
@@ -248,6 +248,20 @@ def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """Collect the log from INFO on."""
     caplog.set_level(logging.INFO, "dsmi_zoo")
     return caplog
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lay figures out but draw none, which is three quarters of a page's time, where a test reads the page's words."""
+    from dsmi_zoo.reports.figures import curves, scatter
+    from dsmi_zoo.reports.figures.canvas import Rendered
+
+    def render(figure: Any, description: str, is_for_files: bool = True) -> Rendered:
+        svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"></svg>'
+        return Rendered(b"\x89PNG\r\n\x1a\n" if is_for_files else b"", svg, description, figure)
+
+    for module in (curves, forest, scatter):
+        monkeypatch.setattr(module, "render", render)
 
 
 @pytest.fixture(scope="session")

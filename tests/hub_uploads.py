@@ -21,10 +21,11 @@ class HubOfDataSets:
     private: set[str] = field(default_factory=set)
     objects: dict[str, bytes] = field(default_factory=dict)  # of Git LFS, by SHA-256
     token: str = "mine"
+    port: int = 0
     refuses: int | None = None  # the response status of every commit
 
     def __enter__(self) -> Self:
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", self.port), _Handler)
         self._server.hub = self
         threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True

@@ -257,8 +257,10 @@ class Recording:
         """Yield states after power cuts: the steps before them, and each file's content, None for a folder.
 
         For each cut: nothing survives that was not flushed; all names survive, but no content; and two by chance.
+        A state that an earlier cut left is not yielded again, but for those after the last step.
         """
         chance = random.Random(seed)
+        seen = set[frozenset[tuple[str, bytes | None]]]()
         for cut in sorted({*range(0, len(self.steps), every), len(self.steps)}):
             for keep_names, contents in (
                 (lambda: False, ("lost",)),
@@ -266,7 +268,11 @@ class Recording:
                 (lambda: chance.random() < 0.5, ("lost", "zeroed", "torn", "whole")),
                 (lambda: chance.random() < 0.8, ("lost", "zeroed", "torn", "whole")),
             ):
-                yield cut, self._after(self.steps[:cut], keep_names, contents, chance)
+                state = self._after(self.steps[:cut], keep_names, contents, chance)
+                content = frozenset(state.items())
+                if content not in seen or cut == len(self.steps):
+                    seen.add(content)
+                    yield cut, state
 
     def _after(
         self,

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 
@@ -30,6 +31,10 @@ MODULES = (
         f"dsmi_zoo.jobs.{name}"
         for name in (
             "cli.main",
+            "cli.start",
+            "clusters.local",
+            "clusters.worker_log",
+            "tools.measure",
             "runs.run",
             "runs.search",
             "runs.remeasure",
@@ -37,14 +42,41 @@ MODULES = (
             "publishing.publish",
         )
     ),
-    "dsmi_zoo.jobs.clusters.local",
     "dsmi_zoo.reports.page.build",
+    "dsmi_zoo.reports.explorer.layout",
+    # What reports import inside functions: half a second for each.
+    "matplotlib.backends.backend_svg",
+    "pyarrow.pandas_compat",
+    "statsmodels.regression.linear_model",
+    "statsmodels.stats.outliers_influence",
+    # What Dask, rich and Pillow import inside functions.
+    "bokeh.application.handlers.document_lifecycle",
+    "cryptography.x509",
+    "cryptography.hazmat.primitives.asymmetric.rsa",
+    "distributed.diagnostics.websocket",
+    *(
+        f"distributed.http.{name}"
+        for name in ("health", "prometheus", "statics", "worker.prometheus")
+    ),
+    *(f"distributed.http.scheduler.{name}" for name in ("info", "json", "prometheus")),
+    *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
+    "rich._emoji_codes",
+    "tornado.platform.asyncio",
     "dask.__main__",
     "distributed.cli.dask_scheduler",
     "distributed.cli.dask_worker",
     "distributed.dashboard.scheduler",
+    "unsynced",
+    "huge_pages",
 )
 TESTS = str(Path(__file__).parent)
+
+
+def start_server() -> bool:
+    """Start the process to fork from unless one with this environment runs; return whether that is possible."""
+    path = os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")]))
+    with patch.dict(forkserver.SERVER_VARIABLES, PYTHONPATH=path):  # for the last modules
+        return forkserver.start(MODULES)
 
 
 class Process:
@@ -66,7 +98,7 @@ class Process:
         before = dict(os.environ)
         os.environ.update(environment or {})
         try:
-            forkserver.start(MODULES)
+            start_server()
             self._process = forkserver.child_process(_become, *settings)
         finally:
             for name in environment or {}:

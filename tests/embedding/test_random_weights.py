@@ -20,11 +20,12 @@ test_resnet.r160_in1k,160,30,10,1281167,0.1,timm/test_resnet.r160_in1k
 """
 
 
-@pytest.fixture
-def tried(tmp_path: Path, cli: Command) -> Path:
-    """A run of two published models without their weights."""
-    (tmp_path / "zoo.csv").write_text(ZOO)
-    (tmp_path / "cache").mkdir()
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory, cli: Command) -> Path:
+    """A run of two published models without their weights, beside its catalogue and its cache."""
+    folder = tmp_path_factory.mktemp("tried")
+    (folder / "zoo.csv").write_text(ZOO)
+    (folder / "cache").mkdir()
     run = (
         "run",
         "--catalog",
@@ -33,14 +34,14 @@ def tried(tmp_path: Path, cli: Command) -> Path:
         "--images-per-class",
         3,
         "--cache",
-        tmp_path / "cache",
+        folder / "cache",
     )
-    cli(*run, "--out", tmp_path / "out", cwd=tmp_path, report=True)
-    return tmp_path / "out"
+    cli(*run, "--out", folder / "out", cwd=folder, report=True)
+    return folder / "out"
 
 
 def test_models_are_measured_without_weights_and_without_any_accuracy(
-    tried: Path, tmp_path: Path, cli: Command
+    tried: Path, cli: Command
 ) -> None:
     rows = read_results(tried)
     assert list(rows["status"]) == ["ok", "ok"], list(rows["error_message"])
@@ -48,7 +49,7 @@ def test_models_are_measured_without_weights_and_without_any_accuracy(
     assert rows[["top1", "top5", "pretraining"]].isna().all(axis=None)
     assert not {"imagenet_r_top1", "pretraining_images"} & set(rows)
     assert list(rows["gmacs"]) == [0.1, 0.1]
-    assert not (tmp_path / "cache" / "weights").exists()
+    assert not (tried.parent / "cache" / "weights").exists()
     summary = json.loads((tried / "report" / "summary.json").read_text())
     assert summary["lead"].startswith("These networks have random weights")
     assert not any(summary["correlations"].values())
@@ -56,7 +57,16 @@ def test_models_are_measured_without_weights_and_without_any_accuracy(
     assert page.index("These networks have random weights") < page.index(
         "2 of 2 models ran without an error"
     )
-    cli("rerun", "test_vit.r160_in1k", "--out", tried, "--workers", 1, "--no-report", cwd=tmp_path)
+    cli(
+        "rerun",
+        "test_vit.r160_in1k",
+        "--out",
+        tried,
+        "--workers",
+        1,
+        "--no-report",
+        cwd=tried.parent,
+    )
     again = read_results(tried)
     pd.testing.assert_series_equal(again["embedding_sha256"], rows["embedding_sha256"])
     assert again["random_weights"].all()
@@ -64,8 +74,9 @@ def test_models_are_measured_without_weights_and_without_any_accuracy(
 
 
 def test_they_never_mix_with_others(tried: Path, tmp_path: Path, cli: Command) -> None:
-    run = ("run", "--catalog", "zoo.csv", "--images-per-class", 3, "--cache", tmp_path / "cache")
-    said = cli(*run, "--out", tried, cwd=tmp_path, code=2).stderr
+    folder = tried.parent
+    run = ("run", "--catalog", "zoo.csv", "--images-per-class", 3, "--cache", folder / "cache")
+    said = cli(*run, "--out", tried, cwd=folder, code=2).stderr
     assert (
         "belongs to another configuration: random_weights = true, not null; choose another --out"
         in said

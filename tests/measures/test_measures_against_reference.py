@@ -231,7 +231,7 @@ def test_clusters_of_one_column_are_the_references_bins(n_clusters):
 @pytest.mark.parametrize("scale", [1, 1 / 8])
 def test_every_measure_of_real_digits_equals_the_reference(scale):
     digits = load_digits()
-    Z, labels = digits.data[:400] * scale, digits.target[:400]
+    Z, labels = digits.data[:200] * scale, digits.target[:200]
     clusters = cluster_inputs(Z, 10)
     values = measure(Z, labels, input_clusters=clusters)
     classic = {"classic_shannon_entropy": True}

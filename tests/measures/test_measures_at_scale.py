@@ -360,9 +360,30 @@ dsmi_zoo.measure(Z, generator.integers(0, 10, 1500))
 """
 
 
-@pytest.mark.long
-def test_no_openmp_loop_of_scikit_learn_enters_a_blas_with_several_threads(monkeypatch):
+THREADS_OF_EACH_BLAS = """
+from dsmi_zoo.pipeline.measures.core.threads import one_blas_thread
+with one_blas_thread():
+    import sklearn.neighbors
+    from threadpoolctl import threadpool_info
+    print({blas["num_threads"] for blas in threadpool_info() if blas["user_api"] == "blas"})
+"""
+
+
+@pytest.fixture
+def _two_threads(monkeypatch):
     for library in ("OMP", "OPENBLAS"):
         monkeypatch.setenv(f"{library}_NUM_THREADS", "2")
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_a_blas_that_is_loaded_later_has_one_thread_too():
+    code = [sys.executable, "-c", THREADS_OF_EACH_BLAS]
+    done = subprocess.run(code, capture_output=True, text=True, check=True)
+    assert done.stdout == "{1}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_two_threads")
+def test_no_openmp_loop_of_scikit_learn_enters_a_blas_with_several_threads():
     done = subprocess.run([sys.executable, "-c", WITH_TWO_THREADS], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

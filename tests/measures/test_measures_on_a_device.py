@@ -24,7 +24,7 @@ from dsmi_zoo.pipeline.measures.run import measured, values_of
 pytestmark = pytest.mark.long
 
 DEVICE = array_api_strict.Device("device1")
-N, D, CLASSES = 160, 40, 5
+N, D, CLASSES = 100, 40, 5
 
 
 def example(n=N, repeats=1):
@@ -69,7 +69,7 @@ def transfers(monkeypatch):
 @pytest.mark.parametrize("place", [on_strict_device, torch.from_numpy])
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_every_measure_has_the_same_value_on_a_device(place, repeats):
-    data = example(repeats=repeats)
+    data = example(180, repeats)  # enough images for every measure
     expected = values(data[0].copy(), data)
     undefined = {"cse_z_se", "csmi_z_y_se", "dsmi_z_y_knn_se"}
     undefined |= {"lidar", "lidar_se"} if repeats == 1 else set()
@@ -80,8 +80,8 @@ def test_every_measure_has_the_same_value_on_a_device(place, repeats):
 @pytest.mark.parametrize("place", [on_strict_device, torch.from_numpy])
 def test_so_it_has_where_points_are_too_many_for_all_pairs(monkeypatch, place):
     for module in (estimate_module, distances_module):
-        monkeypatch.setattr(module, "EXACT_UP_TO", 100)
-    monkeypatch.setattr(distances_module, "_BLOCK", 64)
+        monkeypatch.setattr(module, "EXACT_UP_TO", 60)
+    monkeypatch.setattr(distances_module, "_BLOCK", 40)
     data = example()
     assert_same(values(place(data[0]), data), values(data[0].copy(), data))
 
@@ -89,8 +89,8 @@ def test_so_it_has_where_points_are_too_many_for_all_pairs(monkeypatch, place):
 @pytest.mark.parametrize("place", [on_strict_device, torch.from_numpy])
 @pytest.mark.parametrize("held", [True, False])
 def test_so_it_has_where_eigenvalues_are_estimated(monkeypatch, place, held):
-    monkeypatch.setattr(estimate_module, "ESTIMATED_FROM", 100)
-    monkeypatch.setattr("dsmi_zoo.pipeline.measures.dse.operator._TILE", 64)
+    monkeypatch.setattr(estimate_module, "ESTIMATED_FROM", 60)
+    monkeypatch.setattr("dsmi_zoo.pipeline.measures.dse.operator._TILE", 40)
     monkeypatch.setattr("dsmi_zoo.pipeline.measures.dse.lanczos.HELD_BYTES", 2**31 if held else 0)
     data = example()
     settings = {"method": "lanczos", "tolerance": 0.05}
@@ -102,7 +102,7 @@ def test_so_it_has_where_eigenvalues_are_estimated(monkeypatch, place, held):
 
 
 def test_float32_eigenvalues_are_those_of_the_host(monkeypatch):
-    monkeypatch.setattr(estimate_module, "FLOAT32_FROM", 100)
+    monkeypatch.setattr(estimate_module, "FLOAT32_FROM", 60)
     data = example()
     found, expected = (
         values(Z, data, precision="float32") for Z in (on_strict_device(data[0]), data[0].copy())
@@ -114,8 +114,8 @@ def test_float32_eigenvalues_are_those_of_the_host(monkeypatch):
 def test_nothing_as_large_as_all_pairs_comes_back(monkeypatch, transfers, repeats):
     # Matrices of few points are solved by the host, some at a time.
     for module in (spectrum, subsets):
-        monkeypatch.setattr(module, "SMALL", 40)
-    monkeypatch.setattr(subsets, "BLOCK_NUMBERS", 4 * 10_000)
+        monkeypatch.setattr(module, "SMALL", 20)
+    monkeypatch.setattr(subsets, "BLOCK_NUMBERS", 4_000)
     data = example(repeats=repeats)
     values(on_strict_device(data[0]), data)
     assert transfers

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from run_records import record_of
 
 from dsmi_zoo.pipeline.measures.core.hits import packed
@@ -123,6 +124,7 @@ def test_a_familys_profile_is_the_mean_where_all_its_models_have_layers() -> Non
     np.testing.assert_allclose(y[x == 0.5][0], [a1, a2])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_shows_layers_only_where_there_are_rows_of_them(tmp_path: Path) -> None:
     write_page(zoo(), record_of(), tmp_path / "with")
     page = (tmp_path / "with" / "index.html").read_text()

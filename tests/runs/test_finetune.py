@@ -72,6 +72,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_best_and_the_static_choice_are_tuned_once_and_the_page_says_who_wins(
     out: Path, here: Workers, trainings: list[int]
 ) -> None:

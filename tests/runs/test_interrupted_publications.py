@@ -131,13 +131,13 @@ def test_after_a_power_cut_at_any_step_a_publication_is_the_old_or_the_new_relea
     with recording.recording():
         publish(run, disk / "board", title="second")
     found = []
-    for cut, state in recording.cuts(every=3):
+    for number, (cut, state) in enumerate(recording.cuts(every=3)):
         board = restore(state, tmp_path / "after") / "board"
-        assert_whole(board, cut)
+        assert_whole(board, number)
         found.append((cut, read_release(board).title))
-        if cut % 30 == 0:
+        if number % 10 == 0:
             publish(run, board, title="third")
-            assert_whole(board, cut)
+            assert_whole(board, number)
     assert {title for _, title in found} == {"first", "second"}
     assert {title for cut, title in found if cut == len(recording.steps)} == {"second"}
 

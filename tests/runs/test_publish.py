@@ -1,10 +1,8 @@
 """A published folder: whole, without what is private, checkable by others, and never mistaken for the latest."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from hub_uploads import HubOfDataSets
+from processes import start_script
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.publishing import publish as publishing
@@ -236,38 +235,46 @@ def test_a_report_is_compared_with_a_published_folder(
 
 
 @pytest.fixture
-def hub() -> Iterator[HubOfDataSets]:
-    with HubOfDataSets() as server:
+def hub(hub_port: int) -> Iterator[HubOfDataSets]:
+    """Start a hub of data sets where `client_settings` has the client look for one."""
+    with HubOfDataSets(port=hub_port) as server:
         yield server
 
 
+PUSH = """
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from dsmi_zoo.jobs.publishing.publish import push
+
+folder, repository, os.environ["HF_TOKEN"] = sys.argv[1:]
+constants.HF_HUB_DISABLE_XET = True
+warnings.simplefilter("ignore", DeprecationWarning)  # within the client
+try:
+    print(push(Path(folder), repository))
+except ValueError as error:
+    print(error)
+"""
+
+
 def pushed(
-    hub: HubOfDataSets, folder: Path, repository: str, tmp_path: Path, token: str = "mine"
+    client_settings: dict[str, str], folder: Path, repository: str, token: str = "mine"
 ) -> str:
     """What a process that pushes says; the real client, which takes the hub's address from its environment."""
-    code = (
-        "import sys; from pathlib import Path; from dsmi_zoo.jobs.publishing.publish import push\n"
-        "try: print(push(Path(sys.argv[1]), sys.argv[2]))\n"
-        "except ValueError as error: print(error)"
-    )
-    settings = {
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_HOME": str(tmp_path / "hf"),
-        "HF_HUB_OFFLINE": "0",
-        "HF_TOKEN": token,
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(folder), repository],
-        env=os.environ | settings | {"HF_HUB_DISABLE_XET": "1"},
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    return done.stdout.strip()
+    process = start_script(PUSH, folder, repository, token, environment=client_settings)
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return said.strip()
 
 
 def test_a_release_is_pushed_to_the_hub_as_a_private_data_set(
-    hub: HubOfDataSets, run: Path, copied: Path, tmp_path: Path
+    hub: HubOfDataSets, client_settings: dict[str, str], run: Path, copied: Path
 ) -> None:
-    assert pushed(hub, copied, "me/board", tmp_path) == f"{hub.endpoint}/datasets/me/board"
+    assert pushed(client_settings, copied, "me/board") == f"{hub.endpoint}/datasets/me/board"
     assert hub.private == {"me/board"}
     there = hub.datasets["me/board"]
     here = {
@@ -278,7 +285,7 @@ def test_a_release_is_pushed_to_the_hub_as_a_private_data_set(
     assert {name: content for name, content in there.items() if name != ".gitattributes"} == here
 
     publish(run, copied, title="Again")
-    pushed(hub, copied, "me/board", tmp_path)
+    pushed(client_settings, copied, "me/board")
     assert json.loads(there[RELEASE])["title"] == "Again"
     assert not [name for name in there if name.startswith("embeddings/")], (
         "what the newer one lacks is gone"
@@ -287,17 +294,17 @@ def test_a_release_is_pushed_to_the_hub_as_a_private_data_set(
 
 
 def test_a_push_never_removes_what_it_does_not_know(
-    hub: HubOfDataSets, copied: Path, tmp_path: Path
+    hub: HubOfDataSets, client_settings: dict[str, str], copied: Path
 ) -> None:
     hub.datasets |= {
         "me/photos": {"cat.jpg": b"cat"},
         "me/board": {RELEASE: b'{"id": "2026-01-01-00000000"}'},
     }
-    assert "holds something else than a release" in pushed(hub, copied, "me/photos", tmp_path)
-    assert "which" in (said := pushed(hub, copied, "me/board", tmp_path))
+    assert "holds something else than a release" in pushed(client_settings, copied, "me/photos")
+    assert "which" in (said := pushed(client_settings, copied, "me/board"))
     assert "does not know" in said
     assert hub.datasets["me/photos"] == {"cat.jpg": b"cat"}
     assert "set HF_TOKEN to a token that may write" in pushed(
-        hub, copied, "me/new", tmp_path, token="other"
+        client_settings, copied, "me/new", token="other"
     )
-    assert "a repository is owner/name" in pushed(hub, copied, "board", tmp_path)
+    assert "a repository is owner/name" in pushed(client_settings, copied, "board")

@@ -363,7 +363,11 @@ def skewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("metric", "images"), [("accuracy", [15, 14, 2]), ("balanced_accuracy", [8, 8, 3])]
+    ("metric", "images"),
+    [
+        pytest.param("accuracy", [15, 14, 2], marks=pytest.mark.slow),
+        ("balanced_accuracy", [8, 8, 3]),
+    ],
 )
 def test_a_search_samples_skewed_classes_for_what_it_ranks_by(
     metric: str, images: list[int], catalog: Path, skewed: Path, tmp_path: Path, cli: Command
