@@ -260,7 +260,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
         svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"></svg>'
         return Rendered(b"\x89PNG\r\n\x1a\n" if is_for_files else b"", svg, description, figure)
 
-    for module in (curves, forest, scatter):
+    for module in (curves, scatter):
         monkeypatch.setattr(module, "render", render)
 
 
