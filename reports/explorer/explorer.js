@@ -16,7 +16,6 @@ function words_of(text) {
 
 function cell_of(value) {
   if (value === null || Number.isNaN(value)) return "";
-  if (typeof value === "number") return String(Number(value.toPrecision(7)));
   const is_formula = typeof value === "string" && FORMULA.test(value);
   const text = is_formula ? "'" + value : String(value);
   return NEEDS_QUOTES.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;

@@ -105,8 +105,7 @@ def explorer_data(rows: pd.DataFrame, across: Sequence[str], up: Sequence[str]) 
         score, error = values(rows, name), values(rows, f"{name}_se")
         if np.isfinite(score).any():
             numbers.append(name)
-            # Single precision has the seven digits of the download; costs are compared with numbers that readers type.
-            scores[key_of(name)] = score if name in NUMBERS else score.astype(np.float32)
+            scores[key_of(name)] = score
             if np.isfinite(error).any():
                 errors[f"{key_of(name)} se"] = error.astype(np.float32)
     first = rows.index.isin(one_row_per_weights(rows).index)

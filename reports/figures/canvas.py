@@ -124,7 +124,7 @@ def render(figure: Figure, description: str, is_for_files: bool = True) -> Rende
         figure.set_dpi(DPI)
         agg = FigureCanvasAgg(figure)
         engine = figure.get_layout_engine()
-        if engine is not None:
+        if engine is not None and figure.axes:
             engine.execute(figure)
             figure.set_layout_engine(None)
         png = b""

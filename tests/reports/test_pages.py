@@ -369,7 +369,7 @@ def test_no_script_of_a_page_holds_a_name_and_its_data_hold_no_markup(own_measur
     assert not [script for script in scripts if "$$y$$" in script or "SUM(1+1)" in script]
 
 
-def test_a_page_holds_bokeh_once_and_compressed_and_its_policy_admits_no_other_script(
+def test_a_page_holds_bokeh_once_and_compressed_and_admits_no_other_script(
     own_measures: Path,
 ) -> None:
     content = own_measures.read_text(encoding="utf-8")
