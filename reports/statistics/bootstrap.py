@@ -170,6 +170,7 @@ def interval(
 
 
 CHUNK_BYTES = 16_000_000  # of ranks at a time, so that they stay in the processor's cache
+FEWEST_AT_ONCE = 64  # resamples, or the counts of every family would be read too often
 # Rows per family above which a product over families is faster than sums along the order.
 MANY_PER_FAMILY = 4
 ROWS_AT_ONCE = 64  # whose pairs with all rows stay in the cache
@@ -253,7 +254,7 @@ class Resamples:
         ranks_in = self._ranks_in(list(columns.values()))
         lengths: list[Array] = []
         products: list[Array] = []
-        step = max(CHUNK_BYTES // (4 * len(columns) * len(self.unit)), 1)
+        step = max(CHUNK_BYTES // (4 * len(columns) * len(self.unit)), FEWEST_AT_ONCE)
         for start in range(0, len(self.counts), step):
             # Single precision holds counts and ranks without error.
             counts = self.counts[start : start + step].astype(np.float32)

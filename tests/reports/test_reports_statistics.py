@@ -346,7 +346,8 @@ def test_columns_ranked_together_have_the_very_rho_of_pair_by_pair(families, mon
     targets = [rng.normal(size=60), rng.integers(9, size=60).astype(float)]
     one_by_one = resampling.Resamples.drawn(unit, 50, seed=1)
     expected = [one_by_one.spearman(x, y) for x in scores for y in targets]
-    monkeypatch.setattr(resampling, "CHUNK_BYTES", 7 * 4 * 5 * 60)  # seven resamples at a time
+    monkeypatch.setattr(resampling, "CHUNK_BYTES", 0)
+    monkeypatch.setattr(resampling, "FEWEST_AT_ONCE", 7)
     together = resampling.Resamples.drawn(unit, 50, seed=1)
     together.rank(scores, targets)
     monkeypatch.setattr(together, "_ranks_in", None)  # nothing is ranked again

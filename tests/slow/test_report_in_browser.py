@@ -53,7 +53,7 @@ def browser(started: webdriver.Chrome, page: Path) -> webdriver.Chrome:
 def test_the_page_opens_offline_without_a_complaint_and_is_small_enough(
     browser: webdriver.Chrome, page: Path
 ) -> None:
-    assert page.stat().st_size < 6 * MIB
+    assert page.stat().st_size < 4 * MIB
     assert complaints(browser) == []
     assert asked_of_others(browser) == set()
     assert ask(browser, "return source().data.model.length") == 1554
