@@ -30,8 +30,8 @@ from dsmi_zoo.pipeline.engine.attempts import Attempts
 from dsmi_zoo.pipeline.engine.graph import ZooGraph
 from dsmi_zoo.pipeline.engine.row_content import facts
 from dsmi_zoo.pipeline.engine.window import Window
-from dsmi_zoo.pipeline.plan.cost import longest_first
 from dsmi_zoo.pipeline.plan.job import Outcome
+from dsmi_zoo.pipeline.plan.order import longest_first
 from dsmi_zoo.pipeline.plan.plan import Job, Plan
 from dsmi_zoo.pipeline.store.run_folder import write_row
 

@@ -37,7 +37,8 @@ from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.engine import window
 from dsmi_zoo.pipeline.engine.graph import ZooGraph
 from dsmi_zoo.pipeline.engine.window import Window
-from dsmi_zoo.pipeline.plan.cost import DECODE_S, estimate, longest_first
+from dsmi_zoo.pipeline.plan.cost import DECODE_S, estimate
+from dsmi_zoo.pipeline.plan.order import longest_first
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
 
 IMAGES = 3000

@@ -69,7 +69,7 @@ CASES: dict[str, Callable[[np.random.Generator], Draw]] = {
 
 
 def ratios(case: Callable[[np.random.Generator], Draw], draws: int) -> pd.Series:
-    """Return the median standard error over the true one, by score; NaN for a constant score."""
+    """Return the median standard error divided by the actual spread, by score; NaN for a constant score."""
     found = []
     for seed in range(draws):
         points, labels = case(np.random.default_rng([2, seed]))

@@ -1,4 +1,4 @@
-"""Read a catalogue from a CSV or Parquet file, in whatever units are clear; errors name the line and the column."""
+"""Read a catalogue from CSV or Parquet, in any notation that has one reading; errors name the line and the column."""
 
 import os
 import re
@@ -20,32 +20,32 @@ from .entry import CURRENT_NAMES, ModelEntry, is_accuracy, target_unit
 MAX_PARAMS_M = 1e5  # a hundred billion parameters
 MAX_GMACS = 1e6
 MAX_STATISTIC = 1e6
-PILLOW = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-"""Interpolations by Pillow's numbers."""
+PILLOW_INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+"""Indexed by the values of Pillow's enum."""
 
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:(?:,\d{3})+\.\d+|(?:,\d{3}){2,})")
 _DECIMAL_COMMA = re.compile(r"[+-]?(?:\d+,\d{1,2}|\d+,\d{4,}|0,\d+)")
-_EITHER = re.compile(r"[+-]?\d{1,3},\d{3}")
+_AMBIGUOUS_COMMA = re.compile(r"[+-]?\d{1,3},\d{3}")
 _SIDES = re.compile(r"[\[(]?\s*(?:[13]\s*[x×,* ]\s*)?(\d+)\s*[x×,* ]\s*(\d+)\s*[\])]?")
 
 
 def plain_number(text: str, is_accuracy: bool) -> str:
-    """Return a number without separators of thousands, decimal comma or, for an accuracy, percent sign.
+    """Return a number without thousands separators, decimal comma or, for an accuracy, percent sign.
 
-    ``1,234`` is left as it is: only for an accuracy it has one reading.
+    ``1,234`` is left as it is: it is unambiguous only for an accuracy.
     """
     if is_accuracy:
         text = text.removesuffix("%").rstrip()
     if _THOUSANDS.fullmatch(text):
         return text.replace(",", "")
-    if _DECIMAL_COMMA.fullmatch(text) or (is_accuracy and _EITHER.fullmatch(text)):
+    if _DECIMAL_COMMA.fullmatch(text) or (is_accuracy and _AMBIGUOUS_COMMA.fullmatch(text)):
         return text.replace(",", ".")
     return text
 
 
 def ambiguity(text: str, is_accuracy: bool) -> str:
     """Return what is wrong with a number that has two readings, or ""."""
-    if is_accuracy or not _EITHER.fullmatch(text) or _DECIMAL_COMMA.fullmatch(text):
+    if is_accuracy or not _AMBIGUOUS_COMMA.fullmatch(text) or _DECIMAL_COMMA.fullmatch(text):
         return ""
     return f"may be {text.replace(',', '')} or {text.replace(',', '.')}; write one of them"
 
@@ -66,16 +66,18 @@ def number_problem(value: float, column: str) -> str:
 def accuracy_problem(column: str, texts: Sequence[str]) -> str:
     """Return why the accuracies of a column, as they are written, look like fractions, or "".
 
-    A percent sign decides that they are none, and a column of whole numbers, 0 and 1, is left as it is.
+    A percent sign shows that they are not, and a column of whole numbers, 0 and 1, is left as it is.
     """
     if any(text.endswith("%") for text in texts):
         return ""
     values = [float(plain_number(text, True)) for text in texts]
     if not values or max(values) > 1 or all(value in (0, 1) for value in values):
         return ""
-    many = f"all {len(values)} values are" if len(values) > 1 else f"its one value, {texts[0]}, is"
+    subject = (
+        f"all {len(values)} values are" if len(values) > 1 else f"its one value, {texts[0]}, is"
+    )
     return (
-        f"{column}: {many} at most 1: accuracies are percent, 0 to 100; multiply by 100, "
+        f"{column}: {subject} at most 1: accuracies are percent, 0 to 100; multiply by 100, "
         "or write a percent sign if they are percent"
     )
 
@@ -88,7 +90,7 @@ def pixel_statistics(text: str, column: str) -> list[str]:
             value = float(part)
         except ValueError:
             continue  # the entry's own check says what is wrong
-        # What is beyond has limits of its own in `Preprocessing`.
+        # `Preprocessing` checks larger values.
         if 1 < value <= MAX_STATISTIC or (column == "mean" and -MAX_STATISTIC <= value < 0):
             raise ValueError(
                 f"{column} = {shown(text)} lies outside 0 to 1, the range of pixels here; "
@@ -125,8 +127,8 @@ def image_side(text: str) -> str:
 def interpolation_name(text: str) -> str:
     """Return an interpolation's name for Pillow's number, another case, or ``InterpolationMode.BICUBIC``."""
     number = text.removesuffix(".0")
-    if number in map(str, range(len(PILLOW))):
-        return PILLOW[int(number)]
+    if number in map(str, range(len(PILLOW_INTERPOLATIONS))):
+        return PILLOW_INTERPOLATIONS[int(number)]
     return text.rpartition(".")[2].lower()
 
 
@@ -149,7 +151,7 @@ def read_catalog(path: Path) -> list[ModelEntry]:
     """
     columns, rows = read_table(path, "a catalogue", CURRENT_NAMES)
     for name in columns:
-        meant = _meant(name)
+        meant = _intended_column(name)
         if meant is not None and meant not in columns:
             raise InputError(
                 f"{path}, line 1: did you mean {meant}? If so, rename the column {shown(name)} to {meant}"
@@ -214,7 +216,7 @@ OTHER_NAMES = {
     "top5": ("acc5", "acc@5", "top5 acc", "top5 accuracy"),
     "model_kwargs": ("kwargs", "model args"),
 }
-"""What columns are called elsewhere; under such a name, what a run needs would be lost."""
+"""Names of other tools, under which a run would ignore a column that it needs."""
 SIMILAR_NAMES = {
     "top1": ("acc", "accuracy", "val acc"),
     "params_m": ("params", "param count", "parameters", "num params"),
@@ -222,27 +224,29 @@ SIMILAR_NAMES = {
     "crop_pct": ("crop", "crop ratio"),
     "kind": ("type",),
 }
-"""Names that may mean a column, or a figure of the user's own."""
+"""Names that may mean a column, or the user's own number."""
 
 
 def _spelling(name: str) -> str:
     return re.sub(r"[\s_.-]", "", name.lower())
 
 
-_SPELT = {_spelling(name): name for name in KNOWN_COLUMNS}
-_SPELT |= {_spelling(other): name for name, others in OTHER_NAMES.items() for other in others}
+_COLUMN_OF_SPELLING = {_spelling(name): name for name in KNOWN_COLUMNS}
+_COLUMN_OF_SPELLING |= {
+    _spelling(other): name for name, others in OTHER_NAMES.items() for other in others
+}
 _SIMILAR = {_spelling(other): name for name, others in SIMILAR_NAMES.items() for other in others}
 
 
-def _meant(name: str) -> str | None:
-    """Return the column of another name that a name can only mean, whatever its capitals and underscores."""
-    known = _SPELT.get(_spelling(name))
+def _intended_column(name: str) -> str | None:
+    """Return the known column that a misspelt name must mean, whatever its capitals and underscores, or None."""
+    known = _COLUMN_OF_SPELLING.get(_spelling(name))
     return None if known == name else known
 
 
 def nearest_column(name: str) -> str:
     """Return ``" (did you mean img_size?)"`` for a name like one of the columns with a meaning, or ""."""
-    known = _SPELT | _SIMILAR
+    known = _COLUMN_OF_SPELLING | _SIMILAR
     near = get_close_matches(_spelling(name), known, n=1, cutoff=0.75)
     return f" (did you mean {known[near[0]]}?)" if near else ""
 
@@ -298,7 +302,7 @@ def _entry(cells: dict[str, str], folder: Path) -> ModelEntry:
 
 
 def _file(name: str, folder: Path) -> Path:
-    if os.path.isdir(folder / name):  # noqa: PTH112 False, too, for a name that no file can have
+    if os.path.isdir(folder / name):  # noqa: PTH112 unlike Path.is_dir, returns False for a name that no file can have
         raise ValueError(
             f"the checkpoint {shown(name)} is a folder; name the file of weights in it"
         )
@@ -309,7 +313,7 @@ def _file(name: str, folder: Path) -> Path:
 
 
 def _below(name: str) -> str | None:
-    """Return a path that stays below its folder, None for one that may name folders of this machine."""
+    """Return a relative path that stays in its folder, None for one that may name folders of this machine."""
     path = PurePath(name)
     return None if path.is_absolute() or ".." in path.parts else path.as_posix()
 

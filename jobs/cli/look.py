@@ -30,7 +30,7 @@ def status_command(out: Path) -> int:
     Example:
       dsmi-zoo status --out runs/digits
     """
-    from ..runs.state import status
+    from ..runs.status import status
 
     return status(out)
 

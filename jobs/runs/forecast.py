@@ -26,7 +26,6 @@ from dsmi_zoo.pipeline.plan.cost import (
     TIMED,
     Cost,
     Speed,
-    by_network,
     estimate,
     needs_timing,
     network_key,
@@ -34,6 +33,7 @@ from dsmi_zoo.pipeline.plan.cost import (
     shared_by_layers,
     speed_here,
 )
+from dsmi_zoo.pipeline.plan.order import by_network
 from dsmi_zoo.pipeline.plan.plan import Job, Plan
 from dsmi_zoo.pipeline.weights.cache import local_weights, remote_weights
 

@@ -14,7 +14,7 @@ from dsmi_zoo.data_catalog.models.filters import Filters
 from dsmi_zoo.data_catalog.models.registry import find_entries
 from dsmi_zoo.pipeline.config.run import ComputeSettings, RunConfig, from_command_line
 from dsmi_zoo.pipeline.engine.row_content import with_current_facts
-from dsmi_zoo.pipeline.plan.cost import balanced
+from dsmi_zoo.pipeline.plan.order import balanced
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, plan_of_all
 from dsmi_zoo.pipeline.store.run_folder import read_run, row_path, write_row
 from dsmi_zoo.pipeline.store.subset_file import clusters_path, subset_is_stored

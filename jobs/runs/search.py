@@ -26,13 +26,13 @@ from dsmi_zoo.pipeline.plan.cost import (
     Cost,
     Speed,
     affordable,
-    by_promise,
     corrected,
     estimate,
     needs_timing,
     speed_here,
     wall_seconds,
 )
+from dsmi_zoo.pipeline.plan.order import by_promise
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
 from dsmi_zoo.pipeline.store.record import NO_TIME, Dropped, LostRecord, Passed, SearchNote
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, write_run

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dsmi_zoo._util.files import content_hash
 
-# Raise it when pipeline/embedding/finetune.py gives other predictions for the same recipe.
+# Increment it when pipeline/embedding/finetune.py gives other predictions for the same recipe.
 FINETUNING_VERSION = 1
 
 
@@ -22,20 +22,20 @@ class Steps(NamedTuple):
 
 
 class FineTuning(BaseModel):
-    """All weights of a network are trained by AdamW, with a new classifier; docs/choose.md says it in words.
+    """All weights of a network are trained by AdamW, with a new classifier; docs/choose.md describes it.
 
     Attributes
     ----------
     epochs, min_steps
-        Passes over the training images; more where that many would be fewer steps than ``min_steps``.
+        Passes over the training images; more if ``min_steps`` steps need them.
     learning_rate
-        The greatest one: it rises linearly over the first ``warm_up`` of the steps, and falls to 0 as a cosine.
+        The peak: the rate rises linearly over the first ``warm_up`` of the steps, and falls to 0 as a cosine.
     classifier_rate
-        Times as large a rate for the classifier, which is new.
+        Factor on the rate of the new classifier.
     folds
         Parts of the images; each is held out once, while a network is trained on all others.
     few_images, folds_of_many
-        Beyond so many images, only some of the folds are held out.
+        With more than ``few_images`` images, only ``folds_of_many`` folds are held out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,12 +62,12 @@ class FineTuning(BaseModel):
         return Steps(epochs, batch, self.learning_rate, self.weight_decay, epochs * per_epoch)
 
     def held_out(self, classes: np.ndarray) -> list[np.ndarray]:
-        """Return the numbers of the images that each training holds out: int64, disjoint, every class spread evenly.
+        """Return the indices of the images that each training holds out: int64, disjoint, every class spread evenly.
 
         Parameters
         ----------
         classes
-            Of each image, int64 [m].
+            The class of each image, int64 [m].
         """
         fold_of = folds_of(classes, self.folds, self.seed)
         used = self.folds if len(classes) <= self.few_images else self.folds_of_many
@@ -83,7 +83,7 @@ class FineTuning(BaseModel):
 def folds_of(classes: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Deal the images of each class out to the folds in turn, in random order; int64 [m].
 
-    The next class begins with the fold after the last one's, so that folds differ by one image at most.
+    Each class starts at the fold after the previous one's last, so that folds differ by one image at most.
     """
     generator = np.random.default_rng(seed)
     fold_of = np.empty(len(classes), dtype=np.int64)

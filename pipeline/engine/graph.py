@@ -14,8 +14,8 @@ from dsmi_zoo._util.files import content_hash
 
 from ..config.run import RunConfig
 from ..embedding.views import drop_oldest_views
-from ..plan.cost import by_network, longest_first
 from ..plan.job import Outcome
+from ..plan.order import by_network, longest_first
 from ..plan.plan import Job, Plan
 from ..store.run_folder import row_mark
 from ..weights.waves import evict

@@ -19,7 +19,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import is_printable, one_line, printable, shortened, shown
 from dsmi_zoo.jobs.doctor.report import Finding
 from dsmi_zoo.jobs.progress import Display, follow
-from dsmi_zoo.jobs.runs.state import status
+from dsmi_zoo.jobs.runs.status import status
 from dsmi_zoo.jobs.terminal import LogLines, print_error, print_line
 from dsmi_zoo.jobs.tools.catalog import list_entries, show
 from dsmi_zoo.pipeline.plan.job import Outcome

@@ -17,7 +17,8 @@ from dsmi_zoo._util.locks import STALE_AFTER_S, Held, claimed, holder
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.jobs.runs.driver_lock import driver_lock, drivers_folder
-from dsmi_zoo.pipeline.plan.cost import DECODE_S, Expectation, balanced, longest_first
+from dsmi_zoo.pipeline.plan.cost import DECODE_S
+from dsmi_zoo.pipeline.plan.order import Expectation, balanced, longest_first
 from dsmi_zoo.pipeline.plan.plan import Job
 
 SAMPLES = 1000

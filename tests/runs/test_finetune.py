@@ -18,7 +18,7 @@ from dsmi_zoo._util.forkserver import child_process
 from dsmi_zoo.jobs.progress import SILENT
 from dsmi_zoo.jobs.runs import finalists as command
 from dsmi_zoo.jobs.runs.run import elsewhere
-from dsmi_zoo.jobs.runs.state import status
+from dsmi_zoo.jobs.runs.status import status
 from dsmi_zoo.pipeline.config.finetuning import FineTuning
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.embedding import finetune as tuning

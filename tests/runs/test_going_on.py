@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.runs.forecast import described, forecast
 from dsmi_zoo.jobs.runs.run import rerun, run
-from dsmi_zoo.jobs.runs.state import status
+from dsmi_zoo.jobs.runs.status import status
 from dsmi_zoo.pipeline.config.run import resolve_config
 from dsmi_zoo.pipeline.engine.workers import Workers
 from dsmi_zoo.pipeline.plan.plan import make_plan

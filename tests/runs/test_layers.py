@@ -17,8 +17,9 @@ from dsmi_zoo.pipeline.config.run import RunConfig, resolve_config
 from dsmi_zoo.pipeline.embedding import embed
 from dsmi_zoo.pipeline.engine.graph import run_entries
 from dsmi_zoo.pipeline.engine.workers import Workers
-from dsmi_zoo.pipeline.plan.cost import Speed, balanced, by_network
+from dsmi_zoo.pipeline.plan.cost import Speed
 from dsmi_zoo.pipeline.plan.job import Outcome
+from dsmi_zoo.pipeline.plan.order import balanced, by_network
 from dsmi_zoo.pipeline.plan.plan import Plan, make_plan
 from dsmi_zoo.pipeline.store.run_folder import read_results, row_path
 

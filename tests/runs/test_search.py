@@ -29,12 +29,12 @@ from dsmi_zoo.pipeline.plan.cost import (
     RESNET18_THROUGHPUT,
     Cost,
     affordable,
-    by_promise,
     corrected,
     estimate,
     resnet18_rate,
     wall_seconds,
 )
+from dsmi_zoo.pipeline.plan.order import by_promise
 from dsmi_zoo.pipeline.plan.plan import Job, make_plan
 from dsmi_zoo.pipeline.store.record import SearchNote
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
