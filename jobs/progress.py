@@ -227,11 +227,6 @@ class NotebookDisplay(Display):
         """Whether bars are visible."""
         return True
 
-    @property
-    def step_level(self) -> int:
-        """The level at which single steps are logged: the bar counts them."""
-        return logging.DEBUG
-
     @contextmanager
     def status(self, text: str) -> Iterator[Callable[[str], None]]:
         """Show a text; the function that this yields changes it."""

@@ -16,9 +16,8 @@ MAX_FOR_A_BYTE = 1100
 
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Write a table, whole or not at all, with a checksum for each page."""
-    has_many = (
-        table.num_rows > 1
-    )  # for one row, dictionaries and statistics take longer than its values
+    # For one row, dictionaries and statistics take longer than its values.
+    has_many = table.num_rows > 1
     content = pa.BufferOutputStream()  # a file object would be called for each page
     pq.write_table(
         table,

@@ -154,9 +154,8 @@ def standings(rows: pd.DataFrame, bootstraps: Bootstraps) -> dict[str, Standings
     for sample in samples.values():
         by_unit.setdefault(sample.known.tobytes(), []).append(sample)
     for same in by_unit.values():
-        if (
-            same[0].units >= MIN_UNITS
-        ):  # accuracies of the same models share the ranks of the scores
+        # Accuracies of the same models share the ranks of the scores.
+        if same[0].units >= MIN_UNITS:
             scores = [x for sample in same for x in sample.columns.values()]
             bootstraps.of(same[0].unit).rank(scores, [sample.y for sample in same])
     return {target: standings_for(rows, target, bootstraps) for target in samples}
