@@ -1,6 +1,6 @@
-"""The style of all figures, and what they share: title, legend, and files.
+"""Shared parts of all figures: style, title, legend, and rendering to files.
 
-Figures use matplotlib's objects alone (no pyplot, no global state); the same rows give the same bytes.
+Only Matplotlib's object interface is used (no pyplot, no global state), and the same rows give the same bytes.
 """
 
 import re
@@ -21,7 +21,7 @@ from PIL import Image
 _SEVEN = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#333333")
 COLOURS = (*_SEVEN, *_SEVEN[:3])
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<")
-DPI = 150  # of PNG
+DPI = 150  # of the PNG files
 INK, QUIET, GRID = "#222222", "#666666", "#e4e4e4"
 STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -54,11 +54,11 @@ class Rendered:
     figure: Figure | None = field(default=None, repr=False, compare=False)
 
     def pdf(self) -> bytes:
-        """Return the figure as PDF, the same bytes for the same drawing; not made for a page, as it takes a while."""
+        """Return the figure as PDF, byte-identical for the same drawing; pages do without it, because it is slow."""
         assert self.figure is not None
         pdf = BytesIO()
         with _boxes_for_missing_characters():
-            # Without the day and the program, which matplotlib notes otherwise.
+            # Omit the date and the program, which Matplotlib records by default.
             self.figure.savefig(
                 pdf,
                 format="pdf",
@@ -92,7 +92,7 @@ def nothing(axes: Axes, text: str) -> None:
 
 
 def legend(figure: Figure, handles: Sequence[Line2D], room: int = 84) -> None:
-    """Add a legend below the axes, in as many columns as fit: ``room`` characters."""
+    """Add a legend below the axes, in as many columns as fit into ``room`` characters."""
     if handles:
         widest = max(len(str(h.get_label())) for h in handles)
         columns = max(1, min(len(handles), room // (widest + 6)))
@@ -109,7 +109,7 @@ def legend(figure: Figure, handles: Sequence[Line2D], room: int = 84) -> None:
 
 
 def one_line(text: str, longest: int) -> str:
-    """Return the text as one printable line; a leading underscore would hide a label from the legend."""
+    """Return the text as one printable line; a leading underscore, which hides a legend label, gets a prefix."""
     line = " ".join(re.sub(r"[^\S ]", " ", text).split())
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
     line = "\N{WORD JOINER}" + line if line.startswith("_") else line
@@ -117,10 +117,10 @@ def one_line(text: str, longest: int) -> str:
 
 
 def render(figure: Figure, description: str, is_for_files: bool = True) -> Rendered:
-    """Return the figure as PNG and SVG, the same bytes for the same drawing; the PNG is empty if only for a page."""
+    """Return the figure as PNG and SVG, byte-identical for one drawing; the PNG is empty unless ``is_for_files``."""
     svg = BytesIO()
     with _boxes_for_missing_characters():
-        # The layout is made once, for the PNG; each drawing would make it again, twice.
+        # Compute the layout once, for the PNG; otherwise each drawing would compute it again, twice.
         figure.set_dpi(DPI)
         agg = FigureCanvasAgg(figure)
         engine = figure.get_layout_engine()
@@ -136,7 +136,7 @@ def render(figure: Figure, description: str, is_for_files: bool = True) -> Rende
 
 
 def _with_a_palette(drawn: FigureCanvasAgg) -> bytes:
-    """Return a drawing as PNG of at most 128 colours, which takes a third of the bytes of all colours."""
+    """Return a drawing as PNG with at most 128 colours, a third of the size of one with all colours."""
     pixels = Image.frombuffer("RGBA", drawn.get_width_height(), drawn.buffer_rgba())
     png = BytesIO()
     few = pixels.convert("RGB").quantize(128, dither=Image.Dither.NONE)

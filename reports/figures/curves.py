@@ -19,7 +19,7 @@ from .canvas import COLOURS, MARKERS, QUIET, STYLE, Rendered, legend, one_line, 
 
 EPOCH_MEASURES = ("dse_z", "dsmi_z_y", "dsmi_z_x", "probe_accuracy")
 MAX_TICKS = 6
-WIDTH, HEIGHT = 3.5, 3.1  # inches, of a panel
+WIDTH, HEIGHT = 3.5, 3.1  # of a panel, in inches
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def lines_of(
 
 
 def over_epochs(rows: pd.DataFrame) -> Rendered | None:
-    """Draw the measures of the measured rows over their column ``epoch``, by group; None without two epochs."""
+    """Draw the measures over the column ``epoch``, by group; return None with fewer than two epochs."""
     rows = succeeded(rows)
     if "epoch" not in rows or rows["epoch"].nunique() < 2:
         return None
@@ -98,7 +98,7 @@ def _line(label: str, x: np.ndarray, y: np.ndarray) -> Line:
 def curves(
     panels: Sequence[Panel], description: str, columns: int = 3, is_for_files: bool = True
 ) -> Rendered:
-    """Draw panels in rows of ``columns``, with one legend for all lines; without ``is_for_files`` as SVG alone."""
+    """Draw panels in rows of ``columns``, with one legend for all lines; only as SVG unless ``is_for_files``."""
     columns = min(columns, len(panels))
     lines_down = -(-len(panels) // columns)
     labels = dict.fromkeys(line.label for panel in panels for line in panel.lines)
@@ -146,7 +146,7 @@ def curves(
 
 
 def _spaced(x: np.ndarray, panel: Panel) -> np.ndarray:
-    """Return the places of values on the axis, in a logarithmic one with 0 at half of the smallest value."""
+    """Return the axis positions of values; a logarithmic axis has 0 at half of the smallest positive value."""
     if not panel.log_x:
         return x
     positive = [v for line in panel.lines for v in line.x if v > 0]

@@ -43,7 +43,7 @@ from .canvas import (
 )
 
 NAMED_ON_FRONT = 12
-MANY_POINTS = 300  # above which points are small and pale
+MANY_POINTS = 300  # with more, points are small and pale
 
 
 def score_scatter(
@@ -58,7 +58,7 @@ def score_scatter(
     measure, target
         Columns of ``rows``.
     correlation, regression
-        Of these columns; the title and the line show them.
+        The results for these columns, shown as the caption and the line.
     """
     rows = succeeded(rows)
     x, y = values(rows, measure), values(rows, target)
@@ -80,7 +80,7 @@ def score_scatter(
 
 
 def ranking_scatter(ranking: Ranking) -> Rendered:
-    """Draw probe accuracy against the cost of a model, with the Pareto front joined and named."""
+    """Draw accuracy against cost, with the models of the Pareto front joined by a line and labelled."""
     assert ranking.cost is not None
     name = COSTS[ranking.cost][0]
     known = [m for m in ranking.models if m.cost is not None]
@@ -89,7 +89,7 @@ def ranking_scatter(ranking: Ranking) -> Rendered:
         figure, axes = canvas(6.4, 4.6)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        # The default formatter writes mathematics.
+        # The default formatter writes mathtext.
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         for is_tied, marker, colour in ((False, "o", COLOURS[0]), (True, "s", COLOURS[1])):
@@ -268,7 +268,7 @@ def forest(
 def _vertical(
     axes: Axes, places: Sequence[float | None], label: str, style: Mapping[str, Any]
 ) -> list[Line2D]:
-    """Draw vertical lines, and return their handle for the legend; none if their place is undefined."""
+    """Draw vertical lines and return their legend handle; empty if no place is defined."""
     known = [place for place in places if place is not None]
     for place in known:
         axes.axvline(place, **style)
@@ -276,7 +276,7 @@ def _vertical(
 
 
 def _draw_row(axes: Axes, row: int, rho: Coefficient, colour: str) -> None:
-    """Draw one row: the coefficient and both intervals, or why there is none."""
+    """Draw one row: the coefficient and both intervals, or the reason why it is not computed."""
     for ci, width, shade in ((rho.ci, 1.8, 1.0), (rho.ci_rows, 5.0, 0.25)):
         if ci is not None:
             style: dict[str, Any] = {"linewidth": width, "alpha": shade, "solid_capstyle": "butt"}

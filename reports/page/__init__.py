@@ -1,6 +1,6 @@
 """The page of a run and ``summary.json``: ``build.write_report`` reads the rows, and writes both and the figures.
 
-The opening sentences are in ``context``, those of a choice between models in ``choice``.
+The opening sentences are in ``context``; those of the page for choosing a model are in ``choice``.
 
-May import every other room of the reports but `studies`.
+May import every other package of the reports except `studies`.
 """

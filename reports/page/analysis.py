@@ -1,4 +1,4 @@
-"""The tables of correlations and simple regressions, and the sections between them: one question each."""
+"""Tables of correlations and simple regressions, and the sections between them, each on one question."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,14 +42,14 @@ from .rendering import (
     table_of_words,
 )
 
-WIDEST = 1.0  # interval of a difference of |rho| that is not shown
-BEST_IN_BOTH = 20  # models that a comparison lists
-CLOSE = 1  # which of ``GAPS`` the first table shows: models that one would choose between
+WIDEST = 1.0  # intervals of a difference of |rho| this wide or wider are not shown
+BEST_IN_BOTH = 20  # models listed in a comparison
+CLOSE = 1  # index in ``GAPS`` for the first table: models that one would choose between
 CLOSE_PAIRS = "Close pairs"
 
 
 def target_tables(summary: Summary, target: str) -> dict[str, Any]:
-    """Return all tables of one target; its groups are in `sections` if it is the primary one."""
+    """Return all tables of one target; those within groups are in `sections` if it is the primary one."""
     is_primary = _is_primary(summary, target)
     show_groups = bool(summary.within_groups) and not is_primary
     return {
@@ -85,7 +85,7 @@ def _rivals(summary: Summary, target: str) -> list[str]:
 
 
 def _unknown(summary: Summary, target: str) -> set[str]:
-    """Return the scores without a correlation, whose reasons the first table gives."""
+    """Return the scores without a correlation; the first table gives the reasons."""
     return {
         measure
         for measure, by_target in summary.correlations.items()
@@ -94,7 +94,7 @@ def _unknown(summary: Summary, target: str) -> set[str]:
 
 
 def remarks(reasons: Mapping[str, str], of: int) -> str:
-    """Return each reason once, after the names that it holds for: "All" if those are ``of``."""
+    """Return each reason once, preceded by the names it applies to, or by "All" if they number ``of``."""
     names_of: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         names_of.setdefault(reason, []).append(name)
@@ -127,7 +127,7 @@ def _correlation_table(summary: Summary, target: str) -> Table:
             "Spearman": coefficient_cell(rho),
             "Rank": _rank_cell((standings.scores or {}).get(measure), len(standings.scores or ())),
         }
-        # The primary hypothesis is one, so its p needs no correction.
+        # There is only one primary hypothesis, so its p needs no correction.
         is_hypothesis = (measure, target) == (PRIMARY_MEASURE, PRIMARY_TARGET)
         p = rho.p_families if is_hypothesis else rho.p_holm
         record["p"] = p_value(p)
@@ -175,7 +175,7 @@ def _close_pairs_cell(fidelity: Fidelity | None) -> Cell:
 
 
 def _p_note(corrected: Mapping[str, bool]) -> str:
-    """Say which p values are corrected for the number of scores; ``corrected`` is by title."""
+    """Return a note on which p values are corrected for the number of scores; ``corrected`` is keyed by title."""
     plain = [title for title, is_corrected in corrected.items() if not is_corrected]
     if not corrected:
         return ""
@@ -186,7 +186,7 @@ def _p_note(corrected: Mapping[str, bool]) -> str:
 
 
 def _rank_cell(standing: Standing | None, of: int) -> Cell:
-    """Return a rank, with its range if that spans at most half of the ranks: else it says nothing."""
+    """Return a rank, with its range if that spans at most half of the ranks; a wider one is uninformative."""
     if standing is None:
         return NO_NUMBER
     low, high = standing.ranks
@@ -201,18 +201,18 @@ def _difference_cell(difference: Difference | None) -> Cell:
 
 
 def is_clear(difference: Difference) -> bool:
-    """Return whether the difference is more than chance explains, after Holm's correction over the scores."""
+    """Return whether the difference is significant at 5% after Holm's correction over the scores."""
     return difference.p_holm is not None and difference.p_holm < 0.05
 
 
 def shown_interval(difference: Difference) -> str:
-    """Return the interval of a difference as text; "" for one that says nothing, as it spans over half of -1 to 1."""
+    """Return the interval of a difference as text; "" if it is unknown, or spans half of -1 to 1 or more."""
     ci = difference.ci
     return "" if ci is None or round(ci[1] - ci[0], 2) >= WIDEST else interval(ci)
 
 
 def _static_note(summary: Summary, target: str) -> str:
-    """Say which scores are shown to beat the best ranker that looks at no image."""
+    """Return a note on which scores are shown to beat the best ranker that looks at no image."""
     standings = summary.standings[target]
     static, scores = standings.static, standings.scores
     if static is None or not scores:
@@ -246,7 +246,7 @@ def _within_groups_table(summary: Summary, target: str) -> Table:
 
 
 def _group_cells(summary: Summary, measure: str, target: str) -> dict[str, AnyCell]:
-    """Return rho within each group; nothing if it is undefined in all of them."""
+    """Return rho within each group; empty if it is undefined in all of them."""
     found = {
         group: by_measure.get(measure, {}).get(target)
         for group, by_measure in summary.within_groups.items()
@@ -299,7 +299,7 @@ def _regression_table(summary: Summary, target: str) -> Table:
 
 
 def sections(summary: Summary) -> list[Section]:
-    """Return the sections on prediction, the primary score's rivals, confounders and robustness."""
+    """Return the sections on choosing by a score, possible confounders, and robustness."""
     if summary.primary is None:
         return []
     score, accuracy = summary.primary
@@ -348,7 +348,7 @@ def compared_section(comparison: Comparison, place: int = 1) -> Section:
     tables = [_compared_table(comparison)]
     if comparison.accuracies:
         tables.insert(0, _accuracies_in_both(comparison))
-    # Values of other images are not on one scale.
+    # Values from different images are not on the same scale.
     figures = []
     if is_same and np.isfinite(comparison.primary).all(axis=0).any():
         drawing = compared(*comparison.primary, "dsmi_z_y", ("this run", comparison.name))
@@ -357,7 +357,7 @@ def compared_section(comparison: Comparison, place: int = 1) -> Section:
 
 
 def _best_in_both(comparison: Comparison) -> str:
-    """Say which model is best here, there and in the mean of both."""
+    """Return a sentence on the most accurate model here, in the other run, and in the mean of both."""
     models = comparison.accuracies
     if not models:
         return ""
@@ -394,7 +394,7 @@ def _accuracies_in_both(comparison: Comparison) -> Table:
 
 
 def _regret_table(summary: Summary, target: str, order: list[str]) -> Table:
-    """Return the regret of each score, also among models of similar cost, and name the scores without one."""
+    """Return the regret of each score, also among models of similar cost; the note names the scores without one."""
     bands = {name: by_score for name, by_score in summary.regrets.items() if name != ALL}
     overall = summary.regrets.get(ALL, {})
     explained = _unknown(summary, target)
@@ -512,7 +512,7 @@ def _robustness_table(summary: Summary) -> Table:
 
 
 def _published_tables(summary: Summary, target: str) -> list[Table]:
-    """Return the paper's correlations beside those here; none for other zoos."""
+    """Return the paper's correlations next to those of this run; empty for other zoos."""
     records: list[dict[str, AnyCell]] = []
     for score, theirs in summary.published.items():
         ours = summary.correlations.get(score, {}).get(target)

@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained page, summary.json and the figures; of a release, also its card."""
+"""The report of a run: one self-contained page, summary.json and the figures; for a release, also its data set card."""
 
 import html
 import logging
@@ -73,7 +73,7 @@ def front_matter(release: Release, run: RunRecord) -> str:
 
 
 MARK = "<!-- superseded -->"
-"""The place of the notice in released pages and cards."""
+"""Placeholder in released pages and cards for the notice of a newer release."""
 
 
 def page_with_notice(page: str, newer: Release) -> str:
@@ -92,7 +92,7 @@ def _words(newer: Release) -> str:
     return f"Superseded by release {newer.id}."
 
 
-SCATTERS = 2  # the primary score's and the best other's; Explore draws every other
+SCATTERS = 2  # of the primary score and the best other one; the explorer draws all others
 MANY_ROWS = 200
 
 
@@ -106,7 +106,7 @@ def write_report(
     compared_with
         Other runs, or published folders, to compare this one with.
     thumbnails
-        Makes thumbnails of the images to look at; None shows their names alone.
+        Function that makes thumbnails of the images to look at; None shows only their names.
 
     Returns
     -------
@@ -139,10 +139,10 @@ def write_page(
     """Write the report of ``rows`` into ``folder`` and delete the figures of an earlier report.
 
     Each file is replaced atomically, ``index.html`` last. The report of a ``release`` names it, and has a data set
-    card, ``README.md``. ``source`` is the run's OUT or the published folder, with the images' classes; confusions are
-    not of a release, whose page must follow from its rows alone.
+    card, ``README.md``. ``source`` is the run's OUT or the published folder, with the images' classes. A release has
+    no confusions, because its page must follow from its rows alone.
     """
-    # A report of many rows takes more than a moment, so it is announced.
+    # A report of many rows takes a while, so announce it.
     level = logging.INFO if len(rows) > MANY_ROWS else logging.DEBUG
     log.log(level, "writing the report of %s rows to %s", len(rows), folder)
     quantity = quantity_of(rows, run, source)

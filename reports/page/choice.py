@@ -1,4 +1,4 @@
-"""The page for choosing a model for one's own images: what it says first, the winners, and the ranking."""
+"""The page for choosing a model for one's own images: its opening sentences, the winners, and the ranking."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -19,8 +19,8 @@ from ..statistics.sample import names, succeeded, texts, values
 from ..wording import cost_title, fixed, significant, with_unit
 
 WINNERS = 5
-TOO_MANY = 100  # times as many images as there are: no longer a forecast
-NAMED = 4  # of the models that are tied
+TOO_MANY = 100  # a forecast of more than this many times the images is not given as a number
+NAMED = 4  # tied models listed by name
 CHEAPEST = (
     ("smallest", "params_m", 1),
     ("fastest", "throughput", -1),
@@ -56,7 +56,7 @@ def is_choice(run: RunRecord, ranking: Ranking, targets: Collection[str]) -> boo
 def lead_of_choice(
     rows: pd.DataFrame, ranking: Ranking, run: RunRecord, measured: Collection[str]
 ) -> list[str]:
-    """Return the opening sentences; that a budget was too short comes before all else."""
+    """Return the opening sentences, beginning with the one on a budget that was too short, if it was."""
     dropped, untried = left_by_search(run.search, measured)
     sentences = []
     if untried:
@@ -77,7 +77,7 @@ def lead_of_choice(
 
 
 def _is_right(ranking: Ranking) -> str:
-    """Return what always naming the largest class reaches, as the rest of a sentence."""
+    """Return the predicate of the sentence on the baseline: the accuracy of always naming the largest class."""
     baseline = f"{fixed(ranking.quantity.baseline, 1)}%"
     if ranking.metric == "accuracy":
         return f"is right for {baseline}"
@@ -93,7 +93,7 @@ def left_by_search(search: SearchNote | None, measured: Collection[str]) -> tupl
 
 
 def baseline_accuracy(subset: SubsetRecord, metric: Metric = "accuracy") -> float | None:
-    """Return what always naming the largest class reaches, in percent; None if its size was not recorded."""
+    """Return the value of always naming the largest class, in percent; None if its size was not recorded."""
     if metric == "balanced_accuracy":
         return 100 / subset.n_classes
     if subset.n_largest_class is None or not subset.n_images:
@@ -102,7 +102,7 @@ def baseline_accuracy(subset: SubsetRecord, metric: Metric = "accuracy") -> floa
 
 
 def _static_choice(rows: pd.DataFrame, ranking: Ranking) -> list[str]:
-    """Say which model has the highest published top-1 accuracy, if two models or more have one."""
+    """Return a sentence on the model with the highest published top-1 accuracy, if at least two models have one."""
     known = _column(rows, ranking.models, "top1")
     if np.isfinite(known).sum() < 2:
         return []
@@ -166,7 +166,7 @@ def _cells(model: Ranked) -> dict[str, Any]:
 
 
 def ranking_table(ranking: Ranking, rows: pd.DataFrame) -> dict[str, Any]:
-    """Return every model by its probe accuracy: the heads of the costs, and ``rows``."""
+    """Return the table of all models by decreasing accuracy: the column heads, and ``rows``."""
     second = ranking.second
     measured = succeeded(rows)
     keys = [(name["model"], name["img_size"]) for name in names(measured)]
@@ -217,7 +217,7 @@ def devices_of(rows: pd.DataFrame) -> str:
 
 
 def ranking_lead(rows: pd.DataFrame, ranking: Ranking, run: RunRecord) -> str:
-    """Return what to do: take the winner, or the smallest or fastest of those that are tied, or no model."""
+    """Return the recommendation: the winner, the smallest or fastest of the tied models, or no model."""
     subset = run.subset
     counts = f"{counted(subset.n_images, 'image')}, {counted(subset.n_classes, 'class')}"
     on = f"{run.config.subset.title} ({counts})"
@@ -284,7 +284,7 @@ def _listed(models: Sequence[Ranked], ranking: Ranking) -> str:
 
 
 def _cheapest(rows: pd.DataFrame, tied: Sequence[Ranked], ranking: Ranking) -> list[str]:
-    """Name the smallest and the fastest of the tied models, as far as the costs of all are known."""
+    """Return a sentence on the smallest and the fastest of the tied models, by costs that are known for all of them."""
     best: dict[str, list[str]] = {}
     for word, column, sign in CHEAPEST:
         cost = sign * _column(rows, tied, column)
@@ -300,7 +300,7 @@ def _cheapest(rows: pd.DataFrame, tied: Sequence[Ranked], ranking: Ranking) -> l
 
 
 def _separated(ranking: Ranking, between: Separation, subset: SubsetRecord) -> str:
-    """Say how many more images per class would separate the tied models, where that can be said."""
+    """Return a sentence on how many more images per class would separate the tied models, or why that is unknown."""
     if between.is_same_images:
         return "All are right on the same images, so only other images can separate them."
     if between.images is None:

@@ -1,4 +1,4 @@
-"""Accuracy per class, and who is taken for whom; images that the best models disagree on, or that none recognises."""
+"""Accuracy per class, and confusions; images that the best models disagree on, or that no model recognises."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,20 +34,20 @@ from ..wording import fixed, interval
 from .choice import baseline_accuracy
 from .rendering import AnyCell, Table, table_of_words
 
-FEW = 20  # classes that are all shown
+FEW = 20  # up to this many classes, all are shown
 WORST = 10
-MAY_DIFFER = 0.01  # of the images
+MAY_DIFFER = 0.01  # largest accepted share of images whose recomputed hits differ
 MOST_WORK = 1e11  # n d min(n, d) of the probes for the confusions: some ten seconds of two cores
 SHOWN = 10
 Thumbnails = Callable[[Sequence[str]], dict[str, str]]
-"""Returns the data URIs of some images by their names; of one that cannot be read, none."""
+"""Function that returns the data URIs of images by their names, without those that cannot be read."""
 
 
 @dataclass(frozen=True)
 class OfModel:
-    """What one model gets right: its accuracy in each class, and its confusions or why there are none.
+    """One model's results by class: its accuracy in each class, and its confusions or why there are none.
 
-    ``taken_for`` is the class that the probe predicts for each image, int64 [m], ``matrix`` their counts [k, k].
+    ``taken_for`` is the class the probe predicts for each image, int64 [m]; ``matrix`` is the confusion matrix [k, k].
     """
 
     name: str
@@ -61,7 +61,7 @@ class OfModel:
 def per_class(
     rows: pd.DataFrame, run: RunRecord, best: list[Ranked], folder: Path, *, recompute: bool
 ) -> tuple[Images, list[OfModel]] | None:
-    """Return the images and what the ``best`` models get right, by the hits in their rows; None if the images are lost.
+    """Return the images, and the results of the ``best`` models by the hits in their rows; None if the images are lost.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def image_names(folder: Path) -> list[str]:
 
 
 def quantity_of(rows: pd.DataFrame, run: RunRecord, folder: Path | None) -> Quantity:
-    """Return what the models of a run are ranked by; accuracy if the images' classes are needed and lost."""
+    """Return the quantity that a run's models are ranked by; accuracy if the images' classes are needed and lost."""
     metric, by_accuracy = run.config.metric, Quantity(baseline=baseline_accuracy(run.subset))
     if metric == "accuracy" or folder is None:
         return by_accuracy
@@ -137,7 +137,7 @@ def _with_confusion(
         return replace(model, why=str(error))
     found = predictions(Z, subset, images)
     differ = int(((found == images.classes) != unpacked(model.row["probe_hits"])).sum())
-    # Machines add in different orders, so an image at the border may change sides.
+    # Machines add in different orders, so an image at a decision boundary may change class.
     if differ > MAY_DIFFER * len(found):
         return replace(
             model, why=f"its embedding gives other hits than its row for {differ} images"
@@ -151,7 +151,7 @@ def predictions(Z: np.ndarray, subset: pd.DataFrame, images: Images) -> np.ndarr
     context = MeasureContext(Z, labels, subset["image"].to_numpy(), None, MeasureSettings())
     codes = np.unique(labels, return_inverse=True)[1]
     code_of = np.zeros(len(images.names), dtype=np.int64)
-    code_of[context.classes] = codes  # the context numbers classes as they appear
+    code_of[context.classes] = codes  # the context numbers classes in order of appearance
     votes = np.zeros((len(images.classes), len(images.names)), dtype=np.int64)
     np.add.at(votes, (context.images, code_of[predicted(context)]), 1)
     return votes.argmax(axis=1)

@@ -1,4 +1,4 @@
-"""What the template of the report shows: the opening sentences, and numbers already formatted as text."""
+"""Variables of the report's template: the opening sentences, and numbers already formatted as text."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -127,7 +127,7 @@ def answer(summary: Summary) -> str | None:
 
 
 def _simple_scores(summary: Summary, target: str) -> list[str]:
-    """Return the correlations of nearest centre and nearest neighbours, without the best score's."""
+    """Return the correlations of nearest centre and nearest neighbours, except for the best score."""
     known = []
     best = summary.standings[target].best if target in summary.standings else None
     for score in SIMPLE_SCORES:
@@ -166,7 +166,7 @@ def _is_unclear(rho: Coefficient) -> bool:
 def page_context(
     rows: pd.DataFrame, run: RunRecord, summary: Summary, ranking: Ranking
 ) -> dict[str, Any]:
-    """Return the template's variables, but for figures, sections and the release."""
+    """Return the template's variables, except figures, sections and the release."""
     ok = succeeded(rows)
     by_target = summary.correlations.values()
     targets = list(dict.fromkeys(target for of_score in by_target for target in of_score))
@@ -275,7 +275,7 @@ def _lead(
 
 
 def _other_metric(run: RunRecord, ranking: Ranking) -> list[str]:
-    """Say that models are ranked by something else than the run's settings say."""
+    """Return a warning if models are not ranked by the metric of the run's settings."""
     if ranking.metric == run.config.metric:
         return []
     return [
@@ -300,7 +300,7 @@ def _warnings(rows: pd.DataFrame, run: RunRecord, summary: Summary, ranking: Ran
 
 
 def _undefined(ok: pd.DataFrame) -> list[str]:
-    """Say why scores that rankings and choices are made by have no value in any row, with the most frequent reason."""
+    """Return a warning on scores in % (used for ranking) that are undefined in every row, with the commonest reason."""
     reasons = [parted_reasons(text or "") for text in texts(ok, UNDEFINED)]
     names_of: dict[str, list[str]] = {}
     for score in COMPARISONS:
@@ -322,7 +322,7 @@ def _median(rows: pd.DataFrame, column: str) -> str | None:
 def own_sentences(rows: pd.DataFrame, summary: Summary) -> list[str]:
     """Return for each own score its correlation with accuracy, its rank among all scores, and the rows without it.
 
-    A score without a value in any row is only in the table of scores without one.
+    A score that is undefined in every row appears only in the table of undefined scores.
     """
     ok = succeeded(rows)
     without = own_without_value(rows)
@@ -371,7 +371,7 @@ _NOT_YET = "not computed there yet, which the command that added it does"
 
 
 def _lacking(ok: pd.DataFrame, name: str) -> str:
-    """Say how many rows have no value, and why."""
+    """Return a sentence on how many rows have no value, and why; empty if all have one."""
     numbers, reasons = values(ok, name), texts(ok, UNDEFINED)
     lacking = np.flatnonzero(~np.isfinite(numbers))
     if not len(lacking):
@@ -383,7 +383,7 @@ def _lacking(ok: pd.DataFrame, name: str) -> str:
 
 
 def _code(ok: pd.DataFrame, name: str) -> str:
-    """Say if versions of the code mix, as after an interruption."""
+    """Return a warning if rows come from several versions of the score's code, as after an interruption."""
     codes: set[str] = set()
     for text in texts(ok, "own_measures_code"):
         codes |= {code for code in (text or "").split() if column_of(code) == name}

@@ -1,4 +1,4 @@
-"""Tables that people take away: all correlations of a report as one flat table, and tables as LaTeX."""
+"""Exported tables: all correlations of a report as one flat table, and tables as LaTeX."""
 
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -17,7 +17,7 @@ from .analysis import target_tables
 from .rendering import AnyCell, Cell, Table, table_of_words
 
 COEFFICIENTS = ("spearman", "pearson", "kendall", "weighted_kendall")
-ROUNDING = 1e-12  # of the largest number of a column
+ROUNDING = 1e-12  # smaller shares of a column's largest number count as 0
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -80,7 +80,7 @@ def latex_of_correlations(summary: Summary) -> str:
 
 
 def latex_of_rows(rows: pd.DataFrame) -> tuple[str, int]:
-    """Return measured rows with their accuracies and scores as LaTeX, and the number of its columns."""
+    """Return the measured rows' accuracies and scores as a LaTeX table, and its number of columns."""
     rows = succeeded(rows)
     found = dict.fromkeys([*targets_of(rows), *scores_of(rows)])
     columns = [name for name in found if name != "img_size"]
@@ -95,7 +95,7 @@ def latex_of_rows(rows: pd.DataFrame) -> tuple[str, int]:
 
 
 def _without_rounding_errors(column: np.ndarray) -> np.ndarray:
-    """Return the numbers [n] with 0 in place of those that are nothing beside the largest of them."""
+    """Return the numbers [n] with 0 in place of those below ``ROUNDING`` times the largest."""
     largest = np.max(np.abs(column), where=np.isfinite(column), initial=0)
     return np.where(np.abs(column) < ROUNDING * largest, 0.0, column)
 
@@ -107,7 +107,7 @@ def _head(name: str, is_target: bool) -> str:
 
 
 def as_latex(table: Table) -> str:
-    """Return a table for LaTeX's package booktabs; intervals stand in brackets behind their numbers, the note below."""
+    """Return a table for LaTeX's package booktabs, with intervals in brackets after their numbers, the note below."""
     alignment = "".join("l" if i in table.text_columns else "r" for i in range(len(table.heads)))
     lines = [] if table.title is None else [f"% {' '.join(table.title.split())}"]
     lines += [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", _with_rho(_latex_row(table.heads))]

@@ -1,4 +1,4 @@
-"""The section on fine-tuned models: which is best, by how much, and whether the ranking had said so."""
+"""The section on fine-tuned models: which is best, by how much, and whether the ranking predicted it."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ STATIC_TITLES = {"top1": "published top-1", "embedding_dim": "embedding dimensio
 def tuned_models(
     rows: pd.DataFrame, run: RunRecord, quantity: Quantity, folder: Path
 ) -> AfterTuning | None:
-    """Return the fine-tuned models of a run; None if there is none."""
+    """Return the fine-tuned models of a run; None if there are none."""
     embeddings = dict(zip(rows["row_id"], rows["embedding_id"], strict=True))
     found = {}
     for entry in run.entries:
@@ -37,7 +37,7 @@ def tuned_models(
 
 
 def tuned_section(after: AfterTuning, quantity: Quantity) -> Section:
-    """Return what the page says about fine-tuned models."""
+    """Return the section on fine-tuned models."""
     text = prose(
         "finetuned",
         answer=tuned_answer(after, quantity),
@@ -49,7 +49,7 @@ def tuned_section(after: AfterTuning, quantity: Quantity) -> Section:
 
 
 def tuned_answer(after: AfterTuning, quantity: Quantity) -> str:
-    """Say who wins after fine-tuning, by how much, and whether the ranking had said so."""
+    """Return sentences on the best model after fine-tuning, its lead, and whether the ranking predicted it."""
     best, title = after.best, quantity.title.replace("probe ", "")
     reaches = f"{best.finalist.name} reaches {_with_interval(best)} {title} after fine-tuning"
     if not after.beats_baseline:

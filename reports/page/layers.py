@@ -1,4 +1,4 @@
-"""The section on the layers of networks: profiles over depth, and whether another layer is better."""
+"""The section on the layers of networks: profiles over depth, and whether a layer is better than the penultimate."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class LayersPart:
 
 
 def layers_part(depths: Depths) -> LayersPart:
-    """Return what the page says and draws about layers."""
+    """Return the section on layers, and the table of all layers."""
     text = prose("layers", found=_found(depths.profiles), choice=_chosen(depths))
     figures = _figures(depths.profiles)
     section = Section("layers", "Layers", text, [_best_table(depths.profiles)], figures)
@@ -35,7 +35,7 @@ def layers_part(depths: Depths) -> LayersPart:
 
 
 def _found(profiles: Sequence[Profile]) -> str:
-    """Say in how many networks another layer is better than the penultimate."""
+    """Return a sentence on the number of networks in which another layer is better than the penultimate."""
     known = [one.best for one in profiles if one.best is not None]
     if not known:
         return ""
@@ -46,7 +46,7 @@ def _found(profiles: Sequence[Profile]) -> str:
 
 
 def _chosen(depths: Depths) -> str:
-    """Say whether choosing the layer changes which model is chosen."""
+    """Return a sentence on whether choosing the layer, too, changes which model is chosen."""
     choice = depths.choice
     if choice is None:
         return ""
@@ -57,7 +57,7 @@ def _chosen(depths: Depths) -> str:
 
 
 def _figures(profiles: Sequence[Profile]) -> list[Illustration]:
-    """Draw the profiles of the models if they are few, and of families of several models."""
+    """Draw the profile of each model if they are few, and of each family if any has several models."""
     figures = []
     if len(profiles) <= MOST_LINES:
         figures.append(_drawn("layers_models", "each model", _lines_of_models(profiles)))

@@ -53,14 +53,14 @@ def pairs_of(rows: pd.DataFrame, quantity: Quantity, folder: Path) -> Pairs | No
 
 
 def pairs_section(found: Pairs, rows: pd.DataFrame) -> Section:
-    """Return what the page says about pairs."""
+    """Return the section on pairs."""
     tried = counted(len(found.pairs), "pair")
     text = prose("pairs", answer=pairs_answer(found), tried=tried, models=str(found.models))
     return Section("pairs", "Two backbones", text, [_table(found, rows)])
 
 
 def pairs_answer(found: Pairs) -> str:
-    """Say whether a second backbone adds anything."""
+    """Return sentences on whether a second backbone adds anything, and on the best pair."""
     best = found.pairs[0]
     gain = f"{fixed(found.gain, 1)} points ({fixed(found.low, 1)} to {fixed(found.high, 1)})"
     if found.low > 0:
@@ -98,7 +98,7 @@ def _table(found: Pairs, rows: pd.DataFrame) -> Table:
 
 
 def pairs_table(found: Pairs) -> pd.DataFrame:
-    """Return all pairs, for the file that the page names."""
+    """Return all pairs, for ``pairs.csv``."""
     return pd.DataFrame(found.pairs)
 
 

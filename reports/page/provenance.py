@@ -1,4 +1,4 @@
-"""What the rows were computed from and with, whether they may be compared, and how a search went."""
+"""Provenance of the rows, warnings where they may not be comparable, and the account of a search."""
 
 import json
 from collections.abc import Collection
@@ -22,7 +22,7 @@ from ..statistics.sample import CEILING, succeeded, texts, values
 from ..wording import fixed, measure_title, significant
 
 UNKNOWN = "unknown"
-# What all rows of a run should share: the column, and its name in a warning.
+# Columns that all rows of a run should share, and their names in a warning.
 SHARED = {
     "subset_hash": "subsets of images",
     "n_samples": "numbers of samples",
@@ -53,9 +53,9 @@ def mixture_warnings(rows: pd.DataFrame) -> list[str]:
 
 
 def warnings_of_images(subset: SubsetRecord, rows: pd.DataFrame) -> list[str]:
-    """Return one sentence for each ambiguous input, and one for all images that were left out unasked.
+    """Return one sentence for each ambiguous input, and one if images were left out for other reasons than by choice.
 
-    That the order of the classes is open is left out if no accuracy of the rows is empty for it.
+    An ambiguous order of the classes is mentioned only if an accuracy of the rows is empty because of it.
     """
     account = subset.account
     if account is None:
@@ -101,7 +101,7 @@ def warnings_of_readings(rows: pd.DataFrame) -> list[str]:
 
 
 def provenance(rows: pd.DataFrame, run: RunRecord) -> list[tuple[str, str]]:
-    """Return the name and value of what is needed to repeat the run; "unknown" if not recorded."""
+    """Return names and values of everything needed to repeat the run; "unknown" if not recorded."""
     rows = succeeded(rows)
     subset = run.subset
     images, samples = _text(subset.n_images), _shared(rows, "n_samples", subset.n_samples)
@@ -186,7 +186,7 @@ def _seconds(rows: pd.DataFrame) -> str:
 
 
 def _risk(note: SearchNote) -> str:
-    """Say how likely the search was to drop the best model, and how many more models that kept."""
+    """Return sentences on the risk that the search dropped the best model, and on the models kept to limit it."""
     tested = [stage for stage in note.stages if stage.contenders is not None]
     if note.error_rate is None or not tested:
         return ""

@@ -1,4 +1,4 @@
-"""How pages are made: their parts as HTML, numbers as JSON, figures as files; and data set cards as Markdown."""
+"""Rendering of pages (parts as HTML, numbers as JSON, figures as files) and of data set cards (Markdown)."""
 
 import base64
 import hashlib
@@ -21,8 +21,8 @@ from ..figures.canvas import Rendered
 from ..wording import MISSING, fixed, interval
 
 LOCK = ".report.lock"
-MAX_SVG = 160_000  # above which the PNG is smaller
-# In Markdown: a list item, a rule, an underlined heading.
+MAX_SVG = 160_000  # bytes, above which the PNG is smaller
+# Starts of blocks in Markdown: a list item, a rule, the underline of a heading.
 STARTS_A_BLOCK = re.compile(r"[-+=]|\d+[.)]( |$)")
 _TEMPLATES: dict[str, Any] = {
     "loader": PackageLoader("dsmi_zoo.reports.page"),
@@ -38,7 +38,7 @@ TABLES = (
     "confusions.csv",
     "images.csv",
     "pairs.csv",
-)  # of some pages
+)  # on some pages only
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class PageFiles:
     numbers
         The content of ``summary.json``.
     figures
-        By file name, without the suffix.
+        Its figures, by file name without the suffix.
     others
         Further files, by name.
     """
@@ -81,7 +81,7 @@ class PageFiles:
         """Write the page into ``folder`` and return the path of ``index.html``.
 
         Figures and tables of an earlier page that this one does not have are deleted. Each file is replaced atomically.
-        Of several processes one writes, and the others wait.
+        One process writes at a time; others wait.
         """
         files = self.contents()
         with exclusive(folder / LOCK):
@@ -197,7 +197,7 @@ class Table:
     Parameters
     ----------
     rows
-        The first cell names its row.
+        The cells of each row; the first one names the row.
     note
         A sentence below the table, or in its place when there are no rows.
     text_columns
@@ -223,7 +223,7 @@ def table_of_words(
     text_columns: Sequence[int] = (0,),
     wordy: bool = False,
 ) -> Table:
-    """Return a table of cells, texts and pairs of a value and its interval."""
+    """Return a table made from cells, texts, and pairs of a value and its interval."""
     cells = [[_cell(entry) for entry in row] for row in rows]
     return Table(title, heads, cells, note, text_columns, wordy)
 

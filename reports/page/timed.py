@@ -1,4 +1,4 @@
-"""The section of the choice page with the times of the best models on the devices that they were timed on."""
+"""The section of the choice page with the best models' times, by the device on which they were timed."""
 
 from collections.abc import Sequence
 from pathlib import Path

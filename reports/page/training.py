@@ -1,4 +1,4 @@
-"""Pages of curves over training, and the report of a monitored training: its curves, and what measuring cost."""
+"""Pages of curves over training, and the report of a monitored training: its curves, and the cost of measuring."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from ..wording import fixed, measure_title, measure_unit, signed, with_unit
 from .rendering import AnyCell, Illustration, PageFiles, Section, Table, prose, table_of_words
 
 SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x")
-MIN_TREND = 4  # measurements, for a line with an interval
+MIN_TREND = 4  # measurements that a line with an interval needs
 AXES = {"epoch", "epochs", "step", "steps", "global_step", "iteration", "iterations"}  # of training
 CLASSIC = ("cse_z", "csmi_z_y", "csmi_z_x")
 
@@ -46,7 +46,7 @@ class CurvePage:
     content: Mapping[str, Any]
     warnings: Sequence[str] = ()
     provenance: Sequence[tuple[str, str]] = ()
-    refresh: int | None = None  # seconds after which a browser loads the page again
+    refresh: int | None = None  # seconds after which a browser reloads the page
 
 
 def write_curve_page(page: CurvePage, folder: Path) -> Path:
@@ -80,17 +80,17 @@ class Training:
 
     @property
     def layers(self) -> list[str | None]:
-        """The layers, the first one with the plain columns."""
+        """The layers; the first one's columns have no prefix."""
         return list(self.facts.get("layers") or [self.facts["layer"]])
 
     @property
     def has_ended(self) -> bool:
-        """Whether its monitor was closed; unknown of a file of an earlier version, which is not waited for."""
+        """Whether its monitor was closed; True for files of earlier versions, which do not record it."""
         return bool(self.facts.get("ended", True))
 
 
 def read_trainings(folders: Sequence[Path]) -> list[Training]:
-    """Read the measurements of trainings, named by their folders, or by paths where two have one name."""
+    """Read the measurements of trainings, named by their folders, with the parent folders if two names coincide."""
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = ["/".join(folder.parts[-2:]) for folder in folders]
@@ -110,9 +110,9 @@ def write_monitor_report(
     out
         The folder.
     others
-        Those of other trainings, whose curves are drawn into the same axes.
+        Folders of other trainings, whose curves are drawn into the same axes.
     refresh
-        Seconds after which a browser loads the page again; None for a training that has ended.
+        Seconds after which a browser reloads the page; None for a training that has ended.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def _lead(rows: pd.DataFrame, cost: Cost | None) -> list[str]:
 
 
 def trend(rows: pd.DataFrame, measure: str) -> str:
-    """Say whether a measure still rises: the slope of a line through the second half of the steps."""
+    """Return a sentence on whether a measure still rises: the slope of a line through the second half of the steps."""
     title = measure_title(measure)
     known = rows[np.isfinite(values(rows, measure))]
     steps = values(known, "step")
@@ -188,7 +188,7 @@ def trend(rows: pd.DataFrame, measure: str) -> str:
 
 
 def _differences(trainings: Sequence[Training]) -> list[str]:
-    """Name trainings whose curves cannot be compared with the first one's."""
+    """Return warnings on trainings whose curves cannot be compared with the first one's."""
     first, warnings = trainings[0], []
     for other in trainings[1:]:
         differing = [
@@ -212,7 +212,7 @@ def _differences(trainings: Sequence[Training]) -> list[str]:
 
 
 def _each(trainings: Sequence[Training], setting: str) -> str:
-    """Write a setting, of each training where they differ."""
+    """Return a setting as text: one value if all trainings share it, else the value of each."""
     given = [str(one.facts[setting]) for one in trainings]
     if len(set(given)) == 1:
         return given[0]
@@ -283,7 +283,7 @@ def _sections(trainings: Sequence[Training]) -> list[Section]:
 
 
 def _own_numbers(trainings: Sequence[Training]) -> list[str]:
-    """Return the columns of the callers' own numbers to draw: those that only count the training are not."""
+    """Return the columns of the callers' own numbers to draw, without mere counters of training (``AXES``)."""
     names = dict.fromkeys(
         name for one in trainings for name in own_columns(map(str, one.rows.columns), one.layers)
     )
@@ -291,14 +291,14 @@ def _own_numbers(trainings: Sequence[Training]) -> list[str]:
 
 
 def _what_own_numbers_are(trainings: Sequence[Training]) -> str:
-    """Say what a row has of the training's own numbers, by the kind that its monitor stored."""
+    """Return what the training's own numbers in a row are, by the kind that its monitor stored."""
     means, logged = "means since the last measurement", "the values that {} logged at that step"
     kinds = {one.facts.get("own_numbers") for one in trainings}
     if kinds == {"means"}:
         return means
     if kinds == {"logged"}:
         return logged.format("Hugging Face's Trainer")
-    # Both, or files of earlier versions, which do not say it.
+    # Both kinds, or files of earlier versions, which do not record it.
     return f"{means}, or, with Hugging Face's Trainer, {logged.format('it')}"
 
 
