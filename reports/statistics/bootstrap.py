@@ -1,4 +1,4 @@
-"""Bootstrap of correlations that draws whole families of related rows, as products of matrices over family counts.
+"""Bootstrap of correlations over whole families of related rows, computed as matrix products with family counts.
 
 A resample is a row of ``counts`` [b, g]: how often each of the g families was drawn. ``unit`` [n] is the family of each
 row, so row i occurs ``counts[:, unit[i]]`` times in the resamples. Nothing is copied: multiplicities are weights, and
@@ -18,7 +18,7 @@ from scipy import stats
 
 Array = np.ndarray
 LEVEL = 0.95
-# This near to 1, Fisher's transformation is infinite up to rounding.
+# This close to 1, Fisher's transformation is infinite up to rounding.
 NEARLY_ONE = 1 - 1e-12
 
 
@@ -145,8 +145,8 @@ def middle_error(drawn: Array) -> float:
 
 
 def middle_errors(drawn: Array) -> Array:
-    """Return the same for many at once: [..., b] to [...]."""
-    # Nanquantile takes far longer.
+    """Return `middle_error` over the last axis: [..., b] to [...]."""
+    # Use nanquantile only where needed, because it takes far longer.
     quantile = np.nanquantile if np.isnan(drawn).any() else np.quantile
     low, high = quantile(drawn, MIDDLE, axis=-1)
     return np.asarray((high - low) / 2)
@@ -155,7 +155,7 @@ def middle_errors(drawn: Array) -> Array:
 def interval(
     value: float | None, resampled: Array, small: SmallSample, n: int
 ) -> tuple[tuple[float, float] | None, float | None, str | None]:
-    """Return the interval of a correlation of n rows, its p value, and the reason if there is none."""
+    """Return the interval of a correlation of n rows, its p value, and the reason if it has no interval."""
     defined = resampled[np.isfinite(resampled)]
     if value is None or len(defined) < max(len(resampled) / 2, 2):
         return None, None, "no interval: undefined in most resamples"
@@ -170,7 +170,7 @@ def interval(
 
 
 CHUNK_BYTES = 16_000_000  # of ranks at a time, so that they stay in the processor's cache
-FEWEST_AT_ONCE = 64  # resamples, or the counts of every family would be read too often
+FEWEST_AT_ONCE = 64  # resamples; with fewer, the counts of every family would be read too often
 # Rows per family above which a product over families is faster than sums along the order.
 MANY_PER_FAMILY = 4
 ROWS_AT_ONCE = 64  # whose pairs with all rows stay in the cache
@@ -184,7 +184,7 @@ def draw(units: int, resamples: int, seed: int) -> Array:
 
 
 class Resamples:
-    """The same resamples for many columns; what two columns give is kept.
+    """The same resamples for many columns, with a cache of the results for pairs of columns.
 
     Parameters
     ----------
@@ -240,7 +240,7 @@ class Resamples:
 
     def rank(self, xs: Sequence[Array], ys: Sequence[Array]) -> None:
         """Compute rho of every x [n] with every y [n] in all resamples at once: far faster than pair by pair."""
-        # Ranks are the key, so a rescaled column is found again.
+        # Ranks are the key of the cache, so a rescaled column is found again.
         across = {_key(x): standard_ranks(x) for x in xs}
         up = {_key(y): standard_ranks(y) for y in ys}
         pairs = [pair for pair in product(across, up) if pair not in self._spearman]
@@ -273,7 +273,7 @@ class Resamples:
         """Return a function of counts [b, g] that gives the centred ranks of k columns in resamples: [b, k, n]."""
         n, families = len(self.unit), len(self._sizes)
         if MANY_PER_FAMILY * families < n:
-            # Ranks are sums over families: how many rows of each are below, with half of those equal.
+            # Ranks are sums over families: the number of rows of each below, plus half of those equal.
             below = np.empty((families, len(columns), n), dtype=np.float32)
             for k, column in enumerate(columns):
                 value, equal = self._equal(column)
@@ -298,7 +298,7 @@ class Resamples:
         return along_the_orders
 
     def _equal(self, x: Array) -> tuple[Array, Array]:
-        """Return the number of each row's value [n], and its count in every family, float32 [values, g]."""
+        """Return the index of each row's distinct value [n], and its count in every family, float32 [values, g]."""
         value = np.unique(x, return_inverse=True)[1]
         places = value * len(self._sizes) + self.unit
         shape = int(value.max()) + 1, len(self._sizes)
@@ -337,7 +337,7 @@ class Resamples:
         """Return each row's concordant minus discordant pairs with the rows of every family: [g, n]."""
         key = x.tobytes() + y.tobytes()
         if key not in self._concordances:
-            self._concordances.clear()  # both Kendalls of a pair ask one after the other
+            self._concordances.clear()  # both Kendalls of a pair need it, one after the other
             self._concordances[key] = self._concordant(x, y)
         return self._concordances[key]
 
@@ -377,7 +377,7 @@ def _key(x: Array) -> bytes:
 
 
 def _order(x: Array) -> tuple[Array, Array, Array]:
-    """Return the order of x [n], the number of each row's value [n], and the last place of each value in the order."""
+    """Return the order of x [n], the index of each row's distinct value [n], and each value's last place in it."""
     value = np.unique(x, return_inverse=True)[1]
     return np.argsort(value, kind="stable"), value, np.bincount(value).cumsum() - 1
 

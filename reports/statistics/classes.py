@@ -1,4 +1,4 @@
-"""What classifiers get right, class by class and image by image, and which classes they confuse."""
+"""Accuracy of classifiers by class and by image, and the classes that they confuse."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ def images_of(subset: pd.DataFrame, names: Sequence[str] | None) -> Images:
     Parameters
     ----------
     names
-        The classes' names in the order of their labels; None if they are unknown: then those of the images' folders,
+        The classes' names in the order of their labels; if None or of another number, those of the images' folders,
         or else the labels.
     """
     first = ~subset["image"].duplicated()
@@ -54,12 +54,12 @@ class ClassAccuracy:
 
     @property
     def value(self) -> float:
-        """The accuracy."""
+        """The accuracy, in percent."""
         return 100 * self.correct / self.images
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Its interval."""
+        """Wilson's 95% interval, in percent."""
         return wilson_interval(self.correct, self.images)
 
 
@@ -116,11 +116,11 @@ def judged(
     Parameters
     ----------
     names
-        Of the m images.
+        The names of the m images.
     hits
-        Of the models that beat the baseline, bool [k, m].
+        The hits of the models that beat the baseline, bool [k, m].
     is_best
-        Which of them are tied for first, bool [k].
+        Which of these models are tied for first, bool [k].
     taken_for
         The class that the best model predicts for each image, int64 [m], numbered as ``images.names``; None if unknown.
     """

@@ -1,4 +1,4 @@
-"""The comparison of two runs of the same models with another protocol, sigma or other images."""
+"""Comparison of two runs of the same models that differ in protocol, sigma or images."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class Compared:
     """One score of the models in both runs.
 
     ``agreement`` is Spearman's correlation of the score between the runs; ``here`` and ``there`` are its correlations
-    with the accuracy in each. None where something is constant or unknown.
+    with the accuracy in each. None where a column is constant or unknown.
     """
 
     score: str

@@ -32,7 +32,7 @@ Families = Sequence[Any] | Array | pd.Series
 RESAMPLES = 2000
 # Weighted Kendall is computed resample by resample, 6 ms each for a thousand rows.
 WEIGHTED_KENDALL_RESAMPLES = 100
-# Sets of rows whose resamples are kept: those of all rows are needed again and again, and each takes 30 MB or more.
+# Sets of rows whose resamples are cached: those of all rows are reused often, and each set takes 30 MB or more.
 KEPT = 4
 MIN_ROWS = 3
 # Resampling fewer families mostly repeats the data, and says nothing about others.
@@ -101,8 +101,8 @@ def correlate(
 ) -> Correlation:
     """Compute four correlation coefficients with intervals from a bootstrap over families.
 
-    The interval is symmetric in Fisher's transformation: standard error from the resamples, corrected for few, unequal
-    families, Student's t with Satterthwaite's degrees of freedom
+    The interval is symmetric in Fisher's transformation. Its standard error is that of the resamples, corrected for
+    few, unequal families; its quantile is Student's t with Satterthwaite's degrees of freedom
     (`dsmi_zoo.reports.statistics.bootstrap.small_sample`). Percentile intervals are too short.
 
     Parameters
@@ -117,7 +117,7 @@ def correlate(
     Returns
     -------
     Correlation
-        With None and a reason if there are fewer than three pairs, or if x or y is constant.
+        Its values are None, with a reason, if there are fewer than three pairs, or if x or y is constant.
 
     References
     ----------
@@ -214,7 +214,7 @@ Pairs = Sequence[tuple[str, str]]
 def same_rows(
     rows: pd.DataFrame, scores: Sequence[str], targets: Sequence[str]
 ) -> list[tuple[Array, Pairs]]:
-    """Return all pairs of a score and a target by the rows that have both, bool [n]."""
+    """Group all pairs of a score and a target by the rows that have both, bool [n]."""
     known = {name: np.isfinite(values(rows, name)) for name in (*scores, *targets)}
     by_rows: dict[bytes, list[tuple[str, str]]] = {}
     for target, score in product(targets, scores):
@@ -225,7 +225,7 @@ def same_rows(
 def rank_together(
     rows: pd.DataFrame, known: Array, pairs: Pairs, families: Array, bootstraps: Bootstraps
 ) -> None:
-    """Rank all columns of the pairs in the resamples of the known rows at once, for those who ask pair by pair."""
+    """Rank all columns of the pairs in the known rows' resamples at once, so that later calls find them cached."""
     unit = pd.factorize(families[known])[0]
     if not pairs or int(unit.max(initial=-1)) + 1 < MIN_UNITS:
         return
@@ -271,7 +271,7 @@ def holm(p_values: Mapping[Any, float]) -> dict[Any, float]:
     """Return p values after Holm's correction."""
     if not p_values:
         return {}
-    # Not statsmodels' multipletests, which collects garbage at each call: a quarter of the time of a small report.
+    # Not statsmodels' multipletests: it runs the garbage collector at each call, a quarter of a small report's time.
     p = np.array(list(p_values.values()))
     order = p.argsort(kind="stable")
     corrected = np.empty_like(p)
@@ -287,7 +287,7 @@ def _evidence(target: str, by_target: Mapping[str, Any]) -> str:
 def correlations_within_groups(
     rows: pd.DataFrame, bootstraps: Bootstraps
 ) -> dict[str, dict[str, dict[str, Correlation]]]:
-    """Return the same among the rows of each group; empty without groups."""
+    """Return the `correlations` among the rows of each group; empty without groups."""
     rows = succeeded(rows)
     families = families_of(rows)[1]
     by_group = {}
@@ -302,7 +302,7 @@ def why_undefined(x: Array, y: Array) -> str | None:
     if len(x) < MIN_ROWS:
         return f"{len(x)} rows have both values, fewer than {MIN_ROWS}"
     for numbers, what in ((x, "measure"), (y, "accuracy")):
-        # Half of each, because the full range of float64 overflows.
+        # Numbers are halved, because the full range of float64 overflows.
         half_range = np.ptp(numbers / 2)
         # Below the relative limit, float64 has no digit left for the spread.
         if half_range <= max(MIN_RANGE, 1e-12 * np.abs(numbers).max()) / 2:
@@ -329,7 +329,7 @@ def partial_correlations(
     Returns
     -------
     dict
-        By name of the controls, by score: a correlation, or why there is none.
+        For each name of controls and each score, a correlation or the reason why it is undefined.
     """
     rows = succeeded(rows)
     families = families_of(rows)[1].to_numpy(dtype=object)

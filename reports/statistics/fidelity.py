@@ -1,4 +1,4 @@
-"""How far a score's order can be trusted: between similar models, without any one family, and on other subsets."""
+"""Reliability of a score's order: between similar models, without any one family, and on other subsets."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How well one score orders models by accuracy.
+    """The agreement of one score's order of models with their order by accuracy.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Fidelity:
         By gap in accuracy (``GAPS``): the share of pairs of models that the score orders right, an equal score counting
         half; the direction is that of its rho. None for fewer than ten pairs.
     rho, lowest, without
-        Spearman's rho, the one of the least strength, in the same direction, with one family left out, and that family.
+        Spearman's rho; the weakest rho, in the same direction, with one family left out; and that family.
     """
 
     right: tuple[float | None, ...]
@@ -66,7 +66,7 @@ class Fidelity:
 def fidelity(rows: pd.DataFrame, target: str) -> dict[str, Fidelity]:
     """Return the fidelity of each score that has a correlation with the target.
 
-    Of more than 200,000 pairs of models a random choice is taken, seed 0.
+    Beyond 200,000 pairs of models, that many are drawn at random (seed 0).
 
     References
     ----------
@@ -102,7 +102,7 @@ def _pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ordered_right(lead: np.ndarray, gap: np.ndarray) -> tuple[float | None, ...]:
-    """Return the share of pairs in which a lead has the sign of the gap, for each band of its size."""
+    """Return the share of pairs in which the lead has the sign of the gap, for each band of gaps."""
     right = (1 + np.sign(lead) * np.sign(gap)) / 2
     shares: list[float | None] = []
     for low, high in GAPS:
@@ -116,7 +116,7 @@ def _rho(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _weakest(x: np.ndarray, y: np.ndarray, families: np.ndarray) -> tuple[float | None, str | None]:
-    """Return the lowest rho without one family, and that family; None with a single one, or too few rows."""
+    """Return the lowest rho without one family, and that family; None for a single family or too few rows."""
     unit, names = pd.factorize(families)
     there = unit != np.arange(len(names))[:, None]
     rank_x, rank_y = (_centred_ranks(numbers, unit, there) for numbers in (x, y))
@@ -135,7 +135,7 @@ def _weakest(x: np.ndarray, y: np.ndarray, families: np.ndarray) -> tuple[float 
 
 
 def _centred_ranks(x: np.ndarray, unit: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Return the ranks of x [n] less their mean without each family: [g, n], 0 for the rows left out."""
+    """Return the centred ranks of x [n] with each family left out in turn: [g, n], 0 for the rows left out."""
     value = np.unique(x, return_inverse=True)[1]
     of_family = np.zeros((len(there), int(value.max(initial=-1)) + 1))
     np.add.at(of_family, (unit, value), 1)

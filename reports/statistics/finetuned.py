@@ -1,4 +1,4 @@
-"""Which models are fine-tuned, and which is best after that."""
+"""The choice of the models to fine-tune, and their comparison after fine-tuning."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from .ranking import LEVEL, Quantity
 from .sample import labels, own_rows, succeeded, values
 
 STATIC = ("top1", "embedding_dim")
-"""Columns by which one would choose without an image, the first one that at least two models have."""
+"""Columns by which one would choose without images; the first one known for at least two models is used."""
 
 
 @dataclass(frozen=True)
 class Finalist:
     """A model to be fine-tuned: its row's identity, its place in the ranking from 1 on, and its accuracy there (%).
 
-    ``static`` is the column by which one would choose it without an image; None for another model.
+    ``static`` is the column by which one would choose this model without images; None for all other models.
     """
 
     row_id: str
@@ -33,7 +33,7 @@ class Finalist:
 
 
 def ranked_finalists(rows: pd.DataFrame, quantity: Quantity) -> list[Finalist]:
-    """Return all models by what they are ranked by, the best first; the choice of the static ranker is marked."""
+    """Return all models by decreasing ``quantity``; the choice of the static ranker is marked."""
     rows = succeeded(own_rows(rows))
     rows = rows[rows["probe_hits"].notna()]
     accuracy = np.array([quantity.value(unpacked(text)) for text in rows["probe_hits"]])
@@ -55,7 +55,7 @@ def finalists(rows: pd.DataFrame, quantity: Quantity, top: int) -> list[Finalist
 
 
 def _static_choice(rows: pd.DataFrame) -> tuple[str | None, int | None]:
-    """Return the column and the place of the choice without images; of equal models the one that ranks higher."""
+    """Return the column and the place of the choice without images; ties go to the model that ranks higher."""
     for column in STATIC:
         known = values(rows, column)
         if np.isfinite(known).sum() >= 2:
@@ -65,10 +65,10 @@ def _static_choice(rows: pd.DataFrame) -> tuple[str | None, int | None]:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A finalist after fine-tuning: its accuracy (%) with the 95% interval over images, and what it took.
+    """A finalist after fine-tuning: its accuracy (%) with the 95% interval over images, and its cost.
 
-    ``spread`` is the standard deviation over trainings. ``p_holm`` is that of the exact paired test against the best,
-    by Holm over the others; None for the best.
+    ``spread`` is the standard deviation over trainings. ``p_holm`` is the p value of the exact paired test against the
+    best, after Holm's correction over the others; None for the best.
     """
 
     finalist: Finalist
@@ -83,9 +83,9 @@ class Tuned:
 
 @dataclass(frozen=True)
 class AfterTuning:
-    """The fine-tuned models, the best first; those that failed, with the reason; the images held out.
+    """The fine-tuned models, the best first; those that failed, with the reason; the number of images held out.
 
-    ``beats_baseline``: the best is shown to be above always naming the largest class, as far as that is known.
+    ``beats_baseline`` is whether the best is shown to beat always naming the largest class; True if that is unknown.
     """
 
     models: tuple[Tuned, ...]
@@ -97,7 +97,7 @@ class AfterTuning:
 
     @property
     def best(self) -> Tuned:
-        """The most accurate."""
+        """The most accurate model."""
         return self.models[0]
 
     @property
@@ -107,7 +107,7 @@ class AfterTuning:
 
     @property
     def of_probe(self) -> Tuned:
-        """The one that ranked highest before."""
+        """The model that ranked highest before fine-tuning."""
         return min(self.models, key=lambda one: one.finalist.place)
 
     def as_json(self) -> list[dict[str, Any]]:
@@ -133,14 +133,14 @@ class AfterTuning:
 def after_tuning(
     rows: pd.DataFrame, finetuned: Mapping[str, Mapping[str, Any]], quantity: Quantity
 ) -> AfterTuning | None:
-    """Compare the fine-tuned models by what models are ranked by, on the images that they held out; None without one.
+    """Compare the fine-tuned models by ``quantity`` on the images that they held out; return None if there are none.
 
     Parameters
     ----------
     rows
-        Of the run.
+        The rows of the run.
     finetuned
-        Rows of fine-tuned models by the ``row_id`` of the run's row; only those of one recipe, the commonest, count.
+        Rows of fine-tuned models by the ``row_id`` of the run's row; those of the commonest held-out images count.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""Profiles over the layers of networks: scores by depth, and whether another layer than the penultimate is better."""
+"""Profiles over the layers of networks: scores by depth, and whether a layer other than the penultimate is better."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,14 +24,14 @@ from .sample import (
 )
 
 SCORES = ("dse_z", "dsmi_z_y", "neighbour_accuracy", "probe_accuracy")
-"""What a profile shows, by column."""
+"""The columns that a profile shows."""
 GRID = np.linspace(0, 1, 11)
 """The relative depths at which the models of a family are averaged."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a network, None for the penultimate; where it ends, from 0 to 1, and its ``SCORES`` (NaN: none)."""
+    """One layer of a network (None: the penultimate), the depth at its end (0 to 1), and its ``SCORES`` (NaN: none)."""
 
     name: str | None
     depth: float
@@ -40,7 +40,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Best:
-    """A network's best layer by the ridge probe, and what another choice than the penultimate layer is worth.
+    """A network's best layer by the ridge probe, and the gain from choosing a layer other than the penultimate.
 
     Attributes
     ----------
@@ -49,10 +49,10 @@ class Best:
     accuracy, penultimate
         In percent.
     p_holm
-        Of the difference, by the exact paired test on the same images, after Holm's correction over the layers; None
-        for the penultimate layer itself.
+        The p value of the difference, by the exact paired test on the same images, after Holm's correction over the
+        layers; None for the penultimate layer itself.
     chosen_on_others
-        Accuracy (%) of a layer that is chosen on one half of the images and scored on the other, over both halves.
+        Accuracy (%) of layers chosen on one half of the images and scored on the other, over both halves.
     """
 
     layer: str | None
@@ -74,15 +74,15 @@ class Profile:
 
     @property
     def name(self) -> str:
-        """Name for people."""
+        """The model's name, with its image size if that is known."""
         return self.model if self.img_size is None else f"{self.model}@{self.img_size}"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which model one chooses by its penultimate layer, and which by a layer that other images chose.
+    """The model chosen by its penultimate layer, and the model chosen by a layer that was selected on other images.
 
-    ``is_same`` may be False by chance: ``may_be_chance`` says whether the first is tied with the second.
+    They may differ by chance: ``may_be_chance`` is whether the first is tied with the second.
     """
 
     penultimate: str
@@ -126,7 +126,7 @@ def depths(rows: pd.DataFrame, quantity: Quantity = ACCURACY) -> Depths | None:
     Parameters
     ----------
     quantity
-        What models and layers are compared by.
+        The quantity by which models and layers are compared.
     """
     ok = succeeded(rows)
     networks = np.array(networks_of(ok), dtype=object)
@@ -185,7 +185,7 @@ def _best(
     others = [i for i in range(len(layers)) if i != own]
     p = dict(zip(others, two_sided_p(hits[own], hits[others], weights).tolist(), strict=True))
     corrected = holm(p)
-    # Not every second image: in an order that is even over classes those may be half of the classes.
+    # Halves are random: in an order that alternates classes, every second image may come from half of the classes.
     halves = np.random.default_rng(0).permutation(hits.shape[1]) % 2 == 0
     crossed = np.empty(hits.shape[1], dtype=bool)
     for half in (halves, ~halves):
@@ -202,7 +202,7 @@ def _best(
 
 
 def _greatest(numbers: np.ndarray, favourite: int) -> int:
-    """Return the place of the greatest number; of equal ones the favourite's, or else the first."""
+    """Return the place of the greatest number; ties go to the favourite, or else to the first."""
     return favourite if numbers[favourite] == numbers.max() else int(numbers.argmax())
 
 

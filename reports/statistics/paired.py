@@ -5,26 +5,26 @@ from scipy.stats import binom, norm
 
 ERROR_RATE = 0.05
 """The greatest chance that a search drops a model that is as good as the best on all images."""
-FAR = 8.0  # standard deviations, from which on a bound serves as the p value
-WIDTH = 16.0  # standard deviations, beyond which a sum of random signs has no chance
+FAR = 8.0  # standard deviations, beyond which a bound serves as the p value
+WIDTH = 16.0  # standard deviations, beyond which a sum of random signs is too improbable to count
 PERIOD = 2**14
-"""Steps in twice that width: to whole steps weights are rounded where images count unequally."""
+"""Steps in twice that width; where images count unequally, their weights are rounded to whole steps."""
 TOGETHER = 64  # pairs of models whose distributions are computed at a time
 
 
 def upper_p(better: np.ndarray, worse: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the one-sided p value, [k], of the first model's lead in k pairs of models.
 
-    The exact test whose hypothesis is that on each image on which only one of the two is right, it is either one with
-    the same chance. The p value is that of a lead as large or larger. With one weight it is McNemar's exact test, one
-    sided; with several, the permutation test that swaps the two models image by image, within each class.
+    The hypothesis of this exact test is that on each image on which only one of the two is right, either is so with the
+    same chance. The p value is the chance of a lead as large or larger. With one weight this is McNemar's exact test,
+    one-sided; with several, it is the permutation test that swaps the two models image by image, within each class.
 
     Parameters
     ----------
     better, worse
-        The images that only the first, or only the second model gets right, int64 [k, g], by their weight.
+        The numbers of images of each weight that only the first, or only the second model gets right, int64 [k, g].
     weights
-        How much an image counts, [g], positive.
+        The distinct weights of images, [g], positive.
     """
     disagree = better + worse
     if len(weights) == 1:
@@ -93,11 +93,11 @@ def two_sided_p(one: np.ndarray, others: np.ndarray, weights: np.ndarray) -> np.
 def may_be_best(
     hits: np.ndarray, weights: np.ndarray, *, level: float, compared: int
 ) -> np.ndarray:
-    """Return which models may be as good as the best, bool [k]: no other one is shown to be better.
+    """Return which models may be as good as the best, bool [k]: those that no other is shown to surpass.
 
     The chance that any model as good as the best is not among them is at most ``level``: each of them is compared with
     at most ``compared - 1`` others, and thresholds are divided by the number of models that are still left (Holm's
-    step-down, because as long as none of the best is dropped they are among those left).
+    step-down, valid because the best models are among those left until one of them is dropped).
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def may_be_best(
     weights
         How much each image counts, [m].
     level
-        The part of the error rate that this comparison spends.
+        The part of the error rate spent on this comparison.
     compared
         The number of models that the search began with.
     """

@@ -1,4 +1,4 @@
-"""What a second backbone adds: the best pair of models, and the gain of choosing pairs at all."""
+"""The gain from a second backbone: the best pair of models, and the gain of choosing pairs at all."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from .ranking import Quantity
 class Pair:
     """Two models: the accuracy (%) of the probe on both, with its interval.
 
-    ``gain`` is in points above the better of the two; ``p_holm`` that of the exact paired test against the best single
-    model, by Holm over all pairs.
+    ``gain`` is in points above the better of the two; ``p_holm`` is the p value of the exact paired test against the
+    best single model, after Holm's correction over all pairs.
     """
 
     first: str
@@ -32,15 +32,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """All pairs of some models, the best first, and what is gained by choosing one.
+    """All pairs of some models, the best first, and the gain from choosing a pair.
 
     Attributes
     ----------
     best_single, best_accuracy
         The best of the models alone, and its accuracy (%).
     gain, low, high, p
-        In points, with the 95% interval and the paired test: each half of the images counts the hits of the pair, and
-        of the single model, that the other half chose. So nothing is overestimated by being the best of many.
+        The gain in points, its 95% interval and the p value of the paired test. On each half of the images, the pair
+        and the single model are those chosen on the other half, so the choice of the best of many inflates neither.
     """
 
     models: int
@@ -66,7 +66,7 @@ def of_pairs(
     singles
         The hits of each model's probe, bool [m], by its name.
     pairs
-        With the models' names.
+        The hits of each pair, with the models' names.
     classes
         The class of each image, int64 [m].
     """

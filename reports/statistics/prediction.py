@@ -1,4 +1,4 @@
-"""How well a score predicts the accuracy of models of an unseen family, and the regret of choosing by it."""
+"""Prediction of the accuracy of models of an unseen family by a score, and the regret of choosing by it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from .sample import families_of, scores_of, sign_of, succeeded, values
 Array = np.ndarray
 TAKEN = (1, 5, 10)
 ALL = "all models"
-NO_ERROR = 1e-12  # of the baseline's squared error: a line through all points
+NO_ERROR = 1e-12  # share of the baseline's squared error: below it, a line fits all points
 MAX_AT_ONCE = 500_000  # resamples times families, to bound the memory of some twenty arrays
 BANDS = 3
 COSTS = {"gmacs": "GMACs", "params_m": "million parameters"}
@@ -204,7 +204,7 @@ def expected_best(x: Array, y: Array, counts: Array, unit: Array, taken: Sequenc
 
 
 def _rows_that_suffice(x: Array, counts: Array, unit: Array, most: int) -> int:
-    """Return how many ordered rows contain the first ``most`` of every sample, and their ties."""
+    """Return how many of the ordered rows suffice for the first ``most`` of every sample, and their ties."""
     n, rows = len(x), 8 * most
     while rows < n and (counts[:, unit[:rows]].sum(axis=1) < most).any():
         rows *= 2

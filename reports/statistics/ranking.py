@@ -1,4 +1,4 @@
-"""Which model to choose for one's own images: a ranking by accuracy or balanced accuracy, with ties and costs."""
+"""Ranking of models for one's own images, by accuracy or balanced accuracy, with ties and costs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ SECOND_COST = "cpu_throughput"
 
 @dataclass(frozen=True)
 class Quantity:
-    """A share of hits on images, and how much each image counts.
+    """The share of hits that models are ranked by, and the weights of images in it.
 
     Attributes
     ----------
@@ -92,8 +92,8 @@ ACCURACY = Quantity()
 class Ranked:
     """One model: its accuracy (%) with a 95% interval, its cost, and whether it is tied for first or on the front.
 
-    ``accuracy`` is what models are ranked by, ``beats_baseline`` whether it is shown to be above that of always naming
-    the largest class, as far as that is known. None is unknown.
+    ``accuracy`` is what models are ranked by; ``beats_baseline`` is whether it is shown to be above that of always
+    naming the largest class, and True if that is unknown. None means unknown.
     """
 
     model: str
@@ -110,10 +110,10 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Separation:
-    """What would separate the best model from those tied with it.
+    """The number of images that would separate the best model from those tied with it.
 
-    ``images`` is the number of images in all that would, None if every tied model has the best one's accuracy;
-    ``is_same_images`` whether all of them are right on the same images.
+    ``images`` is the total number needed, None if every tied model has the best one's accuracy; ``is_same_images`` is
+    whether all of them are right on the same images.
     """
 
     images: float | None
@@ -136,7 +136,7 @@ class Ranking:
 
     @property
     def metric(self) -> Metric:
-        """The name of what models are ranked by."""
+        """The name of the quantity that models are ranked by."""
         return self.quantity.metric
 
     @property
@@ -261,7 +261,7 @@ def tied_for_first(hits: list[np.ndarray], weights: np.ndarray | None = None) ->
 
 
 def separation(hits: list[np.ndarray]) -> Separation | None:
-    """Return what would separate the first model from the others, each with its hits on the same images (bool [m]).
+    """Return the images needed to separate the first model from the others, by their hits on the same images, bool [m].
 
     The level is that of Holm's correction for the first of them to be rejected. None without others.
     """
@@ -285,7 +285,7 @@ def images_to_separate(better: int, worse: int, images: int, level: float = LEVE
     Parameters
     ----------
     better, worse
-        Of ``images``, those that only the one, or only the other model gets right; their shares are taken as true.
+        How many of ``images`` only the one, or only the other model gets right; their shares are taken as true.
 
     References
     ----------
@@ -299,7 +299,7 @@ def images_to_separate(better: int, worse: int, images: int, level: float = LEVE
 
 
 def pareto_front(accuracy: np.ndarray, speed: np.ndarray) -> np.ndarray:
-    """Return which points no other one beats in both (bool [n]); points without a speed are not on the front."""
+    """Return which points no other point dominates (bool [n]); points without a speed are not on the front."""
     known = np.isfinite(speed)
     front = np.zeros(len(accuracy), dtype=bool)
     for i in np.flatnonzero(known):

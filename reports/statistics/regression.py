@@ -19,7 +19,7 @@ ALONE = 1e-8
 
 @dataclass(frozen=True)
 class ClusteredErrors:
-    """For each coefficient [k]: standard error, Satterthwaite's degrees of freedom, p and 95% interval.
+    """Standard error, Satterthwaite's degrees of freedom, p and 95% interval of each coefficient [k].
 
     NaN where one cluster alone fixes the coefficient, or no residual is left.
     """
@@ -46,7 +46,7 @@ def clustered_errors(
     design
         The predictors, with their constant, [n, k], of full rank.
     y
-        What they predict, [n].
+        The outcome, [n].
     cluster
         Each row's cluster, numbers from 0, [n].
     kind
@@ -111,7 +111,7 @@ def _degrees_of_freedom(leverage: Array, corrected: Array) -> Array:
 
 MULTIPLE = ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params", "img_size")
 GREATEST_INFLATION = 10.0
-SHOWN = 5  # rows of the greatest influence
+SHOWN = 5  # most influential rows
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Multiple:
-    """A multiple regression with errors clustered by family; ``why`` has the reason for each predictor left out."""
+    """A multiple regression with errors clustered by family; ``why`` gives the reason for each predictor left out."""
 
     n: int
     coefficients: tuple[Predictor, ...] = ()
@@ -400,7 +400,7 @@ def _without_collinear(
 
 
 def variance_inflation(columns: Mapping[str, Array]) -> dict[str, float]:
-    """Return by how much each predictor's relation to the others multiplies its coefficient's variance, 1 / (1 - R2).
+    """Return the factor, 1 / (1 - R2), by which collinearity with the others inflates each coefficient's variance.
 
     References
     ----------

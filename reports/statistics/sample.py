@@ -87,7 +87,7 @@ def values(rows: pd.DataFrame, column: str) -> np.ndarray:
 
 
 def off_scale(rows: pd.DataFrame) -> np.ndarray:
-    """Return whether sigma is wrong for the scale of each row's embedding, bool [n]; not where that is unknown."""
+    """Return whether sigma is wrong for the scale of each row's embedding, bool [n]; False where that is unknown."""
     low, high = SENSIBLE_DISTANCES
     distances = values(rows, "median_distance_over_sigma")
     return (distances < low) | (distances > high)
@@ -160,7 +160,7 @@ def networks_of(rows: pd.DataFrame) -> list[str]:
 
 
 def further_layers(rows: pd.DataFrame) -> np.ndarray:
-    """Return which rows are further layers of a network, bool [n]: they are no models of their own.
+    """Return which rows are further layers of a network and so not separate models, bool [n].
 
     The network's own row is that of its penultimate layer or, if it has none, of its deepest one.
     """
@@ -183,9 +183,9 @@ def own_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def one_row_per_weights(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the measured rows, with each model at its smallest image size only, at which it was trained.
+    """Return the measured rows, each model only at its smallest image size, the one at which it was trained.
 
-    Of a network with rows of several layers, only its own row is there.
+    A network with rows of several layers is represented by its own row only.
     """
     rows = succeeded(own_rows(rows))
     order = np.argsort(np.nan_to_num(values(rows, "img_size")), kind="stable")
@@ -194,7 +194,7 @@ def one_row_per_weights(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def families_of(rows: pd.DataFrame) -> tuple[str, pd.Series]:
-    """Return the column that makes rows dependent, and each row's family; a row without one is its own family.
+    """Return the column that groups dependent rows, and each row's family; a row without one is its own family.
 
     Models of one timm module share a design. In a zoo whose entries are grouped (digits: by training budget), an
     architecture occurs once per group, and its rows are a family.

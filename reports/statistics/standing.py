@@ -1,4 +1,4 @@
-"""Which scores follow accuracy more closely than others: differences of their correlations, and ranks with intervals.
+"""Comparison of how closely scores follow accuracy: differences of their correlations, and ranks with intervals.
 
 Strength is the absolute value of Spearman's rho, so the direction of a score does not matter. Differences are those of
 its Fisher transform, whose error hardly depends on its value.
@@ -68,7 +68,7 @@ class Standing:
 class Standings:
     """All scores for one target on the same n rows; ``static`` is the best ranker that looks at no image.
 
-    ``left_out`` gives the reasons of the scores that are not ranked.
+    ``left_out`` gives the reasons for the scores that are not ranked.
     """
 
     n: int
@@ -89,7 +89,7 @@ class Strength:
 
 
 def strength(x: Array, y: Array, resamples: Resamples) -> Strength:
-    """Return how strongly x [n] and y [n] correlate, in either direction."""
+    """Return the strength of the correlation of x [n] and y [n], in either direction."""
     rho = float(standard_ranks(x) @ standard_ranks(y)) / len(x)
     sign = -1 if rho < 0 else 1
     size = min(abs(rho), NEARLY_ONE)
@@ -163,9 +163,9 @@ def standings(rows: pd.DataFrame, bootstraps: Bootstraps) -> dict[str, Standings
 
 @dataclass(frozen=True)
 class Sample:
-    """The rows that have a target and all scores ranked by it, ``known`` [n of all], with their values [n].
+    """The values [n] of the rows that have a target and all scores ranked for it; ``known`` marks them among all rows.
 
-    ``unit`` is each row's family; ``left_out`` has the reasons of the scores that are not ranked.
+    ``unit`` is each row's family; ``left_out`` gives the reasons for the scores that are not ranked.
     """
 
     known: Array
@@ -283,7 +283,7 @@ def simultaneous_reach(strengths: Sequence[Strength], unit: Array) -> Array:
     greatest = np.zeros(away.shape[1])
     errors, scales = np.zeros((k, k)), np.zeros((k, k))
     degrees = np.ones((k, k))
-    for i in range(k - 1):  # all pairs at once would be gigabytes
+    for i in range(k - 1):  # all pairs at once would take gigabytes
         deviations = away[i] - away[i + 1 :]
         errors[i, i + 1 :] = middle_errors(deviations)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -293,7 +293,7 @@ def simultaneous_reach(strengths: Sequence[Strength], unit: Array) -> Array:
             small = small_sample(unit, strengths[i].influence - strengths[j].influence)
             scales[i, j], degrees[i, j] = small.scale, small.degrees
     tail = stats.norm.sf(np.quantile(greatest, LEVEL))
-    # The tail of the normal quantile, at Student's t, because the error is estimated from few families.
+    # Convert the normal quantile to Student's t, because the error is estimated from few families.
     reach = np.triu(stats.t.isf(tail, degrees) * scales * errors, 1)
     return np.asarray(reach + reach.T)
 

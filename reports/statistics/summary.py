@@ -1,4 +1,4 @@
-"""All numbers of a report, from the rows of a run; undefined ones have a reason."""
+"""All numbers of a report, computed from the rows of a run; undefined ones have a reason."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
